@@ -1,0 +1,61 @@
+"""What can go wrong upstream, by what is known afterwards.
+
+UpstreamError(service)
+├── Unreachable     no connection, so nothing has begun there
+├── TimedOut        no answer in time; it may have been done, and paid for
+├── Refused         an answer that is an error: its status and body
+└── Malformed       an answer that cannot be used
+
+No status codes of our own here: `app` has the one table from these to an answer.
+"""
+
+from dataclasses import dataclass
+
+
+class UpstreamError(Exception):
+    """A service behind the proxy gave no usable answer."""
+
+    reason = "failed"
+
+    def __init__(self, service: str, detail: str = "") -> None:
+        super().__init__(f"{service}: {detail}" if detail else service)
+        self.service = service
+        self.detail = detail
+
+
+class Unreachable(UpstreamError):
+    """No connection could be made, or it broke before an answer began."""
+
+    reason = "unreachable"
+
+
+class TimedOut(UpstreamError):
+    """No whole answer in the time given."""
+
+    reason = "timeout"
+
+
+class Malformed(UpstreamError):
+    """An answer that is not what the contract says."""
+
+    reason = "malformed"
+
+
+class Refused(UpstreamError):
+    """An answer with an error status."""
+
+    reason = "refused"
+
+    def __init__(self, service: str, status: int, body: bytes = b"") -> None:
+        super().__init__(service, f"status {status}")
+        self.status = status
+        self.body = body
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A stage that was left out, and why (a word for headers, logs and counters)."""
+
+    stage: str
+    reason: str
+    detail: str = ""
