@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import unquote
 
 from proxy.config import Config, Fusion, RouteSettings, Semantic
 from proxy.profiles import PRIORITIES, PROFILES, TIERS
@@ -53,3 +54,42 @@ def build_route(settings: RouteSettings) -> Route:
         blend=settings.blend,
         on_zero_hits=settings.on_zero_hits,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A request to `_search`: its index names and its query string, as raw as they came."""
+
+    indices: str
+    """The path segment as sent, `a,b*` or `%3Clogs-%7Bnow%2Fd%7D%3E`; empty for `/_search`."""
+    query_string: str
+
+
+class Passthrough:
+    """A request that is none of ours."""
+
+
+def classify(method: bytes, target: bytes) -> Search | Passthrough:
+    """Tell a search from everything else by method and raw target.
+
+    The path is split before anything is decoded: `/i%2F_search` is a document path of its own, not a search of `i`.
+    """
+    if method not in {b"GET", b"POST"}:
+        return Passthrough()
+    try:
+        path, _, query_string = target.decode("ascii").partition("?")
+    except UnicodeDecodeError:
+        return Passthrough()
+    match path.split("/"):
+        case ["", "_search"]:
+            return Search("", query_string)
+        case ["", indices, "_search"] if _names_indices(indices):
+            return Search(indices, query_string)
+        case _:
+            return Passthrough()
+
+
+def _names_indices(segment: str) -> bool:
+    """Whether a path segment stands for indices: `_all` does, other `_` names are endpoints."""
+    decoded = unquote(segment)
+    return bool(decoded) and (decoded == "_all" or not decoded.startswith("_"))

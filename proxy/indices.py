@@ -1,0 +1,168 @@
+"""What a request's index names stand for, and what the proxy must know of those indices.
+
+A route covers an index by the index's own name. It covers what an alias or data stream stands for only where the
+route spells that name out, without a wildcard: nobody can bring an index under a route by naming an alias well.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+from proxy.routes import Route
+
+META_KEY = "rerank_proxy"
+TEXT_TYPES = frozenset({"text", "match_only_text", "search_as_you_type", "semantic_text", "annotated_text"})
+DEFAULT_MAX_RESULT_WINDOW = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A concrete index, and the alias or data stream it was reached by."""
+
+    index: str
+    via: str = ""
+
+
+def requested_names(expression: str) -> tuple[str, ...]:
+    """Split the raw path segment of a search into the names it asks for."""
+    return tuple(name for name in unquote(expression).split(",") if name)
+
+
+def is_plain(names: Sequence[str]) -> bool:
+    """One name that is neither pattern, exclusion, date math nor another cluster's."""
+    return len(names) == 1 and not re.search(r"[*<>:]|^-|^_all$", names[0])
+
+
+def read_resolution(answer: Mapping[str, Any]) -> tuple[Resolved, ...]:
+    """Read `_resolve/index`: its indices, and what its aliases and data streams stand for."""
+    indices = {Resolved(entry["name"]) for entry in answer.get("indices", ())}
+    aliases = {Resolved(name, entry["name"]) for entry in answer.get("aliases", ()) for name in entry["indices"]}
+    streams = {
+        Resolved(name, entry["name"])
+        for entry in answer.get("data_streams", ())
+        for name in _names(entry["backing_indices"])
+    }
+    return tuple(sorted(indices | aliases | streams, key=lambda entry: (entry.index, entry.via)))
+
+
+def _names(value: str | Sequence[str]) -> Sequence[str]:
+    return [value] if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """All the indices a search reaches lie inside this route."""
+
+    route: Route
+    indices: frozenset[str]
+
+
+class Unrouted:
+    """No index of the search lies inside any route."""
+
+
+class Mixed:
+    """Some indices lie inside a route and others elsewhere."""
+
+
+def cover(routes: Sequence[Route], resolved: Sequence[Resolved]) -> Covered | Unrouted | Mixed:
+    """Find the one route that covers every index of a search; the first that matches an index is the index's."""
+    by_index: dict[str, Route | None] = {}
+    for entry in resolved:
+        by_index[entry.index] = by_index.get(entry.index) or route_of(routes, entry)
+    found = set(by_index.values())
+    if found <= {None}:
+        return Unrouted()
+    route = found.pop()
+    return Mixed() if found or route is None else Covered(route, frozenset(by_index))
+
+
+def route_of(routes: Iterable[Route], entry: Resolved) -> Route | None:
+    return next((route for route in routes if _covers(route, entry)), None)
+
+
+def _covers(route: Route, entry: Resolved) -> bool:
+    return entry.via in route.patterns or any(_matches(pattern, entry.index) for pattern in route.patterns)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """Match as the engine does: `*` alone is special, and names with a leading dot are hidden from wildcards."""
+    if name.startswith(".") and not pattern.startswith("."):
+        return False
+    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name, re.DOTALL) is not None
+
+
+def may_concern(routes: Sequence[Route], names: Sequence[str]) -> bool:
+    """Whether a name as requested lies inside a route by itself, before anything is resolved."""
+    return any(route_of(routes, Resolved(name)) for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class VectorField:
+    """An index's vectors: how they are compared, and by which model they were made if the index says so."""
+
+    kind: str
+    dimensions: int
+    similarity: str
+    model: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexFacts:
+    """What the mappings of a search's indices say."""
+
+    types: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Field path to the types it has."""
+    vectors: Mapping[str, tuple[VectorField, ...]] = field(default_factory=dict)
+    """Field path to its forms, one for each index that has it."""
+    max_result_window: int = DEFAULT_MAX_RESULT_WINDOW
+
+    def is_text(self, path: str) -> bool:
+        """Whether words are searched in it; a field nobody knows may be one."""
+        types = self.types.get(path.split("^", 1)[0])
+        return types is None or bool(types & TEXT_TYPES)
+
+
+def read_facts(answer: Mapping[str, Any]) -> IndexFacts:
+    """Read `GET /{index}`: mappings and settings of each index."""
+    types: dict[str, set[str]] = {}
+    vectors: dict[str, list[VectorField]] = {}
+    for index in answer.values():
+        mappings = index.get("mappings", {})
+        meta = mappings.get("_meta", {}).get(META_KEY, {})
+        for path, spec in flatten(mappings.get("properties", {})):
+            types.setdefault(path, set()).add(spec["type"])
+            if spec["type"] in {"dense_vector", "knn_vector"}:
+                vectors.setdefault(path, []).append(_vector_field(spec, meta.get(path, {})))
+    windows = [_max_result_window(index.get("settings", {})) for index in answer.values()]
+    return IndexFacts(
+        types={path: frozenset(found) for path, found in types.items()},
+        vectors={path: tuple(found) for path, found in vectors.items()},
+        max_result_window=min(windows, default=DEFAULT_MAX_RESULT_WINDOW),
+    )
+
+
+def flatten(properties: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each leaf field and multi-field of a mapping with its dotted path."""
+    for name, spec in properties.items():
+        path = f"{prefix}{name}"
+        if "type" in spec and spec["type"] not in {"object", "nested"}:
+            yield path, spec
+        yield from flatten(spec.get("properties", {}), f"{path}.")
+        yield from flatten(spec.get("fields", {}), f"{path}.")
+
+
+def _vector_field(spec: Mapping[str, Any], meta: Mapping[str, Any]) -> VectorField:
+    method = spec.get("method", {})
+    return VectorField(
+        kind=spec["type"],
+        dimensions=spec.get("dims", spec.get("dimension", 0)),
+        similarity=spec.get("similarity", method.get("space_type", "cosine")),
+        model=meta.get("model"),
+    )
+
+
+def _max_result_window(settings: Mapping[str, Any]) -> int:
+    return int(settings.get("index", {}).get("max_result_window", DEFAULT_MAX_RESULT_WINDOW))

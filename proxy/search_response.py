@@ -1,0 +1,158 @@
+"""The engine's answer to a search, opened only as far as the order of its hits, and closed again.
+
+What is not a score, an order or a total keeps the engine's own bytes: members are `msgspec.Raw`. With `?pretty`
+the opened levels are written as the engine indents them (Jackson's default pretty printer), so the bytes inside
+need no touch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from proxy.errors import Malformed
+from proxy.hits import DocKey, Hit
+
+RawMembers = dict[str, msgspec.Raw]
+
+
+class _Shards(msgspec.Struct):
+    failed: int = 0
+
+
+class _Head(msgspec.Struct):
+    """The few members whose values decide something."""
+
+    timed_out: bool = False
+    terminated_early: bool = False
+    shards: _Shards = msgspec.field(default_factory=_Shards, name="_shards")
+
+
+class _HitHead(msgspec.Struct):
+    index: str = msgspec.field(name="_index")
+    id: str = msgspec.field(name="_id")
+    routing: str = msgspec.field(default="", name="_routing")
+    score: float | None = msgspec.field(default=None, name="_score")
+
+
+class Total(msgspec.Struct, frozen=True):
+    """How many documents match: exactly (`eq`) or at least (`gte`) that many."""
+
+    value: int
+    relation: str = "eq"
+
+    def plus(self, more: int) -> "Total":
+        return Total(self.value + more, self.relation)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """An engine's answer: its members as sent, its hits apart."""
+
+    members: RawMembers
+    hits_members: RawMembers
+    hits: tuple[Hit, ...]
+    total: Total | None
+    total_is_number: bool
+    max_score: float | None
+    whole: bool
+    """Every shard answered, in time."""
+
+    @property
+    def by_key(self) -> dict[DocKey, Hit]:
+        return {hit.key: hit for hit in self.hits}
+
+    @property
+    def found_nothing(self) -> bool:
+        return not self.hits and (self.total is None or self.total.value == 0)
+
+
+_members = msgspec.json.Decoder(RawMembers)
+_raw_list = msgspec.json.Decoder(list[msgspec.Raw])
+_head = msgspec.json.Decoder(_Head)
+_hit_head = msgspec.json.Decoder(_HitHead)
+_total = msgspec.json.Decoder(int | Total)
+_score = msgspec.json.Decoder(float | None)
+
+
+def read_answer(body: bytes) -> SearchAnswer:
+    """Open an answer; raises Malformed where it is not one."""
+    try:
+        members = _members.decode(body)
+        head = _head.decode(body)
+        hits_members = _members.decode(members["hits"])
+        total = _total.decode(hits_members["total"]) if "total" in hits_members else None
+        return SearchAnswer(
+            members=members,
+            hits_members=hits_members,
+            hits=tuple(_read_hit(raw) for raw in _raw_list.decode(hits_members["hits"])),
+            total=Total(total) if isinstance(total, int) else total,
+            total_is_number=isinstance(total, int),
+            max_score=_score.decode(hits_members.get("max_score", msgspec.Raw(b"null"))),
+            whole=not (head.timed_out or head.terminated_early or head.shards.failed),
+        )
+    except (msgspec.MsgspecError, KeyError) as error:
+        raise Malformed("engine", f"not the answer of a search: {error}") from error
+
+
+def _read_hit(raw: msgspec.Raw) -> Hit:
+    head = _hit_head.decode(raw)
+    return Hit(DocKey(head.index, head.id, head.routing), head.score or 0.0, _members.decode(raw))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What of a ranking is shown: hits with the scores they get, and the ranking's total and best score."""
+
+    hits: Sequence[tuple[Hit, float | None]]
+    """None keeps the engine's own score."""
+    total: Total | None
+    max_score: float | None
+
+
+def render_answer(answer: SearchAnswer, page: Page, *, pretty: bool = False) -> bytes:
+    """Put a page into the engine's answer, everything else as it was."""
+    hits = [_object(_with_score(hit, score), 3, pretty=pretty) for hit, score in page.hits]
+    opened = answer.hits_members | {"hits": _array(hits, 2, pretty=pretty)}
+    if "max_score" in opened and page.max_score is not None:
+        opened["max_score"] = number(page.max_score)
+    if page.total is not None and "total" in opened and page.total != answer.total:
+        opened["total"] = _render_total(page.total, answer, pretty=pretty)
+    members = answer.members | {"hits": _object(opened, 1, pretty=pretty)}
+    return bytes(_object(members, 0, pretty=pretty)) + (b"\n" if pretty else b"")
+
+
+def _with_score(hit: Hit, score: float | None) -> RawMembers:
+    return hit.members if score is None else hit.members | {"_score": number(score)}
+
+
+def _render_total(total: Total, answer: SearchAnswer, *, pretty: bool) -> msgspec.Raw:
+    if answer.total_is_number:
+        return msgspec.Raw(b"%d" % total.value)
+    members = {"value": b"%d" % total.value, "relation": b'"%s"' % total.relation.encode()}
+    return _object({name: msgspec.Raw(value) for name, value in members.items()}, 2, pretty=pretty)
+
+
+def number(score: float) -> msgspec.Raw:
+    """A score as the engine prints one: a float, seven significant digits at most."""
+    return msgspec.Raw(msgspec.json.encode(float(f"{score:.7g}")))
+
+
+def _object(members: Mapping[str, msgspec.Raw], depth: int, *, pretty: bool) -> msgspec.Raw:
+    if not pretty:
+        return msgspec.Raw(msgspec.json.encode(members))
+    lines = [msgspec.json.encode(name) + b" : " + bytes(value) for name, value in members.items()]
+    return _indented(b"{", lines, b"}", depth)
+
+
+def _array(items: Sequence[msgspec.Raw], depth: int, *, pretty: bool) -> msgspec.Raw:
+    if not pretty:
+        return msgspec.Raw(msgspec.json.encode(items))
+    return _indented(b"[", [bytes(item) for item in items], b"]", depth)
+
+
+def _indented(opening: bytes, lines: Sequence[bytes], closing: bytes, depth: int) -> msgspec.Raw:
+    if not lines:
+        return msgspec.Raw(opening + b" " + closing)
+    inner, outer = b"\n" + b"  " * (depth + 1), b"\n" + b"  " * depth
+    return msgspec.Raw(opening + inner + (b"," + inner).join(lines) + outer + closing)
