@@ -72,7 +72,7 @@ class Passthrough:
 def classify(method: bytes, target: bytes) -> Search | Passthrough:
     """Tell a search from everything else by method and raw target.
 
-    The path is split before anything is decoded: `/i%2F_search` is a document path of its own, not a search of `i`.
+    The path is split before anything is decoded: `/i%2F_search` is a document's path, not a search of `i`.
     """
     if method not in {b"GET", b"POST"}:
         return Passthrough()
