@@ -1,0 +1,54 @@
+"""Whose search it is: what of a request's head decides what its caller may see, and what is carried along.
+
+What one caller was shown is never given to another, so everything kept between requests has the caller in its key.
+A header that is not known to be irrelevant counts as part of who asks: an identity may come in any of them.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+Field = tuple[bytes, bytes]
+
+# Says nothing of who asks or of what they may see.
+_IRRELEVANT = frozenset(
+    b"accept accept-charset accept-encoding accept-language cache-control connection content-encoding "
+    b"content-length content-type date dnt expect host if-none-match keep-alive origin pragma priority "
+    b"proxy-connection referer sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest sec-fetch-mode "
+    b"sec-fetch-site te traceparent tracestate trailer transfer-encoding upgrade user-agent via "
+    b"x-elastic-client-meta x-opaque-id x-request-id".split(),
+)
+
+# Belongs to this one message (RFC 9110, section 7.6.1 and 8.4) and is made anew for each search.
+_OF_THE_MESSAGE = frozenset(
+    b"connection content-encoding content-length expect host keep-alive proxy-connection te trailer "
+    b"transfer-encoding upgrade".split(),
+)
+
+
+def identity(fields: Sequence[Field]) -> bytes:
+    """Digest whatever may tell callers apart; secrets go in, none can be read out."""
+    telling = sorted((name.lower(), value) for name, value in fields if name.lower() not in _IRRELEVANT)
+    digest = hashlib.sha256()
+    for name, value in telling:
+        digest.update(b"%d:%s%d:%s" % (len(name), name, len(value), value))
+    return digest.digest()
+
+
+def carried(fields: Sequence[Field]) -> tuple[tuple[str, str], ...] | None:
+    """Return the headers that go along with a search made for this caller; None where one is not plain text."""
+    named = {
+        name.strip().lower() for key, value in fields if key.lower() == b"connection" for name in value.split(b",")
+    }
+    try:
+        return tuple(
+            (name.decode("ascii"), value.decode("ascii"))
+            for name, value in fields
+            if name.lower() not in _OF_THE_MESSAGE | named
+        )
+    except UnicodeDecodeError:
+        return None
+
+
+def field_value(fields: Sequence[Field], name: bytes) -> bytes:
+    """Return a header's value, several joined by comma (RFC 9110, section 5.3); empty where there is none."""
+    return b", ".join(value for key, value in fields if key.lower() == name)

@@ -1,0 +1,38 @@
+"""Heads of rankings, remembered for some seconds, so that the pages of one search are cut from one ranking."""
+
+import hashlib
+
+import msgspec
+from cachetools import TTLCache
+
+from proxy.paging import Head
+from proxy.planning import Plan
+from proxy.search_request import Use
+
+
+class Heads:
+    """The heads of the last searches, by `head_key`."""
+
+    def __init__(self, entries: int, seconds: float) -> None:
+        self._heads: TTLCache[bytes, Head] = TTLCache(maxsize=entries, ttl=seconds)
+
+    def get(self, key: bytes) -> Head | None:
+        return self._heads.get(key)
+
+    def put(self, key: bytes, head: Head) -> None:
+        self._heads[key] = head
+
+
+def head_key(plan: Plan, caller: bytes) -> bytes:
+    """Digest everything that a head depends on: who asks, where, for what, by which route; not which page."""
+    request = plan.request
+    depends = {
+        "route": plan.route.name,
+        "indices": plan.indices,
+        "parameters": sorted(request.url(Use.EVERYWHERE)),
+        "query": request.query,
+        "post_filter": request.post_filter,
+        "members": request.body(Use.EVERYWHERE),
+        "boost": request.members.get("indices_boost"),
+    }
+    return hashlib.sha256(caller + msgspec.json.encode(depends)).digest()

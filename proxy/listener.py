@@ -1,0 +1,258 @@
+"""Listens for clients: each connection's requests one after the other, each as an Exchange for the handler.
+
+A server of its own because a proxy must take what its engine would take: every method, every target, raw. A
+client that leaves takes its handler along, so that nobody works, or pays, for an answer that no one reads.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from proxy.headers import REASONS, Field, own_error, written
+from proxy.http1 import BadMessage, RequestHead, read_request_head
+from proxy.wire import PIECE, Incoming
+
+IDLE_S = 3600.0
+"""How long a connection may wait between requests; the engine itself waits for ever."""
+HEAD_S = 60.0
+_SMALL_REST = 256 * 1024
+
+_log = structlog.get_logger("proxy")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer made here, whole."""
+
+    status: int
+    fields: Sequence[Field]
+    body: bytes
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request of a client, and the way to answer it."""
+
+    head: RequestHead
+    peer: str
+    _incoming: Incoming
+    _writer: asyncio.StreamWriter
+    _raw: list[bytes] = field(default_factory=list)
+    _rest: AsyncIterator[tuple[bytes, list[bytes]]] | None = None
+    _whole: bool = False
+    begun: bool = False
+    reusable: bool = True
+    """Whether the connection can take another request after this one."""
+    was_read: bool = False
+    """Whether some of the body was read here, so that a client that waits to be asked has been."""
+
+    def __post_init__(self) -> None:
+        at_hand = self._incoming.at_hand(self.head.framing)
+        if at_hand is not None:
+            self._raw, self._whole = [at_hand], True
+        else:
+            self._rest = self._incoming.body(self.head.framing)
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the whole body is here, to be sent as often as needed."""
+        return self._whole
+
+    async def read_body(self, limit: int) -> bytes | None:
+        """Return the body's content, out of its chunks; None where it is larger than `limit`.
+
+        Either way it stays there to be handed on. Raises BadMessage and Broken.
+        """
+        if self._rest is None:
+            return b"".join(self._raw)
+        if self.head.expects_continue and not self.was_read:
+            await self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self.was_read = True
+        content: list[bytes] = []
+        size = 0
+        async for raw, pieces in self._rest:
+            self._raw.append(raw)
+            content += pieces
+            size += sum(map(len, pieces))
+            if size > limit:
+                return None
+        self._whole, self._rest = True, None
+        return b"".join(content)
+
+    async def body_pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body's bytes as they were sent: those that are here, then the others as they come."""
+        for piece in tuple(self._raw):
+            yield piece
+        if self._rest is not None:
+            async for raw, _ in self._rest:
+                yield raw
+            self._whole, self._rest, self._raw = True, None, []
+
+    async def write(self, piece: bytes) -> None:
+        """Send bytes of an answer, no faster than the client reads."""
+        self._writer.write(piece)
+        await self._writer.drain()
+
+    async def answer(self, answer: Answer) -> None:
+        """Send an answer made here."""
+        self.begun = True
+        start = b"HTTP/1.1 %d %s\r\n" % (answer.status, REASONS.get(answer.status, b""))
+        length: list[Field] = [(b"content-length", b"%d" % len(answer.body))]
+        head = start + written([*answer.fields, *length, *self.connection_fields()]) + b"\r\n"
+        await self.write(head if self.head.method == b"HEAD" else head + answer.body)
+
+    def connection_fields(self) -> list[Field]:
+        """Say whether the connection stays open, where the request's version does not imply it."""
+        if not (self.reusable and self.head.keep_alive):
+            return [(b"connection", b"close")]
+        return [(b"connection", b"keep-alive")] if self.head.version == b"HTTP/1.0" else []
+
+    def abort(self) -> None:
+        """Break the connection off, so that half an answer is not taken for a whole one."""
+        self.reusable = False
+        self._writer.transport.abort()
+
+    async def finish(self) -> bool:
+        """Read what little is left of the request; tell whether the connection can take another one."""
+        if not (self.reusable and self.head.keep_alive):
+            return False
+        left = 0
+        if self._rest is not None:
+            async for raw, _ in self._rest:
+                left += len(raw)
+                if left > _SMALL_REST:
+                    return False
+        return True
+
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+class _Protocol(asyncio.StreamReaderProtocol):
+    """A stream whose other end, when it leaves, is noticed at once."""
+
+    gone: Callable[[], object] | None = None
+
+    def eof_received(self) -> bool:
+        super().eof_received()
+        if self.gone:
+            self.gone()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.gone:
+            self.gone()
+
+
+class Listener:
+    """An open port and the connections that came by it."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._server: asyncio.Server | None = None
+        self._connections: dict[asyncio.Task[None], bool] = {}
+        self._closing = False
+
+    @property
+    def port(self) -> int:
+        assert self._server is not None  # noqa: S101  there is no Listener without, see `serve`
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def open(self, host: str, port: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._protocol, host, port, backlog=1024)
+
+    def _protocol(self) -> _Protocol:
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Awaitable[None]:
+            return self._connection(protocol, reader, writer)
+
+        protocol = _Protocol(asyncio.StreamReader(limit=PIECE), connected)
+        return protocol
+
+    async def _connection(
+        self, protocol: _Protocol, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  a coroutine runs in a task
+        self._connections[task] = False
+        try:
+            await self._requests(protocol, Incoming(reader), writer, task)
+        except (ConnectionError, TimeoutError, asyncio.CancelledError):
+            writer.transport.abort()
+        finally:
+            protocol.gone = None
+            del self._connections[task]
+            writer.close()
+
+    async def _requests(
+        self, protocol: _Protocol, incoming: Incoming, writer: asyncio.StreamWriter, task: asyncio.Task[None]
+    ) -> None:
+        peer = str((writer.get_extra_info("peername") or ("",))[0])
+        while not self._closing:
+            self._connections[task] = False
+            try:
+                raw = await self._next_head(incoming)
+                if not raw:
+                    return
+                head = read_request_head(raw)
+            except BadMessage as error:
+                await _refuse(writer, error)
+                return
+            self._connections[task] = True
+            exchange = Exchange(head, peer, incoming, writer)
+            protocol.gone = task.cancel
+            try:
+                if not await self._answered(exchange, writer):
+                    return
+            finally:
+                protocol.gone = None
+
+    async def _next_head(self, incoming: Incoming) -> bytes:
+        async with asyncio.timeout(IDLE_S if incoming.empty else HEAD_S):
+            return await incoming.head()
+
+    async def _answered(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
+        """Let the handler answer; tell whether the connection goes on."""
+        try:
+            await self._handler(exchange)
+            return await exchange.finish() and not self._closing
+        except BadMessage as error:
+            if exchange.begun:
+                exchange.abort()
+            else:
+                await _refuse(writer, error)
+        return False
+
+    async def close(self, grace: float) -> None:
+        """Take no more requests, let the running ones end, and after `grace` seconds break them off."""
+        self._closing = True
+        if self._server is not None:
+            self._server.close()
+        for task, busy in tuple(self._connections.items()):
+            if not busy:
+                task.cancel()
+        if self._connections:
+            _, late = await asyncio.wait(tuple(self._connections), timeout=grace)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+
+
+async def _refuse(writer: asyncio.StreamWriter, error: BadMessage) -> None:
+    body = own_error(error.status, "bad_http_message", str(error))
+    fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    start = b"HTTP/1.1 %d %s\r\n" % (error.status, REASONS.get(error.status, b""))
+    _log.warning("refused", why=str(error), status=error.status)
+    writer.write(start + written([*fields, (b"connection", b"close")]) + b"\r\n" + body)
+    await writer.drain()
+
+
+async def serve(handler: Handler, host: str, port: int) -> Listener:
+    """Open a port; 0 takes a free one."""
+    listener = Listener(handler)
+    await listener.open(host, port)
+    return listener

@@ -1,0 +1,101 @@
+"""Which parts of a document's `_source` a search shows, as the client said it in body or URL.
+
+Source: Elasticsearch, "Source filtering". An exclude beats an include; a name includes everything below it;
+any `_source` parameter of the URL replaces the whole of the body's.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_LISTS = {"includes": "includes", "include": "includes", "excludes": "excludes", "exclude": "excludes"}
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFilter:
+    """Whether `_source` is shown, and which paths of it."""
+
+    enabled: bool = True
+    includes: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
+
+    def without(self, paths: Sequence[str]) -> "SourceFilter":
+        """Leave out these paths as well, but for those that the client names itself."""
+        hidden = tuple(path for path in paths if path not in self.includes and path not in self.excludes)
+        return SourceFilter(self.enabled, self.includes, self.excludes + hidden) if self.enabled else self
+
+    def shows(self, paths: Sequence[str]) -> bool:
+        """Whether these paths are there whole, with all that is below them."""
+        return self.enabled and all(self._shows(path) for path in paths)
+
+    def _shows(self, path: str) -> bool:
+        included = not self.includes or any(_selects(pattern, path) for pattern in self.includes)
+        return included and not any(_touches(pattern, path) for pattern in self.excludes)
+
+    def render(self) -> Any:
+        """Spell it as the body's `_source`."""
+        if not self.enabled:
+            return False
+        lists = {"includes": self.includes, "excludes": self.excludes}
+        return {name: list(paths) for name, paths in lists.items() if paths} or True
+
+
+def read_source(value: Any) -> SourceFilter | None:
+    """Read the body's `_source`; None for a form not known here."""
+    match value:
+        case bool():
+            return SourceFilter(enabled=value)
+        case str():
+            return SourceFilter(includes=(value,))
+        case list():
+            return SourceFilter(includes=tuple(value)) if _all_text(value) else None
+        case dict():
+            return _read_lists(value)
+        case _:
+            return None
+
+
+def _read_lists(value: Mapping[str, Any]) -> SourceFilter | None:
+    lists: dict[str, tuple[str, ...]] = {}
+    for key, paths in value.items():
+        name = _LISTS.get(key)
+        listed = [paths] if isinstance(paths, str) else paths
+        if name is None or name in lists or not isinstance(listed, list) or not _all_text(listed):
+            return None
+        lists[name] = tuple(listed)
+    return SourceFilter(includes=lists.get("includes", ()), excludes=lists.get("excludes", ()))
+
+
+def source_of_url(params: Mapping[str, str]) -> SourceFilter | None:
+    """Read the URL's `_source`, `_source_includes`, `_source_excludes`; None where it has none of them."""
+    if not params.keys() & {"_source", "_source_includes", "_source_excludes"}:
+        return None
+    shown = params.get("_source", "true")
+    includes = _names(params.get("_source_includes", ""))
+    if shown not in {"true", "false", ""}:
+        includes = _names(shown)
+    return SourceFilter(shown != "false", includes, _names(params.get("_source_excludes", "")))
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(name for name in value.split(",") if name)
+
+
+def _all_text(values: Sequence[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _selects(pattern: str, path: str) -> bool:
+    """Whether a pattern names this path or something that it lies in."""
+    parts = path.split(".")
+    above = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+    regex = re.escape(pattern).replace(r"\*", ".*")
+    return any(re.fullmatch(regex, prefix) for prefix in above)
+
+
+def _touches(pattern: str, path: str) -> bool:
+    """Whether a pattern may take away this path or a part of it."""
+    literal, star, _ = pattern.partition("*")
+    below = f"{path}."
+    return _selects(pattern, path) or literal.startswith(below) or (bool(star) and below.startswith(literal))

@@ -1,0 +1,176 @@
+"""The engine's searches made for a caller, with that caller's own credentials."""
+
+import asyncio
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+import msgspec
+from cachetools import TTLCache
+from yarl import URL
+
+from proxy.config import Engine as Settings
+from proxy.errors import Malformed, Refused, TimedOut, Unreachable
+from proxy.indices import IndexFacts, Resolved, read_facts, read_resolution
+from proxy.planning import EngineSearch
+from proxy.search_request import Parameters
+
+SERVICE = "engine"
+CarriedFields = Sequence[tuple[str, str]]
+
+# What decides which indices a name stands for; taken by `_resolve/index` as by `_search`.
+_RESOLVING = frozenset({"expand_wildcards", "ignore_unavailable", "allow_no_indices"})
+_CACHE_ENTRIES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An engine's answer, de-compressed."""
+
+    status: int
+    fields: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it came gzipped, and so is to be handed on."""
+        return any(name.lower() == b"content-encoding" and value == b"gzip" for name, value in self.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request, for whichever node."""
+
+    method: str
+    target: str
+    fields: CarriedFields
+    body: bytes | None = None
+
+
+class Engine:
+    """The nodes of one cluster, asked one after the other while they cannot be reached."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._nodes = [url.rstrip("/") for url in settings.urls]
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=settings.search_connections,
+                keepalive_timeout=settings.idle_connection_seconds,
+                ssl=ssl.create_default_context(cafile=settings.ca_file),
+            ),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_seconds),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+        )
+        seconds = settings.resolve_cache_seconds
+        self._resolved: TTLCache[Any, tuple[Resolved, ...]] = TTLCache(_CACHE_ENTRIES, seconds)
+        self._facts: TTLCache[Any, IndexFacts] = TTLCache(_CACHE_ENTRIES, seconds)
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    def for_caller(self, identity: bytes, carried: CarriedFields) -> "EngineOfCaller":
+        return EngineOfCaller(self, identity, carried)
+
+    async def resolved(
+        self, expression: str, parameters: Parameters, identity: bytes, carried: CarriedFields
+    ) -> tuple[Resolved, ...]:
+        """Ask which indices a name stands for, remembered for seconds; Refused where it may not be asked."""
+        asked = tuple(sorted(pair for pair in parameters if pair[0] in _RESOLVING))
+        key = (identity, expression, asked)
+        if key not in self._resolved:
+            name = "*" if expression in {"", "_all"} else expression
+            answer = await self._get(f"/_resolve/index/{name}", asked, carried)
+            self._resolved[key] = read_resolution(answer)
+        return self._resolved[key]
+
+    async def facts(self, indices: frozenset[str], identity: bytes, carried: CarriedFields) -> IndexFacts:
+        """Read what the mappings of indices say, remembered for seconds; Refused where they may not be read."""
+        key = (identity, indices)
+        if key not in self._facts:
+            answer = await self._get(f"/{','.join(sorted(indices))}", (), carried)
+            self._facts[key] = read_facts(answer)
+        return self._facts[key]
+
+    async def _get(self, path: str, parameters: Parameters, carried: CarriedFields) -> Mapping[str, Any]:
+        fields = [*_without(carried, {"content-type", "accept"}), ("Accept", "application/json")]
+        reply = await self.send(Asked("GET", _target(path, parameters), fields))
+        try:
+            return msgspec.json.decode(reply.body, type=dict[str, Any])
+        except msgspec.MsgspecError as error:
+            raise Malformed(SERVICE, f"{path}: {error}") from error
+
+    async def send(self, asked: Asked, timeout_seconds: float | None = None) -> Reply:
+        """Send one request, to the next node when one cannot be reached; raises UpstreamError."""
+        unreachable: Unreachable | None = None
+        for node in tuple(self._nodes):
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    return await self._send(node, asked)
+            except TimeoutError as error:
+                raise TimedOut(SERVICE, f"no answer in {timeout_seconds} s") from error
+            except Unreachable as error:
+                unreachable = error
+                self._nodes.append(self._nodes.pop(0))
+        raise unreachable or Unreachable(SERVICE, "no node is configured")
+
+    async def _send(self, node: str, asked: Asked) -> Reply:
+        """Searches may be repeated: one that dies on a connection that was kept open is sent once more."""
+        try:
+            return await self._once(node, asked)
+        except aiohttp.ClientError as error:
+            died = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+            if not died or isinstance(error, aiohttp.ClientConnectorError):
+                raise Unreachable(SERVICE, str(error)) from error
+        try:
+            return await self._once(node, asked)
+        except aiohttp.ClientError as error:
+            raise Unreachable(SERVICE, str(error)) from error
+
+    async def _once(self, node: str, asked: Asked) -> Reply:
+        async with self._session.request(
+            asked.method,
+            URL(node + asked.target, encoded=True),
+            headers=list(asked.fields),
+            data=asked.body,
+            allow_redirects=False,
+        ) as response:
+            content = await response.read()
+        if response.status != 200:
+            raise Refused(SERVICE, response.status, content)
+        return Reply(response.status, response.raw_headers, content)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOfCaller:
+    """The engine as one caller sees it."""
+
+    engine: Engine
+    identity: bytes
+    carried: CarriedFields
+
+    async def search(self, search: EngineSearch, timeout_seconds: float | None = None) -> Reply:
+        """Run one search; raises Refused for every status but 200."""
+        path = f"/{search.indices}/_search" if search.indices else "/_search"
+        fields = self.carried
+        if not any(name.lower() == "content-type" for name, _ in fields):
+            fields = [*fields, ("Content-Type", "application/json")]
+        asked = Asked("POST", _target(path, search.parameters), fields, search.body)
+        return await self.engine.send(asked, timeout_seconds)
+
+    async def resolved(self, expression: str, parameters: Parameters) -> tuple[Resolved, ...]:
+        return await self.engine.resolved(expression, parameters, self.identity, self.carried)
+
+    async def facts(self, indices: frozenset[str]) -> IndexFacts:
+        return await self.engine.facts(indices, self.identity, self.carried)
+
+
+def _without(fields: CarriedFields, names: set[str]) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in fields if name.lower() not in names]
+
+
+def _target(path: str, parameters: Parameters) -> str:
+    return f"{path}?{urlencode(parameters)}" if parameters else path

@@ -1,0 +1,121 @@
+"""The engine's nodes as plain connections: what is handed on goes by these, byte for byte."""
+
+import asyncio
+import ssl
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from proxy.config import Engine
+from proxy.errors import Unreachable
+from proxy.wire import PIECE, Incoming
+
+SERVICE = "engine"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Where one node listens."""
+
+    host: str
+    port: int
+    tls: bool
+    authority: bytes
+    prefix: bytes
+
+
+@dataclass(slots=True)
+class Connection:
+    """A connection to a node."""
+
+    node: Node
+    incoming: Incoming
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    reused: bool = False
+    idle_since: float = field(default_factory=time.monotonic)
+
+    @property
+    def usable(self) -> bool:
+        return not (self.reader.at_eof() or self.writer.is_closing()) and self.incoming.empty
+
+    def abort(self) -> None:
+        self.writer.transport.abort()
+
+
+def read_node(url: str) -> Node:
+    """Read a node's URL; its path is put before every target."""
+    parts = urlsplit(url)
+    tls = parts.scheme == "https"
+    return Node(
+        host=parts.hostname or "",
+        port=parts.port or (443 if tls else 80),
+        tls=tls,
+        authority=parts.netloc.rpartition("@")[2].encode(),
+        prefix=parts.path.rstrip("/").encode(),
+    )
+
+
+class Origin:
+    """The nodes of one cluster and the connections to them that wait for their next request."""
+
+    def __init__(self, settings: Engine) -> None:
+        self._nodes = [read_node(url) for url in settings.urls]
+        self._idle: dict[Node, deque[Connection]] = {node: deque() for node in self._nodes}
+        self._connect_timeout = settings.connect_timeout_seconds
+        self._idle_limit = settings.idle_connection_seconds
+        self._tls = ssl.create_default_context(cafile=settings.ca_file)
+        self.product: bytes | None = None
+        """X-Elastic-Product as the engine sends it; the answers made in its place carry it too."""
+        self.outliving: set[asyncio.Task[None]] = set()
+        """Writes whose client has left, and which go on all the same."""
+
+    async def connect(self, *, fresh: bool = False) -> Connection:
+        """Return a connection: one that waits, else a new one to the first node that takes it.
+
+        Raises Unreachable where none does.
+        """
+        failures: list[str] = []
+        for node in tuple(self._nodes):
+            if not fresh and (waiting := self._waiting(node)):
+                return waiting
+            try:
+                return await self._open(node)
+            except OSError as error:  # TimeoutError is one
+                failures.append(f"{node.authority.decode()}: {str(error) or 'no connection in time'}")
+                self._nodes.append(self._nodes.pop(0))
+        raise Unreachable(SERVICE, "; ".join(failures))
+
+    def _waiting(self, node: Node) -> Connection | None:
+        idle = self._idle[node]
+        while idle:
+            connection = idle.pop()
+            if connection.usable and time.monotonic() - connection.idle_since < self._idle_limit:
+                connection.reused = True
+                return connection
+            connection.abort()
+        return None
+
+    async def _open(self, node: Node) -> Connection:
+        async with asyncio.timeout(self._connect_timeout):
+            reader, writer = await asyncio.open_connection(
+                node.host, node.port, ssl=self._tls if node.tls else None, limit=PIECE
+            )
+        return Connection(node, Incoming(reader), reader, writer)
+
+    def release(self, connection: Connection) -> None:
+        """Keep a connection, whose answer has been read to its end, for the next request."""
+        connection.idle_since = time.monotonic()
+        self._idle[connection.node].append(connection)
+
+    def outlived(self, write: asyncio.Task[None]) -> None:
+        """Forget a write whose client had left, once it has ended; nobody is there to hear how."""
+        self.outliving.discard(write)
+        if not write.cancelled():
+            write.exception()
+
+    def close(self) -> None:
+        for idle in self._idle.values():
+            while idle:
+                idle.pop().abort()

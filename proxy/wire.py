@@ -1,0 +1,74 @@
+"""The bytes that come by one connection, cut into heads and bodies."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from proxy.http1 import BadMessage, BodyReader, Framing, NoBody, Sized, UntilClose, head_length
+
+HEAD_MAX = 256 * 1024
+PIECE = 64 * 1024
+
+
+class Broken(ConnectionError):
+    """The connection ended in the middle of a message."""
+
+
+class Incoming:
+    """One direction of a connection: what was received and not yet read."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+        self._buffer = bytearray()
+
+    @property
+    def empty(self) -> bool:
+        return not self._buffer
+
+    async def head(self) -> bytes:
+        """Return the next head whole; empty where the connection ends instead. Raises BadMessage and Broken."""
+        self._drop_blank_lines()
+        looked_at = 0
+        while (length := head_length(self._buffer, looked_at)) is None:
+            looked_at = len(self._buffer)
+            if looked_at > HEAD_MAX:
+                raise BadMessage("the head is too large", 431)
+            if not await self._more():
+                if self._buffer:
+                    raise Broken
+                return b""
+            self._drop_blank_lines()
+        return self._take(length)
+
+    def _drop_blank_lines(self) -> None:
+        """Empty lines before a message are to be ignored (RFC 9112, section 2.2)."""
+        while self._buffer.startswith((b"\r\n", b"\n")):
+            del self._buffer[: 2 if self._buffer.startswith(b"\r\n") else 1]
+
+    def at_hand(self, framing: Framing) -> bytes | None:
+        """Return a body that is here whole already, without waiting; None where it is not."""
+        if isinstance(framing, NoBody):
+            return b""
+        if isinstance(framing, Sized) and framing.length <= min(len(self._buffer), PIECE):
+            return self._take(framing.length)
+        return None
+
+    async def body(self, framing: Framing) -> AsyncIterator[tuple[bytes, list[bytes]]]:
+        """Yield a body as it comes: the bytes as they are, and the content among them."""
+        reading = BodyReader(framing)
+        while not reading.done:
+            if not self._buffer and not await self._more():
+                if isinstance(framing, UntilClose):
+                    return
+                raise Broken
+            taken, content = reading.feed(bytes(self._buffer))
+            yield self._take(taken), content
+
+    async def _more(self) -> bool:
+        received = await self._reader.read(PIECE)
+        self._buffer += received
+        return bool(received)
+
+    def _take(self, length: int) -> bytes:
+        taken = bytes(self._buffer[:length])
+        del self._buffer[:length]
+        return taken
