@@ -16,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -27,6 +27,7 @@ _JAVA = 17
 _NOBODY = 65534
 _START_S = 180
 _STOP_S = 30
+_HEALTH = "/_cluster/health?wait_for_status=yellow&timeout=30s"
 _CLUSTER = "rerank-proxy-demo"
 
 
@@ -134,7 +135,8 @@ def running(data: Path | None = None, heap: str = "512m") -> Iterator[str]:
         folders = Folders(Path(scratch), data or Path(scratch) / "data", (first, second))
         if data is not None:
             data.mkdir(parents=True, exist_ok=True)
-            with only_one(data.parent / f"{data.name}.lock", f"another engine uses {data}, waiting for it to stop"):
+            lock = data.parent / f"{data.name}.lock"
+            with only_one(lock, f"another engine uses {data}, waiting for it to stop"):
                 yield from _running(folders, fetched, java_path, heap)
         else:
             yield from _running(folders, fetched, java_path, heap)
@@ -187,12 +189,13 @@ def _when_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> str:
         if process.poll() is not None:
             raise EngineError(f"Elasticsearch ended while starting:\n{log.read_text(errors='replace')[-2000:]}")
         try:
-            with urllib.request.urlopen(f"{url}/_cluster/health?wait_for_status=yellow&timeout=30s", timeout=35) as health:
+            with urllib.request.urlopen(f"{url}{_HEALTH}", timeout=35) as health:  # noqa: S310  this machine's own
                 if health.status == 200:
                     return url
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise EngineError(f"Elasticsearch did not answer within {_START_S} s:\n{log.read_text(errors='replace')[-2000:]}")
+    said = log.read_text(errors="replace")[-2000:]
+    raise EngineError(f"Elasticsearch did not answer within {_START_S} s:\n{said}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -202,10 +205,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait(_STOP_S)
     except subprocess.TimeoutExpired:
         sys.stderr.write("Elasticsearch does not stop, it is killed\n")
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

@@ -1,4 +1,4 @@
-"""Elasticsearch's files: fetched once through Maven's repository into a cache, and verified each time they are used."""
+"""Elasticsearch's files: fetched once through Maven into a cache, and verified each time they are used."""
 
 import fcntl
 import hashlib
@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 from demo.remote_zip import RangeFile, spans, write_members
 
@@ -80,7 +79,7 @@ def verify(home: Path, expected: str) -> None:
     """
     if (found := tree_sha256(home)) != expected:
         raise EngineError(
-            f"{home} is not the Elasticsearch {VERSION} recorded here (SHA-256 {found[:12]}, expected {expected[:12]}): "
+            f"{home} is not the Elasticsearch {VERSION} recorded here (SHA-256 {found[:12]}, not {expected[:12]}): "
             "delete that folder and run again",
         )
 

@@ -28,6 +28,7 @@ class Engine(Section, frozen=True, kw_only=True):
     idle_connection_seconds: Seconds = 30.0
     search_connections: Annotated[int, Meta(ge=1)] = 100
     resolve_cache_seconds: Seconds = 10.0
+    discovery_env: str | None = None
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -57,6 +58,11 @@ class Fusion(Section, frozen=True, kw_only=True):
     rank_constant: Annotated[int, Meta(ge=1)] = 60
     lexical_weight: Share = 1.0
     semantic_weight: Share = 1.0
+
+
+class Pages(Section, frozen=True, kw_only=True):
+    cache_seconds: Seconds = 60.0
+    cache_entries: Annotated[int, Meta(ge=0)] = 2000
 
 
 class Log(Section, frozen=True, kw_only=True):
@@ -91,4 +97,5 @@ class Config(Section, frozen=True, kw_only=True):
     engine: Engine = Engine()
     models: Models = Models()
     routes: tuple[RouteSettings, ...] = ()
+    pages: Pages = Pages()
     log: Log = Log()

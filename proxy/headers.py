@@ -14,9 +14,7 @@ HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te"
 
 def end_to_end(lines: Sequence[Line]) -> Iterator[Line]:
     """Leave out what belongs to the connection it came by, and what its Connection header names."""
-    named = {
-        option.strip().lower() for line in lines if line.key == b"connection" for option in line.value.split(b",")
-    }
+    named = {option.strip().lower() for line in lines if line.key == b"connection" for option in line.value.split(b",")}
     kept = frozenset((b"content-length", b"transfer-encoding", b"host"))
     dropped = HOP_BY_HOP | (named - kept)
     return (line for line in lines if line.key not in dropped)

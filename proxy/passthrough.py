@@ -70,9 +70,7 @@ def bad_gateway(error: Unreachable, product: bytes | None, extra_fields: Sequenc
     return Answer(502, fields, own_error(502, "engine_unreachable", str(error)))
 
 
-async def _with_retry(
-    exchange: Exchange, origin: Origin, extra_fields: Sequence[Field], *, repeatable: bool
-) -> None:
+async def _with_retry(exchange: Exchange, origin: Origin, extra_fields: Sequence[Field], *, repeatable: bool) -> None:
     repeatable = (repeatable or exchange.head.method in _SAFE) and exchange.replayable
     connection = await origin.connect()
     try:

@@ -19,6 +19,7 @@ from proxy.hits import DocKey, Hit, Ranking, keys
 from proxy.paging import Head, fuse, head_page, tail_page
 from proxy.planning import (
     MATCHED,
+    EngineReply,
     EngineSearch,
     Plan,
     VectorSearch,
@@ -34,13 +35,6 @@ from proxy.search_request import Bypass
 from proxy.search_response import Page, SearchAnswer, read_answer, render_answer
 
 
-class EngineReply(Protocol):
-    """An engine's answer: its head is carried to the client, its body opened."""
-
-    @property
-    def body(self) -> bytes: ...
-
-
 class Searches(Protocol):
     """An engine, on behalf of one caller. Raises UpstreamError; Refused for every status but 200."""
 
@@ -48,15 +42,11 @@ class Searches(Protocol):
 
 
 class Embeds(Protocol):
-    async def embed_query(
-        self, text: str, *, instruction: str, model: str, dimensions: int
-    ) -> Sequence[float]: ...
+    async def embed_query(self, text: str, *, instruction: str, model: str, dimensions: int) -> Sequence[float]: ...
 
 
 class Scores(Protocol):
-    async def score(
-        self, query: str, passages: Sequence[str], *, instruction: str, model: str
-    ) -> Sequence[float]: ...
+    async def score(self, query: str, passages: Sequence[str], *, instruction: str, model: str) -> Sequence[float]: ...
 
 
 class Remembers(Protocol):

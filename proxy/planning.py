@@ -40,6 +40,20 @@ class EngineSearch:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineReply:
+    """An engine's answer, de-compressed."""
+
+    status: int
+    fields: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+    @property
+    def compressed(self) -> bool:
+        """Whether it came gzipped, and so is to be handed on."""
+        return any(name.lower() == b"content-encoding" and value == b"gzip" for name, value in self.fields)
+
+
+@dataclass(frozen=True, slots=True)
 class VectorSearch:
     """How to search the vectors of this search's indices."""
 
@@ -211,7 +225,6 @@ def these_documents(keys: Sequence[DocKey]) -> Any:
     for key in keys:
         by_index.setdefault(key.index, []).append(key.id)
     clauses = [
-        {"bool": {"filter": [{"term": {"_index": index}}, {"ids": {"values": ids}}]}}
-        for index, ids in by_index.items()
+        {"bool": {"filter": [{"term": {"_index": index}}, {"ids": {"values": ids}}]}} for index, ids in by_index.items()
     ]
     return clauses[0] if len(clauses) == 1 else {"bool": {"should": clauses, "minimum_should_match": 1}}

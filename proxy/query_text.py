@@ -141,7 +141,7 @@ def _fields(body: Query) -> tuple[str, ...] | None:
     return tuple(listed)
 
 
-# What is plain enough to say for certain what it excludes: words, "phrases" and field:value, with a sign or without.
+# What is plain enough to say for certain what it excludes: words, "phrases", field:value, each with a sign or not.
 _PIECE = re.compile(
     r"""(?P<sign>[+\-!]|NOT\s+)?
         (?P<field>[\w.]+:)?

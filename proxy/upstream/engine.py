@@ -15,7 +15,7 @@ from yarl import URL
 from proxy.config import Engine as Settings
 from proxy.errors import Malformed, Refused, TimedOut, Unreachable
 from proxy.indices import IndexFacts, Resolved, read_facts, read_resolution
-from proxy.planning import EngineSearch
+from proxy.planning import EngineReply, EngineSearch
 from proxy.search_request import Parameters
 
 SERVICE = "engine"
@@ -24,20 +24,6 @@ CarriedFields = Sequence[tuple[str, str]]
 # What decides which indices a name stands for; taken by `_resolve/index` as by `_search`.
 _RESOLVING = frozenset({"expand_wildcards", "ignore_unavailable", "allow_no_indices"})
 _CACHE_ENTRIES = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An engine's answer, de-compressed."""
-
-    status: int
-    fields: tuple[tuple[bytes, bytes], ...]
-    body: bytes
-
-    @property
-    def compressed(self) -> bool:
-        """Whether it came gzipped, and so is to be handed on."""
-        return any(name.lower() == b"content-encoding" and value == b"gzip" for name, value in self.fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +89,7 @@ class Engine:
         except msgspec.MsgspecError as error:
             raise Malformed(SERVICE, f"{path}: {error}") from error
 
-    async def send(self, asked: Asked, timeout_seconds: float | None = None) -> Reply:
+    async def send(self, asked: Asked, timeout_seconds: float | None = None) -> EngineReply:
         """Send one request, to the next node when one cannot be reached; raises UpstreamError."""
         unreachable: Unreachable | None = None
         for node in tuple(self._nodes):
@@ -117,7 +103,7 @@ class Engine:
                 self._nodes.append(self._nodes.pop(0))
         raise unreachable or Unreachable(SERVICE, "no node is configured")
 
-    async def _send(self, node: str, asked: Asked) -> Reply:
+    async def _send(self, node: str, asked: Asked) -> EngineReply:
         """Searches may be repeated: one that dies on a connection that was kept open is sent once more."""
         try:
             return await self._once(node, asked)
@@ -130,7 +116,7 @@ class Engine:
         except aiohttp.ClientError as error:
             raise Unreachable(SERVICE, str(error)) from error
 
-    async def _once(self, node: str, asked: Asked) -> Reply:
+    async def _once(self, node: str, asked: Asked) -> EngineReply:
         async with self._session.request(
             asked.method,
             URL(node + asked.target, encoded=True),
@@ -141,7 +127,7 @@ class Engine:
             content = await response.read()
         if response.status != 200:
             raise Refused(SERVICE, response.status, content)
-        return Reply(response.status, response.raw_headers, content)
+        return EngineReply(response.status, response.raw_headers, content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +138,7 @@ class EngineOfCaller:
     identity: bytes
     carried: CarriedFields
 
-    async def search(self, search: EngineSearch, timeout_seconds: float | None = None) -> Reply:
+    async def search(self, search: EngineSearch, timeout_seconds: float | None = None) -> EngineReply:
         """Run one search; raises Refused for every status but 200."""
         path = f"/{search.indices}/_search" if search.indices else "/_search"
         fields = self.carried

@@ -1,0 +1,219 @@
+"""DeepInfra's embeddings and rerank endpoints over HTTP, with its limits, statuses and error shapes.
+
+Source: DeepInfra's API reference and the schema of Qwen3-Reranker; FastAPI's shape for wrong input.
+"""
+
+import asyncio
+import base64
+import re
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated, Literal
+
+import msgspec
+import numpy as np
+from aiohttp import web
+from cachetools import LRUCache
+
+from proxy.local_models.minilm import DIMENSIONS, MiniLM, pooled
+from proxy.local_models.scoring import TextVectors, score
+from proxy.vectors import Vectors, normalise
+
+_THREADS = 2
+_BATCH = 8
+_CACHE_BYTES = 512 * 2**20
+_WAITING_MAX = 64
+_BODY_MAX = 64 * 2**20
+
+Texts = Annotated[list[str], msgspec.Meta(max_length=1024)]
+
+
+class EmbeddingsRequest(msgspec.Struct):
+    """What `POST /v1/openai/embeddings` takes."""
+
+    model: str
+    input: str | Texts
+    dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    fail_fast: bool = False
+
+
+class RerankRequest(msgspec.Struct):
+    """What `POST /v1/inference/{model}` takes: one query for all documents, or one for each."""
+
+    queries: Texts
+    documents: Texts
+    instruction: Annotated[str, msgspec.Meta(max_length=2048)] | None = None
+    fail_fast: bool = False
+
+
+class Models:
+    """The model, what it has said of texts before, and the threads it runs on."""
+
+    def __init__(self) -> None:
+        self._model = MiniLM()
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="model")
+        self._known: LRUCache[str, TextVectors] = LRUCache(_CACHE_BYTES, getsizeof=lambda known: known.nbytes)
+        self._waiting = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether as many requests wait as may."""
+        return self._waiting >= _WAITING_MAX
+
+    async def read(self, texts: Sequence[str]) -> list[TextVectors]:
+        """Return each text's vectors; those not known yet go through the model, neighbours in length together."""
+        known = {text: self._known[text] for text in texts if text in self._known}
+        unknown = sorted({text for text in texts if text not in known}, key=len)
+        parts = [unknown[start : start + _BATCH] for start in range(0, len(unknown), _BATCH)]
+        loop = asyncio.get_running_loop()
+        self._waiting += 1
+        try:
+            read = await asyncio.gather(*(loop.run_in_executor(self._threads, self._read, part) for part in parts))
+        finally:
+            self._waiting -= 1
+        for part, vectors in zip(parts, read, strict=True):
+            known |= dict(zip(part, vectors, strict=True))
+        for text in unknown:
+            if known[text].nbytes <= self._known.maxsize:
+                self._known[text] = known[text]
+        return [known[text] for text in texts]
+
+    def _read(self, texts: Sequence[str]) -> list[TextVectors]:
+        found = self._model.token_vectors(self._model.tokenize(texts))
+        return [TextVectors(pooled(tokens), normalise(tokens).astype(np.float16)) for tokens in found]
+
+    async def scores(self, queries: Sequence[TextVectors], passages: Sequence[TextVectors]) -> list[float]:
+        pairs = zip(queries if len(queries) > 1 else [queries[0]] * len(passages), passages, strict=True)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads, lambda: [score(query, passage) for query, passage in pairs]
+        )
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+_MODELS = web.AppKey("models", Models)
+# What the Qwen3 embedding models want before a query means nothing to this one.
+_PROMPT = re.compile(r"Instruct: .*?\nQuery:", re.DOTALL)
+
+
+def create_app() -> web.Application:
+    """Build the application; raises LocalModelsMissing."""
+    app = web.Application(client_max_size=_BODY_MAX, middlewares=[_as_deepinfra_errs])
+    app[_MODELS] = Models()
+    app.on_cleanup.append(_close)
+    app.router.add_get("/health", _health)
+    app.router.add_post("/v1/openai/embeddings", _embeddings)
+    app.router.add_post("/v1/inference/{model:.+}", _rerank)
+    return app
+
+
+async def _close(app: web.Application) -> None:
+    app[_MODELS].close()
+
+
+async def _health(_: web.Request) -> web.Response:
+    return web.json_response({"status": "ok", "model": "all-MiniLM-L6-v2 (int8), a stand-in for Qwen3"})
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def _as_deepinfra_errs(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give every error the provider's shape: 422 names what is wrong, others have one line."""
+    try:
+        return await handler(request)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        location = ["body", *(part for part in path.rstrip("`").split(".") if part)]
+        return web.json_response({"detail": [{"loc": location, "msg": message, "type": "value_error"}]}, status=422)
+    except msgspec.DecodeError as error:
+        return web.json_response({"detail": [{"loc": ["body"], "msg": str(error), "type": "json_invalid"}]}, status=422)
+    except web.HTTPException as error:
+        return web.json_response({"detail": error.reason}, status=error.status)
+
+
+def _refuse_when_busy(models: Models, *, fail_fast: bool) -> web.Response | None:
+    if not (fail_fast and models.busy):
+        return None
+    message = {"message": "Model busy, retry later", "type": "invalid_request_error", "param": None}
+    return web.json_response({"error": message | {"code": "engine_overloaded"}}, status=429)
+
+
+async def _embeddings(request: web.Request) -> web.Response:
+    asked = msgspec.json.decode(await request.read(), type=EmbeddingsRequest)
+    if asked.dimensions is not None and asked.dimensions > DIMENSIONS:
+        raise msgspec.ValidationError(f"this model has {DIMENSIONS} dimensions at most - at `$.dimensions`")
+    models = request.app[_MODELS]
+    if refusal := _refuse_when_busy(models, fail_fast=asked.fail_fast):
+        return refusal
+    texts = [asked.input] if isinstance(asked.input, str) else asked.input
+    read = await models.read([_PROMPT.sub("", text, count=1) for text in texts])
+    rows = [normalise(text.whole[: asked.dimensions]) for text in read]
+    tokens = sum(len(text.tokens) for text in read)
+    return web.json_response(
+        {
+            "object": "list",
+            "model": asked.model,
+            "data": [
+                {"object": "embedding", "index": index, "embedding": _written(row, asked.encoding_format)}
+                for index, row in enumerate(rows)
+            ],
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        },
+    )
+
+
+def _written(row: Vectors, encoding_format: str) -> list[float] | str:
+    if encoding_format == "base64":
+        return base64.b64encode(row.astype("<f4").tobytes()).decode()
+    return [float(number) for number in row]
+
+
+async def _rerank(request: web.Request) -> web.Response:
+    asked = msgspec.json.decode(await request.read(), type=RerankRequest)
+    if len(asked.queries) not in {1, len(asked.documents)}:
+        raise msgspec.ValidationError("as many queries as documents are needed, or one - at `$.queries`")
+    models = request.app[_MODELS]
+    if refusal := _refuse_when_busy(models, fail_fast=asked.fail_fast):
+        return refusal
+    queries, passages = await models.read(asked.queries), await models.read(asked.documents)
+    scores = await models.scores(queries, passages) if passages else []
+    tokens = sum(len(text.tokens) for text in passages) + len(passages) * len(queries[0].tokens)
+    status = {"status": "succeeded", "runtime_ms": 0, "cost": 0.0, "tokens_generated": 0, "tokens_input": tokens}
+    answer = {"scores": scores, "input_tokens": tokens, "request_id": None, "inference_status": status}
+    return web.json_response(answer)
+
+
+BANNER = """Local models on {url}
+all-MiniLM-L6-v2 (int8, 384 dimensions): a small stand-in for DeepInfra's Qwen3 models, so that everything can be
+tried without a key. It is not Qwen3: English only, and a route's instruction has no effect. Ctrl-C ends it.
+"""
+
+
+async def serve(host: str, port: int) -> tuple[web.AppRunner, str]:
+    """Start serving; returns what stops it, and the URL (port 0 takes a free one)."""
+    runner = web.AppRunner(create_app(), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, host, port).start()
+    return runner, f"http://{host}:{runner.addresses[0][1]}"
+
+
+def run(host: str, port: int) -> None:
+    """Serve until told to stop; raises LocalModelsMissing, and OSError where the address is taken."""
+    asyncio.run(_run(host, port))
+
+
+async def _run(host: str, port: int) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    runner, url = await serve(host, port)
+    sys.stderr.write(BANNER.format(url=url))
+    sys.stderr.flush()
+    await stopped.wait()
+    await runner.cleanup()

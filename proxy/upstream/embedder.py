@@ -1,0 +1,106 @@
+"""Texts as vectors, by DeepInfra's OpenAI-style endpoint and the Qwen3 embedding models."""
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from cachetools import LRUCache
+
+from proxy.errors import Malformed
+from proxy.upstream.transport import Transport
+from proxy.vectors import Vectors, normalise
+
+SERVICE = "embedder"
+INPUTS_MAX = 1024
+_PATH = "/v1/openai/embeddings"
+
+Vector = tuple[float, ...]
+_Key = tuple[str, str, int, str]
+
+
+class Embedder:
+    """Embeds queries, each once while it is remembered, and passages."""
+
+    def __init__(
+        self, transport: Transport, *, timeout_seconds: float, query_max_chars: int, cache_entries: int
+    ) -> None:
+        self._transport = transport
+        self._timeout = timeout_seconds
+        self._query_max_chars = query_max_chars
+        self._vectors: LRUCache[_Key, Vector] = LRUCache(maxsize=cache_entries)
+        self._asked: dict[_Key, asyncio.Task[Vector]] = {}
+
+    async def embed_query(self, text: str, *, instruction: str, model: str, dimensions: int) -> Vector:
+        """Return a query's vector, of unit length; raises UpstreamError.
+
+        Equal queries that come while one is being asked for wait for that one; it goes on when one of them
+        leaves. A failure is not remembered.
+        """
+        prompt = query_prompt(instruction, text[: self._query_max_chars])
+        key = (prompt, model, dimensions, "query")
+        if key in self._vectors:
+            return self._vectors[key]
+        if key not in self._asked:
+            self._asked[key] = asyncio.ensure_future(self._embed_query(key))
+            self._asked[key].add_done_callback(lambda task: self._answered(key, task))
+        return await asyncio.shield(self._asked[key])
+
+    def _answered(self, key: _Key, task: "asyncio.Task[Vector]") -> None:
+        del self._asked[key]
+        if not task.cancelled() and task.exception() is None and self._vectors.maxsize:
+            self._vectors[key] = task.result()
+
+    async def _embed_query(self, key: _Key) -> Vector:
+        prompt, model, dimensions, _ = key
+        body = encode([prompt], model, dimensions, fail_fast=True)
+        answer = await self._transport.post(_PATH, body, self._timeout)
+        return tuple(decode(answer, 1, dimensions)[0].tolist())
+
+    async def embed_passages(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Vectors:
+        """Return the vectors of at most 1024 texts, a row each; without `dimensions`, the model's own length."""
+        if not texts:
+            return np.empty((0, dimensions or 0), dtype=np.float32)
+        body = encode(texts, model, dimensions, fail_fast=False)
+        return decode(await self._transport.post(_PATH, body, self._timeout), len(texts), dimensions)
+
+
+def query_prompt(instruction: str, text: str) -> str:
+    """Write a query as the Qwen3 embedding models were trained to see it; passages stand bare."""
+    return f"Instruct: {instruction}\nQuery:{text}"
+
+
+def encode(texts: Sequence[str], model: str, dimensions: int | None, *, fail_fast: bool) -> bytes:
+    body: dict[str, object] = {"model": model, "input": texts, "encoding_format": "float"}
+    body |= {"dimensions": dimensions} if dimensions else {}
+    body |= {"fail_fast": True} if fail_fast else {}
+    return msgspec.json.encode(body)
+
+
+class _Embedding(msgspec.Struct):
+    index: int
+    embedding: list[float]
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Embedding]
+
+
+_answer = msgspec.json.Decoder(_Answer)
+
+
+def decode(answer: bytes, count: int, dimensions: int | None) -> Vectors:
+    """Read exactly `count` vectors, in any order, of this length, and normalise them; raises Malformed."""
+    try:
+        found = sorted(_answer.decode(answer).data, key=lambda entry: entry.index)
+    except msgspec.MsgspecError as error:
+        raise Malformed(SERVICE, f"not an answer with embeddings: {error}") from error
+    if [entry.index for entry in found] != list(range(count)):
+        raise Malformed(SERVICE, f"not one vector for each of {count} texts")
+    lengths = {len(entry.embedding) for entry in found}
+    if len(lengths) != 1 or (dimensions is not None and lengths != {dimensions}):
+        raise Malformed(SERVICE, f"vectors of {sorted(lengths)} dimensions instead of {dimensions or 'one length'}")
+    try:
+        return normalise(np.array([entry.embedding for entry in found], dtype=np.float32))
+    except ValueError as error:
+        raise Malformed(SERVICE, str(error)) from error

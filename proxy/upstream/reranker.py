@@ -1,0 +1,86 @@
+"""How relevant passages are to a query, by DeepInfra's Qwen3 rerankers.
+
+Source: the model's schema at DeepInfra. Scores are pointwise, so a window may be split over several calls.
+"""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from proxy.errors import Malformed, UpstreamError
+from proxy.upstream.transport import Transport
+
+SERVICE = "reranker"
+DOCUMENTS_MAX = 1024
+
+
+class Reranker:
+    """Scores passages."""
+
+    def __init__(self, transport: Transport, *, timeout_seconds: float, query_max_chars: int) -> None:
+        self._transport = transport
+        self._timeout = timeout_seconds
+        self._query_max_chars = query_max_chars
+
+    async def score(self, query: str, passages: Sequence[str], *, instruction: str, model: str) -> tuple[float, ...]:
+        """Return one score for each passage, in their order; raises UpstreamError."""
+        query = query[: self._query_max_chars]
+        parts = [passages[start : start + DOCUMENTS_MAX] for start in range(0, len(passages), DOCUMENTS_MAX)]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                scored = [tasks.create_task(self._score(query, part, instruction, model)) for part in parts]
+        except* UpstreamError as group:
+            raise group.exceptions[0] from None
+        return tuple(score for part in scored for score in part.result())
+
+    async def _score(self, query: str, passages: Sequence[str], instruction: str, model: str) -> tuple[float, ...]:
+        body = encode(query, passages, instruction)
+        answer = await self._transport.post(f"/v1/inference/{model}", body, self._timeout)
+        return decode(answer, len(passages))
+
+
+def encode(query: str, passages: Sequence[str], instruction: str) -> bytes:
+    """Write a request: one query for all documents, and a refusal at once rather than a place in a queue."""
+    return msgspec.json.encode(
+        {"queries": [query], "documents": passages, "instruction": instruction, "fail_fast": True}
+    )
+
+
+def decode(answer: bytes, count: int) -> tuple[float, ...]:
+    """Read exactly `count` finite scores, in any of the three forms seen; raises Malformed."""
+    try:
+        decoded = msgspec.json.decode(answer)
+    except msgspec.MsgspecError as error:
+        raise Malformed(SERVICE, "not JSON") from error
+    scores = _scores(decoded, count)
+    if scores is None or len(scores) != count or not all(map(_is_finite, scores)):
+        raise Malformed(SERVICE, f"not one finite score for each of {count} documents")
+    return tuple(float(score) for score in scores)
+
+
+def _scores(decoded: Any, count: int) -> Sequence[Any] | None:
+    match decoded:
+        case {"scores": [[*scores]]}:
+            return scores
+        case {"scores": [*scores]}:
+            return scores
+        case {"results": [*results]}:
+            return _by_index(results, count)
+        case _:
+            return None
+
+
+def _by_index(results: Sequence[Any], count: int) -> Sequence[Any] | None:
+    found: dict[Any, Any] = {}
+    for entry in results:
+        if not isinstance(entry, dict) or entry.get("index") in found:
+            return None
+        found[entry.get("index")] = entry.get("relevance_score")
+    return [found[index] for index in range(count)] if found.keys() == set(range(count)) else None
+
+
+def _is_finite(score: Any) -> bool:
+    return isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
