@@ -249,7 +249,7 @@ class Models:
         self._config = config
         self._embedder = embedder
         self._reranker = reranker
-        named = config.engine.discovery_env
+        named = config.engine.authorization_env
         self._discovery = environment.get(named) if named else None
 
     def stages(self, caller: EngineOfCaller, heads: Heads) -> Stages:

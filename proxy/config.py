@@ -1,15 +1,25 @@
 """The frozen tree of settings, and `load`, which refuses a wrong key with its name and line."""
 
-from typing import Annotated, Literal
+import ipaddress
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
+
+from proxy.profiles import PROFILES
+from proxy.yaml_file import ConfigError, YamlFile, did_you_mean
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0)]
 Tier = Literal["fast", "balanced", "precision"]
 Priority = Literal["speed-and-cost", "balanced", "accuracy", "high-volume", "critical"]
+OnZeroHits = Literal["keep_empty", "semantic"]
+LogFormat = Literal["json", "console"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -28,7 +38,7 @@ class Engine(Section, frozen=True, kw_only=True):
     idle_connection_seconds: Seconds = 30.0
     search_connections: Annotated[int, Meta(ge=1)] = 100
     resolve_cache_seconds: Seconds = 10.0
-    discovery_env: str | None = None
+    authorization_env: str | None = None
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -66,8 +76,8 @@ class Pages(Section, frozen=True, kw_only=True):
 
 
 class Log(Section, frozen=True, kw_only=True):
-    format: Literal["json", "console"] = "json"
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: LogFormat = "json"
+    level: LogLevel = "info"
     query_text: bool = False
 
 
@@ -87,7 +97,11 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     rank_window_size: Annotated[int, Meta(ge=1, le=1000)] | None = None
     fusion: Fusion = Fusion()
     blend: Share = 0.0
-    on_zero_hits: Literal["keep_empty", "semantic"] = "keep_empty"
+    on_zero_hits: OnZeroHits = "keep_empty"
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        return (self.index,) if isinstance(self.index, str) else tuple(self.index)
 
 
 class Config(Section, frozen=True, kw_only=True):
@@ -99,3 +113,159 @@ class Config(Section, frozen=True, kw_only=True):
     routes: tuple[RouteSettings, ...] = ()
     pages: Pages = Pages()
     log: Log = Log()
+
+
+_ENVIRONMENT: Mapping[str, tuple[str, str]] = {
+    "RERANK_PROXY_LISTEN": ("listen", ""),
+    "RERANK_PROXY_ENGINE_URL": ("engine", "url"),
+    "RERANK_PROXY_MODELS_URL": ("models", "url"),
+}
+"""Variables that stand above the file, as a container needs them, and the key each one sets."""
+
+
+def _keys(section: type[Section]) -> tuple[str, ...]:
+    return tuple(field.name for field in msgspec.structs.fields(section))
+
+
+KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
+    "": _keys(Config),
+    "listen": _keys(Listen),
+    "engine": _keys(Engine),
+    "models": _keys(Models),
+    "pages": _keys(Pages),
+    "log": _keys(Log),
+    "routes[]": _keys(RouteSettings),
+    "routes[].semantic": _keys(Semantic),
+    "routes[].fusion": _keys(Fusion),
+}
+"""The keys of each section, by the section's path."""
+KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
+    "tier": get_args(Tier),
+    "priority": get_args(Priority),
+    "on_zero_hits": get_args(OnZeroHits),
+    "format": get_args(LogFormat),
+    "level": get_args(LogLevel),
+}
+"""What may be said for a key that takes only some words."""
+
+
+def load(path: Path, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Config:
+    """Read a file, then what the environment and the command line set; raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}. Name another file with -c.") from None
+    return read(text, str(path), {**environment, **(overrides or {})})
+
+
+def read(text: str, name: str, environment: Mapping[str, str]) -> Config:
+    """Read the text of a file; raises ConfigError that names key and line."""
+    file = YamlFile.parse(text, name)
+    settings = _with_environment(file.value, environment)
+    try:
+        config = msgspec.convert(settings, Config)
+    except msgspec.ValidationError as error:
+        raise file.refusal(str(error), KNOWN_KEYS, KNOWN_WORDS) from None
+    for place, problem in contradictions(config):
+        raise file.error(place, problem)
+    return config
+
+
+def _with_environment(value: Any, environment: Mapping[str, str]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    settings = dict(value)
+    for variable, (section, key) in _ENVIRONMENT.items():
+        if said := environment.get(variable):
+            added = {key: said} if key else _address(variable, said)
+            there = settings.get(section)
+            settings[section] = (there if isinstance(there, dict) else {}) | added
+    return settings
+
+
+def _address(variable: str, said: str) -> dict[str, Any]:
+    host, colon, port = said.rpartition(":")
+    if not colon or not port.isdigit():
+        raise ConfigError(f"{variable}: expected host:port, as in 0.0.0.0:9201, not {said!r}")
+    return {"host": host.strip("[]") or "0.0.0.0", "port": int(port)}  # noqa: S104  an empty host means all
+
+
+def contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    """Find what each key allows by itself but not beside the others: the key's path, and what is wrong."""
+    for number, url in enumerate(config.engine.urls):
+        place = "engine.url" if isinstance(config.engine.url, str) else f"engine.url[{number}]"
+        yield from _url_problems(place, url)
+    if not config.engine.urls:
+        yield "engine.url", "name at least one node"
+    yield from _url_problems("models.url", config.models.url)
+    for number, route in enumerate(config.routes):
+        for key, problem in _route_problems(route):
+            yield f"routes[{number}].{key}", problem
+
+
+def _url_problems(place: str, url: str) -> Iterator[tuple[str, str]]:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        yield place, f"expected a URL like http://127.0.0.1:9200, not {url!r}"
+    elif parts.username or parts.password:
+        yield place, "credentials do not belong here: each client's own go to the engine with its requests"
+    elif parts.query or parts.fragment:
+        yield place, "a URL here has no query string and no fragment"
+
+
+def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
+    patterns = route.patterns
+    if not patterns or not all(patterns):
+        yield "index", "name at least one index, alias or pattern"
+    if bad := [pattern for pattern in patterns if set(pattern) & _NOT_IN_PATTERNS or pattern.startswith("-")]:
+        yield "index", f"{bad[0]!r} is no name or pattern of an index: several stand in a list, `*` is the wildcard"
+    if route.profile not in PROFILES:
+        yield "profile", f"no profile {route.profile!r}{did_you_mean(route.profile, tuple(PROFILES))}"
+    if route.tier and route.priority:
+        yield "priority", "say either `tier` or `priority`, which stands for a tier"
+    if route.semantic is None and not route.rerank:
+        yield "rerank", "a route with neither `semantic` nor `rerank` changes nothing: leave it out"
+    if not route.rerank and route.rerank_model:
+        yield "rerank_model", "is of no use beside `rerank: false`"
+    if route.semantic is None and route.on_zero_hits == "semantic":
+        yield "on_zero_hits", "`semantic` needs the route to have a `semantic` retriever"
+    if route.passage is not None and not all(route.passage):
+        yield "passage", "an empty name is no field"
+    if route.passage == [] and route.rerank:
+        yield "passage", "the reranker needs at least one field to read"
+
+
+_NOT_IN_PATTERNS = frozenset(',<>:"|?\\/# ')
+
+
+def needs_token(config: Config) -> bool:
+    """Whether a route calls models of a provider that wants to know who pays.
+
+    A host of this machine, of a container network or a private address serves local models, which know no tokens.
+    """
+    return bool(config.routes) and _is_remote(config.models.url)
+
+
+def _is_remote(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return not ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." in host and not host.endswith((".localhost", ".local", ".internal"))
+
+
+def token_of(config: Config, environment: Mapping[str, str], *, calls_models: bool = False) -> str | None:
+    """Take the models' token from the environment; raises ConfigError where one is needed and missing.
+
+    `calls_models` says that models are called whatever the routes say.
+    """
+    variable = config.models.token_env
+    token = environment.get(variable, "").strip()
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigError(f"{variable}: holds characters that no token has; set it anew")
+    if not token and (needs_token(config) or (calls_models and _is_remote(config.models.url))):
+        raise ConfigError(
+            f"{variable} is not set, and models are needed at {config.models.url}: "
+            f"set it (`export {variable}=...`), or point models.url to local models (`rerank-proxy models`)"
+        )
+    return token or None

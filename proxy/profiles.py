@@ -1,6 +1,6 @@
 """The uses of reranking this proxy knows: one table of instruction, tier, window, passage and mapping.
 
-`TIERS` and `PRIORITIES` are the decision matrix: which size of model for which need.
+`TIERS`, `PRIORITIES` and `CHOICES` are the decision matrix: which models for which need.
 """
 
 from dataclasses import dataclass
@@ -8,10 +8,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The pair of models of a tier."""
+    """The pair of models of a tier, and what it is for."""
 
     embedding: str
     rerank: str
+    dimensions: int
+    """The embedding model's own; less may be asked for."""
+    when: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,17 +22,37 @@ class Profile:
     """A use of reranking: what its route says where the file is silent."""
 
     name: str
+    use: str
     instruction: str
     tier: str
     rank_window_size: int
     passage: tuple[str, ...]
-    mapping: str
+
+    @property
+    def mapping(self) -> str:
+        """Name the file in `es_mappings` that holds an index for this use."""
+        return f"{self.name}.json"
 
 
 TIERS: dict[str, Models] = {
-    "fast": Models("Qwen/Qwen3-Embedding-0.6B", "Qwen/Qwen3-Reranker-0.6B"),
-    "balanced": Models("Qwen/Qwen3-Embedding-4B", "Qwen/Qwen3-Reranker-4B"),
-    "precision": Models("Qwen/Qwen3-Embedding-8B", "Qwen/Qwen3-Reranker-8B"),
+    "fast": Models(
+        "Qwen/Qwen3-Embedding-0.6B",
+        "Qwen/Qwen3-Reranker-0.6B",
+        1024,
+        "lowest cost and latency: autocomplete-like traffic, short texts, large windows",
+    ),
+    "balanced": Models(
+        "Qwen/Qwen3-Embedding-4B",
+        "Qwen/Qwen3-Reranker-4B",
+        2560,
+        "the default: most shops, help centres and knowledge bases",
+    ),
+    "precision": Models(
+        "Qwen/Qwen3-Embedding-8B",
+        "Qwen/Qwen3-Reranker-8B",
+        4096,
+        "where one wrong first hit is expensive: law, medicine, research",
+    ),
 }
 
 PRIORITIES: dict[str, str] = {
@@ -39,17 +62,155 @@ PRIORITIES: dict[str, str] = {
     "high-volume": "fast",
     "critical": "precision",
 }
+"""What matters most to a route, in the words of the decision matrix, and the tier that serves it."""
 
-PROFILES: dict[str, Profile] = {
-    profile.name: profile
-    for profile in (
-        Profile(
-            name="e-commerce",
-            instruction="Given a shopper's query, judge whether this product is what they mean to buy.",
-            tier="balanced",
-            rank_window_size=50,
-            passage=("title", "brand", "description"),
-            mapping="e-commerce.json",
-        ),
-    )
+PRIORITY_MEANINGS: dict[str, str] = {
+    "speed-and-cost": "answers in time and a small bill before the last bit of order",
+    "balanced": "good order at a moderate price",
+    "accuracy": "the best order there is, for some more time and money",
+    "high-volume": "over 1000 searches a second",
+    "critical": "a wrong first hit does harm",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the ways a route can be set up, and when it is the right one."""
+
+    name: str
+    settings: str
+    when: str
+
+
+CHOICES: tuple[Choice, ...] = (
+    Choice(
+        "embeddings alone",
+        "semantic: {…}, rerank: false",
+        "vocabulary is the problem, not order; no time for a model call on documents; very many searches",
+    ),
+    Choice(
+        "add a reranker",
+        "semantic: {…} (rerank is on)",
+        "the right documents are found but not first; few hits are read; 100 to 300 ms more are affordable",
+    ),
+    Choice(
+        "a reranker alone",
+        "no semantic",
+        "an index that nobody may change, or before `backfill` has run: better order of what BM25 finds",
+    ),
+)
+
+_ROWS = (
+    Profile(
+        "rag",
+        "passages that a language model answers from",
+        "Given a question, judge whether this passage holds the facts that answer it, stated fully enough to be "
+        "quoted and used without reading further; a passage that is only on the same topic is worth little.",
+        "balanced",
+        50,
+        ("title", "chunk"),
+    ),
+    Profile(
+        "e-commerce",
+        "products in a shop",
+        "Given a shopper's query, judge whether this product is what they mean to buy. Weigh the purchase intent: "
+        "kind of product first, then brand, model, size and variant as asked, price against the budget named, "
+        "features that match, and good reviews. An accessory, spare part or case for the product is not the "
+        "product, and a different variant or brand than the one named is a poor match.",
+        "balanced",
+        50,
+        ("title", "brand", "description"),
+    ),
+    Profile(
+        "knowledge",
+        "a company's own documents",
+        "Given an employee's question, judge whether this internal document answers it with what holds today: the "
+        "policy, procedure or decision itself, in its current version, before announcements, drafts and minutes "
+        "that mention it.",
+        "balanced",
+        50,
+        ("title", "body"),
+    ),
+    Profile(
+        "support",
+        "help articles and answered tickets",
+        "Given a customer's problem in their own words, judge whether this article solves it directly and easily, "
+        "in steps that people who are not technical can follow. Prefer the fix for exactly this problem and "
+        "product over general advice, background and technical detail.",
+        "fast",
+        50,
+        ("title", "question", "answer"),
+    ),
+    Profile(
+        "legal",
+        "statutes, cases and commentary",
+        "Given a legal question, judge the authority of this source on it. Binding precedent and statute of the "
+        "jurisdiction in question stand above persuasive decisions, and those above commentary and other "
+        "secondary sources; recent decisions stand before older ones on the same point, and law that was "
+        "overruled or repealed last.",
+        "precision",
+        100,
+        ("title", "citation", "headnote", "text"),
+    ),
+    Profile(
+        "academic",
+        "research papers",
+        "Given a research question, judge whether this paper answers it with empirical evidence of its own. Prefer "
+        "peer-reviewed and recent work whose method and population fit the question over opinion, older work "
+        "that was superseded, and papers that only name the topic.",
+        "precision",
+        100,
+        ("title", "abstract"),
+    ),
+    Profile(
+        "code",
+        "functions, classes and examples",
+        "Given what a programmer wants to do, judge whether this code does it: the behaviour asked for, in the "
+        "language and with the library named, complete enough to be used. The definition stands before its "
+        "callers and tests, and code that only shares names with the query is no match.",
+        "balanced",
+        50,
+        ("symbol", "signature", "docstring", "code"),
+    ),
+    Profile(
+        "recommendation",
+        "things to read, watch or hear next",
+        "Given what a person says they like or are in the mood for, judge how well this item fits their taste: "
+        "theme, mood, style and audience as described, and not merely the same words or the very item they named.",
+        "fast",
+        100,
+        ("title", "description", "tags"),
+    ),
+    Profile(
+        "recruitment",
+        "candidates for a position, or positions for a candidate",
+        "Given a position's requirements, judge by skills and experience alone how well this profile meets them: "
+        "every required skill and level first, proven in comparable work, then what is merely wanted. Words in a "
+        "list of skills weigh less than work that used them; name, age, sex and origin weigh nothing.",
+        "precision",
+        100,
+        ("title", "summary", "skills"),
+    ),
+    Profile(
+        "medical",
+        "clinical literature and guidance",
+        "Given a clinical question, judge whether this document answers it for the same condition, population and "
+        "intervention. Prefer current guidelines, systematic reviews and randomised trials over case reports and "
+        "opinion, and never take a document on a similar sounding condition or drug for the one asked for.",
+        "precision",
+        100,
+        ("title", "abstract"),
+    ),
+    Profile(
+        "technical-docs",
+        "documentation for people who build",
+        "Given a technical question, judge whether this page lets the reader do it: working code examples and "
+        "step-by-step guidance first, for the product and version named, then reference that settles the detail; "
+        "overviews, release notes and marketing last.",
+        "balanced",
+        50,
+        ("title", "heading", "body", "code"),
+    ),
+)
+
+PROFILES: dict[str, Profile] = {profile.name: profile for profile in _ROWS}

@@ -38,10 +38,9 @@ def build_route(settings: RouteSettings) -> Route:
     profile = PROFILES[settings.profile]
     tier = PRIORITIES[settings.priority] if settings.priority else settings.tier or profile.tier
     models = TIERS[tier]
-    patterns = (settings.index,) if isinstance(settings.index, str) else tuple(settings.index)
     return Route(
-        name=",".join(patterns),
-        patterns=patterns,
+        name=",".join(settings.patterns),
+        patterns=settings.patterns,
         profile=settings.profile,
         instruction=settings.instruction or profile.instruction,
         passage=tuple(settings.passage or profile.passage),

@@ -1,0 +1,9 @@
+"""Filling an index: documents read, their passages embedded, both written, and vectors kept current later on.
+
+documents   a file or standard input → documents, and the lines that are none
+target      the index: created where it is missing, its vectors' model and length held against what is wanted
+passages    texts → vectors, a batch at a time, again where a provider is busy
+index       documents → the index
+backfill    an index → the same with vectors, and with current ones while feeds go on writing
+progress    how far, how fast, how long still
+"""

@@ -1,0 +1,70 @@
+"""Texts as vectors for an index, a batch at a time, again where the provider is busy."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import stamina
+
+from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
+from proxy.loading.errors import CannotLoad
+from proxy.mappings import Embedding
+from proxy.reranking import passage_text
+from proxy.upstream.embedder import Embedder
+from proxy.vectors import Vectors, passage_hash
+
+EMBEDDED_MAX_CHARS = 8000
+"""Of a document's text, what its vector is made of; far inside the models' context."""
+_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_PATIENCE_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A document's text as the model sees it, and the hash that says so beside the vector."""
+
+    text: str
+    hash: str
+
+
+def passage_of(source: Mapping[str, Any], embedding: Embedding) -> Passage | None:
+    """Take the text of a document; None where it has none, and so no vector."""
+    text = passage_text(source, embedding.passage, EMBEDDED_MAX_CHARS)
+    return Passage(text, passage_hash(text, embedding.model, embedding.dimensions)) if text else None
+
+
+async def embed(
+    embedder: Embedder, texts: Sequence[str], model: str, dimensions: int | None, patience: float = _PATIENCE_S
+) -> Vectors:
+    """Embed texts, waiting while the provider is busy; raises CannotLoad where it refuses, or stays away."""
+    try:
+        async for attempt in stamina.retry_context(_is_passing, attempts=None, timeout=patience, wait_max=20):
+            with attempt:
+                return await embedder.embed_passages(texts, model=model, dimensions=dimensions)
+    except UpstreamError as error:
+        raise CannotLoad(_advice(error, model)) from error
+    raise AssertionError("a retry ends by its answer or its error")
+
+
+def _is_passing(error: Exception) -> bool:
+    match error:
+        case Refused(status=status):
+            return status in _BUSY
+        case Unreachable() | TimedOut():
+            return True
+        case _:
+            return False
+
+
+def _advice(error: UpstreamError, model: str) -> str:
+    match error:
+        case Refused(status=401 | 403):
+            return f"the models' provider refuses the token ({error}): set it anew"
+        case Refused(status=402):
+            return f"the models' provider wants to be paid ({error}): top up the account"
+        case Refused(body=body):
+            return f"the models' provider refuses {model} ({error}): {body[:300].decode(errors='replace')}"
+        case Unreachable() | TimedOut():
+            return f"the models are not there: {error}. Start them (`rerank-proxy models`) or correct models.url"
+        case _:
+            return f"the models' answer cannot be used: {error}"

@@ -1,0 +1,56 @@
+"""How far a long task is: a bar with rate and time left on a terminal, now and then a line elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+_LINE_EVERY_S = 5.0
+
+
+class Shown:
+    """The progress of one task over `total` units, of which `done` are; `count` of documents is what is shown."""
+
+    def __init__(self, title: str, total: int | None) -> None:
+        self._console = Console(stderr=True)
+        self._begun = self._said = time.monotonic()
+        self._title = title
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[said]}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=total, said="")
+        self._total = total
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def of(self, total: int) -> None:
+        """Say how much it is in all, once that is known."""
+        self._total = total
+        self._bar.update(self._task, total=total)
+
+    def show(self, done: int, count: int) -> None:
+        """Say how far the task is."""
+        seconds = time.monotonic() - self._begun
+        said = f"{count:,} documents, {count / seconds:,.0f}/s" if seconds > 0 else ""
+        self._bar.update(self._task, completed=done, said=said)
+        if not self._console.is_terminal and time.monotonic() - self._said > _LINE_EVERY_S:
+            self._said = time.monotonic()
+            self._console.print(f"{self._title}: {said}{self._left(done, seconds)}", highlight=False)
+
+    def _left(self, done: int, seconds: float) -> str:
+        if not self._total or not done:
+            return ""
+        return f", {done / self._total:.0%}, {max(self._total - done, 0) * seconds / done:.0f} s left"
