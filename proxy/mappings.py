@@ -61,7 +61,7 @@ LANGUAGES: Mapping[str, Language] = {
     "dutch": _stemmed("dutch", "dutch"),
     "english": Language(
         "_english_",
-        {"type": "stemmer", "language": "light_english"},
+        {"type": "stemmer", "language": "english"},
         {"type": "stemmer", "language": "possessive_english"},
     ),
     "finnish": _stemmed("finnish", "light_finnish"),
