@@ -219,8 +219,8 @@ def parse(query_string: str, body: bytes) -> SearchRequest | Bypass:
 
 def _parameters(query_string: str) -> Parameters:
     try:
-        pairs = parse_qsl(query_string, keep_blank_values=True, strict_parsing=bool(query_string), errors="strict")
-    except (ValueError, UnicodeDecodeError):
+        pairs = parse_qsl(query_string, keep_blank_values=True, errors="strict")
+    except ValueError:
         raise _Unread("unknown_parameter") from None
     if len({name for name, _ in pairs}) < len(pairs):
         raise _Unread("unknown_parameter")
