@@ -1,0 +1,264 @@
+"""Dockerfile and docker-compose.yml agree with the settings, the code and each other; no Docker is needed to see it."""
+
+import ast
+import fnmatch
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+
+from demo.engine_files import VERSION
+from proxy.app import GRACE_S
+from proxy.cli import CONFIG_VARIABLE, build_parser
+from proxy.config import _ENVIRONMENT, Config, Listen, load, needs_token, token_of
+
+ROOT = Path(__file__).parent.parent
+OURS = ("models", "proxy")
+"""Services that the Dockerfile builds, each by the stage of its name."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """A stage of the Dockerfile: what it stands on, and its instructions."""
+
+    name: str
+    base: str
+    instructions: list[tuple[str, str]] = field(default_factory=list)
+
+
+def read_dockerfile(text: str) -> dict[str, Stage]:
+    stages: dict[str, Stage] = {}
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+        instruction, _, said = line.partition(" ")
+        if instruction == "FROM":
+            base, _, name = said.partition(" AS ")
+            stages[name] = Stage(name, base)
+        else:
+            list(stages.values())[-1].instructions.append((instruction, said))
+    return stages
+
+
+STAGES = read_dockerfile((ROOT / "Dockerfile").read_text())
+COMPOSE: Mapping[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: Mapping[str, Any] = COMPOSE["services"]
+
+
+def of_image(name: str) -> list[tuple[str, str]]:
+    """The instructions that make an image: those of the stages it stands on, then its own."""
+    stage = STAGES[name]
+    return [*(of_image(stage.base) if stage.base in STAGES else []), *stage.instructions]
+
+
+def last(name: str, instruction: str) -> str:
+    return [said for kind, said in of_image(name) if kind == instruction][-1]
+
+
+def environment_of_image(name: str) -> dict[str, str]:
+    return dict(said.split("=", 1) for kind, said in of_image(name) if kind == "ENV")
+
+
+def environment_of_service(name: str, host: Mapping[str, str]) -> dict[str, str]:
+    """What a container's process sees, with these variables set where `docker compose` is called."""
+
+    def expanded(value: str) -> str:
+        return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda found: host.get(found[1]) or found[2], value)
+
+    return {key: expanded(value) for key, value in SERVICES[name].get("environment", {}).items()}
+
+
+def settings_in_compose(host: Mapping[str, str]) -> tuple[Config, Mapping[str, str]]:
+    environment = environment_of_image("proxy") | environment_of_service("proxy", host)
+    return load(ROOT / "config.yaml", environment), environment
+
+
+def port_of(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
+def listening_ports() -> dict[str, int]:
+    """The port of each service; Elasticsearch's and Kibana's are those of their images."""
+    return {"elasticsearch": 9200, "kibana": 5601} | {name: int(last(name, "EXPOSE")) for name in OURS}
+
+
+def test_the_services_are_these_four() -> None:
+    assert {"elasticsearch", "kibana", "models", "proxy"} == set(SERVICES)
+
+
+def test_a_plain_build_makes_the_proxy() -> None:
+    assert "proxy" == list(STAGES)[-1]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_an_image_does_not_run_as_root(name: str) -> None:
+    user, _, group = last(name, "USER").partition(":")
+    assert int(user) > 0
+    assert int(group) > 0
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_an_image_holds_no_build_tools(name: str) -> None:
+    """It installs nothing itself, takes only the finished environment, and drops its base's own pip."""
+    steps = of_image(name)
+    assert all(said.startswith("--from=") for kind, said in steps if kind == "COPY")
+    assert ["pip uninstall --yes --root-user-action=ignore setuptools wheel pip"] == [
+        said for kind, said in steps if kind == "RUN"
+    ]
+    assert ("RUN", "python -m venv --without-pip /opt/rerank-proxy") in STAGES["build"].instructions
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_an_image_takes_what_was_built_from_a_stage_that_is_there(name: str) -> None:
+    (copied,) = [shlex.split(said) for kind, said in of_image(name) if kind == "COPY"]
+    source = copied[0].removeprefix("--from=")
+    assert source in STAGES
+    assert copied[1] == copied[2]
+    assert f"{copied[2]}/bin:$PATH" == environment_of_image(name)["PATH"]
+
+
+def sent_to_the_builder(path: str) -> bool:
+    """Read .dockerignore as Docker does: the last line that matches a path decides."""
+    sent = True
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        pattern = line.removeprefix("!")
+        if pattern and not line.startswith("#") and fnmatch.fnmatch(path, pattern):
+            sent = line.startswith("!")
+    return sent
+
+
+def test_what_is_copied_is_there_and_reaches_the_builder_and_nothing_else_does() -> None:
+    copied = {name for kind, said in STAGES["build"].instructions if kind == "COPY" for name in said.split()[:-1]}
+    assert {name for name in copied if (ROOT / name).exists()} == copied
+    assert copied == {path.name for path in ROOT.iterdir() if sent_to_the_builder(path.name)}
+
+
+def test_the_python_is_one_that_the_project_runs_on() -> None:
+    bases = {stage.base for stage in STAGES.values() if stage.base not in STAGES}
+    assert {"python:3.11-slim"} == bases
+    assert 'requires-python = ">=3.11"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_the_extra_of_the_local_models_is_in_the_project() -> None:
+    installed = [said.split()[-1] for kind, said in STAGES["build-models"].instructions if kind == "RUN"]
+    assert ['".[local]"'] == installed
+    assert re.search(r"^local = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_container_runs_a_command_there_is(name: str) -> None:
+    program, *arguments = json.loads(last(name, "ENTRYPOINT")) + json.loads(last(name, "CMD"))
+    assert "rerank-proxy" == program
+    options = build_parser().parse_args(arguments)
+    assert {"proxy": "serve", "models": "models"}[name] == options.command
+    if name == "models":
+        assert f"0.0.0.0:{listening_ports()['models']}" == options.listen
+
+
+def own_variables() -> Iterator[str]:
+    yield from environment_of_image("proxy")
+    for service in SERVICES.values():
+        for key, value in service.get("environment", {}).items():
+            yield key
+            yield from re.findall(r"\$\{(\w+)", value)
+
+
+def test_the_variables_of_the_proxy_are_those_it_reads() -> None:
+    named = {name for name in own_variables() if name.startswith("RERANK_PROXY_")}
+    assert {*_ENVIRONMENT, CONFIG_VARIABLE} == named
+    assert Config().models.token_env in SERVICES["proxy"]["environment"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_health_check_asks_at_the_port_that_is_listened_on(name: str) -> None:
+    check = last(name, "HEALTHCHECK")
+    program, option, code = json.loads(check.partition("CMD ")[2])
+    assert ("python", "-c") == (program, option)
+    assert {listening_ports()[name]} == {int(port) for port in re.findall(r"\b\d{4}\b", ast.unparse(ast.parse(code)))}
+
+
+@pytest.mark.parametrize("name", ["elasticsearch", "kibana"])
+def test_engine_and_kibana_are_of_the_version_that_is_tested_with(name: str) -> None:
+    assert f"{name}:{VERSION}" == SERVICES[name]["image"]
+
+
+@pytest.mark.parametrize("name", ["elasticsearch", "kibana"])
+def test_a_health_check_of_an_image_asks_at_its_port(name: str) -> None:
+    assert listening_ports()[name] == port_of(SERVICES[name]["healthcheck"]["test"][-1])
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_what_is_built_here_is_built_from_a_stage_that_is_there(name: str) -> None:
+    assert {"context": ".", "target": name} == SERVICES[name]["build"]
+    assert name in STAGES
+
+
+def test_each_service_waits_for_healthy_ones() -> None:
+    """Kibana comes after the proxy, the proxy after the engine and the models; each of these says its health."""
+    waits = {name: set(service.get("depends_on", {})) for name, service in SERVICES.items()}
+    assert {"elasticsearch": set(), "models": set(), "proxy": {"elasticsearch", "models"}, "kibana": {"proxy"}} == waits
+    for service in SERVICES.values():
+        for awaited, how in service.get("depends_on", {}).items():
+            assert {"condition": "service_healthy"} == how
+            assert awaited in OURS or "healthcheck" in SERVICES[awaited]
+
+
+def test_kibana_talks_to_the_proxy() -> None:
+    assert f"http://proxy:{listening_ports()['proxy']}" == SERVICES["kibana"]["environment"]["ELASTICSEARCH_HOSTS"]
+
+
+def test_the_proxy_finds_engine_and_models_and_needs_no_token() -> None:
+    config, environment = settings_in_compose({})
+    ports = listening_ports()
+    assert (f"http://elasticsearch:{ports['elasticsearch']}",) == config.engine.urls
+    assert f"http://models:{ports['models']}" == config.models.url
+    assert not needs_token(config)
+    assert token_of(config, environment) is None
+
+
+def test_the_proxy_takes_the_providers_models_where_it_is_told_to() -> None:
+    told = {"RERANK_PROXY_MODELS_URL": "https://api.deepinfra.com", "DEEPINFRA_TOKEN": "a-token"}
+    config, environment = settings_in_compose(told)
+    assert Config().models.url == config.models.url
+    assert "a-token" == token_of(config, environment)
+
+
+def test_the_proxy_listens_where_its_port_is_published() -> None:
+    config, _ = settings_in_compose({})
+    assert Listen(host="0.0.0.0", port=Listen().port) == config.listen
+    assert listening_ports()["proxy"] == config.listen.port
+
+
+def published() -> Sequence[tuple[str, str]]:
+    return [(name, port) for name, service in SERVICES.items() for port in service.get("ports", [])]
+
+
+@pytest.mark.parametrize(("name", "port"), published())
+def test_a_port_is_published_as_it_is_and_for_this_machine_alone(name: str, port: str) -> None:
+    number = listening_ports()[name]
+    assert f"127.0.0.1:{number}:{number}" == port
+
+
+def test_the_settings_are_mounted_where_the_image_looks_for_them() -> None:
+    (mount,) = SERVICES["proxy"]["volumes"]
+    source, target, mode = mount.split(":")
+    assert (ROOT / source).is_file()
+    assert environment_of_image("proxy")[CONFIG_VARIABLE] == target
+    assert "ro" == mode
+
+
+def test_named_volumes_are_declared() -> None:
+    (mount,) = SERVICES["elasticsearch"]["volumes"]
+    assert [mount.split(":")[0]] == list(COMPOSE["volumes"])
+
+
+def test_docker_waits_longer_than_the_proxy_does() -> None:
+    assert float(SERVICES["proxy"]["stop_grace_period"].removesuffix("s")) > GRACE_S
