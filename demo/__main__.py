@@ -1,0 +1,141 @@
+"""`make demo`: an ordinary search straight to a real Elasticsearch and through the proxy, side by side.
+
+Everything that is started is stopped again, in whatever way the demo ends.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TypeVar
+
+from rich.console import Console
+
+from demo import engine, services, shop
+from demo.asking import NoAnswer
+from demo.comparing import Comparison, Shop, compare, shop_search
+from demo.engine_files import EngineError, cache_folder
+from demo.services import Service, ServiceError
+from demo.showing import show, show_gain
+
+_INTERRUPTED = 130
+_LOOK_EVERY_S = 1.0
+
+A = TypeVar("A")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("--once", action="store_true", help="end after the comparison; fail if one was not reranked")
+    options = parser.parse_args(arguments)
+    try:
+        with _stopped_by_signals():
+            return _demo(Console(), once=options.once)
+    except (EngineError, ServiceError, NoAnswer) as error:
+        sys.stderr.write(f"demo: {error}\n")
+        return 1
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no complaint at exit, too
+        return 1
+    except engine.Stopped:
+        return _INTERRUPTED
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Turn the first signal into Stopped, and hear no other while what was started is being stopped."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise engine.Stopped(number)
+
+    for each in numbers:
+        signal.signal(each, stop)
+    yield
+
+
+def _demo(console: Console, *, once: bool) -> int:
+    with ExitStack() as stack:
+        way, running = _set_up(console, stack)
+        comparisons = [compare(way, query) for query in shop.queries()]
+        for comparison in comparisons:
+            if comparison.query.id in shop.SHOWN:
+                show(console, comparison)
+        show_gain(console, comparisons)
+        if once:
+            return _verdict(comparisons)
+        _say_how_to_go_on(console, way)
+        while True:
+            time.sleep(_LOOK_EVERY_S)
+            for service in running:
+                services.check_alive(service)
+
+
+def _set_up(console: Console, stack: ExitStack) -> tuple[Shop, Sequence[Service]]:
+    """Start everything and load the catalogue; `stack` stops it."""
+    folder = cache_folder() / "demo"
+    folder.mkdir(parents=True, exist_ok=True)
+    engine_url = _timed(
+        console, "Elasticsearch", lambda: stack.enter_context(engine.running(cache_folder() / "demo-data"))
+    )
+    models_port, proxy_port, *_ = engine.free_ports(2)
+    models = _timed(console, "local models", lambda: stack.enter_context(_models(models_port, folder)))
+    if shop.is_loaded(engine_url):
+        console.print("the catalogue is loaded already", style="dim")
+    else:
+        _timed(console, "catalogue", lambda: shop.load(engine_url, models.url))
+    proxy = _timed(console, "proxy", lambda: stack.enter_context(_proxy(proxy_port, engine_url, models.url, folder)))
+    return Shop(engine_url, proxy.url, shop.INDEX, shop.FIELDS), (models, proxy)
+
+
+def _timed(console: Console, what: str, begin: Callable[[], A]) -> A:
+    console.print(f"{what} …", style="dim")
+    begun = time.monotonic()
+    done = begin()
+    console.print(f"{what}: ready after {time.monotonic() - begun:.1f} s", style="dim", highlight=False)
+    return done
+
+
+def _models(port: int, folder: Path) -> AbstractContextManager[Service]:
+    return services.running(
+        "rerank-proxy models", ("models", "--listen", f"127.0.0.1:{port}"), port, "/health", folder / "models.log"
+    )
+
+
+def _proxy(port: int, engine_url: str, models_url: str, folder: Path) -> AbstractContextManager[Service]:
+    addresses = ("--listen", f"127.0.0.1:{port}", "--engine", engine_url, "--models", models_url)
+    return services.running(
+        "rerank-proxy serve", ("serve", "-c", str(shop.CONFIG), *addresses), port, "/", folder / "proxy.log"
+    )
+
+
+def _verdict(comparisons: Sequence[Comparison]) -> int:
+    missed = [comparison for comparison in comparisons if not comparison.reranked]
+    for comparison in missed:
+        sys.stderr.write(
+            f"demo: not reranked: {comparison.query.text!r}: {comparison.through.outcome or 'untouched'}\n"
+        )
+    return int(bool(missed))
+
+
+def _say_how_to_go_on(console: Console, way: Shop) -> None:
+    body = json.dumps(shop_search("headphones for a long flight", way.fields, 5))
+    console.print(f"\nElasticsearch straight:  {way.engine}\nthrough the proxy:       {way.proxy}\n")
+    console.print("Try your own words; the same to the other address gives Elasticsearch's order:\n")
+    console.out(
+        f"curl -i '{way.proxy}/{way.index}/_search?pretty' -H 'Content-Type: application/json' -d '{body}'",
+        highlight=False,
+    )
+    console.print("\nCtrl-C ends it.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The same search straight and through the proxy, and how far apart the two orders are."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from demo.asking import ask
+from demo.evaluation import Query, ndcg
+
+PAGE = 10
+_DEPTH = 100
+"""How deep the straight order is read, so that a product's old position can be named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """An index, which of its fields a shop searches, and the two ways to it."""
+
+    engine: str
+    proxy: str
+    index: str
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Hits in their order, and how the proxy says that came about; nothing where there was none between."""
+
+    hits: Sequence[Mapping[str, Any]]
+    outcome: str
+    stages: Mapping[str, float]
+
+    @property
+    def ids(self) -> list[str]:
+        return [hit["_id"] for hit in self.hits]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A query's answers both ways."""
+
+    query: Query
+    straight: Answer
+    through: Answer
+
+    @property
+    def gain(self) -> tuple[float, float]:
+        """The nDCG@10 of the straight order, and of the one through the proxy."""
+        return ndcg(self.straight.ids, self.query.judgments), ndcg(self.through.ids, self.query.judgments)
+
+    @property
+    def reranked(self) -> bool:
+        return self.through.outcome == "reranked"
+
+    def moved(self, position: int) -> int | None:
+        """Say how many places higher a hit of the proxy's page stands; None where it was not found straight."""
+        name = self.through.ids[position]
+        return self.straight.ids.index(name) - position if name in self.straight.ids else None
+
+
+def shop_search(text: str, fields: Sequence[str], size: int, only: Sequence[str] = ()) -> dict[str, Any]:
+    """Search as a shop does that has only BM25; where `only` names documents, among these."""
+    match: dict[str, Any] = {"multi_match": {"query": text, "type": "most_fields", "fields": list(fields)}}
+    query = {"bool": {"must": [match], "filter": [{"ids": {"values": list(only)}}]}} if only else match
+    return {"query": query, "size": size, "_source": {"excludes": ["embedding*"]}}
+
+
+def compare(shop: Shop, query: Query, *, judged_only: bool = False) -> Comparison:
+    """Run a query both ways; raises NoAnswer."""
+    only = tuple(query.judgments) if judged_only else ()
+    straight = answer(f"{shop.engine}/{shop.index}/_search", shop_search(query.text, shop.fields, _DEPTH, only))
+    through = answer(f"{shop.proxy}/{shop.index}/_search", shop_search(query.text, shop.fields, PAGE, only))
+    return Comparison(query, straight, through)
+
+
+def answer(url: str, body: Mapping[str, Any]) -> Answer:
+    """Run one search; raises NoAnswer."""
+    reply = ask(url, body)
+    outcome = reply.headers.get("X-Rerank", "")
+    return Answer(reply.body["hits"]["hits"], outcome, stage_times(reply.headers.get("Server-Timing", "")))
+
+
+def stage_times(server_timing: str) -> dict[str, float]:
+    """Read a Server-Timing header (W3C): a stage's milliseconds by its name."""
+    entries = (entry.strip().partition(";dur=") for entry in server_timing.split(",") if entry.strip())
+    return {name: float(milliseconds) for name, _, milliseconds in entries}
+
+
+def mean_gain(comparisons: Sequence[Comparison]) -> tuple[float, float]:
+    """Average the nDCG@10 of both ways over queries."""
+    straight, through = zip(*(comparison.gain for comparison in comparisons), strict=True)
+    return fmean(straight), fmean(through)

@@ -1,0 +1,50 @@
+"""The demo's shop: its catalogue, its searches, and its index in the engine."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from demo.asking import NoAnswer, ask
+from demo.evaluation import Query, read_queries
+from demo.services import ServiceError, command, environment
+
+INDEX = "products"
+CONFIG = Path(__file__).parent / "config.yaml"
+PRODUCTS = Path(__file__).parent / "catalogue/products.ndjson"
+FIELDS = ("title^2", "description")
+SHOWN = ("q01", "q02", "q03")
+"""The searches whose orders are printed."""
+
+_OWN = "embedding*"
+
+
+def queries() -> tuple[Query, ...]:
+    return read_queries(PRODUCTS.with_name("queries.ndjson"), PRODUCTS.with_name("judgments.ndjson"))
+
+
+def products() -> Mapping[str, Any]:
+    """Read the catalogue, by id."""
+    lines = PRODUCTS.read_text(encoding="utf-8").splitlines()
+    return {product["id"]: product for product in map(json.loads, lines)}
+
+
+def is_loaded(engine: str) -> bool:
+    """Whether the engine holds this very catalogue, each product with its vector."""
+    body = {"size": 10_000, "query": {"exists": {"field": "embedding_hash"}}, "_source": {"excludes": [_OWN]}}
+    try:
+        hits = ask(f"{engine}/{INDEX}/_search", body).body["hits"]["hits"]
+    except NoAnswer:
+        return False
+    return {hit["_id"]: hit["_source"] for hit in hits} == products()
+
+
+def load(engine: str, models: str) -> None:
+    """Load the catalogue with vectors, in place of an older one, by the users' own command; raises ServiceError."""
+    ask(f"{engine}/{INDEX}?ignore_unavailable=true", method="DELETE")
+    words = ("index", str(PRODUCTS), "--name", INDEX, "-c", str(CONFIG), "--engine", engine, "--models", models)
+    done = subprocess.run(command(*words), env=environment(), stdin=subprocess.DEVNULL, check=False)
+    if done.returncode:
+        raise ServiceError("the catalogue was not loaded: correct what is said above, then run `make demo` again")
+    ask(f"{engine}/{INDEX}/_refresh", method="POST")

@@ -1,0 +1,78 @@
+"""Comparisons on a terminal of 80 columns or more, or in a file."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from demo.comparing import PAGE, Comparison, mean_gain
+
+
+def show(console: Console, comparison: Comparison) -> None:
+    """Print both orders side by side, and how the second came about."""
+    before, after = comparison.gain
+    console.print()
+    console.print(Text(f"“{comparison.query.text}”", style="bold"))
+    console.print(_table(comparison))
+    outcome = Text(comparison.through.outcome or "untouched", style="green" if comparison.reranked else "red")
+    console.print(Text.assemble("X-Rerank: ", outcome, f"    nDCG@10 {before:.3f} → {after:.3f}"), highlight=False)
+    console.print(Text(_times(comparison.through.stages), style="dim"))
+
+
+def _table(comparison: Comparison) -> Table:
+    table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), expand=True)
+    table.add_column("", justify="right")
+    for way, moves in (("straight", False), ("through the proxy", True)):
+        if moves:
+            table.add_column("", justify="right", no_wrap=True, min_width=3)
+        table.add_column(way, no_wrap=True, overflow="ellipsis", ratio=1)
+        table.add_column("price", justify="right", no_wrap=True)
+        table.add_column("score", justify="right", no_wrap=True)
+    straight, through = comparison.straight.hits[:PAGE], comparison.through.hits
+    for position in range(max(len(straight), len(through))):
+        move = movement(comparison.moved(position)) if position < len(through) else Text()
+        table.add_row(str(position + 1), *_cells(straight, position), move, *_cells(through, position))
+    return table
+
+
+def _cells(hits: Sequence[Mapping[str, Any]], position: int) -> tuple[str, str, str]:
+    if position >= len(hits):
+        return "", "", ""
+    hit = hits[position]
+    return hit["_source"]["title"], f"{hit['_source']['price']:,.0f}", f"{hit['_score']:.3g}"
+
+
+def movement(places: int | None) -> Text:
+    """Spell how far a product moved: up, down, not at all, or not found before."""
+    match places:
+        case None:
+            return Text("new", style="green")
+        case 0:
+            return Text("=", style="dim")
+        case up if up > 0:
+            return Text(f"▲{up}", style="green")
+        case down:
+            return Text(f"▼{-down}", style="red")
+
+
+def _times(stages: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {milliseconds:.0f} ms" for name, milliseconds in stages.items())
+
+
+def show_gain(console: Console, comparisons: Sequence[Comparison]) -> None:
+    """Print what the proxy gains over all judged queries."""
+    before, after = mean_gain(comparisons)
+    better = sum(after > before for before, after in (each.gain for each in comparisons))
+    worse = sum(after < before for before, after in (each.gain for each in comparisons))
+    console.print()
+    console.print(
+        Text.assemble(
+            f"nDCG@10 over {len(comparisons)} searches: straight {before:.3f}, through the proxy ",
+            Text(f"{after:.3f}", style="bold"),
+            f" ({better} better, {worse} worse)",
+        ),
+        highlight=False,
+    )
