@@ -1,0 +1,18 @@
+"""What makes a document one document, and orders over documents."""
+
+import pytest
+from hypothesis import given
+
+from proxy.hits import DocKey, Ranking, Scored, keys
+from tests import strategies
+
+
+@pytest.mark.parametrize("other", [DocKey("j", "1"), DocKey("i", "2"), DocKey("i", "1", "r")])
+def test_index_id_and_routing_each_make_another_document(other: DocKey) -> None:
+    assert DocKey("i", "1") != other
+    assert {DocKey("i", "1"), other, DocKey("i", "1", "")} == {DocKey("i", "1"), other}
+
+
+@given(strategies.rankings())
+def test_keys_are_a_rankings_documents_in_their_order(ranking: Ranking) -> None:
+    assert ranking == tuple(Scored(key, scored.score) for key, scored in zip(keys(ranking), ranking, strict=True))
