@@ -1,7 +1,7 @@
 """Which parts of a document's `_source` a search shows, as the client said it in body or URL.
 
 Source: Elasticsearch, "Source filtering". An exclude beats an include; a name includes everything below it;
-any `_source` parameter of the URL replaces the whole of the body's.
+any `_source` parameter of the URL replaces the whole of the body's, and `_source_includes` the names in `_source`.
 """
 
 import re
@@ -72,9 +72,8 @@ def source_of_url(params: Mapping[str, str]) -> SourceFilter | None:
     if not params.keys() & {"_source", "_source_includes", "_source_excludes"}:
         return None
     shown = params.get("_source", "true")
-    includes = _names(params.get("_source_includes", ""))
-    if shown not in {"true", "false", ""}:
-        includes = _names(shown)
+    named = "" if shown in {"true", "false"} else shown
+    includes = _names(params.get("_source_includes", named))
     return SourceFilter(shown != "false", includes, _names(params.get("_source_excludes", "")))
 
 

@@ -73,10 +73,14 @@ def answers(draw: st.DrawFn) -> dict[str, Any]:
         | draw(st.dictionaries(st.sampled_from(["fields", "sort", "highlight"]), json_values, max_size=2))
         for key in keys
     ]
-    total = draw(
-        st.sampled_from([{}, {"total": len(hits)}, {"total": {"value": len(hits), "relation": "eq"}}, {"total": -1}])
-    )
-    body = {
+    totals: list[dict[str, Any]] = [
+        {},
+        {"total": len(hits)},
+        {"total": {"value": len(hits), "relation": "eq"}},
+        {"total": -1},
+    ]
+    total = draw(st.sampled_from(totals))
+    body: dict[str, Any] = {
         "took": draw(st.integers(0, 1000)),
         "timed_out": False,
         "_shards": {"total": 1, "successful": 1, "skipped": 0, "failed": 0},

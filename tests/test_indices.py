@@ -1,0 +1,210 @@
+"""Names, patterns and aliases against routes, and what mappings say."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.config import RouteSettings
+from proxy.indices import (
+    Covered,
+    IndexFacts,
+    Mixed,
+    Resolved,
+    Unrouted,
+    VectorField,
+    cover,
+    flatten,
+    is_plain,
+    may_concern,
+    read_facts,
+    read_resolution,
+    requested_names,
+    route_of,
+)
+from proxy.routes import Route, build_route
+
+
+def route(*patterns: str) -> Route:
+    return build_route(RouteSettings(index=list(patterns)))
+
+
+PRODUCTS, BOOKS, ALL, SHOP, SYSTEM = (
+    route("products*"),
+    route("books", "papers"),
+    route("*"),
+    route("shop"),
+    route(".own*"),
+)
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("", ()),
+        ("a", ("a",)),
+        ("a,b*,-bc", ("a", "b*", "-bc")),
+        ("a%2Cb", ("a", "b")),
+        ("%3Clogs-%7Bnow%2Fd%7D%3E", ("<logs-{now/d}>",)),
+        (",a,,", ("a",)),
+    ],
+)
+def test_a_path_segment_asks_for_names(expression: str, expected: tuple[str, ...]) -> None:
+    assert expected == requested_names(expression)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a"], True),
+        (["a-b_all"], True),
+        ([], False),
+        (["a", "b"], False),
+        (["a*"], False),
+        (["-a"], False),
+        (["<logs-{now/d}>"], False),
+        (["other:a"], False),
+        (["_all"], False),
+    ],
+)
+def test_a_plain_name_is_one_that_stands_for_itself(names: Sequence[str], expected: bool) -> None:  # noqa: FBT001
+    assert expected is is_plain(names)
+
+
+def test_a_resolution_lists_indices_and_what_aliases_and_streams_stand_for() -> None:
+    answer = {
+        "indices": [{"name": "b", "attributes": ["open"]}, {"name": "a"}],
+        "aliases": [{"name": "shop", "indices": ["a", "c"]}],
+        "data_streams": [{"name": "logs", "backing_indices": ".ds-logs-1"}],
+    }
+    expected = (Resolved(".ds-logs-1", "logs"), Resolved("a"), Resolved("a", "shop"), Resolved("b"))
+    assert (*expected, Resolved("c", "shop")) == read_resolution(answer)
+    assert () == read_resolution({})
+
+
+def test_a_stream_has_several_backing_indices() -> None:
+    answer = {"data_streams": [{"name": "logs", "backing_indices": [".ds-1", ".ds-2"]}]}
+    assert (Resolved(".ds-1", "logs"), Resolved(".ds-2", "logs")) == read_resolution(answer)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (Resolved("products"), PRODUCTS),
+        (Resolved("products-2024"), PRODUCTS),
+        (Resolved("my-products"), ALL),
+        (Resolved("papers"), BOOKS),
+        (Resolved("papers2"), ALL),
+        (Resolved(".hidden"), None),
+        (Resolved(".own-1"), SYSTEM),
+        (Resolved(".ds-1", "books"), BOOKS),
+        (Resolved(".ds-1", "products-alias"), None),  # a wildcard does not cover an alias's name
+        (Resolved("products\n"), PRODUCTS),
+    ],
+)
+def test_the_first_route_that_matches_an_index_has_it(entry: Resolved, expected: Route | None) -> None:
+    assert expected == route_of([PRODUCTS, BOOKS, SYSTEM, ALL], entry)
+
+
+@pytest.mark.parametrize("pattern", ["a.c", "a?c", "a[b]c", "a+"])
+def test_only_the_star_is_special_in_a_pattern(pattern: str) -> None:
+    assert route_of([route(pattern)], Resolved("abc")) is None
+    assert route_of([route(pattern)], Resolved(pattern)) is not None
+
+
+@pytest.mark.parametrize(
+    ("resolved", "expected"),
+    [
+        ([], Unrouted),
+        ([Resolved("other")], Unrouted),
+        ([Resolved("products"), Resolved("other")], Mixed),
+        ([Resolved("products"), Resolved("books")], Mixed),
+        ([Resolved("x", "shop"), Resolved("y", "shop")], Covered),
+        ([Resolved("x"), Resolved("x", "shop")], Covered),
+        ([Resolved("x", "shop"), Resolved("x", "elsewhere")], Covered),
+        ([Resolved("products", "elsewhere"), Resolved("products-2")], Covered),
+    ],
+)
+def test_one_route_has_every_index_of_a_search_or_none_is_taken(resolved: list[Resolved], expected: type) -> None:
+    assert expected is type(cover([PRODUCTS, BOOKS, SHOP], resolved))
+
+
+@given(st.lists(st.builds(Resolved, st.sampled_from(["products-1", "books", "x"]), st.sampled_from(["", "shop"]))))
+def test_what_is_covered_lies_in_one_route_whole(resolved: list[Resolved]) -> None:
+    match cover([PRODUCTS, BOOKS, SHOP], resolved):
+        case Covered(found, indices):
+            assert {entry.index for entry in resolved} == indices
+            assert all(any(route_of([found], e) for e in resolved if e.index == index) for index in indices)
+        case Unrouted():
+            assert not any(route_of([PRODUCTS, BOOKS, SHOP], entry) for entry in resolved)
+        case Mixed():
+            assert len({entry.index for entry in resolved}) > 1
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [(["other", "products"], True), (["other"], False), (["products*"], True), ([], False)]
+)
+def test_a_name_may_concern_a_route_before_it_is_resolved(names: list[str], expected: bool) -> None:  # noqa: FBT001
+    assert expected is may_concern([PRODUCTS], names)
+
+
+MAPPING: dict[str, Any] = {
+    "title": {"type": "text", "fields": {"raw": {"type": "keyword"}}},
+    "brand": {"properties": {"name": {"type": "keyword"}}},
+    "reviews": {"type": "nested", "properties": {"text": {"type": "text"}}},
+}
+
+
+def test_a_mapping_is_flattened_to_leaves_and_multi_fields() -> None:
+    expected = {"title": "text", "title.raw": "keyword", "brand.name": "keyword", "reviews.text": "text"}
+    assert expected == {path: spec["type"] for path, spec in flatten(MAPPING)}
+
+
+def index(properties: dict[str, Any], meta: dict[str, Any] | None = None, window: str | None = None) -> dict[str, Any]:
+    settings = {"index": {} if window is None else {"max_result_window": window}}
+    return {"mappings": {"_meta": {"rerank_proxy": meta or {}}, "properties": properties}, "settings": settings}
+
+
+def test_facts_are_those_of_every_index() -> None:
+    dense = {"type": "dense_vector", "dims": 3, "similarity": "dot_product"}
+    facts = read_facts(
+        {
+            "a": index({"title": {"type": "text"}, "v": dense}, {"v": {"model": "m"}}, "500"),
+            "b": index({"title": {"type": "keyword"}, "v": {"type": "dense_vector"}}),
+        }
+    )
+    assert (
+        IndexFacts(
+            types={"title": frozenset({"text", "keyword"}), "v": frozenset({"dense_vector"})},
+            vectors={
+                "v": (
+                    VectorField("dense_vector", 3, "dot_product", "m"),
+                    VectorField("dense_vector", 0, "cosine", None),
+                )
+            },
+            max_result_window=500,
+        )
+        == facts
+    )
+
+
+def test_opensearch_spells_vectors_in_its_own_way() -> None:
+    vector = {"type": "knn_vector", "dimension": 3, "method": {"name": "hnsw", "space_type": "cosinesimil"}}
+    assert {"v": (VectorField("knn_vector", 3, "cosinesimil", None),)} == read_facts(
+        {"a": index({"v": vector})}
+    ).vectors
+
+
+@pytest.mark.parametrize("answer", [{}, {"a": {}}, {"a": {"mappings": {}, "settings": {}}}])
+def test_an_index_without_a_mapping_says_nothing(answer: dict[str, Any]) -> None:
+    assert IndexFacts() == read_facts(answer)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("title", True), ("title^3", True), ("title.raw", False), ("brand.name", False), ("unknown", True)],
+)
+def test_words_are_searched_in_text_and_perhaps_in_what_nobody_knows(path: str, expected: bool) -> None:  # noqa: FBT001
+    assert expected is read_facts({"a": index(MAPPING)}).is_text(path)

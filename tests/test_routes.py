@@ -1,0 +1,112 @@
+"""Which requests are searches, and what a route says where its file is silent."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.config import Config, Fusion, RouteSettings, Semantic
+from proxy.profiles import PRIORITIES, PROFILES, TIERS
+from proxy.routes import Passthrough, Search, build_route, build_routes, classify
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "expected"),
+    [
+        (b"GET", b"/_search", Search("", "")),
+        (b"POST", b"/products/_search", Search("products", "")),
+        (b"GET", b"/a,b*/_search?q=x&pretty", Search("a,b*", "q=x&pretty")),
+        (b"GET", b"/_all/_search", Search("_all", "")),
+        (b"GET", b"/%3Clogs-%7Bnow%2Fd%7D%3E/_search", Search("%3Clogs-%7Bnow%2Fd%7D%3E", "")),
+        (b"GET", b"/i/_search?a?b", Search("i", "a?b")),
+        (b"GET", b"/*/_search", Search("*", "")),
+        (b"GET", b"/i%2F_search", None),
+        (b"GET", b"/i/%5Fsearch", None),
+        (b"GET", b"/_search/", None),
+        (b"GET", b"//_search", None),
+        (b"GET", b"/_cat/_search", None),
+        (b"GET", b"/%5Fcat/_search", None),
+        (b"GET", b"/i/_doc/_search", None),
+        (b"POST", b"/i/_search/template", None),
+        (b"POST", b"/_msearch", None),
+        (b"POST", b"/i/_count", None),
+        (b"PUT", b"/i/_search", None),
+        (b"HEAD", b"/i/_search", None),
+        (b"get", b"/i/_search", None),
+        (b"GET", "/ü/_search".encode(), None),
+        (b"GET", b"http://engine/i/_search", None),
+        (b"GET", b"*", None),
+        (b"GET", b"", None),
+    ],
+)
+def test_a_search_is_told_by_method_and_raw_target(method: bytes, target: bytes, expected: Search | None) -> None:
+    found = classify(method, target)
+    assert (expected or Passthrough) == (found if expected else type(found))
+
+
+@given(st.binary(), st.binary())
+def test_no_request_is_too_odd(method: bytes, target: bytes) -> None:
+    assert isinstance(classify(method, target), Search | Passthrough)
+
+
+def test_a_bare_route_is_its_profile() -> None:
+    profile = PROFILES["e-commerce"]
+    route = build_route(RouteSettings(index="products*"))
+    assert ("products*", ("products*",)) == (route.name, route.patterns)
+    assert (profile.instruction, profile.passage) == (route.instruction, route.passage)
+    assert (profile.rank_window_size, TIERS[profile.tier].rerank) == (route.rank_window_size, route.rerank_model)
+    assert (TIERS[profile.tier].embedding, False) == (route.embedding_model, route.embedding_model_named)
+    assert (None, Fusion(), 0.0, "keep_empty") == (route.semantic, route.fusion, route.blend, route.on_zero_hits)
+
+
+def test_what_a_route_says_stands_above_its_profile() -> None:
+    semantic = Semantic(field="v", dimensions=3)
+    route = build_route(
+        RouteSettings(
+            index=["a", "b"],
+            profile="legal",
+            instruction="judge",
+            passage=["t"],
+            embedding_model="mine",
+            rerank_model="yours",
+            semantic=semantic,
+            rank_window_size=7,
+            blend=0.5,
+            on_zero_hits="semantic",
+        )
+    )
+    assert ("a,b", ("a", "b"), "legal", "judge", ("t",)) == (
+        route.name,
+        route.patterns,
+        route.profile,
+        route.instruction,
+        route.passage,
+    )
+    assert ("mine", True, "yours", semantic) == (
+        route.embedding_model,
+        route.embedding_model_named,
+        route.rerank_model,
+        route.semantic,
+    )
+    assert (7, 0.5, "semantic") == (route.rank_window_size, route.blend, route.on_zero_hits)
+
+
+@pytest.mark.parametrize(
+    ("settings", "tier"),
+    [
+        (RouteSettings(index="i", profile="support"), PROFILES["support"].tier),
+        (RouteSettings(index="i", profile="support", tier="precision"), "precision"),
+        *((RouteSettings(index="i", priority=priority), tier) for priority, tier in PRIORITIES.items()),  # type: ignore[arg-type]  # its keys are the words
+    ],
+)
+def test_priority_or_tier_or_profile_chooses_the_models(settings: RouteSettings, tier: str) -> None:
+    route = build_route(settings)
+    assert (TIERS[tier].embedding, TIERS[tier].rerank) == (route.embedding_model, route.rerank_model)
+
+
+def test_a_route_without_reranking_has_no_reranker() -> None:
+    assert build_route(RouteSettings(index="i", rerank=False, rerank_model="x")).rerank_model is None
+
+
+def test_routes_keep_the_order_of_the_file() -> None:
+    config = Config(routes=(RouteSettings(index="b"), RouteSettings(index="a")))
+    assert ["b", "a"] == [route.name for route in build_routes(config)]

@@ -1,0 +1,133 @@
+"""What of `_source` is shown, as body and URL say it."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.source_filter import SourceFilter, read_source, source_of_url
+from tests import strategies
+
+ALL, NONE = SourceFilter(), SourceFilter(enabled=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (True, ALL),
+        (False, NONE),
+        ("a.*", SourceFilter(includes=("a.*",))),
+        (["a", "b"], SourceFilter(includes=("a", "b"))),
+        ([], ALL),
+        ({"includes": ["a"], "excludes": "b"}, SourceFilter(includes=("a",), excludes=("b",))),
+        ({"include": "a", "exclude": ["b"]}, SourceFilter(includes=("a",), excludes=("b",))),
+        ({}, ALL),
+        ({"includes": "a", "include": "b"}, None),
+        ({"exclude_vectors": True}, None),
+        ({"includes": {"a": 1}}, None),
+        ({"includes": [1]}, None),
+        (["a", 1], None),
+        (7, None),
+        (None, None),
+    ],
+)
+def test_the_bodys_forms(value: Any, expected: SourceFilter | None) -> None:
+    assert expected == read_source(value)
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({}, None),
+        ({"size": "3"}, None),
+        ({"_source": "true"}, ALL),
+        ({"_source": "false"}, NONE),
+        ({"_source": ""}, ALL),
+        ({"_source": "a,b"}, SourceFilter(includes=("a", "b"))),
+        ({"_source_includes": "a,,b"}, SourceFilter(includes=("a", "b"))),
+        ({"_source_excludes": "a"}, SourceFilter(excludes=("a",))),
+        ({"_source": "a", "_source_includes": "b"}, SourceFilter(includes=("b",))),  # seen on 8.19.13
+        ({"_source": "a", "_source_excludes": "b"}, SourceFilter(includes=("a",), excludes=("b",))),
+        ({"_source": "false", "_source_includes": "a"}, SourceFilter(enabled=False, includes=("a",))),
+    ],
+)
+def test_the_urls_forms(params: dict[str, str], expected: SourceFilter | None) -> None:
+    assert expected == source_of_url(params)
+
+
+@pytest.mark.parametrize(
+    ("source", "paths", "expected"),
+    [
+        (ALL, ["title", "body"], True),
+        (NONE, ["title"], False),
+        (NONE, [], False),
+        (SourceFilter(includes=("title",)), ["title"], True),
+        (SourceFilter(includes=("title",)), ["title", "body"], False),
+        (SourceFilter(includes=("brand",)), ["brand.name"], True),
+        (SourceFilter(includes=("brand.name",)), ["brand"], False),
+        (SourceFilter(includes=("bra*",)), ["brand.name"], True),
+        (SourceFilter(includes=("*.name",)), ["brand.name"], True),
+        (SourceFilter(includes=("titles",)), ["title"], False),
+        (SourceFilter(excludes=("title",)), ["title"], False),
+        (SourceFilter(excludes=("brand",)), ["brand.name"], False),
+        (SourceFilter(excludes=("brand.name",)), ["brand"], False),
+        (SourceFilter(excludes=("brand.*",)), ["brand"], False),
+        (SourceFilter(excludes=("*.name",)), ["brand"], False),
+        (SourceFilter(excludes=("brands",)), ["brand"], True),
+        (SourceFilter(excludes=("br*x",)), ["title"], True),
+        (SourceFilter(includes=("title",), excludes=("t*",)), ["title"], False),
+    ],
+)
+def test_paths_are_shown_whole_or_not(source: SourceFilter, paths: list[str], expected: bool) -> None:  # noqa: FBT001
+    assert expected is source.shows(paths)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (ALL, SourceFilter(excludes=("v", "v_hash"))),
+        (NONE, NONE),
+        (SourceFilter(includes=("v",)), SourceFilter(includes=("v",), excludes=("v_hash",))),
+        (SourceFilter(excludes=("v", "x")), SourceFilter(excludes=("v", "x", "v_hash"))),
+        (SourceFilter(includes=("*",)), SourceFilter(includes=("*",), excludes=("v", "v_hash"))),
+    ],
+)
+def test_the_proxys_own_fields_are_left_out_unless_named(source: SourceFilter, expected: SourceFilter) -> None:
+    assert expected == source.without(["v", "v_hash"])
+
+
+paths = st.lists(st.text("ab.*", min_size=1, max_size=4), max_size=3).map(tuple)
+filters = st.just(NONE) | st.builds(SourceFilter, st.just(value=True), paths, paths)
+
+
+@given(filters)
+def test_what_is_rendered_is_read_as_the_same(source: SourceFilter) -> None:
+    assert source == read_source(source.render())
+
+
+@given(strategies.json_values)
+def test_no_value_is_too_odd(value: Any) -> None:
+    assert isinstance(read_source(value), SourceFilter | None)
+
+
+LEAVES = frozenset({"a.b", "a.x"})
+
+
+def remaining(source: SourceFilter) -> set[str]:
+    """Which leaves the engine leaves, tried out one by one on names without a wildcard."""
+    included = {leaf for leaf in LEAVES if not source.includes or any(under(leaf, name) for name in source.includes)}
+    return {leaf for leaf in included if not any(under(leaf, name) for name in source.excludes)}
+
+
+def under(leaf: str, name: str) -> bool:
+    return leaf == name or leaf.startswith(f"{name}.")
+
+
+names = st.lists(st.sampled_from(["a", "a.b", "a.x", "c", "a.bx"]), max_size=3).map(tuple)
+
+
+@given(st.builds(SourceFilter, st.just(value=True), names, names))
+def test_what_is_said_to_be_shown_is_there_whole(source: SourceFilter) -> None:
+    if source.shows(["a"]):
+        assert remaining(source) == LEAVES
