@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from proxy.config import Config, needs_token, token_of
+from proxy.config import Config, authorization_of, needs_token, token_of
 from proxy.errors import Failure, Refused, UpstreamError
 from proxy.planning import vector_search
 from proxy.routes import Route, build_routes
@@ -40,10 +40,13 @@ async def check(config: Config, environment: Mapping[str, str]) -> AsyncIterator
     """Look at everything a search of these routes will need; what cannot be reached is a note."""
     yield Finding("ok", "file", f"{len(config.routes)} routes" if config.routes else "no routes: all passes through")
     yield _token(config, environment)
-    engine = Engine(config.engine)
-    variable = config.engine.authorization_env
-    authorization = environment.get(variable) if variable else None
+    try:
+        authorization = authorization_of(config, environment)
+    except ConfigError as error:
+        yield Finding("wrong", "engine", str(error))
+        return
     carried = (("Authorization", authorization),) if authorization else ()
+    engine = Engine(config.engine)
     caller = engine.for_caller(b"check", carried)
     try:
         async for finding in _engine(config, caller):

@@ -19,11 +19,12 @@ from rich.table import Table
 from proxy import telemetry
 from proxy.app import serve_until_told
 from proxy.checking import Finding, check
-from proxy.config import Config, load, read, token_of
+from proxy.config import Config, authorization_of, load, read, token_of
 from proxy.loading.backfill import Filled
 from proxy.loading.commands import (
     BackfillOptions,
     IndexOptions,
+    Reports,
     VectorOptions,
     opened,
     run_backfill,
@@ -36,7 +37,6 @@ from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIE
 from proxy.yaml_file import ConfigError
 
 CONFIG_VARIABLE = "RERANK_PROXY_CONFIG"
-_SHOWN_MAX = 20
 _INTERRUPTED = 130
 
 
@@ -115,6 +115,7 @@ def _add_serve(commands: Any) -> None:
 def _serve(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     config = load(options.config, environment, _overrides(options))
     token = token_of(config, environment)
+    authorization_of(config, environment)
     telemetry.configure(config.log)
     try:
         uvloop.run(serve_until_told(config, token, environment))
@@ -289,21 +290,10 @@ def _with_services(
 
 
 def _report_loaded(loaded: Loaded) -> None:
-    lines = [f"line {bad.number}: {bad.cause}" for bad in loaded.bad_lines]
-    lines += [f"document {name}: {reason}" for name, reason in loaded.refused]
-    _report_lines(lines)
     sys.stderr.write(
         f"{loaded.written:,} documents written; vectors: {loaded.embedded:,} made, {loaded.kept:,} kept, "
-        f"{loaded.without_text:,} without text; {len(loaded.bad_lines):,} malformed lines, "
-        f"{len(loaded.refused):,} refused by the engine\n"
+        f"{loaded.without_text:,} without text; {loaded.malformed:,} malformed, {loaded.refused:,} refused\n"
     )
-
-
-def _report_lines(lines: Sequence[str]) -> None:
-    for line in lines[:_SHOWN_MAX]:
-        sys.stderr.write(f"  {line}\n")
-    if len(lines) > _SHOWN_MAX:
-        sys.stderr.write(f"  ... and {len(lines) - _SHOWN_MAX:,} more\n")
 
 
 def _add_backfill(commands: Any) -> None:
@@ -319,21 +309,22 @@ def _add_backfill(commands: Any) -> None:
 
 
 def _backfill(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    rounds: list[Filled] = []
+    refused = 0
 
     def report(filled: Filled) -> None:
-        rounds[:] = [filled]
+        nonlocal refused
+        refused = filled.refused
         _report_filled(filled)
 
     asked = BackfillOptions(options.index, _vectors(options), options.rate, options.watch, options.interval)
-    _with_services(options, environment, lambda services, config: run_backfill(services, config, asked, report))
-    return 1 if rounds and rounds[0].refused else 0
+    reports = Reports(report, lambda error: sys.stderr.write(f"rerank-proxy: {error}; trying again\n"))
+    _with_services(options, environment, lambda services, config: run_backfill(services, config, asked, reports))
+    return int(refused > 0)
 
 
 def _report_filled(filled: Filled) -> None:
-    _report_lines([f"document {name}: {reason}" if name else reason for name, reason in filled.refused])
     sys.stderr.write(
-        f"{filled.share:.1%} of {filled.seen - filled.without_text:,} documents with text have a current vector: "
-        f"{filled.embedded:,} made now, {filled.changed:,} changed meanwhile, "
-        f"{filled.without_text:,} without text, {len(filled.refused):,} refused\n"
+        f"{filled.share:.1%} of {filled.seen - filled.without_text:,} documents looked at have a current vector: "
+        f"{filled.embedded:,} made now, {filled.changed:,} changed meanwhile, {filled.refused:,} refused; "
+        f"{filled.without_text:,} more have no text\n"
     )

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -12,7 +13,8 @@ from msgspec import UNSET, Meta, UnsetType
 from proxy.profiles import PROFILES
 from proxy.yaml_file import ConfigError, YamlFile, did_you_mean
 
-Port = Annotated[int, Meta(ge=0, le=65535)]
+_PORT_MAX = 65535
+Port = Annotated[int, Meta(ge=0, le=_PORT_MAX)]
 Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0)]
 Tier = Literal["fast", "balanced", "precision"]
@@ -115,12 +117,25 @@ class Config(Section, frozen=True, kw_only=True):
     log: Log = Log()
 
 
-_ENVIRONMENT: Mapping[str, tuple[str, str]] = {
-    "RERANK_PROXY_LISTEN": ("listen", ""),
-    "RERANK_PROXY_ENGINE_URL": ("engine", "url"),
-    "RERANK_PROXY_MODELS_URL": ("models", "url"),
-}
-"""Variables that stand above the file, as a container needs them, and the key each one sets."""
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """What stands above the file, as a container needs it: a variable, its option, and the key both set."""
+
+    variable: str
+    option: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.option} or {self.variable}"
+
+
+_LISTEN = _Setting("RERANK_PROXY_LISTEN", "--listen", "listen")
+_SETTINGS = (
+    _LISTEN,
+    _Setting("RERANK_PROXY_ENGINE_URL", "--engine", "engine.url"),
+    _Setting("RERANK_PROXY_MODELS_URL", "--models", "models.url"),
+)
 
 
 def _keys(section: type[Section]) -> tuple[str, ...]:
@@ -166,8 +181,9 @@ def read(text: str, name: str, environment: Mapping[str, str]) -> Config:
         config = msgspec.convert(settings, Config)
     except msgspec.ValidationError as error:
         raise file.refusal(str(error), KNOWN_KEYS, KNOWN_WORDS) from None
+    elsewhere = {setting.key: setting.name for setting in _SETTINGS if environment.get(setting.variable)}
     for place, problem in contradictions(config):
-        raise file.error(place, problem)
+        raise ConfigError(f"{elsewhere[place]}: {problem}") if place in elsewhere else file.error(place, problem)
     return config
 
 
@@ -175,18 +191,19 @@ def _with_environment(value: Any, environment: Mapping[str, str]) -> Any:
     if not isinstance(value, dict):
         return value
     settings = dict(value)
-    for variable, (section, key) in _ENVIRONMENT.items():
-        if said := environment.get(variable):
-            added = {key: said} if key else _address(variable, said)
+    for setting in _SETTINGS:
+        if said := environment.get(setting.variable):
+            section, _, key = setting.key.partition(".")
+            added = {key: said} if key else _address(said)
             there = settings.get(section)
             settings[section] = (there if isinstance(there, dict) else {}) | added
     return settings
 
 
-def _address(variable: str, said: str) -> dict[str, Any]:
+def _address(said: str) -> dict[str, Any]:
     host, colon, port = said.rpartition(":")
-    if not colon or not port.isdigit():
-        raise ConfigError(f"{variable}: expected host:port, as in 0.0.0.0:9201, not {said!r}")
+    if not (colon and port.isascii() and port.isdigit() and int(port) <= _PORT_MAX):
+        raise ConfigError(f"{_LISTEN.name}: expected host:port, as in 0.0.0.0:9201, not {said!r}")
     return {"host": host.strip("[]") or "0.0.0.0", "port": int(port)}  # noqa: S104  an empty host means all
 
 
@@ -252,6 +269,18 @@ def _is_remote(url: str) -> bool:
         return not ipaddress.ip_address(host).is_private
     except ValueError:
         return "." in host and not host.endswith((".localhost", ".local", ".internal"))
+
+
+def authorization_of(config: Config, environment: Mapping[str, str]) -> str | None:
+    """Take the proxy's own `Authorization` value from the environment; raises ConfigError where it is missing."""
+    variable = config.engine.authorization_env
+    if variable is None:
+        return None
+    if not (value := environment.get(variable, "").strip()):
+        raise ConfigError(f"{variable} is not set, and engine.authorization_env names it: set it, or leave the key out")
+    if not (value.isascii() and value.isprintable()):
+        raise ConfigError(f"{variable}: holds characters that no header may have; set it anew")
+    return value
 
 
 def token_of(config: Config, environment: Mapping[str, str], *, calls_models: bool = False) -> str | None:

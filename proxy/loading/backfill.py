@@ -6,26 +6,30 @@ to the next round (`if_seq_no`).
 """
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
-from elasticsearch import ApiError, AsyncElasticsearch, TransportError
-from elasticsearch.helpers import async_streaming_bulk
+from elasticsearch import AsyncElasticsearch
 
-from proxy.loading.errors import CannotLoad
-from proxy.loading.index import Action, written
+from proxy.loading.index import Action, Outcome, bulk, reason_of, written
 from proxy.loading.passages import Passage, embed, passage_of
 from proxy.loading.progress import Shown
-from proxy.loading.target import engine_advice
+from proxy.loading.target import BUSY, ask_engine
 from proxy.mappings import Embedding
 from proxy.upstream.embedder import Embedder
 
-_PAGE = 500
+_PAGE = 200
 _BATCH = 64
 _KEEP_ALIVE = "5m"
-_CHANGED, _GONE = 409, 404
+
+Shard = tuple[str, str, str]
+"""An index's name, its own id (a new index of the same name has another), and the shard's number."""
+Marks = Mapping[Shard, int]
+"""How far each shard was written: all operations up to this sequence number are on all its copies."""
 
 
 @dataclass(slots=True)
@@ -39,13 +43,36 @@ class Filled:
     without_text: int = 0
     changed: int = 0
     """Documents that changed while they were embedded: the next round's."""
-    refused: list[tuple[str, str]] = field(default_factory=list)
+    refused: int = 0
+    put_off: bool = False
+    """Some were refused because the engine was busy, so they are worth another try."""
 
     @property
     def share(self) -> float:
         """Share of the documents with text that have a current vector."""
         with_text = self.seen - self.without_text
         return self.current / with_text if with_text else 1.0
+
+
+def since(seen: Marks, now: Marks) -> Mapping[str, int]:
+    """Say of each index that was written to from which sequence number on it is to be read; -1 is all of it."""
+    lowest: dict[str, int] = {}
+    for shard in now:
+        before = seen.get(shard, -1)
+        lowest[shard[0]] = min(before, lowest.get(shard[0], before))
+    written_to = {shard[0] for shard, mark in now.items() if mark != seen.get(shard)}
+    return {name: start for name, start in lowest.items() if name in written_to}
+
+
+def written_since(starts: Mapping[str, int]) -> Mapping[str, Any]:
+    """Spell the documents written after these sequence numbers as a query."""
+    clauses = [
+        {"bool": {"filter": [{"term": {"_index": name}}, {"range": {"_seq_no": {"gt": start}}}]}}
+        if start >= 0
+        else {"term": {"_index": name}}
+        for name, start in starts.items()
+    ]
+    return {"bool": {"should": clauses, "minimum_should_match": 1}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +98,12 @@ class Pace:
         self._rate = rate
         self._next = time.monotonic()
 
+    def parts(self, documents: Sequence[Judged]) -> Iterator[Sequence[Judged]]:
+        """Cut into what is done at once: a second's worth, where a second has less than a batch."""
+        size = min(_BATCH, math.ceil(self._rate)) if self._rate else _BATCH
+        for start in range(0, len(documents), size):
+            yield documents[start : start + size]
+
     async def spend(self, units: int) -> None:
         """Wait until it is time for these."""
         if self._rate:
@@ -89,73 +122,71 @@ class Backfill:
     embedding: Embedding
     pace: Pace
 
-    async def round(self, shown: Shown, filled: Filled, since: int = -1) -> None:
-        """Go once through the documents written after a sequence number, noting in `filled`; raises CannotLoad."""
-        try:
-            async for page, total in self._pages(since):
-                shown.of(total)
+    async def round(self, shown: Shown, filled: Filled, starts: Mapping[str, int]) -> None:
+        """Go once through the documents written after these sequence numbers, noting in `filled`.
+
+        Raises CannotLoad.
+        """
+        async with aclosing(self._pages(written_since(starts), shown)) as pages:
+            async for page in pages:
                 judged = [judge(hit, self.embedding) for hit in page]
                 stale = [document for document in judged if not document.current]
-                filled.without_text += sum(document.passage is None for document in judged)
-                filled.current += sum(document.current and document.passage is not None for document in judged)
-                for start in range(0, len(stale), _BATCH):
-                    await self._write(stale[start : start + _BATCH], filled)
+                filled.seen += len(page) - len(stale)
+                filled.without_text += sum(document.passage is None for document in judged if document.current)
+                filled.current += sum(document.passage is not None for document in judged if document.current)
+                for batch in self.pace.parts(stale):
+                    await self.pace.spend(len(batch))
+                    await self._write(batch, shown, filled)
+                    filled.seen += len(batch)
+                    filled.without_text += sum(document.passage is None for document in batch)
                     shown.show(filled.seen, filled.seen)
-                filled.seen += len(page)
                 shown.show(filled.seen, filled.seen)
-        except (ApiError, TransportError) as error:
-            raise CannotLoad(engine_advice(error)) from error
 
-    async def marks(self) -> Mapping[tuple[str, str], int]:
-        """Read each shard's highest sequence number: where nothing was written, nothing needs to be looked at."""
-        try:
-            stats = await self.client.indices.stats(index=self.index, level="shards")
-        except (ApiError, TransportError) as error:
-            raise CannotLoad(engine_advice(error)) from error
-        return {
-            (name, shard): max(copy.get("seq_no", {}).get("max_seq_no", -1) for copy in copies)
-            for name, entry in stats["indices"].items()
-            for shard, copies in entry["shards"].items()
-        }
-
-    async def _pages(self, since: int) -> AsyncIterator[tuple[Sequence[Mapping[str, Any]], int]]:
-        """Read documents in the order they lie in, over a point in time; each page with the number of all."""
-        pit = (await self.client.open_point_in_time(index=self.index, keep_alive=_KEEP_ALIVE))["id"]
-        after: list[Any] | None = None
+    async def _pages(self, query: Mapping[str, Any], shown: Shown) -> AsyncGenerator[Sequence[Mapping[str, Any]]]:
+        """Read documents in the order they lie in, over a point in time."""
+        opened = await ask_engine(lambda: self.client.open_point_in_time(index=self.index, keep_alive=_KEEP_ALIVE))
+        pit, after = opened["id"], None
         try:
             while True:
-                answer = await self.client.search(
-                    pit={"id": pit, "keep_alive": _KEEP_ALIVE},
-                    query={"range": {"_seq_no": {"gt": since}}} if since >= 0 else {"match_all": {}},
-                    sort=["_shard_doc"],
-                    size=_PAGE,
-                    search_after=after,
-                    seq_no_primary_term=True,
-                    track_total_hits=True,
-                    source_includes=[*self.embedding.passage, self.embedding.hash_field],
-                )
+                answer = await self._page(query, pit, after)
                 hits, pit = answer["hits"]["hits"], answer["pit_id"]
+                if after is None:
+                    shown.of(answer["hits"]["total"]["value"])
                 if not hits:
                     return
-                yield hits, answer["hits"]["total"]["value"]
+                yield hits
                 after = hits[-1]["sort"]
         finally:
-            await self.client.close_point_in_time(id=pit)
+            await ask_engine(lambda: self.client.options(ignore_status=404).close_point_in_time(id=pit))
 
-    async def _write(self, stale: Sequence[Judged], filled: Filled) -> None:
+    async def _page(self, query: Mapping[str, Any], pit: str, after: Sequence[Any] | None) -> Any:
+        """Read one page; all are counted with the first."""
+        return await ask_engine(
+            lambda: self.client.search(
+                pit={"id": pit, "keep_alive": _KEEP_ALIVE},
+                query=query,
+                sort=["_shard_doc"],
+                size=_PAGE,
+                search_after=after,
+                seq_no_primary_term=True,
+                track_total_hits=after is None,
+                allow_partial_search_results=False,
+                source_includes=[*self.embedding.passage, self.embedding.hash_field],
+            )
+        )
+
+    async def _write(self, stale: Sequence[Judged], shown: Shown, filled: Filled) -> None:
         """Embed documents and write their vectors, where they are still as they were read."""
         texts = {document.passage.hash: document.passage.text for document in stale if document.passage}
-        await self.pace.spend(len(stale))
         vectors = await embed(self.embedder, list(texts.values()), self.embedding.model, self.embedding.dimensions)
         by_hash = dict(zip(texts, written(vectors), strict=True))
-        actions = [self._action(document, by_hash) for document in stale]
-        results = async_streaming_bulk(
-            self.client, _each(actions), max_retries=12, initial_backoff=0.5, max_backoff=30, raise_on_error=False
-        )
-        position = 0
-        async for ok, outcome in results:
-            self._note(filled, stale[position], outcome["update"], ok=ok)
-            position += 1
+        with_text = {(document.hit["_index"], document.hit["_id"]) for document in stale if document.passage}
+        async for ok, outcome in bulk(self.client, _each([self._action(document, by_hash) for document in stale])):
+            if not ok:
+                _note_refusal(filled, shown, outcome)
+            elif (outcome["_index"], outcome["_id"]) in with_text:
+                filled.current += 1
+                filled.embedded += 1
 
     def _action(self, document: Judged, vectors: Mapping[str, Sequence[float]]) -> Action:
         hit, passage, own = document.hit, document.passage, self.embedding
@@ -169,15 +200,32 @@ class Backfill:
             "doc": {own.field: vector, own.hash_field: passage.hash if passage else None},
         } | ({"routing": hit["_routing"]} if "_routing" in hit else {})
 
-    def _note(self, filled: Filled, document: Judged, outcome: Mapping[str, Any], *, ok: bool) -> None:
-        if ok and document.passage:
-            filled.current += 1
-            filled.embedded += 1
-        elif not ok and outcome["status"] == _CHANGED:
+
+def _note_refusal(filled: Filled, shown: Shown, outcome: Outcome) -> None:
+    match outcome["status"]:
+        case 409:
             filled.changed += 1
-        elif not ok and outcome["status"] != _GONE:
-            error = outcome.get("error", {})
-            filled.refused.append((str(outcome.get("_id")), str(error.get("reason", error))))
+        case 404:  # deleted meanwhile
+            pass
+        case status:
+            filled.refused += 1
+            filled.put_off |= status in BUSY
+            shown.say(f"document {outcome.get('_id')}: {reason_of(outcome)}")
+
+
+async def marks(client: AsyncElasticsearch, index: str) -> Marks:
+    """Read how far each shard was written, and let searches see all of it; raises CannotLoad.
+
+    The checkpoint and not the highest number: below that there may be operations that are still on their way.
+    """
+    stats = await ask_engine(lambda: client.indices.stats(index=index, metric="docs", level="shards"))
+    found = {
+        (name, entry["uuid"], number): max(copy["seq_no"]["global_checkpoint"] for copy in copies)
+        for name, entry in stats["indices"].items()
+        for number, copies in entry["shards"].items()
+    }
+    await ask_engine(lambda: client.indices.refresh(index=index))
+    return found
 
 
 async def _each(actions: Sequence[Action]) -> AsyncIterator[Action]:

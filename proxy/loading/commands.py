@@ -4,19 +4,29 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from elasticsearch import AsyncElasticsearch
 
-from proxy.config import Config
+from proxy.config import Config, authorization_of
 from proxy.indices import Resolved, route_of
-from proxy.loading.backfill import Backfill, Filled, Pace
+from proxy.loading.backfill import Backfill, Filled, Marks, Pace, marks, since
 from proxy.loading.documents import open_documents
 from proxy.loading.errors import CannotLoad
 from proxy.loading.index import Loaded, Loading
 from proxy.loading.passages import embed
+from proxy.loading.patience import say_what_is_waited_for
 from proxy.loading.progress import Shown
-from proxy.loading.target import Wanted, create, fit, held_embedding, mappings_of, open_engine
+from proxy.loading.target import (
+    Wanted,
+    ask_engine,
+    check_readable,
+    create,
+    fit,
+    held_embedding,
+    mappings_of,
+    open_engine,
+)
 from proxy.mappings import Embedding
 from proxy.profiles import PROFILES, TIERS
 from proxy.routes import build_routes
@@ -25,6 +35,8 @@ from proxy.upstream.transport import Transport, models_session
 
 _EMBED_S = 120.0
 """Patience with one batch of passages; a load has more of it than a search."""
+_FIRST_S = 5.0
+"""And with models that have not answered yet: they may not be there at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +62,8 @@ class Services:
 @asynccontextmanager
 async def opened(config: Config, token: str | None, environment: Mapping[str, str]) -> AsyncIterator[Services]:
     """Open the engine and the models for a load."""
-    variable = config.engine.authorization_env
-    client = open_engine(config, environment.get(variable) if variable else None)
+    say_what_is_waited_for()
+    client = open_engine(config, authorization_of(config, environment))
     async with models_session(config.models.connect_timeout_seconds) as session:
         transport = Transport(session, "embedder", config.models.url, token)
         embedder = Embedder(transport, timeout_seconds=_EMBED_S, query_max_chars=1, cache_entries=0)
@@ -65,26 +77,30 @@ def wanted(config: Config, index: str, options: VectorOptions) -> Wanted:
     """Say which vectors an index should have: the command line before its route, the route before its profile."""
     route = route_of(build_routes(config), Resolved(index))
     semantic = route.semantic if route else None
-    profile = PROFILES[options.profile or (route.profile if route else "e-commerce")]
+    profile = PROFILES[options.profile] if options.profile else None
     tier = TIERS[options.tier].embedding if options.tier else None
     named = route.embedding_model if route and route.embedding_model_named else None
     return Wanted(
         field=options.field or (semantic.field if semantic else "embedding"),
-        model=options.model or named,
-        default_model=tier or (route.embedding_model if route else TIERS[profile.tier].embedding),
+        model=options.model or tier or named,
+        default_model=route.embedding_model if route else TIERS[profile.tier if profile else "balanced"].embedding,
         dimensions=options.dimensions or (semantic.dimensions if semantic else None),
         passage=options.passage,
-        default_passage=route.passage if route and not options.profile else profile.passage,
+        default_passage=profile.passage if profile else route.passage if route else (),
     )
 
 
 async def settled(services: Services, mappings: Mapping[str, Mapping[str, Any]], wish: Wanted) -> Embedding:
-    """Settle the vectors of an index: as it has them, or else as the model's own answer says."""
-    if held := held_embedding(mappings, wish):
-        return held
-    model = wish.model or wish.default_model
-    length = (await embed(services.embedder, ["How long is a vector?"], model, wish.dimensions, patience=20)).shape[1]
-    return wish.embedding(length)
+    """Settle the vectors of an index: as it has them, or else as is wished, of the length of the model's own answer.
+
+    Raises CannotLoad, also where the model no longer gives what the index holds.
+    """
+    held = held_embedding(mappings, wish)
+    if held is None and not (wish.passage or wish.default_passage):
+        raise CannotLoad("which fields are embedded? Say --passage FIELD,..., or --profile for a kind of documents")
+    model, dimensions = (held.model, held.dimensions) if held else (wish.model or wish.default_model, wish.dimensions)
+    answer = await embed(services.embedder, ["How long is a vector?"], model, dimensions, patience=_FIRST_S)
+    return held or wish.embedding(answer.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +131,7 @@ async def run_index(services: Services, config: Config, options: IndexOptions, l
         loading = Loading(client, services.embedder, name, embedding, bool(mappings), options.id_field)
         with Shown(f"{name}", file.size) as shown:
             await loading.load(file, shown, loaded)
-    await client.indices.refresh(index=name)
+    await ask_engine(lambda: client.indices.refresh(index=name))
 
 
 def _profile_of(config: Config, index: str) -> str:
@@ -136,38 +152,65 @@ class BackfillOptions:
     interval: float = 30.0
 
 
-async def run_backfill(
-    services: Services, config: Config, options: BackfillOptions, report: Callable[[Filled], None]
-) -> Filled:
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Where is said what a round did, and what went wrong with one."""
+
+    done: Callable[[Filled], None]
+    failed: Callable[[CannotLoad], object]
+
+
+async def run_backfill(services: Services, config: Config, options: BackfillOptions, reports: Reports) -> None:
     """Fill an index once, or again and again under `--watch`; raises CannotLoad."""
-    mappings = await mappings_of(services.client, options.index)
-    if not mappings:
-        raise CannotLoad(f"there is no index {options.index}: `rerank-proxy index FILE --name ...` makes one")
-    embedding = await settled(services, mappings, wanted(config, options.index, options.vectors))
-    await fit(services.client, mappings, embedding)
-    backfill = Backfill(services.client, services.embedder, options.index, embedding, Pace(options.rate))
-    if options.watch:
-        await _watch(backfill, options.interval, report)
-    return await _round(backfill, -1, report)
+    filling = _Filling(services, config, options, reports, Pace(options.rate))
+    await filling.fitted()
+    seen = await filling.round({})
+    while options.watch:
+        await asyncio.sleep(options.interval)
+        seen = await filling.round(seen)
 
 
-async def _round(backfill: Backfill, since: int, report: Callable[[Filled], None]) -> Filled:
-    filled = Filled()
-    with Shown(backfill.index, None) as shown:
-        await backfill.round(shown, filled, since)
-    report(filled)
-    return filled
+@dataclass(frozen=True, slots=True)
+class _Filling:
+    """A backfill's rounds."""
 
+    services: Services
+    config: Config
+    options: BackfillOptions
+    reports: Reports
+    pace: Pace
 
-async def _watch(backfill: Backfill, interval: float, report: Callable[[Filled], None]) -> NoReturn:
-    """Look for what was written since the last round; what cannot be done now is tried again with the next."""
-    seen: Mapping[tuple[str, str], int] = {}
-    while True:
+    async def round(self, seen: Marks) -> Marks:
+        """Do what was written since the last round; under `--watch`, what fails is for the next one."""
         try:
-            marks = await backfill.marks()
-            if marks != seen:
-                await _round(backfill, min(seen.values(), default=-1), report)
-                seen = marks
+            return await self._round(seen)
         except CannotLoad as error:
-            report(Filled(refused=[("", str(error))]))
-        await asyncio.sleep(interval)
+            if not self.options.watch:
+                raise
+            self.reports.failed(error)
+            return seen
+
+    async def _round(self, seen: Marks) -> Marks:
+        now = await marks(self.services.client, self.options.index)
+        starts = since(seen, now)
+        if not starts:
+            return now
+        filled = Filled()
+        backfill = await self.fitted()
+        try:
+            with Shown(backfill.index, None) as shown:
+                await backfill.round(shown, filled, starts)
+        finally:
+            self.reports.done(filled)
+        return seen if filled.put_off else now
+
+    async def fitted(self) -> Backfill:
+        """See to it that what the name stands for has the fields: an alias may mean another index by now."""
+        client, index = self.services.client, self.options.index
+        mappings = await mappings_of(client, index)
+        if not mappings:
+            raise CannotLoad(f"there is no index {index}: `rerank-proxy index FILE --name ...` makes one")
+        embedding = await settled(self.services, mappings, wanted(self.config, index, self.options.vectors))
+        check_readable(mappings, embedding)
+        await fit(client, mappings, embedding)
+        return Backfill(client, self.services.embedder, index, embedding, self.pace)

@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,18 +22,21 @@ _LINE_MAX = 100 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document to be loaded, and where it stood."""
+    """A document to be loaded."""
 
-    number: int
     id: str
     source: dict[str, Any]
+    routing: str | None
+    size: int
+    """In bytes, about as many as it is read and written with."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """What stood there and is no document: a line of NDJSON, or an element of an array, counted from 1."""
+    """What stood there and is no document."""
 
-    number: int
+    where: str
+    """A line of NDJSON, or an element of an array, counted from 1."""
     cause: str
 
 
@@ -81,11 +85,11 @@ def read_documents(stream: BinaryIO, id_field: str | None = None) -> Iterator[Do
     """Read documents one by one; raises CannotLoad where the rest cannot be read at all.
 
     The id is that of `id_field`, or else of `_id` or `id`, or else made of the content, so that a second run
-    updates. A hit as the engine sends it, `_id` and `_source`, is the document in it.
+    updates. A hit as the engine sends it, `_id` and `_source`, is the document in it; `_routing` is kept.
     """
     elements = _array(stream) if _first(stream) == b"[" else _lines(stream)
-    for number, element in elements:
-        yield element if isinstance(element, BadLine) else _document(number, element, id_field)
+    for element in elements:
+        yield element if isinstance(element, BadLine) else _document(element, id_field)
 
 
 def _first(stream: BinaryIO) -> bytes:
@@ -95,65 +99,88 @@ def _first(stream: BinaryIO) -> bytes:
         while (head := buffered.peek(1)) and (head[:1].isspace() or head.startswith(b"\xef\xbb\xbf")):
             buffered.read(3 if head.startswith(b"\xef\xbb\xbf") else 1)
         return head[:1]
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise CannotLoad(f"the file cannot be read: {error}") from None
 
 
-_Elements = Iterator[tuple[int, Any | BadLine]]
+@dataclass(frozen=True, slots=True)
+class _Element:
+    """A value of the file that is JSON, whatever else it is."""
+
+    where: str
+    value: Any
+    size: int
+
+
+_Elements = Iterator[_Element | BadLine]
 
 
 def _lines(stream: BinaryIO) -> _Elements:
     number = 0
     while line := _line(stream, number):
         number += 1
-        if line.strip():
-            yield number, _decoded(number, line)
+        if not _is_whole(line):
+            _leave_out(stream, number)
+            yield BadLine(f"line {number}", f"longer than the {_LINE_MAX >> 20} MB the engine takes at a time")
+        elif line.strip():
+            yield _decoded(f"line {number}", line)
 
 
 def _line(stream: BinaryIO, number: int) -> bytes:
     try:
-        line = stream.readline(_LINE_MAX)
-    except (OSError, EOFError) as error:
+        return stream.readline(_LINE_MAX)
+    except (OSError, EOFError, zlib.error) as error:
         raise CannotLoad(f"the file breaks off behind line {number}: {error}") from None
-    if len(line) == _LINE_MAX:
-        raise CannotLoad(f"line {number + 1} is over {_LINE_MAX >> 20} MB: a document a line is expected")
-    return line
 
 
-def _decoded(number: int, line: bytes) -> Any | BadLine:
+def _is_whole(line: bytes) -> bool:
+    return len(line) < _LINE_MAX or line.endswith(b"\n")
+
+
+def _leave_out(stream: BinaryIO, number: int) -> None:
+    """Read to the end of a line, a piece at a time."""
+    while not _is_whole(_line(stream, number)):
+        pass
+
+
+def _decoded(where: str, line: bytes) -> _Element | BadLine:
     try:
-        return msgspec.json.decode(line)
+        return _Element(where, msgspec.json.decode(line), len(line))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return BadLine(number, f"not JSON: {error}")
+        return BadLine(where, f"not JSON: {error}")
+    except RecursionError:
+        return BadLine(where, "nested too deep to be a document")
 
 
 def _array(stream: BinaryIO) -> _Elements:
     number = 0
     try:
-        for element in ijson.items(stream, "item", use_float=True):
+        for value in ijson.items(stream, "item", use_float=True):
             number += 1
-            yield number, element
-    except (ijson.JSONError, OSError, EOFError) as error:
+            yield _Element(f"element {number}", value, len(msgspec.json.encode(value)))
+    except (ijson.JSONError, OSError, EOFError, zlib.error) as error:
         raise CannotLoad(f"the array breaks off behind its element {number}: {error}") from None
 
 
-def _document(number: int, element: Any, id_field: str | None) -> Document | BadLine:
-    if not isinstance(element, dict):
-        return BadLine(number, "not an object")
-    source, own = element, element.get("_id")
-    if isinstance(element.get("_source"), dict) and own is not None:
-        source = element["_source"]
+def _document(element: _Element, id_field: str | None) -> Document | BadLine:
+    where, value = element.where, element.value
+    if not isinstance(value, dict):
+        return BadLine(where, "not an object")
+    source, own = value, value.get("_id")
+    if isinstance(value.get("_source"), dict) and own is not None:
+        source = value["_source"]
     else:
-        source = {key: value for key, value in element.items() if key != "_id"}
-    given = element.get(id_field) if id_field else own if own is not None else element.get("id")
+        source = {key: member for key, member in value.items() if key not in {"_id", "_routing"}}
+    given = value.get(id_field) if id_field else own if own is not None else value.get("id")
     if id_field and given is None:
-        return BadLine(number, f"no field {id_field!r} to take the id from")
+        return BadLine(where, f"no field {id_field!r} to take the id from")
     if isinstance(given, dict | list | bool):
-        return BadLine(number, "its id is neither text nor a number")
+        return BadLine(where, "its id is neither text nor a number")
     identity = _made_of(source) if given in (None, "") else str(given)
     if len(identity.encode()) > 512:
-        return BadLine(number, "its id is longer than the 512 bytes the engine takes")
-    return Document(number, identity, source)
+        return BadLine(where, "its id is longer than the 512 bytes the engine takes")
+    routing = value.get("_routing")
+    return Document(identity, source, None if routing is None else str(routing), element.size)
 
 
 def _made_of(source: dict[str, Any]) -> str:

@@ -2,9 +2,18 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,23 +24,28 @@ from proxy.loading.documents import BadLine, Document, DocumentFile, read_docume
 from proxy.loading.errors import CannotLoad
 from proxy.loading.passages import Passage, embed, passage_of
 from proxy.loading.progress import Shown
-from proxy.loading.target import engine_advice
+from proxy.loading.target import ask_engine, engine_advice
 from proxy.mappings import Embedding
 from proxy.upstream.embedder import Embedder
 from proxy.vectors import Vectors
 
 BATCH = 64
-"""Documents read, embedded and looked up together."""
+"""Documents read, embedded and looked up together, at most."""
+BATCH_BYTES = 4 * 2**20
+"""What they may have together, unless one alone has more."""
 AHEAD = 4
-"""Batches on their way to the models at a time: all of a load that is in memory."""
+"""Batches on their way to the models at a time: these and a bulk request are all of a load that is in memory."""
 _BULK_BYTES = 10 * 2**20
 _BUSY_RETRIES = 12
+_TOO_LARGE = 413
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 Action = dict[str, Any]
 """One document of a bulk request, in the words of the client's helpers."""
+Outcome = Mapping[str, Any]
+"""What the engine says of one."""
 
 
 @dataclass(slots=True)
@@ -43,13 +57,13 @@ class Loaded:
     kept: int = 0
     """Vectors that were there already, made of the same text by the same model."""
     without_text: int = 0
-    bad_lines: list[BadLine] = field(default_factory=list)
-    refused: list[tuple[str, str]] = field(default_factory=list)
-    """Documents that the engine would not take, and why."""
+    malformed: int = 0
+    refused: int = 0
+    """Documents that the engine would not take."""
 
     @property
     def whole(self) -> bool:
-        return not self.bad_lines and not self.refused
+        return not self.malformed and not self.refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,32 +91,29 @@ class Loading:
     id_field: str | None = None
 
     async def load(self, file: DocumentFile, shown: Shown, loaded: Loaded) -> None:
-        """Load a file; raises CannotLoad where it cannot go on, what was written until then is in `loaded`."""
-        batches = _batches(read_documents(file.stream, self.id_field))
-        try:
-            async for ok, outcome in async_streaming_bulk(
-                self.client,
-                self._actions(batches, loaded),
-                chunk_size=500,
-                max_chunk_bytes=_BULK_BYTES,
-                max_retries=_BUSY_RETRIES,
-                initial_backoff=0.5,
-                max_backoff=30,
-                raise_on_error=False,
-            ):
-                _note(loaded, outcome["index"], ok=ok)
-                shown.show(file.position(), loaded.written)
-        except (ApiError, TransportError) as error:
-            raise CannotLoad(engine_advice(error)) from error
+        """Load a file, saying at once what cannot be; what was written is in `loaded`, also where this raises.
 
-    async def _actions(self, batches: Iterator[Sequence[Document | BadLine]], loaded: Loaded) -> AsyncIterator[Action]:
-        async for batch in ahead(batches, self._prepare):
-            loaded.bad_lines += batch.bad_lines
-            loaded.embedded += batch.embedded
-            loaded.kept += batch.kept
-            loaded.without_text += batch.without_text
-            for action in batch.actions:
-                yield action
+        Raises CannotLoad where it cannot go on.
+        """
+        batches = _batches(read_documents(file.stream, self.id_field))
+        async with aclosing(self._actions(batches, shown, loaded)) as actions:
+            async for ok, outcome in bulk(self.client, actions):
+                _note(loaded, shown, outcome, ok=ok)
+                shown.show(file.position(), loaded.written)
+
+    async def _actions(
+        self, batches: Iterator[Sequence[Document | BadLine]], shown: Shown, loaded: Loaded
+    ) -> AsyncGenerator[Action]:
+        async with aclosing(ahead(batches, self._prepare)) as prepared:
+            async for batch in prepared:
+                for bad in batch.bad_lines:
+                    shown.say(f"{bad.where}: {bad.cause}")
+                loaded.malformed += len(batch.bad_lines)
+                loaded.embedded += batch.embedded
+                loaded.kept += batch.kept
+                loaded.without_text += batch.without_text
+                for action in batch.actions:
+                    yield action
 
     async def _prepare(self, batch: Sequence[Document | BadLine]) -> _Batch:
         documents = [entry for entry in batch if isinstance(entry, Document)]
@@ -136,10 +147,13 @@ class Loading:
         """Look up the vectors that are there already, by the hash of what they were made of."""
         sources = [document.source for document in documents]
         if self.existed and documents:
-            answer = await self.client.mget(
-                index=self.index,
-                ids=[document.id for document in documents],
-                source_includes=[embedding.field, embedding.hash_field],
+            # The vector's name brings it, also where the engine leaves vectors out of `_source` (from 9.2 on).
+            answer = await ask_engine(
+                lambda: self.client.mget(
+                    index=self.index,
+                    docs=[{"_id": document.id} | _routing(document) for document in documents],
+                    source_includes=[embedding.field, embedding.hash_field],
+                )
             )
             sources += [entry.get("_source", {}) for entry in answer["docs"]]
         pairs = ((source.get(embedding.hash_field), source.get(embedding.field)) for source in sources)
@@ -150,7 +164,12 @@ class Loading:
         return dict(zip(texts, written(vectors), strict=True))
 
     def _action(self, document: Document, source: Mapping[str, Any]) -> Action:
-        return {"_op_type": "index", "_index": self.index, "_id": document.id, "_source": source}
+        action = {"_op_type": "index", "_index": self.index, "_id": document.id, "_source": source}
+        return action | _routing(document)
+
+
+def _routing(document: Document) -> dict[str, str]:
+    return {} if document.routing is None else {"routing": document.routing}
 
 
 def _with_vector(
@@ -169,35 +188,77 @@ def written(vectors: Vectors) -> list[list[float]]:
     return rounded
 
 
-def _note(loaded: Loaded, outcome: Mapping[str, Any], *, ok: bool) -> None:
+async def bulk(client: AsyncElasticsearch, actions: AsyncIterable[Action]) -> AsyncIterator[tuple[bool, Outcome]]:
+    """Write documents, again those the engine is too busy for; what became of each, in no order.
+
+    Raises CannotLoad where the engine refuses all of a request, but for its size.
+    """
+    try:
+        async for ok, outcome in async_streaming_bulk(
+            client,
+            actions,
+            chunk_size=500,
+            max_chunk_bytes=_BULK_BYTES,
+            max_retries=_BUSY_RETRIES,
+            initial_backoff=0.5,
+            max_backoff=30,
+            raise_on_error=False,
+            raise_on_exception=False,
+        ):
+            (said,) = outcome.values()
+            if isinstance(error := said.get("exception"), ApiError) and error.status_code != _TOO_LARGE:
+                raise CannotLoad(engine_advice(error))
+            yield ok, said
+    except TransportError as error:
+        raise CannotLoad(engine_advice(error)) from error
+
+
+def _note(loaded: Loaded, shown: Shown, outcome: Outcome, *, ok: bool) -> None:
     if ok:
         loaded.written += 1
-    else:
-        error = outcome.get("error", {})
-        reason = error.get("reason", error) if isinstance(error, dict) else error
-        cause = error.get("caused_by", {}).get("reason", "") if isinstance(error, dict) else ""
-        loaded.refused.append((str(outcome.get("_id")), f"{reason}: {cause}" if cause else str(reason)))
+        return
+    loaded.refused += 1
+    shown.say(f"document {outcome.get('_id')}: {reason_of(outcome)}")
+
+
+def reason_of(outcome: Outcome) -> str:
+    """Say why the engine refused a document of a bulk request, or all of it."""
+    match outcome.get("error"):
+        case {"reason": str(reason), "caused_by": {"reason": str(cause)}}:
+            return f"{reason}: {cause}"
+        case {"reason": str(reason)}:
+            return reason
+        case _ if outcome.get("status") == _TOO_LARGE:
+            return "the request that holds it is larger than the engine, or what stands before it, takes (413)"
+        case error:
+            return f"{error} ({outcome.get('status')})"
 
 
 def _batches(entries: Iterator[Document | BadLine]) -> Iterator[Sequence[Document | BadLine]]:
-    while batch := tuple(islice(entries, BATCH)):
+    """Put documents together until they are enough, by number or by bytes."""
+    batch: list[Document | BadLine] = []
+    size = 0
+    for entry in entries:
+        batch.append(entry)
+        size += entry.size if isinstance(entry, Document) else 0
+        if len(batch) >= BATCH or size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
         yield batch
 
 
-async def ahead(items: Iterator[A], work: Callable[[A], Awaitable[B]]) -> AsyncIterator[B]:
-    """Work on a few items at a time, in threads' stead, and give what comes of them in their order."""
+async def ahead(items: Iterator[A], work: Callable[[A], Coroutine[Any, Any, B]]) -> AsyncGenerator[B]:
+    """Work on a few items at a time, and give what comes of them in their order."""
     running: deque[asyncio.Task[B]] = deque()
     try:
         while True:
             while len(running) < AHEAD and (item := await asyncio.to_thread(next, items, None)) is not None:
-                running.append(asyncio.ensure_future(_awaited(work(item))))
+                running.append(asyncio.create_task(work(item)))
             if not running:
                 return
             yield await running.popleft()
     finally:
         for task in running:
             task.cancel()
-
-
-async def _awaited(work: Awaitable[B]) -> B:
-    return await work
+        await asyncio.gather(*running, return_exceptions=True)

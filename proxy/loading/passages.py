@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import stamina
-
 from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
 from proxy.loading.errors import CannotLoad
+from proxy.loading.patience import patiently
 from proxy.mappings import Embedding
 from proxy.reranking import passage_text
 from proxy.upstream.embedder import Embedder
@@ -38,12 +37,11 @@ async def embed(
 ) -> Vectors:
     """Embed texts, waiting while the provider is busy; raises CannotLoad where it refuses, or stays away."""
     try:
-        async for attempt in stamina.retry_context(_is_passing, attempts=None, timeout=patience, wait_max=20):
-            with attempt:
-                return await embedder.embed_passages(texts, model=model, dimensions=dimensions)
+        return await patiently(
+            lambda: embedder.embed_passages(texts, model=model, dimensions=dimensions), _is_passing, patience
+        )
     except UpstreamError as error:
         raise CannotLoad(_advice(error, model)) from error
-    raise AssertionError("a retry ends by its answer or its error")
 
 
 def _is_passing(error: Exception) -> bool:

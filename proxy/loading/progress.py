@@ -50,6 +50,10 @@ class Shown:
             self._said = time.monotonic()
             self._console.print(f"{self._title}: {said}{self._left(done, seconds)}", highlight=False)
 
+    def say(self, line: str) -> None:
+        """Write a line, above the bar where there is one."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     def _left(self, done: int, seconds: float) -> str:
         if not self._total or not done:
             return ""
