@@ -12,11 +12,13 @@ import structlog
 
 from proxy.headers import REASONS, Field, own_error, written
 from proxy.http1 import BadMessage, RequestHead, read_request_head
-from proxy.wire import PIECE, Incoming
+from proxy.wire import PIECE, Incoming, reset
 
 IDLE_S = 3600.0
 """How long a connection may wait between requests; the engine itself waits for ever."""
 HEAD_S = 60.0
+"""How long a client may take to send a head that it has begun."""
+_LINGER_S = 2.0
 _SMALL_REST = 256 * 1024
 
 _log = structlog.get_logger("proxy")
@@ -96,8 +98,14 @@ class Exchange:
         await self._writer.drain()
 
     async def answer(self, answer: Answer) -> None:
-        """Send an answer made here."""
+        """Send an answer made here.
+
+        A client that waited to be asked for its body, and was not, may send it or its next request: which of the
+        two cannot be told, so the connection ends (RFC 9110, section 10.1.1).
+        """
         self.begun = True
+        if self._rest is not None and self.head.expects_continue and not self.was_read:
+            self.reusable = False
         start = b"HTTP/1.1 %d %s\r\n" % (answer.status, REASONS.get(answer.status, b""))
         length: list[Field] = [(b"content-length", b"%d" % len(answer.body))]
         head = start + written([*answer.fields, *length, *self.connection_fields()]) + b"\r\n"
@@ -112,7 +120,7 @@ class Exchange:
     def abort(self) -> None:
         """Break the connection off, so that half an answer is not taken for a whole one."""
         self.reusable = False
-        self._writer.transport.abort()
+        reset(self._writer)
 
     async def finish(self) -> bool:
         """Read what little is left of the request; tell whether the connection can take another one."""
@@ -150,8 +158,9 @@ class _Protocol(asyncio.StreamReaderProtocol):
 class Listener:
     """An open port and the connections that came by it."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, head_seconds: float = HEAD_S) -> None:
         self._handler = handler
+        self._head_seconds = head_seconds
         self._server: asyncio.Server | None = None
         self._connections: dict[asyncio.Task[None], bool] = {}
         self._closing = False
@@ -180,8 +189,11 @@ class Listener:
         self._connections[task] = False
         try:
             await self._requests(protocol, Incoming(reader), writer, task)
+            self._connections[task] = False
+            if not self._closing:
+                await _linger(reader, writer)
         except (ConnectionError, TimeoutError, asyncio.CancelledError):
-            writer.transport.abort()
+            reset(writer)
         finally:
             protocol.gone = None
             del self._connections[task]
@@ -211,8 +223,14 @@ class Listener:
                 protocol.gone = None
 
     async def _next_head(self, incoming: Incoming) -> bytes:
-        async with asyncio.timeout(IDLE_S if incoming.empty else HEAD_S):
-            return await incoming.head()
+        async with asyncio.timeout(IDLE_S):
+            if not await incoming.begins():
+                return b""
+        try:
+            async with asyncio.timeout(self._head_seconds):
+                return await incoming.head()
+        except TimeoutError:
+            raise BadMessage("the head came too slowly", 408) from None
 
     async def _answered(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
         """Let the handler answer; tell whether the connection goes on."""
@@ -251,8 +269,20 @@ async def _refuse(writer: asyncio.StreamWriter, error: BadMessage) -> None:
     await writer.drain()
 
 
-async def serve(handler: Handler, host: str, port: int) -> Listener:
+async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Close in a way that the last answer survives: what the client still sends is read and dropped for a while.
+
+    A socket closed with unread bytes is reset, which takes away what the client has not read (RFC 9112, section 9.6).
+    """
+    if writer.can_write_eof() and not writer.is_closing():
+        writer.write_eof()
+        async with asyncio.timeout(_LINGER_S):
+            while await reader.read(PIECE):
+                pass
+
+
+async def serve(handler: Handler, host: str, port: int, *, head_seconds: float = HEAD_S) -> Listener:
     """Open a port; 0 takes a free one."""
-    listener = Listener(handler)
+    listener = Listener(handler, head_seconds)
     await listener.open(host, port)
     return listener

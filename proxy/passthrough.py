@@ -6,7 +6,7 @@ from typing import Any
 
 from proxy.errors import Unreachable
 from proxy.headers import Field, end_to_end, own_error, request_lines, written
-from proxy.http1 import BadMessage, ResponseHead, UntilClose, read_response_head
+from proxy.http1 import BadMessage, ResponseHead, read_response_head
 from proxy.listener import Answer, Exchange
 from proxy.upstream.origin import SERVICE, Connection, Origin
 from proxy.wire import Broken
@@ -102,13 +102,13 @@ class _Relay:
             else:
                 upload = asyncio.ensure_future(self._upload())
             answer = await self._answer_head(upload)
-            await self._download(answer)
             sent = upload is None or upload.done()
             self._exchange.reusable &= answer.keep_alive and sent
+            await self._download(answer)
             whole = answer.keep_alive and sent and answer.status not in _MAY_BE_OUT_OF_STEP
         finally:
-            if upload is not None and not upload.done():
-                upload.cancel()
+            if upload is not None and not upload.cancel() and not upload.cancelled():
+                upload.exception()  # who waited for it has it; otherwise the answer came first
             if whole and self._connection.usable:
                 self._origin.release(self._connection)
             else:
@@ -144,20 +144,17 @@ class _Relay:
     async def _read_head(self) -> ResponseHead:
         try:
             raw = await self._connection.incoming.head()
-        except ConnectionError:
-            raw = b""
-        if not raw:
-            raise _Stale if not self._exchange.begun else Unreachable(SERVICE, "no answer came")
-        try:
+            if not raw:
+                raise _Stale
             return read_response_head(raw, self._exchange.head.method)
+        except ConnectionError as error:
+            raise _Stale from error
         except BadMessage as error:
             raise Unreachable(SERVICE, f"its answer is no HTTP: {error}") from error
 
     async def _download(self, answer: ResponseHead) -> None:
         exchange = self._exchange
         self._remember_product(answer)
-        if isinstance(answer.framing, UntilClose) or not answer.keep_alive:
-            exchange.reusable = False
         exchange.begun = True
         await exchange.write(_head_bytes(answer, [*self._extra_fields, *exchange.connection_fields()]))
         try:

@@ -1,6 +1,8 @@
 """The bytes that come by one connection, cut into heads and bodies."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 
 from proxy.http1 import BadMessage, BodyReader, Framing, NoBody, Sized, UntilClose, head_length
@@ -23,6 +25,15 @@ class Incoming:
     @property
     def empty(self) -> bool:
         return not self._buffer
+
+    async def begins(self) -> bool:
+        """Wait for the first bytes of the next message; False where the connection ends instead."""
+        self._drop_blank_lines()
+        while not self._buffer:
+            if not await self._more():
+                return False
+            self._drop_blank_lines()
+        return True
 
     async def head(self) -> bytes:
         """Return the next head whole; empty where the connection ends instead. Raises BadMessage and Broken."""
@@ -72,3 +83,11 @@ class Incoming:
         taken = bytes(self._buffer[:length])
         del self._buffer[:length]
         return taken
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Break a connection off by a reset: an ordinary end would make half an answer without a length look whole."""
+    if not writer.is_closing():
+        linger_no_time = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_no_time)
+    writer.transport.abort()

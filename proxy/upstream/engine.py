@@ -1,7 +1,6 @@
 """The engine's searches made for a caller, with that caller's own credentials."""
 
 import asyncio
-import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from proxy.errors import Malformed, Refused, TimedOut, Unreachable
 from proxy.indices import IndexFacts, Resolved, read_facts, read_resolution
 from proxy.planning import EngineReply, EngineSearch
 from proxy.search_request import Parameters
+from proxy.upstream.origin import tls_context
 
 SERVICE = "engine"
 CarriedFields = Sequence[tuple[str, str]]
@@ -45,7 +45,7 @@ class Engine:
             connector=aiohttp.TCPConnector(
                 limit=settings.search_connections,
                 keepalive_timeout=settings.idle_connection_seconds,
-                ssl=ssl.create_default_context(cafile=settings.ca_file),
+                ssl=tls_context(settings) or True,
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_seconds),
             cookie_jar=aiohttp.DummyCookieJar(),

@@ -57,6 +57,13 @@ def read_node(url: str) -> Node:
     )
 
 
+def tls_context(settings: Engine) -> ssl.SSLContext | None:
+    """Read whom to trust, where a node is reached by https."""
+    if not any(url.startswith("https:") for url in settings.urls):
+        return None
+    return ssl.create_default_context(cafile=settings.ca_file)
+
+
 class Origin:
     """The nodes of one cluster and the connections to them that wait for their next request."""
 
@@ -65,7 +72,7 @@ class Origin:
         self._idle: dict[Node, deque[Connection]] = {node: deque() for node in self._nodes}
         self._connect_timeout = settings.connect_timeout_seconds
         self._idle_limit = settings.idle_connection_seconds
-        self._tls = ssl.create_default_context(cafile=settings.ca_file)
+        self._tls = tls_context(settings)
         self.product: bytes | None = None
         """X-Elastic-Product as the engine sends it; the answers made in its place carry it too."""
         self.outliving: set[asyncio.Task[None]] = set()

@@ -1,0 +1,97 @@
+"""What most tests at the edges stand on: fakes, a proxy between them, a client, and its log."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import msgspec
+import pytest
+import structlog
+
+from proxy.app import listen
+from proxy.config import Config, Engine, Listen, Models, RouteSettings, Semantic
+from tests.fakes import Client, Document, FakeEngine, FakeModels
+
+TOKEN = "token-of-the-models"
+Log = list[Any]
+
+CATALOGUE = (
+    Document("a", "Laptop sleeve for laptop", lexical=3.0, cosine=0.4),
+    Document("b", "Laptop for editing", lexical=2.0, cosine=0.8),
+    Document("c", "Laptop stand", lexical=1.0),
+    Document("d", "Mobile workstation", cosine=0.9),
+    Document("e", "Garden hose", cosine=0.1),
+    Document("x", "Laptop in a log", lexical=1.0, index="logs"),
+)
+"""BM25 says a b c, kNN says d b a (e is too far), fused b a d c, the models' scores d b c a."""
+SCORES = {"Mobile workstation": 0.9, "Laptop for editing": 0.8, "Laptop stand": 0.3, "Laptop sleeve for laptop": 0.1}
+QUERY = {"query": {"match": {"title": "laptop"}}}
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of whoever runs the tests reaches them."""
+    for name in os.environ:
+        if name == "DEEPINFRA_TOKEN" or name.startswith("RERANK_PROXY_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    """Every event that is logged meanwhile."""
+    with structlog.testing.capture_logs() as events:
+        yield events
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[FakeEngine]:
+    async with FakeEngine([document for document in CATALOGUE if document.index == "products"]) as server:
+        yield server
+
+
+@pytest.fixture
+async def models() -> AsyncIterator[FakeModels]:
+    async with FakeModels(SCORES) as server:
+        yield server
+
+
+@pytest.fixture
+def settings(engine: FakeEngine, models: FakeModels) -> Config:
+    """A proxy before the fakes, with one route that has every stage."""
+    semantic = Semantic(field="embedding", dimensions=3)
+    return Config(
+        listen=Listen(port=0),
+        engine=Engine(url=engine.url),
+        models=Models(url=models.url),
+        routes=(RouteSettings(index="products*", passage=["title"], semantic=semantic, rank_window_size=10),),
+    )
+
+
+StartProxy = Callable[[Config], Awaitable[Client]]
+
+
+@pytest.fixture
+async def start_proxy(log: Log) -> AsyncIterator[StartProxy]:
+    """Start a proxy with these settings, and give a client of it."""
+    async with AsyncExitStack() as stack:
+
+        async def start(config: Config) -> Client:
+            listener = await listen(config, TOKEN, {}, stack)
+            client = await Client.to(listener.port)
+            stack.callback(client.close)
+            return client
+
+        yield start
+
+
+@pytest.fixture
+async def client(start_proxy: StartProxy, settings: Config) -> Client:
+    """A client of a proxy with the route."""
+    return await start_proxy(settings)
+
+
+@pytest.fixture
+async def plain_client(start_proxy: StartProxy, settings: Config) -> Client:
+    """A client of a proxy without routes, which hands everything on."""
+    return await start_proxy(msgspec.structs.replace(settings, routes=()))

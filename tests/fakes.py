@@ -1,0 +1,474 @@
+"""Servers behind the proxy and a client before it that really speak HTTP: they remember, and fail when told."""
+
+import asyncio
+import json
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Self
+from urllib.parse import unquote
+
+Fields = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True)
+class Message:
+    """A request or an answer: its head and body as the bytes came, chunks and all."""
+
+    head: bytes
+    body: bytes
+    connection: int = 0
+
+    @property
+    def start(self) -> bytes:
+        return self.head.partition(b"\r\n")[0]
+
+    @property
+    def method(self) -> str:
+        return self.start.split(b" ")[0].decode()
+
+    @property
+    def target(self) -> str:
+        return self.start.split(b" ")[1].decode()
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @property
+    def status(self) -> int:
+        return int(self.start.split(b" ")[1])
+
+    @property
+    def fields(self) -> Fields:
+        pairs = (line.partition(b":") for line in self.head.split(b"\r\n")[1:] if line)
+        return tuple((name.lower(), value.strip()) for name, _, value in pairs)
+
+    def all(self, name: str) -> list[str]:
+        return [value.decode("latin-1") for key, value in self.fields if key == name.lower().encode()]
+
+    def header(self, name: str) -> str:
+        return ", ".join(self.all(name))
+
+    @property
+    def content(self) -> bytes:
+        return unchunked(self.body) if self.header("transfer-encoding") == "chunked" else self.body
+
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+
+def chunked(*pieces: bytes, trailers: bytes = b"") -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n" + trailers + b"\r\n"
+
+
+def unchunked(body: bytes) -> bytes:
+    content = b""
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        length = int(size.partition(b";")[0], 16)
+        content, body = content + rest[:length], rest[length + 2 :] if length else b""
+    return content
+
+
+class Stream:
+    """One end of a connection, read message by message."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int = 0) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.number = number
+
+    async def head(self) -> bytes:
+        """Return the next head; empty where the connection ends."""
+        try:
+            return await self.reader.readuntil(b"\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return b""
+
+    async def body(self, head: Message, *, until_close: bool = False) -> bytes:
+        if head.header("transfer-encoding") == "chunked":
+            return await self._chunks()
+        if head.header("content-length"):
+            return await self.reader.readexactly(int(head.header("content-length")))
+        return await self.reader.read() if until_close else b""
+
+    async def _chunks(self) -> bytes:
+        body = b""
+        while True:
+            line = await self.reader.readuntil(b"\r\n")
+            body += line
+            if size := int(line.partition(b";")[0], 16):
+                body += await self.reader.readexactly(size + 2)
+                continue
+            while line != b"\r\n":
+                line = await self.reader.readuntil(b"\r\n")
+                body += line
+            return body
+
+    async def request(self) -> Message | None:
+        """Return the next request whole; None where the client has left."""
+        head = await self.head()
+        if not head:
+            return None
+        return Message(head, await self.body(Message(head, b"")), self.number)
+
+    async def send(self, sent: bytes) -> None:
+        self.writer.write(sent)
+        await self.writer.drain()
+
+    async def left(self) -> bytes:
+        """Wait until the other end is gone; return what it still said."""
+        try:
+            return await self.reader.read()
+        except ConnectionError:
+            return b""
+
+    def break_off(self) -> None:
+        """End the connection with a reset, as a killed process does."""
+        linger_no_time = struct.pack("ii", 1, 0)
+        self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_no_time)
+        self.writer.transport.abort()
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def answer(
+    status: int = 200,
+    body: bytes = b"",
+    *fields: tuple[str, str],
+    reason: str = "OK",
+    content_type: str = "application/json",
+) -> bytes:
+    """Write an answer as an engine would."""
+    lines = [f"HTTP/1.1 {status} {reason}", *(f"{name}: {value}" for name, value in fields)]
+    lines += [f"content-type: {content_type}", f"content-length: {len(body)}", "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+Fault = Callable[[Stream, Message], Awaitable[bytes | None]]
+"""What happens instead of an answer: bytes are sent as they are, None goes on with the usual answer."""
+Script = Callable[[Stream], Awaitable[None]]
+
+
+def refuses(status: int = 503, body: bytes = b'{"error":{"type":"busy","reason":"told to"},"status":503}') -> Fault:
+    async def fault(stream: Stream, request: Message) -> bytes:
+        return answer(status, body, reason="Refused")
+
+    return fault
+
+
+def says(body: bytes) -> Fault:
+    """Answer 200 with this body."""
+    return refuses(200, body)
+
+
+async def hangs(stream: Stream, request: Message) -> None:
+    """Never answer; end when the client leaves."""
+    await stream.left()
+    raise ConnectionError
+
+
+def waits_for(event: asyncio.Event) -> Fault:
+    async def fault(stream: Stream, request: Message) -> None:
+        await event.wait()
+
+    return fault
+
+
+def breaks_off(sent: bytes = b"") -> Fault:
+    """Send this much and break the connection off."""
+
+    async def fault(stream: Stream, request: Message) -> None:
+        await stream.send(sent)
+        stream.break_off()
+        raise ConnectionError
+
+    return fault
+
+
+class FakeServer:
+    """An open port that answers, remembers what it was asked, and fails where `faults` say so."""
+
+    def __init__(self) -> None:
+        self.requests: list[Message] = []
+        self.connections = 0
+        self.faults: dict[str, Fault] = {}
+        self.script: Script | None = None
+        self.asked = asyncio.Condition()
+        self.ended = asyncio.Condition()
+        self.open: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server:
+            self._server.close()
+        for task in self.open:
+            task.cancel()
+        await asyncio.gather(*self.open, return_exceptions=True)
+
+    def of(self, kind: str) -> list[Message]:
+        """Return the requests of one kind, in the order they came."""
+        return [request for request in self.requests if self.kind(request) == kind]
+
+    def kind(self, request: Message) -> str:
+        return request.path
+
+    async def until_asked(self, kind: str, times: int = 1) -> None:
+        """Wait until so many requests of a kind have come."""
+        async with self.asked:
+            await self.asked.wait_for(lambda: len(self.of(kind)) >= times)
+
+    async def until_left(self) -> None:
+        """Wait until nobody is connected."""
+        async with self.ended:
+            await self.ended.wait_for(lambda: not self.open)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self.open.add(task)
+        self.connections += 1
+        stream = Stream(reader, writer, self.connections)
+        try:
+            await (self.script or self._talk)(stream)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            writer.transport.abort()
+        finally:
+            writer.close()
+            self.open.discard(task)
+            async with self.ended:
+                self.ended.notify_all()
+
+    async def remember(self, request: Message) -> None:
+        self.requests.append(request)
+        async with self.asked:
+            self.asked.notify_all()
+
+    async def _talk(self, stream: Stream) -> None:
+        while request := await stream.request():
+            await self.remember(request)
+            fault = self.faults.get(self.kind(request))
+            sent = await fault(stream, request) if fault else None
+            await stream.send(self.usual(request) if sent is None else sent)
+
+    def usual(self, request: Message) -> bytes:
+        return answer(body=b"{}")
+
+
+def closed_port() -> int:
+    """Return a port where nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document of the fake engine, and how well each retriever finds it; None: not at all."""
+
+    id: str
+    title: str
+    lexical: float | None = None
+    cosine: float | None = None
+    index: str = "products"
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def source(self) -> dict[str, Any]:
+        return {"title": self.title, **self.more}
+
+
+MODEL = "Qwen/Qwen3-Embedding-4B"
+PRODUCT: tuple[str, str] = ("X-elastic-product", "Elasticsearch")
+
+
+class FakeEngine(FakeServer):
+    """An engine with a few documents: it resolves names, shows mappings, and runs the searches that a proxy makes.
+
+    Kinds of its requests: resolve, facts, lexical, semantic, render, passages, other.
+    """
+
+    def __init__(self, documents: Sequence[Document] = ()) -> None:
+        super().__init__()
+        self.documents = list(documents)
+        self.aliases: dict[str, list[str]] = {}
+        self.model: str | None = MODEL
+        self.total_relation = "eq"
+
+    @property
+    def indices(self) -> list[str]:
+        return sorted({document.index for document in self.documents})
+
+    def kind(self, request: Message) -> str:
+        if request.path.startswith("/_resolve/index/"):
+            return "resolve"
+        if request.path.endswith("/_search"):
+            return self._search_kind(request)
+        of_index = request.path.count("/") == 1 and not request.path.startswith("/_")
+        return "facts" if request.method == "GET" and of_index else "other"
+
+    def _search_kind(self, request: Message) -> str:
+        try:
+            body = json.loads(request.content or b"{}")
+        except ValueError:
+            return "lexical"
+        if "knn" in body:
+            return "semantic"
+        if list(body.get("aggs", ())) == ["matched"]:
+            return "render"
+        filters = body.get("query", {}).get("bool", {})
+        return "passages" if list(filters) == ["filter"] and body.get("track_total_hits") is False else "lexical"
+
+    def usual(self, request: Message) -> bytes:
+        match self.kind(request):
+            case "resolve":
+                return self._says(self._resolution(unquote(request.path.rpartition("/")[2])))
+            case "facts":
+                return self._says({name: self._facts() for name in request.path[1:].split(",")})
+            case "other":
+                return self._says({"acknowledged": True})
+            case kind:
+                return self._says(self._searched(kind, json.loads(request.content or b"{}")))
+
+    def _says(self, said: Any) -> bytes:
+        return answer(200, json.dumps(said, separators=(",", ":")).encode(), PRODUCT)
+
+    def _resolution(self, name: str) -> Any:
+        def named(known: str) -> bool:
+            return any(fnmatchcase(known, part) for part in name.split(","))
+
+        return {
+            "indices": [{"name": index, "attributes": ["open"]} for index in self.indices if named(index)],
+            "aliases": [{"name": alias, "indices": list(held)} for alias, held in self.aliases.items() if named(alias)],
+            "data_streams": [],
+        }
+
+    def _facts(self) -> Any:
+        vector = {"type": "dense_vector", "dims": 3, "index": True, "similarity": "cosine"}
+        meta = {"rerank_proxy": {"embedding": {"model": self.model}}} if self.model else {}
+        properties = {"title": {"type": "text"}, "brand": {"type": "keyword"}, "embedding": vector}
+        return {"aliases": {}, "mappings": {"_meta": meta, "properties": properties}, "settings": {"index": {}}}
+
+    def _searched(self, kind: str, body: Any) -> Any:
+        found = self._found(kind, body)
+        start = body.get("from", 0)
+        hits = [self._hit(document, score, body) for document, score in found[start : start + body.get("size", 10)]]
+        said: dict[str, Any] = {"took": 7, "timed_out": False}
+        said["_shards"] = {"total": 1, "successful": 1, "skipped": 0, "failed": 0}
+        best = max((score for _, score in found), default=None)
+        total = {"total": {"value": len(found), "relation": self.total_relation}}
+        said["hits"] = ({} if body.get("track_total_hits") is False else total) | {"max_score": best, "hits": hits}
+        if kind == "render":
+            said["aggregations"] = {"matched": {"doc_count": sum(hit.lexical is not None for hit, _ in found)}}
+        return said
+
+    def _found(self, kind: str, body: Any) -> list[tuple[Document, float]]:
+        if kind == "semantic":
+            scores = [(doc, (1 + doc.cosine) / 2) for doc in self.documents if doc.cosine is not None]
+        elif kind == "lexical":
+            excluded = _ids(body.get("post_filter", {}))
+            found = [doc for doc in self.documents if doc.id not in excluded]
+            scores = [(doc, doc.lexical) for doc in found if doc.lexical is not None]
+        else:
+            wanted = _ids(body["query"]["bool"]["filter"])
+            scores = [(doc, doc.lexical or 0.0) for doc in self.documents if doc.id in wanted]
+        return sorted(scores, key=lambda pair: -pair[1])
+
+    def _hit(self, document: Document, score: float, body: Any) -> Any:
+        hit: dict[str, Any] = {"_index": document.index, "_id": document.id, "_score": score}
+        asked = body.get("_source", True)
+        if asked is False:
+            return hit
+        source = document.source
+        shown = {name: source[name] for name in asked if name in source} if isinstance(asked, list) else source
+        return hit | {"_source": shown}
+
+
+def _ids(query: Any) -> set[str]:
+    """Find the ids that a query names, wherever they stand."""
+    match query:
+        case {"ids": {"values": values}}:
+            return set(values)
+        case dict():
+            return {name for value in query.values() for name in _ids(value)}
+        case list():
+            return {name for value in query for name in _ids(value)}
+        case _:
+            return set()
+
+
+class FakeModels(FakeServer):
+    """DeepInfra's two endpoints. Kinds of its requests: embed, rerank."""
+
+    def __init__(self, scores: Mapping[str, float] | None = None) -> None:
+        super().__init__()
+        self.scores = dict(scores or {})
+        """A passage's first line to its score; 0.5 for others."""
+
+    def kind(self, request: Message) -> str:
+        return "embed" if request.path == "/v1/openai/embeddings" else "rerank"
+
+    def usual(self, request: Message) -> bytes:
+        said = self._embedded(request.json()) if self.kind(request) == "embed" else self._scored(request.json())
+        return answer(200, json.dumps(said).encode())
+
+    def _embedded(self, asked: Any) -> Any:
+        length = asked.get("dimensions", 8)
+        vectors = [[1.0 + number, *([0.0] * (length - 1))] for number, _ in enumerate(asked["input"])]
+        data = [{"object": "embedding", "index": n, "embedding": vector} for n, vector in enumerate(vectors)]
+        return {"object": "list", "data": data[::-1], "usage": {"prompt_tokens": 1, "total_tokens": 1}}
+
+    def _scored(self, asked: Any) -> Any:
+        scores = [self.scores.get(document.partition("\n")[0], 0.5) for document in asked["documents"]]
+        return {"scores": scores, "input_tokens": 42, "inference_status": {"cost": 0.0}}
+
+
+class Client(Stream):
+    """A client of the proxy, on a connection of its own."""
+
+    @classmethod
+    async def to(cls, port: int) -> Self:
+        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**20))
+
+    async def answer(self, method: str = "GET") -> Message:
+        """Read one answer, interim ones being answers too."""
+        head = Message(await self.head(), b"")
+        assert head.head, "the connection ended without an answer"
+        bodiless = method == "HEAD" or head.status < 200 or head.status in {204, 304}
+        return Message(head.head, b"" if bodiless else await self.body(head, until_close=True))
+
+    async def ask(self, method: str, target: str, body: bytes | None = None, **fields: str) -> Message:
+        """Send a request and read its answer; `x_opaque_id="1"` is a header."""
+        await self.send(request(method, target, body, **fields))
+        return await self.answer(method)
+
+    async def search(self, target: str, body: Any, **fields: str) -> Message:
+        fields.setdefault("content_type", "application/json")
+        return await self.ask("POST", target, json.dumps(body).encode(), **fields)
+
+
+def request(method: str, target: str, body: bytes | None = None, **fields: str) -> bytes:
+    """Write a request."""
+    lines = [f"{method} {target} HTTP/1.1", "Host: proxy.example"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
+    lines += [] if body is None else [f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, "", ""]).encode() + (body or b"")
+
+
+def ids(answered: Message) -> list[str]:
+    """Return the hits' ids in order."""
+    return [hit["_id"] for hit in answered.json()["hits"]["hits"]]
