@@ -14,10 +14,11 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
-from demo.engine_files import VERSION
+from demo.engines import DEFAULT
 from proxy.app import GRACE_S
 from proxy.cli import CONFIG_VARIABLE, build_parser
-from proxy.config import _ENVIRONMENT, Config, Listen, load, needs_token, token_of
+from proxy.config import Config, Listen, load, needs_token, token_of
+from tests.readme import variables_in
 
 ROOT = Path(__file__).parent.parent
 OURS = ("models", "proxy")
@@ -173,7 +174,7 @@ def own_variables() -> Iterator[str]:
 
 def test_the_variables_of_the_proxy_are_those_it_reads() -> None:
     named = {name for name in own_variables() if name.startswith("RERANK_PROXY_")}
-    assert {*_ENVIRONMENT, CONFIG_VARIABLE} == named
+    assert variables_in("proxy") == named
     assert Config().models.token_env in SERVICES["proxy"]["environment"]
 
 
@@ -187,7 +188,7 @@ def test_a_health_check_asks_at_the_port_that_is_listened_on(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["elasticsearch", "kibana"])
 def test_engine_and_kibana_are_of_the_version_that_is_tested_with(name: str) -> None:
-    assert f"{name}:{VERSION}" == SERVICES[name]["image"]
+    assert f"{name}:{DEFAULT.version}" == SERVICES[name]["image"]
 
 
 @pytest.mark.parametrize("name", ["elasticsearch", "kibana"])

@@ -1,0 +1,348 @@
+"""README's tables, made from the code; `python -m tests.readme` writes them where they have changed.
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. test_docs.py compares each with what is made here.
+What the code does not say in words is said here, by a name that is looked up in the code: one that is missing, or
+one too many, fails.
+"""
+
+import argparse
+import ast
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+import proxy
+from proxy import config as settings
+from proxy.checking import ADVICE
+from proxy.cli import CONFIG_VARIABLE, build_parser
+from proxy.errors import UpstreamError
+from proxy.mappings import LANGUAGES
+from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
+from proxy.search_request import BODY_KEYS, BYPASS_REASONS, PARAMETERS, Use
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+BLOCK = re.compile(r"<!-- (?P<kind>table|text): (?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end -->", re.DOTALL)
+
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the README."""
+
+    columns: Row
+    rows: Sequence[Row]
+
+    @property
+    def markdown(self) -> str:
+        return "".join(_line(row) for row in (self.columns, ("---",) * len(self.columns), *self.rows))
+
+
+def _line(row: Row) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n"
+
+
+def code(word: object) -> str:
+    return f"`{word}`"
+
+
+def codes(words: Sequence[str]) -> str:
+    return ", ".join(map(code, words))
+
+
+@dataclass(frozen=True, slots=True)
+class QueryForm:
+    """A way of writing a search whose words are found, with an example that test_docs.py reads."""
+
+    name: str
+    url: str
+    query: Mapping[str, Any] | None
+    kept: str
+
+
+QUERY_FORMS = (
+    QueryForm("match", "", {"match": {"title": "red shoes"}}, "nothing of it"),
+    QueryForm("match_phrase", "", {"match_phrase": {"title": {"query": "red shoes", "slop": 1}}}, "nothing of it"),
+    QueryForm(
+        "multi_match", "", {"multi_match": {"query": "red shoes", "fields": ["title^2", "body"]}}, "nothing of it"
+    ),
+    QueryForm("combined_fields", "", {"combined_fields": {"query": "red shoes", "fields": ["title"]}}, "nothing of it"),
+    QueryForm(
+        "query_string",
+        "",
+        {"query_string": {"query": "red shoes -kids"}},
+        '`+word`, `"a phrase"` and `field:value` stay required, `-word` stays forbidden; with any other operator '
+        "the words are reranked and kNN is left out",
+    ),
+    QueryForm(
+        "simple_query_string",
+        "",
+        {"simple_query_string": {"query": "red shoes -kids", "fields": ["title"]}},
+        "as in `query_string`",
+    ),
+    QueryForm(
+        "bool",
+        "",
+        {"bool": {"must": {"match": {"title": "red shoes"}}, "filter": {"term": {"brand": "kite"}}}},
+        "every other clause: `filter`, `must_not`, other `must`, `minimum_should_match`",
+    ),
+    QueryForm("?q=", "q=red+shoes", None, "as in `query_string`"),
+)
+"""What `proxy.query_text` reads, and what of it a document that only kNN found must fulfil all the same."""
+
+
+def reranked() -> Table:
+    rows = tuple(
+        (code(form.name), code(msgspec.json.encode(form.query).decode() if form.query else f"?{form.url}"), form.kept)
+        for form in QUERY_FORMS
+    )
+    return Table(("the words are in", "as in", "what stays required of what only kNN finds"), rows)
+
+
+def understood() -> Table:
+    """What may stand in a search beside its query, by what it is needed for."""
+    rows = tuple((use.value, codes(_of_use(BODY_KEYS, use)), codes(_of_use(PARAMETERS, use))) for use in Use)
+    return Table(("goes along with", "in the body", "in the URL"), rows)
+
+
+def _of_use(table: Mapping[str, Use | str], use: Use | str) -> list[str]:
+    return [name for name, found in table.items() if found == use]
+
+
+def bypass() -> Table:
+    rows = tuple((code(reason), meaning, _triggers(reason)) for reason, meaning in sorted(BYPASS_REASONS.items()))
+    return Table(("reason", "because", "named by"), rows)
+
+
+def _triggers(reason: str) -> str:
+    in_body, in_url = _of_use(BODY_KEYS, reason), [f"?{name}=" for name in _of_use(PARAMETERS, reason)]
+    return codes([*in_body, *in_url])
+
+
+def syntax_trees() -> Iterator[ast.AST]:
+    for path in sorted(Path(proxy.__file__).parent.rglob("*.py")):
+        yield ast.parse(path.read_text(encoding="utf-8"))
+
+
+def _calls(name: str) -> Iterator[Sequence[Any]]:
+    """Find the arguments of each call of a function or method; None for one that is computed."""
+    for node in (node for tree in syntax_trees() for node in ast.walk(tree)):
+        if isinstance(node, ast.Call) and name == getattr(node.func, "id", getattr(node.func, "attr", None)):
+            yield [argument.value if isinstance(argument, ast.Constant) else None for argument in node.args]
+
+
+def failures() -> Mapping[str, set[str]]:
+    """Find each reason why a stage can be left out, and the stages that name it."""
+    from_upstream = [kind.reason for kind in UpstreamError.__subclasses__()]
+    found: dict[str, set[str]] = {}
+    for stage, reason, *_ in filter(None, _calls("Failure")):
+        if stage is not None:
+            for name in [reason] if reason else from_upstream:
+                found.setdefault(name, set()).add(stage)
+    return found
+
+
+_FAILURE_MEANINGS = {"partial": "some shards did not answer the kNN search in time"}
+
+
+def degraded() -> Table:
+    said = {kind.reason: _in_a_cell(kind.__doc__ or "") for kind in UpstreamError.__subclasses__()}
+    meanings = {**said, **ADVICE, **_FAILURE_MEANINGS}
+    rows = tuple((code(reason), codes(sorted(stages)), meanings[reason]) for reason, stages in failures().items())
+    return Table(("reason", "stages", "what it means, and what to do"), tuple(sorted(rows)))
+
+
+def _in_a_cell(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:].rstrip(".")
+
+
+def timed_stages() -> set[str]:
+    return {name for name, *_ in filter(None, _calls("stage")) if isinstance(name, str)} | {"total"}
+
+
+_STAGES = {
+    "lexical": "the client's own search, filling the window",
+    "embed": "the query's vector; while it is remembered, no time at all",
+    "semantic": "the kNN search",
+    "passages": "texts for the reranker, where the hits do not show them whole",
+    "rerank": "the scores",
+    "render": "documents that only kNN found, fetched as the client's query shows them; beside `rerank`",
+    "total": "all of it, up to the answer",
+}
+
+
+def stages() -> Table:
+    said = tuple((code(name), _STAGES.get(name, "")) for name in sorted(timed_stages() | _STAGES.keys(), key=_place))
+    return Table(("stage", "what takes this time"), said)
+
+
+def _place(stage: str) -> int:
+    return list(_STAGES).index(stage) if stage in _STAGES else -1
+
+
+SECTIONS: Mapping[str, type[settings.Section]] = {
+    "listen": settings.Listen,
+    "engine": settings.Engine,
+    "models": settings.Models,
+    "pages": settings.Pages,
+    "log": settings.Log,
+    "routes[]": settings.RouteSettings,
+    "routes[].semantic": settings.Semantic,
+    "routes[].fusion": settings.Fusion,
+}
+
+
+def config_keys() -> Table:
+    meanings = config_comments((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    rows: list[Row] = []
+    for section, keys in settings.KNOWN_KEYS.items():
+        for key in keys if section else ():
+            path = f"{section}.{key}"
+            if path not in SECTIONS:
+                rows.append((code(path), _default(SECTIONS[section], key), meanings[path]))
+    return Table(("key", "default", "meaning"), rows)
+
+
+def _default(section: type[settings.Section], key: str) -> str:
+    (field,) = [field for field in msgspec.structs.fields(section) if field.name == key]
+    if field.required:
+        return "needed"
+    return "" if field.default in (None, msgspec.UNSET) else code(yaml.safe_dump(field.default).split("\n")[0])
+
+
+_KEY = re.compile(r"(?P<indent> *)(?P<item>- )?(?:# )?(?P<key>\w+):(?:[^#]|#(?! ))*(?:# (?P<comment>.*))?")
+_MORE = re.compile(r" {12,}# (?P<comment>.*)")
+
+
+def config_comments(text: str) -> Mapping[str, str]:
+    """Read the shipped file's comments by the path of the key that each stands beside."""
+    found: dict[str, str] = {}
+    path, parents = "", {0: ""}
+    for line in text.splitlines():
+        if more := _MORE.fullmatch(line):
+            found[path] += f" {more['comment']}"
+        elif (key := _KEY.fullmatch(line)) and not line.startswith("#"):
+            depth = len(key["indent"]) + len(key["item"] or "")
+            if key["item"]:
+                parents[depth] = f"{parents[len(key['indent'])]}[]"
+            above = parents[max(place for place in parents if place <= depth)]
+            path = f"{above}.{key['key']}".lstrip(".")
+            parents = {place: name for place, name in parents.items() if place <= depth}
+            parents[depth + 2] = path
+            found[path] = key["comment"] or ""
+    return found
+
+
+def tiers() -> Table:
+    rows = tuple(
+        (code(name), code(models.embedding), str(models.dimensions), code(models.rerank), models.when)
+        for name, models in TIERS.items()
+    )
+    return Table(("`tier`", "embedding model", "dimensions", "reranker", "when"), rows)
+
+
+def priorities() -> Table:
+    rows = tuple((code(name), code(tier), PRIORITY_MEANINGS[name]) for name, tier in PRIORITIES.items())
+    return Table(("`priority`", "tier", "which means"), rows)
+
+
+def profiles() -> Table:
+    rows = tuple(
+        (code(name), each.use, code(each.tier), str(each.rank_window_size), codes(each.passage))
+        for name, each in PROFILES.items()
+    )
+    return Table(("`profile`", "for", "tier", "window", "passage"), rows)
+
+
+def choices() -> Table:
+    return Table(
+        ("set-up", "in the route", "when"), tuple((each.name, code(each.settings), each.when) for each in CHOICES)
+    )
+
+
+_VARIABLES = {
+    CONFIG_VARIABLE: "the file of settings, instead of `config.yaml` here",
+    "RERANK_PROXY_LISTEN": "`listen`, as in `0.0.0.0:9201`",
+    "RERANK_PROXY_ENGINE_URL": "`engine.url`",
+    "RERANK_PROXY_MODELS_URL": "`models.url`",
+    settings.Models().token_env: "the models' token; `models.token_env` may name another variable",
+    "RERANK_PROXY_CACHE": "where `make demo` and `make test` keep what they fetched",
+}
+
+
+def variables_in(*folders: str) -> set[str]:
+    """Find the environment variables of this project's own that these sources name."""
+    sources = [path.read_text(encoding="utf-8") for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    return {name for source in sources for name in re.findall(r"\bRERANK_PROXY_[A-Z_]+", source)}
+
+
+def variables() -> Table:
+    return Table(("variable", "sets"), tuple((code(name), said) for name, said in _VARIABLES.items()))
+
+
+def commands() -> Table:
+    return Table(("command", "does"), tuple((code(name), said) for name, said in command_meanings().items()))
+
+
+def command_meanings() -> Mapping[str, str]:
+    (subcommands,) = [
+        action
+        for action in build_parser()._actions  # noqa: SLF001  argparse names its commands nowhere else
+        if isinstance(action, argparse._SubParsersAction)  # noqa: SLF001
+    ]
+    return {name: str(parser.description) for name, parser in subcommands.choices.items()}
+
+
+def languages() -> str:
+    return f"{codes(sorted(LANGUAGES))}\n"
+
+
+def the_map() -> str:
+    """The way of a request, as `proxy/__init__.py` tells it."""
+    _, _, told = (proxy.__doc__ or "").partition("module by module:\n\n")
+    return f"```text\n{told.partition('Nothing flows back')[0].rstrip()}\n```\n"
+
+
+TABLES: Mapping[str, Callable[[], Table]] = {
+    "commands": commands,
+    "reranked": reranked,
+    "understood": understood,
+    "bypass": bypass,
+    "degraded": degraded,
+    "stages": stages,
+    "config": config_keys,
+    "tiers": tiers,
+    "priorities": priorities,
+    "profiles": profiles,
+    "choices": choices,
+    "variables": variables,
+}
+TEXTS: Mapping[str, Callable[[], str]] = {"languages": languages, "map": the_map}
+
+
+def made(kind: str, name: str) -> str:
+    return TABLES[name]().markdown if kind == "table" else TEXTS[name]()
+
+
+def updated(readme: str) -> str:
+    """Write every block anew."""
+
+    def block(found: re.Match[str]) -> str:
+        kind, name = found["kind"], found["name"]
+        return f"<!-- {kind}: {name} -->\n{made(kind, name)}<!-- end -->"
+
+    return BLOCK.sub(block, readme)
+
+
+def main() -> None:
+    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

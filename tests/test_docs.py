@@ -1,0 +1,294 @@
+"""README says what the code does: its tables row by row, its commands, its numbers, the places it names."""
+
+import importlib.util
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from urllib.parse import urlsplit
+
+import pytest
+from structlog.testing import capture_logs
+
+from proxy.app import BODY_MAX, GRACE_S
+from proxy.cli import build_parser
+from proxy.config import KNOWN_KEYS, Config, load, needs_token, read
+from proxy.errors import Failure
+from proxy.loading.passages import EMBEDDED_MAX_CHARS
+from proxy.local_models.minilm import DIMENSIONS, TOKENS_MAX
+from proxy.paging import TOP_SCORE
+from proxy.planning import MIN_SIMILARITY
+from proxy.profiles import PROFILES, TIERS
+from proxy.query_text import _READERS, find_user_query
+from proxy.search_request import BODY_KEYS, BYPASS_REASONS, PARAMETERS, Bypass, parse
+from proxy.telemetry import SearchLine, ended, log_search
+from tests.readme import (
+    _FAILURE_MEANINGS,
+    _STAGES,
+    _VARIABLES,
+    BLOCK,
+    QUERY_FORMS,
+    README,
+    ROOT,
+    SECTIONS,
+    TABLES,
+    TEXTS,
+    QueryForm,
+    command_meanings,
+    config_comments,
+    failures,
+    made,
+    syntax_trees,
+    timed_stages,
+    variables_in,
+)
+
+TEXT = README.read_text(encoding="utf-8")
+BLOCKS = {found["name"]: found for found in BLOCK.finditer(TEXT)}
+PROSE = BLOCK.sub("", TEXT)
+
+
+@pytest.mark.parametrize("name", [*TABLES, *TEXTS])
+def test_a_block_says_what_the_code_says(name: str) -> None:
+    """No row is missing and none is left over; `python -m tests.readme` writes them anew."""
+    block = BLOCKS[name]
+    assert made(block["kind"], name).splitlines() == block["body"].splitlines()
+
+
+def test_every_block_is_made_from_the_code() -> None:
+    assert TABLES.keys() | TEXTS.keys() == BLOCKS.keys()
+
+
+def cells(table: str, column: int = 0) -> list[str]:
+    rows = BLOCKS[table]["body"].splitlines()[2:]
+    return [re.split(r"(?<!\\)\|", row)[column + 1].strip().strip("`") for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("table", "named"),
+    [
+        ("bypass", BYPASS_REASONS),
+        ("degraded", failures()),
+        ("stages", timed_stages()),
+        ("tiers", TIERS),
+        ("profiles", PROFILES),
+        ("commands", command_meanings()),
+    ],
+)
+def test_a_table_names_each_thing_there_is_once(table: str, named: Mapping[str, object] | set[str]) -> None:
+    assert sorted(named) == sorted(cells(table))
+
+
+def test_every_key_of_the_settings_has_its_row() -> None:
+    keys = {f"{section}.{key}" for section, keys in KNOWN_KEYS.items() if section for key in keys} - SECTIONS.keys()
+    assert sorted(keys) == sorted(cells("config"))
+    assert all(cells("config", 2))
+
+
+def test_the_shipped_file_explains_each_key_and_no_other() -> None:
+    explained = {path for path in config_comments((ROOT / "config.yaml").read_text()) if "." in path}
+    keys = {f"{section}.{key}" for section, keys in KNOWN_KEYS.items() if section for key in keys}
+    assert keys == explained
+
+
+def test_the_shipped_file_is_one_that_serves_with_a_token() -> None:
+    config = load(ROOT / "config.yaml", {})
+    assert Config().models == config.models
+    assert needs_token(config)
+
+
+def test_a_word_stands_ready_for_each_reason_and_no_other() -> None:
+    assert _FAILURE_MEANINGS.keys() <= failures().keys()
+    assert _STAGES.keys() == timed_stages()
+
+
+def test_every_key_and_parameter_of_a_search_is_in_one_of_the_tables() -> None:
+    said = BLOCKS["understood"]["body"] + BLOCKS["bypass"]["body"]
+    assert [] == [key for key in BODY_KEYS if f"`{key}`" not in said]
+    assert [] == [name for name in PARAMETERS if f"`{name}`" not in said and f"`?{name}=`" not in said]
+
+
+@pytest.mark.parametrize("form", QUERY_FORMS, ids=lambda form: form.name)
+def test_the_words_are_found_in_each_form_of_a_query(form: QueryForm) -> None:
+    request = parse(form.url, json.dumps({"query": form.query}).encode() if form.query else b"")
+    assert not isinstance(request, Bypass)
+    found = find_user_query(request.query, ("title",), lambda _: True)
+    assert found is not None
+    assert "red shoes" == found.text
+    assert found.relaxed is not None
+
+
+def test_every_form_of_a_query_has_its_row() -> None:
+    assert sorted([*_READERS, "bool", "?q="]) == sorted(form.name for form in QUERY_FORMS)
+
+
+def test_every_variable_has_its_row() -> None:
+    assert variables_in("proxy", "demo") | {Config().models.token_env} == _VARIABLES.keys()
+
+
+def test_the_log_line_has_these_fields() -> None:
+    told = ended([Failure("semantic", "timeout", "no answer in 1 s")])
+    with capture_logs() as lines:
+        log_search(SearchLine("id", "products*", told, {"total": 1.0}, query="red shoes"))
+    (paragraph,) = [part for part in PROSE.split("\n\n") if part.startswith("**The log**")]
+    said = set(re.findall(r"`(\w+)`", paragraph))
+    assert lines[0].keys() - {"event", "log_level", "query"} == said
+
+
+def test_the_header_is_spelled_as_in_the_readme() -> None:
+    both = ended([Failure("semantic", "timeout"), Failure("rerank", "timeout")])
+    assert f"`X-Rerank: {both.header.decode()}`" in TEXT
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        f"at most {GRACE_S:g} s",
+        f"up to {BODY_MAX // 2**20} MB",
+        f"(a cosine; {MIN_SIMILARITY:g} where",
+        f"up to {EMBEDDED_MAX_CHARS} characters each",
+        f"its first document has {TOP_SCORE:g}",
+        f"at most {DIMENSIONS} dimensions and {TOKENS_MAX} tokens",
+    ],
+)
+def test_a_number_is_that_of_the_code(number: str) -> None:
+    assert number in " ".join(TEXT.split())
+
+
+# What a reader types.
+
+
+def code_blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
+
+
+def commands(block: str) -> Iterator[list[str]]:
+    """Cut a block into simple commands, without variables set before them."""
+    text = re.sub(r"\s+# .*", "", block).replace("\\\n", " ")
+    lexer = shlex.shlex(text, posix=True, punctuation_chars="|<>;&\n")
+    lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
+    words: list[str] = []
+    for token in [*lexer, "\n"]:
+        if token.strip("|;&\n"):
+            words.append(token)
+        else:
+            while words and re.match(r"[A-Z_]+=", words[0]):
+                words.pop(0)
+            if words:
+                yield words
+            words = []
+
+
+COMMANDS = [command for block in code_blocks("sh") for command in commands(block)]
+
+
+def our_program(arguments: Sequence[str]) -> None:
+    if "<" in arguments:
+        arguments, (source,) = arguments[: arguments.index("<")], arguments[arguments.index("<") + 1 :]
+        assert (ROOT / source).is_file()
+    build_parser().parse_args(arguments)
+
+
+def make(arguments: Sequence[str]) -> None:
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {name for name in arguments if "=" not in name} <= set(targets)
+
+
+def python(arguments: Sequence[str]) -> None:
+    assert arguments[0] == "-m"
+    assert importlib.util.find_spec(arguments[1])
+
+
+def pip(arguments: Sequence[str]) -> None:
+    assert arguments[0] == "install"
+    extras = re.findall(r"^(\w+) = \[$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert arguments[1] in {".", *(f".[{extra}]" for extra in extras)}
+
+
+def curl(arguments: Sequence[str]) -> None:
+    """A search that is asked for is one that is reranked."""
+    url, body = urlsplit(arguments[1]), arguments[arguments.index("-d") + 1]
+    assert Config().listen.port == url.port
+    assert url.path.endswith("/_search")
+    request = parse(url.query, body.encode())
+    assert not isinstance(request, Bypass)
+    assert find_user_query(request.query, ("title", "description"), lambda _: True)
+
+
+def docker(arguments: Sequence[str]) -> None:
+    assert arguments[0] == "compose"
+    match arguments[1:]:
+        case ["up", "--build"]:
+            pass
+        case ["run", "--rm", "-T", "proxy", *rest]:
+            our_program(rest)
+        case other:
+            pytest.fail(f"docker compose {other}")
+
+
+def a_tool_of_this_project(arguments: Sequence[str]) -> None:
+    assert arguments is not None
+
+
+READERS: Mapping[str, Callable[[Sequence[str]], None]] = {
+    "rerank-proxy": our_program,
+    "make": make,
+    "python": python,
+    "python3": python,
+    "pip": pip,
+    "curl": curl,
+    "docker": docker,
+    **dict.fromkeys(("ruff", "mypy", "lint-imports", "pytest", "zcat", "export"), a_tool_of_this_project),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_command_is_one_there_is(command: Sequence[str]) -> None:
+    program, *arguments = command
+    READERS[program.removeprefix(".venv/bin/")](arguments)
+
+
+@pytest.mark.parametrize("block", code_blocks("yaml"))
+def test_settings_in_the_readme_are_settings(block: str) -> None:
+    assert read(block, "README.md", {}).routes
+
+
+# What a reader looks up.
+
+PLACES = sorted(set(re.findall(r"`((?:proxy|tests|demo|es_mappings)/[\w/.-]*)`", PROSE)))
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_place_that_is_named_is_there(place: str) -> None:
+    assert (ROOT / place.replace("NAME", "e-commerce")).exists()
+
+
+ROWS_OF_PLACES = re.findall(r"^\| [^|`]+ \| (.*`(?:proxy|tests)/.*) \|$", PROSE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("row", ROWS_OF_PLACES)
+def test_a_table_in_the_code_that_is_named_is_where_the_readme_says(row: str) -> None:
+    sources = "".join((ROOT / path).read_text() for path in re.findall(r"`([\w/-]+\.py)`", row))
+    assert [] == [name for name in re.findall(r"`(_?[A-Z][\w]+)`", row) if name not in sources]
+
+
+def test_the_modules_of_the_map_are_there() -> None:
+    named = re.findall(r"^ *(\w+(?:, \w+)*)  ", BLOCKS["map"]["body"], re.MULTILINE)
+    modules = {module for names in named for module in names.split(", ")}
+    assert modules
+    assert [] == [name for name in modules if not importlib.util.find_spec(f"proxy.{name}")]
+
+
+def test_links_lead_somewhere() -> None:
+    headings = {
+        re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
+    }
+    links = re.findall(r"\]\(([^)]+)\)", PROSE)
+    assert [] == [link for link in links if link.startswith("#") and link[1:] not in headings]
+    assert [] == [link for link in links if not link.startswith(("#", "http")) and not (ROOT / link).exists()]
+
+
+def test_sources_are_read() -> None:
+    """The reasons and stages above are found in the sources, so there must be some."""
+    assert len(list(syntax_trees())) > 30
