@@ -20,7 +20,8 @@ class Heads:
         return self._heads.get(key)
 
     def put(self, key: bytes, head: Head) -> None:
-        self._heads[key] = head
+        if self._heads.maxsize:
+            self._heads[key] = head
 
 
 def head_key(plan: Plan, caller: bytes) -> bytes:

@@ -5,6 +5,8 @@ the engine might refuse, for the refusal is the engine's to write.
 """
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -218,6 +220,8 @@ def parse(query_string: str, body: bytes) -> SearchRequest | Bypass:
 
 
 def _parameters(query_string: str) -> Parameters:
+    if ";" in query_string:  # it separates parameters for the engine as `&` does
+        raise _Unread("unknown_parameter")
     try:
         pairs = parse_qsl(query_string, keep_blank_values=True, errors="strict")
     except ValueError:
@@ -243,7 +247,9 @@ def _body(body: bytes) -> tuple[Members, Mapping[str, Any]]:
     if not body.strip():
         return {}, {}
     try:
-        decoded = json.loads(body.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constants)
+        decoded = json.loads(
+            body.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constants, parse_float=_finite
+        )
         members = _members.decode(body)
     except (ValueError, RecursionError, msgspec.MsgspecError):
         raise _Unread("not_json") from None
@@ -260,6 +266,13 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constants(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(number: str) -> float:
+    """Read a number; one that is too large to be written again is the engine's to judge."""
+    if math.isinf(value := float(number)):
+        raise ValueError(f"{number} is out of range")
+    return value
 
 
 def _read(parameters: Parameters, members: Members, decoded: Mapping[str, Any]) -> SearchRequest:
@@ -301,10 +314,14 @@ def _count(name: str, url: Mapping[str, str], decoded: Mapping[str, Any], defaul
     """Read `from` or `size`; what is no plain count is the engine's to judge."""
     value = decoded.get(name, default)
     if name in url:
-        value = int(url[name]) if url[name].isascii() and url[name].isdigit() else None
+        value = _number(url[name])
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
         raise _Unread("not_json")
     return value
+
+
+def _number(said: str) -> int | None:
+    return int(said) if re.fullmatch(r"[0-9]{1,10}", said) else None
 
 
 def _query(value: Any) -> Any:
@@ -332,15 +349,16 @@ def _source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> SourceFilter:
 
 def _hides_source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> bool:
     """Whether `_source` is left out because other fields are asked for; named, it is there beside them."""
-    named = "_source" in decoded or "_source" in url
+    named = "_source" in decoded or source_of_url(url) is not None
     return not named and bool({"stored_fields", "script_fields"} & decoded.keys() or "stored_fields" in url)
 
 
 def _track_total_hits(url: Mapping[str, str], decoded: Mapping[str, Any]) -> bool | int:
-    value = decoded.get("track_total_hits", 10_000)
+    default: bool | int = True if url.get("rest_total_hits_as_int", "false") != "false" else 10_000
+    value = decoded.get("track_total_hits", default)
     if "track_total_hits" in url:
         said = url["track_total_hits"]
-        value = {"true": True, "false": False, "": True}.get(said, int(said) if said.isdigit() else None)
+        value = {"true": True, "false": False}.get(said, _number(said))
     if not isinstance(value, int):
         raise _Unread("not_json")
     return value

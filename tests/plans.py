@@ -1,0 +1,35 @@
+"""Plans as the app makes them, for tests of what follows from a plan."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from proxy.config import RouteSettings, Semantic
+from proxy.errors import Failure
+from proxy.planning import Plan, VectorSearch
+from proxy.query_text import find_user_query
+from proxy.routes import build_route
+from proxy.search_request import SearchRequest, parse
+from tests.strategies import compact
+
+SEMANTIC = Semantic(field="v", dimensions=3)
+SETTINGS = RouteSettings(index="products", passage=["title", "body"], semantic=SEMANTIC, rank_window_size=50)
+VECTORS = VectorSearch("v", "m", 3, "cosine", 0.3, 100)
+
+
+def plan_of(
+    query_string: str = "",
+    body: Any = None,
+    *,
+    settings: RouteSettings = SETTINGS,
+    indices: str = "products",
+    window: int = 50,
+    vectors: VectorSearch | None = VECTORS,
+    unavailable: Failure | None = None,
+    covered: Iterable[str] = ("products",),
+) -> Plan:
+    request = parse(query_string, compact(body or {}))
+    assert isinstance(request, SearchRequest), request
+    route = build_route(settings)
+    user_query = find_user_query(request.query, route.passage, lambda _: True)
+    assert user_query is not None
+    return Plan(indices, request, route, user_query, vectors, unavailable, window, frozenset(covered))

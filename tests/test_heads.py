@@ -1,0 +1,78 @@
+"""Heads are remembered for those who asked, for what they asked, and no longer."""
+
+import pytest
+
+from proxy.config import RouteSettings
+from proxy.heads import Heads, head_key
+from proxy.hits import DocKey, Scored
+from proxy.paging import Head
+from tests.plans import plan_of
+
+HEAD = Head((Scored(DocKey("i", "1"), 1.0),), 0, untouched=False, failures=())
+QUERY = {"query": {"match": {"title": "laptop"}}}
+ME = b"caller"
+
+
+def test_a_head_is_found_again_by_its_key_alone() -> None:
+    heads = Heads(10, 60.0)
+    heads.put(b"a", HEAD)
+    assert HEAD == heads.get(b"a")
+    assert heads.get(b"b") is None
+
+
+def test_the_oldest_of_too_many_is_forgotten() -> None:
+    heads = Heads(1, 60.0)
+    heads.put(b"a", HEAD)
+    heads.put(b"b", HEAD)
+    assert (None, HEAD) == (heads.get(b"a"), heads.get(b"b"))
+
+
+def test_none_is_remembered_where_there_is_no_room() -> None:
+    heads = Heads(0, 60.0)
+    heads.put(b"a", HEAD)
+    assert heads.get(b"a") is None
+
+
+@pytest.mark.parametrize(
+    ("query_string", "body"),
+    [
+        ("from=10&size=20", QUERY),
+        ("", QUERY | {"from": 10}),
+        ("", QUERY | {"aggs": {"a": {"terms": {"field": "b"}}}}),
+        ("", QUERY | {"_source": ["title"], "highlight": {}}),
+        ("pretty&track_total_hits=true", QUERY),
+    ],
+)
+def test_the_pages_of_one_search_have_one_head(query_string: str, body: dict[str, object]) -> None:
+    assert head_key(plan_of(body=QUERY), ME) == head_key(plan_of(query_string, body), ME)
+
+
+@pytest.mark.parametrize(
+    ("query_string", "body"),
+    [
+        ("routing=r", QUERY),
+        ("preference=_local", QUERY),
+        ("q=laptop", QUERY),
+        ("", {"query": {"match": {"title": "phone"}}}),
+        ("", QUERY | {"post_filter": {"term": {"a": 1}}}),
+        ("", QUERY | {"runtime_mappings": {"a": {"type": "keyword"}}}),
+        ("", QUERY | {"indices_boost": [{"i": 2}]}),
+    ],
+)
+def test_another_search_has_another_head(query_string: str, body: dict[str, object]) -> None:
+    assert head_key(plan_of(body=QUERY), ME) != head_key(plan_of(query_string, body), ME)
+
+
+def test_another_caller_index_or_route_has_another_head() -> None:
+    mine = head_key(plan_of(body=QUERY), ME)
+    others = {
+        head_key(plan_of(body=QUERY), b"somebody"),
+        head_key(plan_of(body=QUERY, indices="products-2"), ME),
+        head_key(plan_of(body=QUERY, settings=RouteSettings(index="products*")), ME),
+    }
+    assert len({mine, *others}) == 4
+
+
+def test_parameters_have_no_order() -> None:
+    one, other = plan_of("routing=r&preference=p", QUERY), plan_of("preference=p&routing=r", QUERY)
+    assert head_key(one, ME) == head_key(other, ME)
