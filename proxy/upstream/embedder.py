@@ -101,6 +101,7 @@ def decode(answer: bytes, count: int, dimensions: int | None) -> Vectors:
     if len(lengths) != 1 or (dimensions is not None and lengths != {dimensions}):
         raise Malformed(SERVICE, f"vectors of {sorted(lengths)} dimensions instead of {dimensions or 'one length'}")
     try:
-        return normalise(np.array([entry.embedding for entry in found], dtype=np.float32))
+        with np.errstate(over="ignore"):  # too large for a float is infinite, and refused as that
+            return normalise(np.array([entry.embedding for entry in found], dtype=np.float32))
     except ValueError as error:
         raise Malformed(SERVICE, str(error)) from error

@@ -74,11 +74,13 @@ def _scores(decoded: Any, count: int) -> Sequence[Any] | None:
 
 
 def _by_index(results: Sequence[Any], count: int) -> Sequence[Any] | None:
-    found: dict[Any, Any] = {}
+    found: dict[int, Any] = {}
     for entry in results:
-        if not isinstance(entry, dict) or entry.get("index") in found:
-            return None
-        found[entry.get("index")] = entry.get("relevance_score")
+        match entry:
+            case {"index": int() as index, "relevance_score": score} if index not in found:
+                found[index] = score
+            case _:
+                return None
     return [found[index] for index in range(count)] if found.keys() == set(range(count)) else None
 
 

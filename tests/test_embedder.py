@@ -1,0 +1,141 @@
+"""Queries and passages become vectors as DeepInfra's contract says, or the stage has failed."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from proxy.errors import Malformed, Refused
+from proxy.upstream.embedder import Embedder, decode, query_prompt
+from proxy.upstream.transport import Transport, models_session
+from tests.fakes import FakeModels, refuses, waits_for
+
+MODEL = "Qwen/Qwen3-Embedding-4B"
+
+
+@pytest.fixture
+async def embedder(models: FakeModels) -> AsyncIterator[Embedder]:
+    async with models_session(1.0) as session:
+        transport = Transport(session, "embedder", models.url, "token")
+        yield Embedder(transport, timeout_seconds=60, query_max_chars=40, cache_entries=2)
+
+
+async def ask(embedder: Embedder, text: str, *, instruction: str = "Find it", dimensions: int = 3) -> Any:
+    return await embedder.embed_query(text, instruction=instruction, model=MODEL, dimensions=dimensions)
+
+
+async def test_a_query_is_asked_for_with_instruction_dimensions_and_a_refusal_at_once(
+    embedder: Embedder, models: FakeModels
+) -> None:
+    vector = await ask(embedder, "red shoes")
+    asked = {
+        "model": MODEL,
+        "input": ["Instruct: Find it\nQuery:red shoes"],
+        "encoding_format": "float",
+        "dimensions": 3,
+        "fail_fast": True,
+    }
+    assert ((1.0, 0.0, 0.0), [asked]) == (vector, [request.json() for request in models.requests])
+
+
+async def test_a_query_is_cut_at_its_limit_and_the_instruction_is_not(embedder: Embedder, models: FakeModels) -> None:
+    await ask(embedder, "x" * 100, instruction="i" * 100)
+    assert [query_prompt("i" * 100, "x" * 40)] == models.requests[0].json()["input"]
+
+
+async def test_equal_queries_at_once_are_asked_for_once(embedder: Embedder, models: FakeModels) -> None:
+    held = asyncio.Event()
+    models.faults["embed"] = waits_for(held)
+    asking = [asyncio.ensure_future(ask(embedder, text)) for text in ("a", "a", "b", "a")]
+    await models.until_asked("embed", 2)
+    held.set()
+    vectors = await asyncio.gather(*asking)
+    assert (1, 2) == (len(set(vectors)), len(models.requests))
+
+
+async def test_one_of_equal_queries_that_leaves_does_not_take_the_others_along(
+    embedder: Embedder, models: FakeModels
+) -> None:
+    held = asyncio.Event()
+    models.faults["embed"] = waits_for(held)
+    leaving, staying = (asyncio.ensure_future(ask(embedder, "a")) for _ in range(2))
+    await models.until_asked("embed")
+    leaving.cancel()
+    held.set()
+    assert (1.0, 0.0, 0.0) == await staying
+    assert (True, 1) == (leaving.cancelled(), len(models.requests))
+
+
+async def test_a_vector_is_remembered_by_prompt_and_dimensions_and_the_oldest_forgotten(
+    embedder: Embedder, models: FakeModels
+) -> None:
+    for text, dimensions in [("a", 3), ("a", 3), ("a", 4), ("a", 3), ("b", 3), ("a", 3), ("a", 4)]:
+        await ask(embedder, text, dimensions=dimensions)
+    assert [("a", 3), ("a", 4), ("b", 3), ("a", 4)] == [
+        (asked.json()["input"][0][-1], asked.json()["dimensions"]) for asked in models.requests
+    ]
+
+
+async def test_a_failure_is_not_remembered(embedder: Embedder, models: FakeModels) -> None:
+    models.faults["embed"] = refuses(429)
+    with pytest.raises(Refused):
+        await ask(embedder, "a")
+    del models.faults["embed"]
+    assert (1.0, 0.0, 0.0) == await ask(embedder, "a")
+
+
+async def test_a_failure_reaches_all_who_wait_for_it(embedder: Embedder, models: FakeModels) -> None:
+    models.faults["embed"] = refuses(500)
+    found = await asyncio.gather(ask(embedder, "a"), ask(embedder, "a"), return_exceptions=True)
+    assert ([Refused, Refused], 1) == ([type(error) for error in found], len(models.requests))
+
+
+async def test_passages_stand_bare_and_may_wait_in_a_queue(embedder: Embedder, models: FakeModels) -> None:
+    vectors = await embedder.embed_passages(["one", "two"], model=MODEL, dimensions=None)
+    asked = {"model": MODEL, "input": ["one", "two"], "encoding_format": "float"}
+    assert ([asked], (2, 8)) == ([request.json() for request in models.requests], vectors.shape)
+
+
+async def test_no_passages_need_no_call(embedder: Embedder, models: FakeModels) -> None:
+    vectors = await embedder.embed_passages([], model=MODEL, dimensions=3)
+    assert ((0, 3), []) == (vectors.shape, models.requests)
+
+
+def embeddings(*entries: tuple[int, list[Any]]) -> bytes:
+    return json.dumps({"data": [{"index": index, "embedding": vector} for index, vector in entries]}).encode()
+
+
+def test_vectors_are_read_by_their_index_and_normalised() -> None:
+    found = decode(embeddings((1, [0, 5]), (0, [3, 4])), 2, 2)
+    np.testing.assert_allclose([[0.6, 0.8], [0.0, 1.0]], found, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"<html>",
+        b"[]",
+        b"{}",
+        b'{"data":null}',
+        b'{"data":[{"index":0}]}',
+        b'{"data":[{"index":0,"embedding":[NaN,1]},{"index":1,"embedding":[1,1]}]}',
+        b'{"detail":{"error":"overloaded"}}',
+        embeddings((0, [1, 0])),
+        embeddings((0, [1, 0]), (1, [1, 0]), (2, [1, 0])),
+        embeddings((0, [1, 0]), (0, [1, 0])),
+        embeddings((1, [1, 0]), (2, [1, 0])),
+        embeddings((0, [1, 0]), (1, [1, 0, 0])),
+        embeddings((0, [1, 0, 0]), (1, [1, 0, 0])),
+        embeddings((0, [1, 0]), (1, [0, 0])),
+        embeddings((0, [1, 0]), (1, [1, None])),
+        embeddings((0, [1, 0]), (1, [1, "1"])),
+        embeddings((0, [1, 0]), (1, [1e39, 0])),
+    ],
+)
+def test_anything_but_one_vector_for_each_text_is_malformed(answer: bytes) -> None:
+    with pytest.raises(Malformed):
+        decode(answer, 2, 2)

@@ -1,0 +1,262 @@
+"""A client's requests come as exchanges, one after the other; what is hostile is refused and hurts nobody else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from proxy.headers import own_error
+from proxy.listener import Answer, Exchange, Listener, serve
+from tests.conftest import Log
+from tests.fakes import Client, FakeEngine, chunked, request
+
+OK = Answer(200, [(b"x-from", b"here")], b"{}")
+HEAD = b"POST /i/_doc HTTP/1.1\r\nHost: p\r\n"
+
+
+class Handler:
+    """Answers with what it read, and remembers the exchanges."""
+
+    def __init__(self) -> None:
+        self.exchanges: list[Exchange] = []
+        self.limit = 2**20
+        self.bodies: list[bytes | None] = []
+        self.running = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.may_end.set()
+        self.cancelled = asyncio.Event()
+
+    async def __call__(self, exchange: Exchange) -> None:
+        self.exchanges.append(exchange)
+        self.running.set()
+        try:
+            await self.may_end.wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        self.bodies.append(await exchange.read_body(self.limit))
+        await exchange.answer(OK)
+
+
+@pytest.fixture
+def handler() -> Handler:
+    return Handler()
+
+
+@pytest.fixture
+async def listener(handler: Handler, log: Log) -> AsyncIterator[Listener]:
+    listener = await serve(handler, "127.0.0.1", 0)
+    yield listener
+    await listener.close(0)
+
+
+@pytest.fixture
+async def caller(listener: Listener) -> AsyncIterator[Client]:
+    client = await Client.to(listener.port)
+    yield client
+    client.close()
+
+
+async def test_an_answer_made_here_is_whole_and_leaves_the_connection_open(caller: Client) -> None:
+    answers = [await caller.ask("GET", "/"), await caller.ask("HEAD", "/"), await caller.ask("GET", "/")]
+    assert [b"{}", b"", b"{}"] == [answered.body for answered in answers]
+    assert [("2", "here")] * 3 == [(one.header("content-length"), one.header("x-from")) for one in answers]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [HEAD + b"Content-Length: 6\r\n\r\nabcdef", HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(b"abc", b"def")],
+    ids=["sized", "chunked"],
+)
+async def test_a_body_is_read_out_of_its_chunks_and_stays_to_be_handed_on(
+    caller: Client, handler: Handler, sent: bytes
+) -> None:
+    await caller.send(sent)
+    await caller.answer()
+    exchange = handler.exchanges[0]
+    pieces = [piece async for piece in exchange.body_pieces()]
+    assert ([b"abcdef"], sent, True) == (
+        handler.bodies,
+        sent.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" + b"".join(pieces),
+        exchange.replayable,
+    )
+
+
+async def test_a_body_larger_than_the_limit_is_not_read_whole_but_still_handed_on(
+    caller: Client, handler: Handler
+) -> None:
+    handler.limit = 3
+    await caller.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n")
+    await handler.running.wait()
+    await caller.send(b"0\r\n\r\n")
+    await caller.answer()
+    assert [None] == handler.bodies
+    assert not handler.exchanges[0].replayable
+
+
+async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked(caller: Client, handler: Handler) -> None:
+    await caller.send(HEAD + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+    asked = await caller.answer()
+    await caller.send(b"abc")
+    assert (100, 200, [b"abc"]) == (asked.status, (await caller.answer()).status, handler.bodies)
+
+
+HOSTILE = {
+    "two lengths": (HEAD + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400),
+    "a list of lengths": (HEAD + b"Content-Length: 3, 4\r\n\r\nabcd", 400),
+    "length and chunks": (HEAD + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "a signed length": (HEAD + b"Content-Length: +3\r\n\r\nabc", 400),
+    "a hexadecimal length": (HEAD + b"Content-Length: 0x3\r\n\r\nabc", 400),
+    "a space before the colon": (HEAD + b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
+    "another coding": (HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
+    "chunked twice": (HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "chunks in HTTP/1.0": (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    "a vertical tab about chunked": (HEAD + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n", 400),
+    "a bare CR": (HEAD + b"X: a\rContent-Length: 3\r\n\r\nabc", 400),
+    "a NUL": (HEAD + b"X: a\0b\r\n\r\n", 400),
+    "a folded length": (HEAD + b"Content-Length: 3\r\n 4\r\n\r\nabc", 400),
+    "an oversized head": (HEAD + b"X: " + b"y" * 400_000, 431),
+    "an endless request line": (b"GET /" + b"y" * 400_000, 431),
+}
+
+
+@pytest.mark.parametrize(("sent", "status"), HOSTILE.values(), ids=HOSTILE)
+async def test_what_may_be_read_in_two_ways_is_refused_and_never_handed_on(
+    plain_client: Client, engine: FakeEngine, log: Log, sent: bytes, status: int
+) -> None:
+    """The engine might find another end of the message, and take the rest for somebody's request."""
+    await plain_client.send(sent + b"GET /smuggled HTTP/1.1\r\n\r\n")
+    answered = await plain_client.answer()
+    assert (status, "close", []) == (answered.status, answered.header("connection"), engine.requests)
+    assert ("bad_http_message", status) == (answered.json()["error"]["type"], answered.json()["status"])
+    assert b"" == await plain_client.left()
+    assert [("refused", status)] == [(event["event"], event["status"]) for event in log]
+
+
+@pytest.mark.parametrize(
+    ("head", "rest"),
+    [
+        (b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n", b"no size\r\n"),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"3\r\nabcd\r\n"),
+    ],
+)
+async def test_a_malformed_chunk_is_refused_and_the_engine_gets_no_whole_request(
+    plain_client: Client, engine: FakeEngine, head: bytes, rest: bytes
+) -> None:
+    await plain_client.send(HEAD + head + rest)
+    answered = await plain_client.answer()
+    await engine.until_left()
+    assert (400, "close", []) == (answered.status, answered.header("connection"), engine.requests)
+
+
+async def test_a_client_that_leaves_in_its_body_leaves_no_whole_request_behind(
+    plain_client: Client, engine: FakeEngine
+) -> None:
+    await plain_client.send(HEAD + b"Content-Length: 10\r\n\r\nhalf")
+    plain_client.close()
+    await engine.until_left()
+    assert [] == engine.requests
+
+
+async def test_thousands_of_headers_pass_for_the_engine_to_judge(plain_client: Client, engine: FakeEngine) -> None:
+    lines = b"".join(b"X-%d: %d\r\n" % (number, number) for number in range(3000))
+    await plain_client.send(b"GET / HTTP/1.1\r\n" + lines + b"\r\n")
+    assert (200, 3000) == ((await plain_client.answer()).status, len(engine.requests[0].fields))
+
+
+async def test_a_hostile_client_hurts_no_other(listener: Listener, caller: Client) -> None:
+    hostile = [await Client.to(listener.port) for _ in range(5)]
+    for stranger, (sent, _) in zip(hostile, HOSTILE.values(), strict=False):
+        await stranger.send(sent)
+    await hostile[0].send(b"x" * 100_000)
+    hostile[1].break_off()
+    assert 200 == (await caller.ask("GET", "/")).status
+    for stranger in hostile:
+        stranger.close()
+
+
+async def test_a_head_that_comes_too_slowly_is_answered_408(handler: Handler, log: Log) -> None:
+    slow = await serve(handler, "127.0.0.1", 0, head_seconds=0.01)
+    client = await Client.to(slow.port)
+    await client.send(b"GET / HTT")
+    answered = await client.answer()
+    assert (408, "close", []) == (answered.status, answered.header("connection"), handler.exchanges)
+    client.close()
+    await slow.close(0)
+
+
+async def test_a_client_that_leaves_takes_its_handler_along(caller: Client, handler: Handler) -> None:
+    handler.may_end.clear()
+    await caller.send(request("GET", "/"))
+    await handler.running.wait()
+    caller.close()
+    await handler.cancelled.wait()
+    assert [] == handler.bodies
+
+
+async def test_the_rest_of_a_small_body_is_read_for_the_next_request_to_come(handler: Handler, log: Log) -> None:
+    async def without_reading(exchange: Exchange) -> None:
+        await exchange.answer(OK)
+
+    listener = await serve(without_reading, "127.0.0.1", 0)
+    client = await Client.to(listener.port)
+    await client.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    first = await client.answer()
+    await client.send(chunked(b"abc") + request("GET", "/"))
+    assert (200, 200) == (first.status, (await client.answer()).status)
+    client.close()
+    await listener.close(0)
+
+
+async def test_a_handler_that_finds_a_bad_body_refuses_it(caller: Client) -> None:
+    await caller.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\nno size\r\n")
+    answered = await caller.answer()
+    assert (400, own_error(400, "bad_http_message", "a chunk without a size")) == (answered.status, answered.body)
+
+
+async def test_a_handler_that_fails_after_it_began_breaks_the_answer_off(log: Log) -> None:
+    async def fails(exchange: Exchange) -> None:
+        exchange.begun = True
+        await exchange.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        await exchange.read_body(10)
+
+    listener = await serve(fails, "127.0.0.1", 0)
+    client = await Client.to(listener.port)
+    await client.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+    await client.head()
+    await client.send(b"no size\r\n")
+    with pytest.raises(ConnectionError):
+        await client.reader.read()
+    client.close()
+    await listener.close(0)
+
+
+async def test_closing_lets_running_requests_end_and_idle_connections_go(
+    listener: Listener, caller: Client, handler: Handler
+) -> None:
+    port = listener.port
+    idle = await Client.to(port)
+    await idle.ask("GET", "/")
+    handler.running.clear()
+    handler.may_end.clear()
+    await caller.send(request("GET", "/"))
+    await handler.running.wait()
+    closing = asyncio.ensure_future(listener.close(60))
+    assert b"" == await idle.left()
+    with pytest.raises(ConnectionError):
+        await Client.to(port)
+    handler.may_end.set()
+    answered = await caller.answer()
+    await closing
+    assert (200, b"") == (answered.status, await caller.left())
+    idle.close()
+
+
+async def test_closing_breaks_off_what_takes_longer_than_its_grace(
+    listener: Listener, caller: Client, handler: Handler
+) -> None:
+    handler.may_end.clear()
+    await caller.send(request("GET", "/"))
+    await handler.running.wait()
+    await listener.close(0)
+    assert handler.cancelled.is_set()

@@ -1,0 +1,114 @@
+"""What a provider of models does becomes one of our four errors; the token goes there and nowhere else."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
+from proxy.upstream.transport import Transport, models_session
+from tests.conftest import TOKEN
+from tests.fakes import FakeServer, Fault, answer, breaks_off, closed_port, hangs, refuses
+
+SOON = 0.03
+LONG = 60.0
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeServer]:
+    async with FakeServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def transport(server: FakeServer) -> AsyncIterator[Transport]:
+    async with models_session(1.0) as session:
+        yield Transport(session, "reranker", f"{server.url}/", TOKEN)
+
+
+async def test_a_body_is_posted_as_json_with_the_token(transport: Transport, server: FakeServer) -> None:
+    assert b"{}" == await transport.post("/v1/inference/a/b", b'{"q":1}', LONG)
+    asked = server.requests[0]
+    assert ("POST", "/v1/inference/a/b", b'{"q":1}') == (asked.method, asked.target, asked.body)
+    assert (f"Bearer {TOKEN}", "application/json") == (asked.header("authorization"), asked.header("content-type"))
+
+
+async def test_without_a_token_none_is_sent(server: FakeServer) -> None:
+    async with models_session(1.0) as session:
+        await Transport(session, "reranker", server.url, None).post("/", b"{}", LONG)
+    assert [] == server.requests[0].all("authorization")
+
+
+@pytest.mark.parametrize(
+    ("fault", "seconds", "error"),
+    [
+        (refuses(429), LONG, Refused),
+        (refuses(500), LONG, Refused),
+        (refuses(201), LONG, Refused),
+        (refuses(302), LONG, Refused),
+        (hangs, SOON, TimedOut),
+        (breaks_off(), LONG, Unreachable),
+        (breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"), LONG, Unreachable),
+        (breaks_off(b"no HTTP at all\r\n\r\n"), LONG, Unreachable),
+    ],
+)
+async def test_every_failure_is_one_of_ours_and_nothing_is_sent_twice(
+    transport: Transport, server: FakeServer, fault: Fault, seconds: float, error: type[UpstreamError]
+) -> None:
+    """What got no answer may have been done, and billed, all the same."""
+    server.faults["/"] = fault
+    with pytest.raises(UpstreamError) as raised:
+        await transport.post("/", b"{}", seconds)
+    assert (error, "reranker", 1) == (type(raised.value), raised.value.service, len(server.requests))
+    assert TOKEN not in str(raised.value)
+
+
+async def test_a_refusal_keeps_status_and_body(transport: Transport, server: FakeServer) -> None:
+    server.faults["/"] = refuses(429, b'{"error":"engine_overloaded"}')
+    with pytest.raises(Refused) as refused:
+        await transport.post("/", b"{}", LONG)
+    assert (429, b'{"error":"engine_overloaded"}') == (refused.value.status, refused.value.body)
+
+
+async def test_a_redirect_is_not_followed(transport: Transport, server: FakeServer) -> None:
+    """It would carry token and texts elsewhere."""
+    async with FakeServer() as elsewhere:
+
+        async def redirects(*_: object) -> bytes:
+            return answer(307, b"", ("Location", elsewhere.url))
+
+        server.faults["/"] = redirects
+        with pytest.raises(Refused):
+            await transport.post("/", b"{}", LONG)
+        assert [] == elsewhere.requests
+
+
+async def test_a_provider_that_is_not_there_is_unreachable() -> None:
+    async with models_session(1.0) as session:
+        with pytest.raises(Unreachable):
+            await Transport(session, "embedder", f"http://127.0.0.1:{closed_port()}", TOKEN).post("/", b"{}", LONG)
+
+
+async def test_no_cookie_is_kept(transport: Transport, server: FakeServer) -> None:
+    async def bakes(*_: object) -> bytes:
+        return answer(200, b"{}", ("Set-Cookie", "session=1; Path=/"))
+
+    server.faults["/"] = bakes
+    for _ in range(2):
+        await transport.post("/", b"{}", LONG)
+    assert [[], []] == [asked.all("cookie") for asked in server.requests]
+
+
+async def test_a_call_that_is_cancelled_ends_at_the_provider_too(transport: Transport, server: FakeServer) -> None:
+    server.faults["/"] = hangs
+    call = asyncio.ensure_future(transport.post("/", b"{}", LONG))
+    await server.until_asked("/")
+    call.cancel()
+    await server.until_left()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+def test_its_repr_shows_no_token() -> None:
+    transport = Transport(None, "reranker", "http://m", TOKEN)  # type: ignore[arg-type]
+    assert "Transport(reranker, http://m)" == repr(transport)
