@@ -204,13 +204,15 @@ def render_search(plan: Plan, keys: Sequence[DocKey]) -> EngineSearch:
     """Documents as the client's own query would show them, and how many of them it matches itself.
 
     The query stands under `should`: score, highlight, named queries and inner hits come out as they would for
-    the client. The filters stand here again since a document may have changed since it was found.
+    the client. The filters stand again since a document may have changed since it was found, and as a
+    `post_filter` since that alone is never highlighted.
     """
-    request = plan.request
-    filters = [these_documents(keys), *_filters(plan)]
+    request, filters = plan.request, _filters(plan)
+    matched = {"bool": {"filter": [without_inner_hits(request.query), *filters]}}
     body: dict[str, Any] = request.body(*_RENDERED) | _source(plan)
-    body |= {"query": {"bool": {"filter": filters, "should": [request.query]}}, "size": len(keys)}
-    body |= {"aggs": {MATCHED: {"filter": without_inner_hits(request.query)}}, "track_total_hits": False}
+    body |= {"query": {"bool": {"filter": [these_documents(keys)], "should": [request.query]}}, "size": len(keys)}
+    body |= {"aggs": {MATCHED: {"filter": matched}}, "track_total_hits": False}
+    body |= {"post_filter": {"bool": {"filter": filters}}} if filters else {}
     return EngineSearch(plan.indices, request.url(*_RENDERED), msgspec.json.encode(body))
 
 

@@ -198,13 +198,16 @@ def _words(said: str) -> str:
 
 
 def _substitute(query: Any, replacements: Sequence[tuple[Query, Query | None]]) -> Any:
-    """Copy a query with some of its clauses, told by identity, replaced."""
+    """Copy a query with some of its clauses, told by identity, replaced.
+
+    A `bool` around them matches more than before, so it no longer bears its name: hits report it.
+    """
     for clause, rest in replacements:
         if query is clause:
             return rest
     match query:
         case {"bool": dict() as clauses}:
-            return {"bool": {key: _substitute(value, replacements) for key, value in clauses.items()}}
+            return {"bool": {key: _substitute(value, replacements) for key, value in clauses.items() if key != "_name"}}
         case list():
             return [_substitute(clause, replacements) for clause in query]
         case _:

@@ -1,11 +1,22 @@
-"""The real engine these tests talk to, and an index name of one's own on it."""
+"""The real engine these tests talk to, a shop loaded into it, and proxies in front of it with foretellable models."""
 
+import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 import aiohttp
+import msgspec
 import pytest
+
+from proxy.app import listen
+from proxy.config import Config
+from tests.integration import shop as catalogue
+from tests.integration.models import ShopModels
+from tests.integration.sending import Client, Request, send_now
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +38,131 @@ async def index_name(engine_url: str) -> AsyncIterator[str]:
     yield name
     async with aiohttp.ClientSession() as session:
         await session.delete(f"{engine_url}/{name}", params={"ignore_unavailable": "true"})
+
+
+Load = Callable[[str, Mapping[str, Any], Mapping[str, Mapping[str, Any]]], None]
+
+
+@pytest.fixture(scope="session")
+def load(engine_url: str) -> Load:
+    """Create an index with these documents."""
+
+    def load(index: str, settings: Mapping[str, Any], documents: Mapping[str, Mapping[str, Any]]) -> None:
+        lines: list[Any] = [
+            line for name, document in documents.items() for line in ({"index": {"_id": name}}, document)
+        ]
+        bulk = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        _demand(engine_url, Request("PUT", f"/{index}", json.dumps(settings).encode()))
+        _demand(engine_url, Request("POST", f"/{index}/_bulk?refresh=true", bulk))
+
+    return load
+
+
+def _demand(url: str, request: Request) -> None:
+    reply = send_now(url, request)
+    if reply.status >= 300 or b'"errors":true' in reply.body:
+        pytest.fail(f"{request.method} {request.target}: {reply.status} {reply.body[:500]!r}", pytrace=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """The names under which the shop is found; all but `plain` lie inside a route on `<index>*`."""
+
+    index: str
+    second: str
+    acme: str
+    """An alias of the index that shows one brand only."""
+    plain: str
+    """The same products in an index that has no vectors and lies in no route."""
+
+
+@pytest.fixture(scope="session")
+def shop(engine_url: str, load: Load) -> Iterator[Shop]:
+    """The shop, loaded once; nobody changes it."""
+    name = uuid4().hex[:12]
+    names = Shop(f"shop-{name}", f"shop-{name}-second", f"shop-{name}-acme", f"plain-{name}")
+    load(names.index, catalogue.WITH_VECTORS, catalogue.PRODUCTS)
+    load(names.second, catalogue.WITH_VECTORS, catalogue.OTHERS)
+    bare = {"settings": catalogue.SETTINGS, "mappings": {"properties": catalogue.PROPERTIES}}
+    load(names.plain, bare, catalogue.without_vectors(catalogue.PRODUCTS))
+    alias = {"index": names.index, "alias": names.acme, "filter": {"term": {"brand": "acme"}}}
+    _demand(engine_url, Request("POST", "/_aliases", json.dumps({"actions": [{"add": alias}]}).encode()))
+    yield names
+    _demand(engine_url, Request("DELETE", f"/{names.index},{names.second},{names.plain}"))
+
+
+@pytest.fixture
+async def models() -> AsyncIterator[ShopModels]:
+    """Models whose vectors and scores can be foretold."""
+    async with ShopModels() as fake:
+        yield fake
+
+
+Start = Callable[..., Awaitable[str]]
+
+
+@pytest.fixture
+async def start(engine_url: str, models: ShopModels) -> AsyncIterator[Start]:
+    """Start a proxy with these routes, and more of its settings by name; returns its URL."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*routes: Mapping[str, Any], **sections: Mapping[str, Any]) -> str:
+            settings: dict[str, Any] = {
+                "listen": {"port": 0},
+                "engine": {"url": engine_url},
+                "models": {"url": models.url} | dict(sections.pop("models", {})),
+                "routes": routes,
+            }
+            config = msgspec.convert(settings | sections, Config)
+            listener = await listen(config, None, {}, stack)
+            return f"http://127.0.0.1:{listener.port}"
+
+        yield start
+
+
+def route(index: str, **settings: Any) -> dict[str, Any]:
+    """Write a route on an index and those whose names begin alike."""
+    semantic = {"field": "embedding", "dimensions": 8}
+    return {"index": f"{index}*", "passage": ["title", "description"], "semantic": semantic} | settings
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """The same client twice: straight at the engine, and through a proxy."""
+
+    straight: Client
+    through: Client
+
+
+Open = Callable[..., Awaitable[Sides]]
+
+
+@pytest.fixture
+def open_sides(engine_url: str, shop: Shop, start: Start) -> Open:
+    """Start a proxy with a route on the shop, and return clients on both sides of it."""
+
+    async def open_sides(
+        index: str | None = None, *, sections: Mapping[str, Any] | None = None, **settings: Any
+    ) -> Sides:
+        url = await start(route(shop.index, **settings), **(sections or {}))
+        name = index or shop.index
+        return Sides(Client(engine_url, name), Client(url, name))
+
+    return open_sides
+
+
+OpenIndex = Callable[..., Awaitable[Sides]]
+
+
+@pytest.fixture
+def open_index(engine_url: str, index_name: str, load: Load, start: Start) -> OpenIndex:
+    """Make an index of the test's own with a route on it, and return clients on both sides of a proxy."""
+
+    async def open_index(
+        settings: Mapping[str, Any], documents: Mapping[str, Mapping[str, Any]], **of_route: Any
+    ) -> Sides:
+        load(index_name, settings, documents)
+        url = await start(route(index_name, **of_route))
+        return Sides(Client(engine_url, index_name), Client(url, index_name))
+
+    return open_index

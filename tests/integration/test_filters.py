@@ -1,0 +1,145 @@
+"""An excluded document never appears: only that the user's words occur is relaxed for kNN."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.integration.conftest import Open, Shop, Sides
+
+pytestmark = pytest.mark.engine
+
+WORDS = {"match": {"title": "laptop"}}
+ACME = {"term": {"brand": "acme"}}
+ANYTHING: dict[str, Any] = {"match_all": {}}
+NEAR_AND_FAR = {"field": "embedding", "dimensions": 8, "min_similarity": -1}
+
+QUERIES: dict[str, tuple[Any, Any]] = {
+    "filter": ({"bool": {"must": [WORDS], "filter": [ACME]}}, {"bool": {"filter": [ACME]}}),
+    "must_not": ({"bool": {"must": [WORDS], "must_not": [ACME]}}, {"bool": {"must_not": [ACME]}}),
+    "another must": ({"bool": {"must": [WORDS, ACME]}}, ACME),
+    "a must on other text": (
+        {"bool": {"must": [WORDS, {"match": {"description": "office"}}]}},
+        {"match": {"description": "office"}},
+    ),
+    "a match on a keyword": (
+        {"bool": {"must": [{"match": {"brand": "acme"}}, WORDS]}},
+        ACME,
+    ),
+    "nested": (
+        {"bool": {"must": [WORDS, {"nested": {"path": "reviews", "query": {"term": {"reviews.author": "user2"}}}}]}},
+        {"nested": {"path": "reviews", "query": {"term": {"reviews.author": "user2"}}}},
+    ),
+    "one of several": (
+        {"bool": {"must": [WORDS], "should": [ACME, {"term": {"in_stock": True}}], "minimum_should_match": 2}},
+        {"bool": {"filter": [ACME, {"term": {"in_stock": True}}]}},
+    ),
+    "a wished word": ({"bool": {"must": [WORDS], "should": [{"match": {"description": "office"}}]}}, ANYTHING),
+    "constant": (
+        {"bool": {"must": [WORDS, {"constant_score": {"filter": ACME}}]}},
+        ACME,
+    ),
+    "forbidden word": (
+        {"simple_query_string": {"query": "laptop -globex", "fields": ["title"]}},
+        {"bool": {"must_not": [{"match": {"title": "globex"}}]}},
+    ),
+    "demanded word": ({"query_string": {"query": "laptop +acme", "fields": ["title"]}}, {"match": {"title": "acme"}}),
+    "field in a line": ({"query_string": {"query": "laptop brand:acme", "fields": ["title"]}}, ACME),
+    "phrase in a line": (
+        {"query_string": {"query": 'laptop "the office"', "fields": ["description", "title"]}},
+        {"multi_match": {"query": "the office", "type": "phrase", "fields": ["description", "title"]}},
+    ),
+}
+
+
+async def _admitted(sides: Sides, query: Any, **rest: Any) -> set[str]:
+    return set((await sides.straight.search({"query": query, "size": 100, **rest})).ids)
+
+
+@pytest.mark.parametrize(("query", "admits"), QUERIES.values(), ids=QUERIES)
+async def test_excluded(query: Any, admits: Any, open_sides: Open) -> None:
+    """Everything the client's own query finds is there, and more, but nothing that its other clauses exclude."""
+    sides = await open_sides(semantic=NEAR_AND_FAR)
+    own, admitted = await _admitted(sides, query), await _admitted(sides, admits)
+    through = await sides.through.search({"query": query, "size": 100})
+    assert ("reranked", own | admitted) == (through.outcome, set(through.ids))
+
+
+async def test_post_filter(open_sides: Open) -> None:
+    sides = await open_sides(semantic=NEAR_AND_FAR)
+    through = await sides.through.search({"query": WORDS, "post_filter": ACME, "size": 100})
+    assert await _admitted(sides, ACME) == set(through.ids)
+
+
+async def test_alias_filter(shop: Shop, open_sides: Open) -> None:
+    """What an alias hides stays hidden from kNN."""
+    sides = await open_sides(shop.acme, semantic=NEAR_AND_FAR)
+    through = await sides.through.search({"query": WORDS, "size": 100})
+    assert await _admitted(sides, ANYTHING) == set(through.ids)
+
+
+async def test_user_query_of_the_url(open_sides: Open) -> None:
+    sides = await open_sides(semantic=NEAR_AND_FAR)
+    through = await sides.through.search(query_string="q=laptop+%2Bbrand:acme&size=100")
+    assert ("reranked", await _admitted(sides, ACME)) == (through.outcome, set(through.ids))
+
+
+async def test_operators_beyond_reading(open_sides: Open) -> None:
+    """Where it cannot be said what a line excludes, kNN is left out and the client's own hits are reranked."""
+    sides = await open_sides(semantic=NEAR_AND_FAR)
+    query = {"query_string": {"query": "(laptop OR notebook) AND NOT acme", "fields": ["title"]}}
+    through = await sides.through.search({"query": query, "size": 100})
+    assert ("reranked", await _admitted(sides, query)) == (through.outcome, set(through.ids))
+
+
+_filters = st.one_of(
+    st.sampled_from(["acme", "globex", "initech"]).map(lambda brand: {"term": {"brand": brand}}),
+    st.lists(st.sampled_from(["laptop", "phone", "camera"]), min_size=1).map(
+        lambda found: {"terms": {"category": found}}
+    ),
+    st.integers(100, 1500).map(lambda price: {"range": {"price": {"gte": price}}}),
+    st.booleans().map(lambda stock: {"term": {"in_stock": stock}}),
+    st.sampled_from(["office", "film"]).map(lambda word: {"match_phrase": {"description": word}}),
+    st.integers(0, 5).map(
+        lambda user: {"nested": {"path": "reviews", "query": {"term": {"reviews.author": f"user{user}"}}}},
+    ),
+)
+
+
+@st.composite
+def _queries(draw: st.DrawFn, depth: int = 2) -> tuple[Any, Any]:
+    """Draw a query with the user's words somewhere in its `must`, and the same query without them."""
+    if depth == 0:
+        return WORDS, ANYTHING
+    inner, relaxed = draw(_queries(depth=draw(st.integers(0, depth - 1))))
+    some = st.lists(_filters, max_size=2)
+    must, must_not, filters, should = draw(some), draw(some), draw(some), draw(some)
+    place = draw(st.integers(0, len(must)))
+    needed = draw(st.integers(0, min(1, len(should))))
+    rest = {"must_not": must_not, "filter": filters, "should": should, "minimum_should_match": needed}
+    return (
+        {"bool": rest | {"must": [*must[:place], inner, *must[place:]]}},
+        {"bool": rest | {"must": [*must[:place], relaxed, *must[place:]]}},
+    )
+
+
+@given(drawn=_queries(), post=st.none() | _filters)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_query(drawn: tuple[Any, Any], post: Any, open_sides: Open, proxies: dict[str, Sides]) -> None:
+    """Whatever the query: nothing excluded appears, nothing found is lost, nothing comes twice."""
+    if "sides" not in proxies:
+        proxies["sides"] = await open_sides(semantic=NEAR_AND_FAR)
+    sides = proxies["sides"]
+    query, relaxed = drawn
+    rest = {"post_filter": post} if post else {}
+    own, admitted = await _admitted(sides, query, **rest), await _admitted(sides, relaxed, **rest)
+    through = await sides.through.search({"query": query, "size": 100, **rest})
+    expected = ("bypassed;reason=zero_hits", set()) if not own else ("reranked", admitted)
+    assert (*expected, len(set(through.ids))) == (through.outcome, set(through.ids), len(through.ids))
+
+
+@pytest.fixture
+def proxies() -> dict[str, Sides]:
+    """What the examples of one property share."""
+    return {}

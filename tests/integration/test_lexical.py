@@ -1,0 +1,78 @@
+"""What of an answer is not hits comes from the client's own query: aggregations, suggestions, profile."""
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.integration.conftest import Open
+from tests.integration.sending import Reply
+
+pytestmark = pytest.mark.engine
+
+QUERY = {"bool": {"must": [{"match": {"title": "laptop"}}], "filter": [{"range": {"price": {"lt": 1400}}}]}}
+
+ASKED: dict[str, dict[str, Any]] = {
+    "aggs": {"aggs": {"brands": {"terms": {"field": "brand"}, "aggs": {"mean": {"avg": {"field": "price"}}}}}},
+    "aggregations": {"aggregations": {"dear": {"filter": {"range": {"price": {"gt": 500}}}}}},
+    "best hits": {"aggs": {"best": {"top_hits": {"size": 2, "_source": ["title"]}}}},
+    "beside a post filter": {
+        "aggs": {"brands": {"terms": {"field": "brand"}}},
+        "post_filter": {"term": {"brand": "acme"}},
+    },
+    "global": {"aggs": {"all": {"global": {}, "aggs": {"n": {"value_count": {"field": "price"}}}}}},
+    "suggest": {"suggest": {"text": "laptpo", "spelling": {"term": {"field": "title"}}}},
+}
+
+
+def _beside_hits(reply: Reply) -> Any:
+    return {key: value for key, value in reply.json.items() if key not in {"took", "hits"}}
+
+
+@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+@pytest.mark.parametrize("page", [{}, {"from": 2, "size": 3}, {"from": 30}], ids=["first", "second", "deep"])
+async def test_beside_hits(asked: dict[str, Any], page: dict[str, Any], open_sides: Open) -> None:
+    """On every page everything but the hits is the engine's, to the last value."""
+    sides = await open_sides(rank_window_size=6)
+    body = {"query": QUERY} | asked | page
+    straight, through = await sides.straight.search(body), await sides.through.search(body)
+    assert ("reranked", _beside_hits(straight)) == (through.outcome, _beside_hits(through))
+
+
+async def test_typed_keys(open_sides: Open) -> None:
+    sides = await open_sides()
+    body = {"query": QUERY} | ASKED["aggs"]
+    straight = await sides.straight.search(body, "typed_keys=true")
+    through = await sides.through.search(body, "typed_keys=true")
+    assert ("reranked", _beside_hits(straight)) == (through.outcome, _beside_hits(through))
+
+
+async def test_profile(open_sides: Open) -> None:
+    """The profile is that of the client's own query; only its times vary."""
+    sides = await open_sides()
+    body = {"query": QUERY, "profile": True}
+    straight, through = await sides.straight.search(body), await sides.through.search(body)
+    assert ("reranked", _queries(straight)) == (through.outcome, _queries(through))
+
+
+def _queries(reply: Reply) -> list[str]:
+    shards = reply.json["profile"]["shards"]
+    return sorted(
+        re.sub(r"\[[^\]]*\]", "", f"{query['type']} {query['description']}")
+        for shard in shards
+        for search in shard["searches"]
+        for query in search["query"]
+    )
+
+
+async def test_headers(open_sides: Open) -> None:
+    """The answer's headers are the engine's, with the outcome and the stages' times added."""
+    sides = await open_sides()
+    straight, through = await sides.straight.search({"query": QUERY}), await sides.through.search({"query": QUERY})
+    own = {"x-rerank", "server-timing", "content-length", "transfer-encoding"}
+    added = {name.lower() for name, _ in through.fields} - {name.lower() for name, _ in straight.fields}
+    kept = [(name, value) for name, value in through.fields if name.lower() not in own]
+    assert {"x-rerank", "server-timing"} == added - {"content-length"}
+    assert [(name, value) for name, value in straight.fields if name.lower() not in own] == kept
+    stages = {part.split(";")[0].strip() for part in through.header("Server-Timing").split(",")}
+    assert {"lexical", "embed", "semantic", "rerank", "total"} <= stages

@@ -1,0 +1,98 @@
+"""The order of a reranked search: two retrievers fused, the window reranked, the rest as the client's own."""
+
+import pytest
+
+from tests.integration import shop as catalogue
+from tests.integration.conftest import Open, Sides
+from tests.integration.models import ShopModels, by_hash
+from tests.integration.sending import Reply
+
+pytestmark = pytest.mark.engine
+
+TEXT = "laptop for video editing"
+QUERY = {"multi_match": {"query": TEXT, "fields": ["title", "description"]}}
+ANY = {"field": "embedding", "dimensions": 8, "min_similarity": -1}
+
+
+async def _nearest(sides: Sides, k: int) -> list[str]:
+    """Ask the engine itself for the products nearest to the text."""
+    knn = {"field": "embedding", "query_vector": catalogue.embed(TEXT), "k": k, "num_candidates": 100}
+    return (await sides.straight.search({"knn": knn, "size": k})).ids
+
+
+async def _matching(sides: Sides) -> list[str]:
+    return (await sides.straight.search({"query": QUERY, "size": 100})).ids
+
+
+def _by_score(names: list[str]) -> list[str]:
+    return sorted(names, key=lambda name: -by_hash(catalogue.passage(catalogue.PRODUCTS[name])))
+
+
+async def _through(sides: Sides) -> Reply:
+    return await sides.through.search({"query": QUERY, "size": 100})
+
+
+async def test_reranked_head(open_sides: Open) -> None:
+    """Without vectors the window's documents are put in the reranker's order; the rest stays as it is."""
+    sides = await open_sides(semantic=None, rank_window_size=8)
+    matching = await _matching(sides)
+    assert _by_score(matching[:8]) + matching[8:] == (await _through(sides)).ids
+
+
+async def test_fused(open_sides: Open) -> None:
+    """Without a reranker the order is that of reciprocal rank fusion, cut at the window, then the client's own."""
+    sides = await open_sides(rerank=False, rank_window_size=12, semantic=ANY)
+    matching = await _matching(sides)
+    head = catalogue.fused([matching[:12], await _nearest(sides, 12)])[:12]
+    assert head + [name for name in matching if name not in head] == (await _through(sides)).ids
+
+
+async def test_both(open_sides: Open) -> None:
+    """The fused window is reranked."""
+    sides = await open_sides(rank_window_size=12, semantic=ANY)
+    matching = await _matching(sides)
+    head = _by_score(catalogue.fused([matching[:12], await _nearest(sides, 12)])[:12])
+    assert head + [name for name in matching if name not in head] == (await _through(sides)).ids
+
+
+async def test_other_words(open_sides: Open) -> None:
+    """A product that says the same in other words is found, and one that says something else is not."""
+    sides = await open_sides()
+    ids = (await sides.through.search({"query": {"match": {"title": "laptop"}}, "size": 100})).ids
+    notebooks = {name for name, product in catalogue.PRODUCTS.items() if "notebook" in product["title"]}
+    unlike = {name for name, product in catalogue.PRODUCTS.items() if product["category"] != "laptop"}
+    assert (notebooks, set()) == (notebooks & set(ids), unlike & set(ids))
+
+
+async def test_ties(open_sides: Open, models: ShopModels) -> None:
+    """Equal scores leave the first stage's order as it is."""
+    models.score = lambda _: 1.0
+    sides = await open_sides(rank_window_size=12, semantic=ANY)
+    fused = await open_sides(rank_window_size=12, semantic=ANY, rerank=False)
+    assert (await _through(fused)).ids == (await _through(sides)).ids
+
+
+@pytest.mark.parametrize("source", [True, False, ["brand"], {"excludes": ["desc*"]}])
+async def test_passages(source: object, open_sides: Open, models: ShopModels) -> None:
+    """Models see the fields that the route allows, whole and in its order, whatever the client asks to be shown."""
+    sides = await open_sides(rank_window_size=12, semantic=ANY)
+    names = catalogue.fused([(await _matching(sides))[:12], await _nearest(sides, 12)])[:12]
+    await sides.through.search({"query": QUERY, "_source": source})
+    passages = [catalogue.passage(catalogue.PRODUCTS[name]) for name in names]
+    assert [(passages, [TEXT])] == [(call["documents"], call["queries"]) for call in models.reranked]
+
+
+async def test_question_to_the_embedder(open_sides: Open, models: ShopModels) -> None:
+    """A query is embedded once, with the instruction, by the model that the index names, at its length."""
+    sides = await open_sides(tier="precision", instruction="Find it.")
+    await _through(sides)
+    await _through(sides)
+    asked = [(call["model"], call["input"], call["dimensions"]) for call in models.embedded]
+    assert [(catalogue.MODEL, [f"Instruct: Find it.\nQuery:{TEXT}"], 8)] == asked
+
+
+async def test_tier_is_the_rerankers(open_sides: Open, models: ShopModels) -> None:
+    """A tier chosen later changes the reranker only."""
+    await _through(await open_sides(tier="fast"))
+    used = [call.path for call in models.of("rerank")] + [call["model"] for call in models.embedded]
+    assert ["/v1/inference/Qwen/Qwen3-Reranker-0.6B", catalogue.MODEL] == used

@@ -1,0 +1,180 @@
+"""Hits look as the client's own query shows them, also those of documents that only kNN found."""
+
+from typing import Any
+
+import pytest
+
+from tests.integration import shop as catalogue
+from tests.integration.conftest import Open, Sides
+from tests.integration.sending import Reply
+
+pytestmark = pytest.mark.engine
+
+WORDS = {"multi_match": {"query": "laptop for children", "fields": ["title", "description"], "_name": "words"}}
+REVIEWED = {
+    "nested": {
+        "path": "reviews",
+        "query": {"match": {"reviews.text": {"query": "fine", "_name": "praised"}}},
+        "inner_hits": {"size": 1, "_source": ["reviews.author"], "highlight": {"fields": {"reviews.text": {}}}},
+    },
+}
+QUERY = {
+    "bool": {
+        "must": [WORDS],
+        "should": [REVIEWED, {"term": {"brand": {"value": "acme", "_name": "acme"}}}],
+        "filter": [{"range": {"price": {"lt": 1500, "_name": "cheap"}}}],
+        "_name": "whole",
+    },
+}
+NAMES_HIDDEN = ["embedding", "embedding_hash"]
+
+SHOWN: dict[str, dict[str, Any]] = {
+    "all": {},
+    "_source true": {"_source": True},
+    "_source false": {"_source": False},
+    "_source of one": {"_source": "title"},
+    "_source of several": {"_source": ["title", "reviews.author"]},
+    "_source pattern": {"_source": ["re*"]},
+    "_source includes and excludes": {
+        "_source": {"includes": ["title", "price", "reviews"], "excludes": ["reviews.text"]}
+    },
+    "fields": {"_source": False, "fields": ["title", {"field": "released", "format": "yyyy"}, "reviews.*"]},
+    "docvalue_fields": {"docvalue_fields": ["brand", {"field": "price", "format": "0.00"}], "_source": ["title"]},
+    "stored_fields": {"stored_fields": ["title"]},
+    "script_fields": {"script_fields": {"twice": {"script": "doc['price'].value * 2"}}, "_source": ["title"]},
+    "runtime_mappings": {
+        "runtime_mappings": {"half": {"type": "double", "script": "emit(doc['price'].value / 2)"}},
+        "fields": ["half"],
+        "_source": ["brand"],
+    },
+    "highlight": {"highlight": {"fields": {"title": {}, "description": {"number_of_fragments": 0}}}},
+    "highlight every field": {"highlight": {"fields": {"*": {}}, "require_field_match": False}},
+    "highlight_query": {"highlight": {"fields": {"title": {"highlight_query": {"match": {"title": "notebook"}}}}}},
+    "highlight and a post_filter": {
+        "post_filter": {"terms": {"brand": ["acme", "globex"]}},
+        "highlight": {"fields": {"brand": {}, "title": {}}},
+    },
+    "named post_filter": {"post_filter": {"terms": {"brand": ["acme", "globex"], "_name": "two brands"}}},
+    "version": {"version": True, "seq_no_primary_term": True},
+}
+
+
+async def _rendered(sides: Sides, names: set[str], body: dict[str, Any], query_string: str = "") -> dict[str, Any]:
+    """Let the engine show documents for the client's query, whether they match it or not."""
+    own = {"bool": {"filter": [{"ids": {"values": sorted(names)}}], "should": [body["query"]]}}
+    shown = {"_source": _without_own(body.get("_source", not {"stored_fields"} & body.keys()))}
+    reply = await sides.straight.search(body | shown | {"query": own, "size": 100}, query_string)
+    return {hit["_id"]: _all_but_score(hit) for hit in reply.hits}
+
+
+def _without_own(source: Any) -> Any:
+    match source:
+        case True:
+            return {"excludes": NAMES_HIDDEN}
+        case {"includes": includes, "excludes": excludes}:
+            return {"includes": includes, "excludes": [*excludes, *NAMES_HIDDEN]}
+        case _:
+            return source
+
+
+def _all_but_score(hit: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in hit.items() if key != "_score"}
+
+
+async def _both(sides: Sides, body: dict[str, Any], query_string: str = "") -> tuple[dict[str, Any], Reply, set[str]]:
+    """Return what the engine shows of each hit, the answer through the proxy, and which hits only kNN found."""
+    matching = set((await sides.straight.search(body | {"size": 100}, query_string)).ids)
+    through = await sides.through.search(body | {"size": 100}, query_string)
+    expected = await _rendered(sides, set(through.ids), body, query_string)
+    return expected, through, set(through.ids) - matching
+
+
+@pytest.mark.parametrize("shown", SHOWN.values(), ids=SHOWN)
+async def test_every_hit(shown: dict[str, Any], open_sides: Open) -> None:
+    """Every member of every hit is what the engine shows for the client's own query."""
+    sides = await open_sides()
+    expected, through, extras = await _both(sides, {"query": QUERY} | shown)
+    assert ("reranked", True) == (through.outcome, bool(extras))
+    assert expected == {hit["_id"]: _all_but_score(hit) for hit in through.hits}
+
+
+@pytest.mark.parametrize(
+    "query_string",
+    [
+        "_source=false",
+        "_source=title,brand",
+        "_source_includes=re*&_source_excludes=reviews.text",
+        "docvalue_fields=brand&_source=title",
+        "version=true&_source=title",
+        "include_named_queries_score=true&_source=title",
+    ],
+)
+async def test_parameters(query_string: str, open_sides: Open) -> None:
+    """The same for parameters of the URL."""
+    sides = await open_sides()
+    expected, through, extras = await _both(sides, {"query": WORDS}, query_string)
+    assert ("reranked", True) == (through.outcome, bool(extras))
+    assert expected == {hit["_id"]: _all_but_score(hit) for hit in through.hits}
+
+
+async def test_bytes(open_sides: Open) -> None:
+    """Each hit's `_source` has the bytes that the engine sends, numbers and all."""
+    sides = await open_sides(semantic=None)
+    body = {"query": QUERY, "_source": ["price", "title", "reviews"]}
+    straight, through = await sides.straight.search(body), await sides.through.search(body)
+    assert "reranked" == through.outcome
+    assert _sources(straight) == _sources(through)
+
+
+def _sources(reply: Reply) -> set[bytes]:
+    return {piece.partition(b',"matched_queries"')[0] for piece in reply.body.split(b'"_source":')[1:]}
+
+
+@pytest.mark.parametrize("named", [["embedding"], "embedding", {"includes": ["embedding", "title"]}])
+async def test_vectors_on_demand(named: Any, open_sides: Open) -> None:
+    """The proxy's own fields are in no answer, unless the client names them."""
+    sides = await open_sides(semantic={"field": "embedding", "dimensions": 8})
+    through = await sides.through.search({"query": WORDS, "_source": named})
+    assert [catalogue.PRODUCTS[name]["embedding"] for name in through.ids] == [
+        hit["_source"]["embedding"] for hit in through.hits
+    ]
+
+
+async def test_vectors_by_fields(open_sides: Open) -> None:
+    sides = await open_sides()
+    through = await sides.through.search({"query": WORDS, "_source": False, "fields": ["embedding"]})
+    assert all(len(hit["fields"]["embedding"]) == 8 for hit in through.hits)
+
+
+@pytest.mark.parametrize("asked", [{}, {"aggs": {"brands": {"terms": {"field": "brand"}}}}, {"_source": False}])
+@pytest.mark.parametrize("how", ["pretty", "pretty=true", "pretty&human", "pretty=false"])
+async def test_pretty(how: str, asked: dict[str, Any], open_sides: Open) -> None:
+    """An answer is indented as the engine indents one."""
+    sides = await open_sides()
+    body = {"query": QUERY, "size": 2, "highlight": {"fields": {"title": {}}}} | asked
+    through = await sides.through.search(body, how)
+    body_of_shown = {"ids": {"values": through.ids}}
+    # The engine itself shows the same documents with the same values where only these two are left to find.
+    assert "reranked" == through.outcome
+    lines = through.body.decode().split("\n")
+    straight = (await sides.straight.search(body | {"post_filter": body_of_shown}, how)).body.decode().split("\n")
+    assert {_indentation(line) for line in straight} >= {_indentation(line) for line in lines if "_source" not in line}
+    assert through.body.endswith(b"}\n" if "false" not in how else b"}")
+
+
+def _indentation(line: str) -> tuple[int, str]:
+    """Return how far a line is indented, and the key it begins with."""
+    return len(line) - len(line.lstrip()), line.strip().partition(" :")[0] if " :" in line else line.strip()[:1]
+
+
+async def test_pretty_is_the_engines(open_sides: Open) -> None:
+    """An answer whose order and scores are the engine's is the engine's to the byte, but for `took`."""
+    sides = await open_sides(semantic=None)
+    body = {"query": {"bool": {"must": [WORDS], "filter": [{"ids": {"values": ["p00"]}}]}}, "_source": ["reviews"]}
+    straight, through = await sides.straight.search(body, "pretty"), await sides.through.search(body, "pretty")
+    assert "reranked" == through.outcome
+    assert _unscored(straight.body) == _unscored(through.body)
+
+
+def _unscored(body: bytes) -> list[bytes]:
+    return [line for line in body.split(b"\n") if not line.strip().startswith((b'"took"', b'"_score"', b'"max_score"'))]
