@@ -1,5 +1,7 @@
 """README's tables, made from the code; `python -m tests.readme` writes them where they have changed.
 
+`COLUMNS=112 make demo ONCE=1 > FILE`, then `python -m tests.readme FILE`, shows what the demo prints by now.
+
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`. test_docs.py compares each with what is made here.
 What the code does not say in words is said here, by a name that is looked up in the code: one that is missing, or
 one too many, fails.
@@ -8,6 +10,7 @@ one too many, fails.
 import argparse
 import ast
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -340,9 +343,24 @@ def updated(readme: str) -> str:
     return BLOCK.sub(block, readme)
 
 
-def main() -> None:
-    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+DEMO = re.compile(r"(?<=<!-- output: make demo -->\n).*?(?=<!-- end -->)", re.DOTALL)
+DEMO_QUERY = "show me laptops that won't break when my kids use them"
+
+
+def of_demo(output: str) -> str:
+    """Take one search of the demo's output, and the figure over all of them."""
+    search = output.partition(f"“{DEMO_QUERY}”")[2].partition("\n\n")[0]
+    gain = output[output.index("nDCG@10 over ") :].partition("\n")[0]
+    return f"```text\n“{DEMO_QUERY}”{search}\n\n{gain}\n```\n"
+
+
+def main(output: Path | None = None) -> None:
+    readme = updated(README.read_text(encoding="utf-8"))
+    if output:
+        shown = of_demo(output.read_text(encoding="utf-8"))
+        readme = DEMO.sub(lambda _: shown, readme)
+    README.write_text(readme, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(Path, sys.argv[1:]))

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import pytest
 from structlog.testing import capture_logs
 
+from demo import shop
+from demo.comparing import PAGE
 from proxy.app import BODY_MAX, GRACE_S
 from proxy.cli import build_parser
 from proxy.config import KNOWN_KEYS, Config, load, needs_token, read
@@ -27,6 +29,8 @@ from tests.readme import (
     _STAGES,
     _VARIABLES,
     BLOCK,
+    DEMO,
+    DEMO_QUERY,
     QUERY_FORMS,
     README,
     ROOT,
@@ -153,6 +157,15 @@ def test_the_header_is_spelled_as_in_the_readme() -> None:
 )
 def test_a_number_is_that_of_the_code(number: str) -> None:
     assert number in " ".join(TEXT.split())
+
+
+def test_the_demo_is_shown_with_a_search_of_its_catalogue() -> None:
+    (shown,) = DEMO.findall(TEXT)
+    titles = [product["title"] for product in map(json.loads, shop.PRODUCTS.read_text().splitlines())]
+    rows = [line for line in shown.splitlines() if re.match(r" *\d+  ", line)]
+    assert DEMO_QUERY in {query.text for query in shop.queries()}
+    assert PAGE == len(rows)
+    assert [] == [row for row in rows if sum(row.count(title[:30]) for title in titles) < 2]
 
 
 # What a reader types.
