@@ -1,0 +1,365 @@
+"""Settings are what the file, the environment and the command line say; what cannot be meant is refused."""
+
+import ast
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.config import (
+    KNOWN_KEYS,
+    KNOWN_WORDS,
+    Config,
+    Engine,
+    Fusion,
+    Listen,
+    Log,
+    Models,
+    Pages,
+    RouteSettings,
+    Section,
+    Semantic,
+    authorization_of,
+    load,
+    needs_token,
+    read,
+    token_of,
+)
+from proxy.profiles import PRIORITIES, PROFILES, TIERS
+from proxy.routes import Route, build_routes
+from proxy.yaml_file import ConfigError
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "config.yaml"
+ROUTE = "routes: [{index: a}]"
+SECRET = "s3cret-t0ken"
+
+
+def refusal(text: str, environment: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(text, "f.yaml", environment or {})
+    return str(caught.value)
+
+
+def only_route(**settings: Any) -> Route:
+    (route,) = build_routes(Config(routes=(msgspec.convert({"index": "a"} | settings, RouteSettings),)))
+    return route
+
+
+# The shipped file
+
+
+def shipped() -> dict[str, Any]:
+    settings: dict[str, Any] = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+    return settings
+
+
+def test_the_shipped_file_is_a_configuration() -> None:
+    assert load(SHIPPED, {}).routes[0].index == "products*"
+
+
+@pytest.mark.parametrize(
+    ("section", "kind"),
+    [("listen", Listen), ("engine", Engine), ("models", Models), ("pages", Pages), ("log", Log)],
+)
+def test_the_shipped_file_shows_every_key_with_the_defaults_of_the_code(section: str, kind: type[Section]) -> None:
+    assert shipped()[section] == msgspec.to_builtins(kind())
+
+
+def test_the_shipped_route_shows_every_key_and_the_defaults_of_the_code_and_the_profile() -> None:
+    (route,) = shipped()["routes"]
+    commented = set(re.findall(r"^\s+# (\w+):", SHIPPED.read_text(encoding="utf-8"), re.MULTILINE))
+    assert route.keys() | route["semantic"].keys() | route["fusion"].keys() | commented == {
+        *KNOWN_KEYS["routes[]"],
+        *KNOWN_KEYS["routes[].semantic"],
+        *KNOWN_KEYS["routes[].fusion"],
+    }
+    assert route["fusion"] == msgspec.to_builtins(Fusion())
+    assert route["semantic"]["timeout_seconds"] == Semantic(field="v", dimensions=1).timeout_seconds
+    bare = RouteSettings(index="a")
+    assert [route[key] for key in ("profile", "rerank", "blend", "on_zero_hits")] == [
+        bare.profile,
+        bare.rerank,
+        bare.blend,
+        bare.on_zero_hits,
+    ]
+    profile = PROFILES[bare.profile]
+    assert (route["tier"], route["rank_window_size"]) == (profile.tier, profile.rank_window_size)
+
+
+def test_every_key_of_the_shipped_file_is_commented() -> None:
+    """A section's own line has none where its keys have."""
+    lines = [line for line in SHIPPED.read_text(encoding="utf-8").splitlines() if re.match(r"\s*(- |# )?\w+:", line)]
+    sections = {"listen:", "engine:", "models:", "pages:", "log:", "fusion:"}
+    assert [line for line in lines if not re.search(r"\S\s+# \S", line) and line.strip() not in sections] == []
+
+
+def test_every_key_is_read_somewhere() -> None:
+    """No key is there for show."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "proxy").rglob("*.py")]
+    read_names = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert {key for keys in KNOWN_KEYS.values() for key in keys} - read_names == set()
+
+
+# What a file may not say
+
+
+@pytest.mark.parametrize("path", KNOWN_KEYS)
+def test_an_unknown_key_is_refused_with_its_line_and_a_proposal_in_every_section(path: str) -> None:
+    first = KNOWN_KEYS[path][0]
+    routes = "routes:\n  - index: a\n"
+    text = {
+        "": "\n{key}: 1",
+        "routes[]": routes + "    {key}: 1",
+        "routes[].semantic": routes + "    semantic: {{field: v, dimensions: 3,\n     {key}: 1}}",
+        "routes[].fusion": routes + "    fusion:\n      {key}: 1",
+    }.get(path, path + ":\n  {key}: 1")
+    said = refusal(text.format(key=f"{first}x"))
+    line = text.count("\n") + 1
+    place = path.replace("[]", "[0]")
+    assert said == f"f.yaml:{line}: {place + '.' if place else ''}{first}x: unknown key, did you mean `{first}`?"
+
+
+@pytest.mark.parametrize(("key", "words"), KNOWN_WORDS.items())
+def test_a_wrong_word_is_refused_with_a_proposal(key: str, words: tuple[str, ...]) -> None:
+    text = f"log: {{{key}: {words[0]}x}}" if key in KNOWN_KEYS["log"] else f"routes: [{{index: a, {key}: {words[0]}x}}]"
+    assert f"{key}: no '{words[0]}x', did you mean `{words[0]}`?" in refusal(text)
+
+
+def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> None:
+    assert KNOWN_WORDS["tier"] == tuple(TIERS)
+    assert KNOWN_WORDS["priority"] == tuple(PRIORITIES)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("listen: {port: 65536}", "f.yaml:1: listen.port: expected `int` <= 65535"),
+        ("listen: {port: '80'}", "f.yaml:1: listen.port: expected `int`, got text"),
+        ("listen: 9201", "f.yaml:1: listen: expected a section with keys, got `int`"),
+        ("- a", "f.yaml: expected a section with keys, got a list"),
+        ("engine: {connect_timeout_seconds: 0}", "f.yaml:1: engine.connect_timeout_seconds: expected `float` > 0"),
+        ("routes: [{profile: rag}]", "f.yaml:1: routes[0]: object missing required field `index`"),
+        ("routes: [{index: a, rank_window_size: 1001}]", "routes[0].rank_window_size: expected `int` <= 1000"),
+        ("routes: [{index: a, semantic: {field: v, dimensions: 4097}}]", "semantic.dimensions: expected `int` <= 4096"),
+        ("routes: [{index: a, semantic: {field: v, dimensions: 3, min_similarity: 2}}]", "min_similarity: expected"),
+        ("engine: {url: localhost}", "f.yaml:1: engine.url: expected a URL like"),
+        ("engine: {url: 'ftp://a'}", "f.yaml:1: engine.url: expected a URL like"),
+        ("engine: {url: []}", "f.yaml:1: engine.url: name at least one node"),
+        ("engine:\n  url:\n    - http://a\n    - b", "f.yaml:4: engine.url[1]: expected a URL like"),
+        ("engine: {url: 'http://a/?x=1'}", "f.yaml:1: engine.url: a URL here has no query string"),
+        ("models: {url: 'http://a/#x'}", "f.yaml:1: models.url: a URL here has no query string"),
+        ("routes: [{index: ''}]", "f.yaml:1: routes[0].index: name at least one index"),
+        ("routes: [{index: []}]", "f.yaml:1: routes[0].index: name at least one index"),
+        ("routes: [{index: 'a,b'}]", "'a,b' is no name or pattern of an index"),
+        ("routes: [{index: ['a', '-b']}]", "'-b' is no name or pattern of an index"),
+        ("routes: [{index: a, profile: ecommerce}]", "no profile 'ecommerce', did you mean `e-commerce`?"),
+        ("routes: [{index: a, tier: fast, priority: critical}]", "say either `tier` or `priority`"),
+        ("routes: [{index: a, rerank: false}]", "a route with neither `semantic` nor `rerank` changes nothing"),
+        (
+            "routes: [{index: a, rerank: false, rerank_model: m, semantic: {field: v, dimensions: 3}}]",
+            "routes[0].rerank_model: is of no use beside `rerank: false`",
+        ),
+        ("routes: [{index: a, on_zero_hits: semantic}]", "`semantic` needs the route to have a `semantic` retriever"),
+        ("routes: [{index: a, passage: ['']}]", "routes[0].passage: an empty name is no field"),
+        ("routes: [{index: a, passage: []}]", "routes[0].passage: the reranker needs at least one field"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_with_key_and_line(text: str, said: str) -> None:
+    assert said in refusal(text)
+
+
+@pytest.mark.parametrize("key", ["engine", "models"])
+def test_credentials_in_a_url_are_refused_and_not_repeated(key: str) -> None:
+    said = refusal(f"{key}: {{url: 'http://user:{SECRET}@a'}}")
+    assert said.startswith(f"f.yaml:1: {key}.url: credentials do not belong here")
+    assert SECRET not in said
+
+
+def test_a_file_that_is_not_there_says_how_to_name_another(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be read: .*Name another file with -c"):
+        load(tmp_path / "none.yaml", {})
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_bytes(b"a: \xff")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path / "f.yaml", {})
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        Config().listen.port = 1  # type: ignore[misc]
+
+
+# The environment and the command line
+
+
+@pytest.mark.parametrize(
+    ("said", "host", "port"),
+    [("0.0.0.0:80", "0.0.0.0", 80), (":9201", "0.0.0.0", 9201), ("[::1]:9201", "::1", 9201), ("proxy:0", "proxy", 0)],
+)
+def test_a_variable_says_where_to_listen(said: str, host: str, port: int) -> None:
+    config = read("listen: {host: a, port: 1}", "f.yaml", {"RERANK_PROXY_LISTEN": said})
+    assert (config.listen.host, config.listen.port) == (host, port)
+
+
+@pytest.mark.parametrize("said", ["9201", "a:b", "a:", "a:65536", "a:-1", "a:²"])
+def test_an_address_that_is_none_is_refused_by_the_name_of_variable_and_option(said: str) -> None:
+    complaint = refusal("", {"RERANK_PROXY_LISTEN": said})
+    assert complaint == f"--listen or RERANK_PROXY_LISTEN: expected host:port, as in 0.0.0.0:9201, not {said!r}"
+
+
+def test_variables_stand_above_the_file_and_leave_the_rest_of_a_section() -> None:
+    text = "engine: {url: http://a, search_connections: 7}\nmodels: {url: http://a, token_env: T}"
+    environment = {"RERANK_PROXY_ENGINE_URL": "http://b:1/p", "RERANK_PROXY_MODELS_URL": "http://c"}
+    config = read(text, "f.yaml", environment)
+    assert (config.engine.urls, config.engine.search_connections) == (("http://b:1/p",), 7)
+    assert (config.models.url, config.models.token_env) == ("http://c", "T")
+
+
+def test_the_command_line_stands_above_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "f.yaml").write_text("")
+    environment = {"RERANK_PROXY_ENGINE_URL": "http://b"}
+    config = load(tmp_path / "f.yaml", environment, {"RERANK_PROXY_ENGINE_URL": "http://c"})
+    assert config.engine.urls == ("http://c",)
+
+
+def test_an_empty_variable_says_nothing() -> None:
+    assert read("", "f.yaml", {"RERANK_PROXY_ENGINE_URL": ""}) == Config()
+
+
+@pytest.mark.parametrize(
+    ("variable", "name"),
+    [("RERANK_PROXY_ENGINE_URL", "--engine or RERANK_PROXY_ENGINE_URL"), ("RERANK_PROXY_MODELS_URL", "--models or")],
+)
+def test_a_wrong_value_that_is_not_the_files_is_not_put_on_a_line_of_the_file(variable: str, name: str) -> None:
+    text = "engine: {url: http://a}\nmodels: {url: http://a}"
+    assert refusal(text, {variable: "nowhere"}).startswith(name)
+
+
+# Tokens
+
+
+@pytest.mark.parametrize(
+    ("url", "remote"),
+    [
+        ("https://api.deepinfra.com", True),
+        ("http://8.8.8.8", True),
+        ("http://127.0.0.1:8080", False),
+        ("http://[::1]:8080", False),
+        ("http://10.1.2.3", False),
+        ("http://localhost:8080", False),
+        ("http://models:8080", False),
+        ("http://host.docker.internal:8080", False),
+        ("http://box.local", False),
+    ],
+)
+def test_a_token_is_needed_where_a_route_calls_models_of_others(url: str, remote: bool) -> None:  # noqa: FBT001
+    models = Models(url=url)
+    assert needs_token(Config(models=models, routes=(RouteSettings(index="a"),))) is remote
+    assert not needs_token(Config(models=models))
+
+
+@pytest.mark.parametrize("text", [ROUTE, ROUTE + "\nmodels: {token_env: MY_TOKEN}"])
+def test_a_missing_token_is_named_with_what_to_do(text: str) -> None:
+    config = read(text, "f.yaml", {})
+    with pytest.raises(ConfigError) as caught:
+        token_of(config, {config.models.token_env: "  "})
+    assert str(caught.value).startswith(f"{config.models.token_env} is not set, and models are needed at https://")
+    assert f"export {config.models.token_env}=" in str(caught.value)
+
+
+def test_a_token_is_taken_from_its_variable_and_bare() -> None:
+    assert token_of(read(ROUTE, "f.yaml", {}), {"DEEPINFRA_TOKEN": f" {SECRET}\n"}) == SECRET
+
+
+def test_no_token_is_needed_without_a_route_or_for_local_models() -> None:
+    assert token_of(Config(), {}) is None
+    assert token_of(read(ROUTE + "\nmodels: {url: 'http://127.0.0.1:1'}", "f.yaml", {}), {}) is None
+
+
+def test_a_command_that_calls_models_needs_the_token_whatever_the_routes_say() -> None:
+    with pytest.raises(ConfigError, match="DEEPINFRA_TOKEN is not set"):
+        token_of(Config(), {}, calls_models=True)
+
+
+@pytest.mark.parametrize("token", [f"{SECRET} x", f"{SECRET}\x01", f"{SECRET}é", f"{SECRET}\nX: y"])
+def test_a_token_that_is_none_is_refused_and_not_repeated(token: str) -> None:
+    with pytest.raises(ConfigError, match="DEEPINFRA_TOKEN: holds characters") as caught:
+        token_of(Config(), {"DEEPINFRA_TOKEN": token})
+    assert SECRET not in str(caught.value)
+
+
+def test_settings_hold_the_name_of_a_variable_and_never_its_value() -> None:
+    environment = {"DEEPINFRA_TOKEN": SECRET, "AUTH": SECRET}
+    config = read(ROUTE + "\nengine: {authorization_env: AUTH}", "f.yaml", environment)
+    assert SECRET not in repr(config)
+    assert SECRET not in repr(build_routes(config))
+
+
+def test_an_authorization_of_the_proxys_own_comes_from_the_variable_that_is_named() -> None:
+    named = read("engine: {authorization_env: AUTH}", "f.yaml", {})
+    assert authorization_of(named, {"AUTH": " ApiKey x\n"}) == "ApiKey x"
+    assert authorization_of(Config(), {"AUTH": "ApiKey x"}) is None
+
+
+@pytest.mark.parametrize("value", ["", " ", f"ApiKey {SECRET}\r\nX: y"])
+def test_an_authorization_that_is_named_and_cannot_be_used_is_refused_and_not_repeated(value: str) -> None:
+    with pytest.raises(ConfigError, match=r"^AUTH") as caught:
+        authorization_of(read("engine: {authorization_env: AUTH}", "f.yaml", {}), {"AUTH": value})
+    assert SECRET not in str(caught.value)
+
+
+# Routes and their gaps
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
+def test_a_route_that_says_no_more_is_its_profile(profile: Any) -> None:
+    route = only_route(profile=profile.name)
+    models = TIERS[profile.tier]
+    assert (route.instruction, route.passage, route.rank_window_size) == (
+        profile.instruction,
+        profile.passage,
+        profile.rank_window_size,
+    )
+    assert (route.embedding_model, route.rerank_model) == (models.embedding, models.rerank)
+
+
+@pytest.mark.parametrize(
+    ("priority", "size"),
+    [("speed-and-cost", "0.6B"), ("balanced", "4B"), ("accuracy", "8B"), ("high-volume", "0.6B"), ("critical", "8B")],
+)
+def test_a_priority_stands_for_a_size_of_models(priority: str, size: str) -> None:
+    route = only_route(priority=priority, profile="rag")
+    assert (route.embedding_model, route.rerank_model) == (
+        f"Qwen/Qwen3-Embedding-{size}",
+        f"Qwen/Qwen3-Reranker-{size}",
+    )
+
+
+@pytest.mark.parametrize(("tier", "size"), [("fast", "0.6B"), ("balanced", "4B"), ("precision", "8B")])
+def test_a_tier_is_a_pair_of_models(tier: str, size: str) -> None:
+    assert only_route(tier=tier).rerank_model == f"Qwen/Qwen3-Reranker-{size}"
+
+
+def test_a_route_may_name_its_models_itself() -> None:
+    route = only_route(tier="fast", rerank_model="r", embedding_model="e")
+    assert (route.rerank_model, route.embedding_model, route.embedding_model_named) == ("r", "e", True)
+
+
+def test_a_route_without_rerank_has_no_reranker() -> None:
+    assert only_route(rerank=False).rerank_model is None
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), st.lists, max_leaves=5))
+def test_a_value_of_any_kind_is_taken_or_refused(value: Any) -> None:
+    """Nothing that stands in a file ends in a traceback."""
+    text = yaml.safe_dump({"listen": value, "routes": [{"index": value, "passage": value}]}, allow_unicode=True)
+    with pytest.raises(ConfigError, match=r"^f\.yaml"):
+        read(text, "f.yaml", {})

@@ -1,0 +1,118 @@
+"""Complaints about a YAML file name the key, the line, and what may have been meant."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.yaml_file import ConfigError, YamlFile, did_you_mean
+
+TEXT = """\
+listen:
+  port: 1
+
+routes:
+  - index: a
+    semantic: {field: v}
+  - index: b
+"""
+
+
+def complaint(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        YamlFile.parse(text, "f.yaml")
+    return str(caught.value)
+
+
+def test_every_key_and_every_item_has_its_line() -> None:
+    lines = YamlFile.parse(TEXT, "f.yaml").lines
+    assert lines == {
+        "listen": 1,
+        "listen.port": 2,
+        "routes": 4,
+        "routes[0]": 5,
+        "routes[0].index": 5,
+        "routes[0].semantic": 6,
+        "routes[0].semantic.field": 6,
+        "routes[1]": 7,
+        "routes[1].index": 7,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [1", "f.yaml:1: not YAML: "),
+        ("a: 1\nb: }", "f.yaml:2: not YAML: "),
+        ("a: 1\nb: 2\na: 3", "f.yaml:3: a: stands here a second time, first on line 1"),
+        ("x:\n  a: 1\n  a: 2", "f.yaml:3: x.a: stands here a second time, first on line 2"),
+        ("a: !!python/object:os.system {}", "f.yaml:1: not YAML: could not determine a constructor"),
+        ("a: \x00", "f.yaml: not YAML: "),
+    ],
+)
+def test_what_is_no_plain_yaml_is_refused_where_it_stands(text: str, said: str) -> None:
+    assert complaint(text).startswith(said)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "---\n"])
+def test_an_empty_file_is_an_empty_section(text: str) -> None:
+    assert YamlFile.parse(text, "f.yaml").value == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("listen.port", "f.yaml:2: listen.port: no"),
+        ("listen.host", "f.yaml:1: listen.host: no"),
+        ("routes[0].semantic.dimensions", "f.yaml:6: routes[0].semantic.dimensions: no"),
+        ("routes[1].semantic.field", "f.yaml:7: routes[1].semantic.field: no"),
+        ("routes[7]", "f.yaml:4: routes[7]: no"),
+        ("engine.url", "f.yaml: engine.url: no"),
+        ("", "f.yaml: no"),
+    ],
+)
+def test_a_missing_key_is_placed_on_the_line_of_what_it_would_stand_in(path: str, said: str) -> None:
+    assert str(YamlFile.parse(TEXT, "f.yaml").error(path, "no")) == said
+
+
+@pytest.mark.parametrize(
+    ("complaint", "said"),
+    [
+        (
+            "Object contains unknown field `prot` - at `$.listen`",
+            "f.yaml:1: listen.prot: unknown key, did you mean `port`?",
+        ),
+        (
+            "Object contains unknown field `zzz` - at `$.routes[1]`",
+            "f.yaml:7: routes[1].zzz: unknown key; known here: index, tier",
+        ),
+        ("Object contains unknown field `lissten`", "f.yaml: lissten: unknown key, did you mean `listen`?"),
+        (
+            "Invalid enum value 'fest' - at `$.routes[0].tier`",
+            "f.yaml:5: routes[0].tier: no 'fest', did you mean `fast`?",
+        ),
+        ("Expected `int`, got `str` - at `$.listen.port`", "f.yaml:2: listen.port: expected `int`, got text"),
+        ("Expected `object`, got `array`", "f.yaml: expected a section with keys, got a list"),
+    ],
+)
+def test_a_complaint_of_msgspec_is_said_in_the_words_of_the_file(complaint: str, said: str) -> None:
+    known = {"": ("listen", "routes"), "listen": ("host", "port"), "routes[]": ("index", "tier")}
+    words = {"tier": ("fast", "balanced")}
+    assert str(YamlFile.parse(TEXT, "f.yaml").refusal(complaint, known, words)) == said
+
+
+@given(st.text(max_size=20), st.lists(st.sampled_from(["fast", "balanced", "precision"]), unique=True))
+def test_a_proposal_is_one_of_the_known_words(word: str, known: list[str]) -> None:
+    said = did_you_mean(word, tuple(known))
+    assert any(name in said for name in known) if known else not said
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """Nothing that stands in a file ends in a traceback."""
+    try:
+        read = YamlFile.parse(text, "f.yaml")
+    except ConfigError as error:
+        assert str(error).startswith("f.yaml")  # noqa: PT017  either is right
+    else:
+        assert msgspec.to_builtins(read.value, str_keys=True) is not None or read.value is None
