@@ -20,7 +20,8 @@ from rich.console import Console
 from demo import engine, services, shop
 from demo.asking import NoAnswer
 from demo.comparing import Comparison, Shop, compare, shop_search
-from demo.engine_files import EngineError, cache_folder
+from demo.engine_files import cache_folder
+from demo.engines import EngineError
 from demo.services import Service, ServiceError
 from demo.showing import show, show_gain
 

