@@ -1,0 +1,335 @@
+"""The user's words in a query, and the query without the demand for them and for nothing else."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.query_text import MATCH_ALL, UserQuery, find_user_query, read_operators, without_inner_hits
+from tests import strategies
+
+PASSAGE = ("title", "body")
+KEYWORDS = frozenset({"brand", "sku"})
+
+
+def is_text(path: str) -> bool:
+    return path.split("^", 1)[0] not in KEYWORDS
+
+
+def found(query: Any) -> UserQuery | None:
+    return find_user_query(query, PASSAGE, is_text)
+
+
+def match(field: str, text: str = "laptop") -> dict[str, Any]:
+    return {"match": {field: text}}
+
+
+TERM = {"term": {"brand": "apple"}}
+RANGE = {"range": {"price": {"lt": 9}}}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        match("title"),
+        {"match": {"title": {"query": "laptop", "operator": "and"}}},
+        {"match_phrase": {"title": " laptop "}},
+        {"match_phrase": {"title": {"query": "laptop", "slop": 2}}},
+        {"multi_match": {"query": "laptop", "fields": ["title^3", "body"]}},
+        {"multi_match": {"query": "laptop"}},
+        {"multi_match": {"query": "laptop", "fields": "title"}},
+        {"multi_match": {"query": "laptop", "fields": ["*_text", "brand"]}},
+        {"combined_fields": {"query": "laptop", "fields": ["title", "body"]}},
+        {"query_string": {"query": "laptop"}},
+        {"query_string": {"query": "laptop", "default_field": "title"}},
+        {"simple_query_string": {"query": "laptop", "fields": ["title"]}},
+        match("unknown"),
+    ],
+)
+def test_a_clause_of_words_alone_asks_for_nothing_else(query: Any) -> None:
+    assert UserQuery("laptop", MATCH_ALL) == found(query)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        None,
+        {},
+        "laptop",
+        {"match_all": {}},
+        {"match": {"title": "  "}},
+        {"match": {"title": 7}},
+        {"match": {"title": {"operator": "and"}}},
+        {"match": {"title": "a", "body": "b"}},
+        {"match": "laptop"},
+        {"multi_match": {"query": "laptop", "fields": [7]}},
+        {"multi_match": {"query": "laptop", "fields": {"a": 1}}},
+        {"multi_match": {"query": 7, "fields": ["title"]}},
+        {"multi_match": {"query": " "}},
+        {"query_string": {"query": ""}},
+        {"query_string": {"query": 7}},
+        {"query_string": {"query": "laptop", "fields": 7}},
+        {"query_string": {"query": "-laptop"}},
+        {"query_string": {"query": "*"}},
+        match("brand"),
+        match("sku^2"),
+        {"term": {"title": "laptop"}},
+        {"bool": {"filter": [match("title")]}},
+        {"bool": {"must_not": [match("title")]}},
+        {"bool": {"must": [TERM]}},
+        {"bool": []},
+        {"bool": {"must": [match("title")]}, "boost": 1},
+        {"dis_max": {"queries": "not known here yet"}},
+    ],
+)
+def test_filters_negations_and_what_is_not_known_hold_no_words(query: Any) -> None:
+    assert found(query) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "relaxed"),
+    [
+        (
+            {"bool": {"must": match("title"), "filter": TERM, "must_not": [RANGE]}},
+            "laptop",
+            {"bool": {"must": MATCH_ALL, "filter": TERM, "must_not": [RANGE]}},
+        ),
+        (  # a `should` text beside a `must` text is a boost
+            {"bool": {"must": [match("title")], "should": [match("body", "promotion")]}},
+            "laptop",
+            {"bool": {"must": [MATCH_ALL], "should": [match("body", "promotion")]}},
+        ),
+        (  # `must` before `should`, whichever is written first
+            {"bool": {"should": [match("title", "promotion")], "must": [match("title")]}},
+            "laptop",
+            {"bool": {"should": [match("title", "promotion")], "must": [MATCH_ALL]}},
+        ),
+        (  # a passage's field before another
+            {"bool": {"must": [match("colour", "red"), match("title")]}},
+            "laptop",
+            {"bool": {"must": [match("colour", "red"), MATCH_ALL]}},
+        ),
+        (  # several fields before another one
+            {"bool": {"must": [match("colour", "red"), {"multi_match": {"query": "laptop", "fields": ["x", "y"]}}]}},
+            "laptop",
+            {"bool": {"must": [match("colour", "red"), MATCH_ALL]}},
+        ),
+        (  # a multi-field of the passage is the passage
+            {"bool": {"must": [match("colour", "red"), match("title.english^2")]}},
+            "laptop",
+            {"bool": {"must": [match("colour", "red"), MATCH_ALL]}},
+        ),
+        (  # as Kibana's `laptop and brand:apple` arrives
+            {"bool": {"must": [{"multi_match": {"query": "laptop"}}, match("brand", "apple")]}},
+            "laptop",
+            {"bool": {"must": [MATCH_ALL, match("brand", "apple")]}},
+        ),
+        (  # the same words several times count once
+            {"bool": {"must": [match("title")], "should": [{"match_phrase": {"title": "laptop"}}, match("body", "x")]}},
+            "laptop",
+            {"bool": {"must": [MATCH_ALL], "should": [MATCH_ALL, match("body", "x")]}},
+        ),
+        (
+            {"bool": {"should": [match("title"), match("body")], "minimum_should_match": 2}},
+            "laptop",
+            {"bool": {"should": [MATCH_ALL, MATCH_ALL], "minimum_should_match": 2}},
+        ),
+        (
+            {"bool": {"should": [match("title")], "filter": [TERM]}},
+            "laptop",
+            {"bool": {"should": [MATCH_ALL], "filter": [TERM]}},
+        ),
+        (
+            {"bool": {"must": {"bool": {"should": [match("title")]}}, "filter": [match("title")]}},
+            "laptop",
+            {"bool": {"must": {"bool": {"should": [MATCH_ALL]}}, "filter": [match("title")]}},
+        ),
+        (
+            {"bool": {"must": {"query_string": {"query": "laptop -gaming", "fields": ["title"]}}}},
+            "laptop",
+            {
+                "bool": {
+                    "must": {
+                        "bool": {"must_not": [{"query_string": {"fields": ["title"], "query": "gaming"}}]},
+                    }
+                }
+            },
+        ),
+        (
+            {"bool": {"must": match("title"), "filter": {"nested": {"path": "r", "query": TERM, "inner_hits": {}}}}},
+            "laptop",
+            {"bool": {"must": MATCH_ALL, "filter": {"nested": {"path": "r", "query": TERM}}}},
+        ),
+        ({"query_string": {"query": "laptop OR phone"}}, "laptop phone", None),
+        (
+            {"bool": {"must": [match("title"), {"query_string": {"query": "(laptop)"}}]}},
+            "laptop",
+            None,
+        ),
+    ],
+)
+def test_exactly_the_users_words_are_relaxed(query: Any, text: str, relaxed: Any) -> None:
+    assert UserQuery(text, relaxed) == found(query)
+
+
+LINE = {"default_field": "title"}
+
+
+def said(query: str) -> dict[str, Any]:
+    return {"query_string": LINE | {"query": query}}
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "rest"),
+    [
+        ("laptop", "laptop", MATCH_ALL),
+        ("  wi-fi  router ", "wi-fi router", MATCH_ALL),
+        ("laptop -gaming", "laptop", {"bool": {"must_not": [said("gaming")]}}),
+        ("laptop !gaming", "laptop", {"bool": {"must_not": [said("gaming")]}}),
+        ("laptop NOT gaming", "laptop", {"bool": {"must_not": [said("gaming")]}}),
+        ('laptop -"for games"', "laptop", {"bool": {"must_not": [said('"for games"')]}}),
+        ("laptop -kind:gaming", "laptop", {"bool": {"must_not": [said("kind:gaming")]}}),
+        ("laptop +light", "laptop light", {"bool": {"must": [said("light")]}}),
+        ('laptop "long life"', "laptop long life", {"bool": {"must": [said('"long life"')]}}),
+        ("laptop brand:apple", "laptop apple", {"bool": {"must": [said("brand:apple")]}}),
+        ('laptop brand:"acme inc"', "laptop acme inc", {"bool": {"must": [said('brand:"acme inc"')]}}),
+        ("+laptop -old", "laptop", {"bool": {"must": [said("laptop")], "must_not": [said("old")]}}),
+        ("-gaming", "", {"bool": {"must_not": [said("gaming")]}}),
+        ("laptop AND light", "laptop light", None),
+        ("laptop OR phone", "laptop phone", None),
+        ("(laptop phone) -gaming", "laptop phone", None),
+        ("lap* phone", "lap phone", None),
+        ("laptop~2 phone^3", "laptop phone", None),
+        ("price:[1 TO 9] laptop", "laptop", None),
+        ("price:>9 laptop", "9 laptop", None),
+        ("/lap.*/ laptop", "laptop", None),
+        ('laptop "unfinished', "laptop unfinished", None),
+        (r"c\+\+ book", "c book", None),
+        ("", "", MATCH_ALL),
+    ],
+)
+def test_a_line_of_operators_says_words_demands_and_negations(line: str, text: str, rest: Any) -> None:
+    typed = read_operators("query_string", LINE | {"query": line, "boost": 2, "_name": "x"}, line)
+    assert (text, rest) == (typed.text, typed.rest)
+
+
+@pytest.mark.parametrize(("flags", "rest"), [("ALL", MATCH_ALL), ("AND|NOT", None), ("NONE", None)])
+def test_a_line_whose_operators_are_chosen_says_its_words_alone(flags: str, rest: Any) -> None:
+    typed = read_operators("simple_query_string", {"query": "laptop", "flags": flags}, "laptop")
+    assert ("laptop", rest) == (typed.text, typed.rest)
+
+
+@given(strategies.query_lines)
+def test_negated_words_are_not_query_text(line: str) -> None:
+    plain = [piece.strip('+"') for piece in line.split(" ") if not piece.startswith("-")]
+    if "-gaming" in line and "gaming" not in " ".join(plain):
+        assert "gaming" not in read_operators("query_string", {}, line).text
+
+
+@given(st.text() | strategies.query_lines)
+def test_no_line_is_too_odd(line: str) -> None:
+    typed = read_operators("query_string", {"query": line}, line)
+    assert typed.text == typed.text.strip()
+
+
+# A small engine: what a query of bool, match, multi_match, term and match_all says of a document.
+
+
+def admits(query: Any, document: strategies.Document, given_words: str | None = None) -> bool:
+    """Whether a document matches; clauses of words that ask for the given ones are taken for fulfilled.
+
+    Only where a clause scores: neither in `filter` nor in `must_not`, where nobody types.
+    """
+    ((name, body),) = query.items()
+    match name:
+        case "bool":
+            return _bool(body, document, given_words)
+        case "match_all":
+            return True
+        case "match" | "term":
+            ((field, value),) = body.items()
+            text = value["query"] if isinstance(value, dict) else value
+            typed = name == "match" and is_text(field)
+            return (typed and text == given_words) or _has(document, (field,), text, whole=name == "term")
+        case "multi_match":
+            return body["query"] == given_words or _has(document, body["fields"], body["query"], whole=False)
+        case _:
+            raise AssertionError(name)
+
+
+def _has(document: strategies.Document, fields: Sequence[str], text: str, *, whole: bool) -> bool:
+    words = [text] if whole else text.split()
+    return any(word in document[field] for field in fields for word in words)
+
+
+def _bool(body: Mapping[str, Any], document: strategies.Document, given_words: str | None) -> bool:
+    clauses = {name: found if isinstance(found, list) else [found] for name, found in body.items()}
+    required, optional = clauses.get("must", []), clauses.get("should", [])
+    alone = bool(optional) and not required and not clauses.get("filter")
+    least = body.get("minimum_should_match", 1 if alone else 0)
+    return (
+        all(admits(clause, document, given_words) for clause in required)
+        and all(admits(clause, document) for clause in clauses.get("filter", []))
+        and not any(admits(clause, document) for clause in clauses.get("must_not", []))
+        and sum(admits(clause, document, given_words) for clause in optional) >= least
+    )
+
+
+def conditions(query: Any, words: str) -> list[Any]:
+    """Every clause that a document must fulfil and that does not hold the user's words, as queries."""
+    ((name, body),) = query.items()
+    if name != "bool":
+        return [] if words in str(body) else [query]
+    lists = {key: value if isinstance(value, list) else [value] for key, value in body.items()}
+    forbidden = [{"bool": {"must_not": [clause]}} for clause in lists.get("must_not", [])]
+    required = [condition for clause in lists.get("must", []) for condition in conditions(clause, words)]
+    return [*forbidden, *required, *lists.get("filter", [])]
+
+
+@given(strategies.query_trees, strategies.documents)
+def test_what_the_client_admits_is_admitted_without_the_words(query: Any, document: strategies.Document) -> None:
+    user_query = found(query)
+    if user_query and admits(query, document):
+        assert admits(user_query.relaxed, document)
+
+
+@given(strategies.query_trees, strategies.documents)
+def test_what_is_admitted_without_the_words_lacks_nothing_but_the_words(
+    query: Any, document: strategies.Document
+) -> None:
+    user_query = found(query)
+    if user_query:
+        assert admits(query, document, user_query.text) is admits(user_query.relaxed, document)
+
+
+@given(strategies.query_trees, strategies.documents)
+def test_a_required_clause_without_the_users_words_is_never_dropped(query: Any, document: strategies.Document) -> None:
+    user_query = found(query)
+    if user_query and admits(user_query.relaxed, document):
+        assert all(admits(condition, document) for condition in conditions(query, user_query.text))
+
+
+@given(strategies.query_trees)
+def test_the_clients_query_is_left_as_it_is(query: Any) -> None:
+    before = strategies.compact(query)
+    found(query)
+    assert before == strategies.compact(query)
+
+
+@given(strategies.json_values)
+def test_no_query_is_too_odd(query: Any) -> None:
+    assert isinstance(found({"bool": {"must": [query, match("title")]}}), UserQuery)
+
+
+@pytest.mark.parametrize("name", ["nested", "has_child", "has_parent"])
+def test_inner_hits_are_taken_out_wherever_they_are(name: str) -> None:
+    clause = {name: {"query": {"bool": {"must": [{name: {"query": TERM, "inner_hits": {}}}]}}, "inner_hits": {"a": 1}}}
+    expected = {name: {"query": {"bool": {"must": [{name: {"query": TERM}}]}}}}
+    assert {"bool": {"filter": [expected]}} == without_inner_hits({"bool": {"filter": [clause]}})
+
+
+@given(strategies.query_trees)
+def test_a_query_without_inner_hits_stays_the_same(query: Any) -> None:
+    assert query == without_inner_hits(query)
