@@ -1,0 +1,113 @@
+"""The files of es_mappings fit their profile, and are made to fit a model, a length and a language."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.indices import META_KEY, flatten
+from proxy.mappings import LANGUAGES, Embedding, folder, index_for, read_embedding
+from proxy.profiles import PROFILES, TIERS
+
+EMBEDDING = Embedding("vector", "some-model", 7, ("title", "body"))
+names = st.text(min_size=1, max_size=10)
+
+
+def shipped(profile: str) -> Any:
+    return json.loads((folder() / PROFILES[profile].mapping).read_text(encoding="utf-8"))
+
+
+def named(analyzed: Any) -> set[str]:
+    """Find the analyzers that fields name."""
+    return {value for _, spec in analyzed for key, value in spec.items() if key in {"analyzer", "search_analyzer"}}
+
+
+def test_there_is_one_file_for_each_profile() -> None:
+    assert {path.name for path in folder().iterdir()} == {profile.mapping for profile in PROFILES.values()}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_file_says_what_its_vectors_are_made_of_and_by_which_model(profile: str) -> None:
+    body, own = shipped(profile), PROFILES[profile]
+    held = read_embedding("embedding", body["mappings"])
+    assert held == Embedding("embedding", TIERS[own.tier].embedding, 384, own.passage)
+    assert body["mappings"]["properties"]["embedding"] == held.properties["embedding"]
+    assert body["mappings"]["properties"]["embedding_hash"] == held.properties["embedding_hash"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_file_has_the_fields_of_its_passage_something_to_search_and_something_to_count(profile: str) -> None:
+    fields = dict(flatten(shipped(profile)["mappings"]["properties"]))
+    assert set(PROFILES[profile].passage) <= fields.keys()
+    types = {spec["type"] for spec in fields.values()}
+    assert {"text", "keyword", "dense_vector"} <= types
+    assert types & {"integer", "float", "double", "date"}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_analyzer_of_a_file_is_used_and_every_one_used_is_there(profile: str) -> None:
+    body = shipped(profile)
+    mappings = body["mappings"]
+    others = [("", template["mapping"]) for entry in mappings["dynamic_templates"] for template in entry.values()]
+    used = named([*flatten(mappings["properties"]), *others])
+    assert used - {"keyword"} == body["settings"]["analysis"]["analyzer"].keys()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_an_index_holds_the_vectors_that_are_really_made(profile: str) -> None:
+    mappings = index_for(profile, EMBEDDING)["mappings"]
+    assert mappings["_meta"] == {
+        META_KEY: {"vector": {"model": "some-model", "dimensions": 7, "passage": ["title", "body"]}}
+    }
+    assert mappings["properties"]["vector"]["dims"] == 7
+    assert mappings["properties"]["vector_hash"] == {"type": "keyword"}
+    assert not {"embedding", "embedding_hash"} & mappings["properties"].keys()
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_an_index_without_vectors_says_nothing_of_any(profile: str) -> None:
+    mappings = index_for(profile, None)["mappings"]
+    assert "_meta" not in mappings
+    assert "dense_vector" not in {spec["type"] for _, spec in flatten(mappings["properties"])}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_files_are_in_english(profile: str) -> None:
+    assert index_for(profile, None)["settings"] == shipped(profile)["settings"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_language_changes_the_filters_and_nothing_else(language: str) -> None:
+    there, here = index_for("legal", EMBEDDING), index_for("legal", EMBEDDING, language)
+    for body in (there, here):
+        for name in ("language_elision", "language_stop", "language_stemmer"):
+            del body["settings"]["analysis"]["filter"][name]
+    assert here == there
+
+
+def test_none_is_no_language() -> None:
+    filters = index_for("rag", None, "none")["settings"]["analysis"]["filter"]
+    assert filters["language_stop"] == {"type": "stop", "stopwords": "_none_"}
+    assert filters["language_stemmer"] == {"type": "lowercase"}
+
+
+@given(st.builds(Embedding, names, names, st.integers(1, 4096), st.lists(names, max_size=3).map(tuple)))
+def test_what_an_index_says_of_its_vectors_is_read_back(embedding: Embedding) -> None:
+    assert read_embedding(embedding.field, {"_meta": embedding.meta}) == embedding
+
+
+@pytest.mark.parametrize(
+    "mappings",
+    [
+        {},
+        {"_meta": {}},
+        {"_meta": {META_KEY: {}}},
+        {"_meta": {META_KEY: {"other": dict(EMBEDDING.meta[META_KEY]["vector"])}}},
+        {"_meta": {META_KEY: {"vector": {"model": "m"}}}},
+        {"_meta": {META_KEY: {"vector": {"model": "m", "dimensions": "7", "passage": []}}}},
+    ],
+)
+def test_an_index_that_says_less_says_nothing(mappings: Any) -> None:
+    assert read_embedding("vector", mappings) is None
