@@ -36,7 +36,7 @@ class Head:
     def scores(self) -> dict[DocKey, float]:
         """Each document's score as it is shown."""
         top = self.ranking[0].score if self.ranking else 0.0
-        return {scored.key: 1.0 + (scored.score / top if top > 0 else 1.0) for scored in self.ranking}
+        return {scored.key: 1.0 + (max(scored.score, 0.0) / top if top > 0 else 1.0) for scored in self.ranking}
 
 
 def fuse(route: Route, lexical: Sequence[DocKey], semantic: Sequence[DocKey], window: int) -> Ranking:
@@ -69,13 +69,14 @@ def head_page(head: Head, lexical: SearchAnswer, rendered: Mapping[DocKey, Hit],
 def tail_page(head: Head, answer: SearchAnswer, track_total_hits: bool | int) -> Page:  # noqa: FBT001
     """Give the engine's own page behind the head its place in the ranking.
 
-    An empty head excludes nothing: then the engine's total is the whole, and only scores are mapped.
+    An empty head excludes nothing: then the engine's total and its null for no best score are the whole's, and
+    only scores are mapped.
     """
     if head.untouched:
         return Page([(hit, None) for hit in answer.hits], answer.total, answer.max_score)
     scored = [(hit, tail_score(hit.score)) for hit in answer.hits]
     total = answer.total and _whole_total(head, answer.total, track_total_hits)
-    return Page(scored, total, TOP_SCORE)
+    return Page(scored, total, TOP_SCORE if head.ranking or answer.max_score is not None else None)
 
 
 def _whole_total(head: Head, behind: Total, track_total_hits: bool | int) -> Total:  # noqa: FBT001

@@ -86,13 +86,18 @@ def read_answer(body: bytes) -> SearchAnswer:
             members=members,
             hits_members=hits_members,
             hits=tuple(_read_hit(raw) for raw in _raw_list.decode(hits_members["hits"])),
-            total=Total(total) if isinstance(total, int) else total,
+            total=_counted(total) if isinstance(total, int) else total,
             total_is_number=isinstance(total, int),
             max_score=_score.decode(hits_members.get("max_score", msgspec.Raw(b"null"))),
             whole=not (head.timed_out or head.terminated_early or head.shards.failed),
         )
     except (msgspec.MsgspecError, KeyError) as error:
         raise Malformed("engine", f"not the answer of a search: {error}") from error
+
+
+def _counted(total: int) -> Total | None:
+    """Read `rest_total_hits_as_int`: -1 stands for hits that were not counted."""
+    return Total(total) if total >= 0 else None
 
 
 def _read_hit(raw: msgspec.Raw) -> Hit:

@@ -1,0 +1,192 @@
+"""One ranking in pages: together they are the whole, scores fall, and the best score is the same on each."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.config import Fusion, RouteSettings
+from proxy.errors import Failure
+from proxy.fusion import reorder
+from proxy.hits import DocKey, Hit, Ranking, Scored, keys
+from proxy.paging import TOP_SCORE, Head, fuse, head_page, tail_page, tail_score
+from proxy.routes import build_route
+from proxy.search_response import Page, SearchAnswer, Total
+from tests import strategies
+
+ROUTE = build_route(RouteSettings(index="i"))
+FAILURES = (Failure("rerank", "timeout"),)
+A, B, C, D = (DocKey("i", name) for name in "abcd")
+
+
+def test_two_retrievers_are_fused_and_cut_to_the_window() -> None:
+    assert (B, A, D) == keys(fuse(ROUTE, [A, B, C], [B, D], 3))
+
+
+def test_one_retriever_alone_keeps_its_order() -> None:
+    assert (A, B) == keys(fuse(ROUTE, [A, B, C], [], 2))
+
+
+def test_a_routes_weights_count() -> None:
+    route = build_route(RouteSettings(index="i", fusion=Fusion(lexical_weight=0.1, semantic_weight=1)))
+    assert (C, A) == keys(fuse(route, [A], [C], 5))
+
+
+@given(strategies.scores, strategies.scores)
+def test_a_tails_score_lies_below_one_and_keeps_the_order(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    assert 0 <= tail_score(low) <= tail_score(high) <= 1
+
+
+@given(strategies.rankings().filter(bool))
+def test_a_heads_scores_fall_from_two_to_one_at_the_least(ranking: Ranking) -> None:
+    scores = list(Head(ranking, 0, untouched=False, failures=()).scores.values())
+    assert TOP_SCORE == scores[0]
+    assert sorted(scores, reverse=True) == scores
+    assert scores[-1] >= 1.0
+
+
+def test_an_empty_head_has_neither_keys_nor_scores() -> None:
+    head = Head((), 0, untouched=False, failures=())
+    assert ((), {}) == (head.keys, head.scores)
+
+
+# A small engine: an index at rest, in the order that the client's own query gives.
+
+
+@dataclass(frozen=True)
+class Index:
+    """Documents that the client's query matches, best first, and those that only kNN finds."""
+
+    matching: tuple[DocKey, ...]
+    others: tuple[DocKey, ...]
+    limit: bool | int = True
+
+    def search(self, start: int, size: int, without: tuple[DocKey, ...] = ()) -> SearchAnswer:
+        left = [key for key in self.matching if key not in without]
+        hits = [self.hit(key) for key in left[start : start + size]]
+        return strategies.answer_of(hits, self.total(len(left)), self.score(left[0]) if left else None)
+
+    def total(self, matching: int) -> Total | None:
+        """As the engine counts: to `track_total_hits` and no farther."""
+        if self.limit is False:
+            return None
+        if self.limit is not True and matching > self.limit:
+            return Total(self.limit, "gte")
+        return Total(matching)
+
+    def hit(self, key: DocKey) -> Hit:
+        return strategies.hit(key, self.score(key))
+
+    def score(self, key: DocKey) -> float:
+        return 30.0 - self.matching.index(key) if key in self.matching else 0.0
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A search that was made once: its index, its window, and the head that came out."""
+
+    index: Index
+    window: int
+    head: Head
+
+    def page(self, start: int, size: int) -> Page:
+        """Cut a page as the pipeline does: of the head, or of the engine's own order behind it."""
+        if start < self.window:
+            lexical = self.index.search(0, max(self.window, start + size))
+            known = lexical.by_key
+            rendered = {key: self.index.hit(key) for key in self.head.keys if key not in known}
+            return head_page(self.head, lexical, rendered, start, size)
+        excluded = () if self.head.untouched else self.head.keys
+        return tail_page(self.head, self.index.search(start - len(excluded), size, excluded), self.index.limit)
+
+    @property
+    def whole(self) -> tuple[DocKey, ...]:
+        return (*self.head.keys, *(key for key in self.index.matching if key not in self.head.keys))
+
+
+@st.composite
+def searches(draw: st.DrawFn) -> Searched:
+    names = draw(st.permutations("abcdefghijkl"))
+    matching = tuple(DocKey("i", name) for name in names[: draw(st.integers(0, 9))])
+    others = tuple(DocKey("i", name) for name in names[9:])
+    limit = draw(st.sampled_from([True, False, 3, 10_000]))
+    window = draw(st.integers(1, 12))
+    index = Index(matching, others, limit)
+    if draw(st.booleans()):
+        first = tuple(Scored(key, 1.0) for key in matching[:window])
+        return Searched(index, window, Head(first, 0, untouched=True, failures=FAILURES))
+    semantic = draw(st.lists(st.sampled_from(names), unique=True).map(lambda chosen: [DocKey("i", n) for n in chosen]))
+    semantic = [key for key in semantic if key in {*matching, *others}]
+    fused = keys(fuse(ROUTE, matching[:window], semantic, window))
+    scores = draw(st.dictionaries(st.sampled_from(fused), st.floats(-1, 1))) if fused else {}
+    ranking = reorder(fused, scores)
+    extras = sum(key not in matching for key in fused)
+    return Searched(index, window, Head(ranking, extras, untouched=False, failures=()))
+
+
+@given(searches(), st.lists(st.integers(1, 9), min_size=1))
+def test_pages_of_any_sizes_are_together_the_whole(searched: Searched, sizes: list[int]) -> None:
+    seen: list[DocKey] = []
+    start = 0
+    while start < 20:
+        size = sizes[start % len(sizes)]
+        seen += [hit.key for hit, _ in searched.page(start, size).hits]
+        start += size
+    assert searched.whole == tuple(seen)
+
+
+@given(searches(), st.integers(0, 16), st.integers(1, 16))
+def test_every_page_is_its_piece_of_the_whole(searched: Searched, start: int, size: int) -> None:
+    assert searched.whole[start : start + size] == tuple(hit.key for hit, _ in searched.page(start, size).hits)
+
+
+@given(searches(), st.integers(1, 6))
+def test_scores_fall_over_all_pages_and_are_never_negative(searched: Searched, size: int) -> None:
+    pages = [searched.page(start, size) for start in range(0, 18, size)]
+    scores = [hit.score if score is None else score for page in pages for hit, score in page.hits]
+    assert sorted(scores, reverse=True) == scores
+    assert all(score >= 0 for score in scores)
+
+
+@given(searches(), st.integers(0, 16), st.integers(1, 16))
+def test_max_score_is_the_rankings_best_on_every_page(searched: Searched, start: int, size: int) -> None:
+    first = searched.page(0, 1)
+    expected = first.max_score
+    assert expected == searched.page(start, size).max_score
+    assert (expected is None) is (not searched.whole)
+    for hit, score in first.hits:
+        assert expected == (hit.score if score is None else score)
+
+
+@given(searches(), st.integers(0, 16), st.integers(1, 16))
+def test_the_total_counts_the_ranking_and_is_the_same_on_every_page(searched: Searched, start: int, size: int) -> None:
+    own = searched.index.total(len(searched.index.matching))
+    expected = own.plus(searched.head.extras) if own else None
+    assert expected == searched.page(start, size).total
+
+
+def test_documents_that_have_gone_leave_no_gap() -> None:
+    head = Head((Scored(A, 3.0), Scored(B, 2.0), Scored(C, 1.0)), 0, untouched=False, failures=())
+    lexical = Index((A, C, D), ()).search(0, 10)
+    assert (A, C, D) == tuple(hit.key for hit, _ in head_page(head, lexical, {}, 0, 10).hits)
+
+
+@pytest.mark.parametrize("limit", [True, 10_000])
+def test_a_page_behind_nothing_has_no_best_score(limit: bool | int) -> None:  # noqa: FBT001
+    page = tail_page(Head((), 0, untouched=False, failures=()), Index((), (), limit).search(50, 10), limit)
+    assert Page([], Total(0), None) == page
+
+
+def test_an_unknown_head_leaves_the_engines_page_and_maps_its_scores() -> None:
+    answer = Index((A, B, C), ()).search(1, 1)
+    assert Page([(answer.hits[0], 29 / 30)], Total(3), TOP_SCORE) == tail_page(
+        Head((), 0, untouched=False, failures=()), answer, track_total_hits=True
+    )
+
+
+def test_a_count_that_stopped_behind_the_head_stays_a_lower_bound() -> None:
+    head = Head((Scored(A, 1.0), Scored(D, 0.5)), 1, untouched=False, failures=())
+    answer = strategies.answer_of([], Total(3, "gte"), None)
+    assert Total(4, "gte") == tail_page(head, answer, 3).total

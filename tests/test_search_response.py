@@ -1,0 +1,232 @@
+"""The engine's answer opened and closed again: its bytes stay, but for order, scores and total."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.errors import Malformed
+from proxy.hits import DocKey
+from proxy.search_response import Page, SearchAnswer, Total, number, read_answer, render_answer
+from tests import strategies
+
+
+def as_it_was(answer: SearchAnswer) -> Page:
+    return Page([(hit, None) for hit in answer.hits], answer.total, None)
+
+
+@given(strategies.answers())
+def test_a_compact_answer_in_its_own_order_keeps_its_bytes(value: dict[str, Any]) -> None:
+    body = strategies.compact(value)
+    answer = read_answer(body)
+    assert body == render_answer(answer, as_it_was(answer))
+
+
+@given(strategies.answers())
+def test_a_pretty_answer_in_its_own_order_keeps_its_bytes(value: dict[str, Any]) -> None:
+    body = strategies.pretty(value).encode() + b"\n"
+    answer = read_answer(body)
+    assert body == render_answer(answer, as_it_was(answer), pretty=True)
+
+
+# Written by Elasticsearch 8.19.13 for `?pretty`.
+PRETTY = b"""{
+  "took" : 0,
+  "timed_out" : false,
+  "_shards" : {
+    "total" : 1,
+    "successful" : 1,
+    "skipped" : 0,
+    "failed" : 0
+  },
+  "hits" : {
+    "total" : {
+      "value" : 2,
+      "relation" : "eq"
+    },
+    "max_score" : 1.5,
+    "hits" : [
+      {
+        "_index" : "i",
+        "_id" : "1",
+        "_score" : 1.5,
+        "_source" : {
+          "t" : [ ]
+        }
+      },
+      {
+        "_index" : "i",
+        "_id" : "2",
+        "_score" : 1.0
+      }
+    ]
+  }
+}
+"""
+
+
+def test_a_pretty_answer_in_another_order_is_still_the_engines() -> None:
+    answer = read_answer(PRETTY)
+    one, two = answer.hits
+    page = Page([(two, 2.0), (one, 1.25)], Total(3), 2.0)
+    swapped = PRETTY.replace(b'"value" : 2', b'"value" : 3').replace(b'"max_score" : 1.5', b'"max_score" : 2.0')
+    first = swapped[swapped.index(b"      {\n") : swapped.index(b",\n      {\n")]
+    second = swapped[swapped.index(b",\n      {\n") + 2 : swapped.index(b"\n    ]\n  }\n}")]
+    expected = swapped.replace(
+        first + b",\n" + second, second.replace(b"1.0", b"2.0") + b",\n" + first.replace(b"1.5", b"1.25")
+    )
+    assert expected == render_answer(answer, page, pretty=True)
+
+
+def test_an_empty_pretty_page_is_written_as_the_engine_does() -> None:
+    assert b'"hits" : [ ]\n  }\n}\n' in render_answer(read_answer(PRETTY), Page([], None, None), pretty=True)
+
+
+@given(strategies.answers(), st.randoms(use_true_random=False))
+def test_in_another_order_each_document_keeps_its_members(value: dict[str, Any], random: Any) -> None:
+    answer = read_answer(strategies.compact(value))
+    order = [(hit, 1.5) for hit in answer.hits]
+    random.shuffle(order)
+    shown = read_answer(render_answer(answer, Page(order, answer.total, 2.0)))
+    assert [hit.key for hit, _ in order] == [hit.key for hit in shown.hits]
+    for hit in shown.hits:
+        assert answer.by_key[hit.key].members | {"_score": msgspec.Raw(b"1.5")} == hit.members
+    assert answer.members.keys() == shown.members.keys()
+    assert all(answer.members[name] == shown.members[name] for name in answer.members if name != "hits")
+
+
+def answer(hits: str = "[]", rest: str = "", **members: str) -> SearchAnswer:
+    more = "".join(f',"{name}":{value}' for name, value in members.items())
+    return read_answer(f'{{"hits":{{{rest}"hits":{hits}}}{more}}}'.encode())
+
+
+def test_a_hit_is_known_by_index_id_and_routing() -> None:
+    found = answer('[{"_index":"i","_id":"1","_routing":"r","_score":0.5,"_source":{}},{"_index":"i","_id":"2"}]')
+    assert (DocKey("i", "1", "r"), DocKey("i", "2")) == tuple(hit.key for hit in found.hits)
+    assert (0.5, 0.0) == tuple(hit.score for hit in found.hits)
+    assert found.hits == tuple(found.by_key.values())
+
+
+@pytest.mark.parametrize(
+    ("rest", "total", "is_number"),
+    [
+        ("", None, False),
+        ('"total":3,', Total(3), True),
+        ('"total":-1,', None, True),  # `rest_total_hits_as_int` where nothing is counted
+        ('"total":{"value":3,"relation":"gte"},', Total(3, "gte"), False),
+    ],
+)
+def test_a_total_comes_in_three_forms(rest: str, total: Total | None, is_number: bool) -> None:  # noqa: FBT001
+    found = answer(rest=rest)
+    assert (total, is_number) == (found.total, found.total_is_number)
+
+
+@pytest.mark.parametrize(
+    ("rest", "more", "expected"),
+    [
+        ("", 0, b'{"hits":{"hits":[]}}'),
+        ('"total":3,', 2, b'{"hits":{"total":5,"hits":[]}}'),
+        ('"total":-1,', 2, b'{"hits":{"total":-1,"hits":[]}}'),
+        ('"total":{ "value":3,"relation":"eq"},', 0, b'{"hits":{"total":{ "value":3,"relation":"eq"},"hits":[]}}'),
+        ('"total":{"value":3,"relation":"gte"},', 1, b'{"hits":{"total":{"value":4,"relation":"gte"},"hits":[]}}'),
+    ],
+)
+def test_a_total_keeps_its_form_and_relation(rest: str, more: int, expected: bytes) -> None:
+    found = answer(rest=rest)
+    assert expected == render_answer(found, Page([], found.total.plus(more) if found.total else None, None))
+
+
+def test_a_total_that_the_engine_does_not_give_is_not_added() -> None:
+    assert b'{"hits":{"hits":[]}}' == render_answer(answer(), Page([], Total(3), 2.0))
+
+
+@pytest.mark.parametrize(
+    ("rest", "max_score", "expected"),
+    [
+        ('"max_score":1.5,', 2.0, b'{"hits":{"max_score":2.0,"hits":[]}}'),
+        ('"max_score":1.50,', None, b'{"hits":{"max_score":1.50,"hits":[]}}'),
+        ('"max_score":null,', None, b'{"hits":{"max_score":null,"hits":[]}}'),
+        ("", 2.0, b'{"hits":{"hits":[]}}'),
+    ],
+)
+def test_max_score_is_rewritten_where_the_page_has_one(rest: str, max_score: float | None, expected: bytes) -> None:
+    assert expected == render_answer(answer(rest=rest), Page([], None, max_score))
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({}, True),
+        ({"timed_out": "false", "_shards": '{"failed":0}', "terminated_early": "false"}, True),
+        ({"timed_out": "true"}, False),
+        ({"terminated_early": "true"}, False),
+        ({"_shards": '{"total":2,"failed":1}'}, False),
+    ],
+)
+def test_an_answer_is_whole_when_every_shard_answered_in_time(members: dict[str, str], expected: bool) -> None:  # noqa: FBT001
+    assert expected is answer(**members).whole
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (answer(rest='"total":0,'), True),
+        (answer(), True),
+        (answer(rest='"total":3,'), False),
+        (answer('[{"_index":"i","_id":"1"}]'), False),
+    ],
+)
+def test_nothing_is_found_where_there_is_neither_hit_nor_total(found: SearchAnswer, expected: bool) -> None:  # noqa: FBT001
+    assert expected is found.found_nothing
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"hits":[]}',
+        b'{"hits":{}}',
+        b'{"hits":{"hits":{}}}',
+        b'{"hits":{"hits":[7]}}',
+        b'{"hits":{"hits":[{"_index":"i"}]}}',
+        b'{"hits":{"hits":[{"_index":"i","_id":"1","_score":"x"}]}}',
+        b'{"hits":{"hits":[],"total":"x"}}',
+        b'{"hits":{"hits":[],"max_score":"x"}}',
+        b'{"hits":{"hits":[]},"timed_out":"x"}',
+    ],
+)
+def test_what_is_no_answer_is_malformed(body: bytes) -> None:
+    with pytest.raises(Malformed, match="engine: not the answer of a search"):
+        read_answer(body)
+
+
+@given(st.binary())
+def test_no_bytes_are_too_odd_to_be_malformed(body: bytes) -> None:
+    with pytest.raises(Malformed):
+        read_answer(body)
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        (2.0, b"2.0"),
+        (1.0, b"1.0"),
+        (0.0, b"0.0"),
+        (1 / 3, b"0.3333333"),
+        (1.99999999, b"2.0"),
+        (12345.678, b"12345.68"),
+    ],
+)
+def test_a_score_has_seven_digits_at_most(score: float, expected: bytes) -> None:
+    assert expected == bytes(number(score))
+
+
+@given(st.floats(0, 1e30), st.floats(0, 1e30))
+def test_written_scores_keep_their_order(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    assert float(bytes(number(low))) <= float(bytes(number(high)))
