@@ -112,6 +112,15 @@ class _Retrieved:
 
 
 @dataclass(frozen=True, slots=True)
+class _Rendered:
+    """Documents as the client's query shows them, and how many of them it does not match."""
+
+    hits: Mapping[DocKey, Hit] = field(default_factory=dict)
+    extras: int = 0
+    failures: tuple[Failure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class _Lexical:
     reply: EngineReply
     answer: SearchAnswer
@@ -148,14 +157,14 @@ class _Search:
             lexical = await self._lexical(lexical_search(plan))
         if problem := self._unusable(lexical.answer):
             return problem
-        if lexical.answer.found_nothing and plan.route.on_zero_hits == "keep_empty":
+        if self._keeps_empty(lexical.answer):
             return KeptEmpty(lexical.reply)
         if head is None:
             head, rendered = await self._make_head(lexical.answer, semantic)
         else:
-            rendered, _ = await self._render(_missing(head.keys, lexical.answer))
-        page = head_page(head, lexical.answer, rendered, plan.request.from_, plan.request.size)
-        return self._answered(lexical, page, head)
+            rendered = await self._render(_missing(head.keys, lexical.answer))
+        page = head_page(head, lexical.answer, rendered.hits, plan.request.from_, plan.request.size)
+        return self._answered(lexical, page, head, rendered.failures)
 
     async def _far(self) -> Outcome:
         """A page behind the head: the engine's own, without the head's documents."""
@@ -163,6 +172,8 @@ class _Search:
         lexical = await self._lexical(tail_search(self.plan, () if head.untouched else head.keys))
         if problem := self._unusable(lexical.answer):
             return problem
+        if head.extras == len(head.ranking) and self._keeps_empty(lexical.answer):
+            return KeptEmpty(lexical.reply)
         page = tail_page(head, lexical.answer, self.plan.request.track_total_hits)
         return self._answered(lexical, page, head)
 
@@ -174,8 +185,12 @@ class _Search:
             return Head((), 0, untouched=False, failures=_listed(self.plan.unavailable))
         lexical, semantic = await self._retrieve(head_search(self.plan))
         candidates = self._fuse(lexical.answer, semantic)
-        extras = (await self._render(_missing(keys(candidates), lexical.answer)))[1]
-        return Head(candidates, extras, untouched=False, failures=semantic.failures)
+        rendered = await self._render(_missing(keys(candidates), lexical.answer))
+        shown = _shown(candidates, lexical.answer, rendered)
+        return Head(shown, rendered.extras, untouched=False, failures=(*semantic.failures, *rendered.failures))
+
+    def _keeps_empty(self, answer: SearchAnswer) -> bool:
+        return answer.found_nothing and self.plan.route.on_zero_hits == "keep_empty"
 
     def _unusable(self, answer: SearchAnswer) -> Bypass | None:
         if not answer.whole:
@@ -184,9 +199,9 @@ class _Search:
             return Bypass("mixed_routes")
         return None
 
-    def _answered(self, lexical: _Lexical, page: Page, head: Head) -> Answered:
+    def _answered(self, lexical: _Lexical, page: Page, head: Head, failures: tuple[Failure, ...] = ()) -> Answered:
         body = render_answer(lexical.answer, page, pretty=self.plan.request.pretty)
-        return Answered(lexical.reply, body, head.failures, len(head.ranking))
+        return Answered(lexical.reply, body, tuple(dict.fromkeys((*head.failures, *failures))), len(head.ranking))
 
     async def _retrieve(self, search: EngineSearch) -> tuple[_Lexical, _Retrieved]:
         """Both retrievers side by side; without the lexical one there is no answer to wait for."""
@@ -242,19 +257,18 @@ class _Search:
         similarity = cosine_of(hit.score, vectors.similarity)
         return similarity is not None and similarity >= vectors.min_similarity
 
-    async def _make_head(self, answer: SearchAnswer, semantic: _Retrieved) -> tuple[Head, Mapping[DocKey, Hit]]:
+    async def _make_head(self, answer: SearchAnswer, semantic: _Retrieved) -> tuple[Head, _Rendered]:
         """Order the candidates, and remember that order for the pages to come."""
         candidates = self._fuse(answer, semantic)
         missing = _missing(keys(candidates), answer)
         async with asyncio.TaskGroup() as tasks:
             rendering = tasks.create_task(self._render(missing))
             ranking, failures = await self._rerank(candidates, answer, semantic)
-        rendered, extras = rendering.result()
-        shown = {**answer.by_key, **rendered}
-        ranking = tuple(scored for scored in ranking if scored.key in shown)
+        rendered = rendering.result()
         reordered = bool(semantic.hits) or (self.plan.route.rerank_model is not None and not failures)
-        failures = (*semantic.failures, *failures)
-        head = Head(ranking, extras, untouched=bool(failures) and not reordered, failures=failures)
+        failures = (*semantic.failures, *rendered.failures, *failures)
+        shown = _shown(ranking, answer, rendered)
+        head = Head(shown, rendered.extras, untouched=bool(failures) and not reordered, failures=failures)
         self.stages.heads.put(self.head_key, head)
         return head, rendered
 
@@ -299,19 +313,27 @@ class _Search:
         decoded = msgspec.json.decode(source) if source is not None else {}
         return passage_text(decoded, self.plan.route.passage, self.stages.passage_max_chars)
 
-    async def _render(self, missing: Sequence[DocKey]) -> tuple[Mapping[DocKey, Hit], int]:
-        """Fetch documents as the client's query would show them, and count those that it does not match."""
+    async def _render(self, missing: Sequence[DocKey]) -> _Rendered:
+        """Fetch documents as the client's query would show them; without that, what kNN alone found is left out."""
         if not missing:
-            return {}, 0
+            return _Rendered()
         async with self.clock.stage("render"):
             try:
                 answer = read_answer((await self.stages.engine.search(render_search(self.plan, missing))).body)
                 matched = _doc_count(answer)
-            except UpstreamError:
-                return {}, 0
+            except UpstreamError as error:
+                return _Rendered(failures=(Failure("semantic", error.reason, str(error)),))
+        if not answer.whole:
+            return _Rendered(failures=(Failure("semantic", "partial"),))
         wanted = set(missing)
         rendered = {hit.key: hit for hit in answer.hits if hit.key in wanted}
-        return rendered, len(rendered) - matched
+        return _Rendered(rendered, len(rendered) - matched)
+
+
+def _shown(ranking: Ranking, answer: SearchAnswer, rendered: _Rendered) -> Ranking:
+    """Leave out what is neither in the client's own hits nor rendered: it has gone, or could not be fetched."""
+    shown = answer.by_key.keys() | rendered.hits.keys()
+    return tuple(scored for scored in ranking if scored.key in shown)
 
 
 def _missing(candidates: Sequence[DocKey], answer: SearchAnswer) -> tuple[DocKey, ...]:

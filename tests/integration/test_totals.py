@@ -1,0 +1,67 @@
+"""`hits.total` is the engine's and the documents of the ranking that the client's query does not match."""
+
+from typing import Any
+
+import pytest
+
+from tests.integration import shop as catalogue
+from tests.integration.conftest import Open, Sides
+from tests.integration.sending import Reply
+
+pytestmark = pytest.mark.engine
+
+QUERY = {"match": {"title": "laptop"}}
+
+
+async def _both(sides: Sides, body: dict[str, Any], query_string: str = "") -> tuple[Reply, Reply]:
+    return await sides.straight.search(body, query_string), await sides.through.search(body, query_string)
+
+
+async def test_counted(open_sides: Open) -> None:
+    """What only kNN found is counted, document by document."""
+    sides = await open_sides()
+    straight, through = await _both(sides, {"query": QUERY, "size": 100})
+    extras = set(through.ids) - set(straight.ids)
+    assert {name for name, product in catalogue.PRODUCTS.items() if "notebook" in product["title"]} == extras
+    assert {"value": len(straight.ids) + len(extras), "relation": "eq"} == through.total
+
+
+async def test_matches_beyond_the_window(open_sides: Open) -> None:
+    """A document that kNN found and that the client's query matches further down is counted once."""
+    sides = await open_sides(rank_window_size=5, semantic={"field": "embedding", "dimensions": 8, "min_similarity": -1})
+    query = {"match": {"title": "laptop notebook phone camera"}}
+    straight, through = await _both(sides, {"query": query, "size": 100})
+    extras = set(through.ids) - set(straight.ids)
+    assert len(straight.ids) + len(extras) == through.total["value"] == len(through.ids)
+
+
+async def test_without_vectors(open_sides: Open) -> None:
+    sides = await open_sides(semantic=None)
+    straight, through = await _both(sides, {"query": QUERY})
+    assert straight.total == through.total
+
+
+@pytest.mark.parametrize("tracked", [True, 1, 3, 5, 10_000])
+@pytest.mark.parametrize("where", ["body", "url"])
+async def test_relation(where: str, tracked: bool | int, open_sides: Open) -> None:  # noqa: FBT001
+    """Where the engine stopped counting, so says the answer, with what kNN added."""
+    sides = await open_sides()
+    extras = 5
+    body = {"query": QUERY} | ({"track_total_hits": tracked} if where == "body" else {})
+    parameter = f"track_total_hits={str(tracked).lower()}" if where == "url" else ""
+    straight, through = await _both(sides, body, parameter)
+    assert ("reranked", straight.total["relation"]) == (through.outcome, through.total["relation"])
+    assert straight.total["value"] + extras == through.total["value"]
+
+
+async def test_not_tracked(open_sides: Open) -> None:
+    """A client that wants no total gets none."""
+    sides = await open_sides()
+    straight, through = await _both(sides, {"query": QUERY, "track_total_hits": False})
+    assert ("reranked", straight.json["hits"].keys()) == (through.outcome, through.json["hits"].keys())
+
+
+async def test_as_a_number(open_sides: Open) -> None:
+    sides = await open_sides()
+    straight, through = await _both(sides, {"query": QUERY}, "rest_total_hits_as_int=true")
+    assert ("reranked", straight.total + 5) == (through.outcome, through.total)
