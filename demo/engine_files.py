@@ -155,7 +155,7 @@ def _write_modules(engine: Engine, folder: Path) -> None:
         maven.copy(sorted(jars, key=lambda jar: jar.path), Path(downloads))
         for module in engine.modules:
             home = folder / module.name
-            home.mkdir()
+            home.mkdir(parents=True)
             for jar in module.jars:
                 shutil.copyfile(Path(downloads) / jar.file_name, home / jar.file_name)
             for name, text in module_texts(module, engine.version).items():
