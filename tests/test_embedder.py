@@ -11,7 +11,7 @@ import pytest
 from proxy.errors import Malformed, Refused
 from proxy.upstream.embedder import Embedder, decode, query_prompt
 from proxy.upstream.transport import Transport, models_session
-from tests.fakes import FakeModels, refuses, waits_for
+from tests.fakes import FakeModels, hangs, refuses, waits_for
 
 MODEL = "Qwen/Qwen3-Embedding-4B"
 
@@ -139,3 +139,14 @@ def test_vectors_are_read_by_their_index_and_normalised() -> None:
 def test_anything_but_one_vector_for_each_text_is_malformed(answer: bytes) -> None:
     with pytest.raises(Malformed):
         decode(answer, 2, 2)
+
+
+async def test_a_call_that_nobody_waits_for_any_more_is_cancelled(embedder: Embedder, models: FakeModels) -> None:
+    models.faults["embed"] = hangs
+    leaving = [asyncio.ensure_future(ask(embedder, "a")) for _ in range(2)]
+    await models.until_asked("embed")
+    for asking in leaving:
+        asking.cancel()
+    await models.until_left()
+    del models.faults["embed"]
+    assert ((1.0, 0.0, 0.0), 2) == (await ask(embedder, "a"), len(models.requests))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -19,6 +20,14 @@ Vector = tuple[float, ...]
 _Key = tuple[str, str, int, str]
 
 
+@dataclass(slots=True)
+class _Call:
+    """A query that is being asked for, and how many wait for it."""
+
+    task: asyncio.Task[Vector]
+    waiting: int = 0
+
+
 class Embedder:
     """Embeds queries, each once while it is remembered, and passages."""
 
@@ -29,27 +38,34 @@ class Embedder:
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
         self._vectors: LRUCache[_Key, Vector] = LRUCache(maxsize=cache_entries)
-        self._asked: dict[_Key, asyncio.Task[Vector]] = {}
+        self._asked: dict[_Key, _Call] = {}
 
     async def embed_query(self, text: str, *, instruction: str, model: str, dimensions: int) -> Vector:
         """Return a query's vector, of unit length; raises UpstreamError.
 
-        Equal queries that come while one is being asked for wait for that one; it goes on when one of them
-        leaves. A failure is not remembered.
+        Equal queries that come while one is being asked for wait for that one; it goes on while one of them is
+        left, and no longer. A failure is not remembered.
         """
         prompt = query_prompt(instruction, text[: self._query_max_chars])
         key = (prompt, model, dimensions, "query")
         if key in self._vectors:
             return self._vectors[key]
         if key not in self._asked:
-            self._asked[key] = asyncio.ensure_future(self._embed_query(key))
-            self._asked[key].add_done_callback(lambda task: self._answered(key, task))
-        return await asyncio.shield(self._asked[key])
+            self._asked[key] = _Call(asyncio.ensure_future(self._embed_query(key)))
+        return await self._wait(key, self._asked[key])
 
-    def _answered(self, key: _Key, task: "asyncio.Task[Vector]") -> None:
-        del self._asked[key]
-        if not task.cancelled() and task.exception() is None and self._vectors.maxsize:
-            self._vectors[key] = task.result()
+    async def _wait(self, key: _Key, call: _Call) -> Vector:
+        call.waiting += 1
+        try:
+            vector = await asyncio.shield(call.task)
+        finally:
+            call.waiting -= 1
+            if not call.waiting:
+                call.task.cancel()
+                del self._asked[key]
+        if self._vectors.maxsize:
+            self._vectors[key] = vector
+        return vector
 
     async def _embed_query(self, key: _Key) -> Vector:
         prompt, model, dimensions, _ = key

@@ -1,10 +1,10 @@
 """The engine's searches made for a caller, with that caller's own credentials."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import urlencode
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
@@ -19,6 +19,7 @@ from proxy.search_request import Parameters
 from proxy.upstream.origin import tls_context
 
 SERVICE = "engine"
+_T = TypeVar("_T")
 CarriedFields = Sequence[tuple[str, str]]
 
 # What decides which indices a name stands for; taken by `_resolve/index` as by `_search`.
@@ -69,25 +70,27 @@ class Engine:
         key = (identity, expression, asked)
         if key not in self._resolved:
             name = "*" if expression in {"", "_all"} else expression
-            answer = await self._get(f"/_resolve/index/{name}", asked, carried)
-            self._resolved[key] = read_resolution(answer)
+            self._resolved[key] = await self._read(read_resolution, f"/_resolve/index/{name}", asked, carried)
         return self._resolved[key]
 
     async def facts(self, indices: frozenset[str], identity: bytes, carried: CarriedFields) -> IndexFacts:
         """Read what the mappings of indices say, remembered for seconds; Refused where they may not be read."""
         key = (identity, indices)
         if key not in self._facts:
-            answer = await self._get(f"/{','.join(sorted(indices))}", (), carried)
-            self._facts[key] = read_facts(answer)
+            names = ",".join(quote(name, safe="*") for name in sorted(indices))
+            self._facts[key] = await self._read(read_facts, f"/{names}", (), carried)
         return self._facts[key]
 
-    async def _get(self, path: str, parameters: Parameters, carried: CarriedFields) -> Mapping[str, Any]:
+    async def _read(
+        self, reader: Callable[[Mapping[str, Any]], _T], path: str, parameters: Parameters, carried: CarriedFields
+    ) -> _T:
+        """Get what the engine says at a path, as a value; raises UpstreamError."""
         fields = [*_without(carried, {"content-type", "accept"}), ("Accept", "application/json")]
         reply = await self.send(Asked("GET", _target(path, parameters), fields))
         try:
-            return msgspec.json.decode(reply.body, type=dict[str, Any])
-        except msgspec.MsgspecError as error:
-            raise Malformed(SERVICE, f"{path}: {error}") from error
+            return reader(msgspec.json.decode(reply.body, type=dict[str, Any]))
+        except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise Malformed(SERVICE, f"{path}: {error!r}") from error
 
     async def send(self, asked: Asked, timeout_seconds: float | None = None) -> EngineReply:
         """Send one request, to the next node when one cannot be reached; raises UpstreamError."""

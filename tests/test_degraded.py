@@ -1,0 +1,256 @@
+"""A stage that fails is left out: the search is answered all the same, and header and log say so."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy.config import Config, RouteSettings, Semantic
+from tests.conftest import QUERY, TOKEN, Log, StartProxy
+from tests.fakes import (
+    Client,
+    FakeEngine,
+    FakeModels,
+    Fault,
+    Message,
+    answer,
+    breaks_off,
+    closed_port,
+    hangs,
+    ids,
+    refuses,
+    says,
+)
+
+SOON = 0.03
+SECRET = "Basic c2VjcmV0"
+RERANKED, FUSED, LEXICAL = ["d", "b", "c", "a"], ["a", "b", "d", "c"], ["a", "b", "c"]
+WITHOUT_SEMANTIC = ["b", "c", "a"]
+
+
+def impatient(settings: Config) -> Config:
+    """The same proxy, with so little time for each stage that one which never answers is soon left out."""
+    (route,) = settings.routes
+    assert route.semantic is not None
+    semantic = msgspec.structs.replace(route.semantic, timeout_seconds=SOON)
+    models = msgspec.structs.replace(settings.models, embed_timeout_seconds=SOON, rerank_timeout_seconds=SOON)
+    routes = (msgspec.structs.replace(route, semantic=semantic),)
+    return msgspec.structs.replace(settings, models=models, routes=routes)
+
+
+@dataclass(frozen=True)
+class Case:
+    kind: str
+    """The request that fails: of the models or of the engine."""
+    fault: Fault
+    reason: str
+
+
+def embedded(*vectors: list[Any]) -> bytes:
+    data = [{"index": index, "embedding": vector} for index, vector in enumerate(vectors)]
+    return msgspec.json.encode({"data": data})
+
+
+def partial() -> bytes:
+    return (
+        b'{"took":1,"timed_out":true,"_shards":{"total":2,"successful":1,"failed":1},'
+        b'"hits":{"total":{"value":0,"relation":"eq"},"max_score":null,"hits":[]}}'
+    )
+
+
+SEMANTIC_CASES = {
+    "embed refused": Case("embed", refuses(429), "refused"),
+    "embed redirected": Case("embed", refuses(307), "refused"),
+    "embed timed out": Case("embed", hangs, "timeout"),
+    "embed broke off": Case("embed", breaks_off(), "unreachable"),
+    "embed malformed": Case("embed", says(b"<html>"), "malformed"),
+    "embed wrong count": Case("embed", says(embedded([1, 0, 0], [1, 0, 0])), "malformed"),
+    "embed wrong dimensions": Case("embed", says(embedded([1, 0])), "malformed"),
+    "embed not a number": Case("embed", says(b'{"data":[{"index":0,"embedding":[NaN,0,1]}]}'), "malformed"),
+    "embed zero": Case("embed", says(embedded([0, 0, 0])), "malformed"),
+    "knn refused": Case("semantic", refuses(400), "refused"),
+    "knn timed out": Case("semantic", hangs, "timeout"),
+    "knn broke off": Case("semantic", breaks_off(), "unreachable"),
+    "knn malformed": Case("semantic", says(b"{}"), "malformed"),
+    "knn in part": Case("semantic", says(partial()), "partial"),
+    "render refused": Case("render", refuses(400), "refused"),
+    "render broke off": Case("render", breaks_off(), "unreachable"),
+    "render malformed": Case("render", says(b"[]"), "malformed"),
+    "render without count": Case("render", says(partial()), "malformed"),
+    "mapping refused": Case("facts", refuses(403), "mapping_unreadable"),
+    "mapping malformed": Case("facts", says(b'{"products":[]}'), "mapping_unreadable"),
+}
+RERANK_CASES = {
+    "rerank refused": Case("rerank", refuses(500), "refused"),
+    "rerank timed out": Case("rerank", hangs, "timeout"),
+    "rerank broke off": Case("rerank", breaks_off(), "unreachable"),
+    "rerank malformed": Case("rerank", says(b"{"), "malformed"),
+    "rerank wrong count": Case("rerank", says(b'{"scores":[0.1,0.2]}'), "malformed"),
+    "rerank not a number": Case("rerank", says(b'{"scores":[0.1,0.2,NaN,0.3]}'), "malformed"),
+    "rerank no number": Case("rerank", says(b'{"scores":[0.1,0.2,null,0.3]}'), "malformed"),
+}
+
+
+async def search_failing(
+    start: StartProxy, settings: Config, servers: tuple[FakeEngine, FakeModels], case: Case, body: Any = QUERY
+) -> Message:
+    engine, models = servers
+    (models if case.kind in {"embed", "rerank"} else engine).faults[case.kind] = case.fault
+    client = await start(impatient(settings) if case.fault is hangs else settings)
+    return await client.search("/products/_search", body, authorization=SECRET, x_opaque_id="mine")
+
+
+def check(answered: Message, log: Log, stages: list[str], reason: str) -> None:
+    """Header, timing and log say the same, and nothing that is nobody's business."""
+    told = f'degraded;stages="{" ".join(stages)}";reason={reason}'
+    assert (200, told) == (answered.status, answered.header("x-rerank"))
+    assert "total;dur=" in answered.header("server-timing")
+    (line,) = log
+    assert ("search", "warning", "degraded", "mine") == tuple(
+        line[key] for key in ("event", "log_level", "outcome", "id")
+    )
+    assert (stages, reason, "products*") == (line["stages"], line["reason"], line["route"])
+    said = repr(log) + repr(answered)
+    assert [] == [secret for secret in (TOKEN, SECRET, "c2VjcmV0") if secret in said]
+    assert "laptop" not in repr(log)
+
+
+@pytest.mark.parametrize("case", SEMANTIC_CASES.values(), ids=SEMANTIC_CASES)
+async def test_without_the_semantic_retriever_the_lexical_hits_are_reranked(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, log: Log, case: Case
+) -> None:
+    answered = await search_failing(start_proxy, settings, (engine, models), case)
+    check(answered, log, ["semantic"], case.reason)
+    assert (WITHOUT_SEMANTIC, 3) == (ids(answered), answered.json()["hits"]["total"]["value"])
+
+
+@pytest.mark.parametrize("case", RERANK_CASES.values(), ids=RERANK_CASES)
+async def test_without_the_reranker_the_fused_order_stands(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, log: Log, case: Case
+) -> None:
+    answered = await search_failing(start_proxy, settings, (engine, models), case)
+    check(answered, log, ["rerank"], case.reason)
+    assert (FUSED, 4) == (ids(answered), answered.json()["hits"]["total"]["value"])
+
+
+async def test_without_any_model_the_answer_is_the_engines_own(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, log: Log
+) -> None:
+    """BM25 alone: hits, scores, total and max_score to the byte."""
+    nowhere = msgspec.structs.replace(settings.models, url=f"http://127.0.0.1:{closed_port()}")
+    client = await start_proxy(msgspec.structs.replace(settings, models=nowhere))
+    answered = await client.search("/products/_search", QUERY, x_opaque_id="mine", authorization=SECRET)
+    straight = await Client.to(engine.port)
+    check(answered, log, ["semantic", "rerank"], "unreachable")
+    assert (await straight.search("/products/_search", QUERY)).body == answered.body
+    straight.close()
+
+
+async def test_texts_that_cannot_be_fetched_leave_the_reranker_out(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, log: Log
+) -> None:
+    case = Case("passages", refuses(400), "refused")
+    body = {**QUERY, "_source": False}
+    answered = await search_failing(start_proxy, settings, (engine, models), case, body)
+    check(answered, log, ["rerank"], "refused")
+    assert (FUSED, []) == (ids(answered), models.of("rerank"))
+
+
+@pytest.mark.parametrize(
+    ("semantic", "reason"),
+    [
+        (Semantic(field="other", dimensions=3), "no_vector_field"),
+        (Semantic(field="title", dimensions=3), "no_vector_field"),
+        (Semantic(field="embedding", dimensions=4), "other_dimensions"),
+    ],
+)
+async def test_a_mapping_that_does_not_fit_is_a_visible_reason_and_no_query_is_embedded(
+    start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log, semantic: Semantic, reason: str
+) -> None:
+    route = msgspec.structs.replace(settings.routes[0], semantic=semantic)
+    client = await start_proxy(msgspec.structs.replace(settings, routes=(route,)))
+    answered = await client.search("/products/_search", QUERY, x_opaque_id="mine", authorization=SECRET)
+    check(answered, log, ["semantic"], reason)
+    assert (WITHOUT_SEMANTIC, []) == (ids(answered), models.of("embed"))
+
+
+@pytest.mark.parametrize(
+    ("held", "named", "reason"),
+    [("Qwen/Other", "Qwen/Qwen3-Embedding-0.6B", "other_model"), (None, None, "unknown_model")],
+)
+async def test_vectors_of_another_or_an_unknown_model_are_not_searched(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, log: Log, held: str, named: str, reason: str
+) -> None:
+    engine.model = held
+    route = msgspec.structs.replace(settings.routes[0], embedding_model=named)
+    client = await start_proxy(msgspec.structs.replace(settings, routes=(route,)))
+    answered = await client.search("/products/_search", QUERY, x_opaque_id="mine", authorization=SECRET)
+    check(answered, log, ["semantic"], reason)
+    assert [] == engine.of("semantic")
+
+
+ENGINE_CASES = {
+    "lexical refused": Case("lexical", refuses(400, b'{"error":"of the engine"}'), "engine_refused"),
+    "lexical malformed": Case("lexical", says(b'{"hits": 1}'), "engine_refused"),
+    "lexical in part": Case("lexical", says(partial()), "engine_refused"),
+    "names refused": Case("resolve", refuses(404), "unresolved"),
+    "names malformed": Case("resolve", says(b'{"indices":[{}]}'), "unresolved"),
+    "names not JSON": Case("resolve", says(b"<html>"), "unresolved"),
+}
+
+
+@pytest.mark.parametrize("case", ENGINE_CASES.values(), ids=ENGINE_CASES)
+async def test_what_the_engine_does_not_answer_goes_on_as_the_client_sent_it(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, log: Log, case: Case
+) -> None:
+    answered = await search_failing(start_proxy, settings, (engine, models), case)
+    straight = await Client.to(engine.port)
+    own = await straight.search("/products/_search", QUERY)
+    assert (own.start, own.body) == (answered.start, answered.body)
+    assert f"bypassed;reason={case.reason}" == answered.header("x-rerank")
+    (line,) = log
+    assert ("bypassed", case.reason) == (line["outcome"], line["reason"])
+    assert msgspec.json.encode(QUERY) == msgspec.json.format(engine.of("lexical")[-1].body, indent=-1)
+    straight.close()
+
+
+async def test_where_names_may_not_be_asked_for_a_plain_one_is_taken_by_its_letters(
+    client: Client, engine: FakeEngine
+) -> None:
+    engine.faults["resolve"] = refuses(403)
+    answered = await client.search("/products/_search", QUERY)
+    assert ("reranked", RERANKED) == (answered.header("x-rerank"), ids(answered))
+    assert "bypassed;reason=unresolved" == (await client.search("/products-*/_search", QUERY)).header("x-rerank")
+
+
+async def test_an_engine_that_is_not_there_is_502_with_the_reason(
+    start_proxy: StartProxy, settings: Config, log: Log
+) -> None:
+    nowhere = msgspec.structs.replace(settings.engine, url=f"http://127.0.0.1:{closed_port()}")
+    client = await start_proxy(msgspec.structs.replace(settings, engine=nowhere))
+    answered = await client.search("/products/_search", QUERY)
+    assert (502, "bypassed;reason=unresolved") == (answered.status, answered.header("x-rerank"))
+    assert "engine_unreachable" == answered.json()["error"]["type"]
+
+
+async def test_a_stage_that_works_again_is_used_again(client: Client, models: FakeModels) -> None:
+    models.faults["rerank"] = refuses(429)
+    degraded = await client.search("/products/_search", QUERY)
+    del models.faults["rerank"]
+    again = await client.search("/products/_search", QUERY)
+    assert (FUSED, RERANKED) == (ids(degraded), ids(again))
+
+
+async def test_a_route_without_models_is_never_degraded_by_them(
+    start_proxy: StartProxy, settings: Config, models: FakeModels
+) -> None:
+    route = RouteSettings(index="products", rerank=False, semantic=settings.routes[0].semantic)
+    client = await start_proxy(msgspec.structs.replace(settings, routes=(route,)))
+    models.faults["rerank"] = answers_nothing
+    answered = await client.search("/products/_search", QUERY)
+    assert ("reranked", FUSED, []) == (answered.header("x-rerank"), ids(answered), models.of("rerank"))
+
+
+async def answers_nothing(*_: object) -> bytes:
+    return answer(500, b"")
