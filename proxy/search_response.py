@@ -119,7 +119,7 @@ def render_answer(answer: SearchAnswer, page: Page, *, pretty: bool = False) -> 
     """Put a page into the engine's answer, everything else as it was."""
     hits = [_object(_with_score(hit, score), 3, pretty=pretty) for hit, score in page.hits]
     opened = answer.hits_members | {"hits": _array(hits, 2, pretty=pretty)}
-    if "max_score" in opened and page.max_score is not None:
+    if "max_score" in opened and page.max_score not in {None, answer.max_score}:
         opened["max_score"] = number(page.max_score)
     if page.total is not None and "total" in opened and page.total != answer.total:
         opened["total"] = _render_total(page.total, answer, pretty=pretty)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
-import aiohttp
 import msgspec
 import pytest
 
@@ -16,7 +15,7 @@ from proxy.app import listen
 from proxy.config import Config
 from tests.integration import shop as catalogue
 from tests.integration.models import ShopModels
-from tests.integration.sending import Client, Request, send_now
+from tests.integration.sending import Client, Request, send, send_now
 
 
 @pytest.fixture(scope="session")
@@ -33,11 +32,12 @@ def engine_url() -> str:
 
 @pytest.fixture
 async def index_name(engine_url: str) -> AsyncIterator[str]:
-    """A name no other test uses; the index, if the test makes one, is deleted after it."""
+    """A name no other test uses; the indices whose names begin so, if the test makes any, are deleted after it."""
     name = f"test-{uuid4().hex[:12]}"
     yield name
-    async with aiohttp.ClientSession() as session:
-        await session.delete(f"{engine_url}/{name}", params={"ignore_unavailable": "true"})
+    made = await send(engine_url, Request("GET", f"/_resolve/index/{name}*"))
+    for index in made.json["indices"]:
+        await send(engine_url, Request("DELETE", f"/{index['name']}"))
 
 
 Load = Callable[[str, Mapping[str, Any], Mapping[str, Mapping[str, Any]]], None]

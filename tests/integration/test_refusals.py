@@ -16,7 +16,7 @@ DOCUMENTS = {f"s{number}": {"title": "laptop"} for number in range(3)} | {
     f"l{number}": {"title": f"the laptop {LONG}"} for number in range(3)
 }
 HIGHLIGHT_LIMIT = {
-    "settings": catalogue.SETTINGS | {"highlight.max_analyzed_offset": 100},
+    "settings": {**catalogue.SETTINGS, "highlight.max_analyzed_offset": 100},
     "mappings": {"properties": {"title": {"type": "text"}}},
 }
 
@@ -46,8 +46,8 @@ async def test_lost_shard(open_index: OpenIndex) -> None:
 
 async def test_what_only_knn_found_cannot_be_shown(open_index: OpenIndex) -> None:
     """A long document that only kNN found cannot be highlighted either: it is left out, and the answer says so."""
-    long = catalogue.PRODUCTS["p04"] | {"title": f"notebook {LONG}"}
-    settings = catalogue.WITH_VECTORS | {"settings": HIGHLIGHT_LIMIT["settings"]}
+    long = {**catalogue.PRODUCTS["p04"], "title": f"notebook {LONG}"}
+    settings = {**catalogue.WITH_VECTORS, "settings": HIGHLIGHT_LIMIT["settings"]}
     documents = {"p00": catalogue.PRODUCTS["p00"], "p08": catalogue.PRODUCTS["p08"], "long": long}
     sides = await open_index(settings, documents)
     body = {"query": QUERY, "highlight": {"fields": {"title": {}}}}

@@ -1,5 +1,7 @@
 """kNN always finds something, also for nonsense: what only it found must be near, and nothing may stay nothing."""
 
+from typing import Any
+
 import pytest
 
 from tests.integration.conftest import Open
@@ -23,7 +25,7 @@ async def test_kept_empty(page: dict[str, int], open_sides: Open) -> None:
 
 async def test_kept_empty_with_aggregations(open_sides: Open) -> None:
     sides = await open_sides()
-    body = UNKNOWN | {"aggs": {"all": {"global": {}}}}
+    body: dict[str, Any] = {**UNKNOWN, "aggs": {"all": {"global": {}}}}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
     assert straight.json["aggregations"] == through.json["aggregations"]
 

@@ -1,0 +1,167 @@
+"""A stage that fails is left out: the answer is made of what is left, and says so."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.fakes import Fault, breaks_off, closed_port, hangs, refuses, says
+from tests.integration import shop as catalogue
+from tests.integration.conftest import Open, OpenIndex, Sides
+from tests.integration.models import ShopModels
+from tests.integration.sending import Client, Reply, Request, send
+
+pytestmark = pytest.mark.engine
+
+BODY: dict[str, Any] = {
+    "query": {"match": {"title": "laptop"}},
+    "size": 100,
+    "aggs": {"brands": {"terms": {"field": "brand"}}},
+}
+IMPATIENT = {"models": {"embed_timeout_seconds": 0.05, "rerank_timeout_seconds": 0.05}}
+FAULTS: dict[str, Fault] = {
+    "refused": refuses(429),
+    "timeout": hangs,
+    "unreachable": breaks_off(),
+    "malformed": says(b'{"scores":[0.5],"data":[]}'),
+}
+
+
+async def _ranked(sides: Sides) -> Reply:
+    return await sides.through.search(BODY)
+
+
+@pytest.mark.parametrize("reason", FAULTS)
+async def test_without_both(reason: str, open_sides: Open, models: ShopModels) -> None:
+    """Without any model the answer is the engine's own, scores and total included."""
+    models.faults = {"embed": FAULTS[reason], "rerank": FAULTS[reason]}
+    sides = await open_sides(sections=IMPATIENT)
+    body = {**BODY, "_source": ["title"]}
+    straight, through = await sides.straight.search(body), await sides.through.search(body)
+    assert f'degraded;stages="semantic rerank";reason={reason}' == through.outcome
+    assert _but_took(straight) == _but_took(through)
+
+
+@pytest.mark.parametrize("reason", FAULTS)
+async def test_without_vectors(reason: str, open_sides: Open, models: ShopModels) -> None:
+    """Without the embedder the client's own hits are reranked."""
+    models.faults = {"embed": FAULTS[reason]}
+    degraded = await _ranked(await open_sides(sections=IMPATIENT))
+    lexical = await _ranked(await open_sides(semantic=None))
+    assert (f'degraded;stages="semantic";reason={reason}', lexical.ids) == (degraded.outcome, degraded.ids)
+    assert lexical.total == degraded.total
+
+
+@pytest.mark.parametrize("reason", FAULTS)
+async def test_without_reranker(reason: str, open_sides: Open, models: ShopModels) -> None:
+    """Without the reranker the fused order stands."""
+    models.faults = {"rerank": FAULTS[reason]}
+    degraded = await _ranked(await open_sides(sections=IMPATIENT))
+    fused = await _ranked(await open_sides(rerank=False))
+    assert (f'degraded;stages="rerank";reason={reason}', fused.json["hits"]) == (
+        degraded.outcome,
+        degraded.json["hits"],
+    )
+
+
+async def test_models_are_away(open_sides: Open) -> None:
+    sides = await open_sides(sections={"models": {"url": f"http://127.0.0.1:{closed_port()}"}})
+    through = await _ranked(sides)
+    assert 'degraded;stages="semantic rerank";reason=unreachable' == through.outcome
+    assert (await sides.straight.search(BODY)).ids == through.ids
+
+
+async def test_pages_of_a_degraded_search(open_sides: Open, models: ShopModels) -> None:
+    """Pages fit together also when a stage failed for the first of them and works again for the next."""
+    models.faults = {"rerank": refuses(503)}
+    sides = await open_sides(rank_window_size=6)
+    first = await sides.through.search(BODY | {"size": 3})
+    models.faults = {}
+    rest = [await sides.through.search(BODY | {"from": start, "size": 3}) for start in (3, 6, 9)]
+    fused = await _ranked(await open_sides(rank_window_size=6, rerank=False))
+    assert fused.ids[:12] == [name for page in (first, *rest) for name in page.ids]
+    assert [first.total] * 3 == [page.total for page in rest]
+
+
+def _mapping(**meta: Any) -> dict[str, Any]:
+    said = {**catalogue.EMBEDDING.meta["rerank_proxy"]["embedding"], **meta}
+    mappings = {**catalogue.WITH_VECTORS["mappings"], "_meta": {"rerank_proxy": {"embedding": said}}}
+    return {**catalogue.WITH_VECTORS, "mappings": mappings}
+
+
+BARE = {"settings": catalogue.SETTINGS, "mappings": {"properties": catalogue.PROPERTIES}}
+NAMELESS = {
+    "settings": catalogue.SETTINGS,
+    "mappings": {"properties": catalogue.WITH_VECTORS["mappings"]["properties"]},
+}
+
+INDICES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "another model": (
+        "other_model",
+        _mapping(model="Qwen/Qwen3-Embedding-8B"),
+        {"embedding_model": catalogue.MODEL},
+    ),
+    "no model": ("unknown_model", NAMELESS, {}),
+    "no such field": ("no_vector_field", _mapping(), {"semantic": {"field": "vector", "dimensions": 8}}),
+    "other dimensions": ("other_dimensions", _mapping(), {"semantic": {"field": "embedding", "dimensions": 16}}),
+}
+
+
+@pytest.mark.parametrize(("reason", "settings", "of_route"), INDICES.values(), ids=INDICES)
+async def test_vectors_that_do_not_fit(
+    *, reason: str, settings: dict[str, Any], of_route: dict[str, Any], open_index: OpenIndex, models: ShopModels
+) -> None:
+    """Vectors of another model, or of which nothing is known, are never searched: the hits alone are reranked."""
+    sides = await open_index(settings, catalogue.PRODUCTS, **of_route)
+    through = await _ranked(sides)
+    assert (f'degraded;stages="semantic";reason={reason}', [], 1) == (
+        through.outcome,
+        models.embedded,
+        len(models.reranked),
+    )
+    assert set((await sides.straight.search(BODY)).ids) == set(through.ids)
+
+
+async def test_index_without_vectors(open_index: OpenIndex) -> None:
+    sides = await open_index(BARE, catalogue.without_vectors(catalogue.PRODUCTS))
+    assert 'degraded;stages="semantic";reason=no_vector_field' == (await _ranked(sides)).outcome
+
+
+async def test_mixed_models(open_index: OpenIndex) -> None:
+    """Two indices with vectors of two models have no common neighbours."""
+    sides = await open_index(_mapping(), catalogue.PRODUCTS)
+    other = Request("PUT", f"/{sides.straight.index}-b", json.dumps(_mapping(model="another")).encode())
+    assert 200 == (await send(sides.straight.url, other)).status
+    both = Client(sides.through.url, f"{sides.through.index}*")
+    assert 'degraded;stages="semantic";reason=mixed_vectors' == (await both.search(BODY)).outcome
+
+
+async def test_named_model_without_meta(open_index: OpenIndex, models: ShopModels) -> None:
+    """Where the index says nothing, the route may say which model made its vectors."""
+    sides = await open_index(NAMELESS, catalogue.PRODUCTS, embedding_model="mine")
+    assert ("reranked", ["mine"]) == ((await _ranked(sides)).outcome, [call["model"] for call in models.embedded])
+
+
+@pytest.mark.parametrize("share", [0, 10, 40])
+async def test_any_share_of_vectors(share: int, open_index: OpenIndex) -> None:
+    """A search works however many documents have a vector yet, and loses none of its hits."""
+    bare = catalogue.without_vectors(catalogue.PRODUCTS)
+    documents = {name: catalogue.PRODUCTS[name] if n < share else bare[name] for n, name in enumerate(bare)}
+    sides = await open_index(_mapping(), documents)
+    straight, through = await sides.straight.search(BODY), await _ranked(sides)
+    assert ("reranked", set(straight.ids)) == (through.outcome, set(straight.ids) & set(through.ids))
+    assert (share > 4) == (len(through.ids) > len(straight.ids))
+
+
+async def test_documents_without_text(open_index: OpenIndex) -> None:
+    """A document that has nothing for the reranker to read follows those that do."""
+    documents = {"none": {"brand": "laptop"}, **catalogue.without_vectors(catalogue.PRODUCTS)}
+    sides = await open_index(BARE, documents, semantic=None)
+    first = {"constant_score": {"filter": {"term": {"brand": "laptop"}}, "boost": 50}}
+    query = {"bool": {"should": [{"match": {"title": "laptop"}}, first]}}
+    straight, through = await sides.straight.search({"query": query}), await sides.through.search({"query": query})
+    assert ("reranked", "none", "none") == (through.outcome, straight.ids[0], through.ids[-1])
+
+
+def _but_took(reply: Reply) -> Any:
+    return {key: value for key, value in reply.json.items() if key != "took"}
