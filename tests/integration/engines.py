@@ -17,7 +17,7 @@ from demo.engines import DEFAULT
 @dataclass(frozen=True, slots=True)
 class Answer:
     status: int
-    headers: Mapping[str, str]
+    headers: http.client.HTTPMessage
     body: bytes
 
     @property
@@ -47,7 +47,7 @@ class Address:
         try:
             connection.request(method, path, content, {"Content-Type": kind, "Accept": accept, **self._credentials()})
             response = connection.getresponse()
-            return Answer(response.status, dict(response.getheaders()), response.read())
+            return Answer(response.status, response.headers, response.read())
         finally:
             connection.close()
 
