@@ -204,6 +204,19 @@ _PAINLESS_JARS = (
     *(Artifact("org.ow2.asm", name, "9.7") for name in ("asm", "asm-util", "asm-tree", "asm-commons", "asm-analysis")),
 )
 
+# What it needs to read another cluster is here because its classes name it.
+_REINDEX_JARS = (
+    _plugin("reindex-client"),
+    Artifact("org.opensearch.client", "opensearch-rest-client", "2.19.1"),
+    Artifact("org.opensearch", "opensearch-ssl-config", "2.19.1"),
+    Artifact("org.apache.httpcomponents", "httpclient", "4.5.14"),
+    Artifact("org.apache.httpcomponents", "httpcore", "4.4.16"),
+    Artifact("org.apache.httpcomponents", "httpasyncclient", "4.1.5"),
+    Artifact("org.apache.httpcomponents", "httpcore-nio", "4.4.16"),
+    Artifact("commons-codec", "commons-codec", "1.16.1"),
+    Artifact("commons-logging", "commons-logging", "1.2"),
+)
+
 _MODULES_2 = (
     Module(
         "lang-painless",
@@ -231,6 +244,7 @@ _MODULES_2 = (
         ),
         permissions=('java.lang.RuntimePermission "accessDeclaredMembers"',),
     ),
+    Module("reindex", "org.opensearch.index.reindex.ReindexPlugin", _REINDEX_JARS),
     Module("parent-join", "org.opensearch.join.ParentJoinPlugin", (_plugin("parent-join-client"),)),
     Module("percolator", "org.opensearch.percolator.PercolatorPlugin", (_plugin("percolator-client"),)),
 )
@@ -251,7 +265,7 @@ OPENSEARCH_2 = Engine(
     javas=Javas(proven=(17,), minimum=17, maximum=23),
     launcher=_OPENSEARCH_LAUNCHER,
     settings=_OPENSEARCH_SETTINGS,
-    sha256="1e4506cf8635bd6ba6b32082d1e404bd1ea6bf41cea7666e1b5ba34f5bfa7cba",
+    sha256="a70b7f3b6dadbdb70e8b2e43c91b8ebafda2a33003492a6f8bb891a71dd051bf",
 )
 
 OPENSEARCH_3 = Engine(
