@@ -1,6 +1,7 @@
 """How far a long task is: a bar with rate and time left on a terminal, now and then a line elsewhere."""
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -13,9 +14,12 @@ _LINE_EVERY_S = 5.0
 class Shown:
     """The progress of one task over `total` units, of which `done` are; `count` of documents is what is shown."""
 
-    def __init__(self, title: str, total: int | None) -> None:
-        self._console = Console(stderr=True)
-        self._begun = self._said = time.monotonic()
+    def __init__(
+        self, title: str, total: int | None, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._console = console or Console(stderr=True)
+        self._clock = clock
+        self._begun = self._said = clock()
         self._title = title
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -43,11 +47,12 @@ class Shown:
 
     def show(self, done: int, count: int) -> None:
         """Say how far the task is."""
-        seconds = time.monotonic() - self._begun
+        now = self._clock()
+        seconds = now - self._begun
         said = f"{count:,} documents, {count / seconds:,.0f}/s" if seconds > 0 else ""
         self._bar.update(self._task, completed=done, said=said)
-        if not self._console.is_terminal and time.monotonic() - self._said > _LINE_EVERY_S:
-            self._said = time.monotonic()
+        if not self._console.is_terminal and now - self._said > _LINE_EVERY_S:
+            self._said = now
             self._console.print(f"{self._title}: {said}{self._left(done, seconds)}", highlight=False)
 
     def say(self, line: str) -> None:

@@ -1,0 +1,122 @@
+"""Which vectors are current, what was written since, and how fast it is done again."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.loading.backfill import Filled, Judged, Marks, Pace, judge, since, written_since
+from proxy.loading.passages import passage_of
+from proxy.mappings import Embedding
+from proxy.vectors import passage_hash
+
+EMBEDDING = Embedding("v", "m", 3, ("title", "reviews.text"))
+HASH = passage_hash("a\nb", "m", 3)
+DOCUMENT = {"title": "a", "reviews": [{"text": "b"}]}
+
+
+@pytest.mark.parametrize(
+    ("source", "current", "has_text"),
+    [
+        (DOCUMENT | {"v_hash": HASH}, True, True),
+        (DOCUMENT, False, True),
+        (DOCUMENT | {"v_hash": passage_hash("a", "m", 3)}, False, True),
+        (DOCUMENT | {"v_hash": passage_hash("a\nb", "other", 3)}, False, True),
+        (DOCUMENT | {"v_hash": passage_hash("a\nb", "m", 4)}, False, True),
+        (DOCUMENT | {"v_hash": None}, False, True),
+        ({"title": "a", "v_hash": HASH}, False, True),
+        ({"title": " "}, True, False),
+        ({}, True, False),
+        ({"v_hash": None}, True, False),
+        ({"v_hash": HASH}, False, False),
+    ],
+)
+def test_a_vector_is_current_when_it_is_of_this_text_model_and_length(
+    source: Mapping[str, Any],
+    current: bool,  # noqa: FBT001
+    has_text: bool,  # noqa: FBT001
+) -> None:
+    """A document without a text should have no vector."""
+    judged = judge({"_id": "1", "_source": source}, EMBEDDING)
+    assert (judged.current, judged.passage is not None) == (current, has_text)
+
+
+def test_a_document_without_source_has_no_text() -> None:
+    assert judge({"_id": "1"}, EMBEDDING) == Judged({"_id": "1"}, None, current=True)
+
+
+def test_the_text_is_that_of_the_fields_in_their_order() -> None:
+    passage = passage_of({"reviews": [{"text": "b"}, {"text": "c"}], "title": "a", "price": 1}, EMBEDDING)
+    assert passage is not None
+    assert (passage.text, passage.hash) == ("a\nb, c", passage_hash("a\nb, c", "m", 3))
+
+
+A0, A1, B0, NEW_A0 = ("a", "u", "0"), ("a", "u", "1"), ("b", "w", "0"), ("a", "u2", "0")
+
+
+@pytest.mark.parametrize(
+    ("seen", "now", "starts"),
+    [
+        ({}, {A0: 5, B0: -1}, {"a": -1, "b": -1}),
+        ({A0: 5}, {A0: 5}, {}),
+        ({A0: 5}, {A0: 7}, {"a": 5}),
+        ({A0: 5, A1: 3}, {A0: 7, A1: 3}, {"a": 3}),
+        ({A0: 5, B0: 100}, {A0: 7, B0: 100}, {"a": 5}),
+        ({A0: 5}, {A0: 5, B0: 9}, {"b": -1}),
+        ({A0: 5}, {B0: 9}, {"b": -1}),
+        ({A0: 5}, {NEW_A0: 9}, {"a": -1}),
+        ({A0: 5}, {A0: 5, A1: 0}, {"a": -1}),
+        ({}, {}, {}),
+    ],
+)
+def test_what_was_written_since_is_looked_at_in_each_index_for_itself(
+    seen: Marks, now: Marks, starts: Mapping[str, int]
+) -> None:
+    """A new index behind an alias, or of the same name, is looked at from its beginning."""
+    assert since(seen, now) == starts
+
+
+@given(st.dictionaries(st.sampled_from([A0, A1, B0, NEW_A0]), st.integers(-1, 9)), st.data())
+def test_nothing_that_was_written_is_missed(seen: dict[tuple[str, str, str], int], data: st.DataObject) -> None:
+    now = {shard: data.draw(st.integers(max(-1, seen.get(shard, -1)), 20)) for shard in (A0, A1, B0)}
+    starts = since(seen, now)
+    for shard, mark in now.items():
+        if mark > seen.get(shard, -1):
+            assert starts[shard[0]] <= seen.get(shard, -1)
+
+
+def test_what_was_written_since_is_asked_for_index_by_index() -> None:
+    assert written_since({"a": 5, "b": -1}) == {
+        "bool": {
+            "should": [
+                {"bool": {"filter": [{"term": {"_index": "a"}}, {"range": {"_seq_no": {"gt": 5}}}]}},
+                {"term": {"_index": "b"}},
+            ],
+            "minimum_should_match": 1,
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    ("rate", "sizes"), [(None, [64, 36]), (1000.0, [64, 36]), (30.0, [30, 30, 30, 10]), (0.5, [1] * 100)]
+)
+def test_at_once_is_done_no_more_than_a_second_may_have(rate: float | None, sizes: list[int]) -> None:
+    documents = [Judged({"_id": str(number)}, None, current=False) for number in range(100)]
+    parts = list(Pace(rate).parts(documents))
+    assert [len(part) for part in parts] == sizes
+    assert [document for part in parts for document in part] == documents
+
+
+@pytest.mark.parametrize(
+    ("filled", "share"),
+    [
+        (Filled(), 1.0),
+        (Filled(seen=4, current=1), 0.25),
+        (Filled(seen=4, current=1, without_text=2), 0.5),
+        (Filled(seen=2, without_text=2), 1.0),
+    ],
+)
+def test_the_share_is_of_the_documents_that_have_a_text(filled: Filled, share: float) -> None:
+    assert filled.share == share

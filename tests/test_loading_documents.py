@@ -1,0 +1,201 @@
+"""Documents come out of a file as they stand in it, and what is none is told by its place."""
+
+import gzip
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.loading import documents
+from proxy.loading.documents import BadLine, Document, open_documents, read_documents
+from proxy.loading.errors import CannotLoad
+
+json_values = (
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8) | st.lists(st.text(max_size=3))
+)
+sources = st.lists(st.dictionaries(st.sampled_from(["title", "body"]), json_values, max_size=2), min_size=1, max_size=3)
+
+
+def read(text: bytes | str, id_field: str | None = None) -> list[Document | BadLine]:
+    content = text.encode() if isinstance(text, str) else text
+    return list(read_documents(cast("BinaryIO", io.BufferedReader(io.BytesIO(content))), id_field))
+
+
+def only(text: bytes | str, id_field: str | None = None) -> Document:
+    (document,) = read(text, id_field)
+    assert isinstance(document, Document)
+    return document
+
+
+def causes(text: bytes | str, id_field: str | None = None) -> list[tuple[str, str]]:
+    return [(entry.where, entry.cause) for entry in read(text, id_field) if isinstance(entry, BadLine)]
+
+
+@given(sources)
+def test_lines_an_array_and_their_gzipped_forms_hold_the_same(entries: Sequence[dict[str, Any]]) -> None:
+    lines = "\n".join(json.dumps(entry) for entry in entries)
+    found = [entry.source for entry in read(lines) if isinstance(entry, Document)]
+    assert found == entries
+    array = [entry for entry in read(json.dumps(entries, indent=1)) if isinstance(entry, Document)]
+    assert [entry.source for entry in array] == entries
+
+
+@given(sources)
+def test_a_document_without_an_id_has_one_made_of_its_content(entries: Sequence[dict[str, Any]]) -> None:
+    """A second run of the same file names the same documents."""
+    first, second = ([entry for entry in read(json.dumps(entries)) if isinstance(entry, Document)] for _ in "12")
+    assert [entry.id for entry in first] == [entry.id for entry in second]
+    assert len({entry.id for entry in first}) == len({json.dumps(entry, sort_keys=True) for entry in entries})
+
+
+@pytest.mark.parametrize(
+    ("line", "id_field", "identity", "source"),
+    [
+        ('{"_id":"a","t":1}', None, "a", {"t": 1}),
+        ('{"_id":7,"t":1}', None, "7", {"t": 1}),
+        ('{"id":"b","t":1}', None, "b", {"id": "b", "t": 1}),
+        ('{"id":0}', None, "0", {"id": 0}),
+        ('{"_id":"a","id":"b"}', None, "a", {"id": "b"}),
+        ('{"sku":"c","_id":"a"}', "sku", "c", {"sku": "c"}),
+        ('{"_index":"i","_id":"a","_score":1,"_source":{"t":1,"id":"b"}}', None, "a", {"t": 1, "id": "b"}),
+        ('{"id":"ü/ 1"}', None, "ü/ 1", {"id": "ü/ 1"}),
+    ],
+)
+def test_an_id_is_kept(line: str, id_field: str | None, identity: str, source: Any) -> None:
+    document = only(line, id_field)
+    assert (document.id, document.source) == (identity, source)
+
+
+@pytest.mark.parametrize(
+    ("line", "routing"),
+    [
+        ('{"_id":"a"}', None),
+        ('{"_id":"a","_routing":"r"}', "r"),
+        ('{"_id":"a","_routing":5,"_source":{"t":1}}', "5"),
+    ],
+)
+def test_a_routing_is_kept_and_is_no_part_of_the_document(line: str, routing: str | None) -> None:
+    document = only(line)
+    assert document.routing == routing
+    assert "_routing" not in document.source
+
+
+@pytest.mark.parametrize(
+    ("text", "id_field", "where", "cause"),
+    [
+        ('{"a":1}\n{"a":', None, "line 2", "not JSON: "),
+        ("[1]\n", None, "element 1", "not an object"),
+        ('{"a":1}\n\n7\n', None, "line 3", "not an object"),
+        ('{"a":1}{"a":2}', None, "line 1", "not JSON: "),
+        ('{"a":NaN}', None, "line 1", "not JSON: "),
+        (b'{"a":"\xff"}', None, "line 1", "not JSON: "),
+        ('{"a":' + "[" * 5000, None, "line 1", "nested too deep"),
+        ('{"_id":{"a":1}}', None, "line 1", "its id is neither text nor a number"),
+        ('{"_id":true}', None, "line 1", "its id is neither text nor a number"),
+        ('{"id":"' + "ü" * 257 + '"}', None, "line 1", "its id is longer than the 512 bytes"),
+        ('{"id":"a"}', "sku", "line 1", "no field 'sku' to take the id from"),
+        ('[{"a":1},"x",{"a":2}]', None, "element 2", "not an object"),
+    ],
+)
+def test_what_is_no_document_is_told_by_its_place_and_the_cause(
+    text: bytes | str, id_field: str | None, where: str, cause: str
+) -> None:
+    (found,) = causes(text, id_field)
+    assert found[0] == where
+    assert found[1].startswith(cause)
+
+
+def test_lines_behind_a_bad_one_are_read() -> None:
+    found = read('{"id":"a"}\nbad\n\n{"id":"b"}')
+    assert [entry.id if isinstance(entry, Document) else entry.where for entry in found] == ["a", "line 2", "b"]
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "[]", " [ ] "])
+def test_a_file_with_nothing_in_it_has_no_documents(text: str) -> None:
+    assert read(text) == []
+
+
+@pytest.mark.parametrize("lead", ["", "\n\n  ", "\ufeff", "\ufeff\n"])
+@pytest.mark.parametrize("text", ['{"id":"a"}', '[{"id":"a"}]'])
+def test_blanks_and_a_byte_order_mark_stand_in_front_of_nothing(lead: str, text: str) -> None:
+    assert only(lead + text).id == "a"
+
+
+@pytest.mark.parametrize("text", ['[{"id":"a"}', '[{"id":"a"},', '[{"id":"a"} {"id":"b"}]'])
+def test_an_array_that_breaks_off_gives_what_stands_before(text: str) -> None:
+    found = read_documents(cast("BinaryIO", io.BufferedReader(io.BytesIO(text.encode()))))
+    first = next(found)
+    assert isinstance(first, Document)
+    with pytest.raises(CannotLoad, match="the array breaks off behind its element 1"):
+        next(found)
+
+
+class _Long(io.RawIOBase):
+    """A line that does not fit, and a document behind it; never all in memory."""
+
+    def __init__(self, length: int) -> None:
+        self._left = self._pieces(length)
+
+    @staticmethod
+    def _pieces(length: int) -> Iterator[bytes]:
+        for start in range(0, length, 2**20):
+            yield b"x" * min(2**20, length - start)
+        yield b'\n{"id":"b"}\n'
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = next(self._left, b"")
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+
+def test_a_line_that_is_too_long_is_left_out_and_the_rest_read() -> None:
+    stream = cast("BinaryIO", io.BufferedReader(_Long(documents._LINE_MAX + 10), 2**20))  # noqa: SLF001
+    found = list(read_documents(stream))
+    assert [entry.id if isinstance(entry, Document) else entry.where for entry in found] == ["line 1", "b"]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_file_is_read_to_its_end_and_knows_how_far(tmp_path: Path, *, zipped: bool) -> None:
+    content = b"".join(b'{"id":%d,"text":"%d"}\n' % (number, number**5) for number in range(9000))
+    path = tmp_path / "f"
+    path.write_bytes(gzip.compress(content) if zipped else content)
+    with open_documents(str(path)) as file:
+        found = read_documents(file.stream)
+        next(found)
+        assert 0 < file.position() < path.stat().st_size
+        assert sum(1 for _ in found) == 8999
+        assert file.position() == file.size == path.stat().st_size
+
+
+def test_a_gzipped_file_that_breaks_off_is_said_to(tmp_path: Path) -> None:
+    lines = b"".join(b'{"id":%d,"text":"%d"}\n' % (number, number**9) for number in range(9000))
+    (tmp_path / "f").write_bytes(gzip.compress(lines)[:-5000])
+    with (
+        open_documents(str(tmp_path / "f")) as file,
+        pytest.raises(CannotLoad, match=r"the file breaks off behind line \d+: "),
+    ):
+        list(read_documents(file.stream))
+
+
+def test_a_gzipped_file_that_is_damaged_is_said_to_be(tmp_path: Path) -> None:
+    zipped = bytearray(gzip.compress(b'{"id":1}\n' * 100))
+    zipped[12:20] = b"\xff" * 8
+    (tmp_path / "f").write_bytes(zipped)
+    with open_documents(str(tmp_path / "f")) as file, pytest.raises(CannotLoad, match="the file "):
+        list(read_documents(file.stream))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(CannotLoad, match=r"none: No such file or directory\. Name a file of documents, or -"),
+        open_documents(str(tmp_path / "none")),
+    ):
+        pass

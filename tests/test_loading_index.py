@@ -1,0 +1,100 @@
+"""Documents are put together, worked on a few at a time, and told apart by what they are made of."""
+
+import asyncio
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.loading import index
+from proxy.loading.documents import BadLine, Document
+from proxy.loading.errors import CannotLoad
+from proxy.loading.index import AHEAD, BATCH, BATCH_BYTES, ahead, reason_of, written
+
+sizes = st.lists(st.integers(1, BATCH_BYTES * 2) | st.just(0), max_size=300)
+
+
+@given(sizes)
+def test_batches_hold_everything_once_and_no_more_than_they_may(entries: list[int]) -> None:
+    items: list[Document | BadLine] = [
+        Document(str(number), {}, None, size) if size else BadLine(f"line {number}", "")
+        for number, size in enumerate(entries)
+    ]
+    batches = list(index._batches(iter(items)))  # noqa: SLF001
+    assert [item for batch in batches for item in batch] == items
+    for batch in batches:
+        held = [item.size for item in batch if isinstance(item, Document)]
+        assert 0 < len(batch) <= BATCH
+        assert sum(held[:-1]) < BATCH_BYTES
+
+
+class Counted:
+    """Items that say how many were taken."""
+
+    def __init__(self, count: int) -> None:
+        self.taken = 0
+        self._count = count
+
+    def __iter__(self) -> Iterator[int]:
+        for number in range(self._count):
+            self.taken += 1
+            yield number
+
+
+async def test_what_is_worked_on_ahead_comes_in_order_and_is_bounded() -> None:
+    """However fast the first is, no more than a few are taken before they are asked for."""
+    items = Counted(20)
+    last_first = [asyncio.Event() for _ in range(20)]
+
+    async def work(number: int) -> int:
+        if number % AHEAD != AHEAD - 1:
+            await last_first[number + 1].wait()
+        last_first[number].set()
+        return number
+
+    found = []
+    async for number in ahead(iter(items), work):
+        found.append(number)
+        assert items.taken <= number + AHEAD
+    assert found == list(range(20))
+
+
+async def test_when_one_fails_the_others_are_ended_and_their_errors_kept_quiet() -> None:
+    """All fail at once where the models are gone; one error is enough."""
+    begun, ended = [], []
+
+    async def work(number: int) -> int:
+        begun.append(number)
+        try:
+            if number < 2:
+                raise CannotLoad(f"no {number}")
+            await asyncio.Event().wait()
+        finally:
+            ended.append(number)
+        return number
+
+    with pytest.raises(CannotLoad, match="no 0"):
+        async for _ in ahead(iter(range(9)), work):
+            pass
+    assert set(ended) == set(begun) >= {0, 1}
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def test_a_vector_is_written_with_as_much_as_a_float_has() -> None:
+    vectors = np.array([[1 / 3, -2 / 3, 2 / 3]], dtype=np.float32)
+    assert written(vectors) == [[0.3333333, -0.6666667, 0.6666667]]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        ({"status": 400, "error": {"type": "t", "reason": "no"}}, "no"),
+        ({"status": 400, "error": {"reason": "no", "caused_by": {"reason": "why"}}}, "no: why"),
+        ({"status": 413, "error": "ApiError(413)"}, "the request that holds it is larger than"),
+        ({"status": 503, "error": "gone"}, "gone (503)"),
+    ],
+)
+def test_a_refusal_is_said_with_its_reason(outcome: index.Outcome, said: str) -> None:
+    assert reason_of(outcome).startswith(said)

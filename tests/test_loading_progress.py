@@ -1,0 +1,68 @@
+"""How far a load is, is shown as a bar on a terminal and as a line now and then elsewhere."""
+
+import io
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+
+from proxy.loading.progress import Shown
+
+
+def clock(*times: float) -> Callable[[], float]:
+    """Return a clock that says these times, and then stands."""
+    said: Iterator[float] = iter(times)
+    last = [0.0]
+
+    def now() -> float:
+        last[0] = next(said, last[0])
+        return last[0]
+
+    return now
+
+
+def lines(shown: Callable[[Console], Shown], *steps: tuple[int, int]) -> list[str]:
+    console = Console(file=io.StringIO(), width=200)
+    with shown(console) as progress:
+        for done, count in steps:
+            progress.show(done, count)
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    return output.getvalue().splitlines()
+
+
+def test_a_line_tells_number_rate_share_and_the_time_left() -> None:
+    times = clock(0, 10)
+    assert lines(lambda console: Shown("products", 400, console, times), (100, 2000)) == [
+        "products: 2,000 documents, 200/s, 25%, 30 s left"
+    ]
+
+
+def test_where_the_whole_is_not_known_no_time_left_is_made_up() -> None:
+    times = clock(0, 10)
+    assert lines(lambda console: Shown("p", None, console, times), (100, 20)) == ["p: 20 documents, 2/s"]
+
+
+def test_lines_come_now_and_then() -> None:
+    times = clock(0, 1, 4, 6, 7, 12)
+    said = lines(lambda console: Shown("p", None, console, times), (1, 1), (2, 2), (3, 12), (4, 4), (5, 24))
+    assert said == ["p: 12 documents, 2/s", "p: 24 documents, 2/s"]
+
+
+def test_on_a_terminal_there_is_a_bar_with_rate_share_and_time_left() -> None:
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    with Shown("products", 400, console, clock(0, 10)) as shown:
+        shown.show(100, 2000)
+        shown.say("line 3: [no] JSON")
+    assert isinstance(console.file, io.StringIO)
+    output = console.file.getvalue()
+    assert "2,000 documents, 200/s" in output
+    assert "25%" in output
+    assert "line 3: [no] JSON\n" in output
+
+
+def test_what_is_said_is_one_line_however_long() -> None:
+    console = Console(file=io.StringIO(), width=20)
+    with Shown("p", None, console) as shown:
+        shown.say("x" * 100)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue() == "x" * 100 + "\n"

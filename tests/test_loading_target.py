@@ -1,0 +1,138 @@
+"""What an index holds and what is wanted are settled without mixing models, and errors say what to do."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig
+from elasticsearch import ApiError, ConnectionError  # noqa: A004  the client's own name for it
+
+from proxy.config import Config, RouteSettings, Semantic
+from proxy.loading.commands import VectorOptions, wanted
+from proxy.loading.errors import CannotLoad
+from proxy.loading.target import Wanted, check_readable, engine_advice, held_embedding
+from proxy.mappings import Embedding
+from proxy.profiles import PROFILES, TIERS
+
+HELD = Embedding("v", "m", 3, ("title",))
+MAPPING = {"_meta": HELD.meta, "properties": HELD.properties}
+SILENT = Wanted("v", None, "default", None, None, ("body",))
+
+
+def other(**said: Any) -> dict[str, Any]:
+    return {"_meta": replace(HELD, **said).meta}
+
+
+@pytest.mark.parametrize(
+    ("mappings", "wish", "settled"),
+    [
+        ({}, SILENT, None),
+        ({"a": {}}, SILENT, None),
+        ({"a": MAPPING}, SILENT, HELD),
+        ({"a": {}, "b": MAPPING}, SILENT, HELD),
+        ({"a": MAPPING}, replace(SILENT, field="other"), None),
+        ({"a": MAPPING}, replace(SILENT, model="m", dimensions=3), HELD),
+        ({"a": MAPPING}, replace(SILENT, passage=("body",)), replace(HELD, passage=("body",))),
+    ],
+)
+def test_what_an_index_says_of_its_vectors_stands(mappings: Any, wish: Wanted, settled: Embedding | None) -> None:
+    assert held_embedding(mappings, wish) == settled
+
+
+@pytest.mark.parametrize(
+    ("mappings", "wish", "said"),
+    [
+        ({"a": MAPPING}, replace(SILENT, model="n"), r"holds vectors of m in 'v', and n is asked for"),
+        ({"a": MAPPING}, replace(SILENT, dimensions=4), r"'v' have 3 dimensions, and 4 are asked for"),
+        ({"a": MAPPING, "b": other(model="n")}, SILENT, r"several models in 'v': m \(3\), n \(3\)"),
+        ({"a": MAPPING, "b": other(dimensions=4)}, SILENT, r"several models in 'v': m \(3\), m \(4\)"),
+    ],
+)
+def test_vectors_of_two_models_or_lengths_never_mix(mappings: Any, wish: Wanted, said: str) -> None:
+    with pytest.raises(CannotLoad, match=said):
+        held_embedding(mappings, wish)
+
+
+def test_new_vectors_are_as_long_as_the_models_answer() -> None:
+    assert SILENT.embedding(9) == Embedding("v", "default", 9, ("body",))
+    assert replace(SILENT, model="n", passage=("x",)).embedding(9) == Embedding("v", "n", 9, ("x",))
+
+
+@pytest.mark.parametrize(
+    ("properties", "passage"),
+    [
+        ({"title": {"type": "text"}}, ("title", "none")),
+        ({"reviews": {"properties": {"text": {"type": "text"}}}}, ("reviews",)),
+        ({"reviews": {"type": "nested", "properties": {"text": {"type": "text"}}}}, ("reviews.text",)),
+    ],
+)
+def test_one_of_the_fields_is_enough(properties: Any, passage: tuple[str, ...]) -> None:
+    check_readable({"a": {"properties": properties}}, replace(HELD, passage=passage))
+
+
+@pytest.mark.parametrize("properties", [{}, {"titles": {"type": "text"}}])
+def test_an_index_without_any_of_the_fields_is_refused(properties: Any) -> None:
+    with pytest.raises(CannotLoad, match=r"none of title is a field there: .* --passage"):
+        check_readable({"a": {"properties": properties}}, HELD)
+
+
+def _error(status: int) -> ApiError:
+    node = NodeConfig("http", "127.0.0.1", 9200)
+    return ApiError("no", ApiResponseMeta(status, "1.1", HttpHeaders(), 0.1, node), {"error": {"type": "t"}})
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (_error(401), "the engine refuses this caller (401): name a variable"),
+        (_error(403), "the engine refuses this caller (403): name a variable"),
+        (_error(400), "the engine says 400: "),
+        (ConnectionError("refused"), "the engine is not there: refused. Start it, or name another with --engine"),
+    ],
+)
+def test_an_error_of_the_engines_says_what_to_do(error: Any, said: str) -> None:
+    assert engine_advice(error).startswith(said)
+
+
+# What is wanted: the command line before the route, the route before the profile
+
+ROUTED = Config(
+    routes=(
+        RouteSettings(
+            index="a*", profile="rag", tier="fast", semantic=Semantic(field="w", dimensions=5), passage=["x"]
+        ),
+        RouteSettings(index="named", embedding_model="named-model"),
+    )
+)
+FAST, BALANCED, PRECISION = (TIERS[name].embedding for name in ("fast", "balanced", "precision"))
+
+
+@pytest.mark.parametrize(
+    ("index", "options", "wish"),
+    [
+        ("a1", VectorOptions(), Wanted("w", None, FAST, 5, None, ("x",))),
+        ("b", VectorOptions(), Wanted("embedding", None, BALANCED, None, None, ())),
+        (
+            "b",
+            VectorOptions(profile="legal"),
+            Wanted("embedding", None, PRECISION, None, None, PROFILES["legal"].passage),
+        ),
+        ("a1", VectorOptions(profile="legal"), Wanted("w", None, FAST, 5, None, PROFILES["legal"].passage)),
+        ("a1", VectorOptions(tier="precision"), Wanted("w", PRECISION, FAST, 5, None, ("x",))),
+        ("a1", VectorOptions(model="n", tier="precision"), Wanted("w", "n", FAST, 5, None, ("x",))),
+        (
+            "named",
+            VectorOptions(),
+            Wanted("embedding", "named-model", "named-model", None, None, PROFILES["e-commerce"].passage),
+        ),
+        (
+            "a1",
+            VectorOptions(field="u", dimensions=7, passage=("p", "q")),
+            Wanted("u", None, FAST, 7, ("p", "q"), ("x",)),
+        ),
+    ],
+)
+def test_the_command_line_stands_before_the_route_and_the_route_before_the_profile(
+    index: str, options: VectorOptions, wish: Wanted
+) -> None:
+    assert wanted(ROUTED, index, options) == wish
