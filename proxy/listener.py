@@ -162,7 +162,8 @@ class Listener:
         self._handler = handler
         self._head_seconds = head_seconds
         self._server: asyncio.Server | None = None
-        self._connections: dict[asyncio.Task[None], bool] = {}
+        self._connections: dict[asyncio.Task[None], Exchange | None] = {}
+        """Each connection's task, and the request that it is busy with."""
         self._closing = False
 
     @property
@@ -186,10 +187,10 @@ class Listener:
     ) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  a coroutine runs in a task
-        self._connections[task] = False
+        self._connections[task] = None
         try:
             await self._requests(protocol, Incoming(reader), writer, task)
-            self._connections[task] = False
+            self._connections[task] = None
             if not self._closing:
                 await _linger(reader, writer)
         except (ConnectionError, TimeoutError, asyncio.CancelledError):
@@ -204,7 +205,7 @@ class Listener:
     ) -> None:
         peer = str((writer.get_extra_info("peername") or ("",))[0])
         while not self._closing:
-            self._connections[task] = False
+            self._connections[task] = None
             try:
                 raw = await self._next_head(incoming)
                 if not raw:
@@ -213,8 +214,7 @@ class Listener:
             except BadMessage as error:
                 await _refuse(writer, error)
                 return
-            self._connections[task] = True
-            exchange = Exchange(head, peer, incoming, writer)
+            self._connections[task] = exchange = Exchange(head, peer, incoming, writer)
             protocol.gone = task.cancel
             try:
                 if not await self._answered(exchange, writer):
@@ -249,9 +249,11 @@ class Listener:
         self._closing = True
         if self._server is not None:
             self._server.close()
-        for task, busy in tuple(self._connections.items()):
-            if not busy:
+        for task, exchange in tuple(self._connections.items()):
+            if exchange is None:
                 task.cancel()
+            else:
+                exchange.reusable = False
         if self._connections:
             _, late = await asyncio.wait(tuple(self._connections), timeout=grace)
             for task in late:

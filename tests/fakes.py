@@ -326,6 +326,8 @@ class FakeEngine(FakeServer):
             body = json.loads(request.content or b"{}")
         except ValueError:
             return "lexical"
+        if not isinstance(body, dict):
+            return "lexical"
         if "knn" in body:
             return "semantic"
         if list(body.get("aggs", ())) == ["matched"]:

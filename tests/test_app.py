@@ -1,0 +1,321 @@
+"""Which requests are searches of a route, what becomes of the others, and whose credentials go where."""
+
+import asyncio
+import gzip
+import json
+import os
+import signal
+from contextlib import AsyncExitStack
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy.app import BODY_MAX, listen, serve_until_told
+from proxy.config import Config, RouteSettings, token_of
+from proxy.config import Log as LogSettings
+from proxy.yaml_file import ConfigError
+from tests.conftest import QUERY, TOKEN, Log, StartProxy
+from tests.fakes import (
+    Client,
+    Document,
+    FakeEngine,
+    FakeModels,
+    Fault,
+    Message,
+    Stream,
+    answer,
+    chunked,
+    ids,
+    refuses,
+    request,
+    waits_for,
+)
+
+RERANKED = ["d", "b", "c", "a"]
+QUERY_BYTES = json.dumps(QUERY).encode()
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("POST", "/products/_search"),
+        ("GET", "/products/_search"),
+        ("POST", "/products/_search?size=10"),
+        ("POST", "/product*/_search"),
+        ("POST", "/prod%75cts/_search"),
+        ("POST", "/_search"),
+        ("POST", "/_all/_search"),
+        ("POST", "/*/_search"),
+        ("POST", "/shop/_search"),
+    ],
+)
+async def test_a_search_that_reaches_only_a_routes_indices_is_reranked(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, method: str, target: str
+) -> None:
+    engine.aliases = {"shop": ["products"]}
+    client = await start_proxy(settings)
+    answered = await client.ask(method, target, QUERY_BYTES, content_type="application/json")
+    assert ("reranked", RERANKED) == (answered.header("x-rerank"), ids(answered))
+
+
+async def test_the_words_may_stand_in_the_url(client: Client) -> None:
+    answered = await client.ask("GET", "/products/_search?q=laptop")
+    assert ("reranked", RERANKED) == (answered.header("x-rerank"), ids(answered))
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/logs/_search",
+        "/products%2F_search",
+        "/products/_search/",
+        "/products/_search/scroll",
+        "/products/_msearch",
+        "/products/_count",
+        "/products/_doc/_search",
+        "/_search/template",
+    ],
+)
+async def test_everything_else_is_handed_on_untouched_and_unmarked(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, log: Log, target: str
+) -> None:
+    engine.documents.append(Document("x", "Laptop", lexical=1.0, index="logs"))
+    client = await start_proxy(settings)
+    answered = await client.ask("POST", target, QUERY_BYTES, content_type="application/json")
+    assert (200, "", "") == (answered.status, answered.header("x-rerank"), answered.header("server-timing"))
+    assert (target, QUERY_BYTES, []) == (engine.requests[-1].target, engine.requests[-1].body, log)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("/products,logs/_search", "mixed_routes"),
+        ("/_search", "mixed_routes"),
+        ("/both/_search", "mixed_routes"),
+        ("/products-gone/_search", "unresolved"),
+    ],
+)
+async def test_a_search_that_reaches_beyond_its_route_is_bypassed_and_no_model_asked(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, target: str, reason: str
+) -> None:
+    engine.documents.append(Document("x", "Laptop", lexical=1.0, index="logs"))
+    engine.aliases = {"both": ["products", "logs"]}
+    if reason == "unresolved":
+        engine.faults["resolve"] = refuses(404)
+    client = await start_proxy(settings)
+    answered = await client.ask("POST", target, QUERY_BYTES, content_type="application/json")
+    assert (f"bypassed;reason={reason}", QUERY_BYTES) == (answered.header("x-rerank"), engine.requests[-1].body)
+    assert [] == models.requests
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({**QUERY, "sort": ["price"]}, "sort"),
+        ({**QUERY, "size": 0}, "size_zero"),
+        ({**QUERY, "min_score": 1}, "min_score"),
+        ({**QUERY, "search_after": [1]}, "search_after"),
+        ({**QUERY, "nonsense": 1}, "unknown_key"),
+        ({"query": {"term": {"brand": "acme"}}}, "no_query_text"),
+        ({"query": {"match_all": {}}}, "no_query_text"),
+        ({}, "no_query_text"),
+        ([], "not_json"),
+        ({**QUERY, "from": 9999, "size": 10}, "depth"),
+    ],
+)
+async def test_a_search_that_is_not_touched_goes_on_as_it_came_and_says_why(
+    client: Client, engine: FakeEngine, log: Log, body: Any, reason: str
+) -> None:
+    straight = await Client.to(engine.port)
+    sent = json.dumps(body).encode() + b" \n"
+    engine.faults["lexical"] = _echo
+    answered = await client.ask("POST", "/products/_search?typed_keys=", sent, content_type="application/json")
+    own = await straight.ask("POST", "/products/_search?typed_keys=", sent, content_type="application/json")
+    assert (own.start, own.body, sent) == (answered.start, answered.body, answered.body)
+    assert f"bypassed;reason={reason}" == answered.header("x-rerank")
+    assert [("bypassed", reason)] == [(line["outcome"], line["reason"]) for line in log]
+    straight.close()
+
+
+async def _echo(stream: Any, asked: Message) -> bytes:
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(asked.body) + asked.body
+
+
+@pytest.mark.parametrize(
+    ("fields", "body", "reason"),
+    [
+        ({"content_type": "application/yaml"}, b"query: {}", "content_type"),
+        ({"content_type": "application/json", "accept": "application/cbor"}, QUERY_BYTES, "accept"),
+        ({"content_type": "application/json", "content_encoding": "gzip"}, b"no gzip", "content_encoding"),
+        ({"content_type": "application/json", "content_encoding": "br"}, QUERY_BYTES, "content_encoding"),
+    ],
+)
+async def test_a_form_that_is_not_read_here_goes_on_as_it_came(
+    client: Client, engine: FakeEngine, fields: dict[str, str], body: bytes, reason: str
+) -> None:
+    engine.faults["lexical"] = _echo
+    answered = await client.ask("POST", "/products/_search", body, **fields)
+    assert (f"bypassed;reason={reason}", body) == (answered.header("x-rerank"), answered.body)
+
+
+async def test_a_body_too_large_to_be_read_streams_on(client: Client, engine: FakeEngine) -> None:
+    body = QUERY_BYTES + b" " * BODY_MAX
+    engine.faults["lexical"] = _lengths
+    answered = await client.ask("POST", "/products/_search", body, content_type="application/json")
+    assert ("bypassed;reason=too_large", b"%d" % len(body)) == (answered.header("x-rerank"), answered.body)
+
+
+async def _lengths(stream: Any, asked: Message) -> bytes:
+    length = b"%d" % len(asked.body)
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(length) + length
+
+
+async def test_a_search_in_chunks_that_waits_to_be_asked_is_reranked(client: Client) -> None:
+    head = b"POST /products/_search HTTP/1.1\r\nHost: p\r\nContent-Type: application/json\r\n"
+    await client.send(head + b"Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n")
+    asked = await client.answer()
+    await client.send(chunked(QUERY_BYTES[:5], QUERY_BYTES[5:]))
+    assert (100, RERANKED) == (asked.status, ids(await client.answer()))
+
+
+async def test_a_bypassed_search_that_waited_to_be_asked_is_asked_once(client: Client, engine: FakeEngine) -> None:
+    body = json.dumps({**QUERY, "sort": ["price"]}).encode()
+    head = b"POST /products/_search HTTP/1.1\r\nHost: p\r\nContent-Type: application/json\r\n"
+    await client.send(head + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
+    asked = await client.answer()
+    await client.send(body)
+    answered = await client.answer()
+    assert (100, 200, body) == (asked.status, answered.status, engine.requests[-1].body)
+    assert [] == engine.requests[-1].all("expect")
+
+
+async def test_a_compressed_search_is_read_and_a_compressed_answer_compressed_again(
+    client: Client, engine: FakeEngine
+) -> None:
+    engine.faults["lexical"] = _zips(engine)
+    body = gzip.compress(QUERY_BYTES)
+    fields = {"content_type": "application/json", "content_encoding": "gzip", "accept_encoding": "gzip"}
+    answered = await client.ask("POST", "/products/_search", body, **fields)
+    found = json.loads(gzip.decompress(answered.body))
+    assert ("gzip", RERANKED) == (answered.header("content-encoding"), [hit["_id"] for hit in found["hits"]["hits"]])
+
+
+def _zips(engine: FakeEngine) -> Fault:
+    async def fault(stream: Stream, asked: Message) -> bytes:
+        head, _, body = engine.usual(asked).partition(b"\r\n\r\n")
+        said = Message(head + b"\r\n\r\n", body)
+        return answer(200, gzip.compress(said.body), ("content-encoding", "gzip"), ("X-elastic-product", "E"))
+
+    return fault
+
+
+async def test_the_answer_has_the_engines_headers_and_what_the_proxy_adds(client: Client) -> None:
+    answered = await client.search("/products/_search", QUERY)
+    names = [name.decode() for name, _ in answered.fields]
+    assert ["x-elastic-product", "content-type", "x-rerank", "server-timing", "content-length"] == names
+
+
+async def test_the_clients_credentials_go_with_every_search_made_for_it_and_to_no_model(
+    client: Client, engine: FakeEngine, models: FakeModels
+) -> None:
+    fields = {"authorization": "ApiKey mine", "es_security_runas_user": "sue", "cookie": "sid=1"}
+    await client.search("/products/_search", {**QUERY, "_source": False}, **fields)
+    kinds = {engine.kind(asked) for asked in engine.requests}
+    assert {"resolve", "facts", "lexical", "semantic", "render", "passages"} == kinds
+    carried = {(one.header("authorization"), one.header("es-security-runas-user")) for one in engine.requests}
+    assert {("ApiKey mine", "sue")} == carried
+    assert {f"Bearer {TOKEN}"} == {asked.header("authorization") for asked in models.requests}
+    said = repr(models.requests)
+    assert [] == [secret for secret in ("ApiKey mine", "sue", "sid=1") if secret in said]
+    assert TOKEN not in repr(engine.requests)
+
+
+async def test_what_one_caller_may_see_is_asked_anew_for_another(client: Client, engine: FakeEngine) -> None:
+    for caller in ("ApiKey a", "ApiKey b", "ApiKey a"):
+        await client.search("/products/_search", QUERY, authorization=caller)
+    for kind in ("resolve", "facts"):
+        assert ["ApiKey a", "ApiKey b"] == [asked.header("authorization") for asked in engine.of(kind)]
+
+
+async def test_mappings_that_a_caller_may_not_read_are_read_with_the_rights_meant_for_it(
+    settings: Config, engine: FakeEngine, log: Log
+) -> None:
+    async def only_for_discovery(stream: Stream, asked: Message) -> bytes | None:
+        return None if asked.header("authorization") == "ApiKey discovery" else answer(403, b"{}")
+
+    engine.faults["facts"] = only_for_discovery
+    settings = msgspec.structs.replace(
+        settings, engine=msgspec.structs.replace(settings.engine, authorization_env="DISCOVERY")
+    )
+    async with AsyncExitStack() as stack:
+        listener = await listen(settings, TOKEN, {"DISCOVERY": "ApiKey discovery"}, stack)
+        client = await Client.to(listener.port)
+        stack.callback(client.close)
+        answered = await client.search("/products/_search", QUERY, authorization="ApiKey mine")
+    assert ("reranked", RERANKED) == (answered.header("x-rerank"), ids(answered))
+    others = {one.header("authorization") for one in engine.requests if engine.kind(one) != "facts"}
+    assert {"ApiKey mine"} == others
+
+
+async def test_the_log_names_the_clients_id_or_one_of_its_own(client: Client, log: Log) -> None:
+    await client.search("/products/_search", QUERY, x_opaque_id="mine")
+    await client.search("/products/_search", QUERY)
+    named, own = (line["id"] for line in log)
+    assert ("mine", 32) == (named, len(own))
+
+
+@pytest.mark.parametrize(("allowed", "said"), [(False, None), (True, "laptop")])
+async def test_the_users_words_are_logged_only_where_the_settings_say_so(
+    start_proxy: StartProxy, settings: Config, log: Log, said: str | None, *, allowed: bool
+) -> None:
+    noted = msgspec.structs.replace(settings, log=LogSettings(query_text=allowed))
+    client = await start_proxy(noted)
+    await client.search("/products/_search", QUERY)
+    assert said == log[0].get("query")
+
+
+async def test_a_defect_of_the_proxy_costs_the_order_and_not_the_answer(
+    client: Client, engine: FakeEngine, models: FakeModels, log: Log
+) -> None:
+    """What nobody thought of is logged with its cause, and the engine answers."""
+    engine.faults["lexical"] = _index_that_is_no_text
+    answered = await client.search("/products/_search", QUERY)
+    assert 200 == answered.status
+    assert answered.header("x-rerank").startswith("bypassed;reason=")
+
+
+async def _index_that_is_no_text(stream: Any, asked: Message) -> bytes:
+    hit = b'{"_index":"products","_id":"1","_score":1.0,"_source":{"title":"\xff"}}'
+    body = b'{"_shards":{"failed":0},"hits":{"total":{"value":1,"relation":"eq"},"hits":[%s,%s]}}' % (hit, hit)
+    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+
+
+async def test_sigterm_takes_no_more_and_finishes_what_runs(
+    settings: Config, engine: FakeEngine, models: FakeModels, log: Log
+) -> None:
+    held = asyncio.Event()
+    models.faults["rerank"] = waits_for(held)
+    serving = asyncio.ensure_future(serve_until_told(settings, TOKEN, {}))
+    while not log:  # noqa: ASYNC110  a log gives no event
+        await asyncio.sleep(0)
+    client = await Client.to(int(log[0]["address"].rpartition(":")[2]))
+    await client.send(request("POST", "/products/_search", QUERY_BYTES, content_type="application/json"))
+    await models.until_asked("rerank")
+    os.kill(os.getpid(), signal.SIGTERM)
+    while "stopping" not in [event["event"] for event in log]:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    held.set()
+    answered = await client.answer()
+    await serving
+    assert ("reranked", "close") == (answered.header("x-rerank"), answered.header("connection"))
+    client.close()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().remove_signal_handler(number)
+
+
+def test_a_remote_provider_without_a_token_is_refused_by_the_variables_name() -> None:
+    remote = Config(routes=(RouteSettings(index="products"),))
+    with pytest.raises(ConfigError, match="DEEPINFRA_TOKEN"):
+        token_of(remote, {})
+    assert "t" == token_of(remote, {"DEEPINFRA_TOKEN": "t"})

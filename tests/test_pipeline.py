@@ -1,0 +1,218 @@
+"""A search that goes all the way: retrieved by words and by meaning, fused, reranked, cut into pages."""
+
+import asyncio
+import itertools
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy.config import Config, RouteSettings
+from tests.conftest import QUERY, SCORES, Log, StartProxy
+from tests.fakes import Client, Document, FakeEngine, FakeModels, answer, hangs, ids, request, waits_for
+
+RERANKED = ["d", "b", "c", "a"]
+
+
+def with_route(settings: Config, **changes: Any) -> Config:
+    return msgspec.structs.replace(settings, routes=(msgspec.structs.replace(settings.routes[0], **changes),))
+
+
+async def test_a_search_is_retrieved_both_ways_and_reranked(client: Client, log: Log) -> None:
+    answered = await client.search("/products/_search", QUERY)
+    hits = answered.json()["hits"]
+    assert (200, "reranked", RERANKED) == (answered.status, answered.header("x-rerank"), ids(answered))
+    scores = [hit["_score"] for hit in hits["hits"]]
+    assert (sorted(scores, reverse=True), hits["max_score"]) == (scores, scores[0])
+    assert ({"value": 4, "relation": "eq"}, 7) == (hits["total"], answered.json()["took"])
+
+
+async def test_every_stage_is_timed_in_the_header_and_in_the_log(client: Client, log: Log) -> None:
+    answered = await client.search("/products/_search", QUERY)
+    timed = {stage.partition(";dur=")[0] for stage in answered.header("server-timing").split(", ")}
+    (line,) = log
+    assert {"lexical", "embed", "semantic", "render", "rerank", "total"} == timed == set(line["ms"])
+    assert ("info", "reranked", 10, 4) == (line["log_level"], line["outcome"], line["window"], line["candidates"])
+
+
+async def test_the_models_see_the_users_words_and_the_routes_passages_and_nothing_else(
+    client: Client, engine: FakeEngine, models: FakeModels
+) -> None:
+    engine.documents = [Document("b", "Laptop", lexical=1, more={"cost": "secret"}), Document("d", "Other", cosine=0.9)]
+    query = {"bool": {"must": [{"match": {"title": "laptop"}}], "filter": [{"term": {"brand": "acme"}}]}}
+    await client.search("/products/_search", {"query": query})
+    (embedded,), (reranked,) = models.of("embed"), models.of("rerank")
+    assert (["laptop"], ["Laptop", "Other"]) == (reranked.json()["queries"], reranked.json()["documents"])
+    assert embedded.json()["input"] == [f"Instruct: {reranked.json()['instruction']}\nQuery:laptop"]
+    assert [] == [one for one in (embedded, reranked) if b"secret" in one.body or b"acme" in one.body]
+
+
+async def test_what_the_client_filters_is_filtered_in_every_search_made_for_it(
+    client: Client, engine: FakeEngine
+) -> None:
+    term = {"term": {"brand": "acme"}}
+    query = {"bool": {"must": [{"match": {"title": "laptop"}}], "filter": [term]}}
+    await client.search("/products/_search", {"query": query, "_source": False})
+    kinds = {kind: engine.of(kind)[0].json() for kind in ("lexical", "semantic", "render")}
+    assert query == kinds["lexical"]["query"]
+    assert str(term) in str(kinds["semantic"]["knn"]["filter"])
+    assert str(term) in str(kinds["render"]["post_filter"])
+
+
+async def test_the_retrievers_run_side_by_side(client: Client, engine: FakeEngine, models: FakeModels) -> None:
+    held = asyncio.Event()
+    engine.faults["lexical"] = models.faults["embed"] = waits_for(held)
+    asking = asyncio.ensure_future(client.search("/products/_search", QUERY))
+    await engine.until_asked("lexical")
+    await models.until_asked("embed")
+    held.set()
+    assert RERANKED == ids(await asking)
+
+
+async def test_a_client_that_leaves_cancels_its_search_and_its_model_call(
+    client: Client, engine: FakeEngine, models: FakeModels
+) -> None:
+    engine.faults["lexical"] = models.faults["embed"] = hangs
+    body = msgspec.json.encode(QUERY)
+    await client.send(request("POST", "/products/_search", body, content_type="application/json"))
+    await engine.until_asked("lexical")
+    await models.until_asked("embed")
+    client.close()
+    await models.until_left()
+    assert ([], 0) == (models.of("rerank"), len(models.open))
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 10])
+@pytest.mark.parametrize("size", [1, 2, 3])
+async def test_pages_put_together_are_the_whole(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, window: int, size: int
+) -> None:
+    """Nothing twice, nothing missing, the same total on each, whatever the window's edge cuts."""
+    engine.documents += [Document(f"t{n}", f"Tail {n}", lexical=0.5 - n / 10) for n in range(3)]
+    client = await start_proxy(with_route(settings, rank_window_size=window))
+    pages = []
+    for start in itertools.count(0, size):
+        page = await client.search("/products/_search", {**QUERY, "from": start, "size": size})
+        if not ids(page):
+            break
+        pages.append(page)
+    together = [name for page in pages for name in ids(page)]
+    hits = [page.json()["hits"] for page in pages]
+    totals = {hit["total"]["value"] for hit in hits}
+    scores = [hit["_score"] for hit in itertools.chain.from_iterable(page["hits"] for page in hits)]
+    assert (len(set(together)), {len(together)}) == (len(together), totals)
+    assert {"a", "b", "c", "t0", "t1", "t2"} <= set(together)
+    assert scores == sorted(scores, reverse=True)
+    assert 1 == len({page["max_score"] for page in hits})
+
+
+async def test_the_next_page_comes_from_the_same_ranking_and_asks_no_model(client: Client, models: FakeModels) -> None:
+    first = await client.search("/products/_search", {**QUERY, "size": 2})
+    asked = len(models.requests)
+    models.scores = {}
+    second = await client.search("/products/_search", {**QUERY, "from": 2, "size": 2})
+    assert (RERANKED, asked) == (ids(first) + ids(second), len(models.requests))
+
+
+async def test_the_ranking_of_one_caller_never_serves_another(client: Client, models: FakeModels) -> None:
+    for caller in ("Basic YTph", "Basic Yjpi"):
+        await client.search("/products/_search", {**QUERY, "size": 2}, authorization=caller)
+    await client.search("/products/_search", {**QUERY, "from": 2}, authorization="ApiKey other")
+    assert 3 == len(models.of("rerank"))
+
+
+async def test_what_is_too_far_from_the_query_is_not_found_by_knn(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine
+) -> None:
+    semantic = msgspec.structs.replace(settings.routes[0].semantic, min_similarity=0.95)  # type: ignore[type-var]
+    client = await start_proxy(with_route(settings, semantic=semantic))
+    assert ["b", "c", "a"] == ids(await client.search("/products/_search", QUERY))
+
+
+@pytest.mark.parametrize(
+    ("rule", "outcome", "found"), [("keep_empty", "bypassed;reason=zero_hits", []), ("semantic", "reranked", ["d"])]
+)
+async def test_where_the_clients_query_finds_nothing_the_route_decides(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, rule: str, outcome: str, found: list[str]
+) -> None:
+    engine.documents = [Document("d", "Mobile workstation", cosine=0.9)]
+    client = await start_proxy(with_route(settings, on_zero_hits=rule))
+    answered = await client.search("/products/_search", QUERY)
+    assert (outcome, found) == (answered.header("x-rerank"), ids(answered))
+
+
+async def test_ties_of_the_reranker_go_to_the_fused_order(client: Client, models: FakeModels) -> None:
+    models.scores = dict.fromkeys(SCORES, 1.0)
+    assert ["a", "b", "d", "c"] == ids(await client.search("/products/_search", QUERY))
+
+
+async def test_a_document_outside_the_route_is_never_sent_to_a_model(
+    client: Client, engine: FakeEngine, models: FakeModels
+) -> None:
+    """Names said that all is inside; what the hits say counts."""
+    engine.documents += [Document("s", "Secret laptop", lexical=9, index="secrets")]
+
+    async def hides_it(*_: object) -> bytes:
+        return answer(200, b'{"indices":[{"name":"products"}],"aliases":[],"data_streams":[]}')
+
+    engine.faults["resolve"] = hides_it
+    answered = await client.search("/products/_search", QUERY)
+    assert ("bypassed;reason=mixed_routes", []) == (answered.header("x-rerank"), models.of("rerank"))
+
+
+async def test_what_knn_finds_outside_the_route_is_dropped(
+    client: Client, engine: FakeEngine, models: FakeModels
+) -> None:
+    engine.documents += [Document("s", "Secret laptop", cosine=0.99, index="secrets")]
+    engine.faults["resolve"] = _only_products
+    answered = await client.search("/products/_search", QUERY)
+    assert (RERANKED, "reranked") == (ids(answered), answered.header("x-rerank"))
+    assert "Secret laptop" not in models.of("rerank")[0].json()["documents"]
+
+
+async def _only_products(*_: object) -> bytes:
+    return answer(200, b'{"indices":[{"name":"products"}]}')
+
+
+async def test_hidden_sources_are_read_for_the_models_and_stay_hidden(
+    client: Client, engine: FakeEngine, models: FakeModels
+) -> None:
+    answered = await client.search("/products/_search", {**QUERY, "_source": False})
+    hits = answered.json()["hits"]["hits"]
+    assert (RERANKED, set(SCORES)) == (ids(answered), set(models.of("rerank")[0].json()["documents"]))
+    assert [] == [hit for hit in hits if "_source" in hit]
+
+
+@pytest.mark.parametrize(
+    ("changes", "order", "kinds"),
+    [
+        ({"semantic": None}, ["b", "c", "a"], {"rerank"}),
+        ({"rerank": False}, ["a", "b", "d", "c"], {"embed"}),
+        ({"blend": 1000.0}, ["a", "b", "d", "c"], {"embed", "rerank"}),
+    ],
+    ids=["rerank alone", "fusion alone", "blended"],
+)
+async def test_each_set_up_of_a_route_works(
+    start_proxy: StartProxy, settings: Config, models: FakeModels, changes: Any, order: list[str], kinds: set[str]
+) -> None:
+    client = await start_proxy(with_route(settings, **changes))
+    answered = await client.search("/products/_search", QUERY)
+    assert ("reranked", order, kinds) == (
+        answered.header("x-rerank"),
+        ids(answered),
+        {models.kind(asked) for asked in models.requests},
+    )
+
+
+async def test_a_document_without_text_follows_those_that_have_some(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels
+) -> None:
+    engine.documents = [
+        Document("n", "", lexical=9),
+        Document("b", "Laptop", lexical=1),
+        Document("c", "L", lexical=0.5),
+    ]
+    route = RouteSettings(index="products", passage=["title"])
+    client = await start_proxy(msgspec.structs.replace(settings, routes=(route,)))
+    assert ["b", "c", "n"] == ids(await client.search("/products/_search", QUERY))
+    assert ["Laptop", "L"] == models.of("rerank")[0].json()["documents"]
