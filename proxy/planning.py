@@ -21,8 +21,12 @@ from proxy.query_text import UserQuery, without_inner_hits
 from proxy.routes import Route
 from proxy.search_request import Parameters, SearchRequest, Use
 
-MIN_SIMILARITY = 0.3
-"""Cosine below which a document that only kNN found is taken for noise, where the route does not say."""
+MIN_SIMILARITY = 0.35
+"""Cosine below which a document that only kNN found is taken for noise, where the route does not say.
+
+Measured with the local model on icecat and on the demo's catalogue, at 0.3, 0.35, 0.4: of 60 nonsense queries each,
+43, 23, 11 and 11, 6, 0 find something; nDCG@10 is 0.686, 0.693, 0.694 and 0.636, 0.631, 0.627.
+"""
 NUM_CANDIDATES = 100
 
 _SHOWN = (Use.LEXICAL, Use.PER_HIT, Use.EVERYWHERE)
@@ -222,11 +226,16 @@ def _filters(plan: Plan) -> list[Any]:
 
 
 def these_documents(keys: Sequence[DocKey]) -> Any:
-    """Spell documents as a query: ids, and which index each lies in where that says more."""
-    by_index: dict[str, list[str]] = {}
+    """Spell documents as a query: an id says which one only with its index and its routing."""
+    by_place: dict[tuple[str, str], list[str]] = {}
     for key in keys:
-        by_index.setdefault(key.index, []).append(key.id)
-    clauses = [
-        {"bool": {"filter": [{"term": {"_index": index}}, {"ids": {"values": ids}}]}} for index, ids in by_index.items()
-    ]
+        by_place.setdefault((key.index, key.routing), []).append(key.id)
+    clauses = [_in_place(index, routing, ids) for (index, routing), ids in by_place.items()]
     return clauses[0] if len(clauses) == 1 else {"bool": {"should": clauses, "minimum_should_match": 1}}
+
+
+def _in_place(index: str, routing: str, ids: Sequence[str]) -> Any:
+    these = [{"term": {"_index": index}}, {"ids": {"values": ids}}]
+    if routing:
+        return {"bool": {"filter": [*these, {"term": {"_routing": routing}}]}}
+    return {"bool": {"filter": these, "must_not": [{"exists": {"field": "_routing"}}]}}

@@ -1,11 +1,14 @@
 """`from` and `size` cut one ranking: pages put together are the whole, at any depth, at the engine's own cost."""
 
+import json
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.integration import shop as catalogue
-from tests.integration.conftest import Open, OpenIndex
+from tests.integration.conftest import Open, OpenIndex, Shop
 from tests.integration.models import ShopModels
 from tests.integration.sending import Client, Request, send
 
@@ -43,12 +46,12 @@ async def test_whole(kind: dict[str, Any], size: int, window: int, open_sides: O
     assert whole["total"]["value"] == len(whole["hits"])
 
 
-@pytest.mark.parametrize("tracked", [True, 3, 8, 20, 26, 27, 30, 10_000])
+@pytest.mark.parametrize("tracked", [True, False, 3, 8, 20, 26, 27, 30, 10_000])
 async def test_totals(tracked: bool | int, open_sides: Open) -> None:  # noqa: FBT001
     """The total is the same on every page, however far the client lets the engine count."""
     sides = await open_sides(rank_window_size=8)
     pages = await _pages(sides.through, 5, track_total_hits=tracked)
-    assert [pages[0]["total"]] * len(pages) == [page["total"] for page in pages]
+    assert [pages[0].get("total")] * len(pages) == [page.get("total") for page in pages]
 
 
 @pytest.mark.parametrize("first", [0, 6, 8, 11, 30])
@@ -115,3 +118,87 @@ async def test_changed_meanwhile(open_index: OpenIndex) -> None:
     assert 200 == (await send(sides.straight.url, gone)).status
     page = [hit["_id"] for hit in (await _page(sides.through, 5, 5))["hits"]]
     assert [whole[5], *whole[7:]] == page[:4]
+
+
+async def test_filtered_meanwhile(open_index: OpenIndex) -> None:
+    """A document that the client's filter excludes since the first page is not on the next one."""
+    sides = await open_index(catalogue.WITH_VECTORS, catalogue.PRODUCTS, rank_window_size=20)
+    query = {"bool": {"must": [QUERY], "filter": [{"term": {"in_stock": True}}]}}
+    whole = (await sides.through.search({"query": query, "size": 10})).ids
+    sold = Request("POST", f"/{sides.straight.index}/_update/{whole[6]}?refresh=true", b'{"doc":{"in_stock":false}}')
+    assert 200 == (await send(sides.straight.url, sold)).status
+    page = (await sides.through.search({"query": query, "from": 5, "size": 5})).ids
+    assert [whole[5], *whole[7:]] == page[:4]
+
+
+async def test_callers_share_no_ranking(open_sides: Open, models: ShopModels, shop: Shop) -> None:
+    """The ranking that was made for one caller is not used for another."""
+    sides = await open_sides(rank_window_size=8)
+    body = json.dumps({"query": QUERY, "from": 2, "size": 2}).encode()
+    for caller in ("Basic YTph", "Basic YTph", "Basic Yjpi"):
+        headers = {"Content-Type": "application/json", "Authorization": caller}
+        await send(sides.through.url, Request("POST", f"/{shop.index}/_search", body, headers))
+    assert 2 == len(models.reranked)
+
+
+async def test_equal_documents(open_index: OpenIndex) -> None:
+    """Documents that nothing tells apart are still each on one page."""
+    documents = {f"d{number:02d}": catalogue.PRODUCTS["p00"] for number in range(30)}
+    sides = await open_index(catalogue.WITH_VECTORS, documents, rank_window_size=8)
+    query = {"match": {"title": "laptop"}}
+    pages = [(await sides.through.search({"query": query, "from": 4 * n, "size": 4})).ids for n in range(9)]
+    assert sorted(documents) == sorted(name for page in pages for name in page)
+
+
+async def test_equal_ids(open_index: OpenIndex) -> None:
+    """Documents of one id on two shards, by their routing, are two documents."""
+    sides = await open_index(catalogue.WITH_VECTORS, {"a": catalogue.PRODUCTS["p00"]})
+    for number, place in enumerate("bcdefg"):
+        product = json.dumps(catalogue.PRODUCTS[f"p{number * 4:02d}"]).encode()
+        await send(sides.straight.url, Request("PUT", f"/{sides.straight.index}/_doc/same?routing={place}", product))
+    await send(sides.straight.url, Request("POST", f"/{sides.straight.index}/_refresh"))
+    body = {"query": {"match": {"title": "laptop notebook"}}, "_source": ["title"]}
+    straight, through = await sides.straight.search(body), await sides.through.search(body)
+    assert sorted(map(_document, straight.hits)) == sorted(map(_document, through.hits))
+    only_near = {"query": {"match": {"title": "laptop"}}, "_source": ["title"]}
+    assert sorted(map(_document, straight.hits)) == sorted(map(_document, (await sides.through.search(only_near)).hits))
+
+
+def _document(hit: Any) -> tuple[str, str, str]:
+    return hit["_id"], hit.get("_routing", ""), hit["_source"]["title"]
+
+
+@given(
+    window=st.integers(1, 15),
+    sizes=st.lists(st.integers(1, 9), min_size=30, max_size=30),
+    words=st.sampled_from(["laptop", "notebook for children", "acme phone", "tough camera 113"]),
+    names=st.sampled_from(["{0.index}", "{0.index},{0.second}", "{0.acme}"]),
+    near=st.sampled_from([-1, 0.3, 0.8]),
+    filters=st.sampled_from([[], [{"range": {"price": {"lt": 900}}}]]),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_pages(
+    *,
+    window: int,
+    sizes: list[int],
+    words: str,
+    names: str,
+    near: float,
+    filters: list[Any],
+    open_sides: Open,
+    shop: Shop,
+) -> None:
+    """Whatever is asked for, in pages of whatever sizes: nothing twice, nothing missing, one total."""
+    semantic = {"field": "embedding", "dimensions": 8, "min_similarity": near}
+    sides = await open_sides(names.format(shop), rank_window_size=window, semantic=semantic)
+    asked = {"multi_match": {"query": words, "fields": ["title", "description"]}}
+    body = {"query": {"bool": {"must": [asked], "filter": filters}}}
+    whole = (await sides.through.search({**body, "size": 100})).json["hits"]
+    found: list[Any] = []
+    for size in sizes:
+        page = (await sides.through.search({**body, "from": len(found), "size": size})).json["hits"]
+        assert (whole["total"], whole["max_score"]) == (page["total"], page["max_score"])
+        found += page["hits"]
+        if not page["hits"]:
+            break
+    assert (whole["hits"], whole["total"]["value"]) == (found, len(found))

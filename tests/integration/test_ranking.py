@@ -1,11 +1,16 @@
 """The order of a reranked search: two retrievers fused, the window reranked, the rest as the client's own."""
 
+import gzip
+import json
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from tests.integration import shop as catalogue
 from tests.integration.conftest import Open, Sides
 from tests.integration.models import ShopModels, by_hash
-from tests.integration.sending import Reply
+from tests.integration.sending import JSON, Reply, Request, send
 
 pytestmark = pytest.mark.engine
 
@@ -96,3 +101,61 @@ async def test_tier_is_the_rerankers(open_sides: Open, models: ShopModels) -> No
     await _through(await open_sides(tier="fast"))
     used = [call.path for call in models.of("rerank")] + [call["model"] for call in models.embedded]
     assert ["/v1/inference/Qwen/Qwen3-Reranker-0.6B", catalogue.MODEL] == used
+
+
+FORMS: dict[str, Any] = {
+    "match": {"match": {"title": "laptop"}},
+    "match, long": {"match": {"title": {"query": "laptop", "operator": "and", "fuzziness": "AUTO"}}},
+    "match_phrase": {"match_phrase": {"title": "acme laptop"}},
+    "match_phrase, long": {"match_phrase": {"title": {"query": "acme laptop", "slop": 1}}},
+    "multi_match": {"multi_match": {"query": "laptop", "fields": ["title^3", "description"], "type": "cross_fields"}},
+    "multi_match of all": {"multi_match": {"query": "laptop", "type": "bool_prefix", "fields": ["title", "desc*"]}},
+    "combined_fields": {"combined_fields": {"query": "acme laptop", "fields": ["title"]}},
+    "query_string": {"query_string": {"query": "laptop", "default_field": "title"}},
+    "query_string of all": {"query_string": {"query": "laptop"}},
+    "simple_query_string": {"simple_query_string": {"query": "laptop", "fields": ["title"]}},
+    "bool must": {"bool": {"must": {"match": {"title": "laptop"}}}},
+    "bool should": {"bool": {"should": [{"match": {"title": "laptop"}}, {"match": {"description": "laptop"}}]}},
+    "bool in bool": {"bool": {"must": [{"bool": {"should": [{"match": {"title": "laptop"}}]}}]}},
+}
+
+
+@pytest.mark.parametrize("query", FORMS.values(), ids=FORMS)
+async def test_form(query: Any, open_sides: Open, models: ShopModels) -> None:
+    """Each form in which text is searched is reranked for that text, and nothing that it finds is lost."""
+    sides = await open_sides()
+    straight = await sides.straight.search({"query": query, "size": 100})
+    through = await sides.through.search({"query": query, "size": 100})
+    assert ("reranked", True) == (through.outcome, set(straight.ids) <= set(through.ids))
+    assert "laptop" in models.reranked[0]["queries"][0]
+
+
+WAYS: dict[str, Request] = {
+    "GET with a body": Request("GET", "", json.dumps({"query": QUERY}).encode()),
+    "chunked": Request("POST", "", json.dumps({"query": QUERY}).encode(), JSON, chunked=True),
+    "gzip in": Request(
+        "POST", "", gzip.compress(json.dumps({"query": QUERY}).encode()), {**JSON, "Content-Encoding": "gzip"}
+    ),
+    "gzip out": Request("POST", "", json.dumps({"query": QUERY}).encode(), {**JSON, "Accept-Encoding": "gzip"}),
+    "media type of 8": Request(
+        "POST",
+        "",
+        json.dumps({"query": QUERY}).encode(),
+        dict.fromkeys(("Accept", "Content-Type"), "application/vnd.elasticsearch+json;compatible-with=8"),
+    ),
+    "charset": Request(
+        "POST", "", json.dumps({"query": QUERY}).encode(), {"Content-Type": "application/json; charset=UTF-8"}
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+async def test_way(way: Request, open_sides: Open) -> None:
+    """However a search is sent, it has the same hits, in the form that the engine would have given them."""
+    sides = await open_sides()
+    asked = replace(way, target=f"/{sides.through.index}/_search")
+    straight, through = await send(sides.straight.url, asked), await send(sides.through.url, asked)
+    usual = await sides.through.search({"query": QUERY})
+    assert ("reranked", usual.json["hits"]) == (through.outcome, through.json["hits"])
+    for name in ("Content-Type", "Content-Encoding", "X-Elastic-Product"):
+        assert straight.header(name) == through.header(name)

@@ -1,9 +1,13 @@
 """Which searches belong to a route: by the name as requested, and by every index it stands for."""
 
+import json
+
 import pytest
 
-from tests.integration.conftest import Shop, Start, route
-from tests.integration.sending import Client
+from tests.integration import shop as catalogue
+from tests.integration.conftest import OpenIndex, Shop, Start, route
+from tests.integration.models import ShopModels
+from tests.integration.sending import Client, Request, send
 
 pytestmark = pytest.mark.engine
 
@@ -20,7 +24,11 @@ QUERY = {"query": {"match": {"title": "laptop"}}}
         ("{0.index}*,-{0.second}", "reranked"),
         ("{0.acme}", "reranked"),
         ("%3C{0.index}%3E", "reranked"),
+        ("{0.index}%2C{0.second}", "reranked"),
+        ("{0.index},{0.index}", "reranked"),
         ("{0.plain}", ""),
+        ("{0.plain},{0.plain}-missing", ""),
+        ("nowhere:{0.index}", ""),
         ("{0.index},{0.plain}", "bypassed;reason=mixed_routes"),
         ("_all", "bypassed;reason=mixed_routes"),
         ("*", "bypassed;reason=mixed_routes"),
@@ -31,3 +39,70 @@ async def test_name(names: str, outcome: str, shop: Shop, start: Start) -> None:
     """A search is reranked where all indices lie inside one route, and only then."""
     proxy = Client(await start(route(shop.index)), names.format(shop))
     assert outcome == (await proxy.search(QUERY)).outcome
+
+
+async def test_first_route(shop: Shop, start: Start, models: ShopModels) -> None:
+    """The first route that matches is the search's."""
+    special, general = route(shop.second, instruction="special"), route(shop.index, instruction="general")
+    url = await start(special, general)
+    for index in (shop.second, shop.index):
+        await Client(url, index).search(QUERY)
+    assert ["special", "general"] == [call["instruction"] for call in models.reranked]
+
+
+async def test_two_routes(shop: Shop, start: Start) -> None:
+    """A search that reaches two routes belongs to neither."""
+    url = await start(route(shop.second), route(shop.index))
+    both = await Client(url, f"{shop.index},{shop.second}").search(QUERY)
+    assert "bypassed;reason=mixed_routes" == both.outcome
+
+
+async def test_no_index(shop: Shop, start: Start, engine_url: str) -> None:
+    """A search of everything reaches indices outside the route."""
+    request = Request("POST", "/_search", json.dumps(QUERY).encode())
+    reply = await send(await start(route(shop.index)), request)
+    assert "bypassed;reason=mixed_routes" == reply.outcome
+
+
+async def test_alias_in_a_route(open_index: OpenIndex, shop: Shop, start: Start, models: ShopModels) -> None:
+    """A route on an alias covers what the alias stands for, by this name and by no other."""
+    url = await start({**route(""), "index": shop.acme})
+    named, itself = await Client(url, shop.acme).search(QUERY), await Client(url, shop.index).search(QUERY)
+    assert ("reranked", "") == (named.outcome, itself.outcome)
+
+
+@pytest.mark.parametrize("parameters", ["ignore_unavailable=true", "expand_wildcards=all", "allow_no_indices=false"])
+async def test_parameters_of_resolving(parameters: str, shop: Shop, start: Start, engine_url: str) -> None:
+    """What decides which indices a name stands for decides it here, too."""
+    names = f"{shop.index},{shop.index}-missing"
+    url = await start(route(shop.index))
+    straight = await Client(engine_url, names).search(QUERY, parameters)
+    through = await Client(url, names).search(QUERY, parameters)
+    assert straight.status == through.status
+    assert ("reranked" if straight.status == 200 else "bypassed;reason=unresolved") == through.outcome
+
+
+async def test_index_that_came_meanwhile(open_index: OpenIndex, models: ShopModels) -> None:
+    """No text of a document outside the route is sent to a model, also while the alias' old meaning is remembered."""
+    bare = {"settings": catalogue.SETTINGS, "mappings": {"properties": catalogue.PROPERTIES}}
+    sides = await open_index(catalogue.WITH_VECTORS, catalogue.PRODUCTS)
+    url, index = sides.straight.url, sides.straight.index
+    alias, outside = f"{index}-alias", f"outside-{index}"
+    await _put(url, f"/{index}/_alias/{alias}")
+    client = Client(sides.through.url, alias)
+    assert "reranked" == (await client.search(QUERY)).outcome
+    asked = len(models.requests)
+    try:
+        await _put(url, f"/{outside}", bare)
+        await _put(url, f"/{outside}/_doc/secret?refresh=true", {"title": "secret laptop"})
+        await _put(url, f"/{outside}/_alias/{alias}")
+        reply = await client.search(QUERY)
+    finally:
+        await send(url, Request("DELETE", f"/{outside}"))
+    assert ("bypassed;reason=mixed_routes", True) == (reply.outcome, "secret" in reply.ids)
+    assert asked == len(models.requests)
+
+
+async def _put(url: str, target: str, body: object = None) -> None:
+    reply = await send(url, Request("PUT", target, json.dumps(body).encode() if body else b""))
+    assert reply.status < 300, reply.body
