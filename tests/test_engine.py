@@ -1,0 +1,166 @@
+"""Searches made for a caller go to the engine with that caller's own headers, and its failures become ours."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy.config import Config
+from proxy.errors import Malformed, Refused, TimedOut, Unreachable, UpstreamError
+from proxy.indices import Resolved
+from proxy.planning import EngineSearch
+from proxy.upstream.engine import Engine, EngineOfCaller
+from tests.fakes import FakeEngine, Fault, Message, Stream, answer, breaks_off, closed_port, hangs, refuses, says
+
+SEARCH = EngineSearch("a%2Cb*", (("routing", "x y"), ("pretty", "")), b'{"query":{"match_all":{}}}')
+CARRIED = (("Authorization", "ApiKey mine"), ("X-Opaque-Id", "7"))
+
+
+@pytest.fixture
+async def searching(engine: FakeEngine, settings: Config) -> AsyncIterator[Engine]:
+    opened = Engine(settings.engine)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def caller(searching: Engine) -> EngineOfCaller:
+    return searching.for_caller(b"me", CARRIED)
+
+
+async def test_a_search_goes_out_with_raw_names_parameters_and_the_callers_headers(
+    caller: EngineOfCaller, engine: FakeEngine
+) -> None:
+    reply = await caller.search(SEARCH)
+    (asked,) = engine.requests
+    assert ("POST", "/a%2Cb*/_search?routing=x+y&pretty=") == (asked.method, asked.target)
+    assert (SEARCH.body, "ApiKey mine", "7") == (
+        asked.body,
+        asked.header("authorization"),
+        asked.header("x-opaque-id"),
+    )
+    assert "application/json" == asked.header("content-type")
+    assert [] == [name for name in ("user-agent", "accept", "accept-encoding") if asked.all(name)]
+    assert (200, (b"X-elastic-product", b"Elasticsearch")) == (reply.status, reply.fields[0])
+
+
+async def test_a_callers_media_type_is_kept(searching: Engine, engine: FakeEngine) -> None:
+    kind = "application/vnd.elasticsearch+json; compatible-with=8"
+    await searching.for_caller(b"", (("content-type", kind),)).search(EngineSearch("", (), b"{}"))
+    assert ("/_search", [kind]) == (engine.requests[0].target, engine.requests[0].all("content-type"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "seconds", "error"),
+    [
+        (refuses(400), None, Refused),
+        (refuses(201), None, Refused),
+        (refuses(302), None, Refused),
+        (hangs, 0.03, TimedOut),
+        (breaks_off(), None, Unreachable),
+        (breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"), None, Unreachable),
+        (breaks_off(b"no HTTP\r\n\r\n"), None, Unreachable),
+    ],
+)
+async def test_every_failure_is_one_of_ours(
+    caller: EngineOfCaller, engine: FakeEngine, fault: Fault, seconds: float | None, error: type[UpstreamError]
+) -> None:
+    engine.faults["lexical"] = fault
+    with pytest.raises(UpstreamError) as raised:
+        await caller.search(SEARCH, seconds)
+    assert (error, "engine") == (type(raised.value), raised.value.service)
+    assert "mine" not in str(raised.value)
+
+
+async def test_a_search_that_dies_on_its_connection_is_sent_once_more(
+    caller: EngineOfCaller, engine: FakeEngine
+) -> None:
+    async def dies_once(stream: Stream, asked: Message) -> bytes | None:
+        if len(engine.requests) == 2:
+            stream.break_off()
+            raise ConnectionError
+        return None
+
+    engine.faults["lexical"] = dies_once
+    await caller.search(SEARCH)
+    assert 200 == (await caller.search(SEARCH)).status
+    assert [1, 1, 2] == [asked.connection for asked in engine.requests]
+
+
+async def test_the_next_node_is_asked_where_one_is_not_there(settings: Config, engine: FakeEngine) -> None:
+    nodes = [f"http://127.0.0.1:{closed_port()}", engine.url]
+    searching = Engine(msgspec.structs.replace(settings.engine, url=nodes))
+    assert 200 == (await searching.for_caller(b"", ()).search(SEARCH)).status
+    await searching.close()
+
+
+async def test_names_are_resolved_once_for_each_caller_and_way_of_asking(searching: Engine, engine: FakeEngine) -> None:
+    async def ask(identity: bytes, *parameters: tuple[str, str]) -> Any:
+        return await searching.for_caller(identity, CARRIED).resolved("products", parameters)
+
+    found = [
+        await ask(b"a"),
+        await ask(b"a", ("pretty", "")),
+        await ask(b"b"),
+        await ask(b"a", ("expand_wildcards", "all")),
+    ]
+    assert [(Resolved("products"),)] * 4 == found
+    targets = ["/_resolve/index/products", "/_resolve/index/products", "/_resolve/index/products?expand_wildcards=all"]
+    assert targets == [asked.target for asked in engine.requests]
+
+
+@pytest.mark.parametrize("expression", ["", "_all"])
+async def test_everything_is_asked_for_by_a_star(caller: EngineOfCaller, engine: FakeEngine, expression: str) -> None:
+    await caller.resolved(expression, ())
+    assert ["/_resolve/index/*"] == [asked.target for asked in engine.requests]
+
+
+async def test_what_was_refused_is_asked_again(caller: EngineOfCaller, engine: FakeEngine) -> None:
+    engine.faults["resolve"] = refuses(403)
+    with pytest.raises(Refused):
+        await caller.resolved("products", ())
+    del engine.faults["resolve"]
+    assert (Resolved("products"),) == await caller.resolved("products", ())
+
+
+async def test_facts_are_asked_for_by_encoded_names_in_json_and_remembered(
+    caller: EngineOfCaller, engine: FakeEngine
+) -> None:
+    facts, again = [await caller.facts(frozenset({"müll", "products"})) for _ in range(2)]
+    (asked,) = engine.requests
+    assert ("/m%C3%BCll,products", "application/json", "ApiKey mine") == (
+        asked.target,
+        asked.header("accept"),
+        asked.header("authorization"),
+    )
+    assert ({"title", "brand", "embedding"}, True) == (set(facts.types), facts is again)
+
+
+@pytest.mark.parametrize("said", [b"", b"[]", b'{"products":1}', b'{"products":{"mappings":{"properties":{"a":1}}}}'])
+async def test_a_mapping_that_is_none_is_malformed(caller: EngineOfCaller, engine: FakeEngine, said: bytes) -> None:
+    engine.faults["facts"] = says(said)
+    with pytest.raises(Malformed):
+        await caller.facts(frozenset({"products"}))
+
+
+async def test_a_redirect_is_not_followed_and_no_cookie_kept(caller: EngineOfCaller, engine: FakeEngine) -> None:
+    async def bakes(stream: Stream, asked: Message) -> bytes:
+        return answer(307, b"", ("Location", "/elsewhere"), ("Set-Cookie", "sid=1"))
+
+    engine.faults["lexical"] = bakes
+    for _ in range(2):
+        with pytest.raises(Refused):
+            await caller.search(SEARCH)
+    assert [("/a%2Cb*/_search", [])] * 2 == [(asked.path, asked.all("cookie")) for asked in engine.requests]
+
+
+async def test_a_search_that_is_cancelled_ends_at_the_engine_too(caller: EngineOfCaller, engine: FakeEngine) -> None:
+    engine.faults["lexical"] = hangs
+    search = asyncio.ensure_future(caller.search(SEARCH))
+    await engine.until_asked("lexical")
+    search.cancel()
+    await engine.until_left()
+    with pytest.raises(asyncio.CancelledError):
+        await search
