@@ -209,10 +209,11 @@ def render_search(plan: Plan, keys: Sequence[DocKey]) -> EngineSearch:
 
     The query stands under `should`: score, highlight, named queries and inner hits come out as they would for
     the client. The filters stand again since a document may have changed since it was found, and as a
-    `post_filter` since that alone is never highlighted.
+    `post_filter` since that alone is never highlighted; the client's own is there with its inner hits.
     """
-    request, filters = plan.request, _filters(plan)
-    matched = {"bool": {"filter": [without_inner_hits(request.query), *filters]}}
+    request = plan.request
+    matched = {"bool": {"filter": [without_inner_hits(request.query), *_filters(plan)]}}
+    filters = _demanded(plan.user_query.relaxed, request.post_filter)
     body: dict[str, Any] = request.body(*_RENDERED) | _source(plan)
     body |= {"query": {"bool": {"filter": [these_documents(keys)], "should": [request.query]}}, "size": len(keys)}
     body |= {"aggs": {MATCHED: {"filter": matched}}, "track_total_hits": False}
@@ -221,8 +222,11 @@ def render_search(plan: Plan, keys: Sequence[DocKey]) -> EngineSearch:
 
 
 def _filters(plan: Plan) -> list[Any]:
-    found = (plan.user_query.relaxed, without_inner_hits(plan.request.post_filter))
-    return [query for query in found if query not in (None, {"match_all": {}})]
+    return _demanded(plan.user_query.relaxed, without_inner_hits(plan.request.post_filter))
+
+
+def _demanded(*queries: Any) -> list[Any]:
+    return [query for query in queries if query not in (None, {"match_all": {}})]
 
 
 def these_documents(keys: Sequence[DocKey]) -> Any:

@@ -165,3 +165,49 @@ async def test_documents_without_text(open_index: OpenIndex) -> None:
 
 def _but_took(reply: Reply) -> Any:
     return {key: value for key, value in reply.json.items() if key != "took"}
+
+
+async def test_slow_knn(open_sides: Open) -> None:
+    """A kNN search that takes longer than it may is left out."""
+    semantic = {"field": "embedding", "dimensions": 8, "timeout_seconds": 1e-6}
+    through = await _ranked(await open_sides(semantic=semantic))
+    lexical = await _ranked(await open_sides(semantic=None))
+    assert ('degraded;stages="semantic";reason=timeout', lexical.ids) == (through.outcome, through.ids)
+
+
+async def test_vectors_that_cannot_be_searched(open_index: OpenIndex) -> None:
+    """A kNN search that the engine refuses is left out."""
+    settings = _mapping()
+    vector = {"type": "dense_vector", "dims": 8, "index": False}
+    mappings = settings["mappings"]
+    settings["mappings"] = {**mappings, "properties": {**mappings["properties"], "embedding": vector}}
+    sides = await open_index(settings, catalogue.PRODUCTS)
+    assert 'degraded;stages="semantic";reason=refused' == (await _ranked(sides)).outcome
+
+
+async def test_no_texts(open_index: OpenIndex, models: ShopModels) -> None:
+    """Where the engine keeps no text, there is nothing to rerank, and the fused order stands."""
+    settings = _mapping()
+    settings["mappings"] = {**settings["mappings"], "_source": {"excludes": ["title", "description"]}}
+    sides = await open_index(settings, catalogue.PRODUCTS)
+    straight, through = await sides.straight.search(BODY), await _ranked(sides)
+    assert (200, "reranked", []) == (through.status, through.outcome, models.reranked)
+    assert set(straight.ids) < set(through.ids)
+
+
+async def test_no_source(open_index: OpenIndex) -> None:
+    """An index that keeps no `_source` refuses that the vectors be left out of it: the client's own bytes are sent."""
+    settings = _mapping()
+    settings["mappings"] = {**settings["mappings"], "_source": {"enabled": False}}
+    sides = await open_index(settings, catalogue.PRODUCTS)
+    straight, through = await sides.straight.search(BODY), await _ranked(sides)
+    assert ("bypassed;reason=engine_refused", _but_took(straight)) == (through.outcome, _but_took(through))
+
+
+async def test_index_that_is_gone(open_index: OpenIndex) -> None:
+    """An index deleted while it is remembered gives the engine's own refusal."""
+    sides = await open_index(_mapping(), catalogue.PRODUCTS)
+    await _ranked(sides)
+    await send(sides.straight.url, Request("DELETE", f"/{sides.straight.index}"))
+    straight, through = await sides.straight.search(BODY), await _ranked(sides)
+    assert (404, straight.body, "bypassed;reason=engine_refused") == (through.status, through.body, through.outcome)

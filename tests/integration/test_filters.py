@@ -1,5 +1,6 @@
 """An excluded document never appears: only that the user's words occur is relaxed for kNN."""
 
+import json
 from typing import Any
 
 import pytest
@@ -91,6 +92,38 @@ async def test_operators_beyond_reading(open_sides: Open) -> None:
     query = {"query_string": {"query": "(laptop OR notebook) AND NOT acme", "fields": ["title"]}}
     through = await sides.through.search({"query": query, "size": 100})
     assert ("reranked", await _admitted(sides, query)) == (through.outcome, set(through.ids))
+
+
+RESTRICTED: dict[str, tuple[dict[str, Any], str]] = {
+    "runtime field": (
+        {
+            "runtime_mappings": {"half": {"type": "double", "script": "emit(doc['price'].value / 2)"}},
+            "query": {"bool": {"must": [WORDS], "filter": [{"range": {"half": {"lt": 300}}}]}},
+        },
+        "",
+    ),
+    "one shard": ({"query": WORDS}, "preference=_shards:0"),
+    "one routing": ({"query": WORDS}, "routing=a"),
+    "no such documents": ({"query": {"bool": {"must": [WORDS], "filter": [{"range": {"price": {"lt": -1e400}}}]}}}, ""),
+    "large numbers": (
+        {"query": {"bool": {"must": [WORDS], "must_not": [{"range": {"price": {"gt": 10**25}}}], "filter": [ACME]}}},
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "query_string"), RESTRICTED.values(), ids=RESTRICTED)
+async def test_restricted(body: dict[str, Any], query_string: str, open_sides: Open) -> None:
+    """What restricts a search by other means restricts kNN as well."""
+    sides = await open_sides(semantic=NEAR_AND_FAR)
+    written = json.dumps({"size": 100, **body}).replace("Infinity", "1e400")
+    relaxed = written.replace(json.dumps(WORDS), json.dumps(ANYTHING))
+    admitted = await sides.straight.search(relaxed.encode(), query_string)
+    straight = await sides.straight.search(written.encode(), query_string)
+    through = await sides.through.search(written.encode(), query_string)
+    assert straight.status == through.status
+    if straight.status == 200:
+        assert set(straight.ids) <= set(through.ids) <= set(admitted.ids)
 
 
 _filters = st.one_of(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.integration import shop as catalogue
-from tests.integration.conftest import Open, Sides
+from tests.integration.conftest import Open, OpenIndex, Sides
 from tests.integration.models import ShopModels, by_hash
 from tests.integration.sending import JSON, Reply, Request, send
 
@@ -143,6 +143,12 @@ WAYS: dict[str, Request] = {
         json.dumps({"query": QUERY}).encode(),
         dict.fromkeys(("Accept", "Content-Type"), "application/vnd.elasticsearch+json;compatible-with=8"),
     ),
+    "media type of 7": Request(
+        "POST",
+        "",
+        json.dumps({"query": QUERY}).encode(),
+        dict.fromkeys(("Accept", "Content-Type"), "application/vnd.elasticsearch+json;compatible-with=7"),
+    ),
     "charset": Request(
         "POST", "", json.dumps({"query": QUERY}).encode(), {"Content-Type": "application/json; charset=UTF-8"}
     ),
@@ -156,6 +162,44 @@ async def test_way(way: Request, open_sides: Open) -> None:
     asked = replace(way, target=f"/{sides.through.index}/_search")
     straight, through = await send(sides.straight.url, asked), await send(sides.through.url, asked)
     usual = await sides.through.search({"query": QUERY})
-    assert ("reranked", usual.json["hits"]) == (through.outcome, through.json["hits"])
+    assert ("reranked", usual.ids, usual.total) == (through.outcome, through.ids, through.total)
+    assert {tuple(hit) for hit in straight.hits} == {tuple(hit) for hit in through.hits}
     for name in ("Content-Type", "Content-Encoding", "X-Elastic-Product"):
         assert straight.header(name) == through.header(name)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot_product", "l2_norm", "max_inner_product"])
+async def test_similarity(similarity: str, open_index: OpenIndex) -> None:
+    """However an index compares its vectors, what only kNN found is at least as similar as the route demands."""
+    vector = {"type": "dense_vector", "dims": 8, "similarity": similarity, "index_options": {"type": "hnsw"}}
+    mappings = catalogue.WITH_VECTORS["mappings"]
+    properties = {**mappings["properties"], "embedding": vector}
+    settings = {**catalogue.WITH_VECTORS, "mappings": {**mappings, "properties": properties}}
+    semantic = {"field": "embedding", "dimensions": 8, "min_similarity": 0.6}
+    sides = await open_index(settings, catalogue.PRODUCTS, semantic=semantic)
+    matching, found = set(await _matching(sides)), set((await _through(sides)).ids)
+    near = {name for name, product in catalogue.PRODUCTS.items() if _cosine(product["embedding"]) >= 0.6}
+    assert matching | near == found
+
+
+def _cosine(vector: list[float]) -> float:
+    return sum(one * other for one, other in zip(vector, catalogue.embed(TEXT), strict=True))
+
+
+ABOVE: dict[str, tuple[dict[str, Any], str, int, str]] = {
+    "size": ({"query": QUERY, "size": 7}, "size=3", 3, TEXT),
+    "from": ({"query": QUERY, "from": 0, "size": 100}, "from=2&size=4", 4, TEXT),
+    "q": ({"query": QUERY, "size": 3}, "q=acme+phone", 3, "acme phone"),
+    "q and its field": ({"size": 3}, "q=phone&df=title&default_operator=AND", 3, "phone"),
+    "sort": ({"query": QUERY, "size": 2}, "sort=_score:desc", 2, TEXT),
+}
+
+
+@pytest.mark.parametrize(("body", "query_string", "count", "text"), ABOVE.values(), ids=ABOVE)
+async def test_url_above_body(
+    *, body: dict[str, Any], query_string: str, count: int, text: str, open_sides: Open, models: ShopModels
+) -> None:
+    """What the URL says stands above the body, as in the engine."""
+    sides = await open_sides()
+    through = await sides.through.search(body, query_string)
+    assert ("reranked", count, text) == (through.outcome, len(through.ids), models.reranked[0]["queries"][0])

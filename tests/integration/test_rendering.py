@@ -55,6 +55,15 @@ SHOWN: dict[str, dict[str, Any]] = {
         "highlight": {"fields": {"brand": {}, "title": {}}},
     },
     "named post_filter": {"post_filter": {"terms": {"brand": ["acme", "globex"], "_name": "two brands"}}},
+    "inner_hits of a post_filter": {
+        "post_filter": {
+            "nested": {
+                "path": "reviews",
+                "query": {"range": {"reviews.stars": {"gte": 2}}},
+                "inner_hits": {"name": "liked", "_source": ["reviews.stars"]},
+            },
+        },
+    },
     "version": {"version": True, "seq_no_primary_term": True},
 }
 
