@@ -151,7 +151,9 @@ def failures() -> Mapping[str, set[str]]:
     return found
 
 
-_FAILURE_MEANINGS = {"partial": "some shards did not answer the kNN search in time"}
+_FAILURE_MEANINGS = {
+    "partial": "some shards did not answer the kNN search, or the one that shows what it found, in time"
+}
 
 
 def degraded() -> Table:

@@ -239,8 +239,19 @@ def docker(arguments: Sequence[str]) -> None:
             pytest.fail(f"docker compose {other}")
 
 
-def a_tool_of_this_project(arguments: Sequence[str]) -> None:
-    assert arguments is not None
+def tool_of(distribution: str) -> Callable[[Sequence[str]], None]:
+    def installed(_: Sequence[str]) -> None:
+        assert f'    "{distribution}>=' in (ROOT / "pyproject.toml").read_text()
+
+    return installed
+
+
+def export(arguments: Sequence[str]) -> None:
+    assert {word.partition("=")[0] for word in arguments} <= _VARIABLES.keys()
+
+
+def zcat(arguments: Sequence[str]) -> None:
+    assert all(name.endswith(".gz") for name in arguments)
 
 
 READERS: Mapping[str, Callable[[Sequence[str]], None]] = {
@@ -251,7 +262,12 @@ READERS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "pip": pip,
     "curl": curl,
     "docker": docker,
-    **dict.fromkeys(("ruff", "mypy", "lint-imports", "pytest", "zcat", "export"), a_tool_of_this_project),
+    "export": export,
+    "zcat": zcat,
+    "ruff": tool_of("ruff"),
+    "mypy": tool_of("mypy"),
+    "lint-imports": tool_of("import-linter"),
+    "pytest": tool_of("pytest"),
 }
 
 
