@@ -80,7 +80,7 @@ def vector_search(route: Route, semantic: Semantic, facts: IndexFacts | None) ->
     fields = facts.vectors.get(semantic.field, ())
     if not fields:
         return Failure("semantic", "no_vector_field", semantic.field)
-    if len({(field.kind, field.similarity, field.model) for field in fields}) > 1:
+    if len(set(fields)) > 1:
         return Failure("semantic", "mixed_vectors", semantic.field)
     if problem := _problem(route, semantic, fields[0]):
         return problem

@@ -83,6 +83,17 @@ async def test_pages_of_a_degraded_search(open_sides: Open, models: ShopModels) 
     assert [first.total] * 3 == [page.total for page in rest]
 
 
+async def test_pages_without_any_model(open_sides: Open, models: ShopModels) -> None:
+    """Near and far pages of a search without any model are the engine's own pages."""
+    models.faults = {"embed": refuses(503), "rerank": refuses(503)}
+    sides = await open_sides(rank_window_size=3)
+    for start in (0, 1, 2, 4, 6):
+        body = {**BODY, "from": start, "size": 2, "_source": ["title"]}
+        straight, through = await sides.straight.search(body), await sides.through.search(body)
+        assert _but_took(straight) == _but_took(through)
+        assert through.outcome.startswith("degraded")
+
+
 def _mapping(**meta: Any) -> dict[str, Any]:
     said = {**catalogue.EMBEDDING.meta["rerank_proxy"]["embedding"], **meta}
     mappings = {**catalogue.WITH_VECTORS["mappings"], "_meta": {"rerank_proxy": {"embedding": said}}}
@@ -127,10 +138,18 @@ async def test_index_without_vectors(open_index: OpenIndex) -> None:
     assert 'degraded;stages="semantic";reason=no_vector_field' == (await _ranked(sides)).outcome
 
 
-async def test_mixed_models(open_index: OpenIndex) -> None:
-    """Two indices with vectors of two models have no common neighbours."""
+LONGER = {"type": "dense_vector", "dims": 16}
+OTHERS: dict[str, dict[str, Any]] = {
+    "another model": _mapping(model="another"),
+    "another length": {"mappings": {"_meta": catalogue.EMBEDDING.meta, "properties": {"embedding": LONGER}}},
+}
+
+
+@pytest.mark.parametrize("settings", OTHERS.values(), ids=OTHERS)
+async def test_mixed_vectors(settings: dict[str, Any], open_index: OpenIndex) -> None:
+    """Two indices with vectors of two kinds have no common neighbours."""
     sides = await open_index(_mapping(), catalogue.PRODUCTS)
-    other = Request("PUT", f"/{sides.straight.index}-b", json.dumps(_mapping(model="another")).encode())
+    other = Request("PUT", f"/{sides.straight.index}-b", json.dumps(settings).encode())
     assert 200 == (await send(sides.straight.url, other)).status
     both = Client(sides.through.url, f"{sides.through.index}*")
     assert 'degraded;stages="semantic";reason=mixed_vectors' == (await both.search(BODY)).outcome

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.integration import shop as catalogue
 from tests.integration.conftest import Open, Sides
@@ -103,6 +105,23 @@ async def test_every_hit(shown: dict[str, Any], open_sides: Open) -> None:
     """Every member of every hit is what the engine shows for the client's own query."""
     sides = await open_sides()
     expected, through, extras = await _both(sides, {"query": QUERY} | shown)
+    assert ("reranked", True) == (through.outcome, bool(extras))
+    assert expected == {hit["_id"]: _all_but_score(hit) for hit in through.hits}
+
+
+@given(asked=st.lists(st.sampled_from(sorted(SHOWN)), min_size=2, max_size=4, unique=True))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_combination(asked: list[str], open_sides: Open) -> None:
+    """The same where several things are asked for at once, as far as the engine takes them together."""
+    sides = await open_sides()
+    body: dict[str, Any] = {"query": QUERY}
+    for name in asked:
+        body |= SHOWN[name]
+    straight = await sides.straight.search(body)
+    if straight.status != 200:
+        assert straight.body == (await sides.through.search(body)).body
+        return
+    expected, through, extras = await _both(sides, body)
     assert ("reranked", True) == (through.outcome, bool(extras))
     assert expected == {hit["_id"]: _all_but_score(hit) for hit in through.hits}
 
