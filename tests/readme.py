@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +129,9 @@ def _triggers(reason: str) -> str:
     return codes([*in_body, *in_url])
 
 
-def syntax_trees() -> Iterator[ast.AST]:
-    for path in sorted(Path(proxy.__file__).parent.rglob("*.py")):
-        yield ast.parse(path.read_text(encoding="utf-8"))
+@cache
+def syntax_trees() -> tuple[ast.AST, ...]:
+    return tuple(ast.parse(path.read_text(encoding="utf-8")) for path in Path(proxy.__file__).parent.rglob("*.py"))
 
 
 def _calls(name: str) -> Iterator[Sequence[Any]]:

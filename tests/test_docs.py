@@ -320,4 +320,4 @@ def test_links_lead_somewhere() -> None:
 
 def test_sources_are_read() -> None:
     """The reasons and stages above are found in the sources, so there must be some."""
-    assert len(list(syntax_trees())) > 30
+    assert len(syntax_trees()) > 30
