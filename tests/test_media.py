@@ -1,0 +1,68 @@
+"""A search is read, and its answer written, where both are JSON, gzipped or not."""
+
+import gzip
+
+import pytest
+
+from proxy.media import content, gzipped, not_json
+from proxy.search_request import Bypass
+
+JSON = b"application/json"
+GZIP = [(b"content-encoding", b"gzip")]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        JSON,
+        b"Application/JSON; charset=UTF-8",
+        b'application/json;charset="utf-8"',
+        b"application/vnd.elasticsearch+json; compatible-with=8",
+        b"application/vnd.elasticsearch+json;compatible-with=9; charset=utf-8",
+    ],
+)
+def test_json_is_known_in_each_spelling(content_type: bytes) -> None:
+    fields = [(b"Content-Type", content_type), (b"Accept", content_type)]
+    assert not_json(fields, has_body=True) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ([], "content_type"),
+        ([(b"content-type", b"application/x-ndjson")], "content_type"),
+        ([(b"content-type", b"application/json; charset=utf-16")], "content_type"),
+        ([(b"content-type", JSON), (b"content-type", JSON)], "content_type"),
+        ([(b"content-type", JSON), (b"accept", b"application/yaml")], "accept"),
+        ([(b"content-type", JSON), (b"accept", b"application/vnd.elasticsearch+cbor;compatible-with=8")], "accept"),
+        ([(b"content-type", JSON), (b"content-encoding", b"deflate")], "content_encoding"),
+        ([(b"content-type", JSON), (b"content-encoding", b"gzip, gzip")], "content_encoding"),
+    ],
+)
+def test_another_form_is_not_read(fields: list[tuple[bytes, bytes]], reason: str) -> None:
+    assert Bypass(reason) == not_json(fields, has_body=True)
+
+
+def test_without_a_body_no_type_is_needed() -> None:
+    assert not_json([(b"accept", b"*/*")], has_body=False) is None
+
+
+def test_a_body_comes_out_of_its_gzip_and_goes_into_one() -> None:
+    assert (b"{}", b"{}") == (content([], b"{}", 10), content(GZIP, gzipped(b"{}"), 2))
+    assert b"x" * 999 == gzip.decompress(gzipped(b"x" * 999))
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"plain", "content_encoding"),
+        (b"", "content_encoding"),
+        (gzip.compress(b"{}")[:-1], "content_encoding"),
+        (gzip.compress(b"{}") + b"more", "content_encoding"),
+        (gzip.compress(b"{}") + gzip.compress(b"{}"), "content_encoding"),
+        (gzip.compress(b" " * 2**20), "too_large"),
+    ],
+)
+def test_a_gzip_that_is_none_or_holds_too_much_is_not_read(body: bytes, reason: str) -> None:
+    """A small body may hold a very large one; no more than the limit is ever unpacked."""
+    assert Bypass(reason) == content(GZIP, body, 10)
