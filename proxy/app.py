@@ -266,6 +266,7 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
     engine, origin = Engine(config.engine), Origin(config.engine)
     stack.push_async_callback(engine.close)
     stack.callback(origin.close)
+    stack.push_async_callback(origin.finish, GRACE_S)
     session = await stack.enter_async_context(models_session(config.models.connect_timeout_seconds))
     settings = config.models
     embedder = Embedder(

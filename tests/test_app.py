@@ -314,6 +314,24 @@ async def test_sigterm_takes_no_more_and_finishes_what_runs(
         asyncio.get_running_loop().remove_signal_handler(number)
 
 
+async def test_stopping_lets_a_write_end_whose_client_has_left(settings: Config, engine: FakeEngine, log: Log) -> None:
+    held = asyncio.Event()
+    engine.faults["other"] = waits_for(held)
+    stack = AsyncExitStack()
+    listener = await listen(settings, TOKEN, {}, stack)
+    client = await Client.to(listener.port)
+    await client.send(request("PUT", "/products/_doc/1", b"{}"))
+    await engine.until_asked("other")
+    client.break_off()
+    stopping = asyncio.ensure_future(stack.aclose())
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert (False, 1) == (stopping.done(), len(engine.open))
+    held.set()
+    await stopping
+    assert 1 == len(engine.of("other"))
+
+
 def test_a_remote_provider_without_a_token_is_refused_by_the_variables_name() -> None:
     remote = Config(routes=(RouteSettings(index="products"),))
     with pytest.raises(ConfigError, match="DEEPINFRA_TOKEN"):

@@ -1,6 +1,7 @@
 """What a provider of models does becomes one of our four errors; the token goes there and nowhere else."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -87,6 +88,18 @@ async def test_a_provider_that_is_not_there_is_unreachable() -> None:
     async with models_session(1.0) as session:
         with pytest.raises(Unreachable):
             await Transport(session, "embedder", f"http://127.0.0.1:{closed_port()}", TOKEN).post("/", b"{}", LONG)
+
+
+async def test_a_provider_that_takes_no_connection_is_unreachable_and_not_late() -> None:
+    """Nothing has begun there, so nothing can have been billed."""
+    with socket.socket() as full, socket.socket() as waiting:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting.connect(full.getsockname())
+        async with models_session(SOON) as session:
+            transport = Transport(session, "embedder", f"http://127.0.0.1:{full.getsockname()[1]}", TOKEN)
+            with pytest.raises(Unreachable):
+                await transport.post("/", b"{}", LONG)
 
 
 async def test_no_cookie_is_kept(transport: Transport, server: FakeServer) -> None:

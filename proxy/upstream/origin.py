@@ -122,6 +122,11 @@ class Origin:
         if not write.cancelled():
             write.exception()
 
+    async def finish(self, grace: float) -> None:
+        """Let the writes end whose clients have left; what takes longer than `grace` seconds is broken off."""
+        if self.outliving:
+            await asyncio.wait(tuple(self.outliving), timeout=grace)
+
     def close(self) -> None:
         for idle in self._idle.values():
             while idle:

@@ -35,6 +35,8 @@ class Transport:
                 ) as response,
             ):
                 content = await response.read()
+        except aiohttp.ConnectionTimeoutError as error:
+            raise Unreachable(self.service, f"{self._base_url}: no connection in time") from error
         except TimeoutError as error:
             raise TimedOut(self.service, f"no answer in {timeout_seconds:g} s") from error
         except aiohttp.ClientError as error:
