@@ -41,17 +41,21 @@ class Running:
         return [json.loads(line) for line in self.lines if line.startswith("{")]
 
 
-async def begun(*arguments: str, environment: Mapping[str, str] | None = None) -> Running:
-    """Start a command."""
+async def begun(*arguments: str, environment: Mapping[str, str] | None = None, stdin: bytes | None = None) -> Running:
+    """Start a command, with what it is given on standard input."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "proxy",
         *arguments,
+        stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, **(environment or {})},
     )
+    if process.stdin is not None and stdin is not None:
+        process.stdin.write(stdin)
+        process.stdin.close()
     return Running(process)
 
 

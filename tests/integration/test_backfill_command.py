@@ -1,0 +1,290 @@
+"""`rerank-proxy backfill` as a process, on the real engine: somebody's own index is given vectors, and keeps them."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from proxy.vectors import passage_hash
+from tests.fakes import Message, Stream, waits_for
+from tests.integration.commands import Running, begun, running
+from tests.integration.conftest import Start, route
+from tests.integration.loads import VECTOR_OPTIONS, BusyEngine, Target, products
+from tests.integration.models import ShopModels
+from tests.integration.sending import Client, Request, send
+from tests.integration.shop import embed
+
+pytestmark = pytest.mark.engine
+
+MODEL = "Qwen/Qwen3-Embedding-4B"
+CATALOGUE = {product["id"]: product for product in products(30)}
+MAPPINGS = {
+    "_meta": {"owner": "somebody"},
+    "dynamic": "strict",
+    "properties": {
+        "id": {"type": "keyword"},
+        "title": {"type": "text"},
+        "description": {"type": "text"},
+        "price": {"type": "integer"},
+    },
+}
+
+
+@pytest.fixture
+async def target(engine_url: str, models: ShopModels, index_name: str) -> Target:
+    """An index of somebody's own, strict about its fields and without vectors."""
+    target = Target(engine_url, models.url, index_name)
+    await target.ask("PUT", "", {"mappings": MAPPINGS})
+    await target.put(CATALOGUE)
+    return target
+
+
+def is_current(document: Mapping[str, Any]) -> bool:
+    """Whether a document's vector and hash are those of its text."""
+    text = f"{document['title']}\n{document['description']}"
+    return document["embedding_hash"] == passage_hash(text, MODEL, 8) and document["embedding"] == pytest.approx(
+        embed(text), abs=1e-6
+    )
+
+
+async def current(target: Target) -> set[str]:
+    """Name the documents that have a current vector."""
+    found = await target.documents()
+    return {name for name, document in found.items() if "embedding_hash" in document and is_current(document)}
+
+
+async def until_current(command: Running, target: Target, *names: str) -> None:
+    """Look at the index after each round of a watch, until these documents have current vectors."""
+    while not set(names) <= await current(target):
+        await command.until("have a current vector")
+
+
+async def test_an_index_is_given_the_field_the_note_and_the_vectors(target: Target) -> None:
+    """What was in its mapping and its documents stays as it was."""
+    result = await target.backfill(*VECTOR_OPTIONS)
+    assert result.code == 0
+    assert result.said == (
+        "100.0% of 30 documents looked at have a current vector: 30 made now, 0 changed meanwhile, 0 refused; "
+        "0 more have no text\n"
+    )
+    (index,) = (await target.ask("GET", "/_mapping")).values()
+    assert index["mappings"]["_meta"] == {
+        "owner": "somebody",
+        "rerank_proxy": {"embedding": {"model": MODEL, "dimensions": 8, "passage": ["title", "description"]}},
+    }
+    assert index["mappings"]["properties"]["embedding"]["dims"] == 8
+    documents = await target.documents()
+    assert {name: {key: document[key] for key in CATALOGUE[name]} for name, document in documents.items()} == CATALOGUE
+    assert await current(target) == CATALOGUE.keys()
+
+
+async def test_what_is_current_is_left_alone(target: Target, models: ShopModels) -> None:
+    await target.backfill(*VECTOR_OPTIONS)
+    models.requests.clear()
+    result = await target.backfill()
+    assert result.said.startswith("100.0% of 30 documents looked at have a current vector: 0 made now"), result.said
+    assert len(models.embedded) <= 2
+    assert max((await target.ask("POST", "/_search", {"version": True}))["hits"]["hits"], key=_version)["_version"] == 2
+
+
+def _version(hit: Any) -> int:
+    return int(hit["_version"])
+
+
+async def test_what_a_feed_overwrites_is_done_again(target: Target, models: ShopModels) -> None:
+    """A full write drops the vector, a partial one leaves that of the old text, or changes another field."""
+    await target.backfill(*VECTOR_OPTIONS)
+    await target.put({"p1": CATALOGUE["p1"]})
+    await target.ask("POST", "/_update/p2", {"doc": {"title": "Phone"}})
+    await target.ask("POST", "/_update/p3", {"doc": {"price": 7}})
+    await target.ask("POST", "/_refresh")
+    assert await current(target) == CATALOGUE.keys() - {"p1", "p2"}
+    result = await target.backfill()
+    assert " 2 made now" in result.said
+    assert await current(target) == CATALOGUE.keys()
+
+
+async def test_a_document_that_lost_its_text_loses_its_vector(target: Target) -> None:
+    await target.backfill(*VECTOR_OPTIONS)
+    await target.ask("POST", "/_update/p1", {"doc": {"title": "", "description": None}})
+    await target.ask("POST", "/_refresh")
+    result = await target.backfill()
+    assert "of 29 documents" in result.said
+    assert "1 more have no text" in result.said
+    written = (await target.documents())["p1"]
+    assert (written["embedding"], written["embedding_hash"]) == (None, None)
+    again = await target.backfill()
+    assert "1 more have no text" in again.said
+
+
+async def test_a_killed_run_is_taken_up_where_it_was(target: Target, models: ShopModels) -> None:
+    await target.put({product["id"]: product for product in products(300)})
+
+    async def stuck(stream: Stream, request: Message) -> None:
+        if len(models.of("embed")) > 3:
+            await stream.left()
+            raise ConnectionError
+
+    models.faults = {"embed": stuck}
+    command = await begun(*target.backfill_arguments(*VECTOR_OPTIONS))
+    await models.until_asked("embed", 4)
+    command.process.kill()
+    await command.ended()
+    models.faults = {}
+    there = len(await current(target))
+    assert 0 < there < 300
+    result = await target.backfill()
+    assert f" {300 - there} made now" in result.said
+    assert len(await current(target)) == 300
+
+
+async def test_a_document_that_changes_meanwhile_is_not_overwritten(target: Target, models: ShopModels) -> None:
+    """Its new text stays, and the next round makes its vector."""
+    go_on = asyncio.Event()
+    held = waits_for(go_on)
+
+    async def second_waits(stream: Stream, request: Message) -> None:
+        if len(models.of("embed")) > 2:
+            await held(stream, request)
+
+    await target.ask("PUT", "/_mapping", {"properties": {"stock": {"type": "integer"}}})
+    models.faults = {"embed": second_waits}
+    command = await begun(*target.backfill_arguments(*VECTOR_OPTIONS))
+    await models.until_asked("embed", 3)
+    await target.put({"p1": CATALOGUE["p1"] | {"title": "Camera", "stock": 3}})
+    go_on.set()
+    assert await command.ended() == 0
+    assert " 29 made now, 1 changed meanwhile" in command.lines[-1]
+    assert command.lines[-1].startswith("96.7% of 30")
+    written = (await target.documents())["p1"]
+    assert written == CATALOGUE["p1"] | {"title": "Camera", "stock": 3}
+    await target.backfill()
+    assert await current(target) == CATALOGUE.keys()
+
+
+async def test_a_rate_is_kept(target: Target, models: ShopModels) -> None:
+    """Thirty documents at twenty a second are two parts, the second of them a second after the first."""
+    begin = time.monotonic()
+    result = await target.backfill(*VECTOR_OPTIONS, "--rate", "20")
+    assert result.code == 0
+    assert time.monotonic() - begin >= 1
+    assert [len(asked["input"]) for asked in models.embedded][-2:] == [20, 10]
+
+
+async def test_a_busy_engine_is_waited_for(target: Target) -> None:
+    async with BusyEngine(target.engine, bulk=2, search=1, pit=1, refresh=1, stats=1) as engine:
+        result = await Target(engine.url, target.models, target.index).backfill(*VECTOR_OPTIONS)
+    assert result.said.splitlines()[-1].startswith("100.0% of 30"), result.said
+    assert {"bulk", "search", "refresh"} <= set(engine.refused)
+
+
+@pytest.fixture
+async def watching(target: Target) -> AsyncIterator[Running]:
+    arguments = target.backfill_arguments(*VECTOR_OPTIONS, "--watch", "--interval", "0.2")
+    async with running(*arguments) as command:
+        await command.until("have a current vector")
+        yield command
+
+
+async def test_a_watched_index_is_kept_current(target: Target, watching: Running, models: ShopModels) -> None:
+    """Full and partial writes and new documents are done again, and only these are looked at."""
+    models.requests.clear()
+    await target.put({"p1": CATALOGUE["p1"], "new": {"title": "Tablet", "description": "For kids"}})
+    await target.ask("POST", "/_update/p2", {"doc": {"title": "Phone"}})
+    await until_current(watching, target, *CATALOGUE, "new")
+    texts = {text for asked in models.embedded for text in asked["input"]}
+    assert texts >= {"Tablet\nFor kids"}
+    assert len(texts) <= 4
+
+
+async def test_a_write_that_was_not_refreshed_yet_is_not_missed(target: Target, watching: Running) -> None:
+    """An index that is refreshed by nobody else is kept current all the same."""
+    await target.ask("PUT", "/_settings", {"index": {"refresh_interval": -1}})
+    for number in range(5):
+        await target.ask("PUT", f"/_doc/late{number}", {"title": f"Late {number}", "description": "x"})
+    await until_current(watching, target, *(f"late{number}" for number in range(5)))
+
+
+async def test_a_watch_outlives_models_that_go_away(target: Target, watching: Running, models: ShopModels) -> None:
+    async def gone(stream: Stream, request: Message) -> bytes:
+        return b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n"
+
+    models.faults = {"embed": gone}
+    await target.put({"p1": CATALOGUE["p1"] | {"title": "Camera"}})
+    line = await watching.until("trying again")
+    assert "refuses the token" in line
+    models.faults = {}
+    await until_current(watching, target, "p1")
+
+
+async def test_a_watched_alias_is_followed_to_its_new_index(
+    engine_url: str, target: Target, models: ShopModels
+) -> None:
+    """A feed that builds an index anew each night and moves the alias has vectors there, too."""
+    alias, second = f"alias-{uuid4().hex[:8]}", Target(engine_url, models.url, f"{target.index}-second")
+    await _alias(engine_url, {"add": {"index": target.index, "alias": alias}})
+    watched = Target(engine_url, models.url, alias)
+    arguments = watched.backfill_arguments(*VECTOR_OPTIONS, "--watch", "--interval", "0.2")
+    try:
+        async with running(*arguments) as command:
+            await command.until("have a current vector")
+            await second.ask("PUT", "", {"mappings": MAPPINGS})
+            await second.put({"p1": CATALOGUE["p1"]})
+            moved = (
+                {"remove": {"index": target.index, "alias": alias}},
+                {"add": {"index": second.index, "alias": alias}},
+            )
+            await _alias(engine_url, *moved)
+            await until_current(command, second, "p1")
+    finally:
+        await second.ask("DELETE", "")
+
+
+async def _alias(engine: str, *actions: Mapping[str, Any]) -> None:
+    reply = await send(engine, Request("POST", "/_aliases", json.dumps({"actions": actions}).encode()))
+    assert reply.status == 200
+
+
+async def test_a_search_works_at_any_share(target: Target, start: Start) -> None:
+    """While half of the documents have vectors, kNN finds those and BM25 all."""
+    await target.put({"n1": {"title": "Notebook", "description": "For film"}})
+    url = await start(route(target.index))
+    before = await Client(url, target.index).search({"query": {"match": {"title": "laptop"}}, "size": 50})
+    assert before.outcome.startswith("degraded")
+    assert set(before.ids) == CATALOGUE.keys()
+    await target.backfill(*VECTOR_OPTIONS)
+    await target.put({name: CATALOGUE[name] for name in ("p1", "p2")})
+    half = await Client(await start(route(target.index)), target.index).search(
+        {"query": {"match": {"title": "laptop"}}, "size": 50}
+    )
+    assert half.outcome == "reranked"
+    assert set(half.ids) == {*CATALOGUE, "n1"}
+
+
+async def test_an_index_that_is_not_there_is_named_with_what_to_do(engine_url: str, models: ShopModels) -> None:
+    result = await Target(engine_url, models.url, f"none-{uuid4().hex[:8]}").backfill(*VECTOR_OPTIONS)
+    assert result.code == 1
+    assert "there is no index none-" in result.said
+    assert "`rerank-proxy index FILE --name ...` makes one" in result.said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--dimensions", "8"), "which fields are embedded? Say --passage FIELD,..., or --profile"),
+        (("--dimensions", "8", "--passage", "body,text"), "none of body, text is a field there"),
+        (("--dimensions", "8", "--passage", "title", "--field", "price"), "the field 'price' is of type integer"),
+    ],
+)
+async def test_what_cannot_be_embedded_is_refused_before_anything_is_written(
+    options: tuple[str, ...], said: str, target: Target
+) -> None:
+    result = await target.backfill(*options)
+    assert result.code == 1
+    assert said in result.said
+    (index,) = (await target.ask("GET", "/_mapping")).values()
+    assert index["mappings"] == MAPPINGS

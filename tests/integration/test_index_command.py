@@ -1,0 +1,259 @@
+"""`rerank-proxy index` as a process, on the real engine: what it takes, what it keeps, what it refuses."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes import Message, Stream, answer
+from tests.integration.commands import begun
+from tests.integration.loads import VECTOR_OPTIONS, BusyEngine, Ended, Target, ended, ndjson, products, write
+from tests.integration.models import ShopModels
+from tests.integration.shop import embed
+
+pytestmark = pytest.mark.engine
+
+CATALOGUE = products(30)
+
+
+@pytest.fixture
+def target(engine_url: str, models: ShopModels, index_name: str) -> Target:
+    return Target(engine_url, models.url, index_name)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Path:
+    file = tmp_path / "products.ndjson"
+    file.write_bytes(ndjson(CATALOGUE))
+    return file
+
+
+def vector_of(product: dict[str, Any]) -> Any:
+    return pytest.approx(embed(f"{product['title']}\n{product['description']}"), abs=1e-6)
+
+
+def said(result: Ended) -> str:
+    return result.said.splitlines()[-1]
+
+
+@pytest.mark.parametrize("form", ["ndjson", "array", "gzipped ndjson", "gzipped array", "standard input"])
+async def test_every_form_of_a_file_is_loaded_with_ids_and_vectors(form: str, target: Target, tmp_path: Path) -> None:
+    content = ndjson(CATALOGUE) if form.endswith(("ndjson", "input")) else json.dumps(CATALOGUE, indent=1).encode()
+    content = gzip.compress(content) if form.startswith("gzipped") else content
+    file = tmp_path / "f"
+    file.write_bytes(content)
+    on_input = form == "standard input"
+    result = await target.index_file("-" if on_input else file, stdin=content if on_input else None)
+    assert result.code == 0, result.said
+    documents = await target.documents()
+    assert documents.keys() == {product["id"] for product in CATALOGUE}
+    for product in CATALOGUE:
+        written = documents[product["id"]]
+        assert {key: written[key] for key in product} == product
+        assert written["embedding"] == vector_of(product)
+
+
+async def test_the_index_says_by_what_its_vectors_were_made(target: Target, catalogue: Path) -> None:
+    """Their length is that of the model's own answer."""
+    result = await ended(*target.index_arguments(catalogue, "--embedding-model", "m", "--passage", "title"))
+    assert result.code == 0, result.said
+    (mapping,) = (await target.ask("GET", "/_mapping")).values()
+    assert mapping["mappings"]["_meta"] == {
+        "rerank_proxy": {"embedding": {"model": "m", "dimensions": 8, "passage": ["title"]}}
+    }
+    assert mapping["mappings"]["properties"]["embedding"]["dims"] == 8
+
+
+async def test_a_second_run_updates_and_embeds_only_what_changed(
+    target: Target, catalogue: Path, models: ShopModels
+) -> None:
+    await target.index_file(catalogue)
+    models.requests.clear()
+    changed = CATALOGUE[0] | {"title": "Phone"}
+    priced = CATALOGUE[1] | {"price": 5}
+    write(catalogue, changed, priced, *CATALOGUE[2:], *products(1, 100))
+    result = await target.index_file(catalogue)
+    assert said(result).startswith("31 documents written; vectors: 2 made, 29 kept")
+    documents = await target.documents()
+    assert len(documents) == 31
+    assert documents["p0"]["embedding"] == vector_of(changed)
+    assert (documents["p1"]["price"], documents["p1"]["embedding"]) == (5, vector_of(priced))
+    embedded = [text for asked in models.embedded for text in asked["input"]]
+    assert sorted(embedded[1:]) == [
+        "Laptop 100\nFor video editing, kind 2",
+        "Phone\nFor video editing, kind 0",
+    ]
+
+
+async def test_a_killed_run_is_taken_up_where_it_was(target: Target, tmp_path: Path, models: ShopModels) -> None:
+    """What is in the index is not embedded again."""
+    many = products(1500)
+    file = tmp_path / "many.ndjson"
+    file.write_bytes(ndjson(many))
+
+    async def stuck(stream: Stream, request: Message) -> None:
+        if len(models.of("embed")) > 16:
+            await stream.left()
+            raise ConnectionError
+
+    models.faults = {"embed": stuck}
+    command = await begun(*target.index_arguments(file, *VECTOR_OPTIONS))
+    await models.until_asked("embed", 17)
+    command.process.kill()
+    await command.ended()
+    models.faults = {}
+    models.requests.clear()
+    await target.ask("POST", "/_refresh")
+    there = (await target.ask("GET", "/_count"))["count"]
+    assert 0 < there < 1500
+    result = await target.index_file(file)
+    assert said(result).startswith(f"1,500 documents written; vectors: {1500 - there:,} made, {there:,} kept")
+    assert sum(len(asked["input"]) for asked in models.embedded) == 1500 - there + 1
+    assert (await target.ask("GET", "/_count"))["count"] == 1500
+
+
+async def test_malformed_lines_are_told_each_and_the_rest_is_loaded(target: Target, tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_bytes(ndjson(CATALOGUE[:2]) + b'{"id":\n[1]\n' + ndjson(CATALOGUE[2:3]) + b'{"id":"x","price":"much"}\n')
+    result = await target.index_file(file)
+    lines = result.said.splitlines()
+    assert result.code == 1
+    assert lines[0].startswith("line 3: not JSON: ")
+    assert lines[1] == "line 4: not an object"
+    assert lines[2].startswith("document x: ")
+    assert "price" in lines[2]
+    assert lines[3] == "3 documents written; vectors: 3 made, 0 kept, 1 without text; 2 malformed, 1 refused"
+    assert (await target.documents()).keys() == {"p0", "p1", "p2"}
+
+
+async def test_every_malformed_line_is_told(target: Target, tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_bytes(b"bad\n" * 300)
+    result = await target.index_file(file)
+    assert [line.partition(":")[0] for line in result.said.splitlines()[:-1]] == [f"line {n}" for n in range(1, 301)]
+
+
+async def test_documents_without_a_text_have_no_vector(target: Target, tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_bytes(b'{"id":"a","brand":"acme"}\n')
+    result = await target.index_file(file)
+    assert result.code == 0
+    assert await target.documents() == {"a": {"id": "a", "brand": "acme"}}
+
+
+async def test_a_routing_is_kept(target: Target, tmp_path: Path, models: ShopModels) -> None:
+    """Also where the index demands one, and where vectors are kept."""
+    await target.ask("PUT", "", {"mappings": {"_routing": {"required": True}}, "settings": {"number_of_shards": 3}})
+    file = tmp_path / "f"
+    file.write_bytes(ndjson([{"_id": "a", "_routing": "r", "_source": {"title": "Laptop"}}]))
+    for vectors in ("1 made, 0 kept", "0 made, 1 kept"):
+        result = await target.index_file(file)
+        assert (result.code, vectors in result.said) == (0, True), result.said
+    (hit,) = (await target.ask("POST", "/_search"))["hits"]["hits"]
+    assert (hit["_id"], hit["_routing"]) == ("a", "r")
+
+
+async def test_a_document_larger_than_a_bulk_request_is_loaded(target: Target, tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    large = {"id": "large", "title": "Laptop", "pages": [["word " * 1000] for _ in range(2400)]}
+    file.write_bytes(ndjson([{"id": "a", "title": "Laptop"}, large, {"id": "b", "title": "Phone"}]))
+    await target.ask("PUT", "", {"mappings": {"dynamic": False, "properties": {"title": {"type": "text"}}}})
+    assert file.stat().st_size > 10 * 2**20
+    result = await target.index_file(file)
+    assert said(result).startswith("3 documents written"), result.said
+    assert (await target.ask("GET", "/_count"))["count"] == 3
+
+
+async def test_without_vectors_no_model_is_asked(target: Target, catalogue: Path, models: ShopModels) -> None:
+    result = await ended(*target.index_arguments(catalogue, "--no-vectors"))
+    assert (result.code, models.requests) == (0, [])
+    assert "embedding" not in (await target.documents())["p0"]
+
+
+async def test_another_length_is_refused(target: Target, catalogue: Path) -> None:
+    await target.index_file(catalogue)
+    result = await ended(*target.index_arguments(catalogue, "--dimensions", "4"))
+    assert result.code == 1
+    assert "the vectors in 'embedding' have 8 dimensions, and 4 are asked for" in said(result)
+
+
+async def test_another_length_than_the_mappings_is_refused_where_nothing_else_is_said(
+    target: Target, catalogue: Path
+) -> None:
+    vector = {"type": "dense_vector", "dims": 4, "index": True, "similarity": "cosine"}
+    await target.ask("PUT", "", {"mappings": {"properties": {"embedding": vector}}})
+    result = await target.index_file(catalogue)
+    assert result.code == 1
+    assert "have 4 dimensions, and 8 are asked for" in said(result)
+
+
+@pytest.mark.parametrize("option", [("--embedding-model", "another"), ("--tier", "fast")])
+async def test_another_model_is_refused(option: tuple[str, str], target: Target, catalogue: Path) -> None:
+    """Of equal length, its vectors would fit and mean nothing."""
+    await target.index_file(catalogue)
+    result = await target.index_file(catalogue, *option)
+    assert result.code == 1
+    assert "vectors of two models do not mix" in said(result)
+
+
+async def test_a_field_that_holds_no_vectors_is_refused(target: Target, catalogue: Path) -> None:
+    await target.ask("PUT", "", {"mappings": {"properties": {"embedding": {"type": "keyword"}}}})
+    result = await target.index_file(catalogue)
+    assert (result.code, "is of type keyword: name another --field" in said(result)) == (1, True)
+
+
+async def test_a_busy_model_is_waited_for(target: Target, catalogue: Path, models: ShopModels) -> None:
+    """A provider that says 429 is asked again, and nothing is lost."""
+
+    async def busy(stream: Stream, request: Message) -> bytes | None:
+        said = b'{"error":{"message":"Model busy, retry later","code":"engine_overloaded"}}'
+        return answer(429, said) if len(models.of("embed")) in {2, 3} else None
+
+    models.faults = {"embed": busy}
+    result = await target.index_file(catalogue)
+    assert said(result).startswith("30 documents written; vectors: 30 made"), result.said
+
+
+async def test_a_busy_engine_is_waited_for(target: Target, catalogue: Path) -> None:
+    """Where it says 429 to a bulk request, or when it is asked for vectors that are there, nothing is lost."""
+    await target.index_file(catalogue)
+    async with BusyEngine(target.engine, bulk=2, mget=1, refresh=1) as engine:
+        result = await Target(engine.url, target.models, target.index).index_file(catalogue)
+    assert said(result).startswith("30 documents written; vectors: 0 made, 30 kept"), result.said
+    assert sorted(engine.refused) == ["bulk", "bulk", "mget", "refresh"]
+
+
+async def test_a_model_that_refuses_the_token_ends_the_load(
+    target: Target, catalogue: Path, models: ShopModels
+) -> None:
+    async def refused(stream: Stream, request: Message) -> bytes:
+        return answer(401, b'{"detail":"no"}')
+
+    models.faults = {"embed": refused}
+    result = await target.index_file(catalogue)
+    assert result.code == 1
+    assert "refuses the token" in said(result)
+    assert len(models.requests) == 1
+
+
+async def test_models_that_are_not_there_are_named_with_what_to_do(target: Target, catalogue: Path) -> None:
+    gone = Target(target.engine, "http://127.0.0.1:9", target.index)
+    result = await gone.index_file(catalogue)
+    assert result.code == 1
+    assert "the models are not there" in said(result)
+    assert "`rerank-proxy models`" in said(result)
+
+
+async def test_an_engine_that_is_not_there_is_named_with_what_to_do(target: Target, catalogue: Path) -> None:
+    result = await Target("http://127.0.0.1:9", target.models, target.index).index_file(catalogue)
+    assert result.code == 1
+    assert "the engine is not there" in said(result)
+    assert "--engine" in said(result)
+
+
+async def test_a_new_index_needs_to_be_told_of_which_kind(target: Target, catalogue: Path) -> None:
+    arguments = ("index", str(catalogue), "--name", target.index, "--passage", "title", *target.services)
+    result = await ended(*arguments)
+    assert (result.code, "--profile" in said(result)) == (1, True)
