@@ -99,6 +99,8 @@ async def models() -> AsyncIterator[ShopModels]:
 
 
 Start = Callable[..., Awaitable[str]]
+PATIENT = {"connect_timeout_seconds": 20, "embed_timeout_seconds": 20, "rerank_timeout_seconds": 20}
+"""Enough on any machine; tests of what takes too long say so themselves."""
 
 
 @pytest.fixture
@@ -110,7 +112,7 @@ async def start(engine_url: str, models: ShopModels) -> AsyncIterator[Start]:
             settings: dict[str, Any] = {
                 "listen": {"port": 0},
                 "engine": {"url": engine_url},
-                "models": {"url": models.url} | dict(sections.pop("models", {})),
+                "models": {"url": models.url} | PATIENT | dict(sections.pop("models", {})),
                 "routes": routes,
             }
             config = msgspec.convert(settings | sections, Config)
@@ -122,7 +124,7 @@ async def start(engine_url: str, models: ShopModels) -> AsyncIterator[Start]:
 
 def route(index: str, **settings: Any) -> dict[str, Any]:
     """Write a route on an index and those whose names begin alike."""
-    semantic = {"field": "embedding", "dimensions": 8}
+    semantic = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20}
     return {"index": f"{index}*", "passage": ["title", "description"], "semantic": semantic} | settings
 
 

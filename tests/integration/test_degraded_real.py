@@ -18,13 +18,17 @@ BODY: dict[str, Any] = {
     "size": 100,
     "aggs": {"brands": {"terms": {"field": "brand"}}},
 }
-IMPATIENT = {"models": {"embed_timeout_seconds": 0.05, "rerank_timeout_seconds": 0.05}}
 FAULTS: dict[str, Fault] = {
     "refused": refuses(429),
     "timeout": hangs,
     "unreachable": breaks_off(),
     "malformed": says(b'{"scores":[0.5],"data":[]}'),
 }
+
+
+def _patience(reason: str, *stages: str) -> dict[str, Any]:
+    """Give stages that never answer little time, and all others enough on any machine."""
+    return {"models": {f"{stage}_timeout_seconds": 0.05 for stage in stages}} if reason == "timeout" else {}
 
 
 async def _ranked(sides: Sides) -> Reply:
@@ -35,7 +39,7 @@ async def _ranked(sides: Sides) -> Reply:
 async def test_without_both(reason: str, open_sides: Open, models: ShopModels) -> None:
     """Without any model the answer is the engine's own, scores and total included."""
     models.faults = {"embed": FAULTS[reason], "rerank": FAULTS[reason]}
-    sides = await open_sides(sections=IMPATIENT)
+    sides = await open_sides(sections=_patience(reason, "embed", "rerank"))
     body = {**BODY, "_source": ["title"]}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
     assert f'degraded;stages="semantic rerank";reason={reason}' == through.outcome
@@ -46,7 +50,7 @@ async def test_without_both(reason: str, open_sides: Open, models: ShopModels) -
 async def test_without_vectors(reason: str, open_sides: Open, models: ShopModels) -> None:
     """Without the embedder the client's own hits are reranked."""
     models.faults = {"embed": FAULTS[reason]}
-    degraded = await _ranked(await open_sides(sections=IMPATIENT))
+    degraded = await _ranked(await open_sides(sections=_patience(reason, "embed")))
     lexical = await _ranked(await open_sides(semantic=None))
     assert (f'degraded;stages="semantic";reason={reason}', lexical.ids) == (degraded.outcome, degraded.ids)
     assert lexical.total == degraded.total
@@ -56,7 +60,7 @@ async def test_without_vectors(reason: str, open_sides: Open, models: ShopModels
 async def test_without_reranker(reason: str, open_sides: Open, models: ShopModels) -> None:
     """Without the reranker the fused order stands."""
     models.faults = {"rerank": FAULTS[reason]}
-    degraded = await _ranked(await open_sides(sections=IMPATIENT))
+    degraded = await _ranked(await open_sides(sections=_patience(reason, "rerank")))
     fused = await _ranked(await open_sides(rerank=False))
     assert (f'degraded;stages="rerank";reason={reason}', fused.json["hits"]) == (
         degraded.outcome,

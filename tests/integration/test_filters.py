@@ -14,7 +14,7 @@ pytestmark = pytest.mark.engine
 WORDS = {"match": {"title": "laptop"}}
 ACME = {"term": {"brand": "acme"}}
 ANYTHING: dict[str, Any] = {"match_all": {}}
-NEAR_AND_FAR = {"field": "embedding", "dimensions": 8, "min_similarity": -1}
+NEAR_AND_FAR = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": -1}
 
 QUERIES: dict[str, tuple[Any, Any]] = {
     "filter": ({"bool": {"must": [WORDS], "filter": [ACME]}}, {"bool": {"filter": [ACME]}}),

@@ -189,7 +189,7 @@ async def test_any_pages(
     shop: Shop,
 ) -> None:
     """Whatever is asked for, in pages of whatever sizes: nothing twice, nothing missing, one total."""
-    semantic = {"field": "embedding", "dimensions": 8, "min_similarity": near}
+    semantic = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": near}
     sides = await open_sides(names.format(shop), rank_window_size=window, semantic=semantic)
     asked = {"multi_match": {"query": words, "fields": ["title", "description"]}}
     body = {"query": {"bool": {"must": [asked], "filter": filters}}}

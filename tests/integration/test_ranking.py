@@ -16,7 +16,7 @@ pytestmark = pytest.mark.engine
 
 TEXT = "laptop for video editing"
 QUERY = {"multi_match": {"query": TEXT, "fields": ["title", "description"]}}
-ANY = {"field": "embedding", "dimensions": 8, "min_similarity": -1}
+ANY = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": -1}
 
 
 async def _nearest(sides: Sides, k: int) -> list[str]:
@@ -175,7 +175,7 @@ async def test_similarity(similarity: str, open_index: OpenIndex) -> None:
     mappings = catalogue.WITH_VECTORS["mappings"]
     properties = {**mappings["properties"], "embedding": vector}
     settings = {**catalogue.WITH_VECTORS, "mappings": {**mappings, "properties": properties}}
-    semantic = {"field": "embedding", "dimensions": 8, "min_similarity": 0.6}
+    semantic = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": 0.6}
     sides = await open_index(settings, catalogue.PRODUCTS, semantic=semantic)
     matching, found = set(await _matching(sides)), set((await _through(sides)).ids)
     near = {name for name, product in catalogue.PRODUCTS.items() if _cosine(product["embedding"]) >= 0.6}

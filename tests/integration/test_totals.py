@@ -28,7 +28,10 @@ async def test_counted(open_sides: Open) -> None:
 
 async def test_matches_beyond_the_window(open_sides: Open) -> None:
     """A document that kNN found and that the client's query matches further down is counted once."""
-    sides = await open_sides(rank_window_size=5, semantic={"field": "embedding", "dimensions": 8, "min_similarity": -1})
+    sides = await open_sides(
+        rank_window_size=5,
+        semantic={"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": -1},
+    )
     query = {"match": {"title": "laptop notebook phone camera"}}
     straight, through = await _both(sides, {"query": query, "size": 100})
     extras = set(through.ids) - set(straight.ids)

@@ -53,7 +53,7 @@ async def test_semantic_pages(open_sides: Open) -> None:
 
 async def test_nonsense(open_sides: Open) -> None:
     """What is near to nothing finds nothing, though kNN always has a nearest document."""
-    near = {"field": "embedding", "dimensions": 8, "min_similarity": 0.9}
+    near = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": 0.9}
     sides = await open_sides(on_zero_hits="semantic", semantic=near)
     through = await sides.through.search(NONSENSE)
     assert ([], 0) == (through.ids, through.total["value"])
@@ -61,6 +61,8 @@ async def test_nonsense(open_sides: Open) -> None:
 
 async def test_nonsense_beside_hits(open_sides: Open, models: ShopModels) -> None:
     """The same where the client's own query does find something: only near documents are added to it."""
-    sides = await open_sides(semantic={"field": "embedding", "dimensions": 8, "min_similarity": 0.999})
+    sides = await open_sides(
+        semantic={"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": 0.999}
+    )
     body = {"query": {"match": {"title": "laptop"}}, "size": 100}
     assert set((await sides.straight.search(body)).ids) == set((await sides.through.search(body)).ids)
