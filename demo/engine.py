@@ -16,7 +16,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -26,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from demo.engine_files import cache_folder, engine_home, only_one
+from demo.engine_files import engine_home, only_one, scratch_folder
 from demo.engine_layout import USER, Access, Layout, lay_out
 from demo.engines import DEFAULT, ENGINES, Engine, EngineError, named
 from demo.java import java_for
@@ -104,9 +103,7 @@ def _started(start: Start, ports: tuple[int, int]) -> Iterator[tuple[Layout, sub
         if start.data is not None:
             lock = start.data.parent / f"{start.data.name}.lock"
             stack.enter_context(only_one(lock, f"another engine uses {start.data}, waiting for it to stop"))
-        # Below the cache, because a user who is not root must be able to look into every folder above it.
-        scratch = tempfile.TemporaryDirectory(prefix=".engine-", dir=cache_folder(), ignore_cleanup_errors=True)
-        home = Path(stack.enter_context(scratch))
+        home = stack.enter_context(scratch_folder())
         layout = Layout(start.engine, java, home, start.data or home / "data", ports, start.access(), start.heap)
         lay_out(layout, fetched)
         process = _launch(layout)

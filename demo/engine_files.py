@@ -9,7 +9,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -89,6 +89,40 @@ def only_one(path: Path, waiting: str) -> Iterator[None]:
             _say(waiting)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Give a folder below the cache while this process needs it; what killed processes left is swept away.
+
+    Below the cache, because a user who is not root must be able to look into every folder above it.
+    """
+    cache = cache_folder()
+    with ExitStack() as stack:
+        with only_one(cache / "scratch.lock", "another process sweeps the cache, waiting for it"):
+            for folder in cache.glob(".running-*"):
+                _sweep(folder)
+            made = tempfile.TemporaryDirectory(prefix=".running-", dir=cache, ignore_cleanup_errors=True)
+            scratch = Path(stack.enter_context(made))
+            stack.enter_context(_in_use(scratch))
+        yield scratch
+
+
+@contextmanager
+def _in_use(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which ends with this process however that ends; BlockingIOError when another has it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove a folder that nobody uses; another user's is left alone."""
+    with suppress(BlockingIOError, PermissionError, FileNotFoundError), _in_use(folder):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _fetch(engine: Engine, home: Path) -> None:

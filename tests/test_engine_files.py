@@ -18,10 +18,10 @@ import pytest
 
 from demo import maven
 from demo.engine import Running, Start, free_ports, variables
-from demo.engine_files import engine_home, module_texts, tree_sha256, unpack_remote, verify
+from demo.engine_files import engine_home, module_texts, scratch_folder, tree_sha256, unpack_remote, verify
 from demo.engine_layout import Access, Layout, settings
 from demo.engines import DEFAULT, ENGINES, Archive, Artifact, Engine, EngineError, Javas, Module, named
-from demo.java import Java, choose
+from demo.java import Java, choose, installed
 from demo.remote_zip import NoRangesError, RangeFile, spans, write_members
 
 NAMES = [engine.name for engine in ENGINES]
@@ -176,6 +176,14 @@ def test_the_java_is_a_proven_one_else_of_long_term_else_any_that_fits(
 def test_of_two_javas_alike_the_first_found_is_taken() -> None:
     found = [Java(Path("/first"), 17), Java(Path("/second"), 17)]
     assert found[0] == choose(Javas(proven=(17,), minimum=17), found)
+
+
+def test_the_java_of_java_home_is_found_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    java = tmp_path / "bin/java"
+    written(tmp_path, {"bin/java": b"""#!/bin/sh\necho 'openjdk version "21.0.4" 2024-07-16' >&2\n"""})
+    java.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    assert Java(tmp_path, 21) == next(installed())
 
 
 # A zip in part
@@ -388,6 +396,27 @@ def test_without_maven_it_is_said_what_to_install(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EngineError, match="install Maven"):
         maven.repository_urls()
+
+
+# Folders of running engines
+
+
+def test_a_scratch_folder_is_left_alone_while_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RERANK_PROXY_CACHE", str(tmp_path))
+    with scratch_folder() as one, scratch_folder() as other:
+        assert one != other
+        assert one.is_dir()
+    assert not one.exists()
+    assert not other.exists()
+
+
+def test_a_scratch_folder_that_a_killed_process_left_is_swept_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RERANK_PROXY_CACHE", str(tmp_path))
+    left_over = written(tmp_path / ".running-killed", {"logs/start.log": b""})
+    with scratch_folder():
+        assert not left_over.exists()
 
 
 # What an engine and its users are told
