@@ -46,9 +46,8 @@ async def target(engine_url: str, models: ShopModels, index_name: str) -> Target
 def is_current(document: Mapping[str, Any]) -> bool:
     """Whether a document's vector and hash are those of its text."""
     text = f"{document['title']}\n{document['description']}"
-    return document["embedding_hash"] == passage_hash(text, MODEL, 8) and document["embedding"] == pytest.approx(
-        embed(text), abs=1e-6
-    )
+    vector = pytest.approx(embed(text), abs=1e-6)
+    return bool(document["embedding_hash"] == passage_hash(text, MODEL, 8) and document["embedding"] == vector)
 
 
 async def current(target: Target) -> set[str]:

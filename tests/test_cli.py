@@ -1,0 +1,191 @@
+"""The command line says what each command does, and ends what goes wrong with a line that says what to do."""
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.cli import build_parser, main
+from proxy.profiles import CHOICES, PRIORITIES, PROFILES, TIERS
+from tests.fakes import closed_port
+
+COMMANDS = ("serve", "check", "profiles", "models", "index", "backfill")
+OPTIONS: Mapping[str, Sequence[str]] = {
+    "serve": ("--config", "--engine", "--models", "--listen"),
+    "check": ("--config", "--engine", "--models"),
+    "profiles": ("--instructions",),
+    "models": ("--listen",),
+    "index": ("--name", "--profile", "--language", "--id-field", "--no-vectors", "--tier", "--dimensions", "--config"),
+    "backfill": ("--profile", "--rate", "--watch", "--interval", "--tier", "--passage", "--field", "--config"),
+}
+REMOTE = "routes: [{index: a}]\n"
+
+
+def write(folder: Path, text: str) -> str:
+    file = folder / "config.yaml"
+    file.write_text(text)
+    return str(file)
+
+
+def ends(*arguments: str) -> int | str | None:
+    """Return the code of a command that argparse ends."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    return caught.value.code
+
+
+def test_the_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends("--version") == 0
+    assert capsys.readouterr().out == f"rerank-proxy {version('es-rerank-proxy')}\n"
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends("--help") == 0
+    said = capsys.readouterr().out
+    assert [name for name in COMMANDS if not re.search(rf"^ +{name} +\S", said, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_says_what_it_does_and_explains_every_option(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ends(command, "--help") == 0
+    said = capsys.readouterr().out
+    assert [option for option in OPTIONS[command] if option not in said] == []
+    (commands,) = [action for action in build_parser()._actions if action.dest == "command"]  # noqa: SLF001
+    parser: Any = (commands.choices or {})[command]  # type: ignore[call-overload, index]
+    assert parser.description
+    assert [action.dest for action in parser._actions if not action.help] == []  # noqa: SLF001
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "the following arguments are required: COMMAND"),
+        (("serf",), "invalid choice: 'serf'"),
+        (("index", "f"), "the following arguments are required: --name"),
+        (("index", "f", "--name", "n", "--profile", "shop"), "invalid choice: 'shop'"),
+        (("index", "f", "--name", "n", "--language", "klingon"), "invalid choice: 'klingon'"),
+        (("index", "f", "--name", "n", "--dimensions", "0"), "expected a number from 1 on"),
+        (("backfill", "n", "--rate", "0"), "expected a number above 0"),
+        (("backfill", "n", "--rate", "fast"), "invalid"),
+        (("backfill",), "the following arguments are required: index"),
+    ],
+)
+def test_what_was_not_meant_is_refused_with_the_usage(
+    arguments: Sequence[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ends(*arguments) == 2
+    output = capsys.readouterr().err
+    assert output.startswith("usage: rerank-proxy")
+    assert said in output
+
+
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_settings_that_cannot_be_used_end_with_key_and_line(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path, "listen:\n  prot: 1\n")
+    assert main((command, "-c", file)) == 1
+    assert capsys.readouterr().err == f"rerank-proxy: {file}:2: listen.prot: unknown key, did you mean `port`?\n"
+
+
+@pytest.mark.parametrize("command", ["serve", "check"])
+def test_a_missing_file_ends_with_how_to_name_one(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main((command, "-c", str(tmp_path / "none.yaml"))) == 1
+    assert "Name another file with -c." in capsys.readouterr().err
+
+
+def test_serve_refuses_to_start_without_the_token_and_names_the_variable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(("serve", "-c", write(tmp_path, REMOTE + "models: {token_env: MY_TOKEN}"))) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("rerank-proxy: MY_TOKEN is not set, and models are needed at https://api.deepinfra.com")
+    assert "export MY_TOKEN=" in said
+    assert "`rerank-proxy models`" in said
+
+
+def test_serve_refuses_to_start_without_an_authorization_that_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(("serve", "-c", write(tmp_path, "engine: {authorization_env: MY_AUTH}"))) == 1
+    assert capsys.readouterr().err.startswith("rerank-proxy: MY_AUTH is not set")
+
+
+def test_serve_says_where_it_cannot_listen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An address of nobody's: 192.0.2.0/24 is for documentation (RFC 5737)."""
+    assert main(("serve", "-c", write(tmp_path, ""), "--listen", "192.0.2.1:9201")) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("rerank-proxy: cannot listen on 192.0.2.1:9201: ")
+    assert "--listen HOST:PORT" in said
+
+
+@pytest.mark.parametrize("address", ["9201", ":80", "a:b"])
+def test_models_say_what_an_address_looks_like(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(("models", "--listen", address)) == 1
+    assert "--listen: expected host:port, as in 127.0.0.1:8080" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [("index", "-", "--name", "n"), ("backfill", "n")])
+def test_a_load_needs_the_token_whatever_the_routes_say(
+    command: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main((*command, "-c", write(tmp_path, ""))) == 1
+    assert "DEEPINFRA_TOKEN is not set" in capsys.readouterr().err
+
+
+def test_a_load_names_the_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("index", str(tmp_path / "none"), "--name", "n", "--no-vectors", "-c", write(tmp_path, ""))
+    assert main(arguments) == 1
+    assert "Name a file of documents, or - for standard input." in capsys.readouterr().err
+
+
+def test_check_says_of_each_thing_what_it_found_and_fails_for_nothing_but_what_is_wrong(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither a token nor an engine that is not there yet is wrong with the settings."""
+    file = write(tmp_path, REMOTE + f"engine: {{url: 'http://127.0.0.1:{closed_port()}'}}")
+    assert main(("check", "-c", file)) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "ok     file: 1 routes"
+    assert said[1].startswith("note   token: DEEPINFRA_TOKEN is not set")
+    assert said[2].startswith("note   engine: cannot be asked")
+
+
+def test_check_fails_for_a_variable_that_is_named_and_not_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(("check", "-c", write(tmp_path, "engine: {authorization_env: MY_AUTH}"))) == 1
+    assert "wrong  engine: MY_AUTH is not set" in capsys.readouterr().out
+
+
+@pytest.fixture
+def profiles(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    monkeypatch.setenv("COLUMNS", "400")
+    assert main(("profiles", "--instructions")) == 0
+    return capsys.readouterr().out
+
+
+def test_profiles_prints_every_profile_with_its_instruction(profiles: str) -> None:
+    unfolded = " ".join(profiles.split())
+    for profile in PROFILES.values():
+        row = next(line for line in profiles.splitlines() if line.startswith(f"{profile.name} "))
+        for cell in (profile.use, profile.tier, str(profile.rank_window_size), *profile.passage, profile.mapping):
+            assert cell in row
+        assert profile.instruction in unfolded
+
+
+def test_profiles_prints_the_decision_matrix(profiles: str) -> None:
+    rows = profiles.splitlines()
+    for priority, tier in PRIORITIES.items():
+        assert any(row.startswith(f"{priority} ") and TIERS[tier].rerank in row for row in rows)
+    for name, models in TIERS.items():
+        assert any(row.startswith(f"{name} ") and models.embedding in row and models.rerank in row for row in rows)
+    for choice in CHOICES:
+        assert any(row.startswith(choice.name) and choice.settings in row and choice.when in row for row in rows)
