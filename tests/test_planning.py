@@ -1,0 +1,357 @@
+"""What is asked of the engine for one search of a client, body by body."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.config import RouteSettings, Semantic
+from proxy.errors import Failure
+from proxy.hits import DocKey
+from proxy.indices import IndexFacts, VectorField
+from proxy.planning import (
+    MIN_SIMILARITY,
+    NUM_CANDIDATES,
+    EngineReply,
+    EngineSearch,
+    VectorSearch,
+    head_search,
+    lexical_search,
+    own_fields,
+    passage_search,
+    render_search,
+    semantic_search,
+    tail_search,
+    these_documents,
+    vector_search,
+)
+from proxy.routes import build_route
+from proxy.search_request import BODY_KEYS, PARAMETERS, Use
+from tests import strategies
+from tests.plans import SEMANTIC, SETTINGS, VECTORS, plan_of
+
+MATCH = {"match": {"title": "laptop"}}
+TERM = {"term": {"brand": "apple"}}
+INNER = {"nested": {"path": "r", "query": TERM, "inner_hits": {}}}
+BARE_INNER = {"nested": {"path": "r", "query": TERM}}
+RUNTIME = {"r": {"type": "keyword"}}
+OWN = {"excludes": ["v", "v_hash"]}
+A, B, C = DocKey("products", "a"), DocKey("products", "b"), DocKey("books", "a")
+LEXICAL_ONLY = RouteSettings(index="products", passage=["title"])
+
+# Everything that a search may have, with its use.
+EVERYTHING: dict[str, Any] = {
+    "query": {"bool": {"must": [MATCH], "filter": [INNER]}},
+    "from": 0,
+    "size": 5,
+    "post_filter": TERM,
+    "sort": ["_score"],
+    "aggs": {"a": {}},
+    "suggest": {},
+    "profile": True,
+    "track_total_hits": True,
+    "indices_boost": [{"products": 2}],
+    "timeout": "1s",
+    "fields": ["title"],
+    "highlight": {"fields": {"title": {}}},
+    "version": True,
+    "runtime_mappings": RUNTIME,
+}
+URL = "q=laptop&typed_keys&human&routing=r&_source=title&size=5"
+
+
+def body_of(search: EngineSearch) -> Any:
+    return json.loads(search.body)
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    return {key: value for key, value in (EVERYTHING | changes).items() if value is not None}
+
+
+def these(index: str, *ids: str) -> Any:
+    place = [{"term": {"_index": index}}, {"ids": {"values": list(ids)}}]
+    return {"bool": {"filter": place, "must_not": [{"exists": {"field": "_routing"}}]}}
+
+
+ROUTED = DocKey("products", "a", "r")
+ROUTED_ALONE = {
+    "bool": {
+        "filter": [{"term": {"_index": "products"}}, {"ids": {"values": ["a"]}}, {"term": {"_routing": "r"}}],
+    }
+}
+
+
+# The client's own search
+
+
+@pytest.mark.parametrize(
+    ("body", "window", "size"),
+    [({}, 50, 50), ({"from": 40, "size": 20}, 50, 60), ({"size": 3}, 2, 3), ({"from": 1, "size": 1}, 2, 2)],
+)
+def test_the_lexical_search_fills_the_window_and_the_page(body: dict[str, Any], window: int, size: int) -> None:
+    search = body_of(lexical_search(plan_of(body={"query": MATCH} | body, window=window)))
+    assert {"query": MATCH, "_source": OWN, "from": 0, "size": size} == search
+
+
+def test_the_lexical_search_is_the_clients_but_for_its_page_and_the_proxys_fields() -> None:
+    search = lexical_search(plan_of(body=EVERYTHING))
+    assert changed(size=50, _source=OWN) == body_of(search)
+    assert ("products", ()) == (search.indices, search.parameters)
+
+
+def test_parameters_that_the_proxy_sets_itself_are_not_sent_along() -> None:
+    search = lexical_search(plan_of(URL))
+    assert (("q", "laptop"), ("typed_keys", ""), ("human", ""), ("routing", "r")) == search.parameters
+    assert {"_source": {"includes": ["title"], "excludes": ["v", "v_hash"]}, "from": 0, "size": 50} == body_of(search)
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "expected"),
+    [
+        (True, SETTINGS, OWN),
+        (False, SETTINGS, False),
+        (["v"], SETTINGS, {"includes": ["v"], "excludes": ["v_hash"]}),
+        (True, LEXICAL_ONLY, None),
+        (["a"], LEXICAL_ONLY, {"includes": ["a"]}),
+        (False, LEXICAL_ONLY, False),
+    ],
+)
+def test_the_proxys_own_fields_are_left_out_unless_named(source: Any, settings: RouteSettings, expected: Any) -> None:
+    plan = plan_of(body={"query": MATCH, "_source": source}, settings=settings)
+    assert expected == body_of(lexical_search(plan)).get("_source")
+
+
+def test_a_page_behind_the_head_is_the_clients_without_the_heads_documents() -> None:
+    plan = plan_of(body=EVERYTHING | {"from": 60})
+    expected = {"bool": {"must_not": [these("products", "a", "b")], "filter": [TERM]}}
+    assert changed(**{"from": 58, "_source": OWN, "post_filter": expected}) == body_of(tail_search(plan, [A, B]))
+
+
+def test_without_a_post_filter_the_heads_documents_are_all_that_is_excluded() -> None:
+    search = body_of(tail_search(plan_of(body={"query": MATCH, "from": 60}), [A]))
+    assert {"bool": {"must_not": [these("products", "a")]}} == search["post_filter"]
+
+
+def test_a_page_behind_no_head_is_the_clients_own() -> None:
+    assert changed(**{"from": 60, "_source": OWN}) == body_of(tail_search(plan_of(body=EVERYTHING | {"from": 60}), ()))
+
+
+allowed = sorted(key for key, use in BODY_KEYS.items() if use in {Use.LEXICAL, Use.PER_HIT, Use.EVERYWHERE})
+refused_by_value = {"sort", "stored_fields", "track_total_hits"}
+values = strategies.json_values.map(strategies.compact)
+
+
+@given(st.dictionaries(st.sampled_from([key for key in allowed if key not in refused_by_value]), values))
+def test_members_survive_planning_in_the_clients_bytes(members: dict[str, bytes]) -> None:
+    body = json.loads(b"{%s}" % b",".join(b'"%s":%s' % (key.encode(), value) for key, value in members.items()))
+    plan = plan_of("q=laptop", body)
+    for search in (lexical_search(plan), tail_search(replace(plan, window=0), ())):
+        for key, value in members.items():
+            assert b'"%s":%s' % (key.encode(), value) in search.body
+
+
+names = sorted(name for name, use in PARAMETERS.items() if isinstance(use, Use) and use is not Use.CONSUMED)
+
+
+@pytest.mark.parametrize("name", [name for name in names if name not in {"q", "sort", "track_total_hits"}])
+def test_each_parameter_goes_along_with_the_clients_own_search(name: str) -> None:
+    plan = plan_of(f"{name}=x", {"query": MATCH})
+    assert ((name, "x"),) == lexical_search(plan).parameters == tail_search(plan, ()).parameters
+
+
+# The proxy's own searches
+
+
+def test_the_heads_keys_are_asked_for_alone() -> None:
+    search = head_search(plan_of("human&routing=r&typed_keys", EVERYTHING))
+    assert {
+        "query": EVERYTHING["query"],
+        "size": 50,
+        "_source": False,
+        "indices_boost": [{"products": 2}],
+        "runtime_mappings": RUNTIME,
+        "track_total_hits": False,
+        "post_filter": TERM,
+    } == body_of(search)
+    assert (("routing", "r"),) == search.parameters
+
+
+def test_the_heads_keys_are_those_of_the_urls_query() -> None:
+    search = body_of(head_search(plan_of("q=laptop", {"query": TERM})))
+    assert {
+        "query": {"query_string": {"query": "laptop"}},
+        "size": 50,
+        "_source": False,
+        "track_total_hits": False,
+    } == search
+
+
+def test_knn_searches_under_everything_that_excludes() -> None:
+    search = semantic_search(plan_of("human&routing=r", EVERYTHING), VECTORS, [1.0, 0.0, 0.0], 2000)
+    relaxed = {"bool": {"must": [{"match_all": {}}], "filter": [BARE_INNER]}}
+    assert {
+        "knn": {
+            "field": "v",
+            "query_vector": [1.0, 0.0, 0.0],
+            "k": 50,
+            "num_candidates": 100,
+            "filter": [relaxed, TERM],
+        },
+        "size": 50,
+        "_source": ["title", "body"],
+        "timeout": "2000ms",
+        "runtime_mappings": RUNTIME,
+    } == body_of(search)
+    assert (("routing", "r"),) == search.parameters
+
+
+def test_knn_without_a_condition_has_no_filter() -> None:
+    knn = body_of(semantic_search(plan_of(body={"query": MATCH}), VECTORS, [1.0], 5))["knn"]
+    assert {"field": "v", "query_vector": [1.0], "k": 50, "num_candidates": 100} == knn
+
+
+def test_a_window_wider_than_num_candidates_widens_them() -> None:
+    knn = body_of(semantic_search(plan_of(body={"query": MATCH}, window=200), VECTORS, [1.0], 5))["knn"]
+    assert (200, 200) == (knn["k"], knn["num_candidates"])
+
+
+def test_without_a_reranker_knn_fetches_no_text() -> None:
+    settings = RouteSettings(index="products", semantic=SEMANTIC, rerank=False)
+    search = semantic_search(plan_of(body={"query": MATCH}, settings=settings), VECTORS, [1.0], 5)
+    assert body_of(search)["_source"] is False
+
+
+def test_passages_are_the_routes_fields_of_these_documents() -> None:
+    search = passage_search(plan_of("human&routing=r", EVERYTHING), [A, C])
+    documents = {"bool": {"should": [these("products", "a"), these("books", "a")], "minimum_should_match": 1}}
+    assert {
+        "query": {"bool": {"filter": [documents]}},
+        "size": 2,
+        "_source": ["title", "body"],
+        "track_total_hits": False,
+        "runtime_mappings": RUNTIME,
+    } == body_of(search)
+    assert (("routing", "r"),) == search.parameters
+
+
+def test_documents_are_rendered_and_counted_as_the_clients_query_sees_them() -> None:
+    search = render_search(plan_of("human&routing=r&typed_keys", EVERYTHING), [A, B])
+    relaxed = {"bool": {"must": [{"match_all": {}}], "filter": [BARE_INNER]}}
+    own = {"bool": {"must": [MATCH], "filter": [BARE_INNER]}}
+    assert {
+        "query": {"bool": {"filter": [these("products", "a", "b")], "should": [EVERYTHING["query"]]}},
+        "size": 2,
+        "aggs": {"matched": {"filter": {"bool": {"filter": [own, relaxed, TERM]}}}},
+        "post_filter": {"bool": {"filter": [relaxed, TERM]}},
+        "track_total_hits": False,
+        "_source": OWN,
+        "fields": ["title"],
+        "highlight": {"fields": {"title": {}}},
+        "version": True,
+        "runtime_mappings": RUNTIME,
+    } == body_of(search)
+    assert (("human", ""), ("routing", "r")) == search.parameters
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ([A], these("products", "a")),
+        ([B, A], these("products", "b", "a")),
+        (
+            [A, C, B],
+            {"bool": {"should": [these("products", "a", "b"), these("books", "a")], "minimum_should_match": 1}},
+        ),
+        ([ROUTED], ROUTED_ALONE),
+        ([ROUTED, A], {"bool": {"should": [ROUTED_ALONE, these("products", "a")], "minimum_should_match": 1}}),
+    ],
+)
+def test_documents_are_named_by_index_id_and_routing(keys: list[DocKey], expected: Any) -> None:
+    assert expected == these_documents(keys)
+
+
+@given(strategies.query_trees, st.none() | strategies.query_trees)
+def test_every_search_of_a_plan_can_be_written(query: Any, post_filter: Any) -> None:
+    must = {"bool": {"must": [MATCH, query]}}
+    plan = plan_of(body={"query": must} | ({} if post_filter is None else {"post_filter": post_filter}))
+    assert must == body_of(lexical_search(plan))["query"] == body_of(head_search(plan))["query"]
+    assert [must] == body_of(render_search(plan, [A]))["query"]["bool"]["should"]
+    filters = body_of(semantic_search(plan, VECTORS, [1.0], 5))["knn"].get("filter", [])
+    assert (post_filter in filters) is (post_filter not in (None, {"match_all": {}}))
+
+
+# The plan
+
+
+@pytest.mark.parametrize(("from_", "expected"), [(0, True), (49, True), (50, False), (51, False)])
+def test_a_page_begins_in_the_head_or_behind_it(from_: int, expected: bool) -> None:  # noqa: FBT001
+    assert expected is plan_of(body={"query": MATCH, "from": from_}).in_head
+
+
+@pytest.mark.parametrize(("index", "expected"), [("products", True), ("listed", True), ("logs", False)])
+def test_an_index_is_covered_when_it_was_listed_or_lies_in_the_route(index: str, expected: bool) -> None:  # noqa: FBT001
+    assert expected is plan_of(body={"query": MATCH}, covered=["listed"]).covers(index)
+
+
+def test_the_proxys_fields_are_the_vector_and_its_hash() -> None:
+    assert ("v", "v_hash") == own_fields("v")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ((), False),
+        (((b"content-type", b"gzip"),), False),
+        (((b"Content-Encoding", b"gzip"),), True),
+        (((b"content-encoding", b"identity"),), False),
+    ],
+)
+def test_a_reply_says_whether_it_came_compressed(fields: tuple[tuple[bytes, bytes], ...], expected: bool) -> None:  # noqa: FBT001
+    assert expected is EngineReply(200, fields, b"").compressed
+
+
+# Which vectors are searched
+
+FIELD = VectorField("dense_vector", 3, "cosine", "m")
+
+
+def facts(*fields: VectorField) -> IndexFacts:
+    return IndexFacts(vectors={"v": fields} if fields else {})
+
+
+@pytest.mark.parametrize(
+    ("named", "found", "expected"),
+    [
+        (None, facts(FIELD), VectorSearch("v", "m", 3, "cosine", MIN_SIMILARITY, NUM_CANDIDATES)),
+        (None, facts(FIELD, FIELD), VectorSearch("v", "m", 3, "cosine", MIN_SIMILARITY, NUM_CANDIDATES)),
+        ("m", facts(FIELD), VectorSearch("v", "m", 3, "cosine", MIN_SIMILARITY, NUM_CANDIDATES)),
+        (
+            "m",
+            facts(replace(FIELD, model=None)),
+            VectorSearch("v", "m", 3, "cosine", MIN_SIMILARITY, NUM_CANDIDATES),
+        ),
+        (None, None, Failure("semantic", "mapping_unreadable")),
+        (None, facts(), Failure("semantic", "no_vector_field", "v")),
+        (None, facts(FIELD, replace(FIELD, model="n")), Failure("semantic", "mixed_vectors", "v")),
+        (None, facts(FIELD, replace(FIELD, similarity="l2_norm")), Failure("semantic", "mixed_vectors", "v")),
+        (None, facts(replace(FIELD, kind="knn_vector")), Failure("semantic", "unknown_vector_type", "knn_vector")),
+        (None, facts(replace(FIELD, dimensions=4)), Failure("semantic", "other_dimensions", "4")),
+        (None, facts(FIELD, replace(FIELD, dimensions=4)), Failure("semantic", "mixed_vectors", "v")),
+        (None, facts(replace(FIELD, model=None)), Failure("semantic", "unknown_model")),
+        ("n", facts(FIELD), Failure("semantic", "other_model", "m")),
+    ],
+)
+def test_vectors_are_searched_only_where_it_is_known_what_made_them(
+    named: str | None, found: IndexFacts | None, expected: VectorSearch | Failure
+) -> None:
+    route = build_route(RouteSettings(index="products", embedding_model=named, semantic=SEMANTIC))
+    assert expected == vector_search(route, SEMANTIC, found)
+
+
+def test_a_route_may_set_the_threshold_and_the_breadth_of_its_knn() -> None:
+    semantic = Semantic(field="v", dimensions=3, min_similarity=0.0, num_candidates=7)
+    route = build_route(RouteSettings(index="products", semantic=semantic))
+    assert VectorSearch("v", "m", 3, "cosine", 0.0, 7) == vector_search(route, semantic, facts(FIELD))
