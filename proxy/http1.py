@@ -96,6 +96,7 @@ class ResponseHead:
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_PLAIN_VALUE = re.compile(rb"[\t -~]*\r?\n")  # not folded, and no space that only some would strip
 _VERSION = re.compile(rb"HTTP/(\d)\.(\d)")
 
 
@@ -132,7 +133,7 @@ def read_response_head(raw: bytes, method: bytes) -> ResponseHead:
     start, lines = _lines(raw)
     version, _, rest = start.partition(b" ")
     status = rest[:3]
-    if not _VERSION.fullmatch(version) or not status.isdigit() or rest[3:4].strip():
+    if not _VERSION.fullmatch(version) or not re.fullmatch(rb"\d{3}", status) or rest[3:4].strip():
         raise BadMessage("not a status line")
     code = int(status)
     framing = _response_framing(method, code, lines)
@@ -156,7 +157,7 @@ def _lines(raw: bytes) -> tuple[bytes, tuple[Line, ...]]:
 
 def _line(raw: bytes) -> Line:
     name, colon, value = raw.partition(b":")
-    if _decides_framing(name) and (not colon or not _TOKEN.fullmatch(name) or b"\n" in value.strip()):
+    if _decides_framing(name) and not (colon and _TOKEN.fullmatch(name) and _PLAIN_VALUE.fullmatch(value)):
         raise BadMessage("a header that decides the body's length is not written as it must be")
     return Line(name.strip(), b" ".join(value.split(b"\n")).strip(), raw)
 

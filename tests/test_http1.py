@@ -1,0 +1,364 @@
+"""Heads keep their bytes, and a body ends where the engine sees it end, or the message is refused."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.http1 import (
+    BadMessage,
+    BodyReader,
+    Chunked,
+    Framing,
+    NoBody,
+    Sized,
+    UntilClose,
+    head_length,
+    read_request_head,
+    read_response_head,
+)
+from tests import strategies
+
+
+def request(*lines: bytes, start: bytes = b"POST /_search HTTP/1.1") -> bytes:
+    return b"".join(line + b"\r\n" for line in (start, *lines, b""))
+
+
+def response(*lines: bytes, start: bytes = b"HTTP/1.1 200 OK") -> bytes:
+    return request(*lines, start=start)
+
+
+# Where a head ends
+
+
+@pytest.mark.parametrize(
+    ("sent", "length"),
+    [
+        (b"", None),
+        (b"GET / HTTP/1.1\r\n", None),
+        (b"GET / HTTP/1.1\r\nA: b\r\n\r", None),
+        (b"GET / HTTP/1.1\r\n\r\nbody", 18),
+        (b"GET / HTTP/1.1\n\nbody", 16),
+        (b"GET / HTTP/1.1\r\n\nbody", 17),
+        (b"GET / HTTP/1.1\r\nA: b\r\n\r\n\r\n\r\n", 24),
+    ],
+)
+def test_a_head_ends_with_its_empty_line(sent: bytes, length: int | None) -> None:
+    assert length == head_length(bytearray(sent))
+
+
+@given(st.data())
+def test_a_heads_end_is_found_however_often_it_was_looked_for_before(data: st.DataObject) -> None:
+    whole = request(b"A: b", b"C: d") + b"body"
+    buffer, looked_at, found = bytearray(), 0, None
+    for piece in data.draw(strategies.cut(whole)):
+        buffer += piece
+        found = head_length(buffer, looked_at)
+        if found is not None:
+            break
+        looked_at = len(buffer)
+    assert len(whole) - len(b"body") == found
+
+
+# What a head says
+
+
+@pytest.mark.parametrize(
+    ("start", "method", "target", "version"),
+    [
+        (b"GET /a?b HTTP/1.1", b"GET", b"/a?b", b"HTTP/1.1"),
+        (b"GET /a b HTTP/1.0", b"GET", b"/a b", b"HTTP/1.0"),
+        (b"GET /a", b"GET", b"/a", b""),
+        (b"GET /a HTTP/11", b"GET", b"/a HTTP/11", b""),
+        (b"GET", b"GET", b"", b""),
+    ],
+)
+def test_a_request_line_is_read_as_far_as_it_goes(start: bytes, method: bytes, target: bytes, version: bytes) -> None:
+    head = read_request_head(request(start=start))
+    assert (start, method, target, version) == (head.start, head.method, head.target, head.version)
+
+
+def test_headers_are_read_in_order_with_their_own_spelling() -> None:
+    head = read_request_head(request(b"Host:  engine ", b"X-A:", b"x-a: \xfc", b"folded: a", b"  b", b"odd"))
+    expected = ((b"Host", b"engine"), (b"X-A", b""), (b"x-a", b"\xfc"), (b"folded", b"a   b"), (b"odd", b""))
+    assert tuple((name, value.replace(b"\r", b"")) for name, value in head.fields) == expected
+    assert [b"host", b"x-a", b"x-a", b"folded", b"odd"] == [line.key for line in head.lines]
+
+
+names = st.text("abcXYZ-", min_size=1, max_size=8).map(str.encode)
+header_values = st.binary(max_size=20).filter(lambda value: not set(value) & set(b"\r\n\0"))
+folds = st.lists(st.binary(max_size=5).filter(lambda value: not set(value) & set(b"\r\n\0")), max_size=2)
+ENDINGS = (b"\r\n", b"\n")
+endings = st.sampled_from(ENDINGS)
+
+
+@st.composite
+def heads(draw: st.DrawFn) -> bytes:
+    """Heads whose framing is certain, with folded lines and either line end."""
+    lines = [b"GET / HTTP/1.1" + draw(endings)]
+    for name, value in draw(st.lists(st.tuples(names, header_values), max_size=5)):
+        folded = b"".join(draw(endings) + b" " + more for more in draw(folds))
+        lines.append(name + b":" + value + folded + draw(endings))
+    return b"".join(lines) + draw(endings)
+
+
+@given(heads())
+def test_a_heads_lines_joined_are_the_heads_bytes(raw: bytes) -> None:
+    head = read_request_head(raw)
+    joined = b"".join(line.raw for line in head.lines)
+    assert raw in [head.start + first + joined + last for first in ENDINGS for last in ENDINGS]
+
+
+@given(st.binary())
+def test_no_head_is_too_odd_to_be_read_or_refused(noise: bytes) -> None:
+    for read in (lambda: read_request_head(request(noise)), lambda: read_response_head(response(noise), b"GET")):
+        try:
+            head = read()
+        except BadMessage:
+            continue
+        assert isinstance(head.framing, Framing)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [([], False), ([b"Expect: 100-continue"], True), ([b"expect: 100-Continue"], True), ([b"Expect: other"], False)],
+)
+def test_a_client_may_wait_to_be_asked_for_its_body(lines: Sequence[bytes], expected: bool) -> None:  # noqa: FBT001
+    assert expected is read_request_head(request(*lines)).expects_continue
+
+
+@pytest.mark.parametrize(
+    ("version", "lines", "expected"),
+    [
+        (b"HTTP/1.1", [], True),
+        (b"HTTP/1.1", [b"Connection: Close"], False),
+        (b"HTTP/1.1", [b"Connection: x", b"Connection: y, close"], False),
+        (b"HTTP/1.0", [], False),
+        (b"HTTP/1.0", [b"Connection: Keep-Alive"], True),
+        (b"HTTP/2.0", [b"Connection: keep-alive"], False),
+        (b"nonsense", [b"Connection: keep-alive"], False),
+    ],
+)
+def test_a_connection_is_kept_as_version_and_header_say(version: bytes, lines: list[bytes], expected: bool) -> None:  # noqa: FBT001
+    assert expected is read_request_head(request(*lines, start=b"GET / " + version)).keep_alive
+
+
+# Where a body ends
+
+
+@pytest.mark.parametrize(
+    ("lines", "framing"),
+    [
+        ([], NoBody()),
+        ([b"Content-Length: 0"], Sized(0)),
+        ([b"content-length:5"], Sized(5)),
+        ([b"Content-Length: 5, 5"], Sized(5)),
+        ([b"Content-Length: 5", b"Content-Length: 5"], Sized(5)),
+        ([b"Transfer-Encoding: Chunked"], Chunked()),
+        ([b"X-Content-Length: 5"], NoBody()),
+    ],
+)
+def test_a_requests_body_is_as_stated(lines: list[bytes], framing: Framing) -> None:
+    assert framing == read_request_head(request(*lines)).framing
+
+
+SMUGGLING = [
+    [b"Content-Length: 5", b"Transfer-Encoding: chunked"],
+    [b"Transfer-Encoding: chunked", b"Content-Length: 5"],
+    [b"Content-Length: 5", b"Content-Length: 6"],
+    [b"Content-Length: 5, 6"],
+    [b"Content-Length: 5,"],
+    [b"Content-Length:"],
+    [b"Content-Length: +5"],
+    [b"Content-Length: -5"],
+    [b"Content-Length: 0x5"],
+    [b"Content-Length: 5 5"],
+    [b"Content-Length: 5\x0b"],
+    [b"Content-Length: \xb2"],
+    [b"Content-Length: 1000000000000000000"],
+    [b"Content-Length : 5"],
+    [b" Content-Length: 5"],
+    [b"\tContent-Length: 5"],
+    [b"Content-Length\x0b: 5"],
+    [b"Content-Length"],
+    [b"Content-Length:", b" 5"],
+    [b"Content-Length: 5", b" 5"],
+    [b"Transfer-Encoding: chunked\x0c"],
+    [b"Transfer-Encoding : chunked"],
+    [b" Transfer-Encoding: chunked"],
+    [b"Transfer-Encoding"],
+    [b"Transfer-Encoding:"],
+    [b"Transfer-Encoding:", b" chunked"],
+    [b"Transfer-Encoding: chunked", b" "],
+    [b"Transfer-Encoding: identity"],
+    [b"Transfer-Encoding: xchunked"],
+    [b'Transfer-Encoding: "chunked"'],
+    [b"Transfer-Encoding: gzip, chunked"],
+    [b"Transfer-Encoding: chunked, identity"],
+    [b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"],
+    [b"Transfer-Encoding: chunked", b"transfer-encoding: identity"],
+    [b"X: a\rContent-Length: 5"],
+    [b"X: a\0"],
+]
+
+
+@pytest.mark.parametrize("lines", SMUGGLING)
+def test_what_could_be_framed_in_two_ways_is_refused_of_either_side(lines: list[bytes]) -> None:
+    with pytest.raises(BadMessage):
+        read_request_head(request(*lines))
+    with pytest.raises(BadMessage):
+        read_response_head(response(*lines), b"GET")
+
+
+@pytest.mark.parametrize("start", [b"POST / HTTP/1.0", b"POST / HTTP/2.0", b"POST /"])
+def test_chunks_are_of_http_1_1_alone(start: bytes) -> None:
+    with pytest.raises(BadMessage, match=r"before HTTP/1\.1"):
+        read_request_head(request(b"Transfer-Encoding: chunked", start=start))
+
+
+@pytest.mark.parametrize(
+    ("method", "start", "lines", "framing", "keep_alive"),
+    [
+        (b"GET", b"HTTP/1.1 200 OK", [b"Content-Length: 5"], Sized(5), True),
+        (b"GET", b"HTTP/1.1 200 OK", [b"Transfer-Encoding: chunked"], Chunked(), True),
+        (b"GET", b"HTTP/1.1 200 OK", [b"Content-Length: 5", b"Connection: close"], Sized(5), False),
+        (b"GET", b"HTTP/1.1 200", [], UntilClose(), False),
+        (b"HEAD", b"HTTP/1.1 200 OK", [b"Content-Length: 5"], NoBody(), True),
+        (b"GET", b"HTTP/1.1 204 No Content", [b"Content-Length: 5"], NoBody(), True),
+        (b"GET", b"HTTP/1.1 304 Not Modified", [b"Content-Length: 5"], NoBody(), True),
+        (b"GET", b"HTTP/1.1 100 Continue", [], NoBody(), True),
+        (b"GET", b"HTTP/1.0 200 OK", [b"Content-Length: 5"], Sized(5), False),
+    ],
+)
+def test_an_answers_end_follows_from_method_status_and_headers(
+    method: bytes, start: bytes, lines: list[bytes], framing: Framing, *, keep_alive: bool
+) -> None:
+    head = read_response_head(response(*lines, start=start), method)
+    assert (start, framing, keep_alive) == (head.start, head.framing, head.keep_alive)
+
+
+@pytest.mark.parametrize(("status", "expected"), [(100, True), (103, True), (199, True), (200, False), (500, False)])
+def test_an_interim_answer_is_not_the_answer(status: int, expected: bool) -> None:  # noqa: FBT001
+    head = read_response_head(response(start=b"HTTP/1.1 %d Status" % status), b"GET")
+    assert (status, expected) == (head.status, head.interim)
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"",
+        b"HTTP/1.1",
+        b"HTTP/1.1 20",
+        b"HTTP/1.1 2000 OK",
+        b"HTTP/1.1 abc",
+        b"HTTP/11 200 OK",
+        b"ICY 200 OK",
+        b"200 OK",
+    ],
+)
+def test_what_is_no_status_line_is_refused(start: bytes) -> None:
+    with pytest.raises(BadMessage, match="not a status line"):
+        read_response_head(response(start=start), b"GET")
+
+
+# A body through the bytes that come
+
+
+def read_body(framing: Framing, pieces: Sequence[bytes]) -> tuple[bytes, bytes, bool]:
+    """Feed pieces to the end of the body: the raw bytes that are the body's, their content, whether it ended."""
+    reader = BodyReader(framing)
+    raw, content = b"", b""
+    for piece in pieces:
+        if reader.done:
+            break
+        taken, found = reader.feed(piece)
+        raw += piece[:taken]
+        content += b"".join(found)
+    return raw, content, reader.done
+
+
+@st.composite
+def chunked_bodies(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """A body in chunks with extensions, odd sizes and trailers, and its content."""
+    chunks = draw(st.lists(st.binary(min_size=1, max_size=30), max_size=4))
+    written = b""
+    for chunk in chunks:
+        extension = draw(st.sampled_from([b"", b";a=b", b" ; a", b"\t"]))
+        size = draw(st.sampled_from([b"%x", b"%X", b"00%x"])) % len(chunk)
+        written += size + extension + draw(endings) + chunk + draw(endings)
+    trailers = draw(st.sampled_from([b"", b"A: b\r\n", b"A: b\nC: d\r\n"]))
+    return written + b"0" + draw(endings) + trailers + draw(endings), b"".join(chunks)
+
+
+@given(chunked_bodies(), st.binary(max_size=5), st.data())
+def test_chunks_have_the_same_content_however_the_bytes_are_cut(
+    body: tuple[bytes, bytes], following: bytes, data: st.DataObject
+) -> None:
+    sent, content = body
+    pieces = data.draw(strategies.cut(sent + following))
+    assert (sent, content, True) == read_body(Chunked(), pieces)
+
+
+@given(st.binary(max_size=30), st.binary(max_size=5), st.data())
+def test_a_sized_body_has_the_same_content_however_the_bytes_are_cut(
+    sent: bytes, following: bytes, data: st.DataObject
+) -> None:
+    pieces = data.draw(strategies.cut(sent + following))
+    assert (sent, sent, True) == read_body(Sized(len(sent)), pieces)
+
+
+@given(st.lists(st.binary(min_size=1)))
+def test_a_body_until_the_end_takes_all_that_comes(pieces: list[bytes]) -> None:
+    assert (b"".join(pieces), b"".join(pieces), False) == read_body(UntilClose(), pieces)
+
+
+def test_no_body_is_at_its_end_at_once() -> None:
+    assert (b"", b"", True) == read_body(NoBody(), [b"next"])
+
+
+BROKEN = [
+    b"\r\n",
+    b"x\r\n",
+    b"-1\r\n",
+    b"+1\r\n",
+    b"0x1\r\n",
+    b" 1\r\n",
+    b"1 1\r\n",
+    b"1;a\rb\r\n",
+    b"1;\0\r\n",
+    b"1234567890abcdef\r\n",
+    b"1\r\nab\r\n",
+    b"1\r\na0\r\n\r\n",
+    b"2\r\na\r\n\r\n",
+    b"1" * 17_000,
+    b"0\r\n" + b"a" * 17_000 + b"\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("sent", BROKEN)
+def test_what_is_no_chunk_is_refused(sent: bytes) -> None:
+    with pytest.raises(BadMessage):
+        read_body(Chunked(), [sent])
+    with pytest.raises(BadMessage):
+        read_body(Chunked(), [sent[place : place + 1] for place in range(len(sent))])
+
+
+@given(st.binary(), st.data())
+def test_refused_or_not_is_no_matter_of_where_the_bytes_are_cut(sent: bytes, data: st.DataObject) -> None:
+    noise = data.draw(st.sampled_from([sent, b"3\r\nabc" + sent, b"0\r\n" + sent]))
+    assert tried([noise]) == tried(data.draw(strategies.cut(noise)))
+
+
+def tried(pieces: Sequence[bytes]) -> tuple[bytes, bytes, bool] | str:
+    try:
+        return read_body(Chunked(), pieces)
+    except BadMessage as refusal:
+        return str(refusal)
+
+
+def test_pieces_may_be_views_of_a_buffer() -> None:
+    reader = BodyReader(Chunked())
+    assert (8, [b"abc"]) == reader.feed(memoryview(b"3\r\nabc\r\n"))
+    assert (5, []) == reader.feed(memoryview(b"0\r\n\r\nnext"))
+    assert reader.done
