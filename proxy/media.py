@@ -16,7 +16,8 @@ _JSON = re.compile(
 def not_json(fields: Sequence[Field], *, has_body: bool) -> Bypass | None:
     """Say why a search cannot be read or its answer not be written here; None where both are JSON."""
     accept = field_value(fields, b"accept").strip()
-    if accept not in {b"", b"*/*"} and not _JSON.fullmatch(accept):
+    # Of a list the engine reads nothing, and answers in JSON.
+    if accept not in {b"", b"*/*"} and b"," not in accept and not _JSON.fullmatch(accept):
         return Bypass("accept")
     if has_body and not _JSON.fullmatch(field_value(fields, b"content-type").strip()):
         return Bypass("content_type")

@@ -43,6 +43,15 @@ def test_another_form_is_not_read(fields: list[tuple[bytes, bytes]], reason: str
     assert Bypass(reason) == not_json(fields, has_body=True)
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [b"*/*", b"", b"application/json, text/plain, */*", b"text/html,*/*;q=0.8", b"application/yaml, text/plain"],
+)
+def test_where_nothing_or_a_list_is_accepted_the_engine_answers_in_json(accept: bytes) -> None:
+    """As 8.19.13 does; axios and browsers send such lists."""
+    assert not_json([(b"content-type", JSON), (b"accept", accept)], has_body=True) is None
+
+
 def test_without_a_body_no_type_is_needed() -> None:
     assert not_json([(b"accept", b"*/*")], has_body=False) is None
 
