@@ -1,0 +1,50 @@
+# What a newcomer runs, and what CI runs: make demo, make test, make quick. Needs Python 3.11+, JDK 17+, Maven, make.
+
+PYTHON ?= python3
+BIN := .venv/bin
+ENGINE = $(BIN)/python -m demo.engine exec --
+CHECKED := proxy demo tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test quick checks tools
+
+help:
+	@echo 'make demo         a search straight and through the proxy, until Ctrl-C; ONCE=1 ends after the comparison'
+	@echo 'make test         every check and test, those on the real engine included'
+	@echo 'make quick        the part of it without engines'
+
+demo: .venv/ready tools
+	@$(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once)
+
+test: checks tools
+	$(ENGINE) $(BIN)/pytest
+
+quick: checks
+	$(BIN)/pytest -m 'not engine'
+
+checks: .venv/ready
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# One environment, made anew when what it is made of changes.
+.venv/ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
+		"$(PYTHON) is missing or older than 3.11: install Python 3.11 or newer, or name one: make PYTHON=python3.12 ..." \
+		>&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo \
+		"$(PYTHON) cannot make environments: install its venv package (Debian, Ubuntu: apt install python3-venv)" \
+		>&2; exit 1; }
+	@echo 'Installing into .venv, once ...'
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,local]'
+	@touch $@
+
+tools:
+	@{ [ -x "$$JAVA_HOME/bin/java" ] || java -version; } >/dev/null 2>&1 || { echo \
+		'Java is missing: install a JDK 17 or newer (Debian, Ubuntu: apt install openjdk-17-jdk-headless), or set JAVA_HOME' \
+		>&2; exit 1; }
+	@mvn -v >/dev/null 2>&1 || { echo \
+		'Maven (mvn) is missing: install it (Debian, Ubuntu: apt install maven); Elasticsearch is fetched through it' \
+		>&2; exit 1; }
