@@ -10,21 +10,21 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 import msgspec
-import numpy as np
 from aiohttp import web
 from cachetools import LRUCache
 
-from proxy.local_models.minilm import DIMENSIONS, MiniLM, pooled
-from proxy.local_models.scoring import TextVectors, score
+from proxy.local_models.minilm import DIMENSIONS, MiniLM
+from proxy.local_models.scoring import TextVectors, score, text_vectors
 from proxy.vectors import Vectors, normalise
 
 _THREADS = 2
-_BATCH = 8
+BATCH = 8
 _CACHE_BYTES = 512 * 2**20
-_WAITING_MAX = 64
+WAITING_MAX = 64
+"""Requests that may wait; one more that would rather fail than wait is refused."""
 _BODY_MAX = 64 * 2**20
 
 Texts = Annotated[list[str], msgspec.Meta(max_length=1024)]
@@ -49,11 +49,17 @@ class RerankRequest(msgspec.Struct):
     fail_fast: bool = False
 
 
+class Model(Protocol):
+    """What gives each text a vector for each of its tokens; called from several threads."""
+
+    def token_vectors(self, texts: Sequence[str]) -> list[Vectors]: ...
+
+
 class Models:
     """The model, what it has said of texts before, and the threads it runs on."""
 
-    def __init__(self) -> None:
-        self._model = MiniLM()
+    def __init__(self, model: Model) -> None:
+        self._model = model
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="model")
         self._known: LRUCache[str, TextVectors] = LRUCache(_CACHE_BYTES, getsizeof=lambda known: known.nbytes)
         self._waiting = 0
@@ -61,13 +67,13 @@ class Models:
     @property
     def busy(self) -> bool:
         """Whether as many requests wait as may."""
-        return self._waiting >= _WAITING_MAX
+        return self._waiting >= WAITING_MAX
 
     async def read(self, texts: Sequence[str]) -> list[TextVectors]:
         """Return each text's vectors; those not known yet go through the model, neighbours in length together."""
         known = {text: self._known[text] for text in texts if text in self._known}
         unknown = sorted({text for text in texts if text not in known}, key=len)
-        parts = [unknown[start : start + _BATCH] for start in range(0, len(unknown), _BATCH)]
+        parts = [unknown[start : start + BATCH] for start in range(0, len(unknown), BATCH)]
         loop = asyncio.get_running_loop()
         self._waiting += 1
         try:
@@ -82,11 +88,10 @@ class Models:
         return [known[text] for text in texts]
 
     def _read(self, texts: Sequence[str]) -> list[TextVectors]:
-        found = self._model.token_vectors(self._model.tokenize(texts))
-        return [TextVectors(pooled(tokens), normalise(tokens).astype(np.float16)) for tokens in found]
+        return [text_vectors(tokens) for tokens in self._model.token_vectors(texts)]
 
     async def scores(self, queries: Sequence[TextVectors], passages: Sequence[TextVectors]) -> list[float]:
-        pairs = zip(queries if len(queries) > 1 else [queries[0]] * len(passages), passages, strict=True)
+        pairs = zip(queries, passages, strict=True)
         return await asyncio.get_running_loop().run_in_executor(
             self._threads, lambda: [score(query, passage) for query, passage in pairs]
         )
@@ -100,10 +105,9 @@ _MODELS = web.AppKey("models", Models)
 _PROMPT = re.compile(r"Instruct: .*?\nQuery:", re.DOTALL)
 
 
-def create_app() -> web.Application:
-    """Build the application; raises LocalModelsMissing."""
+def create_app(model: Model) -> web.Application:
     app = web.Application(client_max_size=_BODY_MAX, middlewares=[_as_deepinfra_errs])
-    app[_MODELS] = Models()
+    app[_MODELS] = Models(model)
     app.on_cleanup.append(_close)
     app.router.add_get("/health", _health)
     app.router.add_post("/v1/openai/embeddings", _embeddings)
@@ -154,7 +158,7 @@ async def _embeddings(request: web.Request) -> web.Response:
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
     read = await models.read([_PROMPT.sub("", text, count=1) for text in texts])
     rows = [normalise(text.whole[: asked.dimensions]) for text in read]
-    tokens = sum(len(text.tokens) for text in read)
+    tokens = sum(len(text.words) for text in read)
     return web.json_response(
         {
             "object": "list",
@@ -176,14 +180,17 @@ def _written(row: Vectors, encoding_format: str) -> list[float] | str:
 
 async def _rerank(request: web.Request) -> web.Response:
     asked = msgspec.json.decode(await request.read(), type=RerankRequest)
-    if len(asked.queries) not in {1, len(asked.documents)}:
+    if not asked.queries or len(asked.queries) not in {1, len(asked.documents)}:
         raise msgspec.ValidationError("as many queries as documents are needed, or one - at `$.queries`")
     models = request.app[_MODELS]
     if refusal := _refuse_when_busy(models, fail_fast=asked.fail_fast):
         return refusal
-    queries, passages = await models.read(asked.queries), await models.read(asked.documents)
-    scores = await models.scores(queries, passages) if passages else []
-    tokens = sum(len(text.tokens) for text in passages) + len(passages) * len(queries[0].tokens)
+    passages = await models.read(asked.documents)
+    queries = await models.read(asked.queries)
+    if len(queries) == 1:
+        queries *= len(passages)
+    scores = await models.scores(queries, passages)
+    tokens = sum(len(text.words) for text in (*queries, *passages))
     status = {"status": "succeeded", "runtime_ms": 0, "cost": 0.0, "tokens_generated": 0, "tokens_input": tokens}
     answer = {"scores": scores, "input_tokens": tokens, "request_id": None, "inference_status": status}
     return web.json_response(answer)
@@ -196,8 +203,8 @@ tried without a key. It is not Qwen3: English only, and a route's instruction ha
 
 
 async def serve(host: str, port: int) -> tuple[web.AppRunner, str]:
-    """Start serving; returns what stops it, and the URL (port 0 takes a free one)."""
-    runner = web.AppRunner(create_app(), access_log=None)
+    """Start serving; returns what stops it, and the URL (port 0 takes a free one). Raises LocalModelsMissing."""
+    runner = web.AppRunner(create_app(MiniLM()), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
     return runner, f"http://{host}:{runner.addresses[0][1]}"

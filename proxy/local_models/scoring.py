@@ -8,24 +8,42 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from proxy.vectors import Vectors
+from proxy.vectors import Vectors, normalise
+
+WORDS_SHARE = 0.6
+"""How much MaxSim counts, the rest being the texts' cosine.
+
+Measured, nDCG@10 over icecat's 55 queries by shares of 0.5, 0.6, 0.7: all products 0.666, 0.680, 0.698, judged ones
+0.868, 0.860, 0.858; over the demo's 22: 0.639, 0.636, 0.625.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class TextVectors:
-    """A text's vectors, each row of unit length: of the whole, and of its tokens."""
+    """A text's vectors, each row of unit length: of the whole, and of its words (or parts of words)."""
 
     whole: Vectors
-    tokens: Vectors
+    words: Vectors
 
     @property
     def nbytes(self) -> int:
-        return int(self.whole.nbytes + self.tokens.nbytes)
+        return int(self.whole.nbytes + self.words.nbytes)
+
+
+def text_vectors(tokens: Vectors) -> TextVectors:
+    """Take the mean of a text's tokens for the whole.
+
+    The first and the last token stand for no word: they are much alike in any two texts. On icecat, to count them
+    costs 0.02 of nDCG@10 over all products.
+    """
+    words = tokens[1:-1] if len(tokens) > 2 else tokens
+    return TextVectors(normalise(tokens.mean(axis=0)), normalise(words).astype(np.float16))
 
 
 def score(query: TextVectors, passage: TextVectors) -> float:
-    """Return half the cosine of the texts and half the tokens' MaxSim, from [-1, 1] mapped to [0, 1]."""
+    """Weigh the cosine of the texts and the words' MaxSim, from [-1, 1] mapped to [0, 1]."""
     cosine = float(query.whole @ passage.whole)
-    similarities = query.tokens.astype(np.float32) @ passage.tokens.astype(np.float32).T
+    similarities = query.words.astype(np.float32) @ passage.words.astype(np.float32).T
     max_sim = float(similarities.max(axis=1).mean())
-    return min(1.0, max(0.0, (1.0 + (cosine + max_sim) / 2) / 2))
+    both = WORDS_SHARE * max_sim + (1 - WORDS_SHARE) * cosine
+    return min(1.0, max(0.0, (1.0 + both) / 2))
