@@ -18,11 +18,12 @@ _NOTHING: Filter = {"type": "lowercase"}
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """How words of a language are brought together: what is cut off in front, left out, and reduced to a stem."""
+    """How words of a language are brought together: what is done first, left out, and reduced to a stem."""
 
     stopwords: str
     stemmer: Filter
     elision: Filter | None = None
+    """Cuts off what stands in front of a word, or makes its letters alike."""
 
 
 def _stemmed(name: str, stemmer: str) -> Language:
@@ -55,7 +56,7 @@ _ITALIAN = (
 
 # Elasticsearch reference, "Language analyzers" and "Stemmer token filter".
 LANGUAGES: Mapping[str, Language] = {
-    "arabic": _stemmed("arabic", "arabic"),
+    "arabic": Language("_arabic_", {"type": "stemmer", "language": "arabic"}, {"type": "arabic_normalization"}),
     "cjk": Language("_cjk_", {"type": "cjk_bigram"}, {"type": "cjk_width"}),
     "danish": _stemmed("danish", "danish"),
     "dutch": _stemmed("dutch", "dutch"),
@@ -64,19 +65,22 @@ LANGUAGES: Mapping[str, Language] = {
         {"type": "stemmer", "language": "english"},
         {"type": "stemmer", "language": "possessive_english"},
     ),
-    "finnish": _stemmed("finnish", "light_finnish"),
+    "finnish": _stemmed("finnish", "finnish"),
     "french": _elided("french", "light_french", _FRENCH),
     "german": _stemmed("german", "light_german"),
     "hindi": _stemmed("hindi", "hindi"),
-    "hungarian": _stemmed("hungarian", "light_hungarian"),
+    "hungarian": _stemmed("hungarian", "hungarian"),
     "italian": _elided("italian", "light_italian", _ITALIAN),
     "none": Language("_none_", _NOTHING),
-    "norwegian": _stemmed("norwegian", "light_norwegian"),
+    "norwegian": _stemmed("norwegian", "norwegian"),
     "portuguese": _stemmed("portuguese", "light_portuguese"),
-    "russian": _stemmed("russian", "light_russian"),
+    "russian": _stemmed("russian", "russian"),
     "spanish": _stemmed("spanish", "light_spanish"),
-    "swedish": _stemmed("swedish", "light_swedish"),
-    "turkish": _stemmed("turkish", "turkish"),
+    "swedish": _stemmed("swedish", "swedish"),
+    # I and İ are two letters there, and have each its own small one.
+    "turkish": Language(
+        "_turkish_", {"type": "stemmer", "language": "turkish"}, {"type": "lowercase", "language": "turkish"}
+    ),
 }
 
 

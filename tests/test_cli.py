@@ -56,7 +56,7 @@ def test_help_of_a_command_says_what_it_does_and_explains_every_option(
     said = capsys.readouterr().out
     assert [option for option in OPTIONS[command] if option not in said] == []
     (commands,) = [action for action in build_parser()._actions if action.dest == "command"]  # noqa: SLF001
-    parser: Any = (commands.choices or {})[command]  # type: ignore[call-overload, index]
+    parser: Any = (commands.choices or {})[command]  # type: ignore[index]
     assert parser.description
     assert [action.dest for action in parser._actions if not action.help] == []  # noqa: SLF001
 
