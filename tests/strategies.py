@@ -67,7 +67,7 @@ def _scalar(value: Any) -> str:
 @st.composite
 def answers(draw: st.DrawFn) -> dict[str, Any]:
     """An engine's answer to a search, as a JSON value."""
-    keys = draw(orders)
+    keys = draw(orders)[:4]
     hits = [
         {"_index": key.index, "_id": key.id, "_score": draw(st.floats(0, 100)), "_source": draw(json_values)}
         | draw(st.dictionaries(st.sampled_from(["fields", "sort", "highlight"]), json_values, max_size=2))
@@ -127,6 +127,18 @@ query_trees = st.recursive(leaves | st.just({"match_all": {}}), _bools, max_leav
     lambda query: json.loads(json.dumps(query))  # no clause is the same object as another
 )
 """Queries of bool, match, multi_match, term and match_all."""
+
+
+@st.composite
+def _with_words(draw: st.DrawFn) -> Any:
+    """Demand words beside what a filter and another clause demand, so that each decides often."""
+    words = {"match": {"title": draw(st.sampled_from(WORDS))}}
+    others = {occur: [draw(query_trees)] for occur in draw(st.sets(st.sampled_from(["must", "filter", "must_not"])))}
+    return {"bool": others | {"must": [words, *others.get("must", [])]}}
+
+
+user_queries = query_trees | _with_words()
+"""Query trees, half of them with words that a user typed and some other demand."""
 
 documents: st.SearchStrategy[Document] = st.fixed_dictionaries(
     dict.fromkeys(FIELDS, st.frozensets(st.sampled_from(WORDS)))

@@ -106,6 +106,16 @@ def test_filters_negations_and_what_is_not_known_hold_no_words(query: Any) -> No
             "laptop",
             {"bool": {"should": [match("title", "promotion")], "must": [MATCH_ALL]}},
         ),
+        (  # a `should` beside a filter is a boost as well, wherever it is written
+            {"bool": {"must": [{"bool": {"filter": TERM, "should": match("title", "promotion")}}, match("title")]}},
+            "laptop",
+            {"bool": {"must": [{"bool": {"filter": TERM, "should": match("title", "promotion")}}, MATCH_ALL]}},
+        ),
+        (  # `must` on another field before `should` on the passage's
+            {"bool": {"must": [match("colour", "red")], "should": [match("title", "promotion")]}},
+            "red",
+            {"bool": {"must": [MATCH_ALL], "should": [match("title", "promotion")]}},
+        ),
         (  # a passage's field before another
             {"bool": {"must": [match("colour", "red"), match("title")]}},
             "laptop",
@@ -288,14 +298,14 @@ def conditions(query: Any, words: str) -> list[Any]:
     return [*forbidden, *required, *lists.get("filter", [])]
 
 
-@given(strategies.query_trees, strategies.documents)
+@given(strategies.user_queries, strategies.documents)
 def test_what_the_client_admits_is_admitted_without_the_words(query: Any, document: strategies.Document) -> None:
     user_query = found(query)
     if user_query and admits(query, document):
         assert admits(user_query.relaxed, document)
 
 
-@given(strategies.query_trees, strategies.documents)
+@given(strategies.user_queries, strategies.documents)
 def test_what_is_admitted_without_the_words_lacks_nothing_but_the_words(
     query: Any, document: strategies.Document
 ) -> None:
@@ -304,7 +314,7 @@ def test_what_is_admitted_without_the_words_lacks_nothing_but_the_words(
         assert admits(query, document, user_query.text) is admits(user_query.relaxed, document)
 
 
-@given(strategies.query_trees, strategies.documents)
+@given(strategies.user_queries, strategies.documents)
 def test_a_required_clause_without_the_users_words_is_never_dropped(query: Any, document: strategies.Document) -> None:
     user_query = found(query)
     if user_query and admits(user_query.relaxed, document):
