@@ -1,7 +1,7 @@
 """The same search straight and through the proxy, and how far apart the two orders are."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -9,7 +9,7 @@ from demo.asking import ask
 from demo.evaluation import Query, ndcg
 
 PAGE = 10
-_DEPTH = 100
+DEPTH = 100
 """How deep the straight order is read, so that a product's old position can be named."""
 
 
@@ -35,6 +35,10 @@ class Answer:
     def ids(self) -> list[str]:
         return [hit["_id"] for hit in self.hits]
 
+    def among(self, names: Container[str]) -> "Answer":
+        """Leave out the hits that are not among these."""
+        return replace(self, hits=[hit for hit in self.hits if hit["_id"] in names])
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -50,6 +54,13 @@ class Comparison:
         return ndcg(self.straight.ids, self.query.judgments), ndcg(self.through.ids, self.query.judgments)
 
     @property
+    def judged_only(self) -> "Comparison":
+        """The same without hits that nobody judged (condensed lists: Sakai, SIGIR 2007)."""
+        return Comparison(
+            self.query, self.straight.among(self.query.judgments), self.through.among(self.query.judgments)
+        )
+
+    @property
     def reranked(self) -> bool:
         return self.through.outcome == "reranked"
 
@@ -59,18 +70,16 @@ class Comparison:
         return self.straight.ids.index(name) - position if name in self.straight.ids else None
 
 
-def shop_search(text: str, fields: Sequence[str], size: int, only: Sequence[str] = ()) -> dict[str, Any]:
-    """Search as a shop does that has only BM25; where `only` names documents, among these."""
-    match: dict[str, Any] = {"multi_match": {"query": text, "type": "most_fields", "fields": list(fields)}}
-    query = {"bool": {"must": [match], "filter": [{"ids": {"values": list(only)}}]}} if only else match
-    return {"query": query, "size": size, "_source": {"excludes": ["embedding*"]}}
+def shop_search(text: str, fields: Sequence[str], size: int) -> dict[str, Any]:
+    """Search as a shop does that has only BM25."""
+    match = {"multi_match": {"query": text, "type": "most_fields", "fields": list(fields)}}
+    return {"query": match, "size": size, "_source": {"excludes": ["embedding*"]}}
 
 
-def compare(shop: Shop, query: Query, *, judged_only: bool = False) -> Comparison:
-    """Run a query both ways; raises NoAnswer."""
-    only = tuple(query.judgments) if judged_only else ()
-    straight = answer(f"{shop.engine}/{shop.index}/_search", shop_search(query.text, shop.fields, _DEPTH, only))
-    through = answer(f"{shop.proxy}/{shop.index}/_search", shop_search(query.text, shop.fields, PAGE, only))
+def compare(shop: Shop, query: Query, size: int = PAGE) -> Comparison:
+    """Run a query both ways, through the proxy for a page of this size; raises NoAnswer."""
+    straight = answer(f"{shop.engine}/{shop.index}/_search", shop_search(query.text, shop.fields, DEPTH))
+    through = answer(f"{shop.proxy}/{shop.index}/_search", shop_search(query.text, shop.fields, size))
     return Comparison(query, straight, through)
 
 

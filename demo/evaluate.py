@@ -1,7 +1,7 @@
 """nDCG@10 straight and through the proxy: `python -m demo.evaluate QUERIES JUDGMENTS --index NAME --proxy URL`.
 
-Two figures, since judgments are never complete: among the judged documents alone, where both ways order the same
-documents, and over all, where one that nobody judged counts as poor.
+Two figures, since judgments are never complete: of the judged documents alone, in the order they have among the first
+hundred, and over all, where one that nobody judged counts as poor.
 """
 
 import argparse
@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from demo.asking import NoAnswer
-from demo.comparing import PAGE, Answer, Comparison, Shop, compare, mean_gain
-from demo.evaluation import Query, read_queries
+from demo.comparing import DEPTH, PAGE, Comparison, Shop, compare, mean_gain
+from demo.evaluation import read_queries
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,13 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shop = Shop(options.engine.rstrip("/"), options.proxy.rstrip("/"), options.index, tuple(options.fields.split(",")))
     queries = [query for query in read_queries(options.queries, options.judgments) if any(query.judgments.values())]
     try:
-        judged = [compare(shop, query, judged_only=True) for query in queries]
-        everything = [compare(shop, query) for query in queries]
+        compared = [compare(shop, query, DEPTH) for query in queries]
     except NoAnswer as error:
         sys.stderr.write(f"demo.evaluate: {error}\n")
         return 1
-    Console().print(_table(judged, everything))
-    missed = [each for each in (*judged, *everything) if not each.reranked]
+    Console().print(_table(compared))
+    missed = [each for each in compared if not each.reranked]
     for each in missed:
         sys.stderr.write(f"demo.evaluate: not reranked: {each.query.text!r}: {each.through.outcome or 'untouched'}\n")
     return int(bool(missed))
@@ -48,23 +47,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _table(judged: Sequence[Comparison], everything: Sequence[Comparison]) -> Table:
+def _table(compared: Sequence[Comparison]) -> Table:
     table = Table("", "straight", "through the proxy", show_edge=False, pad_edge=False)
-    for name, comparisons in (("nDCG@10, judged only", judged), ("nDCG@10, all", everything)):
+    for name, comparisons in (
+        ("nDCG@10, judged only", [each.judged_only for each in compared]),
+        ("nDCG@10, all", compared),
+    ):
         table.add_row(name, *(f"{mean:.3f}" for mean in mean_gain(comparisons)))
-    answers = ([each.straight for each in everything], [each.through for each in everything])
-    queries = [each.query for each in everything]
-    table.add_row("unjudged in the first ten", *(f"{unjudged(queries, given):.0%}" for given in answers))
+    table.add_row("unjudged in the first ten", *(f"{share:.0%}" for share in unjudged(compared)))
     return table
 
 
-def unjudged(queries: Sequence[Query], answers: Sequence[Answer]) -> float:
-    """Say which share of the first ten hits nobody judged."""
-    pages = [
-        [name in query.judgments for name in answer.ids[:PAGE]] for query, answer in zip(queries, answers, strict=True)
-    ]
-    found = [known for page in pages for known in page]
-    return 1 - fmean(found) if found else 0.0
+def unjudged(compared: Sequence[Comparison]) -> tuple[float, float]:
+    """Say which share of the first ten hits nobody judged, both ways."""
+    straight = [name in each.query.judgments for each in compared for name in each.straight.ids[:PAGE]]
+    through = [name in each.query.judgments for each in compared for name in each.through.ids[:PAGE]]
+    return 1 - fmean(straight or [1]), 1 - fmean(through or [1])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from typing import Any
 from demo.asking import NoAnswer, ask
 from demo.evaluation import Query, read_queries
 from demo.services import ServiceError, command, environment
+from proxy.config import load as read_settings
+from proxy.mappings import read_embedding
+from proxy.routes import build_routes
 
 INDEX = "products"
 CONFIG = Path(__file__).parent / "config.yaml"
@@ -16,8 +19,6 @@ PRODUCTS = Path(__file__).parent / "catalogue/products.ndjson"
 FIELDS = ("title^2", "description")
 SHOWN = ("q01", "q02", "q03")
 """The searches whose orders are printed."""
-
-_OWN = "embedding*"
 
 
 def queries() -> tuple[Query, ...]:
@@ -31,11 +32,16 @@ def products() -> Mapping[str, Any]:
 
 
 def is_loaded(engine: str) -> bool:
-    """Whether the engine holds this very catalogue, each product with its vector."""
-    body = {"size": 10_000, "query": {"exists": {"field": "embedding_hash"}}, "_source": {"excludes": [_OWN]}}
+    """Whether the engine holds this very catalogue, each product with a vector of what is embedded today."""
+    route = build_routes(read_settings(CONFIG, {}))[0]
+    body = {"size": 10_000, "query": {"exists": {"field": "embedding_hash"}}, "_source": {"excludes": ["embedding*"]}}
     try:
+        mapping = ask(f"{engine}/{INDEX}/_mapping").body[INDEX]["mappings"]
         hits = ask(f"{engine}/{INDEX}/_search", body).body["hits"]["hits"]
     except NoAnswer:
+        return False
+    embedding = read_embedding("embedding", mapping)
+    if embedding is None or embedding.passage != route.passage:
         return False
     return {hit["_id"]: hit["_source"] for hit in hits} == products()
 
