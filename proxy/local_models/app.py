@@ -133,12 +133,17 @@ async def _as_deepinfra_errs(request: web.Request, handler: Handler) -> web.Stre
         return await handler(request)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
-        location = ["body", *(part for part in path.rstrip("`").split(".") if part)]
-        return web.json_response({"detail": [{"loc": location, "msg": message, "type": "value_error"}]}, status=422)
+        detail = {"loc": ["body", *_steps(path)], "msg": message, "type": "value_error"}
+        return web.json_response({"detail": [detail]}, status=422)
     except msgspec.DecodeError as error:
         return web.json_response({"detail": [{"loc": ["body"], "msg": str(error), "type": "json_invalid"}]}, status=422)
     except web.HTTPException as error:
         return web.json_response({"detail": error.reason}, status=error.status)
+
+
+def _steps(path: str) -> list[str | int]:
+    """Spell a path of msgspec's as FastAPI does."""
+    return [int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]`]+", path)]
 
 
 def _refuse_when_busy(models: Models, *, fail_fast: bool) -> web.Response | None:

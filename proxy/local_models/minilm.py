@@ -33,8 +33,8 @@ class MiniLM:
             raise LocalModelsMissing(f"{error.name} is not installed: {_INSTALL}") from error
         options = SessionOptions()
         options.intra_op_num_threads = 1  # several texts side by side make better use of two cores than one split
-        self._session = InferenceSession(_verified(*_MODEL), options)
-        self._tokenizer = Tokenizer.from_file(str(_verified(*_TOKENIZER)))
+        self._session = InferenceSession(verified(*_MODEL), options)
+        self._tokenizer = Tokenizer.from_file(str(verified(*_TOKENIZER)))
         self._tokenizer.enable_truncation(TOKENS_MAX)
         self._tokenizer.no_padding()
 
@@ -55,7 +55,7 @@ class MiniLM:
         return [hidden[row, : len(encoding.ids)] for row, encoding in enumerate(encodings)]
 
 
-def _verified(distribution: str, name: str, sha256: str) -> str:
+def verified(distribution: str, name: str, sha256: str) -> str:
     """Find a file of an installed distribution, without importing anything of it, and check its sum."""
     try:
         files = metadata.files(distribution) or []

@@ -1,0 +1,57 @@
+"""The model is the one recorded, found in its package, and reads each text alike in any company."""
+
+from importlib import metadata
+
+import numpy as np
+import pytest
+
+from proxy.local_models.minilm import DIMENSIONS, TOKENS_MAX, LocalModelsMissing, MiniLM, verified
+from proxy.local_models.scoring import text_vectors
+
+REAL = pytest.mark.local_models
+
+
+@pytest.fixture(scope="module")
+def model() -> MiniLM:
+    return MiniLM()
+
+
+@REAL
+def test_each_token_has_a_vector_of_the_models_length(model: MiniLM) -> None:
+    (found,) = model.token_vectors(["red shoes"])
+    assert found.shape == (4, DIMENSIONS)
+
+
+@REAL
+def test_a_text_has_the_same_vectors_in_any_company(model: MiniLM) -> None:
+    (alone,) = model.token_vectors(["red shoes"])
+    _, beside = model.token_vectors(["a far longer text about how laptops are repaired in small shops", "red shoes"])
+    np.testing.assert_allclose(text_vectors(alone).whole, text_vectors(beside).whole, atol=0.02)
+
+
+@REAL
+def test_a_long_text_is_cut_off_where_the_model_stops_reading(model: MiniLM) -> None:
+    (found,) = model.token_vectors(["word " * 1000])
+    assert len(found) == TOKENS_MAX
+
+
+@REAL
+def test_what_means_the_same_is_near(model: MiniLM) -> None:
+    query, near, far = (text_vectors(each) for each in model.token_vectors(["cheap notebook", "budget laptop", "oak"]))
+    assert query.whole @ near.whole > 0.5 > query.whole @ far.whole
+
+
+def test_a_package_that_is_not_there_is_named_with_what_to_do() -> None:
+    with pytest.raises(LocalModelsMissing, match=r"^the package not-installed is not installed: pip install 'es-rer"):
+        verified("not-installed", "model.onnx", "00")
+
+
+def test_a_file_that_is_not_in_its_package_is_named() -> None:
+    with pytest.raises(LocalModelsMissing, match=r"^the package pytest has no model\.onnx: reinstall it"):
+        verified("pytest", "model.onnx", "00")
+
+
+def test_a_file_of_another_sum_is_refused() -> None:
+    name = next(file.name for file in metadata.files("pytest") or () if file.name == "entry_points.txt")
+    with pytest.raises(LocalModelsMissing, match=r"entry_points\.txt is not the file recorded here \(SHA-256 [0-9a-f]"):
+        verified("pytest", name, "00")
