@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--once", action="store_true", help="end after the comparison; fail if one was not reranked")
     options = parser.parse_args(arguments)
     try:
-        with _stopped_by_signals():
+        with stopped_by_signals():
             return _demo(Console(), once=options.once)
     except (EngineError, ServiceError, NoAnswer) as error:
         sys.stderr.write(f"demo: {error}\n")
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _stopped_by_signals() -> Iterator[None]:
+def stopped_by_signals() -> Iterator[None]:
     """Turn the first signal into Stopped, and hear no other while what was started is being stopped."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
