@@ -37,13 +37,16 @@ class YamlFile:
         try:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
             value = yaml.safe_load(text)
+            places = list(_lines("", node))
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise ConfigError(f"{name}:{line}: not YAML: {error.problem}") from None
-        except yaml.YAMLError as error:
+        except RecursionError:
+            raise ConfigError(f"{name}: not YAML: nested too deep, or within itself") from None
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, `!!int x`
             raise ConfigError(f"{name}: not YAML: {error}") from None
         lines: dict[str, int] = {}
-        for path, line in _lines("", node):
+        for path, line in places:
             if path in lines:
                 raise ConfigError(f"{name}:{line}: {path}: stands here a second time, first on line {lines[path]}")
             lines[path] = line

@@ -1,6 +1,5 @@
 """Complaints about a YAML file name the key, the line, and what may have been meant."""
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +47,10 @@ def test_every_key_and_every_item_has_its_line() -> None:
         ("x:\n  a: 1\n  a: 2", "f.yaml:3: x.a: stands here a second time, first on line 2"),
         ("a: !!python/object:os.system {}", "f.yaml:1: not YAML: could not determine a constructor"),
         ("a: \x00", "f.yaml: not YAML: "),
+        ("a: 2001-99-99", "f.yaml: not YAML: "),
+        ("{[a]: 1}", "f.yaml:1: not YAML: found unhashable key"),
+        ("&a {b: *a}", "f.yaml: not YAML: nested too deep, or within itself"),
+        ("[" * 500, "f.yaml: not YAML: nested too deep, or within itself"),
     ],
 )
 def test_what_is_no_plain_yaml_is_refused_where_it_stands(text: str, said: str) -> None:
@@ -115,4 +118,4 @@ def test_any_text_is_read_or_refused(text: str) -> None:
     except ConfigError as error:
         assert str(error).startswith("f.yaml")  # noqa: PT017  either is right
     else:
-        assert msgspec.to_builtins(read.value, str_keys=True) is not None or read.value is None
+        assert read.value is not None

@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +167,25 @@ async def test_a_document_larger_than_a_bulk_request_is_loaded(target: Target, t
     result = await target.index_file(file)
     assert said(result).startswith("3 documents written"), result.said
     assert (await target.ask("GET", "/_count"))["count"] == 3
+
+
+def peak_of(*arguments: str) -> int:
+    """Run a command to its end, and return the most memory that it had, in MB."""
+    process = subprocess.Popen([sys.executable, "-m", "proxy", *arguments], stderr=subprocess.DEVNULL)  # noqa: S603
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_maxrss >> 10
+
+
+def test_memory_does_not_grow_with_the_file(target: Target, tmp_path: Path) -> None:
+    """Sixty megabytes go through in a fraction of that."""
+    document = {"title": "Laptop", "pages": ["word " * 800]}
+    one = write(tmp_path / "one", document)
+    many = write(tmp_path / "many", *(document | {"id": number} for number in range(15_000)))
+    assert many.stat().st_size > 60 * 10**6
+    alone = peak_of(*target.index_arguments(one, "--no-vectors"))
+    assert peak_of(*target.index_arguments(many, "--no-vectors")) - alone < 40
 
 
 async def test_without_vectors_no_model_is_asked(target: Target, catalogue: Path, models: ShopModels) -> None:
