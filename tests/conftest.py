@@ -5,19 +5,19 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import hypothesis
 import msgspec
 import pytest
 import structlog
-from hypothesis import settings
 
 from proxy.app import listen
 from proxy.config import Config, Engine, Listen, Models, RouteSettings, Semantic
 from tests.fakes import Client, Document, FakeEngine, FakeModels
 
 # A property is judged by what it finds, not by how fast a shared machine is.
-settings.register_profile("fast", max_examples=50, deadline=None)
-settings.register_profile("deep", max_examples=2000, deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+hypothesis.settings.register_profile("fast", max_examples=50, deadline=None)
+hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 TOKEN = "token-of-the-models"
 Log = list[Any]
