@@ -42,7 +42,7 @@ def _cells(hits: Sequence[Mapping[str, Any]], position: int) -> tuple[str, str, 
     if position >= len(hits):
         return "", "", ""
     hit = hits[position]
-    return hit["_source"]["title"], f"{hit['_source']['price']:,.0f}", f"{hit['_score']:.3g}"
+    return hit["_source"]["title"], f"{hit['_source']['price']:,.0f}", f"{hit['_score']:.2f}"
 
 
 def movement(places: int | None) -> Text:
@@ -59,7 +59,7 @@ def movement(places: int | None) -> Text:
 
 
 def _times(stages: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {milliseconds:.0f} ms" for name, milliseconds in stages.items())
+    return "ms: " + ", ".join(f"{name} {milliseconds:.0f}" for name, milliseconds in stages.items())
 
 
 def show_gain(console: Console, comparisons: Sequence[Comparison]) -> None:
@@ -72,7 +72,7 @@ def show_gain(console: Console, comparisons: Sequence[Comparison]) -> None:
         Text.assemble(
             f"nDCG@10 over {len(comparisons)} searches: straight {before:.3f}, through the proxy ",
             Text(f"{after:.3f}", style="bold"),
-            f" ({better} better, {worse} worse)",
+            f"\nbetter: {better}, worse: {worse}",
         ),
         highlight=False,
     )
