@@ -220,8 +220,21 @@ def _engines(names: Sequence[str] | None) -> tuple[Engine, ...]:
     """The engines of these names, each once, in the table's order."""
     if not names:
         return (DEFAULT,)
+    if "possible" in names:
+        return tuple(_possible())
     wanted = ENGINES if "all" in names else tuple(named(name) for name in names)
     return tuple(engine for engine in ENGINES if engine in wanted)
+
+
+def _possible() -> Iterator[Engine]:
+    """The engines that a Java of this machine runs; what is left out is said aloud."""
+    for engine in ENGINES:
+        try:
+            java_for(engine)
+        except EngineError as error:
+            sys.stderr.write(f"demo.engine: left out: {error}\n")
+        else:
+            yield engine
 
 
 def _starts(engines: Sequence[Engine], options: argparse.Namespace) -> list[Start]:
@@ -273,7 +286,7 @@ def _parser() -> argparse.ArgumentParser:
         "--engine",
         action="append",
         metavar="NAME",
-        help=f"one of {names}, or all; may be repeated (default: {DEFAULT.name})",
+        help=f"one of {names}, all, or what is possible here; may be repeated (default: {DEFAULT.name})",
     )
     parser.add_argument("--heap", default=_HEAP, help="each engine's heap (default: %(default)s)")
     parser.add_argument("--data", type=Path, help="a folder to keep the engine's data in (default: thrown away)")

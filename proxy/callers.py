@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 Field = tuple[bytes, bytes]
 
+STEERING = b"x-rerank-"
+"""What is said to this proxy, and neither tells who asks nor goes along."""
+
 # Says nothing of who asks or of what they may see.
 _IRRELEVANT = frozenset(
     b"accept accept-charset accept-encoding accept-language cache-control connection content-encoding "
@@ -27,11 +30,15 @@ _OF_THE_MESSAGE = frozenset(
 
 def identity(fields: Sequence[Field]) -> bytes:
     """Digest whatever may tell callers apart; secrets go in, none can be read out."""
-    telling = sorted((name.lower(), value) for name, value in fields if name.lower() not in _IRRELEVANT)
+    telling = sorted((name.lower(), value) for name, value in fields if not _is_irrelevant(name.lower()))
     digest = hashlib.sha256()
     for name, value in telling:
         digest.update(b"%d:%s%d:%s" % (len(name), name, len(value), value))
     return digest.digest()
+
+
+def _is_irrelevant(name: bytes) -> bool:
+    return name in _IRRELEVANT or name.startswith(STEERING)
 
 
 def carried(fields: Sequence[Field]) -> tuple[tuple[str, str], ...] | None:
@@ -43,7 +50,7 @@ def carried(fields: Sequence[Field]) -> tuple[tuple[str, str], ...] | None:
         return tuple(
             (name.decode("ascii"), value.decode("ascii"))
             for name, value in fields
-            if name.lower() not in _OF_THE_MESSAGE | named
+            if name.lower() not in _OF_THE_MESSAGE | named and not name.lower().startswith(STEERING)
         )
     except UnicodeDecodeError:
         return None

@@ -1,6 +1,7 @@
 """The frozen tree of settings, and `load`, which refuses a wrong key with its name and line."""
 
 import ipaddress
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from proxy.profiles import PROFILES
+from proxy.steering import OPTIONS, Option
 from proxy.yaml_file import ConfigError, YamlFile, did_you_mean
 
 _PORT_MAX = 65535
@@ -31,14 +33,22 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class Listen(Section, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Port = 9201
+    certificate_file: str | None = None
+    key_file: str | None = None
 
 
 class Engine(Section, frozen=True, kw_only=True):
     url: str | list[str] = "http://127.0.0.1:9200"
+    host: str | None = None
     ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+    published_address: str | None = None
     connect_timeout_seconds: Seconds = 5.0
     idle_connection_seconds: Seconds = 30.0
     search_connections: Annotated[int, Meta(ge=1)] = 100
+    multi_search_concurrency: Annotated[int, Meta(ge=1)] = 8
+    added_timeout_seconds: Seconds = 2.0
     resolve_cache_seconds: Seconds = 10.0
     authorization_env: str | None = None
 
@@ -63,6 +73,8 @@ class Semantic(Section, frozen=True, kw_only=True):
     dimensions: Annotated[int, Meta(ge=1, le=4096)]
     min_similarity: Annotated[float, Meta(ge=-1, le=1)] | UnsetType = UNSET
     num_candidates: Annotated[int, Meta(ge=1, le=10_000)] | UnsetType = UNSET
+    oversample: Annotated[float, Meta(ge=1)] | None = None
+    similarity: str | None = None
     timeout_seconds: Seconds = 2.0
 
 
@@ -75,6 +87,15 @@ class Fusion(Section, frozen=True, kw_only=True):
 class Pages(Section, frozen=True, kw_only=True):
     cache_seconds: Seconds = 60.0
     cache_entries: Annotated[int, Meta(ge=0)] = 2000
+
+
+class BypassRules(Section, frozen=True, kw_only=True):
+    """Which of a route's searches are left to the engine, by what the user typed."""
+
+    identifiers: bool = False
+    autocomplete: bool = False
+    phrases: list[str] = []
+    patterns: list[str] = []
 
 
 class Log(Section, frozen=True, kw_only=True):
@@ -100,6 +121,7 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     fusion: Fusion = Fusion()
     blend: Share = 0.0
     on_zero_hits: OnZeroHits = "keep_empty"
+    bypass: BypassRules = BypassRules()
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -114,6 +136,7 @@ class Config(Section, frozen=True, kw_only=True):
     models: Models = Models()
     routes: tuple[RouteSettings, ...] = ()
     pages: Pages = Pages()
+    steering: tuple[Option, ...] = OPTIONS
     log: Log = Log()
 
 
@@ -152,6 +175,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "routes[]": _keys(RouteSettings),
     "routes[].semantic": _keys(Semantic),
     "routes[].fusion": _keys(Fusion),
+    "routes[].bypass": _keys(BypassRules),
 }
 """The keys of each section, by the section's path."""
 KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
@@ -160,6 +184,7 @@ KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
     "on_zero_hits": get_args(OnZeroHits),
     "format": get_args(LogFormat),
     "level": get_args(LogLevel),
+    "steering": OPTIONS,
 }
 """What may be said for a key that takes only some words."""
 
@@ -214,9 +239,13 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
         yield from _url_problems(place, url)
     if not config.engine.urls:
         yield "engine.url", "name at least one node"
+    if config.engine.key_file and not config.engine.certificate_file:
+        yield "engine.key_file", "a key needs its `certificate_file` beside it"
+    if config.listen.key_file and not config.listen.certificate_file:
+        yield "listen.key_file", "a key needs its `certificate_file` beside it"
     yield from _url_problems("models.url", config.models.url)
     for number, route in enumerate(config.routes):
-        for key, problem in _route_problems(route):
+        for key, problem in (*_route_problems(route), *_pattern_problems(route.bypass)):
             yield f"routes[{number}].{key}", problem
 
 
@@ -250,6 +279,14 @@ def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
         yield "passage", "an empty name is no field"
     if route.passage == [] and route.rerank:
         yield "passage", "the reranker needs at least one field to read"
+
+
+def _pattern_problems(rules: BypassRules) -> Iterator[tuple[str, str]]:
+    for number, pattern in enumerate(rules.patterns):
+        try:
+            re.compile(pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            yield f"bypass.patterns[{number}]", f"{pattern!r} is no regular expression: {error}"
 
 
 _NOT_IN_PATTERNS = frozenset(',<>:"|?\\/# ')

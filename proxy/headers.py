@@ -20,16 +20,25 @@ def end_to_end(lines: Sequence[Line]) -> Iterator[Line]:
     return (line for line in lines if line.key not in dropped)
 
 
-def request_lines(lines: Sequence[Line], authority: bytes, *, replayed: bool) -> Iterator[bytes]:
+# What a body's own headers say is no longer true of another one in its place.
+_OF_THE_BODY = frozenset((b"content-length", b"transfer-encoding", b"content-encoding", b"content-md5", b"trailer"))
+
+
+def request_lines(
+    lines: Sequence[Line], authority: bytes, *, replayed: bool, length: int | None = None
+) -> Iterator[bytes]:
     """Write a request's headers for the engine: its own Host, the rest as sent.
 
-    A body that was read here has been asked for already, so it is not announced by Expect again.
+    A body that was read here has been asked for already, so it is not announced by Expect again. `length` is that
+    of a body that was written anew.
     """
     for line in end_to_end(lines):
         if line.key == b"host":
             yield line.name + b": " + authority + b"\r\n"
-        elif not (replayed and line.key == b"expect"):
+        elif not (replayed and line.key == b"expect") and (length is None or line.key not in _OF_THE_BODY):
             yield line.raw
+    if length is not None:
+        yield b"content-length: %d\r\n" % length
 
 
 def written(fields: Sequence[Field]) -> bytes:

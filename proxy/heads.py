@@ -7,7 +7,7 @@ from cachetools import TTLCache
 
 from proxy.paging import Head
 from proxy.planning import Plan
-from proxy.search_request import Use
+from proxy.search_keys import Use
 
 
 class Heads:
@@ -34,6 +34,11 @@ def head_key(plan: Plan, caller: bytes) -> bytes:
         "query": request.query,
         "post_filter": request.post_filter,
         "members": request.body(Use.EVERYWHERE),
+        "collapse": request.collapse,
         "boost": request.members.get("indices_boost"),
+        "words": plan.user_query.text,
+        "instruction": plan.instruction,
+        "window": plan.window,
+        "explains": plan.explains,
     }
     return hashlib.sha256(caller + msgspec.json.encode(depends)).digest()

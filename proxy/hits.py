@@ -23,6 +23,16 @@ class Hit:
     score: float
     members: dict[str, msgspec.Raw]
 
+    def group(self, path: str) -> bytes | None:
+        """Return the value that a collapsed hit stands for, in its own bytes; None for the group without a value."""
+        fields = _members.decode(self.members["fields"]) if "fields" in self.members else {}
+        values = _values.decode(fields[path]) if path in fields else []
+        return bytes(values[0]) if values and bytes(values[0]) != b"null" else None
+
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_values = msgspec.json.Decoder(list[msgspec.Raw])
+
 
 @dataclass(frozen=True, slots=True)
 class Scored:
@@ -30,6 +40,14 @@ class Scored:
 
     key: DocKey
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A document of a ranking, and the group it stands for where hits are grouped: the value's own bytes."""
+
+    key: DocKey
+    group: bytes | None = None
 
 
 Ranking = tuple[Scored, ...]

@@ -14,6 +14,7 @@ from proxy.routes import Route
 
 META_KEY = "rerank_proxy"
 TEXT_TYPES = frozenset({"text", "match_only_text", "search_as_you_type", "semantic_text", "annotated_text"})
+VECTOR_TYPES = frozenset({"dense_vector", "knn_vector"})
 DEFAULT_MAX_RESULT_WINDOW = 10_000
 
 
@@ -56,7 +57,12 @@ class Covered:
     """All the indices a search reaches lie inside this route."""
 
     route: Route
-    indices: frozenset[str]
+    reached: tuple[Resolved, ...] = ()
+    """Empty where the engine did not say what the name stands for."""
+
+    @property
+    def indices(self) -> frozenset[str]:
+        return frozenset(entry.index for entry in self.reached)
 
 
 class Unrouted:
@@ -76,7 +82,7 @@ def cover(routes: Sequence[Route], resolved: Sequence[Resolved]) -> Covered | Un
     if found <= {None}:
         return Unrouted()
     route = found.pop()
-    return Mixed() if found or route is None else Covered(route, frozenset(by_index))
+    return Mixed() if found or route is None else Covered(route, tuple(resolved))
 
 
 def route_of(routes: Iterable[Route], entry: Resolved) -> Route | None:
@@ -101,23 +107,29 @@ def may_concern(routes: Sequence[Route], names: Sequence[str]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class VectorField:
-    """An index's vectors: how they are compared, and by which model they were made if the index says so."""
+    """An index's vectors: how they are compared, and by which model they were made; None where nothing says so."""
 
     kind: str
-    dimensions: int
-    similarity: str
+    dimensions: int | None
+    similarity: str | None
     model: str | None
+    nested: bool = False
+    """It belongs to nested documents, several to one."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexFacts:
-    """What the mappings of a search's indices say."""
+    """What the mappings, settings and aliases of a search's indices say."""
 
     types: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Field path to the types it has."""
     vectors: Mapping[str, tuple[VectorField, ...]] = field(default_factory=dict)
     """Field path to its forms, one for each index that has it."""
     max_result_window: int = DEFAULT_MAX_RESULT_WINDOW
+    pipelines: frozenset[str] = frozenset()
+    """Search pipelines that run by default (OpenSearch)."""
+    alias_filters: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    """What an alias lets see of an index, by index and alias."""
 
     def is_text(self, path: str) -> bool:
         """Whether words are searched in it; a field nobody knows may be one."""
@@ -132,16 +144,46 @@ def read_facts(answer: Mapping[str, Any]) -> IndexFacts:
     for index in answer.values():
         mappings = index.get("mappings", {})
         meta = mappings.get("_meta", {}).get(META_KEY, {})
+        nested = tuple(nested_paths(mappings.get("properties", {})))
         for path, spec in flatten(mappings.get("properties", {})):
             types.setdefault(path, set()).add(spec["type"])
-            if spec["type"] in {"dense_vector", "knn_vector"}:
-                vectors.setdefault(path, []).append(_vector_field(spec, meta.get(path, {})))
-    windows = [_max_result_window(index.get("settings", {})) for index in answer.values()]
+            if spec["type"] in VECTOR_TYPES:
+                inside = any(path.startswith(f"{root}.") for root in nested)
+                vectors.setdefault(path, []).append(_vector_field(spec, meta.get(path, {}), nested=inside))
+    settings = [index.get("settings", {}).get("index", {}) for index in answer.values()]
     return IndexFacts(
         types={path: frozenset(found) for path, found in types.items()},
         vectors={path: tuple(found) for path, found in vectors.items()},
-        max_result_window=min(windows, default=DEFAULT_MAX_RESULT_WINDOW),
+        max_result_window=min(map(_max_result_window, settings), default=DEFAULT_MAX_RESULT_WINDOW),
+        pipelines=frozenset(filter(None, map(_default_pipeline, settings))),
+        alias_filters=dict(_alias_filters(answer)),
     )
+
+
+def read_field_caps(answer: Mapping[str, Any]) -> IndexFacts:
+    """Read `_field_caps`, which a caller who may only read is told: the types, and nothing of the vectors' making."""
+    types = {path: frozenset(forms) for path, forms in answer["fields"].items()}
+    vectors = {
+        path: tuple(VectorField(kind, None, None, None) for kind in sorted(forms & VECTOR_TYPES))
+        for path, forms in types.items()
+        if forms & VECTOR_TYPES
+    }
+    return IndexFacts(types=types, vectors=vectors)
+
+
+def _alias_filters(answer: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:
+    for name, index in answer.items():
+        for alias, said in index.get("aliases", {}).items():
+            if "filter" in said:
+                yield (name, alias), said["filter"]
+
+
+def nested_paths(properties: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the path of each field that holds documents of its own."""
+    for name, spec in properties.items():
+        if spec.get("type") == "nested":
+            yield f"{prefix}{name}"
+        yield from nested_paths(spec.get("properties", {}), f"{prefix}{name}.")
 
 
 def flatten(properties: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -154,15 +196,42 @@ def flatten(properties: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
         yield from flatten(spec.get("fields", {}), f"{path}.")
 
 
-def _vector_field(spec: Mapping[str, Any], meta: Mapping[str, Any]) -> VectorField:
+def _vector_field(spec: Mapping[str, Any], meta: Mapping[str, Any], *, nested: bool) -> VectorField:
     method = spec.get("method", {})
+    default = "l2" if spec["type"] == "knn_vector" else "cosine"
     return VectorField(
         kind=spec["type"],
         dimensions=spec.get("dims", spec.get("dimension", 0)),
-        similarity=spec.get("similarity", method.get("space_type", "cosine")),
+        similarity=spec.get("similarity", spec.get("space_type", method.get("space_type", default))),
         model=meta.get("model"),
+        nested=nested,
     )
 
 
 def _max_result_window(settings: Mapping[str, Any]) -> int:
-    return int(settings.get("index", {}).get("max_result_window", DEFAULT_MAX_RESULT_WINDOW))
+    return int(settings.get("max_result_window", DEFAULT_MAX_RESULT_WINDOW))
+
+
+def _default_pipeline(settings: Mapping[str, Any]) -> str | None:
+    said = settings.get("search", {}).get("default_pipeline")
+    return None if said in (None, "_none") else str(said)
+
+
+def alias_filter(reached: Sequence[Resolved], facts: IndexFacts) -> Any:
+    """Say what the aliases of a search let see, as one query; None where they hide nothing.
+
+    An index that is reached by its own name, or by an alias without a filter, is seen whole.
+    """
+    by_index: dict[str, list[Any]] = {}
+    for entry in reached:
+        by_index.setdefault(entry.index, []).append(facts.alias_filters.get((entry.index, entry.via)))
+    seen = {index: None if None in filters else filters for index, filters in by_index.items()}
+    if not any(seen.values()):
+        return None
+    clauses = [_in_index(index, filters) for index, filters in seen.items()]
+    return {"bool": {"should": clauses, "minimum_should_match": 1}}
+
+
+def _in_index(index: str, filters: Sequence[Any] | None) -> Any:
+    here: dict[str, Any] = {"filter": [{"term": {"_index": index}}]}
+    return {"bool": here | ({"should": filters, "minimum_should_match": 1} if filters else {})}

@@ -5,6 +5,7 @@ client that leaves takes its handler along, so that nobody works, or pays, for a
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -49,6 +50,8 @@ class Exchange:
     """Whether the connection can take another request after this one."""
     was_read: bool = False
     """Whether some of the body was read here, so that a client that waits to be asked has been."""
+    new_length: int | None = None
+    """How long the body is that stands in place of the client's; None where that goes on as it came."""
 
     def __post_init__(self) -> None:
         at_hand = self._incoming.at_hand(self.head.framing)
@@ -82,6 +85,10 @@ class Exchange:
                 return None
         self._whole, self._rest = True, None
         return b"".join(content)
+
+    def replace_body(self, body: bytes) -> None:
+        """Hand on another body, plain and whole, in place of the client's, which has been read."""
+        self._raw, self.new_length = [body], len(body)
 
     async def body_pieces(self) -> AsyncIterator[bytes]:
         """Yield the body's bytes as they were sent: those that are here, then the others as they come."""
@@ -171,9 +178,9 @@ class Listener:
         assert self._server is not None  # noqa: S101  there is no Listener without, see `serve`
         return int(self._server.sockets[0].getsockname()[1])
 
-    async def open(self, host: str, port: int) -> None:
+    async def open(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._protocol, host, port, backlog=1024)
+        self._server = await loop.create_server(self._protocol, host, port, backlog=1024, ssl=tls)
 
     def _protocol(self) -> _Protocol:
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Awaitable[None]:
@@ -283,8 +290,10 @@ async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
                 pass
 
 
-async def serve(handler: Handler, host: str, port: int, *, head_seconds: float = HEAD_S) -> Listener:
+async def serve(
+    handler: Handler, host: str, port: int, *, tls: ssl.SSLContext | None = None, head_seconds: float = HEAD_S
+) -> Listener:
     """Open a port; 0 takes a free one."""
     listener = Listener(handler, head_seconds)
-    await listener.open(host, port)
+    await listener.open(host, port, tls)
     return listener

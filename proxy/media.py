@@ -4,22 +4,29 @@ import re
 import zlib
 from collections.abc import Sequence
 
+from proxy.bypass import Bypass
 from proxy.callers import Field, field_value
-from proxy.search_request import Bypass
-
-_JSON = re.compile(
-    rb"application/(?:json|vnd\.elasticsearch\+json)\s*(?:;\s*(?:charset=\"?utf-8\"?|compatible-with=\d+)\s*)*",
-    re.IGNORECASE,
-)
 
 
-def not_json(fields: Sequence[Field], *, has_body: bool) -> Bypass | None:
+def _media_type(*names: str) -> re.Pattern[bytes]:
+    """A type of these, plain or as the engines' clients say it, with the parameters that change nothing here."""
+    forms = "|".join(rf"{name}|vnd\.(?:elasticsearch|opensearch)\+{name}" for name in names)
+    parameters = r"\s*(?:;\s*(?:charset=\"?utf-8\"?|compatible-with=\d+)\s*)*"
+    return re.compile(rf"application/(?:{forms}){parameters}".encode(), re.IGNORECASE)
+
+
+_JSON = _media_type("json")
+_LINES = _media_type("json", "x-ndjson")
+
+
+def not_json(fields: Sequence[Field], *, has_body: bool, ndjson: bool = False) -> Bypass | None:
     """Say why a search cannot be read or its answer not be written here; None where both are JSON."""
     accept = field_value(fields, b"accept").strip()
     # Of a list the engine reads nothing, and answers in JSON.
     if accept not in {b"", b"*/*"} and b"," not in accept and not _JSON.fullmatch(accept):
         return Bypass("accept")
-    if has_body and not _JSON.fullmatch(field_value(fields, b"content-type").strip()):
+    known = _LINES if ndjson else _JSON
+    if has_body and not known.fullmatch(field_value(fields, b"content-type").strip()):
         return Bypass("content_type")
     if field_value(fields, b"content-encoding").strip().lower() not in {b"", b"identity", b"gzip"}:
         return Bypass("content_encoding")

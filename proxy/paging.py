@@ -6,15 +6,18 @@ whichever page is asked for first.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proxy.errors import Failure
+from proxy.explaining import Explanation
 from proxy.fusion import Weighted, reciprocal_rank_fusion
-from proxy.hits import DocKey, Hit, Ranking, keys
+from proxy.hits import DocKey, Hit, Place, Ranking, Scored, keys
 from proxy.routes import Route
-from proxy.search_response import Page, SearchAnswer, Total
+from proxy.search_response import Page, SearchAnswer, Shown, Total
 
 TOP_SCORE = 2.0
+PINNED_SCORE = 1.7e38
+"""Elasticsearch scores what its `pinned` and `rule` queries put on top at the far end of a float, others far below."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +25,24 @@ class Head:
     """The first documents of a ranking: all that differs from the client's own order."""
 
     ranking: Ranking
+    total: Total | None
+    """The whole ranking's: what the client's own query matches, and the head's documents that it does not."""
     extras: int
-    """How many of them the client's own query does not match."""
+    """How many of the head's documents the client's own query does not match."""
     untouched: bool
     """They are the client's own first documents in the client's own order, since every stage failed."""
     failures: tuple[Failure, ...]
+    groups: Mapping[DocKey, bytes | None] = field(default_factory=dict)
+    """Which group each document stands for, where hits are grouped."""
+    explanations: Mapping[DocKey, Explanation] = field(default_factory=dict)
 
     @property
     def keys(self) -> tuple[DocKey, ...]:
         return keys(self.ranking)
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        return tuple(Place(scored.key, self.groups.get(scored.key)) for scored in self.ranking)
 
     @property
     def scores(self) -> dict[DocKey, float]:
@@ -47,6 +59,16 @@ def fuse(route: Route, lexical: Sequence[DocKey], semantic: Sequence[DocKey], wi
     return reciprocal_rank_fusion(rankings, route.fusion.rank_constant)[:window]
 
 
+def pinned_first(ranking: Ranking, lexical: Sequence[Hit]) -> Ranking:
+    """Put back on top what the engine was told to put there, in its order, above every score there is."""
+    pinned = [hit.key for hit in lexical if hit.score >= PINNED_SCORE]
+    if not pinned:
+        return ranking
+    top = ranking[0].score if ranking else 0.0
+    others = tuple(scored for scored in ranking if scored.key not in pinned)
+    return (*(Scored(key, top) for key in pinned if key in keys(ranking)), *others)
+
+
 def tail_score(score: float) -> float:
     """Map a score of the engine's below those of the head, keeping the order."""
     positive = max(score, 0.0)
@@ -56,36 +78,24 @@ def tail_score(score: float) -> float:
 def head_page(head: Head, lexical: SearchAnswer, rendered: Mapping[DocKey, Hit], start: int, size: int) -> Page:
     """Cut a page that begins in the head; documents that have gone since leave no gap."""
     if head.untouched:
-        own = [(hit, None) for hit in lexical.hits[start : start + size]]
+        own = [Shown(hit) for hit in lexical.hits[start : start + size]]
         return Page(own, lexical.total, lexical.max_score)
     known = {**rendered, **lexical.by_key}
     scores = head.scores
-    ranked = [(known[key], scores[key]) for key in head.keys if key in known]
-    ranked += [(hit, tail_score(hit.score)) for hit in lexical.hits if hit.key not in scores]
+    ranked = [Shown(known[key], scores[key], head.explanations.get(key)) for key in head.keys if key in known]
+    ranked += [Shown(hit, tail_score(hit.score)) for hit in lexical.hits if hit.key not in scores]
     total = lexical.total.plus(head.extras) if lexical.total else None
     return Page(ranked[start : start + size], total, TOP_SCORE if ranked else None)
 
 
-def tail_page(head: Head, answer: SearchAnswer, track_total_hits: bool | int) -> Page:  # noqa: FBT001
+def tail_page(head: Head, answer: SearchAnswer) -> Page:
     """Give the engine's own page behind the head its place in the ranking.
 
     An empty head excludes nothing: then the engine's total and its null for no best score are the whole's, and
     only scores are mapped.
     """
     if head.untouched:
-        return Page([(hit, None) for hit in answer.hits], answer.total, answer.max_score)
-    scored = [(hit, tail_score(hit.score)) for hit in answer.hits]
-    total = answer.total and _whole_total(head, answer.total, track_total_hits)
-    return Page(scored, total, TOP_SCORE if head.ranking or answer.max_score is not None else None)
-
-
-def _whole_total(head: Head, behind: Total, track_total_hits: bool | int) -> Total:  # noqa: FBT001
-    """Count the head's documents, which were excluded, back in.
-
-    The engine stops counting at `track_total_hits`, and says so by the relation.
-    """
-    matched = behind.value + len(head.ranking) - head.extras
-    if behind.relation == "eq" and (track_total_hits is True or matched <= track_total_hits):
-        return Total(matched + head.extras, "eq")
-    cap = behind.value if behind.relation != "eq" else int(track_total_hits)
-    return Total(cap + head.extras, "gte")
+        return Page([Shown(hit) for hit in answer.hits], answer.total, answer.max_score)
+    shown = [Shown(hit, tail_score(hit.score)) for hit in answer.hits]
+    total = answer.total and (head.total if head.ranking else answer.total)
+    return Page(shown, total, TOP_SCORE if head.ranking or answer.max_score is not None else None)

@@ -64,10 +64,14 @@ async def _to_its_end(relaying: "asyncio.Task[None]", origin: Origin) -> None:
 
 def bad_gateway(error: Unreachable, product: bytes | None, extra_fields: Sequence[Field]) -> Answer:
     """Say in the engine's shape that the engine cannot be reached."""
-    fields: list[Field] = [(b"content-type", b"application/json"), *extra_fields]
-    if product:
-        fields.insert(0, (b"X-elastic-product", product))
-    return Answer(502, fields, own_error(502, "engine_unreachable", str(error)))
+    body = own_error(502, "engine_unreachable", str(error))
+    return Answer(502, [*own_fields(product), *extra_fields], body)
+
+
+def own_fields(product: bytes | None) -> list[Field]:
+    """Return the headers of an answer made in the engine's place."""
+    named: list[Field] = [(b"X-elastic-product", product)] if product else []
+    return [*named, (b"content-type", b"application/json")]
 
 
 async def _with_retry(exchange: Exchange, origin: Origin, extra_fields: Sequence[Field], *, repeatable: bool) -> None:
@@ -117,7 +121,8 @@ class _Relay:
     async def _upload(self) -> None:
         """Send the request. An engine that no longer listens may have answered all the same."""
         head, node, writer = self._exchange.head, self._connection.node, self._connection.writer
-        lines = b"".join(request_lines(head.lines, node.authority, replayed=self._exchange.was_read))
+        exchange, authority = self._exchange, node.authority
+        lines = b"".join(request_lines(head.lines, authority, replayed=exchange.was_read, length=exchange.new_length))
         if head.version == b"HTTP/1.0" and head.keep_alive:
             lines += b"connection: keep-alive\r\n"
         writer.write(_start_line(head.start, node.prefix) + b"\r\n" + lines + b"\r\n")

@@ -1,10 +1,13 @@
 """Which requests are searches, and which route a search belongs to."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Literal
 from urllib.parse import unquote
 
 from proxy.config import Config, Fusion, RouteSettings, Semantic
+from proxy.left_out import LeftOut, left_out
 from proxy.profiles import PRIORITIES, PROFILES, TIERS
 
 
@@ -27,6 +30,7 @@ class Route:
     fusion: Fusion
     blend: float
     on_zero_hits: Literal["keep_empty", "semantic"]
+    left_out: LeftOut
 
 
 def build_routes(config: Config) -> tuple[Route, ...]:
@@ -52,40 +56,80 @@ def build_route(settings: RouteSettings) -> Route:
         fusion=settings.fusion,
         blend=settings.blend,
         on_zero_hits=settings.on_zero_hits,
+        left_out=left_out(settings.bypass),
     )
+
+
+class Endpoint(StrEnum):
+    """The engine's ways to search that are understood here."""
+
+    SEARCH = "_search"
+    MULTI_SEARCH = "_msearch"
+    TEMPLATE = "_search/template"
+    MULTI_TEMPLATE = "_msearch/template"
+    ASYNC_SEARCH = "_async_search"
+    ASYNC_ANSWER = "_async_search/{id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A request to `_search`: its index names and its query string, as raw as they came."""
+    """A request that searches: its index names and its query string, as raw as they came."""
 
+    endpoint: Endpoint
     indices: str
-    """The path segment as sent, `a,b*` or `%3Clogs-%7Bnow%2Fd%7D%3E`; empty for `/_search`."""
+    """The path segment as sent, `a,b*` or `%3Clogs-%7Bnow%2Fd%7D%3E`; empty where the path names none."""
     query_string: str
+    id: str = ""
+    """Of an asynchronous search that was submitted before."""
+
+
+class Nodes:
+    """A question after the engine's nodes, by which clients find their addresses."""
 
 
 class Passthrough:
     """A request that is none of ours."""
 
 
-def classify(method: bytes, target: bytes) -> Search | Passthrough:
+_BOTH = frozenset((b"GET", b"POST"))
+_METHODS: Mapping[Endpoint, frozenset[bytes]] = {
+    Endpoint.ASYNC_SEARCH: frozenset((b"POST",)),
+    Endpoint.ASYNC_ANSWER: frozenset((b"GET",)),
+}
+
+
+def classify(method: bytes, target: bytes) -> Search | Nodes | Passthrough:
     """Tell a search from everything else by method and raw target.
 
     The path is split before anything is decoded: `/i%2F_search` is a document's path, not a search of `i`.
     """
-    if method not in {b"GET", b"POST"}:
-        return Passthrough()
     try:
         path, _, query_string = target.decode("ascii").partition("?")
     except UnicodeDecodeError:
         return Passthrough()
-    match path.split("/"):
-        case ["", "_search"]:
-            return Search("", query_string)
-        case ["", indices, "_search"] if _names_indices(indices):
-            return Search(indices, query_string)
+    segments = path.split("/")
+    if method == b"GET" and segments[:2] == ["", "_nodes"]:
+        return Nodes()
+    search = _search_of(segments, query_string)
+    if search is None or method not in _METHODS.get(search.endpoint, _BOTH):
+        return Passthrough()
+    return search
+
+
+def _search_of(segments: Sequence[str], query_string: str) -> Search | None:
+    match segments:
+        case ["", "_search" | "_msearch" | "_async_search" as name]:
+            return Search(Endpoint(name), "", query_string)
+        case ["", "_search" | "_msearch" as name, "template"]:
+            return Search(Endpoint(f"{name}/template"), "", query_string)
+        case ["", "_async_search", id_] if id_ and id_ != "status":
+            return Search(Endpoint.ASYNC_ANSWER, "", query_string, id_)
+        case ["", indices, "_search" | "_msearch" | "_async_search" as name] if _names_indices(indices):
+            return Search(Endpoint(name), indices, query_string)
+        case ["", indices, "_search" | "_msearch" as name, "template"] if _names_indices(indices):
+            return Search(Endpoint(f"{name}/template"), indices, query_string)
         case _:
-            return Passthrough()
+            return None
 
 
 def _names_indices(segment: str) -> bool:

@@ -1,7 +1,7 @@
 """A client's search, read as far as it is understood, or the reason why it is not touched.
 
-When in doubt, bypass: what is not in the tables below goes to the engine as it came, and so does every body that
-the engine might refuse, for the refusal is the engine's to write.
+When in doubt, bypass: what is not in the tables of `search_keys` goes to the engine as it came, and so does every
+body that the engine might refuse, for the refusal is the engine's to write.
 """
 
 import json
@@ -9,170 +9,23 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
 import msgspec
 
+from proxy.bypass import Bypass
+from proxy.filter_path import FilterPath, read_filter_path
+from proxy.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.source_filter import SourceFilter, read_source, source_of_url
 
 DEFAULT_SIZE = 10
-
-BYPASS_REASONS: Mapping[str, str] = {
-    "accept": "the answer is asked for in another form than JSON",
-    "collapse": "`collapse` groups hits",
-    "content_encoding": "the body is compressed in a way that is not read here",
-    "content_type": "the body is not JSON",
-    "depth": "the page lies beyond the index's `max_result_window`",
-    "engine_refused": "the engine refused the widened search, or answered it in part",
-    "explain": "`explain` is about scores that would be replaced",
-    "ext": "`ext` belongs to a plugin",
-    "filter_path": "`filter_path` takes away what the order is made of",
-    "format": "`format` or `source` asks for another form than a JSON body and answer",
-    "headers": "a header is not plain text",
-    "internal_error": "the proxy failed, which is a defect: the log has the cause",
-    "knn": "the client does its own kNN search",
-    "min_score": "`min_score` is about scores that would be replaced",
-    "mixed_routes": "the search reaches indices outside its route",
-    "no_query_text": "no words of a user can be found in the query",
-    "not_json": "the body is not JSON, or not what `_search` takes",
-    "pit": "a point in time belongs to deep paging by `search_after`",
-    "rank": "the client does its own fusion",
-    "rescore": "the client does its own second ranking",
-    "retriever": "the client does its own retrieval",
-    "scroll": "a scroll reads everything, in the engine's order",
-    "search_after": "`search_after` goes on from the engine's own scores or sort values",
-    "search_type": "`search_type` asks for another way of scoring",
-    "size_zero": "no hits are asked for",
-    "slice": "a slice reads everything, in the engine's order",
-    "sort": "the client asked for another order than by score",
-    "stored_fields": "`stored_fields` asks for `_source`, or takes away the hits' ids",
-    "terminate_after": "`terminate_after` cuts the ranking at an arbitrary place",
-    "too_large": "the body is larger than a search is read here",
-    "unknown_key": "the body has a key that is not known here",
-    "unknown_parameter": "the URL has a parameter that is not known here",
-    "unresolved": "no existing index has that name, or it cannot be asked which one it stands for",
-    "zero_hits": "the client's own query finds nothing, and the route keeps that so",
-}
-"""Every reason that `X-Rerank: bypassed` can give, and what it means."""
-
-
-class Use(Enum):
-    """What a member of the body or of the URL is needed for besides the client's own search."""
-
-    LEXICAL = "nothing else: aggregations, totals, how scores are made"
-    PER_HIT = "every search whose hits are shown"
-    EVERYWHERE = "every search made for this one"
-    CONSUMED = "the proxy sets it itself"
-
-
-BODY_KEYS: Mapping[str, Use | str] = {
-    "query": Use.CONSUMED,
-    "from": Use.CONSUMED,
-    "size": Use.CONSUMED,
-    "_source": Use.CONSUMED,
-    "post_filter": Use.CONSUMED,
-    "sort": Use.LEXICAL,
-    "aggs": Use.LEXICAL,
-    "aggregations": Use.LEXICAL,
-    "suggest": Use.LEXICAL,
-    "profile": Use.LEXICAL,
-    "track_total_hits": Use.LEXICAL,
-    "track_scores": Use.LEXICAL,
-    "indices_boost": Use.LEXICAL,
-    "timeout": Use.LEXICAL,
-    "stats": Use.LEXICAL,
-    "fields": Use.PER_HIT,
-    "stored_fields": Use.PER_HIT,
-    "docvalue_fields": Use.PER_HIT,
-    "script_fields": Use.PER_HIT,
-    "highlight": Use.PER_HIT,
-    "version": Use.PER_HIT,
-    "seq_no_primary_term": Use.PER_HIT,
-    "runtime_mappings": Use.EVERYWHERE,
-    "collapse": "collapse",
-    "explain": "explain",
-    "ext": "ext",
-    "knn": "knn",
-    "min_score": "min_score",
-    "pit": "pit",
-    "rank": "rank",
-    "sub_searches": "rank",
-    "rescore": "rescore",
-    "retriever": "retriever",
-    "search_after": "search_after",
-    "slice": "slice",
-    "terminate_after": "terminate_after",
-}
-"""Keys of a search's body: what they are needed for, or the reason why a search with them is not touched."""
-
-PARAMETERS: Mapping[str, Use | str] = {
-    "from": Use.CONSUMED,
-    "size": Use.CONSUMED,
-    "_source": Use.CONSUMED,
-    "_source_includes": Use.CONSUMED,
-    "_source_excludes": Use.CONSUMED,
-    "q": Use.LEXICAL,
-    "df": Use.LEXICAL,
-    "analyzer": Use.LEXICAL,
-    "analyze_wildcard": Use.LEXICAL,
-    "default_operator": Use.LEXICAL,
-    "lenient": Use.LEXICAL,
-    "sort": Use.LEXICAL,
-    "track_total_hits": Use.LEXICAL,
-    "track_scores": Use.LEXICAL,
-    "rest_total_hits_as_int": Use.LEXICAL,
-    "typed_keys": Use.LEXICAL,
-    "stats": Use.LEXICAL,
-    "suggest_field": Use.LEXICAL,
-    "suggest_mode": Use.LEXICAL,
-    "suggest_size": Use.LEXICAL,
-    "suggest_text": Use.LEXICAL,
-    "timeout": Use.LEXICAL,
-    "batched_reduce_size": Use.LEXICAL,
-    "pre_filter_shard_size": Use.LEXICAL,
-    "request_cache": Use.LEXICAL,
-    "error_trace": Use.LEXICAL,
-    "human": Use.PER_HIT,
-    "pretty": Use.PER_HIT,
-    "docvalue_fields": Use.PER_HIT,
-    "stored_fields": Use.PER_HIT,
-    "version": Use.PER_HIT,
-    "seq_no_primary_term": Use.PER_HIT,
-    "include_named_queries_score": Use.PER_HIT,
-    "allow_no_indices": Use.EVERYWHERE,
-    "allow_partial_search_results": Use.EVERYWHERE,
-    "ccs_minimize_roundtrips": Use.EVERYWHERE,
-    "expand_wildcards": Use.EVERYWHERE,
-    "ignore_throttled": Use.EVERYWHERE,
-    "ignore_unavailable": Use.EVERYWHERE,
-    "max_concurrent_shard_requests": Use.EVERYWHERE,
-    "preference": Use.EVERYWHERE,
-    "routing": Use.EVERYWHERE,
-    "explain": "explain",
-    "filter_path": "filter_path",
-    "format": "format",
-    "source": "format",
-    "source_content_type": "format",
-    "scroll": "scroll",
-    "search_type": "search_type",
-    "terminate_after": "terminate_after",
-}
-"""The same for the parameters of the URL."""
 
 _QUERY_STRING_OPTIONS = {"df": "default_field", "analyzer": "analyzer", "default_operator": "default_operator"}
 _QUERY_STRING_FLAGS = ("analyze_wildcard", "lenient")
 
 Members = Mapping[str, msgspec.Raw]
 Parameters = tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Bypass:
-    """A search that is handed on as it came, and why."""
-
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +43,15 @@ class SearchRequest:
     source: SourceFilter
     track_total_hits: bool | int
     pretty: bool
+    filter_path: FilterPath
+    collapse: str | None
+    """The field by which hits are grouped."""
+    text: str | None
+    """The user's words where the body says them apart, for OpenSearch's own reranker."""
+    pipeline: Any
+    """The search pipeline that is named or spelled out; None leaves it to the index."""
+    own_ranking: bool
+    """The client's own search sets scores or vectors against each other in a way that no other hits fit into."""
 
     @property
     def end(self) -> int:
@@ -213,7 +75,7 @@ def parse(query_string: str, body: bytes) -> SearchRequest | Bypass:
     """Read a search from the URL's query string and its body, de-compressed."""
     try:
         parameters = _parameters(query_string)
-        members, decoded = _body(body)
+        members, decoded = _body(_source_parameter(parameters) if not body.strip() else body)
         return _read(parameters, members, decoded)
     except _Unread as unread:
         return Bypass(unread.reason)
@@ -275,25 +137,38 @@ def _finite(number: str) -> float:
     return value
 
 
+def _source_parameter(parameters: Parameters) -> bytes:
+    """Return the body where the URL holds it."""
+    url = dict(parameters)
+    if "source" in url and not url.get("source_content_type", "").startswith("application/json"):
+        raise _Unread("format")
+    return url.get("source", "").encode()
+
+
 def _read(parameters: Parameters, members: Members, decoded: Mapping[str, Any]) -> SearchRequest:
     url = dict(parameters)
     if {"_none_", "_source"} & _stored_fields(url, decoded):
         raise _Unread("stored_fields")
-    if not (_by_score(decoded.get("sort", "_score")) and url.get("sort", "_score") in {"_score", "_score:desc"}):
-        raise _Unread("sort")
+    _by_score(decoded.get("sort", []), url.get("sort", ""))
     size = _count("size", url, decoded, DEFAULT_SIZE)
     if size == 0:
         raise _Unread("size_zero")
+    of_body = _query_of_body(decoded)
     return SearchRequest(
         members=members,
         parameters=parameters,
-        query=_query_of_url(url) if "q" in url else _query(decoded.get("query")),
+        query=_query_of_url(url) if "q" in url else of_body,
         post_filter=_query(decoded.get("post_filter")),
         from_=_count("from", url, decoded, 0),
         size=size,
         source=_source(url, decoded),
         track_total_hits=_track_total_hits(url, decoded),
         pretty=url.get("pretty", "false") != "false",
+        filter_path=read_filter_path(url.get("filter_path", "")),
+        collapse=_collapse(decoded.get("collapse")),
+        text=_text_apart(decoded.get("ext", {})),
+        pipeline=url.get("search_pipeline", decoded.get("search_pipeline")),
+        own_ranking=bool({"min_score", "knn"} & decoded.keys()) or _ranks_by_itself(decoded.get("retriever", {})),
     )
 
 
@@ -303,11 +178,16 @@ def _stored_fields(url: Mapping[str, str], decoded: Mapping[str, Any]) -> set[st
     return {str(name) for name in listed} | set(url.get("stored_fields", "").split(","))
 
 
-def _by_score(sort: Any) -> bool:
-    """Whether a `sort` says no more than the default does."""
-    listed = sort if isinstance(sort, list) else [sort]
-    plain: tuple[Any, ...] = ("_score", {"_score": "desc"}, {"_score": {"order": "desc"}}, {"_score": {}})
-    return not listed or (len(listed) == 1 and listed[0] in plain)
+def _by_score(sort: Any, sort_of_url: str) -> None:
+    """Let pass what says no more than the default does: the engine then gives hits no `sort` values."""
+    listed = [*(sort if isinstance(sort, list) else [sort]), *filter(None, sort_of_url.split(","))]
+    if all(_is_score(clause) for clause in listed):
+        return
+    raise _Unread("cursor" if any(_is_score(clause) for clause in listed[:1]) else "sort")
+
+
+def _is_score(clause: Any) -> bool:
+    return clause in ("_score", "_score:desc", {"_score": "desc"}, {"_score": {"order": "desc"}}, {"_score": {}})
 
 
 def _count(name: str, url: Mapping[str, str], decoded: Mapping[str, Any], default: int) -> int:
@@ -328,6 +208,64 @@ def _query(value: Any) -> Any:
     if value is not None and not isinstance(value, dict):
         raise _Unread("not_json")
     return value
+
+
+def _query_of_body(decoded: Mapping[str, Any]) -> Any:
+    """Spell what the body searches for as one query: its `query`, what its `retriever` holds, or its `knn`."""
+    if "retriever" in decoded:
+        return _query_of_retriever(decoded["retriever"])
+    knn = decoded.get("knn", [])
+    searches = knn if isinstance(knn, list) else [knn]
+    if not all(isinstance(search, dict) and "k" in search for search in searches):
+        raise _Unread("knn")
+    query = _query(decoded.get("query"))
+    return query if query is not None or not searches else {"bool": {"should": [{"knn": each} for each in searches]}}
+
+
+_IN_STANDARD = frozenset({"query", "filter", "min_score", "_name"})
+
+
+def _query_of_retriever(retriever: Any) -> Any:
+    match retriever:
+        case {"standard": {**body}} if len(retriever) == 1 and body.keys() <= _IN_STANDARD:
+            query = _query(body.get("query"))
+            return {"bool": {"must": [query], "filter": body["filter"]}} if query and "filter" in body else query
+        case {"knn": {"k": int(), **body}} if len(retriever) == 1:
+            return {"knn": body}
+        case _:
+            raise _Unread("retriever")
+
+
+def _ranks_by_itself(retriever: Any) -> bool:
+    return "knn" in retriever or "min_score" in retriever.get("standard", {})
+
+
+def _collapse(collapse: Any) -> str | None:
+    """Read the field that hits are grouped by; one representative, with its inner hits in one order, can be moved."""
+    match collapse:
+        case None:
+            return None
+        case {"field": str(path)}:
+            inner = collapse.get("inner_hits", {})
+            listed = inner if isinstance(inner, list) else [inner]
+            if len(listed) == 1 and isinstance(listed[0], dict) and "collapse" not in listed[0]:
+                return path
+        case _:
+            pass
+    raise _Unread("collapse")
+
+
+def _text_apart(ext: Any) -> str | None:
+    """Read what is said for OpenSearch's `rerank` processor; another plugin's part is not known here."""
+    match ext:
+        case {**sections} if not sections:
+            return None
+        case {"rerank": {"query_context": {"query_text": str(text)}}} if len(ext) == 1:
+            return text.strip() or None
+        case {"rerank": dict()} if len(ext) == 1:
+            return None
+        case _:
+            raise _Unread("ext")
 
 
 def _query_of_url(url: Mapping[str, str]) -> Any:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import msgspec
 
 from proxy.errors import Malformed
+from proxy.explaining import MEMBER as EXPLANATION
+from proxy.explaining import Explanation
 from proxy.hits import DocKey, Hit
 
 RawMembers = dict[str, msgspec.Raw]
@@ -106,18 +108,27 @@ def _read_hit(raw: msgspec.Raw) -> Hit:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """A hit as it is shown."""
+
+    hit: Hit
+    score: float | None = None
+    """None keeps the engine's own."""
+    explanation: Explanation | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """What of a ranking is shown: hits with the scores they get, and the ranking's total and best score."""
 
-    hits: Sequence[tuple[Hit, float | None]]
-    """None keeps the engine's own score."""
+    hits: Sequence[Shown]
     total: Total | None
     max_score: float | None
 
 
 def render_answer(answer: SearchAnswer, page: Page, *, pretty: bool = False) -> bytes:
     """Put a page into the engine's answer, everything else as it was."""
-    hits = [_object(_with_score(hit, score), 3, pretty=pretty) for hit, score in page.hits]
+    hits = [_object(_members_of(shown), 3, pretty=pretty) for shown in page.hits]
     opened = answer.hits_members | {"hits": _array(hits, 2, pretty=pretty)}
     if "max_score" in opened and page.max_score not in {None, answer.max_score}:
         opened["max_score"] = number(page.max_score)
@@ -127,8 +138,13 @@ def render_answer(answer: SearchAnswer, page: Page, *, pretty: bool = False) -> 
     return bytes(_object(members, 0, pretty=pretty)) + (b"\n" if pretty else b"")
 
 
-def _with_score(hit: Hit, score: float | None) -> RawMembers:
-    return hit.members if score is None else hit.members | {"_score": number(score)}
+def _members_of(shown: Shown) -> RawMembers:
+    members = shown.hit.members
+    if shown.score is not None:
+        members = members | {"_score": number(shown.score)}
+    if shown.explanation is not None:
+        members = members | {EXPLANATION: shown.explanation.render(shown.score)}
+    return members
 
 
 def _render_total(total: Total, answer: SearchAnswer, *, pretty: bool) -> msgspec.Raw:

@@ -6,7 +6,7 @@ any `_source` parameter of the URL replaces the whole of the body's, and `_sourc
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 _LISTS = {"includes": "includes", "include": "includes", "excludes": "excludes", "exclude": "excludes"}
@@ -19,11 +19,13 @@ class SourceFilter:
     enabled: bool = True
     includes: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
+    exclude_vectors: bool | None = None
+    """Elasticsearch 9's own way of leaving vectors out; None leaves it to the index."""
 
     def without(self, paths: Sequence[str]) -> "SourceFilter":
         """Leave out these paths as well, but for those that the client names itself."""
         hidden = tuple(path for path in paths if path not in self.includes and path not in self.excludes)
-        return SourceFilter(self.enabled, self.includes, self.excludes + hidden) if self.enabled else self
+        return replace(self, excludes=self.excludes + hidden) if self.enabled else self
 
     def shows(self, paths: Sequence[str]) -> bool:
         """Whether these paths are there whole, with all that is below them."""
@@ -38,7 +40,10 @@ class SourceFilter:
         if not self.enabled:
             return False
         lists = {"includes": self.includes, "excludes": self.excludes}
-        return {name: list(paths) for name, paths in lists.items() if paths} or True
+        said: dict[str, Any] = {name: list(paths) for name, paths in lists.items() if paths}
+        if self.exclude_vectors is not None:
+            said["exclude_vectors"] = self.exclude_vectors
+        return said or True
 
 
 def read_source(value: Any) -> SourceFilter | None:
@@ -58,13 +63,18 @@ def read_source(value: Any) -> SourceFilter | None:
 
 def _read_lists(value: Mapping[str, Any]) -> SourceFilter | None:
     lists: dict[str, tuple[str, ...]] = {}
+    vectors = value.get("exclude_vectors")
+    if "exclude_vectors" in value and not isinstance(vectors, bool):
+        return None
     for key, paths in value.items():
+        if key == "exclude_vectors":
+            continue
         name = _LISTS.get(key)
         listed = [paths] if isinstance(paths, str) else paths
         if name is None or name in lists or not isinstance(listed, list) or not _all_text(listed):
             return None
         lists[name] = tuple(listed)
-    return SourceFilter(includes=lists.get("includes", ()), excludes=lists.get("excludes", ()))
+    return SourceFilter(includes=lists.get("includes", ()), excludes=lists.get("excludes", ()), exclude_vectors=vectors)
 
 
 def source_of_url(params: Mapping[str, str]) -> SourceFilter | None:

@@ -19,7 +19,8 @@ _WRONG_WORD = re.compile(r"Invalid enum value '(?P<word>.*)'")
 
 
 def _last(path: str) -> str:
-    return path.rpartition(".")[2]
+    """Name the key at the end of a path, its list's for an item."""
+    return path.rpartition(".")[2].partition("[")[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -294,12 +294,17 @@ class Document:
 
 MODEL = "Qwen/Qwen3-Embedding-4B"
 PRODUCT: tuple[str, str] = ("X-elastic-product", "Elasticsearch")
+PROPERTIES: Mapping[str, Mapping[str, Any]] = {
+    "title": {"type": "text"},
+    "brand": {"type": "keyword"},
+    "embedding": {"type": "dense_vector", "dims": 3, "index": True, "similarity": "cosine"},
+}
 
 
 class FakeEngine(FakeServer):
     """An engine with a few documents: it resolves names, shows mappings, and runs the searches that a proxy makes.
 
-    Kinds of its requests: resolve, facts, lexical, semantic, render, passages, other.
+    Kinds of its requests: version, resolve, facts, types, lexical, semantic, render, passages, template, multi, other.
     """
 
     def __init__(self, documents: Sequence[Document] = ()) -> None:
@@ -307,6 +312,7 @@ class FakeEngine(FakeServer):
         self.documents = list(documents)
         self.aliases: dict[str, list[str]] = {}
         self.model: str | None = MODEL
+        self.version = {"number": "8.19.13"}
         self.total_relation = "eq"
 
     @property
@@ -314,18 +320,20 @@ class FakeEngine(FakeServer):
         return sorted({document.index for document in self.documents})
 
     def kind(self, request: Message) -> str:
-        if request.path.startswith("/_resolve/index/"):
+        path = request.path
+        if path.endswith("/_search"):
+            return self._search_kind(_said(request.content))
+        if path.startswith("/_resolve/index/"):
             return "resolve"
-        if request.path.endswith("/_search"):
-            return self._search_kind(request)
-        of_index = request.path.count("/") == 1 and not request.path.startswith("/_")
+        by_end = {"/_msearch": "multi", "/_field_caps": "types", "/_render/template": "template"}
+        if found := [kind for end, kind in by_end.items() if path.endswith(end)]:
+            return found[0]
+        if request.method == "GET" and path == "/":
+            return "version"
+        of_index = path.count("/") == 1 and not path.startswith("/_")
         return "facts" if request.method == "GET" and of_index else "other"
 
-    def _search_kind(self, request: Message) -> str:
-        try:
-            body = json.loads(request.content or b"{}")
-        except ValueError:
-            return "lexical"
+    def _search_kind(self, body: Any) -> str:
         if not isinstance(body, dict):
             return "lexical"
         if "knn" in body:
@@ -336,18 +344,37 @@ class FakeEngine(FakeServer):
         return "passages" if list(filters) == ["filter"] and body.get("track_total_hits") is False else "lexical"
 
     def usual(self, request: Message) -> bytes:
+        said: Any
         match self.kind(request):
             case "resolve":
-                return self._says(self._resolution(unquote(request.path.rpartition("/")[2])))
+                said = self._resolution(unquote(request.path.rpartition("/")[2]))
             case "facts":
-                return self._says({name: self._facts() for name in request.path[1:].split(",")})
+                said = {name: self._facts() for name in request.path[1:].split(",")}
+            case "types":
+                said = {"indices": self.indices, "fields": self._types()}
+            case "version":
+                said = {"version": self.version}
+            case "template":
+                said = {"template_output": self._rendered(_said(request.content))}
+            case "multi":
+                bodies = map(_said, request.content.splitlines()[1::2])
+                said = {"took": 7, "responses": [self._answered(body) | {"status": 200} for body in bodies]}
             case "other":
-                return self._says({"acknowledged": True})
-            case kind:
-                return self._says(self._searched(kind, json.loads(request.content or b"{}")))
-
-    def _says(self, said: Any) -> bytes:
+                said = {"acknowledged": True}
+            case _:
+                said = self._answered(_said(request.content))
         return answer(200, json.dumps(said, separators=(",", ":")).encode(), PRODUCT)
+
+    def _answered(self, body: Any) -> dict[str, Any]:
+        return self._searched(self._search_kind(body), body)
+
+    def _rendered(self, template: Any) -> Any:
+        """Put the parameters in place of each `{{name}}`, and no more than that."""
+        source = template["source"]
+        text = source if isinstance(source, str) else json.dumps(source)
+        for name, value in template.get("params", {}).items():
+            text = text.replace(f"{{{{{name}}}}}", str(value))
+        return json.loads(text)
 
     def _resolution(self, name: str) -> Any:
         def named(known: str) -> bool:
@@ -360,12 +387,13 @@ class FakeEngine(FakeServer):
         }
 
     def _facts(self) -> Any:
-        vector = {"type": "dense_vector", "dims": 3, "index": True, "similarity": "cosine"}
         meta = {"rerank_proxy": {"embedding": {"model": self.model}}} if self.model else {}
-        properties = {"title": {"type": "text"}, "brand": {"type": "keyword"}, "embedding": vector}
-        return {"aliases": {}, "mappings": {"_meta": meta, "properties": properties}, "settings": {"index": {}}}
+        return {"aliases": {}, "mappings": {"_meta": meta, "properties": PROPERTIES}, "settings": {"index": {}}}
 
-    def _searched(self, kind: str, body: Any) -> Any:
+    def _types(self) -> Any:
+        return {path: {spec["type"]: {"type": spec["type"]}} for path, spec in PROPERTIES.items()}
+
+    def _searched(self, kind: str, body: Any) -> dict[str, Any]:
         found = self._found(kind, body)
         start = body.get("from", 0)
         hits = [self._hit(document, score, body) for document, score in found[start : start + body.get("size", 10)]]
@@ -398,6 +426,14 @@ class FakeEngine(FakeServer):
         source = document.source
         shown = {name: source[name] for name in asked if name in source} if isinstance(asked, list) else source
         return hit | {"_source": shown}
+
+
+def _said(content: bytes) -> Any:
+    """Read JSON; what is none is taken for nothing said."""
+    try:
+        return json.loads(content or b"{}")
+    except ValueError:
+        return {}
 
 
 def _ids(query: Any) -> set[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from proxy.config import RouteSettings, Semantic
+from proxy.dialects import ELASTICSEARCH
 from proxy.errors import Failure
 from proxy.planning import Plan, VectorSearch
 from proxy.query_text import find_user_query
@@ -13,7 +14,7 @@ from tests.strategies import compact
 
 SEMANTIC = Semantic(field="v", dimensions=3)
 SETTINGS = RouteSettings(index="products", passage=["title", "body"], semantic=SEMANTIC, rank_window_size=50)
-VECTORS = VectorSearch("v", "m", 3, "cosine", 0.3, 100)
+VECTORS = VectorSearch(ELASTICSEARCH, "v", "m", 3, "cosine", 0.3, 100, 2.0)
 
 
 def plan_of(
@@ -32,4 +33,14 @@ def plan_of(
     route = build_route(settings)
     user_query = find_user_query(request.query, route.passage, lambda _: True)
     assert user_query is not None
-    return Plan(indices, request, route, user_query, vectors, unavailable, window, frozenset(covered))
+    return Plan(
+        indices=indices,
+        request=request,
+        route=route,
+        user_query=user_query,
+        instruction=route.instruction,
+        vectors=vectors,
+        unavailable=unavailable,
+        window=window,
+        covered=frozenset(covered),
+    )

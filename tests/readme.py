@@ -22,12 +22,13 @@ import yaml
 
 import proxy
 from proxy import config as settings
+from proxy.bypass import BYPASS_REASONS
 from proxy.checking import ADVICE
 from proxy.cli import CONFIG_VARIABLE, build_parser
 from proxy.errors import UpstreamError
 from proxy.mappings import LANGUAGES
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
-from proxy.search_request import BODY_KEYS, BYPASS_REASONS, PARAMETERS, Use
+from proxy.search_keys import BODY_KEYS, PARAMETERS, Use
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -70,33 +71,96 @@ class QueryForm:
     kept: str
 
 
+_MATCH = {"match": {"title": "red shoes"}}
+_TERM = {"term": {"brand": "kite"}}
+_NOTHING, _AS_IN_QUERY_STRING, _NO_KNN = "nothing of it", "as in `query_string`", "kNN is left out"
+_INSIDE = "what the query inside requires"
+
 QUERY_FORMS = (
-    QueryForm("match", "", {"match": {"title": "red shoes"}}, "nothing of it"),
-    QueryForm("match_phrase", "", {"match_phrase": {"title": {"query": "red shoes", "slop": 1}}}, "nothing of it"),
-    QueryForm(
-        "multi_match", "", {"multi_match": {"query": "red shoes", "fields": ["title^2", "body"]}}, "nothing of it"
-    ),
-    QueryForm("combined_fields", "", {"combined_fields": {"query": "red shoes", "fields": ["title"]}}, "nothing of it"),
+    QueryForm("match", "", _MATCH, _NOTHING),
+    QueryForm("match_phrase", "", {"match_phrase": {"title": {"query": "red shoes", "slop": 1}}}, _NOTHING),
+    QueryForm("match_phrase_prefix", "", {"match_phrase_prefix": {"title": "red shoes"}}, _NOTHING),
+    QueryForm("match_bool_prefix", "", {"match_bool_prefix": {"title": "red shoes"}}, _NOTHING),
+    QueryForm("multi_match", "", {"multi_match": {"query": "red shoes", "fields": ["title^2", "body"]}}, _NOTHING),
+    QueryForm("combined_fields", "", {"combined_fields": {"query": "red shoes", "fields": ["title"]}}, _NOTHING),
     QueryForm(
         "query_string",
         "",
         {"query_string": {"query": "red shoes -kids"}},
         '`+word`, `"a phrase"` and `field:value` stay required, `-word` stays forbidden; with any other operator '
-        "the words are reranked and kNN is left out",
+        "but AND the words are reranked and kNN is left out",
     ),
     QueryForm(
         "simple_query_string",
         "",
         {"simple_query_string": {"query": "red shoes -kids", "fields": ["title"]}},
-        "as in `query_string`",
+        _AS_IN_QUERY_STRING,
+    ),
+    QueryForm("?q=", "q=red+shoes", None, _AS_IN_QUERY_STRING),
+    QueryForm("semantic", "", {"semantic": {"field": "meaning", "query": "red shoes"}}, _NOTHING),
+    QueryForm(
+        "sparse_vector",
+        "",
+        {"sparse_vector": {"field": "tokens", "inference_id": "elser", "query": "red shoes"}},
+        _NOTHING,
+    ),
+    QueryForm(
+        "text_expansion",
+        "",
+        {"text_expansion": {"tokens": {"model_id": "elser", "model_text": "red shoes"}}},
+        _NOTHING,
+    ),
+    QueryForm("neural", "", {"neural": {"meaning": {"query_text": "red shoes", "filter": _TERM}}}, "its `filter`"),
+    QueryForm("neural_sparse", "", {"neural_sparse": {"tokens": {"query_text": "red shoes"}}}, _NOTHING),
+    QueryForm(
+        "knn",
+        "",
+        {"knn": {"field": "meaning", "query_vector_builder": {"text_embedding": {"model_text": "red shoes"}}}},
+        "its `filter`",
     ),
     QueryForm(
         "bool",
         "",
-        {"bool": {"must": {"match": {"title": "red shoes"}}, "filter": {"term": {"brand": "kite"}}}},
+        {"bool": {"must": _MATCH, "filter": _TERM}},
         "every other clause: `filter`, `must_not`, other `must`, `minimum_should_match`",
     ),
-    QueryForm("?q=", "q=red+shoes", None, "as in `query_string`"),
+    QueryForm("dis_max", "", {"dis_max": {"queries": [_MATCH, _TERM]}}, "nothing, where one of its queries is words"),
+    QueryForm("boosting", "", {"boosting": {"positive": _MATCH, "negative": _TERM, "negative_boost": 0.5}}, _INSIDE),
+    QueryForm("constant_score", "", {"constant_score": {"filter": _MATCH}}, _INSIDE),
+    QueryForm(
+        "function_score",
+        "",
+        {"function_score": {"query": _MATCH, "field_value_factor": {"field": "sold"}}},
+        f"{_INSIDE}; with `min_score` kNN is left out",
+    ),
+    QueryForm(
+        "script_score",
+        "",
+        {"script_score": {"query": _MATCH, "script": {"source": "_score"}}},
+        "as in `function_score`",
+    ),
+    QueryForm(
+        "nested",
+        "",
+        {"nested": {"path": "parts", "query": {"match": {"parts.title": "red shoes"}}}},
+        f"{_INSIDE}, where it is more than words",
+    ),
+    QueryForm("has_child", "", {"has_child": {"type": "part", "query": _MATCH}}, "as in `nested`, and `min_children`"),
+    QueryForm("has_parent", "", {"has_parent": {"parent_type": "brand", "query": _MATCH}}, "as in `nested`"),
+    QueryForm("pinned", "", {"pinned": {"ids": ["1"], "organic": _MATCH}}, f"{_INSIDE}; the pinned stay on top"),
+    QueryForm(
+        "rule",
+        "",
+        {"rule": {"ruleset_ids": ["r"], "match_criteria": {"query": "red shoes"}, "organic": _MATCH}},
+        "as in `pinned`",
+    ),
+    QueryForm(
+        "rule_query",
+        "",
+        {"rule_query": {"ruleset_ids": ["r"], "match_criteria": {"query": "red shoes"}, "organic": _MATCH}},
+        "as in `pinned`",
+    ),
+    QueryForm("hybrid", "", {"hybrid": {"queries": [_MATCH, _TERM]}}, _NO_KNN),
 )
 """What `proxy.query_text` reads, and what of it a document that only kNN found must fulfil all the same."""
 
@@ -169,13 +233,16 @@ def _in_a_cell(sentence: str) -> str:
 
 
 def timed_stages() -> set[str]:
-    return {name for name, *_ in filter(None, _calls("stage")) if isinstance(name, str)} | {"total"}
+    """Find what is timed by name: `stage("rerank")`, and searches added as a stage, `search("render", ...)`."""
+    named = [*filter(None, _calls("stage")), *filter(None, _calls("search"))]
+    return {name for name, *_ in named if isinstance(name, str) and name.isidentifier()} | {"total"}
 
 
 _STAGES = {
     "lexical": "the client's own search, filling the window",
     "embed": "the query's vector; while it is remembered, no time at all",
     "semantic": "the kNN search",
+    "groups": "who stands for a group that only kNN found, where hits are grouped by `collapse`",
     "passages": "texts for the reranker, where the hits do not show them whole",
     "rerank": "the scores",
     "render": "documents that only kNN found, fetched as the client's query shows them; beside `rerank`",
@@ -193,6 +260,7 @@ def _place(stage: str) -> int:
 
 
 SECTIONS: Mapping[str, type[settings.Section]] = {
+    "": settings.Config,
     "listen": settings.Listen,
     "engine": settings.Engine,
     "models": settings.Models,
@@ -201,17 +269,23 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "routes[]": settings.RouteSettings,
     "routes[].semantic": settings.Semantic,
     "routes[].fusion": settings.Fusion,
+    "routes[].bypass": settings.BypassRules,
 }
+
+
+def setting_paths() -> Mapping[str, tuple[str, str]]:
+    """Name each key that is no section by its path, and the section it stands in."""
+    keys = [(section, key) for section, keys in settings.KNOWN_KEYS.items() for key in keys]
+    paths = {f"{section}.{key}".lstrip("."): (section, key) for section, key in keys}
+    return {path: place for path, place in paths.items() if not {path, f"{path}[]"} & SECTIONS.keys()}
 
 
 def config_keys() -> Table:
     meanings = config_comments((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    rows: list[Row] = []
-    for section, keys in settings.KNOWN_KEYS.items():
-        for key in keys if section else ():
-            path = f"{section}.{key}"
-            if path not in SECTIONS:
-                rows.append((code(path), _default(SECTIONS[section], key), meanings[path]))
+    rows = [
+        (code(path), _default(SECTIONS[section], key), meanings[path])
+        for path, (section, key) in setting_paths().items()
+    ]
     return Table(("key", "default", "meaning"), rows)
 
 
@@ -219,7 +293,11 @@ def _default(section: type[settings.Section], key: str) -> str:
     (field,) = [field for field in msgspec.structs.fields(section) if field.name == key]
     if field.required:
         return "needed"
-    return "" if field.default in (None, msgspec.UNSET) else code(yaml.safe_dump(field.default).split("\n")[0])
+    default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
+    if default in (None, msgspec.UNSET):
+        return ""
+    written = list(default) if isinstance(default, tuple) else default
+    return code(yaml.safe_dump(written, default_flow_style=True, width=1000).split("\n")[0])
 
 
 _KEY = re.compile(r"(?P<indent> *)(?P<item>- )?(?:# )?(?P<key>\w+):(?:[^#]|#(?! ))*(?:# (?P<comment>.*))?")

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.app import BODY_MAX, listen, serve_until_told
+from proxy.app import listen, serve_until_told
 from proxy.config import Config, RouteSettings, token_of
 from proxy.config import Log as LogSettings
+from proxy.endpoints.front import BODY_MAX
 from proxy.yaml_file import ConfigError
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.fakes import (
@@ -71,10 +72,12 @@ async def test_the_words_may_stand_in_the_url(client: Client) -> None:
         "/products%2F_search",
         "/products/_search/",
         "/products/_search/scroll",
-        "/products/_msearch",
+        "/logs/_search/template",
+        "/logs/_msearch",
+        "/logs/_async_search",
+        "/products/_search_shards",
         "/products/_count",
         "/products/_doc/_search",
-        "/_search/template",
     ],
 )
 async def test_everything_else_is_handed_on_untouched_and_unmarked(
@@ -114,7 +117,7 @@ async def test_a_search_that_reaches_beyond_its_route_is_bypassed_and_no_model_a
     [
         ({**QUERY, "sort": ["price"]}, "sort"),
         ({**QUERY, "size": 0}, "size_zero"),
-        ({**QUERY, "min_score": 1}, "min_score"),
+        ({**QUERY, "rescore": {}}, "rescore"),
         ({**QUERY, "search_after": [1]}, "search_after"),
         ({**QUERY, "nonsense": 1}, "unknown_key"),
         ({"query": {"term": {"brand": "acme"}}}, "no_query_text"),
@@ -222,7 +225,7 @@ async def test_the_clients_credentials_go_with_every_search_made_for_it_and_to_n
     fields = {"authorization": "ApiKey mine", "es_security_runas_user": "sue", "cookie": "sid=1"}
     await client.search("/products/_search", {**QUERY, "_source": False}, **fields)
     kinds = {engine.kind(asked) for asked in engine.requests}
-    assert {"resolve", "facts", "lexical", "semantic", "render", "passages"} == kinds
+    assert {"version", "resolve", "facts", "lexical", "semantic", "render", "passages"} == kinds
     carried = {(one.header("authorization"), one.header("es-security-runas-user")) for one in engine.requests}
     assert {("ApiKey mine", "sue")} == carried
     assert {f"Bearer {TOKEN}"} == {asked.header("authorization") for asked in models.requests}

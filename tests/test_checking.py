@@ -59,9 +59,15 @@ def semantic(**settings: Any) -> dict[str, Any]:
         ({"properties": {"v": MAPPED}}, semantic(embedding_model="n"), "ok", "1 indices, 3 dimensions by n"),
         (
             {"properties": {"v": {"type": "knn_vector", "dimension": 3}}},
-            semantic(),
+            semantic(embedding_model="n"),
+            "ok",
+            "1 indices, 3 dimensions by n",
+        ),
+        (
+            {"properties": {"r": {"type": "nested", "properties": {"v": {"type": "knn_vector", "dimension": 3}}}}},
+            semantic(semantic={"field": "r.v", "dimensions": 3}, embedding_model="n"),
             "wrong",
-            "unknown_vector_type (knn_vector): ",
+            "nested_vectors (r.v): ",
         ),
     ],
 )

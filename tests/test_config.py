@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from proxy.config import (
     KNOWN_KEYS,
     KNOWN_WORDS,
+    BypassRules,
     Config,
     Engine,
     Fusion,
@@ -32,6 +33,7 @@ from proxy.config import (
 )
 from proxy.profiles import PRIORITIES, PROFILES, TIERS
 from proxy.routes import Route, build_routes
+from proxy.steering import OPTIONS
 from proxy.yaml_file import ConfigError
 
 ROOT = Path(__file__).parent.parent
@@ -79,6 +81,7 @@ def test_the_shipped_route_shows_every_key_and_the_defaults_of_the_code_and_the_
         *KNOWN_KEYS["routes[].semantic"],
         *KNOWN_KEYS["routes[].fusion"],
     }
+    assert route["bypass"] == msgspec.to_builtins(BypassRules())
     assert route["fusion"] == msgspec.to_builtins(Fusion())
     assert route["semantic"]["timeout_seconds"] == Semantic(field="v", dimensions=1).timeout_seconds
     bare = RouteSettings(index="a")
@@ -90,6 +93,10 @@ def test_the_shipped_route_shows_every_key_and_the_defaults_of_the_code_and_the_
     ]
     profile = PROFILES[bare.profile]
     assert (route["tier"], route["rank_window_size"]) == (profile.tier, profile.rank_window_size)
+
+
+def test_the_shipped_file_shows_all_that_a_request_may_say() -> None:
+    assert tuple(shipped()["steering"]) == OPTIONS == Config().steering
 
 
 def test_every_key_of_the_shipped_file_is_commented() -> None:
@@ -118,6 +125,7 @@ def test_an_unknown_key_is_refused_with_its_line_and_a_proposal_in_every_section
         "routes[]": routes + "    {key}: 1",
         "routes[].semantic": routes + "    semantic: {{field: v, dimensions: 3,\n     {key}: 1}}",
         "routes[].fusion": routes + "    fusion:\n      {key}: 1",
+        "routes[].bypass": routes + "    bypass:\n      {key}: 1",
     }.get(path, path + ":\n  {key}: 1")
     said = refusal(text.format(key=f"{first}x"))
     line = text.count("\n") + 1
@@ -125,10 +133,15 @@ def test_an_unknown_key_is_refused_with_its_line_and_a_proposal_in_every_section
     assert said == f"f.yaml:{line}: {place + '.' if place else ''}{first}x: unknown key, did you mean `{first}`?"
 
 
-@pytest.mark.parametrize(("key", "words"), KNOWN_WORDS.items())
+@pytest.mark.parametrize(
+    ("key", "words"), [(key, words) for key, words in KNOWN_WORDS.items() if key not in KNOWN_KEYS[""]]
+)
 def test_a_wrong_word_is_refused_with_a_proposal(key: str, words: tuple[str, ...]) -> None:
-    text = f"log: {{{key}: {words[0]}x}}" if key in KNOWN_KEYS["log"] else f"routes: [{{index: a, {key}: {words[0]}x}}]"
-    assert f"{key}: no '{words[0]}x', did you mean `{words[0]}`?" in refusal(text)
+    word = f"{words[0]}x"
+    text = f"routes: [{{index: a, {key}: {word}}}]"
+    if key in KNOWN_KEYS["log"]:
+        text = f"log: {{{key}: {word}}}"
+    assert f"{key}: no '{word}', did you mean `{words[0]}`?" in refusal(text)
 
 
 def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> None:
@@ -172,6 +185,17 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
         ("routes: [{index: a, on_zero_hits: semantic}]", "`semantic` needs the route to have a `semantic` retriever"),
         ("routes: [{index: a, passage: ['']}]", "routes[0].passage: an empty name is no field"),
         ("routes: [{index: a, passage: []}]", "routes[0].passage: the reranker needs at least one field"),
+        ("engine: {key_file: a}", "f.yaml:1: engine.key_file: a key needs its `certificate_file` beside it"),
+        ("listen: {key_file: a}", "f.yaml:1: listen.key_file: a key needs its `certificate_file` beside it"),
+        (
+            "routes:\n  - index: a\n    bypass:\n      patterns:\n        - a\n        - '('",
+            "f.yaml:6: routes[0].bypass.patterns[1]: '(' is no regular expression: missing )",
+        ),
+        ("steering: enabled", "f.yaml:1: steering: expected a list, got text"),
+        (
+            "routes: [{index: a, semantic: {field: v, dimensions: 3, oversample: 0.5}}]",
+            "oversample: expected `float` >= 1",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_key_and_line(text: str, said: str) -> None:

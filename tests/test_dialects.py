@@ -1,53 +1,153 @@
-"""A kNN search as the engine takes it, and what the engine's scores say."""
+"""A kNN search as each engine takes it, and what the engines' scores say."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.dialects import cosine_of, elasticsearch_knn
+from proxy.dialects import (
+    ELASTICSEARCH,
+    ELASTICSEARCH_BEFORE_KNN,
+    OPENSEARCH,
+    Dialect,
+    EngineKind,
+    KnnSearch,
+    Version,
+    dialect_of,
+    read_kind,
+)
 
-# Elasticsearch's reference on `dense_vector`, for vectors of unit length.
-SCORES: dict[str, Callable[[float], float]] = {
-    "cosine": lambda cosine: (1 + cosine) / 2,
-    "dot_product": lambda cosine: (1 + cosine) / 2,
-    "l2_norm": lambda cosine: 1 / (1 + (2 - 2 * cosine)),
-    "max_inner_product": lambda cosine: cosine + 1 if cosine >= 0 else 1 / (1 - cosine),
+DIALECTS = (ELASTICSEARCH, ELASTICSEARCH_BEFORE_KNN, OPENSEARCH)
+
+
+def _half(cosine: float) -> float:
+    return (1 + cosine) / 2
+
+
+def _of_distance(cosine: float) -> float:
+    return 1 / (1 + (2 - 2 * cosine))
+
+
+def _of_inner_product(cosine: float) -> float:
+    return cosine + 1 if cosine >= 0 else 1 / (1 - cosine)
+
+
+# The references on `dense_vector`, `script_score` and k-NN "spaces", for vectors of unit length.
+SCORES: Mapping[str, Mapping[str, Callable[[float], float]]] = {
+    "elasticsearch": {
+        "cosine": _half,
+        "dot_product": _half,
+        "l2_norm": _of_distance,
+        "max_inner_product": _of_inner_product,
+    },
+    "elasticsearch before 8.4": dict.fromkeys(("cosine", "dot_product", "l2_norm"), lambda cosine: cosine + 1),
+    "opensearch": {"cosinesimil": _half, "l2": _of_distance, "innerproduct": _of_inner_product},
 }
+SPACES = [(dialect, similarity) for dialect in DIALECTS for similarity in SCORES[dialect.name]]
 
 
-@pytest.mark.parametrize("similarity", SCORES)
+def test_every_similarity_of_a_dialect_is_in_a_reference() -> None:
+    assert {name: set(scores) for name, scores in SCORES.items()} == {
+        dialect.name: set(dialect.similarity) for dialect in DIALECTS
+    }
+    assert [] == [dialect.name for dialect in DIALECTS if dialect.default_similarity not in dialect.similarity]
+
+
+@pytest.mark.parametrize(("dialect", "similarity"), SPACES)
 @given(cosine=st.floats(-0.999, 1))
-def test_an_engines_score_is_turned_back_into_the_cosine(similarity: str, cosine: float) -> None:
-    found = cosine_of(SCORES[similarity](cosine), similarity)
+def test_an_engines_score_is_turned_back_into_the_cosine(dialect: Dialect, similarity: str, cosine: float) -> None:
+    found = dialect.cosine_of(SCORES[dialect.name][similarity](cosine), similarity)
     assert found is not None
     assert math.isclose(cosine, found, abs_tol=1e-9)
 
 
 @pytest.mark.parametrize("similarity", ["hamming", ""])
-def test_another_similarity_says_nothing_of_a_cosine(similarity: str) -> None:
-    assert cosine_of(0.9, similarity) is None
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_another_similarity_says_nothing_of_a_cosine(dialect: Dialect, similarity: str) -> None:
+    assert dialect.cosine_of(0.9, similarity) is None
 
 
 @pytest.mark.parametrize("score", [0.0, -1.0])
-@pytest.mark.parametrize("similarity", SCORES)
-def test_a_score_that_no_vector_gets_says_nothing(similarity: str, score: float) -> None:
-    assert cosine_of(score, similarity) is None
+@pytest.mark.parametrize(("dialect", "similarity"), SPACES)
+def test_a_score_that_no_vector_gets_says_nothing(dialect: Dialect, similarity: str, score: float) -> None:
+    assert dialect.cosine_of(score, similarity) is None
 
 
-KNN = {"field": "v", "query_vector": [1.0, 0.0], "k": 5, "num_candidates": 50}
+TERM = {"term": {"a": 1}}
+THERE = {"exists": {"field": "v"}}
+
+
+def by_script(*filters: Any) -> dict[str, Any]:
+    script = {"source": "cosineSimilarity(params.vector, 'v') + 1.0", "params": {"vector": [1.0, 0.0]}}
+    return {"query": {"script_score": {"query": {"bool": {"filter": [*filters, THERE]}}, "script": script}}}
+
+
+def search(*filters: Any, oversample: float | None = None) -> KnnSearch:
+    return KnnSearch("v", [1.0, 0.0], 5, 50, filters, oversample)
+
+
+TOP = {"field": "v", "query_vector": [1.0, 0.0], "k": 5, "num_candidates": 50}
+CLAUSE = {"vector": [1.0, 0.0], "k": 5}
+RESCORE = {"rescore": {"oversample_factor": 3.0}}
 
 
 @pytest.mark.parametrize(
-    ("filters", "expected"),
+    ("dialect", "asked", "expected"),
     [
-        ([], {"knn": KNN}),
-        ([{"term": {"a": 1}}], {"knn": KNN | {"filter": [{"term": {"a": 1}}]}}),
+        (ELASTICSEARCH, search(), {"knn": TOP}),
+        (ELASTICSEARCH, search(TERM), {"knn": TOP | {"filter": [TERM]}}),
+        (ELASTICSEARCH, search(oversample=3.0), {"knn": TOP | {"rescore_vector": {"oversample": 3.0}}}),
+        (ELASTICSEARCH_BEFORE_KNN, search(), by_script()),
+        (ELASTICSEARCH_BEFORE_KNN, search(TERM, oversample=3.0), by_script(TERM)),
+        (OPENSEARCH, search(), {"query": {"knn": {"v": CLAUSE}}}),
+        (OPENSEARCH, search(TERM), {"query": {"knn": {"v": CLAUSE | {"filter": {"bool": {"filter": [TERM]}}}}}}),
+        (
+            OPENSEARCH,
+            search(oversample=3.0),
+            {"query": {"knn": {"v": CLAUSE | {"rescore": {"oversample_factor": 3.0}}}}},
+        ),
     ],
 )
-def test_elasticsearch_takes_knn_at_the_top_with_its_filter_inside(
-    filters: list[object], expected: dict[str, object]
+def test_each_engine_takes_the_vector_and_its_filter_in_its_own_place(
+    dialect: Dialect, asked: KnnSearch, expected: Mapping[str, Any]
 ) -> None:
-    assert expected == elasticsearch_knn("v", [1.0, 0.0], 5, 50, filters)
+    assert expected == dialect.knn(asked)
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "expected"),
+    [
+        ("dense_vector", None, ELASTICSEARCH),
+        ("dense_vector", (8, 3, 3), ELASTICSEARCH_BEFORE_KNN),
+        ("dense_vector", (7, 17, 28), ELASTICSEARCH_BEFORE_KNN),
+        ("dense_vector", (8, 4, 0), ELASTICSEARCH),
+        ("dense_vector", (9, 4, 3), ELASTICSEARCH),
+        ("knn_vector", (2, 19, 1), OPENSEARCH),
+        ("knn_vector", None, OPENSEARCH),
+        ("rank_vectors", (9, 0, 0), None),
+    ],
+)
+def test_the_field_and_the_version_choose_the_dialect(
+    kind: str, version: Version | None, expected: Dialect | None
+) -> None:
+    assert expected is dialect_of(kind, version)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected", "own"),
+    [
+        ({"number": "8.19.13", "build_flavor": "default"}, EngineKind("elasticsearch", (8, 19, 13)), ()),
+        ({"number": "9.0.0-SNAPSHOT"}, EngineKind("elasticsearch", (9, 0, 0)), ()),
+        (
+            {"number": "3.6.0", "distribution": "opensearch"},
+            EngineKind("opensearch", (3, 6, 0)),
+            (("search_pipeline", "_none"),),
+        ),
+    ],
+)
+def test_an_engine_says_which_it_is(said: Any, expected: EngineKind, own: tuple[tuple[str, str], ...]) -> None:
+    found = read_kind({"version": said})
+    assert (expected, own) == (found, found.own_parameters)

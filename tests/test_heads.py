@@ -8,7 +8,7 @@ from proxy.hits import DocKey, Scored
 from proxy.paging import Head
 from tests.plans import plan_of
 
-HEAD = Head((Scored(DocKey("i", "1"), 1.0),), 0, untouched=False, failures=())
+HEAD = Head((Scored(DocKey("i", "1"), 1.0),), None, 0, untouched=False, failures=())
 QUERY = {"query": {"match": {"title": "laptop"}}}
 ME = b"caller"
 

@@ -134,9 +134,10 @@ def test_one_route_has_every_index_of_a_search_or_none_is_taken(resolved: list[R
 @given(st.lists(st.builds(Resolved, st.sampled_from(["products-1", "books", "x"]), st.sampled_from(["", "shop"]))))
 def test_what_is_covered_lies_in_one_route_whole(resolved: list[Resolved]) -> None:
     match cover([PRODUCTS, BOOKS, SHOP], resolved):
-        case Covered(found, indices):
-            assert {entry.index for entry in resolved} == indices
-            assert all(any(route_of([found], e) for e in resolved if e.index == index) for index in indices)
+        case Covered(found, reached) as covered:
+            assert tuple(resolved) == reached
+            assert {entry.index for entry in resolved} == covered.indices
+            assert all(any(route_of([found], e) for e in resolved if e.index == index) for index in covered.indices)
         case Unrouted():
             assert not any(route_of([PRODUCTS, BOOKS, SHOP], entry) for entry in resolved)
         case Mixed():

@@ -4,8 +4,8 @@ import gzip
 
 import pytest
 
+from proxy.bypass import Bypass
 from proxy.media import content, gzipped, not_json
-from proxy.search_request import Bypass
 
 JSON = b"application/json"
 GZIP = [(b"content-encoding", b"gzip")]

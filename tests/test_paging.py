@@ -12,7 +12,7 @@ from proxy.fusion import reorder
 from proxy.hits import DocKey, Hit, Ranking, Scored, keys
 from proxy.paging import TOP_SCORE, Head, fuse, head_page, tail_page, tail_score
 from proxy.routes import build_route
-from proxy.search_response import Page, SearchAnswer, Total
+from proxy.search_response import Page, SearchAnswer, Shown, Total
 from tests import strategies
 
 ROUTE = build_route(RouteSettings(index="i"))
@@ -41,14 +41,14 @@ def test_a_tails_score_lies_below_one_and_keeps_the_order(one: float, other: flo
 
 @given(strategies.rankings().filter(bool))
 def test_a_heads_scores_fall_from_two_to_one_at_the_least(ranking: Ranking) -> None:
-    scores = list(Head(ranking, 0, untouched=False, failures=()).scores.values())
+    scores = list(Head(ranking, None, 0, untouched=False, failures=()).scores.values())
     assert TOP_SCORE == scores[0]
     assert sorted(scores, reverse=True) == scores
     assert scores[-1] >= 1.0
 
 
 def test_an_empty_head_has_neither_keys_nor_scores() -> None:
-    head = Head((), 0, untouched=False, failures=())
+    head = Head((), None, 0, untouched=False, failures=())
     assert ((), {}) == (head.keys, head.scores)
 
 
@@ -99,7 +99,7 @@ class Searched:
             rendered = {key: self.index.hit(key) for key in self.head.keys if key not in known}
             return head_page(self.head, lexical, rendered, start, size)
         excluded = () if self.head.untouched else self.head.keys
-        return tail_page(self.head, self.index.search(start - len(excluded), size, excluded), self.index.limit)
+        return tail_page(self.head, self.index.search(start - len(excluded), size, excluded))
 
     @property
     def whole(self) -> tuple[DocKey, ...]:
@@ -116,14 +116,21 @@ def searches(draw: st.DrawFn) -> Searched:
     index = Index(matching, others, limit)
     if draw(st.booleans()):
         first = tuple(Scored(key, 1.0) for key in matching[:window])
-        return Searched(index, window, Head(first, 0, untouched=True, failures=FAILURES))
+        total = index.total(len(matching))
+        return Searched(index, window, Head(first, total, 0, untouched=True, failures=FAILURES))
     semantic = draw(st.lists(st.sampled_from(names), unique=True).map(lambda chosen: [DocKey("i", n) for n in chosen]))
     semantic = [key for key in semantic if key in {*matching, *others}]
     fused = keys(fuse(ROUTE, matching[:window], semantic, window))
     scores = draw(st.dictionaries(st.sampled_from(fused), st.floats(-1, 1))) if fused else {}
     ranking = reorder(fused, scores)
     extras = sum(key not in matching for key in fused)
-    return Searched(index, window, Head(ranking, extras, untouched=False, failures=()))
+    own = index.total(len(matching))
+    total = own.plus(extras) if own else None
+    return Searched(index, window, Head(ranking, total, extras, untouched=False, failures=()))
+
+
+def score_of(shown: Shown) -> float:
+    return shown.hit.score if shown.score is None else shown.score
 
 
 @given(searches(), st.lists(st.integers(1, 9), min_size=1))
@@ -132,20 +139,20 @@ def test_pages_of_any_sizes_are_together_the_whole(searched: Searched, sizes: li
     start = 0
     while start < 20:
         size = sizes[start % len(sizes)]
-        seen += [hit.key for hit, _ in searched.page(start, size).hits]
+        seen += [shown.hit.key for shown in searched.page(start, size).hits]
         start += size
     assert searched.whole == tuple(seen)
 
 
 @given(searches(), st.integers(0, 16), st.integers(1, 16))
 def test_every_page_is_its_piece_of_the_whole(searched: Searched, start: int, size: int) -> None:
-    assert searched.whole[start : start + size] == tuple(hit.key for hit, _ in searched.page(start, size).hits)
+    assert searched.whole[start : start + size] == tuple(shown.hit.key for shown in searched.page(start, size).hits)
 
 
 @given(searches(), st.integers(1, 6))
 def test_scores_fall_over_all_pages_and_are_never_negative(searched: Searched, size: int) -> None:
     pages = [searched.page(start, size) for start in range(0, 18, size)]
-    scores = [hit.score if score is None else score for page in pages for hit, score in page.hits]
+    scores = [score_of(shown) for page in pages for shown in page.hits]
     assert sorted(scores, reverse=True) == scores
     assert all(score >= 0 for score in scores)
 
@@ -156,8 +163,8 @@ def test_max_score_is_the_rankings_best_on_every_page(searched: Searched, start:
     expected = first.max_score
     assert expected == searched.page(start, size).max_score
     assert (expected is None) is (not searched.whole)
-    for hit, score in first.hits:
-        assert expected == (hit.score if score is None else score)
+    for shown in first.hits:
+        assert expected == score_of(shown)
 
 
 @given(searches(), st.integers(0, 16), st.integers(1, 16))
@@ -168,25 +175,23 @@ def test_the_total_counts_the_ranking_and_is_the_same_on_every_page(searched: Se
 
 
 def test_documents_that_have_gone_leave_no_gap() -> None:
-    head = Head((Scored(A, 3.0), Scored(B, 2.0), Scored(C, 1.0)), 0, untouched=False, failures=())
+    head = Head((Scored(A, 3.0), Scored(B, 2.0), Scored(C, 1.0)), Total(3), 0, untouched=False, failures=())
     lexical = Index((A, C, D), ()).search(0, 10)
-    assert (A, C, D) == tuple(hit.key for hit, _ in head_page(head, lexical, {}, 0, 10).hits)
+    assert (A, C, D) == tuple(shown.hit.key for shown in head_page(head, lexical, {}, 0, 10).hits)
 
 
 @pytest.mark.parametrize("limit", [True, 10_000])
 def test_a_page_behind_nothing_has_no_best_score(limit: bool | int) -> None:  # noqa: FBT001
-    page = tail_page(Head((), 0, untouched=False, failures=()), Index((), (), limit).search(50, 10), limit)
+    page = tail_page(Head((), None, 0, untouched=False, failures=()), Index((), (), limit).search(50, 10))
     assert Page([], Total(0), None) == page
 
 
 def test_an_unknown_head_leaves_the_engines_page_and_maps_its_scores() -> None:
     answer = Index((A, B, C), ()).search(1, 1)
-    assert Page([(answer.hits[0], 29 / 30)], Total(3), TOP_SCORE) == tail_page(
-        Head((), 0, untouched=False, failures=()), answer, track_total_hits=True
-    )
+    expected = Page([Shown(answer.hits[0], 29 / 30)], Total(3), TOP_SCORE)
+    assert expected == tail_page(Head((), None, 0, untouched=False, failures=()), answer)
 
 
-def test_a_count_that_stopped_behind_the_head_stays_a_lower_bound() -> None:
-    head = Head((Scored(A, 1.0), Scored(D, 0.5)), 1, untouched=False, failures=())
-    answer = strategies.answer_of([], Total(3, "gte"), None)
-    assert Total(4, "gte") == tail_page(head, answer, 3).total
+def test_the_total_behind_the_head_is_the_one_its_first_page_had() -> None:
+    head = Head((Scored(A, 1.0), Scored(D, 0.5)), Total(4, "gte"), 1, untouched=False, failures=())
+    assert Total(4, "gte") == tail_page(head, strategies.answer_of([], Total(1), None)).total

@@ -9,15 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.config import RouteSettings, Semantic
+from proxy.dialects import ELASTICSEARCH, ELASTICSEARCH_BEFORE_KNN, OPENSEARCH, Dialect, Version
 from proxy.errors import Failure
-from proxy.hits import DocKey
+from proxy.hits import DocKey, Place
 from proxy.indices import IndexFacts, VectorField
-from proxy.planning import (
-    MIN_SIMILARITY,
-    NUM_CANDIDATES,
-    EngineReply,
-    EngineSearch,
-    VectorSearch,
+from proxy.planning import MIN_SIMILARITY, NUM_CANDIDATES, EngineReply, EngineSearch, VectorSearch, vector_search
+from proxy.routes import build_route
+from proxy.search_keys import BODY_KEYS, PARAMETERS, Use
+from proxy.searches import (
     head_search,
     lexical_search,
     own_fields,
@@ -26,10 +25,7 @@ from proxy.planning import (
     semantic_search,
     tail_search,
     these_documents,
-    vector_search,
 )
-from proxy.routes import build_route
-from proxy.search_request import BODY_KEYS, PARAMETERS, Use
 from tests import strategies
 from tests.plans import SEMANTIC, SETTINGS, VECTORS, plan_of
 
@@ -127,11 +123,13 @@ def test_the_proxys_own_fields_are_left_out_unless_named(source: Any, settings: 
 def test_a_page_behind_the_head_is_the_clients_without_the_heads_documents() -> None:
     plan = plan_of(body=EVERYTHING | {"from": 60})
     expected = {"bool": {"must_not": [these("products", "a", "b")], "filter": [TERM]}}
-    assert changed(**{"from": 58, "_source": OWN, "post_filter": expected}) == body_of(tail_search(plan, [A, B]))
+    assert changed(**{"from": 58, "_source": OWN, "post_filter": expected}) == body_of(
+        tail_search(plan, [Place(A), Place(B)])
+    )
 
 
 def test_without_a_post_filter_the_heads_documents_are_all_that_is_excluded() -> None:
-    search = body_of(tail_search(plan_of(body={"query": MATCH, "from": 60}), [A]))
+    search = body_of(tail_search(plan_of(body={"query": MATCH, "from": 60}), [Place(A)]))
     assert {"bool": {"must_not": [these("products", "a")]}} == search["post_filter"]
 
 
@@ -140,7 +138,7 @@ def test_a_page_behind_no_head_is_the_clients_own() -> None:
 
 
 allowed = sorted(key for key, use in BODY_KEYS.items() if use in {Use.LEXICAL, Use.PER_HIT, Use.EVERYWHERE})
-refused_by_value = {"sort", "stored_fields", "track_total_hits"}
+refused_by_value = {"sort", "stored_fields", "track_total_hits", "ext", "knn", "retriever"}
 values = strategies.json_values.map(strategies.compact)
 
 
@@ -165,7 +163,7 @@ def test_each_parameter_goes_along_with_the_clients_own_search(name: str) -> Non
 # The proxy's own searches
 
 
-def test_the_heads_keys_are_asked_for_alone() -> None:
+def test_the_heads_keys_and_the_total_are_asked_for_alone() -> None:
     search = head_search(plan_of("human&routing=r&typed_keys", EVERYTHING))
     assert {
         "query": EVERYTHING["query"],
@@ -173,7 +171,7 @@ def test_the_heads_keys_are_asked_for_alone() -> None:
         "_source": False,
         "indices_boost": [{"products": 2}],
         "runtime_mappings": RUNTIME,
-        "track_total_hits": False,
+        "track_total_hits": True,
         "post_filter": TERM,
     } == body_of(search)
     assert (("routing", "r"),) == search.parameters
@@ -185,7 +183,7 @@ def test_the_heads_keys_are_those_of_the_urls_query() -> None:
         "query": {"query_string": {"query": "laptop"}},
         "size": 50,
         "_source": False,
-        "track_total_hits": False,
+        "track_total_hits": 10_000,
     } == search
 
 
@@ -316,6 +314,10 @@ def test_a_reply_says_whether_it_came_compressed(fields: tuple[tuple[bytes, byte
 # Which vectors are searched
 
 FIELD = VectorField("dense_vector", 3, "cosine", "m")
+KNN_FIELD = VectorField("knn_vector", 3, "l2", "m")
+TYPE_ALONE = VectorField("dense_vector", None, None, None)
+"""As `_field_caps` tells it to somebody who may not read the mapping."""
+FOUND = VectorSearch(ELASTICSEARCH, "v", "m", 3, "cosine", MIN_SIMILARITY, NUM_CANDIDATES, SEMANTIC.timeout_seconds)
 
 
 def facts(*fields: VectorField) -> IndexFacts:
@@ -325,19 +327,20 @@ def facts(*fields: VectorField) -> IndexFacts:
 @pytest.mark.parametrize(
     ("named", "found", "expected"),
     [
-        (None, facts(FIELD), VectorSearch("v", "m", 3, "cosine", MIN_SIMILARITY, NUM_CANDIDATES)),
-        (None, facts(FIELD, FIELD), VectorSearch("v", "m", 3, "cosine", MIN_SIMILARITY, NUM_CANDIDATES)),
-        ("m", facts(FIELD), VectorSearch("v", "m", 3, "cosine", MIN_SIMILARITY, NUM_CANDIDATES)),
-        (
-            "m",
-            facts(replace(FIELD, model=None)),
-            VectorSearch("v", "m", 3, "cosine", MIN_SIMILARITY, NUM_CANDIDATES),
-        ),
+        (None, facts(FIELD), FOUND),
+        (None, facts(FIELD, FIELD), FOUND),
+        ("m", facts(FIELD), FOUND),
+        ("m", facts(replace(FIELD, model=None)), FOUND),
+        ("m", facts(TYPE_ALONE), FOUND),
+        (None, facts(TYPE_ALONE), Failure("semantic", "mapping_unreadable")),
+        (None, facts(replace(FIELD, nested=True)), FOUND),
         (None, None, Failure("semantic", "mapping_unreadable")),
         (None, facts(), Failure("semantic", "no_vector_field", "v")),
         (None, facts(FIELD, replace(FIELD, model="n")), Failure("semantic", "mixed_vectors", "v")),
         (None, facts(FIELD, replace(FIELD, similarity="l2_norm")), Failure("semantic", "mixed_vectors", "v")),
-        (None, facts(replace(FIELD, kind="knn_vector")), Failure("semantic", "unknown_vector_type", "knn_vector")),
+        (None, facts(KNN_FIELD), replace(FOUND, dialect=OPENSEARCH, similarity="l2")),
+        (None, facts(replace(KNN_FIELD, nested=True)), Failure("semantic", "nested_vectors", "v")),
+        (None, facts(replace(FIELD, kind="rank_vectors")), Failure("semantic", "unknown_vector_type", "rank_vectors")),
         (None, facts(replace(FIELD, dimensions=4)), Failure("semantic", "other_dimensions", "4")),
         (None, facts(FIELD, replace(FIELD, dimensions=4)), Failure("semantic", "mixed_vectors", "v")),
         (None, facts(replace(FIELD, model=None)), Failure("semantic", "unknown_model")),
@@ -352,6 +355,37 @@ def test_vectors_are_searched_only_where_it_is_known_what_made_them(
 
 
 def test_a_route_may_set_the_threshold_and_the_breadth_of_its_knn() -> None:
-    semantic = Semantic(field="v", dimensions=3, min_similarity=0.0, num_candidates=7)
+    semantic = Semantic(
+        field="v", dimensions=3, min_similarity=0.0, num_candidates=7, oversample=3.0, timeout_seconds=5.0
+    )
     route = build_route(RouteSettings(index="products", semantic=semantic))
-    assert VectorSearch("v", "m", 3, "cosine", 0.0, 7) == vector_search(route, semantic, facts(FIELD))
+    expected = VectorSearch(ELASTICSEARCH, "v", "m", 3, "cosine", 0.0, 7, 5.0, 3.0)
+    assert expected == vector_search(route, semantic, facts(FIELD))
+
+
+@pytest.mark.parametrize(
+    ("in_mapping", "in_file", "expected"),
+    [("l2_norm", "dot_product", "l2_norm"), (None, "dot_product", "dot_product"), (None, None, "cosine")],
+)
+def test_a_similarity_is_the_mappings_before_the_files(
+    in_mapping: str | None, in_file: str | None, expected: str
+) -> None:
+    semantic = Semantic(field="v", dimensions=3, similarity=in_file)
+    route = build_route(RouteSettings(index="products", embedding_model="m", semantic=semantic))
+    found = vector_search(route, semantic, facts(replace(FIELD, similarity=in_mapping)))
+    assert isinstance(found, VectorSearch)
+    assert expected == found.similarity
+
+
+@pytest.mark.parametrize(("version", "expected"), [((8, 3), ELASTICSEARCH_BEFORE_KNN), ((8, 4), ELASTICSEARCH)])
+def test_vectors_are_searched_as_the_engines_version_does(version: Version, expected: Dialect) -> None:
+    assert replace(FOUND, dialect=expected) == vector_search(build_route(SETTINGS), SEMANTIC, facts(FIELD), version)
+
+
+@pytest.mark.parametrize(
+    ("score", "similarity", "expected"),
+    [(0.65, "cosine", True), (0.64, "cosine", False), (0.9, "hamming", False), (0.0, "cosine", False)],
+)
+def test_what_only_knn_finds_is_near_by_its_cosine(score: float, similarity: str, expected: bool) -> None:  # noqa: FBT001
+    vectors = VectorSearch(ELASTICSEARCH, "v", "m", 3, similarity, 0.3, 100, 2.0)
+    assert expected is vectors.is_near(score)

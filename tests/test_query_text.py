@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.query_text import MATCH_ALL, UserQuery, find_user_query, read_operators, without_inner_hits
+from proxy.query_string import MATCH_ALL, read_operators
+from proxy.query_text import UserQuery, find_user_query, without_inner_hits
 from tests import strategies
 
 PASSAGE = ("title", "body")
@@ -207,7 +208,8 @@ def said(query: str) -> dict[str, Any]:
         ('laptop brand:"acme inc"', "laptop acme inc", {"bool": {"must": [said('brand:"acme inc"')]}}),
         ("+laptop -old", "laptop", {"bool": {"must": [said("laptop")], "must_not": [said("old")]}}),
         ("-gaming", "", {"bool": {"must_not": [said("gaming")]}}),
-        ("laptop AND light", "laptop light", None),
+        ("laptop AND light", "laptop light", MATCH_ALL),
+        ("laptop AND -gaming", "laptop", {"bool": {"must_not": [said("gaming")]}}),
         ("laptop OR phone", "laptop phone", None),
         ("(laptop phone) -gaming", "laptop phone", None),
         ("lap* phone", "lap phone", None),

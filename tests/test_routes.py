@@ -6,19 +6,19 @@ from hypothesis import strategies as st
 
 from proxy.config import Config, Fusion, RouteSettings, Semantic
 from proxy.profiles import PRIORITIES, PROFILES, TIERS
-from proxy.routes import Passthrough, Search, build_route, build_routes, classify
+from proxy.routes import Endpoint, Nodes, Passthrough, Search, build_route, build_routes, classify
 
 
 @pytest.mark.parametrize(
     ("method", "target", "expected"),
     [
-        (b"GET", b"/_search", Search("", "")),
-        (b"POST", b"/products/_search", Search("products", "")),
-        (b"GET", b"/a,b*/_search?q=x&pretty", Search("a,b*", "q=x&pretty")),
-        (b"GET", b"/_all/_search", Search("_all", "")),
-        (b"GET", b"/%3Clogs-%7Bnow%2Fd%7D%3E/_search", Search("%3Clogs-%7Bnow%2Fd%7D%3E", "")),
-        (b"GET", b"/i/_search?a?b", Search("i", "a?b")),
-        (b"GET", b"/*/_search", Search("*", "")),
+        (b"GET", b"/_search", Search(Endpoint.SEARCH, "", "")),
+        (b"POST", b"/products/_search", Search(Endpoint.SEARCH, "products", "")),
+        (b"GET", b"/a,b*/_search?q=x&pretty", Search(Endpoint.SEARCH, "a,b*", "q=x&pretty")),
+        (b"GET", b"/_all/_search", Search(Endpoint.SEARCH, "_all", "")),
+        (b"GET", b"/%3Clogs-%7Bnow%2Fd%7D%3E/_search", Search(Endpoint.SEARCH, "%3Clogs-%7Bnow%2Fd%7D%3E", "")),
+        (b"GET", b"/i/_search?a?b", Search(Endpoint.SEARCH, "i", "a?b")),
+        (b"GET", b"/*/_search", Search(Endpoint.SEARCH, "*", "")),
         (b"GET", b"/i%2F_search", None),
         (b"GET", b"/i/%5Fsearch", None),
         (b"GET", b"/_search/", None),
@@ -26,8 +26,21 @@ from proxy.routes import Passthrough, Search, build_route, build_routes, classif
         (b"GET", b"/_cat/_search", None),
         (b"GET", b"/%5Fcat/_search", None),
         (b"GET", b"/i/_doc/_search", None),
-        (b"POST", b"/i/_search/template", None),
-        (b"POST", b"/_msearch", None),
+        (b"POST", b"/i/_search/template?a", Search(Endpoint.TEMPLATE, "i", "a")),
+        (b"GET", b"/_search/template", Search(Endpoint.TEMPLATE, "", "")),
+        (b"POST", b"/_msearch?a", Search(Endpoint.MULTI_SEARCH, "", "a")),
+        (b"GET", b"/i,j/_msearch", Search(Endpoint.MULTI_SEARCH, "i,j", "")),
+        (b"POST", b"/_msearch/template", Search(Endpoint.MULTI_TEMPLATE, "", "")),
+        (b"POST", b"/i/_msearch/template", Search(Endpoint.MULTI_TEMPLATE, "i", "")),
+        (b"POST", b"/i/_async_search?a", Search(Endpoint.ASYNC_SEARCH, "i", "a")),
+        (b"POST", b"/_async_search", Search(Endpoint.ASYNC_SEARCH, "", "")),
+        (b"GET", b"/_async_search/ab==?a", Search(Endpoint.ASYNC_ANSWER, "", "a", "ab==")),
+        (b"GET", b"/i/_async_search", None),
+        (b"DELETE", b"/_async_search/ab==", None),
+        (b"GET", b"/_async_search/", None),
+        (b"GET", b"/_async_search/status/ab==", None),
+        (b"GET", b"/i/_async_search/template", None),
+        (b"POST", b"/i/_search/scroll", None),
         (b"POST", b"/i/_count", None),
         (b"PUT", b"/i/_search", None),
         (b"HEAD", b"/i/_search", None),
@@ -43,9 +56,14 @@ def test_a_search_is_told_by_method_and_raw_target(method: bytes, target: bytes,
     assert (expected or Passthrough) == (found if expected else type(found))
 
 
+@pytest.mark.parametrize("target", [b"/_nodes", b"/_nodes/_all/http?a", b"/_nodes/http"])
+def test_a_question_after_the_nodes_is_told_apart(target: bytes) -> None:
+    assert (Nodes, Passthrough) == (type(classify(b"GET", target)), type(classify(b"POST", target)))
+
+
 @given(st.binary(), st.binary())
 def test_no_request_is_too_odd(method: bytes, target: bytes) -> None:
-    assert isinstance(classify(method, target), Search | Passthrough)
+    assert isinstance(classify(method, target), Search | Nodes | Passthrough)
 
 
 def test_a_bare_route_is_its_profile() -> None:

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from proxy.errors import Malformed
 from proxy.hits import DocKey
-from proxy.search_response import Page, SearchAnswer, Total, number, read_answer, render_answer
+from proxy.search_response import Page, SearchAnswer, Shown, Total, number, read_answer, render_answer
 from tests import strategies
 
 
 def as_it_was(answer: SearchAnswer) -> Page:
-    return Page([(hit, None) for hit in answer.hits], answer.total, None)
+    return Page([Shown(hit) for hit in answer.hits], answer.total, None)
 
 
 @given(strategies.answers())
@@ -70,7 +70,7 @@ PRETTY = b"""{
 def test_a_pretty_answer_in_another_order_is_still_the_engines() -> None:
     answer = read_answer(PRETTY)
     one, two = answer.hits
-    page = Page([(two, 2.0), (one, 1.25)], Total(3), 2.0)
+    page = Page([Shown(two, 2.0), Shown(one, 1.25)], Total(3), 2.0)
     swapped = PRETTY.replace(b'"value" : 2', b'"value" : 3').replace(b'"max_score" : 1.5', b'"max_score" : 2.0')
     first = swapped[swapped.index(b"      {\n") : swapped.index(b",\n      {\n")]
     second = swapped[swapped.index(b",\n      {\n") + 2 : swapped.index(b"\n    ]\n  }\n}")]
@@ -87,10 +87,10 @@ def test_an_empty_pretty_page_is_written_as_the_engine_does() -> None:
 @given(strategies.answers(), st.randoms(use_true_random=False))
 def test_in_another_order_each_document_keeps_its_members(value: dict[str, Any], random: Any) -> None:
     answer = read_answer(strategies.compact(value))
-    order = [(hit, 1.5) for hit in answer.hits]
+    order = [Shown(hit, 1.5) for hit in answer.hits]
     random.shuffle(order)
     shown = read_answer(render_answer(answer, Page(order, answer.total, 2.0)))
-    assert [hit.key for hit, _ in order] == [hit.key for hit in shown.hits]
+    assert [one.hit.key for one in order] == [hit.key for hit in shown.hits]
     for hit in shown.hits:
         assert answer.by_key[hit.key].members | {"_score": msgspec.Raw(b"1.5")} == hit.members
     assert answer.members.keys() == shown.members.keys()

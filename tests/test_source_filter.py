@@ -24,7 +24,10 @@ ALL, NONE = SourceFilter(), SourceFilter(enabled=False)
         ({"include": "a", "exclude": ["b"]}, SourceFilter(includes=("a",), excludes=("b",))),
         ({}, ALL),
         ({"includes": "a", "include": "b"}, None),
-        ({"exclude_vectors": True}, None),
+        ({"exclude_vectors": True}, SourceFilter(exclude_vectors=True)),
+        ({"includes": "a", "exclude_vectors": False}, SourceFilter(includes=("a",), exclude_vectors=False)),
+        ({"exclude_vectors": "true"}, None),
+        ({"exclude_vectors": None}, None),
         ({"includes": {"a": 1}}, None),
         ({"includes": [1]}, None),
         (["a", 1], None),
@@ -98,7 +101,7 @@ def test_the_proxys_own_fields_are_left_out_unless_named(source: SourceFilter, e
 
 
 paths = st.lists(st.text("ab.*", min_size=1, max_size=4), max_size=3).map(tuple)
-filters = st.just(NONE) | st.builds(SourceFilter, st.just(value=True), paths, paths)
+filters = st.just(NONE) | st.builds(SourceFilter, st.just(value=True), paths, paths, st.none() | st.booleans())
 
 
 @given(filters)

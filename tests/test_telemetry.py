@@ -6,9 +6,9 @@ import re
 import pytest
 import structlog
 
+from proxy.bypass import BYPASS_REASONS
 from proxy.config import Log as Settings
 from proxy.errors import Failure
-from proxy.search_request import BYPASS_REASONS
 from proxy.telemetry import SearchLine, Told, bypassed, configure, ended, fields_of, log_search
 from tests.conftest import Log
 

@@ -12,8 +12,9 @@ from cachetools import TTLCache
 from yarl import URL
 
 from proxy.config import Engine as Settings
-from proxy.errors import Malformed, Refused, TimedOut, Unreachable
-from proxy.indices import IndexFacts, Resolved, read_facts, read_resolution
+from proxy.dialects import EngineKind, read_kind
+from proxy.errors import Malformed, Refused, TimedOut, Unreachable, UpstreamError
+from proxy.indices import IndexFacts, Resolved, read_facts, read_field_caps, read_resolution
 from proxy.planning import EngineReply, EngineSearch
 from proxy.search_request import Parameters
 from proxy.upstream.origin import tls_context
@@ -50,11 +51,11 @@ class Engine:
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_seconds),
             cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Host": settings.host} if settings.host else None,
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
         )
-        seconds = settings.resolve_cache_seconds
-        self._resolved: TTLCache[Any, tuple[Resolved, ...]] = TTLCache(_CACHE_ENTRIES, seconds)
-        self._facts: TTLCache[Any, IndexFacts] = TTLCache(_CACHE_ENTRIES, seconds)
+        self._known: TTLCache[Any, Any] = TTLCache(_CACHE_ENTRIES, settings.resolve_cache_seconds)
+        self._kind: EngineKind | None = None
 
     async def close(self) -> None:
         await self._session.close()
@@ -62,35 +63,22 @@ class Engine:
     def for_caller(self, identity: bytes, carried: CarriedFields) -> "EngineOfCaller":
         return EngineOfCaller(self, identity, carried)
 
-    async def resolved(
-        self, expression: str, parameters: Parameters, identity: bytes, carried: CarriedFields
-    ) -> tuple[Resolved, ...]:
-        """Ask which indices a name stands for, remembered for seconds; Refused where it may not be asked."""
-        asked = tuple(sorted(pair for pair in parameters if pair[0] in _RESOLVING))
-        key = (identity, expression, asked)
-        if key not in self._resolved:
-            name = "*" if expression in {"", "_all"} else expression
-            self._resolved[key] = await self._read(read_resolution, f"/_resolve/index/{name}", asked, carried)
-        return self._resolved[key]
+    async def known(self, identity: bytes, reader: Callable[[Mapping[str, Any]], _T], asked: Asked) -> _T:
+        """Ask what one caller may know, as a value remembered for seconds; raises UpstreamError, Refused among them."""
+        key = (identity, reader, asked.method, asked.target, asked.body)
+        if key not in self._known:
+            reply = await self.send(asked)
+            try:
+                self._known[key] = reader(msgspec.json.decode(reply.body, type=dict[str, Any]))
+            except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, ValueError) as error:
+                raise Malformed(SERVICE, f"{asked.target}: {error!r}") from error
+        found: _T = self._known[key]
+        return found
 
-    async def facts(self, indices: frozenset[str], identity: bytes, carried: CarriedFields) -> IndexFacts:
-        """Read what the mappings of indices say, remembered for seconds; Refused where they may not be read."""
-        key = (identity, indices)
-        if key not in self._facts:
-            names = ",".join(quote(name, safe="*") for name in sorted(indices))
-            self._facts[key] = await self._read(read_facts, f"/{names}", (), carried)
-        return self._facts[key]
-
-    async def _read(
-        self, reader: Callable[[Mapping[str, Any]], _T], path: str, parameters: Parameters, carried: CarriedFields
-    ) -> _T:
-        """Get what the engine says at a path, as a value; raises UpstreamError."""
-        fields = [*_without(carried, {"content-type", "accept"}), ("Accept", "application/json")]
-        reply = await self.send(Asked("GET", _target(path, parameters), fields))
-        try:
-            return reader(msgspec.json.decode(reply.body, type=dict[str, Any]))
-        except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise Malformed(SERVICE, f"{path}: {error!r}") from error
+    @property
+    def told_kind(self) -> EngineKind | None:
+        """Which engine it is by the headers of its answers alone."""
+        return self._kind
 
     async def send(self, asked: Asked, timeout_seconds: float | None = None) -> EngineReply:
         """Send one request, to the next node when one cannot be reached; raises UpstreamError."""
@@ -130,6 +118,7 @@ class Engine:
             content = await response.read()
         if response.status != 200:
             raise Refused(SERVICE, response.status, content)
+        self._kind = EngineKind("elasticsearch" if "X-Elastic-Product" in response.headers else "opensearch")
         return EngineReply(response.status, response.raw_headers, content)
 
 
@@ -144,17 +133,74 @@ class EngineOfCaller:
     async def search(self, search: EngineSearch, timeout_seconds: float | None = None) -> EngineReply:
         """Run one search; raises Refused for every status but 200."""
         path = f"/{search.indices}/_search" if search.indices else "/_search"
-        fields = self.carried
-        if not any(name.lower() == "content-type" for name, _ in fields):
-            fields = [*fields, ("Content-Type", "application/json")]
-        asked = Asked("POST", _target(path, search.parameters), fields, search.body)
-        return await self.engine.send(asked, timeout_seconds)
+        return await self.engine.send(self._asked("POST", path, search.parameters, search.body), timeout_seconds)
+
+    async def post(self, path: str, parameters: Parameters, body: bytes, *, lines: bool = False) -> EngineReply:
+        """Send another of the client's requests on its behalf; raises Refused for every status but 200."""
+        return await self.engine.send(self._asked("POST", path, parameters, body, lines=lines))
+
+    async def get(self, path: str, parameters: Parameters) -> EngineReply:
+        """The same for what has no body."""
+        return await self.engine.send(Asked("GET", _target(path, parameters), self.carried))
 
     async def resolved(self, expression: str, parameters: Parameters) -> tuple[Resolved, ...]:
-        return await self.engine.resolved(expression, parameters, self.identity, self.carried)
+        """Ask which indices a name stands for; raises Refused where that may not be asked."""
+        asked = tuple(sorted(pair for pair in parameters if pair[0] in _RESOLVING))
+        name = "*" if expression in {"", "_all"} else expression
+        return await self._known(read_resolution, f"/_resolve/index/{name}", asked)
+
+    async def resolved_of_pit(self, identifier: str) -> tuple[Resolved, ...]:
+        """Ask in which indices a point in time has documents."""
+        terms = {"terms": {"field": "_index", "size": _PIT_INDICES_MAX}}
+        body = msgspec.json.encode({"pit": {"id": identifier}, "size": 0, "aggs": {"indices": terms}})
+        asked = self._asked("POST", "/_search", (), body)
+        return await self.engine.known(self.identity, _read_pit, asked)
 
     async def facts(self, indices: frozenset[str]) -> IndexFacts:
-        return await self.engine.facts(indices, self.identity, self.carried)
+        """Read what the mappings of indices say; a caller who may not is told the types of their fields."""
+        names = ",".join(quote(name, safe="*") for name in sorted(indices))
+        return await self._known(read_facts, f"/{names}")
+
+    async def types(self, indices: frozenset[str]) -> IndexFacts:
+        """Read the types of the fields alone, which every caller may know who may search."""
+        names = ",".join(quote(name, safe="*") for name in sorted(indices))
+        return await self._known(read_field_caps, f"/{names}/_field_caps", (("fields", "*"),))
+
+    async def kind(self) -> EngineKind | None:
+        """Ask which engine it is, and of which version; where that may not be asked, what its answers' headers say."""
+        try:
+            return await self._known(read_kind, "/")
+        except UpstreamError:
+            return self.engine.told_kind
+
+    async def pipeline(self, name: str) -> Mapping[str, Any]:
+        """Read a search pipeline of OpenSearch."""
+        found = await self._known(_as_it_is, f"/_search/pipeline/{quote(name, safe='')}")
+        pipeline: Mapping[str, Any] = found.get(name, {})
+        return pipeline
+
+    async def _known(self, reader: Callable[[Mapping[str, Any]], _T], path: str, parameters: Parameters = ()) -> _T:
+        fields = [*_without(self.carried, {"content-type", "accept"}), ("Accept", "application/json")]
+        return await self.engine.known(self.identity, reader, Asked("GET", _target(path, parameters), fields))
+
+    def _asked(self, method: str, path: str, parameters: Parameters, body: bytes, *, lines: bool = False) -> Asked:
+        """A request as JSON or as lines of it, in the client's words: a version they name must be `Accept`'s, too."""
+        default = "application/x-ndjson" if lines else "application/json"
+        said = next((value for name, value in self.carried if name.lower() == "content-type"), default)
+        content_type = said if lines else said.replace("x-ndjson", "json")
+        fields = [*_without(self.carried, {"content-type"}), ("Content-Type", content_type)]
+        return Asked(method, _target(path, parameters), fields, body)
+
+
+_PIT_INDICES_MAX = 1000
+
+
+def _read_pit(answer: Mapping[str, Any]) -> tuple[Resolved, ...]:
+    return tuple(Resolved(bucket["key"]) for bucket in answer["aggregations"]["indices"]["buckets"])
+
+
+def _as_it_is(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    return answer
 
 
 def _without(fields: CarriedFields, names: set[str]) -> list[tuple[str, str]]:

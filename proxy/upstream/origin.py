@@ -44,31 +44,34 @@ class Connection:
         self.writer.transport.abort()
 
 
-def read_node(url: str) -> Node:
-    """Read a node's URL; its path is put before every target."""
+def read_node(url: str, host: str | None = None) -> Node:
+    """Read a node's URL; its path is put before every target, and `host` is what it is called by, if not by that."""
     parts = urlsplit(url)
     tls = parts.scheme == "https"
     return Node(
         host=parts.hostname or "",
         port=parts.port or (443 if tls else 80),
         tls=tls,
-        authority=parts.netloc.rpartition("@")[2].encode(),
+        authority=(host or parts.netloc.rpartition("@")[2]).encode(),
         prefix=parts.path.rstrip("/").encode(),
     )
 
 
 def tls_context(settings: Engine) -> ssl.SSLContext | None:
-    """Read whom to trust, where a node is reached by https."""
+    """Read whom to trust and who we are, where a node is reached by https."""
     if not any(url.startswith("https:") for url in settings.urls):
         return None
-    return ssl.create_default_context(cafile=settings.ca_file)
+    context = ssl.create_default_context(cafile=settings.ca_file)
+    if settings.certificate_file:
+        context.load_cert_chain(settings.certificate_file, settings.key_file)
+    return context
 
 
 class Origin:
     """The nodes of one cluster and the connections to them that wait for their next request."""
 
     def __init__(self, settings: Engine) -> None:
-        self._nodes = [read_node(url) for url in settings.urls]
+        self._nodes = [read_node(url, settings.host) for url in settings.urls]
         self._idle: dict[Node, deque[Connection]] = {node: deque() for node in self._nodes}
         self._connect_timeout = settings.connect_timeout_seconds
         self._idle_limit = settings.idle_connection_seconds

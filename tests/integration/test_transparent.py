@@ -141,13 +141,20 @@ async def test_read_beside_a_route(request_: Request, engine_url: str, shop: Sho
     """What is no search is the same inside a route, too; a bypassed search differs by two headers."""
     asked = replace(request_, target=request_.target.replace("{i}", shop.index))
     straight, through = await _both(engine_url, await start(route(shop.index)), asked)
-    if through.outcome == "reranked":
+    if "reranked" in through.outcome:
         assert straight.status == through.status
+        assert _items_not_reranked(straight, through.outcome) == _items_not_reranked(through, through.outcome)
         return
     own = {"x-rerank", "server-timing"}
     bare = replace(through, fields=[(name, value) for name, value in through.fields if name.lower() not in own])
     assert _comparable(straight) == _comparable(bare)
-    assert (through.outcome == "") or request_.target.partition("?")[0].endswith("/_search")
+    assert (through.outcome == "") or request_.target.partition("?")[0].endswith(("/_search", "/_msearch"))
+
+
+def _items_not_reranked(reply: Reply, outcome: str) -> list[object]:
+    """Of several searches, the answers to those that the outcome of each does not call reranked."""
+    items = [item | {"took": 0} for item in reply.json.get("responses", [])]
+    return [item for item, ended in zip(items, outcome.split(", "), strict=bool(items)) if ended != "reranked"]
 
 
 def _lines(*lines: object) -> bytes:
@@ -197,17 +204,39 @@ BYPASSED: dict[str, tuple[str, bytes]] = {
     "no words": ("no_query_text", b'{"query":{"term":{"brand":"acme"}}}'),
     "match_all": ("no_query_text", b'{"query":{"match_all":{}}}'),
     "no query": ("no_query_text", b"{}"),
-    "collapse": ("collapse", b'{"query":{"match":{"title":"laptop"}},"collapse":{"field":"brand"}}'),
+    "second-level collapse": (
+        "collapse",
+        (
+            b'{"query":{"match":{"title":"laptop"}},"collapse":{"field":"brand","inner_hits":'
+            b'{"name":"more","collapse":{"field":"category"}}}}'
+        ),
+    ),
     "rescore": (
         "rescore",
         b'{"query":{"match":{"title":"laptop"}},"rescore":{"query":{"rescore_query":{"match_all":{}}}}}',
     ),
-    "min_score": ("min_score", b'{"query":{"match":{"title":"laptop"}},"min_score":0.5}'),
-    "explain": ("explain", b'{"query":{"match":{"title":"laptop"}},"explain":true}'),
+    "sort values": ("cursor", b'{"query":{"match":{"title":"laptop"}},"sort":["_score","price"]}'),
+    "ext": ("ext", b'{"query":{"match":{"title":"laptop"}},"ext":{"nosuch":{}}}'),
     "terminate_after": ("terminate_after", b'{"query":{"match":{"title":"laptop"}},"terminate_after":1}'),
     "search_after": ("search_after", b'{"query":{"match":{"title":"laptop"}},"search_after":[1],"sort":["price"]}'),
-    "own kNN": ("knn", b'{"knn":{"field":"embedding","query_vector":[1,0,0,0,0,0,0,1],"k":2,"num_candidates":9}}'),
-    "retriever": ("retriever", b'{"retriever":{"standard":{"query":{"match":{"title":"laptop"}}}}}'),
+    "own kNN by size": (
+        "knn",
+        (
+            b'{"query":{"match":{"title":"laptop"}},'
+            b'"knn":{"field":"embedding","query_vector":[1,0,0,0,0,0,0,1],"num_candidates":9}}'
+        ),
+    ),
+    "own kNN alone": (
+        "no_query_text",
+        b'{"knn":{"field":"embedding","query_vector":[1,0,0,0,0,0,0,1],"k":2,"num_candidates":9}}',
+    ),
+    "compound retriever": (
+        "retriever",
+        (
+            b'{"retriever":{"text_similarity_reranker":{"retriever":{"standard":{"query":{"match":{"title":"laptop"}}}},'
+            b'"field":"title","inference_id":"nosuch","inference_text":"laptop"}}}'
+        ),
+    ),
 }
 
 
@@ -220,6 +249,28 @@ async def test_bypassed(reason: str, body: bytes, engine_url: str, shop: Shop, s
     own = {"x-rerank", "server-timing"}
     bare = replace(through, fields=[(name, value) for name, value in through.fields if name.lower() not in own])
     assert (f"bypassed;reason={reason}", _comparable(straight)) == (through.outcome, _comparable(bare))
+
+
+RERANKED = {
+    "collapse": b'{"query":{"match":{"title":"laptop"}},"collapse":{"field":"brand"}}',
+    "min_score": b'{"query":{"match":{"title":"laptop"}},"min_score":0.5}',
+    "explain": b'{"query":{"match":{"title":"laptop"}},"explain":true}',
+    "own kNN beside words": b'{"query":{"match":{"title":"laptop"}},'
+    b'"knn":{"field":"embedding","query_vector":[1,0,0,0,0,0,0,1],"k":2,"num_candidates":9}}',
+    "standard retriever": b'{"retriever":{"standard":{"query":{"match":{"title":"laptop"}}}}}',
+}
+
+
+@pytest.mark.parametrize("body", RERANKED.values(), ids=RERANKED)
+async def test_once_bypassed(body: bytes, engine_url: str, shop: Shop, start: Start) -> None:
+    """What changes no more than scores or groups stands beside the words, and each hit keeps its form."""
+    straight, through = await _both(
+        engine_url, await start(route(shop.index)), Request("POST", f"/{shop.index}/_search?size=50", body)
+    )
+    assert "reranked" == through.outcome
+    forms = {hit["_id"]: hit.keys() for hit in straight.hits}
+    assert [] == [hit["_id"] for hit in through.hits if hit["_id"] in forms and hit.keys() != forms[hit["_id"]]]
+    assert straight.json.keys() == through.json.keys()
 
 
 async def test_no_engine(start: Start) -> None:

@@ -1,0 +1,193 @@
+"""`_async_search`: handed on until it is complete, then answered as a search.
+
+Source: Elasticsearch, "Async search". What is still running is the engine's own; once the engine says that an answer
+is complete, the search is run again as a plain one, and its reranked answer takes the place of the engine's. The
+engine's own headers and members, which clients poll by, stay.
+"""
+
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+from cachetools import TTLCache
+
+from proxy import telemetry
+from proxy.bypass import Bypass
+from proxy.endpoints.front import Front, answer, guarded, read_content
+from proxy.errors import UpstreamError
+from proxy.filter_path import read_filter_path
+from proxy.indices import Covered, Unrouted
+from proxy.journey import Journey
+from proxy.listener import Exchange
+from proxy.media import not_json
+from proxy.pipeline import Answered, Outcome
+from proxy.planning import EngineReply
+from proxy.routes import Search
+from proxy.search_request import Parameters
+from proxy.searching import Asked
+from proxy.steering import Steering, Wrong
+from proxy.upstream.engine import EngineOfCaller
+
+_OF_ASYNC = frozenset({"keep_alive", "keep_on_completion", "wait_for_completion_timeout", "batched_reduce_size"})
+_OF_THE_WHOLE = frozenset({"filter_path", "pretty"})
+"""Parameters about the whole answer: the engine is not told, since the answer is put together here."""
+_OF_ANSWERS = frozenset({"human", "rest_total_hits_as_int", "typed_keys"})
+"""Parameters that each question after a search says anew."""
+_REMEMBERED, _REMEMBERED_S = 4096, 3600.0
+
+
+class _State(msgspec.Struct):
+    """What an engine says of an asynchronous search."""
+
+    id: str | None = None
+    is_partial: bool = False
+    is_running: bool = False
+    response: msgspec.Raw = msgspec.Raw()
+
+    @property
+    def complete(self) -> bool:
+        return bool(bytes(self.response)) and not (self.is_partial or self.is_running)
+
+
+_state = msgspec.json.Decoder(_State)
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A search that the engine is still busy with, and whose it is."""
+
+    identity: bytes
+    asked: Asked
+    covered: Covered
+    steering: Steering
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A client's question after a search, be it the first one."""
+
+    exchange: Exchange
+    journey: Journey
+    caller: EngineOfCaller
+    parameters: Parameters
+
+    def written(self, body: bytes) -> bytes:
+        """Write an answer in the form that is asked for."""
+        said = dict(self.parameters)
+        return read_filter_path(said.get("filter_path", "")).write(body, pretty=said.get("pretty", "false") != "false")
+
+
+class AsyncSearches:
+    """The searches that were submitted here and not yet answered."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._submitted: TTLCache[str, Submitted] = TTLCache(_REMEMBERED, _REMEMBERED_S)
+
+    async def submit(self, exchange: Exchange, search: Search) -> None:
+        """Answer a submission: complete and reranked at once, or as the engine does."""
+        front, journey = self._front, Journey.of(exchange.head.fields)
+        caller = front.caller(exchange)
+        if isinstance(caller, Bypass):
+            await front.hand_on(exchange)
+            return
+        content = await read_content(exchange)
+        asked = Asked(search.indices, search.query_string, b"" if isinstance(content, Bypass) else content)
+        covered = await guarded(front.searching.cover(caller, asked))
+        match covered:
+            case Unrouted():
+                await front.hand_on(exchange)
+            case Bypass():
+                await front.end(exchange, journey, covered)
+            case Covered(route) if isinstance(content, Bypass):
+                journey.route = route
+                await front.end(exchange, journey, content)
+            case Covered(route):
+                journey.route = route
+                await self._submit(exchange, journey, caller, covered, asked)
+
+    async def _submit(
+        self, exchange: Exchange, journey: Journey, caller: EngineOfCaller, covered: Covered, asked: Asked
+    ) -> None:
+        front, content = self._front, asked.content
+        asked, steering = front.searching.steering(exchange.head.fields, asked)
+        if asked.content != content:
+            exchange.replace_body(asked.content)
+        if isinstance(steering, Wrong):
+            await front.end(exchange, journey, steering)
+            return
+        if "format" in dict(asked.parameters):
+            await front.end(exchange, journey, Bypass("format"))
+            return
+        path = f"/{asked.indices}/_async_search" if asked.indices else "/_async_search"
+        try:
+            reply = await caller.post(path, _without(asked.parameters, _OF_THE_WHOLE), asked.content)
+        except UpstreamError:
+            await front.end(exchange, journey, Bypass("engine_refused"))
+            return
+        submitted = Submitted(caller.identity, asked, covered, steering)
+        await self._progress(_Question(exchange, journey, caller, asked.parameters), reply, submitted)
+
+    async def poll(self, exchange: Exchange, search: Search) -> None:
+        """Answer a question after a search that was submitted here; another one is the engine's."""
+        caller = self._front.caller(exchange)
+        submitted = self._submitted.get(search.id)
+        if isinstance(caller, Bypass) or submitted is None or submitted.identity != caller.identity:
+            await self._front.hand_on(exchange)
+            return
+        journey = Journey.of(exchange.head.fields)
+        journey.route = submitted.covered.route
+        parameters = tuple(parse_qsl(search.query_string, keep_blank_values=True))
+        problem = not_json(exchange.head.fields, has_body=False)
+        if problem or "format" in dict(parameters):
+            await self._front.end(exchange, journey, problem or Bypass("format"))
+            return
+        try:
+            reply = await caller.get(f"/_async_search/{search.id}", _without(parameters, _OF_THE_WHOLE))
+        except UpstreamError:
+            await self._front.end(exchange, journey, Bypass("engine_refused"))
+            return
+        await self._progress(_Question(exchange, journey, caller, parameters), reply, submitted)
+
+    async def _progress(self, question: _Question, reply: EngineReply, submitted: Submitted) -> None:
+        """Answer with what the engine says, a complete search reranked."""
+        front, journey, body = self._front, question.journey, reply.body
+        match await guarded(self._outcome(question, reply, submitted)):
+            case Answered() as answered:
+                journey.candidates = answered.candidates
+                told, body = telemetry.ended(answered.failures), _with_response(reply.body, answered.body)
+            case outcome:
+                told = telemetry.bypassed(_reason(outcome))
+        fields = front.conclude(journey, told)
+        await answer(question.exchange, reply, question.written(body), fields)
+
+    async def _outcome(self, question: _Question, reply: EngineReply, submitted: Submitted) -> Outcome:
+        state = _state.decode(reply.body)
+        if state.id is not None:
+            self._submitted[state.id] = submitted
+        if not state.complete:
+            return Bypass("running")
+        plain = _plain(submitted.asked, question.parameters)
+        return await self._front.searching.run(
+            question.journey, question.caller, submitted.covered, plain, submitted.steering
+        )
+
+
+def _without(parameters: Parameters, names: frozenset[str]) -> Parameters:
+    return tuple(pair for pair in parameters if pair[0] not in names)
+
+
+def _plain(asked: Asked, parameters: Parameters) -> Asked:
+    """The same search without what makes it asynchronous, its answer in the form that is now asked for."""
+    kept = _without(asked.parameters, _OF_ASYNC | _OF_THE_WHOLE | _OF_ANSWERS)
+    form = tuple(pair for pair in parameters if pair[0] in _OF_ANSWERS)
+    return Asked(asked.indices, urlencode((*kept, *form)), asked.content)
+
+
+def _reason(outcome: Outcome) -> str:
+    return outcome.reason if isinstance(outcome, Bypass) else "zero_hits"
+
+
+def _with_response(body: bytes, response: bytes) -> bytes:
+    return msgspec.json.encode(_members.decode(body) | {"response": msgspec.Raw(response)})

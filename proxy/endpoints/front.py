@@ -1,0 +1,112 @@
+"""What every endpoint needs: who asks, what the body holds, and how an answer is sent.
+
+A defect of this proxy costs a search its better order, never its answer.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from proxy import telemetry
+from proxy.bypass import Bypass
+from proxy.callers import Field, carried, identity
+from proxy.headers import own_error
+from proxy.http1 import BadMessage
+from proxy.journey import Journey
+from proxy.listener import Answer, Exchange
+from proxy.media import content, gzipped, not_json
+from proxy.passthrough import own_fields, pass_through
+from proxy.pipeline import Answered, KeptEmpty, Outcome
+from proxy.planning import EngineReply
+from proxy.searching import Searching
+from proxy.steering import Wrong
+from proxy.upstream.engine import Engine, EngineOfCaller
+from proxy.upstream.origin import Origin
+
+BODY_MAX = 8 * 2**20
+"""Bytes of a search's body that are read at most."""
+
+_log = structlog.get_logger("proxy")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The proxy as an endpoint sees it."""
+
+    origin: Origin
+    engine: Engine
+    searching: Searching
+    logs_query_text: bool
+    multi_search_concurrency: int
+
+    def caller(self, exchange: Exchange) -> EngineOfCaller | Bypass:
+        """Tell who asks, and what goes along with every search made for them."""
+        fields = exchange.head.fields
+        goes_along = carried(fields)
+        return Bypass("headers") if goes_along is None else self.engine.for_caller(identity(fields), goes_along)
+
+    async def hand_on(self, exchange: Exchange, fields: Sequence[Field] = ()) -> None:
+        """Let the engine answer."""
+        await pass_through(exchange, self.origin, extra_fields=fields, repeatable=True)
+
+    async def end(self, exchange: Exchange, journey: Journey, ending: Outcome | Wrong) -> None:
+        """Send what came of a search."""
+        match ending:
+            case Bypass(reason):
+                await self.hand_on(exchange, self.conclude(journey, telemetry.bypassed(reason)))
+            case Wrong(reason):
+                await self._refuse(exchange, reason, self.conclude(journey, telemetry.bypassed("steering")))
+            case KeptEmpty(reply, body):
+                await answer(exchange, reply, body, self.conclude(journey, telemetry.bypassed("zero_hits")))
+            case Answered(reply, body, failures, candidates):
+                journey.candidates = candidates
+                await answer(exchange, reply, body, self.conclude(journey, telemetry.ended(failures)))
+
+    def conclude(self, journey: Journey, told: telemetry.Told) -> Sequence[Field]:
+        return journey.conclude(told, query_text=self.logs_query_text)
+
+    async def _refuse(self, exchange: Exchange, reason: str, outcome: Sequence[Field]) -> None:
+        """Say in the engine's shape that a request steers in a way that cannot be meant."""
+        body = own_error(400, "illegal_argument_exception", reason)
+        kind = self.engine.told_kind
+        product = b"Elasticsearch" if kind and kind.product == "elasticsearch" else None
+        await exchange.answer(Answer(400, [*own_fields(product), *outcome], body))
+
+
+async def read_content(exchange: Exchange, *, ndjson: bool = False) -> bytes | Bypass:
+    """Read the body, if it is one that can be read here."""
+    body = await exchange.read_body(BODY_MAX)
+    if body is None:
+        return Bypass("too_large")
+    fields = exchange.head.fields
+    if problem := not_json(fields, has_body=bool(body), ndjson=ndjson):
+        return problem
+    return content(fields, body, BODY_MAX)
+
+
+async def guarded(ending: Awaitable[_T]) -> _T | Bypass:
+    """Wait for what comes of a step; what must not happen is logged, and the engine answers."""
+    try:
+        return await ending
+    except (BadMessage, ConnectionError):
+        raise
+    except Exception:  # noqa: BLE001  whatever it is, the engine can still answer
+        _log.exception("internal_error")
+        return Bypass("internal_error")
+
+
+# Said anew for a body that was written anew.
+_OF_THE_BODY = frozenset((b"content-length", b"content-encoding", b"transfer-encoding", b"connection", b"keep-alive"))
+
+
+async def answer(exchange: Exchange, reply: EngineReply, body: bytes, outcome: Sequence[Field]) -> None:
+    """Send the engine's answer with another body: its own headers, compressed if it was."""
+    kept = [(name, value) for name, value in reply.fields if name.lower() not in _OF_THE_BODY]
+    if reply.compressed:
+        kept.append((b"content-encoding", b"gzip"))
+        body = await asyncio.to_thread(gzipped, body) if len(body) > 2**18 else gzipped(body)
+    await exchange.answer(Answer(200, [*kept, *outcome], body))

@@ -1,0 +1,184 @@
+"""`_msearch` and `_msearch/template`: what a route covers is a search of its own, the other items go on together.
+
+Each item has its own outcome, and one that cannot be reranked its own bytes in the engine's own multi-search.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from proxy import telemetry
+from proxy.bypass import Bypass
+from proxy.callers import Field
+from proxy.endpoints.front import Front, answer, guarded, read_content
+from proxy.endpoints.single import rendered_template
+from proxy.errors import UpstreamError
+from proxy.filter_path import read_filter_path
+from proxy.headers import own_error
+from proxy.indices import Covered, Unrouted
+from proxy.journey import Journey
+from proxy.json_text import with_member
+from proxy.listener import Exchange
+from proxy.multi_search import OF_THE_ITEMS, OF_THE_WHOLE, Item, joined, query_string, render, responses, split, took
+from proxy.pipeline import Answered, KeptEmpty, Outcome
+from proxy.planning import EngineReply
+from proxy.routes import Endpoint, Search
+from proxy.searching import Asked
+from proxy.steering import Steering, Wrong
+from proxy.telemetry import Told
+from proxy.upstream.engine import EngineOfCaller
+
+_UNROUTED = b"unrouted"
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How one item ended."""
+
+    line: tuple[bytes, bytes]
+    """Its two lines as the engine may see them."""
+    part: bytes | None = None
+    """Its answer, made here; None leaves it to the engine."""
+    reply: EngineReply | None = None
+    header: bytes = _UNROUTED
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """The engine's answer to the items that are not answered here."""
+
+    reply: EngineReply | None
+    took_ms: int
+    parts: Sequence[bytes]
+
+
+_NO_REPLY = EngineReply(200, ((b"content-type", b"application/json"),), b"")
+
+
+def _outcome(ended: Sequence[_Ended], *, answered: bool) -> list[Field]:
+    """Say of each item in order how it ended; what was made here is lost where the engine refuses the others."""
+    refused = telemetry.bypassed("engine_refused").header
+    headers = [each.header if answered or each.part is None else refused for each in ended]
+    return [(b"X-Rerank", b", ".join(headers))] if set(headers) != {_UNROUTED} else []
+
+
+async def answer_multi_search(front: Front, exchange: Exchange, search: Search) -> None:
+    """Answer several searches: each reranked, or as the engine does."""
+    caller = front.caller(exchange)
+    content = await read_content(exchange, ndjson=True)
+    url = tuple(parse_qsl(search.query_string, keep_blank_values=True))
+    items = None if isinstance(content, Bypass) else split(content)
+    if (
+        isinstance(caller, Bypass)
+        or isinstance(content, Bypass)
+        or not items
+        or not {name for name, _ in url} <= OF_THE_ITEMS | OF_THE_WHOLE
+    ):
+        await front.hand_on(exchange)
+        return
+    bound = asyncio.Semaphore(front.multi_search_concurrency)
+    multi = _Multi(front, exchange, search, caller, url, bound)
+    ended = await asyncio.gather(*(multi.end(item) for item in items))
+    await multi.send(ended, content)
+
+
+@dataclass(frozen=True, slots=True)
+class _Multi:
+    """One multi-search on its way."""
+
+    front: Front
+    exchange: Exchange
+    search: Search
+    caller: EngineOfCaller
+    url: Sequence[tuple[str, str]]
+    bound: asyncio.Semaphore
+
+    async def end(self, item: Item) -> _Ended:
+        """Bring one item to its end, no more than some at a time."""
+        async with self.bound:
+            journey = Journey.of(self.exchange.head.fields)
+            indices = self.search.indices if item.indices is None else item.indices
+            asked = Asked(indices, query_string(item, self.url), item.body)
+            covered = await guarded(self.front.searching.cover(self.caller, asked))
+            match covered:
+                case Unrouted():
+                    return _Ended((item.head, item.body))
+                case Bypass():
+                    return self._ended(journey, item.head, asked, covered)
+                case Covered(route):
+                    journey.route = route
+                    return await self._run(journey, item.head, asked, covered)
+
+    async def _run(self, journey: Journey, head: bytes, asked: Asked, covered: Covered) -> _Ended:
+        asked, steering = self.front.searching.steering(self.exchange.head.fields, asked)
+        if isinstance(steering, Wrong):
+            return self._ended(journey, head, asked, steering)
+        return self._ended(journey, head, asked, await guarded(self._searched(journey, asked, covered, steering)))
+
+    async def _searched(self, journey: Journey, asked: Asked, covered: Covered, steering: Steering) -> Outcome:
+        rendered: Asked | Bypass = asked
+        if self.search.endpoint is Endpoint.MULTI_TEMPLATE:
+            rendered = await rendered_template(self.caller, asked)
+        if isinstance(rendered, Bypass):
+            return rendered
+        return await self.front.searching.run(journey, self.caller, covered, rendered, steering)
+
+    def _ended(self, journey: Journey, head: bytes, asked: Asked, ending: Outcome | Wrong) -> _Ended:
+        line = head, asked.content
+        match ending:
+            case Bypass(reason):
+                return _Ended(line, header=self._conclude(journey, telemetry.bypassed(reason)))
+            case Wrong(reason):
+                refused = own_error(400, "illegal_argument_exception", reason)
+                return _Ended(line, refused, header=self._conclude(journey, telemetry.bypassed("steering")))
+            case KeptEmpty(reply, body):
+                header = self._conclude(journey, telemetry.bypassed("zero_hits"))
+                return _Ended(line, _item_of(body), reply, header)
+            case Answered(reply, body, failures, candidates):
+                journey.candidates = candidates
+                return _Ended(line, _item_of(body), reply, self._conclude(journey, telemetry.ended(failures)))
+
+    def _conclude(self, journey: Journey, told: Told) -> bytes:
+        self.front.conclude(journey, told)
+        return told.header
+
+    async def send(self, ended: Sequence[_Ended], content: bytes) -> None:
+        """Answer with all items in their order; where none was answered here, the engine does it alone."""
+        rest = await self._rest(ended) if any(each.part is not None for each in ended) else None
+        if rest is None:
+            lines = joined([each.line for each in ended])
+            if lines != content:
+                self.exchange.replace_body(lines)
+            await self.front.hand_on(self.exchange, _outcome(ended, answered=False))
+            return
+        remaining = iter(rest.parts)
+        parts = [each.part if each.part is not None else next(remaining) for each in ended]
+        took_ms = max(rest.took_ms, *(took(part) for part in parts))
+        url = dict(self.url)
+        filter_path = read_filter_path(url.get("filter_path", ""))
+        body = render(parts, took_ms, filter_path, pretty=url.get("pretty", "false") != "false")
+        replies = [rest.reply, *(each.reply for each in ended), _NO_REPLY]
+        reply = next(reply for reply in replies if reply is not None)
+        await answer(self.exchange, reply, body, _outcome(ended, answered=True))
+
+    async def _rest(self, ended: Sequence[_Ended]) -> _Rest | None:
+        """Let the engine answer the other items together; None where it refuses them as a whole."""
+        left = [each for each in ended if each.part is None]
+        if not left:
+            return _Rest(None, 0, ())
+        name = f"/{self.search.indices}" if self.search.indices else ""
+        shared = tuple(pair for pair in self.url if pair[0] not in {"filter_path", "pretty"})
+        try:
+            path = f"{name}/{self.search.endpoint}"
+            reply = await self.caller.post(path, shared, joined([each.line for each in left]), lines=True)
+            took_ms, parts = responses(reply.body)
+        except (UpstreamError, msgspec.MsgspecError):
+            return None
+        return _Rest(reply, took_ms, parts) if len(parts) == len(left) else None
+
+
+def _item_of(body: bytes) -> bytes:
+    return with_member(body, "status", b"200", pretty=False)

@@ -1,0 +1,54 @@
+"""`_nodes`, where clients that sniff learn the engine's addresses: this proxy's instead, if the settings name one.
+
+Source: the clients' sniffing, which reads `GET /_nodes/_all/http` for each node's `http.publish_address`.
+"""
+
+import re
+
+import msgspec
+
+from proxy.bypass import Bypass
+from proxy.endpoints.front import Front, answer
+from proxy.errors import UpstreamError
+from proxy.listener import Exchange
+from proxy.passthrough import pass_through
+
+
+class _Http(msgspec.Struct):
+    publish_address: str | None = None
+
+
+class _Node(msgspec.Struct):
+    http: _Http | None = None
+
+
+class _Nodes(msgspec.Struct):
+    nodes: dict[str, _Node] = {}
+
+
+_nodes = msgspec.json.Decoder(_Nodes)
+
+
+def published_as(body: bytes, address: str) -> bytes:
+    """Put an address in place of each that the engine publishes for HTTP; raises MsgspecError for what is no JSON."""
+    nodes = _nodes.decode(body).nodes.values()
+    published = {node.http.publish_address for node in nodes if node.http and node.http.publish_address}
+    for each in published:
+        old = re.escape(msgspec.json.encode(each))
+        body = re.sub(rb'("publish_address"\s*:\s*)' + old, rb"\g<1>" + msgspec.json.encode(address), body)
+    return body
+
+
+async def answer_nodes(front: Front, exchange: Exchange, address: str) -> None:
+    """Let the engine answer, with this address in place of its own."""
+    caller = front.caller(exchange)
+    if isinstance(caller, Bypass):
+        await pass_through(exchange, front.origin)
+        return
+    try:
+        reply = await caller.get(exchange.head.target.decode("ascii"), ())
+        body = published_as(reply.body, address)
+    except (UpstreamError, msgspec.MsgspecError, UnicodeDecodeError):
+        await pass_through(exchange, front.origin)
+        return
+    await answer(exchange, reply, body, ())

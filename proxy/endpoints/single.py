@@ -1,0 +1,114 @@
+"""`_search`, and `_search/template` once the engine has rendered it."""
+
+from dataclasses import dataclass, replace
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+
+from proxy.bypass import Bypass
+from proxy.endpoints.front import Front, guarded, read_content
+from proxy.errors import UpstreamError
+from proxy.indices import Covered, Unrouted
+from proxy.journey import Journey
+from proxy.json_text import with_member
+from proxy.listener import Exchange
+from proxy.pipeline import Answered, Outcome
+from proxy.routes import Endpoint, Search
+from proxy.searching import Asked
+from proxy.steering import Wrong
+from proxy.upstream.engine import EngineOfCaller
+
+
+async def answer_search(front: Front, exchange: Exchange, search: Search) -> None:
+    """Answer one search: reranked, or as the engine does."""
+    journey = Journey.of(exchange.head.fields)
+    caller = front.caller(exchange)
+    if isinstance(caller, Bypass) and not front.searching.may_concern(search.indices):
+        await front.hand_on(exchange)
+    elif isinstance(caller, Bypass):
+        await front.end(exchange, journey, caller)
+    else:
+        await _Single(front, exchange, search, journey, caller).answer()
+
+
+@dataclass(frozen=True, slots=True)
+class _Single:
+    """One search on its way."""
+
+    front: Front
+    exchange: Exchange
+    search: Search
+    journey: Journey
+    caller: EngineOfCaller
+
+    async def answer(self) -> None:
+        """Find the route, and what comes of the search by it."""
+        asked = Asked(self.search.indices, self.search.query_string, await self._early_content())
+        covered = await guarded(self.front.searching.cover(self.caller, asked))
+        match covered:
+            case Unrouted():
+                await self.front.hand_on(self.exchange)
+            case Bypass():
+                await self.front.end(self.exchange, self.journey, covered)
+            case Covered(route):
+                self.journey.route = route
+                await self.front.end(self.exchange, self.journey, await guarded(self._run(covered)))
+
+    async def _early_content(self) -> bytes:
+        """Read the body where only it can tell the indices: those of a point in time."""
+        if self.search.indices or self.search.endpoint is not Endpoint.SEARCH:
+            return b""
+        content = await read_content(self.exchange)
+        return b"" if isinstance(content, Bypass) else content
+
+    async def _run(self, covered: Covered) -> Outcome | Wrong:
+        content = await read_content(self.exchange)
+        if isinstance(content, Bypass):
+            return content
+        searching, fields = self.front.searching, self.exchange.head.fields
+        asked, steering = searching.steering(fields, Asked(self.search.indices, self.search.query_string, content))
+        if asked.content != content:
+            self.exchange.replace_body(asked.content)
+        if isinstance(steering, Wrong):
+            return steering
+        if self.search.endpoint is not Endpoint.TEMPLATE:
+            return await searching.run(self.journey, self.caller, covered, asked, steering)
+        rendered = await rendered_template(self.caller, asked)
+        if isinstance(rendered, Bypass):
+            return rendered
+        outcome = await searching.run(self.journey, self.caller, covered, rendered, steering)
+        return await _as_template(self.caller, outcome)
+
+
+# What a template's own body holds; of the URL, what is not in the search's body is left: the rest is ignored there.
+_TEMPLATE_KEYS = frozenset({"source", "id", "params"})
+_IGNORED = frozenset({"from", "size", "q", "df", "sort", "_source", "_source_includes", "_source_excludes", "stats"})
+
+
+class _Rendered(msgspec.Struct):
+    template_output: msgspec.Raw
+
+
+_rendered = msgspec.json.Decoder(_Rendered)
+_template = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+async def rendered_template(caller: EngineOfCaller, asked: Asked) -> Asked | Bypass:
+    """Let the engine render a template, with the caller's rights; the search in it is the one that was asked for."""
+    try:
+        if not _template.decode(asked.content).keys() <= _TEMPLATE_KEYS:
+            return Bypass("template")
+        reply = await caller.post("/_render/template", (), asked.content)
+        output = bytes(_rendered.decode(reply.body).template_output)
+    except (UpstreamError, msgspec.MsgspecError):
+        return Bypass("template")
+    kept = [pair for pair in parse_qsl(asked.query_string, keep_blank_values=True) if pair[0] not in _IGNORED]
+    return replace(asked, query_string=urlencode(kept), content=output)
+
+
+async def _as_template(caller: EngineOfCaller, outcome: Outcome) -> Outcome:
+    """OpenSearch ends a template's answer with its status."""
+    kind = await caller.kind()
+    if not isinstance(outcome, Answered) or kind is None or kind.product != "opensearch":
+        return outcome
+    return replace(outcome, body=with_member(outcome.body, "status", b"200", pretty=b"\n" in outcome.body))

@@ -1,0 +1,146 @@
+"""A multi-search's lines and its answer: items taken apart, and put together again in their order.
+
+Source: Elasticsearch, "Multi search API" (`MultiSearchRequest.readMultiLineFormat`): a line of metadata, a line of
+body, for each item, the last one ended by a newline, too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from proxy.filter_path import FilterPath
+
+OF_THE_ITEMS = frozenset(
+    {
+        "ccs_minimize_roundtrips",
+        "error_trace",
+        "human",
+        "max_concurrent_shard_requests",
+        "pre_filter_shard_size",
+        "rest_total_hits_as_int",
+        "typed_keys",
+    }
+)
+"""Parameters of the URL that hold for each of its searches."""
+OF_THE_WHOLE = frozenset({"filter_path", "max_concurrent_searches", "pretty"})
+"""Parameters of the URL that are about the answer as a whole."""
+
+_INDICES = ("index", "indices")
+_OF_ONE_SEARCH = frozenset(
+    {
+        "allow_no_indices",
+        "allow_partial_search_results",
+        "ccs_minimize_roundtrips",
+        "expand_wildcards",
+        "ignore_throttled",
+        "ignore_unavailable",
+        "preference",
+        "request_cache",
+        "routing",
+        "search_type",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One search of several: its two lines as they came, and what the first one says."""
+
+    head: bytes
+    body: bytes
+    indices: str | None
+    """Names as a path segment; None leaves it to the URL."""
+    parameters: tuple[tuple[str, str], ...]
+
+
+def split(content: bytes) -> tuple[Item, ...] | None:
+    """Take the lines apart; None where that is not certain, and so for the engine to judge."""
+    if not content.endswith(b"\n"):
+        return None
+    lines = content.split(b"\n")[:-1]
+    if len(lines) % 2 or not lines:
+        return None
+    items = [_item(head, body) for head, body in zip(lines[::2], lines[1::2], strict=True)]
+    read = tuple(item for item in items if item is not None)
+    return read if len(read) == len(items) else None
+
+
+_metadata = msgspec.json.Decoder(dict[str, Any])
+
+
+def _item(head: bytes, body: bytes) -> Item | None:
+    try:
+        said = _metadata.decode(head) if head.strip() else {}
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    named = [said.pop(key) for key in _INDICES if key in said]
+    indices = _names(named[0]) if named else None
+    if len(named) > 1 or (named and indices is None) or not said.keys() <= _OF_ONE_SEARCH or not body.strip():
+        return None
+    parameters = [(name, _parameter(value)) for name, value in said.items()]
+    if any(value is None for _, value in parameters):
+        return None
+    return Item(head, body, indices, tuple((name, value) for name, value in parameters if value is not None))
+
+
+def _names(value: Any) -> str | None:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None
+    return quote(",".join(names), safe=",*-_.+")
+
+
+def _parameter(value: Any) -> str | None:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str() | int():
+            return str(value)
+        case list() if all(isinstance(each, str) for each in value):
+            return ",".join(value)
+        case _:
+            return None
+
+
+def query_string(item: Item, of_the_url: Sequence[tuple[str, str]]) -> str:
+    """Say as a search's own parameters what item and URL say; the item stands above the URL."""
+    own = {name for name, _ in item.parameters}
+    shared = [pair for pair in of_the_url if pair[0] in OF_THE_ITEMS and pair[0] not in own]
+    return urlencode([*item.parameters, *shared])
+
+
+def joined(items: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Write items as lines."""
+    return b"".join(head + b"\n" + body + b"\n" for head, body in items)
+
+
+class _Answer(msgspec.Struct):
+    took: int = 0
+    responses: list[msgspec.Raw] = []
+
+
+class _Took(msgspec.Struct):
+    took: int = 0
+
+
+_answer = msgspec.json.Decoder(_Answer)
+_took = msgspec.json.Decoder(_Took)
+
+
+def responses(answer: bytes) -> tuple[int, list[bytes]]:
+    """Read an engine's answer: how long it took, and each item's part; raises MsgspecError."""
+    read = _answer.decode(answer)
+    return read.took, [bytes(raw) for raw in read.responses]
+
+
+def took(answer: bytes) -> int:
+    return _took.decode(answer).took
+
+
+def render(parts: Sequence[bytes], took_ms: int, filter_path: FilterPath, *, pretty: bool) -> bytes:
+    """Put the items' answers together as the engine does."""
+    members: Mapping[str, Any] = {"took": took_ms, "responses": [msgspec.Raw(part) for part in parts]}
+    return filter_path.write(msgspec.json.encode(members), pretty=pretty)

@@ -1,0 +1,198 @@
+"""The second stage: candidates fused, reranked and rendered, each document once, as the head of the ranking.
+
+A reranker that fails is a Failure beside the fused order.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from proxy.errors import Failure, Malformed, UpstreamError
+from proxy.explaining import Explanation, Origin, hash_of
+from proxy.fusion import blend, reorder
+from proxy.hits import DocKey, Hit, Ranking, keys
+from proxy.paging import Head, fuse, pinned_first
+from proxy.reranking import passage_text
+from proxy.retrieval import Groups, Semantic
+from proxy.search_response import SearchAnswer
+from proxy.searches import MATCHED, passage_search, render_search
+from proxy.stages import Deadline, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The first documents of the fused order."""
+
+    ranking: Ranking
+    semantic: Sequence[DocKey]
+
+    @property
+    def keys(self) -> tuple[DocKey, ...]:
+        return keys(self.ranking)
+
+
+def candidates_of(run: Run, answer: SearchAnswer, semantic: Semantic, groups: Groups) -> Candidates:
+    """Merge the retrievers; what only kNN found must be near enough, since kNN always finds something."""
+    plan = run.plan
+    lexical = [hit.key for hit in answer.hits[: plan.window]]
+    found = set(lexical)
+    near: dict[DocKey, None] = {}
+    for hit in semantic.hits:
+        key = groups.representative.get(groups.of.get(hit.key), hit.key) if groups.of else hit.key
+        if key in found or (plan.vectors is not None and plan.vectors.is_near(hit.score)):
+            near.setdefault(key)
+    return Candidates(fuse(plan.route, lexical, list(near), plan.window), tuple(near))
+
+
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """The candidates in the reranker's order, or in the fused one where it failed."""
+
+    ranking: Ranking
+    failures: tuple[Failure, ...] = ()
+    scores: Mapping[DocKey, float] = field(default_factory=dict)
+    texts: Mapping[DocKey, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Documents as the client's query shows them, and how many of them it does not match."""
+
+    hits: Mapping[DocKey, Hit] = field(default_factory=dict)
+    extras: int = 0
+    failures: tuple[Failure, ...] = ()
+
+
+async def make_head(
+    run: Run, answer: SearchAnswer, semantic: Semantic, groups: Groups, deadline: Deadline
+) -> tuple[Head, Rendered]:
+    """Order the candidates; returns that order and the hits of it that the client's own search did not bring."""
+    candidates = candidates_of(run, answer, semantic, groups)
+    known = {**groups.adopted, **answer.by_key}
+    async with asyncio.TaskGroup() as tasks:
+        rendering = tasks.create_task(render(run, [key for key in candidates.keys if key not in known]))
+        reranked = await _rerank(run, candidates, answer, semantic, deadline)
+    rendered = rendering.result()
+    rendered = replace(rendered, hits={**groups.adopted, **rendered.hits})
+    reordered = bool(semantic.hits) or (run.plan.route.rerank_model is not None and not reranked.failures)
+    failures = (*semantic.failures, *rendered.failures, *reranked.failures)
+    head = head_of(pinned_first(reranked.ranking, answer.hits), answer, rendered, groups, failures)
+    explanations = _explanations(candidates, answer, semantic, reranked) if run.plan.explains else {}
+    return replace(head, untouched=bool(failures) and not reordered, explanations=explanations), rendered
+
+
+def head_of(
+    ranking: Ranking, answer: SearchAnswer, rendered: Rendered, groups: Groups, failures: tuple[Failure, ...]
+) -> Head:
+    """Make a head of what there is: what was neither in the client's own hits nor rendered has gone."""
+    there = answer.by_key.keys() | rendered.hits.keys()
+    shown = tuple(scored for scored in ranking if scored.key in there)
+    return Head(
+        shown,
+        answer.total and answer.total.plus(rendered.extras),
+        rendered.extras,
+        untouched=False,
+        failures=failures,
+        groups={scored.key: groups.of.get(scored.key) for scored in shown} if groups.of else {},
+    )
+
+
+async def _rerank(
+    run: Run, candidates: Candidates, answer: SearchAnswer, semantic: Semantic, deadline: Deadline
+) -> Reranked:
+    plan, order = run.plan, candidates.keys
+    model = plan.route.rerank_model
+    if model is None or len(order) < 2:
+        return Reranked(candidates.ranking)
+    try:
+        async with deadline.limit():
+            texts = await _passages(run, order, answer, semantic)
+            scores = await _scores(run, texts, model)
+    except UpstreamError as error:
+        return Reranked(candidates.ranking, (Failure("rerank", error.reason, str(error)),))
+    except TimeoutError:
+        return Reranked(candidates.ranking, (Failure("rerank", "timeout", "the request's budget is spent"),))
+    blended = blend(reorder(order, scores), order, plan.route.blend, plan.route.fusion.rank_constant)
+    return Reranked(blended, scores=scores, texts=texts)
+
+
+async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Mapping[DocKey, float]:
+    if not texts:
+        return {}
+    async with run.clock.stage("rerank"):
+        scores = await run.stages.reranker.score(
+            run.plan.user_query.text, list(texts.values()), instruction=run.plan.instruction, model=model
+        )
+    return dict(zip(texts, scores, strict=True))
+
+
+async def _passages(
+    run: Run, order: Sequence[DocKey], answer: SearchAnswer, semantic: Semantic
+) -> Mapping[DocKey, str]:
+    """Find the candidates' texts: in the hits where they show them whole, else by one more search."""
+    known = {hit.key: hit for hit in semantic.hits}
+    if run.plan.request.source.shows(run.plan.route.passage):
+        known |= answer.by_key
+    unknown = [key for key in order if key not in known]
+    if unknown:
+        known |= (await run.search("passages", passage_search(run.plan, unknown))).by_key
+    texts = {key: _text(run, known[key]) for key in order if key in known}
+    return {key: text for key, text in texts.items() if text}
+
+
+def _text(run: Run, hit: Hit) -> str:
+    source = hit.members.get("_source")
+    decoded = msgspec.json.decode(source) if source is not None else {}
+    return passage_text(decoded, run.plan.route.passage, run.stages.passage_max_chars)
+
+
+async def render(run: Run, missing: Sequence[DocKey]) -> Rendered:
+    """Fetch documents as the client's query would show them; without that, what kNN alone found is left out."""
+    if not missing:
+        return Rendered()
+    try:
+        answer = await run.search("render", render_search(run.plan, missing))
+        matched = _doc_count(answer)
+    except UpstreamError as error:
+        return Rendered(failures=(Failure("semantic", error.reason, str(error)),))
+    if not answer.whole:
+        return Rendered(failures=(Failure("semantic", "partial"),))
+    wanted = set(missing)
+    rendered = {hit.key: hit for hit in answer.hits if hit.key in wanted}
+    return Rendered(rendered, len(rendered) - matched)
+
+
+class _Aggregation(msgspec.Struct):
+    doc_count: int
+
+
+_aggregations = msgspec.json.Decoder(dict[str, _Aggregation])
+
+
+def _doc_count(answer: SearchAnswer) -> int:
+    try:
+        found: Any = _aggregations.decode(answer.members["aggregations"])
+        return int(found[MATCHED].doc_count)
+    except (msgspec.MsgspecError, KeyError) as error:
+        raise Malformed("engine", "no count beside the rendered hits") from error
+
+
+def _explanations(
+    candidates: Candidates, answer: SearchAnswer, semantic: Semantic, reranked: Reranked
+) -> dict[DocKey, Explanation]:
+    lexical = {hit.key: Origin(rank, hit.score) for rank, hit in enumerate(answer.hits, start=1)}
+    near = {hit.key: Origin(rank, hit.score) for rank, hit in enumerate(semantic.hits, start=1)}
+    return {
+        scored.key: Explanation(
+            lexical.get(scored.key),
+            near.get(scored.key),
+            scored.score,
+            reranked.scores.get(scored.key),
+            hash_of(reranked.texts[scored.key]) if scored.key in reranked.texts else None,
+            len(reranked.texts.get(scored.key, "")) or None,
+        )
+        for scored in candidates.ranking
+    }

@@ -1,0 +1,88 @@
+"""The `query_string` syntax, read as far as it is certain what a line demands, forbids and means.
+
+Sources: Elasticsearch, "Query string query" and "Simple query string query". The simple one has no fields, and its
+operators are signs alone: AND, OR and NOT are words there.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Query = Mapping[str, Any]
+MATCH_ALL: Query = {"match_all": {}}
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """The words in one clause, and what of that clause stays required without them."""
+
+    text: str
+    rest: Query | None
+    """None: what the clause demands besides its words is not known."""
+
+
+# What is plain enough to say for certain what it excludes: words, "phrases", field:value, each with a sign or not.
+_PIECE = re.compile(
+    r"""(?P<sign>[+\-!]|NOT\s+)?
+        (?P<field>[\w.]+:)?
+        (?P<said>"[^"\\]*"|[^\s+\-!=&|<>(){}\[\]^"~*?:\\/][^\s=&|<>(){}\[\]^"~*?:\\/!]*)
+        (?=\s|$)\s*""",
+    re.VERBOSE,
+)
+_SIMPLE_PIECE = re.compile(
+    r"""(?P<sign>[+\-])?
+        (?P<field>)
+        (?P<said>"[^"\\]*"|[^\s+\-|"*()~\\][^\s+|"*()~\\]*)
+        (?=\s|$)\s*""",
+    re.VERBOSE,
+)
+_OPERATOR_WORDS = frozenset({"OR", "NOT"})
+# Options of the whole line that have no meaning for a piece of it.
+_WHOLE_LINE = frozenset({"query", "minimum_should_match", "boost", "_name"})
+_NOISE = re.compile(
+    r"""\[[^\]]*\] | \{[^}]*\} | /[^/]*/ | [~^][\d.]*
+        | (?:^|(?<=[\s(]))(?:-|!|NOT\s+)(?:[\w.]+:)?(?:"[^"]*"|[^\s()]+)
+        | [\w.]+: | \b(?:AND|OR|NOT)\b | [+\-=&|<>!(){}\[\]"*?:\\/]""",
+    re.VERBOSE,
+)
+
+
+def read_operators(name: str, options: Query, line: str) -> Typed:
+    """Read a line of `query_string` syntax: the words meant, and what its signs demand or forbid.
+
+    `+word`, `"a phrase"` and `field:value` stay required, `-word` stays forbidden, and AND adds nothing to that. A
+    line with any other operator gives its words, and no statement on what it excludes.
+    """
+    simple = name == "simple_query_string"
+    pieces = _pieces(line.strip(), simple=simple)
+    if pieces is None or (pieces and options.get("flags", "ALL") != "ALL"):
+        return Typed(" ".join(_NOISE.sub(" ", line).split()), None)
+    kept = {key: value for key, value in options.items() if key not in _WHOLE_LINE}
+    required = [{name: kept | {"query": said}} for sign, said, plain in pieces if sign in {"", "+"} and not plain]
+    forbidden = [{name: kept | {"query": said}} for sign, said, _ in pieces if sign == "-"]
+    clauses = {"must": required, "must_not": forbidden}
+    text = " ".join(said.strip('"') if simple else _words(said) for sign, said, _ in pieces if sign != "-")
+    stays = {key: value for key, value in clauses.items() if value}
+    return Typed(text.strip(), {"bool": stays} if stays else MATCH_ALL)
+
+
+def _pieces(line: str, *, simple: bool) -> list[tuple[str, str, bool]] | None:
+    """Cut a line into (sign, what was said, whether it is a plain word); None where more than that is in it."""
+    found: list[tuple[str, str, bool]] = []
+    position = 0
+    while position < len(line):
+        piece = (_SIMPLE_PIECE if simple else _PIECE).match(line, position)
+        if piece is None or (not simple and piece["said"] in _OPERATOR_WORDS):
+            return None
+        position = piece.end()
+        if not simple and piece["said"] == "AND":
+            continue
+        sign = "-" if (piece["sign"] or "").strip() in {"-", "!", "NOT"} else piece["sign"] or ""
+        field, said = piece["field"] or "", piece["said"]
+        found.append((sign, field + said, not (sign or field or said.startswith('"'))))
+    return found
+
+
+def _words(said: str) -> str:
+    return said.rpartition(":")[2].strip('"') if '"' not in said else said.partition('"')[2].rstrip('"')

@@ -1,0 +1,119 @@
+"""The first stage: the client's own search and a kNN search side by side.
+
+A semantic retriever that fails is a Failure beside what the lexical one found; without the lexical one there is no
+answer to speak of.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from proxy.errors import Failure, UpstreamError
+from proxy.hits import DocKey, Hit
+from proxy.planning import EngineReply, EngineSearch, VectorSearch
+from proxy.search_response import SearchAnswer, read_answer
+from proxy.searches import group_search, semantic_search
+from proxy.stages import Deadline, Run
+
+
+@dataclass(frozen=True, slots=True)
+class Lexical:
+    """The engine's answer to the client's own search, widened."""
+
+    reply: EngineReply
+    answer: SearchAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Semantic:
+    """What the kNN search found, or why it found nothing."""
+
+    hits: tuple[Hit, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+
+async def lexical(run: Run, search: EngineSearch) -> Lexical:
+    """Run the client's own search; raises UpstreamError."""
+    async with run.clock.stage("lexical"):
+        reply = await run.stages.engine.search(search)
+        return Lexical(reply, read_answer(reply.body))
+
+
+async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, Semantic, Deadline]:
+    """Run both retrievers; what the engine takes for the client's own search is not counted as added time."""
+    plan = run.plan
+    if plan.vectors is None or plan.user_query.relaxed is None:
+        found = await lexical(run, search)
+        unavailable = (plan.unavailable,) if plan.unavailable else ()
+        return found, Semantic(failures=unavailable), Deadline.after(plan.budget_seconds)
+    searching = asyncio.ensure_future(_semantic(run, plan.vectors))
+    try:
+        found = await lexical(run, search)
+        deadline = Deadline.after(plan.budget_seconds)
+        return found, await _in_time(searching, deadline), deadline
+    finally:
+        searching.cancel()
+
+
+async def _in_time(searching: "asyncio.Future[Semantic]", deadline: Deadline) -> Semantic:
+    try:
+        async with deadline.limit():
+            return await searching
+    except TimeoutError:
+        return Semantic(failures=(Failure("semantic", "timeout", "the request's budget is spent"),))
+
+
+async def _semantic(run: Run, vectors: VectorSearch) -> Semantic:
+    plan = run.plan
+    try:
+        async with run.clock.stage("embed"):
+            vector = await run.stages.embedder.embed_query(
+                plan.user_query.text, instruction=plan.instruction, model=vectors.model, dimensions=vectors.dimensions
+            )
+        async with run.clock.stage("semantic"):
+            search = semantic_search(plan, vectors, vector, int(vectors.timeout_seconds * 1000))
+            reply = await run.stages.engine.search(search, vectors.timeout_seconds)
+        return _covered(run, read_answer(reply.body))
+    except UpstreamError as error:
+        return Semantic(failures=(Failure("semantic", error.reason, str(error)),))
+
+
+def _covered(run: Run, answer: SearchAnswer) -> Semantic:
+    """Take the nearest, as many as the window holds: some engines take k from each shard."""
+    if not answer.whole:
+        return Semantic(failures=(Failure("semantic", "partial"),))
+    covered = [hit for hit in answer.hits if run.plan.covers(hit.key.index)]
+    return Semantic(tuple(covered[: run.plan.window]))
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Which group each hit stands for, and who stands for it: one the client's own query finds, where there is one."""
+
+    of: dict[DocKey, bytes | None]
+    representative: dict[bytes | None, DocKey]
+    adopted: dict[DocKey, Hit]
+    """Representatives of groups that only kNN found so high up, though the client's own query finds them, too."""
+
+
+async def group(run: Run, answer: SearchAnswer, semantic: Semantic) -> tuple[Semantic, Groups]:
+    """Settle who stands for each group; where hits are not grouped, each stands for itself.
+
+    Who stands for a group that only kNN found so high up must be asked; without that, such groups are left out.
+    """
+    path = run.plan.request.collapse
+    if path is None:
+        return semantic, Groups({}, {}, {})
+    of = {hit.key: hit.group(path) for hit in (*semantic.hits, *answer.hits)}
+    known = {of[hit.key]: hit.key for hit in reversed(answer.hits)}
+    unknown = {of[hit.key]: hit.key for hit in reversed(semantic.hits) if of[hit.key] not in known}
+    if not unknown:
+        return semantic, Groups(of, known, {})
+    try:
+        found = await run.search("groups", group_search(run.plan, list(unknown)))
+    except UpstreamError as error:
+        near = tuple(hit for hit in semantic.hits if of[hit.key] in known)
+        failure = Failure("semantic", error.reason, str(error))
+        return Semantic(near, (*semantic.failures, failure)), Groups(of, known, {})
+    of |= {hit.key: hit.group(path) for hit in found.hits}
+    adopted = {of[hit.key]: hit.key for hit in found.hits}
+    return semantic, Groups(of, unknown | adopted | known, found.by_key)

@@ -1,0 +1,121 @@
+"""What each key of a search's body, and each parameter of its URL, is needed for: two tables.
+
+A key that is in neither is not known here, and a search with it is not touched. Sources: the search APIs of
+Elasticsearch 8 and 9 and of OpenSearch 2 and 3, whose keys stand in one table: the engine refuses its own strangers.
+"""
+
+from collections.abc import Mapping
+from enum import Enum
+
+
+class Use(Enum):
+    """What a member of the body or of the URL is needed for besides the client's own search."""
+
+    LEXICAL = "nothing else: aggregations, totals, how scores are made"
+    PER_HIT = "every search whose hits are shown"
+    EVERYWHERE = "every search made for this one"
+    CONSUMED = "the proxy sets it itself"
+
+
+BODY_KEYS: Mapping[str, Use | str] = {
+    "query": Use.CONSUMED,
+    "from": Use.CONSUMED,
+    "size": Use.CONSUMED,
+    "_source": Use.CONSUMED,
+    "post_filter": Use.CONSUMED,
+    "sort": Use.LEXICAL,
+    "aggs": Use.LEXICAL,
+    "aggregations": Use.LEXICAL,
+    "suggest": Use.LEXICAL,
+    "profile": Use.LEXICAL,
+    "track_total_hits": Use.LEXICAL,
+    "track_scores": Use.LEXICAL,
+    "indices_boost": Use.LEXICAL,
+    "timeout": Use.LEXICAL,
+    "stats": Use.LEXICAL,
+    "min_score": Use.LEXICAL,
+    "retriever": Use.LEXICAL,
+    "knn": Use.LEXICAL,
+    "ext": Use.LEXICAL,
+    "search_pipeline": Use.LEXICAL,
+    "explain": Use.PER_HIT,
+    "fields": Use.PER_HIT,
+    "stored_fields": Use.PER_HIT,
+    "docvalue_fields": Use.PER_HIT,
+    "script_fields": Use.PER_HIT,
+    "highlight": Use.PER_HIT,
+    "version": Use.PER_HIT,
+    "seq_no_primary_term": Use.PER_HIT,
+    "collapse": Use.CONSUMED,
+    "runtime_mappings": Use.EVERYWHERE,
+    "derived": Use.EVERYWHERE,
+    "pit": Use.EVERYWHERE,
+    "rank": "rank",
+    "sub_searches": "rank",
+    "rescore": "rescore",
+    "search_after": "search_after",
+    "slice": "slice",
+    "terminate_after": "terminate_after",
+    "verbose_pipeline": "pipeline",
+}
+"""Keys of a search's body: what they are needed for, or the reason why a search with them is not touched."""
+
+PARAMETERS: Mapping[str, Use | str] = {
+    "from": Use.CONSUMED,
+    "size": Use.CONSUMED,
+    "_source": Use.CONSUMED,
+    "_source_includes": Use.CONSUMED,
+    "_source_excludes": Use.CONSUMED,
+    "filter_path": Use.CONSUMED,
+    "source": Use.CONSUMED,
+    "source_content_type": Use.CONSUMED,
+    "q": Use.LEXICAL,
+    "df": Use.LEXICAL,
+    "analyzer": Use.LEXICAL,
+    "analyze_wildcard": Use.LEXICAL,
+    "default_operator": Use.LEXICAL,
+    "lenient": Use.LEXICAL,
+    "sort": Use.LEXICAL,
+    "track_total_hits": Use.LEXICAL,
+    "track_scores": Use.LEXICAL,
+    "rest_total_hits_as_int": Use.LEXICAL,
+    "typed_keys": Use.LEXICAL,
+    "stats": Use.LEXICAL,
+    "suggest_field": Use.LEXICAL,
+    "suggest_mode": Use.LEXICAL,
+    "suggest_size": Use.LEXICAL,
+    "suggest_text": Use.LEXICAL,
+    "timeout": Use.LEXICAL,
+    "batched_reduce_size": Use.LEXICAL,
+    "phase_took": Use.LEXICAL,
+    "search_pipeline": Use.LEXICAL,
+    "search_type": Use.LEXICAL,
+    "pre_filter_shard_size": Use.LEXICAL,
+    "request_cache": Use.LEXICAL,
+    "error_trace": Use.LEXICAL,
+    "_source_exclude_vectors": Use.PER_HIT,
+    "explain": Use.PER_HIT,
+    "force_synthetic_source": Use.PER_HIT,
+    "human": Use.PER_HIT,
+    "pretty": Use.PER_HIT,
+    "docvalue_fields": Use.PER_HIT,
+    "stored_fields": Use.PER_HIT,
+    "version": Use.PER_HIT,
+    "seq_no_primary_term": Use.PER_HIT,
+    "include_named_queries_score": Use.PER_HIT,
+    "allow_no_indices": Use.EVERYWHERE,
+    "allow_partial_search_results": Use.EVERYWHERE,
+    "cancel_after_time_interval": Use.EVERYWHERE,
+    "ccs_minimize_roundtrips": Use.EVERYWHERE,
+    "expand_wildcards": Use.EVERYWHERE,
+    "ignore_throttled": Use.EVERYWHERE,
+    "ignore_unavailable": Use.EVERYWHERE,
+    "max_concurrent_shard_requests": Use.EVERYWHERE,
+    "preference": Use.EVERYWHERE,
+    "routing": Use.EVERYWHERE,
+    "format": "format",
+    "scroll": "scroll",
+    "terminate_after": "terminate_after",
+    "verbose_pipeline": "pipeline",
+}
+"""The same for the parameters of the URL."""

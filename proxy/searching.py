@@ -1,0 +1,255 @@
+"""One search of one caller, from its names and bytes to how it ends, whichever endpoint it came by."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from proxy.bypass import Bypass
+from proxy.callers import Field
+from proxy.config import Config
+from proxy.dialects import EngineKind
+from proxy.errors import Failure, Refused, UpstreamError
+from proxy.heads import Heads, head_key
+from proxy.indices import (
+    Covered,
+    IndexFacts,
+    Mixed,
+    Resolved,
+    Unrouted,
+    alias_filter,
+    cover,
+    is_plain,
+    may_concern,
+    requested_names,
+    route_of,
+)
+from proxy.journey import Journey
+from proxy.json_text import without_member
+from proxy.pipeline import Outcome, run_search
+from proxy.pipelines import NONE, is_harmless
+from proxy.planning import Plan, VectorSearch, vector_search
+from proxy.profiles import PROFILES
+from proxy.query_text import UserQuery, find_user_query
+from proxy.routes import Route, build_routes
+from proxy.search_request import SearchRequest, parse
+from proxy.stages import Embeds, Run, Scores, Stages
+from proxy.steering import MEMBER, Steering, Wrong, read_steering
+from proxy.upstream.engine import Engine, EngineOfCaller
+
+_NAMES_MAX = 2000
+"""Characters of index names that are asked for by a URL; the engine takes lines of 4 KB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A search as a client asks it: of which indices, with which parameters and body."""
+
+    indices: str
+    """The path segment as it was sent, so that aliases keep their filters and routing."""
+    query_string: str
+    content: bytes
+
+    @property
+    def parameters(self) -> tuple[tuple[str, str], ...]:
+        return tuple(parse_qsl(self.query_string, keep_blank_values=True))
+
+
+class Searching:
+    """Finds a search's route, reads it, plans it and runs it; the first of these that cannot be done ends it."""
+
+    def __init__(
+        self, config: Config, engine: Engine, embedder: Embeds, reranker: Scores, discovery: str | None
+    ) -> None:
+        self.routes = build_routes(config)
+        self._config = config
+        self._engine = engine
+        self._embedder = embedder
+        self._reranker = reranker
+        self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
+        self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
+
+    def may_concern(self, indices: str) -> bool:
+        """Whether a name as requested lies inside a route by itself."""
+        return may_concern(self.routes, requested_names(indices))
+
+    async def cover(self, caller: EngineOfCaller, asked: Asked) -> Covered | Unrouted | Bypass:
+        """Hold the routes against every index that the search reaches for this caller."""
+        try:
+            resolved = await self._resolved(caller, asked)
+        except Refused as refusal:
+            return self._cover_unasked(asked.indices, may_not_ask=refusal.status == 403)
+        except UpstreamError:
+            return self._cover_unasked(asked.indices, may_not_ask=False)
+        match cover(self.routes, resolved):
+            case Mixed():
+                return Bypass("mixed_routes")
+            case found:
+                return found
+
+    async def _resolved(self, caller: EngineOfCaller, asked: Asked) -> tuple[Resolved, ...]:
+        if not asked.indices and (identifier := _point_in_time(asked.content)):
+            return await caller.resolved_of_pit(identifier)
+        return await caller.resolved(asked.indices, asked.parameters)
+
+    def _cover_unasked(self, indices: str, *, may_not_ask: bool) -> Covered | Unrouted | Bypass:
+        """Where the engine does not say what a name stands for, a plain one may still be taken by its letters.
+
+        Each hit's own index is held against the route before any of it goes to a model.
+        """
+        names = requested_names(indices)
+        route = route_of(self.routes, Resolved(names[0])) if is_plain(names) else None
+        if may_not_ask and route is not None:
+            return Covered(route)
+        return Bypass("unresolved") if may_concern(self.routes, names) else Unrouted()
+
+    def steering(self, fields: Sequence[Field], asked: Asked) -> tuple[Asked, Steering | Wrong]:
+        """Read what the request says of its own reranking; the engine is not to see it in the body."""
+        member = _steering_member(asked.content)
+        steering = read_steering(fields, member, self._config.steering)
+        if member is None:
+            return asked, steering
+        return replace(asked, content=without_member(asked.content, ("ext", MEMBER))), steering
+
+    async def run(
+        self, journey: Journey, caller: EngineOfCaller, covered: Covered, asked: Asked, steering: Steering
+    ) -> Outcome:
+        """Answer a search of a route, or say why the client's own bytes should go on instead."""
+        if steering.enabled is False:
+            return Bypass("steered_off")
+        request = parse(asked.query_string, asked.content)
+        if isinstance(request, Bypass):
+            return request
+        plan = await self._plan(caller, asked.indices, covered, request, steering)
+        if isinstance(plan, Bypass):
+            return plan
+        journey.plan = plan
+        run = Run(plan, self._stages(caller), journey.clock)
+        return await run_search(run, head_key(plan, caller.identity))
+
+    def _stages(self, caller: EngineOfCaller) -> Stages:
+        return Stages(
+            caller,
+            self._embedder,
+            self._reranker,
+            self._heads,
+            self._config.models.passage_max_chars,
+            self._config.engine.added_timeout_seconds,
+        )
+
+    async def _plan(
+        self, caller: EngineOfCaller, indices: str, covered: Covered, request: SearchRequest, steering: Steering
+    ) -> Plan | Bypass:
+        route, facts, kind = covered.route, await self._facts(caller, covered), await self._kind(caller)
+        known = facts or IndexFacts()
+        user_query = _user_query(route, request, known, steering)
+        if isinstance(user_query, Bypass):
+            return user_query
+        if problem := route.left_out.bypass(user_query) or await self._pipeline(caller, request, known):
+            return problem
+        if request.end > known.max_result_window:
+            return Bypass("depth")
+        vectors = None
+        if route.semantic and not request.own_ranking:
+            vectors = vector_search(route, route.semantic, facts, kind.version if kind else None)
+        return Plan(
+            indices=indices,
+            request=request,
+            route=route,
+            user_query=user_query,
+            instruction=_instruction(route, steering),
+            vectors=vectors if isinstance(vectors, VectorSearch) else None,
+            unavailable=vectors if isinstance(vectors, Failure) else None,
+            window=min(steering.window or route.rank_window_size, known.max_result_window),
+            covered=covered.indices,
+            alias_filter=alias_filter(covered.reached, known),
+            own_parameters=kind.own_parameters if kind else (),
+            budget_seconds=steering.budget_ms / 1000 if steering.budget_ms else None,
+            explains=bool(steering.explain),
+        )
+
+    async def _facts(self, caller: EngineOfCaller, covered: Covered) -> IndexFacts | None:
+        """Read the mappings, with the caller's rights or else with those meant for it; at the least the types."""
+        indices = covered.indices
+        if not indices or sum(map(len, indices)) > _NAMES_MAX:
+            indices = frozenset(covered.route.patterns)
+        for reader in filter(None, (caller, self._discovery)):
+            try:
+                return await reader.facts(indices)
+            except Refused:
+                continue
+            except UpstreamError:
+                return None
+        try:
+            return await caller.types(indices)
+        except UpstreamError:
+            return None
+
+    async def _kind(self, caller: EngineOfCaller) -> EngineKind | None:
+        kind = await caller.kind()
+        if self._discovery is not None and (kind is None or kind.version is None):
+            return await self._discovery.kind()
+        return kind
+
+    async def _pipeline(self, caller: EngineOfCaller, request: SearchRequest, facts: IndexFacts) -> Bypass | None:
+        """Leave a search alone that runs a pipeline which is not known to be harmless."""
+        named = request.pipeline
+        if named is None and len(facts.pipelines) == 1:  # of several indices' defaults none is run
+            (named,) = facts.pipelines
+        if named in (None, NONE, {}):
+            return None
+        try:
+            pipeline = named if isinstance(named, dict) else await caller.pipeline(str(named))
+        except UpstreamError:
+            return Bypass("pipeline")
+        return None if is_harmless(pipeline) else Bypass("pipeline")
+
+
+def _user_query(route: Route, request: SearchRequest, facts: IndexFacts, steering: Steering) -> UserQuery | Bypass:
+    """Find the user's words: where the request says them apart, those; nothing else is searched for without a place."""
+    found = find_user_query(request.query, route.passage, facts.is_text)
+    said = steering.query or request.text
+    if said:
+        return replace(found, text=said) if found else UserQuery(said, None)
+    return found or Bypass("no_query_text")
+
+
+def _instruction(route: Route, steering: Steering) -> str:
+    if steering.instruction:
+        return steering.instruction
+    return PROFILES[steering.profile].instruction if steering.profile else route.instruction
+
+
+class _PointInTime(msgspec.Struct):
+    id: str
+
+
+class _Body(msgspec.Struct):
+    pit: _PointInTime | None = None
+    ext: dict[str, msgspec.Raw] | None = None
+
+
+_body = msgspec.json.Decoder(_Body)
+
+
+def _point_in_time(content: bytes) -> str | None:
+    if b'"pit"' not in content:
+        return None
+    try:
+        pit = _body.decode(content).pit
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return pit.id if pit else None
+
+
+def _steering_member(content: bytes) -> Any:
+    """Decode `ext.rerank_proxy`; None where there is none, or the body is not one that could be read."""
+    if MEMBER.encode() not in content:
+        return None
+    try:
+        ext: Mapping[str, msgspec.Raw] = _body.decode(content).ext or {}
+        return msgspec.json.decode(ext[MEMBER]) if MEMBER in ext else None
+    except (msgspec.MsgspecError, RecursionError):
+        return None

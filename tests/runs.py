@@ -1,0 +1,30 @@
+"""Runs as the app makes them, before the fakes, for tests of single steps."""
+
+from contextlib import AsyncExitStack
+
+from proxy.config import Engine as Settings
+from proxy.heads import Heads
+from proxy.planning import Plan
+from proxy.stages import Clock, Run, Stages
+from proxy.upstream.embedder import Embedder
+from proxy.upstream.engine import Engine
+from proxy.upstream.reranker import Reranker
+from proxy.upstream.transport import Transport, models_session
+from tests.fakes import FakeEngine, FakeModels
+
+
+async def run_of(plan: Plan, engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> Run:
+    searching = Engine(Settings(url=engine.url))
+    stack.push_async_callback(searching.close)
+    session = await stack.enter_async_context(models_session(1.0))
+    stages = Stages(
+        engine=searching.for_caller(b"", ()),
+        embedder=Embedder(
+            Transport(session, "embedder", models.url, None), timeout_seconds=5, query_max_chars=200, cache_entries=0
+        ),
+        reranker=Reranker(Transport(session, "reranker", models.url, None), timeout_seconds=5, query_max_chars=200),
+        heads=Heads(10, 60),
+        passage_max_chars=200,
+        added_timeout_seconds=5,
+    )
+    return Run(plan, stages, Clock())

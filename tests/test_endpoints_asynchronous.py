@@ -1,0 +1,238 @@
+"""`_async_search`: the engine's own while it runs, reranked once complete, for the caller alone who submitted it."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import QUERY, Log
+from tests.endpoint_engine import DOCUMENTS, EndpointEngine, recorded
+from tests.fakes import Client, FakeModels, refuses, request, says
+
+RERANKED = ["d", "b", "c", "a"]
+LEXICAL = ["a", "b", "c"]
+SUBMIT = "/products/_async_search?wait_for_completion_timeout=200ms&keep_alive=1m"
+ID: str = recorded("async_search.json")["id"]
+POLL = f"/_async_search/{ID}?wait_for_completion_timeout=200ms"
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[EndpointEngine]:
+    async with EndpointEngine(DOCUMENTS) as server:
+        yield server
+
+
+def order(answered: Any) -> list[str]:
+    return [hit["_id"] for hit in answered.json()["response"]["hits"]["hits"]]
+
+
+async def test_a_search_that_is_complete_at_once_is_reranked(client: Client, engine: EndpointEngine) -> None:
+    answered = await client.search(SUBMIT, QUERY)
+    assert ("reranked", RERANKED) == (answered.header("x-rerank"), order(answered))
+    assert (SUBMIT, QUERY) == (engine.of("_async_search")[0].target, engine.of("_async_search")[0].json())
+
+
+async def test_what_clients_poll_by_stays(client: Client) -> None:
+    """Its id, its times, in the body and in the headers."""
+    answered = await client.search(SUBMIT, QUERY)
+    said = answered.json()
+    del said["response"]
+    assert {"id": ID, **recorded("async_search.json")["complete"]} == said
+    assert (ID, "?0") == (
+        answered.header("x-elasticsearch-async-id"),
+        answered.header("x-elasticsearch-async-is-running"),
+    )
+
+
+async def test_a_running_search_is_handed_on_as_it_is(client: Client, engine: EndpointEngine, log: Log) -> None:
+    engine.running = True
+    straight = await Client.to(engine.port)
+    answered = await client.search(SUBMIT, QUERY)
+    assert (await straight.search(SUBMIT, QUERY)).content == answered.content
+    assert ("bypassed;reason=running", "?1") == (
+        answered.header("x-rerank"),
+        answered.header("x-elasticsearch-async-is-running"),
+    )
+    assert ["running"] == [line["reason"] for line in log]
+    straight.close()
+
+
+async def test_a_search_is_reranked_when_a_question_after_it_finds_it_complete(
+    client: Client, engine: EndpointEngine, models: FakeModels
+) -> None:
+    engine.running = True
+    await client.search(SUBMIT, QUERY)
+    before = await client.ask("GET", POLL)
+    engine.running = False
+    after = await client.ask("GET", POLL)
+    assert ["bypassed;reason=running", "reranked"] == [each.header("x-rerank") for each in (before, after)]
+    assert (LEXICAL, RERANKED, "?0") == (
+        order(before),
+        order(after),
+        after.header("x-elasticsearch-async-is-running"),
+    )
+    assert [POLL, POLL] == [asked.target for asked in engine.of("poll")]
+
+
+async def test_another_callers_question_is_the_engines(client: Client, engine: EndpointEngine) -> None:
+    await client.search(SUBMIT, QUERY, authorization="Basic bWU=")
+    mine = await client.ask("GET", POLL, authorization="Basic bWU=")
+    anothers = await client.ask("GET", POLL, authorization="Basic eW91")
+    assert ["reranked", ""] == [mine.header("x-rerank"), anothers.header("x-rerank")]
+    assert LEXICAL == order(anothers)
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [("GET", "/_async_search/other"), ("GET", f"/_async_search/status/{ID}"), ("DELETE", f"/_async_search/{ID}")],
+)
+async def test_what_was_not_submitted_here_is_the_engines(
+    client: Client, engine: EndpointEngine, method: str, target: str
+) -> None:
+    await client.search(SUBMIT, QUERY)
+    answered = await client.ask(method, target)
+    assert ("", method, target) == (
+        answered.header("x-rerank"),
+        engine.requests[-1].method,
+        engine.requests[-1].target,
+    )
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "outcome"),
+    [
+        ("/logs/_async_search", QUERY, ""),
+        ("/products,logs/_async_search", QUERY, "bypassed;reason=mixed_routes"),
+        ("/products/_async_search", {**QUERY, "sort": ["price"]}, "bypassed;reason=sort"),
+        ("/products/_async_search?format=yaml", QUERY, "bypassed;reason=format"),
+        ("/products/_async_search?q=a&q=b", QUERY, "bypassed;reason=unknown_parameter"),
+    ],
+)
+async def test_what_is_not_reranked_is_answered_as_the_engine_does(
+    client: Client, engine: EndpointEngine, target: str, body: Any, outcome: str
+) -> None:
+    straight = await Client.to(engine.port)
+    answered = await client.search(target, body)
+    assert (outcome, target) == (answered.header("x-rerank"), engine.requests[-1].target)
+    assert (await straight.search(target, body)).content == answered.content
+    straight.close()
+
+
+async def test_a_submission_that_the_engine_refuses_is_its_own_to_refuse(
+    client: Client, engine: EndpointEngine
+) -> None:
+    engine.faults["_async_search"] = refuses(400)
+    answered = await client.search(SUBMIT, QUERY)
+    assert (400, "bypassed;reason=engine_refused") == (answered.status, answered.header("x-rerank"))
+
+
+async def test_a_search_that_is_gone_is_the_engines_to_miss(client: Client, engine: EndpointEngine) -> None:
+    await client.search(SUBMIT, QUERY)
+    engine.faults["poll"] = refuses(404)
+    answered = await client.ask("GET", POLL)
+    assert (404, "bypassed;reason=engine_refused") == (answered.status, answered.header("x-rerank"))
+
+
+async def test_an_answer_that_is_not_understood_goes_to_the_client_as_it_is(
+    client: Client, engine: EndpointEngine
+) -> None:
+    engine.faults["_async_search"] = says(b"[]")
+    answered = await client.search(SUBMIT, QUERY)
+    assert (200, b"[]", "bypassed;reason=internal_error") == (
+        answered.status,
+        answered.content,
+        answered.header("x-rerank"),
+    )
+
+
+async def test_a_question_in_another_form_than_json_is_the_engines(client: Client, engine: EndpointEngine) -> None:
+    await client.search(SUBMIT, QUERY)
+    yaml = await client.ask("GET", POLL, accept="application/yaml")
+    parameter = await client.ask("GET", f"{POLL}&format=yaml")
+    assert ["bypassed;reason=accept", "bypassed;reason=format"] == [
+        yaml.header("x-rerank"),
+        parameter.header("x-rerank"),
+    ]
+
+
+async def test_the_form_is_that_of_the_whole(client: Client, engine: EndpointEngine) -> None:
+    target = f"{SUBMIT}&filter_path=is_running,response.hits.hits._id&pretty"
+    answered = await client.search(target, QUERY)
+    expected = {"is_running": False, "response": {"hits": {"hits": [{"_id": name} for name in RERANKED]}}}
+    assert ("reranked", expected) == (answered.header("x-rerank"), answered.json())
+    assert answered.content.startswith(b'{\n  "is_running" : false,\n  "response" : {\n    "hits" : {\n')
+    engine.running = True
+    assert {"is_running": True} == (await client.search(f"{SUBMIT}&filter_path=is_running", QUERY)).json()
+
+
+async def test_a_question_says_the_form_of_its_answer_anew(client: Client, engine: EndpointEngine) -> None:
+    engine.running = True
+    await client.search(f"{SUBMIT}&typed_keys=true&preference=mine", QUERY)
+    engine.running = False
+    await client.ask("GET", f"/_async_search/{ID}?rest_total_hits_as_int=true")
+    (sent,) = engine.of("lexical")
+    assert {"preference=mine", "rest_total_hits_as_int=true"} == set(sent.target.split("?")[1].split("&"))
+
+
+async def test_steering_is_cut_out_and_holds_until_the_answer(
+    client: Client, engine: EndpointEngine, models: FakeModels
+) -> None:
+    engine.running = True
+    body = b'{"ext": {"rerank_proxy": {"query": "notebook"}, "a": 1} ,"query":{"match":{"title":"laptop"}}}'
+    await client.ask("POST", SUBMIT, body.replace(b', "a": 1', b""), content_type="application/json")
+    engine.running = False
+    await client.ask("GET", POLL)
+    (sent,) = engine.of("_async_search")
+    assert b'{"ext": {} ,"query":{"match":{"title":"laptop"}}}' == sent.content
+    assert ["notebook"] == models.of("rerank")[0].json()["queries"]
+
+
+async def test_a_submission_that_steers_wrongly_is_refused(client: Client, engine: EndpointEngine) -> None:
+    answered = await client.search(SUBMIT, {**QUERY, "ext": {"rerank_proxy": {"host": "evil"}}})
+    assert (400, [], "bypassed;reason=steering") == (
+        answered.status,
+        engine.of("_async_search"),
+        answered.header("x-rerank"),
+    )
+
+
+async def test_the_version_that_a_client_names_is_named_to_the_engine(client: Client, engine: EndpointEngine) -> None:
+    said = "application/vnd.elasticsearch+json; compatible-with=8"
+    answered = await client.search(SUBMIT, QUERY, content_type=said, accept=said)
+    assert ("reranked", said) == (
+        answered.header("x-rerank"),
+        engine.of("_async_search")[0].header("content-type"),
+    )
+
+
+async def test_kibanas_discover_by_relevance_is_reranked(client: Client, engine: EndpointEngine) -> None:
+    """Not run on an engine: Kibana's request as it is recorded."""
+    said = recorded("kibana_discover.json")
+    answered = await client.search(said["target"], said["body"], kbn_xsrf="1")
+    assert ("reranked", RERANKED) == (answered.header("x-rerank"), order(answered))
+    assert {"match_phrase": {"brand": "acme"}} in engine.of("semantic")[0].json()["knn"]["filter"][0]["bool"]["filter"]
+
+
+async def test_a_body_that_is_not_json_goes_on_as_it_came(client: Client, engine: EndpointEngine) -> None:
+    answered = await client.ask("POST", SUBMIT, b"query: {}", content_type="application/yaml")
+    assert ("bypassed;reason=content_type", b"query: {}") == (
+        answered.header("x-rerank"),
+        engine.of("_async_search")[0].content,
+    )
+
+
+async def test_a_caller_whose_headers_cannot_be_carried_is_the_engines(client: Client, engine: EndpointEngine) -> None:
+    await client.send(request("POST", SUBMIT, b"{}", x_name="\xe9"))
+    assert (200, "") == ((answered := await client.answer()).status, answered.header("x-rerank"))
+    assert LEXICAL == [hit["_id"] for hit in answered.json()["response"]["hits"]["hits"]]
+    assert [] == [name for name in ids_of_requests(engine) if name == "lexical"]
+
+
+def ids_of_requests(engine: EndpointEngine) -> list[str]:
+    return [engine.kind(asked) for asked in engine.requests]
+
+
+async def test_a_zero_hit_search_stays_empty(client: Client, engine: EndpointEngine) -> None:
+    engine.documents = [document for document in DOCUMENTS if document.lexical is None]
+    answered = await client.search(SUBMIT, QUERY)
+    assert ("bypassed;reason=zero_hits", []) == (answered.header("x-rerank"), order(answered))

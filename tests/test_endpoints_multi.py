@@ -1,0 +1,234 @@
+"""`_msearch`: each item its own outcome, in order; what is not reranked goes on together, byte for byte."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy.config import Config
+from tests.conftest import QUERY, Log, StartProxy
+from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
+from tests.fakes import Client, FakeModels, Message, refuses, waits_for
+
+RERANKED = ["d", "b", "c", "a"]
+LEXICAL = ["a", "b", "c"]
+NONSENSE = {**QUERY, "nonsense": 1}
+SORTED = b'{"query": {"match": {"title": "laptop"}} ,"sort":["price"], "size":10.0}'
+BOOST: dict[str, Any] = {"query": {"match_all": {}}}
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[EndpointEngine]:
+    async with EndpointEngine(DOCUMENTS) as server:
+        yield server
+
+
+async def ask(client: Client, content: bytes, target: str = "/products/_msearch", **fields: str) -> Message:
+    fields.setdefault("content_type", "application/x-ndjson")
+    return await client.ask("POST", target, content, **fields)
+
+
+def orders(answered: Message) -> list[list[str]]:
+    responses = answered.json()["responses"]
+    return [[hit["_id"] for hit in each["hits"]["hits"]] if "hits" in each else [] for each in responses]
+
+
+async def test_each_item_has_its_own_outcome_in_order(client: Client, engine: EndpointEngine) -> None:
+    items = lines({}, QUERY, {"index": "logs"}, BOOST, {}, SORTED, {}, NONSENSE, {}, QUERY)
+    answered = await ask(client, items)
+    assert [RERANKED, LEXICAL, LEXICAL, [], RERANKED] == orders(answered)
+    assert [200, 200, 200, 400, 200] == [each["status"] for each in answered.json()["responses"]]
+    outcomes = ["reranked", "unrouted", "bypassed;reason=sort", "bypassed;reason=unknown_key", "reranked"]
+    assert outcomes == answered.header("x-rerank").split(", ")
+
+
+async def test_what_is_not_reranked_goes_on_in_one_request_as_its_own_lines(
+    client: Client, engine: EndpointEngine
+) -> None:
+    head = b'{ "index" : "logs", "preference":"x" }'
+    await ask(client, lines({}, QUERY, head, BOOST, b"", SORTED))
+    (sent,) = engine.of("_msearch")
+    assert (lines(head, BOOST, b"", SORTED), "/products/_msearch") == (sent.content, sent.target)
+    assert "application/x-ndjson" == sent.header("content-type")
+
+
+@pytest.mark.parametrize(
+    ("content", "outcome"),
+    [
+        (lines({"index": "logs"}, QUERY, {"index": "logs"}, BOOST), ""),
+        (lines({}, SORTED), "bypassed;reason=sort"),
+        (lines({}, SORTED, {"index": "logs"}, BOOST), "bypassed;reason=sort, unrouted"),
+        (lines({}, SORTED + b"\r"), "bypassed;reason=sort"),
+        (lines({"index": "products"}, QUERY, {"nonsense": 1}, QUERY), ""),
+        (lines({}, QUERY)[:-1], ""),
+        (lines({}), ""),
+        (b"", ""),
+    ],
+)
+async def test_where_nothing_is_reranked_the_clients_own_bytes_go_on(
+    client: Client, engine: EndpointEngine, content: bytes, outcome: str
+) -> None:
+    answered = await ask(client, content, "/products/_msearch?typed_keys")
+    (sent,) = engine.of("_msearch")
+    assert (content, "/products/_msearch?typed_keys", outcome) == (
+        sent.content,
+        sent.target,
+        answered.header("x-rerank"),
+    )
+
+
+async def test_without_a_route_nothing_is_looked_at(plain_client: Client, engine: EndpointEngine) -> None:
+    content = lines({}, {**QUERY, "ext": {"rerank_proxy": {"window": "no"}}})
+    answered = await ask(plain_client, content)
+    assert ("", [content]) == (answered.header("x-rerank"), [request.content for request in engine.requests])
+
+
+async def test_a_parameter_that_is_not_known_leaves_the_whole_to_the_engine(
+    client: Client, engine: EndpointEngine
+) -> None:
+    answered = await ask(client, lines({}, QUERY), "/products/_msearch?nonsense=1")
+    assert ("", "/products/_msearch?nonsense=1") == (answered.header("x-rerank"), engine.requests[-1].target)
+
+
+async def test_a_multi_search_refused_as_a_whole_is_sent_again_in_the_clients_own_bytes(
+    client: Client, engine: EndpointEngine
+) -> None:
+    content = lines({}, QUERY, {"index": "logs"}, BOOST)
+    engine.faults["_msearch"] = refuses(400)
+    answered = await ask(client, content)
+    assert (400, "bypassed;reason=engine_refused, unrouted") == (answered.status, answered.header("x-rerank"))
+    assert content == engine.of("_msearch")[-1].content
+
+
+async def test_an_item_that_steers_wrongly_is_refused_alone(client: Client, engine: EndpointEngine) -> None:
+    wrong = {**QUERY, "ext": {"rerank_proxy": {"window": 0}}}
+    answered = await ask(client, lines({}, QUERY, {}, wrong))
+    good, bad = answered.json()["responses"]
+    assert (RERANKED, 400, "illegal_argument_exception") == (
+        [hit["_id"] for hit in good["hits"]["hits"]],
+        bad["status"],
+        bad["error"]["type"],
+    )
+    assert "reranked, bypassed;reason=steering" == answered.header("x-rerank")
+
+
+async def test_steering_is_cut_out_of_an_items_bytes_also_where_it_is_bypassed(
+    client: Client, engine: EndpointEngine
+) -> None:
+    steered = b'{"sort":["price"], "ext" : {"rerank_proxy": {"window": 5}, "own":1},"query":{"match":{"title":"a"}}}'
+    other = b'{"ext": {"rerank_proxy": {}}, "query":{"match_all":{}}}'
+    await ask(client, lines({}, steered, {"index": "logs"}, other))
+    cut = steered.replace(b'"rerank_proxy": {"window": 5}, ', b"")
+    assert lines({}, cut, {"index": "logs"}, other) == engine.requests[-1].content
+
+
+async def test_items_that_are_steered_off_are_the_engines(client: Client) -> None:
+    off = {**QUERY, "ext": {"rerank_proxy": {"enabled": False}}}
+    answered = await ask(client, lines({}, QUERY, {}, off))
+    assert [RERANKED, LEXICAL] == orders(answered)
+    assert "reranked, bypassed;reason=steered_off" == answered.header("x-rerank")
+
+
+async def test_parameters_of_item_and_url_hold_for_its_search(client: Client, engine: EndpointEngine) -> None:
+    head = {"preference": "mine", "ignore_unavailable": True}
+    await ask(client, lines(head, QUERY), "/products/_msearch?typed_keys=true&max_concurrent_searches=3")
+    (sent,) = engine.of("lexical")
+    assert {"preference=mine", "ignore_unavailable=true", "typed_keys=true"} == set(
+        sent.target.split("?")[1].split("&")
+    )
+
+
+async def test_the_form_is_that_of_the_whole(client: Client) -> None:
+    """`filter_path` and `pretty` see the answer as one, the items that are reranked and the others alike."""
+    target = "/products/_msearch?filter_path=responses.hits.hits._id,responses.status&pretty"
+    answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST), target)
+    assert [{"_id": name} for name in RERANKED] == answered.json()["responses"][0]["hits"]["hits"]
+    assert [{"status", "hits"}] * 2 == [set(each) for each in answered.json()["responses"]]
+    assert answered.content.startswith(b'{\n  "responses" : [\n    {\n      "hits" : {\n')
+    assert answered.content.endswith(b"\n}\n")
+
+
+async def test_it_took_as_long_as_its_slowest_item(client: Client) -> None:
+    answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
+    assert ["took", "responses"] == list(answered.json())
+    assert 7 == answered.json()["took"]
+
+
+async def test_a_compressed_multi_search_is_read(client: Client, engine: EndpointEngine) -> None:
+    content = gzip.compress(lines({}, QUERY, {"index": "logs"}, BOOST))
+    answered = await ask(client, content, content_encoding="gzip")
+    assert ("reranked, unrouted", "") == (
+        answered.header("x-rerank"),
+        engine.of("_msearch")[0].header("content-encoding"),
+    )
+
+
+async def test_no_more_than_so_many_items_run_at_a_time(
+    start_proxy: StartProxy, settings: Config, engine: EndpointEngine
+) -> None:
+    bound = msgspec.structs.replace(settings.engine, multi_search_concurrency=2)
+    client = await start_proxy(msgspec.structs.replace(settings, engine=bound))
+    held = asyncio.Event()
+    engine.faults["lexical"] = waits_for(held)
+    asking = asyncio.ensure_future(ask(client, lines(*[{}, QUERY] * 5)))
+    await engine.until_asked("lexical", 2)
+    await engine.until_asked("semantic", 2)
+    begun = len(engine.of("lexical"))
+    held.set()
+    assert ([RERANKED] * 5, 2) == (orders(await asking), begun)
+
+
+async def test_an_item_whose_models_fail_is_degraded_alone(client: Client, models: FakeModels) -> None:
+    models.faults["rerank"] = refuses(500)
+    answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
+    assert 'degraded;stages="rerank";reason=refused, unrouted' == answered.header("x-rerank")
+
+
+async def test_each_item_is_one_line_in_the_log(client: Client, log: Log) -> None:
+    await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST, {}, SORTED))
+    assert ["bypassed", "reranked"] == sorted(line["outcome"] for line in log)
+
+
+@pytest.mark.parametrize("depth", [500, 5_000])
+async def test_what_is_nested_too_deep_is_the_engines(client: Client, engine: EndpointEngine, depth: int) -> None:
+    deep = b'{"ext":{"rerank_proxy":' + b"[" * depth + b"]" * depth + b"}}"
+    engine.faults["_msearch"] = refuses(400)
+    for content in (lines(deep, QUERY), lines({}, deep, {}, QUERY)):
+        answered = await ask(client, content)
+        assert 400 == answered.status or "reranked" in answered.header("x-rerank")
+
+
+async def test_an_items_own_indices_stand_above_the_urls(client: Client, engine: EndpointEngine) -> None:
+    answered = await ask(client, lines({"index": ["products"]}, QUERY, {"index": "products,logs"}, QUERY), "/_msearch")
+    assert "reranked, bypassed;reason=mixed_routes" == answered.header("x-rerank")
+    assert "/_msearch" == engine.of("_msearch")[0].target
+
+
+async def test_templates_are_rendered_by_the_engine_and_then_searched(client: Client, engine: EndpointEngine) -> None:
+    template = {"source": json.dumps(QUERY), "params": {"a": 1}}
+    answered = await ask(client, lines({}, template, {}, {"id": "x", "explain": True}), "/products/_msearch/template")
+    assert "reranked, bypassed;reason=template" == answered.header("x-rerank")
+    assert (RERANKED, template) == (orders(answered)[0], engine.of("_render/template")[0].json())
+    assert lines({}, {"id": "x", "explain": True}) == engine.of("_msearch/template")[0].content
+
+
+async def test_the_version_that_a_client_names_is_named_in_every_request(
+    client: Client, engine: EndpointEngine
+) -> None:
+    """The engine refuses a request whose `Accept` names a version and whose `Content-Type` does not."""
+    said = "application/vnd.elasticsearch+{}; compatible-with=8"
+    content = lines({}, {"source": json.dumps(QUERY)}, {"index": "logs"}, {"source": "{}"})
+    kinds = {"_render/template": "json", "lexical": "json", "_msearch/template": "x-ndjson"}
+    await ask(
+        client,
+        content,
+        "/products/_msearch/template",
+        content_type=said.format("x-ndjson"),
+        accept=said.format("json"),
+    )
+    sent: dict[str, Any] = {kind: engine.of(kind)[0].header("content-type") for kind in kinds}
+    assert {kind: said.format(form) for kind, form in kinds.items()} == sent

@@ -1,0 +1,39 @@
+"""How a hit came to its place: numbers, and of the text a hash and a length."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.explaining import Explanation, Origin, hash_of
+
+
+@pytest.mark.parametrize(
+    ("explanation", "final", "expected"),
+    [
+        (Explanation(), None, {}),
+        (Explanation(), 2.0, {"final": 2.0}),
+        (Explanation(Origin(1, 3.5)), 0.5, {"lexical": {"rank": 1, "score": 3.5}, "final": 0.5}),
+        (
+            Explanation(Origin(2, 3.5), Origin(1, 0.9), 0.03, 0.0, "ab12", 7),
+            1.5,
+            {
+                "lexical": {"rank": 2, "score": 3.5},
+                "semantic": {"rank": 1, "score": 0.9},
+                "fused": 0.03,
+                "rerank": 0.0,
+                "final": 1.5,
+                "passage": {"sha256": "ab12", "characters": 7},
+            },
+        ),
+    ],
+)
+def test_what_no_stage_saw_is_not_said(explanation: Explanation, final: float | None, expected: Any) -> None:
+    assert expected == json.loads(bytes(explanation.render(final)))
+
+
+@given(st.text(), st.text())
+def test_a_text_is_known_by_its_hash_and_not_read_from_it(text: str, other: str) -> None:
+    assert (text == other, 16) == (hash_of(text) == hash_of(other), len(hash_of(text)))

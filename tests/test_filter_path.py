@@ -1,0 +1,112 @@
+"""`filter_path`: what a client sees of an answer, and that the rest keeps its bytes."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.filter_path import FilterPath, read_filter_path
+from tests import strategies
+
+ANSWER = {
+    "took": 7,
+    "hits": {
+        "total": {"value": 2},
+        "hits": [
+            {"_id": "1", "_source": {"title": "a", "a.b": 1, "tags": [], "more": {}}},
+            {"_id": "2", "_source": {"title": "b"}},
+            {"_id": "3"},
+        ],
+    },
+    "aggregations": {"brand": {"buckets": [{"key": "x", "doc_count": 1}]}},
+}
+LESS = {"hits": {"total": {"value": 2}}, "aggregations": {"brand": {"buckets": [{"doc_count": 1}]}}}
+
+
+def _hits(*hits: Any) -> Any:
+    return {"hits": {"hits": list(hits)}}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("", ANSWER),
+        (",", ANSWER),
+        ("took", {"took": 7}),
+        (" took , ", {"took": 7}),
+        ("t*k", {"took": 7}),
+        ("hits.hits._id", _hits({"_id": "1"}, {"_id": "2"}, {"_id": "3"})),
+        ("hits.hits._source.title", _hits({"_source": {"title": "a"}}, {"_source": {"title": "b"}})),
+        ("*.*._id", _hits({"_id": "1"}, {"_id": "2"}, {"_id": "3"})),
+        ("**.title", _hits({"_source": {"title": "a"}}, {"_source": {"title": "b"}})),
+        ("**.key,took", {"took": 7, "aggregations": {"brand": {"buckets": [{"key": "x"}]}}}),
+        ("hits.total", {"hits": {"total": {"value": 2}}}),
+        ("hits.hits._source.tags", _hits({"_source": {"tags": []}})),
+        (r"hits.hits._source.a\.b", _hits({"_source": {"a.b": 1}})),
+        ("nothing", {}),
+        ("hits.hits.nothing", {}),
+        ("hits.nothing.*", {}),
+        ("took.deeper", {}),
+        ("**", ANSWER),
+        ("*", ANSWER),
+        ("-hits,-aggregations", {"took": 7}),
+        ("-hits.hits,-aggregations.brand.buckets.key,-took", LESS),
+        ("hits.hits,-**._source", _hits({"_id": "1"}, {"_id": "2"}, {"_id": "3"})),
+        ("took,-took", {}),
+        ("-**", {}),
+    ],
+)
+def test_only_what_paths_lead_to_is_left(said: str, expected: Any) -> None:
+    assert strategies.compact(expected) == read_filter_path(said).apply(strategies.compact(ANSWER))
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("a", FilterPath((("a",),))),
+        ("a.b,-c.*", FilterPath((("a", "b"),), (("c", "*"),))),
+        (r"a\.b.c", FilterPath((("a.b", "c"),))),
+    ],
+)
+def test_paths_are_read_by_dots_and_commas(said: str, expected: FilterPath) -> None:
+    assert expected == read_filter_path(said)
+
+
+def test_values_keep_their_bytes() -> None:
+    answer = b'{"a":{"b":1e5,"c":0.1000,"d":"\\u00e4"},"x":1}'
+    assert b'{"a":{"b":1e5,"c":0.1000,"d":"\\u00e4"}}' == read_filter_path("a").apply(answer)
+    assert b'{"a":{"b":1e5}}' == read_filter_path("a.b").apply(answer)
+
+
+@pytest.mark.parametrize(
+    ("said", "pretty", "expected"),
+    [
+        ("", False, b'{"a":{"b":1},"c":2}'),
+        ("a", False, b'{"a":{"b":1}}'),
+        ("a", True, b'{\n  "a" : {\n    "b" : 1\n  }\n}\n'),
+        ("x", True, b"{ }\n"),
+    ],
+)
+def test_what_is_left_is_written_in_the_form_asked_for(said: str, pretty: bool, expected: bytes) -> None:  # noqa: FBT001
+    assert expected == read_filter_path(said).write(b'{"a":{"b":1},"c":2}', pretty=pretty)
+
+
+paths = st.lists(
+    st.lists(st.sampled_from(["hits", "_id", "t*", "*", "**", "_source", "title", "took"]), min_size=1, max_size=4)
+    .map(".".join)
+    .flatmap(lambda path: st.sampled_from([path, f"-{path}"])),
+    max_size=3,
+).map(",".join)
+
+
+@given(strategies.answers(), paths)
+def test_cutting_again_changes_nothing(answer: Any, said: str) -> None:
+    path = read_filter_path(said)
+    once = path.apply(strategies.compact(answer))
+    assert once == path.apply(once)
+
+
+@given(strategies.answers(), st.text())
+def test_no_path_is_too_odd(answer: Any, said: str) -> None:
+    assert read_filter_path(said).apply(strategies.compact(answer)).startswith(b"{")

@@ -1,0 +1,95 @@
+"""JSON as it was written: exactly one member cut out or added, or all of it indented as the engine does."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from proxy.json_text import indented, with_member, without_member
+from tests import strategies
+
+PATH = ("ext", "rerank_proxy")
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        (b'{"ext":{"rerank_proxy":{"a":[1,{"b":"}"}]}}}', b'{"ext":{}}'),
+        (b'{"ext":{"rerank_proxy":1,"o":2}}', b'{"ext":{"o":2}}'),
+        (b'{"ext":{"o":2,"rerank_proxy":1}}', b'{"ext":{"o":2}}'),
+        (b'{"ext":{"o":2,"rerank_proxy":1,"p":3}}', b'{"ext":{"o":2,"p":3}}'),
+        (b'{ "ext" : { "o" : 2 , "rerank_proxy" : 1 , "p" : 3 } }', b'{ "ext" : { "o" : 2 , "p" : 3 } }'),
+        (b'{ "ext" : { "o" : 2 ,\n "rerank_proxy" : 1\n } }', b'{ "ext" : { "o" : 2\n } }'),
+        (b'\n{"size":1e1,"ext":{"rerank_proxy":1},"a":"\\u00e4"}\r\n', b'\n{"size":1e1,"ext":{},"a":"\\u00e4"}\r\n'),
+        ('{"ä":"ö","ext":{"rerank_proxy":"ü","x":"ß"}}'.encode(), '{"ä":"ö","ext":{"x":"ß"}}'.encode()),
+        (
+            b'{"query":{"ext":{"rerank_proxy":1}},"ext":{"rerank_proxy":2}}',
+            b'{"query":{"ext":{"rerank_proxy":1}},"ext":{}}',
+        ),
+        (b'{"ext":{"a":1},"ext":{"rerank_proxy":2}}', b'{"ext":{"a":1},"ext":{}}'),
+    ],
+)
+def test_one_member_is_cut_and_every_other_byte_stays(body: bytes, left: bytes) -> None:
+    assert left == without_member(body, PATH)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"ext":1}', b'{"ext":{}}', b'{"ext":{"a":1}}', b'{"rerank_proxy":1}']
+)
+def test_a_member_that_is_not_there_cannot_be_cut(body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"expected|no member|Expecting"):
+        without_member(body, PATH)
+
+
+objects = st.dictionaries(st.text(), strategies.json_values, max_size=5)
+spaces = st.sampled_from([None, 1, "\t"])
+
+
+@given(objects, objects, st.text(), strategies.json_values, st.integers(0, 5), spaces, st.booleans())
+def test_cutting_leaves_what_was_there_before(
+    outer: Mapping[str, Any],
+    inner: Mapping[str, Any],
+    name: str,
+    value: Any,
+    place: int,
+    space: Any,
+    escaped: bool,  # noqa: FBT001
+) -> None:
+    assume(name not in inner)
+    members = list(inner.items())
+    members.insert(place, (name, value))
+    body = json.dumps({**outer, "ext": dict(members)}, indent=space, ensure_ascii=escaped)
+    left = json.loads(without_member(body.encode(), ("ext", name)))
+    assert ({**outer, "ext": inner}, list(inner)) == (left, list(left["ext"]))
+
+
+@given(st.dictionaries(st.text(), strategies.json_values, min_size=1, max_size=4), strategies.json_values)
+def test_a_member_is_added_last_and_cut_again(members: Mapping[str, Any], value: Any) -> None:
+    assume("status" not in members)
+    body = strategies.compact(members)
+    added = with_member(body, "status", strategies.compact(value), pretty=False)
+    assert strategies.compact({**members, "status": value}) == added
+    assert body == without_member(added, ("status",))
+
+
+@given(st.dictionaries(st.text(), strategies.json_values, min_size=1, max_size=4))
+def test_a_member_is_added_to_an_indented_object_as_the_engine_would(members: Mapping[str, Any]) -> None:
+    assume("status" not in members)
+    body = strategies.pretty(members).encode() + b"\n"
+    expected = strategies.pretty({**members, "status": 200}).encode() + b"\n"
+    assert expected == with_member(body, "status", b"200", pretty=True)
+
+
+@given(strategies.json_values, spaces)
+def test_a_value_is_indented_as_the_engine_does(value: Any, space: Any) -> None:
+    expected = strategies.pretty(value).encode()
+    assert expected == indented(json.dumps(value, ensure_ascii=False, indent=space).encode())
+
+
+def test_numbers_and_strings_keep_their_bytes() -> None:
+    assert b'{\n  "a" : 1e5,\n  "b" : [\n    0.1000,\n    "\\u00e4"\n  ]\n}' == indented(
+        b'{"a":1e5,"b":[0.1000,"\\u00e4"]}'
+    )

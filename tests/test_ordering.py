@@ -1,0 +1,166 @@
+"""The second stage: candidates fused, reranked, rendered; each document once, a failing part left out."""
+
+import dataclasses
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from proxy.hits import DocKey, keys
+from proxy.ordering import Rendered, candidates_of, head_of, make_head, render
+from proxy.paging import Head
+from proxy.retrieval import Groups, Semantic
+from proxy.search_response import SearchAnswer, Total, read_answer
+from proxy.stages import Deadline
+from tests.fakes import Document, FakeEngine, FakeModels, hangs, refuses, says
+from tests.plans import plan_of
+from tests.runs import run_of
+
+BODY = {"query": {"match": {"title": "laptop"}}}
+ALONE = Groups({}, {}, {})
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as opened:
+        yield opened
+
+
+def answer_of(scores: Mapping[str, float], *, total: int = 9) -> SearchAnswer:
+    hits = [
+        {"_index": "products", "_id": name, "_score": score, "_source": {"title": name.upper()}}
+        for name, score in scores.items()
+    ]
+    return read_answer(json.dumps({"hits": {"total": {"value": total, "relation": "eq"}, "hits": hits}}).encode())
+
+
+def names(found: Any) -> list[str]:
+    return [each.id for each in found]
+
+
+def key(name: str) -> DocKey:
+    return DocKey("products", name)
+
+
+ANSWER = answer_of({"a": 3.0, "b": 2.0, "c": 1.0})
+NEAR = Semantic(answer_of({"d": 0.95, "b": 0.9, "far": 0.4}).hits)
+
+
+@pytest.mark.parametrize(("window", "expected"), [(10, ["b", "a", "d", "c"]), (2, ["b", "a"]), (1, ["a"])])
+async def test_candidates_are_merged_and_only_the_near_of_kNNs_own(  # noqa: N802
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, window: int, expected: list[str]
+) -> None:
+    run = await run_of(plan_of("", BODY, window=window), engine, models, stack)
+    assert expected == names(candidates_of(run, ANSWER, NEAR, ALONE).keys)
+
+
+async def test_what_both_found_needs_no_nearness(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:
+    run = await run_of(plan_of("", BODY), engine, models, stack)
+    candidates = candidates_of(run, ANSWER, Semantic(answer_of({"c": 0.1}).hits), ALONE)
+    assert (["c", "a", "b"], ["c"]) == (names(candidates.keys), names(candidates.semantic))
+
+
+async def test_a_group_is_one_candidate(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:
+    run = await run_of(plan_of("", {**BODY, "collapse": {"field": "f"}}), engine, models, stack)
+    groups = Groups({key("d"): b"1", key("a"): b"1", key("b"): b"2"}, {b"1": key("a"), b"2": key("b")}, {})
+    assert ["a", "b", "c"] == names(candidates_of(run, ANSWER, Semantic(NEAR.hits[:1]), groups).keys)
+
+
+async def made(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, *, semantic: Semantic = NEAR, **changes: Any
+) -> tuple[Head, Rendered]:
+    run = await run_of(dataclasses.replace(plan_of("", BODY, window=10), **changes), engine, models, stack)
+    deadline = Deadline.after(run.plan.budget_seconds)
+    return await make_head(run, ANSWER, semantic, ALONE, deadline)
+
+
+@pytest.fixture
+def scored(engine: FakeEngine, models: FakeModels) -> None:
+    engine.documents = [Document("d", "D", cosine=0.9)]
+    models.scores = {"D": 0.9, "C": 0.8, "B": 0.2, "A": 0.1}
+
+
+@pytest.mark.usefixtures("scored")
+async def test_the_head_is_in_the_rerankers_order(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    head, rendered = await made(engine, models, stack)
+    assert (["d", "c", "b", "a"], ["d"], 1) == (names(head.keys), names(rendered.hits), head.extras)
+    assert (Total(10), False, ()) == (head.total, head.untouched, head.failures)
+    assert {"D", "C", "B", "A"} == set(models.of("rerank")[0].json()["documents"])
+
+
+@pytest.mark.usefixtures("scored")
+@pytest.mark.parametrize(
+    ("semantic", "order", "untouched"), [(NEAR, ["b", "a", "d", "c"], False), (Semantic(), ["a", "b", "c"], True)]
+)
+async def test_a_failing_reranker_leaves_the_fused_order(
+    engine: FakeEngine,
+    models: FakeModels,
+    stack: AsyncExitStack,
+    semantic: Semantic,
+    order: list[str],
+    untouched: bool,  # noqa: FBT001
+) -> None:
+    models.faults["rerank"] = refuses(400)
+    head, _ = await made(engine, models, stack, semantic=semantic)
+    assert (order, untouched) == (names(head.keys), head.untouched)
+    assert [("rerank", "refused")] == [(failure.stage, failure.reason) for failure in head.failures]
+
+
+@pytest.mark.usefixtures("scored")
+async def test_a_spent_budget_leaves_the_fused_order(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    models.faults["rerank"] = hangs
+    head, _ = await made(engine, models, stack, budget_seconds=0.01)
+    assert (["b", "a", "d", "c"], [("rerank", "timeout")]) == (
+        names(head.keys),
+        [(failure.stage, failure.reason) for failure in head.failures],
+    )
+
+
+@pytest.mark.usefixtures("scored")
+async def test_each_place_is_explained_by_its_numbers(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    head, _ = await made(engine, models, stack, explains=True)
+    b = head.explanations[key("b")]
+    assert b.lexical is not None
+    assert b.semantic is not None
+    assert ((2, 2.0), (2, 0.9), 0.2, 1) == (
+        (b.lexical.rank, b.lexical.score),
+        (b.semantic.rank, b.semantic.score),
+        b.rerank,
+        b.passage_length,
+    )
+    assert head.explanations[key("d")].lexical is None
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b'{"hits":{"hits":[]}}', b'{"timed_out":true,"hits":{"hits":[]},"aggregations":{"matched":{"doc_count":0}}}'],
+)
+async def test_what_cannot_be_rendered_is_left_out_and_not_counted(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, said: bytes
+) -> None:
+    engine.faults["render"] = says(said)
+    head, rendered = await made(engine, models, stack)
+    assert (["a", "b", "c"], {}, 0) == (sorted(names(head.keys)), rendered.hits, head.extras)
+    assert ["semantic"] == [failure.stage for failure in head.failures]
+
+
+async def test_nothing_missing_asks_for_nothing(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:
+    run = await run_of(plan_of("", BODY), engine, models, stack)
+    assert (Rendered(), []) == (await render(run, []), engine.requests)
+
+
+async def test_what_has_gone_since_is_no_part_of_a_head(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    run = await run_of(plan_of("", BODY), engine, models, stack)
+    candidates = candidates_of(run, ANSWER, NEAR, ALONE)
+    head = head_of(candidates.ranking, ANSWER, Rendered(), ALONE, ())
+    assert (["b", "a", "c"], Total(9)) == (names(keys(head.ranking)), head.total)

@@ -1,0 +1,174 @@
+"""The first stage: both searches, what becomes of a failing one, and who stands for a group."""
+
+import dataclasses
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from proxy.errors import Failure, Refused
+from proxy.hits import DocKey
+from proxy.planning import Plan
+from proxy.query_text import UserQuery
+from proxy.retrieval import Semantic, group, lexical, retrieve
+from proxy.search_response import SearchAnswer, read_answer
+from proxy.searches import lexical_search
+from proxy.stages import Run
+from tests.fakes import Document, FakeEngine, FakeModels, hangs, refuses, says
+from tests.plans import plan_of
+from tests.runs import run_of
+
+BODY = {"query": {"match": {"title": "laptop"}}}
+UNAVAILABLE = Failure("semantic", "no_vector_field", "v")
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as opened:
+        yield opened
+
+
+def names(hits: Any) -> list[str]:
+    return [hit.key.id for hit in hits]
+
+
+async def test_both_searches_bring_their_hits(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:
+    run = await run_of(plan_of("", BODY, window=3), engine, models, stack)
+    found, semantic, deadline = await retrieve(run, lexical_search(run.plan))
+    assert (["a", "b", "c"], ["d", "b", "a"], None) == (
+        names(found.answer.hits),
+        names(semantic.hits),
+        deadline.at,
+    )
+    assert {"lexical", "embed", "semantic"} == set(run.clock.stages)
+
+
+@pytest.mark.parametrize(
+    ("changes", "failures"),
+    [
+        ({"vectors": None}, ()),
+        ({"vectors": None, "unavailable": UNAVAILABLE}, (UNAVAILABLE,)),
+        ({"user_query": UserQuery("laptop", None)}, ()),
+    ],
+)
+async def test_where_kNN_cannot_be_asked_no_model_is(  # noqa: N802
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, changes: Any, failures: tuple[Failure, ...]
+) -> None:
+    plan = dataclasses.replace(plan_of("", BODY), **changes)
+    run = await run_of(plan, engine, models, stack)
+    _, semantic, _ = await retrieve(run, lexical_search(plan))
+    assert (Semantic(failures=failures), [], []) == (semantic, models.requests, engine.of("semantic"))
+
+
+@pytest.mark.parametrize("place", ["embed", "semantic"])
+async def test_a_failing_half_is_a_failure_beside_the_other(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, place: str
+) -> None:
+    (models if place == "embed" else engine).faults[place] = refuses(400)
+    run = await run_of(plan_of("", BODY), engine, models, stack)
+    found, semantic, _ = await retrieve(run, lexical_search(run.plan))
+    assert (["a", "b", "c"], ()) == (names(found.answer.hits), semantic.hits)
+    assert [("semantic", "refused")] == [(failure.stage, failure.reason) for failure in semantic.failures]
+
+
+async def test_a_knn_search_answered_in_part_is_left_out(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    engine.faults["semantic"] = says(b'{"timed_out":true,"hits":{"hits":[]}}')
+    run = await run_of(plan_of("", BODY), engine, models, stack)
+    _, semantic, _ = await retrieve(run, lexical_search(run.plan))
+    assert Semantic(failures=(Failure("semantic", "partial"),)) == semantic
+
+
+async def test_a_spent_budget_leaves_kNN_out(  # noqa: N802
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    models.faults["embed"] = hangs
+    run = await run_of(dataclasses.replace(plan_of("", BODY), budget_seconds=0.01), engine, models, stack)
+    _, semantic, deadline = await retrieve(run, lexical_search(run.plan))
+    assert ([("semantic", "timeout")], True) == (
+        [(failure.stage, failure.reason) for failure in semantic.failures],
+        deadline.at is not None,
+    )
+    await models.until_left()
+
+
+async def test_without_the_clients_own_search_there_is_no_answer(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    engine.faults["lexical"] = refuses(400)
+    models.faults["embed"] = hangs
+    run = await run_of(plan_of("", BODY), engine, models, stack)
+    with pytest.raises(Refused):
+        await retrieve(run, lexical_search(run.plan))
+
+
+async def test_what_lies_outside_the_route_goes_no_further(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    engine.documents.append(Document("x", "Secret", cosine=1.0, index="logs"))
+    run = await run_of(plan_of("", BODY), engine, models, stack)
+    _, semantic, _ = await retrieve(run, lexical_search(run.plan))
+    assert {"products"} == {hit.key.index for hit in semantic.hits}
+
+
+def answer_of(**groups: Any) -> SearchAnswer:
+    hits = [
+        {"_index": "products", "_id": name, "_score": 1.0} | ({} if value is None else {"fields": {"family": [value]}})
+        for name, value in groups.items()
+    ]
+    return read_answer(json.dumps({"hits": {"hits": hits}}).encode())
+
+
+def grouped() -> Plan:
+    return plan_of("", {**BODY, "collapse": {"field": "family"}})
+
+
+async def run_grouped(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> Run:
+    return await run_of(grouped(), engine, models, stack)
+
+
+def key(name: str) -> DocKey:
+    return DocKey("products", name)
+
+
+async def test_the_clients_own_hit_stands_for_a_group(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    run = await run_grouped(engine, models, stack)
+    _, groups = await group(run, answer_of(a=1, b=2, c=None), Semantic(answer_of(d=2, e=None).hits))
+    assert {b"1": key("a"), b"2": key("b"), None: key("c")} == groups.representative
+    assert (b"2", None, []) == (groups.of[key("d")], groups.of[key("e")], engine.requests)
+
+
+async def test_who_stands_for_a_group_that_only_kNN_found_is_asked(  # noqa: N802
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    hit = {"_index": "products", "_id": "own", "_score": 1.0, "fields": {"family": [9]}}
+    engine.faults["lexical"] = engine.faults["passages"] = says(json.dumps({"hits": {"hits": [hit]}}).encode())
+    run = await run_grouped(engine, models, stack)
+    _, groups = await group(run, answer_of(a=1), Semantic(answer_of(d=9, e=8).hits))
+    assert {b"1": key("a"), b"9": key("own"), b"8": key("e")} == groups.representative
+    assert [key("own")] == list(groups.adopted)
+
+
+async def test_where_that_cannot_be_asked_such_groups_are_left_out(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    engine.faults["lexical"] = engine.faults["passages"] = refuses(400)
+    run = await run_grouped(engine, models, stack)
+    semantic, groups = await group(run, answer_of(a=1), Semantic(answer_of(d=9, e=1).hits))
+    assert (["e"], {b"1": key("a")}) == (names(semantic.hits), groups.representative)
+    assert ["refused"] == [failure.reason for failure in semantic.failures]
+
+
+async def test_hits_that_are_not_grouped_each_stand_for_themselves(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    run = await run_of(plan_of("", BODY), engine, models, stack)
+    found = await lexical(run, lexical_search(run.plan))
+    semantic = Semantic(found.answer.hits)
+    same, groups = await group(run, found.answer, semantic)
+    assert (semantic, {}, {}) == (same, groups.of, groups.representative)

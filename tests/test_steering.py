@@ -1,0 +1,136 @@
+"""What a request may say of its reranking: each option, by header and by body, right and wrong."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.config import Config
+from proxy.steering import OPTIONS, Option, Steering, Wrong, read_steering
+from tests import strategies
+
+HEADERS: list[tuple[bytes, bytes, dict[str, Any]]] = [
+    (b"X-Rerank-Enabled", b"on", {"enabled": True}),
+    (b"X-Rerank-Enabled", b"off", {"enabled": False}),
+    (b"x-rerank-enabled", b"TRUE", {"enabled": True}),
+    (b"X-RERANK-ENABLED", b"false", {"enabled": False}),
+    (b"X-Rerank-Query", b" garden hose ", {"query": "garden hose"}),
+    (b"X-Rerank-Query", "Gartenschläuche".encode(), {"query": "Gartenschläuche"}),
+    (b"X-Rerank-Query", b"12", {"query": "12"}),
+    (b"X-Rerank-Query", b"true", {"query": "true"}),
+    (b"X-Rerank-Budget-Ms", b"200", {"budget_ms": 200}),
+    (b"X-Rerank-Budget-Ms", b"60000", {"budget_ms": 60_000}),
+    (b"X-Rerank-Window", b"1", {"window": 1}),
+    (b"X-Rerank-Window", b"1000", {"window": 1000}),
+    (b"X-Rerank-Profile", b"legal", {"profile": "legal"}),
+    (b"X-Rerank-Instruction", b"Prefer what is new.", {"instruction": "Prefer what is new."}),
+    (b"X-Rerank-Explain", b"on", {"explain": True}),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "said"), HEADERS)
+def test_each_option_is_said_by_a_header(name: bytes, value: bytes, said: Any) -> None:
+    assert Steering(**said) == read_steering([(b"Host", b"x"), (name, value)], None, OPTIONS)
+
+
+@pytest.mark.parametrize("said", [said for *_, said in HEADERS])
+def test_each_option_is_said_in_the_body_and_stands_above_the_headers(said: Any) -> None:
+    headers = [(b"X-Rerank-Query", b"x"), (b"X-Rerank-Window", b"7"), (b"X-Rerank-Enabled", b"on")]
+    expected = {"query": "x", "window": 7, "enabled": True} | said
+    assert Steering(**expected) == read_steering(headers, said, OPTIONS)
+
+
+def test_a_request_that_says_nothing_says_nothing() -> None:
+    assert Steering() == read_steering([(b"Accept", b"*/*"), (b"X-Rerank", b"off")], None, OPTIONS)
+    assert Steering() == read_steering([], {}, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [(b"X-Rerank-Enabled", b"yes")],
+        [(b"X-Rerank-Enabled", b"")],
+        [(b"X-Rerank-Explain", b"1")],
+        [(b"X-Rerank-Query", b"")],
+        [(b"X-Rerank-Query", b"  ")],
+        [(b"X-Rerank-Query", b"x" * 2001)],
+        [(b"X-Rerank-Query", b"\xff")],
+        [(b"X-Rerank-Budget-Ms", b"0")],
+        [(b"X-Rerank-Budget-Ms", b"60001")],
+        [(b"X-Rerank-Budget-Ms", b"-1")],
+        [(b"X-Rerank-Budget-Ms", b"1.5")],
+        [(b"X-Rerank-Budget-Ms", b"1000000000000")],
+        [(b"X-Rerank-Window", "\u0661".encode())],
+        [(b"X-Rerank-Window", b"1001")],
+        [(b"X-Rerank-Window", b"many")],
+        [(b"X-Rerank-Profile", b"shop")],
+        [(b"X-Rerank-Instruction", b"")],
+        [(b"X-Rerank-Instruction", b"x" * 2049)],
+        [(b"X-Rerank-Model", b"x")],
+        [(b"X-Rerank-Host", b"x")],
+        [(b"X-Rerank-", b"x")],
+        [(b"X-Rerank-Window", b"5"), (b"x-rerank-window", b"5")],
+    ],
+)
+def test_a_wrong_header_is_refused(fields: list[tuple[bytes, bytes]]) -> None:
+    assert isinstance(read_steering(fields, None, OPTIONS), Wrong)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        [],
+        "off",
+        0,
+        False,
+        {"enabled": "off"},
+        {"enabled": 1},
+        {"query": 7},
+        {"query": ""},
+        {"query": ["a"]},
+        {"budget_ms": "200"},
+        {"budget_ms": 0.5},
+        {"budget_ms": True},
+        {"window": -1},
+        {"window": 1001},
+        {"profile": "LEGAL"},
+        {"profile": 1},
+        {"instruction": {}},
+        {"explain": "on"},
+        {"url": "http://evil.example"},
+        {"model": "x"},
+        {"field": "secret"},
+    ],
+)
+def test_a_wrong_member_is_refused(member: Any) -> None:
+    assert isinstance(read_steering([], member, OPTIONS), Wrong)
+
+
+def test_a_refusal_says_where_what_and_what_to_do() -> None:
+    close = read_steering([], {"profile": "leagl"}, OPTIONS)
+    unknown = read_steering([], {"windw": 1}, OPTIONS)
+    assert Wrong("no profile [leagl], did you mean `legal`?") == close
+    assert isinstance(unknown, Wrong)
+    assert ("windw" in unknown.reason, "known are enabled, query" in unknown.reason) == (True, True)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_that_is_switched_off_is_refused_and_all_others_are_not(option: Option) -> None:
+    allowed = [other for other in OPTIONS if other != option]
+    right: dict[str, Any] = {key: value for *_, said in HEADERS for key, value in said.items()}
+    assert isinstance(read_steering([], {option: right[option]}, allowed), Wrong)
+    others = {other: right[other] for other in allowed}
+    assert Steering(**others) == read_steering([], others, allowed)
+
+
+def test_by_default_every_option_may_be_said() -> None:
+    assert (OPTIONS, set(OPTIONS)) == (Config().steering, set(Steering.__struct_fields__))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([b"X-Rerank-Query", b"x-rerank-window", b"a"]), st.binary())),
+    strategies.json_values,
+)
+def test_nothing_that_is_said_is_too_odd(fields: list[tuple[bytes, bytes]], member: Any) -> None:
+    assert isinstance(read_steering(fields, member, OPTIONS), Steering | Wrong)
