@@ -12,8 +12,8 @@ from tests.endpoint_engine import DOCUMENTS, EndpointEngine
 from tests.fakes import Client, FakeModels, Message, Stream, answer, refuses
 
 RERANKED = "reranked"
-NORMALIZES = {"phase_results_processors": [{"normalization-processor": {}}]}
-RERANKS = {"response_processors": [{"rerank": {}}]}
+NORMALIZES: dict[str, Any] = {"phase_results_processors": [{"normalization-processor": {}}]}
+RERANKS: dict[str, Any] = {"response_processors": [{"rerank": {}}]}
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ async def test_a_search_runs_a_pipeline_only_where_that_is_known_to_be_harmless(
 
     engine.faults["other"] = knows
     spelled = RERANKS if pipeline is None else pipeline
-    said = {"body": {"search_pipeline": "p"}, "spelled out": {"search_pipeline": spelled}}.get(place, {})
+    said: Any = {"body": {"search_pipeline": "p"}, "spelled out": {"search_pipeline": spelled}}.get(place, {})
     target = "/products/_search?search_pipeline=p" if place == "parameter" else "/products/_search"
     assert expected == await outcome(client, target, {**QUERY, **said})
 
