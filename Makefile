@@ -1,4 +1,5 @@
-# What a newcomer runs, and what CI runs: make demo, make test, make quick. Needs Python 3.11+, JDK 17+, Maven, make.
+# What a newcomer runs, and what CI runs: make demo, make test, make quick. Needs Python 3.11+, JDK 17+, Maven, make;
+# make test-clients also Node.js 20+ with npm, and Go 1.26+.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,18 +7,22 @@ ENGINE = $(BIN)/python -m demo.engine exec --
 CHECKED := proxy demo tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test quick checks tools
+.PHONY: help demo test test-clients quick checks tools languages
 
 help:
-	@echo 'make demo         a search straight and through the proxy, until Ctrl-C; ONCE=1 ends after the comparison'
-	@echo 'make test         every check and test, those on the real engine included'
-	@echo 'make quick        the part of it without engines'
+	@echo 'make demo          a search straight and through the proxy, until Ctrl-C; ONCE=1 ends after the comparison'
+	@echo 'make test          every check and test, those on the real engine included'
+	@echo 'make test-clients clients of other languages, straight and through the proxy; ONLY="go java" runs some of them'
+	@echo 'make quick         the part of it without engines'
 
 demo: .venv/ready tools
 	@$(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once)
 
 test: checks tools
 	$(ENGINE) $(BIN)/pytest
+
+test-clients: .venv/ready tools languages
+	$(BIN)/python -m tests.clients.run $(ONLY)
 
 quick: checks
 	$(BIN)/pytest -m 'not engine'
@@ -48,3 +53,8 @@ tools:
 	@mvn -v >/dev/null 2>&1 || { echo \
 		'Maven (mvn) is missing: install it (Debian, Ubuntu: apt install maven); Elasticsearch is fetched through it' \
 		>&2; exit 1; }
+
+languages:
+	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' 2>/dev/null && npm -v >/dev/null 2>&1 || { echo \
+		'Node.js 20 or newer with npm is missing: install it' >&2; exit 1; }
+	@go version >/dev/null 2>&1 || { echo 'Go 1.26 or newer is missing: install it' >&2; exit 1; }

@@ -1,6 +1,7 @@
 """The project's own commands as processes: started, waited for, stopped; what they say goes to a file."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from demo.asking import NoAnswer, ask
 
@@ -32,9 +34,10 @@ class Service:
 
 
 @contextmanager
-def running(name: str, arguments: Sequence[str], port: int, health: str, log: Path) -> Iterator[Service]:
+def running(name: str, arguments: Sequence[str], port: int, health: str | None, log: Path) -> Iterator[Service]:
     """Run `rerank-proxy` with arguments, give it once it answers at the path `health`, and stop it on the way out.
 
+    Without a path it is given once it takes connections: a proxy whose engine is away has nothing good to say.
     Raises ServiceError where it does not come to answer.
     """
     with log.open("wb") as output:
@@ -70,18 +73,24 @@ def check_alive(service: Service) -> None:
         raise ServiceError(f"{service.name} ended with code {service.process.returncode}{_last_words(service)}")
 
 
-def _wait_for_answer(service: Service, health: str) -> None:
+def _wait_for_answer(service: Service, health: str | None) -> None:
     deadline = time.monotonic() + _START_S
     while True:
         check_alive(service)
         try:
-            ask(f"{service.url}{health}", timeout=5)
-        except NoAnswer as error:
+            _connect(service) if health is None else ask(f"{service.url}{health}", timeout=5)
+        except (NoAnswer, OSError) as error:
             if time.monotonic() > deadline:
                 raise ServiceError(f"{service.name} does not answer: {error}{_last_words(service)}") from error
             time.sleep(_TURN_S)
         else:
             return
+
+
+def _connect(service: Service) -> None:
+    parts = urlsplit(service.url)
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=5):
+        pass
 
 
 def _last_words(service: Service) -> str:
