@@ -86,6 +86,8 @@ class Searching:
         match cover(self.routes, resolved):
             case Mixed():
                 return Bypass("mixed_routes")
+            case Unrouted() if not resolved:  # OpenSearch says nothing of a missing index, Elasticsearch 404
+                return self._cover_unasked(asked.indices, may_not_ask=False)
             case found:
                 return found
 

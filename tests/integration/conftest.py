@@ -1,7 +1,6 @@
 """The real engine these tests talk to, a shop loaded into it, and proxies in front of it with foretellable models."""
 
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -11,23 +10,39 @@ from uuid import uuid4
 import msgspec
 import pytest
 
+from demo.engines import DEFAULT
 from proxy.app import listen
 from proxy.config import Config
 from tests.integration import shop as catalogue
+from tests.integration.engines import RealEngine, running_engines
 from tests.integration.models import ShopModels
 from tests.integration.sending import Client, Request, send, send_now
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test on each of the engines it is marked with, as far as they were started; else on the default one."""
+    if "real_engine" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("engines")
+        names = [name for name in marker.args if name in running_engines()] if marker else [DEFAULT.name]
+        metafunc.parametrize("real_engine", names, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def engine_url() -> str:
-    """Base URL of the running Elasticsearch, without a slash at the end; a missing one is a failure, never a skip."""
-    url = os.environ.get("REAL_ENGINE_URL", "")
+def real_engine(request: pytest.FixtureRequest) -> RealEngine:
+    """The running engine; a missing one is a failure, never a skip."""
+    url = running_engines().get(request.param, "")
     if not url:
         pytest.fail(
             "REAL_ENGINE_URL is not set: run `make test`, or `python -m demo.engine exec -- pytest -m engine`",
             pytrace=False,
         )
-    return url.rstrip("/")
+    return RealEngine(request.param, url.rstrip("/"))
+
+
+@pytest.fixture(scope="session")
+def engine_url(real_engine: RealEngine) -> str:
+    """Base URL of the running engine, without a slash at the end."""
+    return real_engine.url
 
 
 @pytest.fixture
@@ -44,16 +59,17 @@ Load = Callable[[str, Mapping[str, Any], Mapping[str, Mapping[str, Any]]], None]
 
 
 @pytest.fixture(scope="session")
-def load(engine_url: str) -> Load:
-    """Create an index with these documents."""
+def load(real_engine: RealEngine) -> Load:
+    """Create an index with these documents; they have vectors where the engine knows what to do with them."""
 
     def load(index: str, settings: Mapping[str, Any], documents: Mapping[str, Mapping[str, Any]]) -> None:
+        documents = documents if real_engine.has_knn else catalogue.without_vectors(documents)
         lines: list[Any] = [
             line for name, document in documents.items() for line in ({"index": {"_id": name}}, document)
         ]
         bulk = "".join(json.dumps(line) + "\n" for line in lines).encode()
-        _demand(engine_url, Request("PUT", f"/{index}", json.dumps(settings).encode()))
-        _demand(engine_url, Request("POST", f"/{index}/_bulk?refresh=true", bulk))
+        _demand(real_engine.url, Request("PUT", f"/{index}", json.dumps(settings).encode()))
+        _demand(real_engine.url, Request("POST", f"/{index}/_bulk?refresh=true", bulk))
 
     return load
 
@@ -77,18 +93,18 @@ class Shop:
 
 
 @pytest.fixture(scope="session")
-def shop(engine_url: str, load: Load) -> Iterator[Shop]:
-    """The shop, loaded once; nobody changes it."""
+def shop(real_engine: RealEngine, load: Load) -> Iterator[Shop]:
+    """The shop, loaded once on each engine; nobody changes it."""
     name = uuid4().hex[:12]
     names = Shop(f"shop-{name}", f"shop-{name}-second", f"shop-{name}-acme", f"plain-{name}")
-    load(names.index, catalogue.WITH_VECTORS, catalogue.PRODUCTS)
-    load(names.second, catalogue.WITH_VECTORS, catalogue.OTHERS)
+    load(names.index, catalogue.with_vectors(real_engine), catalogue.PRODUCTS)
+    load(names.second, catalogue.with_vectors(real_engine), catalogue.OTHERS)
     bare = {"settings": catalogue.SETTINGS, "mappings": {"properties": catalogue.PROPERTIES}}
     load(names.plain, bare, catalogue.without_vectors(catalogue.PRODUCTS))
     alias = {"index": names.index, "alias": names.acme, "filter": {"term": {"brand": "acme"}}}
-    _demand(engine_url, Request("POST", "/_aliases", json.dumps({"actions": [{"add": alias}]}).encode()))
+    _demand(real_engine.url, Request("POST", "/_aliases", json.dumps({"actions": [{"add": alias}]}).encode()))
     yield names
-    _demand(engine_url, Request("DELETE", f"/{names.index},{names.second},{names.plain}"))
+    _demand(real_engine.url, Request("DELETE", f"/{names.index},{names.second},{names.plain}"))
 
 
 @pytest.fixture
@@ -140,15 +156,18 @@ Open = Callable[..., Awaitable[Sides]]
 
 
 @pytest.fixture
-def open_sides(engine_url: str, shop: Shop, start: Start) -> Open:
-    """Start a proxy with a route on the shop, and return clients on both sides of it."""
+def open_sides(real_engine: RealEngine, shop: Shop, start: Start) -> Open:
+    """Start a proxy with a route on the shop, and return clients on both sides of it.
+
+    Where the engine has no kNN the route says so.
+    """
 
     async def open_sides(
         index: str | None = None, *, sections: Mapping[str, Any] | None = None, **settings: Any
     ) -> Sides:
-        url = await start(route(shop.index, **settings), **(sections or {}))
+        url = await start(route(shop.index, **(real_engine.of_route | settings)), **(sections or {}))
         name = index or shop.index
-        return Sides(Client(engine_url, name), Client(url, name))
+        return Sides(Client(real_engine.url, name), Client(url, name))
 
     return open_sides
 
@@ -157,14 +176,14 @@ OpenIndex = Callable[..., Awaitable[Sides]]
 
 
 @pytest.fixture
-def open_index(engine_url: str, index_name: str, load: Load, start: Start) -> OpenIndex:
+def open_index(real_engine: RealEngine, index_name: str, load: Load, start: Start) -> OpenIndex:
     """Make an index of the test's own with a route on it, and return clients on both sides of a proxy."""
 
     async def open_index(
         settings: Mapping[str, Any], documents: Mapping[str, Mapping[str, Any]], **of_route: Any
     ) -> Sides:
         load(index_name, settings, documents)
-        url = await start(route(index_name, **of_route))
-        return Sides(Client(engine_url, index_name), Client(url, index_name))
+        url = await start(route(index_name, **(real_engine.of_route | of_route)))
+        return Sides(Client(real_engine.url, index_name), Client(url, index_name))
 
     return open_index

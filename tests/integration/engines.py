@@ -10,8 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
+
 from demo.engine_layout import USER
-from demo.engines import DEFAULT
+from demo.engines import DEFAULT, ELASTICSEARCH_8, ELASTICSEARCH_9, OPENSEARCH_2, OPENSEARCH_3, Family, named
+
+engines = pytest.mark.engines
+ELASTICSEARCH = engines(ELASTICSEARCH_8.name, ELASTICSEARCH_9.name)
+OPENSEARCH = engines(OPENSEARCH_2.name, OPENSEARCH_3.name)
+WITH_KNN = engines(ELASTICSEARCH_8.name, ELASTICSEARCH_9.name, OPENSEARCH_2.name)
+EVERYWHERE = engines(ELASTICSEARCH_8.name, ELASTICSEARCH_9.name, OPENSEARCH_2.name, OPENSEARCH_3.name)
+OPENSEARCH_KNN = engines(OPENSEARCH_2.name)
+WITH_PIPELINES = engines(OPENSEARCH_3.name)
+"""On which engines a module or a test runs; the default one alone where nothing is said."""
+
+Body = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +81,49 @@ class Address:
         if self.user is None:
             return {}
         return {"Authorization": "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()}
+
+
+@dataclass(frozen=True, slots=True)
+class RealEngine:
+    """A running engine, and how it spells what engines spell in their own ways."""
+
+    name: str
+    url: str
+
+    @property
+    def is_elasticsearch(self) -> bool:
+        return named(self.name).family == Family.ELASTICSEARCH
+
+    @property
+    def has_knn(self) -> bool:
+        return self.name != OPENSEARCH_3.name
+
+    @property
+    def settings(self) -> Body:
+        """What an index with vectors needs."""
+        return {} if self.is_elasticsearch or not self.has_knn else {"knn": True}
+
+    @property
+    def of_route(self) -> Body:
+        """What a route on the shop says here: without kNN it has no semantic retriever."""
+        return {} if self.has_knn else {"semantic": None}
+
+    def vector(self, dimensions: int, similarity: str | None = None) -> Body:
+        """Spell the mapping of a vector field."""
+        if self.is_elasticsearch:
+            compared = {"similarity": similarity or "cosine"}
+            return {"type": "dense_vector", "dims": dimensions, "index": True, **compared, "index_options": _HNSW}
+        method = {"name": "hnsw", "engine": "lucene", "space_type": similarity or "cosinesimil"}
+        return {"type": "knn_vector", "dimension": dimensions, "method": method}
+
+    def nearest(self, field: str, vector: list[float], k: int, **more: Any) -> Body:
+        """Spell a search for the nearest to a vector."""
+        if self.is_elasticsearch:
+            return {"knn": {"field": field, "query_vector": vector, "k": k, "num_candidates": 100, **more}, "size": k}
+        return {"query": {"knn": {field: {"vector": vector, "k": k, **more}}}, "size": k}
+
+
+_HNSW = {"type": "hnsw"}
 
 
 def running_engines() -> Mapping[str, str]:

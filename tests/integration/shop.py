@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from proxy.mappings import Embedding
+from tests.integration.engines import RealEngine
 
 MODEL = "Qwen/Qwen3-Embedding-4B"
 PASSAGE = ("title", "description")
@@ -88,10 +89,22 @@ PROPERTIES: Mapping[str, Any] = {
     },
 }
 SETTINGS: Mapping[str, Any] = {"number_of_shards": 2, "number_of_replicas": 0, "refresh_interval": -1}
+
+
+def with_vectors(engine: RealEngine, **settings: Any) -> dict[str, Any]:
+    """Spell the shop's index for an engine; one that has no kNN has no vectors."""
+    properties = dict(PROPERTIES)
+    if engine.has_knn:
+        properties |= {EMBEDDING.field: engine.vector(8), EMBEDDING.hash_field: {"type": "keyword"}}
+    mappings = {"_meta": EMBEDDING.meta, "properties": properties}
+    return {"settings": {**SETTINGS, **engine.settings, **settings}, "mappings": mappings}
+
+
 WITH_VECTORS: Mapping[str, Any] = {
     "settings": SETTINGS,
     "mappings": {"_meta": EMBEDDING.meta, "properties": {**PROPERTIES, **EMBEDDING.properties}},
 }
+"""The same as the project's own commands make it on Elasticsearch."""
 
 
 def without_vectors(products: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.conftest import Open, Shop, Sides
+from tests.integration.engines import WITH_KNN
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, WITH_KNN]
 
 WORDS = {"match": {"title": "laptop"}}
 ACME = {"term": {"brand": "acme"}}

@@ -8,21 +8,22 @@ from typing import Any
 import pytest
 
 from tests.integration import shop as catalogue
+from tests.integration.comparing import assert_handed_on
 from tests.integration.conftest import Open, OpenIndex, Sides
+from tests.integration.engines import ELASTICSEARCH, EVERYWHERE, OPENSEARCH_KNN, WITH_KNN, RealEngine
 from tests.integration.models import ShopModels, by_hash
 from tests.integration.sending import JSON, Reply, Request, send
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, WITH_KNN]
 
 TEXT = "laptop for video editing"
 QUERY = {"multi_match": {"query": TEXT, "fields": ["title", "description"]}}
 ANY = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": -1}
 
 
-async def _nearest(sides: Sides, k: int) -> list[str]:
+async def _nearest(real_engine: RealEngine, sides: Sides, k: int) -> list[str]:
     """Ask the engine itself for the products nearest to the text."""
-    knn = {"field": "embedding", "query_vector": catalogue.embed(TEXT), "k": k, "num_candidates": 100}
-    return (await sides.straight.search({"knn": knn, "size": k})).ids
+    return (await sides.straight.search(real_engine.nearest("embedding", catalogue.embed(TEXT), k))).ids
 
 
 async def _matching(sides: Sides) -> list[str]:
@@ -37,6 +38,7 @@ async def _through(sides: Sides) -> Reply:
     return await sides.through.search({"query": QUERY, "size": 100})
 
 
+@EVERYWHERE
 async def test_reranked_head(open_sides: Open) -> None:
     """Without vectors the window's documents are put in the reranker's order; the rest stays as it is."""
     sides = await open_sides(semantic=None, rank_window_size=8)
@@ -44,19 +46,19 @@ async def test_reranked_head(open_sides: Open) -> None:
     assert _by_score(matching[:8]) + matching[8:] == (await _through(sides)).ids
 
 
-async def test_fused(open_sides: Open) -> None:
+async def test_fused(real_engine: RealEngine, open_sides: Open) -> None:
     """Without a reranker the order is that of reciprocal rank fusion, cut at the window, then the client's own."""
     sides = await open_sides(rerank=False, rank_window_size=12, semantic=ANY)
     matching = await _matching(sides)
-    head = catalogue.fused([matching[:12], await _nearest(sides, 12)])[:12]
+    head = catalogue.fused([matching[:12], await _nearest(real_engine, sides, 12)])[:12]
     assert head + [name for name in matching if name not in head] == (await _through(sides)).ids
 
 
-async def test_both(open_sides: Open) -> None:
+async def test_both(real_engine: RealEngine, open_sides: Open) -> None:
     """The fused window is reranked."""
     sides = await open_sides(rank_window_size=12, semantic=ANY)
     matching = await _matching(sides)
-    head = _by_score(catalogue.fused([matching[:12], await _nearest(sides, 12)])[:12])
+    head = _by_score(catalogue.fused([matching[:12], await _nearest(real_engine, sides, 12)])[:12])
     assert head + [name for name in matching if name not in head] == (await _through(sides)).ids
 
 
@@ -78,10 +80,10 @@ async def test_ties(open_sides: Open, models: ShopModels) -> None:
 
 
 @pytest.mark.parametrize("source", [True, False, ["brand"], {"excludes": ["desc*"]}])
-async def test_passages(source: object, open_sides: Open, models: ShopModels) -> None:
+async def test_passages(source: object, real_engine: RealEngine, open_sides: Open, models: ShopModels) -> None:
     """Models see the fields that the route allows, whole and in its order, whatever the client asks to be shown."""
     sides = await open_sides(rank_window_size=12, semantic=ANY)
-    names = catalogue.fused([(await _matching(sides))[:12], await _nearest(sides, 12)])[:12]
+    names = catalogue.fused([(await _matching(sides))[:12], await _nearest(real_engine, sides, 12)])[:12]
     await sides.through.search({"query": QUERY, "_source": source})
     passages = [catalogue.passage(catalogue.PRODUCTS[name]) for name in names]
     assert [(passages, [TEXT])] == [(call["documents"], call["queries"]) for call in models.reranked]
@@ -120,12 +122,16 @@ FORMS: dict[str, Any] = {
 }
 
 
+@EVERYWHERE
 @pytest.mark.parametrize("query", FORMS.values(), ids=FORMS)
 async def test_form(query: Any, open_sides: Open, models: ShopModels) -> None:
-    """Each form in which text is searched is reranked for that text, and nothing that it finds is lost."""
+    """Each form that the engine knows is reranked for that text, and nothing that it finds is lost."""
     sides = await open_sides()
     straight = await sides.straight.search({"query": query, "size": 100})
     through = await sides.through.search({"query": query, "size": 100})
+    if straight.status != 200:
+        assert_handed_on(straight, through)
+        return
     assert ("reranked", True) == (through.outcome, set(straight.ids) <= set(through.ids))
     assert "laptop" in models.reranked[0]["queries"][0]
 
@@ -155,12 +161,16 @@ WAYS: dict[str, Request] = {
 }
 
 
+@EVERYWHERE
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 async def test_way(way: Request, open_sides: Open) -> None:
-    """However a search is sent, it has the same hits, in the form that the engine would have given them."""
+    """However a search is sent, as the engine takes it, it has the same hits in the form that the engine gives them."""
     sides = await open_sides()
     asked = replace(way, target=f"/{sides.through.index}/_search")
     straight, through = await send(sides.straight.url, asked), await send(sides.through.url, asked)
+    if straight.status != 200:
+        assert_handed_on(straight, through)
+        return
     usual = await sides.through.search({"query": QUERY})
     assert ("reranked", usual.ids, usual.total) == (through.outcome, through.ids, through.total)
     assert {tuple(hit) for hit in straight.hits} == {tuple(hit) for hit in through.hits}
@@ -168,18 +178,27 @@ async def test_way(way: Request, open_sides: Open) -> None:
         assert straight.header(name) == through.header(name)
 
 
-@pytest.mark.parametrize("similarity", ["cosine", "dot_product", "l2_norm", "max_inner_product"])
-async def test_similarity(similarity: str, open_index: OpenIndex) -> None:
+async def _similar(similarity: str, real_engine: RealEngine, open_index: OpenIndex) -> None:
     """However an index compares its vectors, what only kNN found is at least as similar as the route demands."""
-    vector = {"type": "dense_vector", "dims": 8, "similarity": similarity, "index_options": {"type": "hnsw"}}
-    mappings = catalogue.WITH_VECTORS["mappings"]
-    properties = {**mappings["properties"], "embedding": vector}
-    settings = {**catalogue.WITH_VECTORS, "mappings": {**mappings, "properties": properties}}
+    settings = catalogue.with_vectors(real_engine)
+    settings["mappings"]["properties"]["embedding"] = real_engine.vector(8, similarity)
     semantic = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": 0.6}
     sides = await open_index(settings, catalogue.PRODUCTS, semantic=semantic)
     matching, found = set(await _matching(sides)), set((await _through(sides)).ids)
     near = {name for name, product in catalogue.PRODUCTS.items() if _cosine(product["embedding"]) >= 0.6}
     assert matching | near == found
+
+
+@ELASTICSEARCH
+@pytest.mark.parametrize("similarity", ["cosine", "dot_product", "l2_norm", "max_inner_product"])
+async def test_similarity(similarity: str, real_engine: RealEngine, open_index: OpenIndex) -> None:
+    await _similar(similarity, real_engine, open_index)
+
+
+@OPENSEARCH_KNN
+@pytest.mark.parametrize("similarity", ["cosinesimil", "l2", "innerproduct"])
+async def test_space_type(similarity: str, real_engine: RealEngine, open_index: OpenIndex) -> None:
+    await _similar(similarity, real_engine, open_index)
 
 
 def _cosine(vector: list[float]) -> float:

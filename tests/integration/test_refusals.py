@@ -6,9 +6,10 @@ import pytest
 
 from tests.integration import shop as catalogue
 from tests.integration.conftest import Open, OpenIndex
+from tests.integration.engines import EVERYWHERE, WITH_KNN, RealEngine
 from tests.integration.sending import Reply
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, EVERYWHERE]
 
 QUERY = {"match": {"title": "laptop"}}
 LONG = " and more" * 100
@@ -44,10 +45,11 @@ async def test_lost_shard(open_index: OpenIndex) -> None:
     assert _but_took(straight) == _but_took(through)
 
 
-async def test_what_only_knn_found_cannot_be_shown(open_index: OpenIndex) -> None:
+@WITH_KNN
+async def test_what_only_knn_found_cannot_be_shown(real_engine: RealEngine, open_index: OpenIndex) -> None:
     """A long document that only kNN found cannot be highlighted either: it is left out, and the answer says so."""
     long = {**catalogue.PRODUCTS["p04"], "title": f"notebook {LONG}"}
-    settings = {**catalogue.WITH_VECTORS, "settings": HIGHLIGHT_LIMIT["settings"]}
+    settings = catalogue.with_vectors(real_engine, **{"highlight.max_analyzed_offset": 100})
     documents = {"p00": catalogue.PRODUCTS["p00"], "p08": catalogue.PRODUCTS["p08"], "long": long}
     sides = await open_index(settings, documents)
     body = {"query": QUERY, "highlight": {"fields": {"title": {}}}}

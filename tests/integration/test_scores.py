@@ -7,9 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.conftest import Open, Sides
+from tests.integration.engines import EVERYWHERE
 from tests.integration.models import ShopModels
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, EVERYWHERE]
 
 QUERY = {"multi_match": {"query": "laptop for children", "fields": ["title", "description"]}}
 NEGATIVE = {"bool": {"must": [QUERY], "should": [{"constant_score": {"filter": {"match_all": {}}, "boost": 0}}]}}

@@ -6,9 +6,10 @@ import pytest
 
 from tests.integration import shop as catalogue
 from tests.integration.conftest import Open, Sides
+from tests.integration.engines import WITH_KNN
 from tests.integration.sending import Reply
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, WITH_KNN]
 
 QUERY = {"match": {"title": "laptop"}}
 

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import Open
+from tests.integration.engines import WITH_KNN
 from tests.integration.models import ShopModels
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, WITH_KNN]
 
 UNKNOWN = {"query": {"match": {"title": "ultrabook laptops"}}}
 """No title has these words; the second is a concept that the embedder knows."""
