@@ -19,7 +19,7 @@ pipeline          awaits the stages: retrieve ∥, fuse, rerank ∥ render; a st
 telemetry         how it ended: header, stage times, one line in the log
 
 upstream          the doers, who decide nothing: origin (raw connections), engine, embedder, reranker
-config            the frozen settings (yaml_file: complaints with key and line; profiles: the uses and tiers)
+config            the frozen settings (yaml_file: complaints with key and line; profiles: the uses and tiers; tls)
 cli               the command line; checking, loading (index, backfill), local_models are its commands
 
 Nothing flows back: each step takes a frozen value and gives the next. What may import what is checked by

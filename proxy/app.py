@@ -5,13 +5,12 @@ The only module that knows both the pure core and the doers.
 
 import asyncio
 import signal
-import ssl
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 import structlog
 
-from proxy.config import Config, Listen, authorization_of
+from proxy.config import Config, authorization_of
 from proxy.endpoints.asynchronous import AsyncSearches
 from proxy.endpoints.front import Front
 from proxy.endpoints.multi import answer_multi_search
@@ -21,6 +20,7 @@ from proxy.listener import Exchange, Listener, serve
 from proxy.passthrough import pass_through
 from proxy.routes import Endpoint, Nodes, Passthrough, Search, build_routes, classify
 from proxy.searching import Searching
+from proxy.tls import towards_clients
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import Engine
 from proxy.upstream.origin import Origin
@@ -93,18 +93,9 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
 async def listen(config: Config, token: str | None, environment: Mapping[str, str], stack: AsyncExitStack) -> Listener:
     """Start a proxy; `stack` stops it, after what is running has ended."""
     proxy = await open_proxy(config, token, environment, stack)
-    listener = await serve(proxy.handle, config.listen.host, config.listen.port, tls=_tls(config.listen))
+    listener = await serve(proxy.handle, config.listen.host, config.listen.port, tls=towards_clients(config.listen))
     stack.push_async_callback(listener.close, GRACE_S)
     return listener
-
-
-def _tls(settings: Listen) -> ssl.SSLContext | None:
-    """Read the certificate that clients are shown, where they come by https."""
-    if not settings.certificate_file:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(settings.certificate_file, settings.key_file)
-    return context
 
 
 async def serve_until_told(config: Config, token: str | None, environment: Mapping[str, str]) -> None:
@@ -114,9 +105,10 @@ async def serve_until_told(config: Config, token: str | None, environment: Mappi
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     async with AsyncExitStack() as stack:
         listener = await listen(config, token, environment, stack)
+        scheme = "https" if config.listen.certificate_file else "http"
         _log.info(
             "listening",
-            address=f"http://{config.listen.host}:{listener.port}",
+            address=f"{scheme}://{config.listen.host}:{listener.port}",
             engine=list(config.engine.urls),
             routes=[route.name for route in build_routes(config)],
         )

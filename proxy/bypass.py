@@ -17,6 +17,7 @@ BYPASS_REASONS: Mapping[str, str] = {
     "collapse": "`collapse` with a second level, or with inner hits in several orders",
     "content_encoding": "the body is compressed in a way that is not read here",
     "content_type": "the body is not JSON",
+    "credentials": "the client's credentials are good for one request or one connection, as in Negotiate or SigV4",
     "cursor": "the hits carry `sort` values, from which the client asks for the next page",
     "depth": "the page lies beyond the index's `max_result_window`",
     "engine_refused": "the engine refused the widened search, or answered it in part",

@@ -27,6 +27,10 @@ _OF_THE_MESSAGE = frozenset(
     b"transfer-encoding upgrade".split(),
 )
 
+# What these schemes prove holds for one request or one connection, and the proxy's own searches are neither: tokens of
+# Kerberos and Digest are refused a second time, NTLM goes on over one connection, signatures cover method and path.
+_OF_ONE_REQUEST = frozenset(b"aws4-ecdsa-p256-sha256 aws4-hmac-sha256 digest hawk negotiate ntlm".split())
+
 
 def identity(fields: Sequence[Field]) -> bytes:
     """Digest whatever may tell callers apart; secrets go in, none can be read out."""
@@ -39,6 +43,16 @@ def identity(fields: Sequence[Field]) -> bytes:
 
 def _is_irrelevant(name: bytes) -> bool:
     return name in _IRRELEVANT or name.startswith(STEERING)
+
+
+def can_be_repeated(fields: Sequence[Field]) -> bool:
+    """Whether the caller's credentials are good for searches made on the caller's behalf."""
+    return not any(name.lower() == b"authorization" and scheme(value) in _OF_ONE_REQUEST for name, value in fields)
+
+
+def scheme(credentials: bytes) -> bytes:
+    """Return how somebody proves who they are: the first word (RFC 9110, section 11.4)."""
+    return credentials.strip().partition(b" ")[0].lower()
 
 
 def carried(fields: Sequence[Field]) -> tuple[tuple[str, str], ...] | None:

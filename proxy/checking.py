@@ -8,6 +8,7 @@ from proxy.config import Config, authorization_of, needs_token, token_of
 from proxy.errors import Failure, Refused, UpstreamError
 from proxy.planning import vector_search
 from proxy.routes import Route, build_routes
+from proxy.tls import towards_clients
 from proxy.upstream.engine import Engine, EngineOfCaller
 from proxy.yaml_file import ConfigError
 
@@ -43,12 +44,16 @@ async def check(config: Config, environment: Mapping[str, str]) -> AsyncIterator
     yield Finding("ok", "file", f"{len(config.routes)} routes" if config.routes else "no routes: all passes through")
     yield _token(config, environment)
     try:
+        towards_clients(config.listen)
+    except ConfigError as error:
+        yield Finding("wrong", "listen", str(error))
+    try:
         authorization = authorization_of(config, environment)
+        engine = Engine(config.engine)
     except ConfigError as error:
         yield Finding("wrong", "engine", str(error))
         return
     carried = (("Authorization", authorization),) if authorization else ()
-    engine = Engine(config.engine)
     caller = engine.for_caller(b"check", carried)
     try:
         async for finding in _engine(config, caller):

@@ -1,6 +1,7 @@
 """Which headers belong to one connection only, and the answers this proxy gives of its own accord."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 
 from proxy.http1 import Line
@@ -18,6 +19,14 @@ def end_to_end(lines: Sequence[Line]) -> Iterator[Line]:
     kept = frozenset((b"content-length", b"transfer-encoding", b"host"))
     dropped = HOP_BY_HOP | (named - kept)
     return (line for line in lines if line.key not in dropped)
+
+
+_BINDING = re.compile(rb"(?:^|,)\s*(?:negotiate|ntlm)\b", re.IGNORECASE)
+
+
+def binds_connection(lines: Sequence[Line]) -> bool:
+    """Whether a caller proves who they are once for all that follows on the connection (RFC 4559, section 6)."""
+    return any(line.key in {b"authorization", b"www-authenticate"} and _BINDING.search(line.value) for line in lines)
 
 
 # What a body's own headers say is no longer true of another one in its place.

@@ -151,10 +151,10 @@ class _Protocol(asyncio.StreamReaderProtocol):
     gone: Callable[[], object] | None = None
 
     def eof_received(self) -> bool:
-        super().eof_received()
+        keeps_open = super().eof_received()  # not where there is TLS, which has no half of a connection
         if self.gone:
             self.gone()
-        return True
+        return bool(keeps_open)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -200,7 +200,7 @@ class Listener:
             self._connections[task] = None
             if not self._closing:
                 await _linger(reader, writer)
-        except (ConnectionError, TimeoutError, asyncio.CancelledError):
+        except (OSError, asyncio.CancelledError):  # among them ConnectionError, TimeoutError and what TLS finds wrong
             reset(writer)
         finally:
             protocol.gone = None

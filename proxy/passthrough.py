@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from proxy.errors import Unreachable
-from proxy.headers import Field, end_to_end, own_error, request_lines, written
+from proxy.headers import Field, binds_connection, end_to_end, own_error, request_lines, written
 from proxy.http1 import BadMessage, ResponseHead, read_response_head
 from proxy.listener import Answer, Exchange
 from proxy.upstream.origin import SERVICE, Connection, Origin
-from proxy.wire import Broken
+from proxy.wire import Broken, TlsBroken
 
 # RFC 9110, section 9.2.1: asked twice, these do nothing twice.
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
@@ -109,7 +109,7 @@ class _Relay:
             sent = upload is None or upload.done()
             self._exchange.reusable &= answer.keep_alive and sent
             await self._download(answer)
-            whole = answer.keep_alive and sent and answer.status not in _MAY_BE_OUT_OF_STEP
+            whole = answer.keep_alive and sent and self._may_be_shared(answer)
         finally:
             if upload is not None and not upload.cancel() and not upload.cancelled():
                 upload.exception()  # who waited for it has it; otherwise the answer came first
@@ -117,6 +117,11 @@ class _Relay:
                 self._origin.release(self._connection)
             else:
                 self._connection.abort()
+
+    def _may_be_shared(self, answer: ResponseHead) -> bool:
+        """Whether the connection is in step, and has not learned who this caller is."""
+        told = binds_connection([*self._exchange.head.lines, *answer.lines])
+        return answer.status not in _MAY_BE_OUT_OF_STEP and not told
 
     async def _upload(self) -> None:
         """Send the request. An engine that no longer listens may have answered all the same."""
@@ -130,7 +135,7 @@ class _Relay:
             try:
                 writer.write(piece)
                 await writer.drain()
-            except ConnectionError:
+            except OSError:  # what TLS finds wrong, too
                 return
 
     async def _answer_head(self, upload: "asyncio.Future[None] | None") -> ResponseHead:
@@ -152,6 +157,8 @@ class _Relay:
             if not raw:
                 raise _Stale
             return read_response_head(raw, self._exchange.head.method)
+        except TlsBroken as error:
+            raise Unreachable(SERVICE, f"{self._connection.node.authority.decode()}: {error}") from error
         except ConnectionError as error:
             raise _Stale from error
         except BadMessage as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator
 
@@ -13,6 +14,10 @@ PIECE = 64 * 1024
 
 class Broken(ConnectionError):
     """The connection ended in the middle of a message."""
+
+
+class TlsBroken(Broken):
+    """The other end broke the connection off by TLS, mostly since it does not take our certificate."""
 
 
 class Incoming:
@@ -75,7 +80,10 @@ class Incoming:
             yield self._take(taken), content
 
     async def _more(self) -> bool:
-        received = await self._reader.read(PIECE)
+        try:
+            received = await self._reader.read(PIECE)
+        except ssl.SSLError as error:
+            raise TlsBroken(error.reason or "TLS failed") from error
         self._buffer += received
         return bool(received)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.callers import Field, carried, field_value, identity
+from proxy.callers import Field, can_be_repeated, carried, field_value, identity
 
 ALICE: list[Field] = [(b"Authorization", b"Basic YTph")]
 
@@ -66,3 +66,20 @@ def test_a_header_that_is_not_plain_text_cannot_go_along() -> None:
 def test_a_headers_values_are_joined() -> None:
     fields: list[Field] = [(b"Accept", b"a"), (b"x", b"y"), (b"accept", b"b")]
     assert (b"a, b", b"") == (field_value(fields, b"accept"), field_value(fields, b"none"))
+
+
+@pytest.mark.parametrize(
+    ("credentials", "repeated"),
+    [
+        (b"Basic YTph", True),
+        (b"ApiKey a", True),
+        (b"Bearer a.b", True),
+        (b"Negotiate YII=", False),
+        (b"negotiate", False),
+        (b"NTLM TlRM", False),
+        (b"Digest username=a", False),
+        (b"AWS4-HMAC-SHA256 Credential=a/b", False),
+    ],
+)
+def test_what_proves_one_request_or_connection_is_good_for_no_other(credentials: bytes, *, repeated: bool) -> None:
+    assert repeated == can_be_repeated([(b"authorization", credentials)])

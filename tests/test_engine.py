@@ -125,6 +125,20 @@ async def test_what_was_refused_is_asked_again(caller: EngineOfCaller, engine: F
     assert (Resolved("products"),) == await caller.resolved("products", ())
 
 
+async def test_what_may_not_be_known_is_asked_for_once_and_for_one_caller(
+    searching: Engine, engine: FakeEngine
+) -> None:
+    """A caller who may only read would otherwise ask with every search."""
+    engine.faults = {"facts": refuses(403)}
+    one, other = (searching.for_caller(name, CARRIED) for name in (b"one", b"other"))
+    for _ in range(2):
+        with pytest.raises(Refused, match="403"):
+            await one.facts(frozenset({"products"}))
+    engine.faults = {}
+    assert "embedding" in (await other.facts(frozenset({"products"}))).vectors
+    assert 2 == len(engine.of("facts"))
+
+
 async def test_facts_are_asked_for_by_encoded_names_in_json_and_remembered(
     caller: EngineOfCaller, engine: FakeEngine
 ) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from proxy.headers import HOP_BY_HOP, end_to_end, own_error, request_lines, written
+from proxy.headers import HOP_BY_HOP, binds_connection, end_to_end, own_error, request_lines, written
 from proxy.http1 import Line, read_request_head
 
 
@@ -53,3 +53,19 @@ def test_an_error_of_the_proxys_own_has_the_engines_shape() -> None:
     cause = {"type": "engine_unreachable", "reason": 'no "node"'}
     said = {"error": {"root_cause": [cause], **cause}, "status": 502}
     assert said == json.loads(own_error(502, "engine_unreachable", 'no "node"'))
+
+
+@pytest.mark.parametrize(
+    ("line", "binds"),
+    [
+        (b"Authorization: Negotiate YII=", True),
+        (b"authorization: ntlm TlRM", True),
+        (b"WWW-Authenticate: Basic realm=a, Negotiate", True),
+        (b"WWW-Authenticate: NTLM", True),
+        (b'WWW-Authenticate: Basic realm="security", ApiKey', False),
+        (b"Authorization: Basic bmVnb3RpYXRl", False),
+        (b"X-A: Negotiate", False),
+    ],
+)
+def test_who_proves_who_they_are_once_for_a_connection_binds_it(line: bytes, *, binds: bool) -> None:
+    assert binds == binds_connection(lines(line))

@@ -6,7 +6,7 @@ import pytest
 
 from proxy.config import Engine as Settings
 from proxy.errors import Unreachable
-from proxy.upstream.origin import Node, Origin, read_node, tls_context
+from proxy.upstream.origin import Node, Origin, read_node
 from tests.fakes import FakeServer, Stream, closed_port
 
 
@@ -27,11 +27,6 @@ async def server() -> AsyncIterator[FakeServer]:
 )
 def test_a_node_is_read_from_its_url(url: str, node: Node) -> None:
     assert node == read_node(url)
-
-
-@pytest.mark.parametrize(("urls", "secured"), [(["http://a"], False), (["http://a", "https://b"], True)])
-def test_whom_to_trust_is_read_where_a_node_needs_it(urls: list[str], *, secured: bool) -> None:
-    assert secured == (tls_context(Settings(url=urls)) is not None)
 
 
 async def test_a_connection_that_was_given_back_is_used_again(server: FakeServer) -> None:

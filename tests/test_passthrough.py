@@ -521,3 +521,26 @@ async def test_chunks_are_handed_on_as_they_come(plain_client: Client, engine: F
     more.set()
     rest = await plain_client.reader.readuntil(b"0\r\n\r\n")
     assert (b"3\r\none\r\n", b"onetwo") == (first, unchunked(first + rest))
+
+
+@pytest.mark.parametrize("said", ["Negotiate", "NTLM"])
+async def test_a_connection_that_knows_its_caller_is_no_one_elses(
+    said: str, plain_client: Client, engine: FakeEngine
+) -> None:
+    """By Negotiate and NTLM a caller may prove who they are once for a whole connection."""
+    await plain_client.ask("GET", "/a")
+    await plain_client.ask("GET", "/a", authorization=f"{said} YII=")
+    await plain_client.ask("GET", "/a")
+    assert [1, 1, 2] == [asked.connection for asked in engine.requests]
+
+
+async def test_a_connection_that_was_told_to_prove_it_is_no_one_elses(plain_client: Client, engine: FakeEngine) -> None:
+    async def demands(stream: Stream, asked: Message) -> bytes:
+        return answer(401, b"{}", ("WWW-Authenticate", "Basic realm=a, Negotiate"))
+
+    engine.faults = {"facts": demands}
+    replies = [await plain_client.ask("GET", "/a") for _ in range(2)]
+    assert ([401, 401], [1, 2]) == (
+        [reply.status for reply in replies],
+        [asked.connection for asked in engine.requests],
+    )

@@ -12,7 +12,7 @@ import structlog
 
 from proxy import telemetry
 from proxy.bypass import Bypass
-from proxy.callers import Field, carried, identity
+from proxy.callers import Field, can_be_repeated, carried, identity
 from proxy.headers import own_error
 from proxy.http1 import BadMessage
 from proxy.journey import Journey
@@ -46,6 +46,8 @@ class Front:
     def caller(self, exchange: Exchange) -> EngineOfCaller | Bypass:
         """Tell who asks, and what goes along with every search made for them."""
         fields = exchange.head.fields
+        if not can_be_repeated(fields):
+            return Bypass("credentials")
         goes_along = carried(fields)
         return Bypass("headers") if goes_along is None else self.engine.for_caller(identity(fields), goes_along)
 

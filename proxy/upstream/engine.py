@@ -17,7 +17,7 @@ from proxy.errors import Malformed, Refused, TimedOut, Unreachable, UpstreamErro
 from proxy.indices import IndexFacts, Resolved, read_facts, read_field_caps, read_resolution
 from proxy.planning import EngineReply, EngineSearch
 from proxy.search_request import Parameters
-from proxy.upstream.origin import tls_context
+from proxy.tls import towards_engine
 
 SERVICE = "engine"
 _T = TypeVar("_T")
@@ -38,6 +38,10 @@ class Asked:
     body: bytes | None = None
 
 
+class _Forbidden:
+    """Stands for what a caller may not know."""
+
+
 class Engine:
     """The nodes of one cluster, asked one after the other while they cannot be reached."""
 
@@ -47,7 +51,7 @@ class Engine:
             connector=aiohttp.TCPConnector(
                 limit=settings.search_connections,
                 keepalive_timeout=settings.idle_connection_seconds,
-                ssl=tls_context(settings) or True,
+                ssl=towards_engine(settings) or True,
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_seconds),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -63,17 +67,33 @@ class Engine:
     def for_caller(self, identity: bytes, carried: CarriedFields) -> "EngineOfCaller":
         return EngineOfCaller(self, identity, carried)
 
-    async def known(self, identity: bytes, reader: Callable[[Mapping[str, Any]], _T], asked: Asked) -> _T:
-        """Ask what one caller may know, as a value remembered for seconds; raises UpstreamError, Refused among them."""
+    async def known(
+        self, identity: bytes, reader: Callable[[Mapping[str, Any]], _T], asked: Asked, *, even_forbidden: bool = False
+    ) -> _T:
+        """Ask what one caller may know, as a value remembered for seconds; raises UpstreamError, Refused among them.
+
+        With `even_forbidden` it is remembered, too, that a caller may not know.
+        """
         key = (identity, reader, asked.method, asked.target, asked.body)
-        if key not in self._known:
-            reply = await self.send(asked)
-            try:
-                self._known[key] = reader(msgspec.json.decode(reply.body, type=dict[str, Any]))
-            except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, ValueError) as error:
-                raise Malformed(SERVICE, f"{asked.target}: {error!r}") from error
-        found: _T = self._known[key]
+        found: _T | _Forbidden | None = self._known.get(key)
+        if isinstance(found, _Forbidden):
+            raise Refused(SERVICE, 403)
+        if found is not None:
+            return found
+        try:
+            self._known[key] = found = await self._read(reader, asked)
+        except Refused as refusal:
+            if even_forbidden and refusal.status == 403:
+                self._known[key] = _Forbidden()
+            raise
         return found
+
+    async def _read(self, reader: Callable[[Mapping[str, Any]], _T], asked: Asked) -> _T:
+        reply = await self.send(asked)
+        try:
+            return reader(msgspec.json.decode(reply.body, type=dict[str, Any]))
+        except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise Malformed(SERVICE, f"{asked.target}: {error!r}") from error
 
     @property
     def told_kind(self) -> EngineKind | None:
@@ -159,7 +179,7 @@ class EngineOfCaller:
     async def facts(self, indices: frozenset[str]) -> IndexFacts:
         """Read what the mappings of indices say; a caller who may not is told the types of their fields."""
         names = ",".join(quote(name, safe="*") for name in sorted(indices))
-        return await self._known(read_facts, f"/{names}")
+        return await self._known(read_facts, f"/{names}", even_forbidden=True)
 
     async def types(self, indices: frozenset[str]) -> IndexFacts:
         """Read the types of the fields alone, which every caller may know who may search."""
@@ -169,7 +189,7 @@ class EngineOfCaller:
     async def kind(self) -> EngineKind | None:
         """Ask which engine it is, and of which version; where that may not be asked, what its answers' headers say."""
         try:
-            return await self._known(read_kind, "/")
+            return await self._known(read_kind, "/", even_forbidden=True)
         except UpstreamError:
             return self.engine.told_kind
 
@@ -179,9 +199,17 @@ class EngineOfCaller:
         pipeline: Mapping[str, Any] = found.get(name, {})
         return pipeline
 
-    async def _known(self, reader: Callable[[Mapping[str, Any]], _T], path: str, parameters: Parameters = ()) -> _T:
+    async def _known(
+        self,
+        reader: Callable[[Mapping[str, Any]], _T],
+        path: str,
+        parameters: Parameters = (),
+        *,
+        even_forbidden: bool = False,
+    ) -> _T:
         fields = [*_without(self.carried, {"content-type", "accept"}), ("Accept", "application/json")]
-        return await self.engine.known(self.identity, reader, Asked("GET", _target(path, parameters), fields))
+        asked = Asked("GET", _target(path, parameters), fields)
+        return await self.engine.known(self.identity, reader, asked, even_forbidden=even_forbidden)
 
     def _asked(self, method: str, path: str, parameters: Parameters, body: bytes, *, lines: bool = False) -> Asked:
         """A request as JSON or as lines of it, in the client's words: a version they name must be `Accept`'s, too."""

@@ -1,7 +1,6 @@
 """The engine's nodes as plain connections: what is handed on goes by these, byte for byte."""
 
 import asyncio
-import ssl
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from urllib.parse import urlsplit
 
 from proxy.config import Engine
 from proxy.errors import Unreachable
+from proxy.tls import towards_engine
 from proxy.wire import PIECE, Incoming
 
 SERVICE = "engine"
@@ -57,16 +57,6 @@ def read_node(url: str, host: str | None = None) -> Node:
     )
 
 
-def tls_context(settings: Engine) -> ssl.SSLContext | None:
-    """Read whom to trust and who we are, where a node is reached by https."""
-    if not any(url.startswith("https:") for url in settings.urls):
-        return None
-    context = ssl.create_default_context(cafile=settings.ca_file)
-    if settings.certificate_file:
-        context.load_cert_chain(settings.certificate_file, settings.key_file)
-    return context
-
-
 class Origin:
     """The nodes of one cluster and the connections to them that wait for their next request."""
 
@@ -75,7 +65,7 @@ class Origin:
         self._idle: dict[Node, deque[Connection]] = {node: deque() for node in self._nodes}
         self._connect_timeout = settings.connect_timeout_seconds
         self._idle_limit = settings.idle_connection_seconds
-        self._tls = tls_context(settings)
+        self._tls = towards_engine(settings)
         self.product: bytes | None = None
         """X-Elastic-Product as the engine sends it; the answers made in its place carry it too."""
         self.outliving: set[asyncio.Task[None]] = set()
