@@ -3,7 +3,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-ENGINE = $(BIN)/python -m demo.engine exec --
+# `possible`: every engine there is a Java for, JDK 21+ adds Elasticsearch 9.4 and OpenSearch 3.6; `all` insists.
+ENGINES ?= possible
+ENGINE = $(BIN)/python -m demo.engine --engine $(ENGINES) --tls exec --
 CHECKED := proxy demo tests
 
 .DEFAULT_GOAL := help
@@ -11,8 +13,8 @@ CHECKED := proxy demo tests
 
 help:
 	@echo 'make demo          a search straight and through the proxy, until Ctrl-C; ONCE=1 ends after the comparison'
-	@echo 'make test          every check and test, those on the real engine included'
-	@echo 'make test-clients clients of other languages, straight and through the proxy; ONLY="go java" runs some of them'
+	@echo 'make test          every check and test, those on the real engines included'
+	@echo 'make test-clients  clients of other languages, straight and through the proxy; ONLY="go java" runs some of them'
 	@echo 'make quick         the part of it without engines'
 
 demo: .venv/ready tools
