@@ -16,6 +16,7 @@ from proxy.config import Config
 from tests.integration import shop as catalogue
 from tests.integration.engines import RealEngine, running_engines
 from tests.integration.models import ShopModels
+from tests.integration.outcomes import Outcomes, Record
 from tests.integration.sending import Client, Request, send, send_now
 
 
@@ -53,6 +54,20 @@ async def index_name(engine_url: str) -> AsyncIterator[str]:
     made = await send(engine_url, Request("GET", f"/_resolve/index/{name}*"))
     for index in made.json["indices"]:
         await send(engine_url, Request("DELETE", f"/{index['name']}"))
+
+
+@pytest.fixture(scope="session")
+def _outcomes() -> Iterator[Outcomes]:
+    """What the tests saw, kept when all have run."""
+    outcomes = Outcomes()
+    yield outcomes
+    outcomes.save()
+
+
+@pytest.fixture
+def record_outcome(_outcomes: Outcomes, real_engine: RealEngine) -> Record:
+    """Keep what came of a way to search on this engine, for README's table."""
+    return lambda way, outcome: _outcomes.record(way, real_engine.name, outcome)
 
 
 Load = Callable[[str, Mapping[str, Any], Mapping[str, Mapping[str, Any]]], None]

@@ -108,6 +108,11 @@ class RealEngine:
         """What a route on the shop says here: without kNN it has no semantic retriever."""
         return {} if self.has_knn else {"semantic": None}
 
+    @property
+    def points_in_time(self) -> str:
+        """The path by which points in time are opened and closed."""
+        return "_pit" if self.is_elasticsearch else "_search/point_in_time"
+
     def vector(self, dimensions: int, similarity: str | None = None) -> Body:
         """Spell the mapping of a vector field."""
         if self.is_elasticsearch:
