@@ -1,13 +1,15 @@
-"""The command line: `rerank-proxy serve | check | profiles | models | index | backfill`.
+"""The command line: `rerank-proxy serve | check | profiles | models | mapping | index | backfill`.
 
 What goes wrong is said in one line with what to do next, and ends with a code other than 0.
 """
 
 import argparse
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,14 +27,16 @@ from proxy.loading.commands import (
     BackfillOptions,
     IndexOptions,
     Reports,
+    Services,
     VectorOptions,
     opened,
     run_backfill,
     run_index,
 )
+from proxy.loading.documents import open_documents
 from proxy.loading.errors import CannotLoad
 from proxy.loading.index import Loaded
-from proxy.mappings import LANGUAGES
+from proxy.mappings import LANGUAGES, SPELLINGS, index_for, shipped_embedding
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
 from proxy.yaml_file import ConfigError
 
@@ -63,12 +67,12 @@ def _failed(message: str) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rerank-proxy",
-        description="A drop-in reranking proxy for Elasticsearch: change one URL, keep your code.",
+        description="A drop-in reranking proxy for Elasticsearch and OpenSearch: change one URL, keep your code.",
         epilog="`rerank-proxy COMMAND --help` says more of each.",
     )
     parser.add_argument("--version", action="version", version=f"rerank-proxy {version('es-rerank-proxy')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_serve, _add_check, _add_profiles, _add_models, _add_index, _add_backfill):
+    for add in (_add_serve, _add_check, _add_profiles, _add_models, _add_mapping, _add_index, _add_backfill):
         add(commands)
     return parser
 
@@ -205,6 +209,35 @@ def _models(options: argparse.Namespace, _: Mapping[str, str]) -> int:
     return 0
 
 
+def _add_mapping(commands: Any) -> None:
+    said = "Print the body that creates an index for a profile, for `curl -X PUT`, as either engine spells it."
+    parser = _command(commands, "mapping", _mapping, said)
+    parser.add_argument("profile", choices=PROFILES, metavar="PROFILE", help="which kind of index")
+    parser.add_argument(
+        "--engine-kind", choices=SPELLINGS, default="elasticsearch", help="who is to take it (default: %(default)s)"
+    )
+    _add_language(parser)
+    parser.add_argument("--dimensions", type=_positive, metavar="N", help="length of the vectors (default: the file's)")
+    parser.add_argument("--no-vectors", action="store_true", help="an index for BM25 alone")
+
+
+def _mapping(options: argparse.Namespace, _: Mapping[str, str]) -> int:
+    shipped = shipped_embedding(options.profile)
+    embedding = replace(shipped, dimensions=options.dimensions or shipped.dimensions)
+    body = index_for(
+        options.profile,
+        None if options.no_vectors else embedding,
+        options.language,
+        SPELLINGS[options.engine_kind],
+    )
+    sys.stdout.write(f"{json.dumps(body, indent=2, ensure_ascii=False)}\n")
+    return 0
+
+
+def _add_language(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--language", choices=LANGUAGES, default="english", help="of the texts (default: %(default)s)")
+
+
 def _add_vectors(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tier", choices=TIERS, help="size of the embedding model (default: the route's or profile's)")
     parser.add_argument("--embedding-model", metavar="NAME", help="the model itself, instead of a tier's")
@@ -246,7 +279,7 @@ def _add_index(commands: Any) -> None:
     parser.add_argument("file", help="NDJSON or a JSON array, gzipped or not; - for standard input")
     parser.add_argument("--name", required=True, metavar="INDEX", help="the index; it is created where it is missing")
     parser.add_argument("--profile", choices=PROFILES, help="which kind of index (default: the route's)")
-    parser.add_argument("--language", choices=LANGUAGES, default="english", help="of the texts (default: %(default)s)")
+    _add_language(parser)
     parser.add_argument("--id-field", metavar="FIELD", help="where the id is (default: _id, else id, else the content)")
     parser.add_argument("--no-vectors", action="store_true", help="load for BM25 alone")
     _add_vectors(parser)
@@ -256,35 +289,43 @@ def _add_index(commands: Any) -> None:
 def _index(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     loaded = Loaded()
     asked = IndexOptions(
-        path=options.file,
         index=options.name,
         vectors=_vectors(options),
         with_vectors=not options.no_vectors,
         id_field=options.id_field,
         language=options.language,
     )
-    try:
-        _with_services(options, environment, lambda services, config: run_index(services, config, asked, loaded))
-    finally:
-        _report_loaded(loaded)
+    config, token = _settings_of_load(options, environment)
+    with open_documents(options.file) as file:
+        try:
+            _with_services(
+                config, token, environment, lambda services: run_index(services, config, asked, file, loaded)
+            )
+        finally:
+            _report_loaded(loaded)
     return 0 if loaded.whole else 1
 
 
-def _with_services(
-    options: argparse.Namespace,
-    environment: Mapping[str, str],
-    work: Callable[[Any, Config], Coroutine[Any, Any, Any]],
-) -> None:
-    """Run something that needs the engine and the models; a file of settings is of use and not needed."""
+def _settings_of_load(options: argparse.Namespace, environment: Mapping[str, str]) -> tuple[Config, str | None]:
+    """Read the settings and the token of a load; a file of settings is of use and not needed."""
     missing = not options.config.exists() and options.config == Path("config.yaml")
     settings = {**environment, **_overrides(options)}
     config = read("", "config.yaml", settings) if missing else load(options.config, settings)
     without = getattr(options, "no_vectors", False)
-    token = None if without else token_of(config, environment, calls_models=True)
+    return config, None if without else token_of(config, environment, calls_models=True)
+
+
+def _with_services(
+    config: Config,
+    token: str | None,
+    environment: Mapping[str, str],
+    work: Callable[[Services], Coroutine[Any, Any, None]],
+) -> None:
+    """Run something that needs the engine and the models."""
 
     async def run() -> None:
         async with opened(config, token, environment) as services:
-            await work(services, config)
+            await work(services)
 
     asyncio.run(run())
 
@@ -318,7 +359,8 @@ def _backfill(options: argparse.Namespace, environment: Mapping[str, str]) -> in
 
     asked = BackfillOptions(options.index, _vectors(options), options.rate, options.watch, options.interval)
     reports = Reports(report, lambda error: sys.stderr.write(f"rerank-proxy: {error}; trying again\n"))
-    _with_services(options, environment, lambda services, config: run_backfill(services, config, asked, reports))
+    config, token = _settings_of_load(options, environment)
+    _with_services(config, token, environment, lambda services: run_backfill(services, config, asked, reports))
     return int(refused > 0)
 
 

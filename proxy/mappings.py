@@ -1,7 +1,6 @@
 """Indices ready for their use: the files of `es_mappings`, fitted to a model, a vector length and a language."""
 
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +109,55 @@ class Embedding:
         return {self.field: vector, self.hash_field: {"type": "keyword"}}
 
 
+_NO_PLUGIN = (
+    "this OpenSearch has no k-NN plugin (opensearch-knn), and so no vectors: install it on every node, or load "
+    "for BM25 alone with `index --no-vectors`"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """How an engine spells what the files and this module say in Elasticsearch's words."""
+
+    types: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]
+    """A field's type to the field as it is spelled there, where that differs."""
+    for_vectors: dict[str, Any]
+    """What an index must be told when it is created, to hold vectors."""
+    refusals: Mapping[str, str]
+    """Words of the engine's refusal to what is to be done about it."""
+
+    def properties(self, properties: Mapping[str, Any]) -> dict[str, Any]:
+        """Spell the fields of a mapping."""
+        return {name: self._field(spec) for name, spec in properties.items()}
+
+    def _field(self, spec: Mapping[str, Any]) -> Mapping[str, Any]:
+        inner = {key: self.properties(spec[key]) for key in ("properties", "fields") if key in spec}
+        respelled = self.types.get(spec.get("type", "object"))
+        return respelled(spec) if respelled else {**spec, **inner}
+
+
+def _knn_vector(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    # Lucene's, which filters while it searches, and which every build of the plugin has.
+    method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
+    return {"type": "knn_vector", "dimension": spec["dims"], "method": method}
+
+
+SPELLINGS: Mapping[str, Spelling] = {
+    "elasticsearch": Spelling({}, {}, {}),
+    # OpenSearch, "k-NN vector" and "Flat object"; the latter takes no parameters.
+    "opensearch": Spelling(
+        {"dense_vector": _knn_vector, "flattened": lambda _: {"type": "flat_object"}},
+        {"index.knn": True},
+        {
+            "No handler for type [knn_vector]": _NO_PLUGIN,
+            "unknown setting [index.knn]": _NO_PLUGIN,
+            "index.knn setting is false": "the index was created without `index.knn: true`, which cannot be set later: "
+            "make a new one with `rerank-proxy index` or `mapping`, and copy the documents there with _reindex",
+        },
+    ),
+}
+
+
 def read_embedding(field: str, mappings: Mapping[str, Any]) -> Embedding | None:
     """Read what a mapping says of the vectors in a field; None where it does not."""
     match mappings.get("_meta", {}).get(META_KEY, {}).get(field):
@@ -125,17 +173,34 @@ def folder() -> Path:
     return packed if packed.is_dir() else Path(__file__).parent.parent / "es_mappings"
 
 
-def index_for(profile: str, embedding: Embedding | None, language: str = "english") -> dict[str, Any]:
+def index_for(
+    profile: str,
+    embedding: Embedding | None,
+    language: str = "english",
+    spelling: Spelling = SPELLINGS["elasticsearch"],
+) -> dict[str, Any]:
     """Return the body that creates an index for a profile: with these vectors, or with none."""
-    body = msgspec.json.decode((folder() / PROFILES[profile].mapping).read_bytes(), type=dict[str, Any])
-    mappings = deepcopy(body["mappings"])
+    body = _read(profile)
+    mappings = body["mappings"]
     shipped = mappings.pop("_meta")[META_KEY]
     for field in shipped:
         del mappings["properties"][field], mappings["properties"][f"{field}_hash"]
     if embedding:
         mappings["_meta"] = embedding.meta
         mappings["properties"] |= embedding.properties
-    return {"settings": _in_language(body["settings"], LANGUAGES[language]), "mappings": mappings}
+    mappings["properties"] = spelling.properties(mappings["properties"])
+    for_vectors = spelling.for_vectors if embedding else {}
+    return {"settings": _in_language(body["settings"], LANGUAGES[language]) | for_vectors, "mappings": mappings}
+
+
+def shipped_embedding(profile: str) -> Embedding:
+    """Return what the file of a profile says of its vectors."""
+    ((field, said),) = _read(profile)["mappings"]["_meta"][META_KEY].items()
+    return Embedding(field, said["model"], said["dimensions"], tuple(said["passage"]))
+
+
+def _read(profile: str) -> dict[str, Any]:
+    return msgspec.json.decode((folder() / PROFILES[profile].mapping).read_bytes(), type=dict[str, Any])
 
 
 def _in_language(settings: Mapping[str, Any], language: Language) -> dict[str, Any]:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from proxy.errors import Malformed, Refused
-from proxy.upstream.embedder import Embedder, decode, query_prompt
+from proxy.upstream.embedder import Embedder, Introduction, decode, query_prompt
 from proxy.upstream.transport import Transport, models_session
-from tests.fakes import FakeModels, hangs, refuses, waits_for
+from tests.fakes import FakeModels, hangs, refuses, says, waits_for
 
 MODEL = "Qwen/Qwen3-Embedding-4B"
 
@@ -104,13 +104,41 @@ async def test_no_passages_need_no_call(embedder: Embedder, models: FakeModels) 
     assert ((0, 3), []) == (vectors.shape, models.requests)
 
 
-def embeddings(*entries: tuple[int, list[Any]]) -> bytes:
-    return json.dumps({"data": [{"index": index, "embedding": vector} for index, vector in entries]}).encode()
+def embeddings(*entries: tuple[int, list[Any]], **more: Any) -> bytes:
+    data = [{"index": index, "embedding": vector} for index, vector in entries]
+    return json.dumps({"data": data, **more}).encode()
 
 
 def test_vectors_are_read_by_their_index_and_normalised() -> None:
-    found = decode(embeddings((1, [0, 5]), (0, [3, 4])), 2, 2)
+    found = decode(embeddings((1, [0, 5]), (0, [3, 4])), 2, MODEL, 2)
     np.testing.assert_allclose([[0.6, 0.8], [0.0, 1.0]], found, rtol=1e-6)
+
+
+@pytest.mark.parametrize("said", [{}, {"model": None}, {"model": ""}, {"model": MODEL}, {"model": MODEL.lower()}])
+def test_an_answer_names_the_model_that_was_asked_or_none(said: Any) -> None:
+    assert decode(embeddings((0, [1, 0]), **said), 1, MODEL, 2).tolist() == [[1, 0]]
+
+
+def test_another_models_vectors_are_refused_whatever_their_length() -> None:
+    """They would fit the field and give random neighbours."""
+    with pytest.raises(Malformed, match=f"vectors of other instead of {MODEL}"):
+        decode(embeddings((0, [1, 0]), model="other"), 1, MODEL, 2)
+
+
+async def test_a_query_is_not_embedded_by_another_model(embedder: Embedder, models: FakeModels) -> None:
+    models.faults["embed"] = says(embeddings((0, [1, 0, 0]), model="other"))
+    with pytest.raises(Malformed, match="vectors of other"):
+        await ask(embedder, "a")
+
+
+@pytest.mark.parametrize(
+    ("said", "model"), [({}, MODEL), ({"model": MODEL.upper()}, MODEL), ({"model": "other"}, "other")]
+)
+async def test_a_provider_is_asked_which_model_answers_by_a_name(
+    said: Any, model: str, embedder: Embedder, models: FakeModels
+) -> None:
+    models.faults["embed"] = says(embeddings((0, [1, 0]), **said))
+    assert await embedder.introduce(model=MODEL, dimensions=None) == Introduction(model, 2)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +166,7 @@ def test_vectors_are_read_by_their_index_and_normalised() -> None:
 )
 def test_anything_but_one_vector_for_each_text_is_malformed(answer: bytes) -> None:
     with pytest.raises(Malformed):
-        decode(answer, 2, 2)
+        decode(answer, 2, MODEL, 2)
 
 
 async def test_a_call_that_nobody_waits_for_any_more_is_cancelled(embedder: Embedder, models: FakeModels) -> None:

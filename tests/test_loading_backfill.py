@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.loading.backfill import Filled, Judged, Marks, Pace, judge, since, written_since
+from proxy.loading.backfill import Filled, Judged, Marks, Pace, Stretch, judge, since
 from proxy.loading.passages import passage_of
 from proxy.mappings import Embedding
 from proxy.vectors import passage_hash
@@ -57,46 +57,43 @@ A0, A1, B0, NEW_A0 = ("a", "u", "0"), ("a", "u", "1"), ("b", "w", "0"), ("a", "u
 
 
 @pytest.mark.parametrize(
-    ("seen", "now", "starts"),
+    ("seen", "now", "stretches"),
     [
-        ({}, {A0: 5, B0: -1}, {"a": -1, "b": -1}),
-        ({A0: 5}, {A0: 5}, {}),
-        ({A0: 5}, {A0: 7}, {"a": 5}),
-        ({A0: 5, A1: 3}, {A0: 7, A1: 3}, {"a": 3}),
-        ({A0: 5, B0: 100}, {A0: 7, B0: 100}, {"a": 5}),
-        ({A0: 5}, {A0: 5, B0: 9}, {"b": -1}),
-        ({A0: 5}, {B0: 9}, {"b": -1}),
-        ({A0: 5}, {NEW_A0: 9}, {"a": -1}),
-        ({A0: 5}, {A0: 5, A1: 0}, {"a": -1}),
-        ({}, {}, {}),
+        ({}, {A0: 5, B0: -1}, [Stretch("a", "0", -1, 5)]),
+        ({A0: 5}, {A0: 5}, []),
+        ({A0: 5}, {A0: 7}, [Stretch("a", "0", 5, 7)]),
+        ({A0: 5, A1: 3}, {A0: 7, A1: 3}, [Stretch("a", "0", 5, 7)]),
+        ({A0: 5, B0: 100}, {A0: 7, B0: 101}, [Stretch("a", "0", 5, 7), Stretch("b", "0", 100, 101)]),
+        ({A0: 5}, {A0: 5, B0: 9}, [Stretch("b", "0", -1, 9)]),
+        ({A0: 5}, {B0: 9}, [Stretch("b", "0", -1, 9)]),
+        ({A0: 5}, {NEW_A0: 9}, [Stretch("a", "0", -1, 9)]),
+        ({A0: 5}, {A0: 5, A1: 0}, [Stretch("a", "1", -1, 0)]),
+        ({}, {}, []),
     ],
 )
-def test_what_was_written_since_is_looked_at_in_each_index_for_itself(
-    seen: Marks, now: Marks, starts: Mapping[str, int]
+def test_what_was_written_since_is_looked_at_in_each_shard_for_itself(
+    seen: Marks, now: Marks, stretches: list[Stretch]
 ) -> None:
     """A new index behind an alias, or of the same name, is looked at from its beginning."""
-    assert since(seen, now) == starts
+    assert since(seen, now) == stretches
 
 
-@given(st.dictionaries(st.sampled_from([A0, A1, B0, NEW_A0]), st.integers(-1, 9)), st.data())
-def test_nothing_that_was_written_is_missed(seen: dict[tuple[str, str, str], int], data: st.DataObject) -> None:
-    now = {shard: data.draw(st.integers(max(-1, seen.get(shard, -1)), 20)) for shard in (A0, A1, B0)}
-    starts = since(seen, now)
-    for shard, mark in now.items():
-        if mark > seen.get(shard, -1):
-            assert starts[shard[0]] <= seen.get(shard, -1)
+shards = st.sampled_from([A0, A1, B0, NEW_A0])
 
 
-def test_what_was_written_since_is_asked_for_index_by_index() -> None:
-    assert written_since({"a": 5, "b": -1}) == {
-        "bool": {
-            "should": [
-                {"bool": {"filter": [{"term": {"_index": "a"}}, {"range": {"_seq_no": {"gt": 5}}}]}},
-                {"term": {"_index": "b"}},
-            ],
-            "minimum_should_match": 1,
-        }
-    }
+@given(st.dictionaries(shards, st.integers(-1, 9)), st.data())
+def test_each_operation_is_looked_at_once(seen: dict[tuple[str, str, str], int], data: st.DataObject) -> None:
+    now = {shard: data.draw(st.integers(seen.get(shard, -1), 20)) for shard in (A0, A1, B0)}
+    found = [
+        (stretch.index, stretch.shard, number)
+        for stretch in since(seen, now)
+        for number in range(stretch.after + 1, stretch.last + 1)
+    ]
+    assert sorted(found) == sorted(
+        (shard[0], shard[2], number)
+        for shard, mark in now.items()
+        for number in range(seen.get(shard, -1) + 1, mark + 1)
+    )
 
 
 @pytest.mark.parametrize(

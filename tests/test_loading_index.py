@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proxy.loading import index
 from proxy.loading.documents import BadLine, Document
 from proxy.loading.errors import CannotLoad
-from proxy.loading.index import AHEAD, BATCH, BATCH_BYTES, ahead, reason_of, written
+from proxy.loading.index import AHEAD, BATCH, BATCH_BYTES, ahead, written
 
 sizes = st.lists(st.integers(1, BATCH_BYTES * 2) | st.just(0), max_size=300)
 
@@ -85,16 +85,3 @@ async def test_when_one_fails_the_others_are_ended_and_their_errors_kept_quiet()
 def test_a_vector_is_written_with_as_much_as_a_float_has() -> None:
     vectors = np.array([[1 / 3, -2 / 3, 2 / 3]], dtype=np.float32)
     assert written(vectors) == [[0.3333333, -0.6666667, 0.6666667]]
-
-
-@pytest.mark.parametrize(
-    ("outcome", "said"),
-    [
-        ({"status": 400, "error": {"type": "t", "reason": "no"}}, "no"),
-        ({"status": 400, "error": {"reason": "no", "caused_by": {"reason": "why"}}}, "no: why"),
-        ({"status": 413, "error": "ApiError(413)"}, "the request that holds it is larger than"),
-        ({"status": 503, "error": "gone"}, "gone (503)"),
-    ],
-)
-def test_a_refusal_is_said_with_its_reason(outcome: index.Outcome, said: str) -> None:
-    assert reason_of(outcome).startswith(said)

@@ -4,15 +4,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from elastic_transport import ApiResponseMeta, HttpHeaders, NodeConfig
-from elasticsearch import ApiError, ConnectionError  # noqa: A004  the client's own name for it
 
 from proxy.config import Config, RouteSettings, Semantic
+from proxy.errors import Refused, TimedOut, Unreachable
+from proxy.loading.clients import Outcome
 from proxy.loading.commands import VectorOptions, wanted
 from proxy.loading.errors import CannotLoad
-from proxy.loading.target import Wanted, check_readable, engine_advice, held_embedding
+from proxy.loading.target import Wanted, check_model, check_readable, engine_advice, held_embedding, reason_of
 from proxy.mappings import Embedding
 from proxy.profiles import PROFILES, TIERS
+from proxy.upstream.embedder import Introduction
 
 HELD = Embedding("v", "m", 3, ("title",))
 MAPPING = {"_meta": HELD.meta, "properties": HELD.properties}
@@ -42,20 +43,37 @@ def test_what_an_index_says_of_its_vectors_stands(mappings: Any, wish: Wanted, s
 @pytest.mark.parametrize(
     ("mappings", "wish", "said"),
     [
-        ({"a": MAPPING}, replace(SILENT, model="n"), r"holds vectors of m in 'v', and n is asked for"),
         ({"a": MAPPING}, replace(SILENT, dimensions=4), r"'v' have 3 dimensions, and 4 are asked for"),
         ({"a": MAPPING, "b": other(model="n")}, SILENT, r"several models in 'v': m \(3\), n \(3\)"),
         ({"a": MAPPING, "b": other(dimensions=4)}, SILENT, r"several models in 'v': m \(3\), m \(4\)"),
     ],
 )
-def test_vectors_of_two_models_or_lengths_never_mix(mappings: Any, wish: Wanted, said: str) -> None:
+def test_vectors_of_two_models_or_lengths_in_one_field_are_refused(mappings: Any, wish: Wanted, said: str) -> None:
     with pytest.raises(CannotLoad, match=said):
         held_embedding(mappings, wish)
 
 
-def test_new_vectors_are_as_long_as_the_models_answer() -> None:
-    assert SILENT.embedding(9) == Embedding("v", "default", 9, ("body",))
-    assert replace(SILENT, model="n", passage=("x",)).embedding(9) == Embedding("v", "n", 9, ("x",))
+@pytest.mark.parametrize(
+    ("asked", "answering", "said"),
+    [
+        ("n", "n", r"holds vectors of m in 'v', and n is asked for: .* ask for m where it is served"),
+        ("m", "n", r"holds vectors of m in 'v', and the models there answer as n, whatever name they are asked by"),
+        ("n", "p", r"and the models there answer as p"),
+    ],
+)
+def test_vectors_of_two_models_never_mix(asked: str, answering: str, said: str) -> None:
+    with pytest.raises(CannotLoad, match=said):
+        check_model(HELD, asked, answering)
+
+
+@pytest.mark.parametrize("asked", ["m", "n"])
+def test_it_is_the_model_that_answers_which_counts(asked: str) -> None:
+    check_model(HELD, asked, "M")
+
+
+def test_new_vectors_are_those_of_the_model_that_answers() -> None:
+    assert SILENT.embedding(Introduction("n", 9)) == Embedding("v", "n", 9, ("body",))
+    assert replace(SILENT, passage=("x",)).embedding(Introduction("n", 9)) == Embedding("v", "n", 9, ("x",))
 
 
 @pytest.mark.parametrize(
@@ -76,22 +94,35 @@ def test_an_index_without_any_of_the_fields_is_refused(properties: Any) -> None:
         check_readable({"a": {"properties": properties}}, HELD)
 
 
-def _error(status: int) -> ApiError:
-    node = NodeConfig("http", "127.0.0.1", 9200)
-    return ApiError("no", ApiResponseMeta(status, "1.1", HttpHeaders(), 0.1, node), {"error": {"type": "t"}})
-
-
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (_error(401), "the engine refuses this caller (401): name a variable"),
-        (_error(403), "the engine refuses this caller (403): name a variable"),
-        (_error(400), "the engine says 400: "),
-        (ConnectionError("refused"), "the engine is not there: refused. Start it, or name another with --engine"),
+        (Refused("engine", 401), "the engine refuses this caller (401): name a variable"),
+        (Refused("engine", 403), "the engine refuses this caller (403): name a variable"),
+        (Refused("engine", 400, b'{"error":{"reason":"no"}}'), "the engine says 400: no"),
+        (Refused("engine", 400, b'{"error":"no","status":400}'), "the engine says 400: no (400)"),
+        (Refused("engine", 500, b'"no"'), "the engine says 500: no"),
+        (Refused("engine", 502, b"<html>"), "the engine says 502: <html>"),
+        (Unreachable("engine", "refused"), "the engine is not there: refused. Start it, or name another with --engine"),
+        (TimedOut("engine", "no answer in 1 s"), "the engine is not there: no answer in 1 s. Start it"),
     ],
 )
 def test_an_error_of_the_engines_says_what_to_do(error: Any, said: str) -> None:
     assert engine_advice(error).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        ({"status": 400, "error": {"type": "t", "reason": "no"}}, "no"),
+        ({"status": 400, "error": {"reason": "no", "caused_by": {"reason": "why"}}}, "no: why"),
+        ({"status": 400, "error": {"reason": "no: why", "caused_by": {"reason": "why"}}}, "no: why"),
+        ({"status": 413, "error": "ApiError(413)"}, "the request that holds it is larger than"),
+        ({"status": 503, "error": "gone"}, "gone (503)"),
+    ],
+)
+def test_a_refusal_is_said_with_its_reason(outcome: Outcome, said: str) -> None:
+    assert reason_of(outcome).startswith(said)
 
 
 # What is wanted: the command line before the route, the route before the profile

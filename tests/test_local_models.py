@@ -12,7 +12,7 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestClient, TestServer
 
 from proxy.local_models.app import BANNER, BATCH, WAITING_MAX, create_app
-from proxy.local_models.minilm import DIMENSIONS, MiniLM
+from proxy.local_models.minilm import DIMENSIONS, NAME, MiniLM
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.reranker import Reranker
 from proxy.upstream.transport import Transport
@@ -79,9 +79,11 @@ async def rerank(client: Client, queries: list[str], documents: list[str], **ask
     return answer
 
 
-async def test_embeddings_come_in_order_under_the_model_named(client: Client) -> None:
-    answer = await embed(client, input=["red shoes", "oak"])
-    assert (answer["object"], answer["model"]) == ("list", QWEN)
+@pytest.mark.parametrize("asked", [QWEN, NAME])
+async def test_embeddings_come_in_order_under_the_models_own_name(asked: str, client: Client) -> None:
+    """By whatever name it is asked: an index must not say that another model made its vectors."""
+    answer = await embed(client, model=asked, input=["red shoes", "oak"])
+    assert (answer["object"], answer["model"]) == ("list", NAME)
     assert [entry["index"] for entry in answer["data"]] == [0, 1]
     assert [len(entry["embedding"]) for entry in answer["data"]] == [DIMENSIONS, DIMENSIONS]
     assert answer["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
@@ -279,8 +281,8 @@ async def test_the_real_model_ranks_by_meaning_through_the_proxys_own_clients(mi
         )
         reranker = Reranker(Transport(session, "reranker", url, None), timeout_seconds=60, query_max_chars=200)
         texts = ["Budget laptop for students", "Oak dining table"]
-        query = await embedder.embed_query("cheap notebook", instruction="Find", model=QWEN, dimensions=DIMENSIONS)
-        vectors = await embedder.embed_passages(texts, model=QWEN, dimensions=None)
+        query = await embedder.embed_query("cheap notebook", instruction="Find", model=NAME, dimensions=DIMENSIONS)
+        vectors = await embedder.embed_passages(texts, model=NAME, dimensions=None)
         scores = await reranker.score("cheap notebook", texts, instruction="Find", model="Qwen/Qwen3-Reranker-4B")
     near, far = (float(np.dot(query, vector)) for vector in vectors)
     assert near > 0.4 > far

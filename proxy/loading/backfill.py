@@ -13,18 +13,16 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from elasticsearch import AsyncElasticsearch
-
-from proxy.loading.index import Action, Outcome, bulk, reason_of, written
+from proxy.loading.clients import Action, Client, Outcome
+from proxy.loading.index import bulk, written
 from proxy.loading.passages import Passage, embed, passage_of
 from proxy.loading.progress import Shown
-from proxy.loading.target import BUSY, ask_engine
+from proxy.loading.target import BUSY, ask_engine, path_of, reason_of
 from proxy.mappings import Embedding
 from proxy.upstream.embedder import Embedder
 
 _PAGE = 200
 _BATCH = 64
-_KEEP_ALIVE = "5m"
 
 Shard = tuple[str, str, str]
 """An index's name, its own id (a new index of the same name has another), and the shard's number."""
@@ -54,25 +52,27 @@ class Filled:
         return self.current / with_text if with_text else 1.0
 
 
-def since(seen: Marks, now: Marks) -> Mapping[str, int]:
-    """Say of each index that was written to from which sequence number on it is to be read; -1 is all of it."""
-    lowest: dict[str, int] = {}
-    for shard in now:
-        before = seen.get(shard, -1)
-        lowest[shard[0]] = min(before, lowest.get(shard[0], before))
-    written_to = {shard[0] for shard, mark in now.items() if mark != seen.get(shard)}
-    return {name: start for name, start in lowest.items() if name in written_to}
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What was written in a shard: the operations after one sequence number, up to another."""
+
+    index: str
+    shard: str
+    after: int
+    last: int
+
+    @property
+    def length(self) -> int:
+        return self.last - self.after
 
 
-def written_since(starts: Mapping[str, int]) -> Mapping[str, Any]:
-    """Spell the documents written after these sequence numbers as a query."""
-    clauses = [
-        {"bool": {"filter": [{"term": {"_index": name}}, {"range": {"_seq_no": {"gt": start}}}]}}
-        if start >= 0
-        else {"term": {"_index": name}}
-        for name, start in starts.items()
+def since(seen: Marks, now: Marks) -> Sequence[Stretch]:
+    """Say what was written to each shard; all of it where the shard was not seen before."""
+    return [
+        Stretch(name, number, seen.get((name, own, number), -1), mark)
+        for (name, own, number), mark in now.items()
+        if mark > seen.get((name, own, number), -1)
     ]
-    return {"bool": {"should": clauses, "minimum_should_match": 1}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,64 +116,61 @@ class Pace:
 class Backfill:
     """An index and what keeps its vectors current."""
 
-    client: AsyncElasticsearch
+    client: Client
     embedder: Embedder
-    index: str
     embedding: Embedding
     pace: Pace
 
-    async def round(self, shown: Shown, filled: Filled, starts: Mapping[str, int]) -> None:
-        """Go once through the documents written after these sequence numbers, noting in `filled`.
+    async def round(self, shown: Shown, filled: Filled, stretches: Sequence[Stretch]) -> None:
+        """Go once through the documents that were written, noting in `filled`; raises CannotLoad."""
+        passed = 0
+        for stretch in stretches:
+            async with aclosing(self._pages(stretch)) as pages:
+                async for page, reached in pages:
+                    await self._page_done(page, shown, filled)
+                    shown.show(passed + reached - stretch.after, filled.seen)
+            passed += stretch.length
 
-        Raises CannotLoad.
+    async def _page_done(self, page: Sequence[Mapping[str, Any]], shown: Shown, filled: Filled) -> None:
+        judged = [judge(hit, self.embedding) for hit in page]
+        stale = [document for document in judged if not document.current]
+        filled.seen += len(page) - len(stale)
+        filled.without_text += sum(document.passage is None for document in judged if document.current)
+        filled.current += sum(document.passage is not None for document in judged if document.current)
+        for batch in self.pace.parts(stale):
+            await self.pace.spend(len(batch))
+            await self._write(batch, shown, filled)
+            filled.seen += len(batch)
+            filled.without_text += sum(document.passage is None for document in batch)
+
+    async def _pages(self, stretch: Stretch) -> AsyncGenerator[tuple[Sequence[Mapping[str, Any]], int]]:
+        """Read documents in the order they were written, and how far that is.
+
+        What is written meanwhile has a higher number, and is the next round's: so no snapshot is needed. Of a stretch
+        a part is asked for that can have a page of documents, more where most of its numbers stand for none any more.
         """
-        async with aclosing(self._pages(written_since(starts), shown)) as pages:
-            async for page in pages:
-                judged = [judge(hit, self.embedding) for hit in page]
-                stale = [document for document in judged if not document.current]
-                filled.seen += len(page) - len(stale)
-                filled.without_text += sum(document.passage is None for document in judged if document.current)
-                filled.current += sum(document.passage is not None for document in judged if document.current)
-                for batch in self.pace.parts(stale):
-                    await self.pace.spend(len(batch))
-                    await self._write(batch, shown, filled)
-                    filled.seen += len(batch)
-                    filled.without_text += sum(document.passage is None for document in batch)
-                    shown.show(filled.seen, filled.seen)
-                shown.show(filled.seen, filled.seen)
+        after, span = stretch.after, _PAGE
+        while after < stretch.last:
+            end = min(after + span, stretch.last)
+            hits = await self._page(stretch, after, end)
+            full = len(hits) == _PAGE
+            after, span = (hits[-1]["_seq_no"], _PAGE) if full else (end, span * 2)
+            yield hits, after
 
-    async def _pages(self, query: Mapping[str, Any], shown: Shown) -> AsyncGenerator[Sequence[Mapping[str, Any]]]:
-        """Read documents in the order they lie in, over a point in time."""
-        opened = await ask_engine(lambda: self.client.open_point_in_time(index=self.index, keep_alive=_KEEP_ALIVE))
-        pit, after = opened["id"], None
-        try:
-            while True:
-                answer = await self._page(query, pit, after)
-                hits, pit = answer["hits"]["hits"], answer["pit_id"]
-                if after is None:
-                    shown.of(answer["hits"]["total"]["value"])
-                if not hits:
-                    return
-                yield hits
-                after = hits[-1]["sort"]
-        finally:
-            await ask_engine(lambda: self.client.options(ignore_status=404).close_point_in_time(id=pit))
-
-    async def _page(self, query: Mapping[str, Any], pit: str, after: Sequence[Any] | None) -> Any:
-        """Read one page; all are counted with the first."""
-        return await ask_engine(
-            lambda: self.client.search(
-                pit={"id": pit, "keep_alive": _KEEP_ALIVE},
-                query=query,
-                sort=["_shard_doc"],
-                size=_PAGE,
-                search_after=after,
-                seq_no_primary_term=True,
-                track_total_hits=after is None,
-                allow_partial_search_results=False,
-                source_includes=[*self.embedding.passage, self.embedding.hash_field],
-            )
-        )
+    async def _page(self, stretch: Stretch, after: int, end: int) -> Sequence[Mapping[str, Any]]:
+        body = {
+            "query": {"range": {"_seq_no": {"gt": after, "lte": end}}},
+            "sort": ["_seq_no"],
+            "size": _PAGE,
+            "seq_no_primary_term": True,
+            "track_total_hits": False,
+            "_source": {"includes": [*self.embedding.passage, self.embedding.hash_field]},
+        }
+        only = {"preference": f"_shards:{stretch.shard}", "allow_partial_search_results": "false"}
+        path = path_of(stretch.index, "_search")
+        answer = await ask_engine(lambda: self.client.ask("POST", path, body, only))
+        hits: Sequence[Mapping[str, Any]] = answer["hits"]["hits"]
+        return hits
 
     async def _write(self, stale: Sequence[Judged], shown: Shown, filled: Filled) -> None:
         """Embed documents and write their vectors, where they are still as they were read."""
@@ -213,18 +210,19 @@ def _note_refusal(filled: Filled, shown: Shown, outcome: Outcome) -> None:
             shown.say(f"document {outcome.get('_id')}: {reason_of(outcome)}")
 
 
-async def marks(client: AsyncElasticsearch, index: str) -> Marks:
+async def marks(client: Client, index: str) -> Marks:
     """Read how far each shard was written, and let searches see all of it; raises CannotLoad.
 
     The checkpoint and not the highest number: below that there may be operations that are still on their way.
     """
-    stats = await ask_engine(lambda: client.indices.stats(index=index, metric="docs", level="shards"))
+    by_shard = {"level": "shards"}
+    stats = await ask_engine(lambda: client.ask("GET", path_of(index, "_stats", "docs"), parameters=by_shard))
     found = {
         (name, entry["uuid"], number): max(copy["seq_no"]["global_checkpoint"] for copy in copies)
         for name, entry in stats["indices"].items()
         for number, copies in entry["shards"].items()
     }
-    await ask_engine(lambda: client.indices.refresh(index=index))
+    await ask_engine(lambda: client.ask("POST", path_of(index, "_refresh")))
     return found
 
 

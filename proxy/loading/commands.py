@@ -1,42 +1,42 @@
 """`index` and `backfill`, from what was asked on the command line to what is reported."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-
-from elasticsearch import AsyncElasticsearch
 
 from proxy.config import Config, authorization_of
 from proxy.indices import Resolved, route_of
 from proxy.loading.backfill import Backfill, Filled, Marks, Pace, marks, since
-from proxy.loading.documents import open_documents
+from proxy.loading.clients import Client, open_client
+from proxy.loading.documents import DocumentFile
 from proxy.loading.errors import CannotLoad
 from proxy.loading.index import Loaded, Loading
-from proxy.loading.passages import embed
+from proxy.loading.passages import introduced
 from proxy.loading.patience import say_what_is_waited_for
 from proxy.loading.progress import Shown
 from proxy.loading.target import (
     Wanted,
     ask_engine,
+    check_model,
     check_readable,
     create,
     fit,
+    has_vectors,
     held_embedding,
     mappings_of,
-    open_engine,
+    path_of,
 )
 from proxy.mappings import Embedding
 from proxy.profiles import PROFILES, TIERS
 from proxy.routes import build_routes
-from proxy.upstream.embedder import Embedder
+from proxy.upstream.embedder import Embedder, is_same
 from proxy.upstream.transport import Transport, models_session
 
 _EMBED_S = 120.0
 """Patience with one batch of passages; a load has more of it than a search."""
-_FIRST_S = 5.0
-"""And with models that have not answered yet: they may not be there at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class VectorOptions:
 class Services:
     """The engine and the models, open."""
 
-    client: AsyncElasticsearch
+    client: Client
     embedder: Embedder
 
 
@@ -63,7 +63,8 @@ class Services:
 async def opened(config: Config, token: str | None, environment: Mapping[str, str]) -> AsyncIterator[Services]:
     """Open the engine and the models for a load."""
     say_what_is_waited_for()
-    client = open_engine(config, authorization_of(config, environment))
+    authorization = authorization_of(config, environment)
+    client = await ask_engine(lambda: open_client(config, authorization))
     async with models_session(config.models.connect_timeout_seconds) as session:
         transport = Transport(session, "embedder", config.models.url, token)
         embedder = Embedder(transport, timeout_seconds=_EMBED_S, query_max_chars=1, cache_entries=0)
@@ -90,24 +91,31 @@ def wanted(config: Config, index: str, options: VectorOptions) -> Wanted:
     )
 
 
-async def settled(services: Services, mappings: Mapping[str, Mapping[str, Any]], wish: Wanted) -> Embedding:
-    """Settle the vectors of an index: as it has them, or else as is wished, of the length of the model's own answer.
+async def settled(services: Services, index: str, mappings: Mapping[str, Mapping[str, Any]], wish: Wanted) -> Embedding:
+    """Settle the vectors of an index: as it has them, or else as is wished, by the model that really answers.
 
-    Raises CannotLoad, also where the model no longer gives what the index holds.
+    Raises CannotLoad, also where that is no longer the model that made what the index holds.
     """
     held = held_embedding(mappings, wish)
     if held is None and not (wish.passage or wish.default_passage):
         raise CannotLoad("which fields are embedded? Say --passage FIELD,..., or --profile for a kind of documents")
-    model, dimensions = (held.model, held.dimensions) if held else (wish.model or wish.default_model, wish.dimensions)
-    answer = await embed(services.embedder, ["How long is a vector?"], model, dimensions, patience=_FIRST_S)
-    return held or wish.embedding(answer.shape[1])
+    asked = wish.model or (held.model if held else wish.default_model)
+    answering = await introduced(services.embedder, asked, held.dimensions if held else wish.dimensions)
+    if held is None:
+        if wish.model and not is_same(wish.model, answering.model):
+            sys.stderr.write(f"{answering.model} answers for {wish.model}, and is what the index will be searched by\n")
+        return wish.embedding(answering)
+    if is_same(held.model, answering.model):
+        return held
+    if await has_vectors(services.client, index, held.field):
+        check_model(held, asked, answering.model)
+    return replace(held, model=answering.model)
 
 
 @dataclass(frozen=True, slots=True)
 class IndexOptions:
     """What `index` was asked for."""
 
-    path: str
     index: str
     vectors: VectorOptions
     with_vectors: bool = True
@@ -115,23 +123,24 @@ class IndexOptions:
     language: str = "english"
 
 
-async def run_index(services: Services, config: Config, options: IndexOptions, loaded: Loaded) -> None:
+async def run_index(
+    services: Services, config: Config, options: IndexOptions, file: DocumentFile, loaded: Loaded
+) -> None:
     """Load a file, noting in `loaded` what became of it; raises CannotLoad."""
     client, name = services.client, options.index
-    with open_documents(options.path) as file:
-        mappings = await mappings_of(client, name)
-        embedding = None
-        if options.with_vectors:
-            embedding = await settled(services, mappings, wanted(config, name, options.vectors))
-        if not mappings:
-            profile = options.vectors.profile or _profile_of(config, name)
-            await create(client, name, profile, embedding, options.language)
-        elif embedding:
-            await fit(client, mappings, embedding)
-        loading = Loading(client, services.embedder, name, embedding, bool(mappings), options.id_field)
-        with Shown(f"{name}", file.size) as shown:
-            await loading.load(file, shown, loaded)
-    await ask_engine(lambda: client.indices.refresh(index=name))
+    mappings = await mappings_of(client, name)
+    embedding = None
+    if options.with_vectors:
+        embedding = await settled(services, name, mappings, wanted(config, name, options.vectors))
+    if not mappings:
+        profile = options.vectors.profile or _profile_of(config, name)
+        await create(client, name, profile, embedding, options.language)
+    elif embedding:
+        await fit(client, mappings, embedding)
+    loading = Loading(client, services.embedder, name, embedding, bool(mappings), options.id_field)
+    with Shown(f"{name}", file.size) as shown:
+        await loading.load(file, shown, loaded)
+    await ask_engine(lambda: client.ask("POST", path_of(name, "_refresh")))
 
 
 def _profile_of(config: Config, index: str) -> str:
@@ -192,14 +201,14 @@ class _Filling:
 
     async def _round(self, seen: Marks) -> Marks:
         now = await marks(self.services.client, self.options.index)
-        starts = since(seen, now)
-        if not starts:
+        stretches = since(seen, now)
+        if not stretches:
             return now
         filled = Filled()
         backfill = await self.fitted()
         try:
-            with Shown(backfill.index, None) as shown:
-                await backfill.round(shown, filled, starts)
+            with Shown(self.options.index, sum(stretch.length for stretch in stretches)) as shown:
+                await backfill.round(shown, filled, stretches)
         finally:
             self.reports.done(filled)
         return seen if filled.put_off else now
@@ -210,7 +219,7 @@ class _Filling:
         mappings = await mappings_of(client, index)
         if not mappings:
             raise CannotLoad(f"there is no index {index}: `rerank-proxy index FILE --name ...` makes one")
-        embedding = await settled(self.services, mappings, wanted(self.config, index, self.options.vectors))
+        embedding = await settled(self.services, index, mappings, wanted(self.config, index, self.options.vectors))
         check_readable(mappings, embedding)
         await fit(client, mappings, embedding)
-        return Backfill(client, self.services.embedder, index, embedding, self.pace)
+        return Backfill(client, self.services.embedder, embedding, self.pace)

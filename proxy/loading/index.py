@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from elasticsearch import ApiError, AsyncElasticsearch, TransportError
-from elasticsearch.helpers import async_streaming_bulk
 
+from proxy.errors import UpstreamError
+from proxy.loading.clients import Action, Client, Outcome
 from proxy.loading.documents import BadLine, Document, DocumentFile, read_documents
 from proxy.loading.errors import CannotLoad
 from proxy.loading.passages import Passage, embed, passage_of
 from proxy.loading.progress import Shown
-from proxy.loading.target import ask_engine, engine_advice
+from proxy.loading.target import ask_engine, engine_advice, path_of, reason_of
 from proxy.mappings import Embedding
 from proxy.upstream.embedder import Embedder
 from proxy.vectors import Vectors
@@ -35,17 +35,9 @@ BATCH_BYTES = 4 * 2**20
 """What they may have together, unless one alone has more."""
 AHEAD = 4
 """Batches on their way to the models at a time: these and a bulk request are all of a load that is in memory."""
-_BULK_BYTES = 10 * 2**20
-_BUSY_RETRIES = 12
-_TOO_LARGE = 413
 
 A = TypeVar("A")
 B = TypeVar("B")
-
-Action = dict[str, Any]
-"""One document of a bulk request, in the words of the client's helpers."""
-Outcome = Mapping[str, Any]
-"""What the engine says of one."""
 
 
 @dataclass(slots=True)
@@ -81,7 +73,7 @@ class _Batch:
 class Loading:
     """Where documents go, and by whom they are embedded."""
 
-    client: AsyncElasticsearch
+    client: Client
     embedder: Embedder
     index: str
     embedding: Embedding | None
@@ -148,13 +140,9 @@ class Loading:
         sources = [document.source for document in documents]
         if self.existed and documents:
             # The vector's name brings it, also where the engine leaves vectors out of `_source` (from 9.2 on).
-            answer = await ask_engine(
-                lambda: self.client.mget(
-                    index=self.index,
-                    docs=[{"_id": document.id} | _routing(document) for document in documents],
-                    source_includes=[embedding.field, embedding.hash_field],
-                )
-            )
+            body = {"docs": [{"_id": document.id} | _routing(document) for document in documents]}
+            own = {"_source_includes": f"{embedding.field},{embedding.hash_field}"}
+            answer = await ask_engine(lambda: self.client.ask("POST", path_of(self.index, "_mget"), body, own))
             sources += [entry.get("_source", {}) for entry in answer["docs"]]
         pairs = ((source.get(embedding.hash_field), source.get(embedding.field)) for source in sources)
         return {made_of: vector for made_of, vector in pairs if isinstance(made_of, str) and isinstance(vector, list)}
@@ -188,28 +176,12 @@ def written(vectors: Vectors) -> list[list[float]]:
     return rounded
 
 
-async def bulk(client: AsyncElasticsearch, actions: AsyncIterable[Action]) -> AsyncIterator[tuple[bool, Outcome]]:
-    """Write documents, again those the engine is too busy for; what became of each, in no order.
-
-    Raises CannotLoad where the engine refuses all of a request, but for its size.
-    """
+async def bulk(client: Client, actions: AsyncIterable[Action]) -> AsyncIterator[tuple[bool, Outcome]]:
+    """Write documents; what became of each, in no order. Raises CannotLoad where all of a request is refused."""
     try:
-        async for ok, outcome in async_streaming_bulk(
-            client,
-            actions,
-            chunk_size=500,
-            max_chunk_bytes=_BULK_BYTES,
-            max_retries=_BUSY_RETRIES,
-            initial_backoff=0.5,
-            max_backoff=30,
-            raise_on_error=False,
-            raise_on_exception=False,
-        ):
-            (said,) = outcome.values()
-            if isinstance(error := said.get("exception"), ApiError) and error.status_code != _TOO_LARGE:
-                raise CannotLoad(engine_advice(error))
-            yield ok, said
-    except TransportError as error:
+        async for ok, outcome in client.bulk(actions):
+            yield ok, outcome
+    except UpstreamError as error:
         raise CannotLoad(engine_advice(error)) from error
 
 
@@ -219,19 +191,6 @@ def _note(loaded: Loaded, shown: Shown, outcome: Outcome, *, ok: bool) -> None:
         return
     loaded.refused += 1
     shown.say(f"document {outcome.get('_id')}: {reason_of(outcome)}")
-
-
-def reason_of(outcome: Outcome) -> str:
-    """Say why the engine refused a document of a bulk request, or all of it."""
-    match outcome.get("error"):
-        case {"reason": str(reason), "caused_by": {"reason": str(cause)}}:
-            return f"{reason}: {cause}"
-        case {"reason": str(reason)}:
-            return reason
-        case _ if outcome.get("status") == _TOO_LARGE:
-            return "the request that holds it is larger than the engine, or what stands before it, takes (413)"
-        case error:
-            return f"{error} ({outcome.get('status')})"
 
 
 def _batches(entries: Iterator[Document | BadLine]) -> Iterator[Sequence[Document | BadLine]]:

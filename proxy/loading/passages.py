@@ -1,21 +1,25 @@
 """Texts as vectors for an index, a batch at a time, again where the provider is busy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
 from proxy.loading.errors import CannotLoad
 from proxy.loading.patience import patiently
 from proxy.mappings import Embedding
 from proxy.reranking import passage_text
-from proxy.upstream.embedder import Embedder
+from proxy.upstream.embedder import Embedder, Introduction
 from proxy.vectors import Vectors, passage_hash
 
 EMBEDDED_MAX_CHARS = 8000
 """Of a document's text, what its vector is made of; far inside the models' context."""
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PATIENCE_S = 600.0
+_FIRST_S = 5.0
+"""And with models that have not answered yet: they may not be there at all."""
+
+A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +40,17 @@ async def embed(
     embedder: Embedder, texts: Sequence[str], model: str, dimensions: int | None, patience: float = _PATIENCE_S
 ) -> Vectors:
     """Embed texts, waiting while the provider is busy; raises CannotLoad where it refuses, or stays away."""
+    return await _asked(lambda: embedder.embed_passages(texts, model=model, dimensions=dimensions), model, patience)
+
+
+async def introduced(embedder: Embedder, model: str, dimensions: int | None) -> Introduction:
+    """Ask which model answers by a name; raises CannotLoad."""
+    return await _asked(lambda: embedder.introduce(model=model, dimensions=dimensions), model, _FIRST_S)
+
+
+async def _asked(ask: Callable[[], Awaitable[A]], model: str, patience: float) -> A:
     try:
-        return await patiently(
-            lambda: embedder.embed_passages(texts, model=model, dimensions=dimensions), _is_passing, patience
-        )
+        return await patiently(ask, _is_passing, patience)
     except UpstreamError as error:
         raise CannotLoad(_advice(error, model)) from error
 

@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 from cachetools import LRUCache
 
-from proxy.local_models.minilm import DIMENSIONS, MiniLM
+from proxy.local_models.minilm import DIMENSIONS, NAME, MiniLM
 from proxy.local_models.scoring import TextVectors, score, text_vectors
 from proxy.vectors import Vectors, normalise
 
@@ -167,7 +167,7 @@ async def _embeddings(request: web.Request) -> web.Response:
     return web.json_response(
         {
             "object": "list",
-            "model": asked.model,
+            "model": NAME,  # by whatever name it was asked: an index must not say that another made its vectors
             "data": [
                 {"object": "embedding", "index": index, "embedding": _written(row, asked.encoding_format)}
                 for index, row in enumerate(rows)

@@ -9,6 +9,7 @@ import numpy as np
 
 from proxy.vectors import Vectors
 
+NAME = "sentence-transformers/all-MiniLM-L6-v2"
 DIMENSIONS = 384
 TOKENS_MAX = 256
 """What the model was trained to read at most; the rest of a text is cut off."""

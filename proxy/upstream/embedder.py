@@ -20,6 +20,14 @@ Vector = tuple[float, ...]
 _Key = tuple[str, str, int, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """Which model really answers by a name, and how long its vectors are."""
+
+    model: str
+    dimensions: int
+
+
 @dataclass(slots=True)
 class _Call:
     """A query that is being asked for, and how many wait for it."""
@@ -71,14 +79,21 @@ class Embedder:
         prompt, model, dimensions, _ = key
         body = encode([prompt], model, dimensions, fail_fast=True)
         answer = await self._transport.post(_PATH, body, self._timeout)
-        return tuple(decode(answer, 1, dimensions)[0].tolist())
+        return tuple(decode(answer, 1, model, dimensions)[0].tolist())
+
+    async def introduce(self, *, model: str, dimensions: int | None) -> Introduction:
+        """Ask which model answers by this name; a provider that names none is taken at its word."""
+        body = encode(["How long is a vector?"], model, dimensions, fail_fast=False)
+        said = _read(await self._transport.post(_PATH, body, self._timeout))
+        own = said.model if said.model and not is_same(said.model, model) else model
+        return Introduction(own, _vectors(said, 1, dimensions).shape[1])
 
     async def embed_passages(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Vectors:
         """Return the vectors of at most 1024 texts, a row each; without `dimensions`, the model's own length."""
         if not texts:
             return np.empty((0, dimensions or 0), dtype=np.float32)
         body = encode(texts, model, dimensions, fail_fast=False)
-        return decode(await self._transport.post(_PATH, body, self._timeout), len(texts), dimensions)
+        return decode(await self._transport.post(_PATH, body, self._timeout), len(texts), model, dimensions)
 
 
 def query_prompt(instruction: str, text: str) -> str:
@@ -100,17 +115,37 @@ class _Embedding(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     data: list[_Embedding]
+    model: str | None = None
 
 
 _answer = msgspec.json.Decoder(_Answer)
 
 
-def decode(answer: bytes, count: int, dimensions: int | None) -> Vectors:
-    """Read exactly `count` vectors, in any order, of this length, and normalise them; raises Malformed."""
+def _read(answer: bytes) -> _Answer:
     try:
-        found = sorted(_answer.decode(answer).data, key=lambda entry: entry.index)
+        return _answer.decode(answer)
     except msgspec.MsgspecError as error:
         raise Malformed(SERVICE, f"not an answer with embeddings: {error}") from error
+
+
+def is_same(model: str, other: str) -> bool:
+    """Whether two names are one model's; providers do not keep the case."""
+    return model.casefold() == other.casefold()
+
+
+def decode(answer: bytes, count: int, model: str, dimensions: int | None) -> Vectors:
+    """Read exactly `count` vectors, in any order, of this model and length, and normalise them; raises Malformed.
+
+    Another model's vectors of that length would give random neighbours, and no error.
+    """
+    said = _read(answer)
+    if said.model and not is_same(said.model, model):
+        raise Malformed(SERVICE, f"vectors of {said.model} instead of {model}")
+    return _vectors(said, count, dimensions)
+
+
+def _vectors(said: _Answer, count: int, dimensions: int | None) -> Vectors:
+    found = sorted(said.data, key=lambda entry: entry.index)
     if [entry.index for entry in found] != list(range(count)):
         raise Malformed(SERVICE, f"not one vector for each of {count} texts")
     lengths = {len(entry.embedding) for entry in found}
