@@ -80,3 +80,12 @@ async def test_a_body_that_is_too_large_goes_on_whole(client: Client, engine: En
     engine.faults["lexical"] = counts
     answered = await client.ask("POST", "/products/_search", b'{"a":"' + body + b'"}', content_type="application/json")
     assert ("bypassed;reason=too_large", len(body) + 8) == (answered.header("x-rerank"), int(answered.content))
+
+
+@pytest.mark.parametrize("credentials", ["Negotiate YII=", "NTLM TlRM", "AWS4-HMAC-SHA256 Credential=a/b"])
+async def test_credentials_that_are_good_for_one_request_are_sent_with_the_clients_own_alone(
+    credentials: str, client: Client, engine: EndpointEngine
+) -> None:
+    reply = await client.search("/products/_search", QUERY, authorization=credentials)
+    assert "bypassed;reason=credentials" == reply.header("x-rerank")
+    assert ["/products/_search"] == [asked.target for asked in engine.requests]

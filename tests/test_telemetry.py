@@ -8,6 +8,7 @@ import structlog
 
 from proxy.bypass import BYPASS_REASONS
 from proxy.config import Log as Settings
+from proxy.config import LogFormat
 from proxy.errors import Failure
 from proxy.telemetry import SearchLine, Told, bypassed, configure, ended, fields_of, log_search
 from tests.conftest import Log
@@ -89,3 +90,22 @@ def test_the_log_is_one_line_of_json_an_event(capsys: pytest.CaptureFixture[str]
         structlog.configure(**before)
     (line,) = capsys.readouterr().err.splitlines()
     assert ("2\n3", "warning", "bypassed") == tuple(json.loads(line)[key] for key in ("id", "level", "outcome"))
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_defect_is_logged_without_what_variables_held(form: LogFormat, capsys: pytest.CaptureFixture[str]) -> None:
+    before = structlog.get_config()
+    try:
+        configure(Settings(format=form))
+        _fail_with("ApiKey " + "mine")
+    finally:
+        structlog.configure(**before)
+    said = capsys.readouterr().err
+    assert (True, False) == ("ZeroDivisionError" in said, "ApiKey mine" in said)
+
+
+def _fail_with(credentials: str) -> None:
+    try:
+        1 / (len(credentials) - len(credentials))
+    except ZeroDivisionError:
+        structlog.get_logger("proxy").exception("internal_error")
