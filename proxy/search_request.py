@@ -75,7 +75,7 @@ def parse(query_string: str, body: bytes) -> SearchRequest | Bypass:
     """Read a search from the URL's query string and its body, de-compressed."""
     try:
         parameters = _parameters(query_string)
-        members, decoded = _body(_source_parameter(parameters) if not body.strip() else body)
+        members, decoded = _body(_content(parameters, body))
         return _read(parameters, members, decoded)
     except _Unread as unread:
         return Bypass(unread.reason)
@@ -137,12 +137,16 @@ def _finite(number: str) -> float:
     return value
 
 
-def _source_parameter(parameters: Parameters) -> bytes:
-    """Return the body where the URL holds it."""
+def _content(parameters: Parameters, body: bytes) -> bytes:
+    """Return the body, or what the URL holds in its place: beside a body the engine does not know that parameter."""
     url = dict(parameters)
-    if "source" in url and not url.get("source_content_type", "").startswith("application/json"):
+    if body or "source" not in url:
+        if {"source", "source_content_type"} & url.keys():
+            raise _Unread("unknown_parameter")
+        return body
+    if not url.get("source_content_type", "").startswith("application/json"):
         raise _Unread("format")
-    return url.get("source", "").encode()
+    return url["source"].encode()
 
 
 def _read(parameters: Parameters, members: Members, decoded: Mapping[str, Any]) -> SearchRequest:

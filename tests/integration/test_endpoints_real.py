@@ -335,7 +335,8 @@ async def test_stored_template(shop: Shop, open_sides: Open) -> None:
 async def test_multi_template(shop: Shop, open_sides: Open, record_outcome: Record) -> None:
     """Templates by several: one that fails is an error of its own."""
     sides = await open_sides()
-    good, bad = {"source": TEMPLATE, "params": PARAMS}, {"source": {"query": {"nosuch": {}}}}
+    good: dict[str, Any] = {"source": TEMPLATE, "params": PARAMS}
+    bad: dict[str, Any] = {"source": {"query": {"nosuch": {}}}}
     content = _lines({"index": shop.index}, good, {"index": shop.index}, bad, {"index": shop.plain}, good)
     straight = await _msearch(sides.straight.url, content, "/_msearch/template")
     through = await _msearch(sides.through.url, content, "/_msearch/template")

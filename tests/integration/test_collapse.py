@@ -1,0 +1,153 @@
+"""Hits grouped by a field: each group once over all pages, shown by the document that the client's query puts first."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.integration import shop as catalogue
+from tests.integration.comparing import assert_handed_on, but_score
+from tests.integration.conftest import Open, OpenIndex, Sides
+from tests.integration.engines import EVERYWHERE, WITH_KNN, RealEngine
+from tests.integration.outcomes import Record
+from tests.integration.sending import Reply
+
+pytestmark = [pytest.mark.engine, EVERYWHERE]
+
+QUERY = {"multi_match": {"query": "laptop for children", "fields": ["title", "description"], "_name": "words"}}
+NEAR = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": -1}
+SHOWN = {"_source": ["title", "brand", "category"], "highlight": {"fields": {"title": {}}}}
+
+
+def _groups(reply: Reply, field: str = "brand") -> list[Any]:
+    return [hit["fields"][field][0] if field in hit.get("fields", {}) else None for hit in reply.hits]
+
+
+async def _representatives(sides: Sides, body: Mapping[str, Any]) -> dict[Any, Any]:
+    """What the engine shows for each group that the client's own query finds."""
+    straight = await sides.straight.search({**body, "size": 100, "from": 0})
+    return dict(zip(_groups(straight), map(but_score, straight.hits), strict=True))
+
+
+INNER: dict[str, Any] = {
+    "none": {},
+    "best": {"inner_hits": {"name": "best", "size": 2, "_source": ["title"]}},
+    "sorted": {"inner_hits": {"name": "cheapest", "size": 3, "sort": [{"price": "asc"}], "_source": ["price"]}},
+    "in a list": {"inner_hits": [{"name": "one", "size": 1, "_source": False}], "max_concurrent_group_searches": 2},
+}
+
+
+@pytest.mark.parametrize("inner", INNER.values(), ids=INNER)
+async def test_representatives(inner: dict[str, Any], open_sides: Open, record_outcome: Record) -> None:
+    """Each group that the client's query finds is there once, with the document and inner hits the engine shows."""
+    sides = await open_sides()
+    body = {"query": QUERY, "collapse": {"field": "brand", **inner}, **SHOWN}
+    expected, through = await _representatives(sides, body), await sides.through.search({**body, "size": 100})
+    shown = dict(zip(_groups(through), map(but_score, through.hits), strict=True))
+    assert ("reranked", len(shown)) == (through.outcome, len(through.hits))
+    assert expected == {group: hit for group, hit in shown.items() if group in expected}
+    record_outcome("`collapse`", through.outcome)
+
+
+@WITH_KNN
+async def test_groups_that_only_knn_finds(open_sides: Open) -> None:
+    """A group whose words differ is found as well, each once, and none that a filter excludes."""
+    sides = await open_sides(semantic=NEAR)
+    dear = {"range": {"price": {"gte": 700}}}
+    query = {"bool": {"must": [{"match": {"title": "laptop"}}], "filter": [dear]}}
+    body = {"query": query, "collapse": {"field": "category"}, "size": 100, **SHOWN}
+    straight, through = await sides.straight.search(body), await sides.through.search(body)
+    all_ = await sides.straight.search({**body, "query": dear})
+    assert {"laptop"} == set(_groups(straight, "category"))
+    assert sorted(_groups(all_, "category")) == sorted(_groups(through, "category"))
+    dear_ones = set((await sides.straight.search({"query": dear, "size": 100})).ids)
+    assert dear_ones >= set(through.ids)
+
+
+@WITH_KNN
+async def test_the_lexical_representative_is_kept(open_sides: Open) -> None:
+    """A group that both find stands for the document that the client's query scores best, far down as it may be."""
+    sides = await open_sides(semantic=NEAR, rank_window_size=2)
+    query = {"match": {"description": "notebook for film and sound"}}
+    body = {"query": query, "collapse": {"field": "category"}, **SHOWN}
+    straight, through = (
+        await sides.straight.search({**body, "size": 50}),
+        await sides.through.search({**body, "size": 50}),
+    )
+    theirs = dict(zip(_groups(straight, "category"), straight.ids, strict=True))
+    ours = dict(zip(_groups(through, "category"), through.ids, strict=True))
+    assert theirs == {group: name for group, name in ours.items() if group in theirs}
+
+
+@given(
+    window=st.integers(1, 8),
+    size=st.integers(1, 5),
+    field=st.sampled_from(["brand", "category", "title.exact", "price"]),
+    filters=st.sampled_from([[], [{"range": {"price": {"lt": 900}}}]]),
+    near=st.sampled_from([-1, 0.5]),
+)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_pages(
+    *, window: int, size: int, field: str, filters: list[Any], near: float, real_engine: RealEngine, open_sides: Open
+) -> None:
+    """Pages of groups make up the whole across the edge of the window: no group twice, none missing."""
+    semantic = {"semantic": NEAR | {"min_similarity": near}} if real_engine.has_knn else {}
+    sides = await open_sides(rank_window_size=window, **semantic)
+    body = {"query": {"bool": {"must": [QUERY], "filter": filters}}, "collapse": {"field": field}, "_source": False}
+    whole = await sides.through.search({**body, "size": 100})
+    found: list[Any] = []
+    while page := (await sides.through.search({**body, "from": len(found), "size": size})).hits:
+        found += page
+    groups = [repr(hit["fields"][field]) for hit in found]
+    assert (whole.hits, len(groups)) == (found, len(set(groups)))
+    straight = await sides.straight.search({**body, "size": 100})
+    assert {repr(hit["fields"][field]) for hit in straight.hits} <= set(groups)
+
+
+async def test_documents_without_a_value(open_index: OpenIndex, real_engine: RealEngine) -> None:
+    """Documents without a value are a group of their own, as the engine has it, on whichever page."""
+    documents = {
+        name: {key: value for key, value in product.items() if key != "brand" or int(name[1:]) % 3}
+        for name, product in catalogue.PRODUCTS.items()
+    }
+    more = {"semantic": NEAR} if real_engine.has_knn else {}
+    sides = await open_index(catalogue.with_vectors(real_engine), documents, rank_window_size=2, **more)
+    body = {"query": QUERY, "collapse": {"field": "brand"}, "_source": ["title"]}
+    straight = await sides.straight.search({**body, "size": 100})
+    pages = [await sides.through.search({**body, "from": first, "size": 1}) for first in range(6)]
+    groups = [group for page in pages for group in _groups(page)]
+    assert (True, len(set(groups))) == (None in _groups(straight), len(groups))
+    assert set(_groups(straight)) == set(groups)
+
+
+async def test_totals(open_sides: Open) -> None:
+    """The total counts documents, not groups, as the engine's does, and is the same on every page."""
+    sides = await open_sides(rank_window_size=2)
+    body = {"query": QUERY, "collapse": {"field": "title.exact"}, "_source": False}
+    straight = await sides.straight.search({**body, "size": 100})
+    pages = [await sides.through.search({**body, "from": first, "size": 4}) for first in (0, 4, 8)]
+    more = {page.total["value"] - straight.total["value"] for page in pages}
+    assert (1, straight.total["relation"]) == (len(more), pages[0].total["relation"])
+    assert min(more) >= 0
+
+
+LEFT: dict[str, Any] = {
+    "second level": {"field": "brand", "inner_hits": {"name": "more", "collapse": {"field": "category"}}},
+    "several orders": {
+        "field": "brand",
+        "inner_hits": [{"name": "cheap", "sort": ["price"]}, {"name": "new", "sort": [{"released": "desc"}]}],
+    },
+    "no field": {"inner_hits": {"name": "x"}},
+    "text": {"field": "title"},
+    "unknown": {"field": "brand", "nosuch": 1},
+}
+
+
+@pytest.mark.parametrize("collapse", LEFT.values(), ids=LEFT)
+async def test_left_to_the_engine(collapse: Any, open_sides: Open) -> None:
+    """What cannot be moved as one, or is refused, is the engine's own."""
+    sides = await open_sides()
+    body = {"query": QUERY, "collapse": collapse}
+    assert_handed_on(await sides.straight.search(body), await sides.through.search(body))
