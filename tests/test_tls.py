@@ -105,6 +105,16 @@ def test_check_says_the_same(
     assert f": {said.format(files)}" in capsys.readouterr().out
 
 
+def _refuse(secured: ssl.SSLSocket) -> None:
+    """Send the alert, and read what the client says meanwhile: unread, it would reset the connection, alert and all."""
+    with pytest.raises(ssl.SSLError):
+        secured.do_handshake()
+    secured.shutdown(socket.SHUT_WR)
+    with contextlib.suppress(ConnectionError):
+        while secured.recv(4096):
+            pass
+
+
 @contextlib.contextmanager
 def demanding(authority: trustme.CA) -> Iterator[int]:
     """A server that demands a client's certificate and says by a TLS alert that it got none."""
@@ -117,8 +127,8 @@ def demanding(authority: trustme.CA) -> Iterator[int]:
         with contextlib.suppress(OSError):  # the end of the test
             while True:
                 connection, _ = server.accept()
-                with connection, contextlib.suppress(ssl.SSLError):
-                    context.wrap_socket(connection, server_side=True).unwrap()
+                with context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False) as secured:
+                    _refuse(secured)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=refuse_all)

@@ -122,6 +122,7 @@ def world(engine: Address) -> Iterator[World]:
     callers["bearer"] = {"Authorization": f"Bearer {engine.do('POST', f'{service}/{name}')['token']['value']}"}
     yield World(first, second, alias, f"search-{name}-*", callers, basic(f"{name}-discovery"))
     engine.do("DELETE", f"{service}/{name}")
+    engine.do("DELETE", "/_security/api_key", {"username": f"{name}-first"})
     engine.do("DELETE", f"/{first},{second}")
     for role in roles:
         engine.do("DELETE", f"/_security/user/{name}-{role}")
