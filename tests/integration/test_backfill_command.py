@@ -13,12 +13,13 @@ from proxy.vectors import passage_hash
 from tests.fakes import Message, Stream, waits_for
 from tests.integration.commands import Running, begun, running
 from tests.integration.conftest import Start, route
+from tests.integration.engines import WITH_KNN, RealEngine
 from tests.integration.loads import VECTOR_OPTIONS, BusyEngine, Target, products
 from tests.integration.models import ShopModels
 from tests.integration.sending import Client, Request, send
 from tests.integration.shop import embed
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, WITH_KNN]
 
 MODEL = "Qwen/Qwen3-Embedding-4B"
 CATALOGUE = {product["id"]: product for product in products(30)}
@@ -35,10 +36,10 @@ MAPPINGS = {
 
 
 @pytest.fixture
-async def target(engine_url: str, models: ShopModels, index_name: str) -> Target:
+async def target(real_engine: RealEngine, models: ShopModels, index_name: str) -> Target:
     """An index of somebody's own, strict about its fields and without vectors."""
-    target = Target(engine_url, models.url, index_name)
-    await target.ask("PUT", "", {"mappings": MAPPINGS})
+    target = Target(real_engine.url, models.url, index_name)
+    await target.ask("PUT", "", {"settings": real_engine.settings, "mappings": MAPPINGS})
     await target.put(CATALOGUE)
     return target
 
@@ -62,7 +63,7 @@ async def until_current(command: Running, target: Target, *names: str) -> None:
         await command.until("have a current vector")
 
 
-async def test_an_index_is_given_the_field_the_note_and_the_vectors(target: Target) -> None:
+async def test_an_index_is_given_the_field_the_note_and_the_vectors(real_engine: RealEngine, target: Target) -> None:
     """What was in its mapping and its documents stays as it was."""
     result = await target.backfill(*VECTOR_OPTIONS)
     assert result.code == 0
@@ -75,7 +76,8 @@ async def test_an_index_is_given_the_field_the_note_and_the_vectors(target: Targ
         "owner": "somebody",
         "rerank_proxy": {"embedding": {"model": MODEL, "dimensions": 8, "passage": ["title", "description"]}},
     }
-    assert index["mappings"]["properties"]["embedding"]["dims"] == 8
+    length = "dims" if real_engine.is_elasticsearch else "dimension"
+    assert index["mappings"]["properties"]["embedding"][length] == 8
     documents = await target.documents()
     assert {name: {key: document[key] for key in CATALOGUE[name]} for name, document in documents.items()} == CATALOGUE
     assert await current(target) == CATALOGUE.keys()
@@ -175,10 +177,10 @@ async def test_a_rate_is_kept(target: Target, models: ShopModels) -> None:
 
 
 async def test_a_busy_engine_is_waited_for(target: Target) -> None:
-    async with BusyEngine(target.engine, bulk=2, search=1, pit=1, refresh=1, stats=1) as engine:
+    async with BusyEngine(target.engine, bulk=2, search=1, refresh=1, docs=1) as engine:
         result = await Target(engine.url, target.models, target.index).backfill(*VECTOR_OPTIONS)
     assert result.said.splitlines()[-1].startswith("100.0% of 30"), result.said
-    assert {"bulk", "search", "refresh"} <= set(engine.refused)
+    assert {"bulk", "search", "refresh", "docs"} == set(engine.refused)
 
 
 @pytest.fixture
@@ -221,9 +223,10 @@ async def test_a_watch_outlives_models_that_go_away(target: Target, watching: Ru
 
 
 async def test_a_watched_alias_is_followed_to_its_new_index(
-    engine_url: str, target: Target, models: ShopModels
+    real_engine: RealEngine, target: Target, models: ShopModels
 ) -> None:
     """A feed that builds an index anew each night and moves the alias has vectors there, too."""
+    engine_url = real_engine.url
     alias, second = f"alias-{uuid4().hex[:8]}", Target(engine_url, models.url, f"{target.index}-second")
     await _alias(engine_url, {"add": {"index": target.index, "alias": alias}})
     watched = Target(engine_url, models.url, alias)
@@ -231,7 +234,7 @@ async def test_a_watched_alias_is_followed_to_its_new_index(
     try:
         async with running(*arguments) as command:
             await command.until("have a current vector")
-            await second.ask("PUT", "", {"mappings": MAPPINGS})
+            await second.ask("PUT", "", {"settings": real_engine.settings, "mappings": MAPPINGS})
             await second.put({"p1": CATALOGUE["p1"]})
             moved = (
                 {"remove": {"index": target.index, "alias": alias}},

@@ -12,11 +12,12 @@ import pytest
 
 from tests.fakes import Message, Stream, answer
 from tests.integration.commands import begun
+from tests.integration.engines import WITH_KNN, RealEngine
 from tests.integration.loads import VECTOR_OPTIONS, BusyEngine, Ended, Target, ended, ndjson, products, write
 from tests.integration.models import ShopModels
 from tests.integration.shop import embed
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, WITH_KNN]
 
 CATALOGUE = products(30)
 
@@ -35,6 +36,10 @@ def catalogue(tmp_path: Path) -> Path:
 
 def vector_of(product: dict[str, Any]) -> Any:
     return pytest.approx(embed(f"{product['title']}\n{product['description']}"), abs=1e-6)
+
+
+def length_of(engine: RealEngine, spec: dict[str, Any]) -> Any:
+    return spec["dims" if engine.is_elasticsearch else "dimension"]
 
 
 def said(result: Ended) -> str:
@@ -58,7 +63,9 @@ async def test_every_form_of_a_file_is_loaded_with_ids_and_vectors(form: str, ta
         assert written["embedding"] == vector_of(product)
 
 
-async def test_the_index_says_by_what_its_vectors_were_made(target: Target, catalogue: Path) -> None:
+async def test_the_index_says_by_what_its_vectors_were_made(
+    real_engine: RealEngine, target: Target, catalogue: Path
+) -> None:
     """Their length is that of the model's own answer."""
     result = await ended(*target.index_arguments(catalogue, "--embedding-model", "m", "--passage", "title"))
     assert result.code == 0, result.said
@@ -66,7 +73,7 @@ async def test_the_index_says_by_what_its_vectors_were_made(target: Target, cata
     assert mapping["mappings"]["_meta"] == {
         "rerank_proxy": {"embedding": {"model": "m", "dimensions": 8, "passage": ["title"]}}
     }
-    assert mapping["mappings"]["properties"]["embedding"]["dims"] == 8
+    assert length_of(real_engine, mapping["mappings"]["properties"]["embedding"]) == 8
 
 
 async def test_a_second_run_updates_and_embeds_only_what_changed(
@@ -146,9 +153,10 @@ async def test_documents_without_a_text_have_no_vector(target: Target, tmp_path:
     assert await target.documents() == {"a": {"id": "a", "brand": "acme"}}
 
 
-async def test_a_routing_is_kept(target: Target, tmp_path: Path, models: ShopModels) -> None:
+async def test_a_routing_is_kept(real_engine: RealEngine, target: Target, tmp_path: Path) -> None:
     """Also where the index demands one, and where vectors are kept."""
-    await target.ask("PUT", "", {"mappings": {"_routing": {"required": True}}, "settings": {"number_of_shards": 3}})
+    settings = {**real_engine.settings, "number_of_shards": 3}
+    await target.ask("PUT", "", {"mappings": {"_routing": {"required": True}}, "settings": settings})
     file = tmp_path / "f"
     file.write_bytes(ndjson([{"_id": "a", "_routing": "r", "_source": {"title": "Laptop"}}]))
     for vectors in ("1 made, 0 kept", "0 made, 1 kept"):
@@ -158,11 +166,14 @@ async def test_a_routing_is_kept(target: Target, tmp_path: Path, models: ShopMod
     assert (hit["_id"], hit["_routing"]) == ("a", "r")
 
 
-async def test_a_document_larger_than_a_bulk_request_is_loaded(target: Target, tmp_path: Path) -> None:
+async def test_a_document_larger_than_a_bulk_request_is_loaded(
+    real_engine: RealEngine, target: Target, tmp_path: Path
+) -> None:
     file = tmp_path / "f"
     large = {"id": "large", "title": "Laptop", "pages": [["word " * 1000] for _ in range(2400)]}
     file.write_bytes(ndjson([{"id": "a", "title": "Laptop"}, large, {"id": "b", "title": "Phone"}]))
-    await target.ask("PUT", "", {"mappings": {"dynamic": False, "properties": {"title": {"type": "text"}}}})
+    mappings = {"dynamic": False, "properties": {"title": {"type": "text"}}}
+    await target.ask("PUT", "", {"settings": real_engine.settings, "mappings": mappings})
     assert file.stat().st_size > 10 * 2**20
     result = await target.index_file(file)
     assert said(result).startswith("3 documents written"), result.said
@@ -202,10 +213,10 @@ async def test_another_length_is_refused(target: Target, catalogue: Path) -> Non
 
 
 async def test_another_length_than_the_mappings_is_refused_where_nothing_else_is_said(
-    target: Target, catalogue: Path
+    real_engine: RealEngine, target: Target, catalogue: Path
 ) -> None:
-    vector = {"type": "dense_vector", "dims": 4, "index": True, "similarity": "cosine"}
-    await target.ask("PUT", "", {"mappings": {"properties": {"embedding": vector}}})
+    mappings = {"properties": {"embedding": real_engine.vector(4)}}
+    await target.ask("PUT", "", {"settings": real_engine.settings, "mappings": mappings})
     result = await target.index_file(catalogue)
     assert result.code == 1
     assert "have 4 dimensions, and 8 are asked for" in said(result)

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from proxy.mappings import LANGUAGES, Embedding, folder, index_for
+from proxy.cli import main
+from proxy.mappings import LANGUAGES, SPELLINGS, Embedding, Spelling, folder, index_for
 from proxy.profiles import PROFILES
 from tests.integration.commands import running
+from tests.integration.engines import EVERYWHERE, WITH_KNN, RealEngine
 from tests.integration.loads import Target, ended, write
 from tests.integration.sending import Request, send
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, WITH_KNN]
 
 Documents = Sequence[Mapping[str, Any]]
 
@@ -460,10 +462,15 @@ def test_there_is_a_kind_for_every_profile() -> None:
 
 @pytest.mark.local_models
 @pytest.mark.parametrize("profile", PROFILES)
-async def test_a_file_is_usable_as_it_is(profile: str, target: Target, tmp_path: Any) -> None:
-    """Created from the file, loaded by `index`, searched by its words, its facets and its vectors."""
+async def test_a_file_is_usable_as_it_is(
+    profile: str, real_engine: RealEngine, target: Target, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Created from the file, or as `mapping` prints it, loaded by `index`, searched by words, facets and vectors."""
     kind = KINDS[profile]
     body = (folder() / PROFILES[profile].mapping).read_bytes()
+    if not real_engine.is_elasticsearch:
+        assert main(("mapping", profile, "--engine-kind", "opensearch")) == 0
+        body = capsys.readouterr().out.encode()
     assert (await send(target.engine, Request("PUT", f"/{target.index}", body))).status == 200
     arguments = ("index", str(write(tmp_path / "f", *kind.documents)), "--name", target.index, *target.services)
     loaded = await ended(*arguments)
@@ -472,8 +479,8 @@ async def test_a_file_is_usable_as_it_is(profile: str, target: Target, tmp_path:
     for query, found in kind.searches:
         assert (query, ids(await target.ask("POST", "/_search", {"query": query}))) == (query, found)
     assert await _facets(target, kind.facets) == kind.facets
-    knn = {"field": "embedding", "query_vector": await _vector(target, kind.question), "k": 1, "num_candidates": 10}
-    assert ids(await target.ask("POST", "/_search", {"knn": knn})) == [kind.meant]
+    nearest = real_engine.nearest("embedding", await _vector(target, kind.question), 1)
+    assert ids(await target.ask("POST", "/_search", nearest)) == [kind.meant]
 
 
 async def _facets(target: Target, facets: Mapping[str, Any]) -> dict[str, dict[str, int]]:
@@ -514,19 +521,27 @@ STEMS: Mapping[str, tuple[str, str]] = {
 """A word as it stands in a text, and as it is searched for."""
 
 
+@EVERYWHERE
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_an_index_in_a_language_finds_a_word_in_another_form(
-    language: str, engine_url: str, index_name: str
+    language: str, real_engine: RealEngine, index_name: str
 ) -> None:
-    target = Target(engine_url, "", index_name)
-    await target.ask("PUT", "", index_for("knowledge", Embedding("embedding", "m", 3, ("title",)), language))
+    target = Target(real_engine.url, "", index_name)
+    embedding = Embedding("embedding", "m", 3, ("title",)) if real_engine.has_knn else None
+    await target.ask("PUT", "", index_for("knowledge", embedding, language, spelling_of(real_engine)))
     written, searched = STEMS[language]
     await target.put({"a": {"body": written, "title": written}, "b": {"body": "xyz"}})
     assert ids(await target.ask("POST", "/_search", {"query": match("body", searched)})) == ["a"]
 
 
+@EVERYWHERE
 @pytest.mark.parametrize("profile", PROFILES)
 async def test_an_index_of_every_profile_is_created_without_vectors_and_in_no_language(
-    profile: str, engine_url: str, index_name: str
+    profile: str, real_engine: RealEngine, index_name: str
 ) -> None:
-    await Target(engine_url, "", index_name).ask("PUT", "", index_for(profile, None, "none"))
+    body = index_for(profile, None, "none", spelling_of(real_engine))
+    await Target(real_engine.url, "", index_name).ask("PUT", "", body)
+
+
+def spelling_of(engine: RealEngine) -> Spelling:
+    return SPELLINGS["elasticsearch" if engine.is_elasticsearch else "opensearch"]

@@ -1,0 +1,91 @@
+"""An index says which model really made its vectors, whoever answers by which name, and no other's are mixed in."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.local_models.minilm import NAME
+from tests.fakes import says
+from tests.integration.commands import running
+from tests.integration.conftest import Start
+from tests.integration.engines import WITH_KNN
+from tests.integration.loads import VECTOR_OPTIONS, Target, ndjson, products
+from tests.integration.models import ShopModels
+from tests.integration.sending import Client
+
+pytestmark = [pytest.mark.engine, pytest.mark.local_models, WITH_KNN]
+
+CATALOGUE = products(3)
+QWEN = "Qwen/Qwen3-Embedding-0.6B"
+
+
+@pytest.fixture
+async def local(engine_url: str, index_name: str) -> AsyncIterator[Target]:
+    """An index, and the real local models."""
+    async with running("models", "--listen", "127.0.0.1:0") as command:
+        yield Target(engine_url, (await command.until("Local models on")).split()[-1], index_name)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Path:
+    file = tmp_path / "products.ndjson"
+    file.write_bytes(ndjson(CATALOGUE))
+    return file
+
+
+async def model_of(target: Target) -> Any:
+    (index,) = (await target.ask("GET", "/_mapping")).values()
+    return index["mappings"]["_meta"]["rerank_proxy"]["embedding"]["model"]
+
+
+async def test_what_local_models_made_is_never_searched_by_another(
+    local: Target, catalogue: Path, models: ShopModels, start: Start
+) -> None:
+    """Where the models are another provider's by then, its vectors are left out, and it is said."""
+    assert (await local.index_file(catalogue)).code == 0
+    assert await model_of(local) == NAME
+    semantic = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20}
+    route = {"index": f"{local.index}*", "passage": ["title"], "semantic": semantic}
+    query = {"query": {"match": {"title": "laptop"}}}
+    found = await Client(await start(route, models={"url": local.models}), local.index).search(query)
+    assert found.outcome == "reranked"
+    models.faults = {"embed": says(b'{"model":"other","data":[{"index":0,"embedding":[1,0,0,0,0,0,0,0]}]}')}
+    elsewhere = await Client(await start(route), local.index).search(query)
+    assert elsewhere.outcome == 'degraded;stages="semantic";reason=malformed'
+    assert sorted(elsewhere.ids) == sorted(found.ids)
+
+
+async def test_a_tier_is_asked_for_and_the_one_who_answers_is_named(local: Target, catalogue: Path) -> None:
+    """The same command may run again: it is the same model that answers."""
+    first = await local.index_file(catalogue, "--tier", "fast")
+    assert f"{NAME} answers for {QWEN}, and is what the index will be searched by" in first.said
+    assert await model_of(local) == NAME
+    second = await local.index_file(catalogue, "--tier", "fast")
+    assert (second.code, "0 made, 3 kept" in second.said) == (0, True), second.said
+
+
+async def test_vectors_of_a_model_that_no_longer_answers_are_not_mixed_with_others(
+    local: Target, catalogue: Path, models: ShopModels
+) -> None:
+    assert (await Target(local.engine, models.url, local.index).index_file(catalogue)).code == 0
+    asked = await model_of(local)
+    for result in (await local.index_file(catalogue), await local.backfill()):
+        assert result.code == 1
+        assert (
+            f"the index holds vectors of {asked} in 'embedding', and the models there answer as {NAME}" in result.said
+        )
+    assert await model_of(local) == asked
+
+
+async def test_an_index_without_a_vector_yet_takes_the_model_that_answers(
+    local: Target, catalogue: Path, models: ShopModels
+) -> None:
+    """What it said before was a plan."""
+    empty = catalogue.with_name("empty")
+    empty.write_bytes(b"")
+    assert (await Target(local.engine, models.url, local.index).index_file(empty)).code == 0
+    assert await model_of(local) != NAME
+    assert (await local.index_file(catalogue, *VECTOR_OPTIONS)).code == 0
+    assert await model_of(local) == NAME
