@@ -1,7 +1,9 @@
 """The command line says what each command does, and ends what goes wrong with a line that says what to do."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,15 +11,17 @@ from typing import Any
 import pytest
 
 from proxy.cli import build_parser, main
+from proxy.mappings import SPELLINGS, folder, index_for, shipped_embedding
 from proxy.profiles import CHOICES, PRIORITIES, PROFILES, TIERS
 from tests.fakes import closed_port
 
-COMMANDS = ("serve", "check", "profiles", "models", "index", "backfill")
+COMMANDS = ("serve", "check", "profiles", "models", "mapping", "index", "backfill")
 OPTIONS: Mapping[str, Sequence[str]] = {
     "serve": ("--config", "--engine", "--models", "--listen"),
     "check": ("--config", "--engine", "--models"),
     "profiles": ("--instructions",),
     "models": ("--listen",),
+    "mapping": ("--engine-kind", "--language", "--dimensions", "--no-vectors"),
     "index": ("--name", "--profile", "--language", "--id-field", "--no-vectors", "--tier", "--dimensions", "--config"),
     "backfill": ("--profile", "--rate", "--watch", "--interval", "--tier", "--passage", "--field", "--config"),
 }
@@ -189,3 +193,21 @@ def test_profiles_prints_the_decision_matrix(profiles: str) -> None:
         assert any(row.startswith(f"{name} ") and models.embedding in row and models.rerank in row for row in rows)
     for choice in CHOICES:
         assert any(row.startswith(choice.name) and choice.settings in row and choice.when in row for row in rows)
+
+
+@pytest.mark.parametrize("kind", SPELLINGS)
+def test_mapping_prints_what_creates_an_index(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    embedding = replace(shipped_embedding("legal"), dimensions=7)
+    asked = ("mapping", "legal", "--engine-kind", kind, "--language", "german", "--dimensions", "7")
+    assert main(asked) == 0
+    assert json.loads(capsys.readouterr().out) == index_for("legal", embedding, "german", SPELLINGS[kind])
+
+
+def test_mapping_prints_elasticsearchs_file_where_nothing_else_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(("mapping", "rag")) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((folder() / PROFILES["rag"].mapping).read_bytes())
+
+
+def test_mapping_can_be_without_vectors(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(("mapping", "rag", "--no-vectors")) == 0
+    assert "embedding" not in json.loads(capsys.readouterr().out)["mappings"]["properties"]

@@ -222,7 +222,10 @@ def pip(arguments: Sequence[str]) -> None:
 
 
 def curl(arguments: Sequence[str]) -> None:
-    """A search that is asked for is one that is reranked."""
+    """A search that is asked for is one that is reranked; an index is made of what comes from the command before."""
+    if [*arguments[:2]] == ["-X", "PUT"]:
+        assert list(arguments[-2:]) == ["-d", "@-"]
+        return
     url, body = urlsplit(arguments[1]), arguments[arguments.index("-d") + 1]
     assert Config().listen.port == url.port
     assert url.path.endswith("/_search")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.indices import META_KEY, flatten
-from proxy.mappings import LANGUAGES, Embedding, folder, index_for, read_embedding
+from proxy.mappings import LANGUAGES, SPELLINGS, Embedding, folder, index_for, read_embedding, shipped_embedding
 from proxy.profiles import PROFILES, TIERS
 
 EMBEDDING = Embedding("vector", "some-model", 7, ("title", "body"))
@@ -76,6 +76,46 @@ def test_an_index_without_vectors_says_nothing_of_any(profile: str) -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_files_are_in_english(profile: str) -> None:
     assert index_for(profile, None)["settings"] == shipped(profile)["settings"]
+
+
+OPENSEARCH = SPELLINGS["opensearch"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_opensearch_is_told_the_same_in_its_own_words(profile: str) -> None:
+    """But for types that it spells differently, and what its vectors need, the body is that for Elasticsearch."""
+    body, there = index_for(profile, EMBEDDING, "german"), index_for(profile, EMBEDDING, "german", OPENSEARCH)
+    assert there["settings"] == body["settings"] | {"index.knn": True}
+    assert {**there["mappings"], "properties": {}} == {**body["mappings"], "properties": {}}
+    fields, respelled = (dict(flatten(found["mappings"]["properties"])) for found in (body, there))
+    assert fields.keys() == respelled.keys()
+    for path, spec in fields.items():
+        expected: Any = {
+            "dense_vector": {
+                "type": "knn_vector",
+                "dimension": 7,
+                "method": {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"},
+            },
+            "flattened": {"type": "flat_object"},
+        }.get(spec["type"])
+        assert respelled[path] == expected or {**respelled[path], "fields": None} == {**spec, "fields": None}
+
+
+def test_fields_within_others_are_respelled_too() -> None:
+    inner = {"type": "nested", "properties": {"v": {"type": "dense_vector", "dims": 2}, "t": {"type": "text"}}}
+    spelled = OPENSEARCH.properties({"a": inner, "o": {"properties": {"f": {"type": "flattened"}}}})
+    assert spelled["a"]["properties"]["v"]["type"] == "knn_vector"
+    assert spelled["a"]["properties"]["t"] == {"type": "text"}
+    assert spelled["o"] == {"properties": {"f": {"type": "flat_object"}}}
+
+
+def test_opensearch_needs_no_plugin_without_vectors() -> None:
+    assert "index.knn" not in index_for("rag", None, "english", OPENSEARCH)["settings"]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_elasticsearch_is_told_what_the_file_says(profile: str) -> None:
+    assert index_for(profile, shipped_embedding(profile)) == shipped(profile)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

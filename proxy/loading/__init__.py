@@ -1,6 +1,7 @@
 """Filling an index: documents read, their passages embedded, both written, and vectors kept current later on.
 
 documents   a file or standard input → documents, and the lines that are none
+clients     the engine, Elasticsearch or OpenSearch, by the client its makers wrote
 target      the index: created where it is missing, its vectors' model and length held against what is wanted
 passages    texts → vectors, a batch at a time, again where a provider is busy
 index       documents → the index
