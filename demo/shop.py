@@ -10,6 +10,7 @@ from demo.asking import NoAnswer, ask
 from demo.evaluation import Query, read_queries
 from demo.services import ServiceError, command, environment
 from proxy.config import load as read_settings
+from proxy.local_models.minilm import NAME
 from proxy.mappings import read_embedding
 from proxy.routes import build_routes
 
@@ -32,7 +33,7 @@ def products() -> Mapping[str, Any]:
 
 
 def is_loaded(engine: str) -> bool:
-    """Whether the engine holds this very catalogue, each product with a vector of what is embedded today."""
+    """Whether the engine holds this very catalogue, each product with a vector as it would be made today."""
     route = build_routes(read_settings(CONFIG, {}))[0]
     body = {"size": 10_000, "query": {"exists": {"field": "embedding_hash"}}, "_source": {"excludes": ["embedding*"]}}
     try:
@@ -41,7 +42,7 @@ def is_loaded(engine: str) -> bool:
     except NoAnswer:
         return False
     embedding = read_embedding("embedding", mapping)
-    if embedding is None or embedding.passage != route.passage:
+    if embedding is None or (embedding.model, embedding.passage) != (NAME, route.passage):
         return False
     return {hit["_id"]: hit["_source"] for hit in hits} == products()
 
