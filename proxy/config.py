@@ -17,6 +17,7 @@ from proxy.yaml_file import ConfigError, YamlFile, did_you_mean
 
 _PORT_MAX = 65535
 Port = Annotated[int, Meta(ge=0, le=_PORT_MAX)]
+Name = Annotated[str, Meta(min_length=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0)]
 Tier = Literal["fast", "balanced", "precision"]
@@ -69,13 +70,17 @@ class Models(Section, frozen=True, kw_only=True):
 
 
 class Semantic(Section, frozen=True, kw_only=True):
-    field: str
+    field: Name | Annotated[tuple[Name, ...], Meta(min_length=1)]
     dimensions: Annotated[int, Meta(ge=1, le=4096)]
     min_similarity: Annotated[float, Meta(ge=-1, le=1)] | UnsetType = UNSET
     num_candidates: Annotated[int, Meta(ge=1, le=10_000)] | UnsetType = UNSET
     oversample: Annotated[float, Meta(ge=1)] | None = None
     similarity: str | None = None
     timeout_seconds: Seconds = 2.0
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return (self.field,) if isinstance(self.field, str) else self.field
 
 
 class Fusion(Section, frozen=True, kw_only=True):

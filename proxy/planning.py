@@ -51,7 +51,8 @@ class VectorSearch:
     """How to search the vectors of this search's indices."""
 
     dialect: Dialect
-    field: str
+    fields: tuple[str, ...]
+    """Of one kind and model: a document's vectors of title and text, say; the nearest of them counts."""
     model: str
     dimensions: int
     similarity: str
@@ -76,11 +77,11 @@ def vector_search(
     """
     if facts is None:
         return Failure("semantic", "mapping_unreadable")
-    fields = facts.vectors.get(semantic.field, ())
-    if not fields:
-        return Failure("semantic", "no_vector_field", semantic.field)
+    if missing := [name for name in semantic.fields if not facts.vectors.get(name)]:
+        return Failure("semantic", "no_vector_field", missing[0])
+    fields = [form for name in semantic.fields for form in facts.vectors[name]]
     if len(set(fields)) > 1:
-        return Failure("semantic", "mixed_vectors", semantic.field)
+        return Failure("semantic", "mixed_vectors", ", ".join(semantic.fields))
     dialect = dialect_of(fields[0].kind, version)
     if dialect is None:
         return Failure("semantic", "unknown_vector_type", fields[0].kind)
@@ -88,7 +89,7 @@ def vector_search(
         return problem
     return VectorSearch(
         dialect=dialect,
-        field=semantic.field,
+        fields=semantic.fields,
         model=fields[0].model or route.embedding_model,
         dimensions=semantic.dimensions,
         similarity=fields[0].similarity or semantic.similarity or dialect.default_similarity,
@@ -101,7 +102,7 @@ def vector_search(
 
 def _problem(route: Route, semantic: Semantic, field: VectorField, dialect: Dialect) -> Failure | None:
     if field.nested and not dialect.in_nested:
-        return Failure("semantic", "nested_vectors", semantic.field)
+        return Failure("semantic", "nested_vectors", ", ".join(semantic.fields))
     if field.dimensions not in {None, semantic.dimensions}:
         return Failure("semantic", "other_dimensions", f"{field.dimensions}")
     if field.model is None and not route.embedding_model_named:

@@ -5,6 +5,7 @@ answer to speak of.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.errors import Failure, UpstreamError
@@ -69,12 +70,29 @@ async def _semantic(run: Run, vectors: VectorSearch) -> Semantic:
             vector = await run.stages.embedder.embed_query(
                 plan.user_query.text, instruction=plan.instruction, model=vectors.model, dimensions=vectors.dimensions
             )
-        async with run.clock.stage("semantic"):
-            search = semantic_search(plan, vectors, vector, int(vectors.timeout_seconds * 1000))
-            reply = await run.stages.engine.search(search, vectors.timeout_seconds)
+    except UpstreamError as error:
+        return Semantic(failures=(Failure("semantic", error.reason, str(error)),))
+    async with run.clock.stage("semantic"), asyncio.TaskGroup() as tasks:
+        searching = [tasks.create_task(_nearest(run, vectors, field, vector)) for field in vectors.fields]
+    return _merged(run, [each.result() for each in searching])
+
+
+async def _nearest(run: Run, vectors: VectorSearch, field: str, vector: Sequence[float]) -> Semantic:
+    try:
+        search = semantic_search(run.plan, vectors, field, vector)
+        reply = await run.stages.engine.search(search, vectors.timeout_seconds)
         return _covered(run, read_answer(reply.body))
     except UpstreamError as error:
         return Semantic(failures=(Failure("semantic", error.reason, str(error)),))
+
+
+def _merged(run: Run, found: Sequence[Semantic]) -> Semantic:
+    """Rank documents by the nearest of their vectors: the fields are compared alike, so their scores are, too."""
+    best: dict[DocKey, Hit] = {}
+    for hit in sorted((hit for each in found for hit in each.hits), key=lambda hit: -hit.score):
+        best.setdefault(hit.key, hit)
+    failures = dict.fromkeys(failure for each in found for failure in each.failures)
+    return Semantic(tuple(best.values())[: run.plan.window], tuple(failures))
 
 
 def _covered(run: Run, answer: SearchAnswer) -> Semantic:

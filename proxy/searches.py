@@ -70,13 +70,13 @@ def _collapse(plan: Plan) -> dict[str, Any]:
 def _source(plan: Plan) -> dict[str, Any]:
     """What is shown of `_source`: as the client said, without this proxy's own fields."""
     said = plan.request.source
-    shown = said.without(own_fields(plan.route.semantic.field)) if plan.route.semantic else said
+    shown = said.without(own_fields(plan.route.semantic.fields)) if plan.route.semantic else said
     return {} if shown.render() is True else {"_source": shown.render()}
 
 
-def own_fields(field: str) -> tuple[str, str]:
-    """Name the fields this proxy keeps in an index: the vector, and the hash of what it was made of."""
-    return field, f"{field}_hash"
+def own_fields(fields: Sequence[str]) -> tuple[str, ...]:
+    """Name the fields this proxy keeps in an index: each vector, and the hash of what it was made of."""
+    return tuple(name for field in fields for name in (field, f"{field}_hash"))
 
 
 def head_search(plan: Plan) -> EngineSearch:
@@ -94,17 +94,17 @@ def _grouped(plan: Plan) -> dict[str, Any]:
     return {"collapse": {"field": plan.request.collapse}} if plan.request.collapse else {}
 
 
-def semantic_search(plan: Plan, vectors: VectorSearch, vector: Sequence[float], timeout_ms: int) -> EngineSearch:
-    """A kNN search under everything in the client's query that excludes documents, but for the user's words."""
+def semantic_search(plan: Plan, vectors: VectorSearch, field: str, vector: Sequence[float]) -> EngineSearch:
+    """A kNN search of one field, under everything in the client's query that excludes documents, the words apart."""
     size = plan.window
     candidates = max(vectors.num_candidates, size)
     filters = _filters(plan)
     if plan.alias_filter is not None and not vectors.dialect.filters_aliases:
         filters.append(plan.alias_filter)
     body: dict[str, Any] = plan.request.body(Use.EVERYWHERE) | _grouped(plan)
-    body |= vectors.dialect.knn(KnnSearch(vectors.field, vector, size, candidates, filters, vectors.oversample))
+    body |= vectors.dialect.knn(KnnSearch(field, vector, size, candidates, filters, vectors.oversample))
     body |= {"size": size, "_source": list(plan.route.passage) if plan.route.rerank_model else False}
-    body |= {"timeout": f"{timeout_ms}ms"}
+    body |= {"timeout": f"{int(vectors.timeout_seconds * 1000)}ms"}
     return EngineSearch(plan.indices, _own_url(plan, Use.EVERYWHERE), msgspec.json.encode(body))
 
 

@@ -188,7 +188,7 @@ def test_the_heads_keys_are_those_of_the_urls_query() -> None:
 
 
 def test_knn_searches_under_everything_that_excludes() -> None:
-    search = semantic_search(plan_of("human&routing=r", EVERYTHING), VECTORS, [1.0, 0.0, 0.0], 2000)
+    search = semantic_search(plan_of("human&routing=r", EVERYTHING), VECTORS, "v", [1.0, 0.0, 0.0])
     relaxed = {"bool": {"must": [{"match_all": {}}], "filter": [BARE_INNER]}}
     assert {
         "knn": {
@@ -207,18 +207,18 @@ def test_knn_searches_under_everything_that_excludes() -> None:
 
 
 def test_knn_without_a_condition_has_no_filter() -> None:
-    knn = body_of(semantic_search(plan_of(body={"query": MATCH}), VECTORS, [1.0], 5))["knn"]
+    knn = body_of(semantic_search(plan_of(body={"query": MATCH}), VECTORS, "v", [1.0]))["knn"]
     assert {"field": "v", "query_vector": [1.0], "k": 50, "num_candidates": 100} == knn
 
 
 def test_a_window_wider_than_num_candidates_widens_them() -> None:
-    knn = body_of(semantic_search(plan_of(body={"query": MATCH}, window=200), VECTORS, [1.0], 5))["knn"]
+    knn = body_of(semantic_search(plan_of(body={"query": MATCH}, window=200), VECTORS, "v", [1.0]))["knn"]
     assert (200, 200) == (knn["k"], knn["num_candidates"])
 
 
 def test_without_a_reranker_knn_fetches_no_text() -> None:
     settings = RouteSettings(index="products", semantic=SEMANTIC, rerank=False)
-    search = semantic_search(plan_of(body={"query": MATCH}, settings=settings), VECTORS, [1.0], 5)
+    search = semantic_search(plan_of(body={"query": MATCH}, settings=settings), VECTORS, "v", [1.0])
     assert body_of(search)["_source"] is False
 
 
@@ -277,7 +277,7 @@ def test_every_search_of_a_plan_can_be_written(query: Any, post_filter: Any) -> 
     plan = plan_of(body={"query": must} | ({} if post_filter is None else {"post_filter": post_filter}))
     assert must == body_of(lexical_search(plan))["query"] == body_of(head_search(plan))["query"]
     assert [must] == body_of(render_search(plan, [A]))["query"]["bool"]["should"]
-    filters = body_of(semantic_search(plan, VECTORS, [1.0], 5))["knn"].get("filter", [])
+    filters = body_of(semantic_search(plan, VECTORS, "v", [1.0]))["knn"].get("filter", [])
     assert (post_filter in filters) is (post_filter not in (None, {"match_all": {}}))
 
 
@@ -295,7 +295,7 @@ def test_an_index_is_covered_when_it_was_listed_or_lies_in_the_route(index: str,
 
 
 def test_the_proxys_fields_are_the_vector_and_its_hash() -> None:
-    assert ("v", "v_hash") == own_fields("v")
+    assert ("v", "v_hash") == own_fields(("v",))
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ FIELD = VectorField("dense_vector", 3, "cosine", "m")
 KNN_FIELD = VectorField("knn_vector", 3, "l2", "m")
 TYPE_ALONE = VectorField("dense_vector", None, None, None)
 """As `_field_caps` tells it to somebody who may not read the mapping."""
-FOUND = VectorSearch(ELASTICSEARCH, "v", "m", 3, "cosine", MIN_SIMILARITY, NUM_CANDIDATES, SEMANTIC.timeout_seconds)
+FOUND = VectorSearch(ELASTICSEARCH, ("v",), "m", 3, "cosine", MIN_SIMILARITY, NUM_CANDIDATES, SEMANTIC.timeout_seconds)
 
 
 def facts(*fields: VectorField) -> IndexFacts:
@@ -359,7 +359,7 @@ def test_a_route_may_set_the_threshold_and_the_breadth_of_its_knn() -> None:
         field="v", dimensions=3, min_similarity=0.0, num_candidates=7, oversample=3.0, timeout_seconds=5.0
     )
     route = build_route(RouteSettings(index="products", semantic=semantic))
-    expected = VectorSearch(ELASTICSEARCH, "v", "m", 3, "cosine", 0.0, 7, 5.0, 3.0)
+    expected = VectorSearch(ELASTICSEARCH, ("v",), "m", 3, "cosine", 0.0, 7, 5.0, 3.0)
     assert expected == vector_search(route, semantic, facts(FIELD))
 
 
@@ -387,5 +387,5 @@ def test_vectors_are_searched_as_the_engines_version_does(version: Version, expe
     [(0.65, "cosine", True), (0.64, "cosine", False), (0.9, "hamming", False), (0.0, "cosine", False)],
 )
 def test_what_only_knn_finds_is_near_by_its_cosine(score: float, similarity: str, expected: bool) -> None:  # noqa: FBT001
-    vectors = VectorSearch(ELASTICSEARCH, "v", "m", 3, similarity, 0.3, 100, 2.0)
+    vectors = VectorSearch(ELASTICSEARCH, ("v",), "m", 3, similarity, 0.3, 100, 2.0)
     assert expected is vectors.is_near(score)

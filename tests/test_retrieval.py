@@ -73,6 +73,21 @@ async def test_a_failing_half_is_a_failure_beside_the_other(
     assert [("semantic", "refused")] == [(failure.stage, failure.reason) for failure in semantic.failures]
 
 
+async def test_several_fields_are_searched_and_the_nearest_vector_counts(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    plan = plan_of("", BODY, window=3)
+    assert plan.vectors is not None
+    plan = dataclasses.replace(plan, vectors=dataclasses.replace(plan.vectors, fields=("v", "w")))
+    run = await run_of(plan, engine, models, stack)
+    _, semantic, _ = await retrieve(run, lexical_search(plan))
+    asked = [json.loads(request.body)["knn"]["field"] for request in engine.of("semantic")]
+    scores = [hit.score for hit in semantic.hits]
+    assert (["v", "w"], ["d", "b", "a"]) == (sorted(asked), names(semantic.hits))
+    assert sorted(scores, reverse=True) == scores
+    assert 1 == len(models.requests)
+
+
 async def test_a_knn_search_answered_in_part_is_left_out(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:

@@ -53,7 +53,7 @@ MADE: dict[str, Make] = {
     "tail": lambda plan: searches.tail_search(plan, [Place(key) for key in KEYS]),
     "groups": lambda plan: searches.group_search(plan, [b'"a"', None]),
     "head": searches.head_search,
-    "semantic": lambda plan: searches.semantic_search(plan, VECTORS, [1.0, 0.0, 0.0], 500),
+    "semantic": lambda plan: searches.semantic_search(plan, VECTORS, "v", [1.0, 0.0, 0.0]),
     "render": lambda plan: searches.render_search(plan, KEYS),
 }
 OF_THE_PROXY = [name for name in MADE if name not in {"lexical", "tail"}]
@@ -155,9 +155,9 @@ def test_every_search_is_grouped_as_the_clients_own(name: str) -> None:
 
 
 def test_a_knn_search_is_held_to_everything_but_the_words() -> None:
-    search = said(searches.semantic_search(plan(), VECTORS, [1.0, 0.0, 0.0], 500))
+    search = said(searches.semantic_search(plan(), VECTORS, "v", [1.0, 0.0, 0.0]))
     assert [RELAXED, POST] == search["knn"]["filter"]
-    assert ("v", [1.0, 0.0, 0.0], 10, 100, "500ms") == (
+    assert ("v", [1.0, 0.0, 0.0], 10, 100, "2000ms") == (
         search["knn"]["field"],
         search["knn"]["query_vector"],
         search["knn"]["k"],
@@ -171,14 +171,14 @@ def test_where_an_aliass_filter_holds_too_late_it_is_said_again() -> None:
     vectors = dataclasses.replace(VECTORS, dialect=OPENSEARCH)
     filters = []
     for each in (VECTORS, vectors):
-        search = json.dumps(said(searches.semantic_search(plan(alias_filter={"term": {"see": 1}}), each, [1.0], 500)))
+        search = json.dumps(said(searches.semantic_search(plan(alias_filter={"term": {"see": 1}}), each, "v", [1.0])))
         filters.append('{"term": {"see": 1}}' in search)
     assert [False, True] == filters
 
 
 def test_without_a_reranker_the_knn_search_brings_no_texts() -> None:
     made = plan_of("", BODY, settings=RouteSettings(index="products", semantic=SEMANTIC, rerank=False))
-    assert said(searches.semantic_search(made, VECTORS, [1.0], 500))["_source"] is False
+    assert said(searches.semantic_search(made, VECTORS, "v", [1.0]))["_source"] is False
 
 
 def test_texts_are_asked_for_by_the_documents_alone() -> None:

@@ -82,7 +82,7 @@ def wanted(config: Config, index: str, options: VectorOptions) -> Wanted:
     tier = TIERS[options.tier].embedding if options.tier else None
     named = route.embedding_model if route and route.embedding_model_named else None
     return Wanted(
-        field=options.field or (semantic.field if semantic else "embedding"),
+        field=options.field or (semantic.fields[0] if semantic else "embedding"),
         model=options.model or tier or named,
         default_model=route.embedding_model if route else TIERS[profile.tier if profile else "balanced"].embedding,
         dimensions=options.dimensions or (semantic.dimensions if semantic else None),

@@ -168,8 +168,13 @@ async def test_several_vector_fields(
         index_name,
     )
     body = {"query": {"match": {"title": "laptop"}}, "size": 100}
+    both = await start(
+        route(index_name, semantic=SEMANTIC | {"field": ["embedding", "other"]}, embedding_model=catalogue.MODEL)
+    )
     one, other = await by_one.search(body), await by_other.search(body)
-    assert ("reranked", "reranked") == (one.outcome, other.outcome)
+    together = await Client(both, index_name).search(body)
+    assert ("reranked", "reranked", "reranked") == (one.outcome, other.outcome, together.outcome)
+    assert {*one.ids, *other.ids} == set(together.ids)
     assert len(other.ids) < len(one.ids)  # a camera is no laptop
     assert not any("embedding" in hit["_source"] for hit in one.hits)
     assert not any("other" in hit["_source"] for hit in other.hits)
