@@ -55,7 +55,8 @@ class Target:
     async def documents(self) -> dict[str, dict[str, Any]]:
         """Read all documents by their ids, as they are by now."""
         await self.ask("POST", "/_refresh")
-        body = {"size": 5000, "query": {"match_all": {}}}
+        # The vector's name brings it, also where the engine leaves vectors out of `_source` (from 9.2 on).
+        body = {"size": 5000, "query": {"match_all": {}}, "_source": ["*", "embedding"]}
         hits = (await self.ask("POST", "/_search", body))["hits"]["hits"]
         return {hit["_id"]: hit["_source"] for hit in hits}
 
