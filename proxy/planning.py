@@ -1,6 +1,6 @@
 """What will be done for one search of a client, and by which model, vectors and limits; nothing is sent here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from msgspec import UNSET
@@ -79,7 +79,7 @@ def vector_search(
         return Failure("semantic", "mapping_unreadable")
     if missing := [name for name in semantic.fields if not facts.vectors.get(name)]:
         return Failure("semantic", "no_vector_field", missing[0])
-    fields = [form for name in semantic.fields for form in facts.vectors[name]]
+    fields = [_told(form, route) for name in semantic.fields for form in facts.vectors[name]]
     if len(set(fields)) > 1:
         return Failure("semantic", "mixed_vectors", ", ".join(semantic.fields))
     dialect = dialect_of(fields[0].kind, version)
@@ -98,6 +98,11 @@ def vector_search(
         timeout_seconds=semantic.timeout_seconds,
         oversample=semantic.oversample,
     )
+
+
+def _told(field: VectorField, route: Route) -> VectorField:
+    """Take the route's word for the model where the index says none."""
+    return replace(field, model=route.embedding_model) if field.model is None and route.embedding_model_named else field
 
 
 def _problem(route: Route, semantic: Semantic, field: VectorField, dialect: Dialect) -> Failure | None:
