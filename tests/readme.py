@@ -9,6 +9,7 @@ one too many, fails.
 
 import argparse
 import ast
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,14 +22,21 @@ import msgspec
 import yaml
 
 import proxy
+from demo.engines import ENGINES, Engine, Family
 from proxy import config as settings
+from proxy import dialects as spellings
 from proxy.bypass import BYPASS_REASONS
 from proxy.checking import ADVICE
 from proxy.cli import CONFIG_VARIABLE, build_parser
+from proxy.dialects import Dialect, KnnSearch
 from proxy.errors import UpstreamError
 from proxy.mappings import LANGUAGES
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
 from proxy.search_keys import BODY_KEYS, PARAMETERS, Use
+from proxy.steering import Option, Steering
+from tests.clients.run import PROGRAMS
+from tests.clients.test_python_clients import SUITES
+from tests.integration.outcomes import FILE as OUTCOMES
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -165,12 +173,145 @@ QUERY_FORMS = (
 """What `proxy.query_text` reads, and what of it a document that only kNN found must fulfil all the same."""
 
 
+NOT_RUN = frozenset(
+    {
+        "match_phrase_prefix",
+        "match_bool_prefix",
+        "semantic",
+        "sparse_vector",
+        "text_expansion",
+        "neural",
+        "neural_sparse",
+        "knn",
+        "has_child",
+        "has_parent",
+        "pinned",
+        "rule",
+        "rule_query",
+        "hybrid",
+    }
+)
+"""Forms that no test runs through the proxy on a real engine; their shapes are those of the engines' documentation."""
+
+
 def reranked() -> Table:
     rows = tuple(
-        (code(form.name), code(msgspec.json.encode(form.query).decode() if form.query else f"?{form.url}"), form.kept)
+        (
+            f"{code(form.name)}{' †' if form.name in NOT_RUN else ''}",
+            code(msgspec.json.encode(form.query).decode() if form.query else f"?{form.url}"),
+            form.kept,
+        )
         for form in QUERY_FORMS
     )
     return Table(("the words are in", "as in", "what stays required of what only kNN finds"), rows)
+
+
+def outcomes() -> Table:
+    """What came of each way to search, as the tests on real engines saw it."""
+    seen: Mapping[str, Mapping[str, str]] = json.loads(OUTCOMES.read_text(encoding="utf-8"))
+    rows = [(way, *(_in_short(by_engine.get(each.name, "")) for each in ENGINES)) for way, by_engine in seen.items()]
+    return Table(("a search by, or with", *map(_title, ENGINES)), sorted(rows, key=_by_outcome))
+
+
+def _title(engine: Engine) -> str:
+    names = {Family.ELASTICSEARCH: "Elasticsearch", Family.OPENSEARCH: "OpenSearch"}
+    return f"{names[engine.family]} {engine.version}"
+
+
+_OUTCOME = re.compile(r'(?P<kind>bypassed|degraded)(?:;stages="[\w ]+")?;reason=(?P<reason>\w+)')
+_NOT_THERE = "-"
+_KINDS = ("reranked", "degraded", "bypassed", "refused", "untouched")
+
+
+def _in_short(outcome: str) -> str:
+    found = _OUTCOME.fullmatch(outcome)
+    return f"{found['kind']}: {code(found['reason'])}" if found else outcome or _NOT_THERE
+
+
+def _by_outcome(row: Row) -> tuple[int, str]:
+    first = next(cell for cell in row[1:] if cell != _NOT_THERE)
+    return _KINDS.index(re.split(r"\W", first)[0]), row[0]
+
+
+_AN_EXAMPLE = KnnSearch("embedding", (0.1, 0.2), 50, 100, ())
+DIALECTS: Mapping[str, tuple[str, str]] = {
+    "elasticsearch": ("`dense_vector`, Elasticsearch 8.4 and later", "nested vectors, too"),
+    "elasticsearch before 8.4": (
+        "`dense_vector`, Elasticsearch before 8.4",
+        "each document that passes is compared; the script was run, not such a version",
+    ),
+    "opensearch": (
+        "`knn_vector`, OpenSearch with k-NN, engines lucene and faiss",
+        "an alias's filter is said again, since it would hold too late; nested vectors are left out",
+    ),
+}
+"""Where each spelling of kNN is used, and what is particular about it."""
+
+
+def known_dialects() -> Mapping[str, Dialect]:
+    return {each.name: each for each in vars(spellings).values() if isinstance(each, Dialect)}
+
+
+def dialects() -> Table:
+    rows = tuple(
+        (where, code(msgspec.json.encode(known_dialects()[name].knn(_AN_EXAMPLE)).decode()), particular)
+        for name, (where, particular) in DIALECTS.items()
+    )
+    return Table(("vectors", "are asked for by", "besides"), rows)
+
+
+@dataclass(frozen=True, slots=True)
+class SteeringForm:
+    """What a request may say of its own reranking, with an example that test_docs.py reads both ways."""
+
+    header: str
+    member: Any
+    meaning: str
+
+
+STEERING_FORMS: Mapping[Option, SteeringForm] = {
+    "enabled": SteeringForm("off", member=False, meaning="leave this search to the engine"),
+    "query": SteeringForm(
+        "garden hose",
+        "garden hose",
+        "the user's words, where they are not to be looked for in the query; kNN needs words in the query all the same",
+    ),
+    "budget_ms": SteeringForm("200", 200, "milliseconds that may be added to the engine's own time for your query"),
+    "window": SteeringForm("20", 20, "instead of the route's `rank_window_size`"),
+    "profile": SteeringForm("legal", "legal", "whose instruction the models are given"),
+    "instruction": SteeringForm("Prefer what is new.", "Prefer what is new.", "the instruction itself"),
+    "explain": SteeringForm("on", member=True, meaning="say with each hit, as `_rerank`, how it came to its place"),
+}
+
+
+def steering() -> Table:
+    rows = tuple(
+        (code(f"{header_of(name)}: {form.header}"), code(_member(name, form)), _takes(name), form.meaning)
+        for name, form in STEERING_FORMS.items()
+    )
+    return Table(("header", "in `ext.rerank_proxy`", "takes", "which means"), rows)
+
+
+def header_of(option: str) -> str:
+    return f"X-Rerank-{option.replace('_', '-').title()}"
+
+
+def _member(option: str, form: SteeringForm) -> str:
+    return f"{json.dumps(option)}: {json.dumps(form.member)}"
+
+
+def _takes(option: str) -> str:
+    """Read what an option takes from its type."""
+    (field,) = [field for field in msgspec.inspect.type_info(Steering).fields if field.name == option]  # type: ignore[attr-defined]
+    match next(each for each in field.type.types if not isinstance(each, msgspec.inspect.NoneType)):
+        case msgspec.inspect.IntType(ge=least, le=most):
+            return f"{least} to {most}"
+        case msgspec.inspect.StrType(max_length=int(most)):
+            return f"at most {most} characters"
+        case msgspec.inspect.BoolType():
+            return "`on`, `off`; in the body `true`, `false`"
+        case _:
+            return "the name of a profile"
 
 
 def understood() -> Table:
@@ -191,6 +332,40 @@ def bypass() -> Table:
 def _triggers(reason: str) -> str:
     in_body, in_url = _of_use(BODY_KEYS, reason), [f"?{name}=" for name in _of_use(PARAMETERS, reason)]
     return codes([*in_body, *in_url])
+
+
+def engines() -> Table:
+    """The engines that the tests start, and the Java that each takes."""
+    rows = tuple(
+        (_title(each), f"{each.javas.minimum} {f'to {each.javas.maximum}' if each.javas.maximum else 'or later'}")
+        for each in ENGINES
+    )
+    return Table(("engine", "JDK"), rows)
+
+
+_PYTHON_CLIENTS = {
+    "elasticsearch8": "elasticsearch-py 8, sync and async, with its DSL",
+    "elasticsearch9": "elasticsearch-py 9, sync and async, with its DSL",
+    "opensearch": "opensearch-py, sync and async",
+    "langchain": "langchain-elasticsearch",
+    "llama_index": "llama-index's Elasticsearch store",
+    "haystack": "haystack's Elasticsearch store",
+}
+
+
+def clients() -> Table:
+    """The clients that are run, and before which engines."""
+    met: dict[str, list[str]] = {}
+    for suite in SUITES:
+        if not suite.name.endswith("-refused"):  # the engine's own refusal of a client too new for it
+            met.setdefault(_PYTHON_CLIENTS[suite.environment], []).extend(suite.engines)
+    python = [(name, "`make test`", _titles(engines)) for name, engines in met.items()]
+    others = [(each.name, "`make test-clients`", _titles([e.name for e in each.engines])) for each in PROGRAMS]
+    return Table(("client", "run by", "on"), (*python, *others))
+
+
+def _titles(names: Sequence[str]) -> str:
+    return ", ".join(_title(engine) for engine in ENGINES if engine.name in names)
 
 
 @cache
@@ -396,6 +571,11 @@ def the_map() -> str:
 TABLES: Mapping[str, Callable[[], Table]] = {
     "commands": commands,
     "reranked": reranked,
+    "outcomes": outcomes,
+    "dialects": dialects,
+    "engines": engines,
+    "clients": clients,
+    "steering": steering,
     "understood": understood,
     "bypass": bypass,
     "degraded": degraded,

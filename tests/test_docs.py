@@ -10,14 +10,18 @@ from urllib.parse import urlsplit
 import pytest
 from structlog.testing import capture_logs
 
+import proxy
 from demo import shop
 from demo.comparing import PAGE
+from demo.engines import ENGINES
 from proxy.app import GRACE_S
 from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.cli import build_parser
 from proxy.config import KNOWN_KEYS, Config, load, needs_token, read
 from proxy.endpoints.front import BODY_MAX
 from proxy.errors import Failure
+from proxy.explaining import MEMBER as EXPLANATION
+from proxy.explaining import Explanation, Origin
 from proxy.loading.passages import EMBEDDED_MAX_CHARS
 from proxy.local_models.minilm import DIMENSIONS, TOKENS_MAX
 from proxy.paging import TOP_SCORE
@@ -27,6 +31,7 @@ from proxy.query_clauses import COMPOUNDS, LEAVES
 from proxy.query_text import find_user_query
 from proxy.search_keys import BODY_KEYS, PARAMETERS
 from proxy.search_request import parse
+from proxy.steering import MEMBER, OPTIONS, Option, Steering, read_steering
 from proxy.telemetry import SearchLine, ended, log_search
 from tests.readme import (
     _FAILURE_MEANINGS,
@@ -35,15 +40,21 @@ from tests.readme import (
     BLOCK,
     DEMO,
     DEMO_QUERY,
+    DIALECTS,
+    NOT_RUN,
     QUERY_FORMS,
     README,
     ROOT,
+    STEERING_FORMS,
     TABLES,
     TEXTS,
     QueryForm,
+    _title,
     command_meanings,
     config_comments,
     failures,
+    header_of,
+    known_dialects,
     made,
     setting_paths,
     syntax_trees,
@@ -78,6 +89,7 @@ def cells(table: str, column: int = 0) -> list[str]:
         ("bypass", BYPASS_REASONS),
         ("degraded", failures()),
         ("stages", timed_stages()),
+        ("engines", {_title(engine) for engine in ENGINES}),
         ("tiers", TIERS),
         ("profiles", PROFILES),
         ("commands", command_meanings()),
@@ -127,6 +139,31 @@ def test_the_words_are_found_in_each_form_of_a_query(form: QueryForm) -> None:
 
 def test_every_form_of_a_query_has_its_row() -> None:
     assert sorted([*LEAVES, *COMPOUNDS, "?q="]) == sorted(form.name for form in QUERY_FORMS)
+
+
+def test_a_form_that_is_not_marked_is_run_on_a_real_engine() -> None:
+    run = "".join(path.read_text() for path in (ROOT / "tests/integration").glob("test_*.py"))
+    names = {form.name for form in QUERY_FORMS}
+    assert NOT_RUN <= names
+    assert [] == [name for name in names - NOT_RUN if f'"{name}"' not in run and f"/_search{name}" not in run]
+
+
+def test_every_spelling_of_knn_has_its_row() -> None:
+    assert known_dialects().keys() == DIALECTS.keys()
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_is_said_by_header_and_by_body_as_in_the_readme(option: Option) -> None:
+    form = STEERING_FORMS[option]
+    said = Steering(**{option: form.member})
+    assert said == read_steering([(header_of(option).encode(), form.header.encode())], None, OPTIONS)
+    assert said == read_steering([], {option: form.member}, OPTIONS)
+
+
+def test_an_explanation_looks_as_in_the_readme() -> None:
+    (shown,) = code_blocks("json")
+    told = Explanation(Origin(5, 12.5), Origin(1, 0.85), 0.0318, 0.88, "79f7baff18e4a6c9", 105).render(2.0)
+    assert {EXPLANATION: json.loads(bytes(told))} == json.loads("{" + shown + "}")
 
 
 def test_every_variable_has_its_row() -> None:
@@ -226,10 +263,14 @@ def curl(arguments: Sequence[str]) -> None:
     if [*arguments[:2]] == ["-X", "PUT"]:
         assert list(arguments[-2:]) == ["-d", "@-"]
         return
-    url, body = urlsplit(arguments[1]), arguments[arguments.index("-d") + 1]
+    url = urlsplit(next(word for word in arguments if word.startswith("http:")))
+    fields = [word.encode().partition(b": ")[::2] for word in arguments if word.startswith("X-Rerank-")]
+    body = json.loads(arguments[arguments.index("-d") + 1])
+    member = body.get("ext", {}).pop(MEMBER, None)
     assert Config().listen.port == url.port
     assert url.path.endswith("/_search")
-    request = parse(url.query, body.encode())
+    assert isinstance(read_steering(fields, member, OPTIONS), Steering)
+    request = parse(url.query, json.dumps(body).encode())
     assert not isinstance(request, Bypass)
     assert find_user_query(request.query, ("title", "description"), lambda _: True)
 
@@ -310,8 +351,16 @@ def test_a_table_in_the_code_that_is_named_is_where_the_readme_says(row: str) ->
 def test_the_modules_of_the_map_are_there() -> None:
     named = re.findall(r"^ *(\w+(?:, \w+)*)  ", BLOCKS["map"]["body"], re.MULTILINE)
     modules = {module for names in named for module in names.split(", ")}
+    found = {
+        name: [importlib.util.find_spec(f"proxy.{place}{name}") for place in ("", "endpoints.")] for name in modules
+    }
     assert modules
-    assert [] == [name for name in modules if not importlib.util.find_spec(f"proxy.{name}")]
+    assert [] == [name for name, specs in found.items() if not any(specs)]
+
+
+def test_every_module_is_on_the_map() -> None:
+    modules = {path.stem for path in (ROOT / "proxy").iterdir() if path.suffix in {"", ".py"}}
+    assert [] == [name for name in modules if "__" not in name and not re.search(rf"\b{name}\b", proxy.__doc__ or "")]
 
 
 def test_links_lead_somewhere() -> None:
