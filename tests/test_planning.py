@@ -110,7 +110,7 @@ def test_parameters_that_the_proxy_sets_itself_are_not_sent_along() -> None:
         (True, SETTINGS, OWN),
         (False, SETTINGS, False),
         (["v"], SETTINGS, {"includes": ["v"], "excludes": ["v_hash"]}),
-        (True, LEXICAL_ONLY, None),
+        (True, LEXICAL_ONLY, True),
         (["a"], LEXICAL_ONLY, {"includes": ["a"]}),
         (False, LEXICAL_ONLY, False),
     ],
