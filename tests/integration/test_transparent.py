@@ -165,7 +165,7 @@ WRITES: list[Request] = [
     Request("POST", "/{i}/_bulk", BULK[:-1], NDJSON),
     Request("POST", "/{i}/_bulk", gzip.compress(BULK), NDJSON | {"Content-Encoding": "gzip"}),
     Request("POST", "/{i}/_bulk", BULK * 200, NDJSON, chunked=True),
-    Request("POST", "/{i}/_update/1", b'{"doc":{"n":3}}'),
+    Request("POST", "/{i}/_update/1?refresh", b'{"doc":{"n":3}}'),
     Request("GET", "/{i}/_doc/a%2Fb", headers={}),
     Request("POST", "/{i}/_search", b'{"sort":["n"]}'),
     Request("POST", "/{i}/_delete_by_query?refresh", b'{"query":{"match_all":{}}}'),
