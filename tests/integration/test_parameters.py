@@ -19,7 +19,7 @@ from tests.integration.sending import Reply
 pytestmark = [pytest.mark.engine, EVERYWHERE]
 
 WORDS = {"match": {"title": {"query": "laptop", "_name": "words"}}}
-HIGHLIGHT = {"fields": {"title": {}}}
+HIGHLIGHT: dict[str, Any] = {"fields": {"title": {}}}
 SCRIPT = {"twice": {"script": "doc['price'].value * 2"}}
 NEAR = {"field": "embedding", "query_vector": [1, 0, 0, 0, 0, 0, 0, 0.5], "k": 3, "num_candidates": 30}
 
@@ -43,7 +43,7 @@ def of_url(url: str, outcome: str = "reranked", **body: Any) -> Asked:
 
 IN_BODY: dict[str, Asked] = {
     "query": of_body(),
-    "from": of_body(**{"from": 0}),
+    "from": Asked({"from": 0}),
     "size": of_body(size=40),
     "_source": of_body(_source={"includes": ["title", "reviews.*"], "excludes": ["reviews.stars"]}),
     "post_filter": of_body(post_filter={"range": {"price": {"lt": 1000}}}),
