@@ -1,13 +1,13 @@
 """`make test-clients`: clients of other languages against real engines, straight and through the proxy.
 
 Each program does its scenarios on both sides, prints `ok NAME` for each, and ends non-zero at the first difference.
-Engines are those that REAL_ENGINES names (JSON, name to address), else all are started. Words choose programs:
-`python -m tests.clients.run go java`.
+Engines are those that REAL_ENGINES names, see demo.engine. Words choose programs: `python -m tests.clients.run go`.
 """
 
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,27 +20,27 @@ from uuid import uuid4
 
 import msgspec
 
-from demo import engine, services
-from demo.asking import NoAnswer
+from demo import engine, services, shop
+from demo.asking import NoAnswer, ask
 from demo.engines import (
     ELASTICSEARCH_8,
     ELASTICSEARCH_9,
-    ENGINES,
     OPENSEARCH_2,
     OPENSEARCH_3,
     Engine,
     EngineError,
+    Family,
     named,
 )
 from demo.services import ServiceError
-from tests.clients import shelf
 
 FOLDER = Path(__file__).parent
 _ELASTICSEARCH = (ELASTICSEARCH_8, ELASTICSEARCH_9)
 _OPENSEARCH = (OPENSEARCH_2, OPENSEARCH_3)
 _PROGRAM_S = 300
-_GO = ("go", "run")
-_MAVEN = ("mvn", "-q", "-B", "compile", "exec:exec")
+_EVERY = 4
+"""Each fourth product is enough for clients, and soon embedded."""
+_MAVEN = ("mvn", "-q", "-B", "compile", "exec:java")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,18 @@ PROGRAMS = (
     Program("@opensearch-project/opensearch", "js", ("node", "opensearch.mjs"), _OPENSEARCH),
     Program("searchkit", "js", ("node", "searchkit.mjs"), (*_ELASTICSEARCH, *_OPENSEARCH)),
     Program("Search UI's connector", "js", ("node", "search-ui.mjs"), (*_ELASTICSEARCH, *_OPENSEARCH)),
-    Program("go-elasticsearch v8", "go", (*_GO, "./elasticsearch8"), _ELASTICSEARCH),
-    Program("go-elasticsearch v9", "go", (*_GO, "./elasticsearch9"), (ELASTICSEARCH_9,)),
-    Program("opensearch-go", "go", (*_GO, "./opensearch"), _OPENSEARCH),
+    Program("go-elasticsearch v8", "go", ("bin/elasticsearch8",), _ELASTICSEARCH),
+    Program("go-elasticsearch v9", "go", ("bin/elasticsearch9",), (ELASTICSEARCH_9,)),
+    Program("opensearch-go", "go", ("bin/opensearch",), _OPENSEARCH),
     Program("elasticsearch-java 8", "java", (*_MAVEN, "-pl", "elasticsearch8"), _ELASTICSEARCH),
     Program("elasticsearch-java 9", "java", (*_MAVEN, "-pl", "elasticsearch9"), (ELASTICSEARCH_9,)),
     Program("opensearch-java", "java", (*_MAVEN, "-pl", "opensearch"), _OPENSEARCH),
 )
-PREPARED: Mapping[str, tuple[str, ...]] = {"js": ("npm", "ci", "--silent"), "go": ("go", "mod", "download")}
-"""What fetches a language's clients, where starting a program does not."""
+PREPARED: Mapping[str, tuple[str, ...]] = {
+    "js": ("npm", "ci", "--silent"),
+    "go": ("go", "build", "-o", "bin/", "./..."),
+}
+"""What fetches and builds a language's clients; Go's are so large that a new machine takes minutes over them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +105,17 @@ def _is_meant(program: Program, words: Sequence[str]) -> bool:
 
 
 def _run_all(programs: Sequence[Program]) -> Count:
+    urls = _engines(programs)
     _prepare({program.language for program in programs})
     count = Count()
     with ExitStack() as stack:
-        urls = stack.enter_context(_engines(programs))
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="clients-")))
         models = stack.enter_context(_service("models", folder, health="/health"))
-        products = shelf.read(models.url)
         for name, url in urls.items():
             which = named(name)
-            on_it = [program for program in programs if which in program.engines]
-            with _shop(which, url, products) as prefix, _proxies(which, url, models.url, prefix, folder) as told:
-                for number, program in enumerate(on_it):
-                    count += _run(program, which, {**told, "PREFIX": f"{prefix}-{number}"})
+            with _shop(which, url, models.url, folder) as told:
+                for number, program in enumerate(each for each in programs if which in each.engines):
+                    count += _run(program, which, {**told, "PREFIX": f"{told['PREFIX']}-{number}"})
     return count
 
 
@@ -135,51 +136,67 @@ def _prepare(languages: set[str]) -> None:
             raise ServiceError(f"`{' '.join(words)}` failed in {FOLDER / language}: see above")
 
 
-@contextmanager
-def _engines(programs: Sequence[Program]) -> Iterator[Mapping[str, str]]:
-    """Give the addresses of the engines that these programs need, by name."""
-    needed = [each for each in ENGINES if any(each in program.engines for program in programs)]
+def _engines(programs: Sequence[Program]) -> Mapping[str, str]:
+    """Read the addresses of the running engines that these programs are for, by name."""
     told: Mapping[str, str] = json.loads(os.environ.get("REAL_ENGINES", "{}"))
-    if told:
-        yield {each.name: told[each.name].rstrip("/") for each in needed if each.name in told}
-        return
-    with engine.running_all([engine.Start(each) for each in needed]) as found:
-        yield {each.engine.name: each.url for each in found}
+    meant = {each.name for program in programs for each in program.engines}
+    found = {name: url.rstrip("/") for name, url in told.items() if name in meant}
+    if not found:
+        raise ServiceError(f"REAL_ENGINES names none of {', '.join(sorted(meant))}: run `make test-clients`")
+    return found
 
 
 @contextmanager
-def _shop(which: Engine, url: str, products: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Load the shop as `PREFIX-routed`; everything under the prefix is deleted in the end."""
+def _shop(which: Engine, url: str, models: str, folder: Path) -> Iterator[Mapping[str, str]]:
+    """Load the shop, run a proxy before the engine and one whose engine is away, and give what programs are told.
+
+    Everything under the prefix is deleted in the end.
+    """
     prefix = f"clients-{uuid4().hex[:8]}"
-    try:
-        shelf.load(which, url, f"{prefix}-routed", products)
-        yield prefix
-    finally:
-        shelf.drop(url, prefix)
-
-
-@contextmanager
-def _proxies(which: Engine, url: str, models: str, prefix: str, folder: Path) -> Iterator[Mapping[str, str]]:
-    """Run a proxy before the engine, and one whose engine is away; give what a program is told."""
-    route: dict[str, Any] = {"index": f"{prefix}-routed*", "profile": "e-commerce", "passage": ["title", "description"]}
-    if shelf.has_vectors(which):
-        semantic = {"field": shelf.EMBEDDING.field, "dimensions": shelf.EMBEDDING.dimensions, "timeout_seconds": 20}
-        route["semantic"] = semantic
-    patient = {"embed_timeout_seconds": 20, "rerank_timeout_seconds": 30}
-    config = folder / "config.yaml"
-    config.write_bytes(msgspec.yaml.encode({"models": {"url": models, **patient}, "routes": [route]}))
+    index, config = f"{prefix}-routed", _config(which, prefix, models, folder)
     (nobody,) = engine.free_ports(1)
-    with (
-        _service("serve", folder, "-c", str(config), "--engine", url) as proxy,
-        _service("serve", folder, "-c", str(config), "--engine", f"http://127.0.0.1:{nobody}") as away,
-    ):
-        yield {
-            "ENGINE_URL": url,
-            "PROXY_URL": proxy.url,
-            "AWAY_URL": away.url,
-            "ROUTED_INDEX": f"{prefix}-routed",
-            "ENGINE_VERSION": which.version,
-        }
+    try:
+        _load(which, url, index, config)
+        with (
+            _service("serve", folder, "-c", str(config), "--engine", url) as proxy,
+            _service("serve", folder, "-c", str(config), "--engine", f"http://127.0.0.1:{nobody}") as away,
+        ):
+            told = {"ENGINE_URL": url, "PROXY_URL": proxy.url, "AWAY_URL": away.url}
+            yield {**told, "PREFIX": prefix, "ROUTED_INDEX": index}
+    finally:
+        for made in ask(f"{url}/_resolve/index/{prefix}*").body["indices"]:
+            ask(f"{url}/{made['name']}", method="DELETE")
+
+
+def _config(which: Engine, prefix: str, models: str, folder: Path) -> Path:
+    route: dict[str, Any] = {"index": f"{prefix}-routed*", "profile": "e-commerce", "passage": ["title", "description"]}
+    if _has_vectors(which):
+        route["semantic"] = {"field": "embedding", "dimensions": 384, "timeout_seconds": 20}
+    patient = {"embed_timeout_seconds": 20, "rerank_timeout_seconds": 30}
+    file = folder / "config.yaml"
+    file.write_bytes(msgspec.yaml.encode({"models": {"url": models, **patient}, "routes": [route]}))
+    return file
+
+
+def _has_vectors(which: Engine) -> bool:
+    """Whether it can hold vectors: the OpenSearch that has no k-NN plugin cannot."""
+    return which.family is Family.ELASTICSEARCH or any("knn" in each.artifact.name for each in which.archives)
+
+
+def _load(which: Engine, url: str, index: str, config: Path) -> None:
+    """Load some of the demo's products, as a user does."""
+    products = list(shop.products().values())[::_EVERY]
+    file = config.with_name("products.ndjson")
+    # `sku` is a keyword in this profile's mapping, by which programs break ties.
+    file.write_text("".join(f"{json.dumps({**product, 'sku': product['id']})}\n" for product in products))
+    options = () if _has_vectors(which) else ("--no-vectors",)
+    words = ("index", str(file), "--name", index, "-c", str(config), "--engine", url, *options)
+    done = subprocess.run(
+        services.command(*words), env=services.environment(), stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    if done.returncode:
+        raise ServiceError(f"the shop was not loaded into {which.name}: {done.stderr.decode(errors='replace')}")
+    ask(f"{url}/{index}/_refresh", method="POST")
 
 
 def _run(program: Program, which: Engine, told: Mapping[str, str]) -> Count:
@@ -196,8 +213,9 @@ def _run(program: Program, which: Engine, told: Mapping[str, str]) -> Count:
         timeout=_PROGRAM_S,
         check=False,
     )
-    print(done.stdout, end="", flush=True)
-    passed = sum(line.startswith("ok ") for line in done.stdout.splitlines())
+    said = re.sub(r"\x1b\[\d*m", "", done.stdout)  # Maven colours a pipe, too
+    print(said, end="" if said.endswith("\n") else "\n", flush=True)
+    passed = sum(line.startswith("ok ") for line in said.splitlines())
     return Count(passed, int(done.returncode != 0 or not passed))
 
 

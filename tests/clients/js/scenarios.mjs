@@ -111,7 +111,7 @@ export function scenariosOf(api) {
       for (let after; pages.length < 20;) {
         const { body } = await api.search(client, {
           pit: { id: pit, keep_alive: '1m' }, size: 10, query: LAPTOP,
-          sort: [{ _score: 'desc' }, { id: 'asc' }], ...(after && { search_after: after }),
+          sort: [{ _score: 'desc' }, { sku: 'asc' }], ...(after && { search_after: after }),
         })
         if (!body.hits.hits.length) break
         pages.push(body.hits.hits.map(({ _id, _score, _source }) => ({ _id, _score, _source })))

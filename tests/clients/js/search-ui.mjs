@@ -5,7 +5,7 @@ import { ENGINE_URL, PROXY_URL, ROUTED_INDEX, alike, assert, outcomes, run } fro
 
 const open = (host) => new Connector({ host, index: ROUTED_INDEX })
 const clients = { straight: open(ENGINE_URL), through: open(PROXY_URL) }
-const LAPTOP = { searchTerm: 'laptop for video editing', resultsPerPage: 50, current: 1, filters: [] }
+const LAPTOP = { searchTerm: 'laptop, phone or camera to edit video for kids', resultsPerPage: 50, current: 1, filters: [] }
 const CONFIG = {
   search_fields: { title: { weight: 2 }, description: { weight: 1 } },
   result_fields: { id: { raw: {} }, title: { snippet: {} }, brand: { raw: {} }, price: { raw: {} } },

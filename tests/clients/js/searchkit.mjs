@@ -12,7 +12,7 @@ const SETTINGS = {
 }
 const open = (host) => Client({ connection: { host }, search_settings: SETTINGS })
 const clients = { straight: open(ENGINE_URL), through: open(PROXY_URL) }
-const LAPTOP = { query: 'laptop for video editing', facets: ['brand', 'price'], hitsPerPage: 50, page: 0 }
+const LAPTOP = { query: 'laptop, phone or camera to edit video for kids', facets: ['brand', 'price'], hitsPerPage: 50, page: 0 }
 
 async function ask(client, ...searches) {
   const { results } = await client.handleRequest(searches.map(({ indexName = ROUTED_INDEX, ...params }) => ({ indexName, params })))
