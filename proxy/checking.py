@@ -33,8 +33,8 @@ ADVICE: Mapping[str, str] = {
     "other_dimensions": "the mapping's vectors have another length than `dimensions` says",
     "unknown_model": "nothing says which model made these vectors: run `rerank-proxy backfill` on a field of its own, "
     "or name `embedding_model` if you know it",
-    "other_model": "the index holds another model's vectors than the route names: searches are degraded(semantic) "
-    "until the index is loaded anew, or `embedding_model` is left out",
+    "other_model": "the index holds another model's vectors than the route names, or than answers at models.url: "
+    "searches are degraded(semantic) until the index is loaded anew, or the route leaves `embedding_model` out",
 }
 """What each reason for leaving out the semantic retriever asks somebody to do."""
 

@@ -5,6 +5,7 @@ UpstreamError(service)
 ├── TimedOut        no answer in time; it may have been done, and paid for
 ├── Refused         an answer that is an error: its status and body
 └── Malformed       an answer that cannot be used
+    └── OtherModel  the answer of another model than was asked for
 
 No status codes of our own here: `app` has the one table from these to an answer.
 """
@@ -39,6 +40,12 @@ class Malformed(UpstreamError):
     """An answer that is not what the contract says."""
 
     reason = "malformed"
+
+
+class OtherModel(Malformed):
+    """Vectors of another model than was asked for: they would fit, and mean nothing beside the index's."""
+
+    reason = "other_model"
 
 
 class Refused(UpstreamError):

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from cachetools import LRUCache
 
-from proxy.errors import Malformed
+from proxy.errors import Malformed, OtherModel
 from proxy.upstream.transport import Transport
 from proxy.vectors import Vectors, normalise
 
@@ -140,7 +140,7 @@ def decode(answer: bytes, count: int, model: str, dimensions: int | None) -> Vec
     """
     said = _read(answer)
     if said.model and not is_same(said.model, model):
-        raise Malformed(SERVICE, f"vectors of {said.model} instead of {model}")
+        raise OtherModel(SERVICE, f"vectors of {said.model} instead of {model}")
     return _vectors(said, count, dimensions)
 
 

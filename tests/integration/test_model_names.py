@@ -53,7 +53,7 @@ async def test_what_local_models_made_is_never_searched_by_another(
     assert found.outcome == "reranked"
     models.faults = {"embed": says(b'{"model":"other","data":[{"index":0,"embedding":[1,0,0,0,0,0,0,0]}]}')}
     elsewhere = await Client(await start(route), local.index).search(query)
-    assert elsewhere.outcome == 'degraded;stages="semantic";reason=malformed'
+    assert elsewhere.outcome == 'degraded;stages="semantic";reason=other_model'
     assert sorted(elsewhere.ids) == sorted(found.ids)
 
 
