@@ -43,6 +43,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def _usual_log() -> Iterator[None]:
+    """A command that ran in the test set the log up for its own standard error, which is closed by the next."""
+    yield
+    structlog.reset_defaults()
+
+
 @pytest.fixture
 def log() -> Iterator[Log]:
     """Every event that is logged meanwhile."""
