@@ -20,11 +20,14 @@ class _Member:
     end: int
 
 
-def without_member(body: bytes, path: Sequence[str]) -> bytes:
-    """Cut the member at a path out of an object, with the one comma that goes with it; raises ValueError."""
+def take_member(body: bytes, path: Sequence[str]) -> tuple[bytes, bytes]:
+    """Cut the member at a path out of an object, with the one comma that goes with it.
+
+    Returns what is left, and the member's value. Raises ValueError, and RecursionError where nesting has no end.
+    """
     text = body.decode()
-    start, end = _span(text, path)
-    return (text[:start] + text[end:]).encode()
+    start, end, value = _span(text, path)
+    return (text[:start] + text[end:]).encode(), value.encode()
 
 
 def with_member(body: bytes, name: str, value: bytes, *, pretty: bool) -> bytes:
@@ -36,14 +39,16 @@ def with_member(body: bytes, name: str, value: bytes, *, pretty: bool) -> bytes:
     return inside + b"," + key + b":" + value + b"}"
 
 
-def _span(text: str, path: Sequence[str]) -> tuple[int, int]:
+def _span(text: str, path: Sequence[str]) -> tuple[int, int, str]:
     members = list(_members(text, 0))
     for name in path[:-1]:
         members = list(_members(text, members[_place(members, name)].value))
     place = _place(members, path[-1])
+    member = members[place]
+    value = text[member.value : member.end]
     if place + 1 < len(members):
-        return members[place].start, members[place + 1].start
-    return (members[place - 1].end if place else members[place].start), members[place].end
+        return member.start, members[place + 1].start, value
+    return (members[place - 1].end if place else member.start), member.end, value
 
 
 def _place(members: Sequence[_Member], name: str) -> int:

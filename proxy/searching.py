@@ -1,8 +1,7 @@
 """One search of one caller, from its names and bytes to how it ends, whichever endpoint it came by."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -27,7 +26,7 @@ from proxy.indices import (
     route_of,
 )
 from proxy.journey import Journey
-from proxy.json_text import without_member
+from proxy.json_text import take_member
 from proxy.pipeline import Outcome, run_search
 from proxy.pipelines import NONE, is_harmless
 from proxy.planning import Plan, VectorSearch, vector_search
@@ -109,11 +108,16 @@ class Searching:
 
     def steering(self, fields: Sequence[Field], asked: Asked) -> tuple[Asked, Steering | Wrong]:
         """Read what the request says of its own reranking; the engine is not to see it in the body."""
-        member = _steering_member(asked.content)
-        steering = read_steering(fields, member, self._config.steering)
-        if member is None:
-            return asked, steering
-        return replace(asked, content=without_member(asked.content, ("ext", MEMBER))), steering
+        allowed = self._config.steering
+        found = _cut_out(asked.content)
+        if found is None:
+            return asked, read_steering(fields, None, allowed)
+        content, member = found
+        try:
+            steering = read_steering(fields, msgspec.json.decode(member), allowed)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            steering = Wrong(f"[ext.{MEMBER}] cannot be read: {error}")
+        return replace(asked, content=content), steering
 
     async def run(
         self, journey: Journey, caller: EngineOfCaller, covered: Covered, asked: Asked, steering: Steering
@@ -230,7 +234,6 @@ class _PointInTime(msgspec.Struct):
 
 class _Body(msgspec.Struct):
     pit: _PointInTime | None = None
-    ext: dict[str, msgspec.Raw] | None = None
 
 
 _body = msgspec.json.Decoder(_Body)
@@ -246,12 +249,11 @@ def _point_in_time(content: bytes) -> str | None:
     return pit.id if pit else None
 
 
-def _steering_member(content: bytes) -> Any:
-    """Decode `ext.rerank_proxy`; None where there is none, or the body is not one that could be read."""
+def _cut_out(content: bytes) -> tuple[bytes, bytes] | None:
+    """Take `ext.rerank_proxy` out of a body; None where there is none, or the body is not one that could be read."""
     if MEMBER.encode() not in content:
         return None
     try:
-        ext: Mapping[str, msgspec.Raw] = _body.decode(content).ext or {}
-        return msgspec.json.decode(ext[MEMBER]) if MEMBER in ext else None
-    except (msgspec.MsgspecError, RecursionError):
+        return take_member(content, ("ext", MEMBER))
+    except (ValueError, RecursionError):
         return None

@@ -126,6 +126,17 @@ async def test_steering_is_cut_out_of_an_items_bytes_also_where_it_is_bypassed(
     assert lines({}, cut, {"index": "logs"}, other) == engine.requests[-1].content
 
 
+async def test_an_item_that_cannot_be_read_for_its_steering_goes_on_as_it_came(
+    client: Client, engine: EndpointEngine, log: Log
+) -> None:
+    unread = b'{"ext":{"rerank_proxy":{}},"size":%s}' % (b"1" * 5000)
+    engine.faults["_msearch"] = refuses(400)
+    answered = await ask(client, lines({}, unread))
+    told = answered.header("x-rerank"), engine.requests[-1].content
+    assert ("bypassed;reason=not_json", lines({}, unread)) == told
+    assert [] == [line for line in log if line["event"] == "internal_error"]
+
+
 async def test_items_that_are_steered_off_are_the_engines(client: Client) -> None:
     off = {**QUERY, "ext": {"rerank_proxy": {"enabled": False}}}
     answered = await ask(client, lines({}, QUERY, {}, off))

@@ -34,6 +34,12 @@ async def post(client: Client, target: str, body: bytes, **fields: str) -> Messa
         (b'{"ext": {"rerank_proxy": {"window": 5}} ,"sort": ["a"]}', b'{"ext": {} ,"sort": ["a"]}'),
         (b'{"sort": ["a"],"ext":{"rerank_proxy":{"enabled":false}, "o":1}}', b'{"sort": ["a"],"ext":{"o":1}}'),
         (b'{"ext":{"o":1e0 ,"rerank_proxy":{}},"sort":["a"]}', b'{"ext":{"o":1e0},"sort":["a"]}'),
+        (b'{"ext":{"rerank_proxy":null},"sort":["a"]}', b'{"ext":{},"sort":["a"]}'),
+        (
+            rb'{"ext":{"rerank_proxy":{}},"query":{"match":{"title":"\ud83d"}}}',
+            rb'{"ext":{},"query":{"match":{"title":"\ud83d"}}}',
+        ),
+        pytest.param(*[b'{"ext":{"rerank_proxy":{}},"size":%s}' % (b"1" * 5000)] * 2, id="a number that is not read"),
     ],
 )
 async def test_steering_is_cut_out_of_the_bytes_also_where_the_search_is_bypassed(
@@ -52,7 +58,13 @@ async def test_where_no_route_matches_nothing_is_touched(client: Client, engine:
 
 @pytest.mark.parametrize(
     ("member", "fields"),
-    [({"window": 0}, {}), ({"host": "x"}, {}), ([], {}), ({}, {"x_rerank_window": "many"})],
+    [
+        ({"window": 0}, {}),
+        ({"host": "x"}, {}),
+        ([], {}),
+        ({"query": "\ud83d"}, {}),
+        ({}, {"x_rerank_window": "many"}),
+    ],
 )
 async def test_what_cannot_be_meant_is_refused_in_the_engines_shape(
     client: Client, engine: EndpointEngine, log: Log, member: Any, fields: dict[str, str]
