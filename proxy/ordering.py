@@ -81,7 +81,8 @@ async def make_head(
     failures = (*semantic.failures, *rendered.failures, *reranked.failures)
     head = head_of(pinned_first(reranked.ranking, answer.hits), answer, rendered, groups, failures)
     explanations = _explanations(candidates, answer, semantic, reranked) if run.plan.explains else {}
-    return replace(head, untouched=bool(failures) and not reordered, explanations=explanations), rendered
+    untouched, counted = bool(failures) and not reordered, run.plan.request.track_total_hits
+    return replace(head, untouched=untouched, explanations=explanations, counted=counted), rendered
 
 
 def head_of(

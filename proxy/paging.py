@@ -35,6 +35,8 @@ class Head:
     groups: Mapping[DocKey, bytes | None] = field(default_factory=dict)
     """Which group each document stands for, where hits are grouped."""
     explanations: Mapping[DocKey, Explanation] = field(default_factory=dict)
+    counted: bool | int | None = None
+    """How far the total was counted, in the words of `track_total_hits`."""
 
     @property
     def keys(self) -> tuple[DocKey, ...]:

@@ -82,9 +82,13 @@ async def _far(run: Run, head_key: bytes) -> Outcome:
 
 
 async def _known_head(run: Run, head_key: bytes) -> Head:
-    """Recall the head, or find which documents are in it; their order is of no matter behind it."""
+    """Recall the head, or find which documents are in it; their order is of no matter behind it.
+
+    One whose total was counted otherwise than this page asks for is no help to it.
+    """
     plan = run.plan
-    if head := run.stages.heads.get(head_key):
+    head = run.stages.heads.get(head_key)
+    if head and plan.request.track_total_hits in {False, head.counted}:
         return head
     if plan.vectors is None or plan.user_query.relaxed is None:
         return Head((), None, 0, untouched=False, failures=(plan.unavailable,) if plan.unavailable else ())

@@ -11,7 +11,8 @@ from enum import Enum
 class Use(Enum):
     """What a member of the body or of the URL is needed for besides the client's own search."""
 
-    LEXICAL = "nothing else: aggregations, totals, how scores are made"
+    LEXICAL = "nothing else: aggregations, totals, how words are read"
+    ORDER = "every search that ends in the client's own order: how scores are made"
     PER_HIT = "every search whose hits are shown"
     EVERYWHERE = "every search made for this one"
     CONSUMED = "the proxy sets it itself"
@@ -30,12 +31,12 @@ BODY_KEYS: Mapping[str, Use | str] = {
     "profile": Use.LEXICAL,
     "track_total_hits": Use.LEXICAL,
     "track_scores": Use.LEXICAL,
-    "indices_boost": Use.LEXICAL,
+    "indices_boost": Use.ORDER,
     "timeout": Use.LEXICAL,
     "stats": Use.LEXICAL,
-    "min_score": Use.LEXICAL,
-    "retriever": Use.LEXICAL,
-    "knn": Use.LEXICAL,
+    "min_score": Use.ORDER,
+    "retriever": Use.CONSUMED,
+    "knn": Use.ORDER,
     "ext": Use.LEXICAL,
     "search_pipeline": Use.LEXICAL,
     "explain": Use.PER_HIT,
@@ -89,7 +90,7 @@ PARAMETERS: Mapping[str, Use | str] = {
     "batched_reduce_size": Use.LEXICAL,
     "phase_took": Use.LEXICAL,
     "search_pipeline": Use.LEXICAL,
-    "search_type": Use.LEXICAL,
+    "search_type": Use.ORDER,
     "pre_filter_shard_size": Use.LEXICAL,
     "request_cache": Use.LEXICAL,
     "error_trace": Use.LEXICAL,

@@ -17,8 +17,9 @@ from proxy.query_text import without_inner_hits
 from proxy.search_keys import Use
 from proxy.search_request import Parameters
 
-_SHOWN = (Use.LEXICAL, Use.PER_HIT, Use.EVERYWHERE)
+_SHOWN = (Use.LEXICAL, Use.ORDER, Use.PER_HIT, Use.EVERYWHERE)
 _RENDERED = (Use.PER_HIT, Use.EVERYWHERE)
+_ORDERED = (Use.ORDER, Use.EVERYWHERE)
 
 
 def lexical_search(plan: Plan) -> EngineSearch:
@@ -37,16 +38,16 @@ def group_search(plan: Plan, groups: Sequence[bytes | None]) -> EngineSearch:
     """The client's own search for some groups alone: their representatives, as the client would see them."""
     changes: dict[str, Any] = {"from": 0, "size": len(groups), "track_total_hits": False}
     request = plan.request
-    body = request.body(*_RENDERED) | _source(plan) | _collapse(plan) | {"query": request.query}
+    uses = (Use.PER_HIT, *_ORDERED)
+    body = request.body(*uses) | _source(plan) | _collapse(plan) | {"query": request.query}
     body |= changes | _post_filter(plan, filters=[_these_groups(request.collapse or "", groups)])
-    return EngineSearch(plan.indices, _own_url(plan, *_RENDERED), msgspec.json.encode(body))
+    return EngineSearch(plan.indices, _own_url(plan, *uses), msgspec.json.encode(body))
 
 
 def _own_search(plan: Plan, changes: Mapping[str, Any]) -> EngineSearch:
     request = plan.request
     body: dict[str, Any] = request.body(*_SHOWN) | _source(plan) | _collapse(plan)
-    if "query" in request.members:
-        body["query"] = request.members["query"]
+    body |= {name: request.members[name] for name in ("query", "retriever") if name in request.members}
     return EngineSearch(plan.indices, request.url(*_SHOWN), msgspec.json.encode(body | dict(changes)))
 
 
@@ -85,11 +86,9 @@ def own_fields(fields: Sequence[str]) -> tuple[str, ...]:
 def head_search(plan: Plan) -> EngineSearch:
     """The keys alone of the lexical ranking's window, and the total: what a page far behind needs of it."""
     request = plan.request
-    body = request.body(Use.EVERYWHERE) | {"query": request.query, "size": plan.window, "_source": False}
-    if "indices_boost" in request.members:
-        body["indices_boost"] = request.members["indices_boost"]
+    body = request.body(*_ORDERED) | {"query": request.query, "size": plan.window, "_source": False}
     body |= {"track_total_hits": request.track_total_hits} | _grouped(plan) | _post_filter(plan)
-    return EngineSearch(plan.indices, _own_url(plan, Use.EVERYWHERE), msgspec.json.encode(body))
+    return EngineSearch(plan.indices, _own_url(plan, *_ORDERED), msgspec.json.encode(body))
 
 
 def _grouped(plan: Plan) -> dict[str, Any]:

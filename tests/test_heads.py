@@ -57,6 +57,11 @@ def test_the_pages_of_one_search_have_one_head(query_string: str, body: dict[str
         ("", QUERY | {"post_filter": {"term": {"a": 1}}}),
         ("", QUERY | {"runtime_mappings": {"a": {"type": "keyword"}}}),
         ("", QUERY | {"indices_boost": [{"i": 2}]}),
+        ("search_type=dfs_query_then_fetch", QUERY),
+        ("", QUERY | {"min_score": 0.5}),
+        ("", QUERY | {"knn": {"field": "v", "query_vector": [1.0], "k": 3}}),
+        ("", {"retriever": {"standard": {**QUERY, "min_score": 0.5}}}),
+        ("", QUERY | {"search_pipeline": {"phase_results_processors": []}}),
     ],
 )
 def test_another_search_has_another_head(query_string: str, body: dict[str, object]) -> None:

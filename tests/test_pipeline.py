@@ -114,6 +114,15 @@ async def test_the_next_page_comes_from_the_same_ranking_and_asks_no_model(clien
     assert (RERANKED, asked) == (ids(first) + ids(second), len(models.requests))
 
 
+async def test_a_page_behind_the_head_counts_as_it_asks_for_itself(client: Client, models: FakeModels) -> None:
+    """However far the first page was counted; no reranker is asked for that."""
+    first = {**QUERY, "size": 1}
+    await client.search("/products/_search", {**first, "track_total_hits": False})
+    called = len(models.of("rerank"))
+    behind = await client.search("/products/_search", {**first, "from": 10})
+    assert ({"value": 4, "relation": "eq"}, called) == (behind.json()["hits"]["total"], len(models.of("rerank")))
+
+
 async def test_the_ranking_of_one_caller_never_serves_another(client: Client, models: FakeModels) -> None:
     for caller in ("Basic YTph", "Basic Yjpi"):
         await client.search("/products/_search", {**QUERY, "size": 2}, authorization=caller)

@@ -137,8 +137,8 @@ def test_a_page_behind_no_head_is_the_clients_own() -> None:
     assert changed(**{"from": 60, "_source": OWN}) == body_of(tail_search(plan_of(body=EVERYTHING | {"from": 60}), ()))
 
 
-allowed = sorted(key for key, use in BODY_KEYS.items() if use in {Use.LEXICAL, Use.PER_HIT, Use.EVERYWHERE})
-refused_by_value = {"sort", "stored_fields", "track_total_hits", "ext", "knn", "retriever"}
+allowed = sorted(key for key, use in BODY_KEYS.items() if isinstance(use, Use) and use is not Use.CONSUMED)
+refused_by_value = {"sort", "stored_fields", "track_total_hits", "ext", "knn"}
 values = strategies.json_values.map(strategies.compact)
 
 

@@ -147,6 +147,16 @@ def test_groups_without_a_value_are_a_group() -> None:
     assert [POST, {"bool": {"should": [none], "minimum_should_match": 1}}] == search["post_filter"]["bool"]["filter"]
 
 
+@pytest.mark.parametrize("name", ["lexical", "tail", "groups", "head"])
+def test_what_makes_scores_goes_along_wherever_the_order_is_the_clients_own(name: str) -> None:
+    boosted = plan({**GROUPED, "indices_boost": [{"products": 2}]}, "search_type=dfs_query_then_fetch")
+    search = MADE[name](boosted)
+    assert ([{"products": 2}], "dfs_query_then_fetch") == (
+        said(search)["indices_boost"],
+        dict(search.parameters)["search_type"],
+    )
+
+
 @pytest.mark.parametrize("name", MADE)
 def test_every_search_is_grouped_as_the_clients_own(name: str) -> None:
     """Those that show no hits without what a group holds besides."""
