@@ -87,10 +87,10 @@ def _item(head: bytes, body: bytes) -> Item | None:
 
 
 def _names(value: Any) -> str | None:
-    names = [value] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        return None
-    return quote(",".join(names), safe=",*-_.+")
+    """Write names as a path segment; a comma within one name of a list is read by one engine and not by another."""
+    if isinstance(value, list) and all(isinstance(name, str) and "," not in name for name in value):
+        value = ",".join(value)
+    return quote(value, safe=",*-_.+") if isinstance(value, str) else None
 
 
 def _parameter(value: Any) -> str | None:

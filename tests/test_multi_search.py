@@ -63,6 +63,7 @@ def test_the_first_line_says_indices_and_parameters(head: Any, indices: str | No
         b'{"index":"a","indices":"b"}\n{}\n',
         b'{"index":7}\n{}\n',
         b'{"index":[7]}\n{}\n',
+        b'{"index":["a","b,c"]}\n{}\n',
         b'{"index":null}\n{}\n',
         b'{"type":"_doc"}\n{}\n',
         b'{"nonsense":1}\n{}\n',
