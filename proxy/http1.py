@@ -97,6 +97,7 @@ class ResponseHead:
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PLAIN_VALUE = re.compile(rb"[\t -~]*\r?\n")  # not folded, and no space that only some would strip
+_LINE_END = re.compile(rb"\r?\n")
 _VERSION = re.compile(rb"HTTP/(\d)\.(\d)")
 
 
@@ -159,7 +160,7 @@ def _line(raw: bytes) -> Line:
     name, colon, value = raw.partition(b":")
     if _decides_framing(name) and not (colon and _TOKEN.fullmatch(name) and _PLAIN_VALUE.fullmatch(value)):
         raise BadMessage("a header that decides the body's length is not written as it must be")
-    return Line(name.strip(), b" ".join(value.split(b"\n")).strip(), raw)
+    return Line(name.strip(), _LINE_END.sub(b" ", value).strip(), raw)
 
 
 def _decides_framing(name: bytes) -> bool:

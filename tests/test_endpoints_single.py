@@ -172,6 +172,11 @@ async def test_opensearch_says_a_templates_status_in_its_answer(client: Client, 
     assert (b'},"status":200}', b'  "status" : 200\n}\n') == (answered.content[-15:], pretty.content[-19:])
 
 
+async def test_a_header_of_several_lines_goes_along_in_one(client: Client, engine: EndpointEngine) -> None:
+    answered = await client.search("/products/_search", QUERY, x_opaque_id="a\r\n b")
+    assert ("reranked", "a  b") == (answered.header("x-rerank"), engine.requests[-1].header("x-opaque-id"))
+
+
 async def test_a_caller_whose_headers_cannot_be_carried_is_bypassed_where_a_route_is_meant(client: Client) -> None:
     outcomes = []
     for target in ("/products/_search", "/logs/_search"):

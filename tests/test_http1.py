@@ -82,7 +82,7 @@ def test_a_request_line_is_read_as_far_as_it_goes(start: bytes, method: bytes, t
 def test_headers_are_read_in_order_with_their_own_spelling() -> None:
     head = read_request_head(request(b"Host:  engine ", b"X-A:", b"x-a: \xfc", b"folded: a", b"  b", b"odd"))
     expected = ((b"Host", b"engine"), (b"X-A", b""), (b"x-a", b"\xfc"), (b"folded", b"a   b"), (b"odd", b""))
-    assert tuple((name, value.replace(b"\r", b"")) for name, value in head.fields) == expected
+    assert expected == head.fields
     assert [b"host", b"x-a", b"x-a", b"folded", b"odd"] == [line.key for line in head.lines]
 
 
