@@ -292,7 +292,7 @@ def _source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> SourceFilter:
 def _hides_source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> bool:
     """Whether `_source` is left out because other fields are asked for; named, it is there beside them."""
     named = "_source" in decoded or source_of_url(url) is not None
-    return not named and bool({"stored_fields", "script_fields"} & decoded.keys() or "stored_fields" in url)
+    return not named and ("stored_fields" in {*decoded, *url} or bool(decoded.get("script_fields")))
 
 
 def _track_total_hits(url: Mapping[str, str], decoded: Mapping[str, Any]) -> bool | int:

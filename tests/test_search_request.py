@@ -186,7 +186,8 @@ def test_the_query_that_counts_is_the_urls_before_the_bodys(query_string: str, b
         ("", {"stored_fields": ["a"]}, SourceFilter(enabled=False)),
         ("", {"stored_fields": "a"}, SourceFilter(enabled=False)),
         ("stored_fields=a", None, SourceFilter(enabled=False)),
-        ("", {"script_fields": {}}, SourceFilter(enabled=False)),
+        ("", {"script_fields": {"a": {"script": "1"}}}, SourceFilter(enabled=False)),
+        ("", {"script_fields": {}}, SourceFilter()),
         ("", {"stored_fields": ["a"], "_source": True}, SourceFilter()),
         ("_source=true", {"stored_fields": ["a"]}, SourceFilter()),
         ("_source_excludes=", {"stored_fields": ["a"]}, SourceFilter()),  # seen on 8.19.13
