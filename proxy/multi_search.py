@@ -57,8 +57,11 @@ class Item:
 
 
 def split(content: bytes) -> tuple[Item, ...] | None:
-    """Take the lines apart; None where that is not certain, and so for the engine to judge."""
-    if not content.endswith(b"\n"):
+    """Take the lines apart; None where that is not certain, and so for the engine to judge.
+
+    An empty line before all others is an item's first one for Elasticsearch 8, and for OpenSearch none at all.
+    """
+    if not content.endswith(b"\n") or content.startswith(b"\n"):
         return None
     lines = content.split(b"\n")[:-1]
     if len(lines) % 2 or not lines:
