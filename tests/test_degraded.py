@@ -29,14 +29,15 @@ RERANKED, FUSED, LEXICAL = ["d", "b", "c", "a"], ["a", "b", "d", "c"], ["a", "b"
 WITHOUT_SEMANTIC = ["b", "c", "a"]
 
 
-def impatient(settings: Config) -> Config:
-    """The same proxy, with so little time for each stage that one which never answers is soon left out."""
+def impatient(settings: Config, kind: str) -> Config:
+    """The same proxy, with so little time for one stage that it is soon left out when it never answers."""
+    if kind != "semantic":
+        models = msgspec.structs.replace(settings.models, **{f"{kind}_timeout_seconds": SOON})
+        return msgspec.structs.replace(settings, models=models)
     (route,) = settings.routes
     assert route.semantic is not None
     semantic = msgspec.structs.replace(route.semantic, timeout_seconds=SOON)
-    models = msgspec.structs.replace(settings.models, embed_timeout_seconds=SOON, rerank_timeout_seconds=SOON)
-    routes = (msgspec.structs.replace(route, semantic=semantic),)
-    return msgspec.structs.replace(settings, models=models, routes=routes)
+    return msgspec.structs.replace(settings, routes=(msgspec.structs.replace(route, semantic=semantic),))
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ SEMANTIC_CASES = {
     "embed timed out": Case("embed", hangs, "timeout"),
     "embed broke off": Case("embed", breaks_off(), "unreachable"),
     "embed malformed": Case("embed", says(b"<html>"), "malformed"),
+    "embed no UTF-8": Case("embed", says(b'{"model":"\xff"}'), "malformed"),
     "embed wrong count": Case("embed", says(embedded([1, 0, 0], [1, 0, 0])), "malformed"),
     "embed wrong dimensions": Case("embed", says(embedded([1, 0])), "malformed"),
     "embed not a number": Case("embed", says(b'{"data":[{"index":0,"embedding":[NaN,0,1]}]}'), "malformed"),
@@ -97,7 +99,7 @@ async def search_failing(
 ) -> Message:
     engine, models = servers
     (models if case.kind in {"embed", "rerank"} else engine).faults[case.kind] = case.fault
-    client = await start(impatient(settings) if case.fault is hangs else settings)
+    client = await start(impatient(settings, case.kind) if case.fault is hangs else settings)
     return await client.search("/products/_search", body, authorization=SECRET, x_opaque_id="mine")
 
 
