@@ -77,7 +77,7 @@ _metadata = msgspec.json.Decoder(dict[str, Any])
 def _item(head: bytes, body: bytes) -> Item | None:
     try:
         said = _metadata.decode(head) if head.strip() else {}
-    except (msgspec.MsgspecError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     named = [said.pop(key) for key in _INDICES if key in said]
     indices = _names(named[0]) if named else None
@@ -134,7 +134,7 @@ _took = msgspec.json.Decoder(_Took)
 
 
 def responses(answer: bytes) -> tuple[int, list[bytes]]:
-    """Read an engine's answer: how long it took, and each item's part; raises MsgspecError."""
+    """Read an engine's answer: how long it took, and each item's part; raises ValueError."""
     read = _answer.decode(answer)
     return read.took, [bytes(raw) for raw in read.responses]
 

@@ -177,7 +177,7 @@ def _doc_count(answer: SearchAnswer) -> int:
     try:
         found: Any = _aggregations.decode(answer.members["aggregations"])
         return int(found[MATCHED].doc_count)
-    except (msgspec.MsgspecError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise Malformed("engine", "no count beside the rendered hits") from error
 
 

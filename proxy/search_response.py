@@ -93,7 +93,7 @@ def read_answer(body: bytes) -> SearchAnswer:
             max_score=_score.decode(hits_members.get("max_score", msgspec.Raw(b"null"))),
             whole=not (head.timed_out or head.terminated_early or head.shards.failed),
         )
-    except (msgspec.MsgspecError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise Malformed("engine", f"not the answer of a search: {error}") from error
 
 

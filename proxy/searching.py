@@ -115,7 +115,7 @@ class Searching:
         content, member = found
         try:
             steering = read_steering(fields, msgspec.json.decode(member), allowed)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             steering = Wrong(f"[ext.{MEMBER}] cannot be read: {error}")
         return replace(asked, content=content), steering
 
@@ -244,7 +244,7 @@ def _point_in_time(content: bytes) -> str | None:
         return None
     try:
         pit = _body.decode(content).pit
-    except (msgspec.MsgspecError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     return pit.id if pit else None
 

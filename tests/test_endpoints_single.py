@@ -194,6 +194,24 @@ async def test_what_is_nested_too_deep_is_the_engines(client: Client, engine: En
     assert (400, "bypassed", 400) == (routed.status, routed.header("x-rerank").partition(";")[0], of_a_pit.status)
 
 
+@pytest.mark.parametrize(
+    ("target", "body"),
+    [
+        ("/products/_search", b'{"\xff":1}'),
+        ("/products/_search/template", b'{"\xff":1}'),
+        ("/_search", b'{"pit":{"id":"\xff"}}'),
+        ("/products/_msearch", b'{"\xff":1}\n{}\n'),
+    ],
+)
+async def test_what_is_no_text_is_the_engines(
+    client: Client, engine: EndpointEngine, log: Log, target: str, body: bytes
+) -> None:
+    engine.faults |= dict.fromkeys(("lexical", "_search/template", "_msearch"), refuses(400))
+    answered = await client.ask("POST", target, body, content_type="application/json")
+    assert (400, body) == (answered.status, engine.requests[-1].content)
+    assert [] == [line for line in log if line["event"] == "internal_error"]
+
+
 async def test_a_point_in_time_is_routed_by_the_indices_it_holds(client: Client, engine: EndpointEngine) -> None:
     buckets = {"aggregations": {"indices": {"buckets": [{"key": "products"}]}}}
     hits: dict[str, Any] = {"hits": {"total": {"value": 0, "relation": "eq"}, "max_score": None, "hits": []}}

@@ -66,6 +66,8 @@ def test_the_first_line_says_indices_and_parameters(head: Any, indices: str | No
         b'{"index":[7]}\n{}\n',
         b'{"index":["a","b,c"]}\n{}\n',
         b'{"index":null}\n{}\n',
+        b'{"\xff":1}\n{}\n',
+        b'{"index":"\xff"}\n{}\n',
         b'{"type":"_doc"}\n{}\n',
         b'{"nonsense":1}\n{}\n',
         b'{"routing":{}}\n{}\n',

@@ -79,6 +79,7 @@ def test_three_forms_of_answers_are_read(said: Any) -> None:
         b"[0.5, 1]",
         b"{}",
         b'{"scores":null}',
+        b'{"\xff":1}',
         b'{"scores":[]}',
         b'{"scores":[0.5]}',
         b'{"scores":[0.5,1,1]}',

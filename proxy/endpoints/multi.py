@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
 
-import msgspec
-
 from proxy import telemetry
 from proxy.bypass import Bypass
 from proxy.callers import Field
@@ -175,7 +173,7 @@ class _Multi:
             path = f"{name}/{self.search.endpoint}"
             reply = await self.caller.post(path, shared, joined([each.line for each in left]), lines=True)
             took_ms, parts = responses(reply.body)
-        except (UpstreamError, msgspec.MsgspecError):
+        except (UpstreamError, ValueError):
             return None
         return _Rest(reply, took_ms, parts) if len(parts) == len(left) else None
 

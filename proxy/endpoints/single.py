@@ -100,7 +100,7 @@ async def rendered_template(caller: EngineOfCaller, asked: Asked) -> Asked | Byp
             return Bypass("template")
         reply = await caller.post("/_render/template", (), asked.content)
         output = bytes(_rendered.decode(reply.body).template_output)
-    except (UpstreamError, msgspec.MsgspecError):
+    except (UpstreamError, ValueError):
         return Bypass("template")
     kept = [pair for pair in parse_qsl(asked.query_string, keep_blank_values=True) if pair[0] not in _IGNORED]
     return replace(asked, query_string=urlencode(kept), content=output)

@@ -124,7 +124,7 @@ _answer = msgspec.json.Decoder(_Answer)
 def _read(answer: bytes) -> _Answer:
     try:
         return _answer.decode(answer)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise Malformed(SERVICE, f"not an answer with embeddings: {error}") from error
 
 

@@ -53,7 +53,7 @@ def decode(answer: bytes, count: int) -> tuple[float, ...]:
     """Read exactly `count` finite scores, in any of the three forms seen; raises Malformed."""
     try:
         decoded = msgspec.json.decode(answer)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:
         raise Malformed(SERVICE, "not JSON") from error
     scores = _scores(decoded, count)
     if scores is None or len(scores) != count or not all(map(_is_finite, scores)):
