@@ -285,7 +285,7 @@ async def test_multi_searches(
     outcomes = through.outcome.split(", ")
     event(f"{through.status} {sorted(set(outcomes))}")
     if MEMBER.encode() in filled and through.outcome:
-        assert through.status < 500
+        assert b"engine_unreachable" not in through.content  # the one 5xx that is made here; engines have others
     elif not any(outcome.startswith(("reranked", "degraded", "bypassed;reason=steering")) for outcome in outcomes):
         assert_same(straight, through)
     else:
