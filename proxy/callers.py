@@ -5,6 +5,7 @@ A header that is not known to be irrelevant counts as part of who asks: an ident
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 Field = tuple[bytes, bytes]
@@ -30,6 +31,8 @@ _OF_THE_MESSAGE = frozenset(
 # What these schemes prove holds for one request or one connection, and the proxy's own searches are neither: tokens of
 # Kerberos and Digest are refused a second time, NTLM goes on over one connection, signatures cover method and path.
 _OF_ONE_REQUEST = frozenset(b"aws4-ecdsa-p256-sha256 aws4-hmac-sha256 digest hawk negotiate ntlm".split())
+
+_PLAIN = re.compile(rb"[\t -~]*")
 
 
 def identity(fields: Sequence[Field]) -> bytes:
@@ -60,14 +63,14 @@ def carried(fields: Sequence[Field]) -> tuple[tuple[str, str], ...] | None:
     named = {
         name.strip().lower() for key, value in fields if key.lower() == b"connection" for name in value.split(b",")
     }
-    try:
-        return tuple(
-            (name.decode("ascii"), value.decode("ascii"))
-            for name, value in fields
-            if name.lower() not in _OF_THE_MESSAGE | named and not name.lower().startswith(STEERING)
-        )
-    except UnicodeDecodeError:
+    kept = [
+        (name, value)
+        for name, value in fields
+        if name.lower() not in _OF_THE_MESSAGE | named and not name.lower().startswith(STEERING)
+    ]
+    if not all(_PLAIN.fullmatch(text) for pair in kept for text in pair):
         return None
+    return tuple((name.decode("ascii"), value.decode("ascii")) for name, value in kept)
 
 
 def field_value(fields: Sequence[Field], name: bytes) -> bytes:
