@@ -8,6 +8,8 @@ import hashlib
 import re
 from collections.abc import Sequence
 
+from proxy.http1 import TOKEN
+
 Field = tuple[bytes, bytes]
 
 STEERING = b"x-rerank-"
@@ -68,7 +70,7 @@ def carried(fields: Sequence[Field]) -> tuple[tuple[str, str], ...] | None:
         for name, value in fields
         if name.lower() not in _OF_THE_MESSAGE | named and not name.lower().startswith(STEERING)
     ]
-    if not all(_PLAIN.fullmatch(text) for pair in kept for text in pair):
+    if not all(TOKEN.fullmatch(name) and _PLAIN.fullmatch(value) for name, value in kept):
         return None
     return tuple((name.decode("ascii"), value.decode("ascii")) for name, value in kept)
 

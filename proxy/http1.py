@@ -95,7 +95,8 @@ class ResponseHead:
 
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""How a header's name is written (RFC 9110, section 5.1)."""
 _PLAIN_VALUE = re.compile(rb"[\t -~]*\r?\n")  # not folded, and no space that only some would strip
 _LINE_END = re.compile(rb"\r?\n")
 _VERSION = re.compile(rb"HTTP/(\d)\.(\d)")
@@ -158,7 +159,7 @@ def _lines(raw: bytes) -> tuple[bytes, tuple[Line, ...]]:
 
 def _line(raw: bytes) -> Line:
     name, colon, value = raw.partition(b":")
-    if _decides_framing(name) and not (colon and _TOKEN.fullmatch(name) and _PLAIN_VALUE.fullmatch(value)):
+    if _decides_framing(name) and not (colon and TOKEN.fullmatch(name) and _PLAIN_VALUE.fullmatch(value)):
         raise BadMessage("a header that decides the body's length is not written as it must be")
     return Line(name.strip(), _LINE_END.sub(b" ", value).strip(), raw)
 
@@ -211,6 +212,10 @@ def _keep_alive(version: bytes, lines: Sequence[Line]) -> bool:
 
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\r?\n")
 _LINE_MAX = 16 * 1024
+
+
+MAY_BE_OUT_OF_STEP = frozenset((400, 408, 413, 414, 431))
+"""Elasticsearch (Netty) answers a head that it cannot read, and then reads nothing more from that connection."""
 
 
 class BodyReader:

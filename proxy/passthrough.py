@@ -6,17 +6,13 @@ from typing import Any
 
 from proxy.errors import Unreachable
 from proxy.headers import Field, binds_connection, end_to_end, own_error, request_lines, written
-from proxy.http1 import BadMessage, ResponseHead, read_response_head
+from proxy.http1 import MAY_BE_OUT_OF_STEP, BadMessage, ResponseHead, read_response_head
 from proxy.listener import Answer, Exchange
 from proxy.upstream.origin import SERVICE, Connection, Origin
 from proxy.wire import Broken, TlsBroken
 
 # RFC 9110, section 9.2.1: asked twice, these do nothing twice.
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
-
-
-# Elasticsearch (Netty) answers a head that it cannot read, and then reads nothing more from that connection.
-_MAY_BE_OUT_OF_STEP = frozenset((400, 408, 413, 414, 431))
 
 
 class _Stale(Exception):
@@ -121,7 +117,7 @@ class _Relay:
     def _may_be_shared(self, answer: ResponseHead) -> bool:
         """Whether the connection is in step, and has not learned who this caller is."""
         told = binds_connection([*self._exchange.head.lines, *answer.lines])
-        return answer.status not in _MAY_BE_OUT_OF_STEP and not told
+        return answer.status not in MAY_BE_OUT_OF_STEP and not told
 
     async def _upload(self) -> None:
         """Send the request. An engine that no longer listens may have answered all the same."""

@@ -59,7 +59,10 @@ def test_all_that_is_not_of_this_one_message_goes_along() -> None:
     assert (("Authorization", "ApiKey a"), ("X-Opaque-Id", "7"), ("Accept", "*/*")) == carried(fields)
 
 
-@pytest.mark.parametrize("field", [(b"X-A", b"\xe9"), (b"X-A", b"a\x01"), (b"X-A", b"\x7f"), (b"X-\x0b", b"a")])
+@pytest.mark.parametrize(
+    "field",
+    [(b"X-A", b"\xe9"), (b"X-A", b"a\x01"), (b"X-A", b"\x7f"), (b"X-\x0b", b"a"), (b'X-"A"', b"a"), (b"", b"a")],
+)
 def test_a_header_that_is_not_plain_text_cannot_go_along(field: Field) -> None:
     assert carried([field]) is None
 

@@ -89,6 +89,31 @@ async def test_a_search_that_dies_on_its_connection_is_sent_once_more(
     assert [1, 1, 2] == [asked.connection for asked in engine.requests]
 
 
+async def test_a_connection_that_the_engine_may_read_no_more_from_is_left(
+    caller: EngineOfCaller, engine: FakeEngine
+) -> None:
+    """As Elasticsearch does after a head that it cannot read; other refusals leave the connection open."""
+    for status, connections in ((404, 1), (400, 1), (431, 2), (403, 3), (200, 3)):
+        engine.faults["lexical"] = refuses(status) if status != 200 else says(b"{}")
+        if status == 200:
+            await caller.search(SEARCH)
+        else:
+            with pytest.raises(Refused):
+                await caller.search(SEARCH)
+        assert connections == engine.connections
+
+
+async def test_a_long_refusal_is_read_to_its_end_all_the_same(caller: EngineOfCaller, engine: FakeEngine) -> None:
+    long = b"x" * 2**20
+    engine.faults["lexical"] = refuses(400, long)
+    with pytest.raises(Refused) as refused:
+        await caller.search(SEARCH)
+    assert long == refused.value.body
+    engine.faults.clear()
+    await caller.search(SEARCH)
+    assert 2 == engine.connections
+
+
 async def test_the_next_node_is_asked_where_one_is_not_there(settings: Config, engine: FakeEngine) -> None:
     nodes = [f"http://127.0.0.1:{closed_port()}", engine.url]
     searching = Engine(msgspec.structs.replace(settings.engine, url=nodes))

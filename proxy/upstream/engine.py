@@ -8,12 +8,14 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 import msgspec
+from aiohttp.connector import Connection
 from cachetools import TTLCache
 from yarl import URL
 
 from proxy.config import Engine as Settings
 from proxy.dialects import EngineKind, read_kind
 from proxy.errors import Malformed, Refused, TimedOut, Unreachable, UpstreamError
+from proxy.http1 import MAY_BE_OUT_OF_STEP
 from proxy.indices import IndexFacts, Resolved, read_facts, read_field_caps, read_resolution
 from proxy.planning import EngineReply, EngineSearch
 from proxy.search_request import Parameters
@@ -42,6 +44,20 @@ class _Forbidden:
     """Stands for what a caller may not know."""
 
 
+class _Response(aiohttp.ClientResponse):
+    """An answer whose connection takes no other request where the engine may read no more from it."""
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        protocol = connection.protocol
+        await super().start(connection)
+        if self.status in MAY_BE_OUT_OF_STEP and protocol is not None:
+            if self.content.is_eof():  # and so given back already
+                protocol.close()
+            else:
+                protocol.force_close()
+        return self
+
+
 class Engine:
     """The nodes of one cluster, asked one after the other while they cannot be reached."""
 
@@ -55,6 +71,7 @@ class Engine:
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_seconds),
             cookie_jar=aiohttp.DummyCookieJar(),
+            response_class=_Response,
             headers={"Host": settings.host} if settings.host else None,
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
         )
