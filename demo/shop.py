@@ -10,8 +10,8 @@ from demo.asking import NoAnswer, ask
 from demo.evaluation import Query, read_queries
 from demo.services import ServiceError, command, environment
 from proxy.config import load as read_settings
+from proxy.loading.mappings import read_embedding
 from proxy.local_models.minilm import NAME
-from proxy.mappings import read_embedding
 from proxy.routes import build_routes
 
 INDEX = "products"

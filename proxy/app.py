@@ -16,7 +16,7 @@ from proxy.endpoints.front import Front
 from proxy.endpoints.multi import answer_multi_search
 from proxy.endpoints.nodes import answer_nodes
 from proxy.endpoints.single import answer_search
-from proxy.listener import Exchange, Listener, serve
+from proxy.http1.listener import Exchange, Listener, serve
 from proxy.passthrough import pass_through
 from proxy.routes import Endpoint, Nodes, Passthrough, Search, build_routes, classify
 from proxy.searching import Searching

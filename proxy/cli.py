@@ -36,7 +36,7 @@ from proxy.loading.commands import (
 from proxy.loading.documents import open_documents
 from proxy.loading.errors import CannotLoad
 from proxy.loading.index import Loaded
-from proxy.mappings import LANGUAGES, SPELLINGS, index_for, shipped_embedding
+from proxy.loading.mappings import LANGUAGES, SPELLINGS, index_for, shipped_embedding
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
 from proxy.yaml_file import ConfigError
 

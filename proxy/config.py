@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from proxy.profiles import PROFILES
-from proxy.steering import OPTIONS, Option
+from proxy.request.steering import OPTIONS, Option
 from proxy.yaml_file import ConfigError, YamlFile, did_you_mean
 
 _PORT_MAX = 65535

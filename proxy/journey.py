@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from proxy import telemetry
-from proxy.callers import Field, field_value
+from proxy.http1.callers import Field, field_value
 from proxy.planning import Plan
+from proxy.ranking.stages import Clock
 from proxy.routes import Route
-from proxy.stages import Clock
 from proxy.telemetry import SearchLine, Told
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from proxy.bypass import Bypass
 from proxy.config import BypassRules
-from proxy.query_text import UserQuery
+from proxy.query.text import UserQuery
 
 _IDENTIFIER = re.compile(r"(?=\S*\d)(?:\d{4,}|[A-Za-z0-9]+(?:[-_./#][A-Za-z0-9]+)+|(?=\S*[A-Za-z])[A-Za-z0-9]{5,})")
 """One token with a digit: a number of four digits or more, a number with letters, or parts joined by signs."""

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from proxy.errors import Unreachable
-from proxy.headers import Field, binds_connection, end_to_end, own_error, request_lines, written
-from proxy.http1 import MAY_BE_OUT_OF_STEP, BadMessage, ResponseHead, read_response_head
-from proxy.listener import Answer, Exchange
+from proxy.http1.headers import Field, binds_connection, end_to_end, own_error, request_lines, written
+from proxy.http1.listener import Answer, Exchange
+from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, ResponseHead, read_response_head
+from proxy.http1.wire import Broken, TlsBroken
 from proxy.upstream.origin import SERVICE, Connection, Origin
-from proxy.wire import Broken, TlsBroken
 
 # RFC 9110, section 9.2.1: asked twice, these do nothing twice.
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))

@@ -9,9 +9,9 @@ from proxy.config import Semantic
 from proxy.dialects import Dialect, Version, dialect_of
 from proxy.errors import Failure
 from proxy.indices import IndexFacts, Resolved, VectorField, route_of
-from proxy.query_text import UserQuery
+from proxy.query.text import UserQuery
+from proxy.request.search_request import Parameters, SearchRequest
 from proxy.routes import Route
-from proxy.search_request import Parameters, SearchRequest
 
 MIN_SIMILARITY = 0.35
 """Cosine below which a document that only kNN found is taken for noise, where the route does not say.

@@ -7,11 +7,10 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from proxy.bypass import Bypass
-from proxy.callers import Field
 from proxy.config import Config
 from proxy.dialects import EngineKind
 from proxy.errors import Failure, Refused, UpstreamError
-from proxy.heads import Heads, head_key
+from proxy.http1.callers import Field
 from proxy.indices import (
     Covered,
     IndexFacts,
@@ -26,16 +25,17 @@ from proxy.indices import (
     route_of,
 )
 from proxy.journey import Journey
-from proxy.json_text import take_member
-from proxy.pipeline import Outcome, run_search
 from proxy.pipelines import NONE, is_harmless
 from proxy.planning import Plan, VectorSearch, vector_search
 from proxy.profiles import PROFILES
-from proxy.query_text import UserQuery, find_user_query
+from proxy.query.text import UserQuery, find_user_query
+from proxy.ranking.heads import Heads, head_key
+from proxy.ranking.pipeline import Outcome, run_search
+from proxy.ranking.stages import Embeds, Run, Scores, Stages
+from proxy.request.json_text import take_member
+from proxy.request.search_request import SearchRequest, parse
+from proxy.request.steering import MEMBER, Steering, Wrong, read_steering
 from proxy.routes import Route, build_routes
-from proxy.search_request import SearchRequest, parse
-from proxy.stages import Embeds, Run, Scores, Stages
-from proxy.steering import MEMBER, Steering, Wrong, read_steering
 from proxy.upstream.engine import Engine, EngineOfCaller
 
 _NAMES_MAX = 2000

@@ -7,9 +7,9 @@ from proxy.config import RouteSettings, Semantic
 from proxy.dialects import ELASTICSEARCH
 from proxy.errors import Failure
 from proxy.planning import Plan, VectorSearch
-from proxy.query_text import find_user_query
+from proxy.query.text import find_user_query
+from proxy.request.search_request import SearchRequest, parse
 from proxy.routes import build_route
-from proxy.search_request import SearchRequest, parse
 from tests.strategies import compact
 
 SEMANTIC = Semantic(field="v", dimensions=3)

@@ -30,10 +30,10 @@ from proxy.checking import ADVICE
 from proxy.cli import CONFIG_VARIABLE, build_parser
 from proxy.dialects import Dialect, KnnSearch
 from proxy.errors import UpstreamError
-from proxy.mappings import LANGUAGES
+from proxy.loading.mappings import LANGUAGES
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
-from proxy.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.steering import Option, Steering
+from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
+from proxy.request.steering import Option, Steering
 from tests.clients.run import PROGRAMS
 from tests.clients.test_python_clients import SUITES
 from tests.integration.outcomes import FILE as OUTCOMES
@@ -170,7 +170,7 @@ QUERY_FORMS = (
     ),
     QueryForm("hybrid", "", {"hybrid": {"queries": [_MATCH, _TERM]}}, _NO_KNN),
 )
-"""What `proxy.query_text` reads, and what of it a document that only kNN found must fulfil all the same."""
+"""What `proxy.query.text` reads, and what of it a document that only kNN found must fulfil all the same."""
 
 
 NOT_RUN = frozenset(

@@ -3,9 +3,9 @@
 from contextlib import AsyncExitStack
 
 from proxy.config import Engine as Settings
-from proxy.heads import Heads
 from proxy.planning import Plan
-from proxy.stages import Clock, Run, Stages
+from proxy.ranking.heads import Heads
+from proxy.ranking.stages import Clock, Run, Stages
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import Engine
 from proxy.upstream.reranker import Reranker

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from hypothesis import strategies as st
 
-from proxy.hits import DocKey, Hit, Ranking, Scored
-from proxy.search_response import SearchAnswer, Total
+from proxy.ranking.hits import DocKey, Hit, Ranking, Scored
+from proxy.ranking.search_response import SearchAnswer, Total
 
 WORDS = ("laptop", "gaming", "apple")
 FIELDS = ("title", "body", "brand")

@@ -20,6 +20,7 @@ def module_of(path: Path) -> str:
 
 
 MODULES = [module_of(path) for path in FILES]
+_NAMED_BY_THE_MODULE_ALONE = {"http1", "ranking", "request", "upstream"}
 _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy": "test_docs.py",
     "proxy.__main__": "integration/test_process.py",
@@ -27,19 +28,24 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.endpoints": "test_endpoints_single.py",
     "proxy.errors": "test_transport.py",
     "proxy.http1": "test_wire.py",
+    "proxy.http1.messages": "test_wire.py",
     "proxy.loading": "test_loading_index.py",
     "proxy.loading.commands": "test_loading_target.py",
     "proxy.loading.errors": "test_loading_target.py",
     "proxy.loading.passages": "test_loading_backfill.py",
-    "proxy.search_keys": "test_search_request.py",
+    "proxy.query": "test_query_text.py",
+    "proxy.query.query_string": "test_query_string.py",
+    "proxy.ranking": "test_pipeline.py",
+    "proxy.request": "test_search_request.py",
+    "proxy.request.search_keys": "test_search_request.py",
     "proxy.upstream": "test_transport.py",
 }
 """Modules without a test file of their own name, and where they are tested."""
 
 
 def files_that_test(module: str) -> Iterator[Path]:
-    """Name where the tests of a module may stand; what is upstream goes by its own name."""
-    packages = [name for name in module.split(".")[1:] if name != "upstream"]
+    """Name where the tests of a module may stand."""
+    packages = [name for name in module.split(".")[1:] if name not in _NAMED_BY_THE_MODULE_ALONE]
     yield TESTS / f"test_{'_'.join(packages)}.py"
     if module in _COVERED_ELSEWHERE:
         yield TESTS / _COVERED_ELSEWHERE[module]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.callers import Field, can_be_repeated, carried, field_value, identity
+from proxy.http1.callers import Field, can_be_repeated, carried, field_value, identity
 
 ALICE: list[Field] = [(b"Authorization", b"Basic YTph")]
 

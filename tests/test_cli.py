@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from proxy.cli import build_parser, main
-from proxy.mappings import SPELLINGS, folder, index_for, shipped_embedding
+from proxy.loading.mappings import SPELLINGS, folder, index_for, shipped_embedding
 from proxy.profiles import CHOICES, PRIORITIES, PROFILES, TIERS
 from tests.fakes import closed_port
 

@@ -32,8 +32,8 @@ from proxy.config import (
     token_of,
 )
 from proxy.profiles import PRIORITIES, PROFILES, TIERS
+from proxy.request.steering import OPTIONS
 from proxy.routes import Route, build_routes
-from proxy.steering import OPTIONS
 from proxy.yaml_file import ConfigError
 
 ROOT = Path(__file__).parent.parent

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from proxy.bypass import Bypass
 from proxy.endpoints.front import guarded
-from proxy.http1 import BadMessage
+from proxy.http1.messages import BadMessage
 from tests.conftest import QUERY
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine
 from tests.fakes import Client, Message, Stream, answer, ids

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.explaining import Explanation, Origin, hash_of
+from proxy.ranking.explaining import Explanation, Origin, hash_of
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.filter_path import FilterPath, read_filter_path
+from proxy.request.filter_path import FilterPath, read_filter_path
 from tests import strategies
 
 ANSWER = {

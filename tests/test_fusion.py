@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.fusion import Weighted, blend, by_score, reciprocal_rank_fusion, reorder
-from proxy.hits import DocKey, Scored, keys
+from proxy.ranking.fusion import Weighted, blend, by_score, reciprocal_rank_fusion, reorder
+from proxy.ranking.hits import DocKey, Scored, keys
 from tests import strategies
 
 A, B, C = (DocKey("i", name) for name in "abc")

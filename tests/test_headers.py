@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from proxy.headers import HOP_BY_HOP, binds_connection, end_to_end, own_error, request_lines, written
-from proxy.http1 import Line, read_request_head
+from proxy.http1.headers import HOP_BY_HOP, binds_connection, end_to_end, own_error, request_lines, written
+from proxy.http1.messages import Line, read_request_head
 
 
 def lines(*raw: bytes) -> tuple[Line, ...]:

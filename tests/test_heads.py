@@ -3,9 +3,9 @@
 import pytest
 
 from proxy.config import RouteSettings
-from proxy.heads import Heads, head_key
-from proxy.hits import DocKey, Scored
-from proxy.paging import Head
+from proxy.ranking.heads import Heads, head_key
+from proxy.ranking.hits import DocKey, Scored
+from proxy.ranking.paging import Head
 from tests.plans import plan_of
 
 HEAD = Head((Scored(DocKey("i", "1"), 1.0),), None, 0, untouched=False, failures=())

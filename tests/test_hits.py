@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 
-from proxy.hits import DocKey, Ranking, Scored, keys
+from proxy.ranking.hits import DocKey, Ranking, Scored, keys
 from tests import strategies
 
 

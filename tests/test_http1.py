@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http1 import (
+from proxy.http1.messages import (
     BadMessage,
     BodyReader,
     Chunked,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from proxy.callers import Field
 from proxy.errors import Failure
+from proxy.http1.callers import Field
 from proxy.journey import Journey
 from proxy.telemetry import bypassed, ended
 from tests.conftest import Log

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from proxy.json_text import indented, take_member, with_member
+from proxy.request.json_text import indented, take_member, with_member
 from tests import strategies
 
 PATH = ("ext", "rerank_proxy")

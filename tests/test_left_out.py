@@ -5,7 +5,7 @@ import pytest
 from proxy.bypass import Bypass
 from proxy.config import BypassRules
 from proxy.left_out import LeftOut, left_out
-from proxy.query_text import UserQuery
+from proxy.query.text import UserQuery
 
 
 def reason(rules: BypassRules, text: str, *, autocomplete: bool = False) -> str | None:

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.headers import own_error
-from proxy.listener import Answer, Exchange, Listener, serve
+from proxy.http1.headers import own_error
+from proxy.http1.listener import Answer, Exchange, Listener, serve
 from tests.conftest import Log
 from tests.fakes import Client, FakeEngine, chunked, request
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.loading.backfill import Filled, Judged, Marks, Pace, Stretch, judge, since
+from proxy.loading.mappings import Embedding
 from proxy.loading.passages import passage_of
-from proxy.mappings import Embedding
 from proxy.vectors import passage_hash
 
 EMBEDDING = Embedding("v", "m", 3, ("title", "reviews.text"))

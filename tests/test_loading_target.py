@@ -10,8 +10,8 @@ from proxy.errors import Refused, TimedOut, Unreachable
 from proxy.loading.clients import Outcome
 from proxy.loading.commands import VectorOptions, wanted
 from proxy.loading.errors import CannotLoad
+from proxy.loading.mappings import Embedding
 from proxy.loading.target import Wanted, check_model, check_readable, engine_advice, held_embedding, reason_of
-from proxy.mappings import Embedding
 from proxy.profiles import PROFILES, TIERS
 from proxy.upstream.embedder import Introduction
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from proxy.hits import DocKey, keys
-from proxy.ordering import Rendered, candidates_of, head_of, make_head, render
-from proxy.paging import Head
-from proxy.retrieval import Groups, Semantic
-from proxy.search_response import SearchAnswer, Total, read_answer
-from proxy.stages import Deadline
+from proxy.ranking.hits import DocKey, keys
+from proxy.ranking.ordering import Rendered, candidates_of, head_of, make_head, render
+from proxy.ranking.paging import Head
+from proxy.ranking.retrieval import Groups, Semantic
+from proxy.ranking.search_response import SearchAnswer, Total, read_answer
+from proxy.ranking.stages import Deadline
 from tests.fakes import Document, FakeEngine, FakeModels, hangs, refuses, says
 from tests.plans import plan_of
 from tests.runs import run_of

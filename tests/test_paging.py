@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from proxy.config import Fusion, RouteSettings
 from proxy.errors import Failure
-from proxy.fusion import reorder
-from proxy.hits import DocKey, Hit, Ranking, Scored, keys
-from proxy.paging import TOP_SCORE, Head, fuse, head_page, tail_page, tail_score
+from proxy.ranking.fusion import reorder
+from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
+from proxy.ranking.paging import TOP_SCORE, Head, fuse, head_page, tail_page, tail_score
+from proxy.ranking.search_response import Page, SearchAnswer, Shown, Total
 from proxy.routes import build_route
-from proxy.search_response import Page, SearchAnswer, Shown, Total
 from tests import strategies
 
 ROUTE = build_route(RouteSettings(index="i"))

@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 from proxy.config import RouteSettings, Semantic
 from proxy.dialects import ELASTICSEARCH, ELASTICSEARCH_BEFORE_KNN, OPENSEARCH, Dialect, Version
 from proxy.errors import Failure
-from proxy.hits import DocKey, Place
 from proxy.indices import IndexFacts, VectorField
 from proxy.planning import MIN_SIMILARITY, NUM_CANDIDATES, EngineReply, EngineSearch, VectorSearch, vector_search
-from proxy.routes import build_route
-from proxy.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.searches import (
+from proxy.ranking.hits import DocKey, Place
+from proxy.ranking.searches import (
     head_search,
     lexical_search,
     own_fields,
@@ -26,6 +24,8 @@ from proxy.searches import (
     tail_search,
     these_documents,
 )
+from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
+from proxy.routes import build_route
 from tests import strategies
 from tests.plans import SEMANTIC, SETTINGS, VECTORS, plan_of
 

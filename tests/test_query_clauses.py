@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.query_clauses import COMPOUNDS, LEAVES
-from proxy.query_string import MATCH_ALL
-from proxy.query_text import UserQuery, find_user_query
+from proxy.query.clauses import COMPOUNDS, LEAVES
+from proxy.query.query_string import MATCH_ALL
+from proxy.query.text import UserQuery, find_user_query
 from tests import strategies
 
 PASSAGE = ("title", "body")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.query_string import MATCH_ALL, read_operators
+from proxy.query.query_string import MATCH_ALL, read_operators
 from tests import strategies
 
 OPTIONS: Any = {"fields": ["title"], "default_operator": "AND"}

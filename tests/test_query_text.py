@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.query_string import MATCH_ALL, read_operators
-from proxy.query_text import UserQuery, find_user_query, without_inner_hits
+from proxy.query.query_string import MATCH_ALL, read_operators
+from proxy.query.text import UserQuery, find_user_query, without_inner_hits
 from tests import strategies
 
 PASSAGE = ("title", "body")

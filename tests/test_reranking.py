@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.reranking import passage_text
+from proxy.ranking.reranking import passage_text
 from tests import strategies
 
 SOURCE: dict[str, Any] = {

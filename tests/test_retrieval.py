@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from proxy.errors import Failure, Refused
-from proxy.hits import DocKey
 from proxy.planning import Plan
-from proxy.query_text import UserQuery
-from proxy.retrieval import Semantic, group, lexical, retrieve
-from proxy.search_response import SearchAnswer, read_answer
-from proxy.searches import lexical_search
-from proxy.stages import Run
+from proxy.query.text import UserQuery
+from proxy.ranking.hits import DocKey
+from proxy.ranking.retrieval import Semantic, group, lexical, retrieve
+from proxy.ranking.search_response import SearchAnswer, read_answer
+from proxy.ranking.searches import lexical_search
+from proxy.ranking.stages import Run
 from tests.fakes import Document, FakeEngine, FakeModels, hangs, refuses, says
 from tests.plans import plan_of
 from tests.runs import run_of

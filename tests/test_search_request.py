@@ -11,10 +11,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.bypass import BYPASS_REASONS, Bypass
-from proxy.filter_path import FilterPath
-from proxy.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.search_request import SearchRequest, parse
-from proxy.source_filter import SourceFilter
+from proxy.request.filter_path import FilterPath
+from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
+from proxy.request.search_request import SearchRequest, parse
+from proxy.request.source_filter import SourceFilter
 from tests import strategies
 
 

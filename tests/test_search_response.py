@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import Malformed
-from proxy.hits import DocKey
-from proxy.search_response import Page, SearchAnswer, Shown, Total, number, read_answer, render_answer
+from proxy.ranking.hits import DocKey
+from proxy.ranking.search_response import Page, SearchAnswer, Shown, Total, number, read_answer, render_answer
 from tests import strategies
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy import searches
 from proxy.config import RouteSettings
 from proxy.dialects import OPENSEARCH
-from proxy.hits import DocKey, Place
 from proxy.planning import EngineSearch, Plan
+from proxy.ranking import searches
+from proxy.ranking.hits import DocKey, Place
 from tests.plans import SEMANTIC, VECTORS, plan_of
 
 TERM = {"term": {"brand": "acme"}}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.source_filter import SourceFilter, read_source, source_of_url
+from proxy.request.source_filter import SourceFilter, read_source, source_of_url
 from tests import strategies
 
 ALL, NONE = SourceFilter(), SourceFilter(enabled=False)

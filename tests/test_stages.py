@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from proxy.stages import Clock, Deadline
+from proxy.ranking.stages import Clock, Deadline
 
 
 async def test_a_stages_time_is_added_up_also_where_it_fails() -> None:

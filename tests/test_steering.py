@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.config import Config
-from proxy.steering import OPTIONS, Option, Steering, Wrong, read_steering
+from proxy.request.steering import OPTIONS, Option, Steering, Wrong, read_steering
 from tests import strategies
 
 HEADERS: list[tuple[bytes, bytes, dict[str, Any]]] = [

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.http1 import BadMessage, Chunked, Framing, NoBody, Sized, UntilClose
-from proxy.wire import HEAD_MAX, PIECE, Broken, Incoming
+from proxy.http1.messages import BadMessage, Chunked, Framing, NoBody, Sized, UntilClose
+from proxy.http1.wire import HEAD_MAX, PIECE, Broken, Incoming
 from tests.fakes import chunked
 
 HEAD = b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n"

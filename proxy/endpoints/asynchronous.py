@@ -14,18 +14,18 @@ from cachetools import TTLCache
 from proxy import telemetry
 from proxy.bypass import Bypass
 from proxy.endpoints.front import Front, answer, guarded, read_content
+from proxy.endpoints.media import not_json
 from proxy.errors import UpstreamError
-from proxy.filter_path import read_filter_path
+from proxy.http1.listener import Exchange
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
-from proxy.listener import Exchange
-from proxy.media import not_json
-from proxy.pipeline import Answered, Outcome
 from proxy.planning import EngineReply
+from proxy.ranking.pipeline import Answered, Outcome
+from proxy.request.filter_path import read_filter_path
+from proxy.request.search_request import Parameters
+from proxy.request.steering import Steering, Wrong
 from proxy.routes import Search
-from proxy.search_request import Parameters
 from proxy.searching import Asked
-from proxy.steering import Steering, Wrong
 from proxy.upstream.engine import EngineOfCaller
 
 _OF_ASYNC = frozenset({"keep_alive", "keep_on_completion", "wait_for_completion_timeout", "batched_reduce_size"})

@@ -12,17 +12,17 @@ import structlog
 
 from proxy import telemetry
 from proxy.bypass import Bypass
-from proxy.callers import Field, can_be_repeated, carried, identity
-from proxy.headers import own_error
-from proxy.http1 import BadMessage
+from proxy.endpoints.media import content, gzipped, not_json
+from proxy.http1.callers import Field, can_be_repeated, carried, identity
+from proxy.http1.headers import own_error
+from proxy.http1.listener import Answer, Exchange
+from proxy.http1.messages import BadMessage
 from proxy.journey import Journey
-from proxy.listener import Answer, Exchange
-from proxy.media import content, gzipped, not_json
 from proxy.passthrough import own_fields, pass_through
-from proxy.pipeline import Answered, KeptEmpty, Outcome
 from proxy.planning import EngineReply
+from proxy.ranking.pipeline import Answered, KeptEmpty, Outcome
+from proxy.request.steering import Wrong
 from proxy.searching import Searching
-from proxy.steering import Wrong
 from proxy.upstream.engine import Engine, EngineOfCaller
 from proxy.upstream.origin import Origin
 

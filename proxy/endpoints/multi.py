@@ -10,22 +10,32 @@ from urllib.parse import parse_qsl
 
 from proxy import telemetry
 from proxy.bypass import Bypass
-from proxy.callers import Field
 from proxy.endpoints.front import Front, answer, guarded, read_content
+from proxy.endpoints.multi_search import (
+    OF_THE_ITEMS,
+    OF_THE_WHOLE,
+    Item,
+    joined,
+    query_string,
+    render,
+    responses,
+    split,
+    took,
+)
 from proxy.endpoints.single import rendered_template
 from proxy.errors import UpstreamError
-from proxy.filter_path import read_filter_path
-from proxy.headers import own_error
+from proxy.http1.callers import Field
+from proxy.http1.headers import own_error
+from proxy.http1.listener import Exchange
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
-from proxy.json_text import with_member
-from proxy.listener import Exchange
-from proxy.multi_search import OF_THE_ITEMS, OF_THE_WHOLE, Item, joined, query_string, render, responses, split, took
-from proxy.pipeline import Answered, KeptEmpty, Outcome
 from proxy.planning import EngineReply
+from proxy.ranking.pipeline import Answered, KeptEmpty, Outcome
+from proxy.request.filter_path import read_filter_path
+from proxy.request.json_text import with_member
+from proxy.request.steering import Steering, Wrong
 from proxy.routes import Endpoint, Search
 from proxy.searching import Asked
-from proxy.steering import Steering, Wrong
 from proxy.telemetry import Told
 from proxy.upstream.engine import EngineOfCaller
 

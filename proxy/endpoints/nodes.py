@@ -10,7 +10,7 @@ import msgspec
 from proxy.bypass import Bypass
 from proxy.endpoints.front import Front, answer
 from proxy.errors import UpstreamError
-from proxy.listener import Exchange
+from proxy.http1.listener import Exchange
 from proxy.passthrough import pass_through
 
 

@@ -8,14 +8,14 @@ import msgspec
 from proxy.bypass import Bypass
 from proxy.endpoints.front import Front, guarded, read_content
 from proxy.errors import UpstreamError
+from proxy.http1.listener import Exchange
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
-from proxy.json_text import with_member
-from proxy.listener import Exchange
-from proxy.pipeline import Answered, Outcome
+from proxy.ranking.pipeline import Answered, Outcome
+from proxy.request.json_text import with_member
+from proxy.request.steering import Wrong
 from proxy.routes import Endpoint, Search
 from proxy.searching import Asked
-from proxy.steering import Wrong
 from proxy.upstream.engine import EngineOfCaller
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 from proxy.loading.clients import Action, Client, Outcome
 from proxy.loading.index import bulk, written
+from proxy.loading.mappings import Embedding
 from proxy.loading.passages import Passage, embed, passage_of
 from proxy.loading.progress import Shown
 from proxy.loading.target import BUSY, ask_engine, path_of, reason_of
-from proxy.mappings import Embedding
 from proxy.upstream.embedder import Embedder
 
 _PAGE = 200

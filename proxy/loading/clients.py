@@ -17,7 +17,7 @@ from opensearchpy.helpers import async_streaming_bulk as opensearch_bulk
 from proxy.config import Config, Engine
 from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
 from proxy.loading.errors import CannotLoad
-from proxy.mappings import SPELLINGS, Spelling
+from proxy.loading.mappings import SPELLINGS, Spelling
 from proxy.tls import towards_engine
 from proxy.upstream.engine import Engine as UpstreamEngine
 from proxy.upstream.engine import EngineOfCaller

@@ -14,6 +14,7 @@ from proxy.loading.clients import Client, open_client
 from proxy.loading.documents import DocumentFile
 from proxy.loading.errors import CannotLoad
 from proxy.loading.index import Loaded, Loading
+from proxy.loading.mappings import Embedding
 from proxy.loading.passages import introduced
 from proxy.loading.patience import say_what_is_waited_for
 from proxy.loading.progress import Shown
@@ -29,7 +30,6 @@ from proxy.loading.target import (
     mappings_of,
     path_of,
 )
-from proxy.mappings import Embedding
 from proxy.profiles import PROFILES, TIERS
 from proxy.routes import build_routes
 from proxy.upstream.embedder import Embedder, is_same

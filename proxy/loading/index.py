@@ -22,10 +22,10 @@ from proxy.errors import UpstreamError
 from proxy.loading.clients import Action, Client, Outcome
 from proxy.loading.documents import BadLine, Document, DocumentFile, read_documents
 from proxy.loading.errors import CannotLoad
+from proxy.loading.mappings import Embedding
 from proxy.loading.passages import Passage, embed, passage_of
 from proxy.loading.progress import Shown
 from proxy.loading.target import ask_engine, engine_advice, path_of, reason_of
-from proxy.mappings import Embedding
 from proxy.upstream.embedder import Embedder
 from proxy.vectors import Vectors
 

@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
 from proxy.loading.errors import CannotLoad
+from proxy.loading.mappings import Embedding
 from proxy.loading.patience import patiently
-from proxy.mappings import Embedding
-from proxy.reranking import passage_text
+from proxy.ranking.reranking import passage_text
 from proxy.upstream.embedder import Embedder, Introduction
 from proxy.vectors import Vectors, passage_hash
 

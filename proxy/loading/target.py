@@ -11,8 +11,8 @@ from proxy.errors import Refused, UpstreamError
 from proxy.indices import META_KEY, flatten
 from proxy.loading.clients import TOO_LARGE, Client, Outcome
 from proxy.loading.errors import CannotLoad
+from proxy.loading.mappings import Embedding, index_for, read_embedding
 from proxy.loading.patience import patiently
-from proxy.mappings import Embedding, index_for, read_embedding
 from proxy.upstream.embedder import Introduction, is_same
 
 A = TypeVar("A")

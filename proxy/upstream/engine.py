@@ -15,10 +15,10 @@ from yarl import URL
 from proxy.config import Engine as Settings
 from proxy.dialects import EngineKind, read_kind
 from proxy.errors import Malformed, Refused, TimedOut, Unreachable, UpstreamError
-from proxy.http1 import MAY_BE_OUT_OF_STEP
+from proxy.http1.messages import MAY_BE_OUT_OF_STEP
 from proxy.indices import IndexFacts, Resolved, read_facts, read_field_caps, read_resolution
 from proxy.planning import EngineReply, EngineSearch
-from proxy.search_request import Parameters
+from proxy.request.search_request import Parameters
 from proxy.tls import towards_engine
 
 SERVICE = "engine"

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from proxy.config import Engine
 from proxy.errors import Unreachable
+from proxy.http1.wire import PIECE, Incoming
 from proxy.tls import towards_engine
-from proxy.wire import PIECE, Incoming
 
 SERVICE = "engine"
 

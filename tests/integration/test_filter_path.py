@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from proxy.filter_path import read_filter_path
+from proxy.request.filter_path import read_filter_path
 from tests.integration.conftest import Load
 from tests.integration.sending import Request, send_now
 from tests.strategies import compact

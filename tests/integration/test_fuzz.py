@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
-from proxy.steering import MEMBER
+from proxy.request.steering import MEMBER
 from tests.conftest import Log
 from tests.integration import wild
 from tests.integration.comparing import but_score, comparable, without_outcome

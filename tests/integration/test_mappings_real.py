@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from proxy.cli import main
-from proxy.mappings import LANGUAGES, SPELLINGS, Embedding, Spelling, folder, index_for
+from proxy.loading.mappings import LANGUAGES, SPELLINGS, Embedding, Spelling, folder, index_for
 from proxy.profiles import PROFILES
 from tests.integration.commands import running
 from tests.integration.engines import EVERYWHERE, WITH_KNN, RealEngine

@@ -12,9 +12,9 @@ from urllib.parse import quote
 
 from hypothesis import strategies as st
 
-from proxy.query_clauses import COMPOUNDS, LEAVES
-from proxy.search_keys import BODY_KEYS, PARAMETERS
-from proxy.steering import MEMBER, OPTIONS
+from proxy.query.clauses import COMPOUNDS, LEAVES
+from proxy.request.search_keys import BODY_KEYS, PARAMETERS
+from proxy.request.steering import MEMBER, OPTIONS
 from tests.integration.sending import JSON, Request
 from tests.strategies import json_values
 

@@ -7,7 +7,7 @@ Elasticsearch's `rrf` retriever spells it the same.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from proxy.hits import DocKey, Ranking, Scored
+from proxy.ranking.hits import DocKey, Ranking, Scored
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.indices import META_KEY, flatten
-from proxy.mappings import LANGUAGES, SPELLINGS, Embedding, folder, index_for, read_embedding, shipped_embedding
+from proxy.loading.mappings import LANGUAGES, SPELLINGS, Embedding, folder, index_for, read_embedding, shipped_embedding
 from proxy.profiles import PROFILES, TIERS
 
 EMBEDDING = Embedding("vector", "some-model", 7, ("title", "body"))

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 
-from proxy.http1 import Line
+from proxy.http1.messages import Line
 
 Field = tuple[bytes, bytes]
 

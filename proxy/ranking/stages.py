@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from proxy.paging import Head
 from proxy.planning import EngineReply, EngineSearch, Plan
-from proxy.search_response import SearchAnswer, read_answer
+from proxy.ranking.paging import Head
+from proxy.ranking.search_response import SearchAnswer, read_answer
 
 
 class Searches(Protocol):

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Sequence
 
 from proxy.bypass import Bypass
-from proxy.callers import Field, field_value
+from proxy.http1.callers import Field, field_value
 
 
 def _media_type(*names: str) -> re.Pattern[bytes]:

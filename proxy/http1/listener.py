@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from proxy.headers import REASONS, Field, own_error, written
-from proxy.http1 import BadMessage, RequestHead, read_request_head
-from proxy.wire import PIECE, Incoming, reset
+from proxy.http1.headers import REASONS, Field, own_error, written
+from proxy.http1.messages import BadMessage, RequestHead, read_request_head
+from proxy.http1.wire import PIECE, Incoming, reset
 
 IDLE_S = 3600.0
 """How long a connection may wait between requests; the engine itself waits for ever."""

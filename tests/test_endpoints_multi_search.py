@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.filter_path import read_filter_path
-from proxy.multi_search import Item, joined, query_string, render, responses, split, took
+from proxy.endpoints.multi_search import Item, joined, query_string, render, responses, split, took
+from proxy.request.filter_path import read_filter_path
 from tests import strategies
 
 HEADS = [b"{}", b"", b" ", b'{"index":"a"}', b'{ "indices" : ["a", "b"] }', b'{"preference":"\xc3\xa4"}', b"{}\r"]

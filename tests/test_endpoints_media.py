@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from proxy.bypass import Bypass
-from proxy.media import content, gzipped, not_json
+from proxy.endpoints.media import content, gzipped, not_json
 
 JSON = b"application/json"
 GZIP = [(b"content-encoding", b"gzip")]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from proxy.json_text import indented
+from proxy.request.json_text import indented
 
 Path = tuple[str, ...]
 

@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 
 from proxy.errors import Failure, Malformed, UpstreamError
-from proxy.explaining import Explanation, Origin, hash_of
-from proxy.fusion import blend, reorder
-from proxy.hits import DocKey, Hit, Ranking, keys
-from proxy.paging import Head, fuse, pinned_first
-from proxy.reranking import passage_text
-from proxy.retrieval import Groups, Semantic
-from proxy.search_response import SearchAnswer
-from proxy.searches import MATCHED, passage_search, render_search
-from proxy.stages import Deadline, Run
+from proxy.ranking.explaining import Explanation, Origin, hash_of
+from proxy.ranking.fusion import blend, reorder
+from proxy.ranking.hits import DocKey, Hit, Ranking, keys
+from proxy.ranking.paging import Head, fuse, pinned_first
+from proxy.ranking.reranking import passage_text
+from proxy.ranking.retrieval import Groups, Semantic
+from proxy.ranking.search_response import SearchAnswer
+from proxy.ranking.searches import MATCHED, passage_search, render_search
+from proxy.ranking.stages import Deadline, Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 from msgspec import Meta
 
-from proxy.callers import STEERING, Field
+from proxy.http1.callers import STEERING, Field
 from proxy.profiles import PROFILES
 from proxy.yaml_file import did_you_mean
 

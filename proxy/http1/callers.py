@@ -8,7 +8,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from proxy.http1 import TOKEN
+from proxy.http1.messages import TOKEN
 
 Field = tuple[bytes, bytes]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+import proxy
 from proxy.indices import META_KEY
 from proxy.profiles import PROFILES
 
@@ -169,8 +170,8 @@ def read_embedding(field: str, mappings: Mapping[str, Any]) -> Embedding | None:
 
 def folder() -> Path:
     """Return where the files are: in the package when it was built, beside it in a working copy."""
-    packed = Path(__file__).parent / "es_mappings"
-    return packed if packed.is_dir() else Path(__file__).parent.parent / "es_mappings"
+    packed = Path(proxy.__file__).parent / "es_mappings"
+    return packed if packed.is_dir() else Path(proxy.__file__).parent.parent / "es_mappings"
 
 
 def index_for(

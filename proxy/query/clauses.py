@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxy.query_string import MATCH_ALL, Query, Typed, read_operators
+from proxy.query.query_string import MATCH_ALL, Query, Typed, read_operators
 
 _Children = Callable[[Query], Iterator[tuple[Any, bool]]]
 _Relax = Callable[[Any], Any]

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import msgspec
 
 from proxy.errors import Malformed
-from proxy.explaining import MEMBER as EXPLANATION
-from proxy.explaining import Explanation
-from proxy.hits import DocKey, Hit
+from proxy.ranking.explaining import MEMBER as EXPLANATION
+from proxy.ranking.explaining import Explanation
+from proxy.ranking.hits import DocKey, Hit
 
 RawMembers = dict[str, msgspec.Raw]
 

@@ -15,9 +15,9 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from proxy.bypass import Bypass
-from proxy.filter_path import FilterPath, read_filter_path
-from proxy.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.source_filter import SourceFilter, read_source, source_of_url
+from proxy.request.filter_path import FilterPath, read_filter_path
+from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
+from proxy.request.source_filter import SourceFilter, read_source, source_of_url
 
 DEFAULT_SIZE = 10
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.errors import Failure, UpstreamError
-from proxy.hits import DocKey, Hit
 from proxy.planning import EngineReply, EngineSearch, VectorSearch
-from proxy.search_response import SearchAnswer, read_answer
-from proxy.searches import group_search, semantic_search
-from proxy.stages import Deadline, Run
+from proxy.ranking.hits import DocKey, Hit
+from proxy.ranking.search_response import SearchAnswer, read_answer
+from proxy.ranking.searches import group_search, semantic_search
+from proxy.ranking.stages import Deadline, Run
 
 
 @dataclass(frozen=True, slots=True)

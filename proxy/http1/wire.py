@@ -6,7 +6,7 @@ import ssl
 import struct
 from collections.abc import AsyncIterator
 
-from proxy.http1 import BadMessage, BodyReader, Framing, NoBody, Sized, UntilClose, head_length
+from proxy.http1.messages import BadMessage, BodyReader, Framing, NoBody, Sized, UntilClose, head_length
 
 HEAD_MAX = 256 * 1024
 PIECE = 64 * 1024

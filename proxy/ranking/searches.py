@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from proxy.dialects import KnnSearch
-from proxy.hits import DocKey, Place
 from proxy.planning import EngineSearch, Plan, VectorSearch
-from proxy.query_text import without_inner_hits
-from proxy.search_keys import Use
-from proxy.search_request import Parameters
+from proxy.query.text import without_inner_hits
+from proxy.ranking.hits import DocKey, Place
+from proxy.request.search_keys import Use
+from proxy.request.search_request import Parameters
 
 _SHOWN = (Use.LEXICAL, Use.ORDER, Use.PER_HIT, Use.EVERYWHERE)
 _RENDERED = (Use.PER_HIT, Use.EVERYWHERE)

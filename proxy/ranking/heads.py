@@ -5,9 +5,9 @@ import hashlib
 import msgspec
 from cachetools import TTLCache
 
-from proxy.paging import Head
 from proxy.planning import Plan
-from proxy.search_keys import Use
+from proxy.ranking.paging import Head
+from proxy.request.search_keys import Use
 
 
 class Heads:

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.query_clauses import COMPOUNDS, LEAVES
-from proxy.query_string import Query, Typed
+from proxy.query.clauses import COMPOUNDS, LEAVES
+from proxy.query.query_string import Query, Typed
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from proxy.filter_path import FilterPath
+from proxy.request.filter_path import FilterPath
 
 OF_THE_ITEMS = frozenset(
     {

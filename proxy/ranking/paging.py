@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proxy.errors import Failure
-from proxy.explaining import Explanation
-from proxy.fusion import Weighted, reciprocal_rank_fusion
-from proxy.hits import DocKey, Hit, Place, Ranking, Scored, keys
+from proxy.ranking.explaining import Explanation
+from proxy.ranking.fusion import Weighted, reciprocal_rank_fusion
+from proxy.ranking.hits import DocKey, Hit, Place, Ranking, Scored, keys
+from proxy.ranking.search_response import Page, SearchAnswer, Shown, Total
 from proxy.routes import Route
-from proxy.search_response import Page, SearchAnswer, Shown, Total
 
 TOP_SCORE = 2.0
 PINNED_SCORE = 1.7e38

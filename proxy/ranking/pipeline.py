@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 from proxy.bypass import Bypass
 from proxy.errors import Failure, Malformed, Refused, Unreachable
-from proxy.filter_path import FilterPath
-from proxy.ordering import candidates_of, head_of, make_head, render
-from proxy.paging import Head, head_page, tail_page
 from proxy.planning import EngineReply
-from proxy.retrieval import Lexical, Semantic, group, lexical, retrieve
-from proxy.search_response import Page, SearchAnswer, render_answer
-from proxy.searches import head_search, lexical_search, tail_search
-from proxy.stages import Deadline, Run
+from proxy.ranking.ordering import candidates_of, head_of, make_head, render
+from proxy.ranking.paging import Head, head_page, tail_page
+from proxy.ranking.retrieval import Lexical, Semantic, group, lexical, retrieve
+from proxy.ranking.search_response import Page, SearchAnswer, render_answer
+from proxy.ranking.searches import head_search, lexical_search, tail_search
+from proxy.ranking.stages import Deadline, Run
+from proxy.request.filter_path import FilterPath
 
 
 @dataclass(frozen=True, slots=True)

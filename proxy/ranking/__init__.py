@@ -1,0 +1,1 @@
+"""One ranking for a search: what is retrieved, fused, reranked and cut into pages."""
