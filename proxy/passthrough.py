@@ -92,9 +92,10 @@ class _Relay:
         self._origin = origin
         self._connection = connection
         self._extra_fields = extra_fields
+        self._asked = exchange.was_read
 
     async def run(self) -> None:
-        upload: asyncio.Future[None] | None = None
+        upload: asyncio.Future[bool] | None = None
         whole = False
         try:
             if self._exchange.replayable:
@@ -102,10 +103,13 @@ class _Relay:
             else:
                 upload = asyncio.ensure_future(self._upload())
             answer = await self._answer_head(upload)
-            sent = upload is None or upload.done()
-            self._exchange.reusable &= answer.keep_alive and sent
+            in_step = answer.keep_alive and (upload is None or upload.done() or self._reads_on(answer))
+            self._exchange.reusable &= in_step
             await self._download(answer)
-            whole = answer.keep_alive and sent and self._may_be_shared(answer)
+            if upload is not None and in_step:
+                in_step = await _was_sent(upload)
+                self._exchange.reusable &= in_step
+            whole = in_step and self._may_be_shared(answer)
         finally:
             if upload is not None and not upload.cancel() and not upload.cancelled():
                 upload.exception()  # who waited for it has it; otherwise the answer came first
@@ -114,13 +118,21 @@ class _Relay:
             else:
                 self._connection.abort()
 
+    def _reads_on(self, answer: ResponseHead) -> bool:
+        """Whether an engine that answers before it has the whole body reads the rest of it, to stay in step.
+
+        A client that was not asked for its body may never send it.
+        """
+        asked = self._asked or not self._exchange.head.expects_continue
+        return asked and answer.status not in MAY_BE_OUT_OF_STEP
+
     def _may_be_shared(self, answer: ResponseHead) -> bool:
         """Whether the connection is in step, and has not learned who this caller is."""
         told = binds_connection([*self._exchange.head.lines, *answer.lines])
         return answer.status not in MAY_BE_OUT_OF_STEP and not told
 
-    async def _upload(self) -> None:
-        """Send the request. An engine that no longer listens may have answered all the same."""
+    async def _upload(self) -> bool:
+        """Send the request; tell whether all of it was. An engine that no longer listens may have answered."""
         head, node, writer = self._exchange.head, self._connection.node, self._connection.writer
         exchange, authority = self._exchange, node.authority
         lines = b"".join(request_lines(head.lines, authority, replayed=exchange.was_read, length=exchange.new_length))
@@ -132,9 +144,10 @@ class _Relay:
                 writer.write(piece)
                 await writer.drain()
             except OSError:  # what TLS finds wrong, too
-                return
+                return False
+        return True
 
-    async def _answer_head(self, upload: "asyncio.Future[None] | None") -> ResponseHead:
+    async def _answer_head(self, upload: "asyncio.Future[bool] | None") -> ResponseHead:
         """Wait for the answer's head, and hand on what comes before it; a broken upload ends the waiting."""
         while True:
             reading = asyncio.ensure_future(self._read_head()) if upload is not None else None
@@ -144,6 +157,7 @@ class _Relay:
                 answer = await _unless_failed(reading, upload)
             if not answer.interim:
                 return answer
+            self._asked = True
             if self._exchange.head.version == b"HTTP/1.1" and not self._exchange.was_read:
                 await self._exchange.write(_head_bytes(answer, ()))
 
@@ -177,7 +191,15 @@ class _Relay:
             self._origin.product = found[0] if found else None
 
 
-async def _unless_failed(reading: "asyncio.Future[ResponseHead]", upload: "asyncio.Future[None]") -> ResponseHead:
+async def _was_sent(upload: "asyncio.Future[bool]") -> bool:
+    """Wait for the rest of a request that has been answered; what is wrong with it now changes no answer."""
+    try:
+        return await upload
+    except (Broken, BadMessage):
+        return False
+
+
+async def _unless_failed(reading: "asyncio.Future[ResponseHead]", upload: "asyncio.Future[bool]") -> ResponseHead:
     """Wait for what is read; a request that cannot be sent to its end raises its own error first."""
     try:
         if not upload.done():

@@ -269,11 +269,15 @@ class FakeServer:
         return answer(body=b"{}")
 
 
+_TAKEN: list[socket.socket] = []
+
+
 def closed_port() -> int:
-    """Return a port where nobody listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    """Return a port where nobody listens, nor will: it stays taken, so that no server is given it later on."""
+    taken = socket.socket()
+    taken.bind(("127.0.0.1", 0))
+    _TAKEN.append(taken)
+    return int(taken.getsockname()[1])
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -272,6 +273,63 @@ async def test_an_answer_that_comes_early_reaches_a_client_that_is_still_sending
     await plain_client.send(b"x" * 200_000)
     answered = await plain_client.answer()
     assert (413, b"too much", "close") == (answered.status, answered.body, answered.header("connection"))
+
+
+async def test_an_engine_that_answers_early_and_reads_on_stays_in_step(
+    plain_client: Client, engine: FakeEngine
+) -> None:
+    """As Elasticsearch 9 does where it has no handler: the client's connection and the engine's take the next one."""
+
+    async def script(stream: Stream) -> None:
+        head = Message(await stream.head(), b"")
+        await stream.send(answer(405, b"no", reason="Method Not Allowed"))
+        await engine.remember(Message(head.head, await stream.body(head), stream.number))
+        await engine.remember(await stream.request() or Message(b"", b""))
+        await stream.send(answer(200, b"{}"))
+
+    engine.script = script
+    await plain_client.send(b"POST /a HTTP/1.1\r\nHost: p\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    first = await plain_client.answer()
+    await plain_client.send(b"2\r\nde\r\n0\r\n\r\n")
+    second = await plain_client.ask("GET", "/b")
+    assert (405, "", 200) == (first.status, first.header("connection"), second.status)
+    assert [(b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", 1), (b"", 1)] == [
+        (each.body, each.connection) for each in engine.requests
+    ]
+
+
+@pytest.mark.parametrize("rest", [b"no chunk\r\n", b""])
+async def test_an_early_answer_survives_what_is_wrong_with_the_rest_of_its_request(
+    rest: bytes, plain_client: Client, engine: FakeEngine
+) -> None:
+    async def script(stream: Stream) -> None:
+        await stream.head()
+        await stream.send(answer(405, b"no", reason="Method Not Allowed"))
+        await stream.left()
+
+    engine.script = script
+    await plain_client.send(b"POST /a HTTP/1.1\r\nHost: p\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    first = await plain_client.answer()
+    await plain_client.send(rest)
+    plain_client.writer.write_eof()
+    assert (405, b"no", b"") == (first.status, first.body, await plain_client.left())
+    await engine.until_left()
+
+
+async def test_an_engine_that_answers_early_and_leaves_takes_its_client_along(
+    plain_client: Client, engine: FakeEngine
+) -> None:
+    async def script(stream: Stream) -> None:
+        await stream.head()
+        await stream.send(answer(405, b"no", reason="Method Not Allowed"))
+        stream.break_off()
+
+    engine.script = script
+    await plain_client.send(b"POST /_bulk HTTP/1.1\r\nHost: p\r\nContent-Length: 90000000\r\n\r\n" + b"x" * 200_000)
+    answered = await plain_client.answer()
+    with suppress(ConnectionError):
+        await plain_client.send(b"x" * 20_000_000)
+    assert (405, b"no", b"") == (answered.status, answered.body, await plain_client.left())
 
 
 async def test_a_large_body_waits_for_an_engine_that_reads_slowly(plain_client: Client, engine: FakeEngine) -> None:
