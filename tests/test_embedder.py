@@ -152,6 +152,7 @@ async def test_a_provider_is_asked_which_model_answers_by_a_name(
         b'{"data":[{"index":0}]}',
         b'{"data":[{"index":0,"embedding":[NaN,1]},{"index":1,"embedding":[1,1]}]}',
         b'{"detail":{"error":"overloaded"}}',
+        embeddings((0, [1, 0]), (1, [1, 0]), model="?").replace(b"?", b"\xff"),
         embeddings((0, [1, 0])),
         embeddings((0, [1, 0]), (1, [1, 0]), (2, [1, 0])),
         embeddings((0, [1, 0]), (0, [1, 0])),

@@ -12,7 +12,7 @@ import pytest
 from proxy.config import Config
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
-from tests.fakes import Client, FakeModels, Message, refuses, waits_for
+from tests.fakes import Client, FakeModels, Message, refuses, says, waits_for
 
 RERANKED = ["d", "b", "c", "a"]
 LEXICAL = ["a", "b", "c"]
@@ -102,6 +102,17 @@ async def test_a_multi_search_refused_as_a_whole_is_sent_again_in_the_clients_ow
     answered = await ask(client, content)
     assert (400, "bypassed;reason=engine_refused, unrouted") == (answered.status, answered.header("x-rerank"))
     assert content == engine.of("_msearch")[-1].content
+
+
+@pytest.mark.parametrize("said", [b"", b"<html>", b"\xff", b'{"responses":"\xff"}', b'{"responses":[]}'])
+async def test_an_answer_that_cannot_be_shared_out_is_the_engines_to_give_alone(
+    client: Client, engine: EndpointEngine, log: Log, said: bytes
+) -> None:
+    content = lines({}, QUERY, {"index": "logs"}, BOOST)
+    engine.faults["_msearch"] = says(said)
+    answered = await ask(client, content)
+    assert (200, said, content) == (answered.status, answered.content, engine.of("_msearch")[-1].content)
+    assert [] == [line for line in log if line["event"] == "internal_error"]
 
 
 async def test_an_item_that_steers_wrongly_is_refused_alone(client: Client, engine: EndpointEngine) -> None:

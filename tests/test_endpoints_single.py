@@ -198,6 +198,7 @@ async def test_what_is_nested_too_deep_is_the_engines(client: Client, engine: En
     ("target", "body"),
     [
         ("/products/_search", b'{"\xff":1}'),
+        ("/products/_search", b'{"ext":{"rerank_proxy":{}},"\xff":1}'),
         ("/products/_search/template", b'{"\xff":1}'),
         ("/_search", b'{"pit":{"id":"\xff"}}'),
         ("/products/_msearch", b'{"\xff":1}\n{}\n'),

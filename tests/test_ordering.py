@@ -141,7 +141,11 @@ async def test_each_place_is_explained_by_its_numbers(
 
 @pytest.mark.parametrize(
     "said",
-    [b'{"hits":{"hits":[]}}', b'{"timed_out":true,"hits":{"hits":[]},"aggregations":{"matched":{"doc_count":0}}}'],
+    [
+        b'{"hits":{"hits":[]}}',
+        b'{"timed_out":true,"hits":{"hits":[]},"aggregations":{"matched":{"doc_count":0}}}',
+        b'{"hits":{"hits":[]},"aggregations":{"matched":{"doc_count":0},"\xff":{"doc_count":0}}}',
+    ],
 )
 async def test_what_cannot_be_rendered_is_left_out_and_not_counted(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, said: bytes

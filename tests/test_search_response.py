@@ -198,6 +198,8 @@ def test_nothing_is_found_where_there_is_neither_hit_nor_total(found: SearchAnsw
         b'{"hits":{"hits":[],"total":"x"}}',
         b'{"hits":{"hits":[],"max_score":"x"}}',
         b'{"hits":{"hits":[]},"timed_out":"x"}',
+        b'{"hits":{"hits":[]},"\xff":1}',
+        b'{"hits":{"hits":[{"_index":"i","_id":"\xff"}]}}',
     ],
 )
 def test_what_is_no_answer_is_malformed(body: bytes) -> None:
