@@ -9,13 +9,14 @@ ENGINE = $(BIN)/python -m demo.engine --engine $(ENGINES) --tls exec --
 CHECKED := proxy demo tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients quick checks tools languages
+.PHONY: help demo test test-clients quick bench checks tools languages
 
 help:
 	@echo 'make demo          a search straight and through the proxy, until Ctrl-C; ONCE=1 ends after the comparison'
 	@echo 'make test          every check and test, those on the real engines included'
 	@echo 'make test-clients  clients of other languages, straight and through the proxy; ONLY="go java" runs some of them'
 	@echo 'make quick         the part of it without engines'
+	@echo 'make bench         what the proxy costs, as ratios against the engine alone; PAIRS=300 requests of each kind'
 
 demo: .venv/ready tools
 	@$(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once)
@@ -30,6 +31,9 @@ test-clients: .venv/ready tools languages
 
 quick: checks
 	$(BIN)/pytest -m 'not engine'
+
+bench: .venv/ready tools
+	@$(BIN)/python -m demo.engine exec -- $(BIN)/python -m tests.bench $(if $(PAIRS),--pairs $(PAIRS))
 
 checks: .venv/ready
 	$(BIN)/ruff format --check $(CHECKED)

@@ -565,6 +565,24 @@ def command_meanings() -> Mapping[str, str]:
     return {name: str(parser.description) for name, parser in subcommands.choices.items()}
 
 
+_SIDES = ("baseline", "through")
+
+
+def bench() -> Table:
+    """What the last `make bench` found that was kept."""
+    cases = json.loads((ROOT / "tests/bench/results.json").read_text())["cases"]
+    rows = tuple(
+        (
+            case["name"],
+            case["meaning"],
+            *(f"{case[side]:.3g} {case['unit']}" for side in _SIDES),
+            f"{case['ratio']:.2f}",
+        )
+        for case in cases
+    )
+    return Table(("case", "which is", "straight", "through the proxy", "ratio"), rows)
+
+
 def languages() -> str:
     return f"{codes(sorted(LANGUAGES))}\n"
 
@@ -593,6 +611,7 @@ TABLES: Mapping[str, Callable[[], Table]] = {
     "profiles": profiles,
     "choices": choices,
     "variables": variables,
+    "bench": bench,
 }
 TEXTS: Mapping[str, Callable[[], str]] = {"languages": languages, "map": the_map}
 

@@ -1,0 +1,108 @@
+"""Measure the proxy: `python -m demo.engine exec -- python -m tests.bench [--pairs N] [--to FOLDER]`."""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from demo.asking import ask
+from demo.engine import free_ports
+from demo.services import running
+from tests.bench.cases import PLAIN, ROUTED, SINK, WINDOW, Bench, figures
+from tests.bench.drawing import svg
+from tests.bench.measuring import Asked, Figure, Side
+from tests.integration import shop
+from tests.integration.engines import RealEngine
+from tests.integration.models import ShopModels
+
+HERE = Path(__file__).parent
+_PRODUCTS = 20_000
+
+
+async def _load(engine: RealEngine) -> None:
+    """Load the shop's products over and over, with vectors, and once more without."""
+    side = await Side.of(engine.url)
+    bare = {"settings": shop.SETTINGS, "mappings": {"properties": shop.PROPERTIES}}
+    for index, settings in ((ROUTED, shop.with_vectors(engine)), (PLAIN, bare), (SINK, bare)):
+        await side.ask(Asked("PUT", f"/{index}", json.dumps(settings).encode()))
+    products = [*shop.PRODUCTS.values()]
+    without = [*shop.without_vectors(shop.PRODUCTS).values()]
+    for index, kind in ((ROUTED, products), (PLAIN, without)):
+        for first in range(0, _PRODUCTS, 2000):
+            numbers = range(first, first + 2000)
+            lines = "".join(f'{{"index":{{"_id":"{n}"}}}}\n{json.dumps(kind[n % len(kind)])}\n' for n in numbers)
+            await side.ask(Asked("POST", f"/{index}/_bulk", lines.encode(), "application/x-ndjson"))
+        await side.ask(Asked("POST", f"/{index}/_forcemerge?max_num_segments=1", b""))
+        await side.ask(Asked("POST", f"/{index}/_refresh", b""))
+    side.close()
+
+
+def _settings(engine: str, models: str) -> dict[str, Any]:
+    semantic = {"field": "embedding", "dimensions": 8}
+    route = {"index": ROUTED, "passage": ["title", "description"], "semantic": semantic, "rank_window_size": WINDOW}
+    return {"engine": {"url": engine}, "models": {"url": models}, "log": {"level": "warning"}, "routes": [route]}
+
+
+async def measure(engine: RealEngine, pairs: int, folder: Path) -> list[Figure]:
+    """Start the proxy before the engine and before models that answer at once, and measure case by case."""
+    measured: list[Figure] = []
+    await _load(engine)
+    async with ShopModels() as models:
+        file = folder / "config.yaml"
+        file.write_text(yaml.safe_dump(_settings(engine.url, models.url)))
+        (port,) = free_ports(1)
+        with ExitStack() as stack:
+            arguments = ["serve", "-c", str(file), "--listen", f"127.0.0.1:{port}"]
+            proxy = stack.enter_context(running("the proxy", arguments, port, None, folder / "proxy.log"))
+            async for figure in figures(Bench(engine.url, proxy.url, pairs)):
+                measured.append(figure)
+                _say(figure)
+    return measured
+
+
+def _say(figure: Figure) -> None:
+    numbers = f"{figure.baseline:9.2f} {figure.through:9.2f} {figure.unit:<10}"
+    sys.stdout.write(f"{figure.name:<22} {figure.ratio:5.2f}   {numbers} {figure.meaning}\n")
+    sys.stdout.flush()
+
+
+def written(measured: Sequence[Figure], engine: str, pairs: int) -> str:
+    """Write results as JSON, with what they were measured on."""
+    machine = {"processors": os.cpu_count(), "python": platform.python_version(), "engine": engine, "pairs": pairs}
+    cases = [asdict(figure) | {"ratio": round(figure.ratio, 3)} for figure in measured]
+    return json.dumps({"machine": machine, "cases": cases}, indent=1) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--pairs", type=int, default=300, help="requests of each case (default %(default)s)")
+    parser.add_argument("--to", type=Path, default=HERE, help="where results.json and results.svg go")
+    options = parser.parse_args(arguments)
+    url = os.environ.get("REAL_ENGINE_URL", "")
+    if not url:
+        sys.stderr.write("REAL_ENGINE_URL is not set: run `make bench`\n")
+        return 2
+    name = str(ask(f"{url}/").body["version"]["number"])
+    with tempfile.TemporaryDirectory() as folder:
+        engine = RealEngine(f"elasticsearch-{name}", f"http://{urlsplit(url).netloc}")
+        measured = asyncio.run(measure(engine, options.pairs, Path(folder)))
+    options.to.mkdir(parents=True, exist_ok=True)
+    (options.to / "results.json").write_text(written(measured, engine.name, options.pairs))
+    (options.to / "results.svg").write_text(svg(measured))
+    sys.stdout.write(f"Written: {options.to / 'results.json'}, {options.to / 'results.svg'}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""What is asked, straight and through the proxy."""
+
+import itertools
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tests.bench.measuring import Asked, Figure, Side, by_turns, critical_paths, middle, per_second
+
+ROUTED, PLAIN, SINK = "bench-routed", "bench-plain", "bench-sink"
+WINDOW = 50
+_WORDS = ("laptop", "phone", "camera", "headphones", "video", "sound", "travel", "office", "children", "box")
+_NDJSON = "application/x-ndjson"
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """The two sides, and how thoroughly they are compared."""
+
+    engine: str
+    proxy: str
+    pairs: int
+
+
+def _search(index: str, words: str, **more: Any) -> Asked:
+    query = {"multi_match": {"query": words, "fields": ["title^2", "description"]}}
+    return Asked("POST", f"/{index}/_search", json.dumps({"query": query} | more).encode())
+
+
+def _queries(count: int) -> Sequence[str]:
+    """Make different ones, so that none is asked for twice."""
+    pairs = itertools.permutations(_WORDS, 3)
+    return [" ".join(words) for words in itertools.islice(pairs, count)]
+
+
+def _bulk(lines: int) -> Asked:
+    text = "a product that is described at some length " * 20
+    body = "".join(f'{{"index":{{"_id":"{n}"}}}}\n{{"title":"{text}"}}\n' for n in range(lines))
+    return Asked("POST", f"/{SINK}/_bulk", body.encode(), _NDJSON)
+
+
+async def figures(bench: Bench) -> AsyncIterator[Figure]:
+    """Measure one case after the other."""
+    straight, through = await Side.of(bench.engine), await Side.of(bench.proxy)
+    pairs, few = bench.pairs, max(bench.pairs // 10, 3)
+    queries = _queries(pairs)
+    compared: list[tuple[str, str, Sequence[Asked]]] = [
+        ("a document", "GET /index/_doc/id", [Asked("GET", f"/{PLAIN}/_doc/{n}") for n in range(pairs)]),
+        ("a bulk load", "POST /_bulk of 1 MB", [_bulk(1000)] * few),
+        ("a large answer", "5000 hits", [_search(PLAIN, "box", size=5000)] * few),
+        ("a search of no route", "size 10", [_search(PLAIN, words) for words in queries]),
+        ("a bypassed search", "sorted by price", [_search(ROUTED, words, sort=["price"]) for words in queries]),
+        ("a far page", "from 1000, after the first page", [_search(ROUTED, "box", **{"from": 1000})] * pairs),
+    ]
+    await through.ask(_search(ROUTED, "box"))
+    for name, meaning, asked in compared:
+        await by_turns(straight, through, asked[:few])  # caches and code are warm
+        own, made = await by_turns(straight, through, asked)
+        yield Figure(name, meaning, "ms", middle(own), middle(made), len(asked))
+    waited, took = await critical_paths(through, [_search(ROUTED, words) for words in queries])
+    meaning = f"window {WINDOW}; against its engine and model calls alone"
+    yield Figure("a reranked search", meaning, "ms", middle(waited), middle(took), len(took))
+    one = Asked("GET", f"/{PLAIN}/_doc/1")
+    counts = [await per_second(url, one, connections=16, seconds=3) for url in (bench.engine, bench.proxy)]
+    yield Figure("documents at once", "16 connections", "requests/s", counts[0], counts[1], 1)
+    straight.close()
+    through.close()
