@@ -5,7 +5,7 @@ from html import escape
 
 from tests.bench.measuring import Figure
 
-_WIDTH, _ROW, _LEFT, _RIGHT = 760, 34, 190, 130
+_WIDTH, _ROW, _LEFT, _RIGHT = 800, 34, 190, 220
 _STYLE = (
     "text{font:13px sans-serif;fill:#222} .note{fill:#777} .bar{fill:#4477aa} .even{stroke:#222;stroke-dasharray:3 3}"
 )
