@@ -12,7 +12,7 @@ import pytest
 from proxy.config import Config
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
-from tests.fakes import Client, FakeModels, Message, refuses, says, waits_for
+from tests.fakes import Client, FakeModels, Message, Stream, refuses, says, waits_for
 
 RERANKED = ["d", "b", "c", "a"]
 LEXICAL = ["a", "b", "c"]
@@ -79,6 +79,19 @@ async def test_where_nothing_is_reranked_the_clients_own_bytes_go_on(
         sent.target,
         answered.header("x-rerank"),
     )
+
+
+async def test_each_warning_of_any_of_the_searches_stands_once(client: Client, engine: EndpointEngine) -> None:
+    """The engine's answer to its items, and each reranked one's."""
+
+    async def warns(stream: Stream, request: Message) -> bytes:
+        said = b'Warning: 299 - "of both"\r\nWarning: 299 - "of a search"\r\n'
+        return engine.usual(request).replace(b"\r\n", b"\r\n" + said, 1)
+
+    engine.product = (*engine.product, ("Warning", '299 - "of the rest"'), ("Warning", '299 - "of both"'))
+    engine.faults["lexical"] = warns
+    answered = await ask(client, lines({}, QUERY, {}, SORTED, {}, QUERY))
+    assert '299 - "of the rest", 299 - "of both", 299 - "of a search"' == answered.header("warning")
 
 
 async def test_without_a_route_nothing_is_looked_at(plain_client: Client, engine: EndpointEngine) -> None:

@@ -1,4 +1,4 @@
-"""JSON as it was written: exactly one member cut out or added, or all of it indented as the engine does."""
+"""JSON as it was written: exactly one member cut out or added, some set, or all of it indented as the engine does."""
 
 import json
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from proxy.request.json_text import indented, take_member, with_member
+from proxy.request.json_text import indented, take_member, with_member, with_members_set
 from tests import strategies
 
 PATH = ("ext", "rerank_proxy")
@@ -82,6 +82,36 @@ def test_a_member_is_added_to_an_indented_object_as_the_engine_would(members: Ma
     body = strategies.pretty(members).encode() + b"\n"
     expected = strategies.pretty({**members, "status": 200}).encode() + b"\n"
     assert expected == with_member(body, "status", b"200", pretty=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"{}", b'{"a":1}'),
+        (b"{ \n}\n", b'{ \n"a":1}\n'),
+        (b'{"a":0}', b'{     "a":1}'),
+        (b'{"b":1.50}', b'{"b":1.50,"a":1}'),
+        (b'{"b":1.50 , "a":0 }', b'{"b":1.50 ,      "a":1 }'),
+        (b'{"a":0, "b":1.50}', b'{       "b":1.50,"a":1}'),
+        (b'{"a":\r\n0,"b":1}', b'{    \r\n  "b":1,"a":1}'),
+        ('{"a":"ü","b":1}'.encode(), b'{         "b":1,"a":1}'),
+    ],
+)
+def test_a_member_is_set_at_the_end_and_the_others_keep_their_place(body: bytes, expected: bytes) -> None:
+    assert expected == with_members_set(body, {"a": 1})
+
+
+@given(objects, objects, spaces, st.booleans())
+def test_what_is_set_stands_last_and_what_was_there_is_gone(
+    before: Mapping[str, Any],
+    members: Mapping[str, Any],
+    space: Any,
+    escaped: bool,  # noqa: FBT001
+) -> None:
+    assume(members)
+    body = json.dumps(before, indent=space, ensure_ascii=escaped).encode()
+    kept = {name: value for name, value in before.items() if name not in members}
+    assert list({**kept, **members}.items()) == list(json.loads(with_members_set(body, members)).items())
 
 
 @given(strategies.json_values, spaces)

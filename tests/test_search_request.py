@@ -27,6 +27,7 @@ def read(query_string: str = "", body: Any = None) -> SearchRequest:
 
 def test_nothing_asked_is_a_search_with_defaults() -> None:
     expected = SearchRequest(
+        content=b"{}",
         members={},
         parameters=(),
         query=None,

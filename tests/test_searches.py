@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import pytest
 
 from proxy.config import RouteSettings
@@ -13,6 +12,7 @@ from proxy.dialects import OPENSEARCH
 from proxy.planning import EngineSearch, Plan
 from proxy.ranking import searches
 from proxy.ranking.hits import DocKey, Place
+from proxy.request.search_request import SearchRequest, parse
 from tests.plans import SEMANTIC, VECTORS, plan_of
 
 TERM = {"term": {"brand": "acme"}}
@@ -230,8 +230,22 @@ def test_the_heads_keys_are_asked_for_without_their_documents() -> None:
     )
 
 
-def test_members_keep_the_clients_bytes() -> None:
-    made = plan_of("", {"query": WORDS}, window=10)
-    members = {**made.request.members, "aggs": msgspec.Raw(b'{"a":{"max":{"field":"p","missing":1.50}}}')}
-    changed = dataclasses.replace(made, request=dataclasses.replace(made.request, members=members))
-    assert b'"missing":1.50' in searches.lexical_search(changed).body
+def written(body: bytes) -> Plan:
+    """A plan for a search whose body is written so."""
+    request = parse("", body)
+    assert isinstance(request, SearchRequest)
+    return dataclasses.replace(plan({"query": WORDS}), request=request)
+
+
+def test_the_clients_own_search_keeps_its_text_in_its_place() -> None:
+    """The engine's warnings say on which line and in which column something stands."""
+    body = b'{"size": 5,\n "_source": {\n  "include": "a"},"aggs": {"m": {"max": {"field": "p", "missing": 1.50}}}}\n'
+    kept = b'{          \n             \n                  "aggs": {"m": {"max": {"field": "p", "missing": 1.50}}}'
+    said = b',"_source":{"include":["a"],"excludes":["v","v_hash"]},"from":0,"size":10}\n'
+    assert kept + said == searches.lexical_search(written(body)).body
+
+
+def test_a_page_behind_the_head_keeps_the_text_too() -> None:
+    body = b'{"query":{"match": {"title":"laptop"}}, "from":40, "post_filter":{"term":{"a":1.50}}}'
+    search = searches.tail_search(written(body), [Place(KEYS[0])]).body
+    assert (True, True) == (search.startswith(body[:40] + b" "), b'"filter":[{"term":{"a":1.50}}]' in search)

@@ -21,7 +21,8 @@ ALL, NONE = SourceFilter(), SourceFilter(enabled=False)
         (["a", "b"], SourceFilter(includes=("a", "b"))),
         ([], ALL),
         ({"includes": ["a"], "excludes": "b"}, SourceFilter(includes=("a",), excludes=("b",))),
-        ({"include": "a", "exclude": ["b"]}, SourceFilter(includes=("a",), excludes=("b",))),
+        ({"include": "a", "exclude": ["b"]}, SourceFilter(True, ("a",), ("b",), names=("include", "exclude"))),
+        ({"exclude": "b"}, SourceFilter(excludes=("b",), names=("includes", "exclude"))),
         ({}, ALL),
         ({"includes": "a", "include": "b"}, None),
         ({"exclude_vectors": True}, SourceFilter(exclude_vectors=True)),
@@ -102,6 +103,13 @@ def test_the_proxys_own_fields_are_left_out_unless_named(source: SourceFilter, e
 
 paths = st.lists(st.text("ab.*", min_size=1, max_size=4), max_size=3).map(tuple)
 filters = st.just(NONE) | st.builds(SourceFilter, st.just(value=True), paths, paths, st.none() | st.booleans())
+
+
+def test_the_lists_are_called_as_the_client_calls_them() -> None:
+    """Of the old names the engine warns, and goes on to."""
+    source = read_source({"exclude": "x"})
+    assert source is not None
+    assert {"exclude": ["x", "v"]} == source.without(["v"]).render()
 
 
 @given(filters)

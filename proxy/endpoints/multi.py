@@ -5,7 +5,7 @@ Each item has its own outcome, and one that cannot be reranked its own bytes in 
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl
 
 from proxy import telemetry
@@ -168,8 +168,7 @@ class _Multi:
         url = dict(self.url)
         filter_path = read_filter_path(url.get("filter_path", ""))
         body = render(parts, took_ms, filter_path, pretty=url.get("pretty", "false") != "false")
-        replies = [rest.reply, *(each.reply for each in ended), _NO_REPLY]
-        reply = next(reply for reply in replies if reply is not None)
+        reply = _together([rest.reply, *(each.reply for each in ended), _NO_REPLY])
         await answer(self.exchange, reply, body, _outcome(ended, answered=True))
 
     async def _rest(self, ended: Sequence[_Ended]) -> _Rest | None:
@@ -186,6 +185,14 @@ class _Multi:
         except (UpstreamError, ValueError):
             return None
         return _Rest(reply, took_ms, parts) if len(parts) == len(left) else None
+
+
+def _together(replies: Sequence[EngineReply | None]) -> EngineReply:
+    """Take the first one that there is, and let it warn of whatever any of them warns of."""
+    there = [reply for reply in replies if reply is not None]
+    warnings = dict.fromkeys(field for reply in there for field in reply.fields if field[0].lower() == b"warning")
+    others = [field for field in there[0].fields if field[0].lower() != b"warning"]
+    return replace(there[0], fields=(*others, *warnings))
 
 
 def _item_of(body: bytes) -> bytes:

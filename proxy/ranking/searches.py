@@ -14,6 +14,7 @@ from proxy.dialects import KnnSearch
 from proxy.planning import EngineSearch, Plan, VectorSearch
 from proxy.query.text import without_inner_hits
 from proxy.ranking.hits import DocKey, Place
+from proxy.request.json_text import with_members_set
 from proxy.request.search_keys import Use
 from proxy.request.search_request import Parameters
 
@@ -24,14 +25,13 @@ _ORDERED = (Use.ORDER, Use.EVERYWHERE)
 
 def lexical_search(plan: Plan) -> EngineSearch:
     """The client's own search, from the first hit on and filling the window."""
-    return _own_search(plan, {"from": 0, "size": max(plan.window, plan.request.end)} | _post_filter(plan))
+    return _own_search(plan, {"from": 0, "size": max(plan.window, plan.request.end)})
 
 
 def tail_search(plan: Plan, head: Sequence[Place]) -> EngineSearch:
     """The client's own search for a page behind the head: without the head's documents, and so much nearer."""
-    start = plan.request.from_ - len(head)
-    changes = {"from": start, "size": plan.request.size} | _post_filter(plan, must_not=these_places(plan, head))
-    return _own_search(plan, changes)
+    changes: dict[str, Any] = {"from": plan.request.from_ - len(head), "size": plan.request.size}
+    return _own_search(plan, changes | (_post_filter(plan, must_not=these_places(plan, head)) if head else {}))
 
 
 def group_search(plan: Plan, groups: Sequence[bytes | None]) -> EngineSearch:
@@ -45,10 +45,9 @@ def group_search(plan: Plan, groups: Sequence[bytes | None]) -> EngineSearch:
 
 
 def _own_search(plan: Plan, changes: Mapping[str, Any]) -> EngineSearch:
-    request = plan.request
-    body: dict[str, Any] = request.body(*_SHOWN) | _source(plan) | _collapse(plan)
-    body |= {name: request.members[name] for name in ("query", "retriever") if name in request.members}
-    return EngineSearch(plan.indices, request.url(*_SHOWN), msgspec.json.encode(body | dict(changes)))
+    """The client's own text but for what is changed: the engine's warnings say where in it something stands."""
+    body = with_members_set(plan.request.content, {**_source(plan), **changes})
+    return EngineSearch(plan.indices, plan.request.url(*_SHOWN), body)
 
 
 def _own_url(plan: Plan, *uses: Use) -> Parameters:

@@ -1,13 +1,15 @@
-"""JSON as it was written: a member cut out of it, or all of it indented, every other byte as it was."""
+"""JSON as it was written: members cut out, added or set, or all of it indented, every other byte as it was."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from json import JSONDecoder
+from typing import Any
 
 import msgspec
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+_NOT_A_LINE_END = re.compile(rb"[^\r\n]")
 _decoder = JSONDecoder()
 
 
@@ -28,6 +30,25 @@ def take_member(body: bytes, path: Sequence[str]) -> tuple[bytes, bytes]:
     text = body.decode()
     start, end, value = _span(text, path)
     return (text[:start] + text[end:]).encode(), value.encode()
+
+
+def with_members_set(body: bytes, members: Mapping[str, Any]) -> bytes:
+    """Set members of an object: said at its end, and what stood there before blanked.
+
+    So the rest keeps its line and column, which engines name in warnings.
+    """
+    text = body.decode()
+    there = list(_members(text, 0))
+    pieces, end = [], 0
+    for number, member in enumerate(there):
+        if member.name in members:
+            pieces += [text[end : member.start].encode()]
+            end = there[number + 1].start if number + 1 < len(there) else member.end
+            pieces += [_NOT_A_LINE_END.sub(b" ", text[member.start : end].encode())]
+    last = there[-1].end if there else _expect(text, _blank(text, 0), "{")
+    comma = b"," if there and there[-1].name not in members else b""
+    said = msgspec.json.encode(members)[1:-1]
+    return b"".join([*pieces, text[end:last].encode(), comma, said, text[last:].encode()])
 
 
 def with_member(body: bytes, name: str, value: bytes, *, pretty: bool) -> bytes:

@@ -32,6 +32,8 @@ Parameters = tuple[tuple[str, str], ...]
 class SearchRequest:
     """A search that is understood."""
 
+    content: bytes
+    """The body as it was written."""
     members: Members
     """The body's, in its own bytes."""
     parameters: Parameters
@@ -75,8 +77,8 @@ def parse(query_string: str, body: bytes) -> SearchRequest | Bypass:
     """Read a search from the URL's query string and its body, de-compressed."""
     try:
         parameters = _parameters(query_string)
-        members, decoded = _body(_content(parameters, body))
-        return _read(parameters, members, decoded)
+        content = _content(parameters, body)
+        return _read(content, parameters, *_body(content))
     except _Unread as unread:
         return Bypass(unread.reason)
 
@@ -149,7 +151,7 @@ def _content(parameters: Parameters, body: bytes) -> bytes:
     return url["source"].encode()
 
 
-def _read(parameters: Parameters, members: Members, decoded: Mapping[str, Any]) -> SearchRequest:
+def _read(content: bytes, parameters: Parameters, members: Members, decoded: Mapping[str, Any]) -> SearchRequest:
     url = dict(parameters)
     if {"_none_", "_source"} & _stored_fields(url, decoded):
         raise _Unread("stored_fields")
@@ -159,6 +161,7 @@ def _read(parameters: Parameters, members: Members, decoded: Mapping[str, Any]) 
         raise _Unread("size_zero")
     of_body = _query_of_body(decoded)
     return SearchRequest(
+        content=content if content.strip() else b"{}",
         members=members,
         parameters=parameters,
         query=_query_of_url(url) if "q" in url else of_body,

@@ -21,6 +21,8 @@ class SourceFilter:
     excludes: tuple[str, ...] = ()
     exclude_vectors: bool | None = None
     """Elasticsearch 9's own way of leaving vectors out; None leaves it to the index."""
+    names: tuple[str, str] = ("includes", "excludes")
+    """How the client calls the lists: of the old names, without an `s`, the engine warns."""
 
     def without(self, paths: Sequence[str]) -> "SourceFilter":
         """Leave out these paths as well, but for those that the client names itself."""
@@ -39,8 +41,8 @@ class SourceFilter:
         """Spell it as the body's `_source`."""
         if not self.enabled:
             return False
-        lists = {"includes": self.includes, "excludes": self.excludes}
-        said: dict[str, Any] = {name: list(paths) for name, paths in lists.items() if paths}
+        lists = zip(self.names, (self.includes, self.excludes), strict=True)
+        said: dict[str, Any] = {name: list(paths) for name, paths in lists if paths}
         if self.exclude_vectors is not None:
             said["exclude_vectors"] = self.exclude_vectors
         return said or True
@@ -63,6 +65,7 @@ def read_source(value: Any) -> SourceFilter | None:
 
 def _read_lists(value: Mapping[str, Any]) -> SourceFilter | None:
     lists: dict[str, tuple[str, ...]] = {}
+    names = {"includes": "includes", "excludes": "excludes"}
     vectors = value.get("exclude_vectors")
     if "exclude_vectors" in value and not isinstance(vectors, bool):
         return None
@@ -73,8 +76,13 @@ def _read_lists(value: Mapping[str, Any]) -> SourceFilter | None:
         listed = [paths] if isinstance(paths, str) else paths
         if name is None or name in lists or not isinstance(listed, list) or not _all_text(listed):
             return None
-        lists[name] = tuple(listed)
-    return SourceFilter(includes=lists.get("includes", ()), excludes=lists.get("excludes", ()), exclude_vectors=vectors)
+        lists[name], names[name] = tuple(listed), key
+    return SourceFilter(
+        includes=lists.get("includes", ()),
+        excludes=lists.get("excludes", ()),
+        exclude_vectors=vectors,
+        names=(names["includes"], names["excludes"]),
+    )
 
 
 def source_of_url(params: Mapping[str, str]) -> SourceFilter | None:
