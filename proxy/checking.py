@@ -28,8 +28,6 @@ ADVICE: Mapping[str, str] = {
     "no_vector_field": "there is no such vector field: `rerank-proxy backfill` adds it, or leave `semantic` out",
     "mixed_vectors": "its indices hold vectors of different models or kinds: give each a route of its own",
     "unknown_vector_type": "the field's type is not one that is searched here",
-    "nested_vectors": "the vectors belong to nested documents, which are searched in Elasticsearch alone: "
-    "`rerank-proxy backfill` makes a field that is not nested, or leave `semantic` out",
     "other_dimensions": "the mapping's vectors have another length than `dimensions` says",
     "unknown_model": "nothing says which model made these vectors: run `rerank-proxy backfill` on a field of its own, "
     "or name `embedding_model` if you know it",

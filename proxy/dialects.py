@@ -20,6 +20,10 @@ class KnnSearch:
     num_candidates: int
     filters: Sequence[Any]
     oversample: float | None = None
+    path: str | None = None
+    """The nested documents that hold the vectors; what is found is the document around them, by its nearest."""
+    similarity: str = ""
+    """As the mapping says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +37,6 @@ class Dialect:
     default_similarity: str
     filters_aliases: bool = True
     """An alias's filter holds before the k nearest are taken, and not only after."""
-    in_nested: bool = True
-    """Vectors of nested documents are searched like others."""
 
     def cosine_of(self, score: float, similarity: str) -> float | None:
         """Turn a kNN `_score` back into the cosine of unit vectors; None for a similarity that has none."""
@@ -67,20 +69,40 @@ def _top_level(search: KnnSearch) -> Mapping[str, Any]:
 
 def _by_script(search: KnnSearch) -> Mapping[str, Any]:
     """Before there was a kNN search: each document that passes the filters is compared."""
-    there = {"bool": {"filter": [*search.filters, {"exists": {"field": search.field}}]}}
     source = f"cosineSimilarity(params.vector, '{search.field}') + 1.0"
-    return {
-        "query": {"script_score": {"query": there, "script": {"source": source, "params": {"vector": search.vector}}}}
-    }
+    return _compared(search, {"source": source, "params": {"vector": search.vector}})
+
+
+def _compared(search: KnnSearch, script: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Score by a script what passes the filters and has a vector."""
+    there = {"exists": {"field": search.field}}
+    if search.path is None:
+        held = {"bool": {"filter": [*search.filters, there]}}
+        return {"query": {"script_score": {"query": held, "script": script}}}
+    scored = _nearest_inside(search.path, {"script_score": {"query": there, "script": script}})
+    return {"query": {"bool": {"must": [scored], "filter": list(search.filters)}}}
+
+
+def _nearest_inside(path: str, query: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {"nested": {"path": path, "score_mode": "max", "query": query}}
 
 
 def _in_query(search: KnnSearch) -> Mapping[str, Any]:
+    """A query among others, in which vectors of nested documents cannot be searched under filters.
+
+    There a filter is held against the nested documents wherever it might match one, so `must_not` lets all of them
+    through, and `nested` finds nothing: each document that passes is compared instead, with the scores of kNN.
+    """
+    if search.path is not None and search.filters:
+        params = {"field": search.field, "query_value": search.vector, "space_type": search.similarity}
+        return _compared(search, {"lang": "knn", "source": "knn_score", "params": params})
     clause: dict[str, Any] = {"vector": search.vector, "k": search.k}
     if search.filters:
         clause["filter"] = {"bool": {"filter": list(search.filters)}}
     if search.oversample:
         clause["rescore"] = {"oversample_factor": search.oversample}
-    return {"query": {"knn": {search.field: clause}}}
+    nearest = {"knn": {search.field: clause}}
+    return {"query": nearest if search.path is None else _nearest_inside(search.path, nearest)}
 
 
 ELASTICSEARCH = Dialect(
@@ -101,7 +123,6 @@ OPENSEARCH = Dialect(
     {"cosinesimil": _half, "l2": _of_distance, "innerproduct": _of_inner_product},
     "cosinesimil",
     filters_aliases=False,
-    in_nested=False,
 )
 
 _KNN_SINCE: Version = (8, 4)

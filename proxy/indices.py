@@ -113,8 +113,8 @@ class VectorField:
     dimensions: int | None
     similarity: str | None
     model: str | None
-    nested: bool = False
-    """It belongs to nested documents, several to one."""
+    path: str | None = None
+    """The nested documents it belongs to, several to one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,12 +144,12 @@ def read_facts(answer: Mapping[str, Any]) -> IndexFacts:
     for index in answer.values():
         mappings = index.get("mappings", {})
         meta = mappings.get("_meta", {}).get(META_KEY, {})
-        nested = tuple(nested_paths(mappings.get("properties", {})))
+        nested = set(nested_paths(mappings.get("properties", {})))
         for path, spec in flatten(mappings.get("properties", {})):
             types.setdefault(path, set()).add(spec["type"])
             if spec["type"] in VECTOR_TYPES:
-                inside = any(path.startswith(f"{root}.") for root in nested)
-                vectors.setdefault(path, []).append(_vector_field(spec, meta.get(path, {}), nested=inside))
+                vector = _vector_field(spec, meta.get(path, {}), _innermost(path, nested))
+                vectors.setdefault(path, []).append(vector)
     settings = [index.get("settings", {}).get("index", {}) for index in answer.values()]
     return IndexFacts(
         types={path: frozenset(found) for path, found in types.items()},
@@ -163,8 +163,11 @@ def read_facts(answer: Mapping[str, Any]) -> IndexFacts:
 def read_field_caps(answer: Mapping[str, Any]) -> IndexFacts:
     """Read `_field_caps`, which a caller who may only read is told: the types, and nothing of the vectors' making."""
     types = {path: frozenset(forms) for path, forms in answer["fields"].items()}
+    nested = {path for path, forms in types.items() if "nested" in forms}
     vectors = {
-        path: tuple(VectorField(kind, None, None, None) for kind in sorted(forms & VECTOR_TYPES))
+        path: tuple(
+            VectorField(kind, None, None, None, _innermost(path, nested)) for kind in sorted(forms & VECTOR_TYPES)
+        )
         for path, forms in types.items()
         if forms & VECTOR_TYPES
     }
@@ -186,6 +189,10 @@ def nested_paths(properties: Mapping[str, Any], prefix: str = "") -> Iterator[st
         yield from nested_paths(spec.get("properties", {}), f"{prefix}{name}.")
 
 
+def _innermost(path: str, nested: Iterable[str]) -> str | None:
+    return max((root for root in nested if path.startswith(f"{root}.")), key=len, default=None)
+
+
 def flatten(properties: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield each leaf field and multi-field of a mapping with its dotted path."""
     for name, spec in properties.items():
@@ -196,7 +203,7 @@ def flatten(properties: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
         yield from flatten(spec.get("fields", {}), f"{path}.")
 
 
-def _vector_field(spec: Mapping[str, Any], meta: Mapping[str, Any], *, nested: bool) -> VectorField:
+def _vector_field(spec: Mapping[str, Any], meta: Mapping[str, Any], path: str | None) -> VectorField:
     method = spec.get("method", {})
     default = "l2" if spec["type"] == "knn_vector" else "cosine"
     return VectorField(
@@ -204,7 +211,7 @@ def _vector_field(spec: Mapping[str, Any], meta: Mapping[str, Any], *, nested: b
         dimensions=spec.get("dims", spec.get("dimension", 0)),
         similarity=spec.get("similarity", spec.get("space_type", method.get("space_type", default))),
         model=meta.get("model"),
-        nested=nested,
+        path=path,
     )
 
 

@@ -1,5 +1,6 @@
 """What will be done for one search of a client, and by which model, vectors and limits; nothing is sent here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,8 +52,11 @@ class VectorSearch:
     """How to search the vectors of this search's indices."""
 
     dialect: Dialect
-    fields: tuple[str, ...]
-    """Of one kind and model: a document's vectors of title and text, say; the nearest of them counts."""
+    fields: Mapping[str, str | None]
+    """Of one kind and model: a document's vectors of title and text, say; the nearest of them counts.
+
+    With each the nested documents that hold it, if any do.
+    """
     model: str
     dimensions: int
     similarity: str
@@ -79,20 +83,22 @@ def vector_search(
         return Failure("semantic", "mapping_unreadable")
     if missing := [name for name in semantic.fields if not facts.vectors.get(name)]:
         return Failure("semantic", "no_vector_field", missing[0])
-    fields = [_told(form, route) for name in semantic.fields for form in facts.vectors[name]]
-    if len(set(fields)) > 1:
+    found = {(name, _told(form, route)) for name in semantic.fields for form in facts.vectors[name]}
+    fields = {name: form.path for name, form in found}
+    if len(found) > len(fields) or len({replace(form, path=None) for _, form in found}) > 1:
         return Failure("semantic", "mixed_vectors", ", ".join(semantic.fields))
-    dialect = dialect_of(fields[0].kind, version)
+    field = next(form for _, form in found)
+    dialect = dialect_of(field.kind, version)
     if dialect is None:
-        return Failure("semantic", "unknown_vector_type", fields[0].kind)
-    if problem := _problem(route, semantic, fields[0], dialect):
+        return Failure("semantic", "unknown_vector_type", field.kind)
+    if problem := _problem(route, semantic, field):
         return problem
     return VectorSearch(
         dialect=dialect,
-        fields=semantic.fields,
-        model=fields[0].model or route.embedding_model,
+        fields={name: fields[name] for name in semantic.fields},
+        model=field.model or route.embedding_model,
         dimensions=semantic.dimensions,
-        similarity=fields[0].similarity or semantic.similarity or dialect.default_similarity,
+        similarity=field.similarity or semantic.similarity or dialect.default_similarity,
         min_similarity=MIN_SIMILARITY if semantic.min_similarity is UNSET else semantic.min_similarity,
         num_candidates=NUM_CANDIDATES if semantic.num_candidates is UNSET else semantic.num_candidates,
         timeout_seconds=semantic.timeout_seconds,
@@ -105,9 +111,7 @@ def _told(field: VectorField, route: Route) -> VectorField:
     return replace(field, model=route.embedding_model) if field.model is None and route.embedding_model_named else field
 
 
-def _problem(route: Route, semantic: Semantic, field: VectorField, dialect: Dialect) -> Failure | None:
-    if field.nested and not dialect.in_nested:
-        return Failure("semantic", "nested_vectors", ", ".join(semantic.fields))
+def _problem(route: Route, semantic: Semantic, field: VectorField) -> Failure | None:
     if field.dimensions not in {None, semantic.dimensions}:
         return Failure("semantic", "other_dimensions", f"{field.dimensions}")
     if field.model is None and not route.embedding_model_named:

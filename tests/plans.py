@@ -14,7 +14,7 @@ from tests.strategies import compact
 
 SEMANTIC = Semantic(field="v", dimensions=3)
 SETTINGS = RouteSettings(index="products", passage=["title", "body"], semantic=SEMANTIC, rank_window_size=50)
-VECTORS = VectorSearch(ELASTICSEARCH, ("v",), "m", 3, "cosine", 0.3, 100, 2.0)
+VECTORS = VectorSearch(ELASTICSEARCH, {"v": None}, "m", 3, "cosine", 0.3, 100, 2.0)
 
 
 def plan_of(

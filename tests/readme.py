@@ -249,7 +249,7 @@ DIALECTS: Mapping[str, tuple[str, str]] = {
     ),
     "opensearch": (
         "`knn_vector`, OpenSearch with k-NN, engines lucene and faiss",
-        "an alias's filter is said again, since it would hold too late; nested vectors are left out",
+        "an alias's filter is said again, since it would hold too late; nested vectors under filters: one by one",
     ),
 }
 """Where each spelling of kNN is used, and what is particular about it."""

@@ -66,8 +66,8 @@ def semantic(**settings: Any) -> dict[str, Any]:
         (
             {"properties": {"r": {"type": "nested", "properties": {"v": {"type": "knn_vector", "dimension": 3}}}}},
             semantic(semantic={"field": "r.v", "dimensions": 3}, embedding_model="n"),
-            "wrong",
-            "nested_vectors (r.v): ",
+            "ok",
+            "1 indices, 3 dimensions by n",
         ),
     ],
 )

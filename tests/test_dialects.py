@@ -80,18 +80,37 @@ TERM = {"term": {"a": 1}}
 THERE = {"exists": {"field": "v"}}
 
 
+COSINE = {"source": "cosineSimilarity(params.vector, 'v') + 1.0", "params": {"vector": [1.0, 0.0]}}
+KNN_SCORE = {
+    "lang": "knn",
+    "source": "knn_score",
+    "params": {"field": "v", "query_value": [1.0, 0.0], "space_type": "l2"},
+}
+
+
 def by_script(*filters: Any) -> dict[str, Any]:
-    script = {"source": "cosineSimilarity(params.vector, 'v') + 1.0", "params": {"vector": [1.0, 0.0]}}
-    return {"query": {"script_score": {"query": {"bool": {"filter": [*filters, THERE]}}, "script": script}}}
+    return {"query": {"script_score": {"query": {"bool": {"filter": [*filters, THERE]}}, "script": COSINE}}}
 
 
 def search(*filters: Any, oversample: float | None = None) -> KnnSearch:
     return KnnSearch("v", [1.0, 0.0], 5, 50, filters, oversample)
 
 
+def nested(*filters: Any) -> KnnSearch:
+    return KnnSearch("v", [1.0, 0.0], 5, 50, filters, path="c", similarity="l2")
+
+
+def inside(query: Any) -> Any:
+    return {"nested": {"path": "c", "score_mode": "max", "query": query}}
+
+
+def compared(*filters: Any, script: Any) -> Any:
+    scored = inside({"script_score": {"query": THERE, "script": script}})
+    return {"query": {"bool": {"must": [scored], "filter": list(filters)}}}
+
+
 TOP = {"field": "v", "query_vector": [1.0, 0.0], "k": 5, "num_candidates": 50}
 CLAUSE = {"vector": [1.0, 0.0], "k": 5}
-RESCORE = {"rescore": {"oversample_factor": 3.0}}
 
 
 @pytest.mark.parametrize(
@@ -102,6 +121,11 @@ RESCORE = {"rescore": {"oversample_factor": 3.0}}
         (ELASTICSEARCH, search(oversample=3.0), {"knn": TOP | {"rescore_vector": {"oversample": 3.0}}}),
         (ELASTICSEARCH_BEFORE_KNN, search(), by_script()),
         (ELASTICSEARCH_BEFORE_KNN, search(TERM, oversample=3.0), by_script(TERM)),
+        (ELASTICSEARCH, nested(TERM), {"knn": TOP | {"filter": [TERM]}}),
+        (ELASTICSEARCH_BEFORE_KNN, nested(), compared(script=COSINE)),
+        (ELASTICSEARCH_BEFORE_KNN, nested(TERM), compared(TERM, script=COSINE)),
+        (OPENSEARCH, nested(), {"query": inside({"knn": {"v": CLAUSE}})}),
+        (OPENSEARCH, nested(TERM), compared(TERM, script=KNN_SCORE)),
         (OPENSEARCH, search(), {"query": {"knn": {"v": CLAUSE}}}),
         (OPENSEARCH, search(TERM), {"query": {"knn": {"v": CLAUSE | {"filter": {"bool": {"filter": [TERM]}}}}}}),
         (

@@ -20,6 +20,7 @@ from proxy.indices import (
     is_plain,
     may_concern,
     read_facts,
+    read_field_caps,
     read_resolution,
     requested_names,
     route_of,
@@ -196,6 +197,24 @@ def test_opensearch_spells_vectors_in_its_own_way() -> None:
     assert {"v": (VectorField("knn_vector", 3, "cosinesimil", None),)} == read_facts(
         {"a": index({"v": vector})}
     ).vectors
+
+
+NESTED: list[tuple[str, str | None]] = [("v", None), ("o.v", None), ("c.v", "c"), ("c.o.v", "c"), ("c.d.v", "c.d")]
+HOLDERS = {"c": "nested", "c.d": "nested", "o": "object", "c.o": "object", "c.": "nested", "cc": "nested"}
+
+
+def test_a_vector_belongs_to_the_innermost_nested_documents_around_it() -> None:
+    vector = {"v": {"type": "dense_vector", "dims": 3}}
+    inner = {"d": {"type": "nested", "properties": vector}, "o": {"properties": vector}}
+    outer = {"c": {"type": "nested", "properties": inner | vector}, "o": {"properties": vector}}
+    found = read_facts({"a": index(outer | vector)}).vectors
+    assert dict(NESTED) == {path: field.path for path, (field,) in found.items()}
+
+
+def test_somebody_who_may_only_read_is_told_of_nested_documents_too() -> None:
+    forms = HOLDERS | {path: "dense_vector" for path, _ in NESTED}
+    found = read_field_caps({"fields": {path: {kind: {}} for path, kind in forms.items()}}).vectors
+    assert dict(NESTED) == {path: field.path for path, (field,) in found.items()}
 
 
 @pytest.mark.parametrize("answer", [{}, {"a": {}}, {"a": {"mappings": {}, "settings": {}}}])

@@ -317,7 +317,9 @@ FIELD = VectorField("dense_vector", 3, "cosine", "m")
 KNN_FIELD = VectorField("knn_vector", 3, "l2", "m")
 TYPE_ALONE = VectorField("dense_vector", None, None, None)
 """As `_field_caps` tells it to somebody who may not read the mapping."""
-FOUND = VectorSearch(ELASTICSEARCH, ("v",), "m", 3, "cosine", MIN_SIMILARITY, NUM_CANDIDATES, SEMANTIC.timeout_seconds)
+FOUND = VectorSearch(
+    ELASTICSEARCH, {"v": None}, "m", 3, "cosine", MIN_SIMILARITY, NUM_CANDIDATES, SEMANTIC.timeout_seconds
+)
 
 
 def facts(*fields: VectorField) -> IndexFacts:
@@ -333,13 +335,13 @@ def facts(*fields: VectorField) -> IndexFacts:
         ("m", facts(replace(FIELD, model=None)), FOUND),
         ("m", facts(TYPE_ALONE), FOUND),
         (None, facts(TYPE_ALONE), Failure("semantic", "mapping_unreadable")),
-        (None, facts(replace(FIELD, nested=True)), FOUND),
+        (None, facts(replace(FIELD, path="c")), replace(FOUND, fields={"v": "c"})),
+        (None, facts(FIELD, replace(FIELD, path="c")), Failure("semantic", "mixed_vectors", "v")),
         (None, None, Failure("semantic", "mapping_unreadable")),
         (None, facts(), Failure("semantic", "no_vector_field", "v")),
         (None, facts(FIELD, replace(FIELD, model="n")), Failure("semantic", "mixed_vectors", "v")),
         (None, facts(FIELD, replace(FIELD, similarity="l2_norm")), Failure("semantic", "mixed_vectors", "v")),
         (None, facts(KNN_FIELD), replace(FOUND, dialect=OPENSEARCH, similarity="l2")),
-        (None, facts(replace(KNN_FIELD, nested=True)), Failure("semantic", "nested_vectors", "v")),
         (None, facts(replace(FIELD, kind="rank_vectors")), Failure("semantic", "unknown_vector_type", "rank_vectors")),
         (None, facts(replace(FIELD, dimensions=4)), Failure("semantic", "other_dimensions", "4")),
         (None, facts(FIELD, replace(FIELD, dimensions=4)), Failure("semantic", "mixed_vectors", "v")),
@@ -354,12 +356,19 @@ def test_vectors_are_searched_only_where_it_is_known_what_made_them(
     assert expected == vector_search(route, SEMANTIC, found)
 
 
+def test_several_fields_may_stand_in_several_kinds_of_nested_documents() -> None:
+    semantic = Semantic(field=("w", "v"), dimensions=3)
+    forms = {"v": (FIELD,), "w": (replace(FIELD, path="c"),)}
+    found = vector_search(build_route(SETTINGS), semantic, IndexFacts(vectors=forms))
+    assert replace(FOUND, fields={"w": "c", "v": None}) == found
+
+
 def test_a_route_may_set_the_threshold_and_the_breadth_of_its_knn() -> None:
     semantic = Semantic(
         field="v", dimensions=3, min_similarity=0.0, num_candidates=7, oversample=3.0, timeout_seconds=5.0
     )
     route = build_route(RouteSettings(index="products", semantic=semantic))
-    expected = VectorSearch(ELASTICSEARCH, ("v",), "m", 3, "cosine", 0.0, 7, 5.0, 3.0)
+    expected = VectorSearch(ELASTICSEARCH, {"v": None}, "m", 3, "cosine", 0.0, 7, 5.0, 3.0)
     assert expected == vector_search(route, semantic, facts(FIELD))
 
 
@@ -387,5 +396,5 @@ def test_vectors_are_searched_as_the_engines_version_does(version: Version, expe
     [(0.65, "cosine", True), (0.64, "cosine", False), (0.9, "hamming", False), (0.0, "cosine", False)],
 )
 def test_what_only_knn_finds_is_near_by_its_cosine(score: float, similarity: str, expected: bool) -> None:  # noqa: FBT001
-    vectors = VectorSearch(ELASTICSEARCH, ("v",), "m", 3, similarity, 0.3, 100, 2.0)
+    vectors = VectorSearch(ELASTICSEARCH, {"v": None}, "m", 3, similarity, 0.3, 100, 2.0)
     assert expected is vectors.is_near(score)

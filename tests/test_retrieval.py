@@ -78,7 +78,7 @@ async def test_several_fields_are_searched_and_the_nearest_vector_counts(
 ) -> None:
     plan = plan_of("", BODY, window=3)
     assert plan.vectors is not None
-    plan = dataclasses.replace(plan, vectors=dataclasses.replace(plan.vectors, fields=("v", "w")))
+    plan = dataclasses.replace(plan, vectors=dataclasses.replace(plan.vectors, fields={"v": None, "w": None}))
     run = await run_of(plan, engine, models, stack)
     _, semantic, _ = await retrieve(run, lexical_search(plan))
     asked = [json.loads(request.body)["knn"]["field"] for request in engine.of("semantic")]

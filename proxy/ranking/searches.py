@@ -103,7 +103,10 @@ def semantic_search(plan: Plan, vectors: VectorSearch, field: str, vector: Seque
     if plan.alias_filter is not None and not vectors.dialect.filters_aliases:
         filters.append(plan.alias_filter)
     body: dict[str, Any] = plan.request.body(Use.EVERYWHERE) | _grouped(plan)
-    body |= vectors.dialect.knn(KnnSearch(field, vector, size, candidates, filters, vectors.oversample))
+    path = vectors.fields[field]
+    body |= vectors.dialect.knn(
+        KnnSearch(field, vector, size, candidates, filters, vectors.oversample, path, vectors.similarity)
+    )
     body |= {"size": size, "_source": list(plan.route.passage) if plan.route.rerank_model else False}
     body |= {"timeout": f"{int(vectors.timeout_seconds * 1000)}ms"}
     return EngineSearch(plan.indices, _own_url(plan, Use.EVERYWHERE), msgspec.json.encode(body))

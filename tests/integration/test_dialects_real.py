@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.integration import shop as catalogue
-from tests.integration.conftest import Load, Open, OpenIndex, Shop, Start, route
+from tests.integration.conftest import Load, Open, OpenIndex, Shop, Sides, Start, route
+from tests.integration.demands import FILTERS, queries
 from tests.integration.engines import ELASTICSEARCH, OPENSEARCH_KNN, WITH_KNN, RealEngine
 from tests.integration.models import ShopModels
 from tests.integration.outcomes import Record
@@ -67,66 +70,127 @@ async def test_rolling_upgrade(real_engine: RealEngine, open_sides: Open, models
     assert ("reranked", "reranked", set(before.ids)) == (before.outcome, after.outcome, set(after.ids))
 
 
-def _chunked(engine: RealEngine) -> dict[str, Any]:
-    """The shop's products, their vectors inside nested chunks: one of the title, one of the whole."""
-    properties = {
-        **catalogue.PROPERTIES,
-        "chunks": {"type": "nested", "properties": {"vector": engine.vector(8), "text": {"type": "text"}}},
+CHUNKS = "chunks"
+
+
+def _chunked(engine: RealEngine, path: str = CHUNKS) -> dict[str, Any]:
+    """The shop, its vectors inside nested chunks, and these inside others if the path says so."""
+    properties: dict[str, Any] = {"vector": engine.vector(8), "kind": {"type": "keyword"}}
+    for name in reversed(path.split(".")):
+        properties = {name: {"type": "nested", "properties": properties}}
+    said = catalogue.EMBEDDING.meta["rerank_proxy"]["embedding"]
+    mappings = {
+        "_meta": {"rerank_proxy": {f"{path}.vector": said}},
+        "properties": {**catalogue.PROPERTIES, **properties},
     }
-    said = {**catalogue.EMBEDDING.meta["rerank_proxy"]["embedding"]}
-    mappings = {"_meta": {"rerank_proxy": {"chunks.vector": said}}, "properties": properties}
     return {"settings": {**catalogue.SETTINGS, **engine.settings}, "mappings": mappings}
 
 
-def _in_chunks(products: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {
-        name: product
-        | {
-            "chunks": [
-                {"text": text, "vector": catalogue.embed(text)}
-                for text in (products[name]["title"], catalogue.passage(products[name]))
-            ],
-        }
-        for name, product in catalogue.without_vectors(products).items()
-    }
+def _texts(product: Mapping[str, Any]) -> list[str]:
+    """What a product's chunks hold: its title and the whole; one that is released in January has none."""
+    return [] if product["released"].endswith("-01-11") else [product["title"], catalogue.passage(product)]
+
+
+def _in_chunks(path: str = CHUNKS) -> dict[str, dict[str, Any]]:
+    *outer, inner = path.split(".")
+    products = catalogue.without_vectors(catalogue.PRODUCTS)
+    for number, product in enumerate(products.values()):
+        kinds = f"title{number % 2}", f"whole{number % 3}"
+        chunks: Any = [
+            {"kind": kind, "vector": catalogue.embed(text)} for kind, text in zip(kinds, _texts(product), strict=False)
+        ]
+        held: Any = {inner: chunks}
+        for name in reversed(outer):
+            held = {name: [held, {}]}
+        product.update(held)
+    return products
+
+
+def _nearest_chunk(text: str, product: Mapping[str, Any]) -> float:
+    return max((_cosine(text, chunk) for chunk in _texts(product)), default=-1)
+
+
+NEAR_CHUNKS: dict[str, Any] = SEMANTIC | {"field": "chunks.vector", "min_similarity": -1}
+BESIDE: dict[str, list[Any]] = {
+    "no filter": [],
+    "a filter": [{"range": {"price": {"lt": 1300}}}],
+    "a filter on other nested documents": [{"nested": {"path": "reviews", "query": {"term": {"reviews.stars": 2}}}}],
+    "an exclusion": [{"bool": {"must_not": [{"term": {"brand": "acme"}}]}}],
+}
+
+
+@pytest.mark.parametrize("path", [CHUNKS, "chapters.chunks"])
+@pytest.mark.parametrize("filters", BESIDE.values(), ids=BESIDE)
+async def test_nested_vectors(
+    filters: list[Any], path: str, real_engine: RealEngine, open_index: OpenIndex, record_outcome: Record
+) -> None:
+    """Vectors of nested documents find the documents around them, each once, by the nearest, as near as demanded."""
+    semantic = SEMANTIC | {"field": f"{path}.vector", "min_similarity": 0.6}
+    sides = await open_index(
+        _chunked(real_engine, path), _in_chunks(path), semantic=semantic, rerank=False, fusion={"lexical_weight": 0}
+    )
+    query = {"bool": {"must": [{"match": {"title": "laptop"}}], "filter": filters}}
+    through = await sides.through.search({"query": query, "size": 100})
+    own = set((await sides.straight.search({"query": query, "size": 100})).ids)
+    allowed = (await sides.straight.search({"query": {"bool": {"filter": filters}}, "size": 100})).ids
+    near = {name: round(_nearest_chunk("laptop", catalogue.PRODUCTS[name]), 5) for name in allowed}
+    near = {name: cosine for name, cosine in near.items() if cosine >= 0.6}
+    assert ("reranked", own | near.keys()) == (through.outcome, set(through.ids))
+    assert len(set(through.ids)) == len(through.ids) == through.total["value"]
+    order = [near[name] for name in through.ids[: len(near)]]
+    assert (sorted(near.values(), reverse=True), True) == (order, bool(near))
+    record_outcome("vectors in nested documents", through.outcome)
 
 
 @ELASTICSEARCH
-async def test_nested_vectors(real_engine: RealEngine, open_index: OpenIndex, record_outcome: Record) -> None:
-    """Vectors of nested documents find the documents they belong to, each once, and demands hold for them."""
-    semantic = SEMANTIC | {"field": "chunks.vector", "min_similarity": 0.6}
-    sides = await open_index(_chunked(real_engine), _in_chunks(catalogue.PRODUCTS), semantic=semantic, rerank=False)
-    query = {"bool": {"must": [{"match": {"title": "laptop"}}], "filter": [{"range": {"price": {"lt": 1300}}}]}}
-    through = await sides.through.search({"query": query, "size": 100})
-    cheap = {"query": {"range": {"price": {"lt": 1300}}}, "size": 100}
-    allowed = set((await sides.straight.search(cheap)).ids)
-    near = {
-        name
-        for name, product in catalogue.PRODUCTS.items()
-        if max(_cosine("laptop", product["title"]), _cosine("laptop", catalogue.passage(product))) >= 0.6
-    }
-    own = set((await sides.straight.search({"query": query, "size": 100})).ids)
-    assert ("reranked", own | (near & allowed)) == (through.outcome, set(through.ids))
-    assert len(set(through.ids)) == len(through.ids) == through.total["value"]
-    record_outcome("vectors in nested documents", through.outcome)
+@pytest.mark.parametrize("filters", BESIDE.values(), ids=BESIDE)
+async def test_nested_vectors_before_knn(
+    filters: list[Any], real_engine: RealEngine, open_index: OpenIndex, start: Start
+) -> None:
+    """The script of old engines finds what kNN finds, by the nearest, too."""
+    sides = await open_index(_chunked(real_engine), _in_chunks(), semantic=NEAR_CHUNKS, rerank=False)
+    body = {"query": {"bool": {"must": [{"match": {"title": "laptop"}}], "filter": filters}}, "size": 100}
+    by_knn = await sides.through.search(body)
+    async with Relay(real_engine.url, {"/": _of_8_3}) as relay:
+        url = await start(route(sides.through.index, semantic=NEAR_CHUNKS, rerank=False), engine={"url": relay.url})
+        by_script = await Client(url, sides.through.index).search(body)
+    assert ("reranked", by_knn.ids, by_knn.total) == (by_script.outcome, by_script.ids, by_script.total)
+
+
+_ON_CHUNKS = st.sampled_from(["title0", "title1", "whole1", "whole2"]).map(
+    lambda kind: {"nested": {"path": "chunks", "query": {"term": {"chunks.kind": kind}}}}
+)
+
+
+@pytest.fixture
+def proxies() -> dict[str, Sides]:
+    """What the examples of one property share."""
+    return {}
+
+
+@given(drawn=queries(FILTERS | _ON_CHUNKS), post=st.none() | FILTERS | _ON_CHUNKS)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_query_over_nested_vectors(
+    *, drawn: tuple[Any, Any], post: Any, real_engine: RealEngine, open_index: OpenIndex, proxies: dict[str, Sides]
+) -> None:
+    """Whatever the query: no document appears that it excludes, and all with vectors that it admits but for the words.
+
+    Both also where it speaks of the very chunks that hold the vectors.
+    """
+    if "sides" not in proxies:
+        proxies["sides"] = await open_index(_chunked(real_engine), _in_chunks(), semantic=NEAR_CHUNKS)
+    sides, (query, relaxed) = proxies["sides"], drawn
+    rest = {"post_filter": post, "size": 100} if post else {"size": 100}
+    with_vectors = {"bool": {"filter": [relaxed, {"nested": {"path": "chunks", "query": {"match_all": {}}}}]}}
+    own = set((await sides.straight.search({"query": query, **rest})).ids)
+    admitted = set((await sides.straight.search({"query": with_vectors, **rest})).ids)
+    through = await sides.through.search({"query": query, **rest})
+    expected = ("reranked", own | admitted) if own else ("bypassed;reason=zero_hits", own)
+    assert (*expected, len(through.ids)) == (through.outcome, set(through.ids), len(set(through.ids)))
 
 
 def _cosine(one: str, other: str) -> float:
     return sum(a * b for a, b in zip(catalogue.embed(one), catalogue.embed(other), strict=True))
-
-
-@OPENSEARCH_KNN
-async def test_nested_vectors_of_opensearch(
-    real_engine: RealEngine, open_index: OpenIndex, record_outcome: Record
-) -> None:
-    """Where they are not searched the answer says so, and holds what the words find."""
-    semantic = SEMANTIC | {"field": "chunks.vector"}
-    sides = await open_index(_chunked(real_engine), _in_chunks(catalogue.PRODUCTS), semantic=semantic)
-    body = {"query": {"match": {"title": "laptop"}}, "size": 100}
-    through = await sides.through.search(body)
-    assert 'degraded;stages="semantic";reason=nested_vectors' == through.outcome
-    assert sorted((await sides.straight.search(body)).ids) == sorted(through.ids)
-    record_outcome("vectors in nested documents", through.outcome)
 
 
 @ELASTICSEARCH

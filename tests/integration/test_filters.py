@@ -8,13 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.integration.conftest import Open, Shop, Sides
+from tests.integration.demands import ANYTHING, FILTERS, WORDS, queries
 from tests.integration.engines import WITH_KNN
 
 pytestmark = [pytest.mark.engine, WITH_KNN]
 
-WORDS = {"match": {"title": "laptop"}}
 ACME = {"term": {"brand": "acme"}}
-ANYTHING: dict[str, Any] = {"match_all": {}}
 NEAR_AND_FAR = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": -1}
 
 QUERIES: dict[str, tuple[Any, Any]] = {
@@ -127,38 +126,7 @@ async def test_restricted(body: dict[str, Any], query_string: str, open_sides: O
         assert set(straight.ids) <= set(through.ids) <= set(admitted.ids)
 
 
-_filters = st.one_of(
-    st.sampled_from(["acme", "globex", "initech"]).map(lambda brand: {"term": {"brand": brand}}),
-    st.lists(st.sampled_from(["laptop", "phone", "camera"]), min_size=1).map(
-        lambda found: {"terms": {"category": found}}
-    ),
-    st.integers(100, 1500).map(lambda price: {"range": {"price": {"gte": price}}}),
-    st.booleans().map(lambda stock: {"term": {"in_stock": stock}}),
-    st.sampled_from(["office", "film"]).map(lambda word: {"match_phrase": {"description": word}}),
-    st.integers(0, 5).map(
-        lambda user: {"nested": {"path": "reviews", "query": {"term": {"reviews.author": f"user{user}"}}}},
-    ),
-)
-
-
-@st.composite
-def _queries(draw: st.DrawFn, depth: int = 2) -> tuple[Any, Any]:
-    """Draw a query with the user's words somewhere in its `must`, and the same query without them."""
-    if depth == 0:
-        return WORDS, ANYTHING
-    inner, relaxed = draw(_queries(depth=draw(st.integers(0, depth - 1))))
-    some = st.lists(_filters, max_size=2)
-    must, must_not, filters, should = draw(some), draw(some), draw(some), draw(some)
-    place = draw(st.integers(0, len(must)))
-    needed = draw(st.integers(0, min(1, len(should))))
-    rest = {"must_not": must_not, "filter": filters, "should": should, "minimum_should_match": needed}
-    return (
-        {"bool": rest | {"must": [*must[:place], inner, *must[place:]]}},
-        {"bool": rest | {"must": [*must[:place], relaxed, *must[place:]]}},
-    )
-
-
-@given(drawn=_queries(), post=st.none() | _filters)
+@given(drawn=queries(), post=st.none() | FILTERS)
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_query(drawn: tuple[Any, Any], post: Any, open_sides: Open, proxies: dict[str, Sides]) -> None:
     """Whatever the query: nothing excluded appears, nothing found is lost, nothing comes twice."""
