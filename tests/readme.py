@@ -153,8 +153,15 @@ QUERY_FORMS = (
         {"nested": {"path": "parts", "query": {"match": {"parts.title": "red shoes"}}}},
         f"{_INSIDE}, where it is more than words",
     ),
-    QueryForm("has_child", "", {"has_child": {"type": "part", "query": _MATCH}}, "as in `nested`, and `min_children`"),
-    QueryForm("has_parent", "", {"has_parent": {"parent_type": "brand", "query": _MATCH}}, "as in `nested`"),
+    QueryForm(
+        "has_child",
+        "",
+        {"has_child": {"type": "part", "query": _MATCH}},
+        f"that there are such, `min_children`, and {_INSIDE}; with `max_children` {_NO_KNN}",
+    ),
+    QueryForm(
+        "has_parent", "", {"has_parent": {"parent_type": "brand", "query": _MATCH}}, f"that there is one, and {_INSIDE}"
+    ),
     QueryForm("pinned", "", {"pinned": {"ids": ["1"], "organic": _MATCH}}, f"{_INSIDE}; the pinned stay on top"),
     QueryForm(
         "rule",
@@ -175,16 +182,12 @@ QUERY_FORMS = (
 
 NOT_RUN = frozenset(
     {
-        "match_phrase_prefix",
-        "match_bool_prefix",
         "semantic",
         "sparse_vector",
         "text_expansion",
         "neural",
         "neural_sparse",
         "knn",
-        "has_child",
-        "has_parent",
         "pinned",
         "rule",
         "rule_query",

@@ -56,7 +56,7 @@ HELD: Mapping[str, list[tuple[Any, Any]]] = {
         ),
     ],
     "has_child": [
-        ({"has_child": {"type": "offer", "query": LAPTOP}}, MATCH_ALL),
+        ({"has_child": {"type": "offer", "query": LAPTOP}}, {"has_child": {"type": "offer", "query": MATCH_ALL}}),
         (
             {"has_child": {"type": "offer", "query": LAPTOP, "min_children": 2}},
             {"has_child": {"type": "offer", "query": MATCH_ALL, "min_children": 2}},
@@ -64,7 +64,10 @@ HELD: Mapping[str, list[tuple[Any, Any]]] = {
         ({"has_child": {"type": "offer", "query": LAPTOP, "max_children": 2}}, None),
     ],
     "has_parent": [
-        ({"has_parent": {"parent_type": "product", "query": LAPTOP}}, MATCH_ALL),
+        (
+            {"has_parent": {"parent_type": "product", "query": LAPTOP}},
+            {"has_parent": {"parent_type": "product", "query": MATCH_ALL}},
+        ),
         (
             {"has_parent": {"parent_type": "p", "query": {"bool": {"must": [LAPTOP], "must_not": [TERM]}}}},
             {"has_parent": {"parent_type": "p", "query": {"bool": {"must": [MATCH_ALL], "must_not": [TERM]}}}},

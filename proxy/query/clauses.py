@@ -50,15 +50,16 @@ def _each(value: Any, relax: _Relax) -> Any:
 
 
 def _joined(name: str, body: Query, relax: _Relax) -> Any:
-    """A query on other documents' fields: without any demand on them, it is none on their being there either.
+    """A query on other documents' fields, which are there all the same: what has none is a document of another kind.
 
     Where it counts them, at least so many must be there with any words, and at most so many says nothing of others.
     """
-    if "max_children" in body:
-        return None
-    inner = relax(body["query"])
-    kept = {key: value for key, value in body.items() if key != "_name"}
-    return MATCH_ALL if inner == MATCH_ALL and "min_children" not in body else {name: {**kept, "query": inner}}
+    return None if "max_children" in body else _in_place(name, body, relax)
+
+
+def _of_parts(name: str, body: Query, relax: _Relax) -> Any:
+    """A query on a document's parts: without any demand on them, it is none on their being there either."""
+    return MATCH_ALL if relax(body["query"]) == MATCH_ALL else _in_place(name, body, relax)
 
 
 def _inner(key: str) -> Callable[[str, Query, _Relax], Any]:
@@ -81,7 +82,7 @@ COMPOUNDS: Mapping[str, Compound] = {
     "constant_score": Compound(_of("filter"), _inner("filter")),
     "function_score": Compound(_of("query"), _inner("query")),
     "script_score": Compound(_of("query"), _inner("query")),
-    "nested": Compound(_of("query"), _joined),
+    "nested": Compound(_of("query"), _of_parts),
     "has_child": Compound(_of("query"), _joined),
     "has_parent": Compound(_of("query"), _joined),
     "pinned": Compound(_of("organic"), _inner("organic")),

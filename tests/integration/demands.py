@@ -14,7 +14,8 @@ FILTERS = st.one_of(
     ),
     st.integers(100, 1500).map(lambda price: {"range": {"price": {"gte": price}}}),
     st.booleans().map(lambda stock: {"term": {"in_stock": stock}}),
-    st.sampled_from(["office", "film"]).map(lambda word: {"match_phrase": {"description": word}}),
+    # under `filter`, since the first words under `must` are the user's
+    st.sampled_from(["office", "film"]).map(lambda word: {"bool": {"filter": {"match_phrase": {"description": word}}}}),
     st.integers(0, 5).map(
         lambda user: {"nested": {"path": "reviews", "query": {"term": {"reviews.author": f"user{user}"}}}},
     ),

@@ -15,7 +15,6 @@ from tests.integration.engines import (
     EVERYWHERE,
     OPENSEARCH,
     OPENSEARCH_KNN,
-    WITH_KNN,
     WITH_PIPELINES,
     RealEngine,
 )
@@ -443,10 +442,7 @@ async def test_semantic_without_knn(open_sides: Open, record_outcome: Record) ->
     record_outcome("a semantic route without vectors", through.outcome)
 
 
-@WITH_KNN
-async def test_ext_of_opensearchs_own_reranker(
-    real_engine: RealEngine, open_sides: Open, record_outcome: Record
-) -> None:
+async def test_ext_of_opensearchs_own_reranker(open_sides: Open, record_outcome: Record) -> None:
     """`ext.rerank` is read for its text and left in place, so an engine without it refuses it in its own words."""
     sides = await open_sides()
     body = BODY | {"ext": {"rerank": {"query_context": {"query_text": "a notebook"}}}}

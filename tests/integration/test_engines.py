@@ -179,7 +179,7 @@ def percolate(filled: Filled) -> None:
 
 ABILITIES: Mapping[Callable[[Filled], None], tuple[str, ...]] = {
     **dict.fromkeys(
-        (english, script_score, terms_aggregation, highlight, msearch, scroll, point_in_time, yaml, reindex),
+        (english, script_score, terms_aggregation, highlight, msearch, scroll, point_in_time, yaml, reindex, has_child),
         ELASTICSEARCH + OPENSEARCH,
     ),
     product: ELASTICSEARCH,
@@ -187,7 +187,6 @@ ABILITIES: Mapping[Callable[[Filled], None], tuple[str, ...]] = {
     knn_query: WITH_KNN,
     search_template: OPENSEARCH,
     rank_eval: OPENSEARCH,
-    has_child: OPENSEARCH,
     percolate: OPENSEARCH,
 }
 EXPECTED = [

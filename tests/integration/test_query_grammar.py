@@ -24,6 +24,7 @@ ALL: dict[str, Any] = {"match_all": {}}
 ACME = {"term": {"brand": "acme"}}
 OFFICE = {"match": {"description": "office"}}
 CHEAP = {"range": {"price": {"lt": 700}}}
+SOLD_OUT = {"term": {"in_stock": False}}
 PRAISED = {"nested": {"path": "reviews", "query": {"range": {"reviews.stars": {"gte": 3}}}}}
 
 
@@ -114,6 +115,14 @@ QUERIES: dict[str, tuple[Any, Any]] = {
             },
         },
         ACME,
+    ),
+    "half a word in a phrase": (
+        {"bool": {"must": [{"match_phrase_prefix": {"title": "acme laptop 1"}}], "must_not": [SOLD_OUT]}},
+        _not(SOLD_OUT),
+    ),
+    "half a word": (
+        {"bool": {"must": [{"match_bool_prefix": {"title": {"query": "acme laptop 1", "operator": "and"}}}, CHEAP]}},
+        CHEAP,
     ),
     "the same words twice": (
         {"bool": {"must": [WORDS, {"match": {"description": "laptop"}}], "filter": [ACME]}},
