@@ -33,7 +33,7 @@ from proxy.errors import UpstreamError
 from proxy.loading.mappings import LANGUAGES
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.request.steering import Option, Steering
+from proxy.request.steering import Option, takes
 from tests.clients.run import PROGRAMS
 from tests.clients.test_python_clients import SUITES
 from tests.integration.outcomes import FILE as OUTCOMES
@@ -296,7 +296,7 @@ STEERING_FORMS: Mapping[Option, SteeringForm] = {
 
 def steering() -> Table:
     rows = tuple(
-        (code(f"{header_of(name)}: {form.header}"), code(_member(name, form)), _takes(name), form.meaning)
+        (code(f"{header_of(name)}: {form.header}"), code(_member(name, form)), takes(name), form.meaning)
         for name, form in STEERING_FORMS.items()
     )
     return Table(("header", "in `ext.rerank_proxy`", "takes", "which means"), rows)
@@ -308,20 +308,6 @@ def header_of(option: str) -> str:
 
 def _member(option: str, form: SteeringForm) -> str:
     return f"{json.dumps(option)}: {json.dumps(form.member)}"
-
-
-def _takes(option: str) -> str:
-    """Read what an option takes from its type."""
-    (field,) = [field for field in msgspec.inspect.type_info(Steering).fields if field.name == option]  # type: ignore[attr-defined]
-    match next(each for each in field.type.types if not isinstance(each, msgspec.inspect.NoneType)):
-        case msgspec.inspect.IntType(ge=least, le=most):
-            return f"{least} to {most}"
-        case msgspec.inspect.StrType(max_length=int(most)):
-            return f"at most {most} characters"
-        case msgspec.inspect.BoolType():
-            return "`on`, `off`; in the body `true`, `false`"
-        case _:
-            return "the name of a profile"
 
 
 def understood() -> Table:

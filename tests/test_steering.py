@@ -107,12 +107,80 @@ def test_a_wrong_member_is_refused(member: Any) -> None:
     assert isinstance(read_steering([], member, OPTIONS), Wrong)
 
 
-def test_a_refusal_says_where_what_and_what_to_do() -> None:
-    close = read_steering([], {"profile": "leagl"}, OPTIONS)
-    unknown = read_steering([], {"windw": 1}, OPTIONS)
-    assert Wrong("no profile [leagl], did you mean `legal`?") == close
-    assert isinstance(unknown, Wrong)
-    assert ("windw" in unknown.reason, "known are enabled, query" in unknown.reason) == (True, True)
+REFUSALS: list[tuple[list[tuple[bytes, bytes]], Any, str]] = [
+    (
+        [(b"x-rerank-Window", b"many")],
+        None,
+        "[x-rerank-Window] takes a whole number from 1 to 1000, not the text [many]: correct it, or leave it out",
+    ),
+    (
+        [],
+        {"window": "5"},
+        "[ext.rerank_proxy.window] takes a whole number from 1 to 1000, not the text [5]: correct it, or leave it out",
+    ),
+    (
+        [(b"X-Rerank-Budget-Ms", b"0")],
+        None,
+        "[X-Rerank-Budget-Ms] takes a whole number from 1 to 60000, not 0: correct it, or leave it out",
+    ),
+    (
+        [],
+        {"budget_ms": 0.5},
+        "[ext.rerank_proxy.budget_ms] takes a whole number from 1 to 60000, not 0.5: correct it, or leave it out",
+    ),
+    (
+        [],
+        {"query": "x" * 2001},
+        (
+            "[ext.rerank_proxy.query] takes a text of 1 to 2000 characters, not a text of 2001 characters: "
+            "correct it, or leave it out"
+        ),
+    ),
+    (
+        [],
+        {"instruction": ["x"]},
+        "[ext.rerank_proxy.instruction] takes a text of 1 to 2048 characters, not a list: correct it, or leave it out",
+    ),
+    (
+        [(b"X-Rerank-Explain", b"1")],
+        None,
+        (
+            "[X-Rerank-Explain] takes `on` or `off`, in the body `true` or `false`, not the text [1]: "
+            "correct it, or leave it out"
+        ),
+    ),
+    (
+        [],
+        {"profile": {}},
+        "[ext.rerank_proxy.profile] takes the name of a profile, not an object: correct it, or leave it out",
+    ),
+    (
+        [],
+        {"profile": "leagl"},
+        "[ext.rerank_proxy.profile] knows no profile like the text [leagl], did you mean `legal`?",
+    ),
+    (
+        [(b"X-Rerank-Windw", b"1")],
+        None,
+        "[X-Rerank-Windw] is no way to steer the reranking, did you mean `window`?",
+    ),
+    ([], True, "[ext.rerank_proxy] takes an object, not true"),
+    (
+        [(b"X-Rerank-Query", b"\xff")],
+        None,
+        "[X-Rerank-Query] is not UTF-8: send it as that, or in the body as [ext.rerank_proxy.query]",
+    ),
+    (
+        [(b"X-Rerank-Window", b"5"), (b"x-rerank-window", b"5")],
+        None,
+        "[x-rerank-window] is sent more than once: send it once",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fields", "member", "reason"), REFUSALS)
+def test_a_refusal_says_where_what_and_what_to_do(fields: list[tuple[bytes, bytes]], member: Any, reason: str) -> None:
+    assert Wrong(reason) == read_steering(fields, member, OPTIONS)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

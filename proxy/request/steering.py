@@ -4,11 +4,13 @@ Nothing here can name a host, a model, a field or code. A wrong word is refused,
 guessed at; a search that no route covers is not looked at.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
+import msgspec.inspect
 from msgspec import Meta
 
 from proxy.http1.callers import STEERING, Field
@@ -44,51 +46,104 @@ class Wrong:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What is said of an option, and where."""
+
+    place: str
+    value: Any
+
+
+def read_steering(fields: Sequence[Field], member: Any, allowed: Sequence[Option]) -> Steering | Wrong:
+    """Read headers and `ext.rerank_proxy` (None where there is none); the body stands above the headers."""
+    by_header = _of_headers(fields)
+    if isinstance(by_header, Wrong):
+        return by_header
+    if member is not None and not isinstance(member, dict):
+        return Wrong(f"[ext.{MEMBER}] takes an object, not {_shown(member)}")
+    in_body = {name: _Said(f"ext.{MEMBER}.{name}", value) for name, value in (member or {}).items()}
+    together = {**by_header, **in_body}
+    for name, said in together.items():
+        if problem := _problem(name, said, allowed):
+            return Wrong(f"[{said.place}] {problem}")
+    return msgspec.convert({name: said.value for name, said in together.items()}, Steering)
+
+
+def _problem(option: str, said: _Said, allowed: Sequence[Option]) -> str:
+    """Say what is wrong with what is said, and what to say instead; empty where nothing is."""
+    if option not in OPTIONS:
+        return f"is no way to steer the reranking{did_you_mean(option, OPTIONS)}"
+    if option not in allowed:
+        return "may not be set by a request: it is switched off in `steering` of the settings"
+    try:
+        msgspec.convert({option: said.value}, Steering)
+    except msgspec.ValidationError:
+        return f"takes {takes(option)}, not {_shown(said.value)}: correct it, or leave it out"
+    if option == "profile" and said.value is not None and said.value not in PROFILES:
+        return f"knows no profile like {_shown(said.value)}{did_you_mean(said.value, tuple(PROFILES))}"
+    return ""
+
+
+def takes(option: str) -> str:
+    """Say what an option takes, as its type has it."""
+    (kind,) = (field.type for field in _FIELDS if field.name == option)
+    match next(each for each in kind.types if not isinstance(each, msgspec.inspect.NoneType)):
+        case msgspec.inspect.IntType(ge=least, le=most):
+            return f"a whole number from {least} to {most}"
+        case msgspec.inspect.StrType(max_length=int(most)):
+            return f"a text of 1 to {most} characters"
+        case msgspec.inspect.BoolType():
+            return "`on` or `off`, in the body `true` or `false`"
+        case _:
+            return "the name of a profile"
+
+
+_FIELDS = msgspec.inspect.type_info(Steering).fields  # type: ignore[attr-defined]
+_SHOWN_MAX = 40
+
+
+def _shown(value: Any) -> str:
+    """Say what was given: itself where it is short, else what kind of thing it is."""
+    match value:
+        case str() if len(value) > _SHOWN_MAX:
+            return f"a text of {len(value)} characters"
+        case str():
+            return f"the text [{value}]"
+        case list():
+            return "a list"
+        case dict():
+            return "an object"
+        case _:
+            return f"{msgspec.json.encode(value).decode()}"
+
+
 _FLAGS: Mapping[str, bool] = {"on": True, "true": True, "off": False, "false": False}
 _NUMBERS = frozenset({"budget_ms", "window"})
 _SWITCHES = frozenset({"enabled", "explain"})
 
 
-def read_steering(fields: Sequence[Field], member: Any, allowed: Sequence[Option]) -> Steering | Wrong:
-    """Read headers and `ext.rerank_proxy` (None where there is none); the body stands above the headers."""
-    said = _of_headers(fields)
-    if isinstance(said, Wrong):
-        return said
-    if member is not None and not isinstance(member, dict):
-        return Wrong(f"[ext.{MEMBER}] must be an object")
-    together = {**said, **(member or {})}
-    if closed := [name for name in together if name in OPTIONS and name not in allowed]:
-        return Wrong(f"[{closed[0]}] may not be set by a request: it is switched off in `steering` of the settings")
-    try:
-        steering = msgspec.convert(together, Steering)
-    except msgspec.ValidationError as error:
-        return Wrong(f"cannot steer the reranking: {error}; known are {', '.join(OPTIONS)}")
-    if steering.profile is not None and steering.profile not in PROFILES:
-        return Wrong(f"no profile [{steering.profile}]{did_you_mean(steering.profile, tuple(PROFILES))}")
-    return steering
-
-
-def _of_headers(fields: Sequence[Field]) -> dict[str, Any] | Wrong:
+def _of_headers(fields: Sequence[Field]) -> dict[str, _Said] | Wrong:
     """Read `X-Rerank-Budget-Ms: 200` as `budget_ms`, and so on."""
-    said: dict[str, Any] = {}
+    found: dict[str, _Said] = {}
     for name, value in fields:
         if not name.lower().startswith(STEERING):
             continue
-        option = name.lower().removeprefix(STEERING).decode("ascii", "replace").replace("-", "_")
+        place = name.decode("ascii", "replace")
+        option = place.lower().removeprefix(STEERING.decode()).replace("-", "_")
         try:
             text = value.decode().strip()
         except UnicodeDecodeError:
-            return Wrong(f"the header [{name.decode('ascii', 'replace')}] is not UTF-8")
-        if option in said:
-            return Wrong(f"[{option}] stands in more than one header")
-        said[option] = _typed(option, text)
-    return said
+            return Wrong(f"[{place}] is not UTF-8: send it as that, or in the body as [ext.{MEMBER}.{option}]")
+        if option in found:
+            return Wrong(f"[{place}] is sent more than once: send it once")
+        found[option] = _Said(place, _typed(option, text))
+    return found
 
 
 def _typed(option: str, text: str) -> Any:
     """Turn a header's text into what the option takes; what does not fit is left for the type check to refuse."""
     if option in _SWITCHES:
         return _FLAGS.get(text.lower(), text)
-    if option in _NUMBERS and text.isascii() and text.isdigit():
-        return int(text[:9])
+    if option in _NUMBERS and re.fullmatch(r"[0-9]{1,9}", text):
+        return int(text)
     return text
