@@ -278,22 +278,6 @@ async def test_the_users_words_are_logged_only_where_the_settings_say_so(
     assert said == log[0].get("query")
 
 
-async def test_a_defect_of_the_proxy_costs_the_order_and_not_the_answer(
-    client: Client, engine: FakeEngine, models: FakeModels, log: Log
-) -> None:
-    """What nobody thought of is logged with its cause, and the engine answers."""
-    engine.faults["lexical"] = _index_that_is_no_text
-    answered = await client.search("/products/_search", QUERY)
-    assert 200 == answered.status
-    assert answered.header("x-rerank").startswith("bypassed;reason=")
-
-
-async def _index_that_is_no_text(stream: Any, asked: Message) -> bytes:
-    hit = b'{"_index":"products","_id":"1","_score":1.0,"_source":{"title":"\xff"}}'
-    body = b'{"_shards":{"failed":0},"hits":{"total":{"value":1,"relation":"eq"},"hits":[%s,%s]}}' % (hit, hit)
-    return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body
-
-
 async def test_sigterm_takes_no_more_and_finishes_what_runs(
     settings: Config, engine: FakeEngine, models: FakeModels, log: Log
 ) -> None:

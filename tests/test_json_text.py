@@ -1,14 +1,23 @@
 """JSON as it was written: exactly one member cut out or added, some set, or all of it indented as the engine does."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from proxy.request.json_text import indented, take_member, with_member, with_members_set
+from proxy.request.json_text import (
+    indented,
+    items_of,
+    members_of,
+    read,
+    take_member,
+    whole,
+    with_member,
+    with_members_set,
+)
 from tests import strategies
 
 PATH = ("ext", "rerank_proxy")
@@ -124,3 +133,41 @@ def test_numbers_and_strings_keep_their_bytes() -> None:
     assert b'{\n  "a" : 1e5,\n  "b" : [\n    0.1000,\n    "\\u00e4"\n  ]\n}' == indented(
         b'{"a":1e5,"b":[0.1000,"\\u00e4"]}'
     )
+
+
+_torn = st.text(st.characters(categories=["Cs", "Ll"]) | st.sampled_from('"\\{}[],:'))
+_torn_values = st.recursive(
+    _torn | st.integers() | st.just(1e308),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_torn, inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(_torn, _torn_values, max_size=3), spaces)
+def test_an_object_with_halves_of_characters_in_it_is_taken_apart(value: Mapping[str, Any], space: Any) -> None:
+    body = json.dumps(value, indent=space).encode()
+    members = {name: json.loads(bytes(raw)) for name, raw in members_of(body).items()}
+    assert {whole(name): member for name, member in json.loads(body).items()} == members
+    assert json.loads(body) == read(body)
+
+
+@given(st.lists(_torn_values, max_size=4), spaces)
+def test_an_array_with_halves_of_characters_in_it_is_taken_apart(value: Sequence[Any], space: Any) -> None:
+    body = json.dumps(value, indent=space).encode()
+    assert json.loads(body) == [json.loads(bytes(raw)) for raw in items_of(body)]
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"7", rb'{"a":"\ud83d"', rb'["\ud83d"', rb'{"a":"\ud83d"}x', b'{"a":"\xff"']
+)
+def test_what_is_no_json_cannot_be_taken_apart(body: bytes) -> None:
+    for reading in (members_of, items_of):
+        with pytest.raises(ValueError, match=r"(?i)expect|decode|extra data"):
+            reading(body)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("a\ud83d", "a?"), ("\ude00 b", "? b"), ("\U0001f600", "\U0001f600"), ("", "")]
+)
+def test_half_a_character_is_a_question_mark(text: str, expected: str) -> None:
+    assert expected == whole(text)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
 import pytest
 
 from proxy.ranking.hits import DocKey, keys
@@ -154,6 +155,26 @@ async def test_what_cannot_be_rendered_is_left_out_and_not_counted(
     head, rendered = await made(engine, models, stack)
     assert (["a", "b", "c"], {}, 0) == (sorted(names(head.keys)), rendered.hits, head.extras)
     assert ["semantic"] == [failure.stage for failure in head.failures]
+
+
+@pytest.mark.parametrize(
+    ("source", "texts"),
+    [
+        (rb'{"title":"A \ud83d"}', ["A ?", "B"]),
+        (b'{"title":"A","n":1e999}', ["A", "B"]),
+        (b'{"title":"\xff"}', ["B"]),
+        (b'{"title":"A","n":%s}' % (b"[" * 5000 + b"]" * 5000), ["B"]),
+    ],
+)
+async def test_a_document_that_feeds_spoilt_is_read_as_far_as_it_can_be(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, source: bytes, texts: list[str]
+) -> None:
+    run = await run_of(plan_of("", BODY, window=10), engine, models, stack)
+    answer = answer_of({"a": 3.0, "b": 2.0})
+    odd = dataclasses.replace(answer.hits[0], members={**answer.hits[0].members, "_source": msgspec.Raw(source)})
+    answer = dataclasses.replace(answer, hits=(odd, answer.hits[1]))
+    head, _ = await make_head(run, answer, Semantic(), ALONE, Deadline.after(run.plan.budget_seconds))
+    assert (texts, 2, ()) == (models.of("rerank")[0].json()["documents"], len(head.ranking), head.failures)
 
 
 async def test_nothing_missing_asks_for_nothing(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:

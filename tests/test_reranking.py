@@ -46,6 +46,10 @@ def test_fields_become_lines(fields: list[str], expected: str) -> None:
     assert expected == passage_text(SOURCE, fields)
 
 
+def test_half_a_character_does_not_reach_a_model() -> None:
+    assert "so small ?\nb" == passage_text({"title": "so small \ud83d", "tags": ["b"]}, ["title", "tags"])
+
+
 @pytest.mark.parametrize(("max_chars", "expected"), [(None, "Laptop\nAcme"), (9, "Laptop\nAc"), (7, "Laptop"), (0, "")])
 def test_a_passage_is_cut_without_a_blank_end(max_chars: int | None, expected: str) -> None:
     assert expected == passage_text(SOURCE, ["title", "brand.name"], max_chars)

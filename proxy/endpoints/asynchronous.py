@@ -22,6 +22,7 @@ from proxy.journey import Journey
 from proxy.planning import EngineReply
 from proxy.ranking.pipeline import Answered, Outcome
 from proxy.request.filter_path import read_filter_path
+from proxy.request.json_text import members_of
 from proxy.request.search_request import Parameters
 from proxy.request.steering import Steering, Wrong
 from proxy.routes import Search
@@ -33,24 +34,13 @@ _OF_THE_WHOLE = frozenset({"filter_path", "pretty"})
 """Parameters about the whole answer: the engine is not told, since the answer is put together here."""
 _OF_ANSWERS = frozenset({"human", "rest_total_hits_as_int", "typed_keys"})
 """Parameters that each question after a search says anew."""
+_UNFINISHED = ("is_partial", "is_running")
 _REMEMBERED, _REMEMBERED_S = 4096, 3600.0
 
 
-class _State(msgspec.Struct):
-    """What an engine says of an asynchronous search."""
-
-    id: str | None = None
-    is_partial: bool = False
-    is_running: bool = False
-    response: msgspec.Raw = msgspec.Raw()
-
-    @property
-    def complete(self) -> bool:
-        return bool(bytes(self.response)) and not (self.is_partial or self.is_running)
-
-
-_state = msgspec.json.Decoder(_State)
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_identity = msgspec.json.Decoder(str)
+_flag = msgspec.json.Decoder(bool)
+_FALSE = msgspec.Raw(b"false")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,10 +153,10 @@ class AsyncSearches:
         await answer(question.exchange, reply, question.written(body), fields)
 
     async def _outcome(self, question: _Question, reply: EngineReply, submitted: Submitted) -> Outcome:
-        state = _state.decode(reply.body)
-        if state.id is not None:
-            self._submitted[state.id] = submitted
-        if not state.complete:
+        state = members_of(reply.body)
+        if "id" in state:
+            self._submitted[_identity.decode(state["id"])] = submitted
+        if "response" not in state or any(_flag.decode(state.get(name, _FALSE)) for name in _UNFINISHED):
             return Bypass("running")
         plain = _plain(submitted.asked, question.parameters)
         return await self._front.searching.run(
@@ -190,4 +180,4 @@ def _reason(outcome: Outcome) -> str:
 
 
 def _with_response(body: bytes, response: bytes) -> bytes:
-    return msgspec.json.encode(_members.decode(body) | {"response": msgspec.Raw(response)})
+    return msgspec.json.encode(members_of(body) | {"response": msgspec.Raw(response)})

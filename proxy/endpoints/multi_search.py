@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from proxy.request.filter_path import FilterPath
+from proxy.request.json_text import items_of, members_of
 
 OF_THE_ITEMS = frozenset(
     {
@@ -120,27 +121,16 @@ def joined(items: Sequence[tuple[bytes, bytes]]) -> bytes:
     return b"".join(head + b"\n" + body + b"\n" for head, body in items)
 
 
-class _Answer(msgspec.Struct):
-    took: int = 0
-    responses: list[msgspec.Raw] = []
-
-
-class _Took(msgspec.Struct):
-    took: int = 0
-
-
-_answer = msgspec.json.Decoder(_Answer)
-_took = msgspec.json.Decoder(_Took)
+_took = msgspec.json.Decoder(int)
 
 
 def responses(answer: bytes) -> tuple[int, list[bytes]]:
-    """Read an engine's answer: how long it took, and each item's part; raises ValueError."""
-    read = _answer.decode(answer)
-    return read.took, [bytes(raw) for raw in read.responses]
+    """Read an engine's answer: how long it took, and each item's part; raises ValueError, and RecursionError."""
+    return took(answer), [bytes(raw) for raw in items_of(members_of(answer).get("responses", b"[]"))]
 
 
 def took(answer: bytes) -> int:
-    return _took.decode(answer).took
+    return _took.decode(members_of(answer).get("took", b"0"))
 
 
 def render(parts: Sequence[bytes], took_ms: int, filter_path: FilterPath, *, pretty: bool) -> bytes:

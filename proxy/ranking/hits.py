@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from proxy.request.json_text import items_of, members_of
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class DocKey:
@@ -25,13 +27,9 @@ class Hit:
 
     def group(self, path: str) -> bytes | None:
         """Return the value that a collapsed hit stands for, in its own bytes; None for the group without a value."""
-        fields = _members.decode(self.members["fields"]) if "fields" in self.members else {}
-        values = _values.decode(fields[path]) if path in fields else []
+        fields = members_of(self.members["fields"]) if "fields" in self.members else {}
+        values = items_of(fields[path]) if path in fields else []
         return bytes(values[0]) if values and bytes(values[0]) != b"null" else None
-
-
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_values = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from proxy.ranking.retrieval import Groups, Semantic
 from proxy.ranking.search_response import SearchAnswer
 from proxy.ranking.searches import MATCHED, passage_search, render_search
 from proxy.ranking.stages import Deadline, Run
+from proxy.request.json_text import read
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +146,12 @@ async def _passages(
 
 
 def _text(run: Run, hit: Hit) -> str:
-    source = hit.members.get("_source")
-    decoded = msgspec.json.decode(source) if source is not None else {}
-    return passage_text(decoded, run.plan.route.passage, run.stages.passage_max_chars)
+    """What cannot be read has no text, and stays where the retrievers put it."""
+    try:
+        source = read(hit.members["_source"])
+    except (KeyError, ValueError, RecursionError):
+        return ""
+    return passage_text(source, run.plan.route.passage, run.stages.passage_max_chars)
 
 
 async def render(run: Run, missing: Sequence[DocKey]) -> Rendered:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from proxy.request.json_text import whole
+
 
 def passage_text(source: Mapping[str, Any], fields: Sequence[str], max_chars: int | None = None) -> str:
     """Join the values of these fields by lines; what is missing or empty leaves no line.
@@ -12,7 +14,7 @@ def passage_text(source: Mapping[str, Any], fields: Sequence[str], max_chars: in
     be a key with dots in it.
     """
     lines = (", ".join(text for value in _values(source, path) if (text := _text(value))) for path in fields)
-    return "\n".join(line for line in lines if line)[:max_chars].rstrip()
+    return whole("\n".join(line for line in lines if line)[:max_chars].rstrip())
 
 
 def _values(value: Any, path: str) -> Iterator[Any]:

@@ -14,27 +14,13 @@ from proxy.errors import Malformed
 from proxy.ranking.explaining import MEMBER as EXPLANATION
 from proxy.ranking.explaining import Explanation
 from proxy.ranking.hits import DocKey, Hit
+from proxy.request.json_text import items_of, members_of
 
 RawMembers = dict[str, msgspec.Raw]
 
 
 class _Shards(msgspec.Struct):
     failed: int = 0
-
-
-class _Head(msgspec.Struct):
-    """The few members whose values decide something."""
-
-    timed_out: bool = False
-    terminated_early: bool = False
-    shards: _Shards = msgspec.field(default_factory=_Shards, name="_shards")
-
-
-class _HitHead(msgspec.Struct):
-    index: str = msgspec.field(name="_index")
-    id: str = msgspec.field(name="_id")
-    routing: str = msgspec.field(default="", name="_routing")
-    score: float | None = msgspec.field(default=None, name="_score")
 
 
 class Total(msgspec.Struct, frozen=True):
@@ -69,31 +55,30 @@ class SearchAnswer:
         return not self.hits and (self.total is None or self.total.value == 0)
 
 
-_members = msgspec.json.Decoder(RawMembers)
-_raw_list = msgspec.json.Decoder(list[msgspec.Raw])
-_head = msgspec.json.Decoder(_Head)
-_hit_head = msgspec.json.Decoder(_HitHead)
+_shards = msgspec.json.Decoder(_Shards)
+_flag = msgspec.json.Decoder(bool)
+_name = msgspec.json.Decoder(str)
 _total = msgspec.json.Decoder(int | Total)
 _score = msgspec.json.Decoder(float | None)
+_FALSE, _NULL, _NO_NAME = msgspec.Raw(b"false"), msgspec.Raw(b"null"), msgspec.Raw(b'""')
 
 
 def read_answer(body: bytes) -> SearchAnswer:
     """Open an answer; raises Malformed where it is not one."""
     try:
-        members = _members.decode(body)
-        head = _head.decode(body)
-        hits_members = _members.decode(members["hits"])
+        members = members_of(body)
+        hits_members = members_of(members["hits"])
         total = _total.decode(hits_members["total"]) if "total" in hits_members else None
         return SearchAnswer(
             members=members,
             hits_members=hits_members,
-            hits=tuple(_read_hit(raw) for raw in _raw_list.decode(hits_members["hits"])),
+            hits=tuple(_read_hit(raw) for raw in items_of(hits_members["hits"])),
             total=_counted(total) if isinstance(total, int) else total,
             total_is_number=isinstance(total, int),
-            max_score=_score.decode(hits_members.get("max_score", msgspec.Raw(b"null"))),
-            whole=not (head.timed_out or head.terminated_early or head.shards.failed),
+            max_score=_score.decode(hits_members.get("max_score", _NULL)),
+            whole=_is_whole(members),
         )
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise Malformed("engine", f"not the answer of a search: {error}") from error
 
 
@@ -102,9 +87,16 @@ def _counted(total: int) -> Total | None:
     return Total(total) if total >= 0 else None
 
 
+def _is_whole(members: RawMembers) -> bool:
+    cut_short = any(_flag.decode(members.get(name, _FALSE)) for name in ("timed_out", "terminated_early"))
+    return not cut_short and not ("_shards" in members and _shards.decode(members["_shards"]).failed)
+
+
 def _read_hit(raw: msgspec.Raw) -> Hit:
-    head = _hit_head.decode(raw)
-    return Hit(DocKey(head.index, head.id, head.routing), head.score or 0.0, _members.decode(raw))
+    members = members_of(raw)
+    index, identity = _name.decode(members["_index"]), _name.decode(members["_id"])
+    key = DocKey(index, identity, _name.decode(members.get("_routing", _NO_NAME)))
+    return Hit(key, _score.decode(members.get("_score", _NULL)) or 0.0, members)
 
 
 @dataclass(frozen=True, slots=True)

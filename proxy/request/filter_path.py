@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from proxy.request.json_text import indented
+from proxy.request.json_text import indented, items_of, members_of
 
 Path = tuple[str, ...]
 
@@ -71,14 +71,14 @@ def _included(value: bytes, paths: Sequence[Path]) -> bytes | None:
     match value[:1]:
         case b"{":
             kept = {}
-            for name, member in _object.decode(value).items():
+            for name, member in members_of(value).items():
                 below, ends = _below(paths, name)
                 found = bytes(member) if ends else _included(bytes(member), below) if below else None
                 if found is not None:
                     kept[name] = msgspec.Raw(found)
             return msgspec.json.encode(kept) if kept else None
         case b"[":
-            items = [_included(bytes(item), paths) for item in _array.decode(value)]
+            items = [_included(bytes(item), paths) for item in items_of(value)]
             present = [msgspec.Raw(item) for item in items if item is not None]
             return msgspec.json.encode(present) if present else None
         case _:
@@ -89,7 +89,7 @@ def _excluded(value: bytes, paths: Sequence[Path]) -> bytes | None:
     """Leave out what paths lead to; None where nothing is left of what held something."""
     match value[:1]:
         case b"{":
-            members = _object.decode(value)
+            members = members_of(value)
             kept = {}
             for name, member in members.items():
                 below, ends = _below(paths, name)
@@ -98,13 +98,9 @@ def _excluded(value: bytes, paths: Sequence[Path]) -> bytes | None:
                     kept[name] = msgspec.Raw(found)
             return msgspec.json.encode(kept) if kept or not members else None
         case b"[":
-            all_items = _array.decode(value)
+            all_items = items_of(value)
             items = [_excluded(bytes(item), paths) for item in all_items]
             present = [msgspec.Raw(item) for item in items if item is not None]
             return msgspec.json.encode(present) if present or not all_items else None
         case _:
             return value
-
-
-_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_array = msgspec.json.Decoder(list[msgspec.Raw])

@@ -1,4 +1,8 @@
-"""JSON as it was written: members cut out, added or set, or all of it indented, every other byte as it was."""
+"""JSON as it was written: taken apart, members cut out, added or set, or indented, every other byte as it was.
+
+Engines keep half a surrogate pair (an emoji cut in two) in documents, which msgspec refuses wherever it stands; what it
+refuses is read by the standard library.
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +24,51 @@ class _Member:
     """Where its name begins."""
     value: int
     end: int
+
+
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_array = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def members_of(value: bytes) -> dict[str, msgspec.Raw]:
+    """Take an object apart; raises ValueError, and RecursionError where nesting has no end."""
+    try:
+        return _object.decode(value)
+    except msgspec.DecodeError:
+        text = _checked(value)
+        return {whole(each.name): _raw(text, each.value, each.end) for each in _members(text, 0)}
+
+
+def items_of(value: bytes) -> list[msgspec.Raw]:
+    """Take an array apart; raises ValueError, and RecursionError where nesting has no end."""
+    try:
+        return _array.decode(value)
+    except msgspec.DecodeError:
+        text = _checked(value)
+        return [_raw(text, start, end) for start, end in _items(text)]
+
+
+def read(value: bytes) -> Any:
+    """Read any value that an engine keeps; raises ValueError, and RecursionError where nesting has no end."""
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return _decoder.decode(bytes(value).decode())
+
+
+def whole(text: str) -> str:
+    """Write a question mark for half a surrogate pair, as Java does: it is no character, and has no bytes."""
+    return text.encode(errors="replace").decode()
+
+
+def _checked(value: bytes) -> str:
+    text = bytes(value).decode()
+    _decoder.decode(text)
+    return text
+
+
+def _raw(text: str, start: int, end: int) -> msgspec.Raw:
+    return msgspec.Raw(text[start:end].encode())
 
 
 def take_member(body: bytes, path: Sequence[str]) -> tuple[bytes, bytes]:
@@ -94,6 +143,16 @@ def _members(text: str, at: int) -> Iterator[_Member]:
         at = _blank(text, at + 1)
 
 
+def _items(text: str) -> Iterator[tuple[int, int]]:
+    """Walk over the items of an array: where each begins and ends."""
+    at = _expect(text, _blank(text, 0), "[")
+    while text[at] != "]":
+        _, end = _decoder.raw_decode(text, at)
+        yield at, end
+        at = _blank(text, end)
+        at = _blank(text, at + 1) if text[at] == "," else at
+
+
 def _blank(text: str, at: int) -> int:
     found = _SPACE.match(text, at)
     return found.end() if found else at
@@ -105,19 +164,15 @@ def _expect(text: str, at: int, sign: str) -> int:
     return _blank(text, at + 1)
 
 
-_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_array = msgspec.json.Decoder(list[msgspec.Raw])
-
-
 def indented(value: bytes, depth: int = 0) -> bytes:
     """Write a value as the engine does under `?pretty` (Jackson's default pretty printer)."""
     match value[:1]:
         case b"{":
-            members = _object.decode(value).items()
+            members = members_of(value).items()
             lines = [msgspec.json.encode(name) + b" : " + indented(bytes(raw), depth + 1) for name, raw in members]
             return _lines(b"{", lines, b"}", depth)
         case b"[":
-            return _lines(b"[", [indented(bytes(raw), depth + 1) for raw in _array.decode(value)], b"]", depth)
+            return _lines(b"[", [indented(bytes(raw), depth + 1) for raw in items_of(value)], b"]", depth)
         case _:
             return value
 
