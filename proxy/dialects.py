@@ -147,6 +147,11 @@ def read_kind(answer: Mapping[str, Any]) -> EngineKind:
     numbers = tuple(int(part) for part in str(said["number"]).split("-")[0].split("."))
     return EngineKind(str(said.get("distribution", "elasticsearch")), numbers)
 
+    @property
+    def keeps_empty(self) -> bool:
+        """Whether what is empty stays where the excludes of a `filter_path` pass through it."""
+        return self.product != "opensearch"
+
 
 def dialect_of(kind: str, version: Version | None) -> Dialect | None:
     """Choose by the vector field's type, and by Elasticsearch's version where that is known."""

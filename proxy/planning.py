@@ -146,6 +146,8 @@ class Plan:
     """What the proxy's own searches say in the URL, so that no pipeline of the client's changes them."""
     budget_seconds: float | None = None
     """What may be added to the engine's own time; None leaves each stage its own limit."""
+    keeps_empty: bool = True
+    """Under `filter_path`, as the engine has it: see `EngineKind`."""
     explains: bool = False
     """The client wants to know of each hit how it came to its place."""
 

@@ -172,6 +172,7 @@ class Searching:
             covered=covered.indices,
             alias_filter=alias_filter(covered.reached, known),
             own_parameters=kind.own_parameters if kind else (),
+            keeps_empty=kind is None or kind.keeps_empty,
             budget_seconds=steering.budget_ms / 1000 if steering.budget_ms else None,
             explains=bool(steering.explain),
         )

@@ -175,3 +175,9 @@ def test_the_field_and_the_version_choose_the_dialect(
 def test_an_engine_says_which_it_is(said: Any, expected: EngineKind, own: tuple[tuple[str, str], ...]) -> None:
     found = read_kind({"version": said})
     assert (expected, own) == (found, found.own_parameters)
+
+
+@pytest.mark.parametrize(("product", "expected"), [("elasticsearch", True), ("opensearch", False)])
+def test_what_is_empty_stays_under_the_excludes_of_a_filter_path(product: str, expected: bool) -> None:  # noqa: FBT001
+    """Seen on Elasticsearch 8.19.13 and 9.4.3, and OpenSearch 2.19.1 and 3.6.0."""
+    assert expected is EngineKind(product).keeps_empty

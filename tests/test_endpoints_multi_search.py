@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.endpoints.multi_search import Item, joined, query_string, render, responses, split, took
-from proxy.request.filter_path import read_filter_path
+from proxy.request.filter_path import Form, read_filter_path
 from tests import strategies
 
 HEADS = [b"{}", b"", b" ", b'{"index":"a"}', b'{ "indices" : ["a", "b"] }', b'{"preference":"\xc3\xa4"}', b"{}\r"]
@@ -89,7 +89,7 @@ def test_no_content_is_too_odd(content: bytes) -> None:
 def test_what_the_item_says_stands_above_the_url() -> None:
     item = Item(b"", b"{}", None, (("ccs_minimize_roundtrips", "false"), ("routing", "a b")))
     url = [("typed_keys", ""), ("ccs_minimize_roundtrips", "true"), ("pretty", ""), ("max_concurrent_searches", "2")]
-    assert "ccs_minimize_roundtrips=false&routing=a+b&typed_keys=" == query_string(item, url)
+    assert "ccs_minimize_roundtrips=false&routing=a+b&typed_keys=&pretty=true" == query_string(item, url)
 
 
 def test_an_answer_gives_its_items_in_their_own_bytes() -> None:
@@ -114,4 +114,5 @@ def test_an_answer_that_is_none_of_items_cannot_be_read(answer: bytes) -> None:
     ],
 )
 def test_the_parts_are_put_together_in_the_form_asked_for(said: str, pretty: bool, expected: bytes) -> None:  # noqa: FBT001
-    assert expected == render([b'{"a":1e5}', b'{"b":[]}'], 3, read_filter_path(said), pretty=pretty)
+    form = Form(read_filter_path(said), pretty)
+    assert expected == render([b'{"a":1e5}', b'{"b":[]}'], 3, form, keeps_empty=True)

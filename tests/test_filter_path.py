@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.request.filter_path import FilterPath, read_filter_path
+from proxy.request.filter_path import FilterPath, Form, read_filter_path, read_form
 from tests import strategies
 
-ANSWER = {
+ANSWER: Any = {
     "took": 7,
     "hits": {
         "total": {"value": 2},
@@ -54,6 +54,11 @@ def _hits(*hits: Any) -> Any:
         ("-hits.hits,-aggregations.brand.buckets.key,-took", LESS),
         ("hits.hits,-**._source", _hits({"_id": "1"}, {"_id": "2"}, {"_id": "3"})),
         ("took,-took", {}),
+        ("**.took", {}),
+        ("-**.took", ANSWER),
+        ("**.hits", {"hits": {"hits": ANSWER["hits"]["hits"]}}),
+        ("hits.**.hits", {}),
+        ("-**.**", {"took": 7}),
         ("-**", {}),
     ],
 )
@@ -89,7 +94,31 @@ def test_values_keep_their_bytes() -> None:
     ],
 )
 def test_what_is_left_is_written_in_the_form_asked_for(said: str, pretty: bool, expected: bytes) -> None:  # noqa: FBT001
-    assert expected == read_filter_path(said).write(b'{"a":{"b":1},"c":2}', pretty=pretty)
+    form = Form(read_filter_path(said), pretty)
+    assert expected == form.write(b'{"a":{"b":1},"c":2}', keeps_empty=True)
+
+
+def test_an_answer_without_a_form_keeps_its_spaces_and_one_with_paths_has_none() -> None:
+    answer = b'{"a":{"b": 1e5, "c" :"x y"}}'
+    written = [read_form([("filter_path", said)]).write(answer, keeps_empty=True) for said in ("", ",", "a", "-x")]
+    assert [answer, answer, b'{"a":{"b":1e5,"c":"x y"}}', b'{"a":{"b":1e5,"c":"x y"}}'] == written
+
+
+@pytest.mark.parametrize(
+    ("said", "kept", "dropped"),
+    [
+        ("-**.x", b'{"a":[],"b":{"c":{},"d":1}}', b'{"b":{"d":1}}'),
+        ("-a.x", b'{"a":[],"b":{"c":{},"d":1}}', b'{"b":{"c":{},"d":1}}'),
+        ("-b.d", b'{"a":[],"b":{"c":{}}}', b'{"a":[],"b":{"c":{}}}'),
+        ("a,b.c", b'{"a":[],"b":{"c":{}}}', b'{"a":[],"b":{"c":{}}}'),
+    ],
+)
+def test_what_is_empty_by_itself_stays_where_excludes_pass_through_it_or_does_not(
+    said: str, kept: bytes, dropped: bytes
+) -> None:
+    """Elasticsearch keeps it, OpenSearch does not."""
+    path, answer = read_filter_path(said), b'{"a":[],"b":{"c":{},"d":1}}'
+    assert (kept, dropped) == (path.apply(answer), path.apply(answer, keeps_empty=False))
 
 
 paths = st.lists(

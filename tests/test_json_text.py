@@ -9,6 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from proxy.request.json_text import (
+    compacted,
     indented,
     items_of,
     members_of,
@@ -127,6 +128,12 @@ def test_what_is_set_stands_last_and_what_was_there_is_gone(
 def test_a_value_is_indented_as_the_engine_does(value: Any, space: Any) -> None:
     expected = strategies.pretty(value).encode()
     assert expected == indented(json.dumps(value, ensure_ascii=False, indent=space).encode())
+
+
+@given(strategies.json_values, spaces, st.booleans())
+def test_spaces_between_parts_are_taken_out(value: Any, space: Any, escaped: bool) -> None:  # noqa: FBT001
+    written = json.dumps(value, ensure_ascii=escaped, indent=space)
+    assert json.dumps(value, ensure_ascii=escaped, separators=(",", ":")).encode() == compacted(written.encode())
 
 
 def test_numbers_and_strings_keep_their_bytes() -> None:

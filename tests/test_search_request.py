@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.bypass import BYPASS_REASONS, Bypass
-from proxy.request.filter_path import FilterPath
+from proxy.request.filter_path import Form
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.request.search_request import SearchRequest, parse
 from proxy.request.source_filter import SourceFilter
@@ -36,8 +36,7 @@ def test_nothing_asked_is_a_search_with_defaults() -> None:
         size=10,
         source=SourceFilter(),
         track_total_hits=10_000,
-        pretty=False,
-        filter_path=FilterPath(),
+        form=Form(),
         collapse=None,
         text=None,
         pipeline=None,
@@ -225,7 +224,15 @@ def test_how_far_hits_are_counted(query_string: str, body: Any, expected: bool |
     ("query_string", "expected"), [("", False), ("pretty", True), ("pretty=true", True), ("pretty=false", False)]
 )
 def test_pretty_is_said_in_the_url(query_string: str, expected: bool) -> None:  # noqa: FBT001
-    assert expected is read(query_string).pretty
+    assert expected is read(query_string).form.pretty
+
+
+@pytest.mark.parametrize(
+    "said", ["pretty", "filter_path=took", "pretty=false&filter_path=took", "filter_path=-a&pretty"]
+)
+def test_documents_that_the_engine_writes_anew_under_a_form_it_is_asked_to_write_anew(said: str) -> None:
+    """Under `filter_path` as under `pretty`; how the whole is written is settled here."""
+    assert (("pretty", "true"),) == read(said).url(*Use)
 
 
 BODY: dict[str, Any] = {

@@ -21,7 +21,7 @@ from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
 from proxy.planning import EngineReply
 from proxy.ranking.pipeline import Answered, Outcome
-from proxy.request.filter_path import read_filter_path
+from proxy.request.filter_path import read_form
 from proxy.request.json_text import members_of
 from proxy.request.search_request import Parameters
 from proxy.request.steering import Steering, Wrong
@@ -30,9 +30,7 @@ from proxy.searching import Asked
 from proxy.upstream.engine import EngineOfCaller
 
 _OF_ASYNC = frozenset({"keep_alive", "keep_on_completion", "wait_for_completion_timeout", "batched_reduce_size"})
-_OF_THE_WHOLE = frozenset({"filter_path", "pretty"})
-"""Parameters about the whole answer: the engine is not told, since the answer is put together here."""
-_OF_ANSWERS = frozenset({"human", "rest_total_hits_as_int", "typed_keys"})
+_OF_ANSWERS = frozenset({"filter_path", "human", "pretty", "rest_total_hits_as_int", "typed_keys"})
 """Parameters that each question after a search says anew."""
 _UNFINISHED = ("is_partial", "is_running")
 _REMEMBERED, _REMEMBERED_S = 4096, 3600.0
@@ -62,10 +60,10 @@ class _Question:
     caller: EngineOfCaller
     parameters: Parameters
 
-    def written(self, body: bytes) -> bytes:
-        """Write an answer in the form that is asked for."""
-        said = dict(self.parameters)
-        return read_filter_path(said.get("filter_path", "")).write(body, pretty=said.get("pretty", "false") != "false")
+    @property
+    def asked(self) -> Parameters:
+        """What the engine is asked for: all of its answer, which is put together here."""
+        return read_form(self.parameters).asked(self.parameters)
 
 
 class AsyncSearches:
@@ -111,13 +109,13 @@ class AsyncSearches:
             await front.end(exchange, journey, Bypass("format"))
             return
         path = f"/{asked.indices}/_async_search" if asked.indices else "/_async_search"
+        question = _Question(exchange, journey, caller, asked.parameters)
         try:
-            reply = await caller.post(path, _without(asked.parameters, _OF_THE_WHOLE), asked.content)
+            reply = await caller.post(path, question.asked, asked.content)
         except UpstreamError:
             await front.end(exchange, journey, Bypass("engine_refused"))
             return
-        submitted = Submitted(caller.identity, asked, covered, steering)
-        await self._progress(_Question(exchange, journey, caller, asked.parameters), reply, submitted)
+        await self._progress(question, reply, Submitted(caller.identity, asked, covered, steering))
 
     async def poll(self, exchange: Exchange, search: Search) -> None:
         """Answer a question after a search that was submitted here; another one is the engine's."""
@@ -133,12 +131,13 @@ class AsyncSearches:
         if problem or "format" in dict(parameters):
             await self._front.end(exchange, journey, problem or Bypass("format"))
             return
+        question = _Question(exchange, journey, caller, parameters)
         try:
-            reply = await caller.get(f"/_async_search/{search.id}", _without(parameters, _OF_THE_WHOLE))
+            reply = await caller.get(f"/_async_search/{search.id}", question.asked)
         except UpstreamError:
             await self._front.end(exchange, journey, Bypass("engine_refused"))
             return
-        await self._progress(_Question(exchange, journey, caller, parameters), reply, submitted)
+        await self._progress(question, reply, submitted)
 
     async def _progress(self, question: _Question, reply: EngineReply, submitted: Submitted) -> None:
         """Answer with what the engine says, a complete search reranked."""
@@ -149,8 +148,8 @@ class AsyncSearches:
                 told, body = telemetry.ended(answered.failures), _with_response(reply.body, answered.body)
             case outcome:
                 told = telemetry.bypassed(_reason(outcome))
-        fields = front.conclude(journey, told)
-        await answer(question.exchange, reply, question.written(body), fields)
+        body = read_form(question.parameters).write(body, keeps_empty=front.keeps_empty)
+        await answer(question.exchange, reply, body, front.conclude(journey, told))
 
     async def _outcome(self, question: _Question, reply: EngineReply, submitted: Submitted) -> Outcome:
         state = members_of(reply.body)
@@ -158,20 +157,16 @@ class AsyncSearches:
             self._submitted[_identity.decode(state["id"])] = submitted
         if "response" not in state or any(_flag.decode(state.get(name, _FALSE)) for name in _UNFINISHED):
             return Bypass("running")
-        plain = _plain(submitted.asked, question.parameters)
+        plain = _plain(submitted.asked, question.asked)
         return await self._front.searching.run(
             question.journey, question.caller, submitted.covered, plain, submitted.steering
         )
 
 
-def _without(parameters: Parameters, names: frozenset[str]) -> Parameters:
-    return tuple(pair for pair in parameters if pair[0] not in names)
-
-
 def _plain(asked: Asked, parameters: Parameters) -> Asked:
     """The same search without what makes it asynchronous, its answer in the form that is now asked for."""
-    kept = _without(asked.parameters, _OF_ASYNC | _OF_THE_WHOLE | _OF_ANSWERS)
-    form = tuple(pair for pair in parameters if pair[0] in _OF_ANSWERS)
+    kept = [pair for pair in asked.parameters if pair[0] not in _OF_ASYNC | _OF_ANSWERS]
+    form = [pair for pair in parameters if pair[0] in _OF_ANSWERS]
     return Asked(asked.indices, urlencode((*kept, *form)), asked.content)
 
 

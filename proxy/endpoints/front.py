@@ -43,6 +43,12 @@ class Front:
     logs_query_text: bool
     multi_search_concurrency: int
 
+    @property
+    def keeps_empty(self) -> bool:
+        """Whether what is empty stays under `filter_path`, by which engine has answered so far."""
+        kind = self.engine.told_kind
+        return kind is None or kind.keeps_empty
+
     def caller(self, exchange: Exchange) -> EngineOfCaller | Bypass:
         """Tell who asks, and what goes along with every search made for them."""
         fields = exchange.head.fields

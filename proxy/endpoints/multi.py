@@ -31,7 +31,7 @@ from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
 from proxy.planning import EngineReply
 from proxy.ranking.pipeline import Answered, KeptEmpty, Outcome
-from proxy.request.filter_path import read_filter_path
+from proxy.request.filter_path import read_form
 from proxy.request.json_text import with_member
 from proxy.request.steering import Steering, Wrong
 from proxy.routes import Endpoint, Search
@@ -165,9 +165,7 @@ class _Multi:
         remaining = iter(rest.parts)
         parts = [each.part if each.part is not None else next(remaining) for each in ended]
         took_ms = max(rest.took_ms, *(took(part) for part in parts))
-        url = dict(self.url)
-        filter_path = read_filter_path(url.get("filter_path", ""))
-        body = render(parts, took_ms, filter_path, pretty=url.get("pretty", "false") != "false")
+        body = render(parts, took_ms, read_form(self.url), keeps_empty=self.front.keeps_empty)
         reply = _together([rest.reply, *(each.reply for each in ended), _NO_REPLY])
         await answer(self.exchange, reply, body, _outcome(ended, answered=True))
 
@@ -177,10 +175,9 @@ class _Multi:
         if not left:
             return _Rest(None, 0, ())
         name = f"/{self.search.indices}" if self.search.indices else ""
-        shared = tuple(pair for pair in self.url if pair[0] not in {"filter_path", "pretty"})
+        asked, lines = read_form(self.url).asked(self.url), joined([each.line for each in left])
         try:
-            path = f"{name}/{self.search.endpoint}"
-            reply = await self.caller.post(path, shared, joined([each.line for each in left]), lines=True)
+            reply = await self.caller.post(f"{name}/{self.search.endpoint}", asked, lines, lines=True)
             took_ms, parts = responses(reply.body)
         except (UpstreamError, ValueError):
             return None

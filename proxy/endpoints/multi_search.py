@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from proxy.request.filter_path import FilterPath
+from proxy.request.filter_path import Form, read_form
 from proxy.request.json_text import items_of, members_of
 
 OF_THE_ITEMS = frozenset(
@@ -113,7 +113,7 @@ def query_string(item: Item, of_the_url: Sequence[tuple[str, str]]) -> str:
     """Say as a search's own parameters what item and URL say; the item stands above the URL."""
     own = {name for name, _ in item.parameters}
     shared = [pair for pair in of_the_url if pair[0] in OF_THE_ITEMS and pair[0] not in own]
-    return urlencode([*item.parameters, *shared])
+    return urlencode(read_form(of_the_url).asked([*item.parameters, *shared]))
 
 
 def joined(items: Sequence[tuple[bytes, bytes]]) -> bytes:
@@ -133,7 +133,7 @@ def took(answer: bytes) -> int:
     return _took.decode(members_of(answer).get("took", b"0"))
 
 
-def render(parts: Sequence[bytes], took_ms: int, filter_path: FilterPath, *, pretty: bool) -> bytes:
+def render(parts: Sequence[bytes], took_ms: int, form: Form, *, keeps_empty: bool) -> bytes:
     """Put the items' answers together as the engine does."""
     members: Mapping[str, Any] = {"took": took_ms, "responses": [msgspec.Raw(part) for part in parts]}
-    return filter_path.write(msgspec.json.encode(members), pretty=pretty)
+    return form.write(msgspec.json.encode(members), keeps_empty=keeps_empty)

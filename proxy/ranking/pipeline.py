@@ -14,7 +14,6 @@ from proxy.ranking.retrieval import Lexical, Semantic, group, lexical, retrieve
 from proxy.ranking.search_response import Page, SearchAnswer, render_answer
 from proxy.ranking.searches import head_search, lexical_search, tail_search
 from proxy.ranking.stages import Deadline, Run
-from proxy.request.filter_path import FilterPath
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,7 @@ def _keeps_empty(run: Run, answer: SearchAnswer) -> bool:
 
 
 def _kept_empty(run: Run, found: Lexical) -> KeptEmpty:
-    return KeptEmpty(found.reply, _filtered(run, found.reply.body))
+    return KeptEmpty(found.reply, _written(run, found.reply.body))
 
 
 def _unusable(run: Run, answer: SearchAnswer) -> Bypass | None:
@@ -119,14 +118,10 @@ def _unusable(run: Run, answer: SearchAnswer) -> Bypass | None:
 
 
 def _answered(run: Run, found: Lexical, page: Page, head: Head, failures: tuple[Failure, ...] = ()) -> Answered:
-    body = render_answer(found.answer, page, pretty=run.plan.request.pretty)
     failures = tuple(dict.fromkeys((*head.failures, *failures)))
-    return Answered(found.reply, _filtered(run, body), failures, len(head.ranking))
+    return Answered(found.reply, _written(run, render_answer(found.answer, page)), failures, len(head.ranking))
 
 
-def _filtered(run: Run, body: bytes) -> bytes:
-    """Take away what the client's `filter_path` hides: the engine was not told, since the order is made of it."""
-    request = run.plan.request
-    if request.filter_path == FilterPath():
-        return body
-    return request.filter_path.write(body, pretty=request.pretty)
+def _written(run: Run, body: bytes) -> bytes:
+    """Write an answer in the form that was asked for: the engine was not told, since the order is made of all of it."""
+    return run.plan.request.form.write(body, keeps_empty=run.plan.keeps_empty)

@@ -1,12 +1,11 @@
 """The engine's answer to a search, opened only as far as the order of its hits, and closed again.
 
-What is not a score, an order or a total keeps the engine's own bytes: members are `msgspec.Raw`. With `?pretty`
-the opened levels are written as the engine indents them (Jackson's default pretty printer), so the bytes inside
-need no touch.
+What is not a score, an order or a total keeps the engine's own bytes: members are `msgspec.Raw`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -118,16 +117,14 @@ class Page:
     max_score: float | None
 
 
-def render_answer(answer: SearchAnswer, page: Page, *, pretty: bool = False) -> bytes:
+def render_answer(answer: SearchAnswer, page: Page) -> bytes:
     """Put a page into the engine's answer, everything else as it was."""
-    hits = [_object(_members_of(shown), 3, pretty=pretty) for shown in page.hits]
-    opened = answer.hits_members | {"hits": _array(hits, 2, pretty=pretty)}
+    opened = answer.hits_members | {"hits": _raw([_members_of(shown) for shown in page.hits])}
     if "max_score" in opened and page.max_score not in {None, answer.max_score}:
         opened["max_score"] = number(page.max_score)
     if page.total is not None and "total" in opened and page.total != answer.total:
-        opened["total"] = _render_total(page.total, answer, pretty=pretty)
-    members = answer.members | {"hits": _object(opened, 1, pretty=pretty)}
-    return bytes(_object(members, 0, pretty=pretty)) + (b"\n" if pretty else b"")
+        opened["total"] = _raw(page.total.value if answer.total_is_number else page.total)
+    return msgspec.json.encode(answer.members | {"hits": opened})
 
 
 def _members_of(shown: Shown) -> RawMembers:
@@ -139,33 +136,10 @@ def _members_of(shown: Shown) -> RawMembers:
     return members
 
 
-def _render_total(total: Total, answer: SearchAnswer, *, pretty: bool) -> msgspec.Raw:
-    if answer.total_is_number:
-        return msgspec.Raw(b"%d" % total.value)
-    members = {"value": b"%d" % total.value, "relation": b'"%s"' % total.relation.encode()}
-    return _object({name: msgspec.Raw(value) for name, value in members.items()}, 2, pretty=pretty)
-
-
 def number(score: float) -> msgspec.Raw:
     """A score as the engine prints one: a float, seven significant digits at most."""
-    return msgspec.Raw(msgspec.json.encode(float(f"{score:.7g}")))
+    return _raw(float(f"{score:.7g}"))
 
 
-def _object(members: Mapping[str, msgspec.Raw], depth: int, *, pretty: bool) -> msgspec.Raw:
-    if not pretty:
-        return msgspec.Raw(msgspec.json.encode(members))
-    lines = [msgspec.json.encode(name) + b" : " + bytes(value) for name, value in members.items()]
-    return _indented(b"{", lines, b"}", depth)
-
-
-def _array(items: Sequence[msgspec.Raw], depth: int, *, pretty: bool) -> msgspec.Raw:
-    if not pretty:
-        return msgspec.Raw(msgspec.json.encode(items))
-    return _indented(b"[", [bytes(item) for item in items], b"]", depth)
-
-
-def _indented(opening: bytes, lines: Sequence[bytes], closing: bytes, depth: int) -> msgspec.Raw:
-    if not lines:
-        return msgspec.Raw(opening + b" " + closing)
-    inner, outer = b"\n" + b"  " * (depth + 1), b"\n" + b"  " * depth
-    return msgspec.Raw(opening + inner + (b"," + inner).join(lines) + outer + closing)
+def _raw(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value))

@@ -1,8 +1,9 @@
-"""`filter_path`: the parts of an answer that a client wants to see, cut out of it as the engine does it.
+"""`filter_path` and `pretty`: what a client wants to see of an answer, cut out and written as the engine does it.
 
 Source: Elasticsearch, "Response filtering" (`FilterPathBasedFilter` of Jackson's streaming filter): paths by dots,
-`*` for any name or part of one, `**` for any number of names, a leading `-` for what is left out. Arrays are walked
-through. What holds nothing any more is left out itself. Values keep their own bytes.
+`*` for any name or part of one, `**` for one name or more, a leading `-` for what is left out. Arrays are walked
+through. What holds nothing any more is left out itself. Values keep their own bytes, and those of documents are the
+engine's: under either parameter it writes `_source` anew, numbers in its own way, so it is asked for `pretty`.
 """
 
 import re
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from proxy.request.json_text import indented, items_of, members_of
+from proxy.request.json_text import compacted, indented, items_of, members_of
 
 Path = tuple[str, ...]
 
@@ -23,17 +24,48 @@ class FilterPath:
     includes: tuple[Path, ...] = ()
     excludes: tuple[Path, ...] = ()
 
-    def apply(self, answer: bytes) -> bytes:
-        """Cut an answer; one of which nothing is left is an empty object."""
-        kept = _excluded(answer, self.excludes) if self.excludes else answer
+    def apply(self, answer: bytes, *, keeps_empty: bool = True) -> bytes:
+        """Cut an answer; one of which nothing is left is an empty object.
+
+        `keeps_empty`: what was empty before stays where excludes pass through it, see `dialects`.
+        """
+        kept = _excluded(answer, self.excludes, keeps_empty=keeps_empty) if self.excludes else answer
         if kept is not None and self.includes:
             kept = _included(kept, self.includes)
         return b"{}" if kept is None else kept
 
-    def write(self, answer: bytes, *, pretty: bool) -> bytes:
-        """Cut an answer, and write what is left in the form that was asked for."""
-        kept = self.apply(answer)
-        return indented(kept) + b"\n" if pretty else kept
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How an answer is to be written: which parts of it, and indented or not."""
+
+    filter_path: FilterPath = FilterPath()
+    pretty: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        return self == Form()
+
+    def write(self, answer: bytes, *, keeps_empty: bool) -> bytes:
+        """Cut an answer, and write what is left."""
+        if self.is_plain:
+            return answer
+        kept = self.filter_path.apply(answer, keeps_empty=keeps_empty)
+        return indented(kept) + b"\n" if self.pretty else compacted(kept)
+
+    def asked(self, parameters: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+        """Say to the engine, who is to show all of its answer, with its documents written anew or as they are."""
+        others = tuple(pair for pair in parameters if pair[0] not in _OF_THE_FORM)
+        return others if self.is_plain else (*others, ("pretty", "true"))
+
+
+_OF_THE_FORM = frozenset({"filter_path", "pretty"})
+
+
+def read_form(parameters: Sequence[tuple[str, str]]) -> Form:
+    """Read the form from the URL."""
+    said = dict(parameters)
+    return Form(read_filter_path(said.get("filter_path", "")), said.get("pretty", "false") != "false")
 
 
 def read_filter_path(said: str) -> FilterPath:
@@ -62,7 +94,7 @@ def _below(paths: Sequence[Path], name: str) -> tuple[list[Path], bool]:
 
 def _step(path: Path, name: str) -> list[Path]:
     if path[0] == "**":
-        return [path, *(_step(path[1:], name) if len(path) > 1 else [()])]
+        return [path, path[1:]] if len(path) > 1 else [()]
     return [path[1:]] if _matches(path[0], name) else []
 
 
@@ -85,22 +117,23 @@ def _included(value: bytes, paths: Sequence[Path]) -> bytes | None:
             return None
 
 
-def _excluded(value: bytes, paths: Sequence[Path]) -> bytes | None:
-    """Leave out what paths lead to; None where nothing is left of what held something."""
+def _excluded(value: bytes, paths: Sequence[Path], *, keeps_empty: bool) -> bytes | None:
+    """Leave out what paths lead to; None where nothing is left, or was there, unless that is kept."""
     match value[:1]:
         case b"{":
             members = members_of(value)
             kept = {}
             for name, member in members.items():
                 below, ends = _below(paths, name)
-                found = None if ends else _excluded(bytes(member), below) if below else bytes(member)
+                left = _excluded(bytes(member), below, keeps_empty=keeps_empty) if below else bytes(member)
+                found = None if ends else left
                 if found is not None:
                     kept[name] = msgspec.Raw(found)
-            return msgspec.json.encode(kept) if kept or not members else None
+            return msgspec.json.encode(kept) if kept or (keeps_empty and not members) else None
         case b"[":
             all_items = items_of(value)
-            items = [_excluded(bytes(item), paths) for item in all_items]
+            items = [_excluded(bytes(item), paths, keeps_empty=keeps_empty) for item in all_items]
             present = [msgspec.Raw(item) for item in items if item is not None]
-            return msgspec.json.encode(present) if present or not all_items else None
+            return msgspec.json.encode(present) if present or (keeps_empty and not all_items) else None
         case _:
             return value

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+_STRING_OR_SPACE = re.compile(rb'("(?:[^"\\]|\\.)*+")|[ \t\n\r]+')
 _NOT_A_LINE_END = re.compile(rb"[^\r\n]")
 _decoder = JSONDecoder()
 
@@ -162,6 +163,11 @@ def _expect(text: str, at: int, sign: str) -> int:
     if text[at : at + 1] != sign:
         raise ValueError(f"expected {sign!r} at {at}")
     return _blank(text, at + 1)
+
+
+def compacted(value: bytes) -> bytes:
+    """Write a value without the spaces between its parts."""
+    return _STRING_OR_SPACE.sub(rb"\1", value)
 
 
 def indented(value: bytes, depth: int = 0) -> bytes:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from proxy.bypass import Bypass
-from proxy.request.filter_path import FilterPath, read_filter_path
+from proxy.request.filter_path import Form, read_form
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.request.source_filter import SourceFilter, read_source, source_of_url
 
@@ -37,6 +37,7 @@ class SearchRequest:
     members: Members
     """The body's, in its own bytes."""
     parameters: Parameters
+    """The URL's, but for what is said of the form."""
     query: Any
     """The query that counts, decoded: the URL's `q` before the body's."""
     post_filter: Any
@@ -44,8 +45,7 @@ class SearchRequest:
     size: int
     source: SourceFilter
     track_total_hits: bool | int
-    pretty: bool
-    filter_path: FilterPath
+    form: Form
     collapse: str | None
     """The field by which hits are grouped."""
     text: str | None
@@ -152,7 +152,7 @@ def _content(parameters: Parameters, body: bytes) -> bytes:
 
 
 def _read(content: bytes, parameters: Parameters, members: Members, decoded: Mapping[str, Any]) -> SearchRequest:
-    url = dict(parameters)
+    url, form = dict(parameters), read_form(parameters)
     if {"_none_", "_source"} & _stored_fields(url, decoded):
         raise _Unread("stored_fields")
     _by_score(decoded.get("sort", []), url.get("sort", ""))
@@ -163,15 +163,14 @@ def _read(content: bytes, parameters: Parameters, members: Members, decoded: Map
     return SearchRequest(
         content=content if content.strip() else b"{}",
         members=members,
-        parameters=parameters,
+        parameters=form.asked(parameters),
         query=_query_of_url(url) if "q" in url else of_body,
         post_filter=_query(decoded.get("post_filter")),
         from_=_count("from", url, decoded, 0),
         size=size,
         source=_source(url, decoded),
         track_total_hits=_track_total_hits(url, decoded),
-        pretty=url.get("pretty", "false") != "false",
-        filter_path=read_filter_path(url.get("filter_path", "")),
+        form=form,
         collapse=_collapse(decoded.get("collapse")),
         text=_text_apart(decoded.get("ext", {})),
         pipeline=url.get("search_pipeline", decoded.get("search_pipeline")),

@@ -1,22 +1,22 @@
-"""`filter_path` cuts here what the engine itself cuts, member by member in its order; indented, byte for byte.
+"""`filter_path` cuts here what the engine itself cuts, and it is written as the engine writes it, byte for byte.
 
-Not indented, the engine writes `_source` anew, without the spaces of whoever indexed it; here it keeps its bytes.
+What was indexed has spaces and numbers that the engine writes in its own way, under `pretty` as under `filter_path`.
 """
 
 import json
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import pytest
 
-from proxy.request.filter_path import read_filter_path
-from tests.integration.conftest import Load
-from tests.integration.sending import Request, send_now
-from tests.strategies import compact
+from proxy.request.filter_path import read_form
+from tests.integration.conftest import Load, OpenIndex
+from tests.integration.engines import EVERYWHERE, RealEngine
+from tests.integration.sending import Request, send, send_now
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, EVERYWHERE]
 
 INDEX = "test-filter-path"
 DOCUMENTS: dict[str, dict[str, Any]] = {
@@ -34,7 +34,13 @@ PATHS = """hits.hits|hits.hits._id|took|hits.total.value|hits.*|**._id|hits.hits
 hits.hits.highlight.*|hits|hits.hits._source.a.**|*.*._id|**.hits._id|hits.**.title|hits.hits,-hits.hits._source.title
 -aggregations.brand.buckets.key|took,|hits.hits._source.a.c,-**.b|_shards.*ed|**.value,**.b|-hits.hits.*|-hits.*.*
 -hits.hits._source.*|**.tags|**.more|**.none|hits.hits._source.a.b.title|-**.title|-**.b|took,-took|took.deeper|a\\.b
-hits.hits._source.price|-hits.hits._source.a|**.**._id|hits.**|-hits.**|hits.hits.**,-**.a|h**|*its.*its|-hits.hits"""
+hits.hits._source.price|-hits.hits._source.a|**.**._id|hits.**|-hits.**|hits.hits.**,-**.a|h**|*its.*its|-hits.hits
+-**.a.*|hits.hits._source.*,-**.title|-hits.hits.**.b|hits,-hits.hits|-hits.hits.*.title|-hits.hits._source.a.b|,
+**.took|**.hits|-**.hits|-**.took|**.hits.hits|**.**.took|**.hits.total|**.*|hits.**.hits|-hits.**.hits|-**.**.hits|**.b.*
+-**.**|**.hits.**|hits.hits.**.b|**.a.**|-**.a.**"""
+ODD = rb"""{"title": "Laptop \u00e9 \/ \ud83d\ude00 \u0001 <&>", "a": {"b": 1e5, "c" : 1.0, "d": 1.50, "e": -0.0,
+ "f": 1E-7, "g": 123456789012345678901234567890, "h": 0.1234567890123456789, "i": 2e-3, "j": 1e22, "k": 5.6E-14,
+ "l": 9223372036854775807, "m": [ ], "n": { }, "o": [ 1 , 2 ], "p": null, "\u0041": true, "q": 2E23}}"""
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +49,7 @@ def index(engine_url: str, load: Load) -> Iterator[str]:
     properties = {"title": {"type": "text"}, "brand": {"type": "keyword"}, "a": {"type": "object", "enabled": False}}
     settings = {"settings": {"number_of_shards": 1, "number_of_replicas": 0}, "mappings": {"properties": properties}}
     load(INDEX, settings, DOCUMENTS)
+    send_now(engine_url, Request("PUT", f"/{INDEX}/_doc/odd?refresh=true", ODD))
     yield INDEX
     send_now(engine_url, Request("DELETE", f"/{INDEX}"))
 
@@ -55,14 +62,35 @@ def searched(engine_url: str, index: str, parameters: str) -> bytes:
 
 
 @pytest.mark.parametrize("said", PATHS.replace("\n", "|").split("|"))
-def test_what_is_cut_here_is_what_the_engine_cuts(engine_url: str, index: str, said: str) -> None:
-    whole = searched(engine_url, index, "")
-    expected = searched(engine_url, index, f"filter_path={quote(said, safe='')}")
-    assert compact(json.loads(expected)) == compact(json.loads(read_filter_path(said).apply(whole)))
+@pytest.mark.parametrize("pretty", ["false", "true"])
+def test_what_is_cut_here_is_what_the_engine_cuts(real_engine: RealEngine, index: str, said: str, pretty: str) -> None:
+    parameters = [("filter_path", said), ("pretty", pretty)]
+    form = read_form(parameters)
+    whole = searched(real_engine.url, index, urlencode(form.asked(parameters)))
+    expected = searched(real_engine.url, index, urlencode(parameters))
+    assert expected == form.write(whole, keeps_empty=real_engine.is_elasticsearch)
 
 
-@pytest.mark.parametrize("said", ["", "hits.hits._id", "nothing", "-hits", "**.title", "**.b"])
-def test_what_is_indented_here_is_what_the_engine_indents(engine_url: str, index: str, said: str) -> None:
-    whole = searched(engine_url, index, "")
-    expected = searched(engine_url, index, f"pretty&filter_path={quote(said, safe='')}")
-    assert expected == read_filter_path(said).write(whole, pretty=True)
+FORMS = ["", "pretty", "filter_path=**.hits", "filter_path=-**._score", "filter_path=-**.v&pretty"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("endpoint", ["_search", "_msearch"])
+async def test_documents_of_a_reranked_search_are_written_as_the_engine_does(
+    open_index: OpenIndex, form: str, endpoint: str
+) -> None:
+    settings = {"mappings": {"properties": {"title": {"type": "text"}, "a": {"type": "object", "enabled": False}}}}
+    sides = await open_index(settings, {"1": {"title": "Phone"}}, semantic=None)
+    await send(sides.straight.url, Request("PUT", f"/{sides.straight.index}/_doc/odd?refresh=true", ODD))
+    body = b'{"query":{"match":{"title":"laptop"}}}\n'
+    asked = Request(
+        "POST", f"/{sides.straight.index}/{endpoint}?{form}", b"{}\n" + body if endpoint == "_msearch" else body
+    )
+    straight, through = await send(sides.straight.url, asked), await send(sides.through.url, asked)
+    assert "reranked" == through.outcome
+    assert _unscored(straight.body) == _unscored(through.body)
+
+
+def _unscored(body: bytes) -> bytes:
+    """Without what the ranking says anew, and the time it took."""
+    return re.sub(rb'("took"|"_score"|"max_score")( ?: ?)[0-9.]+', rb"\1\2", body)
