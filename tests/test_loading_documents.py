@@ -126,7 +126,16 @@ def test_blanks_and_a_byte_order_mark_stand_in_front_of_nothing(lead: str, text:
     assert only(lead + text).id == "a"
 
 
-@pytest.mark.parametrize("text", ['[{"id":"a"}', '[{"id":"a"},', '[{"id":"a"} {"id":"b"}]'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"id":"a"}',
+        '[{"id":"a"},',
+        '[{"id":"a"} {"id":"b"}]',
+        r'[{"id":"a"},{"half a character":"\ude00 x"}]',
+        pytest.param('[{"id":"a"},' + "[" * 5000 + "]" * 5000 + "]", id="nested too deep"),
+    ],
+)
 def test_an_array_that_breaks_off_gives_what_stands_before(text: str) -> None:
     found = read_documents(cast("BinaryIO", io.BufferedReader(io.BytesIO(text.encode()))))
     first = next(found)

@@ -103,6 +103,7 @@ def test_an_index_without_any_of_the_fields_is_refused(properties: Any) -> None:
         (Refused("engine", 400, b'{"error":"no","status":400}'), "the engine says 400: no (400)"),
         (Refused("engine", 500, b'"no"'), "the engine says 500: no"),
         (Refused("engine", 502, b"<html>"), "the engine says 502: <html>"),
+        (Refused("engine", 502, b'"\xff"'), 'the engine says 502: "\ufffd"'),
         (Unreachable("engine", "refused"), "the engine is not there: refused. Start it, or name another with --engine"),
         (TimedOut("engine", "no answer in 1 s"), "the engine is not there: no answer in 1 s. Start it"),
     ],

@@ -191,8 +191,9 @@ async def test_wrong_input_is_refused_with_its_place(
     assert detail["msg"].startswith(message)
 
 
-async def test_what_is_not_json_is_refused(client: Client) -> None:
-    async with client.post(RERANK, data=b"{") as answer:
+@pytest.mark.parametrize("body", [b"{", b'{"queries":["\xff"]}', b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}"])
+async def test_what_is_not_json_is_refused(client: Client, body: bytes) -> None:
+    async with client.post(RERANK, data=body) as answer:
         (detail,) = (await answer.json())["detail"]
     assert (answer.status, detail["loc"], detail["type"]) == (422, ["body"], "json_invalid")
 

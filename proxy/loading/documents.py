@@ -156,9 +156,10 @@ def _array(stream: BinaryIO) -> _Elements:
     number = 0
     try:
         for value in ijson.items(stream, "item", use_float=True):
+            size = len(msgspec.json.encode(value))
             number += 1
-            yield _Element(f"element {number}", value, len(msgspec.json.encode(value)))
-    except (ijson.JSONError, OSError, EOFError, zlib.error) as error:
+            yield _Element(f"element {number}", value, size)
+    except (ijson.JSONError, UnicodeDecodeError, RecursionError, OSError, EOFError, zlib.error) as error:
         raise CannotLoad(f"the array breaks off behind its element {number}: {error}") from None
 
 

@@ -80,7 +80,7 @@ def engine_advice(error: UpstreamError) -> str:
 def _said(error: Refused) -> str:
     try:
         answer = msgspec.json.decode(error.body)
-    except msgspec.DecodeError:
+    except ValueError:
         return error.body[:300].decode(errors="replace")
     return reason_of(answer) if isinstance(answer, dict) else str(answer)
 

@@ -135,7 +135,7 @@ async def _as_deepinfra_errs(request: web.Request, handler: Handler) -> web.Stre
         message, _, path = str(error).partition(" - at `$")
         detail = {"loc": ["body", *_steps(path)], "msg": message, "type": "value_error"}
         return web.json_response({"detail": [detail]}, status=422)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return web.json_response({"detail": [{"loc": ["body"], "msg": str(error), "type": "json_invalid"}]}, status=422)
     except web.HTTPException as error:
         return web.json_response({"detail": error.reason}, status=error.status)
