@@ -122,6 +122,15 @@ async def test_a_document_that_lost_its_text_loses_its_vector(target: Target) ->
     assert "1 more have no text" in again.said
 
 
+async def test_half_a_character_in_a_text_is_no_reason_to_stop(target: Target, models: ShopModels) -> None:
+    """A feed cuts an emoji in two, the engine keeps the half, and a model is not shown it."""
+    await target.put({"p1": CATALOGUE["p1"] | {"title": "laptop \ud83d"}})
+    result = await target.backfill(*VECTOR_OPTIONS)
+    assert (0, True) == (result.code, result.said.startswith("100.0% of 30 documents"))
+    shown = [text for asked in models.embedded for text in asked["input"]]
+    assert [f"laptop ?\n{CATALOGUE['p1']['description']}"] == [text for text in shown if text.startswith("laptop ?")]
+
+
 async def test_a_killed_run_is_taken_up_where_it_was(target: Target, models: ShopModels) -> None:
     await target.put({product["id"]: product for product in products(300)})
 
