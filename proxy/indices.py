@@ -101,8 +101,28 @@ def _matches(pattern: str, name: str) -> bool:
 
 
 def may_concern(routes: Sequence[Route], names: Sequence[str]) -> bool:
-    """Whether a name as requested lies inside a route by itself, before anything is resolved."""
-    return any(route_of(routes, Resolved(name)) for name in names)
+    """Whether names as requested may reach into a route, by their letters, before anything is resolved.
+
+    No name at all is every index. What an alias stands for cannot be told by its letters.
+    """
+    asked = [_as_pattern(name) for name in names or ("*",) if not name.startswith("-")]
+    here = [name for name in asked if ":" not in name]  # another cluster's lie in no route
+    return any(_meet(pattern, name) for route in routes for pattern in route.patterns for name in here)
+
+
+def _as_pattern(name: str) -> str:
+    """Write `_all` and date math (`<logs-{now/d}>`) as patterns of the names that they may stand for."""
+    return "*" if name == "_all" else re.sub(r"\{.*\}", "*", name.removeprefix("<").removesuffix(">"))
+
+
+def _meet(one: str, other: str) -> bool:
+    """Whether there can be a name that both patterns match: their ends agree, for between them anything may stand."""
+    if "*" not in one or "*" not in other:
+        return _matches(one, other) or _matches(other, one)
+    begin, start = one.partition("*")[0], other.partition("*")[0]
+    end, close = one.rpartition("*")[2], other.rpartition("*")[2]
+    agree = (begin.startswith(start) or start.startswith(begin)) and (end.endswith(close) or close.endswith(end))
+    return agree and one.startswith(".") == other.startswith(".")
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,9 +70,9 @@ class Searching:
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
 
-    def may_concern(self, indices: str) -> bool:
-        """Whether a name as requested lies inside a route by itself."""
-        return may_concern(self.routes, requested_names(indices))
+    def left(self, indices: str, why: Bypass) -> Bypass | Unrouted:
+        """Say why a search is the engine's that cannot be held against the routes, where it may reach into one."""
+        return why if may_concern(self.routes, requested_names(indices)) else Unrouted()
 
     async def cover(self, caller: EngineOfCaller, asked: Asked) -> Covered | Unrouted | Bypass:
         """Hold the routes against every index that the search reaches for this caller."""
@@ -104,7 +104,7 @@ class Searching:
         route = route_of(self.routes, Resolved(names[0])) if is_plain(names) else None
         if may_not_ask and route is not None:
             return Covered(route)
-        return Bypass("unresolved") if may_concern(self.routes, names) else Unrouted()
+        return self.left(indices, Bypass("unresolved"))
 
     def steering(self, fields: Sequence[Field], asked: Asked) -> tuple[Asked, Steering | Wrong]:
         """Read what the request says of its own reranking; the engine is not to see it in the body."""

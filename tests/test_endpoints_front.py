@@ -86,6 +86,13 @@ async def test_a_body_that_is_too_large_goes_on_whole(client: Client, engine: En
 async def test_credentials_that_are_good_for_one_request_are_sent_with_the_clients_own_alone(
     credentials: str, client: Client, engine: EndpointEngine
 ) -> None:
-    reply = await client.search("/products/_search", QUERY, authorization=credentials)
-    assert "bypassed;reason=credentials" == reply.header("x-rerank")
-    assert ["/products/_search"] == [asked.target for asked in engine.requests]
+    for target, outcome in (
+        ("/products/_search", "bypassed;reason=credentials"),
+        ("/product*/_search/template", "bypassed;reason=credentials"),
+        ("/products/_async_search", "bypassed;reason=credentials"),
+        ("/logs/_search", ""),
+        ("/logs/_async_search", ""),
+    ):
+        reply = await client.search(target, QUERY, authorization=credentials)
+        assert (outcome, target) == (reply.header("x-rerank"), engine.requests.pop().target)
+        assert [] == engine.requests

@@ -81,6 +81,21 @@ async def test_where_nothing_is_reranked_the_clients_own_bytes_go_on(
     )
 
 
+async def test_items_whose_caller_cannot_be_spoken_for_say_so_where_a_route_may_cover_them(
+    client: Client, engine: EndpointEngine
+) -> None:
+    """The credentials are good for the client's own request alone, which goes on in its own bytes."""
+    content = lines({}, QUERY, {"index": "logs"}, BOOST, {"index": ["logs", "prod*"]}, QUERY)
+    answered = await ask(client, content, authorization="Negotiate YII=")
+    outcomes = ["bypassed;reason=credentials", "unrouted", "bypassed;reason=credentials"]
+    assert (outcomes, [content]) == (
+        answered.header("x-rerank").split(", "),
+        [request.content for request in engine.requests],
+    )
+    logs = await ask(client, lines({"index": "logs"}, BOOST), authorization="Negotiate YII=")
+    assert "" == logs.header("x-rerank")
+
+
 async def test_each_warning_of_any_of_the_searches_stands_once(client: Client, engine: EndpointEngine) -> None:
     """The engine's answer to its items, and each reranked one's."""
 

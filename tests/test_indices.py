@@ -146,7 +146,27 @@ def test_what_is_covered_lies_in_one_route_whole(resolved: list[Resolved]) -> No
 
 
 @pytest.mark.parametrize(
-    ("names", "expected"), [(["other", "products"], True), (["other"], False), (["products*"], True), ([], False)]
+    ("names", "expected"),
+    [
+        (["other", "products"], True),
+        (["other"], False),
+        (["products*"], True),
+        (["product*"], True),
+        (["*-2026"], True),
+        (["p*s*x*"], True),
+        (["*"], True),
+        (["_all"], True),
+        ([], True),
+        (["prod*-x", "logs*"], True),
+        (["books*"], False),
+        (["books*", "-products"], False),
+        ([".products*"], False),
+        (["<products-{now/d}>"], True),
+        (["<logs-{now/d{yyyy.MM}}>"], False),
+        (["<products-{now/d{yyyy.MM.dd|+12:00}}>"], True),
+        (["elsewhere:products", "*:products*"], False),
+        (["*:products*", "product*"], True),
+    ],
 )
 def test_a_name_may_concern_a_route_before_it_is_resolved(names: list[str], expected: bool) -> None:  # noqa: FBT001
     assert expected is may_concern([PRODUCTS], names)

@@ -78,7 +78,7 @@ class AsyncSearches:
         front, journey = self._front, Journey.of(exchange.head.fields)
         caller = front.caller(exchange)
         if isinstance(caller, Bypass):
-            await front.hand_on(exchange)
+            await front.leave(exchange, search.indices, caller)
             return
         content = await read_content(exchange)
         asked = Asked(search.indices, search.query_string, b"" if isinstance(content, Bypass) else content)

@@ -17,6 +17,7 @@ from proxy.http1.callers import Field, can_be_repeated, carried, identity
 from proxy.http1.headers import own_error
 from proxy.http1.listener import Answer, Exchange
 from proxy.http1.messages import BadMessage
+from proxy.indices import Unrouted
 from proxy.journey import Journey
 from proxy.passthrough import own_fields, pass_through
 from proxy.planning import EngineReply
@@ -60,6 +61,14 @@ class Front:
     async def hand_on(self, exchange: Exchange, fields: Sequence[Field] = ()) -> None:
         """Let the engine answer."""
         await pass_through(exchange, self.origin, extra_fields=fields, repeatable=True)
+
+    async def leave(self, exchange: Exchange, indices: str, why: Bypass) -> None:
+        """Let the engine answer a search that cannot be made for its caller."""
+        match self.searching.left(indices, why):
+            case Unrouted():
+                await self.hand_on(exchange)
+            case Bypass() as told:
+                await self.end(exchange, Journey.of(exchange.head.fields), told)
 
     async def end(self, exchange: Exchange, journey: Journey, ending: Outcome | Wrong) -> None:
         """Send what came of a search."""

@@ -79,18 +79,29 @@ async def answer_multi_search(front: Front, exchange: Exchange, search: Search) 
     content = await read_content(exchange, ndjson=True)
     url = tuple(parse_qsl(search.query_string, keep_blank_values=True))
     items = None if isinstance(content, Bypass) else split(content)
-    if (
-        isinstance(caller, Bypass)
-        or isinstance(content, Bypass)
-        or not items
-        or not {name for name, _ in url} <= OF_THE_ITEMS | OF_THE_WHOLE
-    ):
+    if isinstance(content, Bypass) or not items or not {name for name, _ in url} <= OF_THE_ITEMS | OF_THE_WHOLE:
         await front.hand_on(exchange)
+        return
+    if isinstance(caller, Bypass):
+        left = [_left(front, exchange, search, item, caller) for item in items]
+        await front.hand_on(exchange, _outcome(left, answered=False))
         return
     bound = asyncio.Semaphore(front.multi_search_concurrency)
     multi = _Multi(front, exchange, search, caller, url, bound)
     ended = await asyncio.gather(*(multi.end(item) for item in items))
     await multi.send(ended, content)
+
+
+def _left(front: Front, exchange: Exchange, search: Search, item: Item, why: Bypass) -> _Ended:
+    """Leave one item to the engine that cannot be made for its caller."""
+    line = item.head, item.body
+    match front.searching.left(item.of(search.indices), why):
+        case Unrouted():
+            return _Ended(line)
+        case Bypass(reason):
+            told = telemetry.bypassed(reason)
+            front.conclude(Journey.of(exchange.head.fields), told)
+            return _Ended(line, header=told.header)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +119,7 @@ class _Multi:
         """Bring one item to its end, no more than some at a time."""
         async with self.bound:
             journey = Journey.of(self.exchange.head.fields)
-            indices = self.search.indices if item.indices is None else item.indices
-            asked = Asked(indices, query_string(item, self.url), item.body)
+            asked = Asked(item.of(self.search.indices), query_string(item, self.url), item.body)
             covered = await guarded(self.front.searching.cover(self.caller, asked))
             match covered:
                 case Unrouted():

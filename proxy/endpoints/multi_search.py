@@ -56,6 +56,10 @@ class Item:
     """Names as a path segment; None leaves it to the URL."""
     parameters: tuple[tuple[str, str], ...]
 
+    def of(self, indices_of_url: str) -> str:
+        """Return the names that are searched."""
+        return indices_of_url if self.indices is None else self.indices
+
 
 def split(content: bytes) -> tuple[Item, ...] | None:
     """Take the lines apart; None where that is not certain, and so for the engine to judge.

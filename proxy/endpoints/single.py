@@ -23,10 +23,8 @@ async def answer_search(front: Front, exchange: Exchange, search: Search) -> Non
     """Answer one search: reranked, or as the engine does."""
     journey = Journey.of(exchange.head.fields)
     caller = front.caller(exchange)
-    if isinstance(caller, Bypass) and not front.searching.may_concern(search.indices):
-        await front.hand_on(exchange)
-    elif isinstance(caller, Bypass):
-        await front.end(exchange, journey, caller)
+    if isinstance(caller, Bypass):
+        await front.leave(exchange, search.indices, caller)
     else:
         await _Single(front, exchange, search, journey, caller).answer()
 
