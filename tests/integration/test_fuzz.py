@@ -11,6 +11,7 @@ import logging
 import re
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -82,9 +83,25 @@ _VARYING = [
 _SAID_ONCE = frozenset({"content-encoding", "warning"})
 
 
+def _what_failed(body: bytes) -> bytes:
+    """What failed of a search, without where, how often, and whether everywhere.
+
+    Elasticsearch breaks a search off that must be whole, and tells of the shards that happen to have failed by then.
+    """
+    try:
+        error = json.loads(body)["error"]
+        failures = [*error["root_cause"], *(shard["reason"] for shard in error["failed_shards"])]
+    except (ValueError, KeyError, TypeError):
+        return body
+    for failure in failures:
+        failure.pop("index", None)
+        failure.pop("index_uuid", None)
+    return "\n".join([error["type"], *sorted({json.dumps(failure, sort_keys=True) for failure in failures})]).encode()
+
+
 def steady(reply: Reply) -> tuple[object, ...]:
     """Everything of an answer that is the same each time."""
-    body = reply.content
+    body = _what_failed(reply.content)
     for pattern, instead in _VARYING:
         body = pattern.sub(instead, body)
     fields = [(name, value) for name, value in reply.fields if name.lower() not in _SAID_ONCE]
@@ -351,7 +368,8 @@ def _exchange(url: str, sent: bytes, methods: Sequence[str]) -> list[Reply]:
     parts = urlsplit(url)
     received = b""
     with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30) as connection:
-        connection.sendall(sent)
+        with suppress(ConnectionError):  # a server that refuses a head may close before it has all of a body
+            connection.sendall(sent)
         while piece := _received(connection):
             received += piece
             replies = _read_answers(received, methods)
