@@ -251,10 +251,15 @@ def _point_in_time(content: bytes) -> str | None:
 
 
 def _cut_out(content: bytes) -> tuple[bytes, bytes] | None:
-    """Take `ext.rerank_proxy` out of a body; None where there is none, or the body is not one that could be read."""
+    """Take `ext.rerank_proxy` out of a body, and an `ext` with nothing else in it, which templates cannot have.
+
+    None where there is none, or the body is not one that could be read.
+    """
     if MEMBER.encode() not in content:
         return None
     try:
-        return take_member(content, ("ext", MEMBER))
+        content, member = take_member(content, ("ext", MEMBER))
+        without, left = take_member(content, ("ext",))
     except (ValueError, RecursionError):
         return None
+    return (content if left[1:-1].strip() else without), member

@@ -183,7 +183,7 @@ async def test_steering_is_cut_out_and_holds_until_the_answer(
     engine.running = False
     await client.ask("GET", POLL)
     (sent,) = engine.of("_async_search")
-    assert b'{"ext": {} ,"query":{"match":{"title":"laptop"}}}' == sent.content
+    assert b'{"query":{"match":{"title":"laptop"}}}' == sent.content
     assert ["notebook"] == models.of("rerank")[0].json()["queries"]
 
 

@@ -31,13 +31,13 @@ async def post(client: Client, target: str, body: bytes, **fields: str) -> Messa
 @pytest.mark.parametrize(
     ("body", "left"),
     [
-        (b'{"ext": {"rerank_proxy": {"window": 5}} ,"sort": ["a"]}', b'{"ext": {} ,"sort": ["a"]}'),
+        (b'{"ext": {"rerank_proxy": {"window": 5}} ,"sort": ["a"]}', b'{"sort": ["a"]}'),
         (b'{"sort": ["a"],"ext":{"rerank_proxy":{"enabled":false}, "o":1}}', b'{"sort": ["a"],"ext":{"o":1}}'),
         (b'{"ext":{"o":1e0 ,"rerank_proxy":{}},"sort":["a"]}', b'{"ext":{"o":1e0},"sort":["a"]}'),
-        (b'{"ext":{"rerank_proxy":null},"sort":["a"]}', b'{"ext":{},"sort":["a"]}'),
+        (b'{"ext":{"rerank_proxy":null},"sort":["a"]}', b'{"sort":["a"]}'),
         (
             rb'{"ext":{"rerank_proxy":{}},"query":{"match":{"title":"\ud83d"}}}',
-            rb'{"ext":{},"query":{"match":{"title":"\ud83d"}}}',
+            rb'{"query":{"match":{"title":"\ud83d"}}}',
         ),
         pytest.param(*[b'{"ext":{"rerank_proxy":{}},"size":%s}' % (b"1" * 5000)] * 2, id="a number that is not read"),
     ],
@@ -170,6 +170,22 @@ async def test_opensearch_says_a_templates_status_in_its_answer(client: Client, 
         (each.header("x-rerank"), each.json()["status"]) for each in (answered, pretty)
     ]
     assert (b'},"status":200}', b'  "status" : 200\n}\n') == (answered.content[-15:], pretty.content[-19:])
+    hidden, shown = [
+        await client.search(f"/products/_search/template?filter_path={said}", TEMPLATE) for said in ("took", "status")
+    ]
+    assert (["took"], {"status": 200}) == (list(hidden.json()), shown.json())
+
+
+async def test_a_template_is_steered_like_a_search(client: Client, engine: EndpointEngine) -> None:
+    """Of the `ext`, which no template can have, nothing is left."""
+    member = {"ext": {"rerank_proxy": {"enabled": False}}}
+    answered = await client.search("/products/_search/template", {**TEMPLATE, **member})
+    assert ("bypassed;reason=steered_off", TEMPLATE) == (answered.header("x-rerank"), engine.requests[-1].json())
+    explained = await client.search(
+        "/products/_search/template", {**TEMPLATE, "ext": {"rerank_proxy": {"explain": True}}}
+    )
+    assert "reranked" == explained.header("x-rerank")
+    assert all("_rerank" in hit for hit in explained.json()["hits"]["hits"])
 
 
 async def test_a_header_of_several_lines_goes_along_in_one(client: Client, engine: EndpointEngine) -> None:

@@ -203,4 +203,4 @@ def _together(replies: Sequence[EngineReply | None]) -> EngineReply:
 
 
 def _item_of(body: bytes) -> bytes:
-    return with_member(body, "status", b"200", pretty=False)
+    return with_member(body, "status", b"200")

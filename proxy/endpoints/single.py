@@ -1,7 +1,7 @@
 """`_search`, and `_search/template` once the engine has rendered it."""
 
 from dataclasses import dataclass, replace
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -11,7 +11,8 @@ from proxy.errors import UpstreamError
 from proxy.http1.listener import Exchange
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
-from proxy.ranking.pipeline import Answered, Outcome
+from proxy.ranking.pipeline import Outcome
+from proxy.request.filter_path import Form, read_form
 from proxy.request.json_text import with_member
 from proxy.request.steering import Wrong
 from proxy.routes import Endpoint, Search
@@ -75,7 +76,7 @@ class _Single:
         if isinstance(rendered, Bypass):
             return rendered
         outcome = await searching.run(self.journey, self.caller, covered, rendered, steering)
-        return await _as_template(self.caller, outcome)
+        return await _as_template(self.caller, read_form(asked.parameters), outcome)
 
 
 # What a template's own body holds; of the URL, what is not in the search's body is left: the rest is ignored there.
@@ -100,13 +101,15 @@ async def rendered_template(caller: EngineOfCaller, asked: Asked) -> Asked | Byp
         output = bytes(_rendered.decode(reply.body).template_output)
     except (UpstreamError, ValueError):
         return Bypass("template")
-    kept = [pair for pair in parse_qsl(asked.query_string, keep_blank_values=True) if pair[0] not in _IGNORED]
-    return replace(asked, query_string=urlencode(kept), content=output)
+    kept = [pair for pair in asked.parameters if pair[0] not in _IGNORED]
+    return replace(asked, query_string=urlencode(read_form(kept).asked(kept)), content=output)
 
 
-async def _as_template(caller: EngineOfCaller, outcome: Outcome) -> Outcome:
-    """OpenSearch ends a template's answer with its status."""
-    kind = await caller.kind()
-    if not isinstance(outcome, Answered) or kind is None or kind.product != "opensearch":
+async def _as_template(caller: EngineOfCaller, form: Form, outcome: Outcome) -> Outcome:
+    """Write the answer in the form that was asked for; OpenSearch ends that to a template with its status."""
+    if isinstance(outcome, Bypass):
         return outcome
-    return replace(outcome, body=with_member(outcome.body, "status", b"200", pretty=b"\n" in outcome.body))
+    kind = await caller.kind()
+    says_status = kind is not None and kind.product == "opensearch"
+    body = with_member(outcome.body, "status", b"200") if says_status else outcome.body
+    return replace(outcome, body=form.write(body, keeps_empty=kind is None or kind.keeps_empty))

@@ -101,13 +101,10 @@ def with_members_set(body: bytes, members: Mapping[str, Any]) -> bytes:
     return b"".join([*pieces, text[end:last].encode(), comma, said, text[last:].encode()])
 
 
-def with_member(body: bytes, name: str, value: bytes, *, pretty: bool) -> bytes:
-    """Add a last member to an object that has some, written like the others."""
+def with_member(body: bytes, name: str, value: bytes) -> bytes:
+    """Add a last member to an object that has some."""
     inside = body.rstrip().removesuffix(b"}").rstrip()
-    key = msgspec.json.encode(name)
-    if pretty:
-        return inside + b",\n  " + key + b" : " + value + b"\n}\n"
-    return inside + b"," + key + b":" + value + b"}"
+    return inside + b"," + msgspec.json.encode(name) + b":" + value + b"}"
 
 
 def _span(text: str, path: Sequence[str]) -> tuple[int, int, str]:

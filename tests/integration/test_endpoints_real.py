@@ -259,6 +259,7 @@ async def test_multi_search_refused(content: bytes, shop: Shop, open_sides: Open
     """What the engine refuses as a whole is refused in its own words, whatever was reranked meanwhile."""
     sides = await open_sides()
     target = f"/{shop.index}/_msearch"
+    await _msearch(sides.straight.url, content, target)  # OpenSearch warns of a thing once alone
     straight, through = (
         await _msearch(sides.straight.url, content, target),
         await _msearch(sides.through.url, content, target),
@@ -282,13 +283,14 @@ async def test_multi_search_of_others(shop: Shop, open_sides: Open) -> None:
 
 TEMPLATE = {"query": {"match": {"title": "{{words}}"}}, "size": 7, "_source": ["title", "brand"]}
 PARAMS = {"words": "laptop"}
+FILTERED = ["?filter_path=hits.hits._id,hits.total,status", "?filter_path=**._id", "?filter_path=-_shards,-took&pretty"]
 
 
 async def _both(sides: Sides, request: Request) -> tuple[Reply, Reply]:
     return await send(sides.straight.url, request), await send(sides.through.url, request)
 
 
-@pytest.mark.parametrize("parameters", ["", "?size=1", "?pretty", "?filter_path=hits.hits._id,hits.total,status"])
+@pytest.mark.parametrize("parameters", ["", "?size=1", "?pretty", *FILTERED])
 async def test_template(parameters: str, shop: Shop, open_sides: Open, record_outcome: Record) -> None:
     """A template is rendered by the engine and then a search like another; URL and answer are the engine's."""
     sides = await open_sides()
@@ -304,6 +306,20 @@ async def test_template(parameters: str, shop: Shop, open_sides: Open, record_ou
     assert list(beside_hits(straight)) == list(beside_hits(through))
     assert straight.content.count(b"\n") > 2 or straight.content.count(b"\n") == through.content.count(b"\n")
     record_outcome("`_search/template`", through.outcome)
+
+
+@OPENSEARCH
+async def test_steered_template(shop: Shop, open_sides: Open) -> None:
+    """What a template's body says of its reranking is not for the engine, which takes no `ext` there."""
+    sides = await open_sides()
+    template = {"source": TEMPLATE, "params": PARAMS}
+    outcomes = []
+    for said in ({"explain": True}, {"enabled": False}):
+        body = _written({**template, "ext": {"rerank_proxy": said}})
+        straight, through = await _both(sides, Request("POST", f"/{shop.index}/_search/template", body))
+        assert (400, 200) == (straight.status, through.status)
+        outcomes.append((through.outcome, "_rerank" in through.hits[0]))
+    assert [("reranked", True), ("bypassed;reason=steered_off", False)] == outcomes
 
 
 @OPENSEARCH
