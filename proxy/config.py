@@ -57,6 +57,11 @@ class Engine(Section, frozen=True, kw_only=True):
     def urls(self) -> tuple[str, ...]:
         return (self.url,) if isinstance(self.url, str) else tuple(self.url)
 
+    @property
+    def by_https(self) -> bool:
+        """Whether any node is."""
+        return any(urlsplit(url).scheme == "https" for url in self.urls)
+
 
 class Models(Section, frozen=True, kw_only=True):
     url: str = "https://api.deepinfra.com"
@@ -244,6 +249,13 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
         yield from _url_problems(place, url)
     if not config.engine.urls:
         yield "engine.url", "name at least one node"
+    if not config.engine.by_https:
+        for key in ("ca_file", "certificate_file"):
+            if getattr(config.engine, key):
+                yield (
+                    f"engine.{key}",
+                    "no node is reached by https: write `https://` in engine.url, or leave the key out",
+                )
     if config.engine.key_file and not config.engine.certificate_file:
         yield "engine.key_file", "a key needs its `certificate_file` beside it"
     if config.listen.key_file and not config.listen.certificate_file:

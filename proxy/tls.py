@@ -12,7 +12,7 @@ from proxy.yaml_file import ConfigError
 
 def towards_engine(settings: Engine) -> ssl.SSLContext | None:
     """Read whom to trust and who we are, where a node is reached by https; raises ConfigError."""
-    if not any(url.startswith("https:") for url in settings.urls):
+    if not settings.by_https:
         return None
     if settings.ca_file:
         _demand_certificates("engine.ca_file", settings.ca_file)

@@ -186,6 +186,11 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
         ("routes: [{index: a, passage: ['']}]", "routes[0].passage: an empty name is no field"),
         ("routes: [{index: a, passage: []}]", "routes[0].passage: the reranker needs at least one field"),
         ("engine: {key_file: a}", "f.yaml:1: engine.key_file: a key needs its `certificate_file` beside it"),
+        ("engine:\n  ca_file: a", "f.yaml:2: engine.ca_file: no node is reached by https: write `https://`"),
+        (
+            "engine:\n  url: [http://a, http://b]\n  certificate_file: a",
+            "f.yaml:3: engine.certificate_file: no node is reached by https: write `https://` in engine.url, or leave",
+        ),
         ("listen: {key_file: a}", "f.yaml:1: listen.key_file: a key needs its `certificate_file` beside it"),
         (
             "routes:\n  - index: a\n    bypass:\n      patterns:\n        - a\n        - '('",

@@ -47,7 +47,9 @@ def _locked(key: bytes) -> bytes:
     return private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, lock)
 
 
-@pytest.mark.parametrize(("urls", "secured"), [(["http://a"], False), (["http://a", "https://b"], True)])
+@pytest.mark.parametrize(
+    ("urls", "secured"), [(["http://a"], False), (["http://a", "https://b"], True), (["HTTPS://a"], True)]
+)
 def test_whom_to_trust_is_read_where_a_node_needs_it(urls: list[str], *, secured: bool) -> None:
     assert secured == (towards_engine(Engine(url=urls)) is not None)
 
