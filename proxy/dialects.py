@@ -3,6 +3,7 @@
 Sources: Elasticsearch, "kNN search", "dense_vector" and "script_score"; OpenSearch, "k-NN query" and "Spaces".
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,21 +88,27 @@ def _nearest_inside(path: str, query: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"nested": {"path": path, "score_mode": "max", "query": query}}
 
 
+_MOST_NEIGHBOURS = 10_000
+"""OpenSearch's limit of `k`."""
+
+
 def _in_query(search: KnnSearch) -> Mapping[str, Any]:
     """A query among others, in which vectors of nested documents cannot be searched under filters.
 
     There a filter is held against the nested documents wherever it might match one, so `must_not` lets all of them
     through, and `nested` finds nothing: each document that passes is compared instead, with the scores of kNN.
     """
+    params = {"field": search.field, "query_value": search.vector, "space_type": search.similarity}
+    script = {"lang": "knn", "source": "knn_score", "params": params}
     if search.path is not None and search.filters:
-        params = {"field": search.field, "query_value": search.vector, "space_type": search.similarity}
-        return _compared(search, {"lang": "knn", "source": "knn_score", "params": params})
-    clause: dict[str, Any] = {"vector": search.vector, "k": search.k}
+        return _compared(search, script)
+    k = min(math.ceil(search.k * (search.oversample or 1)), _MOST_NEIGHBOURS)
+    clause: dict[str, Any] = {"vector": search.vector, "k": k}
     if search.filters:
         clause["filter"] = {"bool": {"filter": list(search.filters)}}
-    if search.oversample:
-        clause["rescore"] = {"oversample_factor": search.oversample}
-    nearest = {"knn": {search.field: clause}}
+    nearest: Mapping[str, Any] = {"knn": {search.field: clause}}
+    if search.oversample:  # by the script, since Lucene's engine takes `rescore` and does nothing of it
+        nearest = {"script_score": {"query": nearest, "script": script}}
     return {"query": nearest if search.path is None else _nearest_inside(search.path, nearest)}
 
 
@@ -140,17 +147,17 @@ class EngineKind:
         """What the proxy's own searches say in the URL, so that no pipeline of the client's changes them."""
         return (("search_pipeline", "_none"),) if self.product == "opensearch" else ()
 
+    @property
+    def keeps_empty(self) -> bool:
+        """Whether what is empty stays where the excludes of a `filter_path` pass through it."""
+        return self.product != "opensearch"
+
 
 def read_kind(answer: Mapping[str, Any]) -> EngineKind:
     """Read `GET /`."""
     said = answer["version"]
     numbers = tuple(int(part) for part in str(said["number"]).split("-")[0].split("."))
     return EngineKind(str(said.get("distribution", "elasticsearch")), numbers)
-
-    @property
-    def keeps_empty(self) -> bool:
-        """Whether what is empty stays where the excludes of a `filter_path` pass through it."""
-        return self.product != "opensearch"
 
 
 def dialect_of(kind: str, version: Version | None) -> Dialect | None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -88,16 +89,21 @@ KNN_SCORE = {
 }
 
 
+def over(k: int, **filters: Any) -> Any:
+    nearest = {"knn": {"v": {"vector": [1.0, 0.0], "k": k, **filters}}}
+    return {"script_score": {"query": nearest, "script": KNN_SCORE}}
+
+
 def by_script(*filters: Any) -> dict[str, Any]:
     return {"query": {"script_score": {"query": {"bool": {"filter": [*filters, THERE]}}, "script": COSINE}}}
 
 
 def search(*filters: Any, oversample: float | None = None) -> KnnSearch:
-    return KnnSearch("v", [1.0, 0.0], 5, 50, filters, oversample)
+    return KnnSearch("v", [1.0, 0.0], 5, 50, filters, oversample, similarity="l2")
 
 
-def nested(*filters: Any) -> KnnSearch:
-    return KnnSearch("v", [1.0, 0.0], 5, 50, filters, path="c", similarity="l2")
+def nested(*filters: Any, oversample: float | None = None) -> KnnSearch:
+    return replace(search(*filters, oversample=oversample), path="c")
 
 
 def inside(query: Any) -> Any:
@@ -128,11 +134,10 @@ CLAUSE = {"vector": [1.0, 0.0], "k": 5}
         (OPENSEARCH, nested(TERM), compared(TERM, script=KNN_SCORE)),
         (OPENSEARCH, search(), {"query": {"knn": {"v": CLAUSE}}}),
         (OPENSEARCH, search(TERM), {"query": {"knn": {"v": CLAUSE | {"filter": {"bool": {"filter": [TERM]}}}}}}),
-        (
-            OPENSEARCH,
-            search(oversample=3.0),
-            {"query": {"knn": {"v": CLAUSE | {"rescore": {"oversample_factor": 3.0}}}}},
-        ),
+        (OPENSEARCH, search(oversample=1.5), {"query": over(8)}),
+        (OPENSEARCH, search(TERM, oversample=5000.0), {"query": over(10_000, filter={"bool": {"filter": [TERM]}})}),
+        (OPENSEARCH, nested(oversample=3.0), {"query": inside(over(15))}),
+        (OPENSEARCH, nested(TERM, oversample=3.0), compared(TERM, script=KNN_SCORE)),
     ],
 )
 def test_each_engine_takes_the_vector_and_its_filter_in_its_own_place(

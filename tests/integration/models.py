@@ -33,7 +33,7 @@ class ShopModels(FakeModels):
         return [request.json() for request in self.of("rerank")]
 
     def _embedded(self, asked: Any) -> Any:
-        vectors = [embed(text.rpartition("\nQuery:")[2]) for text in asked["input"]]
+        vectors = [embed(text.rpartition("\nQuery:")[2], asked.get("dimensions", 8)) for text in asked["input"]]
         return {"data": [{"index": index, "embedding": vector} for index, vector in enumerate(vectors)]}
 
     def _scored(self, asked: Any) -> Any:

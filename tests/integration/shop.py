@@ -3,6 +3,7 @@
 A text's vector counts the concepts its words stand for, so `notebook` lies beside `laptop` though no word agrees.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,11 +37,15 @@ _FEATURES = (
 _BRANDS = ("acme", "globex", "initech")
 
 
-def embed(text: str) -> list[float]:
-    """Return a text's vector, of unit length; the eighth number stands for everything that is no concept."""
+def embed(text: str, dimensions: int = 8) -> list[float]:
+    """Return a text's vector, of unit length; the eighth number stands for everything that is no concept.
+
+    What there is room for behind it is the text's own, and near to no other's.
+    """
     words = re.findall(r"\w+", text.lower())
     counts = [float(sum(word in concept for word in words)) for concept in _CONCEPTS]
-    vector = [*counts, 0.3]
+    own = hashlib.shake_128(text.encode()).digest(dimensions - 8)
+    vector = [*counts, 0.3, *(byte / 255 - 0.5 for byte in own)]
     length = sum(number * number for number in vector) ** 0.5
     return [number / length for number in vector]
 

@@ -119,13 +119,13 @@ BESIDE: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark.parametrize("path", [CHUNKS, "chapters.chunks"])
+@pytest.mark.parametrize(("path", "more"), [(CHUNKS, {}), ("chapters.chunks", {"oversample": 2})])
 @pytest.mark.parametrize("filters", BESIDE.values(), ids=BESIDE)
 async def test_nested_vectors(
-    filters: list[Any], path: str, real_engine: RealEngine, open_index: OpenIndex, record_outcome: Record
+    *, filters: list[Any], path: str, more: Any, real_engine: RealEngine, open_index: OpenIndex, record_outcome: Record
 ) -> None:
     """Vectors of nested documents find the documents around them, each once, by the nearest, as near as demanded."""
-    semantic = SEMANTIC | {"field": f"{path}.vector", "min_similarity": 0.6}
+    semantic = SEMANTIC | {"field": f"{path}.vector", "min_similarity": 0.6} | more
     sides = await open_index(
         _chunked(real_engine, path), _in_chunks(path), semantic=semantic, rerank=False, fusion={"lexical_weight": 0}
     )
@@ -189,38 +189,65 @@ async def test_any_query_over_nested_vectors(
     assert (*expected, len(through.ids)) == (through.outcome, set(through.ids), len(set(through.ids)))
 
 
-def _cosine(one: str, other: str) -> float:
-    return sum(a * b for a, b in zip(catalogue.embed(one), catalogue.embed(other), strict=True))
+def _cosine(one: str, other: str, dimensions: int = 8) -> float:
+    vectors = catalogue.embed(one, dimensions), catalogue.embed(other, dimensions)
+    return sum(a * b for a, b in zip(*vectors, strict=True))
+
+
+WIDE = 64
+"""The fewest dimensions that Elasticsearch quantises to single bits."""
+
+
+async def _assert_exact(
+    mapping: Mapping[str, Any], real_engine: RealEngine, open_index: OpenIndex, **semantic: Any
+) -> str:
+    """However near its candidates are, kNN finds every product in the order of the whole vectors."""
+    settings = catalogue.with_vectors(real_engine)
+    settings["mappings"]["properties"]["embedding"] = {**real_engine.vector(WIDE), **mapping}
+    products = {
+        name: {**product, "embedding": catalogue.embed(catalogue.passage(product), WIDE)}
+        for name, product in catalogue.PRODUCTS.items()
+    }
+    asked = SEMANTIC | {"dimensions": WIDE, "min_similarity": -1} | semantic
+    sides = await open_index(settings, products, semantic=asked, rerank=False, fusion={"lexical_weight": 0})
+    through = await sides.through.search({"query": QUERY, "size": 40})
+    cosines = [round(_cosine(TEXT, catalogue.passage(catalogue.PRODUCTS[name]), WIDE), 5) for name in through.ids]
+    assert ("reranked", 40) == (through.outcome, len(through.ids))
+    assert sorted(cosines, reverse=True) == cosines
+    return through.outcome
 
 
 @ELASTICSEARCH
-@pytest.mark.parametrize("kind", ["int8_hnsw", "int4_hnsw", "flat", "int8_flat"])
+async def test_compared_one_by_one(real_engine: RealEngine, open_index: OpenIndex, record_outcome: Record) -> None:
+    """Vectors without a graph are searched like others."""
+    outcome = await _assert_exact({"index_options": {"type": "flat"}}, real_engine, open_index)
+    record_outcome("vectors compared one by one", outcome)
+
+
+@ELASTICSEARCH
+@pytest.mark.parametrize("kind", ["int8_hnsw", "int4_hnsw", "bbq_hnsw", "int8_flat", "int4_flat", "bbq_flat"])
 async def test_quantised(kind: str, real_engine: RealEngine, open_index: OpenIndex, record_outcome: Record) -> None:
     """With `oversample` quantised vectors are scored anew by the exact ones, and so the order is the exact one."""
-    settings = catalogue.with_vectors(real_engine)
-    settings["mappings"]["properties"]["embedding"] |= {"index_options": {"type": kind}}
-    quantised = kind not in {"flat", "hnsw"}
-    semantic = SEMANTIC | {"min_similarity": -1} | ({"oversample": 3} if quantised else {})
-    sides = await open_index(
-        settings, catalogue.PRODUCTS, semantic=semantic, rerank=False, fusion={"lexical_weight": 0}
-    )
-    through = await sides.through.search({"query": QUERY, "size": 40})
-    cosines = [round(_cosine(TEXT, catalogue.passage(catalogue.PRODUCTS[name])), 5) for name in through.ids]
-    assert ("reranked", 40) == (through.outcome, len(through.ids))
-    assert sorted(cosines, reverse=True) == cosines
-    record_outcome("quantised vectors, `oversample`" if quantised else "vectors compared one by one", through.outcome)
+    outcome = await _assert_exact({"index_options": {"type": kind}}, real_engine, open_index, oversample=3)
+    record_outcome("quantised vectors, `oversample`", outcome)
+
+
+_LUCENE = {"name": "hnsw", "engine": "lucene"}
+QUANTISED: dict[str, Any] = {
+    "sq": {"method": {**_LUCENE, "space_type": "cosinesimil", "parameters": {"encoder": {"name": "sq"}}}},
+    "compressed": {"method": _LUCENE, "space_type": "cosinesimil", "compression_level": "4x"},
+    "on disk": {"method": _LUCENE, "space_type": "l2", "mode": "on_disk"},
+}
 
 
 @OPENSEARCH_KNN
-async def test_quantised_of_opensearch(real_engine: RealEngine, open_index: OpenIndex, record_outcome: Record) -> None:
-    """OpenSearch takes `oversample` under its own name; Lucene's quantised vectors find all they should with it."""
-    settings = catalogue.with_vectors(real_engine)
-    settings["mappings"]["properties"]["embedding"]["method"]["parameters"] = {"encoder": {"name": "sq"}}
-    semantic = SEMANTIC | {"min_similarity": -1, "oversample": 3}
-    sides = await open_index(settings, catalogue.PRODUCTS, semantic=semantic, rerank=False)
-    through = await sides.through.search({"query": QUERY, "size": 100})
-    assert ("reranked", 40) == (through.outcome, len(through.ids))
-    record_outcome("quantised vectors, `oversample`", through.outcome)
+@pytest.mark.parametrize("mapping", QUANTISED.values(), ids=QUANTISED)
+async def test_quantised_of_opensearch(
+    mapping: Any, real_engine: RealEngine, open_index: OpenIndex, record_outcome: Record
+) -> None:
+    """So it is where the engine itself would not score its quantised vectors anew."""
+    outcome = await _assert_exact(mapping, real_engine, open_index, oversample=3)
+    record_outcome("quantised vectors, `oversample`", outcome)
 
 
 async def test_several_vector_fields(
