@@ -426,8 +426,8 @@ async def test_raw_requests(*, requests: Sequence[Raw], sides: Sides, shop: Shop
             break
         if "steering" in made.outcome:  # each item of a multi-search has a status of its own
             assert ("_msearch" in request.target and 200 == own.status == made.status) or 400 == made.status
-        elif made.outcome.startswith(("reranked", "degraded")):
-            assert own.status == made.status
+        elif made.outcome.startswith(("reranked", "degraded")) or request.target.startswith("*"):
+            assert own.status == made.status  # `*` are all indices there are, also those that come and go meanwhile
         else:
             assert_same(own, made)
     event(f"{[reply.status for reply in through]}")
