@@ -37,6 +37,7 @@ from proxy.loading.documents import open_documents
 from proxy.loading.errors import CannotLoad
 from proxy.loading.index import Loaded
 from proxy.loading.mappings import LANGUAGES, SPELLINGS, index_for, shipped_embedding
+from proxy.loading.progress import documents
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
 from proxy.yaml_file import ConfigError
 
@@ -302,7 +303,8 @@ def _index(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
                 config, token, environment, lambda services: run_index(services, config, asked, file, loaded)
             )
         finally:
-            _report_loaded(loaded)
+            if loaded.begun:
+                _report_loaded(loaded)
     return 0 if loaded.whole else 1
 
 
@@ -332,7 +334,7 @@ def _with_services(
 
 def _report_loaded(loaded: Loaded) -> None:
     sys.stderr.write(
-        f"{loaded.written:,} documents written; vectors: {loaded.embedded:,} made, {loaded.kept:,} kept, "
+        f"{documents(loaded.written)} written; vectors: {loaded.embedded:,} made, {loaded.kept:,} kept, "
         f"{loaded.without_text:,} without text; {loaded.malformed:,} malformed, {loaded.refused:,} refused\n"
     )
 

@@ -150,6 +150,14 @@ def test_a_load_names_the_file_that_is_not_there(tmp_path: Path, capsys: pytest.
     assert "Name a file of documents, or - for standard input." in capsys.readouterr().err
 
 
+def test_a_load_that_cannot_begin_says_that_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And nothing of documents, of which none was looked at."""
+    engine, settings = f"http://127.0.0.1:{closed_port()}", write(tmp_path, "")
+    assert main(("index", settings, "--name", "n", "--no-vectors", "--engine", engine, "-c", settings)) == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("rerank-proxy: the engine is not there: ")
+
+
 def test_check_says_of_each_thing_what_it_found_and_fails_for_nothing_but_what_is_wrong(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

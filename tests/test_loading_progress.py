@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterator
 
+import pytest
 from rich.console import Console
 
 from proxy.loading.progress import Shown
@@ -46,6 +47,22 @@ def test_lines_come_now_and_then() -> None:
     times = clock(0, 1, 4, 6, 7, 12)
     said = lines(lambda console: Shown("p", None, console, times), (1, 1), (2, 2), (3, 12), (4, 4), (5, 24))
     assert said == ["p: 12 documents, 2/s", "p: 24 documents, 2/s"]
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "said"),
+    [
+        (0, 10, "p: 0 documents"),
+        (1, 10, "p: 1 document, 0.1/s"),
+        (1, 6, "p: 1 document, 0.17/s"),
+        (64, 10, "p: 64 documents, 6.4/s"),
+        (99, 10, "p: 99 documents, 9.9/s"),
+        (105, 10, "p: 105 documents, 10/s"),
+        (1_234_567, 10, "p: 1,234,567 documents, 123,457/s"),
+    ],
+)
+def test_a_slow_beginning_is_no_standstill(count: int, seconds: int, said: str) -> None:
+    assert lines(lambda console: Shown("p", None, console, clock(0, seconds)), (1, count)) == [said]
 
 
 def test_on_a_terminal_there_is_a_bar_with_rate_share_and_time_left() -> None:

@@ -44,6 +44,8 @@ B = TypeVar("B")
 class Loaded:
     """What became of a file."""
 
+    begun: bool = False
+    """The engine was there, and the file is read."""
     written: int = 0
     embedded: int = 0
     kept: int = 0
@@ -87,17 +89,18 @@ class Loading:
 
         Raises CannotLoad where it cannot go on.
         """
-        batches = _batches(read_documents(file.stream, self.id_field))
-        async with aclosing(self._actions(batches, shown, loaded)) as actions:
+        loaded.begun = True
+        async with aclosing(self._actions(file, shown, loaded)) as actions:
             async for ok, outcome in bulk(self.client, actions):
                 _note(loaded, shown, outcome, ok=ok)
-                shown.show(file.position(), loaded.written)
+        shown.show(file.position(), loaded.written)
 
-    async def _actions(
-        self, batches: Iterator[Sequence[Document | BadLine]], shown: Shown, loaded: Loaded
-    ) -> AsyncGenerator[Action]:
+    async def _actions(self, file: DocumentFile, shown: Shown, loaded: Loaded) -> AsyncGenerator[Action]:
+        """Give what is to be written; between two batches what was written is counted whole, and shown."""
+        batches = _batches(read_documents(file.stream, self.id_field))
         async with aclosing(ahead(batches, self._prepare)) as prepared:
             async for batch in prepared:
+                shown.show(file.position(), loaded.written)
                 for bad in batch.bad_lines:
                     shown.say(f"{bad.where}: {bad.cause}")
                 loaded.malformed += len(batch.bad_lines)

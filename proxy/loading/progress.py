@@ -11,6 +11,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 _LINE_EVERY_S = 5.0
 
 
+def documents(count: int) -> str:
+    return f"{count:,} document{'' if count == 1 else 's'}"
+
+
 class Shown:
     """The progress of one task over `total` units, of which `done` are; `count` of documents is what is shown."""
 
@@ -49,7 +53,7 @@ class Shown:
         """Say how far the task is."""
         now = self._clock()
         seconds = now - self._begun
-        said = f"{count:,} documents, {count / seconds:,.0f}/s" if seconds > 0 else ""
+        said = documents(count) + (f", {_rate(count / seconds)}/s" if count and seconds > 0 else "")
         self._bar.update(self._task, completed=done, said=said)
         if not self._console.is_terminal and now - self._said > _LINE_EVERY_S:
             self._said = now
@@ -63,3 +67,11 @@ class Shown:
         if not self._total or not done:
             return ""
         return f", {done / self._total:.0%}, {max(self._total - done, 0) * seconds / done:.0f} s left"
+
+
+_ROUND_FROM = 10
+
+
+def _rate(rate: float) -> str:
+    """Say a slow rate by two digits, so that it is not said to be none."""
+    return f"{rate:,.0f}" if rate >= _ROUND_FROM else f"{rate:.2g}"
