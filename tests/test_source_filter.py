@@ -10,6 +10,7 @@ from proxy.request.source_filter import SourceFilter, read_source, source_of_url
 from tests import strategies
 
 ALL, NONE = SourceFilter(), SourceFilter(enabled=False)
+OLD_NAMES = SourceFilter(includes=("a",), excludes=("b",), names=("include", "exclude"))
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ ALL, NONE = SourceFilter(), SourceFilter(enabled=False)
         (["a", "b"], SourceFilter(includes=("a", "b"))),
         ([], ALL),
         ({"includes": ["a"], "excludes": "b"}, SourceFilter(includes=("a",), excludes=("b",))),
-        ({"include": "a", "exclude": ["b"]}, SourceFilter(True, ("a",), ("b",), names=("include", "exclude"))),
+        ({"include": "a", "exclude": ["b"]}, OLD_NAMES),
         ({"exclude": "b"}, SourceFilter(excludes=("b",), names=("includes", "exclude"))),
         ({}, ALL),
         ({"includes": "a", "include": "b"}, None),
