@@ -279,7 +279,8 @@ async def test_steering(
         assert (400, "illegal_argument_exception") == (through.status, through.json["error"]["type"])
         return
     covered = through.outcome not in _UNCOVERED
-    unsteered = {**body, "ext": {key: value for key, value in body["ext"].items() if key != MEMBER}}
+    left = {key: value for key, value in body["ext"].items() if key != MEMBER}
+    unsteered = {key: value for key, value in body.items() if key != "ext"} if not left else {**body, "ext": left}
     plain = search_request(target, "", wild.written(unsteered if covered else body))
     await assert_search(sides, request, plain)
 

@@ -154,7 +154,7 @@ async def test_cut_from_a_bypassed_search(reason: str, open_sides: Open) -> None
     """The engine refuses an `ext` it does not know; it sees the body without it, also where nothing is reranked."""
     sides, body = await open_sides(), BYPASSED[reason]
     assert 400 == (await _steered(sides.straight, {"explain": True}, "body", body)).status
-    without = await sides.straight.search(body | {"ext": {}})
+    without = await sides.straight.search(body)
     through = await _steered(sides.through, {"explain": True}, "body", body)
     assert f"bypassed;reason={reason}" == through.outcome
     assert comparable(without) == comparable(without_outcome(through))
