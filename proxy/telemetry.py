@@ -52,6 +52,19 @@ def fields_of(told: Told, stages: Mapping[str, float]) -> tuple[Field, ...]:
     return (outcome, (b"Server-Timing", timing.encode()))
 
 
+OUTCOMES_MAX = 2000
+"""Bytes of a list of outcomes: clients and proxies give up on an answer whose head has more than 4 to 16 KB."""
+
+
+def in_order(headers: Sequence[bytes]) -> bytes:
+    """List how each of several searches ended; of a list that is too long, how many more there are."""
+    listed = b", ".join(headers)
+    if len(listed) <= OUTCOMES_MAX:
+        return listed
+    shown = listed[: OUTCOMES_MAX - len(b", more;items=1000000")].split(b", ")[:-1]
+    return b", ".join([*shown, b"more;items=%d" % (len(headers) - len(shown))])
+
+
 @dataclass(frozen=True, slots=True)
 class SearchLine:
     """The log's one line of a search."""

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 import pytest
 
 from proxy.config import Config
+from proxy.telemetry import OUTCOMES_MAX
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
 from tests.fakes import Client, FakeModels, Message, Stream, refuses, says, waits_for
@@ -215,6 +217,13 @@ async def test_a_compressed_multi_search_is_read(client: Client, engine: Endpoin
         answered.header("x-rerank"),
         engine.of("_msearch")[0].header("content-encoding"),
     )
+
+
+async def test_a_long_multi_search_is_told_of_in_a_head_that_clients_read(client: Client) -> None:
+    answered = await ask(client, lines(*[{}, SORTED] * 500))
+    told = answered.header("x-rerank")
+    assert (500, True) == (len(orders(answered)), len(told) <= OUTCOMES_MAX)
+    assert re.fullmatch(r"(bypassed;reason=sort, )+more;items=\d+", told)
 
 
 async def test_no_more_than_so_many_items_run_at_a_time(

@@ -10,7 +10,7 @@ from proxy.bypass import BYPASS_REASONS
 from proxy.config import Log as Settings
 from proxy.config import LogFormat
 from proxy.errors import Failure
-from proxy.telemetry import SearchLine, Told, bypassed, configure, ended, fields_of, log_search
+from proxy.telemetry import OUTCOMES_MAX, SearchLine, Told, bypassed, configure, ended, fields_of, in_order, log_search
 from tests.conftest import Log
 
 TOKEN = r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*"
@@ -42,6 +42,17 @@ def test_every_reason_is_an_item_that_a_parser_takes(reason: str) -> None:
 def test_an_ending_in_two_stages_is_an_item_that_a_parser_takes() -> None:
     header = ended([Failure("semantic", "timeout"), Failure("rerank", "timeout")]).header.decode()
     assert ITEM.fullmatch(header)
+
+
+@pytest.mark.parametrize(
+    ("count", "end"), [(1, b"reranked"), (200, b"reranked"), (201, b", more;items=3"), (10**6, b"")]
+)
+def test_a_list_of_outcomes_is_no_longer_than_a_head_can_hold(count: int, end: bytes) -> None:
+    listed = in_order([b"reranked"] * count)
+    *shown, last = listed.split(b", ")
+    more = int(last.partition(b"more;items=")[2] or 1)
+    assert (count, True, True) == (len(shown) + more, len(listed) <= OUTCOMES_MAX, listed.endswith(end))
+    assert {b"reranked"} >= set(shown)
 
 
 def test_stage_times_are_milliseconds_in_server_timing() -> None:

@@ -70,7 +70,7 @@ def _outcome(ended: Sequence[_Ended], *, answered: bool) -> list[Field]:
     """Say of each item in order how it ended; what was made here is lost where the engine refuses the others."""
     refused = telemetry.bypassed("engine_refused").header
     headers = [each.header if answered or each.part is None else refused for each in ended]
-    return [(b"X-Rerank", b", ".join(headers))] if set(headers) != {_UNROUTED} else []
+    return [(b"X-Rerank", telemetry.in_order(headers))] if set(headers) != {_UNROUTED} else []
 
 
 async def answer_multi_search(front: Front, exchange: Exchange, search: Search) -> None:
@@ -189,7 +189,7 @@ class _Multi:
         try:
             reply = await self.caller.post(f"{name}/{self.search.endpoint}", asked, lines, lines=True)
             took_ms, parts = responses(reply.body)
-        except (UpstreamError, ValueError):
+        except (UpstreamError, ValueError, RecursionError):
             return None
         return _Rest(reply, took_ms, parts) if len(parts) == len(left) else None
 
