@@ -89,7 +89,7 @@ def test_no_content_is_too_odd(content: bytes) -> None:
 def test_what_the_item_says_stands_above_the_url() -> None:
     item = Item(b"", b"{}", None, (("ccs_minimize_roundtrips", "false"), ("routing", "a b")))
     url = [("typed_keys", ""), ("ccs_minimize_roundtrips", "true"), ("pretty", ""), ("max_concurrent_searches", "2")]
-    assert "ccs_minimize_roundtrips=false&routing=a+b&typed_keys=&pretty=true" == query_string(item, url)
+    assert "ccs_minimize_roundtrips=false&routing=a+b&typed_keys=&pretty=" == query_string(item, url)
 
 
 def test_an_answer_gives_its_items_in_their_own_bytes() -> None:

@@ -23,6 +23,8 @@ ANSWER: Any = {
 }
 LESS = {"hits": {"total": {"value": 2}}, "aggregations": {"brand": {"buckets": [{"doc_count": 1}]}}}
 
+Pairs = tuple[tuple[str, str], ...]
+
 
 def _hits(*hits: Any) -> Any:
     return {"hits": {"hits": list(hits)}}
@@ -139,3 +141,19 @@ def test_cutting_again_changes_nothing(answer: Any, said: str) -> None:
 @given(strategies.answers(), st.text())
 def test_no_path_is_too_odd(answer: Any, said: str) -> None:
     assert read_filter_path(said).apply(strategies.compact(answer)).startswith(b"{")
+
+
+@pytest.mark.parametrize(
+    ("said", "asked"),
+    [
+        ((), ()),
+        ((("pretty", "false"),), ()),
+        ((("pretty", ""),), (("pretty", ""),)),
+        ((("pretty", "yes"),), (("pretty", "yes"),)),
+        ((("filter_path", "took"),), (("pretty", "true"),)),
+        ((("filter_path", "took"), ("pretty", "false")), (("pretty", "true"),)),
+        ((("filter_path", "took"), ("pretty", "yes"), ("q", "a")), (("q", "a"), ("pretty", "yes"))),
+    ],
+)
+def test_the_engine_is_asked_for_all_and_judges_what_was_said(said: Pairs, asked: Pairs) -> None:
+    assert asked == read_form(said).asked(said)

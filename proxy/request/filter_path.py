@@ -41,6 +41,8 @@ class Form:
 
     filter_path: FilterPath = FilterPath()
     pretty: bool = False
+    asks: str = "true"
+    """What the engine is told of `pretty`: what is no flag is for it to refuse."""
 
     @property
     def is_plain(self) -> bool:
@@ -56,7 +58,7 @@ class Form:
     def asked(self, parameters: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
         """Say to the engine, who is to show all of its answer, with its documents written anew or as they are."""
         others = tuple(pair for pair in parameters if pair[0] not in _OF_THE_FORM)
-        return others if self.is_plain else (*others, ("pretty", "true"))
+        return others if self.is_plain else (*others, ("pretty", self.asks))
 
 
 _OF_THE_FORM = frozenset({"filter_path", "pretty"})
@@ -65,7 +67,9 @@ _OF_THE_FORM = frozenset({"filter_path", "pretty"})
 def read_form(parameters: Sequence[tuple[str, str]]) -> Form:
     """Read the form from the URL."""
     said = dict(parameters)
-    return Form(read_filter_path(said.get("filter_path", "")), said.get("pretty", "false") != "false")
+    pretty = said.get("pretty", "false")
+    paths = read_filter_path(said.get("filter_path", ""))
+    return Form(paths, pretty != "false", "true" if pretty == "false" else pretty)
 
 
 def read_filter_path(said: str) -> FilterPath:
