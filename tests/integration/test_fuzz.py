@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
-from hypothesis import HealthCheck, assume, event, example, given, settings
+from hypothesis import HealthCheck, Phase, assume, event, example, given, settings
 from hypothesis import strategies as st
 
 from proxy.request.steering import MEMBER
@@ -31,9 +31,11 @@ from tests.integration.wild import Raw, fill, search_request
 
 pytestmark = [pytest.mark.engine, WITH_KNN, pytest.mark.timeout(2 * 3600)]
 # A request costs milliseconds: more of them than of other properties' examples, an hour's in all of the deep ones.
+# A failing example is shrunk for five minutes at most; to explain it on top of that would cost more than it tells.
 shared = settings(
     max_examples=4 * settings().max_examples,
     suppress_health_check=list(HealthCheck),
+    phases=[phase for phase in Phase if phase is not Phase.explain],
     print_blob=True,
     derandomize=False,
 )

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from hypothesis import strategies as st
 
+from proxy.profiles import PROFILES
 from proxy.query.clauses import COMPOUNDS, LEAVES
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS
 from proxy.request.steering import MEMBER, OPTIONS
@@ -346,23 +347,35 @@ names = _mostly(
 _steering_values: Some = st.sampled_from(
     [True, False, "on", "off", 1, 5, 1000, 20_000, "catalogue", "shop", "a camera", "", "é", None, 2**70, [], 0]
 )
-members = st.dictionaries(st.sampled_from([*OPTIONS, "nosuch"]), _steering_values, max_size=3) | junk
+_MEANT: Mapping[str, Some] = {
+    "enabled": st.sampled_from([True, True, True, False]),
+    "query": st.sampled_from(["a camera", "laptop", "é"]),
+    "budget_ms": st.sampled_from([1, 50, 60_000]),
+    "window": st.integers(1, 12) | st.just(1000),
+    "profile": st.sampled_from(sorted(PROFILES)),
+    "instruction": st.just("Prefer what is new."),
+    "explain": st.booleans(),
+    "nosuch": _steering_values,
+}
+_steering = st.lists(_mostly(st.sampled_from(OPTIONS), st.just("nosuch")), max_size=3, unique=True).flatmap(
+    lambda chosen: st.fixed_dictionaries({name: _mostly(_MEANT[name], _steering_values) for name in chosen})
+)
+members = _mostly(_steering, junk)
 """What may stand at `ext.rerank_proxy`."""
 
 
 def _header(name: str, value: Any) -> tuple[str, str]:
+    value = {True: "on", False: "off"}[value] if isinstance(value, bool) else value
     text = value if isinstance(value, str) else json.dumps(value)
     return f"X-Rerank-{name.replace('_', '-').title()}", text.encode().decode("latin-1")
 
 
-steering_headers = st.dictionaries(st.sampled_from([*OPTIONS, "nosuch"]), _steering_values, max_size=3).map(
-    lambda said: dict(_header(*pair) for pair in said.items())
-)
+steering_headers = _steering.map(lambda said: dict(_header(*pair) for pair in said.items()))
 steered_bodies = st.builds(
     lambda body, member, more: {**body, "ext": {**more, MEMBER: member}},
     st.just({"query": {"match": {"title": "laptop phone"}}, "size": 20}) | bodies,
     members,
-    st.sampled_from([{}, {"rerank": {"query_context": {"query_text": "camera"}}}]),
+    st.sampled_from([{}, {}, {}, {"rerank": {"query_context": {"query_text": "camera"}}}]),
 )
 
 
