@@ -70,11 +70,11 @@ def _collapse(plan: Plan) -> dict[str, Any]:
 def _source(plan: Plan) -> dict[str, Any]:
     """What is shown of `_source`: as the client said, without this proxy's own fields.
 
-    Always said: the client's words may have stood in the URL, and unsaid it depends on what else is asked for.
+    Said also where the client's words stood in the URL; unsaid only where it depends on what else is asked for.
     """
     said = plan.request.source
     shown = said.without(own_fields(plan.route.semantic.fields)) if plan.route.semantic else said
-    return {"_source": shown.render()}
+    return {"_source": shown.render()} if said.said else {}
 
 
 def own_fields(fields: Sequence[str]) -> tuple[str, ...]:

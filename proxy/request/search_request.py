@@ -287,7 +287,7 @@ def _source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> SourceFilter:
     if source is None:
         raise _Unread("unknown_key")
     if source == SourceFilter() and _hides_source(url, decoded):
-        return SourceFilter(enabled=False)
+        return SourceFilter(enabled=False, said=False)
     return source
 
 

@@ -23,6 +23,8 @@ class SourceFilter:
     """Elasticsearch 9's own way of leaving vectors out; None leaves it to the index."""
     names: tuple[str, str] = ("includes", "excludes")
     """How the client calls the lists: of the old names, without an `s`, the engine warns."""
+    said: bool = True
+    """Unsaid it is hidden beside other fields; but Elasticsearch 9 shows it where they take in a vector."""
 
     def without(self, paths: Sequence[str]) -> "SourceFilter":
         """Leave out these paths as well, but for those that the client names itself."""

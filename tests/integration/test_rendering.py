@@ -110,6 +110,17 @@ async def test_every_hit(shown: dict[str, Any], real_engine: RealEngine, open_si
     assert expected == {hit["_id"]: but_score(hit) for hit in through.hits}
 
 
+@pytest.mark.parametrize("fields", [[], ["title"], ["*"], ["embedding"]])
+async def test_source_that_nothing_is_said_of(fields: list[str], open_sides: Open) -> None:
+    """Beside script_fields it is hidden, and on Elasticsearch 9 there all the same where a vector is asked for."""
+    sides = await open_sides()
+    twice = {"twice": {"script": "doc['price'].value * 2"}}
+    body = {"query": QUERY, "script_fields": twice, "fields": fields, "size": 100}
+    straight, through = await sides.straight.search(body), await sides.through.search(body)
+    assert ("reranked", set(through.ids)) == (through.outcome, set(through.ids) | set(straight.ids))
+    assert {"_source" in hit for hit in straight.hits} == {"_source" in hit for hit in through.hits}
+
+
 @given(asked=st.lists(st.sampled_from(sorted(SHOWN)), min_size=2, max_size=4, unique=True))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_any_combination(asked: list[str], real_engine: RealEngine, open_sides: Open) -> None:
