@@ -14,8 +14,8 @@ from proxy.app import listen
 from proxy.config import Config, Engine, Listen, Models, RouteSettings, Semantic
 from tests.fakes import Client, Document, FakeEngine, FakeModels
 
-# A property is judged by what it finds, not by how fast a shared machine is. The same is asked in each run, so that what
-# fails is the change at hand; `deep` looks for what nobody thought of.
+# A property is judged by what it finds, not by how fast a shared machine is. The same is asked in each run, so that
+# what fails is the change at hand; `deep` looks for what nobody thought of.
 hypothesis.settings.register_profile("fast", max_examples=50, deadline=None, derandomize=True)
 hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
