@@ -96,9 +96,11 @@ def test_paths_are_shown_whole_or_not(source: SourceFilter, paths: list[str], ex
         (SourceFilter(includes=("v",)), SourceFilter(includes=("v",), excludes=("v_hash",))),
         (SourceFilter(excludes=("v", "x")), SourceFilter(excludes=("v", "x", "v_hash"))),
         (SourceFilter(includes=("*",)), SourceFilter(includes=("*",), excludes=("v", "v_hash"))),
+        (SourceFilter(includes=("v_*",)), SourceFilter(includes=("v_*",), excludes=("v",))),
+        (SourceFilter(includes=("v*",)), SourceFilter(includes=("v*",))),
     ],
 )
-def test_the_proxys_own_fields_are_left_out_unless_named(source: SourceFilter, expected: SourceFilter) -> None:
+def test_the_proxys_own_fields_are_left_out_unless_asked_for(source: SourceFilter, expected: SourceFilter) -> None:
     assert expected == source.without(["v", "v_hash"])
 
 

@@ -27,8 +27,13 @@ class SourceFilter:
     """Unsaid it is hidden beside other fields; but Elasticsearch 9 shows it where they take in a vector."""
 
     def without(self, paths: Sequence[str]) -> "SourceFilter":
-        """Leave out these paths as well, but for those that the client names itself."""
-        hidden = tuple(path for path in paths if path not in self.includes and path not in self.excludes)
+        """Leave out these paths as well, but for those that the client asks for by more than "everything".
+
+        Elasticsearch 9 would leave an excluded vector that an include matches out of `fields`, too.
+        """
+        asked = [pattern for pattern in self.includes if pattern != "*"]
+        unasked = [path for path in paths if not any(_selects(pattern, path) for pattern in asked)]
+        hidden = tuple(path for path in unasked if path not in self.excludes)
         return replace(self, excludes=self.excludes + hidden) if self.enabled else self
 
     def shows(self, paths: Sequence[str]) -> bool:
