@@ -140,6 +140,17 @@ async def test_each_place_is_explained_by_its_numbers(
     assert head.explanations[key("d")].lexical is None
 
 
+@pytest.mark.usefixtures("scored")
+async def test_what_lies_behind_the_window_has_no_lexical_rank(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    """It counted for nothing, also where the page is long enough to show it."""
+    head, _ = await made(engine, models, stack, semantic=Semantic(answer_of({"c": 0.95}).hits), window=2, explains=True)
+    assert {"a": 1, "c": None} == {
+        name.id: told.lexical and told.lexical.rank for name, told in head.explanations.items()
+    }
+
+
 @pytest.mark.parametrize(
     "said",
     [

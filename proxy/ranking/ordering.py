@@ -81,7 +81,8 @@ async def make_head(
     reordered = bool(semantic.hits) or (run.plan.route.rerank_model is not None and not reranked.failures)
     failures = (*semantic.failures, *rendered.failures, *reranked.failures)
     head = head_of(pinned_first(reranked.ranking, answer.hits), answer, rendered, groups, failures)
-    explanations = _explanations(candidates, answer, semantic, reranked) if run.plan.explains else {}
+    window = answer.hits[: run.plan.window]  # what lies behind it counted for nothing, however long the page
+    explanations = _explanations(candidates, window, semantic, reranked) if run.plan.explains else {}
     untouched, counted = bool(failures) and not reordered, run.plan.request.track_total_hits
     return replace(head, untouched=untouched, explanations=explanations, counted=counted), rendered
 
@@ -186,9 +187,9 @@ def _doc_count(answer: SearchAnswer) -> int:
 
 
 def _explanations(
-    candidates: Candidates, answer: SearchAnswer, semantic: Semantic, reranked: Reranked
+    candidates: Candidates, window: Sequence[Hit], semantic: Semantic, reranked: Reranked
 ) -> dict[DocKey, Explanation]:
-    lexical = {hit.key: Origin(rank, hit.score) for rank, hit in enumerate(answer.hits, start=1)}
+    lexical = {hit.key: Origin(rank, hit.score) for rank, hit in enumerate(window, start=1)}
     near = {hit.key: Origin(rank, hit.score) for rank, hit in enumerate(semantic.hits, start=1)}
     return {
         scored.key: Explanation(

@@ -118,6 +118,13 @@ async def test_explain(how: str, open_sides: Open) -> None:
 
 
 @WITH_KNN
+async def test_explain_says_the_same_on_any_page(open_sides: Open) -> None:
+    sides = await open_sides(rank_window_size=4)
+    few, many = [await _steered(sides.through, {"explain": True}, "headers", BODY | {"size": size}) for size in (4, 40)]
+    assert [hit["_rerank"] for hit in many.hits[:4]] == [hit["_rerank"] for hit in few.hits]
+
+
+@WITH_KNN
 async def test_explain_of_knn(real_engine: RealEngine, open_sides: Open) -> None:
     """What kNN found has its rank and score there."""
     sides = await open_sides()
