@@ -38,6 +38,11 @@ class Head:
     counted: bool | int | None = None
     """How far the total was counted, in the words of `track_total_hits`."""
 
+    def counts(self, track_total_hits: bool | int) -> bool:  # noqa: FBT001  the engine's own word
+        """Whether its total is the one that is asked for; 1 is no `true`: it counts no further than that."""
+        told = type(self.counted), self.counted
+        return track_total_hits is False or told == (type(track_total_hits), track_total_hits)
+
     @property
     def keys(self) -> tuple[DocKey, ...]:
         return keys(self.ranking)

@@ -87,7 +87,7 @@ async def _known_head(run: Run, head_key: bytes) -> Head:
     """
     plan = run.plan
     head = run.stages.heads.get(head_key)
-    if head and plan.request.track_total_hits in {False, head.counted}:
+    if head and head.counts(plan.request.track_total_hits):
         return head
     if plan.vectors is None or plan.user_query.relaxed is None:
         return Head((), None, 0, untouched=False, failures=(plan.unavailable,) if plan.unavailable else ())
