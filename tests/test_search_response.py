@@ -180,6 +180,8 @@ def test_an_answer_is_whole_when_every_shard_answered_in_time(members: dict[str,
         (answer(rest='"total":0,'), True),
         (answer(), True),
         (answer(rest='"total":3,'), False),
+        (answer(rest='"max_score":0.5,'), False),
+        (answer(rest='"total":{"value":0,"relation":"gte"},"max_score":0.5,'), False),
         (answer('[{"_index":"i","_id":"1"}]'), False),
     ],
 )

@@ -51,7 +51,9 @@ class SearchAnswer:
 
     @property
     def found_nothing(self) -> bool:
-        return not self.hits and (self.total is None or self.total.value == 0)
+        """Whether no document matches; where none is counted, a best score tells that one does, on whichever page."""
+        counted = self.total is not None and self.total.relation == "eq"
+        return not self.hits and (self.total == Total(0) if counted else self.max_score is None)
 
 
 _shards = msgspec.json.Decoder(_Shards)

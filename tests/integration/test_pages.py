@@ -55,6 +55,15 @@ async def test_totals(tracked: bool | int, open_sides: Open) -> None:  # noqa: F
     assert [pages[0].get("total")] * len(pages) == [page.get("total") for page in pages]
 
 
+@pytest.mark.parametrize("tracked", [True, False, 0, 1, 20])
+async def test_totals_of_one_page(tracked: bool | int, open_sides: Open) -> None:  # noqa: FBT001
+    """Behind a first page that was counted to the end, a page is counted as far as it asks for itself."""
+    sides, others = await open_sides(rank_window_size=8), await open_sides(rank_window_size=8)
+    await _page(sides.through, 0, 4, track_total_hits=True)
+    warm, cold = [await _page(each.through, 12, 4, track_total_hits=tracked) for each in (sides, others)]
+    assert warm == cold
+
+
 @pytest.mark.parametrize("first", [0, 6, 8, 11, 30])
 async def test_first_asked(first: int, open_sides: Open) -> None:
     """A page is the same whether or not another one was asked for before."""
