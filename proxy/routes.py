@@ -101,13 +101,14 @@ _METHODS: Mapping[Endpoint, frozenset[bytes]] = {
 def classify(method: bytes, target: bytes) -> Search | Nodes | Passthrough:
     """Tell a search from everything else by method and raw target.
 
-    The path is split before anything is decoded: `/i%2F_search` is a document's path, not a search of `i`.
+    The path is split before anything is decoded: `/i%2F_search` is a document's path, not a search of `i`. Slashes
+    at its end say nothing to the engine.
     """
     try:
         path, _, query_string = target.decode("ascii").partition("?")
     except UnicodeDecodeError:
         return Passthrough()
-    segments = path.split("/")
+    segments = path.rstrip("/").split("/")
     if method == b"GET" and segments[:2] == ["", "_nodes"]:
         return Nodes()
     search = _search_of(segments, query_string)
