@@ -142,7 +142,7 @@ async def start(engine_url: str, models: ShopModels) -> AsyncIterator[Start]:
         async def start(*routes: Mapping[str, Any], **sections: Mapping[str, Any]) -> str:
             settings: dict[str, Any] = {
                 "listen": {"port": 0},
-                "engine": {"url": engine_url},
+                "engine": {"url": engine_url, "added_timeout_seconds": 20},
                 "models": {"url": models.url} | PATIENT | dict(sections.pop("models", {})),
                 "routes": routes,
             }
