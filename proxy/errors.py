@@ -7,7 +7,7 @@ UpstreamError(service)
 └── Malformed       an answer that cannot be used
     └── OtherModel  the answer of another model than was asked for
 
-No status codes of our own here: `app` has the one table from these to an answer.
+No status of an answer here: the one that is made of these, a 502, is `passthrough`'s.
 """
 
 from dataclasses import dataclass

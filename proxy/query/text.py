@@ -5,7 +5,7 @@ words of the user's query occur. Every other required clause stays as it is, and
 client's own with the clauses that hold these words replaced by `match_all`, which keeps `minimum_should_match`
 and the rest of the tree exact.
 
-What queries there are, and where words stand in them, is in the tables of `query_clauses`.
+What queries there are, and where words stand in them, is in the tables of `clauses`.
 """
 
 import base64
