@@ -1,25 +1,293 @@
-"""The bodies of the searches made for a client: what each says, and that none forgets a filter."""
+"""What is asked of the engine for one search of a client, body by body, and that none forgets a filter."""
 
-import dataclasses
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.config import RouteSettings
 from proxy.dialects import OPENSEARCH
 from proxy.planning import EngineSearch, Plan
-from proxy.ranking import searches
 from proxy.ranking.hits import DocKey, Place
+from proxy.ranking.searches import (
+    group_search,
+    head_search,
+    lexical_search,
+    own_fields,
+    passage_search,
+    render_search,
+    semantic_search,
+    tail_search,
+    these_documents,
+)
+from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.request.search_request import SearchRequest, parse
-from tests.plans import SEMANTIC, VECTORS, plan_of
+from tests import strategies
+from tests.plans import SEMANTIC, SETTINGS, VECTORS, plan_of
 
-TERM = {"term": {"brand": "acme"}}
+MATCH = {"match": {"title": "laptop"}}
+TERM = {"term": {"brand": "apple"}}
+INNER = {"nested": {"path": "r", "query": TERM, "inner_hits": {}}}
+BARE_INNER = {"nested": {"path": "r", "query": TERM}}
+RUNTIME = {"r": {"type": "keyword"}}
+OWN = {"excludes": ["v", "v_hash"]}
+A, B, C = DocKey("products", "a"), DocKey("products", "b"), DocKey("books", "a")
+LEXICAL_ONLY = RouteSettings(index="products", passage=["title"])
+
+# Everything that a search may have, with its use.
+EVERYTHING: dict[str, Any] = {
+    "query": {"bool": {"must": [MATCH], "filter": [INNER]}},
+    "from": 0,
+    "size": 5,
+    "post_filter": TERM,
+    "sort": ["_score"],
+    "aggs": {"a": {}},
+    "suggest": {},
+    "profile": True,
+    "track_total_hits": True,
+    "indices_boost": [{"products": 2}],
+    "timeout": "1s",
+    "fields": ["title"],
+    "highlight": {"fields": {"title": {}}},
+    "version": True,
+    "runtime_mappings": RUNTIME,
+}
+
+
+def body_of(search: EngineSearch) -> Any:
+    return json.loads(search.body)
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    return {key: value for key, value in (EVERYTHING | changes).items() if value is not None}
+
+
+def these(index: str, *ids: str) -> Any:
+    place = [{"term": {"_index": index}}, {"ids": {"values": list(ids)}}]
+    return {"bool": {"filter": place, "must_not": [{"exists": {"field": "_routing"}}]}}
+
+
+ROUTED = DocKey("products", "a", "r")
+ROUTED_ALONE = {
+    "bool": {
+        "filter": [{"term": {"_index": "products"}}, {"ids": {"values": ["a"]}}, {"term": {"_routing": "r"}}],
+    }
+}
+
+
+# The client's own search
+
+
+@pytest.mark.parametrize(
+    ("body", "window", "size"),
+    [({}, 50, 50), ({"from": 40, "size": 20}, 50, 60), ({"size": 3}, 2, 3), ({"from": 1, "size": 1}, 2, 2)],
+)
+def test_the_lexical_search_fills_the_window_and_the_page(body: dict[str, Any], window: int, size: int) -> None:
+    search = body_of(lexical_search(plan_of(body={"query": MATCH} | body, window=window)))
+    assert {"query": MATCH, "_source": OWN, "from": 0, "size": size} == search
+
+
+def test_the_lexical_search_is_the_clients_but_for_its_page_and_the_proxys_fields() -> None:
+    search = lexical_search(plan_of(body=EVERYTHING))
+    assert changed(size=50, _source=OWN) == body_of(search)
+    assert ("products", ()) == (search.indices, search.parameters)
+
+
+def test_parameters_that_the_proxy_sets_itself_are_not_sent_along() -> None:
+    search = lexical_search(plan_of("q=laptop&typed_keys&human&routing=r&_source=title&size=5"))
+    assert (("q", "laptop"), ("typed_keys", ""), ("human", ""), ("routing", "r")) == search.parameters
+    assert {"_source": {"includes": ["title"], "excludes": ["v", "v_hash"]}, "from": 0, "size": 50} == body_of(search)
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "expected"),
+    [
+        (True, SETTINGS, OWN),
+        (False, SETTINGS, False),
+        (["v"], SETTINGS, {"includes": ["v"], "excludes": ["v_hash"]}),
+        (True, LEXICAL_ONLY, True),
+        (["a"], LEXICAL_ONLY, {"includes": ["a"]}),
+        (False, LEXICAL_ONLY, False),
+    ],
+)
+def test_the_proxys_own_fields_are_left_out_unless_named(source: Any, settings: RouteSettings, expected: Any) -> None:
+    plan = plan_of(body={"query": MATCH, "_source": source}, settings=settings)
+    assert expected == body_of(lexical_search(plan)).get("_source")
+
+
+def test_a_page_behind_the_head_is_the_clients_without_the_heads_documents() -> None:
+    plan = plan_of(body=EVERYTHING | {"from": 60})
+    expected = {"bool": {"must_not": [these("products", "a", "b")], "filter": [TERM]}}
+    assert changed(**{"from": 58, "_source": OWN, "post_filter": expected}) == body_of(
+        tail_search(plan, [Place(A), Place(B)])
+    )
+
+
+def test_without_a_post_filter_the_heads_documents_are_all_that_is_excluded() -> None:
+    search = body_of(tail_search(plan_of(body={"query": MATCH, "from": 60}), [Place(A)]))
+    assert {"bool": {"must_not": [these("products", "a")]}} == search["post_filter"]
+
+
+def test_a_page_behind_no_head_is_the_clients_own() -> None:
+    assert changed(**{"from": 60, "_source": OWN}) == body_of(tail_search(plan_of(body=EVERYTHING | {"from": 60}), ()))
+
+
+allowed = sorted(key for key, use in BODY_KEYS.items() if isinstance(use, Use) and use is not Use.CONSUMED)
+refused_by_value = {"sort", "stored_fields", "track_total_hits", "ext", "knn"}
+values = strategies.json_values.map(strategies.compact)
+
+
+@given(st.dictionaries(st.sampled_from([key for key in allowed if key not in refused_by_value]), values))
+def test_members_survive_planning_in_the_clients_bytes(members: dict[str, bytes]) -> None:
+    body = json.loads(b"{%s}" % b",".join(b'"%s":%s' % (key.encode(), value) for key, value in members.items()))
+    plan = plan_of("q=laptop", body)
+    for search in (lexical_search(plan), tail_search(replace(plan, window=0), ())):
+        for key, value in members.items():
+            assert b'"%s":%s' % (key.encode(), value) in search.body
+
+
+names = sorted(name for name, use in PARAMETERS.items() if isinstance(use, Use) and use is not Use.CONSUMED)
+
+
+@pytest.mark.parametrize("name", [name for name in names if name not in {"q", "sort", "track_total_hits"}])
+def test_each_parameter_goes_along_with_the_clients_own_search(name: str) -> None:
+    plan = plan_of(f"{name}=x", {"query": MATCH})
+    assert ((name, "x"),) == lexical_search(plan).parameters == tail_search(plan, ()).parameters
+
+
+# The proxy's own searches
+
+
+def test_the_heads_keys_and_the_total_are_asked_for_alone() -> None:
+    search = head_search(plan_of("human&routing=r&typed_keys", EVERYTHING))
+    assert {
+        "query": EVERYTHING["query"],
+        "size": 50,
+        "_source": False,
+        "indices_boost": [{"products": 2}],
+        "runtime_mappings": RUNTIME,
+        "track_total_hits": True,
+        "post_filter": TERM,
+    } == body_of(search)
+    assert (("routing", "r"),) == search.parameters
+
+
+def test_the_heads_keys_are_those_of_the_urls_query() -> None:
+    search = body_of(head_search(plan_of("q=laptop", {"query": TERM})))
+    assert {
+        "query": {"query_string": {"query": "laptop"}},
+        "size": 50,
+        "_source": False,
+        "track_total_hits": 10_000,
+    } == search
+
+
+def test_knn_searches_under_everything_that_excludes() -> None:
+    search = semantic_search(plan_of("human&routing=r", EVERYTHING), VECTORS, "v", [1.0, 0.0, 0.0])
+    relaxed = {"bool": {"must": [{"match_all": {}}], "filter": [BARE_INNER]}}
+    assert {
+        "knn": {
+            "field": "v",
+            "query_vector": [1.0, 0.0, 0.0],
+            "k": 50,
+            "num_candidates": 100,
+            "filter": [relaxed, TERM],
+        },
+        "size": 50,
+        "_source": ["title", "body"],
+        "timeout": "2000ms",
+        "runtime_mappings": RUNTIME,
+    } == body_of(search)
+    assert (("routing", "r"),) == search.parameters
+
+
+def test_knn_without_a_condition_has_no_filter() -> None:
+    knn = body_of(semantic_search(plan_of(body={"query": MATCH}), VECTORS, "v", [1.0]))["knn"]
+    assert {"field": "v", "query_vector": [1.0], "k": 50, "num_candidates": 100} == knn
+
+
+def test_a_window_wider_than_num_candidates_widens_them() -> None:
+    knn = body_of(semantic_search(plan_of(body={"query": MATCH}, window=200), VECTORS, "v", [1.0]))["knn"]
+    assert (200, 200) == (knn["k"], knn["num_candidates"])
+
+
+def test_without_a_reranker_knn_fetches_no_text() -> None:
+    settings = RouteSettings(index="products", semantic=SEMANTIC, rerank=False)
+    search = semantic_search(plan_of(body={"query": MATCH}, settings=settings), VECTORS, "v", [1.0])
+    assert body_of(search)["_source"] is False
+
+
+def test_passages_are_the_routes_fields_of_these_documents() -> None:
+    search = passage_search(plan_of("human&routing=r", EVERYTHING), [A, C])
+    documents = {"bool": {"should": [these("products", "a"), these("books", "a")], "minimum_should_match": 1}}
+    assert {
+        "query": {"bool": {"filter": [documents]}},
+        "size": 2,
+        "_source": ["title", "body"],
+        "track_total_hits": False,
+        "runtime_mappings": RUNTIME,
+    } == body_of(search)
+    assert (("routing", "r"),) == search.parameters
+
+
+def test_documents_are_rendered_and_counted_as_the_clients_query_sees_them() -> None:
+    search = render_search(plan_of("human&routing=r&typed_keys", EVERYTHING), [A, B])
+    relaxed = {"bool": {"must": [{"match_all": {}}], "filter": [BARE_INNER]}}
+    own = {"bool": {"must": [MATCH], "filter": [BARE_INNER]}}
+    assert {
+        "query": {"bool": {"filter": [these("products", "a", "b")], "should": [EVERYTHING["query"]]}},
+        "size": 2,
+        "aggs": {"matched": {"filter": {"bool": {"filter": [own, relaxed, TERM]}}}},
+        "post_filter": {"bool": {"filter": [relaxed, TERM]}},
+        "track_total_hits": False,
+        "_source": OWN,
+        "fields": ["title"],
+        "highlight": {"fields": {"title": {}}},
+        "version": True,
+        "runtime_mappings": RUNTIME,
+    } == body_of(search)
+    assert (("human", ""), ("routing", "r")) == search.parameters
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ([A], these("products", "a")),
+        ([B, A], these("products", "b", "a")),
+        (
+            [A, C, B],
+            {"bool": {"should": [these("products", "a", "b"), these("books", "a")], "minimum_should_match": 1}},
+        ),
+        ([ROUTED], ROUTED_ALONE),
+        ([ROUTED, A], {"bool": {"should": [ROUTED_ALONE, these("products", "a")], "minimum_should_match": 1}}),
+    ],
+)
+def test_documents_are_named_by_index_id_and_routing(keys: list[DocKey], expected: Any) -> None:
+    assert expected == these_documents(keys)
+
+
+@given(strategies.query_trees, st.none() | strategies.query_trees)
+def test_every_search_of_a_plan_can_be_written(query: Any, post_filter: Any) -> None:
+    must = {"bool": {"must": [MATCH, query]}}
+    plan = plan_of(body={"query": must} | ({} if post_filter is None else {"post_filter": post_filter}))
+    assert must == body_of(lexical_search(plan))["query"] == body_of(head_search(plan))["query"]
+    assert [must] == body_of(render_search(plan, [A]))["query"]["bool"]["should"]
+    filters = body_of(semantic_search(plan, VECTORS, "v", [1.0]))["knn"].get("filter", [])
+    assert (post_filter in filters) is (post_filter not in (None, {"match_all": {}}))
+
+
+def test_the_proxys_fields_are_the_vector_and_its_hash() -> None:
+    assert ("v", "v_hash") == own_fields(("v",))
+
+
+# What holds for each of them
+
 POST = {"range": {"price": {"lt": 9}}}
-WORDS = {"match": {"title": "laptop"}}
-QUERY = {"bool": {"must": [WORDS], "filter": [TERM]}}
-RELAXED = {"bool": {"must": [{"match_all": {}}], "filter": [TERM]}}
+QUERY = {"bool": {"must": [MATCH], "filter": [TERM]}}
 BODY = {
     "query": QUERY,
     "post_filter": POST,
@@ -40,21 +308,17 @@ OWN_PARAMETERS = (("search_pipeline", "_none"),)
 
 def plan(body: Any = None, query_string: str = URL, **changes: Any) -> Plan:
     made = plan_of(query_string, body or BODY, window=10)
-    return dataclasses.replace(made, own_parameters=OWN_PARAMETERS, **changes)
-
-
-def said(search: EngineSearch) -> Any:
-    return json.loads(search.body)
+    return replace(made, own_parameters=OWN_PARAMETERS, **changes)
 
 
 Make = Callable[[Plan], EngineSearch]
 MADE: dict[str, Make] = {
-    "lexical": searches.lexical_search,
-    "tail": lambda plan: searches.tail_search(plan, [Place(key) for key in KEYS]),
-    "groups": lambda plan: searches.group_search(plan, [b'"a"', None]),
-    "head": searches.head_search,
-    "semantic": lambda plan: searches.semantic_search(plan, VECTORS, "v", [1.0, 0.0, 0.0]),
-    "render": lambda plan: searches.render_search(plan, KEYS),
+    "lexical": lexical_search,
+    "tail": lambda plan: tail_search(plan, [Place(key) for key in KEYS]),
+    "groups": lambda plan: group_search(plan, [b'"a"', None]),
+    "head": head_search,
+    "semantic": lambda plan: semantic_search(plan, VECTORS, "v", [1.0, 0.0, 0.0]),
+    "render": lambda plan: render_search(plan, KEYS),
 }
 OF_THE_PROXY = [name for name in MADE if name not in {"lexical", "tail"}]
 
@@ -62,7 +326,7 @@ OF_THE_PROXY = [name for name in MADE if name not in {"lexical", "tail"}]
 @pytest.mark.parametrize("name", MADE)
 def test_every_search_carries_the_clients_filters(name: str) -> None:
     """The query's own, and the `post_filter`."""
-    body = json.dumps(said(MADE[name](plan())))
+    body = json.dumps(body_of(MADE[name](plan())))
     assert (True, True) == (json.dumps(TERM) in body, json.dumps(POST) in body)
 
 
@@ -71,7 +335,7 @@ def test_every_search_reaches_the_same_documents_in_the_same_way(name: str) -> N
     """Names, routing, preference, runtime fields and the point in time are the client's."""
     search = MADE[name](plan())
     assert ("products", True) == (search.indices, {("routing", "r"), ("preference", "p")} <= set(search.parameters))
-    assert (BODY["runtime_mappings"], BODY["pit"]) == (said(search)["runtime_mappings"], said(search)["pit"])
+    assert (BODY["runtime_mappings"], BODY["pit"]) == (body_of(search)["runtime_mappings"], body_of(search)["pit"])
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -91,7 +355,7 @@ def test_only_the_proxys_own_searches_opt_out_of_pipelines(name: str) -> None:
     ],
 )
 def test_what_is_shown_is_asked_for_only_where_hits_are_shown(name: str, keys: set[str]) -> None:
-    body = said(MADE[name](plan()))
+    body = body_of(MADE[name](plan()))
     assert keys == {"aggs", "highlight", "explain"} & body.keys()
     assert (name in {"lexical", "tail"}) is (body.get("aggs") == BODY["aggs"])
 
@@ -108,41 +372,20 @@ def test_what_is_shown_is_asked_for_only_where_hits_are_shown(name: str, keys: s
     ],
 )
 def test_how_many_hits_are_asked_for(name: str, start: int | None, size: int) -> None:
-    body = said(MADE[name](plan()))
+    body = body_of(MADE[name](plan()))
     assert (start, size) == (body.get("from"), body["size"])
-
-
-def test_the_clients_own_search_fills_window_and_page() -> None:
-    assert 17 == said(searches.lexical_search(plan({**BODY, "from": 12})))["size"]
-
-
-def test_a_tail_begins_so_much_nearer_and_leaves_the_head_out() -> None:
-    search = said(searches.tail_search(plan({**BODY, "from": 12}), [Place(key) for key in KEYS]))
-    (excluded,) = search["post_filter"]["bool"]["must_not"]
-    assert (9, 5, QUERY, [POST]) == (
-        search["from"],
-        search["size"],
-        search["query"],
-        search["post_filter"]["bool"]["filter"],
-    )
-    assert searches.these_documents(KEYS) == excluded
 
 
 def test_a_tail_of_groups_leaves_the_heads_groups_out() -> None:
     places = [Place(KEYS[0], b'"a"'), Place(KEYS[1], b"7"), Place(KEYS[2], None)]
-    search = said(searches.tail_search(plan({**GROUPED, "from": 12}), places))
+    search = body_of(tail_search(plan({**GROUPED, "from": 12}), places))
     none = {"bool": {"must_not": [{"exists": {"field": "family"}}]}}
     expected = {"bool": {"should": [{"terms": {"family": ["a", 7]}}, none], "minimum_should_match": 1}}
     assert [expected] == search["post_filter"]["bool"]["must_not"]
 
 
-def test_a_tail_behind_nothing_is_the_clients_own_search() -> None:
-    search = said(searches.tail_search(plan(), []))
-    assert (3, 5, POST) == (search["from"], search["size"], search["post_filter"])
-
-
 def test_groups_without_a_value_are_a_group() -> None:
-    search = said(searches.group_search(plan(GROUPED), [None]))
+    search = body_of(group_search(plan(GROUPED), [None]))
     none = {"bool": {"must_not": [{"exists": {"field": "family"}}]}}
     assert [POST, {"bool": {"should": [none], "minimum_should_match": 1}}] == search["post_filter"]["bool"]["filter"]
 
@@ -152,7 +395,7 @@ def test_what_makes_scores_goes_along_wherever_the_order_is_the_clients_own(name
     boosted = plan({**GROUPED, "indices_boost": [{"products": 2}]}, "search_type=dfs_query_then_fetch")
     search = MADE[name](boosted)
     assert ([{"products": 2}], "dfs_query_then_fetch") == (
-        said(search)["indices_boost"],
+        body_of(search)["indices_boost"],
         dict(search.parameters)["search_type"],
     )
 
@@ -161,91 +404,40 @@ def test_what_makes_scores_goes_along_wherever_the_order_is_the_clients_own(name
 def test_every_search_is_grouped_as_the_clients_own(name: str) -> None:
     """Those that show no hits without what a group holds besides."""
     expected = {"field": "family"} if name in {"head", "semantic"} else GROUPED["collapse"]
-    assert expected == said(MADE[name](plan(GROUPED)))["collapse"]
-
-
-def test_a_knn_search_is_held_to_everything_but_the_words() -> None:
-    search = said(searches.semantic_search(plan(), VECTORS, "v", [1.0, 0.0, 0.0]))
-    assert [RELAXED, POST] == search["knn"]["filter"]
-    assert ("v", [1.0, 0.0, 0.0], 10, 100, "2000ms") == (
-        search["knn"]["field"],
-        search["knn"]["query_vector"],
-        search["knn"]["k"],
-        search["knn"]["num_candidates"],
-        search["timeout"],
-    )
-    assert (False, ["title", "body"]) == ("query" in search, search["_source"])
+    assert expected == body_of(MADE[name](plan(GROUPED)))["collapse"]
 
 
 def test_where_an_aliass_filter_holds_too_late_it_is_said_again() -> None:
-    vectors = dataclasses.replace(VECTORS, dialect=OPENSEARCH)
+    vectors = replace(VECTORS, dialect=OPENSEARCH)
     filters = []
     for each in (VECTORS, vectors):
-        search = json.dumps(said(searches.semantic_search(plan(alias_filter={"term": {"see": 1}}), each, "v", [1.0])))
+        search = json.dumps(body_of(semantic_search(plan(alias_filter={"term": {"see": 1}}), each, "v", [1.0])))
         filters.append('{"term": {"see": 1}}' in search)
     assert [False, True] == filters
-
-
-def test_without_a_reranker_the_knn_search_brings_no_texts() -> None:
-    made = plan_of("", BODY, settings=RouteSettings(index="products", semantic=SEMANTIC, rerank=False))
-    assert said(searches.semantic_search(made, VECTORS, "v", [1.0]))["_source"] is False
-
-
-def test_texts_are_asked_for_by_the_documents_alone() -> None:
-    search = said(searches.passage_search(plan(), KEYS))
-    assert {"bool": {"filter": [searches.these_documents(KEYS)]}} == search["query"]
-    assert (3, ["title", "body"], False) == (search["size"], search["_source"], search["track_total_hits"])
-
-
-def test_documents_are_rendered_for_the_clients_query_and_counted() -> None:
-    search = said(searches.render_search(plan(), KEYS))
-    assert {"filter": [searches.these_documents(KEYS)], "should": [QUERY]} == search["query"]["bool"]
-    assert {"bool": {"filter": [RELAXED, POST]}} == search["post_filter"]
-    assert {"matched": {"filter": {"bool": {"filter": [QUERY, RELAXED, POST]}}}} == search["aggs"]
-
-
-def test_a_document_is_told_by_index_id_and_routing() -> None:
-    here = {"bool": {"filter": [{"term": {"_index": "products"}}, {"ids": {"values": ["1", "2"]}}]}}
-    there = {"bool": {"filter": [{"term": {"_index": "other"}}, {"ids": {"values": ["1"]}}]}}
-    here["bool"]["must_not"] = [{"exists": {"field": "_routing"}}]
-    there["bool"]["filter"].append({"term": {"_routing": "r"}})
-    assert {"bool": {"should": [here, there], "minimum_should_match": 1}} == searches.these_documents(KEYS)
-    assert here == searches.these_documents(KEYS[:2])
 
 
 @pytest.mark.parametrize("name", ["lexical", "tail", "groups", "render"])
 def test_the_proxys_own_fields_are_not_shown(name: str) -> None:
     body = {key: value for key, value in BODY.items() if key != "pit"}
-    assert {"excludes": ["v", "v_hash"]} == said(MADE[name](plan({**body, "pit": {"id": "p"}})))["_source"]
-
-
-def test_the_heads_keys_are_asked_for_without_their_documents() -> None:
-    search = said(searches.head_search(plan({**BODY, "indices_boost": [{"a": 2}]})))
-    assert (QUERY, False, 50, [{"a": 2}], POST) == (
-        search["query"],
-        search["_source"],
-        search["track_total_hits"],
-        search["indices_boost"],
-        search["post_filter"],
-    )
+    assert {"excludes": ["v", "v_hash"]} == body_of(MADE[name](plan({**body, "pit": {"id": "p"}})))["_source"]
 
 
 def written(body: bytes) -> Plan:
     """A plan for a search whose body is written so."""
     request = parse("", body)
     assert isinstance(request, SearchRequest)
-    return dataclasses.replace(plan({"query": WORDS}), request=request)
+    return replace(plan({"query": MATCH}), request=request)
 
 
 def test_the_clients_own_search_keeps_its_text_in_its_place() -> None:
     """The engine's warnings say on which line and in which column something stands."""
     body = b'{"size": 5,\n "_source": {\n  "include": "a"},"aggs": {"m": {"max": {"field": "p", "missing": 1.50}}}}\n'
     kept = b'{          \n             \n                  "aggs": {"m": {"max": {"field": "p", "missing": 1.50}}}'
-    said = b',"_source":{"include":["a"],"excludes":["v","v_hash"]},"from":0,"size":10}\n'
-    assert kept + said == searches.lexical_search(written(body)).body
+    own = b',"_source":{"include":["a"],"excludes":["v","v_hash"]},"from":0,"size":10}\n'
+    assert kept + own == lexical_search(written(body)).body
 
 
 def test_a_page_behind_the_head_keeps_the_text_too() -> None:
     body = b'{"query":{"match": {"title":"laptop"}}, "from":40, "post_filter":{"term":{"a":1.50}}}'
-    search = searches.tail_search(written(body), [Place(KEYS[0])]).body
+    search = tail_search(written(body), [Place(KEYS[0])]).body
     assert (True, True) == (search.startswith(body[:40] + b" "), b'"filter":[{"term":{"a":1.50}}]' in search)
