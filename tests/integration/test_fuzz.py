@@ -75,7 +75,7 @@ class Defects:
 _VARYING = [
     (re.compile(rb'"_scroll_id"\s*:\s*"[^"]*"'), b""),
     (re.compile(rb'"stack_trace"\s*:\s*"(\\.|[^"\\])*"'), b""),
-    (re.compile(rb'"profile"\s*:\s*\{.*', re.DOTALL), b""),
+    (re.compile(rb'("profile"\s*:\s*\{|^profile: ?\n).*', re.DOTALL | re.MULTILINE), b""),
     (re.compile(rb'"phase_took"\s*:\s*\{[^}]*\}'), b""),
     (re.compile(rb'"?(took|took_in_millis)"?\s*:\s*\d+'), b"took"),
     (re.compile(rb"\[?_?scroll_id[^\n]*"), b""),
