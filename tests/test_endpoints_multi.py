@@ -65,10 +65,10 @@ async def test_what_is_not_reranked_goes_on_in_one_request_as_its_own_lines(
         (lines({}, SORTED), "bypassed;reason=sort"),
         (lines({}, SORTED, {"index": "logs"}, BOOST), "bypassed;reason=sort, unrouted"),
         (lines({}, SORTED + b"\r"), "bypassed;reason=sort"),
-        (lines({"index": "products"}, QUERY, {"nonsense": 1}, QUERY), ""),
-        (lines({}, QUERY)[:-1], ""),
-        (lines({}), ""),
-        (b"", ""),
+        (lines({"index": "products"}, QUERY, {"nonsense": 1}, QUERY), "bypassed;reason=not_json"),
+        (lines({}, QUERY)[:-1], "bypassed;reason=not_json"),
+        (lines({}), "bypassed;reason=not_json"),
+        (b"", "bypassed;reason=not_json"),
     ],
 )
 async def test_where_nothing_is_reranked_the_clients_own_bytes_go_on(
@@ -121,7 +121,18 @@ async def test_a_parameter_that_is_not_known_leaves_the_whole_to_the_engine(
     client: Client, engine: EndpointEngine
 ) -> None:
     answered = await ask(client, lines({}, QUERY), "/products/_msearch?nonsense=1")
-    assert ("", "/products/_msearch?nonsense=1") == (answered.header("x-rerank"), engine.requests[-1].target)
+    assert ("bypassed;reason=unknown_parameter", "/products/_msearch?nonsense=1") == (
+        answered.header("x-rerank"),
+        engine.requests[-1].target,
+    )
+
+
+@pytest.mark.parametrize("target", ["/_msearch", "/logs/_msearch"])
+async def test_what_cannot_be_taken_apart_says_so_only_where_the_url_names_a_routes_indices(
+    client: Client, engine: EndpointEngine, target: str
+) -> None:
+    answered = await ask(client, lines({"index": "products"}, QUERY)[:-1], target)
+    assert ("", 1) == (answered.header("x-rerank"), len(engine.requests))
 
 
 async def test_a_multi_search_refused_as_a_whole_is_sent_again_in_the_clients_own_bytes(

@@ -76,11 +76,10 @@ def _outcome(ended: Sequence[_Ended], *, answered: bool) -> list[Field]:
 async def answer_multi_search(front: Front, exchange: Exchange, search: Search) -> None:
     """Answer several searches: each reranked, or as the engine does."""
     caller = front.caller(exchange)
-    content = await read_content(exchange, ndjson=True)
     url = tuple(parse_qsl(search.query_string, keep_blank_values=True))
-    items = None if isinstance(content, Bypass) else split(content)
-    if isinstance(content, Bypass) or not items or not {name for name, _ in url} <= OF_THE_ITEMS | OF_THE_WHOLE:
-        await front.hand_on(exchange)
+    items = _items(await read_content(exchange, ndjson=True), url)
+    if isinstance(items, Bypass):
+        await _leave(front, exchange, search, items)
         return
     if isinstance(caller, Bypass):
         left = [_left(front, exchange, search, item, caller) for item in items]
@@ -89,7 +88,24 @@ async def answer_multi_search(front: Front, exchange: Exchange, search: Search) 
     bound = asyncio.Semaphore(front.multi_search_concurrency)
     multi = _Multi(front, exchange, search, caller, url, bound)
     ended = await asyncio.gather(*(multi.end(item) for item in items))
-    await multi.send(ended, content)
+    await multi.send(ended, items)
+
+
+def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[Item] | Bypass:
+    """Take the searches apart, or say why the whole is the engine's."""
+    if isinstance(content, Bypass):
+        return content
+    if not {name for name, _ in url} <= OF_THE_ITEMS | OF_THE_WHOLE:
+        return Bypass("unknown_parameter")
+    return split(content) or Bypass("not_json")
+
+
+async def _leave(front: Front, exchange: Exchange, search: Search, why: Bypass) -> None:
+    """Let the engine answer what cannot be taken apart, and say so where the URL tells that it may concern a route."""
+    if search.indices:
+        await front.leave(exchange, search.indices, why)
+    else:
+        await front.hand_on(exchange)
 
 
 def _left(front: Front, exchange: Exchange, search: Search, item: Item, why: Bypass) -> _Ended:
@@ -163,13 +179,13 @@ class _Multi:
         self.front.conclude(journey, told)
         return told.header
 
-    async def send(self, ended: Sequence[_Ended], content: bytes) -> None:
+    async def send(self, ended: Sequence[_Ended], items: Sequence[Item]) -> None:
         """Answer with all items in their order; where none was answered here, the engine does it alone."""
         rest = await self._rest(ended) if any(each.part is not None for each in ended) else None
         if rest is None:
-            lines = joined([each.line for each in ended])
-            if lines != content:
-                self.exchange.replace_body(lines)
+            lines = [each.line for each in ended]
+            if lines != [(item.head, item.body) for item in items]:
+                self.exchange.replace_body(joined(lines))
             await self.front.hand_on(self.exchange, _outcome(ended, answered=False))
             return
         remaining = iter(rest.parts)
