@@ -22,7 +22,13 @@ def test_any_header_that_may_name_somebody_makes_another_caller(field: Field) ->
     assert identity(ALICE) != identity([*ALICE, field])
 
 
-@pytest.mark.parametrize("name", [b"User-Agent", b"x-opaque-id", b"TraceParent", b"Content-Length", b"Accept-Encoding"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(b"User-Agent", b"x-opaque-id", b"Content-Length", b"Accept-Encoding"),
+        *(b"TraceParent", b"baggage", b"b3", b"X-B3-TraceId", b"x-datadog-parent-id", b"Elastic-Apm-Traceparent"),
+    ],
+)
 def test_what_says_nothing_of_who_asks_makes_none(name: bytes) -> None:
     assert identity(ALICE) == identity([(name, b"x"), *ALICE])
 

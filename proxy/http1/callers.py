@@ -20,9 +20,16 @@ _IRRELEVANT = frozenset(
     b"accept accept-charset accept-encoding accept-language cache-control connection content-encoding "
     b"content-length content-type date dnt expect host if-none-match keep-alive origin pragma priority "
     b"proxy-connection referer sec-ch-ua sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest sec-fetch-mode "
-    b"sec-fetch-site te traceparent tracestate trailer transfer-encoding upgrade user-agent via "
-    b"x-elastic-client-meta x-opaque-id x-request-id".split(),
+    b"sec-fetch-site te trailer transfer-encoding upgrade user-agent via x-elastic-client-meta".split(),
 )
+
+# Another value in each request, by which monitoring follows it: W3C Trace Context and Baggage, B3, and vendors' own.
+_TRACING = frozenset(
+    b"b3 baggage elastic-apm-traceparent grpc-trace-bin newrelic sentry-trace traceparent tracestate uber-trace-id "
+    b"x-amzn-trace-id x-cloud-trace-context x-correlation-id x-dynatrace x-instana-l x-instana-s x-instana-t "
+    b"x-opaque-id x-ot-span-context x-request-id x-request-start".split(),
+)
+_TRACING_PREFIXES = (b"x-b3-", b"x-datadog-", b"ot-tracer-")
 
 # Belongs to this one message (RFC 9110, section 7.6.1 and 8.4) and is made anew for each search.
 _OF_THE_MESSAGE = frozenset(
@@ -47,7 +54,7 @@ def identity(fields: Sequence[Field]) -> bytes:
 
 
 def _is_irrelevant(name: bytes) -> bool:
-    return name in _IRRELEVANT or name.startswith(STEERING)
+    return name in _IRRELEVANT or name in _TRACING or name.startswith((STEERING, *_TRACING_PREFIXES))
 
 
 def can_be_repeated(fields: Sequence[Field]) -> bool:
