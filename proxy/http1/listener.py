@@ -13,7 +13,7 @@ import structlog
 
 from proxy.http1.headers import REASONS, Field, own_error, written
 from proxy.http1.messages import BadMessage, RequestHead, read_request_head
-from proxy.http1.wire import PIECE, Incoming, reset
+from proxy.http1.wire import PIECE, Incoming, probed, reset
 
 IDLE_S = 3600.0
 """How long a connection may wait between requests; the engine itself waits for ever."""
@@ -196,6 +196,7 @@ class Listener:
         assert task is not None  # noqa: S101  a coroutine runs in a task
         self._connections[task] = None
         try:
+            probed(writer.get_extra_info("socket"))
             await self._requests(protocol, Incoming(reader), writer, task)
             self._connections[task] = None
             if not self._closing:

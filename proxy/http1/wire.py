@@ -93,6 +93,21 @@ class Incoming:
         return taken
 
 
+PROBED_AFTER_S = 300
+"""Seconds of silence: less than the 350 after which a balancer's or a firewall's memory of a connection may end."""
+
+
+def probed(sock: socket.socket) -> socket.socket:
+    """Let the system probe a silent connection (RFC 9293, section 3.8.4), as the engine does with its own.
+
+    So one that waits for hours is not forgotten on its way, and an end that has vanished is noticed.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):  # not on every system
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBED_AFTER_S)
+    return sock
+
+
 def reset(writer: asyncio.StreamWriter) -> None:
     """Break a connection off by a reset: an ordinary end would make half an answer without a length look whole."""
     if not writer.is_closing():

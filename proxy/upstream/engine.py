@@ -1,6 +1,7 @@
 """The engine's searches made for a caller, with that caller's own credentials."""
 
 import asyncio
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from proxy.config import Engine as Settings
 from proxy.dialects import EngineKind, read_kind
 from proxy.errors import Malformed, Refused, TimedOut, Unreachable, UpstreamError
 from proxy.http1.messages import MAY_BE_OUT_OF_STEP
+from proxy.http1.wire import probed
 from proxy.indices import IndexFacts, Resolved, read_facts, read_field_caps, read_resolution
 from proxy.planning import EngineReply, EngineSearch
 from proxy.request.search_request import Parameters
@@ -68,6 +70,7 @@ class Engine:
                 limit=settings.search_connections,
                 keepalive_timeout=settings.idle_connection_seconds,
                 ssl=towards_engine(settings) or True,
+                socket_factory=lambda address: probed(socket.socket(*address[:3])),
             ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_seconds),
             cookie_jar=aiohttp.DummyCookieJar(),

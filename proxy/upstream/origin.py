@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from proxy.config import Engine
 from proxy.errors import Unreachable
-from proxy.http1.wire import PIECE, Incoming
+from proxy.http1.wire import PIECE, Incoming, probed
 from proxy.tls import towards_engine
 
 SERVICE = "engine"
@@ -102,6 +102,7 @@ class Origin:
             reader, writer = await asyncio.open_connection(
                 node.host, node.port, ssl=self._tls if node.tls else None, limit=PIECE
             )
+        probed(writer.get_extra_info("socket"))
         return Connection(node, Incoming(reader), reader, writer)
 
     def release(self, connection: Connection) -> None:
