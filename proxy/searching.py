@@ -1,5 +1,6 @@
 """One search of one caller, from its names and bytes to how it ends, whichever endpoint it came by."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl
@@ -148,8 +149,8 @@ class Searching:
     async def _plan(
         self, caller: EngineOfCaller, indices: str, covered: Covered, request: SearchRequest, steering: Steering
     ) -> Plan | Bypass:
-        route, facts, kind = covered.route, await self._facts(caller, covered), await self._kind(caller)
-        known = facts or IndexFacts()
+        facts, kind = await asyncio.gather(self._facts(caller, covered), self._kind(caller))
+        route, known = covered.route, facts or IndexFacts()
         user_query = _user_query(route, request, known, steering)
         if isinstance(user_query, Bypass):
             return user_query

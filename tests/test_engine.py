@@ -12,7 +12,19 @@ from proxy.errors import Malformed, Refused, TimedOut, Unreachable, UpstreamErro
 from proxy.indices import Resolved
 from proxy.planning import EngineSearch
 from proxy.upstream.engine import Engine, EngineOfCaller
-from tests.fakes import FakeEngine, Fault, Message, Stream, answer, breaks_off, closed_port, hangs, refuses, says
+from tests.fakes import (
+    FakeEngine,
+    Fault,
+    Message,
+    Stream,
+    answer,
+    breaks_off,
+    closed_port,
+    hangs,
+    refuses,
+    says,
+    waits_for,
+)
 
 SEARCH = EngineSearch("a%2Cb*", (("routing", "x y"), ("pretty", "")), b'{"query":{"match_all":{}}}')
 CARRIED = (("Authorization", "ApiKey mine"), ("X-Opaque-Id", "7"))
@@ -148,6 +160,17 @@ async def test_what_was_refused_is_asked_again(caller: EngineOfCaller, engine: F
         await caller.resolved("products", ())
     del engine.faults["resolve"]
     assert (Resolved("products"),) == await caller.resolved("products", ())
+
+
+async def test_what_several_ask_at_once_is_asked_once(caller: EngineOfCaller, engine: FakeEngine) -> None:
+    """When what was known runs out under load, each search would otherwise ask for itself."""
+    held = asyncio.Event()
+    engine.faults["resolve"] = waits_for(held)
+    asking = [asyncio.ensure_future(caller.resolved("products", ())) for _ in range(3)]
+    await engine.until_asked("resolve")
+    held.set()
+    assert [(Resolved("products"),)] * 3 == await asyncio.gather(*asking)
+    assert 1 == len(engine.of("resolve"))
 
 
 async def test_what_may_not_be_known_is_asked_for_once_and_for_one_caller(

@@ -1,6 +1,5 @@
 """Texts as vectors, by DeepInfra's OpenAI-style endpoint and the Qwen3 embedding models."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ import numpy as np
 from cachetools import LRUCache
 
 from proxy.errors import Malformed, OtherModel
+from proxy.upstream.sharing import Shared
 from proxy.upstream.transport import Transport
 from proxy.vectors import Vectors, normalise
 
@@ -17,7 +17,7 @@ INPUTS_MAX = 1024
 _PATH = "/v1/openai/embeddings"
 
 Vector = tuple[float, ...]
-_Key = tuple[str, str, int, str]
+_Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +26,6 @@ class Introduction:
 
     model: str
     dimensions: int
-
-
-@dataclass(slots=True)
-class _Call:
-    """A query that is being asked for, and how many wait for it."""
-
-    task: asyncio.Task[Vector]
-    waiting: int = 0
 
 
 class Embedder:
@@ -46,40 +38,27 @@ class Embedder:
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
         self._vectors: LRUCache[_Key, Vector] = LRUCache(maxsize=cache_entries)
-        self._asked: dict[_Key, _Call] = {}
+        self._asked: Shared[Vector] = Shared()
 
     async def embed_query(self, text: str, *, instruction: str, model: str, dimensions: int) -> Vector:
         """Return a query's vector, of unit length; raises UpstreamError.
 
-        Equal queries that come while one is being asked for wait for that one; it goes on while one of them is
-        left, and no longer. A failure is not remembered.
+        Equal queries that come meanwhile wait for the same call. A failure is not remembered.
         """
         prompt = query_prompt(instruction, text[: self._query_max_chars])
-        key = (prompt, model, dimensions, "query")
+        key = (prompt, model, dimensions)
         if key in self._vectors:
             return self._vectors[key]
-        if key not in self._asked:
-            self._asked[key] = _Call(asyncio.ensure_future(self._embed_query(key)))
-        return await self._wait(key, self._asked[key])
+        return await self._asked.ask(key, lambda: self._embed_query(key))
 
-    async def _wait(self, key: _Key, call: _Call) -> Vector:
-        call.waiting += 1
-        try:
-            vector = await asyncio.shield(call.task)
-        finally:
-            call.waiting -= 1
-            if not call.waiting:
-                call.task.cancel()
-                del self._asked[key]
+    async def _embed_query(self, key: _Key) -> Vector:
+        prompt, model, dimensions = key
+        body = encode([prompt], model, dimensions, fail_fast=True)
+        answer = await self._transport.post(_PATH, body, self._timeout)
+        vector = tuple(decode(answer, 1, model, dimensions)[0].tolist())
         if self._vectors.maxsize:
             self._vectors[key] = vector
         return vector
-
-    async def _embed_query(self, key: _Key) -> Vector:
-        prompt, model, dimensions, _ = key
-        body = encode([prompt], model, dimensions, fail_fast=True)
-        answer = await self._transport.post(_PATH, body, self._timeout)
-        return tuple(decode(answer, 1, model, dimensions)[0].tolist())
 
     async def introduce(self, *, model: str, dimensions: int | None) -> Introduction:
         """Ask which model answers by this name; a provider that names none is taken at its word."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -22,6 +22,7 @@ from proxy.indices import IndexFacts, Resolved, read_facts, read_field_caps, rea
 from proxy.planning import EngineReply, EngineSearch
 from proxy.request.search_request import Parameters
 from proxy.tls import towards_engine
+from proxy.upstream.sharing import Shared
 
 SERVICE = "engine"
 _T = TypeVar("_T")
@@ -79,6 +80,7 @@ class Engine:
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
         )
         self._known: TTLCache[Any, Any] = TTLCache(_CACHE_ENTRIES, settings.resolve_cache_seconds)
+        self._asked: Shared[Any] = Shared()
         self._kind: EngineKind | None = None
 
     async def close(self) -> None:
@@ -100,6 +102,13 @@ class Engine:
             raise Refused(SERVICE, 403)
         if found is not None:
             return found
+        learnt: _T = await self._asked.ask(key, lambda: self._learn(key, reader, asked, even_forbidden=even_forbidden))
+        return learnt
+
+    async def _learn(
+        self, key: Hashable, reader: Callable[[Mapping[str, Any]], _T], asked: Asked, *, even_forbidden: bool
+    ) -> _T:
+        """Read an answer, and remember what it says."""
         try:
             self._known[key] = found = await self._read(reader, asked)
         except Refused as refusal:
