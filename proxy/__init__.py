@@ -11,7 +11,7 @@ passthrough       not ours, or bypassed: handed on byte for byte
 endpoints         single, multi (multi_search: its lines), asynchronous; nodes: the addresses that clients are told
     front         what they share: who asks, is it JSON (media), its answer; journey: its line in the log
 searching         one search, whichever endpoint it came by, from names and bytes to a plan, or bypass(reason)
-    indices       what the index names stand for, and which route covers all of it
+    indices       what the index names stand for (wildcards), and which route covers all of it
     left_out      what a route leaves to the engine by what was typed (pipelines: by what OpenSearch runs)
     planning      by which model, vectors and limits (dialects: how an engine spells kNN)
 

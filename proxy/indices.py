@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from proxy.routes import Route
+from proxy.wildcards import matches
 
 META_KEY = "rerank_proxy"
 TEXT_TYPES = frozenset({"text", "match_only_text", "search_as_you_type", "semantic_text", "annotated_text"})
@@ -97,7 +98,7 @@ def _matches(pattern: str, name: str) -> bool:
     """Match as the engine does: `*` alone is special, and names with a leading dot are hidden from wildcards."""
     if name.startswith(".") and not pattern.startswith("."):
         return False
-    return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), name, re.DOTALL) is not None
+    return matches(pattern, name)
 
 
 def may_concern(routes: Sequence[Route], names: Sequence[str]) -> bool:

@@ -241,3 +241,15 @@ async def test_a_point_in_time_is_routed_by_the_indices_it_holds(client: Client,
     answered = await client.search("/_search", {**QUERY, "pit": {"id": "p", "keep_alive": "1m"}})
     assert ("reranked", RERANKED) == (answered.header("x-rerank"), ids(answered))
     assert {"/_search"} == {sent.path for kind in ("lexical", "semantic", "render") for sent in engine.of(kind)}
+
+
+@pytest.mark.parametrize("depth", [30, 150, 170, 200, 245, 300, 2000])
+@pytest.mark.parametrize("said", ["", "laptop"])
+async def test_a_query_that_is_nested_too_deep_is_no_defect(
+    client: Client, engine: EndpointEngine, log: Log, depth: int, said: str
+) -> None:
+    deep = b'{"query":' + b'{"bool":{"must":[' * depth + b'{"match":{"title":"laptop"}}' + b"]}}" * depth + b"}"
+    engine.faults["lexical"] = engine.faults["too deep"] = refuses(400)
+    fields = {"x_rerank_query": said} if said else {}
+    answered = await client.ask("POST", "/products/_search", deep, content_type="application/json", **fields)
+    assert "internal_error" not in answered.header("x-rerank") + str(log)

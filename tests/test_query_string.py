@@ -95,3 +95,10 @@ def test_what_is_forbidden_or_demanded_is_said_in_the_lines_own_words(line: str,
     occurs = rest.get("bool", {}) if rest else {}
     said = [each[name]["query"] for clauses in occurs.values() for each in clauses]
     assert [] == [each for each in said if each not in line]
+
+
+@pytest.mark.parametrize("name", ["query_string", "simple_query_string"])
+@pytest.mark.parametrize("piece", ["a", "a.", "[", "{", "/ ", '"', '(-"', "-", "NOT ", "a:", "~1", "word "])
+def test_a_line_without_end_is_read_to_its_end(name: str, piece: str) -> None:
+    """It may be a user's: a regular expression that looks twice at each letter would take hours."""
+    assert read_operators(name, {}, piece * 200_000 + " (").rest is None

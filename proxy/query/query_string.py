@@ -40,10 +40,12 @@ _SIMPLE_PIECE = re.compile(
 _OPERATOR_WORDS = frozenset({"OR", "NOT"})
 # Options of the whole line that have no meaning for a piece of it.
 _WHOLE_LINE = frozenset({"query", "minimum_should_match", "boost", "_name"})
+# In one pass over the line, which may be as long as a user likes: nothing is looked for beyond where it must end, and
+# a name is tried from its first letter alone.
 _NOISE = re.compile(
-    r"""\[[^\]]*\] | \{[^}]*\} | /[^/]*/ | [~^][\d.]*
-        | (?:^|(?<=[\s(]))(?:-|!|NOT\s+)(?:[\w.]+:)?(?:"[^"]*"|[^\s()]+)
-        | [\w.]+: | \b(?:AND|OR|NOT)\b | [+\-=&|<>!(){}\[\]"*?:\\/]""",
+    r"""\[[^\[\]]*+\] | \{[^{}]*+\} | /[^/]*+/ | [~^][\d.]*+
+        | (?:^|(?<=[\s(]))(?:-|!|NOT\s++)(?:[\w.]++:)?(?:"[^"]*+"|[^\s()]++)
+        | (?<![\w.])[\w.]++: | \b(?:AND|OR|NOT)\b | [+\-=&|<>!(){}\[\]"*?:\\/]""",
     re.VERBOSE,
 )
 

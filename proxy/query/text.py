@@ -43,8 +43,16 @@ class _Leaf:
 def find_user_query(query: Any, passage: Sequence[str], is_text: Callable[[str], bool]) -> UserQuery | None:
     """Find the user's words: in `must` before `should`, in several fields or a passage's field before others.
 
-    Clauses that hold the same words are one. A clause on fields where no words are searched is a filter.
+    Clauses that hold the same words are one. A clause on fields where no words are searched is a filter. What is
+    nested deeper than can be followed here, any engine refuses.
     """
+    try:
+        return _find(query, passage, is_text)
+    except RecursionError:
+        return None
+
+
+def _find(query: Any, passage: Sequence[str], is_text: Callable[[str], bool]) -> UserQuery | None:
     plain = unwrapped(query)
     leaves = [leaf for leaf in _leaves(plain, required=True) if _searches_words(leaf, is_text)]
     if not leaves:

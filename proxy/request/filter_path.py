@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from proxy.request.json_text import compacted, indented, items_of, members_of
+from proxy.wildcards import matches
 
 Path = tuple[str, ...]
 
@@ -86,10 +87,6 @@ def _path(name: str) -> Path:
     return tuple(part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", name))
 
 
-def _matches(part: str, name: str) -> bool:
-    return re.fullmatch(".*".join(map(re.escape, part.split("*"))), name, re.DOTALL) is not None
-
-
 def _below(paths: Sequence[Path], name: str) -> tuple[list[Path], bool]:
     """Follow paths one name down: what is left of each that goes this way, and whether one ends here."""
     left = [rest for path in paths for rest in _step(path, name)]
@@ -99,7 +96,7 @@ def _below(paths: Sequence[Path], name: str) -> tuple[list[Path], bool]:
 def _step(path: Path, name: str) -> list[Path]:
     if path[0] == "**":
         return [path, path[1:]] if len(path) > 1 else [()]
-    return [path[1:]] if _matches(path[0], name) else []
+    return [path[1:]] if matches(path[0], name) else []
 
 
 def _included(value: bytes, paths: Sequence[Path]) -> bytes | None:

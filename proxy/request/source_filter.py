@@ -4,10 +4,11 @@ Source: Elasticsearch, "Source filtering". An exclude beats an include; a name i
 any `_source` parameter of the URL replaces the whole of the body's, and `_source_includes` the names in `_source`.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+
+from proxy.wildcards import matches
 
 _LISTS = {"includes": "includes", "include": "includes", "excludes": "excludes", "exclude": "excludes"}
 
@@ -114,8 +115,7 @@ def _selects(pattern: str, path: str) -> bool:
     """Whether a pattern names this path or something that it lies in."""
     parts = path.split(".")
     above = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
-    regex = re.escape(pattern).replace(r"\*", ".*")
-    return any(re.fullmatch(regex, prefix) for prefix in above)
+    return any(matches(pattern, prefix) for prefix in above)
 
 
 def _touches(pattern: str, path: str) -> bool:
