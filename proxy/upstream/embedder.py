@@ -37,8 +37,8 @@ class Embedder:
         self._transport = transport
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
-        self._vectors: LRUCache[_Key, Vector] = LRUCache(maxsize=cache_entries)
-        self._asked: Shared[Vector] = Shared()
+        self._vectors: LRUCache[_Key, Vectors] = LRUCache(maxsize=cache_entries)
+        self._asked: Shared[Vectors] = Shared()
 
     async def embed_query(self, text: str, *, instruction: str, model: str, dimensions: int) -> Vector:
         """Return a query's vector, of unit length; raises UpstreamError.
@@ -47,15 +47,17 @@ class Embedder:
         """
         prompt = query_prompt(instruction, text[: self._query_max_chars])
         key = (prompt, model, dimensions)
-        if key in self._vectors:
-            return self._vectors[key]
-        return await self._asked.ask(key, lambda: self._embed_query(key))
+        vector = self._vectors.get(key)
+        if vector is None:
+            vector = await self._asked.ask(key, lambda: self._embed_query(key))
+        return tuple(vector.tolist())
 
-    async def _embed_query(self, key: _Key) -> Vector:
+    async def _embed_query(self, key: _Key) -> Vectors:
+        """Ask for one, kept as 4 bytes a dimension: as numbers of Python's own 10,000 of the largest took 1.6 GB."""
         prompt, model, dimensions = key
         body = encode([prompt], model, dimensions, fail_fast=True)
         answer = await self._transport.post(_PATH, body, self._timeout)
-        vector = tuple(decode(answer, 1, model, dimensions)[0].tolist())
+        vector: Vectors = decode(answer, 1, model, dimensions)[0]
         if self._vectors.maxsize:
             self._vectors[key] = vector
         return vector
