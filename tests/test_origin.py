@@ -67,6 +67,15 @@ async def test_a_connection_that_waited_too_long_is_not_used_again(server: FakeS
     origin.close()
 
 
+async def test_connections_that_nobody_needs_any_more_are_closed(server: FakeServer) -> None:
+    origin = Origin(Settings(url=server.url, idle_connection_seconds=1e-9))
+    first, second = await origin.connect(), await origin.connect()
+    origin.release(first)
+    origin.release(second)
+    assert (True, False) == (first.writer.is_closing(), second.writer.is_closing())
+    origin.close()
+
+
 async def test_a_connection_with_bytes_nobody_asked_for_is_not_fit(server: FakeServer) -> None:
     """They would be taken for the next request's answer."""
 

@@ -33,7 +33,7 @@ _OF_ASYNC = frozenset({"keep_alive", "keep_on_completion", "wait_for_completion_
 _OF_ANSWERS = frozenset({"filter_path", "human", "pretty", "rest_total_hits_as_int", "typed_keys"})
 """Parameters that each question after a search says anew."""
 _UNFINISHED = ("is_partial", "is_running")
-_REMEMBERED, _REMEMBERED_S = 4096, 3600.0
+_REMEMBERED_BYTES, _REMEMBERED_S = 64 * 2**20, 3600.0
 
 
 _identity = msgspec.json.Decoder(str)
@@ -66,12 +66,17 @@ class _Question:
         return read_form(self.parameters).asked(self.parameters)
 
 
+def _size(submitted: Submitted) -> int:
+    """Bytes that one takes up, its body above all."""
+    return len(submitted.asked.content) + 2**10
+
+
 class AsyncSearches:
     """The searches that were submitted here and not yet answered."""
 
     def __init__(self, front: Front) -> None:
         self._front = front
-        self._submitted: TTLCache[str, Submitted] = TTLCache(_REMEMBERED, _REMEMBERED_S)
+        self._submitted: TTLCache[str, Submitted] = TTLCache(_REMEMBERED_BYTES, _REMEMBERED_S, getsizeof=_size)
 
     async def submit(self, exchange: Exchange, search: Search) -> None:
         """Answer a submission: complete and reranked at once, or as the engine does."""

@@ -106,9 +106,15 @@ class Origin:
         return Connection(node, Incoming(reader), reader, writer)
 
     def release(self, connection: Connection) -> None:
-        """Keep a connection, whose answer has been read to its end, for the next request."""
-        connection.idle_since = time.monotonic()
-        self._idle[connection.node].append(connection)
+        """Keep a connection, whose answer has been read to its end, for the next request.
+
+        The last one kept is the first one used, so those that are left of a busy hour are closed here.
+        """
+        connection.idle_since = now = time.monotonic()
+        idle = self._idle[connection.node]
+        while idle and now - idle[0].idle_since > self._idle_limit:
+            idle.popleft().abort()
+        idle.append(connection)
 
     def outlived(self, write: asyncio.Task[None]) -> None:
         """Forget a write whose client had left, once it has ended; nobody is there to hear how."""
