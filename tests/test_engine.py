@@ -187,6 +187,12 @@ async def test_what_may_not_be_known_is_asked_for_once_and_for_one_caller(
     assert 2 == len(engine.of("facts"))
 
 
+async def test_what_callers_are_told_in_the_same_words_is_kept_once(searching: Engine, engine: FakeEngine) -> None:
+    """Each of them was told it; of a large mapping there need not be a copy for each."""
+    facts = [await searching.for_caller(name, CARRIED).facts(frozenset({"products"})) for name in (b"one", b"other")]
+    assert (True, 2) == (facts[0] is facts[1], len(engine.of("facts")))
+
+
 async def test_facts_are_asked_for_by_encoded_names_in_json_and_remembered(
     caller: EngineOfCaller, engine: FakeEngine
 ) -> None:

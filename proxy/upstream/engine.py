@@ -1,6 +1,7 @@
 """The engine's searches made for a caller, with that caller's own credentials."""
 
 import asyncio
+import hashlib
 import socket
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 import msgspec
 from aiohttp.connector import Connection
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 from yarl import URL
 
 from proxy.config import Engine as Settings
@@ -31,6 +32,7 @@ CarriedFields = Sequence[tuple[str, str]]
 # What decides which indices a name stands for; taken by `_resolve/index` as by `_search`.
 _RESOLVING = frozenset({"expand_wildcards", "ignore_unavailable", "allow_no_indices"})
 _CACHE_ENTRIES = 4096
+_TOLD_ENTRIES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Engine:
         )
         self._known: TTLCache[Any, Any] = TTLCache(_CACHE_ENTRIES, settings.resolve_cache_seconds)
         self._asked: Shared[Any] = Shared()
+        self._told: LRUCache[Any, Any] = LRUCache(_TOLD_ENTRIES)
         self._kind: EngineKind | None = None
 
     async def close(self) -> None:
@@ -118,11 +121,17 @@ class Engine:
         return found
 
     async def _read(self, reader: Callable[[Mapping[str, Any]], _T], asked: Asked) -> _T:
+        """Read an answer; what several callers were told in the same words, a large mapping say, is kept once."""
         reply = await self.send(asked)
+        words = (reader, hashlib.sha256(reply.body).digest())
+        found: _T | None = self._told.get(words)
+        if found is not None:
+            return found
         try:
-            return reader(msgspec.json.decode(reply.body, type=dict[str, Any]))
+            self._told[words] = found = reader(msgspec.json.decode(reply.body, type=dict[str, Any]))
         except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise Malformed(SERVICE, f"{asked.target}: {error!r}") from error
+        return found
 
     @property
     def told_kind(self) -> EngineKind | None:
