@@ -5,6 +5,7 @@ UpstreamError(service)
 ├── TimedOut        no answer in time; it may have been done, and paid for
 ├── Refused         an answer that is an error: its status and body
 └── Malformed       an answer that cannot be used
+    ├── TooLarge    an answer that is larger than is read here
     └── OtherModel  the answer of another model than was asked for
 
 No status of an answer here: the one that is made of these, a 502, is `passthrough`'s.
@@ -40,6 +41,10 @@ class Malformed(UpstreamError):
     """An answer that is not what the contract says."""
 
     reason = "malformed"
+
+
+class TooLarge(Malformed):
+    """An answer that would take more memory than one search may."""
 
 
 class OtherModel(Malformed):

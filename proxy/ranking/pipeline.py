@@ -6,7 +6,7 @@ Stages give values, never exceptions: what a stage could not do is a Failure bes
 from dataclasses import dataclass, replace
 
 from proxy.bypass import Bypass
-from proxy.errors import Failure, Malformed, Refused, Unreachable
+from proxy.errors import Failure, Malformed, Refused, TooLarge, Unreachable
 from proxy.planning import EngineReply
 from proxy.ranking.ordering import candidates_of, head_of, make_head, render
 from proxy.ranking.paging import Head, head_page, tail_page
@@ -42,6 +42,8 @@ async def run_search(run: Run, head_key: bytes) -> Outcome:
     """Answer a search, or say why the client's own bytes should go on instead."""
     try:
         return await (_near(run, head_key) if run.plan.in_head else _far(run, head_key))
+    except TooLarge:
+        return Bypass("too_large")
     except (Refused, Unreachable, Malformed):
         return Bypass("engine_refused")
 

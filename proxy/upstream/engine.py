@@ -16,7 +16,7 @@ from yarl import URL
 
 from proxy.config import Engine as Settings
 from proxy.dialects import EngineKind, read_kind
-from proxy.errors import Malformed, Refused, TimedOut, Unreachable, UpstreamError
+from proxy.errors import Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
 from proxy.http1.messages import MAY_BE_OUT_OF_STEP
 from proxy.http1.wire import probed
 from proxy.indices import IndexFacts, Resolved, read_facts, read_field_caps, read_resolution
@@ -31,6 +31,8 @@ CarriedFields = Sequence[tuple[str, str]]
 
 # What decides which indices a name stands for; taken by `_resolve/index` as by `_search`.
 _RESOLVING = frozenset({"expand_wildcards", "ignore_unavailable", "allow_no_indices"})
+ANSWER_MAX = 64 * 2**20
+"""Bytes of an answer that are read at most; what is handed on has no limit."""
 _CACHE_ENTRIES = 4096
 _TOLD_ENTRIES = 256
 
@@ -173,11 +175,21 @@ class Engine:
             data=asked.body,
             allow_redirects=False,
         ) as response:
-            content = await response.read()
+            content = await _whole(response)
         if response.status != 200:
             raise Refused(SERVICE, response.status, content)
         self._kind = EngineKind("elasticsearch" if "X-Elastic-Product" in response.headers else "opensearch")
         return EngineReply(response.status, response.raw_headers, content)
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    """Read an answer to its end, unless it is too large."""
+    content = bytearray()
+    async for piece in response.content.iter_any():
+        content += piece
+        if len(content) > ANSWER_MAX:
+            raise TooLarge(SERVICE, f"its answer has more than {ANSWER_MAX // 2**20} MB")
+    return bytes(content)
 
 
 @dataclass(frozen=True, slots=True)
