@@ -113,6 +113,12 @@ def _by_type(body: Query) -> bool:
     return body.get("type") in _AUTOCOMPLETE_TYPES
 
 
+def _by_star(body: Query) -> bool:
+    """A line that ends in `lap*`; `*lap*` is a whole word somewhere."""
+    last = str(body.get("query", "")).split()[-1:]
+    return any(word.endswith("*") and not word.startswith("*") for word in last)
+
+
 @dataclass(frozen=True, slots=True)
 class Leaf:
     """A query that holds words: how to read them and their fields, and whether the last may be half a word."""
@@ -189,8 +195,8 @@ LEAVES: Mapping[str, Leaf] = {
     "match_bool_prefix": Leaf(_of_field("query"), _always),
     "multi_match": Leaf(_of_fields, _by_type),
     "combined_fields": Leaf(_of_fields),
-    "query_string": Leaf(_with_operators),
-    "simple_query_string": Leaf(_with_operators),
+    "query_string": Leaf(_with_operators, _by_star),
+    "simple_query_string": Leaf(_with_operators, _by_star),
     "semantic": Leaf(_of_meaning),
     "sparse_vector": Leaf(_of_meaning),
     "text_expansion": Leaf(_of_embedded("model_text")),
