@@ -13,6 +13,9 @@ from proxy.upstream.origin import SERVICE, Connection, Origin
 
 # RFC 9110, section 9.2.1: asked twice, these do nothing twice.
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
+# Where Elasticsearch ends what a client had asked for by POST and then left (`RestCancellableNodeClient`), besides
+# whatever is called a search.
+_ENDING = frozenset((b"_field_caps", b"_query", b"_sql"))
 
 
 class _Stale(Exception):
@@ -44,8 +47,8 @@ async def pass_through(
 
 def _ends_with_its_client(exchange: Exchange) -> bool:
     """Whether the engine, too, gives up a request like this when its client leaves: reads, and searches."""
-    path = exchange.head.target.partition(b"?")[0]
-    return exchange.head.method in _SAFE or b"search" in path.rpartition(b"/")[2]
+    name = exchange.head.target.partition(b"?")[0].rpartition(b"/")[2]
+    return exchange.head.method in _SAFE or name in _ENDING or b"search" in name
 
 
 async def _to_its_end(relaying: "asyncio.Task[None]", origin: Origin) -> None:

@@ -391,12 +391,15 @@ async def _until_still(transport: asyncio.WriteTransport) -> None:
         before, unchanged = size, unchanged + 1 if size == before else 0
 
 
-@pytest.mark.parametrize("target", ["/i/_doc/1", "/_cat/indices"])
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [("GET", "/i/_doc/1"), ("GET", "/_cat/indices"), ("POST", "/_query?pretty"), ("POST", "/_sql")],
+)
 async def test_a_client_that_leaves_cancels_what_it_was_reading(
-    plain_client: Client, engine: FakeEngine, target: str
+    plain_client: Client, engine: FakeEngine, method: str, target: str
 ) -> None:
     engine.faults["other"] = hangs
-    await plain_client.send(request("GET", target))
+    await plain_client.send(request(method, target))
     await engine.until_asked("other")
     plain_client.break_off()
     await engine.until_left()
