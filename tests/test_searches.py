@@ -119,6 +119,16 @@ def test_the_proxys_own_fields_are_left_out_unless_named(source: Any, settings: 
     assert expected == body_of(lexical_search(plan)).get("_source")
 
 
+def test_a_source_that_stands_in_the_url_stays_there() -> None:
+    """Beside Elasticsearch 9's `_source_exclude_vectors`, with which the body's is not looked at."""
+    plan = plan_of("_source=a&_source_exclude_vectors=true", {"query": MATCH, "_source": ["b"]})
+    for search in (lexical_search(plan), render_search(plan, [A])):
+        assert (("_source_exclude_vectors", "true"), ("_source_includes", "a"), ("_source_excludes", "v,v_hash")) == (
+            search.parameters
+        )
+    assert "_source" not in body_of(render_search(plan, [A]))
+
+
 def test_a_page_behind_the_head_is_the_clients_without_the_heads_documents() -> None:
     plan = plan_of(body=EVERYTHING | {"from": 60})
     expected = {"bool": {"must_not": [these("products", "a", "b")], "filter": [TERM]}}
@@ -150,10 +160,11 @@ def test_members_survive_planning_in_the_clients_bytes(members: dict[str, bytes]
             assert b'"%s":%s' % (key.encode(), value) in search.body
 
 
+_MEANT_FOR_MORE = {"q", "sort", "track_total_hits", "_source_exclude_vectors"}
 names = sorted(name for name, use in PARAMETERS.items() if isinstance(use, Use) and use is not Use.CONSUMED)
 
 
-@pytest.mark.parametrize("name", [name for name in names if name not in {"q", "sort", "track_total_hits"}])
+@pytest.mark.parametrize("name", [name for name in names if name not in _MEANT_FOR_MORE])
 def test_each_parameter_goes_along_with_the_clients_own_search(name: str) -> None:
     plan = plan_of(f"{name}=x", {"query": MATCH})
     assert ((name, "x"),) == lexical_search(plan).parameters == tail_search(plan, ()).parameters

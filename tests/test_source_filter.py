@@ -55,10 +55,31 @@ def test_the_bodys_forms(value: Any, expected: SourceFilter | None) -> None:
         ({"_source": "a", "_source_includes": "b"}, SourceFilter(includes=("b",))),  # seen on 8.19.13
         ({"_source": "a", "_source_excludes": "b"}, SourceFilter(includes=("a",), excludes=("b",))),
         ({"_source": "false", "_source_includes": "a"}, SourceFilter(enabled=False, includes=("a",))),
+        ({"_source_exclude_vectors": ""}, None),
+        ({"_source_exclude_vectors": "true"}, SourceFilter(in_url=True)),
+        ({"_source_exclude_vectors": "false", "_source": "a"}, SourceFilter(includes=("a",), in_url=True)),
     ],
 )
 def test_the_urls_forms(params: dict[str, str], expected: SourceFilter | None) -> None:
     assert expected == source_of_url(params)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (SourceFilter(includes=("a",)), ()),
+        (SourceFilter(in_url=True), ()),
+        (SourceFilter(enabled=False, in_url=True), (("_source", "false"),)),
+        (
+            SourceFilter(includes=("a", "b"), excludes=("c",), in_url=True),
+            (("_source_includes", "a,b"), ("_source_excludes", "c")),
+        ),
+    ],
+)
+def test_it_stands_in_the_url_beside_what_has_no_place_elsewhere(
+    source: SourceFilter, expected: tuple[tuple[str, str], ...]
+) -> None:
+    assert expected == source.parameters()
 
 
 @pytest.mark.parametrize(

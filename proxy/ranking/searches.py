@@ -17,6 +17,7 @@ from proxy.ranking.hits import DocKey, Place
 from proxy.request.json_text import with_members_set
 from proxy.request.search_keys import Use
 from proxy.request.search_request import Parameters
+from proxy.request.source_filter import SourceFilter
 
 _SHOWN = (Use.LEXICAL, Use.ORDER, Use.PER_HIT, Use.EVERYWHERE)
 _RENDERED = (Use.PER_HIT, Use.EVERYWHERE)
@@ -47,11 +48,16 @@ def group_search(plan: Plan, groups: Sequence[bytes | None]) -> EngineSearch:
 def _own_search(plan: Plan, changes: Mapping[str, Any]) -> EngineSearch:
     """The client's own text but for what is changed: the engine's warnings say where in it something stands."""
     body = with_members_set(plan.request.content, {**_source(plan), **changes})
-    return EngineSearch(plan.indices, plan.request.url(*_SHOWN), body)
+    return EngineSearch(plan.indices, _url(plan, *_SHOWN), body)
+
+
+def _url(plan: Plan, *uses: Use) -> Parameters:
+    source = _shown_source(plan).parameters() if Use.PER_HIT in uses else ()
+    return (*plan.request.url(*uses), *source)
 
 
 def _own_url(plan: Plan, *uses: Use) -> Parameters:
-    return (*plan.request.url(*uses), *plan.own_parameters)
+    return (*_url(plan, *uses), *plan.own_parameters)
 
 
 def _post_filter(plan: Plan, *, filters: Sequence[Any] = (), must_not: Sequence[Any] = ()) -> dict[str, Any]:
@@ -72,9 +78,13 @@ def _source(plan: Plan) -> dict[str, Any]:
 
     Said also where the client's words stood in the URL; unsaid only where it depends on what else is asked for.
     """
-    said = plan.request.source
-    shown = said.without(own_fields(plan.route.semantic.fields)) if plan.route.semantic else said
-    return {"_source": shown.render()} if said.said else {}
+    shown = _shown_source(plan)
+    return {"_source": shown.render()} if shown.said and not shown.in_url else {}
+
+
+def _shown_source(plan: Plan) -> SourceFilter:
+    said, semantic = plan.request.source, plan.route.semantic
+    return said.without(own_fields(semantic.fields)) if semantic else said
 
 
 def own_fields(fields: Sequence[str]) -> tuple[str, ...]:

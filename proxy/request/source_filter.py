@@ -26,6 +26,8 @@ class SourceFilter:
     """How the client calls the lists: of the old names, without an `s`, the engine warns."""
     said: bool = True
     """Unsaid it is hidden beside other fields; but Elasticsearch 9 shows it where they take in a vector."""
+    in_url: bool = False
+    """It stands in the URL, beside a parameter that has no place in the body: the body's own is then not looked at."""
 
     def without(self, paths: Sequence[str]) -> "SourceFilter":
         """Leave out these paths as well, but for those that the client asks for by more than "everything".
@@ -44,6 +46,15 @@ class SourceFilter:
     def _shows(self, path: str) -> bool:
         included = not self.includes or any(_selects(pattern, path) for pattern in self.includes)
         return included and not any(_touches(pattern, path) for pattern in self.excludes)
+
+    def parameters(self) -> tuple[tuple[str, str], ...]:
+        """Spell it as parameters of the URL, where that is its place."""
+        if not self.in_url:
+            return ()
+        if not self.enabled:
+            return (("_source", "false"),)
+        lists = {"_source_includes": self.includes, "_source_excludes": self.excludes}
+        return tuple((name, ",".join(paths)) for name, paths in lists.items() if paths)
 
     def render(self) -> Any:
         """Spell it as the body's `_source`."""
@@ -94,13 +105,18 @@ def _read_lists(value: Mapping[str, Any]) -> SourceFilter | None:
 
 
 def source_of_url(params: Mapping[str, str]) -> SourceFilter | None:
-    """Read the URL's `_source`, `_source_includes`, `_source_excludes`; None where it has none of them."""
-    if not params.keys() & {"_source", "_source_includes", "_source_excludes"}:
+    """Read the URL's `_source`, `_source_includes`, `_source_excludes`; None where it has none of them.
+
+    Elasticsearch 9's `_source_exclude_vectors` is one of them, but where it is empty. It goes along as it is, since
+    Elasticsearch 8 knows it in the body alone.
+    """
+    of_vectors = bool(params.get("_source_exclude_vectors"))
+    if not of_vectors and not params.keys() & {"_source", "_source_includes", "_source_excludes"}:
         return None
     shown = params.get("_source", "true")
     named = "" if shown in {"true", "false"} else shown
     includes = _names(params.get("_source_includes", named))
-    return SourceFilter(shown != "false", includes, _names(params.get("_source_excludes", "")))
+    return SourceFilter(shown != "false", includes, _names(params.get("_source_excludes", "")), in_url=of_vectors)
 
 
 def _names(value: str) -> tuple[str, ...]:
