@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.query.query_string import MATCH_ALL, read_operators
-from proxy.query.text import UserQuery, find_user_query, without_inner_hits
+from proxy.query.text import UserQuery, bare, find_user_query
 from tests import strategies
 
 PASSAGE = ("title", "body")
@@ -336,12 +336,17 @@ def test_no_query_is_too_odd(query: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["nested", "has_child", "has_parent"])
-def test_inner_hits_are_taken_out_wherever_they_are(name: str) -> None:
-    clause = {name: {"query": {"bool": {"must": [{name: {"query": TERM, "inner_hits": {}}}]}}, "inner_hits": {"a": 1}}}
+def test_what_is_shown_is_taken_out_wherever_it_is(name: str) -> None:
+    named = {"term": {"brand": "apple", "_name": "a"}}
+    inner = {name: {"query": {"bool": {"must": [{name: {"query": named, "inner_hits": {}}}]}}, "inner_hits": {"a": 1}}}
     expected = {name: {"query": {"bool": {"must": [{name: {"query": TERM}}]}}}}
-    assert {"bool": {"filter": [expected]}} == without_inner_hits({"bool": {"filter": [clause]}})
+    assert {"bool": {"filter": [expected]}} == bare({"bool": {"filter": [inner], "_name": "b"}})
+
+
+def test_a_field_may_be_called_as_a_querys_name_is() -> None:
+    assert {"match": {"_name": "x"}} == bare({"match": {"_name": "x"}})
 
 
 @given(strategies.query_trees)
-def test_a_query_without_inner_hits_stays_the_same(query: Any) -> None:
-    assert query == without_inner_hits(query)
+def test_a_query_that_shows_nothing_stays_the_same(query: Any) -> None:
+    assert query == bare(query)

@@ -62,7 +62,7 @@ def _find(query: Any, passage: Sequence[str], is_text: Callable[[str], bool]) ->
     relaxed = None
     if all(leaf.typed.rest is not None for leaf in same):
         relaxed = _relaxed(plain, {id(leaf.clause): leaf.typed.rest for leaf in same})
-    return UserQuery(chosen.typed.text, without_inner_hits(relaxed), any(leaf.autocomplete for leaf in same))
+    return UserQuery(chosen.typed.text, bare(relaxed), any(leaf.autocomplete for leaf in same))
 
 
 def _rank(leaf: _Leaf, passage: Sequence[str]) -> tuple[bool, bool]:
@@ -147,16 +147,19 @@ def _decoded(encoded: str) -> Any:
 _JOINING = ("nested", "has_child", "has_parent")
 
 
-def without_inner_hits(query: Any) -> Any:
-    """Copy a query without its `inner_hits`: two of one name in a search are an error, and no filter shows any."""
+def bare(query: Any) -> Any:
+    """Copy a query without what it shows beside hits: its `inner_hits` and names, which no filter here is asked for.
+
+    Two `inner_hits` of one name in a search are an error, and of two queries of one name the last is reported.
+    """
     match query:
         case dict():
-            copied = {key: without_inner_hits(value) for key, value in query.items()}
+            copied = {key: bare(value) for key, value in query.items() if key != "_name" or len(query) == 1}
             for name in _JOINING:
                 if isinstance(copied.get(name), dict):
                     copied[name] = {key: value for key, value in copied[name].items() if key != "inner_hits"}
             return copied
         case list():
-            return [without_inner_hits(clause) for clause in query]
+            return [bare(clause) for clause in query]
         case _:
             return query

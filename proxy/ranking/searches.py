@@ -12,7 +12,7 @@ import msgspec
 
 from proxy.dialects import KnnSearch
 from proxy.planning import EngineSearch, Plan, VectorSearch
-from proxy.query.text import without_inner_hits
+from proxy.query.text import bare
 from proxy.ranking.hits import DocKey, Place
 from proxy.request.json_text import with_members_set
 from proxy.request.search_keys import Use
@@ -141,7 +141,7 @@ def render_search(plan: Plan, keys: Sequence[DocKey]) -> EngineSearch:
     `post_filter` since that alone is never highlighted; the client's own is there with its inner hits.
     """
     request = plan.request
-    matched = {"bool": {"filter": [without_inner_hits(request.query), *_filters(plan)]}}
+    matched = {"bool": {"filter": [bare(request.query), *_filters(plan)]}}
     filters = _demanded(plan.user_query.relaxed, request.post_filter)
     body: dict[str, Any] = request.body(*_RENDERED) | _source(plan) | _collapse(plan)
     body |= {"query": {"bool": {"filter": [these_documents(keys)], "should": [request.query]}}, "size": len(keys)}
@@ -151,7 +151,7 @@ def render_search(plan: Plan, keys: Sequence[DocKey]) -> EngineSearch:
 
 
 def _filters(plan: Plan) -> list[Any]:
-    return _demanded(plan.user_query.relaxed, without_inner_hits(plan.request.post_filter))
+    return _demanded(plan.user_query.relaxed, bare(plan.request.post_filter))
 
 
 def _demanded(*queries: Any) -> list[Any]:

@@ -240,7 +240,19 @@ _understood = st.builds(
 )
 
 
+_NAMED_TWICE = {
+    "query": {
+        "bool": {
+            "must": {"match": {"title": "-acme camera"}},
+            "should": {"bool": {"must": {"match": {"title": "laptop"}}, "_name": "named"}},
+            "_name": "named",
+        }
+    }
+}
+
+
 @given(body=_understood, sizes=st.lists(st.integers(1, 12), min_size=1, max_size=20), names=wild.names)
+@example(body=_NAMED_TWICE, sizes=[1, 2], names="{0.index}")
 @shared
 async def test_pages(
     *, body: Mapping[str, Any], sizes: Sequence[int], names: str, sides: Sides, shop: Shop, no_defect: Defects
