@@ -385,7 +385,7 @@ def _exchange(url: str, sent: bytes, methods: Sequence[str]) -> list[Reply]:
     """Send bytes on a connection of their own, and read until all is answered or the server ends it."""
     parts = urlsplit(url)
     received = b""
-    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30) as connection:
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=120) as connection:
         with suppress(ConnectionError):  # a server that refuses a head may close before it has all of a body
             connection.sendall(sent)
         while piece := _received(connection):
@@ -407,7 +407,7 @@ def _leave(url: str, sent: bytes) -> bytes:
     """Send bytes, say that no more will come, and return what is said until the other end closes."""
     parts = urlsplit(url)
     received = b""
-    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=30) as connection:
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=120) as connection:
         try:
             connection.sendall(sent)
             connection.shutdown(socket.SHUT_WR)
