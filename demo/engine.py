@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from demo.engine_files import engine_home, only_one, scratch_folder
-from demo.engine_layout import USER, Access, Layout, lay_out
+from demo.engine_files import cache_folder, engine_home, only_one, scratch_folder
+from demo.engine_layout import USER, Access, Layout, demand_entry, lay_out
 from demo.engines import DEFAULT, ENGINES, Engine, EngineError, named
 from demo.java import java_for
 
@@ -98,6 +98,9 @@ def running_all(starts: Sequence[Start]) -> Iterator[tuple[Running, ...]]:
 
 @contextmanager
 def _started(start: Start, ports: tuple[int, int]) -> Iterator[tuple[Layout, subprocess.Popen[bytes]]]:
+    if os.geteuid() == 0:
+        for folder in filter(None, (cache_folder(), start.data)):
+            demand_entry(folder)
     java, fetched = java_for(start.engine), engine_home(start.engine)
     with ExitStack() as stack:
         if start.data is not None:

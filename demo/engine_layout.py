@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -148,6 +149,16 @@ def _as_nobody() -> list[str]:
     if not shutil.which("setpriv"):
         raise EngineError("setpriv (util-linux) is missing, and the engines must not run as root: run as a user")
     return ["setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", "--pdeathsig=TERM"]
+
+
+def demand_entry(folder: Path) -> None:
+    """Refuse a folder that `nobody`, as whom the engines run where root starts them, may not look into."""
+    closed = [each for each in (folder, *folder.parents) if each.exists() and not each.stat().st_mode & stat.S_IXOTH]
+    if closed:
+        raise EngineError(
+            f"the engines refuse to run as root, and their user may not look into {closed[0]}: "
+            f"`chmod o+x {closed[0]}`, or name another folder in RERANK_PROXY_CACHE or --data",
+        )
 
 
 def _give_to_nobody(folder: Path) -> None:

@@ -19,7 +19,7 @@ import pytest
 from demo import maven
 from demo.engine import Running, Start, free_ports, variables
 from demo.engine_files import engine_home, module_texts, scratch_folder, tree_sha256, unpack_remote, verify
-from demo.engine_layout import Access, Layout, settings
+from demo.engine_layout import Access, Layout, demand_entry, settings
 from demo.engines import DEFAULT, ENGINES, Archive, Artifact, Engine, EngineError, Javas, Module, named
 from demo.java import Java, choose, installed
 from demo.remote_zip import NoRangesError, RangeFile, spans, write_members
@@ -431,6 +431,15 @@ def test_an_engine_listens_on_this_machine_alone(engine: Engine) -> None:
     said = settings(layout(engine, Access())).splitlines()
     assert {"network.host: 127.0.0.1", "http.port: 1", "transport.port: 2", "path.data: /data"} <= set(said)
     assert all(line.startswith("xpack.security.enabled: false") for line in said if line.startswith("xpack"))
+
+
+def test_a_folder_that_the_engines_user_may_not_enter_is_named(tmp_path: Path) -> None:
+    """Without that, Java says that a class is missing."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    with pytest.raises(EngineError, match=f"may not look into {closed}: `chmod o\\+x {closed}`"):
+        demand_entry(closed)
+    demand_entry(Path("/none/there/yet"))
 
 
 def test_a_password_turns_security_on_and_tls_names_its_files() -> None:
