@@ -14,7 +14,7 @@ from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.request.filter_path import Form
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.request.search_request import SearchRequest, parse
-from proxy.request.source_filter import SourceFilter
+from proxy.request.source_filter import Place, SourceFilter
 from tests import strategies
 
 
@@ -183,10 +183,10 @@ def test_the_query_that_counts_is_the_urls_before_the_bodys(query_string: str, b
         ("", {"_source": ["a"]}, SourceFilter(includes=("a",))),
         ("_source=false", {"_source": ["a"]}, SourceFilter(enabled=False)),
         ("_source_includes=b", {"_source": ["a"]}, SourceFilter(includes=("b",))),
-        ("", {"stored_fields": ["a"]}, SourceFilter(enabled=False, said=False)),
-        ("", {"stored_fields": "a"}, SourceFilter(enabled=False, said=False)),
-        ("stored_fields=a", None, SourceFilter(enabled=False, said=False)),
-        ("", {"script_fields": {"a": {"script": "1"}}}, SourceFilter(enabled=False, said=False)),
+        ("", {"stored_fields": ["a"]}, SourceFilter(enabled=False, place=Place.NOWHERE)),
+        ("", {"stored_fields": "a"}, SourceFilter(enabled=False, place=Place.NOWHERE)),
+        ("stored_fields=a", None, SourceFilter(enabled=False, place=Place.NOWHERE)),
+        ("", {"script_fields": {"a": {"script": "1"}}}, SourceFilter(enabled=False, place=Place.NOWHERE)),
         ("", {"script_fields": {}}, SourceFilter()),
         ("", {"stored_fields": ["a"], "_source": True}, SourceFilter()),
         ("_source=true", {"stored_fields": ["a"]}, SourceFilter()),

@@ -29,7 +29,7 @@ _TRACING = frozenset(
     b"x-amzn-trace-id x-cloud-trace-context x-correlation-id x-dynatrace x-instana-l x-instana-s x-instana-t "
     b"x-opaque-id x-ot-span-context x-request-id x-request-start".split(),
 )
-_TRACING_PREFIXES = (b"x-b3-", b"x-datadog-", b"ot-tracer-")
+_IRRELEVANT_PREFIXES = (STEERING, b"x-b3-", b"x-datadog-", b"ot-tracer-")
 
 # Belongs to this one message (RFC 9110, section 7.6.1 and 8.4) and is made anew for each search.
 _OF_THE_MESSAGE = frozenset(
@@ -54,7 +54,7 @@ def identity(fields: Sequence[Field]) -> bytes:
 
 
 def _is_irrelevant(name: bytes) -> bool:
-    return name in _IRRELEVANT or name in _TRACING or name.startswith((STEERING, *_TRACING_PREFIXES))
+    return name in _IRRELEVANT or name in _TRACING or name.startswith(_IRRELEVANT_PREFIXES)
 
 
 def can_be_repeated(fields: Sequence[Field]) -> bool:

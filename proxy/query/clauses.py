@@ -115,7 +115,7 @@ def _by_type(body: Query) -> bool:
 
 def _by_star(body: Query) -> bool:
     """A line that ends in `lap*`; `*lap*` is a whole word somewhere."""
-    last = str(body.get("query", "")).split()[-1:]
+    last = str(body.get("query", "")).rsplit(None, 1)[-1:]
     return any(word.endswith("*") and not word.startswith("*") for word in last)
 
 

@@ -40,19 +40,19 @@ def group_search(plan: Plan, groups: Sequence[bytes | None]) -> EngineSearch:
     changes: dict[str, Any] = {"from": 0, "size": len(groups), "track_total_hits": False}
     request = plan.request
     uses = (Use.PER_HIT, *_ORDERED)
-    body = request.body(*uses) | _source(plan) | _collapse(plan) | {"query": request.query}
+    body = request.body(*uses) | _source(plan).member() | _collapse(plan) | {"query": request.query}
     body |= changes | _post_filter(plan, filters=[_these_groups(request.collapse or "", groups)])
     return EngineSearch(plan.indices, _own_url(plan, *uses), msgspec.json.encode(body))
 
 
 def _own_search(plan: Plan, changes: Mapping[str, Any]) -> EngineSearch:
     """The client's own text but for what is changed: the engine's warnings say where in it something stands."""
-    body = with_members_set(plan.request.content, {**_source(plan), **changes})
+    body = with_members_set(plan.request.content, {**_source(plan).member(), **changes})
     return EngineSearch(plan.indices, _url(plan, *_SHOWN), body)
 
 
 def _url(plan: Plan, *uses: Use) -> Parameters:
-    source = _shown_source(plan).parameters() if Use.PER_HIT in uses else ()
+    source = _source(plan).parameters() if Use.PER_HIT in uses else ()
     return (*plan.request.url(*uses), *source)
 
 
@@ -73,16 +73,8 @@ def _collapse(plan: Plan) -> dict[str, Any]:
     return {name: plan.request.members[name] for name in ("collapse",) if name in plan.request.members}
 
 
-def _source(plan: Plan) -> dict[str, Any]:
-    """What is shown of `_source`: as the client said, without this proxy's own fields.
-
-    Said also where the client's words stood in the URL; unsaid only where it depends on what else is asked for.
-    """
-    shown = _shown_source(plan)
-    return {"_source": shown.render()} if shown.said and not shown.in_url else {}
-
-
-def _shown_source(plan: Plan) -> SourceFilter:
+def _source(plan: Plan) -> SourceFilter:
+    """What is shown of `_source`: as the client said, without this proxy's own fields."""
     said, semantic = plan.request.source, plan.route.semantic
     return said.without(own_fields(semantic.fields)) if semantic else said
 
@@ -143,7 +135,7 @@ def render_search(plan: Plan, keys: Sequence[DocKey]) -> EngineSearch:
     request = plan.request
     matched = {"bool": {"filter": [bare(request.query), *_filters(plan)]}}
     filters = _demanded(plan.user_query.relaxed, request.post_filter)
-    body: dict[str, Any] = request.body(*_RENDERED) | _source(plan) | _collapse(plan)
+    body: dict[str, Any] = request.body(*_RENDERED) | _source(plan).member() | _collapse(plan)
     body |= {"query": {"bool": {"filter": [these_documents(keys)], "should": [request.query]}}, "size": len(keys)}
     body |= {"aggs": {MATCHED: {"filter": matched}}, "track_total_hits": False}
     body |= {"post_filter": {"bool": {"filter": filters}}} if filters else {}

@@ -17,7 +17,7 @@ import msgspec
 from proxy.bypass import Bypass
 from proxy.request.filter_path import Form, read_form
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.request.source_filter import SourceFilter, read_source, source_of_url
+from proxy.request.source_filter import Place, SourceFilter, read_source, source_of_url
 
 DEFAULT_SIZE = 10
 
@@ -287,7 +287,7 @@ def _source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> SourceFilter:
     if source is None:
         raise _Unread("unknown_key")
     if source == SourceFilter() and _hides_source(url, decoded):
-        return SourceFilter(enabled=False, said=False)
+        return SourceFilter(enabled=False, place=Place.NOWHERE)
     return source
 
 

@@ -6,11 +6,20 @@ any `_source` parameter of the URL replaces the whole of the body's, and `_sourc
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import Any
 
 from proxy.wildcards import matches
 
 _LISTS = {"includes": "includes", "include": "includes", "excludes": "excludes", "exclude": "excludes"}
+
+
+class Place(Enum):
+    """Where a search says which parts of `_source` are shown."""
+
+    BODY = "in its body, wherever the client said it"
+    URL = "in its URL, beside a parameter that has no place in the body, whose own is then not looked at"
+    NOWHERE = "hidden beside other fields; but Elasticsearch 9 shows it where they take in a vector"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +33,7 @@ class SourceFilter:
     """Elasticsearch 9's own way of leaving vectors out; None leaves it to the index."""
     names: tuple[str, str] = ("includes", "excludes")
     """How the client calls the lists: of the old names, without an `s`, the engine warns."""
-    said: bool = True
-    """Unsaid it is hidden beside other fields; but Elasticsearch 9 shows it where they take in a vector."""
-    in_url: bool = False
-    """It stands in the URL, beside a parameter that has no place in the body: the body's own is then not looked at."""
+    place: Place = Place.BODY
 
     def without(self, paths: Sequence[str]) -> "SourceFilter":
         """Leave out these paths as well, but for those that the client asks for by more than "everything".
@@ -47,9 +53,13 @@ class SourceFilter:
         included = not self.includes or any(_selects(pattern, path) for pattern in self.includes)
         return included and not any(_touches(pattern, path) for pattern in self.excludes)
 
+    def member(self) -> dict[str, Any]:
+        """Spell it as a member of the body, where that is its place."""
+        return {"_source": self.render()} if self.place is Place.BODY else {}
+
     def parameters(self) -> tuple[tuple[str, str], ...]:
         """Spell it as parameters of the URL, where that is its place."""
-        if not self.in_url:
+        if self.place is not Place.URL:
             return ()
         if not self.enabled:
             return (("_source", "false"),)
@@ -116,7 +126,8 @@ def source_of_url(params: Mapping[str, str]) -> SourceFilter | None:
     shown = params.get("_source", "true")
     named = "" if shown in {"true", "false"} else shown
     includes = _names(params.get("_source_includes", named))
-    return SourceFilter(shown != "false", includes, _names(params.get("_source_excludes", "")), in_url=of_vectors)
+    excludes = _names(params.get("_source_excludes", ""))
+    return SourceFilter(shown != "false", includes, excludes, place=Place.URL if of_vectors else Place.BODY)
 
 
 def _names(value: str) -> tuple[str, ...]:
