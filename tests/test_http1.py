@@ -122,7 +122,7 @@ def test_no_head_is_too_odd_to_be_read_or_refused(noise: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("lines", "expected"),
-    [([], False), ([b"Expect: 100-continue"], True), ([b"expect: 100-Continue"], True), ([b"Expect: other"], False)],
+    [([], False), ([b"Expect: 100-continue"], True), ([b"expect: 100-Continue"], True)],
 )
 def test_a_client_may_wait_to_be_asked_for_its_body(lines: Sequence[bytes], expected: bool) -> None:  # noqa: FBT001
     assert expected is read_request_head(request(*lines)).expects_continue
@@ -328,6 +328,8 @@ BROKEN = [
     b"1;a\rb\r\n",
     b"1;\0\r\n",
     b"1234567890abcdef\r\n",
+    b"80000000\r\n",
+    b"100000002\r\n",
     b"1\r\nab\r\n",
     b"1\r\na0\r\n\r\n",
     b"2\r\na\r\n\r\n",

@@ -605,3 +605,39 @@ async def test_a_connection_that_was_told_to_prove_it_is_no_one_elses(plain_clie
         [reply.status for reply in replies],
         [asked.connection for asked in engine.requests],
     )
+
+
+UNASKED = {
+    "a second answer": (answer(body=b"mine"), answer(body=b"late")),
+    "a body after HEAD": (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", answer(body=b"late")),
+    "a body after 204": (b"HTTP/1.1 204 No Content\r\n\r\n", answer(body=b"late")),
+    "a body after 304": (b"HTTP/1.1 304 Not Modified\r\n\r\n", answer(body=b"late")),
+    "408 before a close": (answer(body=b"mine"), answer(408, b"late", reason="Request Timeout")),
+}
+
+
+@pytest.mark.parametrize(("first", "unasked"), UNASKED.values(), ids=UNASKED)
+async def test_what_the_engine_says_unasked_is_nobodys_answer(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, first: bytes, unasked: bytes
+) -> None:
+    said, gone = asyncio.Event(), asyncio.Event()
+
+    async def talks(stream: Stream) -> None:
+        engine.script = None
+        assert await stream.request()
+        await stream.send(first)
+        await said.wait()
+        await stream.send(unasked)
+        await stream.left()
+        gone.set()
+
+    engine.script = talks
+    engine.faults["other"] = _sends(answer(body=b"own"))
+    one = await start_proxy(msgspec.structs.replace(settings, routes=()))
+    other = await Client.to(one.writer.get_extra_info("peername")[1])
+    await one.ask("HEAD" if first is UNASKED["a body after HEAD"][0] else "GET", "/a")
+    said.set()
+    async with asyncio.timeout(5):
+        await gone.wait()
+    assert b"own" == (await other.ask("GET", "/a/_doc/1")).body
+    other.close()

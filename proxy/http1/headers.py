@@ -58,6 +58,7 @@ REASONS = {
     200: b"OK",
     400: b"Bad Request",
     408: b"Request Timeout",
+    417: b"Expectation Failed",
     431: b"Request Header Fields Too Large",
     502: b"Bad Gateway",
     504: b"Gateway Timeout",

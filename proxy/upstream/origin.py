@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from typing import cast
 from urllib.parse import urlsplit
 
 from proxy.config import Engine
@@ -25,6 +26,23 @@ class Node:
     prefix: bytes
 
 
+class _Protocol(asyncio.StreamReaderProtocol):
+    """A stream that ends by what comes unasked: it would be taken for the next request's answer."""
+
+    idle = False
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.idle:
+            self.transport.abort()
+        else:
+            super().data_received(data)
+
+
 @dataclass(slots=True)
 class Connection:
     """A connection to a node."""
@@ -33,12 +51,16 @@ class Connection:
     incoming: Incoming
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    protocol: _Protocol
     reused: bool = False
     idle_since: float = field(default_factory=time.monotonic)
 
     @property
     def usable(self) -> bool:
-        return not (self.reader.at_eof() or self.writer.is_closing()) and self.incoming.empty
+        """Whether it can take another request: still open, and nothing came that belongs to no answer."""
+        buffered = bool(self.reader._buffer)  # type: ignore[attr-defined]  # noqa: SLF001  nothing public tells
+        ended = self.reader.at_eof() or self.writer.is_closing()
+        return not (ended or buffered) and self.incoming.empty
 
     def abort(self) -> None:
         self.writer.transport.abort()
@@ -93,17 +115,21 @@ class Origin:
             connection = idle.pop()
             if connection.usable and time.monotonic() - connection.idle_since < self._idle_limit:
                 connection.reused = True
+                connection.protocol.idle = False
                 return connection
             connection.abort()
         return None
 
     async def _open(self, node: Node) -> Connection:
         async with asyncio.timeout(self._connect_timeout):
-            reader, writer = await asyncio.open_connection(
-                node.host, node.port, ssl=self._tls if node.tls else None, limit=PIECE
+            loop = asyncio.get_running_loop()
+            reader = asyncio.StreamReader(limit=PIECE)
+            transport, protocol = await loop.create_connection(
+                lambda: _Protocol(reader), node.host, node.port, ssl=self._tls if node.tls else None
             )
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         probed(writer.get_extra_info("socket"))
-        return Connection(node, Incoming(reader), reader, writer)
+        return Connection(node, Incoming(reader), reader, writer, protocol)
 
     def release(self, connection: Connection) -> None:
         """Keep a connection, whose answer has been read to its end, for the next request.
@@ -111,6 +137,7 @@ class Origin:
         The last one kept is the first one used, so those that are left of a busy hour are closed here.
         """
         connection.idle_since = now = time.monotonic()
+        connection.protocol.idle = True
         idle = self._idle[connection.node]
         while idle and now - idle[0].idle_since > self._idle_limit:
             idle.popleft().abort()
