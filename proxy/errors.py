@@ -2,6 +2,7 @@
 
 UpstreamError(service)
 ├── Unreachable     no connection, so nothing has begun there
+│   └── Lost        the connection ended before the answer did; it may have been done
 ├── TimedOut        no answer in time; it may have been done, and paid for
 ├── Refused         an answer that is an error: its status and body
 └── Malformed       an answer that cannot be used
@@ -26,9 +27,13 @@ class UpstreamError(Exception):
 
 
 class Unreachable(UpstreamError):
-    """No connection could be made, or it broke before an answer began."""
+    """No connection could be made."""
 
     reason = "unreachable"
+
+
+class Lost(Unreachable):
+    """The connection ended after the request was sent and before its answer was whole."""
 
 
 class TimedOut(UpstreamError):

@@ -289,6 +289,7 @@ async def test_sigterm_takes_no_more_and_finishes_what_runs(
     client = await Client.to(int(log[0]["address"].rpartition(":")[2]))
     await client.send(request("POST", "/products/_search", QUERY_BYTES, content_type="application/json"))
     await models.until_asked("rerank")
+    os.kill(os.getpid(), signal.SIGHUP)  # a terminal that closes ends no server
     os.kill(os.getpid(), signal.SIGTERM)
     while "stopping" not in [event["event"] for event in log]:  # noqa: ASYNC110
         await asyncio.sleep(0)
@@ -297,7 +298,7 @@ async def test_sigterm_takes_no_more_and_finishes_what_runs(
     await serving
     assert ("reranked", "close") == (answered.header("x-rerank"), answered.header("connection"))
     client.close()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().remove_signal_handler(number)
 
 

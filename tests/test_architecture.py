@@ -27,8 +27,12 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.bypass": "test_telemetry.py",
     "proxy.endpoints": "test_endpoints_single.py",
     "proxy.errors": "test_transport.py",
-    "proxy.http1": "test_wire.py",
-    "proxy.http1.messages": "test_wire.py",
+    "proxy.http1": "test_http1.py",
+    "proxy.http1.flow": "test_passthrough.py",
+    "proxy.http1.inbound": "test_listener.py",
+    "proxy.http1.messages": "test_http1.py",
+    "proxy.http1.outbound": "test_passthrough.py",
+    "proxy.http1.relay": "test_passthrough.py",
     "proxy.loading": "test_loading_index.py",
     "proxy.loading.commands": "test_loading_target.py",
     "proxy.loading.errors": "test_loading_target.py",
@@ -39,6 +43,7 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.request": "test_search_request.py",
     "proxy.request.search_keys": "test_search_request.py",
     "proxy.upstream": "test_transport.py",
+    "proxy.upstream.pool": "test_engine.py",
 }
 """Modules without a test file of their own name, and where they are tested."""
 

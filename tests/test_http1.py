@@ -7,11 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.http1.messages import (
+    LINES_A_TURN,
     BadMessage,
     BodyReader,
     Chunked,
     Framing,
     NoBody,
+    RequestReader,
     Sized,
     UntilClose,
     head_length,
@@ -272,8 +274,10 @@ def read_body(framing: Framing, pieces: Sequence[bytes]) -> tuple[bytes, bytes, 
     for piece in pieces:
         if reader.done:
             break
-        taken, found = reader.feed(piece)
-        raw += piece[:taken]
+        position, found = 0, list[bytes]()
+        while position < len(piece) and not reader.done:
+            position = reader.feed(piece, position, found)
+        raw += piece[:position]
         content += b"".join(found)
     return raw, content, reader.done
 
@@ -359,8 +363,27 @@ def tried(pieces: Sequence[bytes]) -> tuple[bytes, bytes, bool] | str:
         return str(refusal)
 
 
-def test_pieces_may_be_views_of_a_buffer() -> None:
-    reader = BodyReader(Chunked())
-    assert (8, [b"abc"]) == reader.feed(memoryview(b"3\r\nabc\r\n"))
-    assert (5, []) == reader.feed(memoryview(b"0\r\n\r\nnext"))
-    assert reader.done
+def test_a_body_of_tiny_chunks_is_read_in_turns() -> None:
+    reader, sent = BodyReader(Chunked()), b"1\r\na\r\n" * LINES_A_TURN + b"0\r\n\r\nnext"
+    content: list[bytes] = []
+    first = reader.feed(sent, 0, content)
+    assert (LINES_A_TURN // 2 * len(b"1\r\na\r\n"), False) == (first, reader.done)
+    second = reader.feed(sent, first, content)
+    third = reader.feed(sent, second, content)
+    assert (len(sent) - len(b"next"), True, LINES_A_TURN) == (third, reader.done, len(content))
+
+
+HEAD_OF_ONE = b"GET /%s HTTP/1.1\r\nHost: a\r\nContent-Length: %s\r\n\r\n"
+
+
+def test_a_connections_heads_are_read_alike_however_often_their_lines_come_again() -> None:
+    reader = RequestReader()
+    for head in (HEAD_OF_ONE % (b"a", b"1"), HEAD_OF_ONE % (b"b", b"1"), HEAD_OF_ONE % (b"b", b"2")):
+        assert read_request_head(head) == reader.read(head)
+
+
+def test_lines_that_were_refused_are_refused_again() -> None:
+    reader = RequestReader()
+    for _ in range(2):
+        with pytest.raises(BadMessage):
+            reader.read(HEAD_OF_ONE % (b"a", b"+1"))
