@@ -23,18 +23,18 @@ class Finding:
 
 
 ADVICE: Mapping[str, str] = {
-    "mapping_unreadable": "the mapping may not be read: name a variable with an Authorization value in "
-    "engine.authorization_env, or name `embedding_model` if you know which one made the vectors",
-    "no_vector_field": "there is no such vector field: `rerank-proxy backfill` adds it, or leave `semantic` out",
-    "mixed_vectors": "its indices hold vectors of different models or kinds: give each a route of its own",
-    "unknown_vector_type": "the field's type is not one that is searched here",
-    "other_dimensions": "the mapping's vectors have another length than `dimensions` says",
-    "unknown_model": "nothing says which model made these vectors: run `rerank-proxy backfill` on a field of its own, "
-    "or name `embedding_model` if you know it",
-    "other_model": "the index holds another model's vectors than the route names, or than answers at models.url: "
-    "searches are degraded(semantic) until the index is loaded anew, or the route leaves `embedding_model` out",
+    "mapping_unreadable": "the caller may not read the mapping: set engine.authorization_env to a variable with an "
+    "Authorization value, or set `embedding_model` of the route if you know which model made the vectors",
+    "no_vector_field": "the index has no such vector field: add it with `rerank-proxy backfill`, or remove `semantic`",
+    "mixed_vectors": "the indices of the route have vectors of different models or types: give each its own route",
+    "unknown_vector_type": "the proxy does not support the type of the field",
+    "other_dimensions": "`dimensions` of the route differs from the mapping",
+    "unknown_model": "the mapping does not say which model made the vectors: run `rerank-proxy backfill` on a new "
+    "field, or set `embedding_model` of the route if you know it",
+    "other_model": "the vectors of the index are from another model than the route names, or than models.url serves: "
+    "load the index again, or remove `embedding_model` from the route",
 }
-"""What each reason for leaving out the semantic retriever asks somebody to do."""
+"""For each reason to skip the semantic retriever: what it means and what to do."""
 
 
 async def check(config: Config, environment: Mapping[str, str]) -> AsyncIterator[Finding]:

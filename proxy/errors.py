@@ -26,19 +26,19 @@ class UpstreamError(Exception):
 
 
 class Unreachable(UpstreamError):
-    """No connection could be made, or it broke before an answer began."""
+    """No connection could be made, or it broke before a response began."""
 
     reason = "unreachable"
 
 
 class TimedOut(UpstreamError):
-    """No whole answer in the time given."""
+    """No complete response within the time limit."""
 
     reason = "timeout"
 
 
 class Malformed(UpstreamError):
-    """An answer that is not what the contract says."""
+    """A response that does not follow the API."""
 
     reason = "malformed"
 
@@ -54,7 +54,7 @@ class OtherModel(Malformed):
 
 
 class Refused(UpstreamError):
-    """An answer with an error status."""
+    """A response with an error status."""
 
     reason = "refused"
 

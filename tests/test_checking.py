@@ -52,7 +52,12 @@ def semantic(**settings: Any) -> dict[str, Any]:
         (FIT, semantic(), "ok", "1 indices, 3 dimensions by m"),
         ({}, {"index": "a*"}, "ok", "1 indices, BM25 and the reranker"),
         (FIT, semantic(embedding_model="m"), "ok", "1 indices, 3 dimensions by m"),
-        (FIT, semantic(embedding_model="n"), "wrong", "other_model (m): the index holds another model's vectors"),
+        (
+            FIT,
+            semantic(embedding_model="n"),
+            "wrong",
+            "other_model (m): the vectors of the index are from another model",
+        ),
         (FIT, semantic(semantic={"field": "v", "dimensions": 4}), "wrong", "other_dimensions (3): "),
         (FIT, semantic(semantic={"field": "w", "dimensions": 3}), "wrong", "no_vector_field (w): "),
         ({"properties": {"v": MAPPED}}, semantic(), "wrong", "unknown_model: "),
