@@ -201,16 +201,27 @@ KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
 
 def load(path: Path, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Config:
     """Read a file, then what the environment and the command line set; raises ConfigError."""
+    return load_with_lines(path, environment, overrides)[0]
+
+
+def load_with_lines(
+    path: Path, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None
+) -> tuple[Config, YamlFile]:
+    """Do the same, and return which line each key is on."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}. Name another file with -c.") from None
-    return read(text, str(path), {**environment, **(overrides or {})})
+    file = YamlFile.parse(text, str(path))
+    return _converted(file, {**environment, **(overrides or {})}), file
 
 
 def read(text: str, name: str, environment: Mapping[str, str]) -> Config:
     """Read the text of a file; raises ConfigError that names key and line."""
-    file = YamlFile.parse(text, name)
+    return _converted(YamlFile.parse(text, name), environment)
+
+
+def _converted(file: YamlFile, environment: Mapping[str, str]) -> Config:
     settings = _with_environment(file.value, environment)
     try:
         config = msgspec.convert(settings, Config)

@@ -26,7 +26,7 @@ from demo.engines import ENGINES, Engine, Family
 from proxy import config as settings
 from proxy import dialects as spellings
 from proxy.bypass import BYPASS_REASONS
-from proxy.checking import ADVICE
+from proxy.checking.routes import ADVICE
 from proxy.cli import CONFIG_VARIABLE, build_parser
 from proxy.dialects import Dialect, KnnSearch
 from proxy.errors import UpstreamError

@@ -24,7 +24,12 @@ _NAMED_BY_THE_MODULE_ALONE = {"http1", "ranking", "request", "upstream"}
 _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy": "test_docs.py",
     "proxy.__main__": "integration/test_process.py",
+    "proxy.advice": "test_loading_patience.py",
     "proxy.bypass": "test_telemetry.py",
+    "proxy.checking.findings": "test_checking.py",
+    "proxy.checking.routes": "test_checking.py",
+    "proxy.checking.run": "test_checking.py",
+    "proxy.checking.services": "test_checking.py",
     "proxy.endpoints": "test_endpoints_single.py",
     "proxy.errors": "test_transport.py",
     "proxy.http1": "test_wire.py",
