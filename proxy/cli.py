@@ -189,7 +189,8 @@ def _dry_run(config: Config, environment: Mapping[str, str], options: argparse.N
     else:
         sys.stdout.write(f"{ran.outcome}\n")
         for name, value in ran.details.items():
-            sys.stdout.write(f"{name}: {value if isinstance(value, str) else msgspec.json.encode(value).decode()}\n")
+            shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            sys.stdout.write(f"{name.replace('_', ' ')}: {shown}\n")
     return int(ran.failed)
 
 

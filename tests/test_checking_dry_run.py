@@ -32,10 +32,10 @@ async def test_a_search_that_would_be_reranked_is_taken_apart(settings: Config, 
     assert "reranked" == found.outcome
     said = found.details
     assert ("products*", "laptop", "from 20, size 5", 10) == tuple(
-        said[name] for name in ("route", "query text", "page", "window")
+        said[name] for name in ("route", "query_text", "page", "window")
     )
     relaxed = {"bool": {"must": {"match_all": {}}, "filter": {"term": {"brand": "kite"}}}}
-    assert relaxed == said["query without the text"]
+    assert relaxed == said["query_without_text"]
     knn = said["kNN"]["searches"]["embedding"]["knn"]
     assert ("embedding", [], relaxed) == (knn["field"], knn["query_vector"], knn["filter"][0])
     assert [] == models.requests

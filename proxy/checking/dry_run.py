@@ -91,7 +91,7 @@ def _bypassed(bypass: Bypass, details: Mapping[str, Any]) -> DryRun:
 def _details(plan: Plan) -> dict[str, Any]:
     request = plan.request
     said: dict[str, Any] = {
-        "query text": plan.user_query.text,
+        "query_text": plan.user_query.text,
         "page": f"from {request.from_}, size {request.size}",
         "window": plan.window,
         "reranker": plan.route.rerank_model or "none: the fused order stays",
@@ -99,7 +99,7 @@ def _details(plan: Plan) -> dict[str, Any]:
     skipped = _why_no_knn(plan)
     if skipped or plan.vectors is None:
         return said | {"kNN": f"skipped: {skipped}"}
-    return said | {"kNN": _knn(plan, plan.vectors), "query without the text": plan.user_query.relaxed}
+    return said | {"kNN": _knn(plan, plan.vectors), "query_without_text": plan.user_query.relaxed}
 
 
 def _why_no_knn(plan: Plan) -> str:
@@ -118,4 +118,4 @@ def _why_no_knn(plan: Plan) -> str:
 def _knn(plan: Plan, vectors: VectorSearch) -> dict[str, Any]:
     """Show the kNN search of each field as it would be sent, without its vector."""
     bodies = {name: msgspec.json.decode(semantic_search(plan, vectors, name, ()).body) for name in vectors.fields}
-    return {"model": vectors.model, "minimum similarity": vectors.min_similarity, "searches": bodies}
+    return {"model": vectors.model, "min_similarity": vectors.min_similarity, "searches": bodies}

@@ -147,11 +147,13 @@ async def _asked(service: str, model: str, limit: float, ask: Callable[[], Await
         away = isinstance(error, Unreachable | TimedOut)
         return Finding("unreachable" if away else "wrong", service, models_advice(error, model))
     seconds = time.perf_counter() - begun
-    if found.kind == "ok" and seconds > limit:
+    if found.kind != "ok":
+        return found
+    if seconds > limit:
         key = "embed_timeout_seconds" if service == "embedder" else "rerank_timeout_seconds"
         said = f"{found.said} in {seconds * 1000:.0f} ms: models.{key} is {limit:g}, so such a search is degraded"
         return Finding("note", service, said)
-    return Finding(found.kind, service, f"{found.said} in {seconds * 1000:.0f} ms")
+    return Finding("ok", service, f"{found.said} in {seconds * 1000:.0f} ms")
 
 
 async def _embedding(embedder: Embedder, question: Question) -> Finding:
