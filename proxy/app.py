@@ -10,12 +10,14 @@ from contextlib import AsyncExitStack
 
 import structlog
 
+from proxy import telemetry
 from proxy.config import Config, authorization_of
 from proxy.endpoints.asynchronous import AsyncSearches
 from proxy.endpoints.front import Front
 from proxy.endpoints.multi import answer_multi_search
 from proxy.endpoints.nodes import answer_nodes
 from proxy.endpoints.single import answer_search
+from proxy.http1.callers import Callers
 from proxy.http1.listener import Exchange, Listener, serve
 from proxy.passthrough import pass_through
 from proxy.routes import Endpoint, Nodes, Passthrough, Search, build_routes, classify
@@ -86,7 +88,8 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
         query_max_chars=settings.query_max_chars,
     )
     searching = Searching(config, engine, embedder, reranker, authorization_of(config, environment))
-    front = Front(origin, engine, searching, config.log.query_text, config.engine.multi_search_concurrency)
+    callers = Callers(config.callers.ignore, telemetry.warn_of_new_callers)
+    front = Front(origin, engine, searching, callers, config.log.query_text, config.engine.multi_search_concurrency)
     return Proxy(front, config.engine.published_address)
 
 

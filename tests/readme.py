@@ -440,6 +440,7 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "listen": settings.Listen,
     "engine": settings.Engine,
     "models": settings.Models,
+    "callers": settings.Callers,
     "pages": settings.Pages,
     "log": settings.Log,
     "routes[]": settings.RouteSettings,
