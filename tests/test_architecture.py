@@ -35,6 +35,7 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.http1": "test_wire.py",
     "proxy.http1.messages": "test_wire.py",
     "proxy.loading": "test_loading_index.py",
+    "proxy.loading.arrays": "test_loading_documents.py",
     "proxy.loading.commands": "test_loading_target.py",
     "proxy.loading.errors": "test_loading_target.py",
     "proxy.loading.passages": "test_loading_backfill.py",
