@@ -10,12 +10,14 @@ from contextlib import AsyncExitStack
 
 import structlog
 
+from proxy import telemetry
 from proxy.config import Config, authorization_of
 from proxy.endpoints.asynchronous import AsyncSearches
 from proxy.endpoints.front import Front
 from proxy.endpoints.multi import answer_multi_search
 from proxy.endpoints.nodes import answer_nodes
 from proxy.endpoints.single import answer_search
+from proxy.http1.callers import Callers
 from proxy.http1.headers import Hop, new_pseudonym
 from proxy.http1.inbound import Exchange, Work
 from proxy.http1.listener import Listener, Patience, serve
@@ -92,7 +94,7 @@ class Proxy:
 async def open_proxy(config: Config, token: str | None, environment: Mapping[str, str], stack: AsyncExitStack) -> Proxy:
     """Open the connections that a proxy needs; `stack` closes them."""
     nodes = Nodes(config.engine)
-    hop = Hop(new_pseudonym())
+    hop = Hop(new_pseudonym() if config.engine.via else None, forwarded_for=config.engine.forwarded_for)
     engine, upstream = Engine(config.engine, nodes, hop), Upstream(nodes, hop)
     stack.push_async_callback(engine.close)
     session = await stack.enter_async_context(models_session(config.models.connect_timeout_seconds))
@@ -109,7 +111,8 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
         query_max_chars=settings.query_max_chars,
     )
     searching = Searching(config, engine, embedder, reranker, authorization_of(config, environment))
-    front = Front(upstream, engine, searching, config.log.query_text, config.engine.multi_search_concurrency)
+    callers = Callers(config.callers.ignore, telemetry.warn_of_new_callers)
+    front = Front(upstream, engine, searching, callers, config.log.query_text, config.engine.multi_search_concurrency)
     return Proxy(front, config.engine.published_address)
 
 

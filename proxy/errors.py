@@ -37,13 +37,13 @@ class Lost(Unreachable):
 
 
 class TimedOut(UpstreamError):
-    """No whole answer in the time given."""
+    """No complete response within the time limit."""
 
     reason = "timeout"
 
 
 class Malformed(UpstreamError):
-    """An answer that is not what the contract says."""
+    """A response that does not follow the API."""
 
     reason = "malformed"
 
@@ -59,7 +59,7 @@ class OtherModel(Malformed):
 
 
 class Refused(UpstreamError):
-    """An answer with an error status."""
+    """A response with an error status."""
 
     reason = "refused"
 

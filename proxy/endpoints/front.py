@@ -13,7 +13,7 @@ import structlog
 from proxy import telemetry
 from proxy.bypass import Bypass
 from proxy.endpoints.media import content, gzipped, not_json
-from proxy.http1.callers import Field, can_be_repeated, carried, identity
+from proxy.http1.callers import Callers, Field, can_be_repeated, carried
 from proxy.http1.headers import own_error, own_fields
 from proxy.http1.inbound import Answer, Exchange
 from proxy.http1.messages import BadMessage
@@ -41,6 +41,7 @@ class Front:
     upstream: Upstream
     engine: Engine
     searching: Searching
+    callers: Callers
     logs_query_text: bool
     multi_search_concurrency: int
 
@@ -56,7 +57,9 @@ class Front:
         if not can_be_repeated(fields):
             return Bypass("credentials")
         goes_along = carried(fields)
-        return Bypass("headers") if goes_along is None else self.engine.for_caller(identity(fields), goes_along)
+        if goes_along is None:
+            return Bypass("headers")
+        return self.engine.for_caller(self.callers.identity(fields), goes_along)
 
     async def hand_on(self, exchange: Exchange, fields: Sequence[Field] = ()) -> None:
         """Let the engine answer."""
