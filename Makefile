@@ -9,14 +9,15 @@ ENGINE = $(BIN)/python -m demo.engine --engine $(ENGINES) --tls exec --
 CHECKED := proxy demo tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients quick bench checks tools languages
+.PHONY: help demo test test-clients quick bench baselines checks tools languages
 
 help:
 	@echo 'make demo          a search straight and through the proxy, until Ctrl-C; ONCE=1 ends after the comparison'
 	@echo 'make test          every check and test, those on the real engines included'
 	@echo 'make test-clients  clients of other languages, straight and through the proxy; ONLY="go java" runs some of them'
 	@echo 'make quick         the part of it without engines'
-	@echo 'make bench         what the proxy costs, as ratios against the engine alone; PAIRS=300 requests of each kind'
+	@echo 'make bench         what the proxy costs, beside the engine alone (ONLY=engine; PAIRS=300 requests of each kind)'
+	@echo '                   and beside nginx and aiohttp (ONLY=passthrough, which needs no engine; ROUNDS=5 SECONDS=2)'
 
 demo: .venv/ready tools
 	@$(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once)
@@ -32,8 +33,16 @@ test-clients: .venv/ready tools languages
 quick: checks
 	$(BIN)/pytest -m 'not engine'
 
-bench: .venv/ready tools
-	@$(BIN)/python -m demo.engine exec -- $(BIN)/python -m tests.bench $(if $(PAIRS),--pairs $(PAIRS))
+BENCH = $(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(PAIRS),--pairs $(PAIRS)) \
+	$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TO),--to $(TO))
+
+bench: .venv/ready $(if $(filter passthrough,$(ONLY)),,tools) $(if $(filter engine,$(ONLY)),,baselines)
+	@$(if $(filter passthrough,$(ONLY)),,$(BIN)/python -m demo.engine exec --) $(BENCH)
+
+# What the proxy is compared with, and what sends the requests.
+baselines:
+	@{ command -v nginx || [ -x /usr/sbin/nginx ]; } >/dev/null && command -v wrk >/dev/null || { echo \
+		'nginx or wrk is missing: install both (Debian, Ubuntu: apt install nginx wrk)' >&2; exit 1; }
 
 checks: .venv/ready
 	$(BIN)/ruff format --check $(CHECKED)

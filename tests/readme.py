@@ -578,6 +578,22 @@ def bench() -> Table:
     return Table(("case", "request", "direct", "through the proxy", "ratio"), rows)
 
 
+def bench_passthrough() -> Table:
+    """Return what a request that passes through costs, beside other proxies."""
+    found = json.loads((ROOT / "tests/bench/results.json").read_text())["passthrough"]
+    rows = tuple(
+        (row["name"], *map(_cost, row["costs"].values()), *(f"{ratio:.2f}" for ratio in row["ratios"].values()))
+        for row in found["rows"]
+    )
+    idle = ("memory of an idle client connection", *(f"{size:.1f} KB" for size in found["idle_kb"].values()), "", "")
+    names, baselines = found["rows"][0]["costs"], found["rows"][0]["ratios"]
+    return Table(("response", *names, *(f"CPU / {name}'s" for name in baselines)), (*rows, idle))
+
+
+def _cost(cost: Mapping[str, float]) -> str:
+    return f"{cost['cpu_us']:.0f} µs; {cost['rate']:,.0f}/s, p99 {cost['p99_ms']:.1f} ms"
+
+
 def languages() -> str:
     return f"{codes(sorted(LANGUAGES))}\n"
 
@@ -607,6 +623,7 @@ TABLES: Mapping[str, Callable[[], Table]] = {
     "choices": choices,
     "variables": variables,
     "bench": bench,
+    "passthrough": bench_passthrough,
 }
 TEXTS: Mapping[str, Callable[[], str]] = {"languages": languages, "map": the_map}
 

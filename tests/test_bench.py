@@ -1,14 +1,18 @@
 """The bench counts what it says: ratios, what had to be waited for, and a picture with a bar for each case."""
 
-import json
+import asyncio
+import sys
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
 from tests.bench.__main__ import main, written
+from tests.bench.baselines.servers import AIOHTTP, NGINX, OURS, Missing, program
 from tests.bench.drawing import svg
 from tests.bench.measuring import Asked, Figure, Side, by_turns, critical_paths
+from tests.bench.passthrough import Cost, Measured, Row, read_wrk
+from tests.bench.processes import used_by
 from tests.fakes import FakeServer, Stream, answer
 
 FIGURES = (Figure("a <document>", "one", "ms", 2.0, 3.0, 5), Figure("b", "two", "requests/s", 100.0, 50.0, 1))
@@ -22,7 +26,7 @@ async def server() -> AsyncIterator[FakeServer]:
 
 def test_a_ratio_is_through_against_straight() -> None:
     assert [1.5, 0.5] == [figure.ratio for figure in FIGURES]
-    assert [1.5, 0.5] == [case["ratio"] for case in json.loads(written(FIGURES, "engine", 5))["cases"]]
+    assert [1.5, 0.5] == [case["ratio"] for case in written(FIGURES, "engine", 5)["cases"]]
 
 
 def test_the_picture_has_a_bar_for_each_case_as_long_as_its_ratio() -> None:
@@ -83,3 +87,64 @@ def test_without_an_engine_the_way_to_one_is_said(
     monkeypatch.delenv("REAL_ENGINE_URL", raising=False)
     assert 2 == main([])
     assert "run `make bench`" in capsys.readouterr().err
+
+
+# passing through
+
+WRK = """Running 2s test @ http://127.0.0.1:9201/products/_doc/1
+  1 threads and 16 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     1.55ms  369.71us   7.43ms   88.34%
+    Req/Sec    10.28k   817.29    11.50k    80.00%
+  Latency Distribution
+     50%    1.45ms
+     75%    1.61ms
+     90%    1.87ms
+     99%    3.02ms
+  20000 requests in 2.00s, 26.41MB read
+Requests/sec:  10000.50
+Transfer/sec:     13.20MB
+"""
+
+
+def test_cpu_is_counted_over_the_requests_that_wrk_counts() -> None:
+    assert Cost(cpu_us=50.0, rate=10000.5, p99_ms=3.02) == read_wrk(WRK, 1.0)
+    assert 0.85 == read_wrk(WRK.replace("3.02ms", "850.00us"), 1.0).p99_ms
+
+
+@pytest.mark.parametrize(
+    "failed",
+    ["Non-2xx or 3xx responses: 3", "Socket errors: connect 0, read 7, write 0, timeout 0"],
+)
+def test_requests_that_failed_are_no_measurement(failed: str) -> None:
+    with pytest.raises(ValueError, match=failed[:12]):
+        read_wrk(f"{WRK}  {failed}\n", 1.0)
+
+
+def test_a_row_is_compared_by_cpu() -> None:
+    costs = {OURS: Cost(30.0, 1.0, 1.0), NGINX: Cost(15.0, 1.0, 1.0), AIOHTTP: Cost(120.0, 1.0, 1.0)}
+    (row,) = Measured([Row("1 KB", costs)], {}).plain()["rows"]
+    assert {NGINX: 2.0, AIOHTTP: 0.25} == row["ratios"]
+    assert 0.25 == Row("1 KB", costs).figure().ratio
+
+
+async def test_a_server_s_use_is_that_of_all_its_processes() -> None:
+    """nginx does its work in a child."""
+    child = "import sys; held = bytearray(64 << 20); sum(range(10**7)); sys.stdout.write('done'); sys.stdin.read()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", parent, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert b"done" == await process.stdout.readexactly(4)
+    used = used_by(process.pid)
+    process.stdin.close()
+    assert 0 == await process.wait()
+    assert used.resident_bytes > 64 << 20
+    assert used.cpu_seconds > 0
+
+
+def test_a_program_that_is_not_installed_is_named_with_the_way_to_it() -> None:
+    with pytest.raises(Missing, match="apt install no-such-program"):
+        program("no-such-program")

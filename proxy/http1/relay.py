@@ -256,6 +256,7 @@ class Relay:
             node = str(engine.node) if engine is not None else ""
             self._fail(Unreachable("engine", f"{node}: {error.reason or 'TLS failed'}"))
         elif isinstance(error, BadMessage):
+            self._exchange.reusable = False
             self._fail(Unreachable("engine", f"its answer is no HTTP: {error}"))
         else:
             self._break_off()  # as the engine did

@@ -1,4 +1,4 @@
-"""Measure the proxy: `python -m demo.engine exec -- python -m tests.bench [--pairs N] [--to FOLDER]`."""
+"""Measure the proxy: `python -m demo.engine exec -- python -m tests.bench`; `--only passthrough` needs no engine."""
 
 import argparse
 import asyncio
@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +19,8 @@ import yaml
 from demo.asking import ask
 from demo.engine import free_ports
 from demo.services import running
+from tests.bench import passthrough
+from tests.bench.baselines.servers import Missing
 from tests.bench.cases import PLAIN, ROUTED, SINK, WINDOW, Bench, figures
 from tests.bench.drawing import svg
 from tests.bench.measuring import Asked, Figure, Side
@@ -77,31 +79,64 @@ def _say(figure: Figure) -> None:
     sys.stdout.flush()
 
 
-def written(measured: Sequence[Figure], engine: str, pairs: int) -> str:
-    """Write results as JSON, with what they were measured on."""
-    machine = {"processors": os.cpu_count(), "python": platform.python_version(), "engine": engine, "pairs": pairs}
+def written(measured: Sequence[Figure], engine: str, pairs: int) -> dict[str, Any]:
+    """Return the results of the cases on an engine as JSON has them, with what they were measured on."""
     cases = [asdict(figure) | {"ratio": round(figure.ratio, 3)} for figure in measured]
-    return json.dumps({"machine": machine, "cases": cases}, indent=1) + "\n"
+    return {"machine": _machine() | {"engine": engine, "pairs": pairs}, "cases": cases}
+
+
+def _machine() -> dict[str, Any]:
+    return {"processors": os.cpu_count(), "python": platform.python_version()}
+
+
+def _keep(folder: Path, results: Mapping[str, Any]) -> None:
+    """Replace these parts of the results in a folder."""
+    file = folder / "results.json"
+    kept = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**kept, **results}, indent=1) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--pairs", type=int, default=300, help="requests of each case (default %(default)s)")
-    parser.add_argument("--to", type=Path, default=HERE, help="where results.json and results.svg go")
+    parser.add_argument("--only", choices=("engine", "passthrough"), help="one of the two parts (default: both)")
+    parser.add_argument("--pairs", type=int, default=300, help="requests of each case on the engine (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="of each pass-through case (%(default)s)")
+    parser.add_argument("--seconds", type=int, default=2, help="of each round and proxy (%(default)s)")
+    parser.add_argument("--to", type=Path, default=HERE, help="where results.json and the pictures go")
     options = parser.parse_args(arguments)
+    options.to.mkdir(parents=True, exist_ok=True)
     url = os.environ.get("REAL_ENGINE_URL", "")
-    if not url:
+    if options.only != "passthrough" and not url:
         sys.stderr.write("REAL_ENGINE_URL is not set: run `make bench`\n")
         return 2
+    if options.only != "engine":
+        try:
+            _bench_passthrough(options)
+        except Missing as error:
+            sys.stderr.write(f"{error}\n")
+            return 2
+    if options.only != "passthrough":
+        _bench_engine(url, options)
+    sys.stdout.write(f"Written: results.json and pictures in {options.to}\n")
+    return 0
+
+
+def _bench_passthrough(options: argparse.Namespace) -> None:
+    sys.stdout.write(f"{passthrough.heading()}\n")
+    measured = passthrough.measure(options.rounds, options.seconds)
+    machine = _machine() | {"rounds": options.rounds, "seconds": options.seconds}
+    _keep(options.to, {"passthrough": {"machine": machine, **measured.plain()}})
+    picture = svg([row.figure() for row in measured.rows], "CPU of a request, beside aiohttp's", "1 = aiohttp")
+    (options.to / "passthrough.svg").write_text(picture)
+
+
+def _bench_engine(url: str, options: argparse.Namespace) -> None:
     name = str(ask(f"{url}/").body["version"]["number"])
     with tempfile.TemporaryDirectory() as folder:
         engine = RealEngine(f"elasticsearch-{name}", f"http://{urlsplit(url).netloc}")
         measured = asyncio.run(measure(engine, options.pairs, Path(folder)))
-    options.to.mkdir(parents=True, exist_ok=True)
-    (options.to / "results.json").write_text(written(measured, engine.name, options.pairs))
+    _keep(options.to, written(measured, engine.name, options.pairs))
     (options.to / "results.svg").write_text(svg(measured))
-    sys.stdout.write(f"Written: {options.to / 'results.json'}, {options.to / 'results.svg'}\n")
-    return 0
 
 
 if __name__ == "__main__":

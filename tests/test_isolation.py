@@ -1,0 +1,376 @@
+"""Whatever an engine sends, and whenever: no caller is sent what was meant for another.
+
+The engine here is a raw server that misbehaves on `/attack` and answers everybody else with what is theirs. After each
+attack other callers come, on connections of their own and on the attacker's, as they do behind a balancer.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import pytest
+
+from proxy.config import Config, Engine, Listen
+from tests.conftest import StartProxy
+from tests.fakes import FakeServer, Message, Stream, answer, chunked
+from tests.isolation import (
+    Caller,
+    assert_nothing_of,
+    assert_own_or_closed,
+    assert_served,
+    connected,
+    everything_left,
+    response_to,
+    sent,
+)
+
+_SOON_S = 1.0
+"""How long the attacker waits, who need not be answered."""
+
+CALLERS = tuple(
+    Caller(name, {f"/mine/_doc/{name}": f'"_id": "{name}"'.encode()}, {"Authorization": f"Basic {name}"})
+    for name in ("alice", "bob", "carol")
+)
+POISON = answer(200, b'{"_id": "mallory"}', ("X-Opaque-Id", "mallory"))
+"""A response that nobody asked for."""
+_SMUGGLED = b"GET /mine/_doc/mallory HTTP/1.1\r\nHost: engine\r\nX-Opaque-Id: mallory\r\n\r\n"
+"""A body that is itself a request."""
+_UNREAD = f"Content-Length: {1000 + len(_SMUGGLED)}"
+"""The length of a body that is not sent whole."""
+
+Misbehaviour = Callable[["Origin", Stream], Awaitable[None]]
+Late = Callable[[], Awaitable[None]]
+
+
+class Origin(FakeServer):
+    """Answers with what the request is about; `/attack` is answered by its misbehaviour."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.misbehaviour: Misbehaviour = _sends(POISON)
+        self.late: list[Late] = []
+        """What is yet to happen on connections that may be idle by then."""
+        self.reading_on = asyncio.Event()
+
+    async def be_late(self) -> None:
+        """Let happen what was put off."""
+        for each in self.late:
+            with suppress(ConnectionError):
+                await each()
+        self.late.clear()
+        self.reading_on.set()
+
+    async def _talk(self, stream: Stream) -> None:
+        while head := await stream.head():
+            request = Message(head, b"")
+            if request.path == "/attack":
+                await self.misbehaviour(self, stream)
+                continue
+            await stream.body(request)
+            own = json.dumps({"_id": request.path.rpartition("/")[2], "for": request.header("authorization")})
+            await stream.send(answer(200, own.encode(), ("X-Opaque-Id", request.header("x-opaque-id"))))
+
+
+def _sends(*pieces: bytes) -> Misbehaviour:
+    """Send each piece by itself."""
+
+    async def misbehave(origin: Origin, stream: Stream) -> None:
+        for piece in pieces:
+            await stream.send(piece)
+
+    return misbehave
+
+
+def _sends_and_later(first: bytes, then: bytes, end: Callable[[Stream], None] | None = None) -> Misbehaviour:
+    """Send something, and something else when nothing is expected; then `end` the connection."""
+
+    async def misbehave(origin: Origin, stream: Stream) -> None:
+        async def later() -> None:
+            await stream.send(then)
+            if end:
+                end(stream)
+
+        origin.late.append(later)
+        await stream.send(first)
+
+    return misbehave
+
+
+def _sends_and_reads_on_later(*pieces: bytes) -> Misbehaviour:
+    """Send each piece by itself, and read what follows as a request when nobody expects it."""
+
+    async def misbehave(origin: Origin, stream: Stream) -> None:
+        for piece in pieces:
+            await stream.send(piece)
+        await origin.reading_on.wait()
+
+    return misbehave
+
+
+def _sends_and_ends(first: bytes, end: Callable[[Stream], None]) -> Misbehaviour:
+    async def misbehave(origin: Origin, stream: Stream) -> None:
+        await stream.send(first)
+        end(stream)
+
+    return misbehave
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """What an attacker sends, and what the engine makes of it."""
+
+    name: str
+    misbehaviour: Misbehaviour
+    method: str = "GET"
+    fields: Sequence[str] = ()
+    body: bytes = b""
+    then: bytes = field(default=b"", kw_only=True)
+    """Sent when the response has come."""
+    leaves: bool = field(default=False, kw_only=True)
+    """Whether the attacker closes before the engine's late bytes."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether what is sent behind it is another request."""
+        return not (self.then or self.leaves or self.method == "CONNECT" or _UNREAD in self.fields)
+
+    @property
+    def request(self) -> bytes:
+        lines = [f"{self.method} /attack HTTP/1.1", "Host: engine", *self.fields, "", ""]
+        return "\r\n".join(lines).encode() + self.body
+
+
+def _head(status: str, *fields: str) -> bytes:
+    return "\r\n".join([f"HTTP/1.1 {status}", *fields, "", ""]).encode()
+
+
+_OK = answer(200, b"{}")
+_HALF = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{"
+_HALF_CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n64\r\n{"
+_TIMED_OUT = b"HTTP/1.1 408 Request Time-out\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_BODILESS = (
+    ("head", "HEAD", _head("200 OK", f"content-length: {len(POISON)}")),
+    ("head chunked", "HEAD", _head("200 OK", "transfer-encoding: chunked")),
+    ("204", "DELETE", _head("204 No Content")),
+    ("204 with length", "DELETE", _head("204 No Content", f"content-length: {len(POISON)}")),
+    ("304", "GET", _head("304 Not Modified", "etag: a")),
+    ("304 with length", "GET", _head("304 Not Modified", f"content-length: {len(POISON)}")),
+    ("205", "GET", _head("205 Reset Content", "content-length: 0")),
+)
+_COMPLETE = (
+    ("sized", "GET", _OK),
+    ("empty", "GET", answer(200)),
+    ("chunked", "GET", _head("200 OK", "transfer-encoding: chunked") + chunked(b"{}")),
+    ("trailers", "GET", _head("200 OK", "transfer-encoding: chunked") + chunked(b"{}", trailers=b"a: b\r\n")),
+)
+_EXTRAS = (
+    ("response", POISON),
+    ("half a response", POISON[:-5]),
+    ("continue", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    ("blank line", b"\r\n"),
+    ("time-out", _TIMED_OUT),
+    ("noise", b"\0\xff"),
+)
+UNASKED = [
+    attack
+    for name, method, complete in (*_BODILESS, *_COMPLETE)
+    for extra, unasked in _EXTRAS
+    for attack in (
+        Attack(f"{name}, {extra} at once", _sends(complete + unasked), method),
+        Attack(f"{name}, {extra} behind", _sends(complete, unasked), method),
+        Attack(f"{name}, {extra} late", _sends_and_later(complete, unasked), method),
+    )
+]
+ENDS = [
+    Attack(f"{name}, {how}", misbehaviour)
+    for how, end in (("closed", Stream.close), ("reset", Stream.break_off))
+    for name, misbehaviour in (
+        ("before a byte", _sends_and_ends(b"", end)),
+        ("half a head", _sends_and_ends(_HALF[:20], end)),
+        ("half a body", _sends_and_ends(_HALF, end)),
+        ("half a chunk", _sends_and_ends(_HALF_CHUNKED, end)),
+        ("after a response", _sends_and_ends(_OK, end)),
+        ("idle", _sends_and_later(_OK, b"", end)),
+        ("time-out, then", _sends_and_later(_OK, _TIMED_OUT, end)),
+        ("half a response, then", _sends_and_later(_OK, _HALF, end)),
+    )
+]
+
+
+def _early(status: str) -> bytes:
+    return _head(status, "content-type: application/json", "content-length: 2") + b"{}"
+
+
+_EARLY = ("200 OK", "201 Created", "401 Unauthorized", "404 Not Found", "413 Too Large", "429 Busy", "500 Error")
+EARLY = [
+    attack
+    for status in _EARLY
+    for attack in (
+        Attack(f"{status}, body half sent", _sends(_early(status)), "POST", (_UNREAD,), b" " * 1000, then=_SMUGGLED),
+        Attack(
+            f"{status}, chunked body half sent",
+            _sends(_early(status)),
+            "POST",
+            ("Transfer-Encoding: chunked",),
+            b"2\r\n{}\r\n%x\r\n" % (len(_SMUGGLED) + 2),
+            then=_SMUGGLED + b"\r\n\r\n0\r\n\r\n",
+        ),
+        Attack(
+            f"{status}, body not asked for",
+            _sends(_early(status)),
+            "POST",
+            ("Expect: 100-continue", f"Content-Length: {len(_SMUGGLED)}"),
+            then=_SMUGGLED,
+        ),
+        Attack(
+            f"{status}, body half sent, attacker leaves",
+            _sends(_early(status)),
+            "POST",
+            (_UNREAD,),
+            b" " * 1000,
+            leaves=True,
+        ),
+    )
+]
+
+_SIZED_SMUGGLED = f"Content-Length: {len(_SMUGGLED)}"
+_REFUSED = _head("417 Expectation Failed", "content-length: 0")
+_EXPECTS = (
+    ("Expect: foo",),
+    ("Expect:",),
+    ("Expect: 100-continue, foo",),
+    ("Expect: 100-continue", "Expect: foo"),
+    ("Expect: 100-continue;q=1",),
+    ("Expect: 100-Continue",),
+)
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+EXPECTATIONS = [
+    *(
+        Attack(
+            f"417 to {', '.join(expects)}",
+            _sends_and_reads_on_later(_REFUSED),
+            "POST",
+            (*expects, _SIZED_SMUGGLED),
+            _SMUGGLED,
+        )
+        for expects in _EXPECTS
+    ),
+    Attack(
+        "100, then 417", _sends(_CONTINUE + _REFUSED), "POST", ("Expect: 100-continue", _SIZED_SMUGGLED), then=_SMUGGLED
+    ),
+    Attack("100 unasked, then 417", _sends(_CONTINUE, _REFUSED), "POST", (_SIZED_SMUGGLED,), then=_SMUGGLED),
+    Attack("1000 times 103", _sends(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 1000, _OK)),
+    Attack("1000 times 100, then closed", _sends_and_ends(_CONTINUE * 1000, Stream.close)),
+    Attack("body never read, then closed", _sends_and_ends(_OK, Stream.close), "POST", (_UNREAD,), b" " * 1000),
+    Attack("body never read, then reset", _sends_and_ends(_OK, Stream.break_off), "POST", (_UNREAD,), b" " * 1000),
+]
+
+_UNCERTAIN = (
+    ("both framings", ("transfer-encoding: chunked", "content-length: 2"), chunked(b"{}")),
+    ("two lengths", ("content-length: 2", "content-length: 3"), b"{} "),
+    ("two lengths in a list", ("content-length: 2, 3",), b"{} "),
+    ("signed length", ("content-length: +2",), b"{}"),
+    ("negative length", ("content-length: -2",), b"{}"),
+    ("folded length", ("content-length:\r\n 2",), b"{}"),
+    ("blank before the colon", ("content-length : 2",), b"{}"),
+    ("no number", ("content-length: two",), b"{}"),
+    ("empty length", ("content-length:",), b"{}"),
+    ("huge length", ("content-length: 18446744073709551618",), b"{}"),
+    ("another coding", ("transfer-encoding: gzip",), b"{}"),
+    ("a coding behind chunked", ("transfer-encoding: chunked, gzip",), chunked(b"{}")),
+    ("identity", ("transfer-encoding: identity", "content-length: 2"), b"{}"),
+    ("33 bits of a chunk", ("transfer-encoding: chunked",), b"100000002\r\n{}\r\n0\r\n\r\n"),
+    ("65 bits of a chunk", ("transfer-encoding: chunked",), b"10000000000000002\r\n{}\r\n0\r\n\r\n"),
+    ("signed chunk", ("transfer-encoding: chunked",), b"+2\r\n{}\r\n0\r\n\r\n"),
+    ("chunk longer than its size", ("transfer-encoding: chunked",), b"1\r\n{}\r\n0\r\n\r\n"),
+    ("NUL in the head", ("a: \0", "content-length: 2"), b"{}"),
+    ("bare CR in the head", ("a: b\rcontent-length: 3", "content-length: 2"), b"{}"),
+)
+FRAMINGS = [
+    *(Attack(name, _sends(_head("200 OK", *fields) + body + POISON)) for name, fields, body in _UNCERTAIN),
+    Attack(
+        "chunks of HTTP/1.0",
+        _sends(_head("200 OK", "transfer-encoding: chunked").replace(b"/1.1", b"/1.0") + chunked(b"{}") + POISON),
+    ),
+    Attack("no status line", _sends(b"{}\r\n\r\n" + POISON)),
+    Attack("HTTP/2.0", _sends(POISON.replace(b"/1.1", b"/2.0") + POISON)),
+    Attack("101 unasked", _sends(_head("101 Switching Protocols", "upgrade: a", "connection: upgrade"), POISON)),
+    Attack(
+        "101",
+        _sends(_head("101 Switching Protocols", "upgrade: websocket", "connection: upgrade"), POISON),
+        "GET",
+        ("Upgrade: websocket", "Connection: upgrade"),
+        then=_SMUGGLED,
+    ),
+    Attack("CONNECT", _sends(_head("200 OK"), POISON), "CONNECT", then=_SMUGGLED),
+]
+
+LEAVES = [
+    Attack("before the response", _sends_and_later(b"", POISON), leaves=True),
+    Attack("amid the response", _sends_and_later(_HALF, b" " * 99 + POISON), leaves=True),
+    Attack("amid chunks", _sends_and_later(_HALF_CHUNKED, b" " * 99 + b"\r\n0\r\n\r\n" + POISON), leaves=True),
+    Attack("amid a write", _sends_and_later(b"", POISON), "PUT", (_UNREAD,), b" " * 1000, leaves=True),
+]
+
+ATTACKS = {
+    f"{kind}: {attack.name}": attack
+    for kind, attacks in (
+        ("unasked", UNASKED),
+        ("ends", ENDS),
+        ("early", EARLY),
+        ("expectation", EXPECTATIONS),
+        ("framing", FRAMINGS),
+        ("leaves", LEAVES),
+    )
+    for attack in attacks
+}
+
+
+@pytest.fixture
+async def origin() -> AsyncIterator[Origin]:
+    async with Origin() as server:
+        yield server
+
+
+@pytest.fixture
+async def port(origin: Origin, start_proxy: StartProxy) -> int:
+    """The port of a proxy without routes."""
+    client = await start_proxy(Config(listen=Listen(port=0), engine=Engine(url=origin.url)))
+    return int(client.writer.get_extra_info("peername")[1])
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+async def test_callers_after_an_attack(name: str, origin: Origin, port: int) -> None:
+    """The next callers get their own responses on their own connections, and on the attacker's unless it ends."""
+    attack = ATTACKS[name]
+    origin.misbehaviour = attack.misbehaviour
+    await assert_served(port, CALLERS[:1])
+    async with connected(port) as attacker:
+        await sent(attacker, attack.request)
+        response = await response_to(attacker, attack.method, _SOON_S)
+        if attack.leaves:
+            attacker.close()
+        await sent(attacker, attack.then)
+        await assert_served(port, CALLERS)
+        await origin.be_late()
+        await assert_served(port, CALLERS)
+        if response is not None and not attack.leaves:  # nobody sends more behind what is not answered
+            await assert_own_or_closed(attacker, CALLERS)
+        assert_nothing_of(CALLERS, await everything_left(attacker, _SOON_S))
+
+
+@pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.is_whole])
+async def test_a_caller_right_behind_an_attack(name: str, origin: Origin, port: int) -> None:
+    """A request that is sent before the attack is answered, on the same connection, gets its own response or none."""
+    attack = ATTACKS[name]
+    origin.misbehaviour = attack.misbehaviour
+    question = CALLERS[0].ask_next()
+    async with connected(port) as attacker:
+        await sent(attacker, attack.request + question.request)
+        if await response_to(attacker, attack.method, _SOON_S) is not None:
+            response = await response_to(attacker, "GET", _SOON_S)
+            assert response is None or question.is_answered_by(response), response
+        assert_nothing_of(CALLERS[1:], await everything_left(attacker, _SOON_S))
+    await assert_served(port, CALLERS)
