@@ -26,11 +26,18 @@ def terms_of(method: bytes, target: bytes, added: Sequence[Field] = ()) -> Terms
     if last in _BELOW_SEARCHES and len(segments) > 1:
         last = segments[-2]
     searches = last in _SEARCHES or segments[-2:] == [b"_eql", b"search"]
-    return Terms(
-        repeatable=method in _REPEATABLE and not searches,
-        ends_with_client=method in _SAFE or (method == b"POST" and (searches or last in _ENDING)),
-        added=added,
-    )
+    repeatable = method in _REPEATABLE and not searches
+    ends_with_client = method in _SAFE or (method == b"POST" and (searches or last in _ENDING))
+    if not added:
+        return _TERMS[repeatable, ends_with_client]
+    return Terms(repeatable=repeatable, ends_with_client=ends_with_client, added=added)
+
+
+_TERMS = {
+    (repeatable, ends): Terms(repeatable=repeatable, ends_with_client=ends)
+    for repeatable in (False, True)
+    for ends in (False, True)
+}
 
 
 def pass_through(exchange: Exchange, upstream: Upstream) -> None:

@@ -12,8 +12,8 @@ from proxy.http1.messages import (
     BodyReader,
     Chunked,
     Framing,
+    HeadReader,
     NoBody,
-    RequestReader,
     Sized,
     UntilClose,
     head_length,
@@ -377,13 +377,13 @@ HEAD_OF_ONE = b"GET /%s HTTP/1.1\r\nHost: a\r\nContent-Length: %s\r\n\r\n"
 
 
 def test_a_connections_heads_are_read_alike_however_often_their_lines_come_again() -> None:
-    reader = RequestReader()
+    reader = HeadReader()
     for head in (HEAD_OF_ONE % (b"a", b"1"), HEAD_OF_ONE % (b"b", b"1"), HEAD_OF_ONE % (b"b", b"2")):
-        assert read_request_head(head) == reader.read(head)
+        assert read_request_head(head) == reader.request(head)
 
 
 def test_lines_that_were_refused_are_refused_again() -> None:
-    reader = RequestReader()
+    reader = HeadReader()
     for _ in range(2):
         with pytest.raises(BadMessage):
-            reader.read(HEAD_OF_ONE % (b"a", b"+1"))
+            reader.request(HEAD_OF_ONE % (b"a", b"+1"))

@@ -48,7 +48,8 @@ PROBED_AFTER_S = 300
 def probed(sock: socket.socket) -> None:
     """Let the system probe a silent connection (RFC 9293, section 3.8.4), as the engine does with its own.
 
-    So one that waits for hours is not forgotten on its way, and an end that has vanished is noticed.
+    So one that waits for hours is not forgotten on its way, and an end that has vanished is noticed. What is accepted
+    by a listening socket has that socket's options.
     """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if hasattr(socket, "TCP_KEEPIDLE"):  # not on every system

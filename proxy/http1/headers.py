@@ -77,10 +77,10 @@ class Hop:
     forwarded_for: bool = False
     """Whether X-Forwarded-For names the client's address."""
 
-    def fields(self, peer: str) -> list[Field]:
+    def fields(self, peer: str) -> tuple[Field, ...]:
         """Return the headers that are added to a client's request."""
-        via: list[Field] = [(b"via", b"1.1 " + self.pseudonym)] if self.pseudonym else []
-        return [*via, (b"x-forwarded-for", peer.encode())] if self.forwarded_for and peer else via
+        via: tuple[Field, ...] = ((b"via", b"1.1 " + self.pseudonym),) if self.pseudonym else ()
+        return (*via, (b"x-forwarded-for", peer.encode())) if self.forwarded_for and peer else via
 
     def is_loop(self, lines: Sequence[Line]) -> bool:
         """Whether a request has been here before, or passed more proxies of this product than anybody chains."""
@@ -91,18 +91,56 @@ class Hop:
 NO_HOP = Hop()
 
 
+class HeadWriter:
+    """Writes the heads that one connection's requests, or responses, have on their next hop.
+
+    Lines that are the very ones of the last head (see HeadReader) are not written again.
+    """
+
+    __slots__ = ("_how", "_lines", "_written")
+
+    def __init__(self) -> None:
+        self._lines: tuple[Line, ...] | None = None
+        self._how: object = None
+        self._written = b""
+
+    def request(self, head: RequestHead, authority: bytes, prefix: bytes, added: Sequence[Field]) -> bytes:
+        """Write the head of a request that goes on as it came."""
+        if head.lines is not self._lines or self._how != (authority, added, head.version):
+            self._written = _request_fields(head, authority, added, replayed=False, length=None)
+            self._lines, self._how = head.lines, (authority, added, head.version)
+        return _start_line(head.start, prefix) + self._written
+
+    def response(self, head: ResponseHead, added: Sequence[Field]) -> bytes:
+        """Write the head of a response, with `added` headers."""
+        if head.lines is not self._lines or self._how != added:
+            self._written = response_head(head, added)[len(head.start) :]
+            self._lines, self._how = head.lines, added
+        return head.start + self._written
+
+
 def request_head(  # noqa: PLR0913  a head is made of these
     head: RequestHead, authority: bytes, prefix: bytes, added: Sequence[Field], *, replayed: bool, length: int | None
 ) -> bytes:
     """Write a request's head for one of the engine's nodes."""
-    start = head.start
-    if prefix:
-        method, blank, rest = start.partition(b" ")
-        start = method + blank + prefix + rest if rest.startswith(b"/") else start
+    return _start_line(head.start, prefix) + _request_fields(head, authority, added, replayed=replayed, length=length)
+
+
+def _start_line(start: bytes, prefix: bytes) -> bytes:
+    """Put the path of the engine's URL before a target that is a path."""
+    if not prefix:
+        return start
+    method, blank, rest = start.partition(b" ")
+    return method + blank + prefix + rest if rest.startswith(b"/") else start
+
+
+def _request_fields(
+    head: RequestHead, authority: bytes, added: Sequence[Field], *, replayed: bool, length: int | None
+) -> bytes:
     lines = b"".join(request_lines(head.lines, authority, replayed=replayed, length=length))
     if head.version == b"HTTP/1.0" and head.keep_alive:
         lines += b"connection: keep-alive\r\n"
-    return start + b"\r\n" + lines + written(added) + b"\r\n"
+    return b"\r\n" + lines + written(added) + b"\r\n"
 
 
 def response_head(head: ResponseHead, added: Sequence[Field]) -> bytes:

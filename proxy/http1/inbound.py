@@ -11,14 +11,14 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
-from proxy.http1.flow import Hold, ReadGate, probed, reset
-from proxy.http1.headers import REASONS, Field, own_error, written
+from proxy.http1.flow import Hold, ReadGate, reset
+from proxy.http1.headers import REASONS, Field, HeadWriter, own_error, written
 from proxy.http1.messages import (
     BadMessage,
     BodyReader,
     Chunked,
+    HeadReader,
     RequestHead,
-    RequestReader,
     head_length,
 )
 from proxy.http1.outbound import WRITE_BUFFER, EngineConnection
@@ -211,11 +211,11 @@ class Exchange:
         self.send(answer)
         await self.client.drained()
 
-    def connection_fields(self) -> list[Field]:
+    def connection_fields(self) -> tuple[Field, ...]:
         """Say whether the connection stays open, where the request's version does not imply it."""
         if not (self.reusable and self.head.keep_alive and not self.client.closing):
-            return [(b"connection", b"close")]
-        return [(b"connection", b"keep-alive")] if self.head.version == b"HTTP/1.0" else []
+            return ((b"connection", b"close"),)
+        return ((b"connection", b"keep-alive"),) if self.head.version == b"HTTP/1.0" else ()
 
     def abort(self) -> None:
         """Break the connection off, so that half a response is not taken for a whole one."""
@@ -280,6 +280,8 @@ class ClientConnection(asyncio.Protocol):
         "gate",
         "lingering",
         "peer",
+        "request_writer",
+        "response_writer",
         "since",
         "transport",
     )
@@ -297,7 +299,9 @@ class ClientConnection(asyncio.Protocol):
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._exchange: Exchange | None = None
-        self._heads = RequestReader()
+        self._heads = HeadReader()
+        self.request_writer = HeadWriter()
+        self.response_writer = HeadWriter()
         self._pending = b""
         """What has come and belongs to no request yet: the beginning of a head, or what waits behind a request."""
         self._looked_at = 0
@@ -327,7 +331,6 @@ class ClientConnection(asyncio.Protocol):
         self.gate = ReadGate(self.transport)
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER)
         self.peer = str((transport.get_extra_info("peername") or ("",))[0])
-        probed(transport.get_extra_info("socket"))
         self._owner.joined(self)
 
     def data_received(self, data: bytes) -> None:
@@ -383,7 +386,7 @@ class ClientConnection(asyncio.Protocol):
             self.refuse(BadMessage("the head is too large", 431))
             return
         try:
-            head = self._heads.read(data[:length])
+            head = self._heads.request(data[:length])
         except BadMessage as error:
             self.refuse(error)
             return

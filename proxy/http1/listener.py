@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from proxy.http1.flow import probed
 from proxy.http1.headers import own_error, own_fields
 from proxy.http1.inbound import Answer, ClientConnection, Exchange, Work
 from proxy.http1.messages import BadMessage
@@ -206,6 +207,7 @@ async def _bound(host: str, port: int) -> list[socket.socket]:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probed(sock)
             sock.setblocking(False)  # noqa: FBT003  the socket module's own form
             sock.bind(address)
             sock.listen(_BACKLOG)

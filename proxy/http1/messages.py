@@ -56,8 +56,7 @@ class Line(NamedTuple):
     raw: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(NamedTuple):
     """A request's head. The request line may be one that only the engine knows how to refuse."""
 
     start: bytes
@@ -77,8 +76,7 @@ class RequestHead:
         return self.version == b"HTTP/1.1" and any(line.key == b"expect" for line in self.lines)
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     """An answer's head."""
 
     start: bytes
@@ -124,8 +122,8 @@ class _Block(NamedTuple):
         return b",".join(self.control.get(key, ()))
 
 
-class RequestReader:
-    """Reads the heads of one connection's requests; header lines that are those of the last one are not read again."""
+class HeadReader:
+    """Reads the heads that come by one connection; header lines that are those of the last one are not read again."""
 
     __slots__ = ("_block", "_raw")
 
@@ -133,17 +131,30 @@ class RequestReader:
         self._raw: bytes | None = None
         self._block = _Block((), {})
 
-    def read(self, raw: bytes) -> RequestHead:
+    def request(self, raw: bytes) -> RequestHead:
         """Read a request's head; raises BadMessage where its framing is not certain."""
         first, _, rest = raw.partition(b"\n")
-        if rest != self._raw:
-            self._block, self._raw = _read_block(rest), rest
-        return _request_head(_first_line(first), self._block)
+        return _request_head(_first_line(first), self._read(rest))
+
+    def response(self, raw: bytes, method: bytes) -> ResponseHead:
+        """Read the head of the response to a request of this method; raises BadMessage."""
+        first, _, rest = raw.partition(b"\n")
+        return _response_head(_first_line(first), self._read(rest), method)
+
+    def _read(self, lines: bytes) -> "_Block":
+        if lines != self._raw:
+            self._block, self._raw = _read_block(lines), lines
+        return self._block
 
 
 def read_request_head(raw: bytes) -> RequestHead:
     """Read a request's head; raises BadMessage where its framing is not certain."""
-    return RequestReader().read(raw)
+    return HeadReader().request(raw)
+
+
+def read_response_head(raw: bytes, method: bytes) -> ResponseHead:
+    """Read the head of the response to a request of this method; raises BadMessage."""
+    return HeadReader().response(raw, method)
 
 
 def _request_head(start: bytes, block: _Block) -> RequestHead:
@@ -169,10 +180,7 @@ def _is_continue(expected: Sequence[bytes]) -> bool:
     return len(expected) == 1 and expected[0].lower() == b"100-continue"
 
 
-def read_response_head(raw: bytes, method: bytes) -> ResponseHead:
-    """Read the head of the answer to a request of this method; raises BadMessage."""
-    first, _, rest = raw.partition(b"\n")
-    start, block = _first_line(first), _read_block(rest)
+def _response_head(start: bytes, block: _Block, method: bytes) -> ResponseHead:
     found = _STATUS.fullmatch(start)
     if found is None:
         raise BadMessage("not a status line")

@@ -6,13 +6,14 @@ can never be taken for the next request's response (RFC 9112, section 9.2, "Asso
 
 import asyncio
 import select
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 from proxy.http1.flow import Hold, ReadGate, probed
-from proxy.http1.messages import BadMessage, BodyReader, ResponseHead, head_length, read_response_head
+from proxy.http1.messages import BadMessage, BodyReader, HeadReader, ResponseHead, head_length
 
 RESPONSE_HEAD_MAX = 256 * 1024
 """Bytes of a response's head."""
@@ -67,6 +68,7 @@ class EngineConnection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer",
+        "_head_reader",
         "_interims",
         "_looked_at",
         "_loop",
@@ -99,6 +101,7 @@ class EngineConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._receiver: Receiver | None = None
         self._method = b""
+        self._head_reader = HeadReader()
         self._buffer = bytearray()
         self._looked_at = 0
         self._reading: BodyReader | None = None
@@ -145,7 +148,9 @@ class EngineConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self.gate = ReadGate(self.transport)
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER)
-        probed(transport.get_extra_info("socket"))
+        sock = socket.socket(fileno=transport.get_extra_info("socket").fileno())
+        probed(sock)
+        sock.detach()  # it stays the transport's
 
     def data_received(self, data: bytes) -> None:
         if self._receiver is None:
@@ -181,7 +186,7 @@ class EngineConnection(asyncio.Protocol):
         receiver, position = self._receiver, 0
         while receiver is not None:
             try:
-                head = read_response_head(data[position : position + length], self._method)
+                head = self._head_reader.response(data[position : position + length], self._method)
             except BadMessage as error:
                 self._fail(error)
                 return

@@ -145,14 +145,18 @@ class Relay:
 
     def _send(self, engine: EngineConnection) -> None:
         exchange = self._exchange
-        head = request_head(
-            exchange.head,
-            engine.node.authority,
-            engine.node.prefix,
-            self._upstream.hop.fields(exchange.peer),
-            replayed=exchange.was_read,
-            length=exchange.new_length,
-        )
+        node, added = engine.node, self._upstream.hop.fields(exchange.peer)
+        if exchange.was_read or exchange.new_length is not None:
+            head = request_head(
+                exchange.head,
+                node.authority,
+                node.prefix,
+                added,
+                replayed=exchange.was_read,
+                length=exchange.new_length,
+            )
+        else:
+            head = self._client.request_writer.request(exchange.head, node.authority, node.prefix, added)
         request = head + exchange.take_raw()
         self._engine, self.takes_body = engine, True
         if self._terms.repeatable and engine.reused and exchange.whole and len(request) <= _REPEATED_MAX:
@@ -219,7 +223,8 @@ class Relay:
         self._keeps_engine = in_step and head.status not in MAY_BE_OUT_OF_STEP
         exchange.reusable &= in_step
         exchange.begun = True
-        self._head = response_head(head, [*self._terms.added, *exchange.connection_fields()])
+        added = (*self._terms.added, *exchange.connection_fields())
+        self._head = self._client.response_writer.response(head, added)
 
     @property
     def _asked_for_body(self) -> bool:
