@@ -1,5 +1,6 @@
 """What most tests at the edges stand on: fakes, a proxy between them, a client, and its log."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -9,6 +10,7 @@ import hypothesis
 import msgspec
 import pytest
 import structlog
+import uvloop
 
 from proxy.app import listen
 from proxy.config import Config, Engine, Listen, Models, RouteSettings, Semantic
@@ -109,3 +111,8 @@ async def client(start_proxy: StartProxy, settings: Config) -> Client:
 async def plain_client(start_proxy: StartProxy, settings: Config) -> Client:
     """A client of a proxy without routes, which hands everything on."""
     return await start_proxy(msgspec.structs.replace(settings, routes=()))
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on the loop that `serve` runs on."""
+    return {"uvloop": uvloop.new_event_loop}
