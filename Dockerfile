@@ -3,7 +3,7 @@
 FROM python:3.11-slim AS build
 WORKDIR /src
 RUN python -m venv --without-pip /opt/rerank-proxy
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY es_mappings es_mappings
 COPY proxy proxy
 RUN pip --python /opt/rerank-proxy/bin/python install --no-cache-dir .

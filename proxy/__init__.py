@@ -3,8 +3,10 @@
 The way of a request, module by module:
 
 http1             HTTP as bytes
-    listener      a client's connection: requests one after the other, each an Exchange
-    messages      heads and framing (wire: read from a stream; headers: what HTTP gives to each hop; callers: who asks)
+    listener      a port: who is taken, who has waited too long, how it closes
+    inbound       a client's connection: requests one after the other, each an Exchange
+    relay         an exchange handed on, client and engine bound to each other (outbound: a connection to a node)
+    messages      heads and framing (headers: what HTTP gives to each hop; callers: who asks; flow: when to read)
 app               which way it goes: routes.classify → a search by its endpoint, or not ours
 passthrough       not ours, or bypassed: handed on byte for byte
 
@@ -30,7 +32,8 @@ ranking           one order of documents
     search_response   the engine's answer opened and closed again, its hits in another order
 telemetry         how it ended: header, stage times, one line in the log
 
-upstream          the doers, who decide nothing: origin (raw), engine; embedder, reranker (transport, sharing); errors
+upstream          the doers, who decide nothing: nodes, engine (pool); embedder, reranker (transport, sharing);
+                  errors, advice
 config            the frozen settings (yaml_file: complaints with key and line; profiles: the uses and tiers; tls)
 cli               the command line; checking, loading (index, backfill, mappings), local_models are its commands
 

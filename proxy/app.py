@@ -10,20 +10,26 @@ from contextlib import AsyncExitStack
 
 import structlog
 
+from proxy import telemetry
 from proxy.config import Config, authorization_of
 from proxy.endpoints.asynchronous import AsyncSearches
 from proxy.endpoints.front import Front
 from proxy.endpoints.multi import answer_multi_search
 from proxy.endpoints.nodes import answer_nodes
 from proxy.endpoints.single import answer_search
-from proxy.http1.listener import Exchange, Listener, serve
+from proxy.http1.callers import Callers
+from proxy.http1.headers import Hop, new_pseudonym
+from proxy.http1.inbound import Exchange, Work
+from proxy.http1.listener import Listener, Patience, serve
+from proxy.http1.messages import BadMessage
+from proxy.http1.relay import Upstream, loop_detected
 from proxy.passthrough import pass_through
-from proxy.routes import Endpoint, Nodes, Passthrough, Search, build_routes, classify
+from proxy.routes import Endpoint, NodesQuestion, Search, build_routes, classify
 from proxy.searching import Searching
 from proxy.tls import towards_clients
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import Engine
-from proxy.upstream.origin import Origin
+from proxy.upstream.nodes import Nodes
 from proxy.upstream.reranker import Reranker
 from proxy.upstream.transport import Transport, models_session
 
@@ -41,18 +47,37 @@ class Proxy:
         self._published_address = published_address
         self._async_searches = AsyncSearches(front)
 
-    async def handle(self, exchange: Exchange) -> None:
-        """Answer one request."""
-        front = self._front
-        match classify(exchange.head.method, exchange.head.target):
-            case Nodes() if self._published_address:
-                await answer_nodes(front, exchange, self._published_address)
-            case Passthrough() | Nodes():
-                await pass_through(exchange, front.origin)
-            case Search() if not front.searching.routes:
-                await front.hand_on(exchange)
-            case Search() as search:
-                await self._search(exchange, search)
+    @property
+    def upstream(self) -> Upstream:
+        return self._front.upstream
+
+    def handle(self, exchange: Exchange) -> Work | None:
+        """Answer one request: by itself where it is handed on, else by what is returned."""
+        front, head = self._front, exchange.head
+        if self._front.upstream.hop.is_loop(head.lines):
+            exchange.send(loop_detected(front.upstream.product))
+            exchange.client.done(exchange)
+            return None
+        match classify(head.method, head.target):
+            case NodesQuestion() if self._published_address:
+                return answer_nodes(front, exchange, self._published_address)
+            case Search() as search if front.searching.routes:
+                return self._answered(exchange, search)
+            case _:
+                pass_through(exchange, front.upstream)
+                return None
+
+    async def _answered(self, exchange: Exchange, search: Search) -> None:
+        """Answer a search; where this proxy fails on it before anything was sent, the engine does."""
+        try:
+            await self._search(exchange, search)
+        except (BadMessage, OSError):
+            raise
+        except Exception:
+            if exchange.begun or exchange.relay is not None:
+                raise
+            _log.exception("internal_error")
+            await self._front.hand_on(exchange)
 
     async def _search(self, exchange: Exchange, search: Search) -> None:
         match search.endpoint:
@@ -68,10 +93,10 @@ class Proxy:
 
 async def open_proxy(config: Config, token: str | None, environment: Mapping[str, str], stack: AsyncExitStack) -> Proxy:
     """Open the connections that a proxy needs; `stack` closes them."""
-    engine, origin = Engine(config.engine), Origin(config.engine)
+    nodes = Nodes(config.engine)
+    hop = Hop(new_pseudonym() if config.engine.via else None, forwarded_for=config.engine.forwarded_for)
+    engine, upstream = Engine(config.engine, nodes, hop), Upstream(nodes, hop)
     stack.push_async_callback(engine.close)
-    stack.callback(origin.close)
-    stack.push_async_callback(origin.finish, GRACE_S)
     session = await stack.enter_async_context(models_session(config.models.connect_timeout_seconds))
     settings = config.models
     embedder = Embedder(
@@ -86,14 +111,22 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
         query_max_chars=settings.query_max_chars,
     )
     searching = Searching(config, engine, embedder, reranker, authorization_of(config, environment))
-    front = Front(origin, engine, searching, config.log.query_text, config.engine.multi_search_concurrency)
+    callers = Callers(config.callers.ignore, telemetry.warn_of_new_callers)
+    front = Front(upstream, engine, searching, callers, config.log.query_text, config.engine.multi_search_concurrency)
     return Proxy(front, config.engine.published_address)
 
 
 async def listen(config: Config, token: str | None, environment: Mapping[str, str], stack: AsyncExitStack) -> Listener:
     """Start a proxy; `stack` stops it, after what is running has ended."""
     proxy = await open_proxy(config, token, environment, stack)
-    listener = await serve(proxy.handle, config.listen.host, config.listen.port, tls=towards_clients(config.listen))
+    listener = await serve(
+        proxy.handle,
+        proxy.upstream,
+        config.listen.host,
+        config.listen.port,
+        tls=towards_clients(config.listen),
+        patience=Patience(engine_idle=config.engine.idle_connection_seconds),
+    )
     stack.push_async_callback(listener.close, GRACE_S)
     return listener
 
@@ -103,6 +136,7 @@ async def serve_until_told(config: Config, token: str | None, environment: Mappi
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _log.warning, "sighup_ignored")
     async with AsyncExitStack() as stack:
         listener = await listen(config, token, environment, stack)
         scheme = "https" if config.listen.certificate_file else "http"

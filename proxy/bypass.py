@@ -1,4 +1,4 @@
-"""Why a search is handed on as it came: one table of reasons."""
+"""Why a search is passed through unchanged: one table of reasons."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,50 +6,50 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Bypass:
-    """A search that is handed on as it came, and why."""
+    """A search that is passed through unchanged, and why."""
 
     reason: str
 
 
 BYPASS_REASONS: Mapping[str, str] = {
-    "accept": "the answer is asked for in another form than JSON",
-    "autocomplete": "the route leaves half-typed words to the engine",
-    "collapse": "`collapse` with a second level, or with inner hits in several orders",
-    "content_encoding": "the body is compressed in a way that is not read here",
+    "accept": "the client accepts no JSON response",
+    "autocomplete": "the route bypasses autocomplete queries",
+    "collapse": "`collapse` with a second level, or with several `inner_hits`",
+    "content_encoding": "the body has a compression that the proxy does not support",
     "content_type": "the body is not JSON",
-    "credentials": "the client's credentials are good for one request or one connection, as in Negotiate or SigV4",
-    "cursor": "the hits carry `sort` values, from which the client asks for the next page",
-    "depth": "the page lies beyond the index's `max_result_window`",
-    "engine_refused": "the engine refused the widened search, or answered it in part",
+    "credentials": "the credentials are valid for one request or one connection only (Negotiate, SigV4)",
+    "cursor": "the hits contain `sort` values, with which clients request the next page",
+    "depth": "the page is beyond `max_result_window` of the index",
+    "engine_refused": "the engine refused the widened search, or answered it only in part",
     "ext": "`ext` belongs to a plugin",
-    "format": "`format` asks for another form than JSON, or `source` for another one of the body",
-    "headers": "a header is not plain text",
-    "identifier": "the route leaves part numbers and the like to the engine",
-    "internal_error": "the proxy failed, which is a defect: the log has the cause",
-    "knn": "the client's own kNN search depends on the page's size",
-    "mixed_routes": "the search reaches indices outside its route",
-    "navigational": "the route leaves this very query to the engine",
-    "no_query_text": "no words of a user can be found in the query",
-    "not_json": "the body is not JSON, or not what `_search` takes",
-    "pipeline": "the search runs a search pipeline that may change hits or their order",
-    "rank": "the client does its own fusion",
-    "rescore": "the client does its own second ranking",
-    "retriever": "a compound retriever: the client does its own fusion or reranking",
+    "format": "`format` requests a response, or `source` sends a body, that is not JSON",
+    "headers": "a header contains characters other than printable ASCII",
+    "identifier": "the route bypasses part numbers and other identifiers",
+    "internal_error": "an error in the proxy, which is a bug: the log has the cause",
+    "knn": "the client's own kNN search depends on the size of the page",
+    "mixed_routes": "the search includes indices outside its route",
+    "navigational": "the route bypasses this query (`phrases`, `patterns`)",
+    "no_query_text": "no query text was found in the query",
+    "not_json": "the body is not JSON, or not a search",
+    "pipeline": "the search uses a search pipeline that may change hits or their order",
+    "rank": "the client uses its own fusion",
+    "rescore": "the client uses its own second ranking",
+    "retriever": "a compound retriever: the client uses its own fusion or reranking",
     "running": "an asynchronous search is not complete yet",
-    "scroll": "a scroll reads everything, in the engine's order",
-    "search_after": "`search_after` goes on from the engine's own scores or sort values",
-    "size_zero": "no hits are asked for",
-    "slice": "a slice reads everything, in the engine's order",
-    "sort": "the client asked for another order than by score",
-    "steering": "the request says something of its reranking that cannot be meant, and is refused",
-    "steered_off": "the request itself says so",
-    "stored_fields": "`stored_fields` asks for `_source`, or takes away the hits' ids",
+    "scroll": "a scroll reads all hits, in the engine's order",
+    "search_after": "`search_after` continues from the engine's own scores or sort values",
+    "size_zero": "no hits are requested",
+    "slice": "a slice reads all hits, in the engine's order",
+    "sort": "the client requests an order other than by score",
+    "steering": "a per-request option is wrong or not allowed; the response is 400",
+    "steered_off": "the request switches reranking off",
+    "stored_fields": "`stored_fields` requests `_source`, or removes the ids of the hits",
     "template": "the engine did not render the template as a search",
-    "terminate_after": "`terminate_after` cuts the ranking at an arbitrary place",
-    "too_large": "the body, or the answer, is larger than is read here",
-    "unknown_key": "the body has a key that is not known here",
-    "unknown_parameter": "the URL has a parameter that is not known here",
-    "unresolved": "no existing index has that name, or it cannot be asked which one it stands for",
-    "zero_hits": "the client's own query finds nothing, and the route keeps that so",
+    "terminate_after": "`terminate_after` cuts off the hits at an arbitrary place",
+    "too_large": "the body or the response is larger than the proxy reads",
+    "unknown_key": "the body contains a key that the proxy does not know",
+    "unknown_parameter": "the URL contains a parameter that the proxy does not know",
+    "unresolved": "no index has that name, or the caller may not resolve it",
+    "zero_hits": "the client's own query finds nothing, and the route keeps it so (`on_zero_hits`)",
 }
-"""Every reason that `X-Rerank: bypassed` can give, and what it means."""
+"""Every reason of `X-Rerank: bypassed`, and its meaning."""

@@ -13,15 +13,20 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import msgspec
 import uvloop
 from rich.console import Console
 from rich.table import Table
 
 from proxy import telemetry
 from proxy.app import serve_until_told
-from proxy.checking import Finding, check
-from proxy.config import Config, authorization_of, load, read, token_of
+from proxy.checking.dry_run import dry_run
+from proxy.checking.findings import UNREACHABLE, Finding, exit_code
+from proxy.checking.run import check
+from proxy.config import Config, authorization_of, load, load_with_lines, read, token_of
+from proxy.errors import UpstreamError
 from proxy.loading.backfill import Filled
 from proxy.loading.commands import (
     BackfillOptions,
@@ -39,10 +44,13 @@ from proxy.loading.index import Loaded
 from proxy.loading.mappings import LANGUAGES, SPELLINGS, index_for, shipped_embedding
 from proxy.loading.progress import documents
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
-from proxy.yaml_file import ConfigError
+from proxy.searching import Asked
+from proxy.yaml_file import ConfigError, YamlFile
 
 CONFIG_VARIABLE = "RERANK_PROXY_CONFIG"
 _INTERRUPTED = 130
+_NAME_SAFE = "*,:<>%-._~"
+"""Of a name on the command line, what goes into a URL as it is: it may be escaped already."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -131,20 +139,59 @@ def _serve(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
 
 
 def _add_check(commands: Any) -> None:
-    parser = _command(commands, "check", _check, "Say whether the settings, the engine and its indices fit together.")
+    said = "Check the settings, the engine, its indices and the models; exit 0: fine, 1: wrong, 2: unreachable."
+    parser = _command(commands, "check", _check, said)
+    parser.add_argument("--offline", action="store_true", help="check the file and the variables only")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--search", metavar="FILE", help="say what would happen to this search body; - for standard input"
+    )
+    parser.add_argument(
+        "--index", metavar="NAME", help="of --search: the index, as in the URL; NAME?q=... has parameters"
+    )
     _add_config(parser)
 
 
 def _check(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    config = load(options.config, environment, _overrides(options))
-    findings = asyncio.run(_findings(config, environment))
-    for finding in findings:
-        sys.stdout.write(f"{finding.kind:5}  {finding.place}: {finding.said}\n")
-    return int(any(finding.kind == "wrong" for finding in findings))
+    if (options.search is None) != (options.index is None) or (options.search and options.offline):
+        return _failed("--search FILE and --index NAME go together, and not with --offline: the engine is asked")
+    config, file = load_with_lines(options.config, environment, _overrides(options))
+    if options.search:
+        return _dry_run(config, environment, options)
+    findings = asyncio.run(_findings(config, environment, file, offline=options.offline))
+    code = exit_code(findings)
+    if options.json:
+        _print_json({"exit": code, "findings": findings})
+    else:
+        for finding in findings:
+            sys.stdout.write(f"{finding.kind:11}  {finding.place}: {finding.said}\n")
+    return code
 
 
-async def _findings(config: Config, environment: Mapping[str, str]) -> list[Finding]:
-    return [finding async for finding in check(config, environment)]
+async def _findings(config: Config, environment: Mapping[str, str], file: YamlFile, *, offline: bool) -> list[Finding]:
+    return [finding async for finding in check(config, environment, file, offline=offline)]
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(f"{msgspec.json.format(msgspec.json.encode(value)).decode()}\n")
+
+
+def _dry_run(config: Config, environment: Mapping[str, str], options: argparse.Namespace) -> int:
+    content = sys.stdin.buffer.read() if options.search == "-" else Path(options.search).read_bytes()
+    indices, _, query_string = options.index.partition("?")
+    try:
+        ran = asyncio.run(dry_run(config, environment, Asked(quote(indices, safe=_NAME_SAFE), query_string, content)))
+    except UpstreamError as error:
+        _failed(f"the engine cannot be asked: {error.detail}. Start it, or name another with --engine")
+        return UNREACHABLE
+    if options.json:
+        _print_json({"outcome": ran.outcome, **ran.details})
+    else:
+        sys.stdout.write(f"{ran.outcome}\n")
+        for name, value in ran.details.items():
+            shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            sys.stdout.write(f"{name.replace('_', ' ')}: {shown}\n")
+    return int(ran.failed)
 
 
 def _add_profiles(commands: Any) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from proxy.http1.callers import not_ignorable
 from proxy.profiles import PROFILES
 from proxy.request.steering import OPTIONS, Option
 from proxy.yaml_file import ConfigError, YamlFile, did_you_mean
@@ -47,10 +48,11 @@ class Engine(Section, frozen=True, kw_only=True):
     published_address: str | None = None
     connect_timeout_seconds: Seconds = 5.0
     idle_connection_seconds: Seconds = 30.0
-    search_connections: Annotated[int, Meta(ge=1)] = 100
     multi_search_concurrency: Annotated[int, Meta(ge=1)] = 8
     added_timeout_seconds: Seconds = 2.0
     resolve_cache_seconds: Seconds = 10.0
+    via: bool = True
+    forwarded_for: bool = False
     authorization_env: str | None = None
 
     @property
@@ -66,6 +68,7 @@ class Engine(Section, frozen=True, kw_only=True):
 class Models(Section, frozen=True, kw_only=True):
     url: str = "https://api.deepinfra.com"
     token_env: str = "DEEPINFRA_TOKEN"  # noqa: S105  a variable's name, not its value
+    plain_http: bool = False
     connect_timeout_seconds: Seconds = 1.0
     embed_timeout_seconds: Seconds = 1.0
     rerank_timeout_seconds: Seconds = 3.0
@@ -108,6 +111,12 @@ class BypassRules(Section, frozen=True, kw_only=True):
     patterns: list[str] = []
 
 
+class Callers(Section, frozen=True, kw_only=True):
+    """Which headers do not tell callers apart, besides those that never do."""
+
+    ignore: tuple[str, ...] = ()
+
+
 class Log(Section, frozen=True, kw_only=True):
     format: LogFormat = "json"
     level: LogLevel = "info"
@@ -145,6 +154,7 @@ class Config(Section, frozen=True, kw_only=True):
     engine: Engine = Engine()
     models: Models = Models()
     routes: tuple[RouteSettings, ...] = ()
+    callers: Callers = Callers()
     pages: Pages = Pages()
     steering: tuple[Option, ...] = OPTIONS
     log: Log = Log()
@@ -180,6 +190,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "listen": _keys(Listen),
     "engine": _keys(Engine),
     "models": _keys(Models),
+    "callers": _keys(Callers),
     "pages": _keys(Pages),
     "log": _keys(Log),
     "routes[]": _keys(RouteSettings),
@@ -201,16 +212,27 @@ KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
 
 def load(path: Path, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Config:
     """Read a file, then what the environment and the command line set; raises ConfigError."""
+    return load_with_lines(path, environment, overrides)[0]
+
+
+def load_with_lines(
+    path: Path, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None
+) -> tuple[Config, YamlFile]:
+    """Do the same, and return which line each key is on."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}. Name another file with -c.") from None
-    return read(text, str(path), {**environment, **(overrides or {})})
+    file = YamlFile.parse(text, str(path))
+    return _converted(file, {**environment, **(overrides or {})}), file
 
 
 def read(text: str, name: str, environment: Mapping[str, str]) -> Config:
     """Read the text of a file; raises ConfigError that names key and line."""
-    file = YamlFile.parse(text, name)
+    return _converted(YamlFile.parse(text, name), environment)
+
+
+def _converted(file: YamlFile, environment: Mapping[str, str]) -> Config:
     settings = _with_environment(file.value, environment)
     try:
         config = msgspec.convert(settings, Config)
@@ -244,36 +266,62 @@ def _address(said: str) -> dict[str, Any]:
 
 def contradictions(config: Config) -> Iterator[tuple[str, str]]:
     """Find what each key allows by itself but not beside the others: the key's path, and what is wrong."""
-    for number, url in enumerate(config.engine.urls):
-        place = "engine.url" if isinstance(config.engine.url, str) else f"engine.url[{number}]"
-        yield from _url_problems(place, url)
-    if not config.engine.urls:
-        yield "engine.url", "name at least one node"
-    if not config.engine.by_https:
-        for key in ("ca_file", "certificate_file"):
-            if getattr(config.engine, key):
-                yield (
-                    f"engine.{key}",
-                    "no node is reached by https: write `https://` in engine.url, or leave the key out",
-                )
-    if config.engine.key_file and not config.engine.certificate_file:
-        yield "engine.key_file", "a key needs its `certificate_file` beside it"
+    yield from _engine_problems(config.engine)
     if config.listen.key_file and not config.listen.certificate_file:
         yield "listen.key_file", "a key needs its `certificate_file` beside it"
     yield from _url_problems("models.url", config.models.url)
+    if (found := _OF_AN_API.search(config.models.url)) is not None:
+        right = config.models.url[: found.start()]
+        yield "models.url", f"the proxy adds the paths of both APIs itself: write {right}"
+    for number, name in enumerate(config.callers.ignore):
+        if problem := not_ignorable(name):
+            yield f"callers.ignore[{number}]", f"{name!r} {problem}"
     for number, route in enumerate(config.routes):
         for key, problem in (*_route_problems(route), *_pattern_problems(route.bypass)):
             yield f"routes[{number}].{key}", problem
 
 
+def _engine_problems(engine: Engine) -> Iterator[tuple[str, str]]:
+    for number, url in enumerate(engine.urls):
+        yield from _url_problems("engine.url" if isinstance(engine.url, str) else f"engine.url[{number}]", url)
+    if not engine.urls:
+        yield "engine.url", "name at least one node"
+    if not engine.by_https:
+        for key in ("ca_file", "certificate_file"):
+            if getattr(engine, key):
+                yield (
+                    f"engine.{key}",
+                    "no node is reached by https: write `https://` in engine.url, or leave the key out",
+                )
+    if engine.key_file and not engine.certificate_file:
+        yield "engine.key_file", "a key needs its `certificate_file` beside it"
+    if engine.host is not None and not _HOST.fullmatch(engine.host):
+        yield "engine.host", "expected a host, or host:port, as in search.example.com:9200"
+    if engine.published_address is not None and not _HOST_AND_PORT.fullmatch(engine.published_address):
+        yield "engine.published_address", "expected host:port, as in search.example.com:9201"
+
+
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?", re.ASCII)
+_HOST_AND_PORT = re.compile(rf"(?=.*:\d+$){_HOST.pattern}", re.ASCII)
+_OF_AN_API = re.compile(r"/v1(/openai(/embeddings)?|/inference(/[^?#]*)?)?/*$")
+"""Ends of DeepInfra's URLs as its documentation shows them for other clients."""
+
+
 def _url_problems(place: str, url: str) -> Iterator[tuple[str, str]]:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        yield place, f"expected a URL like http://127.0.0.1:9200, not {url!r}"
-    elif parts.username or parts.password:
+    """Find what is wrong with a URL; one that may hold a secret is not repeated."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or too large; an IPv6 address without its end
+        parts, usable = urlsplit(""), False
+    if "@" in url:
         yield place, "credentials do not belong here: each client's own go to the engine with its requests"
-    elif parts.query or parts.fragment:
+    elif "?" in url or "#" in url:
         yield place, "a URL here has no query string and no fragment"
+    elif not (url.isascii() and url.isprintable()) or " " in url:
+        yield place, f"a URL has no spaces and nothing but ASCII, unlike {url!r}"
+    elif not usable:
+        yield place, f"expected a URL like http://127.0.0.1:9200, not {url!r}"
 
 
 def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
@@ -325,6 +373,17 @@ def _is_remote(url: str) -> bool:
         return "." in host and not host.endswith((".localhost", ".local", ".internal"))
 
 
+def _is_open_to_others(url: str) -> bool:
+    """Whether what is sent there can be read on its way: plain http to another machine."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost" or host.endswith(".localhost")
+    return parts.scheme == "http" and not loopback
+
+
 def authorization_of(config: Config, environment: Mapping[str, str]) -> str | None:
     """Take the proxy's own `Authorization` value from the environment; raises ConfigError where it is missing."""
     variable = config.engine.authorization_env
@@ -346,6 +405,16 @@ def token_of(config: Config, environment: Mapping[str, str], *, calls_models: bo
     token = environment.get(variable, "").strip()
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise ConfigError(f"{variable}: holds characters that no token has; set it anew")
+    if (
+        token
+        and (config.routes or calls_models)
+        and not config.models.plain_http
+        and _is_open_to_others(config.models.url)
+    ):
+        raise ConfigError(
+            f"{variable} is set and would be sent unencrypted to {config.models.url}: use https, unset the variable "
+            "where the models need no token, or allow it with `models.plain_http: true`"
+        )
     if not token and (needs_token(config) or (calls_models and _is_remote(config.models.url))):
         raise ConfigError(
             f"{variable} is not set, and models are needed at {config.models.url}: "

@@ -2,6 +2,7 @@
 
 UpstreamError(service)
 ├── Unreachable     no connection, so nothing has begun there
+│   └── Lost        the connection ended before the answer did; it may have been done
 ├── TimedOut        no answer in time; it may have been done, and paid for
 ├── Refused         an answer that is an error: its status and body
 └── Malformed       an answer that cannot be used
@@ -26,19 +27,23 @@ class UpstreamError(Exception):
 
 
 class Unreachable(UpstreamError):
-    """No connection could be made, or it broke before an answer began."""
+    """No connection could be made."""
 
     reason = "unreachable"
 
 
+class Lost(Unreachable):
+    """The connection ended after the request was sent and before its answer was whole."""
+
+
 class TimedOut(UpstreamError):
-    """No whole answer in the time given."""
+    """No complete response within the time limit."""
 
     reason = "timeout"
 
 
 class Malformed(UpstreamError):
-    """An answer that is not what the contract says."""
+    """A response that does not follow the API."""
 
     reason = "malformed"
 
@@ -54,7 +59,7 @@ class OtherModel(Malformed):
 
 
 class Refused(UpstreamError):
-    """An answer with an error status."""
+    """A response with an error status."""
 
     reason = "refused"
 

@@ -51,7 +51,7 @@ TIERS: dict[str, Models] = {
         "Qwen/Qwen3-Embedding-8B",
         "Qwen/Qwen3-Reranker-8B",
         4096,
-        "where one wrong first hit is expensive: law, medicine, research",
+        "one wrong first hit is expensive: law, medicine, research",
     ),
 }
 
@@ -65,11 +65,11 @@ PRIORITIES: dict[str, str] = {
 """What matters most to a route, in the words of the decision matrix, and the tier that serves it."""
 
 PRIORITY_MEANINGS: dict[str, str] = {
-    "speed-and-cost": "answers in time and a small bill before the last bit of order",
-    "balanced": "good order at a moderate price",
-    "accuracy": "the best order there is, for some more time and money",
+    "speed-and-cost": "fast responses and low cost matter more than the best order",
+    "balanced": "good order at moderate cost",
+    "accuracy": "the best order, for more time and money",
     "high-volume": "over 1000 searches a second",
-    "critical": "a wrong first hit does harm",
+    "critical": "a wrong first hit causes harm",
 }
 
 
@@ -86,24 +86,24 @@ CHOICES: tuple[Choice, ...] = (
     Choice(
         "embeddings alone",
         "semantic: {…}, rerank: false",
-        "vocabulary is the problem, not order; no time for a model call on documents; very many searches",
+        "users' words differ from the documents' words; no time for a reranker; very many searches",
     ),
     Choice(
         "add a reranker",
         "semantic: {…} (rerank is on)",
-        "the right documents are found but not first; few hits are read; 100 to 300 ms more are affordable",
+        "the right documents are found but not first; users read few hits; 100 to 300 ms more are acceptable",
     ),
     Choice(
         "a reranker alone",
         "no semantic",
-        "an index that nobody may change, or before `backfill` has run: better order of what BM25 finds",
+        "the index cannot be changed, or `backfill` has not run yet: a better order of what BM25 finds",
     ),
 )
 
 _ROWS = (
     Profile(
         "rag",
-        "passages that a language model answers from",
+        "passages for a language model's answers (RAG)",
         "Given a question, judge whether this passage holds the facts that answer it, stated fully enough to be "
         "quoted and used without reading further; a passage that is only on the same topic is worth little.",
         "balanced",

@@ -83,7 +83,7 @@ class Search:
     """Of an asynchronous search that was submitted before."""
 
 
-class Nodes:
+class NodesQuestion:
     """A question after the engine's nodes, by which clients find their addresses."""
 
 
@@ -98,7 +98,7 @@ _METHODS: Mapping[Endpoint, frozenset[bytes]] = {
 }
 
 
-def classify(method: bytes, target: bytes) -> Search | Nodes | Passthrough:
+def classify(method: bytes, target: bytes) -> Search | NodesQuestion | Passthrough:
     """Tell a search from everything else by method and raw target.
 
     The path is split before anything is decoded: `/i%2F_search` is a document's path, not a search of `i`. Slashes
@@ -110,7 +110,7 @@ def classify(method: bytes, target: bytes) -> Search | Nodes | Passthrough:
         return Passthrough()
     segments = path.rstrip("/").split("/")
     if method == b"GET" and segments[:2] == ["", "_nodes"]:
-        return Nodes()
+        return NodesQuestion()
     search = _search_of(segments, query_string)
     if search is None or method not in _METHODS.get(search.endpoint, _BOTH):
         return Passthrough()

@@ -124,17 +124,21 @@ class Searching:
         self, journey: Journey, caller: EngineOfCaller, covered: Covered, asked: Asked, steering: Steering
     ) -> Outcome:
         """Answer a search of a route, or say why the client's own bytes should go on instead."""
-        if steering.enabled is False:
-            return Bypass("steered_off")
-        request = parse(asked.query_string, asked.content)
-        if isinstance(request, Bypass):
-            return request
-        plan = await self._plan(caller, asked.indices, covered, request, steering)
+        plan = await self.plan(caller, covered, asked, steering)
         if isinstance(plan, Bypass):
             return plan
         journey.plan = plan
         run = Run(plan, self._stages(caller), journey.clock)
         return await run_search(run, head_key(plan, caller.identity))
+
+    async def plan(self, caller: EngineOfCaller, covered: Covered, asked: Asked, steering: Steering) -> Plan | Bypass:
+        """Read a search of a route and say what will be done for it."""
+        if steering.enabled is False:
+            return Bypass("steered_off")
+        request = parse(asked.query_string, asked.content)
+        if isinstance(request, Bypass):
+            return request
+        return await self._plan(caller, asked.indices, covered, request, steering)
 
     def _stages(self, caller: EngineOfCaller) -> Stages:
         return Stages(

@@ -100,6 +100,16 @@ def log_search(line: SearchLine) -> None:
     )
 
 
+def warn_of_new_callers(header: str) -> None:
+    """Say that a header has another value in nearly every request, so that nothing is cached between them."""
+    _log.warning(
+        "new_callers",
+        header=header[:100],
+        detail="nearly every request looks like a new caller because of this header, so nothing is cached between "
+        "requests: add it to `callers.ignore` unless the engine knows users by it",
+    )
+
+
 def configure(settings: Log) -> None:
     """Set the log up once for the process: to standard error, one line an event."""
     renderer = (

@@ -55,9 +55,13 @@ class YamlFile:
 
     def error(self, path: str, problem: str) -> ConfigError:
         """Say what is wrong with a key, on its line or on that of what it would stand in."""
+        return ConfigError(f"{self.where(path)}: {problem}")
+
+    def where(self, path: str) -> str:
+        """Name a key with its line, or with that of what it would stand in."""
         line = self._line(path)
         where = f"{self.name}:{line}" if line else self.name
-        return ConfigError(f"{where}: {path}: {problem}" if path else f"{where}: {problem}")
+        return f"{where}: {path}" if path else where
 
     def _line(self, path: str) -> int | None:
         while path and path not in self.lines:

@@ -1,10 +1,10 @@
-"""README's tables, made from the code; `python -m tests.readme` writes them where they have changed.
+"""The tables of README.md and docs/, generated from the code; `python -m tests.readme` writes them.
 
-`COLUMNS=112 make demo ONCE=1 > FILE`, then `python -m tests.readme FILE`, shows what the demo prints by now.
+`COLUMNS=112 make demo ONCE=1 > FILE`, then `python -m tests.readme FILE`, updates the output of the demo.
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`. test_docs.py compares each with what is made here.
-What the code does not say in words is said here, by a name that is looked up in the code: one that is missing, or
-one too many, fails.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`, on whichever page. test_docs.py compares each with
+what is generated here. Words that the code does not contain are here, under a name that is looked up in the code: a
+missing name, or one too many, fails.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from demo.engines import ENGINES, Engine, Family
 from proxy import config as settings
 from proxy import dialects as spellings
 from proxy.bypass import BYPASS_REASONS
-from proxy.checking import ADVICE
+from proxy.checking.routes import ADVICE
 from proxy.cli import CONFIG_VARIABLE, build_parser
 from proxy.dialects import Dialect, KnnSearch
 from proxy.errors import UpstreamError
@@ -40,6 +40,8 @@ from tests.integration.outcomes import FILE as OUTCOMES
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+PAGES = (README, ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md")))
+"""The documentation."""
 BLOCK = re.compile(r"<!-- (?P<kind>table|text): (?P<name>[\w-]+) -->\n(?P<body>.*?)<!-- end -->", re.DOTALL)
 
 Row = tuple[str, ...]
@@ -47,7 +49,7 @@ Row = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of the README."""
+    """A table of the documentation."""
 
     columns: Row
     rows: Sequence[Row]
@@ -81,7 +83,7 @@ class QueryForm:
 
 _MATCH = {"match": {"title": "red shoes"}}
 _TERM = {"term": {"brand": "kite"}}
-_NOTHING, _AS_IN_QUERY_STRING, _NO_KNN = "nothing of it", "as in `query_string`", "kNN is left out"
+_NOTHING, _AS_IN_QUERY_STRING, _NO_KNN = "-", "as in `query_string`", "kNN is skipped"
 _INSIDE = "what the query inside requires"
 
 QUERY_FORMS = (
@@ -95,8 +97,8 @@ QUERY_FORMS = (
         "query_string",
         "",
         {"query_string": {"query": "red shoes -kids"}},
-        '`+word`, `"a phrase"` and `field:value` stay required, `-word` stays forbidden; with any other operator '
-        "but AND the words are reranked and kNN is left out",
+        '`+word`, `"a phrase"` and `field:value` stay required, `-word` stays excluded; with any operator other than '
+        "AND, the hits are reranked and kNN is skipped",
     ),
     QueryForm(
         "simple_query_string",
@@ -132,14 +134,14 @@ QUERY_FORMS = (
         {"bool": {"must": _MATCH, "filter": _TERM}},
         "every other clause: `filter`, `must_not`, other `must`, `minimum_should_match`",
     ),
-    QueryForm("dis_max", "", {"dis_max": {"queries": [_MATCH, _TERM]}}, "nothing, where one of its queries is words"),
+    QueryForm("dis_max", "", {"dis_max": {"queries": [_MATCH, _TERM]}}, "-, if one of its queries is query text"),
     QueryForm("boosting", "", {"boosting": {"positive": _MATCH, "negative": _TERM, "negative_boost": 0.5}}, _INSIDE),
     QueryForm("constant_score", "", {"constant_score": {"filter": _MATCH}}, _INSIDE),
     QueryForm(
         "function_score",
         "",
         {"function_score": {"query": _MATCH, "field_value_factor": {"field": "sold"}}},
-        f"{_INSIDE}; with `min_score` kNN is left out",
+        f"{_INSIDE}; with `min_score`, {_NO_KNN}",
     ),
     QueryForm(
         "script_score",
@@ -151,18 +153,21 @@ QUERY_FORMS = (
         "nested",
         "",
         {"nested": {"path": "parts", "query": {"match": {"parts.title": "red shoes"}}}},
-        f"{_INSIDE}, where it is more than words",
+        f"{_INSIDE}, if it is more than query text",
     ),
     QueryForm(
         "has_child",
         "",
         {"has_child": {"type": "part", "query": _MATCH}},
-        f"that there are such, `min_children`, and {_INSIDE}; with `max_children` {_NO_KNN}",
+        f"that such children exist, `min_children`, and {_INSIDE}; with `max_children`, {_NO_KNN}",
     ),
     QueryForm(
-        "has_parent", "", {"has_parent": {"parent_type": "brand", "query": _MATCH}}, f"that there is one, and {_INSIDE}"
+        "has_parent",
+        "",
+        {"has_parent": {"parent_type": "brand", "query": _MATCH}},
+        f"that such a parent exists, and {_INSIDE}",
     ),
-    QueryForm("pinned", "", {"pinned": {"ids": ["1"], "organic": _MATCH}}, f"{_INSIDE}; the pinned stay on top"),
+    QueryForm("pinned", "", {"pinned": {"ids": ["1"], "organic": _MATCH}}, f"{_INSIDE}; pinned documents stay on top"),
     QueryForm(
         "rule",
         "",
@@ -177,7 +182,7 @@ QUERY_FORMS = (
     ),
     QueryForm("hybrid", "", {"hybrid": {"queries": [_MATCH, _TERM]}}, _NO_KNN),
 )
-"""What `proxy.query.text` reads, and what of it a document that only kNN found must fulfil all the same."""
+"""The queries that `proxy.query.text` reads, and which of their conditions also apply to what only kNN found."""
 
 
 NOT_RUN = frozenset(
@@ -206,17 +211,17 @@ def reranked() -> Table:
         )
         for form in QUERY_FORMS
     )
-    return Table(("the words are in", "as in", "what stays required of what only kNN finds"), rows)
+    return Table(("query", "example", "what still applies to documents that only kNN found"), rows)
 
 
 def outcomes() -> Table:
-    """What came of each way to search, as the tests on real engines saw it."""
+    """The outcome of each kind of search, as the tests on real engines saw it."""
     seen: Mapping[str, Mapping[str, str]] = json.loads(OUTCOMES.read_text(encoding="utf-8"))
     rows = [(way, *(_in_short(by_engine.get(each.name, "")) for each in ENGINES)) for way, by_engine in seen.items()]
-    return Table(("a search by, or with", *map(_title, ENGINES)), [*sorted(rows, key=_by_outcome), *_RECORDED])
+    return Table(("search", *map(_title, ENGINES)), [*sorted(rows, key=_by_outcome), *_RECORDED])
 
 
-_BY_SHAPES = "reranked; by recorded shapes, not run"
+_BY_SHAPES = "reranked (recorded requests only)"
 _RECORDED = (
     *((way, _BY_SHAPES, _BY_SHAPES, "-", "-") for way in ("`_async_search`", "Kibana's Discover by relevance")),
     ("OpenSearch Dashboards' Discover by relevance", "-", "-", _BY_SHAPES, _BY_SHAPES),
@@ -248,14 +253,14 @@ DIALECTS: Mapping[str, tuple[str, str]] = {
     "elasticsearch": ("`dense_vector`, Elasticsearch 8.4 and later", "nested vectors, too"),
     "elasticsearch before 8.4": (
         "`dense_vector`, Elasticsearch before 8.4",
-        "each document that passes is compared; the script was run, not such a version",
+        "every document that passes the filters is compared; the script was run, but not on such a version",
     ),
     "opensearch": (
         "`knn_vector`, OpenSearch with k-NN, engines lucene and faiss",
-        "an alias's filter is said again, since it would hold too late; nested vectors under filters: one by one",
+        "the filter of an alias is repeated inside kNN; nested vectors with filters are compared one by one",
     ),
 }
-"""Where each spelling of kNN is used, and what is particular about it."""
+"""Where each syntax of kNN is used, and what is particular about it."""
 
 
 def known_dialects() -> Mapping[str, Dialect]:
@@ -267,12 +272,12 @@ def dialects() -> Table:
         (where, code(msgspec.json.encode(known_dialects()[name].knn(_AN_EXAMPLE)).decode()), particular)
         for name, (where, particular) in DIALECTS.items()
     )
-    return Table(("vectors", "are asked for by", "besides"), rows)
+    return Table(("vectors", "search", "remarks"), rows)
 
 
 @dataclass(frozen=True, slots=True)
 class SteeringForm:
-    """What a request may say of its own reranking, with an example that test_docs.py reads both ways."""
+    """A per-request option, with an example that test_docs.py reads both ways."""
 
     header: str
     member: Any
@@ -280,17 +285,17 @@ class SteeringForm:
 
 
 STEERING_FORMS: Mapping[Option, SteeringForm] = {
-    "enabled": SteeringForm("off", member=False, meaning="leave this search to the engine"),
+    "enabled": SteeringForm("off", member=False, meaning="bypass this search"),
     "query": SteeringForm(
         "garden hose",
         "garden hose",
-        "the user's words, where they are not to be looked for in the query; kNN needs words in the query all the same",
+        "the query text, instead of the one found in the query; kNN still needs query text in the query",
     ),
     "budget_ms": SteeringForm("200", 200, "milliseconds that may be added to the engine's own time for your query"),
     "window": SteeringForm("20", 20, "instead of the route's `rank_window_size`"),
     "profile": SteeringForm("legal", "legal", "whose instruction the models are given"),
     "instruction": SteeringForm("Prefer what is new.", "Prefer what is new.", "the instruction itself"),
-    "explain": SteeringForm("on", member=True, meaning="say with each hit, as `_rerank`, how it came to its place"),
+    "explain": SteeringForm("on", member=True, meaning="add `_rerank` to each hit: how it got its place"),
 }
 
 
@@ -299,7 +304,7 @@ def steering() -> Table:
         (code(f"{header_of(name)}: {form.header}"), code(_member(name, form)), takes(name), form.meaning)
         for name, form in STEERING_FORMS.items()
     )
-    return Table(("header", "in `ext.rerank_proxy`", "takes", "which means"), rows)
+    return Table(("header", "in `ext.rerank_proxy`", "values", "meaning"), rows)
 
 
 def header_of(option: str) -> str:
@@ -311,9 +316,9 @@ def _member(option: str, form: SteeringForm) -> str:
 
 
 def understood() -> Table:
-    """What may stand in a search beside its query, by what it is needed for."""
+    """The keys and parameters that may stand beside a query, by what is done with them."""
     rows = tuple((use.value, codes(_of_use(BODY_KEYS, use)), codes(_of_use(PARAMETERS, use))) for use in Use)
-    return Table(("goes along with", "in the body", "in the URL"), rows)
+    return Table(("used for", "in the body", "in the URL"), rows)
 
 
 def _of_use(table: Mapping[str, Use | str], use: Use | str) -> list[str]:
@@ -322,7 +327,7 @@ def _of_use(table: Mapping[str, Use | str], use: Use | str) -> list[str]:
 
 def bypass() -> Table:
     rows = tuple((code(reason), meaning, _triggers(reason)) for reason, meaning in sorted(BYPASS_REASONS.items()))
-    return Table(("reason", "because", "named by"), rows)
+    return Table(("reason", "meaning", "triggered by"), rows)
 
 
 def _triggers(reason: str) -> str:
@@ -350,7 +355,7 @@ _PYTHON_CLIENTS = {
 
 
 def clients() -> Table:
-    """The clients that are run, and before which engines."""
+    """The clients that are run, and on which engines."""
     met: dict[str, list[str]] = {}
     for suite in SUITES:
         if not suite.name.endswith("-refused"):  # the engine's own refusal of a client too new for it
@@ -388,7 +393,7 @@ def failures() -> Mapping[str, set[str]]:
 
 
 _FAILURE_MEANINGS = {
-    "partial": "some shards did not answer the kNN search, or the one that shows what it found, in time"
+    "partial": "some shards did not answer the kNN search, or the search that fetches its hits, in time"
 }
 
 
@@ -396,7 +401,7 @@ def degraded() -> Table:
     said = {kind.reason: _in_a_cell(kind.__doc__ or "") for kind in UpstreamError.__subclasses__()}
     meanings = {**said, **ADVICE, **_FAILURE_MEANINGS}
     rows = tuple((code(reason), codes(sorted(stages)), meanings[reason]) for reason, stages in failures().items())
-    return Table(("reason", "stages", "what it means, and what to do"), tuple(sorted(rows)))
+    return Table(("reason", "stages", "meaning, and what to do"), tuple(sorted(rows)))
 
 
 def _in_a_cell(sentence: str) -> str:
@@ -410,20 +415,20 @@ def timed_stages() -> set[str]:
 
 
 _STAGES = {
-    "lexical": "the client's own search, filling the window",
-    "embed": "the query's vector; while it is remembered, no time at all",
+    "lexical": "the client's own search, with the window as its size",
+    "embed": "the vector of the query; no time if it is cached",
     "semantic": "the kNN search",
-    "groups": "who stands for a group that only kNN found, where hits are grouped by `collapse`",
-    "passages": "texts for the reranker, where the hits do not show them whole",
-    "rerank": "the scores",
-    "render": "documents that only kNN found, fetched as the client's query shows them; beside `rerank`",
-    "total": "all of it, up to the answer",
+    "groups": "with `collapse`: the first document of each group that only kNN found",
+    "passages": "reading passage fields that the hits do not contain in full",
+    "rerank": "the reranker's scores",
+    "render": "fetching documents that only kNN found, as the client's query shows them; in parallel with `rerank`",
+    "total": "everything until the response",
 }
 
 
 def stages() -> Table:
     said = tuple((code(name), _STAGES.get(name, "")) for name in sorted(timed_stages() | _STAGES.keys(), key=_place))
-    return Table(("stage", "what takes this time"), said)
+    return Table(("stage", "time for"), said)
 
 
 def _place(stage: str) -> int:
@@ -435,6 +440,7 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "listen": settings.Listen,
     "engine": settings.Engine,
     "models": settings.Models,
+    "callers": settings.Callers,
     "pages": settings.Pages,
     "log": settings.Log,
     "routes[]": settings.RouteSettings,
@@ -463,7 +469,7 @@ def config_keys() -> Table:
 def _default(section: type[settings.Section], key: str) -> str:
     (field,) = [field for field in msgspec.structs.fields(section) if field.name == key]
     if field.required:
-        return "needed"
+        return "required"
     default = field.default if field.default is not msgspec.NODEFAULT else field.default_factory()
     if default in (None, msgspec.UNSET):
         return ""
@@ -504,7 +510,7 @@ def tiers() -> Table:
 
 def priorities() -> Table:
     rows = tuple((code(name), code(tier), PRIORITY_MEANINGS[name]) for name, tier in PRIORITIES.items())
-    return Table(("`priority`", "tier", "which means"), rows)
+    return Table(("`priority`", "tier", "meaning"), rows)
 
 
 def profiles() -> Table:
@@ -522,12 +528,12 @@ def choices() -> Table:
 
 
 _VARIABLES = {
-    CONFIG_VARIABLE: "the file of settings, instead of `config.yaml` here",
-    "RERANK_PROXY_LISTEN": "`listen`, as in `0.0.0.0:9201`",
+    CONFIG_VARIABLE: "the settings file, instead of `config.yaml` in the current folder",
+    "RERANK_PROXY_LISTEN": "`listen`, for example `0.0.0.0:9201`",
     "RERANK_PROXY_ENGINE_URL": "`engine.url`",
     "RERANK_PROXY_MODELS_URL": "`models.url`",
-    settings.Models().token_env: "the models' token; `models.token_env` may name another variable",
-    "RERANK_PROXY_CACHE": "where `make demo` and `make test` keep what they fetched",
+    settings.Models().token_env: "the token of the models; `models.token_env` can name another variable",
+    "RERANK_PROXY_CACHE": "the cache folder of `make demo` and `make test`",
 }
 
 
@@ -569,7 +575,7 @@ def bench() -> Table:
         )
         for case in cases
     )
-    return Table(("case", "which is", "straight", "through the proxy", "ratio"), rows)
+    return Table(("case", "request", "direct", "through the proxy", "ratio"), rows)
 
 
 def bench_passthrough() -> Table:
@@ -593,7 +599,7 @@ def languages() -> str:
 
 
 def the_map() -> str:
-    """The way of a request, as `proxy/__init__.py` tells it."""
+    """The way of a request, from `proxy/__init__.py`."""
     _, _, told = (proxy.__doc__ or "").partition("module by module:\n\n")
     return f"```text\n{told.partition('Nothing flows back')[0].rstrip()}\n```\n"
 
@@ -626,14 +632,14 @@ def made(kind: str, name: str) -> str:
     return TABLES[name]().markdown if kind == "table" else TEXTS[name]()
 
 
-def updated(readme: str) -> str:
+def updated(page: str) -> str:
     """Write every block anew."""
 
     def block(found: re.Match[str]) -> str:
         kind, name = found["kind"], found["name"]
         return f"<!-- {kind}: {name} -->\n{made(kind, name)}<!-- end -->"
 
-    return BLOCK.sub(block, readme)
+    return BLOCK.sub(block, page)
 
 
 DEMO = re.compile(r"(?<=<!-- output: make demo -->\n).*?(?=<!-- end -->)", re.DOTALL)
@@ -648,11 +654,11 @@ def of_demo(output: str) -> str:
 
 
 def main(output: Path | None = None) -> None:
-    readme = updated(README.read_text(encoding="utf-8"))
+    for page in PAGES:
+        page.write_text(updated(page.read_text(encoding="utf-8")), encoding="utf-8")
     if output:
         shown = of_demo(output.read_text(encoding="utf-8"))
-        readme = DEMO.sub(lambda _: shown, readme)
-    README.write_text(readme, encoding="utf-8")
+        README.write_text(DEMO.sub(lambda _: shown, README.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

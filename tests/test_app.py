@@ -12,9 +12,10 @@ import msgspec
 import pytest
 
 from proxy.app import listen, serve_until_told
-from proxy.config import Config, RouteSettings, token_of
+from proxy.config import Callers, Config, RouteSettings, token_of
 from proxy.config import Log as LogSettings
 from proxy.endpoints.front import BODY_MAX
+from proxy.http1.callers import SAMPLE
 from proxy.yaml_file import ConfigError
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.fakes import (
@@ -289,6 +290,7 @@ async def test_sigterm_takes_no_more_and_finishes_what_runs(
     client = await Client.to(int(log[0]["address"].rpartition(":")[2]))
     await client.send(request("POST", "/products/_search", QUERY_BYTES, content_type="application/json"))
     await models.until_asked("rerank")
+    os.kill(os.getpid(), signal.SIGHUP)  # a terminal that closes ends no server
     os.kill(os.getpid(), signal.SIGTERM)
     while "stopping" not in [event["event"] for event in log]:  # noqa: ASYNC110
         await asyncio.sleep(0)
@@ -297,7 +299,7 @@ async def test_sigterm_takes_no_more_and_finishes_what_runs(
     await serving
     assert ("reranked", "close") == (answered.header("x-rerank"), answered.header("connection"))
     client.close()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().remove_signal_handler(number)
 
 
@@ -324,3 +326,22 @@ def test_a_remote_provider_without_a_token_is_refused_by_the_variables_name() ->
     with pytest.raises(ConfigError, match="DEEPINFRA_TOKEN"):
         token_of(remote, {})
     assert "t" == token_of(remote, {"DEEPINFRA_TOKEN": "t"})
+
+
+@pytest.mark.parametrize(("ignored", "asked"), [((), 2), (("cf-ray",), 1)])
+async def test_a_cdns_header_makes_a_caller_unless_it_is_to_be_ignored(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, ignored: tuple[str, ...], asked: int
+) -> None:
+    client = await start_proxy(msgspec.structs.replace(settings, callers=Callers(ignore=ignored)))
+    for number in range(2):
+        assert "reranked" == (await client.search("/products/_search", QUERY, cf_ray=f"ray{number}")).header("x-rerank")
+    assert asked == len(engine.of("resolve"))
+    assert ["ray0", "ray1"] == [request.header("cf-ray") for request in engine.of("lexical")]
+
+
+async def test_a_header_that_makes_every_request_a_new_caller_is_named_in_the_log(client: Client, log: Log) -> None:
+    for number in range(SAMPLE):
+        await client.search("/logs/_search", QUERY, cf_ray=f"ray{number}")
+    (warned,) = [event for event in log if event["event"] == "new_callers"]
+    assert ("warning", "cf-ray") == (warned["log_level"], warned["header"])
+    assert "callers.ignore" in warned["detail"]

@@ -24,12 +24,22 @@ _NAMED_BY_THE_MODULE_ALONE = {"http1", "ranking", "request", "upstream"}
 _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy": "test_docs.py",
     "proxy.__main__": "integration/test_process.py",
+    "proxy.advice": "test_loading_patience.py",
     "proxy.bypass": "test_telemetry.py",
+    "proxy.checking.findings": "test_checking.py",
+    "proxy.checking.routes": "test_checking.py",
+    "proxy.checking.run": "test_checking.py",
+    "proxy.checking.services": "test_checking.py",
     "proxy.endpoints": "test_endpoints_single.py",
     "proxy.errors": "test_transport.py",
-    "proxy.http1": "test_wire.py",
-    "proxy.http1.messages": "test_wire.py",
+    "proxy.http1": "test_http1.py",
+    "proxy.http1.flow": "test_passthrough.py",
+    "proxy.http1.inbound": "test_listener.py",
+    "proxy.http1.messages": "test_http1.py",
+    "proxy.http1.outbound": "test_passthrough.py",
+    "proxy.http1.relay": "test_passthrough.py",
     "proxy.loading": "test_loading_index.py",
+    "proxy.loading.arrays": "test_loading_documents.py",
     "proxy.loading.commands": "test_loading_target.py",
     "proxy.loading.errors": "test_loading_target.py",
     "proxy.loading.passages": "test_loading_backfill.py",
@@ -39,6 +49,7 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.request": "test_search_request.py",
     "proxy.request.search_keys": "test_search_request.py",
     "proxy.upstream": "test_transport.py",
+    "proxy.upstream.pool": "test_engine.py",
 }
 """Modules without a test file of their own name, and where they are tested."""
 

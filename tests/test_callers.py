@@ -1,10 +1,14 @@
 """Who asks is told by all that may tell it, and what one caller was shown is never another's."""
 
+import pickle
+from collections.abc import Iterable, Iterator, Sequence
+
 import pytest
 
-from proxy.http1.callers import Field, can_be_repeated, carried, field_value, identity
+from proxy.http1.callers import SAMPLE, Callers, Field, can_be_repeated, carried, field_value, not_ignorable
 
 ALICE: list[Field] = [(b"Authorization", b"Basic YTph")]
+identity = Callers().identity
 
 
 @pytest.mark.parametrize(
@@ -76,6 +80,93 @@ def test_a_header_that_is_not_plain_text_cannot_go_along(field: Field) -> None:
 def test_a_headers_values_are_joined() -> None:
     fields: list[Field] = [(b"Accept", b"a"), (b"x", b"y"), (b"accept", b"b")]
     assert (b"a, b", b"") == (field_value(fields, b"accept"), field_value(fields, b"none"))
+
+
+# Headers that a CDN adds.
+
+
+def test_a_header_that_is_to_be_ignored_makes_no_other_caller() -> None:
+    callers = Callers(["CF-Ray"])
+    assert callers.identity(ALICE) == callers.identity([*ALICE, (b"cf-ray", b"1")]) == identity(ALICE)
+    assert callers.identity(ALICE) != callers.identity([*ALICE, (b"cf-ray2", b"1")])
+
+
+@pytest.mark.parametrize(
+    "name", ["cf-ray", "X-Amz-Cf-Id", "x-azure-ref", "X-Forwarded-For", "true-client-ip", "cf-visitor", "user-agent"]
+)
+def test_a_cdns_header_may_be_ignored(name: str) -> None:
+    assert "" == not_ignorable(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Authorization", "proxy-authorization", "es-secondary-authorization", "Cookie", "x-api-key"),
+        *("es-security-runas-user", "opendistro_security_impersonate_as", "securitytenant", "security_tenant"),
+        *("x-proxy-user", "x-proxy-roles", "x-proxy-ext-department", "x-forwarded-user", "x-forwarded-groups"),
+        *("x-auth-request-email", "remote-user", "x-webauth-user", "x-consumer-username", "x-ssl-client-s-dn"),
+        *("x-amzn-oidc-data", "x-goog-iap-jwt-assertion", "cf-access-jwt-assertion", "x-ms-client-principal"),
+        *("x-amz-security-token", "x-client-cert", "x-forwarded-email", "x-tenant-id", "x-session-id"),
+    ],
+)
+def test_what_may_say_who_somebody_is_is_never_ignored(name: str) -> None:
+    assert "may say who a caller is" in not_ignorable(name)
+
+
+@pytest.mark.parametrize("name", ["", "cf-*", "*", "a b", "a:", "é", "a\n"])
+def test_what_is_no_name_of_a_header_is_refused(name: str) -> None:
+    assert "is no name of a header" in not_ignorable(name)
+
+
+def warnings_of(requests: Iterable[list[Field]], ignore: Sequence[str] = ()) -> list[str]:
+    said: list[str] = []
+    callers = Callers(ignore, said.append)
+    for fields in requests:
+        callers.identity(fields)
+    return said
+
+
+def numbered(name: bytes, count: int = SAMPLE) -> Iterator[list[Field]]:
+    return ([*ALICE, (name, b"%d" % number)] for number in range(count))
+
+
+def test_a_header_that_makes_every_request_a_new_caller_is_named_once() -> None:
+    assert ["cf-ray"] == warnings_of(numbered(b"CF-Ray", 5 * SAMPLE))
+
+
+def test_several_are_named_each() -> None:
+    requests = ([*fields, (b"x-azure-ref", b"%d" % number)] for number, fields in enumerate(numbered(b"cf-ray")))
+    assert ["cf-ray", "x-azure-ref"] == warnings_of(requests)
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        list(numbered(b"cf-ray", SAMPLE - 1)),
+        [[*ALICE, (b"x-forwarded-for", b"%d" % (number % 20))] for number in range(4 * SAMPLE)],
+        list(numbered(b"authorization", 4 * SAMPLE)),
+        [[(b"cookie", b"%d" % number), (b"cf-ray", b"%d" % number)] for number in range(4 * SAMPLE)],
+        [ALICE] * SAMPLE,
+    ],
+    ids=["few", "some addresses", "new users", "new users behind a CDN", "one caller"],
+)
+def test_callers_who_are_known_or_really_are_new_are_no_reason_to_warn(requests: list[list[Field]]) -> None:
+    assert [] == warnings_of(requests)
+
+
+def test_a_header_that_is_ignored_is_not_warned_of() -> None:
+    assert [] == warnings_of(numbered(b"cf-ray"), ["cf-ray"])
+
+
+def test_warnings_and_what_is_remembered_are_bounded() -> None:
+    """However many names and values a client thinks of."""
+    said: list[str] = []
+    callers = Callers(warn=said.append)
+    for sample in range(200):
+        for number in range(SAMPLE):
+            callers.identity([(b"x-%d-%d" % (sample, column), b"%d" % number) for column in range(40)])
+    assert 16 == len(said)
+    assert len(pickle.dumps(callers._newcomers)) < 2**20  # noqa: SLF001
 
 
 @pytest.mark.parametrize(

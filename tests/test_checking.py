@@ -1,106 +1,282 @@
-"""`check` says of each route whether what a search of it needs is there, and what to do where it is not."""
+"""`check` says whether a file, the engine, its indices and the models are all right, and what to do where not."""
 
 import ast
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import msgspec
 import pytest
+import yaml
 
 from proxy import planning
-from proxy.checking import ADVICE, Finding, check
+from proxy.checking.findings import Finding, exit_code
+from proxy.checking.routes import ADVICE
+from proxy.checking.run import check
+from proxy.checking.services import PASSAGES
 from proxy.config import Config
-from tests.fakes import FakeServer, Message, answer, closed_port, refuses
+from proxy.yaml_file import YamlFile
+from tests.fakes import FakeModels, FakeServer, Message, answer, closed_port, refuses, says
 
 MAPPED = {"type": "dense_vector", "dims": 3, "similarity": "cosine"}
+TITLE = {"title": {"type": "text"}}
 META = {"rerank_proxy": {"v": {"model": "m", "dimensions": 3, "passage": ["title"]}}}
-FIT = {"_meta": META, "properties": {"v": MAPPED}}
+FIT = {"_meta": META, "properties": {"v": MAPPED, **TITLE}}
 
 
 class Cluster(FakeServer):
-    """An engine that knows the mappings of its indices. Kinds of its requests: resolve, facts."""
+    """An engine that knows the mappings of its indices. Kinds of its requests: version, resolve, facts."""
 
     def __init__(self, **mappings: Any) -> None:
         super().__init__()
         self.mappings = mappings
+        self.aliases: dict[str, list[str]] = {}
+        self.version: Any = {"version": {"number": "8.19.13"}}
 
     def kind(self, request: Message) -> str:
+        if request.path == "/":
+            return "version"
         return "resolve" if request.path.startswith("/_resolve/index/") else "facts"
 
     def usual(self, request: Message) -> bytes:
-        said: Any = {name: {"mappings": mapping} for name, mapping in self.mappings.items()}
+        asked = request.path.rpartition("/")[2].split(",")
+        known = {name: mapping for name, mapping in self.mappings.items() if any(fnmatchcase(name, a) for a in asked)}
+        said: Any = {name: {"mappings": mapping} for name, mapping in known.items()}
         if self.kind(request) == "resolve":
-            said = {"indices": [{"name": name} for name in self.mappings], "aliases": [], "data_streams": []}
-        return answer(200, msgspec.json.encode(said))
+            aliases = [{"name": name, "indices": held} for name, held in self.aliases.items() if name in asked]
+            said = {"indices": [{"name": name} for name in known], "aliases": aliases, "data_streams": []}
+        return answer(200, msgspec.json.encode(self.version if self.kind(request) == "version" else said))
+
+
+GOOD_SCORES = dict(zip(PASSAGES, (0.9, 0.1), strict=True))
 
 
 async def findings(
-    url: str, *routes: Mapping[str, Any], environment: Mapping[str, str] | None = None, **engine: Any
+    url: str | list[str],
+    *routes: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+    models: Mapping[str, Any] | None = None,
+    offline: bool = False,
+    **engine: Any,
 ) -> list[Finding]:
-    settings = {"engine": {"url": url, **engine}, "models": {"url": "http://127.0.0.1:1"}, "routes": routes}
-    return [found async for found in check(msgspec.convert(settings, Config), environment or {})]
+    """Check settings with these routes; the models are fine where nothing is said."""
+    async with FakeModels(GOOD_SCORES) as fine:
+        settings = {"engine": {"url": url, **engine}, "models": models or {"url": fine.url}, "routes": routes}
+        file = YamlFile.parse(yaml.safe_dump(msgspec.to_builtins(settings)), "config.yaml")
+        config = msgspec.convert(settings, Config)
+        return [found async for found in check(config, environment or {}, file, offline=offline)]
+
+
+def at(place: str, found: Sequence[Finding]) -> list[tuple[str, str]]:
+    return [(entry.kind, entry.said) for entry in found if entry.place == place]
 
 
 def semantic(**settings: Any) -> dict[str, Any]:
-    return {"index": "a*", "semantic": {"field": "v", "dimensions": 3}} | settings
+    return {"index": "a*", "passage": ["title"], "semantic": {"field": "v", "dimensions": 3}} | settings
 
 
 @pytest.mark.parametrize(
     ("mapping", "route", "kind", "said"),
     [
-        (FIT, semantic(), "ok", "1 indices, 3 dimensions by m"),
-        ({}, {"index": "a*"}, "ok", "1 indices, BM25 and the reranker"),
-        (FIT, semantic(embedding_model="m"), "ok", "1 indices, 3 dimensions by m"),
-        (FIT, semantic(embedding_model="n"), "wrong", "other_model (m): the index holds another model's vectors"),
+        (FIT, semantic(), "ok", "1 index, 3 dimensions by m"),
+        (
+            {"properties": {"title": {"type": "text"}}},
+            {"index": "a*", "passage": ["title"]},
+            "ok",
+            "1 index, BM25 and the reranker",
+        ),
+        (FIT, semantic(embedding_model="m"), "ok", "1 index, 3 dimensions by m"),
+        (
+            FIT,
+            semantic(embedding_model="n"),
+            "wrong",
+            "other_model (m): the vectors of the index are from another model",
+        ),
         (FIT, semantic(semantic={"field": "v", "dimensions": 4}), "wrong", "other_dimensions (3): "),
         (FIT, semantic(semantic={"field": "w", "dimensions": 3}), "wrong", "no_vector_field (w): "),
-        ({"properties": {"v": MAPPED}}, semantic(), "wrong", "unknown_model: "),
-        ({"properties": {"v": MAPPED}}, semantic(embedding_model="n"), "ok", "1 indices, 3 dimensions by n"),
+        ({"properties": {"v": MAPPED, **TITLE}}, semantic(), "wrong", "unknown_model: "),
+        ({"properties": {"v": MAPPED, **TITLE}}, semantic(embedding_model="n"), "ok", "1 index, 3 dimensions by n"),
         (
-            {"properties": {"v": {"type": "knn_vector", "dimension": 3}}},
+            {"properties": {"v": {"type": "knn_vector", "dimension": 3}, **TITLE}},
             semantic(embedding_model="n"),
             "ok",
-            "1 indices, 3 dimensions by n",
+            "1 index, 3 dimensions by n",
         ),
         (
-            {"properties": {"r": {"type": "nested", "properties": {"v": {"type": "knn_vector", "dimension": 3}}}}},
+            {
+                "properties": {
+                    "r": {"type": "nested", "properties": {"v": {"type": "knn_vector", "dimension": 3}}},
+                    **TITLE,
+                }
+            },
             semantic(semantic={"field": "r.v", "dimensions": 3}, embedding_model="n"),
             "ok",
-            "1 indices, 3 dimensions by n",
+            "1 index, 3 dimensions by n",
         ),
     ],
 )
 async def test_a_route_is_held_against_the_mapping(mapping: Any, route: Any, kind: str, said: str) -> None:
     async with Cluster(a1=mapping) as cluster:
-        *_, found = await findings(cluster.url, route)
-    assert (found.kind, found.place) == (kind, "a*")
-    assert found.said.startswith(said)
+        (found,) = at("a*", await findings(cluster.url, route))
+    assert found[0] == kind
+    assert found[1].startswith(said)
 
 
 async def test_vectors_of_two_models_in_one_route_are_wrong() -> None:
-    other = {"_meta": {"rerank_proxy": {"v": {"model": "n"}}}, "properties": {"v": MAPPED}}
+    other = {"_meta": {"rerank_proxy": {"v": {"model": "n"}}}, "properties": {"v": MAPPED, **TITLE}}
     async with Cluster(a1=FIT, a2=other) as cluster:
-        *_, found = await findings(cluster.url, semantic())
-    assert (found.kind, found.said.startswith("mixed_vectors")) == ("wrong", True)
+        (found,) = at("a*", await findings(cluster.url, semantic()))
+    assert (found[0], found[1].startswith("mixed_vectors")) == ("wrong", True)
 
 
 async def test_an_index_that_is_not_there_yet_is_worth_a_note() -> None:
     async with Cluster() as cluster:
-        *_, found = await findings(cluster.url, semantic())
-    assert found == Finding("note", "a*", "no index has such a name yet")
+        assert [("note", "no index has such a name yet")] == at("a*", await findings(cluster.url, semantic()))
 
 
 async def test_an_engine_that_refuses_is_worth_a_note_for_each_route() -> None:
-    async with Cluster(a1=FIT) as cluster:
+    async with Cluster(a1=FIT, b=FIT) as cluster:
         cluster.faults = {"facts": refuses(403)}
         found = await findings(cluster.url, semantic(), semantic(index="b"))
-    assert [(entry.kind, entry.place) for entry in found[2:]] == [("note", "a*"), ("note", "b")]
+    assert {"a*": "note", "b": "note"} == {entry.place: entry.kind for entry in found if entry.place in {"a*", "b"}}
 
 
-async def test_an_engine_that_is_not_there_is_one_note() -> None:
+# Passages.
+
+
+@pytest.mark.parametrize(
+    ("passage", "found"),
+    [
+        (["title"], []),
+        (["maker"], []),
+        (["maker.name"], []),
+        (["titel"], [("wrong", "passage: titel is not in the mapping, did you mean `title`?")]),
+        (["title", "maker.nam"], [("wrong", "passage: maker.nam is not in the mapping, did you mean `maker.name`?")]),
+        (["title.english"], [("wrong", "passage: title.english is a multi-field: documents have title")]),
+        (
+            None,
+            [
+                ("note", f"passage: {name}, of the profile e-commerce, is not in the mapping")
+                for name in ("brand", "description")
+            ],
+        ),
+    ],
+)
+async def test_a_passage_is_compared_with_the_mapping(passage: Any, found: Any) -> None:
+    """A field with a typo has no text, and every hit then has the same score."""
+    mapping = {
+        "properties": {
+            "title": {"type": "text", "fields": {"english": {"type": "text"}}},
+            "maker": {"properties": {"name": {"type": "keyword"}}},
+        }
+    }
+    route = {"index": "a*"} | ({"passage": passage} if passage else {})
+    async with Cluster(a1=mapping) as cluster:
+        said = at("a*", await findings(cluster.url, route))
+    assert [("ok", "1 index, BM25 and the reranker"), *found] == said
+
+
+async def test_a_profile_of_which_no_field_is_there_is_wrong() -> None:
+    async with Cluster(a1={"properties": {"heading": {"type": "text"}}}) as cluster:
+        said = at("a*", await findings(cluster.url, {"index": "a*"}))
+    assert ["ok", "wrong", "wrong", "wrong"] == [kind for kind, _ in said]
+
+
+# Routes beside each other.
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kinds"),
+    [
+        ("a*", "b*", []),
+        ("a-*", "a*", []),
+        ("a*", "a-*", ["wrong"]),
+        ("*", ".a*", []),
+        ("a*", ["b", "a-*"], ["wrong"]),
+        ("a*", "a", ["note"]),
+        ("a", "a", ["wrong"]),
+        ("a*", "a*", ["wrong"]),
+        (["b", "b"], "a", ["wrong"]),
+    ],
+)
+async def test_names_that_an_earlier_one_comes_before_are_found_in_the_file(
+    first: Any, second: Any, kinds: Sequence[str]
+) -> None:
+    found = await findings("http://127.0.0.1:1", {"index": first}, {"index": second}, offline=True)
+    assert kinds == [entry.kind for entry in found if "].index" in entry.place]
+
+
+async def test_what_is_never_used_is_named_with_its_line() -> None:
+    found = await findings("http://127.0.0.1:1", {"index": "a*"}, {"index": "a-1*"}, offline=True)
+    (entry,) = [entry for entry in found if entry.kind == "wrong"]
+    assert re.fullmatch(r"config.yaml:\d+: routes\[1\].index", entry.place)
+    assert "'a-1*' is never used: routes[0] (a*) comes first" in entry.said
+
+
+async def test_a_name_behind_a_pattern_is_wrong_where_it_is_an_index_and_fine_where_it_is_an_alias() -> None:
+    async with Cluster(a1=FIT, b1=FIT) as cluster:
+        cluster.aliases = {"aa": ["b1"]}
+        routes = semantic(), semantic(index="a1"), semantic(index="aa")
+        found = await findings(cluster.url, *routes)
+    assert ["ok"] == [kind for kind, _ in at("aa", found)]
+    assert [("wrong", "every index belongs to an earlier route (a*): move this route above it")] == at("a1", found)
+
+
+# The engine.
+
+
+@pytest.mark.parametrize(
+    ("version", "kind", "said"),
+    [
+        ({"number": "8.19.13"}, "ok", "elasticsearch 8.19.13 at "),
+        ({"number": "3.6.0", "distribution": "opensearch"}, "ok", "opensearch 3.6.0 at "),
+        ({"number": "9.4.3-SNAPSHOT"}, "ok", "elasticsearch 9.4.3 at "),
+        ({"number": "7.17.0"}, "note", "elasticsearch 7.17.0 at "),
+    ],
+)
+async def test_engine_and_version_are_named(version: Any, kind: str, said: str) -> None:
+    async with Cluster() as cluster:
+        cluster.version = {"version": version}
+        (found,) = at("engine", await findings(cluster.url))
+    assert found[0] == kind
+    assert found[1].startswith(said + cluster.url)
+
+
+async def test_what_is_no_engine_is_wrong() -> None:
+    async with Cluster() as cluster:
+        for fault in (says(b"<html>"), says(b"[]"), says(b"{}"), refuses(404), refuses(502)):
+            cluster.faults = {"version": fault}
+            ((kind, _),) = at("engine", await findings(cluster.url))
+            assert kind == "wrong"
+
+
+async def test_an_engine_that_is_not_there_is_out_of_reach_and_says_so_once() -> None:
     found = await findings(f"http://127.0.0.1:{closed_port()}", semantic(), semantic(index="b"))
-    assert [(entry.kind, entry.place) for entry in found[2:]] == [("note", "engine")]
+    assert ["unreachable"] == [kind for kind, _ in at("engine", found)]
+    assert [] == [entry for entry in found if entry.place in {"a*", "b"}]
+    assert 2 == exit_code(found)
+
+
+async def test_one_node_of_several_that_is_not_there_is_worth_a_note() -> None:
+    async with Cluster(a1=FIT) as cluster:
+        found = await findings([f"http://127.0.0.1:{closed_port()}", cluster.url], semantic())
+    assert ["note", "ok"] == [kind for kind, _ in at("engine", found)]
+    assert 0 == exit_code(found)
+
+
+@pytest.mark.parametrize(("status", "authorized", "kind"), [(401, False, "note"), (403, True, "wrong")])
+async def test_credentials_that_the_engine_rejects_are_wrong_and_none_are_worth_a_note(
+    *, status: int, authorized: bool, kind: str
+) -> None:
+    settings: Any = {"authorization_env": "AUTH", "environment": {"AUTH": "ApiKey s3cret"}} if authorized else {}
+    async with Cluster(a1=FIT) as cluster:
+        cluster.faults = dict.fromkeys(("version", "resolve", "facts"), refuses(status))
+        found = await findings(cluster.url, semantic(), **settings)
+    ((said, text),) = at("engine", found)
+    assert (said, "engine.authorization_env" in text) == (kind, True)
+    assert "s3cret" not in repr(found)
 
 
 async def test_the_proxys_own_authorization_is_used_and_not_told() -> None:
@@ -110,12 +286,111 @@ async def test_the_proxys_own_authorization_is_used_and_not_told() -> None:
     assert "s3cret" not in repr(found)
 
 
+# The models.
+
+
+async def test_one_real_embedding_and_one_real_score_are_made() -> None:
+    async with Cluster(a1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
+        found = await findings(cluster.url, semantic(rerank_model="r"), models={"url": models.url})
+        (embedding,), (scoring,) = models.of("embed"), models.of("rerank")
+    assert "m made a vector of 3 dimensions" in at("embedder", found)[0][1]
+    assert "r scored a passage that answers the query 0.9, and one that does not 0.1" in at("reranker", found)[0][1]
+    assert ("m", 3) == (embedding.json()["model"], embedding.json()["dimensions"])
+    assert "/v1/inference/r" == scoring.path
+    assert 0 == exit_code(found)
+
+
+async def test_routes_that_use_the_same_models_ask_once() -> None:
+    async with Cluster(a1=FIT, b1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
+        await findings(cluster.url, semantic(), semantic(index="b*"), models={"url": models.url})
+        assert (1, 1) == (len(models.of("embed")), len(models.of("rerank")))
+
+
+async def test_no_model_is_asked_where_no_route_has_one_and_where_all_is_offline() -> None:
+    async with Cluster(a1=FIT) as cluster, FakeModels() as models:
+        await findings(cluster.url, models={"url": models.url})
+        await findings(cluster.url, semantic(), models={"url": models.url}, offline=True)
+        assert ([], 1) == (models.requests, len(cluster.requests))
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "said"),
+    [
+        (refuses(401), "wrong", "rejects the token"),
+        (refuses(402), "wrong", "top up the account"),
+        (refuses(404), "wrong", "correct models.url or the model"),
+        (refuses(500), "wrong", "status 500"),
+        (says(b"<html>"), "wrong", "response cannot be used"),
+    ],
+)
+async def test_models_that_refuse_are_wrong(fault: Any, kind: str, said: str) -> None:
+    async with Cluster(a1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
+        models.faults = {"embed": fault, "rerank": fault}
+        found = await findings(cluster.url, semantic(), models={"url": models.url})
+    for place in ("embedder", "reranker"):
+        ((found_kind, text),) = at(place, found)
+        assert (kind, True) == (found_kind, said in text)
+
+
+async def test_models_that_are_not_there_are_out_of_reach() -> None:
+    async with Cluster(a1=FIT) as cluster:
+        found = await findings(cluster.url, semantic(), models={"url": f"http://127.0.0.1:{closed_port()}"})
+    assert ["unreachable", "unreachable"] == [entry.kind for entry in found if "er" == entry.place[-2:]]
+    assert 2 == exit_code(found)
+
+
+async def test_a_model_that_scores_everything_alike_is_wrong() -> None:
+    async with Cluster(a1=FIT) as cluster, FakeModels() as models:
+        found = await findings(cluster.url, semantic(), models={"url": models.url})
+    assert ["wrong"] == [kind for kind, _ in at("reranker", found)]
+
+
+async def test_another_model_than_made_an_indexs_vectors_is_wrong_and_before_there_are_any_a_note() -> None:
+    said = {"model": "other", "data": [{"index": 0, "embedding": [1.0, 0.0, 0.0]}]}
+    async with FakeModels(GOOD_SCORES) as models:
+        models.faults = {"embed": says(msgspec.json.encode(said))}
+        async with Cluster(a1=FIT) as cluster:
+            held = await findings(cluster.url, semantic(), models={"url": models.url})
+        async with Cluster() as cluster:
+            fresh = await findings(cluster.url, semantic(), models={"url": models.url})
+    assert ["wrong"] == [kind for kind, _ in at("embedder", held)]
+    assert ["note"] == [kind for kind, _ in at("embedder", fresh)]
+    assert at("embedder", fresh)[0][1].startswith("other answers for Qwen/Qwen3-Embedding-4B")
+
+
+async def test_a_model_that_is_slower_than_a_search_waits_is_worth_a_note() -> None:
+    async with Cluster(a1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
+        limits = {"embed_timeout_seconds": 1e-6, "rerank_timeout_seconds": 1e-6}
+        found = await findings(cluster.url, semantic(), models={"url": models.url, **limits})
+    assert ["note", "note"] == [entry.kind for entry in found if entry.place in {"embedder", "reranker"}]
+    assert "models.rerank_timeout_seconds is 1e-06, so such a search is degraded" in at("reranker", found)[0][1]
+
+
+@pytest.mark.parametrize(("offline", "kind", "code"), [(False, "wrong", 1), (True, "note", 0)])
+async def test_a_token_that_is_missing_is_wrong_and_in_the_file_alone_a_note(
+    *, offline: bool, kind: str, code: int
+) -> None:
+    async with Cluster(a1=FIT) as cluster:
+        found = await findings(cluster.url, semantic(), models={"url": "https://api.example.com"}, offline=offline)
+    assert [kind] == [kind for kind, _ in at("token", found)]
+    assert [] == at("embedder", found)
+    assert code == exit_code(found)
+
+
 async def test_no_route_is_fine() -> None:
-    found = await findings("http://127.0.0.1:1")
+    found = await findings("http://127.0.0.1:1", offline=True)
     assert [(entry.kind, entry.said) for entry in found] == [
-        ("ok", "no routes: all passes through"),
+        ("ok", "no routes: everything passes through"),
         ("ok", "DEEPINFRA_TOKEN is not needed"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "code"),
+    [((), 0), (("ok", "note"), 0), (("unreachable", "ok"), 2), (("unreachable", "wrong"), 1), (("wrong",), 1)],
+)
+def test_the_exit_code_says_what_was_found(kinds: Sequence[Any], code: int) -> None:
+    assert code == exit_code([Finding(kind, "", "") for kind in kinds])
 
 
 def test_there_is_advice_for_every_reason_to_leave_out_the_semantic_retriever() -> None:

@@ -18,7 +18,7 @@ from tests.fakes import closed_port
 COMMANDS = ("serve", "check", "profiles", "models", "mapping", "index", "backfill")
 OPTIONS: Mapping[str, Sequence[str]] = {
     "serve": ("--config", "--engine", "--models", "--listen"),
-    "check": ("--config", "--engine", "--models"),
+    "check": ("--config", "--engine", "--models", "--offline", "--json", "--search", "--index"),
     "profiles": ("--instructions",),
     "models": ("--listen",),
     "mapping": ("--engine-kind", "--language", "--dimensions", "--no-vectors"),
@@ -158,23 +158,62 @@ def test_a_load_that_cannot_begin_says_that_alone(tmp_path: Path, capsys: pytest
     assert said.startswith("rerank-proxy: the engine is not there: ")
 
 
-def test_check_says_of_each_thing_what_it_found_and_fails_for_nothing_but_what_is_wrong(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Neither a token nor an engine that is not there yet is wrong with the settings."""
-    file = write(tmp_path, REMOTE + f"engine: {{url: 'http://127.0.0.1:{closed_port()}'}}")
-    assert main(("check", "-c", file)) == 0
+def test_check_says_of_each_thing_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What cannot be reached is neither fine nor wrong."""
+    away = f"http://127.0.0.1:{closed_port()}"
+    file = write(tmp_path, REMOTE + f"engine: {{url: '{away}'}}\nmodels: {{url: '{away}'}}")
+    assert main(("check", "-c", file)) == 2
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "ok     file: 1 routes"
-    assert said[1].startswith("note   token: DEEPINFRA_TOKEN is not set")
-    assert said[2].startswith("note   engine: cannot be asked")
+    assert said[0] == "ok           file: 1 route"
+    assert said[1] == "ok           token: DEEPINFRA_TOKEN is not needed"
+    assert said[2].startswith(f"unreachable  engine: {away} cannot be reached: ")
+    assert said[3].startswith("unreachable  reranker: ")
 
 
 def test_check_fails_for_a_variable_that_is_named_and_not_set(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(("check", "-c", write(tmp_path, "engine: {authorization_env: MY_AUTH}"))) == 1
-    assert "wrong  engine: MY_AUTH is not set" in capsys.readouterr().out
+    assert "wrong        engine: MY_AUTH is not set" in capsys.readouterr().out
+
+
+def test_check_offline_asks_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, REMOTE + f"engine: {{url: 'http://127.0.0.1:{closed_port()}'}}")
+    assert main(("check", "--offline", "-c", file)) == 0
+    assert ["ok", "note"] == [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_check_prints_json_with_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write(tmp_path, "routes: [{index: a}, {index: a}]\nmodels: {url: 'http://127.0.0.1:1'}")
+    assert main(("check", "--offline", "--json", "-c", file)) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["exit"] == 1
+    assert {"kind": "wrong", "place": f"{file}:1: routes[1].index"}.items() <= said["findings"][1].items()
+
+
+@pytest.mark.parametrize(
+    "options", [("--search", "f"), ("--index", "i"), ("--search", "f", "--index", "i", "--offline")]
+)
+def test_check_of_a_search_needs_file_index_and_engine(
+    options: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(("check", *options, "-c", write(tmp_path, ""))) == 1
+    assert "--search FILE and --index NAME go together" in capsys.readouterr().err
+
+
+def test_check_of_a_search_names_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    missing = str(tmp_path / "none.json")
+    assert main(("check", "--search", missing, "--index", "i", "-c", write(tmp_path, ""))) == 1
+    assert capsys.readouterr().err == f"rerank-proxy: No such file or directory: {missing}\n"
+
+
+def test_check_of_a_search_without_the_engine_is_out_of_reach(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine, body = f"http://127.0.0.1:{closed_port()}", write(tmp_path, "{}")
+    arguments = ("check", "--search", body, "--index", "i", "--engine", engine, "-c", write(tmp_path, ""))
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith("rerank-proxy: the engine cannot be asked: ")
 
 
 @pytest.fixture

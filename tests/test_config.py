@@ -15,6 +15,7 @@ from proxy.config import (
     KNOWN_KEYS,
     KNOWN_WORDS,
     BypassRules,
+    Callers,
     Config,
     Engine,
     Fusion,
@@ -67,10 +68,17 @@ def test_the_shipped_file_is_a_configuration() -> None:
 
 @pytest.mark.parametrize(
     ("section", "kind"),
-    [("listen", Listen), ("engine", Engine), ("models", Models), ("pages", Pages), ("log", Log)],
+    [
+        ("listen", Listen),
+        ("engine", Engine),
+        ("models", Models),
+        ("callers", Callers),
+        ("pages", Pages),
+        ("log", Log),
+    ],
 )
 def test_the_shipped_file_shows_every_key_with_the_defaults_of_the_code(section: str, kind: type[Section]) -> None:
-    assert shipped()[section] == msgspec.to_builtins(kind())
+    assert shipped()[section] == msgspec.json.decode(msgspec.json.encode(kind()))
 
 
 def test_the_shipped_route_shows_every_key_and_the_defaults_of_the_code_and_the_profile() -> None:
@@ -102,7 +110,7 @@ def test_the_shipped_file_shows_all_that_a_request_may_say() -> None:
 def test_every_key_of_the_shipped_file_is_commented() -> None:
     """A section's own line has none where its keys have."""
     lines = [line for line in SHIPPED.read_text(encoding="utf-8").splitlines() if re.match(r"\s*(- |# )?\w+:", line)]
-    sections = {"listen:", "engine:", "models:", "pages:", "log:", "fusion:"}
+    sections = {"listen:", "engine:", "models:", "callers:", "pages:", "log:", "fusion:"}
     assert [line for line in lines if not re.search(r"\S\s+# \S", line) and line.strip() not in sections] == []
 
 
@@ -197,6 +205,24 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
             "f.yaml:6: routes[0].bypass.patterns[1]: '(' is no regular expression: missing )",
         ),
         ("steering: enabled", "f.yaml:1: steering: expected a list, got text"),
+        ("engine: {url: 'http://a:x'}", "f.yaml:1: engine.url: expected a URL like"),
+        ("engine: {url: 'http://a:65536'}", "f.yaml:1: engine.url: expected a URL like"),
+        ("engine: {url: 'http://[::1'}", "f.yaml:1: engine.url: expected a URL like"),
+        ("engine: {url: 'http:///a'}", "f.yaml:1: engine.url: expected a URL like"),
+        ("engine: {url: 'http://a '}", "f.yaml:1: engine.url: a URL has no spaces"),
+        ("engine: {url: ' http://a'}", "f.yaml:1: engine.url: a URL has no spaces"),
+        ('engine: {url: "http://a\\n"}', "f.yaml:1: engine.url: a URL has no spaces"),
+        ("engine: {url: 'http://ä'}", "f.yaml:1: engine.url: a URL has no spaces and nothing but ASCII"),
+        ("engine: {host: 'a b'}", "f.yaml:1: engine.host: expected a host"),
+        ('engine: {host: "a\\r\\nX: y"}', "f.yaml:1: engine.host: expected a host"),
+        ("engine: {published_address: a}", "f.yaml:1: engine.published_address: expected host:port"),
+        ("engine: {published_address: 'http://a:1'}", "f.yaml:1: engine.published_address: expected host:port"),
+        ("callers: {ignore: cf-ray}", "f.yaml:1: callers.ignore: expected a list, got text"),
+        (
+            "callers:\n  ignore:\n    - cf-ray\n    - Cookie",
+            "f.yaml:4: callers.ignore[1]: 'Cookie' may say who a caller",
+        ),
+        ("callers: {ignore: ['cf-*']}", "f.yaml:1: callers.ignore[0]: 'cf-*' is no name of a header"),
         (
             "routes: [{index: a, semantic: {field: v, dimensions: 3, oversample: 0.5}}]",
             "oversample: expected `float` >= 1",
@@ -208,10 +234,37 @@ def test_what_cannot_be_meant_is_refused_with_key_and_line(text: str, said: str)
 
 
 @pytest.mark.parametrize("key", ["engine", "models"])
-def test_credentials_in_a_url_are_refused_and_not_repeated(key: str) -> None:
-    said = refusal(f"{key}: {{url: 'http://user:{SECRET}@a'}}")
+@pytest.mark.parametrize(
+    "url", ["http://user:{}@a", "user:{}@a:9200", "htp://user:{}@a", "http://{}@a", "http://[::1:{}@a"]
+)
+def test_credentials_in_a_url_are_refused_and_not_repeated(key: str, url: str) -> None:
+    said = refusal(f"{key}: {{url: '{url.format(SECRET)}'}}")
     assert said.startswith(f"f.yaml:1: {key}.url: credentials do not belong here")
     assert SECRET not in said
+
+
+@pytest.mark.parametrize("url", ["http://a?token={}", "a?token={}", "http://a#{}"])
+def test_a_query_string_of_a_url_is_refused_and_not_repeated(url: str) -> None:
+    said = refusal(f"models: {{url: '{url.format(SECRET)}'}}")
+    assert said.startswith("f.yaml:1: models.url: a URL here has no query string")
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["/v1/openai", "/v1/openai/", "/v1", "/v1/", "/v1/openai/embeddings", "/v1/inference", "/v1/inference/Qwen/Q"],
+)
+@pytest.mark.parametrize("base", ["https://api.deepinfra.com", "http://models:8080/prefix"])
+def test_a_url_of_one_of_the_apis_is_refused_with_the_right_spelling(base: str, end: str) -> None:
+    """The documentation of other clients shows it so; embeddings would then be asked for at /v1/openai/v1/openai."""
+    said = refusal(f"models: {{url: '{base}{end}'}}")
+    assert said == f"f.yaml:1: models.url: the proxy adds the paths of both APIs itself: write {base}"
+    assert read(f"models: {{url: '{base}'}}", "f.yaml", {}).models.url == base
+
+
+@pytest.mark.parametrize("host", ["a", "a:1", "search.example.com:9200", "[::1]", "[2001:db8::1]:9200"])
+def test_a_host_is_one(host: str) -> None:
+    assert host == read(f"engine: {{host: '{host}'}}", "f.yaml", {}).engine.host
 
 
 def test_a_file_that_is_not_there_says_how_to_name_another(tmp_path: Path) -> None:
@@ -249,10 +302,10 @@ def test_an_address_that_is_none_is_refused_by_the_name_of_variable_and_option(s
 
 
 def test_variables_stand_above_the_file_and_leave_the_rest_of_a_section() -> None:
-    text = "engine: {url: http://a, search_connections: 7}\nmodels: {url: http://a, token_env: T}"
+    text = "engine: {url: http://a, connect_timeout_seconds: 7}\nmodels: {url: http://a, token_env: T}"
     environment = {"RERANK_PROXY_ENGINE_URL": "http://b:1/p", "RERANK_PROXY_MODELS_URL": "http://c"}
     config = read(text, "f.yaml", environment)
-    assert (config.engine.urls, config.engine.search_connections) == (("http://b:1/p",), 7)
+    assert (config.engine.urls, config.engine.connect_timeout_seconds) == (("http://b:1/p",), 7)
     assert (config.models.url, config.models.token_env) == ("http://c", "T")
 
 
@@ -310,6 +363,38 @@ def test_a_missing_token_is_named_with_what_to_do(text: str) -> None:
 
 def test_a_token_is_taken_from_its_variable_and_bare() -> None:
     assert token_of(read(ROUTE, "f.yaml", {}), {"DEEPINFRA_TOKEN": f" {SECRET}\n"}) == SECRET
+
+
+@pytest.mark.parametrize(
+    ("url", "refused"),
+    [
+        ("https://models.example.com", False),
+        ("http://models.example.com", True),
+        ("http://models:8080", True),
+        ("http://10.1.2.3:8080", True),
+        ("http://127.0.0.1:8080", False),
+        ("http://127.1.2.3", False),
+        ("http://[::1]:8080", False),
+        ("http://localhost:8080", False),
+        ("http://a.localhost", False),
+        ("http://localhost.example.com", True),
+        ("HTTP://models.example.com", True),
+    ],
+)
+def test_a_token_is_not_sent_where_others_can_read_it(url: str, *, refused: bool) -> None:
+    """Unless the file says so, or no model is called."""
+    environment = {"DEEPINFRA_TOKEN": SECRET}
+    config = read(f"{ROUTE}\nmodels: {{url: '{url}'}}", "f.yaml", {})
+    allowed = read(f"{ROUTE}\nmodels: {{url: '{url}', plain_http: true}}", "f.yaml", {})
+    unused = read(f"models: {{url: '{url}'}}", "f.yaml", {})
+    assert SECRET == token_of(allowed, environment) == token_of(unused, environment)
+    if not refused:
+        assert SECRET == token_of(config, environment)
+        return
+    for asked, calls_models in ((config, False), (unused, True)):
+        with pytest.raises(ConfigError, match=r"would be sent unencrypted to .*`models.plain_http: true`") as caught:
+            token_of(asked, environment, calls_models=calls_models)
+        assert SECRET not in str(caught.value)
 
 
 def test_no_token_is_needed_without_a_route_or_for_local_models() -> None:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from proxy.config import Config, RouteSettings, Semantic
-from proxy.upstream.engine import ANSWER_MAX
+from proxy.upstream.pool import ANSWER_MAX
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.fakes import (
     Client,

@@ -1,10 +1,12 @@
-"""README says what the code does: its tables row by row, its commands, its numbers, the places it names."""
+"""The documentation says what the code does: its tables row by row, its commands, numbers, links and file names."""
 
 import importlib.util
 import json
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -42,6 +44,7 @@ from tests.readme import (
     DEMO_QUERY,
     DIALECTS,
     NOT_RUN,
+    PAGES,
     QUERY_FORMS,
     README,
     ROOT,
@@ -62,9 +65,11 @@ from tests.readme import (
     variables_in,
 )
 
-TEXT = README.read_text(encoding="utf-8")
+TEXTS_OF = {page: page.read_text(encoding="utf-8") for page in PAGES}
+TEXT = "\n".join(TEXTS_OF.values())
 BLOCKS = {found["name"]: found for found in BLOCK.finditer(TEXT)}
 PROSE = BLOCK.sub("", TEXT)
+README_LINES_MAX = 250
 
 
 @pytest.mark.parametrize("name", [*TABLES, *TEXTS])
@@ -74,8 +79,17 @@ def test_a_block_says_what_the_code_says(name: str) -> None:
     assert made(block["kind"], name).splitlines() == block["body"].splitlines()
 
 
-def test_every_block_is_made_from_the_code() -> None:
-    assert TABLES.keys() | TEXTS.keys() == BLOCKS.keys()
+def test_every_block_is_made_from_the_code_and_stands_on_one_page() -> None:
+    named = Counter(found["name"] for found in BLOCK.finditer(TEXT))
+    assert dict.fromkeys([*TABLES, *TEXTS], 1) == named
+
+
+def test_the_readme_is_the_first_screen_and_not_the_manual() -> None:
+    assert len(TEXTS_OF[README].splitlines()) <= README_LINES_MAX
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    assert [] == [page.name for page in PAGES if page != README and page not in set(pages_linked_from(README))]
 
 
 def cells(table: str, column: int = 0) -> list[str]:
@@ -134,7 +148,7 @@ def test_the_words_are_found_in_each_form_of_a_query(form: QueryForm) -> None:
     found = find_user_query(request.query, ("title",), lambda _: True)
     assert found is not None
     assert "red shoes" == found.text
-    assert (form.kept == "kNN is left out") is (found.relaxed is None)
+    assert (form.kept == "kNN is skipped") is (found.relaxed is None)
 
 
 def test_every_form_of_a_query_has_its_row() -> None:
@@ -153,14 +167,14 @@ def test_every_spelling_of_knn_has_its_row() -> None:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_is_said_by_header_and_by_body_as_in_the_readme(option: Option) -> None:
+def test_an_option_is_set_by_header_and_by_body_as_documented(option: Option) -> None:
     form = STEERING_FORMS[option]
     said = Steering(**{option: form.member})
     assert said == read_steering([(header_of(option).encode(), form.header.encode())], None, OPTIONS)
     assert said == read_steering([], {option: form.member}, OPTIONS)
 
 
-def test_an_explanation_looks_as_in_the_readme() -> None:
+def test_an_explanation_looks_as_documented() -> None:
     (shown,) = code_blocks("json")
     told = Explanation(Origin(5, 12.5), Origin(1, 0.85), 0.0318, 0.88, "79f7baff18e4a6c9", 105).render(2.0)
     assert {EXPLANATION: json.loads(bytes(told))} == json.loads("{" + shown + "}")
@@ -179,7 +193,7 @@ def test_the_log_line_has_these_fields() -> None:
     assert lines[0].keys() - {"event", "log_level", "query"} == said
 
 
-def test_the_header_is_spelled_as_in_the_readme() -> None:
+def test_the_header_is_spelled_as_documented() -> None:
     both = ended([Failure("semantic", "timeout"), Failure("rerank", "timeout")])
     assert f"`X-Rerank: {both.header.decode()}`" in TEXT
 
@@ -189,7 +203,7 @@ def test_the_header_is_spelled_as_in_the_readme() -> None:
     [
         f"at most {GRACE_S:g} s",
         f"up to {BODY_MAX // 2**20} MB",
-        f"(a cosine; {MIN_SIMILARITY:g} where",
+        f"`semantic.min_similarity` (default {MIN_SIMILARITY:g})",
         f"up to {EMBEDDED_MAX_CHARS} characters each",
         f"its first document has {TOP_SCORE:g}",
         f"at most {DIMENSIONS} dimensions and {TOKENS_MAX} tokens",
@@ -294,7 +308,8 @@ def tool_of(distribution: str) -> Callable[[Sequence[str]], None]:
 
 
 def export(arguments: Sequence[str]) -> None:
-    assert {word.partition("=")[0] for word in arguments} <= _VARIABLES.keys()
+    shown = {read(block, "config.yaml", {}).engine.authorization_env for block in code_blocks("yaml")}
+    assert {word.partition("=")[0] for word in arguments} <= _VARIABLES.keys() | shown
 
 
 def zcat(arguments: Sequence[str]) -> None:
@@ -325,8 +340,8 @@ def test_a_command_is_one_there_is(command: Sequence[str]) -> None:
 
 
 @pytest.mark.parametrize("block", code_blocks("yaml"))
-def test_settings_in_the_readme_are_settings(block: str) -> None:
-    assert read(block, "README.md", {}).routes
+def test_settings_in_the_documentation_are_settings(block: str) -> None:
+    assert read(block, "config.yaml", {}).routes
 
 
 # What a reader looks up.
@@ -343,7 +358,7 @@ ROWS_OF_PLACES = re.findall(r"^\| [^|`]+ \| (.*`(?:proxy|tests)/.*) \|$", PROSE,
 
 
 @pytest.mark.parametrize("row", ROWS_OF_PLACES)
-def test_a_table_in_the_code_that_is_named_is_where_the_readme_says(row: str) -> None:
+def test_a_table_in_the_code_that_is_named_is_where_the_documentation_says(row: str) -> None:
     sources = "".join((ROOT / path).read_text() for path in re.findall(r"`([\w/-]+\.py)`", row))
     assert [] == [name for name in re.findall(r"`(_?[A-Z][\w]+)`", row) if name not in sources]
 
@@ -358,18 +373,35 @@ def test_the_modules_of_the_map_are_there() -> None:
 def test_every_module_is_on_the_map() -> None:
     """Those of commands have maps of their own."""
     found = [path for path in (ROOT / "proxy").glob("**/*") if path.suffix in {"", ".py"}]
-    modules = {path.stem for path in found if path.parent.name not in {"loading", "local_models"}}
+    modules = {path.stem for path in found if path.parent.name not in {"checking", "loading", "local_models"}}
     assert [] == [name for name in modules if "__" not in name and not re.search(rf"\b{name}\b", proxy.__doc__ or "")]
 
 
-def test_links_lead_somewhere() -> None:
-    headings = {
-        re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-")
-        for title in re.findall(r"^#+ (.*)$", TEXT, re.MULTILINE)
-    }
-    links = re.findall(r"\]\(([^)]+)\)", PROSE)
-    assert [] == [link for link in links if link.startswith("#") and link[1:] not in headings]
-    assert [] == [link for link in links if not link.startswith(("#", "http")) and not (ROOT / link).exists()]
+def anchors(page: Path) -> set[str]:
+    """The fragments that lead to a heading, spelled as GitHub spells them."""
+    headings = re.findall(r"^#+ (.*)$", outside_of_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in headings}
+
+
+def outside_of_code(page: Path) -> str:
+    return re.sub(r"^```.*?^```", "", TEXTS_OF[page], flags=re.DOTALL | re.MULTILINE)
+
+
+def links(page: Path) -> list[tuple[Path, str]]:
+    """The files that a page links to, and the anchor in each."""
+    found = re.findall(r"\]\(([^)\s]+)\)", outside_of_code(page))
+    parts = [link.partition("#") for link in found if urlsplit(link).scheme == ""]
+    return [((page.parent / path).resolve() if path else page, anchor) for path, _, anchor in parts]
+
+
+def pages_linked_from(page: Path) -> list[Path]:
+    return [path for path, _ in links(page)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_a_file_and_a_heading_in_it(page: Path) -> None:
+    assert [] == [str(path) for path, _ in links(page) if not path.exists()]
+    assert [] == [(path.name, anchor) for path, anchor in links(page) if anchor and anchor not in anchors(path)]
 
 
 def test_sources_are_read() -> None:

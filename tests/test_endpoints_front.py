@@ -86,6 +86,7 @@ async def test_a_body_that_is_too_large_goes_on_whole(client: Client, engine: En
 async def test_credentials_that_are_good_for_one_request_are_sent_with_the_clients_own_alone(
     credentials: str, client: Client, engine: EndpointEngine
 ) -> None:
+    port = client.writer.get_extra_info("peername")[1]
     for target, outcome in (
         ("/products/_search", "bypassed;reason=credentials"),
         ("/product*/_search/template", "bypassed;reason=credentials"),
@@ -93,6 +94,8 @@ async def test_credentials_that_are_good_for_one_request_are_sent_with_the_clien
         ("/logs/_search", ""),
         ("/logs/_async_search", ""),
     ):
-        reply = await client.search(target, QUERY, authorization=credentials)
+        one = await Client.to(port)  # such a login ends its connection
+        reply = await one.search(target, QUERY, authorization=credentials)
+        one.close()
         assert (outcome, target) == (reply.header("x-rerank"), engine.requests.pop().target)
         assert [] == engine.requests

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from proxy.config import Config
-from proxy.errors import Malformed, Refused, TimedOut, Unreachable, UpstreamError
+from proxy.errors import Lost, Malformed, Refused, TimedOut, UpstreamError
 from proxy.indices import Resolved
 from proxy.planning import EngineSearch
 from proxy.upstream.engine import Engine, EngineOfCaller
@@ -71,9 +71,9 @@ async def test_a_callers_media_type_is_kept(searching: Engine, engine: FakeEngin
         (refuses(201), None, Refused),
         (refuses(302), None, Refused),
         (hangs, 0.03, TimedOut),
-        (breaks_off(), None, Unreachable),
-        (breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"), None, Unreachable),
-        (breaks_off(b"no HTTP\r\n\r\n"), None, Unreachable),
+        (breaks_off(), None, Lost),
+        (breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"), None, Lost),
+        (breaks_off(b"no HTTP\r\n\r\n"), None, Malformed),
     ],
 )
 async def test_every_failure_is_one_of_ours(
@@ -86,18 +86,33 @@ async def test_every_failure_is_one_of_ours(
     assert "mine" not in str(raised.value)
 
 
-async def test_a_search_that_dies_on_its_connection_is_sent_once_more(
-    caller: EngineOfCaller, engine: FakeEngine
-) -> None:
-    async def dies_once(stream: Stream, asked: Message) -> bytes | None:
-        if len(engine.requests) == 2:
+def dies_at(engine: FakeEngine, number: int) -> Fault:
+    async def fault(stream: Stream, asked: Message) -> bytes | None:
+        if len(engine.requests) == number:
             stream.break_off()
             raise ConnectionError
         return None
 
-    engine.faults["lexical"] = dies_once
+    return fault
+
+
+async def test_a_search_that_dies_on_its_connection_is_not_sent_again(
+    caller: EngineOfCaller, engine: FakeEngine
+) -> None:
+    """It may have been what the engine died of, and would take the next node down."""
+    engine.faults["lexical"] = dies_at(engine, 2)
     await caller.search(SEARCH)
-    assert 200 == (await caller.search(SEARCH)).status
+    with pytest.raises(Lost):
+        await caller.search(SEARCH)
+    assert [1, 1] == [asked.connection for asked in engine.requests]
+
+
+async def test_a_question_that_dies_on_a_kept_connection_is_sent_once_more(
+    caller: EngineOfCaller, engine: FakeEngine
+) -> None:
+    engine.faults["resolve"] = dies_at(engine, 2)
+    await caller.search(SEARCH)
+    await caller.resolved("products", ())
     assert [1, 1, 2] == [asked.connection for asked in engine.requests]
 
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -11,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.loading import documents
-from proxy.loading.documents import BadLine, Document, open_documents, read_documents
+from proxy.loading.arrays import DEPTH_MAX, DOCUMENT_MAX, elements
+from proxy.loading.documents import VALUES_MAX, BadLine, Document, open_documents, read_documents
 from proxy.loading.errors import CannotLoad
 
 json_values = (
@@ -95,6 +96,7 @@ def test_a_routing_is_kept_and_is_no_part_of_the_document(line: str, routing: st
         ('{"a":NaN}', None, "line 1", "not JSON: "),
         (b'{"a":"\xff"}', None, "line 1", "not JSON: "),
         ('{"a":' + "[" * 5000, None, "line 1", "nested too deep"),
+        ('{"a":' + "[" * DEPTH_MAX + "]" * DEPTH_MAX + "}", None, "line 1", "nested too deep"),
         ('{"_id":{"a":1}}', None, "line 1", "its id is neither text nor a number"),
         ('{"_id":true}', None, "line 1", "its id is neither text nor a number"),
         ('{"id":"' + "ü" * 257 + '"}', None, "line 1", "its id is longer than the 512 bytes"),
@@ -131,17 +133,89 @@ def test_blanks_and_a_byte_order_mark_stand_in_front_of_nothing(lead: str, text:
     [
         '[{"id":"a"}',
         '[{"id":"a"},',
-        '[{"id":"a"} {"id":"b"}]',
-        r'[{"id":"a"},{"half a character":"\ude00 x"}]',
-        pytest.param('[{"id":"a"},' + "[" * 5000 + "]" * 5000 + "]", id="nested too deep"),
+        '[{"id":"a"}, {"id":"b',
+        '[{"id":"a"}, ["]',
+        '[{"id":"a"}] {"id":"b"}',
+        '[{"id":"a"}]]',
     ],
 )
-def test_an_array_that_breaks_off_gives_what_stands_before(text: str) -> None:
+def test_an_array_that_breaks_off_or_is_not_all_gives_what_stands_before(text: str) -> None:
     found = read_documents(cast("BinaryIO", io.BufferedReader(io.BytesIO(text.encode()))))
     first = next(found)
     assert isinstance(first, Document)
-    with pytest.raises(CannotLoad, match="the array breaks off behind its element 1"):
+    with pytest.raises(CannotLoad, match="behind its element 1"):
         next(found)
+
+
+@pytest.mark.parametrize(
+    ("broken", "cause"),
+    [
+        ('{"id":nope}', "not JSON: "),
+        ('{"id":"x" "y"}', "not JSON: "),
+        ('{"id":"x"}}', "not JSON: "),
+        ('{"id":["x"}', "not JSON: "),
+        ('{"id":"x"]', "not JSON: "),
+        ('{"id":"x"} {"id":"y"}', "not JSON: "),
+        (r'{"half a character":"\ude00 x"}', "not JSON: "),
+        ('{"text":"\x01"}', "not JSON: "),
+        ('{"a":NaN}', "not JSON: "),
+        ("", "not JSON: "),
+        ("[" * 5000 + "]" * 5000, "nested too deep"),
+        ('{"a":' * 5000 + "1" + "}" * 5000, "nested too deep"),
+        ('{"a":' + "[" * 300 + "]" * 300 + "}", "nested too deep"),
+        ("7", "not an object"),
+        ('"],{[\\""', "not an object"),
+    ],
+)
+def test_a_broken_element_of_an_array_costs_itself(broken: str, cause: str) -> None:
+    for text in (f'[{{"id":"a"}},{broken},{{"id":"b"}}]', f'[\n{{"id":"a"}} ,\n {broken} ,\n{{"id":"b"}}\n]\n'):
+        found = read(text)
+        assert ["a", "element 2", "b"] == [each.id if isinstance(each, Document) else each.where for each in found]
+        assert causes(text)[0][1].startswith(cause)
+
+
+@given(sources, st.integers(1, 9))
+def test_an_array_is_the_same_however_its_bytes_arrive(entries: Sequence[dict[str, Any]], size: int) -> None:
+    content = json.dumps(entries, ensure_ascii=False).encode()
+    pieces = [content[start : start + size] for start in range(0, len(content), size)]
+    found = [each for each in elements(iter(pieces)) if isinstance(each, bytes)]
+    assert entries == [json.loads(each) for each in found]
+
+
+def test_memory_does_not_grow_with_the_depth_of_a_document() -> None:
+    """It took 12.8 GB."""
+    depth = 100_000
+    text = b'[{"id":"a"},' + b"[" * depth + b"]" * depth + b',{"id":"b"}]'
+    tracemalloc.start()
+    found = [each.id if isinstance(each, Document) else each.cause for each in read(text)]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert ["a", "nested too deep to be a document", "b"] == found
+    assert most < 8 * 2**20
+
+
+def test_an_element_that_is_too_long_is_left_out_and_the_rest_read() -> None:
+    """Never all in memory: as of a few KB that are a gigabyte decompressed."""
+
+    def pieces() -> Iterator[bytes]:
+        yield b'[{"id":"a"},"'
+        for _ in range(DOCUMENT_MAX // 2**20 + 2):
+            yield b"x" * 2**20
+        yield b'",{"id":"b"}]'
+
+    tracemalloc.start()
+    found = [each if isinstance(each, bytes) else each.value for each in elements(pieces())]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [b'{"id":"a"}', "too long", b'{"id":"b"}'] == found
+    assert most < DOCUMENT_MAX * 2.5
+
+
+@pytest.mark.parametrize(("form", "values"), [("%s\n", "{}"), ("%s\n", "[]"), ("[%s]", "1")])
+def test_a_document_of_more_values_than_memory_is_told(form: str, values: str) -> None:
+    text = form % ('{"a":[' + ",".join([values] * (VALUES_MAX + 1)) + "]}")
+    ((_, cause),) = causes(text)
+    assert f"more than {VALUES_MAX:,} values" in cause
 
 
 class _Long(io.RawIOBase):
@@ -166,7 +240,7 @@ class _Long(io.RawIOBase):
 
 
 def test_a_line_that_is_too_long_is_left_out_and_the_rest_read() -> None:
-    stream = cast("BinaryIO", io.BufferedReader(_Long(documents._LINE_MAX + 10), 2**20))  # noqa: SLF001
+    stream = cast("BinaryIO", io.BufferedReader(_Long(DOCUMENT_MAX + 10), 2**20))
     found = list(read_documents(stream))
     assert [entry.id if isinstance(entry, Document) else entry.where for entry in found] == ["line 1", "b"]
 

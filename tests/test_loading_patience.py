@@ -56,11 +56,11 @@ async def test_without_patience_left_the_last_error_stands() -> None:
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        (401, "refuses the token"),
-        (403, "refuses the token"),
-        (402, "wants to be paid"),
-        (404, "refuses m"),
-        (422, "refuses m"),
+        (401, "rejects the token"),
+        (403, "rejects the token"),
+        (402, "top up the account"),
+        (404, "has no m"),
+        (422, "rejects m"),
     ],
 )
 async def test_a_refusal_that_stays_is_asked_once_and_says_what_to_do(status: int, said: str) -> None:
@@ -72,18 +72,18 @@ async def test_a_refusal_that_stays_is_asked_once_and_says_what_to_do(status: in
 
 
 async def test_models_that_are_not_there_or_break_off_are_named_with_what_to_do() -> None:
-    with pytest.raises(CannotLoad, match=r"the models are not there: .*`rerank-proxy models`"):
+    with pytest.raises(CannotLoad, match=r"the models cannot be reached: .*`rerank-proxy models`"):
         await embed_at(f"http://127.0.0.1:{closed_port()}", patience=1e-9)
     async with FakeModels() as models:
         models.faults = {"embed": breaks_off()}
-        with pytest.raises(CannotLoad, match="the models are not there"):
+        with pytest.raises(CannotLoad, match="the models cannot be reached"):
             await embed_at(models.url, patience=1e-9)
 
 
 async def test_an_answer_of_another_length_is_refused() -> None:
     async with FakeModels() as models:
         models.faults = {"embed": refuses(200, b'{"data":[{"index":0,"embedding":[1,0]}]}')}
-        with pytest.raises(CannotLoad, match=r"the models' answer cannot be used: .*\[2\] dimensions instead of 3"):
+        with pytest.raises(CannotLoad, match=r"the models' response cannot be used: .*\[2\] dimensions instead of 3"):
             await embed_at(models.url, patience=5)
 
 

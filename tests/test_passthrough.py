@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -10,7 +11,7 @@ import pytest
 
 from proxy.config import Config
 from proxy.config import Engine as EngineSettings
-from tests.conftest import StartProxy
+from tests.conftest import Log, StartProxy
 from tests.fakes import (
     PRODUCT,
     Client,
@@ -86,7 +87,9 @@ async def test_headers_arrive_in_their_order_and_spelling_but_for_those_of_one_h
     await plain_client.answer()
     authority = b"hOST: 127.0.0.1:%d" % engine.port
     kept = [b"X-A: 1", b"x-a:2", b"X-Empty:", b"Cookie: a=b; c=d", b"X-Latin: \xe9", b"X-A:  3\t"]
-    assert [authority, *kept] == lines_of(engine.requests[0])
+    *lines, via = lines_of(engine.requests[0])
+    assert [authority, *kept] == lines
+    assert re.fullmatch(rb"via: 1\.1 rerank-proxy-[0-9a-f]{8}", via)
 
 
 async def test_an_answer_comes_back_with_its_reason_and_headers_but_for_those_of_one_hop(
@@ -452,7 +455,7 @@ async def _whole_answer(client: Client) -> Message:
 
 
 async def test_an_engine_that_is_not_there_gives_502_in_the_engines_shape(
-    start_proxy: StartProxy, settings: Config
+    start_proxy: StartProxy, settings: Config, log: Log
 ) -> None:
     port = closed_port()
     nowhere = EngineSettings(url=f"http://127.0.0.1:{port}")
@@ -461,7 +464,8 @@ async def test_an_engine_that_is_not_there_gives_502_in_the_engines_shape(
     error = answered.json()["error"]
     assert (502, 502, "engine_unreachable") == (answered.status, answered.json()["status"], error["type"])
     assert error["root_cause"] == [{"type": error["type"], "reason": error["reason"]}]
-    assert f"127.0.0.1:{port}" in error["reason"]
+    assert f"{port}" not in error["reason"]
+    assert f"127.0.0.1:{port}" in log[-1]["detail"]
     assert "" == answered.header("x-elastic-product")
     assert 502 == (await client.ask("HEAD", "/")).status
 
@@ -481,7 +485,10 @@ async def test_a_client_that_waits_to_be_asked_is_told_502_and_its_body_not_take
 async def test_the_product_is_named_in_its_place_once_it_is_known(plain_client: Client, engine: FakeEngine) -> None:
     await plain_client.ask("GET", "/_nodes")
     await engine.__aexit__()
-    answered = await plain_client.ask("GET", "/_nodes", connection="close")
+    assert b"" == await plain_client.left()
+    other = await Client.to(plain_client.writer.get_extra_info("peername")[1])
+    answered = await other.ask("GET", "/_nodes", connection="close")
+    other.close()
     assert (502, PRODUCT[1]) == (answered.status, answered.header(PRODUCT[0]))
 
 
@@ -585,23 +592,57 @@ async def test_chunks_are_handed_on_as_they_come(plain_client: Client, engine: F
 
 
 @pytest.mark.parametrize("said", ["Negotiate", "NTLM"])
-async def test_a_connection_that_knows_its_caller_is_no_one_elses(
+async def test_a_login_that_may_hold_for_the_connection_ends_both_sides(
     said: str, plain_client: Client, engine: FakeEngine
 ) -> None:
     """By Negotiate and NTLM a caller may prove who they are once for a whole connection."""
-    await plain_client.ask("GET", "/a")
-    await plain_client.ask("GET", "/a", authorization=f"{said} YII=")
-    await plain_client.ask("GET", "/a")
-    assert [1, 1, 2] == [asked.connection for asked in engine.requests]
+    first = await plain_client.ask("GET", "/a")
+    second = await plain_client.ask("GET", "/a", authorization=f"{said} YII=")
+    assert ("", "close", b"") == (first.header("connection"), second.header("connection"), await plain_client.left())
+    await engine.until_left()
 
 
-async def test_a_connection_that_was_told_to_prove_it_is_no_one_elses(plain_client: Client, engine: FakeEngine) -> None:
+async def test_a_demand_for_such_a_login_ends_both_sides(plain_client: Client, engine: FakeEngine) -> None:
     async def demands(stream: Stream, asked: Message) -> bytes:
         return answer(401, b"{}", ("WWW-Authenticate", "Basic realm=a, Negotiate"))
 
     engine.faults = {"facts": demands}
-    replies = [await plain_client.ask("GET", "/a") for _ in range(2)]
-    assert ([401, 401], [1, 2]) == (
-        [reply.status for reply in replies],
-        [asked.connection for asked in engine.requests],
-    )
+    answered = await plain_client.ask("GET", "/a")
+    assert (401, "close", b"") == (answered.status, answered.header("connection"), await plain_client.left())
+    await engine.until_left()
+
+
+UNASKED = {
+    "a second answer": (answer(body=b"mine"), answer(body=b"late")),
+    "a body after HEAD": (b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n", answer(body=b"late")),
+    "a body after 204": (b"HTTP/1.1 204 No Content\r\n\r\n", answer(body=b"late")),
+    "a body after 304": (b"HTTP/1.1 304 Not Modified\r\n\r\n", answer(body=b"late")),
+    "408 before a close": (answer(body=b"mine"), answer(408, b"late", reason="Request Timeout")),
+}
+
+
+@pytest.mark.parametrize(("first", "unasked"), UNASKED.values(), ids=UNASKED)
+async def test_what_the_engine_says_unasked_is_nobodys_answer(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, first: bytes, unasked: bytes
+) -> None:
+    said, gone = asyncio.Event(), asyncio.Event()
+
+    async def talks(stream: Stream) -> None:
+        engine.script = None
+        assert await stream.request()
+        await stream.send(first)
+        await said.wait()
+        await stream.send(unasked)
+        await stream.left()
+        gone.set()
+
+    engine.script = talks
+    engine.faults["other"] = _sends(answer(body=b"own"))
+    one = await start_proxy(msgspec.structs.replace(settings, routes=()))
+    other = await Client.to(one.writer.get_extra_info("peername")[1])
+    await one.ask("HEAD" if first is UNASKED["a body after HEAD"][0] else "GET", "/a")
+    said.set()
+    async with asyncio.timeout(5):
+        await gone.wait()
+    assert b"own" == (await other.ask("GET", "/a/_doc/1")).body
+    other.close()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.http1.wire import PROBED_AFTER_S
+from proxy.http1.flow import PROBED_AFTER_S
 from tests.conftest import QUERY
 from tests.fakes import Client, FakeEngine
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from proxy.config import Config, Fusion, RouteSettings, Semantic
 from proxy.profiles import PRIORITIES, PROFILES, TIERS
-from proxy.routes import Endpoint, Nodes, Passthrough, Search, build_route, build_routes, classify
+from proxy.routes import Endpoint, NodesQuestion, Passthrough, Search, build_route, build_routes, classify
 
 
 @pytest.mark.parametrize(
@@ -59,12 +59,12 @@ def test_a_search_is_told_by_method_and_raw_target(method: bytes, target: bytes,
 
 @pytest.mark.parametrize("target", [b"/_nodes", b"/_nodes/_all/http?a", b"/_nodes/http"])
 def test_a_question_after_the_nodes_is_told_apart(target: bytes) -> None:
-    assert (Nodes, Passthrough) == (type(classify(b"GET", target)), type(classify(b"POST", target)))
+    assert (NodesQuestion, Passthrough) == (type(classify(b"GET", target)), type(classify(b"POST", target)))
 
 
 @given(st.binary(), st.binary())
 def test_no_request_is_too_odd(method: bytes, target: bytes) -> None:
-    assert isinstance(classify(method, target), Search | Nodes | Passthrough)
+    assert isinstance(classify(method, target), Search | NodesQuestion | Passthrough)
 
 
 def test_a_bare_route_is_its_profile() -> None:

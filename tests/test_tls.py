@@ -142,7 +142,7 @@ def demanding(authority: trustme.CA) -> Iterator[int]:
             thread.join()
 
 
-async def test_an_engine_that_demands_a_certificate_is_a_502_with_the_reason(
+async def test_an_engine_that_demands_a_certificate_is_a_502_with_the_reason_in_the_log(
     authority: trustme.CA, files: Path, log: Log
 ) -> None:
     with demanding(authority) as port:
@@ -155,7 +155,7 @@ async def test_an_engine_that_demands_a_certificate_is_a_502_with_the_reason(
             client.close()
     error = reply.json()["error"]
     assert (502, "engine_unreachable") == (reply.status, error["type"])
-    assert f"engine: 127.0.0.1:{port}: TLSV13_ALERT_CERTIFICATE_REQUIRED" == error["reason"]
+    assert f"engine: 127.0.0.1:{port}: TLSV13_ALERT_CERTIFICATE_REQUIRED" == log[-1]["detail"]
 
 
 Opened = Callable[[], Awaitable[Client]]

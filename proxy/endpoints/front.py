@@ -13,19 +13,19 @@ import structlog
 from proxy import telemetry
 from proxy.bypass import Bypass
 from proxy.endpoints.media import content, gzipped, not_json
-from proxy.http1.callers import Field, can_be_repeated, carried, identity
-from proxy.http1.headers import own_error
-from proxy.http1.listener import Answer, Exchange
+from proxy.http1.callers import Callers, Field, can_be_repeated, carried
+from proxy.http1.headers import own_error, own_fields
+from proxy.http1.inbound import Answer, Exchange
 from proxy.http1.messages import BadMessage
+from proxy.http1.relay import Upstream
 from proxy.indices import Unrouted
 from proxy.journey import Journey
-from proxy.passthrough import own_fields, pass_through
+from proxy.passthrough import hand_on
 from proxy.planning import EngineReply
 from proxy.ranking.pipeline import Answered, KeptEmpty, Outcome
 from proxy.request.steering import Wrong
 from proxy.searching import Searching
 from proxy.upstream.engine import Engine, EngineOfCaller
-from proxy.upstream.origin import Origin
 
 BODY_MAX = 8 * 2**20
 """Bytes of a search's body that are read at most."""
@@ -38,9 +38,10 @@ _T = TypeVar("_T")
 class Front:
     """The proxy as an endpoint sees it."""
 
-    origin: Origin
+    upstream: Upstream
     engine: Engine
     searching: Searching
+    callers: Callers
     logs_query_text: bool
     multi_search_concurrency: int
 
@@ -56,11 +57,13 @@ class Front:
         if not can_be_repeated(fields):
             return Bypass("credentials")
         goes_along = carried(fields)
-        return Bypass("headers") if goes_along is None else self.engine.for_caller(identity(fields), goes_along)
+        if goes_along is None:
+            return Bypass("headers")
+        return self.engine.for_caller(self.callers.identity(fields), goes_along)
 
     async def hand_on(self, exchange: Exchange, fields: Sequence[Field] = ()) -> None:
         """Let the engine answer."""
-        await pass_through(exchange, self.origin, extra_fields=fields, repeatable=True)
+        await hand_on(exchange, self.upstream, fields)
 
     async def leave(self, exchange: Exchange, indices: str, why: Bypass) -> None:
         """Let the engine answer a search that cannot be made for its caller."""

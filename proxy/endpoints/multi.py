@@ -26,7 +26,7 @@ from proxy.endpoints.single import rendered_template
 from proxy.errors import UpstreamError
 from proxy.http1.callers import Field
 from proxy.http1.headers import own_error
-from proxy.http1.listener import Exchange
+from proxy.http1.inbound import Exchange
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
 from proxy.planning import EngineReply

@@ -10,8 +10,7 @@ import msgspec
 from proxy.bypass import Bypass
 from proxy.endpoints.front import Front, answer
 from proxy.errors import UpstreamError
-from proxy.http1.listener import Exchange
-from proxy.passthrough import pass_through
+from proxy.http1.inbound import Exchange
 
 
 class _Http(msgspec.Struct):
@@ -43,12 +42,12 @@ async def answer_nodes(front: Front, exchange: Exchange, address: str) -> None:
     """Let the engine answer, with this address in place of its own."""
     caller = front.caller(exchange)
     if isinstance(caller, Bypass):
-        await pass_through(exchange, front.origin)
+        await front.hand_on(exchange)
         return
     try:
         reply = await caller.get(exchange.head.target.decode("ascii"), ())
         body = published_as(reply.body, address)
     except (UpstreamError, msgspec.MsgspecError, UnicodeDecodeError):
-        await pass_through(exchange, front.origin)
+        await front.hand_on(exchange)
         return
     await answer(exchange, reply, body, ())

@@ -8,7 +8,7 @@ import msgspec
 from proxy.bypass import Bypass
 from proxy.endpoints.front import Front, guarded, read_content
 from proxy.errors import UpstreamError
-from proxy.http1.listener import Exchange
+from proxy.http1.inbound import Exchange
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
 from proxy.ranking.pipeline import Outcome

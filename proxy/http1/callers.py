@@ -6,7 +6,9 @@ A header that is not known to be irrelevant counts as part of who asks: an ident
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+
+from cachetools import LRUCache
 
 from proxy.http1.messages import TOKEN
 
@@ -30,6 +32,17 @@ _TRACING = frozenset(
     b"x-opaque-id x-ot-span-context x-request-id x-request-start".split(),
 )
 _IRRELEVANT_PREFIXES = (STEERING, b"x-b3-", b"x-datadog-", b"ot-tracer-")
+_IGNORED = _IRRELEVANT | _TRACING
+
+# A header with one of these in its name may say who somebody is or what they may see: credentials, cookies, run-as
+# (es-security-runas-user), OpenSearch's tenants (securitytenant) and proxy authentication (x-proxy-user, x-proxy-roles,
+# x-proxy-ext-*), what gateways pass on (x-forwarded-user, x-auth-request-email, x-amzn-oidc-data, x-ssl-client-s-dn,
+# cf-access-jwt-assertion, x-consumer-username, x-ms-client-principal).
+_OF_IDENTITY = re.compile(
+    r"auth|cookie|user|role|group|tenant|token|secret|session|jwt|cert|ssl-client|-dn$|credential|identity|principal|"
+    r"run-?as|impersonat|passw|key|account|customer|consumer|subject|saml|oidc|(?:^|-)sso|login|mail|assertion|"
+    r"permission|scope|claim|^x-proxy-|^es-|^security"
+)
 
 # Belongs to this one message (RFC 9110, section 7.6.1 and 8.4) and is made anew for each search.
 _OF_THE_MESSAGE = frozenset(
@@ -44,17 +57,93 @@ _OF_ONE_REQUEST = frozenset(b"aws4-ecdsa-p256-sha256 aws4-hmac-sha256 digest haw
 _PLAIN = re.compile(rb"[\t -~]*")
 
 
-def identity(fields: Sequence[Field]) -> bytes:
-    """Digest whatever may tell callers apart; secrets go in, none can be read out."""
-    telling = sorted((name.lower(), value) for name, value in fields if not _is_irrelevant(name.lower()))
-    digest = hashlib.sha256()
-    for name, value in telling:
-        digest.update(b"%d:%s%d:%s" % (len(name), name, len(value), value))
-    return digest.digest()
+def not_ignorable(name: str) -> str:
+    """Say why a header may not be ignored when callers are told apart; empty where it may."""
+    spelled = name.lower()
+    if not TOKEN.fullmatch(name.encode()) or "*" in name:
+        return "is no name of a header: name each header, without a pattern"
+    if spelled.encode() in _IGNORED or not _OF_IDENTITY.search(spelled):
+        return ""
+    return "may say who a caller is, or what they may see, so it always tells callers apart: remove it"
 
 
-def _is_irrelevant(name: bytes) -> bool:
-    return name in _IRRELEVANT or name in _TRACING or name.startswith(_IRRELEVANT_PREFIXES)
+class Callers:
+    """Tells callers apart, and notices a header that makes nearly every request a new one."""
+
+    def __init__(self, ignore: Iterable[str] = (), warn: Callable[[str], object] = lambda _: None) -> None:
+        """Take the names of headers to ignore besides those that never matter; `warn` is given a header's name."""
+        self._ignored = _IGNORED | {name.lower().encode() for name in ignore}
+        self._newcomers = Newcomers()
+        self._warn = warn
+
+    def identity(self, fields: Sequence[Field]) -> bytes:
+        """Digest whatever may tell callers apart; secrets go in, none can be read out."""
+        telling = sorted(
+            (low, value)
+            for name, value in fields
+            if (low := name.lower()) not in self._ignored and not low.startswith(_IRRELEVANT_PREFIXES)
+        )
+        digest = hashlib.sha256(
+            b"".join(b"%d:%s%d:%s" % (len(name), name, len(value), value) for name, value in telling)
+        )
+        found = digest.digest()
+        for name in self._newcomers.note(found, telling):
+            self._warn(name)
+        return found
+
+
+SAMPLE = 256
+"""Requests that are looked at together."""
+_NEARLY_ALL = 0.9
+_KNOWN_CALLERS = 4096
+_NAMES_MAX = 32
+_WARNINGS_MAX = 16
+
+
+class Newcomers:
+    """Looks for a header, such as a CDN's, with another value in nearly every request of callers who are not new.
+
+    Memory is bounded: digests of callers, and of one sample the hashes of the values of some headers.
+    """
+
+    def __init__(self) -> None:
+        self._known: LRUCache[bytes, None] = LRUCache(_KNOWN_CALLERS)
+        self._warned: set[bytes] = set()
+        self._restart()
+
+    def _restart(self) -> None:
+        self._seen = self._new = 0
+        self._values: dict[bytes, set[int]] = {}
+
+    def note(self, caller: bytes, telling: Sequence[Field]) -> Sequence[str]:
+        """Count a request; after a sample, name the headers that make nearly all of it new callers, each once."""
+        self._seen += 1
+        if caller in self._known:
+            self._known[caller] = None
+        else:
+            self._new += 1
+            self._known[caller] = None
+            self._note_values(telling)
+        if self._seen < SAMPLE:
+            return ()
+        found = self._found() if self._new >= SAMPLE * _NEARLY_ALL else ()
+        self._restart()
+        return found
+
+    def _note_values(self, telling: Sequence[Field]) -> None:
+        for name, value in telling:
+            if name in self._values or len(self._values) < _NAMES_MAX:
+                self._values.setdefault(name, set()).add(hash(value))
+
+    def _found(self) -> Sequence[str]:
+        """Name the headers of many values; where one that says who somebody is has as many, callers really are new."""
+        many = [name for name, values in self._values.items() if len(values) >= self._new * _NEARLY_ALL]
+        named = {name: name.decode("latin-1") for name in many}
+        if any(_OF_IDENTITY.search(shown) for shown in named.values()):
+            return ()
+        fresh = [name for name in many if name not in self._warned][: _WARNINGS_MAX - len(self._warned)]
+        self._warned.update(fresh)
+        return [named[name] for name in fresh if not not_ignorable(named[name])]
 
 
 def can_be_repeated(fields: Sequence[Field]) -> bool:

@@ -2,9 +2,11 @@
 
 import json
 import re
+import secrets
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from proxy.http1.messages import Line
+from proxy.http1.messages import Line, RequestHead, ResponseHead
 
 Field = tuple[bytes, bytes]
 
@@ -15,10 +17,15 @@ HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te"
 
 def end_to_end(lines: Sequence[Line]) -> Iterator[Line]:
     """Leave out what belongs to the connection it came by, and what its Connection header names."""
-    named = {option.strip().lower() for line in lines if line.key == b"connection" for option in line.value.split(b",")}
-    kept = frozenset((b"content-length", b"transfer-encoding", b"host"))
-    dropped = HOP_BY_HOP | (named - kept)
+    dropped = HOP_BY_HOP
+    for line in lines:
+        if line.key == b"connection" and line.value.lower() not in _PLAIN_OPTIONS:
+            dropped |= {option.strip().lower() for option in line.value.split(b",")} - _KEPT
     return (line for line in lines if line.key not in dropped)
+
+
+_PLAIN_OPTIONS = frozenset((b"keep-alive", b"close"))
+_KEPT = frozenset((b"content-length", b"transfer-encoding", b"host"))
 
 
 _BINDING = re.compile(rb"(?:^|,)\s*(?:negotiate|ntlm)\b", re.IGNORECASE)
@@ -50,6 +57,98 @@ def request_lines(
         yield b"content-length: %d\r\n" % length
 
 
+PRODUCT = b"rerank-proxy-"
+LOOP_MAX = 3
+"""How many proxies of this product a request may have passed."""
+_PSEUDONYM = re.compile(PRODUCT + rb"[0-9a-f]{8}\b")
+
+
+def new_pseudonym() -> bytes:
+    """Return the name that a process goes by in Via (RFC 9110, section 7.6.3): it tells loops, and no host."""
+    return PRODUCT + secrets.token_hex(4).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """What is added to a request on its way through this proxy."""
+
+    pseudonym: bytes | None = None
+    """This process in Via; None adds none."""
+    forwarded_for: bool = False
+    """Whether X-Forwarded-For names the client's address."""
+
+    def fields(self, peer: str) -> tuple[Field, ...]:
+        """Return the headers that are added to a client's request."""
+        via: tuple[Field, ...] = ((b"via", b"1.1 " + self.pseudonym),) if self.pseudonym else ()
+        return (*via, (b"x-forwarded-for", peer.encode())) if self.forwarded_for and peer else via
+
+    def is_loop(self, lines: Sequence[Line]) -> bool:
+        """Whether a request has been here before, or passed more proxies of this product than anybody chains."""
+        passed = [name for line in lines if line.key == b"via" for name in _PSEUDONYM.findall(line.value)]
+        return len(passed) > LOOP_MAX or self.pseudonym in passed
+
+
+NO_HOP = Hop()
+
+
+class HeadWriter:
+    """Writes the heads that one connection's requests, or responses, have on their next hop.
+
+    Lines that are the very ones of the last head (see HeadReader) are not written again.
+    """
+
+    __slots__ = ("_how", "_lines", "_written")
+
+    def __init__(self) -> None:
+        self._lines: tuple[Line, ...] | None = None
+        self._how: object = None
+        self._written = b""
+
+    def request(self, head: RequestHead, authority: bytes, prefix: bytes, added: Sequence[Field]) -> bytes:
+        """Write the head of a request that goes on as it came."""
+        if head.lines is not self._lines or self._how != (authority, added, head.version):
+            self._written = _request_fields(head, authority, added, replayed=False, length=None)
+            self._lines, self._how = head.lines, (authority, added, head.version)
+        return _start_line(head.start, prefix) + self._written
+
+    def response(self, head: ResponseHead, added: Sequence[Field]) -> bytes:
+        """Write the head of a response, with `added` headers."""
+        if head.lines is not self._lines or self._how != added:
+            self._written = response_head(head, added)[len(head.start) :]
+            self._lines, self._how = head.lines, added
+        return head.start + self._written
+
+
+def request_head(  # noqa: PLR0913  a head is made of these
+    head: RequestHead, authority: bytes, prefix: bytes, added: Sequence[Field], *, replayed: bool, length: int | None
+) -> bytes:
+    """Write a request's head for one of the engine's nodes."""
+    return _start_line(head.start, prefix) + _request_fields(head, authority, added, replayed=replayed, length=length)
+
+
+def _start_line(start: bytes, prefix: bytes) -> bytes:
+    """Put the path of the engine's URL before a target that is a path."""
+    if not prefix:
+        return start
+    method, blank, rest = start.partition(b" ")
+    return method + blank + prefix + rest if rest.startswith(b"/") else start
+
+
+def _request_fields(
+    head: RequestHead, authority: bytes, added: Sequence[Field], *, replayed: bool, length: int | None
+) -> bytes:
+    lines = b"".join(request_lines(head.lines, authority, replayed=replayed, length=length))
+    if head.version == b"HTTP/1.0" and head.keep_alive:
+        lines += b"connection: keep-alive\r\n"
+    return b"\r\n" + lines + written(added) + b"\r\n"
+
+
+def response_head(head: ResponseHead, added: Sequence[Field]) -> bytes:
+    """Write a response's head for the client."""
+    lines = b"".join([line.raw for line in end_to_end(head.lines)])
+    return head.start + b"\r\n" + lines + written(added) + b"\r\n"
+
+
 def written(fields: Sequence[Field]) -> bytes:
     return b"".join(name + b": " + value + b"\r\n" for name, value in fields)
 
@@ -58,9 +157,12 @@ REASONS = {
     200: b"OK",
     400: b"Bad Request",
     408: b"Request Timeout",
+    417: b"Expectation Failed",
     431: b"Request Header Fields Too Large",
+    500: b"Internal Server Error",
     502: b"Bad Gateway",
     504: b"Gateway Timeout",
+    508: b"Loop Detected",
 }
 
 
@@ -68,3 +170,9 @@ def own_error(status: int, kind: str, reason: str) -> bytes:
     """Write an error in the engine's shape, so that clients read it as they read the engine's."""
     cause = {"type": kind, "reason": reason}
     return json.dumps({"error": {"root_cause": [cause], **cause}, "status": status}).encode()
+
+
+def own_fields(product: bytes | None) -> list[Field]:
+    """Return the headers of a response made in the engine's place."""
+    named: list[Field] = [(b"X-elastic-product", product)] if product else []
+    return [*named, (b"content-type", b"application/json")]

@@ -1,300 +1,243 @@
-"""Listens for clients: each connection's requests one after the other, each as an Exchange for the handler.
+"""An open port: takes clients' connections as long as there is room, sweeps those that wait too long, and closes.
 
-A server of its own because a proxy must take what its engine would take: every method, every target, raw. A
-client that leaves takes its handler along, so that nobody works, or pays, for an answer that no one reads.
+The system bounds how many descriptors a process may hold, and each client may need two. At the bound no further
+connection is accepted until one ends; what waits in the system's queue is then taken.
 """
 
 import asyncio
+import resource
+import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
-from proxy.http1.headers import REASONS, Field, own_error, written
-from proxy.http1.messages import BadMessage, RequestHead, read_request_head
-from proxy.http1.wire import PIECE, Incoming, probed, reset
+from proxy.http1.flow import probed
+from proxy.http1.headers import own_error, own_fields
+from proxy.http1.inbound import Answer, ClientConnection, Exchange, Work
+from proxy.http1.messages import BadMessage
+from proxy.http1.relay import Upstream
 
-IDLE_S = 3600.0
-"""How long a connection may wait between requests; the engine itself waits for ever."""
-HEAD_S = 60.0
-"""How long a client may take to send a head that it has begun."""
+_BACKLOG = 1024
 _LINGER_S = 2.0
-_SMALL_REST = 256 * 1024
+_DESCRIPTORS_A_CLIENT = 2
+_RESERVED = 256
+"""Descriptors kept for the proxy's own connections and files, at most a half of all."""
+
+_ROOM_AGAIN = 0.9
+"""The share of the clients there is room for, below which accepting goes on."""
 
 _log = structlog.get_logger("proxy")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """An answer made here, whole."""
+class Patience:
+    """How long connections may wait, in seconds."""
 
-    status: int
-    fields: Sequence[Field]
-    body: bytes
-
-
-@dataclass(slots=True)
-class Exchange:
-    """One request of a client, and the way to answer it."""
-
-    head: RequestHead
-    peer: str
-    _incoming: Incoming
-    _writer: asyncio.StreamWriter
-    _raw: list[bytes] = field(default_factory=list)
-    _rest: AsyncIterator[tuple[bytes, list[bytes]]] | None = None
-    _whole: bool = False
-    begun: bool = False
-    reusable: bool = True
-    """Whether the connection can take another request after this one."""
-    was_read: bool = False
-    """Whether some of the body was read here, so that a client that waits to be asked has been."""
-    new_length: int | None = None
-    """How long the body is that stands in place of the client's; None where that goes on as it came."""
-
-    def __post_init__(self) -> None:
-        at_hand = self._incoming.at_hand(self.head.framing)
-        if at_hand is not None:
-            self._raw, self._whole = [at_hand], True
-        else:
-            self._rest = self._incoming.body(self.head.framing)
+    head: float = 60.0
+    """For the rest of a head that has begun."""
+    idle: float = 3600.0
+    """A client's connection, between requests; the engine itself waits for ever."""
+    engine_idle: float = 30.0
+    """A client's connection to the engine, between requests."""
+    engine_age: float = 600.0
+    """A connection to the engine in all, so that nodes and addresses are chosen anew."""
 
     @property
-    def replayable(self) -> bool:
-        """Whether the whole body is here, to be sent as often as needed."""
-        return self._whole
-
-    async def read_body(self, limit: int) -> bytes | None:
-        """Return the body's content, out of its chunks; None where it is larger than `limit`.
-
-        Either way it stays there to be handed on. Raises BadMessage and Broken.
-        """
-        if self._rest is None:
-            return b"".join(self._raw)
-        if self.head.expects_continue and not self.was_read:
-            await self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        self.was_read = True
-        content: list[bytes] = []
-        size = 0
-        async for raw, pieces in self._rest:
-            self._raw.append(raw)
-            content += pieces
-            size += sum(map(len, pieces))
-            if size > limit:
-                return None
-        self._whole, self._rest = True, None
-        return b"".join(content)
-
-    def replace_body(self, body: bytes) -> None:
-        """Hand on another body, plain and whole, in place of the client's, which has been read."""
-        self._raw, self.new_length = [body], len(body)
-
-    async def body_pieces(self) -> AsyncIterator[bytes]:
-        """Yield the body's bytes as they were sent: those that are here, then the others as they come."""
-        for piece in tuple(self._raw):
-            yield piece
-        if self._rest is not None:
-            async for raw, _ in self._rest:
-                yield raw
-            self._whole, self._rest, self._raw = True, None, []
-
-    async def write(self, piece: bytes) -> None:
-        """Send bytes of an answer, no faster than the client reads."""
-        self._writer.write(piece)
-        await self._writer.drain()
-
-    async def answer(self, answer: Answer) -> None:
-        """Send an answer made here.
-
-        A client that waited to be asked for its body, and was not, may send it or its next request: which of the
-        two cannot be told, so the connection ends (RFC 9110, section 10.1.1).
-        """
-        self.begun = True
-        if self._rest is not None and self.head.expects_continue and not self.was_read:
-            self.reusable = False
-        start = b"HTTP/1.1 %d %s\r\n" % (answer.status, REASONS.get(answer.status, b""))
-        length: list[Field] = [(b"content-length", b"%d" % len(answer.body))]
-        head = start + written([*answer.fields, *length, *self.connection_fields()]) + b"\r\n"
-        await self.write(head if self.head.method == b"HEAD" else head + answer.body)
-
-    def connection_fields(self) -> list[Field]:
-        """Say whether the connection stays open, where the request's version does not imply it."""
-        if not (self.reusable and self.head.keep_alive):
-            return [(b"connection", b"close")]
-        return [(b"connection", b"keep-alive")] if self.head.version == b"HTTP/1.0" else []
-
-    def abort(self) -> None:
-        """Break the connection off, so that half an answer is not taken for a whole one."""
-        self.reusable = False
-        reset(self._writer)
-
-    async def finish(self) -> bool:
-        """Read what little is left of the request; tell whether the connection can take another one."""
-        if not (self.reusable and self.head.keep_alive):
-            return False
-        left = 0
-        if self._rest is not None:
-            async for raw, _ in self._rest:
-                left += len(raw)
-                if left > _SMALL_REST:
-                    return False
-        return True
+    def sweep(self) -> float:
+        """How often they are looked after."""
+        return min(1.0, self.head / 4, self.idle / 4, self.engine_idle / 4)
 
 
-Handler = Callable[[Exchange], Awaitable[None]]
-
-
-class _Protocol(asyncio.StreamReaderProtocol):
-    """A stream whose other end, when it leaves, is noticed at once."""
-
-    gone: Callable[[], object] | None = None
-
-    def eof_received(self) -> bool:
-        keeps_open = super().eof_received()  # not where there is TLS, which has no half of a connection
-        if self.gone:
-            self.gone()
-        return bool(keeps_open)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self.gone:
-            self.gone()
+Handler = Callable[[Exchange], Work | None]
 
 
 class Listener:
     """An open port and the connections that came by it."""
 
-    def __init__(self, handler: Handler, head_seconds: float = HEAD_S) -> None:
+    def __init__(self, handler: Handler, upstream: Upstream, patience: Patience, room: int) -> None:
         self._handler = handler
-        self._head_seconds = head_seconds
-        self._server: asyncio.Server | None = None
-        self._connections: dict[asyncio.Task[None], Exchange | None] = {}
-        """Each connection's task, and the request that it is busy with."""
-        self._closing = False
+        self._upstream = upstream
+        self._patience = patience
+        self._room = room
+        self._sockets: list[socket.socket] = []
+        self._tls: ssl.SSLContext | None = None
+        self._servers: list[asyncio.Server] = []
+        """Those that take connections; none while there is no room."""
+        self._reopening: asyncio.Task[None] | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._clients: set[ClientConnection] = set()
+        self._changed = asyncio.Event()
+        self.closing = False
 
     @property
     def port(self) -> int:
-        assert self._server is not None  # noqa: S101  there is no Listener without, see `serve`
-        return int(self._server.sockets[0].getsockname()[1])
+        return int(self._sockets[0].getsockname()[1])
 
     async def open(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
+        """Listen; raises OSError."""
+        self._tls = tls
+        self._sockets = await _bound(host, port)
+        await self._accept()
+        self._sweeping = asyncio.get_running_loop().call_later(self._patience.sweep, self._sweep)
+
+    async def _accept(self) -> None:
+        """Take connections; each server closes its own descriptor of a socket, which stays open."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._protocol, host, port, backlog=1024, ssl=tls)
+        self._servers = [
+            await loop.create_server(lambda: ClientConnection(self), sock=each.dup(), backlog=_BACKLOG, ssl=self._tls)
+            for each in self._sockets
+        ]
 
-    def _protocol(self) -> _Protocol:
-        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Awaitable[None]:
-            return self._connection(protocol, reader, writer)
+    def _stop_accepting(self) -> None:
+        servers, self._servers = self._servers, []
+        for server in servers:
+            server.close()
 
-        protocol = _Protocol(asyncio.StreamReader(limit=PIECE), connected)
-        return protocol
+    # -- what its clients' connections call
 
-    async def _connection(
-        self, protocol: _Protocol, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101  a coroutine runs in a task
-        self._connections[task] = None
-        try:
-            probed(writer.get_extra_info("socket"))
-            await self._requests(protocol, Incoming(reader), writer, task)
-            self._connections[task] = None
-            if not self._closing:
-                await _linger(reader, writer)
-        except (OSError, asyncio.CancelledError):  # among them ConnectionError, TimeoutError and what TLS finds wrong
-            reset(writer)
-        finally:
-            protocol.gone = None
-            del self._connections[task]
-            writer.close()
+    def joined(self, client: ClientConnection) -> None:
+        self._clients.add(client)
+        if len(self._clients) >= self._room and self._servers:
+            _log.error(
+                "accepting_paused",
+                clients=len(self._clients),
+                detail="every descriptor is in use; raise the limit on open files (ulimit -n, LimitNOFILE)",
+            )
+            self._stop_accepting()
 
-    async def _requests(
-        self, protocol: _Protocol, incoming: Incoming, writer: asyncio.StreamWriter, task: asyncio.Task[None]
-    ) -> None:
-        peer = str((writer.get_extra_info("peername") or ("",))[0])
-        while not self._closing:
-            self._connections[task] = None
-            try:
-                raw = await self._next_head(incoming)
-                if not raw:
-                    return
-                head = read_request_head(raw)
-            except BadMessage as error:
-                await _refuse(writer, error)
-                return
-            self._connections[task] = exchange = Exchange(head, peer, incoming, writer)
-            protocol.gone = task.cancel
-            try:
-                if not await self._answered(exchange, writer):
-                    return
-            finally:
-                protocol.gone = None
+    def left(self, client: ClientConnection) -> None:
+        self._clients.discard(client)
+        if self.closing:
+            self._changed.set()
+        elif not self._servers and self._reopening is None and len(self._clients) < self._room * _ROOM_AGAIN:
+            self._reopening = asyncio.get_running_loop().create_task(self._resume())
 
-    async def _next_head(self, incoming: Incoming) -> bytes:
-        async with asyncio.timeout(IDLE_S):
-            if not await incoming.begins():
-                return b""
-        try:
-            async with asyncio.timeout(self._head_seconds):
-                return await incoming.head()
-        except TimeoutError:
-            raise BadMessage("the head came too slowly", 408) from None
+    async def _resume(self) -> None:
+        if not self.closing:
+            await self._accept()
+            _log.info("accepting_resumed", clients=len(self._clients))
+        self._reopening = None
 
-    async def _answered(self, exchange: Exchange, writer: asyncio.StreamWriter) -> bool:
-        """Let the handler answer; tell whether the connection goes on."""
-        try:
-            await self._handler(exchange)
-            return await exchange.finish() and not self._closing
-        except BadMessage as error:
-            if exchange.begun:
-                exchange.abort()
-            else:
-                await _refuse(writer, error)
-        return False
+    def handle(self, exchange: Exchange) -> Work | None:
+        return self._handler(exchange)
+
+    def refused(self, why: BadMessage) -> None:
+        _log.warning("refused", why=str(why), status=why.status)
+
+    def failed(self, exchange: Exchange, error: Exception) -> None:
+        """Answer what nobody expected in the engine's shape, or break the response off visibly."""
+        _log.error("internal_error", exc_info=error)
+        if exchange.begun or exchange.relay is not None:
+            if exchange.relay is not None:
+                exchange.relay.give_up()
+            exchange.abort()
+            return
+        body = own_error(500, "proxy_internal_error", "the proxy failed on this request; its log says how")
+        exchange.send(Answer(500, own_fields(self._upstream.product), body))
+        exchange.client.done(exchange)
+
+    # -- time
+
+    def _sweep(self) -> None:
+        """End what has waited too long."""
+        now = time.monotonic()
+        for client in tuple(self._clients):
+            _tidy(client, now, self._patience)
+        self._sweeping = asyncio.get_running_loop().call_later(self._patience.sweep, self._sweep)
 
     async def close(self, grace: float) -> None:
         """Take no more requests, let the running ones end, and after `grace` seconds break them off."""
-        self._closing = True
-        if self._server is not None:
-            self._server.close()
-        for task, exchange in tuple(self._connections.items()):
-            if exchange is None:
-                task.cancel()
-            else:
-                exchange.reusable = False
-        if self._connections:
-            _, late = await asyncio.wait(tuple(self._connections), timeout=grace)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+        self.closing = True
+        for pending in (self._sweeping, self._reopening):
+            if pending is not None:
+                pending.cancel()
+        self._stop_accepting()
+        for each in self._sockets:
+            each.close()
+        for client in tuple(self._clients):
+            if client.busy is None:
+                client.close()
+        try:
+            async with asyncio.timeout(grace):
+                await self._all_ended()
+        except TimeoutError:
+            for client in tuple(self._clients):
+                client.cut()
+            for relay in tuple(self._upstream.outliving):
+                relay.give_up()
+            await asyncio.sleep(0)
+
+    async def _all_ended(self) -> None:
+        """Wait until no client is left, nor a write whose client has left."""
+        while self._clients or self._upstream.outliving:
+            self._changed.clear()
+            self._upstream.outlived = self._changed.set
+            await self._changed.wait()
 
 
-async def _refuse(writer: asyncio.StreamWriter, error: BadMessage) -> None:
-    body = own_error(error.status, "bad_http_message", str(error))
-    fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    start = b"HTTP/1.1 %d %s\r\n" % (error.status, REASONS.get(error.status, b""))
-    _log.warning("refused", why=str(error), status=error.status)
-    writer.write(start + written([*fields, (b"connection", b"close")]) + b"\r\n" + body)
-    await writer.drain()
+def _tidy(client: ClientConnection, now: float, patience: Patience) -> None:
+    """End a client's connection, or its connection to the engine, where it has waited too long."""
+    if client.lingering:
+        if now - client.since > _LINGER_S:
+            client.close()
+        return
+    if client.busy is None:
+        if client.in_head and now - client.since > patience.head:
+            client.refuse(BadMessage("the head came too slowly", 408))
+        elif not client.in_head and now - client.since > patience.idle:
+            client.close()
+    engine = client.engine
+    if engine is None:
+        return
+    if now - engine.idle_since > patience.engine_idle or now - engine.opened > patience.engine_age:
+        client.drop_engine()
 
 
-async def _linger(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Close in a way that the last answer survives: what the client still sends is read and dropped for a while.
+async def _bound(host: str, port: int) -> list[socket.socket]:
+    """Bind a listening socket for each address of a host; raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            sockets.append(sock := socket.socket(family, kind, protocol))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            probed(sock)
+            sock.setblocking(False)  # noqa: FBT003  the socket module's own form
+            sock.bind(address)
+            sock.listen(_BACKLOG)
+    except OSError:
+        for each in sockets:
+            each.close()
+        raise
+    return sockets
 
-    A socket closed with unread bytes is reset, which takes away what the client has not read (RFC 9112, section 9.6).
-    """
-    if writer.can_write_eof() and not writer.is_closing():
-        writer.write_eof()
-        async with asyncio.timeout(_LINGER_S):
-            while await reader.read(PIECE):
-                pass
+
+def room_for_clients() -> int:
+    """Raise the limit on open files as far as it goes; return how many clients that is enough for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    limit = hard if hard != resource.RLIM_INFINITY else 2**20
+    return max(1, (limit - min(_RESERVED, limit // 2)) // _DESCRIPTORS_A_CLIENT)
 
 
-async def serve(
-    handler: Handler, host: str, port: int, *, tls: ssl.SSLContext | None = None, head_seconds: float = HEAD_S
+async def serve(  # noqa: PLR0913
+    handler: Handler,
+    upstream: Upstream,
+    host: str,
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    patience: Patience = Patience(),
+    room: int | None = None,
 ) -> Listener:
     """Open a port; 0 takes a free one."""
-    listener = Listener(handler, head_seconds)
+    listener = Listener(handler, upstream, patience, room or room_for_clients())
     await listener.open(host, port, tls)
     return listener

@@ -5,8 +5,10 @@ where each one ends (RFC 9112, sections 6 and 11.2: request smuggling). What is 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple
 
 Field = tuple[bytes, bytes]
 
@@ -42,23 +44,19 @@ class UntilClose:
 
 
 Framing = NoBody | Sized | Chunked | UntilClose
+NO_BODY = NoBody()
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One header field: its name and value, and its line as it was sent, with its line end."""
+class Line(NamedTuple):
+    """One header field: its name in lower case and as sent, its value, and its whole line with the line end."""
 
+    key: bytes
     name: bytes
     value: bytes
     raw: bytes
 
-    @property
-    def key(self) -> bytes:
-        return self.name.lower()
 
-
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(NamedTuple):
     """A request's head. The request line may be one that only the engine knows how to refuse."""
 
     start: bytes
@@ -75,11 +73,10 @@ class RequestHead:
 
     @property
     def expects_continue(self) -> bool:
-        return b"100-continue" in _joined(self.lines, b"expect").lower()
+        return self.version == b"HTTP/1.1" and any(line.key == b"expect" for line in self.lines)
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     """An answer's head."""
 
     start: bytes
@@ -94,117 +91,182 @@ class ResponseHead:
         return 100 <= self.status < 200
 
 
-_HEAD_END = re.compile(rb"\r?\n\r?\n")
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """How a header's name is written (RFC 9110, section 5.1)."""
 _PLAIN_VALUE = re.compile(rb"[\t -~]*\r?\n")  # not folded, and no space that only some would strip
 _LINE_END = re.compile(rb"\r?\n")
 _VERSION = re.compile(rb"HTTP/(\d)\.(\d)")
+_STATUS = re.compile(rb"HTTP/\d\.\d (\d{3})(?: .*)?")
 
 
-def head_length(buffer: bytearray, start: int = 0) -> int | None:
+def head_length(buffer: bytes | bytearray, start: int = 0) -> int | None:
     """Return how many bytes the head at the front has, its empty line included; None while it is not whole.
 
     `start` is where to begin to look: what was looked at before needs no second look, but for three bytes.
     """
-    found = _HEAD_END.search(buffer, max(0, start - 3))
-    return found.end() if found else None
+    start = max(0, start - 3)
+    found = buffer.find(b"\n\r\n", start)
+    bare = buffer.find(b"\n\n", start) if found < 0 else buffer.find(b"\n\n", start, found)
+    if bare >= 0:
+        return bare + 2
+    return found + 3 if found >= 0 else None
+
+
+class _Block(NamedTuple):
+    """The header lines of a head, and the values of those that decide about the message itself."""
+
+    lines: tuple[Line, ...]
+    control: Mapping[bytes, Sequence[bytes]]
+
+    def joined(self, key: bytes) -> bytes:
+        return b",".join(self.control.get(key, ()))
+
+
+class HeadReader:
+    """Reads the heads that come by one connection; header lines that are those of the last one are not read again."""
+
+    __slots__ = ("_block", "_raw")
+
+    def __init__(self) -> None:
+        self._raw: bytes | None = None
+        self._block = _Block((), {})
+
+    def request(self, raw: bytes) -> RequestHead:
+        """Read a request's head; raises BadMessage where its framing is not certain."""
+        first, _, rest = raw.partition(b"\n")
+        return _request_head(_first_line(first), self._read(rest))
+
+    def response(self, raw: bytes, method: bytes) -> ResponseHead:
+        """Read the head of the response to a request of this method; raises BadMessage."""
+        first, _, rest = raw.partition(b"\n")
+        return _response_head(_first_line(first), self._read(rest), method)
+
+    def _read(self, lines: bytes) -> "_Block":
+        if lines != self._raw:
+            self._block, self._raw = _read_block(lines), lines
+        return self._block
 
 
 def read_request_head(raw: bytes) -> RequestHead:
     """Read a request's head; raises BadMessage where its framing is not certain."""
-    start, lines = _lines(raw)
+    return HeadReader().request(raw)
+
+
+def read_response_head(raw: bytes, method: bytes) -> ResponseHead:
+    """Read the head of the response to a request of this method; raises BadMessage."""
+    return HeadReader().response(raw, method)
+
+
+def _request_head(start: bytes, block: _Block) -> RequestHead:
     method, _, rest = start.partition(b" ")
     target, _, last = rest.rpartition(b" ")
     version = last.strip()
     if not _VERSION.fullmatch(version):
         target, version = rest, b""
-    return RequestHead(
-        start=start,
-        method=method,
-        target=target,
-        version=version,
-        lines=lines,
-        framing=_request_framing(version, lines),
-        keep_alive=_keep_alive(version, lines),
-    )
+    if version == b"HTTP/1.1" and b"expect" in block.control and not _is_continue(block.control[b"expect"]):
+        raise BadMessage("the only expectation there is, is 100-continue", 417)
+    framing = _stated_framing(block) or NO_BODY
+    if isinstance(framing, Chunked) and version != b"HTTP/1.1":
+        raise BadMessage("chunks in a message before HTTP/1.1")
+    return RequestHead(start, method, target, version, block.lines, framing, _keep_alive(version, block))
 
 
-def read_response_head(raw: bytes, method: bytes) -> ResponseHead:
-    """Read the head of the answer to a request of this method; raises BadMessage."""
-    start, lines = _lines(raw)
-    version, _, rest = start.partition(b" ")
-    status = rest[:3]
-    if not _VERSION.fullmatch(version) or not re.fullmatch(rb"\d{3}", status) or rest[3:4].strip():
+def _is_continue(expected: Sequence[bytes]) -> bool:
+    """Whether a request expects what an engine does: of others Netty answers 417 and reads the body as a request.
+
+    Seen on Elasticsearch 8.19.13 and OpenSearch 2.19.1 (Netty's HttpObjectAggregator). Before HTTP/1.1 there are no
+    expectations (RFC 9110, section 10.1.1).
+    """
+    return len(expected) == 1 and expected[0].lower() == b"100-continue"
+
+
+def _response_head(start: bytes, block: _Block, method: bytes) -> ResponseHead:
+    found = _STATUS.fullmatch(start)
+    if found is None:
         raise BadMessage("not a status line")
-    code = int(status)
-    framing = _response_framing(method, code, lines)
-    keep_alive = _keep_alive(version, lines) and not isinstance(framing, UntilClose)
-    return ResponseHead(start, code, lines, framing, keep_alive)
+    status = int(found[1])
+    framing = _response_framing(method, status, block)
+    keep_alive = _keep_alive(start[:8], block) and not isinstance(framing, UntilClose)
+    return ResponseHead(start, status, block.lines, framing, keep_alive)
 
 
-def _lines(raw: bytes) -> tuple[bytes, tuple[Line, ...]]:
-    """Split a head into its first line and its fields, a folded one's lines together."""
-    if b"\0" in raw or b"\r" in raw.replace(b"\r\n", b""):
-        raise BadMessage("a bare CR or NUL in the head")
-    start, *rest = raw.splitlines(keepends=True)
+def _first_line(raw: bytes) -> bytes:
+    line = raw.removesuffix(b"\r")
+    if b"\r" in line or b"\0" in line:
+        raise BadMessage(_CONTROL)
+    return line
+
+
+_CONTROL = "a bare CR or NUL in the head"
+# What decides about the message itself and about the connection.
+_DECIDING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"expect"))
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+
+
+def _read_block(raw: bytes) -> _Block:
+    """Split header lines into fields, a folded one's lines together."""
+    if b"\0" in raw or raw.count(b"\r") != raw.count(b"\r\n"):
+        raise BadMessage(_CONTROL)
+    fields = raw.splitlines(keepends=True)[:-1]
+    if b"\n " in raw or b"\n\t" in raw:
+        fields = _unfolded(fields)
+    lines = tuple(map(_line, fields))
+    control: dict[bytes, list[bytes]] = {}
+    for key, _, value, _ in lines:
+        if key in _DECIDING:
+            control.setdefault(key, []).append(value)
+    return _Block(lines, control)
+
+
+def _unfolded(lines: Sequence[bytes]) -> list[bytes]:
     fields: list[bytes] = []
-    for line in rest[:-1]:
+    for line in lines:
         if line[:1] in b" \t" and fields:
             fields[-1] += line
         else:
             fields.append(line)
-    return start.rstrip(b"\r\n"), tuple(_line(field) for field in fields)
+    return fields
 
 
 def _line(raw: bytes) -> Line:
     name, colon, value = raw.partition(b":")
-    if _decides_framing(name) and not (colon and TOKEN.fullmatch(name) and _PLAIN_VALUE.fullmatch(value)):
+    stripped = name.strip()
+    if colon and name != stripped:
+        # RFC 9112, section 5.1: trimmed, it would be a header that whoever stands guard before us has not seen.
+        raise BadMessage("a blank beside a header's name")
+    key = stripped.lower()
+    if key in _FRAMING and not (colon and TOKEN.fullmatch(name) and _PLAIN_VALUE.fullmatch(value)):
         raise BadMessage("a header that decides the body's length is not written as it must be")
-    return Line(name.strip(), _LINE_END.sub(b" ", value).strip(), raw)
+    folded = value.find(b"\n") != len(value) - 1
+    return Line(key, stripped, (_LINE_END.sub(b" ", value) if folded else value).strip(), raw)
 
 
-def _decides_framing(name: bytes) -> bool:
-    return name.strip().lower() in {b"content-length", b"transfer-encoding"}
-
-
-def _joined(lines: Sequence[Line], key: bytes) -> bytes:
-    return b",".join(line.value for line in lines if line.key == key)
-
-
-def _request_framing(version: bytes, lines: Sequence[Line]) -> Framing:
-    framing = _stated_framing(lines)
-    if isinstance(framing, Chunked) and version != b"HTTP/1.1":
-        raise BadMessage("chunks in a message before HTTP/1.1")
-    return framing or NoBody()
-
-
-def _response_framing(method: bytes, status: int, lines: Sequence[Line]) -> Framing:
+def _response_framing(method: bytes, status: int, block: _Block) -> Framing:
     """Tell an answer's end, as RFC 9112, section 6.3, has it."""
     if method == b"HEAD" or status < 200 or status in {204, 304}:
-        return NoBody()
-    return _stated_framing(lines) or UntilClose()
+        return NO_BODY
+    return _stated_framing(block) or UntilClose()
 
 
-def _stated_framing(lines: Sequence[Line]) -> Sized | Chunked | None:
-    codings, lengths = _joined(lines, b"transfer-encoding"), _joined(lines, b"content-length")
-    if any(line.key == b"transfer-encoding" for line in lines):
-        if any(line.key == b"content-length" for line in lines):
+def _stated_framing(block: _Block) -> Sized | Chunked | None:
+    lengths = block.control.get(b"content-length")
+    if b"transfer-encoding" in block.control:
+        if lengths:
             raise BadMessage("both Transfer-Encoding and Content-Length")
-        if codings.lower() != b"chunked":
+        if block.joined(b"transfer-encoding").lower() != b"chunked":
             raise BadMessage("a transfer coding other than chunked")
         return Chunked()
-    if not any(line.key == b"content-length" for line in lines):
+    if not lengths:
         return None
-    stated = {length.strip() for length in lengths.split(b",")}
+    stated = {length.strip() for length in block.joined(b"content-length").split(b",")}
     length = stated.pop()
     if stated or not length.isdigit() or len(length) > 18:
         raise BadMessage("Content-Length is not one number")
     return Sized(int(length))
 
 
-def _keep_alive(version: bytes, lines: Sequence[Line]) -> bool:
-    options = {option.strip().lower() for option in _joined(lines, b"connection").split(b",")}
+def _keep_alive(version: bytes, block: _Block) -> bool:
+    options = {option.strip().lower() for option in block.joined(b"connection").split(b",")}
     if version == b"HTTP/1.1":
         return b"close" not in options
     return version == b"HTTP/1.0" and b"keep-alive" in options
@@ -212,74 +274,108 @@ def _keep_alive(version: bytes, lines: Sequence[Line]) -> bool:
 
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\r?\n")
 _LINE_MAX = 16 * 1024
-
+_CHUNK_MAX = 2**31 - 1
+"""Netty keeps a chunk's size in 32 bits: what is larger is another size there (seen on all four engines)."""
+LINES_A_TURN = 2000
+"""Lines between chunks that are read in one go, so that a body of tiny chunks does not hold up other clients."""
 
 MAY_BE_OUT_OF_STEP = frozenset((400, 408, 413, 414, 431))
 """Elasticsearch (Netty) answers a head that it cannot read, and then reads nothing more from that connection."""
 
 
+class _Expects(Enum):
+    """What comes next in a chunked body."""
+
+    SIZE = auto()
+    DATA = auto()
+    DATA_END = auto()
+    TRAILER = auto()
+
+
 class BodyReader:
-    """Follows a body through the bytes that come, to its end: what is raw is kept, what it says is told apart."""
+    """Follows a body through the bytes that come, to its end."""
+
+    __slots__ = ("_chunked", "_endless", "_expects", "_left", "_line", "done")
 
     def __init__(self, framing: Framing) -> None:
         self._chunked = isinstance(framing, Chunked)
-        self._left = framing.length if isinstance(framing, Sized) else 0
-        self._line = bytearray()
-        self._state = "size"
-        self.done = isinstance(framing, NoBody) or framing == Sized(0)
         self._endless = isinstance(framing, UntilClose)
+        self._left = framing.length if isinstance(framing, Sized) else 0
+        self._expects = _Expects.SIZE
+        self._line = b""
+        self.done = not (self._chunked or self._endless or self._left)
 
-    def feed(self, received: bytes | memoryview) -> tuple[int, list[bytes]]:
-        """Take what came; return how much of it is the body's, and the content therein.
+    @property
+    def ends_with_connection(self) -> bool:
+        """Whether the end of the connection is the end of the body (RFC 9112, section 6.3)."""
+        return self._endless
 
-        Raises BadMessage where a chunk is not written as one (RFC 9112, section 7.1).
+    def feed(self, received: bytes, position: int = 0, content: list[bytes] | None = None) -> int:
+        """Read on from `position`; return where the body stops: at its end, at the end of what came, or for this turn.
+
+        The content, out of its chunks, is added to `content`. Raises BadMessage where a chunk is not written as one
+        (RFC 9112, section 7.1).
         """
-        if self._endless:
-            return len(received), [bytes(received)]
-        if not self._chunked:
-            taken = min(self._left, len(received))
-            self._left -= taken
+        if self._chunked:
+            return self._feed_chunks(received, position, content)
+        end = len(received)
+        if not self._endless:
+            end = min(end, position + self._left)
+            self._left -= end - position
             self.done = not self._left
-            return taken, [bytes(received[:taken])] if taken else []
-        return self._feed_chunks(memoryview(received))
+        if content is not None and end > position:
+            content.append(received[position:end])
+        return end
 
-    def _feed_chunks(self, received: memoryview) -> tuple[int, list[bytes]]:
-        position, content = 0, []
-        while position < len(received) and not self.done:
-            if self._state == "data":
-                piece = received[position : position + self._left]
-                content.append(bytes(piece))
-                position += len(piece)
-                self._left -= len(piece)
-                self._state = "data" if self._left else "data end"
+    def _feed_chunks(self, received: bytes, position: int, content: list[bytes] | None) -> int:
+        end, lines = len(received), 0
+        while position < end and lines < LINES_A_TURN and not self.done:
+            if self._expects is _Expects.DATA:
+                stop = min(end, position + self._left)
+                if content is not None:
+                    content.append(received[position:stop])
+                self._left -= stop - position
+                position = stop
+                if not self._left:
+                    self._expects = _Expects.DATA_END
             else:
-                position += self._feed_line(received[position:])
-        return position, content
+                position = self._feed_line(received, position)
+                lines += 1
+        return position
 
-    def _feed_line(self, received: memoryview) -> int:
+    def _feed_line(self, received: bytes, position: int) -> int:
         """Complete one line of a chunked body: a size, the end of a chunk, or a trailer."""
-        found = bytes(received[:_LINE_MAX]).find(b"\n")
-        taken = found + 1 if found >= 0 else min(len(received), _LINE_MAX)
-        self._line += received[:taken]
-        if len(self._line) > _LINE_MAX:
+        found = received.find(b"\n", position, position + _LINE_MAX)
+        stop = found + 1 if found >= 0 else min(len(received), position + _LINE_MAX)
+        line = self._line + received[position:stop] if self._line else received[position:stop]
+        if len(line) > _LINE_MAX:
             raise BadMessage("an endless line between chunks")
+        self._line = b"" if found >= 0 else line
         if found >= 0:
-            line = bytes(self._line)
-            self._line.clear()
             self._end_of_line(line)
-        return taken
+        return stop
 
     def _end_of_line(self, line: bytes) -> None:
-        match self._state:
-            case "size":
-                size = _CHUNK_SIZE.fullmatch(line)
-                if size is None:
-                    raise BadMessage("a chunk without a size")
-                self._left = int(size[1], 16)
-                self._state = "data" if self._left else "trailers"
-            case "data end":
-                if line.rstrip(b"\r\n"):
+        match self._expects:
+            case _Expects.SIZE:
+                self._left = _chunk_size(line)
+                self._expects = _Expects.DATA if self._left else _Expects.TRAILER
+            case _Expects.DATA_END:
+                if line not in _LINE_ENDS:
                     raise BadMessage("a chunk longer than its size")
-                self._state = "size"
+                self._expects = _Expects.SIZE
             case _:
-                self.done = not line.rstrip(b"\r\n")
+                self.done = line in _LINE_ENDS
+
+
+_LINE_ENDS = (b"\r\n", b"\n")
+
+
+def _chunk_size(line: bytes) -> int:
+    found = _CHUNK_SIZE.fullmatch(line)
+    size = int(found[1], 16) if found else -1
+    if size < 0:
+        raise BadMessage("a chunk without a size")
+    if size > _CHUNK_MAX:
+        raise BadMessage("a chunk larger than any engine reads")
+    return size

@@ -6,18 +6,21 @@ import io
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
-import ijson
 import msgspec
 
+from proxy.loading.arrays import DEPTH_MAX, DOCUMENT_MAX, BrokenOff, Oversized, elements
 from proxy.loading.errors import CannotLoad
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_LINE_MAX = 100 * 2**20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_PIECE = 2**16
+VALUES_MAX = 2_000_000
+"""Of one document: about 200 MB in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +99,13 @@ def _first(stream: BinaryIO) -> bytes:
     """Look at the first byte that says something, without reading it."""
     buffered = cast("io.BufferedReader", stream)
     try:
-        while (head := buffered.peek(1)) and (head[:1].isspace() or head.startswith(b"\xef\xbb\xbf")):
-            buffered.read(3 if head.startswith(b"\xef\xbb\xbf") else 1)
+        while head := buffered.peek():
+            if head.startswith(_BYTE_ORDER_MARK):
+                buffered.read(len(_BYTE_ORDER_MARK))
+            elif blanks := len(head) - len(head.lstrip()):
+                buffered.read(blanks)
+            else:
+                break
         return head[:1]
     except (OSError, EOFError, zlib.error) as error:
         raise CannotLoad(f"the file cannot be read: {error}") from None
@@ -113,6 +121,10 @@ class _Element:
 
 
 _Elements = Iterator[_Element | BadLine]
+_FLAWS: Mapping[Oversized, str] = {
+    Oversized.LONG: f"longer than the {DOCUMENT_MAX >> 20} MB the engine takes at a time",
+    Oversized.DEEP: "nested too deep to be a document",
+}
 
 
 def _lines(stream: BinaryIO) -> _Elements:
@@ -121,20 +133,20 @@ def _lines(stream: BinaryIO) -> _Elements:
         number += 1
         if not _is_whole(line):
             _leave_out(stream, number)
-            yield BadLine(f"line {number}", f"longer than the {_LINE_MAX >> 20} MB the engine takes at a time")
+            yield BadLine(f"line {number}", _FLAWS[Oversized.LONG])
         elif line.strip():
             yield _decoded(f"line {number}", line)
 
 
 def _line(stream: BinaryIO, number: int) -> bytes:
     try:
-        return stream.readline(_LINE_MAX)
+        return stream.readline(DOCUMENT_MAX)
     except (OSError, EOFError, zlib.error) as error:
         raise CannotLoad(f"the file breaks off behind line {number}: {error}") from None
 
 
 def _is_whole(line: bytes) -> bool:
-    return len(line) < _LINE_MAX or line.endswith(b"\n")
+    return len(line) < DOCUMENT_MAX or line.endswith(b"\n")
 
 
 def _leave_out(stream: BinaryIO, number: int) -> None:
@@ -143,24 +155,50 @@ def _leave_out(stream: BinaryIO, number: int) -> None:
         pass
 
 
-def _decoded(where: str, line: bytes) -> _Element | BadLine:
-    try:
-        return _Element(where, msgspec.json.decode(line), len(line))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        return BadLine(where, f"not JSON: {error}")
-    except RecursionError:
-        return BadLine(where, "nested too deep to be a document")
-
-
 def _array(stream: BinaryIO) -> _Elements:
     number = 0
     try:
-        for value in ijson.items(stream, "item", use_float=True):
-            size = len(msgspec.json.encode(value))
+        for element in elements(iter(lambda: stream.read1(_PIECE), b"")):  # type: ignore[attr-defined]
             number += 1
-            yield _Element(f"element {number}", value, size)
-    except (ijson.JSONError, UnicodeDecodeError, RecursionError, OSError, EOFError, zlib.error) as error:
+            where = f"element {number}"
+            yield BadLine(where, _FLAWS[element]) if isinstance(element, Oversized) else _decoded(where, element)
+    except (BrokenOff, OSError, EOFError, zlib.error) as error:
         raise CannotLoad(f"the array breaks off behind its element {number}: {error}") from None
+
+
+def _decoded(where: str, content: bytes) -> _Element | BadLine:
+    if _values(content) > VALUES_MAX:
+        return BadLine(where, f"has more than {VALUES_MAX:,} values: too many to be one document")
+    try:
+        value = msgspec.json.decode(content)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return BadLine(where, f"not JSON: {error}")
+    except RecursionError:
+        return BadLine(where, _FLAWS[Oversized.DEEP])
+    if content.count(b"{") + content.count(b"[") > DEPTH_MAX and _is_deep(value):
+        return BadLine(where, _FLAWS[Oversized.DEEP])
+    return _Element(where, value, len(content))
+
+
+def _values(content: bytes) -> int:
+    """Count what may be a value each, and take far more memory than its text: `{}` is 2 bytes here and 64 decoded.
+
+    Those in strings count too, so only a document with more text than one has is taken for another by that.
+    """
+    return content.count(b"{") + content.count(b"[") + content.count(b",") if len(content) > VALUES_MAX else 0
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        level = [inner for each in level for inner in _members(each) if isinstance(inner, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _members(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def _document(element: _Element, id_field: str | None) -> Document | BadLine:

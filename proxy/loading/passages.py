@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from proxy.advice import models_advice
 from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
 from proxy.loading.errors import CannotLoad
 from proxy.loading.mappings import Embedding
@@ -52,7 +53,7 @@ async def _asked(ask: Callable[[], Awaitable[A]], model: str, patience: float) -
     try:
         return await patiently(ask, _is_passing, patience)
     except UpstreamError as error:
-        raise CannotLoad(_advice(error, model)) from error
+        raise CannotLoad(models_advice(error, model)) from error
 
 
 def _is_passing(error: Exception) -> bool:
@@ -63,17 +64,3 @@ def _is_passing(error: Exception) -> bool:
             return True
         case _:
             return False
-
-
-def _advice(error: UpstreamError, model: str) -> str:
-    match error:
-        case Refused(status=401 | 403):
-            return f"the models' provider refuses the token ({error}): set it anew"
-        case Refused(status=402):
-            return f"the models' provider wants to be paid ({error}): top up the account"
-        case Refused(body=body):
-            return f"the models' provider refuses {model} ({error}): {body[:300].decode(errors='replace')}"
-        case Unreachable() | TimedOut():
-            return f"the models are not there: {error}. Start them (`rerank-proxy models`) or correct models.url"
-        case _:
-            return f"the models' answer cannot be used: {error}"

@@ -11,11 +11,11 @@ from enum import Enum
 class Use(Enum):
     """What a member of the body or of the URL is needed for besides the client's own search."""
 
-    LEXICAL = "nothing else: aggregations, totals, how words are read"
-    ORDER = "every search that ends in the client's own order: how scores are made"
-    PER_HIT = "every search whose hits are shown"
-    EVERYWHERE = "every search made for this one"
-    CONSUMED = "the proxy sets it itself"
+    LEXICAL = "the client's own search only: aggregations, totals, analysis"
+    ORDER = "every search that scores hits as the client does"
+    PER_HIT = "every search whose hits the client gets"
+    EVERYWHERE = "every search made for this request"
+    CONSUMED = "set by the proxy"
 
 
 BODY_KEYS: Mapping[str, Use | str] = {

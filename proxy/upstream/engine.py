@@ -2,94 +2,50 @@
 
 import asyncio
 import hashlib
-import socket
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
-import aiohttp
 import msgspec
-from aiohttp.connector import Connection
 from cachetools import LRUCache, TTLCache
-from yarl import URL
 
 from proxy.config import Engine as Settings
 from proxy.dialects import EngineKind, read_kind
-from proxy.errors import Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
-from proxy.http1.messages import MAY_BE_OUT_OF_STEP
-from proxy.http1.wire import probed
+from proxy.errors import Malformed, Refused, TimedOut, UpstreamError
+from proxy.http1.headers import NO_HOP, Hop
 from proxy.indices import IndexFacts, Resolved, read_facts, read_field_caps, read_resolution
 from proxy.planning import EngineReply, EngineSearch
 from proxy.request.search_request import Parameters
-from proxy.tls import towards_engine
+from proxy.upstream.nodes import Nodes
+from proxy.upstream.pool import Asked, CarriedFields, EnginePool
 from proxy.upstream.sharing import Shared
 
 SERVICE = "engine"
 _T = TypeVar("_T")
-CarriedFields = Sequence[tuple[str, str]]
 
 # What decides which indices a name stands for; taken by `_resolve/index` as by `_search`.
 _RESOLVING = frozenset({"expand_wildcards", "ignore_unavailable", "allow_no_indices"})
-ANSWER_MAX = 64 * 2**20
-"""Bytes of an answer that are read at most; what is handed on has no limit."""
 _CACHE_ENTRIES = 4096
 _TOLD_ENTRIES = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One request, for whichever node."""
-
-    method: str
-    target: str
-    fields: CarriedFields
-    body: bytes | None = None
 
 
 class _Forbidden:
     """Stands for what a caller may not know."""
 
 
-class _Response(aiohttp.ClientResponse):
-    """An answer whose connection takes no other request where the engine may read no more from it."""
-
-    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        protocol = connection.protocol
-        await super().start(connection)
-        if self.status in MAY_BE_OUT_OF_STEP and protocol is not None:
-            if self.content.is_eof():  # and so given back already
-                protocol.close()
-            else:
-                protocol.force_close()
-        return self
-
-
 class Engine:
-    """The nodes of one cluster, asked one after the other while they cannot be reached."""
+    """The engine, asked on behalf of callers; what one caller may know is remembered for that caller."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._nodes = [url.rstrip("/") for url in settings.urls]
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=settings.search_connections,
-                keepalive_timeout=settings.idle_connection_seconds,
-                ssl=towards_engine(settings) or True,
-                socket_factory=lambda address: probed(socket.socket(*address[:3])),
-            ),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_seconds),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            response_class=_Response,
-            headers={"Host": settings.host} if settings.host else None,
-            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
-        )
+    def __init__(self, settings: Settings, nodes: Nodes | None = None, hop: Hop = NO_HOP) -> None:
+        self._pool = EnginePool(nodes or Nodes(settings), hop, settings.idle_connection_seconds)
         self._known: TTLCache[Any, Any] = TTLCache(_CACHE_ENTRIES, settings.resolve_cache_seconds)
         self._asked: Shared[Any] = Shared()
         self._told: LRUCache[Any, Any] = LRUCache(_TOLD_ENTRIES)
         self._kind: EngineKind | None = None
 
     async def close(self) -> None:
-        await self._session.close()
+        self._pool.close()
 
     def for_caller(self, identity: bytes, carried: CarriedFields) -> "EngineOfCaller":
         return EngineOfCaller(self, identity, carried)
@@ -141,55 +97,17 @@ class Engine:
         return self._kind
 
     async def send(self, asked: Asked, timeout_seconds: float | None = None) -> EngineReply:
-        """Send one request, to the next node when one cannot be reached; raises UpstreamError."""
-        unreachable: Unreachable | None = None
-        for node in tuple(self._nodes):
-            try:
-                async with asyncio.timeout(timeout_seconds):
-                    return await self._send(node, asked)
-            except TimeoutError as error:
-                raise TimedOut(SERVICE, f"no answer in {timeout_seconds} s") from error
-            except Unreachable as error:
-                unreachable = error
-                self._nodes.append(self._nodes.pop(0))
-        raise unreachable or Unreachable(SERVICE, "no node is configured")
-
-    async def _send(self, node: str, asked: Asked) -> EngineReply:
-        """Searches may be repeated: one that dies on a connection that was kept open is sent once more."""
+        """Send one request; raises UpstreamError, Refused for every status but 200."""
         try:
-            return await self._once(node, asked)
-        except aiohttp.ClientError as error:
-            died = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
-            if not died or isinstance(error, aiohttp.ClientConnectorError):
-                raise Unreachable(SERVICE, str(error)) from error
-        try:
-            return await self._once(node, asked)
-        except aiohttp.ClientError as error:
-            raise Unreachable(SERVICE, str(error)) from error
-
-    async def _once(self, node: str, asked: Asked) -> EngineReply:
-        async with self._session.request(
-            asked.method,
-            URL(node + asked.target, encoded=True),
-            headers=list(asked.fields),
-            data=asked.body,
-            allow_redirects=False,
-        ) as response:
-            content = await _whole(response)
-        if response.status != 200:
-            raise Refused(SERVICE, response.status, content)
-        self._kind = EngineKind("elasticsearch" if "X-Elastic-Product" in response.headers else "opensearch")
-        return EngineReply(response.status, response.raw_headers, content)
-
-
-async def _whole(response: aiohttp.ClientResponse) -> bytes:
-    """Read an answer to its end, unless it is too large."""
-    content = bytearray()
-    async for piece in response.content.iter_any():
-        content += piece
-        if len(content) > ANSWER_MAX:
-            raise TooLarge(SERVICE, f"its answer has more than {ANSWER_MAX // 2**20} MB")
-    return bytes(content)
+            async with asyncio.timeout(timeout_seconds):
+                reply = await self._pool.send(asked)
+        except TimeoutError as error:
+            raise TimedOut(SERVICE, f"no answer in {timeout_seconds} s") from error
+        if reply.status != 200:
+            raise Refused(SERVICE, reply.status, reply.body)
+        named = any(name.lower() == b"x-elastic-product" for name, _ in reply.fields)
+        self._kind = EngineKind("elasticsearch" if named else "opensearch")
+        return reply
 
 
 @dataclass(frozen=True, slots=True)

@@ -276,7 +276,7 @@ async def test_models_that_are_not_there_are_named_with_what_to_do(target: Targe
     gone = Target(target.engine, "http://127.0.0.1:9", target.index)
     result = await gone.index_file(catalogue)
     assert result.code == 1
-    assert "the models are not there" in said(result)
+    assert "the models cannot be reached" in said(result)
     assert "`rerank-proxy models`" in said(result)
 
 

@@ -1,0 +1,25 @@
+"""What an error of the models means for somebody who runs a command, and what to do."""
+
+from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
+
+
+def models_advice(error: UpstreamError, model: str) -> str:
+    match error:
+        case Refused(status=401 | 403):
+            return f"the models' provider rejects the token ({error}): set a valid one"
+        case Refused(status=402):
+            return f"the models' provider requires payment ({error}): top up the account"
+        case Refused(status=404):
+            said = f"the models' provider has no {model}, or no such API ({error}): correct models.url or the model"
+            return f"{said}; it says: {_start_of(error)}"
+        case Refused():
+            return f"the models' provider rejects {model} ({error}): {_start_of(error)}"
+        case Unreachable() | TimedOut():
+            return f"the models cannot be reached: {error}. Start them (`rerank-proxy models`) or correct models.url"
+        case _:
+            return f"the models' response cannot be used: {error}"
+
+
+def _start_of(error: Refused) -> str:
+    """Return the start of a response, as one line that no terminal takes for a command."""
+    return "".join(letter if letter.isprintable() else " " for letter in error.body[:300].decode(errors="replace"))

@@ -1,0 +1,121 @@
+"""What would happen to one search body: `rerank-proxy check --search`. The engine is asked, the models are not.
+
+The search is read and planned by the functions that serve searches; only what follows the plan is left undone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import msgspec
+
+from proxy.bypass import BYPASS_REASONS, Bypass
+from proxy.checking.routes import ADVICE
+from proxy.config import Config, authorization_of
+from proxy.errors import Failure, TimedOut, Unreachable, UpstreamError
+from proxy.indices import Unrouted
+from proxy.planning import Plan, VectorSearch
+from proxy.ranking.searches import semantic_search
+from proxy.request.steering import Wrong
+from proxy.searching import Asked, Searching
+from proxy.telemetry import bypassed, ended
+from proxy.upstream.engine import Engine, EngineOfCaller
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What would happen to a search: the outcome in the words of `X-Rerank`, and its details in their order."""
+
+    outcome: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    failed: bool = False
+    """The search is one that gets an error."""
+
+
+class _NoModels:
+    """Stands for the models, of which a dry run asks nothing."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AssertionError(f"a dry run has no {name}")
+
+
+async def dry_run(config: Config, environment: Mapping[str, str], asked: Asked) -> DryRun:
+    """Read and plan a search as `serve` would; raises ConfigError, and UpstreamError where the engine is away."""
+    authorization = authorization_of(config, environment)
+    carried = (("Authorization", authorization),) if authorization else ()
+    engine = Engine(config.engine)
+    try:
+        caller = engine.for_caller(b"check", carried)
+        await _reach(caller, asked)
+        models: Any = _NoModels()
+        return await _planned(Searching(config, engine, models, models, authorization), caller, asked)
+    finally:
+        await engine.close()
+
+
+async def _planned(searching: Searching, caller: EngineOfCaller, asked: Asked) -> DryRun:
+    covered = await searching.cover(caller, asked)
+    if isinstance(covered, Unrouted):
+        return DryRun("untouched", {"because": "no route covers any index of this search"})
+    if isinstance(covered, Bypass):
+        return _bypassed(covered, {})
+    route: dict[str, Any] = {"route": covered.route.name}
+    asked, steering = searching.steering((), asked)
+    if isinstance(steering, Wrong):
+        return DryRun("refused", route | {"because": steering.reason}, failed=True)
+    plan = await searching.plan(caller, covered, asked, steering)
+    if isinstance(plan, Bypass):
+        return _bypassed(plan, route)
+    return DryRun(ended(_failures(plan)).header.decode(), route | _details(plan))
+
+
+def _failures(plan: Plan) -> tuple[Failure, ...]:
+    return (plan.unavailable,) if plan.unavailable else ()
+
+
+async def _reach(caller: EngineOfCaller, asked: Asked) -> None:
+    """See that the engine is there: a search is bypassed where it is not, and nothing would be learnt from that."""
+    try:
+        await caller.resolved(asked.indices, asked.parameters)
+    except (Unreachable, TimedOut):
+        raise
+    except UpstreamError:
+        return
+
+
+def _bypassed(bypass: Bypass, details: Mapping[str, Any]) -> DryRun:
+    outcome = bypassed(bypass.reason).header.decode()
+    return DryRun(outcome, {**details, "because": BYPASS_REASONS[bypass.reason]})
+
+
+def _details(plan: Plan) -> dict[str, Any]:
+    request = plan.request
+    said: dict[str, Any] = {
+        "query_text": plan.user_query.text,
+        "page": f"from {request.from_}, size {request.size}",
+        "window": plan.window,
+        "reranker": plan.route.rerank_model or "none: the fused order stays",
+    }
+    skipped = _why_no_knn(plan)
+    if skipped or plan.vectors is None:
+        return said | {"kNN": f"skipped: {skipped}"}
+    return said | {"kNN": _knn(plan, plan.vectors), "query_without_text": plan.user_query.relaxed}
+
+
+def _why_no_knn(plan: Plan) -> str:
+    """Say why kNN is skipped; empty where it is not."""
+    if plan.route.semantic is None:
+        return "the route has no `semantic`"
+    if plan.request.own_ranking:
+        return "`min_score`, `knn` or a retriever of the search depends on the scores of its own hits"
+    if plan.unavailable:
+        return f"{plan.unavailable.reason}: {ADVICE[plan.unavailable.reason]}"
+    if plan.user_query.relaxed is None:
+        return "the query text cannot be separated from what the query excludes"
+    return ""
+
+
+def _knn(plan: Plan, vectors: VectorSearch) -> dict[str, Any]:
+    """Show the kNN search of each field as it would be sent, without its vector."""
+    bodies = {name: msgspec.json.decode(semantic_search(plan, vectors, name, ()).body) for name in vectors.fields}
+    return {"model": vectors.model, "min_similarity": vectors.min_similarity, "searches": bodies}

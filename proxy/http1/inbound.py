@@ -1,0 +1,601 @@
+"""A client's connection: its requests one after the other, each an Exchange; the rest waits unread.
+
+A connection of its own because a proxy must take what its engine would take: every method, every target, raw. One
+client connection may carry many callers (a balancer's pool), so it has at most one request under way, and at most one
+connection to the engine, which no other client connection ever uses.
+"""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from proxy.http1.flow import Hold, ReadGate, reset
+from proxy.http1.headers import REASONS, Field, HeadWriter, own_error, written
+from proxy.http1.messages import (
+    BadMessage,
+    BodyReader,
+    Chunked,
+    HeadReader,
+    RequestHead,
+    head_length,
+)
+from proxy.http1.outbound import WRITE_BUFFER, EngineConnection
+
+HEAD_MAX = 256 * 1024
+"""Bytes of a request's head."""
+_STORED = 64 * 1024
+"""Bytes of a body that are kept while nobody has asked for it."""
+_SMALL_REST = 256 * 1024
+"""Bytes of an unread body that are dropped to keep the connection."""
+RAW_FACTOR = 2
+"""How many times larger than its content a body may be by its chunks, their extensions and trailers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response made here, whole."""
+
+    status: int
+    fields: Sequence[Field]
+    body: bytes
+
+
+class Relaying(Protocol):
+    """An exchange on its way to the engine."""
+
+    takes_body: bool
+    """Whether the request's body is handed on as it comes."""
+
+    def request_body(self, raw: bytes) -> None: ...
+
+    def client_left(self) -> None: ...
+
+    def client_paused(self) -> None: ...
+
+    def client_resumed(self) -> None: ...
+
+    def give_up(self) -> None: ...
+
+
+class Broken(ConnectionError):
+    """The connection ended in the middle of a message."""
+
+
+class Exchange:
+    """One request of a client, and the way to answer it."""
+
+    __slots__ = (
+        "_content",
+        "_discarded",
+        "_limit",
+        "_raw",
+        "_reader",
+        "_size",
+        "_waiting",
+        "begun",
+        "client",
+        "head",
+        "new_length",
+        "relay",
+        "reusable",
+        "task",
+        "was_read",
+        "whole",
+    )
+
+    def __init__(self, head: RequestHead, client: "ClientConnection") -> None:
+        self.head = head
+        self.client = client
+        self.begun = False
+        """Whether the client has got any of the response."""
+        self.reusable = True
+        """Whether the client's connection can take another request after this one."""
+        self.was_read = False
+        """Whether the body was asked for here, so that a client that waits to be asked has been."""
+        self.new_length: int | None = None
+        """Bytes of the body that stands in place of the client's; None where that goes on as it came."""
+        self.relay: Relaying | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._reader = BodyReader(head.framing)
+        self.whole = self._reader.done
+        """Whether the request has come to its end."""
+        self._raw: list[bytes] = []
+        self._size = 0
+        self._limit = _STORED
+        self._content: bytes | None = None
+        self._discarded: int | None = None
+        self._waiting: asyncio.Future[None] | None = None
+
+    @property
+    def peer(self) -> str:
+        return self.client.peer
+
+    @property
+    def answered(self) -> bool:
+        """Whether nobody works at it any more."""
+        return self.begun and self.relay is None and self.task is None
+
+    # -- the body, as it comes
+
+    def take(self, data: bytes) -> int:
+        """Take bytes of the body; return how many were its own. Raises BadMessage."""
+        stop = self._reader.feed(data)
+        self.whole = self._reader.done
+        raw = data if stop == len(data) else data[:stop]
+        if self.relay is not None and self.relay.takes_body:
+            self.relay.request_body(raw)
+        elif self._discarded is not None:
+            self._discarded += stop
+        else:
+            self._raw.append(raw)
+            self._size += stop
+            if self._size > self._limit and not self.whole:
+                self.client.gate.hold(Hold.BODY)
+        if self._waiting is not None and (self.whole or self._size > self._limit):
+            self._wake(None)
+        return stop
+
+    def fail(self, error: Exception) -> bool:
+        """Tell whoever waits for the body that it does not come; return whether anybody did."""
+        if self._waiting is None:
+            return False
+        self._wake(error)
+        return True
+
+    def _wake(self, error: Exception | None) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is None or waiting.done():
+            return
+        if error is None:
+            waiting.set_result(None)
+        else:
+            waiting.set_exception(error)
+
+    async def read_body(self, limit: int) -> bytes | None:
+        """Return the body's content, out of its chunks; None where it is larger than `limit`.
+
+        Either way it stays there to be handed on, and may be read again. Raises BadMessage and Broken.
+        """
+        if self._content is not None:
+            return self._content if len(self._content) <= limit else None
+        chunked = isinstance(self.head.framing, Chunked)
+        self._limit = limit * RAW_FACTOR if chunked else limit
+        if not self.whole:
+            if self.head.expects_continue and not self.was_read:
+                self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.was_read = True
+            self.client.gate.release(Hold.BODY)
+            if self._size <= self._limit:
+                self._waiting = asyncio.get_running_loop().create_future()
+                await self._waiting
+        if self._size > self._limit:
+            return None
+        raw = b"".join(self._raw)
+        content = await _unchunked(raw, self.head) if chunked else raw
+        if len(content) > limit:
+            return None
+        self._content = content
+        return content
+
+    def replace_body(self, body: bytes) -> None:
+        """Hand on another body, plain and whole, in place of the client's, which has been read."""
+        self._raw, self.new_length = [body], len(body)
+
+    def take_raw(self) -> bytes:
+        """Return the bytes that are here, to be handed on; what still comes goes to the relay."""
+        raw = self._raw[0] if len(self._raw) == 1 else b"".join(self._raw)
+        self._raw = []
+        self.client.gate.release(Hold.BODY)
+        return raw
+
+    # -- the response
+
+    def send(self, answer: Answer) -> None:
+        """Send a response made here.
+
+        A client that waited to be asked for its body, and was not, may send it or its next request: which of the
+        two cannot be told, so the connection ends (RFC 9110, section 10.1.1).
+        """
+        self.begun = True
+        if not self.whole and self.head.expects_continue and not self.was_read:
+            self.reusable = False
+        start = b"HTTP/1.1 %d %s\r\n" % (answer.status, REASONS.get(answer.status, b""))
+        length: list[Field] = [(b"content-length", b"%d" % len(answer.body))]
+        head = start + written([*answer.fields, *length, *self.connection_fields()]) + b"\r\n"
+        self.client.write(head if self.head.method == b"HEAD" else head + answer.body)
+
+    async def answer(self, answer: Answer) -> None:
+        """Send a response made here, and wait until the client has taken most of it."""
+        self.send(answer)
+        await self.client.drained()
+
+    def connection_fields(self) -> tuple[Field, ...]:
+        """Say whether the connection stays open, where the request's version does not imply it."""
+        if not (self.reusable and self.head.keep_alive and not self.client.closing):
+            return ((b"connection", b"close"),)
+        return ((b"connection", b"keep-alive"),) if self.head.version == b"HTTP/1.0" else ()
+
+    def abort(self) -> None:
+        """Break the connection off, so that half a response is not taken for a whole one."""
+        self.reusable = False
+        self.client.abort()
+
+    def discard_rest(self) -> bool:
+        """Drop what is left of the body; tell whether that is little enough to wait for."""
+        if self._discarded is None:
+            self._discarded = 0
+            self._raw = []
+            self.client.gate.release(Hold.BODY)
+        return self._discarded <= _SMALL_REST
+
+
+async def _unchunked(raw: bytes, head: RequestHead) -> bytes:
+    """Return the content of a chunked body, a part in each turn of the loop."""
+    reader, content, position = BodyReader(head.framing), list[bytes](), 0
+    while not reader.done and position < len(raw):
+        position = reader.feed(raw, position, content)
+        if not reader.done:
+            await asyncio.sleep(0)
+    return b"".join(content)
+
+
+Work = Coroutine[Any, Any, None]
+
+
+class Owner(Protocol):
+    """What a client's connection belongs to."""
+
+    closing: bool
+
+    def handle(self, exchange: Exchange) -> Work | None:
+        """Answer a request; None where that has been begun without a task, as a relay."""
+
+    def failed(self, exchange: Exchange, error: Exception) -> None:
+        """Answer a request whose handler raised what nobody expected."""
+
+    def refused(self, why: BadMessage) -> None: ...
+
+    def joined(self, client: "ClientConnection") -> None: ...
+
+    def left(self, client: "ClientConnection") -> None: ...
+
+
+class ClientConnection(asyncio.Protocol):
+    """A client's connection and, while it needs one, its own connection to the engine."""
+
+    __slots__ = (
+        "_drains",
+        "_exchange",
+        "_heads",
+        "_looked_at",
+        "_loop",
+        "_lost",
+        "_owner",
+        "_paused",
+        "_pending",
+        "ended",
+        "engine",
+        "gate",
+        "lingering",
+        "peer",
+        "request_writer",
+        "response_writer",
+        "since",
+        "transport",
+    )
+
+    def __init__(self, owner: Owner) -> None:
+        self.transport: asyncio.Transport
+        self.gate: ReadGate
+        self.peer = ""
+        self.engine: EngineConnection | None = None
+        self.since = time.monotonic()
+        """When it began to wait for what it waits for: a head, its rest, or the client's leaving."""
+        self.lingering = False
+        """Whether the last response has been sent, and what still comes is dropped."""
+        self.ended = False
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._exchange: Exchange | None = None
+        self._heads = HeadReader()
+        self.request_writer = HeadWriter()
+        self.response_writer = HeadWriter()
+        self._pending = b""
+        """What has come and belongs to no request yet: the beginning of a head, or what waits behind a request."""
+        self._looked_at = 0
+        self._paused = False
+        self._lost = False
+        self._drains: list[asyncio.Future[None]] = []
+
+    @property
+    def closing(self) -> bool:
+        """Whether no further request is taken."""
+        return self.ended or self.lingering or self._owner.closing
+
+    @property
+    def busy(self) -> Exchange | None:
+        """The request that is being answered."""
+        return self._exchange
+
+    @property
+    def in_head(self) -> bool:
+        """Whether a head has begun to come and is not whole."""
+        return self._exchange is None and bool(self._pending)
+
+    # -- the transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.gate = ReadGate(self.transport)
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        self.peer = str((transport.get_extra_info("peername") or ("",))[0])
+        self._owner.joined(self)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            if not self.closing:
+                self._head(data)
+        elif exchange.whole:
+            self._keep(data)
+        else:
+            self._body(exchange, data)
+
+    def eof_received(self) -> bool:
+        """Take the end of what a client sends for its leaving, as the engine does (Netty's half-closure is off)."""
+        self._leave()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio.Protocol's own signature
+        self._lost = True
+        self._leave()
+        for waiting in self._drains:
+            if not waiting.done():
+                waiting.set_exception(Broken())
+        self._owner.left(self)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+        if self._exchange is not None and self._exchange.relay is not None:
+            self._exchange.relay.client_paused()
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        for waiting in self._drains:
+            if not waiting.done():
+                waiting.set_result(None)
+        self._drains.clear()
+        if self._exchange is not None and self._exchange.relay is not None:
+            self._exchange.relay.client_resumed()
+
+    # -- requests
+
+    def _head(self, data: bytes) -> None:
+        """Look for a whole head, and begin the exchange that it opens."""
+        if self._pending:
+            data = self._pending + data
+        data = data[_blank_lines(data) :]
+        length = head_length(data, self._looked_at)
+        if length is None:
+            self._wait_for_head(data)
+            return
+        self._pending, self._looked_at = b"", 0
+        if length > HEAD_MAX:
+            self.refuse(BadMessage("the head is too large", 431))
+            return
+        try:
+            head = self._heads.request(data[:length])
+        except BadMessage as error:
+            self.refuse(error)
+            return
+        exchange = self._exchange = Exchange(head, self)
+        if length < len(data):
+            self._behind_head(exchange, data[length:])
+        if self._exchange is exchange:
+            self._begin(exchange)
+
+    def _behind_head(self, exchange: Exchange, data: bytes) -> None:
+        if exchange.whole:
+            self._keep(data)
+        else:
+            self._body(exchange, data)
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what belongs to a later request, and read no more before that one's turn."""
+        self._pending += data
+        self.gate.hold(Hold.NEXT)
+
+    def _wait_for_head(self, begun: bytes) -> None:
+        if begun and not self._pending:
+            self.since = time.monotonic()
+        self._pending, self._looked_at = begun, len(begun)
+        if len(begun) > HEAD_MAX:
+            self.refuse(BadMessage("the head is too large", 431))
+
+    def _body(self, exchange: Exchange, data: bytes) -> None:
+        """Take bytes of a request's body."""
+        try:
+            stop = exchange.take(data)
+        except BadMessage as error:
+            self._bad_body(exchange, error)
+            return
+        if stop < len(data):
+            if exchange.whole:
+                self._keep(data[stop:])
+                if self._exchange is None:  # its response came before its end, and that was all it waited for
+                    self._loop.call_soon(self._take_pending)
+            else:
+                self.gate.hold(Hold.TURN)
+                self._loop.call_soon(self._go_on, exchange, data[stop:])
+        if exchange.answered:
+            self.done(exchange)
+
+    def _go_on(self, exchange: Exchange, data: bytes) -> None:
+        """Read on in another turn of the loop."""
+        if self._exchange is exchange and not self.ended:
+            self.gate.release(Hold.TURN)
+            self._body(exchange, data)
+
+    def _bad_body(self, exchange: Exchange, error: BadMessage) -> None:
+        exchange.reusable = False
+        if exchange.fail(error):
+            return
+        if exchange.relay is not None:
+            exchange.relay.give_up()
+        if exchange.task is not None:
+            exchange.task.cancel()
+        if exchange.begun:
+            self.abort()
+        else:
+            self.refuse(error)
+
+    def _begin(self, exchange: Exchange) -> None:
+        try:
+            work = self._owner.handle(exchange)
+        except Exception as error:  # noqa: BLE001  the last resort: whatever it is, it costs this request alone
+            self._owner.failed(exchange, error)
+            return
+        if work is not None:
+            exchange.task = self._loop.create_task(work)
+            exchange.task.add_done_callback(lambda task: self._worked(exchange, task))
+
+    def _worked(self, exchange: Exchange, task: "asyncio.Task[None]") -> None:
+        exchange.task = None
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or isinstance(error, OSError):  # among them what TLS finds wrong
+            self.abort()
+        elif isinstance(error, BadMessage) and not exchange.begun:
+            self.refuse(error)
+        elif isinstance(error, BadMessage):
+            self.abort()
+        elif isinstance(error, Exception):
+            self._owner.failed(exchange, error)
+        elif exchange.relay is None:
+            self.done(exchange)
+
+    def done(self, exchange: Exchange) -> None:
+        """Go on after a response: to the next request, or to the connection's end."""
+        if self._exchange is not exchange or self.ended:
+            return
+        if not (exchange.reusable and exchange.head.keep_alive) or self.closing:
+            self._close_gently(exchange)
+        elif exchange.whole:
+            self._next()
+        elif not exchange.discard_rest():
+            self._close_gently(exchange)
+
+    def _next(self) -> None:
+        self._exchange = None
+        self.since = time.monotonic()
+        if self._pending:
+            self._loop.call_soon(self._take_pending)
+
+    def _take_pending(self) -> None:
+        if self._exchange is not None or self.ended:
+            return
+        data, self._pending = self._pending, b""
+        self.gate.release(Hold.NEXT)
+        self._head(data)
+
+    # -- responses
+
+    def write(self, piece: bytes) -> None:
+        if not self.ended:
+            self.transport.write(piece)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the client reads more slowly than is written."""
+        return self._paused
+
+    async def drained(self) -> None:
+        """Wait until the client has taken most of what was written; raises Broken where it leaves."""
+        if self.ended or self._lost:
+            raise Broken
+        if self._paused:
+            waiting = self._loop.create_future()
+            self._drains.append(waiting)
+            await waiting
+
+    def refuse(self, error: BadMessage) -> None:
+        """Answer what cannot be read, and end the connection."""
+        self._owner.refused(error)
+        body = own_error(error.status, "bad_http_message", str(error))
+        fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        start = b"HTTP/1.1 %d %s\r\n" % (error.status, REASONS.get(error.status, b""))
+        self.write(start + written([*fields, (b"connection", b"close")]) + b"\r\n" + body)
+        self._close_gently(None)
+
+    # -- ends
+
+    def _close_gently(self, exchange: Exchange | None) -> None:
+        """Close in a way that the last response survives: what the client still sends is read and dropped for a while.
+
+        A socket closed with unread bytes is reset, which takes away what the client has not read (RFC 9112, 9.6).
+        """
+        self._exchange = None
+        self.drop_engine()
+        transport = self.transport
+        last = exchange is not None and exchange.whole and not exchange.head.keep_alive and not self._pending
+        if last or self._owner.closing or transport.is_closing() or not transport.can_write_eof():
+            self.ended = True
+            transport.close()
+            return
+        self._pending = b""
+        self.lingering, self.since = True, time.monotonic()
+        transport.write_eof()
+        self.gate.release(Hold.BODY | Hold.NEXT | Hold.PEER | Hold.TURN)
+
+    def close(self) -> None:
+        """End the connection after what is written."""
+        self.ended = True
+        self.drop_engine()
+        self.transport.close()
+
+    def abort(self) -> None:
+        """Break the connection off."""
+        self.ended = True
+        self.drop_engine()
+        reset(self.transport)
+
+    def cut(self) -> None:
+        """Break off whatever goes on, and the connection."""
+        self._leave()
+        reset(self.transport)
+
+    def drop_engine(self) -> None:
+        """Close the connection to the engine, without touching the client."""
+        engine, self.engine = self.engine, None
+        if engine is not None:
+            engine.close()
+
+    def engine_ended(self) -> None:
+        """End with the engine, which left, or talked, while nothing was asked of it."""
+        self.engine = None
+        if self._exchange is None:
+            self.close()
+        else:
+            self._exchange.reusable = False
+
+    def _leave(self) -> None:
+        """End what was going on for a client that has left."""
+        exchange, self._exchange = self._exchange, None
+        self.ended = True
+        if exchange is not None:
+            exchange.reusable = False
+            if exchange.task is not None:
+                exchange.task.cancel()
+            exchange.fail(Broken())
+            if exchange.relay is not None:
+                exchange.relay.client_left()
+        self.drop_engine()
+
+
+def _blank_lines(buffer: bytes) -> int:
+    """Return how many bytes of empty lines stand before a head: they are to be ignored (RFC 9112, section 2.2)."""
+    position = 0
+    while buffer.startswith((b"\r\n", b"\n"), position):
+        position += 2 if buffer.startswith(b"\r\n", position) else 1
+    return position

@@ -1,0 +1,276 @@
+"""A connection to one of the engine's nodes: one request at a time, and its response.
+
+Bytes or an end that come while no request is under way belong to no response. They end the connection at once, so they
+can never be taken for the next request's response (RFC 9112, section 9.2, "Associating a Response to a Request").
+"""
+
+import asyncio
+import select
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+from proxy.http1.flow import Hold, ReadGate, probed
+from proxy.http1.messages import BadMessage, BodyReader, HeadReader, ResponseHead, head_length
+
+RESPONSE_HEAD_MAX = 256 * 1024
+"""Bytes of a response's head."""
+INTERIM_MAX = 32
+"""Interim responses (1xx) before the response itself."""
+WRITE_BUFFER = 256 * 1024
+"""Bytes waiting to be written to a connection before its other side is no longer read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Where one node of the engine listens."""
+
+    host: str
+    port: int
+    tls: bool
+    authority: bytes
+    prefix: bytes
+    """The path of the node's URL, put before every target."""
+
+    def __str__(self) -> str:
+        return self.authority.decode()
+
+
+IdleEnd = Callable[[], object]
+
+
+class Receiver(Protocol):
+    """What becomes of one response. After `end` or `lost` nothing more is called."""
+
+    def interim(self, head: ResponseHead) -> None: ...
+
+    def response(self, head: ResponseHead) -> None: ...
+
+    def body(self, raw: bytes, content: list[bytes]) -> None:
+        """Take a piece of the body, as it came; `content` is filled on connections that unchunk."""
+
+    def end(self, *, clean: bool) -> None:
+        """Note the end of the response; not `clean` where the connection can take no further request."""
+
+    def lost(self, error: Exception | None) -> None:
+        """Note that the connection ended before the response did."""
+
+    def pause(self) -> None:
+        """Stop sending: the node reads more slowly than the request comes."""
+
+    def resume(self) -> None: ...
+
+
+class EngineConnection(asyncio.Protocol):
+    """A connection to a node."""
+
+    __slots__ = (
+        "_buffer",
+        "_head_reader",
+        "_interims",
+        "_looked_at",
+        "_loop",
+        "_method",
+        "_poll",
+        "_reading",
+        "_receiver",
+        "closed",
+        "gate",
+        "idle_since",
+        "node",
+        "on_idle_end",
+        "opened",
+        "reused",
+        "transport",
+        "unchunks",
+    )
+
+    def __init__(self, node: Node, *, unchunks: bool = False) -> None:
+        self.node = node
+        self.unchunks = unchunks
+        self.transport: asyncio.Transport
+        self.gate: ReadGate
+        self.opened = self.idle_since = time.monotonic()
+        self.reused = False
+        """Whether it carried a request before the present one."""
+        self.closed = False
+        self.on_idle_end: IdleEnd | None = None
+        """Called when the node ends the connection, or talks, while it is idle."""
+        self._loop = asyncio.get_running_loop()
+        self._receiver: Receiver | None = None
+        self._method = b""
+        self._head_reader = HeadReader()
+        self._buffer = bytearray()
+        self._looked_at = 0
+        self._reading: BodyReader | None = None
+        self._interims = 0
+        self._poll: select.poll | None = None
+
+    # -- what is asked
+
+    def send(self, receiver: Receiver, method: bytes, request: bytes) -> None:
+        """Begin a request; more of its body may follow by `write`."""
+        self._receiver, self._method = receiver, method
+        self._reading, self._interims = None, 0
+        self.transport.write(request)
+
+    def write(self, piece: bytes) -> None:
+        if not self.closed:
+            self.transport.write(piece)
+
+    def usable(self) -> bool:
+        """Whether it can take a request: open, idle, and nothing has come that nobody asked for.
+
+        What has come may not have been read yet, so the socket itself is asked.
+        """
+        if self.closed or self._receiver is not None or self.transport.is_closing():
+            return False
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not self._poll.poll(0)
+
+    def close(self) -> None:
+        """End the connection; the response under way, if any, is nobody's any more."""
+        self._receiver, self.closed = None, True
+        self.transport.close()
+
+    def abort(self) -> None:
+        """End the connection at once, whatever was still to be sent."""
+        self._receiver, self.closed = None, True
+        self.transport.abort()
+
+    # -- what comes
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.gate = ReadGate(self.transport)
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        sock = socket.socket(fileno=transport.get_extra_info("socket").fileno())
+        probed(sock)
+        sock.detach()  # it stays the transport's
+
+    def data_received(self, data: bytes) -> None:
+        if self._receiver is None:
+            self._end_while_idle()
+            return
+        if self._reading is not None:
+            self._body(data, 0)
+            return
+        if self._buffer:
+            self._buffer += data
+            length = head_length(self._buffer, self._looked_at)
+            if length is not None:
+                data = bytes(self._buffer)
+                self._buffer.clear()
+        else:
+            length = head_length(data)
+        if length is None:
+            self._keep(data)
+        elif length > RESPONSE_HEAD_MAX:
+            self._fail(BadMessage("its head is too large"))
+        else:
+            self._heads(data, length)
+
+    def _keep(self, data: bytes) -> None:
+        """Keep the beginning of a head."""
+        self._buffer = self._buffer or bytearray(data)
+        self._looked_at = len(self._buffer)
+        if self._looked_at > RESPONSE_HEAD_MAX:
+            self._fail(BadMessage("its head is too large"))
+
+    def _heads(self, data: bytes, length: int) -> None:
+        """Read the response's head, and the interim ones before it."""
+        receiver, position = self._receiver, 0
+        while receiver is not None:
+            try:
+                head = self._head_reader.response(data[position : position + length], self._method)
+            except BadMessage as error:
+                self._fail(error)
+                return
+            position += length
+            if not head.interim:
+                self._reading = BodyReader(head.framing)
+                receiver.response(head)
+                if self._receiver is receiver:
+                    self._body(data, position)
+                return
+            self._interims += 1
+            if head.status == 101 or self._interims > INTERIM_MAX:
+                self._fail(BadMessage("its interim responses do not end"))
+                return
+            receiver.interim(head)
+            if position == len(data):
+                return
+            found = head_length(data[position:])
+            if found is None:
+                self._keep(data[position:])
+                return
+            length = found
+
+    def _body(self, data: bytes, position: int) -> None:
+        receiver, reading = self._receiver, self._reading
+        if receiver is None or reading is None:  # it has been closed in between
+            return
+        content: list[bytes] = []
+        if not reading.done:
+            try:
+                stop = reading.feed(data, position, content if self.unchunks else None)
+            except BadMessage as error:
+                self._fail(error)
+                return
+            receiver.body(data[position:stop] if stop - position < len(data) else data, content)
+            position = stop
+        if reading.done:
+            self._end(clean=position == len(data))
+        elif position < len(data):
+            self.gate.hold(Hold.TURN)
+            self._loop.call_soon(self._go_on, data[position:])
+
+    def _go_on(self, data: bytes) -> None:
+        """Read on in another turn of the loop."""
+        if not self.closed:
+            self.gate.release(Hold.TURN)
+            self._body(data, 0)
+
+    def _end(self, *, clean: bool) -> None:
+        receiver, self._receiver = self._receiver, None
+        self.idle_since, self.reused = time.monotonic(), True
+        if not clean:
+            self.abort()
+        if receiver is not None:
+            receiver.end(clean=clean)
+
+    def _fail(self, error: Exception | None) -> None:
+        receiver = self._receiver
+        self.abort()
+        if receiver is not None:
+            receiver.lost(error)
+
+    def _end_while_idle(self) -> None:
+        ended, self.on_idle_end = self.on_idle_end, None
+        if not self.closed:
+            self.abort()
+            if ended is not None:
+                ended()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is None:
+            self._end_while_idle()
+            return
+        self.closed = True
+        if self._reading is not None and self._reading.ends_with_connection and exc is None:
+            receiver.end(clean=False)
+        else:
+            receiver.lost(exc)
+
+    def pause_writing(self) -> None:
+        if self._receiver is not None:
+            self._receiver.pause()
+
+    def resume_writing(self) -> None:
+        if self._receiver is not None:
+            self._receiver.resume()

@@ -1,0 +1,320 @@
+"""One exchange handed on to the engine, and its response handed back: only what HTTP gives to each hop is changed.
+
+The client's connection and its connection to the engine end together unless the exchange is proven in step: the
+request was sent whole before its response began, both were framed plainly, and nothing followed. What has been sent is
+never sent again, but for a GET or HEAD whose kept connection ended before a byte of the response came.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+
+from proxy.errors import Unreachable
+from proxy.http1.flow import Hold
+from proxy.http1.headers import Field, Hop, binds_connection, own_error, own_fields, request_head, response_head
+from proxy.http1.inbound import Answer, ClientConnection, Exchange
+from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, ResponseHead
+from proxy.http1.outbound import EngineConnection
+
+READS_ON = frozenset((405,))
+"""Early responses after which the engine reads the request to its end, and so stays in step.
+
+405: Elasticsearch 9.4.3, which refuses a method before the body has come.
+"""
+_REPEATED_MAX = 64 * 1024
+"""Bytes of a GET's body that are kept until its response begins."""
+
+_log = structlog.get_logger("proxy")
+
+
+class Nodes(Protocol):
+    """The engine's nodes."""
+
+    async def connect(self) -> EngineConnection:
+        """Open a connection to one of them; raises Unreachable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a request is handed on."""
+
+    repeatable: bool
+    """Whether it may be sent once more where its kept connection ended before a byte of the response."""
+    ends_with_client: bool
+    """Whether it is given up when its client leaves; what is not is delivered all the same."""
+    added: Sequence[Field] = ()
+    """Headers that are added to the response."""
+
+
+@dataclass(slots=True)
+class Upstream:
+    """What all relays share."""
+
+    nodes: Nodes
+    hop: Hop
+    product: bytes | None = None
+    """X-Elastic-Product as the engine sends it; the responses made in its place carry it too."""
+    outliving: "set[Relay]" = field(default_factory=set)
+    """Writes whose client has left, and which go on all the same."""
+    outlived: Callable[[], object] | None = None
+    """Called when one of them has ended."""
+
+
+class Relay:
+    """An exchange on its way."""
+
+    __slots__ = (
+        "_answered",
+        "_asked",
+        "_connecting",
+        "_engine",
+        "_exchange",
+        "_head",
+        "_keeps_engine",
+        "_on_end",
+        "_over",
+        "_received",
+        "_sent",
+        "_terms",
+        "_upstream",
+        "client_gone",
+        "takes_body",
+    )
+
+    def __init__(self, exchange: Exchange, upstream: Upstream, terms: Terms, on_end: Callable[[], object]) -> None:
+        self._exchange = exchange
+        self._upstream = upstream
+        self._terms = terms
+        self._on_end = on_end
+        self._engine: EngineConnection | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._sent: bytes | None = None
+        """What was sent, while it may be sent once more."""
+        self._head: bytes | None = None
+        """The response's head, until it is written together with what follows."""
+        self._asked = exchange.was_read
+        """Whether a client that waits to be asked for its body has been."""
+        self._received = False
+        self._answered = False
+        self._keeps_engine = False
+        self._over = False
+        self.client_gone = False
+        self.takes_body = False
+        """Whether the request's body is handed on as it comes."""
+
+    @property
+    def _client(self) -> ClientConnection:
+        return self._exchange.client
+
+    # -- the request
+
+    def start(self) -> None:
+        """Send the request by the client's own connection to the engine, or by a new one."""
+        self._exchange.relay = self
+        engine, self._client.engine = self._client.engine, None
+        if engine is not None and engine.usable():
+            self._send(engine)
+            return
+        if engine is not None:
+            engine.abort()
+        self._connect()
+
+    def _connect(self) -> None:
+        self._connecting = asyncio.get_running_loop().create_task(self._connected())
+
+    async def _connected(self) -> None:
+        try:
+            engine = await self._upstream.nodes.connect()
+        except Unreachable as error:
+            self._fail(error)
+            return
+        finally:
+            self._connecting = None
+        if self._over:
+            engine.abort()
+        elif self._sent is None:
+            self._send(engine)
+        else:
+            self._engine = engine
+            engine.send(self, self._exchange.head.method, self._sent)
+            self._sent = None
+
+    def _send(self, engine: EngineConnection) -> None:
+        exchange = self._exchange
+        node, added = engine.node, self._upstream.hop.fields(exchange.peer)
+        if exchange.was_read or exchange.new_length is not None:
+            head = request_head(
+                exchange.head,
+                node.authority,
+                node.prefix,
+                added,
+                replayed=exchange.was_read,
+                length=exchange.new_length,
+            )
+        else:
+            head = self._client.request_writer.request(exchange.head, node.authority, node.prefix, added)
+        request = head + exchange.take_raw()
+        self._engine, self.takes_body = engine, True
+        if self._terms.repeatable and engine.reused and exchange.whole and len(request) <= _REPEATED_MAX:
+            self._sent = request
+        engine.send(self, exchange.head.method, request)
+
+    def request_body(self, raw: bytes) -> None:
+        """Hand on a piece of the request."""
+        if self._engine is not None:
+            self._engine.write(raw)
+        if self._answered and self._exchange.whole:
+            self._conclude()
+
+    def client_left(self) -> None:
+        """Give the request up with its client, or deliver it all the same."""
+        self.client_gone = True
+        if self._terms.ends_with_client or not self._exchange.whole:
+            self.give_up()
+        else:
+            self._upstream.outliving.add(self)
+            if self._engine is not None:
+                self._engine.gate.release(Hold.PEER)
+
+    def give_up(self) -> None:
+        """End the request without its response."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._engine is not None:
+            self._engine.abort()
+        self._finish()
+
+    def client_paused(self) -> None:
+        if self._engine is not None and not self._engine.closed:
+            self._engine.gate.hold(Hold.PEER)
+
+    def client_resumed(self) -> None:
+        if self._engine is not None and not self._engine.closed:
+            self._engine.gate.release(Hold.PEER)
+
+    # -- the response
+
+    def pause(self) -> None:
+        if not self.client_gone:
+            self._client.gate.hold(Hold.PEER)
+
+    def resume(self) -> None:
+        if not self.client_gone:
+            self._client.gate.release(Hold.PEER)
+
+    def interim(self, head: ResponseHead) -> None:
+        self._asked = self._received = True
+        self._sent = None
+        if self._exchange.head.version == b"HTTP/1.1" and not self._exchange.was_read and not self.client_gone:
+            self._client.write(response_head(head, ()))
+
+    def response(self, head: ResponseHead) -> None:
+        exchange = self._exchange
+        self._received, self._sent = True, None
+        if self._upstream.product is None:
+            self._upstream.product = next((line.value for line in head.lines if line.key == b"x-elastic-product"), None)
+        reads_on = self._asked_for_body and head.status in READS_ON
+        in_step = head.keep_alive and (exchange.whole or reads_on) and exchange.head.method != b"CONNECT"
+        in_step = in_step and not binds_connection(exchange.head.lines) and not binds_connection(head.lines)
+        self._keeps_engine = in_step and head.status not in MAY_BE_OUT_OF_STEP
+        exchange.reusable &= in_step
+        exchange.begun = True
+        added = (*self._terms.added, *exchange.connection_fields())
+        self._head = self._client.response_writer.response(head, added)
+
+    @property
+    def _asked_for_body(self) -> bool:
+        """Whether the client sends its body without waiting; one that was not asked for it may never send it."""
+        return self._asked or not self._exchange.head.expects_continue
+
+    def body(self, raw: bytes, content: list[bytes]) -> None:  # noqa: ARG002  chunks are handed on as they came
+        if self._head is not None:
+            raw, self._head = self._head + raw, None
+        if not self.client_gone:
+            self._client.write(raw)
+            if self._client.paused:
+                self.client_paused()
+
+    def end(self, *, clean: bool) -> None:
+        if self._head is not None:
+            self.body(b"", [])
+        self._exchange.reusable &= clean
+        self._keeps_engine &= clean
+        if self._keeps_engine and not self._exchange.whole:
+            self._answered = True  # the engine reads the rest
+            if self._engine is not None:
+                self._engine.on_idle_end = self._left_early
+        else:
+            self._conclude()
+
+    def lost(self, error: Exception | None) -> None:
+        engine, self._engine = self._engine, None
+        if self._received:
+            self._break_off()
+        elif self._sent is not None and engine is not None and engine.reused and not self.client_gone:
+            self._connect()
+        elif isinstance(error, ssl.SSLError):  # mostly since the node does not take our certificate
+            node = str(engine.node) if engine is not None else ""
+            self._fail(Unreachable("engine", f"{node}: {error.reason or 'TLS failed'}"))
+        elif isinstance(error, BadMessage):
+            self._exchange.reusable = False
+            self._fail(Unreachable("engine", f"its answer is no HTTP: {error}"))
+        else:
+            self._break_off()  # as the engine did
+
+    # -- ends
+
+    def _left_early(self) -> None:
+        """End with an engine that would read the rest of the request, and left."""
+        self._exchange.reusable = self._keeps_engine = False
+        self._conclude()
+
+    def _conclude(self) -> None:
+        engine, self._engine = self._engine, None
+        client = self._client
+        if engine is not None and self._keeps_engine and not self.client_gone and not client.ended:
+            client.engine = engine
+            engine.on_idle_end = client.engine_ended
+        elif engine is not None:
+            engine.close()
+        self._finish()
+
+    def _break_off(self) -> None:
+        if self._engine is not None:
+            self._engine.abort()
+        if not self.client_gone:
+            self._exchange.abort()
+        self._finish()
+
+    def _fail(self, error: Unreachable) -> None:
+        _log.error("engine_unreachable", detail=str(error))
+        if not self.client_gone:
+            self._exchange.relay = None
+            self._exchange.send(bad_gateway(self._upstream.product, self._terms.added))
+        self._finish()
+
+    def _finish(self) -> None:
+        if not self._over:
+            self._over = True
+            self._exchange.relay = None
+            if self in self._upstream.outliving:
+                self._upstream.outliving.discard(self)
+                if self._upstream.outlived is not None:
+                    self._upstream.outlived()
+            self._on_end()
+
+
+def bad_gateway(product: bytes | None, added: Sequence[Field] = ()) -> Answer:
+    """Say in the engine's shape that the engine cannot be reached; where it should be is for the log alone."""
+    body = own_error(502, "engine_unreachable", "the proxy cannot reach the engine; its log says why")
+    return Answer(502, [*own_fields(product), *added], body)
+
+
+def loop_detected(product: bytes | None) -> Answer:
+    """Say in the engine's shape that the proxy's engine is, by some way, the proxy itself."""
+    reason = "the request has passed this proxy before: engine.url must lead to the engine, not back to the proxy"
+    return Answer(508, own_fields(product), own_error(508, "proxy_loop", reason))

@@ -1,0 +1,121 @@
+"""The engine's nodes: which one is asked next, and connections to them.
+
+As in elastic-transport's NodePool: live nodes take turns; a node that cannot be reached is left alone for a time that
+doubles with each failure in a row, and is tried earlier only where no other is left.
+"""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from proxy.config import Engine
+from proxy.errors import Unreachable
+from proxy.http1.outbound import EngineConnection, Node
+from proxy.tls import towards_engine
+
+SERVICE = "engine"
+BACK_OFF_S = 1.0
+"""How long a node is left alone after its first failure."""
+BACK_OFF_MAX_S = 30.0
+
+
+def read_node(url: str, host: str | None = None) -> Node:
+    """Read a node's URL; its path is put before every target, and `host` is what it is called by, if not by that."""
+    parts = urlsplit(url)
+    tls = parts.scheme == "https"
+    return Node(
+        host=parts.hostname or "",
+        port=parts.port or (443 if tls else 80),
+        tls=tls,
+        authority=(host or parts.netloc.rpartition("@")[2]).encode(),
+        prefix=parts.path.rstrip("/").encode(),
+    )
+
+
+@dataclass(slots=True)
+class _Dead:
+    """A node that could not be reached."""
+
+    failures: int
+    until: float
+
+
+class NodePool:
+    """Chooses nodes; times are in seconds of a monotonic clock."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self._nodes = tuple(nodes)
+        self._turn = 0
+        self._dead: dict[Node, _Dead] = {}
+
+    def order(self, now: float) -> list[Node]:
+        """Return all nodes in the order in which to try them: the live ones by turns, then those nearest to revival."""
+        count = len(self._nodes)
+        turned = [self._nodes[(self._turn + place) % count] for place in range(count)]
+        self._turn = (self._turn + 1) % count
+        return sorted(turned, key=lambda node: self._revival(node, now))
+
+    def _revival(self, node: Node, now: float) -> float:
+        dead = self._dead.get(node)
+        return dead.until if dead is not None and dead.until > now else 0.0
+
+    def failed(self, node: Node, now: float) -> None:
+        """Leave a node alone that could not be reached; what fails meanwhile is the same failure."""
+        dead = self._dead.get(node)
+        if dead is None:
+            self._dead[node] = _Dead(1, now + BACK_OFF_S)
+        elif dead.until <= now:
+            pause = min(BACK_OFF_MAX_S, BACK_OFF_S * 2**dead.failures)
+            self._dead[node] = _Dead(dead.failures + 1, now + pause)
+
+    def reached(self, node: Node) -> None:
+        self._dead.pop(node, None)
+
+
+class Nodes:
+    """Opens connections to the engine's nodes."""
+
+    def __init__(self, settings: Engine) -> None:
+        self._pool = NodePool([read_node(url, settings.host) for url in settings.urls])
+        self._timeout = settings.connect_timeout_seconds
+        self._tls = towards_engine(settings)
+
+    def order(self) -> list[Node]:
+        """Return all nodes in the order in which to try them now."""
+        return self._pool.order(time.monotonic())
+
+    async def connect(self) -> EngineConnection:
+        """Open a connection to the first node that takes it; raises Unreachable where none does."""
+        failures: list[str] = []
+        for node in self.order():
+            try:
+                return await self.open(node)
+            except Unreachable as error:
+                failures.append(error.detail)
+        raise Unreachable(SERVICE, "; ".join(failures))
+
+    async def open(self, node: Node, *, unchunks: bool = False) -> EngineConnection:
+        """Open a connection to one node; raises Unreachable."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout):
+                _, connection = await loop.create_connection(
+                    lambda: EngineConnection(node, unchunks=unchunks),
+                    node.host,
+                    node.port,
+                    ssl=self._tls if node.tls else None,
+                )
+        except OSError as error:  # TimeoutError and what TLS finds wrong, too
+            self._pool.failed(node, time.monotonic())
+            raise Unreachable(SERVICE, f"{node}: {_said(error)}") from error
+        self._pool.reached(node)
+        return connection
+
+
+def _said(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        return error.reason or "TLS failed"
+    return str(error) or "no connection in time"

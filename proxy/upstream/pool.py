@@ -1,0 +1,220 @@
+"""Requests made by the proxy itself, on connections to the engine that carry no client's bytes.
+
+What has been sent is never sent again, but for a GET that is no search and whose kept connection ended before a byte
+of the response came.
+"""
+
+import asyncio
+import re
+import time
+import zlib
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from proxy.errors import Lost, Malformed, TooLarge, Unreachable
+from proxy.http1.headers import Hop, written
+from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, ResponseHead
+from proxy.http1.outbound import EngineConnection, Node
+from proxy.planning import EngineReply
+from proxy.upstream.nodes import SERVICE, Nodes
+
+ANSWER_MAX = 64 * 2**20
+"""Bytes of a response that are read at most, as it comes and decompressed; what is handed on has no limit."""
+
+CarriedFields = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request, for whichever node."""
+
+    method: str
+    target: str
+    fields: CarriedFields
+    body: bytes | None = None
+
+    def written(self, node: Node, hop: Hop) -> bytes:
+        """Write it for a node."""
+        added = hop.fields("")
+        length = [] if self.body is None else [(b"content-length", b"%d" % len(self.body))]
+        fields = [(name.encode(), value.encode("latin-1")) for name, value in _accepting_gzip(self.fields)]
+        start = b"%s %s%s HTTP/1.1\r\n" % (self.method.encode(), node.prefix, self.target.encode())
+        head = start + written([(b"Host", node.authority), *fields, *added, *length]) + b"\r\n"
+        return head + (self.body or b"")
+
+    @property
+    def repeatable(self) -> bool:
+        return self.method == "GET" and "/_search" not in self.target and "_async_search" not in self.target
+
+
+def _accepting_gzip(fields: CarriedFields) -> list[tuple[str, str]]:
+    """Ask for gzip where the caller takes it, and for nothing else that could not be read here."""
+    kept = [(name, value) for name, value in fields if name.lower() != "accept-encoding"]
+    accepted = ",".join(value for name, value in fields if name.lower() == "accept-encoding")
+    return [*kept, ("Accept-Encoding", "gzip")] if accepts_gzip(accepted) else kept
+
+
+def accepts_gzip(accepted: str) -> bool:
+    """Whether an Accept-Encoding takes gzip (RFC 9110, section 12.5.3)."""
+    for each in accepted.split(","):
+        coding, _, parameters = each.partition(";")
+        if coding.strip().lower() in {"gzip", "x-gzip"}:
+            return re.fullmatch(r"\s*q\s*=\s*0(?:\.0*)?\s*", parameters) is None
+    return False
+
+
+class _Collected:
+    """Collects one response, decompressed; never more than ANSWER_MAX bytes of it."""
+
+    def __init__(self, connection: EngineConnection) -> None:
+        self._connection = connection
+        self.done: asyncio.Future[EngineReply] = asyncio.get_running_loop().create_future()
+        self.begun = False
+        self.clean = False
+        self._head: ResponseHead | None = None
+        self._content: list[bytes] = []
+        self._received = 0
+        self._size = 0
+        self._inflating: zlib._Decompress | None = None
+
+    def interim(self, head: ResponseHead) -> None:  # noqa: ARG002
+        self.begun = True
+
+    def response(self, head: ResponseHead) -> None:
+        self.begun, self._head = True, head
+        coding = b",".join(line.value for line in head.lines if line.key == b"content-encoding").strip().lower()
+        if coding == b"gzip":
+            self._inflating = zlib.decompressobj(wbits=31)
+        elif coding not in {b"", b"identity"}:
+            self._fail(Malformed(SERVICE, f"its answer is compressed as {coding[:20]!r}"))
+
+    def body(self, raw: bytes, content: list[bytes]) -> None:
+        self._received += len(raw)
+        if self._received > 2 * ANSWER_MAX:
+            self._fail(_too_large())
+        for piece in content:
+            self._add(piece)
+
+    def _add(self, piece: bytes) -> None:
+        if self.done.done():
+            return
+        if self._inflating is not None:
+            try:
+                piece = self._inflating.decompress(piece, ANSWER_MAX + 1 - self._size)
+            except zlib.error as error:
+                self._fail(Malformed(SERVICE, f"its answer is no gzip: {error}"))
+                return
+        self._content.append(piece)
+        self._size += len(piece)
+        if self._size > ANSWER_MAX:
+            self._fail(_too_large())
+
+    def end(self, *, clean: bool) -> None:
+        head = self._head
+        if self.done.done() or head is None:
+            return
+        if self._inflating is not None and self._size and not self._inflating.eof:
+            self._fail(Malformed(SERVICE, "its answer's gzip ends too soon"))
+            return
+        self.clean = clean and head.keep_alive and head.status not in MAY_BE_OUT_OF_STEP
+        fields = tuple((line.name, line.value) for line in head.lines)
+        self.done.set_result(EngineReply(head.status, fields, b"".join(self._content)))
+
+    def lost(self, error: Exception | None) -> None:
+        if isinstance(error, BadMessage):
+            self._fail(Malformed(SERVICE, f"its answer is no HTTP: {error}"))
+        else:
+            said = f"{self._connection.node}: the connection ended before the answer"
+            self._fail(Lost(SERVICE, f"{said}: {error}" if error else said))
+
+    def _fail(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+        if not self._connection.closed:
+            self._connection.abort()
+
+    def pause(self) -> None:
+        """Nothing comes after the request, which is sent whole."""
+
+    def resume(self) -> None:
+        """See pause."""
+
+
+def _too_large() -> TooLarge:
+    return TooLarge(SERVICE, f"its answer has more than {ANSWER_MAX // 2**20} MB")
+
+
+_NONE: Mapping[Node, deque[EngineConnection]] = MappingProxyType({})
+
+
+class EnginePool:
+    """The connections for the proxy's own requests."""
+
+    def __init__(self, nodes: Nodes, hop: Hop, idle_seconds: float) -> None:
+        self._nodes = nodes
+        self._hop = hop
+        self._idle_seconds = idle_seconds
+        self._idle: dict[Node, deque[EngineConnection]] = {}
+
+    async def send(self, asked: Asked) -> EngineReply:
+        """Send one request, and return its response whatever its status; raises UpstreamError."""
+        connection = await self._opened(self._idle)
+        kept = connection.reused
+        collected = _Collected(connection)
+        try:
+            return await self._answer(connection, collected, asked)
+        except Lost:
+            if not (kept and asked.repeatable and not collected.begun):
+                raise
+        connection = await self._opened()
+        return await self._answer(connection, _Collected(connection), asked)
+
+    async def _answer(self, connection: EngineConnection, collected: _Collected, asked: Asked) -> EngineReply:
+        connection.send(collected, asked.method.encode(), asked.written(connection.node, self._hop))
+        try:
+            reply = await collected.done
+        except BaseException:
+            connection.abort()
+            raise
+        if collected.clean:
+            self._keep(connection)
+        else:
+            connection.close()
+        return reply
+
+    async def _opened(self, idle: Mapping[Node, deque[EngineConnection]] = _NONE) -> EngineConnection:
+        """Return a connection to the node whose turn it is: an idle one that is fit, or a new one."""
+        failures: list[str] = []
+        for node in self._nodes.order():
+            if kept := self._fit(idle.get(node)):
+                return kept
+            try:
+                return await self._nodes.open(node, unchunks=True)
+            except Unreachable as error:
+                failures.append(error.detail)
+        raise Unreachable(SERVICE, "; ".join(failures))
+
+    def _fit(self, idle: deque[EngineConnection] | None) -> EngineConnection | None:
+        while idle:
+            connection = idle.pop()
+            if time.monotonic() - connection.idle_since < self._idle_seconds and connection.usable():
+                return connection
+            connection.close()
+        return None
+
+    def _keep(self, connection: EngineConnection) -> None:
+        """Keep a connection for the next request.
+
+        The last one kept is the first one used, so those that are left of a busy hour are closed here.
+        """
+        idle = self._idle.setdefault(connection.node, deque())
+        while idle and (idle[0].closed or connection.idle_since - idle[0].idle_since > self._idle_seconds):
+            idle.popleft().close()
+        idle.append(connection)
+
+    def close(self) -> None:
+        for idle in self._idle.values():
+            while idle:
+                idle.pop().close()

@@ -1,0 +1,117 @@
+"""`check --search` says what would happen to a search as `serve` would do it, and asks no model."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy.checking.dry_run import DryRun, dry_run
+from proxy.config import Config
+from proxy.errors import UpstreamError
+from proxy.searching import Asked
+from tests.fakes import Client, Document, FakeEngine, FakeModels, closed_port
+
+QUERY = {"query": {"bool": {"must": {"match": {"title": "laptop"}}, "filter": {"term": {"brand": "kite"}}}}}
+
+
+async def ran(
+    settings: Config, body: Any = QUERY, index: str = "products", query_string: str = "", **route: Any
+) -> DryRun:
+    routes = [msgspec.structs.replace(each, **route) for each in settings.routes]
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return await dry_run(
+        msgspec.structs.replace(settings, routes=tuple(routes)), {}, Asked(index, query_string, content)
+    )
+
+
+async def test_a_search_that_would_be_reranked_is_taken_apart(settings: Config, models: FakeModels) -> None:
+    """Route, query text, what is left of the query without it, and the kNN search."""
+    found = await ran(settings, QUERY | {"from": 20, "size": 5})
+    assert "reranked" == found.outcome
+    said = found.details
+    assert ("products*", "laptop", "from 20, size 5", 10) == tuple(
+        said[name] for name in ("route", "query_text", "page", "window")
+    )
+    relaxed = {"bool": {"must": {"match_all": {}}, "filter": {"term": {"brand": "kite"}}}}
+    assert relaxed == said["query_without_text"]
+    knn = said["kNN"]["searches"]["embedding"]["knn"]
+    assert ("embedding", [], relaxed) == (knn["field"], knn["query_vector"], knn["filter"][0])
+    assert [] == models.requests
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ({"query": {"query_string": {"query": "red OR shoes"}}}, "cannot be separated"),
+        ({"query": {"match": {"title": "shoes"}}, "min_score": 1}, "`min_score`"),
+    ],
+)
+async def test_it_is_said_why_knn_is_skipped(settings: Config, body: Any, why: str) -> None:
+    found = await ran(settings, body)
+    assert "reranked" == found.outcome
+    assert found.details["kNN"].startswith("skipped: ")
+    assert why in found.details["kNN"]
+
+
+async def test_a_route_without_vectors_skips_knn(settings: Config) -> None:
+    assert "skipped: the route has no `semantic`" == (await ran(settings, semantic=None)).details["kNN"]
+
+
+async def test_vectors_that_cannot_be_searched_are_said_to_degrade_it(settings: Config, engine: FakeEngine) -> None:
+    engine.model = None
+    found = await ran(settings)
+    assert 'degraded;stages="semantic";reason=unknown_model' == found.outcome
+    assert "run `rerank-proxy backfill`" in found.details["kNN"]
+
+
+@pytest.mark.parametrize(
+    ("body", "query_string", "outcome"),
+    [
+        (QUERY | {"sort": "price"}, "", "bypassed;reason=sort"),
+        (QUERY | {"rescore": {}}, "", "bypassed;reason=rescore"),
+        (QUERY | {"klingon": 1}, "", "bypassed;reason=unknown_key"),
+        (QUERY, "scroll=1m", "bypassed;reason=scroll"),
+        ({"query": {"term": {"brand": "kite"}}}, "", "bypassed;reason=no_query_text"),
+        (b"{", "", "bypassed;reason=not_json"),
+        (QUERY | {"ext": {"rerank_proxy": {"enabled": False}}}, "", "bypassed;reason=steered_off"),
+    ],
+)
+async def test_a_bypass_says_its_reason(settings: Config, body: Any, query_string: str, outcome: str) -> None:
+    found = await ran(settings, body, query_string=query_string)
+    assert outcome == found.outcome
+    assert found.details["because"]
+    assert not found.failed
+
+
+async def test_what_would_be_refused_fails(settings: Config) -> None:
+    found = await ran(settings, QUERY | {"ext": {"rerank_proxy": {"windw": 1}}})
+    assert ("refused", True) == (found.outcome, found.failed)
+    assert "did you mean `window`" in found.details["because"]
+
+
+async def test_a_search_of_no_route_is_untouched(settings: Config, engine: FakeEngine) -> None:
+    engine.documents.append(Document("x", "Laptop in a log", index="logs"))
+    assert "untouched" == (await ran(settings, index="logs")).outcome
+
+
+async def test_an_engine_that_is_not_there_raises(settings: Config) -> None:
+    away = msgspec.structs.replace(settings.engine, url=f"http://127.0.0.1:{closed_port()}")
+    with pytest.raises(UpstreamError):
+        await ran(msgspec.structs.replace(settings, engine=away))
+
+
+BODIES: Mapping[str, Any] = {
+    "match": QUERY,
+    "sorted": QUERY | {"sort": "price"},
+    "no words": {"query": {"match_all": {}}},
+    "min_score": QUERY | {"min_score": 0.1},
+    "size 0": QUERY | {"size": 0},
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+async def test_it_is_what_serve_says(settings: Config, client: Client, name: str) -> None:
+    served = await client.search("/products/_search", BODIES[name])
+    assert served.header("x-rerank") == (await ran(settings, BODIES[name])).outcome

@@ -1,0 +1,92 @@
+"""The engine's nodes take turns, and one that cannot be reached is left alone for a while."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from proxy.config import Engine as Settings
+from proxy.errors import Unreachable
+from proxy.http1.outbound import Node
+from proxy.upstream.nodes import BACK_OFF_MAX_S, BACK_OFF_S, NodePool, Nodes, read_node
+from tests.fakes import FakeServer, closed_port
+
+A, B, C = (read_node(f"http://{name}:9200") for name in "abc")
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeServer]:
+    async with FakeServer() as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    ("url", "node"),
+    [
+        ("http://es", Node("es", 80, tls=False, authority=b"es", prefix=b"")),
+        ("http://es:9200/", Node("es", 9200, tls=False, authority=b"es:9200", prefix=b"")),
+        ("https://es/a/b/", Node("es", 443, tls=True, authority=b"es", prefix=b"/a/b")),
+        ("http://[::1]:9200", Node("::1", 9200, tls=False, authority=b"[::1]:9200", prefix=b"")),
+    ],
+)
+def test_a_node_is_read_from_its_url(url: str, node: Node) -> None:
+    assert node == read_node(url)
+
+
+def test_live_nodes_take_turns() -> None:
+    pool = NodePool([A, B, C])
+    assert [A, B, C, A] == [pool.order(0)[0] for _ in range(4)]
+
+
+def test_a_node_that_failed_comes_last_until_its_time_is_over() -> None:
+    pool = NodePool([A, B, C])
+    pool.failed(A, 0)
+    assert [{B, C}] * 3 == [set(pool.order(BACK_OFF_S / 2)[:2]) for _ in range(3)]
+    assert A in [pool.order(BACK_OFF_S)[0] for _ in range(3)]
+
+
+def test_its_time_doubles_with_each_failure_in_a_row_up_to_a_bound() -> None:
+    pool, now, pauses = NodePool([A, B]), 0.0, []
+    for _ in range(7):
+        pool.failed(A, now)
+        begun = now
+        while pool.order(now)[0] == pool.order(now)[0] == B:
+            now += BACK_OFF_S
+        pauses.append(now - begun)
+    assert [1, 2, 4, 8, 16, BACK_OFF_MAX_S, BACK_OFF_MAX_S] == pauses
+
+
+def test_failures_at_the_same_time_are_one() -> None:
+    """A hundred requests that find a node gone do not keep it away for a hundred failures' time."""
+    pool = NodePool([A, B])
+    for _ in range(100):
+        pool.failed(A, 0)
+    assert A in [pool.order(BACK_OFF_S)[0] for _ in range(2)]
+
+
+def test_a_node_that_is_reached_again_is_as_good_as_new() -> None:
+    pool = NodePool([A, B])
+    pool.failed(A, 0)
+    pool.reached(A)
+    assert {A, B} == {pool.order(0)[0] for _ in range(2)}
+
+
+def test_where_every_node_failed_the_one_nearest_to_revival_is_tried_first() -> None:
+    pool = NodePool([A, B])
+    pool.failed(B, 0)
+    pool.failed(A, 0.5)
+    assert [[B, A]] * 2 == [pool.order(0.6) for _ in range(2)]
+
+
+async def test_a_node_that_is_not_there_is_passed_over(server: FakeServer) -> None:
+    nodes = Nodes(Settings(url=[f"http://127.0.0.1:{closed_port()}", server.url]))
+    connections = [await nodes.connect() for _ in range(3)]
+    assert {server.port} == {connection.node.port for connection in connections}
+    for connection in connections:
+        connection.close()
+
+
+async def test_where_no_node_is_there_each_is_named() -> None:
+    urls = [f"http://127.0.0.1:{closed_port()}" for _ in range(2)]
+    with pytest.raises(Unreachable) as unreachable:
+        await Nodes(Settings(url=urls)).connect()
+    assert all(url.removeprefix("http://") in str(unreachable.value) for url in urls)
