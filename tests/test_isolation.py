@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from proxy.config import Config, Engine, Listen
 from tests.conftest import StartProxy
@@ -28,6 +30,8 @@ from tests.isolation import (
 
 _SOON_S = 1.0
 """How long the attacker waits, who need not be answered."""
+_AT_ONCE_S = 0.05
+"""How long for what often does not come."""
 
 CALLERS = tuple(
     Caller(name, {f"/mine/_doc/{name}": f'"_id": "{name}"'.encode()}, {"Authorization": f"Basic {name}"})
@@ -374,3 +378,49 @@ async def test_a_caller_right_behind_an_attack(name: str, origin: Origin, port: 
             assert response is None or question.is_answered_by(response), response
         assert_nothing_of(CALLERS[1:], await everything_left(attacker, _SOON_S))
     await assert_served(port, CALLERS)
+
+
+_FRAGMENTS = (
+    *(complete for _, _, complete in (*_BODILESS, *_COMPLETE)),
+    *(extra for _, extra in _EXTRAS),
+    *(_head("200 OK", *fields) + body for _, fields, body in _UNCERTAIN),
+    *map(_early, _EARLY),
+    _OK.replace(b"/1.1", b"/1.0"),
+    _head("200 OK"),
+    _head("101 Switching Protocols"),
+    _HALF,
+    _HALF_CHUNKED,
+    _REFUSED,
+    b"0\r\n\r\n",
+    b"",
+)
+_noise = st.lists(st.sampled_from(_FRAGMENTS), max_size=3).map(b"".join)
+_ends = st.none() | st.sampled_from([Stream.close, Stream.break_off])
+_requests = st.sampled_from(
+    [attack for attack in ATTACKS.values() if not attack.leaves and attack.method != "CONNECT"]
+).map(lambda attack: (attack.method, tuple(attack.fields), attack.body))
+
+
+@given(asked=_requests, then=st.sampled_from([b"", _SMUGGLED]), first=_noise, late=_noise, ends=_ends)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_callers_after_whatever_an_engine_sends(
+    *,
+    asked: tuple[str, tuple[str, ...], bytes],
+    then: bytes,
+    first: bytes,
+    late: bytes,
+    ends: Callable[[Stream], None] | None,
+    origin: Origin,
+    port: int,
+) -> None:
+    """Pieces of responses in any order and at any time: callers get their own responses on their own connections."""
+    method, fields, body = asked
+    origin.misbehaviour = _sends_and_later(first, late, ends)
+    async with connected(port) as attacker:
+        await sent(attacker, Attack("", origin.misbehaviour, method, fields, body).request)
+        await response_to(attacker, method, _AT_ONCE_S)
+        await sent(attacker, then)
+        await assert_served(port, CALLERS, times=1)
+        await origin.be_late()
+        await assert_served(port, CALLERS)
+        assert_nothing_of(CALLERS, await everything_left(attacker, _AT_ONCE_S))

@@ -17,9 +17,12 @@ from uuid import uuid4
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
+from demo.engine import Start, running_all
+from demo.engine_layout import USER
+from demo.engines import DEFAULT, named
 from tests.integration.attacks import Attack, Names, Oddity, oddities, singles
 from tests.integration.commands import serving
-from tests.integration.engines import EVERYWHERE, Address, RealEngine, secure_engines
+from tests.integration.engines import ELASTICSEARCH, EVERYWHERE, Address, RealEngine, secure_engines
 from tests.isolation import (
     Caller,
     assert_nothing_of,
@@ -33,7 +36,7 @@ from tests.isolation import (
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(2 * 3600)]
 shared = settings(
-    max_examples=4 * settings().max_examples,
+    max_examples=5 * settings().max_examples,
     suppress_health_check=list(HealthCheck),
     phases=[phase for phase in Phase if phase is not Phase.explain],
     print_blob=True,
@@ -94,8 +97,12 @@ async def target(real_engine: RealEngine, tmp_path: Path) -> AsyncIterator[Targe
 
 
 @pytest.fixture(scope="module")
-def secure() -> Address:
-    """The engine with security as its superuser sees it; a missing one is a failure, never a skip."""
+def secure(real_engine: RealEngine) -> Iterator[Address]:
+    """The same engine with security as its superuser sees it: the one that was started for all tests, or one more."""
+    if real_engine.name != DEFAULT.name:
+        with running_all([Start(named(real_engine.name), security=True)]) as (one,):
+            yield Address(one.url, None, USER, one.password or "")
+        return
     found = secure_engines()
     if not found:
         pytest.fail(
@@ -103,7 +110,7 @@ def secure() -> Address:
             "`python -m demo.engine --tls exec -- pytest -m engine`",
             pytrace=False,
         )
-    return found[0]
+    yield found[0]
 
 
 @pytest.fixture(scope="module")
@@ -191,11 +198,13 @@ async def test_any_oddities(*, oddity: Oddity, target: Target) -> None:
     await assert_isolated(target, oddity.attack(target.names))
 
 
+@ELASTICSEARCH
 async def test_each_oddity_with_security(secure_target: Target) -> None:
     """Nobody gets another's response or rights."""
     await _assert_isolated_by_each(secure_target, singles())
 
 
+@ELASTICSEARCH
 @given(oddity=oddities)
 @shared
 async def test_any_oddities_with_security(*, oddity: Oddity, secure_target: Target) -> None:
