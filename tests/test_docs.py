@@ -22,6 +22,7 @@ from proxy.cli import build_parser
 from proxy.config import KNOWN_KEYS, Config, load, needs_token, read
 from proxy.endpoints.front import BODY_MAX
 from proxy.errors import Failure
+from proxy.loading.arrays import DEPTH_MAX, DOCUMENT_MAX
 from proxy.loading.passages import EMBEDDED_MAX_CHARS
 from proxy.local_models.minilm import DIMENSIONS, TOKENS_MAX
 from proxy.planning import MIN_SIMILARITY
@@ -205,6 +206,7 @@ def test_the_header_is_spelled_as_documented() -> None:
         f"up to {BODY_MAX // 2**20} MB",
         f"`semantic.min_similarity` (default {MIN_SIMILARITY:g})",
         f"up to {EMBEDDED_MAX_CHARS} characters each",
+        f"larger than {DOCUMENT_MAX // 2**20} MB or nested deeper than {DEPTH_MAX}",
         f"its first document has {TOP_SCORE:g}",
         f"at most {DIMENSIONS} dimensions and {TOKENS_MAX} tokens",
     ],
