@@ -104,12 +104,15 @@ async def test_a_request_may_say_the_words_the_instruction_and_the_window(client
     [("rerank", "rerank", ["a", "b", "d", "c"]), ("embed", "semantic rerank", LEXICAL)],
 )
 async def test_a_hanging_model_costs_no_more_than_the_requests_budget(
-    client: Client, models: FakeModels, stage: str, left_out: str, order: list[str]
+    client: Client, models: FakeModels, log: Log, stage: str, left_out: str, order: list[str]
 ) -> None:
+    """And not what the model's own limit lets it take, which ends alike."""
     models.faults[stage] = hangs
     answered = await client.search("/products/_search", QUERY, x_rerank_budget_ms="150")
     assert (200, f'degraded;stages="{left_out}";reason=timeout') == (answered.status, answered.header("x-rerank"))
     assert order == ids(answered)
+    (line,) = [event for event in log if event["event"] == "search"]
+    assert {"the request's budget is spent"} == set(line["detail"].split("; "))
 
 
 async def test_the_engines_own_time_is_no_part_of_the_budget(

@@ -279,8 +279,15 @@ async def test_closing_lets_running_requests_end_and_idle_connections_go(
 async def test_closing_breaks_off_what_takes_longer_than_its_grace(
     listener: Listener, caller: Client, handler: Handler
 ) -> None:
+    """And neither sooner nor later: two graces are told apart by what in the loop comes before them."""
     handler.may_end.clear()
     await caller.send(request("GET", "/"))
     await handler.running.wait()
-    await listener.close(0)
+    closing, between = asyncio.ensure_future(listener.close(0.05)), asyncio.ensure_future(asyncio.sleep(10))
+    sooner = asyncio.ensure_future(asyncio.sleep(1 / 100))
+    await sooner
+    assert not handler.cancelled.is_set()
+    done, _ = await asyncio.wait({closing, between}, return_when=asyncio.FIRST_COMPLETED)
+    assert {closing} == done
     assert handler.cancelled.is_set()
+    between.cancel()

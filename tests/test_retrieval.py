@@ -1,5 +1,6 @@
 """The first stage: both searches, what becomes of a failing one, and who stands for a group."""
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import AsyncIterator
@@ -16,7 +17,7 @@ from proxy.ranking.retrieval import Semantic, group, lexical, retrieve
 from proxy.ranking.search_response import SearchAnswer, read_answer
 from proxy.ranking.searches import lexical_search
 from proxy.ranking.stages import Run
-from tests.fakes import Document, FakeEngine, FakeModels, hangs, refuses, says
+from tests.fakes import Document, FakeEngine, FakeModels, hangs, refuses, says, waits_for
 from tests.plans import plan_of
 from tests.runs import run_of
 
@@ -103,11 +104,25 @@ async def test_a_spent_budget_leaves_kNN_out(  # noqa: N802
     models.faults["embed"] = hangs
     run = await run_of(dataclasses.replace(plan_of("", BODY), budget_seconds=0.01), engine, models, stack)
     _, semantic, deadline = await retrieve(run, lexical_search(run.plan))
-    assert ([("semantic", "timeout")], True) == (
-        [(failure.stage, failure.reason) for failure in semantic.failures],
-        deadline.at is not None,
-    )
+    assert (Failure("semantic", "timeout", "the request's budget is spent"),) == semantic.failures
+    assert deadline.at is not None
     await models.until_left()
+
+
+async def test_a_budget_begins_when_the_engine_has_answered(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    """What the client's own search takes is the engine's time."""
+    held, loop = asyncio.Event(), asyncio.get_running_loop()
+    engine.faults["lexical"] = waits_for(held)
+    run = await run_of(dataclasses.replace(plan_of("", BODY), budget_seconds=60), engine, models, stack)
+    retrieving = asyncio.ensure_future(retrieve(run, lexical_search(run.plan)))
+    await engine.until_asked("lexical")
+    answered = loop.time()
+    held.set()
+    _, _, deadline = await retrieving
+    assert deadline.at is not None
+    assert answered + 60 <= deadline.at <= loop.time() + 60
 
 
 async def test_without_the_clients_own_search_there_is_no_answer(

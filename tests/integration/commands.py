@@ -41,8 +41,13 @@ class Running:
         return [json.loads(line) for line in self.lines if line.startswith("{")]
 
 
-async def begun(*arguments: str, environment: Mapping[str, str] | None = None, stdin: bytes | None = None) -> Running:
-    """Start a command, with what it is given on standard input."""
+async def begun(
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    keep_open: bool = False,
+) -> Running:
+    """Start a command, with what it is given on standard input, and more to come with `keep_open`."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -55,7 +60,8 @@ async def begun(*arguments: str, environment: Mapping[str, str] | None = None, s
     )
     if process.stdin is not None and stdin is not None:
         process.stdin.write(stdin)
-        process.stdin.close()
+        if not keep_open:
+            process.stdin.close()
     return Running(process)
 
 

@@ -58,15 +58,15 @@ async def index_name(engine_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session")
 def _outcomes() -> Iterator[Outcomes]:
-    """What the tests saw, kept when all have run."""
-    outcomes = Outcomes()
+    """What the tests are to see; with UPDATE_OUTCOMES=1, what they saw is written when all have run."""
+    outcomes = Outcomes.read()
     yield outcomes
     outcomes.save()
 
 
 @pytest.fixture
 def record_outcome(_outcomes: Outcomes, real_engine: RealEngine) -> Record:
-    """Keep what came of a way to search on this engine, for README's table."""
+    """Compare the outcome of a kind of search on this engine with the one expected."""
     return lambda way, outcome: _outcomes.record(way, real_engine.name, outcome)
 
 
