@@ -6,6 +6,7 @@ UpstreamError(service)
 ├── Refused         an answer that is an error: its status and body
 └── Malformed       an answer that cannot be used
     ├── TooLarge    an answer that is larger than is read here
+    ├── TooComplex  an answer that takes more work than is done here
     └── OtherModel  the answer of another model than was asked for
 
 No status of an answer here: the one that is made of these, a 502, is `passthrough`'s.
@@ -45,6 +46,10 @@ class Malformed(UpstreamError):
 
 class TooLarge(Malformed):
     """An answer that would take more memory than one search may."""
+
+
+class TooComplex(Malformed):
+    """An answer that would take more time than one search may."""
 
 
 class OtherModel(Malformed):

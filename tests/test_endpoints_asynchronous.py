@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import QUERY, Log
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, recorded
-from tests.fakes import Client, FakeModels, refuses, request, says
+from tests.fakes import Client, Document, FakeModels, refuses, request, says
 
 RERANKED = ["d", "b", "c", "a"]
 LEXICAL = ["a", "b", "c"]
@@ -163,6 +163,17 @@ async def test_the_form_is_that_of_the_whole(client: Client, engine: EndpointEng
     assert answered.content.startswith(b'{\n  "is_running" : false,\n  "response" : {\n    "hits" : {\n')
     engine.running = True
     assert {"is_running": True} == (await client.search(f"{SUBMIT}&filter_path=is_running", QUERY)).json()
+
+
+async def test_a_form_that_takes_too_much_work_is_the_engines(client: Client, engine: EndpointEngine) -> None:
+    target = f"{SUBMIT}&filter_path={'.'.join(['a'] * 201)}"
+    assert "bypassed;reason=too_complex" == (await client.search(target, QUERY)).header("x-rerank")
+    deep: Any = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    engine.documents[0] = Document("a", "Laptop", lexical=3.0, more={"deep": deep})
+    answered = await client.search(f"{SUBMIT}&filter_path=**.nothing", QUERY)
+    assert ("bypassed;reason=too_complex", 200) == (answered.header("x-rerank"), answered.status)
 
 
 async def test_a_question_says_the_form_of_its_answer_anew(client: Client, engine: EndpointEngine) -> None:

@@ -14,7 +14,7 @@ from proxy.config import Config
 from proxy.telemetry import OUTCOMES_MAX
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
-from tests.fakes import Client, FakeModels, Message, Stream, refuses, says, waits_for
+from tests.fakes import Client, Document, FakeModels, Message, Stream, refuses, says, waits_for
 
 RERANKED = ["d", "b", "c", "a"]
 LEXICAL = ["a", "b", "c"]
@@ -213,6 +213,27 @@ async def test_the_form_is_that_of_the_whole(client: Client) -> None:
     assert [{"status", "hits"}] * 2 == [set(each) for each in answered.json()["responses"]]
     assert answered.content.startswith(b'{\n  "responses" : [\n    {\n      "hits" : {\n')
     assert answered.content.endswith(b"\n}\n")
+
+
+async def test_a_form_that_takes_too_much_work_is_the_engines(client: Client, engine: EndpointEngine) -> None:
+    """Found in the URL at once, or in the response, which is then asked for again."""
+    content = lines({}, QUERY, {"index": "logs"}, BOOST)
+    asked = await ask(client, content, "/products/_msearch?filter_path=" + ".".join(["a"] * 201))
+    assert ("bypassed;reason=too_complex", [], content) == (
+        asked.header("x-rerank"),
+        engine.of("lexical"),
+        engine.of("_msearch")[-1].content,
+    )
+    engine.documents[0] = Document("a", "Laptop", lexical=3.0, more={"deep": _nested(100)})
+    asked = await ask(client, content, "/products/_msearch?filter_path=**.nothing")
+    assert ("bypassed;reason=engine_refused, unrouted", content) == (
+        asked.header("x-rerank"),
+        engine.of("_msearch")[-1].content,
+    )
+
+
+def _nested(depth: int) -> Any:
+    return {"a": _nested(depth - 1)} if depth else {}
 
 
 async def test_it_took_as_long_as_its_slowest_item(client: Client) -> None:

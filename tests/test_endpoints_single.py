@@ -11,7 +11,7 @@ import pytest
 from proxy.config import Config
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine
-from tests.fakes import Client, FakeModels, Message, answer, hangs, ids, refuses, request, waits_for
+from tests.fakes import Client, Document, FakeModels, Message, answer, hangs, ids, refuses, request, waits_for
 
 RERANKED = ["d", "b", "c", "a"]
 LEXICAL = ["a", "b", "c"]
@@ -174,6 +174,30 @@ async def test_opensearch_says_a_templates_status_in_its_answer(client: Client, 
         await client.search(f"/products/_search/template?filter_path={said}", TEMPLATE) for said in ("took", "status")
     ]
     assert (["took"], {"status": 200}) == (list(hidden.json()), shown.json())
+
+
+@pytest.mark.parametrize("said", [".".join(["a"] * 201), "**.nothing"])
+@pytest.mark.parametrize("path", ["_search", "_search/template"])
+async def test_a_form_that_takes_too_much_work_is_the_engines(
+    client: Client, engine: EndpointEngine, path: str, said: str
+) -> None:
+    """Found in the URL at once, or in the response, which is then asked for again."""
+    deep: Any = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    engine.documents[0] = Document("a", "Laptop", lexical=3.0, more={"deep": deep})
+    body = TEMPLATE if path == "_search/template" else QUERY
+    answered = await client.search(f"/products/{path}?filter_path={said}", body)
+    assert ("bypassed;reason=too_complex", body) == (answered.header("x-rerank"), engine.requests[-1].json())
+
+
+@pytest.mark.parametrize("field", ["title", "source"])
+async def test_a_search_of_too_many_clauses_is_the_engines(client: Client, engine: EndpointEngine, field: str) -> None:
+    query = json.dumps({"query": {"bool": {"should": [{"match": {"title": "a"}}] * 10_001}}})
+    template = field == "source"
+    target = "/products/_search/template" if template else "/products/_search"
+    answered = await client.search(target, {"source": query} if template else json.loads(query))
+    assert "bypassed;reason=too_complex" == answered.header("x-rerank")
 
 
 async def test_a_template_is_steered_like_a_search(client: Client, engine: EndpointEngine) -> None:

@@ -134,6 +134,18 @@ def test_numbers_and_strings_keep_their_bytes() -> None:
     )
 
 
+@given(st.lists(st.text(st.characters(categories=["Cs", "Ll"]) | st.sampled_from('"\\\0: {}'))), spaces)
+def test_halves_of_characters_stay_where_they_are(value: Sequence[str], space: Any) -> None:
+    written = json.dumps({name: [name] for name in value}, indent=space).encode()
+    expected = json.dumps(json.loads(written), separators=(",", ":")).encode()
+    assert (expected, json.loads(written)) == (compacted(written), json.loads(indented(written)))
+
+
+@given(st.dictionaries(st.text('a\\":'), st.text('a\\": {}[],'), min_size=1))
+def test_what_looks_like_a_name_in_a_text_is_none(value: Mapping[str, str]) -> None:
+    assert strategies.pretty(value).encode() == indented(strategies.compact(value))
+
+
 _torn = st.text(st.characters(categories=["Cs", "Ll"]) | st.sampled_from('"\\{}[],:'))
 _torn_values = st.recursive(
     _torn | st.integers() | st.just(1e308),

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-_STRING_OR_SPACE = re.compile(rb'("(?:[^"\\]|\\.)*+")|[ \t\n\r]+')
 _NOT_A_LINE_END = re.compile(rb"[^\r\n]")
 _decoder = JSONDecoder()
 
@@ -164,24 +163,33 @@ def _expect(text: str, at: int, sign: str) -> int:
 
 def compacted(value: bytes) -> bytes:
     """Write a value without the spaces between its parts."""
-    return _STRING_OR_SPACE.sub(rb"\1", value)
+    return _formatted(value, -1)
 
 
-def indented(value: bytes, depth: int = 0) -> bytes:
+def indented(value: bytes) -> bytes:
     """Write a value as the engine does under `?pretty` (Jackson's default pretty printer)."""
-    match value[:1]:
-        case b"{":
-            members = members_of(value).items()
-            lines = [msgspec.json.encode(name) + b" : " + indented(bytes(raw), depth + 1) for name, raw in members]
-            return _lines(b"{", lines, b"}", depth)
-        case b"[":
-            return _lines(b"[", [indented(bytes(raw), depth + 1) for raw in items_of(value)], b"]", depth)
-        case _:
-            return value
+    pieces = _NAME.split(_formatted(value, 2))
+    names = pieces[1::2]
+    spaced = [b" : "] * (len(pieces) + len(names))  # in a third of the time that substituting takes
+    spaced[::3], spaced[1::3] = pieces[::2], names
+    written = b"".join(spaced)
+    for empty, with_space in _EMPTY:
+        written = written.replace(empty, with_space)
+    return {b"{}": b"{ }", b"[]": b"[ ]"}.get(written, written)
 
 
-def _lines(opening: bytes, lines: Sequence[bytes], closing: bytes, depth: int) -> bytes:
-    if not lines:
-        return opening + b" " + closing
-    inner, outer = b"\n" + b"  " * (depth + 1), b"\n" + b"  " * depth
-    return opening + inner + (b"," + inner).join(lines) + outer + closing
+_NAME = re.compile(rb'(\n *+"[^"\\]*+(?:\\.[^"\\]*+)*+"): ')
+_EMPTY = ((b"{}\n", b"{ }\n"), (b"{},\n", b"{ },\n"), (b"[]\n", b"[ ]\n"), (b"[],\n", b"[ ],\n"))
+_HALVES = re.compile(rb"\\(?:(u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2}))|.)", re.DOTALL)
+_NUL = rb"\u0000"
+
+
+def _formatted(value: bytes, indent: int) -> bytes:
+    """Write a value with other spaces; halves of surrogate pairs make room for another character meanwhile."""
+    try:
+        return msgspec.json.format(value, indent=indent)
+    except msgspec.DecodeError:
+        halves = [half[0] for half in _HALVES.finditer(value) if half[1]]
+    whole_characters = _HALVES.sub(lambda found: _NUL if found[1] else found[0], value)
+    written, remaining = msgspec.json.format(whole_characters, indent=indent), iter(halves)
+    return _HALVES.sub(lambda found: next(remaining) if found[1] else found[0], written)
