@@ -7,7 +7,8 @@ UpstreamError(service)
 └── Malformed       an answer that cannot be used
     ├── TooLarge    an answer that is larger than is read here
     ├── TooComplex  an answer that takes more work than is done here
-    └── OtherModel  the answer of another model than was asked for
+    ├── OtherModel  the answer of another model than was asked for
+    └── EqualScores the same score for different passages
 
 No status of an answer here: the one that is made of these, a 502, is `passthrough`'s.
 """
@@ -56,6 +57,12 @@ class OtherModel(Malformed):
     """Vectors of another model than was asked for: they would fit, and mean nothing beside the index's."""
 
     reason = "other_model"
+
+
+class EqualScores(Malformed):
+    """The same score for three or more different passages, which a broken model server gives."""
+
+    reason = "equal_scores"
 
 
 class Refused(UpstreamError):

@@ -29,7 +29,7 @@ from proxy.bypass import BYPASS_REASONS
 from proxy.checking import ADVICE
 from proxy.cli import CONFIG_VARIABLE, build_parser
 from proxy.dialects import Dialect, KnnSearch
-from proxy.errors import UpstreamError
+from proxy.errors import EqualScores, UpstreamError
 from proxy.loading.mappings import LANGUAGES
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
@@ -384,7 +384,7 @@ def failures() -> Mapping[str, set[str]]:
         if stage is not None:
             for name in [reason] if reason else from_upstream:
                 found.setdefault(name, set()).add(stage)
-    return found
+    return {**found, EqualScores.reason: {"rerank"}}
 
 
 _FAILURE_MEANINGS = {
@@ -393,7 +393,8 @@ _FAILURE_MEANINGS = {
 
 
 def degraded() -> Table:
-    said = {kind.reason: _in_a_cell(kind.__doc__ or "") for kind in UpstreamError.__subclasses__()}
+    kinds: tuple[type[UpstreamError], ...] = (*UpstreamError.__subclasses__(), EqualScores)
+    said = {kind.reason: _in_a_cell(kind.__doc__ or "") for kind in kinds}
     meanings = {**said, **ADVICE, **_FAILURE_MEANINGS}
     rows = tuple((code(reason), codes(sorted(stages)), meanings[reason]) for reason, stages in failures().items())
     return Table(("reason", "stages", "what it means, and what to do"), tuple(sorted(rows)))

@@ -179,3 +179,19 @@ async def test_a_call_that_nobody_waits_for_any_more_is_cancelled(embedder: Embe
     await models.until_left()
     del models.faults["embed"]
     assert ((1.0, 0.0, 0.0), 2) == (await ask(embedder, "a"), len(models.requests))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"data":[{"index":0,"embedding":[1%s,1,1]}]}' % (b"0" * 400),
+        b'{"data":%s}' % (b"[" * 100_000),
+        b'{"data":[{"index":1%s,"embedding":[1,1,1]}]}' % (b"0" * 5000),
+        b'{"data":[]}' + b" " * 2**20,
+    ],
+    ids=["large", "deep", "index", "long"],
+)
+async def test_no_response_is_too_odd_to_be_malformed(embedder: Embedder, models: FakeModels, said: bytes) -> None:
+    models.faults["embed"] = says(said)
+    with pytest.raises(Malformed):
+        await ask(embedder, "a")
