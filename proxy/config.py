@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from proxy.profiles import PROFILES
-from proxy.request.steering import OPTIONS, Option
+from proxy.request.steering import ALLOWED, OPTIONS, Option
 from proxy.yaml_file import ConfigError, YamlFile, did_you_mean
 
 _PORT_MAX = 65535
@@ -146,7 +146,7 @@ class Config(Section, frozen=True, kw_only=True):
     models: Models = Models()
     routes: tuple[RouteSettings, ...] = ()
     pages: Pages = Pages()
-    steering: tuple[Option, ...] = OPTIONS
+    steering: tuple[Option, ...] = ALLOWED
     log: Log = Log()
 
 

@@ -169,7 +169,7 @@ class Searching:
             instruction=_instruction(route, steering),
             vectors=vectors if isinstance(vectors, VectorSearch) else None,
             unavailable=vectors if isinstance(vectors, Failure) else None,
-            window=min(steering.window or route.rank_window_size, known.max_result_window),
+            window=min(steering.window or route.rank_window_size, route.rank_window_size, known.max_result_window),
             covered=covered.indices,
             alias_filter=alias_filter(covered.reached, known),
             own_parameters=kind.own_parameters if kind else (),

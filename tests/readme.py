@@ -33,7 +33,7 @@ from proxy.errors import EqualScores, UpstreamError
 from proxy.loading.mappings import LANGUAGES
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.request.steering import Option, takes
+from proxy.request.steering import ALLOWED, Option, takes
 from tests.clients.run import PROGRAMS
 from tests.clients.test_python_clients import SUITES
 from tests.integration.outcomes import FILE as OUTCOMES
@@ -287,7 +287,7 @@ STEERING_FORMS: Mapping[Option, SteeringForm] = {
         "the user's words, where they are not to be looked for in the query; kNN needs words in the query all the same",
     ),
     "budget_ms": SteeringForm("200", 200, "milliseconds that may be added to the engine's own time for your query"),
-    "window": SteeringForm("20", 20, "instead of the route's `rank_window_size`"),
+    "window": SteeringForm("20", 20, "instead of the route's `rank_window_size`, where that is larger"),
     "profile": SteeringForm("legal", "legal", "whose instruction the models are given"),
     "instruction": SteeringForm("Prefer what is new.", "Prefer what is new.", "the instruction itself"),
     "explain": SteeringForm("on", member=True, meaning="say with each hit, as `_rerank`, how it came to its place"),
@@ -296,10 +296,16 @@ STEERING_FORMS: Mapping[Option, SteeringForm] = {
 
 def steering() -> Table:
     rows = tuple(
-        (code(f"{header_of(name)}: {form.header}"), code(_member(name, form)), takes(name), form.meaning)
+        (
+            code(f"{header_of(name)}: {form.header}"),
+            code(_member(name, form)),
+            takes(name),
+            form.meaning,
+            "yes" if name in ALLOWED else "no",
+        )
         for name, form in STEERING_FORMS.items()
     )
-    return Table(("header", "in `ext.rerank_proxy`", "takes", "which means"), rows)
+    return Table(("header", "in `ext.rerank_proxy`", "takes", "which means", "by default"), rows)
 
 
 def header_of(option: str) -> str:

@@ -186,13 +186,13 @@ async def test_a_question_says_the_form_of_its_answer_anew(client: Client, engin
 
 
 async def test_steering_is_cut_out_and_holds_until_the_answer(
-    client: Client, engine: EndpointEngine, models: FakeModels
+    steered_client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     engine.running = True
     body = b'{"ext": {"rerank_proxy": {"query": "notebook"}, "a": 1} ,"query":{"match":{"title":"laptop"}}}'
-    await client.ask("POST", SUBMIT, body.replace(b', "a": 1', b""), content_type="application/json")
+    await steered_client.ask("POST", SUBMIT, body.replace(b', "a": 1', b""), content_type="application/json")
     engine.running = False
-    await client.ask("GET", POLL)
+    await steered_client.ask("GET", POLL)
     (sent,) = engine.of("_async_search")
     assert b'{"query":{"match":{"title":"laptop"}}}' == sent.content
     assert ["notebook"] == models.of("rerank")[0].json()["queries"]

@@ -87,9 +87,11 @@ async def test_an_option_that_is_switched_off_is_refused(start_proxy: StartProxy
     assert (400, 200, "bypassed;reason=steered_off") == (refused.status, allowed.status, allowed.header("x-rerank"))
 
 
-async def test_a_request_may_say_the_words_the_instruction_and_the_window(client: Client, models: FakeModels) -> None:
+async def test_a_request_may_say_the_words_the_instruction_and_the_window(
+    steered_client: Client, models: FakeModels
+) -> None:
     said = {"query": "notebook", "instruction": "Judge.", "window": 2}
-    answered = await client.search("/products/_search", {**QUERY, "ext": {"rerank_proxy": said}})
+    answered = await steered_client.search("/products/_search", {**QUERY, "ext": {"rerank_proxy": said}})
     (asked,) = models.of("rerank")
     assert (["notebook"], "Judge.", 2) == (
         asked.json()["queries"],
