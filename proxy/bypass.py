@@ -28,6 +28,7 @@ BYPASS_REASONS: Mapping[str, str] = {
     "internal_error": "the proxy failed, which is a defect: the log has the cause",
     "knn": "the client's own kNN search depends on the page's size",
     "mixed_routes": "the search reaches indices outside its route",
+    "msearch_limit": "as many searches of its `_msearch` as may be are reranked already",
     "navigational": "the route leaves this very query to the engine",
     "no_query_text": "no words of a user can be found in the query",
     "not_json": "the body is not JSON, or not what `_search` takes",

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from proxy.config import Config
+from proxy.endpoints.multi import ITEMS_MAX, RERANKED_MAX
 from proxy.telemetry import OUTCOMES_MAX
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
@@ -234,6 +235,25 @@ async def test_a_form_that_takes_too_much_work_is_the_engines(client: Client, en
 
 def _nested(depth: int) -> Any:
     return {"a": _nested(depth - 1)} if depth else {}
+
+
+async def test_no_more_items_are_reranked_than_may_be(client: Client, models: FakeModels) -> None:
+    """Those that are bypassed by themselves count for nothing."""
+    items: list[list[Any]] = [
+        [{}, SORTED],
+        *[[{}, {**QUERY, "min_score": number}] for number in range(RERANKED_MAX + 2)],
+    ]
+    answered = await ask(client, lines(*(line for item in items for line in item)))
+    outcomes = answered.header("x-rerank").split(", ")
+    assert ["bypassed;reason=sort", *["reranked"] * RERANKED_MAX, *["bypassed;reason=msearch_limit"] * 2] == outcomes
+    assert RERANKED_MAX == len(models.of("rerank"))
+    assert [200] * len(items) == [each["status"] for each in answered.json()["responses"]]
+
+
+async def test_more_items_than_are_looked_at_are_the_engines(client: Client, engine: EndpointEngine) -> None:
+    content = lines({}, QUERY) * (ITEMS_MAX + 1)
+    answered = await ask(client, content)
+    assert ("bypassed;reason=too_complex", content) == (answered.header("x-rerank"), engine.requests[-1].content)
 
 
 async def test_it_took_as_long_as_its_slowest_item(client: Client) -> None:

@@ -40,6 +40,10 @@ from proxy.telemetry import Told
 from proxy.upstream.engine import EngineOfCaller
 
 _UNROUTED = b"unrouted"
+ITEMS_MAX = 1000
+"""Items of one request that are looked at one by one."""
+RERANKED_MAX = 16
+"""Items of one request that are reranked: each may cost an embedding and a call to the reranker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ async def answer_multi_search(front: Front, exchange: Exchange, search: Search) 
         await front.hand_on(exchange, _outcome(left, answered=False))
         return
     bound = asyncio.Semaphore(front.multi_search_concurrency)
-    multi = _Multi(front, exchange, search, caller, url, bound)
+    multi = _Multi(front, exchange, search, caller, url, bound, asyncio.Semaphore(RERANKED_MAX))
     ended = await asyncio.gather(*(multi.end(item) for item in items))
     await multi.send(ended, items)
 
@@ -97,7 +101,7 @@ def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[
         return content
     if not {name for name, _ in url} <= OF_THE_ITEMS | OF_THE_WHOLE:
         return Bypass("unknown_parameter")
-    if read_form(url).filter_path.too_complex:
+    if read_form(url).filter_path.too_complex or content.count(b"\n") > 2 * ITEMS_MAX:
         return Bypass("too_complex")
     return split(content) or Bypass("not_json")
 
@@ -132,6 +136,8 @@ class _Multi:
     caller: EngineOfCaller
     url: Sequence[tuple[str, str]]
     bound: asyncio.Semaphore
+    slots: asyncio.Semaphore
+    """One for each item that may still be reranked."""
 
     async def end(self, item: Item) -> _Ended:
         """Bring one item to its end, no more than some at a time."""
@@ -160,7 +166,13 @@ class _Multi:
             rendered = await rendered_template(self.caller, asked)
         if isinstance(rendered, Bypass):
             return rendered
-        return await self.front.searching.run(journey, self.caller, covered, rendered, steering)
+        if self.slots.locked():
+            return Bypass("msearch_limit")
+        await self.slots.acquire()
+        outcome = await self.front.searching.run(journey, self.caller, covered, rendered, steering)
+        if isinstance(outcome, Bypass):
+            self.slots.release()
+        return outcome
 
     def _ended(self, journey: Journey, head: bytes, asked: Asked, ending: Outcome | Wrong) -> _Ended:
         line = head, asked.content
