@@ -71,7 +71,7 @@ class Models(Section, frozen=True, kw_only=True):
     rerank_timeout_seconds: Seconds = 3.0
     query_max_chars: Annotated[int, Meta(ge=1)] = 2000
     passage_max_chars: Annotated[int, Meta(ge=1)] = 2000
-    vector_cache_entries: Annotated[int, Meta(ge=0)] = 10_000
+    vector_cache_mb: Annotated[int, Meta(ge=0)] = 64
 
 
 class Semantic(Section, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ MODEL = "Qwen/Qwen3-Embedding-4B"
 async def embedder(models: FakeModels) -> AsyncIterator[Embedder]:
     async with models_session(1.0) as session:
         transport = Transport(session, "embedder", models.url, "token")
-        yield Embedder(transport, timeout_seconds=60, query_max_chars=40, cache_entries=2)
+        yield Embedder(transport, timeout_seconds=60, query_max_chars=40, cache_bytes=2 * 530)
 
 
 async def ask(embedder: Embedder, text: str, *, instruction: str = "Find it", dimensions: int = 3) -> Any:

@@ -1,5 +1,6 @@
 """Texts as vectors, by DeepInfra's OpenAI-style endpoint and the Qwen3 embedding models."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -23,7 +24,6 @@ _PATH = "/v1/openai/embeddings"
 
 _T = TypeVar("_T")
 Vector = tuple[float, ...]
-_Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,11 @@ class Introduction:
 class Embedder:
     """Embeds queries, each once while it is remembered, and passages."""
 
-    def __init__(
-        self, transport: Transport, *, timeout_seconds: float, query_max_chars: int, cache_entries: int
-    ) -> None:
+    def __init__(self, transport: Transport, *, timeout_seconds: float, query_max_chars: int, cache_bytes: int) -> None:
         self._transport = transport
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
-        self._vectors: LRUCache[_Key, Vectors] = LRUCache(maxsize=cache_entries)
+        self._vectors: LRUCache[bytes, Vectors] = LRUCache(cache_bytes, getsizeof=_size)
         self._asked: Shared[Vectors] = Shared()
 
     async def embed_query(self, text: str, *, instruction: str, model: str, dimensions: int) -> Vector:
@@ -52,18 +50,17 @@ class Embedder:
         Equal queries that come meanwhile wait for the same call. A failure is not remembered.
         """
         prompt = query_prompt(instruction, text[: self._query_max_chars])
-        key = (prompt, model, dimensions)
+        key = hashlib.sha256(msgspec.json.encode((prompt, model, dimensions))).digest()
         vector = self._vectors.get(key)
         if vector is None:
-            vector = await self._asked.ask(key, lambda: self._embed_query(key))
+            vector = await self._asked.ask(key, lambda: self._embed_query(key, prompt, model, dimensions))
         return tuple(vector.tolist())
 
-    async def _embed_query(self, key: _Key) -> Vectors:
+    async def _embed_query(self, key: bytes, prompt: str, model: str, dimensions: int) -> Vectors:
         """Ask for one, kept as 4 bytes a dimension: as numbers of Python's own 10,000 of the largest took 1.6 GB."""
-        prompt, model, dimensions = key
         body = encode([prompt], model, dimensions, fail_fast=True)
         vector: Vectors = (await self._ask(body, 1, dimensions, lambda answer: decode(answer, 1, model, dimensions)))[0]
-        if self._vectors.maxsize:
+        if _size(vector) <= self._vectors.maxsize:
             self._vectors[key] = vector
         return vector
 
@@ -90,6 +87,11 @@ def _introduction(answer: bytes, model: str, dimensions: int | None) -> Introduc
     said = _read(answer)
     own = said.model if said.model and not is_same(said.model, model) else model
     return Introduction(own, _vectors(said, 1, dimensions).shape[1])
+
+
+def _size(vector: Vectors) -> int:
+    """Bytes that one takes in the cache, with its key."""
+    return vector.nbytes + 512
 
 
 def query_prompt(instruction: str, text: str) -> str:
