@@ -259,8 +259,6 @@ def _cut_out(content: bytes) -> tuple[bytes, bytes] | None:
     if MEMBER.encode() not in content:
         return None
     try:
-        content, member = take_member(content, ("ext", MEMBER))
-        without, left = take_member(content, ("ext",))
+        return take_member(content, ("ext", MEMBER), prune=True)
     except (ValueError, RecursionError):
         return None
-    return (content if left[1:-1].strip() else without), member
