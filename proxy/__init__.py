@@ -30,7 +30,7 @@ ranking           one order of documents
     ordering      hits of both by fusion, then reranking ∥ rendering (explaining: how each came to its place)
     paging        one ranking cut into pages (heads: remembered for some seconds)
     search_response   the engine's answer opened and closed again, its hits in another order
-telemetry         how it ended: header, stage times, one line in the log
+telemetry         how it ended: header, stage times, one line in the log (log_writer: from a thread of its own)
 
 upstream          the doers, who decide nothing: nodes, engine (pool); embedder, reranker (transport, sharing);
                   errors, advice

@@ -103,7 +103,7 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
         Transport(session, "embedder", settings.url, token),
         timeout_seconds=settings.embed_timeout_seconds,
         query_max_chars=settings.query_max_chars,
-        cache_entries=settings.vector_cache_entries,
+        cache_bytes=settings.vector_cache_mb * 2**20,
     )
     reranker = Reranker(
         Transport(session, "reranker", settings.url, token),

@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from proxy.http1.callers import not_ignorable
 from proxy.profiles import PROFILES
-from proxy.request.steering import OPTIONS, Option
+from proxy.request.steering import ALLOWED, OPTIONS, Option
 from proxy.yaml_file import ConfigError, YamlFile, did_you_mean
 
 _PORT_MAX = 65535
@@ -74,7 +74,7 @@ class Models(Section, frozen=True, kw_only=True):
     rerank_timeout_seconds: Seconds = 3.0
     query_max_chars: Annotated[int, Meta(ge=1)] = 2000
     passage_max_chars: Annotated[int, Meta(ge=1)] = 2000
-    vector_cache_entries: Annotated[int, Meta(ge=0)] = 10_000
+    vector_cache_mb: Annotated[int, Meta(ge=0)] = 64
 
 
 class Semantic(Section, frozen=True, kw_only=True):
@@ -156,7 +156,7 @@ class Config(Section, frozen=True, kw_only=True):
     routes: tuple[RouteSettings, ...] = ()
     callers: Callers = Callers()
     pages: Pages = Pages()
-    steering: tuple[Option, ...] = OPTIONS
+    steering: tuple[Option, ...] = ALLOWED
     log: Log = Log()
 
 

@@ -7,7 +7,9 @@ UpstreamError(service)
 ├── Refused         an answer that is an error: its status and body
 └── Malformed       an answer that cannot be used
     ├── TooLarge    an answer that is larger than is read here
-    └── OtherModel  the answer of another model than was asked for
+    ├── TooComplex  an answer that takes more work than is done here
+    ├── OtherModel  the answer of another model than was asked for
+    └── EqualScores the same score for different passages
 
 No status of an answer here: the one that is made of these, a 502, is `passthrough`'s.
 """
@@ -52,10 +54,20 @@ class TooLarge(Malformed):
     """An answer that would take more memory than one search may."""
 
 
+class TooComplex(Malformed):
+    """An answer that would take more time than one search may."""
+
+
 class OtherModel(Malformed):
     """Vectors of another model than was asked for: they would fit, and mean nothing beside the index's."""
 
     reason = "other_model"
+
+
+class EqualScores(Malformed):
+    """The same score for three or more different passages, which a broken model server gives."""
+
+    reason = "equal_scores"
 
 
 class Refused(UpstreamError):

@@ -173,7 +173,7 @@ class Searching:
             instruction=_instruction(route, steering),
             vectors=vectors if isinstance(vectors, VectorSearch) else None,
             unavailable=vectors if isinstance(vectors, Failure) else None,
-            window=min(steering.window or route.rank_window_size, known.max_result_window),
+            window=min(steering.window or route.rank_window_size, route.rank_window_size, known.max_result_window),
             covered=covered.indices,
             alias_filter=alias_filter(covered.reached, known),
             own_parameters=kind.own_parameters if kind else (),
@@ -263,8 +263,6 @@ def _cut_out(content: bytes) -> tuple[bytes, bytes] | None:
     if MEMBER.encode() not in content:
         return None
     try:
-        content, member = take_member(content, ("ext", MEMBER))
-        without, left = take_member(content, ("ext",))
+        return take_member(content, ("ext", MEMBER), prune=True)
     except (ValueError, RecursionError):
         return None
-    return (content if left[1:-1].strip() else without), member

@@ -14,6 +14,7 @@ import uvloop
 
 from proxy.app import listen
 from proxy.config import Config, Engine, Listen, Models, RouteSettings, Semantic
+from proxy.request.steering import OPTIONS
 from tests.fakes import Client, Document, FakeEngine, FakeModels
 
 # A property is judged by what it finds, not by how fast a shared machine is. The same is asked in each run, so that
@@ -105,6 +106,12 @@ async def start_proxy(log: Log) -> AsyncIterator[StartProxy]:
 async def client(start_proxy: StartProxy, settings: Config) -> Client:
     """A client of a proxy with the route."""
     return await start_proxy(settings)
+
+
+@pytest.fixture
+async def steered_client(start_proxy: StartProxy, settings: Config) -> Client:
+    """A client of one that takes every option from a request."""
+    return await start_proxy(msgspec.structs.replace(settings, steering=OPTIONS))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ async def run_of(plan: Plan, engine: FakeEngine, models: FakeModels, stack: Asyn
     stages = Stages(
         engine=searching.for_caller(b"", ()),
         embedder=Embedder(
-            Transport(session, "embedder", models.url, None), timeout_seconds=5, query_max_chars=200, cache_entries=0
+            Transport(session, "embedder", models.url, None), timeout_seconds=5, query_max_chars=200, cache_bytes=0
         ),
         reranker=Reranker(Transport(session, "reranker", models.url, None), timeout_seconds=5, query_max_chars=200),
         heads=Heads(10, 60),

@@ -33,7 +33,7 @@ from proxy.config import (
     token_of,
 )
 from proxy.profiles import PRIORITIES, PROFILES, TIERS
-from proxy.request.steering import OPTIONS
+from proxy.request.steering import ALLOWED
 from proxy.routes import Route, build_routes
 from proxy.yaml_file import ConfigError
 
@@ -104,7 +104,7 @@ def test_the_shipped_route_shows_every_key_and_the_defaults_of_the_code_and_the_
 
 
 def test_the_shipped_file_shows_all_that_a_request_may_say() -> None:
-    assert tuple(shipped()["steering"]) == OPTIONS == Config().steering
+    assert tuple(shipped()["steering"]) == ALLOWED == Config().steering
 
 
 def test_every_key_of_the_shipped_file_is_commented() -> None:

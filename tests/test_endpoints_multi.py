@@ -11,10 +11,11 @@ import msgspec
 import pytest
 
 from proxy.config import Config
+from proxy.endpoints.multi import ITEMS_MAX, RERANKED_MAX
 from proxy.telemetry import OUTCOMES_MAX
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
-from tests.fakes import Client, FakeModels, Message, Stream, refuses, says, waits_for
+from tests.fakes import Client, Document, FakeModels, Message, Stream, refuses, says, waits_for
 
 RERANKED = ["d", "b", "c", "a"]
 LEXICAL = ["a", "b", "c"]
@@ -215,6 +216,46 @@ async def test_the_form_is_that_of_the_whole(client: Client) -> None:
     assert [{"status", "hits"}] * 2 == [set(each) for each in answered.json()["responses"]]
     assert answered.content.startswith(b'{\n  "responses" : [\n    {\n      "hits" : {\n')
     assert answered.content.endswith(b"\n}\n")
+
+
+async def test_a_form_that_takes_too_much_work_is_the_engines(client: Client, engine: EndpointEngine) -> None:
+    """Found in the URL at once, or in the response, which is then asked for again."""
+    content = lines({}, QUERY, {"index": "logs"}, BOOST)
+    asked = await ask(client, content, "/products/_msearch?filter_path=" + ".".join(["a"] * 201))
+    assert ("bypassed;reason=too_complex", [], content) == (
+        asked.header("x-rerank"),
+        engine.of("lexical"),
+        engine.of("_msearch")[-1].content,
+    )
+    engine.documents[0] = Document("a", "Laptop", lexical=3.0, more={"deep": _nested(100)})
+    asked = await ask(client, content, "/products/_msearch?filter_path=**.nothing")
+    assert ("bypassed;reason=engine_refused, unrouted", content) == (
+        asked.header("x-rerank"),
+        engine.of("_msearch")[-1].content,
+    )
+
+
+def _nested(depth: int) -> Any:
+    return {"a": _nested(depth - 1)} if depth else {}
+
+
+async def test_no_more_items_are_reranked_than_may_be(client: Client, models: FakeModels) -> None:
+    """Those that are bypassed by themselves count for nothing."""
+    items: list[list[Any]] = [
+        [{}, SORTED],
+        *[[{}, {**QUERY, "min_score": number}] for number in range(RERANKED_MAX + 2)],
+    ]
+    answered = await ask(client, lines(*(line for item in items for line in item)))
+    outcomes = answered.header("x-rerank").split(", ")
+    assert ["bypassed;reason=sort", *["reranked"] * RERANKED_MAX, *["bypassed;reason=msearch_limit"] * 2] == outcomes
+    assert RERANKED_MAX == len(models.of("rerank"))
+    assert [200] * len(items) == [each["status"] for each in answered.json()["responses"]]
+
+
+async def test_more_items_than_are_looked_at_are_the_engines(client: Client, engine: EndpointEngine) -> None:
+    content = lines({}, QUERY) * (ITEMS_MAX + 1)
+    answered = await ask(client, content)
+    assert ("bypassed;reason=too_complex", content) == (answered.header("x-rerank"), engine.requests[-1].content)
 
 
 async def test_it_took_as_long_as_its_slowest_item(client: Client) -> None:

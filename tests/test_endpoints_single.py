@@ -11,7 +11,7 @@ import pytest
 from proxy.config import Config
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine
-from tests.fakes import Client, FakeModels, Message, answer, hangs, ids, refuses, request, waits_for
+from tests.fakes import Client, Document, FakeModels, Message, answer, hangs, ids, refuses, request, waits_for
 
 RERANKED = ["d", "b", "c", "a"]
 LEXICAL = ["a", "b", "c"]
@@ -87,9 +87,11 @@ async def test_an_option_that_is_switched_off_is_refused(start_proxy: StartProxy
     assert (400, 200, "bypassed;reason=steered_off") == (refused.status, allowed.status, allowed.header("x-rerank"))
 
 
-async def test_a_request_may_say_the_words_the_instruction_and_the_window(client: Client, models: FakeModels) -> None:
+async def test_a_request_may_say_the_words_the_instruction_and_the_window(
+    steered_client: Client, models: FakeModels
+) -> None:
     said = {"query": "notebook", "instruction": "Judge.", "window": 2}
-    answered = await client.search("/products/_search", {**QUERY, "ext": {"rerank_proxy": said}})
+    answered = await steered_client.search("/products/_search", {**QUERY, "ext": {"rerank_proxy": said}})
     (asked,) = models.of("rerank")
     assert (["notebook"], "Judge.", 2) == (
         asked.json()["queries"],
@@ -177,6 +179,30 @@ async def test_opensearch_says_a_templates_status_in_its_answer(client: Client, 
         await client.search(f"/products/_search/template?filter_path={said}", TEMPLATE) for said in ("took", "status")
     ]
     assert (["took"], {"status": 200}) == (list(hidden.json()), shown.json())
+
+
+@pytest.mark.parametrize("said", [".".join(["a"] * 201), "**.nothing"])
+@pytest.mark.parametrize("path", ["_search", "_search/template"])
+async def test_a_form_that_takes_too_much_work_is_the_engines(
+    client: Client, engine: EndpointEngine, path: str, said: str
+) -> None:
+    """Found in the URL at once, or in the response, which is then asked for again."""
+    deep: Any = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    engine.documents[0] = Document("a", "Laptop", lexical=3.0, more={"deep": deep})
+    body = TEMPLATE if path == "_search/template" else QUERY
+    answered = await client.search(f"/products/{path}?filter_path={said}", body)
+    assert ("bypassed;reason=too_complex", body) == (answered.header("x-rerank"), engine.requests[-1].json())
+
+
+@pytest.mark.parametrize("field", ["title", "source"])
+async def test_a_search_of_too_many_clauses_is_the_engines(client: Client, engine: EndpointEngine, field: str) -> None:
+    query = json.dumps({"query": {"bool": {"should": [{"match": {"title": "a"}}] * 10_001}}})
+    template = field == "source"
+    target = "/products/_search/template" if template else "/products/_search"
+    answered = await client.search(target, {"source": query} if template else json.loads(query))
+    assert "bypassed;reason=too_complex" == answered.header("x-rerank")
 
 
 async def test_a_template_is_steered_like_a_search(client: Client, engine: EndpointEngine) -> None:

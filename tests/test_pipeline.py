@@ -155,6 +155,16 @@ async def test_ties_of_the_reranker_go_to_the_fused_order(client: Client, models
     assert ["a", "b", "d", "c"] == ids(await client.search("/products/_search", QUERY))
 
 
+async def test_scores_that_say_nothing_leave_the_fused_order(client: Client, models: FakeModels) -> None:
+    """As a broken server gives them."""
+    models.scores = dict.fromkeys(SCORES, 0.5)
+    answered = await client.search("/products/_search", QUERY)
+    assert (["a", "b", "d", "c"], 'degraded;stages="rerank";reason=equal_scores') == (
+        ids(answered),
+        answered.header("x-rerank"),
+    )
+
+
 async def test_a_document_outside_the_route_is_never_sent_to_a_model(
     client: Client, engine: FakeEngine, models: FakeModels
 ) -> None:

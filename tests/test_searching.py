@@ -114,25 +114,48 @@ async def test_a_route_leaves_out_what_its_rules_say(
     ],
 )
 async def test_the_words_are_the_requests_own_before_those_in_its_query(
-    client: Client, models: FakeModels, body: Any, words: str
+    steered_client: Client, models: FakeModels, body: Any, words: str
 ) -> None:
-    await outcome(client, body=body)
+    await outcome(steered_client, body=body)
     assert [words] == models.of("rerank")[0].json()["queries"]
 
 
 async def test_words_that_have_no_place_in_the_query_leave_kNN_out(  # noqa: N802
-    client: Client, engine: EndpointEngine, models: FakeModels
+    steered_client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     """Where they stand is not known, and so not what must be fulfilled besides them."""
     body = {"query": {"match_all": {}}, "ext": {"rerank_proxy": {"query": "notebook"}}}
-    assert (RERANKED, [], []) == (await outcome(client, body=body), engine.of("semantic"), models.of("embed"))
+    assert (RERANKED, [], []) == (await outcome(steered_client, body=body), engine.of("semantic"), models.of("embed"))
 
 
 @pytest.mark.parametrize(("profile", "word"), [("legal", "legal question"), ("support", "customer")])
-async def test_a_profile_gives_its_instruction(client: Client, models: FakeModels, profile: str, word: str) -> None:
-    await outcome(client, x_rerank_profile=profile)
+async def test_a_profile_gives_its_instruction(
+    steered_client: Client, models: FakeModels, profile: str, word: str
+) -> None:
+    await outcome(steered_client, x_rerank_profile=profile)
     assert word in models.of("rerank")[0].json()["instruction"]
 
 
 async def test_minimal_scores_leave_kNN_out(client: Client, engine: EndpointEngine) -> None:  # noqa: N802
     assert (RERANKED, []) == (await outcome(client, body={**QUERY, "min_score": 0.5}), engine.of("semantic"))
+
+
+@pytest.mark.parametrize(("asked", "window"), [(None, 4), (2, 2), (4, 4), (5, 4), (10**12, 4)])
+async def test_a_request_may_lower_the_window_and_no_more(
+    start_proxy: StartProxy, settings: Config, models: FakeModels, asked: int | None, window: int
+) -> None:
+    """What a search costs at the provider is bounded by the route."""
+    route = msgspec.structs.replace(settings.routes[0], rank_window_size=4)
+    client = await start_proxy(msgspec.structs.replace(settings, routes=(route,)))
+    steering = {} if asked is None else {"ext": {"rerank_proxy": {"window": asked}}}
+    assert RERANKED == await outcome(client, body={**QUERY, **steering})
+    assert window == len(models.of("rerank")[0].json()["documents"])
+
+
+@pytest.mark.parametrize("option", ["query", "profile", "instruction"])
+async def test_what_models_are_told_is_not_a_requests_to_say_unless_the_settings_allow_it(
+    client: Client, models: FakeModels, option: str
+) -> None:
+    answered = await client.search("/products/_search", QUERY, **{f"x_rerank_{option}": "legal"})
+    assert (400, "bypassed;reason=steering", []) == (answered.status, answered.header("x-rerank"), models.requests)
+    assert b"may not be set by a request" in answered.content

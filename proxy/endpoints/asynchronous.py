@@ -15,7 +15,7 @@ from proxy import telemetry
 from proxy.bypass import Bypass
 from proxy.endpoints.front import Front, answer, guarded, read_content
 from proxy.endpoints.media import not_json
-from proxy.errors import UpstreamError
+from proxy.errors import TooComplex, UpstreamError
 from proxy.http1.inbound import Exchange
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
@@ -110,8 +110,8 @@ class AsyncSearches:
         if isinstance(steering, Wrong):
             await front.end(exchange, journey, steering)
             return
-        if "format" in dict(asked.parameters):
-            await front.end(exchange, journey, Bypass("format"))
+        if problem := _unwritable(asked.parameters):
+            await front.end(exchange, journey, problem)
             return
         path = f"/{asked.indices}/_async_search" if asked.indices else "/_async_search"
         question = _Question(exchange, journey, caller, asked.parameters)
@@ -132,9 +132,8 @@ class AsyncSearches:
         journey = Journey.of(exchange.head.fields)
         journey.route = submitted.covered.route
         parameters = tuple(parse_qsl(search.query_string, keep_blank_values=True))
-        problem = not_json(exchange.head.fields, has_body=False)
-        if problem or "format" in dict(parameters):
-            await self._front.end(exchange, journey, problem or Bypass("format"))
+        if problem := not_json(exchange.head.fields, has_body=False) or _unwritable(parameters):
+            await self._front.end(exchange, journey, problem)
             return
         question = _Question(exchange, journey, caller, parameters)
         try:
@@ -153,7 +152,11 @@ class AsyncSearches:
                 told, body = telemetry.ended(answered.failures), _with_response(reply.body, answered.body)
             case outcome:
                 told = telemetry.bypassed(_reason(outcome))
-        body = read_form(question.parameters).write(body, keeps_empty=front.keeps_empty)
+        try:
+            body = read_form(question.parameters).write(body, keeps_empty=front.keeps_empty)
+        except TooComplex:
+            await front.end(question.exchange, journey, Bypass("too_complex"))
+            return
         await answer(question.exchange, reply, body, front.conclude(journey, told))
 
     async def _outcome(self, question: _Question, reply: EngineReply, submitted: Submitted) -> Outcome:
@@ -166,6 +169,13 @@ class AsyncSearches:
         return await self._front.searching.run(
             question.journey, question.caller, submitted.covered, plain, submitted.steering
         )
+
+
+def _unwritable(parameters: Parameters) -> Bypass | None:
+    """Return why a response cannot be written here in the form that is asked for."""
+    if "format" in dict(parameters):
+        return Bypass("format")
+    return Bypass("too_complex") if read_form(parameters).filter_path.too_complex else None
 
 
 def _plain(asked: Asked, parameters: Parameters) -> Asked:

@@ -12,7 +12,7 @@ import structlog
 
 from proxy import telemetry
 from proxy.bypass import Bypass
-from proxy.endpoints.media import content, gzipped, not_json
+from proxy.endpoints.media import content, gzipped, is_gzipped, not_json
 from proxy.http1.callers import Callers, Field, can_be_repeated, carried
 from proxy.http1.headers import own_error, own_fields
 from proxy.http1.inbound import Answer, Exchange
@@ -29,6 +29,9 @@ from proxy.upstream.engine import Engine, EngineOfCaller
 
 BODY_MAX = 8 * 2**20
 """Bytes of a search's body that are read at most."""
+
+COMPRESSED_INLINE = 2**10
+"""Bytes of gzip that are decompressed in the event loop: a thousand times as much may be in them."""
 
 _log = structlog.get_logger("proxy")
 _T = TypeVar("_T")
@@ -105,6 +108,8 @@ async def read_content(exchange: Exchange, *, ndjson: bool = False) -> bytes | B
     fields = exchange.head.fields
     if problem := not_json(fields, has_body=bool(body), ndjson=ndjson):
         return problem
+    if len(body) > COMPRESSED_INLINE and is_gzipped(fields):
+        return await asyncio.to_thread(content, fields, body, BODY_MAX)
     return content(fields, body, BODY_MAX)
 
 

@@ -23,7 +23,7 @@ from proxy.endpoints.multi_search import (
     took,
 )
 from proxy.endpoints.single import rendered_template
-from proxy.errors import UpstreamError
+from proxy.errors import TooComplex, UpstreamError
 from proxy.http1.callers import Field
 from proxy.http1.headers import own_error
 from proxy.http1.inbound import Exchange
@@ -40,6 +40,10 @@ from proxy.telemetry import Told
 from proxy.upstream.engine import EngineOfCaller
 
 _UNROUTED = b"unrouted"
+ITEMS_MAX = 1000
+"""Items of one request that are looked at one by one."""
+RERANKED_MAX = 16
+"""Items of one request that are reranked: each may cost an embedding and a call to the reranker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ async def answer_multi_search(front: Front, exchange: Exchange, search: Search) 
         await front.hand_on(exchange, _outcome(left, answered=False))
         return
     bound = asyncio.Semaphore(front.multi_search_concurrency)
-    multi = _Multi(front, exchange, search, caller, url, bound)
+    multi = _Multi(front, exchange, search, caller, url, bound, asyncio.Semaphore(RERANKED_MAX))
     ended = await asyncio.gather(*(multi.end(item) for item in items))
     await multi.send(ended, items)
 
@@ -97,6 +101,8 @@ def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[
         return content
     if not {name for name, _ in url} <= OF_THE_ITEMS | OF_THE_WHOLE:
         return Bypass("unknown_parameter")
+    if read_form(url).filter_path.too_complex or content.count(b"\n") > 2 * ITEMS_MAX:
+        return Bypass("too_complex")
     return split(content) or Bypass("not_json")
 
 
@@ -130,6 +136,8 @@ class _Multi:
     caller: EngineOfCaller
     url: Sequence[tuple[str, str]]
     bound: asyncio.Semaphore
+    slots: asyncio.Semaphore
+    """One for each item that may still be reranked."""
 
     async def end(self, item: Item) -> _Ended:
         """Bring one item to its end, no more than some at a time."""
@@ -158,7 +166,13 @@ class _Multi:
             rendered = await rendered_template(self.caller, asked)
         if isinstance(rendered, Bypass):
             return rendered
-        return await self.front.searching.run(journey, self.caller, covered, rendered, steering)
+        if self.slots.locked():
+            return Bypass("msearch_limit")
+        await self.slots.acquire()
+        outcome = await self.front.searching.run(journey, self.caller, covered, rendered, steering)
+        if isinstance(outcome, Bypass):
+            self.slots.release()
+        return outcome
 
     def _ended(self, journey: Journey, head: bytes, asked: Asked, ending: Outcome | Wrong) -> _Ended:
         line = head, asked.content
@@ -182,18 +196,25 @@ class _Multi:
     async def send(self, ended: Sequence[_Ended], items: Sequence[Item]) -> None:
         """Answer with all items in their order; where none was answered here, the engine does it alone."""
         rest = await self._rest(ended) if any(each.part is not None for each in ended) else None
-        if rest is None:
+        body = None if rest is None else self._body(ended, rest)
+        if rest is None or body is None:
             lines = [each.line for each in ended]
             if lines != [(item.head, item.body) for item in items]:
                 self.exchange.replace_body(joined(lines))
             await self.front.hand_on(self.exchange, _outcome(ended, answered=False))
             return
+        reply = _together([rest.reply, *(each.reply for each in ended), _NO_REPLY])
+        await answer(self.exchange, reply, body, _outcome(ended, answered=True))
+
+    def _body(self, ended: Sequence[_Ended], rest: _Rest) -> bytes | None:
+        """Put the items' responses together; None where that takes too much work."""
         remaining = iter(rest.parts)
         parts = [each.part if each.part is not None else next(remaining) for each in ended]
         took_ms = max(rest.took_ms, *(took(part) for part in parts))
-        body = render(parts, took_ms, read_form(self.url), keeps_empty=self.front.keeps_empty)
-        reply = _together([rest.reply, *(each.reply for each in ended), _NO_REPLY])
-        await answer(self.exchange, reply, body, _outcome(ended, answered=True))
+        try:
+            return render(parts, took_ms, read_form(self.url), keeps_empty=self.front.keeps_empty)
+        except TooComplex:
+            return None
 
     async def _rest(self, ended: Sequence[_Ended]) -> _Rest | None:
         """Let the engine answer the other items together; None where it refuses them as a whole."""

@@ -7,7 +7,7 @@ import msgspec
 
 from proxy.bypass import Bypass
 from proxy.endpoints.front import Front, guarded, read_content
-from proxy.errors import UpstreamError
+from proxy.errors import TooComplex, UpstreamError
 from proxy.http1.inbound import Exchange
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
@@ -112,4 +112,7 @@ async def _as_template(caller: EngineOfCaller, form: Form, outcome: Outcome) -> 
     kind = await caller.kind()
     says_status = kind is not None and kind.product == "opensearch"
     body = with_member(outcome.body, "status", b"200") if says_status else outcome.body
-    return replace(outcome, body=form.write(body, keeps_empty=kind is None or kind.keeps_empty))
+    try:
+        return replace(outcome, body=form.write(body, keeps_empty=kind is None or kind.keeps_empty))
+    except TooComplex:
+        return Bypass("too_complex")

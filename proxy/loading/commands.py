@@ -71,7 +71,7 @@ async def opened(
     client = await ask_engine(lambda: open_client(config, authorization))
     async with models_session(config.models.connect_timeout_seconds) as session:
         transport = Transport(session, "embedder", config.models.url, token)
-        embedder = Embedder(transport, timeout_seconds=_EMBED_S, query_max_chars=1, cache_entries=0)
+        embedder = Embedder(transport, timeout_seconds=_EMBED_S, query_max_chars=1, cache_bytes=0)
         try:
             yield Services(client, embedder, stopping)
         finally:

@@ -6,7 +6,7 @@ Stages give values, never exceptions: what a stage could not do is a Failure bes
 from dataclasses import dataclass, replace
 
 from proxy.bypass import Bypass
-from proxy.errors import Failure, Malformed, Refused, TooLarge, Unreachable
+from proxy.errors import Failure, Malformed, Refused, TooComplex, TooLarge, Unreachable
 from proxy.planning import EngineReply
 from proxy.ranking.ordering import candidates_of, head_of, make_head, render
 from proxy.ranking.paging import Head, head_page, tail_page
@@ -44,6 +44,8 @@ async def run_search(run: Run, head_key: bytes) -> Outcome:
         return await (_near(run, head_key) if run.plan.in_head else _far(run, head_key))
     except TooLarge:
         return Bypass("too_large")
+    except TooComplex:
+        return Bypass("too_complex")
     except (Refused, Unreachable, Malformed):
         return Bypass("engine_refused")
 

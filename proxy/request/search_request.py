@@ -103,6 +103,9 @@ def _refuse(names: Sequence[str], table: Mapping[str, Use | str], unknown: str) 
             raise _Unread(use)
 
 
+CLAUSES_MAX = 20_000
+"""Objects and arrays in a body. Brackets in its texts are counted, too: it is counted before it is decoded."""
+
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -110,12 +113,16 @@ def _body(body: bytes) -> tuple[Members, Mapping[str, Any]]:
     """Open a body; strictly, since the engine refuses duplicate keys and what follows the end."""
     if not body.strip():
         return {}, {}
+    if body.count(b"{") + body.count(b"[") > CLAUSES_MAX:
+        raise _Unread("too_complex")
     try:
         decoded = json.loads(
             body.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constants, parse_float=_finite
         )
         members = _members.decode(body)
-    except (ValueError, RecursionError, msgspec.MsgspecError):
+    except RecursionError:
+        raise _Unread("too_complex") from None
+    except (ValueError, msgspec.MsgspecError):
         raise _Unread("not_json") from None
     _refuse(list(members), BODY_KEYS, "unknown_key")
     return members, decoded
@@ -153,6 +160,8 @@ def _content(parameters: Parameters, body: bytes) -> bytes:
 
 def _read(content: bytes, parameters: Parameters, members: Members, decoded: Mapping[str, Any]) -> SearchRequest:
     url, form = dict(parameters), read_form(parameters)
+    if form.filter_path.too_complex:
+        raise _Unread("too_complex")
     if {"_none_", "_source"} & _stored_fields(url, decoded):
         raise _Unread("stored_fields")
     _by_score(decoded.get("sort", []), url.get("sort", ""))
@@ -286,6 +295,8 @@ def _source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> SourceFilter:
     source = source_of_url(url) or read_source(decoded.get("_source", True))
     if source is None:
         raise _Unread("unknown_key")
+    if source.too_complex:
+        raise _Unread("too_complex")
     if source == SourceFilter() and _hides_source(url, decoded):
         return SourceFilter(enabled=False, place=Place.NOWHERE)
     return source

@@ -13,6 +13,7 @@ import pytest
 from demo.engines import DEFAULT
 from proxy.app import listen
 from proxy.config import Config
+from proxy.request.steering import OPTIONS
 from tests.integration import shop as catalogue
 from tests.integration.engines import RealEngine, running_engines
 from tests.integration.models import ShopModels
@@ -145,6 +146,7 @@ async def start(engine_url: str, models: ShopModels) -> AsyncIterator[Start]:
                 "engine": {"url": engine_url, "added_timeout_seconds": 20},
                 "models": {"url": models.url} | PATIENT | dict(sections.pop("models", {})),
                 "routes": routes,
+                "steering": OPTIONS,
             }
             config = msgspec.convert(settings | sections, Config)
             listener = await listen(config, None, {}, stack)
