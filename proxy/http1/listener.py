@@ -45,6 +45,9 @@ class Exchange:
     _raw: list[bytes] = field(default_factory=list)
     _rest: AsyncIterator[tuple[bytes, list[bytes]]] | None = None
     _whole: bool = False
+    _content: bytes | None = None
+    """The body out of its chunks, once it has been read."""
+    _too_large: bool = False
     begun: bool = False
     reusable: bool = True
     """Whether the connection can take another request after this one."""
@@ -68,8 +71,10 @@ class Exchange:
     async def read_body(self, limit: int) -> bytes | None:
         """Return the body's content, out of its chunks; None where it is larger than `limit`.
 
-        Either way it stays there to be handed on. Raises BadMessage and Broken.
+        Either way it stays there to be handed on, and may be read again. Raises BadMessage and Broken.
         """
+        if self._too_large or self._content is not None:
+            return self._content
         if self._rest is None:
             return b"".join(self._raw)
         if self.head.expects_continue and not self.was_read:
@@ -82,9 +87,11 @@ class Exchange:
             content += pieces
             size += sum(map(len, pieces))
             if size > limit:
+                self._too_large = True
                 return None
         self._whole, self._rest = True, None
-        return b"".join(content)
+        self._content = b"".join(content)
+        return self._content
 
     def replace_body(self, body: bytes) -> None:
         """Hand on another body, plain and whole, in place of the client's, which has been read."""
