@@ -306,7 +306,7 @@ def _pattern_problems(rules: BypassRules) -> Iterator[tuple[str, str]]:
             yield f"bypass.patterns[{number}]", f"{pattern!r} is no regular expression: {error}"
 
 
-_NOT_IN_PATTERNS = frozenset(',<>:"|?\\/# ')
+_NOT_IN_PATTERNS = frozenset(',<>"|?\\/# ')
 
 
 def needs_token(config: Config) -> bool:

@@ -83,7 +83,7 @@ class Searching:
             return self._cover_unasked(asked.indices, may_not_ask=refusal.status == 403)
         except UpstreamError:
             return self._cover_unasked(asked.indices, may_not_ask=False)
-        match cover(self.routes, resolved):
+        match cover(self.routes, resolved, requested_names(asked.indices)):
             case Mixed():
                 return Bypass("mixed_routes")
             case Unrouted() if not resolved:  # OpenSearch says nothing of a missing index, Elasticsearch 404
