@@ -1,7 +1,7 @@
 """Why a search is handed on as it came: one table of reasons."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,6 +9,12 @@ class Bypass:
     """A search that is handed on as it came, and why."""
 
     reason: str
+    key: str = field(default="", compare=False)
+    """The key of the body, or the parameter of the URL, that it is bypassed for: for header and log."""
+    detail: str = field(default="", compare=False)
+    """What was found, as an error says it: for the log."""
+    is_fault: bool = field(default=False, compare=False)
+    """Something is wrong with the engine or with this proxy: the log warns of it."""
 
 
 BYPASS_REASONS: Mapping[str, str] = {

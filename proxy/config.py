@@ -51,6 +51,7 @@ class Engine(Section, frozen=True, kw_only=True):
     multi_search_concurrency: Annotated[int, Meta(ge=1)] = 8
     added_timeout_seconds: Seconds = 2.0
     resolve_cache_seconds: Seconds = 10.0
+    resolve_timeout_seconds: Seconds = 0.25
     authorization_env: str | None = None
 
     @property

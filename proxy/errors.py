@@ -3,7 +3,9 @@
 UpstreamError(service)
 ├── Unreachable     no connection, so nothing has begun there
 ├── TimedOut        no answer in time; it may have been done, and paid for
+│   └── Late        no answer yet: it is still waited for, by nobody in particular
 ├── Refused         an answer that is an error: its status and body
+├── Busy            never asked: too much is being asked at the moment
 └── Malformed       an answer that cannot be used
     ├── TooLarge    an answer that is larger than is read here
     └── OtherModel  the answer of another model than was asked for
@@ -35,6 +37,16 @@ class TimedOut(UpstreamError):
     """No whole answer in the time given."""
 
     reason = "timeout"
+
+
+class Late(TimedOut):
+    """No answer in the time that a search waits; it is kept for the next one."""
+
+
+class Busy(UpstreamError):
+    """Not asked, since the proxy asks as much as it may at the moment."""
+
+    reason = "busy"
 
 
 class Malformed(UpstreamError):

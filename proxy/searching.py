@@ -10,7 +10,7 @@ import msgspec
 from proxy.bypass import Bypass
 from proxy.config import Config
 from proxy.dialects import EngineKind
-from proxy.errors import Failure, Refused, UpstreamError
+from proxy.errors import Failure, Late, Refused, UpstreamError
 from proxy.http1.callers import Field
 from proxy.indices import (
     Covered,
@@ -57,6 +57,29 @@ class Asked:
         return tuple(parse_qsl(self.query_string, keep_blank_values=True))
 
 
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """A search that a route covers: whose it is, and what its request says of its own reranking."""
+
+    journey: Journey
+    caller: EngineOfCaller
+    asked: Asked
+    covered: Covered
+    steering: Steering
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A search that is planned, and not yet sent."""
+
+    prepared: Run
+    head_key: bytes
+
+    async def run(self) -> Outcome:
+        """Answer it, or say why the client's own bytes should go on instead."""
+        return await run_search(self.prepared, self.head_key)
+
+
 class Searching:
     """Finds a search's route, reads it, plans it and runs it; the first of these that cannot be done ends it."""
 
@@ -68,6 +91,7 @@ class Searching:
         self._engine = engine
         self._embedder = embedder
         self._reranker = reranker
+        self._patience_seconds = config.engine.resolve_timeout_seconds
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
 
@@ -75,37 +99,45 @@ class Searching:
         """Say why a search is the engine's that cannot be held against the routes, where it may reach into one."""
         return why if may_concern(self.routes, requested_names(indices)) else Unrouted()
 
-    async def cover(self, caller: EngineOfCaller, asked: Asked) -> Covered | Unrouted | Bypass:
-        """Hold the routes against every index that the search reaches for this caller."""
+    async def cover(
+        self, journey: Journey, caller: EngineOfCaller, asked: Asked, *, anew: bool = False
+    ) -> Covered | Unrouted | Bypass:
+        """Compare every index that the search reaches for this caller with the routes.
+
+        From memory where the names were asked before; `anew` asks the engine whatever is remembered.
+        """
+        names = requested_names(asked.indices)
+        if names and all(":" in name for name in names) and not may_concern(self.routes, names):
+            return Unrouted()  # another cluster's: no alias of this one has a colon
         try:
-            resolved = await self._resolved(caller, asked)
-        except Refused as refusal:
-            return self._cover_unasked(asked.indices, may_not_ask=refusal.status == 403)
-        except UpstreamError:
-            return self._cover_unasked(asked.indices, may_not_ask=False)
-        match cover(self.routes, resolved, requested_names(asked.indices)):
+            async with journey.clock.stage("names"):
+                resolved = await _resolved(self._patient(journey, caller), asked, anew=anew)
+        except UpstreamError as error:
+            return self._cover_unresolved(asked.indices, error)
+        match cover(self.routes, resolved, names):
             case Mixed():
                 return Bypass("mixed_routes")
             case Unrouted() if not resolved:  # OpenSearch says nothing of a missing index, Elasticsearch 404
-                return self._cover_unasked(asked.indices, may_not_ask=False)
+                return self.left(asked.indices, Bypass("unresolved", detail="no index has such a name"))
             case found:
                 return found
 
-    async def _resolved(self, caller: EngineOfCaller, asked: Asked) -> tuple[Resolved, ...]:
-        if not asked.indices and (identifier := _point_in_time(asked.content)):
-            return await caller.resolved_of_pit(identifier)
-        return await caller.resolved(asked.indices, asked.parameters)
+    def _cover_unresolved(self, indices: str, error: UpstreamError) -> Covered | Unrouted | Bypass:
+        """Where a caller may not ask what a name stands for, a plain one may still be taken by its letters.
 
-    def _cover_unasked(self, indices: str, *, may_not_ask: bool) -> Covered | Unrouted | Bypass:
-        """Where the engine does not say what a name stands for, a plain one may still be taken by its letters.
-
-        Each hit's own index is held against the route before any of it goes to a model.
+        Each hit's own index is compared with the route before any of it goes to a model.
         """
         names = requested_names(indices)
         route = route_of(self.routes, Resolved(names[0])) if is_plain(names) else None
-        if may_not_ask and route is not None:
+        if route is not None and isinstance(error, Refused) and error.status == 403:
             return Covered(route)
-        return self.left(indices, Bypass("unresolved"))
+        is_fault = not isinstance(error, Refused) or error.status >= 500
+        return self.left(indices, Bypass("unresolved", detail=str(error), is_fault=is_fault))
+
+    def _patient(self, journey: Journey, caller: EngineOfCaller) -> EngineOfCaller:
+        """Let a search wait for all it asks about its indices no longer than it may in sum."""
+        waited = journey.clock.stages.get("names", 0.0) / 1000
+        return replace(caller, patience_seconds=max(0.0, self._patience_seconds - waited))
 
     def steering(self, fields: Sequence[Field], asked: Asked) -> tuple[Asked, Steering | Wrong]:
         """Read what the request says of its own reranking; the engine is not to see it in the body."""
@@ -120,25 +152,28 @@ class Searching:
             steering = Wrong(f"[ext.{MEMBER}] cannot be read: {error}")
         return replace(asked, content=content), steering
 
-    async def run(
-        self, journey: Journey, caller: EngineOfCaller, covered: Covered, asked: Asked, steering: Steering
-    ) -> Outcome:
+    async def run(self, routed: Routed) -> Outcome:
         """Answer a search of a route, or say why the client's own bytes should go on instead."""
-        if steering.enabled is False:
+        prepared = await self.prepare(routed)
+        return prepared if isinstance(prepared, Bypass) else await prepared.run()
+
+    async def prepare(self, routed: Routed) -> Prepared | Bypass:
+        """Read and plan a search of a route; what it takes to know of its indices is asked here."""
+        if routed.steering.enabled is False:
             return Bypass("steered_off")
-        request = parse(asked.query_string, asked.content)
+        request = parse(routed.asked.query_string, routed.asked.content)
         if isinstance(request, Bypass):
             return request
-        plan = await self._plan(caller, asked.indices, covered, request, steering)
+        plan = await self._plan(routed, request)
         if isinstance(plan, Bypass):
             return plan
-        journey.plan = plan
-        run = Run(plan, self._stages(caller), journey.clock)
-        return await run_search(run, head_key(plan, caller.identity))
+        routed.journey.plan = plan
+        run = Run(plan, self._stages(routed), routed.journey.clock)
+        return Prepared(run, head_key(plan, routed.caller.identity))
 
-    def _stages(self, caller: EngineOfCaller) -> Stages:
+    def _stages(self, routed: Routed) -> Stages:
         return Stages(
-            caller,
+            routed.caller,
             self._embedder,
             self._reranker,
             self._heads,
@@ -146,10 +181,14 @@ class Searching:
             self._config.engine.added_timeout_seconds,
         )
 
-    async def _plan(
-        self, caller: EngineOfCaller, indices: str, covered: Covered, request: SearchRequest, steering: Steering
-    ) -> Plan | Bypass:
-        facts, kind = await asyncio.gather(self._facts(caller, covered), self._kind(caller))
+    async def _plan(self, routed: Routed, request: SearchRequest) -> Plan | Bypass:
+        covered, steering = routed.covered, routed.steering
+        try:
+            async with routed.journey.clock.stage("names"):
+                caller = self._patient(routed.journey, routed.caller)
+                facts, kind = await asyncio.gather(self._facts(caller, covered), self._kind(caller))
+        except Late as error:
+            return Bypass("unresolved", detail=str(error), is_fault=True)
         route, known = covered.route, facts or IndexFacts()
         user_query = _user_query(route, request, known, steering)
         if isinstance(user_query, Bypass):
@@ -162,7 +201,7 @@ class Searching:
         if route.semantic and not request.own_ranking:
             vectors = vector_search(route, route.semantic, facts, kind.version if kind else None)
         return Plan(
-            indices=indices,
+            indices=routed.asked.indices,
             request=request,
             route=route,
             user_query=user_query,
@@ -183,22 +222,27 @@ class Searching:
         indices = covered.indices
         if not indices or sum(map(len, indices)) > _NAMES_MAX:
             indices = frozenset(covered.route.patterns)
-        for reader in filter(None, (caller, self._discovery)):
+        own = self._discovery and replace(self._discovery, patience_seconds=caller.patience_seconds)
+        for reader in filter(None, (caller, own)):
             try:
                 return await reader.facts(indices)
             except Refused:
                 continue
+            except Late:
+                raise
             except UpstreamError:
                 return None
         try:
             return await caller.types(indices)
+        except Late:
+            raise
         except UpstreamError:
             return None
 
     async def _kind(self, caller: EngineOfCaller) -> EngineKind | None:
         kind = await caller.kind()
         if self._discovery is not None and (kind is None or kind.version is None):
-            return await self._discovery.kind()
+            return await replace(self._discovery, patience_seconds=caller.patience_seconds).kind()
         return kind
 
     async def _pipeline(self, caller: EngineOfCaller, request: SearchRequest, facts: IndexFacts) -> Bypass | None:
@@ -228,6 +272,12 @@ def _instruction(route: Route, steering: Steering) -> str:
     if steering.instruction:
         return steering.instruction
     return PROFILES[steering.profile].instruction if steering.profile else route.instruction
+
+
+async def _resolved(caller: EngineOfCaller, asked: Asked, *, anew: bool) -> tuple[Resolved, ...]:
+    if not asked.indices and (identifier := _point_in_time(asked.content)):
+        return await caller.resolved_of_pit(identifier, anew=anew)
+    return await caller.resolved(asked.indices, asked.parameters, anew=anew)
 
 
 class _PointInTime(msgspec.Struct):

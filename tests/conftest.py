@@ -76,7 +76,7 @@ def settings(engine: FakeEngine, models: FakeModels) -> Config:
     semantic = Semantic(field="embedding", dimensions=3)
     return Config(
         listen=Listen(port=0),
-        engine=Engine(url=engine.url),
+        engine=Engine(url=engine.url, resolve_timeout_seconds=30),
         models=Models(url=models.url),
         routes=(RouteSettings(index="products*", passage=["title"], semantic=semantic, rank_window_size=10),),
     )

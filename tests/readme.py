@@ -410,6 +410,7 @@ def timed_stages() -> set[str]:
 
 
 _STAGES = {
+    "names": "what index names stand for, and what the mappings say; from memory, no time at all",
     "lexical": "the client's own search, filling the window",
     "embed": "the query's vector; while it is remembered, no time at all",
     "semantic": "the kNN search",

@@ -31,7 +31,7 @@ async def test_every_stage_is_timed_in_the_header_and_in_the_log(client: Client,
     answered = await client.search("/products/_search", QUERY)
     timed = {stage.partition(";dur=")[0] for stage in answered.header("server-timing").split(", ")}
     (line,) = log
-    assert {"lexical", "embed", "semantic", "render", "rerank", "total"} == timed == set(line["ms"])
+    assert {"names", "lexical", "embed", "semantic", "render", "rerank", "total"} == timed == set(line["ms"])
     assert ("info", "reranked", 10, 4) == (line["log_level"], line["outcome"], line["window"], line["candidates"])
 
 

@@ -26,7 +26,7 @@ from proxy.request.json_text import members_of
 from proxy.request.search_request import Parameters
 from proxy.request.steering import Steering, Wrong
 from proxy.routes import Search
-from proxy.searching import Asked
+from proxy.searching import Asked, Routed
 from proxy.upstream.engine import EngineOfCaller
 
 _OF_ASYNC = frozenset({"keep_alive", "keep_on_completion", "wait_for_completion_timeout", "batched_reduce_size"})
@@ -87,7 +87,7 @@ class AsyncSearches:
             return
         content = await read_content(exchange)
         asked = Asked(search.indices, search.query_string, b"" if isinstance(content, Bypass) else content)
-        covered = await guarded(front.searching.cover(caller, asked))
+        covered = await guarded(front.searching.cover(journey, caller, asked))
         match covered:
             case Unrouted():
                 await front.hand_on(exchange)
@@ -152,7 +152,7 @@ class AsyncSearches:
                 journey.candidates = answered.candidates
                 told, body = telemetry.ended(answered.failures), _with_response(reply.body, answered.body)
             case outcome:
-                told = telemetry.bypassed(_reason(outcome))
+                told = telemetry.bypassed(_why(outcome))
         body = read_form(question.parameters).write(body, keeps_empty=front.keeps_empty)
         await answer(question.exchange, reply, body, front.conclude(journey, told))
 
@@ -164,7 +164,7 @@ class AsyncSearches:
             return Bypass("running")
         plain = _plain(submitted.asked, question.asked)
         return await self._front.searching.run(
-            question.journey, question.caller, submitted.covered, plain, submitted.steering
+            Routed(question.journey, question.caller, plain, submitted.covered, submitted.steering)
         )
 
 
@@ -175,8 +175,8 @@ def _plain(asked: Asked, parameters: Parameters) -> Asked:
     return Asked(asked.indices, urlencode((*kept, *form)), asked.content)
 
 
-def _reason(outcome: Outcome) -> str:
-    return outcome.reason if isinstance(outcome, Bypass) else "zero_hits"
+def _why(outcome: Outcome) -> Bypass:
+    return outcome if isinstance(outcome, Bypass) else Bypass("zero_hits")
 
 
 def _with_response(body: bytes, response: bytes) -> bytes:

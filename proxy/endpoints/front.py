@@ -56,7 +56,9 @@ class Front:
         if not can_be_repeated(fields):
             return Bypass("credentials")
         goes_along = carried(fields)
-        return Bypass("headers") if goes_along is None else self.engine.for_caller(identity(fields), goes_along)
+        if goes_along is None:
+            return Bypass("headers")
+        return self.engine.for_caller(identity(fields), goes_along)
 
     async def hand_on(self, exchange: Exchange, fields: Sequence[Field] = ()) -> None:
         """Let the engine answer."""
@@ -73,8 +75,8 @@ class Front:
     async def end(self, exchange: Exchange, journey: Journey, ending: Outcome | Wrong) -> None:
         """Send what came of a search."""
         match ending:
-            case Bypass(reason):
-                await self.hand_on(exchange, self.conclude(journey, telemetry.bypassed(reason)))
+            case Bypass() as why:
+                await self.hand_on(exchange, self.conclude(journey, telemetry.bypassed(why)))
             case Wrong(reason):
                 await self._refuse(exchange, reason, self.conclude(journey, telemetry.bypassed("steering")))
             case KeptEmpty(reply, body):
@@ -111,9 +113,9 @@ async def guarded(ending: Awaitable[_T]) -> _T | Bypass:
         return await ending
     except (BadMessage, ConnectionError):
         raise
-    except Exception:  # noqa: BLE001  whatever it is, the engine can still answer
+    except Exception as error:  # noqa: BLE001  whatever it is, the engine can still answer
         _log.exception("internal_error")
-        return Bypass("internal_error")
+        return Bypass("internal_error", detail=type(error).__name__)
 
 
 # Said anew for a body that was written anew.

@@ -35,7 +35,7 @@ from proxy.request.filter_path import read_form
 from proxy.request.json_text import with_member
 from proxy.request.steering import Steering, Wrong
 from proxy.routes import Endpoint, Search
-from proxy.searching import Asked
+from proxy.searching import Asked, Routed
 from proxy.telemetry import Told
 from proxy.upstream.engine import EngineOfCaller
 
@@ -95,8 +95,8 @@ def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[
     """Take the searches apart, or say why the whole is the engine's."""
     if isinstance(content, Bypass):
         return content
-    if not {name for name, _ in url} <= OF_THE_ITEMS | OF_THE_WHOLE:
-        return Bypass("unknown_parameter")
+    if unknown := [name for name, _ in url if name not in OF_THE_ITEMS | OF_THE_WHOLE]:
+        return Bypass("unknown_parameter", unknown[0])
     return split(content) or Bypass("not_json")
 
 
@@ -114,8 +114,8 @@ def _left(front: Front, exchange: Exchange, search: Search, item: Item, why: Byp
     match front.searching.left(item.of(search.indices), why):
         case Unrouted():
             return _Ended(line)
-        case Bypass(reason):
-            told = telemetry.bypassed(reason)
+        case Bypass() as told_why:
+            told = telemetry.bypassed(told_why)
             front.conclude(Journey.of(exchange.head.fields), told)
             return _Ended(line, header=told.header)
 
@@ -136,7 +136,7 @@ class _Multi:
         async with self.bound:
             journey = Journey.of(self.exchange.head.fields)
             asked = Asked(item.of(self.search.indices), query_string(item, self.url), item.body)
-            covered = await guarded(self.front.searching.cover(self.caller, asked))
+            covered = await guarded(self.front.searching.cover(journey, self.caller, asked))
             match covered:
                 case Unrouted():
                     return _Ended((item.head, item.body))
@@ -158,13 +158,13 @@ class _Multi:
             rendered = await rendered_template(self.caller, asked)
         if isinstance(rendered, Bypass):
             return rendered
-        return await self.front.searching.run(journey, self.caller, covered, rendered, steering)
+        return await self.front.searching.run(Routed(journey, self.caller, rendered, covered, steering))
 
     def _ended(self, journey: Journey, head: bytes, asked: Asked, ending: Outcome | Wrong) -> _Ended:
         line = head, asked.content
         match ending:
-            case Bypass(reason):
-                return _Ended(line, header=self._conclude(journey, telemetry.bypassed(reason)))
+            case Bypass() as why:
+                return _Ended(line, header=self._conclude(journey, telemetry.bypassed(why)))
             case Wrong(reason):
                 refused = own_error(400, "illegal_argument_exception", reason)
                 return _Ended(line, refused, header=self._conclude(journey, telemetry.bypassed("steering")))

@@ -16,7 +16,7 @@ from proxy.request.filter_path import Form, read_form
 from proxy.request.json_text import with_member
 from proxy.request.steering import Wrong
 from proxy.routes import Endpoint, Search
-from proxy.searching import Asked
+from proxy.searching import Asked, Routed
 from proxy.upstream.engine import EngineOfCaller
 
 
@@ -43,7 +43,7 @@ class _Single:
     async def answer(self) -> None:
         """Find the route, and what comes of the search by it."""
         asked = Asked(self.search.indices, self.search.query_string, await self._early_content())
-        covered = await guarded(self.front.searching.cover(self.caller, asked))
+        covered = await guarded(self.front.searching.cover(self.journey, self.caller, asked))
         match covered:
             case Unrouted():
                 await self.front.hand_on(self.exchange)
@@ -71,11 +71,11 @@ class _Single:
         if isinstance(steering, Wrong):
             return steering
         if self.search.endpoint is not Endpoint.TEMPLATE:
-            return await searching.run(self.journey, self.caller, covered, asked, steering)
+            return await searching.run(Routed(self.journey, self.caller, asked, covered, steering))
         rendered = await rendered_template(self.caller, asked)
         if isinstance(rendered, Bypass):
             return rendered
-        outcome = await searching.run(self.journey, self.caller, covered, rendered, steering)
+        outcome = await searching.run(Routed(self.journey, self.caller, rendered, covered, steering))
         return await _as_template(self.caller, read_form(asked.parameters), outcome)
 
 
