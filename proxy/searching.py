@@ -32,7 +32,7 @@ from proxy.profiles import PROFILES
 from proxy.query.text import UserQuery, find_user_query
 from proxy.ranking.heads import Heads, head_key
 from proxy.ranking.pipeline import Outcome, run_search
-from proxy.ranking.stages import Embeds, Run, Scores, Stages
+from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stages
 from proxy.request.json_text import take_member
 from proxy.request.search_request import SearchRequest, parse
 from proxy.request.steering import MEMBER, Steering, Wrong, read_steering
@@ -154,10 +154,10 @@ class Searching:
 
     async def run(self, routed: Routed) -> Outcome:
         """Answer a search of a route, or say why the client's own bytes should go on instead."""
-        prepared = await self.prepare(routed)
+        prepared = await self.prepare(routed, OwnSearches())
         return prepared if isinstance(prepared, Bypass) else await prepared.run()
 
-    async def prepare(self, routed: Routed) -> Prepared | Bypass:
+    async def prepare(self, routed: Routed, own: OwnSearches, number: int = 0) -> Prepared | Bypass:
         """Read and plan a search of a route; what it takes to know of its indices is asked here."""
         if routed.steering.enabled is False:
             return Bypass("steered_off")
@@ -168,7 +168,7 @@ class Searching:
         if isinstance(plan, Bypass):
             return plan
         routed.journey.plan = plan
-        run = Run(plan, self._stages(routed), routed.journey.clock)
+        run = Run(plan, self._stages(routed), routed.journey.clock, Budget(plan.budget_seconds, own, number))
         return Prepared(run, head_key(plan, routed.caller.identity))
 
     def _stages(self, routed: Routed) -> Stages:

@@ -388,7 +388,8 @@ def failures() -> Mapping[str, set[str]]:
 
 
 _FAILURE_MEANINGS = {
-    "partial": "some shards did not answer the kNN search, or the one that shows what it found, in time"
+    "no_passage": "no candidate has text in any field of the route's `passage`: does the mapping name them so?",
+    "partial": "some shards did not answer the kNN search, or the one that shows what it found, in time",
 }
 
 

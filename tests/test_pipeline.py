@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.config import Config, RouteSettings
+from proxy.config import Config, RouteSettings, Semantic
 from tests.conftest import QUERY, SCORES, Log, StartProxy
 from tests.fakes import Client, Document, FakeEngine, FakeModels, answer, hangs, ids, request, waits_for
 
@@ -225,3 +225,49 @@ async def test_a_document_without_text_follows_those_that_have_some(
     client = await start_proxy(msgspec.structs.replace(settings, routes=(route,)))
     assert ["b", "c", "n"] == ids(await client.search("/products/_search", QUERY))
     assert ["Laptop", "L"] == models.of("rerank")[0].json()["documents"]
+
+
+async def test_a_ranking_that_was_found_whole_stands_before_a_degraded_one(
+    client: Client, models: FakeModels, log: Log
+) -> None:
+    """Somebody reads its pages with the same credentials, while another one's first page lacks the reranker."""
+    first = await client.search("/products/_search", {**QUERY, "size": 2})
+    models.faults["rerank"] = hangs_up
+    meanwhile = await client.search("/products/_search", {**QUERY, "size": 3})
+    second = await client.search("/products/_search", {**QUERY, "from": 2, "size": 2})
+    assert (RERANKED, RERANKED[:3]) == (ids(first) + ids(second), ids(meanwhile))
+    assert 'degraded;stages="rerank";reason=refused' == meanwhile.header("x-rerank")
+    assert ("reranked", "warning") == (second.header("x-rerank"), log[1]["log_level"])
+
+
+async def hangs_up(*_: object) -> bytes:
+    return answer(500, b"")
+
+
+@pytest.mark.parametrize("kind", ["semantic", "render", "passages"])
+async def test_the_budget_holds_for_every_search_that_is_added(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, kind: str
+) -> None:
+    """Each has a time of its own that is longer, and the answer does not wait for that."""
+    slow = msgspec.structs.replace(settings.engine, added_timeout_seconds=1000)
+    client = await start_proxy(
+        with_route(
+            msgspec.structs.replace(settings, engine=slow),
+            semantic=Semantic(field="embedding", dimensions=3, timeout_seconds=1000),
+        )
+    )
+    body = {**QUERY, "_source": False} if kind == "passages" else QUERY
+    engine.faults[kind] = hangs
+    answered = await client.search("/products/_search", body, x_rerank_budget_ms="100")
+    assert (200, True) == (answered.status, answered.header("x-rerank").endswith("reason=timeout"))
+    assert (1, True) == (len(engine.of(kind)), {"a", "b", "c"} <= set(ids(answered)))
+
+
+async def test_what_was_not_rendered_in_time_is_on_no_page(client: Client, engine: FakeEngine) -> None:
+    first = await client.search("/products/_search", {**QUERY, "size": 2})
+    engine.faults["render"] = hangs
+    second = await client.search("/products/_search", {**QUERY, "from": 2, "size": 2}, x_rerank_budget_ms="50")
+    assert (["d", "b"], ["c", "a"]) == (ids(first), ids(second))
+    again = await client.search("/products/_search", {**QUERY, "size": 2}, x_rerank_budget_ms="50")
+    behind = await client.search("/products/_search", {**QUERY, "from": 2, "size": 2}, x_rerank_budget_ms="50")
+    assert "d" not in ids(again) + ids(behind)

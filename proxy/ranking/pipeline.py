@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from proxy.bypass import Bypass
 from proxy.errors import Failure, Malformed, Refused, TooLarge, Unreachable
 from proxy.planning import EngineReply
-from proxy.ranking.ordering import candidates_of, head_of, make_head, render
+from proxy.ranking.ordering import Rendered, candidates_of, head_of, make_head, render
 from proxy.ranking.paging import Head, head_page, tail_page
 from proxy.ranking.retrieval import Lexical, Semantic, group, lexical, retrieve
 from proxy.ranking.search_response import Page, SearchAnswer, render_answer
 from proxy.ranking.searches import head_search, lexical_search, tail_search
-from proxy.ranking.stages import Deadline, Run
+from proxy.ranking.stages import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,9 @@ async def _near(run: Run, head_key: bytes) -> Outcome:
     """A page that begins in the head."""
     plan = run.plan
     head = run.stages.heads.get(head_key) if plan.request.from_ else None
-    semantic, deadline = Semantic(), Deadline()
+    semantic = Semantic()
     if head is None:
-        found, semantic, deadline = await retrieve(run, lexical_search(plan))
+        found, semantic = await retrieve(run, lexical_search(plan))
     else:
         found = await lexical(run, lexical_search(plan))
     if problem := _unusable(run, found.answer):
@@ -63,12 +63,40 @@ async def _near(run: Run, head_key: bytes) -> Outcome:
         return _kept_empty(run, found)
     if head is None:
         semantic, groups = await group(run, found.answer, semantic)
-        head, rendered = await make_head(run, found.answer, semantic, groups, deadline)
-        run.stages.heads.put(head_key, head)
+        made = await make_head(run, found.answer, semantic, groups)
+        head, rendered = await _remembered(run, head_key, found.answer, *made)
     else:
-        rendered = await render(run, [key for key in head.keys if key not in found.answer.by_key])
-    page = head_page(head, found.answer, rendered.hits, plan.request.from_, plan.request.size)
+        rendered = await _missing(run, head, found.answer)
+    page = head_page(
+        head,
+        found.answer,
+        rendered.hits,
+        plan.request.from_,
+        plan.request.size,
+        keeps_places=bool(rendered.failures),
+    )
     return _answered(run, found, page, head, rendered.failures)
+
+
+async def _missing(run: Run, head: Head, answer: SearchAnswer) -> Rendered:
+    """Fetch the documents of a remembered head that the client's own search did not bring."""
+    return await render(run, [key for key in head.keys if key not in answer.by_key])
+
+
+async def _remembered(
+    run: Run, head_key: bytes, answer: SearchAnswer, head: Head, rendered: Rendered
+) -> tuple[Head, Rendered]:
+    """Remember a head for the next pages; one that was found whole stands before one that lacks a stage.
+
+    Somebody may be reading its pages with the same credentials. This page is cut from it, too, so that the next one
+    fits, and still reports what failed.
+    """
+    known = run.stages.heads.get(head_key)
+    if not head.failures or known is None or known.failures:
+        run.stages.heads.put(head_key, head)
+        return head, rendered
+    shown = await _missing(run, known, answer)
+    return (head, rendered) if shown.failures else (replace(known, failures=head.failures), shown)
 
 
 async def _far(run: Run, head_key: bytes) -> Outcome:
@@ -93,7 +121,7 @@ async def _known_head(run: Run, head_key: bytes) -> Head:
         return head
     if plan.vectors is None or plan.user_query.relaxed is None:
         return Head((), None, 0, untouched=False, failures=(plan.unavailable,) if plan.unavailable else ())
-    found, semantic, _ = await retrieve(run, head_search(plan))
+    found, semantic = await retrieve(run, head_search(plan))
     semantic, groups = await group(run, found.answer, semantic)
     candidates = candidates_of(run, found.answer, semantic, groups)
     known = {**groups.adopted, **found.answer.by_key}

@@ -8,12 +8,12 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proxy.errors import Failure, UpstreamError
+from proxy.errors import Failure, TimedOut, UpstreamError
 from proxy.planning import EngineReply, EngineSearch, VectorSearch
 from proxy.ranking.hits import DocKey, Hit
 from proxy.ranking.search_response import SearchAnswer, read_answer
 from proxy.ranking.searches import group_search, semantic_search
-from proxy.ranking.stages import Deadline, Run
+from proxy.ranking.stages import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +35,32 @@ class Semantic:
 async def lexical(run: Run, search: EngineSearch) -> Lexical:
     """Run the client's own search; raises UpstreamError."""
     async with run.clock.stage("lexical"):
-        reply = await run.stages.engine.search(search)
+        try:
+            reply = await run.stages.engine.search(search)
+        finally:
+            run.budget.begin()
         return Lexical(reply, read_answer(reply.body))
 
 
-async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, Semantic, Deadline]:
+async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, Semantic]:
     """Run both retrievers; what the engine takes for the client's own search is not counted as added time."""
     plan = run.plan
     if plan.vectors is None or plan.user_query.relaxed is None:
         found = await lexical(run, search)
-        unavailable = (plan.unavailable,) if plan.unavailable else ()
-        return found, Semantic(failures=unavailable), Deadline.after(plan.budget_seconds)
+        return found, Semantic(failures=(plan.unavailable,) if plan.unavailable else ())
     searching = asyncio.ensure_future(_semantic(run, plan.vectors))
     try:
-        found = await lexical(run, search)
-        deadline = Deadline.after(plan.budget_seconds)
-        return found, await _in_time(searching, deadline), deadline
+        return await lexical(run, search), await _in_time(run, searching)
     finally:
         searching.cancel()
 
 
-async def _in_time(searching: "asyncio.Future[Semantic]", deadline: Deadline) -> Semantic:
+async def _in_time(run: Run, searching: "asyncio.Future[Semantic]") -> Semantic:
     try:
-        async with deadline.limit():
+        async with run.budget.limit():
             return await searching
-    except TimeoutError:
-        return Semantic(failures=(Failure("semantic", "timeout", "the request's budget is spent"),))
+    except TimedOut as error:
+        return Semantic(failures=(Failure("semantic", error.reason, str(error)),))
 
 
 async def _semantic(run: Run, vectors: VectorSearch) -> Semantic:
