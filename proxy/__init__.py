@@ -30,8 +30,9 @@ ranking           one order of documents
     search_response   the engine's answer opened and closed again, its hits in another order
 telemetry         how it ended: header, stage times, one line in the log
 
-upstream          the doers, who decide nothing: origin (raw), engine (catalog: what each caller was told of indices);
-                  embedder, reranker (transport, sharing); errors
+upstream          the doers, who decide nothing: origin (raw), engine (catalog: what each caller was told of indices;
+                  accepted: whose searches may cost money; added: how many the proxy may add); embedder,
+                  reranker (transport, sharing); errors
 config            the frozen settings (yaml_file: complaints with key and line; profiles: the uses and tiers; tls)
 cli               the command line; checking, loading (index, backfill, mappings), local_models are its commands
 

@@ -86,7 +86,14 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
         query_max_chars=settings.query_max_chars,
     )
     searching = Searching(config, engine, embedder, reranker, authorization_of(config, environment))
-    front = Front(origin, engine, searching, config.log.query_text, config.engine.multi_search_concurrency)
+    front = Front(
+        origin,
+        engine,
+        searching,
+        config.log.query_text,
+        config.engine.multi_search_concurrency,
+        config.engine.added_timeout_seconds,
+    )
     return Proxy(front, config.engine.published_address)
 
 

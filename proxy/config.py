@@ -47,7 +47,7 @@ class Engine(Section, frozen=True, kw_only=True):
     published_address: str | None = None
     connect_timeout_seconds: Seconds = 5.0
     idle_connection_seconds: Seconds = 30.0
-    search_connections: Annotated[int, Meta(ge=1)] = 100
+    added_searches: Annotated[int, Meta(ge=1)] = 100
     multi_search_concurrency: Annotated[int, Meta(ge=1)] = 8
     added_timeout_seconds: Seconds = 2.0
     resolve_cache_seconds: Seconds = 10.0

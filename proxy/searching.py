@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -37,6 +38,7 @@ from proxy.request.json_text import take_member
 from proxy.request.search_request import SearchRequest, parse
 from proxy.request.steering import MEMBER, Steering, Wrong, read_steering
 from proxy.routes import Route, build_routes
+from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.engine import Engine, EngineOfCaller
 
 _NAMES_MAX = 2000
@@ -111,7 +113,7 @@ class Searching:
             return Unrouted()  # another cluster's: no alias of this one has a colon
         try:
             async with journey.clock.stage("names"):
-                resolved = await _resolved(self._patient(journey, caller), asked, anew=anew)
+                resolved = await _resolved(self._patient(journey, caller, anew=anew), asked, anew=anew)
         except UpstreamError as error:
             return self._cover_unresolved(asked.indices, error)
         match cover(self.routes, resolved, names):
@@ -134,9 +136,9 @@ class Searching:
         is_fault = not isinstance(error, Refused) or error.status >= 500
         return self.left(indices, Bypass("unresolved", detail=str(error), is_fault=is_fault))
 
-    def _patient(self, journey: Journey, caller: EngineOfCaller) -> EngineOfCaller:
+    def _patient(self, journey: Journey, caller: EngineOfCaller, *, anew: bool = False) -> EngineOfCaller:
         """Let a search wait for all it asks about its indices no longer than it may in sum."""
-        waited = journey.clock.stages.get("names", 0.0) / 1000
+        waited = 0.0 if anew else journey.clock.stages.get("names", 0.0) / 1000
         return replace(caller, patience_seconds=max(0.0, self._patience_seconds - waited))
 
     def steering(self, fields: Sequence[Field], asked: Asked) -> tuple[Asked, Steering | Wrong]:
@@ -177,6 +179,10 @@ class Searching:
             self._embedder,
             self._reranker,
             self._heads,
+            AcceptedSearch.of(
+                self._engine.accepted, routed.caller.identity, routed.covered.indices or {routed.asked.indices}
+            ),
+            partial(self._covered_now, routed),
             self._config.models.passage_max_chars,
             self._config.engine.added_timeout_seconds,
         )
@@ -215,7 +221,13 @@ class Searching:
             keeps_empty=kind is None or kind.keeps_empty,
             budget_seconds=steering.budget_ms / 1000 if steering.budget_ms else None,
             explains=bool(steering.explain),
+            earlier=self.routes[: self.routes.index(route)],
         )
+
+    async def _covered_now(self, routed: Routed) -> frozenset[str]:
+        """Ask anew which indices the search reaches; none where they are no longer this route's."""
+        found = await self.cover(routed.journey, routed.caller, routed.asked, anew=True)
+        return found.indices if isinstance(found, Covered) and found.route is routed.covered.route else frozenset()
 
     async def _facts(self, caller: EngineOfCaller, covered: Covered) -> IndexFacts | None:
         """Read the mappings, with the caller's rights or else with those meant for it; at the least the types."""

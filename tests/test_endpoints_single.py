@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from proxy.config import Config
-from tests.conftest import QUERY, Log, StartProxy
+from tests.conftest import OTHER, QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine
 from tests.fakes import Client, FakeModels, Message, answer, hangs, ids, refuses, request, waits_for
 
@@ -116,11 +116,12 @@ async def test_the_engines_own_time_is_no_part_of_the_budget(
     client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     """While the client's own search runs, nothing is broken off: a model answers as late as that does."""
+    await client.search("/products/_search", OTHER)
     held = asyncio.Event()
     engine.faults["lexical"] = models.faults["embed"] = waits_for(held)
     asking = asyncio.ensure_future(client.search("/products/_search", QUERY, x_rerank_budget_ms="60000"))
-    await engine.until_asked("lexical")
-    await models.until_asked("embed")
+    await engine.until_asked("lexical", 2)
+    await models.until_asked("embed", 2)
     held.set()
     assert ("reranked", RERANKED) == ((answered := await asking).header("x-rerank"), ids(answered))
 

@@ -12,7 +12,7 @@ from proxy.errors import Failure, Refused
 from proxy.planning import Plan
 from proxy.query.text import UserQuery
 from proxy.ranking.hits import DocKey
-from proxy.ranking.retrieval import Semantic, group, lexical, retrieve
+from proxy.ranking.retrieval import Semantic, covered, group, lexical, retrieve
 from proxy.ranking.search_response import SearchAnswer, read_answer
 from proxy.ranking.searches import lexical_search
 from proxy.ranking.stages import Budget, Run
@@ -122,7 +122,7 @@ async def test_what_lies_outside_the_route_goes_no_further(
     engine.documents.append(Document("x", "Secret", cosine=1.0, index="logs"))
     run = await run_of(plan_of("", BODY), engine, models, stack)
     _, semantic = await retrieve(run, lexical_search(run.plan))
-    assert {"products"} == {hit.key.index for hit in semantic.hits}
+    assert {"products"} == {hit.key.index for hit in covered(run, semantic).hits}
 
 
 def answer_of(**groups: Any) -> SearchAnswer:

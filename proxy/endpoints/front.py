@@ -43,6 +43,7 @@ class Front:
     searching: Searching
     logs_query_text: bool
     multi_search_concurrency: int
+    added_timeout_seconds: float
 
     @property
     def keeps_empty(self) -> bool:

@@ -155,7 +155,7 @@ class _Multi:
     async def _searched(self, journey: Journey, asked: Asked, covered: Covered, steering: Steering) -> Outcome:
         rendered: Asked | Bypass = asked
         if self.search.endpoint is Endpoint.MULTI_TEMPLATE:
-            rendered = await rendered_template(self.caller, asked)
+            rendered = await rendered_template(self.caller, asked, self.front.added_timeout_seconds)
         if isinstance(rendered, Bypass):
             return rendered
         return await self.front.searching.run(Routed(journey, self.caller, rendered, covered, steering))

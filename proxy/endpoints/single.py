@@ -72,7 +72,7 @@ class _Single:
             return steering
         if self.search.endpoint is not Endpoint.TEMPLATE:
             return await searching.run(Routed(self.journey, self.caller, asked, covered, steering))
-        rendered = await rendered_template(self.caller, asked)
+        rendered = await rendered_template(self.caller, asked, self.front.added_timeout_seconds)
         if isinstance(rendered, Bypass):
             return rendered
         outcome = await searching.run(Routed(self.journey, self.caller, rendered, covered, steering))
@@ -92,15 +92,15 @@ _rendered = msgspec.json.Decoder(_Rendered)
 _template = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-async def rendered_template(caller: EngineOfCaller, asked: Asked) -> Asked | Bypass:
+async def rendered_template(caller: EngineOfCaller, asked: Asked, timeout_seconds: float) -> Asked | Bypass:
     """Let the engine render a template, with the caller's rights; the search in it is the one that was asked for."""
     try:
-        if not _template.decode(asked.content).keys() <= _TEMPLATE_KEYS:
-            return Bypass("template")
-        reply = await caller.post("/_render/template", (), asked.content)
+        if unknown := [key for key in _template.decode(asked.content) if key not in _TEMPLATE_KEYS]:
+            return Bypass("template", detail=unknown[0])
+        reply = await caller.render(asked.content, timeout_seconds)
         output = bytes(_rendered.decode(reply.body).template_output)
-    except (UpstreamError, ValueError):
-        return Bypass("template")
+    except (UpstreamError, ValueError) as error:
+        return Bypass("template", detail=str(error))
     kept = [pair for pair in asked.parameters if pair[0] not in _IGNORED]
     return replace(asked, query_string=urlencode(read_form(kept).asked(kept)), content=output)
 

@@ -137,7 +137,7 @@ async def _passages(
     unknown = [key for key in order if key not in known]
     if unknown:
         known |= (await run.search("passages", passage_search(run.plan, unknown))).by_key
-    texts = {key: _text(run, known[key]) for key in order if key in known}
+    texts = {key: _text(run, known[key]) for key in order if key in known and run.plan.covers(key.index)}
     return {key: text for key, text in texts.items() if text}
 
 

@@ -6,11 +6,11 @@ Stages give values, never exceptions: what a stage could not do is a Failure bes
 from dataclasses import dataclass, replace
 
 from proxy.bypass import Bypass
-from proxy.errors import Failure, Malformed, Refused, TooLarge, Unreachable
+from proxy.errors import Failure, Malformed, Refused, TooLarge, Unreachable, UpstreamError
 from proxy.planning import EngineReply
 from proxy.ranking.ordering import Rendered, candidates_of, head_of, make_head, render
 from proxy.ranking.paging import Head, head_page, tail_page
-from proxy.ranking.retrieval import Lexical, Semantic, group, lexical, retrieve
+from proxy.ranking.retrieval import Lexical, Semantic, confirmed, covered, group, lexical, retrieve
 from proxy.ranking.search_response import Page, SearchAnswer, render_answer
 from proxy.ranking.searches import head_search, lexical_search, tail_search
 from proxy.ranking.stages import Run
@@ -57,12 +57,13 @@ async def _near(run: Run, head_key: bytes) -> Outcome:
         found, semantic = await retrieve(run, lexical_search(plan))
     else:
         found = await lexical(run, lexical_search(plan))
+    run = await _confirmed(run, found.answer, semantic)
     if problem := _unusable(run, found.answer):
         return problem
     if _keeps_empty(run, found.answer):
         return _kept_empty(run, found)
     if head is None:
-        semantic, groups = await group(run, found.answer, semantic)
+        semantic, groups = await group(run, found.answer, covered(run, semantic))
         made = await make_head(run, found.answer, semantic, groups)
         head, rendered = await _remembered(run, head_key, found.answer, *made)
     else:
@@ -76,6 +77,14 @@ async def _near(run: Run, head_key: bytes) -> Outcome:
         keeps_places=bool(rendered.failures),
     )
     return _answered(run, found, page, head, rendered.failures)
+
+
+async def _confirmed(run: Run, answer: SearchAnswer, semantic: Semantic) -> Run:
+    """Know of each hit whether its index is the route's; what could not be asked in time is taken for outside."""
+    try:
+        return await confirmed(run, (*answer.hits, *semantic.hits))
+    except UpstreamError:
+        return run
 
 
 async def _missing(run: Run, head: Head, answer: SearchAnswer) -> Rendered:
@@ -103,6 +112,7 @@ async def _far(run: Run, head_key: bytes) -> Outcome:
     """A page behind the head: the engine's own, without the head's documents."""
     head = await _known_head(run, head_key)
     found = await lexical(run, tail_search(run.plan, () if head.untouched else head.places))
+    run = await _confirmed(run, found.answer, Semantic())
     if problem := _unusable(run, found.answer):
         return problem
     if head.extras == len(head.ranking) and _keeps_empty(run, found.answer):
@@ -122,7 +132,8 @@ async def _known_head(run: Run, head_key: bytes) -> Head:
     if plan.vectors is None or plan.user_query.relaxed is None:
         return Head((), None, 0, untouched=False, failures=(plan.unavailable,) if plan.unavailable else ())
     found, semantic = await retrieve(run, head_search(plan))
-    semantic, groups = await group(run, found.answer, semantic)
+    run = await _confirmed(run, found.answer, semantic)
+    semantic, groups = await group(run, found.answer, covered(run, semantic))
     candidates = candidates_of(run, found.answer, semantic, groups)
     known = {**groups.adopted, **found.answer.by_key}
     rendered = await render(run, [key for key in candidates.keys if key not in known])

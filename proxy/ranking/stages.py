@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -16,10 +16,24 @@ from proxy.ranking.search_response import SearchAnswer, read_answer
 class Searches(Protocol):
     """An engine, on behalf of one caller. Raises UpstreamError; Refused for every status but 200."""
 
-    async def search(self, search: EngineSearch, timeout_seconds: float | None = None) -> EngineReply: ...
+    async def search(self, search: EngineSearch) -> EngineReply:
+        """Run the client's own search."""
+        ...
+
+    async def add(self, search: EngineSearch, timeout_seconds: float) -> EngineReply:
+        """Run a search beside the client's own; raises Busy where too many are running."""
+        ...
+
+
+class Accepts(Protocol):
+    """Whether the engine has lately accepted such a search, so that it may cost money."""
+
+    def lately(self) -> bool: ...
+    def note(self) -> None: ...
 
 
 class Embeds(Protocol):
+    def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool: ...
     async def embed_query(self, text: str, *, instruction: str, model: str, dimensions: int) -> Sequence[float]: ...
 
 
@@ -42,6 +56,9 @@ class Stages:
     embedder: Embeds
     reranker: Scores
     heads: Remembers
+    accepted: Accepts
+    covered_now: Callable[[], Awaitable[frozenset[str]]]
+    """Asks the engine anew which indices of the search lie inside its route."""
     passage_max_chars: int
     added_timeout_seconds: float
     """For each search that is added beside the client's own and the kNN search."""
@@ -128,5 +145,5 @@ class Run:
     async def search(self, stage: str, search: EngineSearch) -> SearchAnswer:
         """Add a search to the client's own, and count its time as this stage's; raises UpstreamError."""
         async with self.clock.stage(stage), self.budget.limit():
-            reply = await self.stages.engine.search(search, self.stages.added_timeout_seconds)
+            reply = await self.stages.engine.add(search, self.stages.added_timeout_seconds)
         return read_answer(reply.body)

@@ -52,6 +52,10 @@ class Embedder:
             vector = await self._asked.ask(key, lambda: self._embed_query(key))
         return tuple(vector.tolist())
 
+    def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool:
+        """Whether a query's vector is there, and so costs nothing."""
+        return (query_prompt(instruction, text[: self._query_max_chars]), model, dimensions) in self._vectors
+
     async def _embed_query(self, key: _Key) -> Vectors:
         """Ask for one, kept as 4 bytes a dimension: as numbers of Python's own 10,000 of the largest took 1.6 GB."""
         prompt, model, dimensions = key

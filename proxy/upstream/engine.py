@@ -21,6 +21,8 @@ from proxy.indices import IndexFacts, Resolved, read_facts, read_field_caps, rea
 from proxy.planning import EngineReply, EngineSearch
 from proxy.request.search_request import Parameters
 from proxy.tls import towards_engine
+from proxy.upstream.accepted import Accepted
+from proxy.upstream.added import AddedSearches
 from proxy.upstream.catalog import Catalog, Question, Reader
 
 SERVICE = "engine"
@@ -64,7 +66,7 @@ class Engine:
         self._nodes = [url.rstrip("/") for url in settings.urls]
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                limit=settings.search_connections,
+                limit=0,  # a client's own search waits for none that the proxy adds
                 keepalive_timeout=settings.idle_connection_seconds,
                 ssl=towards_engine(settings) or True,
                 socket_factory=lambda address: probed(socket.socket(*address[:3])),
@@ -76,6 +78,8 @@ class Engine:
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
         )
         self._catalog = Catalog(settings.resolve_cache_seconds)
+        self.added = AddedSearches(settings.added_searches)
+        self.accepted = Accepted()
         self._kind: EngineKind | None = None
 
     async def close(self) -> None:
@@ -105,6 +109,7 @@ class Engine:
     def forget(self, identity: bytes) -> None:
         """Drop what a caller was told: the engine no longer knows it, or no longer allows it something."""
         self._catalog.forget(identity)
+        self.accepted.forget(identity)
 
     @property
     def told_kind(self) -> EngineKind | None:
@@ -174,13 +179,23 @@ class EngineOfCaller:
     """How long an answer about indices is waited for; None: until it is there."""
 
     async def search(self, search: EngineSearch, timeout_seconds: float | None = None) -> EngineReply:
-        """Run one search; raises Refused for every status but 200."""
+        """Run the client's own search; raises Refused for every status but 200."""
         path = f"/{search.indices}/_search" if search.indices else "/_search"
         return await self._sent(self._asked("POST", path, search.parameters, search.body), timeout_seconds)
+
+    async def add(self, search: EngineSearch, timeout_seconds: float) -> EngineReply:
+        """Run a search that is added to the client's own; raises Busy where too many are running."""
+        async with self.engine.added.turn():
+            return await self.search(search, timeout_seconds)
 
     async def post(self, path: str, parameters: Parameters, body: bytes, *, lines: bool = False) -> EngineReply:
         """Send another of the client's requests on its behalf; raises Refused for every status but 200."""
         return await self._sent(self._asked("POST", path, parameters, body, lines=lines))
+
+    async def render(self, template: bytes, timeout_seconds: float) -> EngineReply:
+        """Let the engine render a template, with the caller's rights; raises Busy as `add` does."""
+        async with self.engine.added.turn():
+            return await self._sent(self._asked("POST", "/_render/template", (), template), timeout_seconds)
 
     async def get(self, path: str, parameters: Parameters) -> EngineReply:
         """The same for what has no body."""
