@@ -91,7 +91,7 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
         engine,
         searching,
         config.log.query_text,
-        config.engine.multi_search_concurrency,
+        config.engine.multi_search_reranked,
         config.engine.added_timeout_seconds,
     )
     return Proxy(front, config.engine.published_address)

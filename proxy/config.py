@@ -48,7 +48,7 @@ class Engine(Section, frozen=True, kw_only=True):
     connect_timeout_seconds: Seconds = 5.0
     idle_connection_seconds: Seconds = 30.0
     added_searches: Annotated[int, Meta(ge=1)] = 100
-    multi_search_concurrency: Annotated[int, Meta(ge=1)] = 8
+    multi_search_reranked: Annotated[int, Meta(ge=1)] = 16
     added_timeout_seconds: Seconds = 2.0
     resolve_cache_seconds: Seconds = 10.0
     resolve_timeout_seconds: Seconds = 0.25

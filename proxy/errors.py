@@ -2,9 +2,10 @@
 
 UpstreamError(service)
 ├── Unreachable     no connection, so nothing has begun there
+│   └── Lost        the connection broke after the request was sent; it may have been done
 ├── TimedOut        no answer in time; it may have been done, and paid for
 │   └── Late        no answer yet: it is still waited for, by nobody in particular
-├── Refused         an answer that is an error: its status and body
+├── Refused         an answer that is an error: its status, headers and body
 ├── Busy            never asked: too much is being asked at the moment
 └── Malformed       an answer that cannot be used
     ├── TooLarge    an answer that is larger than is read here
@@ -13,6 +14,7 @@ UpstreamError(service)
 No status of an answer here: the one that is made of these, a 502, is `passthrough`'s.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -31,6 +33,10 @@ class Unreachable(UpstreamError):
     """No connection could be made, or it broke before an answer began."""
 
     reason = "unreachable"
+
+
+class Lost(Unreachable):
+    """The connection broke after the request was sent, before its answer was whole."""
 
 
 class TimedOut(UpstreamError):
@@ -70,10 +76,20 @@ class Refused(UpstreamError):
 
     reason = "refused"
 
-    def __init__(self, service: str, status: int, body: bytes = b"") -> None:
+    def __init__(
+        self, service: str, status: int, body: bytes = b"", fields: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
         super().__init__(service, f"status {status}")
         self.status = status
         self.body = body
+        self.fields = fields
+
+
+def cause_of(defect: BaseException) -> str:
+    """Name what went wrong, out of the groups that tasks put it in."""
+    while isinstance(defect, BaseExceptionGroup):
+        defect = defect.exceptions[0]
+    return type(defect).__name__
 
 
 @dataclass(frozen=True, slots=True)

@@ -388,6 +388,7 @@ def failures() -> Mapping[str, set[str]]:
 
 
 _FAILURE_MEANINGS = {
+    "internal_error": "the proxy failed, which is a defect: the log has the cause",
     "no_passage": "no candidate has text in any field of the route's `passage`: does the mapping name them so?",
     "partial": "some shards did not answer the kNN search, or the one that shows what it found, in time",
 }

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from proxy.config import Config
-from proxy.errors import Malformed, Refused, TimedOut, Unreachable, UpstreamError
+from proxy.errors import Lost, Malformed, Refused, TimedOut, UpstreamError
 from proxy.indices import Resolved
 from proxy.planning import EngineSearch
 from proxy.upstream.engine import Engine, EngineOfCaller
@@ -71,9 +71,9 @@ async def test_a_callers_media_type_is_kept(searching: Engine, engine: FakeEngin
         (refuses(201), None, Refused),
         (refuses(302), None, Refused),
         (hangs, 0.03, TimedOut),
-        (breaks_off(), None, Unreachable),
-        (breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"), None, Unreachable),
-        (breaks_off(b"no HTTP\r\n\r\n"), None, Unreachable),
+        (breaks_off(), None, Lost),
+        (breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"), None, Lost),
+        (breaks_off(b"no HTTP\r\n\r\n"), None, Lost),
     ],
 )
 async def test_every_failure_is_one_of_ours(

@@ -6,12 +6,12 @@ from urllib.parse import urlencode
 import msgspec
 
 from proxy.bypass import Bypass
-from proxy.endpoints.front import Front, guarded, read_content
+from proxy.endpoints.front import Front, answered, guarded, read_content
 from proxy.errors import UpstreamError
 from proxy.http1.listener import Exchange
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
-from proxy.ranking.pipeline import Outcome
+from proxy.ranking.pipeline import Outcome, Relayed, Unanswered
 from proxy.request.filter_path import Form, read_form
 from proxy.request.json_text import with_member
 from proxy.request.steering import Wrong
@@ -22,6 +22,10 @@ from proxy.upstream.engine import EngineOfCaller
 
 async def answer_search(front: Front, exchange: Exchange, search: Search) -> None:
     """Answer one search: reranked, or as the engine does."""
+    await answered(front, exchange, _answer(front, exchange, search))
+
+
+async def _answer(front: Front, exchange: Exchange, search: Search) -> None:
     journey = Journey.of(exchange.head.fields)
     caller = front.caller(exchange)
     if isinstance(caller, Bypass):
@@ -107,7 +111,7 @@ async def rendered_template(caller: EngineOfCaller, asked: Asked, timeout_second
 
 async def _as_template(caller: EngineOfCaller, form: Form, outcome: Outcome) -> Outcome:
     """Write the answer in the form that was asked for; OpenSearch ends that to a template with its status."""
-    if isinstance(outcome, Bypass):
+    if isinstance(outcome, Bypass | Relayed | Unanswered):
         return outcome
     kind = await caller.kind()
     says_status = kind is not None and kind.product == "opensearch"

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
+from http import HTTPStatus
 
 from proxy.http1.messages import Line
 
@@ -54,14 +55,7 @@ def written(fields: Sequence[Field]) -> bytes:
     return b"".join(name + b": " + value + b"\r\n" for name, value in fields)
 
 
-REASONS = {
-    200: b"OK",
-    400: b"Bad Request",
-    408: b"Request Timeout",
-    431: b"Request Header Fields Too Large",
-    502: b"Bad Gateway",
-    504: b"Gateway Timeout",
-}
+REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 def own_error(status: int, kind: str, reason: str) -> bytes:

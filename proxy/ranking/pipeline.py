@@ -3,10 +3,15 @@
 Stages give values, never exceptions: what a stage could not do is a Failure beside what the others could.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+
+import structlog
 
 from proxy.bypass import Bypass
-from proxy.errors import Failure, Malformed, Refused, TooLarge, Unreachable, UpstreamError
+from proxy.errors import Failure, Lost, Refused, TooLarge, UpstreamError, cause_of
 from proxy.planning import EngineReply
 from proxy.ranking.ordering import Rendered, candidates_of, head_of, make_head, render
 from proxy.ranking.paging import Head, head_page, tail_page
@@ -14,6 +19,8 @@ from proxy.ranking.retrieval import Lexical, Semantic, confirmed, covered, group
 from proxy.ranking.search_response import Page, SearchAnswer, render_answer
 from proxy.ranking.searches import head_search, lexical_search, tail_search
 from proxy.ranking.stages import Run
+
+_log = structlog.get_logger("proxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +42,57 @@ class KeptEmpty:
     body: bytes
 
 
-Outcome = Answered | KeptEmpty | Bypass
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """The engine refused the client's own search for a reason of its own: its error is the answer."""
+
+    reply: EngineReply
+    body: bytes
+    why: Bypass
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """The client's own search was sent and lost; since the engine may have run it, it is not sent again."""
+
+    error: Lost
+
+
+Outcome = Answered | KeptEmpty | Relayed | Unanswered | Bypass
 
 
 async def run_search(run: Run, head_key: bytes) -> Outcome:
     """Answer a search, or say why the client's own bytes should go on instead."""
     try:
         return await (_near(run, head_key) if run.plan.in_head else _far(run, head_key))
-    except TooLarge:
-        return Bypass("too_large")
-    except (Refused, Unreachable, Malformed):
-        return Bypass("engine_refused")
+    except UpstreamError as error:
+        return failed(error, partial(_written, run), changed=True)
+
+
+def failed(error: UpstreamError, write: Callable[[bytes], bytes], *, changed: bool) -> Relayed | Unanswered | Bypass:
+    """Say what becomes of a request of the client's that the engine did not answer as one wishes.
+
+    What was sent is not sent again, since an engine that is overloaded would have twice the work. The one exception is
+    a refusal that `changed` may have caused, what differs from the client's own bytes, such as a wider window.
+    """
+    match error:
+        case TooLarge():
+            return Bypass("too_large", detail=str(error))
+        case Refused() if not (changed and _may_be_caused(error)):
+            why = Bypass("engine_refused", detail=str(error), is_fault=error.status >= 500)
+            body = error.body
+            if body.startswith(b"{"):  # what is no JSON has no form that could have been asked for
+                with suppress(ValueError, RecursionError):
+                    body = write(body)
+            return Relayed(EngineReply(error.status, tuple(error.fields), error.body), body, why)
+        case Lost():
+            return Unanswered(error)
+        case _:
+            return Bypass("engine_refused", detail=str(error), is_fault=not isinstance(error, Refused))
+
+
+def _may_be_caused(refusal: Refused) -> bool:
+    return refusal.status == 400 or (refusal.status == 429 and b"circuit_breaking_exception" in refusal.body)
 
 
 async def _near(run: Run, head_key: bytes) -> Outcome:
@@ -62,6 +109,23 @@ async def _near(run: Run, head_key: bytes) -> Outcome:
         return problem
     if _keeps_empty(run, found.answer):
         return _kept_empty(run, found)
+    try:
+        return await _ordered(run, head_key, found, semantic, head)
+    except Exception as defect:  # noqa: BLE001  whatever it is, the engine has answered
+        _log.exception("internal_error")
+        return _as_the_engine_answered(run, found, Failure("rerank", "internal_error", cause_of(defect)))
+
+
+def _as_the_engine_answered(run: Run, found: Lexical, failure: Failure) -> Answered:
+    """Cut the page from the engine's own order."""
+    untouched = Head((), found.answer.total, 0, untouched=True, failures=(failure,))
+    page = head_page(untouched, found.answer, {}, run.plan.request.from_, run.plan.request.size)
+    return _answered(run, found, page, untouched)
+
+
+async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: Semantic, head: Head | None) -> Answered:
+    """Cut a page from a head that is remembered, or made now."""
+    plan = run.plan
     if head is None:
         semantic, groups = await group(run, found.answer, covered(run, semantic))
         made = await make_head(run, found.answer, semantic, groups)

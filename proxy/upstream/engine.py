@@ -14,7 +14,7 @@ from yarl import URL
 
 from proxy.config import Engine as Settings
 from proxy.dialects import EngineKind, read_kind
-from proxy.errors import Refused, TimedOut, TooLarge, Unreachable, UpstreamError
+from proxy.errors import Lost, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
 from proxy.http1.messages import MAY_BE_OUT_OF_STEP
 from proxy.http1.wire import probed
 from proxy.indices import IndexFacts, Resolved, read_facts, read_field_caps, read_resolution
@@ -125,6 +125,8 @@ class Engine:
                     return await self._send(node, asked)
             except TimeoutError as error:
                 raise TimedOut(SERVICE, f"no answer in {timeout_seconds} s") from error
+            except Lost:
+                raise
             except Unreachable as error:
                 unreachable = error
                 self._nodes.append(self._nodes.pop(0))
@@ -136,12 +138,16 @@ class Engine:
             return await self._once(node, asked)
         except aiohttp.ClientError as error:
             died = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
-            if not died or isinstance(error, aiohttp.ClientConnectorError):
+            if isinstance(error, aiohttp.ClientConnectorError):
                 raise Unreachable(SERVICE, str(error)) from error
+            if not died:
+                raise Lost(SERVICE, str(error)) from error
         try:
             return await self._once(node, asked)
-        except aiohttp.ClientError as error:
+        except aiohttp.ClientConnectorError as error:
             raise Unreachable(SERVICE, str(error)) from error
+        except aiohttp.ClientError as error:
+            raise Lost(SERVICE, str(error)) from error
 
     async def _once(self, node: str, asked: Asked) -> EngineReply:
         async with self._session.request(
@@ -153,7 +159,7 @@ class Engine:
         ) as response:
             content = await _whole(response)
         if response.status != 200:
-            raise Refused(SERVICE, response.status, content)
+            raise Refused(SERVICE, response.status, content, response.raw_headers)
         self._kind = EngineKind("elasticsearch" if "X-Elastic-Product" in response.headers else "opensearch")
         return EngineReply(response.status, response.raw_headers, content)
 
