@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.config import Config, RouteSettings, Semantic
+from proxy.config import Config, Pages, RouteSettings, Semantic
 from tests.conftest import OTHER, QUERY, SCORES, Log, StartProxy
 from tests.fakes import (
     Client,
@@ -289,6 +289,19 @@ async def test_what_was_not_rendered_in_time_is_on_no_page(client: Client, engin
     again = await client.search("/products/_search", {**QUERY, "size": 2}, x_rerank_budget_ms="50")
     behind = await client.search("/products/_search", {**QUERY, "from": 2, "size": 2}, x_rerank_budget_ms="50")
     assert "d" not in ids(again) + ids(behind)
+
+
+async def test_pages_behind_the_head_fit_also_where_nothing_could_be_rendered(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine
+) -> None:
+    """The head was forgotten meanwhile: what only kNN found still takes its places on the first pages."""
+    engine.documents += [Document(f"t{n}", f"Tail {n}", lexical=0.5 - n / 10) for n in range(3)]
+    forgetful = msgspec.structs.replace(with_route(settings, rank_window_size=4), pages=Pages(cache_entries=0))
+    client = await start_proxy(forgetful)
+    first = ids(await client.search("/products/_search", {**QUERY, "size": 5}))
+    engine.faults["render"] = refuses(503)
+    behind = await client.search("/products/_search", {**QUERY, "from": 5, "size": 2})
+    assert (["d", "b", "c", "a", "t0"], ["t1", "t2"]) == (first, ids(behind))
 
 
 @pytest.fixture

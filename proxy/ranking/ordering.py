@@ -85,12 +85,21 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: Semantic, groups: 
     return replace(head, untouched=untouched, explanations=explanations, counted=counted), rendered
 
 
-def head_of(
-    ranking: Ranking, answer: SearchAnswer, rendered: Rendered, groups: Groups, failures: tuple[Failure, ...]
+def head_of(  # noqa: PLR0913  what the answer is made of
+    ranking: Ranking,
+    answer: SearchAnswer,
+    rendered: Rendered,
+    groups: Groups,
+    failures: tuple[Failure, ...],
+    *,
+    keeps_places: bool = False,
 ) -> Head:
-    """Make a head of what there is: what was neither in the client's own hits nor rendered has gone."""
+    """Make a head of what there is: what was neither in the client's own hits nor rendered has gone.
+
+    With `keeps_places` it is only not shown, so that the pages behind the head still fit those before.
+    """
     there = answer.by_key.keys() | rendered.hits.keys()
-    shown = tuple(scored for scored in ranking if scored.key in there)
+    shown = tuple(scored for scored in ranking if keeps_places or scored.key in there)
     return Head(
         shown,
         answer.total and answer.total.plus(rendered.extras),

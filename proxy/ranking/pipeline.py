@@ -203,7 +203,8 @@ async def _known_head(run: Run, head_key: bytes) -> Head:
     rendered = await render(run, [key for key in candidates.keys if key not in known])
     rendered = replace(rendered, hits={**groups.adopted, **rendered.hits})
     failures = (*semantic.failures, *rendered.failures)
-    return head_of(candidates.ranking, found.answer, rendered, groups, failures)
+    keeps_places = bool(rendered.failures)  # they may stand on a page before this one
+    return head_of(candidates.ranking, found.answer, rendered, groups, failures, keeps_places=keeps_places)
 
 
 def _keeps_empty(run: Run, answer: SearchAnswer) -> bool:
