@@ -52,7 +52,7 @@ BYPASS_REASONS: Mapping[str, str] = {
     "stored_fields": "`stored_fields` asks for `_source`, or takes away the hits' ids",
     "template": "the engine did not render the template as a search",
     "terminate_after": "`terminate_after` cuts the ranking at an arbitrary place",
-    "too_many": "the `_msearch` has more searches of routes than are reranked",
+    "too_many": "the `_msearch` has more searches of routes than are reranked, or more than 2000 in all",
     "too_large": "the body, or the answer, is larger than is read here",
     "unknown_key": "the body has a key that is not known here",
     "unknown_parameter": "the URL has a parameter that is not known here",

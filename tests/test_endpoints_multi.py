@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from proxy.config import Config
+from proxy.endpoints.multi import ITEMS_MAX
 from proxy.telemetry import OUTCOMES_MAX
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
@@ -254,6 +255,12 @@ async def test_no_more_than_so_many_items_are_reranked(
     assert [RERANKED, LEXICAL, RERANKED, LEXICAL, LEXICAL] == orders(answered)
     told = ["reranked", "bypassed;reason=sort", "reranked", "bypassed;reason=too_many", "bypassed;reason=sort"]
     assert (told, 2) == (answered.header("x-rerank").split(", "), len(models.of("rerank")))
+
+
+async def test_one_with_too_many_items_is_the_engines_whole(client: Client, engine: EndpointEngine) -> None:
+    content = lines(*[{}, SORTED] * (ITEMS_MAX + 1))
+    answered = await ask(client, content)
+    assert ("bypassed;reason=too_many", content) == (answered.header("x-rerank"), engine.of("_msearch")[0].content)
 
 
 async def test_what_is_the_engines_goes_there_beside_the_others(client: Client, engine: EndpointEngine) -> None:

@@ -4,7 +4,7 @@ Each item has its own outcome, and one that cannot be reranked its own bytes in 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -44,6 +44,8 @@ from proxy.searching import Asked, Prepared, Routed
 from proxy.telemetry import Told
 from proxy.upstream.engine import EngineOfCaller
 
+ITEMS_MAX = 2000
+"""Searches of one `_msearch` that are looked at; one with more is the engine's."""
 _UNROUTED = b"unrouted"
 
 
@@ -125,6 +127,8 @@ def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[
         return content
     if unknown := [name for name, _ in url if name not in OF_THE_ITEMS | OF_THE_WHOLE]:
         return Bypass("unknown_parameter", unknown[0])
+    if (lines := content.count(b"\n")) > 2 * ITEMS_MAX:
+        return Bypass("too_many", detail=f"{lines} lines")
     return split(content) or Bypass("not_json", detail="its lines are no pairs of head and body")
 
 
@@ -176,29 +180,31 @@ class _Multi:
             rest = await asking
             if isinstance(rest, _Rest):
                 await self._send(await asyncio.gather(*searching), rest, prepared, items)
-            else:
-                ended = [self._by_now(*pair) for pair in zip(searching, prepared, strict=True)]
-                await self._refused(rest, ended, items)
+                return
+            ended = [self._by_now(*pair) for pair in zip(searching, prepared, strict=True)]
         finally:
             for task in (asking, *searching):
                 task.cancel()
+        await self._refused(rest, ended, items)
 
     async def _prepared(self, items: Sequence[Item | Unread]) -> "Sequence[_Ended | _Prepared]":
         """Find each item's route, and plan those that are reranked: so many, and of templates so many are rendered."""
         found = await asyncio.gather(*(self._routed(item) for item in items))
         if self.search.endpoint is Endpoint.MULTI_TEMPLATE:
-            found = [self._unless_too_many(found, number) for number in range(len(found))]
+            found = list(self._first(found))
         planned = await asyncio.gather(*(self._prepare(number, each) for number, each in enumerate(found)))
-        return [self._unless_too_many(planned, number) for number in range(len(planned))]
+        return list(self._first(planned))
 
-    def _unless_too_many(self, items: "Sequence[_Ended | _Each]", number: int) -> "_Ended | _Each":
-        """Leave an item to the engine before which there are as many as are reranked."""
-        item = items[number]
-        before = sum(not isinstance(each, _Ended) for each in items[:number])
-        if isinstance(item, _Ended) or before < self.front.multi_search_reranked:
-            return item
-        self.own.answered(number)
-        return self._ended(item.journey, item.head, item.asked, Bypass("too_many"))
+    def _first(self, items: "Sequence[_Ended | _Each]") -> "Iterator[_Ended | _Each]":
+        """Yield the items, as many of them as are reranked, and leave the others to the engine."""
+        places = 0
+        for number, item in enumerate(items):
+            places += not isinstance(item, _Ended)
+            if isinstance(item, _Ended) or places <= self.front.multi_search_reranked:
+                yield item
+            else:
+                self.own.answered(number)
+                yield self._ended(item.journey, item.head, item.asked, Bypass("too_many"))
 
     async def _routed(self, item: Item | Unread) -> _Ended | _Routed:
         if isinstance(item, Unread):
