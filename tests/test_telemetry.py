@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import structlog
 
-from proxy.bypass import BYPASS_REASONS
+from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.config import Log as Settings
 from proxy.config import LogFormat
 from proxy.errors import Failure
 from proxy.telemetry import (
+    DETAIL_MAX,
     ID_MAX,
+    KEY_MAX,
     OUTCOMES_MAX,
     VALUE_MAX,
     SearchLine,
@@ -56,6 +58,25 @@ def test_every_reason_is_an_item_that_a_parser_takes(reason: str) -> None:
     assert (f"bypassed;reason={reason}", True) == (header, ITEM.fullmatch(header) is not None)
 
 
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("siez", b"siez"),
+        ("_source.x-y", b"_source.x-y"),
+        ('a"b\\c', b"a?b?c"),
+        ("\x1b[31mé\r\n", b"?[31m???"),
+        ("k" * 1000, b"k" * KEY_MAX),
+    ],
+)
+def test_a_bypass_names_the_key_that_it_found(log: Log, key: str, shown: bytes) -> None:
+    """Whatever the client wrote, the header is an item that a parser takes, and no longer than it may be."""
+    told = bypassed(Bypass("unknown_key", key, "[x]" * 1000))
+    assert b'bypassed;reason=unknown_key;key="' + shown + b'"' == told.header
+    assert ITEM.fullmatch(told.header.decode())
+    log_search(SearchLine("1", "products", told, {}))
+    assert (shown.decode(), DETAIL_MAX, "info") == (log[0]["key"], len(log[0]["detail"]), log[0]["log_level"])
+
+
 def test_an_ending_in_two_stages_is_an_item_that_a_parser_takes() -> None:
     header = ended([Failure("semantic", "timeout"), Failure("rerank", "timeout")]).header.decode()
     assert ITEM.fullmatch(header)
@@ -84,6 +105,7 @@ def test_stage_times_are_milliseconds_in_server_timing() -> None:
         (Told("reranked"), "info"),
         (bypassed("sort"), "info"),
         (bypassed("internal_error"), "warning"),
+        (bypassed(Bypass("unresolved", is_fault=True)), "warning"),
         (ended([Failure("rerank", "timeout", "reranker: no answer in 3 s")]), "warning"),
     ],
 )

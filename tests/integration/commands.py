@@ -83,7 +83,8 @@ async def serving(
 ) -> AsyncIterator[tuple[Running, str]]:
     """Run `rerank-proxy serve` with these settings, as a file; gives its URL, too."""
     file = folder / "config.yaml"
-    file.write_bytes(msgspec.yaml.encode({"listen": {"port": 0}, **settings}))
+    engine = {"resolve_timeout_seconds": 20} | dict(settings.get("engine", {}))
+    file.write_bytes(msgspec.yaml.encode({"listen": {"port": 0}, **settings, "engine": engine}))
     async with running("serve", "-c", str(file), environment=environment) as command:
         started = json.loads(await command.until("listening"))
         yield command, started["address"]
