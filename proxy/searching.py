@@ -74,12 +74,12 @@ class Routed:
 class Prepared:
     """A search that is planned, and not yet sent."""
 
-    prepared: Run
+    planned: Run
     head_key: bytes
 
     async def run(self) -> Outcome:
         """Answer it, or say why the client's own bytes should go on instead."""
-        return await run_search(self.prepared, self.head_key)
+        return await run_search(self.planned, self.head_key)
 
 
 class Searching:
@@ -98,7 +98,7 @@ class Searching:
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
 
     def left(self, indices: str, why: Bypass) -> Bypass | Unrouted:
-        """Say why a search is the engine's that cannot be held against the routes, where it may reach into one."""
+        """Return the bypass of a search that cannot be routed if its names may touch a route."""
         return why if may_concern(self.routes, requested_names(indices)) else Unrouted()
 
     async def cover(
