@@ -15,6 +15,7 @@ from proxy.indices import (
     Resolved,
     Unrouted,
     VectorField,
+    alias_filter,
     cover,
     flatten,
     is_plain,
@@ -259,6 +260,42 @@ def test_facts_are_those_of_every_index() -> None:
         )
         == facts
     )
+
+
+BY_INDEX = {"term": {"_index": "a1"}}
+ONLY, OTHER = {"term": {"tenant": "x"}}, {"term": {"tenant": "y"}}
+
+
+@pytest.mark.parametrize(
+    ("reached", "seen"),
+    [
+        ([], None),
+        ([Resolved("a1")], None),
+        ([Resolved("a1", "open")], None),
+        (
+            [Resolved("a1", "mine")],
+            [{"bool": {"filter": [BY_INDEX], "should": [ONLY], "minimum_should_match": 1}}],
+        ),
+        (
+            [Resolved("a1", "mine"), Resolved("a1", "theirs")],
+            [{"bool": {"filter": [BY_INDEX], "should": [ONLY, OTHER], "minimum_should_match": 1}}],
+        ),
+        ([Resolved("a1", "mine"), Resolved("a1")], None),
+        (
+            [Resolved("a1", "mine"), Resolved("b1", "open")],
+            [
+                {"bool": {"filter": [BY_INDEX], "should": [ONLY], "minimum_should_match": 1}},
+                {"bool": {"filter": [{"term": {"_index": "b1"}}]}},
+            ],
+        ),
+    ],
+)
+def test_what_aliases_let_see_is_one_query_for_each_index(reached: list[Resolved], seen: Any) -> None:
+    """An index that is reached by its own name too, or by an alias without a filter, is seen whole."""
+    aliases = {"mine": {"filter": ONLY}, "theirs": {"filter": OTHER}, "open": {}}
+    facts = read_facts({"a1": {"aliases": aliases}, "b1": {"aliases": {"open": {}}}})
+    expected = None if seen is None else {"bool": {"should": seen, "minimum_should_match": 1}}
+    assert expected == alias_filter(reached, facts)
 
 
 def test_opensearch_spells_vectors_in_its_own_way() -> None:
