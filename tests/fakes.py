@@ -116,6 +116,8 @@ class Stream:
         return Message(head, await self.body(Message(head, b"")), self.number)
 
     async def send(self, sent: bytes) -> None:
+        if self.writer.is_closing():
+            raise ConnectionResetError
         self.writer.write(sent)
         await self.writer.drain()
 
