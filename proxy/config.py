@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from proxy.http1.callers import not_ignorable
 from proxy.profiles import PROFILES
-from proxy.request.steering import OPTIONS, Option
+from proxy.request.steering import ALLOWED, OPTIONS, Option
 from proxy.yaml_file import ConfigError, YamlFile, did_you_mean
 
 _PORT_MAX = 65535
@@ -48,9 +48,11 @@ class Engine(Section, frozen=True, kw_only=True):
     published_address: str | None = None
     connect_timeout_seconds: Seconds = 5.0
     idle_connection_seconds: Seconds = 30.0
-    multi_search_concurrency: Annotated[int, Meta(ge=1)] = 8
+    added_searches: Annotated[int, Meta(ge=1)] = 100
+    multi_search_reranked: Annotated[int, Meta(ge=1)] = 16
     added_timeout_seconds: Seconds = 2.0
     resolve_cache_seconds: Seconds = 10.0
+    resolve_timeout_seconds: Seconds = 0.25
     via: bool = True
     forwarded_for: bool = False
     authorization_env: str | None = None
@@ -74,7 +76,7 @@ class Models(Section, frozen=True, kw_only=True):
     rerank_timeout_seconds: Seconds = 3.0
     query_max_chars: Annotated[int, Meta(ge=1)] = 2000
     passage_max_chars: Annotated[int, Meta(ge=1)] = 2000
-    vector_cache_entries: Annotated[int, Meta(ge=0)] = 10_000
+    vector_cache_mb: Annotated[int, Meta(ge=0)] = 64
 
 
 class Semantic(Section, frozen=True, kw_only=True):
@@ -156,7 +158,7 @@ class Config(Section, frozen=True, kw_only=True):
     routes: tuple[RouteSettings, ...] = ()
     callers: Callers = Callers()
     pages: Pages = Pages()
-    steering: tuple[Option, ...] = OPTIONS
+    steering: tuple[Option, ...] = ALLOWED
     log: Log = Log()
 
 
@@ -354,7 +356,7 @@ def _pattern_problems(rules: BypassRules) -> Iterator[tuple[str, str]]:
             yield f"bypass.patterns[{number}]", f"{pattern!r} is no regular expression: {error}"
 
 
-_NOT_IN_PATTERNS = frozenset(',<>:"|?\\/# ')
+_NOT_IN_PATTERNS = frozenset(',<>"|?\\/# ')
 
 
 def needs_token(config: Config) -> bool:

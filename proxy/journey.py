@@ -26,7 +26,7 @@ class Journey:
 
     @classmethod
     def of(cls, fields: Sequence[Field]) -> "Journey":
-        return cls(field_value(fields, b"x-opaque-id").decode("utf-8", "replace"))
+        return cls(field_value(fields, b"x-opaque-id")[: 4 * telemetry.ID_MAX].decode("utf-8", "replace"))
 
     def conclude(self, told: Told, *, query_text: bool) -> Sequence[Field]:
         """Write the search's line in the log, and return the headers that say the same."""

@@ -1,17 +1,29 @@
 """What an outcome becomes: a response header, stage times, a line in the log. Nothing comes back from here."""
 
 import logging
+import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 
+from proxy.bypass import Bypass
 from proxy.config import Log
 from proxy.errors import Failure
+from proxy.log_writer import LogWriter
 
 Field = tuple[bytes, bytes]
+
+ID_MAX = 128
+"""Characters of a client's `X-Opaque-Id` in the log."""
+VALUE_MAX = 4000
+"""Characters of any other value in the log."""
+EXCEPTION_MAX = 32_000
+"""Characters of a traceback in the log."""
+_EXCEPTION = "exception"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +34,16 @@ class Told:
     stages: tuple[str, ...] = ()
     reason: str = ""
     detail: str = ""
+    key: str = ""
+    is_fault: bool = False
 
     @property
     def header(self) -> bytes:
         """Spell it as an item of RFC 9651: a token, its parameters."""
         stages = f';stages="{" ".join(self.stages)}"' if self.stages else ""
         reason = f";reason={self.reason}" if self.reason else ""
-        return f"{self.outcome}{stages}{reason}".encode()
+        key = f';key="{self.key}"' if self.key else ""
+        return f"{self.outcome}{stages}{reason}{key}".encode()
 
 
 def ended(failures: Sequence[Failure]) -> Told:
@@ -39,8 +54,18 @@ def ended(failures: Sequence[Failure]) -> Told:
     return Told("degraded", stages, failures[0].reason, "; ".join(filter(None, (f.detail for f in failures))))
 
 
-def bypassed(reason: str) -> Told:
-    return Told("bypassed", reason=reason)
+KEY_MAX, DETAIL_MAX = 64, 300
+"""Characters of a client's key in a header, and of what an error says in the log."""
+_NO_STRING = re.compile(r"[^ !#-\[\]-~]")
+
+
+def bypassed(why: Bypass | str) -> Told:
+    """Say why a search was handed on; of a client's key, the characters that a string of RFC 9651 shows as they are."""
+    if isinstance(why, str):
+        why = Bypass(why)
+    key = _NO_STRING.sub("?", why.key[:KEY_MAX])
+    fault = why.is_fault or why.reason == "internal_error"
+    return Told("bypassed", (), why.reason, why.detail[:DETAIL_MAX], key, fault)
 
 
 def fields_of(told: Told, stages: Mapping[str, float]) -> tuple[Field, ...]:
@@ -83,13 +108,13 @@ _log = structlog.get_logger("proxy")
 
 
 def log_search(line: SearchLine) -> None:
-    """Write it: a warning where a stage was left out, so that a degraded mode is never silent."""
+    """Write it: a warning where a stage was left out or the engine failed, so that a fault is never silent."""
     told = line.told
-    write = _log.warning if told.outcome == "degraded" or told.reason == "internal_error" else _log.info
-    optional = {"reason": told.reason, "detail": told.detail, "query": line.query}
+    write = _log.warning if told.outcome == "degraded" or told.is_fault else _log.info
+    optional = {"reason": told.reason, "key": told.key, "detail": told.detail, "query": line.query}
     write(
         "search",
-        id=line.id,
+        id=line.id[:ID_MAX],
         route=line.route,
         outcome=told.outcome,
         **({"stages": list(told.stages)} if told.stages else {}),
@@ -110,22 +135,69 @@ def warn_of_new_callers(header: str) -> None:
     )
 
 
-def configure(settings: Log) -> None:
-    """Set the log up once for the process: to standard error, one line an event."""
-    renderer = (
-        structlog.processors.JSONRenderer()
-        if settings.format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+def configure(settings: Log, descriptor: int | None = None) -> LogWriter | None:
+    """Set the log up once for the process: to standard error, one line an event; None where there is none.
+
+    A process that was started without a standard error must not write to what has been given its number since.
+    """
+    stream = sys.__stderr__
+    if descriptor is None and stream is not None:
+        descriptor = stream.fileno()
+    writer = None if descriptor is None else LogWriter(descriptor, _tell_dropped)
+    in_json = settings.format == "json"
+    colors = descriptor is not None and os.isatty(descriptor)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
-            renderer,
+            _shortened,
+            *([] if in_json else [_visible]),
+            structlog.processors.JSONRenderer() if in_json else structlog.dev.ConsoleRenderer(colors=colors),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _Lines(writer),
         cache_logger_on_first_use=False,
     )
+    return writer
+
+
+def _tell_dropped(lines: int) -> None:
+    _log.warning("log_lines_dropped", lines=lines)
+
+
+class _Lines:
+    """What structlog hands each line to."""
+
+    def __init__(self, writer: LogWriter | None) -> None:
+        self._writer = writer
+
+    def msg(self, message: str) -> None:
+        if self._writer is not None:
+            self._writer.write(message)
+
+    debug = info = warning = error = critical = exception = msg
+
+
+def _shortened(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Keep the beginning of values that are too long, most of which are a client's."""
+    for key, value in event.items():
+        most = EXCEPTION_MAX if key == _EXCEPTION else VALUE_MAX
+        if isinstance(value, str) and len(value) > most:
+            event[key] = f"{value[:most]}... ({len(value)} characters)"
+    return event
+
+
+# Characters that a terminal acts upon or that end a line, and those that change the direction of what follows.
+_ACTING = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_ACTING_IN_LINES = re.compile(_ACTING.pattern.replace("\0-\x1f", "\0-\x08\x0b-\x1f"))
+
+
+def _visible(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Write characters that a terminal acts upon as escapes: a client may send them."""
+    for key, value in event.items():
+        acting = _ACTING_IN_LINES if key == _EXCEPTION else _ACTING
+        if isinstance(value, str):
+            event[key] = acting.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
+    return event

@@ -1,5 +1,6 @@
 """What most tests at the edges stand on: fakes, a proxy between them, a client, and its log."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -9,9 +10,11 @@ import hypothesis
 import msgspec
 import pytest
 import structlog
+import uvloop
 
 from proxy.app import listen
 from proxy.config import Config, Engine, Listen, Models, RouteSettings, Semantic
+from proxy.request.steering import OPTIONS
 from tests.fakes import Client, Document, FakeEngine, FakeModels
 
 # A property is judged by what it finds, not by how fast a shared machine is. The same is asked in each run, so that
@@ -34,6 +37,8 @@ CATALOGUE = (
 """BM25 says a b c, kNN says d b a (e is too far), fused b a d c, the models' scores d b c a."""
 SCORES = {"Mobile workstation": 0.9, "Laptop for editing": 0.8, "Laptop stand": 0.3, "Laptop sleeve for laptop": 0.1}
 QUERY = {"query": {"match": {"title": "laptop"}}}
+OTHER = {"query": {"match": {"title": "sleeve"}}}
+"""Another search, after which the engine is known to accept those of this caller."""
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +81,7 @@ def settings(engine: FakeEngine, models: FakeModels) -> Config:
     semantic = Semantic(field="embedding", dimensions=3)
     return Config(
         listen=Listen(port=0),
-        engine=Engine(url=engine.url),
+        engine=Engine(url=engine.url, resolve_timeout_seconds=30),
         models=Models(url=models.url),
         routes=(RouteSettings(index="products*", passage=["title"], semantic=semantic, rank_window_size=10),),
     )
@@ -106,6 +111,17 @@ async def client(start_proxy: StartProxy, settings: Config) -> Client:
 
 
 @pytest.fixture
+async def steered_client(start_proxy: StartProxy, settings: Config) -> Client:
+    """A client of one that takes every option from a request."""
+    return await start_proxy(msgspec.structs.replace(settings, steering=OPTIONS))
+
+
+@pytest.fixture
 async def plain_client(start_proxy: StartProxy, settings: Config) -> Client:
     """A client of a proxy without routes, which hands everything on."""
     return await start_proxy(msgspec.structs.replace(settings, routes=()))
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Tests run on the loop that `serve` runs on."""
+    return {"uvloop": uvloop.new_event_loop}

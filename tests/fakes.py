@@ -459,7 +459,7 @@ class FakeModels(FakeServer):
     def __init__(self, scores: Mapping[str, float] | None = None) -> None:
         super().__init__()
         self.scores = dict(scores or {})
-        """A passage's first line to its score; 0.5 for others."""
+        """A passage's first line to its score; for others 0.5 and less, in their order."""
 
     def kind(self, request: Message) -> str:
         return "embed" if request.path == "/v1/openai/embeddings" else "rerank"
@@ -475,7 +475,8 @@ class FakeModels(FakeServer):
         return {"object": "list", "data": data[::-1], "usage": {"prompt_tokens": 1, "total_tokens": 1}}
 
     def _scored(self, asked: Any) -> Any:
-        scores = [self.scores.get(document.partition("\n")[0], 0.5) for document in asked["documents"]]
+        passages = enumerate(asked["documents"])
+        scores = [self.scores.get(each.partition("\n")[0], 0.5 - place / 10**6) for place, each in passages]
         return {"scores": scores, "input_tokens": 42, "inference_status": {"cost": 0.0}}
 
 

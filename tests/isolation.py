@@ -86,8 +86,9 @@ async def response_to(client: Client, method: str, patience: float) -> Message |
 async def everything_left(client: Client, patience: float) -> bytes:
     """Say that no more will be sent, and return what still comes."""
     received = b""
-    with suppress(OSError, TimeoutError):
-        client.writer.write_eof()
+    if not client.writer.is_closing():
+        with suppress(OSError):
+            client.writer.write_eof()
     with suppress(ConnectionError, TimeoutError):
         async with asyncio.timeout(patience):
             while piece := await client.reader.read(65536):

@@ -29,11 +29,11 @@ from proxy.bypass import BYPASS_REASONS
 from proxy.checking.routes import ADVICE
 from proxy.cli import CONFIG_VARIABLE, build_parser
 from proxy.dialects import Dialect, KnnSearch
-from proxy.errors import UpstreamError
+from proxy.errors import EqualScores, UpstreamError
 from proxy.loading.mappings import LANGUAGES
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.request.steering import Option, takes
+from proxy.request.steering import ALLOWED, Option, takes
 from tests.clients.run import PROGRAMS
 from tests.clients.test_python_clients import SUITES
 from tests.integration.outcomes import FILE as OUTCOMES
@@ -292,7 +292,7 @@ STEERING_FORMS: Mapping[Option, SteeringForm] = {
         "the query text, instead of the one found in the query; kNN still needs query text in the query",
     ),
     "budget_ms": SteeringForm("200", 200, "milliseconds that may be added to the engine's own time for your query"),
-    "window": SteeringForm("20", 20, "instead of the route's `rank_window_size`"),
+    "window": SteeringForm("20", 20, "instead of the route's `rank_window_size`, where that is larger"),
     "profile": SteeringForm("legal", "legal", "whose instruction the models are given"),
     "instruction": SteeringForm("Prefer what is new.", "Prefer what is new.", "the instruction itself"),
     "explain": SteeringForm("on", member=True, meaning="add `_rerank` to each hit: how it got its place"),
@@ -301,10 +301,16 @@ STEERING_FORMS: Mapping[Option, SteeringForm] = {
 
 def steering() -> Table:
     rows = tuple(
-        (code(f"{header_of(name)}: {form.header}"), code(_member(name, form)), takes(name), form.meaning)
+        (
+            code(f"{header_of(name)}: {form.header}"),
+            code(_member(name, form)),
+            takes(name),
+            form.meaning,
+            "yes" if name in ALLOWED else "no",
+        )
         for name, form in STEERING_FORMS.items()
     )
-    return Table(("header", "in `ext.rerank_proxy`", "values", "meaning"), rows)
+    return Table(("header", "in `ext.rerank_proxy`", "values", "meaning", "default"), rows)
 
 
 def header_of(option: str) -> str:
@@ -389,16 +395,19 @@ def failures() -> Mapping[str, set[str]]:
         if stage is not None:
             for name in [reason] if reason else from_upstream:
                 found.setdefault(name, set()).add(stage)
-    return found
+    return {**found, EqualScores.reason: {"rerank"}}
 
 
 _FAILURE_MEANINGS = {
-    "partial": "some shards did not answer the kNN search, or the search that fetches its hits, in time"
+    "internal_error": "an error in the proxy, which is a bug: the log has the cause",
+    "no_passage": "no candidate has text in any field of the route's `passage`: does the mapping name them so?",
+    "partial": "some shards did not answer the kNN search, or the search that fetches its hits, in time",
 }
 
 
 def degraded() -> Table:
-    said = {kind.reason: _in_a_cell(kind.__doc__ or "") for kind in UpstreamError.__subclasses__()}
+    kinds: tuple[type[UpstreamError], ...] = (*UpstreamError.__subclasses__(), EqualScores)
+    said = {kind.reason: _in_a_cell(kind.__doc__ or "") for kind in kinds}
     meanings = {**said, **ADVICE, **_FAILURE_MEANINGS}
     rows = tuple((code(reason), codes(sorted(stages)), meanings[reason]) for reason, stages in failures().items())
     return Table(("reason", "stages", "meaning, and what to do"), tuple(sorted(rows)))
@@ -415,6 +424,7 @@ def timed_stages() -> set[str]:
 
 
 _STAGES = {
+    "names": "resolving index names and reading mappings; no time if they are cached",
     "lexical": "the client's own search, with the window as its size",
     "embed": "the vector of the query; no time if it is cached",
     "semantic": "the kNN search",

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 import shlex
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,22 +20,26 @@ from demo.engines import ENGINES
 from proxy.app import GRACE_S
 from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.cli import build_parser
-from proxy.config import KNOWN_KEYS, Config, load, needs_token, read
+from proxy.config import KNOWN_KEYS, BypassRules, Config, load, needs_token, read
 from proxy.endpoints.front import BODY_MAX
 from proxy.errors import Failure
+from proxy.http1.flow import PROBED_AFTER_S
+from proxy.left_out import left_out
+from proxy.loading.arrays import DEPTH_MAX, DOCUMENT_MAX
 from proxy.loading.passages import EMBEDDED_MAX_CHARS
 from proxy.local_models.minilm import DIMENSIONS, TOKENS_MAX
 from proxy.planning import MIN_SIMILARITY
 from proxy.profiles import PROFILES, TIERS
 from proxy.query.clauses import COMPOUNDS, LEAVES
-from proxy.query.text import find_user_query
+from proxy.query.text import UserQuery, find_user_query
 from proxy.ranking.explaining import MEMBER as EXPLANATION
 from proxy.ranking.explaining import Explanation, Origin
 from proxy.ranking.paging import TOP_SCORE
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS
 from proxy.request.search_request import parse
 from proxy.request.steering import MEMBER, OPTIONS, Option, Steering, read_steering
-from proxy.telemetry import SearchLine, ended, log_search
+from proxy.telemetry import OUTCOMES_MAX, SearchLine, ended, in_order, log_search
+from proxy.upstream.pool import ANSWER_MAX
 from tests.readme import (
     _FAILURE_MEANINGS,
     _STAGES,
@@ -198,13 +203,68 @@ def test_the_header_is_spelled_as_documented() -> None:
     assert f"`X-Rerank: {both.header.decode()}`" in TEXT
 
 
+def test_a_list_of_outcomes_is_cut_as_documented() -> None:
+    cut = in_order([b"reranked"] * 1000).rpartition(b", ")[2].decode()
+    assert f"`{re.sub(r'[0-9]+', '12', cut)}` stands for the rest" in TEXT
+
+
+def test_a_reason_that_is_named_is_one_there_is() -> None:
+    named = set(re.findall(r"reason=(\w+)", PROSE))
+    assert named
+    assert set() == named - BYPASS_REASONS.keys() - failures().keys()
+
+
+def test_a_setting_that_is_named_is_one_there_is() -> None:
+    """As in `engine.url`, and `semantic.field` of a route."""
+    sections = "|".join(filter(str.isalpha, [*KNOWN_KEYS, "semantic", "fusion", "bypass"]))
+    named = set(re.findall(rf"`((?:{sections})\.[a-z_]+)", PROSE))
+    known = {path.removeprefix("routes[].") for path in setting_paths()}
+    assert named
+    assert set() == named - known
+
+
+def test_a_port_on_this_machine_is_a_default() -> None:
+    engine, local = urlsplit(Config().engine.urls[0]).port, build_parser().parse_args(["models"]).listen
+    defaults = {str(Config().listen.port), str(engine), local.rpartition(":")[2]}
+    assert defaults == set(re.findall(r"127\.0\.0\.1:(\d+)", TEXT))
+
+
+def test_the_versions_that_are_needed_are_those_that_are_checked() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    python = re.findall(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[0]
+    java = min(engine.javas.minimum for engine in ENGINES)
+    assert f"Python {python} or later, JDK {java} or later" in TEXTS_OF[README]
+    for name in ("Node.js", "Go"):
+        (version,) = set(re.findall(rf"{re.escape(name)} ([\d.]+) or newer", makefile))
+        assert f"{name} {version} or later" in TEXT
+
+
+def test_the_engines_that_were_tested_are_those_of_the_tests() -> None:
+    (tested,) = re.findall(r"Tested on (.*?)\n- ", TEXTS_OF[README], re.DOTALL)
+    assert {engine.version for engine in ENGINES} == set(re.findall(r"\d+\.\d+\.\d+", tested))
+
+
+def test_what_is_documented_as_an_identifier_is_one() -> None:
+    rules = left_out(BypassRules(identifiers=True))
+    assert "(`SM-G991B`)" in TEXT
+    for text in ("SM-G991B", "1234", "abc12"):
+        assert Bypass("identifier") == rules.bypass(UserQuery(text, None))
+    for text in ("123", "ab12", "abcde", "SM-G991B case"):
+        assert rules.bypass(UserQuery(text, None)) is None
+
+
 @pytest.mark.parametrize(
     "number",
     [
         f"at most {GRACE_S:g} s",
-        f"up to {BODY_MAX // 2**20} MB",
+        f"A search body is read up to {BODY_MAX // 2**20} MB and its response up to {ANSWER_MAX // 2**20} MB",
+        f"Beyond {OUTCOMES_MAX} bytes the list is cut",
+        f"start after {PROBED_AFTER_S} s of silence",
+        f"In the head they lie in [{TOP_SCORE - 1:g}, {TOP_SCORE:g}]",
+        f"the exit code is then {128 + signal.SIGINT} or {128 + signal.SIGTERM}",
         f"`semantic.min_similarity` (default {MIN_SIMILARITY:g})",
         f"up to {EMBEDDED_MAX_CHARS} characters each",
+        f"larger than {DOCUMENT_MAX // 2**20} MB or nested deeper than {DEPTH_MAX}",
         f"its first document has {TOP_SCORE:g}",
         f"at most {DIMENSIONS} dimensions and {TOKENS_MAX} tokens",
     ],

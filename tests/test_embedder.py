@@ -20,7 +20,7 @@ MODEL = "Qwen/Qwen3-Embedding-4B"
 async def embedder(models: FakeModels) -> AsyncIterator[Embedder]:
     async with models_session(1.0) as session:
         transport = Transport(session, "embedder", models.url, "token")
-        yield Embedder(transport, timeout_seconds=60, query_max_chars=40, cache_entries=2)
+        yield Embedder(transport, timeout_seconds=60, query_max_chars=40, cache_bytes=2 * 530)
 
 
 async def ask(embedder: Embedder, text: str, *, instruction: str = "Find it", dimensions: int = 3) -> Any:
@@ -179,3 +179,19 @@ async def test_a_call_that_nobody_waits_for_any_more_is_cancelled(embedder: Embe
     await models.until_left()
     del models.faults["embed"]
     assert ((1.0, 0.0, 0.0), 2) == (await ask(embedder, "a"), len(models.requests))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"data":[{"index":0,"embedding":[1%s,1,1]}]}' % (b"0" * 400),
+        b'{"data":%s}' % (b"[" * 100_000),
+        b'{"data":[{"index":1%s,"embedding":[1,1,1]}]}' % (b"0" * 5000),
+        b'{"data":[]}' + b" " * 2**20,
+    ],
+    ids=["large", "deep", "index", "long"],
+)
+async def test_no_response_is_too_odd_to_be_malformed(embedder: Embedder, models: FakeModels, said: bytes) -> None:
+    models.faults["embed"] = says(said)
+    with pytest.raises(Malformed):
+        await ask(embedder, "a")

@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import QUERY, Log
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, recorded
-from tests.fakes import Client, FakeModels, refuses, request, says
+from tests.fakes import Client, Document, FakeModels, refuses, request, says
 
 RERANKED = ["d", "b", "c", "a"]
 LEXICAL = ["a", "b", "c"]
@@ -105,7 +105,7 @@ async def test_what_was_not_submitted_here_is_the_engines(
         ("/products,logs/_async_search", QUERY, "bypassed;reason=mixed_routes"),
         ("/products/_async_search", {**QUERY, "sort": ["price"]}, "bypassed;reason=sort"),
         ("/products/_async_search?format=yaml", QUERY, "bypassed;reason=format"),
-        ("/products/_async_search?q=a&q=b", QUERY, "bypassed;reason=unknown_parameter"),
+        ("/products/_async_search?q=a&q=b", QUERY, 'bypassed;reason=unknown_parameter;key="q"'),
     ],
 )
 async def test_what_is_not_reranked_is_answered_as_the_engine_does(
@@ -165,6 +165,17 @@ async def test_the_form_is_that_of_the_whole(client: Client, engine: EndpointEng
     assert {"is_running": True} == (await client.search(f"{SUBMIT}&filter_path=is_running", QUERY)).json()
 
 
+async def test_a_form_that_takes_too_much_work_is_the_engines(client: Client, engine: EndpointEngine) -> None:
+    target = f"{SUBMIT}&filter_path={'.'.join(['a'] * 201)}"
+    assert "bypassed;reason=too_complex" == (await client.search(target, QUERY)).header("x-rerank")
+    deep: Any = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    engine.documents[0] = Document("a", "Laptop", lexical=3.0, more={"deep": deep})
+    answered = await client.search(f"{SUBMIT}&filter_path=**.nothing", QUERY)
+    assert ("bypassed;reason=too_complex", 200) == (answered.header("x-rerank"), answered.status)
+
+
 async def test_a_question_says_the_form_of_its_answer_anew(client: Client, engine: EndpointEngine) -> None:
     engine.running = True
     await client.search(f"{SUBMIT}&typed_keys=true&preference=mine", QUERY)
@@ -175,13 +186,13 @@ async def test_a_question_says_the_form_of_its_answer_anew(client: Client, engin
 
 
 async def test_steering_is_cut_out_and_holds_until_the_answer(
-    client: Client, engine: EndpointEngine, models: FakeModels
+    steered_client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     engine.running = True
     body = b'{"ext": {"rerank_proxy": {"query": "notebook"}, "a": 1} ,"query":{"match":{"title":"laptop"}}}'
-    await client.ask("POST", SUBMIT, body.replace(b', "a": 1', b""), content_type="application/json")
+    await steered_client.ask("POST", SUBMIT, body.replace(b', "a": 1', b""), content_type="application/json")
     engine.running = False
-    await client.ask("GET", POLL)
+    await steered_client.ask("GET", POLL)
     (sent,) = engine.of("_async_search")
     assert b'{"query":{"match":{"title":"laptop"}}}' == sent.content
     assert ["notebook"] == models.of("rerank")[0].json()["queries"]

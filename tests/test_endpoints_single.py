@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from proxy.config import Config
-from tests.conftest import QUERY, Log, StartProxy
+from tests.conftest import OTHER, QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine
-from tests.fakes import Client, FakeModels, Message, answer, hangs, ids, refuses, request, waits_for
+from tests.fakes import Client, Document, FakeModels, Message, answer, hangs, ids, refuses, request, waits_for
 
 RERANKED = ["d", "b", "c", "a"]
 LEXICAL = ["a", "b", "c"]
@@ -87,9 +87,11 @@ async def test_an_option_that_is_switched_off_is_refused(start_proxy: StartProxy
     assert (400, 200, "bypassed;reason=steered_off") == (refused.status, allowed.status, allowed.header("x-rerank"))
 
 
-async def test_a_request_may_say_the_words_the_instruction_and_the_window(client: Client, models: FakeModels) -> None:
+async def test_a_request_may_say_the_words_the_instruction_and_the_window(
+    steered_client: Client, models: FakeModels
+) -> None:
     said = {"query": "notebook", "instruction": "Judge.", "window": 2}
-    answered = await client.search("/products/_search", {**QUERY, "ext": {"rerank_proxy": said}})
+    answered = await steered_client.search("/products/_search", {**QUERY, "ext": {"rerank_proxy": said}})
     (asked,) = models.of("rerank")
     assert (["notebook"], "Judge.", 2) == (
         asked.json()["queries"],
@@ -104,23 +106,27 @@ async def test_a_request_may_say_the_words_the_instruction_and_the_window(client
     [("rerank", "rerank", ["a", "b", "d", "c"]), ("embed", "semantic rerank", LEXICAL)],
 )
 async def test_a_hanging_model_costs_no_more_than_the_requests_budget(
-    client: Client, models: FakeModels, stage: str, left_out: str, order: list[str]
+    client: Client, models: FakeModels, log: Log, stage: str, left_out: str, order: list[str]
 ) -> None:
+    """And not what the model's own limit lets it take, which ends alike."""
     models.faults[stage] = hangs
     answered = await client.search("/products/_search", QUERY, x_rerank_budget_ms="150")
     assert (200, f'degraded;stages="{left_out}";reason=timeout') == (answered.status, answered.header("x-rerank"))
     assert order == ids(answered)
+    (line,) = [event for event in log if event["event"] == "search"]
+    assert {"budget: the time that the request allows is spent"} == set(line["detail"].split("; "))
 
 
 async def test_the_engines_own_time_is_no_part_of_the_budget(
     client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     """While the client's own search runs, nothing is broken off: a model answers as late as that does."""
+    await client.search("/products/_search", OTHER)
     held = asyncio.Event()
     engine.faults["lexical"] = models.faults["embed"] = waits_for(held)
     asking = asyncio.ensure_future(client.search("/products/_search", QUERY, x_rerank_budget_ms="60000"))
-    await engine.until_asked("lexical")
-    await models.until_asked("embed")
+    await engine.until_asked("lexical", 2)
+    await models.until_asked("embed", 2)
     held.set()
     assert ("reranked", RERANKED) == ((answered := await asking).header("x-rerank"), ids(answered))
 
@@ -174,6 +180,30 @@ async def test_opensearch_says_a_templates_status_in_its_answer(client: Client, 
         await client.search(f"/products/_search/template?filter_path={said}", TEMPLATE) for said in ("took", "status")
     ]
     assert (["took"], {"status": 200}) == (list(hidden.json()), shown.json())
+
+
+@pytest.mark.parametrize("said", [".".join(["a"] * 201), "**.nothing"])
+@pytest.mark.parametrize("path", ["_search", "_search/template"])
+async def test_a_form_that_takes_too_much_work_is_the_engines(
+    client: Client, engine: EndpointEngine, path: str, said: str
+) -> None:
+    """Found in the URL at once, or in the response, which is then asked for again."""
+    deep: Any = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    engine.documents[0] = Document("a", "Laptop", lexical=3.0, more={"deep": deep})
+    body = TEMPLATE if path == "_search/template" else QUERY
+    answered = await client.search(f"/products/{path}?filter_path={said}", body)
+    assert ("bypassed;reason=too_complex", body) == (answered.header("x-rerank"), engine.requests[-1].json())
+
+
+@pytest.mark.parametrize("field", ["title", "source"])
+async def test_a_search_of_too_many_clauses_is_the_engines(client: Client, engine: EndpointEngine, field: str) -> None:
+    query = json.dumps({"query": {"bool": {"should": [{"match": {"title": "a"}}] * 10_001}}})
+    template = field == "source"
+    target = "/products/_search/template" if template else "/products/_search"
+    answered = await client.search(target, {"source": query} if template else json.loads(query))
+    assert "bypassed;reason=too_complex" == answered.header("x-rerank")
 
 
 async def test_a_template_is_steered_like_a_search(client: Client, engine: EndpointEngine) -> None:

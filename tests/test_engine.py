@@ -1,6 +1,8 @@
 """Searches made for a caller go to the engine with that caller's own headers, and its failures become ours."""
 
 import asyncio
+import gzip
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,7 +10,8 @@ import msgspec
 import pytest
 
 from proxy.config import Config
-from proxy.errors import Lost, Malformed, Refused, TimedOut, UpstreamError
+from proxy.config import Engine as Settings
+from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, UpstreamError
 from proxy.indices import Resolved
 from proxy.planning import EngineSearch
 from proxy.upstream.engine import Engine, EngineOfCaller
@@ -169,8 +172,8 @@ async def test_everything_is_asked_for_by_a_star(caller: EngineOfCaller, engine:
     assert ["/_resolve/index/*"] == [asked.target for asked in engine.requests]
 
 
-async def test_what_was_refused_is_asked_again(caller: EngineOfCaller, engine: FakeEngine) -> None:
-    engine.faults["resolve"] = refuses(403)
+async def test_a_missing_index_is_asked_for_again(caller: EngineOfCaller, engine: FakeEngine) -> None:
+    engine.faults["resolve"] = refuses(404)
     with pytest.raises(Refused):
         await caller.resolved("products", ())
     del engine.faults["resolve"]
@@ -247,3 +250,73 @@ async def test_a_search_that_is_cancelled_ends_at_the_engine_too(caller: EngineO
     await engine.until_left()
     with pytest.raises(asyncio.CancelledError):
         await search
+
+
+@pytest.mark.parametrize("indices", ["i#", "i%23", "a,b*", "%3Cl-%7Bnow%2Fd%7D%3E", 'i"|'])
+async def test_the_callers_target_is_asked_as_it_was(caller: EngineOfCaller, engine: FakeEngine, indices: str) -> None:
+    await caller.search(EngineSearch(indices, (), b"{}"))
+    assert f"/{indices}/_search" == engine.requests[0].target
+
+
+@pytest.mark.parametrize(
+    ("accepted", "asked"),
+    [
+        ("gzip", ["gzip"]),
+        ("deflate, gzip;q=0.5, br", ["gzip"]),
+        ("gzip;q=0", []),
+        ("deflate, br, zstd, snappy", []),
+        ("identity", []),
+        (None, []),
+    ],
+)
+async def test_only_what_can_be_read_is_accepted(engine: FakeEngine, accepted: str | None, asked: list[str]) -> None:
+    searching = Engine(Settings(url=engine.url))
+    carried = (("Accept-Encoding", accepted),) if accepted else ()
+    await searching.for_caller(b"", carried).search(SEARCH)
+    await searching.close()
+    assert asked == engine.requests[0].all("accept-encoding")
+
+
+async def test_a_compressed_answer_that_is_a_bomb_is_too_large(caller: EngineOfCaller, engine: FakeEngine) -> None:
+    deflating = zlib.compressobj(wbits=31)
+    bomb = b"".join(deflating.compress(b" " * 2**20) for _ in range(80)) + deflating.flush()
+
+    async def sends(stream: Stream, asked: Message) -> bytes:
+        return answer(200, bomb, ("content-encoding", "gzip"))
+
+    engine.faults["lexical"] = sends
+    with pytest.raises(TooLarge):
+        await caller.search(SEARCH)
+
+
+@pytest.mark.parametrize("sent", [b"no gzip", gzip.compress(b"{}")[:-9]], ids=["another format", "cut short"])
+async def test_a_compressed_answer_that_cannot_be_read_is_malformed(
+    caller: EngineOfCaller, engine: FakeEngine, sent: bytes
+) -> None:
+    async def sends(stream: Stream, asked: Message) -> bytes:
+        return answer(200, sent, ("content-encoding", "gzip"))
+
+    engine.faults["lexical"] = sends
+    with pytest.raises(Malformed):
+        await caller.search(SEARCH)
+
+
+async def test_what_comes_while_nothing_is_asked_ends_the_connection(
+    caller: EngineOfCaller, engine: FakeEngine
+) -> None:
+    """It would be the next caller's answer."""
+    said = asyncio.Event()
+
+    async def talks(stream: Stream) -> None:
+        engine.script = None
+        assert await stream.request()
+        await stream.send(answer(body=b"{}"))
+        await said.wait()
+        await stream.send(answer(body=b'{"of":"another"}'))
+        await stream.left()
+
+    engine.script = talks
+    await caller.search(SEARCH)
+    said.set()
+    await engine.until_left()
+    assert b"another" not in (await caller.search(SEARCH)).body

@@ -1,12 +1,25 @@
 """`filter_path`: what a client sees of an answer, and that the rest keeps its bytes."""
 
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.request.filter_path import FilterPath, Form, read_filter_path, read_form
+from proxy.errors import TooComplex
+from proxy.request.filter_path import (
+    DEPTH_MAX,
+    PARTS_MAX,
+    PATTERNS_MAX,
+    FilterPath,
+    Form,
+    Path,
+    read_filter_path,
+    read_form,
+)
+from proxy.wildcards import matches
 from tests import strategies
 
 ANSWER: Any = {
@@ -141,6 +154,77 @@ def test_cutting_again_changes_nothing(answer: Any, said: str) -> None:
 @given(strategies.answers(), st.text())
 def test_no_path_is_too_odd(answer: Any, said: str) -> None:
     assert read_filter_path(said).apply(strategies.compact(answer)).startswith(b"{")
+
+
+def _ends(paths: Sequence[Path], names: Sequence[str]) -> bool:
+    """Whether one of the paths is that of these names: the definition, one way after the other."""
+    return any(_leads(path, names) for path in paths)
+
+
+def _leads(path: Path, names: Sequence[str]) -> bool:
+    if not path or not names:
+        return not path and not names
+    if path[0] == "**":
+        return _leads(path[1:], names[1:]) or _leads(path, names[1:])
+    return matches(path[0], names[0]) and _leads(path[1:], names[1:])
+
+
+def _pruned(value: Any, names: Sequence[str], keeps: Callable[[Sequence[str]], bool]) -> Any:
+    """Keep the plain values, and what is empty by itself, of whose names one says so; None where that is nothing."""
+    if isinstance(value, dict) and value:
+        kept = {name: _pruned(member, (*names, name), keeps) for name, member in value.items()}
+        return {name: member for name, member in kept.items() if member is not None} or None
+    if isinstance(value, list) and value:
+        items = [item for item in (_pruned(item, names, keeps) for item in value) if item is not None]
+        return items or None
+    return value if keeps(names) else None
+
+
+nested = st.recursive(
+    st.integers(0, 9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "ab"]), inner, max_size=3),
+    max_leaves=12,
+)
+wild = st.lists(st.sampled_from(["a", "b", "a*", "*b", "*", "**"]), min_size=1, max_size=5).map(tuple)
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "ab"]), nested, max_size=3), st.lists(wild, min_size=1, max_size=3))
+def test_all_paths_at_once_lead_to_what_each_leads_to(answer: Any, paths: Sequence[Path]) -> None:
+    def on_a_path(names: Sequence[str]) -> bool:
+        return any(_ends(paths, names[:count]) for count in range(1, len(names) + 1))
+
+    written = strategies.compact(answer)
+    included = _pruned(answer, (), on_a_path)
+    excluded = _pruned(answer, (), lambda names: not on_a_path(names))
+    assert (included or {}) == json.loads(FilterPath(tuple(paths)).apply(written))
+    assert (excluded or {}) == json.loads(FilterPath((), tuple(paths)).apply(written))
+
+
+def test_a_path_that_leads_by_many_ways_to_the_same_place_is_followed_once() -> None:
+    """Each `**` tried by itself takes as many ways as there are to choose 30 of 60 names."""
+    answer = b'{"a":' * 60 + b"1" + b"}" * 60
+    assert answer == read_filter_path(".".join(["**"] * 30)).apply(answer)
+    assert b"{}" == read_filter_path("-" + ".".join(["**"] * 30)).apply(answer)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        ".".join(["a"] * (PARTS_MAX + 1)),
+        ",".join(["-a"] * (PARTS_MAX + 1)),
+        ",".join(f"a{number}*" for number in range(PATTERNS_MAX + 1)),
+        "**" + ".a" * (DEPTH_MAX + 1),
+        ",".join(f"**.{name}{'.*' * 20}.z" for name in "ab"),
+    ],
+)
+def test_what_would_take_too_much_work_is_not_cut(said: str) -> None:
+    deep = json.dumps(_both(10)).encode() if "z" in said else b'{"a":' * (DEPTH_MAX + 2) + b"1" + b"}" * (DEPTH_MAX + 2)
+    with pytest.raises(TooComplex):
+        Form(read_filter_path(said)).write(deep, keeps_empty=True)
+
+
+def _both(depth: int) -> Any:
+    return {"a": _both(depth - 1), "b": _both(depth - 1)} if depth else {}
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,55 @@ def test_the_first_route_that_matches_an_index_has_it(entry: Resolved, expected:
     assert expected == route_of([PRODUCTS, BOOKS, SYSTEM, ALL], entry)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "name", "expected"),
+    [
+        ("*", "eu:products", False),
+        ("*products", "eu:products", False),
+        ("products*", "products::failures", False),
+        ("eu*", "eu:products", False),
+        ("eu:products", "eu:products", True),
+        ("eu:*", "eu:products", True),
+        ("*:products", "eu:products", True),
+        ("eu:*", "us:products", False),
+        ("eu:*", "products", False),
+        ("*:*", "products", False),
+    ],
+)
+def test_a_name_with_a_colon_belongs_to_a_pattern_with_one(pattern: str, name: str, expected: bool) -> None:  # noqa: FBT001
+    """Else texts of another cluster would go to the model."""
+    found = route_of([route(pattern)], Resolved(name)), may_concern([route(pattern)], [name])
+    assert (expected, expected) == (found[0] is not None, found[1])
+
+
+def test_the_indices_of_another_clusters_alias_are_that_clusters() -> None:
+    """As Elasticsearch 8.19.13 answers `_resolve/index/eu:*`: only the alias's own name says which cluster."""
+    answer = {
+        "indices": [{"name": "eu:products"}],
+        "aliases": [{"name": "eu:shop", "indices": ["products"]}],
+        "data_streams": [{"name": "eu:logs", "backing_indices": [".ds-logs-1"]}],
+    }
+    expected = {Resolved("eu:products"), Resolved("eu:products", "eu:shop"), Resolved("eu:.ds-logs-1", "eu:logs")}
+    assert expected == set(read_resolution(answer))
+    assert isinstance(cover([PRODUCTS, ALL], read_resolution(answer)), Unrouted)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["products"], Covered),
+        (["products::failures"], Mixed),
+        (["products::data"], Mixed),
+        (["products", "logs::failures"], Mixed),
+    ],
+)
+def test_a_selector_is_covered_only_where_the_pattern_has_it(names: list[str], expected: type) -> None:
+    """Elasticsearch 8.19.13 resolves `products::data` to `products`."""
+    assert expected is type(cover([PRODUCTS], [Resolved("products")], names))
+    spelled_out = [route("products", *names)]
+    assert Covered is type(cover(spelled_out, [Resolved("products")], names))
+
+
 @pytest.mark.parametrize("pattern", ["a.c", "a?c", "a[b]c", "a+"])
 def test_only_the_star_is_special_in_a_pattern(pattern: str) -> None:
     assert route_of([route(pattern)], Resolved("abc")) is None

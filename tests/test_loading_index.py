@@ -55,7 +55,7 @@ async def test_what_is_worked_on_ahead_comes_in_order_and_is_bounded() -> None:
         return number
 
     found = []
-    async for number in ahead(iter(items), work):
+    async for number in ahead(iter(items), work, asyncio.Event()):
         found.append(number)
         assert items.taken <= number + AHEAD
     assert found == list(range(20))
@@ -76,10 +76,73 @@ async def test_when_one_fails_the_others_are_ended_and_their_errors_kept_quiet()
         return number
 
     with pytest.raises(CannotLoad, match="no 0"):
-        async for _ in ahead(iter(range(9)), work):
+        async for _ in ahead(iter(range(9)), work, asyncio.Event()):
             pass
     assert set(ended) == set(begun) >= {0, 1}
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_what_is_done_when_one_fails_is_given_before_its_error() -> None:
+    """It is paid for."""
+    done = asyncio.Event()
+
+    async def work(number: int) -> int:
+        if number == 0:
+            await done.wait()
+            raise CannotLoad("no 0")
+        if number == AHEAD - 1:
+            done.set()
+        return number
+
+    found = []
+
+    async def gather() -> None:
+        async for number in ahead(iter(range(9)), work, asyncio.Event()):
+            found.append(number)  # noqa: PERF401  an error comes behind them
+
+    with pytest.raises(CannotLoad, match="no 0"):
+        await gather()
+    assert list(range(1, AHEAD)) == found
+
+
+async def test_what_is_begun_is_given_after_a_stop_and_nothing_else_begun() -> None:
+    stop, begun = asyncio.Event(), []
+    last = asyncio.Event()
+
+    async def work(number: int) -> int:
+        begun.append(number)
+        if number == AHEAD - 1:
+            last.set()
+        await last.wait()
+        stop.set()
+        return number
+
+    assert list(range(AHEAD)) == [number async for number in ahead(iter(range(9)), work, stop)]
+    assert list(range(AHEAD)) == begun
+
+
+async def test_what_is_not_done_in_time_after_a_stop_is_cancelled() -> None:
+    stop = asyncio.Event()
+
+    async def work(number: int) -> int:
+        if number == AHEAD - 1:
+            stop.set()
+        if number == 1:
+            await asyncio.Event().wait()
+        return number
+
+    assert [0, 2, 3] == [number async for number in ahead(iter(range(9)), work, stop, grace=0.01)]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_stop_before_anything_was_begun_begins_nothing() -> None:
+    stop = asyncio.Event()
+    stop.set()
+
+    async def work(number: int) -> int:
+        return number
+
+    assert [] == [number async for number in ahead(iter(range(9)), work, stop)]
 
 
 def test_a_vector_is_written_with_as_much_as_a_float_has() -> None:

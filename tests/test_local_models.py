@@ -278,7 +278,7 @@ async def test_the_real_model_ranks_by_meaning_through_the_proxys_own_clients(mi
     async with TestClient(TestServer(create_app(minilm))) as client, ClientSession() as session:
         url = str(client.make_url("/"))[:-1]
         embedder = Embedder(
-            Transport(session, "embedder", url, None), timeout_seconds=60, query_max_chars=200, cache_entries=2
+            Transport(session, "embedder", url, None), timeout_seconds=60, query_max_chars=200, cache_bytes=2**20
         )
         reranker = Reranker(Transport(session, "reranker", url, None), timeout_seconds=60, query_max_chars=200)
         texts = ["Budget laptop for students", "Oak dining table"]

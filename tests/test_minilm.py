@@ -42,7 +42,9 @@ def test_what_means_the_same_is_near(model: MiniLM) -> None:
 
 
 def test_a_package_that_is_not_there_is_named_with_what_to_do() -> None:
-    with pytest.raises(LocalModelsMissing, match=r"^the package not-installed is not installed: pip install 'es-rer"):
+    with pytest.raises(
+        LocalModelsMissing, match=r"^the package not-installed is not installed: pip install '\.\[local\]'"
+    ):
         verified("not-installed", "model.onnx", "00")
 
 

@@ -195,3 +195,17 @@ def test_an_unknown_head_leaves_the_engines_page_and_maps_its_scores() -> None:
 def test_the_total_behind_the_head_is_the_one_its_first_page_had() -> None:
     head = Head((Scored(A, 1.0), Scored(D, 0.5)), Total(4, "gte"), 1, untouched=False, failures=())
     assert Total(4, "gte") == tail_page(head, strategies.answer_of([], Total(1), None)).total
+
+
+@pytest.mark.parametrize(("keeps_places", "pages"), [(True, [["a"], ["c", "d"], []]), (False, [["a", "c"], ["d"], []])])
+def test_what_could_not_be_fetched_keeps_its_place_and_what_has_gone_leaves_none(
+    keeps_places: bool,  # noqa: FBT001
+    pages: list[list[str]],
+) -> None:
+    """Else the page behind would begin with what the page before has not shown, or has."""
+    ranking = tuple(Scored(key, 1.0) for key in (A, B, C))
+    head = Head(ranking, Total(4), 1, untouched=False, failures=())
+    answer = Index((A, C, D), (B,)).search(0, 10)
+    shown = [head_page(head, answer, {}, start, 2, keeps_places=keeps_places) for start in (0, 2, 4)]
+    assert pages == [[one.hit.key.id for one in page.hits] for page in shown]
+    assert {(Total(4), TOP_SCORE)} == {(page.total, page.max_score) for page in shown}

@@ -11,6 +11,7 @@ import pytest
 
 from proxy.config import Config
 from proxy.config import Engine as EngineSettings
+from proxy.passthrough import terms_of
 from tests.conftest import Log, StartProxy
 from tests.fakes import (
     PRODUCT,
@@ -646,3 +647,113 @@ async def test_what_the_engine_says_unasked_is_nobodys_answer(
         await gone.wait()
     assert b"own" == (await other.ask("GET", "/a/_doc/1")).body
     other.close()
+
+
+async def test_idle_clients_cost_the_engine_nothing(plain_client: Client, engine: FakeEngine) -> None:
+    port = plain_client.writer.get_extra_info("peername")[1]
+    idle = [await Client.to(port) for _ in range(20)]
+    await plain_client.ask("GET", "/_nodes")
+    assert 1 == engine.connections
+    for client in idle:
+        client.close()
+
+
+async def test_an_engines_connection_that_waits_too_long_is_closed_and_its_client_kept(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine
+) -> None:
+    brief = msgspec.structs.replace(settings.engine, idle_connection_seconds=0.01)
+    client = await start_proxy(msgspec.structs.replace(settings, engine=brief, routes=()))
+    await client.ask("GET", "/_nodes")
+    await engine.until_left()
+    assert 200 == (await client.ask("GET", "/_nodes")).status
+    assert [1, 2] == [asked.connection for asked in engine.requests]
+
+
+@pytest.mark.parametrize("waits", ["for a connection", "for a response"])
+async def test_a_write_that_was_sent_whole_is_delivered_though_its_client_left(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, waits: str
+) -> None:
+    """Also where the client left before the proxy was connected to the engine."""
+    client = await start_proxy(msgspec.structs.replace(settings, routes=()))
+    if waits == "for a response":
+        await client.ask("GET", "/_nodes")
+    await client.send(request("PUT", "/library/_doc/research-7", b'{"a":1}'))
+    client.close()
+    await engine.until_asked("other", 2 if waits == "for a response" else 1)
+    assert (b'{"a":1}', "PUT") == (engine.requests[-1].body, engine.requests[-1].method)
+    await engine.until_left()
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "repeatable", "ends"),
+    [
+        (b"GET", b"/i/_doc/1", True, True),
+        (b"HEAD", b"/i", True, True),
+        (b"OPTIONS", b"/", False, True),
+        (b"GET", b"/i/_search", False, True),
+        (b"GET", b"/i/_search?q=a/b", False, True),
+        (b"POST", b"/i/_search/", False, True),
+        (b"POST", b"/_msearch/template", False, True),
+        (b"POST", b"/i/_eql/search", False, True),
+        (b"POST", b"/_query", False, True),
+        (b"POST", b"/i/_doc/_search", False, True),
+        (b"PUT", b"/library/_doc/research-7", False, False),
+        (b"POST", b"/library/_doc/research-7", False, False),
+        (b"POST", b"/i/_update/search", False, False),
+        (b"DELETE", b"/i/_doc/search", False, False),
+        (b"DELETE", b"/_async_search/id", False, False),
+        (b"POST", b"/_bulk", False, False),
+        (b"POST", b"/i/_doc/template", False, False),
+    ],
+)
+def test_reads_and_searches_end_with_their_client_and_nothing_else_does(
+    method: bytes, target: bytes, *, repeatable: bool, ends: bool
+) -> None:
+    terms = terms_of(method, target)
+    assert (repeatable, ends) == (terms.repeatable, terms.ends_with_client)
+
+
+async def test_a_search_on_a_connection_that_had_died_is_not_sent_again(
+    plain_client: Client, engine: FakeEngine
+) -> None:
+    """It may be what the engine died of."""
+
+    async def dies(stream: Stream, asked: Message) -> None:
+        stream.break_off()
+        raise ConnectionError
+
+    await plain_client.ask("GET", "/products/_search")
+    engine.faults["lexical"] = dies
+    await plain_client.send(request("GET", "/products/_search"))
+    assert (b"", 2) == (await plain_client.head(), len(engine.requests))
+
+
+@pytest.mark.parametrize(
+    "passed", [b"1.1 %(own)s", b"1.0 a, 1.1 %(own)s (x)", b", ".join([b"1.1 rerank-proxy-00000001"] * 4)]
+)
+async def test_a_request_that_comes_back_is_answered_as_a_loop(
+    plain_client: Client, engine: FakeEngine, passed: bytes
+) -> None:
+    await plain_client.ask("GET", "/_nodes")
+    own = engine.requests[0].header("via").split(" ")[1].encode()
+    via = passed.replace(b"%(own)s", own).decode()
+    answered = await plain_client.ask("GET", "/_nodes", via=via)
+    assert (508, "proxy_loop", 1) == (answered.status, answered.json()["error"]["type"], len(engine.requests))
+
+
+async def test_other_proxies_in_via_are_no_loop(plain_client: Client, engine: FakeEngine) -> None:
+    vias = ", ".join([*["1.1 nginx"] * 9, "1.1 rerank-proxy-00000001", "1.1 rerank-proxy-00000002"])
+    assert 200 == (await plain_client.ask("GET", "/_nodes", via=vias)).status
+    assert engine.requests[0].all("via")[0] == vias
+
+
+@pytest.mark.parametrize(("via", "forwarded"), [(False, False), (False, True), (True, True)])
+async def test_what_is_added_to_requests_is_as_configured(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, *, via: bool, forwarded: bool
+) -> None:
+    adding = msgspec.structs.replace(settings.engine, via=via, forwarded_for=forwarded)
+    client = await start_proxy(msgspec.structs.replace(settings, engine=adding, routes=()))
+    await client.ask("GET", "/_nodes", x_forwarded_for="10.0.0.1")
+    asked = engine.requests[0]
+    assert via is bool(asked.header("via"))
+    assert (["10.0.0.1", "127.0.0.1"] if forwarded else ["10.0.0.1"]) == asked.all("x-forwarded-for")

@@ -1,5 +1,7 @@
 """The user's words in a query, and the query without the demand for them and for nothing else."""
 
+import base64
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -7,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.query.query_string import MATCH_ALL, read_operators
-from proxy.query.text import UserQuery, bare, find_user_query
+from proxy.query.query_string import LINE_MAX, MATCH_ALL, read_operators
+from proxy.query.text import CLAUSES_MAX, LINES_MAX, WRAPPED_MAX, UserQuery, bare, find_user_query
 from tests import strategies
 
 PASSAGE = ("title", "body")
@@ -350,3 +352,28 @@ def test_a_field_may_be_called_as_a_querys_name_is() -> None:
 @given(strategies.query_trees)
 def test_a_query_that_shows_nothing_stays_the_same(query: Any) -> None:
     assert query == bare(query)
+
+
+def _wrapped(query: Any) -> Any:
+    return {"wrapper": {"query": base64.b64encode(json.dumps(query).encode()).decode()}}
+
+
+LINE_OF_WORDS = {"query_string": {"query": "ab " * (LINE_MAX // 3)}}
+
+
+@pytest.mark.parametrize(
+    ("most", "more"),
+    [
+        ([match("title")] * CLAUSES_MAX, [match("title")]),
+        ([LINE_OF_WORDS] * (LINES_MAX // LINE_MAX), [LINE_OF_WORDS]),
+        ([_wrapped(match("title"))], [{"term": {"brand": "x" * WRAPPED_MAX}}]),
+    ],
+)
+def test_in_a_query_that_takes_too_much_work_no_words_are_found(most: list[Any], more: list[Any]) -> None:
+    assert found({"bool": {"must": most}}) is not None
+    assert found({"bool": {"must": [*most, *more]}}) is None
+
+
+def test_of_a_line_that_is_too_long_its_beginning_is_read_and_what_it_excludes_is_not_known() -> None:
+    long = {"query_string": {"query": "ab " * LINE_MAX + "-cd"}}
+    assert found(long) == UserQuery(" ".join(["ab"] * (LINE_MAX // 3) + ["ab"]), None)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from proxy.errors import Malformed, Refused, UpstreamError
-from proxy.upstream.reranker import DOCUMENTS_MAX, Reranker, decode
+from proxy.errors import EqualScores, Malformed, Refused, UpstreamError
+from proxy.upstream.reranker import DOCUMENTS_MAX, Reranker, decode, read
 from proxy.upstream.transport import Transport, models_session
-from tests.fakes import FakeModels, Message, Stream, answer, refuses
+from tests.fakes import FakeModels, Message, Stream, answer, refuses, says
 
 MODEL = "Qwen/Qwen3-Reranker-4B"
 
@@ -100,3 +100,56 @@ def test_three_forms_of_answers_are_read(said: Any) -> None:
 def test_anything_but_one_finite_score_for_each_passage_is_malformed(answer: bytes) -> None:
     with pytest.raises(Malformed):
         decode(answer, 2)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b'{"scores":[0.5,1%s]}' % (b"0" * 400),
+        b'{"scores":[0.5,-1%s]}' % (b"0" * 400),
+        b'{"scores":%s0.5,0.7%s}' % (b"[" * 2000, b"]" * 2000),
+        b'{"scores":[0.5,0.7],"x":%s}' % (b"[" * 100_000),
+        b'{"results":[{"index":1%s,"relevance_score":1}]}' % (b"0" * 5000),
+    ],
+    ids=["large", "small", "deep", "deep beside", "index"],
+)
+async def test_no_response_is_too_odd_to_be_malformed(reranker: Reranker, models: FakeModels, said: bytes) -> None:
+    models.faults["rerank"] = says(said)
+    with pytest.raises(Malformed):
+        await reranker.score("q", ["a", "b"], instruction="i", model=MODEL)
+
+
+async def test_the_largest_response_that_servers_give_is_read(reranker: Reranker, models: FakeModels) -> None:
+    """Every score with all its digits, and the passages sent back."""
+    passages = [f"{number}" + "ü" * 2000 for number in range(100)]
+    results = [
+        {"index": number, "relevance_score": 0.123456789012345678 + number / 1000, "document": {"text": passage}}
+        for number, passage in enumerate(passages)
+    ]
+    models.faults["rerank"] = says(json.dumps({"results": results}, ensure_ascii=False, indent=2).encode())
+    assert 100 == len(await reranker.score("q", passages, instruction="i", model=MODEL))
+
+
+@pytest.mark.parametrize(
+    ("scores", "passages", "says_nothing"),
+    [
+        ([0.5, 0.5, 0.5], ["a", "b", "c"], True),
+        ([-3, -3, -3, -3], ["a", "b", "c", "a"], True),
+        ([0.5, 0.5, 0.5], ["a", "b", "b"], False),
+        ([0.5, 0.5], ["a", "b"], False),
+        ([0.5, 0.5, 0.6], ["a", "b", "c"], False),
+        ([1, 1, 1], ["a", "b", "c"], False),
+        ([0, 0, 0], ["a", "b", "c"], False),
+    ],
+)
+def test_equal_scores_for_different_passages_say_nothing(
+    scores: list[float],
+    passages: list[str],
+    says_nothing: bool,  # noqa: FBT001
+) -> None:
+    answer = json.dumps({"scores": scores}).encode()
+    if says_nothing:
+        with pytest.raises(EqualScores):
+            read(answer, passages)
+    else:
+        assert tuple(scores) == read(answer, passages)

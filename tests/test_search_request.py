@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.request.filter_path import Form
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.request.search_request import SearchRequest, parse
+from proxy.request.search_request import CLAUSES_MAX, SearchRequest, parse
 from proxy.request.source_filter import Place, SourceFilter
 from tests import strategies
 
@@ -78,7 +78,13 @@ def test_every_reason_in_the_tables_is_explained(table: Mapping[str, Use | str])
         ("", b'{"query":{"term":{"a":"\\ud800"}}}', "not_json"),
         ("", b"\xff{}", "not_json"),
         ("", b"\xef\xbb\xbf{}", "not_json"),
-        ("", b'{"query":' + b"[" * 5000, "not_json"),
+        ("", b'{"query":' + b"[" * 5000, "too_complex"),
+        ("", b'{"query":' + b"[" * CLAUSES_MAX + b"]" * CLAUSES_MAX + b"}", "too_complex"),
+        ("", b'{"aggs":[%s]}' % b",".join([b"{}"] * CLAUSES_MAX), "too_complex"),
+        ("filter_path=" + ".".join(["a"] * 201), b"", "too_complex"),
+        ("filter_path=" + ",-".join(["a*"] * 9), b"", "too_complex"),
+        ("_source_excludes=" + ",".join(["a*"] * 101), b"", "too_complex"),
+        ("", strategies.compact({"_source": ["*a"] * 101}), "too_complex"),
         ("", b'{"query":[]}', "not_json"),
         ("", b'{"post_filter":"x"}', "not_json"),
         ("q=x", b'{"query":"x"}', "not_json"),
@@ -126,8 +132,16 @@ def test_every_reason_in_the_tables_is_explained(table: Mapping[str, Use | str])
         ("q=a;size=3", b"", "unknown_parameter"),
     ],
 )
-def test_what_is_not_understood_is_bypassed(query_string: str, body: bytes, reason: str) -> None:
+def test_what_is_not_understood_or_too_much_is_bypassed(query_string: str, body: bytes, reason: str) -> None:
     assert Bypass(reason) == parse(query_string, body)
+
+
+def test_as_many_clauses_and_names_as_are_allowed_are_read() -> None:
+    aggregations = b'{"_source":%s,"aggs":[%s]}' % (
+        strategies.compact([f"{number}" for number in range(200_000)]),
+        b",".join([b"{}"] * (CLAUSES_MAX - 3)),
+    )
+    assert isinstance(parse("filter_path=" + ".".join(["a"] * 200), aggregations), SearchRequest)
 
 
 @pytest.mark.parametrize("sort", ["_score", ["_score"], [], {"_score": "desc"}, [{"_score": {"order": "desc"}}]])

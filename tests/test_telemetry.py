@@ -2,15 +2,34 @@
 
 import json
 import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 
-from proxy.bypass import BYPASS_REASONS
+from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.config import Log as Settings
 from proxy.config import LogFormat
 from proxy.errors import Failure
-from proxy.telemetry import OUTCOMES_MAX, SearchLine, Told, bypassed, configure, ended, fields_of, in_order, log_search
+from proxy.telemetry import (
+    DETAIL_MAX,
+    ID_MAX,
+    KEY_MAX,
+    OUTCOMES_MAX,
+    VALUE_MAX,
+    SearchLine,
+    Told,
+    bypassed,
+    configure,
+    ended,
+    fields_of,
+    in_order,
+    log_search,
+)
 from tests.conftest import Log
 
 TOKEN = r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*"
@@ -37,6 +56,25 @@ def test_an_ending_names_the_stages_left_out_and_the_first_reason(failures: list
 def test_every_reason_is_an_item_that_a_parser_takes(reason: str) -> None:
     header = bypassed(reason).header.decode()
     assert (f"bypassed;reason={reason}", True) == (header, ITEM.fullmatch(header) is not None)
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("siez", b"siez"),
+        ("_source.x-y", b"_source.x-y"),
+        ('a"b\\c', b"a?b?c"),
+        ("\x1b[31mé\r\n", b"?[31m???"),
+        ("k" * 1000, b"k" * KEY_MAX),
+    ],
+)
+def test_a_bypass_names_the_key_that_it_found(log: Log, key: str, shown: bytes) -> None:
+    """Whatever the client wrote, the header is an item that a parser takes, and no longer than it may be."""
+    told = bypassed(Bypass("unknown_key", key, "[x]" * 1000))
+    assert b'bypassed;reason=unknown_key;key="' + shown + b'"' == told.header
+    assert ITEM.fullmatch(told.header.decode())
+    log_search(SearchLine("1", "products", told, {}))
+    assert (shown.decode(), DETAIL_MAX, "info") == (log[0]["key"], len(log[0]["detail"]), log[0]["log_level"])
 
 
 def test_an_ending_in_two_stages_is_an_item_that_a_parser_takes() -> None:
@@ -67,6 +105,7 @@ def test_stage_times_are_milliseconds_in_server_timing() -> None:
         (Told("reranked"), "info"),
         (bypassed("sort"), "info"),
         (bypassed("internal_error"), "warning"),
+        (bypassed(Bypass("unresolved", is_fault=True)), "warning"),
         (ended([Failure("rerank", "timeout", "reranker: no answer in 3 s")]), "warning"),
     ],
 )
@@ -91,27 +130,36 @@ def test_the_line_has_what_happened_and_leaves_out_what_did_not(log: Log) -> Non
     ] == log
 
 
-def test_the_log_is_one_line_of_json_an_event(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def written(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Set the log up, do something, and return what stands in it."""
     before = structlog.get_config()
-    try:
-        configure(Settings(level="warning"))
+
+    def write(settings: Settings, act: Callable[[], None]) -> str:
+        with (tmp_path / "log").open("w+b", buffering=0) as file:
+            writer = configure(settings, file.fileno())
+            act()
+            assert writer is not None
+            writer.close(60)
+            file.seek(0)
+            return file.read().decode()
+
+    yield write
+    structlog.configure(**before)
+
+
+def test_the_log_is_one_line_of_json_an_event(written: Callable[..., str]) -> None:
+    def act() -> None:
         log_search(SearchLine("1", "r", Told("reranked"), {}))
         log_search(SearchLine("2\n3", "r", bypassed("internal_error"), {}))
-    finally:
-        structlog.configure(**before)
-    (line,) = capsys.readouterr().err.splitlines()
+
+    (line,) = written(Settings(level="warning"), act).splitlines()
     assert ("2\n3", "warning", "bypassed") == tuple(json.loads(line)[key] for key in ("id", "level", "outcome"))
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_a_defect_is_logged_without_what_variables_held(form: LogFormat, capsys: pytest.CaptureFixture[str]) -> None:
-    before = structlog.get_config()
-    try:
-        configure(Settings(format=form))
-        _fail_with("ApiKey " + "mine")
-    finally:
-        structlog.configure(**before)
-    said = capsys.readouterr().err
+def test_a_defect_is_logged_without_what_variables_held(form: LogFormat, written: Callable[..., str]) -> None:
+    said = written(Settings(format=form), lambda: _fail_with("ApiKey " + "mine"))
     assert (True, False) == ("ZeroDivisionError" in said, "ApiKey mine" in said)
 
 
@@ -120,3 +168,57 @@ def _fail_with(credentials: str) -> None:
         1 / (len(credentials) - len(credentials))
     except ZeroDivisionError:
         structlog.get_logger("proxy").exception("internal_error")
+
+
+HOSTILE = "\x1b[2J\x1b]0;title\x07\r\n2026 [info] fake\x7f\x9b31m\u202e\ud800\u2028"
+
+
+def _log_hostile() -> None:
+    log_search(SearchLine(HOSTILE, "r", Told("reranked", detail=HOSTILE), {}, query=HOSTILE))
+    nothing: dict[str, int] = {}
+    try:
+        nothing[HOSTILE] += 1
+    except KeyError:
+        structlog.get_logger("proxy").exception("internal_error")
+
+
+def test_what_a_client_sends_does_nothing_to_a_terminal(written: Callable[..., str]) -> None:
+    """Neither escapes nor lines that look like the log's own."""
+    search, *traceback = written(Settings(format="console"), _log_hostile).splitlines()
+    for line in (search, *traceback):
+        assert not re.search("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e]", line)
+    assert "\\x1b[2J" in search
+    assert "\\x1b[2J" in "".join(traceback)
+    assert len(search.split("fake")) == 4
+
+
+def test_json_stays_json_whatever_a_client_sends(written: Callable[..., str]) -> None:
+    search, defect = map(json.loads, written(Settings(), _log_hostile).splitlines())
+    assert (HOSTILE, HOSTILE) == (search["id"], search["query"])
+    assert "KeyError" in defect["exception"]
+
+
+def test_long_values_are_cut(written: Callable[..., str]) -> None:
+    def act() -> None:
+        log_search(SearchLine("i" * 2**18, "r", Told("reranked"), {}, query="q" * 2**20))
+
+    line = json.loads(written(Settings(), act))
+    assert (ID_MAX, True) == (len(line["id"]), line["query"].endswith("qq... (1048576 characters)"))
+    assert VALUE_MAX == line["query"].count("q")
+
+
+def test_without_a_standard_error_nothing_is_written(tmp_path: Path) -> None:
+    """Its number may be a client's connection by then: here a file."""
+    program = f"""
+import os
+taken = os.open({str(tmp_path / "taken")!r}, os.O_WRONLY | os.O_CREAT)
+assert taken == 2, taken
+import structlog
+from proxy.config import Log
+from proxy.telemetry import configure
+assert configure(Log()) is None
+structlog.get_logger("proxy").error("defect")
+"""
+    command = f"exec {shlex.join([sys.executable, '-c', program])} 2>&-"
+    subprocess.run(["/bin/sh", "-c", command], check=True, timeout=60)  # noqa: S603
+    assert "" == (tmp_path / "taken").read_text()

@@ -1,13 +1,15 @@
 """What a provider of models does becomes one of our four errors; the token goes there and nowhere else."""
 
 import asyncio
+import gzip
 import socket
+import tracemalloc
 from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
-from proxy.upstream.transport import Transport, models_session
+from proxy.errors import Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
+from proxy.upstream.transport import PIECE_BYTES, RESPONSE_BYTES, Transport, models_session
 from tests.conftest import TOKEN
 from tests.fakes import FakeServer, Fault, answer, breaks_off, closed_port, hangs, refuses
 
@@ -120,6 +122,93 @@ async def test_a_call_that_is_cancelled_ends_at_the_provider_too(transport: Tran
     await server.until_left()
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+def compressed(body: bytes, encoding: str = "gzip") -> Fault:
+    async def fault(*_: object) -> bytes:
+        return answer(200, body, ("Content-Encoding", encoding))
+
+    return fault
+
+
+async def test_a_compressed_response_is_asked_for_and_read(transport: Transport, server: FakeServer) -> None:
+    server.faults["/"] = compressed(gzip.compress(b"x" * RESPONSE_BYTES))
+    assert b"x" * RESPONSE_BYTES == await transport.post("/", b"{}", LONG)
+    assert "gzip" == server.requests[0].header("accept-encoding")
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (b"x" * (RESPONSE_BYTES + 1), "identity"),
+        (gzip.compress(b"x" * (RESPONSE_BYTES + 1)), "gzip"),
+        (b"".join([gzip.compress(b"", 0)[:-8], b"\0\0\0\xff\xff" * RESPONSE_BYTES]), "gzip"),
+        (gzip.compress(b"\0" * 2**24), "gzip"),
+    ],
+    ids=["plain", "gzip", "gzip of nothing", "bomb"],
+)
+async def test_a_response_that_is_too_large_is_not_read_to_its_end(
+    transport: Transport, server: FakeServer, body: bytes, encoding: str
+) -> None:
+    """Neither what is received nor what is in it: 3 MB of gzip took 3.9 GB."""
+    server.faults["/"] = compressed(body, encoding)
+    tracemalloc.start()
+    with pytest.raises(TooLarge):
+        await transport.post("/", b"{}", LONG)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 16 * RESPONSE_BYTES + 2 * len(body)
+
+
+async def test_while_a_response_is_decompressed_everything_else_runs(transport: Transport, server: FakeServer) -> None:
+    size, turns = 64 * PIECE_BYTES, 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    server.faults["/"] = compressed(gzip.compress(b"x" * size))
+    turning = asyncio.ensure_future(turn())
+    assert size == len(await transport.post("/", b"{}", LONG, size))
+    turning.cancel()
+    assert turns >= size // PIECE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (b"plain", "gzip"),
+        (b"", "gzip"),
+        (gzip.compress(b"{}")[:-1], "gzip"),
+        (b"{}", "br"),
+        (b"{}", "gzip, gzip"),
+    ],
+)
+async def test_a_response_compressed_in_another_way_is_malformed(
+    transport: Transport, server: FakeServer, body: bytes, encoding: str
+) -> None:
+    server.faults["/"] = compressed(body, encoding)
+    with pytest.raises(Malformed):
+        await transport.post("/", b"{}", LONG)
+
+
+@pytest.mark.parametrize("error", [RecursionError(), OverflowError(), ValueError(), KeyError("x"), MemoryError()])
+async def test_whatever_a_reader_fails_by_the_response_is_malformed(transport: Transport, error: Exception) -> None:
+    def fails(_: bytes) -> None:
+        raise error
+
+    with pytest.raises(Malformed, match="a response that cannot be read"):
+        await transport.ask("/", b"{}", LONG, fails, RESPONSE_BYTES)
+
+
+async def test_what_a_reader_says_itself_stays(transport: Transport) -> None:
+    def refuses_it(_: bytes) -> None:
+        raise Malformed("reranker", "no score")
+
+    with pytest.raises(Malformed, match="no score"):
+        await transport.ask("/", b"{}", LONG, refuses_it, RESPONSE_BYTES)
 
 
 def test_its_repr_shows_no_token() -> None:

@@ -122,7 +122,7 @@ async def ask_models(config: Config, token: str | None, questions: Sequence[Ques
             Transport(session, "embedder", settings.url, token),
             timeout_seconds=PATIENCE_S,
             query_max_chars=settings.query_max_chars,
-            cache_entries=0,
+            cache_bytes=0,
         )
         reranker = Reranker(
             Transport(session, "reranker", settings.url, token),

@@ -33,9 +33,13 @@ def not_json(fields: Sequence[Field], *, has_body: bool, ndjson: bool = False) -
     return None
 
 
+def is_gzipped(fields: Sequence[Field]) -> bool:
+    return field_value(fields, b"content-encoding").strip().lower() == b"gzip"
+
+
 def content(fields: Sequence[Field], body: bytes, limit: int) -> bytes | Bypass:
     """Return a body's content, out of its gzip where it is in one; no more than `limit` bytes of it."""
-    if field_value(fields, b"content-encoding").strip().lower() != b"gzip":
+    if not is_gzipped(fields):
         return body
     inflating = zlib.decompressobj(wbits=31)
     try:

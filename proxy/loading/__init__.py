@@ -7,5 +7,6 @@ target      the index: created where it is missing, its vectors' model and lengt
 passages    texts → vectors, a batch at a time, again where a provider is busy
 index       documents → the index
 backfill    an index → the same with vectors, and with current ones while feeds go on writing
+stopping    what is written before a signal ends a load
 progress    how far, how fast, how long still
 """

@@ -18,6 +18,7 @@ from proxy.loading.index import bulk, written
 from proxy.loading.mappings import Embedding
 from proxy.loading.passages import Passage, embed, passage_of
 from proxy.loading.progress import Shown
+from proxy.loading.stopping import Stopping
 from proxy.loading.target import BUSY, ask_engine, path_of, reason_of
 from proxy.upstream.embedder import Embedder
 
@@ -120,6 +121,7 @@ class Backfill:
     embedder: Embedder
     embedding: Embedding
     pace: Pace
+    stopping: Stopping
 
     async def round(self, shown: Shown, filled: Filled, stretches: Sequence[Stretch]) -> None:
         """Go once through the documents that were written, noting in `filled`; raises CannotLoad."""
@@ -127,6 +129,7 @@ class Backfill:
         for stretch in stretches:
             async with aclosing(self._pages(stretch)) as pages:
                 async for page, reached in pages:
+                    self.stopping.raise_if_told()
                     await self._page_done(page, shown, filled)
                     shown.show(passed + reached - stretch.after, filled.seen)
             passed += stretch.length
@@ -138,8 +141,9 @@ class Backfill:
         filled.without_text += sum(document.passage is None for document in judged if document.current)
         filled.current += sum(document.passage is not None for document in judged if document.current)
         for batch in self.pace.parts(stale):
+            self.stopping.raise_if_told()
             await self.pace.spend(len(batch))
-            await self._write(batch, shown, filled)
+            await self.stopping.in_time(self._write(batch, shown, filled))
             filled.seen += len(batch)
             filled.without_text += sum(document.passage is None for document in batch)
 

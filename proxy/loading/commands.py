@@ -13,11 +13,12 @@ from proxy.loading.backfill import Backfill, Filled, Marks, Pace, marks, since
 from proxy.loading.clients import Client, open_client
 from proxy.loading.documents import DocumentFile
 from proxy.loading.errors import CannotLoad
-from proxy.loading.index import Loaded, Loading
+from proxy.loading.index import Loaded, Loading, begin
 from proxy.loading.mappings import Embedding
 from proxy.loading.passages import introduced
 from proxy.loading.patience import say_what_is_waited_for
 from proxy.loading.progress import Shown
+from proxy.loading.stopping import Stopped, Stopping
 from proxy.loading.target import (
     Wanted,
     ask_engine,
@@ -57,19 +58,22 @@ class Services:
 
     client: Client
     embedder: Embedder
+    stopping: Stopping
 
 
 @asynccontextmanager
-async def opened(config: Config, token: str | None, environment: Mapping[str, str]) -> AsyncIterator[Services]:
+async def opened(
+    config: Config, token: str | None, environment: Mapping[str, str], stopping: Stopping
+) -> AsyncIterator[Services]:
     """Open the engine and the models for a load."""
     say_what_is_waited_for()
     authorization = authorization_of(config, environment)
     client = await ask_engine(lambda: open_client(config, authorization))
     async with models_session(config.models.connect_timeout_seconds) as session:
         transport = Transport(session, "embedder", config.models.url, token)
-        embedder = Embedder(transport, timeout_seconds=_EMBED_S, query_max_chars=1, cache_entries=0)
+        embedder = Embedder(transport, timeout_seconds=_EMBED_S, query_max_chars=1, cache_bytes=0)
         try:
-            yield Services(client, embedder)
+            yield Services(client, embedder, stopping)
         finally:
             await client.close()
 
@@ -126,20 +130,24 @@ class IndexOptions:
 async def run_index(
     services: Services, config: Config, options: IndexOptions, file: DocumentFile, loaded: Loaded
 ) -> None:
-    """Load a file, noting in `loaded` what became of it; raises CannotLoad."""
+    """Load a file, noting in `loaded` what became of it; raises CannotLoad.
+
+    The index is created when there is a document for it.
+    """
     client, name = services.client, options.index
     mappings = await mappings_of(client, name)
     embedding = None
     if options.with_vectors:
         embedding = await settled(services, name, mappings, wanted(config, name, options.vectors))
-    if not mappings:
-        profile = options.vectors.profile or _profile_of(config, name)
-        await create(client, name, profile, embedding, options.language)
-    elif embedding:
-        await fit(client, mappings, embedding)
-    loading = Loading(client, services.embedder, name, embedding, bool(mappings), options.id_field)
+    profile = options.vectors.profile or ("" if mappings else _profile_of(config, name))
     with Shown(f"{name}", file.size) as shown:
-        await loading.load(file, shown, loaded)
+        source = await begin(file, options.id_field, shown, loaded)
+        if not mappings:
+            await create(client, name, profile, embedding, options.language)
+        elif embedding:
+            await fit(client, mappings, embedding)
+        loading = Loading(client, services.embedder, name, embedding, bool(mappings), services.stopping)
+        await loading.load(source, shown, loaded)
     await ask_engine(lambda: client.ask("POST", path_of(name, "_refresh")))
 
 
@@ -194,7 +202,7 @@ class _Filling:
         try:
             return await self._round(seen)
         except CannotLoad as error:
-            if not self.options.watch:
+            if not self.options.watch or isinstance(error, Stopped):
                 raise
             self.reports.failed(error)
             return seen
@@ -207,7 +215,10 @@ class _Filling:
         filled = Filled()
         backfill = await self.fitted()
         try:
-            with Shown(self.options.index, sum(stretch.length for stretch in stretches)) as shown:
+            with (
+                Shown(self.options.index, sum(stretch.length for stretch in stretches)) as shown,
+                self.services.stopping.writing(),
+            ):
                 await backfill.round(shown, filled, stretches)
         finally:
             self.reports.done(filled)
@@ -222,4 +233,4 @@ class _Filling:
         embedding = await settled(self.services, index, mappings, wanted(self.config, index, self.options.vectors))
         check_readable(mappings, embedding)
         await fit(client, mappings, embedding)
-        return Backfill(client, self.services.embedder, embedding, self.pace)
+        return Backfill(client, self.services.embedder, embedding, self.pace, self.services.stopping)

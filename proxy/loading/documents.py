@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import os
+import select
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ from proxy.loading.errors import CannotLoad
 _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PIECE = 2**16
+_LOOK_EVERY_S = 0.2
 VALUES_MAX = 2_000_000
 """Of one document: about 200 MB in memory."""
 
@@ -50,13 +52,15 @@ class DocumentFile:
     stream: BinaryIO
     size: int | None
     position: Callable[[], int]
+    stop: Callable[[], None] = lambda: None
+    """Have nothing more come, though somebody may still be writing to standard input."""
 
 
 @contextmanager
 def open_documents(path: str) -> Iterator[DocumentFile]:
     """Open a file, or standard input for `-`; raises CannotLoad where there is none."""
     try:
-        raw = os.fdopen(os.dup(sys.stdin.fileno()), "rb") if path == "-" else open(path, "rb")  # noqa: SIM115, PTH123
+        raw = open(os.dup(sys.stdin.fileno()) if path == "-" else path, "rb", buffering=0)  # noqa: SIM115, PTH123
     except OSError as error:
         raise CannotLoad(f"{path}: {error.strerror}. Name a file of documents, or - for standard input.") from None
     with raw:
@@ -65,23 +69,31 @@ def open_documents(path: str) -> Iterator[DocumentFile]:
         zipped = buffered.peek(2)[:2] == _GZIP_MAGIC
         stream = gzip.GzipFile(fileobj=buffered) if zipped else buffered
         size = None if path == "-" else os.fstat(raw.fileno()).st_size
-        yield DocumentFile(cast("BinaryIO", io.BufferedReader(cast("Any", stream))), size, lambda: counting.read_so_far)
+        whole = cast("BinaryIO", io.BufferedReader(cast("Any", stream)))
+        yield DocumentFile(whole, size, lambda: counting.read_so_far, counting.stop)
 
 
 class _Counting(io.RawIOBase):
-    """A stream that knows how much of it was read."""
+    """A stream that knows how much of it was read, and whose reader can be told that this is all."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: io.FileIO) -> None:
         self._stream = stream
+        self._stopped = False
         self.read_so_far = 0
+
+    def stop(self) -> None:
+        self._stopped = True
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = self._stream.readinto(buffer)  # type: ignore[attr-defined]
+        while not select.select([self._stream], [], [], _LOOK_EVERY_S)[0]:  # a file is always ready, a pipe may not be
+            if self._stopped:
+                return 0
+        count = 0 if self._stopped else self._stream.readinto(buffer) or 0
         self.read_so_far += count
-        return int(count)
+        return count
 
 
 def read_documents(stream: BinaryIO, id_field: str | None = None) -> Iterator[Document | BadLine]:

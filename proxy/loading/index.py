@@ -7,6 +7,7 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Collection,
     Coroutine,
     Iterator,
     Mapping,
@@ -14,6 +15,7 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +27,7 @@ from proxy.loading.errors import CannotLoad
 from proxy.loading.mappings import Embedding
 from proxy.loading.passages import Passage, embed, passage_of
 from proxy.loading.progress import Shown
+from proxy.loading.stopping import GRACE_S, Stopping
 from proxy.loading.target import ask_engine, engine_advice, path_of, reason_of
 from proxy.upstream.embedder import Embedder
 from proxy.vectors import Vectors
@@ -72,6 +75,25 @@ class _Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A file, and what it has from its first document on."""
+
+    file: DocumentFile
+    entries: Iterator[Document | BadLine]
+
+
+async def begin(file: DocumentFile, id_field: str | None, shown: Shown, loaded: Loaded) -> Source:
+    """Read up to the first document; raises CannotLoad where there is none, before anything is made for it."""
+    loaded.begun = True
+    entries = read_documents(file.stream, id_field)
+    while (entry := await asyncio.to_thread(next, entries, None)) is not None:
+        if isinstance(entry, Document):
+            return Source(file, chain([entry], entries))
+        _note_bad_lines(loaded, shown, [entry])
+    raise CannotLoad("there is no document in the file: nothing was loaded")
+
+
+@dataclass(frozen=True, slots=True)
 class Loading:
     """Where documents go, and by whom they are embedded."""
 
@@ -82,33 +104,42 @@ class Loading:
     """None loads documents without vectors."""
     existed: bool
     """The index was there before, and so may some of the vectors be."""
-    id_field: str | None = None
+    stopping: Stopping
 
-    async def load(self, file: DocumentFile, shown: Shown, loaded: Loaded) -> None:
-        """Load a file, saying at once what cannot be; what was written is in `loaded`, also where this raises.
+    async def load(self, source: Source, shown: Shown, loaded: Loaded) -> None:
+        """Load documents, saying at once what cannot be; what was written is in `loaded`, also where this raises.
 
-        Raises CannotLoad where it cannot go on.
+        Raises CannotLoad where it cannot go on, when what was embedded until then is written.
         """
-        loaded.begun = True
-        async with aclosing(self._actions(file, shown, loaded)) as actions:
-            async for ok, outcome in bulk(self.client, actions):
-                _note(loaded, shown, outcome, ok=ok)
-        shown.show(file.position(), loaded.written)
+        failed: list[CannotLoad] = []
+        with self.stopping.writing(source.file.stop):
+            async with aclosing(self._actions(source, shown, loaded, failed)) as actions:
+                async for ok, outcome in bulk(self.client, actions):
+                    _note(loaded, shown, outcome, ok=ok)
+        shown.show(source.file.position(), loaded.written)
+        if failed:
+            raise failed[0]
+        self.stopping.raise_if_told()
 
-    async def _actions(self, file: DocumentFile, shown: Shown, loaded: Loaded) -> AsyncGenerator[Action]:
-        """Give what is to be written; between two batches what was written is counted whole, and shown."""
-        batches = _batches(read_documents(file.stream, self.id_field))
-        async with aclosing(ahead(batches, self._prepare)) as prepared:
-            async for batch in prepared:
-                shown.show(file.position(), loaded.written)
-                for bad in batch.bad_lines:
-                    shown.say(f"{bad.where}: {bad.cause}")
-                loaded.malformed += len(batch.bad_lines)
-                loaded.embedded += batch.embedded
-                loaded.kept += batch.kept
-                loaded.without_text += batch.without_text
-                for action in batch.actions:
-                    yield action
+    async def _actions(
+        self, source: Source, shown: Shown, loaded: Loaded, failed: list[CannotLoad]
+    ) -> AsyncGenerator[Action]:
+        """Give what is to be written; between two batches what was written is counted whole, and shown.
+
+        What ends it early is noted in `failed`, for the writer of these would drop what it has not sent yet.
+        """
+        try:
+            async with aclosing(ahead(_batches(source.entries), self._prepare, self.stopping.told)) as prepared:
+                async for batch in prepared:
+                    shown.show(source.file.position(), loaded.written)
+                    _note_bad_lines(loaded, shown, batch.bad_lines)
+                    loaded.embedded += batch.embedded
+                    loaded.kept += batch.kept
+                    loaded.without_text += batch.without_text
+                    for action in batch.actions:
+                        yield action
+        except CannotLoad as error:
+            failed.append(error)
 
     async def _prepare(self, batch: Sequence[Document | BadLine]) -> _Batch:
         documents = [entry for entry in batch if isinstance(entry, Document)]
@@ -188,6 +219,12 @@ async def bulk(client: Client, actions: AsyncIterable[Action]) -> AsyncIterator[
         raise CannotLoad(engine_advice(error)) from error
 
 
+def _note_bad_lines(loaded: Loaded, shown: Shown, bad_lines: Sequence[BadLine]) -> None:
+    for bad in bad_lines:
+        shown.say(f"{bad.where}: {bad.cause}")
+    loaded.malformed += len(bad_lines)
+
+
 def _note(loaded: Loaded, shown: Shown, outcome: Outcome, *, ok: bool) -> None:
     if ok:
         loaded.written += 1
@@ -210,17 +247,47 @@ def _batches(entries: Iterator[Document | BadLine]) -> Iterator[Sequence[Documen
         yield batch
 
 
-async def ahead(items: Iterator[A], work: Callable[[A], Coroutine[Any, Any, B]]) -> AsyncGenerator[B]:
-    """Work on a few items at a time, and give what comes of them in their order."""
+async def ahead(
+    items: Iterator[A], work: Callable[[A], Coroutine[Any, Any, B]], stop: asyncio.Event, grace: float = GRACE_S
+) -> AsyncGenerator[B]:
+    """Work on a few items at a time, and give what comes of them in their order.
+
+    After `stop`, or where one fails, no other is begun, and what comes of those that are is given before the error:
+    it is paid for. Those that take longer are cancelled.
+    """
     running: deque[asyncio.Task[B]] = deque()
     try:
-        while True:
+        while not stop.is_set():
             while len(running) < AHEAD and (item := await asyncio.to_thread(next, items, None)) is not None:
+                if stop.is_set():
+                    break
                 running.append(asyncio.create_task(work(item)))
             if not running:
                 return
-            yield await running.popleft()
+            await _done_or_told(running[0], stop)
+            if stop.is_set() or running[0].exception():
+                break
+            yield running.popleft().result()
+        for paid_for in await _done_soon(running, grace if stop.is_set() else 0):
+            yield paid_for
+        if not stop.is_set():
+            running[0].result()  # raises
     finally:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _done_soon(running: Collection[asyncio.Task[B]], seconds: float) -> Sequence[B]:
+    """Return what comes of the work that was begun within this time."""
+    if seconds and running:
+        await asyncio.wait(running, timeout=seconds)
+    return [task.result() for task in running if task.done() and not task.exception()]
+
+
+async def _done_or_told(task: asyncio.Task[B], stop: asyncio.Event) -> None:
+    told = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        told.cancel()

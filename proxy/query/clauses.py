@@ -97,6 +97,9 @@ def _listed(clauses: Any) -> Sequence[Any]:
     return clauses if isinstance(clauses, list) else [] if clauses is None else [clauses]
 
 
+LINES = frozenset({"query_string", "simple_query_string"})
+"""Queries whose words stand among operators, in a line."""
+
 _Read = tuple[Typed, tuple[str, ...]] | None
 _AUTOCOMPLETE_TYPES = frozenset({"bool_prefix", "phrase_prefix"})
 

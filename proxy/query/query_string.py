@@ -6,15 +6,17 @@ operators are signs alone: AND, OR and NOT are words there.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Query = Mapping[str, Any]
 MATCH_ALL: Query = {"match_all": {}}
 
 
-@dataclass(frozen=True, slots=True)
-class Typed:
+LINE_MAX = 2000
+"""Characters of a line that are read; what a longer one excludes is not known."""
+
+
+class Typed(NamedTuple):
     """The words in one clause, and what of that clause stays required without them."""
 
     text: str
@@ -57,9 +59,9 @@ def read_operators(name: str, options: Query, line: str) -> Typed:
     line with any other operator gives its words, and no statement on what it excludes.
     """
     simple = name == "simple_query_string"
-    pieces = _pieces(line.strip(), simple=simple)
+    pieces = _pieces(line.strip(), simple=simple) if len(line) <= LINE_MAX else None
     if pieces is None or (pieces and options.get("flags", "ALL") != "ALL"):
-        return Typed(" ".join(_NOISE.sub(" ", line).split()), None)
+        return Typed(" ".join(_NOISE.sub(" ", line[:LINE_MAX]).split()), None)
     kept = {key: value for key, value in options.items() if key not in _WHOLE_LINE}
     required = [{name: kept | {"query": said}} for sign, said, plain in pieces if sign in {"", "+"} and not plain]
     forbidden = [{name: kept | {"query": said}} for sign, said, _ in pieces if sign == "-"]
@@ -72,16 +74,19 @@ def read_operators(name: str, options: Query, line: str) -> Typed:
 def _pieces(line: str, *, simple: bool) -> list[tuple[str, str, bool]] | None:
     """Cut a line into (sign, what was said, whether it is a plain word); None where more than that is in it."""
     found: list[tuple[str, str, bool]] = []
+    next_piece = (_SIMPLE_PIECE if simple else _PIECE).match
     position = 0
     while position < len(line):
-        piece = (_SIMPLE_PIECE if simple else _PIECE).match(line, position)
-        if piece is None or (not simple and piece["said"] in _OPERATOR_WORDS):
+        piece = next_piece(line, position)
+        if piece is None:
             return None
         position = piece.end()
-        if not simple and piece["said"] == "AND":
+        signed, field, said = piece.groups("")
+        if not simple and said in _OPERATOR_WORDS:
+            return None
+        if not simple and said == "AND":
             continue
-        sign = "-" if (piece["sign"] or "").strip() in {"-", "!", "NOT"} else piece["sign"] or ""
-        field, said = piece["field"] or "", piece["said"]
+        sign = "-" if signed and signed != "+" else signed
         found.append((sign, field + said, not (sign or field or said.startswith('"'))))
     return found
 

@@ -10,12 +10,21 @@ What queries there are, and where words stand in them, is in the tables of `clau
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from proxy.query.clauses import COMPOUNDS, LEAVES
-from proxy.query.query_string import Query, Typed
+import msgspec
+
+from proxy.query.clauses import COMPOUNDS, LEAVES, LINES
+from proxy.query.query_string import LINE_MAX, Query, Typed
+
+CLAUSES_MAX = 1000
+"""Clauses with words in one query."""
+LINES_MAX = 8000
+"""Characters of `query_string` syntax in one query, of each line no more than LINE_MAX."""
+WRAPPED_MAX = 64 * 2**10
+"""Bytes of a query with a `wrapper` in it, whose text is a query that nobody has counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +38,7 @@ class UserQuery:
     """The last word may be the beginning of one."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Leaf:
+class _Leaf(NamedTuple):
     """A text clause of the query: where it stands decides whether it holds the user's words."""
 
     clause: Query
@@ -40,21 +48,27 @@ class _Leaf:
     autocomplete: bool
 
 
+class _TooMuch(Exception):
+    """The query would take more work than is done for one search."""
+
+
 def find_user_query(query: Any, passage: Sequence[str], is_text: Callable[[str], bool]) -> UserQuery | None:
     """Find the user's words: in `must` before `should`, in several fields or a passage's field before others.
 
     Clauses that hold the same words are one. A clause on fields where no words are searched is a filter. What is
-    nested deeper than can be followed here, any engine refuses.
+    nested deeper than can be followed here, any engine refuses; in what would take too much work none are found.
     """
     try:
         return _find(query, passage, is_text)
-    except RecursionError:
+    except (RecursionError, _TooMuch):
         return None
 
 
 def _find(query: Any, passage: Sequence[str], is_text: Callable[[str], bool]) -> UserQuery | None:
     plain = unwrapped(query)
-    leaves = [leaf for leaf in _leaves(plain, required=True) if _searches_words(leaf, is_text)]
+    walk = _Walk()
+    walk.collect(plain, required=True)
+    leaves = [leaf for leaf in walk.found if _searches_words(leaf, is_text)]
     if not leaves:
         return None
     chosen = min(leaves, key=lambda leaf: _rank(leaf, passage))
@@ -66,8 +80,7 @@ def _find(query: Any, passage: Sequence[str], is_text: Callable[[str], bool]) ->
 
 
 def _rank(leaf: _Leaf, passage: Sequence[str]) -> tuple[bool, bool]:
-    plain = [field.split("^", 1)[0] for field in leaf.fields]
-    central = len(plain) != 1 or any(_same_field(field, path) for field in plain for path in passage)
+    central = len(leaf.fields) != 1 or any(_same_field(leaf.fields[0].split("^", 1)[0], path) for path in passage)
     return not leaf.required, not central
 
 
@@ -77,22 +90,46 @@ def _same_field(field: str, path: str) -> bool:
 
 
 def _searches_words(leaf: _Leaf, is_text: Callable[[str], bool]) -> bool:
-    fields = [field for field in leaf.fields if "*" not in field]
-    return len(fields) < len(leaf.fields) or not fields or any(is_text(field) for field in fields)
+    return not leaf.fields or any("*" in field or is_text(field) for field in leaf.fields)
 
 
-def _leaves(query: Any, *, required: bool) -> Iterator[_Leaf]:
-    """Walk down to the clauses that hold words, in the order they are written."""
-    match query:
-        case dict() if len(query) == 1:
-            ((name, body),) = query.items()
-            if not isinstance(body, dict):
-                return
-            if compound := COMPOUNDS.get(name):
-                for child, needed in compound.children(body):
-                    yield from _leaves(child, required=required and needed)
-            elif (leaf := LEAVES.get(name)) and (read := leaf.read(name, body)):
-                yield _Leaf(query, *read, required, leaf.autocomplete(body))
+class _Walk:
+    """A walk down to the clauses that hold words, in the order they are written."""
+
+    def __init__(self) -> None:
+        self.found: list[_Leaf] = []
+        self._line_characters = 0
+
+    def collect(self, query: Any, *, required: bool) -> None:
+        """Find the clauses in one; raises _TooMuch."""
+        if (named := _named(query)) is None:
+            return
+        name, body = named
+        if compound := COMPOUNDS.get(name):
+            for child, needed in compound.children(body):
+                self.collect(child, required=required and needed)
+        elif leaf := LEAVES.get(name):
+            if name in LINES:
+                self._count(body)
+            if len(self.found) == CLAUSES_MAX:
+                raise _TooMuch
+            if read := leaf.read(name, body):
+                self.found.append(_Leaf(query, *read, required, leaf.autocomplete(body)))
+
+    def _count(self, body: Query) -> None:
+        line = body.get("query")
+        self._line_characters += min(len(line), LINE_MAX) if isinstance(line, str) else 0
+        if self._line_characters > LINES_MAX:
+            raise _TooMuch
+
+
+def _named(query: Any) -> tuple[str, Query] | None:
+    """Return a query's name and body; None where it is none that is known here."""
+    if isinstance(query, dict) and len(query) == 1:
+        ((name, body),) = query.items()
+        if isinstance(body, dict):
+            return name, body
+    return None
 
 
 class _Inseparable(Exception):
@@ -101,21 +138,19 @@ class _Inseparable(Exception):
 
 def _relaxed(query: Any, rests: Mapping[int, Query | None]) -> Query | None:
     """Copy a query with some of its clauses, told by identity, replaced; None where that cannot be said."""
+    holders: set[int] = set()
+    _find_holders(query, rests, holders)
 
     def relax(clause: Any) -> Any:
         if id(clause) in rests:
             return rests[id(clause)]
-        match clause:
-            case dict() if len(clause) == 1 and any(
-                id(leaf.clause) in rests for leaf in _leaves(clause, required=True)
-            ):
-                ((name, body),) = clause.items()
-                found = COMPOUNDS[name].relax(name, body, relax)
-                if found is None:
-                    raise _Inseparable
-                return found
-            case _:
-                return clause
+        if id(clause) not in holders:
+            return clause
+        ((name, body),) = clause.items()
+        found = COMPOUNDS[name].relax(name, body, relax)
+        if found is None:
+            raise _Inseparable
+        return found
 
     try:
         relaxed: Query = relax(query)
@@ -124,15 +159,38 @@ def _relaxed(query: Any, rests: Mapping[int, Query | None]) -> Query | None:
     return relaxed
 
 
+def _find_holders(query: Any, rests: Mapping[int, Query | None], holders: set[int]) -> bool:
+    """Note the compounds, by identity, that have one of these clauses in them; each is looked at once."""
+    if id(query) in rests:
+        return True
+    named = _named(query)
+    compound = COMPOUNDS.get(named[0]) if named else None
+    if named is None or compound is None:
+        return False
+    holding = [_find_holders(child, rests, holders) for child, _ in compound.children(named[1])]  # every one of them
+    if any(holding):
+        holders.add(id(query))
+    return id(query) in holders
+
+
 def unwrapped(query: Any) -> Any:
-    """Copy a query with each `wrapper` replaced by the query in it."""
+    """Copy a query with each `wrapper` replaced by the query in it; raises _TooMuch."""
+    written = msgspec.json.encode(query)
+    if b'"wrapper"' not in written:
+        return query
+    if len(written) > WRAPPED_MAX:
+        raise _TooMuch
+    return _unwrapped(query)
+
+
+def _unwrapped(query: Any) -> Any:
     match query:
         case {"wrapper": {"query": str(encoded)}} if (inner := _decoded(encoded)) is not None:
-            return unwrapped(inner)
+            return _unwrapped(inner)
         case dict():
-            return {key: unwrapped(value) for key, value in query.items()}
+            return {key: _unwrapped(value) for key, value in query.items()}
         case list():
-            return [unwrapped(clause) for clause in query]
+            return [_unwrapped(clause) if isinstance(clause, dict | list) else clause for clause in query]
         case _:
             return query
 
@@ -144,7 +202,7 @@ def _decoded(encoded: str) -> Any:
         return None
 
 
-_JOINING = ("nested", "has_child", "has_parent")
+_JOINING = frozenset({"nested", "has_child", "has_parent"})
 
 
 def bare(query: Any) -> Any:
@@ -152,14 +210,21 @@ def bare(query: Any) -> Any:
 
     Two `inner_hits` of one name in a search are an error, and of two queries of one name the last is reported.
     """
-    match query:
-        case dict():
-            copied = {key: bare(value) for key, value in query.items() if key != "_name" or len(query) == 1}
-            for name in _JOINING:
-                if isinstance(copied.get(name), dict):
-                    copied[name] = {key: value for key, value in copied[name].items() if key != "inner_hits"}
-            return copied
-        case list():
-            return [bare(clause) for clause in query]
-        case _:
-            return query
+    written = msgspec.json.encode(query)  # faster than to look at all of it
+    return _bare(query) if b'"_name"' in written or b'"inner_hits"' in written else query
+
+
+def _bare(query: Any) -> Any:
+    if isinstance(query, list):
+        return [_bare(clause) if isinstance(clause, dict | list) else clause for clause in query]
+    if not isinstance(query, dict):
+        return query
+    copied = {
+        key: _bare(value) if isinstance(value, dict | list) else value
+        for key, value in query.items()
+        if key != "_name" or len(query) == 1
+    }
+    for name in _JOINING.intersection(copied):
+        if isinstance(copied[name], dict):
+            copied[name] = {key: value for key, value in copied[name].items() if key != "inner_hits"}
+    return copied

@@ -7,15 +7,27 @@ engine's: under either parameter it writes `_source` anew, numbers in its own wa
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
 
 import msgspec
 
+from proxy.errors import TooComplex
 from proxy.request.json_text import compacted, indented, items_of, members_of
-from proxy.wildcards import matches
+from proxy.wildcards import matcher
 
 Path = tuple[str, ...]
+
+PARTS_MAX = 200
+"""Names and wildcards in all paths of one `filter_path` together."""
+PATTERNS_MAX = 8
+"""Names among them with a wildcard in them, like `_s*`: each is compared with each new name in a response."""
+STATES_MAX = 256
+"""Sets of places in the paths that a response may lead to: few by any real response."""
+DEPTH_MAX = 64
+"""Objects and arrays that paths go into, one in the other: each is read once more than the one around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +37,24 @@ class FilterPath:
     includes: tuple[Path, ...] = ()
     excludes: tuple[Path, ...] = ()
 
+    @property
+    def too_complex(self) -> bool:
+        """Whether cutting by it may take more time than one response may."""
+        parts = [part for path in (*self.includes, *self.excludes) for part in path]
+        return len(parts) > PARTS_MAX or sum("*" in part and part not in _STARS for part in parts) > PATTERNS_MAX
+
     def apply(self, answer: bytes, *, keeps_empty: bool = True) -> bytes:
-        """Cut an answer; one of which nothing is left is an empty object.
+        """Cut an answer; one of which nothing is left is an empty object. Raises TooComplex.
 
         `keeps_empty`: what was empty before stays where excludes pass through it, see `dialects`.
         """
-        kept = _excluded(answer, self.excludes, keeps_empty=keeps_empty) if self.excludes else answer
+        if self.too_complex:
+            raise TooComplex("engine", "a `filter_path` of too many parts")
+        kept: bytes | None = compacted(answer)  # what is read once for each level is to have no spaces
+        if kept is not None and self.excludes:
+            kept = _Cut(self.excludes, _EXCLUDING, keeps_empty=keeps_empty).apply(kept)
         if kept is not None and self.includes:
-            kept = _included(kept, self.includes)
+            kept = _Cut(self.includes, _INCLUDING).apply(kept)
         return b"{}" if kept is None else kept
 
 
@@ -50,10 +72,10 @@ class Form:
         return self == Form()
 
     def write(self, answer: bytes, *, keeps_empty: bool) -> bytes:
-        """Cut an answer, and write what is left."""
+        """Cut an answer, and write what is left; raises TooComplex."""
         if self.is_plain:
             return answer
-        kept = self.filter_path.apply(answer, keeps_empty=keeps_empty)
+        kept = self.filter_path.apply(answer, keeps_empty=keeps_empty) if self.filter_path != FilterPath() else answer
         return indented(kept) + b"\n" if self.pretty else compacted(kept)
 
     def asked(self, parameters: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
@@ -87,54 +109,158 @@ def _path(name: str) -> Path:
     return tuple(part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", name))
 
 
-def _below(paths: Sequence[Path], name: str) -> tuple[list[Path], bool]:
-    """Follow paths one name down: what is left of each that goes this way, and whether one ends here."""
-    left = [rest for path in paths for rest in _step(path, name)]
-    return [path for path in left if path], () in left
+_STARS = frozenset({"*", "**"})
+_OBJECT = ord("{")
+_CONTAINERS = b"{["
 
 
-def _step(path: Path, name: str) -> list[Path]:
-    if path[0] == "**":
-        return [path, path[1:]] if len(path) > 1 else [()]
-    return [path[1:]] if matches(path[0], name) else []
+class _Verdict(Enum):
+    """What becomes of a member that no path goes into any further."""
+
+    KEPT = "kept"
+    DROPPED = "dropped"
 
 
-def _included(value: bytes, paths: Sequence[Path]) -> bytes | None:
-    """Keep what paths lead to; None where that is nothing."""
-    match value[:1]:
-        case b"{":
-            kept = {}
-            for name, member in members_of(value).items():
-                below, ends = _below(paths, name)
-                found = bytes(member) if ends else _included(bytes(member), below) if below else None
-                if found is not None:
-                    kept[name] = msgspec.Raw(found)
-            return msgspec.json.encode(kept) if kept else None
-        case b"[":
-            items = [_included(bytes(item), paths) for item in items_of(value)]
-            present = [msgspec.Raw(item) for item in items if item is not None]
-            return msgspec.json.encode(present) if present else None
-        case _:
-            return None
+_KEPT: Final = _Verdict.KEPT
+_DROPPED: Final = _Verdict.DROPPED
 
 
-def _excluded(value: bytes, paths: Sequence[Path], *, keeps_empty: bool) -> bytes | None:
-    """Leave out what paths lead to; None where nothing is left, or was there, unless that is kept."""
-    match value[:1]:
-        case b"{":
+@dataclass(frozen=True, slots=True)
+class _Mode:
+    """What becomes of a member at which a path ends, and of one that lies on none."""
+
+    at_end: _Verdict
+    beside: _Verdict
+
+
+_INCLUDING = _Mode(_KEPT, _DROPPED)
+_EXCLUDING = _Mode(_DROPPED, _KEPT)
+
+
+@dataclass(slots=True)
+class _State:
+    """The places in the paths that a walk through an answer has come to, and where each name leads from there."""
+
+    known: "dict[str, _State | _Verdict | None]"
+    """By name; None where it is still to be worked out."""
+    other: "_State | _Verdict | None"
+    """Where a name leads that no path names."""
+    always: frozenset[int]
+    """Places that any name leads to."""
+    named: Mapping[str, Sequence[int]]
+    patterns: Sequence[tuple[Callable[[str], object], int]]
+    """What tells whether a name is one of those with a wildcard in them, and the place behind each."""
+
+
+class _Cut:
+    """Cuts an answer by paths, all of which are followed at once, as an automaton whose states are made when needed.
+
+    No way is tried twice, so each member costs no more than there are parts, however many ways lead to it.
+    """
+
+    def __init__(self, paths: Sequence[Path], mode: _Mode, *, keeps_empty: bool = False) -> None:
+        self._parts: list[str | None] = [part for path in paths for part in (*path, None)]
+        self._paths = paths
+        self._mode = mode
+        self._keeps_plain = mode.beside is _KEPT
+        self._keeps_empty = keeps_empty
+        self._states: dict[frozenset[int], _State] = {}
+
+    def apply(self, answer: bytes) -> bytes | None:
+        """Return what is left; None where that is nothing. Raises TooComplex."""
+        beginnings, place = [], 0
+        for path in self._paths:
+            beginnings.append(place)
+            place += len(path) + 1
+        try:
+            kept = self._left(answer, self._state(frozenset(beginnings)), 0)
+        except RecursionError as error:
+            raise TooComplex("engine", "an answer nested too deeply for a `filter_path`") from error
+        return None if kept is None else msgspec.json.encode(kept)
+
+    def _left(self, value: bytes, state: _State, depth: int) -> Any:
+        """Return what is left of an object or an array that paths go into; None where that is nothing."""
+        if depth > DEPTH_MAX:
+            raise TooComplex("engine", f"an answer nested deeper than {DEPTH_MAX} levels, under `filter_path`")
+        if value[0] == _OBJECT:
             members = members_of(value)
-            kept = {}
-            for name, member in members.items():
-                below, ends = _below(paths, name)
-                left = _excluded(bytes(member), below, keeps_empty=keeps_empty) if below else bytes(member)
-                found = None if ends else left
-                if found is not None:
-                    kept[name] = msgspec.Raw(found)
-            return msgspec.json.encode(kept) if kept or (keeps_empty and not members) else None
-        case b"[":
-            all_items = items_of(value)
-            items = [_excluded(bytes(item), paths, keeps_empty=keeps_empty) for item in all_items]
-            present = [msgspec.Raw(item) for item in items if item is not None]
-            return msgspec.json.encode(present) if present or (keeps_empty and not all_items) else None
-        case _:
-            return value
+            kept: Any = self._of_members(members, state, depth + 1)
+            return kept if kept or (self._keeps_empty and not members) else None
+        if value.find(b"{") < 0 and value.find(b"[", 1) < 0:  # nothing but plain values in it
+            return self._plain(value)
+        items = items_of(value)
+        kept = self._of_items(items, state, depth + 1)
+        return kept if kept or (self._keeps_empty and not items) else None
+
+    def _plain(self, array: bytes) -> msgspec.Raw | None:
+        is_there = self._keeps_plain and (self._keeps_empty or array[1:-1].strip())
+        return msgspec.Raw(array) if is_there else None
+
+    def _of_members(self, members: Mapping[str, msgspec.Raw], state: _State, depth: int) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        known, other = state.known, None if state.patterns else state.other
+        for name, member in members.items():
+            below = known.get(name, other)
+            if below is None:
+                below = self._below(state, name)
+            if below is _DROPPED:
+                continue
+            if below is _KEPT:
+                kept[name] = member
+            else:
+                value = bytes(member)
+                if value[0] not in _CONTAINERS:
+                    if self._keeps_plain:
+                        kept[name] = member
+                elif (left := self._left(value, below, depth)) is not None:
+                    kept[name] = left
+        return kept
+
+    def _of_items(self, items: Sequence[msgspec.Raw], state: _State, depth: int) -> list[Any]:
+        kept: list[Any] = []
+        for item in items:
+            value = bytes(item)
+            if value[0] not in _CONTAINERS:
+                if self._keeps_plain:
+                    kept.append(item)
+            elif (left := self._left(value, state, depth)) is not None:
+                kept.append(left)
+        return kept
+
+    def _below(self, state: _State, name: str) -> _State | _Verdict:
+        """Work out where a name leads."""
+        found = [place for matches, place in state.patterns if matches(name)]
+        found += state.named.get(name, ())
+        if found:
+            below = self._verdict(state.always.union(found))
+        else:
+            below = state.other = self._verdict(state.always) if state.other is None else state.other
+        state.known[name] = below
+        return below
+
+    def _verdict(self, places: frozenset[int]) -> _State | _Verdict:
+        if any(self._parts[place] is None for place in places):
+            return self._mode.at_end
+        return self._state(places) if places else self._mode.beside
+
+    def _state(self, places: frozenset[int]) -> _State:
+        if (known := self._states.get(places)) is not None:
+            return known
+        always: list[int] = []
+        named: dict[str, list[int]] = {}
+        patterns: list[tuple[Callable[[str], object], int]] = []
+        for place in places:
+            match self._parts[place]:
+                case "**":
+                    always += [place, place + 1] if self._parts[place + 1] is not None else [place + 1]
+                case "*":
+                    always.append(place + 1)
+                case str(part) if "*" in part:
+                    patterns.append((matcher(part), place + 1))
+                case part:
+                    named.setdefault(part or "", []).append(place + 1)
+        if len(self._states) == STATES_MAX:
+            raise TooComplex("engine", "a `filter_path` that leads to too many places")
+        state = _State(dict.fromkeys(named), None, frozenset(always), named, patterns)
+        self._states[places] = state
+        return state

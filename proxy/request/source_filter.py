@@ -4,12 +4,16 @@ Source: Elasticsearch, "Source filtering". An exclude beats an include; a name i
 any `_source` parameter of the URL replaces the whole of the body's, and `_source_includes` the names in `_source`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import accumulate
 from typing import Any
 
-from proxy.wildcards import matches
+from proxy.wildcards import matcher
+
+PATTERNS_MAX = 100
+"""Names with a wildcard in them; without one there may be as many as a body holds."""
 
 _LISTS = {"includes": "includes", "include": "includes", "excludes": "excludes", "exclude": "excludes"}
 
@@ -40,18 +44,19 @@ class SourceFilter:
 
         Elasticsearch 9 would leave an excluded vector that an include matches out of `fields`, too.
         """
-        asked = [pattern for pattern in self.includes if pattern != "*"]
-        unasked = [path for path in paths if not any(_selects(pattern, path) for pattern in asked)]
-        hidden = tuple(path for path in unasked if path not in self.excludes)
+        asked = _selected([pattern for pattern in self.includes if pattern != "*"], paths)
+        hidden = tuple(path for path in paths if path not in asked and path not in self.excludes)
         return replace(self, excludes=self.excludes + hidden) if self.enabled else self
 
     def shows(self, paths: Sequence[str]) -> bool:
         """Whether these paths are there whole, with all that is below them."""
-        return self.enabled and all(self._shows(path) for path in paths)
+        included = not self.includes or _selected(self.includes, paths) >= set(paths)
+        return self.enabled and included and not _touches(self.excludes, paths)
 
-    def _shows(self, path: str) -> bool:
-        included = not self.includes or any(_selects(pattern, path) for pattern in self.includes)
-        return included and not any(_touches(pattern, path) for pattern in self.excludes)
+    @property
+    def too_complex(self) -> bool:
+        """Whether comparing it with fields may take more time than one search may."""
+        return sum("*" in pattern for pattern in (*self.includes, *self.excludes)) > PATTERNS_MAX
 
     def member(self) -> dict[str, Any]:
         """Spell it as a member of the body, where that is its place."""
@@ -138,15 +143,28 @@ def _all_text(values: Sequence[Any]) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
-def _selects(pattern: str, path: str) -> bool:
-    """Whether a pattern names this path or something that it lies in."""
-    parts = path.split(".")
-    above = (".".join(parts[:count]) for count in range(1, len(parts) + 1))
-    return any(matches(pattern, prefix) for prefix in above)
+def _selected(patterns: Sequence[str], paths: Sequence[str]) -> set[str]:
+    """Return those paths that a pattern names, or of which it names something that they lie in."""
+    above = {path: list(accumulate(path.split("."), "{}.{}".format)) for path in paths}
+    named = {name for names in above.values() for name in names}.intersection(patterns)
+    matching = _patterns(patterns)
+    return {
+        path
+        for path, names in above.items()
+        if not named.isdisjoint(names) or any(matches(name) for matches in matching for name in names)
+    }
 
 
-def _touches(pattern: str, path: str) -> bool:
-    """Whether a pattern may take away this path or a part of it."""
-    literal, star, _ = pattern.partition("*")
-    below = f"{path}."
-    return _selects(pattern, path) or literal.startswith(below) or (bool(star) and below.startswith(literal))
+def _patterns(patterns: Sequence[str]) -> list[Callable[[str], bool]]:
+    return [matcher(pattern) for pattern in patterns if "*" in pattern]
+
+
+def _touches(patterns: Sequence[str], paths: Sequence[str]) -> bool:
+    """Whether a pattern may take away one of these paths or a part of it."""
+    below = tuple(f"{path}." for path in paths)
+    literals = [pattern.partition("*")[0] for pattern in patterns if "*" in pattern]
+    return (
+        bool(_selected(patterns, paths))
+        or any(pattern.startswith(below) for pattern in patterns)
+        or any(path.startswith(literal) for literal in literals for path in below)
+    )

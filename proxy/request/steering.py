@@ -5,8 +5,9 @@ guessed at; a search that no route covers is not looked at.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any, Literal, get_args
 
 import msgspec
@@ -19,6 +20,11 @@ from proxy.yaml_file import did_you_mean
 
 Option = Literal["enabled", "query", "budget_ms", "window", "profile", "instruction", "explain"]
 OPTIONS: tuple[Option, ...] = get_args(Option)
+ALLOWED: tuple[Option, ...] = ("enabled", "budget_ms", "window", "explain")
+"""Options that a request may set where the settings say nothing: none that puts other words before a model."""
+
+BUDGET_MS_MAX = 60_000
+"""Milliseconds; a larger budget is lowered to it, and each stage has its own limit besides."""
 
 MEMBER = "rerank_proxy"
 
@@ -29,9 +35,10 @@ class Steering(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     enabled: bool | None = None
     query: Annotated[str, Meta(min_length=1, max_length=2000)] | None = None
     """The user's words, where they are not to be looked for in the query."""
-    budget_ms: Annotated[int, Meta(ge=1, le=60_000)] | None = None
+    budget_ms: Annotated[int, Meta(ge=1)] | None = None
     """Milliseconds that the proxy may add to the engine's own time."""
-    window: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    window: Annotated[int, Meta(ge=1)] | None = None
+    """Hits taken from each retriever and reranked, where they are fewer than the route's."""
     profile: str | None = None
     """Whose instruction the models are given."""
     instruction: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
@@ -61,18 +68,28 @@ def read_steering(fields: Sequence[Field], member: Any, allowed: Sequence[Option
         return by_header
     if member is not None and not isinstance(member, dict):
         return Wrong(f"[ext.{MEMBER}] takes an object, not {_shown(member)}")
-    in_body = {name: _Said(f"ext.{MEMBER}.{name}", value) for name, value in (member or {}).items()}
+    in_body = {name: _Said(f"ext.{MEMBER}.{_short(name)}", value) for name, value in _some(member or {})}
     together = {**by_header, **in_body}
     for name, said in together.items():
         if problem := _problem(name, said, allowed):
             return Wrong(f"[{said.place}] {problem}")
-    return msgspec.convert({name: said.value for name, said in together.items()}, Steering)
+    steering = msgspec.convert({name: said.value for name, said in together.items()}, Steering)
+    return msgspec.structs.replace(steering, budget_ms=steering.budget_ms and min(steering.budget_ms, BUDGET_MS_MAX))
+
+
+def _some(member: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Take no more members than it takes to find one that is not an option."""
+    return islice(member.items(), len(OPTIONS) + 1)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _SHOWN_MAX else f"{name[:_SHOWN_MAX]}..."
 
 
 def _problem(option: str, said: _Said, allowed: Sequence[Option]) -> str:
     """Say what is wrong with what is said, and what to say instead; empty where nothing is."""
     if option not in OPTIONS:
-        return f"is no way to steer the reranking{did_you_mean(option, OPTIONS)}"
+        return f"is no way to steer the reranking{did_you_mean(_short(option), OPTIONS)}"
     if option not in allowed:
         return "may not be set by a request: it is switched off in `steering` of the settings"
     try:
@@ -80,7 +97,7 @@ def _problem(option: str, said: _Said, allowed: Sequence[Option]) -> str:
     except msgspec.ValidationError:
         return f"takes {takes(option)}, not {_shown(said.value)}: correct it, or leave it out"
     if option == "profile" and said.value is not None and said.value not in PROFILES:
-        return f"knows no profile like {_shown(said.value)}{did_you_mean(said.value, tuple(PROFILES))}"
+        return f"knows no profile like {_shown(said.value)}{did_you_mean(_short(said.value), tuple(PROFILES))}"
     return ""
 
 
@@ -88,8 +105,8 @@ def takes(option: str) -> str:
     """Say what an option takes, as its type has it."""
     (kind,) = (field.type for field in _FIELDS if field.name == option)
     match next(each for each in kind.types if not isinstance(each, msgspec.inspect.NoneType)):
-        case msgspec.inspect.IntType(ge=least, le=most):
-            return f"a whole number from {least} to {most}"
+        case msgspec.inspect.IntType(ge=least):
+            return f"a whole number of {least} or more"
         case msgspec.inspect.StrType(max_length=int(most)):
             return f"a text of 1 to {most} characters"
         case msgspec.inspect.BoolType():
@@ -128,7 +145,7 @@ def _of_headers(fields: Sequence[Field]) -> dict[str, _Said] | Wrong:
     for name, value in fields:
         if not name.lower().startswith(STEERING):
             continue
-        place = name.decode("ascii", "replace")
+        place = _short(name.decode("ascii", "replace"))
         option = place.lower().removeprefix(STEERING.decode()).replace("-", "_")
         try:
             text = value.decode().strip()
@@ -144,6 +161,6 @@ def _typed(option: str, text: str) -> Any:
     """Turn a header's text into what the option takes; what does not fit is left for the type check to refuse."""
     if option in _SWITCHES:
         return _FLAGS.get(text.lower(), text)
-    if option in _NUMBERS and re.fullmatch(r"[0-9]{1,9}", text):
+    if option in _NUMBERS and re.fullmatch(r"[0-9]{1,18}", text):
         return int(text)
     return text

@@ -1,7 +1,9 @@
 """Texts as vectors, by DeepInfra's OpenAI-style endpoint and the Qwen3 embedding models."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -9,15 +11,19 @@ from cachetools import LRUCache
 
 from proxy.errors import Malformed, OtherModel
 from proxy.upstream.sharing import Shared
-from proxy.upstream.transport import Transport
+from proxy.upstream.transport import RESPONSE_BYTES, Transport
 from proxy.vectors import Vectors, normalise
 
 SERVICE = "embedder"
 INPUTS_MAX = 1024
+DIMENSIONS_MAX = 8192
+"""Of a model whose vectors' length is not known."""
+NUMBER_BYTES = 32
+"""Bytes of a response for each number of a vector."""
 _PATH = "/v1/openai/embeddings"
 
+_T = TypeVar("_T")
 Vector = tuple[float, ...]
-_Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +37,11 @@ class Introduction:
 class Embedder:
     """Embeds queries, each once while it is remembered, and passages."""
 
-    def __init__(
-        self, transport: Transport, *, timeout_seconds: float, query_max_chars: int, cache_entries: int
-    ) -> None:
+    def __init__(self, transport: Transport, *, timeout_seconds: float, query_max_chars: int, cache_bytes: int) -> None:
         self._transport = transport
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
-        self._vectors: LRUCache[_Key, Vectors] = LRUCache(maxsize=cache_entries)
+        self._vectors: LRUCache[bytes, Vectors] = LRUCache(cache_bytes, getsizeof=_size)
         self._asked: Shared[Vectors] = Shared()
 
     async def embed_query(self, text: str, *, instruction: str, model: str, dimensions: int) -> Vector:
@@ -46,35 +50,57 @@ class Embedder:
         Equal queries that come meanwhile wait for the same call. A failure is not remembered.
         """
         prompt = query_prompt(instruction, text[: self._query_max_chars])
-        key = (prompt, model, dimensions)
+        key = _key(prompt, model, dimensions)
         vector = self._vectors.get(key)
         if vector is None:
-            vector = await self._asked.ask(key, lambda: self._embed_query(key))
+            vector = await self._asked.ask(key, lambda: self._embed_query(key, prompt, model, dimensions))
         return tuple(vector.tolist())
 
-    async def _embed_query(self, key: _Key) -> Vectors:
+    def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool:
+        """Whether a query's vector is there, and so costs nothing."""
+        prompt = query_prompt(instruction, text[: self._query_max_chars])
+        return _key(prompt, model, dimensions) in self._vectors
+
+    async def _embed_query(self, key: bytes, prompt: str, model: str, dimensions: int) -> Vectors:
         """Ask for one, kept as 4 bytes a dimension: as numbers of Python's own 10,000 of the largest took 1.6 GB."""
-        prompt, model, dimensions = key
         body = encode([prompt], model, dimensions, fail_fast=True)
-        answer = await self._transport.post(_PATH, body, self._timeout)
-        vector: Vectors = decode(answer, 1, model, dimensions)[0]
-        if self._vectors.maxsize:
+        vector: Vectors = (await self._ask(body, 1, dimensions, lambda answer: decode(answer, 1, model, dimensions)))[0]
+        if _size(vector) <= self._vectors.maxsize:
             self._vectors[key] = vector
         return vector
 
     async def introduce(self, *, model: str, dimensions: int | None) -> Introduction:
         """Ask which model answers by this name; a provider that names none is taken at its word."""
         body = encode(["How long is a vector?"], model, dimensions, fail_fast=False)
-        said = _read(await self._transport.post(_PATH, body, self._timeout))
-        own = said.model if said.model and not is_same(said.model, model) else model
-        return Introduction(own, _vectors(said, 1, dimensions).shape[1])
+        return await self._ask(body, 1, dimensions, lambda answer: _introduction(answer, model, dimensions))
 
     async def embed_passages(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Vectors:
         """Return the vectors of at most 1024 texts, a row each; without `dimensions`, the model's own length."""
         if not texts:
             return np.empty((0, dimensions or 0), dtype=np.float32)
         body = encode(texts, model, dimensions, fail_fast=False)
-        return decode(await self._transport.post(_PATH, body, self._timeout), len(texts), model, dimensions)
+        return await self._ask(
+            body, len(texts), dimensions, lambda answer: decode(answer, len(texts), model, dimensions)
+        )
+
+    async def _ask(self, body: bytes, count: int, dimensions: int | None, read: Callable[[bytes], _T]) -> _T:
+        numbers = count * (dimensions or DIMENSIONS_MAX) + DIMENSIONS_MAX
+        return await self._transport.ask(_PATH, body, self._timeout, read, RESPONSE_BYTES + numbers * NUMBER_BYTES)
+
+
+def _introduction(answer: bytes, model: str, dimensions: int | None) -> Introduction:
+    said = _read(answer)
+    own = said.model if said.model and not is_same(said.model, model) else model
+    return Introduction(own, _vectors(said, 1, dimensions).shape[1])
+
+
+def _size(vector: Vectors) -> int:
+    """Bytes that one takes in the cache, with its key."""
+    return vector.nbytes + 512
+
+
+def _key(prompt: str, model: str, dimensions: int) -> bytes:
+    return hashlib.sha256(msgspec.json.encode((prompt, model, dimensions))).digest()
 
 
 def query_prompt(instruction: str, text: str) -> str:

@@ -10,11 +10,13 @@ from typing import Any
 
 import msgspec
 
-from proxy.errors import Malformed, UpstreamError
-from proxy.upstream.transport import Transport
+from proxy.errors import EqualScores, Malformed, UpstreamError
+from proxy.upstream.transport import RESPONSE_BYTES, Transport
 
 SERVICE = "reranker"
 DOCUMENTS_MAX = 1024
+SCORE_BYTES = 256
+"""Bytes of a response for each score, with its names; beside them some servers send the passages back."""
 
 
 class Reranker:
@@ -38,8 +40,10 @@ class Reranker:
 
     async def _score(self, query: str, passages: Sequence[str], instruction: str, model: str) -> tuple[float, ...]:
         body = encode(query, passages, instruction)
-        answer = await self._transport.post(f"/v1/inference/{model}", body, self._timeout)
-        return decode(answer, len(passages))
+        size = RESPONSE_BYTES + len(passages) * SCORE_BYTES + 2 * len(body)
+        return await self._transport.ask(
+            f"/v1/inference/{model}", body, self._timeout, lambda answer: read(answer, passages), size
+        )
 
 
 def encode(query: str, passages: Sequence[str], instruction: str) -> bytes:
@@ -47,6 +51,22 @@ def encode(query: str, passages: Sequence[str], instruction: str) -> bytes:
     return msgspec.json.encode(
         {"queries": [query], "documents": passages, "instruction": instruction, "fail_fast": True}
     )
+
+
+def read(answer: bytes, passages: Sequence[str]) -> tuple[float, ...]:
+    """Read a score for each passage; raises Malformed, EqualScores where they say nothing of the passages."""
+    scores = decode(answer, len(passages))
+    if _say_nothing(scores, passages):
+        raise EqualScores(SERVICE, f"the score {scores[0]:g} for each of {len(passages)} passages")
+    return scores
+
+
+_SATURATED = frozenset({0.0, 1.0})
+
+
+def _say_nothing(scores: Sequence[float], passages: Sequence[str]) -> bool:
+    """Whether different passages have one score, and not for being as relevant, or irrelevant, as can be."""
+    return len(set(scores)) == 1 and scores[0] not in _SATURATED and len(set(passages)) >= 3
 
 
 def decode(answer: bytes, count: int) -> tuple[float, ...]:

@@ -1,10 +1,20 @@
-"""One request to a models' provider, its bytes back, and aiohttp's errors as ours."""
+"""One request to a models' provider, its response read within bounds, and whatever goes wrong as an UpstreamError."""
 
 import asyncio
+import zlib
+from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
 
 import aiohttp
 
-from proxy.errors import Refused, TimedOut, Unreachable
+from proxy.errors import Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
+
+RESPONSE_BYTES = 64 * 2**10
+"""Bytes of a response, compressed and decompressed, besides those for each score or number that was asked for."""
+PIECE_BYTES = 64 * 2**10
+"""Bytes that are decompressed before anything else may run."""
+
+_T = TypeVar("_T")
 
 
 class Transport:
@@ -14,15 +24,31 @@ class Transport:
         self.service = service
         self._session = session
         self._base_url = base_url.rstrip("/")
-        self._headers = {"Content-Type": "application/json"}
+        self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
 
     def __repr__(self) -> str:
         return f"Transport({self.service}, {self._base_url})"
 
-    async def post(self, path: str, body: bytes, timeout_seconds: float) -> bytes:
-        """Send a body; raises Unreachable, TimedOut, or Refused for every status but 200.
+    async def ask(
+        self, path: str, body: bytes, timeout_seconds: float, read: Callable[[bytes], _T], response_bytes: int
+    ) -> _T:
+        """Send a body and read the response; raises UpstreamError, Malformed for any that cannot be read.
+
+        The one place where a model's response is read: what a reader does not expect of it must not look like a
+        defect of the proxy.
+        """
+        content = await self.post(path, body, timeout_seconds, response_bytes)
+        try:
+            return read(content)
+        except UpstreamError:
+            raise
+        except Exception as error:
+            raise Malformed(self.service, f"a response that cannot be read: {error!r:.200}") from error
+
+    async def post(self, path: str, body: bytes, timeout_seconds: float, response_bytes: int = RESPONSE_BYTES) -> bytes:
+        """Send a body; raises Unreachable, TimedOut, TooLarge, or Refused for every status but 200.
 
         Nothing is sent twice: what got no answer may have been done, and billed, all the same. Redirects are
         not followed, since they would carry the token elsewhere.
@@ -34,7 +60,7 @@ class Transport:
                     self._base_url + path, data=body, headers=self._headers, allow_redirects=False
                 ) as response,
             ):
-                content = await response.read()
+                content = await _content(self.service, response, response_bytes)
         except aiohttp.ConnectionTimeoutError as error:
             raise Unreachable(self.service, f"{self._base_url}: no connection in time") from error
         except TimeoutError as error:
@@ -46,10 +72,47 @@ class Transport:
         return content
 
 
+async def _content(service: str, response: aiohttp.ClientResponse, at_most: int) -> bytes:
+    """Read a response to its end; raises TooLarge, and Malformed where it is compressed in another way than asked."""
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in {"", "identity", "gzip"}:
+        raise Malformed(service, "a response compressed in another way than gzip")
+    received = _counted(service, response.content.iter_any(), at_most)
+    pieces = _inflated(service, received) if encoding == "gzip" else received
+    return b"".join([piece async for piece in _counted(service, pieces, at_most)])
+
+
+async def _counted(service: str, pieces: AsyncIterator[bytes], at_most: int) -> AsyncIterator[bytes]:
+    """Hand pieces on while there are no more bytes in them than there may be."""
+    total = 0
+    async for piece in pieces:
+        total += len(piece)
+        if total > at_most:
+            raise TooLarge(service, f"a response of more than {at_most} bytes")
+        yield piece
+
+
+async def _inflated(service: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Decompress piece by piece, and let everything else run in between: a small piece may hold a very large one."""
+    inflating = zlib.decompressobj(wbits=31)
+    async for piece in pieces:
+        remaining = piece
+        while remaining:
+            try:
+                yield inflating.decompress(remaining, PIECE_BYTES)
+            except zlib.error as error:
+                raise Malformed(service, f"a response that is not gzip: {error}") from error
+            remaining = inflating.unconsumed_tail
+            await asyncio.sleep(0)
+    if not inflating.eof:
+        raise Malformed(service, "a response whose gzip ends too early")
+
+
 def models_session(connect_timeout_seconds: float) -> aiohttp.ClientSession:
     """Open connections to a provider: kept open between searches, no cookies, no proxies from the environment."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_seconds),
         cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,  # it takes all that a piece holds at once, whatever the time limit says
     )

@@ -45,9 +45,13 @@ async def begun(
     *arguments: str,
     environment: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
+    keep_open: bool = False,
     within: Sequence[str] = (),
 ) -> Running:
-    """Start a command, with what it is given on standard input; `within` names the command that runs it."""
+    """Start a command, with what it is given on standard input, and more to come with `keep_open`.
+
+    `within` names another command that runs it.
+    """
     process = await asyncio.create_subprocess_exec(
         *within,
         sys.executable,
@@ -61,7 +65,8 @@ async def begun(
     )
     if process.stdin is not None and stdin is not None:
         process.stdin.write(stdin)
-        process.stdin.close()
+        if not keep_open:
+            process.stdin.close()
     return Running(process)
 
 
@@ -88,7 +93,8 @@ async def serving(
 ) -> AsyncIterator[tuple[Running, str]]:
     """Run `rerank-proxy serve` with these settings, as a file; gives its URL, too."""
     file = folder / "config.yaml"
-    file.write_bytes(msgspec.yaml.encode({"listen": {"port": 0}, **settings}))
+    engine = {"resolve_timeout_seconds": 20} | dict(settings.get("engine", {}))
+    file.write_bytes(msgspec.yaml.encode({"listen": {"port": 0}, **settings, "engine": engine}))
     async with running("serve", "-c", str(file), environment=environment, within=within) as command:
         started = json.loads(await command.until("listening"))
         yield command, started["address"]

@@ -13,6 +13,7 @@ import pytest
 from demo.engines import DEFAULT
 from proxy.app import listen
 from proxy.config import Config
+from proxy.request.steering import OPTIONS
 from tests.integration import shop as catalogue
 from tests.integration.engines import RealEngine, running_engines
 from tests.integration.models import ShopModels
@@ -58,15 +59,15 @@ async def index_name(engine_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session")
 def _outcomes() -> Iterator[Outcomes]:
-    """What the tests saw, kept when all have run."""
-    outcomes = Outcomes()
+    """What the tests are to see; with UPDATE_OUTCOMES=1, what they saw is written when all have run."""
+    outcomes = Outcomes.read()
     yield outcomes
     outcomes.save()
 
 
 @pytest.fixture
 def record_outcome(_outcomes: Outcomes, real_engine: RealEngine) -> Record:
-    """Keep what came of a way to search on this engine, for README's table."""
+    """Compare the outcome of a kind of search on this engine with the one expected."""
     return lambda way, outcome: _outcomes.record(way, real_engine.name, outcome)
 
 
@@ -131,6 +132,7 @@ async def models() -> AsyncIterator[ShopModels]:
 
 Start = Callable[..., Awaitable[str]]
 PATIENT = {"connect_timeout_seconds": 20, "embed_timeout_seconds": 20, "rerank_timeout_seconds": 20}
+PATIENT_ENGINE = {"added_timeout_seconds": 20, "resolve_timeout_seconds": 20}
 """Enough on any machine; tests of what takes too long say so themselves."""
 
 
@@ -142,9 +144,10 @@ async def start(engine_url: str, models: ShopModels) -> AsyncIterator[Start]:
         async def start(*routes: Mapping[str, Any], **sections: Mapping[str, Any]) -> str:
             settings: dict[str, Any] = {
                 "listen": {"port": 0},
-                "engine": {"url": engine_url, "added_timeout_seconds": 20},
+                "engine": {"url": engine_url} | PATIENT_ENGINE | dict(sections.pop("engine", {})),
                 "models": {"url": models.url} | PATIENT | dict(sections.pop("models", {})),
                 "routes": routes,
+                "steering": OPTIONS,
             }
             config = msgspec.convert(settings | sections, Config)
             listener = await listen(config, None, {}, stack)

@@ -226,7 +226,7 @@ async def test_a_watch_outlives_models_that_go_away(target: Target, watching: Ru
     models.faults = {"embed": gone}
     await target.put({"p1": CATALOGUE["p1"] | {"title": "Camera"}})
     line = await watching.until("trying again")
-    assert "refuses the token" in line
+    assert "rejects the token" in line
     models.faults = {}
     await until_current(watching, target, "p1")
 

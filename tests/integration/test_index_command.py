@@ -1,8 +1,10 @@
 """`rerank-proxy index` as a process, on the real engine: what it takes, what it keeps, what it refuses."""
 
+import asyncio
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from tests.integration.commands import begun
 from tests.integration.engines import WITH_KNN, RealEngine
 from tests.integration.loads import VECTOR_OPTIONS, BusyEngine, Ended, Target, ended, ndjson, products, write
 from tests.integration.models import ShopModels
+from tests.integration.sending import Request, send
 from tests.integration.shop import embed
 
 pytestmark = [pytest.mark.engine, WITH_KNN]
@@ -124,6 +127,61 @@ async def test_a_killed_run_is_taken_up_where_it_was(target: Target, tmp_path: P
     assert (await target.ask("GET", "/_count"))["count"] == 1500
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_load_that_is_told_to_stop_writes_what_was_embedded(
+    number: signal.Signals, target: Target, tmp_path: Path, models: ShopModels
+) -> None:
+    """Also where its standard input goes on; a second run does the rest."""
+    many, go_on = products(1500), asyncio.Event()
+
+    async def slow(stream: Stream, request: Message) -> None:
+        if len(models.of("embed")) > 5:
+            await go_on.wait()
+
+    models.faults = {"embed": slow}
+    command = await begun(*target.index_arguments("-", *VECTOR_OPTIONS), stdin=b"", keep_open=True)
+    assert command.process.stdin is not None
+    command.process.stdin.write(ndjson(many))
+    await models.until_asked("embed", 6)
+    command.process.send_signal(number)
+    go_on.set()
+    assert 128 + number == await command.ended()
+    assert command.lines[-1].startswith(f"rerank-proxy: stopped by {number.name}; what is written is kept")
+    paid_for = sum(len(asked["input"]) for asked in models.embedded) - 1
+    assert 0 < paid_for < 1500
+    assert f"{paid_for} documents written; vectors: {paid_for} made" in "".join(command.lines)
+    assert paid_for == len(await target.documents())
+
+
+async def test_models_that_are_lost_cost_nothing_that_was_embedded(
+    target: Target, tmp_path: Path, models: ShopModels
+) -> None:
+    file = tmp_path / "many.ndjson"
+    file.write_bytes(ndjson(products(600)))
+
+    async def lost(stream: Stream, request: Message) -> bytes | None:
+        return answer(401, b"{}") if len(models.of("embed")) > 5 else None
+
+    models.faults = {"embed": lost}
+    result = await target.index_file(file)
+    assert result.code == 1
+    assert "rejects the token" in said(result)
+    written = len(await target.documents())
+    assert written >= 64 * 3
+    assert f"{written} documents written; vectors: {written} made" in result.said
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"[]", b"[1, 2]", b"nothing\n", b'{"id":', b"\x1f\x8bnot gzip"])
+async def test_no_index_is_made_for_a_file_without_a_document(content: bytes, target: Target, tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_bytes(content)
+    result = await target.index_file(file)
+    assert result.code == 1
+    assert "no document" in said(result) or "cannot be read" in said(result)
+    reply = await send(target.engine, Request("HEAD", f"/{target.index}"))
+    assert reply.status == 404
+
+
 async def test_malformed_lines_are_told_each_and_the_rest_is_loaded(target: Target, tmp_path: Path) -> None:
     file = tmp_path / "f"
     file.write_bytes(ndjson(CATALOGUE[:2]) + b'{"id":\n[1]\n' + ndjson(CATALOGUE[2:3]) + b'{"id":"x","price":"much"}\n')
@@ -142,7 +200,7 @@ async def test_every_malformed_line_is_told(target: Target, tmp_path: Path) -> N
     file = tmp_path / "f"
     file.write_bytes(b"bad\n" * 300)
     result = await target.index_file(file)
-    assert [line.partition(":")[0] for line in result.said.splitlines()[:-1]] == [f"line {n}" for n in range(1, 301)]
+    assert [line.partition(":")[0] for line in result.said.splitlines()[:-2]] == [f"line {n}" for n in range(1, 301)]
 
 
 async def test_documents_without_a_text_have_no_vector(target: Target, tmp_path: Path) -> None:
@@ -268,7 +326,7 @@ async def test_a_model_that_refuses_the_token_ends_the_load(
     models.faults = {"embed": refused}
     result = await target.index_file(catalogue)
     assert result.code == 1
-    assert "refuses the token" in said(result)
+    assert "rejects the token" in said(result)
     assert len(models.requests) == 1
 
 

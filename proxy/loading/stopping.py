@@ -1,0 +1,84 @@
+"""A load that is told to stop by SIGTERM or Ctrl-C: what is paid for is written first."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from proxy.loading.errors import CannotLoad
+
+GRACE_S = 20.0
+"""How long calls of the models that are on their way may still take: containers are killed after 30 s."""
+
+
+T = TypeVar("T")
+
+
+class Stopped(CannotLoad):
+    """The load was told to stop."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(f"stopped by {number.name}; what is written is kept: run the same command again to go on")
+        self.exit_code = 128 + number
+        """As a shell says of a process that a signal ended."""
+
+
+class Stopping:
+    """Whether the load was told to stop. The first signal lets it write what it has, a second ends it at once."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+        self._number = signal.SIGTERM
+        self._writing = False
+        self._then: list[Callable[[], None]] = []
+
+    def raise_if_told(self) -> None:
+        if self.told.is_set():
+            raise Stopped(self._number)
+
+    async def in_time(self, work: Coroutine[Any, Any, T], grace: float = GRACE_S) -> T:
+        """Do something that is paid for; raises Stopped where it is not done some time after the signal."""
+        task, told = asyncio.ensure_future(work), asyncio.ensure_future(self.told.wait())
+        try:
+            await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task}, timeout=grace)
+            if not task.done():
+                raise Stopped(self._number)
+            return task.result()
+        finally:
+            told.cancel()
+            task.cancel()
+            await asyncio.gather(told, task, return_exceptions=True)
+
+    @contextmanager
+    def heeded(self) -> Iterator[None]:
+        """Listen to the signals; raises Stopped for one that comes while nothing is being written."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._tell, number, task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            self.raise_if_told()
+            raise
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _tell(self, number: signal.Signals, task: "asyncio.Task[Any] | None") -> None:
+        if task and (self.told.is_set() or not self._writing):
+            task.cancel()
+        self._number = number
+        self.told.set()
+        for act in self._then:
+            act()
+
+    @contextmanager
+    def writing(self, then: Callable[[], None] | None = None) -> Iterator[None]:
+        """Have a signal stop what is inside by `told`, and not at once; `then` is called, too."""
+        self._writing, self._then = True, [then] if then else []
+        try:
+            yield
+        finally:
+            self._writing, self._then = False, []

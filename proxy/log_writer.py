@@ -1,0 +1,93 @@
+"""Writes log lines from a thread of its own: where they cannot be written they are lost, and nothing waits for them."""
+
+import atexit
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+
+QUEUE_BYTES = 2**20
+"""Bytes of lines that wait to be written; beyond them lines are dropped, and counted."""
+BATCH_BYTES = 64 * 2**10
+FLUSH_S = 1.0
+"""Seconds that the end of the process waits for the last lines."""
+
+
+class LogWriter:
+    """Writes whole lines to a file descriptor, in their order.
+
+    A pipe that nobody reads, a full disk and a reader that is gone cost lines. How many were dropped is said by
+    `on_dropped`, which is called from the thread once something can be written again.
+    """
+
+    def __init__(self, descriptor: int, on_dropped: Callable[[int], None], queue_bytes: int = QUEUE_BYTES) -> None:
+        self._descriptor = descriptor
+        self._on_dropped = on_dropped
+        self._queue_bytes = queue_bytes
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._dropped = 0
+        self._closing = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)
+
+    def write(self, line: str) -> None:
+        """Take a line, without its end; never waits for the descriptor, never raises for it."""
+        written = line.encode("utf-8", "backslashreplace") + b"\n"
+        with self._changed:
+            if self._waiting_bytes + len(written) > self._queue_bytes:
+                self._dropped += 1
+                return
+            self._waiting.append(written)
+            self._waiting_bytes += len(written)
+            self._changed.notify()
+
+    def close(self, seconds: float = FLUSH_S) -> None:
+        """Write what waits, and end; what cannot be written in this time is lost."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(seconds)
+        atexit.unregister(self.close)
+
+    def _run(self) -> None:
+        torn = False
+        while lines := self._next():
+            whole = b"\n" + lines if torn else lines
+            left = self._written(whole)
+            if len(left) < len(whole):
+                torn = whole[-len(left) - 1 :][:1] != b"\n"
+            with self._changed:
+                self._waiting_bytes -= len(lines)
+                self._dropped += left.count(b"\n")
+                dropped, self._dropped = (0, self._dropped) if left else (self._dropped, 0)
+            if dropped:
+                self._on_dropped(dropped)
+
+    def _next(self) -> bytes:
+        """Wait for lines, and take as many as go out at once; none at the end."""
+        with self._changed:
+            while not self._waiting and not self._closing:
+                self._changed.wait()
+            lines: list[bytes] = []
+            size = 0
+            while self._waiting and size < BATCH_BYTES:
+                lines.append(self._waiting.popleft())
+                size += len(lines[-1])
+            return b"".join(lines)
+
+    def _written(self, lines: bytes) -> bytes:
+        """Write them, and return what could not be written."""
+        while lines:
+            try:
+                lines = lines[os.write(self._descriptor, lines) :]
+            except BlockingIOError:  # another process has made the same pipe or terminal non-blocking
+                writable = select.poll()
+                writable.register(self._descriptor, select.POLLOUT)
+                writable.poll()
+            except OSError:
+                return lines
+        return b""

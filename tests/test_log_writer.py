@@ -1,0 +1,175 @@
+"""A log that cannot be written costs lines, and nothing else."""
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import structlog
+
+from proxy.config import Config
+from proxy.config import Log as Settings
+from proxy.log_writer import QUEUE_BYTES, LogWriter
+from proxy.telemetry import configure
+from tests.conftest import QUERY, StartProxy
+from tests.fakes import ids
+
+LINES = 20_000
+
+
+def line(number: int) -> str:
+    return f"{number:0100}"
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """A pipe that holds one page."""
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    yield reading, writing
+    for descriptor in (reading, writing):
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+def nothing(dropped: int) -> None:
+    raise AssertionError(dropped)
+
+
+def test_lines_are_written_in_their_order_and_the_last_ones_at_the_end(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
+    writer = LogWriter(descriptor, nothing)
+    for number in range(1000):
+        writer.write(line(number))
+    writer.close(60)
+    os.close(descriptor)
+    assert [line(number) for number in range(1000)] == (tmp_path / "log").read_text().splitlines()
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_a_full_pipe_takes_no_more_and_is_told_later_what_was_dropped(
+    pipe: tuple[int, int],
+    blocking: bool,  # noqa: FBT001
+) -> None:
+    reading, writing = pipe
+    os.set_blocking(writing, blocking)
+    told: list[int] = []
+    writer = LogWriter(writing, told.append)
+    for number in range(LINES):  # nobody reads meanwhile
+        writer.write(line(number))
+    received = b""
+    while received.count(b"\n") + sum(told) < LINES:
+        received += os.read(reading, 65536)
+    written = received.decode().splitlines()
+    assert [line(number) for number in range(len(written))] == written
+    assert (True, LINES) == (len(written) * 101 <= QUEUE_BYTES, len(written) + sum(told))
+
+
+def test_a_reader_that_is_gone_costs_lines(pipe: tuple[int, int]) -> None:
+    reading, writing = pipe
+    os.close(reading)
+    writer = LogWriter(writing, nothing)
+    for number in range(LINES):
+        writer.write(line(number))
+    writer.close(60)
+
+
+def test_a_full_disk_costs_lines() -> None:
+    descriptor = os.open("/dev/full", os.O_WRONLY)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
+        os.write(descriptor, b"x")
+    writer = LogWriter(descriptor, nothing)
+    for number in range(LINES):
+        writer.write(line(number))
+    writer.close(60)
+    os.close(descriptor)
+
+
+def test_after_half_a_line_the_next_one_begins_on_its_own(tmp_path: Path) -> None:
+    """As on a disk that was full for a while: here a file that may be no larger."""
+    program = f"""
+import os, resource, signal
+from proxy.log_writer import LogWriter
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (150, resource.RLIM_INFINITY))
+descriptor = os.open({str(tmp_path / "log")!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+told = []
+writer = LogWriter(descriptor, told.append)
+writer.write("a" * 100)
+writer.write("b" * 100)
+while writer._waiting_bytes: pass
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+writer.write("c" * 100)
+writer.close(60)
+assert told == [1], told
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)  # noqa: S603
+    first, torn, last = (tmp_path / "log").read_text().splitlines()
+    assert ("a" * 100, "b" * 49, "c" * 100) == (first, torn, last)
+
+
+@pytest.fixture
+def log_to() -> Iterator[Callable[[int], LogWriter]]:
+    before = structlog.get_config()
+    writers: list[LogWriter] = []
+
+    def to(descriptor: int) -> LogWriter:
+        writer = configure(Settings(), descriptor)
+        assert writer is not None
+        writers.append(writer)
+        return writer
+
+    yield to
+    structlog.configure(**before)
+
+
+async def test_searches_are_answered_while_nobody_reads_the_log(
+    start_proxy: StartProxy, settings: Config, pipe: tuple[int, int], log_to: Callable[[int], LogWriter]
+) -> None:
+    reading, writing = pipe
+    client = await start_proxy(settings)
+    writer = log_to(writing)
+    for _ in range(50):
+        assert ["d", "b", "c", "a"] == ids(await client.search("/products/_search", QUERY, x_opaque_id="i" * 1000))
+    writer.close(0)
+    os.set_blocking(reading, False)
+    assert os.read(reading, 65536).startswith(b'{"')
+
+
+def test_a_process_whose_log_nobody_reads_ends(pipe: tuple[int, int]) -> None:
+    program = """
+import structlog
+from proxy.config import Log
+from proxy.telemetry import configure
+configure(Log())
+log = structlog.get_logger("proxy")
+for number in range(20000):
+    log.info("line", number=number)
+print("done")
+"""
+    _, writing = pipe
+    ended = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=writing, timeout=60, check=True
+    )
+    assert b"done\n" == ended.stdout
+
+
+def test_dropped_lines_are_told_as_a_line(pipe: tuple[int, int], log_to: Callable[[int], LogWriter]) -> None:
+    reading, writing = pipe
+    writer = log_to(writing)
+    log = structlog.get_logger("proxy")
+    for number in range(LINES):
+        log.info("line", number=number)
+    received: list[dict[str, object]] = []
+    with os.fdopen(reading, "rb", closefd=False) as file:
+        while not received or received[-1]["event"] != "log_lines_dropped":
+            received.append(json.loads(file.readline()))
+    dropped = received.pop()
+    assert (LINES, "warning") == (len(received) + int(str(dropped["lines"])), dropped["level"])
+    writer.close(60)
