@@ -71,3 +71,5 @@ class Failure:
     stage: str
     reason: str
     detail: str = ""
+    by_design: bool = False
+    """The stage does not fit this search, and nothing is wrong."""

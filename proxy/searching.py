@@ -29,7 +29,7 @@ from proxy.journey import Journey
 from proxy.pipelines import NONE, is_harmless
 from proxy.planning import Plan, VectorSearch, vector_search
 from proxy.profiles import PROFILES
-from proxy.query.text import UserQuery, find_user_query
+from proxy.query.text import UNRELAXED, UserQuery, find_user_query
 from proxy.ranking.heads import Heads, head_key
 from proxy.ranking.pipeline import Outcome, run_search
 from proxy.ranking.stages import Embeds, Run, Scores, Stages
@@ -158,9 +158,11 @@ class Searching:
             return problem
         if request.end > known.max_result_window:
             return Bypass("depth")
-        vectors = None
-        if route.semantic and not request.own_ranking:
-            vectors = vector_search(route, route.semantic, facts, kind.version if kind else None)
+        vectors: VectorSearch | Failure | None = None
+        if route.semantic:
+            vectors = _unfit(request, user_query) or vector_search(
+                route, route.semantic, facts, kind.version if kind else None
+            )
         return Plan(
             indices=indices,
             request=request,
@@ -216,12 +218,15 @@ class Searching:
 
 
 def _user_query(route: Route, request: SearchRequest, facts: IndexFacts, steering: Steering) -> UserQuery | Bypass:
-    """Find the user's words: where the request says them apart, those; nothing else is searched for without a place."""
-    found = find_user_query(request.query, route.passage, facts.is_text)
-    said = steering.query or request.text
-    if said:
-        return replace(found, text=said) if found else UserQuery(said, None)
-    return found or Bypass("no_query_text")
+    """Find the user's words: where the request gives them, those, and the clauses that hold them."""
+    given = steering.query or request.text
+    return find_user_query(request.query, route.passage, facts.is_text, given) or Bypass("no_query_text")
+
+
+def _unfit(request: SearchRequest, user_query: UserQuery) -> Failure | None:
+    """Say why no document that only kNN finds has a place among this search's own."""
+    reason = "own_scores" if request.own_ranking else user_query.unrelaxed
+    return Failure("semantic", reason, UNRELAXED[reason], by_design=True) if reason else None
 
 
 def _instruction(route: Route, steering: Steering) -> str:

@@ -12,13 +12,14 @@ from proxy.config import Log
 from proxy.errors import Failure
 
 Field = tuple[bytes, bytes]
+Outcome = Literal["reranked", "degraded", "bypassed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
     """How a search ended, in the words of header and log."""
 
-    outcome: Literal["reranked", "degraded", "bypassed"]
+    outcome: Outcome
     stages: tuple[str, ...] = ()
     reason: str = ""
     detail: str = ""
@@ -32,11 +33,16 @@ class Told:
 
 
 def ended(failures: Sequence[Failure]) -> Told:
-    """Say how an answer was made: whole, or without some stages; the first one's reason stands for all."""
-    if not failures:
+    """Say how an answer was made: by every stage, or without some; the first reason stands for all.
+
+    A stage that does not fit the search degrades nothing, and is named all the same.
+    """
+    failed = sorted(failures, key=lambda failure: failure.by_design)
+    if not failed:
         return Told("reranked")
-    stages = tuple(failure.stage for failure in failures)
-    return Told("degraded", stages, failures[0].reason, "; ".join(filter(None, (f.detail for f in failures))))
+    outcome: Outcome = "reranked" if failed[0].by_design else "degraded"
+    stages = tuple(dict.fromkeys(failure.stage for failure in failed))
+    return Told(outcome, stages, failed[0].reason, "; ".join(filter(None, (each.detail for each in failed))))
 
 
 def bypassed(reason: str) -> Told:

@@ -32,6 +32,7 @@ from proxy.dialects import Dialect, KnnSearch
 from proxy.errors import UpstreamError
 from proxy.loading.mappings import LANGUAGES
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
+from proxy.query.text import UNRELAXED
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.request.steering import Option, takes
 from tests.clients.run import PROGRAMS
@@ -81,6 +82,8 @@ class QueryForm:
 
 _MATCH = {"match": {"title": "red shoes"}}
 _TERM = {"term": {"brand": "kite"}}
+_SPANS = [{"span_term": {"title": "red"}}, {"span_term": {"title": "shoes"}}]
+_SPAN = {"span_near": {"clauses": _SPANS, "slop": 1}}
 _NOTHING, _AS_IN_QUERY_STRING, _NO_KNN = "nothing of it", "as in `query_string`", "kNN is left out"
 _INSIDE = "what the query inside requires"
 
@@ -95,8 +98,8 @@ QUERY_FORMS = (
         "query_string",
         "",
         {"query_string": {"query": "red shoes -kids"}},
-        '`+word`, `"a phrase"` and `field:value` stay required, `-word` stays forbidden; with any other operator '
-        "but AND the words are reranked and kNN is left out",
+        '`+word`, `"a phrase"` and `field:value` stay required, `-word` and `-(a group)` stay forbidden; where OR '
+        "joins words with a field or a negation kNN is left out",
     ),
     QueryForm(
         "simple_query_string",
@@ -120,6 +123,14 @@ QUERY_FORMS = (
     ),
     QueryForm("neural", "", {"neural": {"meaning": {"query_text": "red shoes", "filter": _TERM}}}, "its `filter`"),
     QueryForm("neural_sparse", "", {"neural_sparse": {"tokens": {"query_text": "red shoes"}}}, _NOTHING),
+    QueryForm("intervals", "", {"intervals": {"title": {"match": {"query": "red shoes"}}}}, _NO_KNN),
+    QueryForm("span_term", "", {"span_term": {"title": "red shoes"}}, _NO_KNN),
+    QueryForm("span_near", "", {"span_near": {"clauses": _SPANS, "slop": 1}}, _NO_KNN),
+    QueryForm("span_or", "", {"span_or": {"clauses": _SPANS}}, _NO_KNN),
+    QueryForm("span_first", "", {"span_first": {"match": _SPAN, "end": 3}}, _NO_KNN),
+    QueryForm("span_not", "", {"span_not": {"include": _SPAN, "exclude": {"span_term": {"title": "kids"}}}}, _NO_KNN),
+    QueryForm("span_containing", "", {"span_containing": {"big": _SPAN, "little": _SPAN}}, _NO_KNN),
+    QueryForm("span_within", "", {"span_within": {"big": _SPAN, "little": _SPAN}}, _NO_KNN),
     QueryForm(
         "knn",
         "",
@@ -228,14 +239,17 @@ def _title(engine: Engine) -> str:
     return f"{names[engine.family]} {engine.version}"
 
 
-_OUTCOME = re.compile(r'(?P<kind>bypassed|degraded)(?:;stages="[\w ]+")?;reason=(?P<reason>\w+)')
+_OUTCOME = re.compile(r'(?P<kind>reranked|bypassed|degraded)(?:;stages="[\w ]+")?;reason=(?P<reason>\w+)')
 _NOT_THERE = "-"
 _KINDS = ("reranked", "degraded", "bypassed", "refused", "untouched")
 
 
 def _in_short(outcome: str) -> str:
     found = _OUTCOME.fullmatch(outcome)
-    return f"{found['kind']}: {code(found['reason'])}" if found else outcome or _NOT_THERE
+    if found is None:
+        return outcome or _NOT_THERE
+    kind = "reranked, without kNN" if found["kind"] == "reranked" else found["kind"]
+    return f"{kind}: {code(found['reason'])}"
 
 
 def _by_outcome(row: Row) -> tuple[int, str]:
@@ -397,6 +411,13 @@ def degraded() -> Table:
     meanings = {**said, **ADVICE, **_FAILURE_MEANINGS}
     rows = tuple((code(reason), codes(sorted(stages)), meanings[reason]) for reason, stages in failures().items())
     return Table(("reason", "stages", "what it means, and what to do"), tuple(sorted(rows)))
+
+
+def unrelaxed() -> Table:
+    return Table(
+        ("reason", "why nothing is searched for by kNN"),
+        tuple((code(reason), why) for reason, why in sorted(UNRELAXED.items())),
+    )
 
 
 def _in_a_cell(sentence: str) -> str:
@@ -585,6 +606,7 @@ def the_map() -> str:
 TABLES: Mapping[str, Callable[[], Table]] = {
     "commands": commands,
     "reranked": reranked,
+    "unrelaxed": unrelaxed,
     "outcomes": outcomes,
     "dialects": dialects,
     "engines": engines,

@@ -12,6 +12,12 @@ from tests.endpoint_engine import DOCUMENTS, EndpointEngine
 from tests.fakes import Client, FakeModels, Message, Stream, answer, refuses
 
 RERANKED = "reranked"
+
+
+def without_knn(reason: str) -> str:
+    return f'reranked;stages="semantic";reason={reason}'
+
+
 NORMALIZES: dict[str, Any] = {"phase_results_processors": [{"normalization-processor": {}}]}
 RERANKS: dict[str, Any] = {"response_processors": [{"rerank": {}}]}
 
@@ -125,7 +131,8 @@ async def test_words_that_have_no_place_in_the_query_leave_kNN_out(  # noqa: N80
 ) -> None:
     """Where they stand is not known, and so not what must be fulfilled besides them."""
     body = {"query": {"match_all": {}}, "ext": {"rerank_proxy": {"query": "notebook"}}}
-    assert (RERANKED, [], []) == (await outcome(client, body=body), engine.of("semantic"), models.of("embed"))
+    expected: Any = (without_knn("given_text"), [], [])
+    assert expected == (await outcome(client, body=body), engine.of("semantic"), models.of("embed"))
 
 
 @pytest.mark.parametrize(("profile", "word"), [("legal", "legal question"), ("support", "customer")])
@@ -135,4 +142,20 @@ async def test_a_profile_gives_its_instruction(client: Client, models: FakeModel
 
 
 async def test_minimal_scores_leave_kNN_out(client: Client, engine: EndpointEngine) -> None:  # noqa: N802
-    assert (RERANKED, []) == (await outcome(client, body={**QUERY, "min_score": 0.5}), engine.of("semantic"))
+    expected: Any = (without_knn("own_scores"), [])
+    assert expected == (await outcome(client, body={**QUERY, "min_score": 0.5}), engine.of("semantic"))
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ({"bool": {"must": [{"match": {"title": "laptop bag"}}, {"match": {"title": "acme case"}}]}}, "ambiguous_text"),
+        ({"bool": {"filter": [{"match": {"title": "laptop"}}]}}, "text_in_filter"),
+        ({"query_string": {"query": "laptop OR brand:acme"}}, "query_syntax"),
+        ({"hybrid": {"queries": [{"match": {"title": "laptop"}}]}}, "own_scores"),
+    ],
+)
+async def test_where_kNN_does_not_fit_the_search_the_header_says_why(  # noqa: N802
+    client: Client, engine: EndpointEngine, query: Any, reason: str
+) -> None:
+    assert (without_knn(reason), []) == (await outcome(client, body={"query": query}), engine.of("semantic"))

@@ -5,17 +5,28 @@ words of the user's query occur. Every other required clause stays as it is, and
 client's own with the clauses that hold these words replaced by `match_all`, which keeps `minimum_should_match`
 and the rest of the tree exact.
 
-What queries there are, and where words stand in them, is in the tables of `clauses`.
+What queries there are, and where words stand in them, is in the tables of `clauses`; which of several texts is the
+user's is said in `reading`.
 """
 
 import base64
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from proxy.query.clauses import COMPOUNDS, LEAVES
-from proxy.query.query_string import Query, Typed
+from proxy.query.clauses import COMPOUNDS, LEAVES, Role
+from proxy.query.reading import Clause, Evidence, Reading, all_of, any_of, with_filters
+from proxy.query.words import Query, fold
+
+UNRELAXED: Mapping[str, str] = {
+    "ambiguous_text": "clauses differ in text, and it cannot be told which of them is a filter",
+    "given_text": "the text that the request gives is in no clause of its query",
+    "own_scores": "`min_score`, `hybrid`, or a `knn` of the client's own: no other document fits into its scores",
+    "query_syntax": "what a line of query syntax excludes besides by its words is not known",
+    "text_in_filter": "the query text is only in filters, functions, intervals or spans",
+}
+"""Why a query is not relaxed, and so nothing is searched for beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,75 +35,112 @@ class UserQuery:
 
     text: str
     relaxed: Query | None
-    """None: what the query excludes besides by these words is not known, so nothing else may be searched for."""
+    """None: nothing else may be searched for."""
     autocomplete: bool = False
-    """The last word may be the beginning of one."""
+    """Every clause with these words takes the last one for the beginning of a word."""
+    unrelaxed: str = field(default="", compare=False)
+    """Why there is no relaxed query, as in `UNRELAXED`."""
+
+
+IsText = Callable[[str], bool]
+
+
+def find_user_query(query: Any, passage: Sequence[str], is_text: IsText, given: str | None = None) -> UserQuery | None:
+    """Find what the user typed, or the clauses that hold the text that the request gives itself.
+
+    A clause on fields where no words are searched is a filter. What is nested deeper than can be followed here, any
+    engine refuses.
+    """
+    try:
+        found = _find(unwrapped(query), passage, is_text, given)
+    except RecursionError:
+        found = None
+    return found or (UserQuery(given, None, unrelaxed="given_text") if given else None)
+
+
+def _find(query: Any, passage: Sequence[str], is_text: IsText, given: str | None) -> UserQuery | None:
+    evidence = Evidence(passage, given)
+    reading = _Reader(evidence, is_text).read(query)
+    if reading is not None:
+        if given and fold(reading.text) != fold(given):
+            return None
+        return _relaxed_by(query, reading, given)
+    reading = _Reader(evidence, is_text, everywhere=True).read(query)
+    if reading is None or not (reading.central or reading.touches):
+        return None
+    return UserQuery(given or reading.text, None, _half_typed(reading), "text_in_filter")
+
+
+def _relaxed_by(query: Any, reading: Reading, given: str | None) -> UserQuery:
+    rests = {id(clause.query): clause.typed.rest for clause in reading.clauses}
+    relaxed = None
+    problem = reading.doubt or ("query_syntax" if None in rests.values() else "")
+    if not problem:
+        relaxed = _relaxed(query, rests)
+        problem = "" if relaxed is not None else "own_scores"
+    return UserQuery(given or reading.text, bare(relaxed), _half_typed(reading), problem)
+
+
+def _half_typed(reading: Reading) -> bool:
+    return all(clause.autocomplete for clause in reading.clauses)
 
 
 @dataclass(frozen=True, slots=True)
-class _Leaf:
-    """A text clause of the query: where it stands decides whether it holds the user's words."""
+class _Reader:
+    """Reads a query from its leaves up."""
 
-    clause: Query
-    typed: Typed
-    fields: tuple[str, ...]
-    required: bool
-    autocomplete: bool
+    evidence: Evidence
+    is_text: IsText
+    everywhere: bool = False
+    """Also where words hardly ever stand: in filters, and in what is not read for kNN."""
 
-
-def find_user_query(query: Any, passage: Sequence[str], is_text: Callable[[str], bool]) -> UserQuery | None:
-    """Find the user's words: in `must` before `should`, in several fields or a passage's field before others.
-
-    Clauses that hold the same words are one. A clause on fields where no words are searched is a filter. What is
-    nested deeper than can be followed here, any engine refuses.
-    """
-    try:
-        return _find(query, passage, is_text)
-    except RecursionError:
+    def read(self, query: Any) -> Reading | None:
+        match query:
+            case dict() if len(query) == 1:
+                ((name, body),) = query.items()
+                if isinstance(body, dict):
+                    return self._compound(name, body) if name in COMPOUNDS else self._leaf(query, name, body)
         return None
 
+    def _compound(self, name: str, body: Query) -> Reading | None:
+        found: dict[Role, list[Reading]] = {role: [] for role in Role}
+        for child, role in COMPOUNDS[name].children(body):
+            if reading := self.read(child):
+                found[role].append(reading)
+        inside = found[Role.REQUIRED] + self._any_of(found[Role.ANY_OF])
+        inside += [replace(each, optional=True) for each in found[Role.BOOST]]
+        if self.everywhere:
+            inside += self._any_of(found[Role.FUNCTION]) + found[Role.FILTER]
+        reading = all_of(inside, self.evidence)
+        return reading and with_filters(reading, found[Role.FILTER])
 
-def _find(query: Any, passage: Sequence[str], is_text: Callable[[str], bool]) -> UserQuery | None:
-    plain = unwrapped(query)
-    leaves = [leaf for leaf in _leaves(plain, required=True) if _searches_words(leaf, is_text)]
-    if not leaves:
-        return None
-    chosen = min(leaves, key=lambda leaf: _rank(leaf, passage))
-    same = [leaf for leaf in leaves if leaf.typed.text == chosen.typed.text]
-    relaxed = None
-    if all(leaf.typed.rest is not None for leaf in same):
-        relaxed = _relaxed(plain, {id(leaf.clause): leaf.typed.rest for leaf in same})
-    return UserQuery(chosen.typed.text, bare(relaxed), any(leaf.autocomplete for leaf in same))
+    def _any_of(self, readings: Sequence[Reading]) -> list[Reading]:
+        reading = any_of(readings, self.evidence)
+        return [] if reading is None else [reading]
+
+    def _leaf(self, query: Query, name: str, body: Query) -> Reading | None:
+        leaf = LEAVES.get(name)
+        if leaf is None or (leaf.last_resort and not self.everywhere):
+            return None
+        read = leaf.read(name, body, self.is_text)
+        if read is None or not _searches_words(read[1], self.is_text):
+            return None
+        typed, named = read
+        fields = frozenset(field.split("^", 1)[0] for field in named)
+        clause = Clause(query, typed, fields, _boost(body), leaf.quotes(body), leaf.autocomplete(body))
+        return self.evidence.weigh(Reading(typed.text, (clause,)))
 
 
-def _rank(leaf: _Leaf, passage: Sequence[str]) -> tuple[bool, bool]:
-    plain = [field.split("^", 1)[0] for field in leaf.fields]
-    central = len(plain) != 1 or any(_same_field(field, path) for field in plain for path in passage)
-    return not leaf.required, not central
+def _searches_words(fields: Sequence[str], is_text: IsText) -> bool:
+    named = [field for field in fields if "*" not in field]
+    return len(named) < len(fields) or not named or any(is_text(field) for field in named)
 
 
-def _same_field(field: str, path: str) -> bool:
-    """Whether a field is a passage's path or a multi-field of it."""
-    return "*" in field or field == path or field.startswith(f"{path}.")
-
-
-def _searches_words(leaf: _Leaf, is_text: Callable[[str], bool]) -> bool:
-    fields = [field for field in leaf.fields if "*" not in field]
-    return len(fields) < len(leaf.fields) or not fields or any(is_text(field) for field in fields)
-
-
-def _leaves(query: Any, *, required: bool) -> Iterator[_Leaf]:
-    """Walk down to the clauses that hold words, in the order they are written."""
-    match query:
-        case dict() if len(query) == 1:
-            ((name, body),) = query.items()
-            if not isinstance(body, dict):
-                return
-            if compound := COMPOUNDS.get(name):
-                for child, needed in compound.children(body):
-                    yield from _leaves(child, required=required and needed)
-            elif (leaf := LEAVES.get(name)) and (read := leaf.read(name, body)):
-                yield _Leaf(query, *read, required, leaf.autocomplete(body))
+def _boost(body: Query) -> float:
+    """Read a clause's boost, which stands beside its words: in it, or in the object of its one field."""
+    (first, *others) = body.values()
+    said = first.get("boost") if not others and isinstance(first, dict) else body.get("boost")
+    return float(said) if isinstance(said, int | float) else 1.0
 
 
 class _Inseparable(Exception):
@@ -101,27 +149,40 @@ class _Inseparable(Exception):
 
 def _relaxed(query: Any, rests: Mapping[int, Query | None]) -> Query | None:
     """Copy a query with some of its clauses, told by identity, replaced; None where that cannot be said."""
+    above: set[int] = set()
+    _hold(query, rests, above)
 
     def relax(clause: Any) -> Any:
         if id(clause) in rests:
             return rests[id(clause)]
-        match clause:
-            case dict() if len(clause) == 1 and any(
-                id(leaf.clause) in rests for leaf in _leaves(clause, required=True)
-            ):
-                ((name, body),) = clause.items()
-                found = COMPOUNDS[name].relax(name, body, relax)
-                if found is None:
-                    raise _Inseparable
-                return found
-            case _:
-                return clause
+        if id(clause) not in above:
+            return clause
+        ((name, body),) = clause.items()
+        found = COMPOUNDS[name].relax(name, body, relax)
+        if found is None:
+            raise _Inseparable
+        return found
 
     try:
         relaxed: Query = relax(query)
     except _Inseparable:
         return None
     return relaxed
+
+
+def _hold(query: Any, rests: Mapping[int, Query | None], above: set[int]) -> bool:
+    """Collect the queries that hold one of the clauses somewhere; returns whether this one does."""
+    if id(query) in rests:
+        return True
+    match query:
+        case dict() if len(query) == 1:
+            ((name, body),) = query.items()
+            if name in COMPOUNDS and isinstance(body, dict):
+                inner = [_hold(child, rests, above) for child, _ in COMPOUNDS[name].children(body)]
+                if any(inner):
+                    above.add(id(query))
+                    return True
+    return False
 
 
 def unwrapped(query: Any) -> Any:
