@@ -1,8 +1,10 @@
 """One search of one caller, from its names and bytes to how it ends, whichever endpoint it came by."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -29,12 +31,13 @@ from proxy.journey import Journey
 from proxy.pipelines import NONE, is_harmless
 from proxy.planning import Plan, VectorSearch, vector_search
 from proxy.profiles import PROFILES
-from proxy.query.text import UNRELAXED, UserQuery, find_user_query
+from proxy.query.text import UNRELAXED, UserQuery, find_user_query, text_of_clause
 from proxy.ranking.heads import Heads, head_key
 from proxy.ranking.pipeline import Outcome, run_search
 from proxy.ranking.stages import Embeds, Run, Scores, Stages
 from proxy.request.json_text import take_member
-from proxy.request.search_request import SearchRequest, parse
+from proxy.request.search_request import SearchRequest, parse, translated
+from proxy.request.sort_values import Walk
 from proxy.request.steering import MEMBER, Steering, Wrong, read_steering
 from proxy.routes import Route, build_routes
 from proxy.upstream.engine import Engine, EngineOfCaller
@@ -51,6 +54,10 @@ class Asked:
     """The path segment as it was sent, so that aliases keep their filters and routing."""
     query_string: str
     content: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Those by which a route's searches may say what was typed, by their names in small letters."""
+    walk: Walk | None = None
+    """Behind which hit of an answer of the proxy's it goes on, where `content` says that as the engine knows it."""
 
     @property
     def parameters(self) -> tuple[tuple[str, str], ...]:
@@ -69,6 +76,8 @@ class Searching:
         self._embedder = embedder
         self._reranker = reranker
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
+        headers = (route.query_from.header for route in self.routes)
+        self._text_headers = frozenset(header.lower() for header in headers if header)
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
 
     def left(self, indices: str, why: Bypass) -> Bypass | Unrouted:
@@ -110,6 +119,7 @@ class Searching:
     def steering(self, fields: Sequence[Field], asked: Asked) -> tuple[Asked, Steering | Wrong]:
         """Read what the request says of its own reranking; the engine is not to see it in the body."""
         allowed = self._config.steering
+        asked = _translated(replace(asked, headers=_texts(fields, self._text_headers)))
         found = _cut_out(asked.content)
         if found is None:
             return asked, read_steering(fields, None, allowed)
@@ -126,10 +136,11 @@ class Searching:
         """Answer a search of a route, or say why the client's own bytes should go on instead."""
         if steering.enabled is False:
             return Bypass("steered_off")
-        request = parse(asked.query_string, asked.content)
+        asked = _translated(asked)
+        request = parse(asked.query_string, asked.content, asked.walk)
         if isinstance(request, Bypass):
             return request
-        plan = await self._plan(caller, asked.indices, covered, request, steering)
+        plan = await self._plan(caller, asked, covered, request, steering)
         if isinstance(plan, Bypass):
             return plan
         journey.plan = plan
@@ -147,16 +158,19 @@ class Searching:
         )
 
     async def _plan(
-        self, caller: EngineOfCaller, indices: str, covered: Covered, request: SearchRequest, steering: Steering
+        self, caller: EngineOfCaller, asked: Asked, covered: Covered, request: SearchRequest, steering: Steering
     ) -> Plan | Bypass:
         facts, kind = await asyncio.gather(self._facts(caller, covered), self._kind(caller))
         route, known = covered.route, facts or IndexFacts()
-        user_query = _user_query(route, request, known, steering)
+        given = steering.query or request.text or _text_of(route, asked, request, known)
+        user_query = find_user_query(request.query, route.passage, known.is_text, given) or Bypass("no_query_text")
         if isinstance(user_query, Bypass):
             return user_query
         if problem := route.left_out.bypass(user_query) or await self._pipeline(caller, request, known):
             return problem
-        if request.end > known.max_result_window:
+        window = min(steering.window or route.rank_window_size, known.max_result_window)
+        window = min(window, request.rescored or window)
+        if request.end + (window if request.walk else 0) > known.max_result_window:
             return Bypass("depth")
         vectors: VectorSearch | Failure | None = None
         if route.semantic:
@@ -164,14 +178,14 @@ class Searching:
                 route, route.semantic, facts, kind.version if kind else None
             )
         return Plan(
-            indices=indices,
+            indices=asked.indices,
             request=request,
             route=route,
             user_query=user_query,
             instruction=_instruction(route, steering),
             vectors=vectors if isinstance(vectors, VectorSearch) else None,
             unavailable=vectors if isinstance(vectors, Failure) else None,
-            window=min(steering.window or route.rank_window_size, known.max_result_window),
+            window=window,
             covered=covered.indices,
             alias_filter=alias_filter(covered.reached, known),
             own_parameters=kind.own_parameters if kind else (),
@@ -217,10 +231,29 @@ class Searching:
         return None if is_harmless(pipeline) else Bypass("pipeline")
 
 
-def _user_query(route: Route, request: SearchRequest, facts: IndexFacts, steering: Steering) -> UserQuery | Bypass:
-    """Find the user's words: where the request gives them, those, and the clauses that hold them."""
-    given = steering.query or request.text
-    return find_user_query(request.query, route.passage, facts.is_text, given) or Bypass("no_query_text")
+_TEXT_MAX = 2000
+
+
+def _texts(fields: Sequence[Field], names: AbstractSet[str]) -> dict[str, str]:
+    """Read the headers that may hold query text; what is no UTF-8 holds none."""
+    found: dict[str, str] = {}
+    for name, value in fields if names else ():
+        if (lower := name.decode("ascii", "replace").lower()) in names:
+            with suppress(UnicodeDecodeError):
+                found[lower] = value.decode()
+    return found
+
+
+def _text_of(route: Route, asked: Asked, request: SearchRequest, facts: IndexFacts) -> str | None:
+    """Read the query text where the route says that it stands; longer ones than a request may give are none."""
+    place = route.query_from
+    texts = (
+        asked.headers.get(place.header.lower()) if place.header else None,
+        request.text_at(place.body) if place.body else None,
+        text_of_clause(request.query, place.name, route.passage, facts.is_text) if place.name else None,
+    )
+    said = (text.strip() for text in texts if text)
+    return next((text for text in said if 0 < len(text) <= _TEXT_MAX), None)
 
 
 def _unfit(request: SearchRequest, user_query: UserQuery) -> Failure | None:
@@ -233,6 +266,11 @@ def _instruction(route: Route, steering: Steering) -> str:
     if steering.instruction:
         return steering.instruction
     return PROFILES[steering.profile].instruction if steering.profile else route.instruction
+
+
+def _translated(asked: Asked) -> Asked:
+    content, walk = translated(asked.query_string, asked.content)
+    return replace(asked, content=content, walk=walk) if walk else asked
 
 
 class _PointInTime(msgspec.Struct):

@@ -461,6 +461,7 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "routes[]": settings.RouteSettings,
     "routes[].semantic": settings.Semantic,
     "routes[].fusion": settings.Fusion,
+    "routes[].query_from": settings.QueryFrom,
     "routes[].bypass": settings.BypassRules,
 }
 

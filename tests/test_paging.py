@@ -12,6 +12,7 @@ from proxy.ranking.fusion import reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
 from proxy.ranking.paging import TOP_SCORE, Head, fuse, head_page, tail_page, tail_score
 from proxy.ranking.search_response import Page, SearchAnswer, Shown, Total
+from proxy.request.sort_values import tail_value
 from proxy.routes import build_route
 from tests import strategies
 
@@ -188,7 +189,7 @@ def test_a_page_behind_nothing_has_no_best_score(limit: bool | int) -> None:  # 
 
 def test_an_unknown_head_leaves_the_engines_page_and_maps_its_scores() -> None:
     answer = Index((A, B, C), ()).search(1, 1)
-    expected = Page([Shown(answer.hits[0], 29 / 30)], Total(3), TOP_SCORE)
+    expected = Page([Shown(answer.hits[0], 29 / 30, value=tail_value(29))], Total(3), TOP_SCORE)
     assert expected == tail_page(Head((), None, 0, untouched=False, failures=()), answer)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from proxy.query.text import UserQuery, find_user_query
+from proxy.query.text import UserQuery, find_user_query, text_of_clause
 from proxy.query.words import MATCH_ALL
 
 PASSAGE = ("title", "brand", "body")
@@ -210,3 +210,22 @@ def test_ten_thousand_texts_are_read_at_once() -> None:
     user_query = found(words)
     assert user_query is not None
     assert " ".join(f"w{number}" for number in range(10_000)) == user_query.text
+
+
+@pytest.mark.parametrize(
+    ("clause", "text"),
+    [
+        ({"match": {"title": {"query": "dry feet", "_name": "typed"}}}, "dry feet"),
+        (multi("dry feet", _name="typed"), "dry feet"),
+        ({"bool": {"must": [in_each_field("dry"), in_each_field("feet")], "_name": "typed"}}, "dry feet"),
+        ({"query_string": {"query": "dry AND feet", "_name": "typed"}}, "dry feet"),
+    ],
+)
+def test_a_named_clause_tells_the_text(clause: Any, text: str) -> None:
+    query = {"bool": {"must": [BRAND, clause], "filter": [{"term": {"status": {"value": "x", "_name": "other"}}}]}}
+    assert text == text_of_clause(query, "typed", PASSAGE, lambda _: True)
+
+
+@pytest.mark.parametrize("query", [None, {}, BRAND, {"term": {"status": {"value": "x", "_name": "typed"}}}, [[]], 7])
+def test_where_no_clause_of_that_name_holds_words_there_is_no_text(query: Any) -> None:
+    assert text_of_clause(query, "typed", PASSAGE, lambda _: True) is None

@@ -6,12 +6,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.config import BypassRules, Config
+from proxy.config import BypassRules, Config, QueryFrom
 from tests.conftest import QUERY, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine
 from tests.fakes import Client, FakeModels, Message, Stream, answer, refuses
 
 RERANKED = "reranked"
+
+
+def with_route(settings: Config, **changes: Any) -> Config:
+    return msgspec.structs.replace(settings, routes=(msgspec.structs.replace(settings.routes[0], **changes),))
 
 
 def without_knn(reason: str) -> str:
@@ -139,6 +143,47 @@ async def test_words_that_have_no_place_in_the_query_leave_kNN_out(  # noqa: N80
 async def test_a_profile_gives_its_instruction(client: Client, models: FakeModels, profile: str, word: str) -> None:
     await outcome(client, x_rerank_profile=profile)
     assert word in models.of("rerank")[0].json()["instruction"]
+
+
+TWO_TEXTS: Any = {"bool": {"must": [{"match": {"title": "acme"}}, {"match": {"body": "laptop bag"}}]}}
+
+
+@pytest.mark.parametrize(
+    ("place", "more", "headers"),
+    [
+        (QueryFrom(header="X-Search-Text"), {}, {"x_search_text": "laptop bag"}),
+        (QueryFrom(body="suggest.spelling.text"), {"suggest": {"spelling": {"text": " laptop bag "}}}, {}),
+        (QueryFrom(name="typed"), {}, {}),
+        (QueryFrom(header="X-Search-Text", body="aggs.0.text", name="typed"), {}, {}),
+    ],
+)
+async def test_a_route_may_say_where_a_search_gives_its_text(
+    start_proxy: StartProxy, settings: Config, engine: EndpointEngine, place: QueryFrom, more: Any, headers: Any
+) -> None:
+    client = await start_proxy(with_route(settings, query_from=place, passage=["title", "body"]))
+    words = {"match": {"body": {"query": "laptop bag", "_name": "typed"}}}
+    body = {"query": {"bool": {"must": [{"match": {"title": "acme"}}, words]}}, **more}
+    assert RERANKED == await outcome(client, body=body, **headers)
+    (asked,) = engine.of("semantic")
+    assert b'"acme"' in asked.body
+    assert b"laptop" not in asked.body
+
+
+@pytest.mark.parametrize(
+    ("place", "more", "headers"),
+    [
+        (QueryFrom(), {}, {"x_search_text": "laptop bag"}),
+        (QueryFrom(header="X-Search-Text"), {}, {}),
+        (QueryFrom(header="X-Search-Text"), {}, {"x_search_text": "x" * 2001}),
+        (QueryFrom(body="suggest.text.0"), {"suggest": {"text": "laptop bag"}}, {}),
+        (QueryFrom(name="other"), {}, {}),
+    ],
+)
+async def test_where_it_gives_none_there_the_query_is_read(
+    start_proxy: StartProxy, settings: Config, place: QueryFrom, more: Any, headers: Any
+) -> None:
+    client = await start_proxy(with_route(settings, query_from=place, passage=["title", "body"]))
+    assert without_knn("ambiguous_text") == await outcome(client, body={"query": TWO_TEXTS, **more}, **headers)
 
 
 async def test_minimal_scores_leave_kNN_out(client: Client, engine: EndpointEngine) -> None:  # noqa: N802

@@ -11,7 +11,7 @@ user's is said in `reading`.
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -58,6 +58,38 @@ def find_user_query(query: Any, passage: Sequence[str], is_text: IsText, given: 
     return found or (UserQuery(given, None, unrelaxed="given_text") if given else None)
 
 
+def text_of_clause(query: Any, name: str, passage: Sequence[str], is_text: IsText) -> str | None:
+    """Return the text of the clause with this `_name`; None where there is none, or it holds no text."""
+    try:
+        reader = _Reader(Evidence(passage), is_text, everywhere=True)
+        readings = (reader.read(clause) for clause in _named(unwrapped(query), name))
+        return next((reading.text for reading in readings if reading), None)
+    except RecursionError:
+        return None
+
+
+def _named(query: Any, name: str) -> Iterator[Any]:
+    """The queries of this name, which stands in their body, or beside the words of their one field."""
+    match query:
+        case dict():
+            for value in query.values():
+                if isinstance(value, dict) and name in (value.get("_name"), *_names_inside(value)):
+                    yield query
+                else:
+                    yield from _named(value, name)
+        case list():
+            for each in query:
+                yield from _named(each, name)
+        case _:
+            pass
+
+
+def _names_inside(body: Query) -> Iterator[Any]:
+    (value,) = body.values() if len(body) == 1 else (None,)
+    if isinstance(value, dict):
+        yield value.get("_name")
+
+
 def _find(query: Any, passage: Sequence[str], is_text: IsText, given: str | None) -> UserQuery | None:
     evidence = Evidence(passage, given)
     reading = _Reader(evidence, is_text).read(query)
@@ -82,7 +114,9 @@ def _relaxed_by(query: Any, reading: Reading, given: str | None) -> UserQuery:
 
 
 def _half_typed(reading: Reading) -> bool:
-    return all(clause.autocomplete for clause in reading.clauses)
+    """Whether the last word may be half typed; a prefix form for each of several words is a way to search."""
+    whole = fold(reading.text)
+    return all(clause.autocomplete and fold(clause.typed.text) == whole for clause in reading.clauses)
 
 
 @dataclass(frozen=True, slots=True)

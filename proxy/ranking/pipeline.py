@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from proxy.bypass import Bypass
 from proxy.errors import Failure, Malformed, Refused, TooLarge, Unreachable
 from proxy.planning import EngineReply
-from proxy.ranking.ordering import candidates_of, head_of, make_head, render
+from proxy.ranking.ordering import candidates_of, head_of, in_groups, make_head, render, render_in_groups
 from proxy.ranking.paging import Head, head_page, tail_page
-from proxy.ranking.retrieval import Lexical, Semantic, group, lexical, retrieve
+from proxy.ranking.retrieval import Lexical, Semantic, are_groups, group, lexical, retrieve
 from proxy.ranking.search_response import Page, SearchAnswer, render_answer
 from proxy.ranking.searches import head_search, lexical_search, tail_search
 from proxy.ranking.stages import Deadline, Run
@@ -51,7 +51,7 @@ async def run_search(run: Run, head_key: bytes) -> Outcome:
 async def _near(run: Run, head_key: bytes) -> Outcome:
     """A page that begins in the head."""
     plan = run.plan
-    head = run.stages.heads.get(head_key) if plan.request.from_ else None
+    head = run.stages.heads.get(head_key) if plan.request.from_ or plan.request.walk else None
     semantic, deadline = Semantic(), Deadline()
     if head is None:
         found, semantic, deadline = await retrieve(run, lexical_search(plan))
@@ -61,13 +61,16 @@ async def _near(run: Run, head_key: bytes) -> Outcome:
         return problem
     if _keeps_empty(run, found.answer):
         return _kept_empty(run, found)
+    if not are_groups(run, found.answer):
+        return Bypass("sort")
     if head is None:
         semantic, groups = await group(run, found.answer, semantic)
         head, rendered = await make_head(run, found.answer, semantic, groups, deadline)
         run.stages.heads.put(head_key, head)
     else:
         rendered = await render(run, [key for key in head.keys if key not in found.answer.by_key])
-    page = head_page(head, found.answer, rendered.hits, plan.request.from_, plan.request.size)
+    start = head.behind(plan.request.walk) if plan.request.walk else plan.request.from_
+    page = head_page(head, found.answer, rendered.hits, start, plan.request.size)
     return _answered(run, found, page, head, rendered.failures)
 
 
@@ -97,10 +100,11 @@ async def _known_head(run: Run, head_key: bytes) -> Head:
     semantic, groups = await group(run, found.answer, semantic)
     candidates = candidates_of(run, found.answer, semantic, groups)
     known = {**groups.adopted, **found.answer.by_key}
-    rendered = await render(run, [key for key in candidates.keys if key not in known])
+    rendered = await render_in_groups(run, [key for key in candidates.keys if key not in known], found.answer)
     rendered = replace(rendered, hits={**groups.adopted, **rendered.hits})
     failures = (*semantic.failures, *rendered.failures)
-    return head_of(candidates.ranking, found.answer, rendered, groups, failures)
+    ranking = in_groups(run, candidates.ranking, found.answer, rendered)
+    return head_of(ranking, found.answer, rendered, groups, failures)
 
 
 def _keeps_empty(run: Run, answer: SearchAnswer) -> bool:
@@ -121,7 +125,9 @@ def _unusable(run: Run, answer: SearchAnswer) -> Bypass | None:
 
 def _answered(run: Run, found: Lexical, page: Page, head: Head, failures: tuple[Failure, ...] = ()) -> Answered:
     failures = tuple(dict.fromkeys((*head.failures, *failures)))
-    return Answered(found.reply, _written(run, render_answer(found.answer, page)), failures, len(head.ranking))
+    request = run.plan.request
+    body = render_answer(found.answer, page, request.sort, request.hidden)
+    return Answered(found.reply, _written(run, body), failures, len(head.ranking))
 
 
 def _written(run: Run, body: bytes) -> bytes:

@@ -46,6 +46,8 @@ async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, Semantic, D
         found = await lexical(run, search)
         unavailable = (plan.unavailable,) if plan.unavailable else ()
         return found, Semantic(failures=unavailable), Deadline.after(plan.budget_seconds)
+    if plan.request.sort.leading:
+        return await _one_after_the_other(run, search, plan.vectors)
     searching = asyncio.ensure_future(_semantic(run, plan.vectors))
     try:
         found = await lexical(run, search)
@@ -53,6 +55,23 @@ async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, Semantic, D
         return found, await _in_time(searching, deadline), deadline
     finally:
         searching.cancel()
+
+
+async def _one_after_the_other(
+    run: Run, search: EngineSearch, vectors: VectorSearch
+) -> tuple[Lexical, Semantic, Deadline]:
+    """Ask no model for a search that is sorted by a price or a date first, which leaves nothing to rerank."""
+    found = await lexical(run, search)
+    deadline = Deadline.after(run.plan.budget_seconds)
+    if not are_groups(run, found.answer):
+        return found, Semantic(), deadline
+    return found, await _in_time(asyncio.ensure_future(_semantic(run, vectors)), deadline), deadline
+
+
+def are_groups(run: Run, answer: SearchAnswer) -> bool:
+    """Whether the keys before the score leave several hits in one group; without such keys all are one."""
+    hits, leading = answer.hits[: run.plan.window], run.plan.request.sort.leading
+    return not leading or len(hits) < 2 or len({hit.sort_values(leading) for hit in hits}) < len(hits)
 
 
 async def _in_time(searching: "asyncio.Future[Semantic]", deadline: Deadline) -> Semantic:

@@ -104,7 +104,7 @@ IN_URL: dict[str, Asked] = {
     "lenient": of_url("q=laptop&df=title&lenient=true"),
     "sort": of_url("sort=_score"),
     "sort by a field": of_url("sort=price:asc", "bypassed;reason=sort"),
-    "sort added to the body's": of_url("sort=price:asc", "bypassed;reason=cursor", sort=["_score"]),
+    "sort added to the body's": of_url("sort=price:asc", sort=["_score"]),
     "track_total_hits": of_url("track_total_hits=3"),
     "track_scores": of_url("track_scores=true"),
     "rest_total_hits_as_int": of_url("rest_total_hits_as_int=true"),

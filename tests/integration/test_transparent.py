@@ -224,7 +224,6 @@ BYPASSED: dict[str, tuple[str, bytes]] = {
     ),
     "terminate_after": ("terminate_after", b'{"query":{"match":{"title":"laptop"}},"terminate_after":1}'),
     "search_after": ("search_after", b'{"query":{"match":{"title":"laptop"}},"search_after":[1],"sort":["price"]}'),
-    "cursor": ("cursor", b'{"query":{"match":{"title":"laptop"}},"sort":["_score",{"price":"asc"}]}'),
     "slice": ("slice", b'{"query":{"match":{"title":"laptop"}},"slice":{"id":0,"max":2}}'),
     "compound retriever": (
         "retriever",
