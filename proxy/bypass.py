@@ -30,6 +30,7 @@ BYPASS_REASONS: Mapping[str, str] = {
     "mixed_routes": "the search reaches indices outside its route",
     "navigational": "the route leaves this very query to the engine",
     "no_query_text": "no words of a user can be found in the query",
+    "no_stage": "kNN is the only stage of the route, and does not fit this search",
     "not_json": "the body is not JSON, or not what `_search` takes",
     "pipeline": "the search runs a search pipeline that may change hits or their order",
     "rank": "the client does its own fusion",

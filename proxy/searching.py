@@ -177,6 +177,8 @@ class Searching:
             vectors = _unfit(request, user_query) or vector_search(
                 route, route.semantic, facts, kind.version if kind else None
             )
+        if isinstance(vectors, Failure) and vectors.by_design and route.rerank_model is None:
+            return Bypass("no_stage")
         return Plan(
             indices=asked.indices,
             request=request,

@@ -26,7 +26,9 @@ def test_a_compound_is_spelled_as_its_words() -> None:
     assert letters("head-lamp") == letters("Headlamp")
 
 
-@pytest.mark.parametrize(("text", "plain"), [(r"dry \(in rain\)\?", "dry (in rain)?"), (r"C:\temp", r"C:\temp")])
+@pytest.mark.parametrize(
+    ("text", "plain"), [(r"dry \(in rain\)\?", "dry (in rain)?"), (r"dry\ feet", "dry feet"), (r"C:\temp", r"C:\temp")]
+)
 def test_an_applications_escapes_are_no_part_of_the_text(text: str, plain: str) -> None:
     assert plain == unescaped(text)
 

@@ -145,6 +145,13 @@ async def test_a_profile_gives_its_instruction(client: Client, models: FakeModel
     assert word in models.of("rerank")[0].json()["instruction"]
 
 
+async def test_where_the_only_stage_does_not_fit_the_search_it_is_the_engines(
+    start_proxy: StartProxy, settings: Config
+) -> None:
+    client = await start_proxy(with_route(settings, rerank=False))
+    assert "bypassed;reason=no_stage" == await outcome(client, body={**QUERY, "min_score": 0.5})
+
+
 TWO_TEXTS: Any = {"bool": {"must": [{"match": {"title": "acme"}}, {"match": {"body": "laptop bag"}}]}}
 
 

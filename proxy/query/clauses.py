@@ -152,9 +152,10 @@ def _by_type(*types: str) -> Callable[[Query], bool]:
 
 
 def _by_star(body: Query) -> bool:
-    """A line that ends in `lap*`; `*lap*` is a whole word somewhere."""
-    last = str(body.get("query", "")).rsplit(None, 1)[-1:]
-    return any(word.endswith("*") and not word.startswith("*") for word in last)
+    """A line that ends in `lap*`; stars around the words or around all of them say that they stand somewhere."""
+    line = str(body.get("query", "")).strip()
+    last = line.rsplit(None, 1)[-1:]
+    return not line.startswith("*") and any(word.endswith("*") and not word.startswith("*") for word in last)
 
 
 @dataclass(frozen=True, slots=True)

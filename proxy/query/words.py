@@ -9,7 +9,7 @@ Query = Mapping[str, Any]
 MATCH_ALL: Query = {"match_all": {}}
 
 _WORD = re.compile(r"\w+")
-_ESCAPED = re.compile(r'\\([+\-=&|><!(){}\[\]^"~*?:\\/])')
+_ESCAPED = re.compile(r'\\([+\-=&|><!(){}\[\]^"~*?:\\/ ])')
 _COMPARED_MAX = 100
 _COMPARED_CHARS_MAX = 20_000
 """Texts, and their characters, that are compared with each other: more are not looked through for variants."""

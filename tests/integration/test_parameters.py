@@ -80,7 +80,7 @@ IN_BODY: dict[str, Asked] = {
     "pit": of_body("bypassed;reason=engine_refused", pit={"id": "no such point"}),
     "rank": of_body("bypassed;reason=rank", rank={"rrf": {}}),
     "sub_searches": of_body("bypassed;reason=rank", sub_searches=[{"query": WORDS}]),
-    "rescore": of_body("bypassed;reason=rescore", rescore={"query": {"rescore_query": {"match_all": {}}}}),
+    "rescore": of_body(rescore={"query": {"rescore_query": {"match_all": {}}}}),
     "search_after": of_body("bypassed;reason=search_after", search_after=[10.0], sort=["_score"]),
     "slice": of_body("bypassed;reason=slice", slice={"id": 0, "max": 2}),
     "terminate_after": of_body("bypassed;reason=terminate_after", terminate_after=1),
