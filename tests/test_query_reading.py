@@ -229,3 +229,20 @@ def test_a_named_clause_tells_the_text(clause: Any, text: str) -> None:
 @pytest.mark.parametrize("query", [None, {}, BRAND, {"term": {"status": {"value": "x", "_name": "typed"}}}, [[]], 7])
 def test_where_no_clause_of_that_name_holds_words_there_is_no_text(query: Any) -> None:
     assert text_of_clause(query, "typed", PASSAGE, lambda _: True) is None
+
+
+def test_a_field_with_many_dots_and_many_fields_are_read_at_once() -> None:
+    fields = [f"f{number}" + "." * 1000 for number in range(3000)]
+    user_query = found(must(multi("dry feet", fields), *(match(f"g{n}.x", f"w{n} v") for n in range(3000))))
+    assert user_query is not None
+    assert user_query.text == "dry feet"
+
+
+def test_nested_queries_are_relaxed_once_each() -> None:
+    query: Any = must(multi("dry feet"), {"term": {"status": "new"}})
+    for _ in range(60):
+        query = {"nested": {"path": "a", "query": query}}
+    user_query = found(query)
+    assert user_query is not None
+    assert "dry feet" not in str(user_query.relaxed)
+    assert "new" in str(user_query.relaxed)

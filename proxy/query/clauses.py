@@ -77,7 +77,11 @@ def _in_place(name: str, body: Query, relax: _Relax) -> Any:
 
     It matches more than before, so it no longer bears its name: hits report it.
     """
-    return {name: {key: _each(value, relax) for key, value in body.items() if key != "_name"}}
+    return {name: {key: _each(value, relax) for key, value in _unnamed(body).items()}}
+
+
+def _unnamed(body: Query) -> Query:
+    return {key: value for key, value in body.items() if key != "_name"}
 
 
 def _each(value: Any, relax: _Relax) -> Any:
@@ -94,7 +98,8 @@ def _joined(name: str, body: Query, relax: _Relax) -> Any:
 
 def _of_parts(name: str, body: Query, relax: _Relax) -> Any:
     """A query on a document's parts: without any demand on them, it is none on their being there either."""
-    return MATCH_ALL if relax(body["query"]) == MATCH_ALL else _in_place(name, body, relax)
+    inner = relax(body["query"])  # once: each level of nesting would double the work
+    return MATCH_ALL if inner == MATCH_ALL else {name: {**_unnamed(body), "query": inner}}
 
 
 def _inner(key: str) -> Callable[[str, Query, _Relax], Any]:

@@ -6,13 +6,16 @@ are only put together where the form of their clauses says that they are one, an
 relaxed.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any
 
 from proxy.query.words import Typed, fold, is_one_word, letters, variants
 
 AMBIGUOUS = "ambiguous_text"
+_DEPTH_MAX = 20
+"""Dots in a field's name that are looked at; engines allow as many by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +86,11 @@ class Evidence:
             touches=not bases or bool(bases & {*self._passage}),
         )
 
-    def _base(self, field: str, others: Iterable[str]) -> str:
+    def _base(self, field: str, others: AbstractSet[str]) -> str:
         """Return the field that this one is a multi-field of: of the passage, or of those beside it."""
-        above = (base for base in (*self._passage, *others) if field.startswith(f"{base}."))
-        return min(above, key=len, default=field)
+        parts = field.split(".", _DEPTH_MAX)
+        above = (".".join(parts[:depth]) for depth in range(1, len(parts)))
+        return next((base for base in above if base in self._passage or base in others), field)
 
 
 def all_of(readings: Sequence[Reading], evidence: Evidence) -> Reading | None:
@@ -183,7 +187,8 @@ def _chosen(readings: Sequence[Reading]) -> Reading:
 def _with_quoted(chosen: Reading, others: Sequence[Reading], in_order: Sequence[Reading]) -> Reading:
     """Add a quoted part, or to a quoted part the rest, which applications search in some of the same fields."""
     rest = [other for other in others if other.quotes is not chosen.quotes and len(other.bases & chosen.bases) > 1]
-    texts = [reading.text for reading in in_order if reading is chosen or reading in rest]
+    typed = {id(reading) for reading in (chosen, *rest)}
+    texts = [reading.text for reading in in_order if id(reading) in typed]
     return replace(chosen, text=" ".join(texts))
 
 
