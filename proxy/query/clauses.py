@@ -43,7 +43,8 @@ class Compound:
 def _of_bool(body: Query) -> Iterator[tuple[Any, Role]]:
     """`must_not` holds no words that anybody wants."""
     yield from ((clause, Role.REQUIRED) for clause in _listed(body.get("must")))
-    yield from ((clause, _role_of_should(body)) for clause in _listed(body.get("should")))
+    of_should = _role_of_should(body)
+    yield from ((clause, of_should) for clause in _listed(body.get("should")))
     yield from ((clause, Role.FILTER) for clause in _listed(body.get("filter")))
 
 

@@ -53,7 +53,8 @@ class Reading:
 
     @property
     def fields(self) -> frozenset[str]:
-        return frozenset().union(*(clause.fields for clause in self.clauses))
+        first, *others = (clause.fields for clause in self.clauses)
+        return first.union(*others) if others else first
 
     @property
     def boosts(self) -> tuple[float, ...]:
@@ -88,6 +89,8 @@ class Evidence:
 
     def _base(self, field: str, others: AbstractSet[str]) -> str:
         """Return the field that this one is a multi-field of: of the passage, or of those beside it."""
+        if "." not in field:
+            return field
         parts = field.split(".", _DEPTH_MAX)
         above = (".".join(parts[:depth]) for depth in range(1, len(parts)))
         return next((base for base in above if base in self._passage or base in others), field)
@@ -133,6 +136,8 @@ def _merged(readings: Sequence[Reading], evidence: Evidence) -> list[Reading]:
 
 def _one(readings: Sequence[Reading], evidence: Evidence) -> Reading:
     """Make one reading of several with the same words; where some are in doubt, the others are enough."""
+    if len(readings) == 1:
+        return readings[0]
     certain = [reading for reading in readings if not reading.doubt] or readings
     clauses = tuple(clause for reading in certain for clause in reading.clauses)
     optional = all(reading.optional for reading in readings)
