@@ -114,7 +114,9 @@ UNCERTAIN = [
         "boot",
     ),
     # two searches over several fields
-    (must(multi("velloway boots", ["brand", "shelf"]), multi("dry feet")), "velloway boots"),
+    (must(multi("velloway boots", ["brand", "shelf"]), multi("dry feet")), "velloway boots dry feet"),
+    # none of them where people search: both may be typed
+    (must(BRAND, match("everything", "dry feet")), "velloway dry feet"),
     # two texts in the same field: a facet's value and the words, or all of it typed
     (must(match("title", "rain boots"), match("title", "dry feet")), "rain boots dry feet"),
 ]

@@ -102,7 +102,7 @@ def all_of(readings: Sequence[Reading], evidence: Evidence) -> Reading | None:
     optional = any_of([each for each in readings if each.optional], evidence)
     if not required:
         return optional
-    chosen = _chosen(required)
+    chosen = _chosen(required, evidence)
     return chosen if optional is None else _beside(chosen, optional, evidence)
 
 
@@ -178,15 +178,21 @@ def _in_order(readings: Sequence[Reading], doubt: str, evidence: Evidence) -> Re
     return evidence.weigh(Reading(text, clauses, doubt, optional=optional))
 
 
-def _chosen(readings: Sequence[Reading]) -> Reading:
-    """Of several required texts take the one that is searched where people search.
+def _chosen(readings: Sequence[Reading], evidence: Evidence) -> Reading:
+    """Of several required texts take the one that is searched where people search; of several such ones, all.
 
     The others stay required. It is certain that they are filters where they are searched outside the passage.
     """
-    chosen = max(readings, key=lambda reading: (reading.given, reading.central, reading.touches))
+    given = [reading for reading in readings if reading.given]
+    central = [reading for reading in readings if reading.central]
+    chosen, *more = given or central or readings
     others = [reading for reading in readings if reading is not chosen]
-    filters = chosen.central and not any(other.central or other.touches for other in others)
-    return chosen if not others or filters or chosen.given else _doubted(_with_quoted(chosen, others, readings))
+    if given or not others:
+        return chosen
+    if more:
+        return _in_order([chosen, *more], AMBIGUOUS, evidence)
+    filters = bool(central) and not any(other.touches for other in others)
+    return chosen if filters else _doubted(_with_quoted(chosen, others, readings))
 
 
 def _with_quoted(chosen: Reading, others: Sequence[Reading], in_order: Sequence[Reading]) -> Reading:
