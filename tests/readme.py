@@ -298,7 +298,7 @@ STEERING_FORMS: Mapping[Option, SteeringForm] = {
     "query": SteeringForm(
         "garden hose",
         "garden hose",
-        "the user's words, where they are not to be looked for in the query; kNN needs words in the query all the same",
+        "the query text; for kNN only clauses that hold this very text are relaxed, and without any kNN is left out",
     ),
     "budget_ms": SteeringForm("200", 200, "milliseconds that may be added to the engine's own time for your query"),
     "window": SteeringForm("20", 20, "instead of the route's `rank_window_size`"),
