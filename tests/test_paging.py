@@ -12,7 +12,7 @@ from proxy.ranking.fusion import reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
 from proxy.ranking.paging import TOP_SCORE, Head, fuse, head_page, tail_page, tail_score
 from proxy.ranking.search_response import Page, SearchAnswer, Shown, Total
-from proxy.request.sort_values import tail_value
+from proxy.request.sort_values import Walk, tail_value
 from proxy.routes import build_route
 from tests import strategies
 
@@ -196,3 +196,15 @@ def test_an_unknown_head_leaves_the_engines_page_and_maps_its_scores() -> None:
 def test_the_total_behind_the_head_is_the_one_its_first_page_had() -> None:
     head = Head((Scored(A, 1.0), Scored(D, 0.5)), Total(4, "gte"), 1, untouched=False, failures=())
     assert Total(4, "gte") == tail_page(head, strategies.answer_of([], Total(1), None)).total
+
+
+def test_a_walk_goes_on_behind_the_hits_that_it_has_seen() -> None:
+    head = Head((Scored(A, 3.0), Scored(B, 3.0), Scored(C, 1.0)), Total(3), 0, untouched=False, failures=())
+    first, second, third = (head.values[key] for key in (A, B, C))
+    assert [1, 2, 3, 0] == [head.behind(Walk(value)) for value in (first, second, third, 2.0)]
+    assert first > second > third
+
+
+def test_a_head_in_the_engines_own_order_is_walked_from_its_beginning() -> None:
+    head = Head((Scored(A, 3.0), Scored(B, 1.0)), Total(2), 0, untouched=True, failures=())
+    assert head.behind(Walk(1.5)) == 0

@@ -179,12 +179,14 @@ def _read(
     if hidden:
         content, _ = take_member(content, ("stored_fields",))
         members = {name: value for name, value in members.items() if name != "stored_fields"}
+    if "search_after" in decoded and walk is None:
+        raise _Unread("search_after")
     sort = _sort(decoded, url)
     size = _count("size", url, decoded, DEFAULT_SIZE)
     if size == 0:
         raise _Unread("size_zero")
     from_ = _count("from", url, decoded, 0)
-    if ("search_after" in decoded and walk is None) or (walk and (from_ or not sort.is_shown or "collapse" in decoded)):
+    if walk and (from_ or not sort.is_shown or "collapse" in decoded):
         raise _Unread("search_after")
     of_body = _query_of_body(decoded)
     return SearchRequest(

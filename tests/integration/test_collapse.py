@@ -137,7 +137,6 @@ async def test_totals(open_sides: Open) -> None:
 
 
 LEFT: dict[str, Any] = {
-    "second level": {"field": "brand", "inner_hits": {"name": "more", "collapse": {"field": "category"}}},
     "several orders": {
         "field": "brand",
         "inner_hits": [{"name": "cheap", "sort": ["price"]}, {"name": "new", "sort": [{"released": "desc"}]}],
