@@ -248,3 +248,15 @@ def test_nested_queries_are_relaxed_once_each() -> None:
     assert user_query is not None
     assert "dry feet" not in str(user_query.relaxed)
     assert "new" in str(user_query.relaxed)
+
+
+def test_a_field_that_the_passage_is_copied_to_is_searched_for_everything() -> None:
+    """It tells the words from a shelf and from a brand; without that knowledge neither is told from a filter."""
+    words = match("everything.folded", "dry feet")
+    for filter_, relaxed in ((SHELF, must(SHELF, MATCH_ALL)), (BRAND, None)):
+        query = must(filter_, words)
+        expected = UserQuery("dry feet", relaxed)
+        assert expected == find_user_query(query, PASSAGE, lambda _: True, copies=frozenset({"everything"}))
+        unknown = found(query)
+        assert unknown is not None
+        assert unknown.relaxed is None

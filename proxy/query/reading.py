@@ -66,10 +66,16 @@ class Reading:
 
 
 class Evidence:
-    """What tells the user's text from others: the fields of the passage, and the text that a request gives itself."""
+    """What tells the user's text from others: where it is searched, and the text that a request gives itself.
 
-    def __init__(self, passage: Sequence[str], given: str | None = None) -> None:
+    A field that the passage's text is copied to is one in which people search everything.
+    """
+
+    def __init__(
+        self, passage: Sequence[str], given: str | None = None, copies: AbstractSet[str] = frozenset()
+    ) -> None:
         self._passage = tuple(passage)
+        self._copies = copies
         self._given = fold(given) if given else None
 
     def weigh(self, reading: Reading) -> Reading:
@@ -77,6 +83,7 @@ class Evidence:
         fields = reading.fields
         everywhere = any(not clause.fields for clause in reading.clauses) or any("*" in field for field in fields)
         bases = frozenset() if everywhere else frozenset(self._base(field, fields) for field in fields)
+        bases = frozenset() if bases & self._copies else bases
         given = fold(reading.text) == self._given
         return replace(
             reading,
@@ -93,7 +100,7 @@ class Evidence:
             return field
         parts = field.split(".", _DEPTH_MAX)
         above = (".".join(parts[:depth]) for depth in range(1, len(parts)))
-        return next((base for base in above if base in self._passage or base in others), field)
+        return next((base for base in above if base in self._passage or base in others or base in self._copies), field)
 
 
 def all_of(readings: Sequence[Reading], evidence: Evidence) -> Reading | None:
