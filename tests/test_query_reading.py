@@ -162,11 +162,21 @@ def test_a_single_word_of_the_text_that_is_required_may_be_a_filter() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "stays"),
-    [(("search", "sku"), MATCH_ALL), (("shelf",), multi("dry feet", ("shelf",)))],
+    [
+        (("title", "sku"), MATCH_ALL),
+        (("shelf",), multi("dry feet", ("shelf",))),
+        (("shelf", "tags"), multi("dry feet", ("shelf", "tags"))),
+    ],
 )
 def test_a_filter_that_holds_the_same_words_in_several_fields_is_one_sieve_more(fields: Any, stays: Any) -> None:
     query = {"bool": {"filter": [multi("dry feet", fields)], "must": [multi("dry feet")]}}
     assert UserQuery("dry feet", {"bool": {"filter": [stays], "must": [MATCH_ALL]}}) == found(query)
+
+
+@pytest.mark.parametrize("given", [None, "boots"])
+def test_a_shelf_that_is_called_like_the_text_stays_required(given: str | None) -> None:
+    query = must(SHELF, multi("boots"), match("body", "boots"))
+    assert UserQuery("boots", must(SHELF, MATCH_ALL, MATCH_ALL)) == found(query, given)
 
 
 FUNCTIONS = [{"filter": match("title", "boot"), "weight": 9}, {"filter": match("body", "boot"), "weight": 2}]
