@@ -212,7 +212,10 @@ class Searching:
             return Bypass("unresolved", detail=str(error), is_fault=True)
         route, known = covered.route, facts or IndexFacts()
         given = steering.query or request.text or _text_of(route, routed.asked, request, known)
-        user_query = find_user_query(request.query, route.passage, known.is_text, given) or Bypass("no_query_text")
+        copies = known.copied_from(route.passage)
+        user_query = find_user_query(request.query, route.passage, known.is_text, given, copies) or Bypass(
+            "no_query_text"
+        )
         if isinstance(user_query, Bypass):
             return user_query
         if problem := route.left_out.bypass(user_query) or await self._pipeline(caller, request, known):

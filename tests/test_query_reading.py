@@ -162,11 +162,21 @@ def test_a_single_word_of_the_text_that_is_required_may_be_a_filter() -> None:
 
 @pytest.mark.parametrize(
     ("fields", "stays"),
-    [(("search", "sku"), MATCH_ALL), (("shelf",), multi("dry feet", ("shelf",)))],
+    [
+        (("title", "sku"), MATCH_ALL),
+        (("shelf",), multi("dry feet", ("shelf",))),
+        (("shelf", "tags"), multi("dry feet", ("shelf", "tags"))),
+    ],
 )
 def test_a_filter_that_holds_the_same_words_in_several_fields_is_one_sieve_more(fields: Any, stays: Any) -> None:
     query = {"bool": {"filter": [multi("dry feet", fields)], "must": [multi("dry feet")]}}
     assert UserQuery("dry feet", {"bool": {"filter": [stays], "must": [MATCH_ALL]}}) == found(query)
+
+
+@pytest.mark.parametrize("given", [None, "boots"])
+def test_a_shelf_that_is_called_like_the_text_stays_required(given: str | None) -> None:
+    query = must(SHELF, multi("boots"), match("body", "boots"))
+    assert UserQuery("boots", must(SHELF, MATCH_ALL, MATCH_ALL)) == found(query, given)
 
 
 FUNCTIONS = [{"filter": match("title", "boot"), "weight": 9}, {"filter": match("body", "boot"), "weight": 2}]
@@ -249,3 +259,15 @@ def test_nested_queries_are_relaxed_once_each() -> None:
     assert user_query is not None
     assert "dry feet" not in str(user_query.relaxed)
     assert "new" in str(user_query.relaxed)
+
+
+def test_a_field_that_the_passage_is_copied_to_is_searched_for_everything() -> None:
+    """It tells the words from a shelf and from a brand; without that knowledge neither is told from a filter."""
+    words = match("everything.folded", "dry feet")
+    for filter_, relaxed in ((SHELF, must(SHELF, MATCH_ALL)), (BRAND, None)):
+        query = must(filter_, words)
+        expected = UserQuery("dry feet", relaxed)
+        assert expected == find_user_query(query, PASSAGE, lambda _: True, copies=frozenset({"everything"}))
+        unknown = found(query)
+        assert unknown is not None
+        assert unknown.relaxed is None

@@ -66,10 +66,16 @@ class Reading:
 
 
 class Evidence:
-    """What tells the user's text from others: the fields of the passage, and the text that a request gives itself."""
+    """What tells the user's text from others: where it is searched, and the text that a request gives itself.
 
-    def __init__(self, passage: Sequence[str], given: str | None = None) -> None:
+    A field that the passage's text is copied to is one in which people search everything.
+    """
+
+    def __init__(
+        self, passage: Sequence[str], given: str | None = None, copies: AbstractSet[str] = frozenset()
+    ) -> None:
         self._passage = tuple(passage)
+        self._copies = copies
         self._given = fold(given) if given else None
 
     def weigh(self, reading: Reading) -> Reading:
@@ -77,6 +83,7 @@ class Evidence:
         fields = reading.fields
         everywhere = any(not clause.fields for clause in reading.clauses) or any("*" in field for field in fields)
         bases = frozenset() if everywhere else frozenset(self._base(field, fields) for field in fields)
+        bases = frozenset() if bases & self._copies else bases
         given = fold(reading.text) == self._given
         return replace(
             reading,
@@ -93,7 +100,7 @@ class Evidence:
             return field
         parts = field.split(".", _DEPTH_MAX)
         above = (".".join(parts[:depth]) for depth in range(1, len(parts)))
-        return next((base for base in above if base in self._passage or base in others), field)
+        return next((base for base in above if base in self._passage or base in others or base in self._copies), field)
 
 
 def all_of(readings: Sequence[Reading], evidence: Evidence) -> Reading | None:
@@ -113,25 +120,33 @@ def any_of(readings: Sequence[Reading], evidence: Evidence) -> Reading | None:
 
 
 def with_filters(reading: Reading, filters: Sequence[Reading]) -> Reading:
-    """Add filters that hold the very same text in several fields: a cheap first sieve of the same words.
+    """Add filters that hold the very same text in several of the same fields: a cheap first sieve of the same words.
 
-    In a single field it may be a facet's value that happens to be the text.
+    Elsewhere it may be a facet's value that happens to be the text.
     """
-    same = [each for each in filters if len(each.bases) != 1 and fold(each.text) == fold(reading.text)]
+    alike = [each for each in filters if fold(each.text) == fold(reading.text)]
+    same = [each for each in alike if not each.bases or (len(each.bases) > 1 and each.bases & reading.bases)]
     return replace(reading, clauses=(*reading.clauses, *(clause for each in same for clause in each.clauses)))
 
 
-def _merged(readings: Sequence[Reading], evidence: Evidence) -> list[Reading]:
+def _merged(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bool) -> list[Reading]:
     """Bring together clauses of one text, and leave out texts that are a part of another one.
 
-    Those stay required where they are: a single word of the text may be a filter as well.
+    What is left out stays required where it is: a single word of the text may be a filter as well, and so may the
+    whole of it in a field outside the passage (a shelf called `boots`).
     """
     same: dict[tuple[str, ...], list[Reading]] = {}
     for reading in readings:
         same.setdefault(fold(reading.text), []).append(reading)
-    merged = [_one(group, evidence) for group in same.values()]
+    groups = same.values() if alternatives else map(_but_shelves, same.values())
+    merged = [_one(group, evidence) for group in groups]
     parts = variants([reading.text for reading in merged])
     return [reading for place, reading in enumerate(merged) if reading.given or place not in parts]
+
+
+def _but_shelves(readings: Sequence[Reading]) -> Sequence[Reading]:
+    """Leave out those in a single field outside the passage, where others are not."""
+    return [reading for reading in readings if reading.central or reading.touches] or readings
 
 
 def _one(readings: Sequence[Reading], evidence: Evidence) -> Reading:
@@ -147,7 +162,7 @@ def _one(readings: Sequence[Reading], evidence: Evidence) -> Reading:
 def _joined(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bool) -> list[Reading]:
     """Put together the texts that are searched in the very same fields: an application wrote a clause for each word."""
     alike: dict[frozenset[str], list[Reading]] = {}
-    for reading in _merged(readings, evidence):
+    for reading in _merged(readings, evidence, alternatives=alternatives):
         alike.setdefault(reading.fields, []).append(reading)
     joined = (_or(group, evidence) if alternatives else _and(group, evidence) for group in alike.values())
     return [reading for group in joined for reading in group]

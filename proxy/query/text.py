@@ -12,6 +12,7 @@ user's is said in `reading`.
 import base64
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -55,14 +56,22 @@ class UserQuery:
 IsText = Callable[[str], bool]
 
 
-def find_user_query(query: Any, passage: Sequence[str], is_text: IsText, given: str | None = None) -> UserQuery | None:
+def find_user_query(
+    query: Any,
+    passage: Sequence[str],
+    is_text: IsText,
+    given: str | None = None,
+    copies: AbstractSet[str] = frozenset(),
+) -> UserQuery | None:
     """Find what the user typed, or the clauses that hold the text that the request gives itself.
+
+    `copies` are fields that the passage's text is copied to.
 
     A clause on fields where no words are searched is a filter. What is nested deeper than can be followed here, any
     engine refuses; in what would take too much work none is found.
     """
     try:
-        found = _find(unwrapped(query), passage, is_text, given)
+        found = _find(unwrapped(query), Evidence(passage, given, copies), is_text, given)
     except (RecursionError, _TooMuch):
         found = None
     return found or (UserQuery(given, None, unrelaxed="given_text") if given else None)
@@ -100,8 +109,7 @@ def _names_inside(body: Query) -> Iterator[Any]:
         yield value.get("_name")
 
 
-def _find(query: Any, passage: Sequence[str], is_text: IsText, given: str | None) -> UserQuery | None:
-    evidence = Evidence(passage, given)
+def _find(query: Any, evidence: Evidence, is_text: IsText, given: str | None) -> UserQuery | None:
     reading = _Reader(evidence, is_text).read(query)
     if reading is not None:
         if given and fold(reading.text) != fold(given):

@@ -211,3 +211,25 @@ async def test_sort_by_score_alone(open_sides: Open) -> None:
     sides = await open_sides()
     through = await sides.through.search({"query": WORDS, "sort": ["_score"], "size": 3})
     assert ("reranked", [False] * 3) == (through.outcome, ["sort" in hit for hit in through.hits])
+
+
+FORGETFUL = {"pages": {"cache_entries": 0}}
+
+
+@pytest.mark.parametrize("first", [{"in_stock": {"order": "desc"}}, None], ids=["groups", "score first"])
+async def test_other_instances_and_forgotten_heads(first: Any, open_sides: Open) -> None:
+    """A walk goes on at an instance that has not seen its beginning, and where no head is remembered."""
+    sort = [*([first] if first else []), "_score", {"title.exact": "asc"}]
+    sides = [await open_sides(rank_window_size=8, sections=FORGETFUL) for _ in range(2)]
+    body = {"query": WORDS, "sort": sort, "_source": False}
+    whole = await sides[0].through.search({**body, "size": 100})
+    page = await sides[0].through.search({**body, "size": 3})
+    seen = page.ids
+    for instance in itertools.cycle(sides):
+        if not page.hits:
+            break
+        page = await instance.through.search({**body, "size": 3, "search_after": page.hits[-1]["sort"]})
+        assert "reranked" == page.outcome
+        seen += page.ids
+        assert len(seen) <= len(whole.ids)
+    assert whole.ids == seen
