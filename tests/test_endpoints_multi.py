@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from proxy.bounds import MSEARCH_ITEMS, MSEARCH_RERANKED, OUTCOME_LIST_BYTES
 from proxy.config import Config
-from proxy.endpoints.multi import ITEMS_MAX, RERANKED_MAX
-from proxy.telemetry import OUTCOMES_MAX
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
 from tests.fakes import Client, Document, FakeModels, Message, Stream, refuses, says, waits_for
@@ -243,17 +242,21 @@ async def test_no_more_items_are_reranked_than_may_be(client: Client, models: Fa
     """Those that are bypassed by themselves count for nothing."""
     items: list[list[Any]] = [
         [{}, SORTED],
-        *[[{}, {**QUERY, "min_score": number}] for number in range(RERANKED_MAX + 2)],
+        *[[{}, {**QUERY, "min_score": number}] for number in range(MSEARCH_RERANKED + 2)],
     ]
     answered = await ask(client, lines(*(line for item in items for line in item)))
     outcomes = answered.header("x-rerank").split(", ")
-    assert ["bypassed;reason=sort", *["reranked"] * RERANKED_MAX, *["bypassed;reason=msearch_limit"] * 2] == outcomes
-    assert RERANKED_MAX == len(models.of("rerank"))
+    assert [
+        "bypassed;reason=sort",
+        *["reranked"] * MSEARCH_RERANKED,
+        *["bypassed;reason=msearch_limit"] * 2,
+    ] == outcomes
+    assert MSEARCH_RERANKED == len(models.of("rerank"))
     assert [200] * len(items) == [each["status"] for each in answered.json()["responses"]]
 
 
 async def test_more_items_than_are_looked_at_are_the_engines(client: Client, engine: EndpointEngine) -> None:
-    content = lines({}, QUERY) * (ITEMS_MAX + 1)
+    content = lines({}, QUERY) * (MSEARCH_ITEMS + 1)
     answered = await ask(client, content)
     assert ("bypassed;reason=too_complex", content) == (answered.header("x-rerank"), engine.requests[-1].content)
 
@@ -276,7 +279,7 @@ async def test_a_compressed_multi_search_is_read(client: Client, engine: Endpoin
 async def test_a_long_multi_search_is_told_of_in_a_head_that_clients_read(client: Client) -> None:
     answered = await ask(client, lines(*[{}, SORTED] * 500))
     told = answered.header("x-rerank")
-    assert (500, True) == (len(orders(answered)), len(told) <= OUTCOMES_MAX)
+    assert (500, True) == (len(orders(answered)), len(told) <= OUTCOME_LIST_BYTES)
     assert re.fullmatch(r"(bypassed;reason=sort, )+more;items=\d+", told)
 
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 import structlog
 
 from proxy import telemetry
+from proxy.bounds import SEARCH_BODY_BYTES
 from proxy.bypass import Bypass
 from proxy.endpoints.media import content, gzipped, is_gzipped, not_json
 from proxy.http1.callers import Callers, Field, can_be_repeated, carried
@@ -26,9 +27,6 @@ from proxy.ranking.pipeline import Answered, KeptEmpty, Outcome
 from proxy.request.steering import Wrong
 from proxy.searching import Searching
 from proxy.upstream.engine import Engine, EngineOfCaller
-
-BODY_MAX = 8 * 2**20
-"""Bytes of a search's body that are read at most."""
 
 COMPRESSED_INLINE = 2**10
 """Bytes of gzip that are decompressed in the event loop: a thousand times as much may be in them."""
@@ -102,15 +100,15 @@ class Front:
 
 async def read_content(exchange: Exchange, *, ndjson: bool = False) -> bytes | Bypass:
     """Read the body, if it is one that can be read here."""
-    body = await exchange.read_body(BODY_MAX)
+    body = await exchange.read_body(SEARCH_BODY_BYTES)
     if body is None:
         return Bypass("too_large")
     fields = exchange.head.fields
     if problem := not_json(fields, has_body=bool(body), ndjson=ndjson):
         return problem
     if len(body) > COMPRESSED_INLINE and is_gzipped(fields):
-        return await asyncio.to_thread(content, fields, body, BODY_MAX)
-    return content(fields, body, BODY_MAX)
+        return await asyncio.to_thread(content, fields, body, SEARCH_BODY_BYTES)
+    return content(fields, body, SEARCH_BODY_BYTES)
 
 
 async def guarded(ending: Awaitable[_T]) -> _T | Bypass:

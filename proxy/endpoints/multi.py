@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl
 
 from proxy import telemetry
+from proxy.bounds import MSEARCH_ITEMS, MSEARCH_RERANKED
 from proxy.bypass import Bypass
 from proxy.endpoints.front import Front, answer, guarded, read_content
 from proxy.endpoints.multi_search import (
@@ -40,10 +41,6 @@ from proxy.telemetry import Told
 from proxy.upstream.engine import EngineOfCaller
 
 _UNROUTED = b"unrouted"
-ITEMS_MAX = 1000
-"""Items of one request that are looked at one by one."""
-RERANKED_MAX = 16
-"""Items of one request that are reranked: each may cost an embedding and a call to the reranker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +87,7 @@ async def answer_multi_search(front: Front, exchange: Exchange, search: Search) 
         await front.hand_on(exchange, _outcome(left, answered=False))
         return
     bound = asyncio.Semaphore(front.multi_search_concurrency)
-    multi = _Multi(front, exchange, search, caller, url, bound, asyncio.Semaphore(RERANKED_MAX))
+    multi = _Multi(front, exchange, search, caller, url, bound, asyncio.Semaphore(MSEARCH_RERANKED))
     ended = await asyncio.gather(*(multi.end(item) for item in items))
     await multi.send(ended, items)
 
@@ -101,7 +98,7 @@ def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[
         return content
     if not {name for name, _ in url} <= OF_THE_ITEMS | OF_THE_WHOLE:
         return Bypass("unknown_parameter")
-    if read_form(url).filter_path.too_complex or content.count(b"\n") > 2 * ITEMS_MAX:
+    if read_form(url).filter_path.too_complex or content.count(b"\n") > 2 * MSEARCH_ITEMS:
         return Bypass("too_complex")
     return split(content) or Bypass("not_json")
 

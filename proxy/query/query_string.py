@@ -8,12 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from proxy.bounds import QUERY_STRING_LINE
+
 Query = Mapping[str, Any]
 MATCH_ALL: Query = {"match_all": {}}
-
-
-LINE_MAX = 2000
-"""Characters of a line that are read; what a longer one excludes is not known."""
 
 
 class Typed(NamedTuple):
@@ -59,9 +57,9 @@ def read_operators(name: str, options: Query, line: str) -> Typed:
     line with any other operator gives its words, and no statement on what it excludes.
     """
     simple = name == "simple_query_string"
-    pieces = _pieces(line.strip(), simple=simple) if len(line) <= LINE_MAX else None
+    pieces = _pieces(line.strip(), simple=simple) if len(line) <= QUERY_STRING_LINE else None
     if pieces is None or (pieces and options.get("flags", "ALL") != "ALL"):
-        return Typed(" ".join(_NOISE.sub(" ", line[:LINE_MAX]).split()), None)
+        return Typed(" ".join(_NOISE.sub(" ", line[:QUERY_STRING_LINE]).split()), None)
     kept = {key: value for key, value in options.items() if key not in _WHOLE_LINE}
     required = [{name: kept | {"query": said}} for sign, said, plain in pieces if sign in {"", "+"} and not plain]
     forbidden = [{name: kept | {"query": said}} for sign, said, _ in pieces if sign == "-"]

@@ -16,15 +16,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from proxy.bounds import QUERY_STRING_LINE, QUERY_STRING_LINES, TEXT_CLAUSES, WRAPPED_BYTES
 from proxy.query.clauses import COMPOUNDS, LEAVES, LINES
-from proxy.query.query_string import LINE_MAX, Query, Typed
-
-CLAUSES_MAX = 1000
-"""Clauses with words in one query."""
-LINES_MAX = 8000
-"""Characters of `query_string` syntax in one query, of each line no more than LINE_MAX."""
-WRAPPED_MAX = 64 * 2**10
-"""Bytes of a query with a `wrapper` in it, whose text is a query that nobody has counted."""
+from proxy.query.query_string import Query, Typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +105,15 @@ class _Walk:
         elif leaf := LEAVES.get(name):
             if name in LINES:
                 self._count(body)
-            if len(self.found) == CLAUSES_MAX:
+            if len(self.found) == TEXT_CLAUSES:
                 raise _TooMuch
             if read := leaf.read(name, body):
                 self.found.append(_Leaf(query, *read, required, leaf.autocomplete(body)))
 
     def _count(self, body: Query) -> None:
         line = body.get("query")
-        self._line_characters += min(len(line), LINE_MAX) if isinstance(line, str) else 0
-        if self._line_characters > LINES_MAX:
+        self._line_characters += min(len(line), QUERY_STRING_LINE) if isinstance(line, str) else 0
+        if self._line_characters > QUERY_STRING_LINES:
             raise _TooMuch
 
 
@@ -178,7 +172,7 @@ def unwrapped(query: Any) -> Any:
     written = msgspec.json.encode(query)
     if b'"wrapper"' not in written:
         return query
-    if len(written) > WRAPPED_MAX:
+    if len(written) > WRAPPED_BYTES:
         raise _TooMuch
     return _unwrapped(query)
 

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from proxy.bounds import BODY_CLAUSES
 from proxy.bypass import Bypass
 from proxy.request.filter_path import Form, read_form
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
@@ -103,9 +104,6 @@ def _refuse(names: Sequence[str], table: Mapping[str, Use | str], unknown: str) 
             raise _Unread(use)
 
 
-CLAUSES_MAX = 20_000
-"""Objects and arrays in a body. Brackets in its texts are counted, too: it is counted before it is decoded."""
-
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -113,7 +111,7 @@ def _body(body: bytes) -> tuple[Members, Mapping[str, Any]]:
     """Open a body; strictly, since the engine refuses duplicate keys and what follows the end."""
     if not body.strip():
         return {}, {}
-    if body.count(b"{") + body.count(b"[") > CLAUSES_MAX:
+    if body.count(b"{") + body.count(b"[") > BODY_CLAUSES:
         raise _Unread("too_complex")
     try:
         decoded = json.loads(
