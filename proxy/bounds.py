@@ -67,6 +67,12 @@ QUERY_STRING_LINES = _bound(
     Of.CLIENT, "characters of all `query_string` lines in one query", 8000, "bypassed, `no_query_text`"
 )
 WRAPPED_BYTES = _bound(Of.CLIENT, "bytes of a query with a `wrapper` in it", 16 * 2**10, "bypassed, `no_query_text`")
+BYPASS_RULE_CHARACTERS = _bound(
+    Of.CLIENT,
+    "characters of query text that a route's `identifiers`, `phrases` and `patterns` are compared with",
+    500,
+    "longer text matches none",
+)
 FILTER_PATH_PARTS = _bound(Of.CLIENT, "names and wildcards in `filter_path`", 200, _TOO_COMPLEX)
 FILTER_PATH_PATTERNS = _bound(Of.CLIENT, "names with a wildcard in them, like `_s*`, in `filter_path`", 8, _TOO_COMPLEX)
 FILTER_PATH_COMPARISONS = _bound(

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.bounds import MSEARCH_ITEMS, MSEARCH_RERANKED, OUTCOME_LIST_BYTES
+from proxy.bounds import BODY_CLAUSES, MSEARCH_ITEMS, MSEARCH_RERANKED, OUTCOME_LIST_BYTES
 from proxy.config import Config
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
@@ -253,6 +253,12 @@ async def test_no_more_items_are_reranked_than_may_be(client: Client, models: Fa
     ] == outcomes
     assert MSEARCH_RERANKED == len(models.of("rerank"))
     assert [200] * len(items) == [each["status"] for each in answered.json()["responses"]]
+
+
+async def test_an_item_of_too_many_clauses_costs_itself(client: Client, engine: EndpointEngine) -> None:
+    many = {"query": {"bool": {"should": [{"match": {"title": "a"}}] * (BODY_CLAUSES // 2)}}}
+    answered = await ask(client, lines({}, many, {}, QUERY))
+    assert "bypassed;reason=too_complex, reranked" == answered.header("x-rerank")
 
 
 async def test_more_items_than_are_looked_at_are_the_engines(client: Client, engine: EndpointEngine) -> None:

@@ -99,7 +99,7 @@ async def rendered_template(caller: EngineOfCaller, asked: Asked) -> Asked | Byp
             return Bypass("template")
         reply = await caller.post("/_render/template", (), asked.content)
         output = bytes(_rendered.decode(reply.body).template_output)
-    except (UpstreamError, ValueError):
+    except (UpstreamError, ValueError, RecursionError):
         return Bypass("template")
     kept = [pair for pair in asked.parameters if pair[0] not in _IGNORED]
     return replace(asked, query_string=urlencode(read_form(kept).asked(kept)), content=output)
