@@ -115,6 +115,11 @@ def widened(name: str, size: int) -> Work:
     return Work([body], lambda: with_members_set(body, {"size": 50, "from": 0}))
 
 
+def blanked(name: str, size: int) -> Work:
+    body = body_of(name, size, "_source")
+    return Work([body], lambda: with_members_set(body, {"_source": True, "size": 50, "from": 0}))
+
+
 def steered(name: str, size: int) -> Work:
     member = {"query": MANY[name](size)} if name != "members" else MANY[name](size)
     return Work([encoded(member)], lambda: read_steering([], member, OPTIONS))
@@ -396,6 +401,7 @@ CASES: Mapping[str, Case] = {
     **dict(of_each(parsed, MANY)),
     **dict(of_each(without_steering, MANY)),
     **dict(of_each(widened, MANY)),
+    **dict(of_each(blanked, MANY)),
     **dict(of_each(steered, ("members", "a long text", "levels"))),
     **dict(of_each(read_query, QUERIES)),
     **{

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-_NOT_A_LINE_END = re.compile(rb"[^\r\n]")
+_BLANKED = bytes(each if each in b"\r\n" else ord(" ") for each in range(256))
 _decoder = JSONDecoder()
 
 
@@ -141,7 +141,7 @@ def with_members_set(body: bytes, members: Mapping[str, Any]) -> bytes:
         if member.name in members:
             pieces += [text[end : member.start].encode()]
             end = there[number + 1].start if number + 1 < len(there) else member.end
-            pieces += [_NOT_A_LINE_END.sub(b" ", text[member.start : end].encode())]
+            pieces += [text[member.start : end].encode().translate(_BLANKED)]
     last = there[-1].end if there else _expect(text, _blank(text, 0), "{")
     comma = b"," if there and there[-1].name not in members else b""
     said = msgspec.json.encode(members)[1:-1]
