@@ -52,6 +52,7 @@ _TOO_LARGE = "bypassed, `too_large`"
 _MALFORMED = "degraded, `malformed`"
 
 SEARCH_BODY_BYTES = _bound(Of.CLIENT, "bytes of a search body, compressed and decompressed", 8 * 2**20, _TOO_LARGE)
+PARAMETERS_BYTES = _bound(Of.CLIENT, "bytes of a search's URL behind the question mark", 16 * 2**10, _TOO_COMPLEX)
 BODY_CLAUSES = _bound(
     Of.CLIENT, "objects and arrays in a search body, counted before it is decoded", 20_000, _TOO_COMPLEX
 )

@@ -19,7 +19,7 @@ import pytest
 import structlog
 
 from proxy import telemetry
-from proxy.bounds import SOURCE_PATTERNS
+from proxy.bounds import PARAMETERS_BYTES, SOURCE_PATTERNS
 from proxy.config import Log
 from proxy.endpoints import multi_search
 from proxy.errors import TooComplex
@@ -118,6 +118,23 @@ def widened(name: str, size: int) -> Work:
 def blanked(name: str, size: int) -> Work:
     body = body_of(name, size, "_source")
     return Work([body], lambda: with_members_set(body, {"_source": True, "size": 50, "from": 0}))
+
+
+URLS: Mapping[str, str] = {
+    "paths": "filter_path=a,",
+    "deep paths": "filter_path=a.",
+    "escaped dots": r"filter_path=\.",
+    "names": "_source_includes=a,",
+    "sorts": "sort=_score,",
+    "escapes": "routing=%41",
+    "parameters": "a=1&",
+}
+
+
+def parsed_url(name: str, size: int) -> Work:
+    start, sign, part = URLS[name].partition("=")
+    url = start + sign + part * (min(size, PARAMETERS_BYTES - 20) // len(part))
+    return Work([encoded(url)], lambda: parse(url, b""))
 
 
 def steered(name: str, size: int) -> Work:
@@ -402,6 +419,7 @@ CASES: Mapping[str, Case] = {
     **dict(of_each(without_steering, MANY)),
     **dict(of_each(widened, MANY)),
     **dict(of_each(blanked, MANY)),
+    **dict(of_each(parsed_url, URLS)),
     **dict(of_each(steered, ("members", "a long text", "levels"))),
     **dict(of_each(read_query, QUERIES)),
     **{

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.bounds import BODY_CLAUSES
+from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES
 from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.request.filter_path import Form
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
@@ -83,6 +83,7 @@ def test_every_reason_in_the_tables_is_explained(table: Mapping[str, Use | str])
         ("", b'{"query":' + b"[" * BODY_CLAUSES + b"]" * BODY_CLAUSES + b"}", "too_complex"),
         ("", b'{"aggs":[%s]}' % b",".join([b"{}"] * BODY_CLAUSES), "too_complex"),
         ("filter_path=" + ".".join(["a"] * 201), b"", "too_complex"),
+        ("q=" + "a" * PARAMETERS_BYTES, b"", "too_complex"),
         ("filter_path=" + ",-".join(["a*"] * 9), b"", "too_complex"),
         ("_source_excludes=" + ",".join(["a*"] * 101), b"", "too_complex"),
         ("", strategies.compact({"_source": ["*a"] * 101}), "too_complex"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl
 
 from proxy import telemetry
-from proxy.bounds import MSEARCH_ITEMS, MSEARCH_RERANKED
+from proxy.bounds import MSEARCH_ITEMS, MSEARCH_RERANKED, PARAMETERS_BYTES
 from proxy.bypass import Bypass
 from proxy.endpoints.front import Front, answer, guarded, read_content
 from proxy.endpoints.multi_search import (
@@ -78,7 +78,8 @@ async def answer_multi_search(front: Front, exchange: Exchange, search: Search) 
     """Answer several searches: each reranked, or as the engine does."""
     caller = front.caller(exchange)
     url = tuple(parse_qsl(search.query_string, keep_blank_values=True))
-    items = _items(await read_content(exchange, ndjson=True), url)
+    content = await read_content(exchange, ndjson=True)
+    items = _items(content, url) if len(search.query_string) <= PARAMETERS_BYTES else Bypass("too_complex")
     if isinstance(items, Bypass):
         await _leave(front, exchange, search, items)
         return

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -26,6 +27,7 @@ from proxy.request.json_text import compacted, indented, mending_of, objects_of,
 from proxy.wildcards import matcher
 
 Path = tuple[str, ...]
+_STARS = frozenset({"*", "**"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +36,8 @@ class FilterPath:
 
     includes: tuple[Path, ...] = ()
     excludes: tuple[Path, ...] = ()
-
-    @property
-    def too_complex(self) -> bool:
-        """Whether cutting by it may take more time than one response may."""
-        parts = [part for path in (*self.includes, *self.excludes) for part in path]
-        return (
-            len(parts) > FILTER_PATH_PARTS
-            or sum("*" in part and part not in _STARS for part in parts) > FILTER_PATH_PATTERNS
-        )
+    too_complex: bool = False
+    """Reading it, or cutting by it, may take more time than one response may; then no path is read."""
 
     def apply(self, answer: bytes, *, keeps_empty: bool = True) -> bytes:
         """Cut an answer; one of which nothing is left is an empty object. Raises TooComplex.
@@ -103,11 +98,22 @@ def read_form(parameters: Sequence[tuple[str, str]]) -> Form:
 
 def read_filter_path(said: str) -> FilterPath:
     """Read the parameter's comma-separated paths."""
+    if said.count(".") + said.count(",") >= FILTER_PATH_PARTS:
+        return _TOO_COMPLEX
+    return _read_paths(said)
+
+
+_TOO_COMPLEX = FilterPath(too_complex=True)
+
+
+@lru_cache(32)
+def _read_paths(said: str) -> FilterPath:
+    """Read them once for a search, which asks for them several times, or once for each item of a multi-search."""
     names = [name.strip() for name in said.split(",") if name.strip()]
-    return FilterPath(
-        tuple(_path(name) for name in names if not name.startswith("-")),
-        tuple(_path(name[1:]) for name in names if name.startswith("-")),
-    )
+    includes = tuple(_path(name) for name in names if not name.startswith("-"))
+    excludes = tuple(_path(name[1:]) for name in names if name.startswith("-"))
+    patterns = [part for path in (*includes, *excludes) for part in path if "*" in part and part not in _STARS]
+    return _TOO_COMPLEX if len(patterns) > FILTER_PATH_PATTERNS else FilterPath(includes, excludes)
 
 
 def _path(name: str) -> Path:
@@ -115,7 +121,6 @@ def _path(name: str) -> Path:
     return tuple(part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", name))
 
 
-_STARS = frozenset({"*", "**"})
 _OBJECT = ord("{")
 _CONTAINERS = b"{["
 

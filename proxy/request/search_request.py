@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from proxy.bounds import BODY_CLAUSES
+from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES
 from proxy.bypass import Bypass
 from proxy.request.filter_path import Form, read_form
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
@@ -85,6 +85,8 @@ def parse(query_string: str, body: bytes) -> SearchRequest | Bypass:
 
 
 def _parameters(query_string: str) -> Parameters:
+    if len(query_string) > PARAMETERS_BYTES:
+        raise _Unread("too_complex")
     if ";" in query_string:  # it separates parameters for the engine as `&` does
         raise _Unread("unknown_parameter")
     try:
