@@ -54,7 +54,7 @@ BYPASS_REASONS: Mapping[str, str] = {
     "template": "the engine did not render the template as a search",
     "terminate_after": "`terminate_after` cuts off the hits at an arbitrary place",
     "too_complex": "too much work for one search: thousands of clauses, deep nesting, many wildcards",
-    "too_many": "the `_msearch` has more searches of routes than are reranked, or more than 2000 in all",
+    "too_many": "the `_msearch` has more searches of routes than are reranked, or more than 1000 in all",
     "too_large": "the body or the response is larger than the proxy reads",
     "unknown_key": "the body contains a key that the proxy does not know",
     "unknown_parameter": "the URL contains a parameter that the proxy does not know",

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from proxy import telemetry
+from proxy.bounds import LOG_ID
 from proxy.http1.callers import Field, field_value
 from proxy.planning import Plan
 from proxy.ranking.stages import Clock
@@ -26,7 +27,7 @@ class Journey:
 
     @classmethod
     def of(cls, fields: Sequence[Field]) -> "Journey":
-        return cls(field_value(fields, b"x-opaque-id")[: 4 * telemetry.ID_MAX].decode("utf-8", "replace"))
+        return cls(field_value(fields, b"x-opaque-id")[: 4 * LOG_ID].decode("utf-8", "replace"))
 
     def conclude(self, told: Told, *, query_text: bool) -> Sequence[Field]:
         """Write the search's line in the log, and return the headers that say the same."""

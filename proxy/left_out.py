@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from proxy.bounds import BYPASS_RULE_CHARACTERS
 from proxy.bypass import Bypass
 from proxy.config import BypassRules
 from proxy.query.text import UserQuery
@@ -28,6 +29,8 @@ class LeftOut:
         """Say why the engine's own order is wanted; None where it is not."""
         if self.autocomplete and typed.autocomplete:
             return Bypass("autocomplete")
+        if len(typed.text) > BYPASS_RULE_CHARACTERS:
+            return None
         if self.identifiers and _IDENTIFIER.fullmatch(typed.text):
             return Bypass("identifier")
         plain = " ".join(typed.text.casefold().split())

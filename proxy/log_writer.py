@@ -7,11 +7,9 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-QUEUE_BYTES = 2**20
-"""Bytes of lines that wait to be written; beyond them lines are dropped, and counted."""
+from proxy.bounds import LOG_FLUSH_S, LOG_QUEUE_BYTES
+
 BATCH_BYTES = 64 * 2**10
-FLUSH_S = 1.0
-"""Seconds that the end of the process waits for the last lines."""
 
 
 class LogWriter:
@@ -21,7 +19,7 @@ class LogWriter:
     `on_dropped`, which is called from the thread once something can be written again.
     """
 
-    def __init__(self, descriptor: int, on_dropped: Callable[[int], None], queue_bytes: int = QUEUE_BYTES) -> None:
+    def __init__(self, descriptor: int, on_dropped: Callable[[int], None], queue_bytes: int = LOG_QUEUE_BYTES) -> None:
         self._descriptor = descriptor
         self._on_dropped = on_dropped
         self._queue_bytes = queue_bytes
@@ -45,7 +43,7 @@ class LogWriter:
             self._waiting_bytes += len(written)
             self._changed.notify()
 
-    def close(self, seconds: float = FLUSH_S) -> None:
+    def close(self, seconds: float = LOG_FLUSH_S) -> None:
         """Write what waits, and end; what cannot be written in this time is lost."""
         with self._changed:
             self._closing = True

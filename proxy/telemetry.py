@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import structlog
 
+from proxy.bounds import LOG_ID, LOG_TRACEBACK, LOG_VALUE, OUTCOME_LIST_BYTES
 from proxy.bypass import Bypass
 from proxy.config import Log
 from proxy.errors import Failure
@@ -18,12 +19,6 @@ from proxy.log_writer import LogWriter
 Field = tuple[bytes, bytes]
 Outcome = Literal["reranked", "degraded", "bypassed"]
 
-ID_MAX = 128
-"""Characters of a client's `X-Opaque-Id` in the log."""
-VALUE_MAX = 4000
-"""Characters of any other value in the log."""
-EXCEPTION_MAX = 32_000
-"""Characters of a traceback in the log."""
 _EXCEPTION = "exception"
 
 
@@ -83,16 +78,12 @@ def fields_of(told: Told, stages: Mapping[str, float]) -> tuple[Field, ...]:
     return (outcome, (b"Server-Timing", timing.encode()))
 
 
-OUTCOMES_MAX = 2000
-"""Bytes of a list of outcomes: clients and proxies give up on an answer whose head has more than 4 to 16 KB."""
-
-
 def in_order(headers: Sequence[bytes]) -> bytes:
     """List how each of several searches ended; of a list that is too long, how many more there are."""
     listed = b", ".join(headers)
-    if len(listed) <= OUTCOMES_MAX:
+    if len(listed) <= OUTCOME_LIST_BYTES:
         return listed
-    shown = listed[: OUTCOMES_MAX - len(b", more;items=1000000")].split(b", ")[:-1]
+    shown = listed[: OUTCOME_LIST_BYTES - len(b", more;items=1000000")].split(b", ")[:-1]
     return b", ".join([*shown, b"more;items=%d" % (len(headers) - len(shown))])
 
 
@@ -120,7 +111,7 @@ def log_search(line: SearchLine) -> None:
     optional = {"reason": told.reason, "key": told.key, "detail": told.detail, "query": line.query}
     write(
         "search",
-        id=line.id[:ID_MAX],
+        id=line.id[:LOG_ID],
         route=line.route,
         outcome=told.outcome,
         **({"stages": list(told.stages)} if told.stages else {}),
@@ -189,7 +180,7 @@ class _Lines:
 def _shortened(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Keep the beginning of values that are too long, most of which are a client's."""
     for key, value in event.items():
-        most = EXCEPTION_MAX if key == _EXCEPTION else VALUE_MAX
+        most = LOG_TRACEBACK if key == _EXCEPTION else LOG_VALUE
         if isinstance(value, str) and len(value) > most:
             event[key] = f"{value[:most]}... ({len(value)} characters)"
     return event

@@ -25,6 +25,7 @@ import proxy
 from demo.engines import ENGINES, Engine, Family
 from proxy import config as settings
 from proxy import dialects as spellings
+from proxy.bounds import BOUNDS, Of
 from proxy.bypass import BYPASS_REASONS
 from proxy.checking.routes import ADVICE
 from proxy.cli import CONFIG_VARIABLE, build_parser
@@ -345,6 +346,13 @@ def _of_use(table: Mapping[str, Use | str], use: Use | str) -> list[str]:
     return [name for name, found in table.items() if found == use]
 
 
+def bounds() -> Table:
+    rows = tuple(
+        (row.of, row.what, row.most, row.beyond) for row in sorted(BOUNDS, key=lambda row: list(Of).index(row.of))
+    )
+    return Table(("from the", "what", "at most", "beyond"), rows)
+
+
 def bypass() -> Table:
     rows = tuple((code(reason), meaning, _triggers(reason)) for reason, meaning in sorted(BYPASS_REASONS.items()))
     return Table(("reason", "meaning", "triggered by"), rows)
@@ -646,6 +654,7 @@ TABLES: Mapping[str, Callable[[], Table]] = {
     "clients": clients,
     "steering": steering,
     "understood": understood,
+    "bounds": bounds,
     "bypass": bypass,
     "degraded": degraded,
     "stages": stages,

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from proxy.app import listen, serve_until_told
+from proxy.bounds import SEARCH_BODY_BYTES
 from proxy.config import Callers, Config, RouteSettings, token_of
 from proxy.config import Log as LogSettings
-from proxy.endpoints.front import BODY_MAX
 from proxy.http1.callers import SAMPLE
 from proxy.yaml_file import ConfigError
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
@@ -165,7 +165,7 @@ async def test_a_form_that_is_not_read_here_goes_on_as_it_came(
 
 
 async def test_a_body_too_large_to_be_read_streams_on(client: Client, engine: FakeEngine) -> None:
-    body = QUERY_BYTES + b" " * BODY_MAX
+    body = QUERY_BYTES + b" " * SEARCH_BODY_BYTES
     engine.faults["lexical"] = _lengths
     answered = await client.ask("POST", "/products/_search", body, content_type="application/json")
     assert ("bypassed;reason=too_large", b"%d" % len(body)) == (answered.header("x-rerank"), answered.body)

@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from proxy.bounds import SEARCH_RESPONSE_BYTES
 from proxy.config import Config, RouteSettings, Semantic
-from proxy.upstream.pool import ANSWER_MAX
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.fakes import (
     Client,
@@ -196,7 +196,7 @@ async def test_vectors_of_another_or_an_unknown_model_are_not_searched(
 ENGINE_CASES = {
     "lexical refused": Case("lexical", refuses(400, b'{"error":"of the engine"}'), "engine_refused"),
     "lexical malformed": Case("lexical", says(b'{"hits": 1}'), "engine_refused"),
-    "lexical too large": Case("lexical", says(b" " * (ANSWER_MAX + 1)), "too_large"),
+    "lexical too large": Case("lexical", says(b" " * (SEARCH_RESPONSE_BYTES + 1)), "too_large"),
     "lexical in part": Case("lexical", says(partial()), "engine_refused"),
     "names refused": Case("resolve", refuses(404), "unresolved"),
     "names malformed": Case("resolve", says(b'{"indices":[{}]}'), "unresolved"),

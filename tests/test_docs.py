@@ -18,10 +18,10 @@ from demo import shop
 from demo.comparing import PAGE
 from demo.engines import ENGINES
 from proxy.app import GRACE_S
+from proxy.bounds import OUTCOME_LIST_BYTES, SEARCH_BODY_BYTES, SEARCH_RESPONSE_BYTES
 from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.cli import build_parser
 from proxy.config import KNOWN_KEYS, BypassRules, Config, load, needs_token, read
-from proxy.endpoints.front import BODY_MAX
 from proxy.errors import Failure
 from proxy.http1.flow import PROBED_AFTER_S
 from proxy.left_out import left_out
@@ -38,8 +38,7 @@ from proxy.ranking.paging import TOP_SCORE
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS
 from proxy.request.search_request import parse
 from proxy.request.steering import MEMBER, OPTIONS, Option, Steering, read_steering
-from proxy.telemetry import OUTCOMES_MAX, SearchLine, ended, in_order, log_search
-from proxy.upstream.pool import ANSWER_MAX
+from proxy.telemetry import SearchLine, ended, in_order, log_search
 from tests.readme import (
     _FAILURE_MEANINGS,
     _STAGES,
@@ -257,8 +256,8 @@ def test_what_is_documented_as_an_identifier_is_one() -> None:
     "number",
     [
         f"at most {GRACE_S:g} s",
-        f"A search body is read up to {BODY_MAX // 2**20} MB and its response up to {ANSWER_MAX // 2**20} MB",
-        f"Beyond {OUTCOMES_MAX} bytes the list is cut",
+        f"A search body is read up to {SEARCH_BODY_BYTES >> 20} MB and its response up to {SEARCH_RESPONSE_BYTES >> 20} MB",
+        f"Beyond {OUTCOME_LIST_BYTES} bytes the list is cut",
         f"start after {PROBED_AFTER_S} s of silence",
         f"In the head they lie in [{TOP_SCORE - 1:g}, {TOP_SCORE:g}]",
         f"the exit code is then {128 + signal.SIGINT} or {128 + signal.SIGTERM}",

@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from proxy.bounds import BODY_CLAUSES, MSEARCH_ITEMS, OUTCOME_LIST_BYTES
 from proxy.config import Config
-from proxy.endpoints.multi import ITEMS_MAX
-from proxy.telemetry import OUTCOMES_MAX
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
 from tests.fakes import Client, Document, FakeModels, Message, Stream, breaks_off, hangs, refuses, says, waits_for
@@ -246,6 +245,12 @@ def _nested(depth: int) -> Any:
     return {"a": _nested(depth - 1)} if depth else {}
 
 
+async def test_an_item_of_too_many_clauses_costs_itself(client: Client, engine: EndpointEngine) -> None:
+    many = {"query": {"bool": {"should": [{"match": {"title": "a"}}] * (BODY_CLAUSES // 2)}}}
+    answered = await ask(client, lines({}, many, {}, QUERY))
+    assert "bypassed;reason=too_complex, reranked" == answered.header("x-rerank")
+
+
 async def test_it_took_as_long_as_its_slowest_item(client: Client) -> None:
     answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
     assert ["took", "responses"] == list(answered.json())
@@ -264,7 +269,7 @@ async def test_a_compressed_multi_search_is_read(client: Client, engine: Endpoin
 async def test_a_long_multi_search_is_told_of_in_a_head_that_clients_read(client: Client) -> None:
     answered = await ask(client, lines(*[{}, SORTED] * 500))
     told = answered.header("x-rerank")
-    assert (500, True) == (len(orders(answered)), len(told) <= OUTCOMES_MAX)
+    assert (500, True) == (len(orders(answered)), len(told) <= OUTCOME_LIST_BYTES)
     assert re.fullmatch(r"(bypassed;reason=sort, )+more;items=\d+", told)
 
 
@@ -281,7 +286,7 @@ async def test_no_more_than_so_many_items_are_reranked(
 
 
 async def test_one_with_too_many_items_is_the_engines_whole(client: Client, engine: EndpointEngine) -> None:
-    content = lines(*[{}, SORTED] * (ITEMS_MAX + 1))
+    content = lines(*[{}, SORTED] * (MSEARCH_ITEMS + 1))
     answered = await ask(client, content)
     assert ("bypassed;reason=too_many", content) == (answered.header("x-rerank"), engine.of("_msearch")[0].content)
 

@@ -175,6 +175,12 @@ async def test_a_caller_who_may_not_render_templates_is_still_one_who_may_search
     assert (["bypassed;reason=template", "reranked"], asked) == (outcomes, len(engine.of("resolve")))
 
 
+async def test_a_template_nested_without_end_is_the_engines(client: Client, engine: EndpointEngine) -> None:
+    body = b'{"source":"{}","params":%s%s}' % (b"[" * 5000, b"]" * 5000)
+    answered = await post(client, "/products/_search/template", body)
+    assert ("bypassed;reason=template", body) == (answered.header("x-rerank"), engine.requests[-1].content)
+
+
 async def test_what_a_template_renders_to_may_be_none_to_rerank(client: Client, engine: EndpointEngine) -> None:
     body = {"source": json.dumps({**QUERY, "size": 0})}
     answered = await client.search("/products/_search/template", body)

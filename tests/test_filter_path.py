@@ -8,17 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.bounds import FILTER_PATH_DEPTH, FILTER_PATH_PARTS, FILTER_PATH_PATTERNS
 from proxy.errors import TooComplex
-from proxy.request.filter_path import (
-    DEPTH_MAX,
-    PARTS_MAX,
-    PATTERNS_MAX,
-    FilterPath,
-    Form,
-    Path,
-    read_filter_path,
-    read_form,
-)
+from proxy.request.filter_path import FilterPath, Form, Path, read_filter_path, read_form
 from proxy.wildcards import matches
 from tests import strategies
 
@@ -210,15 +202,19 @@ def test_a_path_that_leads_by_many_ways_to_the_same_place_is_followed_once() -> 
 @pytest.mark.parametrize(
     "said",
     [
-        ".".join(["a"] * (PARTS_MAX + 1)),
-        ",".join(["-a"] * (PARTS_MAX + 1)),
-        ",".join(f"a{number}*" for number in range(PATTERNS_MAX + 1)),
-        "**" + ".a" * (DEPTH_MAX + 1),
+        ".".join(["a"] * (FILTER_PATH_PARTS + 1)),
+        ",".join(["-a"] * (FILTER_PATH_PARTS + 1)),
+        ",".join(f"a{number}*" for number in range(FILTER_PATH_PATTERNS + 1)),
+        "**" + ".a" * (FILTER_PATH_DEPTH + 1),
         ",".join(f"**.{name}{'.*' * 20}.z" for name in "ab"),
     ],
 )
 def test_what_would_take_too_much_work_is_not_cut(said: str) -> None:
-    deep = json.dumps(_both(10)).encode() if "z" in said else b'{"a":' * (DEPTH_MAX + 2) + b"1" + b"}" * (DEPTH_MAX + 2)
+    deep = (
+        json.dumps(_both(10)).encode()
+        if "z" in said
+        else b'{"a":' * (FILTER_PATH_DEPTH + 2) + b"1" + b"}" * (FILTER_PATH_DEPTH + 2)
+    )
     with pytest.raises(TooComplex):
         Form(read_filter_path(said)).write(deep, keeps_empty=True)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.bounds import CHUNK_LINES_A_TURN
 from proxy.http1.messages import (
-    LINES_A_TURN,
     BadMessage,
     BodyReader,
     Chunked,
@@ -364,13 +364,13 @@ def tried(pieces: Sequence[bytes]) -> tuple[bytes, bytes, bool] | str:
 
 
 def test_a_body_of_tiny_chunks_is_read_in_turns() -> None:
-    reader, sent = BodyReader(Chunked()), b"1\r\na\r\n" * LINES_A_TURN + b"0\r\n\r\nnext"
+    reader, sent = BodyReader(Chunked()), b"1\r\na\r\n" * CHUNK_LINES_A_TURN + b"0\r\n\r\nnext"
     content: list[bytes] = []
     first = reader.feed(sent, 0, content)
-    assert (LINES_A_TURN // 2 * len(b"1\r\na\r\n"), False) == (first, reader.done)
+    assert (CHUNK_LINES_A_TURN // 2 * len(b"1\r\na\r\n"), False) == (first, reader.done)
     second = reader.feed(sent, first, content)
     third = reader.feed(sent, second, content)
-    assert (len(sent) - len(b"next"), True, LINES_A_TURN) == (third, reader.done, len(content))
+    assert (len(sent) - len(b"next"), True, CHUNK_LINES_A_TURN) == (third, reader.done, len(content))
 
 
 HEAD_OF_ONE = b"GET /%s HTTP/1.1\r\nHost: a\r\nContent-Length: %s\r\n\r\n"

@@ -90,3 +90,9 @@ def test_by_default_identifiers_and_autocomplete_are_bypassed() -> None:
 
 def test_a_rule_gives_its_reason() -> None:
     assert Bypass("identifier") == LeftOut(identifiers=True).bypass(UserQuery("XPS-13-9310", None))
+
+
+@pytest.mark.parametrize("text", ["A1-" * 200 + "A1", "a" * 500 + "1", "laptop " * 100])
+def test_a_long_text_is_compared_with_no_rule(text: str) -> None:
+    """A pattern of an operator's may be tried in many ways."""
+    assert reason(BypassRules(identifiers=True, patterns=["(a+)+", "(.*)*!"], phrases=[text]), text) is None

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import structlog
 
+from proxy.bounds import LOG_QUEUE_BYTES
 from proxy.config import Config
 from proxy.config import Log as Settings
-from proxy.log_writer import QUEUE_BYTES, LogWriter
+from proxy.log_writer import LogWriter
 from proxy.telemetry import configure
 from tests.conftest import QUERY, StartProxy
 from tests.fakes import ids
@@ -68,7 +69,7 @@ def test_a_full_pipe_takes_no_more_and_is_told_later_what_was_dropped(
         received += os.read(reading, 65536)
     written = received.decode().splitlines()
     assert [line(number) for number in range(len(written))] == written
-    assert (True, LINES) == (len(written) * 101 <= QUEUE_BYTES, len(written) + sum(told))
+    assert (True, LINES) == (len(written) * 101 <= LOG_QUEUE_BYTES, len(written) + sum(told))
 
 
 def test_a_reader_that_is_gone_costs_lines(pipe: tuple[int, int]) -> None:

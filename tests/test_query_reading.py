@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from proxy.query.text import CLAUSES_MAX, UserQuery, find_user_query, text_of_clause
+from proxy.bounds import TEXT_CLAUSES
+from proxy.query.text import UserQuery, find_user_query, text_of_clause
 from proxy.query.words import MATCH_ALL
 
 PASSAGE = ("title", "brand", "body")
@@ -218,10 +219,10 @@ def test_words_in_clauses_that_score_count_before_others(beside: Any) -> None:
 
 
 def test_as_many_texts_as_are_read_are_read_at_once_and_of_more_none() -> None:
-    words = [match("title", f"w{number}") for number in range(CLAUSES_MAX + 1)]
+    words = [match("title", f"w{number}") for number in range(TEXT_CLAUSES + 1)]
     user_query = found(should(*words[:-1]))
     assert user_query is not None
-    assert " ".join(f"w{number}" for number in range(CLAUSES_MAX)) == user_query.text
+    assert " ".join(f"w{number}" for number in range(TEXT_CLAUSES)) == user_query.text
     assert found(should(*words)) is None
 
 
@@ -246,7 +247,7 @@ def test_where_no_clause_of_that_name_holds_words_there_is_no_text(query: Any) -
 
 def test_a_field_with_many_dots_and_many_fields_are_read_at_once() -> None:
     fields = [f"f{number}" + "." * 1000 for number in range(3000)]
-    user_query = found(must(multi("dry feet", fields), *(match(f"g{n}.x", f"w{n} v") for n in range(CLAUSES_MAX - 1))))
+    user_query = found(must(multi("dry feet", fields), *(match(f"g{n}.x", f"w{n} v") for n in range(TEXT_CLAUSES - 1))))
     assert user_query is not None
     assert user_query.text == "dry feet"
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.query.query_string import LINE_MAX, read_line
-from proxy.query.text import CLAUSES_MAX, LINES_MAX, WRAPPED_MAX, UserQuery, bare, find_user_query
+from proxy.bounds import QUERY_STRING_LINE, QUERY_STRING_LINES, TEXT_CLAUSES, WRAPPED_BYTES
+from proxy.query.query_string import read_line
+from proxy.query.text import UserQuery, bare, find_user_query
 from proxy.query.words import MATCH_ALL
 from tests import strategies
 
@@ -363,15 +364,15 @@ def _wrapped(query: Any) -> Any:
     return {"wrapper": {"query": base64.b64encode(json.dumps(query).encode()).decode()}}
 
 
-LINE_OF_WORDS = {"query_string": {"query": "ab " * (LINE_MAX // 3)}}
+LINE_OF_WORDS = {"query_string": {"query": "ab " * (QUERY_STRING_LINE // 3)}}
 
 
 @pytest.mark.parametrize(
     ("most", "more"),
     [
-        ([match("title")] * CLAUSES_MAX, [match("title")]),
-        ([LINE_OF_WORDS] * (LINES_MAX // LINE_MAX), [LINE_OF_WORDS]),
-        ([_wrapped(match("title"))], [{"term": {"brand": "x" * WRAPPED_MAX}}]),
+        ([match("title")] * TEXT_CLAUSES, [match("title")]),
+        ([LINE_OF_WORDS] * (QUERY_STRING_LINES // QUERY_STRING_LINE), [LINE_OF_WORDS]),
+        ([_wrapped(match("title"))], [{"term": {"brand": "x" * WRAPPED_BYTES}}]),
     ],
 )
 def test_in_a_query_that_takes_too_much_work_no_words_are_found(most: list[Any], more: list[Any]) -> None:
@@ -380,5 +381,5 @@ def test_in_a_query_that_takes_too_much_work_no_words_are_found(most: list[Any],
 
 
 def test_of_a_line_that_is_too_long_its_beginning_is_read_and_what_it_excludes_is_not_known() -> None:
-    long = {"query_string": {"query": "ab " * LINE_MAX + "-cd"}}
-    assert found(long) == UserQuery(" ".join(["ab"] * (LINE_MAX // 3) + ["ab"]), None)
+    long = {"query_string": {"query": "ab " * QUERY_STRING_LINE + "-cd"}}
+    assert found(long) == UserQuery(" ".join(["ab"] * (QUERY_STRING_LINE // 3) + ["ab"]), None)

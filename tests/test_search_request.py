@@ -10,10 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES
 from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.request.filter_path import Form
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.request.search_request import CLAUSES_MAX, OF_PIT, SearchRequest, parse, translated
+from proxy.request.search_request import OF_PIT, SearchRequest, parse, translated
 from proxy.request.sort_values import BY_SCORE, Sort, Walk, head_values, tail_value
 from proxy.request.source_filter import Place, SourceFilter
 from tests import strategies
@@ -84,9 +85,10 @@ def test_every_reason_in_the_tables_is_explained(table: Mapping[str, Use | str])
         ("", b"\xff{}", "not_json"),
         ("", b"\xef\xbb\xbf{}", "not_json"),
         ("", b'{"query":' + b"[" * 5000, "too_complex"),
-        ("", b'{"query":' + b"[" * CLAUSES_MAX + b"]" * CLAUSES_MAX + b"}", "too_complex"),
-        ("", b'{"aggs":[%s]}' % b",".join([b"{}"] * CLAUSES_MAX), "too_complex"),
+        ("", b'{"query":' + b"[" * BODY_CLAUSES + b"]" * BODY_CLAUSES + b"}", "too_complex"),
+        ("", b'{"aggs":[%s]}' % b",".join([b"{}"] * BODY_CLAUSES), "too_complex"),
         ("filter_path=" + ".".join(["a"] * 201), b"", "too_complex"),
+        ("q=" + "a" * PARAMETERS_BYTES, b"", "too_complex"),
         ("filter_path=" + ",-".join(["a*"] * 9), b"", "too_complex"),
         ("_source_excludes=" + ",".join(["a*"] * 101), b"", "too_complex"),
         ("", strategies.compact({"_source": ["*a"] * 101}), "too_complex"),
@@ -165,7 +167,7 @@ def test_what_is_not_understood_or_too_much_is_bypassed(query_string: str, body:
 def test_as_many_clauses_and_names_as_are_allowed_are_read() -> None:
     aggregations = b'{"_source":%s,"aggs":[%s]}' % (
         strategies.compact([f"{number}" for number in range(200_000)]),
-        b",".join([b"{}"] * (CLAUSES_MAX - 3)),
+        b",".join([b"{}"] * (BODY_CLAUSES - 3)),
     )
     assert isinstance(parse("filter_path=" + ".".join(["a"] * 200), aggregations), SearchRequest)
 

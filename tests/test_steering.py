@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.bounds import BUDGET_MS_MAX
 from proxy.config import Config
-from proxy.request.steering import ALLOWED, BUDGET_MS_MAX, OPTIONS, Option, Steering, Wrong, read_steering
+from proxy.request.steering import ALLOWED, OPTIONS, Option, Steering, Wrong, read_steering
 from tests import strategies
 
 HEADERS: list[tuple[bytes, bytes, dict[str, Any]]] = [

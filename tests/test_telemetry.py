@@ -11,16 +11,14 @@ from pathlib import Path
 import pytest
 import structlog
 
+from proxy.bounds import LOG_ID, LOG_VALUE, OUTCOME_LIST_BYTES
 from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.config import Log as Settings
 from proxy.config import LogFormat
 from proxy.errors import Failure
 from proxy.telemetry import (
     DETAIL_MAX,
-    ID_MAX,
     KEY_MAX,
-    OUTCOMES_MAX,
-    VALUE_MAX,
     SearchLine,
     Told,
     bypassed,
@@ -92,7 +90,7 @@ def test_a_list_of_outcomes_is_no_longer_than_a_head_can_hold(count: int, end: b
     listed = in_order([b"reranked"] * count)
     *shown, last = listed.split(b", ")
     more = int(last.partition(b"more;items=")[2] or 1)
-    assert (count, True, True) == (len(shown) + more, len(listed) <= OUTCOMES_MAX, listed.endswith(end))
+    assert (count, True, True) == (len(shown) + more, len(listed) <= OUTCOME_LIST_BYTES, listed.endswith(end))
     assert {b"reranked"} >= set(shown)
 
 
@@ -206,8 +204,8 @@ def test_long_values_are_cut(written: Callable[..., str]) -> None:
         log_search(SearchLine("i" * 2**18, "r", Told("reranked"), {}, query="q" * 2**20))
 
     line = json.loads(written(Settings(), act))
-    assert (ID_MAX, True) == (len(line["id"]), line["query"].endswith("qq... (1048576 characters)"))
-    assert VALUE_MAX == line["query"].count("q")
+    assert (LOG_ID, True) == (len(line["id"]), line["query"].endswith("qq... (1048576 characters)"))
+    assert LOG_VALUE == line["query"].count("q")
 
 
 def test_without_a_standard_error_nothing_is_written(tmp_path: Path) -> None:

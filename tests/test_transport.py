@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from proxy.bounds import MODEL_RESPONSE_BYTES
 from proxy.errors import Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
-from proxy.upstream.transport import PIECE_BYTES, RESPONSE_BYTES, Transport, models_session
+from proxy.upstream.transport import PIECE_BYTES, Transport, models_session
 from tests.conftest import TOKEN
 from tests.fakes import FakeServer, Fault, answer, breaks_off, closed_port, hangs, refuses
 
@@ -132,17 +133,17 @@ def compressed(body: bytes, encoding: str = "gzip") -> Fault:
 
 
 async def test_a_compressed_response_is_asked_for_and_read(transport: Transport, server: FakeServer) -> None:
-    server.faults["/"] = compressed(gzip.compress(b"x" * RESPONSE_BYTES))
-    assert b"x" * RESPONSE_BYTES == await transport.post("/", b"{}", LONG)
+    server.faults["/"] = compressed(gzip.compress(b"x" * MODEL_RESPONSE_BYTES))
+    assert b"x" * MODEL_RESPONSE_BYTES == await transport.post("/", b"{}", LONG)
     assert "gzip" == server.requests[0].header("accept-encoding")
 
 
 @pytest.mark.parametrize(
     ("body", "encoding"),
     [
-        (b"x" * (RESPONSE_BYTES + 1), "identity"),
-        (gzip.compress(b"x" * (RESPONSE_BYTES + 1)), "gzip"),
-        (b"".join([gzip.compress(b"", 0)[:-8], b"\0\0\0\xff\xff" * RESPONSE_BYTES]), "gzip"),
+        (b"x" * (MODEL_RESPONSE_BYTES + 1), "identity"),
+        (gzip.compress(b"x" * (MODEL_RESPONSE_BYTES + 1)), "gzip"),
+        (b"".join([gzip.compress(b"", 0)[:-8], b"\0\0\0\xff\xff" * MODEL_RESPONSE_BYTES]), "gzip"),
         (gzip.compress(b"\0" * 2**24), "gzip"),
     ],
     ids=["plain", "gzip", "gzip of nothing", "bomb"],
@@ -157,7 +158,7 @@ async def test_a_response_that_is_too_large_is_not_read_to_its_end(
         await transport.post("/", b"{}", LONG)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert most < 16 * RESPONSE_BYTES + 2 * len(body)
+    assert most < 16 * MODEL_RESPONSE_BYTES + 2 * len(body)
 
 
 async def test_while_a_response_is_decompressed_everything_else_runs(transport: Transport, server: FakeServer) -> None:
@@ -200,7 +201,7 @@ async def test_whatever_a_reader_fails_by_the_response_is_malformed(transport: T
         raise error
 
     with pytest.raises(Malformed, match="a response that cannot be read"):
-        await transport.ask("/", b"{}", LONG, fails, RESPONSE_BYTES)
+        await transport.ask("/", b"{}", LONG, fails, MODEL_RESPONSE_BYTES)
 
 
 async def test_what_a_reader_says_itself_stays(transport: Transport) -> None:
@@ -208,7 +209,7 @@ async def test_what_a_reader_says_itself_stays(transport: Transport) -> None:
         raise Malformed("reranker", "no score")
 
     with pytest.raises(Malformed, match="no score"):
-        await transport.ask("/", b"{}", LONG, refuses_it, RESPONSE_BYTES)
+        await transport.ask("/", b"{}", LONG, refuses_it, MODEL_RESPONSE_BYTES)
 
 
 def test_its_repr_shows_no_token() -> None:

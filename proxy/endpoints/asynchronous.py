@@ -13,6 +13,7 @@ import msgspec
 from cachetools import TTLCache
 
 from proxy import telemetry
+from proxy.bounds import ASYNC_SEARCHES_BYTES
 from proxy.bypass import Bypass
 from proxy.endpoints.front import Front, answer, answered, guarded, read_content
 from proxy.endpoints.media import not_json
@@ -35,7 +36,7 @@ _OF_ASYNC = frozenset({"keep_alive", "keep_on_completion", "wait_for_completion_
 _OF_ANSWERS = frozenset({"filter_path", "human", "pretty", "rest_total_hits_as_int", "typed_keys"})
 """Parameters that each question after a search says anew."""
 _UNFINISHED = ("is_partial", "is_running")
-_REMEMBERED_BYTES, _REMEMBERED_S = 64 * 2**20, 3600.0
+_REMEMBERED_S = 3600.0
 
 
 _identity = msgspec.json.Decoder(str)
@@ -78,7 +79,7 @@ class AsyncSearches:
 
     def __init__(self, front: Front) -> None:
         self._front = front
-        self._submitted: TTLCache[str, Submitted] = TTLCache(_REMEMBERED_BYTES, _REMEMBERED_S, getsizeof=_size)
+        self._submitted: TTLCache[str, Submitted] = TTLCache(ASYNC_SEARCHES_BYTES, _REMEMBERED_S, getsizeof=_size)
 
     async def submit(self, exchange: Exchange, search: Search) -> None:
         """Answer a submission: complete and reranked at once, or as the engine does."""

@@ -12,6 +12,7 @@ from typing import TypeVar
 import structlog
 
 from proxy import telemetry
+from proxy.bounds import SEARCH_BODY_BYTES
 from proxy.bypass import Bypass
 from proxy.endpoints.media import content, gzipped, is_gzipped, not_json
 from proxy.errors import TooComplex, cause_of
@@ -28,9 +29,6 @@ from proxy.ranking.pipeline import Answered, KeptEmpty, Outcome, Relayed, Unansw
 from proxy.request.steering import Wrong
 from proxy.searching import Searching
 from proxy.upstream.engine import Engine, EngineOfCaller
-
-BODY_MAX = 8 * 2**20
-"""Bytes of a search's body that are read at most."""
 
 COMPRESSED_INLINE = 2**10
 """Bytes of gzip that are decompressed in the event loop: a thousand times as much may be in them."""
@@ -118,15 +116,15 @@ class Front:
 
 async def read_content(exchange: Exchange, *, ndjson: bool = False) -> bytes | Bypass:
     """Read the body, if it is one that can be read here."""
-    body = await exchange.read_body(BODY_MAX)
+    body = await exchange.read_body(SEARCH_BODY_BYTES)
     if body is None:
         return Bypass("too_large")
     fields = exchange.head.fields
     if problem := not_json(fields, has_body=bool(body), ndjson=ndjson):
         return problem
     if len(body) > COMPRESSED_INLINE and is_gzipped(fields):
-        return await asyncio.to_thread(content, fields, body, BODY_MAX)
-    return content(fields, body, BODY_MAX)
+        return await asyncio.to_thread(content, fields, body, SEARCH_BODY_BYTES)
+    return content(fields, body, SEARCH_BODY_BYTES)
 
 
 async def answered(front: Front, exchange: Exchange, answering: Awaitable[None]) -> None:

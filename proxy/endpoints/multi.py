@@ -11,6 +11,7 @@ from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from proxy import telemetry
+from proxy.bounds import MSEARCH_ITEMS, PARAMETERS_BYTES
 from proxy.bypass import Bypass
 from proxy.endpoints.front import Front, answer, answered, guarded, read_content
 from proxy.endpoints.multi_search import (
@@ -44,8 +45,6 @@ from proxy.searching import Asked, Prepared, Routed
 from proxy.telemetry import Told
 from proxy.upstream.engine import EngineOfCaller
 
-ITEMS_MAX = 2000
-"""Searches of one `_msearch` that are looked at; one with more is the engine's."""
 _UNROUTED = b"unrouted"
 
 
@@ -109,7 +108,8 @@ async def answer_multi_search(front: Front, exchange: Exchange, search: Search) 
 async def _answer(front: Front, exchange: Exchange, search: Search) -> None:
     caller = front.caller(exchange)
     url = tuple(parse_qsl(search.query_string, keep_blank_values=True))
-    items = _items(await read_content(exchange, ndjson=True), url)
+    content = await read_content(exchange, ndjson=True)
+    items = _items(content, url) if len(search.query_string) <= PARAMETERS_BYTES else Bypass("too_complex")
     if isinstance(items, Bypass):
         await _leave(front, exchange, search, items)
         return
@@ -127,7 +127,7 @@ def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[
         return content
     if unknown := [name for name, _ in url if name not in OF_THE_ITEMS | OF_THE_WHOLE]:
         return Bypass("unknown_parameter", unknown[0])
-    if (lines := content.count(b"\n")) > 2 * ITEMS_MAX:
+    if (lines := content.count(b"\n")) > 2 * MSEARCH_ITEMS:
         return Bypass("too_many", detail=f"{lines} lines")
     if read_form(url).filter_path.too_complex:
         return Bypass("too_complex", "filter_path")

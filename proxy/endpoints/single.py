@@ -103,7 +103,7 @@ async def rendered_template(caller: EngineOfCaller, asked: Asked, timeout_second
             return Bypass("template", detail=unknown[0])
         reply = await caller.render(asked.content, timeout_seconds)
         output = bytes(_rendered.decode(reply.body).template_output)
-    except (UpstreamError, ValueError) as error:
+    except (UpstreamError, ValueError, RecursionError) as error:
         return Bypass("template", detail=str(error))
     kept = [pair for pair in asked.parameters if pair[0] not in _IGNORED]
     return replace(asked, query_string=urlencode(read_form(kept).asked(kept)), content=output)

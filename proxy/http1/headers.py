@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from proxy.bounds import PROXY_HOPS
 from proxy.http1.messages import Line, RequestHead, ResponseHead
 
 Field = tuple[bytes, bytes]
@@ -59,8 +60,6 @@ def request_lines(
 
 
 PRODUCT = b"rerank-proxy-"
-LOOP_MAX = 3
-"""How many proxies of this product a request may have passed."""
 _PSEUDONYM = re.compile(PRODUCT + rb"[0-9a-f]{8}\b")
 
 
@@ -86,7 +85,7 @@ class Hop:
     def is_loop(self, lines: Sequence[Line]) -> bool:
         """Whether a request has been here before, or passed more proxies of this product than anybody chains."""
         passed = [name for line in lines if line.key == b"via" for name in _PSEUDONYM.findall(line.value)]
-        return len(passed) > LOOP_MAX or self.pseudonym in passed
+        return len(passed) > PROXY_HOPS or self.pseudonym in passed
 
 
 NO_HOP = Hop()

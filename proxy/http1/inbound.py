@@ -9,8 +9,15 @@ import asyncio
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from proxy.bounds import (
+    REQUEST_HEAD_BYTES,
+    SEARCH_RAW_FACTOR,
+    UNREAD_BODY_BYTES,
+    WAITING_BODY_BYTES,
+    WRITE_BUFFER_BYTES,
+)
 from proxy.http1.flow import Hold, ReadGate, reset
 from proxy.http1.headers import REASONS, Field, HeadWriter, own_error, written
 from proxy.http1.messages import (
@@ -21,16 +28,9 @@ from proxy.http1.messages import (
     RequestHead,
     head_length,
 )
-from proxy.http1.outbound import WRITE_BUFFER, EngineConnection
 
-HEAD_MAX = 256 * 1024
-"""Bytes of a request's head."""
-_STORED = 64 * 1024
-"""Bytes of a body that are kept while nobody has asked for it."""
-_SMALL_REST = 256 * 1024
-"""Bytes of an unread body that are dropped to keep the connection."""
-RAW_FACTOR = 2
-"""How many times larger than its content a body may be by its chunks, their extensions and trailers."""
+if TYPE_CHECKING:
+    from proxy.http1.outbound import EngineConnection
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Exchange:
         """Whether the request has come to its end."""
         self._raw: list[bytes] = []
         self._size = 0
-        self._limit = _STORED
+        self._limit = WAITING_BODY_BYTES
         self._content: bytes | None = None
         self._discarded: int | None = None
         self._waiting: asyncio.Future[None] | None = None
@@ -161,7 +161,7 @@ class Exchange:
         if self._content is not None:
             return self._content if len(self._content) <= limit else None
         chunked = isinstance(self.head.framing, Chunked)
-        self._limit = limit * RAW_FACTOR if chunked else limit
+        self._limit = limit * SEARCH_RAW_FACTOR if chunked else limit
         if not self.whole:
             if self.head.expects_continue and not self.was_read:
                 self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -228,7 +228,7 @@ class Exchange:
             self._discarded = 0
             self._raw = []
             self.client.gate.release(Hold.BODY)
-        return self._discarded <= _SMALL_REST
+        return self._discarded <= UNREAD_BODY_BYTES
 
 
 async def _unchunked(raw: bytes, head: RequestHead) -> bytes:
@@ -329,7 +329,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.gate = ReadGate(self.transport)
-        self.transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self.peer = str((transport.get_extra_info("peername") or ("",))[0])
         self._owner.joined(self)
 
@@ -382,7 +382,7 @@ class ClientConnection(asyncio.Protocol):
             self._wait_for_head(data)
             return
         self._pending, self._looked_at = b"", 0
-        if length > HEAD_MAX:
+        if length > REQUEST_HEAD_BYTES:
             self.refuse(BadMessage("the head is too large", 431))
             return
         try:
@@ -411,7 +411,7 @@ class ClientConnection(asyncio.Protocol):
         if begun and not self._pending:
             self.since = time.monotonic()
         self._pending, self._looked_at = begun, len(begun)
-        if len(begun) > HEAD_MAX:
+        if len(begun) > REQUEST_HEAD_BYTES:
             self.refuse(BadMessage("the head is too large", 431))
 
     def _body(self, exchange: Exchange, data: bytes) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
+from proxy.bounds import CHUNK_BYTES, CHUNK_LINE_BYTES, CHUNK_LINES_A_TURN
+
 Field = tuple[bytes, bytes]
 
 
@@ -273,11 +275,6 @@ def _keep_alive(version: bytes, block: _Block) -> bool:
 
 
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\r?\n")
-_LINE_MAX = 16 * 1024
-_CHUNK_MAX = 2**31 - 1
-"""Netty keeps a chunk's size in 32 bits: what is larger is another size there (seen on all four engines)."""
-LINES_A_TURN = 2000
-"""Lines between chunks that are read in one go, so that a body of tiny chunks does not hold up other clients."""
 
 MAY_BE_OUT_OF_STEP = frozenset((400, 408, 413, 414, 431))
 """Elasticsearch (Netty) answers a head that it cannot read, and then reads nothing more from that connection."""
@@ -329,7 +326,7 @@ class BodyReader:
 
     def _feed_chunks(self, received: bytes, position: int, content: list[bytes] | None) -> int:
         end, lines = len(received), 0
-        while position < end and lines < LINES_A_TURN and not self.done:
+        while position < end and lines < CHUNK_LINES_A_TURN and not self.done:
             if self._expects is _Expects.DATA:
                 stop = min(end, position + self._left)
                 if content is not None:
@@ -345,10 +342,10 @@ class BodyReader:
 
     def _feed_line(self, received: bytes, position: int) -> int:
         """Complete one line of a chunked body: a size, the end of a chunk, or a trailer."""
-        found = received.find(b"\n", position, position + _LINE_MAX)
-        stop = found + 1 if found >= 0 else min(len(received), position + _LINE_MAX)
+        found = received.find(b"\n", position, position + CHUNK_LINE_BYTES)
+        stop = found + 1 if found >= 0 else min(len(received), position + CHUNK_LINE_BYTES)
         line = self._line + received[position:stop] if self._line else received[position:stop]
-        if len(line) > _LINE_MAX:
+        if len(line) > CHUNK_LINE_BYTES:
             raise BadMessage("an endless line between chunks")
         self._line = b"" if found >= 0 else line
         if found >= 0:
@@ -376,6 +373,6 @@ def _chunk_size(line: bytes) -> int:
     size = int(found[1], 16) if found else -1
     if size < 0:
         raise BadMessage("a chunk without a size")
-    if size > _CHUNK_MAX:
+    if size > CHUNK_BYTES:  # seen on all four engines
         raise BadMessage("a chunk larger than any engine reads")
     return size

@@ -12,15 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+from proxy.bounds import INTERIM_RESPONSES, RESPONSE_HEAD_BYTES, WRITE_BUFFER_BYTES
 from proxy.http1.flow import Hold, ReadGate, probed
 from proxy.http1.messages import BadMessage, BodyReader, HeadReader, ResponseHead, head_length
-
-RESPONSE_HEAD_MAX = 256 * 1024
-"""Bytes of a response's head."""
-INTERIM_MAX = 32
-"""Interim responses (1xx) before the response itself."""
-WRITE_BUFFER = 256 * 1024
-"""Bytes waiting to be written to a connection before its other side is no longer read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +141,7 @@ class EngineConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.gate = ReadGate(self.transport)
-        self.transport.set_write_buffer_limits(high=WRITE_BUFFER)
+        self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         sock = socket.socket(fileno=transport.get_extra_info("socket").fileno())
         probed(sock)
         sock.detach()  # it stays the transport's
@@ -169,7 +163,7 @@ class EngineConnection(asyncio.Protocol):
             length = head_length(data)
         if length is None:
             self._keep(data)
-        elif length > RESPONSE_HEAD_MAX:
+        elif length > RESPONSE_HEAD_BYTES:
             self._fail(BadMessage("its head is too large"))
         else:
             self._heads(data, length)
@@ -178,7 +172,7 @@ class EngineConnection(asyncio.Protocol):
         """Keep the beginning of a head."""
         self._buffer = self._buffer or bytearray(data)
         self._looked_at = len(self._buffer)
-        if self._looked_at > RESPONSE_HEAD_MAX:
+        if self._looked_at > RESPONSE_HEAD_BYTES:
             self._fail(BadMessage("its head is too large"))
 
     def _heads(self, data: bytes, length: int) -> None:
@@ -198,7 +192,7 @@ class EngineConnection(asyncio.Protocol):
                     self._body(data, position)
                 return
             self._interims += 1
-            if head.status == 101 or self._interims > INTERIM_MAX:
+            if head.status == 101 or self._interims > INTERIM_RESPONSES:
                 self._fail(BadMessage("its interim responses do not end"))
                 return
             receiver.interim(head)

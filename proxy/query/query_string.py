@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from proxy.bounds import QUERY_STRING_LINE
 from proxy.query.words import MATCH_ALL, Query, Typed, is_one_word, letters, unescaped, variants
 
 IsText = Callable[[str], bool]
 
-LINE_MAX = 2000
-"""Characters of a line that are read; what a longer one excludes is not known."""
 _DEPTH_MAX = 50
 """Brackets inside brackets that are followed."""
 
@@ -104,9 +103,9 @@ def read_line(name: str, options: Query, line: str, is_text: IsText = lambda _: 
     """
     simple = name == "simple_query_string"
     token = _tokens_of(options) if simple else _TOKEN
-    parts = _parts(line, token, simple=simple) if token and len(line) <= LINE_MAX else None
+    parts = _parts(line, token, simple=simple) if token and len(line) <= QUERY_STRING_LINE else None
     if parts is None:
-        return Typed(" ".join(_NOISE.sub(" ", line[:LINE_MAX]).split()), None)
+        return Typed(" ".join(_NOISE.sub(" ", line[:QUERY_STRING_LINE]).split()), None)
     plain = _unbracketed(parts)
     kept = {key: value for key, value in options.items() if key not in _WHOLE_LINE}
     demands = _demands(plain, is_text)

@@ -18,17 +18,10 @@ from typing import Any
 
 import msgspec
 
+from proxy.bounds import QUERY_STRING_LINE, QUERY_STRING_LINES, TEXT_CLAUSES, WRAPPED_BYTES
 from proxy.query.clauses import COMPOUNDS, LEAVES, LINES, Role
-from proxy.query.query_string import LINE_MAX
 from proxy.query.reading import Clause, Evidence, Reading, all_of, any_of, with_filters
 from proxy.query.words import Query, fold
-
-CLAUSES_MAX = 1000
-"""Clauses with words in one query."""
-LINES_MAX = 8000
-"""Characters of `query_string` syntax in one query, of each line no more than LINE_MAX."""
-WRAPPED_MAX = 64 * 2**10
-"""Bytes of a query with a `wrapper` in it, whose text is a query that nobody has counted."""
 
 UNRELAXED: Mapping[str, str] = {
     "ambiguous_text": "clauses differ in text, and it cannot be told which of them is a filter",
@@ -148,8 +141,8 @@ class _Work:
         """Count a clause; raises _TooMuch."""
         self.clauses += 1
         line = body.get("query") if name in LINES else None
-        self.line_characters += min(len(line), LINE_MAX) if isinstance(line, str) else 0
-        if self.clauses > CLAUSES_MAX or self.line_characters > LINES_MAX:
+        self.line_characters += min(len(line), QUERY_STRING_LINE) if isinstance(line, str) else 0
+        if self.clauses > TEXT_CLAUSES or self.line_characters > QUERY_STRING_LINES:
             raise _TooMuch
 
 
@@ -264,7 +257,7 @@ def unwrapped(query: Any) -> Any:
     written = msgspec.json.encode(query)
     if b'"wrapper"' not in written:
         return query
-    if len(written) > WRAPPED_MAX:
+    if len(written) > WRAPPED_BYTES:
         raise _TooMuch
     return _unwrapped(query)
 

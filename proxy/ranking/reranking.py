@@ -38,7 +38,7 @@ def _texts_at(value: Any, path: str) -> Iterator[str]:
     """Find what lies at a path, in the order of the document."""
     if isinstance(value, list):
         for item in value:
-            if isinstance(item, list | dict):
+            if item and isinstance(item, list | dict):
                 yield from _texts_at(item, path)
     elif isinstance(value, Mapping):
         if path in value:
@@ -64,7 +64,7 @@ def _texts(value: Any, name: str = "") -> Iterator[str]:
             if text := value.strip():
                 yield name + text
         case list():
-            yield from _texts_in((("", item) for item in value if item is not None), name)
+            yield from _texts_in((("", item) for item in value if item or item == 0), name)
         case Mapping():
             yield from _texts_in(((f"{key}: ", item) for key, item in value.items()), name)
         case _:

@@ -10,24 +10,24 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
+from proxy.bounds import (
+    FILTER_PATH_COMPARISONS,
+    FILTER_PATH_DEPTH,
+    FILTER_PATH_PARTS,
+    FILTER_PATH_PATTERNS,
+    FILTER_PATH_STATES,
+)
 from proxy.errors import TooComplex
-from proxy.request.json_text import compacted, indented, items_of, members_of
+from proxy.request.json_text import compacted, indented, mending_of, objects_of, plain_items_of, plain_members_of
 from proxy.wildcards import matcher
 
 Path = tuple[str, ...]
-
-PARTS_MAX = 200
-"""Names and wildcards in all paths of one `filter_path` together."""
-PATTERNS_MAX = 8
-"""Names among them with a wildcard in them, like `_s*`: each is compared with each new name in a response."""
-STATES_MAX = 256
-"""Sets of places in the paths that a response may lead to: few by any real response."""
-DEPTH_MAX = 64
-"""Objects and arrays that paths go into, one in the other: each is read once more than the one around it."""
+_STARS = frozenset({"*", "**"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,8 @@ class FilterPath:
 
     includes: tuple[Path, ...] = ()
     excludes: tuple[Path, ...] = ()
-
-    @property
-    def too_complex(self) -> bool:
-        """Whether cutting by it may take more time than one response may."""
-        parts = [part for path in (*self.includes, *self.excludes) for part in path]
-        return len(parts) > PARTS_MAX or sum("*" in part and part not in _STARS for part in parts) > PATTERNS_MAX
+    too_complex: bool = False
+    """Reading it, or cutting by it, may take more time than one response may; then no path is read."""
 
     def apply(self, answer: bytes, *, keeps_empty: bool = True) -> bytes:
         """Cut an answer; one of which nothing is left is an empty object. Raises TooComplex.
@@ -50,12 +46,17 @@ class FilterPath:
         """
         if self.too_complex:
             raise TooComplex("engine", "a `filter_path` of too many parts")
-        kept: bytes | None = compacted(answer)  # what is read once for each level is to have no spaces
+        mending = mending_of(answer)
+        opened = mending.members_of if mending else plain_members_of
+        # What is read once for each level is to have no spaces.
+        kept: bytes | None = compacted(mending.mended if mending else answer)
         if kept is not None and self.excludes:
-            kept = _Cut(self.excludes, _EXCLUDING, keeps_empty=keeps_empty).apply(kept)
+            kept = _Cut(self.excludes, _EXCLUDING, opened, keeps_empty=keeps_empty).apply(kept)
         if kept is not None and self.includes:
-            kept = _Cut(self.includes, _INCLUDING).apply(kept)
-        return b"{}" if kept is None else kept
+            kept = _Cut(self.includes, _INCLUDING, opened).apply(kept)
+        if kept is None:
+            return b"{}"
+        return mending.written(kept) if mending else kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +98,22 @@ def read_form(parameters: Sequence[tuple[str, str]]) -> Form:
 
 def read_filter_path(said: str) -> FilterPath:
     """Read the parameter's comma-separated paths."""
+    if said.count(".") + said.count(",") >= FILTER_PATH_PARTS:
+        return _TOO_COMPLEX
+    return _read_paths(said)
+
+
+_TOO_COMPLEX = FilterPath(too_complex=True)
+
+
+@lru_cache(32)
+def _read_paths(said: str) -> FilterPath:
+    """Read them once for a search, which asks for them several times, or once for each item of a multi-search."""
     names = [name.strip() for name in said.split(",") if name.strip()]
-    return FilterPath(
-        tuple(_path(name) for name in names if not name.startswith("-")),
-        tuple(_path(name[1:]) for name in names if name.startswith("-")),
-    )
+    includes = tuple(_path(name) for name in names if not name.startswith("-"))
+    excludes = tuple(_path(name[1:]) for name in names if name.startswith("-"))
+    patterns = [part for path in (*includes, *excludes) for part in path if "*" in part and part not in _STARS]
+    return _TOO_COMPLEX if len(patterns) > FILTER_PATH_PATTERNS else FilterPath(includes, excludes)
 
 
 def _path(name: str) -> Path:
@@ -109,7 +121,6 @@ def _path(name: str) -> Path:
     return tuple(part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", name))
 
 
-_STARS = frozenset({"*", "**"})
 _OBJECT = ord("{")
 _CONTAINERS = b"{["
 
@@ -152,13 +163,18 @@ class _State:
     """What tells whether a name is one of those with a wildcard in them, and the place behind each."""
 
 
+_Opened = Callable[[bytes], dict[str, msgspec.Raw]]
+
+
 class _Cut:
     """Cuts an answer by paths, all of which are followed at once, as an automaton whose states are made when needed.
 
     No way is tried twice, so each member costs no more than there are parts, however many ways lead to it.
     """
 
-    def __init__(self, paths: Sequence[Path], mode: _Mode, *, keeps_empty: bool = False) -> None:
+    def __init__(self, paths: Sequence[Path], mode: _Mode, opened: _Opened, *, keeps_empty: bool = False) -> None:
+        self._opened = opened
+        self._compared = 0
         self._parts: list[str | None] = [part for path in paths for part in (*path, None)]
         self._paths = paths
         self._mode = mode
@@ -180,25 +196,33 @@ class _Cut:
 
     def _left(self, value: bytes, state: _State, depth: int) -> Any:
         """Return what is left of an object or an array that paths go into; None where that is nothing."""
-        if depth > DEPTH_MAX:
-            raise TooComplex("engine", f"an answer nested deeper than {DEPTH_MAX} levels, under `filter_path`")
+        if depth > FILTER_PATH_DEPTH:
+            raise TooComplex("engine", f"an answer nested deeper than {FILTER_PATH_DEPTH} levels, under `filter_path`")
+        if len(value) == len(b"{}"):
+            return msgspec.Raw(value) if self._keeps_empty else None
+        is_plain = value.find(b"{", 1) < 0 and value.find(b"[", 1) < 0
+        if is_plain and (value[0] != _OBJECT or not (state.named or state.patterns)):
+            return self._whole(value, state)
         if value[0] == _OBJECT:
-            members = members_of(value)
-            kept: Any = self._of_members(members, state, depth + 1)
+            members = self._opened(value)
+            kept: Any = self._of_members(members, state, depth + 1, is_plain=is_plain)
             return kept if kept or (self._keeps_empty and not members) else None
-        if value.find(b"{") < 0 and value.find(b"[", 1) < 0:  # nothing but plain values in it
-            return self._plain(value)
-        items = items_of(value)
-        kept = self._of_items(items, state, depth + 1)
-        return kept if kept or (self._keeps_empty and not items) else None
+        kept = self._of_objects(value, state, depth + 1) if value[1] == _OBJECT else None
+        if kept is None:
+            kept = self._of_items(plain_items_of(value), state, depth + 1)
+        return kept or None
 
-    def _plain(self, array: bytes) -> msgspec.Raw | None:
-        is_there = self._keeps_plain and (self._keeps_empty or array[1:-1].strip())
-        return msgspec.Raw(array) if is_there else None
+    def _whole(self, value: bytes, state: _State) -> msgspec.Raw | None:
+        """Return what is left of an object or an array of plain values, whatever their names: all or nothing."""
+        below = self._other(state) if value[0] == _OBJECT else state
+        is_left = self._keeps_plain if isinstance(below, _State) else below is _KEPT
+        return msgspec.Raw(value) if is_left else None
 
-    def _of_members(self, members: Mapping[str, msgspec.Raw], state: _State, depth: int) -> dict[str, Any]:
+    def _of_members(
+        self, members: Mapping[str, msgspec.Raw], state: _State, depth: int, *, is_plain: bool
+    ) -> dict[str, Any]:
         kept: dict[str, Any] = {}
-        known, other = state.known, None if state.patterns else state.other
+        known, other = state.known, None if state.patterns else self._other(state)
         for name, member in members.items():
             below = known.get(name, other)
             if below is None:
@@ -207,13 +231,27 @@ class _Cut:
                 continue
             if below is _KEPT:
                 kept[name] = member
-            else:
-                value = bytes(member)
-                if value[0] not in _CONTAINERS:
-                    if self._keeps_plain:
-                        kept[name] = member
-                elif (left := self._left(value, below, depth)) is not None:
-                    kept[name] = left
+            elif is_plain or (value := bytes(member))[0] not in _CONTAINERS:
+                if self._keeps_plain:
+                    kept[name] = member
+            elif (left := self._left(value, below, depth)) is not None:
+                kept[name] = left
+        return kept
+
+    def _of_objects(self, array: bytes, state: _State, depth: int) -> list[Any] | None:
+        """Return what is left of an array of objects, which are taken apart at once; None where it has others, too."""
+        if depth >= FILTER_PATH_DEPTH or self._opened is not plain_members_of:
+            return None
+        try:
+            objects = objects_of(array)
+        except msgspec.ValidationError:
+            return None
+        is_plain = array.find(b"[", 1) < 0 and array.count(b"{") == len(objects)
+        kept: list[Any] = []
+        for members in objects:
+            left = self._of_members(members, state, depth + 1, is_plain=is_plain)
+            if left or (self._keeps_empty and not members):
+                kept.append(left)
         return kept
 
     def _of_items(self, items: Sequence[msgspec.Raw], state: _State, depth: int) -> list[Any]:
@@ -228,15 +266,21 @@ class _Cut:
         return kept
 
     def _below(self, state: _State, name: str) -> _State | _Verdict:
-        """Work out where a name leads."""
+        """Work out where a name leads; raises TooComplex."""
+        self._compared += len(state.patterns)
+        if self._compared > FILTER_PATH_COMPARISONS:
+            raise TooComplex("engine", "a response of too many names for a `filter_path` with wildcards")
         found = [place for matches, place in state.patterns if matches(name)]
         found += state.named.get(name, ())
-        if found:
-            below = self._verdict(state.always.union(found))
-        else:
-            below = state.other = self._verdict(state.always) if state.other is None else state.other
+        below = self._verdict(state.always.union(found)) if found else self._other(state)
         state.known[name] = below
         return below
+
+    def _other(self, state: _State) -> _State | _Verdict:
+        """Work out where a name leads that no path names."""
+        if state.other is None:
+            state.other = self._verdict(state.always)
+        return state.other
 
     def _verdict(self, places: frozenset[int]) -> _State | _Verdict:
         if any(self._parts[place] is None for place in places):
@@ -259,7 +303,7 @@ class _Cut:
                     patterns.append((matcher(part), place + 1))
                 case part:
                     named.setdefault(part or "", []).append(place + 1)
-        if len(self._states) == STATES_MAX:
+        if len(self._states) == FILTER_PATH_STATES:
             raise TooComplex("engine", "a `filter_path` that leads to too many places")
         state = _State(dict.fromkeys(named), None, frozenset(always), named, patterns)
         self._states[places] = state

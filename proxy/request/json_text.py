@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-_NOT_A_LINE_END = re.compile(rb"[^\r\n]")
+_BLANKED = bytes(each if each in b"\r\n" else ord(" ") for each in range(256))
 _decoder = JSONDecoder()
 
 
@@ -28,6 +28,12 @@ class _Member:
 
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _array = msgspec.json.Decoder(list[msgspec.Raw])
+plain_members_of = _object.decode
+"""As `members_of`, for a text without halves of surrogate pairs."""
+plain_items_of = _array.decode
+"""As `items_of`, for such a text."""
+objects_of = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+"""Take an array of objects apart, for such a text; raises ValidationError for one that has others."""
 
 
 def members_of(value: bytes) -> dict[str, msgspec.Raw]:
@@ -35,8 +41,8 @@ def members_of(value: bytes) -> dict[str, msgspec.Raw]:
     try:
         return _object.decode(value)
     except msgspec.DecodeError:
-        mending = _Mending(bytes(value))
-        return {mending.name(name): mending.raw(raw) for name, raw in _object.decode(mending.mended).items()}
+        mending = Mending(bytes(value))
+        return {name: mending.raw(raw) for name, raw in mending.members_of(mending.mended).items()}
 
 
 def items_of(value: bytes) -> list[msgspec.Raw]:
@@ -44,11 +50,20 @@ def items_of(value: bytes) -> list[msgspec.Raw]:
     try:
         return _array.decode(value)
     except msgspec.DecodeError:
-        mending = _Mending(bytes(value))
+        mending = Mending(bytes(value))
         return [mending.raw(raw) for raw in _array.decode(mending.mended)]
 
 
-class _Mending:
+def mending_of(value: bytes) -> "Mending | None":
+    """Mend an object that has halves of surrogate pairs in it; None where it has none. Raises as `members_of` does."""
+    try:
+        _object.decode(value)
+    except msgspec.DecodeError:
+        return Mending(value)
+    return None
+
+
+class Mending:
     """A text without halves of surrogate pairs, whose parts can be written again as they were.
 
     Each is spelled with a character that stands nowhere in the text, and so is each escaped backslash: what follows
@@ -74,10 +89,15 @@ class _Mending:
     def raw(self, mended: msgspec.Raw) -> msgspec.Raw:
         return msgspec.Raw(self.written(bytes(mended)))
 
+    def members_of(self, mended: bytes) -> dict[str, msgspec.Raw]:
+        """Take an object of the mended text apart, its names as they were; raises as `members_of` does."""
+        members, mark = _object.decode(mended), self._mark
+        if mark.encode() not in mended:
+            return members
+        return {self.name(name) if mark in name else name: raw for name, raw in members.items()}
+
     def name(self, mended: str) -> str:
         """Return a name as Java has it."""
-        if self._mark not in mended:
-            return mended
         return whole(_decoder.decode(self.written(msgspec.json.encode(mended)).decode()))
 
 
@@ -121,7 +141,7 @@ def with_members_set(body: bytes, members: Mapping[str, Any]) -> bytes:
         if member.name in members:
             pieces += [text[end : member.start].encode()]
             end = there[number + 1].start if number + 1 < len(there) else member.end
-            pieces += [_NOT_A_LINE_END.sub(b" ", text[member.start : end].encode())]
+            pieces += [text[member.start : end].encode().translate(_BLANKED)]
     last = there[-1].end if there else _expect(text, _blank(text, 0), "{")
     comma = b"," if there and there[-1].name not in members else b""
     said = msgspec.json.encode(members)[1:-1]
@@ -213,5 +233,5 @@ def _formatted(value: bytes, indent: int) -> bytes:
     try:
         return msgspec.json.format(value, indent=indent)
     except msgspec.DecodeError:
-        mending = _Mending(value)
+        mending = Mending(value)
         return mending.written(msgspec.json.format(mending.mended, indent=indent))

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES
 from proxy.bypass import Bypass
 from proxy.request.filter_path import Form, read_form
 from proxy.request.json_text import take_member, with_members_set
@@ -105,6 +106,8 @@ def parse(query_string: str, body: bytes, walk: Walk | None = None) -> SearchReq
 
 
 def _parameters(query_string: str) -> Parameters:
+    if len(query_string) > PARAMETERS_BYTES:
+        raise _Unread("too_complex")
     if ";" in query_string:  # it separates parameters for the engine as `&` does
         raise _Unread("unknown_parameter", detail="`;` in the URL")
     try:
@@ -124,9 +127,6 @@ def _refuse(names: Sequence[str], table: Mapping[str, Use | str], unknown: str) 
             raise _Unread(use, "" if name in table else name, name)
 
 
-CLAUSES_MAX = 20_000
-"""Objects and arrays in a body. Brackets in its texts are counted, too: it is counted before it is decoded."""
-
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -134,7 +134,7 @@ def _body(body: bytes) -> tuple[Members, Mapping[str, Any]]:
     """Open a body; strictly, since the engine refuses duplicate keys and what follows the end."""
     if not body.strip():
         return {}, {}
-    if body.count(b"{") + body.count(b"[") > CLAUSES_MAX:
+    if body.count(b"{") + body.count(b"[") > BODY_CLAUSES:
         raise _Unread("too_complex")
     try:
         decoded = json.loads(

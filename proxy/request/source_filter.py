@@ -10,10 +10,8 @@ from enum import Enum
 from itertools import accumulate
 from typing import Any
 
+from proxy.bounds import SOURCE_PATTERNS
 from proxy.wildcards import matcher
-
-PATTERNS_MAX = 100
-"""Names with a wildcard in them; without one there may be as many as a body holds."""
 
 _LISTS = {"includes": "includes", "include": "includes", "excludes": "excludes", "exclude": "excludes"}
 
@@ -56,7 +54,7 @@ class SourceFilter:
     @property
     def too_complex(self) -> bool:
         """Whether comparing it with fields may take more time than one search may."""
-        return sum("*" in pattern for pattern in (*self.includes, *self.excludes)) > PATTERNS_MAX
+        return sum("*" in pattern for pattern in (*self.includes, *self.excludes)) > SOURCE_PATTERNS
 
     def member(self) -> dict[str, Any]:
         """Spell it as a member of the body, where that is its place."""

@@ -14,6 +14,7 @@ import msgspec
 import msgspec.inspect
 from msgspec import Meta
 
+from proxy.bounds import BUDGET_MS_MAX
 from proxy.http1.callers import STEERING, Field
 from proxy.profiles import PROFILES
 from proxy.yaml_file import did_you_mean
@@ -23,8 +24,6 @@ OPTIONS: tuple[Option, ...] = get_args(Option)
 ALLOWED: tuple[Option, ...] = ("enabled", "budget_ms", "window", "explain")
 """Options that a request may set where the settings say nothing: none that puts other words before a model."""
 
-BUDGET_MS_MAX = 60_000
-"""Milliseconds; a larger budget is lowered to it, and each stage has its own limit besides."""
 
 MEMBER = "rerank_proxy"
 

@@ -13,15 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from proxy.bounds import SEARCH_RESPONSE_BYTES
 from proxy.errors import Lost, Malformed, TooLarge, Unreachable
 from proxy.http1.headers import Hop, written
 from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, ResponseHead
 from proxy.http1.outbound import EngineConnection, Node
 from proxy.planning import EngineReply
 from proxy.upstream.nodes import SERVICE, Nodes
-
-ANSWER_MAX = 64 * 2**20
-"""Bytes of a response that are read at most, as it comes and decompressed; what is handed on has no limit."""
 
 CarriedFields = Sequence[tuple[str, str]]
 
@@ -66,7 +64,7 @@ def accepts_gzip(accepted: str) -> bool:
 
 
 class _Collected:
-    """Collects one response, decompressed; never more than ANSWER_MAX bytes of it."""
+    """Collects one response, decompressed; never more than SEARCH_RESPONSE_BYTES bytes of it."""
 
     def __init__(self, connection: EngineConnection) -> None:
         self._connection = connection
@@ -92,7 +90,7 @@ class _Collected:
 
     def body(self, raw: bytes, content: list[bytes]) -> None:
         self._received += len(raw)
-        if self._received > 2 * ANSWER_MAX:
+        if self._received > 2 * SEARCH_RESPONSE_BYTES:
             self._fail(_too_large())
         for piece in content:
             self._add(piece)
@@ -102,13 +100,13 @@ class _Collected:
             return
         if self._inflating is not None:
             try:
-                piece = self._inflating.decompress(piece, ANSWER_MAX + 1 - self._size)
+                piece = self._inflating.decompress(piece, SEARCH_RESPONSE_BYTES + 1 - self._size)
             except zlib.error as error:
                 self._fail(Malformed(SERVICE, f"its answer is no gzip: {error}"))
                 return
         self._content.append(piece)
         self._size += len(piece)
-        if self._size > ANSWER_MAX:
+        if self._size > SEARCH_RESPONSE_BYTES:
             self._fail(_too_large())
 
     def end(self, *, clean: bool) -> None:
@@ -143,7 +141,7 @@ class _Collected:
 
 
 def _too_large() -> TooLarge:
-    return TooLarge(SERVICE, f"its answer has more than {ANSWER_MAX // 2**20} MB")
+    return TooLarge(SERVICE, f"its answer has more than {SEARCH_RESPONSE_BYTES // 2**20} MB")
 
 
 _NONE: Mapping[Node, deque[EngineConnection]] = MappingProxyType({})

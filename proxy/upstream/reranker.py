@@ -10,13 +10,12 @@ from typing import Any
 
 import msgspec
 
+from proxy.bounds import MODEL_RESPONSE_BYTES, MODEL_SCORE_BYTES
 from proxy.errors import EqualScores, Malformed, UpstreamError
-from proxy.upstream.transport import RESPONSE_BYTES, Transport
+from proxy.upstream.transport import Transport
 
 SERVICE = "reranker"
 DOCUMENTS_MAX = 1024
-SCORE_BYTES = 256
-"""Bytes of a response for each score, with its names; beside them some servers send the passages back."""
 
 
 class Reranker:
@@ -40,7 +39,7 @@ class Reranker:
 
     async def _score(self, query: str, passages: Sequence[str], instruction: str, model: str) -> tuple[float, ...]:
         body = encode(query, passages, instruction)
-        size = RESPONSE_BYTES + len(passages) * SCORE_BYTES + 2 * len(body)
+        size = MODEL_RESPONSE_BYTES + len(passages) * MODEL_SCORE_BYTES + 2 * len(body)
         return await self._transport.ask(
             f"/v1/inference/{model}", body, self._timeout, lambda answer: read(answer, passages), size
         )

@@ -7,10 +7,9 @@ from typing import TypeVar
 
 import aiohttp
 
+from proxy.bounds import MODEL_RESPONSE_BYTES
 from proxy.errors import Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
 
-RESPONSE_BYTES = 64 * 2**10
-"""Bytes of a response, compressed and decompressed, besides those for each score or number that was asked for."""
 PIECE_BYTES = 64 * 2**10
 """Bytes that are decompressed before anything else may run."""
 
@@ -47,7 +46,9 @@ class Transport:
         except Exception as error:
             raise Malformed(self.service, f"a response that cannot be read: {error!r:.200}") from error
 
-    async def post(self, path: str, body: bytes, timeout_seconds: float, response_bytes: int = RESPONSE_BYTES) -> bytes:
+    async def post(
+        self, path: str, body: bytes, timeout_seconds: float, response_bytes: int = MODEL_RESPONSE_BYTES
+    ) -> bytes:
         """Send a body; raises Unreachable, TimedOut, TooLarge, or Refused for every status but 200.
 
         Nothing is sent twice: what got no answer may have been done, and billed, all the same. Redirects are

@@ -1,0 +1,164 @@
+"""What is bounded, by how much, and what happens beyond: each constant with its row of the table in docs/bounds.md.
+
+Bounds that an operator chooses are settings, and have rows without a constant. What one input may cost is measured by
+tests/test_cost.py: at most five times decoding and encoding as many bytes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Of(StrEnum):
+    """Where it comes from."""
+
+    CLIENT = "client"
+    ENGINE = "engine"
+    MODEL = "model server"
+    PROXY = "proxy"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A row of the table."""
+
+    of: Of
+    what: str
+    most: str
+    beyond: str
+
+
+_rows: list[Bound] = []
+
+
+def _bound(of: Of, what: str, most: int, beyond: str) -> int:
+    _rows.append(Bound(of, what, _shown(most, what), beyond))
+    return most
+
+
+def _setting(of: Of, what: str, key: str, beyond: str) -> None:
+    _rows.append(Bound(of, what, f"`{key}`", beyond))
+
+
+def _shown(most: int, what: str) -> str:
+    for size, unit in ((2**20, "MB"), (2**10, "KB")):
+        if "bytes" in what and most % size == 0:
+            return f"{most // size} {unit}"
+    return f"{most:,}"
+
+
+_TOO_COMPLEX = "bypassed, `too_complex`"
+_TOO_LARGE = "bypassed, `too_large`"
+_MALFORMED = "degraded, `malformed`"
+
+REQUEST_HEAD_BYTES = _bound(Of.CLIENT, "bytes of a request's head", 256 * 2**10, "refused with 431")
+SEARCH_RAW_FACTOR = _bound(
+    Of.CLIENT,
+    "bytes of a chunked search body with its chunk sizes, extensions and trailers, as a multiple of the body",
+    2,
+    "bypassed, `too_large`",
+)
+CHUNK_LINE_BYTES = _bound(Of.CLIENT, "bytes of a line between chunks", 16 * 2**10, "refused with 400, or broken off")
+CHUNK_BYTES = _bound(
+    Of.CLIENT, "bytes of one chunk: Netty keeps its size in 32 bits", 2**31 - 1, "refused with 400, or broken off"
+)
+CHUNK_LINES_A_TURN = _bound(
+    Of.CLIENT, "lines between chunks that are read before other connections have their turn", 2000, "read later"
+)
+WAITING_BODY_BYTES = _bound(
+    Of.CLIENT, "bytes of a body that are read before anybody needs it", 64 * 2**10, "read later"
+)
+UNREAD_BODY_BYTES = _bound(
+    Of.CLIENT, "bytes of an unneeded body that are read to keep a connection", 256 * 2**10, "the connection ends"
+)
+WRITE_BUFFER_BYTES = _bound(
+    Of.PROXY, "bytes that wait to be written to a connection", 256 * 2**10, "the other side is not read meanwhile"
+)
+PROXY_HOPS = _bound(Of.CLIENT, "proxies of this product that a request may pass", 3, "answered with 508")
+RESPONSE_HEAD_BYTES = _bound(Of.ENGINE, "bytes of a response's head", 256 * 2**10, "answered with 502")
+INTERIM_RESPONSES = _bound(Of.ENGINE, "interim responses (1xx) to one request", 32, "answered with 502")
+SEARCH_RESPONSE_BYTES = _bound(
+    Of.ENGINE, "bytes of a response to a search, compressed and decompressed", 64 * 2**20, _TOO_LARGE
+)
+
+SEARCH_BODY_BYTES = _bound(Of.CLIENT, "bytes of a search body, compressed and decompressed", 8 * 2**20, _TOO_LARGE)
+PARAMETERS_BYTES = _bound(Of.CLIENT, "bytes of a search's URL behind the question mark", 16 * 2**10, _TOO_COMPLEX)
+BODY_CLAUSES = _bound(
+    Of.CLIENT, "objects and arrays in a search body, counted before it is decoded", 20_000, _TOO_COMPLEX
+)
+_rows.append(Bound(Of.CLIENT, "nesting of a search body", "as deep as Python's stack", _TOO_COMPLEX))
+TEXT_CLAUSES = _bound(Of.CLIENT, "clauses with query text in one query", 1000, "bypassed, `no_query_text`")
+QUERY_STRING_LINE = _bound(
+    Of.CLIENT,
+    "characters of one `query_string` line that are read",
+    2000,
+    "reranked by the text of the first ones; kNN is skipped",
+)
+QUERY_STRING_LINES = _bound(
+    Of.CLIENT, "characters of all `query_string` lines in one query", 8000, "bypassed, `no_query_text`"
+)
+WRAPPED_BYTES = _bound(Of.CLIENT, "bytes of a query with a `wrapper` in it", 16 * 2**10, "bypassed, `no_query_text`")
+BYPASS_RULE_CHARACTERS = _bound(
+    Of.CLIENT,
+    "characters of query text that a route's `identifiers`, `phrases` and `patterns` are compared with",
+    500,
+    "longer text matches none",
+)
+FILTER_PATH_PARTS = _bound(Of.CLIENT, "names and wildcards in `filter_path`", 200, _TOO_COMPLEX)
+FILTER_PATH_PATTERNS = _bound(Of.CLIENT, "names with a wildcard in them, like `_s*`, in `filter_path`", 8, _TOO_COMPLEX)
+FILTER_PATH_COMPARISONS = _bound(
+    Of.ENGINE, "names in a response, times the names with a wildcard in `filter_path`", 4000, _TOO_COMPLEX
+)
+FILTER_PATH_STATES = _bound(
+    Of.CLIENT, "sets of positions in `filter_path` that one response leads to", 256, _TOO_COMPLEX
+)
+FILTER_PATH_DEPTH = _bound(Of.ENGINE, "levels of a response that `filter_path` leads into", 64, _TOO_COMPLEX)
+SOURCE_PATTERNS = _bound(Of.CLIENT, "names with a wildcard in the filters of `_source`", 100, _TOO_COMPLEX)
+MSEARCH_ITEMS = _bound(Of.CLIENT, "items of one `_msearch`", 1000, "bypassed, `too_many`")
+_setting(
+    Of.CLIENT,
+    "items of one `_msearch` that are reranked",
+    "engine.multi_search_reranked",
+    "bypassed, `too_many`, each of the others",
+)
+_setting(Of.CLIENT, "hits reranked, where a request asks for more", "rank_window_size", "lowered to the route's")
+BUDGET_MS_MAX = _bound(Of.CLIENT, "milliseconds of a request's budget", 60_000, "lowered")
+_rows.append(
+    Bound(
+        Of.CLIENT,
+        "options that put other text before a model: `query`, `profile`, `instruction`",
+        "`steering`",
+        "refused with 400",
+    )
+)
+_setting(Of.CLIENT, "characters of the query that models see", "models.query_max_chars", "cut")
+_setting(Of.ENGINE, "characters of a document that the reranker sees", "models.passage_max_chars", "cut")
+MODEL_RESPONSE_BYTES = _bound(
+    Of.MODEL, "bytes of a response, compressed and decompressed, besides those below", 64 * 2**10, _MALFORMED
+)
+MODEL_SCORE_BYTES = _bound(
+    Of.MODEL, "bytes of a response for each score, and twice those of the request", 256, _MALFORMED
+)
+MODEL_NUMBER_BYTES = _bound(Of.MODEL, "bytes of a response for each number of a vector", 32, _MALFORMED)
+_setting(Of.MODEL, "seconds for a vector", "models.embed_timeout_seconds", "degraded, `timeout`")
+_setting(Of.MODEL, "seconds for the scores", "models.rerank_timeout_seconds", "degraded, `timeout`")
+_setting(Of.PROXY, "megabytes of remembered query vectors", "models.vector_cache_mb", "the oldest are forgotten")
+ASYNC_SEARCHES_BYTES = _bound(
+    Of.PROXY,
+    "bytes of incomplete asynchronous searches",
+    64 * 2**20,
+    "the oldest stay in the engine's order",
+)
+OUTCOME_LIST_BYTES = _bound(
+    Of.PROXY, "characters of `X-Rerank` for an `_msearch`", 2000, "`more;items=N` stands for the last ones"
+)
+LOG_ID = _bound(Of.CLIENT, "characters of an `X-Opaque-Id` in the log", 128, "cut")
+LOG_VALUE = _bound(Of.PROXY, "characters of any other value in the log", 4000, "cut, with its length")
+LOG_TRACEBACK = _bound(Of.PROXY, "characters of a traceback in the log", 32_000, "cut, with its length")
+LOG_QUEUE_BYTES = _bound(
+    Of.PROXY, "bytes of log lines that wait to be written", 2**20, "dropped; `log_lines_dropped` says how many"
+)
+LOG_FLUSH_S = _bound(Of.PROXY, "seconds that the end of the process waits for the log", 1, "the last lines are lost")
+
+BOUNDS: Sequence[Bound] = tuple(_rows)
+"""The table."""
