@@ -112,7 +112,15 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
     )
     searching = Searching(config, engine, embedder, reranker, authorization_of(config, environment))
     callers = Callers(config.callers.ignore, telemetry.warn_of_new_callers)
-    front = Front(upstream, engine, searching, callers, config.log.query_text, config.engine.multi_search_concurrency)
+    front = Front(
+        upstream,
+        engine,
+        searching,
+        callers,
+        config.log.query_text,
+        config.engine.multi_search_reranked,
+        config.engine.added_timeout_seconds,
+    )
     return Proxy(front, config.engine.published_address)
 
 

@@ -84,9 +84,12 @@ FILTER_PATH_STATES = _bound(
 )
 FILTER_PATH_DEPTH = _bound(Of.ENGINE, "levels of a response that `filter_path` leads into", 64, _TOO_COMPLEX)
 SOURCE_PATTERNS = _bound(Of.CLIENT, "names with a wildcard in the filters of `_source`", 100, _TOO_COMPLEX)
-MSEARCH_ITEMS = _bound(Of.CLIENT, "items of one `_msearch`", 1000, _TOO_COMPLEX)
-MSEARCH_RERANKED = _bound(
-    Of.CLIENT, "items of one `_msearch` that are reranked", 16, "bypassed, `msearch_limit`, each of the others"
+MSEARCH_ITEMS = _bound(Of.CLIENT, "items of one `_msearch`", 2000, "bypassed, `too_many`")
+_setting(
+    Of.CLIENT,
+    "items of one `_msearch` that are reranked",
+    "engine.multi_search_reranked",
+    "bypassed, `too_many`, each of the others",
 )
 _setting(Of.CLIENT, "hits reranked, where a request asks for more", "rank_window_size", "lowered to the route's")
 BUDGET_MS_MAX = _bound(Of.CLIENT, "milliseconds of a request's budget", 60_000, "lowered")

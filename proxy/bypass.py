@@ -1,7 +1,7 @@
 """Why a search is passed through unchanged: one table of reasons."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,6 +9,12 @@ class Bypass:
     """A search that is passed through unchanged, and why."""
 
     reason: str
+    key: str = field(default="", compare=False)
+    """The key of the body, or the parameter of the URL, that it is bypassed for: for header and log."""
+    detail: str = field(default="", compare=False)
+    """What was found, as an error says it: for the log."""
+    is_fault: bool = field(default=False, compare=False)
+    """Something is wrong with the engine or with this proxy: the log warns of it."""
 
 
 BYPASS_REASONS: Mapping[str, str] = {
@@ -28,7 +34,6 @@ BYPASS_REASONS: Mapping[str, str] = {
     "internal_error": "an error in the proxy, which is a bug: the log has the cause",
     "knn": "the client's own kNN search depends on the size of the page",
     "mixed_routes": "the search includes indices outside its route",
-    "msearch_limit": "the limit of reranked searches in one `_msearch` is reached",
     "navigational": "the route bypasses this query (`phrases`, `patterns`)",
     "no_query_text": "no query text was found in the query",
     "not_json": "the body is not JSON, or not a search",
@@ -48,6 +53,7 @@ BYPASS_REASONS: Mapping[str, str] = {
     "template": "the engine did not render the template as a search",
     "terminate_after": "`terminate_after` cuts off the hits at an arbitrary place",
     "too_complex": "too much work for one search: thousands of clauses, deep nesting, many wildcards",
+    "too_many": "the `_msearch` has more searches of routes than are reranked, or more than 2000 in all",
     "too_large": "the body or the response is larger than the proxy reads",
     "unknown_key": "the body contains a key that the proxy does not know",
     "unknown_parameter": "the URL contains a parameter that the proxy does not know",

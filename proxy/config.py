@@ -48,9 +48,11 @@ class Engine(Section, frozen=True, kw_only=True):
     published_address: str | None = None
     connect_timeout_seconds: Seconds = 5.0
     idle_connection_seconds: Seconds = 30.0
-    multi_search_concurrency: Annotated[int, Meta(ge=1)] = 8
+    added_searches: Annotated[int, Meta(ge=1)] = 100
+    multi_search_reranked: Annotated[int, Meta(ge=1)] = 16
     added_timeout_seconds: Seconds = 2.0
     resolve_cache_seconds: Seconds = 10.0
+    resolve_timeout_seconds: Seconds = 0.25
     via: bool = True
     forwarded_for: bool = False
     authorization_env: str | None = None
@@ -354,7 +356,7 @@ def _pattern_problems(rules: BypassRules) -> Iterator[tuple[str, str]]:
             yield f"bypass.patterns[{number}]", f"{pattern!r} is no regular expression: {error}"
 
 
-_NOT_IN_PATTERNS = frozenset(',<>:"|?\\/# ')
+_NOT_IN_PATTERNS = frozenset(',<>"|?\\/# ')
 
 
 def needs_token(config: Config) -> bool:

@@ -4,7 +4,9 @@ UpstreamError(service)
 ├── Unreachable     no connection, so nothing has begun there
 │   └── Lost        the connection ended before the answer did; it may have been done
 ├── TimedOut        no answer in time; it may have been done, and paid for
-├── Refused         an answer that is an error: its status and body
+│   └── Late        no answer yet: it is still waited for, by nobody in particular
+├── Refused         an answer that is an error: its status, headers and body
+├── Busy            never asked: too much is being asked at the moment
 └── Malformed       an answer that cannot be used
     ├── TooLarge    an answer that is larger than is read here
     ├── TooComplex  an answer that takes more work than is done here
@@ -14,6 +16,7 @@ UpstreamError(service)
 No status of an answer here: the one that is made of these, a 502, is `passthrough`'s.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -42,6 +45,16 @@ class TimedOut(UpstreamError):
     """No complete response within the time limit."""
 
     reason = "timeout"
+
+
+class Late(TimedOut):
+    """No answer in the time that a search waits; it is kept for the next one."""
+
+
+class Busy(UpstreamError):
+    """Not asked, since the proxy asks as much as it may at the moment."""
+
+    reason = "busy"
 
 
 class Malformed(UpstreamError):
@@ -75,10 +88,20 @@ class Refused(UpstreamError):
 
     reason = "refused"
 
-    def __init__(self, service: str, status: int, body: bytes = b"") -> None:
+    def __init__(
+        self, service: str, status: int, body: bytes = b"", fields: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
         super().__init__(service, f"status {status}")
         self.status = status
         self.body = body
+        self.fields = fields
+
+
+def cause_of(defect: BaseException) -> str:
+    """Name what went wrong, out of the groups that tasks put it in."""
+    while isinstance(defect, BaseExceptionGroup):
+        defect = defect.exceptions[0]
+    return type(defect).__name__
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 A route covers an index by the index's own name. It covers what an alias or data stream stands for only where the
 route spells that name out, without a wildcard: nobody can bring an index under a route by naming an alias well.
+A name with a colon is another cluster's (`eu:products`) or a part of a data stream (`logs::failures`); a route covers
+it only by a pattern that has the colon, too: `*` is this cluster's indices, as it is for the engine.
 """
 
 import re
@@ -40,13 +42,25 @@ def is_plain(names: Sequence[str]) -> bool:
 def read_resolution(answer: Mapping[str, Any]) -> tuple[Resolved, ...]:
     """Read `_resolve/index`: its indices, and what its aliases and data streams stand for."""
     indices = {Resolved(entry["name"]) for entry in answer.get("indices", ())}
-    aliases = {Resolved(name, entry["name"]) for entry in answer.get("aliases", ()) for name in entry["indices"]}
+    aliases = {
+        Resolved(_cluster(entry["name"]) + name, entry["name"])
+        for entry in answer.get("aliases", ())
+        for name in entry["indices"]
+    }
     streams = {
-        Resolved(name, entry["name"])
+        Resolved(_cluster(entry["name"]) + name, entry["name"])
         for entry in answer.get("data_streams", ())
         for name in _names(entry["backing_indices"])
     }
     return tuple(sorted(indices | aliases | streams, key=lambda entry: (entry.index, entry.via)))
+
+
+def _cluster(name: str) -> str:
+    """Return the cluster's part of a name, `eu:` of `eu:shop`.
+
+    Elasticsearch 8.19.13 names the indices of a remote alias without it, though their hits carry it in `_index`.
+    """
+    return "".join(name.partition(":")[:2]) if ":" in name else ""
 
 
 def _names(value: str | Sequence[str]) -> Sequence[str]:
@@ -74,10 +88,16 @@ class Mixed:
     """Some indices lie inside a route and others elsewhere."""
 
 
-def cover(routes: Sequence[Route], resolved: Sequence[Resolved]) -> Covered | Unrouted | Mixed:
-    """Find the one route that covers every index of a search; the first that matches an index is the index's."""
+def cover(
+    routes: Sequence[Route], resolved: Sequence[Resolved], names: Sequence[str] = ()
+) -> Covered | Unrouted | Mixed:
+    """Find the one route that covers every index of a search; the first that matches an index is the index's.
+
+    Of the names as requested, those with a selector (`logs::failures`) must be covered themselves: Elasticsearch 8.19
+    resolves them to the plain name.
+    """
     by_index: dict[str, Route | None] = {}
-    for entry in resolved:
+    for entry in (*resolved, *(Resolved(name) for name in names if "::" in name)):
         by_index[entry.index] = by_index.get(entry.index) or route_of(routes, entry)
     found = set(by_index.values())
     if found <= {None}:
@@ -95,8 +115,8 @@ def _covers(route: Route, entry: Resolved) -> bool:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """Match as the engine does: `*` alone is special, and names with a leading dot are hidden from wildcards."""
-    if name.startswith(".") and not pattern.startswith("."):
+    """Match as the engine does: `*` alone is special, and stands for neither a leading dot nor a colon."""
+    if (name.startswith(".") and not pattern.startswith(".")) or (":" in name and ":" not in pattern):
         return False
     return matches(pattern, name)
 
@@ -107,8 +127,7 @@ def may_concern(routes: Sequence[Route], names: Sequence[str]) -> bool:
     No name at all is every index. What an alias stands for cannot be told by its letters.
     """
     asked = [_as_pattern(name) for name in names or ("*",) if not name.startswith("-")]
-    here = [name for name in asked if ":" not in name]  # another cluster's lie in no route
-    return any(_meet(pattern, name) for route in routes for pattern in route.patterns for name in here)
+    return any(_meet(pattern, name) for route in routes for pattern in route.patterns for name in asked)
 
 
 def _as_pattern(name: str) -> str:
@@ -118,6 +137,8 @@ def _as_pattern(name: str) -> str:
 
 def _meet(one: str, other: str) -> bool:
     """Whether there can be a name that both patterns match: their ends agree, for between them anything may stand."""
+    if (":" in one) != (":" in other):
+        return False
     if "*" not in one or "*" not in other:
         return _matches(one, other) or _matches(other, one)
     begin, start = one.partition("*")[0], other.partition("*")[0]

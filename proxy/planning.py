@@ -1,6 +1,6 @@
 """What will be done for one search of a client, and by which model, vectors and limits; nothing is sent here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -150,10 +150,12 @@ class Plan:
     """Under `filter_path`, as the engine has it: see `EngineKind`."""
     explains: bool = False
     """The client wants to know of each hit how it came to its place."""
+    earlier: Sequence[Route] = ()
+    """The routes that stand before this one, and have what they match."""
 
     def covers(self, index: str) -> bool:
-        """Whether a hit's index lies inside the route; one that came to be after they were listed may, too."""
-        return index in self.covered or route_of((self.route,), Resolved(index)) is not None
+        """Whether a hit's index lies inside the route: as the engine listed it, or by its own name."""
+        return index in self.covered or route_of((*self.earlier, self.route), Resolved(index)) is self.route
 
     @property
     def in_head(self) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from proxy.bypass import Bypass
 from proxy.config import Config
 from proxy.dialects import EngineKind
-from proxy.errors import Failure, Refused, UpstreamError
+from proxy.errors import Failure, Late, Refused, UpstreamError
 from proxy.http1.callers import Field
 from proxy.indices import (
     Covered,
@@ -32,11 +33,12 @@ from proxy.profiles import PROFILES
 from proxy.query.text import UserQuery, find_user_query
 from proxy.ranking.heads import Heads, head_key
 from proxy.ranking.pipeline import Outcome, run_search
-from proxy.ranking.stages import Embeds, Run, Scores, Stages
+from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stages
 from proxy.request.json_text import take_member
 from proxy.request.search_request import SearchRequest, parse
 from proxy.request.steering import MEMBER, Steering, Wrong, read_steering
 from proxy.routes import Route, build_routes
+from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.engine import Engine, EngineOfCaller
 
 _NAMES_MAX = 2000
@@ -57,6 +59,29 @@ class Asked:
         return tuple(parse_qsl(self.query_string, keep_blank_values=True))
 
 
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """A search that a route covers: whose it is, and what its request says of its own reranking."""
+
+    journey: Journey
+    caller: EngineOfCaller
+    asked: Asked
+    covered: Covered
+    steering: Steering
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A search that is planned, and not yet sent."""
+
+    planned: Run
+    head_key: bytes
+
+    async def run(self) -> Outcome:
+        """Answer it, or say why the client's own bytes should go on instead."""
+        return await run_search(self.planned, self.head_key)
+
+
 class Searching:
     """Finds a search's route, reads it, plans it and runs it; the first of these that cannot be done ends it."""
 
@@ -68,44 +93,53 @@ class Searching:
         self._engine = engine
         self._embedder = embedder
         self._reranker = reranker
+        self._patience_seconds = config.engine.resolve_timeout_seconds
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
 
     def left(self, indices: str, why: Bypass) -> Bypass | Unrouted:
-        """Say why a search is the engine's that cannot be held against the routes, where it may reach into one."""
+        """Return the bypass of a search that cannot be routed if its names may touch a route."""
         return why if may_concern(self.routes, requested_names(indices)) else Unrouted()
 
-    async def cover(self, caller: EngineOfCaller, asked: Asked) -> Covered | Unrouted | Bypass:
-        """Hold the routes against every index that the search reaches for this caller."""
+    async def cover(
+        self, journey: Journey, caller: EngineOfCaller, asked: Asked, *, anew: bool = False
+    ) -> Covered | Unrouted | Bypass:
+        """Compare every index that the search reaches for this caller with the routes.
+
+        From memory where the names were asked before; `anew` asks the engine whatever is remembered.
+        """
+        names = requested_names(asked.indices)
+        if names and all(":" in name for name in names) and not may_concern(self.routes, names):
+            return Unrouted()  # another cluster's: no alias of this one has a colon
         try:
-            resolved = await self._resolved(caller, asked)
-        except Refused as refusal:
-            return self._cover_unasked(asked.indices, may_not_ask=refusal.status == 403)
-        except UpstreamError:
-            return self._cover_unasked(asked.indices, may_not_ask=False)
-        match cover(self.routes, resolved):
+            async with journey.clock.stage("names"):
+                resolved = await _resolved(self._patient(journey, caller, anew=anew), asked, anew=anew)
+        except UpstreamError as error:
+            return self._cover_unresolved(asked.indices, error)
+        match cover(self.routes, resolved, names):
             case Mixed():
                 return Bypass("mixed_routes")
             case Unrouted() if not resolved:  # OpenSearch says nothing of a missing index, Elasticsearch 404
-                return self._cover_unasked(asked.indices, may_not_ask=False)
+                return self.left(asked.indices, Bypass("unresolved", detail="no index has such a name"))
             case found:
                 return found
 
-    async def _resolved(self, caller: EngineOfCaller, asked: Asked) -> tuple[Resolved, ...]:
-        if not asked.indices and (identifier := _point_in_time(asked.content)):
-            return await caller.resolved_of_pit(identifier)
-        return await caller.resolved(asked.indices, asked.parameters)
+    def _cover_unresolved(self, indices: str, error: UpstreamError) -> Covered | Unrouted | Bypass:
+        """Where a caller may not ask what a name stands for, a plain one may still be taken by its letters.
 
-    def _cover_unasked(self, indices: str, *, may_not_ask: bool) -> Covered | Unrouted | Bypass:
-        """Where the engine does not say what a name stands for, a plain one may still be taken by its letters.
-
-        Each hit's own index is held against the route before any of it goes to a model.
+        Each hit's own index is compared with the route before any of it goes to a model.
         """
         names = requested_names(indices)
         route = route_of(self.routes, Resolved(names[0])) if is_plain(names) else None
-        if may_not_ask and route is not None:
+        if route is not None and isinstance(error, Refused) and error.status == 403:
             return Covered(route)
-        return self.left(indices, Bypass("unresolved"))
+        is_fault = not isinstance(error, Refused) or error.status >= 500
+        return self.left(indices, Bypass("unresolved", detail=str(error), is_fault=is_fault))
+
+    def _patient(self, journey: Journey, caller: EngineOfCaller, *, anew: bool = False) -> EngineOfCaller:
+        """Let a search wait for all it asks about its indices no longer than it may in sum."""
+        waited = 0.0 if anew else journey.clock.stages.get("names", 0.0) / 1000
+        return replace(caller, patience_seconds=max(0.0, self._patience_seconds - waited))
 
     def steering(self, fields: Sequence[Field], asked: Asked) -> tuple[Asked, Steering | Wrong]:
         """Read what the request says of its own reranking; the engine is not to see it in the body."""
@@ -120,40 +154,51 @@ class Searching:
             steering = Wrong(f"[ext.{MEMBER}] cannot be read: {error}")
         return replace(asked, content=content), steering
 
-    async def run(
-        self, journey: Journey, caller: EngineOfCaller, covered: Covered, asked: Asked, steering: Steering
-    ) -> Outcome:
+    async def run(self, routed: Routed) -> Outcome:
         """Answer a search of a route, or say why the client's own bytes should go on instead."""
-        plan = await self.plan(caller, covered, asked, steering)
+        prepared = await self.prepare(routed, OwnSearches())
+        return prepared if isinstance(prepared, Bypass) else await prepared.run()
+
+    async def prepare(self, routed: Routed, own: OwnSearches, number: int = 0) -> Prepared | Bypass:
+        """Plan a search of a route, ready to be run."""
+        plan = await self.plan(routed)
         if isinstance(plan, Bypass):
             return plan
-        journey.plan = plan
-        run = Run(plan, self._stages(caller), journey.clock)
-        return await run_search(run, head_key(plan, caller.identity))
+        routed.journey.plan = plan
+        run = Run(plan, self._stages(routed), routed.journey.clock, Budget(plan.budget_seconds, own, number))
+        return Prepared(run, head_key(plan, routed.caller.identity))
 
-    async def plan(self, caller: EngineOfCaller, covered: Covered, asked: Asked, steering: Steering) -> Plan | Bypass:
-        """Read a search of a route and say what will be done for it."""
-        if steering.enabled is False:
+    async def plan(self, routed: Routed) -> Plan | Bypass:
+        """Read a search of a route and say what will be done for it; what it takes to know is asked here."""
+        if routed.steering.enabled is False:
             return Bypass("steered_off")
-        request = parse(asked.query_string, asked.content)
+        request = parse(routed.asked.query_string, routed.asked.content)
         if isinstance(request, Bypass):
             return request
-        return await self._plan(caller, asked.indices, covered, request, steering)
+        return await self._plan(routed, request)
 
-    def _stages(self, caller: EngineOfCaller) -> Stages:
+    def _stages(self, routed: Routed) -> Stages:
         return Stages(
-            caller,
+            routed.caller,
             self._embedder,
             self._reranker,
             self._heads,
+            AcceptedSearch.of(
+                self._engine.accepted, routed.caller.identity, routed.covered.indices or {routed.asked.indices}
+            ),
+            partial(self._covered_now, routed),
             self._config.models.passage_max_chars,
             self._config.engine.added_timeout_seconds,
         )
 
-    async def _plan(
-        self, caller: EngineOfCaller, indices: str, covered: Covered, request: SearchRequest, steering: Steering
-    ) -> Plan | Bypass:
-        facts, kind = await asyncio.gather(self._facts(caller, covered), self._kind(caller))
+    async def _plan(self, routed: Routed, request: SearchRequest) -> Plan | Bypass:
+        covered, steering = routed.covered, routed.steering
+        try:
+            async with routed.journey.clock.stage("names"):
+                caller = self._patient(routed.journey, routed.caller)
+                facts, kind = await asyncio.gather(self._facts(caller, covered), self._kind(caller))
+        except Late as error:
+            return Bypass("unresolved", detail=str(error), is_fault=True)
         route, known = covered.route, facts or IndexFacts()
         user_query = _user_query(route, request, known, steering)
         if isinstance(user_query, Bypass):
@@ -166,7 +211,7 @@ class Searching:
         if route.semantic and not request.own_ranking:
             vectors = vector_search(route, route.semantic, facts, kind.version if kind else None)
         return Plan(
-            indices=indices,
+            indices=routed.asked.indices,
             request=request,
             route=route,
             user_query=user_query,
@@ -180,29 +225,40 @@ class Searching:
             keeps_empty=kind is None or kind.keeps_empty,
             budget_seconds=steering.budget_ms / 1000 if steering.budget_ms else None,
             explains=bool(steering.explain),
+            earlier=self.routes[: self.routes.index(route)],
         )
+
+    async def _covered_now(self, routed: Routed) -> frozenset[str]:
+        """Ask anew which indices the search reaches; none where they are no longer this route's."""
+        found = await self.cover(routed.journey, routed.caller, routed.asked, anew=True)
+        return found.indices if isinstance(found, Covered) and found.route is routed.covered.route else frozenset()
 
     async def _facts(self, caller: EngineOfCaller, covered: Covered) -> IndexFacts | None:
         """Read the mappings, with the caller's rights or else with those meant for it; at the least the types."""
         indices = covered.indices
         if not indices or sum(map(len, indices)) > _NAMES_MAX:
             indices = frozenset(covered.route.patterns)
-        for reader in filter(None, (caller, self._discovery)):
+        own = self._discovery and replace(self._discovery, patience_seconds=caller.patience_seconds)
+        for reader in filter(None, (caller, own)):
             try:
                 return await reader.facts(indices)
             except Refused:
                 continue
+            except Late:
+                raise
             except UpstreamError:
                 return None
         try:
             return await caller.types(indices)
+        except Late:
+            raise
         except UpstreamError:
             return None
 
     async def _kind(self, caller: EngineOfCaller) -> EngineKind | None:
         kind = await caller.kind()
         if self._discovery is not None and (kind is None or kind.version is None):
-            return await self._discovery.kind()
+            return await replace(self._discovery, patience_seconds=caller.patience_seconds).kind()
         return kind
 
     async def _pipeline(self, caller: EngineOfCaller, request: SearchRequest, facts: IndexFacts) -> Bypass | None:
@@ -232,6 +288,12 @@ def _instruction(route: Route, steering: Steering) -> str:
     if steering.instruction:
         return steering.instruction
     return PROFILES[steering.profile].instruction if steering.profile else route.instruction
+
+
+async def _resolved(caller: EngineOfCaller, asked: Asked, *, anew: bool) -> tuple[Resolved, ...]:
+    if not asked.indices and (identifier := _point_in_time(asked.content)):
+        return await caller.resolved_of_pit(identifier, anew=anew)
+    return await caller.resolved(asked.indices, asked.parameters, anew=anew)
 
 
 class _PointInTime(msgspec.Struct):

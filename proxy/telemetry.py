@@ -11,6 +11,7 @@ from typing import Any, Literal
 import structlog
 
 from proxy.bounds import LOG_ID, LOG_TRACEBACK, LOG_VALUE, OUTCOME_LIST_BYTES
+from proxy.bypass import Bypass
 from proxy.config import Log
 from proxy.errors import Failure
 from proxy.log_writer import LogWriter
@@ -28,13 +29,16 @@ class Told:
     stages: tuple[str, ...] = ()
     reason: str = ""
     detail: str = ""
+    key: str = ""
+    is_fault: bool = False
 
     @property
     def header(self) -> bytes:
         """Spell it as an item of RFC 9651: a token, its parameters."""
         stages = f';stages="{" ".join(self.stages)}"' if self.stages else ""
         reason = f";reason={self.reason}" if self.reason else ""
-        return f"{self.outcome}{stages}{reason}".encode()
+        key = f';key="{self.key}"' if self.key else ""
+        return f"{self.outcome}{stages}{reason}{key}".encode()
 
 
 def ended(failures: Sequence[Failure]) -> Told:
@@ -45,8 +49,18 @@ def ended(failures: Sequence[Failure]) -> Told:
     return Told("degraded", stages, failures[0].reason, "; ".join(filter(None, (f.detail for f in failures))))
 
 
-def bypassed(reason: str) -> Told:
-    return Told("bypassed", reason=reason)
+KEY_MAX, DETAIL_MAX = 64, 300
+"""Characters of a client's key in a header, and of what an error says in the log."""
+_NO_STRING = re.compile(r"[^ !#-\[\]-~]")
+
+
+def bypassed(why: Bypass | str) -> Told:
+    """Say why a search was handed on; of a client's key, the characters that a string of RFC 9651 shows as they are."""
+    if isinstance(why, str):
+        why = Bypass(why)
+    key = _NO_STRING.sub("?", why.key[:KEY_MAX])
+    fault = why.is_fault or why.reason == "internal_error"
+    return Told("bypassed", (), why.reason, why.detail[:DETAIL_MAX], key, fault)
 
 
 def fields_of(told: Told, stages: Mapping[str, float]) -> tuple[Field, ...]:
@@ -85,10 +99,10 @@ _log = structlog.get_logger("proxy")
 
 
 def log_search(line: SearchLine) -> None:
-    """Write it: a warning where a stage was left out, so that a degraded mode is never silent."""
+    """Write it: a warning where a stage was left out or the engine failed, so that a fault is never silent."""
     told = line.told
-    write = _log.warning if told.outcome == "degraded" or told.reason == "internal_error" else _log.info
-    optional = {"reason": told.reason, "detail": told.detail, "query": line.query}
+    write = _log.warning if told.outcome == "degraded" or told.is_fault else _log.info
+    optional = {"reason": told.reason, "key": told.key, "detail": told.detail, "query": line.query}
     write(
         "search",
         id=line.id[:LOG_ID],

@@ -37,6 +37,8 @@ CATALOGUE = (
 """BM25 says a b c, kNN says d b a (e is too far), fused b a d c, the models' scores d b c a."""
 SCORES = {"Mobile workstation": 0.9, "Laptop for editing": 0.8, "Laptop stand": 0.3, "Laptop sleeve for laptop": 0.1}
 QUERY = {"query": {"match": {"title": "laptop"}}}
+OTHER = {"query": {"match": {"title": "sleeve"}}}
+"""Another search, after which the engine is known to accept those of this caller."""
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +81,7 @@ def settings(engine: FakeEngine, models: FakeModels) -> Config:
     semantic = Semantic(field="embedding", dimensions=3)
     return Config(
         listen=Listen(port=0),
-        engine=Engine(url=engine.url),
+        engine=Engine(url=engine.url, resolve_timeout_seconds=30),
         models=Models(url=models.url),
         routes=(RouteSettings(index="products*", passage=["title"], semantic=semantic, rank_window_size=10),),
     )

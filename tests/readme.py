@@ -407,7 +407,9 @@ def failures() -> Mapping[str, set[str]]:
 
 
 _FAILURE_MEANINGS = {
-    "partial": "some shards did not answer the kNN search, or the search that fetches its hits, in time"
+    "internal_error": "an error in the proxy, which is a bug: the log has the cause",
+    "no_passage": "no candidate has text in any field of the route's `passage`: does the mapping name them so?",
+    "partial": "some shards did not answer the kNN search, or the search that fetches its hits, in time",
 }
 
 
@@ -430,6 +432,7 @@ def timed_stages() -> set[str]:
 
 
 _STAGES = {
+    "names": "resolving index names and reading mappings; no time if they are cached",
     "lexical": "the client's own search, with the window as its size",
     "embed": "the vector of the query; no time if it is cached",
     "semantic": "the kNN search",

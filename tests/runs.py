@@ -1,11 +1,13 @@
 """Runs as the app makes them, before the fakes, for tests of single steps."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 from proxy.config import Engine as Settings
 from proxy.planning import Plan
 from proxy.ranking.heads import Heads
 from proxy.ranking.stages import Clock, Run, Stages
+from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import Engine
 from proxy.upstream.reranker import Reranker
@@ -13,7 +15,17 @@ from proxy.upstream.transport import Transport, models_session
 from tests.fakes import FakeEngine, FakeModels
 
 
-async def run_of(plan: Plan, engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> Run:
+async def nothing() -> frozenset[str]:
+    return frozenset()
+
+
+async def run_of(
+    plan: Plan,
+    engine: FakeEngine,
+    models: FakeModels,
+    stack: AsyncExitStack,
+    covered_now: Callable[[], Awaitable[frozenset[str]]] | None = None,
+) -> Run:
     searching = Engine(Settings(url=engine.url))
     stack.push_async_callback(searching.close)
     session = await stack.enter_async_context(models_session(1.0))
@@ -24,6 +36,8 @@ async def run_of(plan: Plan, engine: FakeEngine, models: FakeModels, stack: Asyn
         ),
         reranker=Reranker(Transport(session, "reranker", models.url, None), timeout_seconds=5, query_max_chars=200),
         heads=Heads(10, 60),
+        accepted=AcceptedSearch.of(searching.accepted, b"", ["products"]),
+        covered_now=covered_now or nothing,
         passage_max_chars=200,
         added_timeout_seconds=5,
     )

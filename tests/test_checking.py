@@ -340,7 +340,7 @@ async def test_models_that_are_not_there_are_out_of_reach() -> None:
 
 
 async def test_a_model_that_scores_everything_alike_is_wrong() -> None:
-    async with Cluster(a1=FIT) as cluster, FakeModels() as models:
+    async with Cluster(a1=FIT) as cluster, FakeModels(dict.fromkeys(PASSAGES, 0.5)) as models:
         found = await findings(cluster.url, semantic(), models={"url": models.url})
     assert ["wrong"] == [kind for kind, _ in at("reranker", found)]
 

@@ -302,10 +302,10 @@ def test_an_address_that_is_none_is_refused_by_the_name_of_variable_and_option(s
 
 
 def test_variables_stand_above_the_file_and_leave_the_rest_of_a_section() -> None:
-    text = "engine: {url: http://a, connect_timeout_seconds: 7}\nmodels: {url: http://a, token_env: T}"
+    text = "engine: {url: http://a, added_searches: 7}\nmodels: {url: http://a, token_env: T}"
     environment = {"RERANK_PROXY_ENGINE_URL": "http://b:1/p", "RERANK_PROXY_MODELS_URL": "http://c"}
     config = read(text, "f.yaml", environment)
-    assert (config.engine.urls, config.engine.connect_timeout_seconds) == (("http://b:1/p",), 7)
+    assert (config.engine.urls, config.engine.added_searches) == (("http://b:1/p",), 7)
     assert (config.models.url, config.models.token_env) == ("http://c", "T")
 
 

@@ -1,17 +1,25 @@
 """What every endpoint stands on: a defect costs the order and never the answer; headers are the engine's own."""
 
+import dataclasses
 import gzip
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, NoReturn
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
+from proxy.app import Proxy, open_proxy
 from proxy.bypass import Bypass
-from proxy.endpoints.front import guarded
+from proxy.config import Config
+from proxy.endpoints.front import Front, guarded
+from proxy.http1.listener import serve
 from proxy.http1.messages import BadMessage
-from tests.conftest import QUERY
-from tests.endpoint_engine import DOCUMENTS, EndpointEngine
-from tests.fakes import Client, Message, Stream, answer, ids
+from tests.conftest import QUERY, TOKEN, Log, StartProxy
+from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
+from tests.fakes import Client, Fault, Message, Stream, answer, breaks_off, closed_port, ids, refuses
 
 
 @pytest.fixture
@@ -99,3 +107,215 @@ async def test_credentials_that_are_good_for_one_request_are_sent_with_the_clien
         one.close()
         assert (outcome, target) == (reply.header("x-rerank"), engine.requests.pop().target)
         assert [] == engine.requests
+
+
+class Defective:
+    """Stands for a part of the proxy that fails in a way that nobody thought of."""
+
+    @classmethod
+    def of(cls, part: Any, *broken: str) -> Any:
+        return cls(part, *broken)
+
+    def __init__(self, part: Any, *broken: str) -> None:
+        self._part = part
+        self._broken = broken
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._broken:
+            raise ArithmeticError(name)
+        return getattr(self._part, name)
+
+
+StartDefective = Callable[[Callable[[Front], Front]], Awaitable[Client]]
+
+
+@pytest.fixture
+async def start_defective(settings: Config, log: Log) -> AsyncIterator[StartDefective]:
+    """Start a proxy of which some part is replaced by a defective one."""
+    async with AsyncExitStack() as stack:
+
+        async def start(spoil: Callable[[Front], Front]) -> Client:
+            whole = await open_proxy(settings, TOKEN, {}, stack)
+            proxy = Proxy(spoil(whole._front), "proxy:9201")  # noqa: SLF001
+            listener = await serve(proxy.handle, proxy.upstream, "127.0.0.1", 0)
+            stack.push_async_callback(listener.close, 5)
+            client = await Client.to(listener.port)
+            stack.callback(client.close)
+            return client
+
+        yield start
+
+
+BODIES = {
+    "/products/_search": json.dumps(QUERY).encode(),
+    "/products/_search/template": json.dumps({"source": json.dumps(QUERY)}).encode(),
+    "/products/_msearch": lines({}, QUERY),
+    "/products/_async_search": json.dumps(QUERY).encode(),
+}
+DEFECTS: dict[str, Callable[[Front], Front]] = {
+    "names": lambda front: dataclasses.replace(front, searching=Defective.of(front.searching, "cover")),
+    "steering": lambda front: dataclasses.replace(front, searching=Defective.of(front.searching, "steering")),
+    "planning": lambda front: dataclasses.replace(front, searching=Defective.of(front.searching, "run", "prepare")),
+    "caller": lambda front: dataclasses.replace(front, engine=Defective.of(front.engine, "for_caller")),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+@pytest.mark.parametrize("target", BODIES)
+async def test_a_defect_in_any_step_costs_the_order_and_is_logged_with_its_cause(
+    start_defective: StartDefective, engine: EndpointEngine, log: Log, target: str, defect: str
+) -> None:
+    client = await start_defective(DEFECTS[defect])
+    kind = "application/x-ndjson" if "_msearch" in target else "application/json"
+    answered = await client.ask("POST", target, BODIES[target], content_type=kind)
+    assert (200, "bypassed;reason=internal_error") == (answered.status, answered.header("x-rerank"))
+    assert (target, BODIES[target]) == (engine.requests[-1].target, engine.requests[-1].content)
+    causes = [line for line in log if line["event"] == "internal_error"]
+    ended = [line for line in log if line["event"] == "search"]
+    assert (1, 1, "warning", "ArithmeticError") == (
+        len(causes),
+        len(ended),
+        ended[0]["log_level"],
+        ended[0]["detail"],
+    )
+
+
+async def test_a_defect_beside_the_nodes_is_the_engines_to_answer(
+    start_defective: StartDefective, engine: EndpointEngine
+) -> None:
+    client = await start_defective(DEFECTS["caller"])
+    assert (200, True) == (
+        (answered := await client.ask("GET", "/_nodes/_all/http")).status,
+        "nodes" in answered.json(),
+    )
+
+
+class DefectiveScores:
+    """Does not even raise what a reranker may raise."""
+
+    async def score(self, query: str, passages: Sequence[str], *, instruction: str, model: str) -> NoReturn:
+        raise ArithmeticError(query)
+
+
+def without_scores(front: Front) -> Front:
+    front.searching._reranker = DefectiveScores()  # noqa: SLF001
+    return front
+
+
+async def test_a_defect_after_the_engine_has_answered_leaves_its_order_and_asks_it_nothing_twice(
+    start_defective: StartDefective, engine: EndpointEngine, log: Log
+) -> None:
+    client = await start_defective(without_scores)
+    answered = await client.search("/products/_search", {**QUERY, "size": 2})
+    straight = await Client.to(engine.port)
+    own = await straight.search("/products/_search", {**QUERY, "size": 2})
+    assert ('degraded;stages="rerank";reason=internal_error', own.content) == (
+        answered.header("x-rerank"),
+        answered.content,
+    )
+    assert (2, True) == (len(engine.of("lexical")), "ArithmeticError" in log[-1]["detail"])
+    straight.close()
+
+
+async def test_an_answer_goes_out_though_it_cannot_be_logged(
+    start_defective: StartDefective, engine: EndpointEngine
+) -> None:
+    class NoText:
+        def __bool__(self) -> bool:
+            raise ArithmeticError
+
+    client = await start_defective(lambda front: dataclasses.replace(front, logs_query_text=NoText()))  # type: ignore[arg-type]
+    answered = await client.search("/products/_search", QUERY)
+    assert ("reranked", ["d", "b", "c", "a"]) == (answered.header("x-rerank"), ids(answered))
+
+
+CIRCUIT = b'{"error":{"type":"circuit_breaking_exception","reason":"too much"},"status":429}'
+
+
+@pytest.mark.parametrize(
+    "target", ["/products/_search", "/products/_search/template", "/products/_async_search?keep_alive=1m"]
+)
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 502, 503])
+async def test_a_refusal_of_the_engines_own_is_relayed_and_not_asked_for_again(
+    client: Client, engine: EndpointEngine, log: Log, target: str, status: int
+) -> None:
+    """An engine that is overloaded would have twice the work."""
+    said = b'{"error":{"type":"busy","reason":"told to"},"status":%d}' % status
+
+    async def refuses_with_headers(stream: Stream, request: Message) -> bytes:
+        return answer(status, said, ("WWW-Authenticate", "Basic a"), ("WWW-Authenticate", "ApiKey"), ("Warning", "w"))
+
+    engine.faults["lexical" if "_async" not in target else "_async_search"] = refuses_with_headers
+    body = {"source": json.dumps(QUERY)} if "template" in target else QUERY
+    answered = await client.search(target, body)
+    assert (status, said, ["Basic a", "ApiKey"], "w") == (
+        answered.status,
+        answered.content,
+        answered.all("www-authenticate"),
+        answered.header("warning"),
+    )
+    assert "bypassed;reason=engine_refused" == answered.header("x-rerank")
+    searches = [sent for sent in engine.requests if sent.path.endswith(("_search", "_search/template"))]
+    assert (1, f"engine: status {status}") == (
+        len([sent for sent in searches if engine.kind(sent) != "semantic"]),
+        log[-1]["detail"],
+    )
+    assert ("warning" if status >= 500 else "info") == log[-1]["log_level"]
+
+
+@pytest.mark.parametrize(("status", "said"), [(400, b'{"error":"too wide","status":400}'), (429, CIRCUIT)])
+async def test_a_refusal_that_the_window_may_have_caused_is_followed_by_the_clients_own_bytes(
+    client: Client, engine: EndpointEngine, status: int, said: bytes
+) -> None:
+    async def refuses_the_wide(stream: Stream, request: Message) -> bytes | None:
+        return await refuses(status, said)(stream, request) if request.json().get("size") != 1 else None
+
+    engine.faults["lexical"] = refuses_the_wide
+    answered = await client.search("/products/_search", {**QUERY, "size": 1})
+    assert (200, "bypassed;reason=engine_refused", ["a"], 2) == (
+        answered.status,
+        answered.header("x-rerank"),
+        ids(answered),
+        len(engine.of("lexical")),
+    )
+
+
+async def test_a_relayed_refusal_has_the_form_that_was_asked_for(client: Client, engine: EndpointEngine) -> None:
+    engine.faults["lexical"] = refuses(503)
+    answered = await client.search("/products/_search?filter_path=error.type&pretty", QUERY)
+    assert (503, b'{\n  "error" : {\n    "type" : "busy"\n  }\n}\n') == (answered.status, answered.content)
+
+
+@pytest.mark.parametrize("said", [b"", b"Unauthorized", b"<html>"])
+async def test_a_relayed_refusal_need_not_be_json(client: Client, engine: EndpointEngine, said: bytes) -> None:
+    """OpenSearch's security says no more than a word."""
+    engine.faults["lexical"] = refuses(401, said)
+    answered = await client.search("/products/_search?pretty", QUERY)
+    assert (401, said) == (answered.status, answered.content)
+
+
+@pytest.mark.parametrize("fault", [breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")])
+@pytest.mark.parametrize("target", ["/products/_search", "/products/_async_search?keep_alive=1m"])
+async def test_a_search_that_was_lost_on_its_way_is_502_and_is_not_sent_again(
+    client: Client, engine: EndpointEngine, log: Log, fault: Fault, target: str
+) -> None:
+    kind = "lexical" if "_async" not in target else "_async_search"
+    engine.faults[kind] = fault
+    answered = await client.search(target, QUERY)
+    assert (502, "engine_unreachable", 1) == (
+        answered.status,
+        answered.json()["error"]["type"],
+        len(engine.of(kind)),
+    )
+    told = [(line["event"], line["log_level"]) for line in log]
+    assert "bypassed;reason=engine_refused" == answered.header("x-rerank")
+    assert {("search", "warning"), ("engine_unreachable", "error")} == set(told)
+
+
+async def test_an_engine_that_is_not_there_is_a_warning(start_proxy: StartProxy, settings: Config, log: Log) -> None:
+    nowhere = msgspec.structs.replace(settings.engine, url=f"http://127.0.0.1:{closed_port()}")
+    client = await start_proxy(msgspec.structs.replace(settings, engine=nowhere))
+    for target in ("/products/_search", "/products/_msearch", "/products/_async_search"):
+        kind = "application/x-ndjson" if "_msearch" in target else "application/json"
+        assert 502 == (await client.ask("POST", target, BODIES[target], content_type=kind)).status
+    assert ["warning"] * 3 == [line["log_level"] for line in log if line["event"] == "search"]

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.bounds import BODY_CLAUSES, MSEARCH_ITEMS, MSEARCH_RERANKED, OUTCOME_LIST_BYTES
+from proxy.bounds import BODY_CLAUSES, MSEARCH_ITEMS, OUTCOME_LIST_BYTES
 from proxy.config import Config
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
-from tests.fakes import Client, Document, FakeModels, Message, Stream, refuses, says, waits_for
+from tests.fakes import Client, Document, FakeModels, Message, Stream, breaks_off, hangs, refuses, says, waits_for
 
 RERANKED = ["d", "b", "c", "a"]
 LEXICAL = ["a", "b", "c"]
@@ -44,7 +44,13 @@ async def test_each_item_has_its_own_outcome_in_order(client: Client, engine: En
     answered = await ask(client, items)
     assert [RERANKED, LEXICAL, LEXICAL, [], RERANKED] == orders(answered)
     assert [200, 200, 200, 400, 200] == [each["status"] for each in answered.json()["responses"]]
-    outcomes = ["reranked", "unrouted", "bypassed;reason=sort", "bypassed;reason=unknown_key", "reranked"]
+    outcomes = [
+        "reranked",
+        "unrouted",
+        "bypassed;reason=sort",
+        'bypassed;reason=unknown_key;key="nonsense"',
+        "reranked",
+    ]
     assert outcomes == answered.header("x-rerank").split(", ")
 
 
@@ -65,7 +71,8 @@ async def test_what_is_not_reranked_goes_on_in_one_request_as_its_own_lines(
         (lines({}, SORTED), "bypassed;reason=sort"),
         (lines({}, SORTED, {"index": "logs"}, BOOST), "bypassed;reason=sort, unrouted"),
         (lines({}, SORTED + b"\r"), "bypassed;reason=sort"),
-        (lines({"index": "products"}, QUERY, {"nonsense": 1}, QUERY), "bypassed;reason=not_json"),
+        (lines({"nonsense": 1}, QUERY), 'bypassed;reason=unknown_parameter;key="nonsense"'),
+        (lines({"index": "products"}, QUERY, b"no JSON", QUERY), "bypassed;reason=not_json"),
         (lines({}, QUERY)[:-1], "bypassed;reason=not_json"),
         (lines({}), "bypassed;reason=not_json"),
         (b"", "bypassed;reason=not_json"),
@@ -123,7 +130,7 @@ async def test_a_parameter_that_is_not_known_leaves_the_whole_to_the_engine(
     client: Client, engine: EndpointEngine
 ) -> None:
     answered = await ask(client, lines({}, QUERY), "/products/_msearch?nonsense=1")
-    assert ("bypassed;reason=unknown_parameter", "/products/_msearch?nonsense=1") == (
+    assert ('bypassed;reason=unknown_parameter;key="nonsense"', "/products/_msearch?nonsense=1") == (
         answered.header("x-rerank"),
         engine.requests[-1].target,
     )
@@ -221,7 +228,7 @@ async def test_a_form_that_takes_too_much_work_is_the_engines(client: Client, en
     """Found in the URL at once, or in the response, which is then asked for again."""
     content = lines({}, QUERY, {"index": "logs"}, BOOST)
     asked = await ask(client, content, "/products/_msearch?filter_path=" + ".".join(["a"] * 201))
-    assert ("bypassed;reason=too_complex", [], content) == (
+    assert ('bypassed;reason=too_complex;key="filter_path"', [], content) == (
         asked.header("x-rerank"),
         engine.of("lexical"),
         engine.of("_msearch")[-1].content,
@@ -238,33 +245,10 @@ def _nested(depth: int) -> Any:
     return {"a": _nested(depth - 1)} if depth else {}
 
 
-async def test_no_more_items_are_reranked_than_may_be(client: Client, models: FakeModels) -> None:
-    """Those that are bypassed by themselves count for nothing."""
-    items: list[list[Any]] = [
-        [{}, SORTED],
-        *[[{}, {**QUERY, "min_score": number}] for number in range(MSEARCH_RERANKED + 2)],
-    ]
-    answered = await ask(client, lines(*(line for item in items for line in item)))
-    outcomes = answered.header("x-rerank").split(", ")
-    assert [
-        "bypassed;reason=sort",
-        *["reranked"] * MSEARCH_RERANKED,
-        *["bypassed;reason=msearch_limit"] * 2,
-    ] == outcomes
-    assert MSEARCH_RERANKED == len(models.of("rerank"))
-    assert [200] * len(items) == [each["status"] for each in answered.json()["responses"]]
-
-
 async def test_an_item_of_too_many_clauses_costs_itself(client: Client, engine: EndpointEngine) -> None:
     many = {"query": {"bool": {"should": [{"match": {"title": "a"}}] * (BODY_CLAUSES // 2)}}}
     answered = await ask(client, lines({}, many, {}, QUERY))
     assert "bypassed;reason=too_complex, reranked" == answered.header("x-rerank")
-
-
-async def test_more_items_than_are_looked_at_are_the_engines(client: Client, engine: EndpointEngine) -> None:
-    content = lines({}, QUERY) * (MSEARCH_ITEMS + 1)
-    answered = await ask(client, content)
-    assert ("bypassed;reason=too_complex", content) == (answered.header("x-rerank"), engine.requests[-1].content)
 
 
 async def test_it_took_as_long_as_its_slowest_item(client: Client) -> None:
@@ -289,19 +273,113 @@ async def test_a_long_multi_search_is_told_of_in_a_head_that_clients_read(client
     assert re.fullmatch(r"(bypassed;reason=sort, )+more;items=\d+", told)
 
 
-async def test_no_more_than_so_many_items_run_at_a_time(
-    start_proxy: StartProxy, settings: Config, engine: EndpointEngine
+async def test_no_more_than_so_many_items_are_reranked(
+    start_proxy: StartProxy, settings: Config, models: FakeModels
 ) -> None:
-    bound = msgspec.structs.replace(settings.engine, multi_search_concurrency=2)
+    """Those that are bypassed anyway do not count; the others are the engine's."""
+    bound = msgspec.structs.replace(settings.engine, multi_search_reranked=2)
     client = await start_proxy(msgspec.structs.replace(settings, engine=bound))
+    answered = await ask(client, lines({}, QUERY, {}, SORTED, {}, QUERY, {}, QUERY, {}, SORTED))
+    assert [RERANKED, LEXICAL, RERANKED, LEXICAL, LEXICAL] == orders(answered)
+    told = ["reranked", "bypassed;reason=sort", "reranked", "bypassed;reason=too_many", "bypassed;reason=sort"]
+    assert (told, 2) == (answered.header("x-rerank").split(", "), len(models.of("rerank")))
+
+
+async def test_one_with_too_many_items_is_the_engines_whole(client: Client, engine: EndpointEngine) -> None:
+    content = lines(*[{}, SORTED] * (MSEARCH_ITEMS + 1))
+    answered = await ask(client, content)
+    assert ("bypassed;reason=too_many", content) == (answered.header("x-rerank"), engine.of("_msearch")[0].content)
+
+
+async def test_what_is_the_engines_goes_there_beside_the_others(client: Client, engine: EndpointEngine) -> None:
     held = asyncio.Event()
     engine.faults["lexical"] = waits_for(held)
-    asking = asyncio.ensure_future(ask(client, lines(*[{}, QUERY] * 5)))
-    await engine.until_asked("lexical", 2)
-    await engine.until_asked("semantic", 2)
-    begun = len(engine.of("lexical"))
+    asking = asyncio.ensure_future(ask(client, lines({}, QUERY, {"index": "logs"}, BOOST, {}, SORTED)))
+    await engine.until_asked("lexical")
+    await engine.until_asked("_msearch")
     held.set()
-    assert ([RERANKED] * 5, 2) == (orders(await asking), begun)
+    assert [RERANKED, LEXICAL, LEXICAL] == orders(await asking)
+
+
+async def test_an_item_that_is_not_understood_costs_itself_alone(client: Client, engine: EndpointEngine) -> None:
+    head = b'{"project_routing":"x"}'
+    answered = await ask(client, lines({}, QUERY, head, QUERY))
+    told = ["reranked", 'bypassed;reason=unknown_parameter;key="project_routing"']
+    assert (told, lines(head, QUERY)) == (answered.header("x-rerank").split(", "), engine.of("_msearch")[0].content)
+
+
+async def test_an_item_that_is_bypassed_late_is_the_engines_all_the_same(
+    client: Client, engine: EndpointEngine
+) -> None:
+    """Its widened search was refused in a way that the client's own may not be; each answer stands in its place."""
+    large = {"query": {"match": {"title": "large"}}}
+
+    async def refuses_large(stream: Stream, request: Message) -> bytes | None:
+        return await refuses(400)(stream, request) if b"large" in request.content else None
+
+    engine.faults["lexical"] = refuses_large
+    answered = await ask(client, lines({}, QUERY, {}, large, {"index": "logs"}, BOOST, {}, QUERY))
+    told = ["reranked", "bypassed;reason=engine_refused", "unrouted", "reranked"]
+    assert told == answered.header("x-rerank").split(", ")
+    assert [RERANKED, LEXICAL, LEXICAL, RERANKED] == orders(answered)
+    assert [lines({"index": "logs"}, BOOST), lines({}, large)] == [sent.content for sent in engine.of("_msearch")]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
+async def test_a_refusal_of_the_engines_items_is_the_answer_and_is_not_asked_for_again(
+    client: Client, engine: EndpointEngine, status: int
+) -> None:
+    engine.faults["_msearch"] = refuses(status)
+    answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
+    straight = await Client.to(engine.port)
+    own = await ask(straight, lines({}, QUERY))
+    assert (own.status, own.content, 2) == (answered.status, answered.content, len(engine.of("_msearch")))
+    assert "bypassed;reason=engine_refused, unrouted" == answered.header("x-rerank")
+    straight.close()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
+async def test_an_item_that_the_engine_refuses_has_its_error_and_is_not_asked_for_again(
+    client: Client, engine: EndpointEngine, status: int
+) -> None:
+    body = b'{"error":{"type":"no","reason":"told to"},"status":%d}' % status
+    engine.faults["lexical"] = refuses(status, body)
+    answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
+    first, second = answered.json()["responses"]
+    assert (200, json.loads(body), 200) == (answered.status, first, second["status"])
+    assert "bypassed;reason=engine_refused, unrouted" == answered.header("x-rerank")
+    assert (1, 1) == (len(engine.of("lexical")), len(engine.of("_msearch")))
+
+
+async def test_an_item_that_was_lost_on_its_way_is_not_sent_again(client: Client, engine: EndpointEngine) -> None:
+    engine.faults["lexical"] = breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+    answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
+    first, second = answered.json()["responses"]
+    assert (502, "engine_unreachable", 200) == (first["status"], first["error"]["type"], second["status"])
+    assert 1 == len(engine.of("lexical"))
+
+
+async def test_the_engines_items_that_were_lost_are_not_sent_again(client: Client, engine: EndpointEngine) -> None:
+    engine.faults["_msearch"] = breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+    answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
+    assert (502, 1) == (answered.status, len(engine.of("_msearch")))
+
+
+async def test_one_budget_holds_for_the_whole_and_begins_with_the_last_answer(
+    client: Client, engine: EndpointEngine, models: FakeModels
+) -> None:
+    """What is added to the engine's own time, which for a multi-search is that of its slowest item."""
+    models.faults["rerank"] = hangs
+    held = asyncio.Event()
+    engine.faults["_msearch"] = waits_for(held)
+    content = lines({}, QUERY, {}, QUERY, {"index": "logs"}, BOOST)
+    asking = asyncio.ensure_future(ask(client, content, x_rerank_budget_ms="50"))
+    await models.until_asked("rerank", 2)
+    await asyncio.wait({asking}, timeout=0.1)
+    assert (False, 2) == (asking.done(), len(models.of("rerank")))
+    held.set()
+    degraded = 'degraded;stages="rerank";reason=timeout'
+    assert f"{degraded}, {degraded}, unrouted" == (await asking).header("x-rerank")
 
 
 async def test_an_item_whose_models_fail_is_degraded_alone(client: Client, models: FakeModels) -> None:

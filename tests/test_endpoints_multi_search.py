@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.endpoints.multi_search import Item, joined, query_string, render, responses, split, took
+from proxy.endpoints.multi_search import Item, Unread, joined, query_string, render, responses, split, took
 from proxy.request.filter_path import Form, read_filter_path
 from tests import strategies
 
@@ -46,6 +46,26 @@ def test_the_first_line_says_indices_and_parameters(head: Any, indices: str | No
 
 
 @pytest.mark.parametrize(
+    ("head", "key"),
+    [
+        (b'{"index":"a","indices":"b"}', "index"),
+        (b'{"index":7}', "index"),
+        (b'{"index":[7]}', "index"),
+        (b'{"index":["a","b,c"]}', "index"),
+        (b'{"index":null}', "index"),
+        (b'{"type":"_doc"}', "type"),
+        (b'{"nonsense":1}', "nonsense"),
+        (b'{"routing":{}}', "routing"),
+        (b'{"routing":null}', "routing"),
+        (b'{"routing":1.5}', "routing"),
+        (b'{"expand_wildcards":[1]}', "expand_wildcards"),
+    ],
+)
+def test_an_item_that_is_not_understood_costs_itself_alone(head: bytes, key: str) -> None:
+    assert (Unread(head, b"{}", key), Item(b"{}", b"{}", None, ())) == split(head + b"\n{}\n{}\n{}\n")
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"",
@@ -60,19 +80,8 @@ def test_the_first_line_says_indices_and_parameters(head: Any, indices: str | No
         b"[]\n{}\n",
         b"7\n{}\n",
         b"{\n{}\n",
-        b'{"index":"a","indices":"b"}\n{}\n',
-        b'{"index":7}\n{}\n',
-        b'{"index":[7]}\n{}\n',
-        b'{"index":["a","b,c"]}\n{}\n',
-        b'{"index":null}\n{}\n',
         b'{"\xff":1}\n{}\n',
         b'{"index":"\xff"}\n{}\n',
-        b'{"type":"_doc"}\n{}\n',
-        b'{"nonsense":1}\n{}\n',
-        b'{"routing":{}}\n{}\n',
-        b'{"routing":null}\n{}\n',
-        b'{"routing":1.5}\n{}\n',
-        b'{"expand_wildcards":[1]}\n{}\n',
         b"{}\n{}\n{\n{}\n",
     ],
 )

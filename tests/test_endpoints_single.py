@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from proxy.config import Config
-from tests.conftest import QUERY, Log, StartProxy
+from tests.conftest import OTHER, QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine
 from tests.fakes import Client, Document, FakeModels, Message, answer, hangs, ids, refuses, request, waits_for
 
@@ -114,18 +114,19 @@ async def test_a_hanging_model_costs_no_more_than_the_requests_budget(
     assert (200, f'degraded;stages="{left_out}";reason=timeout') == (answered.status, answered.header("x-rerank"))
     assert order == ids(answered)
     (line,) = [event for event in log if event["event"] == "search"]
-    assert {"the request's budget is spent"} == set(line["detail"].split("; "))
+    assert {"budget: the time that the request allows is spent"} == set(line["detail"].split("; "))
 
 
 async def test_the_engines_own_time_is_no_part_of_the_budget(
     client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     """While the client's own search runs, nothing is broken off: a model answers as late as that does."""
+    await client.search("/products/_search", OTHER)
     held = asyncio.Event()
     engine.faults["lexical"] = models.faults["embed"] = waits_for(held)
     asking = asyncio.ensure_future(client.search("/products/_search", QUERY, x_rerank_budget_ms="60000"))
-    await engine.until_asked("lexical")
-    await models.until_asked("embed")
+    await engine.until_asked("lexical", 2)
+    await models.until_asked("embed", 2)
     held.set()
     assert ("reranked", RERANKED) == ((answered := await asking).header("x-rerank"), ids(answered))
 
@@ -165,6 +166,19 @@ async def test_a_template_nested_without_end_is_the_engines(client: Client, engi
     body = b'{"source":"{}","params":%s%s}' % (b"[" * 5000, b"]" * 5000)
     answered = await post(client, "/products/_search/template", body)
     assert ("bypassed;reason=template", body) == (answered.header("x-rerank"), engine.requests[-1].content)
+
+
+async def test_a_caller_who_may_not_render_templates_is_still_one_who_may_search(
+    client: Client, engine: EndpointEngine
+) -> None:
+    await client.search("/products/_search", QUERY)
+    asked = len(engine.of("resolve"))
+    engine.faults["_render/template"] = refuses(403)
+    outcomes = [
+        (await client.search(target, body)).header("x-rerank")
+        for target, body in (("/products/_search/template", TEMPLATE), ("/products/_search", QUERY))
+    ]
+    assert (["bypassed;reason=template", "reranked"], asked) == (outcomes, len(engine.of("resolve")))
 
 
 async def test_what_a_template_renders_to_may_be_none_to_rerank(client: Client, engine: EndpointEngine) -> None:

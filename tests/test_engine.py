@@ -172,8 +172,8 @@ async def test_everything_is_asked_for_by_a_star(caller: EngineOfCaller, engine:
     assert ["/_resolve/index/*"] == [asked.target for asked in engine.requests]
 
 
-async def test_what_was_refused_is_asked_again(caller: EngineOfCaller, engine: FakeEngine) -> None:
-    engine.faults["resolve"] = refuses(403)
+async def test_a_missing_index_is_asked_for_again(caller: EngineOfCaller, engine: FakeEngine) -> None:
+    engine.faults["resolve"] = refuses(404)
     with pytest.raises(Refused):
         await caller.resolved("products", ())
     del engine.faults["resolve"]

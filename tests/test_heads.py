@@ -1,9 +1,11 @@
 """Heads are remembered for those who asked, for what they asked, and no longer."""
 
+import sys
+
 import pytest
 
 from proxy.config import RouteSettings
-from proxy.ranking.heads import Heads, head_key
+from proxy.ranking.heads import Heads, head_key, size_of
 from proxy.ranking.hits import DocKey, Scored
 from proxy.ranking.paging import Head
 from tests.plans import plan_of
@@ -31,6 +33,36 @@ def test_none_is_remembered_where_there_is_no_room() -> None:
     heads = Heads(0, 60.0)
     heads.put(b"a", HEAD)
     assert heads.get(b"a") is None
+
+
+def head_of(documents: int, length: int = 1) -> Head:
+    ranking = tuple(Scored(DocKey("i" * length, f"{n}"), 1.0) for n in range(documents))
+    return Head(ranking, None, 0, untouched=False, failures=())
+
+
+def test_heads_are_bounded_in_bytes_and_the_oldest_go_first() -> None:
+    heads = Heads(1000, 60.0, bytes_max=10 * size_of(head_of(10)))
+    for number in range(20):
+        heads.put(b"%d" % number, head_of(10))
+    assert list(range(10, 20)) == [number for number in range(20) if heads.get(b"%d" % number)]
+    heads.put(b"large", head_of(50))
+    assert 5 >= len([number for number in range(20) if heads.get(b"%d" % number)])
+
+
+def test_a_head_that_is_larger_than_all_may_be_is_not_remembered() -> None:
+    heads = Heads(1000, 60.0, bytes_max=size_of(head_of(10)))
+    heads.put(b"a", head_of(10))
+    heads.put(b"b", head_of(11))
+    heads.put(b"c", head_of(10, length=1000))
+    assert (True, None, None) == (heads.get(b"a") is not None, heads.get(b"b"), heads.get(b"c"))
+
+
+def test_an_estimate_is_no_less_than_what_python_says() -> None:
+    """The objects of a head alone, measured one by one: the largest window takes no more than it is counted for."""
+    head = head_of(1000, length=40)
+    parts = [part for scored in head.ranking for part in (scored, scored.key, scored.key.id, scored.key.index)]
+    measured = sys.getsizeof(head.ranking) + sum(map(sys.getsizeof, parts))
+    assert measured <= size_of(head) <= 5 * measured
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from proxy.indices import (
     Resolved,
     Unrouted,
     VectorField,
+    alias_filter,
     cover,
     flatten,
     is_plain,
@@ -107,6 +108,55 @@ def test_a_stream_has_several_backing_indices() -> None:
 )
 def test_the_first_route_that_matches_an_index_has_it(entry: Resolved, expected: Route | None) -> None:
     assert expected == route_of([PRODUCTS, BOOKS, SYSTEM, ALL], entry)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "expected"),
+    [
+        ("*", "eu:products", False),
+        ("*products", "eu:products", False),
+        ("products*", "products::failures", False),
+        ("eu*", "eu:products", False),
+        ("eu:products", "eu:products", True),
+        ("eu:*", "eu:products", True),
+        ("*:products", "eu:products", True),
+        ("eu:*", "us:products", False),
+        ("eu:*", "products", False),
+        ("*:*", "products", False),
+    ],
+)
+def test_a_name_with_a_colon_belongs_to_a_pattern_with_one(pattern: str, name: str, expected: bool) -> None:  # noqa: FBT001
+    """Else texts of another cluster would go to the model."""
+    found = route_of([route(pattern)], Resolved(name)), may_concern([route(pattern)], [name])
+    assert (expected, expected) == (found[0] is not None, found[1])
+
+
+def test_the_indices_of_another_clusters_alias_are_that_clusters() -> None:
+    """As Elasticsearch 8.19.13 answers `_resolve/index/eu:*`: only the alias's own name says which cluster."""
+    answer = {
+        "indices": [{"name": "eu:products"}],
+        "aliases": [{"name": "eu:shop", "indices": ["products"]}],
+        "data_streams": [{"name": "eu:logs", "backing_indices": [".ds-logs-1"]}],
+    }
+    expected = {Resolved("eu:products"), Resolved("eu:products", "eu:shop"), Resolved("eu:.ds-logs-1", "eu:logs")}
+    assert expected == set(read_resolution(answer))
+    assert isinstance(cover([PRODUCTS, ALL], read_resolution(answer)), Unrouted)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["products"], Covered),
+        (["products::failures"], Mixed),
+        (["products::data"], Mixed),
+        (["products", "logs::failures"], Mixed),
+    ],
+)
+def test_a_selector_is_covered_only_where_the_pattern_has_it(names: list[str], expected: type) -> None:
+    """Elasticsearch 8.19.13 resolves `products::data` to `products`."""
+    assert expected is type(cover([PRODUCTS], [Resolved("products")], names))
+    spelled_out = [route("products", *names)]
+    assert Covered is type(cover(spelled_out, [Resolved("products")], names))
 
 
 @pytest.mark.parametrize("pattern", ["a.c", "a?c", "a[b]c", "a+"])
@@ -210,6 +260,42 @@ def test_facts_are_those_of_every_index() -> None:
         )
         == facts
     )
+
+
+BY_INDEX = {"term": {"_index": "a1"}}
+ONLY, OTHER = {"term": {"tenant": "x"}}, {"term": {"tenant": "y"}}
+
+
+@pytest.mark.parametrize(
+    ("reached", "seen"),
+    [
+        ([], None),
+        ([Resolved("a1")], None),
+        ([Resolved("a1", "open")], None),
+        (
+            [Resolved("a1", "mine")],
+            [{"bool": {"filter": [BY_INDEX], "should": [ONLY], "minimum_should_match": 1}}],
+        ),
+        (
+            [Resolved("a1", "mine"), Resolved("a1", "theirs")],
+            [{"bool": {"filter": [BY_INDEX], "should": [ONLY, OTHER], "minimum_should_match": 1}}],
+        ),
+        ([Resolved("a1", "mine"), Resolved("a1")], None),
+        (
+            [Resolved("a1", "mine"), Resolved("b1", "open")],
+            [
+                {"bool": {"filter": [BY_INDEX], "should": [ONLY], "minimum_should_match": 1}},
+                {"bool": {"filter": [{"term": {"_index": "b1"}}]}},
+            ],
+        ),
+    ],
+)
+def test_what_aliases_let_see_is_one_query_for_each_index(reached: list[Resolved], seen: Any) -> None:
+    """An index that is reached by its own name too, or by an alias without a filter, is seen whole."""
+    aliases = {"mine": {"filter": ONLY}, "theirs": {"filter": OTHER}, "open": {}}
+    facts = read_facts({"a1": {"aliases": aliases}, "b1": {"aliases": {"open": {}}}})
+    expected = None if seen is None else {"bool": {"should": seen, "minimum_should_match": 1}}
+    assert expected == alias_filter(reached, facts)
 
 
 def test_opensearch_spells_vectors_in_its_own_way() -> None:

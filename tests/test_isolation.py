@@ -9,14 +9,15 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.config import Config, Engine, Listen
-from tests.conftest import StartProxy
-from tests.fakes import FakeServer, Message, Stream, answer, chunked
+from proxy.config import Config, Engine, Listen, Models, RouteSettings, Semantic
+from tests.conftest import QUERY, StartProxy
+from tests.fakes import Client, Document, FakeEngine, FakeModels, FakeServer, Message, Stream, answer, chunked, request
 from tests.isolation import (
     Caller,
     assert_nothing_of,
@@ -68,13 +69,16 @@ class Origin(FakeServer):
 
     async def _talk(self, stream: Stream) -> None:
         while head := await stream.head():
-            request = Message(head, b"")
-            if request.path == "/attack":
+            asked = Message(head, b"")
+            if asked.start.count(b" ") != 2:  # the rest of a body, taken for a request
+                await stream.send(answer(400))
+                return
+            if asked.path == "/attack":
                 await self.misbehaviour(self, stream)
                 continue
-            await stream.body(request)
-            own = json.dumps({"_id": request.path.rpartition("/")[2], "for": request.header("authorization")})
-            await stream.send(answer(200, own.encode(), ("X-Opaque-Id", request.header("x-opaque-id"))))
+            await stream.body(asked)
+            own = json.dumps({"_id": asked.path.rpartition("/")[2], "for": asked.header("authorization")})
+            await stream.send(answer(200, own.encode(), ("X-Opaque-Id", asked.header("x-opaque-id"))))
 
 
 def _sends(*pieces: bytes) -> Misbehaviour:
@@ -339,10 +343,12 @@ async def origin() -> AsyncIterator[Origin]:
 
 
 @pytest.fixture
-async def port(origin: Origin, start_proxy: StartProxy) -> int:
+async def port(origin: Origin, start_proxy: StartProxy) -> AsyncIterator[int]:
     """The port of a proxy without routes."""
     client = await start_proxy(Config(listen=Listen(port=0), engine=Engine(url=origin.url)))
-    return int(client.writer.get_extra_info("peername")[1])
+    yield int(client.writer.get_extra_info("peername")[1])
+    for task in origin.open:  # a proxy that stops waits for writes that this engine never answers
+        task.cancel()
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -353,7 +359,7 @@ async def test_callers_after_an_attack(name: str, origin: Origin, port: int) -> 
     await assert_served(port, CALLERS[:1])
     async with connected(port) as attacker:
         await sent(attacker, attack.request)
-        response = await response_to(attacker, attack.method, _SOON_S)
+        response = await response_to(attacker, attack.method, _AT_ONCE_S if attack.leaves else _SOON_S)
         if attack.leaves:
             attacker.close()
         await sent(attacker, attack.then)
@@ -424,3 +430,132 @@ async def test_callers_after_whatever_an_engine_sends(
         await origin.be_late()
         await assert_served(port, CALLERS)
         assert_nothing_of(CALLERS, await everything_left(attacker, _AT_ONCE_S))
+
+
+# searches that the proxy makes itself
+
+
+class Shop(FakeEngine):
+    """Shows everybody hits that name them, and misbehaves at the attacker's requests of one kind."""
+
+    def __init__(self) -> None:
+        super().__init__([Document("a", "Laptop", lexical=1.0), Document("b", "Notebook", cosine=0.9)])
+        self.misbehaves_at = ""
+        self.unasked = b""
+        self.how = ""
+        self.end: Callable[[Stream], None] | None = None
+        self.late: list[Late] = []
+        self._asking = ""
+
+    def usual(self, request: Message) -> bytes:
+        self._asking = request.header("authorization")
+        return super().usual(request)
+
+    def _hit(self, document: Document, score: float, body: Any) -> Any:
+        hit = super()._hit(document, score, body)
+        return hit | {"_source": {**hit.get("_source", {}), "for": self._asking}}
+
+    async def _talk(self, stream: Stream) -> None:
+        while request := await stream.request():
+            await self.remember(request)
+            usual = self.usual(request)
+            attacked = request.header("authorization") == "mallory" and self.kind(request) == self.misbehaves_at
+            if not attacked:
+                await stream.send(usual)
+            elif self.how == "at once":
+                await stream.send(usual + self.unasked)
+            else:
+                await stream.send(usual)
+                await self._more(stream)
+
+    async def _more(self, stream: Stream) -> None:
+        async def later() -> None:
+            await stream.send(self.unasked)
+            if self.end:
+                self.end(stream)
+
+        if self.how == "late":
+            self.late.append(later)
+        else:
+            with suppress(ConnectionError):
+                await later()
+
+    async def be_late(self) -> None:
+        for each in self.late:
+            with suppress(ConnectionError):
+                await each()
+        self.late.clear()
+
+
+_HITS = {"took": 1, "timed_out": False, "_shards": {"total": 1, "successful": 1, "skipped": 0, "failed": 0}}
+_POISONED = answer(
+    200,
+    json.dumps(
+        {
+            **_HITS,
+            "hits": {
+                "total": {"value": 1, "relation": "eq"},
+                "max_score": 1.0,
+                "hits": [
+                    {"_index": "products", "_id": "a", "_score": 1.0, "_source": {"title": "x", "for": "mallory"}}
+                ],
+            },
+            "indices": [{"name": "secret", "attributes": ["open"]}],
+            "version": {"number": "1.0.0"},
+        }
+    ).encode(),
+)
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Shop]:
+    async with Shop() as server:
+        yield server
+
+
+async def _assert_own_hits(client: Client, name: str) -> None:
+    found = await client.search("/products/_search", QUERY, authorization=name)
+    assert 200 == found.status, found.body
+    assert {name} == {hit["_source"]["for"] for hit in found.json()["hits"]["hits"]}, found.body
+    assert "reranked" == found.header("x-rerank")
+
+
+@pytest.mark.parametrize("kind", ["lexical", "semantic", "render", "resolve", "facts"])
+@pytest.mark.parametrize("how", ["at once", "behind", "late"])
+@pytest.mark.parametrize(
+    ("unasked", "end"),
+    [(_POISONED, None), (_POISONED, Stream.close), (_POISONED[:-9], None), (_TIMED_OUT, Stream.close), (b"\0", None)],
+    ids=["response", "response and end", "half a response", "time-out", "noise"],
+)
+async def test_searches_after_an_attack(
+    kind: str,
+    how: str,
+    unasked: bytes,
+    end: Callable[[Stream], None] | None,
+    shop: Shop,
+    models: FakeModels,
+    start_proxy: StartProxy,
+) -> None:
+    """What comes unasked to one of the proxy's own searches is no part of another caller's."""
+    shop.misbehaves_at, shop.how, shop.unasked, shop.end = kind, how, unasked, end
+    semantic = Semantic(field="embedding", dimensions=3)
+    config = Config(
+        listen=Listen(port=0),
+        engine=Engine(url=shop.url),
+        models=Models(url=models.url),
+        routes=(RouteSettings(index="products*", passage=["title"], semantic=semantic),),
+    )
+    attacker = await start_proxy(config)
+    port = int(attacker.writer.get_extra_info("peername")[1])
+    await sent(attacker, _search("mallory"))
+    await response_to(attacker, "POST", _SOON_S)
+    async with connected(port) as alice, connected(port) as bob:
+        await _assert_own_hits(alice, "alice")
+        await shop.be_late()
+        for name in ("bob", "alice", "carol"):
+            await _assert_own_hits(bob, name)
+
+
+def _search(name: str) -> bytes:
+    body = json.dumps(QUERY).encode()
+    return request("POST", "/products/_search", body, content_type="application/json", authorization=name)

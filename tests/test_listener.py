@@ -5,24 +5,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.config import Engine
-from proxy.http1.headers import NO_HOP, own_error
+from proxy.http1.headers import own_error
 from proxy.http1.inbound import Answer, Exchange
-from proxy.http1.listener import Handler as Handles
-from proxy.http1.listener import Listener, Patience, serve
-from proxy.http1.relay import Upstream
-from proxy.upstream.nodes import Nodes
+from proxy.http1.listener import Listener, Patience
 from tests.conftest import Log
 from tests.fakes import Client, FakeEngine, chunked, request
+from tests.listening import listening
 
 OK = Answer(200, [(b"x-from", b"here")], b"{}")
 HEAD = b"POST /i/_doc HTTP/1.1\r\nHost: p\r\n"
-
-
-async def listening(handler: Handles, *, patience: Patience | None = None, room: int | None = None) -> Listener:
-    """Open a port whose requests are answered here."""
-    upstream = Upstream(Nodes(Engine()), NO_HOP)
-    return await serve(handler, upstream, "127.0.0.1", 0, patience=patience or Patience(), room=room)
 
 
 class Handler:

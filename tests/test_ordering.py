@@ -9,19 +9,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.errors import Failure
+from proxy.config import RouteSettings
 from proxy.ranking.hits import DocKey, keys
 from proxy.ranking.ordering import Rendered, candidates_of, head_of, make_head, render
 from proxy.ranking.paging import Head
 from proxy.ranking.retrieval import Groups, Semantic
 from proxy.ranking.search_response import SearchAnswer, Total, read_answer
-from proxy.ranking.stages import Deadline
+from proxy.ranking.stages import Budget
 from tests.fakes import Document, FakeEngine, FakeModels, hangs, refuses, says
 from tests.plans import plan_of
 from tests.runs import run_of
 
 BODY = {"query": {"match": {"title": "laptop"}}}
 ALONE = Groups({}, {}, {})
+SPENT = "budget: the time that the request allows is spent"
 
 
 @pytest.fixture
@@ -71,11 +72,18 @@ async def test_a_group_is_one_candidate(engine: FakeEngine, models: FakeModels, 
 
 
 async def made(
-    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, *, semantic: Semantic = NEAR, **changes: Any
+    engine: FakeEngine,
+    models: FakeModels,
+    stack: AsyncExitStack,
+    *,
+    semantic: Semantic = NEAR,
+    budget: Budget | None = None,
+    **changes: Any,
 ) -> tuple[Head, Rendered]:
     run = await run_of(dataclasses.replace(plan_of("", BODY, window=10), **changes), engine, models, stack)
-    deadline = Deadline.after(run.plan.budget_seconds)
-    return await make_head(run, ANSWER, semantic, ALONE, deadline)
+    run = dataclasses.replace(run, budget=budget or Budget())
+    run.budget.begin()
+    return await make_head(run, ANSWER, semantic, ALONE)
 
 
 @pytest.fixture
@@ -117,9 +125,37 @@ async def test_a_spent_budget_leaves_the_fused_order(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     models.faults["rerank"] = hangs
-    head, _ = await made(engine, models, stack, budget_seconds=0.01)
-    assert ["b", "a", "d", "c"] == names(head.keys)
-    assert (Failure("rerank", "timeout", "the request's budget is spent"),) == head.failures
+    head, _ = await made(engine, models, stack, semantic=Semantic(NEAR.hits[1:]), budget=Budget(0.01))
+    assert (["b", "a", "c"], [("rerank", "timeout", SPENT)]) == (
+        names(head.keys),
+        [(failure.stage, failure.reason, failure.detail) for failure in head.failures],
+    )
+
+
+@pytest.mark.usefixtures("scored")
+async def test_a_spent_budget_leaves_out_what_could_not_be_rendered(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    engine.faults["render"] = hangs
+    head, rendered = await made(engine, models, stack, budget=Budget(0.05))
+    assert ({}, [("semantic", "timeout", SPENT)]) == (
+        rendered.hits,
+        [(failure.stage, failure.reason, failure.detail) for failure in head.failures],
+    )
+    assert ["c", "b", "a"] == names(head.keys)
+
+
+async def test_candidates_without_any_text_are_not_scored(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    """A `passage` that names no field of the documents, say: every score would be the same."""
+    plan = plan_of("", BODY, settings=RouteSettings(index="products", passage=["titel", "body"]), window=10)
+    run = await run_of(plan, engine, models, stack)
+    head, _ = await make_head(run, ANSWER, Semantic(), ALONE)
+    assert (["a", "b", "c"], True, []) == (names(head.keys), head.untouched, models.requests)
+    assert [("rerank", "no_passage", "no text in titel, body")] == [
+        (failure.stage, failure.reason, failure.detail) for failure in head.failures
+    ]
 
 
 @pytest.mark.usefixtures("scored")
@@ -183,7 +219,7 @@ async def test_a_document_that_feeds_spoilt_is_read_as_far_as_it_can_be(
     answer = answer_of({"a": 3.0, "b": 2.0})
     odd = dataclasses.replace(answer.hits[0], members={**answer.hits[0].members, "_source": msgspec.Raw(source)})
     answer = dataclasses.replace(answer, hits=(odd, answer.hits[1]))
-    head, _ = await make_head(run, answer, Semantic(), ALONE, Deadline.after(run.plan.budget_seconds))
+    head, _ = await make_head(run, answer, Semantic(), ALONE)
     assert (texts, 2, ()) == (models.of("rerank")[0].json()["documents"], len(head.ranking), head.failures)
 
 

@@ -10,7 +10,7 @@ from proxy.config import Fusion, RouteSettings
 from proxy.errors import Failure
 from proxy.ranking.fusion import reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
-from proxy.ranking.paging import TOP_SCORE, Head, fuse, head_page, tail_page, tail_score
+from proxy.ranking.paging import PINNED_SCORE, TOP_SCORE, Head, fuse, head_page, pinned_first, tail_page, tail_score
 from proxy.ranking.search_response import Page, SearchAnswer, Shown, Total
 from proxy.routes import build_route
 from tests import strategies
@@ -31,6 +31,19 @@ def test_one_retriever_alone_keeps_its_order() -> None:
 def test_a_routes_weights_count() -> None:
     route = build_route(RouteSettings(index="i", fusion=Fusion(lexical_weight=0.1, semantic_weight=1)))
     assert (C, A) == keys(fuse(route, [A], [C], 5))
+
+
+def test_pinned_documents_are_put_back_on_top_in_the_engines_order() -> None:
+    """Whatever the reranker says of them, above every score there is; those that are not in the ranking stay out."""
+    ranking = (Scored(A, 0.9), Scored(B, 0.8), Scored(C, 0.7))
+    hits = [hit(C, PINNED_SCORE + 2), hit(D, PINNED_SCORE + 1), hit(B, PINNED_SCORE), hit(A, PINNED_SCORE / 2)]
+    assert (Scored(C, 0.9), Scored(B, 0.9), Scored(A, 0.9)) == pinned_first(ranking, hits)
+    assert ranking == pinned_first(ranking, hits[3:])
+    assert () == pinned_first((), hits)
+
+
+def hit(key: DocKey, score: float) -> Hit:
+    return Hit(key, score, {})
 
 
 @given(strategies.scores, strategies.scores)
@@ -195,3 +208,17 @@ def test_an_unknown_head_leaves_the_engines_page_and_maps_its_scores() -> None:
 def test_the_total_behind_the_head_is_the_one_its_first_page_had() -> None:
     head = Head((Scored(A, 1.0), Scored(D, 0.5)), Total(4, "gte"), 1, untouched=False, failures=())
     assert Total(4, "gte") == tail_page(head, strategies.answer_of([], Total(1), None)).total
+
+
+@pytest.mark.parametrize(("keeps_places", "pages"), [(True, [["a"], ["c", "d"], []]), (False, [["a", "c"], ["d"], []])])
+def test_what_could_not_be_fetched_keeps_its_place_and_what_has_gone_leaves_none(
+    keeps_places: bool,  # noqa: FBT001
+    pages: list[list[str]],
+) -> None:
+    """Else the page behind would begin with what the page before has not shown, or has."""
+    ranking = tuple(Scored(key, 1.0) for key in (A, B, C))
+    head = Head(ranking, Total(4), 1, untouched=False, failures=())
+    answer = Index((A, C, D), (B,)).search(0, 10)
+    shown = [head_page(head, answer, {}, start, 2, keeps_places=keeps_places) for start in (0, 2, 4)]
+    assert pages == [[one.hit.key.id for one in page.hits] for page in shown]
+    assert {(Total(4), TOP_SCORE)} == {(page.total, page.max_score) for page in shown}

@@ -7,9 +7,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.config import Config, RouteSettings
-from tests.conftest import QUERY, SCORES, Log, StartProxy
-from tests.fakes import Client, Document, FakeEngine, FakeModels, answer, hangs, ids, request, waits_for
+from proxy.config import Config, Pages, RouteSettings, Semantic
+from tests.conftest import OTHER, QUERY, SCORES, Log, StartProxy
+from tests.fakes import (
+    Client,
+    Document,
+    FakeEngine,
+    FakeModels,
+    Message,
+    answer,
+    breaks_off,
+    hangs,
+    ids,
+    refuses,
+    request,
+    waits_for,
+)
 
 RERANKED = ["d", "b", "c", "a"]
 
@@ -31,7 +44,7 @@ async def test_every_stage_is_timed_in_the_header_and_in_the_log(client: Client,
     answered = await client.search("/products/_search", QUERY)
     timed = {stage.partition(";dur=")[0] for stage in answered.header("server-timing").split(", ")}
     (line,) = log
-    assert {"lexical", "embed", "semantic", "render", "rerank", "total"} == timed == set(line["ms"])
+    assert {"names", "lexical", "embed", "semantic", "render", "rerank", "total"} == timed == set(line["ms"])
     assert ("info", "reranked", 10, 4) == (line["log_level"], line["outcome"], line["window"], line["candidates"])
 
 
@@ -60,11 +73,12 @@ async def test_what_the_client_filters_is_filtered_in_every_search_made_for_it(
 
 
 async def test_the_retrievers_run_side_by_side(client: Client, engine: FakeEngine, models: FakeModels) -> None:
+    await client.search("/products/_search", OTHER)
     held = asyncio.Event()
     engine.faults["lexical"] = models.faults["embed"] = waits_for(held)
     asking = asyncio.ensure_future(client.search("/products/_search", QUERY))
-    await engine.until_asked("lexical")
-    await models.until_asked("embed")
+    await engine.until_asked("lexical", 2)
+    await models.until_asked("embed", 2)
     held.set()
     assert RERANKED == ids(await asking)
 
@@ -72,14 +86,18 @@ async def test_the_retrievers_run_side_by_side(client: Client, engine: FakeEngin
 async def test_a_client_that_leaves_cancels_its_search_and_its_model_call(
     client: Client, engine: FakeEngine, models: FakeModels
 ) -> None:
+    models.faults = dict.fromkeys(("embed", "rerank"), breaks_off())  # so that no connection is kept open
+    await client.search("/products/_search", OTHER)
+    await models.until_left()
     engine.faults["lexical"] = models.faults["embed"] = hangs
+    asked = len(models.of("rerank"))
     body = msgspec.json.encode(QUERY)
     await client.send(request("POST", "/products/_search", body, content_type="application/json"))
-    await engine.until_asked("lexical")
-    await models.until_asked("embed")
+    await engine.until_asked("lexical", 2)
+    await models.until_asked("embed", 2)
     client.close()
     await models.until_left()
-    assert ([], 0) == (models.of("rerank"), len(models.open))
+    assert (asked, 0) == (len(models.of("rerank")), len(models.open))
 
 
 @pytest.mark.parametrize("window", [1, 2, 3, 10])
@@ -235,3 +253,210 @@ async def test_a_document_without_text_follows_those_that_have_some(
     client = await start_proxy(msgspec.structs.replace(settings, routes=(route,)))
     assert ["b", "c", "n"] == ids(await client.search("/products/_search", QUERY))
     assert ["Laptop", "L"] == models.of("rerank")[0].json()["documents"]
+
+
+async def test_a_ranking_that_was_found_whole_stands_before_a_degraded_one(
+    client: Client, models: FakeModels, log: Log
+) -> None:
+    """Somebody reads its pages with the same credentials, while another one's first page lacks the reranker."""
+    first = await client.search("/products/_search", {**QUERY, "size": 2})
+    models.faults["rerank"] = hangs_up
+    meanwhile = await client.search("/products/_search", {**QUERY, "size": 3})
+    second = await client.search("/products/_search", {**QUERY, "from": 2, "size": 2})
+    assert (RERANKED, RERANKED[:3]) == (ids(first) + ids(second), ids(meanwhile))
+    assert 'degraded;stages="rerank";reason=refused' == meanwhile.header("x-rerank")
+    assert ("reranked", "warning") == (second.header("x-rerank"), log[1]["log_level"])
+
+
+async def hangs_up(*_: object) -> bytes:
+    return answer(500, b"")
+
+
+@pytest.mark.parametrize("kind", ["semantic", "render", "passages"])
+async def test_the_budget_holds_for_every_search_that_is_added(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, kind: str
+) -> None:
+    """Each has a time of its own that is longer, and the answer does not wait for that."""
+    slow = msgspec.structs.replace(settings.engine, added_timeout_seconds=1000)
+    client = await start_proxy(
+        with_route(
+            msgspec.structs.replace(settings, engine=slow),
+            semantic=Semantic(field="embedding", dimensions=3, timeout_seconds=1000),
+        )
+    )
+    body = {**QUERY, "_source": False} if kind == "passages" else QUERY
+    engine.faults[kind] = hangs
+    answered = await client.search("/products/_search", body, x_rerank_budget_ms="100")
+    assert (200, True) == (answered.status, answered.header("x-rerank").endswith("reason=timeout"))
+    assert (1, True) == (len(engine.of(kind)), {"a", "b", "c"} <= set(ids(answered)))
+
+
+async def test_what_was_not_rendered_in_time_is_on_no_page(client: Client, engine: FakeEngine) -> None:
+    first = await client.search("/products/_search", {**QUERY, "size": 2})
+    engine.faults["render"] = hangs
+    second = await client.search("/products/_search", {**QUERY, "from": 2, "size": 2}, x_rerank_budget_ms="50")
+    assert (["d", "b"], ["c", "a"]) == (ids(first), ids(second))
+    again = await client.search("/products/_search", {**QUERY, "size": 2}, x_rerank_budget_ms="50")
+    behind = await client.search("/products/_search", {**QUERY, "from": 2, "size": 2}, x_rerank_budget_ms="50")
+    assert "d" not in ids(again) + ids(behind)
+
+
+async def test_pages_behind_the_head_fit_also_where_nothing_could_be_rendered(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine
+) -> None:
+    """The head was forgotten meanwhile: what only kNN found still takes its places on the first pages."""
+    engine.documents += [Document(f"t{n}", f"Tail {n}", lexical=0.5 - n / 10) for n in range(3)]
+    forgetful = msgspec.structs.replace(with_route(settings, rank_window_size=4), pages=Pages(cache_entries=0))
+    client = await start_proxy(forgetful)
+    first = ids(await client.search("/products/_search", {**QUERY, "size": 5}))
+    engine.faults["render"] = refuses(503)
+    behind = await client.search("/products/_search", {**QUERY, "from": 5, "size": 2})
+    assert (["d", "b", "c", "a", "t0"], ["t1", "t2"]) == (first, ids(behind))
+
+
+@pytest.fixture
+def told(engine: FakeEngine) -> asyncio.Event:
+    """Holds the client's own search back until it is set."""
+    held = asyncio.Event()
+    engine.faults["lexical"] = waits_for(held)
+    return held
+
+
+async def searches(client: Client, body: Any = QUERY, **fields: str) -> Message:
+    return await client.search("/products/_search", body, **fields)
+
+
+async def test_no_query_is_embedded_before_the_engine_has_accepted_the_caller(
+    client: Client, engine: FakeEngine, models: FakeModels, told: asyncio.Event
+) -> None:
+    """Else whoever reaches the proxy spends its owner's money."""
+    asking = asyncio.ensure_future(searches(client))
+    await engine.until_asked("lexical")
+    other = await Client.to(client.writer.get_extra_info("peername")[1])
+    for _ in range(3):  # as long as a call of the model would take to arrive
+        await other.ask("GET", "/")
+    other.close()
+    assert [] == models.requests
+    told.set()
+    assert "reranked" == (await asking).header("x-rerank")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_caller_who_is_turned_away_costs_nothing(
+    client: Client, engine: FakeEngine, models: FakeModels, status: int
+) -> None:
+    """Neither at once nor, once it was accepted and then turned away, with the next search."""
+    engine.faults["lexical"] = refuses(status)
+    assert status == (await searches(client)).status
+    del engine.faults["lexical"]
+    await searches(client, OTHER)
+    engine.faults["lexical"] = refuses(status)
+    asked = len(models.requests)
+    for title in ("one", "two", "three"):
+        await searches(client, {"query": {"match": {"title": title}}})
+    assert len(models.of("embed")) <= asked  # the first one was still accepted, and its own search came too late
+    embedded = len(models.of("embed"))
+    await searches(client, {"query": {"match": {"title": "four"}}})
+    assert embedded == len(models.of("embed"))
+
+
+async def test_a_vector_that_is_remembered_is_searched_at_once(
+    client: Client, engine: FakeEngine, models: FakeModels, told: asyncio.Event
+) -> None:
+    told.set()
+    await searches(client)
+    told.clear()
+    asking = asyncio.ensure_future(searches(client, authorization="ApiKey another"))
+    await engine.until_asked("semantic", 2)
+    assert 1 == len(models.of("embed"))
+    told.set()
+    await asking
+
+
+async def test_a_search_without_credentials_that_was_accepted_speaks_for_all(
+    client: Client, engine: FakeEngine, models: FakeModels, told: asyncio.Event
+) -> None:
+    told.set()
+    await searches(client, OTHER)
+    told.clear()
+    asking = asyncio.ensure_future(searches(client, authorization="ApiKey another"))
+    await models.until_asked("embed", 2)
+    told.set()
+    await asking
+
+
+async def test_a_search_never_waits_for_what_is_added_to_others(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine
+) -> None:
+    """With no room left the stages are left out, and the client's own search is answered."""
+    bound = msgspec.structs.replace(settings.engine, added_searches=1, added_timeout_seconds=1000)
+    client = await start_proxy(msgspec.structs.replace(settings, engine=bound))
+    engine.faults["render"] = hangs
+    other = await Client.to(client.writer.get_extra_info("peername")[1])
+    hanging = asyncio.ensure_future(searches(other))
+    await engine.until_asked("render")
+    answered = await searches(client)
+    assert ('degraded;stages="semantic";reason=busy', ["b", "c", "a"]) == (answered.header("x-rerank"), ids(answered))
+    hanging.cancel()
+    other.close()
+
+
+async def _resolves_to(engine: FakeEngine, *names: str) -> None:
+    async def resolves(*_: object) -> bytes:
+        aliases = [{"name": "shop", "indices": list(names)}]
+        return answer(200, msgspec.json.encode({"indices": [], "aliases": aliases, "data_streams": []}))
+
+    engine.faults["resolve"] = resolves
+
+
+async def of_an_alias(start: StartProxy, settings: Config, engine: FakeEngine, *names: str) -> Client:
+    """A client of a proxy whose route is an alias, which stands for these indices by now."""
+    client = await start(with_route(settings, index="shop"))
+    await _resolves_to(engine, *names)
+    return client
+
+
+@pytest.mark.parametrize("of_secrets", [{"lexical": 9.0}, {"cosine": 0.99}])
+async def test_a_hit_of_an_index_that_came_meanwhile_is_asked_about(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, of_secrets: Any
+) -> None:
+    """Where the alias now stands for it, too, the search is reranked; else no text of it leaves."""
+    client = await of_an_alias(start_proxy, settings, engine, "products")
+    assert "reranked" == (await client.search("/shop/_search", OTHER)).header("x-rerank")
+    engine.documents += [Document("n", "New laptop", index="new", **of_secrets)]
+    outside = await client.search("/shop/_search", QUERY)
+    assert "New laptop" not in str([asked.body for asked in models.requests])
+    assert ("lexical" in of_secrets) is ("bypassed;reason=mixed_routes" == outside.header("x-rerank"))
+    assert 2 == len(engine.of("resolve"))
+    await _resolves_to(engine, "products", "new")
+    inside = await client.search("/shop/_search", QUERY)
+    assert ("reranked", True) == (inside.header("x-rerank"), "n" in ids(inside))
+    asked = len(engine.of("resolve"))
+    await client.search("/shop/_search", QUERY)
+    assert (3, 3) == (asked, len(engine.of("resolve")))
+    assert "New laptop" in models.of("rerank")[-1].json()["documents"]
+
+
+async def test_where_nobody_says_in_time_whose_an_index_is_its_texts_stay(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels
+) -> None:
+    impatient = msgspec.structs.replace(settings.engine, resolve_timeout_seconds=0.03)
+    client = await of_an_alias(start_proxy, msgspec.structs.replace(settings, engine=impatient), engine, "products")
+    while (await client.search("/shop/_search", OTHER)).header("x-rerank") != "reranked":
+        pass
+    engine.documents += [Document("n", "New laptop", index="new", lexical=9)]
+    engine.faults["resolve"] = hangs
+    answered = await client.search("/shop/_search", QUERY)
+    assert ("bypassed;reason=mixed_routes", "n") == (answered.header("x-rerank"), ids(answered)[0])
+    assert "New laptop" not in str([asked.body for asked in models.requests])
+
+
+async def test_an_index_that_an_earlier_route_matches_is_not_this_ones(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels
+) -> None:
+    own = RouteSettings(index="products-own*", rerank=True, passage=["title"])
+    client = await start_proxy(msgspec.structs.replace(settings, routes=(own, *settings.routes)))
+    engine.faults["resolve"] = _only_products
+    engine.documents += [Document("o", "Own laptop", index="products-own", lexical=9)]
+    answered = await client.search("/products/_search", QUERY)
+    assert ("bypassed;reason=mixed_routes", []) == (answered.header("x-rerank"), models.of("rerank"))

@@ -1,6 +1,5 @@
 """The first stage: both searches, what becomes of a failing one, and who stands for a group."""
 
-import asyncio
 import dataclasses
 import json
 from collections.abc import AsyncIterator
@@ -13,15 +12,16 @@ from proxy.errors import Failure, Refused
 from proxy.planning import Plan
 from proxy.query.text import UserQuery
 from proxy.ranking.hits import DocKey
-from proxy.ranking.retrieval import Semantic, group, lexical, retrieve
+from proxy.ranking.retrieval import Semantic, covered, group, lexical, retrieve
 from proxy.ranking.search_response import SearchAnswer, read_answer
 from proxy.ranking.searches import lexical_search
-from proxy.ranking.stages import Run
-from tests.fakes import Document, FakeEngine, FakeModels, hangs, refuses, says, waits_for
+from proxy.ranking.stages import Budget, Run
+from tests.fakes import Document, FakeEngine, FakeModels, hangs, refuses, says
 from tests.plans import plan_of
 from tests.runs import run_of
 
 BODY = {"query": {"match": {"title": "laptop"}}}
+SPENT = "budget: the time that the request allows is spent"
 UNAVAILABLE = Failure("semantic", "no_vector_field", "v")
 
 
@@ -37,12 +37,8 @@ def names(hits: Any) -> list[str]:
 
 async def test_both_searches_bring_their_hits(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:
     run = await run_of(plan_of("", BODY, window=3), engine, models, stack)
-    found, semantic, deadline = await retrieve(run, lexical_search(run.plan))
-    assert (["a", "b", "c"], ["d", "b", "a"], None) == (
-        names(found.answer.hits),
-        names(semantic.hits),
-        deadline.at,
-    )
+    found, semantic = await retrieve(run, lexical_search(run.plan))
+    assert (["a", "b", "c"], ["d", "b", "a"]) == (names(found.answer.hits), names(semantic.hits))
     assert {"lexical", "embed", "semantic"} == set(run.clock.stages)
 
 
@@ -59,7 +55,7 @@ async def test_where_kNN_cannot_be_asked_no_model_is(  # noqa: N802
 ) -> None:
     plan = dataclasses.replace(plan_of("", BODY), **changes)
     run = await run_of(plan, engine, models, stack)
-    _, semantic, _ = await retrieve(run, lexical_search(plan))
+    _, semantic = await retrieve(run, lexical_search(plan))
     assert (Semantic(failures=failures), [], []) == (semantic, models.requests, engine.of("semantic"))
 
 
@@ -69,7 +65,7 @@ async def test_a_failing_half_is_a_failure_beside_the_other(
 ) -> None:
     (models if place == "embed" else engine).faults[place] = refuses(400)
     run = await run_of(plan_of("", BODY), engine, models, stack)
-    found, semantic, _ = await retrieve(run, lexical_search(run.plan))
+    found, semantic = await retrieve(run, lexical_search(run.plan))
     assert (["a", "b", "c"], ()) == (names(found.answer.hits), semantic.hits)
     assert [("semantic", "refused")] == [(failure.stage, failure.reason) for failure in semantic.failures]
 
@@ -81,7 +77,7 @@ async def test_several_fields_are_searched_and_the_nearest_vector_counts(
     assert plan.vectors is not None
     plan = dataclasses.replace(plan, vectors=dataclasses.replace(plan.vectors, fields={"v": None, "w": None}))
     run = await run_of(plan, engine, models, stack)
-    _, semantic, _ = await retrieve(run, lexical_search(plan))
+    _, semantic = await retrieve(run, lexical_search(plan))
     asked = [json.loads(request.body)["knn"]["field"] for request in engine.of("semantic")]
     scores = [hit.score for hit in semantic.hits]
     assert (["v", "w"], ["d", "b", "a"]) == (sorted(asked), names(semantic.hits))
@@ -94,7 +90,7 @@ async def test_a_knn_search_answered_in_part_is_left_out(
 ) -> None:
     engine.faults["semantic"] = says(b'{"timed_out":true,"hits":{"hits":[]}}')
     run = await run_of(plan_of("", BODY), engine, models, stack)
-    _, semantic, _ = await retrieve(run, lexical_search(run.plan))
+    _, semantic = await retrieve(run, lexical_search(run.plan))
     assert Semantic(failures=(Failure("semantic", "partial"),)) == semantic
 
 
@@ -102,27 +98,12 @@ async def test_a_spent_budget_leaves_kNN_out(  # noqa: N802
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     models.faults["embed"] = hangs
-    run = await run_of(dataclasses.replace(plan_of("", BODY), budget_seconds=0.01), engine, models, stack)
-    _, semantic, deadline = await retrieve(run, lexical_search(run.plan))
-    assert (Failure("semantic", "timeout", "the request's budget is spent"),) == semantic.failures
-    assert deadline.at is not None
+    run = dataclasses.replace(await run_of(plan_of("", BODY), engine, models, stack), budget=Budget(0.01))
+    _, semantic = await retrieve(run, lexical_search(run.plan))
+    assert [("semantic", "timeout", SPENT)] == [
+        (failure.stage, failure.reason, failure.detail) for failure in semantic.failures
+    ]
     await models.until_left()
-
-
-async def test_a_budget_begins_when_the_engine_has_answered(
-    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
-) -> None:
-    """What the client's own search takes is the engine's time."""
-    held, loop = asyncio.Event(), asyncio.get_running_loop()
-    engine.faults["lexical"] = waits_for(held)
-    run = await run_of(dataclasses.replace(plan_of("", BODY), budget_seconds=60), engine, models, stack)
-    retrieving = asyncio.ensure_future(retrieve(run, lexical_search(run.plan)))
-    await engine.until_asked("lexical")
-    answered = loop.time()
-    held.set()
-    _, _, deadline = await retrieving
-    assert deadline.at is not None
-    assert answered + 60 <= deadline.at <= loop.time() + 60
 
 
 async def test_without_the_clients_own_search_there_is_no_answer(
@@ -140,8 +121,8 @@ async def test_what_lies_outside_the_route_goes_no_further(
 ) -> None:
     engine.documents.append(Document("x", "Secret", cosine=1.0, index="logs"))
     run = await run_of(plan_of("", BODY), engine, models, stack)
-    _, semantic, _ = await retrieve(run, lexical_search(run.plan))
-    assert {"products"} == {hit.key.index for hit in semantic.hits}
+    _, semantic = await retrieve(run, lexical_search(run.plan))
+    assert {"products"} == {hit.key.index for hit in covered(run, semantic).hits}
 
 
 def answer_of(**groups: Any) -> SearchAnswer:
@@ -192,6 +173,16 @@ async def test_where_that_cannot_be_asked_such_groups_are_left_out(
     semantic, groups = await group(run, answer_of(a=1), Semantic(answer_of(d=9, e=1).hits))
     assert (["e"], {b"1": key("a")}) == (names(semantic.hits), groups.representative)
     assert ["refused"] == [failure.reason for failure in semantic.failures]
+
+
+async def test_the_budget_holds_for_asking_who_stands_for_a_group(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    engine.faults["lexical"] = engine.faults["passages"] = hangs
+    run = dataclasses.replace(await run_grouped(engine, models, stack), budget=Budget(0.01))
+    run.budget.begin()
+    semantic, _ = await group(run, answer_of(a=1), Semantic(answer_of(d=9, e=1).hits))
+    assert (["e"], [SPENT]) == (names(semantic.hits), [failure.detail for failure in semantic.failures])
 
 
 async def test_hits_that_are_not_grouped_each_stand_for_themselves(

@@ -1,5 +1,6 @@
 """From names and bytes to a plan: which route, whose rights, which pipeline, and what ends a search before."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -7,9 +8,21 @@ import msgspec
 import pytest
 
 from proxy.config import BypassRules, Config
-from tests.conftest import QUERY, StartProxy
+from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine
-from tests.fakes import Client, FakeModels, Message, Stream, answer, refuses
+from tests.fakes import (
+    Client,
+    FakeModels,
+    Fault,
+    Message,
+    Stream,
+    answer,
+    breaks_off,
+    hangs,
+    refuses,
+    says,
+    waits_for,
+)
 
 RERANKED = "reranked"
 NORMALIZES: dict[str, Any] = {"phase_results_processors": [{"normalization-processor": {}}]}
@@ -159,3 +172,85 @@ async def test_what_models_are_told_is_not_a_requests_to_say_unless_the_settings
     answered = await client.search("/products/_search", QUERY, **{f"x_rerank_{option}": "legal"})
     assert (400, "bypassed;reason=steering", []) == (answered.status, answered.header("x-rerank"), models.requests)
     assert b"may not be set by a request" in answered.content
+
+
+@pytest.mark.parametrize("kind", ["resolve", "facts"])
+async def test_a_search_whose_indices_are_told_late_goes_on_and_the_next_one_knows(
+    start_proxy: StartProxy, settings: Config, engine: EndpointEngine, log: Log, kind: str
+) -> None:
+    held = asyncio.Event()
+    engine.faults[kind] = waits_for(held)
+    client = await start_proxy(settings_with(settings, resolve_timeout_seconds=0.03))
+    assert "bypassed;reason=unresolved" == await outcome(client)
+    assert ("warning", True) == (log[-1]["log_level"], "yet" in log[-1]["detail"])
+    assert (1, QUERY) == (len(engine.of("lexical")), engine.of("lexical")[0].json())
+    held.set()
+    while (told := await outcome(client)) != RERANKED:
+        assert "bypassed;reason=unresolved" == told
+    assert 1 == len(engine.of(kind))
+
+
+@pytest.mark.parametrize("target", ["/logs/_search", "/some-alias/_search", "/products/_search", "/_search"])
+async def test_no_search_waits_again_for_what_is_late(
+    start_proxy: StartProxy, settings: Config, engine: EndpointEngine, target: str
+) -> None:
+    """One search waits its moment; the others of this name go on at once, since it would take no less now."""
+    engine.faults["resolve"] = hangs
+    client = await start_proxy(settings_with(settings, resolve_timeout_seconds=0.03))
+    for _ in range(20):
+        assert 200 == (await client.search(target, QUERY)).status
+    assert (1, 20) == (len(engine.of("resolve")), len(engine.of("lexical")))
+
+
+def settings_with(settings: Config, **changes: Any) -> Config:
+    return msgspec.structs.replace(settings, engine=msgspec.structs.replace(settings.engine, **changes))
+
+
+async def test_discovery_goes_side_by_side(client: Client, engine: EndpointEngine) -> None:
+    """Which engine it is and what the mapping says are asked at once."""
+    held = asyncio.Event()
+    engine.faults["facts"] = engine.faults["version"] = waits_for(held)
+    asking = asyncio.ensure_future(outcome(client))
+    await engine.until_asked("facts")
+    await engine.until_asked("version")
+    held.set()
+    assert RERANKED == await asking
+
+
+async def test_names_of_another_cluster_are_not_asked_for(client: Client, engine: EndpointEngine) -> None:
+    assert ("", []) == (await outcome(client, "/eu:products/_search"), engine.of("resolve"))
+
+
+async def test_a_search_of_no_route_asks_once_what_its_name_stands_for(client: Client, engine: EndpointEngine) -> None:
+    outcomes = {await outcome(client, "/logs/_search") for _ in range(3)}
+    assert ({""}, 1, []) == (outcomes, len(engine.of("resolve")), engine.of("facts"))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_caller_who_is_turned_away_is_told_everything_anew(
+    client: Client, engine: EndpointEngine, status: int
+) -> None:
+    assert RERANKED == await outcome(client)
+    asked = {kind: len(engine.of(kind)) for kind in ("resolve", "facts")}
+    engine.faults["lexical"] = refuses(status)
+    await outcome(client)
+    engine.faults.clear()
+    assert RERANKED == await outcome(client)
+    assert {kind: count + 1 for kind, count in asked.items()} == {kind: len(engine.of(kind)) for kind in asked}
+
+
+@pytest.mark.parametrize(
+    ("fault", "level", "found"),
+    [
+        (refuses(404), "info", "status 404"),
+        (refuses(503), "warning", "status 503"),
+        (breaks_off(), "warning", "engine"),
+        (says(b"<html>"), "warning", "cannot be read"),
+    ],
+)
+async def test_the_log_says_what_was_found_where_names_are_not_told(
+    client: Client, engine: EndpointEngine, log: Log, fault: Fault, level: str, found: str
+) -> None:
+    engine.faults["resolve"] = fault
+    assert "bypassed;reason=unresolved" == await outcome(client)
+    assert (level, True) == (log[-1]["log_level"], found in log[-1]["detail"])

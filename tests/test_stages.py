@@ -1,10 +1,11 @@
-"""What the steps of a search share: a clock that adds up, and a deadline that breaks off."""
+"""What the steps of a search share: a clock that adds up, and a budget that breaks off."""
 
 import asyncio
 
 import pytest
 
-from proxy.ranking.stages import Clock, Deadline
+from proxy.errors import TimedOut
+from proxy.ranking.stages import Budget, Clock, OwnSearches
 
 
 async def test_a_stages_time_is_added_up_also_where_it_fails() -> None:
@@ -17,19 +18,60 @@ async def test_a_stages_time_is_added_up_also_where_it_fails() -> None:
     assert (["embed", "rerank"], True) == (list(clock.stages), clock.stages["embed"] >= 1000.0)
 
 
-async def test_a_deadline_that_has_passed_breaks_off_what_is_awaited() -> None:
-    with pytest.raises(TimeoutError):
-        async with Deadline.after(0).limit():
+async def waits_under(budget: Budget) -> str:
+    try:
+        async with budget.limit():
             await asyncio.Event().wait()
+    except TimedOut as error:
+        return error.reason
+    return "done"
 
 
-async def test_a_deadline_breaks_off_nothing_that_is_done_in_time() -> None:
-    async with Deadline.after(60).limit() as limit:
+@pytest.mark.parametrize("seconds", [0.0, 0.01])
+async def test_a_spent_budget_breaks_off_what_is_awaited(seconds: float) -> None:
+    budget = Budget(seconds)
+    budget.begin()
+    assert "timeout" == await waits_under(budget)
+
+
+async def test_a_budget_begins_when_the_clients_own_search_is_answered() -> None:
+    """What is awaited by then is broken off when it is spent, too."""
+    budget = Budget(0.01)
+    waiting = asyncio.ensure_future(waits_under(budget))
+    await asyncio.wait({waiting}, timeout=0.05)
+    assert not waiting.done()
+    budget.begin()
+    assert "timeout" == await waiting
+
+
+async def test_the_budget_of_several_searches_begins_with_the_last_answer() -> None:
+    own = OwnSearches(2)
+    one, other = Budget(0.01, own, 0), Budget(0.01, own, 1)
+    waiting = asyncio.ensure_future(waits_under(one))
+    one.begin()
+    one.begin()
+    await asyncio.wait({waiting}, timeout=0.05)
+    assert not waiting.done()
+    other.begin()
+    assert ("timeout", "timeout") == (await waiting, await waits_under(other))
+
+
+async def test_a_budget_breaks_off_nothing_that_is_done_in_time() -> None:
+    budget = Budget(60)
+    budget.begin()
+    async with budget.limit():
         await asyncio.sleep(0)
-    assert (False, Deadline()) == (limit.expired(), Deadline.after(None))
 
 
-async def test_without_a_deadline_there_is_no_limit() -> None:
-    async with Deadline().limit() as limit:
+async def test_a_timeout_of_what_is_awaited_is_its_own() -> None:
+    budget = Budget(60)
+    with pytest.raises(ZeroDivisionError):
+        async with budget.limit():
+            raise ZeroDivisionError
+
+
+async def test_without_a_budget_there_is_no_limit() -> None:
+    budget = Budget()
+    budget.begin()
+    async with budget.limit():
         await asyncio.sleep(0)
-    assert (None, False) == (limit.when(), limit.expired())

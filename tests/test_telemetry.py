@@ -12,11 +12,22 @@ import pytest
 import structlog
 
 from proxy.bounds import LOG_ID, LOG_VALUE, OUTCOME_LIST_BYTES
-from proxy.bypass import BYPASS_REASONS
+from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.config import Log as Settings
 from proxy.config import LogFormat
 from proxy.errors import Failure
-from proxy.telemetry import SearchLine, Told, bypassed, configure, ended, fields_of, in_order, log_search
+from proxy.telemetry import (
+    DETAIL_MAX,
+    KEY_MAX,
+    SearchLine,
+    Told,
+    bypassed,
+    configure,
+    ended,
+    fields_of,
+    in_order,
+    log_search,
+)
 from tests.conftest import Log
 
 TOKEN = r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*"
@@ -43,6 +54,25 @@ def test_an_ending_names_the_stages_left_out_and_the_first_reason(failures: list
 def test_every_reason_is_an_item_that_a_parser_takes(reason: str) -> None:
     header = bypassed(reason).header.decode()
     assert (f"bypassed;reason={reason}", True) == (header, ITEM.fullmatch(header) is not None)
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("siez", b"siez"),
+        ("_source.x-y", b"_source.x-y"),
+        ('a"b\\c', b"a?b?c"),
+        ("\x1b[31mé\r\n", b"?[31m???"),
+        ("k" * 1000, b"k" * KEY_MAX),
+    ],
+)
+def test_a_bypass_names_the_key_that_it_found(log: Log, key: str, shown: bytes) -> None:
+    """Whatever the client wrote, the header is an item that a parser takes, and no longer than it may be."""
+    told = bypassed(Bypass("unknown_key", key, "[x]" * 1000))
+    assert b'bypassed;reason=unknown_key;key="' + shown + b'"' == told.header
+    assert ITEM.fullmatch(told.header.decode())
+    log_search(SearchLine("1", "products", told, {}))
+    assert (shown.decode(), DETAIL_MAX, "info") == (log[0]["key"], len(log[0]["detail"]), log[0]["log_level"])
 
 
 def test_an_ending_in_two_stages_is_an_item_that_a_parser_takes() -> None:
@@ -73,6 +103,7 @@ def test_stage_times_are_milliseconds_in_server_timing() -> None:
         (Told("reranked"), "info"),
         (bypassed("sort"), "info"),
         (bypassed("internal_error"), "warning"),
+        (bypassed(Bypass("unresolved", is_fault=True)), "warning"),
         (ended([Failure("rerank", "timeout", "reranker: no answer in 3 s")]), "warning"),
     ],
 )

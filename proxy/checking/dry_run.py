@@ -14,10 +14,11 @@ from proxy.checking.routes import ADVICE
 from proxy.config import Config, authorization_of
 from proxy.errors import Failure, TimedOut, Unreachable, UpstreamError
 from proxy.indices import Unrouted
+from proxy.journey import Journey
 from proxy.planning import Plan, VectorSearch
 from proxy.ranking.searches import semantic_search
 from proxy.request.steering import Wrong
-from proxy.searching import Asked, Searching
+from proxy.searching import Asked, Routed, Searching
 from proxy.telemetry import bypassed, ended
 from proxy.upstream.engine import Engine, EngineOfCaller
 
@@ -54,7 +55,8 @@ async def dry_run(config: Config, environment: Mapping[str, str], asked: Asked) 
 
 
 async def _planned(searching: Searching, caller: EngineOfCaller, asked: Asked) -> DryRun:
-    covered = await searching.cover(caller, asked)
+    journey = Journey.of(())
+    covered = await searching.cover(journey, caller, asked, anew=True)
     if isinstance(covered, Unrouted):
         return DryRun("untouched", {"because": "no route covers any index of this search"})
     if isinstance(covered, Bypass):
@@ -63,7 +65,7 @@ async def _planned(searching: Searching, caller: EngineOfCaller, asked: Asked) -
     asked, steering = searching.steering((), asked)
     if isinstance(steering, Wrong):
         return DryRun("refused", route | {"because": steering.reason}, failed=True)
-    plan = await searching.plan(caller, covered, asked, steering)
+    plan = await searching.plan(Routed(journey, caller, asked, covered, steering))
     if isinstance(plan, Bypass):
         return _bypassed(plan, route)
     return DryRun(ended(_failures(plan)).header.decode(), route | _details(plan))

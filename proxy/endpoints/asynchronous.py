@@ -6,6 +6,7 @@ engine's own headers and members, which clients poll by, stay.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
@@ -14,20 +15,21 @@ from cachetools import TTLCache
 from proxy import telemetry
 from proxy.bounds import ASYNC_SEARCHES_BYTES
 from proxy.bypass import Bypass
-from proxy.endpoints.front import Front, answer, guarded, read_content
+from proxy.endpoints.front import Front, answer, answered, guarded, read_content
 from proxy.endpoints.media import not_json
-from proxy.errors import TooComplex, UpstreamError
+from proxy.errors import UpstreamError
 from proxy.http1.inbound import Exchange
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
 from proxy.planning import EngineReply
-from proxy.ranking.pipeline import Answered, Outcome
+from proxy.ranking.pipeline import Answered, Outcome, Relayed, Unanswered, failed
 from proxy.request.filter_path import read_form
 from proxy.request.json_text import members_of
 from proxy.request.search_request import Parameters
 from proxy.request.steering import Steering, Wrong
 from proxy.routes import Search
-from proxy.searching import Asked
+from proxy.searching import Asked, Routed
+from proxy.telemetry import Told
 from proxy.upstream.engine import EngineOfCaller
 
 _OF_ASYNC = frozenset({"keep_alive", "keep_on_completion", "wait_for_completion_timeout", "batched_reduce_size"})
@@ -81,6 +83,9 @@ class AsyncSearches:
 
     async def submit(self, exchange: Exchange, search: Search) -> None:
         """Answer a submission: complete and reranked at once, or as the engine does."""
+        await answered(self._front, exchange, self._answer_submission(exchange, search))
+
+    async def _answer_submission(self, exchange: Exchange, search: Search) -> None:
         front, journey = self._front, Journey.of(exchange.head.fields)
         caller = front.caller(exchange)
         if isinstance(caller, Bypass):
@@ -88,7 +93,7 @@ class AsyncSearches:
             return
         content = await read_content(exchange)
         asked = Asked(search.indices, search.query_string, b"" if isinstance(content, Bypass) else content)
-        covered = await guarded(front.searching.cover(caller, asked))
+        covered = await guarded(front.searching.cover(journey, caller, asked))
         match covered:
             case Unrouted():
                 await front.hand_on(exchange)
@@ -118,13 +123,16 @@ class AsyncSearches:
         question = _Question(exchange, journey, caller, asked.parameters)
         try:
             reply = await caller.post(path, question.asked, asked.content)
-        except UpstreamError:
-            await front.end(exchange, journey, Bypass("engine_refused"))
+        except UpstreamError as error:
+            await front.end(exchange, journey, self._failed(question, error))
             return
         await self._progress(question, reply, Submitted(caller.identity, asked, covered, steering))
 
     async def poll(self, exchange: Exchange, search: Search) -> None:
         """Answer a question after a search that was submitted here; another one is the engine's."""
+        await answered(self._front, exchange, self._answer_question(exchange, search))
+
+    async def _answer_question(self, exchange: Exchange, search: Search) -> None:
         caller = self._front.caller(exchange)
         submitted = self._submitted.get(search.id)
         if isinstance(caller, Bypass) or submitted is None or submitted.identity != caller.identity:
@@ -139,26 +147,31 @@ class AsyncSearches:
         question = _Question(exchange, journey, caller, parameters)
         try:
             reply = await caller.get(f"/_async_search/{search.id}", question.asked)
-        except UpstreamError:
-            await self._front.end(exchange, journey, Bypass("engine_refused"))
+        except UpstreamError as error:
+            await self._front.end(exchange, journey, self._failed(question, error))
             return
         await self._progress(question, reply, submitted)
 
+    def _failed(self, question: _Question, error: UpstreamError) -> Outcome:
+        """Give the engine's error in the form that is asked for: submitted again, the search would run twice."""
+        write = partial(read_form(question.parameters).write, keeps_empty=self._front.keeps_empty)
+        return failed(error, write, changed=False)
+
     async def _progress(self, question: _Question, reply: EngineReply, submitted: Submitted) -> None:
-        """Answer with what the engine says, a complete search reranked."""
-        front, journey, body = self._front, question.journey, reply.body
+        """Answer with what the engine says, a complete search reranked; a submission is not sent a second time."""
+        written = await guarded(self._written(question, reply, submitted))
+        told, body = (telemetry.bypassed(written), reply.body) if isinstance(written, Bypass) else written
+        await answer(question.exchange, reply, body, self._front.conclude(question.journey, told))
+
+    async def _written(self, question: _Question, reply: EngineReply, submitted: Submitted) -> tuple[Told, bytes]:
+        """Run a complete search, and write what the engine says in the form that is asked for."""
         match await guarded(self._outcome(question, reply, submitted)):
-            case Answered() as answered:
-                journey.candidates = answered.candidates
-                told, body = telemetry.ended(answered.failures), _with_response(reply.body, answered.body)
+            case Answered(_, response, failures, candidates):
+                question.journey.candidates = candidates
+                told, body = telemetry.ended(failures), _with_response(reply.body, response)
             case outcome:
-                told = telemetry.bypassed(_reason(outcome))
-        try:
-            body = read_form(question.parameters).write(body, keeps_empty=front.keeps_empty)
-        except TooComplex:
-            await front.end(question.exchange, journey, Bypass("too_complex"))
-            return
-        await answer(question.exchange, reply, body, front.conclude(journey, told))
+                told, body = telemetry.bypassed(_why(outcome)), reply.body
+        return told, read_form(question.parameters).write(body, keeps_empty=self._front.keeps_empty)
 
     async def _outcome(self, question: _Question, reply: EngineReply, submitted: Submitted) -> Outcome:
         state = members_of(reply.body)
@@ -168,7 +181,7 @@ class AsyncSearches:
             return Bypass("running")
         plain = _plain(submitted.asked, question.asked)
         return await self._front.searching.run(
-            question.journey, question.caller, submitted.covered, plain, submitted.steering
+            Routed(question.journey, question.caller, plain, submitted.covered, submitted.steering)
         )
 
 
@@ -186,8 +199,16 @@ def _plain(asked: Asked, parameters: Parameters) -> Asked:
     return Asked(asked.indices, urlencode((*kept, *form)), asked.content)
 
 
-def _reason(outcome: Outcome) -> str:
-    return outcome.reason if isinstance(outcome, Bypass) else "zero_hits"
+def _why(outcome: Outcome) -> Bypass:
+    match outcome:
+        case Bypass():
+            return outcome
+        case Relayed(_, _, why):
+            return why
+        case Unanswered(error):
+            return Bypass("engine_refused", detail=str(error), is_fault=True)
+        case _:
+            return Bypass("zero_hits")
 
 
 def _with_response(body: bytes, response: bytes) -> bytes:

@@ -5,6 +5,7 @@ A defect of this proxy costs a search its better order, never its answer.
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -14,16 +15,17 @@ from proxy import telemetry
 from proxy.bounds import SEARCH_BODY_BYTES
 from proxy.bypass import Bypass
 from proxy.endpoints.media import content, gzipped, is_gzipped, not_json
+from proxy.errors import TooComplex, cause_of
 from proxy.http1.callers import Callers, Field, can_be_repeated, carried
 from proxy.http1.headers import own_error, own_fields
 from proxy.http1.inbound import Answer, Exchange
 from proxy.http1.messages import BadMessage
-from proxy.http1.relay import Upstream
+from proxy.http1.relay import Upstream, bad_gateway
 from proxy.indices import Unrouted
 from proxy.journey import Journey
 from proxy.passthrough import hand_on
 from proxy.planning import EngineReply
-from proxy.ranking.pipeline import Answered, KeptEmpty, Outcome
+from proxy.ranking.pipeline import Answered, KeptEmpty, Outcome, Relayed, Unanswered
 from proxy.request.steering import Wrong
 from proxy.searching import Searching
 from proxy.upstream.engine import Engine, EngineOfCaller
@@ -44,7 +46,9 @@ class Front:
     searching: Searching
     callers: Callers
     logs_query_text: bool
-    multi_search_concurrency: int
+    multi_search_reranked: int
+    """Searches of one `_msearch` that are reranked at most."""
+    added_timeout_seconds: float
 
     @property
     def keeps_empty(self) -> bool:
@@ -77,18 +81,30 @@ class Front:
     async def end(self, exchange: Exchange, journey: Journey, ending: Outcome | Wrong) -> None:
         """Send what came of a search."""
         match ending:
-            case Bypass(reason):
-                await self.hand_on(exchange, self.conclude(journey, telemetry.bypassed(reason)))
+            case Bypass() as why:
+                await self.hand_on(exchange, self.conclude(journey, telemetry.bypassed(why)))
             case Wrong(reason):
                 await self._refuse(exchange, reason, self.conclude(journey, telemetry.bypassed("steering")))
             case KeptEmpty(reply, body):
                 await answer(exchange, reply, body, self.conclude(journey, telemetry.bypassed("zero_hits")))
+            case Relayed(reply, body, why):
+                await answer(exchange, reply, body, self.conclude(journey, telemetry.bypassed(why)))
+            case Unanswered(error):
+                why = Bypass("engine_refused", detail=str(error), is_fault=True)
+                told = self.conclude(journey, telemetry.bypassed(why))
+                await exchange.answer(bad_gateway(error, self.upstream.product, told))
             case Answered(reply, body, failures, candidates):
                 journey.candidates = candidates
                 await answer(exchange, reply, body, self.conclude(journey, telemetry.ended(failures)))
 
     def conclude(self, journey: Journey, told: telemetry.Told) -> Sequence[Field]:
-        return journey.conclude(told, query_text=self.logs_query_text)
+        """Report how a search ended; what cannot be logged is still answered."""
+        try:
+            return journey.conclude(told, query_text=self.logs_query_text)
+        except Exception:  # noqa: BLE001  whatever it is, the client's answer is there
+            with suppress(Exception):
+                _log.exception("internal_error")
+            return telemetry.fields_of(told, {})
 
     async def _refuse(self, exchange: Exchange, reason: str, outcome: Sequence[Field]) -> None:
         """Say in the engine's shape that a request steers in a way that cannot be meant."""
@@ -111,15 +127,32 @@ async def read_content(exchange: Exchange, *, ndjson: bool = False) -> bytes | B
     return content(fields, body, SEARCH_BODY_BYTES)
 
 
+async def answered(front: Front, exchange: Exchange, answering: Awaitable[None]) -> None:
+    """Answer a search; where that ends in a defect before anything went out, the engine answers it instead."""
+    try:
+        await answering
+    except (BadMessage, ConnectionError):
+        raise
+    except Exception as defect:
+        if exchange.begun:
+            raise
+        _log.exception("internal_error")
+        why = Bypass("internal_error", detail=cause_of(defect))
+        journey = Journey.of(exchange.head.fields)
+        await front.hand_on(exchange, front.conclude(journey, telemetry.bypassed(why)))
+
+
 async def guarded(ending: Awaitable[_T]) -> _T | Bypass:
     """Wait for what comes of a step; what must not happen is logged, and the engine answers."""
     try:
         return await ending
     except (BadMessage, ConnectionError):
         raise
-    except Exception:  # noqa: BLE001  whatever it is, the engine can still answer
+    except TooComplex as error:
+        return Bypass("too_complex", detail=str(error))
+    except Exception as error:  # noqa: BLE001  whatever it is, the engine can still answer
         _log.exception("internal_error")
-        return Bypass("internal_error")
+        return Bypass("internal_error", detail=cause_of(error))
 
 
 # Said anew for a body that was written anew.
@@ -132,4 +165,4 @@ async def answer(exchange: Exchange, reply: EngineReply, body: bytes, outcome: S
     if reply.compressed:
         kept.append((b"content-encoding", b"gzip"))
         body = await asyncio.to_thread(gzipped, body) if len(body) > 2**18 else gzipped(body)
-    await exchange.answer(Answer(200, [*kept, *outcome], body))
+    await exchange.answer(Answer(reply.status, [*kept, *outcome], body))

@@ -4,18 +4,21 @@ Each item has its own outcome, and one that cannot be reranked its own bytes in 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from proxy import telemetry
-from proxy.bounds import MSEARCH_ITEMS, MSEARCH_RERANKED, PARAMETERS_BYTES
+from proxy.bounds import MSEARCH_ITEMS, PARAMETERS_BYTES
 from proxy.bypass import Bypass
-from proxy.endpoints.front import Front, answer, guarded, read_content
+from proxy.endpoints.front import Front, answer, answered, guarded, read_content
 from proxy.endpoints.multi_search import (
     OF_THE_ITEMS,
     OF_THE_WHOLE,
     Item,
+    Unread,
     joined,
     query_string,
     render,
@@ -24,19 +27,21 @@ from proxy.endpoints.multi_search import (
     took,
 )
 from proxy.endpoints.single import rendered_template
-from proxy.errors import TooComplex, UpstreamError
+from proxy.errors import Malformed, TooComplex, UpstreamError
 from proxy.http1.callers import Field
 from proxy.http1.headers import own_error
 from proxy.http1.inbound import Exchange
+from proxy.http1.relay import bad_gateway
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
 from proxy.planning import EngineReply
-from proxy.ranking.pipeline import Answered, KeptEmpty, Outcome
+from proxy.ranking.pipeline import Answered, KeptEmpty, Outcome, Relayed, Unanswered, failed
+from proxy.ranking.stages import OwnSearches
 from proxy.request.filter_path import read_form
 from proxy.request.json_text import with_member
 from proxy.request.steering import Steering, Wrong
 from proxy.routes import Endpoint, Search
-from proxy.searching import Asked
+from proxy.searching import Asked, Prepared, Routed
 from proxy.telemetry import Told
 from proxy.upstream.engine import EngineOfCaller
 
@@ -56,6 +61,26 @@ class _Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class _Routed:
+    """An item that a route covers."""
+
+    journey: Journey
+    head: bytes
+    asked: Asked
+    covered: Covered
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """An item that is about to be searched for."""
+
+    journey: Journey
+    head: bytes
+    asked: Asked
+    search: Prepared
+
+
+@dataclass(frozen=True, slots=True)
 class _Rest:
     """The engine's answer to the items that are not answered here."""
 
@@ -64,6 +89,7 @@ class _Rest:
     parts: Sequence[bytes]
 
 
+_Each = TypeVar("_Each", _Routed, _Prepared)
 _NO_REPLY = EngineReply(200, ((b"content-type", b"application/json"),), b"")
 
 
@@ -76,6 +102,10 @@ def _outcome(ended: Sequence[_Ended], *, answered: bool) -> list[Field]:
 
 async def answer_multi_search(front: Front, exchange: Exchange, search: Search) -> None:
     """Answer several searches: each reranked, or as the engine does."""
+    await answered(front, exchange, _answer(front, exchange, search))
+
+
+async def _answer(front: Front, exchange: Exchange, search: Search) -> None:
     caller = front.caller(exchange)
     url = tuple(parse_qsl(search.query_string, keep_blank_values=True))
     content = await read_content(exchange, ndjson=True)
@@ -87,21 +117,21 @@ async def answer_multi_search(front: Front, exchange: Exchange, search: Search) 
         left = [_left(front, exchange, search, item, caller) for item in items]
         await front.hand_on(exchange, _outcome(left, answered=False))
         return
-    bound = asyncio.Semaphore(front.multi_search_concurrency)
-    multi = _Multi(front, exchange, search, caller, url, bound, asyncio.Semaphore(MSEARCH_RERANKED))
-    ended = await asyncio.gather(*(multi.end(item) for item in items))
-    await multi.send(ended, items)
+    multi = _Multi(front, exchange, search, caller, url, len(items), OwnSearches(len(items) + 1))
+    await multi.answer(items)
 
 
-def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[Item] | Bypass:
+def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[Item | Unread] | Bypass:
     """Take the searches apart, or say why the whole is the engine's."""
     if isinstance(content, Bypass):
         return content
-    if not {name for name, _ in url} <= OF_THE_ITEMS | OF_THE_WHOLE:
-        return Bypass("unknown_parameter")
-    if read_form(url).filter_path.too_complex or content.count(b"\n") > 2 * MSEARCH_ITEMS:
-        return Bypass("too_complex")
-    return split(content) or Bypass("not_json")
+    if unknown := [name for name, _ in url if name not in OF_THE_ITEMS | OF_THE_WHOLE]:
+        return Bypass("unknown_parameter", unknown[0])
+    if (lines := content.count(b"\n")) > 2 * MSEARCH_ITEMS:
+        return Bypass("too_many", detail=f"{lines} lines")
+    if read_form(url).filter_path.too_complex:
+        return Bypass("too_complex", "filter_path")
+    return split(content) or Bypass("not_json", detail="its lines are no pairs of head and body")
 
 
 async def _leave(front: Front, exchange: Exchange, search: Search, why: Bypass) -> None:
@@ -112,14 +142,14 @@ async def _leave(front: Front, exchange: Exchange, search: Search, why: Bypass) 
         await front.hand_on(exchange)
 
 
-def _left(front: Front, exchange: Exchange, search: Search, item: Item, why: Bypass) -> _Ended:
-    """Leave one item to the engine that cannot be made for its caller."""
+def _left(front: Front, exchange: Exchange, search: Search, item: Item | Unread, why: Bypass) -> _Ended:
+    """Leave one item to the engine, and say so where it may concern a route."""
     line = item.head, item.body
-    match front.searching.left(item.of(search.indices), why):
+    match front.searching.left(item.of(search.indices) if isinstance(item, Item) else search.indices, why):
         case Unrouted():
             return _Ended(line)
-        case Bypass(reason):
-            told = telemetry.bypassed(reason)
+        case Bypass() as told_why:
+            told = telemetry.bypassed(told_why)
             front.conclude(Journey.of(exchange.head.fields), told)
             return _Ended(line, header=told.header)
 
@@ -133,53 +163,122 @@ class _Multi:
     search: Search
     caller: EngineOfCaller
     url: Sequence[tuple[str, str]]
-    bound: asyncio.Semaphore
-    slots: asyncio.Semaphore
-    """One for each item that may still be reranked."""
+    place_of_rest: int
+    own: OwnSearches
+    """Of the items, by their place, and of those that the engine answers together, behind them."""
 
-    async def end(self, item: Item) -> _Ended:
-        """Bring one item to its end, no more than some at a time."""
-        async with self.bound:
-            journey = Journey.of(self.exchange.head.fields)
-            asked = Asked(item.of(self.search.indices), query_string(item, self.url), item.body)
-            covered = await guarded(self.front.searching.cover(self.caller, asked))
-            match covered:
-                case Unrouted():
-                    return _Ended((item.head, item.body))
-                case Bypass():
-                    return self._ended(journey, item.head, asked, covered)
-                case Covered(route):
-                    journey.route = route
-                    return await self._run(journey, item.head, asked, covered)
+    async def answer(self, items: Sequence[Item | Unread]) -> None:
+        """Answer with all items in their order; where none is answered here, the engine does it alone.
 
-    async def _run(self, journey: Journey, head: bytes, asked: Asked, covered: Covered) -> _Ended:
-        asked, steering = self.front.searching.steering(self.exchange.head.fields, asked)
+        What is left to the engine goes there at once, beside the searches that are made here.
+        """
+        prepared = await self._prepared(items)
+        if all(isinstance(each, _Ended) and each.part is None for each in prepared):
+            await self._hand_on([each for each in prepared if isinstance(each, _Ended)], items)
+            return
+        asking = asyncio.ensure_future(self._rest([each for each in prepared if isinstance(each, _Ended)]))
+        searching = [asyncio.ensure_future(self._finish(number, each)) for number, each in enumerate(prepared)]
+        try:
+            rest = await asking
+            if isinstance(rest, _Rest):
+                await self._send(await asyncio.gather(*searching), rest, prepared, items)
+                return
+            ended = [self._by_now(*pair) for pair in zip(searching, prepared, strict=True)]
+        finally:
+            for task in (asking, *searching):
+                task.cancel()
+        await self._refused(rest, ended, items)
+
+    async def _prepared(self, items: Sequence[Item | Unread]) -> "Sequence[_Ended | _Prepared]":
+        """Find each item's route, and plan those that are reranked: so many, and of templates so many are rendered."""
+        found = await asyncio.gather(*(self._routed(item) for item in items))
+        if self.search.endpoint is Endpoint.MULTI_TEMPLATE:
+            found = list(self._first(found))
+        planned = await asyncio.gather(*(self._prepare(number, each) for number, each in enumerate(found)))
+        return list(self._first(planned))
+
+    def _first(self, items: "Sequence[_Ended | _Each]") -> "Iterator[_Ended | _Each]":
+        """Yield the items, as many of them as are reranked, and leave the others to the engine."""
+        places = 0
+        for number, item in enumerate(items):
+            places += not isinstance(item, _Ended)
+            if isinstance(item, _Ended) or places <= self.front.multi_search_reranked:
+                yield item
+            else:
+                self.own.answered(number)
+                yield self._ended(item.journey, item.head, item.asked, Bypass("too_many"))
+
+    async def _routed(self, item: Item | Unread) -> _Ended | _Routed:
+        if isinstance(item, Unread):
+            return _left(self.front, self.exchange, self.search, item, Bypass("unknown_parameter", item.key))
+        journey = Journey.of(self.exchange.head.fields)
+        asked = Asked(item.of(self.search.indices), query_string(item, self.url), item.body)
+        match await guarded(self.front.searching.cover(journey, self.caller, asked)):
+            case Unrouted():
+                return _Ended((item.head, item.body))
+            case Bypass() as why:
+                return self._ended(journey, item.head, asked, why)
+            case Covered(route) as covered:
+                journey.route = route
+                return _Routed(journey, item.head, asked, covered)
+
+    async def _prepare(self, number: int, item: _Ended | _Routed) -> _Ended | _Prepared:
+        if isinstance(item, _Ended):
+            self.own.answered(number)
+            return item
+        asked, steering = self.front.searching.steering(self.exchange.head.fields, item.asked)
         if isinstance(steering, Wrong):
-            return self._ended(journey, head, asked, steering)
-        return self._ended(journey, head, asked, await guarded(self._searched(journey, asked, covered, steering)))
+            self.own.answered(number)
+            return self._ended(item.journey, item.head, asked, steering)
+        match await guarded(self._planned(number, item, asked, steering)):
+            case Bypass() as why:
+                self.own.answered(number)
+                return self._ended(item.journey, item.head, asked, why)
+            case search:
+                return _Prepared(item.journey, item.head, asked, search)
 
-    async def _searched(self, journey: Journey, asked: Asked, covered: Covered, steering: Steering) -> Outcome:
+    async def _planned(self, number: int, item: _Routed, asked: Asked, steering: Steering) -> Prepared | Bypass:
         rendered: Asked | Bypass = asked
         if self.search.endpoint is Endpoint.MULTI_TEMPLATE:
-            rendered = await rendered_template(self.caller, asked)
+            rendered = await rendered_template(self.caller, asked, self.front.added_timeout_seconds)
         if isinstance(rendered, Bypass):
             return rendered
-        if self.slots.locked():
-            return Bypass("msearch_limit")
-        await self.slots.acquire()
-        outcome = await self.front.searching.run(journey, self.caller, covered, rendered, steering)
-        if isinstance(outcome, Bypass):
-            self.slots.release()
-        return outcome
+        routed = Routed(item.journey, self.caller, rendered, item.covered, steering)
+        return await self.front.searching.prepare(routed, self.own, number)
+
+    async def _finish(self, number: int, item: _Ended | _Prepared) -> _Ended:
+        """Bring one item to its end."""
+        if isinstance(item, _Ended):
+            return item
+        try:
+            outcome = await guarded(item.search.run())
+        finally:
+            self.own.answered(number)
+        return self._ended(item.journey, item.head, item.asked, outcome)
+
+    def _by_now(self, finishing: "asyncio.Future[_Ended]", item: _Ended | _Prepared) -> _Ended:
+        """Tell how an item has ended by now, or why it ends here."""
+        if isinstance(item, _Ended):
+            return item
+        if finishing.done() and not finishing.exception():
+            return finishing.result()
+        return self._ended(item.journey, item.head, item.asked, Bypass("engine_refused"))
 
     def _ended(self, journey: Journey, head: bytes, asked: Asked, ending: Outcome | Wrong) -> _Ended:
         line = head, asked.content
         match ending:
-            case Bypass(reason):
-                return _Ended(line, header=self._conclude(journey, telemetry.bypassed(reason)))
+            case Bypass() as why:
+                return _Ended(line, header=self._conclude(journey, telemetry.bypassed(why)))
             case Wrong(reason):
                 refused = own_error(400, "illegal_argument_exception", reason)
                 return _Ended(line, refused, header=self._conclude(journey, telemetry.bypassed("steering")))
+            case Relayed(reply, body, why):
+                part = body if body.startswith(b"{") else own_error(reply.status, "engine_refused", why.detail)
+                return _Ended(line, part, reply, self._conclude(journey, telemetry.bypassed(why)))
+            case Unanswered(error):
+                why = Bypass("engine_refused", detail=str(error), is_fault=True)
+                lost = bad_gateway(error, None, ()).body
+                return _Ended(line, lost, header=self._conclude(journey, telemetry.bypassed(why)))
             case KeptEmpty(reply, body):
                 header = self._conclude(journey, telemetry.bypassed("zero_hits"))
                 return _Ended(line, _item_of(body), reply, header)
@@ -191,42 +290,79 @@ class _Multi:
         self.front.conclude(journey, told)
         return told.header
 
-    async def send(self, ended: Sequence[_Ended], items: Sequence[Item]) -> None:
-        """Answer with all items in their order; where none was answered here, the engine does it alone."""
-        rest = await self._rest(ended) if any(each.part is not None for each in ended) else None
-        body = None if rest is None else self._body(ended, rest)
-        if rest is None or body is None:
-            lines = [each.line for each in ended]
-            if lines != [(item.head, item.body) for item in items]:
-                self.exchange.replace_body(joined(lines))
-            await self.front.hand_on(self.exchange, _outcome(ended, answered=False))
+    async def _send(
+        self,
+        ended: Sequence[_Ended],
+        rest: _Rest,
+        prepared: "Sequence[_Ended | _Prepared]",
+        items: Sequence[Item | Unread],
+    ) -> None:
+        """Put all answers together; the items that were bypassed late are the engine's to answer now."""
+        late = [each for each, begun in zip(ended, prepared, strict=True) if each is not begun and each.part is None]
+        if len(late) == len(ended):
+            await self._hand_on(ended, items)
             return
-        reply = _together([rest.reply, *(each.reply for each in ended), _NO_REPLY])
+        more = await self._rest(late)
+        if not isinstance(more, _Rest):
+            await self._refused(more, ended, items)
+            return
+        at_once, afterwards = iter(rest.parts), iter(more.parts)
+        parts = [
+            each.part if each.part is not None else next(at_once if each is begun else afterwards)
+            for each, begun in zip(ended, prepared, strict=True)
+        ]
+        took_ms = max(rest.took_ms, more.took_ms, *(took(part) for part in parts))
+        try:
+            body = render(parts, took_ms, read_form(self.url), keeps_empty=self.front.keeps_empty)
+        except TooComplex:
+            await self._hand_on(ended, items)
+            return
+        reply = _together([rest.reply, more.reply, *(each.reply for each in ended), _NO_REPLY])
         await answer(self.exchange, reply, body, _outcome(ended, answered=True))
 
-    def _body(self, ended: Sequence[_Ended], rest: _Rest) -> bytes | None:
-        """Put the items' responses together; None where that takes too much work."""
-        remaining = iter(rest.parts)
-        parts = [each.part if each.part is not None else next(remaining) for each in ended]
-        took_ms = max(rest.took_ms, *(took(part) for part in parts))
-        try:
-            return render(parts, took_ms, read_form(self.url), keeps_empty=self.front.keeps_empty)
-        except TooComplex:
-            return None
+    async def _hand_on(self, ended: Sequence[_Ended], items: Sequence[Item | Unread]) -> None:
+        """Let the engine answer all of it, in the client's own lines."""
+        lines = [each.line for each in ended]
+        if lines != [(item.head, item.body) for item in items]:
+            self.exchange.replace_body(joined(lines))
+        await self.front.hand_on(self.exchange, _outcome(ended, answered=False))
 
-    async def _rest(self, ended: Sequence[_Ended]) -> _Rest | None:
-        """Let the engine answer the other items together; None where it refuses them as a whole."""
-        left = [each for each in ended if each.part is None]
+    async def _refused(
+        self, refusal: Relayed | Unanswered | Bypass, ended: Sequence[_Ended], items: Sequence[Item | Unread]
+    ) -> None:
+        """Answer as the engine refused the items that are its own: the whole is refused with them."""
+        outcome = _outcome(ended, answered=False)
+        match refusal:
+            case Bypass():
+                await self._hand_on(ended, items)
+            case Relayed(reply, body):
+                await answer(self.exchange, reply, body, outcome)
+            case Unanswered(error):
+                await self.exchange.answer(bad_gateway(error, self.front.upstream.product, outcome))
+
+    async def _rest(self, ended: Sequence[_Ended]) -> _Rest | Relayed | Unanswered | Bypass:
+        """Let the engine answer items together that are its own; or say how it refuses them as a whole."""
+        try:
+            return await self._asked([each for each in ended if each.part is None])
+        except UpstreamError as error:
+            write = partial(read_form(self.url).write, keeps_empty=self.front.keeps_empty)
+            return failed(error, write, changed=True)
+        finally:
+            self.own.answered(self.place_of_rest)
+
+    async def _asked(self, left: Sequence[_Ended]) -> _Rest:
         if not left:
             return _Rest(None, 0, ())
         name = f"/{self.search.indices}" if self.search.indices else ""
         asked, lines = read_form(self.url).asked(self.url), joined([each.line for each in left])
+        reply = await self.caller.post(f"{name}/{self.search.endpoint}", asked, lines, lines=True)
         try:
-            reply = await self.caller.post(f"{name}/{self.search.endpoint}", asked, lines, lines=True)
             took_ms, parts = responses(reply.body)
-        except (UpstreamError, ValueError, RecursionError):
-            return None
-        return _Rest(reply, took_ms, parts) if len(parts) == len(left) else None
+        except (ValueError, RecursionError) as error:
+            raise Malformed("engine", f"not the answer of a multi-search: {error}") from error
+        if len(parts) != len(left):
+            raise Malformed("engine", f"{len(parts)} answers to {len(left)} searches")
+        return _Rest(reply, took_ms, parts)
 
 
 def _together(replies: Sequence[EngineReply | None]) -> EngineReply:

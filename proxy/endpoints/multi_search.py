@@ -61,8 +61,18 @@ class Item:
         return indices_of_url if self.indices is None else self.indices
 
 
-def split(content: bytes) -> tuple[Item, ...] | None:
-    """Take the lines apart; None where that is not certain, and so for the engine to judge.
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """An item that is not understood, and so for the engine to judge: its two lines."""
+
+    head: bytes
+    body: bytes
+    key: str
+    """What is not understood in the first one."""
+
+
+def split(content: bytes) -> tuple[Item | Unread, ...] | None:
+    """Take the lines apart; None where it is not certain which belong together.
 
     An empty line before all others is an item's first one for Elasticsearch 8, and for OpenSearch none at all.
     """
@@ -79,18 +89,21 @@ def split(content: bytes) -> tuple[Item, ...] | None:
 _metadata = msgspec.json.Decoder(dict[str, Any])
 
 
-def _item(head: bytes, body: bytes) -> Item | None:
+def _item(head: bytes, body: bytes) -> Item | Unread | None:
+    """Read an item; None where its lines are none of a multi-search, which the engine refuses as a whole."""
     try:
         said = _metadata.decode(head) if head.strip() else {}
     except (ValueError, RecursionError):
         return None
+    if not body.strip():
+        return None
     named = [said.pop(key) for key in _INDICES if key in said]
     indices = _names(named[0]) if named else None
-    if len(named) > 1 or (named and indices is None) or not said.keys() <= _OF_ONE_SEARCH or not body.strip():
-        return None
+    if len(named) > 1 or (named and indices is None):
+        return Unread(head, body, _INDICES[0])
     parameters = [(name, _parameter(value)) for name, value in said.items()]
-    if any(value is None for _, value in parameters):
-        return None
+    if unread := [name for name, value in parameters if value is None or name not in _OF_ONE_SEARCH]:
+        return Unread(head, body, unread[0])
     return Item(head, body, indices, tuple((name, value) for name, value in parameters if value is not None))
 
 

@@ -8,9 +8,10 @@ import re
 import msgspec
 
 from proxy.bypass import Bypass
-from proxy.endpoints.front import Front, answer
-from proxy.errors import UpstreamError
+from proxy.endpoints.front import Front, answer, answered
+from proxy.errors import Refused, UpstreamError
 from proxy.http1.inbound import Exchange
+from proxy.planning import EngineReply
 
 
 class _Http(msgspec.Struct):
@@ -40,6 +41,10 @@ def published_as(body: bytes, address: str) -> bytes:
 
 async def answer_nodes(front: Front, exchange: Exchange, address: str) -> None:
     """Let the engine answer, with this address in place of its own."""
+    await answered(front, exchange, _answer(front, exchange, address))
+
+
+async def _answer(front: Front, exchange: Exchange, address: str) -> None:
     caller = front.caller(exchange)
     if isinstance(caller, Bypass):
         await front.hand_on(exchange)
@@ -47,6 +52,9 @@ async def answer_nodes(front: Front, exchange: Exchange, address: str) -> None:
     try:
         reply = await caller.get(exchange.head.target.decode("ascii"), ())
         body = published_as(reply.body, address)
+    except Refused as refusal:
+        await answer(exchange, EngineReply(refusal.status, tuple(refusal.fields), refusal.body), refusal.body, ())
+        return
     except (UpstreamError, msgspec.MsgspecError, UnicodeDecodeError):
         await front.hand_on(exchange)
         return

@@ -6,22 +6,26 @@ from urllib.parse import urlencode
 import msgspec
 
 from proxy.bypass import Bypass
-from proxy.endpoints.front import Front, guarded, read_content
+from proxy.endpoints.front import Front, answered, guarded, read_content
 from proxy.errors import TooComplex, UpstreamError
 from proxy.http1.inbound import Exchange
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
-from proxy.ranking.pipeline import Outcome
+from proxy.ranking.pipeline import Outcome, Relayed, Unanswered
 from proxy.request.filter_path import Form, read_form
 from proxy.request.json_text import with_member
 from proxy.request.steering import Wrong
 from proxy.routes import Endpoint, Search
-from proxy.searching import Asked
+from proxy.searching import Asked, Routed
 from proxy.upstream.engine import EngineOfCaller
 
 
 async def answer_search(front: Front, exchange: Exchange, search: Search) -> None:
     """Answer one search: reranked, or as the engine does."""
+    await answered(front, exchange, _answer(front, exchange, search))
+
+
+async def _answer(front: Front, exchange: Exchange, search: Search) -> None:
     journey = Journey.of(exchange.head.fields)
     caller = front.caller(exchange)
     if isinstance(caller, Bypass):
@@ -43,7 +47,7 @@ class _Single:
     async def answer(self) -> None:
         """Find the route, and what comes of the search by it."""
         asked = Asked(self.search.indices, self.search.query_string, await self._early_content())
-        covered = await guarded(self.front.searching.cover(self.caller, asked))
+        covered = await guarded(self.front.searching.cover(self.journey, self.caller, asked))
         match covered:
             case Unrouted():
                 await self.front.hand_on(self.exchange)
@@ -71,11 +75,11 @@ class _Single:
         if isinstance(steering, Wrong):
             return steering
         if self.search.endpoint is not Endpoint.TEMPLATE:
-            return await searching.run(self.journey, self.caller, covered, asked, steering)
-        rendered = await rendered_template(self.caller, asked)
+            return await searching.run(Routed(self.journey, self.caller, asked, covered, steering))
+        rendered = await rendered_template(self.caller, asked, self.front.added_timeout_seconds)
         if isinstance(rendered, Bypass):
             return rendered
-        outcome = await searching.run(self.journey, self.caller, covered, rendered, steering)
+        outcome = await searching.run(Routed(self.journey, self.caller, rendered, covered, steering))
         return await _as_template(self.caller, read_form(asked.parameters), outcome)
 
 
@@ -92,24 +96,24 @@ _rendered = msgspec.json.Decoder(_Rendered)
 _template = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-async def rendered_template(caller: EngineOfCaller, asked: Asked) -> Asked | Bypass:
+async def rendered_template(caller: EngineOfCaller, asked: Asked, timeout_seconds: float) -> Asked | Bypass:
     """Let the engine render a template, with the caller's rights; the search in it is the one that was asked for."""
     try:
-        if not _template.decode(asked.content).keys() <= _TEMPLATE_KEYS:
-            return Bypass("template")
-        reply = await caller.post("/_render/template", (), asked.content)
+        if unknown := [key for key in _template.decode(asked.content) if key not in _TEMPLATE_KEYS]:
+            return Bypass("template", detail=unknown[0])
+        reply = await caller.render(asked.content, timeout_seconds)
         output = bytes(_rendered.decode(reply.body).template_output)
-    except (UpstreamError, ValueError, RecursionError):
-        return Bypass("template")
+    except (UpstreamError, ValueError, RecursionError) as error:
+        return Bypass("template", detail=str(error))
     kept = [pair for pair in asked.parameters if pair[0] not in _IGNORED]
     return replace(asked, query_string=urlencode(read_form(kept).asked(kept)), content=output)
 
 
 async def _as_template(caller: EngineOfCaller, form: Form, outcome: Outcome) -> Outcome:
     """Write the answer in the form that was asked for; OpenSearch ends that to a template with its status."""
-    if isinstance(outcome, Bypass):
+    if isinstance(outcome, Bypass | Relayed | Unanswered):
         return outcome
-    kind = await caller.kind()
+    kind = await replace(caller, patience_seconds=0.0).kind()  # from memory, or as its headers have it
     says_status = kind is not None and kind.product == "opensearch"
     body = with_member(outcome.body, "status", b"200") if says_status else outcome.body
     try:

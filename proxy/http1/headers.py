@@ -5,6 +5,7 @@ import re
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from proxy.http1.messages import Line, RequestHead, ResponseHead
 
@@ -153,17 +154,7 @@ def written(fields: Sequence[Field]) -> bytes:
     return b"".join(name + b": " + value + b"\r\n" for name, value in fields)
 
 
-REASONS = {
-    200: b"OK",
-    400: b"Bad Request",
-    408: b"Request Timeout",
-    417: b"Expectation Failed",
-    431: b"Request Header Fields Too Large",
-    500: b"Internal Server Error",
-    502: b"Bad Gateway",
-    504: b"Gateway Timeout",
-    508: b"Loop Detected",
-}
+REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 def own_error(status: int, kind: str, reason: str) -> bytes:

@@ -291,10 +291,9 @@ class Relay:
         self._finish()
 
     def _fail(self, error: Unreachable) -> None:
-        _log.error("engine_unreachable", detail=str(error))
         if not self.client_gone:
             self._exchange.relay = None
-            self._exchange.send(bad_gateway(self._upstream.product, self._terms.added))
+            self._exchange.send(bad_gateway(error, self._upstream.product, self._terms.added))
         self._finish()
 
     def _finish(self) -> None:
@@ -308,8 +307,9 @@ class Relay:
             self._on_end()
 
 
-def bad_gateway(product: bytes | None, added: Sequence[Field] = ()) -> Answer:
+def bad_gateway(error: Unreachable, product: bytes | None, added: Sequence[Field] = ()) -> Answer:
     """Say in the engine's shape that the engine cannot be reached; where it should be is for the log alone."""
+    _log.error("engine_unreachable", detail=str(error))
     body = own_error(502, "engine_unreachable", "the proxy cannot reach the engine; its log says why")
     return Answer(502, [*own_fields(product), *added], body)
 

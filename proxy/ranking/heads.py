@@ -1,6 +1,7 @@
 """Heads of rankings, remembered for some seconds, so that the pages of one search are cut from one ranking."""
 
 import hashlib
+from contextlib import suppress
 
 import msgspec
 from cachetools import TTLCache
@@ -9,19 +10,34 @@ from proxy.planning import Plan
 from proxy.ranking.paging import Head
 from proxy.request.search_keys import Use
 
+BYTES_MAX = 64 * 2**20
+"""Bytes of heads that are remembered, as far as they can be estimated."""
+_PLACE, _EXPLANATION = 400, 700
+
 
 class Heads:
-    """The heads of the last searches, by `head_key`."""
+    """The heads of the last searches, by `head_key`: so many, and so many bytes of them."""
 
-    def __init__(self, entries: int, seconds: float) -> None:
-        self._heads: TTLCache[bytes, Head] = TTLCache(maxsize=entries, ttl=seconds)
+    def __init__(self, entries: int, seconds: float, bytes_max: int = BYTES_MAX) -> None:
+        least = bytes_max / max(entries, 1)  # as much as its share of the entries counts each at the least
+        self._heads: TTLCache[bytes, Head] = TTLCache(
+            bytes_max if entries else 0, seconds, getsizeof=lambda head: max(size_of(head), least)
+        )
 
     def get(self, key: bytes) -> Head | None:
         return self._heads.get(key)
 
     def put(self, key: bytes, head: Head) -> None:
-        if self._heads.maxsize:
+        """Remember a head; one that is larger than all may be together is not."""
+        with suppress(ValueError):
             self._heads[key] = head
+
+
+def size_of(head: Head) -> int:
+    """Estimate the bytes that a head takes in memory."""
+    texts = sum(len(scored.key.index) + len(scored.key.id) + len(scored.key.routing) for scored in head.ranking)
+    groups = sum(len(group) for group in head.groups.values() if group)
+    return 1000 + _PLACE * len(head.ranking) + texts + groups + _EXPLANATION * len(head.explanations)
 
 
 def head_key(plan: Plan, caller: bytes) -> bytes:

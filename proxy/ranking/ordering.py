@@ -19,7 +19,7 @@ from proxy.ranking.reranking import passage_text
 from proxy.ranking.retrieval import Groups, Semantic
 from proxy.ranking.search_response import SearchAnswer
 from proxy.ranking.searches import MATCHED, passage_search, render_search
-from proxy.ranking.stages import Deadline, Run
+from proxy.ranking.stages import Run
 from proxy.request.json_text import read
 
 
@@ -67,15 +67,13 @@ class Rendered:
     failures: tuple[Failure, ...] = ()
 
 
-async def make_head(
-    run: Run, answer: SearchAnswer, semantic: Semantic, groups: Groups, deadline: Deadline
-) -> tuple[Head, Rendered]:
+async def make_head(run: Run, answer: SearchAnswer, semantic: Semantic, groups: Groups) -> tuple[Head, Rendered]:
     """Order the candidates; returns that order and the hits of it that the client's own search did not bring."""
     candidates = candidates_of(run, answer, semantic, groups)
     known = {**groups.adopted, **answer.by_key}
     async with asyncio.TaskGroup() as tasks:
         rendering = tasks.create_task(render(run, [key for key in candidates.keys if key not in known]))
-        reranked = await _rerank(run, candidates, answer, semantic, deadline)
+        reranked = await _rerank(run, candidates, answer, semantic)
     rendered = rendering.result()
     rendered = replace(rendered, hits={**groups.adopted, **rendered.hits})
     reordered = bool(semantic.hits) or (run.plan.route.rerank_model is not None and not reranked.failures)
@@ -87,12 +85,21 @@ async def make_head(
     return replace(head, untouched=untouched, explanations=explanations, counted=counted), rendered
 
 
-def head_of(
-    ranking: Ranking, answer: SearchAnswer, rendered: Rendered, groups: Groups, failures: tuple[Failure, ...]
+def head_of(  # noqa: PLR0913  what the answer is made of
+    ranking: Ranking,
+    answer: SearchAnswer,
+    rendered: Rendered,
+    groups: Groups,
+    failures: tuple[Failure, ...],
+    *,
+    keeps_places: bool = False,
 ) -> Head:
-    """Make a head of what there is: what was neither in the client's own hits nor rendered has gone."""
+    """Make a head of what there is: what was neither in the client's own hits nor rendered has gone.
+
+    With `keeps_places` it is only not shown, so that the pages behind the head still fit those before.
+    """
     there = answer.by_key.keys() | rendered.hits.keys()
-    shown = tuple(scored for scored in ranking if scored.key in there)
+    shown = tuple(scored for scored in ranking if keeps_places or scored.key in there)
     return Head(
         shown,
         answer.total and answer.total.plus(rendered.extras),
@@ -103,28 +110,25 @@ def head_of(
     )
 
 
-async def _rerank(
-    run: Run, candidates: Candidates, answer: SearchAnswer, semantic: Semantic, deadline: Deadline
-) -> Reranked:
+async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semantic: Semantic) -> Reranked:
     plan, order = run.plan, candidates.keys
     model = plan.route.rerank_model
     if model is None or len(order) < 2:
         return Reranked(candidates.ranking)
     try:
-        async with deadline.limit():
-            texts = await _passages(run, order, answer, semantic)
+        texts = await _passages(run, order, answer, semantic)
+        if not texts:
+            fields = ", ".join(plan.route.passage)
+            return Reranked(candidates.ranking, (Failure("rerank", "no_passage", f"no text in {fields}"),))
+        async with run.budget.limit():
             scores = await _scores(run, texts, model)
     except UpstreamError as error:
         return Reranked(candidates.ranking, (Failure("rerank", error.reason, str(error)),))
-    except TimeoutError:
-        return Reranked(candidates.ranking, (Failure("rerank", "timeout", "the request's budget is spent"),))
     blended = blend(reorder(order, scores), order, plan.route.blend, plan.route.fusion.rank_constant)
     return Reranked(blended, scores=scores, texts=texts)
 
 
 async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Mapping[DocKey, float]:
-    if not texts:
-        return {}
     async with run.clock.stage("rerank"):
         scores = await run.stages.reranker.score(
             run.plan.user_query.text, list(texts.values()), instruction=run.plan.instruction, model=model
@@ -142,7 +146,7 @@ async def _passages(
     unknown = [key for key in order if key not in known]
     if unknown:
         known |= (await run.search("passages", passage_search(run.plan, unknown))).by_key
-    texts = {key: _text(run, known[key]) for key in order if key in known}
+    texts = {key: _text(run, known[key]) for key in order if key in known and run.plan.covers(key.index)}
     return {key: text for key, text in texts.items() if text}
 
 

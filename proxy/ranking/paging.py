@@ -82,17 +82,33 @@ def tail_score(score: float) -> float:
     return positive / (1.0 + positive)
 
 
-def head_page(head: Head, lexical: SearchAnswer, rendered: Mapping[DocKey, Hit], start: int, size: int) -> Page:
-    """Cut a page that begins in the head; documents that have gone since leave no gap."""
+def head_page(  # noqa: PLR0913  a ranking, what its documents look like, and which part of it
+    head: Head,
+    lexical: SearchAnswer,
+    rendered: Mapping[DocKey, Hit],
+    start: int,
+    size: int,
+    *,
+    keeps_places: bool = False,
+) -> Page:
+    """Cut a page that begins in the head; documents that have gone since leave no gap.
+
+    With `keeps_places` those that could not be fetched do, so that the page before and the page behind still fit.
+    """
     if head.untouched:
         own = [Shown(hit) for hit in lexical.hits[start : start + size]]
         return Page(own, lexical.total, lexical.max_score)
     known = {**rendered, **lexical.by_key}
     scores = head.scores
-    ranked = [Shown(known[key], scores[key], head.explanations.get(key)) for key in head.keys if key in known]
-    ranked += [Shown(hit, tail_score(hit.score)) for hit in lexical.hits if hit.key not in scores]
+    places = [key for key in head.keys if keeps_places or key in known]
+    places += [hit.key for hit in lexical.hits if hit.key not in scores]
+    shown = [
+        Shown(known[key], scores.get(key, tail_score(known[key].score)), head.explanations.get(key))
+        for key in places[start : start + size]
+        if key in known
+    ]
     total = lexical.total.plus(head.extras) if lexical.total else None
-    return Page(ranked[start : start + size], total, TOP_SCORE if ranked else None)
+    return Page(shown, total, TOP_SCORE if places else None)
 
 
 def tail_page(head: Head, answer: SearchAnswer) -> Page:

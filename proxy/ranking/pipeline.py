@@ -3,17 +3,24 @@
 Stages give values, never exceptions: what a stage could not do is a Failure beside what the others could.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+
+import structlog
 
 from proxy.bypass import Bypass
-from proxy.errors import Failure, Malformed, Refused, TooComplex, TooLarge, Unreachable
+from proxy.errors import Failure, Lost, Refused, TooComplex, TooLarge, UpstreamError, cause_of
 from proxy.planning import EngineReply
-from proxy.ranking.ordering import candidates_of, head_of, make_head, render
+from proxy.ranking.ordering import Rendered, candidates_of, head_of, make_head, render
 from proxy.ranking.paging import Head, head_page, tail_page
-from proxy.ranking.retrieval import Lexical, Semantic, group, lexical, retrieve
+from proxy.ranking.retrieval import Lexical, Semantic, confirmed, covered, group, lexical, retrieve
 from proxy.ranking.search_response import Page, SearchAnswer, render_answer
 from proxy.ranking.searches import head_search, lexical_search, tail_search
-from proxy.ranking.stages import Deadline, Run
+from proxy.ranking.stages import Run
+
+_log = structlog.get_logger("proxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,48 +42,143 @@ class KeptEmpty:
     body: bytes
 
 
-Outcome = Answered | KeptEmpty | Bypass
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """The engine refused the client's own search for a reason of its own: its error is the answer."""
+
+    reply: EngineReply
+    body: bytes
+    why: Bypass
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """The client's own search was sent and lost; since the engine may have run it, it is not sent again."""
+
+    error: Lost
+
+
+Outcome = Answered | KeptEmpty | Relayed | Unanswered | Bypass
 
 
 async def run_search(run: Run, head_key: bytes) -> Outcome:
     """Answer a search, or say why the client's own bytes should go on instead."""
     try:
         return await (_near(run, head_key) if run.plan.in_head else _far(run, head_key))
-    except TooLarge:
-        return Bypass("too_large")
-    except TooComplex:
-        return Bypass("too_complex")
-    except (Refused, Unreachable, Malformed):
-        return Bypass("engine_refused")
+    except UpstreamError as error:
+        return failed(error, partial(_written, run), changed=True)
+
+
+def failed(error: UpstreamError, write: Callable[[bytes], bytes], *, changed: bool) -> Relayed | Unanswered | Bypass:
+    """Say what becomes of a request of the client's that the engine did not answer as one wishes.
+
+    What was sent is not sent again, since an engine that is overloaded would have twice the work. The one exception is
+    a refusal that `changed` may have caused, what differs from the client's own bytes, such as a wider window.
+    """
+    match error:
+        case TooLarge():
+            return Bypass("too_large", detail=str(error))
+        case TooComplex():
+            return Bypass("too_complex", detail=str(error))
+        case Refused() if not (changed and _may_be_caused(error)):
+            why = Bypass("engine_refused", detail=str(error), is_fault=error.status >= 500)
+            body = error.body
+            if body.startswith(b"{"):  # what is no JSON has no form that could have been asked for
+                with suppress(ValueError, RecursionError, TooComplex):
+                    body = write(body)
+            return Relayed(EngineReply(error.status, tuple(error.fields), error.body), body, why)
+        case Lost():
+            return Unanswered(error)
+        case _:
+            return Bypass("engine_refused", detail=str(error), is_fault=not isinstance(error, Refused))
+
+
+def _may_be_caused(refusal: Refused) -> bool:
+    return refusal.status == 400 or (refusal.status == 429 and b"circuit_breaking_exception" in refusal.body)
 
 
 async def _near(run: Run, head_key: bytes) -> Outcome:
     """A page that begins in the head."""
     plan = run.plan
     head = run.stages.heads.get(head_key) if plan.request.from_ else None
-    semantic, deadline = Semantic(), Deadline()
+    semantic = Semantic()
     if head is None:
-        found, semantic, deadline = await retrieve(run, lexical_search(plan))
+        found, semantic = await retrieve(run, lexical_search(plan))
     else:
         found = await lexical(run, lexical_search(plan))
+    run = await _confirmed(run, found.answer, semantic)
     if problem := _unusable(run, found.answer):
         return problem
     if _keeps_empty(run, found.answer):
         return _kept_empty(run, found)
+    try:
+        return await _ordered(run, head_key, found, semantic, head)
+    except Exception as defect:  # noqa: BLE001  whatever it is, the engine has answered
+        _log.exception("internal_error")
+        return _as_the_engine_answered(run, found, Failure("rerank", "internal_error", cause_of(defect)))
+
+
+def _as_the_engine_answered(run: Run, found: Lexical, failure: Failure) -> Answered:
+    """Cut the page from the engine's own order."""
+    untouched = Head((), found.answer.total, 0, untouched=True, failures=(failure,))
+    page = head_page(untouched, found.answer, {}, run.plan.request.from_, run.plan.request.size)
+    return _answered(run, found, page, untouched)
+
+
+async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: Semantic, head: Head | None) -> Answered:
+    """Cut a page from a head that is remembered, or made now."""
+    plan = run.plan
     if head is None:
-        semantic, groups = await group(run, found.answer, semantic)
-        head, rendered = await make_head(run, found.answer, semantic, groups, deadline)
-        run.stages.heads.put(head_key, head)
+        semantic, groups = await group(run, found.answer, covered(run, semantic))
+        made = await make_head(run, found.answer, semantic, groups)
+        head, rendered = await _remembered(run, head_key, found.answer, *made)
     else:
-        rendered = await render(run, [key for key in head.keys if key not in found.answer.by_key])
-    page = head_page(head, found.answer, rendered.hits, plan.request.from_, plan.request.size)
+        rendered = await _missing(run, head, found.answer)
+    page = head_page(
+        head,
+        found.answer,
+        rendered.hits,
+        plan.request.from_,
+        plan.request.size,
+        keeps_places=bool(rendered.failures),
+    )
     return _answered(run, found, page, head, rendered.failures)
+
+
+async def _confirmed(run: Run, answer: SearchAnswer, semantic: Semantic) -> Run:
+    """Know of each hit whether its index is the route's; what could not be asked in time is taken for outside."""
+    try:
+        return await confirmed(run, (*answer.hits, *semantic.hits))
+    except UpstreamError:
+        return run
+
+
+async def _missing(run: Run, head: Head, answer: SearchAnswer) -> Rendered:
+    """Fetch the documents of a remembered head that the client's own search did not bring."""
+    return await render(run, [key for key in head.keys if key not in answer.by_key])
+
+
+async def _remembered(
+    run: Run, head_key: bytes, answer: SearchAnswer, head: Head, rendered: Rendered
+) -> tuple[Head, Rendered]:
+    """Remember a head for the next pages; one that was found whole stands before one that lacks a stage.
+
+    Somebody may be reading its pages with the same credentials. This page is cut from it, too, so that the next one
+    fits, and still reports what failed.
+    """
+    known = run.stages.heads.get(head_key)
+    if not head.failures or known is None or known.failures:
+        run.stages.heads.put(head_key, head)
+        return head, rendered
+    shown = await _missing(run, known, answer)
+    return (head, rendered) if shown.failures else (replace(known, failures=head.failures), shown)
 
 
 async def _far(run: Run, head_key: bytes) -> Outcome:
     """A page behind the head: the engine's own, without the head's documents."""
     head = await _known_head(run, head_key)
     found = await lexical(run, tail_search(run.plan, () if head.untouched else head.places))
+    run = await _confirmed(run, found.answer, Semantic())
     if problem := _unusable(run, found.answer):
         return problem
     if head.extras == len(head.ranking) and _keeps_empty(run, found.answer):
@@ -95,14 +197,16 @@ async def _known_head(run: Run, head_key: bytes) -> Head:
         return head
     if plan.vectors is None or plan.user_query.relaxed is None:
         return Head((), None, 0, untouched=False, failures=(plan.unavailable,) if plan.unavailable else ())
-    found, semantic, _ = await retrieve(run, head_search(plan))
-    semantic, groups = await group(run, found.answer, semantic)
+    found, semantic = await retrieve(run, head_search(plan))
+    run = await _confirmed(run, found.answer, semantic)
+    semantic, groups = await group(run, found.answer, covered(run, semantic))
     candidates = candidates_of(run, found.answer, semantic, groups)
     known = {**groups.adopted, **found.answer.by_key}
     rendered = await render(run, [key for key in candidates.keys if key not in known])
     rendered = replace(rendered, hits={**groups.adopted, **rendered.hits})
     failures = (*semantic.failures, *rendered.failures)
-    return head_of(candidates.ranking, found.answer, rendered, groups, failures)
+    keeps_places = bool(rendered.failures)  # they may stand on a page before this one
+    return head_of(candidates.ranking, found.answer, rendered, groups, failures, keeps_places=keeps_places)
 
 
 def _keeps_empty(run: Run, answer: SearchAnswer) -> bool:

@@ -5,15 +5,15 @@ answer to speak of.
 """
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from proxy.errors import Failure, UpstreamError
+from proxy.errors import Failure, Malformed, TimedOut, UpstreamError
 from proxy.planning import EngineReply, EngineSearch, VectorSearch
 from proxy.ranking.hits import DocKey, Hit
 from proxy.ranking.search_response import SearchAnswer, read_answer
 from proxy.ranking.searches import group_search, semantic_search
-from proxy.ranking.stages import Deadline, Run
+from proxy.ranking.stages import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,40 +35,49 @@ class Semantic:
 async def lexical(run: Run, search: EngineSearch) -> Lexical:
     """Run the client's own search; raises UpstreamError."""
     async with run.clock.stage("lexical"):
-        reply = await run.stages.engine.search(search)
+        try:
+            reply = await run.stages.engine.search(search)
+        finally:
+            run.budget.begin()
+        run.stages.accepted.note()
         return Lexical(reply, read_answer(reply.body))
 
 
-async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, Semantic, Deadline]:
+async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, Semantic]:
     """Run both retrievers; what the engine takes for the client's own search is not counted as added time."""
     plan = run.plan
     if plan.vectors is None or plan.user_query.relaxed is None:
         found = await lexical(run, search)
-        unavailable = (plan.unavailable,) if plan.unavailable else ()
-        return found, Semantic(failures=unavailable), Deadline.after(plan.budget_seconds)
-    searching = asyncio.ensure_future(_semantic(run, plan.vectors))
+        return found, Semantic(failures=(plan.unavailable,) if plan.unavailable else ())
+    may_cost = asyncio.Event()
+    if run.stages.accepted.lately():
+        may_cost.set()
+    searching = asyncio.ensure_future(_semantic(run, plan.vectors, may_cost))
     try:
         found = await lexical(run, search)
-        deadline = Deadline.after(plan.budget_seconds)
-        return found, await _in_time(searching, deadline), deadline
+        may_cost.set()
+        return found, await _in_time(run, searching)
     finally:
         searching.cancel()
 
 
-async def _in_time(searching: "asyncio.Future[Semantic]", deadline: Deadline) -> Semantic:
+async def _in_time(run: Run, searching: "asyncio.Future[Semantic]") -> Semantic:
     try:
-        async with deadline.limit():
+        async with run.budget.limit():
             return await searching
-    except TimeoutError:
-        return Semantic(failures=(Failure("semantic", "timeout", "the request's budget is spent"),))
+    except TimedOut as error:
+        return Semantic(failures=(Failure("semantic", error.reason, str(error)),))
 
 
-async def _semantic(run: Run, vectors: VectorSearch) -> Semantic:
-    plan = run.plan
+async def _semantic(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) -> Semantic:
+    plan, embedder = run.plan, run.stages.embedder
+    text, instruction, model = plan.user_query.text, plan.instruction, vectors.model
+    if not embedder.remembers(text, instruction=instruction, model=model, dimensions=vectors.dimensions):
+        await may_cost.wait()
     try:
         async with run.clock.stage("embed"):
-            vector = await run.stages.embedder.embed_query(
-                plan.user_query.text, instruction=plan.instruction, model=vectors.model, dimensions=vectors.dimensions
+            vector = await embedder.embed_query(
+                text, instruction=instruction, model=model, dimensions=vectors.dimensions
             )
     except UpstreamError as error:
         return Semantic(failures=(Failure("semantic", error.reason, str(error)),))
@@ -80,14 +89,18 @@ async def _semantic(run: Run, vectors: VectorSearch) -> Semantic:
 async def _nearest(run: Run, vectors: VectorSearch, field: str, vector: Sequence[float]) -> Semantic:
     try:
         search = semantic_search(run.plan, vectors, field, vector)
-        reply = await run.stages.engine.search(search, vectors.timeout_seconds)
-        return _covered(run, read_answer(reply.body))
+        reply = await run.stages.engine.add(search, vectors.timeout_seconds)
+        answer = read_answer(reply.body)
     except UpstreamError as error:
         return Semantic(failures=(Failure("semantic", error.reason, str(error)),))
+    return Semantic(answer.hits) if answer.whole else Semantic(failures=(Failure("semantic", "partial"),))
 
 
 def _merged(run: Run, found: Sequence[Semantic]) -> Semantic:
-    """Rank documents by the nearest of their vectors: the fields are compared alike, so their scores are, too."""
+    """Rank documents by the nearest of their vectors: the fields are compared alike, so their scores are, too.
+
+    As many as the window holds: some engines take k from each shard.
+    """
     best: dict[DocKey, Hit] = {}
     for hit in sorted((hit for each in found for hit in each.hits), key=lambda hit: -hit.score):
         best.setdefault(hit.key, hit)
@@ -95,12 +108,18 @@ def _merged(run: Run, found: Sequence[Semantic]) -> Semantic:
     return Semantic(tuple(best.values())[: run.plan.window], tuple(failures))
 
 
-def _covered(run: Run, answer: SearchAnswer) -> Semantic:
-    """Take the nearest, as many as the window holds: some engines take k from each shard."""
-    if not answer.whole:
-        return Semantic(failures=(Failure("semantic", "partial"),))
-    covered = [hit for hit in answer.hits if run.plan.covers(hit.key.index)]
-    return Semantic(tuple(covered[: run.plan.window]))
+async def confirmed(run: Run, hits: Iterable[Hit]) -> Run:
+    """Ask the engine anew which indices are the route's, where a hit comes from one that is not known to be."""
+    if all(run.plan.covers(hit.key.index) for hit in hits):
+        return run
+    async with run.budget.limit():
+        covered = await run.stages.covered_now()
+    return replace(run, plan=replace(run.plan, covered=covered))
+
+
+def covered(run: Run, semantic: Semantic) -> Semantic:
+    """Drop what kNN found outside the route: no text of it goes to a model."""
+    return replace(semantic, hits=tuple(hit for hit in semantic.hits if run.plan.covers(hit.key.index)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +147,8 @@ async def group(run: Run, answer: SearchAnswer, semantic: Semantic) -> tuple[Sem
         return semantic, Groups(of, known, {})
     try:
         found = await run.search("groups", group_search(run.plan, list(unknown)))
+        if strangers := [hit.key.index for hit in found.hits if not run.plan.covers(hit.key.index)]:
+            raise Malformed("engine", f"{strangers[0]} lies outside the route")
     except UpstreamError as error:
         near = tuple(hit for hit in semantic.hits if of[hit.key] in known)
         failure = Failure("semantic", error.reason, str(error))

@@ -7,6 +7,7 @@ body that the engine might refuse, for the refusal is the engine's to write.
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -70,8 +71,8 @@ class SearchRequest:
 
 
 class _Unread(Exception):
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
+    def __init__(self, reason: str, key: str = "", detail: str = "") -> None:
+        self.why = Bypass(reason, key, detail)
 
 
 def parse(query_string: str, body: bytes) -> SearchRequest | Bypass:
@@ -81,20 +82,20 @@ def parse(query_string: str, body: bytes) -> SearchRequest | Bypass:
         content = _content(parameters, body)
         return _read(content, parameters, *_body(content))
     except _Unread as unread:
-        return Bypass(unread.reason)
+        return unread.why
 
 
 def _parameters(query_string: str) -> Parameters:
     if len(query_string) > PARAMETERS_BYTES:
         raise _Unread("too_complex")
     if ";" in query_string:  # it separates parameters for the engine as `&` does
-        raise _Unread("unknown_parameter")
+        raise _Unread("unknown_parameter", detail="`;` in the URL")
     try:
         pairs = parse_qsl(query_string, keep_blank_values=True, errors="strict")
     except ValueError:
-        raise _Unread("unknown_parameter") from None
-    if len({name for name, _ in pairs}) < len(pairs):
-        raise _Unread("unknown_parameter")
+        raise _Unread("unknown_parameter", detail="the URL is no text") from None
+    if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
+        raise _Unread("unknown_parameter", twice[0], "it stands twice")
     _refuse([name for name, _ in pairs], PARAMETERS, "unknown_parameter")
     return tuple(pairs)
 
@@ -103,7 +104,7 @@ def _refuse(names: Sequence[str], table: Mapping[str, Use | str], unknown: str) 
     for name in names:
         use = table.get(name, unknown)
         if isinstance(use, str):
-            raise _Unread(use)
+            raise _Unread(use, "" if name in table else name, name)
 
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -122,8 +123,8 @@ def _body(body: bytes) -> tuple[Members, Mapping[str, Any]]:
         members = _members.decode(body)
     except RecursionError:
         raise _Unread("too_complex") from None
-    except (ValueError, msgspec.MsgspecError):
-        raise _Unread("not_json") from None
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise _Unread("not_json", detail=str(error)) from None
     _refuse(list(members), BODY_KEYS, "unknown_key")
     return members, decoded
 
@@ -151,7 +152,7 @@ def _content(parameters: Parameters, body: bytes) -> bytes:
     url = dict(parameters)
     if body or "source" not in url:
         if {"source", "source_content_type"} & url.keys():
-            raise _Unread("unknown_parameter")
+            raise _Unread("unknown_parameter", "source")
         return body
     if not url.get("source_content_type", "").startswith("application/json"):
         raise _Unread("format")
@@ -211,7 +212,7 @@ def _count(name: str, url: Mapping[str, str], decoded: Mapping[str, Any], defaul
     if name in url:
         value = _number(url[name])
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise _Unread("not_json")
+        raise _Unread("not_json", name)
     return value
 
 
@@ -294,7 +295,7 @@ def _query_of_url(url: Mapping[str, str]) -> Any:
 def _source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> SourceFilter:
     source = source_of_url(url) or read_source(decoded.get("_source", True))
     if source is None:
-        raise _Unread("unknown_key")
+        raise _Unread("unknown_key", "_source")
     if source.too_complex:
         raise _Unread("too_complex")
     if source == SourceFilter() and _hides_source(url, decoded):
@@ -315,5 +316,5 @@ def _track_total_hits(url: Mapping[str, str], decoded: Mapping[str, Any]) -> boo
         said = url["track_total_hits"]
         value = {"true": True, "false": False}.get(said, _number(said))
     if not isinstance(value, int):
-        raise _Unread("not_json")
+        raise _Unread("not_json", "track_total_hits")
     return value

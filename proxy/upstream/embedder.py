@@ -49,11 +49,16 @@ class Embedder:
         Equal queries that come meanwhile wait for the same call. A failure is not remembered.
         """
         prompt = query_prompt(instruction, text[: self._query_max_chars])
-        key = hashlib.sha256(msgspec.json.encode((prompt, model, dimensions))).digest()
+        key = _key(prompt, model, dimensions)
         vector = self._vectors.get(key)
         if vector is None:
             vector = await self._asked.ask(key, lambda: self._embed_query(key, prompt, model, dimensions))
         return tuple(vector.tolist())
+
+    def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool:
+        """Whether a query's vector is there, and so costs nothing."""
+        prompt = query_prompt(instruction, text[: self._query_max_chars])
+        return _key(prompt, model, dimensions) in self._vectors
 
     async def _embed_query(self, key: bytes, prompt: str, model: str, dimensions: int) -> Vectors:
         """Ask for one, kept as 4 bytes a dimension: as numbers of Python's own 10,000 of the largest took 1.6 GB."""
@@ -93,6 +98,10 @@ def _introduction(answer: bytes, model: str, dimensions: int | None) -> Introduc
 def _size(vector: Vectors) -> int:
     """Bytes that one takes in the cache, with its key."""
     return vector.nbytes + 512
+
+
+def _key(prompt: str, model: str, dimensions: int) -> bytes:
+    return hashlib.sha256(msgspec.json.encode((prompt, model, dimensions))).digest()
 
 
 def query_prompt(instruction: str, text: str) -> str:

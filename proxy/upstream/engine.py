@@ -1,37 +1,33 @@
 """The engine's searches made for a caller, with that caller's own credentials."""
 
 import asyncio
-import hashlib
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
-from cachetools import LRUCache, TTLCache
 
 from proxy.config import Engine as Settings
 from proxy.dialects import EngineKind, read_kind
-from proxy.errors import Malformed, Refused, TimedOut, UpstreamError
+from proxy.errors import Refused, TimedOut, UpstreamError
 from proxy.http1.headers import NO_HOP, Hop
 from proxy.indices import IndexFacts, Resolved, read_facts, read_field_caps, read_resolution
 from proxy.planning import EngineReply, EngineSearch
 from proxy.request.search_request import Parameters
+from proxy.upstream.accepted import Accepted
+from proxy.upstream.added import AddedSearches
+from proxy.upstream.catalog import Catalog, Question, Reader
 from proxy.upstream.nodes import Nodes
 from proxy.upstream.pool import Asked, CarriedFields, EnginePool
-from proxy.upstream.sharing import Shared
 
 SERVICE = "engine"
 _T = TypeVar("_T")
 
 # What decides which indices a name stands for; taken by `_resolve/index` as by `_search`.
 _RESOLVING = frozenset({"expand_wildcards", "ignore_unavailable", "allow_no_indices"})
-_CACHE_ENTRIES = 4096
-_TOLD_ENTRIES = 256
-
-
-class _Forbidden:
-    """Stands for what a caller may not know."""
+_TURNED_AWAY, _UNKNOWN = frozenset({401, 403}), frozenset({401})
+"""Statuses by which the engine no longer allows a caller what it did; who may not render templates may still search."""
 
 
 class Engine:
@@ -39,57 +35,39 @@ class Engine:
 
     def __init__(self, settings: Settings, nodes: Nodes | None = None, hop: Hop = NO_HOP) -> None:
         self._pool = EnginePool(nodes or Nodes(settings), hop, settings.idle_connection_seconds)
-        self._known: TTLCache[Any, Any] = TTLCache(_CACHE_ENTRIES, settings.resolve_cache_seconds)
-        self._asked: Shared[Any] = Shared()
-        self._told: LRUCache[Any, Any] = LRUCache(_TOLD_ENTRIES)
+        self._catalog = Catalog(settings.resolve_cache_seconds)
+        self.added = AddedSearches(settings.added_searches)
+        self.accepted = Accepted()
         self._kind: EngineKind | None = None
 
     async def close(self) -> None:
+        await self._catalog.close()
         self._pool.close()
 
     def for_caller(self, identity: bytes, carried: CarriedFields) -> "EngineOfCaller":
         return EngineOfCaller(self, identity, carried)
 
     async def known(
-        self, identity: bytes, reader: Callable[[Mapping[str, Any]], _T], asked: Asked, *, even_forbidden: bool = False
+        self,
+        identity: bytes,
+        reader: Reader[_T],
+        asked: Asked,
+        *,
+        patience_seconds: float | None = None,
+        anew: bool = False,
     ) -> _T:
-        """Ask what one caller may know, as a value remembered for seconds; raises UpstreamError, Refused among them.
+        """Ask what one caller may know of the indices, as a value that is remembered; raises UpstreamError."""
 
-        With `even_forbidden` it is remembered, too, that a caller may not know.
-        """
-        key = (identity, reader, asked.method, asked.target, asked.body)
-        found: _T | _Forbidden | None = self._known.get(key)
-        if isinstance(found, _Forbidden):
-            raise Refused(SERVICE, 403)
-        if found is not None:
-            return found
-        learnt: _T = await self._asked.ask(key, lambda: self._learn(key, reader, asked, even_forbidden=even_forbidden))
-        return learnt
+        async def ask() -> bytes:
+            return (await self.send(asked)).body
 
-    async def _learn(
-        self, key: Hashable, reader: Callable[[Mapping[str, Any]], _T], asked: Asked, *, even_forbidden: bool
-    ) -> _T:
-        """Read an answer, and remember what it says."""
-        try:
-            self._known[key] = found = await self._read(reader, asked)
-        except Refused as refusal:
-            if even_forbidden and refusal.status == 403:
-                self._known[key] = _Forbidden()
-            raise
-        return found
+        question = Question(identity, (asked.method, asked.target, asked.body), reader, ask)
+        return await self._catalog.get(question, patience_seconds=patience_seconds, anew=anew)
 
-    async def _read(self, reader: Callable[[Mapping[str, Any]], _T], asked: Asked) -> _T:
-        """Read an answer; what several callers were told in the same words, a large mapping say, is kept once."""
-        reply = await self.send(asked)
-        words = (reader, hashlib.sha256(reply.body).digest())
-        found: _T | None = self._told.get(words)
-        if found is not None:
-            return found
-        try:
-            self._told[words] = found = reader(msgspec.json.decode(reply.body, type=dict[str, Any]))
-        except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise Malformed(SERVICE, f"{asked.target}: {error!r}") from error
-        return found
+    def forget(self, identity: bytes) -> None:
+        """Drop what a caller was told: the engine no longer knows it, or no longer allows it something."""
+        self._catalog.forget(identity)
+        self.accepted.forget(identity)
 
     @property
     def told_kind(self) -> EngineKind | None:
@@ -104,7 +82,7 @@ class Engine:
         except TimeoutError as error:
             raise TimedOut(SERVICE, f"no answer in {timeout_seconds} s") from error
         if reply.status != 200:
-            raise Refused(SERVICE, reply.status, reply.body)
+            raise Refused(SERVICE, reply.status, reply.body, reply.fields)
         named = any(name.lower() == b"x-elastic-product" for name, _ in reply.fields)
         self._kind = EngineKind("elasticsearch" if named else "opensearch")
         return reply
@@ -117,37 +95,63 @@ class EngineOfCaller:
     engine: Engine
     identity: bytes
     carried: CarriedFields
+    patience_seconds: float | None = None
+    """How long an answer about indices is waited for; None: until it is there."""
 
     async def search(self, search: EngineSearch, timeout_seconds: float | None = None) -> EngineReply:
-        """Run one search; raises Refused for every status but 200."""
+        """Run the client's own search; raises Refused for every status but 200."""
         path = f"/{search.indices}/_search" if search.indices else "/_search"
-        return await self.engine.send(self._asked("POST", path, search.parameters, search.body), timeout_seconds)
+        return await self._sent(self._asked("POST", path, search.parameters, search.body), timeout_seconds)
+
+    async def add(self, search: EngineSearch, timeout_seconds: float) -> EngineReply:
+        """Run a search that is added to the client's own; raises Busy where too many are running."""
+        async with self.engine.added.turn():
+            return await self.search(search, timeout_seconds)
 
     async def post(self, path: str, parameters: Parameters, body: bytes, *, lines: bool = False) -> EngineReply:
         """Send another of the client's requests on its behalf; raises Refused for every status but 200."""
-        return await self.engine.send(self._asked("POST", path, parameters, body, lines=lines))
+        return await self._sent(self._asked("POST", path, parameters, body, lines=lines))
+
+    async def render(self, template: bytes, timeout_seconds: float) -> EngineReply:
+        """Let the engine render a template, with the caller's rights; raises Busy as `add` does."""
+        async with self.engine.added.turn():
+            asked = self._asked("POST", "/_render/template", (), template)
+            return await self._sent(asked, timeout_seconds, turned_away=_UNKNOWN)
 
     async def get(self, path: str, parameters: Parameters) -> EngineReply:
         """The same for what has no body."""
-        return await self.engine.send(Asked("GET", _target(path, parameters), self.carried))
+        return await self._sent(Asked("GET", _target(path, parameters), self.carried))
 
-    async def resolved(self, expression: str, parameters: Parameters) -> tuple[Resolved, ...]:
+    async def _sent(
+        self, asked: Asked, timeout_seconds: float | None = None, turned_away: frozenset[int] = _TURNED_AWAY
+    ) -> EngineReply:
+        """Send a request; a caller who is turned away is told everything anew."""
+        try:
+            return await self.engine.send(asked, timeout_seconds)
+        except Refused as refusal:
+            if refusal.status in turned_away:
+                self.engine.forget(self.identity)
+            raise
+
+    async def resolved(self, expression: str, parameters: Parameters, *, anew: bool = False) -> tuple[Resolved, ...]:
         """Ask which indices a name stands for; raises Refused where that may not be asked."""
         asked = tuple(sorted(pair for pair in parameters if pair[0] in _RESOLVING))
         name = "*" if expression in {"", "_all"} else expression
-        return await self._known(read_resolution, f"/_resolve/index/{name}", asked)
+        return await self._known(read_resolution, f"/_resolve/index/{name}", asked, anew=anew)
 
-    async def resolved_of_pit(self, identifier: str) -> tuple[Resolved, ...]:
+    async def resolved_of_pit(self, identifier: str, *, anew: bool = False) -> tuple[Resolved, ...]:
         """Ask in which indices a point in time has documents."""
         terms = {"terms": {"field": "_index", "size": _PIT_INDICES_MAX}}
         body = msgspec.json.encode({"pit": {"id": identifier}, "size": 0, "aggs": {"indices": terms}})
         asked = self._asked("POST", "/_search", (), body)
-        return await self.engine.known(self.identity, _read_pit, asked)
+        return await self.engine.known(
+            self.identity, _read_pit, asked, patience_seconds=self.patience_seconds, anew=anew
+        )
 
     async def facts(self, indices: frozenset[str]) -> IndexFacts:
-        """Read what the mappings of indices say; a caller who may not is told the types of their fields."""
+        """Read what the mappings of indices say; raises Refused where the caller may not."""
         names = ",".join(quote(name, safe="*") for name in sorted(indices))
-        return await self._known(read_facts, f"/{names}", even_forbidden=True)
+        return await self._known(read_facts, f"/{names}")
 
     async def types(self, indices: frozenset[str]) -> IndexFacts:
         """Read the types of the fields alone, which every caller may know who may search."""
@@ -157,7 +161,7 @@ class EngineOfCaller:
     async def kind(self) -> EngineKind | None:
         """Ask which engine it is, and of which version; where that may not be asked, what its answers' headers say."""
         try:
-            return await self._known(read_kind, "/", even_forbidden=True)
+            return await self._known(read_kind, "/")
         except UpstreamError:
             return self.engine.told_kind
 
@@ -169,15 +173,15 @@ class EngineOfCaller:
 
     async def _known(
         self,
-        reader: Callable[[Mapping[str, Any]], _T],
+        reader: Reader[_T],
         path: str,
         parameters: Parameters = (),
         *,
-        even_forbidden: bool = False,
+        anew: bool = False,
     ) -> _T:
         fields = [*_without(self.carried, {"content-type", "accept"}), ("Accept", "application/json")]
         asked = Asked("GET", _target(path, parameters), fields)
-        return await self.engine.known(self.identity, reader, asked, even_forbidden=even_forbidden)
+        return await self.engine.known(self.identity, reader, asked, patience_seconds=self.patience_seconds, anew=anew)
 
     def _asked(self, method: str, path: str, parameters: Parameters, body: bytes, *, lines: bool = False) -> Asked:
         """A request as JSON or as lines of it, in the client's words: a version they name must be `Accept`'s, too."""

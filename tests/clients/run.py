@@ -174,7 +174,8 @@ def _config(which: Engine, prefix: str, models: str, folder: Path) -> Path:
         route["semantic"] = {"field": "embedding", "dimensions": 384, "timeout_seconds": 20}
     patient = {"embed_timeout_seconds": 20, "rerank_timeout_seconds": 30}
     file = folder / "config.yaml"
-    file.write_bytes(msgspec.yaml.encode({"models": {"url": models, **patient}, "routes": [route]}))
+    settings = {"engine": {"resolve_timeout_seconds": 20}, "models": {"url": models, **patient}, "routes": [route]}
+    file.write_bytes(msgspec.yaml.encode(settings))
     return file
 
 

@@ -220,7 +220,7 @@ async def test_a_client_cannot_tell(
         models = await stack.enter_async_context(ShopModels())
         models.score = score
         settings = {
-            "engine": {"url": engine_address.url, "added_timeout_seconds": 20},
+            "engine": {"url": engine_address.url, "added_timeout_seconds": 20, "resolve_timeout_seconds": 20},
             "models": {"url": models.url} | PATIENT,
             "routes": [_route(suite, names, engine)],
         }

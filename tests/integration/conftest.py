@@ -132,6 +132,7 @@ async def models() -> AsyncIterator[ShopModels]:
 
 Start = Callable[..., Awaitable[str]]
 PATIENT = {"connect_timeout_seconds": 20, "embed_timeout_seconds": 20, "rerank_timeout_seconds": 20}
+PATIENT_ENGINE = {"added_timeout_seconds": 20, "resolve_timeout_seconds": 20}
 """Enough on any machine; tests of what takes too long say so themselves."""
 
 
@@ -143,7 +144,7 @@ async def start(engine_url: str, models: ShopModels) -> AsyncIterator[Start]:
         async def start(*routes: Mapping[str, Any], **sections: Mapping[str, Any]) -> str:
             settings: dict[str, Any] = {
                 "listen": {"port": 0},
-                "engine": {"url": engine_url, "added_timeout_seconds": 20},
+                "engine": {"url": engine_url} | PATIENT_ENGINE | dict(sections.pop("engine", {})),
                 "models": {"url": models.url} | PATIENT | dict(sections.pop("models", {})),
                 "routes": routes,
                 "steering": OPTIONS,

@@ -74,7 +74,7 @@ def _own_part(hit: Any) -> Any:
     ("query_string", "outcome"),
     [
         ("q=title:laptop&_source=", "reranked"),
-        ("q=title:laptop&_source=title&_source=price", "bypassed;reason=unknown_parameter"),
+        ("q=title:laptop&_source=title&_source=price", 'bypassed;reason=unknown_parameter;key="_source"'),
         ("q=title:laptop&pretty&human", "reranked"),
         ("q=title:laptop%20sound&_source_includes=title%2Cprice", "reranked"),
         ("q=title:laptop&&filter_path=hits.hits._source", "reranked"),

@@ -102,7 +102,7 @@ async def test_deep_page_without_vectors_is_the_engines(open_sides: Open, models
     body = {"query": QUERY, "from": 12, "size": 5}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
     stages = [part.split(";")[0].strip() for part in through.header("Server-Timing").split(",")]
-    assert (straight.ids, [], ["lexical", "total"]) == (through.ids, models.requests, stages)
+    assert (straight.ids, [], ["names", "lexical", "total"]) == (through.ids, models.requests, stages)
 
 
 @pytest.mark.parametrize(("first", "size"), [(0, 20), (12, 8), (15, 5), (19, 1), (12, 9), (30, 10)])

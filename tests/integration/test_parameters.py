@@ -85,7 +85,7 @@ IN_BODY: dict[str, Asked] = {
     "slice": of_body("bypassed;reason=slice", slice={"id": 0, "max": 2}),
     "terminate_after": of_body("bypassed;reason=terminate_after", terminate_after=1),
     "verbose_pipeline": of_body("bypassed;reason=pipeline", verbose_pipeline=True),
-    "unknown": of_body("bypassed;reason=unknown_key", siez=1),
+    "unknown": of_body('bypassed;reason=unknown_key;key="siez"', siez=1),
 }
 IN_URL: dict[str, Asked] = {
     "from": of_url("from=0"),
@@ -150,8 +150,8 @@ IN_URL: dict[str, Asked] = {
     "scroll": of_url("scroll=1m", "bypassed;reason=scroll"),
     "terminate_after": of_url("terminate_after=1", "bypassed;reason=terminate_after"),
     "verbose_pipeline": of_url("verbose_pipeline=true", "bypassed;reason=pipeline"),
-    "unknown": of_url("nosuch=1", "bypassed;reason=unknown_parameter"),
-    "twice": of_url("size=1&size=2", "bypassed;reason=unknown_parameter"),
+    "unknown": of_url("nosuch=1", 'bypassed;reason=unknown_parameter;key="nosuch"'),
+    "twice": of_url("size=1&size=2", 'bypassed;reason=unknown_parameter;key="size"'),
 }
 _SHOWN = {"size": 50, "_source": ["title", "brand"]}
 _HIDES_SOURCE = ("_source", "_source_includes", "_source_excludes", "source", "stored_fields", "script_fields")

@@ -1,6 +1,7 @@
 """Which searches belong to a route: by the name as requested, and by every index it stands for."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -111,3 +112,40 @@ async def test_index_that_came_meanwhile(real_engine: RealEngine, open_index: Op
 async def _put(url: str, target: str, body: object = None) -> None:
     reply = await send(url, Request("PUT", target, json.dumps(body).encode() if body else b""))
     assert reply.status < 300, reply.body
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names", "reaches"),
+    [
+        ("*", "eu:{0.index}", False),
+        ("*{0.index}", "eu:{0.index}", False),
+        ("*", "eu:{0.acme}", False),
+        ("eu:*", "eu:{0.index}", True),
+        ("eu:{0.acme}", "eu:{0.acme}", True),
+    ],
+)
+async def test_another_clusters_index(
+    real_engine: RealEngine,
+    shop: Shop,
+    start: Start,
+    models: ShopModels,
+    pattern: str,
+    names: str,
+    reaches: bool,  # noqa: FBT001
+) -> None:
+    """Its texts go to a model only where the route's pattern has the colon; here a cluster is its own other one."""
+    url = real_engine.url
+    address = "/_nodes/_local/transport?filter_path=nodes.*.transport.publish_address"
+    (node,) = (await send(url, Request("GET", address))).json["nodes"].values()
+    try:
+        await _put(url, "/_cluster/settings", _remote([node["transport"]["publish_address"]]))
+        client = Client(await start({**route(""), "index": pattern.format(shop)}), names.format(shop))
+        reply = await client.search(QUERY)
+    finally:
+        await _put(url, "/_cluster/settings", _remote(None))
+    assert (200, True) == (reply.status, all(hit["_index"] == f"eu:{shop.index}" for hit in reply.hits))
+    assert (reaches, reaches) == (bool(models.requests), reply.outcome != "")
+
+
+def _remote(seeds: list[str] | None) -> dict[str, Any]:
+    return {"persistent": {"cluster": {"remote": {"eu": {"seeds": seeds}}}}}

@@ -26,6 +26,7 @@ from proxy.app import listen
 from proxy.config import Config
 from tests.fakes import FakeServer, Message, Stream, answer
 from tests.integration.commands import serving
+from tests.integration.conftest import PATIENT_ENGINE
 from tests.integration.engines import Address, secure_engines
 from tests.integration.models import ShopModels
 from tests.integration.sending import JSON, Reply, Request
@@ -194,7 +195,7 @@ async def start(engine: Address, world: World, models: ShopModels) -> AsyncItera
     async with AsyncExitStack() as stack:
 
         async def start(engine_section: Mapping[str, Any] | None = None, **of_route: Any) -> str:
-            section = {"url": engine.url, "ca_file": engine.ca} | dict(engine_section or {})
+            section = {"url": engine.url, "ca_file": engine.ca} | PATIENT_ENGINE | dict(engine_section or {})
             patient = {"embed_timeout_seconds": 20, "rerank_timeout_seconds": 20, "connect_timeout_seconds": 20}
             settings = {
                 "listen": {"port": 0},
@@ -332,7 +333,7 @@ async def test_secrets(
     async with Recorder(engine) as recorder:
         settings: dict[str, Any] = {
             "listen": {"port": 0, **shown},
-            "engine": {"url": recorder.url, "authorization_env": "DISCOVERY"},
+            "engine": {"url": recorder.url, "authorization_env": "DISCOVERY"} | PATIENT_ENGINE,
             "models": {"url": models.url},
             "routes": [route(world)],
             "log": {"level": "debug"},

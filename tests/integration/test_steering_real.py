@@ -152,7 +152,7 @@ BYPASSED: dict[str, dict[str, Any]] = {
     "size_zero": {**BODY, "size": 0},
     "sort": {**BODY, "sort": ["price"]},
     "no_query_text": {"query": {"term": {"brand": "acme"}}},
-    "unknown_key": {**BODY, "siez": 1},
+    'unknown_key;key="siez"': {**BODY, "siez": 1},
 }
 
 

@@ -1,0 +1,13 @@
+"""A port whose requests are answered by a test."""
+
+from proxy.config import Engine
+from proxy.http1.headers import NO_HOP
+from proxy.http1.listener import Handler, Listener, Patience, serve
+from proxy.http1.relay import Upstream
+from proxy.upstream.nodes import Nodes
+
+
+async def listening(handler: Handler, *, patience: Patience | None = None, room: int | None = None) -> Listener:
+    """Open a port."""
+    upstream = Upstream(Nodes(Engine()), NO_HOP)
+    return await serve(handler, upstream, "127.0.0.1", 0, patience=patience or Patience(), room=room)
