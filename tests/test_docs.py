@@ -256,7 +256,8 @@ def test_what_is_documented_as_an_identifier_is_one() -> None:
     "number",
     [
         f"at most {GRACE_S:g} s",
-        f"A search body is read up to {SEARCH_BODY_BYTES >> 20} MB and its response up to {SEARCH_RESPONSE_BYTES >> 20} MB",
+        f"A search body is read up to {SEARCH_BODY_BYTES >> 20} MB",
+        f"its response up to {SEARCH_RESPONSE_BYTES >> 20} MB",
         f"Beyond {OUTCOME_LIST_BYTES} bytes the list is cut",
         f"start after {PROBED_AFTER_S} s of silence",
         f"In the head they lie in [{TOP_SCORE - 1:g}, {TOP_SCORE:g}]",

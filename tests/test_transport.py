@@ -177,6 +177,12 @@ async def test_while_a_response_is_decompressed_everything_else_runs(transport: 
     assert turns >= size // PIECE_BYTES
 
 
+async def test_the_time_limit_holds_while_a_response_is_decompressed(transport: Transport, server: FakeServer) -> None:
+    server.faults["/"] = compressed(gzip.compress(b"\0" * 2**26))
+    with pytest.raises(TimedOut):
+        await transport.post("/", b"{}", SOON, 2**27)
+
+
 @pytest.mark.parametrize(
     ("body", "encoding"),
     [
