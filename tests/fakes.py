@@ -116,6 +116,9 @@ class Stream:
         return Message(head, await self.body(Message(head, b"")), self.number)
 
     async def send(self, sent: bytes) -> None:
+        """Send bytes; raises ConnectionError where the other end has left."""
+        if self.writer.transport.is_closing():  # uvloop raises a RuntimeError, asyncio drops what is written
+            raise ConnectionResetError
         self.writer.write(sent)
         await self.writer.drain()
 

@@ -70,6 +70,9 @@ class Origin(FakeServer):
     async def _talk(self, stream: Stream) -> None:
         while head := await stream.head():
             asked = Message(head, b"")
+            if asked.start.count(b" ") != 2:  # the rest of a body, taken for a request
+                await stream.send(answer(400))
+                return
             if asked.path == "/attack":
                 await self.misbehaviour(self, stream)
                 continue

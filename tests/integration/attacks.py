@@ -341,11 +341,12 @@ class Oddity:
         head = self.line_end * self.blank_lines + self.line_end.join([*lines, *self.expectation, *fields, b"", b""])
         behind = names.filled(ORDINARY) * self.pipelined
         requests = self.framing.requests if content else 1
-        sure = requests == 1 or self.content == "a request"
+        # A chunk of nothing is the last one, and what is behind it another request.
+        sure = (requests == 1 and (content or not self.framing.before)) or self.content == "a request"
         return Attack(
             (self.method, *("GET",) * (requests - 1 + self.pipelined)),
             _cut(names.filled(head), body + behind, self.pieces),
-            sure and not self.framing.unfinished,
+            bool(sure) and not self.framing.unfinished,
         )
 
     def _authorization(self) -> Sequence[bytes]:

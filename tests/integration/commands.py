@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,9 +46,14 @@ async def begun(
     environment: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
     keep_open: bool = False,
+    within: Sequence[str] = (),
 ) -> Running:
-    """Start a command, with what it is given on standard input, and more to come with `keep_open`."""
+    """Start a command, with what it is given on standard input, and more to come with `keep_open`.
+
+    `within` names another command that runs it.
+    """
     process = await asyncio.create_subprocess_exec(
+        *within,
         sys.executable,
         "-m",
         "proxy",
@@ -66,9 +71,11 @@ async def begun(
 
 
 @asynccontextmanager
-async def running(*arguments: str, environment: Mapping[str, str] | None = None) -> AsyncIterator[Running]:
+async def running(
+    *arguments: str, environment: Mapping[str, str] | None = None, within: Sequence[str] = ()
+) -> AsyncIterator[Running]:
     """Run a command, and end it as a service is ended."""
-    command = await begun(*arguments, environment=environment)
+    command = await begun(*arguments, environment=environment, within=within)
     try:
         yield command
     finally:
@@ -79,12 +86,15 @@ async def running(*arguments: str, environment: Mapping[str, str] | None = None)
 
 @asynccontextmanager
 async def serving(
-    folder: Path, settings: Mapping[str, Any], environment: Mapping[str, str] | None = None
+    folder: Path,
+    settings: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
 ) -> AsyncIterator[tuple[Running, str]]:
     """Run `rerank-proxy serve` with these settings, as a file; gives its URL, too."""
     file = folder / "config.yaml"
     engine = {"resolve_timeout_seconds": 20} | dict(settings.get("engine", {}))
     file.write_bytes(msgspec.yaml.encode({"listen": {"port": 0}, **settings, "engine": engine}))
-    async with running("serve", "-c", str(file), environment=environment) as command:
+    async with running("serve", "-c", str(file), environment=environment, within=within) as command:
         started = json.loads(await command.until("listening"))
         yield command, started["address"]

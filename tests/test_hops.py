@@ -1,0 +1,113 @@
+"""The proxy between two others: what it costs the engine, what it still delivers, and whether it meets itself."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+
+from demo.engine import free_ports
+from proxy.config import Config, Engine, Listen
+from tests.conftest import StartProxy
+from tests.fakes import FakeEngine, FakeServer, Message, Stream
+from tests.isolation import PATIENCE_S, connected
+
+Serve = Callable[..., Awaitable[int]]
+_BUFFERED = 2**20
+"""What is sent whole before anybody has read it."""
+
+
+@pytest.fixture
+async def serve(start_proxy: StartProxy) -> Serve:
+    """Start a proxy without routes in front of an engine, and return its port."""
+
+    async def start(url: str, *, port: int = 0, via: bool = True) -> int:
+        client = await start_proxy(Config(listen=Listen(port=port), engine=Engine(url=url, via=via)))
+        return int(client.writer.get_extra_info("peername")[1])
+
+    return start
+
+
+async def test_idle_clients_cost_the_engine_nothing(engine: FakeEngine, serve: Serve) -> None:
+    port = await serve(engine.url)
+    async with AsyncExitStack() as stack:
+        for _ in range(50):
+            await stack.enter_async_context(connected(port))
+        client = await stack.enter_async_context(connected(port))
+        assert 200 == (await client.ask("GET", "/")).status
+        assert 1 == engine.connections
+
+
+class SlowReader(FakeServer):
+    """An engine that reads nothing until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = asyncio.Event()
+        self.delivered: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def _talk(self, stream: Stream) -> None:
+        await self.reads.wait()
+        head = Message(await stream.head(), b"")
+        self.delivered.set_result(len(await stream.body(head)))
+
+
+@pytest.mark.parametrize("size", [2, 200_000, 4_000_000])
+@pytest.mark.parametrize("chunked", [False, True], ids=["sized", "chunked"])
+@pytest.mark.parametrize("target", ["/library/_doc/1", "/library/_doc/research-7", "/_bulk", "/a/_alias/search"])
+async def test_a_write_is_delivered_when_its_client_leaves_behind_it(
+    target: str, *, chunked: bool, size: int, serve: Serve
+) -> None:
+    """A write that a client has sent whole reaches an engine that reads it only later."""
+    async with SlowReader() as engine:
+        port = await serve(engine.url)
+        async with connected(port) as client:
+            framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {size}"
+            client.writer.write(f"PUT {target} HTTP/1.1\r\nHost: p\r\n{framing}\r\n\r\n".encode())
+            client.writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (size, b" " * size) if chunked else b" " * size)
+        if size < _BUFFERED:
+            await client.writer.wait_closed()
+        engine.reads.set()
+        async with asyncio.timeout(PATIENCE_S):
+            assert await engine.delivered >= size
+
+
+async def test_a_proxy_in_front_of_itself_says_so(serve: Serve) -> None:
+    """In the engine's shape, at the first request that comes back."""
+    (port,) = free_ports(1)
+    await serve(f"http://127.0.0.1:{port}", port=port)
+    async with connected(port) as client:
+        response = await client.ask("GET", "/_cluster/health")
+    error = response.json()
+    assert (508, 508, "proxy_loop") == (response.status, error["status"], error["error"]["type"])
+    assert "proxy_loop" == error["error"]["root_cause"][0]["type"]
+
+
+async def test_two_proxies_in_front_of_each_other_say_so(serve: Serve) -> None:
+    first, second = free_ports(2)
+    await serve(f"http://127.0.0.1:{second}", port=first)
+    await serve(f"http://127.0.0.1:{first}", port=second)
+    async with connected(first) as client:
+        assert 508 == (await client.ask("GET", "/")).status
+
+
+async def test_proxies_one_behind_the_other_serve_up_to_four(engine: FakeEngine, serve: Serve) -> None:
+    """What has passed more than three of its own product is taken for a loop, whichever they were."""
+    statuses, url = [], engine.url
+    for _ in range(5):
+        port = await serve(url)
+        url = f"http://127.0.0.1:{port}"
+        async with connected(port) as client:
+            statuses.append((await client.ask("GET", "/")).status)
+    assert [200, 200, 200, 200, 508] == statuses
+    names = [re.findall(r"rerank-proxy-[0-9a-f]+", asked.header("via")) for asked in engine.requests]
+    assert [1, 2, 3, 4] == [len(set(each)) for each in names]
+
+
+async def test_without_via_nothing_is_added(engine: FakeEngine, serve: Serve) -> None:
+    port = await serve(engine.url, via=False)
+    async with connected(port) as client:
+        await client.ask("GET", "/", via="1.1 another")
+        await client.ask("GET", "/")
+    assert ["1.1 another", ""] == [asked.header("via") for asked in engine.requests]
