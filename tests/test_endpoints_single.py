@@ -98,7 +98,7 @@ async def test_a_request_may_say_the_words_the_instruction_and_the_window(
         asked.json()["instruction"],
         len(asked.json()["documents"]),
     )
-    assert "reranked" == answered.header("x-rerank")
+    assert 'reranked;stages="semantic";reason=given_text' == answered.header("x-rerank")
 
 
 @pytest.mark.parametrize(

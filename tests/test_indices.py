@@ -334,3 +334,15 @@ def test_an_index_without_a_mapping_says_nothing(answer: dict[str, Any]) -> None
 )
 def test_words_are_searched_in_text_and_perhaps_in_what_nobody_knows(path: str, expected: bool) -> None:  # noqa: FBT001
     assert expected is read_facts({"a": index(MAPPING)}).is_text(path)
+
+
+def test_the_fields_that_text_is_copied_to_are_known() -> None:
+    properties = {
+        "title": {"type": "text", "copy_to": "everything"},
+        "a": {"properties": {"body": {"type": "text", "copy_to": ["everything", "suggest"]}}},
+        "everything": {"type": "text"},
+    }
+    facts = read_facts({"i": {"mappings": {"properties": properties}}})
+    assert {"everything", "suggest"} == facts.copied_from(["title", "a.body", "other"])
+    assert {"everything"} == facts.copied_from(["title"])
+    assert frozenset() == facts.copied_from([])

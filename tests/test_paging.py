@@ -12,6 +12,7 @@ from proxy.ranking.fusion import reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
 from proxy.ranking.paging import PINNED_SCORE, TOP_SCORE, Head, fuse, head_page, pinned_first, tail_page, tail_score
 from proxy.ranking.search_response import Page, SearchAnswer, Shown, Total
+from proxy.request.sort_values import Walk, tail_value
 from proxy.routes import build_route
 from tests import strategies
 
@@ -201,7 +202,7 @@ def test_a_page_behind_nothing_has_no_best_score(limit: bool | int) -> None:  # 
 
 def test_an_unknown_head_leaves_the_engines_page_and_maps_its_scores() -> None:
     answer = Index((A, B, C), ()).search(1, 1)
-    expected = Page([Shown(answer.hits[0], 29 / 30)], Total(3), TOP_SCORE)
+    expected = Page([Shown(answer.hits[0], 29 / 30, value=tail_value(29))], Total(3), TOP_SCORE)
     assert expected == tail_page(Head((), None, 0, untouched=False, failures=()), answer)
 
 
@@ -222,3 +223,15 @@ def test_what_could_not_be_fetched_keeps_its_place_and_what_has_gone_leaves_none
     shown = [head_page(head, answer, {}, start, 2, keeps_places=keeps_places) for start in (0, 2, 4)]
     assert pages == [[one.hit.key.id for one in page.hits] for page in shown]
     assert {(Total(4), TOP_SCORE)} == {(page.total, page.max_score) for page in shown}
+
+
+def test_a_walk_goes_on_behind_the_hits_that_it_has_seen() -> None:
+    head = Head((Scored(A, 3.0), Scored(B, 3.0), Scored(C, 1.0)), Total(3), 0, untouched=False, failures=())
+    first, second, third = (head.values[key] for key in (A, B, C))
+    assert [1, 2, 3, 0] == [head.behind(Walk(value)) for value in (first, second, third, 2.0)]
+    assert first > second > third
+
+
+def test_a_head_in_the_engines_own_order_is_walked_from_its_beginning() -> None:
+    head = Head((Scored(A, 3.0), Scored(B, 1.0)), Total(2), 0, untouched=True, failures=())
+    assert head.behind(Walk(1.5)) == 0
