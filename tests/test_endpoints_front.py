@@ -294,7 +294,11 @@ async def test_a_relayed_refusal_need_not_be_json(client: Client, engine: Endpoi
     assert (401, said) == (answered.status, answered.content)
 
 
-@pytest.mark.parametrize("fault", [breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")])
+@pytest.mark.parametrize(
+    "fault",
+    [breaks_off(), breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")],
+    ids=["before a byte", "in the middle"],
+)
 @pytest.mark.parametrize("target", ["/products/_search", "/products/_async_search?keep_alive=1m"])
 async def test_a_search_that_was_lost_on_its_way_is_502_and_is_not_sent_again(
     client: Client, engine: EndpointEngine, log: Log, fault: Fault, target: str

@@ -45,6 +45,8 @@ async def dry_run(config: Config, environment: Mapping[str, str], asked: Asked) 
     """Read and plan a search as `serve` would; raises ConfigError, and UpstreamError where the engine is away."""
     authorization = authorization_of(config, environment)
     carried = (("Authorization", authorization),) if authorization else ()
+    patient = msgspec.structs.replace(config.engine, resolve_timeout_seconds=60)  # nobody waits for this search
+    config = msgspec.structs.replace(config, engine=patient)
     engine = Engine(config.engine)
     try:
         caller = engine.for_caller(b"check", carried)
@@ -87,7 +89,7 @@ async def _reach(caller: EngineOfCaller, asked: Asked) -> None:
 
 
 def _bypassed(bypass: Bypass, details: Mapping[str, Any]) -> DryRun:
-    outcome = bypassed(bypass.reason).header.decode()
+    outcome = bypassed(bypass).header.decode()
     return DryRun(outcome, {**details, "because": BYPASS_REASONS[bypass.reason]})
 
 

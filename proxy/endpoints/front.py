@@ -134,7 +134,7 @@ async def answered(front: Front, exchange: Exchange, answering: Awaitable[None])
     except (BadMessage, ConnectionError):
         raise
     except Exception as defect:
-        if exchange.begun:
+        if exchange.begun or exchange.relay is not None:
             raise
         _log.exception("internal_error")
         why = Bypass("internal_error", detail=cause_of(defect))

@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import msgspec
 import pytest
+import structlog
 import trustme
 from elasticsearch import AsyncElasticsearch
 
@@ -394,16 +395,20 @@ async def test_client_certificate(
 async def test_wrong_authority(
     target: str, engine: Address, world: World, start: Start, tmp_path: Path, authority: trustme.CA
 ) -> None:
-    """An engine that proves to be another is a 502 in the engine's shape: with the reason, without secrets."""
+    """An engine that proves to be another is a 502 in the engine's shape; the log has address and reason, no secret."""
     _write(authority, tmp_path)
     request = Request("GET", target.format(world), headers=world.callers["first"])
     async with Recorder(engine, _demanding(authority)) as recorder:
-        reply = await ask(await start({"url": recorder.url, "ca_file": str(tmp_path / "other-ca.crt")}), request)
+        with structlog.testing.capture_logs() as log:
+            reply = await ask(await start({"url": recorder.url, "ca_file": str(tmp_path / "other-ca.crt")}), request)
     error = reply.json["error"]
     assert (502, "engine_unreachable", []) == (reply.status, error["type"], recorder.requests)
-    assert f"engine: 127.0.0.1:{recorder.port}: " in error["reason"]
-    assert "certificate verify failed" in error["reason"]
-    assert world.callers["first"]["Authorization"].removeprefix("Basic ") not in reply.body.decode()
+    assert "127.0.0.1" not in reply.body.decode()
+    (unreachable,) = [line for line in log if line["event"] == "engine_unreachable"]
+    assert f"engine: 127.0.0.1:{recorder.port}: " in unreachable["detail"]
+    assert "CERTIFICATE_VERIFY_FAILED" in unreachable["detail"]
+    secret = world.callers["first"]["Authorization"].removeprefix("Basic ")
+    assert [] == [said for said in (reply.body.decode(), repr(log)) if secret in said]
 
 
 async def test_official_client_by_tls(
