@@ -71,7 +71,7 @@ async def test_vectors_that_cannot_be_searched_are_said_to_degrade_it(settings: 
     [
         (QUERY | {"sort": "price"}, "", "bypassed;reason=sort"),
         (QUERY | {"rescore": [7]}, "", "bypassed;reason=rescore"),
-        (QUERY | {"klingon": 1}, "", "bypassed;reason=unknown_key"),
+        (QUERY | {"klingon": 1}, "", 'bypassed;reason=unknown_key;key="klingon"'),
         (QUERY, "scroll=1m", "bypassed;reason=scroll"),
         ({"query": {"term": {"brand": "kite"}}}, "", "bypassed;reason=no_query_text"),
         (b"{", "", "bypassed;reason=not_json"),
