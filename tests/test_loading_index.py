@@ -30,6 +30,19 @@ def test_batches_hold_everything_once_and_no_more_than_they_may(entries: list[in
         assert sum(held[:-1]) < BATCH_BYTES
 
 
+def test_what_stands_before_a_break_is_a_batch_before_its_error() -> None:
+    document = Document("a", {}, None, 1)
+
+    def breaks_off() -> Iterator[Document | BadLine]:
+        yield document
+        raise CannotLoad("the file breaks off")
+
+    batches = index._batches(breaks_off())  # noqa: SLF001
+    assert [document] == next(batches)
+    with pytest.raises(CannotLoad):
+        next(batches)
+
+
 class Counted:
     """Items that say how many were taken."""
 
@@ -133,6 +146,36 @@ async def test_what_is_not_done_in_time_after_a_stop_is_cancelled() -> None:
 
     assert [0, 2, 3] == [number async for number in ahead(iter(range(9)), work, stop, grace=0.01)]
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def breaks_off(count: int) -> Iterator[int]:
+    yield from range(count)
+    raise CannotLoad("the file breaks off")
+
+
+async def test_what_stands_before_a_break_is_given_before_its_error() -> None:
+    found = []
+
+    async def work(number: int) -> int:
+        return number
+
+    async def gather() -> None:
+        async for number in ahead(breaks_off(AHEAD + 1), work, asyncio.Event()):
+            found.append(number)  # noqa: PERF401  an error comes behind them
+
+    with pytest.raises(CannotLoad, match="the file breaks off"):
+        await gather()
+    assert list(range(AHEAD + 1)) == found
+
+
+async def test_a_file_that_is_broken_off_by_the_stop_is_no_error() -> None:
+    stop = asyncio.Event()
+
+    async def work(number: int) -> int:
+        stop.set()
+        return number
+
+    assert [0] == [number async for number in ahead(breaks_off(1), work, stop)]
 
 
 async def test_a_stop_before_anything_was_begun_begins_nothing() -> None:

@@ -89,8 +89,10 @@ async def _reach(caller: EngineOfCaller, asked: Asked) -> None:
 
 
 def _bypassed(bypass: Bypass, details: Mapping[str, Any]) -> DryRun:
-    outcome = bypassed(bypass).header.decode()
-    return DryRun(outcome, {**details, "because": BYPASS_REASONS[bypass.reason]})
+    """Say why, with the key or parameter that it is bypassed for, and what an error said."""
+    found = {"key": bypass.key, "detail": bypass.detail}
+    because = {"because": BYPASS_REASONS[bypass.reason], **{name: said for name, said in found.items() if said}}
+    return DryRun(bypassed(bypass).header.decode(), {**details, **because})
 
 
 def _details(plan: Plan) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import (
     Callable,
     Collection,
     Coroutine,
+    Iterable,
     Iterator,
     Mapping,
     Sequence,
@@ -16,7 +17,7 @@ from collections.abc import (
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -234,17 +235,23 @@ def _note(loaded: Loaded, shown: Shown, outcome: Outcome, *, ok: bool) -> None:
 
 
 def _batches(entries: Iterator[Document | BadLine]) -> Iterator[Sequence[Document | BadLine]]:
-    """Put documents together until they are enough, by number or by bytes."""
+    """Put documents together until they are enough, by number or by bytes; raises CannotLoad behind the last."""
     batch: list[Document | BadLine] = []
     size = 0
-    for entry in entries:
-        batch.append(entry)
-        size += entry.size if isinstance(entry, Document) else 0
-        if len(batch) >= BATCH or size >= BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
+    unreadable: CannotLoad | None = None
+    try:
+        for entry in entries:
+            batch.append(entry)
+            size += entry.size if isinstance(entry, Document) else 0
+            if len(batch) >= BATCH or size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+    except CannotLoad as error:
+        unreadable = error
     if batch:
         yield batch
+    if unreadable:
+        raise unreadable
 
 
 async def ahead(
@@ -252,30 +259,52 @@ async def ahead(
 ) -> AsyncGenerator[B]:
     """Work on a few items at a time, and give what comes of them in their order.
 
-    After `stop`, or where one fails, no other is begun, and what comes of those that are is given before the error:
-    it is paid for. Those that take longer are cancelled.
+    After `stop`, or where one fails or the next cannot be read, no other is begun, and what comes of those that are
+    is given before the error: it is paid for. Those that take longer are cancelled.
     """
+    taking = _Taking(items)
     running: deque[asyncio.Task[B]] = deque()
     try:
         while not stop.is_set():
-            while len(running) < AHEAD and (item := await asyncio.to_thread(next, items, None)) is not None:
-                if stop.is_set():
-                    break
+            while len(running) < AHEAD and (item := await taking.next()) is not None and not stop.is_set():
                 running.append(asyncio.create_task(work(item)))
-            if not running:
-                return
-            await _done_or_told(running[0], stop)
-            if stop.is_set() or running[0].exception():
+            if running:
+                await _done_or_told(running[0], stop)
+            if not running or stop.is_set() or running[0].exception():
                 break
             yield running.popleft().result()
         for paid_for in await _done_soon(running, grace if stop.is_set() else 0):
             yield paid_for
         if not stop.is_set():
-            running[0].result()  # raises
+            _raise_first(running, taking.error)
     finally:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+@dataclass(slots=True)
+class _Taking(Generic[A]):
+    """Items one by one, to their end or to where they cannot be read any more."""
+
+    items: Iterator[A]
+    error: CannotLoad | None = None
+
+    async def next(self) -> A | None:
+        if self.error:
+            return None
+        try:
+            return await asyncio.to_thread(next, self.items, None)
+        except CannotLoad as error:
+            self.error = error
+            return None
+
+
+def _raise_first(running: Iterable[asyncio.Task[Any]], unreadable: CannotLoad | None) -> None:
+    for task in running:
+        task.result()
+    if unreadable:
+        raise unreadable
 
 
 async def _done_soon(running: Collection[asyncio.Task[B]], seconds: float) -> Sequence[B]:

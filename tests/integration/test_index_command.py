@@ -127,12 +127,14 @@ async def test_a_killed_run_is_taken_up_where_it_was(target: Target, tmp_path: P
     assert (await target.ask("GET", "/_count"))["count"] == 1500
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "form"), [(signal.SIGTERM, "ndjson"), (signal.SIGINT, "ndjson"), (signal.SIGTERM, "half a gzipped file")]
+)
 async def test_a_load_that_is_told_to_stop_writes_what_was_embedded(
-    number: signal.Signals, target: Target, tmp_path: Path, models: ShopModels
+    number: signal.Signals, form: str, target: Target, tmp_path: Path, models: ShopModels
 ) -> None:
     """Also where its standard input goes on; a second run does the rest."""
-    many, go_on = products(1500), asyncio.Event()
+    many, go_on = products(10_000), asyncio.Event()
 
     async def slow(stream: Stream, request: Message) -> None:
         if len(models.of("embed")) > 5:
@@ -141,14 +143,15 @@ async def test_a_load_that_is_told_to_stop_writes_what_was_embedded(
     models.faults = {"embed": slow}
     command = await begun(*target.index_arguments("-", *VECTOR_OPTIONS), stdin=b"", keep_open=True)
     assert command.process.stdin is not None
-    command.process.stdin.write(ndjson(many))
+    content = ndjson(many)
+    command.process.stdin.write(content if form == "ndjson" else gzip.compress(content)[:-100])
     await models.until_asked("embed", 6)
     command.process.send_signal(number)
     go_on.set()
     assert 128 + number == await command.ended()
     assert command.lines[-1].startswith(f"rerank-proxy: stopped by {number.name}; what is written is kept")
     paid_for = sum(len(asked["input"]) for asked in models.embedded) - 1
-    assert 0 < paid_for < 1500
+    assert 0 < paid_for < len(many)
     assert f"{paid_for} documents written; vectors: {paid_for} made" in "".join(command.lines)
     assert paid_for == len(await target.documents())
 
