@@ -7,6 +7,8 @@ BIN := .venv/bin
 ENGINES ?= possible
 ENGINE = $(BIN)/python -m demo.engine --engine $(ENGINES) --tls exec --
 CHECKED := proxy demo tests
+# Of the core alone, branches too; pyproject.toml has its modules and the floor.
+COVERAGE := --cov --cov-report=term
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-clients quick bench baselines checks tools languages
@@ -23,7 +25,7 @@ demo: .venv/ready tools
 	@$(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once)
 
 test: checks tools
-	$(ENGINE) $(BIN)/pytest
+	$(ENGINE) $(BIN)/pytest $(COVERAGE)
 
 # Engines that run already are told of in REAL_ENGINES.
 test-clients: .venv/ready tools languages
@@ -31,7 +33,7 @@ test-clients: .venv/ready tools languages
 		$(BIN)/python -m tests.clients.run $(ONLY)
 
 quick: checks
-	$(BIN)/pytest -m 'not engine'
+	$(BIN)/pytest -m 'not engine' $(COVERAGE)
 
 BENCH = $(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(PAIRS),--pairs $(PAIRS)) \
 	$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TO),--to $(TO))

@@ -19,9 +19,11 @@ searching         one search, whichever endpoint it came by, from names and byte
 
 request           what a search says
     search_request    the body as far as it is understood (search_keys: one table; source_filter, filter_path)
+    sort_values       the order it asks for, and the values behind which a client goes on
     steering      what it says of its own reranking (json_text: cut out of the body)
-query             whose words
-    text          the user's words, and the query without the demand for them (clauses, query_string: tables)
+query             which text the user typed
+    text          that text, and the query without the demand for it (clauses, query_string: tables)
+    reading       how the texts of several clauses make up one (words: what is one text in another spelling)
 
 ranking           one order of documents
     pipeline      awaits the stages, of which one that fails is left out (stages: who does them, and their time)

@@ -107,8 +107,8 @@ class Pages(Section, frozen=True, kw_only=True):
 class BypassRules(Section, frozen=True, kw_only=True):
     """Which of a route's searches are left to the engine, by what the user typed."""
 
-    identifiers: bool = False
-    autocomplete: bool = False
+    identifiers: bool = True
+    autocomplete: bool = True
     phrases: list[str] = []
     patterns: list[str] = []
 
@@ -117,6 +117,14 @@ class Callers(Section, frozen=True, kw_only=True):
     """Which headers do not tell callers apart, besides those that never do."""
 
     ignore: tuple[str, ...] = ()
+
+
+class QueryFrom(Section, frozen=True, kw_only=True):
+    """Where a search says what the user typed, if its query does not tell it from filters; the first that is there."""
+
+    header: Name | None = None
+    body: Name | None = None
+    name: Name | None = None
 
 
 class Log(Section, frozen=True, kw_only=True):
@@ -142,6 +150,7 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     fusion: Fusion = Fusion()
     blend: Share = 0.0
     on_zero_hits: OnZeroHits = "keep_empty"
+    query_from: QueryFrom = QueryFrom()
     bypass: BypassRules = BypassRules()
 
     @property
@@ -198,6 +207,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "routes[]": _keys(RouteSettings),
     "routes[].semantic": _keys(Semantic),
     "routes[].fusion": _keys(Fusion),
+    "routes[].query_from": _keys(QueryFrom),
     "routes[].bypass": _keys(BypassRules),
 }
 """The keys of each section, by the section's path."""
@@ -326,6 +336,17 @@ def _url_problems(place: str, url: str) -> Iterator[tuple[str, str]]:
         yield place, f"expected a URL like http://127.0.0.1:9200, not {url!r}"
 
 
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_CREDENTIALS = re.compile(r"authorization|cookie|token|api-?key|secret|password|runas", re.IGNORECASE)
+
+
+def _query_from_problems(place: QueryFrom) -> Iterator[tuple[str, str]]:
+    if place.header and not _HEADER.fullmatch(place.header):
+        yield "query_from.header", f"{place.header!r} is no name of a header"
+    if place.header and _CREDENTIALS.search(place.header):
+        yield "query_from.header", f"{place.header!r} may hold credentials, and query text is sent to the models"
+
+
 def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
     patterns = route.patterns
     if not patterns or not all(patterns):
@@ -342,6 +363,7 @@ def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
         yield "rerank_model", "is of no use beside `rerank: false`"
     if route.semantic is None and route.on_zero_hits == "semantic":
         yield "on_zero_hits", "`semantic` needs the route to have a `semantic` retriever"
+    yield from _query_from_problems(route.query_from)
     if route.passage is not None and not all(route.passage):
         yield "passage", "an empty name is no field"
     if route.passage == [] and route.rerank:

@@ -111,3 +111,5 @@ class Failure:
     stage: str
     reason: str
     detail: str = ""
+    by_design: bool = False
+    """The stage does not fit this search, and nothing is wrong."""

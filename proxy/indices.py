@@ -172,6 +172,12 @@ class IndexFacts:
     """Search pipelines that run by default (OpenSearch)."""
     alias_filters: Mapping[tuple[str, str], Any] = field(default_factory=dict)
     """What an alias lets see of an index, by index and alias."""
+    copies: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Field path to the fields that its text is copied to (`copy_to`), as into one field of all text."""
+
+    def copied_from(self, paths: Iterable[str]) -> frozenset[str]:
+        """Return the fields that hold the text of one of these, too."""
+        return frozenset().union(*(self.copies.get(path, ()) for path in paths))
 
     def is_text(self, path: str) -> bool:
         """Whether words are searched in it; a field nobody knows may be one."""
@@ -182,6 +188,7 @@ class IndexFacts:
 def read_facts(answer: Mapping[str, Any]) -> IndexFacts:
     """Read `GET /{index}`: mappings and settings of each index."""
     types: dict[str, set[str]] = {}
+    copies: dict[str, set[str]] = {}
     vectors: dict[str, list[VectorField]] = {}
     for index in answer.values():
         mappings = index.get("mappings", {})
@@ -189,6 +196,8 @@ def read_facts(answer: Mapping[str, Any]) -> IndexFacts:
         nested = set(nested_paths(mappings.get("properties", {})))
         for path, spec in flatten(mappings.get("properties", {})):
             types.setdefault(path, set()).add(spec["type"])
+            if targets := spec.get("copy_to"):
+                copies.setdefault(path, set()).update([targets] if isinstance(targets, str) else targets)
             if spec["type"] in VECTOR_TYPES:
                 vector = _vector_field(spec, meta.get(path, {}), _innermost(path, nested))
                 vectors.setdefault(path, []).append(vector)
@@ -199,6 +208,7 @@ def read_facts(answer: Mapping[str, Any]) -> IndexFacts:
         max_result_window=min(map(_max_result_window, settings), default=DEFAULT_MAX_RESULT_WINDOW),
         pipelines=frozenset(filter(None, map(_default_pipeline, settings))),
         alias_filters=dict(_alias_filters(answer)),
+        copies={path: frozenset(targets) for path, targets in copies.items()},
     )
 
 

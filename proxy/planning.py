@@ -159,5 +159,14 @@ class Plan:
 
     @property
     def in_head(self) -> bool:
-        """Whether the page begins among the candidates."""
-        return self.request.from_ < self.window
+        """Whether the page begins among the candidates, or can only be cut from the whole.
+
+        Without the head's documents a second ranking of the client's own would order others.
+        """
+        walk = self.request.walk
+        return walk.in_head if walk else self.request.from_ < self.window or self.request.rescored is not None
+
+    @property
+    def reach(self) -> int:
+        """How many hits of the client's own search a page that begins in the head may need."""
+        return self.window + self.request.size if self.request.walk else max(self.window, self.request.end)

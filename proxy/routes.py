@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Literal
 from urllib.parse import unquote
 
-from proxy.config import Config, Fusion, RouteSettings, Semantic
+from proxy.config import Config, Fusion, QueryFrom, RouteSettings, Semantic
 from proxy.left_out import LeftOut, left_out
 from proxy.profiles import PRIORITIES, PROFILES, TIERS
 
@@ -30,6 +30,7 @@ class Route:
     fusion: Fusion
     blend: float
     on_zero_hits: Literal["keep_empty", "semantic"]
+    query_from: QueryFrom
     left_out: LeftOut
 
 
@@ -56,6 +57,7 @@ def build_route(settings: RouteSettings) -> Route:
         fusion=settings.fusion,
         blend=settings.blend,
         on_zero_hits=settings.on_zero_hits,
+        query_from=settings.query_from,
         left_out=left_out(settings.bypass),
     )
 

@@ -1,8 +1,10 @@
 """One search of one caller, from its names and bytes to how it ends, whichever endpoint it came by."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import partial
 from urllib.parse import parse_qsl
 
@@ -30,12 +32,13 @@ from proxy.journey import Journey
 from proxy.pipelines import NONE, is_harmless
 from proxy.planning import Plan, VectorSearch, vector_search
 from proxy.profiles import PROFILES
-from proxy.query.text import UserQuery, find_user_query
+from proxy.query.text import UNRELAXED, UserQuery, find_user_query, text_of_clause
 from proxy.ranking.heads import Heads, head_key
 from proxy.ranking.pipeline import Outcome, run_search
 from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stages
 from proxy.request.json_text import take_member
-from proxy.request.search_request import SearchRequest, parse
+from proxy.request.search_request import SearchRequest, parse, translated
+from proxy.request.sort_values import Walk
 from proxy.request.steering import MEMBER, Steering, Wrong, read_steering
 from proxy.routes import Route, build_routes
 from proxy.upstream.accepted import AcceptedSearch
@@ -53,6 +56,10 @@ class Asked:
     """The path segment as it was sent, so that aliases keep their filters and routing."""
     query_string: str
     content: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Those by which a route's searches may say what was typed, by their names in small letters."""
+    walk: Walk | None = None
+    """Behind which hit of an answer of the proxy's it goes on, where `content` says that as the engine knows it."""
 
     @property
     def parameters(self) -> tuple[tuple[str, str], ...]:
@@ -74,12 +81,12 @@ class Routed:
 class Prepared:
     """A search that is planned, and not yet sent."""
 
-    prepared: Run
+    planned: Run
     head_key: bytes
 
     async def run(self) -> Outcome:
         """Answer it, or say why the client's own bytes should go on instead."""
-        return await run_search(self.prepared, self.head_key)
+        return await run_search(self.planned, self.head_key)
 
 
 class Searching:
@@ -95,10 +102,12 @@ class Searching:
         self._reranker = reranker
         self._patience_seconds = config.engine.resolve_timeout_seconds
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
+        headers = (route.query_from.header for route in self.routes)
+        self._text_headers = frozenset(header.lower() for header in headers if header)
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
 
     def left(self, indices: str, why: Bypass) -> Bypass | Unrouted:
-        """Say why a search is the engine's that cannot be held against the routes, where it may reach into one."""
+        """Return the bypass of a search that cannot be routed if its names may touch a route."""
         return why if may_concern(self.routes, requested_names(indices)) else Unrouted()
 
     async def cover(
@@ -144,6 +153,7 @@ class Searching:
     def steering(self, fields: Sequence[Field], asked: Asked) -> tuple[Asked, Steering | Wrong]:
         """Read what the request says of its own reranking; the engine is not to see it in the body."""
         allowed = self._config.steering
+        asked = _translated(replace(asked, headers=_texts(fields, self._text_headers)))
         found = _cut_out(asked.content)
         if found is None:
             return asked, read_steering(fields, None, allowed)
@@ -172,10 +182,11 @@ class Searching:
         """Read a search of a route and say what will be done for it; what it takes to know is asked here."""
         if routed.steering.enabled is False:
             return Bypass("steered_off")
-        request = parse(routed.asked.query_string, routed.asked.content)
+        asked = _translated(routed.asked)
+        request = parse(asked.query_string, asked.content, asked.walk)
         if isinstance(request, Bypass):
             return request
-        return await self._plan(routed, request)
+        return await self._plan(replace(routed, asked=asked), request)
 
     def _stages(self, routed: Routed) -> Stages:
         return Stages(
@@ -200,16 +211,26 @@ class Searching:
         except Late as error:
             return Bypass("unresolved", detail=str(error), is_fault=True)
         route, known = covered.route, facts or IndexFacts()
-        user_query = _user_query(route, request, known, steering)
+        given = steering.query or request.text or _text_of(route, routed.asked, request, known)
+        copies = known.copied_from(route.passage)
+        user_query = find_user_query(request.query, route.passage, known.is_text, given, copies) or Bypass(
+            "no_query_text"
+        )
         if isinstance(user_query, Bypass):
             return user_query
         if problem := route.left_out.bypass(user_query) or await self._pipeline(caller, request, known):
             return problem
-        if request.end > known.max_result_window:
+        window = min(steering.window or route.rank_window_size, route.rank_window_size, known.max_result_window)
+        window = min(window, request.rescored or window)
+        if request.end + (window if request.walk else 0) > known.max_result_window:
             return Bypass("depth")
-        vectors = None
-        if route.semantic and not request.own_ranking:
-            vectors = vector_search(route, route.semantic, facts, kind.version if kind else None)
+        vectors: VectorSearch | Failure | None = None
+        if route.semantic:
+            vectors = _unfit(request, user_query) or vector_search(
+                route, route.semantic, facts, kind.version if kind else None
+            )
+        if isinstance(vectors, Failure) and vectors.by_design and route.rerank_model is None:
+            return Bypass("no_stage")
         return Plan(
             indices=routed.asked.indices,
             request=request,
@@ -218,7 +239,7 @@ class Searching:
             instruction=_instruction(route, steering),
             vectors=vectors if isinstance(vectors, VectorSearch) else None,
             unavailable=vectors if isinstance(vectors, Failure) else None,
-            window=min(steering.window or route.rank_window_size, route.rank_window_size, known.max_result_window),
+            window=window,
             covered=covered.indices,
             alias_filter=alias_filter(covered.reached, known),
             own_parameters=kind.own_parameters if kind else (),
@@ -275,13 +296,35 @@ class Searching:
         return None if is_harmless(pipeline) else Bypass("pipeline")
 
 
-def _user_query(route: Route, request: SearchRequest, facts: IndexFacts, steering: Steering) -> UserQuery | Bypass:
-    """Find the user's words: where the request says them apart, those; nothing else is searched for without a place."""
-    found = find_user_query(request.query, route.passage, facts.is_text)
-    said = steering.query or request.text
-    if said:
-        return replace(found, text=said) if found else UserQuery(said, None)
-    return found or Bypass("no_query_text")
+_TEXT_MAX = 2000
+
+
+def _texts(fields: Sequence[Field], names: AbstractSet[str]) -> dict[str, str]:
+    """Read the headers that may hold query text; what is no UTF-8 holds none."""
+    found: dict[str, str] = {}
+    for name, value in fields if names else ():
+        if (lower := name.decode("ascii", "replace").lower()) in names:
+            with suppress(UnicodeDecodeError):
+                found[lower] = value.decode()
+    return found
+
+
+def _text_of(route: Route, asked: Asked, request: SearchRequest, facts: IndexFacts) -> str | None:
+    """Read the query text where the route says that it stands; longer ones than a request may give are none."""
+    place = route.query_from
+    texts = (
+        asked.headers.get(place.header.lower()) if place.header else None,
+        request.text_at(place.body) if place.body else None,
+        text_of_clause(request.query, place.name, route.passage, facts.is_text) if place.name else None,
+    )
+    said = (text.strip() for text in texts if text)
+    return next((text for text in said if 0 < len(text) <= _TEXT_MAX), None)
+
+
+def _unfit(request: SearchRequest, user_query: UserQuery) -> Failure | None:
+    """Say why no document that only kNN finds has a place among this search's own."""
+    reason = "own_scores" if request.own_ranking else user_query.unrelaxed
+    return Failure("semantic", reason, UNRELAXED[reason], by_design=True) if reason else None
 
 
 def _instruction(route: Route, steering: Steering) -> str:
@@ -294,6 +337,11 @@ async def _resolved(caller: EngineOfCaller, asked: Asked, *, anew: bool) -> tupl
     if not asked.indices and (identifier := _point_in_time(asked.content)):
         return await caller.resolved_of_pit(identifier, anew=anew)
     return await caller.resolved(asked.indices, asked.parameters, anew=anew)
+
+
+def _translated(asked: Asked) -> Asked:
+    content, walk = translated(asked.query_string, asked.content)
+    return replace(asked, content=content, walk=walk) if walk else asked
 
 
 class _PointInTime(msgspec.Struct):

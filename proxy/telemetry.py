@@ -16,6 +16,7 @@ from proxy.errors import Failure
 from proxy.log_writer import LogWriter
 
 Field = tuple[bytes, bytes]
+Outcome = Literal["reranked", "degraded", "bypassed"]
 
 ID_MAX = 128
 """Characters of a client's `X-Opaque-Id` in the log."""
@@ -30,7 +31,7 @@ _EXCEPTION = "exception"
 class Told:
     """How a search ended, in the words of header and log."""
 
-    outcome: Literal["reranked", "degraded", "bypassed"]
+    outcome: Outcome
     stages: tuple[str, ...] = ()
     reason: str = ""
     detail: str = ""
@@ -47,11 +48,16 @@ class Told:
 
 
 def ended(failures: Sequence[Failure]) -> Told:
-    """Say how an answer was made: whole, or without some stages; the first one's reason stands for all."""
-    if not failures:
+    """Say how an answer was made: by every stage, or without some; the first reason stands for all.
+
+    A stage that does not fit the search degrades nothing, and is named all the same.
+    """
+    failed = sorted(failures, key=lambda failure: failure.by_design)
+    if not failed:
         return Told("reranked")
-    stages = tuple(failure.stage for failure in failures)
-    return Told("degraded", stages, failures[0].reason, "; ".join(filter(None, (f.detail for f in failures))))
+    outcome: Outcome = "reranked" if failed[0].by_design else "degraded"
+    stages = tuple(dict.fromkeys(failure.stage for failure in failed))
+    return Told(outcome, stages, failed[0].reason, "; ".join(filter(None, (each.detail for each in failed))))
 
 
 KEY_MAX, DETAIL_MAX = 64, 300

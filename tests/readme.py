@@ -32,6 +32,7 @@ from proxy.dialects import Dialect, KnnSearch
 from proxy.errors import EqualScores, UpstreamError
 from proxy.loading.mappings import LANGUAGES
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
+from proxy.query.text import UNRELAXED
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.request.steering import ALLOWED, Option, takes
 from tests.clients.run import PROGRAMS
@@ -83,6 +84,8 @@ class QueryForm:
 
 _MATCH = {"match": {"title": "red shoes"}}
 _TERM = {"term": {"brand": "kite"}}
+_SPANS = [{"span_term": {"title": "red"}}, {"span_term": {"title": "shoes"}}]
+_SPAN = {"span_near": {"clauses": _SPANS, "slop": 1}}
 _NOTHING, _AS_IN_QUERY_STRING, _NO_KNN = "-", "as in `query_string`", "kNN is skipped"
 _INSIDE = "what the query inside requires"
 
@@ -97,8 +100,8 @@ QUERY_FORMS = (
         "query_string",
         "",
         {"query_string": {"query": "red shoes -kids"}},
-        '`+word`, `"a phrase"` and `field:value` stay required, `-word` stays excluded; with any operator other than '
-        "AND, the hits are reranked and kNN is skipped",
+        '`+word`, `"a phrase"` and `field:value` stay required, `-word` and `-(a group)` stay excluded; if OR joins '
+        "words with a field or a negation, kNN is skipped",
     ),
     QueryForm(
         "simple_query_string",
@@ -122,6 +125,14 @@ QUERY_FORMS = (
     ),
     QueryForm("neural", "", {"neural": {"meaning": {"query_text": "red shoes", "filter": _TERM}}}, "its `filter`"),
     QueryForm("neural_sparse", "", {"neural_sparse": {"tokens": {"query_text": "red shoes"}}}, _NOTHING),
+    QueryForm("intervals", "", {"intervals": {"title": {"match": {"query": "red shoes"}}}}, _NO_KNN),
+    QueryForm("span_term", "", {"span_term": {"title": "red shoes"}}, _NO_KNN),
+    QueryForm("span_near", "", {"span_near": {"clauses": _SPANS, "slop": 1}}, _NO_KNN),
+    QueryForm("span_or", "", {"span_or": {"clauses": _SPANS}}, _NO_KNN),
+    QueryForm("span_first", "", {"span_first": {"match": _SPAN, "end": 3}}, _NO_KNN),
+    QueryForm("span_not", "", {"span_not": {"include": _SPAN, "exclude": {"span_term": {"title": "kids"}}}}, _NO_KNN),
+    QueryForm("span_containing", "", {"span_containing": {"big": _SPAN, "little": _SPAN}}, _NO_KNN),
+    QueryForm("span_within", "", {"span_within": {"big": _SPAN, "little": _SPAN}}, _NO_KNN),
     QueryForm(
         "knn",
         "",
@@ -233,14 +244,17 @@ def _title(engine: Engine) -> str:
     return f"{names[engine.family]} {engine.version}"
 
 
-_OUTCOME = re.compile(r'(?P<kind>bypassed|degraded)(?:;stages="[\w ]+")?;reason=(?P<reason>\w+)')
+_OUTCOME = re.compile(r'(?P<kind>reranked|bypassed|degraded)(?:;stages="[\w ]+")?;reason=(?P<reason>\w+)')
 _NOT_THERE = "-"
 _KINDS = ("reranked", "degraded", "bypassed", "refused", "untouched")
 
 
 def _in_short(outcome: str) -> str:
     found = _OUTCOME.fullmatch(outcome)
-    return f"{found['kind']}: {code(found['reason'])}" if found else outcome or _NOT_THERE
+    if found is None:
+        return outcome or _NOT_THERE
+    kind = "reranked, without kNN" if found["kind"] == "reranked" else found["kind"]
+    return f"{kind}: {code(found['reason'])}"
 
 
 def _by_outcome(row: Row) -> tuple[int, str]:
@@ -289,7 +303,7 @@ STEERING_FORMS: Mapping[Option, SteeringForm] = {
     "query": SteeringForm(
         "garden hose",
         "garden hose",
-        "the query text, instead of the one found in the query; kNN still needs query text in the query",
+        "the query text; for kNN only clauses that hold this very text are relaxed, and without any kNN is skipped",
     ),
     "budget_ms": SteeringForm("200", 200, "milliseconds that may be added to the engine's own time for your query"),
     "window": SteeringForm("20", 20, "instead of the route's `rank_window_size`, where that is larger"),
@@ -413,6 +427,13 @@ def degraded() -> Table:
     return Table(("reason", "stages", "meaning, and what to do"), tuple(sorted(rows)))
 
 
+def unrelaxed() -> Table:
+    return Table(
+        ("reason", "why nothing is searched for by kNN"),
+        tuple((code(reason), why) for reason, why in sorted(UNRELAXED.items())),
+    )
+
+
 def _in_a_cell(sentence: str) -> str:
     return sentence[:1].lower() + sentence[1:].rstrip(".")
 
@@ -456,6 +477,7 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "routes[]": settings.RouteSettings,
     "routes[].semantic": settings.Semantic,
     "routes[].fusion": settings.Fusion,
+    "routes[].query_from": settings.QueryFrom,
     "routes[].bypass": settings.BypassRules,
 }
 
@@ -617,6 +639,7 @@ def the_map() -> str:
 TABLES: Mapping[str, Callable[[], Table]] = {
     "commands": commands,
     "reranked": reranked,
+    "unrelaxed": unrelaxed,
     "outcomes": outcomes,
     "dialects": dialects,
     "engines": engines,

@@ -118,7 +118,7 @@ async def test_a_search_that_reaches_beyond_its_route_is_bypassed_and_no_model_a
     [
         ({**QUERY, "sort": ["price"]}, "sort"),
         ({**QUERY, "size": 0}, "size_zero"),
-        ({**QUERY, "rescore": {}}, "rescore"),
+        ({**QUERY, "rescore": {"query": {}}, "from": 991}, "rescore"),
         ({**QUERY, "search_after": [1]}, "search_after"),
         ({**QUERY, "nonsense": 1}, "unknown_key"),
         ({"query": {"term": {"brand": "acme"}}}, "no_query_text"),

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROXY = ROOT / "proxy"
 TESTS = ROOT / "tests"
+COVERAGE_FLOOR = 97
 FILES = sorted(path for path in PROXY.rglob("*.py"))
 
 
@@ -114,6 +116,17 @@ def test_a_task_is_held_by_somebody(path: Path) -> None:
         and node.value.func.attr in makers
     ]
     assert [] == dropped
+
+
+def test_coverage_is_measured_of_the_core() -> None:
+    """Of the modules that do no I/O, all of them: what pyproject.toml says of both is the same."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    (core,) = [each for each in settings["importlinter"]["contracts"] if each["name"] == "The core does no I/O"]
+    paths = [module.replace(".", "/") for module in core["source_modules"]]
+    files = [f"{path}/*" if (ROOT / path).is_dir() else f"{path}.py" for path in paths]
+    assert sorted(files) == sorted(settings["coverage"]["run"]["include"])
+    assert settings["coverage"]["run"]["branch"]
+    assert settings["coverage"]["report"]["fail_under"] >= COVERAGE_FLOOR
 
 
 def test_no_test_replaces_a_function_or_waits_for_time_to_pass() -> None:

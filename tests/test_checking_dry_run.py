@@ -44,13 +44,13 @@ async def test_a_search_that_would_be_reranked_is_taken_apart(settings: Config, 
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ({"query": {"query_string": {"query": "red OR shoes"}}}, "cannot be separated"),
-        ({"query": {"match": {"title": "shoes"}}, "min_score": 1}, "`min_score`"),
+        ({"query": {"query_string": {"query": "red OR brand:kite"}}}, "query_syntax"),
+        ({"query": {"match": {"title": "shoes"}}, "min_score": 1}, "own_scores"),
     ],
 )
 async def test_it_is_said_why_knn_is_skipped(settings: Config, body: Any, why: str) -> None:
     found = await ran(settings, body)
-    assert "reranked" == found.outcome
+    assert f'reranked;stages="semantic";reason={why}' == found.outcome
     assert found.details["kNN"].startswith("skipped: ")
     assert why in found.details["kNN"]
 
@@ -70,7 +70,7 @@ async def test_vectors_that_cannot_be_searched_are_said_to_degrade_it(settings: 
     ("body", "query_string", "outcome"),
     [
         (QUERY | {"sort": "price"}, "", "bypassed;reason=sort"),
-        (QUERY | {"rescore": {}}, "", "bypassed;reason=rescore"),
+        (QUERY | {"rescore": [7]}, "", "bypassed;reason=rescore"),
         (QUERY | {"klingon": 1}, "", "bypassed;reason=unknown_key"),
         (QUERY, "scroll=1m", "bypassed;reason=scroll"),
         ({"query": {"term": {"brand": "kite"}}}, "", "bypassed;reason=no_query_text"),

@@ -88,6 +88,7 @@ def test_the_shipped_route_shows_every_key_and_the_defaults_of_the_code_and_the_
         *KNOWN_KEYS["routes[]"],
         *KNOWN_KEYS["routes[].semantic"],
         *KNOWN_KEYS["routes[].fusion"],
+        *KNOWN_KEYS["routes[].query_from"],
     }
     assert route["bypass"] == msgspec.to_builtins(BypassRules())
     assert route["fusion"] == msgspec.to_builtins(Fusion())
@@ -133,6 +134,7 @@ def test_an_unknown_key_is_refused_with_its_line_and_a_proposal_in_every_section
         "routes[]": routes + "    {key}: 1",
         "routes[].semantic": routes + "    semantic: {{field: v, dimensions: 3,\n     {key}: 1}}",
         "routes[].fusion": routes + "    fusion:\n      {key}: 1",
+        "routes[].query_from": routes + "    query_from:\n      {key}: 1",
         "routes[].bypass": routes + "    bypass:\n      {key}: 1",
     }.get(path, path + ":\n  {key}: 1")
     said = refusal(text.format(key=f"{first}x"))
@@ -189,6 +191,11 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
         (
             "routes: [{index: a, rerank: false, rerank_model: m, semantic: {field: v, dimensions: 3}}]",
             "routes[0].rerank_model: is of no use beside `rerank: false`",
+        ),
+        ("routes: [{index: a, query_from: {header: 'a b'}}]", "'a b' is no name of a header"),
+        (
+            "routes: [{index: a, query_from: {header: Authorization}}]",
+            "'Authorization' may hold credentials, and query text is sent to the models",
         ),
         ("routes: [{index: a, on_zero_hits: semantic}]", "`semantic` needs the route to have a `semantic` retriever"),
         ("routes: [{index: a, passage: ['']}]", "routes[0].passage: an empty name is no field"),

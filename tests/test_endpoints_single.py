@@ -98,7 +98,7 @@ async def test_a_request_may_say_the_words_the_instruction_and_the_window(
         asked.json()["instruction"],
         len(asked.json()["documents"]),
     )
-    assert "reranked" == answered.header("x-rerank")
+    assert 'reranked;stages="semantic";reason=given_text' == answered.header("x-rerank")
 
 
 @pytest.mark.parametrize(
@@ -160,6 +160,19 @@ async def test_a_template_that_is_not_rendered_as_a_search_is_the_engines(
     answered = await client.search("/products/_search/template", body)
     assert ("bypassed;reason=template", body) == (answered.header("x-rerank"), engine.requests[-1].json())
     assert "/products/_search/template" == engine.requests[-1].target
+
+
+async def test_a_caller_who_may_not_render_templates_is_still_one_who_may_search(
+    client: Client, engine: EndpointEngine
+) -> None:
+    await client.search("/products/_search", QUERY)
+    asked = len(engine.of("resolve"))
+    engine.faults["_render/template"] = refuses(403)
+    outcomes = [
+        (await client.search(target, body)).header("x-rerank")
+        for target, body in (("/products/_search/template", TEMPLATE), ("/products/_search", QUERY))
+    ]
+    assert (["bypassed;reason=template", "reranked"], asked) == (outcomes, len(engine.of("resolve")))
 
 
 async def test_what_a_template_renders_to_may_be_none_to_rerank(client: Client, engine: EndpointEngine) -> None:

@@ -15,6 +15,7 @@ from proxy.indices import (
     Resolved,
     Unrouted,
     VectorField,
+    alias_filter,
     cover,
     flatten,
     is_plain,
@@ -261,6 +262,42 @@ def test_facts_are_those_of_every_index() -> None:
     )
 
 
+BY_INDEX = {"term": {"_index": "a1"}}
+ONLY, OTHER = {"term": {"tenant": "x"}}, {"term": {"tenant": "y"}}
+
+
+@pytest.mark.parametrize(
+    ("reached", "seen"),
+    [
+        ([], None),
+        ([Resolved("a1")], None),
+        ([Resolved("a1", "open")], None),
+        (
+            [Resolved("a1", "mine")],
+            [{"bool": {"filter": [BY_INDEX], "should": [ONLY], "minimum_should_match": 1}}],
+        ),
+        (
+            [Resolved("a1", "mine"), Resolved("a1", "theirs")],
+            [{"bool": {"filter": [BY_INDEX], "should": [ONLY, OTHER], "minimum_should_match": 1}}],
+        ),
+        ([Resolved("a1", "mine"), Resolved("a1")], None),
+        (
+            [Resolved("a1", "mine"), Resolved("b1", "open")],
+            [
+                {"bool": {"filter": [BY_INDEX], "should": [ONLY], "minimum_should_match": 1}},
+                {"bool": {"filter": [{"term": {"_index": "b1"}}]}},
+            ],
+        ),
+    ],
+)
+def test_what_aliases_let_see_is_one_query_for_each_index(reached: list[Resolved], seen: Any) -> None:
+    """An index that is reached by its own name too, or by an alias without a filter, is seen whole."""
+    aliases = {"mine": {"filter": ONLY}, "theirs": {"filter": OTHER}, "open": {}}
+    facts = read_facts({"a1": {"aliases": aliases}, "b1": {"aliases": {"open": {}}}})
+    expected = None if seen is None else {"bool": {"should": seen, "minimum_should_match": 1}}
+    assert expected == alias_filter(reached, facts)
+
+
 def test_opensearch_spells_vectors_in_its_own_way() -> None:
     vector = {"type": "knn_vector", "dimension": 3, "method": {"name": "hnsw", "space_type": "cosinesimil"}}
     assert {"v": (VectorField("knn_vector", 3, "cosinesimil", None),)} == read_facts(
@@ -297,3 +334,15 @@ def test_an_index_without_a_mapping_says_nothing(answer: dict[str, Any]) -> None
 )
 def test_words_are_searched_in_text_and_perhaps_in_what_nobody_knows(path: str, expected: bool) -> None:  # noqa: FBT001
     assert expected is read_facts({"a": index(MAPPING)}).is_text(path)
+
+
+def test_the_fields_that_text_is_copied_to_are_known() -> None:
+    properties = {
+        "title": {"type": "text", "copy_to": "everything"},
+        "a": {"properties": {"body": {"type": "text", "copy_to": ["everything", "suggest"]}}},
+        "everything": {"type": "text"},
+    }
+    facts = read_facts({"i": {"mappings": {"properties": properties}}})
+    assert {"everything", "suggest"} == facts.copied_from(["title", "a.body", "other"])
+    assert {"everything"} == facts.copied_from(["title"])
+    assert frozenset() == facts.copied_from([])

@@ -75,16 +75,16 @@ def test_a_pattern_must_fit_the_whole_text(text: str, expected: str | None) -> N
     assert expected == reason(BypassRules(patterns=[r"order \d+"]), text)
 
 
-def test_half_typed_words_are_left_out_only_where_the_route_says_so() -> None:
-    assert "autocomplete" == reason(BypassRules(autocomplete=True), "lap", autocomplete=True)
+def test_autocomplete_is_bypassed_unless_the_route_says_otherwise() -> None:
+    assert "autocomplete" == reason(BypassRules(), "lap", autocomplete=True)
     assert [None, None] == [
-        reason(BypassRules(autocomplete=True), "lap"),
-        reason(BypassRules(), "lap", autocomplete=True),
+        reason(BypassRules(), "lap"),
+        reason(BypassRules(autocomplete=False), "lap", autocomplete=True),
     ]
 
 
-def test_by_default_nothing_is_left_out() -> None:
-    assert LeftOut() == left_out(BypassRules())
+def test_by_default_identifiers_and_autocomplete_are_bypassed() -> None:
+    assert LeftOut(identifiers=True, autocomplete=True) == left_out(BypassRules())
     assert LeftOut().bypass(UserQuery("XPS-13-9310", None, autocomplete=True)) is None
 
 

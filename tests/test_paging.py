@@ -10,8 +10,9 @@ from proxy.config import Fusion, RouteSettings
 from proxy.errors import Failure
 from proxy.ranking.fusion import reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
-from proxy.ranking.paging import TOP_SCORE, Head, fuse, head_page, tail_page, tail_score
+from proxy.ranking.paging import PINNED_SCORE, TOP_SCORE, Head, fuse, head_page, pinned_first, tail_page, tail_score
 from proxy.ranking.search_response import Page, SearchAnswer, Shown, Total
+from proxy.request.sort_values import Walk, tail_value
 from proxy.routes import build_route
 from tests import strategies
 
@@ -31,6 +32,19 @@ def test_one_retriever_alone_keeps_its_order() -> None:
 def test_a_routes_weights_count() -> None:
     route = build_route(RouteSettings(index="i", fusion=Fusion(lexical_weight=0.1, semantic_weight=1)))
     assert (C, A) == keys(fuse(route, [A], [C], 5))
+
+
+def test_pinned_documents_are_put_back_on_top_in_the_engines_order() -> None:
+    """Whatever the reranker says of them, above every score there is; those that are not in the ranking stay out."""
+    ranking = (Scored(A, 0.9), Scored(B, 0.8), Scored(C, 0.7))
+    hits = [hit(C, PINNED_SCORE + 2), hit(D, PINNED_SCORE + 1), hit(B, PINNED_SCORE), hit(A, PINNED_SCORE / 2)]
+    assert (Scored(C, 0.9), Scored(B, 0.9), Scored(A, 0.9)) == pinned_first(ranking, hits)
+    assert ranking == pinned_first(ranking, hits[3:])
+    assert () == pinned_first((), hits)
+
+
+def hit(key: DocKey, score: float) -> Hit:
+    return Hit(key, score, {})
 
 
 @given(strategies.scores, strategies.scores)
@@ -188,7 +202,7 @@ def test_a_page_behind_nothing_has_no_best_score(limit: bool | int) -> None:  # 
 
 def test_an_unknown_head_leaves_the_engines_page_and_maps_its_scores() -> None:
     answer = Index((A, B, C), ()).search(1, 1)
-    expected = Page([Shown(answer.hits[0], 29 / 30)], Total(3), TOP_SCORE)
+    expected = Page([Shown(answer.hits[0], 29 / 30, value=tail_value(29))], Total(3), TOP_SCORE)
     assert expected == tail_page(Head((), None, 0, untouched=False, failures=()), answer)
 
 
@@ -209,3 +223,15 @@ def test_what_could_not_be_fetched_keeps_its_place_and_what_has_gone_leaves_none
     shown = [head_page(head, answer, {}, start, 2, keeps_places=keeps_places) for start in (0, 2, 4)]
     assert pages == [[one.hit.key.id for one in page.hits] for page in shown]
     assert {(Total(4), TOP_SCORE)} == {(page.total, page.max_score) for page in shown}
+
+
+def test_a_walk_goes_on_behind_the_hits_that_it_has_seen() -> None:
+    head = Head((Scored(A, 3.0), Scored(B, 3.0), Scored(C, 1.0)), Total(3), 0, untouched=False, failures=())
+    first, second, third = (head.values[key] for key in (A, B, C))
+    assert [1, 2, 3, 0] == [head.behind(Walk(value)) for value in (first, second, third, 2.0)]
+    assert first > second > third
+
+
+def test_a_head_in_the_engines_own_order_is_walked_from_its_beginning() -> None:
+    head = Head((Scored(A, 3.0), Scored(B, 1.0)), Total(2), 0, untouched=True, failures=())
+    assert head.behind(Walk(1.5)) == 0

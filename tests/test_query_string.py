@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.query.query_string import MATCH_ALL, read_operators
+from proxy.query.query_string import read_line
+from proxy.query.words import MATCH_ALL
 from tests import strategies
 
 OPTIONS: Any = {"fields": ["title"], "default_operator": "AND"}
@@ -48,21 +49,21 @@ def must_not(*said: str) -> Any:
             {"bool": {"must": [clause("laptop"), clause("brand:apple")], "must_not": [clause("gaming")]}},
         ),
         ("-gaming", "", must_not("gaming")),
-        ("laptop OR phone", "laptop phone", None),
+        ("laptop OR phone", "laptop phone", MATCH_ALL),
         ("OR", "", None),
-        ("laptop && phone", "laptop phone", None),
-        ("laptop || phone", "laptop phone", None),
-        ("(gaming laptop)", "gaming laptop", None),
-        ("lapt*", "lapt", None),
-        ("laptop~1", "laptop", None),
-        ("laptop^2 phone", "laptop phone", None),
-        ("price:[10 TO 20] laptop", "laptop", None),
+        ("laptop && phone", "laptop phone", MATCH_ALL),
+        ("laptop || phone", "laptop phone", MATCH_ALL),
+        ("(gaming laptop)", "gaming laptop", MATCH_ALL),
+        ("lapt*", "lapt", MATCH_ALL),
+        ("laptop~1", "laptop", MATCH_ALL),
+        ("laptop^2 phone", "laptop phone", MATCH_ALL),
+        ("price:[10 TO 20] laptop", "laptop", must("price:[10 TO 20]")),
         ("laptop NOT (gaming", "laptop gaming", None),
-        (r"c\+\+", "c", None),
+        (r"c\+\+", "c++", MATCH_ALL),
     ],
 )
 def test_a_line_says_words_demands_and_negations(line: str, text: str, rest: Any) -> None:
-    typed = read_operators("query_string", {**OPTIONS, "query": line, "boost": 2}, line)
+    typed = read_line("query_string", {**OPTIONS, "query": line, "boost": 2}, line)
     assert (text, rest) == (typed.text, typed.rest)
 
 
@@ -79,19 +80,83 @@ def test_a_line_says_words_demands_and_negations(line: str, text: str, rest: Any
 )
 def test_the_simple_line_knows_signs_alone(line: str, text: str, occurs: Any) -> None:
     name = "simple_query_string"
-    typed = read_operators(name, {**OPTIONS, "query": line}, line)
+    typed = read_line(name, {**OPTIONS, "query": line}, line)
     rest = {occur: [clause(each, name) for each in said] for occur, said in occurs.items()}
     assert (text, {"bool": rest} if rest else MATCH_ALL) == (typed.text, typed.rest)
 
 
-@pytest.mark.parametrize("line", ["laptop | phone", "(laptop)", "lap*", "laptop~2", '"gaming pc"~2', "a + b"])
-def test_the_simple_lines_other_operators_are_not_read(line: str) -> None:
-    assert read_operators("simple_query_string", {"query": line}, line).rest is None
+@pytest.mark.parametrize("line", ["laptop | phone", "(laptop)", "lap*", "laptop~2", "a + b"])
+def test_the_simple_lines_other_operators_exclude_nothing_but_by_the_words(line: str) -> None:
+    assert MATCH_ALL == read_line("simple_query_string", {"query": line}, line).rest
+
+
+@pytest.mark.parametrize("line", ["laptop (", ") laptop", 'laptop "', "a - b", "+ +", "laptop ~"])
+@pytest.mark.parametrize("name", ["query_string", "simple_query_string"])
+def test_of_a_line_that_cannot_be_read_it_is_not_known_what_it_excludes(name: str, line: str) -> None:
+    assert read_line(name, {"query": line}, line).rest is None
+
+
+KEYWORDS = frozenset({"status", "rank"})
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "rest"),
+    [
+        # written by applications
+        ('warm OR light OR ("warm light")^1.5', "warm light", MATCH_ALL),
+        ('(rain~^1.0 coat~^0.9) OR ("rain coat")^1.5', "rain coat", MATCH_ALL),
+        ('(head lamp) OR ("head lamp")^1.5 OR (headlamp^2)^0.9', "head lamp", MATCH_ALL),
+        ('warm light "warm light"~3^2', "warm light", MATCH_ALL),
+        ('("wool" AND "socks")', "wool socks", MATCH_ALL),
+        ('"jacket" OR "coat"', "jacket", MATCH_ALL),
+        ("(rain jacket) OR (storm coat)^0.1", "rain jacket", MATCH_ALL),
+        ("title:(rain coat)^3 OR body:(rain coat)", "rain coat", MATCH_ALL),
+        ("*rain*", "rain", MATCH_ALL),
+        (r"dry \(in rain\)\?", "dry (in rain)?", MATCH_ALL),
+        # negated groups
+        ("jacket -(rain OR storm)", "jacket", must_not("(rain OR storm)")),
+        ("(jacket AND NOT (rain))", "jacket", must_not("(rain)")),
+        ("jacket NOT title:(rain storm)", "jacket", must_not("title:(rain storm)")),
+        # values of fields in which no words are searched
+        (
+            "status:active AND rank:>3 AND jacket",
+            "jacket",
+            {"bool": {"must": [clause("status:active"), clause("rank:>3")]}},
+        ),
+        ("_exists_:title AND jacket", "jacket", must("_exists_:title")),
+        ("status:active OR jacket", "jacket", None),
+        ("jacket OR -rain", "jacket", None),
+        ("(jacket OR status:new) rain", "jacket rain", None),
+    ],
+)
+def test_what_applications_write_around_the_words_is_none_of_them(line: str, text: str, rest: Any) -> None:
+    typed = read_line("query_string", {**OPTIONS, "query": line}, line, lambda path: path not in KEYWORDS)
+    assert (text, rest) == (typed.text, typed.rest)
+
+
+@pytest.mark.parametrize(
+    ("flags", "line", "text"),
+    [
+        ("PHRASE", "rain -coat (new) | old", "rain -coat (new) | old"),
+        ("NOT", "rain -coat", "rain"),
+        (2, "rain -coat", "rain"),
+        ("NONE", '"rain" -coat', '"rain" -coat'),
+        (-1, "rain -coat", "rain"),
+        ("all", "rain -coat", "rain"),
+    ],
+)
+def test_flags_say_which_signs_are_operators(flags: Any, line: str, text: str) -> None:
+    assert text == read_line("simple_query_string", {"flags": flags}, line).text
+
+
+@pytest.mark.parametrize("flags", ["EVERYTHING", None, 1.5])
+def test_flags_that_no_engine_knows_are_not_read(flags: Any) -> None:
+    assert read_line("simple_query_string", {"flags": flags}, "rain").rest is None
 
 
 @given(strategies.query_lines, st.sampled_from(["query_string", "simple_query_string"]))
 def test_what_is_forbidden_or_demanded_is_said_in_the_lines_own_words(line: str, name: str) -> None:
-    rest = read_operators(name, {"query": line}, line).rest
+    rest = read_line(name, {"query": line}, line).rest
     occurs = rest.get("bool", {}) if rest else {}
     said = [each[name]["query"] for clauses in occurs.values() for each in clauses]
     assert [] == [each for each in said if each not in line]
@@ -101,4 +166,4 @@ def test_what_is_forbidden_or_demanded_is_said_in_the_lines_own_words(line: str,
 @pytest.mark.parametrize("piece", ["a", "a.", "[", "{", "/ ", '"', '(-"', "-", "NOT ", "a:", "~1", "word "])
 def test_a_line_without_end_is_read_to_its_end(name: str, piece: str) -> None:
     """It may be a user's: a regular expression that looks twice at each letter would take hours."""
-    assert read_operators(name, {}, piece * 200_000 + " (").rest is None
+    assert read_line(name, {}, piece * 200_000 + " (").rest is None

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.request.filter_path import Form
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.request.search_request import CLAUSES_MAX, SearchRequest, parse
+from proxy.request.search_request import CLAUSES_MAX, OF_PIT, SearchRequest, parse, translated
+from proxy.request.sort_values import BY_SCORE, Sort, Walk, head_values, tail_value
 from proxy.request.source_filter import Place, SourceFilter
 from tests import strategies
 
@@ -34,10 +35,14 @@ def test_nothing_asked_is_a_search_with_defaults() -> None:
         post_filter=None,
         from_=0,
         size=10,
+        sort=Sort(),
+        walk=None,
         source=SourceFilter(),
+        hidden=frozenset(),
         track_total_hits=10_000,
         form=Form(),
         collapse=None,
+        rescored=None,
         text=None,
         pipeline=None,
         own_ranking=False,
@@ -97,7 +102,20 @@ def test_every_reason_in_the_tables_is_explained(table: Mapping[str, Use | str])
         ("", b'{"ext":{"other":{}}}', "ext"),
         ("", b'{"ext":null}', "ext"),
         ("", b'{"collapse":{"field":"a","inner_hits":[{"name":"x"},{"name":"y"}]}}', "collapse"),
-        ("", b'{"collapse":{"field":"a","inner_hits":{"collapse":{"field":"b"}}}}', "collapse"),
+        ("", b'{"rescore":[{"window_size":"x"}]}', "rescore"),
+        ("", b'{"rescore":[7]}', "rescore"),
+        ("", b'{"rescore":{"query":{}},"from":991}', "rescore"),
+        ("", b'{"stored_fields":"_none_","docvalue_fields":["_id"],"highlight":{}}', "stored_fields"),
+        ("", b'{"stored_fields":"_none_","docvalue_fields":["_id"],"script_fields":{}}', "stored_fields"),
+        ("", b'{"stored_fields":"_none_","docvalue_fields":["_id"],"_source":true}', "stored_fields"),
+        ("", b'{"stored_fields":"_none_","docvalue_fields":["price"]}', "stored_fields"),
+        ("_source=true", b'{"stored_fields":"_none_","docvalue_fields":["_id"]}', "stored_fields"),
+        ("", b'{"ext":{"rerank":{"query_context":{"query_text":"x"}},"other":{}}}', "ext"),
+        ("source={}", b"", "format"),
+        ("source={}&source_content_type=application/yaml", b"", "format"),
+        ("source={}&source_content_type=application/json", b"{}", "unknown_parameter"),
+        ("source_content_type=application/json", b"{}", "unknown_parameter"),
+        ("", b'{"collapse":["a"]}', "collapse"),
         ("", b'{"zzz":1}', "unknown_key"),
         ("", b'{"_source":7}', "unknown_key"),
         ("", b'{"_source":{"exclude_vectors":null}}', "unknown_key"),
@@ -105,8 +123,12 @@ def test_every_reason_in_the_tables_is_explained(table: Mapping[str, Use | str])
         ("size=0", b'{"size":5}', "size_zero"),
         ("", b'{"size":-1}', "not_json"),
         ("", b'{"size":true}', "not_json"),
-        ("", b'{"size":"5"}', "not_json"),
-        ("", b'{"size":5.0}', "not_json"),
+        ("", b'{"size":"five"}', "not_json"),
+        ("", b'{"size":"-5"}', "not_json"),
+        ("", b'{"size":"0"}', "size_zero"),
+        ("", b'{"size":[5]}', "not_json"),
+        ("", b'{"size":null}', "not_json"),
+        ("", b'{"size":1e12}', "not_json"),
         ("", b'{"from":2147483648}', "not_json"),
         ("from=-1", b"", "not_json"),
         ("from=", b"", "not_json"),
@@ -117,9 +139,13 @@ def test_every_reason_in_the_tables_is_explained(table: Mapping[str, Use | str])
         ("track_total_hits=" + "9" * 5000, b"", "not_json"),
         ("", b'{"track_total_hits":"x"}', "not_json"),
         ("", b'{"sort":["price"]}', "sort"),
-        ("", b'{"sort":["_score","price"]}', "cursor"),
-        ("sort=_score,price", b"", "cursor"),
+        ("", b'{"pit":{"id":"x"},"sort":["_score","price"]}', "cursor"),
         ("", b'{"sort":{"_score":"asc"}}', "sort"),
+        ("", b'{"sort":[{"_score":{"order":"ASC"}},"price"]}', "sort"),
+        ("", b'{"sort":["_score",{"_score":"asc"}]}', "sort"),
+        ("", b'{"sort":[{"_score":{"mode":"max"}}]}', "sort"),
+        ("", b'{"sort":7}', "sort"),
+        ("", b'{"search_after":[1.5,2],"sort":["_score","price"]}', "search_after"),
         ("sort=price", b"", "sort"),
         ("sort=_score:asc", b"", "sort"),
         ("", b'{"stored_fields":"_none_"}', "stored_fields"),
@@ -145,9 +171,124 @@ def test_as_many_clauses_and_names_as_are_allowed_are_read() -> None:
 
 
 @pytest.mark.parametrize("sort", ["_score", ["_score"], [], {"_score": "desc"}, [{"_score": {"order": "desc"}}]])
-@pytest.mark.parametrize("in_url", ["_score:desc", "_score", ""])  # an empty one is taken for none, seen on 8.19.13
-def test_a_sort_that_says_no_more_than_the_default_is_none(sort: Any, in_url: str) -> None:
-    assert sort == msgspec.json.decode(read(f"sort={in_url}", {"sort": sort}).members["sort"])
+def test_a_sort_that_says_no_more_than_the_default_is_none(sort: Any) -> None:
+    request = read("sort=", {"sort": sort})  # an empty one is taken for none, seen on 8.19.13
+    assert (BY_SCORE, sort) == (request.sort, msgspec.json.decode(request.members["sort"]))
+
+
+@pytest.mark.parametrize(
+    "sort", [[{}], {}, "_score", {"_score": "DESC"}, {"_score": {"order": "Desc"}}, {"_score": {}}]
+)
+def test_a_sort_is_read_in_every_form_that_engines_read(sort: Any) -> None:
+    assert BY_SCORE == read("", {"sort": sort}).sort
+
+
+@pytest.mark.parametrize(
+    ("query_string", "sort", "places"),
+    [
+        ("", ["_score", "price"], (0,)),
+        ("", {"_score": "desc", "price": "asc"}, (0,)),
+        ("", [{"_score": {"order": "desc"}}, {"_script": {"type": "number", "script": "1"}}], (0,)),
+        ("", [{"stock": "desc"}, "_score", "id"], (1,)),
+        ("", ["_score", "_score"], (0, 1)),
+        ("sort=_score:desc", ["_score"], (0, 1)),
+        ("sort=_score,price:asc", [], (0,)),
+        ("sort=price", ["_score"], (0,)),
+    ],
+)
+def test_other_keys_beside_the_score_give_hits_sort_values(
+    query_string: str, sort: Any, places: tuple[int, ...]
+) -> None:
+    assert Sort(places) == read(query_string, {"sort": sort}).sort
+
+
+@pytest.mark.parametrize("said", [10, "10", "10.0", " 10 ", 10.0, 10.7, "10."])
+def test_a_count_is_read_as_engines_read_it(said: Any) -> None:
+    request = read("", {"from": said, "size": said})
+    assert (10, 10) == (request.from_, request.size)
+
+
+@pytest.mark.parametrize(("said", "counted"), [("true", True), ("false", False), ("7", 7)])
+def test_a_total_is_asked_for_by_text_too(said: str, counted: Any) -> None:
+    assert counted is read("", {"track_total_hits": said}).track_total_hits or counted == 7
+
+
+@pytest.mark.parametrize("stored", ["_none_", ["_none_"]])
+@pytest.mark.parametrize("fields", [["_id", "_score"], [{"field": "_id"}, {"field": "price"}]])
+def test_hits_without_ids_are_asked_for_with_them_where_a_field_shows_them(stored: Any, fields: Any) -> None:
+    request = read("", {"stored_fields": stored, "docvalue_fields": fields})
+    assert {"_id", "_source", "_routing", "_ignored"} == request.hidden
+    assert {"docvalue_fields": fields} == msgspec.json.decode(request.content)
+    assert ({"docvalue_fields"}, False) == (set(request.members), request.source.enabled)
+
+
+@pytest.mark.parametrize(
+    ("rescore", "first"),
+    [
+        (None, None),
+        ([], None),
+        ({"query": {}}, 10),
+        ({"window_size": 512, "query": {}}, 512),
+        ([{"window_size": 100, "query": {}}, {"window_size": 20, "query": {}}], 20),
+    ],
+)
+def test_a_second_ranking_of_the_clients_own_reaches_as_far_as_its_smallest_window(rescore: Any, first: Any) -> None:
+    assert first == read("", {"rescore": rescore}).rescored
+
+
+def test_groups_may_show_groups_of_their_own() -> None:
+    inner = {"name": "x", "collapse": {"field": "b"}, "size": 3}
+    assert "a" == read("", {"collapse": {"field": "a", "inner_hits": inner}}).collapse
+
+
+TIED = {"query": {"match_all": {}}, "sort": ["_score", {"id": "asc"}]}
+
+
+def walk_from(value: Any, **more: Any) -> tuple[Any, Walk | None]:
+    content, walk = translated("", strategies.compact({**TIED, "search_after": [value, 7], **more}))
+    return msgspec.json.decode(content).get("search_after"), walk
+
+
+def test_a_walk_behind_the_head_goes_on_by_the_engines_score() -> None:
+    value = tail_value(12.5)
+    assert ([12.5, 7], Walk(value)) == walk_from(value)
+
+
+def test_a_walk_within_the_head_has_no_place_at_the_engine() -> None:
+    (value,) = head_values([1.5])
+    assert (None, Walk(value)) == walk_from(value)
+
+
+@pytest.mark.parametrize("value", [12.5, 1.5, 0.5, 0.333333343, 3, None, "1.5", [], 1e9])
+def test_a_walk_of_the_engines_own_is_the_engines(value: Any) -> None:
+    assert ([value, 7], None) == walk_from(value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'{"search_after"', b'["search_after"]', b'{"search_after":[0.12345678901234]}', b'{"a":"search_after"}', b"7"],
+)
+def test_what_is_no_walk_is_left_as_it_is(content: bytes) -> None:
+    assert (content, None) == translated("", content)
+
+
+@pytest.mark.parametrize("more", [{"from": 5}, {"collapse": {"field": "brand"}}, {"sort": ["price"]}])
+def test_a_walk_that_cannot_be_kept_true_is_bypassed(more: Any) -> None:
+    content, walk = translated("", strategies.compact({**TIED, "search_after": [tail_value(2.5), 7]}))
+    assert walk is not None
+    body = {**msgspec.json.decode(content), **more}
+    assert isinstance(parse("", strategies.compact(body), walk), Bypass)
+
+
+def test_a_walk_is_read_beside_its_translation() -> None:
+    content, walk = translated("", strategies.compact({**TIED, "search_after": [tail_value(2.5), 7]}))
+    request = parse("", content, walk)
+    assert isinstance(request, SearchRequest)
+    assert (walk, Sort((0,)), content) == (request.walk, request.sort, request.content)
+
+
+def test_a_point_in_time_may_show_sort_values_that_nobody_asked_for() -> None:
+    assert OF_PIT == read("", {"pit": {"id": "x"}}).sort
 
 
 @pytest.mark.parametrize(
@@ -171,6 +312,22 @@ def test_the_page_is_the_urls_before_the_bodys(query_string: str, body: Any, fro
         ("", {"query": {"match": {"a": "x"}}}, {"match": {"a": "x"}}),
         ("q=x+y", {"query": {"match": {"a": "z"}}}, {"query_string": {"query": "x y"}}),
         ("q=", None, {"query_string": {"query": ""}}),
+        ("", {"retriever": {"standard": {"query": {"match": {"a": "x"}}}}}, {"match": {"a": "x"}}),
+        (
+            "",
+            {"retriever": {"standard": {"query": {"match": {"a": "x"}}, "filter": {"term": {"b": 1}}}}},
+            {"bool": {"must": [{"match": {"a": "x"}}], "filter": {"term": {"b": 1}}}},
+        ),
+        (
+            "",
+            {"retriever": {"knn": {"field": "v", "query_vector": [1], "k": 5, "num_candidates": 9}}},
+            {"knn": {"field": "v", "query_vector": [1], "num_candidates": 9}},
+        ),
+        (
+            "source=%7B%22query%22%3A%7B%22match_all%22%3A%7B%7D%7D%7D&source_content_type=application/json",
+            None,
+            {"match_all": {}},
+        ),
         (
             "q=x&df=t&analyzer=whitespace&default_operator=AND&lenient=false&analyze_wildcard",
             None,
@@ -318,3 +475,8 @@ def test_a_body_that_is_read_can_be_written_again(body: Any) -> None:
             assert body == json.loads(msgspec.json.encode(query)) == json.loads(msgspec.json.encode(post_filter))
         case Bypass(reason):
             assert reason == "not_json"
+
+
+def test_a_translated_walk_is_not_translated_again() -> None:
+    first, _ = translated("", strategies.compact({**TIED, "search_after": [tail_value(1.9688725), 7]}))
+    assert (first, None) == translated("", first)

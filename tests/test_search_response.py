@@ -1,5 +1,6 @@
 """The engine's answer opened and closed again: its bytes stay, but for order, scores and total."""
 
+import json
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from proxy.errors import Malformed
 from proxy.ranking.hits import DocKey
 from proxy.ranking.search_response import Page, SearchAnswer, Shown, Total, number, read_answer, render_answer
 from proxy.request.filter_path import Form
+from proxy.request.sort_values import Sort
 from tests import strategies
 
 
@@ -239,3 +241,23 @@ def test_a_score_has_seven_digits_at_most(score: float, expected: bytes) -> None
 def test_written_scores_keep_their_order(one: float, other: float) -> None:
     low, high = sorted((one, other))
     assert float(bytes(number(low))) <= float(bytes(number(high)))
+
+
+def shown_with_values(rest: str = "") -> dict[str, Any]:
+    """An answer whose one hit is shown with another score and sort value."""
+    hit = '{"_index":"i","_id":"a","_score":3.5,"sort":["x",3.5,7]}'
+    answer = read_answer(f'{{"hits":{{"hits":[{hit}]{rest}}}}}'.encode())
+    page = Page([Shown(answer.hits[0], 2.0, value=1.9989999999999999)], None, 2.0)
+    rendered = render_answer(answer, page, Sort((1,)), frozenset({"_id"}))
+    written: dict[str, Any] = json.loads(rendered)["hits"]
+    return written
+
+
+def test_the_scores_place_among_sort_values_is_rewritten_and_hidden_members_are_left_out() -> None:
+    (hit,) = shown_with_values()["hits"]
+    assert {"_index": "i", "_score": 2.0, "sort": ["x", 1.9989999999999999, 7]} == hit
+
+
+@pytest.mark.parametrize(("rest", "best"), [(',"max_score":null', None), (',"max_score":3.5', 2.0)])
+def test_where_the_engine_tells_no_best_score_beside_sort_values_none_is_told(rest: str, best: float | None) -> None:
+    assert best == shown_with_values(rest)["max_score"]

@@ -179,6 +179,7 @@ def test_the_heads_keys_and_the_total_are_asked_for_alone() -> None:
         "query": EVERYTHING["query"],
         "size": 50,
         "_source": False,
+        "sort": ["_score"],
         "indices_boost": [{"products": 2}],
         "runtime_mappings": RUNTIME,
         "track_total_hits": True,
@@ -252,6 +253,7 @@ def test_documents_are_rendered_and_counted_as_the_clients_query_sees_them() -> 
     assert {
         "query": {"bool": {"filter": [these("products", "a", "b")], "should": [EVERYTHING["query"]]}},
         "size": 2,
+        "sort": ["_score"],
         "aggs": {"matched": {"filter": {"bool": {"filter": [own, relaxed, TERM]}}}},
         "post_filter": {"bool": {"filter": [relaxed, TERM]}},
         "track_total_hits": False,

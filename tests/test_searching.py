@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.config import BypassRules, Config
+from proxy.config import BypassRules, Config, QueryFrom
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine
 from tests.fakes import (
@@ -25,6 +25,16 @@ from tests.fakes import (
 )
 
 RERANKED = "reranked"
+
+
+def with_route(settings: Config, **changes: Any) -> Config:
+    return msgspec.structs.replace(settings, routes=(msgspec.structs.replace(settings.routes[0], **changes),))
+
+
+def without_knn(reason: str) -> str:
+    return f'reranked;stages="semantic";reason={reason}'
+
+
 NORMALIZES: dict[str, Any] = {"phase_results_processors": [{"normalization-processor": {}}]}
 RERANKS: dict[str, Any] = {"response_processors": [{"rerank": {}}]}
 
@@ -138,7 +148,8 @@ async def test_words_that_have_no_place_in_the_query_leave_kNN_out(  # noqa: N80
 ) -> None:
     """Where they stand is not known, and so not what must be fulfilled besides them."""
     body = {"query": {"match_all": {}}, "ext": {"rerank_proxy": {"query": "notebook"}}}
-    assert (RERANKED, [], []) == (await outcome(steered_client, body=body), engine.of("semantic"), models.of("embed"))
+    expected: Any = (without_knn("given_text"), [], [])
+    assert expected == (await outcome(steered_client, body=body), engine.of("semantic"), models.of("embed"))
 
 
 @pytest.mark.parametrize(("profile", "word"), [("legal", "legal question"), ("support", "customer")])
@@ -149,8 +160,72 @@ async def test_a_profile_gives_its_instruction(
     assert word in models.of("rerank")[0].json()["instruction"]
 
 
+async def test_where_the_only_stage_does_not_fit_the_search_it_is_the_engines(
+    start_proxy: StartProxy, settings: Config
+) -> None:
+    client = await start_proxy(with_route(settings, rerank=False))
+    assert "bypassed;reason=no_stage" == await outcome(client, body={**QUERY, "min_score": 0.5})
+
+
+TWO_TEXTS: Any = {"bool": {"must": [{"match": {"title": "acme"}}, {"match": {"body": "laptop bag"}}]}}
+
+
+@pytest.mark.parametrize(
+    ("place", "more", "headers"),
+    [
+        (QueryFrom(header="X-Search-Text"), {}, {"x_search_text": "laptop bag"}),
+        (QueryFrom(body="suggest.spelling.text"), {"suggest": {"spelling": {"text": " laptop bag "}}}, {}),
+        (QueryFrom(name="typed"), {}, {}),
+        (QueryFrom(header="X-Search-Text", body="aggs.0.text", name="typed"), {}, {}),
+    ],
+)
+async def test_a_route_may_say_where_a_search_gives_its_text(
+    start_proxy: StartProxy, settings: Config, engine: EndpointEngine, place: QueryFrom, more: Any, headers: Any
+) -> None:
+    client = await start_proxy(with_route(settings, query_from=place, passage=["title", "body"]))
+    words = {"match": {"body": {"query": "laptop bag", "_name": "typed"}}}
+    body = {"query": {"bool": {"must": [{"match": {"title": "acme"}}, words]}}, **more}
+    assert RERANKED == await outcome(client, body=body, **headers)
+    (asked,) = engine.of("semantic")
+    assert b'"acme"' in asked.body
+    assert b"laptop" not in asked.body
+
+
+@pytest.mark.parametrize(
+    ("place", "more", "headers"),
+    [
+        (QueryFrom(), {}, {"x_search_text": "laptop bag"}),
+        (QueryFrom(header="X-Search-Text"), {}, {}),
+        (QueryFrom(header="X-Search-Text"), {}, {"x_search_text": "x" * 2001}),
+        (QueryFrom(body="suggest.text.0"), {"suggest": {"text": "laptop bag"}}, {}),
+        (QueryFrom(name="other"), {}, {}),
+    ],
+)
+async def test_where_it_gives_none_there_the_query_is_read(
+    start_proxy: StartProxy, settings: Config, place: QueryFrom, more: Any, headers: Any
+) -> None:
+    client = await start_proxy(with_route(settings, query_from=place, passage=["title", "body"]))
+    assert without_knn("ambiguous_text") == await outcome(client, body={"query": TWO_TEXTS, **more}, **headers)
+
+
 async def test_minimal_scores_leave_kNN_out(client: Client, engine: EndpointEngine) -> None:  # noqa: N802
-    assert (RERANKED, []) == (await outcome(client, body={**QUERY, "min_score": 0.5}), engine.of("semantic"))
+    expected: Any = (without_knn("own_scores"), [])
+    assert expected == (await outcome(client, body={**QUERY, "min_score": 0.5}), engine.of("semantic"))
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ({"bool": {"must": [{"match": {"title": "laptop bag"}}, {"match": {"title": "acme case"}}]}}, "ambiguous_text"),
+        ({"bool": {"filter": [{"match": {"title": "laptop"}}]}}, "text_in_filter"),
+        ({"query_string": {"query": "laptop OR brand:acme"}}, "query_syntax"),
+        ({"hybrid": {"queries": [{"match": {"title": "laptop"}}]}}, "own_scores"),
+    ],
+)
+async def test_where_kNN_does_not_fit_the_search_the_header_says_why(  # noqa: N802
+    client: Client, engine: EndpointEngine, query: Any, reason: str
+) -> None:
+    assert (without_knn(reason), []) == (await outcome(client, body={"query": query}), engine.of("semantic"))
 
 
 @pytest.mark.parametrize(("asked", "window"), [(None, 4), (2, 2), (4, 4), (5, 4), (10**12, 4)])

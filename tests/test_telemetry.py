@@ -33,6 +33,7 @@ from proxy.telemetry import (
 from tests.conftest import Log
 
 TOKEN = r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*"
+UNFIT = Failure("semantic", "own_scores", by_design=True)
 ITEM = re.compile(rf'{TOKEN}(;[a-z][a-z0-9_.*-]*=({TOKEN}|"[^"\\]*"))*')
 """An item of RFC 9651 that is a token, its parameters tokens or strings."""
 
@@ -46,6 +47,8 @@ ITEM = re.compile(rf'{TOKEN}(;[a-z][a-z0-9_.*-]*=({TOKEN}|"[^"\\]*"))*')
             [Failure("semantic", "refused"), Failure("rerank", "timeout")],
             b'degraded;stages="semantic rerank";reason=refused',
         ),
+        ([UNFIT], b'reranked;stages="semantic";reason=own_scores'),
+        ([UNFIT, Failure("rerank", "timeout")], b'degraded;stages="rerank semantic";reason=timeout'),
     ],
 )
 def test_an_ending_names_the_stages_left_out_and_the_first_reason(failures: list[Failure], header: bytes) -> None:

@@ -16,6 +16,7 @@ from proxy.errors import Failure, TimedOut, Unreachable, UpstreamError
 from proxy.indices import Unrouted
 from proxy.journey import Journey
 from proxy.planning import Plan, VectorSearch
+from proxy.query.text import UNRELAXED
 from proxy.ranking.searches import semantic_search
 from proxy.request.steering import Wrong
 from proxy.searching import Asked, Routed, Searching
@@ -108,13 +109,10 @@ def _why_no_knn(plan: Plan) -> str:
     """Say why kNN is skipped; empty where it is not."""
     if plan.route.semantic is None:
         return "the route has no `semantic`"
-    if plan.request.own_ranking:
-        return "`min_score`, `knn` or a retriever of the search depends on the scores of its own hits"
-    if plan.unavailable:
-        return f"{plan.unavailable.reason}: {ADVICE[plan.unavailable.reason]}"
-    if plan.user_query.relaxed is None:
-        return "the query text cannot be separated from what the query excludes"
-    return ""
+    if plan.unavailable is None:
+        return ""
+    reason = plan.unavailable.reason
+    return f"{reason}: {UNRELAXED.get(reason) or ADVICE[reason]}"
 
 
 def _knn(plan: Plan, vectors: VectorSearch) -> dict[str, Any]:

@@ -5,7 +5,7 @@ is complete, the search is run again as a plain one, and its reranked answer tak
 engine's own headers and members, which clients poll by, stay.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from urllib.parse import parse_qsl, urlencode
 
@@ -195,7 +195,7 @@ def _plain(asked: Asked, parameters: Parameters) -> Asked:
     """The same search without what makes it asynchronous, its answer in the form that is now asked for."""
     kept = [pair for pair in asked.parameters if pair[0] not in _OF_ASYNC | _OF_ANSWERS]
     form = [pair for pair in parameters if pair[0] in _OF_ANSWERS]
-    return Asked(asked.indices, urlencode((*kept, *form)), asked.content)
+    return replace(asked, query_string=urlencode((*kept, *form)))
 
 
 def _why(outcome: Outcome) -> Bypass:

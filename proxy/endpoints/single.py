@@ -113,7 +113,7 @@ async def _as_template(caller: EngineOfCaller, form: Form, outcome: Outcome) -> 
     """Write the answer in the form that was asked for; OpenSearch ends that to a template with its status."""
     if isinstance(outcome, Bypass | Relayed | Unanswered):
         return outcome
-    kind = await caller.kind()
+    kind = await replace(caller, patience_seconds=0.0).kind()  # from memory, or as its headers have it
     says_status = kind is not None and kind.product == "opensearch"
     body = with_member(outcome.body, "status", b"200") if says_status else outcome.body
     try:

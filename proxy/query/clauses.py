@@ -5,36 +5,72 @@ What is in neither is a filter. Source: Elasticsearch and OpenSearch, "Query DSL
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Any
 
-from proxy.query.query_string import MATCH_ALL, Query, Typed, read_operators
+from proxy.query.query_string import IsText, read_line
+from proxy.query.words import MATCH_ALL, Query, Typed, unescaped
 
-_Children = Callable[[Query], Iterator[tuple[Any, bool]]]
+
+class Role(Enum):
+    """What an inner query means for a document that the query around it matches."""
+
+    REQUIRED = auto()
+    ANY_OF = auto()
+    """It matches one of these at least."""
+    BOOST = auto()
+    """It need not match: the score alone depends on it."""
+    FILTER = auto()
+    """Required, and of no score: where an application writes its filters, and hardly ever the words."""
+    FUNCTION = auto()
+    """The filter of a function of `function_score`: it says which documents get its score."""
+
+
+_Children = Callable[[Query], Iterator[tuple[Any, Role]]]
 _Relax = Callable[[Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Compound:
-    """A query that holds others: in which of them the user's words may stand, and what it is without them."""
+    """A query that holds others: which ones and in which role, and what it is without the words in them."""
 
     children: _Children
-    """Each inner query, and whether a document must match it."""
     relax: Callable[[str, Query, _Relax], Any]
 
 
-def _of_bool(body: Query) -> Iterator[tuple[Any, bool]]:
-    """`filter` and `must_not` hold no words of a user; a `should` beside others is a boost."""
+def _of_bool(body: Query) -> Iterator[tuple[Any, Role]]:
+    """`must_not` holds no words that anybody wants."""
+    yield from ((clause, Role.REQUIRED) for clause in _listed(body.get("must")))
+    of_should = _role_of_should(body)
+    yield from ((clause, of_should) for clause in _listed(body.get("should")))
+    yield from ((clause, Role.FILTER) for clause in _listed(body.get("filter")))
+
+
+def _role_of_should(body: Query) -> Role:
     alone = not body.get("must") and not body.get("filter")
-    yield from ((clause, True) for clause in _listed(body.get("must")))
-    yield from ((clause, alone) for clause in _listed(body.get("should")))
+    match body.get("minimum_should_match", 1 if alone else 0):
+        case 0 | "0" | "0%":
+            return Role.BOOST
+        case 1 | "1":
+            return Role.ANY_OF
+        case _:
+            return Role.REQUIRED
 
 
-def _of(key: str) -> _Children:
-    def children(body: Query) -> Iterator[tuple[Any, bool]]:
-        yield from ((clause, True) for clause in _listed(body.get(key)))
+def _of(key: str, role: Role = Role.REQUIRED) -> _Children:
+    def children(body: Query) -> Iterator[tuple[Any, Role]]:
+        yield from ((clause, role) for clause in _listed(body.get(key)))
 
     return children
+
+
+def _of_function_score(body: Query) -> Iterator[tuple[Any, Role]]:
+    yield from ((clause, Role.REQUIRED) for clause in _listed(body.get("query")))
+    for function in _listed(body.get("functions")):
+        if isinstance(function, dict) and "filter" in function:
+            yield function["filter"], Role.FUNCTION
 
 
 def _in_place(name: str, body: Query, relax: _Relax) -> Any:
@@ -42,7 +78,11 @@ def _in_place(name: str, body: Query, relax: _Relax) -> Any:
 
     It matches more than before, so it no longer bears its name: hits report it.
     """
-    return {name: {key: _each(value, relax) for key, value in body.items() if key != "_name"}}
+    return {name: {key: _each(value, relax) for key, value in _unnamed(body).items()}}
+
+
+def _unnamed(body: Query) -> Query:
+    return {key: value for key, value in body.items() if key != "_name"}
 
 
 def _each(value: Any, relax: _Relax) -> Any:
@@ -59,7 +99,8 @@ def _joined(name: str, body: Query, relax: _Relax) -> Any:
 
 def _of_parts(name: str, body: Query, relax: _Relax) -> Any:
     """A query on a document's parts: without any demand on them, it is none on their being there either."""
-    return MATCH_ALL if relax(body["query"]) == MATCH_ALL else _in_place(name, body, relax)
+    inner = relax(body["query"])  # once: each level of nesting would double the work
+    return MATCH_ALL if inner == MATCH_ALL else {name: {**_unnamed(body), "query": inner}}
 
 
 def _inner(key: str) -> Callable[[str, Query, _Relax], Any]:
@@ -77,10 +118,10 @@ def _inseparable(_: str, __: Query, ___: _Relax) -> None:
 
 COMPOUNDS: Mapping[str, Compound] = {
     "bool": Compound(_of_bool, _in_place),
-    "dis_max": Compound(_of("queries"), _in_place),
+    "dis_max": Compound(_of("queries", Role.ANY_OF), _in_place),
     "boosting": Compound(_of("positive"), _inner("positive")),
     "constant_score": Compound(_of("filter"), _inner("filter")),
-    "function_score": Compound(_of("query"), _inner("query")),
+    "function_score": Compound(_of_function_score, _inner("query")),
     "script_score": Compound(_of("query"), _inner("query")),
     "nested": Compound(_of("query"), _of_parts),
     "has_child": Compound(_of("query"), _joined),
@@ -88,7 +129,7 @@ COMPOUNDS: Mapping[str, Compound] = {
     "pinned": Compound(_of("organic"), _inner("organic")),
     "rule": Compound(_of("organic"), _inner("organic")),
     "rule_query": Compound(_of("organic"), _inner("organic")),
-    "hybrid": Compound(_of("queries"), _inseparable),
+    "hybrid": Compound(_of("queries", Role.ANY_OF), _inseparable),
 }
 """Queries that hold others, by name."""
 
@@ -101,7 +142,7 @@ LINES = frozenset({"query_string", "simple_query_string"})
 """Queries whose words stand among operators, in a line."""
 
 _Read = tuple[Typed, tuple[str, ...]] | None
-_AUTOCOMPLETE_TYPES = frozenset({"bool_prefix", "phrase_prefix"})
+_Reads = Callable[[str, Query, IsText], _Read]
 
 
 def _never(_: Query) -> bool:
@@ -112,32 +153,41 @@ def _always(_: Query) -> bool:
     return True
 
 
-def _by_type(body: Query) -> bool:
-    return body.get("type") in _AUTOCOMPLETE_TYPES
+def _by_type(*types: str) -> Callable[[Query], bool]:
+    def has_type(body: Query) -> bool:
+        return body.get("type") in types
+
+    return has_type
 
 
 def _by_star(body: Query) -> bool:
-    """A line that ends in `lap*`; `*lap*` is a whole word somewhere."""
-    last = str(body.get("query", "")).rsplit(None, 1)[-1:]
-    return any(word.endswith("*") and not word.startswith("*") for word in last)
+    """A line that ends in `lap*`; stars around the words or around all of them say that they stand somewhere."""
+    line = str(body.get("query", "")).strip()
+    last = line.rsplit(None, 1)[-1:]
+    return not line.startswith("*") and any(word.endswith("*") and not word.startswith("*") for word in last)
 
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A query that holds words: how to read them and their fields, and whether the last may be half a word."""
+    """A query that holds words: how to read them and their fields."""
 
-    read: Callable[[str, Query], _Read]
+    read: _Reads
     autocomplete: Callable[[Query], bool] = field(default=_never)
+    """Whether the last word may be half a word."""
+    quotes: Callable[[Query], bool] = field(default=_never)
+    """Whether the words stand together, as an application spells what a user put in quotes."""
+    last_resort: bool = False
+    """Too much of it is not read for kNN: its words count where no other clause holds any."""
 
 
 def _words(value: Any) -> Typed | None:
-    return Typed(value.strip(), MATCH_ALL) if isinstance(value, str) and value.strip() else None
+    return Typed(unescaped(value.strip()), MATCH_ALL) if isinstance(value, str) and value.strip() else None
 
 
-def _of_field(key: str) -> Callable[[str, Query], _Read]:
+def _of_field(key: str) -> _Reads:
     """One field, its words bare or under `key`."""
 
-    def read(_: str, body: Query) -> _Read:
+    def read(_: str, body: Query, __: IsText) -> _Read:
         if len(body) != 1:
             return None
         ((path, value),) = body.items()
@@ -147,22 +197,22 @@ def _of_field(key: str) -> Callable[[str, Query], _Read]:
     return read
 
 
-def _of_fields(_: str, body: Query) -> _Read:
+def _of_fields(_: str, body: Query, __: IsText) -> _Read:
     """The words in `query`, the fields in a list."""
     typed, fields = _words(body.get("query")), _fields(body)
     return (typed, fields) if typed and fields is not None else None
 
 
-def _of_meaning(_: str, body: Query) -> _Read:
+def _of_meaning(_: str, body: Query, __: IsText) -> _Read:
     """The engine embeds the words itself: `query`, one `field`."""
     typed, path = _words(body.get("query")), body.get("field")
     return (typed, ()) if typed and isinstance(path, str) else None
 
 
-def _of_embedded(key: str) -> Callable[[str, Query], _Read]:
+def _of_embedded(key: str) -> _Reads:
     """The engine embeds the words of a vector field's `key` itself; its `filter` stays required."""
 
-    def read(_: str, body: Query) -> _Read:
+    def read(_: str, body: Query, __: IsText) -> _Read:
         values = [value for value in body.values() if isinstance(value, dict)]
         typed = _words(values[0].get(key)) if len(values) == 1 else None
         return (Typed(typed.text, _filter(values[0])), ()) if typed else None
@@ -174,16 +224,16 @@ def _filter(body: Query) -> Query:
     return {"bool": {"filter": body["filter"]}} if "filter" in body else MATCH_ALL
 
 
-def _with_operators(name: str, body: Query) -> _Read:
+def _with_operators(name: str, body: Query, is_text: IsText) -> _Read:
     """Words among operators."""
     text, fields = body.get("query"), _fields(body)
     if not isinstance(text, str) or fields is None:
         return None
-    typed = read_operators(name, body, text)
+    typed = read_line(name, body, text, is_text)
     return (typed, fields) if typed.text else None
 
 
-def _of_knn(_: str, body: Query) -> _Read:
+def _of_knn(_: str, body: Query, __: IsText) -> _Read:
     """A kNN query whose vector the engine makes of words."""
     builder = body.get("query_vector_builder", {})
     inner = builder.get("text_embedding", {}) if isinstance(builder, dict) else {}
@@ -191,12 +241,65 @@ def _of_knn(_: str, body: Query) -> _Read:
     return (Typed(typed.text, _filter(body)), ()) if typed else None
 
 
+def _of_intervals(_: str, body: Query, __: IsText) -> _Read:
+    """The words of all rules, in order; a rule's `filter` compares places, and holds none that must occur."""
+    paths = [path for path in body if path not in {"boost", "_name"}]
+    return _said_within({path: body[path] for path in paths}, {"query"}, tuple(paths[:1]))
+
+
+def _of_spans(name: str, body: Query, _: IsText) -> _Read:
+    """The words of all spans, in order, but for those in `exclude`."""
+    terms = [path for span in _nested_bodies({name: body}, "span_term") for path in span]
+    return _said_within({name: body}, {"value", *terms}, tuple(dict.fromkeys(terms)))
+
+
+def _said_within(query: Query, keys: AbstractSet[str], fields: tuple[str, ...]) -> _Read:
+    typed = _words(" ".join(dict.fromkeys(_texts(query, keys))))
+    return (Typed(typed.text, None), fields) if typed and fields else None
+
+
+_NOT_WANTED = frozenset({"exclude", "filter"})
+
+
+def _nested_bodies(query: Any, name: str) -> Iterator[Query]:
+    """The bodies of the queries of this name, wherever they are in another."""
+    match query:
+        case dict():
+            for key, value in query.items():
+                if key == name and isinstance(value, dict):
+                    yield value
+                elif key not in _NOT_WANTED:
+                    yield from _nested_bodies(value, name)
+        case list():
+            for each in query:
+                yield from _nested_bodies(each, name)
+        case _:
+            pass
+
+
+def _texts(query: Any, keys: AbstractSet[str]) -> Iterator[str]:
+    match query:
+        case dict():
+            for name, value in query.items():
+                if name in keys and isinstance(value, str):
+                    yield value
+                elif name not in _NOT_WANTED:
+                    yield from _texts(value, keys)
+        case list():
+            for each in query:
+                yield from _texts(each, keys)
+        case _:
+            pass
+
+
+_SPANS = Leaf(_of_spans, last_resort=True)
+
 LEAVES: Mapping[str, Leaf] = {
     "match": Leaf(_of_field("query")),
-    "match_phrase": Leaf(_of_field("query")),
+    "match_phrase": Leaf(_of_field("query"), quotes=_always),
     "match_phrase_prefix": Leaf(_of_field("query"), _always),
     "match_bool_prefix": Leaf(_of_field("query"), _always),
-    "multi_match": Leaf(_of_fields, _by_type),
+    "multi_match": Leaf(_of_fields, _by_type("bool_prefix", "phrase_prefix"), _by_type("phrase")),
     "combined_fields": Leaf(_of_fields),
     "query_string": Leaf(_with_operators, _by_star),
     "simple_query_string": Leaf(_with_operators, _by_star),
@@ -206,6 +309,14 @@ LEAVES: Mapping[str, Leaf] = {
     "neural": Leaf(_of_embedded("query_text")),
     "neural_sparse": Leaf(_of_embedded("query_text")),
     "knn": Leaf(_of_knn),
+    "intervals": Leaf(_of_intervals, last_resort=True),
+    "span_term": _SPANS,
+    "span_near": _SPANS,
+    "span_or": _SPANS,
+    "span_first": _SPANS,
+    "span_not": _SPANS,
+    "span_containing": _SPANS,
+    "span_within": _SPANS,
 }
 """Queries that hold words, by name."""
 

@@ -1,95 +1,365 @@
-"""The `query_string` syntax, read as far as it is certain what a line demands, forbids and means.
+"""A line of `query_string` or `simple_query_string` syntax: its words, and what it demands or forbids besides.
 
-Sources: Elasticsearch, "Query string query" and "Simple query string query". The simple one has no fields, and its
-operators are signs alone: AND, OR and NOT are words there.
+Sources: Elasticsearch, "Query string query" and "Simple query string query"; Lucene, `QueryParser.jj` and
+`SimpleQueryParser`. The simple one has no fields, and its operators are signs alone: AND, OR and NOT are words there.
+A line is cut into tokens in one pass, since a user may make it as long as he likes.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
-Query = Mapping[str, Any]
-MATCH_ALL: Query = {"match_all": {}}
+from proxy.query.words import MATCH_ALL, Query, Typed, is_one_word, letters, unescaped, variants
 
+IsText = Callable[[str], bool]
 
 LINE_MAX = 2000
 """Characters of a line that are read; what a longer one excludes is not known."""
+_DEPTH_MAX = 50
+"""Brackets inside brackets that are followed."""
 
-
-class Typed(NamedTuple):
-    """The words in one clause, and what of that clause stays required without them."""
-
-    text: str
-    rest: Query | None
-    """None: what the clause demands besides its words is not known."""
-
-
-# What is plain enough to say for certain what it excludes: words, "phrases", field:value, each with a sign or not.
-_PIECE = re.compile(
-    r"""(?P<sign>[+\-!]|NOT\s+)?
-        (?P<field>[\w.]+:)?
-        (?P<said>"[^"\\]*"|[^\s+\-!=&|<>(){}\[\]^"~*?:\\/][^\s=&|<>(){}\[\]^"~*?:\\/!]*)
-        (?=\s|$)\s*""",
-    re.VERBOSE,
-)
-_SIMPLE_PIECE = re.compile(
-    r"""(?P<sign>[+\-])?
-        (?P<field>)
-        (?P<said>"[^"\\]*"|[^\s+\-|"*()~\\][^\s+|"*()~\\]*)
-        (?=\s|$)\s*""",
-    re.VERBOSE,
-)
-_OPERATOR_WORDS = frozenset({"OR", "NOT"})
 # Options of the whole line that have no meaning for a piece of it.
 _WHOLE_LINE = frozenset({"query", "minimum_should_match", "boost", "_name"})
-# In one pass over the line, which may be as long as a user likes: nothing is looked for beyond where it must end, and
-# a name is tried from its first letter alone.
+
+_TOKEN = re.compile(
+    r"""(?P<space>\s++)
+      | (?P<and>(?:AND|&&)(?=[\s(]|$))
+      | (?P<or>(?:OR|\|\|)(?=[\s(]|$))
+      | (?P<not>NOT(?=[\s(]|$)\s*+|!)
+      | (?P<sign>[+\-](?=\S))
+      | (?P<open>\()
+      | (?P<close>\))
+      | (?P<phrase>"(?:[^"\\]|\\.)*+")
+      | (?P<opaque>[\[{][^\[\]{}]*+[\]}]|/(?:[^/\\]|\\.)++/|(?<=:)[<>]=?(?:[^\s()\\]|\\.)++)
+      | (?P<suffix>[~^][\d.]*+)
+      | (?P<field>(?:[\w.\-*@]|\\.)++:)
+      | (?P<word>(?:[^\s+\-!<>(){}\[\]^"~:\\/]|\\.)(?:[^\s!(){}\[\]^"~:\\/]|\\.)*+)""",
+    re.VERBOSE | re.DOTALL,
+)
+
+_FLAGS = ("AND", "NOT", "OR", "PREFIX", "PHRASE", "PRECEDENCE", "ESCAPE", "WHITESPACE", "FUZZY", "NEAR")
+"""The operators of the simple line, each with its bit, in this order (Elasticsearch, `SimpleQueryStringFlag`)."""
+
+_SIMPLE: Mapping[str, tuple[str, str]] = {
+    "AND": (r"(?P<and>\+(?=\s))|(?P<sign>\+)", "+"),
+    "OR": (r"(?P<or>\|)", "|"),
+    "NOT": (r"(?P<not>-(?=\S))", ""),
+    "PHRASE": (r'(?P<phrase>"(?:[^"\\]|\\.)*+")', '"'),
+    "PRECEDENCE": (r"(?P<open>\()|(?P<close>\))", "()"),
+    "FUZZY": (r"(?P<suffix>~\d*+)", "~"),
+}
+"""Of each operator of the simple line its token, and the characters that then end a word."""
+
+
+@lru_cache(maxsize=64)
+def _simple_token(operators: frozenset[str]) -> re.Pattern[str]:
+    """Return the tokens of a simple line whose `flags` name these operators: the other signs are plain text."""
+    known = [_SIMPLE[name] for name in _SIMPLE if name in operators]
+    ends = "".join(map(re.escape, "".join(characters for _, characters in known)))
+    begins = "-" if "NOT" in operators else ""
+    escapes = r"|\\." if "ESCAPE" in operators else ""
+    backslash = r"\\" if "ESCAPE" in operators else ""
+    word = rf"(?P<word>(?:[^\s{ends}{backslash}{begins}]{escapes})(?:[^\s{ends}{backslash}]{escapes})*+)"
+    return re.compile("|".join([r"(?P<space>\s++)", *(token for token, _ in known), word]), re.DOTALL)
+
+
+def _operators(flags: object) -> frozenset[str] | None:
+    """Read `flags`, by name or by bit; None where they are not what the engine knows."""
+    if isinstance(flags, int):
+        return frozenset(name for bit, name in enumerate(_FLAGS) if flags & 1 << bit)
+    if not isinstance(flags, str):
+        return None
+    named = {"NEAR" if name == "SLOP" else name for name in flags.upper().replace(" ", "").split("|")}
+    if "NEAR" in named:
+        named.add("FUZZY")
+    if "ALL" in named:
+        return frozenset(_FLAGS)
+    return frozenset(named) if named <= {*_FLAGS, "NONE"} else None
+
+
+@dataclass(slots=True)
+class _Part:
+    """A piece of a line: a word, a phrase, a group in brackets, or what has no words (a range, an expression)."""
+
+    start: int
+    """Behind its sign."""
+    end: int
+    sign: str
+    or_: bool
+    """Joined to the part before it by OR."""
+    field: str
+    text: str = ""
+    quoted: bool = False
+    opaque: bool = False
+    parts: "list[_Part] | None" = None
+    boost: float = 1.0
+
+
+def read_line(name: str, options: Query, line: str, is_text: IsText = lambda _: True) -> Typed:
+    """Read the words meant by a line, and what it demands or forbids besides them.
+
+    `+word`, `"a phrase"` and `field:value` stay required, `-word` and `-(a group)` stay forbidden. Other operators
+    say how the words are searched, and exclude nothing but by them. Values of fields without text are no words.
+    """
+    simple = name == "simple_query_string"
+    token = _tokens_of(options) if simple else _TOKEN
+    parts = _parts(line, token, simple=simple) if token and len(line) <= LINE_MAX else None
+    if parts is None:
+        return Typed(" ".join(_NOISE.sub(" ", line[:LINE_MAX]).split()), None)
+    plain = _unbracketed(parts)
+    kept = {key: value for key, value in options.items() if key not in _WHOLE_LINE}
+    demands = _demands(plain, is_text)
+    text = " ".join(_words(plain, is_text))
+    if demands is None:
+        return Typed(text, None)
+    clauses = {
+        "must": [{name: kept | {"query": line[part.start : part.end]}} for part in demands if part.sign != "-"],
+        "must_not": [{name: kept | {"query": line[part.start : part.end]}} for part in demands if part.sign == "-"],
+    }
+    stays = {occur: found for occur, found in clauses.items() if found}
+    return Typed(text, {"bool": stays} if stays else MATCH_ALL)
+
+
+def _tokens_of(options: Query) -> re.Pattern[str] | None:
+    operators = _operators(options.get("flags", "ALL"))
+    return None if operators is None else _simple_token(operators)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What has been read and belongs to the next part."""
+
+    sign: str = ""
+    operator: str = ""
+    field: str = ""
+    start: int = -1
+    """Where the field begins."""
+
+    def __bool__(self) -> bool:
+        return bool(self.sign or self.field or self.operator)
+
+
+def _parts(line: str, token: re.Pattern[str], *, simple: bool) -> list[_Part] | None:
+    """Cut a line into parts; None where it is not what the syntax says."""
+    tree, position = _Tree("*" if simple else "*?"), 0
+    while position < len(line):
+        found = token.match(line, position)
+        if found is None or not tree.take(found):
+            return None
+        position = found.end()
+    return None if tree.above or tree.pending else tree.level
+
+
+class _Tree:
+    """The parts of a line as they come: those of the innermost open brackets, and of what is around them."""
+
+    def __init__(self, wildcards: str) -> None:
+        self.level: list[_Part] = []
+        self.above: list[tuple[list[_Part], _Part]] = []
+        self.pending = _Pending()
+        self._wildcards = wildcards
+
+    def take(self, token: re.Match[str]) -> bool:
+        """Add a token; False where it cannot stand here."""
+        return _TAKES[token.lastgroup or ""](self, token)
+
+    def space(self, _: re.Match[str]) -> bool:
+        return not self.pending.field
+
+    def operator(self, token: re.Match[str]) -> bool:
+        stands = bool(self.level) and not self.pending
+        self.pending.operator = token.lastgroup or ""
+        return stands
+
+    def sign(self, token: re.Match[str]) -> bool:
+        stands = not self.pending.field and not self.pending.sign
+        self.pending.sign = "-" if token.lastgroup == "not" else token[0]
+        return stands
+
+    def field(self, token: re.Match[str]) -> bool:
+        stands = not self.pending.field
+        self.pending.field, self.pending.start = unescaped(token[0][:-1]), token.start()
+        return stands
+
+    def part(self, token: re.Match[str]) -> bool:
+        self.level.append(_part(token, self.pending, self._wildcards))
+        self.pending = _Pending()
+        return True
+
+    def open(self, token: re.Match[str]) -> bool:
+        self.part(token)
+        self.above.append((self.level, self.level[-1]))
+        self.level = []
+        return len(self.above) <= _DEPTH_MAX
+
+    def close(self, token: re.Match[str]) -> bool:
+        if not self.above or self.pending:
+            return False
+        inner = self.level
+        self.level, group = self.above.pop()
+        group.parts, group.end = inner, token.end()
+        return True
+
+    def suffix(self, token: re.Match[str]) -> bool:
+        """A boost, or how far a word or phrase may differ."""
+        if self.pending or not self.level or self.level[-1].end != token.start():
+            return False
+        last = self.level[-1]
+        last.end, last.boost = token.end(), _boost(token[0], last.boost)
+        return True
+
+
+_TAKES: Mapping[str, Callable[[_Tree, re.Match[str]], bool]] = {
+    "space": _Tree.space,
+    "and": _Tree.operator,
+    "or": _Tree.operator,
+    "not": _Tree.sign,
+    "sign": _Tree.sign,
+    "field": _Tree.field,
+    "open": _Tree.open,
+    "close": _Tree.close,
+    "suffix": _Tree.suffix,
+    "phrase": _Tree.part,
+    "opaque": _Tree.part,
+    "word": _Tree.part,
+}
+
+
+def _part(token: re.Match[str], pending: _Pending, wildcards: str) -> _Part:
+    start = token.start() if pending.start < 0 else pending.start
+    part = _Part(start, token.end(), pending.sign, pending.operator == "or", pending.field)
+    match token.lastgroup:
+        case "word":
+            part.text = unescaped(_without_wildcards(token[0], wildcards))
+        case "phrase":
+            part.text, part.quoted = unescaped(token[0][1:-1].strip()), True
+        case "opaque":
+            part.opaque = True
+        case _:
+            pass
+    return part
+
+
+def _without_wildcards(word: str, wildcards: str) -> str:
+    """Cut the wildcards off a word's ends, but for an escaped one."""
+    left = word.lstrip(wildcards)
+    kept = left.rstrip(wildcards)
+    return left[: len(kept) + 1] if kept.endswith("\\") else kept
+
+
+def _boost(said: str, before: float) -> float:
+    try:
+        return float(said[1:]) if said.startswith("^") else before
+    except ValueError:
+        return before
+
+
+def _unbracketed(parts: list[_Part]) -> list[_Part]:
+    """Take away brackets around all of a line."""
+    while len(parts) == 1 and parts[0].parts is not None and not parts[0].sign and not parts[0].field:
+        parts = parts[0].parts
+    return parts
+
+
+def _words(parts: Sequence[_Part], is_text: IsText) -> Iterator[str]:
+    """The words that are wanted, each once."""
+    said = _without_repeated_phrases([(text, part) for part in parts if (text := _said(part, is_text))])
+    if any(part.or_ for part in parts):
+        said = _alternatives(said)
+    return (text for text, _ in said)
+
+
+_Said = list[tuple[str, _Part]]
+
+
+def _said(part: _Part, is_text: IsText) -> str:
+    if part.sign == "-" or part.opaque or (part.field and not _has_words(part.field, is_text)):
+        return ""
+    return " ".join(_words(part.parts, is_text)) if part.parts is not None else part.text
+
+
+def _has_words(field: str, is_text: IsText) -> bool:
+    return field not in {"_exists_", "*", "_id"} and is_text(field)
+
+
+def _without_repeated_phrases(said: _Said) -> _Said:
+    """Leave out a phrase that says the plain words beside it once more, for its boost."""
+    plain = [text for text, part in said if not _is_whole(text, part)]
+    spelled = letters(" ".join(plain)) if len(plain) > 1 else ""
+    return [each for each in said if not (spelled and _is_whole(*each) and letters(each[0]) == spelled)]
+
+
+def _is_whole(text: str, part: _Part) -> bool:
+    """Whether a part is a phrase or a group of several words."""
+    return (part.quoted or part.parts is not None) and not is_one_word(text)
+
+
+def _alternatives(said: _Said) -> _Said:
+    """Of what OR joins take every plain word, and one phrase or group: its variants and expansions say no more.
+
+    That is the one boosted most, and the first of several.
+    """
+    plain = {letters(text) for text, part in said if not part.quoted}
+    whole = [each for each in said if _is_whole(*each) or (each[1].quoted and letters(each[0]) not in plain)]
+    repeated = variants([text for text, _ in whole])
+    typed = max((each for place, each in enumerate(whole) if place not in repeated), key=_boost_of, default=None)
+    if typed is None:
+        return said
+    spelled = letters(typed[0])
+    words = [each for each in said if not each[1].quoted and not _is_whole(*each) and letters(each[0]) not in spelled]
+    return [each for each in said if each is typed or each in words]
+
+
+def _boost_of(said: tuple[str, _Part]) -> float:
+    return said[1].boost
+
+
+def _demands(parts: Sequence[_Part], is_text: IsText) -> list[_Part] | None:
+    """The parts that demand or forbid more than the words; None where it cannot be said."""
+    if any(part.or_ for part in parts):
+        same = _is_said_in_fields(parts, is_text)
+        return [] if same or all(_is_free(part) for part in parts) else None
+    positive = [part for part in parts if part.sign != "-" and not part.opaque]
+    quotes_all = len(positive) > 1 and all(part.quoted and is_one_word(part.text) for part in positive)
+    repeats = _repeated_phrases(positive)
+    demands: list[_Part] = []
+    for part in parts:
+        if part.sign or part.field or part.opaque:
+            demands.append(part)
+        elif part.quoted:
+            demands += [] if quotes_all or id(part) in repeats else [part]
+        elif part.parts is not None:
+            inner = _demands(_unbracketed(part.parts), is_text)
+            if inner is None:
+                return None
+            demands += inner
+    return demands
+
+
+def _is_free(part: _Part) -> bool:
+    """Whether a part is nothing but words, however they are searched."""
+    return not (part.sign or part.field or part.opaque) and all(map(_is_free, part.parts or ()))
+
+
+def _is_said_in_fields(parts: Sequence[_Part], is_text: IsText) -> bool:
+    """Whether all parts say the same words, each in a field of text: `title:(w) OR body:(w)`."""
+    spelled = {letters(_said(part, is_text)) for part in parts}
+    free = all(not part.sign and not part.opaque and all(map(_is_free, part.parts or ())) for part in parts)
+    return free and len(spelled) == 1 and spelled != {""}
+
+
+def _repeated_phrases(positive: Sequence[_Part]) -> set[int]:
+    """Phrases that say the plain words beside them once more."""
+    plain = letters(" ".join(part.text for part in positive if not part.quoted and part.parts is None))
+    return {id(part) for part in positive if part.quoted and plain and letters(part.text) == plain}
+
+
+# What is no word in a line that could not be read. In one pass, which looks for nothing beyond where it must end, and
+# tries a name from its first letter alone.
 _NOISE = re.compile(
     r"""\[[^\[\]]*+\] | \{[^{}]*+\} | /[^/]*+/ | [~^][\d.]*+
         | (?:^|(?<=[\s(]))(?:-|!|NOT\s++)(?:[\w.]++:)?(?:"[^"]*+"|[^\s()]++)
         | (?<![\w.])[\w.]++: | \b(?:AND|OR|NOT)\b | [+\-=&|<>!(){}\[\]"*?:\\/]""",
     re.VERBOSE,
 )
-
-
-def read_operators(name: str, options: Query, line: str) -> Typed:
-    """Read a line of `query_string` syntax: the words meant, and what its signs demand or forbid.
-
-    `+word`, `"a phrase"` and `field:value` stay required, `-word` stays forbidden, and AND adds nothing to that. A
-    line with any other operator gives its words, and no statement on what it excludes.
-    """
-    simple = name == "simple_query_string"
-    pieces = _pieces(line.strip(), simple=simple) if len(line) <= LINE_MAX else None
-    if pieces is None or (pieces and options.get("flags", "ALL") != "ALL"):
-        return Typed(" ".join(_NOISE.sub(" ", line[:LINE_MAX]).split()), None)
-    kept = {key: value for key, value in options.items() if key not in _WHOLE_LINE}
-    required = [{name: kept | {"query": said}} for sign, said, plain in pieces if sign in {"", "+"} and not plain]
-    forbidden = [{name: kept | {"query": said}} for sign, said, _ in pieces if sign == "-"]
-    clauses = {"must": required, "must_not": forbidden}
-    text = " ".join(said.strip('"') if simple else _words(said) for sign, said, _ in pieces if sign != "-")
-    stays = {key: value for key, value in clauses.items() if value}
-    return Typed(text.strip(), {"bool": stays} if stays else MATCH_ALL)
-
-
-def _pieces(line: str, *, simple: bool) -> list[tuple[str, str, bool]] | None:
-    """Cut a line into (sign, what was said, whether it is a plain word); None where more than that is in it."""
-    found: list[tuple[str, str, bool]] = []
-    next_piece = (_SIMPLE_PIECE if simple else _PIECE).match
-    position = 0
-    while position < len(line):
-        piece = next_piece(line, position)
-        if piece is None:
-            return None
-        position = piece.end()
-        signed, field, said = piece.groups("")
-        if not simple and said in _OPERATOR_WORDS:
-            return None
-        if not simple and said == "AND":
-            continue
-        sign = "-" if signed and signed != "+" else signed
-        found.append((sign, field + said, not (sign or field or said.startswith('"'))))
-    return found
-
-
-def _words(said: str) -> str:
-    return said.rpartition(":")[2].strip('"') if '"' not in said else said.partition('"')[2].rstrip('"')

@@ -5,19 +5,23 @@ words of the user's query occur. Every other required clause stays as it is, and
 client's own with the clauses that hold these words replaced by `match_all`, which keeps `minimum_should_match`
 and the rest of the tree exact.
 
-What queries there are, and where words stand in them, is in the tables of `clauses`.
+What queries there are, and where words stand in them, is in the tables of `clauses`; which of several texts is the
+user's is said in `reading`.
 """
 
 import base64
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 
-from proxy.query.clauses import COMPOUNDS, LEAVES, LINES
-from proxy.query.query_string import LINE_MAX, Query, Typed
+from proxy.query.clauses import COMPOUNDS, LEAVES, LINES, Role
+from proxy.query.query_string import LINE_MAX
+from proxy.query.reading import Clause, Evidence, Reading, all_of, any_of, with_filters
+from proxy.query.words import Query, fold
 
 CLAUSES_MAX = 1000
 """Clauses with words in one query."""
@@ -26,6 +30,15 @@ LINES_MAX = 8000
 WRAPPED_MAX = 64 * 2**10
 """Bytes of a query with a `wrapper` in it, whose text is a query that nobody has counted."""
 
+UNRELAXED: Mapping[str, str] = {
+    "ambiguous_text": "clauses differ in text, and it cannot be told which of them is a filter",
+    "given_text": "the text that the request gives is in no clause of its query",
+    "own_scores": "`min_score`, `hybrid`, or a `knn` of the client's own: no other document fits into its scores",
+    "query_syntax": "what a line of query syntax excludes besides by its words is not known",
+    "text_in_filter": "the query text is only in filters, functions, intervals or spans",
+}
+"""Why a query is not relaxed, and so nothing is searched for beside it."""
+
 
 @dataclass(frozen=True, slots=True)
 class UserQuery:
@@ -33,103 +46,175 @@ class UserQuery:
 
     text: str
     relaxed: Query | None
-    """None: what the query excludes besides by these words is not known, so nothing else may be searched for."""
+    """None: nothing else may be searched for."""
     autocomplete: bool = False
-    """The last word may be the beginning of one."""
+    """Every clause with these words takes the last one for the beginning of a word."""
+    unrelaxed: str = field(default="", compare=False)
+    """Why there is no relaxed query, as in `UNRELAXED`."""
 
 
-class _Leaf(NamedTuple):
-    """A text clause of the query: where it stands decides whether it holds the user's words."""
-
-    clause: Query
-    typed: Typed
-    fields: tuple[str, ...]
-    required: bool
-    autocomplete: bool
+IsText = Callable[[str], bool]
 
 
-class _TooMuch(Exception):
-    """The query would take more work than is done for one search."""
+def find_user_query(
+    query: Any,
+    passage: Sequence[str],
+    is_text: IsText,
+    given: str | None = None,
+    copies: AbstractSet[str] = frozenset(),
+) -> UserQuery | None:
+    """Find what the user typed, or the clauses that hold the text that the request gives itself.
 
+    `copies` are fields that the passage's text is copied to.
 
-def find_user_query(query: Any, passage: Sequence[str], is_text: Callable[[str], bool]) -> UserQuery | None:
-    """Find the user's words: in `must` before `should`, in several fields or a passage's field before others.
-
-    Clauses that hold the same words are one. A clause on fields where no words are searched is a filter. What is
-    nested deeper than can be followed here, any engine refuses; in what would take too much work none are found.
+    A clause on fields where no words are searched is a filter. What is nested deeper than can be followed here, any
+    engine refuses; in what would take too much work none is found.
     """
     try:
-        return _find(query, passage, is_text)
+        found = _find(unwrapped(query), Evidence(passage, given, copies), is_text, given)
+    except (RecursionError, _TooMuch):
+        found = None
+    return found or (UserQuery(given, None, unrelaxed="given_text") if given else None)
+
+
+def text_of_clause(query: Any, name: str, passage: Sequence[str], is_text: IsText) -> str | None:
+    """Return the text of the clause with this `_name`; None where there is none, or it holds no text."""
+    try:
+        reader = _Reader(Evidence(passage), is_text, everywhere=True)
+        readings = (reader.read(clause) for clause in _named(unwrapped(query), name))
+        return next((reading.text for reading in readings if reading), None)
     except (RecursionError, _TooMuch):
         return None
 
 
-def _find(query: Any, passage: Sequence[str], is_text: Callable[[str], bool]) -> UserQuery | None:
-    plain = unwrapped(query)
-    walk = _Walk()
-    walk.collect(plain, required=True)
-    leaves = [leaf for leaf in walk.found if _searches_words(leaf, is_text)]
-    if not leaves:
+def _named(query: Any, name: str) -> Iterator[Any]:
+    """The queries of this name, which stands in their body, or beside the words of their one field."""
+    match query:
+        case dict():
+            for value in query.values():
+                if isinstance(value, dict) and name in (value.get("_name"), *_names_inside(value)):
+                    yield query
+                else:
+                    yield from _named(value, name)
+        case list():
+            for each in query:
+                yield from _named(each, name)
+        case _:
+            pass
+
+
+def _names_inside(body: Query) -> Iterator[Any]:
+    (value,) = body.values() if len(body) == 1 else (None,)
+    if isinstance(value, dict):
+        yield value.get("_name")
+
+
+def _find(query: Any, evidence: Evidence, is_text: IsText, given: str | None) -> UserQuery | None:
+    reading = _Reader(evidence, is_text).read(query)
+    if reading is not None:
+        if given and fold(reading.text) != fold(given):
+            return None
+        return _relaxed_by(query, reading, given)
+    reading = _Reader(evidence, is_text, everywhere=True).read(query)
+    if reading is None or not (reading.central or reading.touches):
         return None
-    chosen = min(leaves, key=lambda leaf: _rank(leaf, passage))
-    same = [leaf for leaf in leaves if leaf.typed.text == chosen.typed.text]
+    return UserQuery(given or reading.text, None, _half_typed(reading), "text_in_filter")
+
+
+def _relaxed_by(query: Any, reading: Reading, given: str | None) -> UserQuery:
+    rests = {id(clause.query): clause.typed.rest for clause in reading.clauses}
     relaxed = None
-    if all(leaf.typed.rest is not None for leaf in same):
-        relaxed = _relaxed(plain, {id(leaf.clause): leaf.typed.rest for leaf in same})
-    return UserQuery(chosen.typed.text, bare(relaxed), any(leaf.autocomplete for leaf in same))
+    problem = reading.doubt or ("query_syntax" if None in rests.values() else "")
+    if not problem:
+        relaxed = _relaxed(query, rests)
+        problem = "" if relaxed is not None else "own_scores"
+    return UserQuery(given or reading.text, bare(relaxed), _half_typed(reading), problem)
 
 
-def _rank(leaf: _Leaf, passage: Sequence[str]) -> tuple[bool, bool]:
-    central = len(leaf.fields) != 1 or any(_same_field(leaf.fields[0].split("^", 1)[0], path) for path in passage)
-    return not leaf.required, not central
+def _half_typed(reading: Reading) -> bool:
+    """Whether the last word may be half typed; a prefix form for each of several words is a way to search."""
+    whole = fold(reading.text)
+    return all(clause.autocomplete and fold(clause.typed.text) == whole for clause in reading.clauses)
 
 
-def _same_field(field: str, path: str) -> bool:
-    """Whether a field is a passage's path or a multi-field of it."""
-    return "*" in field or field == path or field.startswith(f"{path}.")
+@dataclass(slots=True)
+class _Work:
+    """How much of a query has been read."""
 
+    clauses: int = 0
+    line_characters: int = 0
 
-def _searches_words(leaf: _Leaf, is_text: Callable[[str], bool]) -> bool:
-    return not leaf.fields or any("*" in field or is_text(field) for field in leaf.fields)
-
-
-class _Walk:
-    """A walk down to the clauses that hold words, in the order they are written."""
-
-    def __init__(self) -> None:
-        self.found: list[_Leaf] = []
-        self._line_characters = 0
-
-    def collect(self, query: Any, *, required: bool) -> None:
-        """Find the clauses in one; raises _TooMuch."""
-        if (named := _named(query)) is None:
-            return
-        name, body = named
-        if compound := COMPOUNDS.get(name):
-            for child, needed in compound.children(body):
-                self.collect(child, required=required and needed)
-        elif leaf := LEAVES.get(name):
-            if name in LINES:
-                self._count(body)
-            if len(self.found) == CLAUSES_MAX:
-                raise _TooMuch
-            if read := leaf.read(name, body):
-                self.found.append(_Leaf(query, *read, required, leaf.autocomplete(body)))
-
-    def _count(self, body: Query) -> None:
-        line = body.get("query")
-        self._line_characters += min(len(line), LINE_MAX) if isinstance(line, str) else 0
-        if self._line_characters > LINES_MAX:
+    def count(self, name: str, body: Query) -> None:
+        """Count a clause; raises _TooMuch."""
+        self.clauses += 1
+        line = body.get("query") if name in LINES else None
+        self.line_characters += min(len(line), LINE_MAX) if isinstance(line, str) else 0
+        if self.clauses > CLAUSES_MAX or self.line_characters > LINES_MAX:
             raise _TooMuch
 
 
-def _named(query: Any) -> tuple[str, Query] | None:
-    """Return a query's name and body; None where it is none that is known here."""
-    if isinstance(query, dict) and len(query) == 1:
-        ((name, body),) = query.items()
-        if isinstance(body, dict):
-            return name, body
-    return None
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads a query from its leaves up."""
+
+    evidence: Evidence
+    is_text: IsText
+    everywhere: bool = False
+    """Also where words hardly ever stand: in filters, and in what is not read for kNN."""
+    work: "_Work" = field(default_factory=_Work)
+
+    def read(self, query: Any) -> Reading | None:
+        match query:
+            case dict() if len(query) == 1:
+                ((name, body),) = query.items()
+                if isinstance(body, dict):
+                    return self._compound(name, body) if name in COMPOUNDS else self._leaf(query, name, body)
+        return None
+
+    def _compound(self, name: str, body: Query) -> Reading | None:
+        found: dict[Role, list[Reading]] = {role: [] for role in Role}
+        for child, role in COMPOUNDS[name].children(body):
+            if reading := self.read(child):
+                found[role].append(reading)
+        inside = found[Role.REQUIRED] + self._any_of(found[Role.ANY_OF])
+        inside += [replace(each, optional=True) for each in found[Role.BOOST]]
+        if self.everywhere:
+            inside += self._any_of(found[Role.FUNCTION]) + found[Role.FILTER]
+        reading = all_of(inside, self.evidence)
+        return reading and with_filters(reading, found[Role.FILTER])
+
+    def _any_of(self, readings: Sequence[Reading]) -> list[Reading]:
+        reading = any_of(readings, self.evidence)
+        return [] if reading is None else [reading]
+
+    def _leaf(self, query: Query, name: str, body: Query) -> Reading | None:
+        leaf = LEAVES.get(name)
+        if leaf is None or (leaf.last_resort and not self.everywhere):
+            return None
+        self.work.count(name, body)
+        read = leaf.read(name, body, self.is_text)
+        if read is None or not _searches_words(read[1], self.is_text):
+            return None
+        typed, named = read
+        fields = frozenset(field.split("^", 1)[0] for field in named)
+        clause = Clause(query, typed, fields, _boost(body), leaf.quotes(body), leaf.autocomplete(body))
+        return self.evidence.weigh(Reading(typed.text, (clause,)))
+
+
+def _searches_words(fields: Sequence[str], is_text: IsText) -> bool:
+    named = [field for field in fields if "*" not in field]
+    return len(named) < len(fields) or not named or any(is_text(field) for field in named)
+
+
+def _boost(body: Query) -> float:
+    """Read a clause's boost, which stands beside its words: in it, or in the object of its one field."""
+    (first, *others) = body.values()
+    said = first.get("boost") if not others and isinstance(first, dict) else body.get("boost")
+    return float(said) if isinstance(said, int | float) else 1.0
+
+
+class _TooMuch(Exception):
+    """The query would take more work than is done for one search."""
 
 
 class _Inseparable(Exception):
@@ -138,13 +223,13 @@ class _Inseparable(Exception):
 
 def _relaxed(query: Any, rests: Mapping[int, Query | None]) -> Query | None:
     """Copy a query with some of its clauses, told by identity, replaced; None where that cannot be said."""
-    holders: set[int] = set()
-    _find_holders(query, rests, holders)
+    above: set[int] = set()
+    _hold(query, rests, above)
 
     def relax(clause: Any) -> Any:
         if id(clause) in rests:
             return rests[id(clause)]
-        if id(clause) not in holders:
+        if id(clause) not in above:
             return clause
         ((name, body),) = clause.items()
         found = COMPOUNDS[name].relax(name, body, relax)
@@ -159,18 +244,19 @@ def _relaxed(query: Any, rests: Mapping[int, Query | None]) -> Query | None:
     return relaxed
 
 
-def _find_holders(query: Any, rests: Mapping[int, Query | None], holders: set[int]) -> bool:
-    """Note the compounds, by identity, that have one of these clauses in them; each is looked at once."""
+def _hold(query: Any, rests: Mapping[int, Query | None], above: set[int]) -> bool:
+    """Collect the queries that hold one of the clauses somewhere; returns whether this one does."""
     if id(query) in rests:
         return True
-    named = _named(query)
-    compound = COMPOUNDS.get(named[0]) if named else None
-    if named is None or compound is None:
-        return False
-    holding = [_find_holders(child, rests, holders) for child, _ in compound.children(named[1])]  # every one of them
-    if any(holding):
-        holders.add(id(query))
-    return id(query) in holders
+    match query:
+        case dict() if len(query) == 1:
+            ((name, body),) = query.items()
+            if name in COMPOUNDS and isinstance(body, dict):
+                inner = [_hold(child, rests, above) for child, _ in COMPOUNDS[name].children(body)]
+                if any(inner):
+                    above.add(id(query))
+                    return True
+    return False
 
 
 def unwrapped(query: Any) -> Any:

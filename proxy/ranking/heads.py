@@ -46,10 +46,10 @@ def head_key(plan: Plan, caller: bytes) -> bytes:
     depends = {
         "route": plan.route.name,
         "indices": plan.indices,
-        "parameters": sorted(request.url(Use.ORDER, Use.EVERYWHERE)),
+        "parameters": sorted(request.url(Use.ORDER, Use.SORTED, Use.EVERYWHERE)),
         "query": request.query,
         "post_filter": request.post_filter,
-        "members": request.body(Use.ORDER, Use.EVERYWHERE),
+        "members": request.body(Use.ORDER, Use.SORTED, Use.EVERYWHERE),
         "collapse": request.collapse,
         "retriever": request.members.get("retriever"),
         "pipeline": request.pipeline,

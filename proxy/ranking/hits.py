@@ -25,6 +25,10 @@ class Hit:
     score: float
     members: dict[str, msgspec.Raw]
 
+    def sort_values(self, count: int) -> tuple[bytes, ...]:
+        """Return the first of its sort values, in their own bytes."""
+        return tuple(bytes(value) for value in items_of(self.members["sort"])[:count])
+
     def group(self, path: str) -> bytes | None:
         """Return the value that a collapsed hit stands for, in its own bytes; None for the group without a value."""
         fields = members_of(self.members["fields"]) if "fields" in self.members else {}

@@ -13,7 +13,7 @@ import msgspec
 from proxy.errors import Failure, Malformed, UpstreamError
 from proxy.ranking.explaining import Explanation, Origin, hash_of
 from proxy.ranking.fusion import blend, reorder
-from proxy.ranking.hits import DocKey, Hit, Ranking, keys
+from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
 from proxy.ranking.paging import Head, fuse, pinned_first
 from proxy.ranking.reranking import passage_text
 from proxy.ranking.retrieval import Groups, Semantic
@@ -72,13 +72,15 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: Semantic, groups: 
     candidates = candidates_of(run, answer, semantic, groups)
     known = {**groups.adopted, **answer.by_key}
     async with asyncio.TaskGroup() as tasks:
-        rendering = tasks.create_task(render(run, [key for key in candidates.keys if key not in known]))
+        missing = [key for key in candidates.keys if key not in known]
+        rendering = tasks.create_task(render_in_groups(run, missing, answer))
         reranked = await _rerank(run, candidates, answer, semantic)
     rendered = rendering.result()
     rendered = replace(rendered, hits={**groups.adopted, **rendered.hits})
     reordered = bool(semantic.hits) or (run.plan.route.rerank_model is not None and not reranked.failures)
     failures = (*semantic.failures, *rendered.failures, *reranked.failures)
-    head = head_of(pinned_first(reranked.ranking, answer.hits), answer, rendered, groups, failures)
+    ranking = in_groups(run, pinned_first(reranked.ranking, answer.hits), answer, rendered)
+    head = head_of(ranking, answer, rendered, groups, failures)
     window = answer.hits[: run.plan.window]  # what lies behind it counted for nothing, however long the page
     explanations = _explanations(candidates, window, semantic, reranked) if run.plan.explains else {}
     untouched, counted = bool(failures) and not reordered, run.plan.request.track_total_hits
@@ -173,6 +175,35 @@ async def render(run: Run, missing: Sequence[DocKey]) -> Rendered:
     wanted = set(missing)
     rendered = {hit.key: hit for hit in answer.hits if hit.key in wanted}
     return Rendered(rendered, len(rendered) - matched)
+
+
+async def render_in_groups(run: Run, missing: Sequence[DocKey], answer: SearchAnswer) -> Rendered:
+    """Fetch documents, and leave out those of a group that the window has not begun: their place is not known."""
+    rendered = await render(run, missing)
+    begun = _groups_begun(run, answer)
+    if not begun:
+        return rendered
+    leading = run.plan.request.sort.leading
+    kept = [key for key, hit in rendered.hits.items() if hit.sort_values(leading) in begun]
+    return rendered if len(kept) == len(rendered.hits) else await render(run, kept)
+
+
+def in_groups(run: Run, ranking: Ranking, answer: SearchAnswer, rendered: Rendered) -> Ranking:
+    """Keep the client's order of groups, where keys come before the score, and the ranking inside each of them."""
+    begun = _groups_begun(run, answer)
+    if not begun:
+        return ranking
+    leading, hits = run.plan.request.sort.leading, {**rendered.hits, **answer.by_key}
+    group = {key: hits[key].sort_values(leading) for key in keys(ranking) if key in hits}
+    ordered = sorted((key for key in group if group[key] in begun), key=lambda key: begun[group[key]])
+    return tuple(Scored(key, float(len(ordered) - place)) for place, key in enumerate(ordered))
+
+
+def _groups_begun(run: Run, answer: SearchAnswer) -> dict[tuple[bytes, ...], int]:
+    """The groups that the window has begun, in order; empty where no key comes before the score."""
+    leading = run.plan.request.sort.leading
+    values = (hit.sort_values(leading) for hit in answer.hits[: run.plan.window]) if leading else ()
+    return {group: place for place, group in enumerate(dict.fromkeys(values))}
 
 
 class _Aggregation(msgspec.Struct):

@@ -13,6 +13,7 @@ from proxy.ranking.explaining import Explanation
 from proxy.ranking.fusion import Weighted, reciprocal_rank_fusion
 from proxy.ranking.hits import DocKey, Hit, Place, Ranking, Scored, keys
 from proxy.ranking.search_response import Page, SearchAnswer, Shown, Total
+from proxy.request.sort_values import Walk, head_values, tail_value
 from proxy.routes import Route
 
 TOP_SCORE = 2.0
@@ -57,6 +58,15 @@ class Head:
         top = self.ranking[0].score if self.ranking else 0.0
         return {scored.key: 1.0 + (max(scored.score, 0.0) / top if top > 0 else 1.0) for scored in self.ranking}
 
+    @property
+    def values(self) -> dict[DocKey, float]:
+        """Each document's value in the place of its score among sort values."""
+        return dict(zip(self.keys, head_values(list(self.scores.values())), strict=True))
+
+    def behind(self, walk: Walk) -> int:
+        """How many of its documents a client has seen that goes on behind this value."""
+        return 0 if self.untouched else sum(value >= walk.value for value in self.values.values())
+
 
 def fuse(route: Route, lexical: Sequence[DocKey], semantic: Sequence[DocKey], window: int) -> Ranking:
     """Merge what two retrievers found, and keep the window."""
@@ -82,6 +92,10 @@ def tail_score(score: float) -> float:
     return positive / (1.0 + positive)
 
 
+def _in_tail(hit: Hit) -> Shown:
+    return Shown(hit, tail_score(hit.score), value=tail_value(hit.score))
+
+
 def head_page(  # noqa: PLR0913  a ranking, what its documents look like, and which part of it
     head: Head,
     lexical: SearchAnswer,
@@ -99,11 +113,13 @@ def head_page(  # noqa: PLR0913  a ranking, what its documents look like, and wh
         own = [Shown(hit) for hit in lexical.hits[start : start + size]]
         return Page(own, lexical.total, lexical.max_score)
     known = {**rendered, **lexical.by_key}
-    scores = head.scores
+    scores, values = head.scores, head.values
     places = [key for key in head.keys if keeps_places or key in known]
     places += [hit.key for hit in lexical.hits if hit.key not in scores]
     shown = [
-        Shown(known[key], scores.get(key, tail_score(known[key].score)), head.explanations.get(key))
+        Shown(known[key], scores[key], head.explanations.get(key), values[key])
+        if key in scores
+        else _in_tail(known[key])
         for key in places[start : start + size]
         if key in known
     ]
@@ -119,6 +135,6 @@ def tail_page(head: Head, answer: SearchAnswer) -> Page:
     """
     if head.untouched:
         return Page([Shown(hit) for hit in answer.hits], answer.total, answer.max_score)
-    shown = [Shown(hit, tail_score(hit.score)) for hit in answer.hits]
+    shown = [_in_tail(hit) for hit in answer.hits]
     total = answer.total and (head.total if head.ranking else answer.total)
     return Page(shown, total, TOP_SCORE if head.ranking or answer.max_score is not None else None)

@@ -13,9 +13,17 @@ import structlog
 from proxy.bypass import Bypass
 from proxy.errors import Failure, Lost, Refused, TooComplex, TooLarge, UpstreamError, cause_of
 from proxy.planning import EngineReply
-from proxy.ranking.ordering import Rendered, candidates_of, head_of, make_head, render
+from proxy.ranking.ordering import (
+    Rendered,
+    candidates_of,
+    head_of,
+    in_groups,
+    make_head,
+    render,
+    render_in_groups,
+)
 from proxy.ranking.paging import Head, head_page, tail_page
-from proxy.ranking.retrieval import Lexical, Semantic, confirmed, covered, group, lexical, retrieve
+from proxy.ranking.retrieval import Lexical, Semantic, are_groups, confirmed, covered, group, lexical, retrieve
 from proxy.ranking.search_response import Page, SearchAnswer, render_answer
 from proxy.ranking.searches import head_search, lexical_search, tail_search
 from proxy.ranking.stages import Run
@@ -100,7 +108,7 @@ def _may_be_caused(refusal: Refused) -> bool:
 async def _near(run: Run, head_key: bytes) -> Outcome:
     """A page that begins in the head."""
     plan = run.plan
-    head = run.stages.heads.get(head_key) if plan.request.from_ else None
+    head = run.stages.heads.get(head_key) if plan.request.from_ or plan.request.walk else None
     semantic = Semantic()
     if head is None:
         found, semantic = await retrieve(run, lexical_search(plan))
@@ -111,6 +119,8 @@ async def _near(run: Run, head_key: bytes) -> Outcome:
         return problem
     if _keeps_empty(run, found.answer):
         return _kept_empty(run, found)
+    if not are_groups(run, found.answer):
+        return Bypass("sort")
     try:
         return await _ordered(run, head_key, found, semantic, head)
     except Exception as defect:  # noqa: BLE001  whatever it is, the engine has answered
@@ -134,11 +144,12 @@ async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: Semantic
         head, rendered = await _remembered(run, head_key, found.answer, *made)
     else:
         rendered = await _missing(run, head, found.answer)
+    start = head.behind(plan.request.walk) if plan.request.walk else plan.request.from_
     page = head_page(
         head,
         found.answer,
         rendered.hits,
-        plan.request.from_,
+        start,
         plan.request.size,
         keeps_places=bool(rendered.failures),
     )
@@ -202,11 +213,12 @@ async def _known_head(run: Run, head_key: bytes) -> Head:
     semantic, groups = await group(run, found.answer, covered(run, semantic))
     candidates = candidates_of(run, found.answer, semantic, groups)
     known = {**groups.adopted, **found.answer.by_key}
-    rendered = await render(run, [key for key in candidates.keys if key not in known])
+    rendered = await render_in_groups(run, [key for key in candidates.keys if key not in known], found.answer)
     rendered = replace(rendered, hits={**groups.adopted, **rendered.hits})
     failures = (*semantic.failures, *rendered.failures)
     keeps_places = bool(rendered.failures)  # they may stand on a page before this one
-    return head_of(candidates.ranking, found.answer, rendered, groups, failures, keeps_places=keeps_places)
+    ranking = in_groups(run, candidates.ranking, found.answer, rendered)
+    return head_of(ranking, found.answer, rendered, groups, failures, keeps_places=keeps_places)
 
 
 def _keeps_empty(run: Run, answer: SearchAnswer) -> bool:
@@ -227,7 +239,9 @@ def _unusable(run: Run, answer: SearchAnswer) -> Bypass | None:
 
 def _answered(run: Run, found: Lexical, page: Page, head: Head, failures: tuple[Failure, ...] = ()) -> Answered:
     failures = tuple(dict.fromkeys((*head.failures, *failures)))
-    return Answered(found.reply, _written(run, render_answer(found.answer, page)), failures, len(head.ranking))
+    request = run.plan.request
+    body = render_answer(found.answer, page, request.sort, request.hidden)
+    return Answered(found.reply, _written(run, body), failures, len(head.ranking))
 
 
 def _written(run: Run, body: bytes) -> bytes:

@@ -49,6 +49,8 @@ async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, Semantic]:
     if plan.vectors is None or plan.user_query.relaxed is None:
         found = await lexical(run, search)
         return found, Semantic(failures=(plan.unavailable,) if plan.unavailable else ())
+    if plan.request.sort.leading:
+        return await _one_after_the_other(run, search, plan.vectors)
     may_cost = asyncio.Event()
     if run.stages.accepted.lately():
         may_cost.set()
@@ -59,6 +61,22 @@ async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, Semantic]:
         return found, await _in_time(run, searching)
     finally:
         searching.cancel()
+
+
+async def _one_after_the_other(run: Run, search: EngineSearch, vectors: VectorSearch) -> tuple[Lexical, Semantic]:
+    """Ask no model for a search that is sorted by a price or a date first, which leaves nothing to rerank."""
+    found = await lexical(run, search)
+    if not are_groups(run, found.answer):
+        return found, Semantic()
+    may_cost = asyncio.Event()
+    may_cost.set()
+    return found, await _in_time(run, asyncio.ensure_future(_semantic(run, vectors, may_cost)))
+
+
+def are_groups(run: Run, answer: SearchAnswer) -> bool:
+    """Whether the keys before the score leave several hits in one group; without such keys all are one."""
+    hits, leading = answer.hits[: run.plan.window], run.plan.request.sort.leading
+    return not leading or len(hits) < 2 or len({hit.sort_values(leading) for hit in hits}) < len(hits)
 
 
 async def _in_time(run: Run, searching: "asyncio.Future[Semantic]") -> Semantic:

@@ -4,6 +4,7 @@ What is not a score, an order or a total keeps the engine's own bytes: members a
 """
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from proxy.ranking.explaining import MEMBER as EXPLANATION
 from proxy.ranking.explaining import Explanation
 from proxy.ranking.hits import DocKey, Hit
 from proxy.request.json_text import items_of, members_of
+from proxy.request.sort_values import BY_SCORE, Sort
 
 RawMembers = dict[str, msgspec.Raw]
 
@@ -108,6 +110,8 @@ class Shown:
     score: float | None = None
     """None keeps the engine's own."""
     explanation: Explanation | None = None
+    value: float | None = None
+    """What stands in the place of its score among its sort values; None keeps the engine's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +123,36 @@ class Page:
     max_score: float | None
 
 
-def render_answer(answer: SearchAnswer, page: Page) -> bytes:
-    """Put a page into the engine's answer, everything else as it was."""
-    opened = answer.hits_members | {"hits": _raw([_members_of(shown) for shown in page.hits])}
-    if "max_score" in opened and page.max_score not in {None, answer.max_score}:
+def render_answer(
+    answer: SearchAnswer, page: Page, sort: Sort = BY_SCORE, hidden: AbstractSet[str] = frozenset()
+) -> bytes:
+    """Put a page into the engine's answer, everything else as it was.
+
+    Where hits have sort values the engine tells no best score, unless `track_scores` asks for it. `hidden` members
+    of hits are left out.
+    """
+    opened = answer.hits_members | {"hits": _raw([_shown(shown, sort, hidden) for shown in page.hits])}
+    tells_best = answer.max_score is not None or not sort.is_shown
+    if "max_score" in opened and tells_best and page.max_score not in {None, answer.max_score}:
         opened["max_score"] = number(page.max_score)
     if page.total is not None and "total" in opened and page.total != answer.total:
         opened["total"] = _raw(page.total.value if answer.total_is_number else page.total)
     return msgspec.json.encode(answer.members | {"hits": opened})
 
 
-def _members_of(shown: Shown) -> RawMembers:
+def _shown(shown: Shown, sort: Sort, hidden: AbstractSet[str]) -> RawMembers:
+    members = _members_of(shown, sort)
+    return {name: value for name, value in members.items() if name not in hidden} if hidden else members
+
+
+def _members_of(shown: Shown, sort: Sort) -> RawMembers:
     members = shown.hit.members
     if shown.score is not None:
         members = members | {"_score": number(shown.score)}
+    if shown.value is not None and "sort" in members:
+        values = items_of(members["sort"])
+        placed = [_raw(shown.value) if place in sort.places else value for place, value in enumerate(values)]
+        members = members | {"sort": _raw(placed)}
     if shown.explanation is not None:
         members = members | {EXPLANATION: shown.explanation.render(shown.score)}
     return members

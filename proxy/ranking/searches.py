@@ -19,19 +19,20 @@ from proxy.request.search_keys import Use
 from proxy.request.search_request import Parameters
 from proxy.request.source_filter import SourceFilter
 
-_SHOWN = (Use.LEXICAL, Use.ORDER, Use.PER_HIT, Use.EVERYWHERE)
-_RENDERED = (Use.PER_HIT, Use.EVERYWHERE)
-_ORDERED = (Use.ORDER, Use.EVERYWHERE)
+_SHOWN = (Use.LEXICAL, Use.ORDER, Use.SORTED, Use.PER_HIT, Use.EVERYWHERE)
+_RENDERED = (Use.SORTED, Use.PER_HIT, Use.EVERYWHERE)
+_ORDERED = (Use.ORDER, Use.SORTED, Use.EVERYWHERE)
 
 
 def lexical_search(plan: Plan) -> EngineSearch:
     """The client's own search, from the first hit on and filling the window."""
-    return _own_search(plan, {"from": 0, "size": max(plan.window, plan.request.end)})
+    return _own_search(plan, {"from": 0, "size": plan.reach})
 
 
 def tail_search(plan: Plan, head: Sequence[Place]) -> EngineSearch:
     """The client's own search for a page behind the head: without the head's documents, and so much nearer."""
-    changes: dict[str, Any] = {"from": plan.request.from_ - len(head), "size": plan.request.size}
+    start = 0 if plan.request.walk else plan.request.from_ - len(head)
+    changes: dict[str, Any] = {"from": start, "size": plan.request.size}
     return _own_search(plan, changes | (_post_filter(plan, must_not=these_places(plan, head)) if head else {}))
 
 

@@ -14,6 +14,7 @@ class Use(Enum):
     LEXICAL = "the client's own search only: aggregations, totals, analysis"
     ORDER = "every search that scores hits as the client does"
     PER_HIT = "every search whose hits the client gets"
+    SORTED = "every search in the client's own order, and every one whose hits the client gets: the hits' sort values"
     EVERYWHERE = "every search made for this request"
     CONSUMED = "set by the proxy"
 
@@ -24,7 +25,8 @@ BODY_KEYS: Mapping[str, Use | str] = {
     "size": Use.CONSUMED,
     "_source": Use.CONSUMED,
     "post_filter": Use.CONSUMED,
-    "sort": Use.LEXICAL,
+    "search_after": Use.CONSUMED,
+    "sort": Use.SORTED,
     "aggs": Use.LEXICAL,
     "aggregations": Use.LEXICAL,
     "suggest": Use.LEXICAL,
@@ -35,6 +37,7 @@ BODY_KEYS: Mapping[str, Use | str] = {
     "timeout": Use.LEXICAL,
     "stats": Use.LEXICAL,
     "min_score": Use.ORDER,
+    "rescore": Use.ORDER,
     "retriever": Use.CONSUMED,
     "knn": Use.ORDER,
     "ext": Use.LEXICAL,
@@ -53,8 +56,6 @@ BODY_KEYS: Mapping[str, Use | str] = {
     "pit": Use.EVERYWHERE,
     "rank": "rank",
     "sub_searches": "rank",
-    "rescore": "rescore",
-    "search_after": "search_after",
     "slice": "slice",
     "terminate_after": "terminate_after",
     "verbose_pipeline": "pipeline",
@@ -76,7 +77,7 @@ PARAMETERS: Mapping[str, Use | str] = {
     "analyze_wildcard": Use.LEXICAL,
     "default_operator": Use.LEXICAL,
     "lenient": Use.LEXICAL,
-    "sort": Use.LEXICAL,
+    "sort": Use.SORTED,
     "track_total_hits": Use.LEXICAL,
     "track_scores": Use.LEXICAL,
     "rest_total_hits_as_int": Use.LEXICAL,

@@ -17,7 +17,9 @@ import msgspec
 
 from proxy.bypass import Bypass
 from proxy.request.filter_path import Form, read_form
+from proxy.request.json_text import take_member, with_members_set
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
+from proxy.request.sort_values import BY_SCORE, Sort, Walk, engine_values, read_sort, walk_of
 from proxy.request.source_filter import Place, SourceFilter, read_source, source_of_url
 
 DEFAULT_SIZE = 10
@@ -44,11 +46,18 @@ class SearchRequest:
     post_filter: Any
     from_: int
     size: int
+    sort: Sort
+    walk: Walk | None
+    """Behind which hit of an answer of the proxy's the client goes on; `content` says it as the engine knows it."""
     source: SourceFilter
+    hidden: frozenset[str]
+    """Members of hits that are needed here, and that the client has asked not to see."""
     track_total_hits: bool | int
     form: Form
     collapse: str | None
     """The field by which hits are grouped."""
+    rescored: int | None
+    """How many of the first hits the client's own second ranking orders anew."""
     text: str | None
     """The user's words where the body says them apart, for OpenSearch's own reranker."""
     pipeline: Any
@@ -64,6 +73,17 @@ class SearchRequest:
         """Return the body's members of these uses."""
         return {key: value for key, value in self.members.items() if BODY_KEYS[key] in uses}
 
+    def text_at(self, path: str) -> str | None:
+        """Return the text at a path of the body, `suggest.spelling.text`; None where there is none."""
+        first, *names = path.split(".")
+        value = msgspec.json.decode(self.members[first]) if first in self.members else None
+        for name in names:
+            if isinstance(value, list) and name.isdecimal():
+                value = dict(enumerate(value)).get(int(name))
+            else:
+                value = value.get(name) if isinstance(value, dict) else None
+        return value if isinstance(value, str) else None
+
     def url(self, *uses: Use) -> Parameters:
         """Return the URL's parameters of these uses."""
         return tuple(pair for pair in self.parameters if PARAMETERS[pair[0]] in uses)
@@ -74,12 +94,12 @@ class _Unread(Exception):
         self.why = Bypass(reason, key, detail)
 
 
-def parse(query_string: str, body: bytes) -> SearchRequest | Bypass:
-    """Read a search from the URL's query string and its body, de-compressed."""
+def parse(query_string: str, body: bytes, walk: Walk | None = None) -> SearchRequest | Bypass:
+    """Read a search from the URL's query string and its body, de-compressed, in which `walk` has been translated."""
     try:
         parameters = _parameters(query_string)
         content = _content(parameters, body)
-        return _read(content, parameters, *_body(content))
+        return _read(content, parameters, *_body(content), walk)
     except _Unread as unread:
         return unread.why
 
@@ -159,16 +179,25 @@ def _content(parameters: Parameters, body: bytes) -> bytes:
     return url["source"].encode()
 
 
-def _read(content: bytes, parameters: Parameters, members: Members, decoded: Mapping[str, Any]) -> SearchRequest:
+def _read(
+    content: bytes, parameters: Parameters, members: Members, decoded: Mapping[str, Any], walk: Walk | None
+) -> SearchRequest:
     url, form = dict(parameters), read_form(parameters)
     if form.filter_path.too_complex:
         raise _Unread("too_complex")
-    if {"_none_", "_source"} & _stored_fields(url, decoded):
-        raise _Unread("stored_fields")
-    _by_score(decoded.get("sort", []), url.get("sort", ""))
+    hidden = _hidden(url, decoded)
+    if hidden:
+        content, _ = take_member(content, ("stored_fields",))
+        members = {name: value for name, value in members.items() if name != "stored_fields"}
+    if "search_after" in decoded and walk is None:
+        raise _Unread("search_after")
+    sort = _sort(decoded, url)
     size = _count("size", url, decoded, DEFAULT_SIZE)
     if size == 0:
         raise _Unread("size_zero")
+    from_ = _count("from", url, decoded, 0)
+    if walk and (from_ or not sort.is_shown or "collapse" in decoded):
+        raise _Unread("search_after")
     of_body = _query_of_body(decoded)
     return SearchRequest(
         content=content if content.strip() else b"{}",
@@ -176,16 +205,56 @@ def _read(content: bytes, parameters: Parameters, members: Members, decoded: Map
         parameters=form.asked(parameters),
         query=_query_of_url(url) if "q" in url else of_body,
         post_filter=_query(decoded.get("post_filter")),
-        from_=_count("from", url, decoded, 0),
+        from_=from_,
         size=size,
-        source=_source(url, decoded),
+        sort=sort,
+        walk=walk,
+        source=SourceFilter(enabled=False) if hidden else _source(url, decoded),
+        hidden=hidden,
         track_total_hits=_track_total_hits(url, decoded),
         form=form,
         collapse=_collapse(decoded.get("collapse")),
+        rescored=_rescored(decoded.get("rescore"), from_ + size),
         text=_text_apart(decoded.get("ext", {})),
         pipeline=url.get("search_pipeline", decoded.get("search_pipeline")),
         own_ranking=bool({"min_score", "knn"} & decoded.keys()) or _ranks_by_itself(decoded.get("retriever", {})),
     )
+
+
+_HIDDEN = frozenset({"_id", "_source", "_routing", "_ignored"})
+_SHOWING = frozenset({"highlight", "script_fields", "fields", "_source", "collapse"})
+
+
+def _hidden(url: Mapping[str, str], decoded: Mapping[str, Any]) -> frozenset[str]:
+    """Say which members of hits `stored_fields` takes away.
+
+    Without their ids hits cannot be told apart, so `_none_` is only taken as Magento and ElasticSuite write it, who
+    ask for the ids as `docvalue_fields`. Beside what brings them back engines differ (seen on 8.19.13, 9.4.3, 2.19.1).
+    """
+    stored = _stored_fields(url, decoded)
+    if not {"_none_", "_source"} & stored:
+        return frozenset()
+    fields = decoded.get("docvalue_fields", [])
+    named = [field.get("field") if isinstance(field, dict) else field for field in fields]
+    plain = decoded.get("stored_fields") in ("_none_", ["_none_"]) and "_id" in named
+    if not plain or _SHOWING & {*decoded, *url} or source_of_url(url) is not None:
+        raise _Unread("stored_fields")
+    return _HIDDEN
+
+
+_RESCORED_MAX = 1000
+"""How far a search may reach that has a second ranking of its own: all of it is fetched, for any page of it."""
+
+
+def _rescored(rescore: Any, end: int) -> int | None:
+    listed = rescore if isinstance(rescore, list) else [] if rescore is None else [rescore]
+    if listed and end > _RESCORED_MAX:
+        raise _Unread("rescore")
+    windows = [each.get("window_size", 10) if isinstance(each, dict) else None for each in listed]
+    counts = [window for window in windows if type(window) is int and window > 0]
+    if len(counts) < len(listed):
+        raise _Unread("rescore")
+    return min(counts, default=None)
 
 
 def _stored_fields(url: Mapping[str, str], decoded: Mapping[str, Any]) -> set[str]:
@@ -194,21 +263,53 @@ def _stored_fields(url: Mapping[str, str], decoded: Mapping[str, Any]) -> set[st
     return {str(name) for name in listed} | set(url.get("stored_fields", "").split(","))
 
 
-def _by_score(sort: Any, sort_of_url: str) -> None:
-    """Let pass what says no more than the default does: the engine then gives hits no `sort` values."""
-    listed = [*(sort if isinstance(sort, list) else [sort]), *filter(None, sort_of_url.split(","))]
-    if all(_is_score(clause) for clause in listed):
-        return
-    raise _Unread("cursor" if any(_is_score(clause) for clause in listed[:1]) else "sort")
+def _sort(decoded: Mapping[str, Any], url: Mapping[str, str]) -> Sort:
+    sort = read_sort(decoded.get("sort", []), url.get("sort", ""))
+    if sort is None:
+        raise _Unread("sort")
+    if "pit" not in decoded:
+        return sort
+    if sort.is_shown:
+        raise _Unread("cursor")
+    return OF_PIT
 
 
-def _is_score(clause: Any) -> bool:
-    return clause in ("_score", "_score:desc", {"_score": "desc"}, {"_score": {"order": "desc"}}, {"_score": {}})
+OF_PIT = Sort((0,))
+"""Elasticsearch sorts a point in time by `_shard_doc` behind the score, and shows both with each hit."""
+
+
+def translated(query_string: str, content: bytes) -> tuple[bytes, Walk | None]:
+    """Write `search_after` with the proxy's own values as the engine knows it, so that any answer may go on there.
+
+    Behind a hit of the head the engine knows no place: it begins anew.
+    """
+    if b'"search_after"' not in content:
+        return content, None
+    try:
+        decoded = json.loads(content)
+        url = dict(parse_qsl(query_string, keep_blank_values=True))
+        sort = OF_PIT if "pit" in decoded else read_sort(decoded.get("sort", []), url.get("sort", "")) or BY_SCORE
+        walk = walk_of(decoded["search_after"], sort)
+        if not isinstance(walk, Walk):
+            return content, None
+        if walk.in_head:
+            return take_member(content, ("search_after",))[0], walk
+        values = engine_values(decoded["search_after"], sort, walk)
+        return with_members_set(content, {"search_after": values}), walk
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return content, None
+
+
+_DECIMAL = re.compile(r"\s*([0-9]{1,10})(?:\.[0-9]*)?\s*")
 
 
 def _count(name: str, url: Mapping[str, str], decoded: Mapping[str, Any], default: int) -> int:
-    """Read `from` or `size`; what is no plain count is the engine's to judge."""
+    """Read `from` or `size` as the engine does, which cuts off what is behind the point, in text too."""
     value = decoded.get(name, default)
+    if isinstance(value, str) and (found := _DECIMAL.fullmatch(value)):
+        value = int(found[1])
+    elif isinstance(value, float):
+        value = int(value)
     if name in url:
         value = _number(url[name])
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
@@ -264,7 +365,7 @@ def _collapse(collapse: Any) -> str | None:
         case {"field": str(path)}:
             inner = collapse.get("inner_hits", {})
             listed = inner if isinstance(inner, list) else [inner]
-            if len(listed) == 1 and isinstance(listed[0], dict) and "collapse" not in listed[0]:
+            if len(listed) == 1 and isinstance(listed[0], dict):
                 return path
         case _:
             pass
@@ -312,8 +413,8 @@ def _hides_source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> bool:
 def _track_total_hits(url: Mapping[str, str], decoded: Mapping[str, Any]) -> bool | int:
     default: bool | int = True if url.get("rest_total_hits_as_int", "false") != "false" else 10_000
     value = decoded.get("track_total_hits", default)
-    if "track_total_hits" in url:
-        said = url["track_total_hits"]
+    said = url.get("track_total_hits", value)
+    if isinstance(said, str):
         value = {"true": True, "false": False}.get(said, _number(said))
     if not isinstance(value, int):
         raise _Unread("not_json", "track_total_hits")

@@ -26,6 +26,8 @@ _T = TypeVar("_T")
 
 # What decides which indices a name stands for; taken by `_resolve/index` as by `_search`.
 _RESOLVING = frozenset({"expand_wildcards", "ignore_unavailable", "allow_no_indices"})
+_TURNED_AWAY, _UNKNOWN = frozenset({401, 403}), frozenset({401})
+"""Statuses by which the engine no longer allows a caller what it did; who may not render templates may still search."""
 
 
 class Engine:
@@ -113,18 +115,21 @@ class EngineOfCaller:
     async def render(self, template: bytes, timeout_seconds: float) -> EngineReply:
         """Let the engine render a template, with the caller's rights; raises Busy as `add` does."""
         async with self.engine.added.turn():
-            return await self._sent(self._asked("POST", "/_render/template", (), template), timeout_seconds)
+            asked = self._asked("POST", "/_render/template", (), template)
+            return await self._sent(asked, timeout_seconds, turned_away=_UNKNOWN)
 
     async def get(self, path: str, parameters: Parameters) -> EngineReply:
         """The same for what has no body."""
         return await self._sent(Asked("GET", _target(path, parameters), self.carried))
 
-    async def _sent(self, asked: Asked, timeout_seconds: float | None = None) -> EngineReply:
+    async def _sent(
+        self, asked: Asked, timeout_seconds: float | None = None, turned_away: frozenset[int] = _TURNED_AWAY
+    ) -> EngineReply:
         """Send a request; a caller who is turned away is told everything anew."""
         try:
             return await self.engine.send(asked, timeout_seconds)
         except Refused as refusal:
-            if refusal.status in {401, 403}:
+            if refusal.status in turned_away:
                 self.engine.forget(self.identity)
             raise
 

@@ -94,6 +94,10 @@ class RealEngine:
     def is_elasticsearch(self) -> bool:
         return named(self.name).family == Family.ELASTICSEARCH
 
+    def without_knn(self, reason: str) -> str:
+        """Return what the header says where kNN does not fit a search; without kNN a route has no such stage."""
+        return f'reranked;stages="semantic";reason={reason}' if self.has_knn else "reranked"
+
     @property
     def has_knn(self) -> bool:
         return self.name != OPENSEARCH_3.name

@@ -35,6 +35,9 @@ INNER: dict[str, Any] = {
     "none": {},
     "best": {"inner_hits": {"name": "best", "size": 2, "_source": ["title"]}},
     "sorted": {"inner_hits": {"name": "cheapest", "size": 3, "sort": [{"price": "asc"}], "_source": ["price"]}},
+    "a second level": {
+        "inner_hits": {"name": "kinds", "size": 3, "collapse": {"field": "category"}, "_source": ["category"]}
+    },
     "in a list": {"inner_hits": [{"name": "one", "size": 1, "_source": False}], "max_concurrent_group_searches": 2},
 }
 
@@ -134,7 +137,6 @@ async def test_totals(open_sides: Open) -> None:
 
 
 LEFT: dict[str, Any] = {
-    "second level": {"field": "brand", "inner_hits": {"name": "more", "collapse": {"field": "category"}}},
     "several orders": {
         "field": "brand",
         "inner_hits": [{"name": "cheap", "sort": ["price"]}, {"name": "new", "sort": [{"released": "desc"}]}],

@@ -5,15 +5,15 @@ own to the byte; of a reranked one everything but order, scores and total is the
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS
 from tests.integration.comparing import assert_handed_on, beside_hits, but_score
-from tests.integration.conftest import Open
-from tests.integration.engines import EVERYWHERE
+from tests.integration.conftest import Open, Sides
+from tests.integration.engines import EVERYWHERE, RealEngine
 from tests.integration.sending import Reply
 
 pytestmark = [pytest.mark.engine, EVERYWHERE]
@@ -31,6 +31,10 @@ class Asked:
     body: Mapping[str, Any] = field(default_factory=dict)
     url: str = ""
     outcome: str = "reranked"
+
+
+OWN_SCORES = "own_scores"
+"""The outcome of a search that is reranked, and that kNN does not fit for this reason."""
 
 
 def of_body(outcome: str = "reranked", **body: Any) -> Asked:
@@ -57,9 +61,9 @@ IN_BODY: dict[str, Asked] = {
     "indices_boost": of_body(indices_boost=[{"shop-*": 1.5}]),
     "timeout": of_body(timeout="30s"),
     "stats": of_body(stats=["group"]),
-    "min_score": of_body(min_score=0.2),
+    "min_score": of_body(OWN_SCORES, min_score=0.2),
     "retriever": Asked({"retriever": {"standard": {"query": WORDS}}}),
-    "knn": of_body(knn=NEAR),
+    "knn": of_body(OWN_SCORES, knn=NEAR),
     "ext": of_body(ext={}),
     "search_pipeline": of_body(search_pipeline="_none"),
     "explain": of_body(explain=True),
@@ -80,7 +84,7 @@ IN_BODY: dict[str, Asked] = {
     "pit": of_body("bypassed;reason=engine_refused", pit={"id": "no such point"}),
     "rank": of_body("bypassed;reason=rank", rank={"rrf": {}}),
     "sub_searches": of_body("bypassed;reason=rank", sub_searches=[{"query": WORDS}]),
-    "rescore": of_body("bypassed;reason=rescore", rescore={"query": {"rescore_query": {"match_all": {}}}}),
+    "rescore": of_body(rescore={"query": {"rescore_query": {"match_all": {}}}}),
     "search_after": of_body("bypassed;reason=search_after", search_after=[10.0], sort=["_score"]),
     "slice": of_body("bypassed;reason=slice", slice={"id": 0, "max": 2}),
     "terminate_after": of_body("bypassed;reason=terminate_after", terminate_after=1),
@@ -104,7 +108,7 @@ IN_URL: dict[str, Asked] = {
     "lenient": of_url("q=laptop&df=title&lenient=true"),
     "sort": of_url("sort=_score"),
     "sort by a field": of_url("sort=price:asc", "bypassed;reason=sort"),
-    "sort added to the body's": of_url("sort=price:asc", "bypassed;reason=cursor", sort=["_score"]),
+    "sort added to the body's": of_url("sort=price:asc", sort=["_score"]),
     "track_total_hits": of_url("track_total_hits=3"),
     "track_scores": of_url("track_scores=true"),
     "rest_total_hits_as_int": of_url("rest_total_hits_as_int=true"),
@@ -163,34 +167,37 @@ def test_every_key_is_tried() -> None:
 
 
 @pytest.mark.parametrize("key", IN_BODY)
-async def test_key_of_the_body(key: str, open_sides: Open) -> None:
+async def test_key_of_the_body(key: str, open_sides: Open, real_engine: RealEngine) -> None:
     asked = IN_BODY[key]
     body = {**({} if "retriever" in asked.body else {"query": WORDS}), **_SHOWN, **asked.body}
-    await _compare(open_sides, key, asked, body)
+    await _compare(await open_sides(), key, _on(real_engine, asked), body)
 
 
 @pytest.mark.parametrize("key", IN_URL)
-async def test_parameter_of_the_url(key: str, open_sides: Open) -> None:
+async def test_parameter_of_the_url(key: str, open_sides: Open, real_engine: RealEngine) -> None:
     asked = IN_URL[key]
     shown = {name: value for name, value in _SHOWN.items() if name != "_source" or key not in _HIDES_SOURCE}
-    await _compare(open_sides, key, asked, {"query": WORDS, **shown, **asked.body})
+    await _compare(await open_sides(), key, _on(real_engine, asked), {"query": WORDS, **shown, **asked.body})
 
 
-async def _compare(open_sides: Open, key: str, asked: Asked, body: Mapping[str, Any]) -> None:
-    sides = await open_sides()
+def _on(engine: RealEngine, asked: Asked) -> Asked:
+    return replace(asked, outcome=engine.without_knn(OWN_SCORES)) if asked.outcome == OWN_SCORES else asked
+
+
+async def _compare(sides: Sides, key: str, asked: Asked, body: Mapping[str, Any]) -> None:
     straight, through = await sides.straight.search(body, asked.url), await sides.through.search(body, asked.url)
     if straight.status != 200:
         assert straight.body == through.body
         assert straight.status == through.status
         return
-    if asked.outcome != "reranked":
+    if not asked.outcome.startswith("reranked"):
         if key == "scroll":  # its id is new each time
             assert (asked.outcome, straight.hits) == (through.outcome, through.hits)
             return
         assert asked.outcome == through.outcome
         assert_handed_on(straight, through)
         return
-    assert "reranked" == through.outcome
+    assert asked.outcome == through.outcome
     if key == "filter_path":
         assert straight.json.keys() == through.json.keys()
         assert {tuple(hit) for hit in straight.hits} == {tuple(hit) for hit in through.hits}
@@ -223,10 +230,16 @@ def _names(value: Any) -> Any:
 
 def _assert_same_documents(straight: Reply, through: Reply) -> None:
     """What the client's own query finds is all there, each document as the engine shows it."""
-    theirs = {hit["_id"]: but_score(hit) for hit in straight.hits}
-    ours = {hit["_id"]: but_score(hit) for hit in through.hits}
+    theirs = {hit["_id"]: _but_scores(hit) for hit in straight.hits}
+    ours = {hit["_id"]: _but_scores(hit) for hit in through.hits}
     assert theirs == {name: hit for name, hit in ours.items() if name in theirs}
     assert len(ours) == len(through.hits)
+
+
+def _but_scores(hit: Any) -> Any:
+    """A hit without its score, which is the first of its sort values, too."""
+    shown = but_score(hit)
+    return shown | {"sort": hit["sort"][1:]} if "sort" in hit else shown
 
 
 def _assert_same_total(straight: Reply, through: Reply) -> None:

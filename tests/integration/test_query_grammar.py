@@ -25,6 +25,7 @@ ACME = {"term": {"brand": "acme"}}
 OFFICE = {"match": {"description": "office"}}
 CHEAP = {"range": {"price": {"lt": 700}}}
 SOLD_OUT = {"term": {"in_stock": False}}
+REVIEWED = {"nested": {"path": "reviews", "query": {"match": {"reviews.text": "notebook"}}}}
 PRAISED = {"nested": {"path": "reviews", "query": {"range": {"reviews.stars": {"gte": 3}}}}}
 
 
@@ -66,10 +67,34 @@ QUERIES: dict[str, tuple[Any, Any]] = {
     "two demands": (_line("laptop +acme -brand:globex +brand:acme"), _all(ACME, _title("acme"))),
     "simple minus": (_simple("laptop -acme", default_operator="and"), _not(_title("acme"))),
     "simple plus": (_simple("laptop +acme"), _title("acme")),
+    "or": (_line("laptop OR notebook"), ALL),
+    "a phrase repeated": (_line('laptop OR acme OR ("laptop acme")^1.5'), ALL),
+    "brackets around all": (_line("(laptop notebook)", default_operator="OR"), ALL),
+    "brackets": (_line("(laptop OR notebook) -acme"), _not(_title("acme"))),
+    "minus brackets": (_line("laptop -(acme OR globex)"), _not(_title("acme globex"))),
+    "a group for a field": (_line("title:(laptop acme) AND brand:acme"), _all(ACME, _title("laptop acme"))),
+    "a boost": (_line("laptop^3 AND brand:acme"), ACME),
+    "fuzzy": (_line("laptop~ -acme"), _not(_title("acme"))),
+    "prefix": (_line("laptop* -brand:acme"), _not(ACME)),
+    "a range": (_line("laptop AND price:[100 TO 700]"), {"range": {"price": {"gte": 100, "lte": 700}}}),
+    "a comparison": (_line("laptop AND price:>700"), {"range": {"price": {"gt": 700}}}),
+    "simple prefix": (_simple("laptop* -acme", default_operator="and"), _not(_title("acme"))),
+    "simple or": (_simple("laptop | notebook"), ALL),
+    "all flags": (_simple("laptop", flags="ALL"), ALL),
+    "one flag": (_simple("laptop", flags="PHRASE"), ALL),
     # clauses beside the words
     "two musts": ({"bool": {"must": [WORDS, ACME]}}, ACME),
     "two musts, both match": ({"bool": {"must": [WORDS, {"match": {"brand": "acme"}}]}}, ACME),
-    "other text": ({"bool": {"must": [WORDS, OFFICE]}}, OFFICE),
+    "other text": (
+        {"bool": {"must": [_title("acme laptop"), REVIEWED]}},
+        REVIEWED,
+    ),
+    "a clause for each word": ({"bool": {"must": [_title("acme"), _title("laptop")], "filter": [CHEAP]}}, CHEAP),
+    "one of the words": ({"bool": {"should": [_title("acme"), _title("laptop")], "filter": [CHEAP]}}, CHEAP),
+    "a phrase and the rest": (
+        {"bool": {"must": [{"match_phrase": {"title": "acme laptop"}}, _title("100 124")], "filter": [CHEAP]}},
+        CHEAP,
+    ),
     "must_not": ({"bool": {"must": [WORDS], "must_not": [ACME, OFFICE]}}, _not(ACME, OFFICE)),
     "nested filter": ({"bool": {"must": [WORDS], "filter": [PRAISED]}}, PRAISED),
     "nested must_not": ({"bool": {"must": [WORDS], "must_not": [PRAISED]}}, _not(PRAISED)),
@@ -143,33 +168,55 @@ async def _ids(sides: Sides, query: Any, **rest: Any) -> set[str]:
 @pytest.mark.parametrize(("query", "admits"), QUERIES.values(), ids=QUERIES)
 async def test_demands(query: Any, admits: Any, open_sides: Open, models: ShopModels) -> None:
     """What the query finds is there, and all that fulfils it but for the words; nothing that it excludes."""
-    sides = await open_sides(semantic=EVERYTHING)
+    sides = await open_sides(semantic=EVERYTHING, bypass={"autocomplete": False})
     own, admitted = await _ids(sides, query), await _ids(sides, admits)
     through = await sides.through.search({"query": query, "size": 100})
     assert ("reranked", own | admitted, True) == (through.outcome, set(through.ids), bool(own))
     assert "laptop" in models.reranked[0]["queries"][0]
 
 
-INSEPARABLE: dict[str, Any] = {
-    "parentheses": _line("(laptop OR notebook) -acme"),
-    "a group for a field": _line("title:(laptop notebook) AND brand:acme"),
-    "a boost": _line("laptop^3 AND brand:acme"),
-    "fuzzy": _line("laptp~ -acme"),
-    "wildcard": _line("lapt* -brand:acme"),
-    "range in a line": _line("laptop AND price:[100 TO 700]"),
-    "prefix": _simple("lap* -acme"),
-    "or": _simple("laptop | notebook"),
-    "score demanded": {"function_score": {"query": {"bool": {"must": [WORDS], "filter": [ACME]}}, "min_score": 0.01}},
-    "script's score demanded": {"script_score": {"query": WORDS, "script": {"source": "_score"}, "min_score": 0.01}},
+def _span(word: str) -> Any:
+    return {"span_term": {"title": word}}
+
+
+NOT_RELAXED: dict[str, tuple[str, Any]] = {
+    "or a field": ("query_syntax", _line("laptop OR brand:acme")),
+    "two texts in the passage": ("ambiguous_text", {"bool": {"must": [WORDS, OFFICE]}}),
+    "two texts, one in should": (
+        "ambiguous_text",
+        {"bool": {"must": [OFFICE], "should": [WORDS], "minimum_should_match": 1}},
+    ),
+    "score demanded": (
+        "own_scores",
+        {"function_score": {"query": {"bool": {"must": [WORDS], "filter": [ACME]}}, "min_score": 0.01}},
+    ),
+    "script's score demanded": (
+        "own_scores",
+        {"script_score": {"query": WORDS, "script": {"source": "_score"}, "min_score": 0.01}},
+    ),
+    "filter alone": ("text_in_filter", {"bool": {"filter": [WORDS]}}),
+    "functions alone": (
+        "text_in_filter",
+        {"function_score": {"functions": [{"filter": WORDS, "weight": 5}], "min_score": 2, "score_mode": "sum"}},
+    ),
+    "intervals": ("text_in_filter", {"intervals": {"title": {"match": {"query": "laptop"}}}}),
+    "span_term": ("text_in_filter", _span("laptop")),
+    "span_near": ("text_in_filter", {"span_near": {"clauses": [_span("laptop")], "slop": 2}}),
+    "span_or": ("text_in_filter", {"span_or": {"clauses": [_span("laptop"), _span("notebook")]}}),
+    "span_first": ("text_in_filter", {"span_first": {"match": _span("laptop"), "end": 9}}),
+    "span_not": ("text_in_filter", {"span_not": {"include": _span("laptop"), "exclude": _span("nothing")}}),
+    "span_containing": ("text_in_filter", {"span_containing": {"big": _span("laptop"), "little": _span("laptop")}}),
+    "span_within": ("text_in_filter", {"span_within": {"big": _span("laptop"), "little": _span("laptop")}}),
 }
 
 
-@pytest.mark.parametrize("query", INSEPARABLE.values(), ids=INSEPARABLE)
-async def test_inseparable(query: Any, open_sides: Open) -> None:
-    """Where a query cannot be split, kNN is left out, and the client's own hits alone are reranked."""
+@pytest.mark.parametrize(("reason", "query"), NOT_RELAXED.values(), ids=NOT_RELAXED)
+async def test_not_relaxed(reason: str, query: Any, open_sides: Open) -> None:
+    """Where a query is not relaxed, the client's own hits alone are reranked, and the header says so."""
     sides = await open_sides(semantic=EVERYTHING)
     through = await sides.through.search({"query": query, "size": 100})
-    assert ("reranked", await _ids(sides, query), True) == (through.outcome, set(through.ids), bool(through.ids))
+    expected = f'reranked;stages="semantic";reason={reason}'
+    assert (expected, await _ids(sides, query), True) == (through.outcome, set(through.ids), bool(through.ids))
 
 
 async def test_min_score(open_sides: Open) -> None:
@@ -177,11 +224,11 @@ async def test_min_score(open_sides: Open) -> None:
     sides = await open_sides(semantic=EVERYTHING)
     body = {"query": WORDS, "min_score": 0.5, "size": 100}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
-    assert ("reranked", set(straight.ids), straight.total) == (through.outcome, set(through.ids), through.total)
+    expected = 'reranked;stages="semantic";reason=own_scores'
+    assert (expected, set(straight.ids), straight.total) == (through.outcome, set(through.ids), through.total)
 
 
 NOT_MEANT: dict[str, Any] = {
-    "filter alone": {"bool": {"filter": [WORDS]}},
     "must_not alone": {"bool": {"must": [ACME], "must_not": [WORDS]}},
     "ids": {"ids": {"values": ["p00"]}},
     "wildcard": {"wildcard": {"title": "lap*"}},
@@ -222,6 +269,8 @@ _LEAVES: list[_Split] = [
     (_line("laptop -acme"), _not(_title("acme"))),
     (_line("laptop AND brand:acme"), ACME),
     (_line("laptop OR (acme AND NOT globex)"), None),
+    (_line("(laptop OR notebook) AND NOT (acme globex)"), _not(_title("acme globex"))),
+    ({"bool": {"must": [_title("laptop"), _title("acme")]}}, ALL),
     (_simple("laptop -globex"), _not(_title("globex"))),
     ({"nested": {"path": "reviews", "query": {"match": {"reviews.text": "laptop"}}}}, ALL),
 ]
@@ -279,5 +328,7 @@ async def test_any_query(drawn: _Split, post: Any, open_sides: Open, proxies: di
     own = await _ids(sides, query, **rest)
     admitted = own if relaxed is None else await _ids(sides, relaxed, **rest)
     through = await sides.through.search({"query": query, "size": 100, **rest})
+    outcome, _, why = through.outcome.partition(";stages=")
     expected = ("reranked", own | admitted) if own else ("bypassed;reason=zero_hits", own)
-    assert (*expected, len(through.ids)) == (through.outcome, set(through.ids), len(set(through.ids)))
+    assert (*expected, len(through.ids)) == (outcome, set(through.ids), len(set(through.ids)))
+    assert bool(why) is bool(own and relaxed is None)

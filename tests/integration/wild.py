@@ -50,7 +50,21 @@ FILTERS = st.sampled_from(
     ]
 )
 
+_spans = st.builds(
+    lambda field, word: {"span_term": {field: word}}, st.just("title"), st.sampled_from(["laptop", "acme"])
+)
+_some_spans = st.lists(_spans, min_size=1, max_size=3)
+
 _LEAF_BODIES: Mapping[str, Some] = {
+    "intervals": st.builds(lambda field, text: {field: {"match": {"query": text}}}, FIELDS, TEXTS),
+    "span_term": _spans.map(lambda span: span["span_term"]),
+    "span_near": _some_spans.map(lambda spans: {"clauses": spans, "slop": 2}),
+    "span_or": _some_spans.map(lambda spans: {"clauses": spans}),
+    "span_first": _spans.map(lambda span: {"match": span, "end": 3}),
+    "span_not": st.builds(lambda one, other: {"include": one, "exclude": other}, _spans, _spans),
+    **dict.fromkeys(
+        ("span_containing", "span_within"), st.builds(lambda one, other: {"big": one, "little": other}, _spans, _spans)
+    ),
     **dict.fromkeys(
         ("match", "match_phrase", "match_phrase_prefix", "match_bool_prefix"),
         st.builds(lambda field, text: {field: text}, FIELDS, TEXTS | junk)
@@ -168,7 +182,12 @@ _SOURCES = st.sampled_from(
 _FIELD_LISTS = st.sampled_from([["title"], ["price", "brand"], ["*"], [{"field": "released", "format": "year"}], []])
 _AGGS = {"brands": {"terms": {"field": "brand"}}}
 _KNN = {"field": "embedding", "query_vector": VECTOR, "k": 3, "num_candidates": 10}
-_SORTS = st.sampled_from(["_score", ["_score"], [{"_score": "desc"}], ["price"], [{"_score": "asc"}], ["_doc"], []])
+_SORTS = st.sampled_from(
+    [
+        *("_score", ["_score"], [{"_score": "desc"}], ["price"], [{"_score": "asc"}], ["_doc"], []),
+        *({}, {"_score": "DESC"}, ["_score", "title.exact"], ["_score", {"price": "desc"}], ["_score", "_score"]),
+    ]
+)
 
 _BODY_VALUES: Mapping[str, Some] = {
     "query": queries,

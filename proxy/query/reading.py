@@ -1,0 +1,235 @@
+"""How the texts of several clauses make up what the user typed, and which of them are certain to hold it.
+
+Applications write one typed text many times: over several fields, as a phrase, word by word, with synonyms. A clause
+with another text may as well be a filter (a brand in a `match`), and what is a filter must never be relaxed. So texts
+are only put together where the form of their clauses says that they are one, and where that is not certain nothing is
+relaxed.
+"""
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import Any
+
+from proxy.query.words import Typed, fold, is_one_word, letters, variants
+
+AMBIGUOUS = "ambiguous_text"
+_DEPTH_MAX = 20
+"""Dots in a field's name that are looked at; engines allow as many by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A clause of the client's query that holds words."""
+
+    query: Any
+    """Told from others by identity: the same words may stand in several places."""
+    typed: Typed
+    fields: frozenset[str]
+    """Without boosts; empty: the index's default, or none that is named."""
+    boost: float = 1.0
+    quotes: bool = False
+    autocomplete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One text, and the clauses that hold it."""
+
+    text: str
+    clauses: tuple[Clause, ...]
+    doubt: str = ""
+    """Why it is not certain that these clauses hold the user's words, and nothing else does."""
+    bases: frozenset[str] = frozenset()
+    """The fields of which its fields are multi-fields; empty: all."""
+    central: bool = False
+    """It is searched where people search: in several fields, in all, or in a passage's first one."""
+    touches: bool = False
+    """It is searched in a field of the passage."""
+    given: bool = False
+    """It is the text that the request gives itself."""
+    optional: bool = False
+    """It only raises scores: what does not hold it matches all the same."""
+
+    @property
+    def fields(self) -> frozenset[str]:
+        first, *others = (clause.fields for clause in self.clauses)
+        return first.union(*others) if others else first
+
+    @property
+    def boosts(self) -> tuple[float, ...]:
+        return tuple(clause.boost for clause in self.clauses)
+
+    @property
+    def quotes(self) -> bool:
+        return all(clause.quotes for clause in self.clauses)
+
+
+class Evidence:
+    """What tells the user's text from others: where it is searched, and the text that a request gives itself.
+
+    A field that the passage's text is copied to is one in which people search everything.
+    """
+
+    def __init__(
+        self, passage: Sequence[str], given: str | None = None, copies: AbstractSet[str] = frozenset()
+    ) -> None:
+        self._passage = tuple(passage)
+        self._copies = copies
+        self._given = fold(given) if given else None
+
+    def weigh(self, reading: Reading) -> Reading:
+        """Say of a reading where its text is searched, and whether it is the given one."""
+        fields = reading.fields
+        everywhere = any(not clause.fields for clause in reading.clauses) or any("*" in field for field in fields)
+        bases = frozenset() if everywhere else frozenset(self._base(field, fields) for field in fields)
+        bases = frozenset() if bases & self._copies else bases
+        given = fold(reading.text) == self._given
+        return replace(
+            reading,
+            doubt="" if given else reading.doubt,
+            given=given,
+            bases=bases,
+            central=len(bases) != 1 or self._passage[:1] == tuple(bases),
+            touches=not bases or bool(bases & {*self._passage}),
+        )
+
+    def _base(self, field: str, others: AbstractSet[str]) -> str:
+        """Return the field that this one is a multi-field of: of the passage, or of those beside it."""
+        if "." not in field:
+            return field
+        parts = field.split(".", _DEPTH_MAX)
+        above = (".".join(parts[:depth]) for depth in range(1, len(parts)))
+        return next((base for base in above if base in self._passage or base in others or base in self._copies), field)
+
+
+def all_of(readings: Sequence[Reading], evidence: Evidence) -> Reading | None:
+    """Read a conjunction: clauses that must all match, and optional ones."""
+    required = _joined([each for each in readings if not each.optional], evidence, alternatives=False)
+    optional = any_of([each for each in readings if each.optional], evidence)
+    if not required:
+        return optional
+    chosen = _chosen(required, evidence)
+    return chosen if optional is None else _beside(chosen, optional, evidence)
+
+
+def any_of(readings: Sequence[Reading], evidence: Evidence) -> Reading | None:
+    """Read a disjunction: of other texts than the typed one, no matter which, it demands nothing."""
+    apart = _joined(readings, evidence, alternatives=True)
+    return max(apart, key=lambda reading: (reading.given, reading.central, max(reading.boosts)), default=None)
+
+
+def with_filters(reading: Reading, filters: Sequence[Reading]) -> Reading:
+    """Add filters that hold the very same text in several of the same fields: a cheap first sieve of the same words.
+
+    Elsewhere it may be a facet's value that happens to be the text.
+    """
+    alike = [each for each in filters if fold(each.text) == fold(reading.text)]
+    same = [each for each in alike if not each.bases or (len(each.bases) > 1 and each.bases & reading.bases)]
+    return replace(reading, clauses=(*reading.clauses, *(clause for each in same for clause in each.clauses)))
+
+
+def _merged(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bool) -> list[Reading]:
+    """Bring together clauses of one text, and leave out texts that are a part of another one.
+
+    What is left out stays required where it is: a single word of the text may be a filter as well, and so may the
+    whole of it in a field outside the passage (a shelf called `boots`).
+    """
+    same: dict[tuple[str, ...], list[Reading]] = {}
+    for reading in readings:
+        same.setdefault(fold(reading.text), []).append(reading)
+    groups = same.values() if alternatives else map(_but_shelves, same.values())
+    merged = [_one(group, evidence) for group in groups]
+    parts = variants([reading.text for reading in merged])
+    return [reading for place, reading in enumerate(merged) if reading.given or place not in parts]
+
+
+def _but_shelves(readings: Sequence[Reading]) -> Sequence[Reading]:
+    """Leave out those in a single field outside the passage, where others are not."""
+    return [reading for reading in readings if reading.central or reading.touches] or readings
+
+
+def _one(readings: Sequence[Reading], evidence: Evidence) -> Reading:
+    """Make one reading of several with the same words; where some are in doubt, the others are enough."""
+    if len(readings) == 1:
+        return readings[0]
+    certain = [reading for reading in readings if not reading.doubt] or readings
+    clauses = tuple(clause for reading in certain for clause in reading.clauses)
+    optional = all(reading.optional for reading in readings)
+    return evidence.weigh(Reading(readings[0].text, clauses, certain[0].doubt, optional=optional))
+
+
+def _joined(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bool) -> list[Reading]:
+    """Put together the texts that are searched in the very same fields: an application wrote a clause for each word."""
+    alike: dict[frozenset[str], list[Reading]] = {}
+    for reading in _merged(readings, evidence, alternatives=alternatives):
+        alike.setdefault(reading.fields, []).append(reading)
+    joined = (_or(group, evidence) if alternatives else _and(group, evidence) for group in alike.values())
+    return [reading for group in joined for reading in group]
+
+
+def _and(readings: Sequence[Reading], evidence: Evidence) -> list[Reading]:
+    """Single words, or a quoted part and the rest; other texts of one field may be a filter and the words."""
+    if len(readings) == 1:
+        return list(readings)
+    words = all(is_one_word(reading.text) for reading in readings)
+    quoted = len({reading.quotes for reading in readings}) > 1
+    return [_in_order(readings, "" if words or quoted else AMBIGUOUS, evidence)]
+
+
+def _or(readings: Sequence[Reading], evidence: Evidence) -> list[Reading]:
+    """Single words of the same weight; other texts are expansions of the one that weighs most."""
+    one_weight = len({reading.boosts for reading in readings}) == 1
+    if len(readings) > 1 and one_weight and all(is_one_word(reading.text) for reading in readings):
+        return [_in_order(readings, "", evidence)]
+    return [max(readings, key=lambda reading: (reading.given, max(reading.boosts)))]
+
+
+def _in_order(readings: Sequence[Reading], doubt: str, evidence: Evidence) -> Reading:
+    doubt = next((reading.doubt for reading in readings if reading.doubt), doubt)
+    clauses = tuple(clause for reading in readings for clause in reading.clauses)
+    optional = all(reading.optional for reading in readings)
+    text = " ".join(reading.text for reading in readings)
+    return evidence.weigh(Reading(text, clauses, doubt, optional=optional))
+
+
+def _chosen(readings: Sequence[Reading], evidence: Evidence) -> Reading:
+    """Of several required texts take the one that is searched where people search; of several such ones, all.
+
+    The others stay required. It is certain that they are filters where they are searched outside the passage.
+    """
+    given = [reading for reading in readings if reading.given]
+    central = [reading for reading in readings if reading.central]
+    chosen, *more = given or central or readings
+    others = [reading for reading in readings if reading is not chosen]
+    if given or not others:
+        return chosen
+    if more:
+        return _in_order([chosen, *more], AMBIGUOUS, evidence)
+    filters = bool(central) and not any(other.touches for other in others)
+    return chosen if filters else _doubted(_with_quoted(chosen, others, readings))
+
+
+def _with_quoted(chosen: Reading, others: Sequence[Reading], in_order: Sequence[Reading]) -> Reading:
+    """Add a quoted part, or to a quoted part the rest, which applications search in some of the same fields."""
+    rest = [other for other in others if other.quotes is not chosen.quotes and len(other.bases & chosen.bases) > 1]
+    typed = {id(reading) for reading in (chosen, *rest)}
+    texts = [reading.text for reading in in_order if id(reading) in typed]
+    return replace(chosen, text=" ".join(texts))
+
+
+def _doubted(reading: Reading) -> Reading:
+    return replace(reading, doubt=reading.doubt or AMBIGUOUS)
+
+
+def _beside(required: Reading, optional: Reading, evidence: Evidence) -> Reading:
+    """Read a required text beside one that only raises the score."""
+    if fold(required.text) == fold(optional.text):
+        return _one([required, optional], evidence)
+    if required.given or optional.given:
+        return required if required.given else optional
+    if not optional.central or optional.fields <= required.fields or letters(optional.text) in letters(required.text):
+        return required
+    if required.central:
+        return _doubted(_with_quoted(required, [optional], [required, optional]))
+    return _doubted(optional) if required.touches else optional

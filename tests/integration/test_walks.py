@@ -1,0 +1,235 @@
+"""A search by score with other keys behind it is reranked, and a client that goes on behind its last hit sees it all.
+
+The property is the engine's own: a walk whose last key is unique visits each document once, in the order of one page
+that holds everything.
+"""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.fakes import refuses
+from tests.integration import shop as catalogue
+from tests.integration.conftest import Open, OpenIndex, Sides
+from tests.integration.engines import EVERYWHERE, WITH_KNN, RealEngine
+from tests.integration.models import ShopModels
+from tests.integration.sending import Reply
+
+pytestmark = [pytest.mark.engine, EVERYWHERE]
+
+WORDS = {"multi_match": {"query": "laptop camera", "fields": ["title", "description"]}}
+FAR = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": 0.2}
+COUNT = 300
+UNIQUE = {"number": {"order": "asc"}}
+SORTS: Mapping[str, Any] = {
+    "number": ["_score", UNIQUE],
+    "both ways, a date between": [{"_score": {"order": "DESC"}}, {"released": "desc"}, UNIQUE],
+    "missing values": {"_score": "desc", "weight": {"order": "desc", "missing": "_first"}, "number": "asc"},
+    "unmapped": ["_score", {"nothing": {"order": "asc", "unmapped_type": "long"}}, UNIQUE],
+    "a script": [
+        "_score",
+        {"_script": {"type": "number", "script": {"source": "doc['number'].value - 1152921504606846976L"}}},
+    ],
+    "twice": ["_score", {"_score": "desc"}, UNIQUE],
+    "in stock first": [{"in_stock": {"order": "desc"}}, "_score", UNIQUE],
+    "by brand and stock": [{"brand": "asc"}, {"in_stock": "asc"}, {"_score": {}}, UNIQUE],
+}
+"""Of each kind one; the last key of all is unique, and above 2^53."""
+
+
+def _documents() -> dict[str, dict[str, Any]]:
+    """Many documents with few texts, so that scores are often the same."""
+    kinds = itertools.cycle(catalogue.PRODUCTS.values())
+    weights = itertools.cycle([1.5, None, 2**40, None])
+    return {
+        f"d{number:03d}": {**product, "number": 2**60 + number, "weight": weight}
+        for number, product, weight in zip(range(COUNT), kinds, weights, strict=False)
+    }
+
+
+def _index(engine: RealEngine) -> dict[str, Any]:
+    index = catalogue.with_vectors(engine)
+    more = {"number": {"type": "long"}, "weight": {"type": "double"}}
+    return index | {"mappings": index["mappings"] | {"properties": index["mappings"]["properties"] | more}}
+
+
+async def _open(open_index: OpenIndex, engine: RealEngine, **settings: Any) -> Sides:
+    semantic = {"semantic": FAR} if engine.has_knn else {}
+    return await open_index(_index(engine), _documents(), **(semantic | settings))
+
+
+async def _walk(sides: Sides, body: Mapping[str, Any], size: int, start: Reply | None = None) -> list[Reply]:
+    """Go on behind the last hit until there is none."""
+    pages = [start or await sides.through.search({**body, "size": size})]
+    while pages[-1].hits:
+        after = pages[-1].hits[-1]["sort"]
+        pages.append(await sides.through.search({**body, "size": size, "search_after": after}))
+        assert len(pages) <= 2 + COUNT // size, "the walk does not end"
+    return pages
+
+
+@pytest.mark.parametrize("sort", SORTS.values(), ids=SORTS)
+async def test_every_kind(sort: Any, open_index: OpenIndex, real_engine: RealEngine) -> None:
+    """A walk sees what one page shows that holds all of it, sort values and scores included."""
+    sides = await _open(open_index, real_engine, rank_window_size=20)
+    body = {"query": WORDS, "sort": sort, "_source": False}
+    whole, straight = (
+        await sides.through.search({**body, "size": 1000}),
+        await sides.straight.search({**body, "size": 1000}),
+    )
+    assert ("reranked", set()) == (whole.outcome, set(straight.ids) - set(whole.ids))
+    assert straight.ids != whole.ids
+    for size in (7, 50):
+        pages = await _walk(sides, body, size)
+        assert {"reranked"} == {page.outcome for page in pages}
+        assert whole.hits == [hit for page in pages for hit in page.hits]
+        assert [whole.total] * len(pages) == [page.total for page in pages]
+
+
+async def test_values_fit_the_order(open_index: OpenIndex, real_engine: RealEngine) -> None:
+    """The score's place falls from hit to hit; all else in a hit is the engine's, and so is a best score of null."""
+    sides = await _open(open_index, real_engine, rank_window_size=20)
+    body = {"query": WORDS, "sort": SORTS["both ways, a date between"], "size": 1000}
+    straight, through = await sides.straight.search(body), await sides.through.search(body)
+    values = [hit["sort"][0] for hit in through.hits]
+    assert sorted(values, reverse=True) == values
+    assert (None, None) == (straight.json["hits"]["max_score"], through.json["hits"]["max_score"])
+    own = {hit["_id"]: hit for hit in straight.hits}
+    shown = {hit["_id"]: hit for hit in through.hits if hit["_id"] in own}
+    assert own.keys() == shown.keys()
+    assert [hit["sort"][1:] for hit in own.values()] == [shown[name]["sort"][1:] for name in own]
+    assert {frozenset(hit) for hit in own.values()} == {frozenset(hit) for hit in through.hits}
+    tracked = await sides.through.search({**body, "track_scores": True})
+    assert tracked.json["hits"]["max_score"] == tracked.hits[0]["_score"]
+
+
+async def test_pages_by_number(open_index: OpenIndex, real_engine: RealEngine) -> None:
+    """The same ranking by `from` and `size`, and from one of these pages on by `search_after`."""
+    sides = await _open(open_index, real_engine, rank_window_size=20)
+    body = {"query": WORDS, "sort": SORTS["number"], "_source": False}
+    whole = await sides.through.search({**body, "size": 1000})
+    for first in (0, 10, 15, 40):
+        page = await sides.through.search({**body, "from": first, "size": 10})
+        walked = await _walk(sides, body, 10, page)
+        assert whole.ids[first:] == [name for each in walked for name in each.ids]
+
+
+async def test_groups_stay(open_index: OpenIndex, real_engine: RealEngine) -> None:
+    """Keys before the score group the hits: none leaves its group, and no group comes before another's time."""
+    sides = await _open(open_index, real_engine, rank_window_size=100)
+    body = {"query": WORDS, "sort": SORTS["in stock first"], "size": 1000}
+    straight, through = await sides.straight.search(body), await sides.through.search(body)
+    groups = [hit["sort"][0] for hit in through.hits]
+    assert ("reranked", sorted(groups, reverse=True)) == (through.outcome, groups)
+    assert {hit["_id"]: hit["sort"][0] for hit in straight.hits}.items() <= {
+        hit["_id"]: hit["sort"][0] for hit in through.hits
+    }.items()
+    assert straight.ids != through.ids
+
+
+async def test_groups_of_one(open_index: OpenIndex, real_engine: RealEngine, models: ShopModels) -> None:
+    """Where every group is one document there is nothing to rerank, and no model is asked."""
+    sides = await _open(open_index, real_engine)
+    body = {"query": WORDS, "sort": [{"number": "desc"}, "_score"], "size": 9}
+    straight, through = await sides.straight.search(body), await sides.through.search(body)
+    assert ("bypassed;reason=sort", straight.hits, []) == (through.outcome, through.hits, models.requests)
+
+
+async def test_engines_own_walk(open_index: OpenIndex, real_engine: RealEngine) -> None:
+    """A walk that began at the engine goes on there, and one that began here does where it is switched off."""
+    sides = await _open(open_index, real_engine, rank_window_size=20)
+    body = {"query": WORDS, "sort": SORTS["number"], "size": 30, "_source": False}
+    first = await sides.straight.search(body)
+    following = {**body, "search_after": first.hits[-1]["sort"]}
+    through = await sides.through.search(following)
+    assert ("bypassed;reason=search_after", (await sides.straight.search(following)).hits) == (
+        through.outcome,
+        through.hits,
+    )
+    tail = (await sides.through.search(body)).hits[-1]
+    off = {**body, "search_after": tail["sort"], "ext": {"rerank_proxy": {"enabled": False}}}
+    own = (await sides.straight.search({**body, "size": 1000})).ids
+    left = await sides.through.search(off)
+    place = own.index(tail["_id"]) + 1
+    assert ("bypassed;reason=steered_off", own[place : place + 30]) == (left.outcome, left.ids)
+
+
+async def test_degraded_pages(open_index: OpenIndex, real_engine: RealEngine, models: ShopModels) -> None:
+    """An answer in the engine's own order has its own values, and so the walk is the engine's."""
+    models.faults = {"embed": refuses(503), "rerank": refuses(503)}
+    sides = await _open(open_index, real_engine, rank_window_size=20)
+    body = {"query": WORDS, "sort": SORTS["number"], "size": 30, "_source": False}
+    straight, through = await sides.straight.search(body), await sides.through.search(body)
+    assert ("degraded", straight.hits) == (through.outcome.partition(";")[0], through.hits)
+    following = await sides.through.search({**body, "search_after": through.hits[-1]["sort"]})
+    assert "bypassed;reason=search_after" == following.outcome
+
+
+@pytest.fixture
+def proxies() -> dict[str, Sides]:
+    """What the examples of one property share."""
+    return {}
+
+
+@WITH_KNN
+@given(
+    sort=st.sampled_from(list(SORTS.values())),
+    sizes=st.lists(st.integers(5, 60), min_size=1, max_size=6),
+    words=st.sampled_from(["laptop", "notebook travel", "camera film", "children"]),
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_any_walk(
+    sort: Any,
+    sizes: list[int],
+    words: str,
+    open_index: OpenIndex,
+    real_engine: RealEngine,
+    proxies: dict[str, Sides],
+) -> None:
+    """Whatever the sizes of its pages, a walk visits each document once and in one order."""
+    if "sides" not in proxies:
+        proxies["sides"] = await _open(open_index, real_engine, rank_window_size=20)
+    sides = proxies["sides"]
+    body = {"query": {"match": {"description": words}}, "sort": sort, "_source": False}
+    whole = await sides.through.search({**body, "size": 1000})
+    page = await sides.through.search({**body, "size": sizes[0]})
+    seen = page.ids
+    for size in itertools.cycle(sizes):
+        if not page.hits:
+            break
+        page = await sides.through.search({**body, "size": size, "search_after": page.hits[-1]["sort"]})
+        seen += page.ids
+    assert whole.ids == seen
+
+
+async def test_sort_by_score_alone(open_sides: Open) -> None:
+    """By score alone, hits have no sort values, as the engine has it."""
+    sides = await open_sides()
+    through = await sides.through.search({"query": WORDS, "sort": ["_score"], "size": 3})
+    assert ("reranked", [False] * 3) == (through.outcome, ["sort" in hit for hit in through.hits])
+
+
+FORGETFUL = {"pages": {"cache_entries": 0}}
+
+
+@pytest.mark.parametrize("first", [{"in_stock": {"order": "desc"}}, None], ids=["groups", "score first"])
+async def test_other_instances_and_forgotten_heads(first: Any, open_sides: Open) -> None:
+    """A walk goes on at an instance that has not seen its beginning, and where no head is remembered."""
+    sort = [*([first] if first else []), "_score", {"title.exact": "asc"}]
+    sides = [await open_sides(rank_window_size=8, sections=FORGETFUL) for _ in range(2)]
+    body = {"query": WORDS, "sort": sort, "_source": False}
+    whole = await sides[0].through.search({**body, "size": 100})
+    page = await sides[0].through.search({**body, "size": 3})
+    seen = page.ids
+    for instance in itertools.cycle(sides):
+        if not page.hits:
+            break
+        page = await instance.through.search({**body, "size": 3, "search_after": page.hits[-1]["sort"]})
+        assert "reranked" == page.outcome
+        seen += page.ids
+        assert len(seen) <= len(whole.ids)
+    assert whole.ids == seen

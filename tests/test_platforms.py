@@ -1,0 +1,193 @@
+"""The searches of platforms, by their form: each is read, by all of the typed words, and relaxed for kNN.
+
+The forms are those of the platforms' query builders; fields, words and values are this project's own. The platforms
+themselves have not been run. docs/platforms.md says the same to their users.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.query.text import UserQuery, find_user_query
+from proxy.request.search_request import SearchRequest, parse
+from tests.strategies import compact
+
+TEXT = "quiet ceiling fan"
+WORDS = TEXT.split()
+PASSAGE = ("name", "details")
+KEYWORDS = frozenset({"kind", "kind.raw", "shop"})
+IN_SHOP = {"term": {"shop": "de"}}
+DOCS = Path(__file__).parent.parent / "docs" / "platforms.md"
+
+
+def multi(fields: Sequence[str] = ("name^5", "details"), **more: Any) -> Any:
+    return {"multi_match": {"query": TEXT, "fields": list(fields), **more}}
+
+
+def _magento() -> Any:
+    prefixes = [{"match_phrase_prefix": {field: {"query": TEXT, "boost": 2}}} for field in ("name", "sku")]
+    full = [{"match": {field: {"query": TEXT, "boost": 2}}} for field in ("sku", "_search", "details")]
+    return {
+        "query": {
+            "bool": {
+                "must": [{"terms": {"kind": ["3", "4"]}}],
+                "should": [*full, *prefixes],
+                "minimum_should_match": 1,
+            }
+        },
+        "stored_fields": "_none_",
+        "docvalue_fields": ["_id", "_score"],
+        "sort": [
+            {"_score": {"order": "desc"}},
+            {"_script": {"type": "number", "script": "Long.parseLong(doc['_id'].value)", "order": "desc"}},
+        ],
+    }
+
+
+def _elasticsuite() -> Any:
+    sieve, words = multi(("search^1", "sku^1"), minimum_should_match="100%"), multi(("search", "name^5"))
+    inner = {"filter": sieve, "must": words, "must_not": [], "should": [], "minimum_should_match": 1}
+    outer = {"filter": [{"bool": {"must": [IN_SHOP]}}], "must": [{"bool": inner}], "should": [], "must_not": []}
+    by_id = {"entity_id": {"order": "desc", "missing": "_first", "unmapped_type": "keyword"}}
+    return {"query": {"bool": outer}, "sort": [{"_score": {"order": "desc"}}, by_id], "from": 0, "size": 24}
+
+
+def _shopware() -> Any:
+    def word(text: str) -> Any:
+        field = "name.7c3a.search"
+        forms = [
+            {"match": {field: {"query": text, "boost": 900, "fuzziness": 0}}},
+            {"match_phrase_prefix": {field: {"query": text, "boost": 700, "slop": 3}}},
+            {"match": {field: {"query": text, "boost": 500, "fuzziness": "auto"}}},
+            {"match": {"name.7c3a.ngram": {"query": text, "boost": 300}}},
+        ]
+        maker = {"nested": {"path": "maker", "query": {"match": {"maker.name": text}}}}
+        return {"bool": {"should": [{"dis_max": {"queries": [{"bool": {"should": forms}}]}}, maker]}}
+
+    query = {"bool": {"filter": [IN_SHOP], "must": [{"bool": {"must": [word(each) for each in WORDS]}}]}}
+    return {"query": query, "sort": [{"_score": {"order": "DESC"}}], "size": "24"}
+
+
+def _spryker() -> Any:
+    words = multi(("details", "name^3"), type="cross_fields")
+    return {
+        "query": {"bool": {"must": [words], "filter": [{"match": {"kind": {"query": "product"}}}, IN_SHOP]}},
+        "post_filter": {"bool": {"filter": [{"nested": {"path": "facet", "query": {"term": {"facet.v": "x"}}}}]}},
+    }
+
+
+def _sylius() -> Any:
+    option = {"nested": {"path": "colour", "query": multi(["colour.value^2"], fuzziness="AUTO")}}
+    code = {"term": {"kind": TEXT}}
+    words = {"bool": {"should": [code, multi(type="most_fields", fuzziness="AUTO"), option]}}
+    boosts = [{"filter": {"term": {"in_stock": True}}, "weight": 5}]
+    query = {"function_score": {"query": {"bool": {"filter": [IN_SHOP], "must": [words]}}, "functions": boosts}}
+    return {"query": query, "post_filter": {"bool": {}}, "sort": [{"_score": {"order": "desc"}}]}
+
+
+def _searchkick() -> Any:
+    def forms(field: str) -> Any:
+        for analyzer in ("one", "two"):
+            yield {"match": {field: {"query": TEXT, "boost": 10, "operator": "and", "analyzer": analyzer}}}
+            yield {"match": {field: {"query": TEXT, "boost": 1, "fuzziness": 1, "max_expansions": 3}}}
+
+    words = {"dis_max": {"queries": [*forms("name.analyzed"), *forms("details.analyzed")]}}
+    clicks = {"function_score": {"query": {"match": {"clicks.query": TEXT}}, "boost_mode": "replace"}}
+    inner = {"bool": {"must": words, "should": [{"nested": {"path": "clicks", "query": clicks}}]}}
+    return {"query": {"bool": {"must": {"function_score": {"query": inner, "functions": []}}, "filter": [IN_SHOP]}}}
+
+
+def _elasticpress() -> Any:
+    forms = [multi(type="phrase", boost=4), multi(operator="and", boost=2), multi(fuzziness=1)]
+    kind = {"bool": {"must": [{"bool": {"should": forms}}], "filter": [{"match": {"kind.raw": "post"}}]}}
+    fresh = {"exp": {"post_date_gmt": {"scale": "14d", "decay": 0.25}}}
+    return {"query": {"function_score": {"query": {"bool": {"should": [kind]}}, "functions": [fresh]}}}
+
+
+def _search_ui() -> Any:
+    forms = [multi(type=kind) for kind in ("best_fields", "cross_fields", "phrase", "phrase_prefix")]
+    return {"query": {"bool": {"must": [{"bool": {"should": forms}}], "filter": []}}, "sort": "_score"}
+
+
+def _searchkit() -> Any:
+    forms = [multi(fuzziness="AUTO:4,8"), multi(type="bool_prefix")]
+    return {"query": {"bool": {"must": [{"bool": {"should": forms}}], "filter": [IN_SHOP]}}}
+
+
+def _reactivesearch() -> Any:
+    forms = [multi(type=kind, operator="or") for kind in ("best_fields", "phrase", "phrase_prefix")]
+    words = {"bool": {"should": forms, "minimum_should_match": "1"}}
+    facet = {"bool": {"should": [{"terms": {"kind": ["a", "b"]}}]}}
+    return {"query": {"bool": {"must": [{"bool": {"must": [words, facet]}}]}}}
+
+
+def _spring_data() -> Any:
+    line = {"query_string": {"query": r"*quiet\ ceiling\ fan*", "fields": ["name^1.0"], "analyze_wildcard": True}}
+    return {"query": {"bool": {"must": [line]}}, "version": True, "explain": False}
+
+
+def _haystack() -> Any:
+    line = {"query": f"({TEXT} AND NOT (desk))", "default_field": "details", "default_operator": "AND"}
+    return {"query": {"bool": {"must": {"query_string": line}, "filter": {"terms": {"kind": ["shop.item"]}}}}}
+
+
+def _drupal() -> Any:
+    line = {"query": '("quiet" AND "ceiling" AND "fan")', "fields": ["name^8.0", "details^1.0"]}
+    return {"query": {"bool": {"must": {"query_string": line}}}, "sort": {"_score": "desc", "id": "asc"}}
+
+
+def _wagtail() -> Any:
+    phrase = multi(["_all_text"], type="phrase")
+    phrase["multi_match"]["query"] = "quiet ceiling"
+    rest = {"match": {"_all_text": {"query": "fan", "fuzziness": "AUTO"}}}
+    filters = [{"match": {"kind": "blog.BlogPage"}}, {"bool": {"must": [{"term": {"live": True}}]}}]
+    query = {"bool": {"must": {"bool": {"must": [phrase, rest]}}, "filter": filters}}
+    return {"query": query, "_source": False, "stored_fields": "pk"}
+
+
+PLATFORMS: Mapping[str, Any] = {
+    "Magento 2": _magento(),
+    "ElasticSuite": _elasticsuite(),
+    "Shopware 6": _shopware(),
+    "Spryker": _spryker(),
+    "Sylius": _sylius(),
+    "searchkick": _searchkick(),
+    "ElasticPress": _elasticpress(),
+    "Search UI": _search_ui(),
+    "Searchkit": _searchkit(),
+    "ReactiveSearch": _reactivesearch(),
+    "Spring Data": _spring_data(),
+    "django-haystack": _haystack(),
+    "Drupal": _drupal(),
+    "Wagtail": _wagtail(),
+}
+
+
+def read(body: Any) -> tuple[SearchRequest, UserQuery]:
+    request = parse("", compact(body))
+    assert isinstance(request, SearchRequest), request
+    user_query = find_user_query(request.query, PASSAGE, lambda path: path not in KEYWORDS)
+    assert user_query is not None
+    return request, user_query
+
+
+@pytest.mark.parametrize("body", PLATFORMS.values(), ids=PLATFORMS)
+def test_a_platforms_search_is_read_by_all_of_the_typed_words(body: Any) -> None:
+    _, user_query = read(body)
+    assert (TEXT, False, "") == (user_query.text, user_query.autocomplete, user_query.unrelaxed)
+
+
+@pytest.mark.parametrize("body", PLATFORMS.values(), ids=PLATFORMS)
+def test_nothing_of_it_is_relaxed_but_the_demand_for_these_words(body: Any) -> None:
+    """A boost on another document's clicks, which demands nothing, may keep them."""
+    _, user_query = read(body)
+    relaxed = compact(user_query.relaxed).decode()
+    assert not any(f'"query":"{text}"' in relaxed for text in (TEXT, *WORDS))
+    assert all(kept in relaxed for kept in ('"shop":"de"', "(desk)") if kept in compact(body).decode())
+
+
+def test_the_page_on_platforms_names_each_of_them() -> None:
+    page = DOCS.read_text(encoding="utf-8")
+    assert [] == [name for name in PLATFORMS if f"| {name} |" not in page]
