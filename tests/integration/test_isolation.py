@@ -165,7 +165,7 @@ async def assert_isolated(target: Target, attack: Attack) -> None:
             if attack.in_step:
                 await assert_own_or_closed(attacker, target.callers)
         assert_nothing_of(target.callers, await everything_left(attacker, _SOON_S))
-    await assert_served(target.port, [next(others)])
+    await assert_served(target.port, target.callers, times=1)
 
 
 async def _assert_isolated_by_each(target: Target, attacks: Mapping[str, Oddity]) -> None:
