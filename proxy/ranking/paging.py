@@ -63,10 +63,6 @@ class Head:
         """Each document's value in the place of its score among sort values."""
         return dict(zip(self.keys, head_values(list(self.scores.values())), strict=True))
 
-    def behind(self, walk: Walk) -> int:
-        """How many of its documents a client has seen that goes on behind this value."""
-        return 0 if self.untouched else sum(value >= walk.value for value in self.values.values())
-
 
 def fuse(route: Route, lexical: Sequence[DocKey], semantic: Sequence[DocKey], window: int) -> Ranking:
     """Merge what two retrievers found, and keep the window."""
@@ -92,12 +88,26 @@ def tail_score(score: float) -> float:
     return positive / (1.0 + positive)
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Which part of a ranking is a page."""
+
+    start: int
+    size: int
+    walk: Walk | None = None
+    """Behind which hit it begins, before `start` is counted."""
+
+
 def _in_tail(hit: Hit) -> Shown:
     return Shown(hit, tail_score(hit.score), value=tail_value(hit.score))
 
 
-def head_page(head: Head, lexical: SearchAnswer, rendered: Mapping[DocKey, Hit], start: int, size: int) -> Page:
-    """Cut a page that begins in the head; documents that have gone since leave no gap."""
+def head_page(head: Head, lexical: SearchAnswer, rendered: Mapping[DocKey, Hit], cut: Cut) -> Page:
+    """Cut a page that begins in the head; documents that have gone since leave no gap.
+
+    In the engine's own order a walk finds no place of its own values, and begins anew.
+    """
+    start, size = cut.start, cut.size
     if head.untouched:
         own = [Shown(hit) for hit in lexical.hits[start : start + size]]
         return Page(own, lexical.total, lexical.max_score)
@@ -107,8 +117,11 @@ def head_page(head: Head, lexical: SearchAnswer, rendered: Mapping[DocKey, Hit],
         Shown(known[key], scores[key], head.explanations.get(key), values[key]) for key in head.keys if key in known
     ]
     ranked += [_in_tail(hit) for hit in lexical.hits if hit.key not in scores]
+    best = TOP_SCORE if ranked else None
+    if cut.walk:
+        ranked = [shown for shown in ranked if shown.value is not None and shown.value < cut.walk.value]
     total = lexical.total.plus(head.extras) if lexical.total else None
-    return Page(ranked[start : start + size], total, TOP_SCORE if ranked else None)
+    return Page(ranked[start : start + size], total, best)
 
 
 def tail_page(head: Head, answer: SearchAnswer) -> Page:

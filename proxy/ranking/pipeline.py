@@ -9,7 +9,7 @@ from proxy.bypass import Bypass
 from proxy.errors import Failure, Malformed, Refused, TooLarge, Unreachable
 from proxy.planning import EngineReply
 from proxy.ranking.ordering import candidates_of, head_of, in_groups, make_head, render, render_in_groups
-from proxy.ranking.paging import Head, head_page, tail_page
+from proxy.ranking.paging import Cut, Head, head_page, tail_page
 from proxy.ranking.retrieval import Lexical, Semantic, are_groups, group, lexical, retrieve
 from proxy.ranking.search_response import Page, SearchAnswer, render_answer
 from proxy.ranking.searches import head_search, lexical_search, tail_search
@@ -69,8 +69,8 @@ async def _near(run: Run, head_key: bytes) -> Outcome:
         run.stages.heads.put(head_key, head)
     else:
         rendered = await render(run, [key for key in head.keys if key not in found.answer.by_key])
-    start = head.behind(plan.request.walk) if plan.request.walk else plan.request.from_
-    page = head_page(head, found.answer, rendered.hits, start, plan.request.size)
+    cut = Cut(plan.request.from_, plan.request.size, plan.request.walk)
+    page = head_page(head, found.answer, rendered.hits, cut)
     return _answered(run, found, page, head, rendered.failures)
 
 
