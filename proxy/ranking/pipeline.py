@@ -77,6 +77,8 @@ async def _near(run: Run, head_key: bytes) -> Outcome:
 async def _far(run: Run, head_key: bytes) -> Outcome:
     """A page behind the head: the engine's own, without the head's documents."""
     head = await _known_head(run, head_key)
+    if isinstance(head, Bypass):
+        return head
     found = await lexical(run, tail_search(run.plan, () if head.untouched else head.places))
     if problem := _unusable(run, found.answer):
         return problem
@@ -85,7 +87,7 @@ async def _far(run: Run, head_key: bytes) -> Outcome:
     return _answered(run, found, tail_page(head, found.answer), head)
 
 
-async def _known_head(run: Run, head_key: bytes) -> Head:
+async def _known_head(run: Run, head_key: bytes) -> Head | Bypass:
     """Recall the head, or find which documents are in it; their order is of no matter behind it.
 
     One whose total was counted otherwise than this page asks for is no help to it.
@@ -97,6 +99,8 @@ async def _known_head(run: Run, head_key: bytes) -> Head:
     if plan.vectors is None or plan.user_query.relaxed is None:
         return Head((), None, 0, untouched=False, failures=(plan.unavailable,) if plan.unavailable else ())
     found, semantic, _ = await retrieve(run, head_search(plan))
+    if not are_groups(run, found.answer):
+        return Bypass("sort")
     semantic, groups = await group(run, found.answer, semantic)
     candidates = candidates_of(run, found.answer, semantic, groups)
     known = {**groups.adopted, **found.answer.by_key}
