@@ -2,7 +2,7 @@
 
 Sources: Elasticsearch, "Query string query" and "Simple query string query"; Lucene, `QueryParser.jj` and
 `SimpleQueryParser`. The simple one has no fields, and its operators are signs alone: AND, OR and NOT are words there.
-A line is cut into tokens in one pass, since a user may make it as long as he likes.
+A line is cut into tokens in one pass, and only up to a length that nobody types.
 """
 
 import re
@@ -14,6 +14,8 @@ from proxy.query.words import MATCH_ALL, Query, Typed, is_one_word, letters, une
 
 IsText = Callable[[str], bool]
 
+_LINE_MAX = 5000
+"""Characters of a line that is cut into tokens, some microseconds each; of a longer one only the words are read."""
 _DEPTH_MAX = 50
 """Brackets inside brackets that are followed."""
 
@@ -102,7 +104,7 @@ def read_line(name: str, options: Query, line: str, is_text: IsText = lambda _: 
     """
     simple = name == "simple_query_string"
     token = _tokens_of(options) if simple else _TOKEN
-    parts = _parts(line, token, simple=simple) if token else None
+    parts = _parts(line, token, simple=simple) if token and len(line) <= _LINE_MAX else None
     if parts is None:
         return Typed(" ".join(_NOISE.sub(" ", line).split()), None)
     plain = _unbracketed(parts)
