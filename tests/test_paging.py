@@ -10,9 +10,19 @@ from proxy.config import Fusion, RouteSettings
 from proxy.errors import Failure
 from proxy.ranking.fusion import reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
-from proxy.ranking.paging import PINNED_SCORE, TOP_SCORE, Head, fuse, head_page, pinned_first, tail_page, tail_score
+from proxy.ranking.paging import (
+    PINNED_SCORE,
+    TOP_SCORE,
+    Cut,
+    Head,
+    fuse,
+    head_page,
+    pinned_first,
+    tail_page,
+    tail_score,
+)
 from proxy.ranking.search_response import Page, SearchAnswer, Shown, Total
-from proxy.request.sort_values import Walk, tail_value
+from proxy.request.sort_values import Walk, head_values, tail_value
 from proxy.routes import build_route
 from tests import strategies
 
@@ -111,7 +121,7 @@ class Searched:
             lexical = self.index.search(0, max(self.window, start + size))
             known = lexical.by_key
             rendered = {key: self.index.hit(key) for key in self.head.keys if key not in known}
-            return head_page(self.head, lexical, rendered, start, size)
+            return head_page(self.head, lexical, rendered, Cut(start, size))
         excluded = () if self.head.untouched else self.head.keys
         return tail_page(self.head, self.index.search(start - len(excluded), size, excluded))
 
@@ -191,7 +201,7 @@ def test_the_total_counts_the_ranking_and_is_the_same_on_every_page(searched: Se
 def test_documents_that_have_gone_leave_no_gap() -> None:
     head = Head((Scored(A, 3.0), Scored(B, 2.0), Scored(C, 1.0)), Total(3), 0, untouched=False, failures=())
     lexical = Index((A, C, D), ()).search(0, 10)
-    assert (A, C, D) == tuple(shown.hit.key for shown in head_page(head, lexical, {}, 0, 10).hits)
+    assert (A, C, D) == tuple(shown.hit.key for shown in head_page(head, lexical, {}, Cut(0, 10)).hits)
 
 
 @pytest.mark.parametrize("limit", [True, 10_000])
@@ -220,18 +230,27 @@ def test_what_could_not_be_fetched_keeps_its_place_and_what_has_gone_leaves_none
     ranking = tuple(Scored(key, 1.0) for key in (A, B, C))
     head = Head(ranking, Total(4), 1, untouched=False, failures=())
     answer = Index((A, C, D), (B,)).search(0, 10)
-    shown = [head_page(head, answer, {}, start, 2, keeps_places=keeps_places) for start in (0, 2, 4)]
+    shown = [head_page(head, answer, {}, Cut(start, 2), keeps_places=keeps_places) for start in (0, 2, 4)]
     assert pages == [[one.hit.key.id for one in page.hits] for page in shown]
     assert {(Total(4), TOP_SCORE)} == {(page.total, page.max_score) for page in shown}
 
 
+def walked(walk: Walk, *, untouched: bool = False, gone: tuple[DocKey, ...] = ()) -> tuple[DocKey, ...]:
+    """Where a walk goes on in a ranking whose head is C, A, B, with D behind it."""
+    head = Head((Scored(C, 3.0), Scored(A, 3.0), Scored(B, 1.0)), Total(4), 0, untouched=untouched, failures=())
+    lexical = Index(tuple(key for key in (A, B, C, D) if key not in gone), ()).search(0, 10)
+    return tuple(shown.hit.key for shown in head_page(head, lexical, {}, Cut(0, 2, walk)).hits)
+
+
 def test_a_walk_goes_on_behind_the_hits_that_it_has_seen() -> None:
-    head = Head((Scored(A, 3.0), Scored(B, 3.0), Scored(C, 1.0)), Total(3), 0, untouched=False, failures=())
-    first, second, third = (head.values[key] for key in (A, B, C))
-    assert [1, 2, 3, 0] == [head.behind(Walk(value)) for value in (first, second, third, 2.0)]
-    assert first > second > third
+    first, second, third = head_values([2.0, 2.0, 1 + 1 / 3])
+    assert [(A, B), (B, D), (D,), (C, A)] == [walked(Walk(value)) for value in (first, second, third, 2.0)]
+
+
+def test_a_hit_that_has_gone_hides_none_behind_it() -> None:
+    _, second, _ = head_values([2.0, 2.0, 1 + 1 / 3])
+    assert (B, D) == walked(Walk(second), gone=(C,))
 
 
 def test_a_head_in_the_engines_own_order_is_walked_from_its_beginning() -> None:
-    head = Head((Scored(A, 3.0), Scored(B, 1.0)), Total(2), 0, untouched=True, failures=())
-    assert head.behind(Walk(1.5)) == 0
+    assert (A, B) == walked(Walk(1.5), untouched=True)

@@ -104,7 +104,7 @@ UNCERTAIN = [
     (must(match("title", "dry feet"), BRAND), "dry feet"),
     (must(BRAND, multi("dry feet")), "dry feet"),
     ({"bool": {"must": [BRAND], "should": [multi("dry feet")], "minimum_should_match": 1}}, "dry feet"),
-    ({"bool": {"must": [BRAND], "should": [multi("dry feet", ["tags", "shelf"])]}}, "dry feet"),
+    ({"bool": {"must": [BRAND], "should": [multi("dry feet", ["tags", "shelf"])]}}, "velloway dry feet"),
     (should(BRAND, multi("dry feet"), minimum_should_match=2), "dry feet"),
     # one line for each field, as derived finders write them
     (
@@ -115,7 +115,7 @@ UNCERTAIN = [
         "boot",
     ),
     # two searches over several fields
-    (must(multi("velloway boots", ["brand", "shelf"]), multi("dry feet")), "velloway boots dry feet"),
+    (must(multi("velloway boots", ["brand", "shelf"]), multi("dry feet")), "dry feet"),
     # none of them where people search: both may be typed
     (must(BRAND, match("everything", "dry feet")), "velloway dry feet"),
     # two texts in the same field: a facet's value and the words, or all of it typed
@@ -246,7 +246,7 @@ def test_where_no_clause_of_that_name_holds_words_there_is_no_text(query: Any) -
 
 
 def test_a_field_with_many_dots_and_many_fields_are_read_at_once() -> None:
-    fields = [f"f{number}" + "." * 1000 for number in range(3000)]
+    fields = ["title", *(f"f{number}" + "." * 1000 for number in range(3000))]
     user_query = found(must(multi("dry feet", fields), *(match(f"g{n}.x", f"w{n} v") for n in range(TEXT_CLAUSES - 1))))
     assert user_query is not None
     assert user_query.text == "dry feet"

@@ -149,6 +149,14 @@ def test_flags_say_which_signs_are_operators(flags: Any, line: str, text: str) -
     assert text == read_line("simple_query_string", {"flags": flags}, line).text
 
 
+@pytest.mark.parametrize("name", ["query_string", "simple_query_string"])
+def test_of_a_line_that_nobody_types_only_the_words_are_read(name: str) -> None:
+    """To cut it into tokens would hold up everything else for as long as it takes."""
+    short, long = ("word " * 1000).strip(), ("word " * 1001).strip()
+    assert [MATCH_ALL, None] == [read_line(name, {}, line).rest for line in (short, long)]
+    assert long == read_line(name, {}, long).text
+
+
 @pytest.mark.parametrize("flags", ["EVERYTHING", None, 1.5])
 def test_flags_that_no_engine_knows_are_not_read(flags: Any) -> None:
     assert read_line("simple_query_string", {"flags": flags}, "rain").rest is None

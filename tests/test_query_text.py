@@ -125,10 +125,15 @@ def test_filters_negations_and_what_is_not_known_hold_no_words(query: Any) -> No
             "laptop",
             {"bool": {"must": [match("colour", "red"), MATCH_ALL]}},
         ),
-        (  # several fields before another one
-            {"bool": {"must": [match("colour", "red"), {"multi_match": {"query": "laptop", "fields": ["x", "y"]}}]}},
+        (  # several fields of the passage before another one
+            {"bool": {"must": [match("x", "red"), {"multi_match": {"query": "laptop", "fields": ["body", "title"]}}]}},
             "laptop",
-            {"bool": {"must": [match("colour", "red"), MATCH_ALL]}},
+            {"bool": {"must": [match("x", "red"), MATCH_ALL]}},
+        ),
+        (  # fields outside the passage tell nothing
+            {"bool": {"must": [match("colour", "red"), {"multi_match": {"query": "laptop", "fields": ["x", "y"]}}]}},
+            "red laptop",
+            None,
         ),
         (  # a multi-field of the passage is the passage
             {"bool": {"must": [match("colour", "red"), match("title.english^2")]}},

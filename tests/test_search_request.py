@@ -231,7 +231,7 @@ def test_hits_without_ids_are_asked_for_with_them_where_a_field_shows_them(store
         ([], None),
         ({"query": {}}, 10),
         ({"window_size": 512, "query": {}}, 512),
-        ([{"window_size": 100, "query": {}}, {"window_size": 20, "query": {}}], 20),
+        ([{"window_size": 100, "query": {}}, {"window_size": "20", "query": {}}], 20),
     ],
 )
 def test_a_second_ranking_of_the_clients_own_reaches_as_far_as_its_smallest_window(rescore: Any, first: Any) -> None:

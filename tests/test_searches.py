@@ -147,7 +147,7 @@ def test_a_page_behind_no_head_is_the_clients_own() -> None:
 
 
 allowed = sorted(key for key, use in BODY_KEYS.items() if isinstance(use, Use) and use is not Use.CONSUMED)
-refused_by_value = {"sort", "stored_fields", "track_total_hits", "ext", "knn"}
+refused_by_value = {"sort", "stored_fields", "track_total_hits", "ext", "knn", "rescore"}
 values = strategies.json_values.map(strategies.compact)
 
 

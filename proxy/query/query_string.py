@@ -2,7 +2,7 @@
 
 Sources: Elasticsearch, "Query string query" and "Simple query string query"; Lucene, `QueryParser.jj` and
 `SimpleQueryParser`. The simple one has no fields, and its operators are signs alone: AND, OR and NOT are words there.
-A line is cut into tokens in one pass, since a user may make it as long as he likes.
+A line is cut into tokens in one pass, and only up to a length that nobody types.
 """
 
 import re

@@ -43,7 +43,7 @@ class Reading:
     bases: frozenset[str] = frozenset()
     """The fields of which its fields are multi-fields; empty: all."""
     central: bool = False
-    """It is searched where people search: in several fields, in all, or in a passage's first one."""
+    """It is searched where people search: in all fields, in the first one of the passage, or in several of them."""
     touches: bool = False
     """It is searched in a field of the passage."""
     given: bool = False
@@ -90,7 +90,7 @@ class Evidence:
             doubt="" if given else reading.doubt,
             given=given,
             bases=bases,
-            central=len(bases) != 1 or self._passage[:1] == tuple(bases),
+            central=not bases or bool(bases & {*self._passage[:1]}) or len(bases & {*self._passage}) > 1,
             touches=not bases or bool(bases & {*self._passage}),
         )
 
@@ -228,8 +228,11 @@ def _beside(required: Reading, optional: Reading, evidence: Evidence) -> Reading
         return _one([required, optional], evidence)
     if required.given or optional.given:
         return required if required.given else optional
-    if not optional.central or optional.fields <= required.fields or letters(optional.text) in letters(required.text):
+    if optional.fields <= required.fields or letters(optional.text) in letters(required.text):
         return required
     if required.central:
-        return _doubted(_with_quoted(required, [optional], [required, optional]))
-    return _doubted(optional) if required.touches else optional
+        doubted = _doubted(_with_quoted(required, [optional], [required, optional]))
+        return doubted if optional.central else required
+    if optional.central:
+        return _doubted(optional) if required.touches else optional
+    return _in_order([required, optional], AMBIGUOUS, evidence)

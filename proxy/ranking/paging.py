@@ -63,10 +63,6 @@ class Head:
         """Each document's value in the place of its score among sort values."""
         return dict(zip(self.keys, head_values(list(self.scores.values())), strict=True))
 
-    def behind(self, walk: Walk) -> int:
-        """How many of its documents a client has seen that goes on behind this value."""
-        return 0 if self.untouched else sum(value >= walk.value for value in self.values.values())
-
 
 def fuse(route: Route, lexical: Sequence[DocKey], semantic: Sequence[DocKey], window: int) -> Ranking:
     """Merge what two retrievers found, and keep the window."""
@@ -92,39 +88,51 @@ def tail_score(score: float) -> float:
     return positive / (1.0 + positive)
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Which part of a ranking is a page."""
+
+    start: int
+    size: int
+    walk: Walk | None = None
+    """Behind which hit it begins, before `start` is counted."""
+
+
 def _in_tail(hit: Hit) -> Shown:
     return Shown(hit, tail_score(hit.score), value=tail_value(hit.score))
 
 
-def head_page(  # noqa: PLR0913  a ranking, what its documents look like, and which part of it
+def head_page(
     head: Head,
     lexical: SearchAnswer,
     rendered: Mapping[DocKey, Hit],
-    start: int,
-    size: int,
+    cut: Cut,
     *,
     keeps_places: bool = False,
 ) -> Page:
     """Cut a page that begins in the head; documents that have gone since leave no gap.
 
     With `keeps_places` those that could not be fetched do, so that the page before and the page behind still fit.
+    In the engine's own order a walk finds no place of its own values, and begins anew.
     """
+    start, size = cut.start, cut.size
     if head.untouched:
         own = [Shown(hit) for hit in lexical.hits[start : start + size]]
         return Page(own, lexical.total, lexical.max_score)
     known = {**rendered, **lexical.by_key}
     scores, values = head.scores, head.values
-    places = [key for key in head.keys if keeps_places or key in known]
-    places += [hit.key for hit in lexical.hits if hit.key not in scores]
+    places = [(key, values[key]) for key in head.keys if keeps_places or key in known]
+    places += [(hit.key, tail_value(hit.score)) for hit in lexical.hits if hit.key not in scores]
+    best = TOP_SCORE if places else None
+    if cut.walk:
+        places = [place for place in places if place[1] < cut.walk.value]
     shown = [
-        Shown(known[key], scores[key], head.explanations.get(key), values[key])
-        if key in scores
-        else _in_tail(known[key])
-        for key in places[start : start + size]
+        Shown(known[key], scores[key], head.explanations.get(key), value) if key in scores else _in_tail(known[key])
+        for key, value in places[start : start + size]
         if key in known
     ]
     total = lexical.total.plus(head.extras) if lexical.total else None
-    return Page(shown, total, TOP_SCORE if places else None)
+    return Page(shown, total, best)
 
 
 def tail_page(head: Head, answer: SearchAnswer) -> Page:

@@ -22,7 +22,7 @@ from proxy.ranking.ordering import (
     render,
     render_in_groups,
 )
-from proxy.ranking.paging import Head, head_page, tail_page
+from proxy.ranking.paging import Cut, Head, head_page, tail_page
 from proxy.ranking.retrieval import Lexical, Semantic, are_groups, confirmed, covered, group, lexical, retrieve
 from proxy.ranking.search_response import Page, SearchAnswer, render_answer
 from proxy.ranking.searches import head_search, lexical_search, tail_search
@@ -131,7 +131,8 @@ async def _near(run: Run, head_key: bytes) -> Outcome:
 def _as_the_engine_answered(run: Run, found: Lexical, failure: Failure) -> Answered:
     """Cut the page from the engine's own order."""
     untouched = Head((), found.answer.total, 0, untouched=True, failures=(failure,))
-    page = head_page(untouched, found.answer, {}, run.plan.request.from_, run.plan.request.size)
+    request = run.plan.request
+    page = head_page(untouched, found.answer, {}, Cut(request.from_, request.size, request.walk))
     return _answered(run, found, page, untouched)
 
 
@@ -144,15 +145,8 @@ async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: Semantic
         head, rendered = await _remembered(run, head_key, found.answer, *made)
     else:
         rendered = await _missing(run, head, found.answer)
-    start = head.behind(plan.request.walk) if plan.request.walk else plan.request.from_
-    page = head_page(
-        head,
-        found.answer,
-        rendered.hits,
-        start,
-        plan.request.size,
-        keeps_places=bool(rendered.failures),
-    )
+    cut = Cut(plan.request.from_, plan.request.size, plan.request.walk)
+    page = head_page(head, found.answer, rendered.hits, cut, keeps_places=bool(rendered.failures))
     return _answered(run, found, page, head, rendered.failures)
 
 
@@ -188,6 +182,8 @@ async def _remembered(
 async def _far(run: Run, head_key: bytes) -> Outcome:
     """A page behind the head: the engine's own, without the head's documents."""
     head = await _known_head(run, head_key)
+    if isinstance(head, Bypass):
+        return head
     found = await lexical(run, tail_search(run.plan, () if head.untouched else head.places))
     run = await _confirmed(run, found.answer, Semantic())
     if problem := _unusable(run, found.answer):
@@ -197,7 +193,7 @@ async def _far(run: Run, head_key: bytes) -> Outcome:
     return _answered(run, found, tail_page(head, found.answer), head)
 
 
-async def _known_head(run: Run, head_key: bytes) -> Head:
+async def _known_head(run: Run, head_key: bytes) -> Head | Bypass:
     """Recall the head, or find which documents are in it; their order is of no matter behind it.
 
     One whose total was counted otherwise than this page asks for is no help to it.
@@ -209,6 +205,8 @@ async def _known_head(run: Run, head_key: bytes) -> Head:
     if plan.vectors is None or plan.user_query.relaxed is None:
         return Head((), None, 0, untouched=False, failures=(plan.unavailable,) if plan.unavailable else ())
     found, semantic = await retrieve(run, head_search(plan))
+    if not are_groups(run, found.answer):
+        return Bypass("sort")
     run = await _confirmed(run, found.answer, semantic)
     semantic, groups = await group(run, found.answer, covered(run, semantic))
     candidates = candidates_of(run, found.answer, semantic, groups)

@@ -250,8 +250,8 @@ def _rescored(rescore: Any, end: int) -> int | None:
     listed = rescore if isinstance(rescore, list) else [] if rescore is None else [rescore]
     if listed and end > _RESCORED_MAX:
         raise _Unread("rescore")
-    windows = [each.get("window_size", 10) if isinstance(each, dict) else None for each in listed]
-    counts = [window for window in windows if type(window) is int and window > 0]
+    windows = [_whole(each.get("window_size", 10)) if isinstance(each, dict) else None for each in listed]
+    counts = [window for window in windows if window]
     if len(counts) < len(listed):
         raise _Unread("rescore")
     return min(counts, default=None)
@@ -304,17 +304,25 @@ _DECIMAL = re.compile(r"\s*([0-9]{1,10})(?:\.[0-9]*)?\s*")
 
 
 def _count(name: str, url: Mapping[str, str], decoded: Mapping[str, Any], default: int) -> int:
-    """Read `from` or `size` as the engine does, which cuts off what is behind the point, in text too."""
-    value = decoded.get(name, default)
-    if isinstance(value, str) and (found := _DECIMAL.fullmatch(value)):
-        value = int(found[1])
-    elif isinstance(value, float):
-        value = int(value)
-    if name in url:
-        value = _number(url[name])
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+    """Read `from` or `size`; what is no plain count is the engine's to judge."""
+    value = _number(url[name]) if name in url else _whole(decoded.get(name, default))
+    if value is None or not 0 <= value < 2**31:
         raise _Unread("not_json", name)
     return value
+
+
+def _whole(value: Any) -> int | None:
+    """Read a count of the body as the engine does, which cuts off what is behind the point, in text too."""
+    match value:
+        case bool():
+            return None
+        case int() | float():
+            return int(value)
+        case str():
+            found = _DECIMAL.fullmatch(value)
+            return int(found[1]) if found else None
+        case _:
+            return None
 
 
 def _number(said: str) -> int | None:

@@ -137,6 +137,9 @@ async def test_groups_of_one(open_index: OpenIndex, real_engine: RealEngine, mod
     body = {"query": WORDS, "sort": [{"number": "desc"}, "_score"], "size": 9}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
     assert ("bypassed;reason=sort", straight.hits, []) == (through.outcome, through.hits, models.requests)
+    if real_engine.has_knn:
+        far = await sides.through.search({**body, "from": 60})
+        assert ("bypassed;reason=sort", []) == (far.outcome, models.requests)
 
 
 async def test_engines_own_walk(open_index: OpenIndex, real_engine: RealEngine) -> None:
