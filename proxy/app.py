@@ -11,6 +11,8 @@ from contextlib import AsyncExitStack
 import structlog
 
 from proxy import telemetry
+from proxy.bounds import PARAMETERS_BYTES
+from proxy.bypass import Bypass
 from proxy.config import Config, authorization_of
 from proxy.endpoints.asynchronous import AsyncSearches
 from proxy.endpoints.front import Front
@@ -80,6 +82,9 @@ class Proxy:
             await self._front.hand_on(exchange)
 
     async def _search(self, exchange: Exchange, search: Search) -> None:
+        if len(search.query_string) > PARAMETERS_BYTES:
+            await self._front.leave(exchange, search.indices, Bypass("too_complex", detail="the URL is too long"))
+            return
         match search.endpoint:
             case Endpoint.SEARCH | Endpoint.TEMPLATE:
                 await answer_search(self._front, exchange, search)

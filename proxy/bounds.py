@@ -52,6 +52,9 @@ _TOO_LARGE = "bypassed, `too_large`"
 _MALFORMED = "degraded, `malformed`"
 
 REQUEST_HEAD_BYTES = _bound(Of.CLIENT, "bytes of a request's head", 256 * 2**10, "refused with 431")
+HEAD_LINES = _bound(
+    Of.CLIENT, "lines of a request's head, and of a response's", 4096, "refused with 431, or answered with 502"
+)
 SEARCH_RAW_FACTOR = _bound(
     Of.CLIENT,
     "bytes of a chunked search body with its chunk sizes, extensions and trailers, as a multiple of the body",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.bounds import CHUNK_LINES_A_TURN
+from proxy.bounds import CHUNK_LINES_A_TURN, HEAD_LINES
 from proxy.http1.messages import (
     BadMessage,
     BodyReader,
@@ -387,3 +387,15 @@ def test_lines_that_were_refused_are_refused_again() -> None:
     for _ in range(2):
         with pytest.raises(BadMessage):
             reader.request(HEAD_OF_ONE % (b"a", b"+1"))
+
+
+def test_a_head_of_too_many_lines_is_refused() -> None:
+    with pytest.raises(BadMessage) as refused:
+        read_request_head(request(*[b"a: b"] * HEAD_LINES))
+    assert 431 == refused.value.status
+
+
+@pytest.mark.parametrize(("status", "framing"), [(b"200", NoBody()), (b"407", Sized(5))])
+def test_a_tunnel_that_opens_has_no_body(status: bytes, framing: Framing) -> None:
+    head = response(b"content-length: 5", start=b"HTTP/1.1 " + status + b" So")
+    assert framing == read_response_head(head, b"CONNECT").framing

@@ -11,7 +11,7 @@ from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from proxy import telemetry
-from proxy.bounds import MSEARCH_ITEMS, PARAMETERS_BYTES
+from proxy.bounds import MSEARCH_ITEMS
 from proxy.bypass import Bypass
 from proxy.endpoints.front import Front, answer, answered, guarded, read_content
 from proxy.endpoints.multi_search import (
@@ -109,7 +109,7 @@ async def _answer(front: Front, exchange: Exchange, search: Search) -> None:
     caller = front.caller(exchange)
     url = tuple(parse_qsl(search.query_string, keep_blank_values=True))
     content = await read_content(exchange, ndjson=True)
-    items = _items(content, url) if len(search.query_string) <= PARAMETERS_BYTES else Bypass("too_complex")
+    items = _items(content, url)
     if isinstance(items, Bypass):
         await _leave(front, exchange, search, items)
         return

@@ -6,6 +6,7 @@ connection to the engine, which no other client connection ever uses.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -376,7 +377,7 @@ class ClientConnection(asyncio.Protocol):
         """Look for a whole head, and begin the exchange that it opens."""
         if self._pending:
             data = self._pending + data
-        data = data[_blank_lines(data) :]
+        data = _without_blank_lines(data)
         length = head_length(data, self._looked_at)
         if length is None:
             self._wait_for_head(data)
@@ -593,9 +594,12 @@ class ClientConnection(asyncio.Protocol):
         self.drop_engine()
 
 
-def _blank_lines(buffer: bytes) -> int:
-    """Return how many bytes of empty lines stand before a head: they are to be ignored (RFC 9112, section 2.2)."""
-    position = 0
-    while buffer.startswith((b"\r\n", b"\n"), position):
-        position += 2 if buffer.startswith(b"\r\n", position) else 1
-    return position
+_BLANK_LINES = re.compile(rb"(?:\r?\n)+")
+
+
+def _without_blank_lines(data: bytes) -> bytes:
+    """Drop the empty lines before a head: they are to be ignored (RFC 9112, section 2.2)."""
+    if data[:1] not in b"\r\n":
+        return data
+    found = _BLANK_LINES.match(data)
+    return data[found.end() :] if found else data

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from proxy.bounds import CHUNK_BYTES, CHUNK_LINE_BYTES, CHUNK_LINES_A_TURN
+from proxy.bounds import CHUNK_BYTES, CHUNK_LINE_BYTES, CHUNK_LINES_A_TURN, HEAD_LINES
 
 Field = tuple[bytes, bytes]
 
@@ -207,6 +207,8 @@ _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 def _read_block(raw: bytes) -> _Block:
     """Split header lines into fields, a folded one's lines together."""
+    if raw.count(b"\n") > HEAD_LINES:
+        raise BadMessage("the head has too many lines", 431)
     if b"\0" in raw or raw.count(b"\r") != raw.count(b"\r\n"):
         raise BadMessage(_CONTROL)
     fields = raw.splitlines(keepends=True)[:-1]
@@ -245,7 +247,7 @@ def _line(raw: bytes) -> Line:
 
 def _response_framing(method: bytes, status: int, block: _Block) -> Framing:
     """Tell an answer's end, as RFC 9112, section 6.3, has it."""
-    if method == b"HEAD" or status < 200 or status in {204, 304}:
+    if method == b"HEAD" or status < 200 or status in {204, 304} or (method == b"CONNECT" and status < 300):
         return NO_BODY
     return _stated_framing(block) or UntilClose()
 

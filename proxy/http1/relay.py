@@ -215,6 +215,9 @@ class Relay:
     def response(self, head: ResponseHead) -> None:
         exchange = self._exchange
         self._received, self._sent = True, None
+        if self.client_gone:  # the request has been delivered, and nobody is there to read what came of it
+            self.give_up()
+            return
         if self._upstream.product is None:
             self._upstream.product = next((line.value for line in head.lines if line.key == b"x-elastic-product"), None)
         reads_on = self._asked_for_body and head.status in READS_ON
