@@ -282,3 +282,45 @@ async def test_closing_breaks_off_what_takes_longer_than_its_grace(
     assert {closing} == done
     assert handler.cancelled.is_set()
     between.cancel()
+
+
+async def test_at_the_limit_of_clients_others_wait_until_one_leaves(handler: Handler, log: Log) -> None:
+    listener = await listening(handler, room=2)
+    clients = [await Client.to(listener.port) for _ in range(2)]
+    for client in clients:
+        assert 200 == (await client.ask("GET", "/")).status
+    while not [event for event in log if event["event"] == "accepting_paused"]:  # noqa: ASYNC110  a log has no event
+        await asyncio.sleep(0)
+    waiting = await Client.to(listener.port)
+    await waiting.send(request("GET", "/"))
+    clients[0].close()
+    clients[1].close()
+    assert 200 == (await waiting.answer()).status
+    assert ["accepting_paused", "accepting_resumed"] == [event["event"] for event in log]
+    waiting.close()
+    await listener.close(0)
+
+
+async def test_a_handler_with_a_defect_is_a_500_in_the_engines_shape(log: Log) -> None:
+    async def fails(exchange: Exchange) -> None:
+        raise ArithmeticError
+
+    listener = await listening(fails)
+    client = await Client.to(listener.port)
+    for _ in range(2):  # the connection goes on
+        answered = await client.ask("GET", "/")
+        assert (500, "proxy_internal_error") == (answered.status, answered.json()["error"]["type"])
+    assert ["internal_error"] * 2 == [event["event"] for event in log]
+    client.close()
+    await listener.close(0)
+
+
+async def test_a_handler_with_a_defect_before_its_task_is_the_same(log: Log) -> None:
+    def fails(exchange: Exchange) -> None:
+        raise ArithmeticError
+
+    listener = await listening(fails)
+    client = await Client.to(listener.port)
+    assert 500 == (await client.ask("GET", "/")).status
+    client.close()
+    await listener.close(0)

@@ -22,6 +22,8 @@ from proxy.http1.relay import Upstream
 
 _BACKLOG = 1024
 _LINGER_S = 2.0
+_HANDSHAKE_S = 10.0
+"""How long a client may take for its TLS handshake."""
 _DESCRIPTORS_A_CLIENT = 2
 _RESERVED = 256
 """Descriptors kept for the proxy's own connections and files, at most a half of all."""
@@ -71,6 +73,7 @@ class Listener:
         self._clients: set[ClientConnection] = set()
         self._changed = asyncio.Event()
         self.closing = False
+        upstream.outlived = self._freed
 
     @property
     def port(self) -> int:
@@ -87,7 +90,13 @@ class Listener:
         """Take connections; each server closes its own descriptor of a socket, which stays open."""
         loop = asyncio.get_running_loop()
         self._servers = [
-            await loop.create_server(lambda: ClientConnection(self), sock=each.dup(), backlog=_BACKLOG, ssl=self._tls)
+            await loop.create_server(
+                lambda: ClientConnection(self),
+                sock=each.dup(),
+                backlog=_BACKLOG,
+                ssl=self._tls,
+                ssl_handshake_timeout=_HANDSHAKE_S if self._tls else None,
+            )
             for each in self._sockets
         ]
 
@@ -100,7 +109,7 @@ class Listener:
 
     def joined(self, client: ClientConnection) -> None:
         self._clients.add(client)
-        if len(self._clients) >= self._room and self._servers:
+        if self._held >= self._room and self._servers:
             _log.error(
                 "accepting_paused",
                 clients=len(self._clients),
@@ -110,9 +119,17 @@ class Listener:
 
     def left(self, client: ClientConnection) -> None:
         self._clients.discard(client)
+        self._freed()
+
+    @property
+    def _held(self) -> int:
+        """Clients that hold descriptors, those included that have left while their write goes on."""
+        return len(self._clients) + len(self._upstream.outliving)
+
+    def _freed(self) -> None:
         if self.closing:
             self._changed.set()
-        elif not self._servers and self._reopening is None and len(self._clients) < self._room * _ROOM_AGAIN:
+        elif not self._servers and self._reopening is None and self._held < self._room * _ROOM_AGAIN:
             self._reopening = asyncio.get_running_loop().create_task(self._resume())
 
     async def _resume(self) -> None:
@@ -174,7 +191,6 @@ class Listener:
         """Wait until no client is left, nor a write whose client has left."""
         while self._clients or self._upstream.outliving:
             self._changed.clear()
-            self._upstream.outlived = self._changed.set
             await self._changed.wait()
 
 
