@@ -757,3 +757,56 @@ async def test_what_is_added_to_requests_is_as_configured(
     asked = engine.requests[0]
     assert via is bool(asked.header("via"))
     assert (["10.0.0.1", "127.0.0.1"] if forwarded else ["10.0.0.1"]) == asked.all("x-forwarded-for")
+
+
+async def test_a_connection_takes_the_next_request_after_a_response_that_its_client_read_slowly(
+    plain_client: Client, engine: FakeEngine
+) -> None:
+    """Also where the response had come to its end before the client's buffers had room again."""
+    written: list[asyncio.WriteTransport] = []
+
+    async def script(stream: Stream) -> None:
+        written.append(stream.writer.transport)
+        while asked := await stream.request():
+            stream.writer.write(answer(body=b"x" * int(asked.target[1:])))
+
+    engine.script = script
+    for size in range(2**20, 14 * 2**20, 200_000):
+        plain_client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await plain_client.send(request("GET", f"/{size}"))
+        while not written:
+            await asyncio.sleep(0)
+        await _until_still(written[0])
+        plain_client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert size == len((await plain_client.answer()).body)
+    assert 1 == len(written)
+
+
+async def test_a_response_before_the_request_was_sent_to_its_last_byte_ends_both_sides(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine
+) -> None:
+    """The proxy has the request whole, and the engine a part of it: nobody knows what it makes of the rest."""
+    port = (await start_proxy(msgspec.structs.replace(settings, routes=()))).writer.get_extra_info("peername")[1]
+    begins = asyncio.Event()
+
+    async def script(stream: Stream) -> None:
+        await stream.head()
+        stream.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await begins.wait()
+        await stream.send(answer(200, b"early"))
+        stream.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        await stream.left()
+
+    engine.script = script
+    for size in range(2**20, 14 * 2**20, 200_000):
+        begins.clear()
+        client = await Client.to(port)
+        client.writer.write(request("POST", "/_bulk", b"x" * size))
+        await _until_still(client.writer.transport)
+        whole = not client.writer.transport.get_write_buffer_size()
+        begins.set()
+        answered = await client.answer()
+        assert b"early" == answered.body
+        if not whole:
+            assert "close" == answered.header("connection")
+        client.close()

@@ -114,6 +114,11 @@ class EngineConnection(asyncio.Protocol):
         if not self.closed:
             self.transport.write(piece)
 
+    @property
+    def flushed(self) -> bool:
+        """Whether all that was written has been sent."""
+        return not self.transport.get_write_buffer_size()
+
     def usable(self) -> bool:
         """Whether it can take a request: open, idle, and nothing has come that nobody asked for.
 

@@ -220,8 +220,9 @@ class Relay:
             return
         if self._upstream.product is None:
             self._upstream.product = next((line.value for line in head.lines if line.key == b"x-elastic-product"), None)
+        sent = exchange.whole and self._engine is not None and self._engine.flushed
         reads_on = self._asked_for_body and head.status in READS_ON
-        in_step = head.keep_alive and (exchange.whole or reads_on) and exchange.head.method != b"CONNECT"
+        in_step = head.keep_alive and (sent or reads_on) and exchange.head.method != b"CONNECT"
         in_step = in_step and not binds_connection(exchange.head.lines) and not binds_connection(head.lines)
         self._keeps_engine = in_step and head.status not in MAY_BE_OUT_OF_STEP
         exchange.reusable &= in_step
@@ -279,6 +280,12 @@ class Relay:
     def _conclude(self) -> None:
         engine, self._engine = self._engine, None
         client = self._client
+        if not client.ended:
+            client.gate.release(Hold.PEER)
+        if engine is not None and not engine.closed:
+            engine.gate.release(
+                Hold.PEER
+            )  # the client may not have read the last response, and is read no slower for it
         if engine is not None and self._keeps_engine and not self.client_gone and not client.ended:
             client.engine = engine
             engine.on_idle_end = client.engine_ended
