@@ -774,7 +774,7 @@ async def test_a_connection_takes_the_next_request_after_a_response_that_its_cli
     for size in range(2**20, 14 * 2**20, 200_000):
         plain_client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await plain_client.send(request("GET", f"/{size}"))
-        while not written:
+        while not written:  # noqa: ASYNC110  a transport has no event
             await asyncio.sleep(0)
         await _until_still(written[0])
         plain_client.writer.transport.resume_reading()  # type: ignore[attr-defined]
