@@ -24,7 +24,6 @@ from proxy.http1.callers import Callers
 from proxy.http1.headers import Hop, new_pseudonym
 from proxy.http1.inbound import Exchange, Work
 from proxy.http1.listener import Listener, Patience, serve
-from proxy.http1.messages import BadMessage
 from proxy.http1.relay import Upstream, loop_detected
 from proxy.passthrough import pass_through
 from proxy.routes import Endpoint, NodesQuestion, Search, build_routes, classify
@@ -65,22 +64,10 @@ class Proxy:
             case NodesQuestion() if self._published_address:
                 return answer_nodes(front, exchange, self._published_address)
             case Search() as search if front.searching.routes:
-                return self._answered(exchange, search)
+                return self._search(exchange, search)
             case _:
                 pass_through(exchange, front.upstream)
                 return None
-
-    async def _answered(self, exchange: Exchange, search: Search) -> None:
-        """Answer a search; where this proxy fails on it before anything was sent, the engine does."""
-        try:
-            await self._search(exchange, search)
-        except (BadMessage, OSError):
-            raise
-        except Exception:
-            if exchange.begun or exchange.relay is not None:
-                raise
-            _log.exception("internal_error")
-            await self._front.hand_on(exchange)
 
     async def _search(self, exchange: Exchange, search: Search) -> None:
         if len(search.query_string) > PARAMETERS_BYTES:
