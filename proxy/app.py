@@ -7,7 +7,6 @@ import asyncio
 import signal
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import Any
 
 import structlog
 
@@ -138,7 +137,6 @@ async def serve_until_told(config: Config, token: str | None, environment: Mappi
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _log.warning, "sighup_ignored")
-    asyncio.get_running_loop().set_exception_handler(_note_defect)
     async with AsyncExitStack() as stack:
         listener = await listen(config, token, environment, stack)
         scheme = "https" if config.listen.certificate_file else "http"
@@ -150,8 +148,3 @@ async def serve_until_told(config: Config, token: str | None, environment: Mappi
         )
         await told.wait()
         _log.info("stopping")
-
-
-def _note_defect(_: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
-    """Log what no handler has caught; the connection that it happened on is closed by the loop."""
-    _log.error("internal_error", detail=str(context.get("message", "")), exc_info=context.get("exception"))

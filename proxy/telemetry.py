@@ -157,7 +157,23 @@ def configure(settings: Log, descriptor: int | None = None) -> LogWriter | None:
         logger_factory=lambda *_: _Lines(writer),
         cache_logger_on_first_use=False,
     )
+    _take_over_standard_logging()
     return writer
+
+
+class _Libraries(logging.Handler):
+    """Writes what libraries log, such as asyncio's errors, as events: standard error may keep its writer waiting."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        cause = record.exc_info[1] if record.exc_info else None
+        _log.log(record.levelno, "library", library=record.name, detail=record.getMessage(), exc_info=cause)
+
+
+def _take_over_standard_logging() -> None:
+    """Let nothing of the process write to standard error but the log's own thread."""
+    logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
+    sys.unraisablehook = lambda raised: _log.error("internal_error", exc_info=raised.exc_value)
 
 
 def _tell_dropped(lines: int) -> None:

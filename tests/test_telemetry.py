@@ -223,3 +223,31 @@ structlog.get_logger("proxy").error("defect")
     command = f"exec {shlex.join([sys.executable, '-c', program])} 2>&-"
     subprocess.run(["/bin/sh", "-c", command], check=True, timeout=60)  # noqa: S603
     assert "" == (tmp_path / "taken").read_text()
+
+
+def test_what_libraries_log_goes_the_way_of_the_log(tmp_path: Path) -> None:
+    """Straight to standard error it would wait for a reader, and all clients with it: here a pipe that is full."""
+    program = """
+import json, logging, os, sys, warnings
+from proxy.config import Log
+from proxy.telemetry import configure
+reader, writer = os.pipe()
+os.dup2(writer, 2)
+logged = configure(Log())
+for number in range(2000):
+    logging.getLogger("asyncio").error("failed %s", "x" * 200, exc_info=ValueError(number))
+    warnings.warn("of a library")
+class Fails:
+    def __del__(self):
+        raise ArithmeticError
+Fails()
+print("went on", flush=True)
+line = json.loads(os.fdopen(reader).readline())
+assert ("library", "asyncio", "error") == (line["event"], line["library"], line["level"]), line
+assert "ValueError: 0" in line["exception"], line
+os._exit(0)
+"""
+    ran = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program], check=True, timeout=60, capture_output=True
+    )
+    assert b"went on\n" == ran.stdout, ran.stderr
