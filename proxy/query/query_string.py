@@ -301,7 +301,7 @@ def _alternatives(said: _Said) -> _Said:
     """
     plain = {letters(text) for text, part in said if not part.quoted}
     whole = [each for each in said if _is_whole(*each) or (each[1].quoted and letters(each[0]) not in plain)]
-    repeated = variants([text for text, _ in whole])
+    repeated = variants([letters(text) for text, _ in whole])
     typed = max((each for place, each in enumerate(whole) if place not in repeated), key=_boost_of, default=None)
     if typed is None:
         return said
