@@ -142,12 +142,11 @@ class _Pending:
 def _parts(line: str, token: re.Pattern[str], *, simple: bool) -> list[_Part] | None:
     """Cut a line into parts; None where it is not what the syntax says."""
     tree, position = _Tree("*" if simple else "*?"), 0
-    while position < len(line):
-        found = token.match(line, position)
-        if found is None or not tree.take(found):
+    for found in token.finditer(line):
+        if found.start() != position or not _TAKES[found.lastgroup or ""](tree, found):
             return None
         position = found.end()
-    return None if tree.above or tree.pending else tree.level
+    return None if position < len(line) or tree.above or tree.pending else tree.level
 
 
 class _Tree:
@@ -158,10 +157,6 @@ class _Tree:
         self.above: list[tuple[list[_Part], _Part]] = []
         self.pending = _Pending()
         self._wildcards = wildcards
-
-    def take(self, token: re.Match[str]) -> bool:
-        """Add a token; False where it cannot stand here."""
-        return _TAKES[token.lastgroup or ""](self, token)
 
     def space(self, _: re.Match[str]) -> bool:
         return not self.pending.field
@@ -183,7 +178,8 @@ class _Tree:
 
     def part(self, token: re.Match[str]) -> bool:
         self.level.append(_part(token, self.pending, self._wildcards))
-        self.pending = _Pending()
+        if self.pending:
+            self.pending = _Pending()
         return True
 
     def open(self, token: re.Match[str]) -> bool:
@@ -223,21 +219,18 @@ _TAKES: Mapping[str, Callable[[_Tree, re.Match[str]], bool]] = {
     "opaque": _Tree.part,
     "word": _Tree.part,
 }
+"""What takes a token; False where it cannot stand there."""
 
 
 def _part(token: re.Match[str], pending: _Pending, wildcards: str) -> _Part:
     start = token.start() if pending.start < 0 else pending.start
-    part = _Part(start, token.end(), pending.sign, pending.operator == "or", pending.field)
-    match token.lastgroup:
-        case "word":
-            part.text = unescaped(_without_wildcards(token[0], wildcards))
-        case "phrase":
-            part.text, part.quoted = unescaped(token[0][1:-1].strip()), True
-        case "opaque":
-            part.opaque = True
-        case _:
-            pass
-    return part
+    kind, said, text = token.lastgroup, token[0], ""
+    if kind == "word":
+        text = unescaped(_without_wildcards(said, wildcards))
+    elif kind == "phrase":
+        text = unescaped(said[1:-1].strip())
+    or_ = pending.operator == "or"
+    return _Part(start, token.end(), pending.sign, or_, pending.field, text, kind == "phrase", kind == "opaque")
 
 
 def _without_wildcards(word: str, wildcards: str) -> str:

@@ -94,7 +94,7 @@ class Evidence:
 
     def of_clause(self, clause: Clause) -> Reading:
         """Read a clause by itself."""
-        everywhere = not clause.fields or any("*" in field for field in clause.fields)
+        everywhere = not clause.fields or "*" in " ".join(clause.fields)
         where = self._where(clause.fields, everywhere=everywhere)
         given = clause.words == self._given
         return Reading(clause.typed.text, clause.words, (clause,), clause.fields, everywhere, *where, given)
@@ -118,7 +118,7 @@ class Evidence:
         return bases, not bases or len(within) > 1 or not within.isdisjoint(self._first), not bases or bool(within)
 
     def _bases(self, fields: frozenset[str]) -> frozenset[str]:
-        dotted = any("." in field for field in fields)
+        dotted = "." in " ".join(fields)
         bases = frozenset([self._base(field, fields) for field in fields]) if dotted else fields
         return bases if bases.isdisjoint(self._copies) else frozenset()
 

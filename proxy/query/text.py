@@ -213,8 +213,7 @@ class _Reader:
 
 
 def _searches_words(fields: Sequence[str], is_text: IsText) -> bool:
-    named = [field for field in fields if "*" not in field]
-    return len(named) < len(fields) or not named or any(is_text(field) for field in named)
+    return not fields or any("*" in field or is_text(field) for field in fields)
 
 
 def _boost(body: Query) -> float:
