@@ -88,9 +88,9 @@ BODY_CLAUSES = _bound(
 )
 _rows.append(Bound(Of.CLIENT, "nesting of a search body", "as deep as Python's stack", _TOO_COMPLEX))
 TEXT_CLAUSES = _bound(Of.CLIENT, "clauses with query text in one query", 300, "bypassed, `no_query_text`")
-TEXTS_TOGETHER = _bound(
+READ_SIZE = _bound(
     Of.CLIENT,
-    "clauses, fields and sixteens of characters that are put together, on all levels of one query",
+    "clauses with query text, their fields, and 16 characters at a time, once and wherever they are put together",
     5000,
     "bypassed, `no_query_text`",
 )

@@ -15,7 +15,7 @@ from proxy.query.words import MATCH_ALL, Query, Typed, is_one_word, letters, une
 
 IsText = Callable[[str], bool]
 
-_DEPTH_MAX = 50
+_DEPTH_MAX = 10
 """Brackets inside brackets that are followed."""
 
 # Options of the whole line that have no meaning for a piece of it.
@@ -287,6 +287,10 @@ def _is_whole(text: str, part: _Part) -> bool:
     return (part.quoted or part.parts is not None) and not is_one_word(text)
 
 
+def _is_word(text: str, part: _Part) -> bool:
+    return not part.quoted and not _is_whole(text, part)
+
+
 def _alternatives(said: _Said) -> _Said:
     """Of what OR joins take every plain word, and one phrase or group: its variants and expansions say no more.
 
@@ -299,8 +303,7 @@ def _alternatives(said: _Said) -> _Said:
     if typed is None:
         return said
     spelled = letters(typed[0])
-    words = [each for each in said if not each[1].quoted and not _is_whole(*each) and letters(each[0]) not in spelled]
-    return [each for each in said if each is typed or each in words]
+    return [each for each in said if each is typed or (_is_word(*each) and letters(each[0]) not in spelled)]
 
 
 def _boost_of(said: tuple[str, _Part]) -> float:

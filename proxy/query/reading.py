@@ -17,6 +17,11 @@ _DEPTH_MAX = 20
 """Dots in a field's name that are looked at; engines allow as many by default."""
 
 
+def size_of(clauses: int, fields: int, text: str) -> int:
+    """Return how much there is to look at, in the time for one clause or field."""
+    return clauses + fields + len(text) // 16
+
+
 class Clause(NamedTuple):
     """A clause of the client's query that holds words."""
 
@@ -74,8 +79,8 @@ class Reading(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How much there is to look at when it is put together with others."""
-        return len(self.clauses) + len(self.fields) + len(self.text) // 16
+        """How much there is to look at."""
+        return size_of(len(self.clauses), len(self.fields), self.text)
 
 
 class Evidence:
@@ -124,11 +129,13 @@ class Evidence:
 
     def _base(self, field: str, others: AbstractSet[str]) -> str:
         """Return the field that this one is a multi-field of: of the passage, or of those beside it."""
-        if "." not in field:
-            return field
-        parts = field.split(".", _DEPTH_MAX)
-        above = (".".join(parts[:depth]) for depth in range(1, len(parts)))
-        return next((base for base in above if base in self._passage or base in others or base in self._copies), field)
+        end = -1
+        for _ in range(_DEPTH_MAX):
+            end = field.find(".", end + 1)
+            base = field[:end] if end >= 0 else field
+            if end < 0 or base in others or base in self._passage or base in self._copies:
+                return base
+        return field
 
 
 def all_of(readings: Sequence[Reading], evidence: Evidence) -> Reading | None:

@@ -18,9 +18,9 @@ from typing import Any
 
 import msgspec
 
-from proxy.bounds import QUERY_STRING_LINE, QUERY_STRING_LINES, TEXT_CLAUSES, TEXTS_TOGETHER, WRAPPED_BYTES
+from proxy.bounds import QUERY_STRING_LINE, QUERY_STRING_LINES, READ_SIZE, TEXT_CLAUSES, WRAPPED_BYTES
 from proxy.query.clauses import COMPOUNDS, LEAVES, LINES, Leaf, Role
-from proxy.query.reading import Clause, Evidence, Reading, all_of, any_of, with_filters
+from proxy.query.reading import Clause, Evidence, Reading, all_of, any_of, size_of, with_filters
 from proxy.query.words import Query, fold
 
 UNRELAXED: Mapping[str, str] = {
@@ -136,7 +136,7 @@ class _Work:
 
     clauses: int = 0
     line_characters: int = 0
-    together: int = 0
+    size: int = 0
 
     def count(self, name: str, body: Query) -> None:
         """Count a clause; raises _TooMuch."""
@@ -146,10 +146,10 @@ class _Work:
         if self.clauses > TEXT_CLAUSES or self.line_characters > QUERY_STRING_LINES:
             raise _TooMuch
 
-    def put_together(self, readings: Sequence[Reading]) -> None:
-        """Count what is about to be put together, anew on each level of a query; raises _TooMuch."""
-        self.together += sum([reading.size for reading in readings])
-        if self.together > TEXTS_TOGETHER:
+    def look_at(self, size: int) -> None:
+        """Count what is about to be looked at: a clause, or on each level what is put together; raises _TooMuch."""
+        self.size += size
+        if self.size > READ_SIZE:
             raise _TooMuch
 
 
@@ -180,7 +180,7 @@ class _Reader:
                 found[role].append(reading)
         readings = [reading for each in found.values() for reading in each]
         if len(readings) > 1:
-            self.work.put_together(readings)
+            self.work.look_at(sum([reading.size for reading in readings]))
         inside = found[Role.REQUIRED] + self._any_of(found[Role.ANY_OF])
         inside += [each._replace(optional=True) for each in found[Role.BOOST]]
         if self.everywhere:
@@ -207,6 +207,7 @@ class _Reader:
             return None
         typed, named = read
         fields = frozenset(field.split("^", 1)[0] for field in named)
+        self.work.look_at(size_of(1, len(fields), typed.text))
         words = fold(typed.text)
         clause = Clause(query, typed, words, fields, _boost(body), leaf.quotes(body), leaf.autocomplete(body))
         return self.evidence.of_clause(clause)
