@@ -101,7 +101,7 @@ QUERY_STRING_LINE = _bound(
     "reranked by the text of the first ones; kNN is skipped",
 )
 QUERY_STRING_LINES = _bound(
-    Of.CLIENT, "characters of all `query_string` lines in one query", 4000, "bypassed, `no_query_text`"
+    Of.CLIENT, "characters of all `query_string` lines in one query, and 16 for each", 3500, "bypassed, `no_query_text`"
 )
 WRAPPED_BYTES = _bound(Of.CLIENT, "bytes of a query with a `wrapper` in it", 16 * 2**10, "bypassed, `no_query_text`")
 BYPASS_RULE_CHARACTERS = _bound(

@@ -246,7 +246,7 @@ def test_where_no_clause_of_that_name_holds_words_there_is_no_text(query: Any) -
 
 
 def test_a_field_with_many_dots_and_many_fields_are_read_at_once() -> None:
-    fields = ["title", *(f"f{number}" + "." * 1000 for number in range(READ_SIZE // 4))]
+    fields = ["title", *(f"f{number}" + "." * 1000 for number in range(READ_SIZE // 20))]
     user_query = found(must(multi("dry feet", fields), *(match(f"g{n}.x", f"w{n} v") for n in range(TEXT_CLAUSES - 1))))
     assert user_query is not None
     assert user_query.text == "dry feet"

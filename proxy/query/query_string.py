@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from proxy.bounds import QUERY_STRING_LINE
 from proxy.query.words import MATCH_ALL, Query, Typed, is_one_word, letters, unescaped, variants
@@ -256,13 +257,33 @@ def _unbracketed(parts: list[_Part]) -> list[_Part]:
 
 def _words(parts: Sequence[_Part], is_text: IsText) -> Iterator[str]:
     """The words that are wanted, each once."""
-    said = _without_repeated_phrases([(text, part) for part in parts if (text := _said(part, is_text))])
+    if len(parts) == 1:
+        return filter(None, [_said(parts[0], is_text)])
+    said = _without_repeated_phrases(_sayings(parts, is_text))
     if any(part.or_ for part in parts):
         said = _alternatives(said)
-    return (text for text, _ in said)
+    return (each.text for each in said)
 
 
-_Said = list[tuple[str, _Part]]
+class _Saying(NamedTuple):
+    """What a part says."""
+
+    text: str
+    part: _Part
+    whole: bool
+    """It is a phrase or a group of several words."""
+
+    @property
+    def is_word(self) -> bool:
+        return not self.part.quoted and not self.whole
+
+
+_Said = list[_Saying]
+
+
+def _sayings(parts: Sequence[_Part], is_text: IsText) -> _Said:
+    said = [(text, part) for part in parts if (text := _said(part, is_text))]
+    return [_Saying(text, part, _is_whole(text, part)) for text, part in said]
 
 
 def _said(part: _Part, is_text: IsText) -> str:
@@ -277,9 +298,9 @@ def _has_words(field: str, is_text: IsText) -> bool:
 
 def _without_repeated_phrases(said: _Said) -> _Said:
     """Leave out a phrase that says the plain words beside it once more, for its boost."""
-    plain = [text for text, part in said if not _is_whole(text, part)]
+    plain = [each.text for each in said if not each.whole]
     spelled = letters(" ".join(plain)) if len(plain) > 1 else ""
-    return [each for each in said if not (spelled and _is_whole(*each) and letters(each[0]) == spelled)]
+    return [each for each in said if not (spelled and each.whole and letters(each.text) == spelled)]
 
 
 def _is_whole(text: str, part: _Part) -> bool:
@@ -287,31 +308,30 @@ def _is_whole(text: str, part: _Part) -> bool:
     return (part.quoted or part.parts is not None) and not is_one_word(text)
 
 
-def _is_word(text: str, part: _Part) -> bool:
-    return not part.quoted and not _is_whole(text, part)
-
-
 def _alternatives(said: _Said) -> _Said:
     """Of what OR joins take every plain word, and one phrase or group: its variants and expansions say no more.
 
     That is the one boosted most, and the first of several.
     """
-    plain = {letters(text) for text, part in said if not part.quoted}
-    whole = [each for each in said if _is_whole(*each) or (each[1].quoted and letters(each[0]) not in plain)]
-    repeated = variants([letters(text) for text, _ in whole])
+    spelled = {each.text: letters(each.text) for each in said if not each.part.quoted}
+    plain = frozenset(spelled.values())
+    whole = [each for each in said if each.whole or (each.part.quoted and letters(each.text) not in plain)]
+    repeated = variants([letters(each.text) for each in whole])
     typed = max((each for place, each in enumerate(whole) if place not in repeated), key=_boost_of, default=None)
     if typed is None:
         return said
-    spelled = letters(typed[0])
-    return [each for each in said if each is typed or (_is_word(*each) and letters(each[0]) not in spelled)]
+    within = letters(typed.text)
+    return [each for each in said if each is typed or (each.is_word and spelled[each.text] not in within)]
 
 
-def _boost_of(said: tuple[str, _Part]) -> float:
-    return said[1].boost
+def _boost_of(said: _Saying) -> float:
+    return said.part.boost
 
 
 def _demands(parts: Sequence[_Part], is_text: IsText) -> list[_Part] | None:
     """The parts that demand or forbid more than the words; None where it cannot be said."""
+    if all(map(_is_plain, parts)):
+        return []
     if any(part.or_ for part in parts):
         same = _is_said_in_fields(parts, is_text)
         return [] if same or all(_is_free(part) for part in parts) else None
@@ -332,6 +352,11 @@ def _demands(parts: Sequence[_Part], is_text: IsText) -> list[_Part] | None:
     return demands
 
 
+def _is_plain(part: _Part) -> bool:
+    """Whether a part is nothing but one word."""
+    return not (part.sign or part.field or part.opaque or part.quoted) and part.parts is None
+
+
 def _is_free(part: _Part) -> bool:
     """Whether a part is nothing but words, however they are searched."""
     return not (part.sign or part.field or part.opaque) and all(map(_is_free, part.parts or ()))
@@ -339,9 +364,9 @@ def _is_free(part: _Part) -> bool:
 
 def _is_said_in_fields(parts: Sequence[_Part], is_text: IsText) -> bool:
     """Whether all parts say the same words, each in a field of text: `title:(w) OR body:(w)`."""
-    spelled = {letters(_said(part, is_text)) for part in parts}
     free = all(not part.sign and not part.opaque and all(map(_is_free, part.parts or ())) for part in parts)
-    return free and len(spelled) == 1 and spelled != {""}
+    spelled = letters(_said(parts[0], is_text)) if free else ""
+    return spelled != "" and all(letters(_said(part, is_text)) == spelled for part in parts[1:])
 
 
 def _repeated_phrases(positive: Sequence[_Part]) -> set[int]:

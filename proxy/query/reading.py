@@ -6,7 +6,7 @@ are only put together where the form of their clauses says that they are one, an
 relaxed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
@@ -15,6 +15,11 @@ from proxy.query.words import Typed, fold, variants
 AMBIGUOUS = "ambiguous_text"
 _DEPTH_MAX = 20
 """Dots in a field's name that are looked at; engines allow as many by default."""
+
+
+def dots_of(fields: Collection[str]) -> int:
+    """Return how many dots are looked at in the names of fields."""
+    return sum([min(field.count("."), _DEPTH_MAX) for field in fields])
 
 
 def size_of(clauses: int, fields: int, text: str) -> int:
@@ -124,18 +129,21 @@ class Evidence:
 
     def _bases(self, fields: frozenset[str]) -> frozenset[str]:
         dotted = "." in " ".join(fields)
-        bases = frozenset([self._base(field, fields) for field in fields]) if dotted else fields
+        known = fields.union(self._passage, self._copies) if dotted else fields
+        bases = frozenset([_base(field, known) for field in fields]) if dotted else fields
         return bases if bases.isdisjoint(self._copies) else frozenset()
 
-    def _base(self, field: str, others: AbstractSet[str]) -> str:
-        """Return the field that this one is a multi-field of: of the passage, or of those beside it."""
-        end = -1
-        for _ in range(_DEPTH_MAX):
-            end = field.find(".", end + 1)
-            base = field[:end] if end >= 0 else field
-            if end < 0 or base in others or base in self._passage or base in self._copies:
-                return base
-        return field
+
+def _base(field: str, known: AbstractSet[str]) -> str:
+    """Return the field that this one is a multi-field of: of the passage, or of those beside it."""
+    end = -1
+    for _ in range(_DEPTH_MAX):
+        end = field.find(".", end + 1)
+        if end < 0:
+            break
+        if field[:end] in known:
+            return field[:end]
+    return field
 
 
 def all_of(readings: Sequence[Reading], evidence: Evidence) -> Reading | None:

@@ -11,6 +11,7 @@ user's is said in `reading`.
 
 import base64
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ import msgspec
 
 from proxy.bounds import QUERY_STRING_LINE, QUERY_STRING_LINES, READ_SIZE, TEXT_CLAUSES, WRAPPED_BYTES
 from proxy.query.clauses import COMPOUNDS, LEAVES, LINES, Leaf, Role
-from proxy.query.reading import Clause, Evidence, Reading, all_of, any_of, size_of, with_filters
+from proxy.query.reading import Clause, Evidence, Reading, all_of, any_of, dots_of, size_of, with_filters
 from proxy.query.words import Query, fold
 
 UNRELAXED: Mapping[str, str] = {
@@ -130,6 +131,10 @@ def _half_typed(reading: Reading) -> bool:
     return all(clause.autocomplete and clause.words == reading.words for clause in reading.clauses)
 
 
+_FOR_A_LINE = 16
+"""Characters that a line counts for besides its own, for the work on any."""
+
+
 @dataclass(slots=True)
 class _Work:
     """How much of a query has been read."""
@@ -142,7 +147,7 @@ class _Work:
         """Count a clause; raises _TooMuch."""
         self.clauses += 1
         line = body.get("query") if name in LINES else None
-        self.line_characters += min(len(line), QUERY_STRING_LINE) if isinstance(line, str) else 0
+        self.line_characters += min(len(line), QUERY_STRING_LINE) + _FOR_A_LINE if isinstance(line, str) else 0
         if self.clauses > TEXT_CLAUSES or self.line_characters > QUERY_STRING_LINES:
             raise _TooMuch
 
@@ -174,7 +179,7 @@ class _Reader:
         return None
 
     def _compound(self, name: str, body: Query) -> Reading | None:
-        found: dict[Role, list[Reading]] = {role: [] for role in Role}
+        found = defaultdict[Role, list[Reading]](list)
         for child, role in COMPOUNDS[name].children(body):
             if reading := self.read(child):
                 found[role].append(reading)
@@ -207,7 +212,7 @@ class _Reader:
             return None
         typed, named = read
         fields = frozenset(field.split("^", 1)[0] for field in named)
-        self.work.look_at(size_of(1, len(fields), typed.text))
+        self.work.look_at(size_of(1, len(fields) + dots_of(fields) // 4, typed.text))
         words = fold(typed.text)
         clause = Clause(query, typed, words, fields, _boost(body), leaf.quotes(body), leaf.autocomplete(body))
         return self.evidence.of_clause(clause)
