@@ -90,7 +90,13 @@ BODY_CLAUSES = _bound(
     Of.CLIENT, "objects and arrays in a search body, counted before it is decoded", 20_000, _TOO_COMPLEX
 )
 _rows.append(Bound(Of.CLIENT, "nesting of a search body", "as deep as Python's stack", _TOO_COMPLEX))
-TEXT_CLAUSES = _bound(Of.CLIENT, "clauses with query text in one query", 1000, "bypassed, `no_query_text`")
+TEXT_CLAUSES = _bound(Of.CLIENT, "clauses with query text in one query", 300, "bypassed, `no_query_text`")
+READ_SIZE = _bound(
+    Of.CLIENT,
+    "clauses with query text, their fields, and 16 characters at a time, once and wherever they are put together",
+    5000,
+    "bypassed, `no_query_text`",
+)
 QUERY_STRING_LINE = _bound(
     Of.CLIENT,
     "characters of one `query_string` line that are read",
@@ -98,7 +104,7 @@ QUERY_STRING_LINE = _bound(
     "reranked by the text of the first ones; kNN is skipped",
 )
 QUERY_STRING_LINES = _bound(
-    Of.CLIENT, "characters of all `query_string` lines in one query", 8000, "bypassed, `no_query_text`"
+    Of.CLIENT, "characters of all `query_string` lines in one query, and 16 for each", 3500, "bypassed, `no_query_text`"
 )
 WRAPPED_BYTES = _bound(Of.CLIENT, "bytes of a query with a `wrapper` in it", 16 * 2**10, "bypassed, `no_query_text`")
 BYPASS_RULE_CHARACTERS = _bound(

@@ -19,7 +19,7 @@ import pytest
 import structlog
 
 from proxy import telemetry
-from proxy.bounds import PARAMETERS_BYTES, SOURCE_PATTERNS
+from proxy.bounds import PARAMETERS_BYTES, QUERY_STRING_LINE, QUERY_STRING_LINES, SOURCE_PATTERNS, TEXT_CLAUSES
 from proxy.config import Log
 from proxy.endpoints import multi_search
 from proxy.errors import TooComplex
@@ -163,6 +163,15 @@ def must(clause: Callable[[int], Any]) -> Callable[[int], Any]:
     return lambda size: {"bool": {"must": repeated(min(size, 18_000 * 20), clause)}}
 
 
+def to_the_bound(clause: Callable[[int], Any], occur: str = "must") -> Callable[[int], Any]:
+    return lambda _: {"bool": {occur: [clause(number) for number in range(TEXT_CLAUSES)]}}
+
+
+def long_lines(name: str, text: str) -> Callable[[int], Any]:
+    clause = {name: {"query": text[:QUERY_STRING_LINE]}}
+    return lambda _: {"bool": {"must": [clause] * (QUERY_STRING_LINES // QUERY_STRING_LINE)}}
+
+
 def filtered(name: str) -> Callable[[int], Any]:
     return lambda size: {"bool": {"must": [match(1)], "filter": [{"terms": {"brand": MANY[name](size)}}]}}
 
@@ -178,6 +187,21 @@ QUERIES: Mapping[str, Callable[[int], Any]] = {
     "filters": must(lambda number: {"term": {"brand": f"w{number}"}}),
     "nested clauses": lambda size: nested(100, must(match)(size)),
     "named and nested": lambda size: {"bool": {"must": [nested(100, must(match)(size))], "_name": "n"}},
+    "as many clauses as are read": to_the_bound(match),
+    "as many phrases": to_the_bound(lambda number: {"match_phrase": {f"f{number}": f"w{number} v"}}),
+    "as many filters with text": to_the_bound(match, "filter"),
+    "as many choices": to_the_bound(lambda number: {"match": {"title": f"w{number} v"}}, "should"),
+    "as many in many fields": to_the_bound(
+        lambda number: {"multi_match": {"query": f"w{number}", "fields": ["title^3", "description.x", "title.y"]}}
+    ),
+    "as many short lines": to_the_bound(lambda number: {"query_string": {"query": f"x:{number}", "fields": ["title"]}}),
+    "as many alternatives": long_lines("query_string", '"a b" OR ' + "c OR d OR " * 200),
+    "as many simple alternatives": long_lines("simple_query_string", '"a b"|' + "c|d|" * 500),
+    "as many groups": long_lines("query_string", "(a b)||" * 300),
+    "as deep groups": long_lines("query_string", "(" * 900 + "a" + "||b)" * 900),
+    "many clauses with many fields": must(
+        lambda number: {"multi_match": {"query": "red", "fields": [f"a.b{field}" for field in range(400)]}}
+    ),
     "fields": lambda size: {"multi_match": {"query": "red", "fields": MANY["texts"](size)}},
     "fields by wildcards": lambda size: {"multi_match": {"query": "red", "fields": MANY["wildcards"](size)}},
     "words": line("match", "red shoes "),

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from proxy.bounds import TEXT_CLAUSES
+from proxy.bounds import READ_SIZE, TEXT_CLAUSES
 from proxy.query.text import UserQuery, find_user_query, text_of_clause
 from proxy.query.words import MATCH_ALL
 
@@ -246,7 +246,7 @@ def test_where_no_clause_of_that_name_holds_words_there_is_no_text(query: Any) -
 
 
 def test_a_field_with_many_dots_and_many_fields_are_read_at_once() -> None:
-    fields = ["title", *(f"f{number}" + "." * 1000 for number in range(3000))]
+    fields = ["title", *(f"f{number}" + "." * 1000 for number in range(READ_SIZE // 20))]
     user_query = found(must(multi("dry feet", fields), *(match(f"g{n}.x", f"w{n} v") for n in range(TEXT_CLAUSES - 1))))
     assert user_query is not None
     assert user_query.text == "dry feet"

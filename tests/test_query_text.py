@@ -376,7 +376,7 @@ LINE_OF_WORDS = {"query_string": {"query": "ab " * (QUERY_STRING_LINE // 3)}}
     ("most", "more"),
     [
         ([match("title")] * TEXT_CLAUSES, [match("title")]),
-        ([LINE_OF_WORDS] * (QUERY_STRING_LINES // QUERY_STRING_LINE), [LINE_OF_WORDS]),
+        ([LINE_OF_WORDS] * (QUERY_STRING_LINES // (QUERY_STRING_LINE + 16)), [LINE_OF_WORDS]),
         ([_wrapped(match("title"))], [{"term": {"brand": "x" * WRAPPED_BYTES}}]),
     ],
 )

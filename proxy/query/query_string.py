@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from proxy.bounds import QUERY_STRING_LINE
 from proxy.query.words import MATCH_ALL, Query, Typed, is_one_word, letters, unescaped, variants
 
 IsText = Callable[[str], bool]
 
-_DEPTH_MAX = 50
+_DEPTH_MAX = 10
 """Brackets inside brackets that are followed."""
 
 # Options of the whole line that have no meaning for a piece of it.
@@ -142,12 +143,11 @@ class _Pending:
 def _parts(line: str, token: re.Pattern[str], *, simple: bool) -> list[_Part] | None:
     """Cut a line into parts; None where it is not what the syntax says."""
     tree, position = _Tree("*" if simple else "*?"), 0
-    while position < len(line):
-        found = token.match(line, position)
-        if found is None or not tree.take(found):
+    for found in token.finditer(line):
+        if found.start() != position or not _TAKES[found.lastgroup or ""](tree, found):
             return None
         position = found.end()
-    return None if tree.above or tree.pending else tree.level
+    return None if position < len(line) or tree.above or tree.pending else tree.level
 
 
 class _Tree:
@@ -158,10 +158,6 @@ class _Tree:
         self.above: list[tuple[list[_Part], _Part]] = []
         self.pending = _Pending()
         self._wildcards = wildcards
-
-    def take(self, token: re.Match[str]) -> bool:
-        """Add a token; False where it cannot stand here."""
-        return _TAKES[token.lastgroup or ""](self, token)
 
     def space(self, _: re.Match[str]) -> bool:
         return not self.pending.field
@@ -183,7 +179,8 @@ class _Tree:
 
     def part(self, token: re.Match[str]) -> bool:
         self.level.append(_part(token, self.pending, self._wildcards))
-        self.pending = _Pending()
+        if self.pending:
+            self.pending = _Pending()
         return True
 
     def open(self, token: re.Match[str]) -> bool:
@@ -223,21 +220,18 @@ _TAKES: Mapping[str, Callable[[_Tree, re.Match[str]], bool]] = {
     "opaque": _Tree.part,
     "word": _Tree.part,
 }
+"""What takes a token; False where it cannot stand there."""
 
 
 def _part(token: re.Match[str], pending: _Pending, wildcards: str) -> _Part:
     start = token.start() if pending.start < 0 else pending.start
-    part = _Part(start, token.end(), pending.sign, pending.operator == "or", pending.field)
-    match token.lastgroup:
-        case "word":
-            part.text = unescaped(_without_wildcards(token[0], wildcards))
-        case "phrase":
-            part.text, part.quoted = unescaped(token[0][1:-1].strip()), True
-        case "opaque":
-            part.opaque = True
-        case _:
-            pass
-    return part
+    kind, said, text = token.lastgroup, token[0], ""
+    if kind == "word":
+        text = unescaped(_without_wildcards(said, wildcards))
+    elif kind == "phrase":
+        text = unescaped(said[1:-1].strip())
+    or_ = pending.operator == "or"
+    return _Part(start, token.end(), pending.sign, or_, pending.field, text, kind == "phrase", kind == "opaque")
 
 
 def _without_wildcards(word: str, wildcards: str) -> str:
@@ -263,13 +257,33 @@ def _unbracketed(parts: list[_Part]) -> list[_Part]:
 
 def _words(parts: Sequence[_Part], is_text: IsText) -> Iterator[str]:
     """The words that are wanted, each once."""
-    said = _without_repeated_phrases([(text, part) for part in parts if (text := _said(part, is_text))])
+    if len(parts) == 1:
+        return filter(None, [_said(parts[0], is_text)])
+    said = _without_repeated_phrases(_sayings(parts, is_text))
     if any(part.or_ for part in parts):
         said = _alternatives(said)
-    return (text for text, _ in said)
+    return (each.text for each in said)
 
 
-_Said = list[tuple[str, _Part]]
+class _Saying(NamedTuple):
+    """What a part says."""
+
+    text: str
+    part: _Part
+    whole: bool
+    """It is a phrase or a group of several words."""
+
+    @property
+    def is_word(self) -> bool:
+        return not self.part.quoted and not self.whole
+
+
+_Said = list[_Saying]
+
+
+def _sayings(parts: Sequence[_Part], is_text: IsText) -> _Said:
+    said = [(text, part) for part in parts if (text := _said(part, is_text))]
+    return [_Saying(text, part, _is_whole(text, part)) for text, part in said]
 
 
 def _said(part: _Part, is_text: IsText) -> str:
@@ -284,9 +298,9 @@ def _has_words(field: str, is_text: IsText) -> bool:
 
 def _without_repeated_phrases(said: _Said) -> _Said:
     """Leave out a phrase that says the plain words beside it once more, for its boost."""
-    plain = [text for text, part in said if not _is_whole(text, part)]
+    plain = [each.text for each in said if not each.whole]
     spelled = letters(" ".join(plain)) if len(plain) > 1 else ""
-    return [each for each in said if not (spelled and _is_whole(*each) and letters(each[0]) == spelled)]
+    return [each for each in said if not (spelled and each.whole and letters(each.text) == spelled)]
 
 
 def _is_whole(text: str, part: _Part) -> bool:
@@ -299,23 +313,25 @@ def _alternatives(said: _Said) -> _Said:
 
     That is the one boosted most, and the first of several.
     """
-    plain = {letters(text) for text, part in said if not part.quoted}
-    whole = [each for each in said if _is_whole(*each) or (each[1].quoted and letters(each[0]) not in plain)]
-    repeated = variants([text for text, _ in whole])
+    spelled = {each.text: letters(each.text) for each in said if not each.part.quoted}
+    plain = frozenset(spelled.values())
+    whole = [each for each in said if each.whole or (each.part.quoted and letters(each.text) not in plain)]
+    repeated = variants([letters(each.text) for each in whole])
     typed = max((each for place, each in enumerate(whole) if place not in repeated), key=_boost_of, default=None)
     if typed is None:
         return said
-    spelled = letters(typed[0])
-    words = [each for each in said if not each[1].quoted and not _is_whole(*each) and letters(each[0]) not in spelled]
-    return [each for each in said if each is typed or each in words]
+    within = letters(typed.text)
+    return [each for each in said if each is typed or (each.is_word and spelled[each.text] not in within)]
 
 
-def _boost_of(said: tuple[str, _Part]) -> float:
-    return said[1].boost
+def _boost_of(said: _Saying) -> float:
+    return said.part.boost
 
 
 def _demands(parts: Sequence[_Part], is_text: IsText) -> list[_Part] | None:
     """The parts that demand or forbid more than the words; None where it cannot be said."""
+    if all(map(_is_plain, parts)):
+        return []
     if any(part.or_ for part in parts):
         same = _is_said_in_fields(parts, is_text)
         return [] if same or all(_is_free(part) for part in parts) else None
@@ -336,6 +352,11 @@ def _demands(parts: Sequence[_Part], is_text: IsText) -> list[_Part] | None:
     return demands
 
 
+def _is_plain(part: _Part) -> bool:
+    """Whether a part is nothing but one word."""
+    return not (part.sign or part.field or part.opaque or part.quoted) and part.parts is None
+
+
 def _is_free(part: _Part) -> bool:
     """Whether a part is nothing but words, however they are searched."""
     return not (part.sign or part.field or part.opaque) and all(map(_is_free, part.parts or ()))
@@ -343,9 +364,9 @@ def _is_free(part: _Part) -> bool:
 
 def _is_said_in_fields(parts: Sequence[_Part], is_text: IsText) -> bool:
     """Whether all parts say the same words, each in a field of text: `title:(w) OR body:(w)`."""
-    spelled = {letters(_said(part, is_text)) for part in parts}
     free = all(not part.sign and not part.opaque and all(map(_is_free, part.parts or ())) for part in parts)
-    return free and len(spelled) == 1 and spelled != {""}
+    spelled = letters(_said(parts[0], is_text)) if free else ""
+    return spelled != "" and all(letters(_said(part, is_text)) == spelled for part in parts[1:])
 
 
 def _repeated_phrases(positive: Sequence[_Part]) -> set[int]:

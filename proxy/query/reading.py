@@ -6,25 +6,35 @@ are only put together where the form of their clauses says that they are one, an
 relaxed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
-from proxy.query.words import Typed, fold, is_one_word, letters, variants
+from proxy.query.words import Typed, fold, variants
 
 AMBIGUOUS = "ambiguous_text"
 _DEPTH_MAX = 20
 """Dots in a field's name that are looked at; engines allow as many by default."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clause:
+def dots_of(fields: Collection[str]) -> int:
+    """Return how many dots are looked at in the names of fields."""
+    return sum([min(field.count("."), _DEPTH_MAX) for field in fields])
+
+
+def size_of(clauses: int, fields: int, text: str) -> int:
+    """Return how much there is to look at, in the time for one clause or field."""
+    return clauses + fields + len(text) // 16
+
+
+class Clause(NamedTuple):
     """A clause of the client's query that holds words."""
 
     query: Any
     """Told from others by identity: the same words may stand in several places."""
     typed: Typed
+    words: tuple[str, ...]
+    """Its text as it is compared."""
     fields: frozenset[str]
     """Without boosts; empty: the index's default, or none that is named."""
     boost: float = 1.0
@@ -32,29 +42,29 @@ class Clause:
     autocomplete: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """One text, and the clauses that hold it."""
 
     text: str
+    words: tuple[str, ...]
+    """The text as it is compared."""
     clauses: tuple[Clause, ...]
+    fields: frozenset[str]
+    """Of all clauses."""
+    everywhere: bool
+    """Some clause names no field, or fields by a wildcard."""
+    bases: frozenset[str]
+    """The fields of which its fields are multi-fields; empty: all."""
+    central: bool
+    """It is searched where people search: in all fields, in the first one of the passage, or in several of them."""
+    touches: bool
+    """It is searched in a field of the passage."""
+    given: bool
+    """It is the text that the request gives itself."""
     doubt: str = ""
     """Why it is not certain that these clauses hold the user's words, and nothing else does."""
-    bases: frozenset[str] = frozenset()
-    """The fields of which its fields are multi-fields; empty: all."""
-    central: bool = False
-    """It is searched where people search: in all fields, in the first one of the passage, or in several of them."""
-    touches: bool = False
-    """It is searched in a field of the passage."""
-    given: bool = False
-    """It is the text that the request gives itself."""
     optional: bool = False
     """It only raises scores: what does not hold it matches all the same."""
-
-    @property
-    def fields(self) -> frozenset[str]:
-        first, *others = (clause.fields for clause in self.clauses)
-        return first.union(*others) if others else first
 
     @property
     def boosts(self) -> tuple[float, ...]:
@@ -63,6 +73,19 @@ class Reading:
     @property
     def quotes(self) -> bool:
         return all(clause.quotes for clause in self.clauses)
+
+    @property
+    def letters(self) -> str:
+        return "".join(self.words)
+
+    @property
+    def is_one_word(self) -> bool:
+        return len(self.words) == 1
+
+    @property
+    def size(self) -> int:
+        """How much there is to look at."""
+        return size_of(len(self.clauses), len(self.fields), self.text)
 
 
 class Evidence:
@@ -74,37 +97,59 @@ class Evidence:
     def __init__(
         self, passage: Sequence[str], given: str | None = None, copies: AbstractSet[str] = frozenset()
     ) -> None:
-        self._passage = tuple(passage)
+        self._first = frozenset(passage[:1])
+        self._passage = frozenset(passage)
         self._copies = copies
         self._given = fold(given) if given else None
 
-    def weigh(self, reading: Reading) -> Reading:
-        """Say of a reading where its text is searched, and whether it is the given one."""
-        fields = reading.fields
-        everywhere = any(not clause.fields for clause in reading.clauses) or any("*" in field for field in fields)
-        bases = frozenset() if everywhere else frozenset(self._base(field, fields) for field in fields)
-        bases = frozenset() if bases & self._copies else bases
-        given = fold(reading.text) == self._given
-        return replace(
-            reading,
-            doubt="" if given else reading.doubt,
-            given=given,
-            bases=bases,
-            central=not bases or bool(bases & {*self._passage[:1]}) or len(bases & {*self._passage}) > 1,
-            touches=not bases or bool(bases & {*self._passage}),
-        )
+    def of_clause(self, clause: Clause) -> Reading:
+        """Read a clause by itself."""
+        everywhere = not clause.fields or "*" in " ".join(clause.fields)
+        where = self._where(clause.fields, everywhere=everywhere)
+        given = clause.words == self._given
+        return Reading(clause.typed.text, clause.words, (clause,), clause.fields, everywhere, *where, given)
 
-    def _base(self, field: str, others: AbstractSet[str]) -> str:
-        """Return the field that this one is a multi-field of: of the passage, or of those beside it."""
-        if "." not in field:
-            return field
-        parts = field.split(".", _DEPTH_MAX)
-        above = (".".join(parts[:depth]) for depth in range(1, len(parts)))
-        return next((base for base in above if base in self._passage or base in others or base in self._copies), field)
+    def of_several(
+        self, text: str, words: tuple[str, ...], readings: Sequence[Reading], doubt: str, *, optional: bool
+    ) -> Reading:
+        """Read the clauses of several readings as one text."""
+        clauses = tuple([clause for reading in readings for clause in reading.clauses])
+        fields = frozenset[str]().union(*[reading.fields for reading in readings])
+        everywhere = any(reading.everywhere for reading in readings)
+        where = self._where(fields, everywhere=everywhere)
+        given = words == self._given
+        doubt = "" if given else doubt
+        return Reading(text, words, clauses, fields, everywhere, *where, given, doubt, optional)
+
+    def _where(self, fields: frozenset[str], *, everywhere: bool) -> tuple[frozenset[str], bool, bool]:
+        """Say of what is searched in these fields its `bases`, whether it is `central`, and whether it `touches`."""
+        bases = frozenset[str]() if everywhere else self._bases(fields)
+        within = bases & self._passage
+        return bases, not bases or len(within) > 1 or not within.isdisjoint(self._first), not bases or bool(within)
+
+    def _bases(self, fields: frozenset[str]) -> frozenset[str]:
+        dotted = "." in " ".join(fields)
+        known = fields.union(self._passage, self._copies) if dotted else fields
+        bases = frozenset([_base(field, known) for field in fields]) if dotted else fields
+        return bases if bases.isdisjoint(self._copies) else frozenset()
+
+
+def _base(field: str, known: AbstractSet[str]) -> str:
+    """Return the field that this one is a multi-field of: of the passage, or of those beside it."""
+    end = -1
+    for _ in range(_DEPTH_MAX):
+        end = field.find(".", end + 1)
+        if end < 0:
+            break
+        if field[:end] in known:
+            return field[:end]
+    return field
 
 
 def all_of(readings: Sequence[Reading], evidence: Evidence) -> Reading | None:
     """Read a conjunction: clauses that must all match, and optional ones."""
+    if len(readings) == 1:
+        return readings[0]
     required = _joined([each for each in readings if not each.optional], evidence, alternatives=False)
     optional = any_of([each for each in readings if each.optional], evidence)
     if not required:
@@ -115,6 +160,8 @@ def all_of(readings: Sequence[Reading], evidence: Evidence) -> Reading | None:
 
 def any_of(readings: Sequence[Reading], evidence: Evidence) -> Reading | None:
     """Read a disjunction: of other texts than the typed one, no matter which, it demands nothing."""
+    if len(readings) == 1:
+        return readings[0]
     apart = _joined(readings, evidence, alternatives=True)
     return max(apart, key=lambda reading: (reading.given, reading.central, max(reading.boosts)), default=None)
 
@@ -124,9 +171,14 @@ def with_filters(reading: Reading, filters: Sequence[Reading]) -> Reading:
 
     Elsewhere it may be a facet's value that happens to be the text.
     """
-    alike = [each for each in filters if fold(each.text) == fold(reading.text)]
+    alike = [each for each in filters if each.words == reading.words]
     same = [each for each in alike if not each.bases or (len(each.bases) > 1 and each.bases & reading.bases)]
-    return replace(reading, clauses=(*reading.clauses, *(clause for each in same for clause in each.clauses)))
+    if not same:
+        return reading
+    clauses = (*reading.clauses, *(clause for each in same for clause in each.clauses))
+    fields = reading.fields.union(*[each.fields for each in same])
+    everywhere = reading.everywhere or any(each.everywhere for each in same)
+    return reading._replace(clauses=clauses, fields=fields, everywhere=everywhere)
 
 
 def _merged(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bool) -> list[Reading]:
@@ -137,10 +189,10 @@ def _merged(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bo
     """
     same: dict[tuple[str, ...], list[Reading]] = {}
     for reading in readings:
-        same.setdefault(fold(reading.text), []).append(reading)
+        same.setdefault(reading.words, []).append(reading)
     groups = same.values() if alternatives else map(_but_shelves, same.values())
     merged = [_one(group, evidence) for group in groups]
-    parts = variants([reading.text for reading in merged])
+    parts = variants([reading.letters for reading in merged]) if len(merged) > 1 else ()
     return [reading for place, reading in enumerate(merged) if reading.given or place not in parts]
 
 
@@ -154,9 +206,8 @@ def _one(readings: Sequence[Reading], evidence: Evidence) -> Reading:
     if len(readings) == 1:
         return readings[0]
     certain = [reading for reading in readings if not reading.doubt] or readings
-    clauses = tuple(clause for reading in certain for clause in reading.clauses)
     optional = all(reading.optional for reading in readings)
-    return evidence.weigh(Reading(readings[0].text, clauses, certain[0].doubt, optional=optional))
+    return evidence.of_several(readings[0].text, readings[0].words, certain, certain[0].doubt, optional=optional)
 
 
 def _joined(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bool) -> list[Reading]:
@@ -172,7 +223,7 @@ def _and(readings: Sequence[Reading], evidence: Evidence) -> list[Reading]:
     """Single words, or a quoted part and the rest; other texts of one field may be a filter and the words."""
     if len(readings) == 1:
         return list(readings)
-    words = all(is_one_word(reading.text) for reading in readings)
+    words = all(reading.is_one_word for reading in readings)
     quoted = len({reading.quotes for reading in readings}) > 1
     return [_in_order(readings, "" if words or quoted else AMBIGUOUS, evidence)]
 
@@ -180,17 +231,16 @@ def _and(readings: Sequence[Reading], evidence: Evidence) -> list[Reading]:
 def _or(readings: Sequence[Reading], evidence: Evidence) -> list[Reading]:
     """Single words of the same weight; other texts are expansions of the one that weighs most."""
     one_weight = len({reading.boosts for reading in readings}) == 1
-    if len(readings) > 1 and one_weight and all(is_one_word(reading.text) for reading in readings):
+    if len(readings) > 1 and one_weight and all(reading.is_one_word for reading in readings):
         return [_in_order(readings, "", evidence)]
     return [max(readings, key=lambda reading: (reading.given, max(reading.boosts)))]
 
 
 def _in_order(readings: Sequence[Reading], doubt: str, evidence: Evidence) -> Reading:
     doubt = next((reading.doubt for reading in readings if reading.doubt), doubt)
-    clauses = tuple(clause for reading in readings for clause in reading.clauses)
     optional = all(reading.optional for reading in readings)
-    text = " ".join(reading.text for reading in readings)
-    return evidence.weigh(Reading(text, clauses, doubt, optional=optional))
+    text = " ".join([reading.text for reading in readings])
+    return evidence.of_several(text, fold(text), readings, doubt, optional=optional)
 
 
 def _chosen(readings: Sequence[Reading], evidence: Evidence) -> Reading:
@@ -214,21 +264,21 @@ def _with_quoted(chosen: Reading, others: Sequence[Reading], in_order: Sequence[
     """Add a quoted part, or to a quoted part the rest, which applications search in some of the same fields."""
     rest = [other for other in others if other.quotes is not chosen.quotes and len(other.bases & chosen.bases) > 1]
     typed = {id(reading) for reading in (chosen, *rest)}
-    texts = [reading.text for reading in in_order if id(reading) in typed]
-    return replace(chosen, text=" ".join(texts))
+    text = " ".join([reading.text for reading in in_order if id(reading) in typed])
+    return chosen._replace(text=text, words=fold(text)) if rest else chosen
 
 
 def _doubted(reading: Reading) -> Reading:
-    return replace(reading, doubt=reading.doubt or AMBIGUOUS)
+    return reading._replace(doubt=reading.doubt or AMBIGUOUS)
 
 
 def _beside(required: Reading, optional: Reading, evidence: Evidence) -> Reading:
     """Read a required text beside one that only raises the score."""
-    if fold(required.text) == fold(optional.text):
+    if required.words == optional.words:
         return _one([required, optional], evidence)
     if required.given or optional.given:
         return required if required.given else optional
-    if optional.fields <= required.fields or letters(optional.text) in letters(required.text):
+    if optional.fields <= required.fields or optional.letters in required.letters:
         return required
     if required.central:
         doubted = _doubted(_with_quoted(required, [optional], [required, optional]))

@@ -11,16 +11,17 @@ user's is said in `reading`.
 
 import base64
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from proxy.bounds import QUERY_STRING_LINE, QUERY_STRING_LINES, TEXT_CLAUSES, WRAPPED_BYTES
-from proxy.query.clauses import COMPOUNDS, LEAVES, LINES, Role
-from proxy.query.reading import Clause, Evidence, Reading, all_of, any_of, with_filters
+from proxy.bounds import QUERY_STRING_LINE, QUERY_STRING_LINES, READ_SIZE, TEXT_CLAUSES, WRAPPED_BYTES
+from proxy.query.clauses import COMPOUNDS, LEAVES, LINES, Leaf, Role
+from proxy.query.reading import Clause, Evidence, Reading, all_of, any_of, dots_of, size_of, with_filters
 from proxy.query.words import Query, fold
 
 UNRELAXED: Mapping[str, str] = {
@@ -103,12 +104,13 @@ def _names_inside(body: Query) -> Iterator[Any]:
 
 
 def _find(query: Any, evidence: Evidence, is_text: IsText, given: str | None) -> UserQuery | None:
-    reading = _Reader(evidence, is_text).read(query)
+    reader = _Reader(evidence, is_text)
+    reading = reader.read(query)
     if reading is not None:
-        if given and fold(reading.text) != fold(given):
+        if given and reading.words != fold(given):
             return None
         return _relaxed_by(query, reading, given)
-    reading = _Reader(evidence, is_text, everywhere=True).read(query)
+    reading = _Reader(evidence, is_text, everywhere=True, leaves=reader.leaves).read(query)
     if reading is None or not (reading.central or reading.touches):
         return None
     return UserQuery(given or reading.text, None, _half_typed(reading), "text_in_filter")
@@ -126,8 +128,11 @@ def _relaxed_by(query: Any, reading: Reading, given: str | None) -> UserQuery:
 
 def _half_typed(reading: Reading) -> bool:
     """Whether the last word may be half typed; a prefix form for each of several words is a way to search."""
-    whole = fold(reading.text)
-    return all(clause.autocomplete and fold(clause.typed.text) == whole for clause in reading.clauses)
+    return all(clause.autocomplete and clause.words == reading.words for clause in reading.clauses)
+
+
+_FOR_A_LINE = 16
+"""Characters that a line counts for besides its own, for the work on any."""
 
 
 @dataclass(slots=True)
@@ -136,13 +141,20 @@ class _Work:
 
     clauses: int = 0
     line_characters: int = 0
+    size: int = 0
 
     def count(self, name: str, body: Query) -> None:
         """Count a clause; raises _TooMuch."""
         self.clauses += 1
         line = body.get("query") if name in LINES else None
-        self.line_characters += min(len(line), QUERY_STRING_LINE) if isinstance(line, str) else 0
+        self.line_characters += min(len(line), QUERY_STRING_LINE) + _FOR_A_LINE if isinstance(line, str) else 0
         if self.clauses > TEXT_CLAUSES or self.line_characters > QUERY_STRING_LINES:
+            raise _TooMuch
+
+    def look_at(self, size: int) -> None:
+        """Count what is about to be looked at: a clause, or on each level what is put together; raises _TooMuch."""
+        self.size += size
+        if self.size > READ_SIZE:
             raise _TooMuch
 
 
@@ -155,6 +167,8 @@ class _Reader:
     everywhere: bool = False
     """Also where words hardly ever stand: in filters, and in what is not read for kNN."""
     work: "_Work" = field(default_factory=_Work)
+    leaves: dict[int, Reading | None] = field(default_factory=dict)
+    """What has been read of the clauses with words, by identity."""
 
     def read(self, query: Any) -> Reading | None:
         match query:
@@ -165,12 +179,15 @@ class _Reader:
         return None
 
     def _compound(self, name: str, body: Query) -> Reading | None:
-        found: dict[Role, list[Reading]] = {role: [] for role in Role}
+        found = defaultdict[Role, list[Reading]](list)
         for child, role in COMPOUNDS[name].children(body):
             if reading := self.read(child):
                 found[role].append(reading)
+        readings = [reading for each in found.values() for reading in each]
+        if len(readings) > 1:
+            self.work.look_at(sum([reading.size for reading in readings]))
         inside = found[Role.REQUIRED] + self._any_of(found[Role.ANY_OF])
-        inside += [replace(each, optional=True) for each in found[Role.BOOST]]
+        inside += [each._replace(optional=True) for each in found[Role.BOOST]]
         if self.everywhere:
             inside += self._any_of(found[Role.FUNCTION]) + found[Role.FILTER]
         reading = all_of(inside, self.evidence)
@@ -185,18 +202,24 @@ class _Reader:
         if leaf is None or (leaf.last_resort and not self.everywhere):
             return None
         self.work.count(name, body)
+        if id(query) not in self.leaves:
+            self.leaves[id(query)] = self._read_leaf(query, leaf, name, body)
+        return self.leaves[id(query)]
+
+    def _read_leaf(self, query: Query, leaf: Leaf, name: str, body: Query) -> Reading | None:
         read = leaf.read(name, body, self.is_text)
         if read is None or not _searches_words(read[1], self.is_text):
             return None
         typed, named = read
         fields = frozenset(field.split("^", 1)[0] for field in named)
-        clause = Clause(query, typed, fields, _boost(body), leaf.quotes(body), leaf.autocomplete(body))
-        return self.evidence.weigh(Reading(typed.text, (clause,)))
+        self.work.look_at(size_of(1, len(fields) + dots_of(fields) // 4, typed.text))
+        words = fold(typed.text)
+        clause = Clause(query, typed, words, fields, _boost(body), leaf.quotes(body), leaf.autocomplete(body))
+        return self.evidence.of_clause(clause)
 
 
 def _searches_words(fields: Sequence[str], is_text: IsText) -> bool:
-    named = [field for field in fields if "*" not in field]
-    return len(named) < len(fields) or not named or any(is_text(field) for field in named)
+    return not fields or any("*" in field or is_text(field) for field in fields)
 
 
 def _boost(body: Query) -> float:

@@ -1,9 +1,8 @@
 """Query text as its words: what is one text in another spelling, and how several texts make up what was typed."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 Query = Mapping[str, Any]
 MATCH_ALL: Query = {"match_all": {}}
@@ -15,8 +14,7 @@ _COMPARED_CHARS_MAX = 20_000
 """Texts, and their characters, that are compared with each other: more are not looked through for variants."""
 
 
-@dataclass(frozen=True, slots=True)
-class Typed:
+class Typed(NamedTuple):
     """The words in one clause, and what of that clause stays required without them."""
 
     text: str
@@ -40,20 +38,25 @@ def letters(text: str) -> str:
     return "".join(fold(text))
 
 
-def variants(texts: Sequence[str]) -> frozenset[int]:
-    """Return the places of texts that only repeat a part of a longer one, or all of an earlier one."""
-    if len(texts) > _COMPARED_MAX or sum(map(len, texts)) > _COMPARED_CHARS_MAX:
+def variants(spelled: Sequence[str]) -> frozenset[int]:
+    """Return the places of texts, by their letters, that only repeat a part of a longer one, or all of an earlier."""
+    if len(spelled) < 2 or len(spelled) > _COMPARED_MAX or sum(map(len, spelled)) > _COMPARED_CHARS_MAX:
         return frozenset()
-    spelled = [letters(text) for text in texts]
-    return frozenset(
-        place
-        for place, own in enumerate(spelled)
-        if any(_repeats(own, place, other, at) for at, other in enumerate(spelled) if at != place)
-    )
+    first: dict[str, int] = {}
+    for place, own in enumerate(spelled):
+        first.setdefault(own, place)
+    repeating = {place for place, own in enumerate(spelled) if first[own] != place}
+    return frozenset(repeating.union(_inside_others(first)))
 
 
-def _repeats(own: str, place: int, other: str, at: int) -> bool:
-    return own in other and (len(own) < len(other) or at < place)
+def _inside_others(places: Mapping[str, int]) -> Iterator[int]:
+    """The places of texts that are found inside another one: all stand in one line, apart, to be searched at once."""
+    line, start = " ".join(places), 0
+    for own, place in places.items():
+        end = start + len(own)
+        if len(places) > 1 and (line.find(own) != start or line.find(own, end) >= 0):
+            yield place
+        start = end + 1
 
 
 def is_one_word(text: str) -> bool:
