@@ -11,7 +11,7 @@ from tests.fakes import says
 from tests.integration.commands import running
 from tests.integration.conftest import Start
 from tests.integration.engines import WITH_KNN
-from tests.integration.loads import VECTOR_OPTIONS, Target, ndjson, products
+from tests.integration.loads import Target, ndjson, products
 from tests.integration.models import ShopModels
 from tests.integration.sending import Client
 
@@ -83,9 +83,12 @@ async def test_an_index_without_a_vector_yet_takes_the_model_that_answers(
     local: Target, catalogue: Path, models: ShopModels
 ) -> None:
     """What it said before was a plan."""
-    empty = catalogue.with_name("empty")
-    empty.write_bytes(b"")
-    assert (await Target(local.engine, models.url, local.index).index_file(empty)).code == 0
+    assert (await Target(local.engine, models.url, local.index).index_file(catalogue)).code == 0
+    body = (await local.ask("GET", ""))[local.index]
+    await local.ask("DELETE", "")
+    settings = {"knn": body["settings"]["index"]["knn"]} if "knn" in body["settings"]["index"] else {}
+    analysis = {"analysis": body["settings"]["index"]["analysis"]}
+    await local.ask("PUT", "", {"settings": {"index": settings | analysis}, "mappings": body["mappings"]})
     assert await model_of(local) != NAME
-    assert (await local.index_file(catalogue, *VECTOR_OPTIONS)).code == 0
+    assert (await local.index_file(catalogue)).code == 0
     assert await model_of(local) == NAME

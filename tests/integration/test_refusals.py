@@ -70,8 +70,6 @@ REFUSED: dict[str, bytes] = {
     "a comment": b'{"query":{"match":{"title":"laptop"}} /* all */}',
     "single quotes": b"{'query':{'match':{'title':'laptop'}}}",
     "size as text": b'{"query":{"match":{"title":"laptop"}},"size":"ten"}',
-    "size as digits": b'{"query":{"match":{"title":"laptop"}},"size":"2","_source":false}',
-    "size with a fraction": b'{"query":{"match":{"title":"laptop"}},"size":2.5,"_source":false}',
     "negative size": b'{"query":{"match":{"title":"laptop"}},"size":-1}',
     "negative from": b'{"query":{"match":{"title":"laptop"}},"from":-1}',
     "size is null": b'{"query":{"match":{"title":"laptop"}},"size":null}',
