@@ -22,6 +22,7 @@ from proxy import telemetry
 from proxy.bounds import PARAMETERS_BYTES, QUERY_STRING_LINE, QUERY_STRING_LINES, SOURCE_PATTERNS, TEXT_CLAUSES
 from proxy.config import Log
 from proxy.endpoints import multi_search
+from proxy.endpoints.nodes import published_as
 from proxy.errors import TooComplex
 from proxy.http1.callers import Callers, carried
 from proxy.journey import Journey
@@ -382,6 +383,12 @@ def source_wildcards(size: int) -> Work:
     return source_filter([f"*{number}*a*" + "b" * (size // 200) for number in range(SOURCE_PATTERNS)])
 
 
+def published_nodes(size: int) -> Work:
+    nodes = {f"n{number}": {"http": {"publish_address": f"10.0.0.1:{number}"}} for number in range(size // 50)}
+    answer = encoded({"nodes": nodes})
+    return Work([answer], lambda: published_as(answer, "proxy.example:80"))
+
+
 def outcomes(size: int) -> Work:
     headers = [bypassed("unknown_parameter").header] * min(size // 40, 1000)
     return Work([encoded([header.decode() for header in headers])], lambda: telemetry.in_order(headers))
@@ -424,6 +431,7 @@ OTHERS: Mapping[str, Case] = {
         parts,
         source_names,
         source_wildcards,
+        published_nodes,
         outcomes,
         long_headers,
         steering_headers,

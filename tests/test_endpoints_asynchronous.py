@@ -145,6 +145,19 @@ async def test_an_answer_that_is_not_understood_goes_to_the_client_as_it_is(
     )
 
 
+async def test_an_answer_that_is_nested_too_deeply_to_be_read_goes_to_the_client_as_it_is(
+    client: Client, engine: EndpointEngine
+) -> None:
+    deep = b'{"id":"x","response":' + b'{"a":' * 5000 + b"1" + b"}" * 5001
+    engine.faults["_async_search"] = says(deep)
+    answered = await client.search(SUBMIT, QUERY)
+    assert (200, deep, "bypassed;reason=too_complex") == (
+        answered.status,
+        answered.content,
+        answered.header("x-rerank"),
+    )
+
+
 async def test_a_question_in_another_form_than_json_is_the_engines(client: Client, engine: EndpointEngine) -> None:
     await client.search(SUBMIT, QUERY)
     yaml = await client.ask("GET", POLL, accept="application/yaml")

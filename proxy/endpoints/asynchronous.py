@@ -174,7 +174,10 @@ class AsyncSearches:
         return told, read_form(question.parameters).write(body, keeps_empty=self._front.keeps_empty)
 
     async def _outcome(self, question: _Question, reply: EngineReply, submitted: Submitted) -> Outcome:
-        state = members_of(reply.body)
+        try:
+            state = members_of(reply.body)
+        except RecursionError:
+            return Bypass("too_complex", detail="the engine's response is nested too deeply")
         if "id" in state:
             self._submitted[_identity.decode(state["id"])] = submitted
         if "response" not in state or any(_flag.decode(state.get(name, _FALSE)) for name in _UNFINISHED):

@@ -27,16 +27,15 @@ class _Nodes(msgspec.Struct):
 
 
 _nodes = msgspec.json.Decoder(_Nodes)
+_PUBLISHED = re.compile(rb'("publish_address"\s*+:\s*+)("(?:[^"\\]|\\.)*+")')
 
 
 def published_as(body: bytes, address: str) -> bytes:
     """Put an address in place of each that the engine publishes for HTTP; raises MsgspecError for what is no JSON."""
     nodes = _nodes.decode(body).nodes.values()
-    published = {node.http.publish_address for node in nodes if node.http and node.http.publish_address}
-    for each in published:
-        old = re.escape(msgspec.json.encode(each))
-        body = re.sub(rb'("publish_address"\s*:\s*)' + old, rb"\g<1>" + msgspec.json.encode(address), body)
-    return body
+    addresses = {node.http.publish_address for node in nodes if node.http and node.http.publish_address}
+    published, own = {msgspec.json.encode(each) for each in addresses}, msgspec.json.encode(address)
+    return _PUBLISHED.sub(lambda found: found[1] + own if found[2] in published else found[0], body)
 
 
 async def answer_nodes(front: Front, exchange: Exchange, address: str) -> None:
