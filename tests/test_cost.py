@@ -38,6 +38,8 @@ from proxy.request.steering import OPTIONS, read_steering
 from proxy.telemetry import SearchLine, bypassed
 from proxy.upstream import embedder, reranker
 
+pytestmark = pytest.mark.no_cover  # the tracing would be measured too
+
 FACTOR = 5
 FLOOR_S = 0.004
 SIZES = (2**15, 2**17)
