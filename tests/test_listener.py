@@ -164,6 +164,20 @@ async def test_a_malformed_chunk_is_refused_and_the_engine_gets_no_whole_request
     assert (400, "close", []) == (answered.status, answered.header("connection"), engine.requests)
 
 
+async def test_a_malformed_chunk_behind_what_has_been_handed_on_is_refused(
+    plain_client: Client, engine: FakeEngine, log: Log
+) -> None:
+    await plain_client.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    while not engine.connections:  # noqa: ASYNC110  a count has no event
+        await asyncio.sleep(0)
+    await plain_client.send(b"no size\r\n")
+    answered = await plain_client.answer()
+    await engine.until_left()
+    assert (400, "close", []) == (answered.status, answered.header("connection"), engine.requests)
+    assert b"" == await plain_client.left()
+    assert ["refused"] == [event["event"] for event in log]
+
+
 async def test_a_client_that_leaves_in_its_body_leaves_no_whole_request_behind(
     plain_client: Client, engine: FakeEngine
 ) -> None:

@@ -443,6 +443,7 @@ class ClientConnection(asyncio.Protocol):
         exchange.reusable = False
         if exchange.fail(error):
             return
+        self._exchange = None  # what worked at it ends, and has no say in what becomes of the connection
         if exchange.relay is not None:
             exchange.relay.give_up()
         if exchange.task is not None:
@@ -465,6 +466,8 @@ class ClientConnection(asyncio.Protocol):
     def _worked(self, exchange: Exchange, task: "asyncio.Task[None]") -> None:
         exchange.task = None
         error = None if task.cancelled() else task.exception()
+        if self._exchange is not exchange:
+            return
         if task.cancelled() or isinstance(error, OSError):  # among them what TLS finds wrong
             self.abort()
         elif isinstance(error, BadMessage) and not exchange.begun:
@@ -503,7 +506,7 @@ class ClientConnection(asyncio.Protocol):
     # -- responses
 
     def write(self, piece: bytes) -> None:
-        if not self.ended:
+        if not (self.ended or self.lingering):
             self.transport.write(piece)
 
     @property
