@@ -132,12 +132,10 @@ class EngineConnection(asyncio.Protocol):
         return not self._poll.poll(0)
 
     def close(self) -> None:
-        """End the connection; the response under way, if any, is nobody's any more."""
-        self._receiver, self.closed = None, True
-        self.transport.close()
+        """End the connection at once; the response under way, if any, is nobody's any more.
 
-    def abort(self) -> None:
-        """End the connection at once, whatever was still to be sent."""
+        Nothing that was sent needs to be waited for, and the end of TLS would take turns of the loop.
+        """
         self._receiver, self.closed = None, True
         self.transport.abort()
 
@@ -238,20 +236,20 @@ class EngineConnection(asyncio.Protocol):
         receiver, self._receiver = self._receiver, None
         self.idle_since, self.reused = time.monotonic(), True
         if not clean:
-            self.abort()
+            self.close()
         if receiver is not None:
             receiver.end(clean=clean)
 
     def _fail(self, error: Exception | None) -> None:
         receiver = self._receiver
-        self.abort()
+        self.close()
         if receiver is not None:
             receiver.lost(error)
 
     def _end_while_idle(self) -> None:
         ended, self.on_idle_end = self.on_idle_end, None
         if not self.closed:
-            self.abort()
+            self.close()
             if ended is not None:
                 ended()
 

@@ -120,7 +120,7 @@ class Relay:
             self._send(engine)
             return
         if engine is not None:
-            engine.abort()
+            engine.close()
         self._connect()
 
     def _connect(self) -> None:
@@ -135,7 +135,7 @@ class Relay:
         finally:
             self._connecting = None
         if self._over:
-            engine.abort()
+            engine.close()
         elif self._sent is None:
             self._send(engine)
         else:
@@ -185,7 +185,7 @@ class Relay:
         if self._connecting is not None:
             self._connecting.cancel()
         if self._engine is not None:
-            self._engine.abort()
+            self._engine.close()
         self._finish()
 
     def client_paused(self) -> None:
@@ -295,7 +295,7 @@ class Relay:
 
     def _break_off(self) -> None:
         if self._engine is not None:
-            self._engine.abort()
+            self._engine.close()
         if not self.client_gone:
             self._exchange.abort()
         self._finish()

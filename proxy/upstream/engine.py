@@ -42,7 +42,7 @@ class Engine:
 
     async def close(self) -> None:
         await self._catalog.close()
-        self._pool.close()
+        await self._pool.close()
 
     def for_caller(self, identity: bytes, carried: CarriedFields) -> "EngineOfCaller":
         return EngineOfCaller(self, identity, carried)

@@ -131,7 +131,7 @@ class _Collected:
         if not self.done.done():
             self.done.set_exception(error)
         if not self._connection.closed:
-            self._connection.abort()
+            self._connection.close()
 
     def pause(self) -> None:
         """Nothing comes after the request, which is sent whole."""
@@ -174,7 +174,7 @@ class EnginePool:
         try:
             reply = await collected.done
         except BaseException:
-            connection.abort()
+            connection.close()
             raise
         if collected.clean:
             self._keep(connection)
@@ -212,7 +212,9 @@ class EnginePool:
             idle.popleft().close()
         idle.append(connection)
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        """End all idle connections."""
         for idle in self._idle.values():
             while idle:
                 idle.pop().close()
+        await asyncio.sleep(0)

@@ -71,7 +71,8 @@ async def test_words_of_the_query(how: str, real_engine: RealEngine, open_sides:
     query = {"bool": {"must": [{"match": {"description": "office"}}, {"match": {"title": "laptop"}}]}}
     body = {"query": query, "size": 100}
     through = await _steered(sides.through, {"query": "Laptop"}, how, body)
-    assert ("reranked", ["Laptop"]) == (through.outcome, models.reranked[0]["queries"])
+    assert "reranked" == through.outcome
+    assert [["Laptop"]] * real_engine.has_knn == [call["queries"] for call in models.reranked]  # else there is one hit
     office = await sides.straight.search({"query": {"match": {"description": "office"}}, "size": 100})
     assert set((await sides.straight.search(body)).ids) <= set(through.ids) <= set(office.ids)
     asked = [call["input"][0].rpartition("Query:")[2] for call in models.embedded]
