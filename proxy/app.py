@@ -55,7 +55,7 @@ class Proxy:
     def handle(self, exchange: Exchange) -> Work | None:
         """Answer one request: by itself where it is handed on, else by what is returned."""
         front, head = self._front, exchange.head
-        if self._front.upstream.hop.is_loop(head.lines):
+        if self._front.upstream.hop.is_loop(head.control):
             exchange.send(loop_detected(front.upstream.product))
             exchange.client.done(exchange)
             return None

@@ -5,11 +5,15 @@ import json
 import pytest
 
 from proxy.http1.headers import HOP_BY_HOP, binds_connection, end_to_end, own_error, request_lines, written
-from proxy.http1.messages import Line, read_request_head
+from proxy.http1.messages import Line, RequestHead, read_request_head
+
+
+def head(*raw: bytes) -> RequestHead:
+    return read_request_head(b"GET / HTTP/1.1\r\n" + b"".join(line + b"\r\n" for line in raw) + b"\r\n")
 
 
 def lines(*raw: bytes) -> tuple[Line, ...]:
-    return read_request_head(b"GET / HTTP/1.1\r\n" + b"".join(line + b"\r\n" for line in raw) + b"\r\n").lines
+    return head(*raw).lines
 
 
 @pytest.mark.parametrize("name", sorted(HOP_BY_HOP))
@@ -68,4 +72,4 @@ def test_an_error_of_the_proxys_own_has_the_engines_shape() -> None:
     ],
 )
 def test_who_proves_who_they_are_once_for_a_connection_binds_it(line: bytes, *, binds: bool) -> None:
-    assert binds == binds_connection(lines(line))
+    assert binds == binds_connection(head(line).control)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from proxy.bounds import PROXY_HOPS
-from proxy.http1.messages import Line, RequestHead, ResponseHead
+from proxy.http1.messages import Control, Line, RequestHead, ResponseHead
 
 Field = tuple[bytes, bytes]
 
@@ -33,9 +33,10 @@ _KEPT = frozenset((b"content-length", b"transfer-encoding", b"host"))
 _BINDING = re.compile(rb"(?:^|,)\s*(?:negotiate|ntlm)\b", re.IGNORECASE)
 
 
-def binds_connection(lines: Sequence[Line]) -> bool:
+def binds_connection(control: Control) -> bool:
     """Whether a caller proves who they are once for all that follows on the connection (RFC 4559, section 6)."""
-    return any(line.key in {b"authorization", b"www-authenticate"} and _BINDING.search(line.value) for line in lines)
+    said = (*control.get(b"authorization", ()), *control.get(b"www-authenticate", ()))
+    return any(map(_BINDING.search, said))
 
 
 # What a body's own headers say is no longer true of another one in its place.
@@ -82,9 +83,9 @@ class Hop:
         via: tuple[Field, ...] = ((b"via", b"1.1 " + self.pseudonym),) if self.pseudonym else ()
         return (*via, (b"x-forwarded-for", peer.encode())) if self.forwarded_for and peer else via
 
-    def is_loop(self, lines: Sequence[Line]) -> bool:
+    def is_loop(self, control: Control) -> bool:
         """Whether a request has been here before, or passed more proxies of this product than anybody chains."""
-        passed = [name for line in lines if line.key == b"via" for name in _PSEUDONYM.findall(line.value)]
+        passed = [name for value in control.get(b"via", ()) for name in _PSEUDONYM.findall(value)]
         return len(passed) > PROXY_HOPS or self.pseudonym in passed
 
 

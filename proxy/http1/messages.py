@@ -58,6 +58,9 @@ class Line(NamedTuple):
     raw: bytes
 
 
+Control = Mapping[bytes, Sequence[bytes]]
+
+
 class RequestHead(NamedTuple):
     """A request's head. The request line may be one that only the engine knows how to refuse."""
 
@@ -68,6 +71,8 @@ class RequestHead(NamedTuple):
     lines: tuple[Line, ...]
     framing: Framing
     keep_alive: bool
+    control: Control
+    """Values of the headers that matter to every request, by name in lower case: see `_NOTED`."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -86,6 +91,7 @@ class ResponseHead(NamedTuple):
     lines: tuple[Line, ...]
     framing: Framing
     keep_alive: bool
+    control: Control
 
     @property
     def interim(self) -> bool:
@@ -118,7 +124,7 @@ class _Block(NamedTuple):
     """The header lines of a head, and the values of those that decide about the message itself."""
 
     lines: tuple[Line, ...]
-    control: Mapping[bytes, Sequence[bytes]]
+    control: Control
 
     def joined(self, key: bytes) -> bytes:
         return b",".join(self.control.get(key, ()))
@@ -170,7 +176,8 @@ def _request_head(start: bytes, block: _Block) -> RequestHead:
     framing = _stated_framing(block) or NO_BODY
     if isinstance(framing, Chunked) and version != b"HTTP/1.1":
         raise BadMessage("chunks in a message before HTTP/1.1")
-    return RequestHead(start, method, target, version, block.lines, framing, _keep_alive(version, block))
+    keep_alive = _keep_alive(version, block)
+    return RequestHead(start, method, target, version, block.lines, framing, keep_alive, block.control)
 
 
 def _is_continue(expected: Sequence[bytes]) -> bool:
@@ -189,7 +196,7 @@ def _response_head(start: bytes, block: _Block, method: bytes) -> ResponseHead:
     status = int(found[1])
     framing = _response_framing(method, status, block)
     keep_alive = _keep_alive(start[:8], block) and not isinstance(framing, UntilClose)
-    return ResponseHead(start, status, block.lines, framing, keep_alive)
+    return ResponseHead(start, status, block.lines, framing, keep_alive, block.control)
 
 
 def _first_line(raw: bytes) -> bytes:
@@ -200,8 +207,10 @@ def _first_line(raw: bytes) -> bytes:
 
 
 _CONTROL = "a bare CR or NUL in the head"
-# What decides about the message itself and about the connection.
-_DECIDING = frozenset((b"content-length", b"transfer-encoding", b"connection", b"expect"))
+# What decides about the message itself, about the connection, and about loops.
+_NOTED = frozenset(
+    b"authorization connection content-length expect transfer-encoding via www-authenticate x-elastic-product".split(),
+)
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
@@ -217,7 +226,7 @@ def _read_block(raw: bytes) -> _Block:
     lines = tuple(map(_line, fields))
     control: dict[bytes, list[bytes]] = {}
     for key, _, value, _ in lines:
-        if key in _DECIDING:
+        if key in _NOTED:
             control.setdefault(key, []).append(value)
     return _Block(lines, control)
 
