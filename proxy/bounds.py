@@ -85,7 +85,7 @@ SEARCH_RESPONSE_BYTES = _bound(
 )
 
 SEARCH_BODY_BYTES = _bound(Of.CLIENT, "bytes of a search body, compressed and decompressed", 8 * 2**20, _TOO_LARGE)
-PARAMETERS_BYTES = _bound(Of.CLIENT, "bytes of a search's URL behind the question mark", 16 * 2**10, _TOO_COMPLEX)
+PARAMETERS_BYTES = _bound(Of.CLIENT, "bytes of a search's URL behind the question mark", 8 * 2**10, _TOO_COMPLEX)
 BODY_CLAUSES = _bound(
     Of.CLIENT, "objects and arrays in a search body, counted before it is decoded", 20_000, _TOO_COMPLEX
 )
