@@ -259,7 +259,7 @@ class Relay:
         engine, self._engine = self._engine, None
         if self._received:
             self._break_off()
-        elif self._sent is not None and engine is not None and engine.reused and not self.client_gone:
+        elif self._sent is not None and not self.client_gone:
             self._connect()
         elif isinstance(error, ssl.SSLError):  # mostly since the node does not take our certificate
             node = str(engine.node) if engine is not None else ""
