@@ -31,7 +31,7 @@ BYPASS_REASONS: Mapping[str, str] = {
     "format": "`format` requests a response, or `source` sends a body, that is not JSON",
     "headers": "a header contains characters other than printable ASCII",
     "identifier": "the route bypasses part numbers and other identifiers",
-    "internal_error": "an error in the proxy, which is a bug: the log has the cause",
+    "internal_error": "an error in the proxy, which is a bug: the log has the cause; 500 if the search had been sent",
     "knn": "the client's own kNN search depends on the size of the page",
     "mixed_routes": "the search includes indices outside its route",
     "navigational": "the route bypasses this query (`phrases`, `patterns`)",

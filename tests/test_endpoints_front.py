@@ -190,6 +190,127 @@ async def test_a_defect_beside_the_nodes_is_the_engines_to_answer(
     )
 
 
+def without_notes(front: Front) -> Front:
+    """Fail between the engine's answer to the client's own search and what is made of it."""
+    front.engine.accepted = Defective.of(front.engine.accepted, "note")
+    return front
+
+
+def without_kind(front: Front) -> Front:
+    """Fail where a response is written in the form that was asked for."""
+    return dataclasses.replace(front, engine=Defective.of(front.engine, "told_kind"))
+
+
+def _own_searches(engine: EndpointEngine) -> list[str]:
+    """Name the requests by which a client's search may have run."""
+    added = {"semantic", "render", "passages", "_render/template"}
+    kinds = [engine.kind(sent) for sent in engine.requests if sent.path.endswith(("search", "/template"))]
+    return [kind for kind in kinds if kind not in added]
+
+
+@pytest.mark.parametrize("target", ["/products/_search", "/products/_search/template"])
+async def test_a_defect_after_a_search_was_sent_is_500_and_the_search_is_not_sent_again(
+    start_defective: StartDefective, engine: EndpointEngine, log: Log, target: str
+) -> None:
+    client = await start_defective(without_notes)
+    answered = await client.ask("POST", target, BODIES[target], content_type="application/json")
+    assert (500, "proxy_internal_error", "bypassed;reason=internal_error", ["lexical"]) == (
+        answered.status,
+        answered.json()["error"]["type"],
+        answered.header("x-rerank"),
+        _own_searches(engine),
+    )
+    ended = [line for line in log if line["event"] == "search"]
+    assert [("warning", "ArithmeticError", "internal_error")] == [
+        (line["log_level"], line["detail"], line["reason"]) for line in ended
+    ]
+    assert 1 == len([line for line in log if line["event"] == "internal_error"])
+
+
+async def test_a_defect_after_an_items_search_was_sent_costs_that_item_alone(
+    start_defective: StartDefective, engine: EndpointEngine
+) -> None:
+    client = await start_defective(without_notes)
+    body = lines({}, QUERY, {"index": "logs"}, QUERY)
+    answered = await client.ask("POST", "/products/_msearch", body, content_type="application/x-ndjson")
+    failed, unrouted = answered.json()["responses"]
+    assert (500, "proxy_internal_error", 200) == (failed["status"], failed["error"]["type"], unrouted["status"])
+    assert "bypassed;reason=internal_error, unrouted" == answered.header("x-rerank")
+    assert ["_msearch", "lexical"] == sorted(_own_searches(engine))
+    assert 2 == engine.of("_msearch")[0].content.count(b"\n")
+
+
+async def test_a_defect_before_an_items_search_leaves_it_to_the_engine_though_others_were_sent(
+    start_defective: StartDefective, engine: EndpointEngine
+) -> None:
+    """Whether one search was sent says nothing of another one."""
+
+    def spoil(front: Front) -> Front:
+        return dataclasses.replace(front, searching=_BrokenPlan(front.searching))  # type: ignore[arg-type]
+
+    client = await start_defective(spoil)
+    body = lines({}, QUERY, {}, {**QUERY, "size": 7})
+    answered = await client.ask("POST", "/products/_msearch", body, content_type="application/x-ndjson")
+    assert ([200, 200], "reranked, bypassed;reason=internal_error") == (
+        [item["status"] for item in answered.json()["responses"]],
+        answered.header("x-rerank"),
+    )
+
+
+class _BrokenPlan(Defective):
+    """A search of seven hits cannot be run."""
+
+    def __init__(self, part: Any) -> None:
+        super().__init__(part)
+
+    async def prepare(self, routed: Any, own: Any, number: int = 0) -> Any:
+        prepared = await self._part.prepare(routed, own, number)
+        return _CannotRun() if b'"size": 7' in routed.asked.content else prepared
+
+
+class _CannotRun:
+    async def run(self) -> NoReturn:
+        raise ArithmeticError
+
+
+async def test_a_defect_while_an_msearch_is_put_together_is_500_and_nothing_is_sent_again(
+    start_defective: StartDefective, engine: EndpointEngine
+) -> None:
+    client = await start_defective(without_kind)
+    target = "/products/_msearch"
+    answered = await client.ask("POST", target, BODIES[target], content_type="application/x-ndjson")
+    assert (500, "proxy_internal_error", ["lexical"]) == (
+        answered.status,
+        answered.json()["error"]["type"],
+        _own_searches(engine),
+    )
+
+
+async def test_an_asynchronous_search_is_not_submitted_again_after_a_defect(
+    start_defective: StartDefective, engine: EndpointEngine
+) -> None:
+    engine.faults["_async_search"] = refuses(503)
+    client = await start_defective(without_kind)
+    answered = await client.search("/products/_async_search", QUERY)
+    assert (500, "proxy_internal_error", ["_async_search"]) == (
+        answered.status,
+        answered.json()["error"]["type"],
+        _own_searches(engine),
+    )
+
+
+async def test_an_asynchronous_search_is_answered_as_the_engine_did_after_a_defect_in_the_search_behind_it(
+    start_defective: StartDefective, engine: EndpointEngine
+) -> None:
+    client = await start_defective(without_notes)
+    answered = await client.search("/products/_async_search", QUERY)
+    assert (200, "bypassed;reason=internal_error", ["_async_search", "lexical"]) == (
+        answered.status,
+        answered.header("x-rerank"),
+        _own_searches(engine),
+    )
+
+
 class DefectiveScores:
     """Does not even raise what a reranker may raise."""
 

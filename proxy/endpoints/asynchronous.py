@@ -22,7 +22,7 @@ from proxy.http1.inbound import Exchange
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
 from proxy.planning import EngineReply
-from proxy.ranking.pipeline import Answered, Outcome, Relayed, Unanswered, failed
+from proxy.ranking.pipeline import Answered, Defect, Outcome, Relayed, Unanswered, failed
 from proxy.request.filter_path import read_form
 from proxy.request.json_text import members_of
 from proxy.request.search_request import Parameters
@@ -83,11 +83,10 @@ class AsyncSearches:
 
     async def submit(self, exchange: Exchange, search: Search) -> None:
         """Answer a submission: complete and reranked at once, or as the engine does."""
-        await answered(self._front, exchange, self._answer_submission(exchange, search))
+        await answered(self._front, exchange, partial(self._answer_submission, exchange, search))
 
-    async def _answer_submission(self, exchange: Exchange, search: Search) -> None:
+    async def _answer_submission(self, exchange: Exchange, search: Search, caller: EngineOfCaller | Bypass) -> None:
         front, journey = self._front, Journey.of(exchange.head.fields)
-        caller = front.caller(exchange)
         if isinstance(caller, Bypass):
             await front.leave(exchange, search.indices, caller)
             return
@@ -130,10 +129,9 @@ class AsyncSearches:
 
     async def poll(self, exchange: Exchange, search: Search) -> None:
         """Answer a question after a search that was submitted here; another one is the engine's."""
-        await answered(self._front, exchange, self._answer_question(exchange, search))
+        await answered(self._front, exchange, partial(self._answer_question, exchange, search))
 
-    async def _answer_question(self, exchange: Exchange, search: Search) -> None:
-        caller = self._front.caller(exchange)
+    async def _answer_question(self, exchange: Exchange, search: Search, caller: EngineOfCaller | Bypass) -> None:
         submitted = self._submitted.get(search.id)
         if isinstance(caller, Bypass) or submitted is None or submitted.identity != caller.identity:
             await self._front.hand_on(exchange)
@@ -206,10 +204,8 @@ def _why(outcome: Outcome) -> Bypass:
     match outcome:
         case Bypass():
             return outcome
-        case Relayed(_, _, why):
-            return why
-        case Unanswered(error):
-            return Bypass("engine_refused", detail=str(error), is_fault=True)
+        case Relayed() | Unanswered() | Defect():
+            return outcome.why
         case _:
             return Bypass("zero_hits")
 

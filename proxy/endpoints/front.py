@@ -1,10 +1,11 @@
 """What every endpoint needs: who asks, what the body holds, and how an answer is sent.
 
-A defect of this proxy costs a search its better order, never its answer.
+A defect of this proxy costs a search its better order: the engine answers instead. Where the search has been sent
+before that, it is not sent again, and is answered with 500.
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,15 +21,15 @@ from proxy.http1.callers import Callers, Field, can_be_repeated, carried
 from proxy.http1.headers import own_error, own_fields
 from proxy.http1.inbound import Answer, Exchange
 from proxy.http1.messages import BadMessage
-from proxy.http1.relay import Upstream, bad_gateway
+from proxy.http1.relay import Upstream, bad_gateway, internal_error
 from proxy.indices import Unrouted
 from proxy.journey import Journey
 from proxy.passthrough import hand_on
 from proxy.planning import EngineReply
-from proxy.ranking.pipeline import Answered, KeptEmpty, Outcome, Relayed, Unanswered
+from proxy.ranking.pipeline import Answered, Defect, KeptEmpty, Outcome, Relayed, Unanswered
 from proxy.request.steering import Wrong
 from proxy.searching import Searching
-from proxy.upstream.engine import Engine, EngineOfCaller
+from proxy.upstream.engine import Engine, EngineOfCaller, Sent
 
 COMPRESSED_INLINE = 2**10
 """Bytes of gzip that are decompressed in the event loop: a thousand times as much may be in them."""
@@ -89,10 +90,9 @@ class Front:
                 await answer(exchange, reply, body, self.conclude(journey, telemetry.bypassed("zero_hits")))
             case Relayed(reply, body, why):
                 await answer(exchange, reply, body, self.conclude(journey, telemetry.bypassed(why)))
-            case Unanswered(error):
-                why = Bypass("engine_refused", detail=str(error), is_fault=True)
-                told = self.conclude(journey, telemetry.bypassed(why))
-                await exchange.answer(bad_gateway(error, self.upstream.product, told))
+            case Unanswered() | Defect():
+                told = self.conclude(journey, telemetry.bypassed(ending.why))
+                await exchange.answer(no_answer(ending, self.upstream.product, told))
             case Answered(reply, body, failures, candidates):
                 journey.candidates = candidates
                 await answer(exchange, reply, body, self.conclude(journey, telemetry.ended(failures)))
@@ -114,6 +114,13 @@ class Front:
         await exchange.answer(Answer(400, [*own_fields(product), *outcome], body))
 
 
+def no_answer(ending: Unanswered | Defect, product: bytes | None, added: Sequence[Field] = ()) -> Answer:
+    """Say in the engine's shape why a search that was sent has no answer."""
+    if isinstance(ending, Unanswered):
+        return bad_gateway(ending.error, product, added)
+    return internal_error(product, added)
+
+
 async def read_content(exchange: Exchange, *, ndjson: bool = False) -> bytes | Bypass:
     """Read the body, if it is one that can be read here."""
     body = await exchange.read_body(SEARCH_BODY_BYTES)
@@ -127,19 +134,23 @@ async def read_content(exchange: Exchange, *, ndjson: bool = False) -> bytes | B
     return content(fields, body, SEARCH_BODY_BYTES)
 
 
-async def answered(front: Front, exchange: Exchange, answering: Awaitable[None]) -> None:
+async def answered(
+    front: Front, exchange: Exchange, answering: Callable[[EngineOfCaller | Bypass], Awaitable[None]]
+) -> None:
     """Answer a search; where that ends in a defect before anything went out, the engine answers it instead."""
+    caller: EngineOfCaller | Bypass | None = None
     try:
-        await answering
+        caller = front.caller(exchange)
+        await answering(caller)
     except (BadMessage, ConnectionError):
         raise
     except Exception as defect:
         if exchange.begun or exchange.relay is not None:
             raise
         _log.exception("internal_error")
-        why = Bypass("internal_error", detail=cause_of(defect))
-        journey = Journey.of(exchange.head.fields)
-        await front.hand_on(exchange, front.conclude(journey, telemetry.bypassed(why)))
+        sent = caller.sent if isinstance(caller, EngineOfCaller) else Sent()
+        ending = _unless_sent(Bypass("internal_error", detail=cause_of(defect)), sent)
+        await front.end(exchange, Journey.of(exchange.head.fields), ending)
 
 
 async def guarded(ending: Awaitable[_T]) -> _T | Bypass:
@@ -153,6 +164,18 @@ async def guarded(ending: Awaitable[_T]) -> _T | Bypass:
     except Exception as error:  # noqa: BLE001  whatever it is, the engine can still answer
         _log.exception("internal_error")
         return Bypass("internal_error", detail=cause_of(error))
+
+
+async def searched(ending: Awaitable[_T], sent: Sent) -> _T | Bypass | Defect:
+    """The same of a step in which the client's own search may be sent: after that the engine is not asked again."""
+    return _unless_sent(await guarded(ending), sent)
+
+
+def _unless_sent(found: _T, sent: Sent) -> _T | Defect:
+    """Leave a search with a defect to the engine, unless it has been sent there."""
+    if isinstance(found, Bypass) and found.reason == "internal_error" and sent.by_now:
+        return Defect(found.detail)
+    return found
 
 
 # Said anew for a body that was written anew.

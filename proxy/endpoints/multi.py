@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 from proxy import telemetry
 from proxy.bounds import MSEARCH_ITEMS
 from proxy.bypass import Bypass
-from proxy.endpoints.front import Front, answer, answered, guarded, read_content
+from proxy.endpoints.front import Front, answer, answered, guarded, no_answer, read_content, searched
 from proxy.endpoints.multi_search import (
     OF_THE_ITEMS,
     OF_THE_WHOLE,
@@ -31,11 +31,10 @@ from proxy.errors import Malformed, TooComplex, UpstreamError
 from proxy.http1.callers import Field
 from proxy.http1.headers import own_error
 from proxy.http1.inbound import Exchange
-from proxy.http1.relay import bad_gateway
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
 from proxy.planning import EngineReply
-from proxy.ranking.pipeline import Answered, KeptEmpty, Outcome, Relayed, Unanswered, failed
+from proxy.ranking.pipeline import Answered, Defect, KeptEmpty, Outcome, Relayed, Unanswered, failed
 from proxy.ranking.stages import OwnSearches
 from proxy.request.filter_path import read_form
 from proxy.request.json_text import with_member
@@ -43,7 +42,7 @@ from proxy.request.steering import Steering, Wrong
 from proxy.routes import Endpoint, Search
 from proxy.searching import Asked, Prepared, Routed
 from proxy.telemetry import Told
-from proxy.upstream.engine import EngineOfCaller
+from proxy.upstream.engine import EngineOfCaller, Sent
 
 _UNROUTED = b"unrouted"
 
@@ -78,6 +77,7 @@ class _Prepared:
     head: bytes
     asked: Asked
     search: Prepared
+    sent: Sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +102,10 @@ def _outcome(ended: Sequence[_Ended], *, answered: bool) -> list[Field]:
 
 async def answer_multi_search(front: Front, exchange: Exchange, search: Search) -> None:
     """Answer several searches: each reranked, or as the engine does."""
-    await answered(front, exchange, _answer(front, exchange, search))
+    await answered(front, exchange, partial(_answer, front, exchange, search))
 
 
-async def _answer(front: Front, exchange: Exchange, search: Search) -> None:
-    caller = front.caller(exchange)
+async def _answer(front: Front, exchange: Exchange, search: Search, caller: EngineOfCaller | Bypass) -> None:
     url = tuple(parse_qsl(search.query_string, keep_blank_values=True))
     content = await read_content(exchange, ndjson=True)
     items = _items(content, url)
@@ -230,20 +229,23 @@ class _Multi:
         if isinstance(steering, Wrong):
             self.own.answered(number)
             return self._ended(item.journey, item.head, asked, steering)
-        match await guarded(self._planned(number, item, asked, steering)):
+        caller = self.caller.part()
+        match await guarded(self._planned(number, replace(item, asked=asked), caller, steering)):
             case Bypass() as why:
                 self.own.answered(number)
                 return self._ended(item.journey, item.head, asked, why)
             case search:
-                return _Prepared(item.journey, item.head, asked, search)
+                return _Prepared(item.journey, item.head, asked, search, caller.sent)
 
-    async def _planned(self, number: int, item: _Routed, asked: Asked, steering: Steering) -> Prepared | Bypass:
-        rendered: Asked | Bypass = asked
+    async def _planned(
+        self, number: int, item: _Routed, caller: EngineOfCaller, steering: Steering
+    ) -> Prepared | Bypass:
+        rendered: Asked | Bypass = item.asked
         if self.search.endpoint is Endpoint.MULTI_TEMPLATE:
-            rendered = await rendered_template(self.caller, asked, self.front.added_timeout_seconds)
+            rendered = await rendered_template(caller, item.asked, self.front.added_timeout_seconds)
         if isinstance(rendered, Bypass):
             return rendered
-        routed = Routed(item.journey, self.caller, rendered, item.covered, steering)
+        routed = Routed(item.journey, caller, rendered, item.covered, steering)
         return await self.front.searching.prepare(routed, self.own, number)
 
     async def _finish(self, number: int, item: _Ended | _Prepared) -> _Ended:
@@ -251,7 +253,7 @@ class _Multi:
         if isinstance(item, _Ended):
             return item
         try:
-            outcome = await guarded(item.search.run())
+            outcome = await searched(item.search.run(), item.sent)
         finally:
             self.own.answered(number)
         return self._ended(item.journey, item.head, item.asked, outcome)
@@ -275,10 +277,9 @@ class _Multi:
             case Relayed(reply, body, why):
                 part = body if body.startswith(b"{") else own_error(reply.status, "engine_refused", why.detail)
                 return _Ended(line, part, reply, self._conclude(journey, telemetry.bypassed(why)))
-            case Unanswered(error):
-                why = Bypass("engine_refused", detail=str(error), is_fault=True)
-                lost = bad_gateway(error, None, ()).body
-                return _Ended(line, lost, header=self._conclude(journey, telemetry.bypassed(why)))
+            case Unanswered() | Defect():
+                error = no_answer(ending, None).body
+                return _Ended(line, error, header=self._conclude(journey, telemetry.bypassed(ending.why)))
             case KeptEmpty(reply, body):
                 header = self._conclude(journey, telemetry.bypassed("zero_hits"))
                 return _Ended(line, _item_of(body), reply, header)
@@ -337,8 +338,8 @@ class _Multi:
                 await self._hand_on(ended, items)
             case Relayed(reply, body):
                 await answer(self.exchange, reply, body, outcome)
-            case Unanswered(error):
-                await self.exchange.answer(bad_gateway(error, self.front.upstream.product, outcome))
+            case Unanswered():
+                await self.exchange.answer(no_answer(refusal, self.front.upstream.product, outcome))
 
     async def _rest(self, ended: Sequence[_Ended]) -> _Rest | Relayed | Unanswered | Bypass:
         """Let the engine answer items together that are its own; or say how it refuses them as a whole."""

@@ -4,6 +4,7 @@ Source: the clients' sniffing, which reads `GET /_nodes/_all/http` for each node
 """
 
 import re
+from functools import partial
 
 import msgspec
 
@@ -12,6 +13,7 @@ from proxy.endpoints.front import Front, answer, answered
 from proxy.errors import Refused, UpstreamError
 from proxy.http1.inbound import Exchange
 from proxy.planning import EngineReply
+from proxy.upstream.engine import EngineOfCaller
 
 
 class _Http(msgspec.Struct):
@@ -40,11 +42,10 @@ def published_as(body: bytes, address: str) -> bytes:
 
 async def answer_nodes(front: Front, exchange: Exchange, address: str) -> None:
     """Let the engine answer, with this address in place of its own."""
-    await answered(front, exchange, _answer(front, exchange, address))
+    await answered(front, exchange, partial(_answer, front, exchange, address))
 
 
-async def _answer(front: Front, exchange: Exchange, address: str) -> None:
-    caller = front.caller(exchange)
+async def _answer(front: Front, exchange: Exchange, address: str, caller: EngineOfCaller | Bypass) -> None:
     if isinstance(caller, Bypass):
         await front.hand_on(exchange)
         return

@@ -1,17 +1,18 @@
 """`_search`, and `_search/template` once the engine has rendered it."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from urllib.parse import urlencode
 
 import msgspec
 
 from proxy.bypass import Bypass
-from proxy.endpoints.front import Front, answered, guarded, read_content
+from proxy.endpoints.front import Front, answered, guarded, read_content, searched
 from proxy.errors import TooComplex, UpstreamError
 from proxy.http1.inbound import Exchange
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
-from proxy.ranking.pipeline import Outcome, Relayed, Unanswered
+from proxy.ranking.pipeline import Defect, Outcome, Relayed, Unanswered
 from proxy.request.filter_path import Form, read_form
 from proxy.request.json_text import with_member
 from proxy.request.steering import Wrong
@@ -22,12 +23,11 @@ from proxy.upstream.engine import EngineOfCaller
 
 async def answer_search(front: Front, exchange: Exchange, search: Search) -> None:
     """Answer one search: reranked, or as the engine does."""
-    await answered(front, exchange, _answer(front, exchange, search))
+    await answered(front, exchange, partial(_answer, front, exchange, search))
 
 
-async def _answer(front: Front, exchange: Exchange, search: Search) -> None:
+async def _answer(front: Front, exchange: Exchange, search: Search, caller: EngineOfCaller | Bypass) -> None:
     journey = Journey.of(exchange.head.fields)
-    caller = front.caller(exchange)
     if isinstance(caller, Bypass):
         await front.leave(exchange, search.indices, caller)
     else:
@@ -55,7 +55,8 @@ class _Single:
                 await self.front.end(self.exchange, self.journey, covered)
             case Covered(route):
                 self.journey.route = route
-                await self.front.end(self.exchange, self.journey, await guarded(self._run(covered)))
+                ending = await searched(self._run(covered), self.caller.sent)
+                await self.front.end(self.exchange, self.journey, ending)
 
     async def _early_content(self) -> bytes:
         """Read the body where only it can tell the indices: those of a point in time."""
@@ -111,7 +112,7 @@ async def rendered_template(caller: EngineOfCaller, asked: Asked, timeout_second
 
 async def _as_template(caller: EngineOfCaller, form: Form, outcome: Outcome) -> Outcome:
     """Write the answer in the form that was asked for; OpenSearch ends that to a template with its status."""
-    if isinstance(outcome, Bypass | Relayed | Unanswered):
+    if isinstance(outcome, Bypass | Relayed | Unanswered | Defect):
         return outcome
     kind = await replace(caller, patience_seconds=0.0).kind()  # from memory, or as its headers have it
     says_status = kind is not None and kind.product == "opensearch"

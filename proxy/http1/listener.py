@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import structlog
 
 from proxy.http1.flow import probed
-from proxy.http1.headers import own_error, own_fields
-from proxy.http1.inbound import Answer, ClientConnection, Exchange, Work
+from proxy.http1.inbound import ClientConnection, Exchange, Work
 from proxy.http1.messages import BadMessage
-from proxy.http1.relay import Upstream
+from proxy.http1.relay import Upstream, internal_error
 
 _BACKLOG = 1024
 _LINGER_S = 2.0
@@ -152,8 +151,7 @@ class Listener:
                 exchange.relay.give_up()
             exchange.abort()
             return
-        body = own_error(500, "proxy_internal_error", "the proxy failed on this request; its log says how")
-        exchange.send(Answer(500, own_fields(self._upstream.product), body))
+        exchange.send(internal_error(self._upstream.product))
         exchange.client.done(exchange)
 
     # -- time

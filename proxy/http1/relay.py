@@ -324,6 +324,12 @@ def bad_gateway(error: Unreachable, product: bytes | None, added: Sequence[Field
     return Answer(502, [*own_fields(product), *added], body)
 
 
+def internal_error(product: bytes | None, added: Sequence[Field] = ()) -> Answer:
+    """Say in the engine's shape that the proxy failed on a request that cannot be handed on any more."""
+    body = own_error(500, "proxy_internal_error", "the proxy failed on this request; its log says how")
+    return Answer(500, [*own_fields(product), *added], body)
+
+
 def loop_detected(product: bytes | None) -> Answer:
     """Say in the engine's shape that the proxy's engine is, by some way, the proxy itself."""
     reason = "the request has passed this proxy before: engine.url must lead to the engine, not back to the proxy"

@@ -65,8 +65,23 @@ class Unanswered:
 
     error: Lost
 
+    @property
+    def why(self) -> Bypass:
+        return Bypass("engine_refused", detail=str(self.error), is_fault=True)
 
-Outcome = Answered | KeptEmpty | Relayed | Unanswered | Bypass
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """The proxy itself failed after the client's own search was sent, which is therefore not sent again."""
+
+    cause: str
+
+    @property
+    def why(self) -> Bypass:
+        return Bypass("internal_error", detail=self.cause)
+
+
+Outcome = Answered | KeptEmpty | Relayed | Unanswered | Defect | Bypass
 
 
 async def run_search(run: Run, head_key: bytes) -> Outcome:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -88,6 +88,21 @@ class Engine:
         return reply
 
 
+@dataclass(slots=True)
+class Sent:
+    """Whether a client's request has been sent to the engine, in whatever form: then it is not sent again."""
+
+    whole: "Sent | None" = None
+    """The request that this one is a part of, as an item is of an `_msearch`."""
+    by_now: bool = False
+
+    def note(self) -> None:
+        """Note that it is about to be sent, and with it a part of the whole."""
+        self.by_now = True
+        if self.whole is not None:
+            self.whole.note()
+
+
 @dataclass(frozen=True, slots=True)
 class EngineOfCaller:
     """The engine as one caller sees it."""
@@ -97,19 +112,26 @@ class EngineOfCaller:
     carried: CarriedFields
     patience_seconds: float | None = None
     """How long an answer about indices is waited for; None: until it is there."""
+    sent: Sent = field(default_factory=Sent)
+    """Whether the client's own request was sent; what the proxy adds to it does not count."""
 
-    async def search(self, search: EngineSearch, timeout_seconds: float | None = None) -> EngineReply:
+    def part(self) -> "EngineOfCaller":
+        """Return the same for one of the searches of which the client's request is made."""
+        return replace(self, sent=Sent(self.sent))
+
+    async def search(self, search: EngineSearch) -> EngineReply:
         """Run the client's own search; raises Refused for every status but 200."""
-        path = f"/{search.indices}/_search" if search.indices else "/_search"
-        return await self._sent(self._asked("POST", path, search.parameters, search.body), timeout_seconds)
+        self.sent.note()
+        return await self._sent(self._search(search))
 
     async def add(self, search: EngineSearch, timeout_seconds: float) -> EngineReply:
         """Run a search that is added to the client's own; raises Busy where too many are running."""
         async with self.engine.added.turn():
-            return await self.search(search, timeout_seconds)
+            return await self._sent(self._search(search), timeout_seconds)
 
     async def post(self, path: str, parameters: Parameters, body: bytes, *, lines: bool = False) -> EngineReply:
         """Send another of the client's requests on its behalf; raises Refused for every status but 200."""
+        self.sent.note()
         return await self._sent(self._asked("POST", path, parameters, body, lines=lines))
 
     async def render(self, template: bytes, timeout_seconds: float) -> EngineReply:
@@ -119,7 +141,7 @@ class EngineOfCaller:
             return await self._sent(asked, timeout_seconds, turned_away=_UNKNOWN)
 
     async def get(self, path: str, parameters: Parameters) -> EngineReply:
-        """The same for what has no body."""
+        """The same for what only reads: asked twice, it does nothing twice."""
         return await self._sent(Asked("GET", _target(path, parameters), self.carried))
 
     async def _sent(
@@ -182,6 +204,10 @@ class EngineOfCaller:
         fields = [*_without(self.carried, {"content-type", "accept"}), ("Accept", "application/json")]
         asked = Asked("GET", _target(path, parameters), fields)
         return await self.engine.known(self.identity, reader, asked, patience_seconds=self.patience_seconds, anew=anew)
+
+    def _search(self, search: EngineSearch) -> Asked:
+        path = f"/{search.indices}/_search" if search.indices else "/_search"
+        return self._asked("POST", path, search.parameters, search.body)
 
     def _asked(self, method: str, path: str, parameters: Parameters, body: bytes, *, lines: bool = False) -> Asked:
         """A request as JSON or as lines of it, in the client's words: a version they name must be `Accept`'s, too."""
