@@ -23,6 +23,7 @@ from proxy.http1.callers import Callers
 from proxy.http1.headers import Hop, new_pseudonym
 from proxy.http1.inbound import Exchange, Work
 from proxy.http1.listener import Listener, Patience, serve
+from proxy.http1.messages import RequestHead
 from proxy.http1.relay import Upstream, loop_detected
 from proxy.passthrough import pass_through
 from proxy.routes import Endpoint, NodesQuestion, Search, build_routes, classify
@@ -47,6 +48,7 @@ class Proxy:
         self._front = front
         self._published_address = published_address
         self._async_searches = AsyncSearches(front)
+        front.upstream.turned_away = self._turned_away
 
     @property
     def upstream(self) -> Upstream:
@@ -67,6 +69,12 @@ class Proxy:
             case _:
                 pass_through(exchange, front.upstream)
                 return None
+
+    def _turned_away(self, head: RequestHead, status: int) -> None:
+        """Forget a caller whom the engine does not know, or does not allow a search."""
+        front = self._front
+        if status == 401 or isinstance(classify(head.method, head.target), Search):
+            front.engine.forget(front.callers.identity(head.fields))
 
     async def _search(self, exchange: Exchange, search: Search) -> None:
         if len(search.query_string) > PARAMETERS_BYTES:

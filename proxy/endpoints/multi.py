@@ -24,6 +24,7 @@ from proxy.endpoints.multi_search import (
     render,
     responses,
     split,
+    status_of,
     took,
 )
 from proxy.endpoints.single import rendered_template
@@ -361,6 +362,7 @@ class _Multi:
             took_ms, parts = responses(reply.body)
         except (ValueError, RecursionError) as error:
             raise Malformed("engine", f"not the answer of a multi-search: {error}") from error
+        self.caller.answered_items(map(status_of, parts))
         if len(parts) != len(left):
             raise Malformed("engine", f"{len(parts)} answers to {len(left)} searches")
         return _Rest(reply, took_ms, parts)

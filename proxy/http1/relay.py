@@ -17,7 +17,7 @@ from proxy.errors import Unreachable
 from proxy.http1.flow import Hold
 from proxy.http1.headers import Field, Hop, binds_connection, own_error, own_fields, request_head, response_head
 from proxy.http1.inbound import Answer, ClientConnection, Exchange
-from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, ResponseHead
+from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, RequestHead, ResponseHead
 from proxy.http1.outbound import EngineConnection
 
 READS_ON = frozenset((405,))
@@ -25,6 +25,8 @@ READS_ON = frozenset((405,))
 
 405: Elasticsearch 9.4.3, which refuses a method before the body has come.
 """
+TURNED_AWAY = frozenset((401, 403))
+"""Statuses by which the engine does not know a caller, or does not allow it something."""
 _REPEATED_MAX = 64 * 1024
 """Bytes of a GET's body that are kept until its response begins."""
 
@@ -62,6 +64,8 @@ class Upstream:
     """Writes whose client has left, and which go on all the same."""
     outlived: Callable[[], object] | None = None
     """Called when one of them has ended."""
+    turned_away: Callable[[RequestHead, int], object] | None = None
+    """Called with each request that the engine answers with 401 or 403, and with that status."""
 
 
 class Relay:
@@ -215,6 +219,8 @@ class Relay:
     def response(self, head: ResponseHead) -> None:
         exchange = self._exchange
         self._received, self._sent = True, None
+        if head.status in TURNED_AWAY and self._upstream.turned_away is not None:
+            self._upstream.turned_away(exchange.head, head.status)
         if self.client_gone:  # the request has been delivered, and nobody is there to read what came of it
             self.give_up()
             return

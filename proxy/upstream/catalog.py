@@ -104,6 +104,8 @@ class _Entry:
     asking: "asyncio.Task[Any] | None" = None
     asked_at: float = 0.0
     retry_at: float = 0.0
+    was_told: bool = False
+    """Whether the caller was given an answer before it was asked anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +149,13 @@ class Catalog:
         *,
         bytes_max: int = BYTES_MAX,
         waiting_max: int = WAITING_MAX,
+        turned_away: Callable[[bytes], object] = lambda _: None,
     ) -> None:
+        """Begin empty; `turned_away` is called with a caller whose rights have changed by what the engine reports."""
         self._fresh_seconds = fresh_seconds
         self._timer = timer
         self._waiting_max = waiting_max
+        self._turned_away = turned_away
         self._callers: LRUCache[bytes, _Entries] = LRUCache(CALLERS_MAX)
         self._values: LRUCache[bytes, _Value] = LRUCache(bytes_max, getsizeof=lambda value: value.size)
         self._turns = asyncio.Semaphore(IN_FLIGHT_MAX)
@@ -192,8 +197,12 @@ class Catalog:
             self._callers[question.caller] = entries = LRUCache(QUESTIONS_MAX)
         entry: _Entry | None = entries.get(question.key)
         if entry is None or anew:
-            entries[question.key] = entry = _Entry()
+            was_told = entry is not None and self._was_told(entry)
+            entries[question.key] = entry = _Entry(was_told=was_told)
         return entry
+
+    def _was_told(self, entry: _Entry) -> bool:
+        return entry.was_told or isinstance(self._known(entry.fact), _Value)
 
     def _known(self, fact: Fact | None) -> _Value | Failed | None:
         if fact is None:
@@ -243,8 +252,9 @@ class Catalog:
     def _note(self, question: Question[_T], entry: _Entry, failed: Failed) -> None:
         """Remember a failure, unless what was known before is better than that."""
         was_told = isinstance(self._known(entry.fact), _Value)
-        if failed.status == 401 or (failed.status == 403 and was_told):  # the caller's rights have changed
+        if failed.status == 401 or (failed.status == 403 and self._was_told(entry)):  # the caller's rights have changed
             self.forget(question.caller)
+            self._turned_away(question.caller)
         elif not failed.is_remembered:
             entry.fact = None
         elif failed.is_lasting or not was_told:

@@ -1,7 +1,7 @@
 """The engine's searches made for a caller, with that caller's own credentials."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -12,6 +12,7 @@ from proxy.config import Engine as Settings
 from proxy.dialects import EngineKind, read_kind
 from proxy.errors import Refused, TimedOut, UpstreamError
 from proxy.http1.headers import NO_HOP, Hop
+from proxy.http1.relay import TURNED_AWAY
 from proxy.indices import IndexFacts, Resolved, read_facts, read_field_caps, read_resolution
 from proxy.planning import EngineReply, EngineSearch
 from proxy.request.search_request import Parameters
@@ -26,8 +27,8 @@ _T = TypeVar("_T")
 
 # What decides which indices a name stands for; taken by `_resolve/index` as by `_search`.
 _RESOLVING = frozenset({"expand_wildcards", "ignore_unavailable", "allow_no_indices"})
-_TURNED_AWAY, _UNKNOWN = frozenset({401, 403}), frozenset({401})
-"""Statuses by which the engine no longer allows a caller what it did; who may not render templates may still search."""
+_UNKNOWN = frozenset({401})
+"""Of these the status by which the engine does not know a caller: who may not render templates may still search."""
 
 
 class Engine:
@@ -35,9 +36,9 @@ class Engine:
 
     def __init__(self, settings: Settings, nodes: Nodes | None = None, hop: Hop = NO_HOP) -> None:
         self._pool = EnginePool(nodes or Nodes(settings), hop, settings.idle_connection_seconds)
-        self._catalog = Catalog(settings.resolve_cache_seconds)
-        self.added = AddedSearches(settings.added_searches)
         self.accepted = Accepted()
+        self._catalog = Catalog(settings.resolve_cache_seconds, turned_away=self.accepted.forget)
+        self.added = AddedSearches(settings.added_searches)
         self._kind: EngineKind | None = None
 
     async def close(self) -> None:
@@ -119,6 +120,11 @@ class EngineOfCaller:
         """Return the same for one of the searches of which the client's request is made."""
         return replace(self, sent=Sent(self.sent))
 
+    def answered_items(self, statuses: Iterable[int]) -> None:
+        """Take note of the statuses of searches that the engine answered together."""
+        if not TURNED_AWAY.isdisjoint(statuses):
+            self.engine.forget(self.identity)
+
     async def search(self, search: EngineSearch) -> EngineReply:
         """Run the client's own search; raises Refused for every status but 200."""
         self.sent.note()
@@ -145,7 +151,7 @@ class EngineOfCaller:
         return await self._sent(Asked("GET", _target(path, parameters), self.carried))
 
     async def _sent(
-        self, asked: Asked, timeout_seconds: float | None = None, turned_away: frozenset[int] = _TURNED_AWAY
+        self, asked: Asked, timeout_seconds: float | None = None, turned_away: frozenset[int] = TURNED_AWAY
     ) -> EngineReply:
         """Send a request; a caller who is turned away is told everything anew."""
         try:
