@@ -38,10 +38,16 @@ _IGNORED = _IRRELEVANT | _TRACING
 # (es-security-runas-user), OpenSearch's tenants (securitytenant) and proxy authentication (x-proxy-user, x-proxy-roles,
 # x-proxy-ext-*), what gateways pass on (x-forwarded-user, x-auth-request-email, x-amzn-oidc-data, x-ssl-client-s-dn,
 # cf-access-jwt-assertion, x-consumer-username, x-ms-client-principal).
-_OF_IDENTITY = re.compile(
-    r"auth|cookie|user|role|group|tenant|token|secret|session|jwt|cert|ssl-client|-dn$|credential|identity|principal|"
-    r"run-?as|impersonat|passw|key|account|customer|consumer|subject|saml|oidc|(?:^|-)sso|login|mail|assertion|"
-    r"permission|scope|claim|^x-proxy-|^es-|^security"
+_ANYWHERE = (
+    r"auth|cookie|tenant|token|secret|jwt|ssl-client|-dn$|credential|identity|principal|run-?as|impersonat|passw|"
+    r"(?:api|app|access|client|private)-?key|remote-?user|saml|oidc|(?:^|-)sso|assertion|^x-proxy-|^es-|^security"
+)
+_WORDS = r"user|role|group|session|cert|key|account|customer|consumer|subject|login|mail|permission|scope|claim"
+_OF_IDENTITY = re.compile(f"{_ANYWHERE}|{_WORDS}")
+# In the name of a header for query text, which an operator has chosen, these count as whole words, unless it ends by
+# saying that it holds text: X-Keywords, X-User-Query.
+_NOT_TEXT = re.compile(
+    rf"{_ANYWHERE}|(?<![a-z])(?:e-?)?(?:{_WORDS})(?:s|-?ids?|-?names?)?(?![a-z])(?!.*[-_](?:query|text|search|terms?)$)"
 )
 
 # Belongs to this one message (RFC 9110, section 7.6.1 and 8.4) and is made anew for each search.
@@ -57,11 +63,26 @@ _OF_ONE_REQUEST = frozenset(b"aws4-ecdsa-p256-sha256 aws4-hmac-sha256 digest haw
 _PLAIN = re.compile(rb"[\t -~]*")
 
 
+def not_query_text(name: str) -> str:
+    """Say why a header may not hold query text, which goes to the models; empty where it may."""
+    if problem := _no_name(name):
+        return problem
+    if _NOT_TEXT.search(name.lower()):
+        return "may say who a caller is, or what they may see, and query text is sent to the models: name another one"
+    return ""
+
+
+def _no_name(name: str) -> str:
+    if TOKEN.fullmatch(name.encode()) and "*" not in name:
+        return ""
+    return "is no name of a header: name each header, without a pattern"
+
+
 def not_ignorable(name: str) -> str:
     """Say why a header may not be ignored when callers are told apart; empty where it may."""
+    if problem := _no_name(name):
+        return problem
     spelled = name.lower()
-    if not TOKEN.fullmatch(name.encode()) or "*" in name:
-        return "is no name of a header: name each header, without a pattern"
     if spelled.encode() in _IGNORED or not _OF_IDENTITY.search(spelled):
         return ""
     return "may say who a caller is, or what they may see, so it always tells callers apart: remove it"
