@@ -16,8 +16,8 @@ from proxy.profiles import PROFILES
 from proxy.request.steering import ALLOWED, OPTIONS, Option
 from proxy.yaml_file import ConfigError, YamlFile, did_you_mean
 
-_PORT_MAX = 65535
-Port = Annotated[int, Meta(ge=0, le=_PORT_MAX)]
+_LAST_PORT = 65535
+Port = Annotated[int, Meta(ge=0, le=_LAST_PORT)]
 Name = Annotated[str, Meta(min_length=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0)]
@@ -283,7 +283,7 @@ def _with_environment(value: Any, environment: Mapping[str, str]) -> Any:
 
 def _address(said: str) -> dict[str, Any]:
     host, colon, port = said.rpartition(":")
-    if not (colon and port.isascii() and port.isdigit() and int(port) <= _PORT_MAX):
+    if not (colon and port.isascii() and port.isdigit() and int(port) <= _LAST_PORT):
         raise ConfigError(f"{_LISTEN.name}: expected host:port, as in 0.0.0.0:9201, not {said!r}")
     return {"host": host.strip("[]") or "0.0.0.0", "port": int(port)}  # noqa: S104  an empty host means all
 

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from proxy.bounds import GIVEN_TEXT, NAMES_IN_A_URL
 from proxy.bypass import Bypass
 from proxy.config import Config
 from proxy.dialects import EngineKind
@@ -43,9 +44,6 @@ from proxy.request.steering import MEMBER, Steering, Wrong, read_steering
 from proxy.routes import Route, build_routes
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.engine import Engine, EngineOfCaller
-
-_NAMES_MAX = 2000
-"""Characters of index names that are asked for by a URL; the engine takes lines of 4 KB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +255,7 @@ class Searching:
     async def _facts(self, caller: EngineOfCaller, covered: Covered) -> IndexFacts | None:
         """Read the mappings, with the caller's rights or else with those meant for it; at the least the types."""
         indices = covered.indices
-        if not indices or sum(map(len, indices)) > _NAMES_MAX:
+        if not indices or sum(map(len, indices)) > NAMES_IN_A_URL:
             indices = frozenset(covered.route.patterns)
         own = self._discovery and replace(self._discovery, patience_seconds=caller.patience_seconds)
         for reader in filter(None, (caller, own)):
@@ -296,9 +294,6 @@ class Searching:
         return None if is_harmless(pipeline) else Bypass("pipeline")
 
 
-_TEXT_MAX = 2000
-
-
 def _texts(fields: Sequence[Field], names: AbstractSet[str]) -> dict[str, str]:
     """Read the headers that may hold query text; what is no UTF-8 holds none."""
     found: dict[str, str] = {}
@@ -318,7 +313,7 @@ def _text_of(route: Route, asked: Asked, request: SearchRequest, facts: IndexFac
         text_of_clause(request.query, place.name, route.passage, facts.is_text) if place.name else None,
     )
     said = (text.strip() for text in texts if text)
-    return next((text for text in said if 0 < len(text) <= _TEXT_MAX), None)
+    return next((text for text in said if 0 < len(text) <= GIVEN_TEXT), None)
 
 
 def _unfit(request: SearchRequest, user_query: UserQuery) -> Failure | None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import structlog
 
-from proxy.bounds import LOG_ID, LOG_TRACEBACK, LOG_VALUE, OUTCOME_LIST_BYTES
+from proxy.bounds import LOG_DETAIL, LOG_ID, LOG_TRACEBACK, LOG_VALUE, OUTCOME_KEY, OUTCOME_LIST_BYTES
 from proxy.bypass import Bypass
 from proxy.config import Log
 from proxy.errors import Failure
@@ -55,8 +55,6 @@ def ended(failures: Sequence[Failure]) -> Told:
     return Told(outcome, stages, failed[0].reason, "; ".join(filter(None, (each.detail for each in failed))))
 
 
-KEY_MAX, DETAIL_MAX = 64, 300
-"""Characters of a client's key in a header, and of what an error says in the log."""
 _NO_STRING = re.compile(r"[^ !#-\[\]-~]")
 
 
@@ -64,9 +62,9 @@ def bypassed(why: Bypass | str) -> Told:
     """Say why a search was handed on; of a client's key, the characters that a string of RFC 9651 shows as they are."""
     if isinstance(why, str):
         why = Bypass(why)
-    key = _NO_STRING.sub("?", why.key[:KEY_MAX])
+    key = _NO_STRING.sub("?", why.key[:OUTCOME_KEY])
     fault = why.is_fault or why.reason == "internal_error"
-    return Told("bypassed", (), why.reason, why.detail[:DETAIL_MAX], key, fault)
+    return Told("bypassed", (), why.reason, why.detail[:LOG_DETAIL], key, fault)
 
 
 def fields_of(told: Told, stages: Mapping[str, float]) -> tuple[Field, ...]:

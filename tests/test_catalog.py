@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from proxy.bounds import CATALOG_QUESTIONS
 from proxy.errors import Busy, Late, Malformed, Refused, TimedOut, Unreachable, UpstreamError
 from proxy.upstream.catalog import (
-    QUESTIONS_MAX,
     RETRY_S,
     STALE_S,
     Catalog,
@@ -308,7 +308,7 @@ async def test_anew_asks_whatever_is_remembered(ask: Ask, engine: Engine) -> Non
 
 async def test_the_questions_of_one_caller_are_bounded_and_leave_others_alone(ask: Ask, engine: Engine) -> None:
     await ask(b"you")
-    for number in range(QUESTIONS_MAX + 1):
+    for number in range(CATALOG_QUESTIONS + 1):
         await ask(asked=str(number))
     asked = engine.asked
     await ask(b"you")

@@ -18,16 +18,22 @@ from demo import shop
 from demo.comparing import PAGE
 from demo.engines import ENGINES
 from proxy.app import GRACE_S
-from proxy.bounds import OUTCOME_LIST_BYTES, SEARCH_BODY_BYTES, SEARCH_RESPONSE_BYTES
+from proxy.bounds import (
+    DOCUMENT_BYTES,
+    DOCUMENT_DEPTH,
+    EMBEDDED_CHARACTERS,
+    LOCAL_TOKENS,
+    OUTCOME_LIST_BYTES,
+    SEARCH_BODY_BYTES,
+    SEARCH_RESPONSE_BYTES,
+)
 from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.cli import build_parser
 from proxy.config import KNOWN_KEYS, BypassRules, Config, load, needs_token, read
 from proxy.errors import Failure
 from proxy.http1.flow import PROBED_AFTER_S
 from proxy.left_out import left_out
-from proxy.loading.arrays import DEPTH_MAX, DOCUMENT_MAX
-from proxy.loading.passages import EMBEDDED_MAX_CHARS
-from proxy.local_models.minilm import DIMENSIONS, TOKENS_MAX
+from proxy.local_models.minilm import DIMENSIONS
 from proxy.planning import MIN_SIMILARITY
 from proxy.profiles import PROFILES, TIERS
 from proxy.query.clauses import COMPOUNDS, LEAVES
@@ -263,10 +269,10 @@ def test_what_is_documented_as_an_identifier_is_one() -> None:
         f"In the head they lie in [{TOP_SCORE - 1:g}, {TOP_SCORE:g}]",
         f"the exit code is then {128 + signal.SIGINT} or {128 + signal.SIGTERM}",
         f"`semantic.min_similarity` (default {MIN_SIMILARITY:g})",
-        f"up to {EMBEDDED_MAX_CHARS} characters each",
-        f"larger than {DOCUMENT_MAX // 2**20} MB or nested deeper than {DEPTH_MAX}",
+        f"up to {EMBEDDED_CHARACTERS} characters each",
+        f"larger than {DOCUMENT_BYTES // 2**20} MB or nested deeper than {DOCUMENT_DEPTH}",
         f"its first document has {TOP_SCORE:g}",
-        f"at most {DIMENSIONS} dimensions and {TOKENS_MAX} tokens",
+        f"at most {DIMENSIONS} dimensions and {LOCAL_TOKENS} tokens",
     ],
 )
 def test_a_number_is_that_of_the_code(number: str) -> None:

@@ -11,14 +11,12 @@ from pathlib import Path
 import pytest
 import structlog
 
-from proxy.bounds import LOG_ID, LOG_VALUE, OUTCOME_LIST_BYTES
+from proxy.bounds import LOG_DETAIL, LOG_ID, LOG_VALUE, OUTCOME_KEY, OUTCOME_LIST_BYTES
 from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.config import Log as Settings
 from proxy.config import LogFormat
 from proxy.errors import Failure
 from proxy.telemetry import (
-    DETAIL_MAX,
-    KEY_MAX,
     SearchLine,
     Told,
     bypassed,
@@ -66,7 +64,7 @@ def test_every_reason_is_an_item_that_a_parser_takes(reason: str) -> None:
         ("_source.x-y", b"_source.x-y"),
         ('a"b\\c', b"a?b?c"),
         ("\x1b[31mé\r\n", b"?[31m???"),
-        ("k" * 1000, b"k" * KEY_MAX),
+        ("k" * 1000, b"k" * OUTCOME_KEY),
     ],
 )
 def test_a_bypass_names_the_key_that_it_found(log: Log, key: str, shown: bytes) -> None:
@@ -75,7 +73,7 @@ def test_a_bypass_names_the_key_that_it_found(log: Log, key: str, shown: bytes) 
     assert b'bypassed;reason=unknown_key;key="' + shown + b'"' == told.header
     assert ITEM.fullmatch(told.header.decode())
     log_search(SearchLine("1", "products", told, {}))
-    assert (shown.decode(), DETAIL_MAX, "info") == (log[0]["key"], len(log[0]["detail"]), log[0]["log_level"])
+    assert (shown.decode(), LOG_DETAIL, "info") == (log[0]["key"], len(log[0]["detail"]), log[0]["log_level"])
 
 
 def test_an_ending_in_two_stages_is_an_item_that_a_parser_takes() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from cachetools import LRUCache
 
+from proxy.bounds import KNOWN_CALLERS, NEW_CALLER_WARNINGS, SAMPLED_HEADERS
 from proxy.http1.messages import TOKEN
 
 Field = tuple[bytes, bytes]
@@ -116,9 +117,6 @@ class Callers:
 SAMPLE = 256
 """Requests that are looked at together."""
 _NEARLY_ALL = 0.9
-_KNOWN_CALLERS = 4096
-_NAMES_MAX = 32
-_WARNINGS_MAX = 16
 
 
 class Newcomers:
@@ -128,7 +126,7 @@ class Newcomers:
     """
 
     def __init__(self) -> None:
-        self._known: LRUCache[bytes, None] = LRUCache(_KNOWN_CALLERS)
+        self._known: LRUCache[bytes, None] = LRUCache(KNOWN_CALLERS)
         self._warned: set[bytes] = set()
         self._restart()
 
@@ -153,7 +151,7 @@ class Newcomers:
 
     def _note_values(self, telling: Sequence[Field]) -> None:
         for name, value in telling:
-            if name in self._values or len(self._values) < _NAMES_MAX:
+            if name in self._values or len(self._values) < SAMPLED_HEADERS:
                 self._values.setdefault(name, set()).add(hash(value))
 
     def _found(self) -> Sequence[str]:
@@ -162,7 +160,7 @@ class Newcomers:
         named = {name: name.decode("latin-1") for name in many}
         if any(_OF_IDENTITY.search(shown) for shown in named.values()):
             return ()
-        fresh = [name for name in many if name not in self._warned][: _WARNINGS_MAX - len(self._warned)]
+        fresh = [name for name in many if name not in self._warned][: NEW_CALLER_WARNINGS - len(self._warned)]
         self._warned.update(fresh)
         return [named[name] for name in fresh if not not_ignorable(named[name])]
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import structlog
 
+from proxy.bounds import REPEATED_BYTES
 from proxy.errors import Unreachable
 from proxy.http1.flow import Hold
 from proxy.http1.headers import Field, Hop, binds_connection, own_error, own_fields, request_head, response_head
@@ -27,8 +28,6 @@ READS_ON = frozenset((405,))
 """
 TURNED_AWAY = frozenset((401, 403))
 """Statuses by which the engine does not know a caller, or does not allow it something."""
-_REPEATED_MAX = 64 * 1024
-"""Bytes of a GET's body that are kept until its response begins."""
 
 _log = structlog.get_logger("proxy")
 
@@ -163,7 +162,7 @@ class Relay:
             head = self._client.request_writer.request(exchange.head, node.authority, node.prefix, added)
         request = head + exchange.take_raw()
         self._engine, self.takes_body = engine, True
-        if self._terms.repeatable and engine.reused and exchange.whole and len(request) <= _REPEATED_MAX:
+        if self._terms.repeatable and engine.reused and exchange.whole and len(request) <= REPEATED_BYTES:
             self._sent = request
         engine.send(self, exchange.head.method, request)
 

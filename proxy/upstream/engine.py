@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from proxy.bounds import PIT_INDICES
 from proxy.config import Engine as Settings
 from proxy.dialects import EngineKind, read_kind
 from proxy.errors import Refused, TimedOut, UpstreamError
@@ -169,7 +170,7 @@ class EngineOfCaller:
 
     async def resolved_of_pit(self, identifier: str, *, anew: bool = False) -> tuple[Resolved, ...]:
         """Ask in which indices a point in time has documents."""
-        terms = {"terms": {"field": "_index", "size": _PIT_INDICES_MAX}}
+        terms = {"terms": {"field": "_index", "size": PIT_INDICES}}
         body = msgspec.json.encode({"pit": {"id": identifier}, "size": 0, "aggs": {"indices": terms}})
         asked = self._asked("POST", "/_search", (), body)
         return await self.engine.known(
@@ -222,9 +223,6 @@ class EngineOfCaller:
         content_type = said if lines else said.replace("x-ndjson", "json")
         fields = [*_without(self.carried, {"content-type"}), ("Content-Type", content_type)]
         return Asked(method, _target(path, parameters), fields, body)
-
-
-_PIT_INDICES_MAX = 1000
 
 
 def _read_pit(answer: Mapping[str, Any]) -> tuple[Resolved, ...]:
