@@ -19,6 +19,7 @@ from proxy.bounds import (
     WAITING_BODY_BYTES,
     WRITE_BUFFER_BYTES,
 )
+from proxy.context import Ended, RequestRecord
 from proxy.http1.flow import Hold, ReadGate, reset
 from proxy.http1.headers import REASONS, Field, HeadWriter, own_error, written
 from proxy.http1.messages import (
@@ -76,9 +77,12 @@ class Exchange:
         "_size",
         "_waiting",
         "begun",
+        "broken",
         "client",
+        "concluded",
         "head",
         "new_length",
+        "record",
         "relay",
         "reusable",
         "task",
@@ -91,6 +95,11 @@ class Exchange:
         self.client = client
         self.begun = False
         """Whether the client has got any of the response."""
+        self.record: RequestRecord | None = None
+        """What is to be told of it at its end; None where it is handed on."""
+        self.concluded = False
+        self.broken = False
+        """Whether its response was broken off here."""
         self.reusable = True
         """Whether the client's connection can take another request after this one."""
         self.was_read = False
@@ -221,6 +230,7 @@ class Exchange:
     def abort(self) -> None:
         """Break the connection off, so that half a response is not taken for a whole one."""
         self.reusable = False
+        self.broken = True
         self.client.abort()
 
     def discard_rest(self) -> bool:
@@ -257,6 +267,9 @@ class Owner(Protocol):
         """Answer a request whose handler raised what nobody expected."""
 
     def refused(self, why: BadMessage) -> None: ...
+
+    def concluded(self, record: RequestRecord | None, ended: Ended) -> None:
+        """Take note of a request's end, once for each; None for one that was handed on."""
 
     def joined(self, client: "ClientConnection") -> None: ...
 
@@ -449,9 +462,10 @@ class ClientConnection(asyncio.Protocol):
         if exchange.task is not None:
             exchange.task.cancel()
         if exchange.begun:
+            self.conclude(exchange, Ended.BROKEN_OFF)
             self.abort()
         else:
-            self.refuse(error)
+            self.refuse(error, exchange)
 
     def _begin(self, exchange: Exchange) -> None:
         try:
@@ -471,7 +485,7 @@ class ClientConnection(asyncio.Protocol):
         if task.cancelled() or isinstance(error, OSError):  # among them what TLS finds wrong
             self.abort()
         elif isinstance(error, BadMessage) and not exchange.begun:
-            self.refuse(error)
+            self.refuse(error, exchange)
         elif isinstance(error, BadMessage):
             self.abort()
         elif isinstance(error, Exception):
@@ -483,12 +497,19 @@ class ClientConnection(asyncio.Protocol):
         """Go on after a response: to the next request, or to the connection's end."""
         if self._exchange is not exchange or self.ended:
             return
+        self.conclude(exchange, Ended.ANSWERED)
         if not (exchange.reusable and exchange.head.keep_alive) or self.closing:
             self._close_gently(exchange)
         elif exchange.whole:
             self._next()
         elif not exchange.discard_rest():
             self._close_gently(exchange)
+
+    def conclude(self, exchange: Exchange, ended: Ended) -> None:
+        """Report a request's end, the first time that it is called for it."""
+        if not exchange.concluded:
+            exchange.concluded = True
+            self._owner.concluded(exchange.record, ended)
 
     def _next(self) -> None:
         self._exchange = None
@@ -523,9 +544,13 @@ class ClientConnection(asyncio.Protocol):
             self._drains.append(waiting)
             await waiting
 
-    def refuse(self, error: BadMessage) -> None:
-        """Answer what cannot be read, and end the connection."""
+    def refuse(self, error: BadMessage, exchange: Exchange | None = None) -> None:
+        """Answer what cannot be read, and end the connection; None where its head is what cannot be read."""
         self._owner.refused(error)
+        if exchange is None:
+            self._owner.concluded(None, Ended.REFUSED)
+        else:
+            self.conclude(exchange, Ended.REFUSED)
         body = own_error(error.status, "bad_http_message", str(error))
         fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         start = b"HTTP/1.1 %d %s\r\n" % (error.status, REASONS.get(error.status, b""))
@@ -566,6 +591,8 @@ class ClientConnection(asyncio.Protocol):
 
     def cut(self) -> None:
         """Break off whatever goes on, and the connection."""
+        if self._exchange is not None:
+            self._exchange.broken = True
         self._leave()
         reset(self.transport)
 
@@ -594,6 +621,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.fail(Broken())
             if exchange.relay is not None:
                 exchange.relay.client_left()
+            self.conclude(exchange, Ended.BROKEN_OFF if exchange.broken else Ended.CLIENT_LEFT)
         self.drop_engine()
 
 
