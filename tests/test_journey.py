@@ -2,6 +2,7 @@
 
 import pytest
 
+from proxy.bounds import LOG_ID
 from proxy.errors import Failure
 from proxy.http1.callers import Field
 from proxy.journey import Journey
@@ -23,6 +24,11 @@ PLAN = plan_of("", {"query": {"match": {"title": "laptop"}}}, window=7)
 )
 def test_a_search_bears_the_clients_own_id(fields: list[Field], opaque_id: str) -> None:
     assert opaque_id == Journey.of(fields).opaque_id
+
+
+def test_no_more_of_a_long_id_is_read_than_the_log_shows() -> None:
+    """Each item of an `_msearch` reads it anew."""
+    assert "x" * 4 * LOG_ID == Journey.of([(b"x-opaque-id", b"x" * 2**18)]).opaque_id
 
 
 def test_a_search_without_one_is_given_an_id(log: Log) -> None:
