@@ -186,6 +186,26 @@ def test_what_a_client_sends_does_nothing_to_a_terminal(written: Callable[..., s
     assert len(search.split("fake")) == 4
 
 
+def _raise(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("hostile", ["\x1b[2J", "\x07", "\x9b31m", "\u202efake", "\u2028"])
+def test_what_has_no_space_in_it_does_nothing_to_a_terminal_either(written: Callable[..., str], hostile: str) -> None:
+    """Such values are written without quotes."""
+
+    def act() -> None:
+        log_search(SearchLine(hostile, "r", Told("reranked", detail=hostile), {}, query=hostile))
+        try:
+            _raise(ValueError(hostile))
+        except ValueError:
+            structlog.get_logger("proxy").exception("internal_error")
+
+    said = written(Settings(format="console"), act)
+    assert hostile not in said
+    assert 4 <= said.count(hostile.encode("unicode_escape").decode())
+
+
 def test_json_stays_json_whatever_a_client_sends(written: Callable[..., str]) -> None:
     search, defect = map(json.loads, written(Settings(), _log_hostile).splitlines())
     assert (HOSTILE, HOSTILE) == (search["id"], search["query"])
