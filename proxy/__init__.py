@@ -34,9 +34,9 @@ ranking           one order of documents
     search_response   the engine's answer opened and closed again, its hits in another order
 telemetry         how it ended: header, stage times, one line in the log (log_writer: from a thread of its own)
 
-upstream          the doers, who decide nothing: nodes, engine (pool; catalog: what each caller was told of indices;
-                  accepted: whose searches may cost money; added: how many the proxy may add); embedder, reranker
-                  (transport, sharing); errors, advice
+upstream          the doers, who decide nothing: nodes (addresses), engine (pool; catalog: what each caller was told of
+                  indices; accepted: whose searches may cost money; added: how many the proxy may add); embedder,
+                  reranker (transport, sharing); errors, advice
 config            the frozen settings (yaml_file: complaints with key and line; profiles: the uses and tiers; tls)
 bounds            what no input takes more of, and what happens beyond
 cli               the command line; checking, loading (index, backfill, mappings), local_models are its commands
