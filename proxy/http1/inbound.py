@@ -22,11 +22,12 @@ from proxy.bounds import (
 from proxy.http1.flow import Hold, ReadGate, reset
 from proxy.http1.headers import REASONS, Field, HeadWriter, own_error, written
 from proxy.http1.messages import (
+    NO_BODY,
     BadMessage,
     BodyReader,
     Chunked,
-    HeadReader,
     RequestHead,
+    RequestHeadReader,
     head_length,
 )
 
@@ -99,8 +100,8 @@ class Exchange:
         """Bytes of the body that stands in place of the client's; None where that goes on as it came."""
         self.relay: Relaying | None = None
         self.task: asyncio.Task[None] | None = None
-        self._reader = BodyReader(head.framing)
-        self.whole = self._reader.done
+        self._reader = None if head.framing is NO_BODY else BodyReader(head.framing)
+        self.whole = self._reader is None or self._reader.done
         """Whether the request has come to its end."""
         self._raw: list[bytes] = []
         self._size = 0
@@ -122,6 +123,8 @@ class Exchange:
 
     def take(self, data: bytes) -> int:
         """Take bytes of the body; return how many were its own. Raises BadMessage."""
+        if self._reader is None:
+            return 0
         stop = self._reader.feed(data)
         self.whole = self._reader.done
         raw = data if stop == len(data) else data[:stop]
@@ -300,7 +303,7 @@ class ClientConnection(asyncio.Protocol):
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._exchange: Exchange | None = None
-        self._heads = HeadReader()
+        self._heads = RequestHeadReader()
         self.request_writer = HeadWriter()
         self.response_writer = HeadWriter()
         self._pending = b""
@@ -387,7 +390,7 @@ class ClientConnection(asyncio.Protocol):
             self.refuse(BadMessage("the head is too large", 431))
             return
         try:
-            head = self._heads.request(data[:length])
+            head = self._heads.read(data[:length])
         except BadMessage as error:
             self.refuse(error)
             return

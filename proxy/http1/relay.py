@@ -221,7 +221,7 @@ class Relay:
         if self._upstream.product is None:
             self._upstream.product = next(iter(head.control.get(b"x-elastic-product", ())), None)
         sent = exchange.whole and self._engine is not None and self._engine.flushed
-        reads_on = self._asked_for_body and head.status in READS_ON
+        reads_on = head.status in READS_ON and self._asked_for_body
         in_step = head.keep_alive and (sent or reads_on) and exchange.head.method != b"CONNECT"
         in_step = in_step and not binds_connection(exchange.head.control) and not binds_connection(head.control)
         self._keeps_engine = in_step and head.status not in MAY_BE_OUT_OF_STEP
