@@ -4,7 +4,8 @@ The way of a request, module by module:
 
 http1             HTTP as bytes
     listener      a port: who is taken, who has waited too long, how it closes
-    inbound       a client's connection: requests one after the other, each an Exchange
+    inbound       a client's connection: requests one after the other
+    exchange      one of these requests, its body and its response
     relay         an exchange handed on, client and engine bound to each other (outbound: a connection to a node)
     messages      heads and framing (headers: what HTTP gives to each hop; callers: who asks; flow: when to read)
 app               which way it goes: routes.classify → a search by its endpoint, or not ours

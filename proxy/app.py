@@ -20,8 +20,8 @@ from proxy.endpoints.multi import answer_multi_search
 from proxy.endpoints.nodes import answer_nodes
 from proxy.endpoints.single import answer_search
 from proxy.http1.callers import Callers
+from proxy.http1.exchange import Exchange, Work
 from proxy.http1.headers import Hop, new_pseudonym
-from proxy.http1.inbound import Exchange, Work
 from proxy.http1.listener import Listener, Patience, serve
 from proxy.http1.relay import Upstream, loop_detected
 from proxy.passthrough import pass_through

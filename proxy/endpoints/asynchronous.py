@@ -18,7 +18,7 @@ from proxy.bypass import Bypass
 from proxy.endpoints.front import Front, answer, answered, guarded, read_content
 from proxy.endpoints.media import not_json
 from proxy.errors import UpstreamError
-from proxy.http1.inbound import Exchange
+from proxy.http1.exchange import Exchange
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
 from proxy.planning import EngineReply

@@ -17,8 +17,8 @@ from proxy.bypass import Bypass
 from proxy.endpoints.media import content, gzipped, is_gzipped, not_json
 from proxy.errors import TooComplex, cause_of
 from proxy.http1.callers import Callers, Field, can_be_repeated, carried
+from proxy.http1.exchange import Answer, Exchange
 from proxy.http1.headers import own_error, own_fields
-from proxy.http1.inbound import Answer, Exchange
 from proxy.http1.messages import BadMessage
 from proxy.http1.relay import Upstream, bad_gateway
 from proxy.indices import Unrouted

@@ -29,8 +29,8 @@ from proxy.endpoints.multi_search import (
 from proxy.endpoints.single import rendered_template
 from proxy.errors import Malformed, TooComplex, UpstreamError
 from proxy.http1.callers import Field
+from proxy.http1.exchange import Exchange
 from proxy.http1.headers import own_error
-from proxy.http1.inbound import Exchange
 from proxy.http1.relay import bad_gateway
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey

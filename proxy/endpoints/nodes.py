@@ -10,7 +10,7 @@ import msgspec
 from proxy.bypass import Bypass
 from proxy.endpoints.front import Front, answer, answered
 from proxy.errors import Refused, UpstreamError
-from proxy.http1.inbound import Exchange
+from proxy.http1.exchange import Exchange
 from proxy.planning import EngineReply
 
 

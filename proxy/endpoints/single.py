@@ -8,7 +8,7 @@ import msgspec
 from proxy.bypass import Bypass
 from proxy.endpoints.front import Front, answered, guarded, read_content
 from proxy.errors import TooComplex, UpstreamError
-from proxy.http1.inbound import Exchange
+from proxy.http1.exchange import Exchange
 from proxy.indices import Covered, Unrouted
 from proxy.journey import Journey
 from proxy.ranking.pipeline import Outcome, Relayed, Unanswered

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import structlog
 
+from proxy.http1.exchange import Answer, Exchange, Work
 from proxy.http1.flow import probed
 from proxy.http1.headers import own_error, own_fields
-from proxy.http1.inbound import Answer, ClientConnection, Exchange, Work
+from proxy.http1.inbound import ClientConnection
 from proxy.http1.messages import BadMessage
 from proxy.http1.relay import Upstream
 

@@ -14,9 +14,9 @@ from typing import Protocol
 import structlog
 
 from proxy.errors import Unreachable
+from proxy.http1.exchange import Answer, Client, Exchange
 from proxy.http1.flow import Hold
 from proxy.http1.headers import Field, Hop, binds_connection, own_error, own_fields, request_head, response_head
-from proxy.http1.inbound import Answer, ClientConnection, Exchange
 from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, ResponseHead
 from proxy.http1.outbound import EngineConnection
 
@@ -107,7 +107,7 @@ class Relay:
         """Whether the request's body is handed on as it comes."""
 
     @property
-    def _client(self) -> ClientConnection:
+    def _client(self) -> Client:
         return self._exchange.client
 
     # -- the request
