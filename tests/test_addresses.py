@@ -51,6 +51,12 @@ async def test_connections_that_are_opened_at_once_look_a_name_up_once() -> None
     assert [HOST] == names.asked
 
 
+async def test_connections_that_wait_for_the_same_look_up_are_spread_over_its_addresses() -> None:
+    addresses = Addresses(NameServer("192.0.2.1", "192.0.2.2"))
+    tried = await asyncio.gather(*(addresses.of(HOST, 0) for _ in range(4)))
+    assert ["192.0.2.1", "192.0.2.2"] * 2 == [first for first, _ in tried]
+
+
 async def test_a_failed_look_up_is_not_remembered() -> None:
     names = NameServer()
     addresses = Addresses(names)

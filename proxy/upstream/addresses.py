@@ -46,22 +46,23 @@ class Addresses:
     def __init__(self, look_up: LookUp = look_up) -> None:
         self._look_up = look_up
         self._found: dict[str, _Found] = {}
-        self._looking_up: Shared[Sequence[str]] = Shared()
+        self._looking_up: Shared[_Found] = Shared()
 
     async def of(self, host: str, now: float) -> list[str]:
         """Return a host's addresses in the order in which to try them; raises OSError where there are none."""
         found = self._found.get(host)
         if found is None or found.until <= now:
-            found = self._found[host] = await self._ask(host, now)
+            found = await self._looking_up.ask(host, lambda: self._find(host, now))
         addresses = found.preferred + found.others
         found.preferred.append(found.preferred.pop(0))
         return addresses
 
-    async def _ask(self, host: str, now: float) -> _Found:
-        addresses = await self._looking_up.ask(host, lambda: self._look_up(host))
+    async def _find(self, host: str, now: float) -> _Found:
+        addresses = await self._look_up(host)
         preferred = [address for address in addresses if _is_ipv6(address) == _is_ipv6(addresses[0])]
         others = [address for address in addresses if address not in preferred]
-        return _Found(preferred, others, now + RESOLVED_FOR_S)
+        found = self._found[host] = _Found(preferred, others, now + RESOLVED_FOR_S)
+        return found
 
     def forget(self, host: str) -> None:
         """Look a host up again for the next connection, since none of its addresses could be reached."""
