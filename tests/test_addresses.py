@@ -76,6 +76,13 @@ async def test_the_addresses_of_the_preferred_family_take_turns() -> None:
     ] == [await addresses.of(HOST, 0) for _ in range(3)]
 
 
+async def test_turns_go_on_after_the_next_look_up() -> None:
+    """Otherwise connections that are opened more than a second apart would all begin with the same address."""
+    addresses = Addresses(NameServer("192.0.2.1", "192.0.2.2"))
+    tried = [(await addresses.of(HOST, RESOLVED_FOR_S * number))[0] for number in range(4)]
+    assert ["192.0.2.1", "192.0.2.2"] * 2 == tried
+
+
 async def test_the_system_is_asked_for_names() -> None:
     assert "127.0.0.1" in await Addresses().of("localhost", 0)
     assert ["::1"] == await Addresses().of("::1", 0)

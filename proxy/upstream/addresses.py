@@ -30,14 +30,18 @@ def _address(family: int, address: tuple[Any, ...]) -> str:
     return f"{address[0]}%{zone}" if zone else str(address[0])
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Found:
-    """A host's addresses, the ones whose turn it is first."""
+    """A host's addresses."""
 
-    preferred: list[str]
+    preferred: Sequence[str]
     """Those of the family that the system prefers: they take turns."""
-    others: list[str]
+    others: Sequence[str]
     until: float
+
+    def order(self, turn: int) -> list[str]:
+        first = turn % len(self.preferred)
+        return [*self.preferred[first:], *self.preferred[:first], *self.others]
 
 
 class Addresses:
@@ -47,15 +51,16 @@ class Addresses:
         self._look_up = look_up
         self._found: dict[str, _Found] = {}
         self._looking_up: Shared[_Found] = Shared()
+        self._turns: dict[str, int] = {}
 
     async def of(self, host: str, now: float) -> list[str]:
         """Return a host's addresses in the order in which to try them; raises OSError where there are none."""
         found = self._found.get(host)
         if found is None or found.until <= now:
             found = await self._looking_up.ask(host, lambda: self._find(host, now))
-        addresses = found.preferred + found.others
-        found.preferred.append(found.preferred.pop(0))
-        return addresses
+        turn = self._turns.get(host, 0)
+        self._turns[host] = turn + 1
+        return found.order(turn)
 
     async def _find(self, host: str, now: float) -> _Found:
         addresses = await self._look_up(host)
