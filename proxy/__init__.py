@@ -4,7 +4,8 @@ The way of a request, module by module:
 
 http1             HTTP as bytes
     listener      a port: who is taken, who has waited too long, how it closes
-    inbound       a client's connection: requests one after the other, each an Exchange
+    inbound       a client's connection: requests one after the other
+    exchange      one of these requests, its body and its response
     relay         an exchange handed on, client and engine bound to each other (outbound: a connection to a node)
     messages      heads and framing (headers: what HTTP gives to each hop; callers: who asks; flow: when to read)
 app               which way it goes: routes.classify → a search by its endpoint, or not ours
@@ -36,9 +37,9 @@ ranking           one order of documents
 telemetry         its end: headers, one counter, a line in the log (log_writer: from a thread of its own)
     outcomes      reranked, degraded(stages) or bypassed(reason): one table of reasons
 
-upstream          the doers, who decide nothing: nodes, engine (pool; catalog: what each caller was told of indices;
-                  accepted: whose searches may cost money; added: how many the proxy may add); embedder, reranker
-                  (transport, sharing); errors, advice
+upstream          the doers, who decide nothing: nodes (addresses), engine (pool; catalog: what each caller was told of
+                  indices; accepted: whose searches may cost money; added: how many the proxy may add); embedder,
+                  reranker (transport, sharing); errors, advice
 config            the frozen settings (yaml_file: complaints with key and line; profiles: the uses and tiers; tls)
 bounds            what no input takes more of, and what happens beyond
 cli               the command line; checking, loading (index, backfill, mappings), local_models are its commands

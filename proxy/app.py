@@ -20,8 +20,8 @@ from proxy.endpoints.nodes import answer_nodes
 from proxy.endpoints.single import answer_search
 from proxy.errors import cause_of
 from proxy.http1.callers import Callers, Field, field_value
+from proxy.http1.exchange import Exchange, Work
 from proxy.http1.headers import Hop, new_pseudonym
-from proxy.http1.inbound import Exchange, Work
 from proxy.http1.listener import Listener, Patience, serve
 from proxy.http1.messages import BadMessage, RequestHead
 from proxy.http1.relay import Upstream, loop_detected

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 
 from proxy.context import Ended
+from proxy.http1.exchange import Exchange
 from proxy.http1.headers import Field
-from proxy.http1.inbound import Exchange
 from proxy.http1.relay import Relay, Terms, Upstream
 
 # RFC 9110, section 9.2.1: asked twice, these do nothing twice.

@@ -36,6 +36,7 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.endpoints": "test_endpoints_single.py",
     "proxy.errors": "test_transport.py",
     "proxy.http1": "test_http1.py",
+    "proxy.http1.exchange": "test_listener.py",
     "proxy.http1.flow": "test_passthrough.py",
     "proxy.http1.inbound": "test_listener.py",
     "proxy.http1.messages": "test_http1.py",

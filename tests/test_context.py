@@ -3,6 +3,7 @@
 import pytest
 
 from proxy.app import record_of
+from proxy.bounds import LOG_ID
 from proxy.context import Clock, RequestRecord
 from proxy.http1.callers import Field
 
@@ -19,6 +20,11 @@ from proxy.http1.callers import Field
 def test_a_request_bears_the_clients_own_id_and_so_do_its_searches(fields: list[Field], request_id: str) -> None:
     record = record_of(fields)
     assert (request_id, request_id) == (record.request_id, record.search().request_id)
+
+
+def test_no_more_of_a_long_id_is_read_than_the_log_shows() -> None:
+    """Each item of an `_msearch` reads it anew."""
+    assert "x" * 4 * LOG_ID == record_of([(b"x-opaque-id", b"x" * 2**18)]).request_id
 
 
 async def test_a_stages_time_is_added_up_also_where_it_fails() -> None:

@@ -195,7 +195,8 @@ def test_what_has_no_space_in_it_does_nothing_to_a_terminal_either(written: Call
     """Such values are written without quotes."""
 
     def act() -> None:
-        log_search(SearchLine(hostile, "r", Told("reranked", detail=hostile), {}, query=hostile))
+        search = SearchRecord(hostile, route="r", query_text=hostile)
+        log_search(search, Outcome("reranked", detail=hostile), query_text=True)
         try:
             _raise(ValueError(hostile))
         except ValueError:

@@ -17,7 +17,7 @@ from proxy.context import RequestRecord, SearchRecord
 from proxy.endpoints.front import Front, read_body, send
 from proxy.endpoints.media import not_json
 from proxy.errors import UpstreamError
-from proxy.http1.inbound import Exchange
+from proxy.http1.exchange import Exchange
 from proxy.indices import Covered
 from proxy.outcomes import Bypass, Outcome, bypassed
 from proxy.planning import EngineReply

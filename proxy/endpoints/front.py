@@ -8,8 +8,8 @@ from proxy.bounds import SEARCH_BODY_BYTES
 from proxy.context import SearchRecord
 from proxy.endpoints.media import content, gzipped, is_gzipped, not_json
 from proxy.http1.callers import Callers, Field, can_be_repeated, carried
+from proxy.http1.exchange import Answer, Exchange
 from proxy.http1.headers import own_error, own_fields
-from proxy.http1.inbound import Answer, Exchange
 from proxy.http1.relay import Upstream, bad_gateway, internal_error
 from proxy.indices import Unrouted
 from proxy.outcomes import Bypass, Outcome, answered, bypassed

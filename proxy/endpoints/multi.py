@@ -28,8 +28,8 @@ from proxy.endpoints.multi_search import (
 )
 from proxy.errors import Malformed, TooComplex, UpstreamError
 from proxy.http1.callers import Field
+from proxy.http1.exchange import Exchange
 from proxy.http1.headers import own_error
-from proxy.http1.inbound import Exchange
 from proxy.indices import Unrouted
 from proxy.outcomes import Bypass, bypassed, in_order
 from proxy.planning import EngineReply

@@ -9,7 +9,7 @@ import msgspec
 
 from proxy.endpoints.front import Front, send
 from proxy.errors import Refused, UpstreamError
-from proxy.http1.inbound import Exchange
+from proxy.http1.exchange import Exchange
 from proxy.outcomes import Bypass
 from proxy.planning import EngineReply
 

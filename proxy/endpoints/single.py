@@ -6,7 +6,7 @@ from functools import partial
 from proxy.context import RequestRecord
 from proxy.endpoints.front import Front, read_body
 from proxy.errors import TooComplex
-from proxy.http1.inbound import Exchange
+from proxy.http1.exchange import Exchange
 from proxy.outcomes import Bypass
 from proxy.ranking.pipeline import Answered, KeptEmpty, Result
 from proxy.request.filter_path import read_form
