@@ -82,6 +82,7 @@ async def test_a_bypass_says_its_reason(settings: Config, body: Any, query_strin
     found = await ran(settings, body, query_string=query_string)
     assert outcome == found.outcome
     assert found.details["because"]
+    assert ("klingon" if "klingon" in outcome else None) == found.details.get("key")
     assert not found.failed
 
 
