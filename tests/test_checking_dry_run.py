@@ -86,6 +86,11 @@ async def test_a_bypass_says_its_reason(settings: Config, body: Any, query_strin
     assert not found.failed
 
 
+async def test_a_bypass_says_what_was_found(settings: Config) -> None:
+    found = await ran(settings, index="products-of-nobody")
+    assert ("bypassed;reason=unresolved", "no index has such a name") == (found.outcome, found.details["detail"])
+
+
 async def test_what_would_be_refused_fails(settings: Config) -> None:
     found = await ran(settings, QUERY | {"ext": {"rerank_proxy": {"windw": 1}}})
     assert ("refused", True) == (found.outcome, found.failed)

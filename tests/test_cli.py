@@ -224,8 +224,8 @@ async def test_check_of_a_search_is_printed_as_json_or_as_text(
     route = "routes: [{index: 'products*', passage: [title], semantic: {field: embedding, dimensions: 3}}]"
     body = tmp_path / "body.json"
     body.write_text(json.dumps(QUERY), encoding="utf-8")
-    arguments = ("check", "--search", str(body), "--index", "products", "--engine", engine.url)
-    arguments = (*arguments, "-c", write(tmp_path, route))
+    file = write(tmp_path, route)
+    arguments = ("check", "-c", file, "--search", str(body), "--index", "products", "--engine", engine.url)
     assert 0 == await asyncio.to_thread(main, (*arguments, "--json"))
     said = json.loads(capsys.readouterr().out)
     assert ("reranked", "products*", "laptop") == (said["outcome"], said["route"], said["query_text"])

@@ -80,7 +80,7 @@ async def test_the_oldest_of_too_many_bytes_of_running_searches_stays_in_the_eng
 ) -> None:
     """So many of the largest bodies as are remembered, and one more."""
     engine.running = True
-    padded = {**QUERY, "stats": ["x" * (SEARCH_BODY_BYTES - 2**10)]}
+    padded = {**QUERY, "stats": ["x" * (SEARCH_BODY_BYTES - 2**12)]}
     most = ASYNC_SEARCHES_BYTES // SEARCH_BODY_BYTES
 
     async def numbered(stream: Stream, asked: Message) -> bytes:
