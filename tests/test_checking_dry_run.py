@@ -82,7 +82,13 @@ async def test_a_bypass_says_its_reason(settings: Config, body: Any, query_strin
     found = await ran(settings, body, query_string=query_string)
     assert outcome == found.outcome
     assert found.details["because"]
+    assert ("klingon" if "klingon" in outcome else None) == found.details.get("key")
     assert not found.failed
+
+
+async def test_a_bypass_says_what_was_found(settings: Config) -> None:
+    found = await ran(settings, index="products-of-nobody")
+    assert ("bypassed;reason=unresolved", "no index has such a name") == (found.outcome, found.details["detail"])
 
 
 async def test_what_would_be_refused_fails(settings: Config) -> None:

@@ -107,6 +107,18 @@ async def test_the_clients_own_request_counts_as_sent_and_what_is_added_does_not
     assert other.sent.by_now
 
 
+@pytest.mark.parametrize(("status", "accepted"), [(401, False), (403, True), (404, True), (503, True)])
+async def test_a_question_about_indices_that_is_refused_says_whether_the_caller_is_known(
+    searching: Engine, caller: EngineOfCaller, engine: FakeEngine, status: int, *, accepted: bool
+) -> None:
+    """Who was never told of indices and is refused them with 403 may still search."""
+    searching.accepted.note(b"me", b"indices")
+    engine.faults["facts"] = refuses(status)
+    with pytest.raises(Refused):
+        await caller.facts(frozenset({"products"}))
+    assert accepted is searching.accepted.lately(b"me", b"indices")
+
+
 def dies_at(engine: FakeEngine, number: int) -> Fault:
     async def fault(stream: Stream, asked: Message) -> bytes | None:
         if len(engine.requests) == number:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.bounds import DOCUMENT_BYTES, DOCUMENT_DEPTH, DOCUMENT_VALUES
-from proxy.loading.arrays import elements
+from proxy.loading.arrays import Oversized, elements
 from proxy.loading.documents import BadLine, Document, open_documents, read_documents
 from proxy.loading.errors import CannotLoad
 
@@ -283,3 +283,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         open_documents(str(tmp_path / "none")),
     ):
         pass
+
+
+@pytest.mark.parametrize("sign", ["[", '{"a":'])
+def test_nothing_of_an_element_that_is_too_deep_is_kept(sign: str) -> None:
+    """Decoded, a hundred thousand brackets take gigabytes."""
+    depth = 100_000
+    deep = sign * depth + "1" + ("]" if sign == "[" else "}") * depth
+    assert [b'"a"', Oversized.DEEP, b'"b"'] == list(elements(iter([b'["a",', deep.encode(), b',"b"]'])))
