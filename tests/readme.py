@@ -597,7 +597,7 @@ def command_meanings() -> Mapping[str, str]:
         for action in build_parser()._actions  # noqa: SLF001  argparse names its commands nowhere else
         if isinstance(action, argparse._SubParsersAction)  # noqa: SLF001
     ]
-    return {name: str(parser.description) for name, parser in subcommands.choices.items()}
+    return {name: " ".join(str(parser.description).split()) for name, parser in subcommands.choices.items()}
 
 
 _SIDES = ("baseline", "through")
