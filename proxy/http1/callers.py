@@ -61,7 +61,7 @@ def not_ignorable(name: str) -> str:
     """Say why a header may not be ignored when callers are told apart; empty where it may."""
     spelled = name.lower()
     if not TOKEN.fullmatch(name.encode()) or "*" in name:
-        return "is no name of a header: name each header, without a pattern"
+        return "is not a valid header name: list each header, without patterns"
     if spelled.encode() in _IGNORED or not _OF_IDENTITY.search(spelled):
         return ""
     return "may say who a caller is, or what they may see, so it always tells callers apart: remove it"
