@@ -148,7 +148,9 @@ def test_serve_refuses_to_start_without_the_token_and_names_the_variable(
 ) -> None:
     assert main(("serve", "-c", write(tmp_path, REMOTE + "models: {token_env: MY_TOKEN}"))) == 1
     said = capsys.readouterr().err
-    assert said.startswith("rerank-proxy: MY_TOKEN is not set, but the models at https://api.deepinfra.com need a token")
+    assert said.startswith(
+        "rerank-proxy: MY_TOKEN is not set, but the models at https://api.deepinfra.com need a token"
+    )
     assert "export MY_TOKEN=" in said
     assert "`rerank-proxy models`" in said
 

@@ -216,10 +216,22 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
         ("engine: {url: 'http://a:65536'}", "f.yaml:1: engine.url: expected a URL like"),
         ("engine: {url: 'http://[::1'}", "f.yaml:1: engine.url: expected a URL like"),
         ("engine: {url: 'http:///a'}", "f.yaml:1: engine.url: expected a URL like"),
-        ("engine: {url: 'http://a '}", "f.yaml:1: engine.url: a URL may contain only printable ASCII characters and no spaces"),
-        ("engine: {url: ' http://a'}", "f.yaml:1: engine.url: a URL may contain only printable ASCII characters and no spaces"),
-        ('engine: {url: "http://a\\n"}', "f.yaml:1: engine.url: a URL may contain only printable ASCII characters and no spaces"),
-        ("engine: {url: 'http://ä'}", "f.yaml:1: engine.url: a URL may contain only printable ASCII characters and no spaces"),
+        (
+            "engine: {url: 'http://a '}",
+            "f.yaml:1: engine.url: a URL may contain only printable ASCII characters and no spaces",
+        ),
+        (
+            "engine: {url: ' http://a'}",
+            "f.yaml:1: engine.url: a URL may contain only printable ASCII characters and no spaces",
+        ),
+        (
+            'engine: {url: "http://a\\n"}',
+            "f.yaml:1: engine.url: a URL may contain only printable ASCII characters and no spaces",
+        ),
+        (
+            "engine: {url: 'http://ä'}",
+            "f.yaml:1: engine.url: a URL may contain only printable ASCII characters and no spaces",
+        ),
         ("engine: {host: 'a b'}", "f.yaml:1: engine.host: expected a host"),
         ('engine: {host: "a\\r\\nX: y"}', "f.yaml:1: engine.host: expected a host"),
         ("engine: {published_address: a}", "f.yaml:1: engine.published_address: expected host:port"),
