@@ -186,7 +186,7 @@ def test_an_option_is_set_by_header_and_by_body_as_documented(option: Option) ->
 
 
 def test_an_explanation_looks_as_documented() -> None:
-    (shown,) = code_blocks("json")
+    (shown,) = [block for block in code_blocks("json") if EXPLANATION in block]
     told = Explanation(Origin(5, 12.5), Origin(1, 0.85), 0.0318, 0.88, "79f7baff18e4a6c9", 105).render(2.0)
     assert {EXPLANATION: json.loads(bytes(told))} == json.loads("{" + shown + "}")
 
@@ -329,14 +329,18 @@ def make(arguments: Sequence[str]) -> None:
 
 
 def python(arguments: Sequence[str]) -> None:
+    if arguments[0].endswith(".py"):
+        assert (ROOT / arguments[0]).is_file()
+        return
     assert arguments[0] == "-m"
     assert importlib.util.find_spec(arguments[1])
 
 
 def pip(arguments: Sequence[str]) -> None:
-    assert arguments[0] == "install"
+    """The versions that were tested are installed, and what is named is an extra of this package."""
     extras = re.findall(r"^(\w+) = \[$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert arguments[1] in {".", *(f".[{extra}]" for extra in extras)}
+    assert arguments[:3] == ["install", "-c", "constraints.txt"]
+    assert arguments[3] in {".", *(f".[{extra}]" for extra in extras)}
 
 
 def curl(arguments: Sequence[str]) -> None:
@@ -413,12 +417,17 @@ def test_settings_in_the_documentation_are_settings(block: str) -> None:
 
 # What a reader looks up.
 
-PLACES = sorted(set(re.findall(r"`((?:proxy|tests|demo|es_mappings)/[\w/.-]*)`", PROSE)))
+PLACES = sorted(set(re.findall(r"`((?:proxy|tests|demo|examples|es_mappings)/[\w/.-]*)`", PROSE)))
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_place_that_is_named_is_there(place: str) -> None:
     assert (ROOT / place.replace("NAME", "e-commerce")).exists()
+
+
+def test_every_example_is_on_their_page() -> None:
+    found = {f"examples/{path.name}" for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__"}
+    assert found == set(re.findall(r"`(examples/\w+\.py)` \|", TEXTS_OF[ROOT / "examples/README.md"]))
 
 
 ROWS_OF_PLACES = re.findall(r"^\| [^|`]+ \| (.*`(?:proxy|tests)/.*) \|$", PROSE, re.MULTILINE)
