@@ -281,7 +281,7 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
     yield from _engine_problems(config.engine)
     if config.listen.key_file and not config.listen.certificate_file:
         yield "listen.key_file", "a key needs its `certificate_file` beside it"
-    yield from _url_problems("models.url", config.models.url)
+    yield from url_problems("models.url", config.models.url)
     if (found := _OF_AN_API.search(config.models.url)) is not None:
         right = config.models.url[: found.start()]
         yield "models.url", f"the proxy adds the paths of both APIs itself: write {right}"
@@ -295,7 +295,7 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
 
 def _engine_problems(engine: Engine) -> Iterator[tuple[str, str]]:
     for number, url in enumerate(engine.urls):
-        yield from _url_problems("engine.url" if isinstance(engine.url, str) else f"engine.url[{number}]", url)
+        yield from url_problems("engine.url" if isinstance(engine.url, str) else f"engine.url[{number}]", url)
     if not engine.urls:
         yield "engine.url", "name at least one node"
     if not engine.by_https:
@@ -319,7 +319,7 @@ _OF_AN_API = re.compile(r"/v1(/openai(/embeddings)?|/inference(/[^?#]*)?)?/*$")
 """Ends of DeepInfra's URLs as its documentation shows them for other clients."""
 
 
-def _url_problems(place: str, url: str) -> Iterator[tuple[str, str]]:
+def url_problems(place: str, url: str) -> Iterator[tuple[str, str]]:
     """Find what is wrong with a URL; one that may hold a secret is not repeated."""
     try:
         parts = urlsplit(url)
@@ -411,10 +411,14 @@ def _is_open_to_others(url: str) -> bool:
 def authorization_of(config: Config, environment: Mapping[str, str]) -> str | None:
     """Take the proxy's own `Authorization` value from the environment; raises ConfigError where it is missing."""
     variable = config.engine.authorization_env
-    if variable is None:
-        return None
+    return None if variable is None else authorization_in(variable, "engine.authorization_env", environment)
+
+
+def authorization_in(variable: str, place: str, environment: Mapping[str, str]) -> str:
+    """Take an `Authorization` value from the variable that `place` names; raises ConfigError where it is missing."""
     if not (value := environment.get(variable, "").strip()):
-        raise ConfigError(f"{variable} is not set, and engine.authorization_env names it: set it, or leave the key out")
+        what = "the option" if place.startswith("--") else "the key"
+        raise ConfigError(f"{variable} is not set, and {place} names it: set it, or leave {what} out")
     if not (value.isascii() and value.isprintable()):
         raise ConfigError(f"{variable}: holds characters that no header may have; set it anew")
     return value
