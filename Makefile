@@ -11,10 +11,11 @@ CHECKED := proxy demo tests
 COVERAGE := --cov --cov-report=term
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients quick bench baselines checks tools languages
+.PHONY: help demo eval test test-clients quick bench baselines checks tools languages
 
 help:
 	@echo 'make demo          a search straight and through the proxy, until Ctrl-C; ONCE=1 ends after the comparison'
+	@echo 'make eval          what the proxy gains on judged collections (DATA=../shared/data ONLY="one another")'
 	@echo 'make test          every check and test, those on the real engines included'
 	@echo 'make test-clients  clients of other languages, straight and through the proxy; ONLY="go java" runs some of them'
 	@echo 'make quick         the part of it without engines'
@@ -26,6 +27,11 @@ demo: .venv/ready tools
 
 test: checks tools
 	$(ENGINE) $(BIN)/pytest $(COVERAGE)
+
+DATA ?= ../shared/data
+
+eval: .venv/ready tools
+	@$(BIN)/python -m demo.evaluate $(DATA) $(ONLY)
 
 # Engines that run already are told of in REAL_ENGINES.
 test-clients: .venv/ready tools languages
