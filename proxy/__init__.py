@@ -42,7 +42,8 @@ upstream          the doers, who decide nothing: nodes (addresses), engine (pool
                   reranker (transport, sharing); errors, advice
 config            the frozen settings (yaml_file: complaints with key and line; profiles: the uses and tiers; tls)
 bounds            what no input takes more of, and what happens beyond
-cli               the command line; checking, loading (index, backfill, mappings), local_models are its commands
+cli               the command line; checking, loading (index, backfill, mappings), evaluation, local_models are its
+                  commands
 
 Nothing flows back: each step takes a frozen value and gives the next. What may import what is checked by
 import-linter, see pyproject.toml.

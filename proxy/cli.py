@@ -1,4 +1,4 @@
-"""The command line: `rerank-proxy serve | check | profiles | models | mapping | index | backfill`.
+"""The command line: `rerank-proxy serve | check | profiles | models | mapping | index | backfill | eval`.
 
 An error is one line on standard error that says what to do next, and a nonzero exit code.
 """
@@ -27,6 +27,8 @@ from proxy.checking.findings import UNREACHABLE, Finding, exit_code
 from proxy.checking.run import check
 from proxy.config import Config, authorization_of, load, load_with_lines, read, token_of
 from proxy.errors import UpstreamError
+from proxy.evaluation import INSTALL as INSTALL_EVALUATION
+from proxy.evaluation.errors import CannotEvaluate
 from proxy.loading.backfill import Filled
 from proxy.loading.commands import (
     BackfillOptions,
@@ -90,7 +92,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rerank-proxy {version('es-rerank-proxy')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_serve, _add_check, _add_profiles, _add_models, _add_mapping, _add_index, _add_backfill):
+    for add in (
+        _add_serve,
+        _add_check,
+        _add_profiles,
+        _add_models,
+        _add_mapping,
+        _add_index,
+        _add_backfill,
+        _add_eval,
+    ):
         add(commands)
     return parser
 
@@ -522,3 +533,71 @@ def _report_filled(filled: Filled) -> None:
         f"{filled.embedded:,} new, {filled.changed:,} changed during the run, {filled.refused:,} rejected; "
         f"{documents(filled.without_text)} without text\n"
     )
+
+
+def _add_eval(commands: Any) -> None:
+    said = (
+        "Measure on judged queries how much better the proxy's order is. Exit code 0: fine, 1: something is wrong or "
+        "--min-gain is missed, 2: something is unreachable, 3: no verdict."
+    )
+    parser = _command(
+        commands,
+        "eval",
+        _eval,
+        said,
+        "eval --judgments judged.csv --template search.json --index products",
+        "eval --judgments judged.csv --template search.json --index a --min-gain 1",
+    )
+    parser.add_argument(
+        "--queries", type=Path, metavar="FILE", help="NDJSON, CSV or .tsv of id, text (default: the judgments' own)"
+    )
+    parser.add_argument(
+        "--judgments",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="TREC qrels, or NDJSON, CSV or .tsv of query, document, grade (0: not relevant)",
+    )
+    parser.add_argument(
+        "--template", type=Path, required=True, metavar="FILE", help="the search body, {{query}} where the text goes"
+    )
+    parser.add_argument("--index", required=True, metavar="NAME", help="as in the URL; NAME?routing=... has parameters")
+    parser.add_argument(
+        "--baseline", default="http://127.0.0.1:9200", metavar="URL", help="engine or proxy (default: %(default)s)"
+    )
+    parser.add_argument("--proxy", default="http://127.0.0.1:9201", metavar="URL", help="default: %(default)s")
+    parser.add_argument(
+        "--authorization-env", metavar="VARIABLE", help="holds the Authorization header for both addresses"
+    )
+    for name in ("baseline", "proxy"):
+        parser.add_argument(
+            f"--{name}-authorization-env", metavar="VARIABLE", help=f"the same for --{name} alone, instead"
+        )
+    parser.add_argument("--ca-file", metavar="FILE", help="whom to trust at an https address, as in engine.ca_file")
+    parser.add_argument("--id-field", metavar="FIELD", help="the field that the judgments name (default: _id)")
+    parser.add_argument(
+        "--judged-only", action="store_true", help="the verdict goes by the judged documents, without the others"
+    )
+    parser.add_argument(
+        "--min-gain", type=float, metavar="POINTS", help="fail if nDCG@10 gains less in the mean; may be below 0"
+    )
+    parser.add_argument("--show", type=int, default=10, metavar="N", help="queries won and lost (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON, with every query")
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="write both rankings as TREC run files")
+    parser.add_argument(
+        "--concurrency", type=_positive, default=4, metavar="N", help="queries at a time (default: %(default)s)"
+    )
+    parser.add_argument("--timeout", type=_rate, default=60.0, metavar="SECONDS", help="of one search (default: 60)")
+
+
+def _eval(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    try:
+        from proxy.evaluation.command import evaluate, options_of  # noqa: PLC0415  its packages are an extra
+    except ImportError as error:
+        return _failed(f"the evaluation is not installed ({error.name}): {INSTALL_EVALUATION}")
+    indices, _, parameters = options.index.partition("?")
+    target = f"/{quote(indices, safe=_NAME_SAFE)}/_search{'?' if parameters else ''}{parameters}"
+    try:
+        return asyncio.run(evaluate(options_of(options, target, environment), sys.stdout))
+    except CannotEvaluate as error:
+        return _failed(str(error))

@@ -293,7 +293,7 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
     yield from _engine_problems(config.engine)
     if config.listen.key_file and not config.listen.certificate_file:
         yield "listen.key_file", "set `certificate_file` too: a key is used with its certificate"
-    yield from _url_problems("models.url", config.models.url)
+    yield from url_problems("models.url", config.models.url)
     if (found := _OF_AN_API.search(config.models.url)) is not None:
         right = config.models.url[: found.start()]
         yield "models.url", f"remove the API path, the proxy adds it itself: write {right}"
@@ -307,7 +307,7 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
 
 def _engine_problems(engine: Engine) -> Iterator[tuple[str, str]]:
     for number, url in enumerate(engine.urls):
-        yield from _url_problems("engine.url" if isinstance(engine.url, str) else f"engine.url[{number}]", url)
+        yield from url_problems("engine.url" if isinstance(engine.url, str) else f"engine.url[{number}]", url)
     if not engine.urls:
         yield "engine.url", "name at least one node"
     if not engine.by_https:
@@ -331,7 +331,7 @@ _OF_AN_API = re.compile(r"/v1(/openai(/embeddings)?|/inference(/[^?#]*)?)?/*$")
 """Paths that DeepInfra's documentation shows as part of the URL for other clients."""
 
 
-def _url_problems(place: str, url: str) -> Iterator[tuple[str, str]]:
+def url_problems(place: str, url: str) -> Iterator[tuple[str, str]]:
     """Find what is wrong with a URL; a URL that may contain a secret is not printed."""
     try:
         parts = urlsplit(url)
@@ -417,12 +417,14 @@ def _is_open_to_others(url: str) -> bool:
 def authorization_of(config: Config, environment: Mapping[str, str]) -> str | None:
     """Read the proxy's own `Authorization` value from the environment; raises ConfigError if it is missing."""
     variable = config.engine.authorization_env
-    if variable is None:
-        return None
+    return None if variable is None else authorization_in(variable, "engine.authorization_env", environment)
+
+
+def authorization_in(variable: str, place: str, environment: Mapping[str, str]) -> str:
+    """Read an `Authorization` value from the variable that `place` names; raises ConfigError if it is missing."""
     if not (value := environment.get(variable, "").strip()):
-        raise ConfigError(
-            f"{variable} is not set, but engine.authorization_env names it: set the variable, or remove the key"
-        )
+        what = "option" if place.startswith("--") else "key"
+        raise ConfigError(f"{variable} is not set, but {place} names it: set the variable, or remove the {what}")
     if not (value.isascii() and value.isprintable()):
         raise ConfigError(f"{variable}: contains characters that are not allowed in a header: set it to a valid value")
     return value

@@ -35,6 +35,8 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.checking.services": "test_checking.py",
     "proxy.endpoints": "test_endpoints_single.py",
     "proxy.errors": "test_transport.py",
+    "proxy.evaluation": "test_evaluation_command.py",
+    "proxy.evaluation.errors": "test_evaluation_command.py",
     "proxy.http1": "test_http1.py",
     "proxy.http1.exchange": "test_listener.py",
     "proxy.http1.flow": "test_passthrough.py",
