@@ -545,7 +545,7 @@ def _add_eval(commands: Any) -> None:
         "eval",
         _eval,
         said,
-        "eval --judgments judged.csv --template search.json --index products",
+        "eval --judgments judged.csv --template search.json --index a",
         "eval --judgments judged.csv --template search.json --index a --min-gain 1",
     )
     parser.add_argument(

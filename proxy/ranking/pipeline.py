@@ -23,7 +23,17 @@ from proxy.ranking.ordering import (
     render_in_groups,
 )
 from proxy.ranking.paging import Cut, Head, head_page, tail_page
-from proxy.ranking.retrieval import Lexical, Semantic, are_groups, confirmed, covered, group, lexical, retrieve
+from proxy.ranking.retrieval import (
+    Lexical,
+    Semantic,
+    are_groups,
+    confirmed,
+    covered,
+    group,
+    keeps_empty,
+    lexical,
+    retrieve,
+)
 from proxy.ranking.search_response import Page, SearchAnswer, render_answer
 from proxy.ranking.searches import head_search, lexical_search, tail_search
 from proxy.ranking.stages import Run
@@ -133,7 +143,7 @@ async def _near(run: Run, head_key: bytes) -> Result:
     run = await _confirmed(run, found.answer, semantic)
     if problem := _unusable(run, found.answer):
         return problem
-    if _keeps_empty(run, found.answer):
+    if keeps_empty(run, found.answer):
         return _kept_empty(run, found)
     if not are_groups(run, found.answer):
         return Bypass("sort")
@@ -204,7 +214,7 @@ async def _far(run: Run, head_key: bytes) -> Result:
     run = await _confirmed(run, found.answer, Semantic())
     if problem := _unusable(run, found.answer):
         return problem
-    if head.extras == len(head.ranking) and _keeps_empty(run, found.answer):
+    if head.extras == len(head.ranking) and keeps_empty(run, found.answer):
         return _kept_empty(run, found)
     return _answered(run, found, tail_page(head, found.answer), head)
 
@@ -233,10 +243,6 @@ async def _known_head(run: Run, head_key: bytes) -> Head | Bypass:
     keeps_places = bool(rendered.failures)  # they may stand on a page before this one
     ranking = in_groups(run, candidates.ranking, found.answer, rendered)
     return head_of(ranking, found.answer, rendered, groups, failures, keeps_places=keeps_places)
-
-
-def _keeps_empty(run: Run, answer: SearchAnswer) -> bool:
-    return answer.found_nothing and run.plan.route.on_zero_hits == "keep_empty"
 
 
 def _kept_empty(run: Run, found: Lexical) -> KeptEmpty:
