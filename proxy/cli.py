@@ -6,6 +6,7 @@ What goes wrong is said in one line with what to do next, and ends with a code o
 import argparse
 import asyncio
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -337,6 +338,13 @@ def _rate(said: str) -> float:
     return number
 
 
+def _finite(said: str) -> float:
+    number = float(said)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError("expected a number")
+    return number
+
+
 def _add_index(commands: Any) -> None:
     said = "Load documents with their vectors; a second run updates, a broken one goes on where it was."
     parser = _command(commands, "index", _index, said)
@@ -476,7 +484,7 @@ def _add_eval(commands: Any) -> None:
         "--judged-only", action="store_true", help="the verdict goes by the judged documents, without the others"
     )
     parser.add_argument(
-        "--min-gain", type=float, metavar="POINTS", help="fail if nDCG@10 gains less in the mean; may be below 0"
+        "--min-gain", type=_finite, metavar="POINTS", help="fail if nDCG@10 gains less in the mean; may be below 0"
     )
     parser.add_argument("--show", type=int, default=10, metavar="N", help="queries won and lost (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON, with every query")
