@@ -6,7 +6,7 @@ BIN := .venv/bin
 # `possible`: every engine there is a Java for, JDK 21+ adds Elasticsearch 9.4 and OpenSearch 3.6; `all` insists.
 ENGINES ?= possible
 ENGINE = $(BIN)/python -m demo.engine --engine $(ENGINES) --tls exec --
-CHECKED := proxy demo tests
+CHECKED := proxy demo examples tests
 # Of the core alone, branches too; pyproject.toml has its modules and the floor.
 COVERAGE := --cov --cov-report=term
 

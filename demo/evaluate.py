@@ -106,7 +106,9 @@ def _evaluate(console: Console, stack: ExitStack, judged: Sequence[Judged]) -> i
     config.write_bytes(msgspec.yaml.encode(settings(judged)))
     template.write_text(json.dumps(TEMPLATE))
     engine_url = begun(
-        console, "Elasticsearch", lambda: stack.enter_context(engine.running(cache_folder() / "eval-data"))
+        console,
+        "Elasticsearch",
+        lambda: stack.enter_context(engine.running(engine.Start(data=cache_folder() / "eval-data"))),
     )
     models_port, proxy_port = engine.free_ports(2)
     models = begun(console, "local models", lambda: stack.enter_context(run_models(models_port, folder)))

@@ -15,12 +15,14 @@ import pytest
 from rich.console import Console
 
 from demo import shop
+from demo.__main__ import ENGINE_PORTS, MODELS_PORT, PROXY_PORT
 from demo.comparing import Answer, Comparison, mean_gain, shop_search, stage_times
 from demo.engine import free_ports
 from demo.evaluate import Judged, NoCollections, collections, settings, table
 from demo.services import ServiceError, check_alive, environment, running
-from demo.showing import movement, show, show_gain
-from proxy.config import read
+from demo.showing import example_search, movement, show, show_gain
+from proxy.cli import build_parser
+from proxy.config import Config, read
 from proxy.evaluation.collection import Query
 from proxy.evaluation.template import read_template
 
@@ -117,9 +119,22 @@ def test_a_command_runs_until_it_is_left_and_not_longer(tmp_path: Path) -> None:
         check_alive(service)
 
 
+def test_the_demo_takes_the_default_ports() -> None:
+    """So that what the documentation shows works while it runs."""
+    assert Config().listen.port == PROXY_PORT
+    assert f"http://127.0.0.1:{ENGINE_PORTS[0]}" == Config().engine.url
+    assert build_parser().parse_args(["models"]).listen == f"127.0.0.1:{MODELS_PORT}"
+
+
 def test_commands_know_nothing_of_the_users_own_settings_and_token() -> None:
     assert not [name for name in environment() if name.startswith(("RERANK_PROXY_", "DEEPINFRA_"))]
     assert environment()["PATH"] == os.environ["PATH"]
+
+
+def test_the_search_that_is_shown_at_the_end_is_the_one_in_the_readme() -> None:
+    shown = example_search(f"http://127.0.0.1:{PROXY_PORT}")
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert f"```sh\n{shown}\n```" in readme
 
 
 LEAVES = """

@@ -185,7 +185,7 @@ async def test_the_name_goes_into_the_url_as_elsewhere(setting: Setting) -> None
         (
             ("--authorization-env", "NOT_SET"),
             {},
-            "NOT_SET is not set, and --authorization-env names it: set it, or leave the option out",
+            "NOT_SET is not set, but --authorization-env names it: set the variable, or remove the option",
         ),
         ((), {"proxy": "http://me:secret@127.0.0.1:9201"}, "--proxy: no credentials in a URL: hold them in a variable"),
         ((), {"baseline": "127.0.0.1:9200"}, "--baseline: expected a URL like http://127.0.0.1:9200"),

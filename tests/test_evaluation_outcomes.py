@@ -2,10 +2,9 @@
 
 import pytest
 
-from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.errors import Failure
 from proxy.evaluation.outcomes import Outcome, read_outcome
-from proxy.telemetry import bypassed, ended
+from proxy.outcomes import BYPASS_REASONS, Bypass, answered, bypassed
 
 
 @pytest.mark.parametrize("reason", BYPASS_REASONS)
@@ -18,10 +17,10 @@ def test_each_reason_to_bypass_is_read(reason: str) -> None:
 
 def test_stages_are_read_and_what_has_all_of_them_is_reranked() -> None:
     failed = [Failure("semantic", "timeout"), Failure("rerank", "refused")]
-    degraded = read_outcome(ended(failed).header.decode())
+    degraded = read_outcome(answered(failed).header.decode())
     assert Outcome("degraded", "timeout", "semantic rerank") == degraded
     assert "degraded (without semantic rerank, timeout)" == str(degraded)
-    whole = read_outcome(ended([]).header.decode())
+    whole = read_outcome(answered([]).header.decode())
     assert (True, "reranked") == (whole.is_reranked, str(whole))
-    by_design = read_outcome(ended([Failure("semantic", "not_relaxed", by_design=True)]).header.decode())
+    by_design = read_outcome(answered([Failure("semantic", "not_relaxed", by_design=True)]).header.decode())
     assert (True, "reranked (without semantic, not_relaxed)") == (by_design.is_reranked, str(by_design))
