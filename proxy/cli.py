@@ -6,6 +6,7 @@ An error is one line on standard error that says what to do next, and a nonzero 
 import argparse
 import asyncio
 import json
+import math
 import os
 import shutil
 import sys
@@ -414,6 +415,13 @@ def _rate(text: str) -> float:
     return number
 
 
+def _finite(said: str) -> float:
+    number = float(said)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError("expected a number")
+    return number
+
+
 def _add_index(commands: Any) -> None:
     parser = _command(
         commands,
@@ -579,7 +587,7 @@ def _add_eval(commands: Any) -> None:
         "--judged-only", action="store_true", help="the verdict goes by the judged documents, without the others"
     )
     parser.add_argument(
-        "--min-gain", type=float, metavar="POINTS", help="fail if nDCG@10 gains less in the mean; may be below 0"
+        "--min-gain", type=_finite, metavar="POINTS", help="fail if nDCG@10 gains less in the mean; may be below 0"
     )
     parser.add_argument("--show", type=int, default=10, metavar="N", help="queries won and lost (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON, with every query")

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -34,11 +34,9 @@ class FakeSearch(FakeServer):
         return answer(200, self.content, *([("X-Rerank", self.outcome)] if self.outcome else []))
 
 
-def searches(count: int) -> list[tuple[str, bytes]]:
-    return [
-        (f"q{number}", json.dumps({"query": {"match": {"title": f"shoes {number}"}}}).encode())
-        for number in range(count)
-    ]
+def searches(count: int) -> Iterator[tuple[str, bytes]]:
+    for number in range(count):
+        yield f"q{number}", json.dumps({"query": {"match": {"title": f"shoes {number}"}}}).encode()
 
 
 def addresses(engine: str, proxy: str, *authorization: str) -> tuple[Address, Address]:
@@ -48,10 +46,12 @@ def addresses(engine: str, proxy: str, *authorization: str) -> tuple[Address, Ad
 
 async def asked(engine: FakeServer, proxy: FakeServer, count: int, sending: Sending = SENDING) -> Mapping[str, Pair]:
     pairs: dict[str, Pair] = {}
-    seen: list[int] = []
-    await ask_both(addresses(engine.url, proxy.url), sending, searches(count), pairs, lambda: seen.append(len(pairs)))
-    assert len(seen) == count
+    await ask_both(addresses(engine.url, proxy.url), sending, searches(count), count, pairs.__setitem__)
     return pairs
+
+
+def ignored(query: str, pair: Pair) -> None:
+    """Keep nothing."""
 
 
 async def test_each_search_goes_to_both_as_it_is() -> None:
@@ -69,7 +69,7 @@ async def test_each_address_is_given_its_own_rights_and_no_other() -> None:
     async with FakeSearch(hits("a")) as engine, FakeSearch(hits("a"), "reranked") as proxy:
         both = addresses(engine.url, proxy.url, "ApiKey one", "Basic two")
         assert "ApiKey one" not in repr(both)
-        await ask_both(both, SENDING, searches(2), {}, lambda: None)
+        await ask_both(both, SENDING, searches(2), 2, ignored)
     assert {"ApiKey one"} == {request.header("authorization") for request in engine.requests}
     assert {"Basic two"} == {request.header("authorization") for request in proxy.requests}
 
@@ -139,7 +139,7 @@ async def test_an_address_where_nobody_listens_is_named() -> None:
     url = f"http://127.0.0.1:{closed_port()}"
     async with FakeSearch(hits("a")) as engine:
         with pytest.raises(OutOfReach, match=f"{url} cannot be reached: .*Start it, or correct --proxy"):
-            await ask_both(addresses(engine.url, url), SENDING, searches(1), {}, lambda: None)
+            await ask_both(addresses(engine.url, url), SENDING, searches(1), 1, ignored)
 
 
 async def test_a_server_that_goes_away_stops_the_run_and_what_was_found_is_kept() -> None:
@@ -156,8 +156,8 @@ async def test_a_server_that_goes_away_stops_the_run_and_what_was_found_is_kept(
                 addresses(engine.url, proxy.url),
                 Sending(TARGET, concurrency=1, patience_seconds=0.001),
                 searches(9),
-                pairs,
-                lambda: None,
+                9,
+                pairs.__setitem__,
             )
     assert ["q0", "q1", "q2"] == list(pairs)
 
@@ -179,7 +179,9 @@ async def test_a_search_that_fails_later_is_a_failed_one() -> None:
 
         async def refuse_second(stream: Stream, request: Message) -> bytes | None:
             return (
-                await refuses(400, b"{}")(stream, request) if request.json() == json.loads(searches(2)[1][1]) else None
+                await refuses(400, b"{}")(stream, request)
+                if request.json() == {"query": {"match": {"title": "shoes 1"}}}
+                else None
             )
 
         engine.faults[KIND] = refuse_second

@@ -70,6 +70,7 @@ def test_a_grade_below_0_counts_as_0() -> None:
         ('{"query": "q1", "grade": 3}', "line 1: no document. Name it as one of: document, document_id"),
         ('{"query": ["q1"], "product": "a", "grade": 3}', "line 1: no query."),
         ('{"query": "q1"\n', "line 1: not a JSON object"),
+        ('{"query": "\\ud800", "document": "a", "grade": 1}', "line 1: not a JSON object"),
         ("", "nothing in it"),
         ("\n  \n", "nothing in it"),
         ("one two", "neither NDJSON, CSV, tab-separated columns nor TREC qrels: it begins with 'one two'"),

@@ -15,6 +15,7 @@ import pytest
 
 from proxy.cli import build_parser, main
 from proxy.evaluation.command import evaluate, options_of
+from proxy.evaluation.errors import CannotEvaluate
 from tests.fakes import FakeServer, Message, Stream, answer, closed_port, waits_for
 from tests.integration.commands import Running, begun
 
@@ -198,6 +199,7 @@ async def test_the_name_goes_into_the_url_as_elsewhere(setting: Setting) -> None
             {"template": "missing.json"},
             "missing.json: No such file or directory. Name a file with a search body, in it {{query}}",
         ),
+        (("--concurrency", "65"), {}, "--concurrency: at most 64 queries at a time"),
         (("--runs", "/dev/null/runs"), {}, "--runs /dev/null/runs: "),
         (("--ca-file", "missing.pem"), {"proxy": "https://127.0.0.1:9201"}, "missing.pem: cannot be read"),
     ],
@@ -232,3 +234,18 @@ def test_without_its_packages_it_says_how_to_install_them() -> None:
     )
     assert 1 == ended.returncode
     assert "rerank-proxy: the evaluation is not installed (ir_measures): pip install '.[eval]'" in ended.stderr
+
+
+@pytest.mark.parametrize("points", ["nan", "inf", "much"])
+def test_a_gain_that_is_no_number_is_refused(points: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("eval", "--judgments", "j", "--template", "t", "--index", "i", "--min-gain", points)
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(words)
+    assert "argument --min-gain: " in capsys.readouterr().err
+
+
+async def test_more_hits_than_memory_should_hold_are_refused(setting: Setting) -> None:
+    (setting.folder / "search.json").write_text('{"query": {"match": {"title": "{{query}}"}}, "size": 10000000}')
+    with pytest.raises(CannotEvaluate, match=r"40 queries with 10,000,000 hits each are more than 5,000,000 hits: "):
+        await setting.measured()
+    assert [] == setting.engine.requests

@@ -54,6 +54,10 @@ def test_a_template_says_how_many_hits_it_asks_for() -> None:
         (b"[1]", "no search body"),
         (b'{"a": "\xff"}', "no search body"),
         (b"[" * 100_000, "no search body"),
+        *(
+            (b'{"query": "{{query}}", "a": ' + b'{"a":' * deep + b"1" + b"}" * (deep + 1), "nested too deep")
+            for deep in (800, 900)
+        ),
         (b'{"query": {"match": {"title": "shoes"}}}', 'write "{{query}}" where the query text goes, inside a string'),
         (b'{"query": {"match": {"title": "{{query}}"}}, "size": 0}', "size: expected a whole number from 1 on"),
         (b'{"query": {"match": {"title": "{{query}}"}}, "size": true}', "size: expected"),

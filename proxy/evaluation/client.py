@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,6 +47,12 @@ class Sending:
     """How long a search is repeated that cannot be answered just now."""
 
 
+Search = tuple[str, bytes]
+"""A query's id, and the body of its search."""
+Keep = Callable[[str, Pair], None]
+"""Called with a query's id and the responses to it."""
+
+
 class Stopped(CannotEvaluate):
     """Not all queries could be asked; what is known of the others can be reported."""
 
@@ -58,25 +64,22 @@ class OutOfReach(Stopped):
 async def ask_both(
     addresses: tuple[Address, Address],
     sending: Sending,
-    searches: Sequence[tuple[str, bytes]],
-    pairs: MutableMapping[str, Pair],
-    done: Callable[[], None],
+    searches: Iterator[Search],
+    count: int,
+    keep: Keep,
 ) -> None:
-    """Send each search, a query's id and a body, to both addresses, and put the responses into `pairs`.
+    """Send each of so many searches to both addresses, and hand the responses to `keep`.
 
     The first one is sent alone: what fails then is wrong for all. Raises CannotEvaluate.
     """
     async with _opened() as session:
-        asking = _Asking(session, addresses, sending, pairs, len(searches))
-        rest = iter(searches)
-        for name, body in searches[:1]:
-            next(rest)
-            pairs[name] = asking.demand_answered(await asking.pair(body))
-            done()
-        workers = min(sending.concurrency, max(len(searches) - 1, 0))
+        asking = _Asking(session, addresses, sending, keep, count)
+        query, body = next(searches)
+        keep(query, asking.demand_answered(await asking.pair(body)))
+        workers = min(sending.concurrency, count - 1)
         try:
             async with asyncio.TaskGroup() as group:
-                await asyncio.gather(*(group.create_task(asking.work(rest, done)) for _ in range(workers)))
+                await asyncio.gather(*(group.create_task(asking.work(searches)) for _ in range(workers)))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
@@ -98,15 +101,14 @@ class _Asking:
     session: aiohttp.ClientSession
     addresses: tuple[Address, Address]
     sending: Sending
-    pairs: MutableMapping[str, Pair]
-    searches: int
+    keep: Keep
+    count: int
     failed: int = 0
 
-    async def work(self, rest: Iterator[tuple[str, bytes]], done: Callable[[], None]) -> None:
+    async def work(self, searches: Iterator[Search]) -> None:
         """Take searches, as the other workers do, until there are no more."""
-        for name, body in rest:
-            self.pairs[name] = self._counted(await self.pair(body))
-            done()
+        for query, body in searches:
+            self.keep(query, self._counted(await self.pair(body)))
 
     async def pair(self, body: bytes) -> Pair:
         baseline, proxy = await asyncio.gather(*(self._reply(address, body) for address in self.addresses))
@@ -134,7 +136,7 @@ class _Asking:
     def _counted(self, pair: Pair) -> Pair:
         failed = [reply for reply in (pair.baseline, pair.proxy) if isinstance(reply, Failed)]
         self.failed += len(failed)
-        if failed and self.failed > max(_FAILED_MAX, _FAILED_SHARE_MAX * self.searches):
+        if failed and self.failed > max(_FAILED_MAX, _FAILED_SHARE_MAX * self.count):
             raise Stopped(f"{self.failed} searches failed, the last one by: {failed[-1].detail}. {_advice(failed[-1])}")
         return pair
 

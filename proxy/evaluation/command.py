@@ -2,7 +2,7 @@
 
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -10,7 +10,7 @@ from typing import TextIO
 import msgspec
 
 from proxy.config import Engine, authorization_in, url_problems
-from proxy.evaluation.client import Address, OutOfReach, Sending, Stopped, ask_both
+from proxy.evaluation.client import CONCURRENCY_MAX, Address, OutOfReach, Search, Sending, Stopped, ask_both
 from proxy.evaluation.collection import Collection, read_collection
 from proxy.evaluation.comparison import compare
 from proxy.evaluation.errors import CannotEvaluate
@@ -27,6 +27,9 @@ from proxy.yaml_file import ConfigError
 
 FAILED, UNREACHABLE, NO_VERDICT = 1, 2, 3
 """Exit codes: something is wrong or the demanded gain was missed, an address does not answer, nothing can be told."""
+
+HITS_MAX = 5_000_000
+"""Of one address; the ids of both take about 1 GB of memory then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Options:
 
 def options_of(said: Namespace, target: str, environment: Mapping[str, str]) -> Options:
     """Read the arguments; raises ConfigError for an address, or rights, that cannot be used."""
+    if said.concurrency > CONCURRENCY_MAX:
+        raise ConfigError(f"--concurrency: at most {CONCURRENCY_MAX} queries at a time, not {said.concurrency}")
     addresses = (_address_of("baseline", said, environment), _address_of("proxy", said, environment))
     return Options(
         queries=said.queries,
@@ -85,6 +90,7 @@ async def evaluate(options: Options, out: TextIO) -> int:
     """Measure and report, also what is known where the run is stopped; raises CannotEvaluate."""
     collection = read_collection(options.queries, options.judgments)
     template = read_template(_read(options.template), options.template.name)
+    _demand_room(len(collection.queries), template.depth)
     if options.runs:
         _demand_folder(options.runs)
     pairs: dict[str, Pair] = {}
@@ -123,9 +129,9 @@ def _read(path: Path) -> bytes:
 async def _ask(
     options: Options, collection: Collection, template: Template, pairs: MutableMapping[str, Pair]
 ) -> _Stop | None:
-    searches = [(query.id, template.fill(query.text)) for query in collection.queries]
+    searches = ((query.id, template.fill(query.text)) for query in collection.queries)
     try:
-        await _shown(options, searches, pairs)
+        await _shown(options, searches, len(collection.queries), pairs)
     except Signalled as stopped:
         return _Stop("interrupted", stopped.exit_code)
     except Stopped as stopped:
@@ -133,15 +139,28 @@ async def _ask(
     return None
 
 
-async def _shown(options: Options, searches: Sequence[tuple[str, bytes]], pairs: MutableMapping[str, Pair]) -> None:
+async def _shown(options: Options, searches: Iterator[Search], count: int, pairs: MutableMapping[str, Pair]) -> None:
     """Ask with a bar on standard error, until there is a signal; raises Signalled."""
     say_what_is_waited_for()
-    with Stopping().heeded(), Shown("evaluating", len(searches), counted=_queries) as shown:
-        await ask_both(options.addresses, options.sending, searches, pairs, lambda: shown.show(len(pairs), len(pairs)))
+    with Stopping().heeded(), Shown("evaluating", count, counted=_queries) as shown:
+
+        def keep(query: str, pair: Pair) -> None:
+            pairs[query] = pair
+            shown.show(len(pairs), len(pairs))
+
+        await ask_both(options.addresses, options.sending, searches, count, keep)
 
 
 def _queries(count: int) -> str:
     return f"{count:,} quer{'y' if count == 1 else 'ies'}"
+
+
+def _demand_room(queries: int, depth: int) -> None:
+    if queries * depth > HITS_MAX:
+        raise CannotEvaluate(
+            f"{queries:,} queries with {depth:,} hits each are more than {HITS_MAX:,} hits: take a sample of the "
+            "queries, or write a smaller size into the template"
+        )
 
 
 def _demand_folder(folder: Path) -> None:

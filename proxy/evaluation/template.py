@@ -1,6 +1,6 @@
 """The body of an application's search, filters, boosts and all, with `{{query}}` where the query text goes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,9 @@ from proxy.evaluation.errors import CannotEvaluate
 PLACEHOLDER = "{{query}}"
 DEPTH = 100
 """Hits that are asked for where the template has no `size`, so that recall and a document's old place can be told."""
+
+LEVELS_MAX = 200
+"""Far more than an engine takes: Elasticsearch 8.19 refuses queries within queries more than 30 deep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ def read_template(content: bytes, name: str) -> Template:
         raise CannotEvaluate(
             f'{name}: no search body: {error}. Write it as for _search, with "{PLACEHOLDER}" inside a string'
         ) from None
+    if _levels(body) > LEVELS_MAX:
+        raise CannotEvaluate(f"{name}: nested too deep: write at most {LEVELS_MAX} levels")
     if not any(PLACEHOLDER in text for text in _texts(body)):
         raise CannotEvaluate(f'{name}: write "{PLACEHOLDER}" where the query text goes, inside a string')
     body.setdefault("size", DEPTH)
@@ -42,12 +47,24 @@ def read_template(content: bytes, name: str) -> Template:
     return Template(body, body["size"])
 
 
+def _levels(body: Any) -> int:
+    """Count how deep a body is nested, as far as it may be."""
+    level, levels = [body], 0
+    while level and levels <= LEVELS_MAX:
+        level = [inner for each in level for inner in _members(each)]
+        levels += 1
+    return levels
+
+
+def _members(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict | list):
-        for member in value.values() if isinstance(value, dict) else value:
-            yield from _texts(member)
+    for member in _members(value):
+        yield from _texts(member)
 
 
 def _filled(value: Any, text: str) -> Any:
