@@ -1,6 +1,7 @@
 """The command line says what each command does, and ends what goes wrong with a line that says what to do."""
 
 import argparse
+import asyncio
 import json
 import re
 import shlex
@@ -15,7 +16,8 @@ import pytest
 from proxy.cli import build_parser, main
 from proxy.loading.mappings import SPELLINGS, folder, index_for, shipped_embedding
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
-from tests.fakes import closed_port
+from tests.conftest import QUERY
+from tests.fakes import FakeEngine, closed_port
 
 COMMANDS = ("serve", "check", "profiles", "models", "mapping", "index", "backfill")
 OPTIONS: Mapping[str, Sequence[str]] = {
@@ -254,6 +256,22 @@ def test_check_of_a_search_without_the_engine_is_out_of_reach(
     arguments = ("check", "--search", body, "--index", "i", "--engine", engine, "-c", write(tmp_path, ""))
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith("rerank-proxy: the engine cannot be reached: ")
+
+
+async def test_check_of_a_search_is_printed_as_json_or_as_text(
+    engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    route = "routes: [{index: 'products*', passage: [title], semantic: {field: embedding, dimensions: 3}}]"
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps(QUERY), encoding="utf-8")
+    file = write(tmp_path, route)
+    arguments = ("check", "-c", file, "--search", str(body), "--index", "products", "--engine", engine.url)
+    assert 0 == await asyncio.to_thread(main, (*arguments, "--json"))
+    said = json.loads(capsys.readouterr().out)
+    assert ("reranked", "products*", "laptop") == (said["outcome"], said["route"], said["query_text"])
+    assert 0 == await asyncio.to_thread(main, arguments)
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("reranked", "products*", "laptop"))
 
 
 @pytest.fixture(params=["80", "400"])

@@ -68,8 +68,8 @@ def engine_advice(error: UpstreamError) -> str:
     match error:
         case Refused(status=401 | 403 as status):
             return (
-                f"the engine rejects the credentials ({status}): let engine.authorization_env name an environment variable "
-                "with a valid Authorization value"
+                f"the engine rejects the credentials ({status}): let engine.authorization_env name a variable with "
+                "a valid Authorization value"
             )
         case Refused(status=status):
             return f"the engine returned {status}: {_said(error)}"
