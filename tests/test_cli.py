@@ -198,7 +198,7 @@ def test_a_load_that_cannot_begin_says_that_alone(tmp_path: Path, capsys: pytest
     engine, settings = f"http://127.0.0.1:{closed_port()}", write(tmp_path, "")
     assert main(("index", settings, "--name", "n", "--no-vectors", "--engine", engine, "-c", settings)) == 1
     (said,) = capsys.readouterr().err.splitlines()
-    assert said.startswith("rerank-proxy: the engine is not there: ")
+    assert said.startswith("rerank-proxy: the engine cannot be reached: ")
 
 
 def test_check_says_of_each_thing_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

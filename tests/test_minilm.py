@@ -44,7 +44,8 @@ def test_what_means_the_same_is_near(model: MiniLM) -> None:
 
 def test_a_package_that_is_not_there_is_named_with_what_to_do() -> None:
     with pytest.raises(
-        LocalModelsMissing, match=r"^the package not-installed is not installed: pip install '\.\[local\]'"
+        LocalModelsMissing,
+        match=r"^the package not-installed is not installed: pip install -c constraints\.txt '\.\[local\]'",
     ):
         verified("not-installed", "model.onnx", "00")
 
@@ -56,5 +57,5 @@ def test_a_file_that_is_not_in_its_package_is_named() -> None:
 
 def test_a_file_of_another_sum_is_refused() -> None:
     name = next(file.name for file in metadata.files("pytest") or () if file.name == "entry_points.txt")
-    with pytest.raises(LocalModelsMissing, match=r"entry_points\.txt is not the file recorded here \(SHA-256 [0-9a-f]"):
+    with pytest.raises(LocalModelsMissing, match=r"entry_points\.txt is not the expected file \(SHA-256 [0-9a-f]"):
         verified("pytest", name, "00")

@@ -1,6 +1,6 @@
-"""What would happen to one search body: `rerank-proxy check --search`. The engine is asked, the models are not.
+"""`rerank-proxy check --search`: what `serve` would do with one search body.
 
-The search is read and planned by the functions that serve searches; only what follows the plan is left undone.
+The functions of `serve` resolve, parse and plan the search, which needs the engine. It stops before calling a model.
 """
 
 from collections.abc import Mapping
@@ -25,26 +25,26 @@ from proxy.upstream.engine import Engine, EngineOfCaller
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What would happen to a search: the outcome in the words of `X-Rerank`, and its details in their order."""
+    """The outcome a search would have, as in `X-Rerank`, and details."""
 
     outcome: str
     details: Mapping[str, Any] = field(default_factory=dict)
     failed: bool = False
-    """The search is one that gets an error."""
+    """The search would get an error."""
 
 
 class _NoModels:
-    """Stands for the models, of which a dry run asks nothing."""
+    """Takes the place of the models, which a dry run never calls."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AssertionError(f"a dry run has no {name}")
 
 
 async def dry_run(config: Config, environment: Mapping[str, str], call: SearchCall) -> DryRun:
-    """Read and plan a search as `serve` would; raises ConfigError, and UpstreamError where the engine is away."""
+    """Parse and plan a search as `serve` would; raises ConfigError, and UpstreamError if the engine is unreachable."""
     authorization = authorization_of(config, environment)
     carried = (("Authorization", authorization),) if authorization else ()
-    patient = msgspec.structs.replace(config.engine, resolve_timeout_seconds=60)  # nobody waits for this search
+    patient = msgspec.structs.replace(config.engine, resolve_timeout_seconds=60)  # no client is waiting
     config = msgspec.structs.replace(config, engine=patient)
     engine = Engine(config.engine)
     try:
@@ -87,7 +87,7 @@ def _failures(plan: Plan) -> tuple[Failure, ...]:
 
 
 async def _reach(caller: EngineOfCaller, call: SearchCall) -> None:
-    """See that the engine is there: a search is bypassed where it is not, and nothing would be learnt from that."""
+    """Check that the engine is reachable: otherwise the only result would be that the search is bypassed."""
     try:
         await caller.resolved(call.indices, call.parameters)
     except (Unreachable, TimedOut):
@@ -97,7 +97,7 @@ async def _reach(caller: EngineOfCaller, call: SearchCall) -> None:
 
 
 def _bypassed(bypass: Bypass, details: Mapping[str, Any]) -> DryRun:
-    """Say why, with the key or parameter that it is bypassed for, and what an error said."""
+    """Explain a bypass, with the key or parameter that caused it, and the error."""
     found = {"key": bypass.key, "detail": bypass.detail}
     because = {"because": BYPASS_REASONS[bypass.reason], **{name: said for name, said in found.items() if said}}
     return DryRun(bypassed(bypass).header.decode(), {**details, **because})
@@ -109,7 +109,7 @@ def _details(plan: Plan) -> dict[str, Any]:
         "query_text": plan.user_query.text,
         "page": f"from {request.from_}, size {request.size}",
         "window": plan.window,
-        "reranker": plan.route.rerank_model or "none: the fused order stays",
+        "reranker": plan.route.rerank_model or "none: the fused order is kept",
     }
     skipped = _why_no_knn(plan)
     if skipped or plan.vectors is None:
@@ -118,7 +118,7 @@ def _details(plan: Plan) -> dict[str, Any]:
 
 
 def _why_no_knn(plan: Plan) -> str:
-    """Say why kNN is skipped; empty where it is not."""
+    """Return why kNN is skipped; empty if it is not."""
     if plan.route.semantic is None:
         return "the route has no `semantic`"
     if plan.unavailable is None:
@@ -128,6 +128,6 @@ def _why_no_knn(plan: Plan) -> str:
 
 
 def _knn(plan: Plan, vectors: VectorSearch) -> dict[str, Any]:
-    """Show the kNN search of each field as it would be sent, without its vector."""
+    """Return the kNN search of each field as it would be sent, without its vector."""
     bodies = {name: msgspec.json.decode(semantic_search(plan, vectors, name, ()).body) for name in vectors.fields}
     return {"model": vectors.model, "min_similarity": vectors.min_similarity, "searches": bodies}

@@ -286,9 +286,9 @@ async def test_an_index_that_is_not_there_is_named_with_what_to_do(engine_url: s
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--dimensions", "8"), "which fields are embedded? Say --passage FIELD,..., or --profile"),
-        (("--dimensions", "8", "--passage", "body,text"), "none of body, text is a field there"),
-        (("--dimensions", "8", "--passage", "title", "--field", "price"), "the field 'price' is of type integer"),
+        (("--dimensions", "8"), "it is not known which fields to embed: give --passage FIELD,... or --profile"),
+        (("--dimensions", "8", "--passage", "body,text"), "the index has none of the fields body, text"),
+        (("--dimensions", "8", "--passage", "title", "--field", "price"), "the field 'price' has the type integer"),
     ],
 )
 async def test_what_cannot_be_embedded_is_refused_before_anything_is_written(

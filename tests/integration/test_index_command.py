@@ -271,7 +271,7 @@ async def test_another_length_is_refused(target: Target, catalogue: Path) -> Non
     await target.index_file(catalogue)
     result = await ended(*target.index_arguments(catalogue, "--dimensions", "4"))
     assert result.code == 1
-    assert "the vectors in 'embedding' have 8 dimensions, and 4 are asked for" in said(result)
+    assert "the vectors in 'embedding' have 8 dimensions, but 4 are requested" in said(result)
 
 
 async def test_another_length_than_the_mappings_is_refused_where_nothing_else_is_said(
@@ -281,7 +281,7 @@ async def test_another_length_than_the_mappings_is_refused_where_nothing_else_is
     await target.ask("PUT", "", {"settings": real_engine.settings, "mappings": mappings})
     result = await target.index_file(catalogue)
     assert result.code == 1
-    assert "have 4 dimensions, and 8 are asked for" in said(result)
+    assert "have 4 dimensions, but 8 are requested" in said(result)
 
 
 @pytest.mark.parametrize("option", [("--embedding-model", "another"), ("--tier", "fast")])
@@ -296,7 +296,7 @@ async def test_another_model_is_refused(option: tuple[str, str], target: Target,
 async def test_a_field_that_holds_no_vectors_is_refused(target: Target, catalogue: Path) -> None:
     await target.ask("PUT", "", {"mappings": {"properties": {"embedding": {"type": "keyword"}}}})
     result = await target.index_file(catalogue)
-    assert (result.code, "is of type keyword: name another --field" in said(result)) == (1, True)
+    assert (result.code, "has the type keyword: name another --field" in said(result)) == (1, True)
 
 
 async def test_a_busy_model_is_waited_for(target: Target, catalogue: Path, models: ShopModels) -> None:
