@@ -246,6 +246,7 @@ class Searching:
             keeps_empty=kind is None or kind.keeps_empty,
             budget_seconds=steering.budget_ms / 1000 if steering.budget_ms else None,
             explains=bool(steering.explain),
+            names=tuple(sorted({known.stored_at(path) for path in user_query.keywords})),
             earlier=self.routes[: self.routes.index(route)],
         )
 
