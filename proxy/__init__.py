@@ -31,7 +31,8 @@ ranking           one order of documents
     pipeline      awaits the stages, of which one that fails is left out (stages: who does them, and their time)
     searches      the body of each search that is made for the client's
     retrieval     the client's own search ∥ kNN
-    ordering      hits of both by fusion, then reranking ∥ rendering (explaining: how each came to its place)
+    ordering      hits of both by fusion, then reranking ∥ rendering (explaining: how each came to its place;
+                  kept: exact matches, which fall no lower than their place in the client's own order)
     paging        one ranking cut into pages (heads: remembered for some seconds)
     search_response   the engine's answer opened and closed again, its hits in another order
 telemetry         its end: headers, one counter, a line in the log (log_writer: from a thread of its own)

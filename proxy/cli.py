@@ -554,7 +554,7 @@ def _add_eval(commands: Any) -> None:
         _eval,
         said,
         "eval --judgments judged.csv --template body.json --index a",
-        "eval --judgments judged.csv --template body.json --index a --min-gain 1",
+        "eval --judgments judged.csv --template q.json --index a --min-gain 1",
     )
     parser.add_argument(
         "--queries", type=Path, metavar="FILE", help="NDJSON, CSV or .tsv of id, text (default: the judgments' own)"

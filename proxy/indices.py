@@ -18,6 +18,7 @@ from proxy.wildcards import matches
 META_KEY = "rerank_proxy"
 TEXT_TYPES = frozenset({"text", "match_only_text", "search_as_you_type", "semantic_text", "annotated_text"})
 VECTOR_TYPES = frozenset({"dense_vector", "knn_vector"})
+_OBJECTS = frozenset({"object", "nested"})
 DEFAULT_MAX_RESULT_WINDOW = 10_000
 
 
@@ -178,6 +179,11 @@ class IndexFacts:
     def copied_from(self, paths: Iterable[str]) -> frozenset[str]:
         """Return the fields that hold the text of one of these, too."""
         return frozenset().union(*(self.copies.get(path, ()) for path in paths))
+
+    def stored_at(self, path: str) -> str:
+        """Return where `_source` has a field's value: a multi-field's is its parent's."""
+        parent = path.rpartition(".")[0]
+        return parent if self.types.get(parent, _OBJECTS) - _OBJECTS else path
 
     def is_text(self, path: str) -> bool:
         """Whether words are searched in it; a field nobody knows may be one."""

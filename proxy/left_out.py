@@ -11,9 +11,7 @@ from proxy.bounds import BYPASS_RULE_CHARACTERS
 from proxy.config import BypassRules
 from proxy.outcomes import Bypass
 from proxy.query.text import UserQuery
-
-_IDENTIFIER = re.compile(r"(?=\S*\d)(?:\d{4,}|[A-Za-z0-9]+(?:[-_./#][A-Za-z0-9]+)+|(?=\S*[A-Za-z])[A-Za-z0-9]{5,})")
-"""One token with a digit: a number of four digits or more, a number with letters, or parts joined by signs."""
+from proxy.query.words import is_identifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,7 @@ class LeftOut:
             return Bypass("autocomplete")
         if len(typed.text) > BYPASS_RULE_CHARACTERS:
             return None
-        if self.identifiers and _IDENTIFIER.fullmatch(typed.text):
+        if self.identifiers and is_identifier(typed.text):
             return Bypass("identifier")
         plain = " ".join(typed.text.casefold().split())
         if plain in self.phrases or any(pattern.fullmatch(typed.text) for pattern in self.patterns):

@@ -150,8 +150,15 @@ class Plan:
     """Under `filter_path`, as the engine has it: see `EngineKind`."""
     explains: bool = False
     """The client wants to know of each hit how it came to its place."""
+    names: tuple[str, ...] = ()
+    """The fields of `_source`, besides the passage, that may be all of the words: see `kept`."""
     earlier: Sequence[Route] = ()
     """The routes that stand before this one, and have what they match."""
+
+    @property
+    def read_fields(self) -> tuple[str, ...]:
+        """The fields of a document that are read here; models see those of the passage alone."""
+        return tuple(dict.fromkeys((*self.route.passage, *self.names)))
 
     def covers(self, index: str) -> bool:
         """Whether a hit's index lies inside the route: as the engine listed it, or by its own name."""

@@ -296,6 +296,7 @@ class Searching:
             keeps_empty=kind is None or kind.keeps_empty,
             budget_seconds=options.budget_ms / 1000 if options.budget_ms else None,
             explains=bool(options.explain),
+            names=tuple(sorted({known.stored_at(path) for path in user_query.keywords})),
             earlier=self.routes[: self.routes.index(route)],
         )
 

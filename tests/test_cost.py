@@ -30,7 +30,7 @@ from proxy.errors import TooComplex
 from proxy.http1.callers import Callers, carried
 from proxy.outcomes import Bypass, Outcome, bypassed, in_order
 from proxy.query.text import find_user_query
-from proxy.ranking.explaining import Explanation, Origin
+from proxy.ranking.explaining import Explanation, Kept, Origin
 from proxy.ranking.reranking import passage_text
 from proxy.ranking.search_response import Page, Shown, read_answer, render_answer
 from proxy.request.filter_path import Form, read_filter_path
@@ -301,7 +301,7 @@ def made_pretty(name: str, size: int) -> Work:
 
 CUT = [name for name in RESPONSES if name not in MANY or name in {"whole numbers", "objects", "members", "levels"}]
 READ = [name for name in RESPONSES if name not in {"a deep hit", "two ways at each level"}]
-EXPLANATION = Explanation(Origin(1, 2.0), Origin(2, 0.5), 0.03, 0.7, "79f7baff18e4a6c9", 105)
+EXPLANATION = Explanation(Origin(1, 2.0), Origin(2, 0.5), 0.03, 0.7, "79f7baff18e4a6c9", 105, Kept(1, "exact_match"))
 
 
 def opened(name: str, size: int) -> Work:

@@ -40,7 +40,8 @@ from proxy.profiles import PROFILES, TIERS
 from proxy.query.clauses import COMPOUNDS, LEAVES
 from proxy.query.text import UNRELAXED, UserQuery, find_user_query
 from proxy.ranking.explaining import MEMBER as EXPLANATION
-from proxy.ranking.explaining import Explanation, Origin
+from proxy.ranking.explaining import Explanation, Kept, Origin
+from proxy.ranking.kept import EXACT
 from proxy.ranking.paging import TOP_SCORE
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS
 from proxy.request.search_request import parse
@@ -187,7 +188,9 @@ def test_an_option_is_set_by_header_and_by_body_as_documented(option: Option) ->
 
 def test_an_explanation_looks_as_documented() -> None:
     (shown,) = [block for block in code_blocks("json") if EXPLANATION in block]
-    told = Explanation(Origin(5, 12.5), Origin(1, 0.85), 0.0318, 0.88, "79f7baff18e4a6c9", 105).render(2.0)
+    told = Explanation(
+        Origin(2, 12.5), Origin(1, 0.85), 0.0318, 0.88, "79f7baff18e4a6c9", 105, Kept(2, EXACT)
+    ).render(2.0)
     assert {EXPLANATION: json.loads(bytes(told))} == json.loads("{" + shown + "}")
 
 

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from proxy.config import RouteSettings
+from proxy.ranking.explaining import Kept
 from proxy.ranking.hits import DocKey, keys
 from proxy.ranking.ordering import Rendered, candidates_of, head_of, make_head, render
 from proxy.ranking.paging import Head
@@ -17,7 +18,7 @@ from proxy.ranking.retrieval import Groups, Semantic
 from proxy.ranking.search_response import SearchAnswer, Total, read_answer
 from proxy.ranking.stages import Budget
 from tests.fakes import Document, FakeEngine, FakeModels, hangs, refuses, says
-from tests.plans import plan_of
+from tests.plans import SEMANTIC, plan_of
 from tests.runs import run_of
 
 BODY = {"query": {"match": {"title": "laptop"}}}
@@ -47,6 +48,10 @@ def key(name: str) -> DocKey:
     return DocKey("products", name)
 
 
+TITLED = b",".join(
+    b'{"_index":"products","_id":"%s","_score":%d,"_source":{"title":"%s"}}' % said
+    for said in ((b"a", 3, b"Laptop"), (b"b", 2, b"B"), (b"c", 1, b"C"))
+)
 ANSWER = answer_of({"a": 3.0, "b": 2.0, "c": 1.0})
 NEAR = Semantic(answer_of({"d": 0.95, "b": 0.9, "far": 0.4}).hits)
 
@@ -173,6 +178,24 @@ async def test_each_place_is_explained_by_its_numbers(
         b.passage_length,
     )
     assert head.explanations[key("d")].lexical is None
+
+
+@pytest.mark.parametrize("source", [{}, {"_source": False}])
+@pytest.mark.parametrize("rerank", [True, False])
+async def test_an_exact_match_falls_below_its_place_by_no_stage(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, *, rerank: bool, source: Any
+) -> None:
+    """By neither the reranker nor kNN, whether or not the client sees the documents."""
+    engine.documents = [Document("a", "Laptop", lexical=3.0), Document("b", "B"), Document("c", "C")]
+    answer, near = answer_of({"a": 3.0, "b": 2.0, "c": 1.0}), Semantic(answer_of({"b": 0.95, "c": 0.9}).hits)
+    answer = answer if source else read_answer(b'{"hits":{"hits":[%s]}}' % TITLED)
+    models.scores = {"Laptop": 0.1, "B": 0.8, "C": 0.9}
+    settings = RouteSettings(index="products", passage=["title"], semantic=SEMANTIC, rerank=rerank)
+    plan = dataclasses.replace(plan_of("", {**BODY, **source}, settings=settings, window=10), explains=True)
+    run = await run_of(plan, engine, models, stack)
+    head, _ = await make_head(run, answer, near, ALONE)
+    assert ("a", Kept(1, "exact_match")) == (head.keys[0].id, head.explanations[key("a")].kept)
+    assert head.explanations[key("b")].kept is None
 
 
 @pytest.mark.usefixtures("scored")

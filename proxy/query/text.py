@@ -12,9 +12,9 @@ user's is said in `reading`.
 import base64
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -45,6 +45,8 @@ class UserQuery:
     """Every clause with these words takes the last one for the beginning of a word."""
     unrelaxed: str = field(default="", compare=False)
     """Why there is no relaxed query, as in `UNRELAXED`."""
+    keywords: frozenset[str] = field(default=frozenset(), compare=False)
+    """The fields without analysed text that the query compares with all of these words."""
 
 
 IsText = Callable[[str], bool]
@@ -109,11 +111,12 @@ def _find(query: Any, evidence: Evidence, is_text: IsText, given: str | None) ->
     if reading is not None:
         if given and reading.words != fold(given):
             return None
-        return _relaxed_by(query, reading, given)
+        return replace(_relaxed_by(query, reading, given), keywords=reader.keywords_of(reading.words))
     reading = _Reader(evidence, is_text, everywhere=True, leaves=reader.leaves).read(query)
     if reading is None or not (reading.central or reading.touches):
         return None
-    return UserQuery(given or reading.text, None, _half_typed(reading), "text_in_filter")
+    keywords = reader.keywords_of(reading.words)
+    return UserQuery(given or reading.text, None, _half_typed(reading), "text_in_filter", keywords)
 
 
 def _relaxed_by(query: Any, reading: Reading, given: str | None) -> UserQuery:
@@ -131,6 +134,10 @@ def _half_typed(reading: Reading) -> bool:
     return all(clause.autocomplete and clause.words == reading.words for clause in reading.clauses)
 
 
+_KEYWORD_CHARS = 500
+_KEYWORD_FIELDS = 20
+_KEYWORD_COMPARISONS = 200
+"""Of what fields without analysed text are compared with: its length, the fields of one text, and all that is noted."""
 _FOR_A_LINE = 16
 """Characters that a line counts for besides its own, for the work on any."""
 
@@ -142,6 +149,12 @@ class _Work:
     clauses: int = 0
     line_characters: int = 0
     size: int = 0
+    noted: int = 0
+
+    def may_note(self, fields: int) -> bool:
+        """Whether a comparison of so many fields may still be noted: what comes behind it is not looked at."""
+        self.noted += fields
+        return self.noted <= _KEYWORD_COMPARISONS
 
     def count(self, name: str, body: Query) -> None:
         """Count a clause; raises _TooMuch."""
@@ -169,6 +182,11 @@ class _Reader:
     work: "_Work" = field(default_factory=_Work)
     leaves: dict[int, Reading | None] = field(default_factory=dict)
     """What has been read of the clauses with words, by identity."""
+    keywords: dict[tuple[str, ...], set[str]] = field(default_factory=dict)
+    """Fields without analysed text, by the words that they are compared with."""
+
+    def keywords_of(self, words: tuple[str, ...]) -> frozenset[str]:
+        return frozenset(self.keywords.get(words, ()))
 
     def read(self, query: Any) -> Reading | None:
         match query:
@@ -198,6 +216,8 @@ class _Reader:
         return [] if reading is None else [reading]
 
     def _leaf(self, query: Query, name: str, body: Query) -> Reading | None:
+        if name == "term":
+            self._note_term(body)
         leaf = LEAVES.get(name)
         if leaf is None or (leaf.last_resort and not self.everywhere):
             return None
@@ -208,14 +228,32 @@ class _Reader:
 
     def _read_leaf(self, query: Query, leaf: Leaf, name: str, body: Query) -> Reading | None:
         read = leaf.read(name, body, self.is_text)
-        if read is None or not _searches_words(read[1], self.is_text):
+        if read is None:
             return None
         typed, named = read
         fields = frozenset(field.split("^", 1)[0] for field in named)
+        self._note(typed.text, fields)
+        if not _searches_words(named, self.is_text):
+            return None
         self.work.look_at(size_of(1, len(fields) + dots_of(fields) // 4, typed.text))
         words = fold(typed.text)
         clause = Clause(query, typed, words, fields, _boost(body), leaf.quotes(body), leaf.autocomplete(body))
         return self.evidence.of_clause(clause)
+
+    def _note_term(self, body: Query) -> None:
+        """Note an exact comparison of one field: `{field: value}`, or `{field: {value: ...}}`."""
+        path, said = next(iter(body.items()), ("", None))
+        value = said.get("value") if isinstance(said, dict) else said
+        if isinstance(value, str):
+            self._note(value, (path,))
+
+    def _note(self, text: str, fields: Collection[str]) -> None:
+        """Note which of these fields hold no analysed text; a field by a wildcard may be any."""
+        if len(text) > _KEYWORD_CHARS or not self.work.may_note(len(fields)):
+            return
+        if found := [path for path in fields if "*" not in path and not self.is_text(path)]:
+            noted = self.keywords.setdefault(fold(text), set())
+            noted.update(sorted(found)[: _KEYWORD_FIELDS - len(noted)])
 
 
 def _searches_words(fields: Sequence[str], is_text: IsText) -> bool:

@@ -10,6 +10,8 @@ Query = Mapping[str, Any]
 MATCH_ALL: Query = {"match_all": {}}
 
 _WORD = re.compile(r"\w+")
+_IDENTIFIER = re.compile(r"(?=\S*\d)(?:\d{4,}|[A-Za-z0-9]+(?:[-_./#][A-Za-z0-9]+)+|(?=\S*[A-Za-z])[A-Za-z0-9]{5,})")
+"""One token with a digit: a number of four digits or more, a number with letters, or parts joined by signs."""
 _ESCAPED = re.compile(r'\\([+\-=&|><!(){}\[\]^"~*?:\\/ ])')
 
 
@@ -56,6 +58,16 @@ def _inside_others(places: Mapping[str, int]) -> Iterator[int]:
         if len(places) > 1 and (line.find(own) != start or line.find(own, end) >= 0):
             yield place
         start = end + 1
+
+
+def is_identifier(text: str) -> bool:
+    """Whether a text is one part number or the like, and nothing else."""
+    return _IDENTIFIER.fullmatch(text) is not None
+
+
+def identifiers_in(text: str) -> tuple[str, ...]:
+    """Return the part numbers and the like among the words of a text."""
+    return tuple(word for word in (token.strip("\"'()[],;:.?!") for token in text.split()) if is_identifier(word))
 
 
 def is_one_word(text: str) -> bool:

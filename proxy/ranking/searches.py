@@ -110,7 +110,7 @@ def semantic_search(plan: Plan, vectors: VectorSearch, field: str, vector: Seque
     body |= vectors.dialect.knn(
         KnnSearch(field, vector, size, candidates, filters, vectors.oversample, path, vectors.similarity)
     )
-    body |= {"size": size, "_source": list(plan.route.passage) if plan.route.rerank_model else False}
+    body |= {"size": size, "_source": list(plan.read_fields) if plan.route.rerank_model else False}
     body |= {"timeout": f"{int(vectors.timeout_seconds * 1000)}ms"}
     return EngineSearch(plan.indices, _own_url(plan, Use.EVERYWHERE), msgspec.json.encode(body))
 
@@ -119,7 +119,7 @@ def passage_search(plan: Plan, keys: Sequence[DocKey]) -> EngineSearch:
     """The texts of documents whose hits do not show them."""
     body: dict[str, Any] = plan.request.body(Use.EVERYWHERE)
     body |= {"query": {"bool": {"filter": [these_documents(keys)]}}, "size": len(keys)}
-    body |= {"_source": list(plan.route.passage), "track_total_hits": False}
+    body |= {"_source": list(plan.read_fields), "track_total_hits": False}
     return EngineSearch(plan.indices, _own_url(plan, Use.EVERYWHERE), msgspec.json.encode(body))
 
 
