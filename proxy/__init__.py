@@ -12,8 +12,9 @@ app               which way it goes: routes.classify → a search by its endpoin
 passthrough       not ours, or bypassed: handed on byte for byte
 
 endpoints         single, multi (multi_search: its lines), asynchronous; nodes: the addresses that clients are told
-    front         what they share: who asks, is it JSON (media), its answer; journey: its line in the log
-searching         one search, whichever endpoint it came by, from names and bytes to a plan, or bypass(reason)
+    front         what they share: the caller, the body (media), the response to a search's result
+context           the record of a request: made where it enters, handed down, concluded once at its end
+searching         one search, whichever endpoint it came by: its route, its plan, its result or bypass(reason)
     indices       what the index names stand for (wildcards), and which route covers all of it
     left_out      what a route leaves to the engine by what was typed (pipelines: by what OpenSearch runs)
     planning      by which model, vectors and limits (dialects: how an engine spells kNN)
@@ -33,7 +34,8 @@ ranking           one order of documents
     ordering      hits of both by fusion, then reranking ∥ rendering (explaining: how each came to its place)
     paging        one ranking cut into pages (heads: remembered for some seconds)
     search_response   the engine's answer opened and closed again, its hits in another order
-telemetry         how it ended: header, stage times, one line in the log (log_writer: from a thread of its own)
+telemetry         its end: headers, one counter, a line in the log (log_writer: from a thread of its own)
+    outcomes      reranked, degraded(stages) or bypassed(reason): one table of reasons
 
 upstream          the doers, who decide nothing: nodes (addresses), engine (pool; catalog: what each caller was told of
                   indices; accepted: whose searches may cost money; added: how many the proxy may add); embedder,

@@ -46,7 +46,7 @@ from proxy.loading.progress import documents
 from proxy.loading.stopping import Stopped, Stopping
 from proxy.local_models import INSTALL
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
-from proxy.searching import Asked
+from proxy.searching import SearchCall
 from proxy.yaml_file import ConfigError, YamlFile
 
 CONFIG_VARIABLE = "RERANK_PROXY_CONFIG"
@@ -185,7 +185,9 @@ def _dry_run(config: Config, environment: Mapping[str, str], options: argparse.N
     content = sys.stdin.buffer.read() if options.search == "-" else Path(options.search).read_bytes()
     indices, _, query_string = options.index.partition("?")
     try:
-        ran = asyncio.run(dry_run(config, environment, Asked(quote(indices, safe=_NAME_SAFE), query_string, content)))
+        ran = asyncio.run(
+            dry_run(config, environment, SearchCall(quote(indices, safe=_NAME_SAFE), query_string, content))
+        )
     except UpstreamError as error:
         _failed(f"the engine cannot be asked: {error.detail}. Start it, or name another with --engine")
         return UNREACHABLE

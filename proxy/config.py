@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from proxy.http1.callers import not_ignorable
+from proxy.http1.callers import not_ignorable, not_query_text
 from proxy.profiles import PROFILES
 from proxy.request.steering import ALLOWED, OPTIONS, Option
 from proxy.yaml_file import ConfigError, YamlFile, did_you_mean
 
-_PORT_MAX = 65535
-Port = Annotated[int, Meta(ge=0, le=_PORT_MAX)]
+_LAST_PORT = 65535
+Port = Annotated[int, Meta(ge=0, le=_LAST_PORT)]
 Name = Annotated[str, Meta(min_length=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0)]
@@ -220,6 +220,18 @@ KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
     "steering": OPTIONS,
 }
 """What may be said for a key that takes only some words."""
+REMOVED_KEYS: Mapping[str, str] = {
+    "engine.discovery_env": "is now called `engine.authorization_env`",
+    "engine.multi_search_concurrency": (
+        "is gone: the searches of an `_msearch` run side by side; `engine.multi_search_reranked` limits how many of "
+        "them are reranked"
+    ),
+    "engine.search_connections": (
+        "is gone: each client connection has its own to the engine; `engine.added_searches` limits what the proxy adds"
+    ),
+    "models.vector_cache_entries": "is gone: `models.vector_cache_mb` limits the memory instead",
+}
+"""Keys of earlier versions, and what takes their place."""
 
 
 def load(path: Path, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Config:
@@ -249,7 +261,7 @@ def _converted(file: YamlFile, environment: Mapping[str, str]) -> Config:
     try:
         config = msgspec.convert(settings, Config)
     except msgspec.ValidationError as error:
-        raise file.refusal(str(error), KNOWN_KEYS, KNOWN_WORDS) from None
+        raise file.refusal(str(error), KNOWN_KEYS, KNOWN_WORDS, REMOVED_KEYS) from None
     elsewhere = {setting.key: setting.name for setting in _SETTINGS if environment.get(setting.variable)}
     for place, problem in contradictions(config):
         raise ConfigError(f"{elsewhere[place]}: {problem}") if place in elsewhere else file.error(place, problem)
@@ -271,7 +283,7 @@ def _with_environment(value: Any, environment: Mapping[str, str]) -> Any:
 
 def _address(said: str) -> dict[str, Any]:
     host, colon, port = said.rpartition(":")
-    if not (colon and port.isascii() and port.isdigit() and int(port) <= _PORT_MAX):
+    if not (colon and port.isascii() and port.isdigit() and int(port) <= _LAST_PORT):
         raise ConfigError(f"{_LISTEN.name}: expected host:port, as in 0.0.0.0:9201, not {said!r}")
     return {"host": host.strip("[]") or "0.0.0.0", "port": int(port)}  # noqa: S104  an empty host means all
 
@@ -336,15 +348,9 @@ def _url_problems(place: str, url: str) -> Iterator[tuple[str, str]]:
         yield place, f"expected a URL like http://127.0.0.1:9200, not {url!r}"
 
 
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_CREDENTIALS = re.compile(r"authorization|cookie|token|api-?key|secret|password|runas", re.IGNORECASE)
-
-
 def _query_from_problems(place: QueryFrom) -> Iterator[tuple[str, str]]:
-    if place.header and not _HEADER.fullmatch(place.header):
-        yield "query_from.header", f"{place.header!r} is no name of a header"
-    if place.header and _CREDENTIALS.search(place.header):
-        yield "query_from.header", f"{place.header!r} may hold credentials, and query text is sent to the models"
+    if place.header and (problem := not_query_text(place.header)):
+        yield "query_from.header", f"{place.header!r} {problem}"
 
 
 def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:

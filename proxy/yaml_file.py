@@ -69,19 +69,26 @@ class YamlFile:
         return self.lines.get(path)
 
     def refusal(
-        self, complaint: str, known: Mapping[str, tuple[str, ...]], words: Mapping[str, tuple[str, ...]]
+        self,
+        complaint: str,
+        known: Mapping[str, tuple[str, ...]],
+        words: Mapping[str, tuple[str, ...]],
+        removed: Mapping[str, str],
     ) -> ConfigError:
-        """Say msgspec's complaint with a line.
+        """Report msgspec's complaint with a line.
 
-        `known` lists the keys of each section by its path, `words` the values of the keys that take only some.
+        `known` lists the keys of each section by its path, `words` the values of the keys that take only some,
+        `removed` what to do about a key of an earlier version, by its path.
         """
         found = _PATH.search(complaint)
         path = found["path"].lstrip(".") if found else ""
         problem = _PATH.sub("", complaint)
         if unknown := _UNKNOWN.match(problem):
             key = unknown["key"]
-            there = known.get(re.sub(r"\[\d+\]", "[]", path), ())
-            return self.error(f"{path}.{key}" if path else key, f"unknown key{did_you_mean(key, there)}")
+            place, section = f"{path}.{key}" if path else key, re.sub(r"\[\d+\]", "[]", path)
+            if instead := removed.get(f"{section}.{key}" if section else key):
+                return self.error(place, instead)
+            return self.error(place, f"unknown key{did_you_mean(key, known.get(section, ()))}")
         if wrong := _WRONG_WORD.match(problem):
             return self.error(path, f"no {wrong['word']!r}{did_you_mean(wrong['word'], words.get(_last(path), ()))}")
         return self.error(path, _in_yaml(problem))

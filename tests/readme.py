@@ -26,12 +26,12 @@ from demo.engines import ENGINES, Engine, Family
 from proxy import config as settings
 from proxy import dialects as spellings
 from proxy.bounds import BOUNDS, Of
-from proxy.bypass import BYPASS_REASONS
 from proxy.checking.routes import ADVICE
 from proxy.cli import CONFIG_VARIABLE, build_parser
 from proxy.dialects import Dialect, KnnSearch
 from proxy.errors import EqualScores, UpstreamError
 from proxy.loading.mappings import LANGUAGES
+from proxy.outcomes import BYPASS_REASONS
 from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
 from proxy.query.text import UNRELAXED
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use

@@ -28,7 +28,7 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.__main__": "integration/test_process.py",
     "proxy.advice": "test_loading_patience.py",
     "proxy.bounds": "test_cost.py",
-    "proxy.bypass": "test_telemetry.py",
+    "proxy.outcomes": "test_telemetry.py",
     "proxy.checking.findings": "test_checking.py",
     "proxy.checking.routes": "test_checking.py",
     "proxy.checking.run": "test_checking.py",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from proxy.config import (
     KNOWN_KEYS,
     KNOWN_WORDS,
+    REMOVED_KEYS,
     BypassRules,
     Callers,
     Config,
@@ -125,6 +126,44 @@ def test_every_key_is_read_somewhere() -> None:
 # What a file may not say
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "engine:\n  search_connections: 5",
+            (
+                "f.yaml:2: engine.search_connections: is gone: each client connection has its own to the engine; "
+                "`engine.added_searches` limits what the proxy adds"
+            ),
+        ),
+        (
+            "engine:\n  via: true\n  multi_search_concurrency: 8",
+            (
+                "f.yaml:3: engine.multi_search_concurrency: is gone: the searches of an `_msearch` run side by side; "
+                "`engine.multi_search_reranked` limits how many of them are reranked"
+            ),
+        ),
+        (
+            "engine: {discovery_env: A}",
+            "f.yaml:1: engine.discovery_env: is now called `engine.authorization_env`",
+        ),
+        (
+            "models:\n  vector_cache_entries: 10000",
+            "f.yaml:2: models.vector_cache_entries: is gone: `models.vector_cache_mb` limits the memory instead",
+        ),
+    ],
+)
+def test_a_key_of_an_earlier_version_is_said_to_be_gone_and_what_takes_its_place(text: str, said: str) -> None:
+    assert said == refusal(text)
+
+
+def test_what_takes_the_place_of_a_key_is_there_and_the_key_is_not() -> None:
+    known = {f"{section}.{key}" for section, keys in KNOWN_KEYS.items() for key in keys}
+    assert set() == known & REMOVED_KEYS.keys()
+    assert set() == {name for said in REMOVED_KEYS.values() for name in re.findall(r"`(\w+\.\w+)`", said)} - known
+    assert all("`" in said for said in REMOVED_KEYS.values())
+
+
 @pytest.mark.parametrize("path", KNOWN_KEYS)
 def test_an_unknown_key_is_refused_with_its_line_and_a_proposal_in_every_section(path: str) -> None:
     first = KNOWN_KEYS[path][0]
@@ -193,9 +232,10 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
             "routes[0].rerank_model: is of no use beside `rerank: false`",
         ),
         ("routes: [{index: a, query_from: {header: 'a b'}}]", "'a b' is no name of a header"),
+        ("routes: [{index: a, query_from: {header: X-Proxy-Roles}}]", "'X-Proxy-Roles' may say who a caller is"),
         (
             "routes: [{index: a, query_from: {header: Authorization}}]",
-            "'Authorization' may hold credentials, and query text is sent to the models",
+            "'Authorization' may say who a caller is, or what they may see, and query text is sent to the models",
         ),
         ("routes: [{index: a, on_zero_hits: semantic}]", "`semantic` needs the route to have a `semantic` retriever"),
         ("routes: [{index: a, passage: ['']}]", "routes[0].passage: an empty name is no field"),

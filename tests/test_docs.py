@@ -18,16 +18,23 @@ from demo import shop
 from demo.comparing import PAGE
 from demo.engines import ENGINES
 from proxy.app import GRACE_S
-from proxy.bounds import OUTCOME_LIST_BYTES, SEARCH_BODY_BYTES, SEARCH_RESPONSE_BYTES
-from proxy.bypass import BYPASS_REASONS, Bypass
+from proxy.bounds import (
+    DOCUMENT_BYTES,
+    DOCUMENT_DEPTH,
+    EMBEDDED_CHARACTERS,
+    LOCAL_TOKENS,
+    OUTCOME_LIST_BYTES,
+    SEARCH_BODY_BYTES,
+    SEARCH_RESPONSE_BYTES,
+)
 from proxy.cli import build_parser
 from proxy.config import KNOWN_KEYS, BypassRules, Config, load, needs_token, read
+from proxy.context import SearchRecord
 from proxy.errors import Failure
 from proxy.http1.flow import PROBED_AFTER_S
 from proxy.left_out import left_out
-from proxy.loading.arrays import DEPTH_MAX, DOCUMENT_MAX
-from proxy.loading.passages import EMBEDDED_MAX_CHARS
-from proxy.local_models.minilm import DIMENSIONS, TOKENS_MAX
+from proxy.local_models.minilm import DIMENSIONS
+from proxy.outcomes import BYPASS_REASONS, Bypass, answered, in_order
 from proxy.planning import MIN_SIMILARITY
 from proxy.profiles import PROFILES, TIERS
 from proxy.query.clauses import COMPOUNDS, LEAVES
@@ -38,7 +45,7 @@ from proxy.ranking.paging import TOP_SCORE
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS
 from proxy.request.search_request import parse
 from proxy.request.steering import MEMBER, OPTIONS, Option, Steering, read_steering
-from proxy.telemetry import SearchLine, ended, in_order, log_search
+from proxy.telemetry import log_search
 from tests.readme import (
     _FAILURE_MEANINGS,
     _STAGES,
@@ -189,16 +196,16 @@ def test_every_variable_has_its_row() -> None:
 
 
 def test_the_log_line_has_these_fields() -> None:
-    told = ended([Failure("semantic", "timeout", "no answer in 1 s")])
+    told = answered([Failure("semantic", "timeout", "no answer in 1 s")])
     with capture_logs() as lines:
-        log_search(SearchLine("id", "products*", told, {"total": 1.0}, query="red shoes"))
+        log_search(SearchRecord("id", route="products*", query_text="red shoes"), told, query_text=True)
     (paragraph,) = [part for part in PROSE.split("\n\n") if part.startswith("**The log**")]
     said = set(re.findall(r"`(\w+)`", paragraph))
     assert lines[0].keys() - {"event", "log_level", "query"} == said
 
 
 def test_the_header_is_spelled_as_documented() -> None:
-    both = ended([Failure("semantic", "timeout"), Failure("rerank", "timeout")])
+    both = answered([Failure("semantic", "timeout"), Failure("rerank", "timeout")])
     assert f"`X-Rerank: {both.header.decode()}`" in TEXT
 
 
@@ -263,10 +270,10 @@ def test_what_is_documented_as_an_identifier_is_one() -> None:
         f"In the head they lie in [{TOP_SCORE - 1:g}, {TOP_SCORE:g}]",
         f"the exit code is then {128 + signal.SIGINT} or {128 + signal.SIGTERM}",
         f"`semantic.min_similarity` (default {MIN_SIMILARITY:g})",
-        f"up to {EMBEDDED_MAX_CHARS} characters each",
-        f"larger than {DOCUMENT_MAX // 2**20} MB or nested deeper than {DEPTH_MAX}",
+        f"up to {EMBEDDED_CHARACTERS} characters each",
+        f"larger than {DOCUMENT_BYTES // 2**20} MB or nested deeper than {DOCUMENT_DEPTH}",
         f"its first document has {TOP_SCORE:g}",
-        f"at most {DIMENSIONS} dimensions and {TOKENS_MAX} tokens",
+        f"at most {DIMENSIONS} dimensions and {LOCAL_TOKENS} tokens",
     ],
 )
 def test_a_number_is_that_of_the_code(number: str) -> None:

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.loading.arrays import DEPTH_MAX, DOCUMENT_MAX, elements
-from proxy.loading.documents import VALUES_MAX, BadLine, Document, open_documents, read_documents
+from proxy.bounds import DOCUMENT_BYTES, DOCUMENT_DEPTH, DOCUMENT_VALUES
+from proxy.loading.arrays import elements
+from proxy.loading.documents import BadLine, Document, open_documents, read_documents
 from proxy.loading.errors import CannotLoad
 
 json_values = (
@@ -96,7 +97,7 @@ def test_a_routing_is_kept_and_is_no_part_of_the_document(line: str, routing: st
         ('{"a":NaN}', None, "line 1", "not JSON: "),
         (b'{"a":"\xff"}', None, "line 1", "not JSON: "),
         ('{"a":' + "[" * 5000, None, "line 1", "nested too deep"),
-        ('{"a":' + "[" * DEPTH_MAX + "]" * DEPTH_MAX + "}", None, "line 1", "nested too deep"),
+        ('{"a":' + "[" * DOCUMENT_DEPTH + "]" * DOCUMENT_DEPTH + "}", None, "line 1", "nested too deep"),
         ('{"_id":{"a":1}}', None, "line 1", "its id is neither text nor a number"),
         ('{"_id":true}', None, "line 1", "its id is neither text nor a number"),
         ('{"id":"' + "ü" * 257 + '"}', None, "line 1", "its id is longer than the 512 bytes"),
@@ -199,7 +200,7 @@ def test_an_element_that_is_too_long_is_left_out_and_the_rest_read() -> None:
 
     def pieces() -> Iterator[bytes]:
         yield b'[{"id":"a"},"'
-        for _ in range(DOCUMENT_MAX // 2**20 + 2):
+        for _ in range(DOCUMENT_BYTES // 2**20 + 2):
             yield b"x" * 2**20
         yield b'",{"id":"b"}]'
 
@@ -208,14 +209,14 @@ def test_an_element_that_is_too_long_is_left_out_and_the_rest_read() -> None:
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [b'{"id":"a"}', "too long", b'{"id":"b"}'] == found
-    assert most < DOCUMENT_MAX * 2.5
+    assert most < DOCUMENT_BYTES * 2.5
 
 
 @pytest.mark.parametrize(("form", "values"), [("%s\n", "{}"), ("%s\n", "[]"), ("[%s]", "1")])
 def test_a_document_of_more_values_than_memory_is_told(form: str, values: str) -> None:
-    text = form % ('{"a":[' + ",".join([values] * (VALUES_MAX + 1)) + "]}")
+    text = form % ('{"a":[' + ",".join([values] * (DOCUMENT_VALUES + 1)) + "]}")
     ((_, cause),) = causes(text)
-    assert f"more than {VALUES_MAX:,} values" in cause
+    assert f"more than {DOCUMENT_VALUES:,} values" in cause
 
 
 class _Long(io.RawIOBase):
@@ -240,7 +241,7 @@ class _Long(io.RawIOBase):
 
 
 def test_a_line_that_is_too_long_is_left_out_and_the_rest_read() -> None:
-    stream = cast("BinaryIO", io.BufferedReader(_Long(DOCUMENT_MAX + 10), 2**20))
+    stream = cast("BinaryIO", io.BufferedReader(_Long(DOCUMENT_BYTES + 10), 2**20))
     found = list(read_documents(stream))
     assert [entry.id if isinstance(entry, Document) else entry.where for entry in found] == ["line 1", "b"]
 

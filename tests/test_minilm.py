@@ -5,7 +5,8 @@ from importlib import metadata
 import numpy as np
 import pytest
 
-from proxy.local_models.minilm import DIMENSIONS, TOKENS_MAX, LocalModelsMissing, MiniLM, verified
+from proxy.bounds import LOCAL_TOKENS
+from proxy.local_models.minilm import DIMENSIONS, LocalModelsMissing, MiniLM, verified
 from proxy.local_models.scoring import text_vectors
 
 REAL = pytest.mark.local_models
@@ -32,7 +33,7 @@ def test_a_text_has_the_same_vectors_in_any_company(model: MiniLM) -> None:
 @REAL
 def test_a_long_text_is_cut_off_where_the_model_stops_reading(model: MiniLM) -> None:
     (found,) = model.token_vectors(["word " * 1000])
-    assert len(found) == TOKENS_MAX
+    assert len(found) == LOCAL_TOKENS
 
 
 @REAL

@@ -101,7 +101,7 @@ def test_a_missing_key_is_placed_on_the_line_of_what_it_would_stand_in(path: str
 def test_a_complaint_of_msgspec_is_said_in_the_words_of_the_file(complaint: str, said: str) -> None:
     known = {"": ("listen", "routes"), "listen": ("host", "port"), "routes[]": ("index", "tier")}
     words = {"tier": ("fast", "balanced")}
-    assert str(YamlFile.parse(TEXT, "f.yaml").refusal(complaint, known, words)) == said
+    assert str(YamlFile.parse(TEXT, "f.yaml").refusal(complaint, known, words, {})) == said
 
 
 @given(st.text(max_size=20), st.lists(st.sampled_from(["fast", "balanced", "precision"]), unique=True))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from proxy.bounds import SEARCH_RAW_FACTOR, UNREAD_BODY_BYTES, WAITING_BODY_BYTES
+from proxy.context import Ended, RequestRecord
 from proxy.http1.flow import Hold, ReadGate
 from proxy.http1.headers import REASONS, Field, HeadWriter, written
 from proxy.http1.messages import NO_BODY, BodyReader, Chunked, RequestHead
@@ -74,6 +75,9 @@ class Client(Protocol):
     def done(self, exchange: "Exchange") -> None:
         """Go on after a response: to the next request, or to the connection's end."""
 
+    def conclude(self, exchange: "Exchange", ended: Ended) -> None:
+        """Report a request's end, the first time that it is called for it."""
+
     def abort(self) -> None:
         """Break the connection off."""
 
@@ -93,9 +97,12 @@ class Exchange:
         "_size",
         "_waiting",
         "begun",
+        "broken",
         "client",
+        "concluded",
         "head",
         "new_length",
+        "record",
         "relay",
         "reusable",
         "task",
@@ -108,6 +115,11 @@ class Exchange:
         self.client = client
         self.begun = False
         """Whether the client has got any of the response."""
+        self.record: RequestRecord | None = None
+        """What is to be told of it at its end; None where it is handed on."""
+        self.concluded = False
+        self.broken = False
+        """Whether its response was broken off here."""
         self.reusable = True
         """Whether the client's connection can take another request after this one."""
         self.was_read = False
@@ -240,6 +252,7 @@ class Exchange:
     def abort(self) -> None:
         """Break the connection off, so that half a response is not taken for a whole one."""
         self.reusable = False
+        self.broken = True
         self.client.abort()
 
     def discard_rest(self) -> bool:

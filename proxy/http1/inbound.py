@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Protocol, cast
 
 from proxy.bounds import REQUEST_HEAD_BYTES, WRITE_BUFFER_BYTES
+from proxy.context import Ended, RequestRecord
 from proxy.http1.exchange import Broken, Exchange, Work
 from proxy.http1.flow import Hold, ReadGate, reset
 from proxy.http1.headers import REASONS, HeadWriter, own_error, written
@@ -32,6 +33,9 @@ class Owner(Protocol):
         """Answer a request whose handler raised what nobody expected."""
 
     def refused(self, why: BadMessage) -> None: ...
+
+    def concluded(self, record: RequestRecord | None, ended: Ended) -> None:
+        """Take note of a request's end, once for each; None for one that was handed on."""
 
     def joined(self, client: "ClientConnection") -> None: ...
 
@@ -224,9 +228,10 @@ class ClientConnection(asyncio.Protocol):
         if exchange.task is not None:
             exchange.task.cancel()
         if exchange.begun:
+            self.conclude(exchange, Ended.BROKEN_OFF)
             self.abort()
         else:
-            self.refuse(error)
+            self.refuse(error, exchange)
 
     def _begin(self, exchange: Exchange) -> None:
         try:
@@ -246,7 +251,7 @@ class ClientConnection(asyncio.Protocol):
         if task.cancelled() or isinstance(error, OSError):  # among them what TLS finds wrong
             self.abort()
         elif isinstance(error, BadMessage) and not exchange.begun:
-            self.refuse(error)
+            self.refuse(error, exchange)
         elif isinstance(error, BadMessage):
             self.abort()
         elif isinstance(error, Exception):
@@ -258,12 +263,19 @@ class ClientConnection(asyncio.Protocol):
         """Go on after a response: to the next request, or to the connection's end."""
         if self._exchange is not exchange or self.ended:
             return
+        self.conclude(exchange, Ended.ANSWERED)
         if not (exchange.reusable and exchange.head.keep_alive) or self.closing:
             self._close_gently(exchange)
         elif exchange.whole:
             self._next()
         elif not exchange.discard_rest():
             self._close_gently(exchange)
+
+    def conclude(self, exchange: Exchange, ended: Ended) -> None:
+        """Report a request's end, the first time that it is called for it."""
+        if not exchange.concluded:
+            exchange.concluded = True
+            self._owner.concluded(exchange.record, ended)
 
     def _next(self) -> None:
         self._exchange = None
@@ -298,9 +310,13 @@ class ClientConnection(asyncio.Protocol):
             self._drains.append(waiting)
             await waiting
 
-    def refuse(self, error: BadMessage) -> None:
-        """Answer what cannot be read, and end the connection."""
+    def refuse(self, error: BadMessage, exchange: Exchange | None = None) -> None:
+        """Answer what cannot be read, and end the connection; None where its head is what cannot be read."""
         self._owner.refused(error)
+        if exchange is None:
+            self._owner.concluded(None, Ended.REFUSED)
+        else:
+            self.conclude(exchange, Ended.REFUSED)
         body = own_error(error.status, "bad_http_message", str(error))
         fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         start = b"HTTP/1.1 %d %s\r\n" % (error.status, REASONS.get(error.status, b""))
@@ -341,6 +357,8 @@ class ClientConnection(asyncio.Protocol):
 
     def cut(self) -> None:
         """Break off whatever goes on, and the connection."""
+        if self._exchange is not None:
+            self._exchange.broken = True
         self._leave()
         reset(self.transport)
 
@@ -369,6 +387,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.fail(Broken())
             if exchange.relay is not None:
                 exchange.relay.client_left()
+            self.conclude(exchange, Ended.BROKEN_OFF if exchange.broken else Ended.CLIENT_LEFT)
         self.drop_engine()
 
 

@@ -8,10 +8,7 @@ import re
 from collections.abc import Iterator
 from enum import Enum
 
-DOCUMENT_MAX = 100 * 2**20
-"""Bytes of one document, at most: what the engines take at a time (`http.max_content_length`)."""
-DEPTH_MAX = 200
-"""Objects and arrays within each other; in a mapping the engines allow 20 (`index.mapping.depth.limit`)."""
+from proxy.bounds import DOCUMENT_BYTES, DOCUMENT_DEPTH
 
 
 class Oversized(Enum):
@@ -97,7 +94,7 @@ class _Splitter:
         return False
 
     def _push(self, sign: bytes) -> None:
-        if len(self._open) < DEPTH_MAX:
+        if len(self._open) < DOCUMENT_DEPTH:
             self._open += sign
         else:
             self._deeper += 1
@@ -111,7 +108,7 @@ class _Splitter:
             del self._open[self._open.rfind(opening) :]  # -1, the last, where there is none of this kind
 
     def _keep(self, part: bytes) -> None:
-        if len(self._kept) + len(part) > DOCUMENT_MAX:
+        if len(self._kept) + len(part) > DOCUMENT_BYTES:
             self._drop(Oversized.LONG)
         if self._oversized is None:
             self._kept += part

@@ -14,15 +14,14 @@ from typing import Any, BinaryIO, cast
 
 import msgspec
 
-from proxy.loading.arrays import DEPTH_MAX, DOCUMENT_MAX, BrokenOff, Oversized, elements
+from proxy.bounds import DOCUMENT_BYTES, DOCUMENT_DEPTH, DOCUMENT_VALUES
+from proxy.loading.arrays import BrokenOff, Oversized, elements
 from proxy.loading.errors import CannotLoad
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PIECE = 2**16
 _LOOK_EVERY_S = 0.2
-VALUES_MAX = 2_000_000
-"""Of one document: about 200 MB in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +133,7 @@ class _Element:
 
 _Elements = Iterator[_Element | BadLine]
 _FLAWS: Mapping[Oversized, str] = {
-    Oversized.LONG: f"longer than the {DOCUMENT_MAX >> 20} MB the engine takes at a time",
+    Oversized.LONG: f"longer than the {DOCUMENT_BYTES >> 20} MB the engine takes at a time",
     Oversized.DEEP: "nested too deep to be a document",
 }
 
@@ -152,13 +151,13 @@ def _lines(stream: BinaryIO) -> _Elements:
 
 def _line(stream: BinaryIO, number: int) -> bytes:
     try:
-        return stream.readline(DOCUMENT_MAX)
+        return stream.readline(DOCUMENT_BYTES)
     except (OSError, EOFError, zlib.error) as error:
         raise CannotLoad(f"the file breaks off behind line {number}: {error}") from None
 
 
 def _is_whole(line: bytes) -> bool:
-    return len(line) < DOCUMENT_MAX or line.endswith(b"\n")
+    return len(line) < DOCUMENT_BYTES or line.endswith(b"\n")
 
 
 def _leave_out(stream: BinaryIO, number: int) -> None:
@@ -179,15 +178,15 @@ def _array(stream: BinaryIO) -> _Elements:
 
 
 def _decoded(where: str, content: bytes) -> _Element | BadLine:
-    if _values(content) > VALUES_MAX:
-        return BadLine(where, f"has more than {VALUES_MAX:,} values: too many to be one document")
+    if _values(content) > DOCUMENT_VALUES:
+        return BadLine(where, f"has more than {DOCUMENT_VALUES:,} values: too many to be one document")
     try:
         value = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return BadLine(where, f"not JSON: {error}")
     except RecursionError:
         return BadLine(where, _FLAWS[Oversized.DEEP])
-    if content.count(b"{") + content.count(b"[") > DEPTH_MAX and _is_deep(value):
+    if content.count(b"{") + content.count(b"[") > DOCUMENT_DEPTH and _is_deep(value):
         return BadLine(where, _FLAWS[Oversized.DEEP])
     return _Element(where, value, len(content))
 
@@ -197,12 +196,12 @@ def _values(content: bytes) -> int:
 
     Those in strings count too, so only a document with more text than one has is taken for another by that.
     """
-    return content.count(b"{") + content.count(b"[") + content.count(b",") if len(content) > VALUES_MAX else 0
+    return content.count(b"{") + content.count(b"[") + content.count(b",") if len(content) > DOCUMENT_VALUES else 0
 
 
 def _is_deep(value: Any) -> bool:
     level = [value]
-    for _ in range(DEPTH_MAX):
+    for _ in range(DOCUMENT_DEPTH):
         level = [inner for each in level for inner in _members(each) if isinstance(inner, dict | list)]
         if not level:
             return False

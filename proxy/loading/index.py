@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from proxy.bounds import LOADED_BYTES
 from proxy.errors import UpstreamError
 from proxy.loading.clients import Action, Client, Outcome
 from proxy.loading.documents import BadLine, Document, DocumentFile, read_documents
@@ -35,8 +36,6 @@ from proxy.vectors import Vectors
 
 BATCH = 64
 """Documents read, embedded and looked up together, at most."""
-BATCH_BYTES = 4 * 2**20
-"""What they may have together, unless one alone has more."""
 AHEAD = 4
 """Batches on their way to the models at a time: these and a bulk request are all of a load that is in memory."""
 
@@ -243,7 +242,7 @@ def _batches(entries: Iterator[Document | BadLine]) -> Iterator[Sequence[Documen
         for entry in entries:
             batch.append(entry)
             size += entry.size if isinstance(entry, Document) else 0
-            if len(batch) >= BATCH or size >= BATCH_BYTES:
+            if len(batch) >= BATCH or size >= LOADED_BYTES:
                 yield batch
                 batch, size = [], 0
     except CannotLoad as error:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from proxy.advice import models_advice
+from proxy.bounds import EMBEDDED_CHARACTERS
 from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
 from proxy.loading.errors import CannotLoad
 from proxy.loading.mappings import Embedding
@@ -13,8 +14,6 @@ from proxy.ranking.reranking import passage_text
 from proxy.upstream.embedder import Embedder, Introduction
 from proxy.vectors import Vectors, passage_hash
 
-EMBEDDED_MAX_CHARS = 8000
-"""Of a document's text, what its vector is made of; far inside the models' context."""
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PATIENCE_S = 600.0
 _FIRST_S = 5.0
@@ -33,7 +32,7 @@ class Passage:
 
 def passage_of(source: Mapping[str, Any], embedding: Embedding) -> Passage | None:
     """Take the text of a document; None where it has none, and so no vector."""
-    text = passage_text(source, embedding.passage, EMBEDDED_MAX_CHARS)
+    text = passage_text(source, embedding.passage, EMBEDDED_CHARACTERS)
     return Passage(text, passage_hash(text, embedding.model, embedding.dimensions)) if text else None
 
 

@@ -16,16 +16,13 @@ import msgspec
 from aiohttp import web
 from cachetools import LRUCache
 
+from proxy.bounds import LOCAL_BODY_BYTES, LOCAL_CACHE_BYTES, LOCAL_WAITING
 from proxy.local_models.minilm import DIMENSIONS, NAME, MiniLM
 from proxy.local_models.scoring import TextVectors, score, text_vectors
 from proxy.vectors import Vectors, normalise
 
 _THREADS = 2
 BATCH = 8
-_CACHE_BYTES = 512 * 2**20
-WAITING_MAX = 64
-"""Requests that may wait; one more that would rather fail than wait is refused."""
-_BODY_MAX = 64 * 2**20
 
 Texts = Annotated[list[str], msgspec.Meta(max_length=1024)]
 
@@ -61,13 +58,13 @@ class Models:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="model")
-        self._known: LRUCache[str, TextVectors] = LRUCache(_CACHE_BYTES, getsizeof=lambda known: known.nbytes)
+        self._known: LRUCache[str, TextVectors] = LRUCache(LOCAL_CACHE_BYTES, getsizeof=lambda known: known.nbytes)
         self._waiting = 0
 
     @property
     def busy(self) -> bool:
         """Whether as many requests wait as may."""
-        return self._waiting >= WAITING_MAX
+        return self._waiting >= LOCAL_WAITING
 
     async def read(self, texts: Sequence[str]) -> list[TextVectors]:
         """Return each text's vectors; those not known yet go through the model, neighbours in length together."""
@@ -106,7 +103,7 @@ _PROMPT = re.compile(r"Instruct: .*?\nQuery:", re.DOTALL)
 
 
 def create_app(model: Model) -> web.Application:
-    app = web.Application(client_max_size=_BODY_MAX, middlewares=[_as_deepinfra_errs])
+    app = web.Application(client_max_size=LOCAL_BODY_BYTES, middlewares=[_as_deepinfra_errs])
     app[_MODELS] = Models(model)
     app.on_cleanup.append(_close)
     app.router.add_get("/health", _health)

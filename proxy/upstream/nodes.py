@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from proxy.bounds import BACK_OFF_S_MAX
 from proxy.config import Engine
 from proxy.errors import Unreachable
 from proxy.http1.outbound import EngineConnection, Node
@@ -20,7 +21,6 @@ from proxy.upstream.addresses import Addresses
 SERVICE = "engine"
 BACK_OFF_S = 1.0
 """How long a node is left alone after its first failure."""
-BACK_OFF_MAX_S = 30.0
 
 
 def read_node(url: str, host: str | None = None) -> Node:
@@ -69,7 +69,7 @@ class NodePool:
         if dead is None:
             self._dead[node] = _Dead(1, now + BACK_OFF_S)
         elif dead.until <= now:
-            pause = min(BACK_OFF_MAX_S, BACK_OFF_S * 2**dead.failures)
+            pause = min(BACK_OFF_S_MAX, BACK_OFF_S * 2**dead.failures)
             self._dead[node] = _Dead(dead.failures + 1, now + pause)
 
     def reached(self, node: Node) -> None:
