@@ -1,4 +1,4 @@
-"""What is bounded, by how much, and what happens beyond: each constant with its row of the table in docs/bounds.md.
+"""What is bounded, by how much, and what happens beyond: each constant with its row of the table in docs/limits.md.
 
 Bounds that an operator chooses are settings, and have rows without a constant. What one input may cost is measured by
 tests/test_cost.py: at most five times decoding and encoding as many bytes.

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.bounds import BYPASS_RULE_CHARACTERS
-from proxy.bypass import Bypass
 from proxy.config import BypassRules
+from proxy.outcomes import Bypass
 from proxy.query.text import UserQuery
 
 _IDENTIFIER = re.compile(r"(?=\S*\d)(?:\d{4,}|[A-Za-z0-9]+(?:[-_./#][A-Za-z0-9]+)+|(?=\S*[A-Za-z])[A-Za-z0-9]{5,})")

@@ -10,7 +10,7 @@ import pytest
 from proxy.checking.dry_run import DryRun, dry_run
 from proxy.config import Config
 from proxy.errors import UpstreamError
-from proxy.searching import Asked
+from proxy.searching import SearchCall
 from tests.fakes import Client, Document, FakeEngine, FakeModels, closed_port
 
 QUERY = {"query": {"bool": {"must": {"match": {"title": "laptop"}}, "filter": {"term": {"brand": "kite"}}}}}
@@ -22,7 +22,7 @@ async def ran(
     routes = [msgspec.structs.replace(each, **route) for each in settings.routes]
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return await dry_run(
-        msgspec.structs.replace(settings, routes=tuple(routes)), {}, Asked(index, query_string, content)
+        msgspec.structs.replace(settings, routes=tuple(routes)), {}, SearchCall(index, query_string, content)
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.http1.inbound import Answer, Exchange
+from proxy.http1.exchange import Answer, Exchange
 from tests.conftest import QUERY
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
 from tests.fakes import Client, Message, chunked

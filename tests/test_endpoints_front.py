@@ -1,5 +1,6 @@
 """What every endpoint stands on: a defect costs the order and never the answer; headers are the engine's own."""
 
+import asyncio
 import dataclasses
 import gzip
 import json
@@ -13,14 +14,17 @@ from structlog.testing import capture_logs
 
 from proxy.app import Proxy, open_proxy
 from proxy.bounds import PARAMETERS_BYTES, SEARCH_BODY_BYTES
-from proxy.bypass import Bypass
 from proxy.config import Config
-from proxy.endpoints.front import Front, guarded
+from proxy.context import Ended, RequestRecord
+from proxy.endpoints.front import Front
 from proxy.http1.listener import serve
 from proxy.http1.messages import BadMessage
+from proxy.outcomes import Bypass
+from proxy.searching import guarded
+from proxy.telemetry import Telemetry
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
-from tests.fakes import Client, Fault, Message, Stream, answer, breaks_off, closed_port, ids, refuses
+from tests.fakes import Client, Fault, Message, Stream, answer, breaks_off, closed_port, ids, refuses, request
 
 
 @pytest.fixture
@@ -171,8 +175,9 @@ async def start_defective(settings: Config, log: Log) -> AsyncIterator[StartDefe
 
         async def start(spoil: Callable[[Front], Front]) -> Client:
             whole = await open_proxy(settings, TOKEN, {}, stack)
-            proxy = Proxy(spoil(whole._front), "proxy:9201")  # noqa: SLF001
-            listener = await serve(proxy.handle, proxy.upstream, "127.0.0.1", 0)
+            proxy = Proxy(spoil(whole._front), whole.telemetry, "proxy:9201")  # noqa: SLF001
+            conclude = proxy.telemetry.conclude
+            listener = await serve(proxy.handle, proxy.upstream, "127.0.0.1", 0, conclude=conclude)
             stack.push_async_callback(listener.close, 5)
             client = await Client.to(listener.port)
             stack.callback(client.close)
@@ -187,10 +192,26 @@ BODIES = {
     "/products/_msearch": lines({}, QUERY),
     "/products/_async_search": json.dumps(QUERY).encode(),
 }
+
+
+def without(step: str) -> Callable[[Front], Front]:
+    """Let a step of every search fail."""
+
+    def fails(*_: object, **__: object) -> NoReturn:
+        raise ArithmeticError(step)
+
+    def spoil(front: Front) -> Front:
+        setattr(front.searching, step, fails)
+        return front
+
+    return spoil
+
+
 DEFECTS: dict[str, Callable[[Front], Front]] = {
-    "names": lambda front: dataclasses.replace(front, searching=Defective.of(front.searching, "cover")),
-    "steering": lambda front: dataclasses.replace(front, searching=Defective.of(front.searching, "steering")),
-    "planning": lambda front: dataclasses.replace(front, searching=Defective.of(front.searching, "run", "prepare")),
+    "names": without("cover"),
+    "options": without("options"),
+    "planning": without("plan"),
+    "answering": lambda front: dataclasses.replace(front, searching=Defective.of(front.searching, "route")),
     "caller": lambda front: dataclasses.replace(front, engine=Defective.of(front.engine, "for_caller")),
 }
 
@@ -281,7 +302,15 @@ async def test_a_defect_before_an_items_search_leaves_it_to_the_engine_though_ot
     """Whether one search was sent says nothing of another one."""
 
     def spoil(front: Front) -> Front:
-        return dataclasses.replace(front, searching=_BrokenPlan(front.searching))  # type: ignore[arg-type]
+        prepare = front.searching.prepare
+
+        async def broken(routed: Any, own: Any, number: int = 0) -> Any:
+            prepared = await prepare(routed, own, number)
+            of_seven = b'"size": 7' in routed.call.content
+            return dataclasses.replace(prepared, planned=None) if of_seven else prepared  # type: ignore[arg-type]
+
+        front.searching.prepare = broken  # type: ignore[method-assign]
+        return front
 
     client = await start_defective(spoil)
     body = lines({}, QUERY, {}, {**QUERY, "size": 7})
@@ -290,22 +319,6 @@ async def test_a_defect_before_an_items_search_leaves_it_to_the_engine_though_ot
         [item["status"] for item in answered.json()["responses"]],
         answered.header("x-rerank"),
     )
-
-
-class _BrokenPlan(Defective):
-    """A search of seven hits cannot be run."""
-
-    def __init__(self, part: Any) -> None:
-        super().__init__(part)
-
-    async def prepare(self, routed: Any, own: Any, number: int = 0) -> Any:
-        prepared = await self._part.prepare(routed, own, number)
-        return _CannotRun() if b'"size": 7' in routed.asked.content else prepared
-
-
-class _CannotRun:
-    async def run(self) -> NoReturn:
-        raise ArithmeticError
 
 
 async def test_a_defect_while_an_msearch_is_put_together_is_500_and_nothing_is_sent_again(
@@ -373,16 +386,71 @@ async def test_a_defect_after_the_engine_has_answered_leaves_its_order_and_asks_
     straight.close()
 
 
-async def test_an_answer_goes_out_though_it_cannot_be_logged(
-    start_defective: StartDefective, engine: EndpointEngine
-) -> None:
+async def test_an_answer_goes_out_though_it_cannot_be_logged(settings: Config, log: Log) -> None:
     class NoText:
         def __bool__(self) -> bool:
             raise ArithmeticError
 
-    client = await start_defective(lambda front: dataclasses.replace(front, logs_query_text=NoText()))  # type: ignore[arg-type]
-    answered = await client.search("/products/_search", QUERY)
-    assert ("reranked", ["d", "b", "c", "a"]) == (answered.header("x-rerank"), ids(answered))
+    async with AsyncExitStack() as stack:
+        proxy = await open_proxy(settings, TOKEN, {}, stack)
+        conclude = Telemetry(query_text=NoText()).conclude  # type: ignore[arg-type]
+        listener = await serve(proxy.handle, proxy.upstream, "127.0.0.1", 0, conclude=conclude)
+        stack.push_async_callback(listener.close, 5)
+        client = await Client.to(listener.port)
+        stack.callback(client.close)
+        for _ in range(2):
+            answered = await client.search("/products/_search", QUERY)
+            assert ("reranked", ["d", "b", "c", "a"]) == (answered.header("x-rerank"), ids(answered))
+    assert {"internal_error"} == {line["event"] for line in log}
+
+
+async def test_every_request_is_counted_also_one_whose_client_leaves(
+    settings: Config, engine: EndpointEngine, log: Log
+) -> None:
+    """A search that its client does not wait for ends in the log and in the counters like every other one."""
+    arrived, left, forever = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def waits(stream: Stream, asked: Message) -> bytes | None:
+        arrived.set()
+        await forever.wait()
+        return None
+
+    async with AsyncExitStack() as stack:
+        proxy = await open_proxy(settings, TOKEN, {}, stack)
+        counters = proxy.telemetry.counters
+
+        def conclude(record: RequestRecord | None, ended: Ended) -> None:
+            proxy.telemetry.conclude(record, ended)
+            if ended is Ended.CLIENT_LEFT:
+                left.set()
+
+        listener = await serve(proxy.handle, proxy.upstream, "127.0.0.1", 0, conclude=conclude)
+        stack.push_async_callback(listener.close, 5)
+        client = await Client.to(listener.port)
+        await client.search("/products/_search", QUERY)
+        await client.ask("GET", "/_cat/indices")
+        await client.search("/logs/_search", QUERY)
+        await client.ask("POST", "/products/_msearch", lines({}, QUERY, {}, QUERY), content_type="application/x-ndjson")
+        engine.faults["lexical"] = waits
+        client.writer.write(
+            request("POST", "/products/_search", json.dumps(QUERY).encode(), content_type="application/json")
+        )
+        await arrived.wait()
+        client.close()
+        await left.wait()
+        bad = await Client.to(listener.port)
+        bad.writer.write(b"GET / HTTP/1.1\r\nHost : a\r\n\r\n")
+        assert 400 == (await bad.answer()).status
+        bad.close()
+        forever.set()
+    assert {
+        ("search", "answered"): 2,
+        ("search", "client_left"): 1,
+        ("pass_through", "answered"): 2,
+        ("pass_through", "refused"): 1,
+    } == counters.requests
+    assert {("products*", "reranked", ""): 3, ("products*", "cancelled", "client_left"): 1} == counters.searches
+    assert ["reranked"] * 3 + ["cancelled"] == [line["outcome"] for line in log if line["event"] == "search"]
 
 
 CIRCUIT = b'{"error":{"type":"circuit_breaking_exception","reason":"too much"},"status":429}'

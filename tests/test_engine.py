@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 
 from proxy.config import Config
 from proxy.config import Engine as Settings
+from proxy.context import Sent
 from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, UpstreamError
 from proxy.indices import Resolved
 from proxy.planning import EngineSearch
@@ -93,7 +95,7 @@ async def test_the_clients_own_request_counts_as_sent_and_what_is_added_does_not
     caller: EngineOfCaller, engine: FakeEngine
 ) -> None:
     engine.faults["lexical"] = breaks_off()
-    other, one = caller.part(), caller.part()
+    other, one = (replace(caller, sent=Sent(caller.sent)) for _ in range(2))
     await one.add(EngineSearch("a", (), b'{"knn":{}}'), 5)
     await one.render(b'{"source":{}}', 5)
     await one.resolved("a", ())

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from proxy.http1.exchange import Answer, Exchange
 from proxy.http1.headers import own_error
-from proxy.http1.inbound import Answer, Exchange
 from proxy.http1.listener import Listener, Patience
 from tests.conftest import Log
 from tests.fakes import Client, FakeEngine, chunked, request
@@ -288,7 +288,7 @@ async def test_closing_breaks_off_what_takes_longer_than_its_grace(
     handler.may_end.clear()
     await caller.send(request("GET", "/"))
     await handler.running.wait()
-    closing, between = asyncio.ensure_future(listener.close(0.05)), asyncio.ensure_future(asyncio.sleep(10))
+    closing, between = asyncio.ensure_future(listener.close(1)), asyncio.ensure_future(asyncio.sleep(1.8))
     sooner = asyncio.ensure_future(asyncio.sleep(1 / 100))
     await sooner
     assert not handler.cancelled.is_set()

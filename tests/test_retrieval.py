@@ -1,11 +1,13 @@
 """The first stage: both searches, what becomes of a failing one, and who stands for a group."""
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
 import pytest
 
 from proxy.errors import Failure, Refused
@@ -16,12 +18,13 @@ from proxy.ranking.retrieval import Semantic, covered, group, lexical, retrieve
 from proxy.ranking.search_response import SearchAnswer, read_answer
 from proxy.ranking.searches import lexical_search
 from proxy.ranking.stages import Budget, Run
-from tests.fakes import Document, FakeEngine, FakeModels, hangs, refuses, says
-from tests.plans import plan_of
+from tests.fakes import Document, FakeEngine, FakeModels, Message, Stream, answer, hangs, refuses, says
+from tests.plans import SETTINGS, plan_of
 from tests.runs import run_of
 
 BODY = {"query": {"match": {"title": "laptop"}}}
 SPENT = "budget: the time that the request allows is spent"
+NOTHING = b'{"hits":{"total":{"value":0,"relation":"eq"},"max_score":null,"hits":[]}}'
 UNAVAILABLE = Failure("semantic", "no_vector_field", "v")
 
 
@@ -104,6 +107,50 @@ async def test_a_spent_budget_leaves_kNN_out(  # noqa: N802
         (failure.stage, failure.reason, failure.detail) for failure in semantic.failures
     ]
     await models.until_left()
+
+
+@pytest.mark.parametrize("place", ["embed", "semantic"])
+async def test_a_search_that_finds_nothing_does_not_wait_for_kNN(  # noqa: N802
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, place: str
+) -> None:
+    """Both searches run at once, since the engine has accepted one before; the model, or kNN, never answers."""
+    slow, left = (models if place == "embed" else engine), asyncio.Event()
+
+    async def hangs_until_left(stream: Stream, request: Message) -> None:
+        await stream.left()
+        left.set()
+        raise ConnectionError
+
+    async def finds_nothing_once_kNN_runs(stream: Stream, request: Message) -> bytes:  # noqa: N802
+        await slow.until_asked(place)
+        return answer(body=NOTHING)
+
+    slow.faults[place] = hangs_until_left
+    engine.faults["lexical"] = finds_nothing_once_kNN_runs
+    run = await run_of(plan_of("", BODY), engine, models, stack)
+    run.stages.accepted.note()
+    found, semantic = await retrieve(run, lexical_search(run.plan))
+    assert (True, Semantic()) == (found.answer.found_nothing, semantic)
+    await left.wait()
+
+
+async def test_a_search_that_finds_nothing_costs_no_vector_where_kNN_has_not_begun(  # noqa: N802
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    engine.faults["lexical"] = says(NOTHING)
+    run = await run_of(plan_of("", BODY), engine, models, stack)
+    await retrieve(run, lexical_search(run.plan))
+    assert [] == models.requests
+
+
+async def test_where_the_route_wants_it_kNN_answers_a_search_that_finds_nothing(  # noqa: N802
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    engine.faults["lexical"] = says(NOTHING)
+    settings = msgspec.structs.replace(SETTINGS, on_zero_hits="semantic")
+    run = await run_of(plan_of("", BODY, settings=settings, window=3), engine, models, stack)
+    _, semantic = await retrieve(run, lexical_search(run.plan))
+    assert ["d", "b", "a"] == names(semantic.hits)
 
 
 async def test_without_the_clients_own_search_there_is_no_answer(

@@ -9,18 +9,17 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.checking.routes import ADVICE
 from proxy.config import Config, authorization_of
+from proxy.context import SearchRecord
 from proxy.errors import Failure, TimedOut, Unreachable, UpstreamError
 from proxy.indices import Unrouted
-from proxy.journey import Journey
+from proxy.outcomes import BYPASS_REASONS, Bypass, answered, bypassed
 from proxy.planning import Plan, VectorSearch
 from proxy.query.text import UNRELAXED
 from proxy.ranking.searches import semantic_search
 from proxy.request.steering import Wrong
-from proxy.searching import Asked, Routed, Searching
-from proxy.telemetry import bypassed, ended
+from proxy.searching import NotRouted, SearchCall, Searching
 from proxy.upstream.engine import Engine, EngineOfCaller
 
 
@@ -41,7 +40,7 @@ class _NoModels:
         raise AssertionError(f"a dry run has no {name}")
 
 
-async def dry_run(config: Config, environment: Mapping[str, str], asked: Asked) -> DryRun:
+async def dry_run(config: Config, environment: Mapping[str, str], call: SearchCall) -> DryRun:
     """Read and plan a search as `serve` would; raises ConfigError, and UpstreamError where the engine is away."""
     authorization = authorization_of(config, environment)
     carried = (("Authorization", authorization),) if authorization else ()
@@ -50,38 +49,47 @@ async def dry_run(config: Config, environment: Mapping[str, str], asked: Asked) 
     engine = Engine(config.engine)
     try:
         caller = engine.for_caller(b"check", carried)
-        await _reach(caller, asked)
+        await _reach(caller, call)
         models: Any = _NoModels()
-        return await _planned(Searching(config, engine, models, models, authorization), caller, asked)
+        return await _planned(Searching(config, engine, models, models, authorization), caller, call)
     finally:
         await engine.close()
 
 
-async def _planned(searching: Searching, caller: EngineOfCaller, asked: Asked) -> DryRun:
-    journey = Journey.of(())
-    covered = await searching.cover(journey, caller, asked, anew=True)
-    if isinstance(covered, Unrouted):
-        return DryRun("untouched", {"because": "no route covers any index of this search"})
-    if isinstance(covered, Bypass):
-        return _bypassed(covered, {})
-    route: dict[str, Any] = {"route": covered.route.name}
-    asked, steering = searching.steering((), asked)
-    if isinstance(steering, Wrong):
-        return DryRun("refused", route | {"because": steering.reason}, failed=True)
-    plan = await searching.plan(Routed(journey, caller, asked, covered, steering))
+async def _planned(searching: Searching, caller: EngineOfCaller, call: SearchCall) -> DryRun:
+    async def body() -> bytes:
+        return call.content
+
+    record = SearchRecord("")
+    routed = await searching.route(record, caller, call, body)
+    if isinstance(routed, NotRouted):
+        return _not_routed(record, routed.why)
+    plan = await searching.plan(routed)
+    route = {"route": record.route}
     if isinstance(plan, Bypass):
         return _bypassed(plan, route)
-    return DryRun(ended(_failures(plan)).header.decode(), route | _details(plan))
+    return DryRun(answered(_failures(plan)).header.decode(), route | _details(plan))
+
+
+def _not_routed(record: SearchRecord, why: Unrouted | Bypass | Wrong) -> DryRun:
+    route = {"route": record.route} if record.route else {}
+    match why:
+        case Unrouted():
+            return DryRun("untouched", {"because": "no route covers any index of this search"})
+        case Bypass():
+            return _bypassed(why, route)
+        case Wrong(reason):
+            return DryRun("refused", route | {"because": reason}, failed=True)
 
 
 def _failures(plan: Plan) -> tuple[Failure, ...]:
     return (plan.unavailable,) if plan.unavailable else ()
 
 
-async def _reach(caller: EngineOfCaller, asked: Asked) -> None:
+async def _reach(caller: EngineOfCaller, call: SearchCall) -> None:
     """See that the engine is there: a search is bypassed where it is not, and nothing would be learnt from that."""
     try:
-        await caller.resolved(asked.indices, asked.parameters)
+        await caller.resolved(call.indices, call.parameters)
     except (Unreachable, TimedOut):
         raise
     except UpstreamError:

@@ -76,7 +76,7 @@ def not_query_text(name: str) -> str:
 def _no_name(name: str) -> str:
     if TOKEN.fullmatch(name.encode()) and "*" not in name:
         return ""
-    return "is no name of a header: name each header, without a pattern"
+    return "is not a valid header name: list each header, without patterns"
 
 
 def not_ignorable(name: str) -> str:

@@ -15,9 +15,9 @@ import structlog
 
 from proxy.bounds import REPEATED_BYTES
 from proxy.errors import Unreachable
+from proxy.http1.exchange import Answer, Client, Exchange
 from proxy.http1.flow import Hold
 from proxy.http1.headers import Field, Hop, binds_connection, own_error, own_fields, request_head, response_head
-from proxy.http1.inbound import Answer, ClientConnection, Exchange
 from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, RequestHead, ResponseHead
 from proxy.http1.outbound import EngineConnection
 
@@ -110,7 +110,7 @@ class Relay:
         """Whether the request's body is handed on as it comes."""
 
     @property
-    def _client(self) -> ClientConnection:
+    def _client(self) -> Client:
         return self._exchange.client
 
     # -- the request
@@ -226,7 +226,7 @@ class Relay:
         if self._upstream.product is None:
             self._upstream.product = next(iter(head.control.get(b"x-elastic-product", ())), None)
         sent = exchange.whole and self._engine is not None and self._engine.flushed
-        reads_on = self._asked_for_body and head.status in READS_ON
+        reads_on = head.status in READS_ON and self._asked_for_body
         in_step = head.keep_alive and (sent or reads_on) and exchange.head.method != b"CONNECT"
         in_step = in_step and not binds_connection(exchange.head.control) and not binds_connection(head.control)
         self._keeps_engine = in_step and head.status not in MAY_BE_OUT_OF_STEP

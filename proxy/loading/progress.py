@@ -19,8 +19,14 @@ class Shown:
     """The progress of one task over `total` units, of which `done` are; `count` of documents is what is shown."""
 
     def __init__(
-        self, title: str, total: int | None, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        title: str,
+        total: int | None,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        counted: Callable[[int], str] = documents,
     ) -> None:
+        self._counted = counted
         self._console = console or Console(stderr=True)
         self._clock = clock
         self._begun = self._said = clock()
@@ -53,7 +59,7 @@ class Shown:
         """Say how far the task is."""
         now = self._clock()
         seconds = now - self._begun
-        said = documents(count) + (f", {_rate(count / seconds)}/s" if count and seconds > 0 else "")
+        said = self._counted(count) + (f", {_rate(count / seconds)}/s" if count and seconds > 0 else "")
         self._bar.update(self._task, completed=done, said=said)
         if not self._console.is_terminal and now - self._said > _LINE_EVERY_S:
             self._said = now

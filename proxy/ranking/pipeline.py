@@ -10,8 +10,8 @@ from functools import partial
 
 import structlog
 
-from proxy.bypass import Bypass
 from proxy.errors import Failure, Lost, Refused, TooComplex, TooLarge, UpstreamError, cause_of
+from proxy.outcomes import Bypass
 from proxy.planning import EngineReply
 from proxy.ranking.ordering import (
     Rendered,
@@ -23,7 +23,17 @@ from proxy.ranking.ordering import (
     render_in_groups,
 )
 from proxy.ranking.paging import Cut, Head, head_page, tail_page
-from proxy.ranking.retrieval import Lexical, Semantic, are_groups, confirmed, covered, group, lexical, retrieve
+from proxy.ranking.retrieval import (
+    Lexical,
+    Semantic,
+    are_groups,
+    confirmed,
+    covered,
+    group,
+    keeps_empty,
+    lexical,
+    retrieve,
+)
 from proxy.ranking.search_response import Page, SearchAnswer, render_answer
 from proxy.ranking.searches import head_search, lexical_search, tail_search
 from proxy.ranking.stages import Run
@@ -81,10 +91,11 @@ class Defect:
         return Bypass("internal_error", detail=self.cause)
 
 
-Outcome = Answered | KeptEmpty | Relayed | Unanswered | Defect | Bypass
+Result = Answered | KeptEmpty | Relayed | Unanswered | Defect | Bypass
+"""What came of a search; a Bypass leaves it to the engine, in the client's own bytes."""
 
 
-async def run_search(run: Run, head_key: bytes) -> Outcome:
+async def run_search(run: Run, head_key: bytes) -> Result:
     """Answer a search, or say why the client's own bytes should go on instead."""
     try:
         return await (_near(run, head_key) if run.plan.in_head else _far(run, head_key))
@@ -120,7 +131,7 @@ def _may_be_caused(refusal: Refused) -> bool:
     return refusal.status == 400 or (refusal.status == 429 and b"circuit_breaking_exception" in refusal.body)
 
 
-async def _near(run: Run, head_key: bytes) -> Outcome:
+async def _near(run: Run, head_key: bytes) -> Result:
     """A page that begins in the head."""
     plan = run.plan
     head = run.stages.heads.get(head_key) if plan.request.from_ or plan.request.walk else None
@@ -132,7 +143,7 @@ async def _near(run: Run, head_key: bytes) -> Outcome:
     run = await _confirmed(run, found.answer, semantic)
     if problem := _unusable(run, found.answer):
         return problem
-    if _keeps_empty(run, found.answer):
+    if keeps_empty(run, found.answer):
         return _kept_empty(run, found)
     if not are_groups(run, found.answer):
         return Bypass("sort")
@@ -194,7 +205,7 @@ async def _remembered(
     return (head, rendered) if shown.failures else (replace(known, failures=head.failures), shown)
 
 
-async def _far(run: Run, head_key: bytes) -> Outcome:
+async def _far(run: Run, head_key: bytes) -> Result:
     """A page behind the head: the engine's own, without the head's documents."""
     head = await _known_head(run, head_key)
     if isinstance(head, Bypass):
@@ -203,7 +214,7 @@ async def _far(run: Run, head_key: bytes) -> Outcome:
     run = await _confirmed(run, found.answer, Semantic())
     if problem := _unusable(run, found.answer):
         return problem
-    if head.extras == len(head.ranking) and _keeps_empty(run, found.answer):
+    if head.extras == len(head.ranking) and keeps_empty(run, found.answer):
         return _kept_empty(run, found)
     return _answered(run, found, tail_page(head, found.answer), head)
 
@@ -232,10 +243,6 @@ async def _known_head(run: Run, head_key: bytes) -> Head | Bypass:
     keeps_places = bool(rendered.failures)  # they may stand on a page before this one
     ranking = in_groups(run, candidates.ranking, found.answer, rendered)
     return head_of(ranking, found.answer, rendered, groups, failures, keeps_places=keeps_places)
-
-
-def _keeps_empty(run: Run, answer: SearchAnswer) -> bool:
-    return answer.found_nothing and run.plan.route.on_zero_hits == "keep_empty"
 
 
 def _kept_empty(run: Run, found: Lexical) -> KeptEmpty:

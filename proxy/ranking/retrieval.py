@@ -57,6 +57,8 @@ async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, Semantic]:
     searching = asyncio.ensure_future(_semantic(run, plan.vectors, may_cost))
     try:
         found = await lexical(run, search)
+        if keeps_empty(run, found.answer):
+            return found, Semantic()
         may_cost.set()
         return found, await _in_time(run, searching)
     finally:
@@ -66,11 +68,16 @@ async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, Semantic]:
 async def _one_after_the_other(run: Run, search: EngineSearch, vectors: VectorSearch) -> tuple[Lexical, Semantic]:
     """Ask no model for a search that is sorted by a price or a date first, which leaves nothing to rerank."""
     found = await lexical(run, search)
-    if not are_groups(run, found.answer):
+    if keeps_empty(run, found.answer) or not are_groups(run, found.answer):
         return found, Semantic()
     may_cost = asyncio.Event()
     may_cost.set()
     return found, await _in_time(run, asyncio.ensure_future(_semantic(run, vectors, may_cost)))
+
+
+def keeps_empty(run: Run, answer: SearchAnswer) -> bool:
+    """Whether the client's own search finds nothing and the route keeps it so: kNN cannot change the response."""
+    return answer.found_nothing and run.plan.route.on_zero_hits == "keep_empty"
 
 
 def are_groups(run: Run, answer: SearchAnswer) -> bool:

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES, RESCORED_HITS
-from proxy.bypass import Bypass
+from proxy.outcomes import Bypass
 from proxy.request.filter_path import Form, read_form
 from proxy.request.json_text import take_member, with_members_set
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use

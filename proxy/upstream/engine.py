@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -10,6 +10,7 @@ import msgspec
 
 from proxy.bounds import PIT_INDICES
 from proxy.config import Engine as Settings
+from proxy.context import Sent
 from proxy.dialects import EngineKind, read_kind
 from proxy.errors import Refused, TimedOut, UpstreamError
 from proxy.http1.headers import NO_HOP, Hop
@@ -46,8 +47,8 @@ class Engine:
         await self._catalog.close()
         await self._pool.close()
 
-    def for_caller(self, identity: bytes, carried: CarriedFields) -> "EngineOfCaller":
-        return EngineOfCaller(self, identity, carried)
+    def for_caller(self, identity: bytes, carried: CarriedFields, sent: Sent | None = None) -> "EngineOfCaller":
+        return EngineOfCaller(self, identity, carried, sent=sent or Sent())
 
     async def known(
         self,
@@ -90,21 +91,6 @@ class Engine:
         return reply
 
 
-@dataclass(slots=True)
-class Sent:
-    """Whether a client's request has been sent to the engine, in whatever form: then it is not sent again."""
-
-    whole: "Sent | None" = None
-    """The request that this one is a part of, as an item is of an `_msearch`."""
-    by_now: bool = False
-
-    def note(self) -> None:
-        """Note that it is about to be sent, and with it a part of the whole."""
-        self.by_now = True
-        if self.whole is not None:
-            self.whole.note()
-
-
 @dataclass(frozen=True, slots=True)
 class EngineOfCaller:
     """The engine as one caller sees it."""
@@ -116,10 +102,6 @@ class EngineOfCaller:
     """How long an answer about indices is waited for; None: until it is there."""
     sent: Sent = field(default_factory=Sent)
     """Whether the client's own request was sent; what the proxy adds to it does not count."""
-
-    def part(self) -> "EngineOfCaller":
-        """Return the same for one of the searches of which the client's request is made."""
-        return replace(self, sent=Sent(self.sent))
 
     def answered_items(self, statuses: Iterable[int]) -> None:
         """Take note of the statuses of searches that the engine answered together."""
