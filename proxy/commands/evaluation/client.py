@@ -1,6 +1,7 @@
 """The searches of judged queries, each sent to both addresses over HTTP, some at a time."""
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -162,14 +163,18 @@ def _advice(failed: FailedSearch) -> str:
     return next(found, "Send the same search with curl, and read the log there")
 
 
+_TYPE = re.compile(r"\w{1,80}")
+
+
 def _reason(error: UpstreamError) -> str:
+    """Return what is known in a few words; of the engine's own only the type, since the rest differs by query."""
     if not isinstance(error, Refused):
         return error.detail
     try:
-        said = msgspec.json.decode(error.body)["error"]
-        cause = (said.get("root_cause") or [said])[0]
-        return f"status {error.status}, {cause['type']}"
-    except (msgspec.DecodeError, KeyError, IndexError, TypeError, AttributeError):
+        cause = msgspec.json.decode(error.body)["error"]
+        kind = (cause.get("root_cause") or [cause])[0]["type"]
+        return f"status {error.status}, {kind}" if _TYPE.fullmatch(kind) else f"status {error.status}"
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, LookupError, TypeError, AttributeError):
         return f"status {error.status}"
 
 
