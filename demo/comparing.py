@@ -1,4 +1,4 @@
-"""The same search straight and through the proxy, and how far apart the two orders are."""
+"""Run the same search with and without the proxy, and compare the orders."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +10,12 @@ from demo.evaluation import Query, ndcg
 
 PAGE = 10
 DEPTH = 100
-"""How deep the straight order is read, so that a product's old position can be named."""
+"""Number of hits read without the proxy, to know the old position of a product."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """An index, which of its fields a shop searches, and the two ways to it."""
+    """An index, the fields that the shop searches, and the URLs with and without the proxy."""
 
     engine: str
     proxy: str
@@ -25,7 +25,7 @@ class Shop:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Hits in their order, and how the proxy says that came about; nothing where there was none between."""
+    """Hits in their order, with the outcome and stage times that the proxy reported, if it was used."""
 
     hits: Sequence[Mapping[str, Any]]
     outcome: str
@@ -36,13 +36,13 @@ class Answer:
         return [hit["_id"] for hit in self.hits]
 
     def among(self, names: Container[str]) -> "Answer":
-        """Leave out the hits that are not among these."""
+        """Keep only hits with these ids."""
         return replace(self, hits=[hit for hit in self.hits if hit["_id"] in names])
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A query's answers both ways."""
+    """The responses to one query with and without the proxy."""
 
     query: Query
     straight: Answer
@@ -50,12 +50,12 @@ class Comparison:
 
     @property
     def gain(self) -> tuple[float, float]:
-        """The nDCG@10 of the straight order, and of the one through the proxy."""
+        """The nDCG@10 without and with the proxy."""
         return ndcg(self.straight.ids, self.query.judgments), ndcg(self.through.ids, self.query.judgments)
 
     @property
     def judged_only(self) -> "Comparison":
-        """The same without hits that nobody judged (condensed lists: Sakai, SIGIR 2007)."""
+        """The same without unjudged hits (condensed lists: Sakai, SIGIR 2007)."""
         return Comparison(
             self.query, self.straight.among(self.query.judgments), self.through.among(self.query.judgments)
         )
@@ -65,19 +65,19 @@ class Comparison:
         return self.through.outcome == "reranked"
 
     def moved(self, position: int) -> int | None:
-        """Say how many places higher a hit of the proxy's page stands; None where it was not found straight."""
+        """Return how many places a hit of the proxy's page moved up; None if it is new."""
         name = self.through.ids[position]
         return self.straight.ids.index(name) - position if name in self.straight.ids else None
 
 
 def shop_search(text: str, fields: Sequence[str], size: int) -> dict[str, Any]:
-    """Search as a shop does that has only BM25."""
+    """The search body of a shop that uses only BM25."""
     match = {"multi_match": {"query": text, "type": "most_fields", "fields": list(fields)}}
     return {"query": match, "size": size, "_source": {"excludes": ["embedding*"]}}
 
 
 def compare(shop: Shop, query: Query, size: int = PAGE) -> Comparison:
-    """Run a query both ways, through the proxy for a page of this size; raises NoAnswer."""
+    """Run a query with and without the proxy, with the proxy for a page of this size; raises NoAnswer."""
     straight = answer(f"{shop.engine}/{shop.index}/_search", shop_search(query.text, shop.fields, DEPTH))
     through = answer(f"{shop.proxy}/{shop.index}/_search", shop_search(query.text, shop.fields, size))
     return Comparison(query, straight, through)
@@ -91,12 +91,12 @@ def answer(url: str, body: Mapping[str, Any]) -> Answer:
 
 
 def stage_times(server_timing: str) -> dict[str, float]:
-    """Read a Server-Timing header (W3C): a stage's milliseconds by its name."""
+    """Parse a Server-Timing header (W3C) into milliseconds by stage."""
     entries = (entry.strip().partition(";dur=") for entry in server_timing.split(",") if entry.strip())
     return {name: float(milliseconds) for name, _, milliseconds in entries}
 
 
 def mean_gain(comparisons: Sequence[Comparison]) -> tuple[float, float]:
-    """Average the nDCG@10 of both ways over queries."""
+    """Return the mean nDCG@10 without and with the proxy."""
     straight, through = zip(*(comparison.gain for comparison in comparisons), strict=True)
     return fmean(straight), fmean(through)
