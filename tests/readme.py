@@ -32,7 +32,7 @@ from proxy.cli import CONFIG_VARIABLE, build_parser
 from proxy.dialects import Dialect, KnnSearch
 from proxy.errors import EqualScores, UpstreamError
 from proxy.loading.mappings import LANGUAGES
-from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
+from proxy.profiles import BLENDS, CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS, blend_of
 from proxy.query.text import UNRELAXED
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.request.steering import ALLOWED, Option, takes
@@ -548,6 +548,12 @@ def tiers() -> Table:
     return Table(("`tier`", "embedding model", "dimensions", "reranker", "when"), rows)
 
 
+def blends() -> Table:
+    rerankers = (*(models.rerank for models in TIERS.values()), *BLENDS)
+    rows = tuple((code(name), f"{blend_of(name).weight:g}", blend_of(name).why) for name in rerankers)
+    return Table(("reranker", "`blend`", "why"), rows)
+
+
 def priorities() -> Table:
     rows = tuple((code(name), code(tier), PRIORITY_MEANINGS[name]) for name, tier in PRIORITIES.items())
     return Table(("`priority`", "tier", "meaning"), rows)
@@ -660,6 +666,7 @@ TABLES: Mapping[str, Callable[[], Table]] = {
     "stages": stages,
     "config": config_keys,
     "tiers": tiers,
+    "blends": blends,
     "priorities": priorities,
     "profiles": profiles,
     "choices": choices,

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from proxy.local_models import INSTALL
+from proxy.profiles import STAND_IN
 from proxy.vectors import Vectors
 
-NAME = "sentence-transformers/all-MiniLM-L6-v2"
+NAME = STAND_IN
 DIMENSIONS = 384
 TOKENS_MAX = 256
 """What the model was trained to read at most; the rest of a text is cut off."""
