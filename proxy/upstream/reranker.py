@@ -43,7 +43,7 @@ class Reranker:
         body = encode(query, passages, instruction)
         size = MODEL_RESPONSE_BYTES + len(passages) * MODEL_SCORE_BYTES + 2 * len(body)
         return await self._transport.ask(
-            f"/v1/inference/{model}", body, self._timeout, lambda answer: read(answer, passages), size
+            f"/v1/inference/{model}", body, self._timeout, lambda answer: read(answer, passages), size, model=model
         )
 
 
