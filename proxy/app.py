@@ -7,6 +7,7 @@ import asyncio
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 
@@ -139,7 +140,8 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
         timeout_seconds=settings.rerank_timeout_seconds,
         query_max_chars=settings.query_max_chars,
     )
-    searching = Searching(config, engine, embedder, reranker, authorization_of(config, environment))
+    discovery = authorization_of(config, environment)
+    searching = Searching(config, engine, embedder, reranker, discovery, pressure=partial(guards.pressure, "reranker"))
     callers = CallerIdentities(config.callers.ignore, warn_of_new_callers)
     front = Front(
         upstream,

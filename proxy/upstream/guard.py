@@ -160,6 +160,11 @@ class Guards:
             guard = self._guards[service, model] = Guard(service, model, self._most, self._clocks, self._on_call)
         return guard
 
+    def pressure(self, service: str, model: str) -> float:
+        """Return the calls of a model in flight and waiting, as a share of those that may run at a time."""
+        guard = self._guards.get((service, model))
+        return guard.bulkhead.load if guard else 0.0
+
     @property
     def all(self) -> Sequence[tuple[tuple[str, str], Guard]]:
         """Each guard with its service and model, for those who watch them."""
