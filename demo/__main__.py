@@ -86,35 +86,42 @@ def _set_up(console: Console, stack: ExitStack) -> tuple[Shop, Sequence[Service]
     folder = cache_folder() / "demo"
     folder.mkdir(parents=True, exist_ok=True)
     start = engine.Start(data=cache_folder() / "demo-data", ports=ENGINE_PORTS)
-    engine_url = _timed(console, "Elasticsearch", lambda: stack.enter_context(engine.running(start)))
+    engine_url = begun(console, "Elasticsearch", lambda: stack.enter_context(engine.running(start)))
     models_port, proxy_port = engine.free_ports(2, (MODELS_PORT, PROXY_PORT))
-    models = _timed(console, "local models", lambda: stack.enter_context(_models(models_port, folder)))
+    models = begun(console, "local models", lambda: stack.enter_context(run_models(models_port, folder)))
     if shop.is_loaded(engine_url):
         console.print("the catalogue is loaded already", style="dim")
     else:
-        _timed(console, "catalogue", lambda: shop.load(engine_url, models.url))
-    proxy = _timed(console, "proxy", lambda: stack.enter_context(_proxy(proxy_port, engine_url, models.url, folder)))
+        begun(console, "catalogue", lambda: shop.load(engine_url, models.url))
+    proxy = begun(
+        console,
+        "proxy",
+        lambda: stack.enter_context(run_proxy(shop.CONFIG, proxy_port, engine_url, models.url, folder)),
+    )
     return Shop(engine_url, proxy.url, shop.INDEX, shop.FIELDS), (models, proxy)
 
 
-def _timed(console: Console, what: str, begin: Callable[[], A]) -> A:
+def begun(console: Console, what: str, begin: Callable[[], A]) -> A:
+    """Start something, and say how long it took."""
     console.print(f"{what} …", style="dim")
-    begun = time.monotonic()
+    start = time.monotonic()
     done = begin()
-    console.print(f"{what}: ready after {time.monotonic() - begun:.1f} s", style="dim", highlight=False)
+    console.print(f"{what}: ready after {time.monotonic() - start:.1f} s", style="dim", highlight=False)
     return done
 
 
-def _models(port: int, folder: Path) -> AbstractContextManager[Service]:
+def run_models(port: int, folder: Path) -> AbstractContextManager[Service]:
     return services.running(
         "rerank-proxy models", ("models", "--listen", f"127.0.0.1:{port}"), port, "/health", folder / "models.log"
     )
 
 
-def _proxy(port: int, engine_url: str, models_url: str, folder: Path) -> AbstractContextManager[Service]:
+def run_proxy(
+    config: Path, port: int, engine_url: str, models_url: str, folder: Path
+) -> AbstractContextManager[Service]:
     addresses = ("--listen", f"127.0.0.1:{port}", "--engine", engine_url, "--models", models_url)
     return services.running(
-        "rerank-proxy serve", ("serve", "-c", str(shop.CONFIG), *addresses), port, "/", folder / "proxy.log"
+        "rerank-proxy serve", ("serve", "-c", str(config), *addresses), port, "/", folder / "proxy.log"
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line: `rerank-proxy serve | check | profiles | models | mapping | index | backfill`.
+"""The command line: `rerank-proxy serve | check | profiles | models | mapping | index | backfill | eval`.
 
 An error is one line on standard error that says what to do next, and a nonzero exit code.
 """
@@ -6,6 +6,7 @@ An error is one line on standard error that says what to do next, and a nonzero 
 import argparse
 import asyncio
 import json
+import math
 import os
 import shutil
 import sys
@@ -20,15 +21,14 @@ from urllib.parse import quote
 import msgspec
 import uvloop
 
-from proxy import telemetry
 from proxy.app import serve_until_told
-from proxy.checking.dry_run import dry_run
-from proxy.checking.findings import UNREACHABLE, Finding, exit_code
-from proxy.checking.run import check
-from proxy.config import Config, authorization_of, load, load_with_lines, read, token_of
-from proxy.errors import UpstreamError
-from proxy.loading.backfill import Filled
-from proxy.loading.commands import (
+from proxy.commands.checking.dry_run import dry_run
+from proxy.commands.checking.findings import UNREACHABLE, Finding, exit_code
+from proxy.commands.checking.run import check
+from proxy.commands.evaluation import INSTALL as INSTALL_EVALUATION
+from proxy.commands.evaluation.errors import CannotEvaluate
+from proxy.commands.loading.backfill import Filled
+from proxy.commands.loading.commands import (
     BackfillOptions,
     IndexOptions,
     Reports,
@@ -38,16 +38,19 @@ from proxy.loading.commands import (
     run_backfill,
     run_index,
 )
-from proxy.loading.documents import open_documents
-from proxy.loading.errors import CannotLoad
-from proxy.loading.index import Loaded
-from proxy.loading.mappings import LANGUAGES, SPELLINGS, index_for, shipped_embedding
-from proxy.loading.progress import documents
-from proxy.loading.stopping import Stopped, Stopping
-from proxy.local_models import INSTALL
-from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
-from proxy.searching import SearchCall
-from proxy.yaml_file import ConfigError, YamlFile
+from proxy.commands.loading.documents import open_documents
+from proxy.commands.loading.errors import CannotLoad
+from proxy.commands.loading.index import Loaded
+from proxy.commands.loading.mappings import LANGUAGES, SPELLINGS, index_for, shipped_embedding
+from proxy.commands.loading.progress import documents
+from proxy.commands.loading.stopping import Stopped, Stopping
+from proxy.commands.local_models import INSTALL
+from proxy.endpoints.answering import SearchCall
+from proxy.errors import UpstreamError
+from proxy.settings.config import Config, authorization_of, load, load_with_lines, read, token_of
+from proxy.settings.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
+from proxy.settings.yaml_file import ConfigError, YamlFile
+from proxy.telemetry import log as telemetry
 
 CONFIG_VARIABLE = "RERANK_PROXY_CONFIG"
 _INTERRUPTED = 130
@@ -90,7 +93,16 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"rerank-proxy {version('es-rerank-proxy')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_serve, _add_check, _add_profiles, _add_models, _add_mapping, _add_index, _add_backfill):
+    for add in (
+        _add_serve,
+        _add_check,
+        _add_profiles,
+        _add_models,
+        _add_mapping,
+        _add_index,
+        _add_backfill,
+        _add_eval,
+    ):
         add(commands)
     return parser
 
@@ -307,8 +319,8 @@ def _models(options: argparse.Namespace, _: Mapping[str, str]) -> int:
     if not host or not port.isdigit():
         return _failed(f"--listen: expected host:port, as in 127.0.0.1:8080, not {options.listen!r}")
     try:
-        from proxy.local_models.app import run  # noqa: PLC0415  its packages are an extra
-        from proxy.local_models.minilm import LocalModelsMissing  # noqa: PLC0415
+        from proxy.commands.local_models.app import run  # noqa: PLC0415  its packages are an extra
+        from proxy.commands.local_models.minilm import LocalModelsMissing  # noqa: PLC0415
     except ImportError as error:
         return _failed(f"the local models are not installed ({error.name}): {INSTALL}")
     try:
@@ -400,6 +412,13 @@ def _rate(text: str) -> float:
     number = float(text)
     if number <= 0:
         raise argparse.ArgumentTypeError("expected a number greater than 0")
+    return number
+
+
+def _finite(said: str) -> float:
+    number = float(said)
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError("expected a number")
     return number
 
 
@@ -522,3 +541,71 @@ def _report_filled(filled: Filled) -> None:
         f"{filled.embedded:,} new, {filled.changed:,} changed during the run, {filled.refused:,} rejected; "
         f"{documents(filled.without_text)} without text\n"
     )
+
+
+def _add_eval(commands: Any) -> None:
+    said = (
+        "Measure on judged queries how much better the proxy's order is. Exit code 0: fine, 1: something is wrong or "
+        "--min-gain is missed, 2: something is unreachable, 3: no verdict."
+    )
+    parser = _command(
+        commands,
+        "eval",
+        _eval,
+        said,
+        "eval --judgments judged.csv --template body.json --index a",
+        "eval --judgments q.csv --template q.json --index a --min-gain 1",
+    )
+    parser.add_argument(
+        "--queries", type=Path, metavar="FILE", help="NDJSON, CSV or .tsv of id, text (default: the judgments' own)"
+    )
+    parser.add_argument(
+        "--judgments",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="TREC qrels, or NDJSON, CSV or .tsv of query, document, grade (0: not relevant)",
+    )
+    parser.add_argument(
+        "--template", type=Path, required=True, metavar="FILE", help="the search body, {{query}} where the text goes"
+    )
+    parser.add_argument("--index", required=True, metavar="NAME", help="as in the URL; NAME?routing=... has parameters")
+    parser.add_argument(
+        "--baseline", default="http://127.0.0.1:9200", metavar="URL", help="engine or proxy (default: %(default)s)"
+    )
+    parser.add_argument("--proxy", default="http://127.0.0.1:9201", metavar="URL", help="default: %(default)s")
+    parser.add_argument(
+        "--authorization-env", metavar="VARIABLE", help="holds the Authorization header for both addresses"
+    )
+    for name in ("baseline", "proxy"):
+        parser.add_argument(
+            f"--{name}-authorization-env", metavar="VARIABLE", help=f"the same for --{name} alone, instead"
+        )
+    parser.add_argument("--ca-file", metavar="FILE", help="whom to trust at an https address, as in engine.ca_file")
+    parser.add_argument("--id-field", metavar="FIELD", help="the field that the judgments name (default: _id)")
+    parser.add_argument(
+        "--judged-only", action="store_true", help="the verdict goes by the judged documents, without the others"
+    )
+    parser.add_argument(
+        "--min-gain", type=_finite, metavar="POINTS", help="fail if nDCG@10 gains less in the mean; may be below 0"
+    )
+    parser.add_argument("--show", type=int, default=10, metavar="N", help="queries won and lost (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON, with every query")
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="write both rankings as TREC run files")
+    parser.add_argument(
+        "--concurrency", type=_positive, default=4, metavar="N", help="queries at a time (default: %(default)s)"
+    )
+    parser.add_argument("--timeout", type=_rate, default=60.0, metavar="SECONDS", help="of one search (default: 60)")
+
+
+def _eval(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    try:
+        from proxy.commands.evaluation.command import evaluate, options_of  # noqa: PLC0415  its packages are an extra
+    except ImportError as error:
+        return _failed(f"the evaluation is not installed ({error.name}): {INSTALL_EVALUATION}")
+    indices, _, parameters = options.index.partition("?")
+    target = f"/{quote(indices, safe=_NAME_SAFE)}/_search{'?' if parameters else ''}{parameters}"
+    try:
+        return asyncio.run(evaluate(options_of(options, target, environment), sys.stdout))
+    except CannotEvaluate as error:
+        return _failed(str(error))

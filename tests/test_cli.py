@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from proxy.cli import build_parser, main
-from proxy.loading.mappings import SPELLINGS, folder, index_for, shipped_embedding
-from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
+from proxy.commands.loading.mappings import SPELLINGS, folder, index_for, shipped_embedding
+from proxy.settings.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
 from tests.conftest import QUERY
 from tests.fakes import FakeEngine, closed_port
 
-COMMANDS = ("serve", "check", "profiles", "models", "mapping", "index", "backfill")
+COMMANDS = ("serve", "check", "profiles", "models", "mapping", "index", "backfill", "eval")
 OPTIONS: Mapping[str, Sequence[str]] = {
     "serve": ("--config", "--engine", "--models", "--listen"),
     "check": ("--config", "--engine", "--models", "--offline", "--json", "--search", "--index"),
@@ -28,6 +28,7 @@ OPTIONS: Mapping[str, Sequence[str]] = {
     "mapping": ("--engine-kind", "--language", "--dimensions", "--no-vectors"),
     "index": ("--name", "--profile", "--language", "--id-field", "--no-vectors", "--tier", "--dimensions", "--config"),
     "backfill": ("--profile", "--rate", "--watch", "--interval", "--tier", "--passage", "--field", "--config"),
+    "eval": ("--judgments", "--template", "--baseline", "--proxy", "--authorization-env", "--min-gain", "--runs"),
 }
 REMOTE = "routes: [{index: a}]\n"
 

@@ -13,14 +13,15 @@ import pytest
 from structlog.testing import capture_logs
 
 from proxy.app import Proxy, open_proxy
-from proxy.config import Config
+from proxy.bounds import PARAMETERS_BYTES, SEARCH_BODY_BYTES
 from proxy.context import Ended, RequestRecord
+from proxy.endpoints.answering import guarded
 from proxy.endpoints.front import Front
 from proxy.http1.listener import serve
 from proxy.http1.messages import BadMessage
 from proxy.outcomes import Bypass
-from proxy.searching import guarded
-from proxy.telemetry import Telemetry
+from proxy.settings.config import Config
+from proxy.telemetry.log import Telemetry
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
 from tests.fakes import Client, Fault, Message, Stream, answer, breaks_off, closed_port, ids, refuses, request
@@ -92,6 +93,40 @@ async def test_a_body_that_is_too_large_goes_on_whole(client: Client, engine: En
     engine.faults["lexical"] = counts
     answered = await client.ask("POST", "/products/_search", b'{"a":"' + body + b'"}', content_type="application/json")
     assert ("bypassed;reason=too_large", len(body) + 8) == (answered.header("x-rerank"), int(answered.content))
+
+
+async def test_a_body_that_is_too_large_once_decompressed_goes_on_as_it_came(
+    client: Client, engine: EndpointEngine
+) -> None:
+    body = gzip.compress(json.dumps({**QUERY, "stats": ["x" * SEARCH_BODY_BYTES]}).encode())
+    fields = {"content_type": "application/json", "content_encoding": "gzip"}
+    answered = await client.ask("POST", "/products/_search", body, **fields)
+    assert ("bypassed;reason=too_large", body) == (answered.header("x-rerank"), engine.requests[-1].content)
+
+
+@pytest.mark.parametrize("target", ["/products/_search", "/products/_msearch", "/products/_async_search", "/_search"])
+async def test_a_url_that_is_too_long_is_read_by_the_engine_alone(
+    client: Client, engine: EndpointEngine, target: str
+) -> None:
+    target = f"{target}?preference={'x' * PARAMETERS_BYTES}"
+    answered = await client.search(target, QUERY)
+    assert ("bypassed;reason=too_complex", [target]) == (
+        answered.header("x-rerank"),
+        [sent.target for sent in engine.requests],
+    )
+
+
+async def test_an_engine_that_is_gone_since_its_names_were_asked_is_a_warning(
+    client: Client, engine: EndpointEngine, log: Log
+) -> None:
+    await client.search("/products/_search", QUERY)
+    await engine.__aexit__()
+    answered = await client.search("/products/_search", QUERY)
+    assert (502, "bypassed;reason=engine_refused", "warning") == (
+        answered.status,
+        answered.header("x-rerank"),
+        [line["log_level"] for line in log if line["event"] == "search"][-1],
+    )
 
 
 @pytest.mark.parametrize("credentials", ["Negotiate YII=", "NTLM TlRM", "AWS4-HMAC-SHA256 Credential=a/b"])

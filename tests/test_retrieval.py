@@ -1,27 +1,30 @@
 """The first stage: both searches, what becomes of a failing one, and who stands for a group."""
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
 import pytest
 
 from proxy.errors import Failure, Refused
-from proxy.planning import Plan
-from proxy.query.text import UserQuery
+from proxy.parsing.query_text import UserQuery
 from proxy.ranking.hits import DocKey
-from proxy.ranking.retrieval import Semantic, covered, group, lexical, retrieve
+from proxy.ranking.planning import Plan
+from proxy.ranking.retrieval import SemanticHits, covered, group, lexical, retrieve
 from proxy.ranking.search_response import SearchAnswer, read_answer
 from proxy.ranking.searches import lexical_search
 from proxy.ranking.stages import Budget, Run
-from tests.fakes import Document, FakeEngine, FakeModels, hangs, refuses, says
-from tests.plans import plan_of
+from tests.fakes import Document, FakeEngine, FakeModels, Message, Stream, answer, hangs, refuses, says
+from tests.plans import SETTINGS, plan_of
 from tests.runs import run_of
 
 BODY = {"query": {"match": {"title": "laptop"}}}
 SPENT = "budget: the time that the request allows is spent"
+NOTHING = b'{"hits":{"total":{"value":0,"relation":"eq"},"max_score":null,"hits":[]}}'
 UNAVAILABLE = Failure("semantic", "no_vector_field", "v")
 
 
@@ -56,7 +59,7 @@ async def test_where_kNN_cannot_be_asked_no_model_is(  # noqa: N802
     plan = dataclasses.replace(plan_of("", BODY), **changes)
     run = await run_of(plan, engine, models, stack)
     _, semantic = await retrieve(run, lexical_search(plan))
-    assert (Semantic(failures=failures), [], []) == (semantic, models.requests, engine.of("semantic"))
+    assert (SemanticHits(failures=failures), [], []) == (semantic, models.requests, engine.of("semantic"))
 
 
 @pytest.mark.parametrize("place", ["embed", "semantic"])
@@ -91,7 +94,7 @@ async def test_a_knn_search_answered_in_part_is_left_out(
     engine.faults["semantic"] = says(b'{"timed_out":true,"hits":{"hits":[]}}')
     run = await run_of(plan_of("", BODY), engine, models, stack)
     _, semantic = await retrieve(run, lexical_search(run.plan))
-    assert Semantic(failures=(Failure("semantic", "partial"),)) == semantic
+    assert SemanticHits(failures=(Failure("semantic", "partial"),)) == semantic
 
 
 async def test_a_spent_budget_leaves_kNN_out(  # noqa: N802
@@ -104,6 +107,50 @@ async def test_a_spent_budget_leaves_kNN_out(  # noqa: N802
         (failure.stage, failure.reason, failure.detail) for failure in semantic.failures
     ]
     await models.until_left()
+
+
+@pytest.mark.parametrize("place", ["embed", "semantic"])
+async def test_a_search_that_finds_nothing_does_not_wait_for_kNN(  # noqa: N802
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, place: str
+) -> None:
+    """Both searches run at once, since the engine has accepted one before; the model, or kNN, never answers."""
+    slow, left = (models if place == "embed" else engine), asyncio.Event()
+
+    async def hangs_until_left(stream: Stream, request: Message) -> None:
+        await stream.left()
+        left.set()
+        raise ConnectionError
+
+    async def finds_nothing_once_kNN_runs(stream: Stream, request: Message) -> bytes:  # noqa: N802
+        await slow.until_asked(place)
+        return answer(body=NOTHING)
+
+    slow.faults[place] = hangs_until_left
+    engine.faults["lexical"] = finds_nothing_once_kNN_runs
+    run = await run_of(plan_of("", BODY), engine, models, stack)
+    run.stages.accepted.note()
+    found, semantic = await retrieve(run, lexical_search(run.plan))
+    assert (True, SemanticHits()) == (found.answer.found_nothing, semantic)
+    await left.wait()
+
+
+async def test_a_search_that_finds_nothing_costs_no_vector_where_kNN_has_not_begun(  # noqa: N802
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    engine.faults["lexical"] = says(NOTHING)
+    run = await run_of(plan_of("", BODY), engine, models, stack)
+    await retrieve(run, lexical_search(run.plan))
+    assert [] == models.requests
+
+
+async def test_where_the_route_wants_it_kNN_answers_a_search_that_finds_nothing(  # noqa: N802
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    engine.faults["lexical"] = says(NOTHING)
+    settings = msgspec.structs.replace(SETTINGS, on_zero_hits="semantic")
+    run = await run_of(plan_of("", BODY, settings=settings, window=3), engine, models, stack)
+    _, semantic = await retrieve(run, lexical_search(run.plan))
+    assert ["d", "b", "a"] == names(semantic.hits)
 
 
 async def test_without_the_clients_own_search_there_is_no_answer(
@@ -149,7 +196,7 @@ async def test_the_clients_own_hit_stands_for_a_group(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     run = await run_grouped(engine, models, stack)
-    _, groups = await group(run, answer_of(a=1, b=2, c=None), Semantic(answer_of(d=2, e=None).hits))
+    _, groups = await group(run, answer_of(a=1, b=2, c=None), SemanticHits(answer_of(d=2, e=None).hits))
     assert {b"1": key("a"), b"2": key("b"), None: key("c")} == groups.representative
     assert (b"2", None, []) == (groups.of[key("d")], groups.of[key("e")], engine.requests)
 
@@ -160,7 +207,7 @@ async def test_who_stands_for_a_group_that_only_kNN_found_is_asked(  # noqa: N80
     hit = {"_index": "products", "_id": "own", "_score": 1.0, "fields": {"family": [9]}}
     engine.faults["lexical"] = engine.faults["passages"] = says(json.dumps({"hits": {"hits": [hit]}}).encode())
     run = await run_grouped(engine, models, stack)
-    _, groups = await group(run, answer_of(a=1), Semantic(answer_of(d=9, e=8).hits))
+    _, groups = await group(run, answer_of(a=1), SemanticHits(answer_of(d=9, e=8).hits))
     assert {b"1": key("a"), b"9": key("own"), b"8": key("e")} == groups.representative
     assert [key("own")] == list(groups.adopted)
 
@@ -170,7 +217,7 @@ async def test_where_that_cannot_be_asked_such_groups_are_left_out(
 ) -> None:
     engine.faults["lexical"] = engine.faults["passages"] = refuses(400)
     run = await run_grouped(engine, models, stack)
-    semantic, groups = await group(run, answer_of(a=1), Semantic(answer_of(d=9, e=1).hits))
+    semantic, groups = await group(run, answer_of(a=1), SemanticHits(answer_of(d=9, e=1).hits))
     assert (["e"], {b"1": key("a")}) == (names(semantic.hits), groups.representative)
     assert ["refused"] == [failure.reason for failure in semantic.failures]
 
@@ -181,7 +228,7 @@ async def test_the_budget_holds_for_asking_who_stands_for_a_group(
     engine.faults["lexical"] = engine.faults["passages"] = hangs
     run = dataclasses.replace(await run_grouped(engine, models, stack), budget=Budget(0.01))
     run.budget.begin()
-    semantic, _ = await group(run, answer_of(a=1), Semantic(answer_of(d=9, e=1).hits))
+    semantic, _ = await group(run, answer_of(a=1), SemanticHits(answer_of(d=9, e=1).hits))
     assert (["e"], [SPENT]) == (names(semantic.hits), [failure.detail for failure in semantic.failures])
 
 
@@ -190,6 +237,6 @@ async def test_hits_that_are_not_grouped_each_stand_for_themselves(
 ) -> None:
     run = await run_of(plan_of("", BODY), engine, models, stack)
     found = await lexical(run, lexical_search(run.plan))
-    semantic = Semantic(found.answer.hits)
+    semantic = SemanticHits(found.answer.hits)
     same, groups = await group(run, found.answer, semantic)
     assert (semantic, {}, {}) == (same, groups.of, groups.representative)

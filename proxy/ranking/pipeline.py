@@ -12,7 +12,6 @@ import structlog
 
 from proxy.errors import Failure, Lost, Refused, TooComplex, TooLarge, UpstreamError, cause_of
 from proxy.outcomes import Bypass
-from proxy.planning import EngineReply
 from proxy.ranking.ordering import (
     Rendered,
     candidates_of,
@@ -23,7 +22,18 @@ from proxy.ranking.ordering import (
     render_in_groups,
 )
 from proxy.ranking.paging import Cut, Head, head_page, tail_page
-from proxy.ranking.retrieval import Lexical, Semantic, are_groups, confirmed, covered, group, lexical, retrieve
+from proxy.ranking.planning import EngineReply
+from proxy.ranking.retrieval import (
+    Lexical,
+    SemanticHits,
+    are_groups,
+    confirmed,
+    covered,
+    group,
+    keeps_empty,
+    lexical,
+    retrieve,
+)
 from proxy.ranking.search_response import Page, SearchAnswer, render_answer
 from proxy.ranking.searches import head_search, lexical_search, tail_search
 from proxy.ranking.stages import Run
@@ -125,7 +135,7 @@ async def _near(run: Run, head_key: bytes) -> Result:
     """A page that begins in the head."""
     plan = run.plan
     head = run.stages.heads.get(head_key) if plan.request.from_ or plan.request.walk else None
-    semantic = Semantic()
+    semantic = SemanticHits()
     if head is None:
         found, semantic = await retrieve(run, lexical_search(plan))
     else:
@@ -133,7 +143,7 @@ async def _near(run: Run, head_key: bytes) -> Result:
     run = await _confirmed(run, found.answer, semantic)
     if problem := _unusable(run, found.answer):
         return problem
-    if _keeps_empty(run, found.answer):
+    if keeps_empty(run, found.answer):
         return _kept_empty(run, found)
     if not are_groups(run, found.answer):
         return Bypass("sort")
@@ -152,7 +162,7 @@ def _as_the_engine_answered(run: Run, found: Lexical, failure: Failure) -> Answe
     return _answered(run, found, page, untouched)
 
 
-async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: Semantic, head: Head | None) -> Answered:
+async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: SemanticHits, head: Head | None) -> Answered:
     """Cut a page from a head that is remembered, or made now."""
     plan = run.plan
     if head is None:
@@ -166,7 +176,7 @@ async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: Semantic
     return _answered(run, found, page, head, rendered.failures)
 
 
-async def _confirmed(run: Run, answer: SearchAnswer, semantic: Semantic) -> Run:
+async def _confirmed(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> Run:
     """Know of each hit whether its index is the route's; what could not be asked in time is taken for outside."""
     try:
         return await confirmed(run, (*answer.hits, *semantic.hits))
@@ -201,10 +211,10 @@ async def _far(run: Run, head_key: bytes) -> Result:
     if isinstance(head, Bypass):
         return head
     found = await lexical(run, tail_search(run.plan, () if head.untouched else head.places))
-    run = await _confirmed(run, found.answer, Semantic())
+    run = await _confirmed(run, found.answer, SemanticHits())
     if problem := _unusable(run, found.answer):
         return problem
-    if head.extras == len(head.ranking) and _keeps_empty(run, found.answer):
+    if head.extras == len(head.ranking) and keeps_empty(run, found.answer):
         return _kept_empty(run, found)
     return _answered(run, found, tail_page(head, found.answer), head)
 
@@ -233,10 +243,6 @@ async def _known_head(run: Run, head_key: bytes) -> Head | Bypass:
     keeps_places = bool(rendered.failures)  # they may stand on a page before this one
     ranking = in_groups(run, candidates.ranking, found.answer, rendered)
     return head_of(ranking, found.answer, rendered, groups, failures, keeps_places=keeps_places)
-
-
-def _keeps_empty(run: Run, answer: SearchAnswer) -> bool:
-    return answer.found_nothing and run.plan.route.on_zero_hits == "keep_empty"
 
 
 def _kept_empty(run: Run, found: Lexical) -> KeptEmpty:
