@@ -13,15 +13,14 @@ import msgspec
 from msgspec import Raw, Struct
 from yarl import URL
 
+from proxy.bounds import EVALUATED_RESPONSE_BYTES
 from proxy.commands.evaluation.errors import CannotEvaluate
 from proxy.commands.evaluation.outcomes import HEADER, FailedSearch, Found, Pair, read_outcome
 from proxy.commands.loading.patience import patiently
 from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
 
-RESPONSE_BYTES_MAX = 64 * 2**20
-CONCURRENCY_MAX = 64
 _PASSING = {429, 502, 503, 504}
-_FAILED_MAX, _FAILED_SHARE_MAX = 10, 0.02
+_FEW_FAILURES, _TOLERATED_SHARE = 10, 0.02
 """With more failures than both there will be no verdict, whatever the rest says."""
 
 
@@ -137,7 +136,7 @@ class _Asking:
     def _counted(self, pair: Pair) -> Pair:
         failed = [reply for reply in (pair.baseline, pair.proxy) if isinstance(reply, FailedSearch)]
         self.failed += len(failed)
-        if failed and self.failed > max(_FAILED_MAX, _FAILED_SHARE_MAX * self.count):
+        if failed and self.failed > max(_FEW_FAILURES, _TOLERATED_SHARE * self.count):
             raise EvaluationStopped(
                 f"{self.failed} searches failed, the last one by: {failed[-1].detail}. {_advice(failed[-1])}"
             )
@@ -206,8 +205,9 @@ async def _content(response: aiohttp.ClientResponse) -> bytes:
     content = bytearray()
     async for piece in response.content.iter_any():
         content += piece
-        if len(content) > RESPONSE_BYTES_MAX:
-            raise TooLarge("search", f"more than {RESPONSE_BYTES_MAX >> 20} MB: have the template return less _source")
+        if len(content) > EVALUATED_RESPONSE_BYTES:
+            most = EVALUATED_RESPONSE_BYTES >> 20
+            raise TooLarge("search", f"more than {most} MB: have the template return less _source")
     return bytes(content)
 
 
