@@ -6,8 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from demo.asking import ask
-from proxy.evaluation.collection import Query
-from proxy.evaluation.measures import CUTOFF, NDCG, scores
+from proxy.commands.evaluation.collection import Query
+from proxy.commands.evaluation.measures import CUTOFF, NDCG, scores
 
 PAGE = CUTOFF
 DEPTH = 100

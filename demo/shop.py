@@ -8,11 +8,11 @@ from typing import Any
 
 from demo.asking import NoAnswer, ask
 from demo.services import ServiceError, command, environment
-from proxy.config import load as read_settings
-from proxy.evaluation.collection import Query, read_collection
-from proxy.loading.mappings import read_embedding
-from proxy.local_models.minilm import NAME
-from proxy.routes import build_routes
+from proxy.commands.evaluation.collection import Query, read_collection
+from proxy.commands.loading.mappings import read_embedding
+from proxy.commands.local_models.minilm import NAME
+from proxy.settings.config import load as read_settings
+from proxy.settings.routes import build_routes
 
 INDEX = "products"
 CONFIG = Path(__file__).parent / "config.yaml"

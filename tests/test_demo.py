@@ -22,9 +22,9 @@ from demo.evaluate import Judged, NoCollections, collections, settings, table
 from demo.services import ServiceError, check_alive, environment, running
 from demo.showing import example_search, movement, show, show_gain
 from proxy.cli import build_parser
-from proxy.config import Config, read
-from proxy.evaluation.collection import Query
-from proxy.evaluation.template import read_template
+from proxy.commands.evaluation.collection import Query
+from proxy.commands.evaluation.template import read_template
+from proxy.settings.config import Config, read
 
 
 def answer(ids: str, outcome: str = "reranked") -> Answer:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.evaluation.collection import (
+from proxy.commands.evaluation.collection import (
     FILE_BYTES_MAX,
     QUERIES_MAX,
     Collection,
@@ -14,7 +14,7 @@ from proxy.evaluation.collection import (
     parse_queries,
     read_collection,
 )
-from proxy.evaluation.errors import CannotEvaluate
+from proxy.commands.evaluation.errors import CannotEvaluate
 
 JUDGED = {"q1": {"a": 3, "b": 0}, "q2": {"a": 1}}
 FORMS = {

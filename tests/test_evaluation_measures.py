@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.evaluation.collection import GRADE_MAX, Judgments, Query
-from proxy.evaluation.measures import CUTOFF, NDCG, Measure, measures_of, scores
+from proxy.commands.evaluation.collection import GRADE_MAX, Judgments, Query
+from proxy.commands.evaluation.measures import CUTOFF, NDCG, Measure, measures_of, scores
 
 DEPTH = 12
 NAMES = "abcdefghijklmnop"

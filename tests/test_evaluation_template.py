@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.evaluation.errors import CannotEvaluate
-from proxy.evaluation.template import DEPTH, read_template
+from proxy.commands.evaluation.errors import CannotEvaluate
+from proxy.commands.evaluation.template import DEPTH, read_template
 
 SHOP = {
     "query": {

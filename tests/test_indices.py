@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config import RouteSettings
-from proxy.indices import (
+from proxy.catalog.indices import (
     Covered,
     IndexFacts,
     Mixed,
@@ -26,7 +25,8 @@ from proxy.indices import (
     requested_names,
     route_of,
 )
-from proxy.routes import Route, build_route
+from proxy.settings.config import RouteSettings
+from proxy.settings.routes import Route, build_route
 
 
 def route(*patterns: str) -> Route:
@@ -346,3 +346,13 @@ def test_the_fields_that_text_is_copied_to_are_known() -> None:
     assert {"everything", "suggest"} == facts.copied_from(["title", "a.body", "other"])
     assert {"everything"} == facts.copied_from(["title"])
     assert frozenset() == facts.copied_from([])
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [("title.raw", "title"), ("a.code", "a.code"), ("b.code", "b.code"), ("code", "code"), ("x.y", "x.y"), ("", "")],
+)
+def test_a_multi_fields_value_is_its_parents(path: str, expected: str) -> None:
+    types = {"title": {"text"}, "title.raw": {"keyword"}, "a.code": {"keyword"}, "b": {"object"}, "b.code": {"keyword"}}
+    facts = IndexFacts(types={name: frozenset(found) for name, found in types.items()})
+    assert expected == facts.stored_at(path)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.bounds import QUERY_STRING_LINE, QUERY_STRING_LINES, TEXT_CLAUSES, WRAPPED_BYTES
-from proxy.query.query_string import read_line
-from proxy.query.text import UserQuery, bare, find_user_query
-from proxy.query.words import MATCH_ALL
+from proxy.parsing.query_string import read_line
+from proxy.parsing.query_text import UserQuery, bare, find_user_query
+from proxy.parsing.words import MATCH_ALL
 from tests import strategies
 
 PASSAGE = ("title", "body")
@@ -388,3 +388,45 @@ def test_in_a_query_that_takes_too_much_work_no_words_are_found(most: list[Any],
 def test_of_a_line_that_is_too_long_its_beginning_is_read_and_what_it_excludes_is_not_known() -> None:
     long = {"query_string": {"query": "ab " * QUERY_STRING_LINE + "-cd"}}
     assert found(long) == UserQuery(" ".join(["ab"] * (QUERY_STRING_LINE // 3) + ["ab"]), None)
+
+
+def _is_title(path: str) -> bool:
+    return path.partition("^")[0] == "title"
+
+
+CODE = {"term": {"code": "Garden Hose"}}
+IDENTIFYING: dict[str, tuple[Any, set[str]]] = {
+    "beside text": (
+        {"multi_match": {"query": "garden hose", "fields": ["title^2", "code^3", "title.raw"]}},
+        {"code", "title.raw"},
+    ),
+    "a clause": (
+        {"bool": {"should": [{"match": {"title": "garden hose"}}, {"match": {"code": "garden hose"}}]}},
+        {"code"},
+    ),
+    "a term": ({"bool": {"should": [{"match": {"title": "garden hose"}}, CODE]}}, {"code"}),
+    "a long term": (
+        {"bool": {"must": {"match": {"title": "garden hose"}}, "should": {"term": {"code": {"value": "garden hose"}}}}},
+        {"code"},
+    ),
+    "another text": ({"bool": {"must": {"match": {"title": "hose"}}, "filter": CODE}}, set()),
+    "excluded": ({"bool": {"must": {"match": {"title": "garden hose"}}, "must_not": CODE}}, set()),
+    "a wildcard": ({"multi_match": {"query": "garden hose", "fields": ["title", "co*"]}}, set()),
+    "a number": ({"bool": {"must": {"match": {"title": "9"}}, "should": {"term": {"code": 9}}}}, set()),
+}
+
+
+@pytest.mark.parametrize(("query", "expected"), IDENTIFYING.values(), ids=IDENTIFYING)
+def test_fields_without_words_that_are_compared_with_all_of_them_are_named(query: Any, expected: set[str]) -> None:
+    found = find_user_query(query, ["title"], _is_title)
+    assert found is not None
+    assert expected == found.keywords
+
+
+def test_only_so_many_such_fields_are_noted() -> None:
+    fields = ["title", *(f"code{number}" for number in range(50))]
+    found = find_user_query(
+        {"multi_match": {"query": "hose", "fields": fields}}, ["title"], lambda path: path == "title"
+    )
+    assert found is not None
+    assert 20 == len(found.keywords)

@@ -21,6 +21,14 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A hit's rank in the client's own order, from 1, and why it falls no lower."""
+
+    rank: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """The numbers behind one document's place; None where a stage did not see it."""
 
@@ -30,6 +38,7 @@ class Explanation:
     rerank: float | None = None
     passage_hash: str | None = None
     passage_length: int | None = None
+    kept: Kept | None = None
 
     def render(self, final: float | None) -> msgspec.Raw:
         """Write it, with the score that is shown."""
@@ -38,6 +47,7 @@ class Explanation:
             "semantic": self.semantic and {"rank": self.semantic.rank, "score": self.semantic.score},
             "fused": self.fused,
             "rerank": self.rerank,
+            "kept": self.kept and {"rank": self.kept.rank, "reason": self.kept.reason},
             "final": final,
             "passage": self.passage_hash and {"sha256": self.passage_hash, "characters": self.passage_length},
         }

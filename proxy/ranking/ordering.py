@@ -11,16 +11,17 @@ from typing import Any
 import msgspec
 
 from proxy.errors import Failure, Malformed, UpstreamError
-from proxy.ranking.explaining import Explanation, Origin, hash_of
+from proxy.parsing.json_text import read
+from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
 from proxy.ranking.fusion import blend, reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
+from proxy.ranking.kept import Source, in_place, kept_hits
 from proxy.ranking.paging import Head, fuse, pinned_first
 from proxy.ranking.reranking import passage_text
-from proxy.ranking.retrieval import Groups, Semantic
+from proxy.ranking.retrieval import Groups, SemanticHits
 from proxy.ranking.search_response import SearchAnswer
 from proxy.ranking.searches import MATCHED, passage_search, render_search
 from proxy.ranking.stages import Run
-from proxy.request.json_text import read
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Candidates:
         return keys(self.ranking)
 
 
-def candidates_of(run: Run, answer: SearchAnswer, semantic: Semantic, groups: Groups) -> Candidates:
+def candidates_of(run: Run, answer: SearchAnswer, semantic: SemanticHits, groups: Groups) -> Candidates:
     """Merge the retrievers; what only kNN found must be near enough, since kNN always finds something."""
     plan = run.plan
     lexical = [hit.key for hit in answer.hits[: plan.window]]
@@ -56,6 +57,8 @@ class Reranked:
     failures: tuple[Failure, ...] = ()
     scores: Mapping[DocKey, float] = field(default_factory=dict)
     texts: Mapping[DocKey, str] = field(default_factory=dict)
+    sources: Mapping[DocKey, Source] = field(default_factory=dict)
+    """What was read of the candidates, for whatever end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class Rendered:
     failures: tuple[Failure, ...] = ()
 
 
-async def make_head(run: Run, answer: SearchAnswer, semantic: Semantic, groups: Groups) -> tuple[Head, Rendered]:
+async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, groups: Groups) -> tuple[Head, Rendered]:
     """Order the candidates; returns that order and the hits of it that the client's own search did not bring."""
     candidates = candidates_of(run, answer, semantic, groups)
     known = {**groups.adopted, **answer.by_key}
@@ -79,10 +82,11 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: Semantic, groups: 
     rendered = replace(rendered, hits={**groups.adopted, **rendered.hits})
     reordered = bool(semantic.hits) or (run.plan.route.rerank_model is not None and not reranked.failures)
     failures = (*semantic.failures, *rendered.failures, *reranked.failures)
-    ranking = in_groups(run, pinned_first(reranked.ranking, answer.hits), answer, rendered)
-    head = head_of(ranking, answer, rendered, groups, failures)
     window = answer.hits[: run.plan.window]  # what lies behind it counted for nothing, however long the page
-    explanations = _explanations(candidates, window, semantic, reranked) if run.plan.explains else {}
+    kept = _kept(run, window, reranked.sources)
+    ranking = in_groups(run, in_place(pinned_first(reranked.ranking, answer.hits), kept), answer, rendered)
+    head = head_of(ranking, answer, rendered, groups, failures)
+    explanations = _explanations(candidates, window, semantic, reranked, kept) if run.plan.explains else {}
     untouched, counted = bool(failures) and not reordered, run.plan.request.track_total_hits
     return replace(head, untouched=untouched, explanations=explanations, counted=counted), rendered
 
@@ -112,22 +116,34 @@ def head_of(  # noqa: PLR0913  what the answer is made of
     )
 
 
-async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semantic: Semantic) -> Reranked:
+def _kept(run: Run, window: Sequence[Hit], sources: Mapping[DocKey, Source]) -> Mapping[DocKey, Kept]:
+    plan = run.plan
+    return kept_hits(plan.user_query.text, [hit.key for hit in window], sources, plan.route.passage, plan.names)
+
+
+async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semantic: SemanticHits) -> Reranked:
     plan, order = run.plan, candidates.keys
     model = plan.route.rerank_model
-    if model is None or len(order) < 2:
+    if len(order) < 2 or (model is None and not candidates.semantic):
         return Reranked(candidates.ranking)
+    sources: Mapping[DocKey, Source] = {}
     try:
-        texts = await _passages(run, order, answer, semantic)
+        if model is None:
+            own = [key for key in order if key in answer.by_key]
+            return Reranked(candidates.ranking, sources=await _sources(run, own, answer, semantic))
+        sources = await _sources(run, order, answer, semantic)
+        texts = _passages(run, sources)
         if not texts:
             fields = ", ".join(plan.route.passage)
-            return Reranked(candidates.ranking, (Failure("rerank", "no_passage", f"no text in {fields}"),))
+            failure = Failure("rerank", "no_passage", f"no text in {fields}")
+            return Reranked(candidates.ranking, (failure,), sources=sources)
         async with run.budget.limit():
             scores = await _scores(run, texts, model)
     except UpstreamError as error:
-        return Reranked(candidates.ranking, (Failure("rerank", error.reason, str(error)),))
+        failures = () if model is None else (Failure("rerank", error.reason, str(error)),)
+        return Reranked(candidates.ranking, failures, sources=sources)
     blended = blend(reorder(order, scores), order, plan.route.blend, plan.route.fusion.rank_constant)
-    return Reranked(blended, scores=scores, texts=texts)
+    return Reranked(blended, scores=scores, texts=texts, sources=sources)
 
 
 async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Mapping[DocKey, float]:
@@ -138,27 +154,34 @@ async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Mapping[
     return dict(zip(texts, scores, strict=True))
 
 
-async def _passages(
-    run: Run, order: Sequence[DocKey], answer: SearchAnswer, semantic: Semantic
-) -> Mapping[DocKey, str]:
-    """Find the candidates' texts: in the hits where they show them whole, else by one more search."""
-    known = {hit.key: hit for hit in semantic.hits}
-    if run.plan.request.source.shows(run.plan.route.passage):
+async def _sources(
+    run: Run, order: Sequence[DocKey], answer: SearchAnswer, semantic: SemanticHits
+) -> Mapping[DocKey, Source]:
+    """Read the candidates' fields: in the hits where they show them whole, else by one more search."""
+    known = {hit.key: hit for hit in semantic.hits} if run.plan.route.rerank_model else {}
+    if run.plan.request.source.shows(run.plan.read_fields):
         known |= answer.by_key
     unknown = [key for key in order if key not in known]
     if unknown:
         known |= (await run.search("passages", passage_search(run.plan, unknown))).by_key
-    texts = {key: _text(run, known[key]) for key in order if key in known and run.plan.covers(key.index)}
-    return {key: text for key, text in texts.items() if text}
+    return {key: _source_of(known[key]) for key in order if key in known}
 
 
-def _text(run: Run, hit: Hit) -> str:
+def _source_of(hit: Hit) -> Source:
     """What cannot be read has no text, and stays where the retrievers put it."""
     try:
-        source = read(hit.members["_source"])
+        source: Source = read(hit.members["_source"])
     except (KeyError, ValueError, RecursionError):
-        return ""
-    return passage_text(source, run.plan.route.passage, run.stages.passage_max_chars)
+        return {}
+    return source
+
+
+def _passages(run: Run, sources: Mapping[DocKey, Source]) -> Mapping[DocKey, str]:
+    """Take what models see of the candidates; of one outside the route they see nothing."""
+    fields, room = run.plan.route.passage, run.stages.passage_max_chars
+    inside = {key: source for key, source in sources.items() if run.plan.covers(key.index)}
+    texts = {key: passage_text(source, fields, room) for key, source in inside.items()}
+    return {key: text for key, text in texts.items() if text}
 
 
 async def render(run: Run, missing: Sequence[DocKey]) -> Rendered:
@@ -222,7 +245,11 @@ def _doc_count(answer: SearchAnswer) -> int:
 
 
 def _explanations(
-    candidates: Candidates, window: Sequence[Hit], semantic: Semantic, reranked: Reranked
+    candidates: Candidates,
+    window: Sequence[Hit],
+    semantic: SemanticHits,
+    reranked: Reranked,
+    kept: Mapping[DocKey, Kept],
 ) -> dict[DocKey, Explanation]:
     lexical = {hit.key: Origin(rank, hit.score) for rank, hit in enumerate(window, start=1)}
     near = {hit.key: Origin(rank, hit.score) for rank, hit in enumerate(semantic.hits, start=1)}
@@ -234,6 +261,7 @@ def _explanations(
             reranked.scores.get(scored.key),
             hash_of(reranked.texts[scored.key]) if scored.key in reranked.texts else None,
             len(reranked.texts.get(scored.key, "")) or None,
+            kept.get(scored.key),
         )
         for scored in candidates.ranking
     }

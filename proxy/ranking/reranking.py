@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from proxy.request.json_text import whole
+from proxy.parsing.json_text import whole
 
 
 def passage_text(source: Mapping[str, Any], fields: Sequence[str], max_chars: int | None = None) -> str:
@@ -17,7 +17,7 @@ def passage_text(source: Mapping[str, Any], fields: Sequence[str], max_chars: in
     lines: list[str] = []
     room = max_chars
     for path in fields:
-        if line := ", ".join(_fitting(_texts_at(source, path), room)):
+        if line := ", ".join(_fitting(texts_at(source, path), room)):
             lines.append(line)
             room = None if room is None else room - len(line) - 1
     return whole("\n".join(lines)[:max_chars].rstrip())
@@ -34,18 +34,18 @@ def _fitting(texts: Iterator[str], room: int | None) -> Iterator[str]:
         room -= len(text) + 2
 
 
-def _texts_at(value: Any, path: str) -> Iterator[str]:
+def texts_at(value: Any, path: str) -> Iterator[str]:
     """Find what lies at a path, in the order of the document."""
     if isinstance(value, list):
         for item in value:
             if item and isinstance(item, list | dict):
-                yield from _texts_at(item, path)
+                yield from texts_at(item, path)
     elif isinstance(value, Mapping):
         if path in value:
             yield from _texts(value[path])
         for head, rest in _ways(path):
             if head in value:
-                yield from _texts_at(value[head], rest)
+                yield from texts_at(value[head], rest)
 
 
 @cache

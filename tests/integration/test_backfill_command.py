@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from proxy.vectors import passage_hash
+from proxy.catalog.vectors import passage_hash
 from tests.fakes import Message, Stream, waits_for
 from tests.integration.commands import Running, begun, running
 from tests.integration.conftest import Start, route

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.local_models.minilm import NAME
+from proxy.commands.local_models.minilm import NAME
 from tests.fakes import says
 from tests.integration.commands import running
 from tests.integration.conftest import Start
