@@ -122,3 +122,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         file.truncate(JUDGMENTS_BYTES + 1)
     with pytest.raises(CannotEvaluate, match="larger than 256 MB"):
         read_collection(None, tmp_path / "large.tsv")
+
+
+def test_more_queries_than_can_be_measured_are_refused() -> None:
+    lines = (f"q{number}\tshoes\n" for number in range(QUERIES_MAX + 1))
+    with pytest.raises(CannotEvaluate, match=r"more than 100,000 queries\. Take a sample"):
+        parse_queries("".join(lines), "q.tsv")
