@@ -553,8 +553,8 @@ def _add_eval(commands: Any) -> None:
         "eval",
         _eval,
         said,
-        "eval --judgments judged.csv --template body.json --index a",
-        "eval --judgments q.csv --template q.json --index a --min-gain 1",
+        "eval --judgments j.csv --template t.json --index a",
+        "eval --judgments j.csv --template t.json --index a --min-gain 1",
     )
     parser.add_argument(
         "--queries", type=Path, metavar="FILE", help="NDJSON, CSV or .tsv of id, text (default: the judgments' own)"

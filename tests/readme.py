@@ -34,7 +34,7 @@ from proxy.outcomes import BYPASS_REASONS
 from proxy.parsing.query_text import UNRELAXED
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.settings import config as settings
-from proxy.settings.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
+from proxy.settings.profiles import BLENDS, CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS, blend_of
 from proxy.settings.request_options import ALLOWED, Option, takes
 from tests.clients.run import PROGRAMS
 from tests.clients.test_python_clients import SUITES
@@ -554,6 +554,12 @@ def tiers() -> Table:
     return Table(("`tier`", "embedding model", "dimensions", "reranker", "when"), rows)
 
 
+def blends() -> Table:
+    rerankers = (*(models.rerank for models in TIERS.values()), *BLENDS)
+    rows = tuple((code(name), f"{blend_of(name).weight:g}", blend_of(name).why) for name in rerankers)
+    return Table(("reranker", "`blend`", "why"), rows)
+
+
 def priorities() -> Table:
     rows = tuple((code(name), code(tier), PRIORITY_MEANINGS[name]) for name, tier in PRIORITIES.items())
     return Table(("`priority`", "tier", "meaning"), rows)
@@ -695,6 +701,7 @@ TABLES: Mapping[str, Callable[[], Table]] = {
     "stages": stages,
     "config": config_keys,
     "tiers": tiers,
+    "blends": blends,
     "priorities": priorities,
     "profiles": profiles,
     "choices": choices,

@@ -123,6 +123,8 @@ async def test_the_first_search_goes_alone_and_then_no_more_at_once_than_is_said
         (403, b"", "status 403. Take a user who may search the index"),
         (404, b'{"error":"no handler"}', "status 404. Correct --index"),
         (500, b"[]", "status 500. Send the same search with curl"),
+        (400, b'{"error":{"type":"a\\u001b[2J"}}', "status 400. Correct the template"),
+        (400, b'{"error":{"type":["a"]}}', "status 400. Correct the template"),
     ],
 )
 async def test_what_is_wrong_with_the_first_search_ends_the_run_with_what_to_do(

@@ -285,7 +285,8 @@ async def test_the_real_model_ranks_by_meaning_through_the_proxys_own_clients(mi
         texts = ["Budget laptop for students", "Oak dining table"]
         query = await embedder.embed_query("cheap notebook", instruction="Find", model=NAME, dimensions=DIMENSIONS)
         vectors = await embedder.embed_passages(texts, model=NAME, dimensions=None)
-        scores = await reranker.score("cheap notebook", texts, instruction="Find", model="Qwen/Qwen3-Reranker-4B")
+        relevance = await reranker.score("cheap notebook", texts, instruction="Find", model="Qwen/Qwen3-Reranker-4B")
     near, far = (float(np.dot(query, vector)) for vector in vectors)
     assert near > 0.4 > far
-    assert scores[0] > scores[1]
+    assert relevance.scores[0] > relevance.scores[1]
+    assert NAME == relevance.model

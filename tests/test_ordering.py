@@ -17,8 +17,9 @@ from proxy.ranking.retrieval import Groups, SemanticHits
 from proxy.ranking.search_response import SearchAnswer, Total, read_answer
 from proxy.ranking.stages import Budget
 from proxy.settings.config import RouteSettings
+from proxy.settings.profiles import BLENDS, STAND_IN
 from tests.fakes import Document, FakeEngine, FakeModels, hangs, refuses, says
-from tests.plans import SEMANTIC, plan_of
+from tests.plans import SEMANTIC, SETTINGS, plan_of
 from tests.runs import run_of
 
 BODY = {"query": {"match": {"title": "laptop"}}}
@@ -196,6 +197,36 @@ async def test_an_exact_match_falls_below_its_place_by_no_stage(
     head, _ = await make_head(run, answer, near, ALONE)
     assert ("a", Kept(1, "exact_match")) == (head.keys[0].id, head.explanations[key("a")].kept)
     assert head.explanations[key("b")].kept is None
+
+
+OPPOSED = {"a": 0.2, "b": 0.1, "c": 0.3}
+BY_SCORES, BLENDED = ["c", "a", "b"], ["a", "c", "b"]
+
+
+@pytest.mark.parametrize(
+    ("answering", "blend", "expected"),
+    [
+        (None, None, BY_SCORES),
+        ("Qwen/Qwen3-Reranker-4B", None, BY_SCORES),
+        (STAND_IN, None, BLENDED),
+        (STAND_IN, 0.0, BY_SCORES),
+        (None, BLENDS[STAND_IN].weight, BLENDED),
+    ],
+)
+async def test_what_a_model_counts_is_the_routes_word_or_that_models(
+    engine: FakeEngine,
+    models: FakeModels,
+    stack: AsyncExitStack,
+    answering: str | None,
+    blend: float | None,
+    expected: list[str],
+) -> None:
+    """The local models answer by their own name, whichever the route has."""
+    models.faults["rerank"] = says(json.dumps({"scores": list(OPPOSED.values()), "model": answering}).encode())
+    settings = msgspec.structs.replace(SETTINGS, blend=blend, passage=["title"])
+    run = await run_of(plan_of("", BODY, settings=settings, window=3), engine, models, stack)
+    head, _ = await make_head(run, ANSWER, SemanticHits(), ALONE)
+    assert expected == names(head.keys)
 
 
 @pytest.mark.usefixtures("scored")

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.errors import Failure, Refused
+from proxy.errors import Failure, Refused, TimedOut
 from proxy.parsing.query_text import UserQuery
 from proxy.ranking.hits import DocKey
 from proxy.ranking.planning import Plan
-from proxy.ranking.retrieval import SemanticHits, covered, group, lexical, retrieve
+from proxy.ranking.retrieval import SemanticHits, confirmed, covered, group, lexical, retrieve
 from proxy.ranking.search_response import SearchAnswer, read_answer
 from proxy.ranking.searches import lexical_search
 from proxy.ranking.stages import Budget, Run
@@ -230,6 +230,22 @@ async def test_the_budget_holds_for_asking_who_stands_for_a_group(
     run.budget.begin()
     semantic, _ = await group(run, answer_of(a=1), SemanticHits(answer_of(d=9, e=1).hits))
     assert (["e"], [SPENT]) == (names(semantic.hits), [failure.detail for failure in semantic.failures])
+
+
+async def test_the_budget_holds_for_asking_anew_which_indices_are_the_routes(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    async def never() -> frozenset[str]:
+        await asyncio.Event().wait()
+        return frozenset()
+
+    run = await run_of(plan_of("", BODY), engine, models, stack, covered_now=never)
+    run = dataclasses.replace(run, budget=Budget(0.01))
+    run.budget.begin()
+    elsewhere = read_answer(b'{"hits":{"hits":[{"_index":"archive","_id":"a","_score":1.0}]}}')
+    async with asyncio.timeout(30):
+        with pytest.raises(TimedOut, match=SPENT):
+            await confirmed(run, elsewhere.hits)
 
 
 async def test_hits_that_are_not_grouped_each_stand_for_themselves(

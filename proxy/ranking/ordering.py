@@ -17,11 +17,13 @@ from proxy.ranking.fusion import blend, reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
 from proxy.ranking.kept import Source, in_place, kept_hits
 from proxy.ranking.paging import Head, fuse, pinned_first
+from proxy.ranking.planning import Relevance
 from proxy.ranking.reranking import passage_text
 from proxy.ranking.retrieval import Groups, SemanticHits
 from proxy.ranking.search_response import SearchAnswer
 from proxy.ranking.searches import MATCHED, passage_search, render_search
 from proxy.ranking.stages import Run
+from proxy.settings.profiles import blend_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,20 +140,21 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
             failure = Failure("rerank", "no_passage", f"no text in {fields}")
             return Reranked(candidates.ranking, (failure,), sources=sources)
         async with run.budget.limit():
-            scores = await _scores(run, texts, model)
+            relevance = await _scores(run, texts, model)
     except UpstreamError as error:
         failures = () if model is None else (Failure("rerank", error.reason, str(error)),)
         return Reranked(candidates.ranking, failures, sources=sources)
-    blended = blend(reorder(order, scores), order, plan.route.blend, plan.route.fusion.rank_constant)
+    scores = dict(zip(texts, relevance.scores, strict=True))
+    weight = blend_of(relevance.model or model).weight if plan.route.blend is None else plan.route.blend
+    blended = blend(reorder(order, scores), order, weight, plan.route.fusion.rank_constant)
     return Reranked(blended, scores=scores, texts=texts, sources=sources)
 
 
-async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Mapping[DocKey, float]:
+async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Relevance:
     async with run.clock.stage("rerank"):
-        scores = await run.stages.reranker.score(
+        return await run.stages.reranker.score(
             run.plan.user_query.text, list(texts.values()), instruction=run.plan.instruction, model=model
         )
-    return dict(zip(texts, scores, strict=True))
 
 
 async def _sources(

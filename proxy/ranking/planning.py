@@ -48,6 +48,14 @@ class EngineReply:
 
 
 @dataclass(frozen=True, slots=True)
+class Relevance:
+    """How relevant passages are to a query, in their order, and which model says so, as far as its server tells."""
+
+    scores: tuple[float, ...]
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VectorSearch:
     """How to search the vectors of this search's indices."""
 

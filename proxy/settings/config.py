@@ -94,7 +94,7 @@ class Semantic(Section, frozen=True, kw_only=True):
 
 
 class Fusion(Section, frozen=True, kw_only=True):
-    rank_constant: Annotated[int, Meta(ge=1)] = 60
+    rank_constant: Annotated[int, Meta(ge=1)] = 10
     lexical_weight: Share = 1.0
     semantic_weight: Share = 1.0
 
@@ -148,7 +148,7 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     rerank: bool = True
     rank_window_size: Annotated[int, Meta(ge=1, le=1000)] | None = None
     fusion: Fusion = Fusion()
-    blend: Share = 0.0
+    blend: Share | None = None
     on_zero_hits: OnZeroHits = "keep_empty"
     query_from: QueryFrom = QueryFrom()
     bypass: BypassRules = BypassRules()

@@ -55,6 +55,31 @@ TIERS: dict[str, TierModels] = {
     ),
 }
 
+STAND_IN = "sentence-transformers/all-MiniLM-L6-v2"
+"""By this name the local models answer, whatever name they are asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blend:
+    """How much the fused order counts beside the scores of a model, where the route does not say, and why."""
+
+    weight: float
+    why: str
+
+
+BLENDS: dict[str, Blend] = {
+    STAND_IN: Blend(
+        0.75, "measured on four judged collections: by its scores alone, searches for titles got worse than without it"
+    ),
+}
+_UNMEASURED = Blend(0.0, "not measured: the reranker decides alone")
+
+
+def blend_of(model: str) -> Blend:
+    """Return the row of a reranking model."""
+    return BLENDS.get(model, _UNMEASURED)
+
+
 PRIORITIES: dict[str, str] = {
     "speed-and-cost": "fast",
     "balanced": "balanced",

@@ -28,7 +28,8 @@ class Route:
     rerank_model: str | None
     semantic: Semantic | None
     fusion: Fusion
-    blend: float
+    blend: float | None
+    """None: as the model that scores is known to need it, see `profiles.BLENDS`."""
     on_zero_hits: Literal["keep_empty", "semantic"]
     query_from: QueryFrom
     left_out: LeftOut

@@ -175,7 +175,8 @@ async def _embedding(embedder: Embedder, question: ModelQuestion) -> Finding:
 
 async def _score(reranker: Reranker, question: ModelQuestion) -> Finding:
     model = question.rerank_model or ""
-    near, far = await reranker.score(_QUERY, PASSAGES, instruction=question.instruction, model=model)
+    relevance = await reranker.score(_QUERY, PASSAGES, instruction=question.instruction, model=model)
+    near, far = relevance.scores
     said = f"{model} scored a passage that answers the query {near:.2g}, and one that does not {far:.2g}"
     if near > far:
         return Finding("ok", "reranker", said)

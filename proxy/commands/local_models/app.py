@@ -194,7 +194,7 @@ async def _rerank(request: web.Request) -> web.Response:
     scores = await models.scores(queries, passages)
     tokens = sum(len(text.words) for text in (*queries, *passages))
     status = {"status": "succeeded", "runtime_ms": 0, "cost": 0.0, "tokens_generated": 0, "tokens_input": tokens}
-    answer = {"scores": scores, "input_tokens": tokens, "request_id": None, "inference_status": status}
+    answer = {"model": NAME, "scores": scores, "input_tokens": tokens, "request_id": None, "inference_status": status}
     return web.json_response(answer)
 
 

