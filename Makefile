@@ -6,15 +6,16 @@ BIN := .venv/bin
 # `possible`: every engine there is a Java for, JDK 21+ adds Elasticsearch 9.4 and OpenSearch 3.6; `all` insists.
 ENGINES ?= possible
 ENGINE = $(BIN)/python -m demo.engine --engine $(ENGINES) --tls exec --
-CHECKED := proxy demo tests
+CHECKED := proxy demo examples tests
 # Of the core alone, branches too; pyproject.toml has its modules and the floor.
 COVERAGE := --cov --cov-report=term
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-clients quick bench baselines checks tools languages
+.PHONY: help demo eval test test-clients quick bench baselines checks tools languages
 
 help:
 	@echo 'make demo          a search straight and through the proxy, until Ctrl-C; ONCE=1 ends after the comparison'
+	@echo 'make eval          what the proxy gains on judged collections (DATA=../shared/data ONLY="one another")'
 	@echo 'make test          every check and test, those on the real engines included'
 	@echo 'make test-clients  clients of other languages, straight and through the proxy; ONLY="go java" runs some of them'
 	@echo 'make quick         the part of it without engines'
@@ -26,6 +27,11 @@ demo: .venv/ready tools
 
 test: checks tools
 	$(ENGINE) $(BIN)/pytest $(COVERAGE)
+
+DATA ?= ../shared/data
+
+eval: .venv/ready tools
+	@$(BIN)/python -m demo.evaluate $(DATA) $(ONLY)
 
 # Engines that run already are told of in REAL_ENGINES.
 test-clients: .venv/ready tools languages
@@ -62,7 +68,7 @@ checks: .venv/ready
 		>&2; exit 1; }
 	@echo 'Installing into .venv, once ...'
 	@$(PYTHON) -m venv --clear .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,local]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,local,eval]'
 	@touch $@
 
 tools:

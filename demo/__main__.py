@@ -1,10 +1,9 @@
-"""`make demo`: an ordinary search straight to a real Elasticsearch and through the proxy, side by side.
+"""`make demo`: the same searches with and without the proxy, on a real Elasticsearch, side by side.
 
-Everything that is started is stopped again, in whatever way the demo ends.
+Everything that the demo starts is stopped when it ends, however it ends.
 """
 
 import argparse
-import json
 import os
 import signal
 import sys
@@ -19,14 +18,16 @@ from rich.console import Console
 
 from demo import engine, services, shop
 from demo.asking import NoAnswer
-from demo.comparing import Comparison, Shop, compare, shop_search
+from demo.comparing import Comparison, Shop, compare
 from demo.engine_files import cache_folder
 from demo.engines import EngineError
 from demo.services import Service, ServiceError
-from demo.showing import show, show_gain
+from demo.showing import example_search, show, show_gain
 
 _INTERRUPTED = 130
 _LOOK_EVERY_S = 1.0
+ENGINE_PORTS, MODELS_PORT, PROXY_PORT = (9200, 9300), 8080, 9201
+"""Each is used if it is free, and another one otherwise."""
 
 A = TypeVar("A")
 
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"demo: {error}\n")
         return 1
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads on: no complaint at exit, too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader is gone: no error at exit either
         return 1
     except engine.Stopped:
         return _INTERRUPTED
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Turn the first signal into Stopped, and hear no other while what was started is being stopped."""
+    """Turn the first signal into Stopped, and ignore further ones while everything is being stopped."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -73,7 +74,7 @@ def _demo(console: Console, *, once: bool) -> int:
         show_gain(console, comparisons)
         if once:
             return _verdict(comparisons)
-        _say_how_to_go_on(console, way)
+        _show_next_steps(console, way)
         while True:
             time.sleep(_LOOK_EVERY_S)
             for service in running:
@@ -81,40 +82,46 @@ def _demo(console: Console, *, once: bool) -> int:
 
 
 def _set_up(console: Console, stack: ExitStack) -> tuple[Shop, Sequence[Service]]:
-    """Start everything and load the catalogue; `stack` stops it."""
+    """Start everything and load the catalogue; `stack` stops everything."""
     folder = cache_folder() / "demo"
     folder.mkdir(parents=True, exist_ok=True)
-    engine_url = _timed(
-        console, "Elasticsearch", lambda: stack.enter_context(engine.running(cache_folder() / "demo-data"))
-    )
-    models_port, proxy_port, *_ = engine.free_ports(2)
-    models = _timed(console, "local models", lambda: stack.enter_context(_models(models_port, folder)))
+    start = engine.Start(data=cache_folder() / "demo-data", ports=ENGINE_PORTS)
+    engine_url = begun(console, "Elasticsearch", lambda: stack.enter_context(engine.running(start)))
+    models_port, proxy_port = engine.free_ports(2, (MODELS_PORT, PROXY_PORT))
+    models = begun(console, "local models", lambda: stack.enter_context(run_models(models_port, folder)))
     if shop.is_loaded(engine_url):
         console.print("the catalogue is loaded already", style="dim")
     else:
-        _timed(console, "catalogue", lambda: shop.load(engine_url, models.url))
-    proxy = _timed(console, "proxy", lambda: stack.enter_context(_proxy(proxy_port, engine_url, models.url, folder)))
+        begun(console, "catalogue", lambda: shop.load(engine_url, models.url))
+    proxy = begun(
+        console,
+        "proxy",
+        lambda: stack.enter_context(run_proxy(shop.CONFIG, proxy_port, engine_url, models.url, folder)),
+    )
     return Shop(engine_url, proxy.url, shop.INDEX, shop.FIELDS), (models, proxy)
 
 
-def _timed(console: Console, what: str, begin: Callable[[], A]) -> A:
+def begun(console: Console, what: str, begin: Callable[[], A]) -> A:
+    """Start something, and say how long it took."""
     console.print(f"{what} …", style="dim")
-    begun = time.monotonic()
+    start = time.monotonic()
     done = begin()
-    console.print(f"{what}: ready after {time.monotonic() - begun:.1f} s", style="dim", highlight=False)
+    console.print(f"{what}: ready after {time.monotonic() - start:.1f} s", style="dim", highlight=False)
     return done
 
 
-def _models(port: int, folder: Path) -> AbstractContextManager[Service]:
+def run_models(port: int, folder: Path) -> AbstractContextManager[Service]:
     return services.running(
         "rerank-proxy models", ("models", "--listen", f"127.0.0.1:{port}"), port, "/health", folder / "models.log"
     )
 
 
-def _proxy(port: int, engine_url: str, models_url: str, folder: Path) -> AbstractContextManager[Service]:
+def run_proxy(
+    config: Path, port: int, engine_url: str, models_url: str, folder: Path
+) -> AbstractContextManager[Service]:
     addresses = ("--listen", f"127.0.0.1:{port}", "--engine", engine_url, "--models", models_url)
     return services.running(
-        "rerank-proxy serve", ("serve", "-c", str(shop.CONFIG), *addresses), port, "/", folder / "proxy.log"
+        "rerank-proxy serve", ("serve", "-c", str(config), *addresses), port, "/", folder / "proxy.log"
     )
 
 
@@ -127,15 +134,17 @@ def _verdict(comparisons: Sequence[Comparison]) -> int:
     return int(bool(missed))
 
 
-def _say_how_to_go_on(console: Console, way: Shop) -> None:
-    body = json.dumps(shop_search("headphones for a long flight", way.fields, 5))
-    console.print(f"\nElasticsearch straight:  {way.engine}\nthrough the proxy:       {way.proxy}\n")
-    console.print("Try your own words; the same to the other address gives Elasticsearch's order:\n")
-    console.out(
-        f"curl -i '{way.proxy}/{way.index}/_search?pretty' -H 'Content-Type: application/json' -d '{body}'",
-        highlight=False,
-    )
-    console.print("\nCtrl-C ends it.")
+def _show_next_steps(console: Console, way: Shop) -> None:
+    console.print(f"\nElasticsearch:      {way.engine}\nthrough the proxy:  {way.proxy}\n")
+    console.print("Search yourself; the other address returns Elasticsearch's own order:\n")
+    console.out(example_search(way.proxy), highlight=False)
+    console.print(f"\n{LACKS}\n\nPress Ctrl-C to stop.")
+
+
+LACKS = (
+    "This Elasticsearch is the reduced build that Maven's repository has: without Kibana, asynchronous search, search "
+    "templates, SQL and machine learning."
+)
 
 
 if __name__ == "__main__":

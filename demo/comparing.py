@@ -1,14 +1,15 @@
 """The same search straight and through the proxy, and how far apart the two orders are."""
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from demo.asking import ask
-from demo.evaluation import Query, ndcg
+from proxy.evaluation.collection import Query
+from proxy.evaluation.measures import CUTOFF, NDCG, scores
 
-PAGE = 10
+PAGE = CUTOFF
 DEPTH = 100
 """How deep the straight order is read, so that a product's old position can be named."""
 
@@ -35,10 +36,6 @@ class Answer:
     def ids(self) -> list[str]:
         return [hit["_id"] for hit in self.hits]
 
-    def among(self, names: Container[str]) -> "Answer":
-        """Leave out the hits that are not among these."""
-        return replace(self, hits=[hit for hit in self.hits if hit["_id"] in names])
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -51,14 +48,8 @@ class Comparison:
     @property
     def gain(self) -> tuple[float, float]:
         """The nDCG@10 of the straight order, and of the one through the proxy."""
-        return ndcg(self.straight.ids, self.query.judgments), ndcg(self.through.ids, self.query.judgments)
-
-    @property
-    def judged_only(self) -> "Comparison":
-        """The same without hits that nobody judged (condensed lists: Sakai, SIGIR 2007)."""
-        return Comparison(
-            self.query, self.straight.among(self.query.judgments), self.through.among(self.query.judgments)
-        )
+        straight, through = (_ndcg(self.query, answer.ids) for answer in (self.straight, self.through))
+        return straight, through
 
     @property
     def reranked(self) -> bool:
@@ -70,16 +61,20 @@ class Comparison:
         return self.straight.ids.index(name) - position if name in self.straight.ids else None
 
 
+def _ndcg(query: Query, ranking: Sequence[str]) -> float:
+    return scores([query], {query.id: ranking}, [NDCG])[NDCG][0]
+
+
 def shop_search(text: str, fields: Sequence[str], size: int) -> dict[str, Any]:
     """Search as a shop does that has only BM25."""
     match = {"multi_match": {"query": text, "type": "most_fields", "fields": list(fields)}}
     return {"query": match, "size": size, "_source": {"excludes": ["embedding*"]}}
 
 
-def compare(shop: Shop, query: Query, size: int = PAGE) -> Comparison:
-    """Run a query both ways, through the proxy for a page of this size; raises NoAnswer."""
+def compare(shop: Shop, query: Query) -> Comparison:
+    """Run a query both ways, through the proxy for one page; raises NoAnswer."""
     straight = answer(f"{shop.engine}/{shop.index}/_search", shop_search(query.text, shop.fields, DEPTH))
-    through = answer(f"{shop.proxy}/{shop.index}/_search", shop_search(query.text, shop.fields, size))
+    through = answer(f"{shop.proxy}/{shop.index}/_search", shop_search(query.text, shop.fields, PAGE))
     return Comparison(query, straight, through)
 
 

@@ -45,6 +45,8 @@ class Start:
     heap: str = _HEAP
     security: bool = False
     tls: bool = False
+    ports: tuple[int, int] = (0, 0)
+    """For HTTP and for other nodes; another one is used if one is not free, and for 0."""
 
     def access(self) -> Access:
         return Access(secrets.token_urlsafe(16) if self.security or self.tls else None, tls=self.tls)
@@ -60,22 +62,29 @@ class Running:
     ca: Path | None = None
 
 
-def free_ports(count: int) -> tuple[int, ...]:
-    """Find ports of 127.0.0.1 that nobody listens on just now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
+def free_ports(count: int, preferred: Sequence[int] = ()) -> tuple[int, ...]:
+    """Find ports of 127.0.0.1 that are not in use; the preferred ones first, if they are free."""
+    with ExitStack() as stack:
+        wanted = [*preferred, *[0] * count][:count]
+        sockets = [stack.enter_context(_bound(port)) for port in wanted]
         return tuple(each.getsockname()[1] for each in sockets)
-    finally:
-        for each in sockets:
-            each.close()
+
+
+def _bound(port: int) -> socket.socket:
+    """Bind a socket to a port, or to any free one if it is in use."""
+    found = socket.socket()
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have just ended do not count
+    try:
+        found.bind(("127.0.0.1", port))
+    except OSError:
+        found.bind(("127.0.0.1", 0))
+    return found
 
 
 @contextmanager
-def running(data: Path | None = None, heap: str = _HEAP, engine: Engine = DEFAULT) -> Iterator[str]:
-    """Run one engine that anybody may use, and give its address; see running_all."""
-    with running_all([Start(engine, data, heap)]) as (one,):
+def running(start: Start) -> Iterator[str]:
+    """Run one engine, and give its address; see running_all."""
+    with running_all([start]) as (one,):
         yield one.url
 
 
@@ -85,7 +94,7 @@ def running_all(starts: Sequence[Start]) -> Iterator[tuple[Running, ...]]:
 
     Raises EngineError when one cannot be had or does not start. All their processes are stopped on the way out.
     """
-    ports = free_ports(2 * len(starts))
+    ports = free_ports(2 * len(starts), [port for start in starts for port in start.ports])
     with ExitStack() as stack:
         pairs = zip(ports[::2], ports[1::2], strict=True)
         started = [stack.enter_context(_started(start, pair)) for start, pair in zip(starts, pairs, strict=True)]

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from demo.asking import NoAnswer, ask
-from demo.evaluation import Query, read_queries
 from demo.services import ServiceError, command, environment
 from proxy.config import load as read_settings
+from proxy.evaluation.collection import Query, read_collection
 from proxy.loading.mappings import read_embedding
 from proxy.local_models.minilm import NAME
 from proxy.routes import build_routes
@@ -23,7 +23,7 @@ SHOWN = ("q01", "q02", "q03")
 
 
 def queries() -> tuple[Query, ...]:
-    return read_queries(PRODUCTS.with_name("queries.ndjson"), PRODUCTS.with_name("judgments.ndjson"))
+    return read_collection(PRODUCTS.with_name("queries.ndjson"), PRODUCTS.with_name("judgments.ndjson")).queries
 
 
 def products() -> Mapping[str, Any]:

@@ -10,6 +10,17 @@ from rich.text import Text
 
 from demo.comparing import PAGE, Comparison, mean_gain
 
+_EXAMPLE = """\
+curl -i '{url}/products/_search?pretty' -H 'Content-Type: application/json' -d '{{
+  "query": {{"multi_match": {{"query": "headphones for a long flight", "fields": ["title^2", "description"]}}}},
+  "size": 5
+}}'"""
+
+
+def example_search(url: str) -> str:
+    """Return a search of the catalogue as a command."""
+    return _EXAMPLE.format(url=url)
+
 
 def show(console: Console, comparison: Comparison) -> None:
     """Print both orders side by side, and how the second came about."""

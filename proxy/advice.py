@@ -1,4 +1,4 @@
-"""What an error of the models means for somebody who runs a command, and what to do."""
+"""What an error of the models means to the user of a command, and what to do."""
 
 from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
 

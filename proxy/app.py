@@ -5,28 +5,31 @@ The only module that knows both the pure core and the doers.
 
 import asyncio
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import structlog
 
-from proxy import telemetry
-from proxy.bounds import PARAMETERS_BYTES
-from proxy.bypass import Bypass
+from proxy.bounds import LOG_ID, PARAMETERS_BYTES
 from proxy.config import Config, authorization_of
+from proxy.context import RequestRecord
 from proxy.endpoints.asynchronous import AsyncSearches
 from proxy.endpoints.front import Front
 from proxy.endpoints.multi import answer_multi_search
 from proxy.endpoints.nodes import answer_nodes
 from proxy.endpoints.single import answer_search
-from proxy.http1.callers import Callers
+from proxy.errors import cause_of
+from proxy.http1.callers import Callers, Field, field_value
+from proxy.http1.exchange import Exchange, Work
 from proxy.http1.headers import Hop, new_pseudonym
-from proxy.http1.inbound import Exchange, Work
 from proxy.http1.listener import Listener, Patience, serve
+from proxy.http1.messages import BadMessage, RequestHead
 from proxy.http1.relay import Upstream, loop_detected
+from proxy.outcomes import Bypass
 from proxy.passthrough import pass_through
 from proxy.routes import Endpoint, NodesQuestion, Search, build_routes, classify
-from proxy.searching import Searching
+from proxy.searching import Searching, unless_sent
+from proxy.telemetry import Telemetry, warn_of_new_callers
 from proxy.tls import towards_clients
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import Engine
@@ -43,10 +46,12 @@ _log = structlog.get_logger("proxy")
 class Proxy:
     """Answers every request: a search of a route by its endpoint, everything else by the engine itself."""
 
-    def __init__(self, front: Front, published_address: str | None) -> None:
+    def __init__(self, front: Front, telemetry: Telemetry, published_address: str | None) -> None:
+        self.telemetry = telemetry
         self._front = front
         self._published_address = published_address
         self._async_searches = AsyncSearches(front)
+        front.upstream.turned_away = self._turned_away
 
     @property
     def upstream(self) -> Upstream:
@@ -61,26 +66,56 @@ class Proxy:
             return None
         match classify(head.method, head.target):
             case NodesQuestion() if self._published_address:
-                return answer_nodes(front, exchange, self._published_address)
+                record = exchange.record = record_of(head.fields)
+                return self._guarded(exchange, record, answer_nodes(front, exchange, self._published_address))
             case Search() as search if front.searching.routes:
-                return self._search(exchange, search)
+                record = exchange.record = record_of(head.fields)
+                return self._guarded(exchange, record, self._search(exchange, record, search))
             case _:
                 pass_through(exchange, front.upstream)
                 return None
 
-    async def _search(self, exchange: Exchange, search: Search) -> None:
+    def _turned_away(self, head: RequestHead, status: int) -> None:
+        """Forget a caller whom the engine does not know, or does not allow a search."""
+        front = self._front
+        if status == 401 or isinstance(classify(head.method, head.target), Search):
+            front.engine.forget(front.callers.identity(head.fields))
+
+    async def _search(self, exchange: Exchange, record: RequestRecord, search: Search) -> None:
         if len(search.query_string) > PARAMETERS_BYTES:
-            await self._front.leave(exchange, search.indices, Bypass("too_complex", detail="the URL is too long"))
+            why = Bypass("too_complex", detail="the URL is too long")
+            await self._front.bypass(exchange, record.search(), search.indices, why)
             return
         match search.endpoint:
             case Endpoint.SEARCH | Endpoint.TEMPLATE:
-                await answer_search(self._front, exchange, search)
+                await answer_search(self._front, exchange, record, search)
             case Endpoint.MULTI_SEARCH | Endpoint.MULTI_TEMPLATE:
-                await answer_multi_search(self._front, exchange, search)
+                await answer_multi_search(self._front, exchange, record, search)
             case Endpoint.ASYNC_SEARCH:
-                await self._async_searches.submit(exchange, search)
+                await self._async_searches.submit(exchange, record, search)
             case Endpoint.ASYNC_ANSWER:
-                await self._async_searches.poll(exchange, search)
+                await self._async_searches.poll(exchange, record, search)
+
+    async def _guarded(self, exchange: Exchange, record: RequestRecord, answering: Work) -> None:
+        """Answer a request; where that ends in a defect before anything went out, the engine answers it instead."""
+        try:
+            await answering
+        except (BadMessage, ConnectionError):
+            raise
+        except Exception as defect:
+            if exchange.begun or exchange.relay is not None:
+                raise
+            _log.exception("internal_error")
+            search = record.searches[0] if record.searches else record.search()
+            await self._front.respond(
+                exchange, search, unless_sent(Bypass("internal_error", detail=cause_of(defect)), record.sent)
+            )
+
+
+def record_of(fields: Sequence[Field]) -> RequestRecord:
+    """Begin the record of a request."""
+    opaque_id = field_value(fields, b"x-opaque-id")
+    return RequestRecord(opaque_id[: 4 * LOG_ID].decode("utf-8", "replace"))
 
 
 async def open_proxy(config: Config, token: str | None, environment: Mapping[str, str], stack: AsyncExitStack) -> Proxy:
@@ -103,17 +138,15 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
         query_max_chars=settings.query_max_chars,
     )
     searching = Searching(config, engine, embedder, reranker, authorization_of(config, environment))
-    callers = Callers(config.callers.ignore, telemetry.warn_of_new_callers)
+    callers = Callers(config.callers.ignore, warn_of_new_callers)
     front = Front(
         upstream,
         engine,
         searching,
         callers,
-        config.log.query_text,
         config.engine.multi_search_reranked,
-        config.engine.added_timeout_seconds,
     )
-    return Proxy(front, config.engine.published_address)
+    return Proxy(front, Telemetry(query_text=config.log.query_text), config.engine.published_address)
 
 
 async def listen(config: Config, token: str | None, environment: Mapping[str, str], stack: AsyncExitStack) -> Listener:
@@ -124,6 +157,7 @@ async def listen(config: Config, token: str | None, environment: Mapping[str, st
         proxy.upstream,
         config.listen.host,
         config.listen.port,
+        conclude=proxy.telemetry.conclude,
         tls=towards_clients(config.listen),
         patience=Patience(engine_idle=config.engine.idle_connection_seconds),
     )

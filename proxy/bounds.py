@@ -1,4 +1,4 @@
-"""What is bounded, by how much, and what happens beyond: each constant with its row of the table in docs/bounds.md.
+"""What is bounded, by how much, and what happens beyond: each constant with its row of the table in docs/limits.md.
 
 Bounds that an operator chooses are settings, and have rows without a constant. What one input may cost is measured by
 tests/test_cost.py: at most five times decoding and encoding as many bytes.
@@ -16,6 +16,8 @@ class Of(StrEnum):
     ENGINE = "engine"
     MODEL = "model server"
     PROXY = "proxy"
+    FILE = "file of `index` or `backfill`"
+    LOCAL = "client of `models`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,9 @@ WAITING_BODY_BYTES = _bound(
 )
 UNREAD_BODY_BYTES = _bound(
     Of.CLIENT, "bytes of an unneeded body that are read to keep a connection", 256 * 2**10, "the connection ends"
+)
+REPEATED_BYTES = _bound(
+    Of.CLIENT, "bytes of a GET that are kept to be sent once more if its connection has ended", 64 * 2**10, "not kept"
 )
 WRITE_BUFFER_BYTES = _bound(
     Of.PROXY, "bytes that wait to be written to a connection", 256 * 2**10, "the other side is not read meanwhile"
@@ -168,6 +173,99 @@ LOG_QUEUE_BYTES = _bound(
     Of.PROXY, "bytes of log lines that wait to be written", 2**20, "dropped; `log_lines_dropped` says how many"
 )
 LOG_FLUSH_S = _bound(Of.PROXY, "seconds that the end of the process waits for the log", 1, "the last lines are lost")
+
+OUTCOME_KEY = _bound(Of.CLIENT, "characters of a client's key in `X-Rerank`", 64, "cut")
+LOG_DETAIL = _bound(Of.PROXY, "characters of what an error says, in the log line of a search", 300, "cut")
+SHOWN_VALUE = _bound(Of.CLIENT, "characters of a wrong option that its error repeats", 40, "cut")
+RESCORED_HITS = _bound(
+    Of.CLIENT, "hits of a search with a `rescore` of its own, up to the end of the page", 1000, "bypassed, `rescore`"
+)
+NAMES_IN_A_URL = _bound(
+    Of.ENGINE,
+    "characters of index names in one question about mappings",
+    2000,
+    "asked by the patterns of the route instead",
+)
+GIVEN_TEXT = _bound(
+    Of.CLIENT,
+    "characters of query text that a request gives at the place that `query_from` names",
+    2000,
+    "read from the query instead",
+)
+COMPARED_TEXTS = _bound(Of.CLIENT, "texts of one query that are compared for spelling variants", 100, "not compared")
+COMPARED_CHARACTERS = _bound(Of.CLIENT, "characters of these texts", 20_000, "not compared")
+FIELD_DEPTH = _bound(
+    Of.CLIENT,
+    "dots that are read in a field's name, as many as engines allow by default",
+    20,
+    "the rest is not read",
+)
+BRACKET_DEPTH = _bound(
+    Of.CLIENT, "brackets within each other in a `query_string` line", 10, "reranked by the text; kNN is skipped"
+)
+PIT_INDICES = _bound(Of.ENGINE, "indices of a point in time", 1000, "an index beyond them counts as outside the route")
+BACK_OFF_S_MAX = _bound(Of.ENGINE, "seconds until a node that cannot be reached is tried again", 30, "tried again")
+RERANKED_AT_ONCE = _bound(Of.MODEL, "passages in one call", 1024, "several calls")
+MODEL_DIMENSIONS = _bound(
+    Of.MODEL, "numbers of a vector, where the model's own number is not known", 8192, "degraded, `malformed`"
+)
+INFLATED_BYTES_A_TURN = _bound(
+    Of.MODEL,
+    "bytes of a response that are decompressed before other work has its turn",
+    64 * 2**10,
+    "decompressed later",
+)
+ACCEPTED_CALLERS = _bound(
+    Of.PROXY, "callers of whom it is remembered that the engine accepted a search", 4096, "the oldest are forgotten"
+)
+ACCEPTED_INDICES = _bound(
+    Of.PROXY, "sets of indices that are remembered for each of these callers", 64, "the oldest are forgotten"
+)
+CATALOG_CALLERS = _bound(
+    Of.PROXY,
+    "callers for whom names, mappings and rights are remembered",
+    2048,
+    "the oldest are forgotten, and asked for again",
+)
+CATALOG_QUESTIONS = _bound(
+    Of.PROXY,
+    "responses about indices that are remembered for each of these callers",
+    64,
+    "the oldest are forgotten, and asked for again",
+)
+CATALOG_BYTES = _bound(
+    Of.PROXY,
+    "bytes of these responses, as the engine sent them, each distinct one once",
+    64 * 2**20,
+    "the oldest are forgotten, and asked for again",
+)
+CATALOG_IN_FLIGHT = _bound(Of.PROXY, "questions about indices that the engine is asked at a time", 32, "asked later")
+CATALOG_WAITING = _bound(Of.PROXY, "questions about indices in flight and waiting", 1024, "bypassed, `unresolved`")
+HEADS_BYTES = _bound(Of.PROXY, "bytes of remembered rankings, as estimated", 64 * 2**20, "the oldest are forgotten")
+KNOWN_CALLERS = _bound(
+    Of.PROXY,
+    "callers that are known, to notice a header that makes every request a new one",
+    4096,
+    "the oldest are forgotten",
+)
+SAMPLED_HEADERS = _bound(Of.CLIENT, "headers whose values are compared for that", 32, "not compared")
+NEW_CALLER_WARNINGS = _bound(Of.PROXY, "warnings of such headers", 16, "not logged")
+LOG_WRITE_BYTES = _bound(
+    Of.PROXY, "bytes of log lines that are written together, unless one line has more", 64 * 2**10, "written next"
+)
+DOCUMENT_VALUES = _bound(Of.FILE, "values of one document", 2_000_000, "reported, and skipped")
+DOCUMENT_BYTES = _bound(Of.FILE, "bytes of one document, as many as engines take", 100 * 2**20, "reported, and skipped")
+DOCUMENT_DEPTH = _bound(Of.FILE, "objects and arrays within each other in a document", 200, "reported, and skipped")
+EMBEDDED_CHARACTERS = _bound(Of.FILE, "characters of a document that its vector is made of", 8000, "cut")
+LOADED_BYTES = _bound(
+    Of.FILE, "bytes of documents that are embedded together, unless one alone has more", 4 * 2**20, "embedded next"
+)
+LOCAL_TOKENS = _bound(Of.LOCAL, "tokens of a text that are read", 256, "cut")
+LOCAL_CACHE_BYTES = _bound(Of.LOCAL, "bytes of remembered vectors", 512 * 2**20, "the oldest are forgotten")
+LOCAL_WAITING = _bound(Of.LOCAL, "requests that wait", 64, "answered with 429 if they ask for that")
+LOCAL_BODY_BYTES = _bound(Of.LOCAL, "bytes of a request", 64 * 2**20, "answered with 413")
+_setting(Of.PROXY, "remembered rankings", "pages.cache_entries", "the oldest are forgotten")
+_setting(Of.PROXY, "searches that are added at a time", "engine.added_searches", "degraded, `busy`")
 
 BOUNDS: Sequence[Bound] = tuple(_rows)
 """The table."""

@@ -1,4 +1,4 @@
-"""The frozen tree of settings, and `load`, which refuses a wrong key with its name and line."""
+"""The settings as frozen types, and `load`, which reports a wrong key with its name and line."""
 
 import ipaddress
 import re
@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from proxy.http1.callers import not_ignorable
+from proxy.http1.callers import not_ignorable, not_query_text
 from proxy.profiles import PROFILES
 from proxy.request.steering import ALLOWED, OPTIONS, Option
 from proxy.yaml_file import ConfigError, YamlFile, did_you_mean
 
-_PORT_MAX = 65535
-Port = Annotated[int, Meta(ge=0, le=_PORT_MAX)]
+_LAST_PORT = 65535
+Port = Annotated[int, Meta(ge=0, le=_LAST_PORT)]
 Name = Annotated[str, Meta(min_length=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0)]
@@ -29,7 +29,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A part of the file: read once, never changed, no key that nobody reads."""
+    """A section of the file: immutable, and unknown keys are errors."""
 
 
 class Listen(Section, frozen=True, kw_only=True):
@@ -63,7 +63,7 @@ class Engine(Section, frozen=True, kw_only=True):
 
     @property
     def by_https(self) -> bool:
-        """Whether any node is."""
+        """Whether any node is reached by https."""
         return any(urlsplit(url).scheme == "https" for url in self.urls)
 
 
@@ -105,7 +105,7 @@ class Pages(Section, frozen=True, kw_only=True):
 
 
 class BypassRules(Section, frozen=True, kw_only=True):
-    """Which of a route's searches are left to the engine, by what the user typed."""
+    """Which searches of a route are bypassed because of their query text."""
 
     identifiers: bool = True
     autocomplete: bool = True
@@ -114,13 +114,13 @@ class BypassRules(Section, frozen=True, kw_only=True):
 
 
 class Callers(Section, frozen=True, kw_only=True):
-    """Which headers do not tell callers apart, besides those that never do."""
+    """Request headers that do not identify a caller, besides those the proxy knows."""
 
     ignore: tuple[str, ...] = ()
 
 
 class QueryFrom(Section, frozen=True, kw_only=True):
-    """Where a search says what the user typed, if its query does not tell it from filters; the first that is there."""
+    """Where requests give their query text; the first of these that is present is used."""
 
     header: Name | None = None
     body: Name | None = None
@@ -134,7 +134,7 @@ class Log(Section, frozen=True, kw_only=True):
 
 
 class RouteSettings(Section, frozen=True, kw_only=True):
-    """One entry of `routes` as the file says it; `routes.Route` is the same with its profile's defaults."""
+    """One entry of `routes` as written in the file; `routes.Route` adds the defaults of its profile."""
 
     index: str | list[str]
     profile: str = "e-commerce"
@@ -173,7 +173,7 @@ class Config(Section, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class _Setting:
-    """What stands above the file, as a container needs it: a variable, its option, and the key both set."""
+    """An environment variable and a command-line option that override a key of the file."""
 
     variable: str
     option: str
@@ -219,18 +219,30 @@ KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
     "level": get_args(LogLevel),
     "steering": OPTIONS,
 }
-"""What may be said for a key that takes only some words."""
+"""The allowed values of each key that has a fixed list of them."""
+REMOVED_KEYS: Mapping[str, str] = {
+    "engine.discovery_env": "is now called `engine.authorization_env`",
+    "engine.multi_search_concurrency": (
+        "is gone: the searches of an `_msearch` run side by side; `engine.multi_search_reranked` limits how many of "
+        "them are reranked"
+    ),
+    "engine.search_connections": (
+        "is gone: each client connection has its own to the engine; `engine.added_searches` limits what the proxy adds"
+    ),
+    "models.vector_cache_entries": "is gone: `models.vector_cache_mb` limits the memory instead",
+}
+"""Keys of earlier versions, and what takes their place."""
 
 
 def load(path: Path, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Config:
-    """Read a file, then what the environment and the command line set; raises ConfigError."""
+    """Read a file, overridden by environment variables, overridden by the command line; raises ConfigError."""
     return load_with_lines(path, environment, overrides)[0]
 
 
 def load_with_lines(
     path: Path, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None
 ) -> tuple[Config, YamlFile]:
-    """Do the same, and return which line each key is on."""
+    """Like `load`; also return the parsed file, which knows the line of each key."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -240,7 +252,7 @@ def load_with_lines(
 
 
 def read(text: str, name: str, environment: Mapping[str, str]) -> Config:
-    """Read the text of a file; raises ConfigError that names key and line."""
+    """Read settings from text; raises ConfigError with key and line."""
     return _converted(YamlFile.parse(text, name), environment)
 
 
@@ -249,7 +261,7 @@ def _converted(file: YamlFile, environment: Mapping[str, str]) -> Config:
     try:
         config = msgspec.convert(settings, Config)
     except msgspec.ValidationError as error:
-        raise file.refusal(str(error), KNOWN_KEYS, KNOWN_WORDS) from None
+        raise file.refusal(str(error), KNOWN_KEYS, KNOWN_WORDS, REMOVED_KEYS) from None
     elsewhere = {setting.key: setting.name for setting in _SETTINGS if environment.get(setting.variable)}
     for place, problem in contradictions(config):
         raise ConfigError(f"{elsewhere[place]}: {problem}") if place in elsewhere else file.error(place, problem)
@@ -261,30 +273,30 @@ def _with_environment(value: Any, environment: Mapping[str, str]) -> Any:
         return value
     settings = dict(value)
     for setting in _SETTINGS:
-        if said := environment.get(setting.variable):
+        if value_given := environment.get(setting.variable):
             section, _, key = setting.key.partition(".")
-            added = {key: said} if key else _address(said)
+            added = {key: value_given} if key else _address(value_given)
             there = settings.get(section)
             settings[section] = (there if isinstance(there, dict) else {}) | added
     return settings
 
 
-def _address(said: str) -> dict[str, Any]:
-    host, colon, port = said.rpartition(":")
-    if not (colon and port.isascii() and port.isdigit() and int(port) <= _PORT_MAX):
-        raise ConfigError(f"{_LISTEN.name}: expected host:port, as in 0.0.0.0:9201, not {said!r}")
+def _address(text: str) -> dict[str, Any]:
+    host, colon, port = text.rpartition(":")
+    if not (colon and port.isascii() and port.isdigit() and int(port) <= _LAST_PORT):
+        raise ConfigError(f"{_LISTEN.name}: expected host:port, as in 0.0.0.0:9201, not {text!r}")
     return {"host": host.strip("[]") or "0.0.0.0", "port": int(port)}  # noqa: S104  an empty host means all
 
 
 def contradictions(config: Config) -> Iterator[tuple[str, str]]:
-    """Find what each key allows by itself but not beside the others: the key's path, and what is wrong."""
+    """Find keys whose values are valid alone but not together; yields the key's path and the problem."""
     yield from _engine_problems(config.engine)
     if config.listen.key_file and not config.listen.certificate_file:
-        yield "listen.key_file", "a key needs its `certificate_file` beside it"
-    yield from _url_problems("models.url", config.models.url)
+        yield "listen.key_file", "set `certificate_file` too: a key is used with its certificate"
+    yield from url_problems("models.url", config.models.url)
     if (found := _OF_AN_API.search(config.models.url)) is not None:
         right = config.models.url[: found.start()]
-        yield "models.url", f"the proxy adds the paths of both APIs itself: write {right}"
+        yield "models.url", f"remove the API path, the proxy adds it itself: write {right}"
     for number, name in enumerate(config.callers.ignore):
         if problem := not_ignorable(name):
             yield f"callers.ignore[{number}]", f"{name!r} {problem}"
@@ -295,7 +307,7 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
 
 def _engine_problems(engine: Engine) -> Iterator[tuple[str, str]]:
     for number, url in enumerate(engine.urls):
-        yield from _url_problems("engine.url" if isinstance(engine.url, str) else f"engine.url[{number}]", url)
+        yield from url_problems("engine.url" if isinstance(engine.url, str) else f"engine.url[{number}]", url)
     if not engine.urls:
         yield "engine.url", "name at least one node"
     if not engine.by_https:
@@ -303,10 +315,10 @@ def _engine_problems(engine: Engine) -> Iterator[tuple[str, str]]:
             if getattr(engine, key):
                 yield (
                     f"engine.{key}",
-                    "no node is reached by https: write `https://` in engine.url, or leave the key out",
+                    "no URL in engine.url begins with https://: change the URL, or remove this key",
                 )
     if engine.key_file and not engine.certificate_file:
-        yield "engine.key_file", "a key needs its `certificate_file` beside it"
+        yield "engine.key_file", "set `certificate_file` too: a key is used with its certificate"
     if engine.host is not None and not _HOST.fullmatch(engine.host):
         yield "engine.host", "expected a host, or host:port, as in search.example.com:9200"
     if engine.published_address is not None and not _HOST_AND_PORT.fullmatch(engine.published_address):
@@ -316,35 +328,29 @@ def _engine_problems(engine: Engine) -> Iterator[tuple[str, str]]:
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?", re.ASCII)
 _HOST_AND_PORT = re.compile(rf"(?=.*:\d+$){_HOST.pattern}", re.ASCII)
 _OF_AN_API = re.compile(r"/v1(/openai(/embeddings)?|/inference(/[^?#]*)?)?/*$")
-"""Ends of DeepInfra's URLs as its documentation shows them for other clients."""
+"""Paths that DeepInfra's documentation shows as part of the URL for other clients."""
 
 
-def _url_problems(place: str, url: str) -> Iterator[tuple[str, str]]:
-    """Find what is wrong with a URL; one that may hold a secret is not repeated."""
+def url_problems(place: str, url: str) -> Iterator[tuple[str, str]]:
+    """Find what is wrong with a URL; a URL that may contain a secret is not printed."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number, or too large; an IPv6 address without its end
         parts, usable = urlsplit(""), False
     if "@" in url:
-        yield place, "credentials do not belong here: each client's own go to the engine with its requests"
+        yield place, "remove the credentials: each request is sent with those of its client"
     elif "?" in url or "#" in url:
-        yield place, "a URL here has no query string and no fragment"
+        yield place, "remove the query string or fragment from the URL"
     elif not (url.isascii() and url.isprintable()) or " " in url:
-        yield place, f"a URL has no spaces and nothing but ASCII, unlike {url!r}"
+        yield place, f"a URL may contain only printable ASCII characters and no spaces, not {url!r}"
     elif not usable:
         yield place, f"expected a URL like http://127.0.0.1:9200, not {url!r}"
 
 
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_CREDENTIALS = re.compile(r"authorization|cookie|token|api-?key|secret|password|runas", re.IGNORECASE)
-
-
 def _query_from_problems(place: QueryFrom) -> Iterator[tuple[str, str]]:
-    if place.header and not _HEADER.fullmatch(place.header):
-        yield "query_from.header", f"{place.header!r} is no name of a header"
-    if place.header and _CREDENTIALS.search(place.header):
-        yield "query_from.header", f"{place.header!r} may hold credentials, and query text is sent to the models"
+    if place.header and (problem := not_query_text(place.header)):
+        yield "query_from.header", f"{place.header!r} {problem}"
 
 
 def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
@@ -352,22 +358,22 @@ def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
     if not patterns or not all(patterns):
         yield "index", "name at least one index, alias or pattern"
     if bad := [pattern for pattern in patterns if set(pattern) & _NOT_IN_PATTERNS or pattern.startswith("-")]:
-        yield "index", f"{bad[0]!r} is no name or pattern of an index: several stand in a list, `*` is the wildcard"
+        yield "index", f"{bad[0]!r} is not an index name or pattern: write several as a list, with `*` as the wildcard"
     if route.profile not in PROFILES:
-        yield "profile", f"no profile {route.profile!r}{did_you_mean(route.profile, tuple(PROFILES))}"
+        yield "profile", f"unknown profile {route.profile!r}{did_you_mean(route.profile, tuple(PROFILES))}"
     if route.tier and route.priority:
-        yield "priority", "say either `tier` or `priority`, which stands for a tier"
+        yield "priority", "set either `tier` or `priority`: a priority selects a tier"
     if route.semantic is None and not route.rerank:
-        yield "rerank", "a route with neither `semantic` nor `rerank` changes nothing: leave it out"
+        yield "rerank", "a route with neither `semantic` nor `rerank` changes nothing: remove it"
     if not route.rerank and route.rerank_model:
-        yield "rerank_model", "is of no use beside `rerank: false`"
+        yield "rerank_model", "has no effect with `rerank: false`: remove one of the two"
     if route.semantic is None and route.on_zero_hits == "semantic":
-        yield "on_zero_hits", "`semantic` needs the route to have a `semantic` retriever"
+        yield "on_zero_hits", "`on_zero_hits: semantic` needs `semantic` in the route"
     yield from _query_from_problems(route.query_from)
     if route.passage is not None and not all(route.passage):
-        yield "passage", "an empty name is no field"
+        yield "passage", "contains an empty field name"
     if route.passage == [] and route.rerank:
-        yield "passage", "the reranker needs at least one field to read"
+        yield "passage", "is empty, and the reranker needs at least one field"
 
 
 def _pattern_problems(rules: BypassRules) -> Iterator[tuple[str, str]]:
@@ -375,16 +381,16 @@ def _pattern_problems(rules: BypassRules) -> Iterator[tuple[str, str]]:
         try:
             re.compile(pattern)
         except (re.error, RecursionError, OverflowError) as error:
-            yield f"bypass.patterns[{number}]", f"{pattern!r} is no regular expression: {error}"
+            yield f"bypass.patterns[{number}]", f"{pattern!r} is not a valid regular expression: {error}"
 
 
 _NOT_IN_PATTERNS = frozenset(',<>"|?\\/# ')
 
 
 def needs_token(config: Config) -> bool:
-    """Whether a route calls models of a provider that wants to know who pays.
+    """Whether a route calls models that require a token.
 
-    A host of this machine, of a container network or a private address serves local models, which know no tokens.
+    Models on this machine, in a container network or at a private address are assumed to be local, without tokens.
     """
     return bool(config.routes) and _is_remote(config.models.url)
 
@@ -398,7 +404,7 @@ def _is_remote(url: str) -> bool:
 
 
 def _is_open_to_others(url: str) -> bool:
-    """Whether what is sent there can be read on its way: plain http to another machine."""
+    """Whether requests go unencrypted to another machine."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     try:
@@ -409,26 +415,30 @@ def _is_open_to_others(url: str) -> bool:
 
 
 def authorization_of(config: Config, environment: Mapping[str, str]) -> str | None:
-    """Take the proxy's own `Authorization` value from the environment; raises ConfigError where it is missing."""
+    """Read the proxy's own `Authorization` value from the environment; raises ConfigError if it is missing."""
     variable = config.engine.authorization_env
-    if variable is None:
-        return None
+    return None if variable is None else authorization_in(variable, "engine.authorization_env", environment)
+
+
+def authorization_in(variable: str, place: str, environment: Mapping[str, str]) -> str:
+    """Read an `Authorization` value from the variable that `place` names; raises ConfigError if it is missing."""
     if not (value := environment.get(variable, "").strip()):
-        raise ConfigError(f"{variable} is not set, and engine.authorization_env names it: set it, or leave the key out")
+        what = "option" if place.startswith("--") else "key"
+        raise ConfigError(f"{variable} is not set, but {place} names it: set the variable, or remove the {what}")
     if not (value.isascii() and value.isprintable()):
-        raise ConfigError(f"{variable}: holds characters that no header may have; set it anew")
+        raise ConfigError(f"{variable}: contains characters that are not allowed in a header: set it to a valid value")
     return value
 
 
 def token_of(config: Config, environment: Mapping[str, str], *, calls_models: bool = False) -> str | None:
-    """Take the models' token from the environment; raises ConfigError where one is needed and missing.
+    """Read the token of the models from the environment; raises ConfigError if one is needed and missing.
 
-    `calls_models` says that models are called whatever the routes say.
+    `calls_models`: models are called even if there is no route.
     """
     variable = config.models.token_env
     token = environment.get(variable, "").strip()
     if token and not (token.isascii() and token.isprintable() and " " not in token):
-        raise ConfigError(f"{variable}: holds characters that no token has; set it anew")
+        raise ConfigError(f"{variable}: contains characters that are not allowed in a token: set it to a valid value")
     if (
         token
         and (config.routes or calls_models)
@@ -441,7 +451,7 @@ def token_of(config: Config, environment: Mapping[str, str], *, calls_models: bo
         )
     if not token and (needs_token(config) or (calls_models and _is_remote(config.models.url))):
         raise ConfigError(
-            f"{variable} is not set, and models are needed at {config.models.url}: "
+            f"{variable} is not set, but the models at {config.models.url} need a token: "
             f"set it (`export {variable}=...`), or point models.url to local models (`rerank-proxy models`)"
         )
     return token or None

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.bounds import BYPASS_RULE_CHARACTERS
-from proxy.bypass import Bypass
 from proxy.config import BypassRules
+from proxy.outcomes import Bypass
 from proxy.query.text import UserQuery
 from proxy.query.words import is_identifier
 

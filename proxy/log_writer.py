@@ -7,9 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from proxy.bounds import LOG_FLUSH_S, LOG_QUEUE_BYTES
-
-BATCH_BYTES = 64 * 2**10
+from proxy.bounds import LOG_FLUSH_S, LOG_QUEUE_BYTES, LOG_WRITE_BYTES
 
 
 class LogWriter:
@@ -72,7 +70,7 @@ class LogWriter:
                 self._changed.wait()
             lines: list[bytes] = []
             size = 0
-            while self._waiting and size < BATCH_BYTES:
+            while self._waiting and size < LOG_WRITE_BYTES:
                 lines.append(self._waiting.popleft())
                 size += len(lines[-1])
             return b"".join(lines)

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Sequence
 
+from proxy.context import Ended
+from proxy.http1.exchange import Exchange
 from proxy.http1.headers import Field
-from proxy.http1.inbound import Exchange
 from proxy.http1.relay import Relay, Terms, Upstream
 
 # RFC 9110, section 9.2.1: asked twice, these do nothing twice.
@@ -50,6 +51,11 @@ def pass_through(exchange: Exchange, upstream: Upstream) -> None:
 async def hand_on(exchange: Exchange, upstream: Upstream, added: Sequence[Field] = ()) -> None:
     """Hand a request on, with `added` headers in the response, and wait for its end."""
     ended = asyncio.Event()
+
+    def end() -> None:
+        exchange.client.conclude(exchange, Ended.BROKEN_OFF if exchange.broken else Ended.ANSWERED)
+        ended.set()
+
     terms = terms_of(exchange.head.method, exchange.head.target, added)
-    Relay(exchange, upstream, terms, ended.set).start()
+    Relay(exchange, upstream, terms, end).start()
     await ended.wait()

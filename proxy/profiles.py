@@ -1,4 +1,4 @@
-"""The uses of reranking this proxy knows: one table of instruction, tier, window, passage and mapping.
+"""The profiles: instruction, tier, window, passage and mapping for each kind of documents.
 
 `TIERS`, `PRIORITIES` and `CHOICES` are the decision matrix: which models for which need.
 """
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The pair of models of a tier, and what it is for."""
+    """The two models of a tier, and when to use it."""
 
     embedding: str
     rerank: str
     dimensions: int
-    """The embedding model's own; less may be asked for."""
+    """Dimensions of the embedding model; fewer can be requested."""
     when: str
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A use of reranking: what its route says where the file is silent."""
+    """The defaults of a route for one kind of documents."""
 
     name: str
     use: str
@@ -30,7 +30,7 @@ class Profile:
 
     @property
     def mapping(self) -> str:
-        """Name the file in `es_mappings` that holds an index for this use."""
+        """The file in `es_mappings` with settings and mappings for these documents."""
         return f"{self.name}.json"
 
 
@@ -87,7 +87,7 @@ PRIORITIES: dict[str, str] = {
     "high-volume": "fast",
     "critical": "precision",
 }
-"""What matters most to a route, in the words of the decision matrix, and the tier that serves it."""
+"""The tier for each priority of the decision matrix."""
 
 PRIORITY_MEANINGS: dict[str, str] = {
     "speed-and-cost": "fast responses and low cost matter more than the best order",
@@ -100,7 +100,7 @@ PRIORITY_MEANINGS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of the ways a route can be set up, and when it is the right one."""
+    """A way to set up a route, and when to use it."""
 
     name: str
     settings: str

@@ -107,6 +107,8 @@ def classify(method: bytes, target: bytes) -> Search | NodesQuestion | Passthrou
     The path is split before anything is decoded: `/i%2F_search` is a document's path, not a search of `i`. Slashes
     at its end say nothing to the engine.
     """
+    if b"search" not in target and b"_nodes" not in target:
+        return Passthrough()
     try:
         path, _, query_string = target.decode("ascii").partition("?")
     except UnicodeDecodeError:

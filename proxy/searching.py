@@ -1,20 +1,23 @@
-"""One search of one caller, from its names and bytes to how it ends, whichever endpoint it came by."""
+"""One search of one caller, whichever endpoint it came by: its route, its plan, its result."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from urllib.parse import parse_qsl
+from typing import TypeVar
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
+import structlog
 
-from proxy.bypass import Bypass
+from proxy.bounds import GIVEN_TEXT, NAMES_IN_A_URL
 from proxy.config import Config
+from proxy.context import SearchRecord, Sent
 from proxy.dialects import EngineKind
-from proxy.errors import Failure, Late, Refused, UpstreamError
-from proxy.http1.callers import Field
+from proxy.errors import Failure, Late, Refused, TooComplex, UpstreamError, cause_of
+from proxy.http1.callers import Field, field_value
+from proxy.http1.messages import BadMessage
 from proxy.indices import (
     Covered,
     IndexFacts,
@@ -28,14 +31,15 @@ from proxy.indices import (
     requested_names,
     route_of,
 )
-from proxy.journey import Journey
+from proxy.outcomes import Bypass
 from proxy.pipelines import NONE, is_harmless
 from proxy.planning import Plan, VectorSearch, vector_search
 from proxy.profiles import PROFILES
 from proxy.query.text import UNRELAXED, UserQuery, find_user_query, text_of_clause
 from proxy.ranking.heads import Heads, head_key
-from proxy.ranking.pipeline import Outcome, run_search
+from proxy.ranking.pipeline import Defect, Result, run_search
 from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stages
+from proxy.request.filter_path import read_form
 from proxy.request.json_text import take_member
 from proxy.request.search_request import SearchRequest, parse, translated
 from proxy.request.sort_values import Walk
@@ -44,22 +48,26 @@ from proxy.routes import Route, build_routes
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.engine import Engine, EngineOfCaller
 
-_NAMES_MAX = 2000
-"""Characters of index names that are asked for by a URL; the engine takes lines of 4 KB."""
+_log = structlog.get_logger("proxy")
+_T = TypeVar("_T")
+ReadBody = Callable[[], Awaitable[bytes | Bypass]]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A search as a client asks it: of which indices, with which parameters and body."""
+class SearchCall:
+    """A search as its client sent it."""
 
     indices: str
     """The path segment as it was sent, so that aliases keep their filters and routing."""
     query_string: str
-    content: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
-    """Those by which a route's searches may say what was typed, by their names in small letters."""
+    content: bytes = b""
+    fields: Sequence[Field] = ()
+    """The request's headers."""
+    is_template: bool = False
     walk: Walk | None = None
-    """Behind which hit of an answer of the proxy's it goes on, where `content` says that as the engine knows it."""
+    """The hit of an earlier response of the proxy that it continues after, if `content` has the engine's values."""
+    rewritten: bool = False
+    """Whether `content` is other than what the client sent."""
 
     @property
     def parameters(self) -> tuple[tuple[str, str], ...]:
@@ -68,13 +76,22 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """A search that a route covers: whose it is, and what its request says of its own reranking."""
+    """A search that a route covers, its per-request options taken out of the body."""
 
-    journey: Journey
+    record: SearchRecord
     caller: EngineOfCaller
-    asked: Asked
+    call: SearchCall
     covered: Covered
-    steering: Steering
+    options: Steering
+
+
+@dataclass(frozen=True, slots=True)
+class NotRouted:
+    """A search that goes no further: not of a route, bypassed, or refused."""
+
+    call: SearchCall
+    """With the body to hand on: the client's, without the proxy's own options."""
+    why: Unrouted | Bypass | Wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +100,15 @@ class Prepared:
 
     planned: Run
     head_key: bytes
+    sent: Sent
 
-    async def run(self) -> Outcome:
-        """Answer it, or say why the client's own bytes should go on instead."""
-        return await run_search(self.planned, self.head_key)
+    async def run(self) -> Result:
+        """Answer it, or return why the client's own bytes should go on instead."""
+        return unless_sent(await guarded(run_search(self.planned, self.head_key)), self.sent)
 
 
 class Searching:
-    """Finds a search's route, reads it, plans it and runs it; the first of these that cannot be done ends it."""
+    """Answers searches in three steps, each of which may end one: `route`, `plan`, and `Prepared.run`."""
 
     def __init__(
         self, config: Config, engine: Engine, embedder: Embeds, reranker: Scores, discovery: str | None
@@ -102,34 +120,59 @@ class Searching:
         self._reranker = reranker
         self._patience_seconds = config.engine.resolve_timeout_seconds
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
-        headers = (route.query_from.header for route in self.routes)
-        self._text_headers = frozenset(header.lower() for header in headers if header)
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
 
-    def left(self, indices: str, why: Bypass) -> Bypass | Unrouted:
-        """Return the bypass of a search that cannot be routed if its names may touch a route."""
+    # -- route
+
+    async def route(
+        self, record: SearchRecord, caller: EngineOfCaller, call: SearchCall, read_body: ReadBody
+    ) -> Routed | NotRouted:
+        """Find a search's route and read its per-request options; the body of a search of no route is not read."""
+        found = await guarded(self._route(record, caller, call, read_body))
+        return NotRouted(call, found) if isinstance(found, Bypass) else found
+
+    async def _route(
+        self, record: SearchRecord, caller: EngineOfCaller, call: SearchCall, read_body: ReadBody
+    ) -> Routed | NotRouted:
+        if not (call.indices or call.is_template):  # a point in time names its indices in the body alone
+            content = await read_body()
+            call = call if isinstance(content, Bypass) else replace(call, content=content)
+        covered = await self.cover(record, caller, call)
+        if not isinstance(covered, Covered):
+            return NotRouted(call, covered)
+        record.route = covered.route.name
+        content = await read_body()
+        if isinstance(content, Bypass):
+            return NotRouted(call, content)
+        call, options = self.options(replace(call, content=content))
+        if isinstance(options, Wrong):
+            return NotRouted(call, options)
+        return Routed(record, replace(caller, sent=record.sent), call, covered, options)
+
+    def unroutable(self, indices: str, why: Bypass) -> Bypass | Unrouted:
+        """Return the bypass reason if a search that cannot be resolved might touch a route."""
         return why if may_concern(self.routes, requested_names(indices)) else Unrouted()
 
     async def cover(
-        self, journey: Journey, caller: EngineOfCaller, asked: Asked, *, anew: bool = False
+        self, record: SearchRecord, caller: EngineOfCaller, call: SearchCall, *, anew: bool = False
     ) -> Covered | Unrouted | Bypass:
         """Compare every index that the search reaches for this caller with the routes.
 
         From memory where the names were asked before; `anew` asks the engine whatever is remembered.
         """
-        names = requested_names(asked.indices)
+        names = requested_names(call.indices)
         if names and all(":" in name for name in names) and not may_concern(self.routes, names):
             return Unrouted()  # another cluster's: no alias of this one has a colon
         try:
-            async with journey.clock.stage("names"):
-                resolved = await _resolved(self._patient(journey, caller, anew=anew), asked, anew=anew)
+            async with record.clock.stage("names"):
+                resolved = await _resolved(self._patient(record, caller, anew=anew), call, anew=anew)
         except UpstreamError as error:
-            return self._cover_unresolved(asked.indices, error)
+            return self._cover_unresolved(call.indices, error)
         match cover(self.routes, resolved, names):
             case Mixed():
                 return Bypass("mixed_routes")
-            case Unrouted() if not resolved:  # OpenSearch says nothing of a missing index, Elasticsearch 404
-                return self.left(asked.indices, Bypass("unresolved", detail="no index has such a name"))
+            case Unrouted() if not resolved:  # of a missing index OpenSearch lists nothing, Elasticsearch answers 404
+                return self.unroutable(call.indices, Bypass("unresolved", detail="no index has such a name"))
             case found:
                 return found
 
@@ -143,50 +186,57 @@ class Searching:
         if route is not None and isinstance(error, Refused) and error.status == 403:
             return Covered(route)
         is_fault = not isinstance(error, Refused) or error.status >= 500
-        return self.left(indices, Bypass("unresolved", detail=str(error), is_fault=is_fault))
+        return self.unroutable(indices, Bypass("unresolved", detail=str(error), is_fault=is_fault))
 
-    def _patient(self, journey: Journey, caller: EngineOfCaller, *, anew: bool = False) -> EngineOfCaller:
+    def _patient(self, record: SearchRecord, caller: EngineOfCaller, *, anew: bool = False) -> EngineOfCaller:
         """Let a search wait for all it asks about its indices no longer than it may in sum."""
-        waited = 0.0 if anew else journey.clock.stages.get("names", 0.0) / 1000
+        waited = 0.0 if anew else record.clock.stages.get("names", 0.0) / 1000
         return replace(caller, patience_seconds=max(0.0, self._patience_seconds - waited))
 
-    def steering(self, fields: Sequence[Field], asked: Asked) -> tuple[Asked, Steering | Wrong]:
-        """Read what the request says of its own reranking; the engine is not to see it in the body."""
+    def options(self, call: SearchCall) -> tuple[SearchCall, Steering | Wrong]:
+        """Read the per-request options of headers and body; those of the body are not for the engine."""
         allowed = self._config.steering
-        asked = _translated(replace(asked, headers=_texts(fields, self._text_headers)))
-        found = _cut_out(asked.content)
+        call = _translated(call)
+        found = _cut_out(call.content)
         if found is None:
-            return asked, read_steering(fields, None, allowed)
+            return call, read_steering(call.fields, None, allowed)
         content, member = found
         try:
-            steering = read_steering(fields, msgspec.json.decode(member), allowed)
+            options = read_steering(call.fields, msgspec.json.decode(member), allowed)
         except (ValueError, RecursionError) as error:
-            steering = Wrong(f"[ext.{MEMBER}] cannot be read: {error}")
-        return replace(asked, content=content), steering
+            options = Wrong(f"[ext.{MEMBER}] cannot be read: {error}")
+        return replace(call, content=content, rewritten=True), options
 
-    async def run(self, routed: Routed) -> Outcome:
-        """Answer a search of a route, or say why the client's own bytes should go on instead."""
+    # -- plan
+
+    async def answer(self, routed: Routed) -> Result:
+        """Plan and run a search of a route."""
         prepared = await self.prepare(routed, OwnSearches())
         return prepared if isinstance(prepared, Bypass) else await prepared.run()
 
     async def prepare(self, routed: Routed, own: OwnSearches, number: int = 0) -> Prepared | Bypass:
         """Plan a search of a route, ready to be run."""
-        plan = await self.plan(routed)
+        plan = await guarded(self.plan(routed))
         if isinstance(plan, Bypass):
             return plan
-        routed.journey.plan = plan
-        run = Run(plan, self._stages(routed), routed.journey.clock, Budget(plan.budget_seconds, own, number))
-        return Prepared(run, head_key(plan, routed.caller.identity))
+        routed.record.window, routed.record.query_text = plan.window, plan.user_query.text
+        run = Run(plan, self._stages(routed), routed.record.clock, Budget(plan.budget_seconds, own, number))
+        return Prepared(run, head_key(plan, routed.caller.identity), routed.record.sent)
 
     async def plan(self, routed: Routed) -> Plan | Bypass:
-        """Read a search of a route and say what will be done for it; what it takes to know is asked here."""
-        if routed.steering.enabled is False:
+        """Read a search of a route, templates rendered, and decide what will be done for it."""
+        if routed.options.enabled is False:
             return Bypass("steered_off")
-        asked = _translated(routed.asked)
-        request = parse(asked.query_string, asked.content, asked.walk)
+        call: SearchCall | Bypass = routed.call
+        if routed.call.is_template:
+            call = await _rendered(routed.caller, routed.call, self._config.engine.added_timeout_seconds)
+        if isinstance(call, Bypass):
+            return call
+        call = _translated(call)
+        request = parse(call.query_string, call.content, call.walk)
         if isinstance(request, Bypass):
             return request
-        return await self._plan(replace(routed, asked=asked), request)
+        return await self._plan(replace(routed, call=call), request)
 
     def _stages(self, routed: Routed) -> Stages:
         return Stages(
@@ -195,7 +245,7 @@ class Searching:
             self._reranker,
             self._heads,
             AcceptedSearch.of(
-                self._engine.accepted, routed.caller.identity, routed.covered.indices or {routed.asked.indices}
+                self._engine.accepted, routed.caller.identity, routed.covered.indices or {routed.call.indices}
             ),
             partial(self._covered_now, routed),
             self._config.models.passage_max_chars,
@@ -203,15 +253,15 @@ class Searching:
         )
 
     async def _plan(self, routed: Routed, request: SearchRequest) -> Plan | Bypass:
-        covered, steering = routed.covered, routed.steering
+        covered, options = routed.covered, routed.options
         try:
-            async with routed.journey.clock.stage("names"):
-                caller = self._patient(routed.journey, routed.caller)
+            async with routed.record.clock.stage("names"):
+                caller = self._patient(routed.record, routed.caller)
                 facts, kind = await asyncio.gather(self._facts(caller, covered), self._kind(caller))
         except Late as error:
             return Bypass("unresolved", detail=str(error), is_fault=True)
         route, known = covered.route, facts or IndexFacts()
-        given = steering.query or request.text or _text_of(route, routed.asked, request, known)
+        given = options.query or request.text or _text_of(route, routed.call.fields, request, known)
         copies = known.copied_from(route.passage)
         user_query = find_user_query(request.query, route.passage, known.is_text, given, copies) or Bypass(
             "no_query_text"
@@ -220,7 +270,7 @@ class Searching:
             return user_query
         if problem := route.left_out.bypass(user_query) or await self._pipeline(caller, request, known):
             return problem
-        window = min(steering.window or route.rank_window_size, route.rank_window_size, known.max_result_window)
+        window = min(options.window or route.rank_window_size, route.rank_window_size, known.max_result_window)
         window = min(window, request.rescored or window)
         if request.end + (window if request.walk else 0) > known.max_result_window:
             return Bypass("depth")
@@ -232,11 +282,11 @@ class Searching:
         if isinstance(vectors, Failure) and vectors.by_design and route.rerank_model is None:
             return Bypass("no_stage")
         return Plan(
-            indices=routed.asked.indices,
+            indices=routed.call.indices,
             request=request,
             route=route,
             user_query=user_query,
-            instruction=_instruction(route, steering),
+            instruction=_instruction(route, options),
             vectors=vectors if isinstance(vectors, VectorSearch) else None,
             unavailable=vectors if isinstance(vectors, Failure) else None,
             window=window,
@@ -244,21 +294,21 @@ class Searching:
             alias_filter=alias_filter(covered.reached, known),
             own_parameters=kind.own_parameters if kind else (),
             keeps_empty=kind is None or kind.keeps_empty,
-            budget_seconds=steering.budget_ms / 1000 if steering.budget_ms else None,
-            explains=bool(steering.explain),
+            budget_seconds=options.budget_ms / 1000 if options.budget_ms else None,
+            explains=bool(options.explain),
             names=tuple(sorted({known.stored_at(path) for path in user_query.keywords})),
             earlier=self.routes[: self.routes.index(route)],
         )
 
     async def _covered_now(self, routed: Routed) -> frozenset[str]:
         """Ask anew which indices the search reaches; none where they are no longer this route's."""
-        found = await self.cover(routed.journey, routed.caller, routed.asked, anew=True)
+        found = await self.cover(routed.record, routed.caller, routed.call, anew=True)
         return found.indices if isinstance(found, Covered) and found.route is routed.covered.route else frozenset()
 
     async def _facts(self, caller: EngineOfCaller, covered: Covered) -> IndexFacts | None:
         """Read the mappings, with the caller's rights or else with those meant for it; at the least the types."""
         indices = covered.indices
-        if not indices or sum(map(len, indices)) > _NAMES_MAX:
+        if not indices or sum(map(len, indices)) > NAMES_IN_A_URL:
             indices = frozenset(covered.route.patterns)
         own = self._discovery and replace(self._discovery, patience_seconds=caller.patience_seconds)
         for reader in filter(None, (caller, own)):
@@ -297,29 +347,22 @@ class Searching:
         return None if is_harmless(pipeline) else Bypass("pipeline")
 
 
-_TEXT_MAX = 2000
-
-
-def _texts(fields: Sequence[Field], names: AbstractSet[str]) -> dict[str, str]:
-    """Read the headers that may hold query text; what is no UTF-8 holds none."""
-    found: dict[str, str] = {}
-    for name, value in fields if names else ():
-        if (lower := name.decode("ascii", "replace").lower()) in names:
-            with suppress(UnicodeDecodeError):
-                found[lower] = value.decode()
-    return found
-
-
-def _text_of(route: Route, asked: Asked, request: SearchRequest, facts: IndexFacts) -> str | None:
-    """Read the query text where the route says that it stands; longer ones than a request may give are none."""
+def _text_of(route: Route, fields: Sequence[Field], request: SearchRequest, facts: IndexFacts) -> str | None:
+    """Return the query text from where the route says that it is; one longer than a request may set is ignored."""
     place = route.query_from
     texts = (
-        asked.headers.get(place.header.lower()) if place.header else None,
+        _header_text(fields, place.header) if place.header else None,
         request.text_at(place.body) if place.body else None,
         text_of_clause(request.query, place.name, route.passage, facts.is_text) if place.name else None,
     )
-    said = (text.strip() for text in texts if text)
-    return next((text for text in said if 0 < len(text) <= _TEXT_MAX), None)
+    stripped = (text.strip() for text in texts if text)
+    return next((text for text in stripped if 0 < len(text) <= GIVEN_TEXT), None)
+
+
+def _header_text(fields: Sequence[Field], name: str) -> str | None:
+    with suppress(UnicodeDecodeError):
+        return field_value(fields, name.lower().encode()).decode()
+    return None
 
 
 def _unfit(request: SearchRequest, user_query: UserQuery) -> Failure | None:
@@ -328,21 +371,67 @@ def _unfit(request: SearchRequest, user_query: UserQuery) -> Failure | None:
     return Failure("semantic", reason, UNRELAXED[reason], by_design=True) if reason else None
 
 
-def _instruction(route: Route, steering: Steering) -> str:
-    if steering.instruction:
-        return steering.instruction
-    return PROFILES[steering.profile].instruction if steering.profile else route.instruction
+def _instruction(route: Route, options: Steering) -> str:
+    if options.instruction:
+        return options.instruction
+    return PROFILES[options.profile].instruction if options.profile else route.instruction
 
 
-async def _resolved(caller: EngineOfCaller, asked: Asked, *, anew: bool) -> tuple[Resolved, ...]:
-    if not asked.indices and (identifier := _point_in_time(asked.content)):
+async def _resolved(caller: EngineOfCaller, call: SearchCall, *, anew: bool) -> tuple[Resolved, ...]:
+    if not call.indices and (identifier := _point_in_time(call.content)):
         return await caller.resolved_of_pit(identifier, anew=anew)
-    return await caller.resolved(asked.indices, asked.parameters, anew=anew)
+    return await caller.resolved(call.indices, call.parameters, anew=anew)
 
 
-def _translated(asked: Asked) -> Asked:
-    content, walk = translated(asked.query_string, asked.content)
-    return replace(asked, content=content, walk=walk) if walk else asked
+def _translated(call: SearchCall) -> SearchCall:
+    content, walk = translated(call.query_string, call.content)
+    return replace(call, content=content, walk=walk, rewritten=True) if walk else call
+
+
+# A template's own body. Of the URL, Elasticsearch 8.19.13 ignores what a search's body would say.
+_TEMPLATE_KEYS = frozenset({"source", "id", "params"})
+_IGNORED = frozenset({"from", "size", "q", "df", "sort", "_source", "_source_includes", "_source_excludes", "stats"})
+
+
+class _RenderedTemplate(msgspec.Struct):
+    template_output: msgspec.Raw
+
+
+_rendered_template = msgspec.json.Decoder(_RenderedTemplate)
+_template = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+async def _rendered(caller: EngineOfCaller, call: SearchCall, timeout_seconds: float) -> SearchCall | Bypass:
+    """Have the engine render a template with the caller's rights; return the search in it."""
+    try:
+        if unknown := [key for key in _template.decode(call.content) if key not in _TEMPLATE_KEYS]:
+            return Bypass("template", detail=unknown[0])
+        reply = await caller.render(call.content, timeout_seconds)
+        output = bytes(_rendered_template.decode(reply.body).template_output)
+    except (UpstreamError, ValueError, RecursionError) as error:
+        return Bypass("template", detail=str(error))
+    kept = [pair for pair in call.parameters if pair[0] not in _IGNORED]
+    return replace(call, query_string=urlencode(read_form(kept).asked(kept)), content=output, is_template=False)
+
+
+async def guarded(step: Awaitable[_T]) -> _T | Bypass:
+    """Await a step of a search; a defect in it is logged, and the engine answers."""
+    try:
+        return await step
+    except (BadMessage, ConnectionError):
+        raise
+    except TooComplex as error:
+        return Bypass("too_complex", detail=str(error))
+    except Exception as error:  # noqa: BLE001  whatever it is, the engine can still answer
+        _log.exception("internal_error")
+        return Bypass("internal_error", detail=cause_of(error))
+
+
+def unless_sent(found: _T | Bypass, sent: Sent) -> _T | Bypass | Defect:
+    """Leave a search with a defect to the engine, unless it was sent there: what was sent is not sent again."""
+    if isinstance(found, Bypass) and found.reason == "internal_error" and sent.by_now:
+        return Defect(found.detail)
+    return found
 
 
 class _PointInTime(msgspec.Struct):

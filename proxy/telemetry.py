@@ -1,124 +1,92 @@
-"""What an outcome becomes: a response header, stage times, a line in the log. Nothing comes back from here."""
+"""The end of a request: response headers, one counter, and a line in the log for each search of a route."""
 
 import logging
 import os
 import re
 import sys
-from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections import Counter
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
 
 import structlog
 
-from proxy.bounds import LOG_ID, LOG_TRACEBACK, LOG_VALUE, OUTCOME_LIST_BYTES
-from proxy.bypass import Bypass
+from proxy.bounds import LOG_ID, LOG_TRACEBACK, LOG_VALUE
 from proxy.config import Log
-from proxy.errors import Failure
+from proxy.context import Ended, RequestRecord, SearchRecord
 from proxy.log_writer import LogWriter
+from proxy.outcomes import Outcome
 
 Field = tuple[bytes, bytes]
-Outcome = Literal["reranked", "degraded", "bypassed"]
 
 _EXCEPTION = "exception"
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """How a search ended, in the words of header and log."""
-
-    outcome: Outcome
-    stages: tuple[str, ...] = ()
-    reason: str = ""
-    detail: str = ""
-    key: str = ""
-    is_fault: bool = False
-
-    @property
-    def header(self) -> bytes:
-        """Spell it as an item of RFC 9651: a token, its parameters."""
-        stages = f';stages="{" ".join(self.stages)}"' if self.stages else ""
-        reason = f";reason={self.reason}" if self.reason else ""
-        key = f';key="{self.key}"' if self.key else ""
-        return f"{self.outcome}{stages}{reason}{key}".encode()
-
-
-def ended(failures: Sequence[Failure]) -> Told:
-    """Say how an answer was made: by every stage, or without some; the first reason stands for all.
-
-    A stage that does not fit the search degrades nothing, and is named all the same.
-    """
-    failed = sorted(failures, key=lambda failure: failure.by_design)
-    if not failed:
-        return Told("reranked")
-    outcome: Outcome = "reranked" if failed[0].by_design else "degraded"
-    stages = tuple(dict.fromkeys(failure.stage for failure in failed))
-    return Told(outcome, stages, failed[0].reason, "; ".join(filter(None, (each.detail for each in failed))))
-
-
-KEY_MAX, DETAIL_MAX = 64, 300
-"""Characters of a client's key in a header, and of what an error says in the log."""
-_NO_STRING = re.compile(r"[^ !#-\[\]-~]")
-
-
-def bypassed(why: Bypass | str) -> Told:
-    """Say why a search was handed on; of a client's key, the characters that a string of RFC 9651 shows as they are."""
-    if isinstance(why, str):
-        why = Bypass(why)
-    key = _NO_STRING.sub("?", why.key[:KEY_MAX])
-    fault = why.is_fault or why.reason == "internal_error"
-    return Told("bypassed", (), why.reason, why.detail[:DETAIL_MAX], key, fault)
-
-
-def fields_of(told: Told, stages: Mapping[str, float]) -> tuple[Field, ...]:
-    """Return the response headers: the outcome, and Server-Timing (W3C) with each stage's milliseconds."""
-    outcome: Field = (b"X-Rerank", told.header)
-    if not stages:
-        return (outcome,)
-    timing = ", ".join(f"{name};dur={milliseconds:.1f}" for name, milliseconds in stages.items())
-    return (outcome, (b"Server-Timing", timing.encode()))
-
-
-def in_order(headers: Sequence[bytes]) -> bytes:
-    """List how each of several searches ended; of a list that is too long, how many more there are."""
-    listed = b", ".join(headers)
-    if len(listed) <= OUTCOME_LIST_BYTES:
-        return listed
-    shown = listed[: OUTCOME_LIST_BYTES - len(b", more;items=1000000")].split(b", ")[:-1]
-    return b", ".join([*shown, b"more;items=%d" % (len(headers) - len(shown))])
-
-
-@dataclass(frozen=True, slots=True)
-class SearchLine:
-    """The log's one line of a search."""
-
-    id: str
-    route: str
-    told: Told
-    stages: Mapping[str, float]
-    window: int = 0
-    candidates: int = 0
-    query: str | None = None
-    """The user's words, where the settings allow them."""
-
-
 _log = structlog.get_logger("proxy")
 
 
-def log_search(line: SearchLine) -> None:
-    """Write it: a warning where a stage was left out or the engine failed, so that a fault is never silent."""
-    told = line.told
-    write = _log.warning if told.outcome == "degraded" or told.is_fault else _log.info
-    optional = {"reason": told.reason, "key": told.key, "detail": told.detail, "query": line.query}
+def outcome_fields(outcome: Outcome, timings: Mapping[str, float]) -> tuple[Field, ...]:
+    """Return the response headers: the outcome, and Server-Timing (W3C) with each stage's milliseconds."""
+    timing = ", ".join(f"{name};dur={milliseconds:.1f}" for name, milliseconds in timings.items())
+    return ((b"X-Rerank", outcome.header), (b"Server-Timing", timing.encode()))
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Every request by how it ended, every search of a route by its outcome; both only grow."""
+
+    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By kind (`search` of a route, or `pass_through`) and ending."""
+    searches: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """By route, outcome and reason."""
+
+
+class Telemetry:
+    """Where every request is concluded, once."""
+
+    def __init__(self, *, query_text: bool = False) -> None:
+        self.counters = Counters()
+        self._query_text = query_text
+
+    def conclude(self, record: RequestRecord | None, ended: Ended) -> None:
+        """Count a request, and log each of its searches that concerns a route; None for one that was handed on."""
+        searches = [search for search in record.searches if search.concerns_route] if record else ()
+        self.counters.requests["search" if searches else "pass_through", ended] += 1
+        for search in searches:
+            outcome = search.outcome or _UNFINISHED[ended]
+            self.counters.searches[search.route, outcome.name, outcome.reason] += 1
+            log_search(search, outcome, query_text=self._query_text)
+
+
+_CANCELLED = Outcome("cancelled", reason="client_left")
+_FAILED = Outcome("failed", reason="internal_error", is_fault=True)
+_UNFINISHED: Mapping[Ended, Outcome] = {
+    Ended.ANSWERED: _FAILED,
+    Ended.CLIENT_LEFT: _CANCELLED,
+    Ended.BROKEN_OFF: _FAILED,
+    Ended.REFUSED: _FAILED,
+}
+"""The outcome of a search that had none when its request ended."""
+
+
+def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> None:
+    """Write a search's one line: a warning where a stage or the engine failed, so that a fault is never silent."""
+    write = _log.warning if outcome.name == "degraded" or outcome.is_fault else _log.info
+    optional = {
+        "reason": outcome.reason,
+        "key": outcome.key,
+        "detail": outcome.detail,
+        "query": search.query_text if query_text else "",
+    }
     write(
         "search",
-        id=line.id[:LOG_ID],
-        route=line.route,
-        outcome=told.outcome,
-        **({"stages": list(told.stages)} if told.stages else {}),
+        id=(search.request_id or uuid4().hex)[:LOG_ID],
+        route=search.route,
+        outcome=outcome.name,
+        **({"stages": list(outcome.stages)} if outcome.stages else {}),
         **{key: value for key, value in optional.items() if value},
-        ms={name: round(milliseconds, 1) for name, milliseconds in line.stages.items()},
-        window=line.window,
-        candidates=line.candidates,
+        ms={name: round(milliseconds, 1) for name, milliseconds in search.timings().items()},
+        window=search.window,
+        candidates=search.candidates,
     )
 
 

@@ -1,4 +1,4 @@
-"""A YAML file whose complaints name the key and the line."""
+"""A YAML file whose error messages name the key and the line."""
 
 import difflib
 import re
@@ -10,7 +10,7 @@ import yaml
 
 
 class ConfigError(Exception):
-    """The settings cannot be used; the message says where, what, and what to do."""
+    """The settings are invalid; the message says where, what is wrong, and what to do."""
 
 
 _PATH = re.compile(r" - at `\$(?P<path>[^`]*)`$")
@@ -19,46 +19,46 @@ _WRONG_WORD = re.compile(r"Invalid enum value '(?P<word>.*)'")
 
 
 def _last(path: str) -> str:
-    """Name the key at the end of a path, its list's for an item."""
+    """Return the last key of a path; for a list item, the key of the list."""
     return path.rpartition(".")[2].partition("[")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class YamlFile:
-    """What a file says, and on which line it says it."""
+    """The content of a file, and the line of each key."""
 
     name: str
     value: Any
     lines: Mapping[str, int]
-    """A key's path, as in `routes[0].tier`, to its line."""
+    """Line numbers by the path of the key, as in `routes[0].tier`."""
 
     @classmethod
     def parse(cls, text: str, name: str) -> "YamlFile":
-        """Read plain YAML: no duplicate keys, no tags; raises ConfigError."""
+        """Parse YAML without duplicate keys and tags; raises ConfigError."""
         try:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
             value = yaml.safe_load(text)
             places = list(_lines("", node))
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise ConfigError(f"{name}:{line}: not YAML: {error.problem}") from None
+            raise ConfigError(f"{name}:{line}: invalid YAML: {error.problem}") from None
         except RecursionError:
-            raise ConfigError(f"{name}: not YAML: nested too deep, or within itself") from None
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, `!!int x`
-            raise ConfigError(f"{name}: not YAML: {error}") from None
+            raise ConfigError(f"{name}: invalid YAML: nested too deeply, or an alias refers to itself") from None
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date, `!!int x`
+            raise ConfigError(f"{name}: invalid YAML: {error}") from None
         lines: dict[str, int] = {}
         for path, line in places:
             if path in lines:
-                raise ConfigError(f"{name}:{line}: {path}: stands here a second time, first on line {lines[path]}")
+                raise ConfigError(f"{name}:{line}: {path}: duplicate key, first on line {lines[path]}")
             lines[path] = line
         return cls(name, {} if value is None else value, lines)
 
     def error(self, path: str, problem: str) -> ConfigError:
-        """Say what is wrong with a key, on its line or on that of what it would stand in."""
+        """Make an error for a key, with its line, or with the line of the section that lacks it."""
         return ConfigError(f"{self.where(path)}: {problem}")
 
     def where(self, path: str) -> str:
-        """Name a key with its line, or with that of what it would stand in."""
+        """Return file, line and key; if the key is missing, the line of its section."""
         line = self._line(path)
         where = f"{self.name}:{line}" if line else self.name
         return f"{where}: {path}" if path else where
@@ -69,21 +69,30 @@ class YamlFile:
         return self.lines.get(path)
 
     def refusal(
-        self, complaint: str, known: Mapping[str, tuple[str, ...]], words: Mapping[str, tuple[str, ...]]
+        self,
+        complaint: str,
+        known: Mapping[str, tuple[str, ...]],
+        words: Mapping[str, tuple[str, ...]],
+        removed: Mapping[str, str],
     ) -> ConfigError:
-        """Say msgspec's complaint with a line.
+        """Turn an error message of msgspec into one with a line.
 
-        `known` lists the keys of each section by its path, `words` the values of the keys that take only some.
+        `known` lists the keys of each section by its path, `words` the allowed values of keys, `removed` what replaces
+        a key of an earlier version, by its path.
         """
         found = _PATH.search(complaint)
         path = found["path"].lstrip(".") if found else ""
         problem = _PATH.sub("", complaint)
         if unknown := _UNKNOWN.match(problem):
             key = unknown["key"]
-            there = known.get(re.sub(r"\[\d+\]", "[]", path), ())
-            return self.error(f"{path}.{key}" if path else key, f"unknown key{did_you_mean(key, there)}")
+            place, section = f"{path}.{key}" if path else key, re.sub(r"\[\d+\]", "[]", path)
+            if instead := removed.get(f"{section}.{key}" if section else key):
+                return self.error(place, instead)
+            return self.error(place, f"unknown key{did_you_mean(key, known.get(section, ()))}")
         if wrong := _WRONG_WORD.match(problem):
-            return self.error(path, f"no {wrong['word']!r}{did_you_mean(wrong['word'], words.get(_last(path), ()))}")
+            return self.error(
+                path, f"unknown value {wrong['word']!r}{did_you_mean(wrong['word'], words.get(_last(path), ()))}"
+            )
         return self.error(path, _in_yaml(problem))
 
 
@@ -106,15 +115,15 @@ _WORDS = {"`object`": "a section with keys", "`array`": "a list", "`str`": "text
 
 
 def _in_yaml(problem: str) -> str:
-    """Name types as somebody who writes YAML knows them."""
-    for word, said in _WORDS.items():
-        problem = problem.replace(word, said)
+    """Name types in the words of YAML."""
+    for word, plain in _WORDS.items():
+        problem = problem.replace(word, plain)
     return problem[:1].lower() + problem[1:]
 
 
 def did_you_mean(word: str, known: tuple[str, ...]) -> str:
-    """Propose the nearest of the known words, or all of them."""
+    """Suggest the most similar known word, or list all of them."""
     near = difflib.get_close_matches(word, known, 1)
     if near:
         return f", did you mean `{near[0]}`?"
-    return f"; known here: {', '.join(sorted(known))}" if known else ""
+    return f"; expected one of: {', '.join(sorted(known))}" if known else ""

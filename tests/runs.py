@@ -4,9 +4,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
 from proxy.config import Engine as Settings
+from proxy.context import Clock
 from proxy.planning import Plan
 from proxy.ranking.heads import Heads
-from proxy.ranking.stages import Clock, Run, Stages
+from proxy.ranking.stages import Run, Stages
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import Engine

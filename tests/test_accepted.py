@@ -2,7 +2,8 @@
 
 import pytest
 
-from proxy.upstream.accepted import ANONYMOUS, CALLERS_MAX, INDICES_MAX, LATELY_S, Accepted, AcceptedSearch
+from proxy.bounds import ACCEPTED_CALLERS, ACCEPTED_INDICES
+from proxy.upstream.accepted import ANONYMOUS, LATELY_S, Accepted, AcceptedSearch
 
 
 class Timer:
@@ -47,11 +48,11 @@ def test_who_is_turned_away_is_forgotten_alone(accepted: Accepted) -> None:
 
 def test_callers_and_their_indices_are_bounded(accepted: Accepted) -> None:
     accepted.note(b"first", b"products")
-    for number in range(INDICES_MAX):
+    for number in range(ACCEPTED_INDICES):
         accepted.note(b"me", b"%d" % number)
     accepted.note(b"me", b"one more")
     assert not accepted.lately(b"me", b"0")
-    for number in range(CALLERS_MAX):
+    for number in range(ACCEPTED_CALLERS):
         accepted.note(b"%d" % number, b"products")
     assert not accepted.lately(b"first", b"products")
 

@@ -5,7 +5,16 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
-from proxy.http1.callers import SAMPLE, Callers, Field, can_be_repeated, carried, field_value, not_ignorable
+from proxy.http1.callers import (
+    SAMPLE,
+    Callers,
+    Field,
+    can_be_repeated,
+    carried,
+    field_value,
+    not_ignorable,
+    not_query_text,
+)
 
 ALICE: list[Field] = [(b"Authorization", b"Basic YTph")]
 identity = Callers().identity
@@ -98,24 +107,60 @@ def test_a_cdns_header_may_be_ignored(name: str) -> None:
     assert "" == not_ignorable(name)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("Authorization", "proxy-authorization", "es-secondary-authorization", "Cookie", "x-api-key"),
-        *("es-security-runas-user", "opendistro_security_impersonate_as", "securitytenant", "security_tenant"),
-        *("x-proxy-user", "x-proxy-roles", "x-proxy-ext-department", "x-forwarded-user", "x-forwarded-groups"),
-        *("x-auth-request-email", "remote-user", "x-webauth-user", "x-consumer-username", "x-ssl-client-s-dn"),
-        *("x-amzn-oidc-data", "x-goog-iap-jwt-assertion", "cf-access-jwt-assertion", "x-ms-client-principal"),
-        *("x-amz-security-token", "x-client-cert", "x-forwarded-email", "x-tenant-id", "x-session-id"),
-    ],
+OF_IDENTITY = (
+    *("Authorization", "proxy-authorization", "es-secondary-authorization", "Cookie", "x-api-key"),
+    *("es-security-runas-user", "opendistro_security_impersonate_as", "securitytenant", "security_tenant"),
+    *("x-proxy-user", "x-proxy-roles", "x-proxy-ext-department", "x-forwarded-user", "x-forwarded-groups"),
+    *("x-auth-request-email", "remote-user", "x-webauth-user", "x-consumer-username", "x-ssl-client-s-dn"),
+    *("x-amzn-oidc-data", "x-goog-iap-jwt-assertion", "cf-access-jwt-assertion", "x-ms-client-principal"),
+    *("x-amz-security-token", "x-client-cert", "x-forwarded-email", "x-tenant-id", "x-session-id"),
 )
+
+
+@pytest.mark.parametrize("name", OF_IDENTITY)
 def test_what_may_say_who_somebody_is_is_never_ignored(name: str) -> None:
     assert "may say who a caller is" in not_ignorable(name)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *OF_IDENTITY,
+        *(
+            "X-Key",
+            "X_Access_Key",
+            "ApiKey",
+            "X-Auth-Query",
+            "X-Token-Text",
+            "X-User",
+            "AccessKey",
+            "RemoteUser",
+            "X-Userid",
+            "X-Roles",
+            "Login",
+        ),
+        *("X-Password", "X-Secret", "X-Customer-Number", "Set-Cookie", "X-Amz-Security-Token"),
+    ],
+)
+def test_what_may_say_who_somebody_is_is_never_the_query_text(name: str) -> None:
+    assert "may say who a caller is" in not_query_text(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("X-Keywords", "X-Search-Keyword", "X-Query", "X-Monkey", "X-Hockey-Search", "X-Certain-Words"),
+        *("X-User-Query", "X-Customer-Search", "X-Session-Search-Term", "User-Agent-Text", "X-Rolex", "X-Q"),
+    ],
+)
+def test_part_of_a_word_says_nothing_of_identity_nor_does_whose_text_it_is(name: str) -> None:
+    assert "" == not_query_text(name)
+
+
 @pytest.mark.parametrize("name", ["", "cf-*", "*", "a b", "a:", "é", "a\n"])
 def test_what_is_no_name_of_a_header_is_refused(name: str) -> None:
-    assert "is no name of a header" in not_ignorable(name)
+    assert "is not a valid header name" in not_ignorable(name)
+    assert "is not a valid header name" in not_query_text(name)
 
 
 def warnings_of(requests: Iterable[list[Field]], ignore: Sequence[str] = ()) -> list[str]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from proxy.bounds import CATALOG_QUESTIONS
 from proxy.errors import Busy, Late, Malformed, Refused, TimedOut, Unreachable, UpstreamError
 from proxy.upstream.catalog import (
-    QUESTIONS_MAX,
     RETRY_S,
     STALE_S,
     Catalog,
@@ -265,6 +265,30 @@ async def test_a_caller_whose_rights_have_changed_is_told_everything_anew(
     assert 1 == await ask(b"you", "mapping", patience=0)
 
 
+async def test_who_asked_anew_and_is_turned_away_has_lost_the_right(ask: Ask, engine: Engine) -> None:
+    for asked in ("names", "mapping"):
+        await ask(asked=asked)
+    engine.said = Refused("engine", 403)
+    with pytest.raises(Refused):
+        await ask(asked="names", anew=True)
+    with pytest.raises(Refused):
+        await ask(asked="mapping")
+
+
+@pytest.mark.parametrize(("status", "told"), [(401, [b"me"]), (403, [b"me"]), (404, []), (503, [])])
+async def test_whoever_must_know_is_told_of_a_caller_whose_rights_have_changed(
+    engine: Engine, status: int, told: list[bytes]
+) -> None:
+    turned_away = list[bytes]()
+    catalog = Catalog(FRESH_S, turned_away=turned_away.append)
+    question = Question(b"me", "names", read, engine.ask)
+    await catalog.get(question)
+    engine.said = Refused("engine", status)
+    with pytest.raises(Refused):
+        await catalog.get(question, anew=True)
+    assert told == turned_away
+
+
 async def test_an_answer_to_a_forgotten_question_is_not_kept(ask: Ask, catalog: Catalog, engine: Engine) -> None:
     engine.may_answer.clear()
     asking = asyncio.ensure_future(ask())
@@ -284,7 +308,7 @@ async def test_anew_asks_whatever_is_remembered(ask: Ask, engine: Engine) -> Non
 
 async def test_the_questions_of_one_caller_are_bounded_and_leave_others_alone(ask: Ask, engine: Engine) -> None:
     await ask(b"you")
-    for number in range(QUESTIONS_MAX + 1):
+    for number in range(CATALOG_QUESTIONS + 1):
         await ask(asked=str(number))
     asked = engine.asked
     await ask(b"you")

@@ -133,7 +133,7 @@ async def test_vectors_of_two_models_in_one_route_are_wrong() -> None:
 
 async def test_an_index_that_is_not_there_yet_is_worth_a_note() -> None:
     async with Cluster() as cluster:
-        assert [("note", "no index has such a name yet")] == at("a*", await findings(cluster.url, semantic()))
+        assert [("note", "no index has this name yet")] == at("a*", await findings(cluster.url, semantic()))
 
 
 async def test_an_engine_that_refuses_is_worth_a_note_for_each_route() -> None:
@@ -355,7 +355,7 @@ async def test_another_model_than_made_an_indexs_vectors_is_wrong_and_before_the
             fresh = await findings(cluster.url, semantic(), models={"url": models.url})
     assert ["wrong"] == [kind for kind, _ in at("embedder", held)]
     assert ["note"] == [kind for kind, _ in at("embedder", fresh)]
-    assert at("embedder", fresh)[0][1].startswith("other answers for Qwen/Qwen3-Embedding-4B")
+    assert at("embedder", fresh)[0][1].startswith("the server uses other for Qwen/Qwen3-Embedding-4B")
 
 
 async def test_a_model_that_is_slower_than_a_search_waits_is_worth_a_note() -> None:

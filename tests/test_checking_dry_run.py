@@ -10,7 +10,7 @@ import pytest
 from proxy.checking.dry_run import DryRun, dry_run
 from proxy.config import Config
 from proxy.errors import UpstreamError
-from proxy.searching import Asked
+from proxy.searching import SearchCall
 from tests.fakes import Client, Document, FakeEngine, FakeModels, closed_port
 
 QUERY = {"query": {"bool": {"must": {"match": {"title": "laptop"}}, "filter": {"term": {"brand": "kite"}}}}}
@@ -22,7 +22,7 @@ async def ran(
     routes = [msgspec.structs.replace(each, **route) for each in settings.routes]
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return await dry_run(
-        msgspec.structs.replace(settings, routes=tuple(routes)), {}, Asked(index, query_string, content)
+        msgspec.structs.replace(settings, routes=tuple(routes)), {}, SearchCall(index, query_string, content)
     )
 
 
@@ -82,7 +82,13 @@ async def test_a_bypass_says_its_reason(settings: Config, body: Any, query_strin
     found = await ran(settings, body, query_string=query_string)
     assert outcome == found.outcome
     assert found.details["because"]
+    assert ("klingon" if "klingon" in outcome else None) == found.details.get("key")
     assert not found.failed
+
+
+async def test_a_bypass_says_what_was_found(settings: Config) -> None:
+    found = await ran(settings, index="products-of-nobody")
+    assert ("bypassed;reason=unresolved", "no index has such a name") == (found.outcome, found.details["detail"])
 
 
 async def test_what_would_be_refused_fails(settings: Config) -> None:

@@ -1,8 +1,11 @@
 """The command line says what each command does, and ends what goes wrong with a line that says what to do."""
 
+import argparse
+import asyncio
 import json
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,18 +15,20 @@ import pytest
 
 from proxy.cli import build_parser, main
 from proxy.loading.mappings import SPELLINGS, folder, index_for, shipped_embedding
-from proxy.profiles import CHOICES, PRIORITIES, PROFILES, TIERS
-from tests.fakes import closed_port
+from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
+from tests.conftest import QUERY
+from tests.fakes import FakeEngine, closed_port
 
-COMMANDS = ("serve", "check", "profiles", "models", "mapping", "index", "backfill")
+COMMANDS = ("serve", "check", "profiles", "models", "mapping", "index", "backfill", "eval")
 OPTIONS: Mapping[str, Sequence[str]] = {
     "serve": ("--config", "--engine", "--models", "--listen"),
     "check": ("--config", "--engine", "--models", "--offline", "--json", "--search", "--index"),
-    "profiles": ("--instructions",),
+    "profiles": ("--instructions", "--json"),
     "models": ("--listen",),
     "mapping": ("--engine-kind", "--language", "--dimensions", "--no-vectors"),
     "index": ("--name", "--profile", "--language", "--id-field", "--no-vectors", "--tier", "--dimensions", "--config"),
     "backfill": ("--profile", "--rate", "--watch", "--interval", "--tier", "--passage", "--field", "--config"),
+    "eval": ("--judgments", "--template", "--baseline", "--proxy", "--authorization-env", "--min-gain", "--runs"),
 }
 REMOTE = "routes: [{index: a}]\n"
 
@@ -65,6 +70,42 @@ def test_help_of_a_command_says_what_it_does_and_explains_every_option(
     assert [action.dest for action in parser._actions if not action.help] == []  # noqa: SLF001
 
 
+def parsers(parser: argparse.ArgumentParser, *names: str) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
+    """Walk through a parser and all subcommands below it."""
+    yield names, parser
+    for action in parser._actions:  # noqa: SLF001  argparse names its commands nowhere else
+        if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
+            for name, inner in action.choices.items():
+                yield from parsers(inner, *names, name)
+
+
+SUBCOMMANDS = [(" ".join(names), parser) for names, parser in parsers(build_parser()) if names]
+
+
+def test_the_commands_of_these_tests_are_all_there_are() -> None:
+    assert set(COMMANDS) <= {name for name, _ in SUBCOMMANDS}
+
+
+@pytest.mark.parametrize(("name", "parser"), SUBCOMMANDS, ids=[name for name, _ in SUBCOMMANDS])
+def test_help_of_every_subcommand_ends_with_examples_that_parse(name: str, parser: argparse.ArgumentParser) -> None:
+    heading, *examples = (parser.epilog or "").splitlines()
+    assert heading == "examples:"
+    assert examples
+    for example in examples:
+        program, *arguments = shlex.split(example.partition(" < ")[0])
+        assert program == "rerank-proxy"
+        assert arguments[: len(name.split())] == name.split()
+        build_parser().parse_args(arguments)
+
+
+@pytest.mark.parametrize(("name", "parser"), SUBCOMMANDS, ids=[name for name, _ in SUBCOMMANDS])
+def test_help_of_every_subcommand_fits_into_80_columns(
+    name: str, parser: argparse.ArgumentParser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert [line for line in parser.format_help().splitlines() if len(line) > 80] == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -73,8 +114,8 @@ def test_help_of_a_command_says_what_it_does_and_explains_every_option(
         (("index", "f"), "the following arguments are required: --name"),
         (("index", "f", "--name", "n", "--profile", "shop"), "invalid choice: 'shop'"),
         (("index", "f", "--name", "n", "--language", "klingon"), "invalid choice: 'klingon'"),
-        (("index", "f", "--name", "n", "--dimensions", "0"), "expected a number from 1 on"),
-        (("backfill", "n", "--rate", "0"), "expected a number above 0"),
+        (("index", "f", "--name", "n", "--dimensions", "0"), "expected a whole number of at least 1"),
+        (("backfill", "n", "--rate", "0"), "expected a number greater than 0"),
         (("backfill", "n", "--rate", "fast"), "invalid"),
         (("backfill",), "the following arguments are required: index"),
     ],
@@ -110,7 +151,9 @@ def test_serve_refuses_to_start_without_the_token_and_names_the_variable(
 ) -> None:
     assert main(("serve", "-c", write(tmp_path, REMOTE + "models: {token_env: MY_TOKEN}"))) == 1
     said = capsys.readouterr().err
-    assert said.startswith("rerank-proxy: MY_TOKEN is not set, and models are needed at https://api.deepinfra.com")
+    assert said.startswith(
+        "rerank-proxy: MY_TOKEN is not set, but the models at https://api.deepinfra.com need a token"
+    )
     assert "export MY_TOKEN=" in said
     assert "`rerank-proxy models`" in said
 
@@ -155,7 +198,7 @@ def test_a_load_that_cannot_begin_says_that_alone(tmp_path: Path, capsys: pytest
     engine, settings = f"http://127.0.0.1:{closed_port()}", write(tmp_path, "")
     assert main(("index", settings, "--name", "n", "--no-vectors", "--engine", engine, "-c", settings)) == 1
     (said,) = capsys.readouterr().err.splitlines()
-    assert said.startswith("rerank-proxy: the engine is not there: ")
+    assert said.startswith("rerank-proxy: the engine cannot be reached: ")
 
 
 def test_check_says_of_each_thing_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -213,33 +256,70 @@ def test_check_of_a_search_without_the_engine_is_out_of_reach(
     engine, body = f"http://127.0.0.1:{closed_port()}", write(tmp_path, "{}")
     arguments = ("check", "--search", body, "--index", "i", "--engine", engine, "-c", write(tmp_path, ""))
     assert main(arguments) == 2
-    assert capsys.readouterr().err.startswith("rerank-proxy: the engine cannot be asked: ")
+    assert capsys.readouterr().err.startswith("rerank-proxy: the engine cannot be reached: ")
 
 
-@pytest.fixture
-def profiles(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    monkeypatch.setenv("COLUMNS", "400")
+async def test_check_of_a_search_is_printed_as_json_or_as_text(
+    engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    route = "routes: [{index: 'products*', passage: [title], semantic: {field: embedding, dimensions: 3}}]"
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps(QUERY), encoding="utf-8")
+    file = write(tmp_path, route)
+    arguments = ("check", "-c", file, "--search", str(body), "--index", "products", "--engine", engine.url)
+    assert 0 == await asyncio.to_thread(main, (*arguments, "--json"))
+    said = json.loads(capsys.readouterr().out)
+    assert ("reranked", "products*", "laptop") == (said["outcome"], said["route"], said["query_text"])
+    assert 0 == await asyncio.to_thread(main, arguments)
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("reranked", "products*", "laptop"))
+
+
+@pytest.fixture(params=["80", "400"])
+def profiles(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """What `profiles` prints into a terminal of this width."""
+    monkeypatch.setenv("COLUMNS", request.param)
     assert main(("profiles", "--instructions")) == 0
-    return capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= int(request.param)
+    return printed
+
+
+def entries(printed: str) -> Mapping[str, str]:
+    """The entries of a list of names and texts, each unfolded."""
+    found = re.split(r"\n  (?=\S)", printed)[1:]
+    return {" ".join(entry.split()): entry.split("  ")[0] for entry in found}
 
 
 def test_profiles_prints_every_profile_with_its_instruction(profiles: str) -> None:
-    unfolded = " ".join(profiles.split())
     for profile in PROFILES.values():
-        row = next(line for line in profiles.splitlines() if line.startswith(f"{profile.name} "))
-        for cell in (profile.use, profile.tier, str(profile.rank_window_size), *profile.passage, profile.mapping):
-            assert cell in row
-        assert profile.instruction in unfolded
+        said = next(text for text, name in entries(profiles).items() if name == profile.name)
+        assert profile.use in said
+        assert f"tier {profile.tier}, window {profile.rank_window_size}, passage: {', '.join(profile.passage)}" in said
+        assert profile.instruction in said
 
 
 def test_profiles_prints_the_decision_matrix(profiles: str) -> None:
-    rows = profiles.splitlines()
+    said = entries(profiles)
     for priority, tier in PRIORITIES.items():
-        assert any(row.startswith(f"{priority} ") and TIERS[tier].rerank in row for row in rows)
+        assert any(text.startswith(f"{priority} tier {tier}: {PRIORITY_MEANINGS[priority]}") for text in said)
     for name, models in TIERS.items():
-        assert any(row.startswith(f"{name} ") and models.embedding in row and models.rerank in row for row in rows)
+        assert any(text.startswith(name) and models.embedding in text and models.rerank in text for text in said)
     for choice in CHOICES:
-        assert any(row.startswith(choice.name) and choice.settings in row and choice.when in row for row in rows)
+        assert any(text.startswith(choice.name) and choice.settings in text and choice.when in text for text in said)
+
+
+def test_profiles_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(("profiles", "--json")) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [profile["name"] for profile in said["profiles"]] == list(PROFILES)
+    assert [profile["instruction"] for profile in said["profiles"]] == [each.instruction for each in PROFILES.values()]
+    assert [profile["mapping"] for profile in said["profiles"]] == [each.mapping for each in PROFILES.values()]
+    assert {name: each["tier"] for name, each in said["priorities"].items()} == PRIORITIES
+    assert said["tiers"].keys() == TIERS.keys()
+    assert [choice["name"] for choice in said["choices"]] == [choice.name for choice in CHOICES]
 
 
 @pytest.mark.parametrize("kind", SPELLINGS)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from proxy.config import (
     KNOWN_KEYS,
     KNOWN_WORDS,
+    REMOVED_KEYS,
     BypassRules,
     Callers,
     Config,
@@ -125,6 +126,44 @@ def test_every_key_is_read_somewhere() -> None:
 # What a file may not say
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "engine:\n  search_connections: 5",
+            (
+                "f.yaml:2: engine.search_connections: is gone: each client connection has its own to the engine; "
+                "`engine.added_searches` limits what the proxy adds"
+            ),
+        ),
+        (
+            "engine:\n  via: true\n  multi_search_concurrency: 8",
+            (
+                "f.yaml:3: engine.multi_search_concurrency: is gone: the searches of an `_msearch` run side by side; "
+                "`engine.multi_search_reranked` limits how many of them are reranked"
+            ),
+        ),
+        (
+            "engine: {discovery_env: A}",
+            "f.yaml:1: engine.discovery_env: is now called `engine.authorization_env`",
+        ),
+        (
+            "models:\n  vector_cache_entries: 10000",
+            "f.yaml:2: models.vector_cache_entries: is gone: `models.vector_cache_mb` limits the memory instead",
+        ),
+    ],
+)
+def test_a_key_of_an_earlier_version_is_said_to_be_gone_and_what_takes_its_place(text: str, said: str) -> None:
+    assert said == refusal(text)
+
+
+def test_what_takes_the_place_of_a_key_is_there_and_the_key_is_not() -> None:
+    known = {f"{section}.{key}" for section, keys in KNOWN_KEYS.items() for key in keys}
+    assert set() == known & REMOVED_KEYS.keys()
+    assert set() == {name for said in REMOVED_KEYS.values() for name in re.findall(r"`(\w+\.\w+)`", said)} - known
+    assert all("`" in said for said in REMOVED_KEYS.values())
+
+
 @pytest.mark.parametrize("path", KNOWN_KEYS)
 def test_an_unknown_key_is_refused_with_its_line_and_a_proposal_in_every_section(path: str) -> None:
     first = KNOWN_KEYS[path][0]
@@ -151,7 +190,7 @@ def test_a_wrong_word_is_refused_with_a_proposal(key: str, words: tuple[str, ...
     text = f"routes: [{{index: a, {key}: {word}}}]"
     if key in KNOWN_KEYS["log"]:
         text = f"log: {{{key}: {word}}}"
-    assert f"{key}: no '{word}', did you mean `{words[0]}`?" in refusal(text)
+    assert f"{key}: unknown value '{word}', did you mean `{words[0]}`?" in refusal(text)
 
 
 def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> None:
@@ -179,47 +218,60 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
         ("engine: {url: 'ftp://a'}", "f.yaml:1: engine.url: expected a URL like"),
         ("engine: {url: []}", "f.yaml:1: engine.url: name at least one node"),
         ("engine:\n  url:\n    - http://a\n    - b", "f.yaml:4: engine.url[1]: expected a URL like"),
-        ("engine: {url: 'http://a/?x=1'}", "f.yaml:1: engine.url: a URL here has no query string"),
-        ("models: {url: 'http://a/#x'}", "f.yaml:1: models.url: a URL here has no query string"),
+        ("engine: {url: 'http://a/?x=1'}", "f.yaml:1: engine.url: remove the query string"),
+        ("models: {url: 'http://a/#x'}", "f.yaml:1: models.url: remove the query string"),
         ("routes: [{index: ''}]", "f.yaml:1: routes[0].index: name at least one index"),
         ("routes: [{index: []}]", "f.yaml:1: routes[0].index: name at least one index"),
-        ("routes: [{index: 'a,b'}]", "'a,b' is no name or pattern of an index"),
-        ("routes: [{index: ['a', '-b']}]", "'-b' is no name or pattern of an index"),
-        ("routes: [{index: a, profile: ecommerce}]", "no profile 'ecommerce', did you mean `e-commerce`?"),
-        ("routes: [{index: a, tier: fast, priority: critical}]", "say either `tier` or `priority`"),
+        ("routes: [{index: 'a,b'}]", "'a,b' is not an index name or pattern"),
+        ("routes: [{index: ['a', '-b']}]", "'-b' is not an index name or pattern"),
+        ("routes: [{index: a, profile: ecommerce}]", "unknown profile 'ecommerce', did you mean `e-commerce`?"),
+        ("routes: [{index: a, tier: fast, priority: critical}]", "set either `tier` or `priority`"),
         ("routes: [{index: a, rerank: false}]", "a route with neither `semantic` nor `rerank` changes nothing"),
         (
             "routes: [{index: a, rerank: false, rerank_model: m, semantic: {field: v, dimensions: 3}}]",
-            "routes[0].rerank_model: is of no use beside `rerank: false`",
+            "routes[0].rerank_model: has no effect with `rerank: false`",
         ),
-        ("routes: [{index: a, query_from: {header: 'a b'}}]", "'a b' is no name of a header"),
+        ("routes: [{index: a, query_from: {header: 'a b'}}]", "'a b' is not a valid header name"),
+        ("routes: [{index: a, query_from: {header: X-Proxy-Roles}}]", "'X-Proxy-Roles' may say who a caller is"),
         (
             "routes: [{index: a, query_from: {header: Authorization}}]",
-            "'Authorization' may hold credentials, and query text is sent to the models",
+            "'Authorization' may say who a caller is, or what they may see, and query text is sent to the models",
         ),
-        ("routes: [{index: a, on_zero_hits: semantic}]", "`semantic` needs the route to have a `semantic` retriever"),
-        ("routes: [{index: a, passage: ['']}]", "routes[0].passage: an empty name is no field"),
-        ("routes: [{index: a, passage: []}]", "routes[0].passage: the reranker needs at least one field"),
-        ("engine: {key_file: a}", "f.yaml:1: engine.key_file: a key needs its `certificate_file` beside it"),
-        ("engine:\n  ca_file: a", "f.yaml:2: engine.ca_file: no node is reached by https: write `https://`"),
+        ("routes: [{index: a, on_zero_hits: semantic}]", "`on_zero_hits: semantic` needs `semantic` in the route"),
+        ("routes: [{index: a, passage: ['']}]", "routes[0].passage: contains an empty field name"),
+        ("routes: [{index: a, passage: []}]", "routes[0].passage: is empty, and the reranker needs at least one field"),
+        ("engine: {key_file: a}", "f.yaml:1: engine.key_file: set `certificate_file` too"),
+        ("engine:\n  ca_file: a", "f.yaml:2: engine.ca_file: no URL in engine.url begins with https://"),
         (
             "engine:\n  url: [http://a, http://b]\n  certificate_file: a",
-            "f.yaml:3: engine.certificate_file: no node is reached by https: write `https://` in engine.url, or leave",
+            "f.yaml:3: engine.certificate_file: no URL in engine.url begins with https://: change the URL, or remove",
         ),
-        ("listen: {key_file: a}", "f.yaml:1: listen.key_file: a key needs its `certificate_file` beside it"),
+        ("listen: {key_file: a}", "f.yaml:1: listen.key_file: set `certificate_file` too"),
         (
             "routes:\n  - index: a\n    bypass:\n      patterns:\n        - a\n        - '('",
-            "f.yaml:6: routes[0].bypass.patterns[1]: '(' is no regular expression: missing )",
+            "f.yaml:6: routes[0].bypass.patterns[1]: '(' is not a valid regular expression: missing )",
         ),
         ("steering: enabled", "f.yaml:1: steering: expected a list, got text"),
         ("engine: {url: 'http://a:x'}", "f.yaml:1: engine.url: expected a URL like"),
         ("engine: {url: 'http://a:65536'}", "f.yaml:1: engine.url: expected a URL like"),
         ("engine: {url: 'http://[::1'}", "f.yaml:1: engine.url: expected a URL like"),
         ("engine: {url: 'http:///a'}", "f.yaml:1: engine.url: expected a URL like"),
-        ("engine: {url: 'http://a '}", "f.yaml:1: engine.url: a URL has no spaces"),
-        ("engine: {url: ' http://a'}", "f.yaml:1: engine.url: a URL has no spaces"),
-        ('engine: {url: "http://a\\n"}', "f.yaml:1: engine.url: a URL has no spaces"),
-        ("engine: {url: 'http://ä'}", "f.yaml:1: engine.url: a URL has no spaces and nothing but ASCII"),
+        (
+            "engine: {url: 'http://a '}",
+            "f.yaml:1: engine.url: a URL may contain only printable ASCII characters and no spaces",
+        ),
+        (
+            "engine: {url: ' http://a'}",
+            "f.yaml:1: engine.url: a URL may contain only printable ASCII characters and no spaces",
+        ),
+        (
+            'engine: {url: "http://a\\n"}',
+            "f.yaml:1: engine.url: a URL may contain only printable ASCII characters and no spaces",
+        ),
+        (
+            "engine: {url: 'http://ä'}",
+            "f.yaml:1: engine.url: a URL may contain only printable ASCII characters and no spaces",
+        ),
         ("engine: {host: 'a b'}", "f.yaml:1: engine.host: expected a host"),
         ('engine: {host: "a\\r\\nX: y"}', "f.yaml:1: engine.host: expected a host"),
         ("engine: {published_address: a}", "f.yaml:1: engine.published_address: expected host:port"),
@@ -229,7 +281,7 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
             "callers:\n  ignore:\n    - cf-ray\n    - Cookie",
             "f.yaml:4: callers.ignore[1]: 'Cookie' may say who a caller",
         ),
-        ("callers: {ignore: ['cf-*']}", "f.yaml:1: callers.ignore[0]: 'cf-*' is no name of a header"),
+        ("callers: {ignore: ['cf-*']}", "f.yaml:1: callers.ignore[0]: 'cf-*' is not a valid header name"),
         (
             "routes: [{index: a, semantic: {field: v, dimensions: 3, oversample: 0.5}}]",
             "oversample: expected `float` >= 1",
@@ -246,14 +298,14 @@ def test_what_cannot_be_meant_is_refused_with_key_and_line(text: str, said: str)
 )
 def test_credentials_in_a_url_are_refused_and_not_repeated(key: str, url: str) -> None:
     said = refusal(f"{key}: {{url: '{url.format(SECRET)}'}}")
-    assert said.startswith(f"f.yaml:1: {key}.url: credentials do not belong here")
+    assert said.startswith(f"f.yaml:1: {key}.url: remove the credentials")
     assert SECRET not in said
 
 
 @pytest.mark.parametrize("url", ["http://a?token={}", "a?token={}", "http://a#{}"])
 def test_a_query_string_of_a_url_is_refused_and_not_repeated(url: str) -> None:
     said = refusal(f"models: {{url: '{url.format(SECRET)}'}}")
-    assert said.startswith("f.yaml:1: models.url: a URL here has no query string")
+    assert said.startswith("f.yaml:1: models.url: remove the query string")
     assert SECRET not in said
 
 
@@ -265,7 +317,7 @@ def test_a_query_string_of_a_url_is_refused_and_not_repeated(url: str) -> None:
 def test_a_url_of_one_of_the_apis_is_refused_with_the_right_spelling(base: str, end: str) -> None:
     """The documentation of other clients shows it so; embeddings would then be asked for at /v1/openai/v1/openai."""
     said = refusal(f"models: {{url: '{base}{end}'}}")
-    assert said == f"f.yaml:1: models.url: the proxy adds the paths of both APIs itself: write {base}"
+    assert said == f"f.yaml:1: models.url: remove the API path, the proxy adds it itself: write {base}"
     assert read(f"models: {{url: '{base}'}}", "f.yaml", {}).models.url == base
 
 
@@ -364,7 +416,7 @@ def test_a_missing_token_is_named_with_what_to_do(text: str) -> None:
     config = read(text, "f.yaml", {})
     with pytest.raises(ConfigError) as caught:
         token_of(config, {config.models.token_env: "  "})
-    assert str(caught.value).startswith(f"{config.models.token_env} is not set, and models are needed at https://")
+    assert str(caught.value).startswith(f"{config.models.token_env} is not set, but the models at https://")
     assert f"export {config.models.token_env}=" in str(caught.value)
 
 
@@ -416,7 +468,7 @@ def test_a_command_that_calls_models_needs_the_token_whatever_the_routes_say() -
 
 @pytest.mark.parametrize("token", [f"{SECRET} x", f"{SECRET}\x01", f"{SECRET}é", f"{SECRET}\nX: y"])
 def test_a_token_that_is_none_is_refused_and_not_repeated(token: str) -> None:
-    with pytest.raises(ConfigError, match="DEEPINFRA_TOKEN: holds characters") as caught:
+    with pytest.raises(ConfigError, match="DEEPINFRA_TOKEN: contains characters") as caught:
         token_of(Config(), {"DEEPINFRA_TOKEN": token})
     assert SECRET not in str(caught.value)
 

@@ -20,13 +20,15 @@ import pytest
 import structlog
 
 from proxy import telemetry
+from proxy.app import record_of
 from proxy.bounds import PARAMETERS_BYTES, QUERY_STRING_LINE, QUERY_STRING_LINES, SOURCE_PATTERNS, TEXT_CLAUSES
 from proxy.config import Log
+from proxy.context import SearchRecord
 from proxy.endpoints import multi_search
 from proxy.endpoints.nodes import published_as
 from proxy.errors import TooComplex
 from proxy.http1.callers import Callers, carried
-from proxy.journey import Journey
+from proxy.outcomes import Bypass, Outcome, bypassed, in_order
 from proxy.query.text import find_user_query
 from proxy.ranking.explaining import Explanation, Kept, Origin
 from proxy.ranking.reranking import passage_text
@@ -36,7 +38,6 @@ from proxy.request.json_text import read, take_member, with_members_set
 from proxy.request.search_request import SearchRequest, parse
 from proxy.request.source_filter import SourceFilter
 from proxy.request.steering import OPTIONS, read_steering
-from proxy.telemetry import SearchLine, bypassed
 from proxy.upstream import embedder, reranker
 
 pytestmark = pytest.mark.no_cover  # the tracing would be measured too
@@ -394,8 +395,8 @@ def published_nodes(size: int) -> Work:
 
 
 def outcomes(size: int) -> Work:
-    headers = [bypassed("unknown_parameter").header] * min(size // 40, 1000)
-    return Work([encoded([header.decode() for header in headers])], lambda: telemetry.in_order(headers))
+    headers = [bypassed(Bypass("unknown_parameter")).header] * min(size // 40, 1000)
+    return Work([encoded([header.decode() for header in headers])], lambda: in_order(headers))
 
 
 def long_headers(size: int) -> Work:
@@ -411,17 +412,23 @@ def steering_headers(size: int) -> Work:
     return Work([encoded([name.decode(), value.decode()])], lambda: read_steering(fields, None, OPTIONS))
 
 
-def journeys(size: int) -> Work:
+def records(size: int) -> Work:
     """One for each item of a multi-search, with the id of all of them."""
     fields = [(b"host", b"a"), (b"x-opaque-id", b"x" * size)]
-    return Work([encoded("x" * size)], lambda: [Journey.of(fields) for _ in range(1000)])
+
+    def run() -> None:
+        request = record_of(fields)
+        for _ in range(1000):
+            request.search()
+
+    return Work([encoded("x" * size)], run)
 
 
 def log_lines(size: int) -> Work:
     text = "\x1b[2J\u202e" * (size // 8)
-    told = telemetry.Told("degraded", ("rerank",), "malformed", text)
-    search = SearchLine(text, "products", told, {"total": 1.0}, query=text)
-    return Work([encoded([text, text, text])], lambda: telemetry.log_search(search))
+    outcome = Outcome("degraded", ("rerank",), "malformed", text)
+    search = SearchRecord(text, route="products", query_text=text)
+    return Work([encoded([text, text, text])], lambda: telemetry.log_search(search, outcome, query_text=True))
 
 
 OTHERS: Mapping[str, Case] = {
@@ -439,7 +446,7 @@ OTHERS: Mapping[str, Case] = {
         outcomes,
         long_headers,
         steering_headers,
-        journeys,
+        records,
         log_lines,
     )
 }

@@ -1,6 +1,7 @@
 """The demo's small parts: what it measures, what it prints, and that what it starts is stopped again."""
 
 import io
+import json
 import math
 import os
 import signal
@@ -9,20 +10,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
+from demo import shop
+from demo.__main__ import ENGINE_PORTS, MODELS_PORT, PROXY_PORT
 from demo.comparing import Answer, Comparison, mean_gain, shop_search, stage_times
 from demo.engine import free_ports
-from demo.evaluate import unjudged
-from demo.evaluation import Query, ndcg, read_queries
+from demo.evaluate import Judged, NoCollections, collections, settings, table
 from demo.services import ServiceError, check_alive, environment, running
-from demo.showing import movement, show, show_gain
-
-GRADES = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(0, 3), max_size=8)
-RANKING = st.permutations("abcdefgh")
+from demo.showing import example_search, movement, show, show_gain
+from proxy.cli import build_parser
+from proxy.config import Config, read
+from proxy.evaluation.collection import Query
+from proxy.evaluation.template import read_template
 
 
 def answer(ids: str, outcome: str = "reranked") -> Answer:
@@ -37,36 +39,6 @@ def comparison(straight: str, through: str, outcome: str = "reranked") -> Compar
     return Comparison(Query("q", "red shoes", {"a": 3, "b": 0}), answer(straight, ""), answer(through, outcome))
 
 
-def test_ndcg_is_what_the_formula_says() -> None:
-    found = ndcg(["x", "a", "b"], {"a": 3, "b": 1, "c": 2})
-    best = 7 + 3 / math.log2(3) + 1 / 2
-    assert found == pytest.approx((7 / math.log2(3) + 1 / 2) / best)
-
-
-def test_where_nothing_is_good_no_order_is() -> None:
-    assert ndcg(["a"], {"a": 0}) == 0.0
-
-
-@given(ranking=RANKING, grades=GRADES)
-def test_ndcg_lies_between_0_and_1_and_the_best_order_has_the_most(ranking: list[str], grades: dict[str, int]) -> None:
-    best = sorted(ranking, key=lambda name: -grades.get(name, 0))
-    assert 0 <= ndcg(ranking, grades) <= ndcg(best, grades) <= 1 + 1e-9
-
-
-def test_only_the_first_ten_count() -> None:
-    assert ndcg(["x"] * 10 + ["a"], {"a": 3}) == 0.0
-
-
-def test_queries_are_read_from_tab_separated_columns_as_from_ndjson(tmp_path: Path) -> None:
-    (tmp_path / "q.tsv").write_text("q1\tred shoes\n")
-    (tmp_path / "j.tsv").write_text("q1\ta\t3\n")
-    (tmp_path / "q.ndjson").write_text('{"id": "q1", "text": "red shoes"}\n')
-    (tmp_path / "j.ndjson").write_text('{"query": "q1", "product": "a", "grade": 3}\n')
-    expected = (Query("q1", "red shoes", {"a": 3}),)
-    assert read_queries(tmp_path / "q.tsv", tmp_path / "j.tsv") == expected
-    assert read_queries(tmp_path / "q.ndjson", tmp_path / "j.ndjson") == expected
-
-
 def test_stage_times_are_read_from_the_header() -> None:
     assert stage_times("lexical;dur=3.2, rerank;dur=210.0") == {"lexical": 3.2, "rerank": 210.0}
     assert stage_times("") == {}
@@ -78,18 +50,17 @@ def test_the_gain_is_the_mean_of_both_ways() -> None:
     )
 
 
-def test_what_nobody_judged_can_be_left_out_and_is_counted() -> None:
-    both = comparison("xa", "xyab")
-    assert (both.judged_only.straight.ids, both.judged_only.through.ids) == (["a"], ["a", "b"])
-    assert unjudged([both]) == (0.5, 0.5)
-
-
 def test_a_shops_search_names_its_fields_and_shows_no_vectors() -> None:
     assert shop_search("red shoes", ("title^2", "text"), 5) == {
         "query": {"multi_match": {"query": "red shoes", "type": "most_fields", "fields": ["title^2", "text"]}},
         "size": 5,
         "_source": {"excludes": ["embedding*"]},
     }
+
+
+def test_the_template_of_the_catalogue_is_the_shops_search() -> None:
+    template = read_template(shop.PRODUCTS.with_name("search.json").read_bytes(), "search.json")
+    assert shop_search("red shoes", shop.FIELDS, 100) == json.loads(template.fill("red shoes"))
 
 
 @pytest.mark.parametrize(("places", "spelt"), [(None, "new"), (0, "="), (3, "▲3"), (-12, "▼12")])
@@ -148,9 +119,22 @@ def test_a_command_runs_until_it_is_left_and_not_longer(tmp_path: Path) -> None:
         check_alive(service)
 
 
+def test_the_demo_takes_the_default_ports() -> None:
+    """So that what the documentation shows works while it runs."""
+    assert Config().listen.port == PROXY_PORT
+    assert f"http://127.0.0.1:{ENGINE_PORTS[0]}" == Config().engine.url
+    assert build_parser().parse_args(["models"]).listen == f"127.0.0.1:{MODELS_PORT}"
+
+
 def test_commands_know_nothing_of_the_users_own_settings_and_token() -> None:
     assert not [name for name in environment() if name.startswith(("RERANK_PROXY_", "DEEPINFRA_"))]
     assert environment()["PATH"] == os.environ["PATH"]
+
+
+def test_the_search_that_is_shown_at_the_end_is_the_one_in_the_readme() -> None:
+    shown = example_search(f"http://127.0.0.1:{PROXY_PORT}")
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    assert f"```sh\n{shown}\n```" in readme
 
 
 LEAVES = """
@@ -180,3 +164,53 @@ def test_the_first_signal_ends_it_and_a_second_one_does_not_break_the_tidying_up
         process.send_signal(number)
         said, _ = process.communicate()
     assert (said, process.returncode) == ("stopped\n", 0)
+
+
+def collection(data: Path, name: str, *without: str) -> None:
+    folder = data / name
+    folder.mkdir()
+    for file in {"documents.ndjson.gz", "queries.tsv", "qrels.tsv"} - {*without}:
+        (folder / file).write_text("")
+
+
+def test_the_collections_of_a_folder_are_found(tmp_path: Path) -> None:
+    collection(tmp_path, "Films")
+    collection(tmp_path, "cars")
+    collection(tmp_path, "half", "qrels.tsv")
+    (tmp_path / "README.md").write_text("")
+    assert [("Films", "judged-films"), ("cars", "judged-cars")] == [
+        (each.name, each.index) for each in collections(tmp_path)
+    ]
+    (cars,) = collections(tmp_path, ["cars"])
+    assert tmp_path / "cars/documents.ndjson.gz" == cars.documents
+
+
+@pytest.mark.parametrize("only", [(), ("boats",)])
+def test_where_there_are_none_it_says_what_is_expected(tmp_path: Path, only: tuple[str, ...]) -> None:
+    if only:
+        collection(tmp_path, "cars")
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(
+            NoCollections, match=r"queries.tsv, qrels.tsv and one \*.ndjson.gz; .*make eval DATA=FOLDER"
+        ):
+            collections(folder, only)
+
+
+def test_each_collection_has_a_route_with_the_defaults() -> None:
+    judged = Judged("films", *[Path()] * 3)
+    (route,) = read(msgspec.yaml.encode(settings([judged])).decode(), "config.yaml", {}).routes
+    assert ("judged-films", ["title", "text"], None) == (route.index, route.passage, route.rank_window_size)
+
+
+def test_the_table_of_collections() -> None:
+    row = {"measure": "nDCG@10", "baseline": 0.5, "proxy": 0.541, "gain_points": 4.1, "interval_points": [1.6, 6.5]}
+    found = {
+        "compared": 261,
+        "measures": [{**row, "judged_only": False}, {**row, "judged_only": True, "gain_points": -0.2}],
+        "baseline": {"unjudged": 0.1},
+        "proxy": {"unjudged": 0.25},
+    }
+    said = [
+        " ".join(line.replace("│", "").split()) for line in printed(120, lambda to: to.print(table([("films", found)])))
+    ]
+    assert "films 261 0.500 0.541 +4.1 (+1.6 to +6.5) -0.2 (+1.6 to +6.5) 10% → 25%" in said

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import jsonschema
 import pytest
 import yaml
 
@@ -91,6 +92,14 @@ def listening_ports() -> dict[str, int]:
     return {"elasticsearch": 9200, "kibana": 5601} | {name: int(last(name, "EXPOSE")) for name in OURS}
 
 
+def test_the_compose_file_follows_the_specification() -> None:
+    """Its JSON schema is compose-spec/compose-spec at 170098b (Apache-2.0)."""
+    schema = json.loads((ROOT / "tests/schemas/compose-spec.json").read_text())
+    validator = jsonschema.Draft7Validator(schema)
+    assert [] == [f"{error.json_path}: {error.message}" for error in validator.iter_errors(COMPOSE)]
+    assert next(validator.iter_errors({"services": {"proxy": {"port": []}}}), None)
+
+
 def test_the_services_are_these_four() -> None:
     assert {"elasticsearch", "kibana", "models", "proxy"} == set(SERVICES)
 
@@ -146,6 +155,13 @@ def test_the_python_is_one_that_the_project_runs_on() -> None:
     bases = {stage.base for stage in STAGES.values() if stage.base not in STAGES}
     assert {"python:3.11-slim"} == bases
     assert 'requires-python = ">=3.11"' in (ROOT / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize("name", ["build", "build-models"])
+def test_the_versions_that_were_tested_are_installed(name: str) -> None:
+    installs = [shlex.split(said) for kind, said in STAGES[name].instructions if kind == "RUN" and " install " in said]
+    assert installs
+    assert [words for words in installs if words[-3:-1] != ["-c", "constraints.txt"]] == []
 
 
 def test_the_extra_of_the_local_models_is_in_the_project() -> None:

@@ -18,16 +18,23 @@ from demo import shop
 from demo.comparing import PAGE
 from demo.engines import ENGINES
 from proxy.app import GRACE_S
-from proxy.bounds import OUTCOME_LIST_BYTES, SEARCH_BODY_BYTES, SEARCH_RESPONSE_BYTES
-from proxy.bypass import BYPASS_REASONS, Bypass
+from proxy.bounds import (
+    DOCUMENT_BYTES,
+    DOCUMENT_DEPTH,
+    EMBEDDED_CHARACTERS,
+    LOCAL_TOKENS,
+    OUTCOME_LIST_BYTES,
+    SEARCH_BODY_BYTES,
+    SEARCH_RESPONSE_BYTES,
+)
 from proxy.cli import build_parser
 from proxy.config import KNOWN_KEYS, BypassRules, Config, load, needs_token, read
+from proxy.context import SearchRecord
 from proxy.errors import Failure
 from proxy.http1.flow import PROBED_AFTER_S
 from proxy.left_out import left_out
-from proxy.loading.arrays import DEPTH_MAX, DOCUMENT_MAX
-from proxy.loading.passages import EMBEDDED_MAX_CHARS
-from proxy.local_models.minilm import DIMENSIONS, TOKENS_MAX
+from proxy.local_models.minilm import DIMENSIONS
+from proxy.outcomes import BYPASS_REASONS, Bypass, answered, in_order
 from proxy.planning import MIN_SIMILARITY
 from proxy.profiles import PROFILES, TIERS
 from proxy.query.clauses import COMPOUNDS, LEAVES
@@ -39,7 +46,7 @@ from proxy.ranking.paging import TOP_SCORE
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS
 from proxy.request.search_request import parse
 from proxy.request.steering import MEMBER, OPTIONS, Option, Steering, read_steering
-from proxy.telemetry import SearchLine, ended, in_order, log_search
+from proxy.telemetry import log_search
 from tests.readme import (
     _FAILURE_MEANINGS,
     _STAGES,
@@ -180,9 +187,10 @@ def test_an_option_is_set_by_header_and_by_body_as_documented(option: Option) ->
 
 
 def test_an_explanation_looks_as_documented() -> None:
-    (shown,) = code_blocks("json")
-    kept = Kept(2, EXACT)
-    told = Explanation(Origin(2, 12.5), Origin(1, 0.85), 0.0318, 0.88, "79f7baff18e4a6c9", 105, kept).render(2.0)
+    (shown,) = [block for block in code_blocks("json") if EXPLANATION in block]
+    told = Explanation(Origin(2, 12.5), Origin(1, 0.85), 0.0318, 0.88, "79f7baff18e4a6c9", 105, Kept(2, EXACT)).render(
+        2.0
+    )
     assert {EXPLANATION: json.loads(bytes(told))} == json.loads("{" + shown + "}")
 
 
@@ -191,16 +199,16 @@ def test_every_variable_has_its_row() -> None:
 
 
 def test_the_log_line_has_these_fields() -> None:
-    told = ended([Failure("semantic", "timeout", "no answer in 1 s")])
+    told = answered([Failure("semantic", "timeout", "no answer in 1 s")])
     with capture_logs() as lines:
-        log_search(SearchLine("id", "products*", told, {"total": 1.0}, query="red shoes"))
+        log_search(SearchRecord("id", route="products*", query_text="red shoes"), told, query_text=True)
     (paragraph,) = [part for part in PROSE.split("\n\n") if part.startswith("**The log**")]
     said = set(re.findall(r"`(\w+)`", paragraph))
     assert lines[0].keys() - {"event", "log_level", "query"} == said
 
 
 def test_the_header_is_spelled_as_documented() -> None:
-    both = ended([Failure("semantic", "timeout"), Failure("rerank", "timeout")])
+    both = answered([Failure("semantic", "timeout"), Failure("rerank", "timeout")])
     assert f"`X-Rerank: {both.header.decode()}`" in TEXT
 
 
@@ -265,10 +273,10 @@ def test_what_is_documented_as_an_identifier_is_one() -> None:
         f"In the head they lie in [{TOP_SCORE - 1:g}, {TOP_SCORE:g}]",
         f"the exit code is then {128 + signal.SIGINT} or {128 + signal.SIGTERM}",
         f"`semantic.min_similarity` (default {MIN_SIMILARITY:g})",
-        f"up to {EMBEDDED_MAX_CHARS} characters each",
-        f"larger than {DOCUMENT_MAX // 2**20} MB or nested deeper than {DEPTH_MAX}",
+        f"up to {EMBEDDED_CHARACTERS} characters each",
+        f"larger than {DOCUMENT_BYTES // 2**20} MB or nested deeper than {DOCUMENT_DEPTH}",
         f"its first document has {TOP_SCORE:g}",
-        f"at most {DIMENSIONS} dimensions and {TOKENS_MAX} tokens",
+        f"at most {DIMENSIONS} dimensions and {LOCAL_TOKENS} tokens",
     ],
 )
 def test_a_number_is_that_of_the_code(number: str) -> None:
@@ -324,14 +332,18 @@ def make(arguments: Sequence[str]) -> None:
 
 
 def python(arguments: Sequence[str]) -> None:
+    if arguments[0].endswith(".py"):
+        assert (ROOT / arguments[0]).is_file()
+        return
     assert arguments[0] == "-m"
     assert importlib.util.find_spec(arguments[1])
 
 
 def pip(arguments: Sequence[str]) -> None:
-    assert arguments[0] == "install"
+    """The versions that were tested are installed, and what is named is an extra of this package."""
     extras = re.findall(r"^(\w+) = \[$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert arguments[1] in {".", *(f".[{extra}]" for extra in extras)}
+    assert arguments[:3] == ["install", "-c", "constraints.txt"]
+    assert arguments[3] in {".", *(f".[{extra}]" for extra in extras)}
 
 
 def curl(arguments: Sequence[str]) -> None:
@@ -408,12 +420,17 @@ def test_settings_in_the_documentation_are_settings(block: str) -> None:
 
 # What a reader looks up.
 
-PLACES = sorted(set(re.findall(r"`((?:proxy|tests|demo|es_mappings)/[\w/.-]*)`", PROSE)))
+PLACES = sorted(set(re.findall(r"`((?:proxy|tests|demo|examples|es_mappings)/[\w/.-]*)`", PROSE)))
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_place_that_is_named_is_there(place: str) -> None:
     assert (ROOT / place.replace("NAME", "e-commerce")).exists()
+
+
+def test_every_example_is_on_their_page() -> None:
+    found = {f"examples/{path.name}" for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__"}
+    assert found == set(re.findall(r"`(examples/\w+\.py)` \|", TEXTS_OF[ROOT / "examples/README.md"]))
 
 
 ROWS_OF_PLACES = re.findall(r"^\| [^|`]+ \| (.*`(?:proxy|tests)/.*) \|$", PROSE, re.MULTILINE)
@@ -435,7 +452,8 @@ def test_the_modules_of_the_map_are_there() -> None:
 def test_every_module_is_on_the_map() -> None:
     """Those of commands have maps of their own."""
     found = [path for path in (ROOT / "proxy").glob("**/*") if path.suffix in {"", ".py"}]
-    modules = {path.stem for path in found if path.parent.name not in {"checking", "loading", "local_models"}}
+    commands = {"checking", "evaluation", "loading", "local_models"}
+    modules = {path.stem for path in found if path.parent.name not in commands}
     assert [] == [name for name in modules if "__" not in name and not re.search(rf"\b{name}\b", proxy.__doc__ or "")]
 
 

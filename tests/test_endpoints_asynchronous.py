@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
+from proxy.bounds import ASYNC_SEARCHES_BYTES, SEARCH_BODY_BYTES
 from tests.conftest import QUERY, Log
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, recorded
-from tests.fakes import Client, Document, FakeModels, refuses, request, says
+from tests.fakes import Client, Document, FakeModels, Message, Stream, answer, refuses, request, says
 
 RERANKED = ["d", "b", "c", "a"]
 LEXICAL = ["a", "b", "c"]
@@ -72,6 +73,26 @@ async def test_a_search_is_reranked_when_a_question_after_it_finds_it_complete(
         after.header("x-elasticsearch-async-is-running"),
     )
     assert [POLL, POLL] == [asked.target for asked in engine.of("poll")]
+
+
+async def test_the_oldest_of_too_many_bytes_of_running_searches_stays_in_the_engines_order(
+    client: Client, engine: EndpointEngine
+) -> None:
+    """So many of the largest bodies as are remembered, and one more."""
+    engine.running = True
+    padded = {**QUERY, "stats": ["x" * (SEARCH_BODY_BYTES - 2**12)]}
+    most = ASYNC_SEARCHES_BYTES // SEARCH_BODY_BYTES
+
+    async def numbered(stream: Stream, asked: Message) -> bytes:
+        said = engine.usual(asked).replace(ID.encode(), b"id%d" % len(engine.of("_async_search")))
+        return answer(200, said.partition(b"\r\n\r\n")[2])
+
+    engine.faults["_async_search"] = numbered
+    for _ in range(most + 1):
+        await client.search(SUBMIT, padded)
+    engine.running = False
+    polled = [await client.ask("GET", f"/_async_search/id{number}") for number in (1, 2)]
+    assert ["", "reranked"] == [each.header("x-rerank") for each in polled]
 
 
 async def test_another_callers_question_is_the_engines(client: Client, engine: EndpointEngine) -> None:

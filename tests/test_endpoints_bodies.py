@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.http1.inbound import Answer, Exchange
+from proxy.http1.exchange import Answer, Exchange
 from tests.conftest import QUERY
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
 from tests.fakes import Client, Message, chunked
@@ -60,6 +60,29 @@ async def test_a_body_is_read_the_same_in_every_framing(
     expected = "reranked, bypassed;reason=sort" if target.endswith("/_msearch") else "reranked"
     assert (200, expected) == (answered.status, answered.header("x-rerank"))
     assert [] == [sent.target for sent in engine.requests if b"rerank_proxy" in sent.content]
+
+
+BYPASSED = {
+    "/_search?sort=price": json.dumps(SEARCH).encode(),
+    "/products/_search/template?format=yaml": json.dumps(TEMPLATE).encode(),
+    "/_async_search?format=yaml": json.dumps(SEARCH).encode(),
+    "/products/_async_search?sort=price": json.dumps(SEARCH).encode(),
+    "/_msearch": lines({"index": "products"}, {**SEARCH, "sort": ["price"]}),
+    "/products/_msearch/template": lines({}, {**TEMPLATE, "unknown": 1}),
+}
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("target", BYPASSED)
+async def test_steering_stays_here_also_where_the_search_is_bypassed(
+    client: Client, engine: EndpointEngine, target: str, framing: str
+) -> None:
+    await client.send(framed(target, BYPASSED[target], framing))
+    answered = await client.answer()
+    assert (200, "bypassed") == (answered.status, answered.header("x-rerank").partition(";")[0])
+    assert [] == [sent.target for sent in engine.requests if b"rerank_proxy" in sent.content]
+    sent = engine.requests[-1] if "_async" not in target else engine.of("_async_search")[-1]
+    assert (target, "") == (sent.target, sent.header("content-encoding"))
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)

@@ -1,5 +1,6 @@
 """What every endpoint stands on: a defect costs the order and never the answer; headers are the engine's own."""
 
+import asyncio
 import dataclasses
 import gzip
 import json
@@ -12,14 +13,18 @@ import pytest
 from structlog.testing import capture_logs
 
 from proxy.app import Proxy, open_proxy
-from proxy.bypass import Bypass
+from proxy.bounds import PARAMETERS_BYTES, SEARCH_BODY_BYTES
 from proxy.config import Config
-from proxy.endpoints.front import Front, guarded
+from proxy.context import Ended, RequestRecord
+from proxy.endpoints.front import Front
 from proxy.http1.listener import serve
 from proxy.http1.messages import BadMessage
+from proxy.outcomes import Bypass
+from proxy.searching import guarded
+from proxy.telemetry import Telemetry
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
-from tests.fakes import Client, Fault, Message, Stream, answer, breaks_off, closed_port, ids, refuses
+from tests.fakes import Client, Fault, Message, Stream, answer, breaks_off, closed_port, ids, refuses, request
 
 
 @pytest.fixture
@@ -90,6 +95,40 @@ async def test_a_body_that_is_too_large_goes_on_whole(client: Client, engine: En
     assert ("bypassed;reason=too_large", len(body) + 8) == (answered.header("x-rerank"), int(answered.content))
 
 
+async def test_a_body_that_is_too_large_once_decompressed_goes_on_as_it_came(
+    client: Client, engine: EndpointEngine
+) -> None:
+    body = gzip.compress(json.dumps({**QUERY, "stats": ["x" * SEARCH_BODY_BYTES]}).encode())
+    fields = {"content_type": "application/json", "content_encoding": "gzip"}
+    answered = await client.ask("POST", "/products/_search", body, **fields)
+    assert ("bypassed;reason=too_large", body) == (answered.header("x-rerank"), engine.requests[-1].content)
+
+
+@pytest.mark.parametrize("target", ["/products/_search", "/products/_msearch", "/products/_async_search", "/_search"])
+async def test_a_url_that_is_too_long_is_read_by_the_engine_alone(
+    client: Client, engine: EndpointEngine, target: str
+) -> None:
+    target = f"{target}?preference={'x' * PARAMETERS_BYTES}"
+    answered = await client.search(target, QUERY)
+    assert ("bypassed;reason=too_complex", [target]) == (
+        answered.header("x-rerank"),
+        [sent.target for sent in engine.requests],
+    )
+
+
+async def test_an_engine_that_is_gone_since_its_names_were_asked_is_a_warning(
+    client: Client, engine: EndpointEngine, log: Log
+) -> None:
+    await client.search("/products/_search", QUERY)
+    await engine.__aexit__()
+    answered = await client.search("/products/_search", QUERY)
+    assert (502, "bypassed;reason=engine_refused", "warning") == (
+        answered.status,
+        answered.header("x-rerank"),
+        [line["log_level"] for line in log if line["event"] == "search"][-1],
+    )
+
+
 @pytest.mark.parametrize("credentials", ["Negotiate YII=", "NTLM TlRM", "AWS4-HMAC-SHA256 Credential=a/b"])
 async def test_credentials_that_are_good_for_one_request_are_sent_with_the_clients_own_alone(
     credentials: str, client: Client, engine: EndpointEngine
@@ -136,8 +175,9 @@ async def start_defective(settings: Config, log: Log) -> AsyncIterator[StartDefe
 
         async def start(spoil: Callable[[Front], Front]) -> Client:
             whole = await open_proxy(settings, TOKEN, {}, stack)
-            proxy = Proxy(spoil(whole._front), "proxy:9201")  # noqa: SLF001
-            listener = await serve(proxy.handle, proxy.upstream, "127.0.0.1", 0)
+            proxy = Proxy(spoil(whole._front), whole.telemetry, "proxy:9201")  # noqa: SLF001
+            conclude = proxy.telemetry.conclude
+            listener = await serve(proxy.handle, proxy.upstream, "127.0.0.1", 0, conclude=conclude)
             stack.push_async_callback(listener.close, 5)
             client = await Client.to(listener.port)
             stack.callback(client.close)
@@ -152,10 +192,26 @@ BODIES = {
     "/products/_msearch": lines({}, QUERY),
     "/products/_async_search": json.dumps(QUERY).encode(),
 }
+
+
+def without(step: str) -> Callable[[Front], Front]:
+    """Let a step of every search fail."""
+
+    def fails(*_: object, **__: object) -> NoReturn:
+        raise ArithmeticError(step)
+
+    def spoil(front: Front) -> Front:
+        setattr(front.searching, step, fails)
+        return front
+
+    return spoil
+
+
 DEFECTS: dict[str, Callable[[Front], Front]] = {
-    "names": lambda front: dataclasses.replace(front, searching=Defective.of(front.searching, "cover")),
-    "steering": lambda front: dataclasses.replace(front, searching=Defective.of(front.searching, "steering")),
-    "planning": lambda front: dataclasses.replace(front, searching=Defective.of(front.searching, "run", "prepare")),
+    "names": without("cover"),
+    "options": without("options"),
+    "planning": without("plan"),
+    "answering": lambda front: dataclasses.replace(front, searching=Defective.of(front.searching, "route")),
     "caller": lambda front: dataclasses.replace(front, engine=Defective.of(front.engine, "for_caller")),
 }
 
@@ -190,6 +246,119 @@ async def test_a_defect_beside_the_nodes_is_the_engines_to_answer(
     )
 
 
+def without_notes(front: Front) -> Front:
+    """Fail between the engine's answer to the client's own search and what is made of it."""
+    front.engine.accepted = Defective.of(front.engine.accepted, "note")
+    return front
+
+
+def without_kind(front: Front) -> Front:
+    """Fail where a response is written in the form that was asked for."""
+    return dataclasses.replace(front, engine=Defective.of(front.engine, "told_kind"))
+
+
+def _own_searches(engine: EndpointEngine) -> list[str]:
+    """Name the requests by which a client's search may have run."""
+    added = {"semantic", "render", "passages", "_render/template"}
+    kinds = [engine.kind(sent) for sent in engine.requests if sent.path.endswith(("search", "/template"))]
+    return [kind for kind in kinds if kind not in added]
+
+
+@pytest.mark.parametrize("target", ["/products/_search", "/products/_search/template"])
+async def test_a_defect_after_a_search_was_sent_is_500_and_the_search_is_not_sent_again(
+    start_defective: StartDefective, engine: EndpointEngine, log: Log, target: str
+) -> None:
+    client = await start_defective(without_notes)
+    answered = await client.ask("POST", target, BODIES[target], content_type="application/json")
+    assert (500, "proxy_internal_error", "bypassed;reason=internal_error", ["lexical"]) == (
+        answered.status,
+        answered.json()["error"]["type"],
+        answered.header("x-rerank"),
+        _own_searches(engine),
+    )
+    ended = [line for line in log if line["event"] == "search"]
+    assert [("warning", "ArithmeticError", "internal_error")] == [
+        (line["log_level"], line["detail"], line["reason"]) for line in ended
+    ]
+    assert 1 == len([line for line in log if line["event"] == "internal_error"])
+
+
+async def test_a_defect_after_an_items_search_was_sent_costs_that_item_alone(
+    start_defective: StartDefective, engine: EndpointEngine
+) -> None:
+    client = await start_defective(without_notes)
+    body = lines({}, QUERY, {"index": "logs"}, QUERY)
+    answered = await client.ask("POST", "/products/_msearch", body, content_type="application/x-ndjson")
+    failed, unrouted = answered.json()["responses"]
+    assert (500, "proxy_internal_error", 200) == (failed["status"], failed["error"]["type"], unrouted["status"])
+    assert "bypassed;reason=internal_error, unrouted" == answered.header("x-rerank")
+    assert ["_msearch", "lexical"] == sorted(_own_searches(engine))
+    assert 2 == engine.of("_msearch")[0].content.count(b"\n")
+
+
+async def test_a_defect_before_an_items_search_leaves_it_to_the_engine_though_others_were_sent(
+    start_defective: StartDefective, engine: EndpointEngine
+) -> None:
+    """Whether one search was sent says nothing of another one."""
+
+    def spoil(front: Front) -> Front:
+        prepare = front.searching.prepare
+
+        async def broken(routed: Any, own: Any, number: int = 0) -> Any:
+            prepared = await prepare(routed, own, number)
+            of_seven = b'"size": 7' in routed.call.content
+            return dataclasses.replace(prepared, planned=None) if of_seven else prepared  # type: ignore[arg-type]
+
+        front.searching.prepare = broken  # type: ignore[method-assign]
+        return front
+
+    client = await start_defective(spoil)
+    body = lines({}, QUERY, {}, {**QUERY, "size": 7})
+    answered = await client.ask("POST", "/products/_msearch", body, content_type="application/x-ndjson")
+    assert ([200, 200], "reranked, bypassed;reason=internal_error") == (
+        [item["status"] for item in answered.json()["responses"]],
+        answered.header("x-rerank"),
+    )
+
+
+async def test_a_defect_while_an_msearch_is_put_together_is_500_and_nothing_is_sent_again(
+    start_defective: StartDefective, engine: EndpointEngine
+) -> None:
+    client = await start_defective(without_kind)
+    target = "/products/_msearch"
+    answered = await client.ask("POST", target, BODIES[target], content_type="application/x-ndjson")
+    assert (500, "proxy_internal_error", ["lexical"]) == (
+        answered.status,
+        answered.json()["error"]["type"],
+        _own_searches(engine),
+    )
+
+
+async def test_an_asynchronous_search_is_not_submitted_again_after_a_defect(
+    start_defective: StartDefective, engine: EndpointEngine
+) -> None:
+    engine.faults["_async_search"] = refuses(503)
+    client = await start_defective(without_kind)
+    answered = await client.search("/products/_async_search", QUERY)
+    assert (500, "proxy_internal_error", ["_async_search"]) == (
+        answered.status,
+        answered.json()["error"]["type"],
+        _own_searches(engine),
+    )
+
+
+async def test_an_asynchronous_search_is_answered_as_the_engine_did_after_a_defect_in_the_search_behind_it(
+    start_defective: StartDefective, engine: EndpointEngine
+) -> None:
+    client = await start_defective(without_notes)
+    answered = await client.search("/products/_async_search", QUERY)
+    assert (200, "bypassed;reason=internal_error", ["_async_search", "lexical"]) == (
+        answered.status,
+        answered.header("x-rerank"),
+        _own_searches(engine),
+    )
+
+
 class DefectiveScores:
     """Does not even raise what a reranker may raise."""
 
@@ -217,16 +386,71 @@ async def test_a_defect_after_the_engine_has_answered_leaves_its_order_and_asks_
     straight.close()
 
 
-async def test_an_answer_goes_out_though_it_cannot_be_logged(
-    start_defective: StartDefective, engine: EndpointEngine
-) -> None:
+async def test_an_answer_goes_out_though_it_cannot_be_logged(settings: Config, log: Log) -> None:
     class NoText:
         def __bool__(self) -> bool:
             raise ArithmeticError
 
-    client = await start_defective(lambda front: dataclasses.replace(front, logs_query_text=NoText()))  # type: ignore[arg-type]
-    answered = await client.search("/products/_search", QUERY)
-    assert ("reranked", ["d", "b", "c", "a"]) == (answered.header("x-rerank"), ids(answered))
+    async with AsyncExitStack() as stack:
+        proxy = await open_proxy(settings, TOKEN, {}, stack)
+        conclude = Telemetry(query_text=NoText()).conclude  # type: ignore[arg-type]
+        listener = await serve(proxy.handle, proxy.upstream, "127.0.0.1", 0, conclude=conclude)
+        stack.push_async_callback(listener.close, 5)
+        client = await Client.to(listener.port)
+        stack.callback(client.close)
+        for _ in range(2):
+            answered = await client.search("/products/_search", QUERY)
+            assert ("reranked", ["d", "b", "c", "a"]) == (answered.header("x-rerank"), ids(answered))
+    assert {"internal_error"} == {line["event"] for line in log}
+
+
+async def test_every_request_is_counted_also_one_whose_client_leaves(
+    settings: Config, engine: EndpointEngine, log: Log
+) -> None:
+    """A search that its client does not wait for ends in the log and in the counters like every other one."""
+    arrived, left, forever = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def waits(stream: Stream, asked: Message) -> bytes | None:
+        arrived.set()
+        await forever.wait()
+        return None
+
+    async with AsyncExitStack() as stack:
+        proxy = await open_proxy(settings, TOKEN, {}, stack)
+        counters = proxy.telemetry.counters
+
+        def conclude(record: RequestRecord | None, ended: Ended) -> None:
+            proxy.telemetry.conclude(record, ended)
+            if ended is Ended.CLIENT_LEFT:
+                left.set()
+
+        listener = await serve(proxy.handle, proxy.upstream, "127.0.0.1", 0, conclude=conclude)
+        stack.push_async_callback(listener.close, 5)
+        client = await Client.to(listener.port)
+        await client.search("/products/_search", QUERY)
+        await client.ask("GET", "/_cat/indices")
+        await client.search("/logs/_search", QUERY)
+        await client.ask("POST", "/products/_msearch", lines({}, QUERY, {}, QUERY), content_type="application/x-ndjson")
+        engine.faults["lexical"] = waits
+        client.writer.write(
+            request("POST", "/products/_search", json.dumps(QUERY).encode(), content_type="application/json")
+        )
+        await arrived.wait()
+        client.close()
+        await left.wait()
+        bad = await Client.to(listener.port)
+        bad.writer.write(b"GET / HTTP/1.1\r\nHost : a\r\n\r\n")
+        assert 400 == (await bad.answer()).status
+        bad.close()
+        forever.set()
+    assert {
+        ("search", "answered"): 2,
+        ("search", "client_left"): 1,
+        ("pass_through", "answered"): 2,
+        ("pass_through", "refused"): 1,
+    } == counters.requests
+    assert {("products*", "reranked", ""): 3, ("products*", "cancelled", "client_left"): 1} == counters.searches
+    assert ["reranked"] * 3 + ["cancelled"] == [line["outcome"] for line in log if line["event"] == "search"]
 
 
 CIRCUIT = b'{"error":{"type":"circuit_breaking_exception","reason":"too much"},"status":429}'

@@ -4,8 +4,8 @@ import gzip
 
 import pytest
 
-from proxy.bypass import Bypass
 from proxy.endpoints.media import content, gzipped, not_json
+from proxy.outcomes import Bypass
 
 JSON = b"application/json"
 GZIP = [(b"content-encoding", b"gzip")]

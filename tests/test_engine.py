@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ import pytest
 
 from proxy.config import Config
 from proxy.config import Engine as Settings
+from proxy.context import Sent
 from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, UpstreamError
 from proxy.indices import Resolved
 from proxy.planning import EngineSearch
@@ -84,9 +86,37 @@ async def test_every_failure_is_one_of_ours(
 ) -> None:
     engine.faults["lexical"] = fault
     with pytest.raises(UpstreamError) as raised:
-        await caller.search(SEARCH, seconds)
+        await (caller.search(SEARCH) if seconds is None else caller.add(SEARCH, seconds))
     assert (error, "engine") == (type(raised.value), raised.value.service)
     assert "mine" not in str(raised.value)
+
+
+async def test_the_clients_own_request_counts_as_sent_and_what_is_added_does_not(
+    caller: EngineOfCaller, engine: FakeEngine
+) -> None:
+    engine.faults["lexical"] = breaks_off()
+    other, one = (replace(caller, sent=Sent(caller.sent)) for _ in range(2))
+    await one.add(EngineSearch("a", (), b'{"knn":{}}'), 5)
+    await one.render(b'{"source":{}}', 5)
+    await one.resolved("a", ())
+    assert [False, False, False] == [each.sent.by_now for each in (caller, one, other)]
+    with pytest.raises(Lost):
+        await one.search(SEARCH)
+    assert [True, True, False] == [each.sent.by_now for each in (caller, one, other)]
+    await other.post("/_msearch", (), b"{}\n{}\n", lines=True)
+    assert other.sent.by_now
+
+
+@pytest.mark.parametrize(("status", "accepted"), [(401, False), (403, True), (404, True), (503, True)])
+async def test_a_question_about_indices_that_is_refused_says_whether_the_caller_is_known(
+    searching: Engine, caller: EngineOfCaller, engine: FakeEngine, status: int, *, accepted: bool
+) -> None:
+    """Who was never told of indices and is refused them with 403 may still search."""
+    searching.accepted.note(b"me", b"indices")
+    engine.faults["facts"] = refuses(status)
+    with pytest.raises(Refused):
+        await caller.facts(frozenset({"products"}))
+    assert accepted is searching.accepted.lately(b"me", b"indices")
 
 
 def dies_at(engine: FakeEngine, number: int) -> Fault:

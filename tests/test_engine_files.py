@@ -6,6 +6,7 @@ The repository is a real web server, and `mvn` a command on the PATH that answer
 import hashlib
 import io
 import re
+import socket
 import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -475,3 +476,12 @@ def test_a_command_is_told_open_engines_by_name_and_the_one_with_security() -> N
 
 def test_free_ports_are_as_many_as_asked_for_and_differ() -> None:
     assert 8 == len(set(free_ports(8)))
+
+
+def test_a_preferred_port_is_taken_if_it_is_free() -> None:
+    (free,) = free_ports(1)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        used = listening.getsockname()[1]
+        first, second, third = free_ports(3, (used, free))
+    assert free == second
+    assert used not in {first, third}

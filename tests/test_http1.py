@@ -12,8 +12,9 @@ from proxy.http1.messages import (
     BodyReader,
     Chunked,
     Framing,
-    HeadReader,
     NoBody,
+    RequestHeadReader,
+    ResponseHeadReader,
     Sized,
     UntilClose,
     head_length,
@@ -377,16 +378,34 @@ HEAD_OF_ONE = b"GET /%s HTTP/1.1\r\nHost: a\r\nContent-Length: %s\r\n\r\n"
 
 
 def test_a_connections_heads_are_read_alike_however_often_their_lines_come_again() -> None:
-    reader = HeadReader()
-    for head in (HEAD_OF_ONE % (b"a", b"1"), HEAD_OF_ONE % (b"b", b"1"), HEAD_OF_ONE % (b"b", b"2")):
-        assert read_request_head(head) == reader.request(head)
+    reader = RequestHeadReader()
+    heads = [HEAD_OF_ONE % values for values in ((b"a", b"1"), (b"b", b"1"), (b"b", b"2"))]
+    heads += [heads[-1].replace(b"HTTP/1.1", version) for version in (b"HTTP/1.0", b"HTTP/1.1", b"FTP")]
+    for head in heads:
+        assert read_request_head(head) == reader.read(head)
+
+
+def test_an_expectation_is_judged_by_the_version_it_came_with() -> None:
+    """Before HTTP/1.1 there are none, whatever the same lines meant in the last request."""
+    reader, lines = RequestHeadReader(), b"expect: foo\r\n\r\n"
+    assert b"HTTP/1.0" == reader.read(b"GET / HTTP/1.0\r\n" + lines).version
+    with pytest.raises(BadMessage):
+        reader.read(b"GET / HTTP/1.1\r\n" + lines)
+
+
+@pytest.mark.parametrize("methods", [(b"GET", b"HEAD"), (b"HEAD", b"GET")])
+def test_the_same_response_to_another_method_has_another_framing(methods: tuple[bytes, bytes]) -> None:
+    reader, raw = ResponseHeadReader(), response(b"content-length: 5")
+    for method in (*methods, *methods):
+        assert read_response_head(raw, method) == reader.read(raw, method)
 
 
 def test_lines_that_were_refused_are_refused_again() -> None:
-    reader = HeadReader()
-    for _ in range(2):
+    reader = RequestHeadReader()
+    for good, bad in ((HEAD_OF_ONE % (b"a", b"1"), HEAD_OF_ONE % (b"a", b"+1")),) * 2:
         with pytest.raises(BadMessage):
-            reader.request(HEAD_OF_ONE % (b"a", b"+1"))
+            reader.read(bad)
+        assert read_request_head(good) == reader.read(good)
 
 
 def test_a_head_of_too_many_lines_is_refused() -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from proxy.bypass import Bypass
 from proxy.config import BypassRules
 from proxy.left_out import LeftOut, left_out
+from proxy.outcomes import Bypass
 from proxy.query.text import UserQuery
 
 

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from proxy.http1.exchange import Answer, Exchange
 from proxy.http1.headers import own_error
-from proxy.http1.inbound import Answer, Exchange
 from proxy.http1.listener import Listener, Patience
 from tests.conftest import Log
 from tests.fakes import Client, FakeEngine, chunked, request

@@ -105,7 +105,9 @@ async def test_an_engine_that_refuses_the_caller_altogether_is_not_guessed(node:
 
 async def test_another_product_is_refused_by_its_name() -> None:
     async with Node({"version": {"number": "1.0", "distribution": "othersearch"}}) as node:
-        with pytest.raises(CannotLoad, match="othersearch answers there: documents are loaded into elasticsearch and"):
+        with pytest.raises(
+            CannotLoad, match=r"engine\.url is othersearch: documents can be loaded into elasticsearch and"
+        ):
             await open_client(settings(node), None)
 
 

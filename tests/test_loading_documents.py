@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.loading.arrays import DEPTH_MAX, DOCUMENT_MAX, elements
-from proxy.loading.documents import VALUES_MAX, BadLine, Document, open_documents, read_documents
+from proxy.bounds import DOCUMENT_BYTES, DOCUMENT_DEPTH, DOCUMENT_VALUES
+from proxy.loading.arrays import Oversized, elements
+from proxy.loading.documents import BadLine, Document, open_documents, read_documents
 from proxy.loading.errors import CannotLoad
 
 json_values = (
@@ -90,18 +91,18 @@ def test_a_routing_is_kept_and_is_no_part_of_the_document(line: str, routing: st
     ("text", "id_field", "where", "cause"),
     [
         ('{"a":1}\n{"a":', None, "line 2", "not JSON: "),
-        ("[1]\n", None, "element 1", "not an object"),
-        ('{"a":1}\n\n7\n', None, "line 3", "not an object"),
+        ("[1]\n", None, "element 1", "not a JSON object"),
+        ('{"a":1}\n\n7\n', None, "line 3", "not a JSON object"),
         ('{"a":1}{"a":2}', None, "line 1", "not JSON: "),
         ('{"a":NaN}', None, "line 1", "not JSON: "),
         (b'{"a":"\xff"}', None, "line 1", "not JSON: "),
-        ('{"a":' + "[" * 5000, None, "line 1", "nested too deep"),
-        ('{"a":' + "[" * DEPTH_MAX + "]" * DEPTH_MAX + "}", None, "line 1", "nested too deep"),
-        ('{"_id":{"a":1}}', None, "line 1", "its id is neither text nor a number"),
-        ('{"_id":true}', None, "line 1", "its id is neither text nor a number"),
-        ('{"id":"' + "ü" * 257 + '"}', None, "line 1", "its id is longer than the 512 bytes"),
-        ('{"id":"a"}', "sku", "line 1", "no field 'sku' to take the id from"),
-        ('[{"a":1},"x",{"a":2}]', None, "element 2", "not an object"),
+        ('{"a":' + "[" * 5000, None, "line 1", "nested deeper than"),
+        ('{"a":' + "[" * DOCUMENT_DEPTH + "]" * DOCUMENT_DEPTH + "}", None, "line 1", "nested deeper than"),
+        ('{"_id":{"a":1}}', None, "line 1", "the id is neither a string nor a number"),
+        ('{"_id":true}', None, "line 1", "the id is neither a string nor a number"),
+        ('{"id":"' + "ü" * 257 + '"}', None, "line 1", "the id is longer than 512 bytes"),
+        ('{"id":"a"}', "sku", "line 1", "has no field 'sku' for the id"),
+        ('[{"a":1},"x",{"a":2}]', None, "element 2", "not a JSON object"),
     ],
 )
 def test_what_is_no_document_is_told_by_its_place_and_the_cause(
@@ -143,7 +144,7 @@ def test_an_array_that_breaks_off_or_is_not_all_gives_what_stands_before(text: s
     found = read_documents(cast("BinaryIO", io.BufferedReader(io.BytesIO(text.encode()))))
     first = next(found)
     assert isinstance(first, Document)
-    with pytest.raises(CannotLoad, match="behind its element 1"):
+    with pytest.raises(CannotLoad, match="after its element 1"):
         next(found)
 
 
@@ -160,11 +161,11 @@ def test_an_array_that_breaks_off_or_is_not_all_gives_what_stands_before(text: s
         ('{"text":"\x01"}', "not JSON: "),
         ('{"a":NaN}', "not JSON: "),
         ("", "not JSON: "),
-        ("[" * 5000 + "]" * 5000, "nested too deep"),
-        ('{"a":' * 5000 + "1" + "}" * 5000, "nested too deep"),
-        ('{"a":' + "[" * 300 + "]" * 300 + "}", "nested too deep"),
-        ("7", "not an object"),
-        ('"],{[\\""', "not an object"),
+        ("[" * 5000 + "]" * 5000, "nested deeper than"),
+        ('{"a":' * 5000 + "1" + "}" * 5000, "nested deeper than"),
+        ('{"a":' + "[" * 300 + "]" * 300 + "}", "nested deeper than"),
+        ("7", "not a JSON object"),
+        ('"],{[\\""', "not a JSON object"),
     ],
 )
 def test_a_broken_element_of_an_array_costs_itself(broken: str, cause: str) -> None:
@@ -190,7 +191,7 @@ def test_memory_does_not_grow_with_the_depth_of_a_document() -> None:
     found = [each.id if isinstance(each, Document) else each.cause for each in read(text)]
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert ["a", "nested too deep to be a document", "b"] == found
+    assert ["a", "nested deeper than 200 levels", "b"] == found
     assert most < 8 * 2**20
 
 
@@ -199,7 +200,7 @@ def test_an_element_that_is_too_long_is_left_out_and_the_rest_read() -> None:
 
     def pieces() -> Iterator[bytes]:
         yield b'[{"id":"a"},"'
-        for _ in range(DOCUMENT_MAX // 2**20 + 2):
+        for _ in range(DOCUMENT_BYTES // 2**20 + 2):
             yield b"x" * 2**20
         yield b'",{"id":"b"}]'
 
@@ -208,14 +209,14 @@ def test_an_element_that_is_too_long_is_left_out_and_the_rest_read() -> None:
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [b'{"id":"a"}', "too long", b'{"id":"b"}'] == found
-    assert most < DOCUMENT_MAX * 2.5
+    assert most < DOCUMENT_BYTES * 2.5
 
 
 @pytest.mark.parametrize(("form", "values"), [("%s\n", "{}"), ("%s\n", "[]"), ("[%s]", "1")])
 def test_a_document_of_more_values_than_memory_is_told(form: str, values: str) -> None:
-    text = form % ('{"a":[' + ",".join([values] * (VALUES_MAX + 1)) + "]}")
+    text = form % ('{"a":[' + ",".join([values] * (DOCUMENT_VALUES + 1)) + "]}")
     ((_, cause),) = causes(text)
-    assert f"more than {VALUES_MAX:,} values" in cause
+    assert f"more than {DOCUMENT_VALUES:,} values" in cause
 
 
 class _Long(io.RawIOBase):
@@ -240,7 +241,7 @@ class _Long(io.RawIOBase):
 
 
 def test_a_line_that_is_too_long_is_left_out_and_the_rest_read() -> None:
-    stream = cast("BinaryIO", io.BufferedReader(_Long(DOCUMENT_MAX + 10), 2**20))
+    stream = cast("BinaryIO", io.BufferedReader(_Long(DOCUMENT_BYTES + 10), 2**20))
     found = list(read_documents(stream))
     assert [entry.id if isinstance(entry, Document) else entry.where for entry in found] == ["line 1", "b"]
 
@@ -263,7 +264,7 @@ def test_a_gzipped_file_that_breaks_off_is_said_to(tmp_path: Path) -> None:
     (tmp_path / "f").write_bytes(gzip.compress(lines)[:-5000])
     with (
         open_documents(str(tmp_path / "f")) as file,
-        pytest.raises(CannotLoad, match=r"the file breaks off behind line \d+: "),
+        pytest.raises(CannotLoad, match=r"the file cannot be read after line \d+: "),
     ):
         list(read_documents(file.stream))
 
@@ -282,3 +283,11 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         open_documents(str(tmp_path / "none")),
     ):
         pass
+
+
+@pytest.mark.parametrize("sign", ["[", '{"a":'])
+def test_nothing_of_an_element_that_is_too_deep_is_kept(sign: str) -> None:
+    """Decoded, a hundred thousand brackets take gigabytes."""
+    depth = 100_000
+    deep = sign * depth + "1" + ("]" if sign == "[" else "}") * depth
+    assert [b'"a"', Oversized.DEEP, b'"b"'] == list(elements(iter([b'["a",', deep.encode(), b',"b"]'])))

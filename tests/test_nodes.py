@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from proxy.bounds import BACK_OFF_S_MAX
 from proxy.config import Engine as Settings
 from proxy.errors import Unreachable
 from proxy.http1.outbound import Node
-from proxy.upstream.nodes import BACK_OFF_MAX_S, BACK_OFF_S, NodePool, Nodes, read_node
+from proxy.upstream.nodes import BACK_OFF_S, NodePool, Nodes, read_node
 from tests.fakes import FakeServer, closed_port
 
 A, B, C = (read_node(f"http://{name}:9200") for name in "abc")
@@ -52,7 +53,7 @@ def test_its_time_doubles_with_each_failure_in_a_row_up_to_a_bound() -> None:
         while pool.order(now)[0] == pool.order(now)[0] == B:
             now += BACK_OFF_S
         pauses.append(now - begun)
-    assert [1, 2, 4, 8, 16, BACK_OFF_MAX_S, BACK_OFF_MAX_S] == pauses
+    assert [1, 2, 4, 8, 16, BACK_OFF_S_MAX, BACK_OFF_S_MAX] == pauses
 
 
 def test_failures_at_the_same_time_are_one() -> None:

@@ -286,7 +286,7 @@ async def test_the_budget_holds_for_every_search_that_is_added(
     )
     body = {**QUERY, "_source": False} if kind == "passages" else QUERY
     engine.faults[kind] = hangs
-    answered = await client.search("/products/_search", body, x_rerank_budget_ms="100")
+    answered = await client.search("/products/_search", body, x_rerank_budget_ms="500")
     assert (200, True) == (answered.status, answered.header("x-rerank").endswith("reason=timeout"))
     assert (1, True) == (len(engine.of(kind)), {"a", "b", "c"} <= set(ids(answered)))
 
@@ -363,8 +363,9 @@ async def test_a_caller_who_is_turned_away_costs_nothing(
 async def test_a_vector_that_is_remembered_is_searched_at_once(
     client: Client, engine: FakeEngine, models: FakeModels, told: asyncio.Event
 ) -> None:
+    """Also of a caller whom the engine has not accepted: nobody pays for it again."""
     told.set()
-    await searches(client)
+    await searches(client, authorization="ApiKey one")
     told.clear()
     asking = asyncio.ensure_future(searches(client, authorization="ApiKey another"))
     await engine.until_asked("semantic", 2)

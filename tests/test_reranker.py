@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from proxy.bounds import RERANKED_AT_ONCE
 from proxy.errors import EqualScores, Malformed, Refused, UpstreamError
 from proxy.planning import Relevance
-from proxy.upstream.reranker import DOCUMENTS_MAX, Reranker, decode, read
+from proxy.upstream.reranker import Reranker, decode, read
 from proxy.upstream.transport import Transport, models_session
 from tests.fakes import FakeModels, Message, Stream, answer, refuses, says
 
@@ -35,7 +36,7 @@ async def test_one_query_is_sent_for_all_passages_and_a_refusal_at_once_asked_fo
 async def test_more_passages_than_one_call_takes_are_split_and_come_back_in_their_order(
     reranker: Reranker, models: FakeModels
 ) -> None:
-    passages = [f"p{number}" for number in range(2 * DOCUMENTS_MAX + 1)]
+    passages = [f"p{number}" for number in range(2 * RERANKED_AT_ONCE + 1)]
     models.scores = {passage: number / len(passages) for number, passage in enumerate(passages)}
     relevance = await reranker.score("q", passages, instruction="i", model=MODEL)
     assert tuple(models.scores.values()) == relevance.scores
@@ -48,7 +49,7 @@ async def test_one_part_that_fails_fails_the_whole(reranker: Reranker, models: F
 
     models.faults["rerank"] = refuses_the_last
     with pytest.raises(UpstreamError) as raised:
-        await reranker.score("q", ["p"] * (DOCUMENTS_MAX + 1), instruction="i", model=MODEL)
+        await reranker.score("q", ["p"] * (RERANKED_AT_ONCE + 1), instruction="i", model=MODEL)
     assert Refused is type(raised.value)
 
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES
-from proxy.bypass import BYPASS_REASONS, Bypass
+from proxy.outcomes import BYPASS_REASONS, Bypass
 from proxy.request.filter_path import Form
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.request.search_request import OF_PIT, SearchRequest, parse, translated

@@ -228,12 +228,12 @@ async def test_where_kNN_does_not_fit_the_search_the_header_says_why(  # noqa: N
     assert (without_knn(reason), []) == (await outcome(client, body={"query": query}), engine.of("semantic"))
 
 
-@pytest.mark.parametrize(("asked", "window"), [(None, 4), (2, 2), (4, 4), (5, 4), (10**12, 4)])
+@pytest.mark.parametrize(("asked", "window"), [(None, 3), (2, 2), (3, 3), (4, 3), (10**12, 3)])
 async def test_a_request_may_lower_the_window_and_no_more(
     start_proxy: StartProxy, settings: Config, models: FakeModels, asked: int | None, window: int
 ) -> None:
-    """What a search costs at the provider is bounded by the route."""
-    route = msgspec.structs.replace(settings.routes[0], rank_window_size=4)
+    """What a search costs at the provider is bounded by the route, which has four candidates here."""
+    route = msgspec.structs.replace(settings.routes[0], rank_window_size=3)
     client = await start_proxy(msgspec.structs.replace(settings, routes=(route,)))
     steering = {} if asked is None else {"ext": {"rerank_proxy": {"window": asked}}}
     assert RERANKED == await outcome(client, body={**QUERY, **steering})

@@ -11,23 +11,13 @@ from pathlib import Path
 import pytest
 import structlog
 
-from proxy.bounds import LOG_ID, LOG_VALUE, OUTCOME_LIST_BYTES
-from proxy.bypass import BYPASS_REASONS, Bypass
+from proxy.bounds import LOG_DETAIL, LOG_ID, LOG_VALUE, OUTCOME_KEY, OUTCOME_LIST_BYTES
 from proxy.config import Log as Settings
 from proxy.config import LogFormat
+from proxy.context import Ended, RequestRecord, SearchRecord
 from proxy.errors import Failure
-from proxy.telemetry import (
-    DETAIL_MAX,
-    KEY_MAX,
-    SearchLine,
-    Told,
-    bypassed,
-    configure,
-    ended,
-    fields_of,
-    in_order,
-    log_search,
-)
+from proxy.outcomes import BYPASS_REASONS, Bypass, Outcome, answered, bypassed, in_order
+from proxy.telemetry import Telemetry, configure, log_search, outcome_fields
 from tests.conftest import Log
 
 TOKEN = r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*"
@@ -50,12 +40,12 @@ ITEM = re.compile(rf'{TOKEN}(;[a-z][a-z0-9_.*-]*=({TOKEN}|"[^"\\]*"))*')
     ],
 )
 def test_an_ending_names_the_stages_left_out_and_the_first_reason(failures: list[Failure], header: bytes) -> None:
-    assert header == ended(failures).header
+    assert header == answered(failures).header
 
 
 @pytest.mark.parametrize("reason", BYPASS_REASONS)
 def test_every_reason_is_an_item_that_a_parser_takes(reason: str) -> None:
-    header = bypassed(reason).header.decode()
+    header = bypassed(Bypass(reason)).header.decode()
     assert (f"bypassed;reason={reason}", True) == (header, ITEM.fullmatch(header) is not None)
 
 
@@ -66,7 +56,7 @@ def test_every_reason_is_an_item_that_a_parser_takes(reason: str) -> None:
         ("_source.x-y", b"_source.x-y"),
         ('a"b\\c', b"a?b?c"),
         ("\x1b[31mé\r\n", b"?[31m???"),
-        ("k" * 1000, b"k" * KEY_MAX),
+        ("k" * 1000, b"k" * OUTCOME_KEY),
     ],
 )
 def test_a_bypass_names_the_key_that_it_found(log: Log, key: str, shown: bytes) -> None:
@@ -74,12 +64,12 @@ def test_a_bypass_names_the_key_that_it_found(log: Log, key: str, shown: bytes) 
     told = bypassed(Bypass("unknown_key", key, "[x]" * 1000))
     assert b'bypassed;reason=unknown_key;key="' + shown + b'"' == told.header
     assert ITEM.fullmatch(told.header.decode())
-    log_search(SearchLine("1", "products", told, {}))
-    assert (shown.decode(), DETAIL_MAX, "info") == (log[0]["key"], len(log[0]["detail"]), log[0]["log_level"])
+    log_search(SearchRecord("1"), told, query_text=False)
+    assert (shown.decode(), LOG_DETAIL, "info") == (log[0]["key"], len(log[0]["detail"]), log[0]["log_level"])
 
 
 def test_an_ending_in_two_stages_is_an_item_that_a_parser_takes() -> None:
-    header = ended([Failure("semantic", "timeout"), Failure("rerank", "timeout")]).header.decode()
+    header = answered([Failure("semantic", "timeout"), Failure("rerank", "timeout")]).header.decode()
     assert ITEM.fullmatch(header)
 
 
@@ -95,28 +85,30 @@ def test_a_list_of_outcomes_is_no_longer_than_a_head_can_hold(count: int, end: b
 
 
 def test_stage_times_are_milliseconds_in_server_timing() -> None:
-    found = fields_of(Told("reranked"), {"lexical": 1.26, "total": 12.0})
+    found = outcome_fields(Outcome("reranked"), {"lexical": 1.26, "total": 12.0})
     assert ((b"X-Rerank", b"reranked"), (b"Server-Timing", b"lexical;dur=1.3, total;dur=12.0")) == found
-    assert ((b"X-Rerank", b"reranked"),) == fields_of(Told("reranked"), {})
 
 
 @pytest.mark.parametrize(
-    ("told", "level"),
+    ("outcome", "level"),
     [
-        (Told("reranked"), "info"),
-        (bypassed("sort"), "info"),
-        (bypassed("internal_error"), "warning"),
+        (Outcome("reranked"), "info"),
+        (bypassed(Bypass("sort")), "info"),
+        (bypassed(Bypass("internal_error")), "warning"),
         (bypassed(Bypass("unresolved", is_fault=True)), "warning"),
-        (ended([Failure("rerank", "timeout", "reranker: no answer in 3 s")]), "warning"),
+        (answered([Failure("rerank", "timeout", "reranker: no answer in 3 s")]), "warning"),
     ],
 )
-def test_a_degraded_mode_is_never_silent(log: Log, told: Told, level: str) -> None:
-    log_search(SearchLine("1", "products", told, {"total": 1.0}))
+def test_a_degraded_mode_is_never_silent(log: Log, outcome: Outcome, level: str) -> None:
+    log_search(SearchRecord("1"), outcome, query_text=False)
     assert [("search", level)] == [(line["event"], line["log_level"]) for line in log]
 
 
 def test_the_line_has_what_happened_and_leaves_out_what_did_not(log: Log) -> None:
-    log_search(SearchLine("1", "products", Told("reranked"), {"total": 1.26}, window=50, candidates=7))
+    search = SearchRecord("1", route="products", window=50, candidates=7)
+    search.clock.stages["lexical"] = 1.26
+    log_search(search, Outcome("reranked"), query_text=False)
+    assert log[0]["ms"].pop("total") >= 0
     assert [
         {
             "event": "search",
@@ -124,7 +116,7 @@ def test_the_line_has_what_happened_and_leaves_out_what_did_not(log: Log) -> Non
             "id": "1",
             "route": "products",
             "outcome": "reranked",
-            "ms": {"total": 1.3},
+            "ms": {"lexical": 1.3},
             "window": 50,
             "candidates": 7,
         }
@@ -151,8 +143,8 @@ def written(tmp_path: Path) -> Iterator[Callable[..., str]]:
 
 def test_the_log_is_one_line_of_json_an_event(written: Callable[..., str]) -> None:
     def act() -> None:
-        log_search(SearchLine("1", "r", Told("reranked"), {}))
-        log_search(SearchLine("2\n3", "r", bypassed("internal_error"), {}))
+        log_search(SearchRecord("1", route="r"), Outcome("reranked"), query_text=False)
+        log_search(SearchRecord("2\n3", route="r"), bypassed(Bypass("internal_error")), query_text=False)
 
     (line,) = written(Settings(level="warning"), act).splitlines()
     assert ("2\n3", "warning", "bypassed") == tuple(json.loads(line)[key] for key in ("id", "level", "outcome"))
@@ -175,7 +167,8 @@ HOSTILE = "\x1b[2J\x1b]0;title\x07\r\n2026 [info] fake\x7f\x9b31m\u202e\ud800\u2
 
 
 def _log_hostile() -> None:
-    log_search(SearchLine(HOSTILE, "r", Told("reranked", detail=HOSTILE), {}, query=HOSTILE))
+    search = SearchRecord(HOSTILE, route="r", query_text=HOSTILE)
+    log_search(search, Outcome("reranked", detail=HOSTILE), query_text=True)
     nothing: dict[str, int] = {}
     try:
         nothing[HOSTILE] += 1
@@ -193,6 +186,27 @@ def test_what_a_client_sends_does_nothing_to_a_terminal(written: Callable[..., s
     assert len(search.split("fake")) == 4
 
 
+def _raise(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("hostile", ["\x1b[2J", "\x07", "\x9b31m", "\u202efake", "\u2028"])
+def test_what_has_no_space_in_it_does_nothing_to_a_terminal_either(written: Callable[..., str], hostile: str) -> None:
+    """Such values are written without quotes."""
+
+    def act() -> None:
+        search = SearchRecord(hostile, route="r", query_text=hostile)
+        log_search(search, Outcome("reranked", detail=hostile), query_text=True)
+        try:
+            _raise(ValueError(hostile))
+        except ValueError:
+            structlog.get_logger("proxy").exception("internal_error")
+
+    said = written(Settings(format="console"), act)
+    assert hostile not in said
+    assert 4 <= said.count(hostile.encode("unicode_escape").decode())
+
+
 def test_json_stays_json_whatever_a_client_sends(written: Callable[..., str]) -> None:
     search, defect = map(json.loads, written(Settings(), _log_hostile).splitlines())
     assert (HOSTILE, HOSTILE) == (search["id"], search["query"])
@@ -201,7 +215,8 @@ def test_json_stays_json_whatever_a_client_sends(written: Callable[..., str]) ->
 
 def test_long_values_are_cut(written: Callable[..., str]) -> None:
     def act() -> None:
-        log_search(SearchLine("i" * 2**18, "r", Told("reranked"), {}, query="q" * 2**20))
+        search = SearchRecord("i" * 2**18, route="r", query_text="q" * 2**20)
+        log_search(search, Outcome("reranked"), query_text=True)
 
     line = json.loads(written(Settings(), act))
     assert (LOG_ID, True) == (len(line["id"]), line["query"].endswith("qq... (1048576 characters)"))
@@ -251,3 +266,31 @@ os._exit(0)
         [sys.executable, "-c", program], check=True, timeout=60, capture_output=True
     )
     assert b"went on\n" == ran.stdout, ran.stderr
+
+
+def test_every_request_ends_in_one_counter_and_a_search_of_a_route_in_one_line(log: Log) -> None:
+    telemetry = Telemetry()
+    several, unrouted = RequestRecord("id"), RequestRecord("")
+    for outcome in (answered([]), bypassed(Bypass("sort")), None):
+        search = several.search()
+        search.route, search.outcome = "products", outcome
+    several.search()  # an item of no route
+    unrouted.search()
+    for record, ended in ((None, Ended.ANSWERED), (unrouted, Ended.CLIENT_LEFT), (several, Ended.CLIENT_LEFT)):
+        telemetry.conclude(record, ended)
+    assert {
+        ("pass_through", "answered"): 1,
+        ("pass_through", "client_left"): 1,
+        ("search", "client_left"): 1,
+    } == telemetry.counters.requests
+    expected = [("reranked", ""), ("bypassed", "sort"), ("cancelled", "client_left")]
+    assert {("products", *each): 1 for each in expected} == telemetry.counters.searches
+    assert expected == [(line["outcome"], line.get("reason", "")) for line in log]
+
+
+@pytest.mark.parametrize("ended", [Ended.ANSWERED, Ended.BROKEN_OFF, Ended.REFUSED])
+def test_a_search_without_an_outcome_has_failed(log: Log, ended: Ended) -> None:
+    telemetry, record = Telemetry(), RequestRecord("id")
+    record.search().route = "products"
+    telemetry.conclude(record, ended)
+    assert ("failed", "warning") == (log[0]["outcome"], log[0]["log_level"])

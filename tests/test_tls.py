@@ -16,7 +16,10 @@ from cryptography.hazmat.primitives import serialization
 from proxy.app import listen
 from proxy.cli import main
 from proxy.config import Config, Engine, Listen
+from proxy.errors import Unreachable
 from proxy.tls import towards_clients, towards_engine
+from proxy.upstream.addresses import Addresses
+from proxy.upstream.nodes import Nodes
 from tests.conftest import Log
 from tests.fakes import Client, FakeServer
 
@@ -156,6 +159,27 @@ async def test_an_engine_that_demands_a_certificate_is_a_502_with_the_reason_in_
     error = reply.json()["error"]
     assert (502, "engine_unreachable") == (reply.status, error["type"])
     assert f"engine: 127.0.0.1:{port}: TLSV13_ALERT_CERTIFICATE_REQUIRED" == log[-1]["detail"]
+
+
+@pytest.mark.parametrize(("name", "reached"), [("engine.test", True), ("other.test", False)])
+async def test_an_engine_proves_to_be_the_host_of_its_url_whatever_its_address(
+    name: str, authority: trustme.CA, files: Path, *, reached: bool
+) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(name).configure_cert(context)
+
+    async def resolve(host: str) -> list[str]:
+        assert host == "engine.test"
+        return ["127.0.0.1"]
+
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context) as server:
+        port = server.sockets[0].getsockname()[1]
+        settings = Engine(url=f"https://engine.test:{port}", ca_file=str(files / "ca.crt"))
+        expected = (
+            contextlib.nullcontext() if reached else pytest.raises(Unreachable, match="CERTIFICATE_VERIFY_FAILED")
+        )
+        with expected:
+            (await Nodes(settings, Addresses(resolve)).connect()).close()
 
 
 Opened = Callable[[], Awaitable[Client]]

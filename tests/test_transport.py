@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from proxy.bounds import MODEL_RESPONSE_BYTES
+from proxy.bounds import INFLATED_BYTES_A_TURN, MODEL_RESPONSE_BYTES
 from proxy.errors import Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
-from proxy.upstream.transport import PIECE_BYTES, Transport, models_session
+from proxy.upstream.transport import Transport, models_session
 from tests.conftest import TOKEN
 from tests.fakes import FakeServer, Fault, answer, breaks_off, closed_port, hangs, refuses
 
@@ -162,7 +162,7 @@ async def test_a_response_that_is_too_large_is_not_read_to_its_end(
 
 
 async def test_while_a_response_is_decompressed_everything_else_runs(transport: Transport, server: FakeServer) -> None:
-    size, turns = 64 * PIECE_BYTES, 0
+    size, turns = 64 * INFLATED_BYTES_A_TURN, 0
 
     async def turn() -> None:
         nonlocal turns
@@ -174,7 +174,7 @@ async def test_while_a_response_is_decompressed_everything_else_runs(transport: 
     turning = asyncio.ensure_future(turn())
     assert size == len(await transport.post("/", b"{}", LONG, size))
     turning.cancel()
-    assert turns >= size // PIECE_BYTES
+    assert turns >= size // INFLATED_BYTES_A_TURN
 
 
 async def test_the_time_limit_holds_while_a_response_is_decompressed(transport: Transport, server: FakeServer) -> None:

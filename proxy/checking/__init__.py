@@ -1,8 +1,8 @@
-"""The commands that look and change nothing: `check`, and `check --search`.
+"""The command `check`, which changes nothing.
 
-run               `check`: the file, then the engine's nodes, each route's indices, and the models
-    routes        routes compared with each other and with their indices' mappings
-    services      the nodes and the models, each asked one real question
+run               `check`: the file, then the nodes of the engine, the indices of each route, and the models
+    routes        compare the routes with each other and with the mappings of their indices
+    services      send one real request to each node and each model
 dry_run           `check --search`: what `serve` would do with one search body
-findings          what is found, and the exit code
+findings          the results, and the exit code
 """

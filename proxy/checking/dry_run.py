@@ -1,6 +1,6 @@
-"""What would happen to one search body: `rerank-proxy check --search`. The engine is asked, the models are not.
+"""`rerank-proxy check --search`: what `serve` would do with one search body.
 
-The search is read and planned by the functions that serve searches; only what follows the plan is left undone.
+The functions of `serve` resolve, parse and plan the search, which needs the engine. It stops before calling a model.
 """
 
 from collections.abc import Mapping
@@ -9,79 +9,87 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from proxy.bypass import BYPASS_REASONS, Bypass
 from proxy.checking.routes import ADVICE
 from proxy.config import Config, authorization_of
+from proxy.context import SearchRecord
 from proxy.errors import Failure, TimedOut, Unreachable, UpstreamError
 from proxy.indices import Unrouted
-from proxy.journey import Journey
+from proxy.outcomes import BYPASS_REASONS, Bypass, answered, bypassed
 from proxy.planning import Plan, VectorSearch
 from proxy.query.text import UNRELAXED
 from proxy.ranking.searches import semantic_search
 from proxy.request.steering import Wrong
-from proxy.searching import Asked, Routed, Searching
-from proxy.telemetry import bypassed, ended
+from proxy.searching import NotRouted, SearchCall, Searching
 from proxy.upstream.engine import Engine, EngineOfCaller
 
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What would happen to a search: the outcome in the words of `X-Rerank`, and its details in their order."""
+    """The outcome a search would have, as in `X-Rerank`, and details."""
 
     outcome: str
     details: Mapping[str, Any] = field(default_factory=dict)
     failed: bool = False
-    """The search is one that gets an error."""
+    """The search would get an error."""
 
 
 class _NoModels:
-    """Stands for the models, of which a dry run asks nothing."""
+    """Takes the place of the models, which a dry run never calls."""
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AssertionError(f"a dry run has no {name}")
 
 
-async def dry_run(config: Config, environment: Mapping[str, str], asked: Asked) -> DryRun:
-    """Read and plan a search as `serve` would; raises ConfigError, and UpstreamError where the engine is away."""
+async def dry_run(config: Config, environment: Mapping[str, str], call: SearchCall) -> DryRun:
+    """Parse and plan a search as `serve` would; raises ConfigError, and UpstreamError if the engine is unreachable."""
     authorization = authorization_of(config, environment)
     carried = (("Authorization", authorization),) if authorization else ()
-    patient = msgspec.structs.replace(config.engine, resolve_timeout_seconds=60)  # nobody waits for this search
+    patient = msgspec.structs.replace(config.engine, resolve_timeout_seconds=60)  # no client is waiting
     config = msgspec.structs.replace(config, engine=patient)
     engine = Engine(config.engine)
     try:
         caller = engine.for_caller(b"check", carried)
-        await _reach(caller, asked)
+        await _reach(caller, call)
         models: Any = _NoModels()
-        return await _planned(Searching(config, engine, models, models, authorization), caller, asked)
+        return await _planned(Searching(config, engine, models, models, authorization), caller, call)
     finally:
         await engine.close()
 
 
-async def _planned(searching: Searching, caller: EngineOfCaller, asked: Asked) -> DryRun:
-    journey = Journey.of(())
-    covered = await searching.cover(journey, caller, asked, anew=True)
-    if isinstance(covered, Unrouted):
-        return DryRun("untouched", {"because": "no route covers any index of this search"})
-    if isinstance(covered, Bypass):
-        return _bypassed(covered, {})
-    route: dict[str, Any] = {"route": covered.route.name}
-    asked, steering = searching.steering((), asked)
-    if isinstance(steering, Wrong):
-        return DryRun("refused", route | {"because": steering.reason}, failed=True)
-    plan = await searching.plan(Routed(journey, caller, asked, covered, steering))
+async def _planned(searching: Searching, caller: EngineOfCaller, call: SearchCall) -> DryRun:
+    async def body() -> bytes:
+        return call.content
+
+    record = SearchRecord("")
+    routed = await searching.route(record, caller, call, body)
+    if isinstance(routed, NotRouted):
+        return _not_routed(record, routed.why)
+    plan = await searching.plan(routed)
+    route = {"route": record.route}
     if isinstance(plan, Bypass):
         return _bypassed(plan, route)
-    return DryRun(ended(_failures(plan)).header.decode(), route | _details(plan))
+    return DryRun(answered(_failures(plan)).header.decode(), route | _details(plan))
+
+
+def _not_routed(record: SearchRecord, why: Unrouted | Bypass | Wrong) -> DryRun:
+    route = {"route": record.route} if record.route else {}
+    match why:
+        case Unrouted():
+            return DryRun("untouched", {"because": "no route covers any index of this search"})
+        case Bypass():
+            return _bypassed(why, route)
+        case Wrong(reason):
+            return DryRun("refused", route | {"because": reason}, failed=True)
 
 
 def _failures(plan: Plan) -> tuple[Failure, ...]:
     return (plan.unavailable,) if plan.unavailable else ()
 
 
-async def _reach(caller: EngineOfCaller, asked: Asked) -> None:
-    """See that the engine is there: a search is bypassed where it is not, and nothing would be learnt from that."""
+async def _reach(caller: EngineOfCaller, call: SearchCall) -> None:
+    """Check that the engine is reachable: otherwise the only result would be that the search is bypassed."""
     try:
-        await caller.resolved(asked.indices, asked.parameters)
+        await caller.resolved(call.indices, call.parameters)
     except (Unreachable, TimedOut):
         raise
     except UpstreamError:
@@ -89,7 +97,7 @@ async def _reach(caller: EngineOfCaller, asked: Asked) -> None:
 
 
 def _bypassed(bypass: Bypass, details: Mapping[str, Any]) -> DryRun:
-    """Say why, with the key or parameter that it is bypassed for, and what an error said."""
+    """Explain a bypass, with the key or parameter that caused it, and the error."""
     found = {"key": bypass.key, "detail": bypass.detail}
     because = {"because": BYPASS_REASONS[bypass.reason], **{name: said for name, said in found.items() if said}}
     return DryRun(bypassed(bypass).header.decode(), {**details, **because})
@@ -101,7 +109,7 @@ def _details(plan: Plan) -> dict[str, Any]:
         "query_text": plan.user_query.text,
         "page": f"from {request.from_}, size {request.size}",
         "window": plan.window,
-        "reranker": plan.route.rerank_model or "none: the fused order stays",
+        "reranker": plan.route.rerank_model or "none: the fused order is kept",
     }
     skipped = _why_no_knn(plan)
     if skipped or plan.vectors is None:
@@ -110,7 +118,7 @@ def _details(plan: Plan) -> dict[str, Any]:
 
 
 def _why_no_knn(plan: Plan) -> str:
-    """Say why kNN is skipped; empty where it is not."""
+    """Return why kNN is skipped; empty if it is not."""
     if plan.route.semantic is None:
         return "the route has no `semantic`"
     if plan.unavailable is None:
@@ -120,6 +128,6 @@ def _why_no_knn(plan: Plan) -> str:
 
 
 def _knn(plan: Plan, vectors: VectorSearch) -> dict[str, Any]:
-    """Show the kNN search of each field as it would be sent, without its vector."""
+    """Return the kNN search of each field as it would be sent, without its vector."""
     bodies = {name: msgspec.json.decode(semantic_search(plan, vectors, name, ()).body) for name in vectors.fields}
     return {"model": vectors.model, "min_similarity": vectors.min_similarity, "searches": bodies}

@@ -1,4 +1,4 @@
-"""What a check found, and the exit code that says it to a script."""
+"""Results of a check, and the exit code."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ WRONG, UNREACHABLE = 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked: fine, worth knowing, wrong, or out of reach."""
+    """One result: `ok`, a `note`, `wrong` or `unreachable`."""
 
     kind: Literal["ok", "note", "wrong", "unreachable"]
     place: str
@@ -17,6 +17,6 @@ class Finding:
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-    """Return 0 where all is fine, 1 where something is wrong, 2 where something could not be reached."""
+    """Return 0 if all is fine, 1 if something is wrong, 2 if something could not be reached."""
     kinds = {finding.kind for finding in findings}
     return WRONG if "wrong" in kinds else UNREACHABLE if "unreachable" in kinds else 0

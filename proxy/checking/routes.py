@@ -1,4 +1,4 @@
-"""The routes of a file: compared with each other, and with the indices that they cover."""
+"""Check routes: against each other, and against the indices they cover."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,14 +24,14 @@ ADVICE: Mapping[str, str] = {
     "other_model": "the vectors of the index are from another model than the route names, or than models.url serves: "
     "load the index again, or remove `embedding_model` from the route",
 }
-"""For each reason to skip the semantic retriever: what it means and what to do."""
+"""What each reason to skip the semantic retriever means, and what to do."""
 
 
 def unused_patterns(routes: Sequence[Route]) -> Iterator[tuple[str, Finding]]:
-    """Find names and patterns that an earlier one always comes before; yields the key's path with each.
+    """Find names and patterns that are never used because an earlier one matches; yields the key's path with each.
 
-    The first route that matches an index is the index's. A plain name may be an alias, which no pattern covers, so
-    behind a pattern it is only worth a note; the same name or pattern a second time is wrong.
+    The first matching route is used. A plain name after a matching pattern is only a note: it may be an alias, which
+    patterns do not match. The same name or pattern a second time is wrong.
     """
     for number, route in enumerate(routes):
         for place, pattern in enumerate(route.patterns):
@@ -55,17 +55,17 @@ def _shadowed(path: str, pattern: str, name: str, at: int) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What was found out about a route, and how its vectors are searched."""
+    """Results for a route, and its vectors."""
 
     findings: tuple[Finding, ...]
     vectors: VectorSearch | None = None
 
 
 async def look_at(route: Route, settings: RouteSettings, routes: Sequence[Route], caller: EngineOfCaller) -> Looked:
-    """Compare a route with the indices it covers; raises UpstreamError."""
+    """Check a route against the indices it covers; raises UpstreamError."""
     resolved = await caller.resolved(",".join(route.patterns), (("ignore_unavailable", "true"),))
     if not resolved:
-        return Looked((Finding("note", route.name, "no index has such a name yet"),))
+        return Looked((Finding("note", route.name, "no index has this name yet"),))
     own = [entry for entry in resolved if route_of(routes, entry) == route]
     if not own:
         first = route_of(routes, resolved[0])
@@ -90,9 +90,9 @@ def _count(indices: frozenset[str]) -> str:
 
 
 def passage_findings(route: Route, settings: RouteSettings, facts: IndexFacts) -> Iterator[Finding]:
-    """Compare the passage with the mapping: the text of a field that no document has is empty.
+    """Check that the mapping has the passage fields.
 
-    A field that the file names must be there; of a profile's, one is enough.
+    Every field that the file names must exist; of the fields of a profile, one is enough.
     """
     if route.rerank_model is None and route.semantic is None:
         return
@@ -112,7 +112,7 @@ def _passage(route: Route, kind: str, said: str) -> Finding:
 
 
 def _is_there(field: str, types: Mapping[str, frozenset[str]]) -> bool:
-    """Whether `_source` can hold this path: a field or an object, but no multi-field, which the index alone has."""
+    """Whether `_source` can have this path: a field or an object, but not a multi-field, which only the index has."""
     inside = any(path.startswith(f"{field}.") for path in types)
     return (field in types or inside) and field.rpartition(".")[0] not in types
 

@@ -1,4 +1,4 @@
-"""Whether a file, the engine, its indices and the models are all right: what `rerank-proxy check` says."""
+"""`rerank-proxy check`: check the settings file, the engine, its indices and the models."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from proxy.yaml_file import ConfigError, YamlFile
 async def check(
     config: Config, environment: Mapping[str, str], file: YamlFile, *, offline: bool = False
 ) -> AsyncIterator[Finding]:
-    """Check everything that a search of these routes needs; `offline` is the file and the variables alone."""
+    """Check everything that searches of these routes need; `offline`: only the file and the environment variables."""
     token, authorization = _token(config, environment, offline=offline), _authorization(config, environment)
     on_file = [*_routes_of_file(config, file), *token.findings, *_certificate(config), *authorization.findings]
     for finding in on_file:
@@ -36,7 +36,7 @@ async def check(
 
 @dataclass(frozen=True, slots=True)
 class _Secret:
-    """A secret of the environment, what there is to say of it, and whether what needs it can be asked."""
+    """A secret from the environment, results about it, and whether the service that needs it can be checked."""
 
     findings: tuple[Finding, ...]
     value: str | None = None
@@ -52,7 +52,7 @@ def _token(config: Config, environment: Mapping[str, str], *, offline: bool) -> 
     try:
         token = token_of(config, environment)
     except ConfigError as error:
-        said = f"{error}. `serve` refuses to start without."
+        said = f"{error}. `serve` refuses to start without it."
         return _Secret((Finding("note" if offline else "wrong", "token", said),), usable=False)
     said = "is set" if token else "is not set" if config.routes and needs_token(config) else "is not needed"
     return _Secret((Finding("ok", "token", f"{variable} {said}"),), token)
@@ -82,7 +82,7 @@ def _routes_of_file(config: Config, file: YamlFile) -> Iterator[Finding]:
 
 
 async def _engine(config: Config, carried: CarriedFields, questions: dict[str, Question]) -> AsyncIterator[Finding]:
-    """Ask the nodes, then of each route's indices, where one answers; notes which models they were loaded with."""
+    """Check the nodes, then the indices of each route; puts the models of the indices into `questions`."""
     reached = False
     async for finding in ask_nodes(config.engine, carried):
         reached |= finding.kind in {"ok", "note"}
@@ -103,7 +103,7 @@ async def _routes(config: Config, caller: EngineOfCaller, questions: dict[str, Q
         try:
             looked = await look_at(route, settings, routes, caller)
         except Refused as error:
-            yield Finding("note", route.name, f"the engine refuses to say ({error}): its indices were not checked")
+            yield Finding("note", route.name, f"the engine refused ({error}), so the indices were not checked")
             continue
         except UpstreamError as error:
             yield Finding("unreachable", route.name, f"cannot be checked: {error}")

@@ -1,4 +1,4 @@
-"""The engine's nodes and the models, each asked one real question."""
+"""Check the nodes of the engine and the models with one real request each."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ from proxy.upstream.reranker import Reranker
 from proxy.upstream.transport import Transport, models_session
 
 PATIENCE_S = 30.0
-"""For each question of a check: more than a search has, so that a slow model is told from a missing one."""
+"""Timeout of a check: longer than for a search, to distinguish a slow model from a missing one."""
 _SUPPORTED_SINCE = {"elasticsearch": (8, 4), "opensearch": (2,)}
 _QUERY = "how to reset a forgotten password"
 PASSAGES = (
@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 
 async def ask_nodes(settings: Settings, carried: CarriedFields) -> AsyncIterator[Finding]:
-    """Ask each node which engine it is; where one answers, another that does not is worth a note."""
+    """Ask each node which engine it is; if one node answers, an unreachable one is only a note."""
     found = [await _ask_node(settings, url, carried) for url in settings.urls]
     answered = any(finding.kind == "ok" for finding in found)
     for finding in found:
@@ -89,18 +89,18 @@ def _named(kind: EngineKind, url: str) -> Finding:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the searches of a route will ask of the models; equal ones are asked once."""
+    """The model calls of a route's searches; equal ones are checked once."""
 
     instruction: str
     embedding_model: str | None
     dimensions: int
     held: bool
-    """An index holds vectors of this model, so that another one must not answer."""
+    """An index has vectors of this model, so the server must not use another one."""
     rerank_model: str | None
 
 
 def question_of(route: Route, vectors: VectorSearch | None) -> Question:
-    """Say what a route asks of the models: of the embedder what its index was loaded with, if it was."""
+    """Return the model calls of a route; the embedding model is that of its index, if it has vectors."""
     if vectors:
         model, dimensions = vectors.model, vectors.dimensions
         return Question(route.instruction, model, dimensions, held=True, rerank_model=route.rerank_model)
@@ -140,7 +140,7 @@ async def ask_models(config: Config, token: str | None, questions: Sequence[Ques
 
 
 async def _asked(service: str, model: str, limit: float, ask: Callable[[], Awaitable[Finding]]) -> Finding:
-    """Ask, and say how long it took: what takes longer than a search may will be degraded."""
+    """Call a model and report the time; a call that takes longer than its timeout would be degraded."""
     begun = time.perf_counter()
     try:
         found = await ask()
@@ -162,7 +162,9 @@ async def _embedding(embedder: Embedder, question: Question) -> Finding:
     if not question.held:
         answering = await embedder.introduce(model=model, dimensions=question.dimensions)
         if not is_same(answering.model, model):
-            said = f"{answering.model} answers for {model}, and is what `index` and `backfill` will write"
+            said = (
+                f"the server uses {answering.model} for {model}; `index` and `backfill` will record {answering.model}"
+            )
             return Finding("note", "embedder", said)
         return Finding("ok", "embedder", f"{model} made a vector of {answering.dimensions} dimensions")
     vector = await embedder.embed_query(
@@ -178,4 +180,4 @@ async def _score(reranker: Reranker, question: Question) -> Finding:
     said = f"{model} scored a passage that answers the query {near:.2g}, and one that does not {far:.2g}"
     if near > far:
         return Finding("ok", "reranker", said)
-    return Finding("wrong", "reranker", f"{said}: this is not what a reranker does, so look at the model server")
+    return Finding("wrong", "reranker", f"{said}: a reranker must score the first higher, so check the model server")

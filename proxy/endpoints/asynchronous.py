@@ -12,24 +12,23 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 from cachetools import TTLCache
 
-from proxy import telemetry
 from proxy.bounds import ASYNC_SEARCHES_BYTES
-from proxy.bypass import Bypass
-from proxy.endpoints.front import Front, answer, answered, guarded, read_content
+from proxy.context import RequestRecord, SearchRecord
+from proxy.endpoints.front import Front, read_body, send
 from proxy.endpoints.media import not_json
 from proxy.errors import UpstreamError
-from proxy.http1.inbound import Exchange
-from proxy.indices import Covered, Unrouted
-from proxy.journey import Journey
+from proxy.http1.exchange import Exchange
+from proxy.indices import Covered
+from proxy.outcomes import Bypass, Outcome, bypassed
 from proxy.planning import EngineReply
-from proxy.ranking.pipeline import Answered, Outcome, Relayed, Unanswered, failed
+from proxy.ranking.pipeline import Answered, Result, failed
 from proxy.request.filter_path import read_form
 from proxy.request.json_text import members_of
 from proxy.request.search_request import Parameters
-from proxy.request.steering import Steering, Wrong
+from proxy.request.steering import Steering
 from proxy.routes import Search
-from proxy.searching import Asked, Routed
-from proxy.telemetry import Told
+from proxy.searching import NotRouted, Routed, SearchCall, guarded
+from proxy.telemetry import outcome_fields
 from proxy.upstream.engine import EngineOfCaller
 
 _OF_ASYNC = frozenset({"keep_alive", "keep_on_completion", "wait_for_completion_timeout", "batched_reduce_size"})
@@ -46,32 +45,32 @@ _FALSE = msgspec.Raw(b"false")
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A search that the engine is still busy with, and whose it is."""
+    """A search that the engine is still running, and its caller."""
 
     identity: bytes
-    asked: Asked
+    call: SearchCall
     covered: Covered
-    steering: Steering
+    options: Steering
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A client's question after a search, be it the first one."""
+    """A client's request about a search: its submission, or a later poll."""
 
     exchange: Exchange
-    journey: Journey
+    record: SearchRecord
     caller: EngineOfCaller
     parameters: Parameters
 
     @property
     def asked(self) -> Parameters:
-        """What the engine is asked for: all of its answer, which is put together here."""
+        """The parameters for the engine, which is asked for its whole response: the final form is written here."""
         return read_form(self.parameters).asked(self.parameters)
 
 
 def _size(submitted: Submitted) -> int:
     """Bytes that one takes up, its body above all."""
-    return len(submitted.asked.content) + 2**10
+    return len(submitted.call.content) + 2**10
 
 
 class AsyncSearches:
@@ -81,99 +80,75 @@ class AsyncSearches:
         self._front = front
         self._submitted: TTLCache[str, Submitted] = TTLCache(ASYNC_SEARCHES_BYTES, _REMEMBERED_S, getsizeof=_size)
 
-    async def submit(self, exchange: Exchange, search: Search) -> None:
+    async def submit(self, exchange: Exchange, record: RequestRecord, search: Search) -> None:
         """Answer a submission: complete and reranked at once, or as the engine does."""
-        await answered(self._front, exchange, self._answer_submission(exchange, search))
-
-    async def _answer_submission(self, exchange: Exchange, search: Search) -> None:
-        front, journey = self._front, Journey.of(exchange.head.fields)
+        front, begun = self._front, record.search()
         caller = front.caller(exchange)
         if isinstance(caller, Bypass):
-            await front.leave(exchange, search.indices, caller)
+            await front.bypass(exchange, begun, search.indices, caller)
             return
-        content = await read_content(exchange)
-        asked = Asked(search.indices, search.query_string, b"" if isinstance(content, Bypass) else content)
-        covered = await guarded(front.searching.cover(journey, caller, asked))
-        match covered:
-            case Unrouted():
-                await front.hand_on(exchange)
-            case Bypass():
-                await front.end(exchange, journey, covered)
-            case Covered(route) if isinstance(content, Bypass):
-                journey.route = route
-                await front.end(exchange, journey, content)
-            case Covered(route):
-                journey.route = route
-                await self._submit(exchange, journey, caller, covered, asked)
+        call = SearchCall(search.indices, search.query_string, fields=exchange.head.fields)
+        routed = await front.searching.route(begun, caller, call, partial(read_body, exchange))
+        if routed.call.rewritten:
+            exchange.replace_body(routed.call.content)
+        if isinstance(routed, NotRouted):
+            await front.respond(exchange, begun, routed.why)
+        elif problem := _unwritable(routed.call.parameters):
+            await front.respond(exchange, begun, problem)
+        else:
+            await self._submit(_Question(exchange, begun, caller, routed.call.parameters), routed)
 
-    async def _submit(
-        self, exchange: Exchange, journey: Journey, caller: EngineOfCaller, covered: Covered, asked: Asked
-    ) -> None:
-        front, content = self._front, asked.content
-        asked, steering = front.searching.steering(exchange.head.fields, asked)
-        if asked.content != content:
-            exchange.replace_body(asked.content)
-        if isinstance(steering, Wrong):
-            await front.end(exchange, journey, steering)
-            return
-        if problem := _unwritable(asked.parameters):
-            await front.end(exchange, journey, problem)
-            return
-        path = f"/{asked.indices}/_async_search" if asked.indices else "/_async_search"
-        question = _Question(exchange, journey, caller, asked.parameters)
+    async def _submit(self, question: _Question, routed: Routed) -> None:
+        call, caller = routed.call, question.caller
+        path = f"/{call.indices}/_async_search" if call.indices else "/_async_search"
         try:
-            reply = await caller.post(path, question.asked, asked.content)
+            reply = await caller.post(path, question.asked, call.content)
         except UpstreamError as error:
-            await front.end(exchange, journey, self._failed(question, error))
+            await self._fail(question, error)
             return
-        await self._progress(question, reply, Submitted(caller.identity, asked, covered, steering))
+        await self._progress(question, reply, Submitted(caller.identity, call, routed.covered, routed.options))
 
-    async def poll(self, exchange: Exchange, search: Search) -> None:
-        """Answer a question after a search that was submitted here; another one is the engine's."""
-        await answered(self._front, exchange, self._answer_question(exchange, search))
-
-    async def _answer_question(self, exchange: Exchange, search: Search) -> None:
+    async def poll(self, exchange: Exchange, record: RequestRecord, search: Search) -> None:
+        """Answer a poll for a search that was submitted here by the same caller; any other is the engine's."""
         caller = self._front.caller(exchange)
         submitted = self._submitted.get(search.id)
         if isinstance(caller, Bypass) or submitted is None or submitted.identity != caller.identity:
             await self._front.hand_on(exchange)
             return
-        journey = Journey.of(exchange.head.fields)
-        journey.route = submitted.covered.route
+        begun = record.search()
+        begun.route = submitted.covered.route.name
         parameters = tuple(parse_qsl(search.query_string, keep_blank_values=True))
         if problem := not_json(exchange.head.fields, has_body=False) or _unwritable(parameters):
-            await self._front.end(exchange, journey, problem)
+            await self._front.respond(exchange, begun, problem)
             return
-        question = _Question(exchange, journey, caller, parameters)
+        question = _Question(exchange, begun, caller, parameters)
         try:
             reply = await caller.get(f"/_async_search/{search.id}", question.asked)
         except UpstreamError as error:
-            await self._front.end(exchange, journey, self._failed(question, error))
+            await self._fail(question, error)
             return
         await self._progress(question, reply, submitted)
 
-    def _failed(self, question: _Question, error: UpstreamError) -> Outcome:
-        """Give the engine's error in the form that is asked for: submitted again, the search would run twice."""
+    async def _fail(self, question: _Question, error: UpstreamError) -> None:
+        """Answer with the engine's error in the form that is requested: submitted again, the search would run twice."""
         write = partial(read_form(question.parameters).write, keeps_empty=self._front.keeps_empty)
-        return failed(error, write, changed=False)
+        await self._front.respond(question.exchange, question.record, failed(error, write, changed=False))
 
     async def _progress(self, question: _Question, reply: EngineReply, submitted: Submitted) -> None:
-        """Answer with what the engine says, a complete search reranked; a submission is not sent a second time."""
+        """Answer with the engine's response, a complete search in it reranked; it is not submitted a second time."""
         written = await guarded(self._written(question, reply, submitted))
-        told, body = (telemetry.bypassed(written), reply.body) if isinstance(written, Bypass) else written
-        await answer(question.exchange, reply, body, self._front.conclude(question.journey, told))
+        outcome, body = (bypassed(written), reply.body) if isinstance(written, Bypass) else written
+        question.record.outcome = outcome
+        await send(question.exchange, reply, body, outcome_fields(outcome, question.record.timings()))
 
-    async def _written(self, question: _Question, reply: EngineReply, submitted: Submitted) -> tuple[Told, bytes]:
-        """Run a complete search, and write what the engine says in the form that is asked for."""
-        match await guarded(self._outcome(question, reply, submitted)):
-            case Answered(_, response, failures, candidates):
-                question.journey.candidates = candidates
-                told, body = telemetry.ended(failures), _with_response(reply.body, response)
-            case outcome:
-                told, body = telemetry.bypassed(_why(outcome)), reply.body
-        return told, read_form(question.parameters).write(body, keeps_empty=self._front.keeps_empty)
+    async def _written(self, question: _Question, reply: EngineReply, submitted: Submitted) -> tuple[Outcome, bytes]:
+        """Run a complete search, and write the engine's response in the form that is requested."""
+        result = await guarded(self._result(question, reply, submitted))
+        outcome = self._front.concluded(question.record, result).outcome
+        body = _with_response(reply.body, result.body) if isinstance(result, Answered) else reply.body
+        return outcome, read_form(question.parameters).write(body, keeps_empty=self._front.keeps_empty)
 
-    async def _outcome(self, question: _Question, reply: EngineReply, submitted: Submitted) -> Outcome:
+    async def _result(self, question: _Question, reply: EngineReply, submitted: Submitted) -> Result:
         try:
             state = members_of(reply.body)
         except RecursionError:
@@ -182,10 +157,9 @@ class AsyncSearches:
             self._submitted[_identity.decode(state["id"])] = submitted
         if "response" not in state or any(_flag.decode(state.get(name, _FALSE)) for name in _UNFINISHED):
             return Bypass("running")
-        plain = _plain(submitted.asked, question.asked)
-        return await self._front.searching.run(
-            Routed(question.journey, question.caller, plain, submitted.covered, submitted.steering)
-        )
+        call = _plain(submitted.call, question.asked)
+        routed = Routed(question.record, question.caller, call, submitted.covered, submitted.options)
+        return await self._front.searching.answer(routed)
 
 
 def _unwritable(parameters: Parameters) -> Bypass | None:
@@ -195,23 +169,11 @@ def _unwritable(parameters: Parameters) -> Bypass | None:
     return Bypass("too_complex") if read_form(parameters).filter_path.too_complex else None
 
 
-def _plain(asked: Asked, parameters: Parameters) -> Asked:
-    """The same search without what makes it asynchronous, its answer in the form that is now asked for."""
-    kept = [pair for pair in asked.parameters if pair[0] not in _OF_ASYNC | _OF_ANSWERS]
+def _plain(call: SearchCall, parameters: Parameters) -> SearchCall:
+    """Return the same search without its asynchronous parameters, in the response format that is now requested."""
+    kept = [pair for pair in call.parameters if pair[0] not in _OF_ASYNC | _OF_ANSWERS]
     form = [pair for pair in parameters if pair[0] in _OF_ANSWERS]
-    return replace(asked, query_string=urlencode((*kept, *form)))
-
-
-def _why(outcome: Outcome) -> Bypass:
-    match outcome:
-        case Bypass():
-            return outcome
-        case Relayed(_, _, why):
-            return why
-        case Unanswered(error):
-            return Bypass("engine_refused", detail=str(error), is_fault=True)
-        case _:
-            return Bypass("zero_hits")
+    return replace(call, query_string=urlencode((*kept, *form)))
 
 
 def _with_response(body: bytes, response: bytes) -> bytes:

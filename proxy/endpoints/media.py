@@ -4,8 +4,8 @@ import re
 import zlib
 from collections.abc import Sequence
 
-from proxy.bypass import Bypass
 from proxy.http1.callers import Field, field_value
+from proxy.outcomes import Bypass
 
 
 def _media_type(*names: str) -> re.Pattern[bytes]:

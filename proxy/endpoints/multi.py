@@ -10,10 +10,9 @@ from functools import partial
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
-from proxy import telemetry
 from proxy.bounds import MSEARCH_ITEMS
-from proxy.bypass import Bypass
-from proxy.endpoints.front import Front, answer, answered, guarded, read_content
+from proxy.context import RequestRecord, SearchRecord
+from proxy.endpoints.front import Front, no_answer, read_body, send
 from proxy.endpoints.multi_search import (
     OF_THE_ITEMS,
     OF_THE_WHOLE,
@@ -24,25 +23,23 @@ from proxy.endpoints.multi_search import (
     render,
     responses,
     split,
+    status_of,
     took,
 )
-from proxy.endpoints.single import rendered_template
 from proxy.errors import Malformed, TooComplex, UpstreamError
 from proxy.http1.callers import Field
+from proxy.http1.exchange import Exchange
 from proxy.http1.headers import own_error
-from proxy.http1.inbound import Exchange
-from proxy.http1.relay import bad_gateway
-from proxy.indices import Covered, Unrouted
-from proxy.journey import Journey
+from proxy.indices import Unrouted
+from proxy.outcomes import Bypass, bypassed, in_order
 from proxy.planning import EngineReply
-from proxy.ranking.pipeline import Answered, KeptEmpty, Outcome, Relayed, Unanswered, failed
+from proxy.ranking.pipeline import Relayed, Result, Unanswered, failed
 from proxy.ranking.stages import OwnSearches
 from proxy.request.filter_path import read_form
 from proxy.request.json_text import with_member
-from proxy.request.steering import Steering, Wrong
+from proxy.request.steering import Wrong
 from proxy.routes import Endpoint, Search
-from proxy.searching import Asked, Prepared, Routed
-from proxy.telemetry import Told
+from proxy.searching import Prepared, Routed, SearchCall
 from proxy.upstream.engine import EngineOfCaller
 
 _UNROUTED = b"unrouted"
@@ -50,12 +47,12 @@ _UNROUTED = b"unrouted"
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """How one item ended."""
+    """An item whose outcome is known."""
 
     line: tuple[bytes, bytes]
     """Its two lines as the engine may see them."""
     part: bytes | None = None
-    """Its answer, made here; None leaves it to the engine."""
+    """Its response, made here; None leaves it to the engine."""
     reply: EngineReply | None = None
     header: bytes = _UNROUTED
 
@@ -64,25 +61,22 @@ class _Ended:
 class _Routed:
     """An item that a route covers."""
 
-    journey: Journey
     head: bytes
-    asked: Asked
-    covered: Covered
+    search: Routed
 
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """An item that is about to be searched for."""
+    """An item that is planned, and about to be searched for."""
 
-    journey: Journey
     head: bytes
-    asked: Asked
-    search: Prepared
+    search: Routed
+    prepared: Prepared
 
 
 @dataclass(frozen=True, slots=True)
 class _Rest:
-    """The engine's answer to the items that are not answered here."""
+    """The engine's response to the items that are not answered here."""
 
     reply: EngineReply | None
     took_ms: int
@@ -94,35 +88,31 @@ _NO_REPLY = EngineReply(200, ((b"content-type", b"application/json"),), b"")
 
 
 def _outcome(ended: Sequence[_Ended], *, answered: bool) -> list[Field]:
-    """Say of each item in order how it ended; what was made here is lost where the engine refuses the others."""
-    refused = telemetry.bypassed("engine_refused").header
+    """List the outcome of each item in order; what was made here is lost where the engine refuses the others."""
+    refused = bypassed(Bypass("engine_refused")).header
     headers = [each.header if answered or each.part is None else refused for each in ended]
-    return [(b"X-Rerank", telemetry.in_order(headers))] if set(headers) != {_UNROUTED} else []
+    return [(b"X-Rerank", in_order(headers))] if set(headers) != {_UNROUTED} else []
 
 
-async def answer_multi_search(front: Front, exchange: Exchange, search: Search) -> None:
+async def answer_multi_search(front: Front, exchange: Exchange, record: RequestRecord, search: Search) -> None:
     """Answer several searches: each reranked, or as the engine does."""
-    await answered(front, exchange, _answer(front, exchange, search))
-
-
-async def _answer(front: Front, exchange: Exchange, search: Search) -> None:
     caller = front.caller(exchange)
     url = tuple(parse_qsl(search.query_string, keep_blank_values=True))
-    content = await read_content(exchange, ndjson=True)
-    items = _items(content, url)
-    if isinstance(items, Bypass):
-        await _leave(front, exchange, search, items)
-        return
-    if isinstance(caller, Bypass):
-        left = [_left(front, exchange, search, item, caller) for item in items]
+    items = _items(await read_body(exchange, ndjson=True), url)
+    if isinstance(items, Bypass) and search.indices:
+        await front.bypass(exchange, record.search(), search.indices, items)
+    elif isinstance(items, Bypass):
+        await front.hand_on(exchange)
+    elif isinstance(caller, Bypass):
+        left = [_unroutable(front, record, search, item, caller) for item in items]
         await front.hand_on(exchange, _outcome(left, answered=False))
-        return
-    multi = _Multi(front, exchange, search, caller, url, len(items), OwnSearches(len(items) + 1))
-    await multi.answer(items)
+    else:
+        multi = _Multi(front, exchange, record, search, caller, url, len(items), OwnSearches(len(items) + 1))
+        await multi.answer(items)
 
 
 def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[Item | Unread] | Bypass:
-    """Take the searches apart, or say why the whole is the engine's."""
+    """Take the searches apart, or return why the engine answers the whole."""
     if isinstance(content, Bypass):
         return content
     if unknown := [name for name, _ in url if name not in OF_THE_ITEMS | OF_THE_WHOLE]:
@@ -134,24 +124,14 @@ def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[
     return split(content) or Bypass("not_json", detail="its lines are no pairs of head and body")
 
 
-async def _leave(front: Front, exchange: Exchange, search: Search, why: Bypass) -> None:
-    """Let the engine answer what cannot be taken apart, and say so where the URL tells that it may concern a route."""
-    if search.indices:
-        await front.leave(exchange, search.indices, why)
-    else:
-        await front.hand_on(exchange)
-
-
-def _left(front: Front, exchange: Exchange, search: Search, item: Item | Unread, why: Bypass) -> _Ended:
-    """Leave one item to the engine, and say so where it may concern a route."""
+def _unroutable(front: Front, record: RequestRecord, search: Search, item: Item | Unread, why: Bypass) -> _Ended:
+    """Leave one item to the engine; only one that might touch a route is reported."""
     line = item.head, item.body
-    match front.searching.left(item.of(search.indices) if isinstance(item, Item) else search.indices, why):
+    match front.searching.unroutable(item.of(search.indices) if isinstance(item, Item) else search.indices, why):
         case Unrouted():
             return _Ended(line)
-        case Bypass() as told_why:
-            told = telemetry.bypassed(told_why)
-            front.conclude(Journey.of(exchange.head.fields), told)
-            return _Ended(line, header=told.header)
+        case Bypass() as bypass:
+            return _Ended(line, header=front.concluded(record.search(), bypass).outcome.header)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +140,7 @@ class _Multi:
 
     front: Front
     exchange: Exchange
+    record: RequestRecord
     search: Search
     caller: EngineOfCaller
     url: Sequence[tuple[str, str]]
@@ -206,89 +187,64 @@ class _Multi:
                 yield item
             else:
                 self.own.answered(number)
-                yield self._ended(item.journey, item.head, item.asked, Bypass("too_many"))
+                yield self._ended(item.head, item.search.record, item.search.call, Bypass("too_many"))
 
     async def _routed(self, item: Item | Unread) -> _Ended | _Routed:
         if isinstance(item, Unread):
-            return _left(self.front, self.exchange, self.search, item, Bypass("unknown_parameter", item.key))
-        journey = Journey.of(self.exchange.head.fields)
-        asked = Asked(item.of(self.search.indices), query_string(item, self.url), item.body)
-        match await guarded(self.front.searching.cover(journey, self.caller, asked)):
-            case Unrouted():
-                return _Ended((item.head, item.body))
-            case Bypass() as why:
-                return self._ended(journey, item.head, asked, why)
-            case Covered(route) as covered:
-                journey.route = route
-                return _Routed(journey, item.head, asked, covered)
+            why = Bypass("unknown_parameter", item.key)
+            return _unroutable(self.front, self.record, self.search, item, why)
+
+        async def body() -> bytes:
+            return item.body
+
+        is_template = self.search.endpoint is Endpoint.MULTI_TEMPLATE
+        fields, indices = self.exchange.head.fields, item.of(self.search.indices)
+        call = SearchCall(indices, query_string(item, self.url), item.body, fields, is_template)
+        begun = self.record.search()
+        routed = await self.front.searching.route(begun, self.caller, call, body)
+        if isinstance(routed, Routed):
+            return _Routed(item.head, routed)
+        if isinstance(routed.why, Unrouted):
+            return _Ended((item.head, item.body))
+        return self._ended(item.head, begun, routed.call, routed.why)
 
     async def _prepare(self, number: int, item: _Ended | _Routed) -> _Ended | _Prepared:
         if isinstance(item, _Ended):
             self.own.answered(number)
             return item
-        asked, steering = self.front.searching.steering(self.exchange.head.fields, item.asked)
-        if isinstance(steering, Wrong):
+        prepared = await self.front.searching.prepare(item.search, self.own, number)
+        if isinstance(prepared, Bypass):
             self.own.answered(number)
-            return self._ended(item.journey, item.head, asked, steering)
-        match await guarded(self._planned(number, item, asked, steering)):
-            case Bypass() as why:
-                self.own.answered(number)
-                return self._ended(item.journey, item.head, asked, why)
-            case search:
-                return _Prepared(item.journey, item.head, asked, search)
-
-    async def _planned(self, number: int, item: _Routed, asked: Asked, steering: Steering) -> Prepared | Bypass:
-        rendered: Asked | Bypass = asked
-        if self.search.endpoint is Endpoint.MULTI_TEMPLATE:
-            rendered = await rendered_template(self.caller, asked, self.front.added_timeout_seconds)
-        if isinstance(rendered, Bypass):
-            return rendered
-        routed = Routed(item.journey, self.caller, rendered, item.covered, steering)
-        return await self.front.searching.prepare(routed, self.own, number)
+            return self._ended(item.head, item.search.record, item.search.call, prepared)
+        return _Prepared(item.head, item.search, prepared)
 
     async def _finish(self, number: int, item: _Ended | _Prepared) -> _Ended:
         """Bring one item to its end."""
         if isinstance(item, _Ended):
             return item
         try:
-            outcome = await guarded(item.search.run())
+            result = await item.prepared.run()
         finally:
             self.own.answered(number)
-        return self._ended(item.journey, item.head, item.asked, outcome)
+        return self._ended(item.head, item.search.record, item.search.call, result)
 
     def _by_now(self, finishing: "asyncio.Future[_Ended]", item: _Ended | _Prepared) -> _Ended:
-        """Tell how an item has ended by now, or why it ends here."""
+        """Return how an item has ended by now, or end it here."""
         if isinstance(item, _Ended):
             return item
         if finishing.done() and not finishing.exception():
             return finishing.result()
-        return self._ended(item.journey, item.head, item.asked, Bypass("engine_refused"))
+        return self._ended(item.head, item.search.record, item.search.call, Bypass("engine_refused"))
 
-    def _ended(self, journey: Journey, head: bytes, asked: Asked, ending: Outcome | Wrong) -> _Ended:
-        line = head, asked.content
-        match ending:
-            case Bypass() as why:
-                return _Ended(line, header=self._conclude(journey, telemetry.bypassed(why)))
-            case Wrong(reason):
-                refused = own_error(400, "illegal_argument_exception", reason)
-                return _Ended(line, refused, header=self._conclude(journey, telemetry.bypassed("steering")))
-            case Relayed(reply, body, why):
-                part = body if body.startswith(b"{") else own_error(reply.status, "engine_refused", why.detail)
-                return _Ended(line, part, reply, self._conclude(journey, telemetry.bypassed(why)))
-            case Unanswered(error):
-                why = Bypass("engine_refused", detail=str(error), is_fault=True)
-                lost = bad_gateway(error, None, ()).body
-                return _Ended(line, lost, header=self._conclude(journey, telemetry.bypassed(why)))
-            case KeptEmpty(reply, body):
-                header = self._conclude(journey, telemetry.bypassed("zero_hits"))
-                return _Ended(line, _item_of(body), reply, header)
-            case Answered(reply, body, failures, candidates):
-                journey.candidates = candidates
-                return _Ended(line, _item_of(body), reply, self._conclude(journey, telemetry.ended(failures)))
-
-    def _conclude(self, journey: Journey, told: Told) -> bytes:
-        self.front.conclude(journey, told)
-        return told.header
+    def _ended(self, head: bytes, record: SearchRecord, call: SearchCall, result: Result | Wrong) -> _Ended:
+        """Turn an item's result into its part of the response; Elasticsearch ends each with its status."""
+        response = self.front.concluded(record, result)
+        part = response.body
+        if part is not None and response.status == 200:
+            part = with_member(part, "status", b"200")
+        elif part is not None and not part.startswith(b"{"):  # an error that is no JSON has no place in the list
+            part = own_error(response.status, "engine_refused", response.outcome.detail)
+        return _Ended((head, call.content), part, response.reply, response.outcome.header)
 
     async def _send(
         self,
@@ -318,7 +274,7 @@ class _Multi:
             await self._hand_on(ended, items)
             return
         reply = _together([rest.reply, more.reply, *(each.reply for each in ended), _NO_REPLY])
-        await answer(self.exchange, reply, body, _outcome(ended, answered=True))
+        await send(self.exchange, reply, body, _outcome(ended, answered=True))
 
     async def _hand_on(self, ended: Sequence[_Ended], items: Sequence[Item | Unread]) -> None:
         """Let the engine answer all of it, in the client's own lines."""
@@ -336,9 +292,9 @@ class _Multi:
             case Bypass():
                 await self._hand_on(ended, items)
             case Relayed(reply, body):
-                await answer(self.exchange, reply, body, outcome)
-            case Unanswered(error):
-                await self.exchange.answer(bad_gateway(error, self.front.upstream.product, outcome))
+                await send(self.exchange, reply, body, outcome)
+            case Unanswered():
+                await self.exchange.answer(no_answer(refusal, self.front.upstream.product, outcome))
 
     async def _rest(self, ended: Sequence[_Ended]) -> _Rest | Relayed | Unanswered | Bypass:
         """Let the engine answer items together that are its own; or say how it refuses them as a whole."""
@@ -360,6 +316,7 @@ class _Multi:
             took_ms, parts = responses(reply.body)
         except (ValueError, RecursionError) as error:
             raise Malformed("engine", f"not the answer of a multi-search: {error}") from error
+        self.caller.answered_items(map(status_of, parts))
         if len(parts) != len(left):
             raise Malformed("engine", f"{len(parts)} answers to {len(left)} searches")
         return _Rest(reply, took_ms, parts)
@@ -371,7 +328,3 @@ def _together(replies: Sequence[EngineReply | None]) -> EngineReply:
     warnings = dict.fromkeys(field for reply in there for field in reply.fields if field[0].lower() == b"warning")
     others = [field for field in there[0].fields if field[0].lower() != b"warning"]
     return replace(there[0], fields=(*others, *warnings))
-
-
-def _item_of(body: bytes) -> bytes:
-    return with_member(body, "status", b"200")

@@ -146,6 +146,21 @@ def responses(answer: bytes) -> tuple[int, list[bytes]]:
     return took(answer), [bytes(raw) for raw in items_of(members_of(answer).get("responses", b"[]"))]
 
 
+class _Status(msgspec.Struct):
+    status: int = 0
+
+
+_status = msgspec.json.Decoder(_Status)
+
+
+def status_of(part: bytes) -> int:
+    """Read the status of one item's part; 0 where it has none."""
+    try:
+        return _status.decode(part).status
+    except (ValueError, RecursionError):
+        return 0
+
+
 def took(answer: bytes) -> int:
     return _took.decode(members_of(answer).get("took", b"0"))
 

@@ -7,10 +7,10 @@ import re
 
 import msgspec
 
-from proxy.bypass import Bypass
-from proxy.endpoints.front import Front, answer, answered
+from proxy.endpoints.front import Front, send
 from proxy.errors import Refused, UpstreamError
-from proxy.http1.inbound import Exchange
+from proxy.http1.exchange import Exchange
+from proxy.outcomes import Bypass
 from proxy.planning import EngineReply
 
 
@@ -40,10 +40,6 @@ def published_as(body: bytes, address: str) -> bytes:
 
 async def answer_nodes(front: Front, exchange: Exchange, address: str) -> None:
     """Let the engine answer, with this address in place of its own."""
-    await answered(front, exchange, _answer(front, exchange, address))
-
-
-async def _answer(front: Front, exchange: Exchange, address: str) -> None:
     caller = front.caller(exchange)
     if isinstance(caller, Bypass):
         await front.hand_on(exchange)
@@ -52,9 +48,9 @@ async def _answer(front: Front, exchange: Exchange, address: str) -> None:
         reply = await caller.get(exchange.head.target.decode("ascii"), ())
         body = published_as(reply.body, address)
     except Refused as refusal:
-        await answer(exchange, EngineReply(refusal.status, tuple(refusal.fields), refusal.body), refusal.body, ())
+        await send(exchange, EngineReply(refusal.status, tuple(refusal.fields), refusal.body), refusal.body, ())
         return
     except (UpstreamError, msgspec.MsgspecError, UnicodeDecodeError):
         await front.hand_on(exchange)
         return
-    await answer(exchange, reply, body, ())
+    await send(exchange, reply, body, ())

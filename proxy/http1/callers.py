@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from cachetools import LRUCache
 
+from proxy.bounds import KNOWN_CALLERS, NEW_CALLER_WARNINGS, SAMPLED_HEADERS
 from proxy.http1.messages import TOKEN
 
 Field = tuple[bytes, bytes]
@@ -38,10 +39,16 @@ _IGNORED = _IRRELEVANT | _TRACING
 # (es-security-runas-user), OpenSearch's tenants (securitytenant) and proxy authentication (x-proxy-user, x-proxy-roles,
 # x-proxy-ext-*), what gateways pass on (x-forwarded-user, x-auth-request-email, x-amzn-oidc-data, x-ssl-client-s-dn,
 # cf-access-jwt-assertion, x-consumer-username, x-ms-client-principal).
-_OF_IDENTITY = re.compile(
-    r"auth|cookie|user|role|group|tenant|token|secret|session|jwt|cert|ssl-client|-dn$|credential|identity|principal|"
-    r"run-?as|impersonat|passw|key|account|customer|consumer|subject|saml|oidc|(?:^|-)sso|login|mail|assertion|"
-    r"permission|scope|claim|^x-proxy-|^es-|^security"
+_ANYWHERE = (
+    r"auth|cookie|tenant|token|secret|jwt|ssl-client|-dn$|credential|identity|principal|run-?as|impersonat|passw|"
+    r"(?:api|app|access|client|private)-?key|remote-?user|saml|oidc|(?:^|-)sso|assertion|^x-proxy-|^es-|^security"
+)
+_WORDS = r"user|role|group|session|cert|key|account|customer|consumer|subject|login|mail|permission|scope|claim"
+_OF_IDENTITY = re.compile(f"{_ANYWHERE}|{_WORDS}")
+# In the name of a header for query text, which an operator has chosen, these count as whole words, unless it ends by
+# saying that it holds text: X-Keywords, X-User-Query.
+_NOT_TEXT = re.compile(
+    rf"{_ANYWHERE}|(?<![a-z])(?:e-?)?(?:{_WORDS})(?:s|-?ids?|-?names?)?(?![a-z])(?!.*[-_](?:query|text|search|terms?)$)"
 )
 
 # Belongs to this one message (RFC 9110, section 7.6.1 and 8.4) and is made anew for each search.
@@ -57,11 +64,26 @@ _OF_ONE_REQUEST = frozenset(b"aws4-ecdsa-p256-sha256 aws4-hmac-sha256 digest haw
 _PLAIN = re.compile(rb"[\t -~]*")
 
 
+def not_query_text(name: str) -> str:
+    """Say why a header may not hold query text, which goes to the models; empty where it may."""
+    if problem := _no_name(name):
+        return problem
+    if _NOT_TEXT.search(name.lower()):
+        return "may say who a caller is, or what they may see, and query text is sent to the models: name another one"
+    return ""
+
+
+def _no_name(name: str) -> str:
+    if TOKEN.fullmatch(name.encode()) and "*" not in name:
+        return ""
+    return "is not a valid header name: list each header, without patterns"
+
+
 def not_ignorable(name: str) -> str:
     """Say why a header may not be ignored when callers are told apart; empty where it may."""
+    if problem := _no_name(name):
+        return problem
     spelled = name.lower()
-    if not TOKEN.fullmatch(name.encode()) or "*" in name:
-        return "is no name of a header: name each header, without a pattern"
     if spelled.encode() in _IGNORED or not _OF_IDENTITY.search(spelled):
         return ""
     return "may say who a caller is, or what they may see, so it always tells callers apart: remove it"
@@ -95,9 +117,6 @@ class Callers:
 SAMPLE = 256
 """Requests that are looked at together."""
 _NEARLY_ALL = 0.9
-_KNOWN_CALLERS = 4096
-_NAMES_MAX = 32
-_WARNINGS_MAX = 16
 
 
 class Newcomers:
@@ -107,7 +126,7 @@ class Newcomers:
     """
 
     def __init__(self) -> None:
-        self._known: LRUCache[bytes, None] = LRUCache(_KNOWN_CALLERS)
+        self._known: LRUCache[bytes, None] = LRUCache(KNOWN_CALLERS)
         self._warned: set[bytes] = set()
         self._restart()
 
@@ -132,7 +151,7 @@ class Newcomers:
 
     def _note_values(self, telling: Sequence[Field]) -> None:
         for name, value in telling:
-            if name in self._values or len(self._values) < _NAMES_MAX:
+            if name in self._values or len(self._values) < SAMPLED_HEADERS:
                 self._values.setdefault(name, set()).add(hash(value))
 
     def _found(self) -> Sequence[str]:
@@ -141,7 +160,7 @@ class Newcomers:
         named = {name: name.decode("latin-1") for name in many}
         if any(_OF_IDENTITY.search(shown) for shown in named.values()):
             return ()
-        fresh = [name for name in many if name not in self._warned][: _WARNINGS_MAX - len(self._warned)]
+        fresh = [name for name in many if name not in self._warned][: NEW_CALLER_WARNINGS - len(self._warned)]
         self._warned.update(fresh)
         return [named[name] for name in fresh if not not_ignorable(named[name])]
 

@@ -26,17 +26,18 @@ class ReadGate:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._held = Hold(0)
+        self._held = 0
+        """The holds; a plain number, since most releases find none, and a flag's own arithmetic is slow."""
 
     def hold(self, why: Hold) -> None:
         if not self._held and not self._transport.is_closing():
             self._transport.pause_reading()
-        self._held |= why
+        self._held |= why.value
 
     def release(self, why: Hold) -> None:
-        if not self._held & why:
+        if not (self._held and self._held & why.value):
             return
-        self._held &= ~why
+        self._held &= ~why.value
         if not self._held and not self._transport.is_closing():
             self._transport.resume_reading()
 

@@ -5,6 +5,7 @@ import re
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 
 from proxy.bounds import PROXY_HOPS
@@ -35,6 +36,8 @@ _BINDING = re.compile(rb"(?:^|,)\s*(?:negotiate|ntlm)\b", re.IGNORECASE)
 
 def binds_connection(control: Control) -> bool:
     """Whether a caller proves who they are once for all that follows on the connection (RFC 4559, section 6)."""
+    if b"authorization" not in control and b"www-authenticate" not in control:
+        return False
     said = (*control.get(b"authorization", ()), *control.get(b"www-authenticate", ()))
     return any(map(_BINDING.search, said))
 
@@ -80,13 +83,20 @@ class Hop:
 
     def fields(self, peer: str) -> tuple[Field, ...]:
         """Return the headers that are added to a client's request."""
-        via: tuple[Field, ...] = ((b"via", b"1.1 " + self.pseudonym),) if self.pseudonym else ()
+        via = _via(self.pseudonym)
         return (*via, (b"x-forwarded-for", peer.encode())) if self.forwarded_for and peer else via
 
     def is_loop(self, control: Control) -> bool:
         """Whether a request has been here before, or passed more proxies of this product than anybody chains."""
-        passed = [name for value in control.get(b"via", ()) for name in _PSEUDONYM.findall(value)]
+        if b"via" not in control:
+            return False
+        passed = [name for value in control[b"via"] for name in _PSEUDONYM.findall(value)]
         return len(passed) > PROXY_HOPS or self.pseudonym in passed
+
+
+@lru_cache(maxsize=1)
+def _via(pseudonym: bytes | None) -> tuple[Field, ...]:
+    return ((b"via", b"1.1 " + pseudonym),) if pseudonym else ()
 
 
 NO_HOP = Hop()
@@ -95,7 +105,7 @@ NO_HOP = Hop()
 class HeadWriter:
     """Writes the heads that one connection's requests, or responses, have on their next hop.
 
-    Lines that are the very ones of the last head (see HeadReader) are not written again.
+    Lines that are the very ones of the last head (see RequestHeadReader) are not written again.
     """
 
     __slots__ = ("_how", "_lines", "_written")

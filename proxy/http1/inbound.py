@@ -8,241 +8,17 @@ connection to the engine, which no other client connection ever uses.
 import asyncio
 import re
 import time
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-from proxy.bounds import (
-    REQUEST_HEAD_BYTES,
-    SEARCH_RAW_FACTOR,
-    UNREAD_BODY_BYTES,
-    WAITING_BODY_BYTES,
-    WRITE_BUFFER_BYTES,
-)
+from proxy.bounds import REQUEST_HEAD_BYTES, WRITE_BUFFER_BYTES
+from proxy.context import Ended, RequestRecord
+from proxy.http1.exchange import Broken, Exchange, Work
 from proxy.http1.flow import Hold, ReadGate, reset
-from proxy.http1.headers import REASONS, Field, HeadWriter, own_error, written
-from proxy.http1.messages import (
-    BadMessage,
-    BodyReader,
-    Chunked,
-    HeadReader,
-    RequestHead,
-    head_length,
-)
+from proxy.http1.headers import REASONS, HeadWriter, own_error, written
+from proxy.http1.messages import BadMessage, RequestHeadReader, head_length
 
 if TYPE_CHECKING:
     from proxy.http1.outbound import EngineConnection
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A response made here, whole."""
-
-    status: int
-    fields: Sequence[Field]
-    body: bytes
-
-
-class Relaying(Protocol):
-    """An exchange on its way to the engine."""
-
-    takes_body: bool
-    """Whether the request's body is handed on as it comes."""
-
-    def request_body(self, raw: bytes) -> None: ...
-
-    def client_left(self) -> None: ...
-
-    def client_paused(self) -> None: ...
-
-    def client_resumed(self) -> None: ...
-
-    def give_up(self) -> None: ...
-
-
-class Broken(ConnectionError):
-    """The connection ended in the middle of a message."""
-
-
-class Exchange:
-    """One request of a client, and the way to answer it."""
-
-    __slots__ = (
-        "_content",
-        "_discarded",
-        "_limit",
-        "_raw",
-        "_reader",
-        "_size",
-        "_waiting",
-        "begun",
-        "client",
-        "head",
-        "new_length",
-        "relay",
-        "reusable",
-        "task",
-        "was_read",
-        "whole",
-    )
-
-    def __init__(self, head: RequestHead, client: "ClientConnection") -> None:
-        self.head = head
-        self.client = client
-        self.begun = False
-        """Whether the client has got any of the response."""
-        self.reusable = True
-        """Whether the client's connection can take another request after this one."""
-        self.was_read = False
-        """Whether the body was asked for here, so that a client that waits to be asked has been."""
-        self.new_length: int | None = None
-        """Bytes of the body that stands in place of the client's; None where that goes on as it came."""
-        self.relay: Relaying | None = None
-        self.task: asyncio.Task[None] | None = None
-        self._reader = BodyReader(head.framing)
-        self.whole = self._reader.done
-        """Whether the request has come to its end."""
-        self._raw: list[bytes] = []
-        self._size = 0
-        self._limit = WAITING_BODY_BYTES
-        self._content: bytes | None = None
-        self._discarded: int | None = None
-        self._waiting: asyncio.Future[None] | None = None
-
-    @property
-    def peer(self) -> str:
-        return self.client.peer
-
-    @property
-    def answered(self) -> bool:
-        """Whether nobody works at it any more."""
-        return self.begun and self.relay is None and self.task is None
-
-    # -- the body, as it comes
-
-    def take(self, data: bytes) -> int:
-        """Take bytes of the body; return how many were its own. Raises BadMessage."""
-        stop = self._reader.feed(data)
-        self.whole = self._reader.done
-        raw = data if stop == len(data) else data[:stop]
-        if self.relay is not None and self.relay.takes_body:
-            self.relay.request_body(raw)
-        elif self._discarded is not None:
-            self._discarded += stop
-        else:
-            self._raw.append(raw)
-            self._size += stop
-            if self._size > self._limit and not self.whole:
-                self.client.gate.hold(Hold.BODY)
-        if self._waiting is not None and (self.whole or self._size > self._limit):
-            self._wake(None)
-        return stop
-
-    def fail(self, error: Exception) -> bool:
-        """Tell whoever waits for the body that it does not come; return whether anybody did."""
-        if self._waiting is None:
-            return False
-        self._wake(error)
-        return True
-
-    def _wake(self, error: Exception | None) -> None:
-        waiting, self._waiting = self._waiting, None
-        if waiting is None or waiting.done():
-            return
-        if error is None:
-            waiting.set_result(None)
-        else:
-            waiting.set_exception(error)
-
-    async def read_body(self, limit: int) -> bytes | None:
-        """Return the body's content, out of its chunks; None where it is larger than `limit`.
-
-        Either way it stays there to be handed on, and may be read again. Raises BadMessage and Broken.
-        """
-        if self._content is not None:
-            return self._content if len(self._content) <= limit else None
-        chunked = isinstance(self.head.framing, Chunked)
-        self._limit = limit * SEARCH_RAW_FACTOR if chunked else limit
-        if not self.whole:
-            if self.head.expects_continue and not self.was_read:
-                self.client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.was_read = True
-            self.client.gate.release(Hold.BODY)
-            if self._size <= self._limit:
-                self._waiting = asyncio.get_running_loop().create_future()
-                await self._waiting
-        if self._size > self._limit:
-            return None
-        raw = b"".join(self._raw)
-        content = await _unchunked(raw, self.head) if chunked else raw
-        if len(content) > limit:
-            return None
-        self._content = content
-        return content
-
-    def replace_body(self, body: bytes) -> None:
-        """Hand on another body, plain and whole, in place of the client's, which has been read."""
-        self._raw, self.new_length = [body], len(body)
-
-    def take_raw(self) -> bytes:
-        """Return the bytes that are here, to be handed on; what still comes goes to the relay."""
-        raw = self._raw[0] if len(self._raw) == 1 else b"".join(self._raw)
-        self._raw = []
-        self.client.gate.release(Hold.BODY)
-        return raw
-
-    # -- the response
-
-    def send(self, answer: Answer) -> None:
-        """Send a response made here.
-
-        A client that waited to be asked for its body, and was not, may send it or its next request: which of the
-        two cannot be told, so the connection ends (RFC 9110, section 10.1.1).
-        """
-        self.begun = True
-        if not self.whole and self.head.expects_continue and not self.was_read:
-            self.reusable = False
-        start = b"HTTP/1.1 %d %s\r\n" % (answer.status, REASONS.get(answer.status, b""))
-        length: list[Field] = [(b"content-length", b"%d" % len(answer.body))]
-        head = start + written([*answer.fields, *length, *self.connection_fields()]) + b"\r\n"
-        self.client.write(head if self.head.method == b"HEAD" else head + answer.body)
-
-    async def answer(self, answer: Answer) -> None:
-        """Send a response made here, and wait until the client has taken most of it."""
-        self.send(answer)
-        await self.client.drained()
-
-    def connection_fields(self) -> tuple[Field, ...]:
-        """Say whether the connection stays open, where the request's version does not imply it."""
-        if not (self.reusable and self.head.keep_alive and not self.client.closing):
-            return ((b"connection", b"close"),)
-        return ((b"connection", b"keep-alive"),) if self.head.version == b"HTTP/1.0" else ()
-
-    def abort(self) -> None:
-        """Break the connection off, so that half a response is not taken for a whole one."""
-        self.reusable = False
-        self.client.abort()
-
-    def discard_rest(self) -> bool:
-        """Drop what is left of the body; tell whether that is little enough to wait for."""
-        if self._discarded is None:
-            self._discarded = 0
-            self._raw = []
-            self.client.gate.release(Hold.BODY)
-        return self._discarded <= UNREAD_BODY_BYTES
-
-
-async def _unchunked(raw: bytes, head: RequestHead) -> bytes:
-    """Return the content of a chunked body, a part in each turn of the loop."""
-    reader, content, position = BodyReader(head.framing), list[bytes](), 0
-    while not reader.done and position < len(raw):
-        position = reader.feed(raw, position, content)
-        if not reader.done:
-            await asyncio.sleep(0)
-    return b"".join(content)
-
-
-Work = Coroutine[Any, Any, None]
 
 
 class Owner(Protocol):
@@ -257,6 +33,9 @@ class Owner(Protocol):
         """Answer a request whose handler raised what nobody expected."""
 
     def refused(self, why: BadMessage) -> None: ...
+
+    def concluded(self, record: RequestRecord | None, ended: Ended) -> None:
+        """Take note of a request's end, once for each; None for one that was handed on."""
 
     def joined(self, client: "ClientConnection") -> None: ...
 
@@ -300,7 +79,7 @@ class ClientConnection(asyncio.Protocol):
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._exchange: Exchange | None = None
-        self._heads = HeadReader()
+        self._heads = RequestHeadReader()
         self.request_writer = HeadWriter()
         self.response_writer = HeadWriter()
         self._pending = b""
@@ -387,7 +166,7 @@ class ClientConnection(asyncio.Protocol):
             self.refuse(BadMessage("the head is too large", 431))
             return
         try:
-            head = self._heads.request(data[:length])
+            head = self._heads.read(data[:length])
         except BadMessage as error:
             self.refuse(error)
             return
@@ -449,9 +228,10 @@ class ClientConnection(asyncio.Protocol):
         if exchange.task is not None:
             exchange.task.cancel()
         if exchange.begun:
+            self.conclude(exchange, Ended.BROKEN_OFF)
             self.abort()
         else:
-            self.refuse(error)
+            self.refuse(error, exchange)
 
     def _begin(self, exchange: Exchange) -> None:
         try:
@@ -471,7 +251,7 @@ class ClientConnection(asyncio.Protocol):
         if task.cancelled() or isinstance(error, OSError):  # among them what TLS finds wrong
             self.abort()
         elif isinstance(error, BadMessage) and not exchange.begun:
-            self.refuse(error)
+            self.refuse(error, exchange)
         elif isinstance(error, BadMessage):
             self.abort()
         elif isinstance(error, Exception):
@@ -483,12 +263,19 @@ class ClientConnection(asyncio.Protocol):
         """Go on after a response: to the next request, or to the connection's end."""
         if self._exchange is not exchange or self.ended:
             return
+        self.conclude(exchange, Ended.ANSWERED)
         if not (exchange.reusable and exchange.head.keep_alive) or self.closing:
             self._close_gently(exchange)
         elif exchange.whole:
             self._next()
         elif not exchange.discard_rest():
             self._close_gently(exchange)
+
+    def conclude(self, exchange: Exchange, ended: Ended) -> None:
+        """Report a request's end, the first time that it is called for it."""
+        if not exchange.concluded:
+            exchange.concluded = True
+            self._owner.concluded(exchange.record, ended)
 
     def _next(self) -> None:
         self._exchange = None
@@ -523,9 +310,13 @@ class ClientConnection(asyncio.Protocol):
             self._drains.append(waiting)
             await waiting
 
-    def refuse(self, error: BadMessage) -> None:
-        """Answer what cannot be read, and end the connection."""
+    def refuse(self, error: BadMessage, exchange: Exchange | None = None) -> None:
+        """Answer what cannot be read, and end the connection; None where its head is what cannot be read."""
         self._owner.refused(error)
+        if exchange is None:
+            self._owner.concluded(None, Ended.REFUSED)
+        else:
+            self.conclude(exchange, Ended.REFUSED)
         body = own_error(error.status, "bad_http_message", str(error))
         fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         start = b"HTTP/1.1 %d %s\r\n" % (error.status, REASONS.get(error.status, b""))
@@ -566,6 +357,8 @@ class ClientConnection(asyncio.Protocol):
 
     def cut(self) -> None:
         """Break off whatever goes on, and the connection."""
+        if self._exchange is not None:
+            self._exchange.broken = True
         self._leave()
         reset(self.transport)
 
@@ -594,6 +387,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.fail(Broken())
             if exchange.relay is not None:
                 exchange.relay.client_left()
+            self.conclude(exchange, Ended.BROKEN_OFF if exchange.broken else Ended.CLIENT_LEFT)
         self.drop_engine()
 
 

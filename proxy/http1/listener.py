@@ -10,15 +10,17 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
+from proxy.context import Ended, RequestRecord
+from proxy.http1.exchange import Exchange, Work
 from proxy.http1.flow import probed
-from proxy.http1.headers import own_error, own_fields
-from proxy.http1.inbound import Answer, ClientConnection, Exchange, Work
+from proxy.http1.inbound import ClientConnection
 from proxy.http1.messages import BadMessage
-from proxy.http1.relay import Upstream
+from proxy.http1.relay import Upstream, internal_error
 
 _BACKLOG = 1024
 _LINGER_S = 2.0
@@ -54,13 +56,15 @@ class Patience:
 
 
 Handler = Callable[[Exchange], Work | None]
+Conclude = Callable[[RequestRecord | None, Ended], None]
 
 
 class Listener:
     """An open port and the connections that came by it."""
 
-    def __init__(self, handler: Handler, upstream: Upstream, patience: Patience, room: int) -> None:
+    def __init__(self, handler: Handler, conclude: Conclude, upstream: Upstream, patience: Patience, room: int) -> None:
         self._handler = handler
+        self._conclude = conclude
         self._upstream = upstream
         self._patience = patience
         self._room = room
@@ -144,6 +148,14 @@ class Listener:
     def refused(self, why: BadMessage) -> None:
         _log.warning("refused", why=str(why), status=why.status)
 
+    def concluded(self, record: RequestRecord | None, ended: Ended) -> None:
+        """Take note of a request's end; what goes wrong in that costs no connection."""
+        try:
+            self._conclude(record, ended)
+        except Exception:  # noqa: BLE001  whatever it is, the request has ended
+            with suppress(Exception):
+                _log.exception("internal_error")
+
     def failed(self, exchange: Exchange, error: Exception) -> None:
         """Answer what nobody expected in the engine's shape, or break the response off visibly."""
         _log.error("internal_error", exc_info=error)
@@ -152,8 +164,7 @@ class Listener:
                 exchange.relay.give_up()
             exchange.abort()
             return
-        body = own_error(500, "proxy_internal_error", "the proxy failed on this request; its log says how")
-        exchange.send(Answer(500, own_fields(self._upstream.product), body))
+        exchange.send(internal_error(self._upstream.product))
         exchange.client.done(exchange)
 
     # -- time
@@ -249,11 +260,12 @@ async def serve(  # noqa: PLR0913
     host: str,
     port: int,
     *,
+    conclude: Conclude = lambda _, __: None,
     tls: ssl.SSLContext | None = None,
     patience: Patience = Patience(),
     room: int | None = None,
 ) -> Listener:
     """Open a port; 0 takes a free one."""
-    listener = Listener(handler, upstream, patience, room or room_for_clients())
+    listener = Listener(handler, conclude, upstream, patience, room or room_for_clients())
     await listener.open(host, port, tls)
     return listener

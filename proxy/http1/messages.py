@@ -80,7 +80,7 @@ class RequestHead(NamedTuple):
 
     @property
     def expects_continue(self) -> bool:
-        return self.version == b"HTTP/1.1" and any(line.key == b"expect" for line in self.lines)
+        return self.version == b"HTTP/1.1" and b"expect" in self.control
 
 
 class ResponseHead(NamedTuple):
@@ -130,47 +130,68 @@ class _Block(NamedTuple):
         return b",".join(self.control.get(key, ()))
 
 
-class HeadReader:
-    """Reads the heads that come by one connection; header lines that are those of the last one are not read again."""
+class RequestHeadReader:
+    """Reads the heads of the requests on one connection; header lines like the last request's are not parsed again."""
 
-    __slots__ = ("_block", "_raw")
+    __slots__ = ("_last", "_lines")
 
     def __init__(self) -> None:
-        self._raw: bytes | None = None
-        self._block = _Block((), {})
+        self._lines = b""
+        self._last: RequestHead | None = None
 
-    def request(self, raw: bytes) -> RequestHead:
-        """Read a request's head; raises BadMessage where its framing is not certain."""
-        first, _, rest = raw.partition(b"\n")
-        return _request_head(_first_line(first), self._read(rest))
+    def read(self, raw: bytes) -> RequestHead:
+        """Read a head; raises BadMessage where its framing is not certain."""
+        first, _, lines = raw.partition(b"\n")
+        start = _first_line(first)
+        method, target, version = _request_line(start)
+        last = self._last
+        if last is not None and version == last.version and lines == self._lines:
+            return RequestHead(start, method, target, version, last.lines, last.framing, last.keep_alive, last.control)
+        head = _request_head(start, method, target, version, _read_block(lines))
+        self._lines, self._last = lines, head
+        return head
 
-    def response(self, raw: bytes, method: bytes) -> ResponseHead:
+
+class ResponseHeadReader:
+    """Reads the heads of the responses on one connection; a head like the last response's is not parsed again."""
+
+    __slots__ = ("_last", "_method", "_raw")
+
+    def __init__(self) -> None:
+        self._raw = self._method = b""
+        self._last: ResponseHead | None = None
+
+    def read(self, raw: bytes, method: bytes) -> ResponseHead:
         """Read the head of the response to a request of this method; raises BadMessage."""
-        first, _, rest = raw.partition(b"\n")
-        return _response_head(_first_line(first), self._read(rest), method)
-
-    def _read(self, lines: bytes) -> "_Block":
-        if lines != self._raw:
-            self._block, self._raw = _read_block(lines), lines
-        return self._block
+        if self._last is not None and raw == self._raw and method == self._method:
+            return self._last
+        first, _, lines = raw.partition(b"\n")
+        head = _response_head(_first_line(first), _read_block(lines), method)
+        self._raw, self._method, self._last = raw, method, head
+        return head
 
 
 def read_request_head(raw: bytes) -> RequestHead:
     """Read a request's head; raises BadMessage where its framing is not certain."""
-    return HeadReader().request(raw)
+    return RequestHeadReader().read(raw)
 
 
 def read_response_head(raw: bytes, method: bytes) -> ResponseHead:
     """Read the head of the response to a request of this method; raises BadMessage."""
-    return HeadReader().response(raw, method)
+    return ResponseHeadReader().read(raw, method)
 
 
-def _request_head(start: bytes, block: _Block) -> RequestHead:
+def _request_line(start: bytes) -> tuple[bytes, bytes, bytes]:
+    """Split a request line into method, target and version; the version is empty where there is none."""
     method, _, rest = start.partition(b" ")
     target, _, last = rest.rpartition(b" ")
     version = last.strip()
     if not _VERSION.fullmatch(version):
-        target, version = rest, b""
+        return method, rest, b""
+    return method, target, version
+
+
+def _request_head(start: bytes, method: bytes, target: bytes, version: bytes, block: _Block) -> RequestHead:
     if version == b"HTTP/1.1" and b"expect" in block.control and not _is_continue(block.control[b"expect"]):
         raise BadMessage("the only expectation there is, is 100-continue", 417)
     framing = _stated_framing(block) or NO_BODY

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 from proxy.bounds import INTERIM_RESPONSES, RESPONSE_HEAD_BYTES, WRITE_BUFFER_BYTES
 from proxy.http1.flow import Hold, ReadGate, probed
-from proxy.http1.messages import BadMessage, BodyReader, HeadReader, ResponseHead, head_length
+from proxy.http1.messages import BadMessage, BodyReader, ResponseHead, ResponseHeadReader, head_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ class EngineConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._receiver: Receiver | None = None
         self._method = b""
-        self._head_reader = HeadReader()
+        self._head_reader = ResponseHeadReader()
         self._buffer = bytearray()
         self._looked_at = 0
         self._reading: BodyReader | None = None
@@ -183,7 +183,7 @@ class EngineConnection(asyncio.Protocol):
         receiver, position = self._receiver, 0
         while receiver is not None:
             try:
-                head = self._head_reader.response(data[position : position + length], self._method)
+                head = self._head_reader.read(data[position : position + length], self._method)
             except BadMessage as error:
                 self._fail(error)
                 return

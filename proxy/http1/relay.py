@@ -13,11 +13,12 @@ from typing import Protocol
 
 import structlog
 
+from proxy.bounds import REPEATED_BYTES
 from proxy.errors import Unreachable
+from proxy.http1.exchange import Answer, Client, Exchange
 from proxy.http1.flow import Hold
 from proxy.http1.headers import Field, Hop, binds_connection, own_error, own_fields, request_head, response_head
-from proxy.http1.inbound import Answer, ClientConnection, Exchange
-from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, ResponseHead
+from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, RequestHead, ResponseHead
 from proxy.http1.outbound import EngineConnection
 
 READS_ON = frozenset((405,))
@@ -25,8 +26,8 @@ READS_ON = frozenset((405,))
 
 405: Elasticsearch 9.4.3, which refuses a method before the body has come.
 """
-_REPEATED_MAX = 64 * 1024
-"""Bytes of a GET's body that are kept until its response begins."""
+TURNED_AWAY = frozenset((401, 403))
+"""Statuses by which the engine does not know a caller, or does not allow it something."""
 
 _log = structlog.get_logger("proxy")
 
@@ -62,6 +63,8 @@ class Upstream:
     """Writes whose client has left, and which go on all the same."""
     outlived: Callable[[], object] | None = None
     """Called when one of them has ended."""
+    turned_away: Callable[[RequestHead, int], object] | None = None
+    """Called with each request that the engine answers with 401 or 403, and with that status."""
 
 
 class Relay:
@@ -107,7 +110,7 @@ class Relay:
         """Whether the request's body is handed on as it comes."""
 
     @property
-    def _client(self) -> ClientConnection:
+    def _client(self) -> Client:
         return self._exchange.client
 
     # -- the request
@@ -159,7 +162,7 @@ class Relay:
             head = self._client.request_writer.request(exchange.head, node.authority, node.prefix, added)
         request = head + exchange.take_raw()
         self._engine, self.takes_body = engine, True
-        if self._terms.repeatable and engine.reused and exchange.whole and len(request) <= _REPEATED_MAX:
+        if self._terms.repeatable and engine.reused and exchange.whole and len(request) <= REPEATED_BYTES:
             self._sent = request
         engine.send(self, exchange.head.method, request)
 
@@ -215,13 +218,15 @@ class Relay:
     def response(self, head: ResponseHead) -> None:
         exchange = self._exchange
         self._received, self._sent = True, None
+        if head.status in TURNED_AWAY and self._upstream.turned_away is not None:
+            self._upstream.turned_away(exchange.head, head.status)
         if self.client_gone:  # the request has been delivered, and nobody is there to read what came of it
             self.give_up()
             return
         if self._upstream.product is None:
             self._upstream.product = next(iter(head.control.get(b"x-elastic-product", ())), None)
         sent = exchange.whole and self._engine is not None and self._engine.flushed
-        reads_on = self._asked_for_body and head.status in READS_ON
+        reads_on = head.status in READS_ON and self._asked_for_body
         in_step = head.keep_alive and (sent or reads_on) and exchange.head.method != b"CONNECT"
         in_step = in_step and not binds_connection(exchange.head.control) and not binds_connection(head.control)
         self._keeps_engine = in_step and head.status not in MAY_BE_OUT_OF_STEP
@@ -322,6 +327,12 @@ def bad_gateway(error: Unreachable, product: bytes | None, added: Sequence[Field
     _log.error("engine_unreachable", detail=str(error))
     body = own_error(502, "engine_unreachable", "the proxy cannot reach the engine; its log says why")
     return Answer(502, [*own_fields(product), *added], body)
+
+
+def internal_error(product: bytes | None, added: Sequence[Field] = ()) -> Answer:
+    """Say in the engine's shape that the proxy failed on a request that cannot be handed on any more."""
+    body = own_error(500, "proxy_internal_error", "the proxy failed on this request; its log says how")
+    return Answer(500, [*own_fields(product), *added], body)
 
 
 def loop_detected(product: bytes | None) -> Answer:

@@ -1,12 +1,13 @@
-"""Filling an index: documents read, their passages embedded, both written, and vectors kept current later on.
+"""The commands `index` and `backfill`: load documents with vectors, and keep the vectors of an index current.
 
-mappings    the eleven files of es_mappings → what creates an index, on either engine
-documents   a file or standard input → documents, and the lines that are none (arrays: the elements of a JSON array)
-clients     the engine, Elasticsearch or OpenSearch, by the client its makers wrote
-target      the index: created where it is missing, its vectors' model and length held against what is wanted
-passages    texts → vectors, a batch at a time, again where a provider is busy
-index       documents → the index
-backfill    an index → the same with vectors, and with current ones while feeds go on writing
-stopping    what is written before a signal ends a load
-progress    how far, how fast, how long still
+commands    both commands, from their options to their reports
+mappings    settings and mappings of a new index, from es_mappings, for either engine
+documents   read documents from a file or standard input (arrays: split a JSON array into its elements)
+clients     the official client of Elasticsearch or OpenSearch
+target      create the index if it is missing, and check that its vectors fit
+passages    embed texts in batches, with retries while the provider is busy (patience)
+index       write documents and their vectors
+backfill    add vectors to documents that are already in the index
+stopping    what happens at SIGTERM and Ctrl-C
+progress    progress bar, rate and remaining time
 """

@@ -1,31 +1,29 @@
-"""The elements of one JSON array as bytes, a piece of the file at a time: a broken one is told from its neighbours.
+"""Split a JSON array into the bytes of its elements, reading the file piece by piece.
 
-A parser of the whole array stops at its first error. Here brackets and strings alone are followed, to where an element
-ends; whether that is JSON is for whoever decodes it. What is kept of an element is bounded in bytes and in depth.
+A JSON parser would stop at the first error in the array. This splitter only follows brackets and strings to the end of
+each element, so that one malformed element does not lose the others. An element is limited in bytes and in depth.
 """
 
 import re
 from collections.abc import Iterator
 from enum import Enum
 
-DOCUMENT_MAX = 100 * 2**20
-"""Bytes of one document, at most: what the engines take at a time (`http.max_content_length`)."""
-DEPTH_MAX = 200
-"""Objects and arrays within each other; in a mapping the engines allow 20 (`index.mapping.depth.limit`)."""
+from proxy.bounds import DOCUMENT_BYTES, DOCUMENT_DEPTH
 
 
 class Oversized(Enum):
-    """An element that is not kept, and why."""
+    """Why an element is skipped."""
 
     LONG = "too long"
     DEEP = "too deep"
 
 
 class BrokenOff(Exception):
-    """The bytes end before the array does, or go on behind it."""
+    """The input ends before the array does, or continues after it."""
 
 
-# To the next bracket, or comma between elements, over whole strings; or to a string that goes on in the next piece.
+# Match up to the next bracket or separating comma, skipping whole strings; or up to a string that continues in the
+# next piece.
 _BETWEEN = re.compile(rb'(?:[^"\[\]{},]++|"(?:[^"\\]++|\\.)*+")*+(["\[\]{},])', re.DOTALL)
 _WITHIN = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+(["\[\]{}])', re.DOTALL)
 _IN_STRING = re.compile(rb'["\\]')
@@ -33,22 +31,22 @@ _OPENING = {b"]": b"[", b"}": b"{"}
 
 
 class _Splitter:
-    """Where in the array we are; the bytes and the open brackets of the element that is being read."""
+    """The position in the array, with the bytes and the open brackets of the current element."""
 
     def __init__(self) -> None:
         self.ended = False
         self.behind = b""
-        """What came behind the array's end."""
+        """Bytes after the end of the array."""
         self._kept = bytearray()
         self._open = bytearray()
         self._deeper = 0
-        """Brackets that are open beyond the deepest that are kept."""
+        """Number of open brackets beyond `DEPTH_MAX`."""
         self._oversized: Oversized | None = None
         self._in_string = self._escaped = False
         self._any = False
 
     def feed(self, piece: bytes) -> Iterator[bytes | Oversized]:
-        """Take the next bytes behind the array's own bracket; yields the elements that end in them."""
+        """Take the next bytes after the opening bracket of the array; yields the elements that end in them."""
         start = at = 0
         while at < len(piece) and not self.ended:
             if self._in_string:
@@ -68,12 +66,12 @@ class _Splitter:
             self._keep(piece[start:])
 
     def unfinished(self) -> Iterator[bytes | Oversized]:
-        """Give the last element of an array that breaks off, where no bracket or string of it is open."""
+        """Yield the last element of a truncated array, if all its brackets and strings are closed."""
         if not self._in_string and not self._open and self._kept.strip():
             yield from self._element(last=True)
 
     def _string(self, piece: bytes, at: int) -> int:
-        """Go on in a string; returns how far it was followed."""
+        """Continue inside a string; returns the position that was reached."""
         if self._escaped:
             self._escaped = False
             return at + 1
@@ -85,33 +83,33 @@ class _Splitter:
         return found.end()
 
     def _ends_element(self, sign: bytes) -> bool:
-        """Follow a sign of the structure; whether it is a comma or bracket of the array itself."""
+        """Process a structural character; returns whether it ends an element of the array."""
         if sign == b'"':
             self._in_string = True
         elif sign in b"[{":
             self._push(sign)
         elif not self._open:
-            return sign in b",]"  # a brace too many is the element's own fault
+            return sign in b",]"  # a surplus brace makes the element malformed, not the array
         else:
             self._pop(_OPENING[sign])
         return False
 
     def _push(self, sign: bytes) -> None:
-        if len(self._open) < DEPTH_MAX:
+        if len(self._open) < DOCUMENT_DEPTH:
             self._open += sign
         else:
             self._deeper += 1
             self._drop(Oversized.DEEP)
 
     def _pop(self, opening: bytes) -> None:
-        """Close the innermost bracket of this kind with what was left open in it, or else the innermost of all."""
+        """Close the innermost open bracket of this kind and all inside it, or else the innermost of any kind."""
         if self._deeper:
             self._deeper -= 1
         else:
-            del self._open[self._open.rfind(opening) :]  # -1, the last, where there is none of this kind
+            del self._open[self._open.rfind(opening) :]  # rfind returns -1, the last one, if there is none of this kind
 
     def _keep(self, part: bytes) -> None:
-        if len(self._kept) + len(part) > DOCUMENT_MAX:
+        if len(self._kept) + len(part) > DOCUMENT_BYTES:
             self._drop(Oversized.LONG)
         if self._oversized is None:
             self._kept += part
@@ -121,7 +119,7 @@ class _Splitter:
         self._kept = bytearray()
 
     def _element(self, *, last: bool) -> Iterator[bytes | Oversized]:
-        """Give the element that has ended; an array with nothing in it has none."""
+        """Yield the element that has ended; an empty array has none."""
         blank = not self._kept or self._kept.isspace()
         if self._oversized or not blank or self._any or not last:
             yield self._oversized or bytes(self._kept)
@@ -130,7 +128,7 @@ class _Splitter:
 
 
 def elements(pieces: Iterator[bytes]) -> Iterator[bytes | Oversized]:
-    """Cut an array, its opening bracket first, into its elements; raises BrokenOff."""
+    """Split an array into its elements; the first piece begins with its bracket. Raises BrokenOff."""
     splitter = _Splitter()
     yield from splitter.feed(next(pieces)[1:])
     for piece in pieces:

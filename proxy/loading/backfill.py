@@ -1,8 +1,8 @@
-"""Vectors for documents that are in an index already, and current ones while feeds go on writing.
+"""Add vectors to documents that are already in an index, and keep them current while other programs write.
 
-A full write of a document drops its vector, a partial one leaves that of the old text: so what a vector was made
-of stands beside it as a hash, and what no longer agrees is done again. A document that changes meanwhile is left
-to the next round (`if_seq_no`).
+Indexing a document again removes its vector, and a partial update keeps the vector of the old text. Therefore a hash
+of the embedded text is stored beside each vector, and documents whose hash differs are embedded again. A document that
+changes during the run is not overwritten (`if_seq_no`); the next run embeds it.
 """
 
 import asyncio
@@ -26,25 +26,25 @@ _PAGE = 200
 _BATCH = 64
 
 Shard = tuple[str, str, str]
-"""An index's name, its own id (a new index of the same name has another), and the shard's number."""
+"""Name and UUID of an index (a new index of the same name has another UUID), and the number of a shard."""
 Marks = Mapping[Shard, int]
-"""How far each shard was written: all operations up to this sequence number are on all its copies."""
+"""Global checkpoint of each shard: all copies have the operations up to this sequence number."""
 
 
 @dataclass(slots=True)
 class Filled:
-    """What a round found and did."""
+    """Counts of one run."""
 
     seen: int = 0
     current: int = 0
-    """Documents whose vector is that of their text, before or by this round."""
+    """Documents whose vector matches their text, before or because of this run."""
     embedded: int = 0
     without_text: int = 0
     changed: int = 0
-    """Documents that changed while they were embedded: the next round's."""
+    """Documents that changed while they were embedded; the next run embeds them."""
     refused: int = 0
     put_off: bool = False
-    """Some were refused because the engine was busy, so they are worth another try."""
+    """Some were rejected because the engine was busy, so they should be tried again."""
 
     @property
     def share(self) -> float:
@@ -55,7 +55,7 @@ class Filled:
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """What was written in a shard: the operations after one sequence number, up to another."""
+    """A range of operations in a shard: after one sequence number, up to another."""
 
     index: str
     shard: str
@@ -68,7 +68,7 @@ class Stretch:
 
 
 def since(seen: Marks, now: Marks) -> Sequence[Stretch]:
-    """Say what was written to each shard; all of it where the shard was not seen before."""
+    """Return what was written to each shard since `seen`; everything if the shard is new."""
     return [
         Stretch(name, number, seen.get((name, own, number), -1), mark)
         for (name, own, number), mark in now.items()
@@ -78,7 +78,7 @@ def since(seen: Marks, now: Marks) -> Sequence[Stretch]:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A document, its text, and whether its vector is that of this text; without a text it should have none."""
+    """A document, its passage, and whether its vector is current; without text it should have none."""
 
     hit: Mapping[str, Any]
     passage: Passage | None
@@ -86,27 +86,27 @@ class Judged:
 
 
 def judge(hit: Mapping[str, Any], embedding: Embedding) -> Judged:
-    """Hold the hash beside a document's vector against its text."""
+    """Compare the hash beside a document's vector with its text."""
     source = hit.get("_source", {})
     passage = passage_of(source, embedding)
     return Judged(hit, passage, source.get(embedding.hash_field) == (passage.hash if passage else None))
 
 
 class Pace:
-    """Spaces work out, so that no more than `rate` units a second are done."""
+    """Limits work to `rate` units per second."""
 
     def __init__(self, rate: float | None) -> None:
         self._rate = rate
         self._next = time.monotonic()
 
     def parts(self, documents: Sequence[Judged]) -> Iterator[Sequence[Judged]]:
-        """Cut into what is done at once: a second's worth, where a second has less than a batch."""
+        """Split into batches, of no more than one second's worth."""
         size = min(_BATCH, math.ceil(self._rate)) if self._rate else _BATCH
         for start in range(0, len(documents), size):
             yield documents[start : start + size]
 
     async def spend(self, units: int) -> None:
-        """Wait until it is time for these."""
+        """Wait until so many units may be done."""
         if self._rate:
             now = time.monotonic()
             self._next = max(self._next, now) + units / self._rate
@@ -115,7 +115,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Backfill:
-    """An index and what keeps its vectors current."""
+    """One index, and what is needed to keep its vectors current."""
 
     client: Client
     embedder: Embedder
@@ -124,7 +124,7 @@ class Backfill:
     stopping: Stopping
 
     async def round(self, shown: Shown, filled: Filled, stretches: Sequence[Stretch]) -> None:
-        """Go once through the documents that were written, noting in `filled`; raises CannotLoad."""
+        """Process these ranges once, counting in `filled`; raises CannotLoad."""
         passed = 0
         for stretch in stretches:
             async with aclosing(self._pages(stretch)) as pages:
@@ -148,10 +148,11 @@ class Backfill:
             filled.without_text += sum(document.passage is None for document in batch)
 
     async def _pages(self, stretch: Stretch) -> AsyncGenerator[tuple[Sequence[Mapping[str, Any]], int]]:
-        """Read documents in the order they were written, and how far that is.
+        """Read documents in the order of their sequence numbers, with the number that was reached.
 
-        What is written meanwhile has a higher number, and is the next round's: so no snapshot is needed. Of a stretch
-        a part is asked for that can have a page of documents, more where most of its numbers stand for none any more.
+        Documents written during the run have higher numbers and belong to the next run, so no snapshot is needed.
+        Each request covers a part of the range; the part doubles where it has no full page, because most of its
+        numbers belong to documents that were written again or deleted.
         """
         after, span = stretch.after, _PAGE
         while after < stretch.last:
@@ -177,7 +178,7 @@ class Backfill:
         return hits
 
     async def _write(self, stale: Sequence[Judged], shown: Shown, filled: Filled) -> None:
-        """Embed documents and write their vectors, where they are still as they were read."""
+        """Embed documents and write their vectors, unless they have changed since they were read."""
         texts = {document.passage.hash: document.passage.text for document in stale if document.passage}
         vectors = await embed(self.embedder, list(texts.values()), self.embedding.model, self.embedding.dimensions)
         by_hash = dict(zip(texts, written(vectors), strict=True))
@@ -206,7 +207,7 @@ def _note_refusal(filled: Filled, shown: Shown, outcome: Outcome) -> None:
     match outcome["status"]:
         case 409:
             filled.changed += 1
-        case 404:  # deleted meanwhile
+        case 404:  # deleted during the run
             pass
         case status:
             filled.refused += 1
@@ -215,9 +216,9 @@ def _note_refusal(filled: Filled, shown: Shown, outcome: Outcome) -> None:
 
 
 async def marks(client: Client, index: str) -> Marks:
-    """Read how far each shard was written, and let searches see all of it; raises CannotLoad.
+    """Read the global checkpoint of each shard, and refresh the index up to it; raises CannotLoad.
 
-    The checkpoint and not the highest number: below that there may be operations that are still on their way.
+    Not the highest sequence number: operations below it may still be in progress.
     """
     by_shard = {"level": "shards"}
     stats = await ask_engine(lambda: client.ask("GET", path_of(index, "_stats", "docs"), parameters=by_shard))

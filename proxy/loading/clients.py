@@ -1,6 +1,6 @@
-"""The engine as a load asks it: by the client that its makers wrote, Elasticsearch's or OpenSearch's.
+"""The engine for loading, through the official Python client of Elasticsearch or OpenSearch.
 
-Elasticsearch's refuses every other product, so there are two. All that differs between them is in this module.
+There are two because Elasticsearch's client refuses other products. Everything that differs is in this module.
 """
 
 import logging
@@ -23,9 +23,9 @@ from proxy.upstream.engine import Engine as UpstreamEngine
 from proxy.upstream.engine import EngineOfCaller
 
 Action = dict[str, Any]
-"""One document of a bulk request, in the words of the clients' helpers."""
+"""One document of a bulk request, as the clients' helpers take it."""
 Outcome = Mapping[str, Any]
-"""What the engine says of one."""
+"""The engine's result for one document."""
 
 TOO_LARGE = 413
 _SERVICE = "engine"
@@ -43,28 +43,28 @@ _BULK: Mapping[str, Any] = {
 
 
 class Client(Protocol):
-    """An engine, open. Whatever goes wrong is an UpstreamError."""
+    """An open client of the engine. All its errors are UpstreamErrors."""
 
     @property
     def spelling(self) -> Spelling:
-        """How this engine spells a mapping."""
+        """The mapping syntax of this engine."""
 
     async def ask(
         self, method: str, path: str, body: Any = None, parameters: Mapping[str, Any] | None = None
     ) -> Mapping[str, Any]:
-        """Send one request; raises Refused for every status that is an error."""
+        """Send one request; raises Refused for an error status."""
 
     def bulk(self, actions: AsyncIterable[Action]) -> AsyncGenerator[tuple[bool, Outcome]]:
-        """Write documents, again those the engine is too busy for; what became of each, in no order.
+        """Write documents, with retries while the engine is busy; yields the outcome of each, in any order.
 
-        Raises UpstreamError where the engine refuses all of a request, but for its size.
+        Raises UpstreamError if the engine rejects a whole request, unless it is too large.
         """
 
     async def close(self) -> None: ...
 
 
 class ElasticsearchClient:
-    """By elasticsearch-py."""
+    """Elasticsearch through elasticsearch-py."""
 
     spelling = SPELLINGS["elasticsearch"]
 
@@ -74,7 +74,7 @@ class ElasticsearchClient:
             headers=headers,
             request_timeout=_TIMEOUT_S,
             retry_on_timeout=True,
-            retry_on_status=(),  # what is busy is asked again by `ask_engine`
+            retry_on_status=(),  # `ask_engine` retries while the engine is busy
             max_retries=_RETRIES,
             http_compress=True,
             ssl_context=towards_engine(settings) or DEFAULT,
@@ -113,12 +113,12 @@ def _of_elasticsearch(error: ApiError | TransportError) -> UpstreamError:
 
 
 class OpenSearchClient:
-    """By opensearch-py."""
+    """OpenSearch through opensearch-py."""
 
     spelling = SPELLINGS["opensearch"]
 
     def __init__(self, settings: Engine, headers: Mapping[str, str]) -> None:
-        logging.getLogger("opensearch").setLevel(logging.CRITICAL)  # it writes a line for each answer with an error
+        logging.getLogger("opensearch").setLevel(logging.CRITICAL)  # it logs a line for each error response
         self._client = opensearchpy.AsyncOpenSearch(
             list(settings.urls),
             headers=dict(headers),
@@ -162,7 +162,7 @@ def _of_opensearch(error: opensearchpy.TransportError) -> UpstreamError:
 
 
 def _raise_for_all(said: Outcome, translated: Callable[[Any], UpstreamError]) -> None:
-    """Raise what went wrong with a whole request, which the helpers say of each of its documents."""
+    """Raise the error of a whole request, which the helpers report for each of its documents."""
     if "exception" in said and said["status"] != TOO_LARGE:
         raise translated(said["exception"])
 
@@ -174,9 +174,9 @@ _CLIENTS: Mapping[str, Callable[[Engine, Mapping[str, str]], Client]] = {
 
 
 async def open_client(config: Config, authorization: str | None) -> Client:
-    """Open the client of the engine that answers there, with the rights meant for a load.
+    """Open a client for the engine at `engine.url`, with the proxy's own credentials.
 
-    Raises UpstreamError, and CannotLoad where it is another product.
+    Raises UpstreamError, and CannotLoad if it is another product.
     """
     headers = {"Authorization": authorization} if authorization else {}
     engine = UpstreamEngine(config.engine)
@@ -185,12 +185,14 @@ async def open_client(config: Config, authorization: str | None) -> Client:
     finally:
         await engine.close()
     if product not in _CLIENTS:
-        raise CannotLoad(f"{product} answers there: documents are loaded into {' and '.join(_CLIENTS)}")
+        raise CannotLoad(
+            f"the server at engine.url is {product}: documents can be loaded into {' and '.join(_CLIENTS)}"
+        )
     return _CLIENTS[product](config.engine, headers)
 
 
 async def _product(caller: EngineOfCaller) -> str:
-    """Ask which engine it is; who may not ask that is told by the headers of an answer they may have."""
+    """Return the product name; if the caller may not read it, take it from the headers of another response."""
     kind = await caller.kind()
     if kind is None:
         await caller.resolved("_all", ())

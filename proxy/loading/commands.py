@@ -1,4 +1,4 @@
-"""`index` and `backfill`, from what was asked on the command line to what is reported."""
+"""The commands `index` and `backfill`, from their options to their reports."""
 
 import asyncio
 import sys
@@ -37,12 +37,12 @@ from proxy.upstream.embedder import Embedder, is_same
 from proxy.upstream.transport import Transport, models_session
 
 _EMBED_S = 120.0
-"""Patience with one batch of passages; a load has more of it than a search."""
+"""Timeout for one batch of passages; much longer than for a search."""
 
 
 @dataclass(frozen=True, slots=True)
 class VectorOptions:
-    """What the command line says of vectors; None where it says nothing."""
+    """Options about vectors; None means not given."""
 
     profile: str | None = None
     tier: str | None = None
@@ -54,7 +54,7 @@ class VectorOptions:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The engine and the models, open."""
+    """Open clients of the engine and the models."""
 
     client: Client
     embedder: Embedder
@@ -65,7 +65,7 @@ class Services:
 async def opened(
     config: Config, token: str | None, environment: Mapping[str, str], stopping: Stopping
 ) -> AsyncIterator[Services]:
-    """Open the engine and the models for a load."""
+    """Open clients of the engine and the models for loading."""
     say_what_is_waited_for()
     authorization = authorization_of(config, environment)
     client = await ask_engine(lambda: open_client(config, authorization))
@@ -79,7 +79,7 @@ async def opened(
 
 
 def wanted(config: Config, index: str, options: VectorOptions) -> Wanted:
-    """Say which vectors an index should have: the command line before its route, the route before its profile."""
+    """Return the vectors an index should have: options override the route, and the route overrides the profile."""
     route = route_of(build_routes(config), Resolved(index))
     semantic = route.semantic if route else None
     profile = PROFILES[options.profile] if options.profile else None
@@ -96,18 +96,20 @@ def wanted(config: Config, index: str, options: VectorOptions) -> Wanted:
 
 
 async def settled(services: Services, index: str, mappings: Mapping[str, Mapping[str, Any]], wish: Wanted) -> Embedding:
-    """Settle the vectors of an index: as it has them, or else as is wished, by the model that really answers.
+    """Decide on the vectors of an index: those it already has, or else the requested ones, by the model that answers.
 
-    Raises CannotLoad, also where that is no longer the model that made what the index holds.
+    Raises CannotLoad, also if the existing vectors are from another model.
     """
     held = held_embedding(mappings, wish)
     if held is None and not (wish.passage or wish.default_passage):
-        raise CannotLoad("which fields are embedded? Say --passage FIELD,..., or --profile for a kind of documents")
+        raise CannotLoad("it is not known which fields to embed: give --passage FIELD,... or --profile PROFILE")
     asked = wish.model or (held.model if held else wish.default_model)
     answering = await introduced(services.embedder, asked, held.dimensions if held else wish.dimensions)
     if held is None:
         if wish.model and not is_same(wish.model, answering.model):
-            sys.stderr.write(f"{answering.model} answers for {wish.model}, and is what the index will be searched by\n")
+            sys.stderr.write(
+                f"the server uses {answering.model} for {wish.model}; the index will record {answering.model}\n"
+            )
         return wish.embedding(answering)
     if is_same(held.model, answering.model):
         return held
@@ -118,7 +120,7 @@ async def settled(services: Services, index: str, mappings: Mapping[str, Mapping
 
 @dataclass(frozen=True, slots=True)
 class IndexOptions:
-    """What `index` was asked for."""
+    """Options of `index`."""
 
     index: str
     vectors: VectorOptions
@@ -130,9 +132,9 @@ class IndexOptions:
 async def run_index(
     services: Services, config: Config, options: IndexOptions, file: DocumentFile, loaded: Loaded
 ) -> None:
-    """Load a file, noting in `loaded` what became of it; raises CannotLoad.
+    """Load a file, counting in `loaded`; raises CannotLoad.
 
-    The index is created when there is a document for it.
+    The index is created once there is a document for it.
     """
     client, name = services.client, options.index
     mappings = await mappings_of(client, name)
@@ -154,13 +156,15 @@ async def run_index(
 def _profile_of(config: Config, index: str) -> str:
     route = route_of(build_routes(config), Resolved(index))
     if route is None:
-        raise CannotLoad(f"{index} is not there and no route covers it: say which kind of index with --profile")
+        raise CannotLoad(
+            f"the index {index} does not exist and no route covers it: give --profile PROFILE to create it"
+        )
     return route.profile
 
 
 @dataclass(frozen=True, slots=True)
 class BackfillOptions:
-    """What `backfill` was asked for."""
+    """Options of `backfill`."""
 
     index: str
     vectors: VectorOptions
@@ -171,14 +175,14 @@ class BackfillOptions:
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """Where is said what a round did, and what went wrong with one."""
+    """Functions that report the counts of a run, or its error."""
 
     done: Callable[[Filled], None]
     failed: Callable[[CannotLoad], object]
 
 
 async def run_backfill(services: Services, config: Config, options: BackfillOptions, reports: Reports) -> None:
-    """Fill an index once, or again and again under `--watch`; raises CannotLoad."""
+    """Run once, or repeatedly with `--watch`; raises CannotLoad."""
     filling = _Filling(services, config, options, reports, Pace(options.rate))
     await filling.fitted()
     seen = await filling.round({})
@@ -189,7 +193,7 @@ async def run_backfill(services: Services, config: Config, options: BackfillOpti
 
 @dataclass(frozen=True, slots=True)
 class _Filling:
-    """A backfill's rounds."""
+    """The runs of one backfill."""
 
     services: Services
     config: Config
@@ -198,7 +202,7 @@ class _Filling:
     pace: Pace
 
     async def round(self, seen: Marks) -> Marks:
-        """Do what was written since the last round; under `--watch`, what fails is for the next one."""
+        """Process what was written since the last run; with `--watch`, a failed run is repeated later."""
         try:
             return await self._round(seen)
         except CannotLoad as error:
@@ -225,11 +229,11 @@ class _Filling:
         return seen if filled.put_off else now
 
     async def fitted(self) -> Backfill:
-        """See to it that what the name stands for has the fields: an alias may mean another index by now."""
+        """Check the index and add the vector fields, before each run: an alias may point to another index by now."""
         client, index = self.services.client, self.options.index
         mappings = await mappings_of(client, index)
         if not mappings:
-            raise CannotLoad(f"there is no index {index}: `rerank-proxy index FILE --name ...` makes one")
+            raise CannotLoad(f"there is no index {index}: `rerank-proxy index FILE --name {index}` creates one")
         embedding = await settled(self.services, index, mappings, wanted(self.config, index, self.options.vectors))
         check_readable(mappings, embedding)
         await fit(client, mappings, embedding)

@@ -1,4 +1,4 @@
-"""Documents from a file or standard input: NDJSON or one JSON array, gzipped or not, never all in memory."""
+"""Read documents from a file or standard input: NDJSON or a JSON array, gzipped or not, never all in memory."""
 
 import gzip
 import hashlib
@@ -14,51 +14,50 @@ from typing import Any, BinaryIO, cast
 
 import msgspec
 
-from proxy.loading.arrays import DEPTH_MAX, DOCUMENT_MAX, BrokenOff, Oversized, elements
+from proxy.bounds import DOCUMENT_BYTES, DOCUMENT_DEPTH, DOCUMENT_VALUES
+from proxy.loading.arrays import BrokenOff, Oversized, elements
 from proxy.loading.errors import CannotLoad
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _PIECE = 2**16
 _LOOK_EVERY_S = 0.2
-VALUES_MAX = 2_000_000
-"""Of one document: about 200 MB in memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document to be loaded."""
+    """A document to load."""
 
     id: str
     source: dict[str, Any]
     routing: str | None
     size: int
-    """In bytes, about as many as it is read and written with."""
+    """Approximate bytes, as read and written."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadLine:
-    """What stood there and is no document."""
+    """An entry of the file that is not a document."""
 
     where: str
-    """A line of NDJSON, or an element of an array, counted from 1."""
+    """The line of NDJSON, or the element of an array, counted from 1."""
     cause: str
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentFile:
-    """An open file, and how far it was read in its own bytes."""
+    """An open file, with the number of its bytes that have been read."""
 
     stream: BinaryIO
     size: int | None
     position: Callable[[], int]
     stop: Callable[[], None] = lambda: None
-    """Have nothing more come, though somebody may still be writing to standard input."""
+    """End the stream, even if another program is still writing to standard input."""
 
 
 @contextmanager
 def open_documents(path: str) -> Iterator[DocumentFile]:
-    """Open a file, or standard input for `-`; raises CannotLoad where there is none."""
+    """Open a file, or standard input for `-`; raises CannotLoad if it does not exist."""
     try:
         raw = open(os.dup(sys.stdin.fileno()) if path == "-" else path, "rb", buffering=0)  # noqa: SIM115, PTH123
     except OSError as error:
@@ -74,7 +73,7 @@ def open_documents(path: str) -> Iterator[DocumentFile]:
 
 
 class _Counting(io.RawIOBase):
-    """A stream that knows how much of it was read, and whose reader can be told that this is all."""
+    """A stream that counts the bytes that were read, and that can be ended early."""
 
     def __init__(self, stream: io.FileIO) -> None:
         self._stream = stream
@@ -88,7 +87,7 @@ class _Counting(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not select.select([self._stream], [], [], _LOOK_EVERY_S)[0]:  # a file is always ready, a pipe may not be
+        while not select.select([self._stream], [], [], _LOOK_EVERY_S)[0]:  # a file is always ready, a pipe is not
             if self._stopped:
                 return 0
         count = 0 if self._stopped else self._stream.readinto(buffer) or 0
@@ -97,10 +96,10 @@ class _Counting(io.RawIOBase):
 
 
 def read_documents(stream: BinaryIO, id_field: str | None = None) -> Iterator[Document | BadLine]:
-    """Read documents one by one; raises CannotLoad where the rest cannot be read at all.
+    """Read documents one by one; raises CannotLoad if the rest of the file cannot be read.
 
-    The id is that of `id_field`, or else of `_id` or `id`, or else made of the content, so that a second run
-    updates. A hit as the engine sends it, `_id` and `_source`, is the document in it; `_routing` is kept.
+    The id is taken from `id_field`, else `_id`, else `id`, else it is a hash of the document, so that a second run
+    updates. Of a hit with `_id` and `_source`, the source is the document; `_routing` is kept.
     """
     elements = _array(stream) if _first(stream) == b"[" else _lines(stream)
     for element in elements:
@@ -108,7 +107,7 @@ def read_documents(stream: BinaryIO, id_field: str | None = None) -> Iterator[Do
 
 
 def _first(stream: BinaryIO) -> bytes:
-    """Look at the first byte that says something, without reading it."""
+    """Return the first byte that is not white space, without consuming it."""
     buffered = cast("io.BufferedReader", stream)
     try:
         while head := buffered.peek():
@@ -125,7 +124,7 @@ def _first(stream: BinaryIO) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Element:
-    """A value of the file that is JSON, whatever else it is."""
+    """A JSON value of the file, which may or may not be a document."""
 
     where: str
     value: Any
@@ -134,8 +133,8 @@ class _Element:
 
 _Elements = Iterator[_Element | BadLine]
 _FLAWS: Mapping[Oversized, str] = {
-    Oversized.LONG: f"longer than the {DOCUMENT_MAX >> 20} MB the engine takes at a time",
-    Oversized.DEEP: "nested too deep to be a document",
+    Oversized.LONG: f"larger than {DOCUMENT_BYTES >> 20} MB, which the engine accepts in one request",
+    Oversized.DEEP: f"nested deeper than {DOCUMENT_DEPTH} levels",
 }
 
 
@@ -152,17 +151,17 @@ def _lines(stream: BinaryIO) -> _Elements:
 
 def _line(stream: BinaryIO, number: int) -> bytes:
     try:
-        return stream.readline(DOCUMENT_MAX)
+        return stream.readline(DOCUMENT_BYTES)
     except (OSError, EOFError, zlib.error) as error:
-        raise CannotLoad(f"the file breaks off behind line {number}: {error}") from None
+        raise CannotLoad(f"the file cannot be read after line {number}: {error}") from None
 
 
 def _is_whole(line: bytes) -> bool:
-    return len(line) < DOCUMENT_MAX or line.endswith(b"\n")
+    return len(line) < DOCUMENT_BYTES or line.endswith(b"\n")
 
 
 def _leave_out(stream: BinaryIO, number: int) -> None:
-    """Read to the end of a line, a piece at a time."""
+    """Skip to the end of a line."""
     while not _is_whole(_line(stream, number)):
         pass
 
@@ -175,34 +174,34 @@ def _array(stream: BinaryIO) -> _Elements:
             where = f"element {number}"
             yield BadLine(where, _FLAWS[element]) if isinstance(element, Oversized) else _decoded(where, element)
     except (BrokenOff, OSError, EOFError, zlib.error) as error:
-        raise CannotLoad(f"the array breaks off behind its element {number}: {error}") from None
+        raise CannotLoad(f"the array cannot be read after its element {number}: {error}") from None
 
 
 def _decoded(where: str, content: bytes) -> _Element | BadLine:
-    if _values(content) > VALUES_MAX:
-        return BadLine(where, f"has more than {VALUES_MAX:,} values: too many to be one document")
+    if _values(content) > DOCUMENT_VALUES:
+        return BadLine(where, f"has more than {DOCUMENT_VALUES:,} values, too many for one document")
     try:
         value = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return BadLine(where, f"not JSON: {error}")
     except RecursionError:
         return BadLine(where, _FLAWS[Oversized.DEEP])
-    if content.count(b"{") + content.count(b"[") > DEPTH_MAX and _is_deep(value):
+    if content.count(b"{") + content.count(b"[") > DOCUMENT_DEPTH and _is_deep(value):
         return BadLine(where, _FLAWS[Oversized.DEEP])
     return _Element(where, value, len(content))
 
 
 def _values(content: bytes) -> int:
-    """Count what may be a value each, and take far more memory than its text: `{}` is 2 bytes here and 64 decoded.
+    """Estimate the number of values, which take far more memory than their text: `{}` is 2 bytes here, 64 decoded.
 
-    Those in strings count too, so only a document with more text than one has is taken for another by that.
+    Brackets and commas in strings count too; only a document with millions of them is affected.
     """
-    return content.count(b"{") + content.count(b"[") + content.count(b",") if len(content) > VALUES_MAX else 0
+    return content.count(b"{") + content.count(b"[") + content.count(b",") if len(content) > DOCUMENT_VALUES else 0
 
 
 def _is_deep(value: Any) -> bool:
     level = [value]
-    for _ in range(DEPTH_MAX):
+    for _ in range(DOCUMENT_DEPTH):
         level = [inner for each in level for inner in _members(each) if isinstance(inner, dict | list)]
         if not level:
             return False
@@ -216,7 +215,7 @@ def _members(value: Any) -> Iterable[Any]:
 def _document(element: _Element, id_field: str | None) -> Document | BadLine:
     where, value = element.where, element.value
     if not isinstance(value, dict):
-        return BadLine(where, "not an object")
+        return BadLine(where, "not a JSON object")
     source, own = value, value.get("_id")
     if isinstance(value.get("_source"), dict) and own is not None:
         source = value["_source"]
@@ -224,12 +223,12 @@ def _document(element: _Element, id_field: str | None) -> Document | BadLine:
         source = {key: member for key, member in value.items() if key not in {"_id", "_routing"}}
     given = value.get(id_field) if id_field else own if own is not None else value.get("id")
     if id_field and given is None:
-        return BadLine(where, f"no field {id_field!r} to take the id from")
+        return BadLine(where, f"has no field {id_field!r} for the id")
     if isinstance(given, dict | list | bool):
-        return BadLine(where, "its id is neither text nor a number")
+        return BadLine(where, "the id is neither a string nor a number")
     identity = _made_of(source) if given in (None, "") else str(given)
     if len(identity.encode()) > 512:
-        return BadLine(where, "its id is longer than the 512 bytes the engine takes")
+        return BadLine(where, "the id is longer than 512 bytes, the engine's limit")
     routing = value.get("_routing")
     return Document(identity, source, None if routing is None else str(routing), element.size)
 

@@ -1,5 +1,5 @@
-"""Why something cannot be loaded."""
+"""The error of the loading commands."""
 
 
 class CannotLoad(Exception):
-    """Loading cannot begin or go on; the message says what, why, and what to do."""
+    """Loading cannot start or continue; the message says what is wrong and what to do."""

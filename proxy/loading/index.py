@@ -1,4 +1,4 @@
-"""Documents from a file into an index, with their vectors: embedded ahead, written in bulk, never all in memory."""
+"""Load documents from a file with their vectors: embed some batches ahead, write in bulk, never hold all in memory."""
 
 import asyncio
 from collections import deque
@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from proxy.bounds import LOADED_BYTES
 from proxy.errors import UpstreamError
 from proxy.loading.clients import Action, Client, Outcome
 from proxy.loading.documents import BadLine, Document, DocumentFile, read_documents
@@ -34,11 +35,9 @@ from proxy.upstream.embedder import Embedder
 from proxy.vectors import Vectors
 
 BATCH = 64
-"""Documents read, embedded and looked up together, at most."""
-BATCH_BYTES = 4 * 2**20
-"""What they may have together, unless one alone has more."""
+"""Maximum number of documents that are read, embedded and looked up together."""
 AHEAD = 4
-"""Batches on their way to the models at a time: these and a bulk request are all of a load that is in memory."""
+"""Number of batches that are embedded at a time; these and one bulk request are all that is in memory."""
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -46,18 +45,18 @@ B = TypeVar("B")
 
 @dataclass(slots=True)
 class Loaded:
-    """What became of a file."""
+    """Counts of what was loaded from a file."""
 
     begun: bool = False
-    """The engine was there, and the file is read."""
+    """The engine was reached, and reading the file has begun."""
     written: int = 0
     embedded: int = 0
     kept: int = 0
-    """Vectors that were there already, made of the same text by the same model."""
+    """Vectors that the index or the file already had, of the same text and model."""
     without_text: int = 0
     malformed: int = 0
     refused: int = 0
-    """Documents that the engine would not take."""
+    """Documents that the engine rejected."""
 
     @property
     def whole(self) -> bool:
@@ -66,7 +65,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Documents ready to be written, and how their vectors came about."""
+    """Documents ready to be written, and the counts of their vectors."""
 
     actions: Sequence[Action]
     bad_lines: Sequence[BadLine]
@@ -77,40 +76,40 @@ class _Batch:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file, and what it has from its first document on."""
+    """A file, and its entries from the first document on."""
 
     file: DocumentFile
     entries: Iterator[Document | BadLine]
 
 
 async def begin(file: DocumentFile, id_field: str | None, shown: Shown, loaded: Loaded) -> Source:
-    """Read up to the first document; raises CannotLoad where there is none, before anything is made for it."""
+    """Read up to the first document; raises CannotLoad if there is none, before an index is created for it."""
     loaded.begun = True
     entries = read_documents(file.stream, id_field)
     while (entry := await asyncio.to_thread(next, entries, None)) is not None:
         if isinstance(entry, Document):
             return Source(file, chain([entry], entries))
         _note_bad_lines(loaded, shown, [entry])
-    raise CannotLoad("there is no document in the file: nothing was loaded")
+    raise CannotLoad("the file contains no document: nothing was loaded")
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Where documents go, and by whom they are embedded."""
+    """The index that documents are loaded into, and the models that embed them."""
 
     client: Client
     embedder: Embedder
     index: str
     embedding: Embedding | None
-    """None loads documents without vectors."""
+    """None: load documents without vectors."""
     existed: bool
-    """The index was there before, and so may some of the vectors be."""
+    """The index existed before, so it may already have some of the vectors."""
     stopping: Stopping
 
     async def load(self, source: Source, shown: Shown, loaded: Loaded) -> None:
-        """Load documents, saying at once what cannot be; what was written is in `loaded`, also where this raises.
+        """Load documents and report errors as they occur; `loaded` has the counts, also if this raises.
 
-        Raises CannotLoad where it cannot go on, when what was embedded until then is written.
+        Raises CannotLoad if it cannot continue, after what was embedded until then has been written.
         """
         failed: list[CannotLoad] = []
         with self.stopping.writing(source.file.stop):
@@ -125,9 +124,9 @@ class Loading:
     async def _actions(
         self, source: Source, shown: Shown, loaded: Loaded, failed: list[CannotLoad]
     ) -> AsyncGenerator[Action]:
-        """Give what is to be written; between two batches what was written is counted whole, and shown.
+        """Yield the documents to write; progress is shown between two batches.
 
-        What ends it early is noted in `failed`, for the writer of these would drop what it has not sent yet.
+        An error is put into `failed` and not raised: the bulk helper would drop what it has not sent yet.
         """
         try:
             async with aclosing(ahead(_batches(source.entries), self._prepare, self.stopping.told)) as prepared:
@@ -171,10 +170,10 @@ class Loading:
         )
 
     async def _held(self, documents: Sequence[Document], embedding: Embedding) -> dict[str, Sequence[float]]:
-        """Look up the vectors that are there already, by the hash of what they were made of."""
+        """Return the existing vectors by the hash of their text."""
         sources = [document.source for document in documents]
         if self.existed and documents:
-            # The vector's name brings it, also where the engine leaves vectors out of `_source` (from 9.2 on).
+            # Elasticsearch 9.2 and later return a vector in `_source` only if it is requested by name.
             body = {"docs": [{"_id": document.id} | _routing(document) for document in documents]}
             own = {"_source_includes": f"{embedding.field},{embedding.hash_field}"}
             answer = await ask_engine(lambda: self.client.ask("POST", path_of(self.index, "_mget"), body, own))
@@ -206,13 +205,13 @@ def _with_vector(
 
 
 def written(vectors: Vectors) -> list[list[float]]:
-    """Return vectors as they are written: seven decimals, as much as a float has, in half the bytes."""
+    """Round vectors to seven decimals, the precision of a 32-bit float, which halves the bytes to send."""
     rounded: list[list[float]] = vectors.astype(np.float64).round(7).tolist()
     return rounded
 
 
 async def bulk(client: Client, actions: AsyncIterable[Action]) -> AsyncIterator[tuple[bool, Outcome]]:
-    """Write documents; what became of each, in no order. Raises CannotLoad where all of a request is refused."""
+    """Write documents; yields the outcome of each, in any order. Raises CannotLoad if a whole request is rejected."""
     try:
         async for ok, outcome in client.bulk(actions):
             yield ok, outcome
@@ -235,7 +234,7 @@ def _note(loaded: Loaded, shown: Shown, outcome: Outcome, *, ok: bool) -> None:
 
 
 def _batches(entries: Iterator[Document | BadLine]) -> Iterator[Sequence[Document | BadLine]]:
-    """Put documents together until they are enough, by number or by bytes; raises CannotLoad behind the last."""
+    """Group documents into batches by number and bytes; an error of the file is raised after the last batch."""
     batch: list[Document | BadLine] = []
     size = 0
     unreadable: CannotLoad | None = None
@@ -243,7 +242,7 @@ def _batches(entries: Iterator[Document | BadLine]) -> Iterator[Sequence[Documen
         for entry in entries:
             batch.append(entry)
             size += entry.size if isinstance(entry, Document) else 0
-            if len(batch) >= BATCH or size >= BATCH_BYTES:
+            if len(batch) >= BATCH or size >= LOADED_BYTES:
                 yield batch
                 batch, size = [], 0
     except CannotLoad as error:
@@ -257,10 +256,10 @@ def _batches(entries: Iterator[Document | BadLine]) -> Iterator[Sequence[Documen
 async def ahead(
     items: Iterator[A], work: Callable[[A], Coroutine[Any, Any, B]], stop: asyncio.Event, grace: float = GRACE_S
 ) -> AsyncGenerator[B]:
-    """Work on a few items at a time, and give what comes of them in their order.
+    """Work on a few items at a time, and yield the results in order.
 
-    After `stop`, or where one fails or the next cannot be read, no other is begun, and what comes of those that are
-    is given before the error: it is paid for. Those that take longer are cancelled.
+    After `stop`, an error, or the end of readable items, no new work is started. Results of work that is already
+    running are yielded before the error is raised, because it is paid for; work that takes longer is cancelled.
     """
     taking = _Taking(items)
     running: deque[asyncio.Task[B]] = deque()
@@ -285,7 +284,7 @@ async def ahead(
 
 @dataclass(slots=True)
 class _Taking(Generic[A]):
-    """Items one by one, to their end or to where they cannot be read any more."""
+    """Items one by one, until the end or the first error."""
 
     items: Iterator[A]
     error: CannotLoad | None = None
@@ -308,7 +307,7 @@ def _raise_first(running: Iterable[asyncio.Task[Any]], unreadable: CannotLoad | 
 
 
 async def _done_soon(running: Collection[asyncio.Task[B]], seconds: float) -> Sequence[B]:
-    """Return what comes of the work that was begun within this time."""
+    """Return the results of running work that finishes within this time."""
     if seconds and running:
         await asyncio.wait(running, timeout=seconds)
     return [task.result() for task in running if task.done() and not task.exception()]

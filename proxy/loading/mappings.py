@@ -1,4 +1,4 @@
-"""Indices ready for their use: the files of `es_mappings`, fitted to a model, a vector length and a language."""
+"""Settings and mappings of new indices: the files of `es_mappings`, adapted to a model, dimensions and a language."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from proxy.indices import META_KEY
 from proxy.profiles import PROFILES
 
 Filter = Mapping[str, Any]
-# In a place that a language has no use for: what it does is done already.
+# A filter without effect, for a step that a language does not need: the tokens are lowercase already.
 _NOTHING: Filter = {"type": "lowercase"}
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """How words of a language are brought together: what is done first, left out, and reduced to a stem."""
+    """The analyzer of a language: elision, stop words and stemmer."""
 
     stopwords: str
     stemmer: Filter
     elision: Filter | None = None
-    """Cuts off what stands in front of a word, or makes its letters alike."""
+    """Removes elided articles, or normalises letters."""
 
 
 def _stemmed(name: str, stemmer: str) -> Language:
@@ -77,7 +77,7 @@ LANGUAGES: Mapping[str, Language] = {
     "russian": _stemmed("russian", "russian"),
     "spanish": _stemmed("spanish", "light_spanish"),
     "swedish": _stemmed("swedish", "swedish"),
-    # I and İ are two letters there, and have each its own small one.
+    # Turkish has two letters I and İ, each with its own lowercase letter.
     "turkish": Language(
         "_turkish_", {"type": "stemmer", "language": "turkish"}, {"type": "lowercase", "language": "turkish"}
     ),
@@ -86,7 +86,7 @@ LANGUAGES: Mapping[str, Language] = {
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """What an index says of its vectors: the model that made them, their length, and what was embedded."""
+    """The vectors of an index as its mapping describes them: field, model, dimensions and embedded fields."""
 
     field: str
     model: str
@@ -99,36 +99,36 @@ class Embedding:
 
     @property
     def meta(self) -> Mapping[str, Any]:
-        """Spell it for the mapping's `_meta`."""
+        """Return the description for `_meta` of the mapping."""
         said = {"model": self.model, "dimensions": self.dimensions, "passage": list(self.passage)}
         return {META_KEY: {self.field: said}}
 
     @property
     def properties(self) -> Mapping[str, Any]:
-        """Spell the two fields beside the documents' own."""
+        """Return the two fields that are added to the mapping."""
         vector = {"type": "dense_vector", "dims": self.dimensions, "index": True, "similarity": "cosine"}
         return {self.field: vector, self.hash_field: {"type": "keyword"}}
 
 
 _NO_PLUGIN = (
-    "this OpenSearch has no k-NN plugin (opensearch-knn), and so no vectors: install it on every node, or load "
-    "for BM25 alone with `index --no-vectors`"
+    "this OpenSearch has no k-NN plugin (opensearch-knn), which vectors need: install it on every node, or load for "
+    "BM25 only with `index --no-vectors`"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Spelling:
-    """How an engine spells what the files and this module say in Elasticsearch's words."""
+    """The mapping syntax of an engine, as differences from Elasticsearch's."""
 
     types: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]
-    """A field's type to the field as it is spelled there, where that differs."""
+    """Converts fields of a type that the engine does not have."""
     for_vectors: dict[str, Any]
-    """What an index must be told when it is created, to hold vectors."""
+    """Settings that an index with vectors needs when it is created."""
     refusals: Mapping[str, str]
-    """Words of the engine's refusal to what is to be done about it."""
+    """Advice by a part of the engine's error message."""
 
     def properties(self, properties: Mapping[str, Any]) -> dict[str, Any]:
-        """Spell the fields of a mapping."""
+        """Convert the fields of a mapping."""
         return {name: self._field(spec) for name, spec in properties.items()}
 
     def _field(self, spec: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -138,14 +138,14 @@ class Spelling:
 
 
 def _knn_vector(spec: Mapping[str, Any]) -> Mapping[str, Any]:
-    # Lucene's, which filters while it searches, and which every build of the plugin has.
+    # The Lucene engine filters during the search, and every build of the plugin has it.
     method = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
     return {"type": "knn_vector", "dimension": spec["dims"], "method": method}
 
 
 SPELLINGS: Mapping[str, Spelling] = {
     "elasticsearch": Spelling({}, {}, {}),
-    # OpenSearch, "k-NN vector" and "Flat object"; the latter takes no parameters.
+    # OpenSearch documentation, "k-NN vector" and "Flat object"; the latter takes no parameters.
     "opensearch": Spelling(
         {"dense_vector": _knn_vector, "flattened": lambda _: {"type": "flat_object"}},
         {"index.knn": True},
@@ -153,14 +153,14 @@ SPELLINGS: Mapping[str, Spelling] = {
             "No handler for type [knn_vector]": _NO_PLUGIN,
             "unknown setting [index.knn]": _NO_PLUGIN,
             "index.knn setting is false": "the index was created without `index.knn: true`, which cannot be set later: "
-            "make a new one with `rerank-proxy index` or `mapping`, and copy the documents there with _reindex",
+            "create a new one with `rerank-proxy index` or `mapping`, and copy the documents to it with _reindex",
         },
     ),
 }
 
 
 def read_embedding(field: str, mappings: Mapping[str, Any]) -> Embedding | None:
-    """Read what a mapping says of the vectors in a field; None where it does not."""
+    """Read the description of a vector field from a mapping; None if there is none."""
     match mappings.get("_meta", {}).get(META_KEY, {}).get(field):
         case {"model": str(model), "dimensions": int(dimensions), "passage": list(passage)}:
             return Embedding(field, model, dimensions, tuple(map(str, passage)))
@@ -169,7 +169,7 @@ def read_embedding(field: str, mappings: Mapping[str, Any]) -> Embedding | None:
 
 
 def folder() -> Path:
-    """Return where the files are: in the package when it was built, beside it in a working copy."""
+    """Return the folder of the files: inside an installed package, beside the package in a checkout."""
     packed = Path(proxy.__file__).parent / "es_mappings"
     return packed if packed.is_dir() else Path(proxy.__file__).parent.parent / "es_mappings"
 
@@ -180,7 +180,7 @@ def index_for(
     language: str = "english",
     spelling: Spelling = SPELLINGS["elasticsearch"],
 ) -> dict[str, Any]:
-    """Return the body that creates an index for a profile: with these vectors, or with none."""
+    """Return the body that creates an index for a profile, with or without vectors."""
     body = _read(profile)
     mappings = body["mappings"]
     shipped = mappings.pop("_meta")[META_KEY]
@@ -195,7 +195,7 @@ def index_for(
 
 
 def shipped_embedding(profile: str) -> Embedding:
-    """Return what the file of a profile says of its vectors."""
+    """Return the vectors in the file of a profile."""
     ((field, said),) = _read(profile)["mappings"]["_meta"][META_KEY].items()
     return Embedding(field, said["model"], said["dimensions"], tuple(said["passage"]))
 

@@ -1,10 +1,11 @@
-"""Texts as vectors for an index, a batch at a time, again where the provider is busy."""
+"""Embed the texts of documents in batches, with retries while the provider is busy."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from proxy.advice import models_advice
+from proxy.bounds import EMBEDDED_CHARACTERS
 from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
 from proxy.loading.errors import CannotLoad
 from proxy.loading.mappings import Embedding
@@ -13,39 +14,37 @@ from proxy.ranking.reranking import passage_text
 from proxy.upstream.embedder import Embedder, Introduction
 from proxy.vectors import Vectors, passage_hash
 
-EMBEDDED_MAX_CHARS = 8000
-"""Of a document's text, what its vector is made of; far inside the models' context."""
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PATIENCE_S = 600.0
 _FIRST_S = 5.0
-"""And with models that have not answered yet: they may not be there at all."""
+"""For the first call: the models may not be running at all."""
 
 A = TypeVar("A")
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A document's text as the model sees it, and the hash that says so beside the vector."""
+    """The text of a document that is embedded, and the hash stored beside its vector."""
 
     text: str
     hash: str
 
 
 def passage_of(source: Mapping[str, Any], embedding: Embedding) -> Passage | None:
-    """Take the text of a document; None where it has none, and so no vector."""
-    text = passage_text(source, embedding.passage, EMBEDDED_MAX_CHARS)
+    """Build the passage of a document; None if it has no text, and so no vector."""
+    text = passage_text(source, embedding.passage, EMBEDDED_CHARACTERS)
     return Passage(text, passage_hash(text, embedding.model, embedding.dimensions)) if text else None
 
 
 async def embed(
     embedder: Embedder, texts: Sequence[str], model: str, dimensions: int | None, patience: float = _PATIENCE_S
 ) -> Vectors:
-    """Embed texts, waiting while the provider is busy; raises CannotLoad where it refuses, or stays away."""
+    """Embed texts, with retries while the provider is busy; raises CannotLoad if it refuses or is unreachable."""
     return await _asked(lambda: embedder.embed_passages(texts, model=model, dimensions=dimensions), model, patience)
 
 
 async def introduced(embedder: Embedder, model: str, dimensions: int | None) -> Introduction:
-    """Ask which model answers by a name; raises CannotLoad."""
+    """Ask which model the provider serves under this name; raises CannotLoad."""
     return await _asked(lambda: embedder.introduce(model=model, dimensions=dimensions), model, _FIRST_S)
 
 

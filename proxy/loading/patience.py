@@ -1,4 +1,4 @@
-"""Asking again what cannot be answered just now, for as long as a load may wait."""
+"""Retries for loading: wait for a busy engine or model server."""
 
 import sys
 from collections.abc import Awaitable, Callable
@@ -10,11 +10,11 @@ from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 A = TypeVar("A")
 
 _SAID_AT_RETRY = 3
-"""What passes by sooner is not worth a word."""
+"""Shorter waits are not reported."""
 
 
 async def patiently(ask: Callable[[], Awaitable[A]], is_passing: Callable[[Exception], bool], seconds: float) -> A:
-    """Ask until there is an answer, an error that does not pass, or no patience left: then its last error."""
+    """Retry a call while its error `is_passing`, for at most `seconds`; then raise the last error."""
     async for attempt in stamina.retry_context(on=is_passing, attempts=None, timeout=seconds, wait_max=20):
         with attempt:
             return await ask()
@@ -22,10 +22,10 @@ async def patiently(ask: Callable[[], Awaitable[A]], is_passing: Callable[[Excep
 
 
 def say_what_is_waited_for() -> None:
-    """Have a load that stands still say why, instead of the log lines that the library would write."""
+    """Report the reason of a long wait to the user, instead of the log lines of the retry library."""
     set_on_retry_hooks([_say])
 
 
 def _say(details: RetryDetails) -> None:
     if details.retry_num == _SAID_AT_RETRY:
-        sys.stderr.write(f"waiting, and asking again: {details.caused_by}\n")
+        sys.stderr.write(f"waiting and retrying: {details.caused_by}\n")

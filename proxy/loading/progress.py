@@ -1,4 +1,4 @@
-"""How far a long task is: a bar with rate and time left on a terminal, now and then a line elsewhere."""
+"""Progress of a long task: a bar with rate and remaining time on a terminal, otherwise a line every few seconds."""
 
 import time
 from collections.abc import Callable
@@ -16,11 +16,17 @@ def documents(count: int) -> str:
 
 
 class Shown:
-    """The progress of one task over `total` units, of which `done` are; `count` of documents is what is shown."""
+    """The progress of one task: `done` of `total` units; the number of documents is shown."""
 
     def __init__(
-        self, title: str, total: int | None, console: Console | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        title: str,
+        total: int | None,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        counted: Callable[[int], str] = documents,
     ) -> None:
+        self._counted = counted
         self._console = console or Console(stderr=True)
         self._clock = clock
         self._begun = self._said = clock()
@@ -45,22 +51,22 @@ class Shown:
         self._bar.stop()
 
     def of(self, total: int) -> None:
-        """Say how much it is in all, once that is known."""
+        """Set the total, once it is known."""
         self._total = total
         self._bar.update(self._task, total=total)
 
     def show(self, done: int, count: int) -> None:
-        """Say how far the task is."""
+        """Update the progress."""
         now = self._clock()
         seconds = now - self._begun
-        said = documents(count) + (f", {_rate(count / seconds)}/s" if count and seconds > 0 else "")
+        said = self._counted(count) + (f", {_rate(count / seconds)}/s" if count and seconds > 0 else "")
         self._bar.update(self._task, completed=done, said=said)
         if not self._console.is_terminal and now - self._said > _LINE_EVERY_S:
             self._said = now
             self._console.print(f"{self._title}: {said}{self._left(done, seconds)}", highlight=False)
 
     def say(self, line: str) -> None:
-        """Write a line, above the bar where there is one."""
+        """Write a line, above the bar if there is one."""
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _left(self, done: int, seconds: float) -> str:
@@ -73,5 +79,5 @@ _ROUND_FROM = 10
 
 
 def _rate(rate: float) -> str:
-    """Say a slow rate by two digits, so that it is not said to be none."""
+    """Format a rate; a slow one with two digits, so that it is not shown as 0."""
     return f"{rate:,.0f}" if rate >= _ROUND_FROM else f"{rate:.2g}"

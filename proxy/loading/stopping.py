@@ -1,4 +1,4 @@
-"""A load that is told to stop by SIGTERM or Ctrl-C: what is paid for is written first."""
+"""Stop a load at SIGTERM or Ctrl-C, after the documents that are already embedded have been written."""
 
 import asyncio
 import signal
@@ -9,23 +9,23 @@ from typing import Any, TypeVar
 from proxy.loading.errors import CannotLoad
 
 GRACE_S = 20.0
-"""How long calls of the models that are on their way may still take: containers are killed after 30 s."""
+"""Time for running model calls to finish; containers are killed after 30 s."""
 
 
 T = TypeVar("T")
 
 
 class Stopped(CannotLoad):
-    """The load was told to stop."""
+    """The load was stopped by a signal."""
 
     def __init__(self, number: signal.Signals) -> None:
-        super().__init__(f"stopped by {number.name}; what is written is kept: run the same command again to go on")
+        super().__init__(f"stopped by {number.name}; what was written is kept. Run the same command again to continue")
         self.exit_code = 128 + number
-        """As a shell says of a process that a signal ended."""
+        """The exit code that shells use for a process ended by this signal."""
 
 
 class Stopping:
-    """Whether the load was told to stop. The first signal lets it write what it has, a second ends it at once."""
+    """Whether a signal has come. The first lets the load write what it has, the second ends it at once."""
 
     def __init__(self) -> None:
         self.told = asyncio.Event()
@@ -38,7 +38,7 @@ class Stopping:
             raise Stopped(self._number)
 
     async def in_time(self, work: Coroutine[Any, Any, T], grace: float = GRACE_S) -> T:
-        """Do something that is paid for; raises Stopped where it is not done some time after the signal."""
+        """Finish work that is already paid for; raises Stopped if it takes too long after a signal."""
         task, told = asyncio.ensure_future(work), asyncio.ensure_future(self.told.wait())
         try:
             await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
@@ -53,7 +53,7 @@ class Stopping:
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
-        """Listen to the signals; raises Stopped for one that comes while nothing is being written."""
+        """Handle the signals; raises Stopped if one comes while nothing is being written."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._tell, number, task)
@@ -76,7 +76,7 @@ class Stopping:
 
     @contextmanager
     def writing(self, then: Callable[[], None] | None = None) -> Iterator[None]:
-        """Have a signal stop what is inside by `told`, and not at once; `then` is called, too."""
+        """While inside, a signal only sets `told` and calls `then`, instead of stopping at once."""
         self._writing, self._then = True, [then] if then else []
         try:
             yield

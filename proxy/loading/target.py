@@ -1,4 +1,4 @@
-"""The index that is filled: created where it is missing, and its vectors held against what is wanted."""
+"""The index to load into: create it if it is missing, and check that its vectors fit what is requested."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ _PATIENCE_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the command line or a route say of an index's vectors; None where they say nothing."""
+    """The vectors that the command line or the route request; None means not specified."""
 
     field: str
     model: str | None
@@ -31,28 +31,28 @@ class Wanted:
     dimensions: int | None
     passage: tuple[str, ...] | None
     default_passage: tuple[str, ...]
-    """That of the route or the profile; empty where there is neither, and so no telling what to embed."""
+    """The passage of the route or the profile; empty if there is neither."""
 
     def embedding(self, answering: Introduction) -> Embedding:
-        """Say what a new vector field will hold: vectors of the model that really answers, and as long."""
+        """Describe a new vector field: model and dimensions are those of the model that answers."""
         passage = self.passage or self.default_passage
         return Embedding(self.field, answering.model, answering.dimensions, passage)
 
 
 def path_of(index: str, *steps: str) -> str:
-    """Spell the path of an index, alias or list of them."""
+    """Build the path of an index, an alias or a list of them."""
     return "/".join(("", quote(index, safe=",*"), *steps))
 
 
 async def mappings_of(client: Client, index: str) -> Mapping[str, Mapping[str, Any]]:
-    """Read the mapping of each index a name stands for; none where there is no such index. Raises CannotLoad."""
+    """Read the mappings of all indices of this name; empty if there is none. Raises CannotLoad."""
     lenient = {"ignore_unavailable": "true", "allow_no_indices": "true"}
     answer = await ask_engine(lambda: client.ask("GET", path_of(index, "_mapping"), parameters=lenient))
     return {name: entry["mappings"] for name, entry in answer.items()}
 
 
 async def ask_engine(ask: Callable[[], Awaitable[A]]) -> A:
-    """Ask the engine, again while it is busy; raises CannotLoad."""
+    """Call the engine, with retries while it is busy; raises CannotLoad."""
     try:
         return await patiently(ask, _is_busy, _PATIENCE_S)
     except UpstreamError as error:
@@ -64,17 +64,17 @@ def _is_busy(error: Exception) -> bool:
 
 
 def engine_advice(error: UpstreamError) -> str:
-    """Say what an error of the engine's means for a load."""
+    """Explain an error of the engine, and what to do."""
     match error:
         case Refused(status=401 | 403 as status):
             return (
-                f"the engine refuses this caller ({status}): name a variable with an Authorization value in "
-                "engine.authorization_env"
+                f"the engine rejects the credentials ({status}): let engine.authorization_env name a variable with "
+                "a valid Authorization value"
             )
         case Refused(status=status):
-            return f"the engine says {status}: {_said(error)}"
+            return f"the engine returned {status}: {_said(error)}"
         case _:
-            return f"the engine is not there: {error.detail}. Start it, or name another with --engine"
+            return f"the engine cannot be reached: {error.detail}. Start it, or name another with --engine URL"
 
 
 def _said(error: Refused) -> str:
@@ -86,20 +86,20 @@ def _said(error: Refused) -> str:
 
 
 def reason_of(outcome: Outcome) -> str:
-    """Say why the engine refused a request, or a document of a bulk request."""
+    """Return why the engine rejected a request, or a document of a bulk request."""
     match outcome.get("error"):
         case {"reason": str(reason), "caused_by": {"reason": str(cause)}} if cause not in reason:
             return f"{reason}: {cause}"
         case {"reason": str(reason)}:
             return reason
         case _ if outcome.get("status") == TOO_LARGE:
-            return "the request that holds it is larger than the engine, or what stands before it, takes (413)"
+            return "the request with this document is larger than the engine, or a proxy before it, accepts (413)"
         case error:
             return f"{error} ({outcome.get('status')})"
 
 
 async def _change(client: Client, method: str, path: str, body: Mapping[str, Any], failed: str) -> None:
-    """Make or change an index; raises CannotLoad, with what is to be done where this engine's refusal is known."""
+    """Create or change an index; raises CannotLoad, with advice for known errors of this engine."""
     try:
         await client.ask(method, path, body)
     except UpstreamError as error:
@@ -109,14 +109,14 @@ async def _change(client: Client, method: str, path: str, body: Mapping[str, Any
 
 
 def held_embedding(mappings: Mapping[str, Mapping[str, Any]], wanted: Wanted) -> Embedding | None:
-    """Settle what existing indices say of their vectors with what is wanted; raises CannotLoad where they clash."""
+    """Read the vectors that existing indices declare; raises CannotLoad if they differ from the requested ones."""
     found = [held for mapping in mappings.values() if (held := read_embedding(wanted.field, mapping))]
     if not found:
         return None
     held = found[0]
     if models := {(other.model, other.dimensions) for other in found} - {(held.model, held.dimensions)}:
         raise CannotLoad(
-            f"its indices hold vectors of several models in {wanted.field!r}: {held.model} ({held.dimensions}), "
+            f"the indices have vectors of several models in {wanted.field!r}: {held.model} ({held.dimensions}), "
             f"{', '.join(f'{model} ({length})' for model, length in sorted(models))}. Name one index at a time."
         )
     if wanted.dimensions and wanted.dimensions != held.dimensions:
@@ -125,48 +125,47 @@ def held_embedding(mappings: Mapping[str, Mapping[str, Any]], wanted: Wanted) ->
 
 
 def check_model(held: Embedding, asked: str, answering: str) -> None:
-    """See that vectors made now are of the model that made those that are there; raises CannotLoad.
+    """Check that new vectors come from the model of the existing ones; raises CannotLoad.
 
-    Vectors of two models never mix: of equal length they fit the same field, and give random neighbours without
-    an error.
+    Vectors of two models with equal dimensions fit into the same field, cause no error and return random neighbours.
     """
     if is_same(held.model, answering):
         return
     if is_same(asked, answering):
-        here = f"{asked} is asked for"
+        here = f"{asked} is requested"
     else:
-        here = f"the models there answer as {answering}, whatever name they are asked by (models.url)"
+        here = f"the server at models.url uses {answering}, whatever model is requested"
     raise CannotLoad(
-        f"the index holds vectors of {held.model} in {held.field!r}, and {here}: vectors of two models do not mix. "
-        f"Load a new index, name another --field, or ask for {held.model} where it is served."
+        f"the index has vectors of {held.model} in {held.field!r}, but {here}: vectors of two models cannot be mixed. "
+        f"Load a new index, name another --field, or use a server that has {held.model}."
     )
 
 
 async def has_vectors(client: Client, index: str, field: str) -> bool:
-    """Whether a document has a vector yet; before that, what an index says of its model is no more than a plan."""
+    """Whether any document has a vector; until then, the model in the mapping can still be changed."""
     body = {"query": {"exists": {"field": field}}}
     await ask_engine(lambda: client.ask("POST", path_of(index, "_refresh")))
     return bool((await ask_engine(lambda: client.ask("POST", path_of(index, "_count"), body)))["count"])
 
 
 async def fit(client: Client, mappings: Mapping[str, Mapping[str, Any]], embedding: Embedding) -> None:
-    """Give existing indices the fields, and the note on them, that they lack; raises CannotLoad."""
+    """Add missing vector fields and their description to the mappings of existing indices; raises CannotLoad."""
     for name, mapping in mappings.items():
         await _fit(client, name, mapping, embedding)
 
 
 async def _fit(client: Client, name: str, mapping: Mapping[str, Any], embedding: Embedding) -> None:
-    """Give one index the fields and the note on them that it lacks."""
+    """Add them to the mapping of one index."""
     spec = dict(flatten(mapping.get("properties", {}))).get(embedding.field)
     held = read_embedding(embedding.field, mapping)
     if spec is not None and not spec.keys() & {"dims", "dimension"}:
-        raise CannotLoad(f"{name}: the field {embedding.field!r} is of type {spec['type']}: name another --field")
+        raise CannotLoad(f"{name}: the field {embedding.field!r} has the type {spec['type']}: name another --field")
     if spec is not None and (there := spec.get("dims", spec.get("dimension"))) != embedding.dimensions:
         raise CannotLoad(f"{name}: {_other_length(embedding.field, there, embedding.dimensions)}")
     if spec is not None and held is None:
         raise CannotLoad(
-            f"{name}: the field {embedding.field!r} is there and nothing says which model made its vectors: "
-            "name another --field, and the same in the route's `semantic`"
+            f"{name}: the field {embedding.field!r} exists, but the mapping does not say which model made its vectors: "
+            "name another --field, and use it in the route's `semantic`"
         )
     if held == embedding:
         return
@@ -178,22 +177,22 @@ async def _fit(client: Client, name: str, mapping: Mapping[str, Any], embedding:
 
 
 def check_readable(mappings: Mapping[str, Mapping[str, Any]], embedding: Embedding) -> None:
-    """See that documents can have a text to embed; raises CannotLoad where no index has any of the fields."""
+    """Check that the indices have at least one field to embed; raises CannotLoad."""
     known = {path for mapping in mappings.values() for path, _ in flatten(mapping.get("properties", {}))}
     if not any(path == field or path.startswith(f"{field}.") for path in known for field in embedding.passage):
         raise CannotLoad(
-            f"none of {', '.join(embedding.passage)} is a field there: name the fields that are embedded with --passage"
+            f"the index has none of the fields {', '.join(embedding.passage)}: name the fields to embed with --passage"
         )
 
 
 def _other_length(field: str, there: object, here: object) -> str:
     return (
-        f"the vectors in {field!r} have {there} dimensions, and {here} are asked for: a field keeps its length, "
-        "so ask for as many, name another --field, or load a new index"
+        f"the vectors in {field!r} have {there} dimensions, but {here} are requested: use --dimensions {there}, name "
+        "another --field, or load a new index"
     )
 
 
 async def create(client: Client, name: str, profile: str, embedding: Embedding | None, language: str) -> None:
-    """Create an index fit for a profile; raises CannotLoad."""
+    """Create an index for a profile; raises CannotLoad."""
     body = index_for(profile, embedding, language, client.spelling)
     await _change(client, "PUT", path_of(name), body, f"{name} cannot be created")

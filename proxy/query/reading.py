@@ -10,16 +10,15 @@ from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
+from proxy.bounds import FIELD_DEPTH
 from proxy.query.words import Typed, fold, variants
 
 AMBIGUOUS = "ambiguous_text"
-_DEPTH_MAX = 20
-"""Dots in a field's name that are looked at; engines allow as many by default."""
 
 
 def dots_of(fields: Collection[str]) -> int:
     """Return how many dots are looked at in the names of fields."""
-    return sum([min(field.count("."), _DEPTH_MAX) for field in fields])
+    return sum([min(field.count("."), FIELD_DEPTH) for field in fields])
 
 
 def size_of(clauses: int, fields: int, text: str) -> int:
@@ -137,7 +136,7 @@ class Evidence:
 def _base(field: str, known: AbstractSet[str]) -> str:
     """Return the field that this one is a multi-field of: of the passage, or of those beside it."""
     end = -1
-    for _ in range(_DEPTH_MAX):
+    for _ in range(FIELD_DEPTH):
         end = field.find(".", end + 1)
         if end < 0:
             break

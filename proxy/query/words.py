@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from proxy.bounds import COMPARED_CHARACTERS, COMPARED_TEXTS
+
 Query = Mapping[str, Any]
 MATCH_ALL: Query = {"match_all": {}}
 
@@ -11,9 +13,6 @@ _WORD = re.compile(r"\w+")
 _IDENTIFIER = re.compile(r"(?=\S*\d)(?:\d{4,}|[A-Za-z0-9]+(?:[-_./#][A-Za-z0-9]+)+|(?=\S*[A-Za-z])[A-Za-z0-9]{5,})")
 """One token with a digit: a number of four digits or more, a number with letters, or parts joined by signs."""
 _ESCAPED = re.compile(r'\\([+\-=&|><!(){}\[\]^"~*?:\\/ ])')
-_COMPARED_MAX = 100
-_COMPARED_CHARS_MAX = 20_000
-"""Texts, and their characters, that are compared with each other: more are not looked through for variants."""
 
 
 class Typed(NamedTuple):
@@ -42,7 +41,7 @@ def letters(text: str) -> str:
 
 def variants(spelled: Sequence[str]) -> frozenset[int]:
     """Return the places of texts, by their letters, that only repeat a part of a longer one, or all of an earlier."""
-    if len(spelled) < 2 or len(spelled) > _COMPARED_MAX or sum(map(len, spelled)) > _COMPARED_CHARS_MAX:
+    if len(spelled) < 2 or len(spelled) > COMPARED_TEXTS or sum(map(len, spelled)) > COMPARED_CHARACTERS:
         return frozenset()
     first: dict[str, int] = {}
     for place, own in enumerate(spelled):

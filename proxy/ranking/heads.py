@@ -6,19 +6,18 @@ from contextlib import suppress
 import msgspec
 from cachetools import TTLCache
 
+from proxy.bounds import HEADS_BYTES
 from proxy.planning import Plan
 from proxy.ranking.paging import Head
 from proxy.request.search_keys import Use
 
-BYTES_MAX = 64 * 2**20
-"""Bytes of heads that are remembered, as far as they can be estimated."""
 _PLACE, _EXPLANATION = 400, 700
 
 
 class Heads:
     """The heads of the last searches, by `head_key`: so many, and so many bytes of them."""
 
-    def __init__(self, entries: int, seconds: float, bytes_max: int = BYTES_MAX) -> None:
+    def __init__(self, entries: int, seconds: float, bytes_max: int = HEADS_BYTES) -> None:
         least = bytes_max / max(entries, 1)  # as much as its share of the entries counts each at the least
         self._heads: TTLCache[bytes, Head] = TTLCache(
             bytes_max if entries else 0, seconds, getsizeof=lambda head: max(size_of(head), least)

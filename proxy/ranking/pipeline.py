@@ -10,8 +10,8 @@ from functools import partial
 
 import structlog
 
-from proxy.bypass import Bypass
 from proxy.errors import Failure, Lost, Refused, TooComplex, TooLarge, UpstreamError, cause_of
+from proxy.outcomes import Bypass
 from proxy.planning import EngineReply
 from proxy.ranking.ordering import (
     Rendered,
@@ -75,11 +75,27 @@ class Unanswered:
 
     error: Lost
 
+    @property
+    def why(self) -> Bypass:
+        return Bypass("engine_refused", detail=str(self.error), is_fault=True)
 
-Outcome = Answered | KeptEmpty | Relayed | Unanswered | Bypass
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """The proxy itself failed after the client's own search was sent, which is therefore not sent again."""
+
+    cause: str
+
+    @property
+    def why(self) -> Bypass:
+        return Bypass("internal_error", detail=self.cause)
 
 
-async def run_search(run: Run, head_key: bytes) -> Outcome:
+Result = Answered | KeptEmpty | Relayed | Unanswered | Defect | Bypass
+"""What came of a search; a Bypass leaves it to the engine, in the client's own bytes."""
+
+
+async def run_search(run: Run, head_key: bytes) -> Result:
     """Answer a search, or say why the client's own bytes should go on instead."""
     try:
         return await (_near(run, head_key) if run.plan.in_head else _far(run, head_key))
@@ -115,7 +131,7 @@ def _may_be_caused(refusal: Refused) -> bool:
     return refusal.status == 400 or (refusal.status == 429 and b"circuit_breaking_exception" in refusal.body)
 
 
-async def _near(run: Run, head_key: bytes) -> Outcome:
+async def _near(run: Run, head_key: bytes) -> Result:
     """A page that begins in the head."""
     plan = run.plan
     head = run.stages.heads.get(head_key) if plan.request.from_ or plan.request.walk else None
@@ -189,7 +205,7 @@ async def _remembered(
     return (head, rendered) if shown.failures else (replace(known, failures=head.failures), shown)
 
 
-async def _far(run: Run, head_key: bytes) -> Outcome:
+async def _far(run: Run, head_key: bytes) -> Result:
     """A page behind the head: the engine's own, without the head's documents."""
     head = await _known_head(run, head_key)
     if isinstance(head, Bypass):

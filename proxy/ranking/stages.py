@@ -1,12 +1,12 @@
 """What the steps of a search share: who does the work, how long each stage took, and how long it may take."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from proxy.context import Clock
 from proxy.errors import TimedOut
 from proxy.planning import EngineReply, EngineSearch, Plan, Relevance
 from proxy.ranking.paging import Head
@@ -62,21 +62,6 @@ class Stages:
     passage_max_chars: int
     added_timeout_seconds: float
     """For each search that is added beside the client's own and the kNN search."""
-
-
-@dataclass(slots=True)
-class Clock:
-    """How long each stage took, in milliseconds."""
-
-    stages: dict[str, float] = field(default_factory=dict)
-
-    @asynccontextmanager
-    async def stage(self, name: str) -> AsyncIterator[None]:
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.stages[name] = self.stages.get(name, 0.0) + (time.perf_counter() - begun) * 1000
 
 
 class OwnSearches:

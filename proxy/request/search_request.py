@@ -15,8 +15,8 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES
-from proxy.bypass import Bypass
+from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES, RESCORED_HITS
+from proxy.outcomes import Bypass
 from proxy.request.filter_path import Form, read_form
 from proxy.request.json_text import take_member, with_members_set
 from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
@@ -242,13 +242,9 @@ def _hidden(url: Mapping[str, str], decoded: Mapping[str, Any]) -> frozenset[str
     return _HIDDEN
 
 
-_RESCORED_MAX = 1000
-"""How far a search may reach that has a second ranking of its own: all of it is fetched, for any page of it."""
-
-
 def _rescored(rescore: Any, end: int) -> int | None:
     listed = rescore if isinstance(rescore, list) else [] if rescore is None else [rescore]
-    if listed and end > _RESCORED_MAX:
+    if listed and end > RESCORED_HITS:
         raise _Unread("rescore")
     windows = [_whole(each.get("window_size", 10)) if isinstance(each, dict) else None for each in listed]
     counts = [window for window in windows if window]

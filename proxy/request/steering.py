@@ -14,7 +14,7 @@ import msgspec
 import msgspec.inspect
 from msgspec import Meta
 
-from proxy.bounds import BUDGET_MS_MAX
+from proxy.bounds import BUDGET_MS_MAX, SHOWN_VALUE
 from proxy.http1.callers import STEERING, Field
 from proxy.profiles import PROFILES
 from proxy.yaml_file import did_you_mean
@@ -82,7 +82,7 @@ def _some(member: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _SHOWN_MAX else f"{name[:_SHOWN_MAX]}..."
+    return name if len(name) <= SHOWN_VALUE else f"{name[:SHOWN_VALUE]}..."
 
 
 def _problem(option: str, said: _Said, allowed: Sequence[Option]) -> str:
@@ -115,13 +115,12 @@ def takes(option: str) -> str:
 
 
 _FIELDS = msgspec.inspect.type_info(Steering).fields  # type: ignore[attr-defined]
-_SHOWN_MAX = 40
 
 
 def _shown(value: Any) -> str:
     """Say what was given: itself where it is short, else what kind of thing it is."""
     match value:
-        case str() if len(value) > _SHOWN_MAX:
+        case str() if len(value) > SHOWN_VALUE:
             return f"a text of {len(value)} characters"
         case str():
             return f"the text [{value}]"

@@ -10,13 +10,11 @@ from dataclasses import dataclass
 
 from cachetools import LRUCache
 
+from proxy.bounds import ACCEPTED_CALLERS, ACCEPTED_INDICES
 from proxy.http1.callers import Callers
 
 LATELY_S = 600.0
 """How long an accepted search speaks for the next ones of these indices."""
-CALLERS_MAX = 4096
-INDICES_MAX = 64
-"""Sets of indices that are remembered of one caller."""
 ANONYMOUS = Callers().identity(())
 
 
@@ -25,13 +23,13 @@ class Accepted:
 
     def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
         self._timer = timer
-        self._callers: LRUCache[bytes, LRUCache[bytes, float]] = LRUCache(CALLERS_MAX)
+        self._callers: LRUCache[bytes, LRUCache[bytes, float]] = LRUCache(ACCEPTED_CALLERS)
 
     def note(self, caller: bytes, indices: bytes) -> None:
         """Note that a search of these indices was accepted just now."""
         times = self._callers.get(caller)
         if times is None:
-            self._callers[caller] = times = LRUCache(INDICES_MAX)
+            self._callers[caller] = times = LRUCache(ACCEPTED_INDICES)
         times[indices] = self._timer()
 
     def lately(self, caller: bytes, indices: bytes) -> bool:

@@ -18,6 +18,7 @@ import msgspec
 import structlog
 from cachetools import LRUCache
 
+from proxy.bounds import CATALOG_BYTES, CATALOG_CALLERS, CATALOG_IN_FLIGHT, CATALOG_QUESTIONS, CATALOG_WAITING
 from proxy.errors import Busy, Late, Malformed, Refused, TimedOut, UpstreamError
 
 SERVICE = "engine"
@@ -27,15 +28,6 @@ RETRY_S = 1.0
 """How long nobody asks again after a question failed."""
 QUESTION_S = 30.0
 """How long a question may take; the engine itself gives up on its master after as long."""
-CALLERS_MAX = 2048
-QUESTIONS_MAX = 64
-"""Questions of one caller that are remembered."""
-BYTES_MAX = 64 * 2**20
-"""Bytes of the answers that are remembered, each distinct one once, as the engine sent them."""
-IN_FLIGHT_MAX = 32
-"""Questions the engine is asked at a time; the others wait their turn."""
-WAITING_MAX = 1024
-"""Questions in flight and waiting; beyond that a question fails at once."""
 
 _log = structlog.get_logger("proxy")
 _T = TypeVar("_T")
@@ -104,6 +96,8 @@ class _Entry:
     asking: "asyncio.Task[Any] | None" = None
     asked_at: float = 0.0
     retry_at: float = 0.0
+    was_told: bool = False
+    """Whether the caller was given an answer before it was asked anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,15 +139,18 @@ class Catalog:
         fresh_seconds: float,
         timer: Callable[[], float] = time.monotonic,
         *,
-        bytes_max: int = BYTES_MAX,
-        waiting_max: int = WAITING_MAX,
+        bytes_max: int = CATALOG_BYTES,
+        waiting_max: int = CATALOG_WAITING,
+        turned_away: Callable[[bytes], object] = lambda _: None,
     ) -> None:
+        """Begin empty; `turned_away` is called with a caller whose rights have changed by what the engine reports."""
         self._fresh_seconds = fresh_seconds
         self._timer = timer
         self._waiting_max = waiting_max
-        self._callers: LRUCache[bytes, _Entries] = LRUCache(CALLERS_MAX)
+        self._turned_away = turned_away
+        self._callers: LRUCache[bytes, _Entries] = LRUCache(CATALOG_CALLERS)
         self._values: LRUCache[bytes, _Value] = LRUCache(bytes_max, getsizeof=lambda value: value.size)
-        self._turns = asyncio.Semaphore(IN_FLIGHT_MAX)
+        self._turns = asyncio.Semaphore(CATALOG_IN_FLIGHT)
         self._tasks: set[_Asking] = set()
 
     async def get(self, question: Question[_T], *, patience_seconds: float | None = None, anew: bool = False) -> _T:
@@ -189,11 +186,15 @@ class Catalog:
     def _entry(self, question: Question[_T], *, anew: bool) -> _Entry:
         entries: _Entries | None = self._callers.get(question.caller)
         if entries is None:
-            self._callers[question.caller] = entries = LRUCache(QUESTIONS_MAX)
+            self._callers[question.caller] = entries = LRUCache(CATALOG_QUESTIONS)
         entry: _Entry | None = entries.get(question.key)
         if entry is None or anew:
-            entries[question.key] = entry = _Entry()
+            was_told = entry is not None and self._was_told(entry)
+            entries[question.key] = entry = _Entry(was_told=was_told)
         return entry
+
+    def _was_told(self, entry: _Entry) -> bool:
+        return entry.was_told or isinstance(self._known(entry.fact), _Value)
 
     def _known(self, fact: Fact | None) -> _Value | Failed | None:
         if fact is None:
@@ -243,8 +244,9 @@ class Catalog:
     def _note(self, question: Question[_T], entry: _Entry, failed: Failed) -> None:
         """Remember a failure, unless what was known before is better than that."""
         was_told = isinstance(self._known(entry.fact), _Value)
-        if failed.status == 401 or (failed.status == 403 and was_told):  # the caller's rights have changed
+        if failed.status == 401 or (failed.status == 403 and self._was_told(entry)):  # the caller's rights have changed
             self.forget(question.caller)
+            self._turned_away(question.caller)
         elif not failed.is_remembered:
             entry.fact = None
         elif failed.is_lasting or not was_told:

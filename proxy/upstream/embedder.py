@@ -9,16 +9,13 @@ import msgspec
 import numpy as np
 from cachetools import LRUCache
 
-from proxy.bounds import MODEL_NUMBER_BYTES, MODEL_RESPONSE_BYTES
+from proxy.bounds import MODEL_DIMENSIONS, MODEL_NUMBER_BYTES, MODEL_RESPONSE_BYTES
 from proxy.errors import Malformed, OtherModel
 from proxy.upstream.sharing import Shared
 from proxy.upstream.transport import Transport
 from proxy.vectors import Vectors, normalise
 
 SERVICE = "embedder"
-INPUTS_MAX = 1024
-DIMENSIONS_MAX = 8192
-"""Of a model whose vectors' length is not known."""
 _PATH = "/v1/openai/embeddings"
 
 _T = TypeVar("_T")
@@ -83,7 +80,7 @@ class Embedder:
         )
 
     async def _ask(self, body: bytes, count: int, dimensions: int | None, read: Callable[[bytes], _T]) -> _T:
-        numbers = count * (dimensions or DIMENSIONS_MAX) + DIMENSIONS_MAX
+        numbers = count * (dimensions or MODEL_DIMENSIONS) + MODEL_DIMENSIONS
         return await self._transport.ask(
             _PATH, body, self._timeout, read, MODEL_RESPONSE_BYTES + numbers * MODEL_NUMBER_BYTES
         )

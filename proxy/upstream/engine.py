@@ -1,17 +1,20 @@
 """The engine's searches made for a caller, with that caller's own credentials."""
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 
+from proxy.bounds import PIT_INDICES
 from proxy.config import Engine as Settings
+from proxy.context import Sent
 from proxy.dialects import EngineKind, read_kind
 from proxy.errors import Refused, TimedOut, UpstreamError
 from proxy.http1.headers import NO_HOP, Hop
+from proxy.http1.relay import TURNED_AWAY
 from proxy.indices import IndexFacts, Resolved, read_facts, read_field_caps, read_resolution
 from proxy.planning import EngineReply, EngineSearch
 from proxy.request.search_request import Parameters
@@ -26,8 +29,8 @@ _T = TypeVar("_T")
 
 # What decides which indices a name stands for; taken by `_resolve/index` as by `_search`.
 _RESOLVING = frozenset({"expand_wildcards", "ignore_unavailable", "allow_no_indices"})
-_TURNED_AWAY, _UNKNOWN = frozenset({401, 403}), frozenset({401})
-"""Statuses by which the engine no longer allows a caller what it did; who may not render templates may still search."""
+_UNKNOWN = frozenset({401})
+"""Of these the status by which the engine does not know a caller: who may not render templates may still search."""
 
 
 class Engine:
@@ -35,17 +38,17 @@ class Engine:
 
     def __init__(self, settings: Settings, nodes: Nodes | None = None, hop: Hop = NO_HOP) -> None:
         self._pool = EnginePool(nodes or Nodes(settings), hop, settings.idle_connection_seconds)
-        self._catalog = Catalog(settings.resolve_cache_seconds)
-        self.added = AddedSearches(settings.added_searches)
         self.accepted = Accepted()
+        self._catalog = Catalog(settings.resolve_cache_seconds, turned_away=self.accepted.forget)
+        self.added = AddedSearches(settings.added_searches)
         self._kind: EngineKind | None = None
 
     async def close(self) -> None:
         await self._catalog.close()
         await self._pool.close()
 
-    def for_caller(self, identity: bytes, carried: CarriedFields) -> "EngineOfCaller":
-        return EngineOfCaller(self, identity, carried)
+    def for_caller(self, identity: bytes, carried: CarriedFields, sent: Sent | None = None) -> "EngineOfCaller":
+        return EngineOfCaller(self, identity, carried, sent=sent or Sent())
 
     async def known(
         self,
@@ -97,19 +100,27 @@ class EngineOfCaller:
     carried: CarriedFields
     patience_seconds: float | None = None
     """How long an answer about indices is waited for; None: until it is there."""
+    sent: Sent = field(default_factory=Sent)
+    """Whether the client's own request was sent; what the proxy adds to it does not count."""
 
-    async def search(self, search: EngineSearch, timeout_seconds: float | None = None) -> EngineReply:
+    def answered_items(self, statuses: Iterable[int]) -> None:
+        """Take note of the statuses of searches that the engine answered together."""
+        if not TURNED_AWAY.isdisjoint(statuses):
+            self.engine.forget(self.identity)
+
+    async def search(self, search: EngineSearch) -> EngineReply:
         """Run the client's own search; raises Refused for every status but 200."""
-        path = f"/{search.indices}/_search" if search.indices else "/_search"
-        return await self._sent(self._asked("POST", path, search.parameters, search.body), timeout_seconds)
+        self.sent.note()
+        return await self._sent(self._search(search))
 
     async def add(self, search: EngineSearch, timeout_seconds: float) -> EngineReply:
         """Run a search that is added to the client's own; raises Busy where too many are running."""
         async with self.engine.added.turn():
-            return await self.search(search, timeout_seconds)
+            return await self._sent(self._search(search), timeout_seconds)
 
     async def post(self, path: str, parameters: Parameters, body: bytes, *, lines: bool = False) -> EngineReply:
         """Send another of the client's requests on its behalf; raises Refused for every status but 200."""
+        self.sent.note()
         return await self._sent(self._asked("POST", path, parameters, body, lines=lines))
 
     async def render(self, template: bytes, timeout_seconds: float) -> EngineReply:
@@ -119,11 +130,11 @@ class EngineOfCaller:
             return await self._sent(asked, timeout_seconds, turned_away=_UNKNOWN)
 
     async def get(self, path: str, parameters: Parameters) -> EngineReply:
-        """The same for what has no body."""
+        """The same for what only reads: asked twice, it does nothing twice."""
         return await self._sent(Asked("GET", _target(path, parameters), self.carried))
 
     async def _sent(
-        self, asked: Asked, timeout_seconds: float | None = None, turned_away: frozenset[int] = _TURNED_AWAY
+        self, asked: Asked, timeout_seconds: float | None = None, turned_away: frozenset[int] = TURNED_AWAY
     ) -> EngineReply:
         """Send a request; a caller who is turned away is told everything anew."""
         try:
@@ -141,7 +152,7 @@ class EngineOfCaller:
 
     async def resolved_of_pit(self, identifier: str, *, anew: bool = False) -> tuple[Resolved, ...]:
         """Ask in which indices a point in time has documents."""
-        terms = {"terms": {"field": "_index", "size": _PIT_INDICES_MAX}}
+        terms = {"terms": {"field": "_index", "size": PIT_INDICES}}
         body = msgspec.json.encode({"pit": {"id": identifier}, "size": 0, "aggs": {"indices": terms}})
         asked = self._asked("POST", "/_search", (), body)
         return await self.engine.known(
@@ -183,6 +194,10 @@ class EngineOfCaller:
         asked = Asked("GET", _target(path, parameters), fields)
         return await self.engine.known(self.identity, reader, asked, patience_seconds=self.patience_seconds, anew=anew)
 
+    def _search(self, search: EngineSearch) -> Asked:
+        path = f"/{search.indices}/_search" if search.indices else "/_search"
+        return self._asked("POST", path, search.parameters, search.body)
+
     def _asked(self, method: str, path: str, parameters: Parameters, body: bytes, *, lines: bool = False) -> Asked:
         """A request as JSON or as lines of it, in the client's words: a version they name must be `Accept`'s, too."""
         default = "application/x-ndjson" if lines else "application/json"
@@ -190,9 +205,6 @@ class EngineOfCaller:
         content_type = said if lines else said.replace("x-ndjson", "json")
         fields = [*_without(self.carried, {"content-type"}), ("Content-Type", content_type)]
         return Asked(method, _target(path, parameters), fields, body)
-
-
-_PIT_INDICES_MAX = 1000
 
 
 def _read_pit(answer: Mapping[str, Any]) -> tuple[Resolved, ...]:

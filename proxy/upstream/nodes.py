@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from proxy.bounds import BACK_OFF_S_MAX
 from proxy.config import Engine
 from proxy.errors import Unreachable
 from proxy.http1.outbound import EngineConnection, Node
 from proxy.tls import towards_engine
+from proxy.upstream.addresses import Addresses
 
 SERVICE = "engine"
 BACK_OFF_S = 1.0
 """How long a node is left alone after its first failure."""
-BACK_OFF_MAX_S = 30.0
 
 
 def read_node(url: str, host: str | None = None) -> Node:
@@ -68,7 +69,7 @@ class NodePool:
         if dead is None:
             self._dead[node] = _Dead(1, now + BACK_OFF_S)
         elif dead.until <= now:
-            pause = min(BACK_OFF_MAX_S, BACK_OFF_S * 2**dead.failures)
+            pause = min(BACK_OFF_S_MAX, BACK_OFF_S * 2**dead.failures)
             self._dead[node] = _Dead(dead.failures + 1, now + pause)
 
     def reached(self, node: Node) -> None:
@@ -78,7 +79,8 @@ class NodePool:
 class Nodes:
     """Opens connections to the engine's nodes."""
 
-    def __init__(self, settings: Engine) -> None:
+    def __init__(self, settings: Engine, addresses: Addresses | None = None) -> None:
+        self._addresses = addresses or Addresses()
         self._pool = NodePool([read_node(url, settings.host) for url in settings.urls])
         self._timeout = settings.connect_timeout_seconds
         self._tls = towards_engine(settings)
@@ -99,20 +101,33 @@ class Nodes:
 
     async def open(self, node: Node, *, unchunks: bool = False) -> EngineConnection:
         """Open a connection to one node; raises Unreachable."""
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
-                _, connection = await loop.create_connection(
-                    lambda: EngineConnection(node, unchunks=unchunks),
-                    node.host,
-                    node.port,
-                    ssl=self._tls if node.tls else None,
-                )
+                connection = await self._open(node, unchunks=unchunks)
         except OSError as error:  # TimeoutError and what TLS finds wrong, too
+            self._addresses.forget(node.host)
             self._pool.failed(node, time.monotonic())
             raise Unreachable(SERVICE, f"{node}: {_said(error)}") from error
         self._pool.reached(node)
         return connection
+
+    async def _open(self, node: Node, *, unchunks: bool) -> EngineConnection:
+        """Open a connection to the first of a node's addresses that takes it; raises OSError where none does."""
+        loop, failure = asyncio.get_running_loop(), OSError("no address")
+        for address in await self._addresses.of(node.host, time.monotonic()):
+            try:
+                _, connection = await loop.create_connection(
+                    lambda: EngineConnection(node, unchunks=unchunks),
+                    address,
+                    node.port,
+                    ssl=self._tls if node.tls else None,
+                    server_hostname=node.host if node.tls else None,
+                )
+            except OSError as error:
+                failure = error
+            else:
+                return connection
+        raise failure
 
 
 def _said(error: OSError) -> str:

@@ -10,13 +10,12 @@ from typing import Any
 
 import msgspec
 
-from proxy.bounds import MODEL_RESPONSE_BYTES, MODEL_SCORE_BYTES
+from proxy.bounds import MODEL_RESPONSE_BYTES, MODEL_SCORE_BYTES, RERANKED_AT_ONCE
 from proxy.errors import EqualScores, Malformed, UpstreamError
 from proxy.planning import Relevance
 from proxy.upstream.transport import Transport
 
 SERVICE = "reranker"
-DOCUMENTS_MAX = 1024
 
 
 class Reranker:
@@ -30,7 +29,7 @@ class Reranker:
     async def score(self, query: str, passages: Sequence[str], *, instruction: str, model: str) -> Relevance:
         """Return one score for each passage, in their order; raises UpstreamError."""
         query = query[: self._query_max_chars]
-        parts = [passages[start : start + DOCUMENTS_MAX] for start in range(0, len(passages), DOCUMENTS_MAX)]
+        parts = [passages[start : start + RERANKED_AT_ONCE] for start in range(0, len(passages), RERANKED_AT_ONCE)]
         try:
             async with asyncio.TaskGroup() as tasks:
                 scored = [tasks.create_task(self._score(query, part, instruction, model)) for part in parts]

@@ -7,11 +7,8 @@ from typing import TypeVar
 
 import aiohttp
 
-from proxy.bounds import MODEL_RESPONSE_BYTES
+from proxy.bounds import INFLATED_BYTES_A_TURN, MODEL_RESPONSE_BYTES
 from proxy.errors import Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
-
-PIECE_BYTES = 64 * 2**10
-"""Bytes that are decompressed before anything else may run."""
 
 _T = TypeVar("_T")
 
@@ -100,7 +97,7 @@ async def _inflated(service: str, pieces: AsyncIterator[bytes]) -> AsyncIterator
         remaining = piece
         while remaining:
             try:
-                yield inflating.decompress(remaining, PIECE_BYTES)
+                yield inflating.decompress(remaining, INFLATED_BYTES_A_TURN)
             except zlib.error as error:
                 raise Malformed(service, f"a response that is not gzip: {error}") from error
             remaining = inflating.unconsumed_tail

@@ -1,6 +1,6 @@
 """The outcome of each kind of search on each real engine: `tests/outcomes.json` says which is expected.
 
-The tests compare with it what they see, and the table of docs/searches.md is generated from it. With UPDATE_OUTCOMES=1
+The tests compare with it what they see, and the table of docs/reranking.md is generated from it. With UPDATE_OUTCOMES=1
 it is written instead: look at the difference before you commit it.
 """
 

@@ -68,8 +68,8 @@ async def test_an_index_is_given_the_field_the_note_and_the_vectors(real_engine:
     result = await target.backfill(*VECTOR_OPTIONS)
     assert result.code == 0
     assert result.said == (
-        "100.0% of 30 documents looked at have a current vector: 30 made now, 0 changed meanwhile, 0 refused; "
-        "0 more have no text\n"
+        "100.0% of 30 documents with text have a current vector: 30 new, 0 changed during the run, 0 rejected; "
+        "0 documents without text\n"
     )
     (index,) = (await target.ask("GET", "/_mapping")).values()
     assert index["mappings"]["_meta"] == {
@@ -87,7 +87,7 @@ async def test_what_is_current_is_left_alone(target: Target, models: ShopModels)
     await target.backfill(*VECTOR_OPTIONS)
     models.requests.clear()
     result = await target.backfill()
-    assert result.said.startswith("100.0% of 30 documents looked at have a current vector: 0 made now"), result.said
+    assert result.said.startswith("100.0% of 30 documents with text have a current vector: 0 new"), result.said
     assert len(models.embedded) <= 2
     assert max((await target.ask("POST", "/_search", {"version": True}))["hits"]["hits"], key=_version)["_version"] == 2
 
@@ -105,7 +105,7 @@ async def test_what_a_feed_overwrites_is_done_again(target: Target, models: Shop
     await target.ask("POST", "/_refresh")
     assert await current(target) == CATALOGUE.keys() - {"p1", "p2"}
     result = await target.backfill()
-    assert " 2 made now" in result.said
+    assert " 2 new" in result.said
     assert await current(target) == CATALOGUE.keys()
 
 
@@ -115,11 +115,11 @@ async def test_a_document_that_lost_its_text_loses_its_vector(target: Target) ->
     await target.ask("POST", "/_refresh")
     result = await target.backfill()
     assert "of 29 documents" in result.said
-    assert "1 more have no text" in result.said
+    assert "1 document without text" in result.said
     written = (await target.documents())["p1"]
     assert (written.get("embedding"), written["embedding_hash"]) == (None, None)
     again = await target.backfill()
-    assert "1 more have no text" in again.said
+    assert "1 document without text" in again.said
 
 
 async def test_half_a_character_in_a_text_is_no_reason_to_stop(target: Target, models: ShopModels) -> None:
@@ -148,7 +148,7 @@ async def test_a_killed_run_is_taken_up_where_it_was(target: Target, models: Sho
     there = len(await current(target))
     assert 0 < there < 300
     result = await target.backfill()
-    assert f" {300 - there} made now" in result.said
+    assert f" {300 - there} new" in result.said
     assert len(await current(target)) == 300
 
 
@@ -168,7 +168,7 @@ async def test_a_document_that_changes_meanwhile_is_not_overwritten(target: Targ
     await target.put({"p1": CATALOGUE["p1"] | {"title": "Camera", "stock": 3}})
     go_on.set()
     assert await command.ended() == 0
-    assert " 29 made now, 1 changed meanwhile" in command.lines[-1]
+    assert " 29 new, 1 changed during the run" in command.lines[-1]
     assert command.lines[-1].startswith("96.7% of 30")
     written = (await target.documents())["p1"]
     assert written == CATALOGUE["p1"] | {"title": "Camera", "stock": 3}
@@ -225,7 +225,7 @@ async def test_a_watch_outlives_models_that_go_away(target: Target, watching: Ru
 
     models.faults = {"embed": gone}
     await target.put({"p1": CATALOGUE["p1"] | {"title": "Camera"}})
-    line = await watching.until("trying again")
+    line = await watching.until("retrying")
     assert "rejects the token" in line
     models.faults = {}
     await until_current(watching, target, "p1")
@@ -286,9 +286,9 @@ async def test_an_index_that_is_not_there_is_named_with_what_to_do(engine_url: s
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--dimensions", "8"), "which fields are embedded? Say --passage FIELD,..., or --profile"),
-        (("--dimensions", "8", "--passage", "body,text"), "none of body, text is a field there"),
-        (("--dimensions", "8", "--passage", "title", "--field", "price"), "the field 'price' is of type integer"),
+        (("--dimensions", "8"), "it is not known which fields to embed: give --passage FIELD,... or --profile"),
+        (("--dimensions", "8", "--passage", "body,text"), "the index has none of the fields body, text"),
+        (("--dimensions", "8", "--passage", "title", "--field", "price"), "the field 'price' has the type integer"),
     ],
 )
 async def test_what_cannot_be_embedded_is_refused_before_anything_is_written(

@@ -1,5 +1,6 @@
 """The engines are what the table says, and can do what the tests of the proxy ask of them."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,8 +8,10 @@ from uuid import uuid4
 
 import pytest
 
-from demo.engines import ELASTICSEARCH_8, ELASTICSEARCH_9, OPENSEARCH_2, OPENSEARCH_3, Family, named
+from demo.__main__ import LACKS
+from demo.engines import DEFAULT, ELASTICSEARCH_8, ELASTICSEARCH_9, OPENSEARCH_2, OPENSEARCH_3, Family, named
 from tests.integration.engines import Address, running_engines, secure_engines
+from tests.integration.sending import Request, send_now
 
 pytestmark = pytest.mark.engine
 
@@ -219,3 +222,20 @@ def test_an_engine_with_security_shows_each_user_what_is_his(engine: Address) ->
     assert [mine] == reader.ask("GET", "/*/_search").ids
     for path in (f"/{mine}", f"/{other}", f"/_security/user/{name}", f"/_security/role/{name}"):
         engine.do("DELETE", path)
+
+
+@pytest.mark.parametrize(
+    ("said", "method", "target"),
+    [
+        ("asynchronous search", "POST", "/_async_search"),
+        ("search templates", "POST", "/_search/template"),
+        ("SQL", "POST", "/_sql"),
+        ("machine learning", "GET", "/_ml/info"),
+    ],
+)
+def test_the_demo_says_what_its_engine_lacks(said: str, method: str, target: str) -> None:
+    """Where there is no handler for a path, the engine says so, or takes it for an index of that name."""
+    assert said in LACKS
+    reply = send_now(running_engines()[DEFAULT.name], Request(method, target, b"{}"))
+    assert reply.status in {400, 404, 405}
+    assert re.search(rb"no handler found|Incorrect HTTP method|invalid_index_name|must not start with '_'", reply.body)

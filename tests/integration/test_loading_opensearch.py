@@ -14,7 +14,7 @@ from tests.integration.sending import Client
 pytestmark = [pytest.mark.engine, OPENSEARCH_KNN]
 
 CATALOGUE = [*products(10), {"id": "n", "title": "Notebook", "description": "For video editing"}]
-NO_PLUGIN = "this OpenSearch has no k-NN plugin (opensearch-knn), and so no vectors: install it on every node, or load"
+NO_PLUGIN = "this OpenSearch has no k-NN plugin (opensearch-knn), which vectors need: install it on every node, or load"
 WITHOUT_KNN = WITH_PIPELINES
 """OpenSearch 3.6 has no plugin for vectors here."""
 

@@ -74,7 +74,7 @@ async def test_vectors_of_a_model_that_no_longer_answers_are_not_mixed_with_othe
     for result in (await local.index_file(catalogue), await local.backfill()):
         assert result.code == 1
         assert (
-            f"the index holds vectors of {asked} in 'embedding', and the models there answer as {NAME}" in result.said
+            f"the index has vectors of {asked} in 'embedding', but the server at models.url uses {NAME}" in result.said
         )
     assert await model_of(local) == asked
 

@@ -1,7 +1,12 @@
-"""Why a search is passed through unchanged: one table of reasons."""
+"""How a search can end: reranked, degraded by the stages that failed, or bypassed for one of a table of reasons."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
+
+from proxy.bounds import LOG_DETAIL, OUTCOME_KEY, OUTCOME_LIST_BYTES
+from proxy.errors import Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ BYPASS_REASONS: Mapping[str, str] = {
     "format": "`format` requests a response, or `source` sends a body, that is not JSON",
     "headers": "a header contains characters other than printable ASCII",
     "identifier": "the route bypasses part numbers and other identifiers",
-    "internal_error": "an error in the proxy, which is a bug: the log has the cause",
+    "internal_error": "an error in the proxy, which is a bug: the log has the cause; 500 if the search had been sent",
     "knn": "the client's own kNN search depends on the size of the page",
     "mixed_routes": "the search includes indices outside its route",
     "navigational": "the route bypasses this query (`phrases`, `patterns`)",
@@ -62,3 +67,58 @@ BYPASS_REASONS: Mapping[str, str] = {
     "zero_hits": "the client's own query finds nothing, and the route keeps it so (`on_zero_hits`)",
 }
 """Every reason of `X-Rerank: bypassed`, and its meaning."""
+
+
+OutcomeName = Literal["reranked", "degraded", "bypassed", "cancelled", "failed"]
+"""The last two have no header: their client left, or got an error of the proxy's own."""
+
+_NO_STRING = re.compile(r"[^ !#-\[\]-~]")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a search ended, for header, log and counter."""
+
+    name: OutcomeName
+    stages: tuple[str, ...] = ()
+    reason: str = ""
+    detail: str = ""
+    key: str = ""
+    is_fault: bool = False
+
+    @property
+    def header(self) -> bytes:
+        """Spell it as an item of RFC 9651: a token, its parameters."""
+        stages = f';stages="{" ".join(self.stages)}"' if self.stages else ""
+        reason = f";reason={self.reason}" if self.reason else ""
+        key = f';key="{self.key}"' if self.key else ""
+        return f"{self.name}{stages}{reason}{key}".encode()
+
+
+def answered(failures: Sequence[Failure]) -> Outcome:
+    """Return the outcome of a search that was answered here; the first failure's reason stands for all.
+
+    A stage that does not fit the search degrades nothing, and is named all the same.
+    """
+    failed = sorted(failures, key=lambda failure: failure.by_design)
+    if not failed:
+        return Outcome("reranked")
+    name: OutcomeName = "reranked" if failed[0].by_design else "degraded"
+    stages = tuple(dict.fromkeys(failure.stage for failure in failed))
+    return Outcome(name, stages, failed[0].reason, "; ".join(filter(None, (each.detail for each in failed))))
+
+
+def bypassed(why: Bypass) -> Outcome:
+    """Return the outcome of a bypassed search; of its key, characters that no string of RFC 9651 may have are `?`."""
+    key = _NO_STRING.sub("?", why.key[:OUTCOME_KEY])
+    fault = why.is_fault or why.reason == "internal_error"
+    return Outcome("bypassed", (), why.reason, why.detail[:LOG_DETAIL], key, fault)
+
+
+def in_order(headers: Sequence[bytes]) -> bytes:
+    """List the outcomes of several searches as one header; of a list that is too long, how many more there are."""
+    listed = b", ".join(headers)
+    if len(listed) <= OUTCOME_LIST_BYTES:
+        return listed
+    shown = listed[: OUTCOME_LIST_BYTES - len(b", more;items=1000000")].split(b", ")[:-1]
+    return b", ".join([*shown, b"more;items=%d" % (len(headers) - len(shown))])

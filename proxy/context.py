@@ -1,0 +1,92 @@
+"""The record of one request: made where it enters, handed down, and concluded once when its exchange has ended."""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from proxy.outcomes import Outcome
+
+
+class Ended(StrEnum):
+    """How the exchange of a request ended: the label of the one counter that every request ends in."""
+
+    ANSWERED = "answered"
+    CLIENT_LEFT = "client_left"
+    BROKEN_OFF = "broken_off"
+    REFUSED = "refused"
+    """Not HTTP that can be read, or answered with an error of the proxy's own before anything was sent."""
+
+
+@dataclass(slots=True)
+class Clock:
+    """Milliseconds that each stage took; a stage that runs twice adds up."""
+
+    stages: dict[str, float] = field(default_factory=dict)
+
+    @asynccontextmanager
+    async def stage(self, name: str) -> AsyncIterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = self.stages.get(name, 0.0) + (time.perf_counter() - begun) * 1000
+
+
+@dataclass(slots=True)
+class Sent:
+    """Whether a client's request has been sent to the engine, in whatever form: then it is not sent again."""
+
+    whole: "Sent | None" = None
+    """The request that this one is a part of, as an item is of an `_msearch`."""
+    by_now: bool = False
+
+    def note(self) -> None:
+        """Note that it is about to be sent, and with it a part of the whole."""
+        self.by_now = True
+        if self.whole is not None:
+            self.whole.note()
+
+
+@dataclass(slots=True)
+class SearchRecord:
+    """One search: the facts of its line in the log and of its counter.
+
+    Written by the function that answers the search, and by no other.
+    """
+
+    request_id: str
+    """The client's `X-Opaque-Id`; empty where it sent none."""
+    started: float = field(default_factory=time.perf_counter)
+    clock: Clock = field(default_factory=Clock)
+    sent: Sent = field(default_factory=Sent)
+    route: str = ""
+    window: int = 0
+    candidates: int = 0
+    query_text: str = ""
+    outcome: Outcome | None = None
+    """None while the search goes on, and for a search that concerns no route."""
+
+    @property
+    def concerns_route(self) -> bool:
+        return bool(self.route) or self.outcome is not None
+
+    def timings(self) -> Mapping[str, float]:
+        """Return the milliseconds of each stage, and of all of it until now."""
+        return self.clock.stages | {"total": (time.perf_counter() - self.started) * 1000}
+
+
+@dataclass(slots=True)
+class RequestRecord:
+    """One request and the searches in it."""
+
+    request_id: str
+    searches: list[SearchRecord] = field(default_factory=list)
+    sent: Sent = field(default_factory=Sent)
+
+    def search(self) -> SearchRecord:
+        """Begin the record of a search of this request."""
+        begun = SearchRecord(self.request_id, sent=Sent(self.sent))
+        self.searches.append(begun)
+        return begun

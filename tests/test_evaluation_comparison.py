@@ -1,0 +1,140 @@
+"""Two rankings of each query become means, intervals, wins and losses with what moved, and a verdict or none."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.evaluation.collection import Query
+from proxy.evaluation.comparison import NO_HEADER, NOT_RERANKED_MAX, Move, compare, moved
+from proxy.evaluation.measures import NDCG, Measure, scores
+from proxy.evaluation.outcomes import Failed, Found, Outcome, Pair
+
+RERANKED = Outcome("reranked")
+JUDGMENTS = {"a": 3, "b": 1, "n": 0}
+QUERIES = [Query(f"q{number}", "red shoes", JUDGMENTS) for number in range(100)]
+NAMES = "abcnxyzuvwopq"
+
+
+def pair(baseline: str, proxy: str, outcome: Outcome | None = RERANKED) -> Pair:
+    return Pair(Found(tuple(baseline)), Found(tuple(proxy), outcome))
+
+
+def pairs(*each: Pair) -> dict[str, Pair]:
+    """Give the queries these, the last one to all that are left."""
+    return {query.id: each[min(number, len(each) - 1)] for number, query in enumerate(QUERIES)}
+
+
+def test_means_and_differences_are_those_of_the_measures() -> None:
+    found = compare(QUERIES, pairs(pair("xba", "axb")), 3)
+    best = 7 + 1 / math.log2(3)
+    (row,) = [row for row in found.rows if row.measure == NDCG]
+    assert (1 / math.log2(3) + 7 / 2) / best == pytest.approx(row.baseline)
+    assert (7 + 1 / 2) / best == pytest.approx(row.proxy)
+    assert row.proxy - row.baseline == pytest.approx(row.difference.mean)
+    assert ("better", 100) == (row.difference.meaning, row.difference.queries)
+    assert found.row(judged_only=True).measure == Measure("nDCG@10", judged_only=True)
+    assert found.row(judged_only=True).proxy == 1.0
+    assert [row.measure.name for row in found.rows[:3]] == ["nDCG@10", "MRR", "recall@3"]
+    assert found.no_verdict is None
+
+
+def test_queries_stand_by_what_they_gained() -> None:
+    found = compare(QUERIES[:3], pairs(pair("a", "a"), pair("ba", "ab"), pair("a", "xa")), 10)
+    assert (["q1"], ["q2"]) == ([each.query.id for each in found.won], [each.query.id for each in found.lost])
+    assert ["q1", "q0", "q2"] == [each.query.id for each in found.changes]
+
+
+def test_the_share_of_unjudged_among_the_first_ten_is_counted() -> None:
+    found = compare(QUERIES, pairs(pair("abnx", "xyzuvwopqab")), 20)
+    assert (0.25, 0.9) == pytest.approx((found.baseline.unjudged, found.proxy.unjudged))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "move"),
+    [
+        ("xyzuvwa", "axyzuvw", Move("a", 3, 7, 1)),
+        ("bxyz", "baxyz", Move("a", 3, None, 2)),
+        ("abxyz", "bxyz", Move("a", 3, 1, None)),
+        ("xyzuvwopqnab", "axyzuvwopqb", Move("a", 3, 11, 1)),
+        ("axb", "abx", Move("b", 1, 3, 2)),
+    ],
+)
+def test_the_document_that_changed_a_query_most_is_named_with_its_places(before: str, after: str, move: Move) -> None:
+    (change,) = compare(QUERIES[:1], {"q0": pair(before, after)}, 20).changes
+    assert move == change.moved
+
+
+def test_where_nothing_changed_nothing_moved() -> None:
+    (change,) = compare(QUERIES[:1], {"q0": pair("anxb", "axnb")}, 20).changes
+    assert (change.moved, change.difference) == (None, 0.0)
+
+
+RANKING = st.permutations(NAMES)
+
+
+@given(RANKING, RANKING)
+def test_what_moved_is_a_relevant_document_that_moved_in_that_direction(
+    before: Sequence[str], after: Sequence[str]
+) -> None:
+    values = [scores(QUERIES[:1], {"q0": ranking}, [NDCG])[NDCG][0] for ranking in (before, after)]
+    move = moved(QUERIES[0], before, after, values[1] - values[0])
+    if move is None:
+        assert values[0] == pytest.approx(values[1])
+    else:
+        assert move.before is not None
+        assert move.after is not None
+        assert move.grade > 0
+        assert (move.after < move.before) is (values[1] > values[0])
+
+
+def test_no_verdict_with_more_than_two_percent_not_reranked() -> None:
+    bypassed = pair("a", "a", Outcome("bypassed", "identifier"))
+    degraded = pair("a", "a", Outcome("degraded", "timeout", "semantic"))
+    fine = compare(QUERIES, pairs(bypassed, degraded, pair("a", "a")), 10)
+    assert NOT_RERANKED_MAX == 0.02
+    assert fine.no_verdict is None
+    assert fine.proxy.outcomes == {
+        "reranked": 98,
+        "bypassed (identifier)": 1,
+        "degraded (without semantic, timeout)": 1,
+    }
+    found = compare(QUERIES, pairs(bypassed, degraded, bypassed, pair("a", "a")), 10)
+    assert str(found.no_verdict).startswith("3 of 100 searches of the proxy failed or were not reranked, more than 2%")
+
+
+def test_a_search_that_failed_is_not_compared_and_counts_as_not_reranked() -> None:
+    failed = Pair(Found(("a",)), Failed("status 503"))
+    found = compare(QUERIES, pairs(failed, failed, failed, pair("a", "a")), 10)
+    assert (97, 3, 100) == (len(found.changes), found.proxy.unusable, found.proxy.searches)
+    assert "3 of 100 searches of the proxy failed" in str(found.no_verdict)
+    assert 3 == found.proxy.outcomes["failed (status 503)"]
+    elsewhere = Pair(Failed("status 503"), Found(("a",), RERANKED))
+    assert "of the baseline failed" in str(compare(QUERIES, pairs(*[elsewhere] * 3, pair("a", "a")), 10).no_verdict)
+
+
+def test_an_engine_reranks_nothing_and_need_not_as_the_baseline() -> None:
+    assert {} == compare(QUERIES, pairs(pair("a", "a")), 10).baseline.outcomes
+    found = compare(QUERIES, pairs(pair("a", "a", None)), 10)
+    assert "no response has the header X-Rerank: is --proxy the address of a proxy" in str(found.no_verdict)
+    assert {NO_HEADER: 100} == found.proxy.outcomes
+
+
+def test_a_proxy_as_the_baseline_has_to_rerank_too() -> None:
+    reranked = Pair(Found(("a",), RERANKED), Found(("a",), RERANKED))
+    bypassed = Pair(Found(("a",), Outcome("bypassed", "identifier")), Found(("a",), RERANKED))
+    assert compare(QUERIES, pairs(reranked), 10).no_verdict is None
+    found = compare(QUERIES, pairs(*[bypassed] * 3, reranked), 10)
+    assert "3 of 100 searches of the baseline failed or were not reranked" in str(found.no_verdict)
+
+
+def test_a_few_queries_tell_nothing() -> None:
+    found = compare(QUERIES[:9], pairs(pair("ba", "ab")), 10)
+    assert "9 queries are too few to tell: judge more" == found.no_verdict
+    assert compare(QUERIES[:10], pairs(pair("ba", "ab")), 10).no_verdict is None
+
+
+def test_of_no_query_there_is_no_verdict() -> None:
+    assert compare([], {}, 10).no_verdict is not None

@@ -1,0 +1,69 @@
+"""A template is an application's own search body; the query text goes into its strings, whatever it holds."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.evaluation.errors import CannotEvaluate
+from proxy.evaluation.template import DEPTH, read_template
+
+SHOP = {
+    "query": {
+        "bool": {
+            "must": [{"multi_match": {"query": "{{query}}", "fields": ["title^2", "text"]}}],
+            "should": [{"match_phrase": {"title": {"query": "{{query}}", "boost": 1.5}}}],
+            "filter": [{"term": {"in_stock": True}}, {"range": {"price": {"lte": 100.5}}}],
+        }
+    },
+    "size": 20,
+    "_source": None,
+}
+
+
+def filled(body: object, text: str) -> object:
+    return json.loads(read_template(json.dumps(body).encode(), "t.json").fill(text))
+
+
+@given(st.text())
+def test_a_query_of_any_text_arrives_as_it_is_and_the_rest_stays(text: str) -> None:
+    """Of lone surrogates JSON has no form in UTF-8, so no file of queries holds them."""
+    expected = json.loads(json.dumps(SHOP))
+    expected["query"]["bool"]["must"][0]["multi_match"]["query"] = text
+    expected["query"]["bool"]["should"][0]["match_phrase"]["title"]["query"] = text
+    assert expected == filled(SHOP, text)
+
+
+def test_the_placeholder_may_stand_beside_other_text_and_in_another_query_it_is_text() -> None:
+    body = {"query": {"query_string": {"query": "title:({{query}})"}}, "size": 1}
+    assert {"query": {"query_string": {"query": "title:({{query}} a)"}}, "size": 1} == filled(body, "{{query}} a")
+
+
+def test_a_template_says_how_many_hits_it_asks_for() -> None:
+    assert 20 == read_template(json.dumps(SHOP).encode(), "t.json").depth
+    template = read_template(b'{"query": {"match": {"title": "{{query}}"}}}', "t.json")
+    assert DEPTH == template.depth == json.loads(template.fill("a"))["size"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{", 't.json: no search body: .* Write it as for _search, with "{{query}}" inside a string'),
+        (b'{"query": {{query}}}', "no search body"),
+        (b"[1]", "no search body"),
+        (b'{"a": "\xff"}', "no search body"),
+        (b"[" * 100_000, "no search body"),
+        *(
+            (b'{"query": "{{query}}", "a": ' + b'{"a":' * deep + b"1" + b"}" * (deep + 1), "nested too deep")
+            for deep in (800, 900)
+        ),
+        (b'{"query": {"match": {"title": "shoes"}}}', 'write "{{query}}" where the query text goes, inside a string'),
+        (b'{"query": {"match": {"title": "{{query}}"}}, "size": 0}', "size: expected a whole number from 1 on"),
+        (b'{"query": {"match": {"title": "{{query}}"}}, "size": true}', "size: expected"),
+        (b'{"query": {"match": {"title": "{{query}}"}}, "size": "{{query}}"}', "size: expected"),
+    ],
+)
+def test_what_is_no_template_is_refused_with_what_to_write(content: bytes, said: str) -> None:
+    with pytest.raises(CannotEvaluate, match=said):
+        read_template(content, "t.json")
