@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from proxy.bounds import SEARCH_RESPONSE_BYTES
-from proxy.config import Config, RouteSettings, Semantic
+from proxy.settings.config import Config, RouteSettings, Semantic
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.fakes import (
     Client,

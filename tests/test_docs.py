@@ -28,25 +28,25 @@ from proxy.bounds import (
     SEARCH_RESPONSE_BYTES,
 )
 from proxy.cli import build_parser
-from proxy.config import KNOWN_KEYS, BypassRules, Config, load, needs_token, read
+from proxy.commands.local_models.minilm import DIMENSIONS
 from proxy.context import SearchRecord
 from proxy.errors import Failure
 from proxy.http1.flow import PROBED_AFTER_S
-from proxy.left_out import left_out
-from proxy.local_models.minilm import DIMENSIONS
 from proxy.outcomes import BYPASS_REASONS, Bypass, answered, in_order
-from proxy.planning import MIN_SIMILARITY
-from proxy.profiles import PROFILES, TIERS
-from proxy.query.clauses import COMPOUNDS, LEAVES
-from proxy.query.text import UNRELAXED, UserQuery, find_user_query
+from proxy.parsing.clauses import COMPOUNDS, LEAVES
+from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query
+from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS
+from proxy.parsing.search_request import parse
 from proxy.ranking.explaining import MEMBER as EXPLANATION
 from proxy.ranking.explaining import Explanation, Kept, Origin
 from proxy.ranking.kept import EXACT
 from proxy.ranking.paging import TOP_SCORE
-from proxy.request.search_keys import BODY_KEYS, PARAMETERS
-from proxy.request.search_request import parse
-from proxy.request.steering import MEMBER, OPTIONS, Option, Steering, read_steering
-from proxy.telemetry import log_search
+from proxy.ranking.planning import MIN_SIMILARITY
+from proxy.settings.bypass_rules import left_out
+from proxy.settings.config import KNOWN_KEYS, BypassRules, Config, load, needs_token, read
+from proxy.settings.profiles import PROFILES, TIERS
+from proxy.settings.request_options import MEMBER, OPTIONS, Option, Steering, read_steering
+from proxy.telemetry.log import log_search
 from tests.readme import (
     _FAILURE_MEANINGS,
     _STAGES,

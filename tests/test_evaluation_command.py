@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from proxy.cli import build_parser, main
-from proxy.evaluation.command import evaluate, options_of
-from proxy.evaluation.errors import CannotEvaluate
+from proxy.commands.evaluation.command import evaluate, options_of
+from proxy.commands.evaluation.errors import CannotEvaluate
 from tests.fakes import FakeServer, Message, Stream, answer, closed_port, waits_for
 from tests.integration.commands import Running, begun
 

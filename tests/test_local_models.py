@@ -12,12 +12,12 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestClient, TestServer
 
 from proxy.bounds import LOCAL_WAITING
-from proxy.local_models.app import BANNER, BATCH, create_app
-from proxy.local_models.minilm import DIMENSIONS, NAME, MiniLM
+from proxy.catalog.vectors import Vectors
+from proxy.commands.local_models.app import BANNER, BATCH, create_app
+from proxy.commands.local_models.minilm import DIMENSIONS, NAME, MiniLM
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.reranker import Reranker
 from proxy.upstream.transport import Transport
-from proxy.vectors import Vectors
 
 EMBEDDINGS, RERANK = "/v1/openai/embeddings", "/v1/inference/Qwen/Qwen3-Reranker-4B"
 QWEN = "Qwen/Qwen3-Embedding-4B"

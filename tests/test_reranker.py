@@ -8,7 +8,7 @@ import pytest
 
 from proxy.bounds import RERANKED_AT_ONCE
 from proxy.errors import EqualScores, Malformed, Refused, UpstreamError
-from proxy.planning import Relevance
+from proxy.ranking.planning import Relevance
 from proxy.upstream.reranker import Reranker, decode, read
 from proxy.upstream.transport import Transport, models_session
 from tests.fakes import FakeModels, Message, Stream, answer, refuses, says

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config import Config, Fusion, RouteSettings, Semantic
-from proxy.profiles import PRIORITIES, PROFILES, TIERS
-from proxy.routes import Endpoint, NodesQuestion, Passthrough, Search, build_route, build_routes, classify
+from proxy.settings.config import Config, Fusion, RouteSettings, Semantic
+from proxy.settings.profiles import PRIORITIES, PROFILES, TIERS
+from proxy.settings.routes import Endpoint, NodesQuestion, Passthrough, Search, build_route, build_routes, classify
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ import structlog
 
 from proxy.errors import Failure, Lost, Refused, TooComplex, TooLarge, UpstreamError, cause_of
 from proxy.outcomes import Bypass
-from proxy.planning import EngineReply
 from proxy.ranking.ordering import (
     Rendered,
     candidates_of,
@@ -23,9 +22,10 @@ from proxy.ranking.ordering import (
     render_in_groups,
 )
 from proxy.ranking.paging import Cut, Head, head_page, tail_page
+from proxy.ranking.planning import EngineReply
 from proxy.ranking.retrieval import (
     Lexical,
-    Semantic,
+    SemanticHits,
     are_groups,
     confirmed,
     covered,
@@ -135,7 +135,7 @@ async def _near(run: Run, head_key: bytes) -> Result:
     """A page that begins in the head."""
     plan = run.plan
     head = run.stages.heads.get(head_key) if plan.request.from_ or plan.request.walk else None
-    semantic = Semantic()
+    semantic = SemanticHits()
     if head is None:
         found, semantic = await retrieve(run, lexical_search(plan))
     else:
@@ -162,7 +162,7 @@ def _as_the_engine_answered(run: Run, found: Lexical, failure: Failure) -> Answe
     return _answered(run, found, page, untouched)
 
 
-async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: Semantic, head: Head | None) -> Answered:
+async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: SemanticHits, head: Head | None) -> Answered:
     """Cut a page from a head that is remembered, or made now."""
     plan = run.plan
     if head is None:
@@ -176,7 +176,7 @@ async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: Semantic
     return _answered(run, found, page, head, rendered.failures)
 
 
-async def _confirmed(run: Run, answer: SearchAnswer, semantic: Semantic) -> Run:
+async def _confirmed(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> Run:
     """Know of each hit whether its index is the route's; what could not be asked in time is taken for outside."""
     try:
         return await confirmed(run, (*answer.hits, *semantic.hits))
@@ -211,7 +211,7 @@ async def _far(run: Run, head_key: bytes) -> Result:
     if isinstance(head, Bypass):
         return head
     found = await lexical(run, tail_search(run.plan, () if head.untouched else head.places))
-    run = await _confirmed(run, found.answer, Semantic())
+    run = await _confirmed(run, found.answer, SemanticHits())
     if problem := _unusable(run, found.answer):
         return problem
     if head.extras == len(head.ranking) and keeps_empty(run, found.answer):

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from proxy.context import Clock
 from proxy.errors import TimedOut
-from proxy.planning import EngineReply, EngineSearch, Plan, Relevance
 from proxy.ranking.paging import Head
+from proxy.ranking.planning import EngineReply, EngineSearch, Plan, Relevance
 from proxy.ranking.search_response import SearchAnswer, read_answer
 
 

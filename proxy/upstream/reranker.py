@@ -12,7 +12,7 @@ import msgspec
 
 from proxy.bounds import MODEL_RESPONSE_BYTES, MODEL_SCORE_BYTES, RERANKED_AT_ONCE
 from proxy.errors import EqualScores, Malformed, UpstreamError
-from proxy.planning import Relevance
+from proxy.ranking.planning import Relevance
 from proxy.upstream.transport import Transport
 
 SERVICE = "reranker"

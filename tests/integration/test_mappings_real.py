@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 
 from proxy.cli import main
-from proxy.loading.mappings import LANGUAGES, SPELLINGS, Embedding, Spelling, folder, index_for
-from proxy.profiles import PROFILES
+from proxy.commands.loading.mappings import LANGUAGES, SPELLINGS, Embedding, Spelling, folder, index_for
+from proxy.settings.profiles import PROFILES
 from tests.integration.commands import running
 from tests.integration.engines import EVERYWHERE, WITH_KNN, RealEngine
 from tests.integration.loads import Target, ended, write
