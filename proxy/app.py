@@ -28,7 +28,7 @@ from proxy.http1.listener import Listener, Patience, serve
 from proxy.http1.messages import BadMessage, RequestHead
 from proxy.http1.relay import Upstream, loop_detected
 from proxy.outcomes import Bypass
-from proxy.settings.config import Config, authorization_of
+from proxy.settings.config import Config, authorization_of, rerank_token_of
 from proxy.settings.routes import Endpoint, NodesQuestion, Search, build_routes, classify
 from proxy.settings.tls import towards_clients
 from proxy.telemetry.log import Telemetry, warn_of_new_callers
@@ -36,8 +36,9 @@ from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import EngineClient
 from proxy.upstream.guard import Guards
 from proxy.upstream.nodes import Nodes
+from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS
 from proxy.upstream.reranker import Reranker
-from proxy.upstream.transport import Transport, models_session
+from proxy.upstream.transport import Transport, open_session
 
 GRACE_S = 30.0
 """How long running requests may go on after SIGTERM."""
@@ -126,7 +127,7 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
     hop = Hop(new_pseudonym() if config.engine.via else None, forwarded_for=config.engine.forwarded_for)
     engine, upstream = EngineClient(config.engine, nodes, hop), Upstream(nodes, hop)
     stack.push_async_callback(engine.close)
-    session = await stack.enter_async_context(models_session(config.models.connect_timeout_seconds))
+    session = await stack.enter_async_context(open_session(config.models))
     settings, telemetry = config.models, Telemetry(query_text=config.log.query_text)
     guards = Guards(settings.concurrent_calls, telemetry.count_model_call)
     embedder = Embedder(
@@ -134,11 +135,14 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
         timeout_seconds=settings.embed_timeout_seconds,
         query_max_chars=settings.query_max_chars,
         cache_bytes=settings.vector_cache_mb * 2**20,
+        format_=EMBED_FORMATS[settings.embed_api],
     )
+    rerank_token = rerank_token_of(config, token, environment)
     reranker = Reranker(
-        Transport(session, "reranker", settings.url, token, guards),
+        Transport(session, "reranker", settings.rerank_url or settings.url, rerank_token, guards),
         timeout_seconds=settings.rerank_timeout_seconds,
         query_max_chars=settings.query_max_chars,
+        format_=RERANK_FORMATS[settings.rerank_api],
     )
     discovery = authorization_of(config, environment)
     searching = Searching(config, engine, embedder, reranker, discovery, pressure=partial(guards.pressure, "reranker"))

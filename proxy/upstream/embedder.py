@@ -1,4 +1,4 @@
-"""Texts as vectors, by DeepInfra's OpenAI-style endpoint and the Qwen3 embedding models."""
+"""Texts as vectors, by an OpenAI-style endpoint and the Qwen3 embedding models."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -12,11 +12,12 @@ from cachetools import LRUCache
 from proxy.bounds import MODEL_DIMENSIONS, MODEL_NUMBER_BYTES, MODEL_RESPONSE_BYTES
 from proxy.catalog.vectors import Vectors, normalise
 from proxy.errors import Malformed, OtherModel
+from proxy.upstream.providers import EMBED_FORMATS, EmbedFormat, without_control_tokens
 from proxy.upstream.sharing import Shared
 from proxy.upstream.transport import Transport
 
 SERVICE = "embedder"
-_PATH = "/v1/openai/embeddings"
+_DEEPINFRA = EMBED_FORMATS["deepinfra"]
 
 _T = TypeVar("_T")
 Vector = tuple[float, ...]
@@ -33,8 +34,17 @@ class Introduction:
 class Embedder:
     """Embeds queries, each once while it is remembered, and passages."""
 
-    def __init__(self, transport: Transport, *, timeout_seconds: float, query_max_chars: int, cache_bytes: int) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        timeout_seconds: float,
+        query_max_chars: int,
+        cache_bytes: int,
+        format_: EmbedFormat = _DEEPINFRA,
+    ) -> None:
         self._transport = transport
+        self._format = format_
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
         self._vectors: LRUCache[bytes, Vectors] = LRUCache(cache_bytes, getsizeof=_size)
@@ -59,7 +69,7 @@ class Embedder:
 
     async def _embed_query(self, key: bytes, prompt: str, model: str, dimensions: int) -> Vectors:
         """Ask for one, kept as 4 bytes a dimension: as numbers of Python's own 10,000 of the largest took 1.6 GB."""
-        body = encode([prompt], model, dimensions, fail_fast=True)
+        body = encode([prompt], model, dimensions, fail_fast=self._format.fails_fast)
         vector: Vectors = (
             await self._ask(model, body, 1, dimensions, lambda answer: decode(answer, 1, model, dimensions))
         )[0]
@@ -86,7 +96,12 @@ class Embedder:
     ) -> _T:
         numbers = count * (dimensions or MODEL_DIMENSIONS) + MODEL_DIMENSIONS
         return await self._transport.ask(
-            _PATH, body, self._timeout, read, MODEL_RESPONSE_BYTES + numbers * MODEL_NUMBER_BYTES, model=model
+            self._format.path,
+            body,
+            self._timeout,
+            read,
+            MODEL_RESPONSE_BYTES + numbers * MODEL_NUMBER_BYTES,
+            model=model,
         )
 
 
@@ -111,7 +126,8 @@ def query_prompt(instruction: str, text: str) -> str:
 
 
 def encode(texts: Sequence[str], model: str, dimensions: int | None, *, fail_fast: bool) -> bytes:
-    body: dict[str, object] = {"model": model, "input": texts, "encoding_format": "float"}
+    body: dict[str, object] = {"model": model, "input": [without_control_tokens(text) for text in texts]}
+    body["encoding_format"] = "float"
     body |= {"dimensions": dimensions} if dimensions else {}
     body |= {"fail_fast": True} if fail_fast else {}
     return msgspec.json.encode(body)

@@ -1,6 +1,6 @@
-"""How relevant passages are to a query, by DeepInfra's Qwen3 rerankers.
+"""How relevant passages are to a query, by the rerank API of a provider: see `providers`.
 
-Source: the model's schema at DeepInfra. Scores are pointwise, so a window may be split over several calls.
+Scores are pointwise, so a window may be split over several calls.
 """
 
 import asyncio
@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
-from proxy.bounds import MODEL_RESPONSE_BYTES, MODEL_SCORE_BYTES, RERANKED_AT_ONCE
+from proxy.bounds import MODEL_RESPONSE_BYTES, MODEL_SCORE_BYTES
 from proxy.errors import EqualScores, Malformed, UpstreamError
 from proxy.ranking.planning import Relevance
+from proxy.upstream.providers import DEEPINFRA, RerankFormat
 from proxy.upstream.transport import Transport
 
 SERVICE = "reranker"
@@ -21,15 +22,24 @@ SERVICE = "reranker"
 class Reranker:
     """Scores passages."""
 
-    def __init__(self, transport: Transport, *, timeout_seconds: float, query_max_chars: int) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        timeout_seconds: float,
+        query_max_chars: int,
+        format_: RerankFormat = DEEPINFRA,
+    ) -> None:
         self._transport = transport
+        self._format = format_
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
 
     async def score(self, query: str, passages: Sequence[str], *, instruction: str, model: str) -> Relevance:
         """Return one score for each passage, in their order; raises UpstreamError."""
         query = query[: self._query_max_chars]
-        parts = [passages[start : start + RERANKED_AT_ONCE] for start in range(0, len(passages), RERANKED_AT_ONCE)]
+        size = self._format.batch_max
+        parts = [passages[start : start + size] for start in range(0, len(passages), size)]
         try:
             async with asyncio.TaskGroup() as tasks:
                 scored = [tasks.create_task(self._score(query, part, instruction, model)) for part in parts]
@@ -40,18 +50,12 @@ class Reranker:
         return Relevance(tuple(score for part in parts_read for score in part.scores), answering)
 
     async def _score(self, query: str, passages: Sequence[str], instruction: str, model: str) -> Relevance:
-        body = encode(query, passages, instruction)
+        body = self._format.encode(query, passages, instruction, model)
         size = MODEL_RESPONSE_BYTES + len(passages) * MODEL_SCORE_BYTES + 2 * len(body)
+        path = self._format.path_of(model)
         return await self._transport.ask(
-            f"/v1/inference/{model}", body, self._timeout, lambda answer: read(answer, passages), size, model=model
+            path, body, self._timeout, lambda answer: read(answer, passages), size, model=model
         )
-
-
-def encode(query: str, passages: Sequence[str], instruction: str) -> bytes:
-    """Write a request: one query for all documents, and a refusal at once rather than a place in a queue."""
-    return msgspec.json.encode(
-        {"queries": [query], "documents": passages, "instruction": instruction, "fail_fast": True}
-    )
 
 
 def read(answer: bytes, passages: Sequence[str]) -> Relevance:
@@ -71,7 +75,7 @@ def _say_nothing(scores: Sequence[float], passages: Sequence[str]) -> bool:
 
 
 def decode(answer: bytes, count: int) -> Relevance:
-    """Read exactly `count` finite scores, in any of the three forms seen; raises Malformed.
+    """Read exactly `count` finite scores, in any of the forms seen; raises Malformed.
 
     DeepInfra names no model in its answer; the local models do, since they answer by any name.
     """
@@ -99,7 +103,7 @@ def _scores(decoded: Any, count: int) -> Sequence[Any] | None:
             return scores
         case {"scores": [*scores]}:
             return scores
-        case {"results": [*results]}:
+        case {"results": [*results]} | {"data": [*results]} | [*results]:
             return _by_index(results, count)
         case _:
             return None
@@ -109,7 +113,9 @@ def _by_index(results: Sequence[Any], count: int) -> Sequence[Any] | None:
     found: dict[int, Any] = {}
     for entry in results:
         match entry:
-            case {"index": int() as index, "relevance_score": score} if index not in found:
+            case {"index": int() as index, "relevance_score": score} | {"index": int() as index, "score": score} if (
+                index not in found
+            ):
                 found[index] = score
             case _:
                 return None
