@@ -220,8 +220,9 @@ class Searching:
         if isinstance(plan, Bypass):
             return plan
         routed.record.window, routed.record.query_text = plan.window, plan.user_query.text
-        run = Run(plan, self._stages(routed), routed.record.clock, Budget(plan.budget_seconds, own, number))
-        return Prepared(run, head_key(plan, routed.caller.identity), routed.record.sent)
+        record, budget = routed.record, Budget(plan.budget_seconds, own, number)
+        run = Run(plan, self._stages(routed), record.clock, budget, record.usage)
+        return Prepared(run, head_key(plan, routed.caller.identity), record.sent)
 
     async def plan(self, routed: Routed) -> Plan | Bypass:
         """Read a search of a route, templates rendered, and decide what will be done for it."""
