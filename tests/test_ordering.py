@@ -131,7 +131,7 @@ async def test_a_spent_budget_leaves_the_fused_order(
 ) -> None:
     models.faults["rerank"] = hangs
     head, _ = await made(engine, models, stack, semantic=SemanticHits(NEAR.hits[1:]), budget=Budget(0.01))
-    detail = "budget: no response within 10 ms; 0 of 3 passages were scored"
+    detail = "budget: no response within 10 ms (0 of 3 passages were scored)"
     assert (["b", "a", "c"], [("rerank", "timeout", detail)]) == (
         names(head.keys),
         [(failure.stage, failure.reason, failure.detail) for failure in head.failures],
@@ -200,7 +200,7 @@ async def test_where_a_part_is_not_scored_the_head_is_reranked_as_far_as_the_sco
     run = await run_of(plan_of("", BODY, window=10), engine, models, stack, batch_size=2)
     head, _ = await make_head(run, ANSWER, SemanticHits(), ALONE)
     assert (["b", "a", "c"], False) == (names(head.keys), head.untouched)
-    assert [("rerank", "refused", "reranker: status 429; 2 of 3 passages were scored")] == [
+    assert [("rerank", "refused", "reranker: status 429 (2 of 3 passages were scored)")] == [
         (failure.stage, failure.reason, failure.detail) for failure in head.failures
     ]
     assert 42 == run.usage.charge.tokens

@@ -79,7 +79,7 @@ async def test_a_search_whose_window_is_scored_in_part_is_reranked_that_far(
         ids(answered),
         answered.header("x-rerank"),
     )
-    assert log[0]["detail"].endswith("; 2 of 4 passages were scored")
+    assert log[0]["detail"].endswith(" (2 of 4 passages were scored)")
 
 
 async def test_the_models_see_the_users_words_and_the_routes_passages_and_nothing_else(

@@ -171,7 +171,7 @@ async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Relevanc
 def _unscored(relevance: Relevance, count: int) -> tuple[Failure, ...]:
     if relevance.error is None:
         return ()
-    detail = f"{relevance.error}; {len(relevance.scores)} of {count} passages were scored"
+    detail = f"{relevance.error} ({len(relevance.scores)} of {count} passages were scored)"
     return (Failure("rerank", relevance.error.reason, detail),)
 
 
