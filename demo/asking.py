@@ -1,4 +1,4 @@
-"""One request to a server of this machine, whatever HTTP proxy the environment names."""
+"""Send one request to a server on this machine, ignoring HTTP proxies in the environment."""
 
 import json
 from collections.abc import Mapping
@@ -12,20 +12,20 @@ Json = Mapping[str, Any]
 
 
 class NoAnswer(Exception):
-    """Nobody answers there, or not with what was asked for; the message says who."""
+    """The server does not respond, or not with status 200; the message names the URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer whose status is 200."""
+    """A response with status 200."""
 
     headers: Message
     body: Any
-    """Its JSON."""
+    """The decoded JSON."""
 
 
 def ask(url: str, body: Json | None = None, *, method: str = "", timeout: float = 60) -> Reply:
-    """Send a request, with a JSON body where there is one; raises NoAnswer."""
+    """Send a request, with a JSON body if given; raises NoAnswer."""
     parts = urlsplit(url)
     connection = HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
     sent = None if body is None else json.dumps(body)

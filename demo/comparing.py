@@ -1,4 +1,4 @@
-"""The same search straight and through the proxy, and how far apart the two orders are."""
+"""Run the same search with and without the proxy, and compare the orders."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from statistics import fmean
 from typing import Any
 
 from demo.asking import ask
-from proxy.evaluation.collection import Query
-from proxy.evaluation.measures import CUTOFF, NDCG, scores
+from proxy.commands.evaluation.collection import Query
+from proxy.commands.evaluation.measures import CUTOFF, NDCG, scores
 
 PAGE = CUTOFF
 DEPTH = 100
-"""How deep the straight order is read, so that a product's old position can be named."""
+"""Number of hits read without the proxy, to know the old position of a product."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """An index, which of its fields a shop searches, and the two ways to it."""
+    """An index, the fields that the shop searches, and the URLs with and without the proxy."""
 
     engine: str
     proxy: str
@@ -26,7 +26,7 @@ class Shop:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Hits in their order, and how the proxy says that came about; nothing where there was none between."""
+    """Hits in their order, with the outcome and stage times that the proxy reported, if it was used."""
 
     hits: Sequence[Mapping[str, Any]]
     outcome: str
@@ -39,7 +39,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A query's answers both ways."""
+    """The responses to one query with and without the proxy."""
 
     query: Query
     straight: Answer
@@ -47,7 +47,7 @@ class Comparison:
 
     @property
     def gain(self) -> tuple[float, float]:
-        """The nDCG@10 of the straight order, and of the one through the proxy."""
+        """The nDCG@10 without and with the proxy."""
         straight, through = (_ndcg(self.query, answer.ids) for answer in (self.straight, self.through))
         return straight, through
 
@@ -56,7 +56,7 @@ class Comparison:
         return self.through.outcome == "reranked"
 
     def moved(self, position: int) -> int | None:
-        """Say how many places higher a hit of the proxy's page stands; None where it was not found straight."""
+        """Return how many places a hit of the proxy's page moved up; None if it is new."""
         name = self.through.ids[position]
         return self.straight.ids.index(name) - position if name in self.straight.ids else None
 
@@ -66,13 +66,13 @@ def _ndcg(query: Query, ranking: Sequence[str]) -> float:
 
 
 def shop_search(text: str, fields: Sequence[str], size: int) -> dict[str, Any]:
-    """Search as a shop does that has only BM25."""
+    """The search body of a shop that uses only BM25."""
     match = {"multi_match": {"query": text, "type": "most_fields", "fields": list(fields)}}
     return {"query": match, "size": size, "_source": {"excludes": ["embedding*"]}}
 
 
 def compare(shop: Shop, query: Query) -> Comparison:
-    """Run a query both ways, through the proxy for one page; raises NoAnswer."""
+    """Run a query with and without the proxy, with the proxy for one page; raises NoAnswer."""
     straight = answer(f"{shop.engine}/{shop.index}/_search", shop_search(query.text, shop.fields, DEPTH))
     through = answer(f"{shop.proxy}/{shop.index}/_search", shop_search(query.text, shop.fields, PAGE))
     return Comparison(query, straight, through)
@@ -86,12 +86,12 @@ def answer(url: str, body: Mapping[str, Any]) -> Answer:
 
 
 def stage_times(server_timing: str) -> dict[str, float]:
-    """Read a Server-Timing header (W3C): a stage's milliseconds by its name."""
+    """Parse a Server-Timing header (W3C) into milliseconds by stage."""
     entries = (entry.strip().partition(";dur=") for entry in server_timing.split(",") if entry.strip())
     return {name: float(milliseconds) for name, _, milliseconds in entries}
 
 
 def mean_gain(comparisons: Sequence[Comparison]) -> tuple[float, float]:
-    """Average the nDCG@10 of both ways over queries."""
+    """Return the mean nDCG@10 without and with the proxy."""
     straight, through = zip(*(comparison.gain for comparison in comparisons), strict=True)
     return fmean(straight), fmean(through)

@@ -38,7 +38,7 @@ _HEALTH = "/_cluster/health?wait_for_status=yellow&timeout=30s"
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What to start: its data is kept where `data` names a folder; with `tls` it has security too."""
+    """An engine to start; its data is kept if `data` names a folder, and `tls` includes security."""
 
     engine: Engine = DEFAULT
     data: Path | None = None
@@ -54,7 +54,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """An engine that answers; where it has security `elastic` has this password, with TLS trust `ca`."""
+    """A running engine; with security, the password of the user `elastic`; with TLS, the authority to trust."""
 
     engine: Engine
     url: str
@@ -83,16 +83,16 @@ def _bound(port: int) -> socket.socket:
 
 @contextmanager
 def running(start: Start) -> Iterator[str]:
-    """Run one engine, and give its address; see running_all."""
+    """Run one engine and yield its URL; see running_all."""
     with running_all([start]) as (one,):
         yield one.url
 
 
 @contextmanager
 def running_all(starts: Sequence[Start]) -> Iterator[tuple[Running, ...]]:
-    """Run engines, started side by side, and give them when all answer.
+    """Run several engines at the same time, and yield them when all respond.
 
-    Raises EngineError when one cannot be had or does not start. All their processes are stopped on the way out.
+    Raises EngineError if one cannot be fetched or does not start. All processes are stopped at the end.
     """
     ports = free_ports(2 * len(starts), [port for start in starts for port in start.ports])
     with ExitStack() as stack:
@@ -161,7 +161,7 @@ def _answers(running: Running) -> bool:
         credentials = base64.b64encode(f"{USER}:{running.password}".encode()).decode()
         request.add_header("Authorization", f"Basic {credentials}")
     trusted = ssl.create_default_context(cafile=running.ca)
-    # No proxy of the environment stands between this machine and itself.
+    # Ignore HTTP proxies in the environment.
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}),
         urllib.request.HTTPSHandler(context=trusted),
@@ -174,7 +174,7 @@ def _answers(running: Running) -> bool:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the launcher to stop, which stops the server; then make sure of the whole group."""
+    """Stop the launcher, which stops the server; then kill what is left of the process group."""
     process.terminate()
     try:
         process.wait(_STOP_S)
@@ -191,7 +191,7 @@ class Stopped(BaseException):
 
 
 def stop_on_signals() -> None:
-    """Turn the first SIGTERM or SIGHUP into an exception, so that what was started is stopped."""
+    """Turn the first SIGTERM or SIGHUP into an exception, so that started processes are stopped."""
     both = (signal.SIGTERM, signal.SIGHUP)
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -239,7 +239,7 @@ def _engines(names: Sequence[str] | None) -> tuple[Engine, ...]:
 
 
 def _possible() -> Iterator[Engine]:
-    """The engines that a Java of this machine runs; what is left out is said aloud."""
+    """The engines that an installed Java can run; the others are reported."""
     for engine in ENGINES:
         try:
             java_for(engine)
@@ -260,7 +260,7 @@ def _starts(engines: Sequence[Engine], options: argparse.Namespace) -> list[Star
 
 
 def variables(found: Sequence[Running]) -> dict[str, str]:
-    """What a command is told of running engines: the open ones by name, and the one with security."""
+    """Environment variables that tell a command which engines run: by name, and the one with security."""
     everybodys = {each.engine.name: each.url for each in found if each.password is None}
     told = {"REAL_ENGINE_URL": next(iter(everybodys.values())), "REAL_ENGINES": json.dumps(everybodys)}
     for each in found:

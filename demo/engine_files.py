@@ -1,4 +1,4 @@
-"""Engines' files: fetched once from Maven's repository into a cache, and verified each time they are used."""
+"""The files of the engines: fetched once from Maven's repository into a cache, and verified at each use."""
 
 import fcntl
 import hashlib
@@ -31,9 +31,9 @@ has.native.controller=false
 
 
 def cache_folder() -> Path:
-    """Where fetched things live: RERANK_PROXY_CACHE, else the user's cache folder, for root /var/cache.
+    """The cache folder: RERANK_PROXY_CACHE, else the user's cache folder, for root in /var/cache.
 
-    The engines refuse to run as root and so run as another user, who cannot look into /root.
+    The engines refuse to run as root and run as another user, who may not enter /root.
     """
     if explicit := os.environ.get("RERANK_PROXY_CACHE"):
         return Path(explicit).expanduser().absolute()
@@ -67,7 +67,7 @@ def tree_sha256(root: Path) -> str:
 
 
 def verify(home: Path, expected: str) -> None:
-    """Refuse, by EngineError, a tree whose tree_sha256 is not `expected`.
+    """Raise EngineError if the tree_sha256 of a folder is not `expected`.
 
     All 200 MB are read at every start: half a second, of files that the engine is about to read anyway.
     """
@@ -80,7 +80,7 @@ def verify(home: Path, expected: str) -> None:
 
 @contextmanager
 def only_one(path: Path, waiting: str) -> Iterator[None]:
-    """Hold the lock on `path` among processes; say `waiting` on stderr when another one has it."""
+    """Hold a lock file; print `waiting` on standard error if another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as lock:
         try:
@@ -93,7 +93,7 @@ def only_one(path: Path, waiting: str) -> Iterator[None]:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Give a folder below the cache while this process needs it; what killed processes left is swept away.
+    """Yield a folder below the cache; folders left by killed processes are removed.
 
     Below the cache, because a user who is not root must be able to look into every folder above it.
     """
@@ -120,7 +120,7 @@ def _in_use(folder: Path) -> Iterator[None]:
 
 
 def _sweep(folder: Path) -> None:
-    """Remove a folder that nobody uses; another user's is left alone."""
+    """Remove an unused folder, unless another user owns it."""
     with suppress(BlockingIOError, PermissionError, FileNotFoundError), _in_use(folder):
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -212,7 +212,7 @@ def module_texts(module: Module, version: str) -> dict[str, str]:
 
 
 def empty(folder: Path) -> None:
-    """Take everything out of a folder that a broken attempt left in it."""
+    """Empty a folder that an interrupted attempt left behind."""
     for entry in folder.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
@@ -226,7 +226,7 @@ def _say(line: str) -> None:
 
 @dataclass
 class Progress:
-    """How much of a download is here, told every few seconds."""
+    """Reports the progress of a download every few seconds."""
 
     what: str
     total: int = 0

@@ -1,4 +1,4 @@
-"""One engine's home, laid out: links to what was fetched, and the settings, secrets and folders of its own."""
+"""The home folder of one running engine: links to the fetched files, and its own settings, secrets and data."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ _OWN = ("config", "logs")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may use the engine and how: anybody by http, or `elastic` by a password, by https where there is TLS."""
+    """Access to the engine: open by http, or with a password for `elastic`, by https if there is TLS."""
 
     password: str | None = None
     tls: bool = False
@@ -32,7 +32,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where one engine's own files are; the fetched ones are shared and never written to."""
+    """The folders of one running engine; the fetched files are shared and never written to."""
 
     engine: Engine
     java: Java
@@ -68,7 +68,7 @@ class Layout:
         return {"java_home": str(self.java.home), "home": str(self.home), "heap": self.heap}
 
     def put_into_keystore(self, name: str, secret: str) -> None:
-        """Keep a secret where the engine reads it at its first start; raises EngineError."""
+        """Store a secret in the keystore, which the engine reads at its first start; raises EngineError."""
         for arguments, said in ((("create",), ""), (("add", "-x", name), secret)):
             self._keystore(arguments, said)
 
@@ -110,7 +110,7 @@ def settings(layout: Layout) -> str:
 
 
 def lay_out(layout: Layout, fetched: Path) -> None:
-    """Make the home of an engine, ready to start; raises EngineError."""
+    """Create the home folder of an engine, ready to start; raises EngineError."""
     home = layout.home
     for entry in fetched.iterdir():
         if entry.name not in _OWN:
@@ -130,7 +130,7 @@ def lay_out(layout: Layout, fetched: Path) -> None:
 
 
 def _make_certificate(layout: Layout) -> None:
-    """Let openssl make a key and a certificate for this machine that is its own authority."""
+    """Create a key and a self-signed certificate for this machine with openssl."""
     if not shutil.which("openssl"):
         raise EngineError("openssl is missing, and it makes the engine's certificate: install it")
     names = ("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
@@ -143,7 +143,7 @@ def _make_certificate(layout: Layout) -> None:
 
 
 def _as_nobody() -> list[str]:
-    """The engines refuse to run as root; and where this process is killed, they are asked to stop."""
+    """Run as another user, because the engines refuse root; they are stopped if this process is killed."""
     if os.geteuid() != 0:
         return []
     if not shutil.which("setpriv"):
@@ -152,7 +152,7 @@ def _as_nobody() -> list[str]:
 
 
 def demand_entry(folder: Path) -> None:
-    """Refuse a folder that `nobody`, as whom the engines run where root starts them, may not look into."""
+    """Raise EngineError if `nobody`, as whom the engines run when root starts them, may not enter a folder."""
     closed = [each for each in (folder, *folder.parents) if each.exists() and not each.stat().st_mode & stat.S_IXOTH]
     if closed:
         raise EngineError(

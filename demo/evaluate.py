@@ -26,6 +26,8 @@ from demo.engines import EngineError
 from demo.services import ServiceError, command, environment
 
 _INTERRUPTED = 130
+_WIDTH = 100
+"""Of the table, also where it goes into a file."""
 _PREFIX = "judged-"
 FIELDS = ("title^2", "text")
 TEMPLATE = {"query": {"multi_match": {"query": "{{query}}", "type": "most_fields", "fields": list(FIELDS)}}}
@@ -91,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         judged = collections(options.data, options.only)
         with stopped_by_signals(), ExitStack() as stack:
-            return _evaluate(Console(), stack, judged)
+            return _evaluate(Console(width=max(Console().width, _WIDTH)), stack, judged)
     except (EngineError, ServiceError, NoAnswer, NoCollections) as error:
         sys.stderr.write(f"demo.evaluate: {error}\n")
         return 1
@@ -154,26 +156,24 @@ def _run(*words: str) -> bytes:
 def table(measured: Sequence[tuple[str, Any]]) -> Table:
     """Show nDCG@10 of each collection, over all documents and over the judged ones."""
     shown = Table(
-        "collection", "queries", "baseline", "proxy", "points, 95 %", "judged only", "unjudged", show_edge=False
+        "collection", "queries", "nDCG@10", "points [95 %]", "judged only", "unjudged", box=None, pad_edge=False
     )
     for name, found in measured:
-        ndcg = {row["judged_only"]: row for row in found["measures"] if row["measure"] == "nDCG@10"}
-        unjudged = (found[side]["unjudged"] for side in ("baseline", "proxy"))
+        over_all, judged = (row for row in found["measures"] if row["measure"] == "nDCG@10")
         shown.add_row(
             name,
             str(found["compared"]),
-            f"{ndcg[False]['baseline']:.3f}",
-            f"{ndcg[False]['proxy']:.3f}",
-            _gain(ndcg[False]),
-            _gain(ndcg[True]),
-            " → ".join(f"{share:.0%}" for share in unjudged),
+            f"{over_all['baseline']:.3f} → {over_all['proxy']:.3f}",
+            _gain(over_all),
+            _gain(judged),
+            f"{found['baseline']['unjudged']:.0%} → {found['proxy']['unjudged']:.0%}",
         )
     return shown
 
 
 def _gain(row: Any) -> str:
     low, high = row["interval_points"]
-    return f"{row['gain_points']:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{row['gain_points']:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The project's own commands as processes: started, waited for, stopped; what they say goes to a file."""
+"""Run the project's own commands as processes, with their output in a file."""
 
 import os
 import socket
@@ -20,12 +20,12 @@ _TURN_S = 0.1
 
 
 class ServiceError(Exception):
-    """A command failed; the message has its last words and says what to do."""
+    """A command failed; the message has the end of its output and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A running command, and where it listens."""
+    """A running command and its URL."""
 
     name: str
     url: str
@@ -35,10 +35,10 @@ class Service:
 
 @contextmanager
 def running(name: str, arguments: Sequence[str], port: int, health: str | None, log: Path) -> Iterator[Service]:
-    """Run `rerank-proxy` with arguments, give it once it answers at the path `health`, and stop it on the way out.
+    """Run `rerank-proxy` with arguments, yield it once it responds at the path `health`, and stop it at the end.
 
-    Without a path it is given once it takes connections: a proxy whose engine is away has nothing good to say.
-    Raises ServiceError where it does not come to answer.
+    Without a path, wait only until it accepts connections: a proxy without an engine has no successful response.
+    Raises ServiceError if it does not respond.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -47,7 +47,7 @@ def running(name: str, arguments: Sequence[str], port: int, health: str | None, 
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C reaches the demo alone, which stops the rest in its order
+            start_new_session=True,  # only the demo receives Ctrl-C, and stops the other processes in order
         )
     service = Service(name, f"http://127.0.0.1:{port}", log, process)
     try:
@@ -62,13 +62,13 @@ def command(*arguments: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Take the environment without what would make the commands behave otherwise, or tell them a real token."""
+    """The environment without variables of this project, and without a real token."""
     dropped = ("RERANK_PROXY_", "DEEPINFRA_")
     return {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
 
 
 def check_alive(service: Service) -> None:
-    """Raise ServiceError where a service has ended by itself."""
+    """Raise ServiceError if a service has ended by itself."""
     if service.process.poll() is not None:
         raise ServiceError(f"{service.name} ended with code {service.process.returncode}{_last_words(service)}")
 
@@ -100,7 +100,7 @@ def _last_words(service: Service) -> str:
 
 
 def _stop(service: Service) -> None:
-    """Ask a service to finish, and end it where it does not."""
+    """Stop a service, and kill it if it does not stop in time."""
     service.process.terminate()
     try:
         service.process.wait(_STOP_S)

@@ -8,18 +8,18 @@ from typing import Any
 
 from demo.asking import NoAnswer, ask
 from demo.services import ServiceError, command, environment
-from proxy.config import load as read_settings
-from proxy.evaluation.collection import Query, read_collection
-from proxy.loading.mappings import read_embedding
-from proxy.local_models.minilm import NAME
-from proxy.routes import build_routes
+from proxy.commands.evaluation.collection import Query, read_collection
+from proxy.commands.loading.mappings import read_embedding
+from proxy.commands.local_models.minilm import NAME
+from proxy.settings.config import load as read_settings
+from proxy.settings.routes import build_routes
 
 INDEX = "products"
 CONFIG = Path(__file__).parent / "config.yaml"
 PRODUCTS = Path(__file__).parent / "catalogue/products.ndjson"
 FIELDS = ("title^2", "description")
 SHOWN = ("q01", "q02", "q03")
-"""The searches whose orders are printed."""
+"""The searches that are shown in full."""
 
 
 def queries() -> tuple[Query, ...]:
@@ -33,7 +33,7 @@ def products() -> Mapping[str, Any]:
 
 
 def is_loaded(engine: str) -> bool:
-    """Whether the engine holds this very catalogue, each product with a vector as it would be made today."""
+    """Whether the engine has exactly this catalogue, with current vectors."""
     route = build_routes(read_settings(CONFIG, {}))[0]
     body = {"size": 10_000, "query": {"exists": {"field": "embedding_hash"}}, "_source": {"excludes": ["embedding*"]}}
     try:
@@ -48,10 +48,10 @@ def is_loaded(engine: str) -> bool:
 
 
 def load(engine: str, models: str) -> None:
-    """Load the catalogue with vectors, in place of an older one, by the users' own command; raises ServiceError."""
+    """Load the catalogue with the command `index`, replacing an older one; raises ServiceError."""
     ask(f"{engine}/{INDEX}?ignore_unavailable=true", method="DELETE")
     words = ("index", str(PRODUCTS), "--name", INDEX, "-c", str(CONFIG), "--engine", engine, "--models", models)
     done = subprocess.run(command(*words), env=environment(), stdin=subprocess.DEVNULL, check=False)
     if done.returncode:
-        raise ServiceError("the catalogue was not loaded: correct what is said above, then run `make demo` again")
+        raise ServiceError("the catalogue was not loaded: correct the error above, then run `make demo` again")
     ask(f"{engine}/{INDEX}/_refresh", method="POST")

@@ -1,4 +1,4 @@
-"""Comparisons on a terminal of 80 columns or more, or in a file."""
+"""Print comparisons, in 80 columns or more."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ def example_search(url: str) -> str:
 
 
 def show(console: Console, comparison: Comparison) -> None:
-    """Print both orders side by side, and how the second came about."""
+    """Print both orders side by side, with the outcome and the stage times."""
     before, after = comparison.gain
     console.print()
     console.print(Text(f"“{comparison.query.text}”", style="bold"))
@@ -57,7 +57,7 @@ def _cells(hits: Sequence[Mapping[str, Any]], position: int) -> tuple[str, str, 
 
 
 def movement(places: int | None) -> Text:
-    """Spell how far a product moved: up, down, not at all, or not found before."""
+    """Format how far a product moved: up, down, not at all, or new."""
     match places:
         case None:
             return Text("new", style="green")
@@ -74,7 +74,7 @@ def _times(stages: Mapping[str, float]) -> str:
 
 
 def show_gain(console: Console, comparisons: Sequence[Comparison]) -> None:
-    """Print what the proxy gains over all judged queries."""
+    """Print the mean nDCG@10 over all judged queries."""
     before, after = mean_gain(comparisons)
     better = sum(after > before for before, after in (each.gain for each in comparisons))
     worse = sum(after < before for before, after in (each.gain for each in comparisons))

@@ -11,28 +11,28 @@ from contextlib import AsyncExitStack
 import structlog
 
 from proxy.bounds import LOG_ID, PARAMETERS_BYTES
-from proxy.config import Config, authorization_of
 from proxy.context import RequestRecord
-from proxy.endpoints.asynchronous import AsyncSearches
+from proxy.endpoints.answering import Searching, unless_sent
+from proxy.endpoints.async_search import AsyncSearches
 from proxy.endpoints.front import Front
-from proxy.endpoints.multi import answer_multi_search
+from proxy.endpoints.multi_search import answer_multi_search
 from proxy.endpoints.nodes import answer_nodes
-from proxy.endpoints.single import answer_search
+from proxy.endpoints.passthrough import pass_through
+from proxy.endpoints.search import answer_search
 from proxy.errors import cause_of
-from proxy.http1.callers import Callers, Field, field_value
+from proxy.http1.callers import CallerIdentities, Field, field_value
 from proxy.http1.exchange import Exchange, Work
 from proxy.http1.headers import Hop, new_pseudonym
 from proxy.http1.listener import Listener, Patience, serve
 from proxy.http1.messages import BadMessage, RequestHead
 from proxy.http1.relay import Upstream, loop_detected
 from proxy.outcomes import Bypass
-from proxy.passthrough import pass_through
-from proxy.routes import Endpoint, NodesQuestion, Search, build_routes, classify
-from proxy.searching import Searching, unless_sent
-from proxy.telemetry import Telemetry, warn_of_new_callers
-from proxy.tls import towards_clients
+from proxy.settings.config import Config, authorization_of
+from proxy.settings.routes import Endpoint, NodesQuestion, Search, build_routes, classify
+from proxy.settings.tls import towards_clients
+from proxy.telemetry.log import Telemetry, warn_of_new_callers
 from proxy.upstream.embedder import Embedder
-from proxy.upstream.engine import Engine
+from proxy.upstream.engine import EngineClient
 from proxy.upstream.nodes import Nodes
 from proxy.upstream.reranker import Reranker
 from proxy.upstream.transport import Transport, models_session
@@ -122,7 +122,7 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
     """Open the connections that a proxy needs; `stack` closes them."""
     nodes = Nodes(config.engine)
     hop = Hop(new_pseudonym() if config.engine.via else None, forwarded_for=config.engine.forwarded_for)
-    engine, upstream = Engine(config.engine, nodes, hop), Upstream(nodes, hop)
+    engine, upstream = EngineClient(config.engine, nodes, hop), Upstream(nodes, hop)
     stack.push_async_callback(engine.close)
     session = await stack.enter_async_context(models_session(config.models.connect_timeout_seconds))
     settings = config.models
@@ -138,7 +138,7 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
         query_max_chars=settings.query_max_chars,
     )
     searching = Searching(config, engine, embedder, reranker, authorization_of(config, environment))
-    callers = Callers(config.callers.ignore, warn_of_new_callers)
+    callers = CallerIdentities(config.callers.ignore, warn_of_new_callers)
     front = Front(
         upstream,
         engine,

@@ -21,17 +21,14 @@ from urllib.parse import quote
 import msgspec
 import uvloop
 
-from proxy import telemetry
 from proxy.app import serve_until_told
-from proxy.checking.dry_run import dry_run
-from proxy.checking.findings import UNREACHABLE, Finding, exit_code
-from proxy.checking.run import check
-from proxy.config import Config, authorization_of, load, load_with_lines, read, token_of
-from proxy.errors import UpstreamError
-from proxy.evaluation import INSTALL as INSTALL_EVALUATION
-from proxy.evaluation.errors import CannotEvaluate
-from proxy.loading.backfill import Filled
-from proxy.loading.commands import (
+from proxy.commands.checking.dry_run import dry_run
+from proxy.commands.checking.findings import UNREACHABLE, Finding, exit_code
+from proxy.commands.checking.run import check
+from proxy.commands.evaluation import INSTALL as INSTALL_EVALUATION
+from proxy.commands.evaluation.errors import CannotEvaluate
+from proxy.commands.loading.backfill import Filled
+from proxy.commands.loading.commands import (
     BackfillOptions,
     IndexOptions,
     Reports,
@@ -41,16 +38,19 @@ from proxy.loading.commands import (
     run_backfill,
     run_index,
 )
-from proxy.loading.documents import open_documents
-from proxy.loading.errors import CannotLoad
-from proxy.loading.index import Loaded
-from proxy.loading.mappings import LANGUAGES, SPELLINGS, index_for, shipped_embedding
-from proxy.loading.progress import documents
-from proxy.loading.stopping import Stopped, Stopping
-from proxy.local_models import INSTALL
-from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
-from proxy.searching import SearchCall
-from proxy.yaml_file import ConfigError, YamlFile
+from proxy.commands.loading.documents import open_documents
+from proxy.commands.loading.errors import CannotLoad
+from proxy.commands.loading.index import Loaded
+from proxy.commands.loading.mappings import LANGUAGES, SPELLINGS, index_for, shipped_embedding
+from proxy.commands.loading.progress import documents
+from proxy.commands.loading.stopping import Stopped, Stopping
+from proxy.commands.local_models import INSTALL
+from proxy.endpoints.answering import SearchCall
+from proxy.errors import UpstreamError
+from proxy.settings.config import Config, authorization_of, load, load_with_lines, read, token_of
+from proxy.settings.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
+from proxy.settings.yaml_file import ConfigError, YamlFile
+from proxy.telemetry import log as telemetry
 
 CONFIG_VARIABLE = "RERANK_PROXY_CONFIG"
 _INTERRUPTED = 130
@@ -319,8 +319,8 @@ def _models(options: argparse.Namespace, _: Mapping[str, str]) -> int:
     if not host or not port.isdigit():
         return _failed(f"--listen: expected host:port, as in 127.0.0.1:8080, not {options.listen!r}")
     try:
-        from proxy.local_models.app import run  # noqa: PLC0415  its packages are an extra
-        from proxy.local_models.minilm import LocalModelsMissing  # noqa: PLC0415
+        from proxy.commands.local_models.app import run  # noqa: PLC0415  its packages are an extra
+        from proxy.commands.local_models.minilm import LocalModelsMissing  # noqa: PLC0415
     except ImportError as error:
         return _failed(f"the local models are not installed ({error.name}): {INSTALL}")
     try:
@@ -553,8 +553,8 @@ def _add_eval(commands: Any) -> None:
         "eval",
         _eval,
         said,
-        "eval --judgments judged.csv --template body.json --index a",
-        "eval --judgments judged.csv --template q.json --index a --min-gain 1",
+        "eval --judgments j.csv --template t.json --index a",
+        "eval --judgments j.csv --template t.json --index a --min-gain 1",
     )
     parser.add_argument(
         "--queries", type=Path, metavar="FILE", help="NDJSON, CSV or .tsv of id, text (default: the judgments' own)"
@@ -600,7 +600,7 @@ def _add_eval(commands: Any) -> None:
 
 def _eval(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     try:
-        from proxy.evaluation.command import evaluate, options_of  # noqa: PLC0415  its packages are an extra
+        from proxy.commands.evaluation.command import evaluate, options_of  # noqa: PLC0415  its packages are an extra
     except ImportError as error:
         return _failed(f"the evaluation is not installed ({error.name}): {INSTALL_EVALUATION}")
     indices, _, parameters = options.index.partition("?")

@@ -13,8 +13,8 @@ import structlog
 import uvloop
 
 from proxy.app import listen
-from proxy.config import Config, Engine, Listen, Models, RouteSettings, Semantic
-from proxy.request.steering import OPTIONS
+from proxy.settings.config import Config, Engine, Listen, Models, RouteSettings, Semantic
+from proxy.settings.request_options import OPTIONS
 from tests.fakes import Client, Document, FakeEngine, FakeModels
 
 # A property is judged by what it finds, not by how fast a shared machine is. The same is asked in each run, so that

@@ -1,9 +1,9 @@
 """A port whose requests are answered by a test."""
 
-from proxy.config import Engine
 from proxy.http1.headers import NO_HOP
 from proxy.http1.listener import Handler, Listener, Patience, serve
 from proxy.http1.relay import Upstream
+from proxy.settings.config import Engine
 from proxy.upstream.nodes import Nodes
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 from typing import Any
 
-from proxy.config import RouteSettings, Semantic
-from proxy.dialects import ELASTICSEARCH
+from proxy.catalog.dialects import ELASTICSEARCH
 from proxy.errors import Failure
-from proxy.planning import Plan, VectorSearch
-from proxy.query.text import find_user_query
-from proxy.request.search_request import SearchRequest, parse
-from proxy.routes import build_route
+from proxy.parsing.query_text import find_user_query
+from proxy.parsing.search_request import SearchRequest, parse
+from proxy.ranking.planning import Plan, VectorSearch
+from proxy.settings.config import RouteSettings, Semantic
+from proxy.settings.routes import build_route
 from tests.strategies import compact
 
 SEMANTIC = Semantic(field="v", dimensions=3)

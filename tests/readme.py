@@ -23,19 +23,19 @@ import yaml
 
 import proxy
 from demo.engines import ENGINES, Engine, Family
-from proxy import config as settings
-from proxy import dialects as spellings
 from proxy.bounds import BOUNDS, Of
-from proxy.checking.routes import ADVICE
+from proxy.catalog import dialects as spellings
+from proxy.catalog.dialects import Dialect, KnnSearch
 from proxy.cli import CONFIG_VARIABLE, build_parser
-from proxy.dialects import Dialect, KnnSearch
+from proxy.commands.checking.routes import ADVICE
+from proxy.commands.loading.mappings import LANGUAGES
 from proxy.errors import EqualScores, UpstreamError
-from proxy.loading.mappings import LANGUAGES
 from proxy.outcomes import BYPASS_REASONS
-from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
-from proxy.query.text import UNRELAXED
-from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.request.steering import ALLOWED, Option, takes
+from proxy.parsing.query_text import UNRELAXED
+from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
+from proxy.settings import config as settings
+from proxy.settings.profiles import BLENDS, CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS, blend_of
+from proxy.settings.request_options import ALLOWED, Option, takes
 from tests.clients.run import PROGRAMS
 from tests.clients.test_python_clients import SUITES
 from tests.integration.outcomes import FILE as OUTCOMES
@@ -200,7 +200,7 @@ QUERY_FORMS = (
     ),
     QueryForm("hybrid", "", {"hybrid": {"queries": [_MATCH, _TERM]}}, _NO_KNN),
 )
-"""The queries that `proxy.query.text` reads, and which of their conditions also apply to what only kNN found."""
+"""The queries that `proxy.parsing.query_text` reads, and their conditions that also apply to what only kNN found."""
 
 
 NOT_RUN = frozenset(
@@ -554,6 +554,12 @@ def tiers() -> Table:
     return Table(("`tier`", "embedding model", "dimensions", "reranker", "when"), rows)
 
 
+def blends() -> Table:
+    rerankers = (*(models.rerank for models in TIERS.values()), *BLENDS)
+    rows = tuple((code(name), f"{blend_of(name).weight:g}", blend_of(name).why) for name in rerankers)
+    return Table(("reranker", "`blend`", "why"), rows)
+
+
 def priorities() -> Table:
     rows = tuple((code(name), code(tier), PRIORITY_MEANINGS[name]) for name, tier in PRIORITIES.items())
     return Table(("`priority`", "tier", "meaning"), rows)
@@ -695,6 +701,7 @@ TABLES: Mapping[str, Callable[[], Table]] = {
     "stages": stages,
     "config": config_keys,
     "tiers": tiers,
+    "blends": blends,
     "priorities": priorities,
     "profiles": profiles,
     "choices": choices,

@@ -3,14 +3,14 @@
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-from proxy.config import Engine as Settings
 from proxy.context import Clock
-from proxy.planning import Plan
 from proxy.ranking.heads import Heads
+from proxy.ranking.planning import Plan
 from proxy.ranking.stages import Run, Stages
+from proxy.settings.config import Engine as Settings
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.embedder import Embedder
-from proxy.upstream.engine import Engine
+from proxy.upstream.engine import EngineClient
 from proxy.upstream.reranker import Reranker
 from proxy.upstream.transport import Transport, models_session
 from tests.fakes import FakeEngine, FakeModels
@@ -27,7 +27,7 @@ async def run_of(
     stack: AsyncExitStack,
     covered_now: Callable[[], Awaitable[frozenset[str]]] | None = None,
 ) -> Run:
-    searching = Engine(Settings(url=engine.url))
+    searching = EngineClient(Settings(url=engine.url))
     stack.push_async_callback(searching.close)
     session = await stack.enter_async_context(models_session(1.0))
     stages = Stages(

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from proxy.config import Engine as Settings
 from proxy.errors import Unreachable
+from proxy.settings.config import Engine as Settings
 from proxy.upstream.addresses import RESOLVED_FOR_S, Addresses
 from proxy.upstream.nodes import Nodes
 from tests.fakes import FakeServer, closed_port

@@ -13,10 +13,10 @@ import pytest
 
 from proxy.app import listen, serve_until_told
 from proxy.bounds import SEARCH_BODY_BYTES
-from proxy.config import Callers, Config, RouteSettings, token_of
-from proxy.config import Log as LogSettings
 from proxy.http1.callers import SAMPLE
-from proxy.yaml_file import ConfigError
+from proxy.settings.config import Callers, Config, RouteSettings, token_of
+from proxy.settings.config import Log as LogSettings
+from proxy.settings.yaml_file import ConfigError
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.fakes import (
     Client,

@@ -22,38 +22,41 @@ def module_of(path: Path) -> str:
 
 
 MODULES = [module_of(path) for path in FILES]
-_NAMED_BY_THE_MODULE_ALONE = {"http1", "ranking", "request", "upstream"}
+_NAMED_BY_THE_MODULE_ALONE = {"catalog", "commands", "http1", "parsing", "ranking", "settings", "telemetry", "upstream"}
 _COVERED_ELSEWHERE: Mapping[str, str] = {
+    "proxy.catalog": "test_indices.py",
+    "proxy.commands": "test_cli.py",
+    "proxy.parsing": "test_search_request.py",
+    "proxy.settings": "test_config.py",
+    "proxy.telemetry": "test_log.py",
     "proxy": "test_docs.py",
     "proxy.__main__": "integration/test_process.py",
-    "proxy.advice": "test_loading_patience.py",
+    "proxy.commands.advice": "test_loading_patience.py",
     "proxy.bounds": "test_cost.py",
-    "proxy.outcomes": "test_telemetry.py",
-    "proxy.checking.findings": "test_checking.py",
-    "proxy.checking.routes": "test_checking.py",
-    "proxy.checking.run": "test_checking.py",
-    "proxy.checking.services": "test_checking.py",
-    "proxy.endpoints": "test_endpoints_single.py",
+    "proxy.outcomes": "test_log.py",
+    "proxy.commands.checking.findings": "test_checking.py",
+    "proxy.commands.checking.routes": "test_checking.py",
+    "proxy.commands.checking.run": "test_checking.py",
+    "proxy.commands.checking.services": "test_checking.py",
+    "proxy.endpoints": "test_endpoints_search.py",
     "proxy.errors": "test_transport.py",
-    "proxy.evaluation": "test_evaluation_command.py",
-    "proxy.evaluation.errors": "test_evaluation_command.py",
+    "proxy.commands.evaluation": "test_evaluation_command.py",
+    "proxy.commands.evaluation.errors": "test_evaluation_command.py",
     "proxy.http1": "test_http1.py",
     "proxy.http1.exchange": "test_listener.py",
-    "proxy.http1.flow": "test_passthrough.py",
+    "proxy.http1.flow": "test_endpoints_passthrough.py",
     "proxy.http1.inbound": "test_listener.py",
     "proxy.http1.messages": "test_http1.py",
-    "proxy.http1.outbound": "test_passthrough.py",
-    "proxy.http1.relay": "test_passthrough.py",
-    "proxy.loading": "test_loading_index.py",
-    "proxy.loading.arrays": "test_loading_documents.py",
-    "proxy.loading.commands": "test_loading_target.py",
-    "proxy.loading.errors": "test_loading_target.py",
-    "proxy.loading.passages": "test_loading_backfill.py",
-    "proxy.query": "test_query_text.py",
-    "proxy.query.query_string": "test_query_string.py",
+    "proxy.http1.outbound": "test_endpoints_passthrough.py",
+    "proxy.http1.relay": "test_endpoints_passthrough.py",
+    "proxy.commands.loading": "test_loading_index.py",
+    "proxy.commands.loading.arrays": "test_loading_documents.py",
+    "proxy.commands.loading.commands": "test_loading_target.py",
+    "proxy.commands.loading.errors": "test_loading_target.py",
+    "proxy.commands.loading.passages": "test_loading_backfill.py",
+    "proxy.parsing.query_string": "test_query_string.py",
     "proxy.ranking": "test_pipeline.py",
-    "proxy.request": "test_search_request.py",
-    "proxy.request.search_keys": "test_search_request.py",
+    "proxy.parsing.search_keys": "test_search_request.py",
     "proxy.upstream": "test_transport.py",
     "proxy.upstream.pool": "test_engine.py",
 }
@@ -78,6 +81,21 @@ def test_every_module_has_its_tests(module: str) -> None:
 
 def test_the_table_of_exceptions_names_modules_that_are_there() -> None:
     assert set(_COVERED_ELSEWHERE) <= set(MODULES)
+
+
+def test_no_two_classes_have_the_same_name() -> None:
+    """But for those of the settings, each named after its section of the file, and those of one module alone."""
+    found: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and path.stem != "config":
+                found.setdefault(node.name, []).append(module_of(path))
+    assert {} == {name: modules for name, modules in found.items() if len(modules) > 1}
+
+
+def test_about_thirteen_things_stand_at_the_top() -> None:
+    entries = {path.stem for path in PROXY.iterdir() if path.suffix in {"", ".py"} and "__" not in path.stem}
+    assert 15 >= len(entries), sorted(entries)
 
 
 IMPORT_EACH_ALONE = """

@@ -7,7 +7,7 @@ import pytest
 
 from proxy.http1.callers import (
     SAMPLE,
-    Callers,
+    CallerIdentities,
     Field,
     can_be_repeated,
     carried,
@@ -17,7 +17,7 @@ from proxy.http1.callers import (
 )
 
 ALICE: list[Field] = [(b"Authorization", b"Basic YTph")]
-identity = Callers().identity
+identity = CallerIdentities().identity
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_headers_values_are_joined() -> None:
 
 
 def test_a_header_that_is_to_be_ignored_makes_no_other_caller() -> None:
-    callers = Callers(["CF-Ray"])
+    callers = CallerIdentities(["CF-Ray"])
     assert callers.identity(ALICE) == callers.identity([*ALICE, (b"cf-ray", b"1")]) == identity(ALICE)
     assert callers.identity(ALICE) != callers.identity([*ALICE, (b"cf-ray2", b"1")])
 
@@ -165,7 +165,7 @@ def test_what_is_no_name_of_a_header_is_refused(name: str) -> None:
 
 def warnings_of(requests: Iterable[list[Field]], ignore: Sequence[str] = ()) -> list[str]:
     said: list[str] = []
-    callers = Callers(ignore, said.append)
+    callers = CallerIdentities(ignore, said.append)
     for fields in requests:
         callers.identity(fields)
     return said
@@ -206,7 +206,7 @@ def test_a_header_that_is_ignored_is_not_warned_of() -> None:
 def test_warnings_and_what_is_remembered_are_bounded() -> None:
     """However many names and values a client thinks of."""
     said: list[str] = []
-    callers = Callers(warn=said.append)
+    callers = CallerIdentities(warn=said.append)
     for sample in range(200):
         for number in range(SAMPLE):
             callers.identity([(b"x-%d-%d" % (sample, column), b"%d" % number) for column in range(40)])

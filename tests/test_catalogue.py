@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from demo.shop import PRODUCTS, SHOWN, products, queries
-from proxy.evaluation.collection import Query
+from proxy.commands.evaluation.collection import Query
 
 FIELDS = {"id", "title", "description", "brand", "category", "price", "rating", "reviews", "attributes"}
 CATALOGUE = products()

@@ -11,13 +11,13 @@ import msgspec
 import pytest
 import yaml
 
-from proxy import planning
-from proxy.checking.findings import Finding, exit_code
-from proxy.checking.routes import ADVICE
-from proxy.checking.run import check
-from proxy.checking.services import PASSAGES
-from proxy.config import Config
-from proxy.yaml_file import YamlFile
+from proxy.commands.checking.findings import Finding, exit_code
+from proxy.commands.checking.routes import ADVICE
+from proxy.commands.checking.run import check
+from proxy.commands.checking.services import PASSAGES
+from proxy.ranking import planning
+from proxy.settings.config import Config
+from proxy.settings.yaml_file import YamlFile
 from tests.fakes import FakeModels, FakeServer, Message, answer, closed_port, refuses, says
 
 MAPPED = {"type": "dense_vector", "dims": 3, "similarity": "cosine"}

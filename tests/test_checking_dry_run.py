@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.checking.dry_run import DryRun, dry_run
-from proxy.config import Config
+from proxy.commands.checking.dry_run import DryRun, dry_run
+from proxy.endpoints.answering import SearchCall
 from proxy.errors import UpstreamError
-from proxy.searching import SearchCall
+from proxy.settings.config import Config
 from tests.fakes import Client, Document, FakeEngine, FakeModels, closed_port
 
 QUERY = {"query": {"bool": {"must": {"match": {"title": "laptop"}}, "filter": {"term": {"brand": "kite"}}}}}

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from proxy.cli import build_parser, main
-from proxy.loading.mappings import SPELLINGS, folder, index_for, shipped_embedding
-from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
+from proxy.commands.loading.mappings import SPELLINGS, folder, index_for, shipped_embedding
+from proxy.settings.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
 from tests.conftest import QUERY
 from tests.fakes import FakeEngine, closed_port
 

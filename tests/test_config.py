@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config import (
+from proxy.settings.config import (
     KNOWN_KEYS,
     KNOWN_WORDS,
     REMOVED_KEYS,
@@ -33,10 +33,10 @@ from proxy.config import (
     read,
     token_of,
 )
-from proxy.profiles import PRIORITIES, PROFILES, TIERS
-from proxy.request.steering import ALLOWED
-from proxy.routes import Route, build_routes
-from proxy.yaml_file import ConfigError
+from proxy.settings.profiles import PRIORITIES, PROFILES, TIERS
+from proxy.settings.request_options import ALLOWED
+from proxy.settings.routes import Route, build_routes
+from proxy.settings.yaml_file import ConfigError
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "config.yaml"

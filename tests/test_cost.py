@@ -19,25 +19,25 @@ import msgspec
 import pytest
 import structlog
 
-from proxy import telemetry
 from proxy.app import record_of
 from proxy.bounds import PARAMETERS_BYTES, QUERY_STRING_LINE, QUERY_STRING_LINES, SOURCE_PATTERNS, TEXT_CLAUSES
-from proxy.config import Log
 from proxy.context import SearchRecord
-from proxy.endpoints import multi_search
+from proxy.endpoints import multi_search_lines
 from proxy.endpoints.nodes import published_as
 from proxy.errors import TooComplex
-from proxy.http1.callers import Callers, carried
+from proxy.http1.callers import CallerIdentities, carried
 from proxy.outcomes import Bypass, Outcome, bypassed, in_order
-from proxy.query.text import find_user_query
+from proxy.parsing.filter_path import Form, read_filter_path
+from proxy.parsing.json_text import read, take_member, with_members_set
+from proxy.parsing.query_text import find_user_query
+from proxy.parsing.search_request import SearchRequest, parse
+from proxy.parsing.source_filter import SourceFilter
 from proxy.ranking.explaining import Explanation, Kept, Origin
 from proxy.ranking.reranking import passage_text
 from proxy.ranking.search_response import Page, Shown, read_answer, render_answer
-from proxy.request.filter_path import Form, read_filter_path
-from proxy.request.json_text import read, take_member, with_members_set
-from proxy.request.search_request import SearchRequest, parse
-from proxy.request.source_filter import SourceFilter
-from proxy.request.steering import OPTIONS, read_steering
+from proxy.settings.config import Log
+from proxy.settings.request_options import OPTIONS, read_steering
+from proxy.telemetry import log as telemetry
 from proxy.upstream import embedder, reranker
 
 pytestmark = pytest.mark.no_cover  # the tracing would be measured too
@@ -353,14 +353,14 @@ def vectors(size: int) -> Work:
 def lines_apart(size: int) -> Work:
     head, body = b'{"index":["a","b"],"preference":"x"}', b'{"query":{"match":{"title":"x"}}}'
     count = min(size // len(head + body), 1000)
-    content = multi_search.joined([(head, body)] * count)
-    return Work([head, body] * count, lambda: multi_search.split(content))
+    content = multi_search_lines.joined([(head, body)] * count)
+    return Work([head, body] * count, lambda: multi_search_lines.split(content))
 
 
 def lines_of_one_kind(size: int) -> Work:
     head = encoded({"index": MANY["texts"](size)})
-    content = multi_search.joined([(head, b"{}")])
-    return Work([head], lambda: multi_search.split(content))
+    content = multi_search_lines.joined([(head, b"{}")])
+    return Work([head], lambda: multi_search_lines.split(content))
 
 
 def parts(size: int) -> Work:
@@ -368,8 +368,8 @@ def parts(size: int) -> Work:
     answer = encoded({"took": 1, "responses": repeated(size, lambda _: part)})
 
     def apart_and_together() -> bytes:
-        took, found = multi_search.responses(answer)
-        return multi_search.render(found, took, Form(), keeps_empty=True)
+        took, found = multi_search_lines.responses(answer)
+        return multi_search_lines.render(found, took, Form(), keeps_empty=True)
 
     return Work([answer], apart_and_together)
 
@@ -401,7 +401,7 @@ def outcomes(size: int) -> Work:
 
 def long_headers(size: int) -> Work:
     value = "x" * (size // 10)
-    callers = Callers()
+    callers = CallerIdentities()
     fields = [(b"x-opaque-id", value.encode())] + [(b"x-tenant-%d" % number, value.encode()) for number in range(9)]
     return Work([encoded([value] * 10)], lambda: (callers.identity(fields), carried(fields)))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.dialects import (
+from proxy.catalog.dialects import (
     ELASTICSEARCH,
     ELASTICSEARCH_BEFORE_KNN,
     OPENSEARCH,

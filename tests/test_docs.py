@@ -28,25 +28,25 @@ from proxy.bounds import (
     SEARCH_RESPONSE_BYTES,
 )
 from proxy.cli import build_parser
-from proxy.config import KNOWN_KEYS, BypassRules, Config, load, needs_token, read
+from proxy.commands.local_models.minilm import DIMENSIONS
 from proxy.context import SearchRecord
 from proxy.errors import Failure
 from proxy.http1.flow import PROBED_AFTER_S
-from proxy.left_out import left_out
-from proxy.local_models.minilm import DIMENSIONS
 from proxy.outcomes import BYPASS_REASONS, Bypass, answered, in_order
-from proxy.planning import MIN_SIMILARITY
-from proxy.profiles import PROFILES, TIERS
-from proxy.query.clauses import COMPOUNDS, LEAVES
-from proxy.query.text import UNRELAXED, UserQuery, find_user_query
+from proxy.parsing.clauses import COMPOUNDS, LEAVES
+from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query
+from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS
+from proxy.parsing.search_request import parse
 from proxy.ranking.explaining import MEMBER as EXPLANATION
 from proxy.ranking.explaining import Explanation, Kept, Origin
 from proxy.ranking.kept import EXACT
 from proxy.ranking.paging import TOP_SCORE
-from proxy.request.search_keys import BODY_KEYS, PARAMETERS
-from proxy.request.search_request import parse
-from proxy.request.steering import MEMBER, OPTIONS, Option, Steering, read_steering
-from proxy.telemetry import log_search
+from proxy.ranking.planning import MIN_SIMILARITY
+from proxy.settings.bypass_rules import left_out
+from proxy.settings.config import KNOWN_KEYS, REMOVED_KEYS, BypassRules, Config, load, needs_token, read
+from proxy.settings.profiles import PROFILES, TIERS
+from proxy.settings.request_options import MEMBER, OPTIONS, Option, Steering, read_steering
+from proxy.telemetry.log import log_search
 from tests.readme import (
     _FAILURE_MEANINGS,
     _STAGES,
@@ -82,6 +82,7 @@ TEXT = "\n".join(TEXTS_OF.values())
 BLOCKS = {found["name"]: found for found in BLOCK.finditer(TEXT)}
 PROSE = BLOCK.sub("", TEXT)
 README_LINES_MAX = 250
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", [*TABLES, *TEXTS])
@@ -188,9 +189,9 @@ def test_an_option_is_set_by_header_and_by_body_as_documented(option: Option) ->
 
 def test_an_explanation_looks_as_documented() -> None:
     (shown,) = [block for block in code_blocks("json") if EXPLANATION in block]
-    told = Explanation(
-        Origin(2, 12.5), Origin(1, 0.85), 0.0318, 0.88, "79f7baff18e4a6c9", 105, Kept(2, EXACT)
-    ).render(2.0)
+    told = Explanation(Origin(2, 12.5), Origin(1, 0.85), 0.0318, 0.88, "79f7baff18e4a6c9", 105, Kept(2, EXACT)).render(
+        2.0
+    )
     assert {EXPLANATION: json.loads(bytes(told))} == json.loads("{" + shown + "}")
 
 
@@ -230,6 +231,31 @@ def test_a_setting_that_is_named_is_one_there_is() -> None:
     known = {path.removeprefix("routes[].") for path in setting_paths()}
     assert named
     assert set() == named - known
+
+
+def changes(heading: str) -> list[str]:
+    """The entries under a heading of the unreleased version."""
+    found = re.search(
+        rf"^### {heading}\n(.*?)^#", CHANGELOG.partition("## [0.1.0]")[0] + "\n#", re.DOTALL | re.MULTILINE
+    )
+    return re.findall(r"^- (.*?)(?=^- |\Z)", found[1] if found else "", re.DOTALL | re.MULTILINE)
+
+
+def test_the_changelog_lists_the_keys_that_are_removed_and_what_replaces_each() -> None:
+    """As the error does that a removed key gets."""
+    removed = {entry.split("`")[1]: set(entry.split("`")[3::2]) for entry in changes("Removed")}
+    assert REMOVED_KEYS.keys() == removed.keys()
+    known = setting_paths().keys()
+    for key, advice in REMOVED_KEYS.items():
+        assert removed[key] & known == {name for name in advice.split("`")[1::2] if name in known}
+        assert removed[key] & known
+
+
+def test_a_setting_that_the_changelog_adds_is_one_there_is() -> None:
+    (entry,) = [entry for entry in changes("Added") if entry.startswith("Configuration:")]
+    named = set(re.findall(r"`(\w+\.\w+)`", entry))
+    assert named
+    assert set() == named - setting_paths().keys()
 
 
 def test_a_port_on_this_machine_is_a_default() -> None:

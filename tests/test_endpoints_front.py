@@ -14,14 +14,14 @@ from structlog.testing import capture_logs
 
 from proxy.app import Proxy, open_proxy
 from proxy.bounds import PARAMETERS_BYTES, SEARCH_BODY_BYTES
-from proxy.config import Config
 from proxy.context import Ended, RequestRecord
+from proxy.endpoints.answering import guarded
 from proxy.endpoints.front import Front
 from proxy.http1.listener import serve
 from proxy.http1.messages import BadMessage
 from proxy.outcomes import Bypass
-from proxy.searching import guarded
-from proxy.telemetry import Telemetry
+from proxy.settings.config import Config
+from proxy.telemetry.log import Telemetry
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
 from tests.fakes import Client, Fault, Message, Stream, answer, breaks_off, closed_port, ids, refuses, request

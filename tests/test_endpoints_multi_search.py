@@ -1,127 +1,434 @@
-"""A multi-search's lines taken apart and put together; what is not certain is not taken apart."""
+"""`_msearch`: each item its own outcome, in order; what is not reranked goes on together, byte for byte."""
 
+import asyncio
+import gzip
 import json
+import re
+from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from proxy.endpoints.multi_search import Item, Unread, joined, query_string, render, responses, split, took
-from proxy.request.filter_path import Form, read_filter_path
-from tests import strategies
+from proxy.bounds import BODY_CLAUSES, MSEARCH_ITEMS, OUTCOME_LIST_BYTES
+from proxy.settings.config import Config
+from tests.conftest import QUERY, Log, StartProxy
+from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
+from tests.fakes import Client, Document, FakeModels, Message, Stream, breaks_off, hangs, refuses, says, waits_for
 
-HEADS = [b"{}", b"", b" ", b'{"index":"a"}', b'{ "indices" : ["a", "b"] }', b'{"preference":"\xc3\xa4"}', b"{}\r"]
-heads = st.sampled_from(HEADS)
-bodies = st.dictionaries(st.text(), strategies.json_values, max_size=3).map(strategies.compact)
-
-
-@given(st.lists(st.tuples(heads, bodies), max_size=5).map(lambda items: [(b"{}", b"{}"), *items]))
-def test_what_is_taken_apart_is_put_together_byte_for_byte(items: list[tuple[bytes, bytes]]) -> None:
-    content = joined(items)
-    read = split(content)
-    assert read is not None
-    assert (items, content) == ([(item.head, item.body) for item in read], joined([(i.head, i.body) for i in read]))
+RERANKED = ["d", "b", "c", "a"]
+LEXICAL = ["a", "b", "c"]
+NONSENSE = {**QUERY, "nonsense": 1}
+SORTED = b'{"query": {"match": {"title": "laptop"}} ,"sort":["price"], "size":10.0}'
+BOOST: dict[str, Any] = {"query": {"match_all": {}}}
 
 
-@pytest.mark.parametrize(
-    ("head", "indices", "parameters"),
-    [
-        ({}, None, {}),
-        ({"index": "a"}, "a", {}),
-        ({"index": "a,b*"}, "a,b*", {}),
-        ({"index": ["a", "-b"]}, "a,-b", {}),
-        ({"indices": ["<a-{now/d}>"]}, "%3Ca-%7Bnow%2Fd%7D%3E", {}),
-        ({"index": []}, "", {}),
-        ({"ignore_unavailable": True}, None, {"ignore_unavailable": "true"}),
-        ({"allow_no_indices": False}, None, {"allow_no_indices": "false"}),
-        ({"expand_wildcards": ["open", "hidden"]}, None, {"expand_wildcards": "open,hidden"}),
-        ({"preference": "p", "routing": "r"}, None, {"preference": "p", "routing": "r"}),
-        ({"routing": 7}, None, {"routing": "7"}),
-    ],
-)
-def test_the_first_line_says_indices_and_parameters(head: Any, indices: str | None, parameters: Any) -> None:
-    line = json.dumps(head).encode()
-    assert (Item(line, b"{}", indices, tuple(parameters.items())),) == split(line + b"\n{}\n")
+@pytest.fixture
+async def engine() -> AsyncIterator[EndpointEngine]:
+    async with EndpointEngine(DOCUMENTS) as server:
+        yield server
 
 
-@pytest.mark.parametrize(
-    ("head", "key"),
-    [
-        (b'{"index":"a","indices":"b"}', "index"),
-        (b'{"index":7}', "index"),
-        (b'{"index":[7]}', "index"),
-        (b'{"index":["a","b,c"]}', "index"),
-        (b'{"index":null}', "index"),
-        (b'{"type":"_doc"}', "type"),
-        (b'{"nonsense":1}', "nonsense"),
-        (b'{"routing":{}}', "routing"),
-        (b'{"routing":null}', "routing"),
-        (b'{"routing":1.5}', "routing"),
-        (b'{"expand_wildcards":[1]}', "expand_wildcards"),
-    ],
-)
-def test_an_item_that_is_not_understood_costs_itself_alone(head: bytes, key: str) -> None:
-    assert (Unread(head, b"{}", key), Item(b"{}", b"{}", None, ())) == split(head + b"\n{}\n{}\n{}\n")
+async def ask(client: Client, content: bytes, target: str = "/products/_msearch", **fields: str) -> Message:
+    fields.setdefault("content_type", "application/x-ndjson")
+    return await client.ask("POST", target, content, **fields)
+
+
+def orders(answered: Message) -> list[list[str]]:
+    responses = answered.json()["responses"]
+    return [[hit["_id"] for hit in each["hits"]["hits"]] if "hits" in each else [] for each in responses]
+
+
+async def test_each_item_has_its_own_outcome_in_order(client: Client, engine: EndpointEngine) -> None:
+    items = lines({}, QUERY, {"index": "logs"}, BOOST, {}, SORTED, {}, NONSENSE, {}, QUERY)
+    answered = await ask(client, items)
+    assert [RERANKED, LEXICAL, LEXICAL, [], RERANKED] == orders(answered)
+    assert [200, 200, 200, 400, 200] == [each["status"] for each in answered.json()["responses"]]
+    outcomes = [
+        "reranked",
+        "unrouted",
+        "bypassed;reason=sort",
+        'bypassed;reason=unknown_key;key="nonsense"',
+        "reranked",
+    ]
+    assert outcomes == answered.header("x-rerank").split(", ")
+
+
+async def test_what_is_not_reranked_goes_on_in_one_request_as_its_own_lines(
+    client: Client, engine: EndpointEngine
+) -> None:
+    head = b'{ "index" : "logs", "preference":"x" }'
+    await ask(client, lines({}, QUERY, head, BOOST, b"", SORTED))
+    (sent,) = engine.of("_msearch")
+    assert (lines(head, BOOST, b"", SORTED), "/products/_msearch") == (sent.content, sent.target)
+    assert "application/x-ndjson" == sent.header("content-type")
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "outcome"),
     [
-        b"",
-        b"\n",
-        b"{}\n",
-        b"{}\n{}",
-        b"{}\n{}\n{}\n",
-        b"\n{}\n{}\n",
-        b"\n{}\n",
-        b"{}\n\n",
-        b"{}\n \n",
-        b"[]\n{}\n",
-        b"7\n{}\n",
-        b"{\n{}\n",
-        b'{"\xff":1}\n{}\n',
-        b'{"index":"\xff"}\n{}\n',
-        b"{}\n{}\n{\n{}\n",
+        (lines({"index": "logs"}, QUERY, {"index": "logs"}, BOOST), ""),
+        (lines({}, SORTED), "bypassed;reason=sort"),
+        (lines({}, SORTED, {"index": "logs"}, BOOST), "bypassed;reason=sort, unrouted"),
+        (lines({}, SORTED + b"\r"), "bypassed;reason=sort"),
+        (lines({"nonsense": 1}, QUERY), 'bypassed;reason=unknown_parameter;key="nonsense"'),
+        (lines({"index": "products"}, QUERY, b"no JSON", QUERY), "bypassed;reason=not_json"),
+        (lines({}, QUERY)[:-1], "bypassed;reason=not_json"),
+        (lines({}), "bypassed;reason=not_json"),
+        (b"", "bypassed;reason=not_json"),
     ],
 )
-def test_what_is_not_understood_is_the_engines_to_judge(content: bytes) -> None:
-    assert split(content) is None
+async def test_where_nothing_is_reranked_the_clients_own_bytes_go_on(
+    client: Client, engine: EndpointEngine, content: bytes, outcome: str
+) -> None:
+    answered = await ask(client, content, "/products/_msearch?typed_keys")
+    (sent,) = engine.of("_msearch")
+    assert (content, "/products/_msearch?typed_keys", outcome) == (
+        sent.content,
+        sent.target,
+        answered.header("x-rerank"),
+    )
 
 
-@given(st.binary(max_size=80) | st.lists(st.sampled_from([*HEADS, b"{", b"[]", b"x"])).map(b"\n".join))
-def test_no_content_is_too_odd(content: bytes) -> None:
-    read = split(content)
-    assert read is None or joined([(item.head, item.body) for item in read]) == content
+async def test_items_whose_caller_cannot_be_spoken_for_say_so_where_a_route_may_cover_them(
+    client: Client, engine: EndpointEngine
+) -> None:
+    """The credentials are good for the client's own request alone, which goes on in its own bytes."""
+    content = lines({}, QUERY, {"index": "logs"}, BOOST, {"index": ["logs", "prod*"]}, QUERY)
+    answered = await ask(client, content, authorization="Negotiate YII=")
+    outcomes = ["bypassed;reason=credentials", "unrouted", "bypassed;reason=credentials"]
+    assert (outcomes, [content]) == (
+        answered.header("x-rerank").split(", "),
+        [request.content for request in engine.requests],
+    )
+    other = await Client.to(client.writer.get_extra_info("peername")[1])
+    logs = await ask(other, lines({"index": "logs"}, BOOST), authorization="Negotiate YII=")
+    assert "" == logs.header("x-rerank")
+    other.close()
 
 
-def test_what_the_item_says_stands_above_the_url() -> None:
-    item = Item(b"", b"{}", None, (("ccs_minimize_roundtrips", "false"), ("routing", "a b")))
-    url = [("typed_keys", ""), ("ccs_minimize_roundtrips", "true"), ("pretty", ""), ("max_concurrent_searches", "2")]
-    assert "ccs_minimize_roundtrips=false&routing=a+b&typed_keys=&pretty=" == query_string(item, url)
+async def test_each_warning_of_any_of_the_searches_stands_once(client: Client, engine: EndpointEngine) -> None:
+    """The engine's answer to its items, and each reranked one's."""
+
+    async def warns(stream: Stream, request: Message) -> bytes:
+        said = b'Warning: 299 - "of both"\r\nWarning: 299 - "of a search"\r\n'
+        return engine.usual(request).replace(b"\r\n", b"\r\n" + said, 1)
+
+    engine.product = (*engine.product, ("Warning", '299 - "of the rest"'), ("Warning", '299 - "of both"'))
+    engine.faults["lexical"] = warns
+    answered = await ask(client, lines({}, QUERY, {}, SORTED, {}, QUERY))
+    assert '299 - "of the rest", 299 - "of both", 299 - "of a search"' == answered.header("warning")
 
 
-def test_an_answer_gives_its_items_in_their_own_bytes() -> None:
-    assert (3, [b'{"a":1e5}', b"{}"]) == responses(b'{"took":3,"responses":[{"a":1e5},{}]}')
-    assert (7, 0) == (took(b'{"took":7,"hits":{}}'), took(b'{"error":{},"status":400}'))
+async def test_without_a_route_nothing_is_looked_at(plain_client: Client, engine: EndpointEngine) -> None:
+    content = lines({}, {**QUERY, "ext": {"rerank_proxy": {"window": "no"}}})
+    answered = await ask(plain_client, content)
+    assert ("", [content]) == (answered.header("x-rerank"), [request.content for request in engine.requests])
 
 
-@pytest.mark.parametrize("answer", [b"", b"[]", b'{"responses":{}}', b'{"took":"x"}'])
-def test_an_answer_that_is_none_of_items_cannot_be_read(answer: bytes) -> None:
-    with pytest.raises(ValueError, match=r"(?i)expect|truncated|malformed"):
-        responses(answer)
+async def test_a_parameter_that_is_not_known_leaves_the_whole_to_the_engine(
+    client: Client, engine: EndpointEngine
+) -> None:
+    answered = await ask(client, lines({}, QUERY), "/products/_msearch?nonsense=1")
+    assert ('bypassed;reason=unknown_parameter;key="nonsense"', "/products/_msearch?nonsense=1") == (
+        answered.header("x-rerank"),
+        engine.requests[-1].target,
+    )
 
 
-@pytest.mark.parametrize(
-    ("said", "pretty", "expected"),
-    [
-        ("", False, b'{"took":3,"responses":[{"a":1e5},{"b":[]}]}'),
-        ("responses.a", False, b'{"responses":[{"a":1e5}]}'),
-        ("-took,-responses.b", False, b'{"responses":[{"a":1e5}]}'),
-        ("took", True, b'{\n  "took" : 3\n}\n'),
-        ("responses.b", True, b'{\n  "responses" : [\n    {\n      "b" : [ ]\n    }\n  ]\n}\n'),
-    ],
-)
-def test_the_parts_are_put_together_in_the_form_asked_for(said: str, pretty: bool, expected: bytes) -> None:  # noqa: FBT001
-    form = Form(read_filter_path(said), pretty)
-    assert expected == render([b'{"a":1e5}', b'{"b":[]}'], 3, form, keeps_empty=True)
+@pytest.mark.parametrize("target", ["/_msearch", "/logs/_msearch"])
+async def test_what_cannot_be_taken_apart_says_so_only_where_the_url_names_a_routes_indices(
+    client: Client, engine: EndpointEngine, target: str
+) -> None:
+    answered = await ask(client, lines({"index": "products"}, QUERY)[:-1], target)
+    assert ("", 1) == (answered.header("x-rerank"), len(engine.requests))
+
+
+async def test_a_multi_search_refused_as_a_whole_is_sent_again_in_the_clients_own_bytes(
+    client: Client, engine: EndpointEngine
+) -> None:
+    content = lines({}, QUERY, {"index": "logs"}, BOOST)
+    engine.faults["_msearch"] = refuses(400)
+    answered = await ask(client, content)
+    assert (400, "bypassed;reason=engine_refused, unrouted") == (answered.status, answered.header("x-rerank"))
+    assert content == engine.of("_msearch")[-1].content
+
+
+@pytest.mark.parametrize("said", [b"", b"<html>", b"\xff", b'{"responses":"\xff"}', b'{"responses":[]}'])
+async def test_an_answer_that_cannot_be_shared_out_is_the_engines_to_give_alone(
+    client: Client, engine: EndpointEngine, log: Log, said: bytes
+) -> None:
+    content = lines({}, QUERY, {"index": "logs"}, BOOST)
+    engine.faults["_msearch"] = says(said)
+    answered = await ask(client, content)
+    assert (200, said, content) == (answered.status, answered.content, engine.of("_msearch")[-1].content)
+    assert [] == [line for line in log if line["event"] == "internal_error"]
+
+
+async def test_an_item_that_steers_wrongly_is_refused_alone(client: Client, engine: EndpointEngine) -> None:
+    wrong = {**QUERY, "ext": {"rerank_proxy": {"window": 0}}}
+    answered = await ask(client, lines({}, QUERY, {}, wrong))
+    good, bad = answered.json()["responses"]
+    assert (RERANKED, 400, "illegal_argument_exception") == (
+        [hit["_id"] for hit in good["hits"]["hits"]],
+        bad["status"],
+        bad["error"]["type"],
+    )
+    assert "reranked, bypassed;reason=steering" == answered.header("x-rerank")
+
+
+async def test_steering_is_cut_out_of_an_items_bytes_also_where_it_is_bypassed(
+    client: Client, engine: EndpointEngine
+) -> None:
+    steered = b'{"sort":["price"], "ext" : {"rerank_proxy": {"window": 5}, "own":1},"query":{"match":{"title":"a"}}}'
+    other = b'{"ext": {"rerank_proxy": {}}, "query":{"match_all":{}}}'
+    await ask(client, lines({}, steered, {"index": "logs"}, other))
+    cut = steered.replace(b'"rerank_proxy": {"window": 5}, ', b"")
+    assert lines({}, cut, {"index": "logs"}, other) == engine.requests[-1].content
+
+
+async def test_an_item_that_cannot_be_read_for_its_steering_goes_on_as_it_came(
+    client: Client, engine: EndpointEngine, log: Log
+) -> None:
+    unread = b'{"ext":{"rerank_proxy":{}},"size":%s}' % (b"1" * 5000)
+    engine.faults["_msearch"] = refuses(400)
+    answered = await ask(client, lines({}, unread))
+    told = answered.header("x-rerank"), engine.requests[-1].content
+    assert ("bypassed;reason=not_json", lines({}, unread)) == told
+    assert [] == [line for line in log if line["event"] == "internal_error"]
+
+
+async def test_items_that_are_steered_off_are_the_engines(client: Client) -> None:
+    off = {**QUERY, "ext": {"rerank_proxy": {"enabled": False}}}
+    answered = await ask(client, lines({}, QUERY, {}, off))
+    assert [RERANKED, LEXICAL] == orders(answered)
+    assert "reranked, bypassed;reason=steered_off" == answered.header("x-rerank")
+
+
+async def test_parameters_of_item_and_url_hold_for_its_search(client: Client, engine: EndpointEngine) -> None:
+    head = {"preference": "mine", "ignore_unavailable": True}
+    await ask(client, lines(head, QUERY), "/products/_msearch?typed_keys=true&max_concurrent_searches=3")
+    (sent,) = engine.of("lexical")
+    assert {"preference=mine", "ignore_unavailable=true", "typed_keys=true"} == set(
+        sent.target.split("?")[1].split("&")
+    )
+
+
+async def test_the_form_is_that_of_the_whole(client: Client) -> None:
+    """`filter_path` and `pretty` see the answer as one, the items that are reranked and the others alike."""
+    target = "/products/_msearch?filter_path=responses.hits.hits._id,responses.status&pretty"
+    answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST), target)
+    assert [{"_id": name} for name in RERANKED] == answered.json()["responses"][0]["hits"]["hits"]
+    assert [{"status", "hits"}] * 2 == [set(each) for each in answered.json()["responses"]]
+    assert answered.content.startswith(b'{\n  "responses" : [\n    {\n      "hits" : {\n')
+    assert answered.content.endswith(b"\n}\n")
+
+
+async def test_a_form_that_takes_too_much_work_is_the_engines(client: Client, engine: EndpointEngine) -> None:
+    """Found in the URL at once, or in the response, which is then asked for again."""
+    content = lines({}, QUERY, {"index": "logs"}, BOOST)
+    asked = await ask(client, content, "/products/_msearch?filter_path=" + ".".join(["a"] * 201))
+    assert ('bypassed;reason=too_complex;key="filter_path"', [], content) == (
+        asked.header("x-rerank"),
+        engine.of("lexical"),
+        engine.of("_msearch")[-1].content,
+    )
+    engine.documents[0] = Document("a", "Laptop", lexical=3.0, more={"deep": _nested(100)})
+    asked = await ask(client, content, "/products/_msearch?filter_path=**.nothing")
+    assert ("bypassed;reason=engine_refused, unrouted", content) == (
+        asked.header("x-rerank"),
+        engine.of("_msearch")[-1].content,
+    )
+
+
+def _nested(depth: int) -> Any:
+    return {"a": _nested(depth - 1)} if depth else {}
+
+
+async def test_an_item_of_too_many_clauses_costs_itself(client: Client, engine: EndpointEngine) -> None:
+    many = {"query": {"bool": {"should": [{"match": {"title": "a"}}] * (BODY_CLAUSES // 2)}}}
+    answered = await ask(client, lines({}, many, {}, QUERY))
+    assert "bypassed;reason=too_complex, reranked" == answered.header("x-rerank")
+
+
+async def test_it_took_as_long_as_its_slowest_item(client: Client) -> None:
+    answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
+    assert ["took", "responses"] == list(answered.json())
+    assert 7 == answered.json()["took"]
+
+
+async def test_a_compressed_multi_search_is_read(client: Client, engine: EndpointEngine) -> None:
+    content = gzip.compress(lines({}, QUERY, {"index": "logs"}, BOOST))
+    answered = await ask(client, content, content_encoding="gzip")
+    assert ("reranked, unrouted", "") == (
+        answered.header("x-rerank"),
+        engine.of("_msearch")[0].header("content-encoding"),
+    )
+
+
+async def test_a_long_multi_search_is_told_of_in_a_head_that_clients_read(client: Client) -> None:
+    answered = await ask(client, lines(*[{}, SORTED] * 500))
+    told = answered.header("x-rerank")
+    assert (500, True) == (len(orders(answered)), len(told) <= OUTCOME_LIST_BYTES)
+    assert re.fullmatch(r"(bypassed;reason=sort, )+more;items=\d+", told)
+
+
+async def test_no_more_than_so_many_items_are_reranked(
+    start_proxy: StartProxy, settings: Config, models: FakeModels
+) -> None:
+    """Those that are bypassed anyway do not count; the others are the engine's."""
+    bound = msgspec.structs.replace(settings.engine, multi_search_reranked=2)
+    client = await start_proxy(msgspec.structs.replace(settings, engine=bound))
+    answered = await ask(client, lines({}, QUERY, {}, SORTED, {}, QUERY, {}, QUERY, {}, SORTED))
+    assert [RERANKED, LEXICAL, RERANKED, LEXICAL, LEXICAL] == orders(answered)
+    told = ["reranked", "bypassed;reason=sort", "reranked", "bypassed;reason=too_many", "bypassed;reason=sort"]
+    assert (told, 2) == (answered.header("x-rerank").split(", "), len(models.of("rerank")))
+
+
+async def test_one_with_too_many_items_is_the_engines_whole(client: Client, engine: EndpointEngine) -> None:
+    content = lines(*[{}, SORTED] * (MSEARCH_ITEMS + 1))
+    answered = await ask(client, content)
+    assert ("bypassed;reason=too_many", content) == (answered.header("x-rerank"), engine.of("_msearch")[0].content)
+
+
+async def test_what_is_the_engines_goes_there_beside_the_others(client: Client, engine: EndpointEngine) -> None:
+    held = asyncio.Event()
+    engine.faults["lexical"] = waits_for(held)
+    asking = asyncio.ensure_future(ask(client, lines({}, QUERY, {"index": "logs"}, BOOST, {}, SORTED)))
+    await engine.until_asked("lexical")
+    await engine.until_asked("_msearch")
+    held.set()
+    assert [RERANKED, LEXICAL, LEXICAL] == orders(await asking)
+
+
+async def test_an_item_that_is_not_understood_costs_itself_alone(client: Client, engine: EndpointEngine) -> None:
+    head = b'{"project_routing":"x"}'
+    answered = await ask(client, lines({}, QUERY, head, QUERY))
+    told = ["reranked", 'bypassed;reason=unknown_parameter;key="project_routing"']
+    assert (told, lines(head, QUERY)) == (answered.header("x-rerank").split(", "), engine.of("_msearch")[0].content)
+
+
+async def test_an_item_that_is_bypassed_late_is_the_engines_all_the_same(
+    client: Client, engine: EndpointEngine
+) -> None:
+    """Its widened search was refused in a way that the client's own may not be; each answer stands in its place."""
+    large = {"query": {"match": {"title": "large"}}}
+
+    async def refuses_large(stream: Stream, request: Message) -> bytes | None:
+        return await refuses(400)(stream, request) if b"large" in request.content else None
+
+    engine.faults["lexical"] = refuses_large
+    answered = await ask(client, lines({}, QUERY, {}, large, {"index": "logs"}, BOOST, {}, QUERY))
+    told = ["reranked", "bypassed;reason=engine_refused", "unrouted", "reranked"]
+    assert told == answered.header("x-rerank").split(", ")
+    assert [RERANKED, LEXICAL, LEXICAL, RERANKED] == orders(answered)
+    assert [lines({"index": "logs"}, BOOST), lines({}, large)] == [sent.content for sent in engine.of("_msearch")]
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
+async def test_a_refusal_of_the_engines_items_is_the_answer_and_is_not_asked_for_again(
+    client: Client, engine: EndpointEngine, status: int
+) -> None:
+    engine.faults["_msearch"] = refuses(status)
+    answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
+    straight = await Client.to(engine.port)
+    own = await ask(straight, lines({}, QUERY))
+    assert (own.status, own.content, 2) == (answered.status, answered.content, len(engine.of("_msearch")))
+    assert "bypassed;reason=engine_refused, unrouted" == answered.header("x-rerank")
+    straight.close()
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
+async def test_an_item_that_the_engine_refuses_has_its_error_and_is_not_asked_for_again(
+    client: Client, engine: EndpointEngine, status: int
+) -> None:
+    body = b'{"error":{"type":"no","reason":"told to"},"status":%d}' % status
+    engine.faults["lexical"] = refuses(status, body)
+    answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
+    first, second = answered.json()["responses"]
+    assert (200, json.loads(body), 200) == (answered.status, first, second["status"])
+    assert "bypassed;reason=engine_refused, unrouted" == answered.header("x-rerank")
+    assert (1, 1) == (len(engine.of("lexical")), len(engine.of("_msearch")))
+
+
+async def test_an_item_that_was_lost_on_its_way_is_not_sent_again(client: Client, engine: EndpointEngine) -> None:
+    engine.faults["lexical"] = breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+    answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
+    first, second = answered.json()["responses"]
+    assert (502, "engine_unreachable", 200) == (first["status"], first["error"]["type"], second["status"])
+    assert 1 == len(engine.of("lexical"))
+
+
+async def test_the_engines_items_that_were_lost_are_not_sent_again(client: Client, engine: EndpointEngine) -> None:
+    engine.faults["_msearch"] = breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
+    answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
+    assert (502, 1) == (answered.status, len(engine.of("_msearch")))
+
+
+async def test_one_budget_holds_for_the_whole_and_begins_with_the_last_answer(
+    client: Client, engine: EndpointEngine, models: FakeModels
+) -> None:
+    """What is added to the engine's own time, which for a multi-search is that of its slowest item."""
+    models.faults["rerank"] = hangs
+    held = asyncio.Event()
+    engine.faults["_msearch"] = waits_for(held)
+    content = lines({}, QUERY, {}, QUERY, {"index": "logs"}, BOOST)
+    asking = asyncio.ensure_future(ask(client, content, x_rerank_budget_ms="50"))
+    await models.until_asked("rerank", 2)
+    await asyncio.wait({asking}, timeout=0.1)
+    assert (False, 2) == (asking.done(), len(models.of("rerank")))
+    held.set()
+    degraded = 'degraded;stages="rerank";reason=timeout'
+    assert f"{degraded}, {degraded}, unrouted" == (await asking).header("x-rerank")
+
+
+async def test_an_item_whose_models_fail_is_degraded_alone(client: Client, models: FakeModels) -> None:
+    models.faults["rerank"] = refuses(500)
+    answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
+    assert 'degraded;stages="rerank";reason=refused, unrouted' == answered.header("x-rerank")
+
+
+async def test_each_item_is_one_line_in_the_log(client: Client, log: Log) -> None:
+    await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST, {}, SORTED))
+    assert ["bypassed", "reranked"] == sorted(line["outcome"] for line in log)
+
+
+@pytest.mark.parametrize("depth", [500, 5_000])
+async def test_what_is_nested_too_deep_is_the_engines(client: Client, engine: EndpointEngine, depth: int) -> None:
+    deep = b'{"ext":{"rerank_proxy":' + b"[" * depth + b"]" * depth + b"}}"
+    engine.faults["_msearch"] = refuses(400)
+    for content in (lines(deep, QUERY), lines({}, deep, {}, QUERY)):
+        answered = await ask(client, content)
+        assert 400 == answered.status or "reranked" in answered.header("x-rerank")
+
+
+async def test_an_items_own_indices_stand_above_the_urls(client: Client, engine: EndpointEngine) -> None:
+    answered = await ask(client, lines({"index": ["products"]}, QUERY, {"index": "products,logs"}, QUERY), "/_msearch")
+    assert "reranked, bypassed;reason=mixed_routes" == answered.header("x-rerank")
+    assert "/_msearch" == engine.of("_msearch")[0].target
+
+
+async def test_templates_are_rendered_by_the_engine_and_then_searched(client: Client, engine: EndpointEngine) -> None:
+    template = {"source": json.dumps(QUERY), "params": {"a": 1}}
+    answered = await ask(client, lines({}, template, {}, {"id": "x", "explain": True}), "/products/_msearch/template")
+    assert "reranked, bypassed;reason=template" == answered.header("x-rerank")
+    assert (RERANKED, template) == (orders(answered)[0], engine.of("_render/template")[0].json())
+    assert lines({}, {"id": "x", "explain": True}) == engine.of("_msearch/template")[0].content
+
+
+async def test_the_version_that_a_client_names_is_named_in_every_request(
+    client: Client, engine: EndpointEngine
+) -> None:
+    """The engine refuses a request whose `Accept` names a version and whose `Content-Type` does not."""
+    said = "application/vnd.elasticsearch+{}; compatible-with=8"
+    content = lines({}, {"source": json.dumps(QUERY)}, {"index": "logs"}, {"source": "{}"})
+    kinds = {"_render/template": "json", "lexical": "json", "_msearch/template": "x-ndjson"}
+    await ask(
+        client,
+        content,
+        "/products/_msearch/template",
+        content_type=said.format("x-ndjson"),
+        accept=said.format("json"),
+    )
+    sent: dict[str, Any] = {kind: engine.of(kind)[0].header("content-type") for kind in kinds}
+    assert {kind: said.format(form) for kind, form in kinds.items()} == sent

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.config import Config
 from proxy.endpoints.nodes import published_as
+from proxy.settings.config import Config
 from tests.conftest import StartProxy
 from tests.endpoint_engine import DOCUMENTS, NODES, EndpointEngine
 from tests.fakes import Client, refuses, request, says

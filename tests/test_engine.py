@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.config import Config
-from proxy.config import Engine as Settings
+from proxy.catalog.indices import Resolved
 from proxy.context import Sent
 from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, UpstreamError
-from proxy.indices import Resolved
-from proxy.planning import EngineSearch
-from proxy.upstream.engine import Engine, EngineOfCaller
+from proxy.ranking.planning import EngineSearch
+from proxy.settings.config import Config
+from proxy.settings.config import Engine as Settings
+from proxy.upstream.engine import EngineClient, EngineOfCaller
 from tests.fakes import (
     FakeEngine,
     Fault,
@@ -36,14 +36,14 @@ CARRIED = (("Authorization", "ApiKey mine"), ("X-Opaque-Id", "7"))
 
 
 @pytest.fixture
-async def searching(engine: FakeEngine, settings: Config) -> AsyncIterator[Engine]:
-    opened = Engine(settings.engine)
+async def searching(engine: FakeEngine, settings: Config) -> AsyncIterator[EngineClient]:
+    opened = EngineClient(settings.engine)
     yield opened
     await opened.close()
 
 
 @pytest.fixture
-def caller(searching: Engine) -> EngineOfCaller:
+def caller(searching: EngineClient) -> EngineOfCaller:
     return searching.for_caller(b"me", CARRIED)
 
 
@@ -63,7 +63,7 @@ async def test_a_search_goes_out_with_raw_names_parameters_and_the_callers_heade
     assert (200, (b"X-elastic-product", b"Elasticsearch")) == (reply.status, reply.fields[0])
 
 
-async def test_a_callers_media_type_is_kept(searching: Engine, engine: FakeEngine) -> None:
+async def test_a_callers_media_type_is_kept(searching: EngineClient, engine: FakeEngine) -> None:
     kind = "application/vnd.elasticsearch+json; compatible-with=8"
     await searching.for_caller(b"", (("content-type", kind),)).search(EngineSearch("", (), b"{}"))
     assert ("/_search", [kind]) == (engine.requests[0].target, engine.requests[0].all("content-type"))
@@ -109,7 +109,7 @@ async def test_the_clients_own_request_counts_as_sent_and_what_is_added_does_not
 
 @pytest.mark.parametrize(("status", "accepted"), [(401, False), (403, True), (404, True), (503, True)])
 async def test_a_question_about_indices_that_is_refused_says_whether_the_caller_is_known(
-    searching: Engine, caller: EngineOfCaller, engine: FakeEngine, status: int, *, accepted: bool
+    searching: EngineClient, caller: EngineOfCaller, engine: FakeEngine, status: int, *, accepted: bool
 ) -> None:
     """Who was never told of indices and is refused them with 403 may still search."""
     searching.accepted.note(b"me", b"indices")
@@ -176,12 +176,14 @@ async def test_a_long_refusal_is_read_to_its_end_all_the_same(caller: EngineOfCa
 
 async def test_the_next_node_is_asked_where_one_is_not_there(settings: Config, engine: FakeEngine) -> None:
     nodes = [f"http://127.0.0.1:{closed_port()}", engine.url]
-    searching = Engine(msgspec.structs.replace(settings.engine, url=nodes))
+    searching = EngineClient(msgspec.structs.replace(settings.engine, url=nodes))
     assert 200 == (await searching.for_caller(b"", ()).search(SEARCH)).status
     await searching.close()
 
 
-async def test_names_are_resolved_once_for_each_caller_and_way_of_asking(searching: Engine, engine: FakeEngine) -> None:
+async def test_names_are_resolved_once_for_each_caller_and_way_of_asking(
+    searching: EngineClient, engine: FakeEngine
+) -> None:
     async def ask(identity: bytes, *parameters: tuple[str, str]) -> Any:
         return await searching.for_caller(identity, CARRIED).resolved("products", parameters)
 
@@ -222,7 +224,7 @@ async def test_what_several_ask_at_once_is_asked_once(caller: EngineOfCaller, en
 
 
 async def test_what_may_not_be_known_is_asked_for_once_and_for_one_caller(
-    searching: Engine, engine: FakeEngine
+    searching: EngineClient, engine: FakeEngine
 ) -> None:
     """A caller who may only read would otherwise ask with every search."""
     engine.faults = {"facts": refuses(403)}
@@ -235,7 +237,9 @@ async def test_what_may_not_be_known_is_asked_for_once_and_for_one_caller(
     assert 2 == len(engine.of("facts"))
 
 
-async def test_what_callers_are_told_in_the_same_words_is_kept_once(searching: Engine, engine: FakeEngine) -> None:
+async def test_what_callers_are_told_in_the_same_words_is_kept_once(
+    searching: EngineClient, engine: FakeEngine
+) -> None:
     """Each of them was told it; of a large mapping there need not be a copy for each."""
     facts = [await searching.for_caller(name, CARRIED).facts(frozenset({"products"})) for name in (b"one", b"other")]
     assert (True, 2) == (facts[0] is facts[1], len(engine.of("facts")))
@@ -300,7 +304,7 @@ async def test_the_callers_target_is_asked_as_it_was(caller: EngineOfCaller, eng
     ],
 )
 async def test_only_what_can_be_read_is_accepted(engine: FakeEngine, accepted: str | None, asked: list[str]) -> None:
-    searching = Engine(Settings(url=engine.url))
+    searching = EngineClient(Settings(url=engine.url))
     carried = (("Accept-Encoding", accepted),) if accepted else ()
     await searching.for_caller(b"", carried).search(SEARCH)
     await searching.close()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.evaluation.bootstrap import QUERIES_MIN, Interval, interval
+from proxy.commands.evaluation.bootstrap import QUERIES_MIN, Interval, interval
 
 FEW = settings(max_examples=20)
 DIFFERENCES = st.lists(st.floats(-1, 1), min_size=1, max_size=60)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from proxy.commands.evaluation.client import Address, EvaluationStopped, OutOfReach, Sending, ask_both, documents_of
+from proxy.commands.evaluation.errors import CannotEvaluate
+from proxy.commands.evaluation.outcomes import FailedSearch, Found, Pair, ReportedOutcome
 from proxy.errors import Malformed
-from proxy.evaluation.client import Address, OutOfReach, Sending, Stopped, ask_both, documents_of
-from proxy.evaluation.errors import CannotEvaluate
-from proxy.evaluation.outcomes import Failed, Found, Outcome, Pair
 from tests.fakes import FakeServer, Message, Stream, answer, breaks_off, closed_port, hangs, refuses
 
 TARGET = "/products/_search?routing=a"
@@ -58,7 +58,7 @@ async def test_each_search_goes_to_both_as_it_is() -> None:
     async with FakeSearch(hits("a", "b", "a")) as engine, FakeSearch(hits("b"), "reranked") as proxy:
         pairs = await asked(engine, proxy, 9)
     assert {f"q{number}" for number in range(9)} == pairs.keys()
-    assert set(pairs.values()) == {Pair(Found(("a", "b")), Found(("b",), Outcome("reranked")))}
+    assert set(pairs.values()) == {Pair(Found(("a", "b")), Found(("b",), ReportedOutcome("reranked")))}
     for server in (engine, proxy):
         assert {TARGET} == {request.target for request in server.requests}
         assert sorted(body for _, body in searches(9)) == sorted(request.content for request in server.requests)
@@ -123,6 +123,8 @@ async def test_the_first_search_goes_alone_and_then_no_more_at_once_than_is_said
         (403, b"", "status 403. Take a user who may search the index"),
         (404, b'{"error":"no handler"}', "status 404. Correct --index"),
         (500, b"[]", "status 500. Send the same search with curl"),
+        (400, b'{"error":{"type":"a\\u001b[2J"}}', "status 400. Correct the template"),
+        (400, b'{"error":{"type":["a"]}}', "status 400. Correct the template"),
     ],
 )
 async def test_what_is_wrong_with_the_first_search_ends_the_run_with_what_to_do(
@@ -186,7 +188,7 @@ async def test_a_search_that_fails_later_is_a_failed_one() -> None:
 
         engine.faults[KIND] = refuse_second
         pairs = await asked(engine, proxy, 3)
-    assert Pair(Failed("status 400"), Found(("a",), Outcome("reranked"))) == pairs["q1"]
+    assert Pair(FailedSearch("status 400"), Found(("a",), ReportedOutcome("reranked"))) == pairs["q1"]
     assert Found(("a",)) == pairs["q2"].baseline
 
 
@@ -198,7 +200,7 @@ async def test_where_too_many_fail_the_run_ends() -> None:
 
         engine.faults[KIND] = refuse_all_but_the_first
         with pytest.raises(
-            Stopped, match=r"11 searches failed, the last one by: status 500, busy\. Send the same"
+            EvaluationStopped, match=r"11 searches failed, the last one by: status 500, busy\. Send the same"
         ) as caught:
             await asked(engine, proxy, 100)
     assert not isinstance(caught.value, OutOfReach)

@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.evaluation.collection import Query
-from proxy.evaluation.comparison import NO_HEADER, NOT_RERANKED_MAX, Move, compare, moved
-from proxy.evaluation.measures import NDCG, Measure, scores
-from proxy.evaluation.outcomes import Failed, Found, Outcome, Pair
+from proxy.commands.evaluation.collection import Query
+from proxy.commands.evaluation.comparison import NO_HEADER, TOLERATED_SHARE, Move, compare, moved
+from proxy.commands.evaluation.measures import NDCG, Measure, scores
+from proxy.commands.evaluation.outcomes import FailedSearch, Found, Pair, ReportedOutcome
 
-RERANKED = Outcome("reranked")
+RERANKED = ReportedOutcome("reranked")
 JUDGMENTS = {"a": 3, "b": 1, "n": 0}
 QUERIES = [Query(f"q{number}", "red shoes", JUDGMENTS) for number in range(100)]
 NAMES = "abcnxyzuvwopq"
 
 
-def pair(baseline: str, proxy: str, outcome: Outcome | None = RERANKED) -> Pair:
+def pair(baseline: str, proxy: str, outcome: ReportedOutcome | None = RERANKED) -> Pair:
     return Pair(Found(tuple(baseline)), Found(tuple(proxy), outcome))
 
 
@@ -91,10 +91,10 @@ def test_what_moved_is_a_relevant_document_that_moved_in_that_direction(
 
 
 def test_no_verdict_with_more_than_two_percent_not_reranked() -> None:
-    bypassed = pair("a", "a", Outcome("bypassed", "identifier"))
-    degraded = pair("a", "a", Outcome("degraded", "timeout", "semantic"))
+    bypassed = pair("a", "a", ReportedOutcome("bypassed", "identifier"))
+    degraded = pair("a", "a", ReportedOutcome("degraded", "timeout", "semantic"))
     fine = compare(QUERIES, pairs(bypassed, degraded, pair("a", "a")), 10)
-    assert NOT_RERANKED_MAX == 0.02
+    assert TOLERATED_SHARE == 0.02
     assert fine.no_verdict is None
     assert fine.proxy.outcomes == {
         "reranked": 98,
@@ -106,12 +106,12 @@ def test_no_verdict_with_more_than_two_percent_not_reranked() -> None:
 
 
 def test_a_search_that_failed_is_not_compared_and_counts_as_not_reranked() -> None:
-    failed = Pair(Found(("a",)), Failed("status 503"))
+    failed = Pair(Found(("a",)), FailedSearch("status 503"))
     found = compare(QUERIES, pairs(failed, failed, failed, pair("a", "a")), 10)
     assert (97, 3, 100) == (len(found.changes), found.proxy.unusable, found.proxy.searches)
     assert "3 of 100 searches of the proxy failed" in str(found.no_verdict)
     assert 3 == found.proxy.outcomes["failed (status 503)"]
-    elsewhere = Pair(Failed("status 503"), Found(("a",), RERANKED))
+    elsewhere = Pair(FailedSearch("status 503"), Found(("a",), RERANKED))
     assert "of the baseline failed" in str(compare(QUERIES, pairs(*[elsewhere] * 3, pair("a", "a")), 10).no_verdict)
 
 
@@ -124,7 +124,7 @@ def test_an_engine_reranks_nothing_and_need_not_as_the_baseline() -> None:
 
 def test_a_proxy_as_the_baseline_has_to_rerank_too() -> None:
     reranked = Pair(Found(("a",), RERANKED), Found(("a",), RERANKED))
-    bypassed = Pair(Found(("a",), Outcome("bypassed", "identifier")), Found(("a",), RERANKED))
+    bypassed = Pair(Found(("a",), ReportedOutcome("bypassed", "identifier")), Found(("a",), RERANKED))
     assert compare(QUERIES, pairs(reranked), 10).no_verdict is None
     found = compare(QUERIES, pairs(*[bypassed] * 3, reranked), 10)
     assert "3 of 100 searches of the baseline failed or were not reranked" in str(found.no_verdict)

@@ -2,15 +2,15 @@
 
 import pytest
 
+from proxy.commands.evaluation.outcomes import ReportedOutcome, read_outcome
 from proxy.errors import Failure
-from proxy.evaluation.outcomes import Outcome, read_outcome
 from proxy.outcomes import BYPASS_REASONS, Bypass, answered, bypassed
 
 
 @pytest.mark.parametrize("reason", BYPASS_REASONS)
 def test_each_reason_to_bypass_is_read(reason: str) -> None:
     outcome = read_outcome(bypassed(Bypass(reason, "ext;reason=no")).header.decode())
-    assert Outcome("bypassed", reason) == outcome
+    assert ReportedOutcome("bypassed", reason) == outcome
     assert not outcome.is_reranked
     assert f"bypassed ({reason})" == str(outcome)
 
@@ -18,7 +18,7 @@ def test_each_reason_to_bypass_is_read(reason: str) -> None:
 def test_stages_are_read_and_what_has_all_of_them_is_reranked() -> None:
     failed = [Failure("semantic", "timeout"), Failure("rerank", "refused")]
     degraded = read_outcome(answered(failed).header.decode())
-    assert Outcome("degraded", "timeout", "semantic rerank") == degraded
+    assert ReportedOutcome("degraded", "timeout", "semantic rerank") == degraded
     assert "degraded (without semantic rerank, timeout)" == str(degraded)
     whole = read_outcome(answered([]).header.decode())
     assert (True, "reranked") == (whole.is_reranked, str(whole))

@@ -6,14 +6,14 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from proxy.evaluation.bootstrap import Interval
-from proxy.evaluation.collection import Collection, Query
-from proxy.evaluation.comparison import Move, compare
-from proxy.evaluation.outcomes import Found, Outcome, Pair
-from proxy.evaluation.report import Demand, Result, in_words, json_report, move_in_words, text_report
+from proxy.commands.evaluation.bootstrap import Interval
+from proxy.commands.evaluation.collection import Collection, Query
+from proxy.commands.evaluation.comparison import Move, compare
+from proxy.commands.evaluation.outcomes import Found, Pair, ReportedOutcome
+from proxy.commands.evaluation.report import Demand, Result, in_words, json_report, move_in_words, text_report
 
 QUERIES = tuple(Query(f"q{number}", f"red shoes {number}", {"a": 3, "b": 0}) for number in range(12))
-RERANKED = Outcome("reranked")
+RERANKED = ReportedOutcome("reranked")
 
 
 def result(**changed: object) -> Result:

@@ -2,15 +2,15 @@
 
 import ir_measures
 
-from proxy.evaluation.outcomes import Failed, Found
-from proxy.evaluation.runs import run_lines
+from proxy.commands.evaluation.outcomes import FailedSearch, Found
+from proxy.commands.evaluation.runs import run_lines
 
 
 def test_a_run_file_has_the_ranking_in_its_order() -> None:
-    replies: list[tuple[str, Found | Failed]] = [
+    replies: list[tuple[str, Found | FailedSearch]] = [
         ("q1", Found(("b", "a", "c"))),
         ("red shoes", Found(("d e",))),
-        ("q3", Failed("status 503")),
+        ("q3", FailedSearch("status 503")),
     ]
     written = "".join(run_lines(replies, "proxy"))
     assert written.splitlines()[0] == "q1 Q0 b 1 3 proxy"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from proxy.bounds import FILTER_PATH_DEPTH, FILTER_PATH_PARTS, FILTER_PATH_PATTERNS
 from proxy.errors import TooComplex
-from proxy.request.filter_path import FilterPath, Form, Path, read_filter_path, read_form
-from proxy.wildcards import matches
+from proxy.parsing.filter_path import FilterPath, Form, Path, read_filter_path, read_form
+from proxy.parsing.wildcards import matches
 from tests import strategies
 
 ANSWER: Any = {

@@ -4,10 +4,10 @@ import sys
 
 import pytest
 
-from proxy.config import RouteSettings
 from proxy.ranking.heads import Heads, head_key, size_of
 from proxy.ranking.hits import DocKey, Scored
 from proxy.ranking.paging import Head
+from proxy.settings.config import RouteSettings
 from tests.plans import plan_of
 
 HEAD = Head((Scored(DocKey("i", "1"), 1.0),), None, 0, untouched=False, failures=())

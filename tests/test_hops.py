@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from demo.engine import free_ports
-from proxy.config import Config, Engine, Listen
+from proxy.settings.config import Config, Engine, Listen
 from tests.conftest import StartProxy
 from tests.fakes import FakeEngine, FakeServer, Message, Stream
 from tests.isolation import PATIENCE_S, connected

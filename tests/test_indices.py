@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config import RouteSettings
-from proxy.indices import (
+from proxy.catalog.indices import (
     Covered,
     IndexFacts,
     Mixed,
@@ -26,7 +25,8 @@ from proxy.indices import (
     requested_names,
     route_of,
 )
-from proxy.routes import Route, build_route
+from proxy.settings.config import RouteSettings
+from proxy.settings.routes import Route, build_route
 
 
 def route(*patterns: str) -> Route:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxy.config import Config, Engine, Listen, Models, RouteSettings, Semantic
+from proxy.settings.config import Config, Engine, Listen, Models, RouteSettings, Semantic
 from tests.conftest import QUERY, StartProxy
 from tests.fakes import Client, Document, FakeEngine, FakeModels, FakeServer, Message, Stream, answer, chunked, request
 from tests.isolation import (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from proxy.request.json_text import (
+from proxy.parsing.json_text import (
     compacted,
     indented,
     items_of,

@@ -288,7 +288,7 @@ async def test_closing_breaks_off_what_takes_longer_than_its_grace(
     handler.may_end.clear()
     await caller.send(request("GET", "/"))
     await handler.running.wait()
-    closing, between = asyncio.ensure_future(listener.close(0.05)), asyncio.ensure_future(asyncio.sleep(10))
+    closing, between = asyncio.ensure_future(listener.close(1)), asyncio.ensure_future(asyncio.sleep(1.8))
     sooner = asyncio.ensure_future(asyncio.sleep(1 / 100))
     await sooner
     assert not handler.cancelled.is_set()

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.loading.backfill import Filled, Judged, Marks, Pace, Stretch, judge, since
-from proxy.loading.mappings import Embedding
-from proxy.loading.passages import passage_of
-from proxy.vectors import passage_hash
+from proxy.catalog.vectors import passage_hash
+from proxy.commands.loading.backfill import Filled, Judged, Marks, Pace, Stretch, judge, since
+from proxy.commands.loading.mappings import Embedding
+from proxy.commands.loading.passages import passage_of
 
 EMBEDDING = Embedding("v", "m", 3, ("title", "reviews.text"))
 HASH = passage_hash("a\nb", "m", 3)

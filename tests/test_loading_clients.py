@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from proxy.config import Config, Engine
-from proxy.errors import Refused, Unreachable
-from proxy.loading.clients import (
+from proxy.commands.loading.clients import (
     Action,
-    Client,
     ElasticsearchClient,
+    EngineApi,
     OpenSearchClient,
     Outcome,
     open_client,
 )
-from proxy.loading.errors import CannotLoad
+from proxy.commands.loading.errors import CannotLoad
+from proxy.errors import Refused, Unreachable
+from proxy.settings.config import Config, Engine
 from tests.fakes import FakeServer, Message, answer, breaks_off, refuses
 
 PRODUCT = ("X-Elastic-Product", "Elasticsearch")
@@ -74,7 +74,7 @@ def settings(node: Node) -> Config:
 
 
 @asynccontextmanager
-async def opened(node: Node, authorization: str | None = None) -> AsyncIterator[Client]:
+async def opened(node: Node, authorization: str | None = None) -> AsyncIterator[EngineApi]:
     client = await open_client(settings(node), authorization)
     try:
         yield client
@@ -156,7 +156,7 @@ def documents(count: int) -> list[Action]:
     ]
 
 
-async def all_of(client: Client, count: int = 2) -> list[tuple[bool, Outcome]]:
+async def all_of(client: EngineApi, count: int = 2) -> list[tuple[bool, Outcome]]:
     return [entry async for entry in client.bulk(each(documents(count)))]
 
 

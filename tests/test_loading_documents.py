@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.bounds import DOCUMENT_BYTES, DOCUMENT_DEPTH, DOCUMENT_VALUES
-from proxy.loading.arrays import Oversized, elements
-from proxy.loading.documents import BadLine, Document, open_documents, read_documents
-from proxy.loading.errors import CannotLoad
+from proxy.commands.loading.arrays import Oversized, elements
+from proxy.commands.loading.documents import BadLine, Document, open_documents, read_documents
+from proxy.commands.loading.errors import CannotLoad
 
 json_values = (
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8) | st.lists(st.text(max_size=3))

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.bounds import LOADED_BYTES
-from proxy.loading import index
-from proxy.loading.documents import BadLine, Document
-from proxy.loading.errors import CannotLoad
-from proxy.loading.index import AHEAD, BATCH, ahead, written
+from proxy.commands.loading import index
+from proxy.commands.loading.documents import BadLine, Document
+from proxy.commands.loading.errors import CannotLoad
+from proxy.commands.loading.index import AHEAD, BATCH, ahead, written
 
 sizes = st.lists(st.integers(1, LOADED_BYTES * 2) | st.just(0), max_size=300)
 

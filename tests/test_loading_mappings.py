@@ -7,9 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.indices import META_KEY, flatten
-from proxy.loading.mappings import LANGUAGES, SPELLINGS, Embedding, folder, index_for, read_embedding, shipped_embedding
-from proxy.profiles import PROFILES, TIERS
+from proxy.catalog.indices import META_KEY, flatten
+from proxy.commands.loading.mappings import (
+    LANGUAGES,
+    SPELLINGS,
+    Embedding,
+    folder,
+    index_for,
+    read_embedding,
+    shipped_embedding,
+)
+from proxy.settings.profiles import PROFILES, TIERS
 
 EMBEDDING = Embedding("vector", "some-model", 7, ("title", "body"))
 names = st.text(min_size=1, max_size=10)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from proxy.loading.errors import CannotLoad
-from proxy.loading.passages import embed
-from proxy.loading.patience import patiently
+from proxy.commands.loading.errors import CannotLoad
+from proxy.commands.loading.passages import embed
+from proxy.commands.loading.patience import patiently
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.transport import Transport, models_session
 from tests.fakes import FakeModels, breaks_off, closed_port, refuses

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from rich.console import Console
 
-from proxy.loading.progress import Shown
+from proxy.commands.loading.progress import ShownProgress
 
 
 def clock(*times: float) -> Callable[[], float]:
@@ -21,7 +21,7 @@ def clock(*times: float) -> Callable[[], float]:
     return now
 
 
-def lines(shown: Callable[[Console], Shown], *steps: tuple[int, int]) -> list[str]:
+def lines(shown: Callable[[Console], ShownProgress], *steps: tuple[int, int]) -> list[str]:
     console = Console(file=io.StringIO(), width=200)
     with shown(console) as progress:
         for done, count in steps:
@@ -33,19 +33,19 @@ def lines(shown: Callable[[Console], Shown], *steps: tuple[int, int]) -> list[st
 
 def test_a_line_tells_number_rate_share_and_the_time_left() -> None:
     times = clock(0, 10)
-    assert lines(lambda console: Shown("products", 400, console, times), (100, 2000)) == [
+    assert lines(lambda console: ShownProgress("products", 400, console, times), (100, 2000)) == [
         "products: 2,000 documents, 200/s, 25%, 30 s left"
     ]
 
 
 def test_where_the_whole_is_not_known_no_time_left_is_made_up() -> None:
     times = clock(0, 10)
-    assert lines(lambda console: Shown("p", None, console, times), (100, 20)) == ["p: 20 documents, 2/s"]
+    assert lines(lambda console: ShownProgress("p", None, console, times), (100, 20)) == ["p: 20 documents, 2/s"]
 
 
 def test_lines_come_now_and_then() -> None:
     times = clock(0, 1, 4, 6, 7, 12)
-    said = lines(lambda console: Shown("p", None, console, times), (1, 1), (2, 2), (3, 12), (4, 4), (5, 24))
+    said = lines(lambda console: ShownProgress("p", None, console, times), (1, 1), (2, 2), (3, 12), (4, 4), (5, 24))
     assert said == ["p: 12 documents, 2/s", "p: 24 documents, 2/s"]
 
 
@@ -62,12 +62,12 @@ def test_lines_come_now_and_then() -> None:
     ],
 )
 def test_a_slow_beginning_is_no_standstill(count: int, seconds: int, said: str) -> None:
-    assert lines(lambda console: Shown("p", None, console, clock(0, seconds)), (1, count)) == [said]
+    assert lines(lambda console: ShownProgress("p", None, console, clock(0, seconds)), (1, count)) == [said]
 
 
 def test_on_a_terminal_there_is_a_bar_with_rate_share_and_time_left() -> None:
     console = Console(file=io.StringIO(), width=120, force_terminal=True)
-    with Shown("products", 400, console, clock(0, 10)) as shown:
+    with ShownProgress("products", 400, console, clock(0, 10)) as shown:
         shown.show(100, 2000)
         shown.say("line 3: [no] JSON")
     assert isinstance(console.file, io.StringIO)
@@ -79,7 +79,7 @@ def test_on_a_terminal_there_is_a_bar_with_rate_share_and_time_left() -> None:
 
 def test_what_is_said_is_one_line_however_long() -> None:
     console = Console(file=io.StringIO(), width=20)
-    with Shown("p", None, console) as shown:
+    with ShownProgress("p", None, console) as shown:
         shown.say("x" * 100)
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue() == "x" * 100 + "\n"

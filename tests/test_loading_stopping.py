@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from proxy.loading.stopping import Stopped, Stopping
+from proxy.commands.loading.stopping import Stopped, Stopping
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from proxy.config import Config, RouteSettings, Semantic
+from proxy.commands.loading.clients import Outcome
+from proxy.commands.loading.commands import VectorOptions, wanted
+from proxy.commands.loading.errors import CannotLoad
+from proxy.commands.loading.mappings import Embedding
+from proxy.commands.loading.target import Wanted, check_model, check_readable, engine_advice, held_embedding, reason_of
 from proxy.errors import Refused, TimedOut, Unreachable
-from proxy.loading.clients import Outcome
-from proxy.loading.commands import VectorOptions, wanted
-from proxy.loading.errors import CannotLoad
-from proxy.loading.mappings import Embedding
-from proxy.loading.target import Wanted, check_model, check_readable, engine_advice, held_embedding, reason_of
-from proxy.profiles import PROFILES, TIERS
+from proxy.settings.config import Config, RouteSettings, Semantic
+from proxy.settings.profiles import PROFILES, TIERS
 from proxy.upstream.embedder import Introduction
 
 HELD = Embedding("v", "m", 3, ("title",))

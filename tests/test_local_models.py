@@ -12,12 +12,12 @@ from aiohttp import ClientSession
 from aiohttp.test_utils import TestClient, TestServer
 
 from proxy.bounds import LOCAL_WAITING
-from proxy.local_models.app import BANNER, BATCH, create_app
-from proxy.local_models.minilm import DIMENSIONS, NAME, MiniLM
+from proxy.catalog.vectors import Vectors
+from proxy.commands.local_models.app import BANNER, BATCH, create_app
+from proxy.commands.local_models.minilm import DIMENSIONS, NAME, MiniLM
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.reranker import Reranker
 from proxy.upstream.transport import Transport
-from proxy.vectors import Vectors
 
 EMBEDDINGS, RERANK = "/v1/openai/embeddings", "/v1/inference/Qwen/Qwen3-Reranker-4B"
 QWEN = "Qwen/Qwen3-Embedding-4B"
@@ -285,7 +285,8 @@ async def test_the_real_model_ranks_by_meaning_through_the_proxys_own_clients(mi
         texts = ["Budget laptop for students", "Oak dining table"]
         query = await embedder.embed_query("cheap notebook", instruction="Find", model=NAME, dimensions=DIMENSIONS)
         vectors = await embedder.embed_passages(texts, model=NAME, dimensions=None)
-        scores = await reranker.score("cheap notebook", texts, instruction="Find", model="Qwen/Qwen3-Reranker-4B")
+        relevance = await reranker.score("cheap notebook", texts, instruction="Find", model="Qwen/Qwen3-Reranker-4B")
     near, far = (float(np.dot(query, vector)) for vector in vectors)
     assert near > 0.4 > far
-    assert scores[0] > scores[1]
+    assert relevance.scores[0] > relevance.scores[1]
+    assert NAME == relevance.model

@@ -14,10 +14,10 @@ import pytest
 import structlog
 
 from proxy.bounds import LOG_QUEUE_BYTES
-from proxy.config import Config
-from proxy.config import Log as Settings
-from proxy.log_writer import LogWriter
-from proxy.telemetry import configure
+from proxy.settings.config import Config
+from proxy.settings.config import Log as Settings
+from proxy.telemetry.log import configure
+from proxy.telemetry.log_writer import LogWriter
 from tests.conftest import QUERY, StartProxy
 from tests.fakes import ids
 
@@ -96,7 +96,7 @@ def test_after_half_a_line_the_next_one_begins_on_its_own(tmp_path: Path) -> Non
     """As on a disk that was full for a while: here a file that may be no larger."""
     program = f"""
 import os, resource, signal
-from proxy.log_writer import LogWriter
+from proxy.telemetry.log_writer import LogWriter
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (150, resource.RLIM_INFINITY))
 descriptor = os.open({str(tmp_path / "log")!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -146,8 +146,8 @@ async def test_searches_are_answered_while_nobody_reads_the_log(
 def test_a_process_whose_log_nobody_reads_ends(pipe: tuple[int, int]) -> None:
     program = """
 import structlog
-from proxy.config import Log
-from proxy.telemetry import configure
+from proxy.settings.config import Log
+from proxy.telemetry.log import configure
 configure(Log())
 log = structlog.get_logger("proxy")
 for number in range(20000):

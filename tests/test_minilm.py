@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from proxy.bounds import LOCAL_TOKENS
-from proxy.local_models.minilm import DIMENSIONS, LocalModelsMissing, MiniLM, verified
-from proxy.local_models.scoring import text_vectors
+from proxy.commands.local_models.minilm import DIMENSIONS, LocalModelsMissing, MiniLM, verified
+from proxy.commands.local_models.scoring import text_vectors
 
 REAL = pytest.mark.local_models
 

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.bounds import BACK_OFF_S_MAX
-from proxy.config import Engine as Settings
 from proxy.errors import Unreachable
 from proxy.http1.outbound import Node
+from proxy.settings.config import Engine as Settings
 from proxy.upstream.nodes import BACK_OFF_S, NodePool, Nodes, read_node
 from tests.fakes import FakeServer, closed_port
 

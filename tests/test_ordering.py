@@ -9,16 +9,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.config import RouteSettings
 from proxy.ranking.explaining import Kept
 from proxy.ranking.hits import DocKey, keys
 from proxy.ranking.ordering import Rendered, candidates_of, head_of, make_head, render
 from proxy.ranking.paging import Head
-from proxy.ranking.retrieval import Groups, Semantic
+from proxy.ranking.retrieval import Groups, SemanticHits
 from proxy.ranking.search_response import SearchAnswer, Total, read_answer
 from proxy.ranking.stages import Budget
+from proxy.settings.config import RouteSettings
+from proxy.settings.profiles import BLENDS, STAND_IN
 from tests.fakes import Document, FakeEngine, FakeModels, hangs, refuses, says
-from tests.plans import SEMANTIC, plan_of
+from tests.plans import SEMANTIC, SETTINGS, plan_of
 from tests.runs import run_of
 
 BODY = {"query": {"match": {"title": "laptop"}}}
@@ -53,7 +54,7 @@ TITLED = b",".join(
     for said in ((b"a", 3, b"Laptop"), (b"b", 2, b"B"), (b"c", 1, b"C"))
 )
 ANSWER = answer_of({"a": 3.0, "b": 2.0, "c": 1.0})
-NEAR = Semantic(answer_of({"d": 0.95, "b": 0.9, "far": 0.4}).hits)
+NEAR = SemanticHits(answer_of({"d": 0.95, "b": 0.9, "far": 0.4}).hits)
 
 
 @pytest.mark.parametrize(("window", "expected"), [(10, ["b", "a", "d", "c"]), (2, ["b", "a"]), (1, ["a"])])
@@ -66,14 +67,14 @@ async def test_candidates_are_merged_and_only_the_near_of_kNNs_own(  # noqa: N80
 
 async def test_what_both_found_needs_no_nearness(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:
     run = await run_of(plan_of("", BODY), engine, models, stack)
-    candidates = candidates_of(run, ANSWER, Semantic(answer_of({"c": 0.1}).hits), ALONE)
+    candidates = candidates_of(run, ANSWER, SemanticHits(answer_of({"c": 0.1}).hits), ALONE)
     assert (["c", "a", "b"], ["c"]) == (names(candidates.keys), names(candidates.semantic))
 
 
 async def test_a_group_is_one_candidate(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:
     run = await run_of(plan_of("", {**BODY, "collapse": {"field": "f"}}), engine, models, stack)
     groups = Groups({key("d"): b"1", key("a"): b"1", key("b"): b"2"}, {b"1": key("a"), b"2": key("b")}, {})
-    assert ["a", "b", "c"] == names(candidates_of(run, ANSWER, Semantic(NEAR.hits[:1]), groups).keys)
+    assert ["a", "b", "c"] == names(candidates_of(run, ANSWER, SemanticHits(NEAR.hits[:1]), groups).keys)
 
 
 async def made(
@@ -81,7 +82,7 @@ async def made(
     models: FakeModels,
     stack: AsyncExitStack,
     *,
-    semantic: Semantic = NEAR,
+    semantic: SemanticHits = NEAR,
     budget: Budget | None = None,
     **changes: Any,
 ) -> tuple[Head, Rendered]:
@@ -109,13 +110,13 @@ async def test_the_head_is_in_the_rerankers_order(
 
 @pytest.mark.usefixtures("scored")
 @pytest.mark.parametrize(
-    ("semantic", "order", "untouched"), [(NEAR, ["b", "a", "d", "c"], False), (Semantic(), ["a", "b", "c"], True)]
+    ("semantic", "order", "untouched"), [(NEAR, ["b", "a", "d", "c"], False), (SemanticHits(), ["a", "b", "c"], True)]
 )
 async def test_a_failing_reranker_leaves_the_fused_order(
     engine: FakeEngine,
     models: FakeModels,
     stack: AsyncExitStack,
-    semantic: Semantic,
+    semantic: SemanticHits,
     order: list[str],
     untouched: bool,  # noqa: FBT001
 ) -> None:
@@ -130,7 +131,7 @@ async def test_a_spent_budget_leaves_the_fused_order(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     models.faults["rerank"] = hangs
-    head, _ = await made(engine, models, stack, semantic=Semantic(NEAR.hits[1:]), budget=Budget(0.01))
+    head, _ = await made(engine, models, stack, semantic=SemanticHits(NEAR.hits[1:]), budget=Budget(0.01))
     assert (["b", "a", "c"], [("rerank", "timeout", SPENT)]) == (
         names(head.keys),
         [(failure.stage, failure.reason, failure.detail) for failure in head.failures],
@@ -156,7 +157,7 @@ async def test_candidates_without_any_text_are_not_scored(
     """A `passage` that names no field of the documents, say: every score would be the same."""
     plan = plan_of("", BODY, settings=RouteSettings(index="products", passage=["titel", "body"]), window=10)
     run = await run_of(plan, engine, models, stack)
-    head, _ = await make_head(run, ANSWER, Semantic(), ALONE)
+    head, _ = await make_head(run, ANSWER, SemanticHits(), ALONE)
     assert (["a", "b", "c"], True, []) == (names(head.keys), head.untouched, models.requests)
     assert [("rerank", "no_passage", "no text in titel, body")] == [
         (failure.stage, failure.reason, failure.detail) for failure in head.failures
@@ -187,7 +188,7 @@ async def test_an_exact_match_falls_below_its_place_by_no_stage(
 ) -> None:
     """By neither the reranker nor kNN, whether or not the client sees the documents."""
     engine.documents = [Document("a", "Laptop", lexical=3.0), Document("b", "B"), Document("c", "C")]
-    answer, near = answer_of({"a": 3.0, "b": 2.0, "c": 1.0}), Semantic(answer_of({"b": 0.95, "c": 0.9}).hits)
+    answer, near = answer_of({"a": 3.0, "b": 2.0, "c": 1.0}), SemanticHits(answer_of({"b": 0.95, "c": 0.9}).hits)
     answer = answer if source else read_answer(b'{"hits":{"hits":[%s]}}' % TITLED)
     models.scores = {"Laptop": 0.1, "B": 0.8, "C": 0.9}
     settings = RouteSettings(index="products", passage=["title"], semantic=SEMANTIC, rerank=rerank)
@@ -198,12 +199,44 @@ async def test_an_exact_match_falls_below_its_place_by_no_stage(
     assert head.explanations[key("b")].kept is None
 
 
+OPPOSED = {"a": 0.2, "b": 0.1, "c": 0.3}
+BY_SCORES, BLENDED = ["c", "a", "b"], ["a", "c", "b"]
+
+
+@pytest.mark.parametrize(
+    ("answering", "blend", "expected"),
+    [
+        (None, None, BY_SCORES),
+        ("Qwen/Qwen3-Reranker-4B", None, BY_SCORES),
+        (STAND_IN, None, BLENDED),
+        (STAND_IN, 0.0, BY_SCORES),
+        (None, BLENDS[STAND_IN].weight, BLENDED),
+    ],
+)
+async def test_what_a_model_counts_is_the_routes_word_or_that_models(
+    engine: FakeEngine,
+    models: FakeModels,
+    stack: AsyncExitStack,
+    answering: str | None,
+    blend: float | None,
+    expected: list[str],
+) -> None:
+    """The local models answer by their own name, whichever the route has."""
+    models.faults["rerank"] = says(json.dumps({"scores": list(OPPOSED.values()), "model": answering}).encode())
+    settings = msgspec.structs.replace(SETTINGS, blend=blend, passage=["title"])
+    run = await run_of(plan_of("", BODY, settings=settings, window=3), engine, models, stack)
+    head, _ = await make_head(run, ANSWER, SemanticHits(), ALONE)
+    assert expected == names(head.keys)
+
+
 @pytest.mark.usefixtures("scored")
 async def test_what_lies_behind_the_window_has_no_lexical_rank(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     """It counted for nothing, also where the page is long enough to show it."""
-    head, _ = await made(engine, models, stack, semantic=Semantic(answer_of({"c": 0.95}).hits), window=2, explains=True)
+    head, _ = await made(
+        engine, models, stack, semantic=SemanticHits(answer_of({"c": 0.95}).hits), window=2, explains=True
+    )
     assert {"a": 1, "c": None} == {
         name.id: told.lexical and told.lexical.rank for name, told in head.explanations.items()
     }
@@ -242,7 +275,7 @@ async def test_a_document_that_feeds_spoilt_is_read_as_far_as_it_can_be(
     answer = answer_of({"a": 3.0, "b": 2.0})
     odd = dataclasses.replace(answer.hits[0], members={**answer.hits[0].members, "_source": msgspec.Raw(source)})
     answer = dataclasses.replace(answer, hits=(odd, answer.hits[1]))
-    head, _ = await make_head(run, answer, Semantic(), ALONE)
+    head, _ = await make_head(run, answer, SemanticHits(), ALONE)
     assert (texts, 2, ()) == (models.of("rerank")[0].json()["documents"], len(head.ranking), head.failures)
 
 

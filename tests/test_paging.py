@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config import Fusion, RouteSettings
 from proxy.errors import Failure
+from proxy.parsing.sort_values import Walk, head_values, tail_value
 from proxy.ranking.fusion import reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
 from proxy.ranking.paging import (
@@ -22,8 +22,8 @@ from proxy.ranking.paging import (
     tail_score,
 )
 from proxy.ranking.search_response import Page, SearchAnswer, Shown, Total
-from proxy.request.sort_values import Walk, head_values, tail_value
-from proxy.routes import build_route
+from proxy.settings.config import Fusion, RouteSettings
+from proxy.settings.routes import build_route
 from tests import strategies
 
 ROUTE = build_route(RouteSettings(index="i"))

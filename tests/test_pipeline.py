@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.config import Config, Pages, RouteSettings, Semantic
+from proxy.settings.config import Config, Pages, RouteSettings, Semantic
 from tests.conftest import OTHER, QUERY, SCORES, Log, StartProxy
 from tests.fakes import (
     Client,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from proxy.pipelines import is_harmless
+from proxy.catalog.pipelines import is_harmless
 
 NORMALIZATION = {"normalization-processor": {"normalization": {"technique": "min_max"}}}
 RANKS = {"score-ranker-processor": {"combination": {"technique": "rrf"}}}

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from proxy.config import RouteSettings, Semantic
-from proxy.dialects import ELASTICSEARCH, ELASTICSEARCH_BEFORE_KNN, OPENSEARCH, Dialect, Version
+from proxy.catalog.dialects import ELASTICSEARCH, ELASTICSEARCH_BEFORE_KNN, OPENSEARCH, Dialect, Version
+from proxy.catalog.indices import IndexFacts, VectorField
 from proxy.errors import Failure
-from proxy.indices import IndexFacts, VectorField
-from proxy.planning import MIN_SIMILARITY, NUM_CANDIDATES, EngineReply, VectorSearch, vector_search
-from proxy.routes import build_route
+from proxy.ranking.planning import MIN_SIMILARITY, NUM_CANDIDATES, EngineReply, VectorSearch, vector_search
+from proxy.settings.config import RouteSettings, Semantic
+from proxy.settings.routes import build_route
 from tests.plans import SEMANTIC, SETTINGS, plan_of
 
 MATCH = {"match": {"title": "laptop"}}

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from proxy.query.text import UserQuery, find_user_query
-from proxy.request.search_request import SearchRequest, parse
+from proxy.parsing.query_text import UserQuery, find_user_query
+from proxy.parsing.search_request import SearchRequest, parse
 from tests.strategies import compact
 
 TEXT = "quiet ceiling fan"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from proxy.config import RouteSettings
-from proxy.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS, Profile
+from proxy.settings.config import RouteSettings
+from proxy.settings.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS, Profile
 
 EACH = pytest.mark.parametrize("profile", PROFILES.values(), ids=list(PROFILES))
 

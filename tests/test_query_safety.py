@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.query.text import find_user_query
+from proxy.parsing.query_text import find_user_query
 
 PASSAGE = ("title", "brand", "body")
 FILTER, WORDS = "velloway", ("dry", "feet")

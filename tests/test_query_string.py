@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.bounds import QUERY_STRING_LINE
-from proxy.query.query_string import read_line
-from proxy.query.words import MATCH_ALL
+from proxy.parsing.query_string import read_line
+from proxy.parsing.words import MATCH_ALL
 from tests import strategies
 
 OPTIONS: Any = {"fields": ["title"], "default_operator": "AND"}

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.bounds import QUERY_STRING_LINE, QUERY_STRING_LINES, TEXT_CLAUSES, WRAPPED_BYTES
-from proxy.query.query_string import read_line
-from proxy.query.text import UserQuery, bare, find_user_query
-from proxy.query.words import MATCH_ALL
+from proxy.parsing.query_string import read_line
+from proxy.parsing.query_text import UserQuery, bare, find_user_query
+from proxy.parsing.words import MATCH_ALL
 from tests import strategies
 
 PASSAGE = ("title", "body")

@@ -8,6 +8,7 @@ import pytest
 
 from proxy.bounds import RERANKED_AT_ONCE
 from proxy.errors import EqualScores, Malformed, Refused, UpstreamError
+from proxy.ranking.planning import Relevance
 from proxy.upstream.reranker import Reranker, decode, read
 from proxy.upstream.transport import Transport, models_session
 from tests.fakes import FakeModels, Message, Stream, answer, refuses, says
@@ -26,9 +27,9 @@ async def test_one_query_is_sent_for_all_passages_and_a_refusal_at_once_asked_fo
     reranker: Reranker, models: FakeModels
 ) -> None:
     models.scores = {"a": 0.25, "b": 0.75}
-    scores = await reranker.score("q" * 20, ["a", "b"], instruction="Judge", model=MODEL)
+    relevance = await reranker.score("q" * 20, ["a", "b"], instruction="Judge", model=MODEL)
     asked = {"queries": ["q" * 10], "documents": ["a", "b"], "instruction": "Judge", "fail_fast": True}
-    assert (0.25, 0.75) == scores
+    assert Relevance((0.25, 0.75)) == relevance
     assert [(f"/v1/inference/{MODEL}", asked)] == [(one.target, one.json()) for one in models.requests]
 
 
@@ -37,8 +38,8 @@ async def test_more_passages_than_one_call_takes_are_split_and_come_back_in_thei
 ) -> None:
     passages = [f"p{number}" for number in range(2 * RERANKED_AT_ONCE + 1)]
     models.scores = {passage: number / len(passages) for number, passage in enumerate(passages)}
-    scores = await reranker.score("q", passages, instruction="i", model=MODEL)
-    assert tuple(models.scores.values()) == scores
+    relevance = await reranker.score("q", passages, instruction="i", model=MODEL)
+    assert tuple(models.scores.values()) == relevance.scores
     assert [1, 1024, 1024] == sorted(len(asked.json()["documents"]) for asked in models.requests)
 
 
@@ -68,7 +69,12 @@ async def test_nothing_is_sent_twice(reranker: Reranker, models: FakeModels) -> 
     ],
 )
 def test_three_forms_of_answers_are_read(said: Any) -> None:
-    assert (0.5, 1.0) == decode(json.dumps(said).encode(), 2)
+    assert Relevance((0.5, 1.0)) == decode(json.dumps(said).encode(), 2)
+
+
+@pytest.mark.parametrize(("model", "expected"), [("a-model", "a-model"), (None, None), (7, None), ([], None)])
+def test_a_server_may_say_which_model_answers(model: Any, expected: str | None) -> None:
+    assert Relevance((0.5, 1.0), expected) == decode(json.dumps({"scores": [0.5, 1], "model": model}).encode(), 2)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +134,8 @@ async def test_the_largest_response_that_servers_give_is_read(reranker: Reranker
         for number, passage in enumerate(passages)
     ]
     models.faults["rerank"] = says(json.dumps({"results": results}, ensure_ascii=False, indent=2).encode())
-    assert 100 == len(await reranker.score("q", passages, instruction="i", model=MODEL))
+    relevance = await reranker.score("q", passages, instruction="i", model=MODEL)
+    assert 100 == len(relevance.scores)
 
 
 @pytest.mark.parametrize(
@@ -153,4 +160,4 @@ def test_equal_scores_for_different_passages_say_nothing(
         with pytest.raises(EqualScores):
             read(answer, passages)
     else:
-        assert tuple(scores) == read(answer, passages)
+        assert tuple(scores) == read(answer, passages).scores

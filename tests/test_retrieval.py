@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.errors import Failure, Refused
-from proxy.planning import Plan
-from proxy.query.text import UserQuery
+from proxy.errors import Failure, Refused, TimedOut
+from proxy.parsing.query_text import UserQuery
 from proxy.ranking.hits import DocKey
-from proxy.ranking.retrieval import Semantic, covered, group, lexical, retrieve
+from proxy.ranking.planning import Plan
+from proxy.ranking.retrieval import SemanticHits, confirmed, covered, group, lexical, retrieve
 from proxy.ranking.search_response import SearchAnswer, read_answer
 from proxy.ranking.searches import lexical_search
 from proxy.ranking.stages import Budget, Run
@@ -59,7 +59,7 @@ async def test_where_kNN_cannot_be_asked_no_model_is(  # noqa: N802
     plan = dataclasses.replace(plan_of("", BODY), **changes)
     run = await run_of(plan, engine, models, stack)
     _, semantic = await retrieve(run, lexical_search(plan))
-    assert (Semantic(failures=failures), [], []) == (semantic, models.requests, engine.of("semantic"))
+    assert (SemanticHits(failures=failures), [], []) == (semantic, models.requests, engine.of("semantic"))
 
 
 @pytest.mark.parametrize("place", ["embed", "semantic"])
@@ -94,7 +94,7 @@ async def test_a_knn_search_answered_in_part_is_left_out(
     engine.faults["semantic"] = says(b'{"timed_out":true,"hits":{"hits":[]}}')
     run = await run_of(plan_of("", BODY), engine, models, stack)
     _, semantic = await retrieve(run, lexical_search(run.plan))
-    assert Semantic(failures=(Failure("semantic", "partial"),)) == semantic
+    assert SemanticHits(failures=(Failure("semantic", "partial"),)) == semantic
 
 
 async def test_a_spent_budget_leaves_kNN_out(  # noqa: N802
@@ -130,7 +130,7 @@ async def test_a_search_that_finds_nothing_does_not_wait_for_kNN(  # noqa: N802
     run = await run_of(plan_of("", BODY), engine, models, stack)
     run.stages.accepted.note()
     found, semantic = await retrieve(run, lexical_search(run.plan))
-    assert (True, Semantic()) == (found.answer.found_nothing, semantic)
+    assert (True, SemanticHits()) == (found.answer.found_nothing, semantic)
     await left.wait()
 
 
@@ -196,7 +196,7 @@ async def test_the_clients_own_hit_stands_for_a_group(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     run = await run_grouped(engine, models, stack)
-    _, groups = await group(run, answer_of(a=1, b=2, c=None), Semantic(answer_of(d=2, e=None).hits))
+    _, groups = await group(run, answer_of(a=1, b=2, c=None), SemanticHits(answer_of(d=2, e=None).hits))
     assert {b"1": key("a"), b"2": key("b"), None: key("c")} == groups.representative
     assert (b"2", None, []) == (groups.of[key("d")], groups.of[key("e")], engine.requests)
 
@@ -207,7 +207,7 @@ async def test_who_stands_for_a_group_that_only_kNN_found_is_asked(  # noqa: N80
     hit = {"_index": "products", "_id": "own", "_score": 1.0, "fields": {"family": [9]}}
     engine.faults["lexical"] = engine.faults["passages"] = says(json.dumps({"hits": {"hits": [hit]}}).encode())
     run = await run_grouped(engine, models, stack)
-    _, groups = await group(run, answer_of(a=1), Semantic(answer_of(d=9, e=8).hits))
+    _, groups = await group(run, answer_of(a=1), SemanticHits(answer_of(d=9, e=8).hits))
     assert {b"1": key("a"), b"9": key("own"), b"8": key("e")} == groups.representative
     assert [key("own")] == list(groups.adopted)
 
@@ -217,7 +217,7 @@ async def test_where_that_cannot_be_asked_such_groups_are_left_out(
 ) -> None:
     engine.faults["lexical"] = engine.faults["passages"] = refuses(400)
     run = await run_grouped(engine, models, stack)
-    semantic, groups = await group(run, answer_of(a=1), Semantic(answer_of(d=9, e=1).hits))
+    semantic, groups = await group(run, answer_of(a=1), SemanticHits(answer_of(d=9, e=1).hits))
     assert (["e"], {b"1": key("a")}) == (names(semantic.hits), groups.representative)
     assert ["refused"] == [failure.reason for failure in semantic.failures]
 
@@ -228,8 +228,24 @@ async def test_the_budget_holds_for_asking_who_stands_for_a_group(
     engine.faults["lexical"] = engine.faults["passages"] = hangs
     run = dataclasses.replace(await run_grouped(engine, models, stack), budget=Budget(0.01))
     run.budget.begin()
-    semantic, _ = await group(run, answer_of(a=1), Semantic(answer_of(d=9, e=1).hits))
+    semantic, _ = await group(run, answer_of(a=1), SemanticHits(answer_of(d=9, e=1).hits))
     assert (["e"], [SPENT]) == (names(semantic.hits), [failure.detail for failure in semantic.failures])
+
+
+async def test_the_budget_holds_for_asking_anew_which_indices_are_the_routes(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    async def never() -> frozenset[str]:
+        await asyncio.Event().wait()
+        return frozenset()
+
+    run = await run_of(plan_of("", BODY), engine, models, stack, covered_now=never)
+    run = dataclasses.replace(run, budget=Budget(0.01))
+    run.budget.begin()
+    elsewhere = read_answer(b'{"hits":{"hits":[{"_index":"archive","_id":"a","_score":1.0}]}}')
+    async with asyncio.timeout(30):
+        with pytest.raises(TimedOut, match=SPENT):
+            await confirmed(run, elsewhere.hits)
 
 
 async def test_hits_that_are_not_grouped_each_stand_for_themselves(
@@ -237,6 +253,6 @@ async def test_hits_that_are_not_grouped_each_stand_for_themselves(
 ) -> None:
     run = await run_of(plan_of("", BODY), engine, models, stack)
     found = await lexical(run, lexical_search(run.plan))
-    semantic = Semantic(found.answer.hits)
+    semantic = SemanticHits(found.answer.hits)
     same, groups = await group(run, found.answer, semantic)
     assert (semantic, {}, {}) == (same, groups.of, groups.representative)

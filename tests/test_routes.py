@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config import Config, Fusion, RouteSettings, Semantic
-from proxy.profiles import PRIORITIES, PROFILES, TIERS
-from proxy.routes import Endpoint, NodesQuestion, Passthrough, Search, build_route, build_routes, classify
+from proxy.settings.config import Config, Fusion, RouteSettings, Semantic
+from proxy.settings.profiles import PRIORITIES, PROFILES, TIERS
+from proxy.settings.routes import Endpoint, NodesQuestion, Passthrough, Search, build_route, build_routes, classify
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_bare_route_is_its_profile() -> None:
     assert (profile.instruction, profile.passage) == (route.instruction, route.passage)
     assert (profile.rank_window_size, TIERS[profile.tier].rerank) == (route.rank_window_size, route.rerank_model)
     assert (TIERS[profile.tier].embedding, False) == (route.embedding_model, route.embedding_model_named)
-    assert (None, Fusion(), 0.0, "keep_empty") == (route.semantic, route.fusion, route.blend, route.on_zero_hits)
+    assert (None, Fusion(), None, "keep_empty") == (route.semantic, route.fusion, route.blend, route.on_zero_hits)
 
 
 def test_what_a_route_says_stands_above_its_profile() -> None:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from proxy.local_models.scoring import WORDS_SHARE, TextVectors, score, text_vectors
-from proxy.vectors import Vectors
+from proxy.catalog.vectors import Vectors
+from proxy.commands.local_models.scoring import WORDS_SHARE, TextVectors, score, text_vectors
 
 EAST, NORTH, WEST = [1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]
 

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES
 from proxy.outcomes import BYPASS_REASONS, Bypass
-from proxy.request.filter_path import Form
-from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.request.search_request import OF_PIT, SearchRequest, parse, translated
-from proxy.request.sort_values import BY_SCORE, Sort, Walk, head_values, tail_value
-from proxy.request.source_filter import Place, SourceFilter
+from proxy.parsing.filter_path import Form
+from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
+from proxy.parsing.search_request import OF_PIT, SearchRequest, parse, translated
+from proxy.parsing.sort_values import BY_SCORE, Sort, Walk, head_values, tail_value
+from proxy.parsing.source_filter import PathPlace, SourceFilter
 from tests import strategies
 
 
@@ -356,10 +356,10 @@ def test_the_query_that_counts_is_the_urls_before_the_bodys(query_string: str, b
         ("", {"_source": ["a"]}, SourceFilter(includes=("a",))),
         ("_source=false", {"_source": ["a"]}, SourceFilter(enabled=False)),
         ("_source_includes=b", {"_source": ["a"]}, SourceFilter(includes=("b",))),
-        ("", {"stored_fields": ["a"]}, SourceFilter(enabled=False, place=Place.NOWHERE)),
-        ("", {"stored_fields": "a"}, SourceFilter(enabled=False, place=Place.NOWHERE)),
-        ("stored_fields=a", None, SourceFilter(enabled=False, place=Place.NOWHERE)),
-        ("", {"script_fields": {"a": {"script": "1"}}}, SourceFilter(enabled=False, place=Place.NOWHERE)),
+        ("", {"stored_fields": ["a"]}, SourceFilter(enabled=False, place=PathPlace.NOWHERE)),
+        ("", {"stored_fields": "a"}, SourceFilter(enabled=False, place=PathPlace.NOWHERE)),
+        ("stored_fields=a", None, SourceFilter(enabled=False, place=PathPlace.NOWHERE)),
+        ("", {"script_fields": {"a": {"script": "1"}}}, SourceFilter(enabled=False, place=PathPlace.NOWHERE)),
         ("", {"script_fields": {}}, SourceFilter()),
         ("", {"stored_fields": ["a"], "_source": True}, SourceFilter()),
         ("_source=true", {"stored_fields": ["a"]}, SourceFilter()),

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import Malformed
+from proxy.parsing.filter_path import Form
+from proxy.parsing.sort_values import Sort
 from proxy.ranking.hits import DocKey
 from proxy.ranking.search_response import Page, SearchAnswer, Shown, Total, number, read_answer, render_answer
-from proxy.request.filter_path import Form
-from proxy.request.sort_values import Sort
 from tests import strategies
 
 

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config import RouteSettings
-from proxy.dialects import OPENSEARCH
-from proxy.planning import EngineSearch, Plan
-from proxy.ranking.hits import DocKey, Place
+from proxy.catalog.dialects import OPENSEARCH
+from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
+from proxy.parsing.search_request import SearchRequest, parse
+from proxy.ranking.hits import DocKey, RankedDocument
+from proxy.ranking.planning import EngineSearch, Plan
 from proxy.ranking.searches import (
     group_search,
     head_search,
@@ -24,8 +25,7 @@ from proxy.ranking.searches import (
     tail_search,
     these_documents,
 )
-from proxy.request.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.request.search_request import SearchRequest, parse
+from proxy.settings.config import RouteSettings
 from tests import strategies
 from tests.plans import SEMANTIC, SETTINGS, VECTORS, plan_of
 
@@ -133,12 +133,12 @@ def test_a_page_behind_the_head_is_the_clients_without_the_heads_documents() -> 
     plan = plan_of(body=EVERYTHING | {"from": 60})
     expected = {"bool": {"must_not": [these("products", "a", "b")], "filter": [TERM]}}
     assert changed(**{"from": 58, "_source": OWN, "post_filter": expected}) == body_of(
-        tail_search(plan, [Place(A), Place(B)])
+        tail_search(plan, [RankedDocument(A), RankedDocument(B)])
     )
 
 
 def test_without_a_post_filter_the_heads_documents_are_all_that_is_excluded() -> None:
-    search = body_of(tail_search(plan_of(body={"query": MATCH, "from": 60}), [Place(A)]))
+    search = body_of(tail_search(plan_of(body={"query": MATCH, "from": 60}), [RankedDocument(A)]))
     assert {"bool": {"must_not": [these("products", "a")]}} == search["post_filter"]
 
 
@@ -327,7 +327,7 @@ def plan(body: Any = None, query_string: str = URL, **changes: Any) -> Plan:
 Make = Callable[[Plan], EngineSearch]
 MADE: dict[str, Make] = {
     "lexical": lexical_search,
-    "tail": lambda plan: tail_search(plan, [Place(key) for key in KEYS]),
+    "tail": lambda plan: tail_search(plan, [RankedDocument(key) for key in KEYS]),
     "groups": lambda plan: group_search(plan, [b'"a"', None]),
     "head": head_search,
     "semantic": lambda plan: semantic_search(plan, VECTORS, "v", [1.0, 0.0, 0.0]),
@@ -390,7 +390,7 @@ def test_how_many_hits_are_asked_for(name: str, start: int | None, size: int) ->
 
 
 def test_a_tail_of_groups_leaves_the_heads_groups_out() -> None:
-    places = [Place(KEYS[0], b'"a"'), Place(KEYS[1], b"7"), Place(KEYS[2], None)]
+    places = [RankedDocument(KEYS[0], b'"a"'), RankedDocument(KEYS[1], b"7"), RankedDocument(KEYS[2], None)]
     search = body_of(tail_search(plan({**GROUPED, "from": 12}), places))
     none = {"bool": {"must_not": [{"exists": {"field": "family"}}]}}
     expected = {"bool": {"should": [{"terms": {"family": ["a", 7]}}, none], "minimum_should_match": 1}}
@@ -452,5 +452,5 @@ def test_the_clients_own_search_keeps_its_text_in_its_place() -> None:
 
 def test_a_page_behind_the_head_keeps_the_text_too() -> None:
     body = b'{"query":{"match": {"title":"laptop"}}, "from":40, "post_filter":{"term":{"a":1.50}}}'
-    search = tail_search(written(body), [Place(KEYS[0])]).body
+    search = tail_search(written(body), [RankedDocument(KEYS[0])]).body
     assert (True, True) == (search.startswith(body[:40] + b" "), b'"filter":[{"term":{"a":1.50}}]' in search)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.request.sort_values import (
+from proxy.parsing.sort_values import (
     BY_SCORE,
     HEAD_FROM,
     Sort,

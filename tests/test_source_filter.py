@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.request.source_filter import Place, SourceFilter, read_source, source_of_url
+from proxy.parsing.source_filter import PathPlace, SourceFilter, read_source, source_of_url
 from tests import strategies
 
 ALL, NONE = SourceFilter(), SourceFilter(enabled=False)
@@ -56,8 +56,8 @@ def test_the_bodys_forms(value: Any, expected: SourceFilter | None) -> None:
         ({"_source": "a", "_source_excludes": "b"}, SourceFilter(includes=("a",), excludes=("b",))),
         ({"_source": "false", "_source_includes": "a"}, SourceFilter(enabled=False, includes=("a",))),
         ({"_source_exclude_vectors": ""}, None),
-        ({"_source_exclude_vectors": "true"}, SourceFilter(place=Place.URL)),
-        ({"_source_exclude_vectors": "false", "_source": "a"}, SourceFilter(includes=("a",), place=Place.URL)),
+        ({"_source_exclude_vectors": "true"}, SourceFilter(place=PathPlace.URL)),
+        ({"_source_exclude_vectors": "false", "_source": "a"}, SourceFilter(includes=("a",), place=PathPlace.URL)),
     ],
 )
 def test_the_urls_forms(params: dict[str, str], expected: SourceFilter | None) -> None:
@@ -68,10 +68,10 @@ def test_the_urls_forms(params: dict[str, str], expected: SourceFilter | None) -
     ("source", "expected"),
     [
         (SourceFilter(includes=("a",)), ()),
-        (SourceFilter(place=Place.URL), ()),
-        (SourceFilter(enabled=False, place=Place.URL), (("_source", "false"),)),
+        (SourceFilter(place=PathPlace.URL), ()),
+        (SourceFilter(enabled=False, place=PathPlace.URL), (("_source", "false"),)),
         (
-            SourceFilter(includes=("a", "b"), excludes=("c",), place=Place.URL),
+            SourceFilter(includes=("a", "b"), excludes=("c",), place=PathPlace.URL),
             (("_source_includes", "a,b"), ("_source_excludes", "c")),
         ),
     ],

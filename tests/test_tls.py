@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import serialization
 
 from proxy.app import listen
 from proxy.cli import main
-from proxy.config import Config, Engine, Listen
 from proxy.errors import Unreachable
-from proxy.tls import towards_clients, towards_engine
+from proxy.settings.config import Config, Engine, Listen
+from proxy.settings.tls import towards_clients, towards_engine
 from proxy.upstream.addresses import Addresses
 from proxy.upstream.nodes import Nodes
 from tests.conftest import Log

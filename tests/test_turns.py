@@ -12,7 +12,7 @@ from contextlib import suppress
 import msgspec
 import pytest
 
-from proxy.config import Config, Engine, Listen, Models, RouteSettings
+from proxy.settings.config import Config, Engine, Listen, Models, RouteSettings
 from tests.conftest import StartProxy
 from tests.fakes import FakeServer, Stream, answer, request
 from tests.isolation import PATIENCE_S, connected, response_to, sent

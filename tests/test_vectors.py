@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.vectors import normalise, passage_hash
+from proxy.catalog.vectors import normalise, passage_hash
 
 numbers = st.floats(-(2.0**60), 2.0**60, width=32).filter(lambda number: number == 0 or abs(number) > 2.0**-60)
 rows = st.lists(numbers, min_size=3, max_size=3).filter(any)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.wildcards import matches
+from proxy.parsing.wildcards import matches
 
 patterns = st.text("ab*.", max_size=8)
 names = st.text("ab.", max_size=8)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.yaml_file import ConfigError, YamlFile, did_you_mean
+from proxy.settings.yaml_file import ConfigError, YamlFile, did_you_mean
 
 TEXT = """\
 listen:

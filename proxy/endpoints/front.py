@@ -5,21 +5,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from proxy.bounds import SEARCH_BODY_BYTES
+from proxy.catalog.indices import Unrouted
 from proxy.context import SearchRecord
+from proxy.endpoints.answering import Searching
 from proxy.endpoints.media import content, gzipped, is_gzipped, not_json
-from proxy.http1.callers import Callers, Field, can_be_repeated, carried
+from proxy.endpoints.passthrough import hand_on
+from proxy.http1.callers import CallerIdentities, Field, can_be_repeated, carried
 from proxy.http1.exchange import Answer, Exchange
 from proxy.http1.headers import own_error, own_fields
 from proxy.http1.relay import Upstream, bad_gateway, internal_error
-from proxy.indices import Unrouted
 from proxy.outcomes import Bypass, Outcome, answered, bypassed
-from proxy.passthrough import hand_on
-from proxy.planning import EngineReply
-from proxy.ranking.pipeline import Answered, Defect, KeptEmpty, Relayed, Result, Unanswered
-from proxy.request.steering import Wrong
-from proxy.searching import Searching
-from proxy.telemetry import outcome_fields
-from proxy.upstream.engine import Engine, EngineOfCaller
+from proxy.ranking.pipeline import Answered, Defect, EngineOrder, Relayed, Result, Unanswered
+from proxy.ranking.planning import EngineReply
+from proxy.settings.request_options import Wrong
+from proxy.telemetry.log import outcome_fields
+from proxy.upstream.engine import EngineClient, EngineOfCaller
 
 COMPRESSED_INLINE = 2**10
 """Bytes of gzip that are decompressed in the event loop: a thousand times as much may be in them."""
@@ -30,9 +30,9 @@ class Front:
     """The proxy as an endpoint sees it."""
 
     upstream: Upstream
-    engine: Engine
+    engine: EngineClient
     searching: Searching
-    callers: Callers
+    callers: CallerIdentities
     multi_search_reranked: int
     """Searches of one `_msearch` that are reranked at most."""
 
@@ -108,9 +108,7 @@ def response_to(result: Result | Wrong) -> Response:
             return Response(bypassed(why))
         case Wrong(reason):
             return Response(bypassed(Bypass("steering")), own_error(400, "illegal_argument_exception", reason), 400)
-        case KeptEmpty(reply, body):
-            return Response(bypassed(Bypass("zero_hits")), body, reply.status, reply)
-        case Relayed(reply, body, why):
+        case EngineOrder(reply, body, why) | Relayed(reply, body, why):
             return Response(bypassed(why), body, reply.status, reply)
         case Unanswered() | Defect():
             answer = no_answer(result)

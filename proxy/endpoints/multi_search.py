@@ -1,171 +1,330 @@
-"""A multi-search's lines and its answer: items taken apart, and put together again in their order.
+"""`_msearch` and `_msearch/template`: what a route covers is a search of its own, the other items go on together.
 
-Source: Elasticsearch, "Multi search API" (`MultiSearchRequest.readMultiLineFormat`): a line of metadata, a line of
-body, for each item, the last one ended by a newline, too.
+Each item has its own outcome, and one that cannot be reranked its own bytes in the engine's own multi-search.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote, urlencode
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+from urllib.parse import parse_qsl
 
-import msgspec
-
-from proxy.request.filter_path import Form, read_form
-from proxy.request.json_text import items_of, members_of
-
-OF_THE_ITEMS = frozenset(
-    {
-        "ccs_minimize_roundtrips",
-        "error_trace",
-        "human",
-        "max_concurrent_shard_requests",
-        "pre_filter_shard_size",
-        "rest_total_hits_as_int",
-        "typed_keys",
-    }
+from proxy.bounds import MSEARCH_ITEMS
+from proxy.catalog.indices import Unrouted
+from proxy.context import RequestRecord, SearchRecord
+from proxy.endpoints.answering import Prepared, Routed, SearchCall
+from proxy.endpoints.front import Front, no_answer, read_body, send
+from proxy.endpoints.multi_search_lines import (
+    OF_THE_ITEMS,
+    OF_THE_WHOLE,
+    Item,
+    Unread,
+    joined,
+    query_string,
+    render,
+    responses,
+    split,
+    status_of,
+    took,
 )
-"""Parameters of the URL that hold for each of its searches."""
-OF_THE_WHOLE = frozenset({"filter_path", "max_concurrent_searches", "pretty"})
-"""Parameters of the URL that are about the answer as a whole."""
+from proxy.errors import Malformed, TooComplex, UpstreamError
+from proxy.http1.callers import Field
+from proxy.http1.exchange import Exchange
+from proxy.http1.headers import own_error
+from proxy.outcomes import Bypass, bypassed, in_order
+from proxy.parsing.filter_path import read_form
+from proxy.parsing.json_text import with_member
+from proxy.ranking.pipeline import Relayed, Result, Unanswered, failed
+from proxy.ranking.planning import EngineReply
+from proxy.ranking.stages import OwnSearches
+from proxy.settings.request_options import Wrong
+from proxy.settings.routes import Endpoint, Search
+from proxy.upstream.engine import EngineOfCaller
 
-_INDICES = ("index", "indices")
-_OF_ONE_SEARCH = frozenset(
-    {
-        "allow_no_indices",
-        "allow_partial_search_results",
-        "ccs_minimize_roundtrips",
-        "expand_wildcards",
-        "ignore_throttled",
-        "ignore_unavailable",
-        "preference",
-        "request_cache",
-        "routing",
-        "search_type",
-    }
-)
+_UNROUTED = b"unrouted"
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One search of several: its two lines as they came, and what the first one says."""
+class _Ended:
+    """An item whose outcome is known."""
 
-    head: bytes
-    body: bytes
-    indices: str | None
-    """Names as a path segment; None leaves it to the URL."""
-    parameters: tuple[tuple[str, str], ...]
-
-    def of(self, indices_of_url: str) -> str:
-        """Return the names that are searched."""
-        return indices_of_url if self.indices is None else self.indices
+    line: tuple[bytes, bytes]
+    """Its two lines as the engine may see them."""
+    part: bytes | None = None
+    """Its response, made here; None leaves it to the engine."""
+    reply: EngineReply | None = None
+    header: bytes = _UNROUTED
 
 
 @dataclass(frozen=True, slots=True)
-class Unread:
-    """An item that is not understood, and so for the engine to judge: its two lines."""
+class _Routed:
+    """An item that a route covers."""
 
     head: bytes
-    body: bytes
-    key: str
-    """What is not understood in the first one."""
+    search: Routed
 
 
-def split(content: bytes) -> tuple[Item | Unread, ...] | None:
-    """Take the lines apart; None where it is not certain which belong together.
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """An item that is planned, and about to be searched for."""
 
-    An empty line before all others is an item's first one for Elasticsearch 8, and for OpenSearch none at all.
-    """
-    if not content.endswith(b"\n") or content.startswith(b"\n"):
-        return None
-    lines = content.split(b"\n")[:-1]
-    if len(lines) % 2 or not lines:
-        return None
-    items = [_item(head, body) for head, body in zip(lines[::2], lines[1::2], strict=True)]
-    read = tuple(item for item in items if item is not None)
-    return read if len(read) == len(items) else None
+    head: bytes
+    search: Routed
+    prepared: Prepared
 
 
-_metadata = msgspec.json.Decoder(dict[str, Any])
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """The engine's response to the items that are not answered here."""
+
+    reply: EngineReply | None
+    took_ms: int
+    parts: Sequence[bytes]
 
 
-def _item(head: bytes, body: bytes) -> Item | Unread | None:
-    """Read an item; None where its lines are none of a multi-search, which the engine refuses as a whole."""
-    try:
-        said = _metadata.decode(head) if head.strip() else {}
-    except (ValueError, RecursionError):
-        return None
-    if not body.strip():
-        return None
-    named = [said.pop(key) for key in _INDICES if key in said]
-    indices = _names(named[0]) if named else None
-    if len(named) > 1 or (named and indices is None):
-        return Unread(head, body, _INDICES[0])
-    parameters = [(name, _parameter(value)) for name, value in said.items()]
-    if unread := [name for name, value in parameters if value is None or name not in _OF_ONE_SEARCH]:
-        return Unread(head, body, unread[0])
-    return Item(head, body, indices, tuple((name, value) for name, value in parameters if value is not None))
+_Each = TypeVar("_Each", _Routed, _Prepared)
+_NO_REPLY = EngineReply(200, ((b"content-type", b"application/json"),), b"")
 
 
-def _names(value: Any) -> str | None:
-    """Write names as a path segment; a comma within one name of a list is read by one engine and not by another."""
-    if isinstance(value, list) and all(isinstance(name, str) and "," not in name for name in value):
-        value = ",".join(value)
-    return quote(value, safe=",*-_.+") if isinstance(value, str) else None
+def _outcome(ended: Sequence[_Ended], *, answered: bool) -> list[Field]:
+    """List the outcome of each item in order; what was made here is lost where the engine refuses the others."""
+    refused = bypassed(Bypass("engine_refused")).header
+    headers = [each.header if answered or each.part is None else refused for each in ended]
+    return [(b"X-Rerank", in_order(headers))] if set(headers) != {_UNROUTED} else []
 
 
-def _parameter(value: Any) -> str | None:
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str() | int():
-            return str(value)
-        case list() if all(isinstance(each, str) for each in value):
-            return ",".join(value)
-        case _:
-            return None
+async def answer_multi_search(front: Front, exchange: Exchange, record: RequestRecord, search: Search) -> None:
+    """Answer several searches: each reranked, or as the engine does."""
+    caller = front.caller(exchange)
+    url = tuple(parse_qsl(search.query_string, keep_blank_values=True))
+    items = _items(await read_body(exchange, ndjson=True), url)
+    if isinstance(items, Bypass) and search.indices:
+        await front.bypass(exchange, record.search(), search.indices, items)
+    elif isinstance(items, Bypass):
+        await front.hand_on(exchange)
+    elif isinstance(caller, Bypass):
+        left = [_unroutable(front, record, search, item, caller) for item in items]
+        await front.hand_on(exchange, _outcome(left, answered=False))
+    else:
+        multi = _Multi(front, exchange, record, search, caller, url, len(items), OwnSearches(len(items) + 1))
+        await multi.answer(items)
 
 
-def query_string(item: Item, of_the_url: Sequence[tuple[str, str]]) -> str:
-    """Say as a search's own parameters what item and URL say; the item stands above the URL."""
-    own = {name for name, _ in item.parameters}
-    shared = [pair for pair in of_the_url if pair[0] in OF_THE_ITEMS and pair[0] not in own]
-    return urlencode(read_form(of_the_url).asked([*item.parameters, *shared]))
+def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[Item | Unread] | Bypass:
+    """Take the searches apart, or return why the engine answers the whole."""
+    if isinstance(content, Bypass):
+        return content
+    if unknown := [name for name, _ in url if name not in OF_THE_ITEMS | OF_THE_WHOLE]:
+        return Bypass("unknown_parameter", unknown[0])
+    if (lines := content.count(b"\n")) > 2 * MSEARCH_ITEMS:
+        return Bypass("too_many", detail=f"{lines} lines")
+    if read_form(url).filter_path.too_complex:
+        return Bypass("too_complex", "filter_path")
+    return split(content) or Bypass("not_json", detail="its lines are no pairs of head and body")
 
 
-def joined(items: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Write items as lines."""
-    return b"".join(head + b"\n" + body + b"\n" for head, body in items)
+def _unroutable(front: Front, record: RequestRecord, search: Search, item: Item | Unread, why: Bypass) -> _Ended:
+    """Leave one item to the engine; only one that might touch a route is reported."""
+    line = item.head, item.body
+    match front.searching.unroutable(item.of(search.indices) if isinstance(item, Item) else search.indices, why):
+        case Unrouted():
+            return _Ended(line)
+        case Bypass() as bypass:
+            return _Ended(line, header=front.concluded(record.search(), bypass).outcome.header)
 
 
-_took = msgspec.json.Decoder(int)
+@dataclass(frozen=True, slots=True)
+class _Multi:
+    """One multi-search on its way."""
+
+    front: Front
+    exchange: Exchange
+    record: RequestRecord
+    search: Search
+    caller: EngineOfCaller
+    url: Sequence[tuple[str, str]]
+    place_of_rest: int
+    own: OwnSearches
+    """Of the items, by their place, and of those that the engine answers together, behind them."""
+
+    async def answer(self, items: Sequence[Item | Unread]) -> None:
+        """Answer with all items in their order; where none is answered here, the engine does it alone.
+
+        What is left to the engine goes there at once, beside the searches that are made here.
+        """
+        prepared = await self._prepared(items)
+        if all(isinstance(each, _Ended) and each.part is None for each in prepared):
+            await self._hand_on([each for each in prepared if isinstance(each, _Ended)], items)
+            return
+        asking = asyncio.ensure_future(self._rest([each for each in prepared if isinstance(each, _Ended)]))
+        searching = [asyncio.ensure_future(self._finish(number, each)) for number, each in enumerate(prepared)]
+        try:
+            rest = await asking
+            if isinstance(rest, _Rest):
+                await self._send(await asyncio.gather(*searching), rest, prepared, items)
+                return
+            ended = [self._by_now(*pair) for pair in zip(searching, prepared, strict=True)]
+        finally:
+            for task in (asking, *searching):
+                task.cancel()
+        await self._refused(rest, ended, items)
+
+    async def _prepared(self, items: Sequence[Item | Unread]) -> "Sequence[_Ended | _Prepared]":
+        """Find each item's route, and plan those that are reranked: so many, and of templates so many are rendered."""
+        found = await asyncio.gather(*(self._routed(item) for item in items))
+        if self.search.endpoint is Endpoint.MULTI_TEMPLATE:
+            found = list(self._first(found))
+        planned = await asyncio.gather(*(self._prepare(number, each) for number, each in enumerate(found)))
+        return list(self._first(planned))
+
+    def _first(self, items: "Sequence[_Ended | _Each]") -> "Iterator[_Ended | _Each]":
+        """Yield the items, as many of them as are reranked, and leave the others to the engine."""
+        places = 0
+        for number, item in enumerate(items):
+            places += not isinstance(item, _Ended)
+            if isinstance(item, _Ended) or places <= self.front.multi_search_reranked:
+                yield item
+            else:
+                self.own.answered(number)
+                yield self._ended(item.head, item.search.record, item.search.call, Bypass("too_many"))
+
+    async def _routed(self, item: Item | Unread) -> _Ended | _Routed:
+        if isinstance(item, Unread):
+            why = Bypass("unknown_parameter", item.key)
+            return _unroutable(self.front, self.record, self.search, item, why)
+
+        async def body() -> bytes:
+            return item.body
+
+        is_template = self.search.endpoint is Endpoint.MULTI_TEMPLATE
+        fields, indices = self.exchange.head.fields, item.of(self.search.indices)
+        call = SearchCall(indices, query_string(item, self.url), item.body, fields, is_template)
+        begun = self.record.search()
+        routed = await self.front.searching.route(begun, self.caller, call, body)
+        if isinstance(routed, Routed):
+            return _Routed(item.head, routed)
+        if isinstance(routed.why, Unrouted):
+            return _Ended((item.head, item.body))
+        return self._ended(item.head, begun, routed.call, routed.why)
+
+    async def _prepare(self, number: int, item: _Ended | _Routed) -> _Ended | _Prepared:
+        if isinstance(item, _Ended):
+            self.own.answered(number)
+            return item
+        prepared = await self.front.searching.prepare(item.search, self.own, number)
+        if isinstance(prepared, Bypass):
+            self.own.answered(number)
+            return self._ended(item.head, item.search.record, item.search.call, prepared)
+        return _Prepared(item.head, item.search, prepared)
+
+    async def _finish(self, number: int, item: _Ended | _Prepared) -> _Ended:
+        """Bring one item to its end."""
+        if isinstance(item, _Ended):
+            return item
+        try:
+            result = await item.prepared.run()
+        finally:
+            self.own.answered(number)
+        return self._ended(item.head, item.search.record, item.search.call, result)
+
+    def _by_now(self, finishing: "asyncio.Future[_Ended]", item: _Ended | _Prepared) -> _Ended:
+        """Return how an item has ended by now, or end it here."""
+        if isinstance(item, _Ended):
+            return item
+        if finishing.done() and not finishing.exception():
+            return finishing.result()
+        return self._ended(item.head, item.search.record, item.search.call, Bypass("engine_refused"))
+
+    def _ended(self, head: bytes, record: SearchRecord, call: SearchCall, result: Result | Wrong) -> _Ended:
+        """Turn an item's result into its part of the response; Elasticsearch ends each with its status."""
+        response = self.front.concluded(record, result)
+        part = response.body
+        if part is not None and response.status == 200:
+            part = with_member(part, "status", b"200")
+        elif part is not None and not part.startswith(b"{"):  # an error that is no JSON has no place in the list
+            part = own_error(response.status, "engine_refused", response.outcome.detail)
+        return _Ended((head, call.content), part, response.reply, response.outcome.header)
+
+    async def _send(
+        self,
+        ended: Sequence[_Ended],
+        rest: _Rest,
+        prepared: "Sequence[_Ended | _Prepared]",
+        items: Sequence[Item | Unread],
+    ) -> None:
+        """Put all answers together; the items that were bypassed late are the engine's to answer now."""
+        late = [each for each, begun in zip(ended, prepared, strict=True) if each is not begun and each.part is None]
+        if len(late) == len(ended):
+            await self._hand_on(ended, items)
+            return
+        more = await self._rest(late)
+        if not isinstance(more, _Rest):
+            await self._refused(more, ended, items)
+            return
+        at_once, afterwards = iter(rest.parts), iter(more.parts)
+        parts = [
+            each.part if each.part is not None else next(at_once if each is begun else afterwards)
+            for each, begun in zip(ended, prepared, strict=True)
+        ]
+        took_ms = max(rest.took_ms, more.took_ms, *(took(part) for part in parts))
+        try:
+            body = render(parts, took_ms, read_form(self.url), keeps_empty=self.front.keeps_empty)
+        except TooComplex:
+            await self._hand_on(ended, items)
+            return
+        reply = _together([rest.reply, more.reply, *(each.reply for each in ended), _NO_REPLY])
+        await send(self.exchange, reply, body, _outcome(ended, answered=True))
+
+    async def _hand_on(self, ended: Sequence[_Ended], items: Sequence[Item | Unread]) -> None:
+        """Let the engine answer all of it, in the client's own lines."""
+        lines = [each.line for each in ended]
+        if lines != [(item.head, item.body) for item in items]:
+            self.exchange.replace_body(joined(lines))
+        await self.front.hand_on(self.exchange, _outcome(ended, answered=False))
+
+    async def _refused(
+        self, refusal: Relayed | Unanswered | Bypass, ended: Sequence[_Ended], items: Sequence[Item | Unread]
+    ) -> None:
+        """Answer as the engine refused the items that are its own: the whole is refused with them."""
+        outcome = _outcome(ended, answered=False)
+        match refusal:
+            case Bypass():
+                await self._hand_on(ended, items)
+            case Relayed(reply, body):
+                await send(self.exchange, reply, body, outcome)
+            case Unanswered():
+                await self.exchange.answer(no_answer(refusal, self.front.upstream.product, outcome))
+
+    async def _rest(self, ended: Sequence[_Ended]) -> _Rest | Relayed | Unanswered | Bypass:
+        """Let the engine answer items together that are its own; or say how it refuses them as a whole."""
+        try:
+            return await self._asked([each for each in ended if each.part is None])
+        except UpstreamError as error:
+            write = partial(read_form(self.url).write, keeps_empty=self.front.keeps_empty)
+            return failed(error, write, changed=True)
+        finally:
+            self.own.answered(self.place_of_rest)
+
+    async def _asked(self, left: Sequence[_Ended]) -> _Rest:
+        if not left:
+            return _Rest(None, 0, ())
+        name = f"/{self.search.indices}" if self.search.indices else ""
+        asked, lines = read_form(self.url).asked(self.url), joined([each.line for each in left])
+        reply = await self.caller.post(f"{name}/{self.search.endpoint}", asked, lines, lines=True)
+        try:
+            took_ms, parts = responses(reply.body)
+        except (ValueError, RecursionError) as error:
+            raise Malformed("engine", f"not the answer of a multi-search: {error}") from error
+        self.caller.answered_items(map(status_of, parts))
+        if len(parts) != len(left):
+            raise Malformed("engine", f"{len(parts)} answers to {len(left)} searches")
+        return _Rest(reply, took_ms, parts)
 
 
-def responses(answer: bytes) -> tuple[int, list[bytes]]:
-    """Read an engine's answer: how long it took, and each item's part; raises ValueError, and RecursionError."""
-    return took(answer), [bytes(raw) for raw in items_of(members_of(answer).get("responses", b"[]"))]
-
-
-class _Status(msgspec.Struct):
-    status: int = 0
-
-
-_status = msgspec.json.Decoder(_Status)
-
-
-def status_of(part: bytes) -> int:
-    """Read the status of one item's part; 0 where it has none."""
-    try:
-        return _status.decode(part).status
-    except (ValueError, RecursionError):
-        return 0
-
-
-def took(answer: bytes) -> int:
-    return _took.decode(members_of(answer).get("took", b"0"))
-
-
-def render(parts: Sequence[bytes], took_ms: int, form: Form, *, keeps_empty: bool) -> bytes:
-    """Put the items' answers together as the engine does."""
-    members: Mapping[str, Any] = {"took": took_ms, "responses": [msgspec.Raw(part) for part in parts]}
-    return form.write(msgspec.json.encode(members), keeps_empty=keeps_empty)
+def _together(replies: Sequence[EngineReply | None]) -> EngineReply:
+    """Take the first one that there is, and let it warn of whatever any of them warns of."""
+    there = [reply for reply in replies if reply is not None]
+    warnings = dict.fromkeys(field for reply in there for field in reply.fields if field[0].lower() == b"warning")
+    others = [field for field in there[0].fields if field[0].lower() != b"warning"]
+    return replace(there[0], fields=(*others, *warnings))

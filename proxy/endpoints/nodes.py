@@ -11,7 +11,7 @@ from proxy.endpoints.front import Front, send
 from proxy.errors import Refused, UpstreamError
 from proxy.http1.exchange import Exchange
 from proxy.outcomes import Bypass
-from proxy.planning import EngineReply
+from proxy.ranking.planning import EngineReply
 
 
 class _Http(msgspec.Struct):

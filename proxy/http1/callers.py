@@ -89,7 +89,7 @@ def not_ignorable(name: str) -> str:
     return "may say who a caller is, or what they may see, so it always tells callers apart: remove it"
 
 
-class Callers:
+class CallerIdentities:
     """Tells callers apart, and notices a header that makes nearly every request a new one."""
 
     def __init__(self, ignore: Iterable[str] = (), warn: Callable[[str], object] = lambda _: None) -> None:

@@ -32,7 +32,7 @@ TURNED_AWAY = frozenset((401, 403))
 _log = structlog.get_logger("proxy")
 
 
-class Nodes(Protocol):
+class Connector(Protocol):
     """The engine's nodes."""
 
     async def connect(self) -> EngineConnection:
@@ -55,7 +55,7 @@ class Terms:
 class Upstream:
     """What all relays share."""
 
-    nodes: Nodes
+    nodes: Connector
     hop: Hop
     product: bytes | None = None
     """X-Elastic-Product as the engine sends it; the responses made in its place carry it too."""

@@ -7,9 +7,9 @@ import msgspec
 from cachetools import TTLCache
 
 from proxy.bounds import HEADS_BYTES
-from proxy.planning import Plan
+from proxy.parsing.search_keys import Use
 from proxy.ranking.paging import Head
-from proxy.request.search_keys import Use
+from proxy.ranking.planning import Plan
 
 _PLACE, _EXPLANATION = 400, 700
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from proxy.request.json_text import items_of, members_of
+from proxy.parsing.json_text import items_of, members_of
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -45,7 +45,7 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RankedDocument:
     """A document of a ranking, and the group it stands for where hits are grouped: the value's own bytes."""
 
     key: DocKey

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from proxy.bounds import BYPASS_RULE_CHARACTERS
-from proxy.query.words import fold, identifiers_in
+from proxy.parsing.words import fold, identifiers_in
 from proxy.ranking.explaining import Kept
 from proxy.ranking.hits import DocKey, Ranking, Scored, keys
 from proxy.ranking.reranking import passage_text, texts_at

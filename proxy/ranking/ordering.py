@@ -11,17 +11,19 @@ from typing import Any
 import msgspec
 
 from proxy.errors import Failure, Malformed, UpstreamError
+from proxy.parsing.json_text import read
 from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
 from proxy.ranking.fusion import blend, reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
 from proxy.ranking.kept import Source, in_place, kept_hits
 from proxy.ranking.paging import Head, fuse, pinned_first
+from proxy.ranking.planning import Relevance
 from proxy.ranking.reranking import passage_text
-from proxy.ranking.retrieval import Groups, Semantic
+from proxy.ranking.retrieval import Groups, SemanticHits
 from proxy.ranking.search_response import SearchAnswer
 from proxy.ranking.searches import MATCHED, passage_search, render_search
 from proxy.ranking.stages import Run
-from proxy.request.json_text import read
+from proxy.settings.profiles import blend_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Candidates:
         return keys(self.ranking)
 
 
-def candidates_of(run: Run, answer: SearchAnswer, semantic: Semantic, groups: Groups) -> Candidates:
+def candidates_of(run: Run, answer: SearchAnswer, semantic: SemanticHits, groups: Groups) -> Candidates:
     """Merge the retrievers; what only kNN found must be near enough, since kNN always finds something."""
     plan = run.plan
     lexical = [hit.key for hit in answer.hits[: plan.window]]
@@ -70,7 +72,7 @@ class Rendered:
     failures: tuple[Failure, ...] = ()
 
 
-async def make_head(run: Run, answer: SearchAnswer, semantic: Semantic, groups: Groups) -> tuple[Head, Rendered]:
+async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, groups: Groups) -> tuple[Head, Rendered]:
     """Order the candidates; returns that order and the hits of it that the client's own search did not bring."""
     candidates = candidates_of(run, answer, semantic, groups)
     known = {**groups.adopted, **answer.by_key}
@@ -121,7 +123,7 @@ def _kept(run: Run, window: Sequence[Hit], sources: Mapping[DocKey, Source]) -> 
     return kept_hits(plan.user_query.text, [hit.key for hit in window], sources, plan.route.passage, plan.names)
 
 
-async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semantic: Semantic) -> Reranked:
+async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semantic: SemanticHits) -> Reranked:
     plan, order = run.plan, candidates.keys
     model = plan.route.rerank_model
     if len(order) < 2 or (model is None and not candidates.semantic):
@@ -138,24 +140,25 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
             failure = Failure("rerank", "no_passage", f"no text in {fields}")
             return Reranked(candidates.ranking, (failure,), sources=sources)
         async with run.budget.limit():
-            scores = await _scores(run, texts, model)
+            relevance = await _scores(run, texts, model)
     except UpstreamError as error:
         failures = () if model is None else (Failure("rerank", error.reason, str(error)),)
         return Reranked(candidates.ranking, failures, sources=sources)
-    blended = blend(reorder(order, scores), order, plan.route.blend, plan.route.fusion.rank_constant)
+    scores = dict(zip(texts, relevance.scores, strict=True))
+    weight = blend_of(relevance.model or model).weight if plan.route.blend is None else plan.route.blend
+    blended = blend(reorder(order, scores), order, weight, plan.route.fusion.rank_constant)
     return Reranked(blended, scores=scores, texts=texts, sources=sources)
 
 
-async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Mapping[DocKey, float]:
+async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Relevance:
     async with run.clock.stage("rerank"):
-        scores = await run.stages.reranker.score(
+        return await run.stages.reranker.score(
             run.plan.user_query.text, list(texts.values()), instruction=run.plan.instruction, model=model
         )
-    return dict(zip(texts, scores, strict=True))
 
 
 async def _sources(
-    run: Run, order: Sequence[DocKey], answer: SearchAnswer, semantic: Semantic
+    run: Run, order: Sequence[DocKey], answer: SearchAnswer, semantic: SemanticHits
 ) -> Mapping[DocKey, Source]:
     """Read the candidates' fields: in the hits where they show them whole, else by one more search."""
     known = {hit.key: hit for hit in semantic.hits} if run.plan.route.rerank_model else {}
@@ -247,7 +250,7 @@ def _doc_count(answer: SearchAnswer) -> int:
 def _explanations(
     candidates: Candidates,
     window: Sequence[Hit],
-    semantic: Semantic,
+    semantic: SemanticHits,
     reranked: Reranked,
     kept: Mapping[DocKey, Kept],
 ) -> dict[DocKey, Explanation]:

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proxy.errors import Failure
+from proxy.parsing.sort_values import Walk, head_values, tail_value
 from proxy.ranking.explaining import Explanation
 from proxy.ranking.fusion import Weighted, reciprocal_rank_fusion
-from proxy.ranking.hits import DocKey, Hit, Place, Ranking, Scored, keys
+from proxy.ranking.hits import DocKey, Hit, RankedDocument, Ranking, Scored, keys
 from proxy.ranking.search_response import Page, SearchAnswer, Shown, Total
-from proxy.request.sort_values import Walk, head_values, tail_value
-from proxy.routes import Route
+from proxy.settings.routes import Route
 
 TOP_SCORE = 2.0
 PINNED_SCORE = 1.7e38
@@ -49,8 +49,8 @@ class Head:
         return keys(self.ranking)
 
     @property
-    def places(self) -> tuple[Place, ...]:
-        return tuple(Place(scored.key, self.groups.get(scored.key)) for scored in self.ranking)
+    def places(self) -> tuple[RankedDocument, ...]:
+        return tuple(RankedDocument(scored.key, self.groups.get(scored.key)) for scored in self.ranking)
 
     @property
     def scores(self) -> dict[DocKey, float]:

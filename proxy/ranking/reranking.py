@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from proxy.request.json_text import whole
+from proxy.parsing.json_text import whole
 
 
 def passage_text(source: Mapping[str, Any], fields: Sequence[str], max_chars: int | None = None) -> str:

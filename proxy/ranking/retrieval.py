@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from proxy.errors import Failure, Malformed, TimedOut, UpstreamError
-from proxy.planning import EngineReply, EngineSearch, VectorSearch
 from proxy.ranking.hits import DocKey, Hit
+from proxy.ranking.planning import EngineReply, EngineSearch, VectorSearch
 from proxy.ranking.search_response import SearchAnswer, read_answer
 from proxy.ranking.searches import group_search, semantic_search
 from proxy.ranking.stages import Run
@@ -25,7 +25,7 @@ class Lexical:
 
 
 @dataclass(frozen=True, slots=True)
-class Semantic:
+class SemanticHits:
     """What the kNN search found, or why it found nothing."""
 
     hits: tuple[Hit, ...] = ()
@@ -43,12 +43,12 @@ async def lexical(run: Run, search: EngineSearch) -> Lexical:
         return Lexical(reply, read_answer(reply.body))
 
 
-async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, Semantic]:
+async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, SemanticHits]:
     """Run both retrievers; what the engine takes for the client's own search is not counted as added time."""
     plan = run.plan
     if plan.vectors is None or plan.user_query.relaxed is None:
         found = await lexical(run, search)
-        return found, Semantic(failures=(plan.unavailable,) if plan.unavailable else ())
+        return found, SemanticHits(failures=(plan.unavailable,) if plan.unavailable else ())
     if plan.request.sort.leading:
         return await _one_after_the_other(run, search, plan.vectors)
     may_cost = asyncio.Event()
@@ -58,18 +58,18 @@ async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, Semantic]:
     try:
         found = await lexical(run, search)
         if keeps_empty(run, found.answer):
-            return found, Semantic()
+            return found, SemanticHits()
         may_cost.set()
         return found, await _in_time(run, searching)
     finally:
         searching.cancel()
 
 
-async def _one_after_the_other(run: Run, search: EngineSearch, vectors: VectorSearch) -> tuple[Lexical, Semantic]:
+async def _one_after_the_other(run: Run, search: EngineSearch, vectors: VectorSearch) -> tuple[Lexical, SemanticHits]:
     """Ask no model for a search that is sorted by a price or a date first, which leaves nothing to rerank."""
     found = await lexical(run, search)
     if keeps_empty(run, found.answer) or not are_groups(run, found.answer):
-        return found, Semantic()
+        return found, SemanticHits()
     may_cost = asyncio.Event()
     may_cost.set()
     return found, await _in_time(run, asyncio.ensure_future(_semantic(run, vectors, may_cost)))
@@ -86,15 +86,15 @@ def are_groups(run: Run, answer: SearchAnswer) -> bool:
     return not leading or len(hits) < 2 or len({hit.sort_values(leading) for hit in hits}) < len(hits)
 
 
-async def _in_time(run: Run, searching: "asyncio.Future[Semantic]") -> Semantic:
+async def _in_time(run: Run, searching: "asyncio.Future[SemanticHits]") -> SemanticHits:
     try:
         async with run.budget.limit():
             return await searching
     except TimedOut as error:
-        return Semantic(failures=(Failure("semantic", error.reason, str(error)),))
+        return SemanticHits(failures=(Failure("semantic", error.reason, str(error)),))
 
 
-async def _semantic(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) -> Semantic:
+async def _semantic(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) -> SemanticHits:
     plan, embedder = run.plan, run.stages.embedder
     text, instruction, model = plan.user_query.text, plan.instruction, vectors.model
     if not embedder.remembers(text, instruction=instruction, model=model, dimensions=vectors.dimensions):
@@ -105,23 +105,23 @@ async def _semantic(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) ->
                 text, instruction=instruction, model=model, dimensions=vectors.dimensions
             )
     except UpstreamError as error:
-        return Semantic(failures=(Failure("semantic", error.reason, str(error)),))
+        return SemanticHits(failures=(Failure("semantic", error.reason, str(error)),))
     async with run.clock.stage("semantic"), asyncio.TaskGroup() as tasks:
         searching = [tasks.create_task(_nearest(run, vectors, field, vector)) for field in vectors.fields]
     return _merged(run, [each.result() for each in searching])
 
 
-async def _nearest(run: Run, vectors: VectorSearch, field: str, vector: Sequence[float]) -> Semantic:
+async def _nearest(run: Run, vectors: VectorSearch, field: str, vector: Sequence[float]) -> SemanticHits:
     try:
         search = semantic_search(run.plan, vectors, field, vector)
         reply = await run.stages.engine.add(search, vectors.timeout_seconds)
         answer = read_answer(reply.body)
     except UpstreamError as error:
-        return Semantic(failures=(Failure("semantic", error.reason, str(error)),))
-    return Semantic(answer.hits) if answer.whole else Semantic(failures=(Failure("semantic", "partial"),))
+        return SemanticHits(failures=(Failure("semantic", error.reason, str(error)),))
+    return SemanticHits(answer.hits) if answer.whole else SemanticHits(failures=(Failure("semantic", "partial"),))
 
 
-def _merged(run: Run, found: Sequence[Semantic]) -> Semantic:
+def _merged(run: Run, found: Sequence[SemanticHits]) -> SemanticHits:
     """Rank documents by the nearest of their vectors: the fields are compared alike, so their scores are, too.
 
     As many as the window holds: some engines take k from each shard.
@@ -130,7 +130,7 @@ def _merged(run: Run, found: Sequence[Semantic]) -> Semantic:
     for hit in sorted((hit for each in found for hit in each.hits), key=lambda hit: -hit.score):
         best.setdefault(hit.key, hit)
     failures = dict.fromkeys(failure for each in found for failure in each.failures)
-    return Semantic(tuple(best.values())[: run.plan.window], tuple(failures))
+    return SemanticHits(tuple(best.values())[: run.plan.window], tuple(failures))
 
 
 async def confirmed(run: Run, hits: Iterable[Hit]) -> Run:
@@ -142,7 +142,7 @@ async def confirmed(run: Run, hits: Iterable[Hit]) -> Run:
     return replace(run, plan=replace(run.plan, covered=covered))
 
 
-def covered(run: Run, semantic: Semantic) -> Semantic:
+def covered(run: Run, semantic: SemanticHits) -> SemanticHits:
     """Drop what kNN found outside the route: no text of it goes to a model."""
     return replace(semantic, hits=tuple(hit for hit in semantic.hits if run.plan.covers(hit.key.index)))
 
@@ -157,7 +157,7 @@ class Groups:
     """Representatives of groups that only kNN found so high up, though the client's own query finds them, too."""
 
 
-async def group(run: Run, answer: SearchAnswer, semantic: Semantic) -> tuple[Semantic, Groups]:
+async def group(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> tuple[SemanticHits, Groups]:
     """Settle who stands for each group; where hits are not grouped, each stands for itself.
 
     Who stands for a group that only kNN found so high up must be asked; without that, such groups are left out.
@@ -177,7 +177,7 @@ async def group(run: Run, answer: SearchAnswer, semantic: Semantic) -> tuple[Sem
     except UpstreamError as error:
         near = tuple(hit for hit in semantic.hits if of[hit.key] in known)
         failure = Failure("semantic", error.reason, str(error))
-        return Semantic(near, (*semantic.failures, failure)), Groups(of, known, {})
+        return SemanticHits(near, (*semantic.failures, failure)), Groups(of, known, {})
     of |= {hit.key: hit.group(path) for hit in found.hits}
     adopted = {of[hit.key]: hit.key for hit in found.hits}
     return semantic, Groups(of, unknown | adopted | known, found.by_key)

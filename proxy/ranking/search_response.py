@@ -11,11 +11,11 @@ from typing import Any
 import msgspec
 
 from proxy.errors import Malformed
+from proxy.parsing.json_text import items_of, members_of
+from proxy.parsing.sort_values import BY_SCORE, Sort
 from proxy.ranking.explaining import MEMBER as EXPLANATION
 from proxy.ranking.explaining import Explanation
 from proxy.ranking.hits import DocKey, Hit
-from proxy.request.json_text import items_of, members_of
-from proxy.request.sort_values import BY_SCORE, Sort
 
 RawMembers = dict[str, msgspec.Raw]
 

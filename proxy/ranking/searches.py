@@ -10,14 +10,14 @@ from typing import Any
 
 import msgspec
 
-from proxy.dialects import KnnSearch
-from proxy.planning import EngineSearch, Plan, VectorSearch
-from proxy.query.text import bare
-from proxy.ranking.hits import DocKey, Place
-from proxy.request.json_text import with_members_set
-from proxy.request.search_keys import Use
-from proxy.request.search_request import Parameters
-from proxy.request.source_filter import SourceFilter
+from proxy.catalog.dialects import KnnSearch
+from proxy.parsing.json_text import with_members_set
+from proxy.parsing.query_text import bare
+from proxy.parsing.search_keys import Use
+from proxy.parsing.search_request import Parameters
+from proxy.parsing.source_filter import SourceFilter
+from proxy.ranking.hits import DocKey, RankedDocument
+from proxy.ranking.planning import EngineSearch, Plan, VectorSearch
 
 _SHOWN = (Use.LEXICAL, Use.ORDER, Use.SORTED, Use.PER_HIT, Use.EVERYWHERE)
 _RENDERED = (Use.SORTED, Use.PER_HIT, Use.EVERYWHERE)
@@ -29,7 +29,7 @@ def lexical_search(plan: Plan) -> EngineSearch:
     return _own_search(plan, {"from": 0, "size": plan.reach})
 
 
-def tail_search(plan: Plan, head: Sequence[Place]) -> EngineSearch:
+def tail_search(plan: Plan, head: Sequence[RankedDocument]) -> EngineSearch:
     """The client's own search for a page behind the head: without the head's documents, and so much nearer."""
     start = 0 if plan.request.walk else plan.request.from_ - len(head)
     changes: dict[str, Any] = {"from": start, "size": plan.request.size}
@@ -167,7 +167,7 @@ def _in_place(index: str, routing: str, ids: Sequence[str]) -> Any:
     return {"bool": {"filter": these, "must_not": [{"exists": {"field": "_routing"}}]}}
 
 
-def these_places(plan: Plan, places: Sequence[Place]) -> list[Any]:
+def these_places(plan: Plan, places: Sequence[RankedDocument]) -> list[Any]:
     """Spell what stands on these places as a query: documents, or whole groups where hits are grouped."""
     if not places:
         return []

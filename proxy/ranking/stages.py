@@ -8,8 +8,8 @@ from typing import Protocol
 
 from proxy.context import Clock
 from proxy.errors import TimedOut
-from proxy.planning import EngineReply, EngineSearch, Plan
 from proxy.ranking.paging import Head
+from proxy.ranking.planning import EngineReply, EngineSearch, Plan, Relevance
 from proxy.ranking.search_response import SearchAnswer, read_answer
 
 
@@ -38,7 +38,7 @@ class Embeds(Protocol):
 
 
 class Scores(Protocol):
-    async def score(self, query: str, passages: Sequence[str], *, instruction: str, model: str) -> Sequence[float]: ...
+    async def score(self, query: str, passages: Sequence[str], *, instruction: str, model: str) -> Relevance: ...
 
 
 class Remembers(Protocol):

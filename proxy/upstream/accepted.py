@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from cachetools import LRUCache
 
 from proxy.bounds import ACCEPTED_CALLERS, ACCEPTED_INDICES
-from proxy.http1.callers import Callers
+from proxy.http1.callers import CallerIdentities
 
 LATELY_S = 600.0
 """How long an accepted search speaks for the next ones of these indices."""
-ANONYMOUS = Callers().identity(())
+ANONYMOUS = CallerIdentities().identity(())
 
 
 class Accepted:

@@ -10,10 +10,10 @@ import numpy as np
 from cachetools import LRUCache
 
 from proxy.bounds import MODEL_DIMENSIONS, MODEL_NUMBER_BYTES, MODEL_RESPONSE_BYTES
+from proxy.catalog.vectors import Vectors, normalise
 from proxy.errors import Malformed, OtherModel
 from proxy.upstream.sharing import Shared
 from proxy.upstream.transport import Transport
-from proxy.vectors import Vectors, normalise
 
 SERVICE = "embedder"
 _PATH = "/v1/openai/embeddings"

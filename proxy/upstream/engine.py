@@ -9,18 +9,18 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from proxy.bounds import PIT_INDICES
-from proxy.config import Engine as Settings
+from proxy.catalog.dialects import EngineKind, read_kind
+from proxy.catalog.indices import IndexFacts, Resolved, read_facts, read_field_caps, read_resolution
 from proxy.context import Sent
-from proxy.dialects import EngineKind, read_kind
 from proxy.errors import Refused, TimedOut, UpstreamError
 from proxy.http1.headers import NO_HOP, Hop
 from proxy.http1.relay import TURNED_AWAY
-from proxy.indices import IndexFacts, Resolved, read_facts, read_field_caps, read_resolution
-from proxy.planning import EngineReply, EngineSearch
-from proxy.request.search_request import Parameters
+from proxy.parsing.search_request import Parameters
+from proxy.ranking.planning import EngineReply, EngineSearch
+from proxy.settings.config import Engine as Settings
 from proxy.upstream.accepted import Accepted
 from proxy.upstream.added import AddedSearches
-from proxy.upstream.catalog import Catalog, Question, Reader
+from proxy.upstream.discovery import Discovery, Question, Reader
 from proxy.upstream.nodes import Nodes
 from proxy.upstream.pool import Asked, CarriedFields, EnginePool
 
@@ -33,13 +33,13 @@ _UNKNOWN = frozenset({401})
 """Of these the status by which the engine does not know a caller: who may not render templates may still search."""
 
 
-class Engine:
+class EngineClient:
     """The engine, asked on behalf of callers; what one caller may know is remembered for that caller."""
 
     def __init__(self, settings: Settings, nodes: Nodes | None = None, hop: Hop = NO_HOP) -> None:
         self._pool = EnginePool(nodes or Nodes(settings), hop, settings.idle_connection_seconds)
         self.accepted = Accepted()
-        self._catalog = Catalog(settings.resolve_cache_seconds, turned_away=self.accepted.forget)
+        self._catalog = Discovery(settings.resolve_cache_seconds, turned_away=self.accepted.forget)
         self.added = AddedSearches(settings.added_searches)
         self._kind: EngineKind | None = None
 
@@ -95,7 +95,7 @@ class Engine:
 class EngineOfCaller:
     """The engine as one caller sees it."""
 
-    engine: Engine
+    engine: EngineClient
     identity: bytes
     carried: CarriedFields
     patience_seconds: float | None = None

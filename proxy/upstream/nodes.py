@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from proxy.bounds import BACK_OFF_S_MAX
-from proxy.config import Engine
 from proxy.errors import Unreachable
 from proxy.http1.outbound import EngineConnection, Node
-from proxy.tls import towards_engine
+from proxy.settings.config import Engine
+from proxy.settings.tls import towards_engine
 from proxy.upstream.addresses import Addresses
 
 SERVICE = "engine"

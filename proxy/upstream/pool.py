@@ -18,7 +18,7 @@ from proxy.errors import Lost, Malformed, TooLarge, Unreachable
 from proxy.http1.headers import Hop, written
 from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, ResponseHead
 from proxy.http1.outbound import EngineConnection, Node
-from proxy.planning import EngineReply
+from proxy.ranking.planning import EngineReply
 from proxy.upstream.nodes import SERVICE, Nodes
 
 CarriedFields = Sequence[tuple[str, str]]

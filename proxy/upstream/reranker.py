@@ -12,6 +12,7 @@ import msgspec
 
 from proxy.bounds import MODEL_RESPONSE_BYTES, MODEL_SCORE_BYTES, RERANKED_AT_ONCE
 from proxy.errors import EqualScores, Malformed, UpstreamError
+from proxy.ranking.planning import Relevance
 from proxy.upstream.transport import Transport
 
 SERVICE = "reranker"
@@ -25,7 +26,7 @@ class Reranker:
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
 
-    async def score(self, query: str, passages: Sequence[str], *, instruction: str, model: str) -> tuple[float, ...]:
+    async def score(self, query: str, passages: Sequence[str], *, instruction: str, model: str) -> Relevance:
         """Return one score for each passage, in their order; raises UpstreamError."""
         query = query[: self._query_max_chars]
         parts = [passages[start : start + RERANKED_AT_ONCE] for start in range(0, len(passages), RERANKED_AT_ONCE)]
@@ -34,9 +35,11 @@ class Reranker:
                 scored = [tasks.create_task(self._score(query, part, instruction, model)) for part in parts]
         except* UpstreamError as group:
             raise group.exceptions[0] from None
-        return tuple(score for part in scored for score in part.result())
+        parts_read = [part.result() for part in scored]
+        answering = next((part.model for part in parts_read if part.model), None)
+        return Relevance(tuple(score for part in parts_read for score in part.scores), answering)
 
-    async def _score(self, query: str, passages: Sequence[str], instruction: str, model: str) -> tuple[float, ...]:
+    async def _score(self, query: str, passages: Sequence[str], instruction: str, model: str) -> Relevance:
         body = encode(query, passages, instruction)
         size = MODEL_RESPONSE_BYTES + len(passages) * MODEL_SCORE_BYTES + 2 * len(body)
         return await self._transport.ask(
@@ -51,12 +54,12 @@ def encode(query: str, passages: Sequence[str], instruction: str) -> bytes:
     )
 
 
-def read(answer: bytes, passages: Sequence[str]) -> tuple[float, ...]:
+def read(answer: bytes, passages: Sequence[str]) -> Relevance:
     """Read a score for each passage; raises Malformed, EqualScores where they say nothing of the passages."""
-    scores = decode(answer, len(passages))
-    if _say_nothing(scores, passages):
-        raise EqualScores(SERVICE, f"the score {scores[0]:g} for each of {len(passages)} passages")
-    return scores
+    relevance = decode(answer, len(passages))
+    if _say_nothing(relevance.scores, passages):
+        raise EqualScores(SERVICE, f"the score {relevance.scores[0]:g} for each of {len(passages)} passages")
+    return relevance
 
 
 _SATURATED = frozenset({0.0, 1.0})
@@ -67,8 +70,11 @@ def _say_nothing(scores: Sequence[float], passages: Sequence[str]) -> bool:
     return len(set(scores)) == 1 and scores[0] not in _SATURATED and len(set(passages)) >= 3
 
 
-def decode(answer: bytes, count: int) -> tuple[float, ...]:
-    """Read exactly `count` finite scores, in any of the three forms seen; raises Malformed."""
+def decode(answer: bytes, count: int) -> Relevance:
+    """Read exactly `count` finite scores, in any of the three forms seen; raises Malformed.
+
+    DeepInfra names no model in its answer; the local models do, since they answer by any name.
+    """
     try:
         decoded = msgspec.json.decode(answer)
     except ValueError as error:
@@ -76,7 +82,15 @@ def decode(answer: bytes, count: int) -> tuple[float, ...]:
     scores = _scores(decoded, count)
     if scores is None or len(scores) != count or not all(map(_is_finite, scores)):
         raise Malformed(SERVICE, f"not one finite score for each of {count} documents")
-    return tuple(float(score) for score in scores)
+    return Relevance(tuple(float(score) for score in scores), _model(decoded))
+
+
+def _model(decoded: Any) -> str | None:
+    match decoded:
+        case {"model": str(name)}:
+            return name
+        case _:
+            return None
 
 
 def _scores(decoded: Any, count: int) -> Sequence[Any] | None:

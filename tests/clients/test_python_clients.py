@@ -19,7 +19,7 @@ import pytest
 from demo.engine_files import cache_folder, only_one
 from demo.engines import ELASTICSEARCH_8, ELASTICSEARCH_9, OPENSEARCH_2, OPENSEARCH_3
 from proxy.app import listen
-from proxy.config import Config
+from proxy.settings.config import Config
 from tests.clients.python.sides import score
 from tests.fakes import FakeServer, Stream, answer, closed_port
 from tests.integration import shop

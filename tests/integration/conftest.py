@@ -12,8 +12,8 @@ import pytest
 
 from demo.engines import DEFAULT
 from proxy.app import listen
-from proxy.config import Config
-from proxy.request.steering import OPTIONS
+from proxy.settings.config import Config
+from proxy.settings.request_options import OPTIONS
 from tests.integration import shop as catalogue
 from tests.integration.engines import RealEngine, running_engines
 from tests.integration.models import ShopModels

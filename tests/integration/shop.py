@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from proxy.loading.mappings import Embedding
+from proxy.commands.loading.mappings import Embedding
 from tests.integration.engines import RealEngine
 
 MODEL = "Qwen/Qwen3-Embedding-4B"

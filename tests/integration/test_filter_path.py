@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from proxy.request.filter_path import read_form
+from proxy.parsing.filter_path import read_form
 from tests.integration.conftest import Load, OpenIndex
 from tests.integration.engines import EVERYWHERE, RealEngine
 from tests.integration.sending import Request, send, send_now

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, event, example, given, settings
 from hypothesis import strategies as st
 
-from proxy.request.steering import MEMBER
+from proxy.settings.request_options import MEMBER
 from tests.conftest import Log
 from tests.integration import wild
 from tests.integration.comparing import but_score, comparable, without_outcome

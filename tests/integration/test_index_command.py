@@ -149,7 +149,7 @@ async def test_a_load_that_is_told_to_stop_writes_what_was_embedded(
     command.process.send_signal(number)
     go_on.set()
     assert 128 + number == await command.ended()
-    assert command.lines[-1].startswith(f"rerank-proxy: stopped by {number.name}; what is written is kept")
+    assert command.lines[-1].startswith(f"rerank-proxy: stopped by {number.name}; what was written is kept")
     paid_for = sum(len(asked["input"]) for asked in models.embedded) - 1
     assert 0 < paid_for < len(many)
     assert f"{paid_for} documents written; vectors: {paid_for} new" in "".join(command.lines)
@@ -192,7 +192,7 @@ async def test_malformed_lines_are_told_each_and_the_rest_is_loaded(target: Targ
     lines = result.said.splitlines()
     assert result.code == 1
     assert lines[0].startswith("line 3: not JSON: ")
-    assert lines[1] == "line 4: not an object"
+    assert lines[1] == "line 4: not a JSON object"
     assert lines[2].startswith("document x: ")
     assert "price" in lines[2]
     assert lines[3] == "3 documents written; vectors: 3 new, 0 kept, 1 without text; 2 malformed, 1 rejected"
@@ -290,7 +290,7 @@ async def test_another_model_is_refused(option: tuple[str, str], target: Target,
     await target.index_file(catalogue)
     result = await target.index_file(catalogue, *option)
     assert result.code == 1
-    assert "vectors of two models do not mix" in said(result)
+    assert "vectors of two models cannot be mixed" in said(result)
 
 
 async def test_a_field_that_holds_no_vectors_is_refused(target: Target, catalogue: Path) -> None:
@@ -344,7 +344,7 @@ async def test_models_that_are_not_there_are_named_with_what_to_do(target: Targe
 async def test_an_engine_that_is_not_there_is_named_with_what_to_do(target: Target, catalogue: Path) -> None:
     result = await Target("http://127.0.0.1:9", target.models, target.index).index_file(catalogue)
     assert result.code == 1
-    assert "the engine is not there" in said(result)
+    assert "the engine cannot be reached" in said(result)
     assert "--engine" in said(result)
 
 

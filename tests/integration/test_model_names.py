@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.local_models.minilm import NAME
+from proxy.commands.local_models.minilm import NAME
 from tests.fakes import says
 from tests.integration.commands import running
 from tests.integration.conftest import Start
@@ -60,10 +60,10 @@ async def test_what_local_models_made_is_never_searched_by_another(
 async def test_a_tier_is_asked_for_and_the_one_who_answers_is_named(local: Target, catalogue: Path) -> None:
     """The same command may run again: it is the same model that answers."""
     first = await local.index_file(catalogue, "--tier", "fast")
-    assert f"{NAME} answers for {QWEN}, and is what the index will be searched by" in first.said
+    assert f"the server uses {NAME} for {QWEN}; the index will record {NAME}" in first.said
     assert await model_of(local) == NAME
     second = await local.index_file(catalogue, "--tier", "fast")
-    assert (second.code, "0 made, 3 kept" in second.said) == (0, True), second.said
+    assert (second.code, "0 new, 3 kept" in second.said) == (0, True), second.said
 
 
 async def test_vectors_of_a_model_that_no_longer_answers_are_not_mixed_with_others(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from proxy.request.search_keys import BODY_KEYS, PARAMETERS
+from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS
 from tests.integration.comparing import assert_handed_on, beside_hits, but_score
 from tests.integration.conftest import Open, Sides
 from tests.integration.engines import EVERYWHERE, RealEngine

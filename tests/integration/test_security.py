@@ -24,7 +24,7 @@ import trustme
 from elasticsearch import AsyncElasticsearch
 
 from proxy.app import listen
-from proxy.config import Config
+from proxy.settings.config import Config
 from tests.fakes import FakeServer, Message, Stream, answer
 from tests.integration.commands import serving
 from tests.integration.conftest import PATIENT_ENGINE

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.profiles import PROFILES
+from proxy.settings.profiles import PROFILES
 from tests.fakes import hangs
 from tests.integration import shop as catalogue
 from tests.integration.comparing import but_score, comparable, without_outcome

@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 from hypothesis import strategies as st
 
-from proxy.profiles import PROFILES
-from proxy.query.clauses import COMPOUNDS, LEAVES
-from proxy.request.search_keys import BODY_KEYS, PARAMETERS
-from proxy.request.steering import MEMBER, OPTIONS
+from proxy.parsing.clauses import COMPOUNDS, LEAVES
+from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS
+from proxy.settings.profiles import PROFILES
+from proxy.settings.request_options import MEMBER, OPTIONS
 from tests.integration.sending import JSON, Request
 from tests.strategies import json_values
 

@@ -1,0 +1,1 @@
+"""What is known of engines and indices: names, mappings, dialects, pipelines, vectors."""

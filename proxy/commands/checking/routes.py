@@ -1,0 +1,122 @@
+"""Check routes: against each other, and against the indices they cover."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from proxy.catalog.indices import IndexFacts, Resolved, route_of
+from proxy.commands.checking.findings import Finding
+from proxy.errors import Failure
+from proxy.ranking.planning import VectorSearch, vector_search
+from proxy.settings.config import RouteSettings
+from proxy.settings.routes import Route
+from proxy.settings.yaml_file import did_you_mean
+from proxy.upstream.engine import EngineOfCaller
+
+ADVICE: Mapping[str, str] = {
+    "mapping_unreadable": "the caller may not read the mapping: set engine.authorization_env to a variable with an "
+    "Authorization value, or set `embedding_model` of the route if you know which model made the vectors",
+    "no_vector_field": "the index has no such vector field: add it with `rerank-proxy backfill`, or remove `semantic`",
+    "mixed_vectors": "the indices of the route have vectors of different models or types: give each its own route",
+    "unknown_vector_type": "the proxy does not support the type of the field",
+    "other_dimensions": "`dimensions` of the route differs from the mapping",
+    "unknown_model": "the mapping does not say which model made the vectors: run `rerank-proxy backfill` on a new "
+    "field, or set `embedding_model` of the route if you know it",
+    "other_model": "the vectors of the index are from another model than the route names, or than models.url serves: "
+    "load the index again, or remove `embedding_model` from the route",
+}
+"""What each reason to skip the semantic retriever means, and what to do."""
+
+
+def unused_patterns(routes: Sequence[Route]) -> Iterator[tuple[str, Finding]]:
+    """Find names and patterns that are never used because an earlier one matches; yields the key's path with each.
+
+    The first matching route is used. A plain name after a matching pattern is only a note: it may be an alias, which
+    patterns do not match. The same name or pattern a second time is wrong.
+    """
+    for number, route in enumerate(routes):
+        for place, pattern in enumerate(route.patterns):
+            path = f"routes[{number}].index"
+            earlier = [(at, name) for at in range(number) for name in routes[at].patterns]
+            if (at := next((at for at, name in earlier if name == pattern), None)) is not None:
+                yield path, Finding("wrong", path, f"{pattern!r} is in routes[{at}] already, which is used: remove one")
+            elif pattern in route.patterns[:place]:
+                yield path, Finding("wrong", path, f"{pattern!r} is in this route twice: remove one")
+            elif (first := route_of(routes[:number], Resolved(pattern))) is not None:
+                yield path, _shadowed(path, pattern, first.name, routes.index(first))
+
+
+def _shadowed(path: str, pattern: str, name: str, at: int) -> Finding:
+    here = f"routes[{at}] ({name}) comes first"
+    if "*" in pattern:
+        return Finding("wrong", path, f"{pattern!r} is never used: {here}; move this route above it, or remove it")
+    said = f"{pattern!r} is not used if it is an index: {here}; if it is an alias or data stream, all is well"
+    return Finding("note", path, said)
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Results for a route, and its vectors."""
+
+    findings: tuple[Finding, ...]
+    vectors: VectorSearch | None = None
+
+
+async def look_at(route: Route, settings: RouteSettings, routes: Sequence[Route], caller: EngineOfCaller) -> Looked:
+    """Check a route against the indices it covers; raises UpstreamError."""
+    resolved = await caller.resolved(",".join(route.patterns), (("ignore_unavailable", "true"),))
+    if not resolved:
+        return Looked((Finding("note", route.name, "no index has this name yet"),))
+    own = [entry for entry in resolved if route_of(routes, entry) == route]
+    if not own:
+        first = route_of(routes, resolved[0])
+        said = f"every index belongs to an earlier route ({first.name if first else '?'}): move this route above it"
+        return Looked((Finding("wrong", route.name, said),))
+    indices = frozenset(entry.index for entry in own)
+    facts = await caller.facts(indices)
+    passage = tuple(passage_findings(route, settings, facts))
+    if route.semantic is None:
+        return Looked((Finding("ok", route.name, f"{_count(indices)}, BM25 and the reranker"), *passage))
+    match vector_search(route, route.semantic, facts):
+        case Failure(_, reason, detail):
+            said = f"{reason}{f' ({detail})' if detail else ''}: {ADVICE[reason]}"
+            return Looked((Finding("wrong", route.name, said), *passage))
+        case vectors:
+            said = f"{_count(indices)}, {vectors.dimensions} dimensions by {vectors.model}"
+            return Looked((Finding("ok", route.name, said), *passage), vectors)
+
+
+def _count(indices: frozenset[str]) -> str:
+    return f"{len(indices)} {'index' if len(indices) == 1 else 'indices'}"
+
+
+def passage_findings(route: Route, settings: RouteSettings, facts: IndexFacts) -> Iterator[Finding]:
+    """Check that the mapping has the passage fields.
+
+    Every field that the file names must exist; of the fields of a profile, one is enough.
+    """
+    if route.rerank_model is None and route.semantic is None:
+        return
+    named = settings.passage is not None
+    missing = [field for field in route.passage if not _is_there(field, facts.types)]
+    for field in missing:
+        if (parent := field.rpartition(".")[0]) in facts.types:
+            yield _passage(route, "wrong" if named else "note", f"{field} is a multi-field: documents have {parent}")
+        elif named or len(missing) == len(route.passage):
+            yield _passage(route, "wrong", f"{field} is not in the mapping{did_you_mean(field, _fields(facts.types))}")
+        else:
+            yield _passage(route, "note", f"{field}, of the profile {route.profile}, is not in the mapping")
+
+
+def _passage(route: Route, kind: str, said: str) -> Finding:
+    return Finding("wrong" if kind == "wrong" else "note", route.name, f"passage: {said}")
+
+
+def _is_there(field: str, types: Mapping[str, frozenset[str]]) -> bool:
+    """Whether `_source` can have this path: a field or an object, but not a multi-field, which only the index has."""
+    inside = any(path.startswith(f"{field}.") for path in types)
+    return (field in types or inside) and field.rpartition(".")[0] not in types
+
+
+def _fields(types: Iterable[str]) -> tuple[str, ...]:
+    known = set(types)
+    return tuple(sorted(path for path in known if path.rpartition(".")[0] not in known))

@@ -1,0 +1,117 @@
+"""`rerank-proxy check`: check the settings file, the engine, its indices and the models."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+
+from proxy.commands.checking.findings import Finding
+from proxy.commands.checking.routes import look_at, unused_patterns
+from proxy.commands.checking.services import ModelQuestion, ask_models, ask_nodes, question_of
+from proxy.errors import Refused, UpstreamError
+from proxy.settings.config import Config, authorization_of, needs_token, token_of
+from proxy.settings.routes import build_routes
+from proxy.settings.tls import towards_clients, towards_engine
+from proxy.settings.yaml_file import ConfigError, YamlFile
+from proxy.upstream.engine import EngineClient, EngineOfCaller
+from proxy.upstream.pool import CarriedFields
+
+
+async def check(
+    config: Config, environment: Mapping[str, str], file: YamlFile, *, offline: bool = False
+) -> AsyncIterator[Finding]:
+    """Check everything that searches of these routes need; `offline`: only the file and the environment variables."""
+    token, authorization = _token(config, environment, offline=offline), _authorization(config, environment)
+    on_file = [*_routes_of_file(config, file), *token.findings, *_certificate(config), *authorization.findings]
+    for finding in on_file:
+        yield finding
+    if offline:
+        return
+    questions = {route.name: question_of(route, None) for route in build_routes(config)}
+    if authorization.usable:
+        async for finding in _engine(config, authorization.fields, questions):
+            yield finding
+    if token.usable:
+        async for finding in ask_models(config, token.value, tuple(questions.values())):
+            yield finding
+
+
+@dataclass(frozen=True, slots=True)
+class _Secret:
+    """A secret from the environment, results about it, and whether the service that needs it can be checked."""
+
+    findings: tuple[Finding, ...]
+    value: str | None = None
+    usable: bool = True
+
+    @property
+    def fields(self) -> CarriedFields:
+        return (("Authorization", self.value),) if self.value else ()
+
+
+def _token(config: Config, environment: Mapping[str, str], *, offline: bool) -> _Secret:
+    variable = config.models.token_env
+    try:
+        token = token_of(config, environment)
+    except ConfigError as error:
+        said = f"{error}. `serve` refuses to start without it."
+        return _Secret((Finding("note" if offline else "wrong", "token", said),), usable=False)
+    said = "is set" if token else "is not set" if config.routes and needs_token(config) else "is not needed"
+    return _Secret((Finding("ok", "token", f"{variable} {said}"),), token)
+
+
+def _authorization(config: Config, environment: Mapping[str, str]) -> _Secret:
+    try:
+        towards_engine(config.engine)
+        return _Secret((), authorization_of(config, environment))
+    except ConfigError as error:
+        return _Secret((Finding("wrong", "engine", str(error)),), usable=False)
+
+
+def _certificate(config: Config) -> Iterator[Finding]:
+    try:
+        towards_clients(config.listen)
+    except ConfigError as error:
+        yield Finding("wrong", "listen", str(error))
+
+
+def _routes_of_file(config: Config, file: YamlFile) -> Iterator[Finding]:
+    routes = build_routes(config)
+    said = f"{len(routes)} route{'' if len(routes) == 1 else 's'}" if routes else "no routes: everything passes through"
+    yield Finding("ok", "file", said)
+    for path, finding in unused_patterns(routes):
+        yield Finding(finding.kind, file.where(path), finding.said)
+
+
+async def _engine(
+    config: Config, carried: CarriedFields, questions: dict[str, ModelQuestion]
+) -> AsyncIterator[Finding]:
+    """Check the nodes, then the indices of each route; puts the models of the indices into `questions`."""
+    reached = False
+    async for finding in ask_nodes(config.engine, carried):
+        reached |= finding.kind in {"ok", "note"}
+        yield finding
+    if not reached:
+        return
+    engine = EngineClient(config.engine)
+    try:
+        async for finding in _routes(config, engine.for_caller(b"check", carried), questions):
+            yield finding
+    finally:
+        await engine.close()
+
+
+async def _routes(
+    config: Config, caller: EngineOfCaller, questions: dict[str, ModelQuestion]
+) -> AsyncIterator[Finding]:
+    routes = build_routes(config)
+    for route, settings in zip(routes, config.routes, strict=True):
+        try:
+            looked = await look_at(route, settings, routes, caller)
+        except Refused as error:
+            yield Finding("note", route.name, f"the engine refused ({error}), so the indices were not checked")
+            continue
+        except UpstreamError as error:
+            yield Finding("unreachable", route.name, f"cannot be checked: {error}")
+            continue
+        questions[route.name] = question_of(route, looked.vectors)
+        for finding in looked.findings:
+            yield finding

@@ -1,0 +1,183 @@
+"""Check the nodes of the engine and the models with one real request each."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+
+from proxy.catalog.dialects import EngineKind, read_kind
+from proxy.commands.advice import models_advice
+from proxy.commands.checking.findings import Finding
+from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
+from proxy.ranking.planning import VectorSearch
+from proxy.settings.config import Config
+from proxy.settings.config import Engine as Settings
+from proxy.settings.routes import Route
+from proxy.upstream.embedder import Embedder, is_same
+from proxy.upstream.engine import EngineClient, EngineOfCaller
+from proxy.upstream.pool import CarriedFields
+from proxy.upstream.reranker import Reranker
+from proxy.upstream.transport import Transport, models_session
+
+PATIENCE_S = 30.0
+"""Timeout of a check: longer than for a search, to distinguish a slow model from a missing one."""
+_SUPPORTED_SINCE = {"elasticsearch": (8, 4), "opensearch": (2,)}
+_QUERY = "how to reset a forgotten password"
+PASSAGES = (
+    "To reset a forgotten password, open the sign-in page and choose 'Forgot password'.",
+    "The annual rainfall in the Sahara is below 25 millimetres.",
+)
+
+T = TypeVar("T")
+
+
+async def ask_nodes(settings: Settings, carried: CarriedFields) -> AsyncIterator[Finding]:
+    """Ask each node which engine it is; if one node answers, an unreachable one is only a note."""
+    found = [await _ask_node(settings, url, carried) for url in settings.urls]
+    answered = any(finding.kind == "ok" for finding in found)
+    for finding in found:
+        lost = finding.kind == "unreachable" and answered
+        yield Finding("note", finding.place, finding.said) if lost else finding
+
+
+async def _ask_node(settings: Settings, url: str, carried: CarriedFields) -> Finding:
+    engine = EngineClient(msgspec.structs.replace(settings, url=url))
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return await _kind(engine.for_caller(b"check", carried), url, authorized=bool(carried))
+    except TimeoutError:
+        return Finding("unreachable", "engine", f"{url} does not answer within {PATIENCE_S:g} s")
+    finally:
+        await engine.close()
+
+
+async def _kind(caller: EngineOfCaller, url: str, *, authorized: bool) -> Finding:
+    try:
+        kind = read_kind(msgspec.json.decode((await caller.get("/", ())).body))
+    except Refused as error:
+        return _refused(error, url, authorized=authorized)
+    except UpstreamError as error:
+        return Finding("unreachable", "engine", f"{url} cannot be reached: {error.detail}")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Finding("wrong", "engine", f"{url} is neither Elasticsearch nor OpenSearch: correct engine.url")
+    return _named(kind, url)
+
+
+def _refused(error: Refused, url: str, *, authorized: bool) -> Finding:
+    if error.status in {401, 403} and not authorized:
+        said = f"{url} requires credentials ({error.status}): set engine.authorization_env to check the indices, too"
+        return Finding("note", "engine", said)
+    if error.status in {401, 403}:
+        said = f"{url} rejects the credentials of engine.authorization_env ({error.status}): correct the variable"
+        return Finding("wrong", "engine", said)
+    return Finding("wrong", "engine", f"{url} answers with status {error.status}: correct engine.url")
+
+
+def _named(kind: EngineKind, url: str) -> Finding:
+    version = kind.version or ()
+    said = f"{kind.product} {'.'.join(map(str, version))} at {url}"
+    since = _SUPPORTED_SINCE.get(kind.product)
+    if since is None or version < since:
+        known = ", ".join(f"{name} from {'.'.join(map(str, least))}" for name, least in _SUPPORTED_SINCE.items())
+        return Finding("note", "engine", f"{said}: the proxy is made for {known}")
+    return Finding("ok", "engine", said)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelQuestion:
+    """The model calls of a route's searches; equal ones are checked once."""
+
+    instruction: str
+    embedding_model: str | None
+    dimensions: int
+    held: bool
+    """An index has vectors of this model, so the server must not use another one."""
+    rerank_model: str | None
+
+
+def question_of(route: Route, vectors: VectorSearch | None) -> ModelQuestion:
+    """Return the model calls of a route; the embedding model is that of its index, if it has vectors."""
+    if vectors:
+        model, dimensions = vectors.model, vectors.dimensions
+        return ModelQuestion(route.instruction, model, dimensions, held=True, rerank_model=route.rerank_model)
+    semantic = route.semantic
+    return ModelQuestion(
+        route.instruction,
+        route.embedding_model if semantic else None,
+        semantic.dimensions if semantic else 0,
+        held=False,
+        rerank_model=route.rerank_model,
+    )
+
+
+async def ask_models(config: Config, token: str | None, questions: Sequence[ModelQuestion]) -> AsyncIterator[Finding]:
+    """Make one real embedding and one real score with each model that the routes use."""
+    settings = config.models
+    async with models_session(settings.connect_timeout_seconds) as session:
+        embedder = Embedder(
+            Transport(session, "embedder", settings.url, token),
+            timeout_seconds=PATIENCE_S,
+            query_max_chars=settings.query_max_chars,
+            cache_bytes=0,
+        )
+        reranker = Reranker(
+            Transport(session, "reranker", settings.url, token),
+            timeout_seconds=PATIENCE_S,
+            query_max_chars=settings.query_max_chars,
+        )
+        for question in {(each.embedding_model, each.dimensions): each for each in questions}.values():
+            if model := question.embedding_model:
+                limit = settings.embed_timeout_seconds
+                yield await _asked("embedder", model, limit, partial(_embedding, embedder, question))
+        for question in {each.rerank_model: each for each in questions}.values():
+            if model := question.rerank_model:
+                limit = settings.rerank_timeout_seconds
+                yield await _asked("reranker", model, limit, partial(_score, reranker, question))
+
+
+async def _asked(service: str, model: str, limit: float, ask: Callable[[], Awaitable[Finding]]) -> Finding:
+    """Call a model and report the time; a call that takes longer than its timeout would be degraded."""
+    begun = time.perf_counter()
+    try:
+        found = await ask()
+    except UpstreamError as error:
+        away = isinstance(error, Unreachable | TimedOut)
+        return Finding("unreachable" if away else "wrong", service, models_advice(error, model))
+    seconds = time.perf_counter() - begun
+    if found.kind != "ok":
+        return found
+    if seconds > limit:
+        key = "embed_timeout_seconds" if service == "embedder" else "rerank_timeout_seconds"
+        said = f"{found.said} in {seconds * 1000:.0f} ms: models.{key} is {limit:g}, so such a search is degraded"
+        return Finding("note", service, said)
+    return Finding("ok", service, f"{found.said} in {seconds * 1000:.0f} ms")
+
+
+async def _embedding(embedder: Embedder, question: ModelQuestion) -> Finding:
+    model = question.embedding_model or ""
+    if not question.held:
+        answering = await embedder.introduce(model=model, dimensions=question.dimensions)
+        if not is_same(answering.model, model):
+            said = (
+                f"the server uses {answering.model} for {model}; `index` and `backfill` will record {answering.model}"
+            )
+            return Finding("note", "embedder", said)
+        return Finding("ok", "embedder", f"{model} made a vector of {answering.dimensions} dimensions")
+    vector = await embedder.embed_query(
+        _QUERY, instruction=question.instruction, model=model, dimensions=question.dimensions
+    )
+    return Finding("ok", "embedder", f"{model} made a vector of {len(vector)} dimensions")
+
+
+async def _score(reranker: Reranker, question: ModelQuestion) -> Finding:
+    model = question.rerank_model or ""
+    relevance = await reranker.score(_QUERY, PASSAGES, instruction=question.instruction, model=model)
+    near, far = relevance.scores
+    said = f"{model} scored a passage that answers the query {near:.2g}, and one that does not {far:.2g}"
+    if near > far:
+        return Finding("ok", "reranker", said)
+    return Finding("wrong", "reranker", f"{said}: a reranker must score the first higher, so check the model server")

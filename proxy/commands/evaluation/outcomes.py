@@ -1,0 +1,57 @@
+"""How one search ended: the documents found, and what the header of a proxy says of it."""
+
+import re
+from dataclasses import dataclass
+
+HEADER = "X-Rerank"
+_REASON = re.compile(r";reason=(\w+)")
+_STAGES = re.compile(r';stages="([^"]*)"')
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedOutcome:
+    """How a proxy says that a search ended."""
+
+    kind: str
+    """`reranked`, `degraded` or `bypassed`."""
+    reason: str = ""
+    stages: str = ""
+
+    @property
+    def is_reranked(self) -> bool:
+        return self.kind == "reranked"
+
+    def __str__(self) -> str:
+        more = ", ".join(filter(None, (self.stages and f"without {self.stages}", self.reason)))
+        return f"{self.kind} ({more})" if more else self.kind
+
+
+def read_outcome(header: str) -> ReportedOutcome:
+    """Read an item of RFC 9651: a token and its parameters."""
+    reason, stages = _REASON.search(header), _STAGES.search(header)
+    kind = header.partition(";")[0].strip()
+    return ReportedOutcome(kind, reason[1] if reason else "", stages[1] if stages else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The documents of a response, best first, each once."""
+
+    documents: tuple[str, ...]
+    outcome: ReportedOutcome | None = None
+    """None where the header is missing, as from an engine."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedSearch:
+    """A search without a usable response."""
+
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The responses to one query's search, from both addresses."""
+
+    baseline: Found | FailedSearch
+    proxy: Found | FailedSearch

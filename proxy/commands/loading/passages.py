@@ -1,0 +1,65 @@
+"""Embed the texts of documents in batches, with retries while the provider is busy."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from proxy.bounds import EMBEDDED_CHARACTERS
+from proxy.catalog.vectors import Vectors, passage_hash
+from proxy.commands.advice import models_advice
+from proxy.commands.loading.errors import CannotLoad
+from proxy.commands.loading.mappings import Embedding
+from proxy.commands.loading.patience import patiently
+from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
+from proxy.ranking.reranking import passage_text
+from proxy.upstream.embedder import Embedder, Introduction
+
+_BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_PATIENCE_S = 600.0
+_FIRST_S = 5.0
+"""For the first call: the models may not be running at all."""
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """The text of a document that is embedded, and the hash stored beside its vector."""
+
+    text: str
+    hash: str
+
+
+def passage_of(source: Mapping[str, Any], embedding: Embedding) -> Passage | None:
+    """Build the passage of a document; None if it has no text, and so no vector."""
+    text = passage_text(source, embedding.passage, EMBEDDED_CHARACTERS)
+    return Passage(text, passage_hash(text, embedding.model, embedding.dimensions)) if text else None
+
+
+async def embed(
+    embedder: Embedder, texts: Sequence[str], model: str, dimensions: int | None, patience: float = _PATIENCE_S
+) -> Vectors:
+    """Embed texts, with retries while the provider is busy; raises CannotLoad if it refuses or is unreachable."""
+    return await _asked(lambda: embedder.embed_passages(texts, model=model, dimensions=dimensions), model, patience)
+
+
+async def introduced(embedder: Embedder, model: str, dimensions: int | None) -> Introduction:
+    """Ask which model the provider serves under this name; raises CannotLoad."""
+    return await _asked(lambda: embedder.introduce(model=model, dimensions=dimensions), model, _FIRST_S)
+
+
+async def _asked(ask: Callable[[], Awaitable[A]], model: str, patience: float) -> A:
+    try:
+        return await patiently(ask, _is_passing, patience)
+    except UpstreamError as error:
+        raise CannotLoad(models_advice(error, model)) from error
+
+
+def _is_passing(error: Exception) -> bool:
+    match error:
+        case Refused(status=status):
+            return status in _BUSY
+        case Unreachable() | TimedOut():
+            return True
+        case _:
+            return False

@@ -1,0 +1,198 @@
+"""The index to load into: create it if it is missing, and check that its vectors fit what is requested."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from proxy.catalog.indices import META_KEY, flatten
+from proxy.commands.loading.clients import TOO_LARGE, EngineApi, Outcome
+from proxy.commands.loading.errors import CannotLoad
+from proxy.commands.loading.mappings import Embedding, index_for, read_embedding
+from proxy.commands.loading.patience import patiently
+from proxy.errors import Refused, UpstreamError
+from proxy.upstream.embedder import Introduction, is_same
+
+A = TypeVar("A")
+
+BUSY = frozenset({429, 502, 503, 504})
+_PATIENCE_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The vectors that the command line or the route request; None means not specified."""
+
+    field: str
+    model: str | None
+    default_model: str
+    dimensions: int | None
+    passage: tuple[str, ...] | None
+    default_passage: tuple[str, ...]
+    """The passage of the route or the profile; empty if there is neither."""
+
+    def embedding(self, answering: Introduction) -> Embedding:
+        """Describe a new vector field: model and dimensions are those of the model that answers."""
+        passage = self.passage or self.default_passage
+        return Embedding(self.field, answering.model, answering.dimensions, passage)
+
+
+def path_of(index: str, *steps: str) -> str:
+    """Build the path of an index, an alias or a list of them."""
+    return "/".join(("", quote(index, safe=",*"), *steps))
+
+
+async def mappings_of(client: EngineApi, index: str) -> Mapping[str, Mapping[str, Any]]:
+    """Read the mappings of all indices of this name; empty if there is none. Raises CannotLoad."""
+    lenient = {"ignore_unavailable": "true", "allow_no_indices": "true"}
+    answer = await ask_engine(lambda: client.ask("GET", path_of(index, "_mapping"), parameters=lenient))
+    return {name: entry["mappings"] for name, entry in answer.items()}
+
+
+async def ask_engine(ask: Callable[[], Awaitable[A]]) -> A:
+    """Call the engine, with retries while it is busy; raises CannotLoad."""
+    try:
+        return await patiently(ask, _is_busy, _PATIENCE_S)
+    except UpstreamError as error:
+        raise CannotLoad(engine_advice(error)) from error
+
+
+def _is_busy(error: Exception) -> bool:
+    return isinstance(error, Refused) and error.status in BUSY
+
+
+def engine_advice(error: UpstreamError) -> str:
+    """Explain an error of the engine, and what to do."""
+    match error:
+        case Refused(status=401 | 403 as status):
+            return (
+                f"the engine rejects the credentials ({status}): let engine.authorization_env name a variable with "
+                "a valid Authorization value"
+            )
+        case Refused(status=status):
+            return f"the engine returned {status}: {_said(error)}"
+        case _:
+            return f"the engine cannot be reached: {error.detail}. Start it, or name another with --engine URL"
+
+
+def _said(error: Refused) -> str:
+    try:
+        answer = msgspec.json.decode(error.body)
+    except ValueError:
+        return error.body[:300].decode(errors="replace")
+    return reason_of(answer) if isinstance(answer, dict) else str(answer)
+
+
+def reason_of(outcome: Outcome) -> str:
+    """Return why the engine rejected a request, or a document of a bulk request."""
+    match outcome.get("error"):
+        case {"reason": str(reason), "caused_by": {"reason": str(cause)}} if cause not in reason:
+            return f"{reason}: {cause}"
+        case {"reason": str(reason)}:
+            return reason
+        case _ if outcome.get("status") == TOO_LARGE:
+            return "the request with this document is larger than the engine, or a proxy before it, accepts (413)"
+        case error:
+            return f"{error} ({outcome.get('status')})"
+
+
+async def _change(client: EngineApi, method: str, path: str, body: Mapping[str, Any], failed: str) -> None:
+    """Create or change an index; raises CannotLoad, with advice for known errors of this engine."""
+    try:
+        await client.ask(method, path, body)
+    except UpstreamError as error:
+        said = engine_advice(error)
+        known = (advice for words, advice in client.spelling.refusals.items() if words in said)
+        raise CannotLoad(f"{failed}: {next(known, said)}") from error
+
+
+def held_embedding(mappings: Mapping[str, Mapping[str, Any]], wanted: Wanted) -> Embedding | None:
+    """Read the vectors that existing indices declare; raises CannotLoad if they differ from the requested ones."""
+    found = [held for mapping in mappings.values() if (held := read_embedding(wanted.field, mapping))]
+    if not found:
+        return None
+    held = found[0]
+    if models := {(other.model, other.dimensions) for other in found} - {(held.model, held.dimensions)}:
+        raise CannotLoad(
+            f"the indices have vectors of several models in {wanted.field!r}: {held.model} ({held.dimensions}), "
+            f"{', '.join(f'{model} ({length})' for model, length in sorted(models))}. Name one index at a time."
+        )
+    if wanted.dimensions and wanted.dimensions != held.dimensions:
+        raise CannotLoad(_other_length(held.field, held.dimensions, wanted.dimensions))
+    return replace(held, passage=wanted.passage or held.passage)
+
+
+def check_model(held: Embedding, asked: str, answering: str) -> None:
+    """Check that new vectors come from the model of the existing ones; raises CannotLoad.
+
+    Vectors of two models with equal dimensions fit into the same field, cause no error and return random neighbours.
+    """
+    if is_same(held.model, answering):
+        return
+    if is_same(asked, answering):
+        here = f"{asked} is requested"
+    else:
+        here = f"the server at models.url uses {answering}, whatever model is requested"
+    raise CannotLoad(
+        f"the index has vectors of {held.model} in {held.field!r}, but {here}: vectors of two models cannot be mixed. "
+        f"Load a new index, name another --field, or use a server that has {held.model}."
+    )
+
+
+async def has_vectors(client: EngineApi, index: str, field: str) -> bool:
+    """Whether any document has a vector; until then, the model in the mapping can still be changed."""
+    body = {"query": {"exists": {"field": field}}}
+    await ask_engine(lambda: client.ask("POST", path_of(index, "_refresh")))
+    return bool((await ask_engine(lambda: client.ask("POST", path_of(index, "_count"), body)))["count"])
+
+
+async def fit(client: EngineApi, mappings: Mapping[str, Mapping[str, Any]], embedding: Embedding) -> None:
+    """Add missing vector fields and their description to the mappings of existing indices; raises CannotLoad."""
+    for name, mapping in mappings.items():
+        await _fit(client, name, mapping, embedding)
+
+
+async def _fit(client: EngineApi, name: str, mapping: Mapping[str, Any], embedding: Embedding) -> None:
+    """Add them to the mapping of one index."""
+    spec = dict(flatten(mapping.get("properties", {}))).get(embedding.field)
+    held = read_embedding(embedding.field, mapping)
+    if spec is not None and not spec.keys() & {"dims", "dimension"}:
+        raise CannotLoad(f"{name}: the field {embedding.field!r} has the type {spec['type']}: name another --field")
+    if spec is not None and (there := spec.get("dims", spec.get("dimension"))) != embedding.dimensions:
+        raise CannotLoad(f"{name}: {_other_length(embedding.field, there, embedding.dimensions)}")
+    if spec is not None and held is None:
+        raise CannotLoad(
+            f"{name}: the field {embedding.field!r} exists, but the mapping does not say which model made its vectors: "
+            "name another --field, and use it in the route's `semantic`"
+        )
+    if held == embedding:
+        return
+    meta = dict(mapping.get("_meta", {}))
+    meta[META_KEY] = dict(meta.get(META_KEY, {})) | embedding.meta[META_KEY]
+    properties = client.spelling.properties(embedding.properties) if spec is None else {}
+    body = {"properties": properties, "_meta": meta}
+    await _change(client, "PUT", path_of(name, "_mapping"), body, f"{name}: the vector field cannot be added")
+
+
+def check_readable(mappings: Mapping[str, Mapping[str, Any]], embedding: Embedding) -> None:
+    """Check that the indices have at least one field to embed; raises CannotLoad."""
+    known = {path for mapping in mappings.values() for path, _ in flatten(mapping.get("properties", {}))}
+    if not any(path == field or path.startswith(f"{field}.") for path in known for field in embedding.passage):
+        raise CannotLoad(
+            f"the index has none of the fields {', '.join(embedding.passage)}: name the fields to embed with --passage"
+        )
+
+
+def _other_length(field: str, there: object, here: object) -> str:
+    return (
+        f"the vectors in {field!r} have {there} dimensions, but {here} are requested: use --dimensions {there}, name "
+        "another --field, or load a new index"
+    )
+
+
+async def create(client: EngineApi, name: str, profile: str, embedding: Embedding | None, language: str) -> None:
+    """Create an index for a profile; raises CannotLoad."""
+    body = index_for(profile, embedding, language, client.spelling)
+    await _change(client, "PUT", path_of(name), body, f"{name} cannot be created")

@@ -1,0 +1,468 @@
+"""One search of one caller, whichever endpoint it came by: its route, its plan, its result."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+import structlog
+
+from proxy.bounds import GIVEN_TEXT, NAMES_IN_A_URL
+from proxy.catalog.dialects import EngineKind
+from proxy.catalog.indices import (
+    Covered,
+    IndexFacts,
+    Mixed,
+    Resolved,
+    Unrouted,
+    alias_filter,
+    cover,
+    is_plain,
+    may_concern,
+    requested_names,
+    route_of,
+)
+from proxy.catalog.pipelines import NONE, is_harmless
+from proxy.context import SearchRecord, Sent
+from proxy.errors import Failure, Late, Refused, TooComplex, UpstreamError, cause_of
+from proxy.http1.callers import Field, field_value
+from proxy.http1.messages import BadMessage
+from proxy.outcomes import Bypass
+from proxy.parsing.filter_path import read_form
+from proxy.parsing.json_text import take_member
+from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query, text_of_clause
+from proxy.parsing.search_request import SearchRequest, parse, translated
+from proxy.parsing.sort_values import Walk
+from proxy.ranking.heads import Heads, head_key
+from proxy.ranking.pipeline import Defect, Result, run_search
+from proxy.ranking.planning import Plan, VectorSearch, vector_search
+from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stages
+from proxy.settings.config import Config
+from proxy.settings.profiles import PROFILES
+from proxy.settings.request_options import MEMBER, Steering, Wrong, read_steering
+from proxy.settings.routes import Route, build_routes
+from proxy.upstream.accepted import AcceptedSearch
+from proxy.upstream.engine import EngineClient, EngineOfCaller
+
+_log = structlog.get_logger("proxy")
+_T = TypeVar("_T")
+ReadBody = Callable[[], Awaitable[bytes | Bypass]]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchCall:
+    """A search as its client sent it."""
+
+    indices: str
+    """The path segment as it was sent, so that aliases keep their filters and routing."""
+    query_string: str
+    content: bytes = b""
+    fields: Sequence[Field] = ()
+    """The request's headers."""
+    is_template: bool = False
+    walk: Walk | None = None
+    """The hit of an earlier response of the proxy that it continues after, if `content` has the engine's values."""
+    rewritten: bool = False
+    """Whether `content` is other than what the client sent."""
+
+    @property
+    def parameters(self) -> tuple[tuple[str, str], ...]:
+        return tuple(parse_qsl(self.query_string, keep_blank_values=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """A search that a route covers, its per-request options taken out of the body."""
+
+    record: SearchRecord
+    caller: EngineOfCaller
+    call: SearchCall
+    covered: Covered
+    options: Steering
+
+
+@dataclass(frozen=True, slots=True)
+class NotRouted:
+    """A search that goes no further: not of a route, bypassed, or refused."""
+
+    call: SearchCall
+    """With the body to hand on: the client's, without the proxy's own options."""
+    why: Unrouted | Bypass | Wrong
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A search that is planned, and not yet sent."""
+
+    planned: Run
+    head_key: bytes
+    sent: Sent
+
+    async def run(self) -> Result:
+        """Answer it, or return why the client's own bytes should go on instead."""
+        return unless_sent(await guarded(run_search(self.planned, self.head_key)), self.sent)
+
+
+class Searching:
+    """Answers searches in three steps, each of which may end one: `route`, `plan`, and `Prepared.run`."""
+
+    def __init__(
+        self, config: Config, engine: EngineClient, embedder: Embeds, reranker: Scores, discovery: str | None
+    ) -> None:
+        self.routes = build_routes(config)
+        self._config = config
+        self._engine = engine
+        self._embedder = embedder
+        self._reranker = reranker
+        self._patience_seconds = config.engine.resolve_timeout_seconds
+        self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
+        self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
+
+    # -- route
+
+    async def route(
+        self, record: SearchRecord, caller: EngineOfCaller, call: SearchCall, read_body: ReadBody
+    ) -> Routed | NotRouted:
+        """Find a search's route and read its per-request options; the body of a search of no route is not read."""
+        found = await guarded(self._route(record, caller, call, read_body))
+        return NotRouted(call, found) if isinstance(found, Bypass) else found
+
+    async def _route(
+        self, record: SearchRecord, caller: EngineOfCaller, call: SearchCall, read_body: ReadBody
+    ) -> Routed | NotRouted:
+        if not (call.indices or call.is_template):  # a point in time names its indices in the body alone
+            content = await read_body()
+            call = call if isinstance(content, Bypass) else replace(call, content=content)
+        covered = await self.cover(record, caller, call)
+        if not isinstance(covered, Covered):
+            return NotRouted(call, covered)
+        record.route = covered.route.name
+        content = await read_body()
+        if isinstance(content, Bypass):
+            return NotRouted(call, content)
+        call, options = self.options(replace(call, content=content))
+        if isinstance(options, Wrong):
+            return NotRouted(call, options)
+        return Routed(record, replace(caller, sent=record.sent), call, covered, options)
+
+    def unroutable(self, indices: str, why: Bypass) -> Bypass | Unrouted:
+        """Return the bypass reason if a search that cannot be resolved might touch a route."""
+        return why if may_concern(self.routes, requested_names(indices)) else Unrouted()
+
+    async def cover(
+        self, record: SearchRecord, caller: EngineOfCaller, call: SearchCall, *, anew: bool = False
+    ) -> Covered | Unrouted | Bypass:
+        """Compare every index that the search reaches for this caller with the routes.
+
+        From memory where the names were asked before; `anew` asks the engine whatever is remembered.
+        """
+        names = requested_names(call.indices)
+        if names and all(":" in name for name in names) and not may_concern(self.routes, names):
+            return Unrouted()  # another cluster's: no alias of this one has a colon
+        try:
+            async with record.clock.stage("names"):
+                resolved = await _resolved(self._patient(record, caller, anew=anew), call, anew=anew)
+        except UpstreamError as error:
+            return self._cover_unresolved(call.indices, error)
+        match cover(self.routes, resolved, names):
+            case Mixed():
+                return Bypass("mixed_routes")
+            case Unrouted() if names and not resolved:  # OpenSearch, of a missing name; Elasticsearch answers 404
+                return self.unroutable(call.indices, Bypass("unresolved", detail="no index has such a name"))
+            case found:
+                return found
+
+    def _cover_unresolved(self, indices: str, error: UpstreamError) -> Covered | Unrouted | Bypass:
+        """Where a caller may not ask what a name stands for, a plain one may still be taken by its letters.
+
+        Each hit's own index is compared with the route before any of it goes to a model.
+        """
+        names = requested_names(indices)
+        route = route_of(self.routes, Resolved(names[0])) if is_plain(names) else None
+        if route is not None and isinstance(error, Refused) and error.status == 403:
+            return Covered(route)
+        is_fault = not isinstance(error, Refused) or error.status >= 500
+        return self.unroutable(indices, Bypass("unresolved", detail=str(error), is_fault=is_fault))
+
+    def _patient(self, record: SearchRecord, caller: EngineOfCaller, *, anew: bool = False) -> EngineOfCaller:
+        """Let a search wait for all it asks about its indices no longer than it may in sum."""
+        waited = 0.0 if anew else record.clock.stages.get("names", 0.0) / 1000
+        return replace(caller, patience_seconds=max(0.0, self._patience_seconds - waited))
+
+    def options(self, call: SearchCall) -> tuple[SearchCall, Steering | Wrong]:
+        """Read the per-request options of headers and body; those of the body are not for the engine."""
+        allowed = self._config.steering
+        call = _translated(call)
+        found = _cut_out(call.content)
+        if found is None:
+            return call, read_steering(call.fields, None, allowed)
+        content, member = found
+        try:
+            options = read_steering(call.fields, msgspec.json.decode(member), allowed)
+        except (ValueError, RecursionError) as error:
+            options = Wrong(f"[ext.{MEMBER}] cannot be read: {error}")
+        return replace(call, content=content, rewritten=True), options
+
+    # -- plan
+
+    async def answer(self, routed: Routed) -> Result:
+        """Plan and run a search of a route."""
+        prepared = await self.prepare(routed, OwnSearches())
+        return prepared if isinstance(prepared, Bypass) else await prepared.run()
+
+    async def prepare(self, routed: Routed, own: OwnSearches, number: int = 0) -> Prepared | Bypass:
+        """Plan a search of a route, ready to be run."""
+        plan = await guarded(self.plan(routed))
+        if isinstance(plan, Bypass):
+            return plan
+        routed.record.window, routed.record.query_text = plan.window, plan.user_query.text
+        run = Run(plan, self._stages(routed), routed.record.clock, Budget(plan.budget_seconds, own, number))
+        return Prepared(run, head_key(plan, routed.caller.identity), routed.record.sent)
+
+    async def plan(self, routed: Routed) -> Plan | Bypass:
+        """Read a search of a route, templates rendered, and decide what will be done for it."""
+        if routed.options.enabled is False:
+            return Bypass("steered_off")
+        call: SearchCall | Bypass = routed.call
+        if routed.call.is_template:
+            call = await _rendered(routed.caller, routed.call, self._config.engine.added_timeout_seconds)
+        if isinstance(call, Bypass):
+            return call
+        call = _translated(call)
+        request = parse(call.query_string, call.content, call.walk)
+        if isinstance(request, Bypass):
+            return request
+        return await self._plan(replace(routed, call=call), request)
+
+    def _stages(self, routed: Routed) -> Stages:
+        return Stages(
+            routed.caller,
+            self._embedder,
+            self._reranker,
+            self._heads,
+            AcceptedSearch.of(
+                self._engine.accepted, routed.caller.identity, routed.covered.indices or {routed.call.indices}
+            ),
+            partial(self._covered_now, routed),
+            self._config.models.passage_max_chars,
+            self._config.engine.added_timeout_seconds,
+        )
+
+    async def _plan(self, routed: Routed, request: SearchRequest) -> Plan | Bypass:
+        covered, options = routed.covered, routed.options
+        try:
+            async with routed.record.clock.stage("names"):
+                caller = self._patient(routed.record, routed.caller)
+                facts, kind = await asyncio.gather(self._facts(caller, covered), self._kind(caller))
+        except Late as error:
+            return Bypass("unresolved", detail=str(error), is_fault=True)
+        route, known = covered.route, facts or IndexFacts()
+        given = options.query or request.text or _text_of(route, routed.call.fields, request, known)
+        copies = known.copied_from(route.passage)
+        user_query = find_user_query(request.query, route.passage, known.is_text, given, copies) or Bypass(
+            "no_query_text"
+        )
+        if isinstance(user_query, Bypass):
+            return user_query
+        if problem := route.left_out.bypass(user_query) or await self._pipeline(caller, request, known):
+            return problem
+        window = min(options.window or route.rank_window_size, route.rank_window_size, known.max_result_window)
+        window = min(window, request.rescored or window)
+        if request.end + (window if request.walk else 0) > known.max_result_window:
+            return Bypass("depth")
+        vectors: VectorSearch | Failure | None = None
+        if route.semantic:
+            vectors = _unfit(request, user_query) or vector_search(
+                route, route.semantic, facts, kind.version if kind else None
+            )
+        if isinstance(vectors, Failure) and vectors.by_design and route.rerank_model is None:
+            return Bypass("no_stage")
+        return Plan(
+            indices=routed.call.indices,
+            request=request,
+            route=route,
+            user_query=user_query,
+            instruction=_instruction(route, options),
+            vectors=vectors if isinstance(vectors, VectorSearch) else None,
+            unavailable=vectors if isinstance(vectors, Failure) else None,
+            window=window,
+            covered=covered.indices,
+            alias_filter=alias_filter(covered.reached, known),
+            own_parameters=kind.own_parameters if kind else (),
+            keeps_empty=kind is None or kind.keeps_empty,
+            budget_seconds=options.budget_ms / 1000 if options.budget_ms else None,
+            explains=bool(options.explain),
+            names=tuple(sorted({known.stored_at(path) for path in user_query.keywords})),
+            earlier=self.routes[: self.routes.index(route)],
+        )
+
+    async def _covered_now(self, routed: Routed) -> frozenset[str]:
+        """Ask anew which indices the search reaches; none where they are no longer this route's."""
+        found = await self.cover(routed.record, routed.caller, routed.call, anew=True)
+        return found.indices if isinstance(found, Covered) and found.route is routed.covered.route else frozenset()
+
+    async def _facts(self, caller: EngineOfCaller, covered: Covered) -> IndexFacts | None:
+        """Read the mappings, with the caller's rights or else with those meant for it; at the least the types."""
+        indices = covered.indices
+        if not indices or sum(map(len, indices)) > NAMES_IN_A_URL:
+            indices = frozenset(covered.route.patterns)
+        own = self._discovery and replace(self._discovery, patience_seconds=caller.patience_seconds)
+        for reader in filter(None, (caller, own)):
+            try:
+                return await reader.facts(indices)
+            except Refused:
+                continue
+            except Late:
+                raise
+            except UpstreamError:
+                return None
+        try:
+            return await caller.types(indices)
+        except Late:
+            raise
+        except UpstreamError:
+            return None
+
+    async def _kind(self, caller: EngineOfCaller) -> EngineKind | None:
+        kind = await caller.kind()
+        if self._discovery is not None and (kind is None or kind.version is None):
+            return await replace(self._discovery, patience_seconds=caller.patience_seconds).kind()
+        return kind
+
+    async def _pipeline(self, caller: EngineOfCaller, request: SearchRequest, facts: IndexFacts) -> Bypass | None:
+        """Leave a search alone that runs a pipeline which is not known to be harmless."""
+        named = request.pipeline
+        if named is None and len(facts.pipelines) == 1:  # of several indices' defaults none is run
+            (named,) = facts.pipelines
+        if named in (None, NONE, {}):
+            return None
+        try:
+            pipeline = named if isinstance(named, dict) else await caller.pipeline(str(named))
+        except UpstreamError:
+            return Bypass("pipeline")
+        return None if is_harmless(pipeline) else Bypass("pipeline")
+
+
+def _text_of(route: Route, fields: Sequence[Field], request: SearchRequest, facts: IndexFacts) -> str | None:
+    """Return the query text from where the route says that it is; one longer than a request may set is ignored."""
+    place = route.query_from
+    texts = (
+        _header_text(fields, place.header) if place.header else None,
+        request.text_at(place.body) if place.body else None,
+        text_of_clause(request.query, place.name, route.passage, facts.is_text) if place.name else None,
+    )
+    stripped = (text.strip() for text in texts if text)
+    return next((text for text in stripped if 0 < len(text) <= GIVEN_TEXT), None)
+
+
+def _header_text(fields: Sequence[Field], name: str) -> str | None:
+    with suppress(UnicodeDecodeError):
+        return field_value(fields, name.lower().encode()).decode()
+    return None
+
+
+def _unfit(request: SearchRequest, user_query: UserQuery) -> Failure | None:
+    """Say why no document that only kNN finds has a place among this search's own."""
+    reason = "own_scores" if request.own_ranking else user_query.unrelaxed
+    return Failure("semantic", reason, UNRELAXED[reason], by_design=True) if reason else None
+
+
+def _instruction(route: Route, options: Steering) -> str:
+    if options.instruction:
+        return options.instruction
+    return PROFILES[options.profile].instruction if options.profile else route.instruction
+
+
+async def _resolved(caller: EngineOfCaller, call: SearchCall, *, anew: bool) -> tuple[Resolved, ...]:
+    if not call.indices and (identifier := _point_in_time(call.content)):
+        return await caller.resolved_of_pit(identifier, anew=anew)
+    return await caller.resolved(call.indices, call.parameters, anew=anew)
+
+
+def _translated(call: SearchCall) -> SearchCall:
+    content, walk = translated(call.query_string, call.content)
+    return replace(call, content=content, walk=walk, rewritten=True) if walk else call
+
+
+# A template's own body. Of the URL, Elasticsearch 8.19.13 ignores what a search's body would say.
+_TEMPLATE_KEYS = frozenset({"source", "id", "params"})
+_IGNORED = frozenset({"from", "size", "q", "df", "sort", "_source", "_source_includes", "_source_excludes", "stats"})
+
+
+class _RenderedTemplate(msgspec.Struct):
+    template_output: msgspec.Raw
+
+
+_rendered_template = msgspec.json.Decoder(_RenderedTemplate)
+_template = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+async def _rendered(caller: EngineOfCaller, call: SearchCall, timeout_seconds: float) -> SearchCall | Bypass:
+    """Have the engine render a template with the caller's rights; return the search in it."""
+    try:
+        if unknown := [key for key in _template.decode(call.content) if key not in _TEMPLATE_KEYS]:
+            return Bypass("template", detail=unknown[0])
+        reply = await caller.render(call.content, timeout_seconds)
+        output = bytes(_rendered_template.decode(reply.body).template_output)
+    except (UpstreamError, ValueError, RecursionError) as error:
+        return Bypass("template", detail=str(error))
+    kept = [pair for pair in call.parameters if pair[0] not in _IGNORED]
+    return replace(call, query_string=urlencode(read_form(kept).asked(kept)), content=output, is_template=False)
+
+
+async def guarded(step: Awaitable[_T]) -> _T | Bypass:
+    """Await a step of a search; a defect in it is logged, and the engine answers."""
+    try:
+        return await step
+    except (BadMessage, ConnectionError):
+        raise
+    except TooComplex as error:
+        return Bypass("too_complex", detail=str(error))
+    except Exception as error:  # noqa: BLE001  whatever it is, the engine can still answer
+        _log.exception("internal_error")
+        return Bypass("internal_error", detail=cause_of(error))
+
+
+def unless_sent(found: _T | Bypass, sent: Sent) -> _T | Bypass | Defect:
+    """Leave a search with a defect to the engine, unless it was sent there: what was sent is not sent again."""
+    if isinstance(found, Bypass) and found.reason == "internal_error" and sent.by_now:
+        return Defect(found.detail)
+    return found
+
+
+class _PointInTime(msgspec.Struct):
+    id: str
+
+
+class _Body(msgspec.Struct):
+    pit: _PointInTime | None = None
+
+
+_body = msgspec.json.Decoder(_Body)
+
+
+def _point_in_time(content: bytes) -> str | None:
+    if b'"pit"' not in content:
+        return None
+    try:
+        pit = _body.decode(content).pit
+    except (ValueError, RecursionError):
+        return None
+    return pit.id if pit else None
+
+
+def _cut_out(content: bytes) -> tuple[bytes, bytes] | None:
+    """Take `ext.rerank_proxy` out of a body, and an `ext` with nothing else in it, which templates cannot have.
+
+    None where there is none, or the body is not one that could be read.
+    """
+    if MEMBER.encode() not in content:
+        return None
+    try:
+        return take_member(content, ("ext", MEMBER), prune=True)
+    except (ValueError, RecursionError):
+        return None

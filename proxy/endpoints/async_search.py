@@ -1,0 +1,180 @@
+"""`_async_search`: handed on until it is complete, then answered as a search.
+
+Source: Elasticsearch, "Async search". What is still running is the engine's own; once the engine says that an answer
+is complete, the search is run again as a plain one, and its reranked answer takes the place of the engine's. The
+engine's own headers and members, which clients poll by, stay.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+from cachetools import TTLCache
+
+from proxy.bounds import ASYNC_SEARCHES_BYTES
+from proxy.catalog.indices import Covered
+from proxy.context import RequestRecord, SearchRecord
+from proxy.endpoints.answering import NotRouted, Routed, SearchCall, guarded
+from proxy.endpoints.front import Front, read_body, send
+from proxy.endpoints.media import not_json
+from proxy.errors import UpstreamError
+from proxy.http1.exchange import Exchange
+from proxy.outcomes import Bypass, Outcome, bypassed
+from proxy.parsing.filter_path import read_form
+from proxy.parsing.json_text import members_of
+from proxy.parsing.search_request import Parameters
+from proxy.ranking.pipeline import Answered, Result, failed
+from proxy.ranking.planning import EngineReply
+from proxy.settings.request_options import Steering
+from proxy.settings.routes import Search
+from proxy.telemetry.log import outcome_fields
+from proxy.upstream.engine import EngineOfCaller
+
+_OF_ASYNC = frozenset({"keep_alive", "keep_on_completion", "wait_for_completion_timeout", "batched_reduce_size"})
+_OF_ANSWERS = frozenset({"filter_path", "human", "pretty", "rest_total_hits_as_int", "typed_keys"})
+"""Parameters that each question after a search says anew."""
+_UNFINISHED = ("is_partial", "is_running")
+_REMEMBERED_S = 3600.0
+
+
+_identity = msgspec.json.Decoder(str)
+_flag = msgspec.json.Decoder(bool)
+_FALSE = msgspec.Raw(b"false")
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A search that the engine is still running, and its caller."""
+
+    identity: bytes
+    call: SearchCall
+    covered: Covered
+    options: Steering
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A client's request about a search: its submission, or a later poll."""
+
+    exchange: Exchange
+    record: SearchRecord
+    caller: EngineOfCaller
+    parameters: Parameters
+
+    @property
+    def asked(self) -> Parameters:
+        """The parameters for the engine, which is asked for its whole response: the final form is written here."""
+        return read_form(self.parameters).asked(self.parameters)
+
+
+def _size(submitted: Submitted) -> int:
+    """Bytes that one takes up, its body above all."""
+    return len(submitted.call.content) + 2**10
+
+
+class AsyncSearches:
+    """The searches that were submitted here and not yet answered."""
+
+    def __init__(self, front: Front) -> None:
+        self._front = front
+        self._submitted: TTLCache[str, Submitted] = TTLCache(ASYNC_SEARCHES_BYTES, _REMEMBERED_S, getsizeof=_size)
+
+    async def submit(self, exchange: Exchange, record: RequestRecord, search: Search) -> None:
+        """Answer a submission: complete and reranked at once, or as the engine does."""
+        front, begun = self._front, record.search()
+        caller = front.caller(exchange)
+        if isinstance(caller, Bypass):
+            await front.bypass(exchange, begun, search.indices, caller)
+            return
+        call = SearchCall(search.indices, search.query_string, fields=exchange.head.fields)
+        routed = await front.searching.route(begun, caller, call, partial(read_body, exchange))
+        if routed.call.rewritten:
+            exchange.replace_body(routed.call.content)
+        if isinstance(routed, NotRouted):
+            await front.respond(exchange, begun, routed.why)
+        elif problem := _unwritable(routed.call.parameters):
+            await front.respond(exchange, begun, problem)
+        else:
+            await self._submit(_Question(exchange, begun, caller, routed.call.parameters), routed)
+
+    async def _submit(self, question: _Question, routed: Routed) -> None:
+        call, caller = routed.call, question.caller
+        path = f"/{call.indices}/_async_search" if call.indices else "/_async_search"
+        try:
+            reply = await caller.post(path, question.asked, call.content)
+        except UpstreamError as error:
+            await self._fail(question, error)
+            return
+        await self._progress(question, reply, Submitted(caller.identity, call, routed.covered, routed.options))
+
+    async def poll(self, exchange: Exchange, record: RequestRecord, search: Search) -> None:
+        """Answer a poll for a search that was submitted here by the same caller; any other is the engine's."""
+        caller = self._front.caller(exchange)
+        submitted = self._submitted.get(search.id)
+        if isinstance(caller, Bypass) or submitted is None or submitted.identity != caller.identity:
+            await self._front.hand_on(exchange)
+            return
+        begun = record.search()
+        begun.route = submitted.covered.route.name
+        parameters = tuple(parse_qsl(search.query_string, keep_blank_values=True))
+        if problem := not_json(exchange.head.fields, has_body=False) or _unwritable(parameters):
+            await self._front.respond(exchange, begun, problem)
+            return
+        question = _Question(exchange, begun, caller, parameters)
+        try:
+            reply = await caller.get(f"/_async_search/{search.id}", question.asked)
+        except UpstreamError as error:
+            await self._fail(question, error)
+            return
+        await self._progress(question, reply, submitted)
+
+    async def _fail(self, question: _Question, error: UpstreamError) -> None:
+        """Answer with the engine's error in the form that is requested: submitted again, the search would run twice."""
+        write = partial(read_form(question.parameters).write, keeps_empty=self._front.keeps_empty)
+        await self._front.respond(question.exchange, question.record, failed(error, write, changed=False))
+
+    async def _progress(self, question: _Question, reply: EngineReply, submitted: Submitted) -> None:
+        """Answer with the engine's response, a complete search in it reranked; it is not submitted a second time."""
+        written = await guarded(self._written(question, reply, submitted))
+        outcome, body = (bypassed(written), reply.body) if isinstance(written, Bypass) else written
+        question.record.outcome = outcome
+        await send(question.exchange, reply, body, outcome_fields(outcome, question.record.timings()))
+
+    async def _written(self, question: _Question, reply: EngineReply, submitted: Submitted) -> tuple[Outcome, bytes]:
+        """Run a complete search, and write the engine's response in the form that is requested."""
+        result = await guarded(self._result(question, reply, submitted))
+        outcome = self._front.concluded(question.record, result).outcome
+        body = _with_response(reply.body, result.body) if isinstance(result, Answered) else reply.body
+        return outcome, read_form(question.parameters).write(body, keeps_empty=self._front.keeps_empty)
+
+    async def _result(self, question: _Question, reply: EngineReply, submitted: Submitted) -> Result:
+        try:
+            state = members_of(reply.body)
+        except RecursionError:
+            return Bypass("too_complex", detail="the engine's response is nested too deeply")
+        if "id" in state:
+            self._submitted[_identity.decode(state["id"])] = submitted
+        if "response" not in state or any(_flag.decode(state.get(name, _FALSE)) for name in _UNFINISHED):
+            return Bypass("running")
+        call = _plain(submitted.call, question.asked)
+        routed = Routed(question.record, question.caller, call, submitted.covered, submitted.options)
+        return await self._front.searching.answer(routed)
+
+
+def _unwritable(parameters: Parameters) -> Bypass | None:
+    """Return why a response cannot be written here in the form that is asked for."""
+    if "format" in dict(parameters):
+        return Bypass("format")
+    return Bypass("too_complex") if read_form(parameters).filter_path.too_complex else None
+
+
+def _plain(call: SearchCall, parameters: Parameters) -> SearchCall:
+    """Return the same search without its asynchronous parameters, in the response format that is now requested."""
+    kept = [pair for pair in call.parameters if pair[0] not in _OF_ASYNC | _OF_ANSWERS]
+    form = [pair for pair in parameters if pair[0] in _OF_ANSWERS]
+    return replace(call, query_string=urlencode((*kept, *form)))
+
+
+def _with_response(body: bytes, response: bytes) -> bytes:
+    return msgspec.json.encode(members_of(body) | {"response": msgspec.Raw(response)})

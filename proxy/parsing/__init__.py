@@ -1,0 +1,1 @@
+"""What a search says: its body and URL, and the text that the user typed."""

@@ -1,0 +1,457 @@
+"""The settings as frozen types, and `load`, which reports a wrong key with its name and line."""
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from proxy.http1.callers import not_ignorable, not_query_text
+from proxy.settings.profiles import PROFILES
+from proxy.settings.request_options import ALLOWED, OPTIONS, Option
+from proxy.settings.yaml_file import ConfigError, YamlFile, did_you_mean
+
+_LAST_PORT = 65535
+Port = Annotated[int, Meta(ge=0, le=_LAST_PORT)]
+Name = Annotated[str, Meta(min_length=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(ge=0)]
+Tier = Literal["fast", "balanced", "precision"]
+Priority = Literal["speed-and-cost", "balanced", "accuracy", "high-volume", "critical"]
+OnZeroHits = Literal["keep_empty", "semantic"]
+LogFormat = Literal["json", "console"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A section of the file: immutable, and unknown keys are errors."""
+
+
+class Listen(Section, frozen=True, kw_only=True):
+    host: str = "127.0.0.1"
+    port: Port = 9201
+    certificate_file: str | None = None
+    key_file: str | None = None
+
+
+class Engine(Section, frozen=True, kw_only=True):
+    url: str | list[str] = "http://127.0.0.1:9200"
+    host: str | None = None
+    ca_file: str | None = None
+    certificate_file: str | None = None
+    key_file: str | None = None
+    published_address: str | None = None
+    connect_timeout_seconds: Seconds = 5.0
+    idle_connection_seconds: Seconds = 30.0
+    added_searches: Annotated[int, Meta(ge=1)] = 100
+    multi_search_reranked: Annotated[int, Meta(ge=1)] = 16
+    added_timeout_seconds: Seconds = 2.0
+    resolve_cache_seconds: Seconds = 10.0
+    resolve_timeout_seconds: Seconds = 0.25
+    via: bool = True
+    forwarded_for: bool = False
+    authorization_env: str | None = None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        return (self.url,) if isinstance(self.url, str) else tuple(self.url)
+
+    @property
+    def by_https(self) -> bool:
+        """Whether any node is reached by https."""
+        return any(urlsplit(url).scheme == "https" for url in self.urls)
+
+
+class Models(Section, frozen=True, kw_only=True):
+    url: str = "https://api.deepinfra.com"
+    token_env: str = "DEEPINFRA_TOKEN"  # noqa: S105  a variable's name, not its value
+    plain_http: bool = False
+    connect_timeout_seconds: Seconds = 1.0
+    embed_timeout_seconds: Seconds = 1.0
+    rerank_timeout_seconds: Seconds = 3.0
+    query_max_chars: Annotated[int, Meta(ge=1)] = 2000
+    passage_max_chars: Annotated[int, Meta(ge=1)] = 2000
+    vector_cache_mb: Annotated[int, Meta(ge=0)] = 64
+
+
+class Semantic(Section, frozen=True, kw_only=True):
+    field: Name | Annotated[tuple[Name, ...], Meta(min_length=1)]
+    dimensions: Annotated[int, Meta(ge=1, le=4096)]
+    min_similarity: Annotated[float, Meta(ge=-1, le=1)] | UnsetType = UNSET
+    num_candidates: Annotated[int, Meta(ge=1, le=10_000)] | UnsetType = UNSET
+    oversample: Annotated[float, Meta(ge=1)] | None = None
+    similarity: str | None = None
+    timeout_seconds: Seconds = 2.0
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return (self.field,) if isinstance(self.field, str) else self.field
+
+
+class Fusion(Section, frozen=True, kw_only=True):
+    rank_constant: Annotated[int, Meta(ge=1)] = 10
+    lexical_weight: Share = 1.0
+    semantic_weight: Share = 1.0
+
+
+class Pages(Section, frozen=True, kw_only=True):
+    cache_seconds: Seconds = 60.0
+    cache_entries: Annotated[int, Meta(ge=0)] = 2000
+
+
+class BypassRules(Section, frozen=True, kw_only=True):
+    """Which searches of a route are bypassed because of their query text."""
+
+    identifiers: bool = True
+    autocomplete: bool = True
+    phrases: list[str] = []
+    patterns: list[str] = []
+
+
+class Callers(Section, frozen=True, kw_only=True):
+    """Request headers that do not identify a caller, besides those the proxy knows."""
+
+    ignore: tuple[str, ...] = ()
+
+
+class QueryFrom(Section, frozen=True, kw_only=True):
+    """Where requests give their query text; the first of these that is present is used."""
+
+    header: Name | None = None
+    body: Name | None = None
+    name: Name | None = None
+
+
+class Log(Section, frozen=True, kw_only=True):
+    format: LogFormat = "json"
+    level: LogLevel = "info"
+    query_text: bool = False
+
+
+class RouteSettings(Section, frozen=True, kw_only=True):
+    """One entry of `routes` as written in the file; `routes.Route` adds the defaults of its profile."""
+
+    index: str | list[str]
+    profile: str = "e-commerce"
+    tier: Tier | None = None
+    priority: Priority | None = None
+    instruction: Annotated[str, Meta(max_length=2048)] | None = None
+    passage: list[str] | None = None
+    embedding_model: str | None = None
+    rerank_model: str | None = None
+    semantic: Semantic | None = None
+    rerank: bool = True
+    rank_window_size: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    fusion: Fusion = Fusion()
+    blend: Share | None = None
+    on_zero_hits: OnZeroHits = "keep_empty"
+    query_from: QueryFrom = QueryFrom()
+    bypass: BypassRules = BypassRules()
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        return (self.index,) if isinstance(self.index, str) else tuple(self.index)
+
+
+class Config(Section, frozen=True, kw_only=True):
+    """The whole file."""
+
+    listen: Listen = Listen()
+    engine: Engine = Engine()
+    models: Models = Models()
+    routes: tuple[RouteSettings, ...] = ()
+    callers: Callers = Callers()
+    pages: Pages = Pages()
+    steering: tuple[Option, ...] = ALLOWED
+    log: Log = Log()
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """An environment variable and a command-line option that override a key of the file."""
+
+    variable: str
+    option: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.option} or {self.variable}"
+
+
+_LISTEN = _Setting("RERANK_PROXY_LISTEN", "--listen", "listen")
+_SETTINGS = (
+    _LISTEN,
+    _Setting("RERANK_PROXY_ENGINE_URL", "--engine", "engine.url"),
+    _Setting("RERANK_PROXY_MODELS_URL", "--models", "models.url"),
+)
+
+
+def _keys(section: type[Section]) -> tuple[str, ...]:
+    return tuple(field.name for field in msgspec.structs.fields(section))
+
+
+KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
+    "": _keys(Config),
+    "listen": _keys(Listen),
+    "engine": _keys(Engine),
+    "models": _keys(Models),
+    "callers": _keys(Callers),
+    "pages": _keys(Pages),
+    "log": _keys(Log),
+    "routes[]": _keys(RouteSettings),
+    "routes[].semantic": _keys(Semantic),
+    "routes[].fusion": _keys(Fusion),
+    "routes[].query_from": _keys(QueryFrom),
+    "routes[].bypass": _keys(BypassRules),
+}
+"""The keys of each section, by the section's path."""
+KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
+    "tier": get_args(Tier),
+    "priority": get_args(Priority),
+    "on_zero_hits": get_args(OnZeroHits),
+    "format": get_args(LogFormat),
+    "level": get_args(LogLevel),
+    "steering": OPTIONS,
+}
+"""The allowed values of each key that has a fixed list of them."""
+REMOVED_KEYS: Mapping[str, str] = {
+    "engine.discovery_env": "is now called `engine.authorization_env`",
+    "engine.multi_search_concurrency": (
+        "is gone: the searches of an `_msearch` run side by side; `engine.multi_search_reranked` limits how many of "
+        "them are reranked"
+    ),
+    "engine.search_connections": (
+        "is gone: each client connection has its own to the engine; `engine.added_searches` limits what the proxy adds"
+    ),
+    "models.vector_cache_entries": "is gone: `models.vector_cache_mb` limits the memory instead",
+}
+"""Keys of earlier versions, and what takes their place."""
+
+
+def load(path: Path, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Config:
+    """Read a file, overridden by environment variables, overridden by the command line; raises ConfigError."""
+    return load_with_lines(path, environment, overrides)[0]
+
+
+def load_with_lines(
+    path: Path, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None
+) -> tuple[Config, YamlFile]:
+    """Like `load`; also return the parsed file, which knows the line of each key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}. Name another file with -c.") from None
+    file = YamlFile.parse(text, str(path))
+    return _converted(file, {**environment, **(overrides or {})}), file
+
+
+def read(text: str, name: str, environment: Mapping[str, str]) -> Config:
+    """Read settings from text; raises ConfigError with key and line."""
+    return _converted(YamlFile.parse(text, name), environment)
+
+
+def _converted(file: YamlFile, environment: Mapping[str, str]) -> Config:
+    settings = _with_environment(file.value, environment)
+    try:
+        config = msgspec.convert(settings, Config)
+    except msgspec.ValidationError as error:
+        raise file.refusal(str(error), KNOWN_KEYS, KNOWN_WORDS, REMOVED_KEYS) from None
+    elsewhere = {setting.key: setting.name for setting in _SETTINGS if environment.get(setting.variable)}
+    for place, problem in contradictions(config):
+        raise ConfigError(f"{elsewhere[place]}: {problem}") if place in elsewhere else file.error(place, problem)
+    return config
+
+
+def _with_environment(value: Any, environment: Mapping[str, str]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    settings = dict(value)
+    for setting in _SETTINGS:
+        if value_given := environment.get(setting.variable):
+            section, _, key = setting.key.partition(".")
+            added = {key: value_given} if key else _address(value_given)
+            there = settings.get(section)
+            settings[section] = (there if isinstance(there, dict) else {}) | added
+    return settings
+
+
+def _address(text: str) -> dict[str, Any]:
+    host, colon, port = text.rpartition(":")
+    if not (colon and port.isascii() and port.isdigit() and int(port) <= _LAST_PORT):
+        raise ConfigError(f"{_LISTEN.name}: expected host:port, as in 0.0.0.0:9201, not {text!r}")
+    return {"host": host.strip("[]") or "0.0.0.0", "port": int(port)}  # noqa: S104  an empty host means all
+
+
+def contradictions(config: Config) -> Iterator[tuple[str, str]]:
+    """Find keys whose values are valid alone but not together; yields the key's path and the problem."""
+    yield from _engine_problems(config.engine)
+    if config.listen.key_file and not config.listen.certificate_file:
+        yield "listen.key_file", "set `certificate_file` too: a key is used with its certificate"
+    yield from url_problems("models.url", config.models.url)
+    if (found := _OF_AN_API.search(config.models.url)) is not None:
+        right = config.models.url[: found.start()]
+        yield "models.url", f"remove the API path, the proxy adds it itself: write {right}"
+    for number, name in enumerate(config.callers.ignore):
+        if problem := not_ignorable(name):
+            yield f"callers.ignore[{number}]", f"{name!r} {problem}"
+    for number, route in enumerate(config.routes):
+        for key, problem in (*_route_problems(route), *_pattern_problems(route.bypass)):
+            yield f"routes[{number}].{key}", problem
+
+
+def _engine_problems(engine: Engine) -> Iterator[tuple[str, str]]:
+    for number, url in enumerate(engine.urls):
+        yield from url_problems("engine.url" if isinstance(engine.url, str) else f"engine.url[{number}]", url)
+    if not engine.urls:
+        yield "engine.url", "name at least one node"
+    if not engine.by_https:
+        for key in ("ca_file", "certificate_file"):
+            if getattr(engine, key):
+                yield (
+                    f"engine.{key}",
+                    "no URL in engine.url begins with https://: change the URL, or remove this key",
+                )
+    if engine.key_file and not engine.certificate_file:
+        yield "engine.key_file", "set `certificate_file` too: a key is used with its certificate"
+    if engine.host is not None and not _HOST.fullmatch(engine.host):
+        yield "engine.host", "expected a host, or host:port, as in search.example.com:9200"
+    if engine.published_address is not None and not _HOST_AND_PORT.fullmatch(engine.published_address):
+        yield "engine.published_address", "expected host:port, as in search.example.com:9201"
+
+
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?", re.ASCII)
+_HOST_AND_PORT = re.compile(rf"(?=.*:\d+$){_HOST.pattern}", re.ASCII)
+_OF_AN_API = re.compile(r"/v1(/openai(/embeddings)?|/inference(/[^?#]*)?)?/*$")
+"""Paths that DeepInfra's documentation shows as part of the URL for other clients."""
+
+
+def url_problems(place: str, url: str) -> Iterator[tuple[str, str]]:
+    """Find what is wrong with a URL; a URL that may contain a secret is not printed."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, or too large; an IPv6 address without its end
+        parts, usable = urlsplit(""), False
+    if "@" in url:
+        yield place, "remove the credentials: each request is sent with those of its client"
+    elif "?" in url or "#" in url:
+        yield place, "remove the query string or fragment from the URL"
+    elif not (url.isascii() and url.isprintable()) or " " in url:
+        yield place, f"a URL may contain only printable ASCII characters and no spaces, not {url!r}"
+    elif not usable:
+        yield place, f"expected a URL like http://127.0.0.1:9200, not {url!r}"
+
+
+def _query_from_problems(place: QueryFrom) -> Iterator[tuple[str, str]]:
+    if place.header and (problem := not_query_text(place.header)):
+        yield "query_from.header", f"{place.header!r} {problem}"
+
+
+def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
+    patterns = route.patterns
+    if not patterns or not all(patterns):
+        yield "index", "name at least one index, alias or pattern"
+    if bad := [pattern for pattern in patterns if set(pattern) & _NOT_IN_PATTERNS or pattern.startswith("-")]:
+        yield "index", f"{bad[0]!r} is not an index name or pattern: write several as a list, with `*` as the wildcard"
+    if route.profile not in PROFILES:
+        yield "profile", f"unknown profile {route.profile!r}{did_you_mean(route.profile, tuple(PROFILES))}"
+    if route.tier and route.priority:
+        yield "priority", "set either `tier` or `priority`: a priority selects a tier"
+    if route.semantic is None and not route.rerank:
+        yield "rerank", "a route with neither `semantic` nor `rerank` changes nothing: remove it"
+    if not route.rerank and route.rerank_model:
+        yield "rerank_model", "has no effect with `rerank: false`: remove one of the two"
+    if route.semantic is None and route.on_zero_hits == "semantic":
+        yield "on_zero_hits", "`on_zero_hits: semantic` needs `semantic` in the route"
+    yield from _query_from_problems(route.query_from)
+    if route.passage is not None and not all(route.passage):
+        yield "passage", "contains an empty field name"
+    if route.passage == [] and route.rerank:
+        yield "passage", "is empty, and the reranker needs at least one field"
+
+
+def _pattern_problems(rules: BypassRules) -> Iterator[tuple[str, str]]:
+    for number, pattern in enumerate(rules.patterns):
+        try:
+            re.compile(pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            yield f"bypass.patterns[{number}]", f"{pattern!r} is not a valid regular expression: {error}"
+
+
+_NOT_IN_PATTERNS = frozenset(',<>"|?\\/# ')
+
+
+def needs_token(config: Config) -> bool:
+    """Whether a route calls models that require a token.
+
+    Models on this machine, in a container network or at a private address are assumed to be local, without tokens.
+    """
+    return bool(config.routes) and _is_remote(config.models.url)
+
+
+def _is_remote(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return not ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." in host and not host.endswith((".localhost", ".local", ".internal"))
+
+
+def _is_open_to_others(url: str) -> bool:
+    """Whether requests go unencrypted to another machine."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost" or host.endswith(".localhost")
+    return parts.scheme == "http" and not loopback
+
+
+def authorization_of(config: Config, environment: Mapping[str, str]) -> str | None:
+    """Read the proxy's own `Authorization` value from the environment; raises ConfigError if it is missing."""
+    variable = config.engine.authorization_env
+    return None if variable is None else authorization_in(variable, "engine.authorization_env", environment)
+
+
+def authorization_in(variable: str, place: str, environment: Mapping[str, str]) -> str:
+    """Read an `Authorization` value from the variable that `place` names; raises ConfigError if it is missing."""
+    if not (value := environment.get(variable, "").strip()):
+        what = "option" if place.startswith("--") else "key"
+        raise ConfigError(f"{variable} is not set, but {place} names it: set the variable, or remove the {what}")
+    if not (value.isascii() and value.isprintable()):
+        raise ConfigError(f"{variable}: contains characters that are not allowed in a header: set it to a valid value")
+    return value
+
+
+def token_of(config: Config, environment: Mapping[str, str], *, calls_models: bool = False) -> str | None:
+    """Read the token of the models from the environment; raises ConfigError if one is needed and missing.
+
+    `calls_models`: models are called even if there is no route.
+    """
+    variable = config.models.token_env
+    token = environment.get(variable, "").strip()
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigError(f"{variable}: contains characters that are not allowed in a token: set it to a valid value")
+    if (
+        token
+        and (config.routes or calls_models)
+        and not config.models.plain_http
+        and _is_open_to_others(config.models.url)
+    ):
+        raise ConfigError(
+            f"{variable} is set and would be sent unencrypted to {config.models.url}: use https, unset the variable "
+            "where the models need no token, or allow it with `models.plain_http: true`"
+        )
+    if not token and (needs_token(config) or (calls_models and _is_remote(config.models.url))):
+        raise ConfigError(
+            f"{variable} is not set, but the models at {config.models.url} need a token: "
+            f"set it (`export {variable}=...`), or point models.url to local models (`rerank-proxy models`)"
+        )
+    return token or None

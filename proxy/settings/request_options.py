@@ -1,0 +1,164 @@
+"""What a request may say of its own reranking: a closed, typed set, in headers or in `ext.rerank_proxy`.
+
+Nothing here can name a host, a model, a field or code. A wrong word is refused, in the engine's shape, rather than
+guessed at; a search that no route covers is not looked at.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+import msgspec.inspect
+from msgspec import Meta
+
+from proxy.bounds import BUDGET_MS_MAX, SHOWN_VALUE
+from proxy.http1.callers import STEERING, Field
+from proxy.settings.profiles import PROFILES
+from proxy.settings.yaml_file import did_you_mean
+
+Option = Literal["enabled", "query", "budget_ms", "window", "profile", "instruction", "explain"]
+OPTIONS: tuple[Option, ...] = get_args(Option)
+ALLOWED: tuple[Option, ...] = ("enabled", "budget_ms", "window", "explain")
+"""Options that a request may set where the settings say nothing: none that puts other words before a model."""
+
+
+MEMBER = "rerank_proxy"
+
+
+class Steering(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What one request says; None where it says nothing."""
+
+    enabled: bool | None = None
+    query: Annotated[str, Meta(min_length=1, max_length=2000)] | None = None
+    """The user's words, where they are not to be looked for in the query."""
+    budget_ms: Annotated[int, Meta(ge=1)] | None = None
+    """Milliseconds that the proxy may add to the engine's own time."""
+    window: Annotated[int, Meta(ge=1)] | None = None
+    """Hits taken from each retriever and reranked, where they are fewer than the route's."""
+    profile: str | None = None
+    """Whose instruction the models are given."""
+    instruction: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    explain: bool | None = None
+    """Say with each hit how it came to its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """What a request says cannot be meant, or may not be said here."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What is said of an option, and where."""
+
+    place: str
+    value: Any
+
+
+def read_steering(fields: Sequence[Field], member: Any, allowed: Sequence[Option]) -> Steering | Wrong:
+    """Read headers and `ext.rerank_proxy` (None where there is none); the body stands above the headers."""
+    by_header = _of_headers(fields)
+    if isinstance(by_header, Wrong):
+        return by_header
+    if member is not None and not isinstance(member, dict):
+        return Wrong(f"[ext.{MEMBER}] takes an object, not {_shown(member)}")
+    in_body = {name: _Said(f"ext.{MEMBER}.{_short(name)}", value) for name, value in _some(member or {})}
+    together = {**by_header, **in_body}
+    for name, said in together.items():
+        if problem := _problem(name, said, allowed):
+            return Wrong(f"[{said.place}] {problem}")
+    steering = msgspec.convert({name: said.value for name, said in together.items()}, Steering)
+    return msgspec.structs.replace(steering, budget_ms=steering.budget_ms and min(steering.budget_ms, BUDGET_MS_MAX))
+
+
+def _some(member: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Take no more members than it takes to find one that is not an option."""
+    return islice(member.items(), len(OPTIONS) + 1)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= SHOWN_VALUE else f"{name[:SHOWN_VALUE]}..."
+
+
+def _problem(option: str, said: _Said, allowed: Sequence[Option]) -> str:
+    """Say what is wrong with what is said, and what to say instead; empty where nothing is."""
+    if option not in OPTIONS:
+        return f"is no way to steer the reranking{did_you_mean(_short(option), OPTIONS)}"
+    if option not in allowed:
+        return "may not be set by a request: it is switched off in `steering` of the settings"
+    try:
+        msgspec.convert({option: said.value}, Steering)
+    except msgspec.ValidationError:
+        return f"takes {takes(option)}, not {_shown(said.value)}: correct it, or leave it out"
+    if option == "profile" and said.value is not None and said.value not in PROFILES:
+        return f"knows no profile like {_shown(said.value)}{did_you_mean(_short(said.value), tuple(PROFILES))}"
+    return ""
+
+
+def takes(option: str) -> str:
+    """Say what an option takes, as its type has it."""
+    (kind,) = (field.type for field in _FIELDS if field.name == option)
+    match next(each for each in kind.types if not isinstance(each, msgspec.inspect.NoneType)):
+        case msgspec.inspect.IntType(ge=least):
+            return f"a whole number of {least} or more"
+        case msgspec.inspect.StrType(max_length=int(most)):
+            return f"a text of 1 to {most} characters"
+        case msgspec.inspect.BoolType():
+            return "`on` or `off`, in the body `true` or `false`"
+        case _:
+            return "the name of a profile"
+
+
+_FIELDS = msgspec.inspect.type_info(Steering).fields  # type: ignore[attr-defined]
+
+
+def _shown(value: Any) -> str:
+    """Say what was given: itself where it is short, else what kind of thing it is."""
+    match value:
+        case str() if len(value) > SHOWN_VALUE:
+            return f"a text of {len(value)} characters"
+        case str():
+            return f"the text [{value}]"
+        case list():
+            return "a list"
+        case dict():
+            return "an object"
+        case _:
+            return f"{msgspec.json.encode(value).decode()}"
+
+
+_FLAGS: Mapping[str, bool] = {"on": True, "true": True, "off": False, "false": False}
+_NUMBERS = frozenset({"budget_ms", "window"})
+_SWITCHES = frozenset({"enabled", "explain"})
+
+
+def _of_headers(fields: Sequence[Field]) -> dict[str, _Said] | Wrong:
+    """Read `X-Rerank-Budget-Ms: 200` as `budget_ms`, and so on."""
+    found: dict[str, _Said] = {}
+    for name, value in fields:
+        if not name.lower().startswith(STEERING):
+            continue
+        place = _short(name.decode("ascii", "replace"))
+        option = place.lower().removeprefix(STEERING.decode()).replace("-", "_")
+        try:
+            text = value.decode().strip()
+        except UnicodeDecodeError:
+            return Wrong(f"[{place}] is not UTF-8: send it as that, or in the body as [ext.{MEMBER}.{option}]")
+        if option in found:
+            return Wrong(f"[{place}] is sent more than once: send it once")
+        found[option] = _Said(place, _typed(option, text))
+    return found
+
+
+def _typed(option: str, text: str) -> Any:
+    """Turn a header's text into what the option takes; what does not fit is left for the type check to refuse."""
+    if option in _SWITCHES:
+        return _FLAGS.get(text.lower(), text)
+    if option in _NUMBERS and re.fullmatch(r"[0-9]{1,18}", text):
+        return int(text)
+    return text

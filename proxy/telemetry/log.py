@@ -1,0 +1,184 @@
+"""The end of a request: response headers, one counter, and a line in the log for each search of a route."""
+
+import logging
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import structlog
+
+from proxy.bounds import LOG_ID, LOG_TRACEBACK, LOG_VALUE
+from proxy.context import Ended, RequestRecord, SearchRecord
+from proxy.outcomes import Outcome
+from proxy.settings.config import Log
+from proxy.telemetry.log_writer import LogWriter
+
+Field = tuple[bytes, bytes]
+
+_EXCEPTION = "exception"
+_log = structlog.get_logger("proxy")
+
+
+def outcome_fields(outcome: Outcome, timings: Mapping[str, float]) -> tuple[Field, ...]:
+    """Return the response headers: the outcome, and Server-Timing (W3C) with each stage's milliseconds."""
+    timing = ", ".join(f"{name};dur={milliseconds:.1f}" for name, milliseconds in timings.items())
+    return ((b"X-Rerank", outcome.header), (b"Server-Timing", timing.encode()))
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Every request by how it ended, every search of a route by its outcome; both only grow."""
+
+    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By kind (`search` of a route, or `pass_through`) and ending."""
+    searches: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """By route, outcome and reason."""
+
+
+class Telemetry:
+    """Where every request is concluded, once."""
+
+    def __init__(self, *, query_text: bool = False) -> None:
+        self.counters = Counters()
+        self._query_text = query_text
+
+    def conclude(self, record: RequestRecord | None, ended: Ended) -> None:
+        """Count a request, and log each of its searches that concerns a route; None for one that was handed on."""
+        searches = [search for search in record.searches if search.concerns_route] if record else ()
+        self.counters.requests["search" if searches else "pass_through", ended] += 1
+        for search in searches:
+            outcome = search.outcome or _UNFINISHED[ended]
+            self.counters.searches[search.route, outcome.name, outcome.reason] += 1
+            log_search(search, outcome, query_text=self._query_text)
+
+
+_CANCELLED = Outcome("cancelled", reason="client_left")
+_FAILED = Outcome("failed", reason="internal_error", is_fault=True)
+_UNFINISHED: Mapping[Ended, Outcome] = {
+    Ended.ANSWERED: _FAILED,
+    Ended.CLIENT_LEFT: _CANCELLED,
+    Ended.BROKEN_OFF: _FAILED,
+    Ended.REFUSED: _FAILED,
+}
+"""The outcome of a search that had none when its request ended."""
+
+
+def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> None:
+    """Write a search's one line: a warning where a stage or the engine failed, so that a fault is never silent."""
+    write = _log.warning if outcome.name == "degraded" or outcome.is_fault else _log.info
+    optional = {
+        "reason": outcome.reason,
+        "key": outcome.key,
+        "detail": outcome.detail,
+        "query": search.query_text if query_text else "",
+    }
+    write(
+        "search",
+        id=(search.request_id or uuid4().hex)[:LOG_ID],
+        route=search.route,
+        outcome=outcome.name,
+        **({"stages": list(outcome.stages)} if outcome.stages else {}),
+        **{key: value for key, value in optional.items() if value},
+        ms={name: round(milliseconds, 1) for name, milliseconds in search.timings().items()},
+        window=search.window,
+        candidates=search.candidates,
+    )
+
+
+def warn_of_new_callers(header: str) -> None:
+    """Say that a header has another value in nearly every request, so that nothing is cached between them."""
+    _log.warning(
+        "new_callers",
+        header=header[:100],
+        detail="nearly every request looks like a new caller because of this header, so nothing is cached between "
+        "requests: add it to `callers.ignore` unless the engine knows users by it",
+    )
+
+
+def configure(settings: Log, descriptor: int | None = None) -> LogWriter | None:
+    """Set the log up once for the process: to standard error, one line an event; None where there is none.
+
+    A process that was started without a standard error must not write to what has been given its number since.
+    """
+    stream = sys.__stderr__
+    if descriptor is None and stream is not None:
+        descriptor = stream.fileno()
+    writer = None if descriptor is None else LogWriter(descriptor, _tell_dropped)
+    in_json = settings.format == "json"
+    colors = descriptor is not None and os.isatty(descriptor)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _shortened,
+            *([] if in_json else [_visible]),
+            structlog.processors.JSONRenderer() if in_json else structlog.dev.ConsoleRenderer(colors=colors),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.level.upper())),
+        logger_factory=lambda *_: _Lines(writer),
+        cache_logger_on_first_use=False,
+    )
+    _take_over_standard_logging()
+    return writer
+
+
+class _Libraries(logging.Handler):
+    """Writes what libraries log, such as asyncio's errors, as events: standard error may keep its writer waiting."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        cause = record.exc_info[1] if record.exc_info else None
+        _log.log(record.levelno, "library", library=record.name, detail=record.getMessage(), exc_info=cause)
+
+
+def _take_over_standard_logging() -> None:
+    """Let nothing of the process write to standard error but the log's own thread."""
+    logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
+    sys.unraisablehook = lambda raised: _log.error("internal_error", exc_info=raised.exc_value)
+
+
+def _tell_dropped(lines: int) -> None:
+    _log.warning("log_lines_dropped", lines=lines)
+
+
+class _Lines:
+    """What structlog hands each line to."""
+
+    def __init__(self, writer: LogWriter | None) -> None:
+        self._writer = writer
+
+    def msg(self, message: str) -> None:
+        if self._writer is not None:
+            self._writer.write(message)
+
+    debug = info = warning = error = critical = exception = msg
+
+
+def _shortened(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Keep the beginning of values that are too long, most of which are a client's."""
+    for key, value in event.items():
+        most = LOG_TRACEBACK if key == _EXCEPTION else LOG_VALUE
+        if isinstance(value, str) and len(value) > most:
+            event[key] = f"{value[:most]}... ({len(value)} characters)"
+    return event
+
+
+# Characters that a terminal acts upon or that end a line, and those that change the direction of what follows.
+_ACTING = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_ACTING_IN_LINES = re.compile(_ACTING.pattern.replace("\0-\x1f", "\0-\x08\x0b-\x1f"))
+
+
+def _visible(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Write characters that a terminal acts upon as escapes: a client may send them."""
+    for key, value in event.items():
+        acting = _ACTING_IN_LINES if key == _EXCEPTION else _ACTING
+        if isinstance(value, str):
+            event[key] = acting.sub(lambda found: found[0].encode("unicode_escape").decode(), value)
+    return event

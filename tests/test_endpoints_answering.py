@@ -1,0 +1,331 @@
+"""From names and bytes to a plan: which route, whose rights, which pipeline, and what ends a search before."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy.settings.config import BypassRules, Config, QueryFrom
+from tests.conftest import QUERY, Log, StartProxy
+from tests.endpoint_engine import DOCUMENTS, EndpointEngine
+from tests.fakes import (
+    Client,
+    FakeModels,
+    Fault,
+    Message,
+    Stream,
+    answer,
+    breaks_off,
+    hangs,
+    refuses,
+    says,
+    waits_for,
+)
+
+RERANKED = "reranked"
+
+
+def with_route(settings: Config, **changes: Any) -> Config:
+    return msgspec.structs.replace(settings, routes=(msgspec.structs.replace(settings.routes[0], **changes),))
+
+
+def without_knn(reason: str) -> str:
+    return f'reranked;stages="semantic";reason={reason}'
+
+
+NORMALIZES: dict[str, Any] = {"phase_results_processors": [{"normalization-processor": {}}]}
+RERANKS: dict[str, Any] = {"response_processors": [{"rerank": {}}]}
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[EndpointEngine]:
+    async with EndpointEngine(DOCUMENTS) as server:
+        yield server
+
+
+async def outcome(client: Client, target: str = "/products/_search", body: Any = None, **fields: str) -> str:
+    return (await client.search(target, QUERY if body is None else body, **fields)).header("x-rerank")
+
+
+@pytest.mark.parametrize(
+    ("status", "target", "expected"),
+    [
+        (403, "/products/_search", RERANKED),
+        (403, "/products*/_search", "bypassed;reason=unresolved"),
+        (403, "/product*/_search", "bypassed;reason=unresolved"),
+        (403, "/*/_search", "bypassed;reason=unresolved"),
+        (403, "/_all/_search", "bypassed;reason=unresolved"),
+        (403, "/%3Cproducts-%7Bnow%2Fd%7D%3E/_search", "bypassed;reason=unresolved"),
+        (403, "/_search", "bypassed;reason=unresolved"),
+        (403, "/logs/_search", ""),
+        (403, "/logs*,-products/_search", ""),
+        (404, "/products/_search", "bypassed;reason=unresolved"),
+        (500, "/products/_search", "bypassed;reason=unresolved"),
+    ],
+)
+async def test_a_name_that_may_not_be_asked_for_is_taken_by_its_letters_where_it_is_plain(
+    client: Client, engine: EndpointEngine, status: int, target: str, expected: str
+) -> None:
+    engine.faults["resolve"] = refuses(status)
+    assert expected == await outcome(client, target)
+
+
+async def test_what_a_caller_may_not_read_of_the_mapping_is_read_with_the_rights_meant_for_it(
+    client: Client, engine: EndpointEngine
+) -> None:
+    """Without such rights the types alone are asked for, and kNN, whose model nobody names, is left out."""
+    engine.faults["facts"] = refuses(403)
+    assert 'degraded;stages="semantic"' == (await outcome(client)).partition(";reason")[0]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "expected"),
+    [(NORMALIZES, RERANKED), (RERANKS, "bypassed;reason=pipeline"), (None, "bypassed;reason=pipeline")],
+)
+@pytest.mark.parametrize("place", ["parameter", "body", "spelled out"])
+async def test_a_search_runs_a_pipeline_only_where_that_is_known_to_be_harmless(
+    client: Client, engine: EndpointEngine, pipeline: Any, expected: str, place: str
+) -> None:
+    async def knows(stream: Stream, asked: Message) -> bytes:
+        assert "/_search/pipeline/p" == asked.path
+        return answer(404 if pipeline is None else 200, msgspec.json.encode({"p": pipeline}))
+
+    engine.faults["other"] = knows
+    spelled = RERANKS if pipeline is None else pipeline
+    said: Any = {"body": {"search_pipeline": "p"}, "spelled out": {"search_pipeline": spelled}}.get(place, {})
+    target = "/products/_search?search_pipeline=p" if place == "parameter" else "/products/_search"
+    assert expected == await outcome(client, target, {**QUERY, **said})
+
+
+async def test_a_pipeline_that_is_switched_off_is_none(client: Client) -> None:
+    assert RERANKED == await outcome(client, "/products/_search?search_pipeline=_none")
+
+
+@pytest.mark.parametrize(
+    ("rules", "body", "expected"),
+    [
+        (BypassRules(identifiers=True), {"query": {"match": {"title": "XPS-13-9310"}}}, "bypassed;reason=identifier"),
+        (BypassRules(identifiers=True), QUERY, RERANKED),
+        (BypassRules(phrases=["Laptop"]), QUERY, "bypassed;reason=navigational"),
+        (
+            BypassRules(autocomplete=True),
+            {"query": {"match_bool_prefix": {"title": "la"}}},
+            "bypassed;reason=autocomplete",
+        ),
+    ],
+)
+async def test_a_route_leaves_out_what_its_rules_say(
+    start_proxy: StartProxy, settings: Config, models: FakeModels, rules: BypassRules, body: Any, expected: str
+) -> None:
+    route = msgspec.structs.replace(settings.routes[0], bypass=rules)
+    client = await start_proxy(msgspec.structs.replace(settings, routes=(route,)))
+    assert (expected, expected == RERANKED) == (await outcome(client, body=body), bool(models.requests))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({**QUERY, "ext": {"rerank_proxy": {"query": "notebook"}}}, "notebook"),
+        ({**QUERY, "ext": {"rerank": {"query_context": {"query_text": "ultrabook"}}}}, "ultrabook"),
+        (
+            {**QUERY, "ext": {"rerank_proxy": {"query": "a"}, "rerank": {"query_context": {"query_text": "b"}}}},
+            "a",
+        ),
+        (QUERY, "laptop"),
+    ],
+)
+async def test_the_words_are_the_requests_own_before_those_in_its_query(
+    steered_client: Client, models: FakeModels, body: Any, words: str
+) -> None:
+    await outcome(steered_client, body=body)
+    assert [words] == models.of("rerank")[0].json()["queries"]
+
+
+async def test_words_that_have_no_place_in_the_query_leave_kNN_out(  # noqa: N802
+    steered_client: Client, engine: EndpointEngine, models: FakeModels
+) -> None:
+    """Where they stand is not known, and so not what must be fulfilled besides them."""
+    body = {"query": {"match_all": {}}, "ext": {"rerank_proxy": {"query": "notebook"}}}
+    expected: Any = (without_knn("given_text"), [], [])
+    assert expected == (await outcome(steered_client, body=body), engine.of("semantic"), models.of("embed"))
+
+
+@pytest.mark.parametrize(("profile", "word"), [("legal", "legal question"), ("support", "customer")])
+async def test_a_profile_gives_its_instruction(
+    steered_client: Client, models: FakeModels, profile: str, word: str
+) -> None:
+    await outcome(steered_client, x_rerank_profile=profile)
+    assert word in models.of("rerank")[0].json()["instruction"]
+
+
+async def test_where_the_only_stage_does_not_fit_the_search_it_is_the_engines(
+    start_proxy: StartProxy, settings: Config
+) -> None:
+    client = await start_proxy(with_route(settings, rerank=False))
+    assert "bypassed;reason=no_stage" == await outcome(client, body={**QUERY, "min_score": 0.5})
+
+
+TWO_TEXTS: Any = {"bool": {"must": [{"match": {"title": "acme"}}, {"match": {"body": "laptop bag"}}]}}
+
+
+@pytest.mark.parametrize(
+    ("place", "more", "headers"),
+    [
+        (QueryFrom(header="X-Search-Text"), {}, {"x_search_text": "laptop bag"}),
+        (QueryFrom(body="suggest.spelling.text"), {"suggest": {"spelling": {"text": " laptop bag "}}}, {}),
+        (QueryFrom(name="typed"), {}, {}),
+        (QueryFrom(header="X-Search-Text", body="aggs.0.text", name="typed"), {}, {}),
+    ],
+)
+async def test_a_route_may_say_where_a_search_gives_its_text(
+    start_proxy: StartProxy, settings: Config, engine: EndpointEngine, place: QueryFrom, more: Any, headers: Any
+) -> None:
+    client = await start_proxy(with_route(settings, query_from=place, passage=["title", "body"]))
+    words = {"match": {"body": {"query": "laptop bag", "_name": "typed"}}}
+    body = {"query": {"bool": {"must": [{"match": {"title": "acme"}}, words]}}, **more}
+    assert RERANKED == await outcome(client, body=body, **headers)
+    (asked,) = engine.of("semantic")
+    assert b'"acme"' in asked.body
+    assert b"laptop" not in asked.body
+
+
+@pytest.mark.parametrize(
+    ("place", "more", "headers"),
+    [
+        (QueryFrom(), {}, {"x_search_text": "laptop bag"}),
+        (QueryFrom(header="X-Search-Text"), {}, {}),
+        (QueryFrom(header="X-Search-Text"), {}, {"x_search_text": "x" * 2001}),
+        (QueryFrom(body="suggest.text.0"), {"suggest": {"text": "laptop bag"}}, {}),
+        (QueryFrom(name="other"), {}, {}),
+    ],
+)
+async def test_where_it_gives_none_there_the_query_is_read(
+    start_proxy: StartProxy, settings: Config, place: QueryFrom, more: Any, headers: Any
+) -> None:
+    client = await start_proxy(with_route(settings, query_from=place, passage=["title", "body"]))
+    assert without_knn("ambiguous_text") == await outcome(client, body={"query": TWO_TEXTS, **more}, **headers)
+
+
+async def test_minimal_scores_leave_kNN_out(client: Client, engine: EndpointEngine) -> None:  # noqa: N802
+    expected: Any = (without_knn("own_scores"), [])
+    assert expected == (await outcome(client, body={**QUERY, "min_score": 0.5}), engine.of("semantic"))
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ({"bool": {"must": [{"match": {"title": "laptop bag"}}, {"match": {"title": "acme case"}}]}}, "ambiguous_text"),
+        ({"bool": {"filter": [{"match": {"title": "laptop"}}]}}, "text_in_filter"),
+        ({"query_string": {"query": "laptop OR brand:acme"}}, "query_syntax"),
+        ({"hybrid": {"queries": [{"match": {"title": "laptop"}}]}}, "own_scores"),
+    ],
+)
+async def test_where_kNN_does_not_fit_the_search_the_header_says_why(  # noqa: N802
+    client: Client, engine: EndpointEngine, query: Any, reason: str
+) -> None:
+    assert (without_knn(reason), []) == (await outcome(client, body={"query": query}), engine.of("semantic"))
+
+
+@pytest.mark.parametrize(("asked", "window"), [(None, 3), (2, 2), (3, 3), (4, 3), (10**12, 3)])
+async def test_a_request_may_lower_the_window_and_no_more(
+    start_proxy: StartProxy, settings: Config, models: FakeModels, asked: int | None, window: int
+) -> None:
+    """What a search costs at the provider is bounded by the route, which has four candidates here."""
+    route = msgspec.structs.replace(settings.routes[0], rank_window_size=3)
+    client = await start_proxy(msgspec.structs.replace(settings, routes=(route,)))
+    steering = {} if asked is None else {"ext": {"rerank_proxy": {"window": asked}}}
+    assert RERANKED == await outcome(client, body={**QUERY, **steering})
+    assert window == len(models.of("rerank")[0].json()["documents"])
+
+
+@pytest.mark.parametrize("option", ["query", "profile", "instruction"])
+async def test_what_models_are_told_is_not_a_requests_to_say_unless_the_settings_allow_it(
+    client: Client, models: FakeModels, option: str
+) -> None:
+    answered = await client.search("/products/_search", QUERY, **{f"x_rerank_{option}": "legal"})
+    assert (400, "bypassed;reason=steering", []) == (answered.status, answered.header("x-rerank"), models.requests)
+    assert b"may not be set by a request" in answered.content
+
+
+@pytest.mark.parametrize("kind", ["resolve", "facts"])
+async def test_a_search_whose_indices_are_told_late_goes_on_and_the_next_one_knows(
+    start_proxy: StartProxy, settings: Config, engine: EndpointEngine, log: Log, kind: str
+) -> None:
+    held = asyncio.Event()
+    engine.faults[kind] = waits_for(held)
+    client = await start_proxy(settings_with(settings, resolve_timeout_seconds=0.03))
+    assert "bypassed;reason=unresolved" == await outcome(client)
+    assert ("warning", True) == (log[-1]["log_level"], "yet" in log[-1]["detail"])
+    assert (1, QUERY) == (len(engine.of("lexical")), engine.of("lexical")[0].json())
+    held.set()
+    while (told := await outcome(client)) != RERANKED:
+        assert "bypassed;reason=unresolved" == told
+    assert 1 == len(engine.of(kind))
+
+
+@pytest.mark.parametrize("target", ["/logs/_search", "/some-alias/_search", "/products/_search", "/_search"])
+async def test_no_search_waits_again_for_what_is_late(
+    start_proxy: StartProxy, settings: Config, engine: EndpointEngine, target: str
+) -> None:
+    """One search waits its moment; the others of this name go on at once, since it would take no less now."""
+    engine.faults["resolve"] = hangs
+    client = await start_proxy(settings_with(settings, resolve_timeout_seconds=0.03))
+    for _ in range(20):
+        assert 200 == (await client.search(target, QUERY)).status
+    assert (1, 20) == (len(engine.of("resolve")), len(engine.of("lexical")))
+
+
+def settings_with(settings: Config, **changes: Any) -> Config:
+    return msgspec.structs.replace(settings, engine=msgspec.structs.replace(settings.engine, **changes))
+
+
+async def test_discovery_goes_side_by_side(client: Client, engine: EndpointEngine) -> None:
+    """Which engine it is and what the mapping says are asked at once."""
+    held = asyncio.Event()
+    engine.faults["facts"] = engine.faults["version"] = waits_for(held)
+    asking = asyncio.ensure_future(outcome(client))
+    await engine.until_asked("facts")
+    await engine.until_asked("version")
+    held.set()
+    assert RERANKED == await asking
+
+
+async def test_names_of_another_cluster_are_not_asked_for(client: Client, engine: EndpointEngine) -> None:
+    assert ("", []) == (await outcome(client, "/eu:products/_search"), engine.of("resolve"))
+
+
+async def test_a_search_of_no_route_asks_once_what_its_name_stands_for(client: Client, engine: EndpointEngine) -> None:
+    outcomes = {await outcome(client, "/logs/_search") for _ in range(3)}
+    assert ({""}, 1, []) == (outcomes, len(engine.of("resolve")), engine.of("facts"))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_caller_who_is_turned_away_is_told_everything_anew(
+    client: Client, engine: EndpointEngine, status: int
+) -> None:
+    assert RERANKED == await outcome(client)
+    asked = {kind: len(engine.of(kind)) for kind in ("resolve", "facts")}
+    engine.faults["lexical"] = refuses(status)
+    await outcome(client)
+    engine.faults.clear()
+    assert RERANKED == await outcome(client)
+    assert {kind: count + 1 for kind, count in asked.items()} == {kind: len(engine.of(kind)) for kind in asked}
+
+
+@pytest.mark.parametrize(
+    ("fault", "level", "found"),
+    [
+        (refuses(404), "info", "status 404"),
+        (refuses(503), "warning", "status 503"),
+        (breaks_off(), "warning", "engine"),
+        (says(b"<html>"), "warning", "cannot be read"),
+    ],
+)
+async def test_the_log_says_what_was_found_where_names_are_not_told(
+    client: Client, engine: EndpointEngine, log: Log, fault: Fault, level: str, found: str
+) -> None:
+    engine.faults["resolve"] = fault
+    assert "bypassed;reason=unresolved" == await outcome(client)
+    assert (level, True) == (log[-1]["log_level"], found in log[-1]["detail"])

@@ -1,0 +1,127 @@
+"""A multi-search's lines taken apart and put together; what is not certain is not taken apart."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.endpoints.multi_search_lines import Item, Unread, joined, query_string, render, responses, split, took
+from proxy.parsing.filter_path import Form, read_filter_path
+from tests import strategies
+
+HEADS = [b"{}", b"", b" ", b'{"index":"a"}', b'{ "indices" : ["a", "b"] }', b'{"preference":"\xc3\xa4"}', b"{}\r"]
+heads = st.sampled_from(HEADS)
+bodies = st.dictionaries(st.text(), strategies.json_values, max_size=3).map(strategies.compact)
+
+
+@given(st.lists(st.tuples(heads, bodies), max_size=5).map(lambda items: [(b"{}", b"{}"), *items]))
+def test_what_is_taken_apart_is_put_together_byte_for_byte(items: list[tuple[bytes, bytes]]) -> None:
+    content = joined(items)
+    read = split(content)
+    assert read is not None
+    assert (items, content) == ([(item.head, item.body) for item in read], joined([(i.head, i.body) for i in read]))
+
+
+@pytest.mark.parametrize(
+    ("head", "indices", "parameters"),
+    [
+        ({}, None, {}),
+        ({"index": "a"}, "a", {}),
+        ({"index": "a,b*"}, "a,b*", {}),
+        ({"index": ["a", "-b"]}, "a,-b", {}),
+        ({"indices": ["<a-{now/d}>"]}, "%3Ca-%7Bnow%2Fd%7D%3E", {}),
+        ({"index": []}, "", {}),
+        ({"ignore_unavailable": True}, None, {"ignore_unavailable": "true"}),
+        ({"allow_no_indices": False}, None, {"allow_no_indices": "false"}),
+        ({"expand_wildcards": ["open", "hidden"]}, None, {"expand_wildcards": "open,hidden"}),
+        ({"preference": "p", "routing": "r"}, None, {"preference": "p", "routing": "r"}),
+        ({"routing": 7}, None, {"routing": "7"}),
+    ],
+)
+def test_the_first_line_says_indices_and_parameters(head: Any, indices: str | None, parameters: Any) -> None:
+    line = json.dumps(head).encode()
+    assert (Item(line, b"{}", indices, tuple(parameters.items())),) == split(line + b"\n{}\n")
+
+
+@pytest.mark.parametrize(
+    ("head", "key"),
+    [
+        (b'{"index":"a","indices":"b"}', "index"),
+        (b'{"index":7}', "index"),
+        (b'{"index":[7]}', "index"),
+        (b'{"index":["a","b,c"]}', "index"),
+        (b'{"index":null}', "index"),
+        (b'{"type":"_doc"}', "type"),
+        (b'{"nonsense":1}', "nonsense"),
+        (b'{"routing":{}}', "routing"),
+        (b'{"routing":null}', "routing"),
+        (b'{"routing":1.5}', "routing"),
+        (b'{"expand_wildcards":[1]}', "expand_wildcards"),
+    ],
+)
+def test_an_item_that_is_not_understood_costs_itself_alone(head: bytes, key: str) -> None:
+    assert (Unread(head, b"{}", key), Item(b"{}", b"{}", None, ())) == split(head + b"\n{}\n{}\n{}\n")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\n",
+        b"{}\n",
+        b"{}\n{}",
+        b"{}\n{}\n{}\n",
+        b"\n{}\n{}\n",
+        b"\n{}\n",
+        b"{}\n\n",
+        b"{}\n \n",
+        b"[]\n{}\n",
+        b"7\n{}\n",
+        b"{\n{}\n",
+        b'{"\xff":1}\n{}\n',
+        b'{"index":"\xff"}\n{}\n',
+        b"{}\n{}\n{\n{}\n",
+    ],
+)
+def test_what_is_not_understood_is_the_engines_to_judge(content: bytes) -> None:
+    assert split(content) is None
+
+
+@given(st.binary(max_size=80) | st.lists(st.sampled_from([*HEADS, b"{", b"[]", b"x"])).map(b"\n".join))
+def test_no_content_is_too_odd(content: bytes) -> None:
+    read = split(content)
+    assert read is None or joined([(item.head, item.body) for item in read]) == content
+
+
+def test_what_the_item_says_stands_above_the_url() -> None:
+    item = Item(b"", b"{}", None, (("ccs_minimize_roundtrips", "false"), ("routing", "a b")))
+    url = [("typed_keys", ""), ("ccs_minimize_roundtrips", "true"), ("pretty", ""), ("max_concurrent_searches", "2")]
+    assert "ccs_minimize_roundtrips=false&routing=a+b&typed_keys=&pretty=" == query_string(item, url)
+
+
+def test_an_answer_gives_its_items_in_their_own_bytes() -> None:
+    assert (3, [b'{"a":1e5}', b"{}"]) == responses(b'{"took":3,"responses":[{"a":1e5},{}]}')
+    assert (7, 0) == (took(b'{"took":7,"hits":{}}'), took(b'{"error":{},"status":400}'))
+
+
+@pytest.mark.parametrize("answer", [b"", b"[]", b'{"responses":{}}', b'{"took":"x"}'])
+def test_an_answer_that_is_none_of_items_cannot_be_read(answer: bytes) -> None:
+    with pytest.raises(ValueError, match=r"(?i)expect|truncated|malformed"):
+        responses(answer)
+
+
+@pytest.mark.parametrize(
+    ("said", "pretty", "expected"),
+    [
+        ("", False, b'{"took":3,"responses":[{"a":1e5},{"b":[]}]}'),
+        ("responses.a", False, b'{"responses":[{"a":1e5}]}'),
+        ("-took,-responses.b", False, b'{"responses":[{"a":1e5}]}'),
+        ("took", True, b'{\n  "took" : 3\n}\n'),
+        ("responses.b", True, b'{\n  "responses" : [\n    {\n      "b" : [ ]\n    }\n  ]\n}\n'),
+    ],
+)
+def test_the_parts_are_put_together_in_the_form_asked_for(said: str, pretty: bool, expected: bytes) -> None:  # noqa: FBT001
+    form = Form(read_filter_path(said), pretty)
+    assert expected == render([b'{"a":1e5}', b'{"b":[]}'], 3, form, keeps_empty=True)

@@ -1,0 +1,311 @@
+"""`_search` and `_search/template`: what the endpoint itself does, before and after a search of a route."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy.settings.config import Config
+from tests.conftest import OTHER, QUERY, Log, StartProxy
+from tests.endpoint_engine import DOCUMENTS, EndpointEngine
+from tests.fakes import Client, Document, FakeModels, Message, answer, hangs, ids, refuses, request, says, waits_for
+
+RERANKED = ["d", "b", "c", "a"]
+LEXICAL = ["a", "b", "c"]
+TEMPLATE = {"source": json.dumps(QUERY), "params": {"a": 1}}
+
+
+@pytest.fixture
+async def engine() -> AsyncIterator[EndpointEngine]:
+    async with EndpointEngine(DOCUMENTS) as server:
+        yield server
+
+
+async def post(client: Client, target: str, body: bytes, **fields: str) -> Message:
+    return await client.ask("POST", target, body, content_type="application/json", **fields)
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        (b'{"ext": {"rerank_proxy": {"window": 5}} ,"sort": ["a"]}', b'{"sort": ["a"]}'),
+        (b'{"sort": ["a"],"ext":{"rerank_proxy":{"enabled":false}, "o":1}}', b'{"sort": ["a"],"ext":{"o":1}}'),
+        (b'{"ext":{"o":1e0 ,"rerank_proxy":{}},"sort":["a"]}', b'{"ext":{"o":1e0},"sort":["a"]}'),
+        (b'{"ext":{"rerank_proxy":null},"sort":["a"]}', b'{"sort":["a"]}'),
+        (
+            rb'{"ext":{"rerank_proxy":{}},"query":{"match":{"title":"\ud83d"}}}',
+            rb'{"query":{"match":{"title":"\ud83d"}}}',
+        ),
+        pytest.param(*[b'{"ext":{"rerank_proxy":{}},"size":%s}' % (b"1" * 5000)] * 2, id="a number that is not read"),
+    ],
+)
+async def test_steering_is_cut_out_of_the_bytes_also_where_the_search_is_bypassed(
+    client: Client, engine: EndpointEngine, body: bytes, left: bytes
+) -> None:
+    await post(client, "/products/_search", body)
+    assert (left, str(len(left))) == (engine.requests[-1].content, engine.requests[-1].header("content-length"))
+
+
+async def test_where_no_route_matches_nothing_is_touched(client: Client, engine: EndpointEngine) -> None:
+    body = b'{"ext": {"rerank_proxy": {"nonsense": 5}}}'
+    answered = await post(client, "/logs/_search", body, x_rerank_window="no")
+    assert (200, "", body) == (answered.status, answered.header("x-rerank"), engine.requests[-1].content)
+    assert "no" == engine.requests[-1].header("x-rerank-window")
+
+
+@pytest.mark.parametrize(
+    ("member", "fields"),
+    [
+        ({"window": 0}, {}),
+        ({"host": "x"}, {}),
+        ([], {}),
+        ({"query": "\ud83d"}, {}),
+        ({}, {"x_rerank_window": "many"}),
+    ],
+)
+async def test_what_cannot_be_meant_is_refused_in_the_engines_shape(
+    client: Client, engine: EndpointEngine, log: Log, member: Any, fields: dict[str, str]
+) -> None:
+    answered = await client.search("/products/_search", {**QUERY, "ext": {"rerank_proxy": member}}, **fields)
+    error = answered.json()["error"]
+    assert (400, 400, "illegal_argument_exception") == (answered.status, answered.json()["status"], error["type"])
+    assert [{"type": error["type"], "reason": error["reason"]}] == error["root_cause"]
+    assert ("application/json", "bypassed;reason=steering") == (
+        answered.header("content-type").partition(";")[0],
+        answered.header("x-rerank"),
+    )
+    assert ([], "Elasticsearch") == (engine.of("lexical"), answered.header("x-elastic-product"))
+
+
+async def test_an_option_that_is_switched_off_is_refused(start_proxy: StartProxy, settings: Config) -> None:
+    client = await start_proxy(msgspec.structs.replace(settings, steering=("enabled",)))
+    refused = await client.ask("GET", "/products/_search?q=laptop", x_rerank_window="5")
+    allowed = await client.ask("GET", "/products/_search?q=laptop", x_rerank_enabled="off")
+    assert (400, 200, "bypassed;reason=steered_off") == (refused.status, allowed.status, allowed.header("x-rerank"))
+
+
+async def test_a_request_may_say_the_words_the_instruction_and_the_window(
+    steered_client: Client, models: FakeModels
+) -> None:
+    said = {"query": "notebook", "instruction": "Judge.", "window": 2}
+    answered = await steered_client.search("/products/_search", {**QUERY, "ext": {"rerank_proxy": said}})
+    (asked,) = models.of("rerank")
+    assert (["notebook"], "Judge.", 2) == (
+        asked.json()["queries"],
+        asked.json()["instruction"],
+        len(asked.json()["documents"]),
+    )
+    assert 'reranked;stages="semantic";reason=given_text' == answered.header("x-rerank")
+
+
+@pytest.mark.parametrize(
+    ("stage", "left_out", "order"),
+    [("rerank", "rerank", ["a", "b", "d", "c"]), ("embed", "semantic rerank", LEXICAL)],
+)
+async def test_a_hanging_model_costs_no_more_than_the_requests_budget(
+    client: Client, models: FakeModels, log: Log, stage: str, left_out: str, order: list[str]
+) -> None:
+    """And not what the model's own limit lets it take, which ends alike."""
+    models.faults[stage] = hangs
+    answered = await client.search("/products/_search", QUERY, x_rerank_budget_ms="150")
+    assert (200, f'degraded;stages="{left_out}";reason=timeout') == (answered.status, answered.header("x-rerank"))
+    assert order == ids(answered)
+    (line,) = [event for event in log if event["event"] == "search"]
+    assert {"budget: the time that the request allows is spent"} == set(line["detail"].split("; "))
+
+
+async def test_the_engines_own_time_is_no_part_of_the_budget(
+    client: Client, engine: EndpointEngine, models: FakeModels
+) -> None:
+    """While the client's own search runs, nothing is broken off: a model answers as late as that does."""
+    await client.search("/products/_search", OTHER)
+    held = asyncio.Event()
+    engine.faults["lexical"] = models.faults["embed"] = waits_for(held)
+    asking = asyncio.ensure_future(client.search("/products/_search", QUERY, x_rerank_budget_ms="60000"))
+    await engine.until_asked("lexical", 2)
+    await models.until_asked("embed", 2)
+    held.set()
+    assert ("reranked", RERANKED) == ((answered := await asking).header("x-rerank"), ids(answered))
+
+
+async def test_each_hit_says_on_request_how_it_came_to_its_place(client: Client) -> None:
+    answered = await client.search("/products/_search", {**QUERY, "ext": {"rerank_proxy": {"explain": True}}})
+    first, *_, last = answered.json()["hits"]["hits"]
+    assert ({"semantic": {"rank": 1, "score": 0.95}, "rerank": 0.9, "final": 2.0}) == {
+        name: first["_rerank"][name] for name in ("semantic", "rerank", "final")
+    }
+    assert ("lexical" not in first["_rerank"], {"rank": 1, "score": 3.0}) == (True, last["_rerank"]["lexical"])
+    assert len("Mobile workstation") == first["_rerank"]["passage"]["characters"]
+
+
+async def test_a_template_is_rendered_by_the_engine_and_then_searched(client: Client, engine: EndpointEngine) -> None:
+    answered = await client.search("/products/_search/template?size=1&preference=p&typed_keys=true", TEMPLATE)
+    assert ("reranked", RERANKED) == (answered.header("x-rerank"), ids(answered))
+    (rendered,) = engine.of("_render/template")
+    assert ("/_render/template", TEMPLATE) == (rendered.target, rendered.json())
+    (sent,) = engine.of("lexical")
+    assert {"preference=p", "typed_keys=true"} == set(sent.target.partition("?")[2].split("&"))
+
+
+@pytest.mark.parametrize(
+    "body", [{**TEMPLATE, "explain": True}, {**TEMPLATE, "profile": True}, {"id": "x"}, {"source": "{"}, []]
+)
+async def test_a_template_that_is_not_rendered_as_a_search_is_the_engines(
+    client: Client, engine: EndpointEngine, body: Any
+) -> None:
+    engine.faults["_render/template"] = refuses(404)
+    answered = await client.search("/products/_search/template", body)
+    assert ("bypassed;reason=template", body) == (answered.header("x-rerank"), engine.requests[-1].json())
+    assert "/products/_search/template" == engine.requests[-1].target
+
+
+async def test_a_caller_who_may_not_render_templates_is_still_one_who_may_search(
+    client: Client, engine: EndpointEngine
+) -> None:
+    await client.search("/products/_search", QUERY)
+    asked = len(engine.of("resolve"))
+    engine.faults["_render/template"] = refuses(403)
+    outcomes = [
+        (await client.search(target, body)).header("x-rerank")
+        for target, body in (("/products/_search/template", TEMPLATE), ("/products/_search", QUERY))
+    ]
+    assert (["bypassed;reason=template", "reranked"], asked) == (outcomes, len(engine.of("resolve")))
+
+
+async def test_a_template_nested_without_end_is_the_engines(client: Client, engine: EndpointEngine) -> None:
+    body = b'{"source":"{}","params":%s%s}' % (b"[" * 5000, b"]" * 5000)
+    answered = await post(client, "/products/_search/template", body)
+    assert ("bypassed;reason=template", body) == (answered.header("x-rerank"), engine.requests[-1].content)
+
+
+async def test_what_a_template_renders_to_may_be_none_to_rerank(client: Client, engine: EndpointEngine) -> None:
+    body = {"source": json.dumps({**QUERY, "size": 0})}
+    answered = await client.search("/products/_search/template", body)
+    assert ("bypassed;reason=size_zero", body) == (answered.header("x-rerank"), engine.requests[-1].json())
+
+
+async def test_opensearch_says_a_templates_status_in_its_answer(client: Client, engine: EndpointEngine) -> None:
+    engine.product, engine.version = (), {"distribution": "opensearch", "number": "2.19.1"}
+    answered = await client.search("/products/_search/template", TEMPLATE)
+    pretty = await client.search("/products/_search/template?pretty", TEMPLATE)
+    assert [("reranked", 200), ("reranked", 200)] == [
+        (each.header("x-rerank"), each.json()["status"]) for each in (answered, pretty)
+    ]
+    assert (b'},"status":200}', b'  "status" : 200\n}\n') == (answered.content[-15:], pretty.content[-19:])
+    hidden, shown = [
+        await client.search(f"/products/_search/template?filter_path={said}", TEMPLATE) for said in ("took", "status")
+    ]
+    assert (["took"], {"status": 200}) == (list(hidden.json()), shown.json())
+
+
+@pytest.mark.parametrize("said", [".".join(["a"] * 201), "**.nothing"])
+@pytest.mark.parametrize("path", ["_search", "_search/template"])
+async def test_a_form_that_takes_too_much_work_is_the_engines(
+    client: Client, engine: EndpointEngine, path: str, said: str
+) -> None:
+    """Found in the URL at once, or in the response, which is then asked for again."""
+    deep: Any = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    engine.documents[0] = Document("a", "Laptop", lexical=3.0, more={"deep": deep})
+    body = TEMPLATE if path == "_search/template" else QUERY
+    answered = await client.search(f"/products/{path}?filter_path={said}", body)
+    assert ("bypassed;reason=too_complex", body) == (answered.header("x-rerank"), engine.requests[-1].json())
+
+
+@pytest.mark.parametrize("field", ["title", "source"])
+async def test_a_search_of_too_many_clauses_is_the_engines(client: Client, engine: EndpointEngine, field: str) -> None:
+    query = json.dumps({"query": {"bool": {"should": [{"match": {"title": "a"}}] * 10_001}}})
+    template = field == "source"
+    target = "/products/_search/template" if template else "/products/_search"
+    answered = await client.search(target, {"source": query} if template else json.loads(query))
+    assert "bypassed;reason=too_complex" == answered.header("x-rerank")
+
+
+async def test_a_template_is_steered_like_a_search(client: Client, engine: EndpointEngine) -> None:
+    """Of the `ext`, which no template can have, nothing is left."""
+    member = {"ext": {"rerank_proxy": {"enabled": False}}}
+    answered = await client.search("/products/_search/template", {**TEMPLATE, **member})
+    assert ("bypassed;reason=steered_off", TEMPLATE) == (answered.header("x-rerank"), engine.requests[-1].json())
+    explained = await client.search(
+        "/products/_search/template", {**TEMPLATE, "ext": {"rerank_proxy": {"explain": True}}}
+    )
+    assert "reranked" == explained.header("x-rerank")
+    assert all("_rerank" in hit for hit in explained.json()["hits"]["hits"])
+
+
+async def test_a_header_of_several_lines_goes_along_in_one(client: Client, engine: EndpointEngine) -> None:
+    answered = await client.search("/products/_search", QUERY, x_opaque_id="a\r\n b")
+    assert ("reranked", "a  b") == (answered.header("x-rerank"), engine.requests[-1].header("x-opaque-id"))
+
+
+async def test_a_caller_whose_headers_cannot_be_carried_is_bypassed_where_a_route_is_meant(client: Client) -> None:
+    outcomes = []
+    for target in ("/products/_search", "/logs/_search"):
+        await client.send(request("POST", target, b"{}", x_name="\xe9"))
+        outcomes.append((await client.answer()).header("x-rerank"))
+    assert ["bypassed;reason=headers", ""] == outcomes
+
+
+@pytest.mark.parametrize("depth", [300, 3_000, 100_000])
+async def test_what_is_nested_too_deep_is_the_engines(client: Client, engine: EndpointEngine, depth: int) -> None:
+    body = b'{"pit":{"id":"x"},"ext":{"rerank_proxy":{}},"query":' + b'{"bool":' * depth + b"{}" + b"}" * depth + b"}"
+    engine.faults["lexical"] = engine.faults["too deep"] = refuses(400)
+    routed = await post(client, "/products/_search", body)
+    of_a_pit = await post(client, "/_search", body)
+    assert (400, "bypassed", 400) == (routed.status, routed.header("x-rerank").partition(";")[0], of_a_pit.status)
+
+
+@pytest.mark.parametrize(
+    ("target", "body"),
+    [
+        ("/products/_search", b'{"\xff":1}'),
+        ("/products/_search", b'{"ext":{"rerank_proxy":{}},"\xff":1}'),
+        ("/products/_search/template", b'{"\xff":1}'),
+        ("/_search", b'{"pit":{"id":"\xff"}}'),
+        ("/products/_msearch", b'{"\xff":1}\n{}\n'),
+    ],
+)
+async def test_what_is_no_text_is_the_engines(
+    client: Client, engine: EndpointEngine, log: Log, target: str, body: bytes
+) -> None:
+    engine.faults |= dict.fromkeys(("lexical", "_search/template", "_msearch"), refuses(400))
+    answered = await client.ask("POST", target, body, content_type="application/json")
+    assert (400, body) == (answered.status, engine.requests[-1].content)
+    assert [] == [line for line in log if line["event"] == "internal_error"]
+
+
+async def test_a_point_in_time_is_routed_by_the_indices_it_holds(client: Client, engine: EndpointEngine) -> None:
+    buckets = {"aggregations": {"indices": {"buckets": [{"key": "products"}]}}}
+    hits: dict[str, Any] = {"hits": {"total": {"value": 0, "relation": "eq"}, "max_score": None, "hits": []}}
+
+    async def holds(stream: Any, asked: Message) -> bytes | None:
+        said = asked.json()
+        return answer(200, msgspec.json.encode(buckets | hits)) if said.get("size") == 0 else None
+
+    engine.faults["lexical"] = holds
+    answered = await client.search("/_search", {**QUERY, "pit": {"id": "p", "keep_alive": "1m"}})
+    assert ("reranked", RERANKED) == (answered.header("x-rerank"), ids(answered))
+    assert {"/_search"} == {sent.path for kind in ("lexical", "semantic", "render") for sent in engine.of(kind)}
+
+
+async def test_a_point_in_time_without_documents_touches_no_route(client: Client, engine: EndpointEngine) -> None:
+    empty = b'{"pit_id":"p","took":0,"hits":{"hits":[]},"aggregations":{"indices":{"buckets":[]}}}'
+    engine.faults["lexical"] = says(empty)
+    answered = await client.search("/_search", {**QUERY, "pit": {"id": "p"}})
+    assert (200, "", empty) == (answered.status, answered.header("x-rerank"), answered.content)
+
+
+@pytest.mark.parametrize("depth", [30, 150, 170, 200, 245, 300, 2000])
+@pytest.mark.parametrize("said", ["", "laptop"])
+async def test_a_query_that_is_nested_too_deep_is_no_defect(
+    client: Client, engine: EndpointEngine, log: Log, depth: int, said: str
+) -> None:
+    deep = b'{"query":' + b'{"bool":{"must":[' * depth + b'{"match":{"title":"laptop"}}' + b"]}}" * depth + b"}"
+    engine.faults["lexical"] = engine.faults["too deep"] = refuses(400)
+    fields = {"x_rerank_query": said} if said else {}
+    answered = await client.ask("POST", "/products/_search", deep, content_type="application/json", **fields)
+    assert "internal_error" not in answered.header("x-rerank") + str(log)

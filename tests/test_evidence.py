@@ -1,0 +1,274 @@
+"""Which text is the user's where clauses differ, and whether it is certain which of them hold it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from proxy.bounds import READ_SIZE, TEXT_CLAUSES
+from proxy.parsing.query_text import UserQuery, find_user_query, text_of_clause
+from proxy.parsing.words import MATCH_ALL
+
+PASSAGE = ("title", "brand", "body")
+KEYWORDS = frozenset({"status"})
+AMBIGUOUS = (None, "ambiguous_text")
+
+
+def found(query: Any, given: str | None = None) -> UserQuery | None:
+    return find_user_query(query, PASSAGE, lambda path: path not in KEYWORDS, given)
+
+
+def match(field: str, text: str, boost: float = 1) -> dict[str, Any]:
+    return {"match": {field: {"query": text, "boost": boost}}}
+
+
+def multi(text: str, fields: Sequence[str] = ("title", "body"), **more: Any) -> dict[str, Any]:
+    return {"multi_match": {"query": text, "fields": list(fields), **more}}
+
+
+def must(*clauses: Any) -> dict[str, Any]:
+    return {"bool": {"must": list(clauses)}}
+
+
+def should(*clauses: Any, **more: Any) -> dict[str, Any]:
+    return {"bool": {"should": list(clauses), **more}}
+
+
+def in_each_field(word: str) -> dict[str, Any]:
+    """One typed word as shops write it: full, as a prefix, with typing errors, and as n-grams."""
+    return should(
+        match("title.exact", word, 9),
+        {"match_phrase_prefix": {"title.exact": {"query": word, "boost": 7}}},
+        {"match": {"title.exact": {"query": word, "fuzziness": "auto", "boost": 5}}},
+        match("title.ngrams", word, 3),
+        {"nested": {"path": "maker", "query": match("maker.name", word, 2)}},
+    )
+
+
+BRAND = match("brand", "velloway")
+SHELF = match("shelf", "boots")
+
+ONE_TEXT = [
+    # a clause for each typed word
+    (must(in_each_field("dry"), in_each_field("feet")), "dry feet"),
+    (should(in_each_field("dry"), in_each_field("feet")), "dry feet"),
+    (should(match("title", "dry"), match("title", "warm"), match("title", "feet")), "dry warm feet"),
+    (should(match("title", "dry"), match("title", "feet"), minimum_should_match="75%"), "dry feet"),
+    # a quoted part and the rest
+    (must(multi("rubber sole", type="phrase"), multi("dry feet")), "rubber sole dry feet"),
+    (must(match("title", "dry feet"), {"match_phrase": {"title": "rubber sole"}}), "dry feet rubber sole"),
+    # the same text over and over
+    (must(should(match("title", "Dry Feet"), match("body", "dry feet"), match("shelf", "dry feet"))), "Dry Feet"),
+    (should(match("title_en", "dry feet"), match("title_de", "dry feet"), match("title_fr", "dry feet")), "dry feet"),
+    (must(multi("dry feet"), should(match("title", "dry"), match("title", "feet"))), "dry feet"),
+    ({"dis_max": {"queries": [match("title", "rain boot"), match("title.shingles", "rainboot")]}}, "rain boot"),
+    # expansions beside the typed text
+    (should(match("title", "dry feet", 10), match("title", "wet shoes", 0.1), match("title", "sock", 0.1)), "dry feet"),
+    (should(match("title", "galosh", 0.1), match("title", "boot", 10)), "boot"),
+    (should(multi("dry feet"), match("tags", "waterproof")), "dry feet"),
+    # what an application escapes
+    (multi(r"dry \(feet\)"), "dry (feet)"),
+]
+
+
+@pytest.mark.parametrize(("query", "text"), ONE_TEXT)
+def test_all_of_the_typed_words_are_found_once_and_in_order(query: Any, text: str) -> None:
+    user_query = found(query)
+    assert user_query is not None
+    assert text == user_query.text
+    assert user_query.relaxed is not None
+
+
+FILTERS_APART = [
+    must(SHELF, multi("dry feet")),
+    must(match("title", "dry feet"), SHELF),
+    must({"match_phrase": {"shelf": "boots"}}, multi("dry feet")),
+    must(multi("boots", ["shelf", "shelf.raw"]), multi("dry feet")),
+    {"bool": {"must": [SHELF], "should": [match("title", "dry feet"), match("body", "dry feet")]}},
+    {"bool": {"must": [SHELF], "should": [multi("dry feet")], "minimum_should_match": 1}},
+]
+
+
+@pytest.mark.parametrize("query", FILTERS_APART)
+def test_a_text_in_one_field_outside_the_passage_is_a_filter_and_stays(query: Any) -> None:
+    user_query = found(query)
+    assert user_query is not None
+    assert user_query.text == "dry feet"
+    assert user_query.relaxed is not None
+    assert ("boots" in str(user_query.relaxed), "dry feet" in str(user_query.relaxed)) == (True, False)
+
+
+UNCERTAIN = [
+    # a brand, which is a field of the passage, and the words
+    (must(BRAND, match("title", "dry feet")), "dry feet"),
+    (must(match("title", "dry feet"), BRAND), "dry feet"),
+    (must(BRAND, multi("dry feet")), "dry feet"),
+    ({"bool": {"must": [BRAND], "should": [multi("dry feet")], "minimum_should_match": 1}}, "dry feet"),
+    ({"bool": {"must": [BRAND], "should": [multi("dry feet", ["tags", "shelf"])]}}, "velloway dry feet"),
+    (should(BRAND, multi("dry feet"), minimum_should_match=2), "dry feet"),
+    # one line for each field, as derived finders write them
+    (
+        must(
+            {"query_string": {"query": "velloway", "fields": ["brand^1.0"]}},
+            {"query_string": {"query": "boot", "fields": ["title^1.0"]}},
+        ),
+        "boot",
+    ),
+    # two searches over several fields
+    (must(multi("velloway boots", ["brand", "shelf"]), multi("dry feet")), "dry feet"),
+    # none of them where people search: both may be typed
+    (must(BRAND, match("everything", "dry feet")), "velloway dry feet"),
+    # two texts in the same field: a facet's value and the words, or all of it typed
+    (must(match("title", "rain boots"), match("title", "dry feet")), "rain boots dry feet"),
+]
+
+
+@pytest.mark.parametrize(("query", "text"), UNCERTAIN)
+def test_where_it_cannot_be_told_which_text_is_a_filter_nothing_is_relaxed(query: Any, text: str) -> None:
+    user_query = found(query)
+    assert user_query is not None
+    assert (text, *AMBIGUOUS) == (user_query.text, user_query.relaxed, user_query.unrelaxed)
+
+
+@pytest.mark.parametrize("query", [query for query, text in UNCERTAIN if text == "dry feet"])
+def test_given_words_tell_which_clauses_hold_them_and_the_others_stay(query: Any) -> None:
+    user_query = found(query, "dry feet")
+    assert user_query is not None
+    assert user_query.text == "dry feet"
+    assert "velloway" in str(user_query.relaxed)
+    assert "dry feet" not in str(user_query.relaxed)
+
+
+@pytest.mark.parametrize("query", [*(query for query, _ in UNCERTAIN), BRAND, multi("dry feet in the rain")])
+def test_given_words_that_no_clause_holds_relax_nothing(query: Any) -> None:
+    given = UserQuery("warm hands", None)
+    user_query = found(query, "warm hands")
+    assert given == user_query
+    assert user_query is not None
+    assert user_query.unrelaxed == "given_text"
+
+
+def test_given_words_are_found_in_a_clause_for_each_of_them() -> None:
+    user_query = found(must(in_each_field("dry"), in_each_field("feet"), BRAND), "Dry feet")
+    assert user_query is not None
+    assert user_query.text == "Dry feet"
+    assert "velloway" in str(user_query.relaxed)
+    assert "feet" not in str(user_query.relaxed)
+
+
+def test_a_single_word_of_the_text_that_is_required_may_be_a_filter() -> None:
+    user_query = found(must(match("brand", "velloway"), multi("velloway boots")))
+    assert UserQuery("velloway boots", must(match("brand", "velloway"), MATCH_ALL)) == user_query
+
+
+@pytest.mark.parametrize(
+    ("fields", "stays"),
+    [
+        (("title", "sku"), MATCH_ALL),
+        (("shelf",), multi("dry feet", ("shelf",))),
+        (("shelf", "tags"), multi("dry feet", ("shelf", "tags"))),
+    ],
+)
+def test_a_filter_that_holds_the_same_words_in_several_fields_is_one_sieve_more(fields: Any, stays: Any) -> None:
+    query = {"bool": {"filter": [multi("dry feet", fields)], "must": [multi("dry feet")]}}
+    assert UserQuery("dry feet", {"bool": {"filter": [stays], "must": [MATCH_ALL]}}) == found(query)
+
+
+@pytest.mark.parametrize("given", [None, "boots"])
+def test_a_shelf_that_is_called_like_the_text_stays_required(given: str | None) -> None:
+    query = must(SHELF, multi("boots"), match("body", "boots"))
+    assert UserQuery("boots", must(SHELF, MATCH_ALL, MATCH_ALL)) == found(query, given)
+
+
+FUNCTIONS = [{"filter": match("title", "boot"), "weight": 9}, {"filter": match("body", "boot"), "weight": 2}]
+UNSCORED = [
+    {"function_score": {"query": {"match_all": {}}, "functions": FUNCTIONS, "min_score": 2}},
+    {"function_score": {"functions": [*FUNCTIONS, {"filter": {"term": {"status": "new"}}, "weight": 3}]}},
+    {"bool": {"filter": [match("title", "boot"), {"term": {"status": "new"}}]}},
+    {"bool": {"filter": {"bool": {"should": [match("title", "boot"), match("shelf", "boot")]}}}},
+    {"intervals": {"title": {"match": {"query": "boot", "ordered": True}}}},
+    {"bool": {"must": [{"span_near": {"clauses": [{"span_term": {"title": "boot"}}], "slop": 2}}]}},
+]
+
+
+@pytest.mark.parametrize("query", UNSCORED)
+def test_words_that_no_clause_scores_are_found_and_not_relaxed(query: Any) -> None:
+    user_query = found(query)
+    assert user_query is not None
+    assert ("boot", None, "text_in_filter") == (user_query.text, user_query.relaxed, user_query.unrelaxed)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"bool": {"filter": [match("shelf", "boots")]}},
+        {"bool": {"filter": [match("status", "boots")]}},
+        {"function_score": {"functions": [{"filter": match("shelf", "boots"), "weight": 2}]}},
+    ],
+)
+def test_a_filter_on_a_field_outside_the_passage_is_a_filter(query: Any) -> None:
+    assert found(query) is None
+
+
+@pytest.mark.parametrize("beside", UNSCORED)
+def test_words_in_clauses_that_score_count_before_others(beside: Any) -> None:
+    user_query = found(should(multi("dry feet"), beside))
+    assert user_query is not None
+    assert user_query.text == "dry feet"
+    assert user_query.relaxed is not None
+
+
+def test_as_many_texts_as_are_read_are_read_at_once_and_of_more_none() -> None:
+    words = [match("title", f"w{number}") for number in range(TEXT_CLAUSES + 1)]
+    user_query = found(should(*words[:-1]))
+    assert user_query is not None
+    assert " ".join(f"w{number}" for number in range(TEXT_CLAUSES)) == user_query.text
+    assert found(should(*words)) is None
+
+
+@pytest.mark.parametrize(
+    ("clause", "text"),
+    [
+        ({"match": {"title": {"query": "dry feet", "_name": "typed"}}}, "dry feet"),
+        (multi("dry feet", _name="typed"), "dry feet"),
+        ({"bool": {"must": [in_each_field("dry"), in_each_field("feet")], "_name": "typed"}}, "dry feet"),
+        ({"query_string": {"query": "dry AND feet", "_name": "typed"}}, "dry feet"),
+    ],
+)
+def test_a_named_clause_tells_the_text(clause: Any, text: str) -> None:
+    query = {"bool": {"must": [BRAND, clause], "filter": [{"term": {"status": {"value": "x", "_name": "other"}}}]}}
+    assert text == text_of_clause(query, "typed", PASSAGE, lambda _: True)
+
+
+@pytest.mark.parametrize("query", [None, {}, BRAND, {"term": {"status": {"value": "x", "_name": "typed"}}}, [[]], 7])
+def test_where_no_clause_of_that_name_holds_words_there_is_no_text(query: Any) -> None:
+    assert text_of_clause(query, "typed", PASSAGE, lambda _: True) is None
+
+
+def test_a_field_with_many_dots_and_many_fields_are_read_at_once() -> None:
+    fields = ["title", *(f"f{number}" + "." * 1000 for number in range(READ_SIZE // 20))]
+    user_query = found(must(multi("dry feet", fields), *(match(f"g{n}.x", f"w{n} v") for n in range(TEXT_CLAUSES - 1))))
+    assert user_query is not None
+    assert user_query.text == "dry feet"
+
+
+def test_nested_queries_are_relaxed_once_each() -> None:
+    query: Any = must(multi("dry feet"), {"term": {"status": "new"}})
+    for _ in range(60):
+        query = {"nested": {"path": "a", "query": query}}
+    user_query = found(query)
+    assert user_query is not None
+    assert "dry feet" not in str(user_query.relaxed)
+    assert "new" in str(user_query.relaxed)
+
+
+def test_a_field_that_the_passage_is_copied_to_is_searched_for_everything() -> None:
+    """It tells the words from a shelf and from a brand; without that knowledge neither is told from a filter."""
+    words = match("everything.folded", "dry feet")
+    for filter_, relaxed in ((SHELF, must(SHELF, MATCH_ALL)), (BRAND, None)):
+        query = must(filter_, words)
+        expected = UserQuery("dry feet", relaxed)
+        assert expected == find_user_query(query, PASSAGE, lambda _: True, copies=frozenset({"everything"}))
+        unknown = found(query)
+        assert unknown is not None
+        assert unknown.relaxed is None

@@ -1,0 +1,296 @@
+"""How a search ended, in the words of header and log; nothing comes back from there."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from proxy.bounds import LOG_DETAIL, LOG_ID, LOG_VALUE, OUTCOME_KEY, OUTCOME_LIST_BYTES
+from proxy.context import Ended, RequestRecord, SearchRecord
+from proxy.errors import Failure
+from proxy.outcomes import BYPASS_REASONS, Bypass, Outcome, answered, bypassed, in_order
+from proxy.settings.config import Log as Settings
+from proxy.settings.config import LogFormat
+from proxy.telemetry.log import Telemetry, configure, log_search, outcome_fields
+from tests.conftest import Log
+
+TOKEN = r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*"
+UNFIT = Failure("semantic", "own_scores", by_design=True)
+ITEM = re.compile(rf'{TOKEN}(;[a-z][a-z0-9_.*-]*=({TOKEN}|"[^"\\]*"))*')
+"""An item of RFC 9651 that is a token, its parameters tokens or strings."""
+
+
+@pytest.mark.parametrize(
+    ("failures", "header"),
+    [
+        ([], b"reranked"),
+        ([Failure("rerank", "timeout")], b'degraded;stages="rerank";reason=timeout'),
+        (
+            [Failure("semantic", "refused"), Failure("rerank", "timeout")],
+            b'degraded;stages="semantic rerank";reason=refused',
+        ),
+        ([UNFIT], b'reranked;stages="semantic";reason=own_scores'),
+        ([UNFIT, Failure("rerank", "timeout")], b'degraded;stages="rerank semantic";reason=timeout'),
+    ],
+)
+def test_an_ending_names_the_stages_left_out_and_the_first_reason(failures: list[Failure], header: bytes) -> None:
+    assert header == answered(failures).header
+
+
+@pytest.mark.parametrize("reason", BYPASS_REASONS)
+def test_every_reason_is_an_item_that_a_parser_takes(reason: str) -> None:
+    header = bypassed(Bypass(reason)).header.decode()
+    assert (f"bypassed;reason={reason}", True) == (header, ITEM.fullmatch(header) is not None)
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ("siez", b"siez"),
+        ("_source.x-y", b"_source.x-y"),
+        ('a"b\\c', b"a?b?c"),
+        ("\x1b[31mé\r\n", b"?[31m???"),
+        ("k" * 1000, b"k" * OUTCOME_KEY),
+    ],
+)
+def test_a_bypass_names_the_key_that_it_found(log: Log, key: str, shown: bytes) -> None:
+    """Whatever the client wrote, the header is an item that a parser takes, and no longer than it may be."""
+    told = bypassed(Bypass("unknown_key", key, "[x]" * 1000))
+    assert b'bypassed;reason=unknown_key;key="' + shown + b'"' == told.header
+    assert ITEM.fullmatch(told.header.decode())
+    log_search(SearchRecord("1"), told, query_text=False)
+    assert (shown.decode(), LOG_DETAIL, "info") == (log[0]["key"], len(log[0]["detail"]), log[0]["log_level"])
+
+
+def test_an_ending_in_two_stages_is_an_item_that_a_parser_takes() -> None:
+    header = answered([Failure("semantic", "timeout"), Failure("rerank", "timeout")]).header.decode()
+    assert ITEM.fullmatch(header)
+
+
+@pytest.mark.parametrize(
+    ("count", "end"), [(1, b"reranked"), (200, b"reranked"), (201, b", more;items=3"), (10**6, b"")]
+)
+def test_a_list_of_outcomes_is_no_longer_than_a_head_can_hold(count: int, end: bytes) -> None:
+    listed = in_order([b"reranked"] * count)
+    *shown, last = listed.split(b", ")
+    more = int(last.partition(b"more;items=")[2] or 1)
+    assert (count, True, True) == (len(shown) + more, len(listed) <= OUTCOME_LIST_BYTES, listed.endswith(end))
+    assert {b"reranked"} >= set(shown)
+
+
+def test_stage_times_are_milliseconds_in_server_timing() -> None:
+    found = outcome_fields(Outcome("reranked"), {"lexical": 1.26, "total": 12.0})
+    assert ((b"X-Rerank", b"reranked"), (b"Server-Timing", b"lexical;dur=1.3, total;dur=12.0")) == found
+
+
+@pytest.mark.parametrize(
+    ("outcome", "level"),
+    [
+        (Outcome("reranked"), "info"),
+        (bypassed(Bypass("sort")), "info"),
+        (bypassed(Bypass("internal_error")), "warning"),
+        (bypassed(Bypass("unresolved", is_fault=True)), "warning"),
+        (answered([Failure("rerank", "timeout", "reranker: no answer in 3 s")]), "warning"),
+    ],
+)
+def test_a_degraded_mode_is_never_silent(log: Log, outcome: Outcome, level: str) -> None:
+    log_search(SearchRecord("1"), outcome, query_text=False)
+    assert [("search", level)] == [(line["event"], line["log_level"]) for line in log]
+
+
+def test_the_line_has_what_happened_and_leaves_out_what_did_not(log: Log) -> None:
+    search = SearchRecord("1", route="products", window=50, candidates=7)
+    search.clock.stages["lexical"] = 1.26
+    log_search(search, Outcome("reranked"), query_text=False)
+    assert log[0]["ms"].pop("total") >= 0
+    assert [
+        {
+            "event": "search",
+            "log_level": "info",
+            "id": "1",
+            "route": "products",
+            "outcome": "reranked",
+            "ms": {"lexical": 1.3},
+            "window": 50,
+            "candidates": 7,
+        }
+    ] == log
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Set the log up, do something, and return what stands in it."""
+    before = structlog.get_config()
+
+    def write(settings: Settings, act: Callable[[], None]) -> str:
+        with (tmp_path / "log").open("w+b", buffering=0) as file:
+            writer = configure(settings, file.fileno())
+            act()
+            assert writer is not None
+            writer.close(60)
+            file.seek(0)
+            return file.read().decode()
+
+    yield write
+    structlog.configure(**before)
+
+
+def test_the_log_is_one_line_of_json_an_event(written: Callable[..., str]) -> None:
+    def act() -> None:
+        log_search(SearchRecord("1", route="r"), Outcome("reranked"), query_text=False)
+        log_search(SearchRecord("2\n3", route="r"), bypassed(Bypass("internal_error")), query_text=False)
+
+    (line,) = written(Settings(level="warning"), act).splitlines()
+    assert ("2\n3", "warning", "bypassed") == tuple(json.loads(line)[key] for key in ("id", "level", "outcome"))
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_defect_is_logged_without_what_variables_held(form: LogFormat, written: Callable[..., str]) -> None:
+    said = written(Settings(format=form), lambda: _fail_with("ApiKey " + "mine"))
+    assert (True, False) == ("ZeroDivisionError" in said, "ApiKey mine" in said)
+
+
+def _fail_with(credentials: str) -> None:
+    try:
+        1 / (len(credentials) - len(credentials))
+    except ZeroDivisionError:
+        structlog.get_logger("proxy").exception("internal_error")
+
+
+HOSTILE = "\x1b[2J\x1b]0;title\x07\r\n2026 [info] fake\x7f\x9b31m\u202e\ud800\u2028"
+
+
+def _log_hostile() -> None:
+    search = SearchRecord(HOSTILE, route="r", query_text=HOSTILE)
+    log_search(search, Outcome("reranked", detail=HOSTILE), query_text=True)
+    nothing: dict[str, int] = {}
+    try:
+        nothing[HOSTILE] += 1
+    except KeyError:
+        structlog.get_logger("proxy").exception("internal_error")
+
+
+def test_what_a_client_sends_does_nothing_to_a_terminal(written: Callable[..., str]) -> None:
+    """Neither escapes nor lines that look like the log's own."""
+    search, *traceback = written(Settings(format="console"), _log_hostile).splitlines()
+    for line in (search, *traceback):
+        assert not re.search("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e]", line)
+    assert "\\x1b[2J" in search
+    assert "\\x1b[2J" in "".join(traceback)
+    assert len(search.split("fake")) == 4
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("hostile", ["\x1b[2J", "\x07", "\x9b31m", "\u202efake", "\u2028"])
+def test_what_has_no_space_in_it_does_nothing_to_a_terminal_either(written: Callable[..., str], hostile: str) -> None:
+    """Such values are written without quotes."""
+
+    def act() -> None:
+        search = SearchRecord(hostile, route="r", query_text=hostile)
+        log_search(search, Outcome("reranked", detail=hostile), query_text=True)
+        try:
+            _raise(ValueError(hostile))
+        except ValueError:
+            structlog.get_logger("proxy").exception("internal_error")
+
+    said = written(Settings(format="console"), act)
+    assert hostile not in said
+    assert 4 <= said.count(hostile.encode("unicode_escape").decode())
+
+
+def test_json_stays_json_whatever_a_client_sends(written: Callable[..., str]) -> None:
+    search, defect = map(json.loads, written(Settings(), _log_hostile).splitlines())
+    assert (HOSTILE, HOSTILE) == (search["id"], search["query"])
+    assert "KeyError" in defect["exception"]
+
+
+def test_long_values_are_cut(written: Callable[..., str]) -> None:
+    def act() -> None:
+        search = SearchRecord("i" * 2**18, route="r", query_text="q" * 2**20)
+        log_search(search, Outcome("reranked"), query_text=True)
+
+    line = json.loads(written(Settings(), act))
+    assert (LOG_ID, True) == (len(line["id"]), line["query"].endswith("qq... (1048576 characters)"))
+    assert LOG_VALUE == line["query"].count("q")
+
+
+def test_without_a_standard_error_nothing_is_written(tmp_path: Path) -> None:
+    """Its number may be a client's connection by then: here a file."""
+    program = f"""
+import os
+taken = os.open({str(tmp_path / "taken")!r}, os.O_WRONLY | os.O_CREAT)
+assert taken == 2, taken
+import structlog
+from proxy.settings.config import Log
+from proxy.telemetry.log import configure
+assert configure(Log()) is None
+structlog.get_logger("proxy").error("defect")
+"""
+    command = f"exec {shlex.join([sys.executable, '-c', program])} 2>&-"
+    subprocess.run(["/bin/sh", "-c", command], check=True, timeout=60)  # noqa: S603
+    assert "" == (tmp_path / "taken").read_text()
+
+
+def test_what_libraries_log_goes_the_way_of_the_log(tmp_path: Path) -> None:
+    """Straight to standard error it would wait for a reader, and all clients with it: here a pipe that is full."""
+    program = """
+import json, logging, os, sys, warnings
+from proxy.settings.config import Log
+from proxy.telemetry.log import configure
+reader, writer = os.pipe()
+os.dup2(writer, 2)
+logged = configure(Log())
+for number in range(2000):
+    logging.getLogger("asyncio").error("failed %s", "x" * 200, exc_info=ValueError(number))
+    warnings.warn("of a library")
+class Fails:
+    def __del__(self):
+        raise ArithmeticError
+Fails()
+print("went on", flush=True)
+line = json.loads(os.fdopen(reader).readline())
+assert ("library", "asyncio", "error") == (line["event"], line["library"], line["level"]), line
+assert "ValueError: 0" in line["exception"], line
+os._exit(0)
+"""
+    ran = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", program], check=True, timeout=60, capture_output=True
+    )
+    assert b"went on\n" == ran.stdout, ran.stderr
+
+
+def test_every_request_ends_in_one_counter_and_a_search_of_a_route_in_one_line(log: Log) -> None:
+    telemetry = Telemetry()
+    several, unrouted = RequestRecord("id"), RequestRecord("")
+    for outcome in (answered([]), bypassed(Bypass("sort")), None):
+        search = several.search()
+        search.route, search.outcome = "products", outcome
+    several.search()  # an item of no route
+    unrouted.search()
+    for record, ended in ((None, Ended.ANSWERED), (unrouted, Ended.CLIENT_LEFT), (several, Ended.CLIENT_LEFT)):
+        telemetry.conclude(record, ended)
+    assert {
+        ("pass_through", "answered"): 1,
+        ("pass_through", "client_left"): 1,
+        ("search", "client_left"): 1,
+    } == telemetry.counters.requests
+    expected = [("reranked", ""), ("bypassed", "sort"), ("cancelled", "client_left")]
+    assert {("products", *each): 1 for each in expected} == telemetry.counters.searches
+    assert expected == [(line["outcome"], line.get("reason", "")) for line in log]
+
+
+@pytest.mark.parametrize("ended", [Ended.ANSWERED, Ended.BROKEN_OFF, Ended.REFUSED])
+def test_a_search_without_an_outcome_has_failed(log: Log, ended: Ended) -> None:
+    telemetry, record = Telemetry(), RequestRecord("id")
+    record.search().route = "products"
+    telemetry.conclude(record, ended)
+    assert ("failed", "warning") == (log[0]["outcome"], log[0]["log_level"])

@@ -1,0 +1,56 @@
+"""Texts compared as words: spellings of one text, and what only repeats a part of another."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from proxy.parsing.words import fold, is_one_word, letters, unescaped, variants
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('"Rain  Coat"', ("rain", "coat")),
+        ("rain-coat!", ("rain", "coat")),
+        ("STRASSE", ("strasse",)),
+        ("手机", ("手机",)),
+        ("++", ("++",)),
+        ("", ()),
+    ],
+)
+def test_case_quotes_and_signs_make_no_other_words(text: str, words: tuple[str, ...]) -> None:
+    assert words == fold(text)
+
+
+def test_a_compound_is_spelled_as_its_words() -> None:
+    assert letters("head-lamp") == letters("Headlamp")
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"), [(r"dry \(in rain\)\?", "dry (in rain)?"), (r"dry\ feet", "dry feet"), (r"C:\temp", r"C:\temp")]
+)
+def test_an_applications_escapes_are_no_part_of_the_text(text: str, plain: str) -> None:
+    assert plain == unescaped(text)
+
+
+@pytest.mark.parametrize(
+    ("texts", "repeating"),
+    [
+        (["rain coat", "rain", "coat"], {1, 2}),
+        (["rain", "rain coat"], {0}),
+        (["head lamp", "headlamp"], {1}),
+        (["rain ja", "rain jacket"], {0}),
+        (["rain", "coat"], set()),
+        ([], set()),
+        (["rain coat", *["storm"] * 100], set()),
+        (["x" * 30_000, "x"], set()),
+    ],
+)
+def test_a_part_of_a_longer_text_repeats_it(texts: Sequence[str], repeating: set[int]) -> None:
+    """Where there are more than can be compared quickly, nothing does."""
+    assert repeating == variants([letters(text) for text in texts])
+
+
+@pytest.mark.parametrize(("text", "one"), [("rain", True), ('"rain"', True), ("rain coat", False), ("wi-fi", False)])
+def test_one_word(text: str, *, one: bool) -> None:
+    assert one is is_one_word(text)
