@@ -53,6 +53,10 @@ Keep = Callable[[str, Pair], None]
 """Called with a query's id and the responses to it."""
 
 
+class Untrusted(Unreachable):
+    """The address shows a certificate that nobody vouches for."""
+
+
 class EvaluationStopped(CannotEvaluate):
     """Not all queries could be asked; what is known of the others can be reported."""
 
@@ -121,9 +125,7 @@ class _Asking:
                 lambda: search(self.session, address, self.sending, body), _is_passing, self.sending.patience_seconds
             )
         except Unreachable as error:
-            raise OutOfReach(
-                f"{address.url} cannot be reached: {error.detail}. Start it, or correct --{address.name}"
-            ) from None
+            raise OutOfReach(f"{address.url} {_why_unreachable(error, address.name)}") from None
         except UpstreamError as error:
             return FailedSearch(_reason(error))
 
@@ -141,6 +143,12 @@ class _Asking:
                 f"{self.failed} searches failed, the last one by: {failed[-1].detail}. {_advice(failed[-1])}"
             )
         return pair
+
+
+def _why_unreachable(error: Unreachable, option: str) -> str:
+    if isinstance(error, Untrusted):
+        return f"cannot be trusted: {error.detail}. Name the certificates to trust with --ca-file"
+    return f"cannot be reached: {error.detail}. Start it, or correct --{option}"
 
 
 def _is_passing(error: Exception) -> bool:
@@ -190,6 +198,8 @@ async def search(session: aiohttp.ClientSession, address: Address, sending: Send
         ):
             content = await _content(response)
             outcome = response.headers.get(HEADER)
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise Untrusted("search", str(error.certificate_error)) from None
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         raise Unreachable("search", str(error)) from None
     except TimeoutError:

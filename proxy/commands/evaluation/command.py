@@ -80,7 +80,11 @@ def _address_of(name: str, said: Namespace, environment: Mapping[str, str]) -> A
     own = getattr(said, f"{name}_authorization_env")
     option, variable = (f"--{name}-authorization-env", own) if own else ("--authorization-env", said.authorization_env)
     authorization = authorization_in(variable, option, environment) if variable else None
-    return Address(name, url, authorization, towards_engine(Engine(url=url, ca_file=said.ca_file)))
+    try:
+        tls = towards_engine(Engine(url=url, ca_file=said.ca_file))
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("engine.ca_file", "--ca-file")) from None
+    return Address(name, url, authorization, tls)
 
 
 @dataclass(frozen=True, slots=True)
