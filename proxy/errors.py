@@ -7,6 +7,7 @@ UpstreamError(service)
 │   └── Late        no answer yet: it is still waited for, by nobody in particular
 ├── Refused         an answer that is an error: its status, headers and body
 ├── Busy            never asked: too much is being asked at the moment
+├── SlowModel       never asked: it cannot answer in the time left
 └── Malformed       an answer that cannot be used
     ├── TooLarge    an answer that is larger than is read here
     ├── TooComplex  an answer that takes more work than is done here
@@ -55,6 +56,12 @@ class Busy(UpstreamError):
     """Not asked, since the proxy asks as much as it may at the moment."""
 
     reason = "busy"
+
+
+class SlowModel(UpstreamError):
+    """Most recent calls of the model took longer than the time left, so only one search in ten asks it."""
+
+    reason = "slow_model"
 
 
 class Malformed(UpstreamError):
