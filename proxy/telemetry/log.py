@@ -17,6 +17,7 @@ from proxy.context import Ended, RequestRecord, SearchRecord
 from proxy.outcomes import Outcome
 from proxy.settings.config import Log
 from proxy.telemetry.log_writer import LogWriter
+from proxy.telemetry.slow_routes import SlowRoutes
 
 Field = tuple[bytes, bytes]
 
@@ -46,6 +47,7 @@ class Telemetry:
     def __init__(self, *, query_text: bool = False) -> None:
         self.counters = Counters()
         self._query_text = query_text
+        self._slow_routes = SlowRoutes()
 
     def conclude(self, record: RequestRecord | None, ended: Ended) -> None:
         """Count a request, and log each of its searches that concerns a route; None for one that was handed on."""
@@ -55,6 +57,7 @@ class Telemetry:
             outcome = search.outcome or _UNFINISHED[ended]
             self.counters.searches[search.route, outcome.name, outcome.reason] += 1
             log_search(search, outcome, query_text=self._query_text)
+            self._slow_routes.note(search, outcome)
 
 
 _CANCELLED = Outcome("cancelled", reason="client_left")
