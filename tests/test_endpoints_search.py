@@ -11,7 +11,7 @@ import pytest
 from proxy.settings.config import Config
 from tests.conftest import OTHER, QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine
-from tests.fakes import Client, Document, FakeModels, Message, answer, hangs, ids, refuses, request, waits_for
+from tests.fakes import Client, Document, FakeModels, Message, answer, hangs, ids, refuses, request, says, waits_for
 
 RERANKED = ["d", "b", "c", "a"]
 LEXICAL = ["a", "b", "c"]
@@ -348,6 +348,13 @@ async def test_a_point_in_time_is_routed_by_the_indices_it_holds(client: Client,
     answered = await client.search("/_search", {**QUERY, "pit": {"id": "p", "keep_alive": "1m"}})
     assert ("reranked", RERANKED) == (answered.header("x-rerank"), ids(answered))
     assert {"/_search"} == {sent.path for kind in ("lexical", "semantic", "render") for sent in engine.of(kind)}
+
+
+async def test_a_point_in_time_without_documents_touches_no_route(client: Client, engine: EndpointEngine) -> None:
+    empty = b'{"pit_id":"p","took":0,"hits":{"hits":[]},"aggregations":{"indices":{"buckets":[]}}}'
+    engine.faults["lexical"] = says(empty)
+    answered = await client.search("/_search", {**QUERY, "pit": {"id": "p"}})
+    assert (200, "", empty) == (answered.status, answered.header("x-rerank"), answered.content)
 
 
 @pytest.mark.parametrize("depth", [30, 150, 170, 200, 245, 300, 2000])

@@ -172,7 +172,7 @@ class Searching:
         match cover(self.routes, resolved, names):
             case Mixed():
                 return Bypass("mixed_routes")
-            case Unrouted() if not resolved:  # of a missing index OpenSearch lists nothing, Elasticsearch answers 404
+            case Unrouted() if names and not resolved:  # OpenSearch, of a missing name; Elasticsearch answers 404
                 return self.unroutable(call.indices, Bypass("unresolved", detail="no index has such a name"))
             case found:
                 return found
