@@ -35,11 +35,12 @@ ranking           one order of documents
     ordering      fusion, then reranking ∥ rendering (explaining; kept: exact matches keep their place)
     paging        one ranking cut into pages (heads: cached for some seconds)
     search_response   the engine's response, its hits in another order
-telemetry         log: headers, one counter a request, a line a search (log_writer: from a thread of its own)
+telemetry         log: headers, one counter a request, a line a search (log_writer: from a thread of its own;
+                  slow_routes: warns of timeouts)
 
 upstream          clients of the services: engine (pool, nodes, addresses; discovery: what each caller was told of
                   indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing;
-                  charges: tokens and cost)
+                  charges: tokens and cost; latency: a model that is too slow is not asked)
     guard         around each call of a model: breaker, bulkhead (concurrent calls), retries; provider_errors: its words
 errors            what can go wrong upstream
 settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls;

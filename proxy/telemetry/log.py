@@ -17,6 +17,7 @@ from proxy.context import Ended, RequestRecord, SearchRecord
 from proxy.outcomes import Outcome
 from proxy.settings.config import Log
 from proxy.telemetry.log_writer import LogWriter
+from proxy.telemetry.slow_routes import SlowRoutes
 
 Field = tuple[bytes, bytes]
 
@@ -48,6 +49,7 @@ class Telemetry:
     def __init__(self, *, query_text: bool = False) -> None:
         self.counters = Counters()
         self._query_text = query_text
+        self._slow_routes = SlowRoutes()
 
     def count_model_call(self, service: str, model: str, result: str) -> None:
         self.counters.model_calls[service, model, result] += 1
@@ -60,6 +62,7 @@ class Telemetry:
             outcome = search.outcome or _UNFINISHED[ended]
             self.counters.searches[search.route, outcome.name, outcome.reason] += 1
             log_search(search, outcome, query_text=self._query_text)
+            self._slow_routes.note(search, outcome)
 
 
 _CANCELLED = Outcome("cancelled", reason="client_left")
