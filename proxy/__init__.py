@@ -41,7 +41,8 @@ upstream          clients of the services: engine (pool, nodes, addresses; disco
                   indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing)
 errors            what can go wrong upstream
 settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls;
-                  request_options: what a request may set; bypass_rules: what a route bypasses by its text
+                  request_options: what a request may set; bypass_rules: what a route bypasses by its text;
+                  rollout: by its mode and share
 bounds            every limit on input, and what happens beyond
 commands          checking, loading (index, backfill, mappings), evaluation, local_models (advice: what to do next)
 cli               the command line

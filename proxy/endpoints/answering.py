@@ -44,6 +44,7 @@ from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stage
 from proxy.settings.config import Config
 from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import MEMBER, Steering, Wrong, read_steering
+from proxy.settings.rollout import Switches
 from proxy.settings.routes import Route, build_routes
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.engine import EngineClient, EngineOfCaller
@@ -110,11 +111,19 @@ class Prepared:
 class Searching:
     """Answers searches in three steps, each of which may end one: `route`, `plan`, and `Prepared.run`."""
 
-    def __init__(
-        self, config: Config, engine: EngineClient, embedder: Embeds, reranker: Scores, discovery: str | None
+    def __init__(  # noqa: PLR0913  the services it uses
+        self,
+        config: Config,
+        engine: EngineClient,
+        embedder: Embeds,
+        reranker: Scores,
+        discovery: str | None,
+        *,
+        switches: Switches | None = None,
     ) -> None:
         self.routes = build_routes(config)
         self._config = config
+        self.switches = switches or Switches()
         self._engine = engine
         self._embedder = embedder
         self._reranker = reranker
@@ -216,6 +225,8 @@ class Searching:
 
     async def prepare(self, routed: Routed, own: OwnSearches, number: int = 0) -> Prepared | Bypass:
         """Plan a search of a route, ready to be run."""
+        if routed.covered.route.rollout.mode == "shadow":
+            return self._not_rolled_out(routed) or Bypass("shadow")
         plan = await guarded(self.plan(routed))
         if isinstance(plan, Bypass):
             return plan
@@ -225,8 +236,8 @@ class Searching:
 
     async def plan(self, routed: Routed) -> Plan | Bypass:
         """Read a search of a route, templates rendered, and decide what will be done for it."""
-        if routed.options.enabled is False:
-            return Bypass("steered_off")
+        if why := self._not_rolled_out(routed):
+            return why
         call: SearchCall | Bypass = routed.call
         if routed.call.is_template:
             call = await _rendered(routed.caller, routed.call, self._config.engine.added_timeout_seconds)
@@ -237,6 +248,14 @@ class Searching:
         if isinstance(request, Bypass):
             return request
         return await self._plan(replace(routed, call=call), request)
+
+    def _not_rolled_out(self, routed: Routed) -> Bypass | None:
+        """Return why a search is not reranked whatever it says."""
+        if not self.switches.reranking:
+            return Bypass("switched_off")
+        if routed.options.enabled is False:
+            return Bypass("steered_off")
+        return routed.covered.route.rollout.bypass(routed.options, routed.call.fields)
 
     def _stages(self, routed: Routed) -> Stages:
         return Stages(
@@ -268,7 +287,8 @@ class Searching:
         )
         if isinstance(user_query, Bypass):
             return user_query
-        if problem := route.left_out.bypass(user_query) or await self._pipeline(caller, request, known):
+        outside = route.rollout.bypass_by_text(options, routed.call.fields, route.name, user_query.text)
+        if problem := outside or route.left_out.bypass(user_query) or await self._pipeline(caller, request, known):
             return problem
         window = min(options.window or route.rank_window_size, route.rank_window_size, known.max_result_window)
         window = min(window, request.rescored or window)
