@@ -33,6 +33,7 @@ ranking           one order of documents
     searches      the body of each search that the proxy adds
     retrieval     the client's own search ∥ kNN
     ordering      fusion, then reranking ∥ rendering (explaining; kept: exact matches keep their place)
+    rank_changes  how far two orders differ
     paging        one ranking cut into pages (heads: cached for some seconds)
     search_response   the engine's response, its hits in another order
 telemetry         log: headers, one counter a request, a line a search (log_writer: from a thread of its own)
