@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.bounds import JUDGMENTS_BYTES
+from proxy.bounds import JUDGED_QUERIES, JUDGMENTS_BYTES
 from proxy.commands.evaluation.collection import (
     Collection,
     Query,
@@ -125,6 +125,6 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_more_queries_than_can_be_measured_are_refused() -> None:
-    lines = (f"q{number}\tshoes\n" for number in range(QUERIES_MAX + 1))
+    lines = (f"q{number}\tshoes\n" for number in range(JUDGED_QUERIES + 1))
     with pytest.raises(CannotEvaluate, match=r"more than 100,000 queries\. Take a sample"):
         parse_queries("".join(lines), "q.tsv")
