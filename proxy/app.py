@@ -139,6 +139,7 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
         batch_size=settings.rerank_batch_size,
     )
     searching = Searching(config, engine, embedder, reranker, authorization_of(config, environment))
+    stack.push_async_callback(searching.shadows.close)
     callers = CallerIdentities(config.callers.ignore, warn_of_new_callers)
     front = Front(
         upstream,

@@ -28,11 +28,12 @@ from proxy.catalog.indices import (
     route_of,
 )
 from proxy.catalog.pipelines import NONE, is_harmless
-from proxy.context import SearchRecord, Sent
+from proxy.context import SearchRecord, Sent, Shadow
+from proxy.endpoints.shadowing import LATER_PAGE, Shadows, run_shadow
 from proxy.errors import Failure, Late, Refused, TooComplex, UpstreamError, cause_of
 from proxy.http1.callers import Field, field_value
 from proxy.http1.messages import BadMessage
-from proxy.outcomes import Bypass
+from proxy.outcomes import Bypass, bypassed
 from proxy.parsing.filter_path import read_form
 from proxy.parsing.json_text import take_member
 from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query, text_of_clause
@@ -125,6 +126,7 @@ class Searching:
         self.routes = build_routes(config)
         self._config = config
         self.switches = switches or Switches()
+        self.shadows = Shadows()
         self._engine = engine
         self._embedder = embedder
         self._reranker = reranker
@@ -227,7 +229,10 @@ class Searching:
     async def prepare(self, routed: Routed, own: OwnSearches, number: int = 0) -> Prepared | Bypass:
         """Plan a search of a route, ready to be run."""
         if routed.covered.route.rollout.mode == "shadow":
-            return self._not_rolled_out(routed) or Bypass("shadow")
+            return self._not_rolled_out(routed) or self._shadowed(routed)
+        return await self._prepare(routed, own, number)
+
+    async def _prepare(self, routed: Routed, own: OwnSearches, number: int = 0) -> Prepared | Bypass:
         plan = await guarded(self.plan(routed))
         if isinstance(plan, Bypass):
             return plan
@@ -235,6 +240,28 @@ class Searching:
         record, budget = routed.record, Budget(plan.budget_seconds, own, number)
         run = Run(plan, self._stages(routed), record.clock, budget, record.usage)
         return Prepared(run, head_key(plan, routed.caller.identity), record.sent)
+
+    def _shadowed(self, routed: Routed) -> Bypass:
+        """Leave a search to the engine, and have it planned and run when its client has the response."""
+        record = routed.record
+        record.after_response = partial(self.shadows.begin, record, partial(self._shadow, routed))
+        return Bypass("shadow")
+
+    async def _shadow(self, routed: Routed) -> Shadow:
+        record = routed.record
+        own = SearchRecord(record.request_id, route=record.route, usage=record.usage)
+        prepared = await self._prepare(
+            replace(routed, record=own, caller=replace(routed.caller, sent=own.sent)), OwnSearches()
+        )
+        record.window, record.query_text = own.window, own.query_text
+        if isinstance(prepared, Bypass):
+            return Shadow(bypassed(prepared))
+        request = prepared.planned.plan.request
+        if request.from_ or request.walk:
+            return LATER_PAGE
+        shadow = replace(await run_shadow(prepared.planned), stages=own.timings())
+        record.candidates = shadow.candidates
+        return shadow
 
     async def plan(self, routed: Routed) -> Plan | Bypass:
         """Read a search of a route, templates rendered, and decide what will be done for it."""
