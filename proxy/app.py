@@ -143,6 +143,7 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
     )
     discovery = authorization_of(config, environment)
     searching = Searching(config, engine, embedder, reranker, discovery, pressure=partial(guards.pressure, "reranker"))
+    stack.push_async_callback(searching.shadows.close)
     callers = CallerIdentities(config.callers.ignore, warn_of_new_callers)
     front = Front(
         upstream,
