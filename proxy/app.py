@@ -143,9 +143,11 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
         timeout_seconds=settings.rerank_timeout_seconds,
         query_max_chars=settings.query_max_chars,
         format_=RERANK_FORMATS[settings.rerank_api],
+        batch_size=settings.rerank_batch_size,
     )
     discovery = authorization_of(config, environment)
     searching = Searching(config, engine, embedder, reranker, discovery, pressure=partial(guards.pressure, "reranker"))
+    stack.push_async_callback(searching.shadows.close)
     callers = CallerIdentities(config.callers.ignore, warn_of_new_callers)
     front = Front(
         upstream,

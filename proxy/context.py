@@ -1,7 +1,7 @@
 """The record of one request: made where it enters, handed down, and concluded once when its exchange has ended."""
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -34,6 +34,30 @@ class Clock:
             self.stages[name] = self.stages.get(name, 0.0) + (time.perf_counter() - begun) * 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What model calls took: tokens, and US dollars as far as the provider reports them."""
+
+    tokens: int = 0
+    cost_usd: float = 0.0
+
+    def __add__(self, other: "Charge") -> "Charge":
+        return Charge(self.tokens + other.tokens, self.cost_usd + other.cost_usd)
+
+
+NO_CHARGE = Charge()
+
+
+@dataclass(slots=True)
+class Usage:
+    """The charge of all model calls of one search."""
+
+    charge: Charge = NO_CHARGE
+
+    def add(self, charge: Charge) -> None:
+        self.charge += charge
+
+
 @dataclass(slots=True)
 class Sent:
     """Whether a client's request has been sent to the engine, in whatever form: then it is not sent again."""
@@ -49,6 +73,18 @@ class Sent:
             self.whole.note()
 
 
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What reranking would have made of a search that the engine answered."""
+
+    outcome: Outcome
+    change: Mapping[str, float | None] = field(default_factory=dict)
+    """How its order would differ from the engine's, by the name of each measure."""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds of each stage, and in `total`."""
+    candidates: int = 0
+
+
 @dataclass(slots=True)
 class SearchRecord:
     """One search: the facts of its line in the log and of its counter.
@@ -60,6 +96,7 @@ class SearchRecord:
     """The client's `X-Opaque-Id`; empty where it sent none."""
     started: float = field(default_factory=time.perf_counter)
     clock: Clock = field(default_factory=Clock)
+    usage: Usage = field(default_factory=Usage)
     sent: Sent = field(default_factory=Sent)
     route: str = ""
     window: int = 0
@@ -67,14 +104,29 @@ class SearchRecord:
     query_text: str = ""
     outcome: Outcome | None = None
     """None while the search goes on, and for a search that concerns no route."""
+    ended: float | None = None
+    """When its client had the response."""
+    after_response: Callable[[Callable[[], None]], None] | None = None
+    """Begins what is done for it when its client has the response, and calls what it is given when that has ended."""
+    shadow: Shadow | None = None
+    """None for a search without a shadow run."""
 
     @property
     def concerns_route(self) -> bool:
         return bool(self.route) or self.outcome is not None
 
+    @property
+    def tokens(self) -> int:
+        return self.usage.charge.tokens
+
+    @property
+    def cost_usd(self) -> float:
+        return self.usage.charge.cost_usd
+
     def timings(self) -> Mapping[str, float]:
-        """Return the milliseconds of each stage, and of all of it until now."""
-        return self.clock.stages | {"total": (time.perf_counter() - self.started) * 1000}
+        """Return the milliseconds of each stage, and of all of it until its end, or until now."""
+        until = time.perf_counter() if self.ended is None else self.ended
+        return self.clock.stages | {"total": (until - self.started) * 1000}
 
 
 @dataclass(slots=True)

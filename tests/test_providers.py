@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.ranking.planning import Relevance
+from proxy.ranking.stages import Budget
 from proxy.settings.config import EmbedApi, RerankApi
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS, without_control_tokens
@@ -52,9 +52,9 @@ async def test_each_rerank_api_is_asked_and_read_in_its_own_way(api: RerankApi) 
         server.faults[path] = says(json.dumps(said).encode())
         transport = Transport(session, "reranker", server.url, None)
         reranker = Reranker(transport, timeout_seconds=60, query_max_chars=10, format_=RERANK_FORMATS[api])
-        relevance = await reranker.score("q", PASSAGES, instruction="i", model="vendor/m")
+        relevance = await reranker.score("q", PASSAGES, instruction="i", model="vendor/m", budget=Budget())
     assert [(path, asked)] == [(request.target, request.json()) for request in server.requests]
-    assert Relevance((0.1, 0.9)) == relevance
+    assert ((0.1, 0.9), None) == (relevance.scores, relevance.error)
 
 
 async def test_more_passages_than_a_call_takes_are_split() -> None:
@@ -68,7 +68,7 @@ async def test_more_passages_than_a_call_takes_are_split() -> None:
         server.faults["/rerank"] = scores
         transport = Transport(session, "reranker", server.url, None)
         reranker = Reranker(transport, timeout_seconds=60, query_max_chars=10, format_=RERANK_FORMATS["tei"])
-        relevance = await reranker.score("q", [str(n) for n in range(70)], instruction="i", model="m")
+        relevance = await reranker.score("q", [str(n) for n in range(70)], instruction="i", model="m", budget=Budget())
     assert tuple(n / 100 for n in range(70)) == relevance.scores
     assert all(len(request.json()["texts"]) <= 32 for request in server.requests)
 
@@ -87,7 +87,7 @@ async def test_each_embeddings_api_is_asked_in_its_own_way(api: EmbedApi, path: 
         embedder = Embedder(
             transport, timeout_seconds=60, query_max_chars=10, cache_bytes=0, format_=EMBED_FORMATS[api]
         )
-        await embedder.embed_query("q", instruction="i", model="m", dimensions=2)
+        await embedder.embed_query("q", instruction="i", model="m", dimensions=2, budget=Budget())
     prompt = {"model": "m", "input": ["Instruct: i\nQuery:q"], "encoding_format": "float", "dimensions": 2}
     assert [prompt | more] == [request.json() for request in server.requests]
 

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from proxy.settings.bypass_rules import LeftOut, left_out
 from proxy.settings.config import Config, Fusion, QueryFrom, RouteSettings, Semantic
 from proxy.settings.profiles import PRIORITIES, PROFILES, TIERS
+from proxy.settings.rollout import Rollout, rollout_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,12 @@ class Route:
     fusion: Fusion
     blend: float | None
     """None: as the model that scores is known to need it, see `profiles.BLENDS`."""
+    budget_ms: int
+    """How long the proxy may add to the engine's own time for a search."""
     on_zero_hits: Literal["keep_empty", "semantic"]
     query_from: QueryFrom
     left_out: LeftOut
+    rollout: Rollout
 
 
 def build_routes(config: Config) -> tuple[Route, ...]:
@@ -57,9 +61,11 @@ def build_route(settings: RouteSettings) -> Route:
         semantic=settings.semantic,
         fusion=settings.fusion,
         blend=settings.blend,
+        budget_ms=settings.budget_ms,
         on_zero_hits=settings.on_zero_hits,
         query_from=settings.query_from,
         left_out=left_out(settings.bypass),
+        rollout=rollout_of(settings),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.bounds import RERANKED_AT_ONCE
+from proxy.bounds import RERANK_BATCH_MAX
 from proxy.settings.config import EmbedApi, RerankApi
 
 
@@ -53,7 +53,7 @@ DEEPINFRA = RerankFormat(
     "/v1/inference/{model}",
     "queries",
     "documents",
-    RERANKED_AT_ONCE,
+    RERANK_BATCH_MAX,
     model=None,
     instruction="instruction",
     queries_are_listed=True,

@@ -105,7 +105,7 @@ class Transport:
         except aiohttp.ConnectionTimeoutError as error:
             raise Unreachable(self.service, f"{self._base_url}: no connection in time") from error
         except TimeoutError as error:
-            raise TimedOut(self.service, f"no answer in {timeout_seconds:.3g} s") from error
+            raise TimedOut(self.service, f"no answer in {timeout_seconds:.2g} s") from error
         except aiohttp.ClientResponseError as error:
             raise Malformed(self.service, f"{self._base_url}: no HTTP response: {error.message:.100}") from error
         except aiohttp.ClientError as error:
