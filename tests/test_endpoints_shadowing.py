@@ -131,7 +131,7 @@ async def test_a_model_that_fails_is_told_in_the_line_alone(
     answered = await client.search("/products/_search", QUERY)
     shadow = (await searched.get())["shadow"]
     assert ("bypassed;reason=shadow", LEXICAL) == (answered.header("x-rerank"), ids(answered))
-    assert ("degraded", "refused", ["rerank"]) == (shadow["outcome"], shadow["reason"], shadow["stages"])
+    assert ("degraded", "server_error", ["rerank"]) == (shadow["outcome"], shadow["reason"], shadow["stages"])
 
 
 @pytest.mark.parametrize(

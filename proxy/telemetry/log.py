@@ -19,6 +19,7 @@ from proxy.context import Ended, RequestRecord, SearchRecord, Shadow
 from proxy.outcomes import Outcome
 from proxy.settings.config import Log
 from proxy.telemetry.log_writer import LogWriter
+from proxy.telemetry.slow_routes import SlowRoutes
 
 Field = tuple[bytes, bytes]
 
@@ -40,6 +41,8 @@ class Counters:
     """By kind (`search` of a route, or `pass_through`) and ending."""
     searches: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """By route, outcome and reason."""
+    model_calls: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """By service, model and result: `ok`, `retried`, or the reason of a failure; also of calls that were not made."""
 
 
 class Telemetry:
@@ -48,6 +51,10 @@ class Telemetry:
     def __init__(self, *, query_text: bool = False) -> None:
         self.counters = Counters()
         self._query_text = query_text
+        self._slow_routes = SlowRoutes()
+
+    def count_model_call(self, service: str, model: str, result: str) -> None:
+        self.counters.model_calls[service, model, result] += 1
 
     def conclude(self, record: RequestRecord | None, ended: Ended) -> None:
         """Count a request, and log each of its searches that concerns a route; None for one that was handed on."""
@@ -57,6 +64,7 @@ class Telemetry:
             outcome = search.outcome or _UNFINISHED[ended]
             self.counters.searches[search.route, outcome.name, outcome.reason] += 1
             search.ended = time.perf_counter()
+            self._slow_routes.note(search, outcome)
             write = partial(log_search, search, outcome, query_text=self._query_text)
             if search.after_response is not None and ended is Ended.ANSWERED:
                 search.after_response(write)
