@@ -90,7 +90,8 @@ async def test_nothing_is_added_before_the_client_has_its_response(
     engine.faults["lexical"] = waits_for(held)
     asking = asyncio.ensure_future(client.search("/products/_search", QUERY))
     await engine.until_asked("lexical")
-    assert ([], 1, []) == (models.requests, len(engine.of("lexical")), engine.of("semantic"))
+    (own,) = engine.of("lexical")
+    assert (QUERY, [], []) == (own.json(), models.requests, engine.of("semantic"))
     held.set()
     assert LEXICAL == ids(await asking)
     assert "reranked" == (await searched.get())["shadow"]["outcome"]

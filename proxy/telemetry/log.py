@@ -63,8 +63,8 @@ class Telemetry:
         for search in searches:
             outcome = search.outcome or _UNFINISHED[ended]
             self.counters.searches[search.route, outcome.name, outcome.reason] += 1
-            self._slow_routes.note(search, outcome)
             search.ended = time.perf_counter()
+            self._slow_routes.note(search, outcome)
             write = partial(log_search, search, outcome, query_text=self._query_text)
             if search.after_response is not None and ended is Ended.ANSWERED:
                 search.after_response(write)
