@@ -131,12 +131,14 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
         timeout_seconds=settings.embed_timeout_seconds,
         query_max_chars=settings.query_max_chars,
         cache_bytes=settings.vector_cache_mb * 2**20,
+        service_tier=settings.service_tier,
     )
     reranker = Reranker(
         Transport(session, "reranker", settings.url, token),
         timeout_seconds=settings.rerank_timeout_seconds,
         query_max_chars=settings.query_max_chars,
         batch_size=settings.rerank_batch_size,
+        service_tier=settings.service_tier,
     )
     searching = Searching(config, engine, embedder, reranker, authorization_of(config, environment))
     callers = CallerIdentities(config.callers.ignore, warn_of_new_callers)

@@ -24,6 +24,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0)]
 Tier = Literal["fast", "balanced", "precision"]
 Priority = Literal["speed-and-cost", "balanced", "accuracy", "high-volume", "critical"]
+ServiceTier = Literal["default", "priority"]
 OnZeroHits = Literal["keep_empty", "semantic"]
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -75,6 +76,7 @@ class Models(Section, frozen=True, kw_only=True):
     connect_timeout_seconds: Seconds = 1.0
     embed_timeout_seconds: Seconds = 1.0
     rerank_timeout_seconds: Seconds = 3.0
+    service_tier: ServiceTier | None = None
     rerank_batch_size: Annotated[int, Meta(ge=1, le=RERANK_BATCH_MAX)] = 50
     query_max_chars: Annotated[int, Meta(ge=1)] = 2000
     passage_max_chars: Annotated[int, Meta(ge=1)] = 2000
@@ -217,6 +219,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
 KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
     "tier": get_args(Tier),
     "priority": get_args(Priority),
+    "service_tier": get_args(ServiceTier),
     "on_zero_hits": get_args(OnZeroHits),
     "format": get_args(LogFormat),
     "level": get_args(LogLevel),

@@ -10,6 +10,9 @@ import aiohttp
 from proxy.bounds import INFLATED_BYTES_A_TURN, MODEL_RESPONSE_BYTES
 from proxy.errors import Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
 
+DNS_CACHE_S = 60
+"""How long a provider's addresses are remembered: no search that opens a connection waits for the resolver."""
+
 _T = TypeVar("_T")
 
 
@@ -109,7 +112,7 @@ async def _inflated(service: str, pieces: AsyncIterator[bytes]) -> AsyncIterator
 def models_session(connect_timeout_seconds: float) -> aiohttp.ClientSession:
     """Open connections to a provider: kept open between searches, no cookies, no proxies from the environment."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=DNS_CACHE_S),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_seconds),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,  # it takes all that a piece holds at once, whatever the time limit says
