@@ -68,6 +68,9 @@ class Embedder:
         self._service_tier = service_tier
         self._latencies = latencies or Latencies()
 
+    async def warm_up(self) -> None:
+        await self._transport.warm_up()
+
     async def embed_query(
         self, text: str, *, instruction: str, model: str, dimensions: int, budget: Budget
     ) -> QueryVector:

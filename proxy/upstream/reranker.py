@@ -44,6 +44,9 @@ class Reranker:
         self._service_tier = service_tier
         self._latencies = latencies or Latencies()
 
+    async def warm_up(self) -> None:
+        await self._transport.warm_up()
+
     async def score(
         self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: Budget
     ) -> Relevance:

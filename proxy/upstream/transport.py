@@ -3,6 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import aiohttp
@@ -12,6 +13,9 @@ from proxy.errors import Malformed, Refused, TimedOut, TooLarge, Unreachable, Up
 
 DNS_CACHE_S = 60
 """How long a provider's addresses are remembered: no search that opens a connection waits for the resolver."""
+
+WARM_UP_S = 10.0
+"""How long the answer to a warm-up is waited for, without which its connection cannot be used."""
 
 _T = TypeVar("_T")
 
@@ -29,6 +33,15 @@ class Transport:
 
     def __repr__(self) -> str:
         return f"Transport({self.service}, {self._base_url})"
+
+    async def warm_up(self) -> None:
+        """Open a connection, so that the first search finds one; without the token, and whatever comes of it."""
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with (
+                asyncio.timeout(WARM_UP_S),
+                self._session.head(self._base_url + "/", allow_redirects=False) as response,
+            ):
+                await response.read()
 
     async def ask(
         self, path: str, body: bytes, timeout_seconds: float, read: Callable[[bytes], _T], response_bytes: int
