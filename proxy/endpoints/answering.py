@@ -137,6 +137,10 @@ class Searching:
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
 
+    async def warm_up(self) -> None:
+        """Open a connection to each of the models."""
+        await asyncio.gather(self._embedder.warm_up(), self._reranker.warm_up())
+
     # -- route
 
     async def route(
