@@ -136,6 +136,7 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
         Transport(session, "reranker", settings.url, token),
         timeout_seconds=settings.rerank_timeout_seconds,
         query_max_chars=settings.query_max_chars,
+        batch_size=settings.rerank_batch_size,
     )
     searching = Searching(config, engine, embedder, reranker, authorization_of(config, environment))
     callers = CallerIdentities(config.callers.ignore, warn_of_new_callers)

@@ -206,7 +206,8 @@ BRACKET_DEPTH = _bound(
 )
 PIT_INDICES = _bound(Of.ENGINE, "indices of a point in time", 1000, "an index beyond them counts as outside the route")
 BACK_OFF_S_MAX = _bound(Of.ENGINE, "seconds until a node that cannot be reached is tried again", 30, "tried again")
-RERANKED_AT_ONCE = _bound(Of.MODEL, "passages in one call", 1024, "several calls")
+RERANK_BATCH_MAX = _bound(Of.MODEL, "passages in one call, as DeepInfra takes them", 1024, "several calls")
+_setting(Of.PROXY, "passages in one of the parallel calls of a search", "models.rerank_batch_size", "several calls")
 MODEL_DIMENSIONS = _bound(
     Of.MODEL, "numbers of a vector, where the model's own number is not known", 8192, "degraded, `malformed`"
 )

@@ -34,6 +34,30 @@ class Clock:
             self.stages[name] = self.stages.get(name, 0.0) + (time.perf_counter() - begun) * 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What model calls took: tokens, and US dollars as far as the provider reports them."""
+
+    tokens: int = 0
+    cost_usd: float = 0.0
+
+    def __add__(self, other: "Charge") -> "Charge":
+        return Charge(self.tokens + other.tokens, self.cost_usd + other.cost_usd)
+
+
+NO_CHARGE = Charge()
+
+
+@dataclass(slots=True)
+class Usage:
+    """The charge of all model calls of one search."""
+
+    charge: Charge = NO_CHARGE
+
+    def add(self, charge: Charge) -> None:
+        self.charge += charge
+
+
 @dataclass(slots=True)
 class Sent:
     """Whether a client's request has been sent to the engine, in whatever form: then it is not sent again."""
@@ -60,6 +84,7 @@ class SearchRecord:
     """The client's `X-Opaque-Id`; empty where it sent none."""
     started: float = field(default_factory=time.perf_counter)
     clock: Clock = field(default_factory=Clock)
+    usage: Usage = field(default_factory=Usage)
     sent: Sent = field(default_factory=Sent)
     route: str = ""
     window: int = 0
@@ -71,6 +96,14 @@ class SearchRecord:
     @property
     def concerns_route(self) -> bool:
         return bool(self.route) or self.outcome is not None
+
+    @property
+    def tokens(self) -> int:
+        return self.usage.charge.tokens
+
+    @property
+    def cost_usd(self) -> float:
+        return self.usage.charge.cost_usd
 
     def timings(self) -> Mapping[str, float]:
         """Return the milliseconds of each stage, and of all of it until now."""

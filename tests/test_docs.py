@@ -29,7 +29,7 @@ from proxy.bounds import (
 )
 from proxy.cli import build_parser
 from proxy.commands.local_models.minilm import DIMENSIONS
-from proxy.context import SearchRecord
+from proxy.context import Charge, SearchRecord, Usage
 from proxy.errors import Failure
 from proxy.http1.flow import PROBED_AFTER_S
 from proxy.outcomes import BYPASS_REASONS, Bypass, answered, in_order
@@ -202,7 +202,11 @@ def test_every_variable_has_its_row() -> None:
 def test_the_log_line_has_these_fields() -> None:
     told = answered([Failure("semantic", "timeout", "no answer in 1 s")])
     with capture_logs() as lines:
-        log_search(SearchRecord("id", route="products*", query_text="red shoes"), told, query_text=True)
+        log_search(
+            SearchRecord("id", route="products*", query_text="red shoes", usage=Usage(Charge(1, 0.1))),
+            told,
+            query_text=True,
+        )
     (paragraph,) = [part for part in PROSE.split("\n\n") if part.startswith("**The log**")]
     said = set(re.findall(r"`(\w+)`", paragraph))
     assert lines[0].keys() - {"event", "log_level", "query"} == said

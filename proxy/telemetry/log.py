@@ -76,6 +76,8 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
         "key": outcome.key,
         "detail": outcome.detail,
         "query": search.query_text if query_text else "",
+        "tokens": search.tokens,
+        "cost_usd": search.cost_usd,
     }
     write(
         "search",
