@@ -28,7 +28,7 @@ catalog           what is known of the engine
     dialects      how an engine spells kNN (pipelines: which leave hits alone; vectors: of unit length)
 
 ranking           one order of documents
-    planning      what will be done for a search: model, vectors, limits
+    planning      what will be done for a search: model, vectors, limits (pressure: fewer candidates under load)
     pipeline      runs the stages; a stage that fails is skipped (stages: the services they use, and the budget)
     searches      the body of each search that the proxy adds
     retrieval     the client's own search ∥ kNN
@@ -40,6 +40,7 @@ telemetry         log: headers, one counter a request, a line a search (log_writ
 upstream          clients of the services: engine (pool, nodes, addresses; discovery: what each caller was told of
                   indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing;
                   charges: tokens and cost)
+    guard         around each call of a model: breaker, bulkhead (concurrent calls), retries; provider_errors: its words
 errors            what can go wrong upstream
 settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls;
                   request_options: what a request may set; bypass_rules: what a route bypasses by its text

@@ -211,6 +211,15 @@ _setting(Of.PROXY, "passages in one of the parallel calls of a search", "models.
 MODEL_DIMENSIONS = _bound(
     Of.MODEL, "numbers of a vector, where the model's own number is not known", 8192, "degraded, `malformed`"
 )
+MODEL_CALLS_WAITING = _bound(Of.PROXY, "calls of one model that wait for their turn", 64, "degraded, `busy`")
+_setting(Of.PROXY, "calls of one model at a time", "models.concurrent_calls", "wait for their turn")
+MODELS_GUARDED = _bound(
+    Of.ENGINE, "models whose failures are remembered: an index names its own", 64, "the oldest are forgotten"
+)
+RETRY_AFTER_S_MAX = _bound(
+    Of.MODEL, "seconds of `Retry-After` that a retry waits, within its time limit", 60, "lowered"
+)
+MODEL_MESSAGE = _bound(Of.MODEL, "characters of a provider's error message in the log", 200, "cut")
 INFLATED_BYTES_A_TURN = _bound(
     Of.MODEL,
     "bytes of a response that are decompressed before other work has its turn",

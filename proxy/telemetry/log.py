@@ -38,6 +38,8 @@ class Counters:
     """By kind (`search` of a route, or `pass_through`) and ending."""
     searches: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """By route, outcome and reason."""
+    model_calls: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """By service, model and result: `ok`, `retried`, or the reason of a failure; also of calls that were not made."""
 
 
 class Telemetry:
@@ -46,6 +48,9 @@ class Telemetry:
     def __init__(self, *, query_text: bool = False) -> None:
         self.counters = Counters()
         self._query_text = query_text
+
+    def count_model_call(self, service: str, model: str, result: str) -> None:
+        self.counters.model_calls[service, model, result] += 1
 
     def conclude(self, record: RequestRecord | None, ended: Ended) -> None:
         """Count a request, and log each of its searches that concerns a route; None for one that was handed on."""
