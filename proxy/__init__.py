@@ -11,6 +11,8 @@ http1             HTTP as bytes
 context           the record of a request: made where it enters, handed down, concluded once at its end
 outcomes          how a search can end: reranked, degraded(stages) or bypassed(reason), one table of reasons
 app               which way a request goes: classified by settings.routes → an endpoint, or passed through
+    process       `serve`: opens the ports, reloads the settings, drains (generation: what one configuration made)
+    admin         the admin port: health, metrics, controls (control: state, kill switch, circuit breakers)
 
 endpoints         search, multi_search (multi_search_lines), async_search; nodes: the addresses that clients sniff
     front         what they share: the caller, the body (media), the response to a search's result
@@ -35,12 +37,14 @@ ranking           one order of documents
     ordering      fusion, then reranking ∥ rendering (explaining; kept: exact matches keep their place)
     paging        one ranking cut into pages (heads: cached for some seconds)
     search_response   the engine's response, its hits in another order
-telemetry         log: headers, one counter a request, a line a search (log_writer: from a thread of its own)
+telemetry         log: headers, one counter a request, a line a search (log_writer: from a thread of its own);
+                  metrics: what Prometheus reads
 
 upstream          clients of the services: engine (pool, nodes, addresses; discovery: what each caller was told of
                   indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing)
 errors            what can go wrong upstream
-settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls;
+settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls; effective: what
+                  is in force, secrets masked;
                   request_options: what a request may set; bypass_rules: what a route bypasses by its text
 bounds            every limit on input, and what happens beyond
 commands          checking, loading (index, backfill, mappings), evaluation, local_models (advice: what to do next)

@@ -13,6 +13,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from urllib.parse import quote
 import msgspec
 import uvloop
 
-from proxy.app import serve_until_told
+from proxy.app.process import serve_until_told
 from proxy.commands.checking.dry_run import dry_run
 from proxy.commands.checking.findings import UNREACHABLE, Finding, exit_code
 from proxy.commands.checking.run import check
@@ -47,7 +48,7 @@ from proxy.commands.loading.stopping import Stopped, Stopping
 from proxy.commands.local_models import INSTALL
 from proxy.endpoints.answering import SearchCall
 from proxy.errors import UpstreamError
-from proxy.settings.config import Config, authorization_of, load, load_with_lines, read, token_of
+from proxy.settings.config import Config, admin_token_of, authorization_of, load, load_with_lines, read, token_of
 from proxy.settings.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS
 from proxy.settings.yaml_file import ConfigError, YamlFile
 from proxy.telemetry import log as telemetry
@@ -150,10 +151,14 @@ def _add_serve(commands: Any) -> None:
         commands,
         "serve",
         _serve,
-        "Run the proxy. On SIGTERM or Ctrl-C it finishes running requests and exits.",
+        "Run the proxy. On SIGTERM or Ctrl-C it finishes running requests and exits. On SIGHUP it reloads its "
+        "settings.",
         "serve",
         "serve -c config.yaml --listen 0.0.0.0:9201",
         "serve --models http://127.0.0.1:8080",
+    )
+    parser.add_argument(
+        "--watch", action="store_true", help="reload the settings when their file, or a certificate, changes"
     )
     _add_config(parser)
     parser.add_argument("--listen", metavar="HOST:PORT", help="address to listen on; overrides the settings file")
@@ -163,9 +168,12 @@ def _serve(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     config = load(options.config, environment, _overrides(options))
     token = token_of(config, environment)
     authorization_of(config, environment)
+    admin_token_of(config, environment)
     telemetry.configure(config.log)
+    read = partial(load, options.config, environment, _overrides(options))
+    watched = options.config if options.watch else None
     try:
-        uvloop.run(serve_until_told(config, token, environment))
+        uvloop.run(serve_until_told(config, token, environment, read=read, watched=watched))
     except OSError as error:
         address = f"{config.listen.host}:{config.listen.port}"
         return _failed(f"cannot listen on {address}: {error.strerror}. Name another address with --listen HOST:PORT")

@@ -34,6 +34,27 @@ class Clock:
             self.stages[name] = self.stages.get(name, 0.0) + (time.perf_counter() - begun) * 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What model calls took: tokens, and US dollars as far as the provider reports them."""
+
+    tokens: int = 0
+    cost_usd: float = 0.0
+
+    def __add__(self, other: "Charge") -> "Charge":
+        return Charge(self.tokens + other.tokens, self.cost_usd + other.cost_usd)
+
+
+@dataclass(slots=True)
+class Usage:
+    """The charge of all model calls of one search."""
+
+    charge: Charge = Charge()
+
+    def add(self, charge: Charge) -> None:
+        self.charge += charge
+
+
 @dataclass(slots=True)
 class Sent:
     """Whether a client's request has been sent to the engine, in whatever form: then it is not sent again."""
@@ -41,6 +62,8 @@ class Sent:
     whole: "Sent | None" = None
     """The request that this one is a part of, as an item is of an `_msearch`."""
     by_now: bool = False
+    engine_searches: int = 0
+    """Searches of the engine made for it so far: the client's own, and those that the proxy adds."""
 
     def note(self) -> None:
         """Note that it is about to be sent, and with it a part of the whole."""
@@ -60,11 +83,14 @@ class SearchRecord:
     """The client's `X-Opaque-Id`; empty where it sent none."""
     started: float = field(default_factory=time.perf_counter)
     clock: Clock = field(default_factory=Clock)
+    usage: Usage = field(default_factory=Usage)
     sent: Sent = field(default_factory=Sent)
     route: str = ""
     window: int = 0
     candidates: int = 0
     query_text: str = ""
+    trace_id: str = ""
+    """Of the client's `traceparent` (W3C Trace Context); empty where it sent none."""
     outcome: Outcome | None = None
     """None while the search goes on, and for a search that concerns no route."""
 
@@ -72,9 +98,28 @@ class SearchRecord:
     def concerns_route(self) -> bool:
         return bool(self.route) or self.outcome is not None
 
+    @property
+    def tokens(self) -> int:
+        return self.usage.charge.tokens
+
+    @property
+    def cost_usd(self) -> float:
+        return self.usage.charge.cost_usd
+
     def timings(self) -> Mapping[str, float]:
         """Return the milliseconds of each stage, and of all of it until now."""
         return self.clock.stages | {"total": (time.perf_counter() - self.started) * 1000}
+
+
+@dataclass(slots=True)
+class Access:
+    """The facts of the access line of a request that passes through."""
+
+    method: str
+    target: str
+    started: float = field(default_factory=time.perf_counter)
+    status: int = 0
+    """Of the response; 0 while there is none."""
 
 
 @dataclass(slots=True)
@@ -84,9 +129,12 @@ class RequestRecord:
     request_id: str
     searches: list[SearchRecord] = field(default_factory=list)
     sent: Sent = field(default_factory=Sent)
+    trace_id: str = ""
+    access: Access | None = None
+    """None where access lines are off, which is the default."""
 
     def search(self) -> SearchRecord:
         """Begin the record of a search of this request."""
-        begun = SearchRecord(self.request_id, sent=Sent(self.sent))
+        begun = SearchRecord(self.request_id, sent=Sent(self.sent), trace_id=self.trace_id)
         self.searches.append(begun)
         return begun

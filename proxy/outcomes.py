@@ -56,6 +56,7 @@ BYPASS_REASONS: Mapping[str, str] = {
     "steering": "a per-request option is wrong or not allowed; the response is 400",
     "steered_off": "the request switches reranking off",
     "stored_fields": "`stored_fields` requests `_source`, or removes the ids of the hits and no other field has them",
+    "switched_off": "an operator has switched reranking off for all routes (kill switch)",
     "template": "the engine did not render the template as a search",
     "terminate_after": "`terminate_after` cuts off the hits at an arbitrary place",
     "too_complex": "too much work for one search: thousands of clauses, deep nesting, many wildcards",

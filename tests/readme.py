@@ -488,6 +488,7 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "callers": settings.Callers,
     "pages": settings.Pages,
     "log": settings.Log,
+    "admin": settings.Admin,
     "routes[]": settings.RouteSettings,
     "routes[].semantic": settings.Semantic,
     "routes[].fusion": settings.Fusion,
@@ -585,6 +586,7 @@ _VARIABLES = {
     "RERANK_PROXY_ENGINE_URL": "`engine.url`",
     "RERANK_PROXY_MODELS_URL": "`models.url`",
     settings.Models().token_env: "the token of the models; `models.token_env` can name another variable",
+    settings.Admin().token_env: "the token of the admin port; `admin.token_env` can name another variable",
     "RERANK_PROXY_CACHE": "the cache folder of `make demo` and `make test`",
 }
 

@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.app import listen, serve_until_told
+from proxy.app import listen, listen_for, open_proxy
+from proxy.app.process import serve_until_told
 from proxy.bounds import SEARCH_BODY_BYTES
 from proxy.http1.callers import SAMPLE
 from proxy.settings.config import Callers, Config, RouteSettings, token_of
@@ -278,6 +279,31 @@ async def test_the_users_words_are_logged_only_where_the_settings_say_so(
     client = await start_proxy(noted)
     await client.search("/products/_search", QUERY)
     assert said == log[0].get("query")
+
+
+@pytest.mark.parametrize(
+    "target", ["/products/_search", "/products/_msearch", "/products/_search/template", "/_search"]
+)
+async def test_with_the_kill_switch_off_the_engine_answers_and_no_model_is_asked(
+    settings: Config, engine: FakeEngine, models: FakeModels, log: Log, target: str
+) -> None:
+    """The client's own bytes and nothing else go to the engine, and the reason is visible."""
+    async with AsyncExitStack() as stack:
+        proxy = await open_proxy(settings, TOKEN, {}, stack)
+        client = await Client.to((await listen_for(proxy, stack)).port)
+        stack.callback(client.close)
+        proxy.switch.on = False
+        engine.faults = dict.fromkeys(("lexical", "multi", "other"), _echo)
+        answered = await client.ask("POST", target, QUERY_BYTES, content_type="application/json")
+        unrouted = await client.ask("POST", "/logs/_search", QUERY_BYTES, content_type="application/json")
+        assert (QUERY_BYTES, "bypassed;reason=switched_off") == (answered.body, answered.header("x-rerank"))
+        assert (QUERY_BYTES, "") == (unrouted.body, unrouted.header("x-rerank"))
+        assert ([target, "/logs/_search"], []) == ([asked.target for asked in engine.requests], models.requests)
+        assert {("", "bypassed", "switched_off"): 1} == proxy.telemetry.counters.searches
+        proxy.switch.on = True
+        engine.faults = {}
+        again = await client.search("/products/_search", QUERY)
+        assert "reranked" == again.header("x-rerank")
 
 
 async def test_sigterm_takes_no_more_and_finishes_what_runs(

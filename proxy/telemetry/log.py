@@ -4,19 +4,19 @@ import logging
 import os
 import re
 import sys
-from collections import Counter
+import time
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
 import structlog
 
 from proxy.bounds import LOG_ID, LOG_TRACEBACK, LOG_VALUE
-from proxy.context import Ended, RequestRecord, SearchRecord
+from proxy.context import Access, Ended, RequestRecord, SearchRecord
 from proxy.outcomes import Outcome
 from proxy.settings.config import Log
 from proxy.telemetry.log_writer import LogWriter
+from proxy.telemetry.metrics import Metrics
 
 Field = tuple[bytes, bytes]
 
@@ -30,22 +30,16 @@ def outcome_fields(outcome: Outcome, timings: Mapping[str, float]) -> tuple[Fiel
     return ((b"X-Rerank", outcome.header), (b"Server-Timing", timing.encode()))
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """Every request by how it ended, every search of a route by its outcome; both only grow."""
-
-    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By kind (`search` of a route, or `pass_through`) and ending."""
-    searches: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """By route, outcome and reason."""
-
-
 class Telemetry:
     """Where every request is concluded, once."""
 
-    def __init__(self, *, query_text: bool = False) -> None:
-        self.counters = Counters()
-        self._query_text = query_text
+    def __init__(self, *, query_text: bool = False, metrics: Metrics | None = None) -> None:
+        self.metrics = metrics or Metrics()
+        self.counters = self.metrics.counters
+        self.query_text = query_text
+
+    def count_model_call(self, service: str, model: str, result: str) -> None:
+        self.counters.model_calls[service, model, result] += 1
 
     def conclude(self, record: RequestRecord | None, ended: Ended) -> None:
         """Count a request, and log each of its searches that concerns a route; None for one that was handed on."""
@@ -54,7 +48,10 @@ class Telemetry:
         for search in searches:
             outcome = search.outcome or _UNFINISHED[ended]
             self.counters.searches[search.route, outcome.name, outcome.reason] += 1
-            log_search(search, outcome, query_text=self._query_text)
+            self.metrics.observe(search)
+            log_search(search, outcome, query_text=self.query_text)
+        if record is not None and record.access is not None and not searches:
+            log_access(record, record.access, ended, query_text=self.query_text)
 
 
 _CANCELLED = Outcome("cancelled", reason="client_left")
@@ -76,6 +73,10 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
         "key": outcome.key,
         "detail": outcome.detail,
         "query": search.query_text if query_text else "",
+        "trace": search.trace_id,
+        "engine_searches": search.sent.engine_searches,
+        "tokens": search.tokens,
+        "cost_usd": round(search.cost_usd, 9),
     }
     write(
         "search",
@@ -87,6 +88,21 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
         ms={name: round(milliseconds, 1) for name, milliseconds in search.timings().items()},
         window=search.window,
         candidates=search.candidates,
+    )
+
+
+def log_access(record: RequestRecord, access: Access, ended: Ended, *, query_text: bool) -> None:
+    """Write the access line of a request that passed through; its query string may hold a user's query."""
+    path, _, query = access.target.partition("?")
+    optional = {"query": query if query_text else "", "trace": record.trace_id, "status": access.status}
+    _log.info(
+        "access",
+        id=record.request_id[:LOG_ID],
+        method=access.method,
+        path=path,
+        ended=ended,
+        **{key: value for key, value in optional.items() if value},
+        ms={"total": round((time.perf_counter() - access.started) * 1000, 1)},
     )
 
 
