@@ -1,26 +1,27 @@
-# What a newcomer runs, and what CI runs: make demo, make test, make quick. Needs Python 3.11+, JDK 17+, Maven, make;
-# make test-clients also Node.js 20+ with npm, and Go 1.26+.
+# `make help` lists the targets. They need Python 3.11+, JDK 17+, Maven and make; make test-clients also needs
+# Node.js 20+ with npm, and Go 1.26+.
 
 PYTHON ?= python3
 BIN := .venv/bin
-# `possible`: every engine there is a Java for, JDK 21+ adds Elasticsearch 9.4 and OpenSearch 3.6; `all` insists.
+# `possible`: every engine that an installed JDK can run (JDK 21+ for Elasticsearch 9.4 and OpenSearch 3.6);
+# `all`: fail if one cannot run.
 ENGINES ?= possible
 ENGINE = $(BIN)/python -m demo.engine --engine $(ENGINES) --tls exec --
 CHECKED := proxy demo examples tests
-# Of the core alone, branches too; pyproject.toml has its modules and the floor.
+# Branch coverage of the core only; pyproject.toml lists its modules and the minimum.
 COVERAGE := --cov --cov-report=term
 
 .DEFAULT_GOAL := help
 .PHONY: help demo eval test test-clients quick bench baselines checks tools languages
 
 help:
-	@echo 'make demo          a search straight and through the proxy, until Ctrl-C; ONCE=1 ends after the comparison'
+	@echo 'make demo          compare searches with and without the proxy, until Ctrl-C; ONCE=1 ends after the comparison'
 	@echo 'make eval          what the proxy gains on judged collections (DATA=../shared/data ONLY="one another")'
-	@echo 'make test          every check and test, those on the real engines included'
-	@echo 'make test-clients  clients of other languages, straight and through the proxy; ONLY="go java" runs some of them'
-	@echo 'make quick         the part of it without engines'
-	@echo 'make bench         what the proxy costs, beside the engine alone (ONLY=engine; PAIRS=300 requests of each kind)'
-	@echo '                   and beside nginx and aiohttp (ONLY=passthrough, which needs no engine; ROUNDS=5 SECONDS=2)'
+	@echo 'make test          all checks and tests, including those on real engines'
+	@echo 'make test-clients  clients in other languages, with and without the proxy; ONLY="go java" runs some of them'
+	@echo 'make quick         all checks and tests that need no engine'
+	@echo 'make bench         measure the overhead: against the engine alone (ONLY=engine; PAIRS=300 requests of each kind)'
+	@echo '                   and against nginx and aiohttp (ONLY=passthrough, needs no engine; ROUNDS=5 SECONDS=2)'
 
 demo: .venv/ready tools
 	@$(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once)
@@ -33,7 +34,7 @@ DATA ?= ../shared/data
 eval: .venv/ready tools
 	@$(BIN)/python -m demo.evaluate $(DATA) $(ONLY)
 
-# Engines that run already are told of in REAL_ENGINES.
+# Uses engines that are already running, if REAL_ENGINES names them.
 test-clients: .venv/ready tools languages
 	$(if $(REAL_ENGINES),,$(BIN)/python -m demo.engine --engine $(ENGINES) exec --) \
 		$(BIN)/python -m tests.clients.run $(ONLY)
@@ -47,7 +48,7 @@ BENCH = $(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(PAIRS),
 bench: .venv/ready $(if $(filter passthrough,$(ONLY)),,tools) $(if $(filter engine,$(ONLY)),,baselines)
 	@$(if $(filter passthrough,$(ONLY)),,$(BIN)/python -m demo.engine exec --) $(BENCH)
 
-# What the proxy is compared with, and what sends the requests.
+# The proxy is compared with nginx; wrk sends the requests.
 baselines:
 	@{ command -v nginx || [ -x /usr/sbin/nginx ]; } >/dev/null && command -v wrk >/dev/null || { echo \
 		'nginx or wrk is missing: install both (Debian, Ubuntu: apt install nginx wrk)' >&2; exit 1; }
@@ -58,7 +59,7 @@ checks: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# One environment, made anew when what it is made of changes.
+# One virtual environment, created again when its requirements change.
 .venv/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
 		"$(PYTHON) is missing or older than 3.11: install Python 3.11 or newer, or name one: make PYTHON=python3.12 ..." \

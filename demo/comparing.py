@@ -47,7 +47,7 @@ class Comparison:
 
     @property
     def gain(self) -> tuple[float, float]:
-        """The nDCG@10 of the straight order, and of the one through the proxy."""
+        """The nDCG@10 without and with the proxy."""
         straight, through = (_ndcg(self.query, answer.ids) for answer in (self.straight, self.through))
         return straight, through
 
@@ -72,7 +72,7 @@ def shop_search(text: str, fields: Sequence[str], size: int) -> dict[str, Any]:
 
 
 def compare(shop: Shop, query: Query) -> Comparison:
-    """Run a query both ways, through the proxy for one page; raises NoAnswer."""
+    """Run a query with and without the proxy, with the proxy for one page; raises NoAnswer."""
     straight = answer(f"{shop.engine}/{shop.index}/_search", shop_search(query.text, shop.fields, DEPTH))
     through = answer(f"{shop.proxy}/{shop.index}/_search", shop_search(query.text, shop.fields, PAGE))
     return Comparison(query, straight, through)

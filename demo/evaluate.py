@@ -81,7 +81,10 @@ def settings(judged: Sequence[Judged]) -> dict[str, Any]:
     return {
         "engine": {"resolve_timeout_seconds": 10},
         "models": _PATIENCE,
-        "routes": [{"index": each.index, "passage": ["title", "text"], "semantic": semantic} for each in judged],
+        "routes": [
+            {"index": each.index, "passage": ["title", "text"], "semantic": semantic, "budget_ms": 60_000}
+            for each in judged
+        ],
     }
 
 

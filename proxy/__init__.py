@@ -41,13 +41,15 @@ telemetry         log: headers, one counter a request, a line a search (log_writ
                   metrics: what Prometheus reads
 
 upstream          clients of the services: engine (pool, nodes, addresses; discovery: what each caller was told of
-                  indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing)
+                  indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing;
+                  charges: tokens and cost)
 errors            what can go wrong upstream
 settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls; effective: what
                   is in force, secrets masked;
                   request_options: what a request may set; bypass_rules: what a route bypasses by its text
 bounds            every limit on input, and what happens beyond
-commands          checking, loading (index, backfill, mappings), evaluation, local_models (advice: what to do next)
+commands          serving, checking, loading (index, backfill), mapping, profiles, evaluation, local_models; imported
+                  when they run (console: how they print; advice: what to do next)
 cli               the command line
 
 Nothing flows back: each step takes a frozen value and returns the next. What may import what is checked by

@@ -18,6 +18,7 @@ class Of(StrEnum):
     PROXY = "proxy"
     FILE = "file of `index` or `backfill`"
     LOCAL = "client of `models`"
+    EVALUATION = "`eval`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +206,8 @@ BRACKET_DEPTH = _bound(
 )
 PIT_INDICES = _bound(Of.ENGINE, "indices of a point in time", 1000, "an index beyond them counts as outside the route")
 BACK_OFF_S_MAX = _bound(Of.ENGINE, "seconds until a node that cannot be reached is tried again", 30, "tried again")
-RERANKED_AT_ONCE = _bound(Of.MODEL, "passages in one call", 1024, "several calls")
+RERANK_BATCH_MAX = _bound(Of.MODEL, "passages in one call, as DeepInfra takes them", 1024, "several calls")
+_setting(Of.PROXY, "passages in one of the parallel calls of a search", "models.rerank_batch_size", "several calls")
 MODEL_DIMENSIONS = _bound(
     Of.MODEL, "numbers of a vector, where the model's own number is not known", 8192, "degraded, `malformed`"
 )
@@ -264,6 +266,17 @@ LOCAL_TOKENS = _bound(Of.LOCAL, "tokens of a text that are read", 256, "cut")
 LOCAL_CACHE_BYTES = _bound(Of.LOCAL, "bytes of remembered vectors", 512 * 2**20, "the oldest are forgotten")
 LOCAL_WAITING = _bound(Of.LOCAL, "requests that wait", 64, "answered with 429 if they ask for that")
 LOCAL_BODY_BYTES = _bound(Of.LOCAL, "bytes of a request", 64 * 2**20, "answered with 413")
+KEYWORD_CHARACTERS = _bound(
+    Of.CLIENT, "characters of a text that a keyword field is compared with", 500, "no exact match is looked for"
+)
+KEYWORD_FIELDS = _bound(Of.CLIENT, "keyword fields that are compared with one text", 20, "not compared")
+KEYWORD_COMPARISONS = _bound(Of.CLIENT, "comparisons with keyword fields in one query", 200, "not compared")
+EVALUATED_RESPONSE_BYTES = _bound(Of.EVALUATION, "bytes of a response", 64 * 2**20, "that query has failed")
+EVALUATED_AT_ONCE = _bound(Of.EVALUATION, "queries at a time", 64, "refused")
+EVALUATED_HITS = _bound(Of.EVALUATION, "hits of one address (about 1 GB of ids for both)", 5_000_000, "refused")
+JUDGMENTS_BYTES = _bound(Of.EVALUATION, "bytes of a file of queries or judgments", 256 * 2**20, "refused")
+JUDGED_QUERIES = _bound(Of.EVALUATION, "queries", 100_000, "refused")
+TEMPLATE_DEPTH = _bound(Of.EVALUATION, "objects and arrays within each other in the template", 200, "refused")
 _setting(Of.PROXY, "remembered rankings", "pages.cache_entries", "the oldest are forgotten")
 _setting(Of.PROXY, "searches that are added at a time", "engine.added_searches", "degraded, `busy`")
 

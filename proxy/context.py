@@ -45,11 +45,14 @@ class Charge:
         return Charge(self.tokens + other.tokens, self.cost_usd + other.cost_usd)
 
 
+NO_CHARGE = Charge()
+
+
 @dataclass(slots=True)
 class Usage:
     """The charge of all model calls of one search."""
 
-    charge: Charge = Charge()
+    charge: Charge = NO_CHARGE
 
     def add(self, charge: Charge) -> None:
         self.charge += charge

@@ -23,6 +23,8 @@ hypothesis.settings.register_profile("fast", max_examples=50, deadline=None, der
 hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
+PATIENT_MS = 600_000
+"""A budget that ends no stage, however slow the machine; tests of the budget set their own."""
 TOKEN = "token-of-the-models"
 Log = list[Any]
 
@@ -84,7 +86,11 @@ def settings(engine: FakeEngine, models: FakeModels) -> Config:
         engine=Engine(url=engine.url, resolve_timeout_seconds=30),
         models=Models(url=models.url),
         admin=Admin(port=0),
-        routes=(RouteSettings(index="products*", passage=["title"], semantic=semantic, rank_window_size=10),),
+        routes=(
+            RouteSettings(
+                index="products*", passage=["title"], semantic=semantic, rank_window_size=10, budget_ms=PATIENT_MS
+            ),
+        ),
     )
 
 

@@ -463,6 +463,8 @@ class FakeModels(FakeServer):
         super().__init__()
         self.scores = dict(scores or {})
         """A passage's first line to its score; for others 0.5 and less, in their order."""
+        self.cost = 0.0
+        """US dollars for a call of the reranker."""
 
     def kind(self, request: Message) -> str:
         return "embed" if request.path == "/v1/openai/embeddings" else "rerank"
@@ -480,7 +482,7 @@ class FakeModels(FakeServer):
     def _scored(self, asked: Any) -> Any:
         passages = enumerate(asked["documents"])
         scores = [self.scores.get(each.partition("\n")[0], 0.5 - place / 10**6) for place, each in passages]
-        return {"scores": scores, "input_tokens": 42, "inference_status": {"cost": 0.0}}
+        return {"scores": scores, "input_tokens": 42, "inference_status": {"cost": self.cost}}
 
 
 class Client(Stream):

@@ -26,6 +26,7 @@ async def run_of(
     models: FakeModels,
     stack: AsyncExitStack,
     covered_now: Callable[[], Awaitable[frozenset[str]]] | None = None,
+    batch_size: int = 1000,
 ) -> Run:
     searching = EngineClient(Settings(url=engine.url))
     stack.push_async_callback(searching.close)
@@ -35,7 +36,12 @@ async def run_of(
         embedder=Embedder(
             Transport(session, "embedder", models.url, None), timeout_seconds=5, query_max_chars=200, cache_bytes=0
         ),
-        reranker=Reranker(Transport(session, "reranker", models.url, None), timeout_seconds=5, query_max_chars=200),
+        reranker=Reranker(
+            Transport(session, "reranker", models.url, None),
+            timeout_seconds=5,
+            query_max_chars=200,
+            batch_size=batch_size,
+        ),
         heads=Heads(10, 60),
         accepted=AcceptedSearch.of(searching.accepted, b"", ["products"]),
         covered_now=covered_now or nothing,

@@ -40,6 +40,12 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.app.process": "test_reload.py",
     "proxy.catalog": "test_indices.py",
     "proxy.commands": "test_cli.py",
+    "proxy.commands.checking.command": "test_cli.py",
+    "proxy.commands.console": "test_cli.py",
+    "proxy.commands.evaluation.running": "test_evaluation_command.py",
+    "proxy.commands.loading.running": "test_cli.py",
+    "proxy.commands.mapping": "test_cli.py",
+    "proxy.commands.serving": "test_process_bounds.py",
     "proxy.parsing": "test_search_request.py",
     "proxy.settings": "test_config.py",
     "proxy.telemetry": "test_log.py",
@@ -110,6 +116,13 @@ def test_no_two_classes_have_the_same_name() -> None:
 def test_about_thirteen_things_stand_at_the_top() -> None:
     entries = {path.stem for path in PROXY.iterdir() if path.suffix in {"", ".py"} and "__" not in path.stem}
     assert 15 >= len(entries), sorted(entries)
+
+
+def test_serving_imports_nothing_of_the_other_commands() -> None:
+    """Bulk clients and local models take memory that a proxy never uses."""
+    code, said = run(sys.executable, "-c", "import sys, proxy.cli, proxy.commands.serving; print(*sys.modules)")
+    unused = {"elasticsearch", "opensearchpy", "onnxruntime", "ir_measures", "pandas"}
+    assert (0, set()) == (code, unused & set(said.split()))
 
 
 IMPORT_EACH_ALONE = """

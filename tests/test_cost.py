@@ -330,7 +330,7 @@ def passages(name: str, size: int) -> Work:
 def scores(size: int) -> Work:
     count = min(size // 10, 1024)
     answer = encoded({"scores": [number / 1025 for number in range(count)]})
-    return Work([answer], lambda: reranker.read(answer, list(map(str, range(count)))))
+    return Work([answer], lambda: reranker.joined([reranker.decode(answer, count)], list(map(str, range(count)))))
 
 
 def scores_with_passages(size: int) -> Work:
@@ -340,7 +340,7 @@ def scores_with_passages(size: int) -> Work:
         for number, text in enumerate(texts)
     ]
     answer = encoded({"results": results})
-    return Work([answer], lambda: reranker.read(answer, texts))
+    return Work([answer], lambda: reranker.joined([reranker.decode(answer, len(texts))], texts))
 
 
 def vectors(size: int) -> Work:

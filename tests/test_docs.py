@@ -29,7 +29,7 @@ from proxy.bounds import (
 )
 from proxy.cli import build_parser
 from proxy.commands.local_models.minilm import DIMENSIONS
-from proxy.context import SearchRecord
+from proxy.context import Charge, SearchRecord, Usage
 from proxy.errors import Failure
 from proxy.http1.flow import PROBED_AFTER_S
 from proxy.outcomes import BYPASS_REASONS, Bypass, answered, in_order
@@ -43,7 +43,7 @@ from proxy.ranking.kept import EXACT
 from proxy.ranking.paging import TOP_SCORE
 from proxy.ranking.planning import MIN_SIMILARITY
 from proxy.settings.bypass_rules import left_out
-from proxy.settings.config import KNOWN_KEYS, BypassRules, Config, load, needs_token, read
+from proxy.settings.config import KNOWN_KEYS, REMOVED_KEYS, BypassRules, Config, load, needs_token, read
 from proxy.settings.profiles import PROFILES, TIERS
 from proxy.settings.request_options import MEMBER, OPTIONS, Option, Steering, read_steering
 from proxy.telemetry.log import log_search
@@ -82,6 +82,7 @@ TEXT = "\n".join(TEXTS_OF.values())
 BLOCKS = {found["name"]: found for found in BLOCK.finditer(TEXT)}
 PROSE = BLOCK.sub("", TEXT)
 README_LINES_MAX = 250
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", [*TABLES, *TEXTS])
@@ -201,7 +202,11 @@ def test_every_variable_has_its_row() -> None:
 def test_the_log_line_has_these_fields() -> None:
     told = answered([Failure("semantic", "timeout", "no answer in 1 s")])
     with capture_logs() as lines:
-        log_search(SearchRecord("id", route="products*", query_text="red shoes"), told, query_text=True)
+        log_search(
+            SearchRecord("id", route="products*", query_text="red shoes", usage=Usage(Charge(1, 0.1))),
+            told,
+            query_text=True,
+        )
     (paragraph,) = [part for part in PROSE.split("\n\n") if part.startswith("**The log**")]
     said = set(re.findall(r"`(\w+)`", paragraph))
     assert lines[0].keys() - {"event", "log_level", "query"} == said
@@ -230,6 +235,31 @@ def test_a_setting_that_is_named_is_one_there_is() -> None:
     known = {path.removeprefix("routes[].") for path in setting_paths()}
     assert named
     assert set() == named - known
+
+
+def changes(heading: str) -> list[str]:
+    """The entries under a heading of the unreleased version."""
+    found = re.search(
+        rf"^### {heading}\n(.*?)^#", CHANGELOG.partition("## [0.1.0]")[0] + "\n#", re.DOTALL | re.MULTILINE
+    )
+    return re.findall(r"^- (.*?)(?=^- |\Z)", found[1] if found else "", re.DOTALL | re.MULTILINE)
+
+
+def test_the_changelog_lists_the_keys_that_are_removed_and_what_replaces_each() -> None:
+    """As the error does that a removed key gets."""
+    removed = {entry.split("`")[1]: set(entry.split("`")[3::2]) for entry in changes("Removed")}
+    assert REMOVED_KEYS.keys() == removed.keys()
+    known = setting_paths().keys()
+    for key, advice in REMOVED_KEYS.items():
+        assert removed[key] & known == {name for name in advice.split("`")[1::2] if name in known}
+        assert removed[key] & known
+
+
+def test_a_setting_that_the_changelog_adds_is_one_there_is() -> None:
+    (entry,) = [entry for entry in changes("Added") if entry.startswith("Configuration:")]
+    named = set(re.findall(r"`(\w+\.\w+)`", entry))
+    assert named
+    assert set() == named - setting_paths().keys()
 
 
 def test_a_port_on_this_machine_is_a_default() -> None:

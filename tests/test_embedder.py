@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from proxy.errors import Malformed, Refused
+from proxy.context import Charge
+from proxy.errors import Malformed, Refused, TimedOut
+from proxy.ranking.planning import QueryVector
+from proxy.ranking.stages import Budget
 from proxy.upstream.embedder import Embedder, Introduction, decode, query_prompt
 from proxy.upstream.transport import Transport, models_session
 from tests.fakes import FakeModels, hangs, refuses, says, waits_for
 
-MODEL = "Qwen/Qwen3-Embedding-4B"
+MODEL = "Qwen/Qwen3-QueryVector-4B"
 
 
 @pytest.fixture
@@ -24,7 +27,19 @@ async def embedder(models: FakeModels) -> AsyncIterator[Embedder]:
 
 
 async def ask(embedder: Embedder, text: str, *, instruction: str = "Find it", dimensions: int = 3) -> Any:
-    return await embedder.embed_query(text, instruction=instruction, model=MODEL, dimensions=dimensions)
+    """Return the vector of a query, or raise what is in its place."""
+    found = await found_by(embedder, text, instruction=instruction, dimensions=dimensions)
+    if found.error is not None:
+        raise found.error
+    return found.vector
+
+
+async def found_by(
+    embedder: Embedder, text: str, *, instruction: str = "Find it", dimensions: int = 3, budget: Budget | None = None
+) -> QueryVector:
+    return await embedder.embed_query(
+        text, instruction=instruction, model=MODEL, dimensions=dimensions, budget=budget or Budget()
+    )
 
 
 async def test_a_query_is_asked_for_with_instruction_dimensions_and_a_refusal_at_once(
@@ -195,3 +210,34 @@ async def test_no_response_is_too_odd_to_be_malformed(embedder: Embedder, models
     models.faults["embed"] = says(said)
     with pytest.raises(Malformed):
         await ask(embedder, "a")
+
+
+async def test_a_budget_that_ends_is_an_error_in_the_result_and_ends_the_call(
+    embedder: Embedder, models: FakeModels
+) -> None:
+    models.faults["embed"] = hangs
+    budget = Budget(0.05)
+    asking = asyncio.ensure_future(found_by(embedder, "a", budget=budget))
+    await models.until_asked("embed")
+    budget.begin()
+    found = await asking
+    assert ((), TimedOut) == (found.vector, type(found.error))
+    await models.until_left()
+
+
+async def test_one_of_equal_queries_pays_for_all_and_a_known_vector_is_free(
+    embedder: Embedder, models: FakeModels
+) -> None:
+    held = asyncio.Event()
+    models.faults["embed"] = waits_for(held)
+    asking = [asyncio.ensure_future(found_by(embedder, "a")) for _ in range(3)]
+    await models.until_asked("embed")
+    held.set()
+    found = await asyncio.gather(*asking, found_by(embedder, "a"))
+    later = await found_by(embedder, "a")
+    assert (Charge(1), Charge()) == (sum((each.charge for each in found), Charge()), later.charge)
+
+
+async def test_an_odd_report_of_tokens_spoils_no_vector(embedder: Embedder, models: FakeModels) -> None:
+    models.faults["embed"] = says(embeddings((0, [1, 0, 0]), usage=[[]], inference_status="x", input_tokens={}))
+    assert (1.0, 0.0, 0.0) == await ask(embedder, "a")

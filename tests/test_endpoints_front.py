@@ -22,6 +22,7 @@ from proxy.endpoints.front import Front
 from proxy.http1.listener import serve
 from proxy.http1.messages import BadMessage
 from proxy.outcomes import Bypass
+from proxy.ranking.stages import Budget
 from proxy.settings.config import Config
 from proxy.telemetry.log import Telemetry
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
@@ -368,7 +369,9 @@ async def test_an_asynchronous_search_is_answered_as_the_engine_did_after_a_defe
 class DefectiveScores:
     """Does not even raise what a reranker may raise."""
 
-    async def score(self, query: str, passages: Sequence[str], *, instruction: str, model: str) -> NoReturn:
+    async def score(
+        self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: Budget
+    ) -> NoReturn:
         raise ArithmeticError(query)
 
 

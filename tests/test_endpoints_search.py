@@ -11,7 +11,7 @@ import pytest
 from proxy.settings.config import Config
 from tests.conftest import OTHER, QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine
-from tests.fakes import Client, Document, FakeModels, Message, answer, hangs, ids, refuses, request, waits_for
+from tests.fakes import Client, Document, FakeModels, Message, answer, hangs, ids, refuses, request, says, waits_for
 
 RERANKED = ["d", "b", "c", "a"]
 LEXICAL = ["a", "b", "c"]
@@ -114,7 +114,65 @@ async def test_a_hanging_model_costs_no_more_than_the_requests_budget(
     assert (200, f'degraded;stages="{left_out}";reason=timeout') == (answered.status, answered.header("x-rerank"))
     assert order == ids(answered)
     (line,) = [event for event in log if event["event"] == "search"]
-    assert {"budget: the time that the request allows is spent"} == set(line["detail"].split("; "))
+    details = {detail.partition(" (")[0] for detail in line["detail"].split("; ")}
+    assert {"budget: no response within 150 ms"} == details
+
+
+def with_budget(settings: Config, budget_ms: int) -> Config:
+    """The same proxy with this budget of its route, and far more time for each stage."""
+    (route,) = settings.routes
+    assert route.semantic is not None
+    semantic = msgspec.structs.replace(route.semantic, timeout_seconds=1000.0)
+    return msgspec.structs.replace(
+        settings,
+        engine=msgspec.structs.replace(settings.engine, added_timeout_seconds=1000.0),
+        models=msgspec.structs.replace(settings.models, embed_timeout_seconds=1000.0, rerank_timeout_seconds=1000.0),
+        routes=(msgspec.structs.replace(route, budget_ms=budget_ms, semantic=semantic),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("hanging", "order"),
+    [
+        ({"rerank"}, ["a", "b", "d", "c"]),
+        ({"embed"}, LEXICAL),
+        ({"semantic"}, LEXICAL),
+        ({"embed", "rerank", "semantic", "render"}, LEXICAL),
+        ({"render", "rerank"}, ["a", "b", "c"]),
+    ],
+    ids=lambda value: " ".join(sorted(value)),
+)
+async def test_what_hangs_costs_a_search_no_more_than_its_routes_budget(
+    start_proxy: StartProxy,
+    settings: Config,
+    engine: EndpointEngine,
+    models: FakeModels,
+    hanging: set[str],
+    order: list[str],
+) -> None:
+    """Nothing is said in the request: the response has the best order known by then, and the reason."""
+    client = await start_proxy(with_budget(settings, 150))
+    for server in (engine, models):
+        server.faults |= dict.fromkeys(hanging, hangs)
+    answered = await client.search("/products/_search", QUERY)
+    assert (200, True) == (answered.status, answered.header("x-rerank").endswith("reason=timeout"))
+    assert order == ids(answered)
+
+
+@pytest.mark.parametrize(
+    ("url", "body"), [("", {"timeout": "100ms"}), ("?timeout=100ms", {}), ("?timeout=100ms", {"timeout": "1h"})]
+)
+async def test_the_clients_timeout_lowers_the_budget_and_is_sent_to_the_engine(
+    start_proxy: StartProxy, settings: Config, engine: EndpointEngine, models: FakeModels, url: str, body: Any, log: Log
+) -> None:
+    client = await start_proxy(with_budget(settings, 600_000))
+    models.faults["rerank"] = hangs
+    answered = await client.search(f"/products/_search{url}", QUERY | body)
+    assert 'degraded;stages="rerank";reason=timeout' == answered.header("x-rerank")
+    (sent,) = engine.of("lexical")
+    assert (url, body.get("timeout")) == (sent.target.removeprefix("/products/_search"), sent.json().get("timeout"))
+    (line,) = [event for event in log if event["event"] == "search"]
+    assert "no response within 100 ms" in line["detail"]
 
 
 async def test_the_engines_own_time_is_no_part_of_the_budget(
@@ -290,6 +348,13 @@ async def test_a_point_in_time_is_routed_by_the_indices_it_holds(client: Client,
     answered = await client.search("/_search", {**QUERY, "pit": {"id": "p", "keep_alive": "1m"}})
     assert ("reranked", RERANKED) == (answered.header("x-rerank"), ids(answered))
     assert {"/_search"} == {sent.path for kind in ("lexical", "semantic", "render") for sent in engine.of(kind)}
+
+
+async def test_a_point_in_time_without_documents_touches_no_route(client: Client, engine: EndpointEngine) -> None:
+    empty = b'{"pit_id":"p","took":0,"hits":{"hits":[]},"aggregations":{"indices":{"buckets":[]}}}'
+    engine.faults["lexical"] = says(empty)
+    answered = await client.search("/_search", {**QUERY, "pit": {"id": "p"}})
+    assert (200, "", empty) == (answered.status, answered.header("x-rerank"), answered.content)
 
 
 @pytest.mark.parametrize("depth", [30, 150, 170, 200, 245, 300, 2000])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from proxy.bounds import JUDGED_QUERIES, JUDGMENTS_BYTES
 from proxy.commands.evaluation.collection import (
-    FILE_BYTES_MAX,
     Collection,
     Query,
     joined,
@@ -119,6 +119,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(CannotEvaluate, match=r"latin.tsv: not UTF-8 at byte 6\. Convert it"):
         read_collection(None, tmp_path / "latin.tsv")
     with (tmp_path / "large.tsv").open("wb") as file:
-        file.truncate(FILE_BYTES_MAX + 1)
+        file.truncate(JUDGMENTS_BYTES + 1)
     with pytest.raises(CannotEvaluate, match="larger than 256 MB"):
         read_collection(None, tmp_path / "large.tsv")
+
+
+def test_more_queries_than_can_be_measured_are_refused() -> None:
+    lines = (f"q{number}\tshoes\n" for number in range(JUDGED_QUERIES + 1))
+    with pytest.raises(CannotEvaluate, match=r"more than 100,000 queries\. Take a sample"):
+        parse_queries("".join(lines), "q.tsv")

@@ -5,13 +5,16 @@ import io
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import pytest
+import trustme
 
 from proxy.cli import build_parser, main
 from proxy.commands.evaluation.command import evaluate, options_of
@@ -201,7 +204,7 @@ async def test_the_name_goes_into_the_url_as_elsewhere(setting: Setting) -> None
         ),
         (("--concurrency", "65"), {}, "--concurrency: at most 64 queries at a time"),
         (("--runs", "/dev/null/runs"), {}, "--runs /dev/null/runs: "),
-        (("--ca-file", "missing.pem"), {"proxy": "https://127.0.0.1:9201"}, "missing.pem: cannot be read"),
+        (("--ca-file", "missing.pem"), {"proxy": "https://127.0.0.1:9201"}, "--ca-file: missing.pem: cannot be read"),
     ],
 )
 def test_what_is_wrong_with_the_arguments_is_said_before_anything_is_asked(
@@ -249,3 +252,37 @@ async def test_more_hits_than_memory_should_hold_are_refused(setting: Setting) -
     with pytest.raises(CannotEvaluate, match=r"40 queries with 10,000,000 hits each are more than 5,000,000 hits: "):
         await setting.measured()
     assert [] == setting.engine.requests
+
+
+class Secure(Judged):
+    """The same by https."""
+
+    def __init__(self, authority: trustme.CA) -> None:
+        super().__init__(1, "reranked")
+        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(self.tls)
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self.tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+
+async def test_an_https_address_is_trusted_by_the_named_certificates_alone(
+    setting: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    authority, file = trustme.CA(), setting.folder / "ca.pem"
+    authority.cert_pem.write_to_path(file)
+    async with Secure(authority) as proxy:
+        reached = replace(setting, proxy=proxy)
+        assert 0 == (await reached.measured("--ca-file", str(file)))[0]
+        asked = len(proxy.requests)
+        code, _ = await reached.measured()
+    assert (QUERIES, 2) == (asked, code)
+    assert QUERIES == len(proxy.requests)
+    assert "cannot be trusted" in (said := capsys.readouterr().err)
+    assert "Name the certificates to trust with --ca-file" in said

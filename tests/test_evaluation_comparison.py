@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.commands.evaluation.collection import Query
-from proxy.commands.evaluation.comparison import NO_HEADER, NOT_RERANKED_MAX, Move, compare, moved
+from proxy.commands.evaluation.comparison import NO_HEADER, TOLERATED_SHARE, Move, compare, moved
 from proxy.commands.evaluation.measures import NDCG, Measure, scores
 from proxy.commands.evaluation.outcomes import FailedSearch, Found, Pair, ReportedOutcome
 
@@ -94,7 +94,7 @@ def test_no_verdict_with_more_than_two_percent_not_reranked() -> None:
     bypassed = pair("a", "a", ReportedOutcome("bypassed", "identifier"))
     degraded = pair("a", "a", ReportedOutcome("degraded", "timeout", "semantic"))
     fine = compare(QUERIES, pairs(bypassed, degraded, pair("a", "a")), 10)
-    assert NOT_RERANKED_MAX == 0.02
+    assert TOLERATED_SHARE == 0.02
     assert fine.no_verdict is None
     assert fine.proxy.outcomes == {
         "reranked": 98,

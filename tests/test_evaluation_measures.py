@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.commands.evaluation.collection import GRADE_MAX, Judgments, Query
+from proxy.commands.evaluation.collection import HIGHEST_GRADE, Judgments, Query
 from proxy.commands.evaluation.measures import CUTOFF, NDCG, Measure, measures_of, scores
 
 DEPTH = 12
 NAMES = "abcdefghijklmnop"
-JUDGMENTS = st.dictionaries(st.sampled_from(NAMES), st.integers(0, GRADE_MAX), max_size=12)
+JUDGMENTS = st.dictionaries(st.sampled_from(NAMES), st.integers(0, HIGHEST_GRADE), max_size=12)
 RANKING = st.permutations(NAMES).flatmap(lambda names: st.integers(0, DEPTH).map(lambda count: names[:count]))
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.commands.evaluation.errors import CannotEvaluate
-from proxy.commands.evaluation.template import DEPTH, read_template
+from proxy.commands.evaluation.template import HITS_COMPARED, read_template
 
 SHOP = {
     "query": {
@@ -43,7 +43,7 @@ def test_the_placeholder_may_stand_beside_other_text_and_in_another_query_it_is_
 def test_a_template_says_how_many_hits_it_asks_for() -> None:
     assert 20 == read_template(json.dumps(SHOP).encode(), "t.json").depth
     template = read_template(b'{"query": {"match": {"title": "{{query}}"}}}', "t.json")
-    assert DEPTH == template.depth == json.loads(template.fill("a"))["size"]
+    assert HITS_COMPARED == template.depth == json.loads(template.fill("a"))["size"]
 
 
 @pytest.mark.parametrize(

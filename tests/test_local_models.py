@@ -15,6 +15,7 @@ from proxy.bounds import LOCAL_WAITING
 from proxy.catalog.vectors import Vectors
 from proxy.commands.local_models.app import BANNER, BATCH, create_app
 from proxy.commands.local_models.minilm import DIMENSIONS, NAME, MiniLM
+from proxy.ranking.stages import Budget
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.reranker import Reranker
 from proxy.upstream.transport import Transport
@@ -283,10 +284,14 @@ async def test_the_real_model_ranks_by_meaning_through_the_proxys_own_clients(mi
         )
         reranker = Reranker(Transport(session, "reranker", url, None), timeout_seconds=60, query_max_chars=200)
         texts = ["Budget laptop for students", "Oak dining table"]
-        query = await embedder.embed_query("cheap notebook", instruction="Find", model=NAME, dimensions=DIMENSIONS)
+        embedded = await embedder.embed_query(
+            "cheap notebook", instruction="Find", model=NAME, dimensions=DIMENSIONS, budget=Budget()
+        )
         vectors = await embedder.embed_passages(texts, model=NAME, dimensions=None)
-        relevance = await reranker.score("cheap notebook", texts, instruction="Find", model="Qwen/Qwen3-Reranker-4B")
-    near, far = (float(np.dot(query, vector)) for vector in vectors)
+        relevance = await reranker.score(
+            "cheap notebook", texts, instruction="Find", model="Qwen/Qwen3-Reranker-4B", budget=Budget()
+        )
+    near, far = (float(np.dot(embedded.vector, vector)) for vector in vectors)
     assert near > 0.4 > far
     assert relevance.scores[0] > relevance.scores[1]
     assert NAME == relevance.model

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from proxy.bounds import LOG_DETAIL, LOG_ID, LOG_VALUE, OUTCOME_KEY, OUTCOME_LIST_BYTES
-from proxy.context import Ended, RequestRecord, SearchRecord
+from proxy.context import Charge, Ended, RequestRecord, SearchRecord
 from proxy.errors import Failure
 from proxy.outcomes import BYPASS_REASONS, Bypass, Outcome, answered, bypassed, in_order
 from proxy.settings.config import Log as Settings
@@ -121,6 +121,14 @@ def test_the_line_has_what_happened_and_leaves_out_what_did_not(log: Log) -> Non
             "candidates": 7,
         }
     ] == log
+
+
+def test_the_line_has_what_the_models_charged_as_numbers(log: Log) -> None:
+    search = SearchRecord("1", route="products")
+    search.usage.add(Charge(5))
+    search.usage.add(Charge(2310, 0.00005775))
+    log_search(search, Outcome("reranked"), query_text=False)
+    assert (2315, 0.00005775) == (log[0]["tokens"], log[0]["cost_usd"])
 
 
 @pytest.fixture

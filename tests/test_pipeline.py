@@ -15,6 +15,7 @@ from tests.fakes import (
     FakeEngine,
     FakeModels,
     Message,
+    Stream,
     answer,
     breaks_off,
     hangs,
@@ -46,6 +47,39 @@ async def test_every_stage_is_timed_in_the_header_and_in_the_log(client: Client,
     (line,) = log
     assert {"names", "lexical", "embed", "semantic", "render", "rerank", "total"} == timed == set(line["ms"])
     assert ("info", "reranked", 10, 4) == (line["log_level"], line["outcome"], line["window"], line["candidates"])
+
+
+async def test_the_log_has_the_tokens_and_the_cost_of_all_model_calls(
+    start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log
+) -> None:
+    """Of the embedding and of each of the parallel calls; what is remembered is free."""
+    models.cost = 0.25
+    in_pairs = msgspec.structs.replace(settings.models, rerank_batch_size=2)
+    client = await start_proxy(msgspec.structs.replace(settings, models=in_pairs))
+    for start in (0, 0, 2):
+        await client.search("/products/_search", {**QUERY, "from": start})
+    assert [(1 + 42 + 42, 0.5), (42 + 42, 0.5), (None, None)] == [
+        (line.get("tokens"), line.get("cost_usd")) for line in log
+    ]
+
+
+async def test_a_search_whose_window_is_scored_in_part_is_reranked_that_far(
+    start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log
+) -> None:
+    """Fused are a b d c; of the pairs only the first is scored."""
+    in_pairs = msgspec.structs.replace(settings.models, rerank_batch_size=2)
+    client = await start_proxy(msgspec.structs.replace(settings, models=in_pairs))
+
+    async def refuses_the_second(stream: Stream, asked: Message) -> bytes | None:
+        return answer(429, b"{}") if "Laptop stand" in asked.json()["documents"] else None
+
+    models.faults["rerank"] = refuses_the_second
+    answered = await client.search("/products/_search", QUERY)
+    assert (["b", "a", "d", "c"], 'degraded;stages="rerank";reason=refused') == (
+        ids(answered),
+        answered.header("x-rerank"),
+    )
+    assert log[0]["detail"].endswith(" (2 of 4 passages were scored)")
 
 
 async def test_the_models_see_the_users_words_and_the_routes_passages_and_nothing_else(

@@ -1,69 +1,172 @@
 """Passages get one finite score each, as DeepInfra's contract says, or the stage has failed."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from proxy.bounds import RERANKED_AT_ONCE
-from proxy.errors import EqualScores, Malformed, Refused, UpstreamError
+from proxy.context import Charge
+from proxy.errors import EqualScores, Malformed, Refused, TimedOut
 from proxy.ranking.planning import Relevance
-from proxy.upstream.reranker import Reranker, decode, read
+from proxy.ranking.stages import Budget
+from proxy.upstream.reranker import Reranker, batches_of, decode, joined
 from proxy.upstream.transport import Transport, models_session
-from tests.fakes import FakeModels, Message, Stream, answer, refuses, says
+from tests.fakes import FakeModels, Fault, Message, Stream, hangs, refuses, says
 
 MODEL = "Qwen/Qwen3-Reranker-4B"
 
 
+BATCH = 3
+
+
+class Noting(Transport):
+    """Notes each response that was read."""
+
+    def __init__(self, *where: Any) -> None:
+        super().__init__(*where)
+        self.answered = asyncio.Semaphore(0)
+
+    async def ask(self, *asked: Any) -> Any:
+        found = await super().ask(*asked)
+        self.answered.release()
+        return found
+
+
 @pytest.fixture
-async def reranker(models: FakeModels) -> AsyncIterator[Reranker]:
+async def transport(models: FakeModels) -> AsyncIterator[Noting]:
     async with models_session(1.0) as session:
-        transport = Transport(session, "reranker", models.url, "token")
-        yield Reranker(transport, timeout_seconds=60, query_max_chars=10)
+        yield Noting(session, "reranker", models.url, "token")
+
+
+@pytest.fixture
+def reranker(transport: Transport) -> Reranker:
+    return Reranker(transport, timeout_seconds=60, query_max_chars=10, batch_size=BATCH)
+
+
+async def score(reranker: Reranker, passages: list[str], budget: Budget | None = None, query: str = "q") -> Relevance:
+    return await reranker.score(query, passages, instruction="Judge", model=MODEL, budget=budget or Budget())
 
 
 async def test_one_query_is_sent_for_all_passages_and_a_refusal_at_once_asked_for(
     reranker: Reranker, models: FakeModels
 ) -> None:
     models.scores = {"a": 0.25, "b": 0.75}
-    relevance = await reranker.score("q" * 20, ["a", "b"], instruction="Judge", model=MODEL)
+    relevance = await score(reranker, ["a", "b"], query="q" * 20)
     asked = {"queries": ["q" * 10], "documents": ["a", "b"], "instruction": "Judge", "fail_fast": True}
-    assert Relevance((0.25, 0.75)) == relevance
+    assert Relevance((0.25, 0.75), charge=Charge(42)) == relevance
     assert [(f"/v1/inference/{MODEL}", asked)] == [(one.target, one.json()) for one in models.requests]
 
 
-async def test_more_passages_than_one_call_takes_are_split_and_come_back_in_their_order(
+@pytest.mark.parametrize(
+    ("count", "size", "sizes"),
+    [
+        (0, 50, []),
+        (1, 50, [1]),
+        (50, 50, [50]),
+        (51, 50, [26, 25]),
+        (200, 50, [50] * 4),
+        (7, 3, [3, 3, 1]),
+        (2, 1, [1, 1]),
+    ],
+)
+def test_passages_are_cut_into_as_few_batches_as_there_may_be(count: int, size: int, sizes: list[int]) -> None:
+    passages = [f"p{number}" for number in range(count)]
+    batches = batches_of(passages, size)
+    assert (sizes, passages) == ([len(batch) for batch in batches], [each for batch in batches for each in batch])
+
+
+async def test_many_passages_are_scored_in_parallel_calls_and_come_back_in_their_order(
     reranker: Reranker, models: FakeModels
 ) -> None:
-    passages = [f"p{number}" for number in range(2 * RERANKED_AT_ONCE + 1)]
+    """Each call waits until all have come."""
+    passages = [f"p{number}" for number in range(2 * BATCH + 1)]
     models.scores = {passage: number / len(passages) for number, passage in enumerate(passages)}
-    relevance = await reranker.score("q", passages, instruction="i", model=MODEL)
-    assert tuple(models.scores.values()) == relevance.scores
-    assert [1, 1024, 1024] == sorted(len(asked.json()["documents"]) for asked in models.requests)
+
+    async def waits_for_all(stream: Stream, asked: Message) -> None:
+        await models.until_asked("rerank", 3)
+
+    models.faults["rerank"] = waits_for_all
+    relevance = await score(reranker, passages)
+    assert (tuple(models.scores.values()), None, Charge(3 * 42)) == (
+        relevance.scores,
+        relevance.error,
+        relevance.charge,
+    )
 
 
-async def test_one_part_that_fails_fails_the_whole(reranker: Reranker, models: FakeModels) -> None:
-    async def refuses_the_last(stream: Stream, asked: Message) -> bytes | None:
-        return answer(429, b"{}") if len(asked.json()["documents"]) == 1 else None
+PASSAGES = ["a", "b", "c", "d", "e", "f", "g", "h", "i"]
+"""Three batches."""
 
-    models.faults["rerank"] = refuses_the_last
-    with pytest.raises(UpstreamError) as raised:
-        await reranker.score("q", ["p"] * (RERANKED_AT_ONCE + 1), instruction="i", model=MODEL)
-    assert Refused is type(raised.value)
+
+def failing_from(passage: str, fault: Fault) -> Fault:
+    """Fail the batch that begins with this passage."""
+
+    async def fails(stream: Stream, asked: Message) -> bytes | None:
+        return await fault(stream, asked) if asked.json()["documents"][0] == passage else None
+
+    return fails
+
+
+@pytest.mark.parametrize(("first", "scored"), [("a", 0), ("d", 3), ("g", 6)])
+async def test_a_batch_that_fails_leaves_the_scores_of_those_before_it(
+    reranker: Reranker, models: FakeModels, first: str, scored: int
+) -> None:
+    models.faults["rerank"] = failing_from(first, refuses(429))
+    relevance = await score(reranker, PASSAGES)
+    assert (scored, Refused) == (len(relevance.scores), type(relevance.error))
+
+
+@pytest.mark.parametrize(("first", "scored"), [("a", 0), ("d", 3), ("g", 6)])
+async def test_a_budget_that_ends_leaves_the_longest_scored_prefix_and_ends_the_calls(
+    transport: Noting, reranker: Reranker, models: FakeModels, first: str, scored: int
+) -> None:
+    """What was scored behind it is of no use, and was paid for."""
+    models.scores = dict.fromkeys("abcdefghi", 0.1) | {"b": 0.9, "e": 0.8}
+    models.faults["rerank"] = failing_from(first, hangs)
+    budget = Budget(0.01)
+    asking = asyncio.ensure_future(score(reranker, PASSAGES, budget))
+    for _ in range(2):
+        await transport.answered.acquire()
+    budget.begin()
+    relevance = await asking
+    assert (tuple(models.scores.values())[:scored], TimedOut) == (relevance.scores, type(relevance.error))
+    assert Charge(2 * 42) == relevance.charge
+
+
+async def test_a_time_limit_of_its_own_leaves_the_scored_prefix(transport: Transport, models: FakeModels) -> None:
+    models.faults["rerank"] = failing_from("d", hangs)
+    reranker = Reranker(transport, timeout_seconds=0.3, query_max_chars=10, batch_size=BATCH)
+    relevance = await score(reranker, PASSAGES)
+    assert (TimedOut, True) == (type(relevance.error), len(relevance.scores) <= BATCH)
+
+
+async def test_a_spent_budget_asks_no_model(reranker: Reranker, models: FakeModels) -> None:
+    budget = Budget(0.0)
+    budget.begin()
+    relevance = await score(reranker, PASSAGES, budget)
+    assert ((), TimedOut, []) == (relevance.scores, type(relevance.error), models.requests)
+
+
+async def test_a_client_that_leaves_ends_every_call(reranker: Reranker, models: FakeModels) -> None:
+    models.faults["rerank"] = hangs
+    asking = asyncio.ensure_future(score(reranker, PASSAGES))
+    await models.until_asked("rerank", 3)
+    asking.cancel()
+    await models.until_left()
 
 
 async def test_nothing_is_sent_twice(reranker: Reranker, models: FakeModels) -> None:
     models.faults["rerank"] = refuses(503)
-    with pytest.raises(Refused):
-        await reranker.score("q", ["a"], instruction="i", model=MODEL)
-    assert 1 == len(models.requests)
+    relevance = await score(reranker, ["a"])
+    assert (Refused, 1) == (type(relevance.error), len(models.requests))
 
 
 @pytest.mark.parametrize(
     "said",
     [
-        {"scores": [0.5, 1], "input_tokens": 1},
+        {"scores": [0.5, 1], "input_tokens": 0},
         {"scores": [[0.5, 1]]},
         {"results": [{"index": 1, "relevance_score": 1}, {"index": 0, "relevance_score": 0.5}]},
     ],
@@ -122,11 +225,11 @@ def test_anything_but_one_finite_score_for_each_passage_is_malformed(answer: byt
 )
 async def test_no_response_is_too_odd_to_be_malformed(reranker: Reranker, models: FakeModels, said: bytes) -> None:
     models.faults["rerank"] = says(said)
-    with pytest.raises(Malformed):
-        await reranker.score("q", ["a", "b"], instruction="i", model=MODEL)
+    relevance = await score(reranker, ["a", "b"])
+    assert ((), True) == (relevance.scores, isinstance(relevance.error, Malformed))
 
 
-async def test_the_largest_response_that_servers_give_is_read(reranker: Reranker, models: FakeModels) -> None:
+async def test_the_largest_response_that_servers_give_is_read(transport: Transport, models: FakeModels) -> None:
     """Every score with all its digits, and the passages sent back."""
     passages = [f"{number}" + "ü" * 2000 for number in range(100)]
     results = [
@@ -134,7 +237,7 @@ async def test_the_largest_response_that_servers_give_is_read(reranker: Reranker
         for number, passage in enumerate(passages)
     ]
     models.faults["rerank"] = says(json.dumps({"results": results}, ensure_ascii=False, indent=2).encode())
-    relevance = await reranker.score("q", passages, instruction="i", model=MODEL)
+    relevance = await score(Reranker(transport, timeout_seconds=60, query_max_chars=10), passages)
     assert 100 == len(relevance.scores)
 
 
@@ -150,14 +253,17 @@ async def test_the_largest_response_that_servers_give_is_read(reranker: Reranker
         ([0, 0, 0], ["a", "b", "c"], False),
     ],
 )
+@pytest.mark.parametrize("batch", [1, 2, 9])
 def test_equal_scores_for_different_passages_say_nothing(
     scores: list[float],
     passages: list[str],
     says_nothing: bool,  # noqa: FBT001
+    batch: int,
 ) -> None:
-    answer = json.dumps({"scores": scores}).encode()
-    if says_nothing:
-        with pytest.raises(EqualScores):
-            read(answer, passages)
-    else:
-        assert tuple(scores) == read(answer, passages).scores
+    """However many calls they came from."""
+    answers = [Relevance(tuple(scores[start : start + batch])) for start in range(0, len(scores), batch)]
+    relevance = joined(answers, passages)
+    assert (says_nothing, () if says_nothing else tuple(scores)) == (
+        isinstance(relevance.error, EqualScores),
+        relevance.scores,
+    )

@@ -23,7 +23,7 @@ from tests.plans import SETTINGS, plan_of
 from tests.runs import run_of
 
 BODY = {"query": {"match": {"title": "laptop"}}}
-SPENT = "budget: the time that the request allows is spent"
+SPENT = "budget: no response within 10 ms"
 NOTHING = b'{"hits":{"total":{"value":0,"relation":"eq"},"max_score":null,"hits":[]}}'
 UNAVAILABLE = Failure("semantic", "no_vector_field", "v")
 

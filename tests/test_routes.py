@@ -75,6 +75,7 @@ def test_a_bare_route_is_its_profile() -> None:
     assert (profile.rank_window_size, TIERS[profile.tier].rerank) == (route.rank_window_size, route.rerank_model)
     assert (TIERS[profile.tier].embedding, False) == (route.embedding_model, route.embedding_model_named)
     assert (None, Fusion(), None, "keep_empty") == (route.semantic, route.fusion, route.blend, route.on_zero_hits)
+    assert 1500 == route.budget_ms
 
 
 def test_what_a_route_says_stands_above_its_profile() -> None:

@@ -482,3 +482,31 @@ def test_a_body_that_is_read_can_be_written_again(body: Any) -> None:
 def test_a_translated_walk_is_not_translated_again() -> None:
     first, _ = translated("", strategies.compact({**TIED, "search_after": [tail_value(1.9688725), 7]}))
     assert (first, None) == translated("", first)
+
+
+@pytest.mark.parametrize(
+    ("url", "body", "seconds"),
+    [
+        ("", {}, None),
+        ("", {"timeout": "100ms"}, 0.1),
+        ("timeout=100ms", {}, 0.1),
+        ("timeout=2s", {"timeout": "100ms"}, 2.0),
+        ("timeout=-1", {"timeout": "100ms"}, None),
+        ("", {"timeout": "-1"}, None),
+        ("", {"timeout": "0"}, 0.0),
+        ("", {"timeout": " 5 M "}, 300.0),
+        ("", {"timeout": "500micros"}, 0.0005),
+        ("", {"timeout": "1h"}, 3600.0),
+        ("", {"timeout": "100"}, None),
+        ("", {"timeout": "1.5s"}, None),
+        ("", {"timeout": 100}, None),
+        ("", {"timeout": {"a": 1}}, None),
+        ("", {"timeout": "٣s"}, None),
+        ("", {"timeout": "9" * 5000 + "s"}, None),
+    ],
+)
+def test_the_clients_timeout_is_read_as_the_engine_does(url: str, body: Any, seconds: float | None) -> None:
+    request = parse(url, strategies.compact(body))
+    assert isinstance(request, SearchRequest)
+    found = request.timeout_seconds
+    assert found == (None if seconds is None else pytest.approx(seconds))

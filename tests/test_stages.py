@@ -1,11 +1,12 @@
 """What the steps of a search share: a budget that breaks off."""
 
 import asyncio
+import math
 
 import pytest
 
 from proxy.errors import TimedOut
-from proxy.ranking.stages import Budget, OwnSearches
+from proxy.ranking.stages import RESERVE_S, Budget, OwnSearches
 
 
 async def waits_under(budget: Budget) -> str:
@@ -65,3 +66,19 @@ async def test_without_a_budget_there_is_no_limit() -> None:
     budget.begin()
     async with budget.limit():
         await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(("seconds", "for_stages"), [(1.5, 1.5 - RESERVE_S), (0.1, 0.09), (0.0, 0.0), (None, math.inf)])
+async def test_a_part_of_the_budget_is_kept_for_the_response(seconds: float | None, for_stages: float) -> None:
+    budget = Budget(seconds)
+    assert pytest.approx(for_stages) == budget.remaining()
+    budget.begin()
+    assert budget.remaining() <= for_stages + 1e-9  # a difference of the loop's time is not exact
+
+
+async def test_a_budget_that_has_ended_begins_nothing() -> None:
+    budget = Budget(0.0)
+    budget.begin()
+    with pytest.raises(TimedOut, match="budget: no response within 0 ms"):
+        async with budget.limit():
+            pytest.fail("begun")

@@ -131,6 +131,7 @@ async def _open_models(settings: ModelSettings, token: str | None, stack: AsyncE
         Transport(session, "reranker", settings.url, token),
         timeout_seconds=settings.rerank_timeout_seconds,
         query_max_chars=settings.query_max_chars,
+        batch_size=settings.rerank_batch_size,
     )
     return ModelClients(settings, token, embedder, reranker)
 

@@ -1,6 +1,7 @@
 """One search of one caller, whichever endpoint it came by: its route, its plan, its result."""
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -171,7 +172,7 @@ class Searching:
         match cover(self.routes, resolved, names):
             case Mixed():
                 return Bypass("mixed_routes")
-            case Unrouted() if not resolved:  # of a missing index OpenSearch lists nothing, Elasticsearch answers 404
+            case Unrouted() if names and not resolved:  # OpenSearch, of a missing name; Elasticsearch answers 404
                 return self.unroutable(call.indices, Bypass("unresolved", detail="no index has such a name"))
             case found:
                 return found
@@ -220,8 +221,9 @@ class Searching:
         if isinstance(plan, Bypass):
             return plan
         routed.record.window, routed.record.query_text = plan.window, plan.user_query.text
-        run = Run(plan, self._stages(routed), routed.record.clock, Budget(plan.budget_seconds, own, number))
-        return Prepared(run, head_key(plan, routed.caller.identity), routed.record.sent)
+        record, budget = routed.record, Budget(plan.budget_seconds, own, number)
+        run = Run(plan, self._stages(routed), record.clock, budget, record.usage)
+        return Prepared(run, head_key(plan, routed.caller.identity), record.sent)
 
     async def plan(self, routed: Routed) -> Plan | Bypass:
         """Read a search of a route, templates rendered, and decide what will be done for it."""
@@ -294,7 +296,7 @@ class Searching:
             alias_filter=alias_filter(covered.reached, known),
             own_parameters=kind.own_parameters if kind else (),
             keeps_empty=kind is None or kind.keeps_empty,
-            budget_seconds=options.budget_ms / 1000 if options.budget_ms else None,
+            budget_seconds=_budget_seconds(route, options, request),
             explains=bool(options.explain),
             names=tuple(sorted({known.stored_at(path) for path in user_query.keywords})),
             earlier=self.routes[: self.routes.index(route)],
@@ -369,6 +371,13 @@ def _unfit(request: SearchRequest, user_query: UserQuery) -> Failure | None:
     """Say why no document that only kNN finds has a place among this search's own."""
     reason = "own_scores" if request.own_ranking else user_query.unrelaxed
     return Failure("semantic", reason, UNRELAXED[reason], by_design=True) if reason else None
+
+
+def _budget_seconds(route: Route, options: Steering, request: SearchRequest) -> float:
+    """Return the route's budget, which the request's options and the client's `timeout` for the engine only lower."""
+    of_request = route.budget_ms if options.budget_ms is None else options.budget_ms
+    of_client = math.inf if request.timeout_seconds is None else request.timeout_seconds
+    return min(route.budget_ms / 1000, of_request / 1000, of_client)
 
 
 def _instruction(route: Route, options: Steering) -> str:

@@ -15,7 +15,7 @@ from proxy.http1.exchange import Answer, Exchange
 from proxy.http1.headers import own_error, own_fields
 from proxy.http1.relay import Upstream, bad_gateway, internal_error
 from proxy.outcomes import Bypass, Outcome, answered, bypassed
-from proxy.ranking.pipeline import Answered, Defect, KeptEmpty, Relayed, Result, Unanswered
+from proxy.ranking.pipeline import Answered, Defect, EngineOrder, Relayed, Result, Unanswered
 from proxy.ranking.planning import EngineReply
 from proxy.settings.request_options import Wrong
 from proxy.telemetry.log import outcome_fields
@@ -109,9 +109,7 @@ def response_to(result: Result | Wrong) -> Response:
             return Response(bypassed(why))
         case Wrong(reason):
             return Response(bypassed(Bypass("steering")), own_error(400, "illegal_argument_exception", reason), 400)
-        case KeptEmpty(reply, body):
-            return Response(bypassed(Bypass("zero_hits")), body, reply.status, reply)
-        case Relayed(reply, body, why):
+        case EngineOrder(reply, body, why) | Relayed(reply, body, why):
             return Response(bypassed(why), body, reply.status, reply)
         case Unanswered() | Defect():
             answer = no_answer(result)

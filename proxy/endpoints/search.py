@@ -11,7 +11,7 @@ from proxy.http1.exchange import Exchange
 from proxy.outcomes import Bypass
 from proxy.parsing.filter_path import read_form
 from proxy.parsing.json_text import with_member
-from proxy.ranking.pipeline import Answered, KeptEmpty, Result
+from proxy.ranking.pipeline import Answered, EngineOrder, Result
 from proxy.settings.routes import Endpoint, Search
 from proxy.upstream.engine import EngineOfCaller
 
@@ -37,7 +37,7 @@ async def answer_search(front: Front, exchange: Exchange, record: RequestRecord,
 
 async def _as_template(caller: EngineOfCaller, call: SearchCall, result: Result) -> Result:
     """Write a template's response in the form that its URL requests; OpenSearch 2.19.1 ends it with its status."""
-    if not isinstance(result, Answered | KeptEmpty):
+    if not isinstance(result, Answered | EngineOrder):
         return result
     kind = await replace(caller, patience_seconds=0.0).kind()  # from memory, or from the headers of its responses
     has_status = kind is not None and kind.product == "opensearch"

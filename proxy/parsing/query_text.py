@@ -19,7 +19,16 @@ from typing import Any
 
 import msgspec
 
-from proxy.bounds import QUERY_STRING_LINE, QUERY_STRING_LINES, READ_SIZE, TEXT_CLAUSES, WRAPPED_BYTES
+from proxy.bounds import (
+    KEYWORD_CHARACTERS,
+    KEYWORD_COMPARISONS,
+    KEYWORD_FIELDS,
+    QUERY_STRING_LINE,
+    QUERY_STRING_LINES,
+    READ_SIZE,
+    TEXT_CLAUSES,
+    WRAPPED_BYTES,
+)
 from proxy.parsing.clauses import COMPOUNDS, LEAVES, LINES, Leaf, Role
 from proxy.parsing.evidence import Clause, Evidence, Reading, all_of, any_of, dots_of, size_of, with_filters
 from proxy.parsing.words import Query, fold
@@ -134,10 +143,6 @@ def _half_typed(reading: Reading) -> bool:
     return all(clause.autocomplete and clause.words == reading.words for clause in reading.clauses)
 
 
-_KEYWORD_CHARS = 500
-_KEYWORD_FIELDS = 20
-_KEYWORD_COMPARISONS = 200
-"""Of what fields without analysed text are compared with: its length, the fields of one text, and all that is noted."""
 _FOR_A_LINE = 16
 """Characters that a line counts for besides its own, for the work on any."""
 
@@ -154,7 +159,7 @@ class _Work:
     def may_note(self, fields: int) -> bool:
         """Whether a comparison of so many fields may still be noted: what comes behind it is not looked at."""
         self.noted += fields
-        return self.noted <= _KEYWORD_COMPARISONS
+        return self.noted <= KEYWORD_COMPARISONS
 
     def count(self, name: str, body: Query) -> None:
         """Count a clause; raises _TooMuch."""
@@ -249,11 +254,11 @@ class _Reader:
 
     def _note(self, text: str, fields: Collection[str]) -> None:
         """Note which of these fields hold no analysed text; a field by a wildcard may be any."""
-        if len(text) > _KEYWORD_CHARS or not self.work.may_note(len(fields)):
+        if len(text) > KEYWORD_CHARACTERS or not self.work.may_note(len(fields)):
             return
         if found := [path for path in fields if "*" not in path and not self.is_text(path)]:
             noted = self.keywords.setdefault(fold(text), set())
-            noted.update(sorted(found)[: _KEYWORD_FIELDS - len(noted)])
+            noted.update(sorted(found)[: KEYWORD_FIELDS - len(noted)])
 
 
 def _searches_words(fields: Sequence[str], is_text: IsText) -> bool:

@@ -70,6 +70,14 @@ class SearchRequest:
     def end(self) -> int:
         return self.from_ + self.size
 
+    @property
+    def timeout_seconds(self) -> float | None:
+        """The client's `timeout` for the engine: from the URL, else the body; None if there is none."""
+        url = dict(self.parameters)
+        text = url["timeout"] if "timeout" in url else msgspec.json.decode(self.members.get("timeout", b"null"))
+        found = _TIME.fullmatch(text) if isinstance(text, str) else None
+        return int(found["count"] or 0) * _SECONDS[(found["unit"] or "s").lower()] if found else None
+
     def body(self, *uses: Use) -> dict[str, Any]:
         """Return the body's members of these uses."""
         return {key: value for key, value in self.members.items() if BODY_KEYS[key] in uses}
@@ -295,6 +303,10 @@ def translated(query_string: str, content: bytes) -> tuple[bytes, Walk | None]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return content, None
 
+
+_SECONDS = {"nanos": 1e-9, "micros": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_TIME = re.compile(rf"\s*(?:(?P<count>[0-9]{{1,18}})\s*(?P<unit>{'|'.join(_SECONDS)})|0+)\s*", re.IGNORECASE)
+"""A time as both engines write it; they refuse one without a unit, except 0, and `-1` stands for none."""
 
 _DECIMAL = re.compile(r"\s*([0-9]{1,10})(?:\.[0-9]*)?\s*")
 

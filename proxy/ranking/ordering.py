@@ -4,8 +4,9 @@ A reranker that fails is a Failure beside the fused order.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -53,7 +54,7 @@ def candidates_of(run: Run, answer: SearchAnswer, semantic: SemanticHits, groups
 
 @dataclass(frozen=True, slots=True)
 class Reranked:
-    """The candidates in the reranker's order, or in the fused one where it failed."""
+    """The candidates in the reranker's order as far as they are scored, then in the fused one."""
 
     ranking: Ranking
     failures: tuple[Failure, ...] = ()
@@ -82,7 +83,8 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
         reranked = await _rerank(run, candidates, answer, semantic)
     rendered = rendering.result()
     rendered = replace(rendered, hits={**groups.adopted, **rendered.hits})
-    reordered = bool(semantic.hits) or (run.plan.route.rerank_model is not None and not reranked.failures)
+    reordered = bool(semantic.hits or reranked.scores)
+    reordered |= run.plan.route.rerank_model is not None and not reranked.failures
     failures = (*semantic.failures, *rendered.failures, *reranked.failures)
     window = answer.hits[: run.plan.window]  # what lies behind it counted for nothing, however long the page
     kept = _kept(run, window, reranked.sources)
@@ -129,6 +131,7 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
     if len(order) < 2 or (model is None and not candidates.semantic):
         return Reranked(candidates.ranking)
     sources: Mapping[DocKey, Source] = {}
+    failures: tuple[Failure, ...] = ()
     try:
         if model is None:
             own = [key for key in order if key in answer.by_key]
@@ -139,22 +142,50 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
             fields = ", ".join(plan.route.passage)
             failure = Failure("rerank", "no_passage", f"no text in {fields}")
             return Reranked(candidates.ranking, (failure,), sources=sources)
-        async with run.budget.limit():
-            relevance = await _scores(run, texts, model)
+        relevance = await _scores(run, texts, model)
     except UpstreamError as error:
         failures = () if model is None else (Failure("rerank", error.reason, str(error)),)
         return Reranked(candidates.ranking, failures, sources=sources)
-    scores = dict(zip(texts, relevance.scores, strict=True))
+    failures = _unscored(relevance, len(texts))
+    if not relevance.scores:
+        return Reranked(candidates.ranking, failures, sources=sources)
+    scores = dict(zip(texts, relevance.scores, strict=False))
     weight = blend_of(relevance.model or model).weight if plan.route.blend is None else plan.route.blend
-    blended = blend(reorder(order, scores), order, weight, plan.route.fusion.rank_constant)
-    return Reranked(blended, scores=scores, texts=texts, sources=sources)
+    ranking = by_relevance(order, texts, scores, weight, plan.route.fusion.rank_constant)
+    return Reranked(ranking, failures, scores, texts, sources)
 
 
 async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Relevance:
     async with run.clock.stage("rerank"):
-        return await run.stages.reranker.score(
-            run.plan.user_query.text, list(texts.values()), instruction=run.plan.instruction, model=model
+        relevance = await run.stages.reranker.score(
+            run.plan.user_query.text,
+            list(texts.values()),
+            instruction=run.plan.instruction,
+            model=model,
+            budget=run.budget,
         )
+    run.usage.add(relevance.charge)
+    return relevance
+
+
+def _unscored(relevance: Relevance, count: int) -> tuple[Failure, ...]:
+    if relevance.error is None:
+        return ()
+    detail = f"{relevance.error} ({len(relevance.scores)} of {count} passages were scored)"
+    return (Failure("rerank", relevance.error.reason, detail),)
+
+
+def by_relevance(
+    order: Sequence[DocKey],
+    texts: Collection[DocKey],
+    scores: Mapping[DocKey, float],
+    weight: float,
+    rank_constant: int,
+) -> Ranking:
+    """Rerank the candidates down to the first one with a text and without a score; the rest keep the fused order."""
+    scored = tuple(takewhile(lambda key: key in scores or key not in texts, order))
+    blended = blend(reorder(scored, scores), scored, weight, rank_constant)
+    return (*blended, *(Scored(key, 0.0) for key in order[len(scored) :]))
 
 
 async def _sources(

@@ -53,11 +53,12 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptEmpty:
-    """The client's own query finds nothing, and so it stays."""
+class EngineOrder:
+    """The client's own search, answered in the engine's order; it is not sent again only to be left alone."""
 
     reply: EngineReply
     body: bytes
+    why: Bypass
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Defect:
         return Bypass("internal_error", detail=self.cause)
 
 
-Result = Answered | KeptEmpty | Relayed | Unanswered | Defect | Bypass
+Result = Answered | EngineOrder | Relayed | Unanswered | Defect | Bypass
 """What came of a search; a Bypass leaves it to the engine, in the client's own bytes."""
 
 
@@ -141,12 +142,8 @@ async def _near(run: Run, head_key: bytes) -> Result:
     else:
         found = await lexical(run, lexical_search(plan))
     run = await _confirmed(run, found.answer, semantic)
-    if problem := _unusable(run, found.answer):
-        return problem
-    if keeps_empty(run, found.answer):
-        return _kept_empty(run, found)
-    if not are_groups(run, found.answer):
-        return Bypass("sort")
+    if problem := _not_to_rank(run, found.answer):
+        return problem if plan.request.walk and found.answer.hits else _in_engine_order(run, found, problem)
     try:
         return await _ordered(run, head_key, found, semantic, head)
     except Exception as defect:  # noqa: BLE001  whatever it is, the engine has answered
@@ -157,9 +154,21 @@ async def _near(run: Run, head_key: bytes) -> Result:
 def _as_the_engine_answered(run: Run, found: Lexical, failure: Failure) -> Answered:
     """Cut the page from the engine's own order."""
     untouched = Head((), found.answer.total, 0, untouched=True, failures=(failure,))
+    return _answered(run, found, _own_page(run, found, untouched), untouched)
+
+
+def _in_engine_order(run: Run, found: Lexical, why: Bypass) -> EngineOrder:
+    """Cut the client's page from the widened response, which begins with the same hits in the same order."""
+    if not found.answer.hits:
+        return EngineOrder(found.reply, _written(run, found.reply.body), why)
+    untouched = Head((), found.answer.total, 0, untouched=True, failures=())
+    body = _answered(run, found, _own_page(run, found, untouched), untouched).body
+    return EngineOrder(found.reply, body, why)
+
+
+def _own_page(run: Run, found: Lexical, untouched: Head) -> Page:
     request = run.plan.request
-    page = head_page(untouched, found.answer, {}, Cut(request.from_, request.size, request.walk))
-    return _answered(run, found, page, untouched)
+    return head_page(untouched, found.answer, {}, Cut(request.from_, request.size, request.walk))
 
 
 async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: SemanticHits, head: Head | None) -> Answered:
@@ -215,7 +224,7 @@ async def _far(run: Run, head_key: bytes) -> Result:
     if problem := _unusable(run, found.answer):
         return problem
     if head.extras == len(head.ranking) and keeps_empty(run, found.answer):
-        return _kept_empty(run, found)
+        return _in_engine_order(run, found, Bypass("zero_hits"))
     return _answered(run, found, tail_page(head, found.answer), head)
 
 
@@ -245,8 +254,13 @@ async def _known_head(run: Run, head_key: bytes) -> Head | Bypass:
     return head_of(ranking, found.answer, rendered, groups, failures, keeps_places=keeps_places)
 
 
-def _kept_empty(run: Run, found: Lexical) -> KeptEmpty:
-    return KeptEmpty(found.reply, _written(run, found.reply.body))
+def _not_to_rank(run: Run, answer: SearchAnswer) -> Bypass | None:
+    """Return why the client's own response stays in the engine's order."""
+    if problem := _unusable(run, answer):
+        return problem
+    if keeps_empty(run, answer):
+        return Bypass("zero_hits")
+    return None if are_groups(run, answer) else Bypass("sort")
 
 
 def _unusable(run: Run, answer: SearchAnswer) -> Bypass | None:

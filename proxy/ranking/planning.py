@@ -8,7 +8,8 @@ from msgspec import UNSET
 
 from proxy.catalog.dialects import Dialect, Version, dialect_of
 from proxy.catalog.indices import IndexFacts, Resolved, VectorField, route_of
-from proxy.errors import Failure
+from proxy.context import NO_CHARGE, Charge
+from proxy.errors import Failure, UpstreamError
 from proxy.parsing.query_text import UserQuery
 from proxy.parsing.search_request import Parameters, SearchRequest
 from proxy.settings.config import Semantic
@@ -49,10 +50,23 @@ class EngineReply:
 
 @dataclass(frozen=True, slots=True)
 class Relevance:
-    """How relevant passages are to a query, in their order, and which model says so, as far as its server tells."""
+    """The scores of passages, in their order; fewer than there are passages if an error or the deadline came first."""
 
     scores: tuple[float, ...]
     model: str | None = None
+    """The model that scored, if its server names one."""
+    error: UpstreamError | None = None
+    """Why not every passage has a score."""
+    charge: Charge = NO_CHARGE
+
+
+@dataclass(frozen=True, slots=True)
+class QueryVector:
+    """The vector of a query, of unit length; empty if there was an error."""
+
+    vector: tuple[float, ...] = ()
+    error: UpstreamError | None = None
+    charge: Charge = NO_CHARGE
 
 
 @dataclass(frozen=True, slots=True)

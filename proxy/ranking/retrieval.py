@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from proxy.errors import Failure, Malformed, TimedOut, UpstreamError
+from proxy.errors import Failure, Malformed, UpstreamError
 from proxy.ranking.hits import DocKey, Hit
 from proxy.ranking.planning import EngineReply, EngineSearch, VectorSearch
 from proxy.ranking.search_response import SearchAnswer, read_answer
@@ -60,7 +60,7 @@ async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, SemanticHit
         if keeps_empty(run, found.answer):
             return found, SemanticHits()
         may_cost.set()
-        return found, await _in_time(run, searching)
+        return found, await searching
     finally:
         searching.cancel()
 
@@ -72,7 +72,7 @@ async def _one_after_the_other(run: Run, search: EngineSearch, vectors: VectorSe
         return found, SemanticHits()
     may_cost = asyncio.Event()
     may_cost.set()
-    return found, await _in_time(run, asyncio.ensure_future(_semantic(run, vectors, may_cost)))
+    return found, await _semantic(run, vectors, may_cost)
 
 
 def keeps_empty(run: Run, answer: SearchAnswer) -> bool:
@@ -86,35 +86,28 @@ def are_groups(run: Run, answer: SearchAnswer) -> bool:
     return not leading or len(hits) < 2 or len({hit.sort_values(leading) for hit in hits}) < len(hits)
 
 
-async def _in_time(run: Run, searching: "asyncio.Future[SemanticHits]") -> SemanticHits:
-    try:
-        async with run.budget.limit():
-            return await searching
-    except TimedOut as error:
-        return SemanticHits(failures=(Failure("semantic", error.reason, str(error)),))
-
-
 async def _semantic(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) -> SemanticHits:
     plan, embedder = run.plan, run.stages.embedder
     text, instruction, model = plan.user_query.text, plan.instruction, vectors.model
     if not embedder.remembers(text, instruction=instruction, model=model, dimensions=vectors.dimensions):
         await may_cost.wait()
-    try:
-        async with run.clock.stage("embed"):
-            vector = await embedder.embed_query(
-                text, instruction=instruction, model=model, dimensions=vectors.dimensions
-            )
-    except UpstreamError as error:
-        return SemanticHits(failures=(Failure("semantic", error.reason, str(error)),))
+    async with run.clock.stage("embed"):
+        embedded = await embedder.embed_query(
+            text, instruction=instruction, model=model, dimensions=vectors.dimensions, budget=run.budget
+        )
+    run.usage.add(embedded.charge)
+    if embedded.error is not None:
+        return SemanticHits(failures=(Failure("semantic", embedded.error.reason, str(embedded.error)),))
     async with run.clock.stage("semantic"), asyncio.TaskGroup() as tasks:
-        searching = [tasks.create_task(_nearest(run, vectors, field, vector)) for field in vectors.fields]
+        searching = [tasks.create_task(_nearest(run, vectors, field, embedded.vector)) for field in vectors.fields]
     return _merged(run, [each.result() for each in searching])
 
 
 async def _nearest(run: Run, vectors: VectorSearch, field: str, vector: Sequence[float]) -> SemanticHits:
     try:
         search = semantic_search(run.plan, vectors, field, vector)
-        reply = await run.stages.engine.add(search, vectors.timeout_seconds)
+        async with run.budget.limit():
+            reply = await run.stages.engine.add(search, vectors.timeout_seconds)
         answer = read_answer(reply.body)
     except UpstreamError as error:
         return SemanticHits(failures=(Failure("semantic", error.reason, str(error)),))

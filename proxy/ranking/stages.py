@@ -1,15 +1,16 @@
 """What the steps of a search share: who does the work, how long each stage took, and how long it may take."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from proxy.context import Clock
+from proxy.context import Clock, Usage
 from proxy.errors import TimedOut
 from proxy.ranking.paging import Head
-from proxy.ranking.planning import EngineReply, EngineSearch, Plan, Relevance
+from proxy.ranking.planning import EngineReply, EngineSearch, Plan, QueryVector, Relevance
 from proxy.ranking.search_response import SearchAnswer, read_answer
 
 
@@ -33,12 +34,20 @@ class Accepts(Protocol):
 
 
 class Embeds(Protocol):
+    """A service that embeds queries. What goes wrong is a value of its result, never an UpstreamError raised."""
+
     def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool: ...
-    async def embed_query(self, text: str, *, instruction: str, model: str, dimensions: int) -> Sequence[float]: ...
+    async def embed_query(
+        self, text: str, *, instruction: str, model: str, dimensions: int, budget: "Budget"
+    ) -> QueryVector: ...
 
 
 class Scores(Protocol):
-    async def score(self, query: str, passages: Sequence[str], *, instruction: str, model: str) -> Relevance: ...
+    """A service that scores passages. What goes wrong is a value of its result, never an UpstreamError raised."""
+
+    async def score(
+        self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: "Budget"
+    ) -> Relevance: ...
 
 
 class Remembers(Protocol):
@@ -65,7 +74,7 @@ class Stages:
 
 
 class OwnSearches:
-    """The client's own searches of one request: what the proxy may add counts from when the last one is answered."""
+    """The client's own searches of one request: the budget counts from the response to the last one."""
 
     def __init__(self, count: int = 1) -> None:
         self._unanswered = set(range(count))
@@ -80,9 +89,15 @@ class OwnSearches:
             for limit, seconds in self._limits.items():
                 limit.reschedule(self._answered_at + seconds)
 
+    def remaining(self, seconds: float) -> float:
+        """Return what is left of so many seconds; all of them while a search is unanswered."""
+        if self._answered_at is None:
+            return seconds
+        return self._answered_at + seconds - asyncio.get_running_loop().time()
+
     @asynccontextmanager
     async def limit(self, seconds: float) -> AsyncIterator[None]:
-        """Break off what is awaited inside so many seconds after the last answer; raises TimeoutError."""
+        """Cancel what is awaited inside so many seconds after the last response; raises TimeoutError."""
         at = None if self._answered_at is None else self._answered_at + seconds
         async with asyncio.timeout_at(at) as limit:
             self._limits[limit] = seconds
@@ -90,6 +105,10 @@ class OwnSearches:
                 yield
             finally:
                 del self._limits[limit]
+
+
+RESERVE_S = 0.02
+"""Kept of a budget for making the response; of a small budget a tenth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,27 +124,40 @@ class Budget:
         """Note that the client's own search has been answered."""
         self.own.answered(self.number)
 
+    @property
+    def for_stages(self) -> float:
+        """Seconds that stages may take, in sum."""
+        return math.inf if self.seconds is None else self.seconds - min(RESERVE_S, self.seconds / 10)
+
+    def remaining(self) -> float:
+        """Return the seconds that are left for stages."""
+        return math.inf if self.seconds is None else self.own.remaining(self.for_stages)
+
     @asynccontextmanager
     async def limit(self) -> AsyncIterator[None]:
-        """Break off what is awaited inside when the budget is spent; raises TimedOut."""
+        """Cancel what is awaited inside when the budget ends; one that has ended begins nothing. Raises TimedOut."""
         if self.seconds is None:
             yield
             return
+        late = TimedOut("budget", f"no response within {self.seconds * 1000:g} ms")
+        if self.remaining() <= 0:
+            raise late
         try:
-            async with self.own.limit(self.seconds):
+            async with self.own.limit(self.for_stages):
                 yield
         except TimeoutError as error:
-            raise TimedOut("budget", "the time that the request allows is spent") from error
+            raise late from error
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One search on its way: what every step needs, and nothing that changes but clock and budget."""
+    """One search on its way: what every step needs, and nothing that changes but clock, budget and usage."""
 
     plan: Plan
     stages: Stages
     clock: Clock
     budget: Budget = field(default_factory=Budget)
+    usage: Usage = field(default_factory=Usage)
 
     async def search(self, stage: str, search: EngineSearch) -> SearchAnswer:
         """Add a search to the client's own, and count its time as this stage's; raises UpstreamError."""

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from proxy.bounds import RERANK_BATCH_MAX
 from proxy.http1.callers import not_ignorable, not_query_text
 from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import ALLOWED, OPTIONS, Option
@@ -74,6 +75,7 @@ class Models(Section, frozen=True, kw_only=True):
     connect_timeout_seconds: Seconds = 1.0
     embed_timeout_seconds: Seconds = 1.0
     rerank_timeout_seconds: Seconds = 3.0
+    rerank_batch_size: Annotated[int, Meta(ge=1, le=RERANK_BATCH_MAX)] = 50
     query_max_chars: Annotated[int, Meta(ge=1)] = 2000
     passage_max_chars: Annotated[int, Meta(ge=1)] = 2000
     vector_cache_mb: Annotated[int, Meta(ge=0)] = 64
@@ -159,6 +161,7 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     rank_window_size: Annotated[int, Meta(ge=1, le=1000)] | None = None
     fusion: Fusion = Fusion()
     blend: Share | None = None
+    budget_ms: Annotated[int, Meta(ge=1)] = 1500
     on_zero_hits: OnZeroHits = "keep_empty"
     query_from: QueryFrom = QueryFrom()
     bypass: BypassRules = BypassRules()

@@ -30,6 +30,8 @@ class Route:
     fusion: Fusion
     blend: float | None
     """None: as the model that scores is known to need it, see `profiles.BLENDS`."""
+    budget_ms: int
+    """How long the proxy may add to the engine's own time for a search."""
     on_zero_hits: Literal["keep_empty", "semantic"]
     query_from: QueryFrom
     left_out: LeftOut
@@ -57,6 +59,7 @@ def build_route(settings: RouteSettings) -> Route:
         semantic=settings.semantic,
         fusion=settings.fusion,
         blend=settings.blend,
+        budget_ms=settings.budget_ms,
         on_zero_hits=settings.on_zero_hits,
         query_from=settings.query_from,
         left_out=left_out(settings.bypass),

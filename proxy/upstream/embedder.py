@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -11,7 +11,11 @@ from cachetools import LRUCache
 
 from proxy.bounds import MODEL_DIMENSIONS, MODEL_NUMBER_BYTES, MODEL_RESPONSE_BYTES
 from proxy.catalog.vectors import Vectors, normalise
-from proxy.errors import Malformed, OtherModel
+from proxy.context import NO_CHARGE, Charge
+from proxy.errors import Malformed, OtherModel, UpstreamError
+from proxy.ranking.planning import QueryVector
+from proxy.ranking.stages import Budget
+from proxy.upstream.charges import charge_of
 from proxy.upstream.sharing import Shared
 from proxy.upstream.transport import Transport
 
@@ -19,7 +23,6 @@ SERVICE = "embedder"
 _PATH = "/v1/openai/embeddings"
 
 _T = TypeVar("_T")
-Vector = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,18 @@ class Introduction:
     dimensions: int
 
 
+@dataclass(slots=True)
+class _Found:
+    """The response to a call that several searches may wait for, and its charge, until one of them takes it."""
+
+    vector: Vectors
+    charge: Charge
+
+    def take_charge(self) -> Charge:
+        taken, self.charge = self.charge, NO_CHARGE
+        return taken
+
+
 class Embedder:
     """Embeds queries, each once while it is remembered, and passages."""
 
@@ -38,32 +53,40 @@ class Embedder:
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
         self._vectors: LRUCache[bytes, Vectors] = LRUCache(cache_bytes, getsizeof=_size)
-        self._asked: Shared[Vectors] = Shared()
+        self._asked: Shared[_Found] = Shared()
 
-    async def embed_query(self, text: str, *, instruction: str, model: str, dimensions: int) -> Vector:
-        """Return a query's vector, of unit length; raises UpstreamError.
+    async def embed_query(
+        self, text: str, *, instruction: str, model: str, dimensions: int, budget: Budget
+    ) -> QueryVector:
+        """Return a query's vector, of unit length.
 
         Equal queries that come meanwhile wait for the same call. A failure is not remembered.
         """
         prompt = query_prompt(instruction, text[: self._query_max_chars])
         key = _key(prompt, model, dimensions)
         vector = self._vectors.get(key)
-        if vector is None:
-            vector = await self._asked.ask(key, lambda: self._embed_query(key, prompt, model, dimensions))
-        return tuple(vector.tolist())
+        if vector is not None:
+            return QueryVector(tuple(vector.tolist()))
+        try:
+            async with budget.limit():
+                found = await self._asked.ask(key, lambda: self._embed_query(key, prompt, model, dimensions))
+        except UpstreamError as error:
+            return QueryVector(error=error)
+        return QueryVector(tuple(found.vector.tolist()), charge=found.take_charge())
 
     def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool:
         """Whether a query's vector is there, and so costs nothing."""
         prompt = query_prompt(instruction, text[: self._query_max_chars])
         return _key(prompt, model, dimensions) in self._vectors
 
-    async def _embed_query(self, key: bytes, prompt: str, model: str, dimensions: int) -> Vectors:
+    async def _embed_query(self, key: bytes, prompt: str, model: str, dimensions: int) -> _Found:
         """Ask for one, kept as 4 bytes a dimension: as numbers of Python's own 10,000 of the largest took 1.6 GB."""
         body = encode([prompt], model, dimensions, fail_fast=True)
-        vector: Vectors = (await self._ask(body, 1, dimensions, lambda answer: decode(answer, 1, model, dimensions)))[0]
+        vectors, charge = await self._ask(body, 1, dimensions, lambda answer: _charged(answer, 1, model, dimensions))
+        vector: Vectors = vectors[0]
         if _size(vector) <= self._vectors.maxsize:
             self._vectors[key] = vector
-        return vector
+        return _Found(vector, charge)
 
     async def introduce(self, *, model: str, dimensions: int | None) -> Introduction:
         """Ask which model answers by this name; a provider that names none is taken at its word."""
@@ -121,6 +144,9 @@ class _Embedding(msgspec.Struct):
 class _Answer(msgspec.Struct):
     data: list[_Embedding]
     model: str | None = None
+    usage: Any = None
+    input_tokens: Any = 0
+    inference_status: Any = None
 
 
 _answer = msgspec.json.Decoder(_Answer)
@@ -143,10 +169,18 @@ def decode(answer: bytes, count: int, model: str, dimensions: int | None) -> Vec
 
     Another model's vectors of that length would give random neighbours, and no error.
     """
-    said = _read(answer)
+    return _vectors_of(_read(answer), count, model, dimensions)
+
+
+def _vectors_of(said: _Answer, count: int, model: str, dimensions: int | None) -> Vectors:
     if said.model and not is_same(said.model, model):
         raise OtherModel(SERVICE, f"vectors of {said.model} instead of {model}")
     return _vectors(said, count, dimensions)
+
+
+def _charged(answer: bytes, count: int, model: str, dimensions: int | None) -> tuple[Vectors, Charge]:
+    said = _read(answer)
+    return _vectors_of(said, count, model, dimensions), charge_of(msgspec.structs.asdict(said))
 
 
 def _vectors(said: _Answer, count: int, dimensions: int | None) -> Vectors:

@@ -6,45 +6,87 @@ Source: the model's schema at DeepInfra. Scores are pointwise, so a window may b
 import asyncio
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
-from proxy.bounds import MODEL_RESPONSE_BYTES, MODEL_SCORE_BYTES, RERANKED_AT_ONCE
-from proxy.errors import EqualScores, Malformed, UpstreamError
+from proxy.bounds import MODEL_RESPONSE_BYTES, MODEL_SCORE_BYTES, RERANK_BATCH_MAX
+from proxy.context import NO_CHARGE
+from proxy.errors import EqualScores, Malformed, TimedOut, UpstreamError
 from proxy.ranking.planning import Relevance
+from proxy.ranking.stages import Budget
+from proxy.upstream.charges import charge_of
 from proxy.upstream.transport import Transport
 
 SERVICE = "reranker"
 
 
 class Reranker:
-    """Scores passages."""
+    """Scores passages, many of them in parallel calls."""
 
-    def __init__(self, transport: Transport, *, timeout_seconds: float, query_max_chars: int) -> None:
+    def __init__(
+        self, transport: Transport, *, timeout_seconds: float, query_max_chars: int, batch_size: int = RERANK_BATCH_MAX
+    ) -> None:
         self._transport = transport
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
+        self._batch_size = batch_size
 
-    async def score(self, query: str, passages: Sequence[str], *, instruction: str, model: str) -> Relevance:
-        """Return one score for each passage, in their order; raises UpstreamError."""
+    async def score(
+        self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: Budget
+    ) -> Relevance:
+        """Return a score for each passage, in their order, down to the first one that is not scored in time."""
         query = query[: self._query_max_chars]
-        parts = [passages[start : start + RERANKED_AT_ONCE] for start in range(0, len(passages), RERANKED_AT_ONCE)]
+        batches = batches_of(passages, self._batch_size)
+        calls = [asyncio.ensure_future(self._score(query, batch, instruction, model)) for batch in batches]
+        answers: list[Relevance] = []
+        error: UpstreamError | None = None
         try:
-            async with asyncio.TaskGroup() as tasks:
-                scored = [tasks.create_task(self._score(query, part, instruction, model)) for part in parts]
-        except* UpstreamError as group:
-            raise group.exceptions[0] from None
-        parts_read = [part.result() for part in scored]
-        answering = next((part.model for part in parts_read if part.model), None)
-        return Relevance(tuple(score for part in parts_read for score in part.scores), answering)
+            async with budget.limit():
+                for call in calls:
+                    answers.append(await call)
+                    if answers[-1].error is not None:
+                        break  # the scores of later passages are of no use without these
+        except TimedOut as timeout:
+            error = timeout
+        finally:
+            for call in calls:
+                call.cancel()
+        charge = sum((call.result().charge for call in calls if _is_answered(call)), NO_CHARGE)
+        return replace(joined(answers, passages, error), charge=charge)
 
     async def _score(self, query: str, passages: Sequence[str], instruction: str, model: str) -> Relevance:
         body = encode(query, passages, instruction)
         size = MODEL_RESPONSE_BYTES + len(passages) * MODEL_SCORE_BYTES + 2 * len(body)
-        return await self._transport.ask(
-            f"/v1/inference/{model}", body, self._timeout, lambda answer: read(answer, passages), size
-        )
+        try:
+            return await self._transport.ask(
+                f"/v1/inference/{model}", body, self._timeout, lambda answer: decode(answer, len(passages)), size
+            )
+        except UpstreamError as error:
+            return Relevance((), error=error)
+
+
+def batches_of(passages: Sequence[str], size: int) -> list[Sequence[str]]:
+    """Cut passages into as few batches as this size allows, all about equally large."""
+    count = max(1, math.ceil(len(passages) / size))
+    size = max(1, math.ceil(len(passages) / count))
+    return [passages[start : start + size] for start in range(0, len(passages), size)]
+
+
+def _is_answered(call: "asyncio.Future[Relevance]") -> bool:
+    return call.done() and not call.cancelled() and call.exception() is None
+
+
+def joined(answers: Sequence[Relevance], passages: Sequence[str], error: UpstreamError | None = None) -> Relevance:
+    """Put the answers to the first batches together; scores that say nothing of the passages are none."""
+    scores = tuple(score for answer in answers for score in answer.scores)
+    model = next((answer.model for answer in answers if answer.model), None)
+    error = error or next((answer.error for answer in answers if answer.error), None)
+    if _say_nothing(scores, passages[: len(scores)]):
+        equal = EqualScores(SERVICE, f"the score {scores[0]:g} for each of {len(scores)} passages")
+        return Relevance((), model, equal)
+    return Relevance(scores, model, error)
 
 
 def encode(query: str, passages: Sequence[str], instruction: str) -> bytes:
@@ -52,14 +94,6 @@ def encode(query: str, passages: Sequence[str], instruction: str) -> bytes:
     return msgspec.json.encode(
         {"queries": [query], "documents": passages, "instruction": instruction, "fail_fast": True}
     )
-
-
-def read(answer: bytes, passages: Sequence[str]) -> Relevance:
-    """Read a score for each passage; raises Malformed, EqualScores where they say nothing of the passages."""
-    relevance = decode(answer, len(passages))
-    if _say_nothing(relevance.scores, passages):
-        raise EqualScores(SERVICE, f"the score {relevance.scores[0]:g} for each of {len(passages)} passages")
-    return relevance
 
 
 _SATURATED = frozenset({0.0, 1.0})
@@ -82,7 +116,7 @@ def decode(answer: bytes, count: int) -> Relevance:
     scores = _scores(decoded, count)
     if scores is None or len(scores) != count or not all(map(_is_finite, scores)):
         raise Malformed(SERVICE, f"not one finite score for each of {count} documents")
-    return Relevance(tuple(float(score) for score in scores), _model(decoded))
+    return Relevance(tuple(float(score) for score in scores), _model(decoded), charge=charge_of(decoded))
 
 
 def _model(decoded: Any) -> str | None:

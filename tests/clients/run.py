@@ -170,6 +170,7 @@ def _shop(which: Engine, url: str, models: str, folder: Path) -> Iterator[Mappin
 
 def _config(which: Engine, prefix: str, models: str, folder: Path) -> Path:
     route: dict[str, Any] = {"index": f"{prefix}-routed*", "profile": "e-commerce", "passage": ["title", "description"]}
+    route["budget_ms"] = 60_000
     if _has_vectors(which):
         route["semantic"] = {"field": "embedding", "dimensions": 384, "timeout_seconds": 20}
     patient = {"embed_timeout_seconds": 20, "rerank_timeout_seconds": 30}

@@ -206,7 +206,7 @@ def _told(suite: Suite, names: str, engine: str, failing: Mapping[str, str]) -> 
 
 def _route(suite: Suite, names: str, engine: str) -> Mapping[str, Any]:
     semantic = {"field": suite.vector, "dimensions": 8, "timeout_seconds": 20}
-    route = {"index": f"{names}-routed*", "passage": list(suite.passage), "rank_window_size": 50}
+    route = {"index": f"{names}-routed*", "passage": list(suite.passage), "rank_window_size": 50, "budget_ms": 60_000}
     return route if engine in WITHOUT_KNN else route | {"semantic": semantic}
 
 

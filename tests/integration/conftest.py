@@ -159,7 +159,8 @@ async def start(engine_url: str, models: ShopModels) -> AsyncIterator[Start]:
 def route(index: str, **settings: Any) -> dict[str, Any]:
     """Write a route on an index and those whose names begin alike."""
     semantic = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20}
-    return {"index": f"{index}*", "passage": ["title", "description"], "semantic": semantic} | settings
+    patient = {"semantic": semantic, "budget_ms": 60_000}
+    return {"index": f"{index}*", "passage": ["title", "description"]} | patient | settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ async def test_better(engine_url: str, index_name: str, tmp_path: Path) -> None:
             "index": index_name,
             "passage": ["title", "description"],
             "semantic": {"field": "embedding", "dimensions": 384},
+            "budget_ms": 60_000,
         }
         settings = {"engine": {"url": engine_url}, "models": {"url": models_url}, "routes": [of_route]}
         async with serving(tmp_path, settings) as (_, url):

@@ -475,7 +475,7 @@ async def test_a_file_is_usable_as_it_is(
     arguments = ("index", str(write(tmp_path / "f", *kind.documents)), "--name", target.index, *target.services)
     loaded = await ended(*arguments)
     assert loaded.code == 0, loaded.said
-    assert loaded.said.startswith(f"{len(kind.documents)} documents written; vectors: {len(kind.documents)} made")
+    assert loaded.said.startswith(f"{len(kind.documents)} documents written; vectors: {len(kind.documents)} new")
     for query, found in kind.searches:
         assert (query, ids(await target.ask("POST", "/_search", {"query": query}))) == (query, found)
     assert await _facets(target, kind.facets) == kind.facets

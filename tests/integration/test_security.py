@@ -213,7 +213,7 @@ async def start(engine: Address, world: World, models: ShopModels) -> AsyncItera
 
 def route(world: World) -> dict[str, Any]:
     semantic = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20}
-    return {"index": world.pattern, "passage": ["title"], "semantic": semantic}
+    return {"index": world.pattern, "passage": ["title"], "semantic": semantic, "budget_ms": 60_000}
 
 
 async def ask(url: str, request: Request, ca: str | None = None) -> Reply:

@@ -14,6 +14,7 @@ from proxy.commands.advice import models_advice
 from proxy.commands.checking.findings import Finding
 from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
 from proxy.ranking.planning import VectorSearch
+from proxy.ranking.stages import Budget
 from proxy.settings.config import Config
 from proxy.settings.config import Engine as Settings
 from proxy.settings.routes import Route
@@ -167,15 +168,19 @@ async def _embedding(embedder: Embedder, question: ModelQuestion) -> Finding:
             )
             return Finding("note", "embedder", said)
         return Finding("ok", "embedder", f"{model} made a vector of {answering.dimensions} dimensions")
-    vector = await embedder.embed_query(
-        _QUERY, instruction=question.instruction, model=model, dimensions=question.dimensions
+    embedded = await embedder.embed_query(
+        _QUERY, instruction=question.instruction, model=model, dimensions=question.dimensions, budget=Budget()
     )
-    return Finding("ok", "embedder", f"{model} made a vector of {len(vector)} dimensions")
+    if embedded.error is not None:
+        raise embedded.error
+    return Finding("ok", "embedder", f"{model} made a vector of {len(embedded.vector)} dimensions")
 
 
 async def _score(reranker: Reranker, question: ModelQuestion) -> Finding:
     model = question.rerank_model or ""
-    relevance = await reranker.score(_QUERY, PASSAGES, instruction=question.instruction, model=model)
+    relevance = await reranker.score(_QUERY, PASSAGES, instruction=question.instruction, model=model, budget=Budget())
+    if relevance.error is not None:
+        raise relevance.error
     near, far = relevance.scores
     said = f"{model} scored a passage that answers the query {near:.2g}, and one that does not {far:.2g}"
     if near > far:

@@ -13,15 +13,14 @@ import msgspec
 from msgspec import Raw, Struct
 from yarl import URL
 
+from proxy.bounds import EVALUATED_RESPONSE_BYTES
 from proxy.commands.evaluation.errors import CannotEvaluate
 from proxy.commands.evaluation.outcomes import HEADER, FailedSearch, Found, Pair, read_outcome
 from proxy.commands.loading.patience import patiently
 from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
 
-RESPONSE_BYTES_MAX = 64 * 2**20
-CONCURRENCY_MAX = 64
 _PASSING = {429, 502, 503, 504}
-_FAILED_MAX, _FAILED_SHARE_MAX = 10, 0.02
+_FEW_FAILURES, _TOLERATED_SHARE = 10, 0.02
 """With more failures than both there will be no verdict, whatever the rest says."""
 
 
@@ -52,6 +51,10 @@ Search = tuple[str, bytes]
 """A query's id, and the body of its search."""
 Keep = Callable[[str, Pair], None]
 """Called with a query's id and the responses to it."""
+
+
+class Untrusted(Unreachable):
+    """The address shows a certificate that nobody vouches for."""
 
 
 class EvaluationStopped(CannotEvaluate):
@@ -122,9 +125,7 @@ class _Asking:
                 lambda: search(self.session, address, self.sending, body), _is_passing, self.sending.patience_seconds
             )
         except Unreachable as error:
-            raise OutOfReach(
-                f"{address.url} cannot be reached: {error.detail}. Start it, or correct --{address.name}"
-            ) from None
+            raise OutOfReach(f"{address.url} {_why_unreachable(error, address.name)}") from None
         except UpstreamError as error:
             return FailedSearch(_reason(error))
 
@@ -137,11 +138,17 @@ class _Asking:
     def _counted(self, pair: Pair) -> Pair:
         failed = [reply for reply in (pair.baseline, pair.proxy) if isinstance(reply, FailedSearch)]
         self.failed += len(failed)
-        if failed and self.failed > max(_FAILED_MAX, _FAILED_SHARE_MAX * self.count):
+        if failed and self.failed > max(_FEW_FAILURES, _TOLERATED_SHARE * self.count):
             raise EvaluationStopped(
                 f"{self.failed} searches failed, the last one by: {failed[-1].detail}. {_advice(failed[-1])}"
             )
         return pair
+
+
+def _why_unreachable(error: Unreachable, option: str) -> str:
+    if isinstance(error, Untrusted):
+        return f"cannot be trusted: {error.detail}. Name the certificates to trust with --ca-file"
+    return f"cannot be reached: {error.detail}. Start it, or correct --{option}"
 
 
 def _is_passing(error: Exception) -> bool:
@@ -191,6 +198,8 @@ async def search(session: aiohttp.ClientSession, address: Address, sending: Send
         ):
             content = await _content(response)
             outcome = response.headers.get(HEADER)
+    except aiohttp.ClientConnectorCertificateError as error:
+        raise Untrusted("search", str(error.certificate_error)) from None
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
         raise Unreachable("search", str(error)) from None
     except TimeoutError:
@@ -206,8 +215,9 @@ async def _content(response: aiohttp.ClientResponse) -> bytes:
     content = bytearray()
     async for piece in response.content.iter_any():
         content += piece
-        if len(content) > RESPONSE_BYTES_MAX:
-            raise TooLarge("search", f"more than {RESPONSE_BYTES_MAX >> 20} MB: have the template return less _source")
+        if len(content) > EVALUATED_RESPONSE_BYTES:
+            most = EVALUATED_RESPONSE_BYTES >> 20
+            raise TooLarge("search", f"more than {most} MB: have the template return less _source")
     return bytes(content)
 
 

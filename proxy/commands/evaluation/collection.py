@@ -9,11 +9,10 @@ from typing import Any
 
 import msgspec
 
+from proxy.bounds import JUDGED_QUERIES, JUDGMENTS_BYTES
 from proxy.commands.evaluation.errors import CannotEvaluate
 
-FILE_BYTES_MAX = 256 * 2**20
-QUERIES_MAX = 100_000
-GRADE_MAX = 10
+HIGHEST_GRADE = 10
 """The gain is 2^grade - 1, so that a larger grade would leave nothing for the others."""
 
 Judgments = Mapping[str, int]
@@ -89,8 +88,8 @@ def _first(names: Mapping[str, Any]) -> str:
 
 def _text_of(path: Path) -> str:
     try:
-        if path.stat().st_size > FILE_BYTES_MAX:
-            raise CannotEvaluate(f"{path}: larger than {FILE_BYTES_MAX >> 20} MB. Take a sample of the queries")
+        if path.stat().st_size > JUDGMENTS_BYTES:
+            raise CannotEvaluate(f"{path}: larger than {JUDGMENTS_BYTES >> 20} MB. Take a sample of the queries")
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise CannotEvaluate(f"{path}: {error.strerror}. Name a file of queries or judgments") from None
@@ -104,8 +103,8 @@ def parse_queries(text: str, name: str) -> dict[str, str]:
     for line, (query, words) in _rows(text, name, _QUERY_COLUMNS):
         if found.setdefault(query, words) != words:
             raise CannotEvaluate(f"{name}, line {line}: query {query!r} is there already with another text. Keep one")
-        if len(found) > QUERIES_MAX:
-            raise CannotEvaluate(f"{name}: more than {QUERIES_MAX:,} queries. Take a sample of them")
+        if len(found) > JUDGED_QUERIES:
+            raise CannotEvaluate(f"{name}: more than {JUDGED_QUERIES:,} queries. Take a sample of them")
     return found
 
 
@@ -128,9 +127,9 @@ def _grade(said: str, where: str) -> int:
         number = float(said)
     except ValueError:
         number = 0.5
-    if not number.is_integer() or number > GRADE_MAX:
+    if not number.is_integer() or number > HIGHEST_GRADE:
         raise CannotEvaluate(
-            f"{where}: expected a grade, a whole number from 0 (not relevant) to {GRADE_MAX}, not {said!r:.80}"
+            f"{where}: expected a grade, a whole number from 0 (not relevant) to {HIGHEST_GRADE}, not {said!r:.80}"
         )
     return max(int(number), 0)
 

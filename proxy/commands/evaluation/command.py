@@ -9,8 +9,8 @@ from typing import TextIO
 
 import msgspec
 
+from proxy.bounds import EVALUATED_AT_ONCE, EVALUATED_HITS
 from proxy.commands.evaluation.client import (
-    CONCURRENCY_MAX,
     Address,
     EvaluationStopped,
     OutOfReach,
@@ -36,9 +36,6 @@ from proxy.settings.yaml_file import ConfigError
 FAILED, UNREACHABLE, NO_VERDICT = 1, 2, 3
 """Exit codes: something is wrong or the demanded gain was missed, an address does not answer, nothing can be told."""
 
-HITS_MAX = 5_000_000
-"""Of one address; the ids of both take about 1 GB of memory then."""
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -57,8 +54,8 @@ class Options:
 
 def options_of(said: Namespace, target: str, environment: Mapping[str, str]) -> Options:
     """Read the arguments; raises ConfigError for an address, or rights, that cannot be used."""
-    if said.concurrency > CONCURRENCY_MAX:
-        raise ConfigError(f"--concurrency: at most {CONCURRENCY_MAX} queries at a time, not {said.concurrency}")
+    if said.concurrency > EVALUATED_AT_ONCE:
+        raise ConfigError(f"--concurrency: at most {EVALUATED_AT_ONCE} queries at a time, not {said.concurrency}")
     addresses = (_address_of("baseline", said, environment), _address_of("proxy", said, environment))
     return Options(
         queries=said.queries,
@@ -83,7 +80,11 @@ def _address_of(name: str, said: Namespace, environment: Mapping[str, str]) -> A
     own = getattr(said, f"{name}_authorization_env")
     option, variable = (f"--{name}-authorization-env", own) if own else ("--authorization-env", said.authorization_env)
     authorization = authorization_in(variable, option, environment) if variable else None
-    return Address(name, url, authorization, towards_engine(Engine(url=url, ca_file=said.ca_file)))
+    try:
+        tls = towards_engine(Engine(url=url, ca_file=said.ca_file))
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("engine.ca_file", "--ca-file")) from None
+    return Address(name, url, authorization, tls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +165,9 @@ def _queries(count: int) -> str:
 
 
 def _demand_room(queries: int, depth: int) -> None:
-    if queries * depth > HITS_MAX:
+    if queries * depth > EVALUATED_HITS:
         raise CannotEvaluate(
-            f"{queries:,} queries with {depth:,} hits each are more than {HITS_MAX:,} hits: take a sample of the "
+            f"{queries:,} queries with {depth:,} hits each are more than {EVALUATED_HITS:,} hits: take a sample of the "
             "queries, or write a smaller size into the template"
         )
 

@@ -11,7 +11,7 @@ from proxy.commands.evaluation.collection import Query
 from proxy.commands.evaluation.measures import CUTOFF, GAINS, NDCG, Measure, Ranking, measures_of, scores
 from proxy.commands.evaluation.outcomes import HEADER, FailedSearch, Found, Pair
 
-NOT_RERANKED_MAX = 0.02
+TOLERATED_SHARE = 0.02
 """The share of searches that may have failed or not been reranked: with more, what is measured is something else."""
 _EQUAL = 1e-9
 
@@ -163,10 +163,10 @@ def _why_no_verdict(baseline: Side, proxy: Side, rows: Sequence[Row]) -> str | N
             f"no response has the header {HEADER}: is --proxy the address of a proxy, and does a route cover --index?"
         )
     for name, side in (("baseline", baseline), ("proxy", proxy)):
-        if side.unusable > NOT_RERANKED_MAX * side.searches:
+        if side.unusable > TOLERATED_SHARE * side.searches:
             return (
                 f"{side.unusable} of {side.searches} searches of the {name} failed or were not reranked, more than "
-                f"{NOT_RERANKED_MAX:.0%}: see the outcomes, and correct what they name"
+                f"{TOLERATED_SHARE:.0%}: see the outcomes, and correct what they name"
             )
     if rows[0].difference.meaning.startswith("too few"):
         return f"{rows[0].difference.queries} queries are too few to tell: judge more"

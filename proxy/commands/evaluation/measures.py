@@ -11,10 +11,10 @@ from typing import Any
 
 import ir_measures
 
-from proxy.commands.evaluation.collection import GRADE_MAX, Query
+from proxy.commands.evaluation.collection import HIGHEST_GRADE, Query
 
 CUTOFF = 10
-GAINS: Mapping[int, int] = {grade: 2**grade - 1 for grade in range(GRADE_MAX + 1)}
+GAINS: Mapping[int, int] = {grade: 2**grade - 1 for grade in range(HIGHEST_GRADE + 1)}
 
 Ranking = Sequence[str]
 """Ids of documents, best first, each once."""

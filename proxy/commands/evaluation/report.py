@@ -10,7 +10,7 @@ from proxy.commands.evaluation.comparison import Change, Comparison, Move, Row, 
 
 _POINTS = 100
 """A point is a hundredth of a measure."""
-_TEXT_CHARS = 60
+_SHOWN_TEXT = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +138,9 @@ def _changes(title: str, changes: Sequence[Change]) -> str:
 def _change_lines(changes: Sequence[Change]) -> Iterator[str]:
     for change in changes:
         text = printable(change.query.text)
-        shown = f"{text[:_TEXT_CHARS]}…" if len(text) > _TEXT_CHARS else text
+        shown = f"{text[:_SHOWN_TEXT]}…" if len(text) > _SHOWN_TEXT else text
         moved = f": {move_in_words(change.moved)}" if change.moved else ""
-        yield f"{_points(change.difference):>6}  “{shown}” ({printable(change.query.id[:_TEXT_CHARS])}){moved}"
+        yield f"{_points(change.difference):>6}  “{shown}” ({printable(change.query.id[:_SHOWN_TEXT])}){moved}"
 
 
 def move_in_words(move: Move) -> str:

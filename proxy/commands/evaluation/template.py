@@ -6,14 +6,12 @@ from typing import Any
 
 import msgspec
 
+from proxy.bounds import TEMPLATE_DEPTH
 from proxy.commands.evaluation.errors import CannotEvaluate
 
 PLACEHOLDER = "{{query}}"
-DEPTH = 100
+HITS_COMPARED = 100
 """Hits that are asked for where the template has no `size`, so that recall and a document's old place can be told."""
-
-LEVELS_MAX = 200
-"""Far more than an engine takes: Elasticsearch 8.19 refuses queries within queries more than 30 deep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +35,20 @@ def read_template(content: bytes, name: str) -> Template:
         raise CannotEvaluate(
             f'{name}: no search body: {error}. Write it as for _search, with "{PLACEHOLDER}" inside a string'
         ) from None
-    if _levels(body) > LEVELS_MAX:
-        raise CannotEvaluate(f"{name}: nested too deep: write at most {LEVELS_MAX} levels")
+    if _levels(body) > TEMPLATE_DEPTH:
+        raise CannotEvaluate(f"{name}: nested too deep: write at most {TEMPLATE_DEPTH} levels")
     if not any(PLACEHOLDER in text for text in _texts(body)):
         raise CannotEvaluate(f'{name}: write "{PLACEHOLDER}" where the query text goes, inside a string')
-    body.setdefault("size", DEPTH)
+    body.setdefault("size", HITS_COMPARED)
     if not isinstance(body["size"], int) or isinstance(body["size"], bool) or body["size"] < 1:
-        raise CannotEvaluate(f"{name}: size: expected a whole number from 1 on, or none for {DEPTH}")
+        raise CannotEvaluate(f"{name}: size: expected a whole number from 1 on, or none for {HITS_COMPARED}")
     return Template(body, body["size"])
 
 
 def _levels(body: Any) -> int:
     """Count how deep a body is nested, as far as it may be."""
     level, levels = [body], 0
-    while level and levels <= LEVELS_MAX:
+    while level and levels <= TEMPLATE_DEPTH:
         level = [inner for each in level for inner in _members(each)]
         levels += 1
     return levels

@@ -1,0 +1,32 @@
+"""What commands print: errors with a next step, JSON, and the settings that options override."""
+
+import argparse
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+NAME_SAFE = "*,:<>%-._~"
+"""Characters of an index name that are not percent-encoded again: the name may be encoded already."""
+
+
+def failed(message: str) -> int:
+    """Print an error; returns the exit code."""
+    sys.stderr.write(f"rerank-proxy: {message}\n")
+    return 1
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON over several lines."""
+    sys.stdout.write(f"{msgspec.json.format(msgspec.json.encode(value)).decode()}\n")
+
+
+def overrides(options: argparse.Namespace) -> Mapping[str, str]:
+    """Return the settings that options override, by the names of their environment variables."""
+    given = {
+        "RERANK_PROXY_LISTEN": getattr(options, "listen", None),
+        "RERANK_PROXY_ENGINE_URL": options.engine,
+        "RERANK_PROXY_MODELS_URL": options.models,
+    }
+    return {name: value for name, value in given.items() if value}
