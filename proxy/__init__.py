@@ -38,7 +38,7 @@ ranking           one order of documents
     paging        one ranking cut into pages (heads: cached for some seconds)
     search_response   the engine's response, its hits in another order
 telemetry         log: headers, one counter a request, a line a search (log_writer: from a thread of its own);
-                  metrics: what Prometheus reads
+                  metrics: what Prometheus reads; ecs: the log's fields by their names in the Elastic Common Schema
 
 upstream          clients of the services: engine (pool, nodes, addresses; discovery: what each caller was told of
                   indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing;

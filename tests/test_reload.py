@@ -229,7 +229,7 @@ async def test_access_lines_and_query_text_begin_with_the_new_settings(
     await client.ask("GET", "/_cat/health?v=1")
     await outcome(server)
     assert [("GET", "/_cat/health", "v=1", 200)] == [
-        (line["method"], line["path"], line["query"], line["status"]) for line in events(log, "access")
+        (line["method"], line["path"], line["query_string"], line["status"]) for line in events(log, "access")
     ]
     assert ["laptop"] == [line["query"] for line in events(log, "search")]
 

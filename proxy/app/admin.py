@@ -8,6 +8,7 @@ callers that are no web pages.
 import hmac
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -23,6 +24,30 @@ _OPEN = frozenset({"/healthz", "/readyz"})
 _log = structlog.get_logger("proxy")
 
 
+@dataclass(frozen=True, slots=True)
+class AdminRoute:
+    """A request that is answered, by a method of `AdminPort`."""
+
+    method: str
+    path: str
+    answer: str
+    last: tuple[str, ...] = ()
+    """What the last segment of the path may be, where it says what to do."""
+
+
+ROUTES = (
+    AdminRoute("GET", "/healthz", "healthz"),
+    AdminRoute("GET", "/readyz", "readyz"),
+    AdminRoute("GET", "/metrics", "metrics"),
+    AdminRoute("GET", "/config", "config"),
+    AdminRoute("POST", "/reload", "reload"),
+    AdminRoute("GET", "/reranking", "reranking"),
+    AdminRoute("POST", "/reranking", "switch", ("on", "off")),
+    AdminRoute("GET", "/breakers", "breakers"),
+    AdminRoute("POST", "/breakers", "control_breaker", tuple(BreakerAction)),
+)
+
+
 class AdminPort:
     """Answers operators, orchestrators and Prometheus."""
 
@@ -32,19 +57,9 @@ class AdminPort:
 
     def application(self) -> web.Application:
         application = web.Application(middlewares=[self._guard], client_max_size=2**10)
-        application.add_routes(
-            [
-                web.get("/healthz", _healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/metrics", self._metrics),
-                web.get("/config", self._config),
-                web.post("/reload", self._reload),
-                web.get("/reranking", self._reranking),
-                web.post("/reranking/{position:on|off}", self._switch),
-                web.get("/breakers", self._breakers),
-                web.post("/breakers/{action:open|close|auto}", self._control_breaker),
-            ]
-        )
+        for route in ROUTES:
+            path = f"{route.path}/{{last:{'|'.join(route.last)}}}" if route.last else route.path
+            application.router.add_route(route.method, path, getattr(self, route.answer))
         return application
 
     @web.middleware
@@ -76,50 +91,49 @@ class AdminPort:
 
     # -- health
 
-    async def _readyz(self, request: web.Request) -> web.Response:
+    async def healthz(self, _: web.Request) -> web.Response:
+        return _json({"status": "ok"})
+
+    async def readyz(self, request: web.Request) -> web.Response:
         """Answer 200 or 503 by the state alone; what is known of engine and models stands beside it for operators."""
         state = self._operations.state
         known = {} if self._refusal(request) is not None else self._operations.verdicts()
         return _json({"status": state, **known}, 200 if state is State.READY else 503)
 
-    async def _metrics(self, _: web.Request) -> web.Response:
+    async def metrics(self, _: web.Request) -> web.Response:
         return web.Response(body=self._operations.metrics(), headers={"Content-Type": CONTENT_TYPE})
 
-    async def _config(self, _: web.Request) -> web.Response:
+    async def config(self, _: web.Request) -> web.Response:
         return _json(self._operations.settings())
 
     # -- controls
 
-    async def _reload(self, _: web.Request) -> web.Response:
+    async def reload(self, _: web.Request) -> web.Response:
         reloaded = await self._operations.reload()
         if reloaded.error:
             return _json({"error": reloaded.error}, 422)
         return _json({"changed": reloaded.changed, "needs_restart": reloaded.needs_restart})
 
-    async def _reranking(self, _: web.Request) -> web.Response:
+    async def reranking(self, _: web.Request) -> web.Response:
         return _json({"enabled": self._operations.switch.on})
 
-    async def _switch(self, request: web.Request) -> web.Response:
-        self._operations.switch.on = request.match_info["position"] == "on"
+    async def switch(self, request: web.Request) -> web.Response:
+        self._operations.switch.on = request.match_info["last"] == "on"
         _log.warning("reranking_switched", enabled=self._operations.switch.on)
-        return await self._reranking(request)
+        return await self.reranking(request)
 
-    async def _breakers(self, _: web.Request) -> web.Response:
+    async def breakers(self, _: web.Request) -> web.Response:
         return _json(self._operations.breakers.states())
 
-    async def _control_breaker(self, request: web.Request) -> web.Response:
-        name, action = request.query.get("name", ""), BreakerAction(request.match_info["action"])
+    async def control_breaker(self, request: web.Request) -> web.Response:
+        name, action = request.query.get("name", ""), BreakerAction(request.match_info["last"])
         try:
             self._operations.breakers.control(name, action)
         except KeyError:
             known = ", ".join(sorted(self._operations.breakers.states())) or "none"
             return _json({"error": f"no breaker is called {name[:100]!r}; there are: {known}"}, 404)
         _log.warning("breaker_controlled", breaker=name, action=action)
-        return await self._breakers(request)
-
-
-async def _healthz(_: web.Request) -> web.Response:
-    return _json({"status": "ok"})
+        return await self.breakers(request)
 
 
 def _host(header: str) -> str:

@@ -162,12 +162,12 @@ class Process:
     def _fingerprint(self, file: Path) -> Mapping[Path, tuple[int, ...]]:
         return {path: _fingerprint(path) for path in (file, *certificate_files(self._proxy.generation.config))}
 
-    async def measure_lag(self) -> None:
+    async def measure_lag(self, every_seconds: float = LAG_SAMPLE_S) -> None:
         """Note how late the event loop runs a timer."""
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + LAG_SAMPLE_S
-            await asyncio.sleep(LAG_SAMPLE_S)
+            due = loop.time() + every_seconds
+            await asyncio.sleep(every_seconds)
             self._proxy.telemetry.metrics.lagged(loop.time() - due)
 
 

@@ -15,6 +15,7 @@ from proxy.bounds import LOG_ID, LOG_TRACEBACK, LOG_VALUE
 from proxy.context import Access, Ended, RequestRecord, SearchRecord
 from proxy.outcomes import Outcome
 from proxy.settings.config import Log
+from proxy.telemetry.ecs import to_ecs
 from proxy.telemetry.log_writer import LogWriter
 from proxy.telemetry.metrics import Metrics
 
@@ -94,7 +95,7 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
 def log_access(record: RequestRecord, access: Access, ended: Ended, *, query_text: bool) -> None:
     """Write the access line of a request that passed through; its query string may hold a user's query."""
     path, _, query = access.target.partition("?")
-    optional = {"query": query if query_text else "", "trace": record.trace_id, "status": access.status}
+    optional = {"query_string": query if query_text else "", "trace": record.trace_id, "status": access.status}
     _log.info(
         "access",
         id=record.request_id[:LOG_ID],
@@ -134,7 +135,7 @@ def configure(settings: Log, descriptor: int | None = None) -> LogWriter | None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             _shortened,
-            *([] if in_json else [_visible]),
+            *([to_ecs] if in_json else [_visible]),
             structlog.processors.JSONRenderer() if in_json else structlog.dev.ConsoleRenderer(colors=colors),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.level.upper())),
