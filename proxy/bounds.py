@@ -208,9 +208,23 @@ PIT_INDICES = _bound(Of.ENGINE, "indices of a point in time", 1000, "an index be
 BACK_OFF_S_MAX = _bound(Of.ENGINE, "seconds until a node that cannot be reached is tried again", 30, "tried again")
 RERANK_BATCH_MAX = _bound(Of.MODEL, "passages in one call, as DeepInfra takes them", 1024, "several calls")
 _setting(Of.PROXY, "passages in one of the parallel calls of a search", "models.rerank_batch_size", "several calls")
+TIMED_MODELS = _bound(Of.PROXY, "models whose latency is remembered", 64, "the oldest are forgotten")
+TIMED_CALLS = _bound(Of.PROXY, "calls that are remembered of each of them", 32, "the oldest are forgotten")
+WATCHED_SEARCHES = _bound(
+    Of.PROXY, "searches of a route that the warning `slow_models` is made of", 200, "the oldest are forgotten"
+)
 MODEL_DIMENSIONS = _bound(
     Of.MODEL, "numbers of a vector, where the model's own number is not known", 8192, "degraded, `malformed`"
 )
+MODEL_CALLS_WAITING = _bound(Of.PROXY, "calls of one model that wait for their turn", 64, "degraded, `busy`")
+_setting(Of.PROXY, "calls of one model at a time", "models.concurrent_calls", "wait for their turn")
+MODELS_GUARDED = _bound(
+    Of.ENGINE, "models whose failures are remembered: an index names its own", 64, "the oldest are forgotten"
+)
+RETRY_AFTER_S_MAX = _bound(
+    Of.MODEL, "seconds of `Retry-After` that a retry waits, within its time limit", 60, "lowered"
+)
+MODEL_MESSAGE = _bound(Of.MODEL, "characters of a provider's error message in the log", 200, "cut")
 INFLATED_BYTES_A_TURN = _bound(
     Of.MODEL,
     "bytes of a response that are decompressed before other work has its turn",

@@ -35,7 +35,7 @@ from proxy.catalog.dialects import Dialect, KnnSearch
 from proxy.cli import CONFIG_VARIABLE, build_parser
 from proxy.commands.checking.routes import ADVICE
 from proxy.commands.loading.mappings import LANGUAGES
-from proxy.errors import EqualScores, UpstreamError
+from proxy.errors import MODEL_REASONS, EqualScores, UpstreamError
 from proxy.outcomes import BYPASS_REASONS
 from proxy.parsing.query_text import UNRELAXED
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
@@ -425,7 +425,7 @@ def _calls(name: str) -> Iterator[Sequence[Any]]:
 
 def failures() -> Mapping[str, set[str]]:
     """Find each reason why a stage can be left out, and the stages that name it."""
-    from_upstream = [kind.reason for kind in UpstreamError.__subclasses__()]
+    from_upstream = {*(kind.reason for kind in UpstreamError.__subclasses__()), *MODEL_REASONS}
     found: dict[str, set[str]] = {}
     for stage, reason, *_ in filter(None, _calls("Failure")):
         if stage is not None:
@@ -444,7 +444,7 @@ _FAILURE_MEANINGS = {
 def degraded() -> Table:
     kinds: tuple[type[UpstreamError], ...] = (*UpstreamError.__subclasses__(), EqualScores)
     said = {kind.reason: _in_a_cell(kind.__doc__ or "") for kind in kinds}
-    meanings = {**said, **ADVICE, **_FAILURE_MEANINGS}
+    meanings = {**said, **MODEL_REASONS, **ADVICE, **_FAILURE_MEANINGS}
     rows = tuple((code(reason), codes(sorted(stages)), meanings[reason]) for reason, stages in failures().items())
     return Table(("reason", "stages", "meaning, and what to do"), tuple(sorted(rows)))
 

@@ -62,7 +62,8 @@ def partial() -> bytes:
 
 
 SEMANTIC_CASES = {
-    "embed refused": Case("embed", refuses(429), "refused"),
+    "embed overloaded": Case("embed", refuses(429), "rate_limited"),
+    "embed refused": Case("embed", refuses(422), "refused"),
     "embed redirected": Case("embed", refuses(307), "refused"),
     "embed timed out": Case("embed", hangs, "timeout"),
     "embed broke off": Case("embed", breaks_off(), "unreachable"),
@@ -85,7 +86,8 @@ SEMANTIC_CASES = {
     "mapping malformed": Case("facts", says(b'{"products":[]}'), "mapping_unreadable"),
 }
 RERANK_CASES = {
-    "rerank refused": Case("rerank", refuses(500), "refused"),
+    "rerank failed": Case("rerank", refuses(500), "server_error"),
+    "rerank refused": Case("rerank", refuses(400), "refused"),
     "rerank timed out": Case("rerank", hangs, "timeout"),
     "rerank broke off": Case("rerank", breaks_off(), "unreachable"),
     "rerank malformed": Case("rerank", says(b"{"), "malformed"),
@@ -259,6 +261,23 @@ async def test_a_stage_that_works_again_is_used_again(client: Client, models: Fa
     del models.faults["rerank"]
     again = await client.search("/products/_search", QUERY)
     assert (FUSED, RERANKED) == (ids(degraded), ids(again))
+
+
+@pytest.mark.parametrize(("kind", "stage"), [("rerank", "rerank"), ("embed", "semantic")])
+async def test_a_model_that_hangs_is_soon_asked_by_few_searches_and_again_when_it_answers(
+    start_proxy: StartProxy, settings: Config, models: FakeModels, kind: str, stage: str
+) -> None:
+    no_cache = msgspec.structs.replace(settings.models, vector_cache_mb=0, **{f"{kind}_timeout_seconds": 0.2})
+    client = await start_proxy(msgspec.structs.replace(settings, models=no_cache))
+    models.faults[kind] = hangs
+    slow = f'degraded;stages="{stage}";reason=slow_model'
+    searched = 1
+    while (await client.search("/products/_search", QUERY)).header("x-rerank") != slow:
+        searched += 1
+    assert len(models.of(kind)) < searched
+    del models.faults[kind]
+    while (await client.search("/products/_search", QUERY)).header("x-rerank") != "reranked":
+        pass
 
 
 async def test_a_route_without_models_is_never_degraded_by_them(

@@ -37,22 +37,12 @@ class Breakers(Protocol):
     """The circuit breakers before the models."""
 
     def states(self) -> Mapping[str, str]:
-        """Return the state of each breaker, by its name: `closed`, `open` or `half_open`."""
+        """Return the state of each breaker, by its name, as in `BreakerState`."""
         ...
 
     def control(self, name: str, action: BreakerAction) -> None:
         """Hold a breaker open or closed, or give it back to its own judgement; raises KeyError for an unknown name."""
         ...
-
-
-class NoBreakers:
-    """Where nothing breaks circuits."""
-
-    def states(self) -> Mapping[str, str]:
-        return {}
-
-    def control(self, name: str, action: BreakerAction) -> None:  # noqa: ARG002  as Breakers has it
-        raise KeyError(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from proxy.endpoints.answering import Searching
 from proxy.endpoints.async_search import AsyncSearches
@@ -14,6 +15,7 @@ from proxy.settings.config import Models as ModelSettings
 from proxy.telemetry.log import Telemetry, warn_of_new_callers
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import EngineClient
+from proxy.upstream.guard import Guards
 from proxy.upstream.nodes import Nodes
 from proxy.upstream.reranker import Reranker
 from proxy.upstream.transport import Transport, models_session
@@ -53,6 +55,7 @@ class ModelClients:
     token: str | None
     embedder: Embedder
     reranker: Reranker
+    guards: Guards
 
     def __repr__(self) -> str:
         return f"ModelClients({self.settings.url})"
@@ -101,7 +104,7 @@ class Generation:
 async def first_generation(config: Config, secrets: Secrets, fixed: Fixed) -> Generation:
     """Open what a configuration needs."""
     stack = AsyncExitStack()
-    models = await _open_models(config.models, secrets.models_token, stack)
+    models = await _open_models(config.models, secrets.models_token, fixed.telemetry, stack)
     callers = CallerIdentities(config.callers.ignore, warn_of_new_callers)
     front = _front(config, secrets, fixed, models, callers)
     return Generation(config, models, front, AsyncSearches(front), stack)
@@ -111,7 +114,11 @@ async def next_generation(config: Config, secrets: Secrets, fixed: Fixed, earlie
     """Open what a new configuration needs besides what stays as it was."""
     same_models = earlier.models.serve(config.models, secrets.models_token)
     opened = AsyncExitStack()
-    models = earlier.models if same_models else await _open_models(config.models, secrets.models_token, opened)
+    models = (
+        earlier.models
+        if same_models
+        else await _open_models(config.models, secrets.models_token, fixed.telemetry, opened)
+    )
     same_callers = earlier.config.callers == config.callers
     callers = earlier.front.callers if same_callers else CallerIdentities(config.callers.ignore, warn_of_new_callers)
     front = _front(config, secrets, fixed, models, callers)
@@ -119,23 +126,29 @@ async def next_generation(config: Config, secrets: Secrets, fixed: Fixed, earlie
     return Generation(config, models, front, async_searches, earlier.hand_over() if same_models else opened)
 
 
-async def _open_models(settings: ModelSettings, token: str | None, stack: AsyncExitStack) -> ModelClients:
+async def _open_models(
+    settings: ModelSettings, token: str | None, telemetry: Telemetry, stack: AsyncExitStack
+) -> ModelClients:
     session = await stack.enter_async_context(models_session(settings.connect_timeout_seconds))
+    guards = Guards(settings.concurrent_calls, telemetry.count_model_call)
     embedder = Embedder(
-        Transport(session, "embedder", settings.url, token),
+        Transport(session, "embedder", settings.url, token, guards),
         timeout_seconds=settings.embed_timeout_seconds,
         query_max_chars=settings.query_max_chars,
         cache_bytes=settings.vector_cache_mb * 2**20,
     )
     reranker = Reranker(
-        Transport(session, "reranker", settings.url, token),
+        Transport(session, "reranker", settings.url, token, guards),
         timeout_seconds=settings.rerank_timeout_seconds,
         query_max_chars=settings.query_max_chars,
         batch_size=settings.rerank_batch_size,
     )
-    return ModelClients(settings, token, embedder, reranker)
+    return ModelClients(settings, token, embedder, reranker, guards)
 
 
 def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients, callers: CallerIdentities) -> Front:
-    searching = Searching(config, fixed.engine, models.embedder, models.reranker, secrets.authorization)
+    pressure = partial(models.guards.pressure, "reranker")
+    searching = Searching(
+        config, fixed.engine, models.embedder, models.reranker, secrets.authorization, pressure=pressure
+    )
     return Front(fixed.upstream, fixed.engine, searching, callers, config.engine.multi_search_reranked)

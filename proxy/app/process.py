@@ -11,7 +11,8 @@ import structlog
 
 from proxy.app import Proxy, listen_for, open_proxy
 from proxy.app.admin import open_admin
-from proxy.app.control import Breakers, KillSwitch, NoBreakers, Reloaded, State
+from proxy.app.breakers import ModelBreakers
+from proxy.app.control import Breakers, KillSwitch, Reloaded, State
 from proxy.app.generation import next_generation, secrets_of
 from proxy.http1.listener import Listener
 from proxy.settings.config import Config, admin_token_of
@@ -20,6 +21,7 @@ from proxy.settings.routes import build_routes
 from proxy.settings.tls import towards_clients, towards_engine
 from proxy.settings.yaml_file import ConfigError
 from proxy.telemetry.metrics import Gauge
+from proxy.upstream.guard import Guards
 
 ReadConfig = Callable[[], Config]
 """Reads the settings anew; raises ConfigError."""
@@ -35,7 +37,7 @@ class Process:
 
     def __init__(self, proxy: Proxy, read: ReadConfig | None, environment: Mapping[str, str]) -> None:
         self.state = State.STARTING
-        self.breakers: Breakers = NoBreakers()
+        self.breakers: Breakers = ModelBreakers(self._guards)
         self._proxy = proxy
         self._started = proxy.generation.config
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,13 +95,31 @@ class Process:
         )
         metrics.add(Gauge("engine_nodes", "Nodes of the engine by state", ("state",), self._nodes))
         metrics.add(
+            Gauge("breaker_open", "1 for each circuit breaker that lets no calls pass", ("breaker",), self._open)
+        )
+        metrics.add(
+            Gauge("model_calls_running", "Calls of a model that are running", ("service", "model"), self._calls_running)
+        )
+        metrics.add(
             Gauge(
-                "breaker_open",
-                "1 for each circuit breaker that is not closed",
-                ("breaker",),
-                lambda: {(name,): state != "closed" for name, state in self.breakers.states().items()},
+                "model_calls_waiting",
+                "Calls of a model that wait for a turn",
+                ("service", "model"),
+                self._calls_waiting,
             )
         )
+
+    def _guards(self) -> Guards:
+        return self._proxy.generation.models.guards
+
+    def _open(self) -> Mapping[tuple[str, ...], float]:
+        return {(name,): not state.endswith("closed") for name, state in self.breakers.states().items()}
+
+    def _calls_running(self) -> Mapping[tuple[str, ...], float]:
+        return {key: guard.bulkhead.in_flight for key, guard in self._guards().all}
+
+    def _calls_waiting(self) -> Mapping[tuple[str, ...], float]:
+        return {key: guard.bulkhead.waiting for key, guard in self._guards().all}
 
     def _nodes(self) -> Mapping[tuple[str, ...], float]:
         reached = list(self._proxy.fixed.nodes.reachable().values())

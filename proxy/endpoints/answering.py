@@ -41,6 +41,7 @@ from proxy.parsing.sort_values import Walk
 from proxy.ranking.heads import Heads, head_key
 from proxy.ranking.pipeline import Defect, Result, run_search
 from proxy.ranking.planning import Plan, VectorSearch, vector_search
+from proxy.ranking.pressure import PressureOf, narrowed, no_pressure
 from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stages
 from proxy.settings.config import Config
 from proxy.settings.profiles import PROFILES
@@ -111,14 +112,22 @@ class Prepared:
 class Searching:
     """Answers searches in three steps, each of which may end one: `route`, `plan`, and `Prepared.run`."""
 
-    def __init__(
-        self, config: Config, engine: EngineClient, embedder: Embeds, reranker: Scores, discovery: str | None
+    def __init__(  # noqa: PLR0913  who does what
+        self,
+        config: Config,
+        engine: EngineClient,
+        embedder: Embeds,
+        reranker: Scores,
+        discovery: str | None,
+        *,
+        pressure: PressureOf = no_pressure,
     ) -> None:
         self.routes = build_routes(config)
         self._config = config
         self._engine = engine
         self._embedder = embedder
         self._reranker = reranker
+        self._pressure = pressure
         self._patience_seconds = config.engine.resolve_timeout_seconds
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
@@ -276,6 +285,9 @@ class Searching:
         window = min(window, request.rescored or window)
         if request.end + (window if request.walk else 0) > known.max_result_window:
             return Bypass("depth")
+        at_rest, is_later_page = window, bool(request.from_ or request.walk)
+        if route.rerank_model and not is_later_page:
+            window = narrowed(window, self._pressure(route.rerank_model))
         vectors: VectorSearch | Failure | None = None
         if route.semantic:
             vectors = _unfit(request, user_query) or vector_search(
@@ -292,6 +304,7 @@ class Searching:
             vectors=vectors if isinstance(vectors, VectorSearch) else None,
             unavailable=vectors if isinstance(vectors, Failure) else None,
             window=window,
+            window_at_rest=at_rest,
             covered=covered.indices,
             alias_filter=alias_filter(covered.reached, known),
             own_parameters=kind.own_parameters if kind else (),

@@ -76,6 +76,7 @@ class Models(Section, frozen=True, kw_only=True):
     embed_timeout_seconds: Seconds = 1.0
     rerank_timeout_seconds: Seconds = 3.0
     rerank_batch_size: Annotated[int, Meta(ge=1, le=RERANK_BATCH_MAX)] = 50
+    concurrent_calls: Annotated[int, Meta(ge=1)] = 200
     query_max_chars: Annotated[int, Meta(ge=1)] = 2000
     passage_max_chars: Annotated[int, Meta(ge=1)] = 2000
     vector_cache_mb: Annotated[int, Meta(ge=0)] = 64

@@ -11,13 +11,14 @@ from uuid import uuid4
 
 import structlog
 
-from proxy.bounds import LOG_ID, LOG_TRACEBACK, LOG_VALUE
+from proxy.bounds import LOG_ID, LOG_TRACEBACK, LOG_VALUE, MODELS_GUARDED
 from proxy.context import Access, Ended, RequestRecord, SearchRecord
 from proxy.outcomes import Outcome
 from proxy.settings.config import Log
 from proxy.telemetry.ecs import to_ecs
 from proxy.telemetry.log_writer import LogWriter
 from proxy.telemetry.metrics import Metrics
+from proxy.telemetry.slow_routes import SlowRoutes
 
 Field = tuple[bytes, bytes]
 
@@ -38,9 +39,16 @@ class Telemetry:
         self.metrics = metrics or Metrics()
         self.counters = self.metrics.counters
         self.query_text = query_text
+        self._slow_routes = SlowRoutes()
+        self._models: set[tuple[str, str]] = set()
 
     def count_model_call(self, service: str, model: str, result: str) -> None:
-        self.counters.model_calls[service, model, result] += 1
+        """Count a call; an index names its model, so those beyond a bound are counted together."""
+        known = (service, model) in self._models
+        if not known and len(self._models) < MODELS_GUARDED:
+            self._models.add((service, model))
+            known = True
+        self.counters.model_calls[service, model if known else "other", result] += 1
 
     def conclude(self, record: RequestRecord | None, ended: Ended) -> None:
         """Count a request, and log each of its searches that concerns a route; None for one that was handed on."""
@@ -51,6 +59,7 @@ class Telemetry:
             self.counters.searches[search.route, outcome.name, outcome.reason] += 1
             self.metrics.observe(search)
             log_search(search, outcome, query_text=self.query_text)
+            self._slow_routes.note(search, outcome)
         if record is not None and record.access is not None and not searches:
             log_access(record, record.access, ended, query_text=self.query_text)
 

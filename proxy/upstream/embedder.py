@@ -12,10 +12,11 @@ from cachetools import LRUCache
 from proxy.bounds import MODEL_DIMENSIONS, MODEL_NUMBER_BYTES, MODEL_RESPONSE_BYTES
 from proxy.catalog.vectors import Vectors, normalise
 from proxy.context import NO_CHARGE, Charge
-from proxy.errors import Malformed, OtherModel, UpstreamError
+from proxy.errors import Malformed, OtherModel, TimedOut, UpstreamError
 from proxy.ranking.planning import QueryVector
 from proxy.ranking.stages import Budget
 from proxy.upstream.charges import charge_of
+from proxy.upstream.latency import Latencies, slow
 from proxy.upstream.sharing import Shared
 from proxy.upstream.transport import Transport
 
@@ -48,12 +49,21 @@ class _Found:
 class Embedder:
     """Embeds queries, each once while it is remembered, and passages."""
 
-    def __init__(self, transport: Transport, *, timeout_seconds: float, query_max_chars: int, cache_bytes: int) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        timeout_seconds: float,
+        query_max_chars: int,
+        cache_bytes: int,
+        latencies: Latencies | None = None,
+    ) -> None:
         self._transport = transport
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
         self._vectors: LRUCache[bytes, Vectors] = LRUCache(cache_bytes, getsizeof=_size)
         self._asked: Shared[_Found] = Shared()
+        self._latencies = latencies or Latencies()
 
     async def embed_query(
         self, text: str, *, instruction: str, model: str, dimensions: int, budget: Budget
@@ -67,10 +77,15 @@ class Embedder:
         vector = self._vectors.get(key)
         if vector is not None:
             return QueryVector(tuple(vector.tolist()))
+        limit = min(self._timeout, budget.remaining())
+        if limit > 0 and not self._latencies.allows(model, limit):
+            return QueryVector(error=slow(SERVICE, model, limit))
         try:
             async with budget.limit():
                 found = await self._asked.ask(key, lambda: self._embed_query(key, prompt, model, dimensions))
         except UpstreamError as error:
+            if isinstance(error, TimedOut):
+                self._latencies.note(model, limit, is_answered=False)
             return QueryVector(error=error)
         return QueryVector(tuple(found.vector.tolist()), charge=found.take_charge())
 
@@ -82,7 +97,11 @@ class Embedder:
     async def _embed_query(self, key: bytes, prompt: str, model: str, dimensions: int) -> _Found:
         """Ask for one, kept as 4 bytes a dimension: as numbers of Python's own 10,000 of the largest took 1.6 GB."""
         body = encode([prompt], model, dimensions, fail_fast=True)
-        vectors, charge = await self._ask(body, 1, dimensions, lambda answer: _charged(answer, 1, model, dimensions))
+        begun = self._latencies.timer()
+        vectors, charge = await self._ask(
+            model, body, 1, dimensions, lambda answer: _charged(answer, 1, model, dimensions)
+        )
+        self._latencies.note(model, self._latencies.timer() - begun, is_answered=True)
         vector: Vectors = vectors[0]
         if _size(vector) <= self._vectors.maxsize:
             self._vectors[key] = vector
@@ -91,7 +110,7 @@ class Embedder:
     async def introduce(self, *, model: str, dimensions: int | None) -> Introduction:
         """Ask which model answers by this name; a provider that names none is taken at its word."""
         body = encode(["How long is a vector?"], model, dimensions, fail_fast=False)
-        return await self._ask(body, 1, dimensions, lambda answer: _introduction(answer, model, dimensions))
+        return await self._ask(model, body, 1, dimensions, lambda answer: _introduction(answer, model, dimensions))
 
     async def embed_passages(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Vectors:
         """Return the vectors of at most 1024 texts, a row each; without `dimensions`, the model's own length."""
@@ -99,13 +118,15 @@ class Embedder:
             return np.empty((0, dimensions or 0), dtype=np.float32)
         body = encode(texts, model, dimensions, fail_fast=False)
         return await self._ask(
-            body, len(texts), dimensions, lambda answer: decode(answer, len(texts), model, dimensions)
+            model, body, len(texts), dimensions, lambda answer: decode(answer, len(texts), model, dimensions)
         )
 
-    async def _ask(self, body: bytes, count: int, dimensions: int | None, read: Callable[[bytes], _T]) -> _T:
+    async def _ask(
+        self, model: str, body: bytes, count: int, dimensions: int | None, read: Callable[[bytes], _T]
+    ) -> _T:
         numbers = count * (dimensions or MODEL_DIMENSIONS) + MODEL_DIMENSIONS
         return await self._transport.ask(
-            _PATH, body, self._timeout, read, MODEL_RESPONSE_BYTES + numbers * MODEL_NUMBER_BYTES
+            _PATH, body, self._timeout, read, MODEL_RESPONSE_BYTES + numbers * MODEL_NUMBER_BYTES, model=model
         )
 
 

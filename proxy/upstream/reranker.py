@@ -17,6 +17,7 @@ from proxy.errors import EqualScores, Malformed, TimedOut, UpstreamError
 from proxy.ranking.planning import Relevance
 from proxy.ranking.stages import Budget
 from proxy.upstream.charges import charge_of
+from proxy.upstream.latency import Latencies, slow
 from proxy.upstream.transport import Transport
 
 SERVICE = "reranker"
@@ -26,18 +27,38 @@ class Reranker:
     """Scores passages, many of them in parallel calls."""
 
     def __init__(
-        self, transport: Transport, *, timeout_seconds: float, query_max_chars: int, batch_size: int = RERANK_BATCH_MAX
+        self,
+        transport: Transport,
+        *,
+        timeout_seconds: float,
+        query_max_chars: int,
+        batch_size: int = RERANK_BATCH_MAX,
+        latencies: Latencies | None = None,
     ) -> None:
         self._transport = transport
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
         self._batch_size = batch_size
+        self._latencies = latencies or Latencies()
 
     async def score(
         self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: Budget
     ) -> Relevance:
         """Return a score for each passage, in their order, down to the first one that is not scored in time."""
-        query = query[: self._query_max_chars]
+        limit = min(self._timeout, budget.remaining())
+        if limit > 0 and not self._latencies.allows(model, limit):
+            return Relevance((), error=slow(SERVICE, model, limit))
+        begun = self._latencies.timer()
+        relevance = await self._scored(query[: self._query_max_chars], passages, instruction, model, budget)
+        if relevance.error is None:
+            self._latencies.note(model, self._latencies.timer() - begun, is_answered=True)
+        elif isinstance(relevance.error, TimedOut):
+            self._latencies.note(model, limit, is_answered=False)
+        return relevance
+
+    async def _scored(
+        self, query: str, passages: Sequence[str], instruction: str, model: str, budget: Budget
+    ) -> Relevance:
         batches = batches_of(passages, self._batch_size)
         calls = [asyncio.ensure_future(self._score(query, batch, instruction, model)) for batch in batches]
         answers: list[Relevance] = []
@@ -61,7 +82,12 @@ class Reranker:
         size = MODEL_RESPONSE_BYTES + len(passages) * MODEL_SCORE_BYTES + 2 * len(body)
         try:
             return await self._transport.ask(
-                f"/v1/inference/{model}", body, self._timeout, lambda answer: decode(answer, len(passages)), size
+                f"/v1/inference/{model}",
+                body,
+                self._timeout,
+                lambda answer: decode(answer, len(passages)),
+                size,
+                model=model,
             )
         except UpstreamError as error:
             return Relevance((), error=error)
