@@ -237,6 +237,27 @@ async def test_the_clients_credentials_go_with_every_search_made_for_it_and_to_n
     assert TOKEN not in repr(engine.requests)
 
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def test_a_trace_goes_on_to_the_engine_with_every_search_and_its_id_to_the_log(
+    client: Client, engine: FakeEngine, models: FakeModels, log: Log
+) -> None:
+    """W3C Trace Context; models are another company's, and get no header of a client."""
+    await client.search("/products/_search", {**QUERY, "_source": False}, traceparent=TRACE, tracestate="es=s:1")
+    await client.ask("GET", "/_cat/health", traceparent=TRACE, tracestate="es=s:1")
+    assert {"lexical", "semantic", "render", "passages", "other"} <= {engine.kind(asked) for asked in engine.requests}
+    carried = {(asked.header("traceparent"), asked.header("tracestate")) for asked in engine.requests}
+    assert ({(TRACE, "es=s:1")}, {""}) == (carried, {asked.header("traceparent") for asked in models.requests})
+    assert ["0af7651916cd43dd8448eb211c80319c"] == [line["trace"] for line in log if line["event"] == "search"]
+
+
+@pytest.mark.parametrize("given", ["", "nonsense", "00-XYZ-1-01", "\x1b[2J", TRACE.upper(), "0" * 10_000])
+async def test_what_is_no_trace_is_not_logged(client: Client, log: Log, given: str) -> None:
+    await client.search("/products/_search", QUERY, traceparent=given)
+    assert [None] == [line.get("trace") for line in log if line["event"] == "search"]
+
+
 async def test_what_one_caller_may_see_is_asked_anew_for_another(client: Client, engine: FakeEngine) -> None:
     for caller in ("ApiKey a", "ApiKey b", "ApiKey a"):
         await client.search("/products/_search", QUERY, authorization=caller)
