@@ -47,7 +47,6 @@ from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stage
 from proxy.settings.config import Config
 from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import MEMBER, Steering, Wrong, read_steering
-from proxy.settings.rollout import Switches
 from proxy.settings.routes import Route, build_routes
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.engine import EngineClient, EngineOfCaller
@@ -123,11 +122,9 @@ class Searching:
         discovery: str | None,
         *,
         pressure: PressureOf = no_pressure,
-        switches: Switches | None = None,
     ) -> None:
         self.routes = build_routes(config)
         self._config = config
-        self.switches = switches or Switches()
         self.shadows = Shadows()
         self._engine = engine
         self._embedder = embedder
@@ -287,8 +284,6 @@ class Searching:
 
     def _not_rolled_out(self, routed: Routed) -> Bypass | None:
         """Return why a search is not reranked whatever it says."""
-        if not self.switches.reranking:
-            return Bypass("switched_off")
         if routed.options.enabled is False:
             return Bypass("steered_off")
         return routed.covered.route.rollout.bypass(routed.options, routed.call.fields)

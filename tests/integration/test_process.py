@@ -50,10 +50,14 @@ async def test_line_of_a_search(settings: dict[str, Any], shop: Shop, tmp_path: 
         await send(url, Request("POST", ours, b'{"size":0}'))
         command.process.terminate()
         await command.ended()
-    lines = [event for event in command.events if event["event"] == "search"]
-    assert [("reranked", None), ("bypassed", "size_zero")] == [(line["outcome"], line.get("reason")) for line in lines]
-    assert ("mine-1", f"{shop.index}*", 50) == (lines[0]["id"], lines[0]["route"], lines[0]["window"])
-    assert {"lexical", "embed", "semantic", "render", "rerank", "total"} <= lines[0]["ms"].keys()
+    lines = [event for event in command.events if event["event.action"] == "search"]
+    assert [("reranked", None), ("bypassed", "size_zero")] == [
+        (line["rerank.outcome"], line.get("rerank.reason")) for line in lines
+    ]
+    assert ("mine-1", f"{shop.index}*", 50) == tuple(
+        lines[0][name] for name in ("http.request.id", "rerank.route", "rerank.window")
+    )
+    assert {"lexical", "embed", "semantic", "render", "rerank", "total"} <= lines[0]["rerank.ms"].keys()
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -74,7 +78,7 @@ async def test_secrets(
     assert (False, False, named) == (
         "c2VjcmV0" in written,
         TOKEN["DEEPINFRA_TOKEN"] in written,
-        '"query": "laptop"' in written or '"query":"laptop"' in written,
+        '"rerank.query": "laptop"' in written,
     )
 
 
