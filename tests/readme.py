@@ -737,9 +737,9 @@ DEMO_QUERY = "show me laptops that won't break when my kids use them"
 
 
 def of_demo(output: str) -> str:
-    """Take one search of the demo's output, and the figure over all of them."""
+    """Take one search of the demo's output, the figure over all of them, and how many got better and worse."""
     search = output.partition(f"“{DEMO_QUERY}”")[2].partition("\n\n")[0]
-    gain = output[output.index("nDCG@10 over ") :].partition("\n")[0]
+    gain = "\n".join(output[output.index("nDCG@10 over ") :].splitlines()[:2])
     return f"```text\n“{DEMO_QUERY}”{search}\n\n{gain}\n```\n"
 
 

@@ -96,10 +96,11 @@ def test_the_shipped_route_shows_every_key_and_the_defaults_of_the_code_and_the_
     assert route["fusion"] == msgspec.to_builtins(Fusion())
     assert route["semantic"]["timeout_seconds"] == Semantic(field="v", dimensions=1).timeout_seconds
     bare = RouteSettings(index="a")
-    assert [route[key] for key in ("profile", "rerank", "blend", "on_zero_hits")] == [
+    assert [route[key] for key in ("profile", "rerank", "blend", "budget_ms", "on_zero_hits")] == [
         bare.profile,
         bare.rerank,
         bare.blend,
+        bare.budget_ms,
         bare.on_zero_hits,
     ]
     profile = PROFILES[bare.profile]
@@ -192,6 +193,8 @@ def test_a_wrong_word_is_refused_with_a_proposal(key: str, words: tuple[str, ...
     text = f"routes: [{{index: a, {key}: {word}}}]"
     if key in KNOWN_KEYS["log"]:
         text = f"log: {{{key}: {word}}}"
+    if key in KNOWN_KEYS["models"]:
+        text = f"models: {{{key}: {word}}}"
     assert f"{key}: unknown value '{word}', did you mean `{words[0]}`?" in refusal(text)
 
 

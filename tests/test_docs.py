@@ -322,6 +322,7 @@ def test_the_demo_is_shown_with_a_search_of_its_catalogue() -> None:
     assert DEMO_QUERY in {query.text for query in shop.queries()}
     assert PAGE == len(rows)
     assert [] == [row for row in rows if sum(row.count(title[:30]) for title in titles) < 2]
+    assert re.search(r"^better: \d+, worse: \d+$", shown, re.MULTILINE)
 
 
 # What a reader types.

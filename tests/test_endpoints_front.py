@@ -363,6 +363,8 @@ async def test_an_asynchronous_search_is_answered_as_the_engine_did_after_a_defe
 class DefectiveScores:
     """Does not even raise what a reranker may raise."""
 
+    async def warm_up(self) -> None: ...
+
     async def score(
         self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: Budget
     ) -> NoReturn:

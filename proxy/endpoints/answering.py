@@ -114,7 +114,7 @@ class Prepared:
 class Searching:
     """Answers searches in three steps, each of which may end one: `route`, `plan`, and `Prepared.run`."""
 
-    def __init__(  # noqa: PLR0913  who does what
+    def __init__(  # noqa: PLR0913  the services it uses
         self,
         config: Config,
         engine: EngineClient,
@@ -136,6 +136,10 @@ class Searching:
         self._patience_seconds = config.engine.resolve_timeout_seconds
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
+
+    async def warm_up(self) -> None:
+        """Open a connection to each of the models."""
+        await asyncio.gather(self._embedder.warm_up(), self._reranker.warm_up())
 
     # -- route
 

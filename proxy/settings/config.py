@@ -25,6 +25,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0)]
 Tier = Literal["fast", "balanced", "precision"]
 Priority = Literal["speed-and-cost", "balanced", "accuracy", "high-volume", "critical"]
+ServiceTier = Literal["default", "priority"]
 OnZeroHits = Literal["keep_empty", "semantic"]
 Mode = Literal["on", "shadow", "opt_in", "off"]
 LogFormat = Literal["json", "console"]
@@ -77,6 +78,7 @@ class Models(Section, frozen=True, kw_only=True):
     connect_timeout_seconds: Seconds = 1.0
     embed_timeout_seconds: Seconds = 1.0
     rerank_timeout_seconds: Seconds = 3.0
+    service_tier: ServiceTier | None = None
     rerank_batch_size: Annotated[int, Meta(ge=1, le=RERANK_BATCH_MAX)] = 50
     concurrent_calls: Annotated[int, Meta(ge=1)] = 200
     query_max_chars: Annotated[int, Meta(ge=1)] = 2000
@@ -232,6 +234,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
 KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
     "tier": get_args(Tier),
     "priority": get_args(Priority),
+    "service_tier": get_args(ServiceTier),
     "on_zero_hits": get_args(OnZeroHits),
     "mode": get_args(Mode),
     "format": get_args(LogFormat),
