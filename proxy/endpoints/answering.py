@@ -29,7 +29,7 @@ from proxy.catalog.indices import (
 )
 from proxy.catalog.pipelines import NONE, is_harmless
 from proxy.context import SearchRecord, Sent, Shadow
-from proxy.endpoints.shadowing import LATER_PAGE, Shadows, run_shadow
+from proxy.endpoints.shadowing import BUSY, GIVES_WAY, LATER_PAGE, Shadows, run_shadow
 from proxy.errors import Failure, Late, Refused, TooComplex, UpstreamError, cause_of
 from proxy.http1.callers import Field, field_value
 from proxy.http1.messages import BadMessage
@@ -129,7 +129,7 @@ class Searching:
         self._engine = engine
         self._embedder = embedder
         self._reranker = reranker
-        self._pressure = pressure
+        self.pressure = pressure
         self._patience_seconds = config.engine.resolve_timeout_seconds
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
@@ -252,7 +252,9 @@ class Searching:
         return Bypass("shadow")
 
     async def _shadow(self, routed: Routed) -> Shadow:
-        record = routed.record
+        record, model = routed.record, routed.covered.route.rerank_model
+        if model is not None and self.pressure(model) >= GIVES_WAY:
+            return BUSY
         own = SearchRecord(record.request_id, route=record.route, usage=record.usage)
         prepared = await self._prepare(
             replace(routed, record=own, caller=replace(routed.caller, sent=own.sent)), OwnSearches()
@@ -327,7 +329,7 @@ class Searching:
             return Bypass("depth")
         at_rest, is_later_page = window, bool(request.from_ or request.walk)
         if route.rerank_model and not is_later_page:
-            window = narrowed(window, self._pressure(route.rerank_model))
+            window = narrowed(window, self.pressure(route.rerank_model))
         vectors: VectorSearch | Failure | None = None
         if route.semantic:
             vectors = _unfit(request, user_query) or vector_search(
