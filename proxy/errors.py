@@ -8,6 +8,7 @@ UpstreamError(service)
 ├── Refused         a response with an error status: status, headers and body
 ├── Busy            not sent: too many requests at the moment
 ├── Withheld        not sent: the service fails too often, or is misconfigured
+├── SlowModel       not sent: the model cannot respond in the time that is left
 └── Malformed       a response that cannot be used
     ├── TooLarge    a response larger than the limit
     ├── TooComplex  a response that takes too much work
@@ -66,6 +67,12 @@ class Withheld(UpstreamError):
     def __init__(self, service: str, reason: str, detail: str) -> None:
         super().__init__(service, detail)
         self.reason = reason
+
+
+class SlowModel(UpstreamError):
+    """Most recent calls of the model took longer than the time left, so only one search in ten calls it."""
+
+    reason = "slow_model"
 
 
 class Malformed(UpstreamError):

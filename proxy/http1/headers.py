@@ -38,8 +38,8 @@ def binds_connection(control: Control) -> bool:
     """Whether the credentials authenticate the whole connection and not one request (RFC 4559, section 6)."""
     if b"authorization" not in control and b"www-authenticate" not in control:
         return False
-    said = (*control.get(b"authorization", ()), *control.get(b"www-authenticate", ()))
-    return any(map(_BINDING.search, said))
+    values = (*control.get(b"authorization", ()), *control.get(b"www-authenticate", ()))
+    return any(map(_BINDING.search, values))
 
 
 # Headers that describe the original body, and are wrong for a body that replaces it.

@@ -46,7 +46,7 @@ class FilterPath:
         `keeps_empty`: whether values that were empty before are kept if an exclude descends into them, see `dialects`.
         """
         if self.too_complex:
-            raise TooComplex("engine", "a `filter_path` of too many parts")
+            raise TooComplex("engine", "`filter_path` has too many parts")
         mending = mending_of(answer)
         opened = mending.members_of if mending else plain_members_of
         # The parts that are decoded once per level must not contain whitespace.
@@ -91,26 +91,26 @@ _OF_THE_FORM = frozenset({"filter_path", "pretty"})
 
 def read_form(parameters: Sequence[tuple[str, str]]) -> Form:
     """Read the format from the URL parameters."""
-    said = dict(parameters)
-    pretty = said.get("pretty", "false")
-    paths = read_filter_path(said.get("filter_path", ""))
+    given = dict(parameters)
+    pretty = given.get("pretty", "false")
+    paths = read_filter_path(given.get("filter_path", ""))
     return Form(paths, pretty != "false", "true" if pretty == "false" else pretty)
 
 
-def read_filter_path(said: str) -> FilterPath:
+def read_filter_path(value: str) -> FilterPath:
     """Parse the comma-separated paths of the parameter."""
-    if said.count(".") + said.count(",") >= FILTER_PATH_PARTS:
+    if value.count(".") + value.count(",") >= FILTER_PATH_PARTS:
         return _TOO_COMPLEX
-    return _read_paths(said)
+    return _read_paths(value)
 
 
 _TOO_COMPLEX = FilterPath(too_complex=True)
 
 
 @lru_cache(32)
-def _read_paths(said: str) -> FilterPath:
+def _read_paths(value: str) -> FilterPath:
     """Parse the paths, cached because a search needs them several times, and a multi-search once per item."""
-    names = [name.strip() for name in said.split(",") if name.strip()]
+    names = [name.strip() for name in value.split(",") if name.strip()]
     includes = tuple(_path(name) for name in names if not name.startswith("-"))
     excludes = tuple(_path(name[1:]) for name in names if name.startswith("-"))
     patterns = [part for path in (*includes, *excludes) for part in path if "*" in part and part not in _STARS]
@@ -192,13 +192,13 @@ class _Cut:
         try:
             kept = self._left(answer, self._state(frozenset(beginnings)), 0)
         except RecursionError as error:
-            raise TooComplex("engine", "an answer nested too deeply for a `filter_path`") from error
+            raise TooComplex("engine", "the response is nested too deeply for `filter_path`") from error
         return None if kept is None else msgspec.json.encode(kept)
 
     def _left(self, value: bytes, state: _State, depth: int) -> Any:
         """Filter an object or array that paths descend into; None if nothing remains."""
         if depth > FILTER_PATH_DEPTH:
-            raise TooComplex("engine", f"an answer nested deeper than {FILTER_PATH_DEPTH} levels, under `filter_path`")
+            raise TooComplex("engine", f"the response has more than {FILTER_PATH_DEPTH} levels for `filter_path`")
         if len(value) == len(b"{}"):
             return msgspec.Raw(value) if self._keeps_empty else None
         is_plain = value.find(b"{", 1) < 0 and value.find(b"[", 1) < 0
@@ -270,7 +270,7 @@ class _Cut:
         """Compute the next state for a name; raises TooComplex."""
         self._compared += len(state.patterns)
         if self._compared > FILTER_PATH_COMPARISONS:
-            raise TooComplex("engine", "a response of too many names for a `filter_path` with wildcards")
+            raise TooComplex("engine", "the response has too many names for a `filter_path` with wildcards")
         found = [place for matches, place in state.patterns if matches(name)]
         found += state.named.get(name, ())
         below = self._verdict(state.always.union(found)) if found else self._other(state)
@@ -305,7 +305,7 @@ class _Cut:
                 case part:
                     named.setdefault(part or "", []).append(place + 1)
         if len(self._states) == FILTER_PATH_STATES:
-            raise TooComplex("engine", "a `filter_path` that leads to too many places")
+            raise TooComplex("engine", "`filter_path` matches too many combinations of positions")
         state = _State(dict.fromkeys(named), None, frozenset(always), named, patterns)
         self._states[places] = state
         return state

@@ -143,8 +143,8 @@ def with_members_set(body: bytes, members: Mapping[str, Any]) -> bytes:
             pieces += [text[member.start : end].encode().translate(_BLANKED)]
     last = there[-1].end if there else _expect(text, _blank(text, 0), "{")
     comma = b"," if there and there[-1].name not in members else b""
-    said = msgspec.json.encode(members)[1:-1]
-    return b"".join([*pieces, text[end:last].encode(), comma, said, text[last:].encode()])
+    new = msgspec.json.encode(members)[1:-1]
+    return b"".join([*pieces, text[end:last].encode(), comma, new, text[last:].encode()])
 
 
 def with_member(body: bytes, name: str, value: bytes) -> bytes:

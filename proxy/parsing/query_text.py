@@ -32,10 +32,10 @@ from proxy.parsing.evidence import Clause, Evidence, Reading, all_of, any_of, do
 from proxy.parsing.words import Query, fold
 
 UNRELAXED: Mapping[str, str] = {
-    "ambiguous_text": "clauses differ in text, and it cannot be told which of them is a filter",
-    "given_text": "the text that the request gives is in no clause of its query",
-    "own_scores": "`min_score`, `hybrid`, or a `knn` of the client's own: no other document fits into its scores",
-    "query_syntax": "what a line of query syntax excludes besides by its words is not known",
+    "ambiguous_text": "clauses have different texts, and it is unclear which of them are filters",
+    "given_text": "no clause of the query contains the query text that the request names",
+    "own_scores": "`min_score`, `hybrid` or the client's own `knn`: the scores of other hits are not comparable",
+    "query_syntax": "it is unclear what a `query_string` query excludes besides documents without its words",
     "text_in_filter": "the query text is only in filters, functions, intervals or spans",
 }
 """The reasons why a query is not relaxed, so that no other hits are searched for."""

@@ -12,10 +12,10 @@ class Use(Enum):
     """What a body key or URL parameter is needed for, besides the client's own search."""
 
     LEXICAL = "the client's own search only: aggregations, totals, analysis"
-    ORDER = "every search that scores hits as the client does"
-    PER_HIT = "every search whose hits the client gets"
-    SORTED = "every search in the client's own order, and every one whose hits the client gets: the hits' sort values"
-    EVERYWHERE = "every search made for this request"
+    ORDER = "every search with the client's scores"
+    PER_HIT = "every search whose hits are returned"
+    SORTED = "every search in the client's own order, and every search whose hits are returned, for their sort values"
+    EVERYWHERE = "every search for this request"
     CONSUMED = "set by the proxy"
 
 

@@ -121,9 +121,9 @@ def _parameters(query_string: str) -> Parameters:
     try:
         pairs = parse_qsl(query_string, keep_blank_values=True, errors="strict")
     except ValueError:
-        raise _NotUnderstood("unknown_parameter", detail="the URL is no text") from None
+        raise _NotUnderstood("unknown_parameter", detail="the URL is not UTF-8") from None
     if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
-        raise _NotUnderstood("unknown_parameter", twice[0], "it stands twice")
+        raise _NotUnderstood("unknown_parameter", twice[0], "it occurs twice")
     _refuse([name for name, _ in pairs], PARAMETERS, "unknown_parameter")
     return tuple(pairs)
 
@@ -160,7 +160,7 @@ def _body(body: bytes) -> tuple[Members, Mapping[str, Any]]:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key occurs twice")
     return members
 
 
@@ -306,7 +306,7 @@ def translated(query_string: str, content: bytes) -> tuple[bytes, Walk | None]:
 
 _SECONDS = {"nanos": 1e-9, "micros": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _TIME = re.compile(rf"\s*(?:(?P<count>[0-9]{{1,18}})\s*(?P<unit>{'|'.join(_SECONDS)})|0+)\s*", re.IGNORECASE)
-"""The engines' syntax for a time value; they reject one without a unit, except 0 and -1 (no timeout)."""
+"""A time value of an engine; seen on Elasticsearch 8.19.13: without a unit only 0, and `-1` means no timeout."""
 
 _DECIMAL = re.compile(r"\s*([0-9]{1,10})(?:\.[0-9]*)?\s*")
 
@@ -333,8 +333,8 @@ def _whole(value: Any) -> int | None:
             return None
 
 
-def _number(said: str) -> int | None:
-    return int(said) if re.fullmatch(r"[0-9]{1,10}", said) else None
+def _number(value: str) -> int | None:
+    return int(value) if re.fullmatch(r"[0-9]{1,10}", value) else None
 
 
 def _query(value: Any) -> Any:
@@ -429,9 +429,9 @@ def _hides_source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> bool:
 def _track_total_hits(url: Mapping[str, str], decoded: Mapping[str, Any]) -> bool | int:
     default: bool | int = True if url.get("rest_total_hits_as_int", "false") != "false" else 10_000
     value = decoded.get("track_total_hits", default)
-    said = url.get("track_total_hits", value)
-    if isinstance(said, str):
-        value = {"true": True, "false": False}.get(said, _number(said))
+    in_url = url.get("track_total_hits", value)
+    if isinstance(in_url, str):
+        value = {"true": True, "false": False}.get(in_url, _number(in_url))
     if not isinstance(value, int):
         raise _NotUnderstood("not_json", "track_total_hits")
     return value

@@ -42,8 +42,8 @@ class SourceFilter:
 
         Elasticsearch 9 would also remove an excluded vector from `fields` if an include matches it.
         """
-        asked = _selected([pattern for pattern in self.includes if pattern != "*"], paths)
-        hidden = tuple(path for path in paths if path not in asked and path not in self.excludes)
+        selected = _selected([pattern for pattern in self.includes if pattern != "*"], paths)
+        hidden = tuple(path for path in paths if path not in selected and path not in self.excludes)
         return replace(self, excludes=self.excludes + hidden) if self.enabled else self
 
     def shows(self, paths: Sequence[str]) -> bool:
@@ -74,10 +74,10 @@ class SourceFilter:
         if not self.enabled:
             return False
         lists = zip(self.names, (self.includes, self.excludes), strict=True)
-        said: dict[str, Any] = {name: list(paths) for name, paths in lists if paths}
+        source: dict[str, Any] = {name: list(paths) for name, paths in lists if paths}
         if self.exclude_vectors is not None:
-            said["exclude_vectors"] = self.exclude_vectors
-        return said or True
+            source["exclude_vectors"] = self.exclude_vectors
+        return source or True
 
 
 def read_source(value: Any) -> SourceFilter | None:
