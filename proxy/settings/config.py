@@ -25,6 +25,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0)]
 Tier = Literal["fast", "balanced", "precision"]
 Priority = Literal["speed-and-cost", "balanced", "accuracy", "high-volume", "critical"]
+ServiceTier = Literal["default", "priority"]
 OnZeroHits = Literal["keep_empty", "semantic"]
 EmbedApi = Literal["deepinfra", "openai"]
 RerankApi = Literal["deepinfra", "cohere", "jina", "vllm", "openrouter", "tei"]
@@ -85,6 +86,7 @@ class Models(Section, frozen=True, kw_only=True):
     connect_timeout_seconds: Seconds = 1.0
     embed_timeout_seconds: Seconds = 1.0
     rerank_timeout_seconds: Seconds = 3.0
+    service_tier: ServiceTier | None = None
     rerank_batch_size: Annotated[int, Meta(ge=1, le=RERANK_BATCH_MAX)] = 50
     concurrent_calls: Annotated[int, Meta(ge=1)] = 200
     query_max_chars: Annotated[int, Meta(ge=1)] = 2000
@@ -151,6 +153,16 @@ class Log(Section, frozen=True, kw_only=True):
     format: LogFormat = "json"
     level: LogLevel = "info"
     query_text: bool = False
+    access: bool = False
+
+
+class Admin(Section, frozen=True, kw_only=True):
+    """The port for health, metrics and controls."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 9291
+    token_env: str = "RERANK_PROXY_ADMIN_TOKEN"  # noqa: S105  a variable's name, not its value
 
 
 class RouteSettings(Section, frozen=True, kw_only=True):
@@ -194,6 +206,7 @@ class Config(Section, frozen=True, kw_only=True):
     pages: Pages = Pages()
     steering: tuple[Option, ...] = ALLOWED
     log: Log = Log()
+    admin: Admin = Admin()
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +242,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "callers": _keys(Callers),
     "pages": _keys(Pages),
     "log": _keys(Log),
+    "admin": _keys(Admin),
     "routes[]": _keys(RouteSettings),
     "routes[].semantic": _keys(Semantic),
     "routes[].fusion": _keys(Fusion),
@@ -240,6 +254,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
 KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
     "tier": get_args(Tier),
     "priority": get_args(Priority),
+    "service_tier": get_args(ServiceTier),
     "on_zero_hits": get_args(OnZeroHits),
     "embed_api": get_args(EmbedApi),
     "rerank_api": get_args(RerankApi),
@@ -474,12 +489,15 @@ def _is_remote(url: str) -> bool:
 def _is_open_to_others(url: str) -> bool:
     """Whether requests go unencrypted to another machine."""
     parts = urlsplit(url)
-    host = parts.hostname or ""
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, or an address, is this machine to itself alone."""
     try:
-        loopback = ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        loopback = host == "localhost" or host.endswith(".localhost")
-    return parts.scheme == "http" and not loopback
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def authorization_of(config: Config, environment: Mapping[str, str]) -> str | None:
@@ -496,6 +514,20 @@ def authorization_in(variable: str, place: str, environment: Mapping[str, str]) 
     if not (value.isascii() and value.isprintable()):
         raise ConfigError(f"{variable}: contains characters that are not allowed in a header: set it to a valid value")
     return value
+
+
+def admin_token_of(config: Config, environment: Mapping[str, str]) -> str | None:
+    """Read the token of the admin port from the environment; raises ConfigError if one is needed and missing."""
+    variable = config.admin.token_env
+    token = environment.get(variable, "").strip()
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigError(f"{variable}: contains characters that are not allowed in a token: set it to a valid value")
+    if config.admin.enabled and not token and not is_loopback(config.admin.host):
+        raise ConfigError(
+            f"{variable} is not set, but the admin port at {config.admin.host} can be reached from other machines: set "
+            "it, or set `admin.host: 127.0.0.1`, or `admin.enabled: false`"
+        )
+    return token or None
 
 
 def token_of(config: Config, environment: Mapping[str, str], *, calls_models: bool = False) -> str | None:

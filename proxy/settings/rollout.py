@@ -44,7 +44,7 @@ class Rollout:
 
     def bypass_by_text(self, options: Steering, fields: Sequence[Field], route: str, text: str) -> Bypass | None:
         """Decide by the query text if no sender is known: the pages of a search have the same text."""
-        if self.sender(fields):
+        if self.share >= 1 or self.sender(fields):
             return None
         return self._bypass(options, "\0".join((route, *fold(text))).encode("utf-8", "surrogatepass"))
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from proxy.bounds import RERANK_BATCH_MAX
-from proxy.settings.config import EmbedApi, RerankApi
+from proxy.settings.config import EmbedApi, RerankApi, ServiceTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,20 @@ class RerankFormat:
     instruction: str | None = None
     """None where the API has no such member: the instruction is not sent."""
     queries_are_listed: bool = False
+    takes_service_tier: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def path_of(self, model: str) -> str:
         return self.path.replace("{model}", model)
 
-    def encode(self, query: str, passages: Sequence[str], instruction: str, model: str) -> bytes:
+    def encode(
+        self,
+        query: str,
+        passages: Sequence[str],
+        instruction: str,
+        model: str,
+        service_tier: ServiceTier | None = None,
+    ) -> bytes:
         """Write a request: one query for all passages."""
         query = without_control_tokens(query)
         body: dict[str, Any] = {self.query: [query] if self.queries_are_listed else query}
@@ -42,6 +50,8 @@ class RerankFormat:
             body[self.instruction] = without_control_tokens(instruction)
         if self.model is not None:
             body[self.model] = model
+        if service_tier is not None and self.takes_service_tier:
+            body["service_tier"] = service_tier
         return msgspec.json.encode({**body, **self.more})
 
 
@@ -57,6 +67,7 @@ DEEPINFRA = RerankFormat(
     model=None,
     instruction="instruction",
     queries_are_listed=True,
+    takes_service_tier=True,
     more={"fail_fast": True},  # a refusal at once rather than a place in a queue
 )
 RERANK_FORMATS: Mapping[RerankApi, RerankFormat] = {
@@ -76,7 +87,11 @@ class EmbedFormat:
 
     path: str
     fails_fast: bool = False
-    """Whether it takes `fail_fast`; others refuse members that they do not know."""
+    """Whether it takes `fail_fast`, and `service_tier`; others refuse members that they do not know."""
+
+    def tier(self, service_tier: ServiceTier | None) -> ServiceTier | None:
+        """Return the service tier that may be sent."""
+        return service_tier if self.fails_fast else None
 
 
 EMBED_FORMATS: Mapping[EmbedApi, EmbedFormat] = {

@@ -16,6 +16,7 @@ from proxy.context import NO_CHARGE
 from proxy.errors import EqualScores, Malformed, TimedOut, UpstreamError
 from proxy.ranking.planning import Relevance
 from proxy.ranking.stages import Budget
+from proxy.settings.config import ServiceTier
 from proxy.upstream.charges import charge_of
 from proxy.upstream.latency import Latencies, slow
 from proxy.upstream.providers import DEEPINFRA, RerankFormat
@@ -27,13 +28,14 @@ SERVICE = "reranker"
 class Reranker:
     """Scores passages, many of them in parallel calls."""
 
-    def __init__(  # noqa: PLR0913  a provider and its limits
+    def __init__(  # noqa: PLR0913  its settings
         self,
         transport: Transport,
         *,
         timeout_seconds: float,
         query_max_chars: int,
         batch_size: int = RERANK_BATCH_MAX,
+        service_tier: ServiceTier | None = None,
         latencies: Latencies | None = None,
         format_: RerankFormat = DEEPINFRA,
     ) -> None:
@@ -42,7 +44,11 @@ class Reranker:
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
         self._batch_size = min(batch_size, format_.batch_max)
+        self._service_tier = service_tier
         self._latencies = latencies or Latencies()
+
+    async def warm_up(self) -> None:
+        await self._transport.warm_up()
 
     async def score(
         self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: Budget
@@ -81,7 +87,7 @@ class Reranker:
         return replace(joined(answers, passages, error), charge=charge)
 
     async def _score(self, query: str, passages: Sequence[str], instruction: str, model: str) -> Relevance:
-        body = self._format.encode(query, passages, instruction, model)
+        body = self._format.encode(query, passages, instruction, model, self._service_tier)
         size = MODEL_RESPONSE_BYTES + len(passages) * MODEL_SCORE_BYTES + 2 * len(body)
         try:
             return await self._transport.ask(
