@@ -513,6 +513,11 @@ def test_a_command_that_calls_models_needs_the_token_whatever_the_routes_say() -
         token_of(Config(), {}, calls_models=True)
 
 
+def test_fallbacks_without_a_reranker_are_refused() -> None:
+    said = refusal("routes: [{index: a, rerank: false, semantic: {field: v, dimensions: 3}, rerank_fallbacks: [m]}]")
+    assert "rerank_fallbacks: has no effect with `rerank: false`" in said
+
+
 ELSEWHERE = "\nmodels: {rerank_url: 'https://api.cohere.com', rerank_token_env: COHERE_TOKEN}"
 
 

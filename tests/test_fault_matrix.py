@@ -373,3 +373,22 @@ async def test_a_model_that_stalls_is_soon_no_longer_asked(place: Place) -> None
     reasons = {answered.header("x-rerank").rpartition("=")[2] for answered in after}
     assert reasons <= {"breaker_open", "slow_model"}
     assert 5 == len(place.models.of("rerank"))
+
+
+async def test_a_fallback_is_called_while_the_reranker_of_the_route_is_not(place: Place) -> None:
+    """The search that finds it out is degraded, and not repeated with another model."""
+
+    async def knows_no_model_but_the_last(stream: Stream, request: Message) -> bytes | None:
+        return None if request.path.endswith("/third") else answer(404, WORDS, reason="Not Found")
+
+    place.models.faults["rerank"] = knows_no_model_but_the_last
+    (route,) = place.settings.routes
+    named = msgspec.structs.replace(route, rerank_model="first", rerank_fallbacks=("second", "third"))
+    client = await Client.to(await place.serve(msgspec.structs.replace(place.settings, routes=(named,))))
+    place.stack.callback(client.close)
+    told = [(await client.search("/products/_search", QUERY)).header("x-rerank") for _ in range(4)]
+    misconfigured = 'degraded;stages="rerank";reason=misconfigured'
+    assert [misconfigured, misconfigured, "reranked", "reranked"] == told
+    paths = [request.path.rpartition("/")[2] for request in place.models.of("rerank")]
+    assert ["first", "second", "third", "third"] == paths
+    assert ["model_misconfigured", "model_misconfigured"] == place.events

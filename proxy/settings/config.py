@@ -180,6 +180,7 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     passage: list[str] | None = None
     embedding_model: str | None = None
     rerank_model: str | None = None
+    rerank_fallbacks: tuple[Name, ...] = ()
     semantic: Semantic | None = None
     rerank: bool = True
     rank_window_size: Annotated[int, Meta(ge=1, le=1000)] | None = None
@@ -408,6 +409,12 @@ def _query_from_problems(place: QueryFrom) -> Iterator[tuple[str, str]]:
         yield "query_from.header", f"{place.header!r} {problem}"
 
 
+def _unused_without_reranker(route: RouteSettings) -> Iterator[tuple[str, str]]:
+    for key in ("rerank_model", "rerank_fallbacks"):
+        if getattr(route, key):
+            yield key, "has no effect with `rerank: false`: remove one of the two"
+
+
 def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
     patterns = route.patterns
     if not patterns or not all(patterns):
@@ -420,8 +427,8 @@ def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
         yield "priority", "set either `tier` or `priority`: a priority selects a tier"
     if route.semantic is None and not route.rerank:
         yield "rerank", "a route with neither `semantic` nor `rerank` changes nothing: remove it"
-    if not route.rerank and route.rerank_model:
-        yield "rerank_model", "has no effect with `rerank: false`: remove one of the two"
+    if not route.rerank:
+        yield from _unused_without_reranker(route)
     if route.semantic is None and route.on_zero_hits == "semantic":
         yield "on_zero_hits", "`on_zero_hits: semantic` needs `semantic` in the route"
     yield from _query_from_problems(route.query_from)
