@@ -167,6 +167,10 @@ ASYNC_SEARCHES_BYTES = _bound(
 OUTCOME_LIST_BYTES = _bound(
     Of.PROXY, "characters of `X-Rerank` for an `_msearch`", 2000, "`more;items=N` stands for the last ones"
 )
+SHADOW_RUNS = _bound(
+    Of.PROXY, "searches in `mode: shadow` that are reranked at a time, for the log alone", 8, "dropped; the log says so"
+)
+SHADOW_S = _bound(Of.PROXY, "seconds for each of them", 10, "given up; the log says so")
 LOG_ID = _bound(Of.CLIENT, "characters of an `X-Opaque-Id` in the log", 128, "cut")
 LOG_VALUE = _bound(Of.PROXY, "characters of any other value in the log", 4000, "cut, with its length")
 LOG_TRACEBACK = _bound(Of.PROXY, "characters of a traceback in the log", 32_000, "cut, with its length")

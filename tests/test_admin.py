@@ -11,8 +11,9 @@ import aiohttp
 import pytest
 
 from proxy.app.admin import open_admin
-from proxy.app.control import BreakerAction, KillSwitch, Reloaded, State
+from proxy.app.control import BreakerAction, Reloaded, State
 from proxy.settings.config import Admin
+from proxy.settings.rollout import Switches
 from tests.conftest import Log
 
 TOKEN = "token-of-the-admin-port"
@@ -40,7 +41,7 @@ class Running:
     """A proxy as the port sees it."""
 
     state: State = State.READY
-    switch: KillSwitch = field(default_factory=KillSwitch)
+    switches: Switches = field(default_factory=Switches)
     breakers: Breaker = field(default_factory=Breaker)
     reloaded: Reloaded = field(default_factory=Reloaded)
     reloads: int = 0
@@ -108,7 +109,7 @@ async def test_with_a_token_only_the_probes_are_open_and_say_no_more_than_the_st
                 for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": TOKEN}):
                     refused = await operator.ask(method, target, **given)
                     assert (401, "Bearer") == (refused.status, refused.fields["WWW-Authenticate"])
-        assert (True, 0, []) == (running.switch.on, running.reloads, running.breakers.actions)
+        assert (True, 0, []) == (running.switches.reranking, running.reloads, running.breakers.actions)
         for target in GET:
             assert 200 == (await operator.ask("GET", target, Authorization=f"Bearer {TOKEN}")).status
         known = await operator.ask("GET", "/readyz", Authorization=f"Bearer {TOKEN}")
@@ -123,7 +124,7 @@ async def test_without_a_token_no_web_page_gets_through(fields: dict[str, str]) 
     async with opened(running := Running()) as operator:
         assert {403} == {(await operator.ask("POST", target, **fields)).status for target in POST}
         assert {403} == {(await operator.ask("GET", target, **fields)).status for target in GET}
-    assert (True, 0) == (running.switch.on, running.reloads)
+    assert (True, 0) == (running.switches.reranking, running.reloads)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:9291", "[::1]:9291", "127.0.0.1:1"])
@@ -146,7 +147,7 @@ async def test_the_kill_switch_stays_where_it_was_put(log: Log) -> None:
         for position, on in (("off", False), ("off", False), ("on", True)):
             switched = await operator.ask("POST", f"/reranking/{position}")
             asked = await operator.ask("GET", "/reranking")
-            assert ({"enabled": on}, {"enabled": on}, on) == (switched.json, asked.json, running.switch.on)
+            assert ({"enabled": on}, {"enabled": on}, on) == (switched.json, asked.json, running.switches.reranking)
     assert [("reranking_switched", "warning", on) for on in (False, False, True)] == [
         (event["event"], event["log_level"], event["enabled"]) for event in log
     ]

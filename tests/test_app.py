@@ -308,20 +308,22 @@ async def test_the_users_words_are_logged_only_where_the_settings_say_so(
 async def test_with_the_kill_switch_off_the_engine_answers_and_no_model_is_asked(
     settings: Config, engine: FakeEngine, models: FakeModels, log: Log, target: str
 ) -> None:
-    """The client's own bytes and nothing else go to the engine, and the reason is visible."""
+    """The client's own bytes go to the engine, and the reason is visible."""
     async with AsyncExitStack() as stack:
         proxy = await open_proxy(settings, TOKEN, {}, stack)
         client = await Client.to((await listen_for(proxy, stack)).port)
         stack.callback(client.close)
-        proxy.switch.on = False
+        proxy.fixed.switches.reranking = False
         engine.faults = dict.fromkeys(("lexical", "multi", "other"), _echo)
-        answered = await client.ask("POST", target, QUERY_BYTES, content_type="application/json")
+        body = b"{}\n" + QUERY_BYTES + b"\n" if "_msearch" in target else QUERY_BYTES
+        answered = await client.ask("POST", target, body, content_type="application/json")
         unrouted = await client.ask("POST", "/logs/_search", QUERY_BYTES, content_type="application/json")
-        assert (QUERY_BYTES, "bypassed;reason=switched_off") == (answered.body, answered.header("x-rerank"))
+        assert (body, "bypassed;reason=switched_off") == (answered.body, answered.header("x-rerank"))
         assert (QUERY_BYTES, "") == (unrouted.body, unrouted.header("x-rerank"))
-        assert ([target, "/logs/_search"], []) == ([asked.target for asked in engine.requests], models.requests)
-        assert {("", "bypassed", "switched_off"): 1} == proxy.telemetry.counters.searches
-        proxy.switch.on = True
+        sent = [asked.target for asked in engine.requests if asked.method == "POST"]
+        assert ([target, "/logs/_search"], []) == (sent, models.requests)
+        assert {("products*", "bypassed", "switched_off"): 1} == proxy.telemetry.counters.searches
+        proxy.fixed.switches.reranking = True
         engine.faults = {}
         again = await client.search("/products/_search", QUERY)
         assert "reranked" == again.header("x-rerank")
@@ -349,6 +351,22 @@ async def test_sigterm_takes_no_more_and_finishes_what_runs(
     client.close()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         asyncio.get_running_loop().remove_signal_handler(number)
+
+
+@pytest.mark.parametrize("routes", [True, False])
+async def test_connections_to_the_models_are_opened_at_the_start_if_there_is_a_route(
+    settings: Config, models: FakeModels, log: Log, *, routes: bool
+) -> None:
+    """The first search uses them."""
+    config = settings if routes else msgspec.structs.replace(settings, routes=())
+    async with AsyncExitStack() as stack:
+        listener = await listen(config, TOKEN, {}, stack, warms_up=True)
+        client = await Client.to(listener.port)
+        if routes:
+            await models.until_asked("warm_up", 2)
+        await client.search("/products/_search", QUERY)
+        client.close()
+    assert (2 if routes else 0) == len(models.of("warm_up")) == models.connections
 
 
 async def test_stopping_lets_a_write_end_whose_client_has_left(settings: Config, engine: FakeEngine, log: Log) -> None:

@@ -158,7 +158,7 @@ async def test_no_client_makes_a_label(served: tuple[Client, Process]) -> None:
 async def test_the_state_of_the_process_is_there(served: tuple[Client, Process]) -> None:
     client, process = served
     await client.ask("GET", "/")
-    process.switch.on = False
+    process.switches.reranking = False
     found = read(process.metrics())
     assert (1, 0, 1, 0) == tuple(
         found[f"rerank_proxy_{name}"][labels()]

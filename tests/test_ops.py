@@ -113,7 +113,7 @@ async def test_each_metric_that_is_named_is_there_and_moves(engine: FakeEngine, 
         await process.reload()
         for name in process.breakers.states():
             process.breakers.control(name, BreakerAction.OPEN)
-        process.switch.on = False
+        process.switches.reranking = False
         seen.append(samples(process.metrics()))
         held.set()
         await other.answer()

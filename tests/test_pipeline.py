@@ -49,6 +49,18 @@ async def test_every_stage_is_timed_in_the_header_and_in_the_log(client: Client,
     assert ("info", "reranked", 10, 4) == (line["log_level"], line["outcome"], line["window"], line["candidates"])
 
 
+@pytest.mark.parametrize("tier", [None, "default", "priority"])
+async def test_searches_name_the_tier_of_the_service_that_is_set(
+    start_proxy: StartProxy, settings: Config, models: FakeModels, tier: Any
+) -> None:
+    served = msgspec.structs.replace(settings.models, service_tier=tier)
+    client = await start_proxy(msgspec.structs.replace(settings, models=served))
+    await client.search("/products/_search", QUERY)
+    said = [(asked.json().get("service_tier"), asked.json()["fail_fast"]) for asked in models.requests]
+    assert [(tier, True), (tier, True)] == said
+    assert tier is not None or b"service_tier" not in b"".join(asked.body for asked in models.requests)
+
+
 async def test_the_log_has_the_tokens_and_the_cost_of_all_model_calls(
     start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log
 ) -> None:

@@ -11,7 +11,6 @@ from functools import partial
 
 import structlog
 
-from proxy.app.control import SWITCHED_OFF, KillSwitch
 from proxy.app.generation import Fixed, Generation, Secrets, first_generation
 from proxy.bounds import LOG_ID, PARAMETERS_BYTES
 from proxy.context import Access, RequestRecord
@@ -47,7 +46,6 @@ class Proxy:
 
     def __init__(self, fixed: Fixed, generation: Generation) -> None:
         self.fixed = fixed
-        self.switch = KillSwitch()
         self.telemetry = fixed.telemetry
         self.upstream = fixed.upstream
         self._generation = generation
@@ -66,6 +64,10 @@ class Proxy:
         self._generation = successor
         self.telemetry.query_text = successor.config.log.query_text
         self._close_retired()
+
+    async def warm_up(self) -> None:
+        """Open connections to the models, so that the first searches find them."""
+        await self._generation.front.searching.warm_up()
 
     def handle(self, exchange: Exchange) -> Work | None:
         """Answer one request: by itself where it is handed on, else by what is returned."""
@@ -97,9 +99,6 @@ class Proxy:
 
     async def _search(self, exchange: Exchange, search: Search, generation: Generation, record: RequestRecord) -> None:
         front = generation.front
-        if not self.switch.on:
-            await front.bypass(exchange, record.search(), search.indices, SWITCHED_OFF)
-            return
         if len(search.query_string) > PARAMETERS_BYTES:
             why = Bypass("too_complex", detail="the URL is too long")
             await front.bypass(exchange, record.search(), search.indices, why)
@@ -189,14 +188,26 @@ async def open_proxy(
     return proxy
 
 
-async def listen(config: Config, token: str | None, environment: Mapping[str, str], stack: AsyncExitStack) -> Listener:
-    """Start a proxy; `stack` stops it, after what is running has ended."""
-    return await listen_for(await open_proxy(config, token, environment, stack), stack)
+async def listen(
+    config: Config,
+    token: str | None,
+    environment: Mapping[str, str],
+    stack: AsyncExitStack,
+    *,
+    warms_up: bool = False,
+) -> Listener:
+    """Start a proxy; `stack` stops it, after what is running has ended.
+
+    `warms_up`: open connections to the models beside the start, if there are routes.
+    """
+    return await listen_for(await open_proxy(config, token, environment, stack), stack, warms_up=warms_up)
 
 
-async def listen_for(proxy: Proxy, stack: AsyncExitStack) -> Listener:
+async def listen_for(proxy: Proxy, stack: AsyncExitStack, *, warms_up: bool = False) -> Listener:
     """Open the port of a proxy; `stack` closes it, after what is running has ended."""
     config = proxy.generation.config
+    if warms_up and config.routes:
+        stack.callback(asyncio.ensure_future(proxy.warm_up()).cancel)
     listener = await serve(
         proxy.handle,
         proxy.upstream,

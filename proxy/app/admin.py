@@ -115,11 +115,11 @@ class AdminPort:
         return _json({"changed": reloaded.changed, "needs_restart": reloaded.needs_restart})
 
     async def reranking(self, _: web.Request) -> web.Response:
-        return _json({"enabled": self._operations.switch.on})
+        return _json({"enabled": self._operations.switches.reranking})
 
     async def switch(self, request: web.Request) -> web.Response:
-        self._operations.switch.on = request.match_info["last"] == "on"
-        _log.warning("reranking_switched", enabled=self._operations.switch.on)
+        self._operations.switches.reranking = request.match_info["last"] == "on"
+        _log.warning("reranking_switched", enabled=self._operations.switches.reranking)
         return await self.reranking(request)
 
     async def breakers(self, _: web.Request) -> web.Response:

@@ -1,13 +1,11 @@
-"""What an operator sees and switches while the proxy runs: its state, the kill switch, circuit breakers."""
+"""What an operator sees and switches while the proxy runs: its state, circuit breakers, reloads."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from proxy.outcomes import Bypass
-
-SWITCHED_OFF = Bypass("switched_off")
+from proxy.settings.rollout import Switches
 
 
 class State(StrEnum):
@@ -16,13 +14,6 @@ class State(StrEnum):
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"
-
-
-@dataclass(slots=True)
-class KillSwitch:
-    """Reranking of all routes, on or off; kept until it is switched again or the process ends."""
-
-    on: bool = True
 
 
 class BreakerAction(StrEnum):
@@ -61,7 +52,7 @@ class Operations(Protocol):
     """The running proxy, as the admin port sees it."""
 
     @property
-    def switch(self) -> KillSwitch: ...
+    def switches(self) -> Switches: ...
 
     @property
     def state(self) -> State: ...

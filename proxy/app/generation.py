@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from proxy.endpoints.answering import Searching
@@ -12,6 +12,7 @@ from proxy.http1.callers import CallerIdentities
 from proxy.http1.relay import Upstream
 from proxy.settings.config import Config, authorization_of, token_of
 from proxy.settings.config import Models as ModelSettings
+from proxy.settings.rollout import Switches
 from proxy.telemetry.log import Telemetry, warn_of_new_callers
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import EngineClient
@@ -45,6 +46,7 @@ class Fixed:
     engine: EngineClient
     upstream: Upstream
     telemetry: Telemetry
+    switches: Switches = field(default_factory=Switches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,7 @@ class Generation:
 
     async def close(self) -> None:
         """Close what no successor has taken over."""
+        await self.front.searching.shadows.close()
         await self._stack.aclose()
 
 
@@ -136,19 +139,26 @@ async def _open_models(
         timeout_seconds=settings.embed_timeout_seconds,
         query_max_chars=settings.query_max_chars,
         cache_bytes=settings.vector_cache_mb * 2**20,
+        service_tier=settings.service_tier,
     )
     reranker = Reranker(
         Transport(session, "reranker", settings.url, token, guards),
         timeout_seconds=settings.rerank_timeout_seconds,
         query_max_chars=settings.query_max_chars,
         batch_size=settings.rerank_batch_size,
+        service_tier=settings.service_tier,
     )
     return ModelClients(settings, token, embedder, reranker, guards)
 
 
 def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients, callers: CallerIdentities) -> Front:
-    pressure = partial(models.guards.pressure, "reranker")
     searching = Searching(
-        config, fixed.engine, models.embedder, models.reranker, secrets.authorization, pressure=pressure
+        config,
+        fixed.engine,
+        models.embedder,
+        models.reranker,
+        secrets.authorization,
+        pressure=partial(models.guards.pressure, "reranker"),
+        switches=fixed.switches,
     )
     return Front(fixed.upstream, fixed.engine, searching, callers, config.engine.multi_search_reranked)

@@ -12,11 +12,12 @@ import structlog
 from proxy.app import Proxy, listen_for, open_proxy
 from proxy.app.admin import open_admin
 from proxy.app.breakers import ModelBreakers
-from proxy.app.control import Breakers, KillSwitch, Reloaded, State
+from proxy.app.control import Breakers, Reloaded, State
 from proxy.app.generation import next_generation, secrets_of
 from proxy.http1.listener import Listener
 from proxy.settings.config import Config, admin_token_of
 from proxy.settings.effective import changed_keys, effective, in_force, needs_restart
+from proxy.settings.rollout import Switches
 from proxy.settings.routes import build_routes
 from proxy.settings.tls import towards_clients, towards_engine
 from proxy.settings.yaml_file import ConfigError
@@ -48,8 +49,8 @@ class Process:
         self._add_gauges()
 
     @property
-    def switch(self) -> KillSwitch:
-        return self._proxy.switch
+    def switches(self) -> Switches:
+        return self._proxy.fixed.switches
 
     def serves_on(self, listener: Listener) -> None:
         """Note that requests are taken."""
@@ -63,7 +64,7 @@ class Process:
         return {
             "engine": {str(node): "ok" if reached else "unreachable" for node, reached in nodes.items()},
             "models": self.breakers.states(),
-            "reranking": "on" if self.switch.on else "off",
+            "reranking": "on" if self.switches.reranking else "off",
         }
 
     def settings(self) -> Mapping[str, Any]:
@@ -76,7 +77,9 @@ class Process:
         metrics, fixed = self._proxy.telemetry.metrics, self._proxy.fixed
         added = fixed.engine.added
         metrics.add(Gauge("ready", "1 while requests are taken", (), lambda: {(): self.state is State.READY}))
-        metrics.add(Gauge("reranking_enabled", "0 while the kill switch is thrown", (), lambda: {(): self.switch.on}))
+        metrics.add(
+            Gauge("reranking_enabled", "0 while the kill switch is thrown", (), lambda: {(): self.switches.reranking})
+        )
         metrics.add(
             Gauge(
                 "client_connections",
@@ -238,7 +241,7 @@ async def serve_until_told(
         admin = await open_admin(config.admin, process, admin_token_of(config, environment), stack)
         watching = (process.watch(watched),) if watched else ()
         await stack.enter_async_context(_meanwhile(process.measure_lag(), *watching))
-        listener = await listen_for(proxy, stack)
+        listener = await listen_for(proxy, stack, warms_up=True)
         process.serves_on(listener)
         scheme = "https" if config.listen.certificate_file else "http"
         _log.info(

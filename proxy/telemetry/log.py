@@ -6,13 +6,14 @@ import re
 import sys
 import time
 from collections.abc import Mapping, MutableMapping
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import structlog
 
 from proxy.bounds import LOG_ID, LOG_TRACEBACK, LOG_VALUE, MODELS_GUARDED
-from proxy.context import Access, Ended, RequestRecord, SearchRecord
+from proxy.context import Access, Ended, RequestRecord, SearchRecord, Shadow
 from proxy.outcomes import Outcome
 from proxy.settings.config import Log
 from proxy.telemetry.ecs import to_ecs
@@ -57,11 +58,21 @@ class Telemetry:
         for search in searches:
             outcome = search.outcome or _UNFINISHED[ended]
             self.counters.searches[search.route, outcome.name, outcome.reason] += 1
+            search.ended = time.perf_counter()
             self.metrics.observe(search)
-            log_search(search, outcome, query_text=self.query_text)
             self._slow_routes.note(search, outcome)
+            write = partial(self._write, search, outcome)
+            if search.after_response is not None and ended is Ended.ANSWERED:
+                search.after_response(write)
+            else:
+                write()
         if record is not None and record.access is not None and not searches:
             log_access(record, record.access, ended, query_text=self.query_text)
+
+    def _write(self, search: SearchRecord, outcome: Outcome) -> None:
+        """Count what a search has cost, and log it: after its shadow, where it has one."""
+        self.metrics.charge(search)
+        log_search(search, outcome, query_text=self.query_text)
 
 
 _CANCELLED = Outcome("cancelled", reason="client_left")
@@ -98,6 +109,7 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
         ms={name: round(milliseconds, 1) for name, milliseconds in search.timings().items()},
         window=search.window,
         candidates=search.candidates,
+        **({"shadow": _shadow_fields(search.shadow)} if search.shadow else {}),
     )
 
 
@@ -114,6 +126,16 @@ def log_access(record: RequestRecord, access: Access, ended: Ended, *, query_tex
         **{key: value for key, value in optional.items() if value},
         ms={"total": round((time.perf_counter() - access.started) * 1000, 1)},
     )
+
+
+def _shadow_fields(shadow: Shadow) -> Mapping[str, Any]:
+    """Write what reranking would have changed."""
+    outcome = shadow.outcome
+    optional = {"reason": outcome.reason, "detail": outcome.detail, "stages": list(outcome.stages)}
+    measures = {name: round(value, 3) for name, value in shadow.change.items() if value is not None}
+    ms = {name: round(milliseconds, 1) for name, milliseconds in shadow.stages.items()}
+    said = {"outcome": outcome.name, **{name: value for name, value in optional.items() if value}, **measures}
+    return {**said, "ms": ms} if ms else said
 
 
 def warn_of_new_callers(header: str) -> None:
