@@ -12,7 +12,7 @@ context           the record of a request: made where it enters, handed down, co
 outcomes          how a search can end: reranked, degraded(stages) or bypassed(reason), one table of reasons
 app               which way a request goes: classified by settings.routes → an endpoint, or passed through
     process       `serve`: opens the ports, reloads the settings, drains (generation: what one configuration made)
-    admin         the admin port: health, metrics, controls (control: what it may do; breakers: of the models)
+    admin         the admin port: health, metrics, controls (control: state, kill switch; breakers: of the models)
 
 endpoints         search, multi_search (multi_search_lines), async_search; nodes: the addresses that clients sniff
     front         what they share: the caller, the body (media), the response to a search's result
@@ -49,9 +49,8 @@ upstream          clients of the services: engine (pool, nodes, addresses; disco
     guard         around each call of a model: breaker, bulkhead (concurrent calls), retries; provider_errors: its words
 errors            what can go wrong upstream
 settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls; effective: what
-                  is in force, secrets masked;
-                  request_options: what a request may set; bypass_rules: what a route bypasses by its text;
-                  rollout: by its mode and share
+                  is in force, secrets masked; request_options: what a request may set; bypass_rules: what a route
+                  bypasses by its text; rollout: by its mode and share
 bounds            every limit on input, and what happens beyond
 commands          serving, checking, loading (index, backfill), mapping, profiles, evaluation, local_models; imported
                   when they run (console: how they print; advice: what to do next)

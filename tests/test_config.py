@@ -240,10 +240,10 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
             "routes[0].rerank_model: has no effect with `rerank: false`",
         ),
         ("routes: [{index: a, query_from: {header: 'a b'}}]", "'a b' is not a valid header name"),
-        ("routes: [{index: a, query_from: {header: X-Proxy-Roles}}]", "'X-Proxy-Roles' may say who a caller is"),
+        ("routes: [{index: a, query_from: {header: X-Proxy-Roles}}]", "'X-Proxy-Roles' may identify a caller"),
         (
             "routes: [{index: a, query_from: {header: Authorization}}]",
-            "'Authorization' may say who a caller is, or what they may see, and query text is sent to the models",
+            "'Authorization' may identify a caller or their rights, and query text is sent to the models",
         ),
         (
             "routes: [{index: a, share: 0.05}]",
@@ -300,7 +300,7 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
         ("callers: {ignore: cf-ray}", "f.yaml:1: callers.ignore: expected a list, got text"),
         (
             "callers:\n  ignore:\n    - cf-ray\n    - Cookie",
-            "f.yaml:4: callers.ignore[1]: 'Cookie' may say who a caller",
+            "f.yaml:4: callers.ignore[1]: 'Cookie' may identify a caller",
         ),
         ("callers: {ignore: ['cf-*']}", "f.yaml:1: callers.ignore[0]: 'cf-*' is not a valid header name"),
         (
@@ -563,6 +563,15 @@ def test_a_value_of_any_kind_is_taken_or_refused(value: Any) -> None:
         read(text, "f.yaml", {})
 
 
+@pytest.mark.parametrize(
+    ("text", "mode"), [("on", "on"), ("off", "off"), ("'off'", "off"), ("shadow", "shadow"), ("opt_in", "opt_in")]
+)
+def test_a_mode_is_written_without_quotes(text: str, mode: str) -> None:
+    """YAML 1.1 has `on` and `off` as words for true and false."""
+    config = read(f"routes: [{{index: a, mode: {text}}}]", "f.yaml", {})
+    assert mode == build_routes(config)[0].rollout.mode
+
+
 # The admin port
 
 
@@ -584,15 +593,3 @@ def test_a_token_of_the_admin_port_that_no_header_can_hold_is_refused() -> None:
     with pytest.raises(ConfigError, match="RERANK_PROXY_ADMIN_TOKEN: contains characters") as caught:
         admin_token_of(Config(), {"RERANK_PROXY_ADMIN_TOKEN": "two words"})
     assert "two words" not in str(caught.value)
-
-
-# Modes
-
-
-@pytest.mark.parametrize(
-    ("text", "mode"), [("on", "on"), ("off", "off"), ("'off'", "off"), ("shadow", "shadow"), ("opt_in", "opt_in")]
-)
-def test_a_mode_is_written_without_quotes(text: str, mode: str) -> None:
-    """YAML 1.1 has `on` and `off` as words for true and false."""
-    config = read(f"routes: [{{index: a, mode: {text}}}]", "f.yaml", {})
-    assert mode == build_routes(config)[0].rollout.mode

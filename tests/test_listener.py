@@ -240,7 +240,7 @@ async def test_the_rest_of_a_small_body_is_read_for_the_next_request_to_come(han
 async def test_a_handler_that_finds_a_bad_body_refuses_it(caller: Client) -> None:
     await caller.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\nno size\r\n")
     answered = await caller.answer()
-    assert (400, own_error(400, "bad_http_message", "a chunk without a size")) == (answered.status, answered.body)
+    assert (400, own_error(400, "bad_http_message", "a chunk has no size")) == (answered.status, answered.body)
 
 
 async def test_a_handler_that_fails_after_it_began_breaks_the_answer_off(log: Log) -> None:

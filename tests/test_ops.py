@@ -84,6 +84,8 @@ class ChargingModels(FakeModels):
 
 
 CONSTANT = {"process_max_fds"}
+OF_THE_SYSTEM = {"process_resident_memory_bytes"}
+"""It moves when the system likes."""
 
 
 async def test_each_metric_that_is_named_is_there_and_moves(engine: FakeEngine, settings: Config, log: Log) -> None:
@@ -126,7 +128,7 @@ async def test_each_metric_that_is_named_is_there_and_moves(engine: FakeEngine, 
     named = {name for expression in (*of_rules(), *of_dashboard()) for name in METRIC.findall(expression)}
     missing = {name for name in named if name not in seen[-1]}
     still = {name for name in named if all(each.get(name) == seen[0].get(name) for each in seen)}
-    assert (set(), CONSTANT & named) == (missing, still)
+    assert (set(), CONSTANT & named) == (missing, still - OF_THE_SYSTEM)
 
 
 def test_each_reason_and_outcome_that_is_named_is_one_there_is() -> None:

@@ -65,10 +65,6 @@ class Proxy:
         self.telemetry.query_text = successor.config.log.query_text
         self._close_retired()
 
-    async def warm_up(self) -> None:
-        """Open connections to the models, so that the first searches find them."""
-        await self._generation.front.searching.warm_up()
-
     def handle(self, exchange: Exchange) -> Work | None:
         """Answer one request: by itself where it is handed on, else by what is returned."""
         generation, head = self._generation, exchange.head
@@ -87,6 +83,12 @@ class Proxy:
                 pass_through(exchange, self.upstream)
                 return None
 
+    def warm_up(self, stack: AsyncExitStack) -> None:
+        """Open connections to the models, so that the first searches find them; nobody waits for it."""
+        searching = self._generation.front.searching
+        if searching.routes:
+            stack.callback(asyncio.ensure_future(searching.warm_up()).cancel)
+
     def _turned_away(self, head: RequestHead, status: int) -> None:
         """Forget a caller whom the engine does not know, or does not allow a search."""
         front = self._generation.front
@@ -99,6 +101,9 @@ class Proxy:
 
     async def _search(self, exchange: Exchange, search: Search, generation: Generation, record: RequestRecord) -> None:
         front = generation.front
+        if not self.fixed.switches.reranking:
+            await front.bypass(exchange, record.search(), search.indices, Bypass("switched_off"))
+            return
         if len(search.query_string) > PARAMETERS_BYTES:
             why = Bypass("too_complex", detail="the URL is too long")
             await front.bypass(exchange, record.search(), search.indices, why)
@@ -200,14 +205,15 @@ async def listen(
 
     `warms_up`: open connections to the models beside the start, if there are routes.
     """
-    return await listen_for(await open_proxy(config, token, environment, stack), stack, warms_up=warms_up)
+    proxy = await open_proxy(config, token, environment, stack)
+    if warms_up:
+        proxy.warm_up(stack)
+    return await listen_for(proxy, stack)
 
 
-async def listen_for(proxy: Proxy, stack: AsyncExitStack, *, warms_up: bool = False) -> Listener:
+async def listen_for(proxy: Proxy, stack: AsyncExitStack) -> Listener:
     """Open the port of a proxy; `stack` closes it, after what is running has ended."""
     config = proxy.generation.config
-    if warms_up and config.routes:
-        stack.callback(asyncio.ensure_future(proxy.warm_up()).cancel)
     listener = await serve(
         proxy.handle,
         proxy.upstream,

@@ -1,4 +1,4 @@
-"""What an operator sees and switches while the proxy runs: its state, circuit breakers, reloads."""
+"""What an operator sees and switches while the proxy runs: its state, the kill switch, circuit breakers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

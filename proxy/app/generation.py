@@ -99,7 +99,7 @@ class Generation:
         return self._stack.pop_all()
 
     async def close(self) -> None:
-        """Close what no successor has taken over."""
+        """End the shadow runs, and close what no successor has taken over."""
         await self.front.searching.shadows.close()
         await self._stack.aclose()
 
@@ -152,13 +152,13 @@ async def _open_models(
 
 
 def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients, callers: CallerIdentities) -> Front:
+    pressure = partial(models.guards.pressure, "reranker")
     searching = Searching(
         config,
         fixed.engine,
         models.embedder,
         models.reranker,
         secrets.authorization,
-        pressure=partial(models.guards.pressure, "reranker"),
-        switches=fixed.switches,
+        pressure=pressure,
     )
     return Front(fixed.upstream, fixed.engine, searching, callers, config.engine.multi_search_reranked)

@@ -239,9 +239,10 @@ async def serve_until_told(
         process = Process(proxy, read, environment)
         loop.add_signal_handler(signal.SIGHUP, process.reload_soon)
         admin = await open_admin(config.admin, process, admin_token_of(config, environment), stack)
+        proxy.warm_up(stack)
         watching = (process.watch(watched),) if watched else ()
         await stack.enter_async_context(_meanwhile(process.measure_lag(), *watching))
-        listener = await listen_for(proxy, stack, warms_up=True)
+        listener = await listen_for(proxy, stack)
         process.serves_on(listener)
         scheme = "https" if config.listen.certificate_file else "http"
         _log.info(

@@ -59,9 +59,8 @@ class Telemetry:
             outcome = search.outcome or _UNFINISHED[ended]
             self.counters.searches[search.route, outcome.name, outcome.reason] += 1
             search.ended = time.perf_counter()
-            self.metrics.observe(search)
             self._slow_routes.note(search, outcome)
-            write = partial(self._write, search, outcome)
+            write = partial(self._report, search, outcome)
             if search.after_response is not None and ended is Ended.ANSWERED:
                 search.after_response(write)
             else:
@@ -69,9 +68,9 @@ class Telemetry:
         if record is not None and record.access is not None and not searches:
             log_access(record, record.access, ended, query_text=self.query_text)
 
-    def _write(self, search: SearchRecord, outcome: Outcome) -> None:
-        """Count what a search has cost, and log it: after its shadow, where it has one."""
-        self.metrics.charge(search)
+    def _report(self, search: SearchRecord, outcome: Outcome) -> None:
+        """Observe and log a search; one in shadow mode when its shadow run, which costs tokens, has ended."""
+        self.metrics.observe(search)
         log_search(search, outcome, query_text=self.query_text)
 
 
@@ -113,6 +112,16 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
     )
 
 
+def _shadow_fields(shadow: Shadow) -> Mapping[str, Any]:
+    """Write what reranking would have changed."""
+    outcome = shadow.outcome
+    optional = {"reason": outcome.reason, "detail": outcome.detail, "stages": list(outcome.stages)}
+    measures = {name: round(value, 3) for name, value in shadow.change.items() if value is not None}
+    ms = {name: round(milliseconds, 1) for name, milliseconds in shadow.stages.items()}
+    said = {"outcome": outcome.name, **{name: value for name, value in optional.items() if value}, **measures}
+    return {**said, "ms": ms} if ms else said
+
+
 def log_access(record: RequestRecord, access: Access, ended: Ended, *, query_text: bool) -> None:
     """Write the access line of a request that passed through; its query string may hold a user's query."""
     path, _, query = access.target.partition("?")
@@ -126,16 +135,6 @@ def log_access(record: RequestRecord, access: Access, ended: Ended, *, query_tex
         **{key: value for key, value in optional.items() if value},
         ms={"total": round((time.perf_counter() - access.started) * 1000, 1)},
     )
-
-
-def _shadow_fields(shadow: Shadow) -> Mapping[str, Any]:
-    """Write what reranking would have changed."""
-    outcome = shadow.outcome
-    optional = {"reason": outcome.reason, "detail": outcome.detail, "stages": list(outcome.stages)}
-    measures = {name: round(value, 3) for name, value in shadow.change.items() if value is not None}
-    ms = {name: round(milliseconds, 1) for name, milliseconds in shadow.stages.items()}
-    said = {"outcome": outcome.name, **{name: value for name, value in optional.items() if value}, **measures}
-    return {**said, "ms": ms} if ms else said
 
 
 def warn_of_new_callers(header: str) -> None:

@@ -122,17 +122,13 @@ class Metrics:
         self._gauges.append(gauge)
 
     def observe(self, search: SearchRecord) -> None:
-        """Count the time of one search of a route, and that of its stages."""
+        """Count the times, the searches and the model calls of one search of a route."""
         route = search.route
         for name, milliseconds in search.timings().items():
             if name == "total":
                 self._searches.labels(route).observe(milliseconds / 1000)
             else:
                 self._stages.labels(route, name).observe(milliseconds / 1000)
-
-    def charge(self, search: SearchRecord) -> None:
-        """Count what one search of a route has cost, when nothing more is done for it."""
-        route = search.route
         self._engine_searches.labels(route).inc(search.sent.engine_searches)
         self._tokens.labels(route).inc(search.tokens)
         self._usd.labels(route).inc(search.cost_usd)
