@@ -43,7 +43,7 @@ async def transport(models: FakeModels) -> AsyncIterator[Noting]:
 
 @pytest.fixture
 def reranker(transport: Transport) -> Reranker:
-    return Reranker(transport, timeout_seconds=60, query_max_chars=10, batch_size=BATCH)
+    return Reranker(transport, timeout_seconds=1000, query_max_chars=10, batch_size=BATCH)
 
 
 async def score(reranker: Reranker, passages: list[str], budget: Budget | None = None, query: str = "q") -> Relevance:
