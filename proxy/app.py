@@ -7,6 +7,7 @@ import asyncio
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 
@@ -33,6 +34,7 @@ from proxy.settings.tls import towards_clients
 from proxy.telemetry.log import Telemetry, warn_of_new_callers
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import EngineClient
+from proxy.upstream.guard import Guards
 from proxy.upstream.nodes import Nodes
 from proxy.upstream.reranker import Reranker
 from proxy.upstream.transport import Transport, models_session
@@ -129,22 +131,25 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
     engine, upstream = EngineClient(config.engine, nodes, hop), Upstream(nodes, hop)
     stack.push_async_callback(engine.close)
     session = await stack.enter_async_context(models_session(config.models.connect_timeout_seconds))
-    settings = config.models
+    settings, telemetry = config.models, Telemetry(query_text=config.log.query_text)
+    guards = Guards(settings.concurrent_calls, telemetry.count_model_call)
     embedder = Embedder(
-        Transport(session, "embedder", settings.url, token),
+        Transport(session, "embedder", settings.url, token, guards),
         timeout_seconds=settings.embed_timeout_seconds,
         query_max_chars=settings.query_max_chars,
         cache_bytes=settings.vector_cache_mb * 2**20,
         service_tier=settings.service_tier,
     )
     reranker = Reranker(
-        Transport(session, "reranker", settings.url, token),
+        Transport(session, "reranker", settings.url, token, guards),
         timeout_seconds=settings.rerank_timeout_seconds,
         query_max_chars=settings.query_max_chars,
         batch_size=settings.rerank_batch_size,
         service_tier=settings.service_tier,
     )
-    searching = Searching(config, engine, embedder, reranker, authorization_of(config, environment))
+    discovery = authorization_of(config, environment)
+    searching = Searching(config, engine, embedder, reranker, discovery, pressure=partial(guards.pressure, "reranker"))
+    stack.push_async_callback(searching.shadows.close)
     callers = CallerIdentities(config.callers.ignore, warn_of_new_callers)
     front = Front(
         upstream,
@@ -153,7 +158,7 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
         callers,
         config.engine.multi_search_reranked,
     )
-    return Proxy(front, Telemetry(query_text=config.log.query_text), config.engine.published_address)
+    return Proxy(front, telemetry, config.engine.published_address)
 
 
 async def listen(

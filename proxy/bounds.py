@@ -167,6 +167,10 @@ ASYNC_SEARCHES_BYTES = _bound(
 OUTCOME_LIST_BYTES = _bound(
     Of.PROXY, "characters of `X-Rerank` for an `_msearch`", 2000, "`more;items=N` stands for the last ones"
 )
+SHADOW_RUNS = _bound(
+    Of.PROXY, "searches in `mode: shadow` that are reranked at a time, for the log alone", 8, "dropped; the log says so"
+)
+SHADOW_S = _bound(Of.PROXY, "seconds for each of them", 10, "given up; the log says so")
 LOG_ID = _bound(Of.CLIENT, "characters of an `X-Opaque-Id` in the log", 128, "cut")
 LOG_VALUE = _bound(Of.PROXY, "characters of any other value in the log", 4000, "cut, with its length")
 LOG_TRACEBACK = _bound(Of.PROXY, "characters of a traceback in the log", 32_000, "cut, with its length")
@@ -216,6 +220,15 @@ WATCHED_SEARCHES = _bound(
 MODEL_DIMENSIONS = _bound(
     Of.MODEL, "numbers of a vector, where the model's own number is not known", 8192, "degraded, `malformed`"
 )
+MODEL_CALLS_WAITING = _bound(Of.PROXY, "calls of one model that wait for their turn", 64, "degraded, `busy`")
+_setting(Of.PROXY, "calls of one model at a time", "models.concurrent_calls", "wait for their turn")
+MODELS_GUARDED = _bound(
+    Of.ENGINE, "models whose failures are remembered: an index names its own", 64, "the oldest are forgotten"
+)
+RETRY_AFTER_S_MAX = _bound(
+    Of.MODEL, "seconds of `Retry-After` that a retry waits, within its time limit", 60, "lowered"
+)
+MODEL_MESSAGE = _bound(Of.MODEL, "characters of a provider's error message in the log", 200, "cut")
 INFLATED_BYTES_A_TURN = _bound(
     Of.MODEL,
     "bytes of a response that are decompressed before other work has its turn",

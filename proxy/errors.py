@@ -7,6 +7,7 @@ UpstreamError(service)
 │   └── Late        no answer yet: it is still waited for, by nobody in particular
 ├── Refused         an answer that is an error: its status, headers and body
 ├── Busy            never asked: too much is being asked at the moment
+├── Withheld        never asked: it fails too often, or is misconfigured
 ├── SlowModel       never asked: it cannot answer in the time left
 └── Malformed       an answer that cannot be used
     ├── TooLarge    an answer that is larger than is read here
@@ -17,7 +18,7 @@ UpstreamError(service)
 No status of an answer here: the one that is made of these, a 502, is `passthrough`'s.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -58,6 +59,16 @@ class Busy(UpstreamError):
     reason = "busy"
 
 
+class Withheld(UpstreamError):
+    """Not asked, since earlier calls failed."""
+
+    reason = "breaker_open"
+
+    def __init__(self, service: str, reason: str, detail: str) -> None:
+        super().__init__(service, detail)
+        self.reason = reason
+
+
 class SlowModel(UpstreamError):
     """Most recent calls of the model took longer than the time left, so only one search in ten asks it."""
 
@@ -95,13 +106,32 @@ class Refused(UpstreamError):
 
     reason = "refused"
 
-    def __init__(
-        self, service: str, status: int, body: bytes = b"", fields: Sequence[tuple[bytes, bytes]] = ()
+    def __init__(  # noqa: PLR0913  a response, and what it means
+        self,
+        service: str,
+        status: int,
+        body: bytes = b"",
+        fields: Sequence[tuple[bytes, bytes]] = (),
+        *,
+        reason: str = "refused",
+        message: str = "",
     ) -> None:
-        super().__init__(service, f"status {status}")
+        super().__init__(service, f"status {status}: {message}" if message else f"status {status}")
+        self.reason = reason
         self.status = status
         self.body = body
         self.fields = fields
+
+
+MODEL_REASONS: Mapping[str, str] = {
+    "breaker_open": "not asked, since most of the last calls of this model failed; `detail` has the last error, and a "
+    "search every 5 to 20 seconds tries the model again",
+    "misconfigured": "the provider does not accept the token (401, 403), wants payment (402), or has no such model or "
+    "path (404): correct it; a search every 30 seconds tries the model again, the others do not ask it",
+    "rate_limited": "the provider has too many requests (429), also after one retry",
+    "server_error": "a response with a status from 500, also after one retry",
+}
+"""The reasons of a failed model call besides those of the classes above."""
 
 
 def cause_of(defect: BaseException) -> str:

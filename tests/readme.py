@@ -29,7 +29,7 @@ from proxy.catalog.dialects import Dialect, KnnSearch
 from proxy.cli import CONFIG_VARIABLE, build_parser
 from proxy.commands.checking.routes import ADVICE
 from proxy.commands.loading.mappings import LANGUAGES
-from proxy.errors import EqualScores, UpstreamError
+from proxy.errors import MODEL_REASONS, EqualScores, UpstreamError
 from proxy.outcomes import BYPASS_REASONS
 from proxy.parsing.query_text import UNRELAXED
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
@@ -306,7 +306,11 @@ class SteeringForm:
 
 
 STEERING_FORMS: Mapping[Option, SteeringForm] = {
-    "enabled": SteeringForm("off", member=False, meaning="bypass this search"),
+    "enabled": SteeringForm(
+        "off",
+        member=False,
+        meaning="bypass this search; `on`: rerank it also outside the route's `share`, and with `mode: opt_in`",
+    ),
     "query": SteeringForm(
         "garden hose",
         "garden hose",
@@ -417,7 +421,7 @@ def _calls(name: str) -> Iterator[Sequence[Any]]:
 
 def failures() -> Mapping[str, set[str]]:
     """Find each reason why a stage can be left out, and the stages that name it."""
-    from_upstream = [kind.reason for kind in UpstreamError.__subclasses__()]
+    from_upstream = {*(kind.reason for kind in UpstreamError.__subclasses__()), *MODEL_REASONS}
     found: dict[str, set[str]] = {}
     for stage, reason, *_ in filter(None, _calls("Failure")):
         if stage is not None:
@@ -436,7 +440,7 @@ _FAILURE_MEANINGS = {
 def degraded() -> Table:
     kinds: tuple[type[UpstreamError], ...] = (*UpstreamError.__subclasses__(), EqualScores)
     said = {kind.reason: _in_a_cell(kind.__doc__ or "") for kind in kinds}
-    meanings = {**said, **ADVICE, **_FAILURE_MEANINGS}
+    meanings = {**said, **MODEL_REASONS, **ADVICE, **_FAILURE_MEANINGS}
     rows = tuple((code(reason), codes(sorted(stages)), meanings[reason]) for reason, stages in failures().items())
     return Table(("reason", "stages", "meaning, and what to do"), tuple(sorted(rows)))
 
@@ -493,6 +497,7 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "routes[].fusion": settings.Fusion,
     "routes[].query_from": settings.QueryFrom,
     "routes[].bypass": settings.BypassRules,
+    "routes[].share_by": settings.ShareBy,
 }
 
 
@@ -520,7 +525,7 @@ def _default(section: type[settings.Section], key: str) -> str:
     if default in (None, msgspec.UNSET):
         return ""
     written = list(default) if isinstance(default, tuple) else default
-    return code(yaml.safe_dump(written, default_flow_style=True, width=1000).split("\n")[0])
+    return code(yaml.safe_dump(written, default_flow_style=True, width=1000).split("\n")[0].strip("'"))
 
 
 _KEY = re.compile(r"(?P<indent> *)(?P<item>- )?(?:# )?(?P<key>\w+):(?:[^#]|#(?! ))*(?:# (?P<comment>.*))?")
@@ -732,9 +737,9 @@ DEMO_QUERY = "show me laptops that won't break when my kids use them"
 
 
 def of_demo(output: str) -> str:
-    """Take one search of the demo's output, and the figure over all of them."""
+    """Take one search of the demo's output, the figure over all of them, and how many got better and worse."""
     search = output.partition(f"“{DEMO_QUERY}”")[2].partition("\n\n")[0]
-    gain = output[output.index("nDCG@10 over ") :].partition("\n")[0]
+    gain = "\n".join(output[output.index("nDCG@10 over ") :].splitlines()[:2])
     return f"```text\n“{DEMO_QUERY}”{search}\n\n{gain}\n```\n"
 
 

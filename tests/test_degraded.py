@@ -62,7 +62,8 @@ def partial() -> bytes:
 
 
 SEMANTIC_CASES = {
-    "embed refused": Case("embed", refuses(429), "refused"),
+    "embed overloaded": Case("embed", refuses(429), "rate_limited"),
+    "embed refused": Case("embed", refuses(422), "refused"),
     "embed redirected": Case("embed", refuses(307), "refused"),
     "embed timed out": Case("embed", hangs, "timeout"),
     "embed broke off": Case("embed", breaks_off(), "unreachable"),
@@ -85,7 +86,8 @@ SEMANTIC_CASES = {
     "mapping malformed": Case("facts", says(b'{"products":[]}'), "mapping_unreadable"),
 }
 RERANK_CASES = {
-    "rerank refused": Case("rerank", refuses(500), "refused"),
+    "rerank failed": Case("rerank", refuses(500), "server_error"),
+    "rerank refused": Case("rerank", refuses(400), "refused"),
     "rerank timed out": Case("rerank", hangs, "timeout"),
     "rerank broke off": Case("rerank", breaks_off(), "unreachable"),
     "rerank malformed": Case("rerank", says(b"{"), "malformed"),

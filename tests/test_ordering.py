@@ -165,7 +165,7 @@ async def test_where_a_part_is_not_scored_the_head_is_reranked_as_far_as_the_sco
     run = await run_of(plan_of("", BODY, window=10), engine, models, stack, batch_size=2)
     head, _ = await make_head(run, ANSWER, SemanticHits(), ALONE)
     assert (["b", "a", "c"], False) == (names(head.keys), head.untouched)
-    assert [("rerank", "refused", "reranker: status 429 (2 of 3 passages were scored)")] == [
+    assert [("rerank", "rate_limited", "reranker: status 429 (2 of 3 passages were scored)")] == [
         (failure.stage, failure.reason, failure.detail) for failure in head.failures
     ]
     assert 42 == run.usage.charge.tokens

@@ -29,8 +29,8 @@ class Noting(Transport):
         super().__init__(*where)
         self.answered = asyncio.Semaphore(0)
 
-    async def ask(self, *asked: Any) -> Any:
-        found = await super().ask(*asked)
+    async def ask(self, *asked: Any, model: str) -> Any:
+        found = await super().ask(*asked, model=model)
         self.answered.release()
         return found
 

@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.bounds import INFLATED_BYTES_A_TURN, MODEL_RESPONSE_BYTES
-from proxy.errors import Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
+from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
+from proxy.upstream.guard import Guards
 from proxy.upstream.transport import Transport, models_session
 from tests.conftest import TOKEN
-from tests.fakes import FakeServer, Fault, answer, breaks_off, closed_port, hangs, refuses
+from tests.fakes import FakeServer, Fault, answer, breaks_off, closed_port, hangs, refuses, says
 
 SOON = 0.03
 LONG = 60.0
@@ -52,8 +53,8 @@ async def test_without_a_token_none_is_sent(server: FakeServer) -> None:
         (refuses(302), LONG, Refused),
         (hangs, SOON, TimedOut),
         (breaks_off(), LONG, Unreachable),
-        (breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"), LONG, Unreachable),
-        (breaks_off(b"no HTTP at all\r\n\r\n"), LONG, Unreachable),
+        (breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"), LONG, Lost),
+        (breaks_off(b"no HTTP at all\r\n\r\n"), LONG, Malformed),
     ],
 )
 async def test_every_failure_is_one_of_ours_and_nothing_is_sent_twice(
@@ -72,6 +73,38 @@ async def test_a_refusal_keeps_status_and_body(transport: Transport, server: Fak
     with pytest.raises(Refused) as refused:
         await transport.post("/", b"{}", LONG)
     assert (429, b'{"error":"engine_overloaded"}') == (refused.value.status, refused.value.body)
+
+
+async def test_an_error_inside_a_response_with_status_200_is_a_refusal(
+    transport: Transport, server: FakeServer
+) -> None:
+    server.faults["/"] = says(b'{"error":{"message":"slow down","code":429}}')
+
+    def demands_scores(_: bytes) -> None:
+        raise Malformed("reranker", "no scores")
+
+    with pytest.raises(Refused) as refused:
+        await transport.ask("/", b"{}", LONG, demands_scores, MODEL_RESPONSE_BYTES, model="m")
+    assert (429, "rate_limited") == (refused.value.status, refused.value.reason)
+    assert "reranker: status 429: slow down" == str(refused.value)
+
+
+async def test_a_refusal_has_the_providers_own_words_without_the_token(
+    transport: Transport, server: FakeServer
+) -> None:
+    server.faults["/"] = refuses(401, b'{"detail":"no such token: %s"}' % TOKEN.encode())
+    with pytest.raises(Refused) as refused:
+        await transport.post("/", b"{}", LONG)
+    assert "reranker: status 401: no such token: ***" == str(refused.value)
+
+
+async def test_with_guards_a_call_is_tried_once_more(server: FakeServer) -> None:
+    server.faults["/"] = refuses(503)
+    async with models_session(1.0) as session:
+        transport = Transport(session, "reranker", server.url, None, Guards(10))
+        with pytest.raises(Refused):
+            await transport.ask("/", b"{}", LONG, bytes, MODEL_RESPONSE_BYTES, model="m")
+    assert 2 == len(server.requests)
 
 
 async def test_a_redirect_is_not_followed(transport: Transport, server: FakeServer) -> None:
@@ -207,7 +240,7 @@ async def test_whatever_a_reader_fails_by_the_response_is_malformed(transport: T
         raise error
 
     with pytest.raises(Malformed, match="a response that cannot be read"):
-        await transport.ask("/", b"{}", LONG, fails, MODEL_RESPONSE_BYTES)
+        await transport.ask("/", b"{}", LONG, fails, MODEL_RESPONSE_BYTES, model="m")
 
 
 async def test_what_a_reader_says_itself_stays(transport: Transport) -> None:
@@ -215,7 +248,7 @@ async def test_what_a_reader_says_itself_stays(transport: Transport) -> None:
         raise Malformed("reranker", "no score")
 
     with pytest.raises(Malformed, match="no score"):
-        await transport.ask("/", b"{}", LONG, refuses_it, MODEL_RESPONSE_BYTES)
+        await transport.ask("/", b"{}", LONG, refuses_it, MODEL_RESPONSE_BYTES, model="m")
 
 
 def test_its_repr_shows_no_token() -> None:

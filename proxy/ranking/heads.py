@@ -54,7 +54,7 @@ def head_key(plan: Plan, caller: bytes) -> bytes:
         "pipeline": request.pipeline,
         "words": plan.user_query.text,
         "instruction": plan.instruction,
-        "window": plan.window,
+        "window": plan.window_at_rest or plan.window,
         "explains": plan.explains,
     }
     return hashlib.sha256(caller + msgspec.json.encode(depends)).digest()

@@ -4,7 +4,9 @@ The very thing that was typed: its name, or a field that identifies it, equals t
 number among them. A model that reads meaning can only put a neighbour above it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -27,31 +29,49 @@ EXACT, IDENTIFIER = "exact_match", "identifier"
 Source = Mapping[str, Any]
 
 
-def kept_hits(
-    typed: str,
-    lexical: Sequence[DocKey],
-    sources: Mapping[DocKey, Source],
-    passage: Sequence[str],
-    names: Sequence[str],
-) -> Mapping[DocKey, Kept]:
-    """Say which of the first hits keep their place.
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """In what a document is the very thing that was typed; its source need not be kept for it."""
+
+    exact: bool = False
+    """The first field of the passage equals the words."""
+    names: frozenset[str] = frozenset()
+    """Fields without analysed text that equal them."""
+    identified: bool = False
+    """The passage has each part number among the words."""
+
+
+def likeness(typed: str, source: Source, passage: Sequence[str], names: Sequence[str]) -> Likeness:
+    """Compare a document with what was typed.
 
     `names` are the fields without analysed text that the query compares with all of the words.
     """
     if len(typed) > BYPASS_RULE_CHARACTERS:
-        return {}
-    words, found = fold(typed), [(key, sources[key]) for key in lexical if key in sources]
-    identified = {key for key, source in found if _has_all(source, passage, identifiers_in(typed))}
-    exact = {key for key, source in found if _equals(source, passage[:1], words)}
-    for name in names:
-        equal = {key for key, source in found if _equals(source, (name,), words)}
-        exact |= equal if len(equal) <= AMONG else set()
-    reasons = dict.fromkeys(identified if len(identified) <= AMONG else (), IDENTIFIER) | dict.fromkeys(exact, EXACT)
-    return {key: Kept(rank, reasons[key]) for rank, key in enumerate(lexical[:AMONG], start=1) if key in reasons}
+        return Likeness()
+    words = fold(typed)
+    equal = frozenset(name for name in names if _equals(source, name, words))
+    exact = any(_equals(source, name, words) for name in passage[:1])
+    return Likeness(exact, equal, _has_all(source, passage, identifiers_in(typed)))
 
 
-def _equals(source: Source, paths: Iterable[str], words: tuple[str, ...]) -> bool:
-    values = (value for path in paths for value in islice(texts_at(source, path), _VALUES))
+def kept_hits(lexical: Sequence[DocKey], likenesses: Mapping[DocKey, Likeness]) -> Mapping[DocKey, Kept]:
+    """Say which of the first hits keep their place."""
+    found = {key: likenesses[key] for key in lexical if key in likenesses}
+    shared = Counter(name for like in found.values() for name in like.names)
+    telling = {name for name, count in shared.items() if count <= AMONG}
+    identified = sum(like.identified for like in found.values()) <= AMONG
+    kept: dict[DocKey, Kept] = {}
+    for rank, key in enumerate(lexical[:AMONG], start=1):
+        like = found.get(key, Likeness())
+        if like.exact or like.names & telling:
+            kept[key] = Kept(rank, EXACT)
+        elif like.identified and identified:
+            kept[key] = Kept(rank, IDENTIFIER)
+    return kept
+
+
+def _equals(source: Source, path: str, words: tuple[str, ...]) -> bool:
+    values = islice(texts_at(source, path), _VALUES)
     return any(fold(value[: BYPASS_RULE_CHARACTERS + 1]) == words for value in values)
 
 

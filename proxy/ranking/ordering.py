@@ -15,7 +15,7 @@ from proxy.parsing.json_text import read
 from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
 from proxy.ranking.fusion import blend, reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
-from proxy.ranking.kept import Source, in_place, kept_hits
+from proxy.ranking.kept import Likeness, Source, in_place, kept_hits, likeness
 from proxy.ranking.paging import Head, fuse, pinned_first
 from proxy.ranking.planning import Relevance
 from proxy.ranking.reranking import passage_text
@@ -59,8 +59,7 @@ class Reranked:
     failures: tuple[Failure, ...] = ()
     scores: Mapping[DocKey, float] = field(default_factory=dict)
     texts: Mapping[DocKey, str] = field(default_factory=dict)
-    sources: Mapping[DocKey, Source] = field(default_factory=dict)
-    """What was read of the candidates, for whatever end."""
+    likenesses: Mapping[DocKey, Likeness] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     reordered |= run.plan.route.rerank_model is not None and not reranked.failures
     failures = (*semantic.failures, *rendered.failures, *reranked.failures)
     window = answer.hits[: run.plan.window]  # what lies behind it counted for nothing, however long the page
-    kept = _kept(run, window, reranked.sources)
+    kept = kept_hits([hit.key for hit in window], reranked.likenesses)
     ranking = in_groups(run, in_place(pinned_first(reranked.ranking, answer.hits), kept), answer, rendered)
     head = head_of(ranking, answer, rendered, groups, failures)
     explanations = _explanations(candidates, window, semantic, reranked, kept) if run.plan.explains else {}
@@ -119,39 +118,34 @@ def head_of(  # noqa: PLR0913  what the answer is made of
     )
 
 
-def _kept(run: Run, window: Sequence[Hit], sources: Mapping[DocKey, Source]) -> Mapping[DocKey, Kept]:
-    plan = run.plan
-    return kept_hits(plan.user_query.text, [hit.key for hit in window], sources, plan.route.passage, plan.names)
-
-
 async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semantic: SemanticHits) -> Reranked:
     plan, order = run.plan, candidates.keys
     model = plan.route.rerank_model
     if len(order) < 2 or (model is None and not candidates.semantic):
         return Reranked(candidates.ranking)
-    sources: Mapping[DocKey, Source] = {}
+    likenesses: Mapping[DocKey, Likeness] = {}
     failures: tuple[Failure, ...] = ()
     try:
         if model is None:
             own = [key for key in order if key in answer.by_key]
-            return Reranked(candidates.ranking, sources=await _sources(run, own, answer, semantic))
-        sources = await _sources(run, order, answer, semantic)
-        texts = _passages(run, sources)
+            _, likenesses = await _passages(run, own, answer, semantic)
+            return Reranked(candidates.ranking, likenesses=likenesses)
+        texts, likenesses = await _passages(run, order, answer, semantic)
         if not texts:
             fields = ", ".join(plan.route.passage)
             failure = Failure("rerank", "no_passage", f"no text in {fields}")
-            return Reranked(candidates.ranking, (failure,), sources=sources)
+            return Reranked(candidates.ranking, (failure,), likenesses=likenesses)
         relevance = await _scores(run, texts, model)
     except UpstreamError as error:
         failures = () if model is None else (Failure("rerank", error.reason, str(error)),)
-        return Reranked(candidates.ranking, failures, sources=sources)
+        return Reranked(candidates.ranking, failures, likenesses=likenesses)
     failures = _unscored(relevance, len(texts))
     if not relevance.scores:
-        return Reranked(candidates.ranking, failures, sources=sources)
+        return Reranked(candidates.ranking, failures, likenesses=likenesses)
     scores = dict(zip(texts, relevance.scores, strict=False))  # of a prefix: what follows it keeps its order behind it
     weight = blend_of(relevance.model or model).weight if plan.route.blend is None else plan.route.blend
     blended = blend(reorder(order, scores), order, weight, plan.route.fusion.rank_constant)
-    return Reranked(blended, failures, scores, texts, sources)
+    return Reranked(blended, failures, scores, texts, likenesses)
 
 
 async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Relevance:
@@ -174,17 +168,28 @@ def _unscored(relevance: Relevance, count: int) -> tuple[Failure, ...]:
     return (Failure("rerank", relevance.error.reason, detail),)
 
 
-async def _sources(
+async def _passages(
     run: Run, order: Sequence[DocKey], answer: SearchAnswer, semantic: SemanticHits
-) -> Mapping[DocKey, Source]:
-    """Read the candidates' fields: in the hits where they show them whole, else by one more search."""
-    known = {hit.key: hit for hit in semantic.hits} if run.plan.route.rerank_model else {}
-    if run.plan.request.source.shows(run.plan.read_fields):
+) -> tuple[Mapping[DocKey, str], Mapping[DocKey, Likeness]]:
+    """Read the candidates: in the hits where they show all that is read, else by one more search.
+
+    Returns what models see of them, nothing of one outside the route, and in what they are what was typed.
+    """
+    plan, room = run.plan, run.stages.passage_max_chars
+    known = {hit.key: hit for hit in semantic.hits} if plan.route.rerank_model else {}
+    if plan.request.source.shows(plan.read_fields):
         known |= answer.by_key
     unknown = [key for key in order if key not in known]
     if unknown:
-        known |= (await run.search("passages", passage_search(run.plan, unknown))).by_key
-    return {key: _source_of(known[key]) for key in order if key in known}
+        known |= (await run.search("passages", passage_search(plan, unknown))).by_key
+    texts, likenesses = {}, {}
+    for key in order:
+        if key in known:
+            source = _source_of(known[key])  # one at a time: read, it takes many times its bytes
+            likenesses[key] = likeness(plan.user_query.text, source, plan.route.passage, plan.names)
+            if plan.covers(key.index) and (text := passage_text(source, plan.route.passage, room)):
+                texts[key] = text
+    return texts, likenesses
 
 
 def _source_of(hit: Hit) -> Source:
@@ -194,14 +199,6 @@ def _source_of(hit: Hit) -> Source:
     except (KeyError, ValueError, RecursionError):
         return {}
     return source
-
-
-def _passages(run: Run, sources: Mapping[DocKey, Source]) -> Mapping[DocKey, str]:
-    """Take what models see of the candidates; of one outside the route they see nothing."""
-    fields, room = run.plan.route.passage, run.stages.passage_max_chars
-    inside = {key: source for key, source in sources.items() if run.plan.covers(key.index)}
-    texts = {key: passage_text(source, fields, room) for key, source in inside.items()}
-    return {key: text for key, text in texts.items() if text}
 
 
 async def render(run: Run, missing: Sequence[DocKey]) -> Rendered:

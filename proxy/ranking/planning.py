@@ -174,6 +174,8 @@ class Plan:
     """The client wants to know of each hit how it came to its place."""
     names: tuple[str, ...] = ()
     """The fields of `_source`, besides the passage, that may be all of the words: see `kept`."""
+    window_at_rest: int | None = None
+    """The window of this search without pressure, by which its pages find one ranking; None: `window`."""
     earlier: Sequence[Route] = ()
     """The routes that stand before this one, and have what they match."""
 

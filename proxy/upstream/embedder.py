@@ -104,7 +104,9 @@ class Embedder:
         """Ask for one, kept as 4 bytes a dimension: as numbers of Python's own 10,000 of the largest took 1.6 GB."""
         body = encode([prompt], model, dimensions, fail_fast=True, service_tier=self._service_tier)
         begun = self._latencies.timer()
-        vectors, charge = await self._ask(body, 1, dimensions, lambda answer: _charged(answer, 1, model, dimensions))
+        vectors, charge = await self._ask(
+            model, body, 1, dimensions, lambda answer: _charged(answer, 1, model, dimensions)
+        )
         self._latencies.note(model, self._latencies.timer() - begun, is_answered=True)
         vector: Vectors = vectors[0]
         if _size(vector) <= self._vectors.maxsize:
@@ -114,7 +116,7 @@ class Embedder:
     async def introduce(self, *, model: str, dimensions: int | None) -> Introduction:
         """Ask which model answers by this name; a provider that names none is taken at its word."""
         body = encode(["How long is a vector?"], model, dimensions, fail_fast=False)
-        return await self._ask(body, 1, dimensions, lambda answer: _introduction(answer, model, dimensions))
+        return await self._ask(model, body, 1, dimensions, lambda answer: _introduction(answer, model, dimensions))
 
     async def embed_passages(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Vectors:
         """Return the vectors of at most 1024 texts, a row each; without `dimensions`, the model's own length."""
@@ -122,13 +124,15 @@ class Embedder:
             return np.empty((0, dimensions or 0), dtype=np.float32)
         body = encode(texts, model, dimensions, fail_fast=False)
         return await self._ask(
-            body, len(texts), dimensions, lambda answer: decode(answer, len(texts), model, dimensions)
+            model, body, len(texts), dimensions, lambda answer: decode(answer, len(texts), model, dimensions)
         )
 
-    async def _ask(self, body: bytes, count: int, dimensions: int | None, read: Callable[[bytes], _T]) -> _T:
+    async def _ask(
+        self, model: str, body: bytes, count: int, dimensions: int | None, read: Callable[[bytes], _T]
+    ) -> _T:
         numbers = count * (dimensions or MODEL_DIMENSIONS) + MODEL_DIMENSIONS
         return await self._transport.ask(
-            _PATH, body, self._timeout, read, MODEL_RESPONSE_BYTES + numbers * MODEL_NUMBER_BYTES
+            _PATH, body, self._timeout, read, MODEL_RESPONSE_BYTES + numbers * MODEL_NUMBER_BYTES, model=model
         )
 
 

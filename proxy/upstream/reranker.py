@@ -88,7 +88,12 @@ class Reranker:
         size = MODEL_RESPONSE_BYTES + len(passages) * MODEL_SCORE_BYTES + 2 * len(body)
         try:
             return await self._transport.ask(
-                f"/v1/inference/{model}", body, self._timeout, lambda answer: decode(answer, len(passages)), size
+                f"/v1/inference/{model}",
+                body,
+                self._timeout,
+                lambda answer: decode(answer, len(passages)),
+                size,
+                model=model,
             )
         except UpstreamError as error:
             return Relevance((), error=error)

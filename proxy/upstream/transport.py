@@ -2,14 +2,17 @@
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from typing import TypeVar
 
 import aiohttp
 
 from proxy.bounds import INFLATED_BYTES_A_TURN, MODEL_RESPONSE_BYTES
-from proxy.errors import Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
+from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
+from proxy.upstream.guard import Guards
+from proxy.upstream.provider_errors import inner_status, message_of
+from proxy.upstream.retries import reason_of
 
 DNS_CACHE_S = 60
 """How long a provider's addresses are remembered: no search that opens a connection waits for the resolver."""
@@ -21,11 +24,23 @@ _T = TypeVar("_T")
 
 
 class Transport:
-    """Where a provider is and the token it knows us by, which goes there and nowhere else."""
+    """Where a provider is and the token it knows us by, which goes there and nowhere else.
 
-    def __init__(self, session: aiohttp.ClientSession, service: str, base_url: str, token: str | None) -> None:
+    With `guards`, each model has a breaker, a limit of concurrent calls, and at most one retry of a call.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        service: str,
+        base_url: str,
+        token: str | None,
+        guards: Guards | None = None,
+    ) -> None:
         self.service = service
         self._session = session
+        self._token = token
+        self._guards = guards
         self._base_url = base_url.rstrip("/")
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip"}
         if token:
@@ -43,30 +58,54 @@ class Transport:
             ):
                 await response.read()
 
-    async def ask(
-        self, path: str, body: bytes, timeout_seconds: float, read: Callable[[bytes], _T], response_bytes: int
+    async def ask(  # noqa: PLR0913  a request, and how its response is read
+        self,
+        path: str,
+        body: bytes,
+        timeout_seconds: float,
+        read: Callable[[bytes], _T],
+        response_bytes: int,
+        *,
+        model: str,
     ) -> _T:
-        """Send a body and read the response; raises UpstreamError, Malformed for any that cannot be read.
+        """Send a body and read the response; raises UpstreamError, Malformed for any that cannot be read."""
+
+        async def attempt(seconds: float) -> _T:
+            return self._read(await self.post(path, body, seconds, response_bytes), read)
+
+        if self._guards is None:
+            return await attempt(timeout_seconds)
+        return await self._guards.of(self.service, model).call(attempt, timeout_seconds)
+
+    def _read(self, content: bytes, read: Callable[[bytes], _T]) -> _T:
+        """Read a response with status 200.
 
         The one place where a model's response is read: what a reader does not expect of it must not look like a
         defect of the proxy.
         """
-        content = await self.post(path, body, timeout_seconds, response_bytes)
         try:
             return read(content)
+        except Malformed:
+            if (status := inner_status(content)) is not None:
+                raise self._refused(status, content) from None
+            raise
         except UpstreamError:
             raise
         except Exception as error:
             raise Malformed(self.service, f"a response that cannot be read: {error!r:.200}") from error
 
+    def _refused(self, status: int, content: bytes, fields: Iterable[tuple[bytes, bytes]] = ()) -> Refused:
+        message = message_of(content, self._token)
+        return Refused(self.service, status, content, tuple(fields), reason=reason_of(status), message=message)
+
     async def post(
         self, path: str, body: bytes, timeout_seconds: float, response_bytes: int = MODEL_RESPONSE_BYTES
     ) -> bytes:
-        """Send a body; raises Unreachable, TimedOut, TooLarge, or Refused for every status but 200.
+        """Send a body once; raises Unreachable, Lost, TimedOut, Malformed, or Refused for every status but 200.
 
-        Nothing is sent twice: what got no answer may have been done, and billed, all the same. Redirects are
-        not followed, since they would carry the token elsewhere.
+        Redirects are not followed, since they would carry the token elsewhere.
         """
+        begun = False
         try:
             async with (
                 asyncio.timeout(timeout_seconds),
@@ -74,15 +113,19 @@ class Transport:
                     self._base_url + path, data=body, headers=self._headers, allow_redirects=False
                 ) as response,
             ):
+                begun = True
                 content = await _content(self.service, response, response_bytes)
         except aiohttp.ConnectionTimeoutError as error:
             raise Unreachable(self.service, f"{self._base_url}: no connection in time") from error
         except TimeoutError as error:
-            raise TimedOut(self.service, f"no answer in {timeout_seconds:g} s") from error
+            raise TimedOut(self.service, f"no answer in {timeout_seconds:.2g} s") from error
+        except aiohttp.ClientResponseError as error:
+            raise Malformed(self.service, f"{self._base_url}: no HTTP response: {error.message:.100}") from error
         except aiohttp.ClientError as error:
-            raise Unreachable(self.service, f"{self._base_url}: {error}") from error
+            lost = Lost if begun else Unreachable
+            raise lost(self.service, f"{self._base_url}: {error}") from error
         if response.status != 200:
-            raise Refused(self.service, response.status, content)
+            raise self._refused(response.status, content, response.raw_headers)
         return content
 
 

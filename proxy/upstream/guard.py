@@ -1,0 +1,179 @@
+"""Every call of a model on a search's way: breaker, bulkhead, and at most one retry, around one attempt each."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from random import random
+from typing import TypeVar
+
+import structlog
+from cachetools import LRUCache
+
+from proxy.bounds import LOG_DETAIL, MODELS_GUARDED
+from proxy.errors import Refused, TimedOut, UpstreamError, Withheld
+from proxy.upstream.breaker import Breaker, Opened, Reason, Verdict
+from proxy.upstream.bulkhead import Bulkhead, Load
+from proxy.upstream.retries import RetryBudget, may_retry, retry_delay, verdict_of
+
+_log = structlog.get_logger("proxy")
+_T = TypeVar("_T")
+OnCall = Callable[[str, str, str], None]
+"""Called with service, model and result of each attempt, and of each call that was not made."""
+
+_NOTHING_LEFT_S = 0.02
+"""With less time than this, a call is not attempted again."""
+_FAIR_S = 0.3
+"""A model that does not respond in less time than this has not failed yet."""
+_FAIR_FACTOR = 1.5
+"""And neither one that does not respond in less than so many times its usual latency."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Time, waiting and chance; tests have their own."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    draw: Callable[[], float] = random
+
+
+class Guard:
+    """What is known about one model of one endpoint, and the calls to it that are running."""
+
+    def __init__(self, service: str, model: str, most: int, clocks: Clocks, on_call: OnCall) -> None:
+        self.breaker = Breaker()
+        self.bulkhead = Bulkhead(service, most)
+        self._service = service
+        self._model = model
+        self._clocks = clocks
+        self._on_call = on_call
+        self._budget = RetryBudget()
+
+    async def call(self, attempt: Callable[[float], Awaitable[_T]], seconds: float) -> _T:
+        """Call the model and return its response; raises UpstreamError, Busy and Withheld where it was not called.
+
+        `attempt` makes one call within the seconds that it is given.
+        """
+        deadline = self._clocks.now() + seconds
+        self._budget.note_call()
+        try:
+            return await self._attempt(attempt, seconds)
+        except UpstreamError as error:
+            delay = self._delay(error, deadline)
+            if delay is None:
+                raise
+        self._on_call(self._service, self._model, "retried")
+        await self._clocks.sleep(delay)
+        return await self._attempt(attempt, deadline - self._clocks.now())
+
+    def _delay(self, error: UpstreamError, deadline: float) -> float | None:
+        """Return the seconds until a retry; None where there is none, for want of time or budget."""
+        if not may_retry(error) or self.breaker.refusal(self._clocks.now()):
+            return None
+        delay = retry_delay(error, self._clocks.draw())
+        left = deadline - self._clocks.now() - delay
+        if left < (self.bulkhead.latency.seconds or 0.0) + _NOTHING_LEFT_S or not self._budget.spend():
+            return None
+        return delay
+
+    async def _attempt(self, attempt: Callable[[float], Awaitable[_T]], seconds: float) -> _T:
+        begun = self._clocks.now()
+        try:
+            if refusal := self.breaker.refusal(begun):
+                raise self._withheld(refusal)
+            async with self.bulkhead.turn(seconds) as epoch:
+                return await self._admitted(attempt, begun + seconds, epoch)
+        except UpstreamError as error:
+            self._on_call(self._service, self._model, error.reason)
+            raise
+
+    async def _admitted(self, attempt: Callable[[float], Awaitable[_T]], deadline: float, epoch: int) -> _T:
+        """Make one call, and learn from its end, however it ends."""
+        begun = self._clocks.now()
+        admission = self.breaker.admit(begun)
+        if isinstance(admission, Opened):
+            raise self._withheld(admission)
+        verdict, load, detail = Verdict.SILENT, Load.UNKNOWN, ""
+        try:
+            response = await attempt(deadline - begun)
+        except UpstreamError as error:
+            verdict, load = self._learned(error, self._clocks.now() - begun)
+            detail = str(error)[:LOG_DETAIL]
+            raise
+        except asyncio.CancelledError:  # the budget of the search is spent, or its client has left
+            took = self._clocks.now() - begun
+            verdict, load = self._learned(TimedOut(self._service), took)
+            detail = f"{self._service}: no answer in {took:.3g} s"
+            raise
+        else:
+            took = self._clocks.now() - begun
+            verdict = Verdict.WORKS
+            load = Load.SLOW if self.bulkhead.latency.is_exceeded_by(took) else Load.FINE
+            self.bulkhead.latency.add(took)
+            self._on_call(self._service, self._model, "ok")
+            return response
+        finally:
+            self.bulkhead.limit.adapt(load, self.bulkhead.in_flight, epoch)
+            before = self.breaker.opened
+            self.breaker.conclude(admission, verdict, self._clocks.now(), detail)
+            self._report(before, self.breaker.opened)
+
+    def _learned(self, error: UpstreamError, waited: float) -> tuple[Verdict, Load]:
+        """Return what a failed call says; one that had too little time for this model says nothing."""
+        enough = max(_FAIR_S, _FAIR_FACTOR * (self.bulkhead.latency.seconds or 0.0))
+        if isinstance(error, TimedOut) and waited < enough:
+            return Verdict.SILENT, Load.UNKNOWN
+        match error:
+            case Refused(status=429):
+                load = Load.TOO_MANY
+            case TimedOut():
+                load = Load.SLOW
+            case _:
+                load = Load.UNKNOWN
+        return verdict_of(error), load
+
+    def _withheld(self, refusal: Opened) -> Withheld:
+        return Withheld(self._service, refusal.reason, f"{self._model} is not called: {refusal.detail}")
+
+    def _report(self, before: Opened | None, after: Opened | None) -> None:
+        """Log that a model is no longer called, and that it is called again: once each."""
+        named = {"service": self._service, "model": self._model}
+        if after is None:
+            if before is not None:
+                _log.info("model_available", **named)
+        elif before is None or before.reason is not after.reason:
+            if after.reason is Reason.MISCONFIGURED:
+                _log.error("model_misconfigured", **named, detail=after.detail)
+            else:
+                _log.warning("breaker_open", **named, detail=after.detail)
+
+
+def _uncounted(*_: str) -> None:
+    pass
+
+
+class Guards:
+    """The guards of the models that searches use, by service and name of the model."""
+
+    def __init__(self, most: int, on_call: OnCall = _uncounted, clocks: Clocks | None = None) -> None:
+        self._most = most
+        self._on_call = on_call
+        self._clocks = clocks or Clocks()
+        self._guards: LRUCache[tuple[str, str], Guard] = LRUCache(MODELS_GUARDED)
+
+    def of(self, service: str, model: str) -> Guard:
+        guard = self._guards.get((service, model))
+        if guard is None:
+            guard = self._guards[service, model] = Guard(service, model, self._most, self._clocks, self._on_call)
+        return guard
+
+    def pressure(self, service: str, model: str) -> float:
+        """Return the calls of a model in flight and waiting, as a share of those that may run at a time."""
+        guard = self._guards.get((service, model))
+        return guard.bulkhead.load if guard else 0.0
+
+    @property
+    def all(self) -> Sequence[tuple[tuple[str, str], Guard]]:
+        """Each guard with its service and model, for those who watch them."""
+        return tuple(self._guards.items())

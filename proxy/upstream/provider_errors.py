@@ -1,0 +1,61 @@
+"""What a provider of models says in an error response, as one short line for the log."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from proxy.bounds import MODEL_MESSAGE
+
+_OVERLOADED = "engine_overloaded"
+
+
+def message_of(body: bytes, secret: str | None = None) -> str:
+    """Return the provider's own message, from any of the shapes in use; a secret in it is masked.
+
+    Only members that hold messages are read: a validation error of FastAPI also repeats the input, which is the user's.
+    """
+    try:
+        decoded = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return ""
+    message = "; ".join(_messages(decoded))
+    if secret:
+        message = message.replace(secret, "***")
+    return "".join(letter if letter.isprintable() else " " for letter in message[:MODEL_MESSAGE])
+
+
+def _messages(said: Any) -> Iterator[str]:
+    """Find the messages in `{"error": ...}`, `{"detail": ...}` and `{"message": ...}`, nested or in a list."""
+    match said:
+        case str():
+            yield said
+        case {"error": inner, "error_type": str(kind)}:  # Hugging Face TEI
+            yield from _messages(inner)
+            yield kind
+        case {"error": inner} | {"detail": inner} | {"message": inner}:
+            yield from _messages(inner)
+        case {"msg": str(message)}:
+            yield message
+        case [*entries]:
+            for entry in entries[:3]:
+                yield from _messages(entry)
+        case _:
+            pass
+
+
+def inner_status(body: bytes) -> int | None:
+    """Return the status of an error that came as a 200 response, as aggregators send it; None where it is no error."""
+    try:
+        decoded = msgspec.json.decode(body)
+    except (ValueError, RecursionError):
+        return None
+    match decoded:
+        case {"error": {"code": int(code)}} | {"error": _, "status": int(code)} if 400 <= code <= 599:
+            return code
+        case {"error": {"code": str(code)}} if code == _OVERLOADED:
+            return 429
+        case {"error": inner} | {"detail": inner} if inner:
+            return 500
+        case _:
+            return None

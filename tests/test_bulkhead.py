@@ -1,0 +1,125 @@
+"""No more calls of a model than its provider takes; the others wait in order, and only while that may help."""
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.bounds import MODEL_CALLS_WAITING
+from proxy.errors import Busy
+from proxy.upstream.bulkhead import AdaptiveLimit, Bulkhead, Load, TypicalLatency
+
+LONG, SOON = 60.0, 0.02
+
+
+def test_the_limit_is_halved_once_for_the_calls_that_ran_together() -> None:
+    limit = AdaptiveLimit(200)
+    for _ in range(100):
+        limit.adapt(Load.TOO_MANY, in_flight=100, epoch=0)
+    assert (50, 1) == (limit.value, limit.epoch)
+    limit.adapt(Load.TOO_MANY, in_flight=50, epoch=1)
+    assert 25 == limit.value
+
+
+def test_the_limit_falls_slowly_for_slow_calls_and_only_while_it_is_in_use() -> None:
+    limit = AdaptiveLimit(200)
+    limit.adapt(Load.SLOW, in_flight=10, epoch=0)
+    assert 200 == limit.value
+    limit.adapt(Load.SLOW, in_flight=200, epoch=0)
+    assert 180 == limit.value
+
+
+def test_the_limit_rises_by_one_with_each_call_that_ends_well_while_it_is_in_use() -> None:
+    limit = AdaptiveLimit(200)
+    limit.adapt(Load.TOO_MANY, in_flight=8, epoch=0)
+    assert 4 == limit.value
+    limit.adapt(Load.FINE, in_flight=1, epoch=1)
+    assert 4 == limit.value
+    for _ in range(500):
+        limit.adapt(Load.FINE, in_flight=limit.value, epoch=1)
+    assert 200 == limit.value
+
+
+@given(st.integers(1, 300), st.lists(st.tuples(st.sampled_from(Load), st.integers(1, 300), st.integers(0, 50))))
+def test_the_limit_stays_within_its_bounds(most: int, ends: list[tuple[Load, int, int]]) -> None:
+    limit = AdaptiveLimit(most)
+    for load, in_flight, epoch in ends:
+        limit.adapt(load, in_flight, epoch)
+        assert min(4, most) <= limit.value <= most
+
+
+def test_a_call_is_slow_that_takes_more_than_twice_the_usual_time() -> None:
+    latency = TypicalLatency()
+    assert not latency.is_exceeded_by(100.0)
+    latency.add(0.3)
+    assert not latency.is_exceeded_by(0.6)
+    assert latency.is_exceeded_by(0.7)
+    for _ in range(100):
+        latency.add(0.7)
+    assert not latency.is_exceeded_by(0.7)  # it has become usual
+
+
+async def test_calls_above_the_limit_wait_for_their_turn_in_their_order() -> None:
+    bulkhead, order = Bulkhead("reranker", 1), []
+
+    async def call(number: int) -> None:
+        async with bulkhead.turn(LONG):
+            order.append(number)
+
+    async with bulkhead.turn(LONG):
+        calls = [asyncio.ensure_future(call(number)) for number in range(5)]
+        await asyncio.sleep(0)
+        assert (6.0, []) == (bulkhead.load, order)
+    await asyncio.gather(*calls)
+    assert (0.0, [0, 1, 2, 3, 4]) == (bulkhead.load, order)
+
+
+async def test_the_queue_is_short() -> None:
+    bulkhead = Bulkhead("reranker", 1)
+    async with bulkhead.turn(LONG):
+        waiting = [asyncio.ensure_future(_pass(bulkhead)) for _ in range(MODEL_CALLS_WAITING)]
+        await asyncio.sleep(0)
+        with pytest.raises(Busy, match="1 calls in flight, and 64 waiting"):
+            await _pass(bulkhead)
+    await asyncio.gather(*waiting)
+
+
+async def test_what_cannot_have_its_response_in_time_does_not_wait() -> None:
+    bulkhead = Bulkhead("reranker", 1)
+    bulkhead.latency.add(0.5)
+    async with bulkhead.turn(LONG):
+        with pytest.raises(Busy):
+            await _pass(bulkhead, seconds=0.9)
+        assert 1.0 == bulkhead.load
+
+
+async def test_a_call_waits_only_while_a_response_in_time_is_possible() -> None:
+    bulkhead = Bulkhead("reranker", 1)
+    async with bulkhead.turn(LONG):
+        with pytest.raises(Busy, match="no turn"):
+            await _pass(bulkhead, seconds=SOON)
+    await _pass(bulkhead)
+    assert 0 == bulkhead.in_flight
+
+
+@pytest.mark.parametrize("granted", [False, True])
+async def test_a_call_that_is_cancelled_takes_no_place_from_the_next(*, granted: bool) -> None:
+    bulkhead = Bulkhead("reranker", 1)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(bulkhead.turn(LONG))
+        first, second = (asyncio.ensure_future(_pass(bulkhead)) for _ in range(2))
+        await asyncio.sleep(0)
+        if granted:
+            await stack.aclose()  # its place is given to the first before that is cancelled
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+    await second
+    assert 0.0 == bulkhead.load
+
+
+async def _pass(bulkhead: Bulkhead, seconds: float = LONG) -> None:
+    async with bulkhead.turn(seconds):
+        pass

@@ -1,0 +1,349 @@
+"""Whatever an upstream does, the client gets the best order that is known, or the engine's own error, and sees why.
+
+One table: each fault of each upstream, with the response, the header, the log line and the counters that say so.
+"""
+
+import gzip
+import json
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+import msgspec
+import pytest
+
+from proxy.app import open_proxy
+from proxy.bounds import SEARCH_RESPONSE_BYTES
+from proxy.http1.listener import serve
+from proxy.settings.config import Config
+from proxy.telemetry.log import Counters
+from tests.conftest import QUERY, TOKEN, Log
+from tests.fakes import (
+    Client,
+    FakeEngine,
+    FakeModels,
+    FakeServer,
+    Fault,
+    Message,
+    Stream,
+    answer,
+    breaks_off,
+    closed_port,
+    hangs,
+    refuses,
+    says,
+)
+from tests.fakes import ids as ids_of
+
+SOON = 0.1
+RERANKED, FUSED, LEXICAL, WITHOUT_SEMANTIC = (
+    ["d", "b", "c", "a"],
+    ["a", "b", "d", "c"],
+    ["a", "b", "c"],
+    ["b", "c", "a"],
+)
+WORDS = b'{"detail":"in its own words"}'
+HALF = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 90\r\n\r\n{"
+JUNK = b"x" * (10 * 2**20)
+
+
+async def stalls_in_mid_body(stream: Stream, request: Message) -> None:
+    await stream.send(HALF)
+    await stream.left()
+    raise ConnectionError
+
+
+def compressed(content: bytes) -> Fault:
+    async def fault(stream: Stream, request: Message) -> bytes:
+        return answer(200, gzip.compress(content, 1), ("Content-Encoding", "gzip"))
+
+    return fault
+
+
+def embeddings(*vectors: str) -> bytes:
+    data = ",".join(f'{{"index":{number},"embedding":{vector}}}' for number, vector in enumerate(vectors))
+    return f'{{"data":[{data}]}}'.encode()
+
+
+@dataclass(frozen=True)
+class Row:
+    """A fault, and what is said of it: its reason, some words of the log's detail, and the results of the calls."""
+
+    fault: Fault
+    reason: str
+    words: str
+    retried: bool = False
+    event: str = ""
+    """A second line of the log, about the model."""
+    call: str = ""
+    """The result of the call, if it is not the reason: what is wrong shows only beside the other calls of a window."""
+
+
+BOTH_MODELS: Mapping[str, Row] = {
+    "400": Row(refuses(400, WORDS), "refused", "status 400: in its own words"),
+    "401": Row(refuses(401, WORDS), "misconfigured", "status 401: in its own words", event="model_misconfigured"),
+    "402": Row(refuses(402, WORDS), "misconfigured", "status 402: in its own words", event="model_misconfigured"),
+    "403": Row(refuses(403, WORDS), "misconfigured", "status 403: in its own words", event="model_misconfigured"),
+    "404": Row(refuses(404, WORDS), "misconfigured", "status 404: in its own words", event="model_misconfigured"),
+    "413": Row(refuses(413, WORDS), "refused", "status 413: in its own words"),
+    "422": Row(refuses(422, WORDS), "refused", "status 422: in its own words"),
+    "429": Row(refuses(429, WORDS), "rate_limited", "status 429: in its own words", retried=True),
+    "500": Row(refuses(500, WORDS), "server_error", "status 500: in its own words", retried=True),
+    "503": Row(refuses(503, b"<html>"), "server_error", "status 503", retried=True),
+    "redirect": Row(refuses(307, b""), "refused", "status 307"),
+    "timed out before the head": Row(hangs, "timeout", "no answer in 0.1 s"),
+    "timed out in mid-body": Row(stalls_in_mid_body, "timeout", "no answer in 0.1 s"),
+    "broken off before the head": Row(breaks_off(), "unreachable", "http://127.0.0.1", retried=True),
+    "broken off in mid-body": Row(breaks_off(HALF), "unreachable", "http://127.0.0.1"),
+    "no HTTP": Row(breaks_off(b"SSH-2.0-x\r\n\r\n"), "malformed", "no HTTP response"),
+    "malformed JSON": Row(says(b'{"scores": [0.5'), "malformed", "not"),
+    "no JSON": Row(says(b"<html>"), "malformed", "not"),
+    "empty": Row(says(b""), "malformed", "not"),
+    "10 MB of junk": Row(says(JUNK), "malformed", "a response of more than"),
+    "compressed bomb": Row(compressed(b"0" * 2**26), "malformed", "a response of more than"),
+    "inner error": Row(
+        says(b'{"error":{"message":"in its own words","code":429}}'), "rate_limited", "own words", retried=True
+    ),
+    "inner error of the token": Row(
+        says(b'{"error":{"message":"in its own words","code":401}}'),
+        "misconfigured",
+        "own words",
+        event="model_misconfigured",
+    ),
+}
+RERANKER: Mapping[str, Row] = {
+    "wrong count": Row(says(b'{"scores":[0.5]}'), "malformed", "not one finite score for each of 4 documents"),
+    "NaN": Row(says(b'{"scores":[0.1,NaN,0.2,0.3]}'), "malformed", "not JSON"),
+    "null": Row(says(b'{"scores":[0.1,null,0.2,0.3]}'), "malformed", "not one finite score"),
+    "infinite": Row(says(b'{"scores":[0.1,1e999,0.2,0.3]}'), "malformed", "not"),
+    "equal scores": Row(
+        says(b'{"scores":[0.4,0.4,0.4,0.4]}'), "equal_scores", "the score 0.4 for each of 4 passages", call="ok"
+    ),
+}
+EMBEDDER: Mapping[str, Row] = {
+    "wrong count": Row(says(embeddings("[1,0,0]", "[1,0,0]")), "malformed", "not one vector for each of 1 texts"),
+    "NaN": Row(says(embeddings("[NaN,0,0]")), "malformed", "not"),
+    "null": Row(says(embeddings("[null,0,0]")), "malformed", "not"),
+    "zero": Row(says(embeddings("[0,0,0]")), "malformed", "a vector is zero or not finite"),
+    "wrong length": Row(says(embeddings("[1,0]")), "malformed", "dimensions"),
+    "other model": Row(says(b'{"model":"m","data":[{"index":0,"embedding":[1,0,0]}]}'), "other_model", "vectors of m"),
+}
+
+
+@dataclass
+class Place:
+    """The proxy between its fakes; what it counts."""
+
+    settings: Config
+    engine: FakeEngine
+    models: FakeModels
+    log: Log
+    stack: AsyncExitStack
+    counters: Counters = field(default_factory=Counters)
+
+    async def search(self, settings: Config | None = None) -> Message:
+        """Start a proxy, and search through it."""
+        config = settings or self.settings
+        proxy = await open_proxy(config, TOKEN, {}, self.stack)
+        conclude = proxy.telemetry.conclude
+        listener = await serve(proxy.handle, proxy.upstream, "127.0.0.1", 0, conclude=conclude)
+        self.stack.push_async_callback(listener.close, 1.0)
+        self.counters = proxy.telemetry.counters
+        client = await Client.to(listener.port)
+        self.stack.callback(client.close)
+        answered = await client.search("/products/_search", QUERY)
+        assert TOKEN not in repr(self.log) + repr(answered)
+        return answered
+
+    def with_models(self, **changes: object) -> Config:
+        models = msgspec.structs.replace(self.settings.models, **changes)
+        return msgspec.structs.replace(self.settings, models=models)
+
+    def with_engine(self, **changes: object) -> Config:
+        engine = msgspec.structs.replace(self.settings.engine, **changes)
+        return msgspec.structs.replace(self.settings, engine=engine)
+
+    @property
+    def line(self) -> Mapping[str, object]:
+        """The search's one line."""
+        (line,) = (line for line in self.log if line["event"] == "search")
+        return dict(line)
+
+    @property
+    def events(self) -> list[str]:
+        return sorted(line["event"] for line in self.log if line["event"] != "search")
+
+
+@pytest.fixture
+async def place(settings: Config, engine: FakeEngine, models: FakeModels, log: Log) -> AsyncIterator[Place]:
+    async with AsyncExitStack() as stack:
+        yield Place(settings, engine, models, log, stack)
+
+
+def check_degraded(place: Place, answered: Message, stages: str, reason: str, words: str, order: list[str]) -> None:
+    """Response, header, log and counter say the same."""
+    assert (200, order) == (answered.status, ids_of(answered))
+    assert f'degraded;stages="{stages}";reason={reason}' == answered.header("x-rerank")
+    line = place.line
+    assert ("warning", "degraded", reason) == (line["log_level"], line["outcome"], line["reason"])
+    assert words in str(line["detail"])
+    assert Counter({("products*", "degraded", reason): 1}) == place.counters.searches
+
+
+MODELS = [
+    pytest.param(service, row, id=f"{service}: {name}")
+    for service, rows in (("embedder", {**BOTH_MODELS, **EMBEDDER}), ("reranker", {**BOTH_MODELS, **RERANKER}))
+    for name, row in rows.items()
+]
+
+
+@pytest.mark.parametrize(("service", "row"), MODELS)
+async def test_a_fault_of_a_model(place: Place, service: str, row: Row) -> None:
+    kind, stage, order = {
+        "embedder": ("embed", "semantic", WITHOUT_SEMANTIC),
+        "reranker": ("rerank", "rerank", FUSED),
+    }[service]
+    place.models.faults[kind] = row.fault
+    impatient = row.reason == "timeout"
+    answered = await place.search(place.with_models(**{f"{kind}_timeout_seconds": SOON}) if impatient else None)
+    check_degraded(place, answered, stage, row.reason, row.words, order)
+    assert ([row.event] if row.event else []) == place.events
+    assert 1 + row.retried == len(place.models.of(kind))
+    counted = {result: count for (of, _, result), count in place.counters.model_calls.items() if of == service}
+    assert {row.call or row.reason: 1 + row.retried, **({"retried": 1} if row.retried else {})} == counted
+
+
+@contextmanager
+def taking_no_connection() -> Iterator[int]:
+    """Open a port whose queue of connections is full."""
+    with socket.socket() as full, socket.socket() as waiting:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting.connect(full.getsockname())
+        yield full.getsockname()[1]
+
+
+def without_tls(server: FakeServer) -> str:
+    """Let a server answer a TLS handshake with plain text; return its URL."""
+
+    async def plain(stream: Stream) -> None:
+        await stream.send(answer(400, b"no TLS here"))
+
+    server.script = plain
+    return server.url.replace("http:", "https:")
+
+
+NOT_CONNECTED: Mapping[str, tuple[Callable[[Place], str], str]] = {
+    "connection refused": (lambda _: f"http://127.0.0.1:{closed_port()}", "onnect"),
+    "DNS failure": (lambda _: "http://nowhere.invalid", "nowhere.invalid"),
+    "TLS failure": (lambda place: without_tls(place.models), "WRONG_VERSION_NUMBER"),
+}
+
+
+@pytest.mark.parametrize(("url", "words"), NOT_CONNECTED.values(), ids=NOT_CONNECTED)
+async def test_models_that_cannot_be_connected_to(place: Place, url: Callable[[Place], str], words: str) -> None:
+    answered = await place.search(place.with_models(url=url(place)))
+    check_degraded(place, answered, "semantic rerank", "unreachable", words, LEXICAL)
+
+
+async def test_models_that_time_out_at_connect(place: Place) -> None:
+    with taking_no_connection() as port:
+        settings = place.with_models(url=f"http://127.0.0.1:{port}", connect_timeout_seconds=SOON)
+        answered = await place.search(settings)
+    check_degraded(place, answered, "semantic rerank", "unreachable", "no connection in time", LEXICAL)
+
+
+KNN: Mapping[str, Row] = {
+    "400": Row(refuses(400), "refused", "status 400"),
+    "429": Row(refuses(429), "refused", "status 429"),
+    "503": Row(refuses(503), "refused", "status 503"),
+    "timed out before the head": Row(hangs, "timeout", "no answer in 0.1 s"),
+    "timed out in mid-body": Row(stalls_in_mid_body, "timeout", "no answer in 0.1 s"),
+    "broken off before the head": Row(breaks_off(), "unreachable", "engine"),
+    "broken off in mid-body": Row(breaks_off(HALF), "unreachable", "engine"),
+    "malformed JSON": Row(says(b'{"took": 1'), "malformed", "engine"),
+    "inner error": Row(says(b'{"error":{"type":"x","reason":"y"},"status":500}'), "malformed", "engine"),
+    "10 MB of junk": Row(says(JUNK), "malformed", "engine"),
+    "compressed bomb": Row(compressed(b"0" * (SEARCH_RESPONSE_BYTES + 1)), "malformed", "engine"),
+}
+
+
+@pytest.mark.parametrize("row", KNN.values(), ids=KNN)
+async def test_a_fault_of_the_engine_in_a_search_that_is_added(place: Place, row: Row) -> None:
+    """Only in that one: the client's own search is well."""
+    place.engine.faults["semantic"] = row.fault
+    (route,) = place.settings.routes
+    assert route.semantic is not None
+    semantic = msgspec.structs.replace(route.semantic, timeout_seconds=SOON)
+    impatient = msgspec.structs.replace(place.settings, routes=(msgspec.structs.replace(route, semantic=semantic),))
+    answered = await place.search(impatient if row.reason == "timeout" else None)
+    check_degraded(place, answered, "semantic", row.reason, row.words, WITHOUT_SEMANTIC)
+    assert ([], 1) == (place.events, len(place.engine.of("semantic")))
+
+
+@dataclass(frozen=True)
+class Own:
+    """A fault of the engine in the client's own search."""
+
+    fault: Fault
+    status: int
+    reason: str
+    is_relayed: bool = True
+    """The client gets the engine's own bytes, and else an error of the proxy."""
+
+
+OWN: Mapping[str, Own] = {
+    "400": Own(refuses(400), 400, "engine_refused"),
+    "429": Own(refuses(429), 429, "engine_refused"),
+    "503": Own(refuses(503), 503, "engine_refused"),
+    "broken off before the head": Own(breaks_off(), 502, "engine_refused", is_relayed=False),
+    "broken off in mid-body": Own(breaks_off(HALF), 502, "engine_refused", is_relayed=False),
+    "malformed JSON": Own(says(b'{"took": 1'), 200, "engine_refused"),
+    "inner error": Own(says(b'{"error":{"type":"x","reason":"y"},"status":500}'), 200, "engine_refused"),
+    "10 MB of junk": Own(says(JUNK), 200, "engine_refused"),
+    "compressed bomb": Own(compressed(b"0" * (SEARCH_RESPONSE_BYTES + 1)), 200, "too_large"),
+}
+
+
+@pytest.mark.parametrize("own", OWN.values(), ids=OWN)
+async def test_a_fault_of_the_engine_in_the_clients_own_search(place: Place, own: Own) -> None:
+    place.engine.faults["lexical"] = own.fault
+    answered = await place.search()
+    assert (own.status, f"bypassed;reason={own.reason}") == (answered.status, answered.header("x-rerank"))
+    assert ("bypassed", own.reason) == (place.line["outcome"], place.line["reason"])
+    assert Counter({("products*", "bypassed", own.reason): 1}) == place.counters.searches
+    if own.is_relayed:
+        with_fault = await Client.to(place.engine.port)
+        straight = await with_fault.search("/products/_search", QUERY)
+        assert straight.body == answered.body
+        with_fault.close()
+    else:
+        assert answered.json()["error"]["type"].startswith("engine_")
+
+
+ENGINE_AWAY: Mapping[str, Callable[[Place], str]] = {
+    "connection refused": lambda _: f"http://127.0.0.1:{closed_port()}",
+    "DNS failure": lambda _: "http://nowhere.invalid",
+    "TLS failure": lambda place: without_tls(place.engine),
+}
+
+
+@pytest.mark.parametrize("url", ENGINE_AWAY.values(), ids=ENGINE_AWAY)
+async def test_an_engine_that_cannot_be_connected_to(place: Place, url: Callable[[Place], str]) -> None:
+    check_engine_away(place, await place.search(place.with_engine(url=url(place))))
+
+
+async def test_an_engine_that_times_out_at_connect(place: Place) -> None:
+    with ExitStack() as stack:
+        port = stack.enter_context(taking_no_connection())
+        settings = place.with_engine(url=f"http://127.0.0.1:{port}", connect_timeout_seconds=SOON)
+        check_engine_away(place, await place.search(settings))
+
+
+def check_engine_away(place: Place, answered: Message) -> None:
+    assert (502, "bypassed;reason=unresolved") == (answered.status, answered.header("x-rerank"))
+    assert "engine_unreachable" == json.loads(answered.content)["error"]["type"]
+    assert ("warning", "unresolved") == (place.line["log_level"], place.line["reason"])
+    assert {("", "bypassed", "unresolved")} == set(place.counters.searches)

@@ -1,0 +1,238 @@
+"""A search's calls of a model: at most one retry, none while the model fails, and all of them counted."""
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+import structlog
+
+from proxy.errors import Malformed, Refused, TimedOut, Unreachable, UpstreamError, Withheld
+from proxy.upstream.guard import Clocks, Guard, Guards
+from proxy.upstream.retries import reason_of
+
+SECONDS = 2.0
+LogLines = list[structlog.typing.EventDict]
+
+
+@dataclass
+class Model:
+    """Answers as told, one error or None after the other, and the last one for ever; has a clock of its own."""
+
+    ends: list[UpstreamError | None]
+    takes: float = 0.0
+    now: float = 0.0
+    calls: int = 0
+    slept: list[float] = field(default_factory=list)
+    counted: Counter[str] = field(default_factory=Counter)
+
+    async def attempt(self, seconds: float) -> str:
+        self.calls += 1
+        self.now += min(self.takes, seconds)
+        error = self.ends.pop(0) if len(self.ends) > 1 else self.ends[0]
+        if error is not None:
+            raise error
+        return "scores"
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def guard(self) -> Guard:
+        clocks = Clocks(lambda: self.now, self.sleep, lambda: 0.5)
+        return Guards(200, lambda *labels: self.counted.update(labels[2:]), clocks).of("reranker", "qwen")
+
+
+def refused(status: int, *fields: tuple[bytes, bytes]) -> Refused:
+    return Refused("reranker", status, b"", fields, reason=reason_of(status), message="in its own words")
+
+
+async def end(guard: Guard, model: Model, seconds: float = SECONDS) -> str:
+    """Call a model and return the reason of its failure, or its response."""
+    try:
+        return await guard.call(model.attempt, seconds)
+    except UpstreamError as error:
+        return error.reason
+
+
+@pytest.mark.parametrize("error", [refused(429), refused(500), refused(503), Unreachable("reranker")])
+async def test_what_passes_is_tried_once_more(error: UpstreamError) -> None:
+    model = Model([error, None])
+    assert "scores" == await end(model.guard(), model)
+    assert ([0.05], {error.reason: 1, "retried": 1, "ok": 1}) == (model.slept, model.counted)
+
+
+async def test_it_is_tried_once_more_and_no_more() -> None:
+    model = Model([refused(503)])
+    assert ("server_error", 2) == (await end(model.guard(), model), model.calls)
+
+
+@pytest.mark.parametrize(
+    "error", [TimedOut("reranker"), Malformed("reranker"), refused(400), refused(401), refused(413), refused(422)]
+)
+async def test_what_may_be_billed_or_would_end_the_same_is_not_tried_again(error: UpstreamError) -> None:
+    model = Model([error, None])
+    assert (error.reason, 1) == (await end(model.guard(), model), model.calls)
+
+
+async def test_retry_after_is_waited_for() -> None:
+    model = Model([refused(429, (b"Retry-After", b"1")), None])
+    assert ("scores", [1.05]) == (await end(model.guard(), model), model.slept)
+
+
+async def test_there_is_no_retry_without_the_time_for_it() -> None:
+    late = Model([refused(429, (b"Retry-After", b"2")), None])
+    assert ("rate_limited", 1) == (await end(late.guard(), late), late.calls)
+    slow = Model([None, refused(503), None], takes=1.1)
+    guard = slow.guard()
+    await end(guard, slow)
+    assert ("server_error", 2) == (await end(guard, slow), slow.calls)
+
+
+async def test_at_most_a_fifth_of_the_calls_is_retried() -> None:
+    model = Model([error for _ in range(100) for error in (None, None, None, refused(503))])
+    guard = model.guard()
+    for _ in range(300):
+        await end(guard, model)
+    assert model.counted["retried"] <= 61
+
+
+async def test_a_model_that_fails_is_not_called_and_the_log_says_so_once(log: LogLines) -> None:
+    model = Model([refused(503)])
+    guard = model.guard()
+    ends = [await end(guard, model) for _ in range(20)]
+    assert ("server_error", "breaker_open", 5) == (ends[0], ends[-1], model.calls)
+    (line,) = log
+    assert ("breaker_open", "warning", "reranker", "qwen") == tuple(
+        line[key] for key in ("event", "log_level", "service", "model")
+    )
+    assert "in its own words" in line["detail"]
+    with pytest.raises(Withheld, match="in its own words"):
+        await guard.call(model.attempt, SECONDS)
+
+
+async def test_a_model_that_works_again_is_called_again_within_half_a_minute(log: LogLines) -> None:
+    """A bad half minute, at ten searches a second."""
+    model = Model([refused(503)])
+    guard = model.guard()
+    while model.now < 30:
+        await end(guard, model)
+        model.now += 0.1
+    model.ends = [None]
+    while await end(guard, model) != "scores":
+        model.now += 0.1
+    assert model.now < 60
+    assert "model_available" == log[-1]["event"]
+    assert "scores" == await end(guard, model)
+
+
+async def test_a_misconfigured_model_is_one_error_in_the_log_and_probed_at_intervals(log: LogLines) -> None:
+    model = Model([refused(401)])
+    guard = model.guard()
+    ends = []
+    for _ in range(100):
+        ends.append(await end(guard, model))
+        model.now += 1
+    assert ({"misconfigured"}, 4) == (set(ends), model.calls)
+    (line,) = log
+    assert ("model_misconfigured", "error") == (line["event"], line["log_level"])
+    assert "status 401: in its own words" in line["detail"]
+    model.ends, model.now = [None], model.now + 30
+    assert "scores" == await end(guard, model)
+    assert "model_available" == log[-1]["event"]
+
+
+async def test_a_wrong_request_says_nothing_of_the_model_and_is_counted(log: LogLines) -> None:
+    model = Model([refused(422)])
+    guard = model.guard()
+    assert {"refused"} == {await end(guard, model) for _ in range(50)}
+    assert ([], {"refused": 50}, 50) == (log, model.counted, model.calls)
+
+
+async def test_a_timeout_of_a_call_that_had_too_little_time_is_no_failure_of_the_model() -> None:
+    """Otherwise a client with `budget_ms: 1` could open the breaker for everybody."""
+    model = Model([TimedOut("reranker")], takes=10)
+    guard = model.guard()
+    for _ in range(50):
+        await end(guard, model, seconds=0.1)
+    assert guard.breaker.opened is None
+    for _ in range(5):
+        await end(guard, model)
+    assert guard.breaker.opened is not None
+
+
+async def test_a_model_that_takes_long_is_given_its_time_before_a_timeout_counts() -> None:
+    model = Model([None, TimedOut("reranker")], takes=1.0)
+    guard = model.guard()
+    await end(guard, model)
+    for _ in range(50):
+        await end(guard, model, seconds=1.0)
+    assert guard.breaker.opened is None
+
+
+async def test_too_many_requests_lower_the_limit_of_concurrent_calls() -> None:
+    model = Model([refused(429), None])
+    guard = model.guard()
+    await end(guard, model)
+    assert guard.bulkhead.limit.value < 200
+
+
+async def cancelled(guard: Guard, model: Model, after: float) -> None:
+    """Call a model that hangs, and cancel the call."""
+    called, never = asyncio.Event(), asyncio.Event()
+
+    async def hangs(_: float) -> str:
+        called.set()
+        await never.wait()
+        return ""
+
+    call = asyncio.ensure_future(guard.call(hangs, SECONDS))
+    await called.wait()
+    model.now += after
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+
+
+async def test_a_call_that_is_soon_cancelled_says_nothing_and_leaves_its_place() -> None:
+    model = Model([None])
+    guard = model.guard()
+    for _ in range(50):
+        await cancelled(guard, model, after=0.1)
+    assert (0, None) == (guard.bulkhead.in_flight, guard.breaker.opened)
+
+
+async def test_calls_that_end_with_the_budget_of_their_search_are_failures() -> None:
+    """A budget that is smaller than the time limit of the model cancels every call to one that stalls."""
+    model = Model([None])
+    guard = model.guard()
+    for _ in range(5):
+        await cancelled(guard, model, after=1.0)
+    assert guard.breaker.opened is not None
+    assert "no answer in 1 s" in guard.breaker.opened.detail
+
+
+async def test_a_probe_that_is_cancelled_lets_the_next_call_probe() -> None:
+    model = Model([refused(401)])
+    guard = model.guard()
+    await end(guard, model)
+    model.now += 30
+    await cancelled(guard, model, after=0.1)
+    model.ends = [None]
+    assert "scores" == await end(guard, model)
+
+
+def test_each_model_of_each_service_has_a_guard_of_its_own() -> None:
+    guards = Guards(200)
+    named = [("reranker", "a"), ("embedder", "a"), ("reranker", "b")]
+    made = [guards.of(*name) for name in named]
+    assert made == [guards.of(*name) for name in named]
+    assert dict(zip(named, made, strict=True)) == dict(guards.all)
+
+
+def test_the_number_of_guards_is_bounded() -> None:
+    """An index names its own embedding model."""
+    guards = Guards(200)
+    for number in range(1000):
+        guards.of("embedder", f"model-{number}")
+    assert 64 == len(guards.all)
