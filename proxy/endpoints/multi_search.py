@@ -240,6 +240,7 @@ class _Multi:
         """Turn an item's result into its part of the response; Elasticsearch ends each with its status."""
         response = self.front.concluded(record, result)
         part = response.body
+        record.sent.engine_searches += part is None
         if part is not None and response.status == 200:
             part = with_member(part, "status", b"200")
         elif part is not None and not part.startswith(b"{"):  # an error that is no JSON has no place in the list

@@ -230,13 +230,19 @@ class Exchange:
         A client that waited to be asked for its body, and was not, may send it or its next request: which of the
         two cannot be told, so the connection ends (RFC 9110, section 10.1.1).
         """
-        self.begun = True
+        self.began(answer.status)
         if not self.whole and self.head.expects_continue and not self.was_read:
             self.reusable = False
         start = b"HTTP/1.1 %d %s\r\n" % (answer.status, REASONS.get(answer.status, b""))
         length: list[Field] = [(b"content-length", b"%d" % len(answer.body))]
         head = start + written([*answer.fields, *length, *self.connection_fields()]) + b"\r\n"
         self.client.write(head if self.head.method == b"HEAD" else head + answer.body)
+
+    def began(self, status: int) -> None:
+        """Note that the response has begun, with this status."""
+        self.begun = True
+        if self.record is not None and self.record.access is not None:
+            self.record.access.status = status
 
     async def answer(self, answer: Answer) -> None:
         """Send a response made here, and wait until the client has taken most of it."""

@@ -104,6 +104,18 @@ class Listener:
             for each in self._sockets
         ]
 
+    async def secure_by(self, tls: ssl.SSLContext | None) -> None:
+        """Show another certificate to the clients that come from now on; what waits in the system's queue is kept."""
+        self._tls = tls
+        if self._servers and not self.closing:
+            self._stop_accepting()
+            await self._accept()
+
+    @property
+    def clients(self) -> int:
+        """How many clients are connected."""
+        return len(self._clients)
+
     def _stop_accepting(self) -> None:
         servers, self._servers = self._servers, []
         for server in servers:

@@ -231,7 +231,7 @@ class Relay:
         in_step = in_step and not binds_connection(exchange.head.control) and not binds_connection(head.control)
         self._keeps_engine = in_step and head.status not in MAY_BE_OUT_OF_STEP
         exchange.reusable &= in_step
-        exchange.begun = True
+        exchange.began(head.status)
         added = (*self._terms.added, *exchange.connection_fields())
         self._head = self._client.response_writer.response(head, added)
 

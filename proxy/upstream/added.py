@@ -18,16 +18,23 @@ class AddedSearches:
         self._limit = limit
         self._wait_seconds = wait_seconds
         self._turns = asyncio.Semaphore(limit)
+        self.running = 0
+        self.waiting = 0
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """Wait for a turn, and give it back in the end; raises Busy where none comes in time."""
+        self.waiting += 1
         try:
             async with asyncio.timeout(self._wait_seconds):
                 await self._turns.acquire()
         except TimeoutError as error:
             raise Busy(SERVICE, f"{self._limit} searches of the proxy's own are running") from error
+        finally:
+            self.waiting -= 1
+        self.running += 1
         try:
             yield
         finally:
+            self.running -= 1
             self._turns.release()

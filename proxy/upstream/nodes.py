@@ -7,7 +7,7 @@ doubles with each failure in a row, and is tried earlier only where no other is 
 import asyncio
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -72,6 +72,9 @@ class NodePool:
             pause = min(BACK_OFF_S_MAX, BACK_OFF_S * 2**dead.failures)
             self._dead[node] = _Dead(dead.failures + 1, now + pause)
 
+    def reachable(self) -> Mapping[Node, bool]:
+        return {node: node not in self._dead for node in self._nodes}
+
     def reached(self, node: Node) -> None:
         self._dead.pop(node, None)
 
@@ -84,6 +87,14 @@ class Nodes:
         self._pool = NodePool([read_node(url, settings.host) for url in settings.urls])
         self._timeout = settings.connect_timeout_seconds
         self._tls = towards_engine(settings)
+
+    def secure_by(self, tls: ssl.SSLContext | None) -> None:
+        """Take other certificates for the connections that are opened from now on."""
+        self._tls = tls
+
+    def reachable(self) -> Mapping[Node, bool]:
+        """Tell of each node whether the last attempt to reach it succeeded, as far as that is known."""
+        return self._pool.reachable()
 
     def order(self) -> list[Node]:
         """Return all nodes in the order in which to try them now."""
