@@ -257,7 +257,7 @@ async def pressed(settings: Config, log: Log) -> AsyncIterator[tuple[Searching, 
         stack.push_async_callback(listener.close, 5)
         client = await Client.to(listener.port)
         stack.callback(client.close)
-        yield proxy.generation.front.searching, client  # noqa: SLF001
+        yield proxy.generation.front.searching, client
 
 
 @pytest.mark.parametrize(("pressure", "outcome"), [(0.4, "reranked"), (0.5, "cancelled")])
