@@ -198,6 +198,7 @@ async def test_vectors_of_another_or_an_unknown_model_are_not_searched(
 ENGINE_CASES = {
     "lexical refused": Case("lexical", refuses(400, b'{"error":"of the engine"}'), "engine_refused"),
     "lexical malformed": Case("lexical", says(b'{"hits": 1}'), "engine_refused"),
+    "lexical in part": Case("lexical", says(partial()), "engine_refused"),
     "lexical too large": Case("lexical", says(b" " * (SEARCH_RESPONSE_BYTES + 1)), "too_large"),
     "names refused": Case("resolve", refuses(404), "unresolved"),
     "names malformed": Case("resolve", says(b'{"indices":[{}]}'), "unresolved"),
@@ -218,22 +219,6 @@ async def test_what_the_engine_does_not_answer_goes_on_as_the_client_sent_it(
     assert ("bypassed", case.reason) == (line["outcome"], line["reason"])
     assert msgspec.json.encode(QUERY) == msgspec.json.format(engine.of("lexical")[-1].body, indent=-1)
     straight.close()
-
-
-async def test_what_the_engine_answers_in_part_is_shown_in_its_order_and_not_asked_for_again(
-    client: Client, engine: FakeEngine, log: Log
-) -> None:
-    """The widened response begins with the client's own page; asked again, a busy engine would have twice the work."""
-    engine.faults["lexical"] = says(partial())
-    answered = await client.search("/products/_search", QUERY)
-    assert (msgspec.json.decode(partial()), "bypassed;reason=engine_refused") == (
-        answered.json(),
-        answered.header("x-rerank"),
-    )
-    assert (1, [("bypassed", "engine_refused")]) == (
-        len(engine.of("lexical")),
-        [(line["outcome"], line["reason"]) for line in log],
-    )
 
 
 async def test_where_names_may_not_be_asked_for_a_plain_one_is_taken_by_its_letters(

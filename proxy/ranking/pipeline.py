@@ -143,7 +143,9 @@ async def _near(run: Run, head_key: bytes) -> Result:
         found = await lexical(run, lexical_search(plan))
     run = await _confirmed(run, found.answer, semantic)
     if problem := _not_to_rank(run, found.answer):
-        return problem if plan.request.walk and found.answer.hits else _in_engine_order(run, found, problem)
+        if not found.answer.whole or (plan.request.walk and found.answer.hits):
+            return problem
+        return _in_engine_order(run, found, problem)
     try:
         return await _ordered(run, head_key, found, semantic, head)
     except Exception as defect:  # noqa: BLE001  whatever it is, the engine has answered

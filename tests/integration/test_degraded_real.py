@@ -19,7 +19,7 @@ BODY: dict[str, Any] = {
     "aggs": {"brands": {"terms": {"field": "brand"}}},
 }
 FAULTS: dict[str, Fault] = {
-    "refused": refuses(429),
+    "rate_limited": refuses(429),
     "timeout": hangs,
     "unreachable": breaks_off(),
     "malformed": says(b'{"scores":[0.5],"data":[]}'),
@@ -178,9 +178,9 @@ async def test_any_share_of_vectors(share: int, open_index: OpenIndex) -> None:
 
 async def test_documents_without_text(open_index: OpenIndex) -> None:
     """A document that has nothing for the reranker to read follows those that do."""
-    documents = {"none": {"brand": "laptop"}, **catalogue.without_vectors(catalogue.PRODUCTS)}
+    documents = {"none": {"brand": "bare"}, **catalogue.without_vectors(catalogue.PRODUCTS)}
     sides = await open_index(BARE, documents, semantic=None)
-    first = {"constant_score": {"filter": {"term": {"brand": "laptop"}}, "boost": 50}}
+    first = {"constant_score": {"filter": {"term": {"brand": "bare"}}, "boost": 50}}
     query = {"bool": {"should": [{"match": {"title": "laptop"}}, first]}}
     straight, through = await sides.straight.search({"query": query}), await sides.through.search({"query": query})
     assert ("reranked", "none", "none") == (through.outcome, straight.ids[0], through.ids[-1])

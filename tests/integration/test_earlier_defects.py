@@ -149,13 +149,13 @@ async def test_a_score_stays_with_its_document(open_index: OpenIndex, models: Sh
         "list": ["laptop", "case"],
         "empty": "",
         "blank": " ",
-        "plain": "laptop",
+        "plain": "laptop sleeve",
         "last": "last",
     }
     documents = {
         name: {"brand": "acme"} | ({"title": title} if title is not None else {}) for name, title in titles.items()
     }
-    models.score = lambda text: {"last": 0.9, "laptop": 0.5}.get(text, 0.7)
+    models.score = lambda text: {"last": 0.9, "laptop sleeve": 0.5}.get(text, 0.7)
     bare = {"settings": catalogue.SETTINGS, "mappings": {"properties": catalogue.PROPERTIES}}
     sides = await open_index(bare, documents, semantic=None, passage=["title"])
     query = {"bool": {"should": [{"match": {"title": "laptop"}}, {"term": {"brand": "acme"}}]}}

@@ -34,6 +34,7 @@ async def test_better(engine_url: str, index_name: str, tmp_path: Path) -> None:
             "passage": ["title", "description"],
             "semantic": {"field": "embedding", "dimensions": 384},
             "budget_ms": 60_000,
+            "blend": 0,
         }
         settings = {"engine": {"url": engine_url}, "models": {"url": models_url}, "routes": [of_route]}
         async with serving(tmp_path, settings) as (_, url):
