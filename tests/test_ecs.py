@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
-from proxy.context import Access, Charge, Ended, RequestRecord
+from proxy.context import Access, Charge, Ended, RequestRecord, Shadow
 from proxy.outcomes import Outcome
 from proxy.settings.config import Log as Settings
 from proxy.telemetry.ecs import EVENT_OUTCOMES, FIELDS, to_ecs
@@ -33,6 +33,7 @@ def lines(tmp_path: Path) -> Iterator[list[Any]]:
         search.clock.stages["lexical"] = 1.26
         search.usage.add(Charge(42, 0.001))
         search.sent.engine_searches = 2
+        search.shadow = Shadow(Outcome("reranked"))
         telemetry.conclude(record, Ended.ANSWERED)
         access = Access("GET", "/_cat/health?q=laptop", status=200)
         telemetry.conclude(RequestRecord("other", trace_id="1" * 32, access=access), Ended.ANSWERED)

@@ -114,6 +114,18 @@ async def test_every_request_ends_in_one_counter(
     }
 
 
+async def test_each_search_that_the_engine_runs_for_a_search_is_counted(
+    served: tuple[Client, Process], engine: FakeEngine
+) -> None:
+    """The client's own, kNN, those that fetch hits and texts; and one that is bypassed is one."""
+    client, process = served
+    await client.search("/products/_search", {**QUERY, "_source": False})
+    await client.search("/products/_search", {**QUERY, "size": 0})
+    searches = sum(len(engine.of(kind)) for kind in ("lexical", "semantic", "render", "passages"))
+    assert 5 == searches
+    assert {labels(route="products*"): searches} == read(process.metrics())["rerank_proxy_engine_searches_total"]
+
+
 async def test_a_client_that_leaves_is_counted(served: tuple[Client, Process], engine: FakeEngine) -> None:
     client, process = served
     engine.faults["other"] = hangs

@@ -1,6 +1,7 @@
 """New settings while requests run: all of them or none, and what has begun ends as it began."""
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -187,6 +188,25 @@ async def test_an_earlier_generation_is_closed_when_its_last_request_has_ended(
     assert 0 == first.running
 
 
+async def test_a_later_generation_that_has_something_running_is_not_closed_with_an_earlier_one(
+    start: Start, settings: Config, models: FakeModels
+) -> None:
+    server = await start(settings)
+    body = msgspec.json.encode(QUERY)
+    held, searching = [asyncio.Event(), asyncio.Event()], []
+    for number, event in enumerate(held):
+        models.faults["rerank"] = waits_for(event)
+        searching.append(client := await server.client())
+        await client.send(request("POST", "/products/_search", body, content_type="application/json"))
+        await models.until_asked("rerank", number + 1)
+        others = replace(settings.models, query_max_chars=2000 + number)
+        server.found = partial(replace, settings, models=others)
+        await server.process.reload()
+    for event, client in zip(held, searching, strict=True):
+        event.set()
+        assert "reranked" == (await client.answer()).header("x-rerank")
+
+
 @pytest.mark.parametrize(("window", "found"), [(10, "reranked"), (9, "")])
 async def test_a_submitted_search_stays_known_while_its_route_is_the_same(
     start: Start, settings: Config, window: int, found: str
@@ -320,6 +340,7 @@ async def test_a_watched_file_is_read_again_when_it_has_changed(
     file.write_text("mistake")
     assert "mistake" == await reads.get()
     (tmp_path / "other").write_text("another")
+    os.utime(tmp_path / "other", ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
     file.unlink()
     file.symlink_to(tmp_path / "other")
     while "another" != await reads.get():
