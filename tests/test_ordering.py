@@ -143,8 +143,8 @@ async def test_a_spent_budget_leaves_out_what_could_not_be_rendered(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     engine.faults["render"] = hangs
-    head, rendered = await made(engine, models, stack, budget=Budget(0.05))
-    assert ({}, [("semantic", "timeout", "budget: no response within 50 ms")]) == (
+    head, rendered = await made(engine, models, stack, budget=Budget(0.5))
+    assert ({}, [("semantic", "timeout", "budget: no response within 500 ms")]) == (
         rendered.hits,
         [(failure.stage, failure.reason, failure.detail) for failure in head.failures],
     )
