@@ -29,6 +29,7 @@ from proxy.bounds import (
     TEXT_CLAUSES,
     WRAPPED_BYTES,
 )
+from proxy.parsing.boost_query import BoostQuery, boost_query
 from proxy.parsing.clauses import COMPOUNDS, LEAVES, LINES, Leaf, Role
 from proxy.parsing.evidence import Clause, Evidence, Reading, all_of, any_of, dots_of, size_of, with_filters
 from proxy.parsing.words import Query, fold
@@ -56,6 +57,8 @@ class UserQuery:
     """Why there is no relaxed query, as in `UNRELAXED`."""
     keywords: frozenset[str] = field(default=frozenset(), compare=False)
     """The fields without analysed text that the query compares with all of these words."""
+    boosts: BoostQuery | None = field(default=None, compare=False)
+    """What the query says beyond the words; None where it says no more, or it is not known which part does."""
 
 
 IsText = Callable[[str], bool]
@@ -120,7 +123,8 @@ def _find(query: Any, evidence: Evidence, is_text: IsText, given: str | None) ->
     if reading is not None:
         if given and reading.words != fold(given):
             return None
-        return replace(_relaxed_by(query, reading, given), keywords=reader.keywords_of(reading.words))
+        keywords, boosts = reader.keywords_of(reading.words), boost_query(query, reading, reader.leaves)
+        return replace(_relaxed_by(query, reading, given), keywords=keywords, boosts=boosts)
     reading = _Reader(evidence, is_text, everywhere=True, leaves=reader.leaves).read(query)
     if reading is None or not (reading.central or reading.touches):
         return None
