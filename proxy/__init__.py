@@ -15,6 +15,7 @@ app               which way a request goes: classified by settings.routes → an
 endpoints         search, multi_search (multi_search_lines), async_search; nodes: the addresses that clients sniff
     front         what they share: the caller, the body (media), the response to a search's result
     answering     answers a search of any endpoint: its route, its plan, its result or bypass(reason)
+    shadowing     reranks a search behind its response, to log what would have changed
     passthrough   what is not ours, or bypassed: passed on byte for byte
 
 parsing           what a search says
@@ -33,17 +34,20 @@ ranking           one order of documents
     searches      the body of each search that the proxy adds
     retrieval     the client's own search ∥ kNN
     ordering      fusion, then reranking ∥ rendering (explaining; kept: exact matches keep their place)
+    rank_changes  how far two orders differ
     paging        one ranking cut into pages (heads: cached for some seconds)
     search_response   the engine's response, its hits in another order
-telemetry         log: headers, one counter a request, a line a search (log_writer: from a thread of its own)
+telemetry         log: headers, one counter a request, a line a search (log_writer: from a thread of its own;
+                  slow_routes: warns of timeouts)
 
 upstream          clients of the services: engine (pool, nodes, addresses; discovery: what each caller was told of
                   indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing;
-                  charges: tokens and cost)
+                  charges: tokens and cost; latency: a model that is too slow is not asked)
     guard         around each call of a model: breaker, bulkhead (concurrent calls), retries; provider_errors: its words
 errors            what can go wrong upstream
 settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls;
-                  request_options: what a request may set; bypass_rules: what a route bypasses by its text
+                  request_options: what a request may set; bypass_rules: what a route bypasses by its text;
+                  rollout: by its mode and share
 bounds            every limit on input, and what happens beyond
 commands          serving, checking, loading (index, backfill), mapping, profiles, evaluation, local_models; imported
                   when they run (console: how they print; advice: what to do next)

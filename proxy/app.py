@@ -77,6 +77,10 @@ class Proxy:
                 pass_through(exchange, front.upstream)
                 return None
 
+    async def warm_up(self) -> None:
+        """Open connections to the models, so that the first searches find them."""
+        await self._front.searching.warm_up()
+
     def _turned_away(self, head: RequestHead, status: int) -> None:
         """Forget a caller whom the engine does not know, or does not allow a search."""
         front = self._front
@@ -134,15 +138,18 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
         timeout_seconds=settings.embed_timeout_seconds,
         query_max_chars=settings.query_max_chars,
         cache_bytes=settings.vector_cache_mb * 2**20,
+        service_tier=settings.service_tier,
     )
     reranker = Reranker(
         Transport(session, "reranker", settings.url, token, guards),
         timeout_seconds=settings.rerank_timeout_seconds,
         query_max_chars=settings.query_max_chars,
         batch_size=settings.rerank_batch_size,
+        service_tier=settings.service_tier,
     )
     discovery = authorization_of(config, environment)
     searching = Searching(config, engine, embedder, reranker, discovery, pressure=partial(guards.pressure, "reranker"))
+    stack.push_async_callback(searching.shadows.close)
     callers = CallerIdentities(config.callers.ignore, warn_of_new_callers)
     front = Front(
         upstream,
@@ -154,9 +161,21 @@ async def open_proxy(config: Config, token: str | None, environment: Mapping[str
     return Proxy(front, telemetry, config.engine.published_address)
 
 
-async def listen(config: Config, token: str | None, environment: Mapping[str, str], stack: AsyncExitStack) -> Listener:
-    """Start a proxy; `stack` stops it, after what is running has ended."""
+async def listen(
+    config: Config,
+    token: str | None,
+    environment: Mapping[str, str],
+    stack: AsyncExitStack,
+    *,
+    warms_up: bool = False,
+) -> Listener:
+    """Start a proxy; `stack` stops it, after what is running has ended.
+
+    `warms_up`: open connections to the models beside the start, if there are routes.
+    """
     proxy = await open_proxy(config, token, environment, stack)
+    if warms_up and config.routes:
+        stack.callback(asyncio.ensure_future(proxy.warm_up()).cancel)
     listener = await serve(
         proxy.handle,
         proxy.upstream,
@@ -177,7 +196,7 @@ async def serve_until_told(config: Config, token: str | None, environment: Mappi
         asyncio.get_running_loop().add_signal_handler(number, told.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _log.warning, "sighup_ignored")
     async with AsyncExitStack() as stack:
-        listener = await listen(config, token, environment, stack)
+        listener = await listen(config, token, environment, stack, warms_up=True)
         scheme = "https" if config.listen.certificate_file else "http"
         _log.info(
             "listening",

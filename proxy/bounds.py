@@ -167,6 +167,10 @@ ASYNC_SEARCHES_BYTES = _bound(
 OUTCOME_LIST_BYTES = _bound(
     Of.PROXY, "characters of `X-Rerank` for an `_msearch`", 2000, "`more;items=N` stands for the last ones"
 )
+SHADOW_RUNS = _bound(
+    Of.PROXY, "searches in `mode: shadow` that are reranked at a time, for the log alone", 8, "dropped; the log says so"
+)
+SHADOW_S = _bound(Of.PROXY, "seconds for each of them", 10, "given up; the log says so")
 LOG_ID = _bound(Of.CLIENT, "characters of an `X-Opaque-Id` in the log", 128, "cut")
 LOG_VALUE = _bound(Of.PROXY, "characters of any other value in the log", 4000, "cut, with its length")
 LOG_TRACEBACK = _bound(Of.PROXY, "characters of a traceback in the log", 32_000, "cut, with its length")
@@ -208,6 +212,11 @@ PIT_INDICES = _bound(Of.ENGINE, "indices of a point in time", 1000, "an index be
 BACK_OFF_S_MAX = _bound(Of.ENGINE, "seconds until a node that cannot be reached is tried again", 30, "tried again")
 RERANK_BATCH_MAX = _bound(Of.MODEL, "passages in one call, as DeepInfra takes them", 1024, "several calls")
 _setting(Of.PROXY, "passages in one of the parallel calls of a search", "models.rerank_batch_size", "several calls")
+TIMED_MODELS = _bound(Of.PROXY, "models whose latency is remembered", 64, "the oldest are forgotten")
+TIMED_CALLS = _bound(Of.PROXY, "calls that are remembered of each of them", 32, "the oldest are forgotten")
+WATCHED_SEARCHES = _bound(
+    Of.PROXY, "searches of a route that the warning `slow_models` is made of", 200, "the oldest are forgotten"
+)
 MODEL_DIMENSIONS = _bound(
     Of.MODEL, "numbers of a vector, where the model's own number is not known", 8192, "degraded, `malformed`"
 )

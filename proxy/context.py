@@ -1,7 +1,7 @@
 """The record of one request: made where it enters, handed down, and concluded once when its exchange has ended."""
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -73,6 +73,18 @@ class Sent:
             self.whole.note()
 
 
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What reranking would have made of a search that the engine answered."""
+
+    outcome: Outcome
+    change: Mapping[str, float | None] = field(default_factory=dict)
+    """How its order would differ from the engine's, by the name of each measure."""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds of each stage, and in `total`."""
+    candidates: int = 0
+
+
 @dataclass(slots=True)
 class SearchRecord:
     """One search: the facts of its line in the log and of its counter.
@@ -92,6 +104,12 @@ class SearchRecord:
     query_text: str = ""
     outcome: Outcome | None = None
     """None while the search goes on, and for a search that concerns no route."""
+    ended: float | None = None
+    """When its client had the response."""
+    after_response: Callable[[Callable[[], None]], None] | None = None
+    """Begins what is done for it when its client has the response, and calls what it is given when that has ended."""
+    shadow: Shadow | None = None
+    """None for a search without a shadow run."""
 
     @property
     def concerns_route(self) -> bool:
@@ -106,8 +124,9 @@ class SearchRecord:
         return self.usage.charge.cost_usd
 
     def timings(self) -> Mapping[str, float]:
-        """Return the milliseconds of each stage, and of all of it until now."""
-        return self.clock.stages | {"total": (time.perf_counter() - self.started) * 1000}
+        """Return the milliseconds of each stage, and of all of it until its end, or until now."""
+        until = time.perf_counter() if self.ended is None else self.ended
+        return self.clock.stages | {"total": (until - self.started) * 1000}
 
 
 @dataclass(slots=True)

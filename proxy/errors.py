@@ -8,6 +8,7 @@ UpstreamError(service)
 ├── Refused         an answer that is an error: its status, headers and body
 ├── Busy            never asked: too much is being asked at the moment
 ├── Withheld        never asked: it fails too often, or is misconfigured
+├── SlowModel       never asked: it cannot answer in the time left
 └── Malformed       an answer that cannot be used
     ├── TooLarge    an answer that is larger than is read here
     ├── TooComplex  an answer that takes more work than is done here
@@ -66,6 +67,12 @@ class Withheld(UpstreamError):
     def __init__(self, service: str, reason: str, detail: str) -> None:
         super().__init__(service, detail)
         self.reason = reason
+
+
+class SlowModel(UpstreamError):
+    """Most recent calls of the model took longer than the time left, so only one search in ten asks it."""
+
+    reason = "slow_model"
 
 
 class Malformed(UpstreamError):

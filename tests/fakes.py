@@ -457,7 +457,7 @@ def _ids(query: Any) -> set[str]:
 
 
 class FakeModels(FakeServer):
-    """DeepInfra's two endpoints. Kinds of its requests: embed, rerank."""
+    """DeepInfra's two endpoints. Kinds of its requests: embed, rerank, warm_up."""
 
     def __init__(self, scores: Mapping[str, float] | None = None) -> None:
         super().__init__()
@@ -467,9 +467,13 @@ class FakeModels(FakeServer):
         """US dollars for a call of the reranker."""
 
     def kind(self, request: Message) -> str:
+        if request.method == "HEAD":
+            return "warm_up"
         return "embed" if request.path == "/v1/openai/embeddings" else "rerank"
 
     def usual(self, request: Message) -> bytes:
+        if request.method == "HEAD":
+            return answer(404)
         said = self._embedded(request.json()) if self.kind(request) == "embed" else self._scored(request.json())
         return answer(200, json.dumps(said).encode())
 

@@ -306,7 +306,11 @@ class SteeringForm:
 
 
 STEERING_FORMS: Mapping[Option, SteeringForm] = {
-    "enabled": SteeringForm("off", member=False, meaning="bypass this search"),
+    "enabled": SteeringForm(
+        "off",
+        member=False,
+        meaning="bypass this search; `on`: rerank it also outside the route's `share`, and with `mode: opt_in`",
+    ),
     "query": SteeringForm(
         "garden hose",
         "garden hose",
@@ -493,6 +497,7 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "routes[].fusion": settings.Fusion,
     "routes[].query_from": settings.QueryFrom,
     "routes[].bypass": settings.BypassRules,
+    "routes[].share_by": settings.ShareBy,
 }
 
 
@@ -520,7 +525,7 @@ def _default(section: type[settings.Section], key: str) -> str:
     if default in (None, msgspec.UNSET):
         return ""
     written = list(default) if isinstance(default, tuple) else default
-    return code(yaml.safe_dump(written, default_flow_style=True, width=1000).split("\n")[0])
+    return code(yaml.safe_dump(written, default_flow_style=True, width=1000).split("\n")[0].strip("'"))
 
 
 _KEY = re.compile(r"(?P<indent> *)(?P<item>- )?(?:# )?(?P<key>\w+):(?:[^#]|#(?! ))*(?:# (?P<comment>.*))?")
@@ -732,9 +737,9 @@ DEMO_QUERY = "show me laptops that won't break when my kids use them"
 
 
 def of_demo(output: str) -> str:
-    """Take one search of the demo's output, and the figure over all of them."""
+    """Take one search of the demo's output, the figure over all of them, and how many got better and worse."""
     search = output.partition(f"“{DEMO_QUERY}”")[2].partition("\n\n")[0]
-    gain = output[output.index("nDCG@10 over ") :].partition("\n")[0]
+    gain = "\n".join(output[output.index("nDCG@10 over ") :].splitlines()[:2])
     return f"```text\n“{DEMO_QUERY}”{search}\n\n{gain}\n```\n"
 
 

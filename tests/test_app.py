@@ -304,6 +304,22 @@ async def test_sigterm_takes_no_more_and_finishes_what_runs(
         asyncio.get_running_loop().remove_signal_handler(number)
 
 
+@pytest.mark.parametrize("routes", [True, False])
+async def test_connections_to_the_models_are_opened_at_the_start_if_there_is_a_route(
+    settings: Config, models: FakeModels, log: Log, *, routes: bool
+) -> None:
+    """The first search uses them."""
+    config = settings if routes else msgspec.structs.replace(settings, routes=())
+    async with AsyncExitStack() as stack:
+        listener = await listen(config, TOKEN, {}, stack, warms_up=True)
+        client = await Client.to(listener.port)
+        if routes:
+            await models.until_asked("warm_up", 2)
+        await client.search("/products/_search", QUERY)
+        client.close()
+    assert (2 if routes else 0) == len(models.of("warm_up")) == models.connections
+
+
 async def test_stopping_lets_a_write_end_whose_client_has_left(settings: Config, engine: FakeEngine, log: Log) -> None:
     held = asyncio.Event()
     engine.faults["other"] = waits_for(held)

@@ -55,6 +55,15 @@ async def test_it_is_said_why_knn_is_skipped(settings: Config, body: Any, why: s
     assert why in found.details["kNN"]
 
 
+async def test_a_route_in_shadow_mode_is_said_to_be_one(settings: Config) -> None:
+    found = await ran(settings, mode="shadow")
+    assert ("bypassed;reason=shadow", "laptop", 10) == (
+        found.outcome,
+        found.details["query_text"],
+        found.details["window"],
+    )
+
+
 async def test_a_route_without_vectors_skips_knn(settings: Config) -> None:
     assert "skipped: the route has no `semantic`" == (await ran(settings, semantic=None)).details["kNN"]
 

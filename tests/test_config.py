@@ -90,15 +90,17 @@ def test_the_shipped_route_shows_every_key_and_the_defaults_of_the_code_and_the_
         *KNOWN_KEYS["routes[].semantic"],
         *KNOWN_KEYS["routes[].fusion"],
         *KNOWN_KEYS["routes[].query_from"],
+        *KNOWN_KEYS["routes[].share_by"],
     }
     assert route["bypass"] == msgspec.to_builtins(BypassRules())
     assert route["fusion"] == msgspec.to_builtins(Fusion())
     assert route["semantic"]["timeout_seconds"] == Semantic(field="v", dimensions=1).timeout_seconds
     bare = RouteSettings(index="a")
-    assert [route[key] for key in ("profile", "rerank", "blend", "on_zero_hits")] == [
+    assert [route[key] for key in ("profile", "rerank", "blend", "budget_ms", "on_zero_hits")] == [
         bare.profile,
         bare.rerank,
         bare.blend,
+        bare.budget_ms,
         bare.on_zero_hits,
     ]
     profile = PROFILES[bare.profile]
@@ -174,6 +176,7 @@ def test_an_unknown_key_is_refused_with_its_line_and_a_proposal_in_every_section
         "routes[].semantic": routes + "    semantic: {{field: v, dimensions: 3,\n     {key}: 1}}",
         "routes[].fusion": routes + "    fusion:\n      {key}: 1",
         "routes[].query_from": routes + "    query_from:\n      {key}: 1",
+        "routes[].share_by": routes + "    share_by:\n      {key}: 1",
         "routes[].bypass": routes + "    bypass:\n      {key}: 1",
     }.get(path, path + ":\n  {key}: 1")
     said = refusal(text.format(key=f"{first}x"))
@@ -190,6 +193,8 @@ def test_a_wrong_word_is_refused_with_a_proposal(key: str, words: tuple[str, ...
     text = f"routes: [{{index: a, {key}: {word}}}]"
     if key in KNOWN_KEYS["log"]:
         text = f"log: {{{key}: {word}}}"
+    if key in KNOWN_KEYS["models"]:
+        text = f"models: {{{key}: {word}}}"
     assert f"{key}: unknown value '{word}', did you mean `{words[0]}`?" in refusal(text)
 
 
@@ -237,6 +242,19 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
             "routes: [{index: a, query_from: {header: Authorization}}]",
             "'Authorization' may say who a caller is, or what they may see, and query text is sent to the models",
         ),
+        (
+            "routes: [{index: a, share: 0.05}]",
+            "routes[0].share: expected a percentage from 0% to 100%, as in 5%, not 0.05",
+        ),
+        ("routes: [{index: a, share: 101%}]", "routes[0].share: expected a percentage from 0% to 100%"),
+        ("routes: [{index: a, share: many}]", "routes[0].share: expected a percentage from 0% to 100%"),
+        ("routes: [{index: a, mode: opt_in, share: 5%}]", "routes[0].share: has no effect with `mode: opt_in`"),
+        (
+            "routes: [{index: a, mode: opt_in}]\nsteering: [window]",
+            "f.yaml:1: routes[0].mode: `opt_in` needs the option `enabled`, and `steering` does not allow it",
+        ),
+        ("routes: [{index: a, share_by: {header: 'a b'}}]", "share_by.header: 'a b' is not a valid name of a header"),
+        ("routes: [{index: a, share_by: {cookie: 'a;b'}}]", "share_by.cookie: 'a;b' is not a valid name of a cookie"),
         ("routes: [{index: a, on_zero_hits: semantic}]", "`on_zero_hits: semantic` needs `semantic` in the route"),
         ("routes: [{index: a, passage: ['']}]", "routes[0].passage: contains an empty field name"),
         ("routes: [{index: a, passage: []}]", "routes[0].passage: is empty, and the reranker needs at least one field"),
@@ -540,3 +558,12 @@ def test_a_value_of_any_kind_is_taken_or_refused(value: Any) -> None:
     text = yaml.safe_dump({"listen": value, "routes": [{"index": value, "passage": value}]}, allow_unicode=True)
     with pytest.raises(ConfigError, match=r"^f\.yaml"):
         read(text, "f.yaml", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"), [("on", "on"), ("off", "off"), ("'off'", "off"), ("shadow", "shadow"), ("opt_in", "opt_in")]
+)
+def test_a_mode_is_written_without_quotes(text: str, mode: str) -> None:
+    """YAML 1.1 has `on` and `off` as words for true and false."""
+    config = read(f"routes: [{{index: a, mode: {text}}}]", "f.yaml", {})
+    assert mode == build_routes(config)[0].rollout.mode

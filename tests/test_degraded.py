@@ -263,6 +263,23 @@ async def test_a_stage_that_works_again_is_used_again(client: Client, models: Fa
     assert (FUSED, RERANKED) == (ids(degraded), ids(again))
 
 
+@pytest.mark.parametrize(("kind", "stage"), [("rerank", "rerank"), ("embed", "semantic")])
+async def test_a_model_that_hangs_is_soon_asked_by_few_searches_and_again_when_it_answers(
+    start_proxy: StartProxy, settings: Config, models: FakeModels, kind: str, stage: str
+) -> None:
+    no_cache = msgspec.structs.replace(settings.models, vector_cache_mb=0, **{f"{kind}_timeout_seconds": 0.2})
+    client = await start_proxy(msgspec.structs.replace(settings, models=no_cache))
+    models.faults[kind] = hangs
+    slow = f'degraded;stages="{stage}";reason=slow_model'
+    searched = 1
+    while (await client.search("/products/_search", QUERY)).header("x-rerank") != slow:
+        searched += 1
+    assert len(models.of(kind)) < searched
+    del models.faults[kind]
+    while (await client.search("/products/_search", QUERY)).header("x-rerank") != "reranked":
+        pass
+
+
 async def test_a_route_without_models_is_never_degraded_by_them(
     start_proxy: StartProxy, settings: Config, models: FakeModels
 ) -> None:

@@ -29,7 +29,7 @@ from proxy.bounds import (
 )
 from proxy.cli import build_parser
 from proxy.commands.local_models.minilm import DIMENSIONS
-from proxy.context import Charge, SearchRecord, Usage
+from proxy.context import Charge, SearchRecord, Shadow, Usage
 from proxy.errors import Failure
 from proxy.http1.flow import PROBED_AFTER_S
 from proxy.outcomes import BYPASS_REASONS, Bypass, answered, in_order
@@ -203,7 +203,9 @@ def test_the_log_line_has_these_fields() -> None:
     told = answered([Failure("semantic", "timeout", "no answer in 1 s")])
     with capture_logs() as lines:
         log_search(
-            SearchRecord("id", route="products*", query_text="red shoes", usage=Usage(Charge(1, 0.1))),
+            SearchRecord(
+                "id", route="products*", query_text="red shoes", usage=Usage(Charge(1, 0.1)), shadow=Shadow(told)
+            ),
             told,
             query_text=True,
         )
@@ -320,6 +322,7 @@ def test_the_demo_is_shown_with_a_search_of_its_catalogue() -> None:
     assert DEMO_QUERY in {query.text for query in shop.queries()}
     assert PAGE == len(rows)
     assert [] == [row for row in rows if sum(row.count(title[:30]) for title in titles) < 2]
+    assert re.search(r"^better: \d+, worse: \d+$", shown, re.MULTILINE)
 
 
 # What a reader types.

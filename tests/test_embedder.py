@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from proxy.context import Charge
-from proxy.errors import Malformed, Refused, TimedOut
+from proxy.errors import Malformed, Refused, SlowModel, TimedOut
 from proxy.ranking.planning import QueryVector
 from proxy.ranking.stages import Budget
 from proxy.upstream.embedder import Embedder, Introduction, decode, query_prompt
+from proxy.upstream.latency import CALLS_TO_JUDGE, Latencies
 from proxy.upstream.transport import Transport, models_session
 from tests.fakes import FakeModels, hangs, refuses, says, waits_for
 
@@ -241,3 +242,12 @@ async def test_one_of_equal_queries_pays_for_all_and_a_known_vector_is_free(
 async def test_an_odd_report_of_tokens_spoils_no_vector(embedder: Embedder, models: FakeModels) -> None:
     models.faults["embed"] = says(embeddings((0, [1, 0, 0]), usage=[[]], inference_status="x", input_tokens={}))
     assert (1.0, 0.0, 0.0) == await ask(embedder, "a")
+
+
+async def test_a_model_that_is_too_slow_is_not_asked(models: FakeModels) -> None:
+    models.faults["embed"] = hangs
+    async with models_session(1.0) as session:
+        transport, latencies = Transport(session, "embedder", models.url, None), Latencies(lambda: 0.0)
+        embedder = Embedder(transport, timeout_seconds=0.02, query_max_chars=40, cache_bytes=0, latencies=latencies)
+        found = [await found_by(embedder, "a") for _ in range(CALLS_TO_JUDGE + 1)]
+    assert [TimedOut] * CALLS_TO_JUDGE + [SlowModel] == [type(each.error) for each in found]

@@ -25,7 +25,7 @@ from proxy.settings.config import Config
 from proxy.telemetry.log import Telemetry
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
-from tests.fakes import Client, Fault, Message, Stream, answer, breaks_off, closed_port, ids, refuses, request
+from tests.fakes import Client, Fault, Message, Stream, answer, breaks_off, closed_port, hangs, ids, refuses, request
 
 
 @pytest.fixture
@@ -363,6 +363,8 @@ async def test_an_asynchronous_search_is_answered_as_the_engine_did_after_a_defe
 class DefectiveScores:
     """Does not even raise what a reranker may raise."""
 
+    async def warm_up(self) -> None: ...
+
     async def score(
         self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: Budget
     ) -> NoReturn:
@@ -454,6 +456,24 @@ async def test_every_request_is_counted_also_one_whose_client_leaves(
     } == counters.requests
     assert {("products*", "reranked", ""): 3, ("products*", "cancelled", "client_left"): 1} == counters.searches
     assert ["reranked"] * 3 + ["cancelled"] == [line["outcome"] for line in log if line["event"] == "search"]
+
+
+async def test_a_bypassed_search_whose_client_leaves_is_not_counted_as_answered(
+    settings: Config, engine: EndpointEngine, log: Log
+) -> None:
+    engine.faults["lexical"] = hangs
+    ended = asyncio.Queue[Ended]()
+    async with AsyncExitStack() as stack:
+        proxy = await open_proxy(settings, TOKEN, {}, stack)
+        conclude = lambda _, how: ended.put_nowait(how)  # noqa: E731
+        listener = await serve(proxy.handle, proxy.upstream, "127.0.0.1", 0, conclude=conclude)
+        stack.push_async_callback(listener.close, 5)
+        client = await Client.to(listener.port)
+        body = json.dumps({**QUERY, "size": 0}).encode()
+        await client.send(request("POST", "/products/_search", body, content_type="application/json"))
+        await engine.until_asked("lexical")
+        client.break_off()
+        assert Ended.CLIENT_LEFT == await ended.get()
 
 
 CIRCUIT = b'{"error":{"type":"circuit_breaking_exception","reason":"too much"},"status":429}'

@@ -385,7 +385,7 @@ async def test_one_budget_holds_for_the_whole_and_begins_with_the_last_answer(
 async def test_an_item_whose_models_fail_is_degraded_alone(client: Client, models: FakeModels) -> None:
     models.faults["rerank"] = refuses(500)
     answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
-    assert 'degraded;stages="rerank";reason=refused, unrouted' == answered.header("x-rerank")
+    assert 'degraded;stages="rerank";reason=server_error, unrouted' == answered.header("x-rerank")
 
 
 async def test_each_item_is_one_line_in_the_log(client: Client, log: Log) -> None:

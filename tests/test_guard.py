@@ -177,8 +177,8 @@ async def test_too_many_requests_lower_the_limit_of_concurrent_calls() -> None:
     assert guard.bulkhead.limit.value < 200
 
 
-async def test_a_cancelled_call_is_no_failure_and_leaves_its_place() -> None:
-    guard = Guards(1).of("reranker", "qwen")
+async def cancelled(guard: Guard, model: Model, after: float) -> None:
+    """Call a model that hangs, and cancel the call."""
     called, never = asyncio.Event(), asyncio.Event()
 
     async def hangs(_: float) -> str:
@@ -186,12 +186,30 @@ async def test_a_cancelled_call_is_no_failure_and_leaves_its_place() -> None:
         await never.wait()
         return ""
 
-    call = asyncio.ensure_future(guard.call(hangs, 60))
+    call = asyncio.ensure_future(guard.call(hangs, SECONDS))
     await called.wait()
+    model.now += after
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
+
+
+async def test_a_call_that_is_soon_cancelled_says_nothing_and_leaves_its_place() -> None:
+    model = Model([None])
+    guard = model.guard()
+    for _ in range(50):
+        await cancelled(guard, model, after=0.1)
     assert (0, None) == (guard.bulkhead.in_flight, guard.breaker.opened)
+
+
+async def test_calls_that_end_with_the_budget_of_their_search_are_failures() -> None:
+    """A budget that is smaller than the time limit of the model cancels every call to one that stalls."""
+    model = Model([None])
+    guard = model.guard()
+    for _ in range(5):
+        await cancelled(guard, model, after=1.0)
+    assert guard.breaker.opened is not None
+    assert "no answer in 1 s" in guard.breaker.opened.detail
 
 
 async def test_a_probe_that_is_cancelled_lets_the_next_call_probe() -> None:
@@ -199,17 +217,9 @@ async def test_a_probe_that_is_cancelled_lets_the_next_call_probe() -> None:
     guard = model.guard()
     await end(guard, model)
     model.now += 30
-    await _cancelled(guard)
+    await cancelled(guard, model, after=0.1)
     model.ends = [None]
     assert "scores" == await end(guard, model)
-
-
-async def _cancelled(guard: Guard) -> None:
-    async def cancelled(_: float) -> str:
-        raise asyncio.CancelledError
-
-    with pytest.raises(asyncio.CancelledError):
-        await guard.call(cancelled, SECONDS)
 
 
 def test_each_model_of_each_service_has_a_guard_of_its_own() -> None:

@@ -49,6 +49,18 @@ async def test_every_stage_is_timed_in_the_header_and_in_the_log(client: Client,
     assert ("info", "reranked", 10, 4) == (line["log_level"], line["outcome"], line["window"], line["candidates"])
 
 
+@pytest.mark.parametrize("tier", [None, "default", "priority"])
+async def test_searches_name_the_tier_of_the_service_that_is_set(
+    start_proxy: StartProxy, settings: Config, models: FakeModels, tier: Any
+) -> None:
+    served = msgspec.structs.replace(settings.models, service_tier=tier)
+    client = await start_proxy(msgspec.structs.replace(settings, models=served))
+    await client.search("/products/_search", QUERY)
+    said = [(asked.json().get("service_tier"), asked.json()["fail_fast"]) for asked in models.requests]
+    assert [(tier, True), (tier, True)] == said
+    assert tier is not None or b"service_tier" not in b"".join(asked.body for asked in models.requests)
+
+
 async def test_the_log_has_the_tokens_and_the_cost_of_all_model_calls(
     start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log
 ) -> None:
@@ -75,7 +87,7 @@ async def test_a_search_whose_window_is_scored_in_part_is_reranked_that_far(
 
     models.faults["rerank"] = refuses_the_second
     answered = await client.search("/products/_search", QUERY)
-    assert (["b", "a", "d", "c"], 'degraded;stages="rerank";reason=refused') == (
+    assert (["b", "a", "d", "c"], 'degraded;stages="rerank";reason=rate_limited') == (
         ids(answered),
         answered.header("x-rerank"),
     )
@@ -298,7 +310,7 @@ async def test_a_ranking_that_was_found_whole_stands_before_a_degraded_one(
     meanwhile = await client.search("/products/_search", {**QUERY, "size": 3})
     second = await client.search("/products/_search", {**QUERY, "from": 2, "size": 2})
     assert (RERANKED, RERANKED[:3]) == (ids(first) + ids(second), ids(meanwhile))
-    assert 'degraded;stages="rerank";reason=refused' == meanwhile.header("x-rerank")
+    assert 'degraded;stages="rerank";reason=server_error' == meanwhile.header("x-rerank")
     assert ("reranked", "warning") == (second.header("x-rerank"), log[1]["log_level"])
 
 

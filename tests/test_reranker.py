@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from proxy.context import Charge
-from proxy.errors import EqualScores, Malformed, Refused, TimedOut
+from proxy.errors import EqualScores, Malformed, Refused, SlowModel, TimedOut
 from proxy.ranking.planning import Relevance
 from proxy.ranking.stages import Budget
+from proxy.upstream.latency import CALLS_TO_JUDGE, Latencies
 from proxy.upstream.reranker import Reranker, batches_of, decode, joined
 from proxy.upstream.transport import Transport, models_session
 from tests.fakes import FakeModels, Fault, Message, Stream, hangs, refuses, says
@@ -267,3 +268,28 @@ def test_equal_scores_for_different_passages_say_nothing(
         isinstance(relevance.error, EqualScores),
         relevance.scores,
     )
+
+
+async def test_a_model_that_is_too_slow_for_the_time_left_is_not_asked(
+    transport: Transport, models: FakeModels
+) -> None:
+    models.faults["rerank"] = hangs
+    reranker = Reranker(transport, timeout_seconds=60, query_max_chars=10, latencies=Latencies(lambda: 0.0))
+    for _ in range(CALLS_TO_JUDGE):
+        budget = Budget(0.02)
+        budget.begin()
+        assert TimedOut is type((await score(reranker, ["a", "b"], budget)).error)
+    budget = Budget(0.02)
+    budget.begin()
+    relevance = await score(reranker, ["a", "b"], budget)
+    assert ((), SlowModel) == (relevance.scores, type(relevance.error))
+    assert len(models.requests) <= CALLS_TO_JUDGE
+    del models.faults["rerank"]
+    assert 2 == len((await score(reranker, ["a", "b"])).scores)
+
+
+async def test_a_refusal_says_nothing_of_how_long_a_model_takes(transport: Transport, models: FakeModels) -> None:
+    models.faults["rerank"] = refuses(429)
+    reranker = Reranker(transport, timeout_seconds=60, query_max_chars=10, latencies=Latencies(lambda: 0.0))
+    found = [await score(reranker, ["a", "b"], Budget(0.02)) for _ in range(2 * CALLS_TO_JUDGE)]
+    assert {Refused} == {type(each.error) for each in found}

@@ -254,3 +254,23 @@ async def test_what_a_reader_says_itself_stays(transport: Transport) -> None:
 def test_its_repr_shows_no_token() -> None:
     transport = Transport(None, "reranker", "http://m", TOKEN)  # type: ignore[arg-type]
     assert "Transport(reranker, http://m)" == repr(transport)
+
+
+@pytest.mark.parametrize("status", [200, 302, 404, 405])
+async def test_a_connection_that_was_warmed_up_is_the_next_calls_and_saw_no_token(
+    transport: Transport, server: FakeServer, status: int
+) -> None:
+    server.faults["/"] = refuses(status, b"")
+    await transport.warm_up()
+    await transport.post("/v1", b"{}", LONG)
+    warming, asked = server.requests
+    assert ("HEAD", [], 1) == (warming.method, warming.all("authorization"), server.connections)
+    assert f"Bearer {TOKEN}" == asked.header("authorization")
+
+
+async def test_a_warm_up_that_fails_is_of_no_matter(transport: Transport, server: FakeServer) -> None:
+    server.faults["/"] = breaks_off(b"no HTTP at all")
+    await transport.warm_up()
+    async with models_session(1.0) as session:
+        await Transport(session, "embedder", f"http://127.0.0.1:{closed_port()}", TOKEN).warm_up()
+    assert b"{}" == await transport.post("/v1", b"{}", LONG)

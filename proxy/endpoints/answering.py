@@ -28,11 +28,12 @@ from proxy.catalog.indices import (
     route_of,
 )
 from proxy.catalog.pipelines import NONE, is_harmless
-from proxy.context import SearchRecord, Sent
+from proxy.context import SearchRecord, Sent, Shadow
+from proxy.endpoints.shadowing import LATER_PAGE, Shadows, run_shadow
 from proxy.errors import Failure, Late, Refused, TooComplex, UpstreamError, cause_of
 from proxy.http1.callers import Field, field_value
 from proxy.http1.messages import BadMessage
-from proxy.outcomes import Bypass
+from proxy.outcomes import Bypass, bypassed
 from proxy.parsing.filter_path import read_form
 from proxy.parsing.json_text import take_member
 from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query, text_of_clause
@@ -46,6 +47,7 @@ from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stage
 from proxy.settings.config import Config
 from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import MEMBER, Steering, Wrong, read_steering
+from proxy.settings.rollout import Switches
 from proxy.settings.routes import Route, build_routes
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.engine import EngineClient, EngineOfCaller
@@ -112,7 +114,7 @@ class Prepared:
 class Searching:
     """Answers searches in three steps, each of which may end one: `route`, `plan`, and `Prepared.run`."""
 
-    def __init__(  # noqa: PLR0913  who does what
+    def __init__(  # noqa: PLR0913  the services it uses
         self,
         config: Config,
         engine: EngineClient,
@@ -121,9 +123,12 @@ class Searching:
         discovery: str | None,
         *,
         pressure: PressureOf = no_pressure,
+        switches: Switches | None = None,
     ) -> None:
         self.routes = build_routes(config)
         self._config = config
+        self.switches = switches or Switches()
+        self.shadows = Shadows()
         self._engine = engine
         self._embedder = embedder
         self._reranker = reranker
@@ -131,6 +136,10 @@ class Searching:
         self._patience_seconds = config.engine.resolve_timeout_seconds
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
+
+    async def warm_up(self) -> None:
+        """Open a connection to each of the models."""
+        await asyncio.gather(self._embedder.warm_up(), self._reranker.warm_up())
 
     # -- route
 
@@ -226,6 +235,11 @@ class Searching:
 
     async def prepare(self, routed: Routed, own: OwnSearches, number: int = 0) -> Prepared | Bypass:
         """Plan a search of a route, ready to be run."""
+        if routed.covered.route.rollout.mode == "shadow":
+            return self._not_rolled_out(routed) or self._shadowed(routed)
+        return await self._prepare(routed, own, number)
+
+    async def _prepare(self, routed: Routed, own: OwnSearches, number: int = 0) -> Prepared | Bypass:
         plan = await guarded(self.plan(routed))
         if isinstance(plan, Bypass):
             return plan
@@ -234,10 +248,32 @@ class Searching:
         run = Run(plan, self._stages(routed), record.clock, budget, record.usage)
         return Prepared(run, head_key(plan, routed.caller.identity), record.sent)
 
+    def _shadowed(self, routed: Routed) -> Bypass:
+        """Leave a search to the engine, and have it planned and run when its client has the response."""
+        record = routed.record
+        record.after_response = partial(self.shadows.begin, record, partial(self._shadow, routed))
+        return Bypass("shadow")
+
+    async def _shadow(self, routed: Routed) -> Shadow:
+        record = routed.record
+        own = SearchRecord(record.request_id, route=record.route, usage=record.usage)
+        prepared = await self._prepare(
+            replace(routed, record=own, caller=replace(routed.caller, sent=own.sent)), OwnSearches()
+        )
+        record.window, record.query_text = own.window, own.query_text
+        if isinstance(prepared, Bypass):
+            return Shadow(bypassed(prepared))
+        request = prepared.planned.plan.request
+        if request.from_ or request.walk:
+            return LATER_PAGE
+        shadow = replace(await run_shadow(prepared.planned), stages=own.timings())
+        record.candidates = shadow.candidates
+        return shadow
+
     async def plan(self, routed: Routed) -> Plan | Bypass:
         """Read a search of a route, templates rendered, and decide what will be done for it."""
-        if routed.options.enabled is False:
-            return Bypass("steered_off")
+        if why := self._not_rolled_out(routed):
+            return why
         call: SearchCall | Bypass = routed.call
         if routed.call.is_template:
             call = await _rendered(routed.caller, routed.call, self._config.engine.added_timeout_seconds)
@@ -248,6 +284,14 @@ class Searching:
         if isinstance(request, Bypass):
             return request
         return await self._plan(replace(routed, call=call), request)
+
+    def _not_rolled_out(self, routed: Routed) -> Bypass | None:
+        """Return why a search is not reranked whatever it says."""
+        if not self.switches.reranking:
+            return Bypass("switched_off")
+        if routed.options.enabled is False:
+            return Bypass("steered_off")
+        return routed.covered.route.rollout.bypass(routed.options, routed.call.fields)
 
     def _stages(self, routed: Routed) -> Stages:
         return Stages(
@@ -279,7 +323,8 @@ class Searching:
         )
         if isinstance(user_query, Bypass):
             return user_query
-        if problem := route.left_out.bypass(user_query) or await self._pipeline(caller, request, known):
+        outside = route.rollout.bypass_by_text(options, routed.call.fields, route.name, user_query.text)
+        if problem := outside or route.left_out.bypass(user_query) or await self._pipeline(caller, request, known):
             return problem
         window = min(options.window or route.rank_window_size, route.rank_window_size, known.max_result_window)
         window = min(window, request.rescored or window)

@@ -385,9 +385,9 @@ class ClientConnection(asyncio.Protocol):
             if exchange.task is not None:
                 exchange.task.cancel()
             exchange.fail(Broken())
+            self.conclude(exchange, Ended.BROKEN_OFF if exchange.broken else Ended.CLIENT_LEFT)
             if exchange.relay is not None:
                 exchange.relay.client_left()
-            self.conclude(exchange, Ended.BROKEN_OFF if exchange.broken else Ended.CLIENT_LEFT)
         self.drop_engine()
 
 

@@ -306,7 +306,7 @@ def translated(query_string: str, content: bytes) -> tuple[bytes, Walk | None]:
 
 _SECONDS = {"nanos": 1e-9, "micros": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _TIME = re.compile(rf"\s*(?:(?P<count>[0-9]{{1,18}})\s*(?P<unit>{'|'.join(_SECONDS)})|0+)\s*", re.IGNORECASE)
-"""A time as both engines write it; they refuse one without a unit, except 0, and `-1` stands for none."""
+"""A time as engines take it (seen on Elasticsearch 8.19.13): without a unit only 0; `-1` stands for none."""
 
 _DECIMAL = re.compile(r"\s*([0-9]{1,10})(?:\.[0-9]*)?\s*")
 

@@ -36,6 +36,7 @@ class Accepts(Protocol):
 class Embeds(Protocol):
     """A service that embeds queries. What goes wrong is a value of its result, never an UpstreamError raised."""
 
+    async def warm_up(self) -> None: ...
     def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool: ...
     async def embed_query(
         self, text: str, *, instruction: str, model: str, dimensions: int, budget: "Budget"
@@ -45,6 +46,7 @@ class Embeds(Protocol):
 class Scores(Protocol):
     """A service that scores passages. What goes wrong is a value of its result, never an UpstreamError raised."""
 
+    async def warm_up(self) -> None: ...
     async def score(
         self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: "Budget"
     ) -> Relevance: ...

@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -13,6 +13,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from proxy.bounds import RERANK_BATCH_MAX
 from proxy.http1.callers import not_ignorable, not_query_text
+from proxy.http1.messages import TOKEN
 from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import ALLOWED, OPTIONS, Option
 from proxy.settings.yaml_file import ConfigError, YamlFile, did_you_mean
@@ -24,7 +25,9 @@ Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0)]
 Tier = Literal["fast", "balanced", "precision"]
 Priority = Literal["speed-and-cost", "balanced", "accuracy", "high-volume", "critical"]
+ServiceTier = Literal["default", "priority"]
 OnZeroHits = Literal["keep_empty", "semantic"]
+Mode = Literal["on", "shadow", "opt_in", "off"]
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -75,6 +78,7 @@ class Models(Section, frozen=True, kw_only=True):
     connect_timeout_seconds: Seconds = 1.0
     embed_timeout_seconds: Seconds = 1.0
     rerank_timeout_seconds: Seconds = 3.0
+    service_tier: ServiceTier | None = None
     rerank_batch_size: Annotated[int, Meta(ge=1, le=RERANK_BATCH_MAX)] = 50
     concurrent_calls: Annotated[int, Meta(ge=1)] = 200
     query_max_chars: Annotated[int, Meta(ge=1)] = 2000
@@ -130,6 +134,13 @@ class QueryFrom(Section, frozen=True, kw_only=True):
     name: Name | None = None
 
 
+class ShareBy(Section, frozen=True, kw_only=True):
+    """What of a request decides whether it belongs to a route's share; the first of these that is present."""
+
+    header: Name | None = None
+    cookie: Name | None = None
+
+
 class Log(Section, frozen=True, kw_only=True):
     format: LogFormat = "json"
     level: LogLevel = "info"
@@ -140,6 +151,10 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     """One entry of `routes` as written in the file; `routes.Route` adds the defaults of its profile."""
 
     index: str | list[str]
+    mode: Mode | bool = "on"
+    """YAML 1.1 reads a bare `on` as true, and `off` as false."""
+    share: str | float = "100%"
+    share_by: ShareBy = ShareBy()
     profile: str = "e-commerce"
     tier: Tier | None = None
     priority: Priority | None = None
@@ -213,12 +228,15 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "routes[].fusion": _keys(Fusion),
     "routes[].query_from": _keys(QueryFrom),
     "routes[].bypass": _keys(BypassRules),
+    "routes[].share_by": _keys(ShareBy),
 }
 """The keys of each section, by the section's path."""
 KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
     "tier": get_args(Tier),
     "priority": get_args(Priority),
+    "service_tier": get_args(ServiceTier),
     "on_zero_hits": get_args(OnZeroHits),
+    "mode": get_args(Mode),
     "format": get_args(LogFormat),
     "level": get_args(LogLevel),
     "steering": OPTIONS,
@@ -305,7 +323,8 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
         if problem := not_ignorable(name):
             yield f"callers.ignore[{number}]", f"{name!r} {problem}"
     for number, route in enumerate(config.routes):
-        for key, problem in (*_route_problems(route), *_pattern_problems(route.bypass)):
+        rollout = _rollout_problems(route, config.steering)
+        for key, problem in (*_route_problems(route), *_pattern_problems(route.bypass), *rollout):
             yield f"routes[{number}].{key}", problem
 
 
@@ -386,6 +405,32 @@ def _pattern_problems(rules: BypassRules) -> Iterator[tuple[str, str]]:
             re.compile(pattern)
         except (re.error, RecursionError, OverflowError) as error:
             yield f"bypass.patterns[{number}]", f"{pattern!r} is not a valid regular expression: {error}"
+
+
+def percent(share: str | float) -> float:
+    """Read `5%` as 5; raises ValueError if it is not a percentage."""
+    found = _PERCENTAGE.fullmatch(share) if isinstance(share, str) else None
+    if found is None or float(found[1]) > 100:
+        raise ValueError(share)
+    return float(found[1])
+
+
+_PERCENTAGE = re.compile(r"(\d{1,3}(?:\.\d{1,6})?) ?%", re.ASCII)
+
+
+def _rollout_problems(route: RouteSettings, steering: Sequence[Option]) -> Iterator[tuple[str, str]]:
+    try:
+        share = percent(route.share)
+    except ValueError:
+        yield "share", f"expected a percentage from 0% to 100%, as in 5%, not {route.share!r}"
+        return
+    if route.mode == "opt_in" and "enabled" not in steering:
+        yield "mode", "`opt_in` needs the option `enabled`, and `steering` does not allow it: add it there"
+    if route.mode == "opt_in" and share < 100:
+        yield "share", "has no effect with `mode: opt_in`: remove one of the two"
+    for key, name in (("header", route.share_by.header), ("cookie", route.share_by.cookie)):
+        if name is not None and not TOKEN.fullmatch(name.encode()):
+            yield f"share_by.{key}", f"{name!r} is not a valid name of a {key}"
 
 
 _NOT_IN_PATTERNS = frozenset(',<>"|?\\/# ')

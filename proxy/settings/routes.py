@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from proxy.settings.bypass_rules import LeftOut, left_out
 from proxy.settings.config import Config, Fusion, QueryFrom, RouteSettings, Semantic
 from proxy.settings.profiles import PRIORITIES, PROFILES, TIERS
+from proxy.settings.rollout import Rollout, rollout_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Route:
     on_zero_hits: Literal["keep_empty", "semantic"]
     query_from: QueryFrom
     left_out: LeftOut
+    rollout: Rollout
 
 
 def build_routes(config: Config) -> tuple[Route, ...]:
@@ -63,6 +65,7 @@ def build_route(settings: RouteSettings) -> Route:
         on_zero_hits=settings.on_zero_hits,
         query_from=settings.query_from,
         left_out=left_out(settings.bypass),
+        rollout=rollout_of(settings),
     )
 
 

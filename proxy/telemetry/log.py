@@ -4,19 +4,22 @@ import logging
 import os
 import re
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import structlog
 
 from proxy.bounds import LOG_ID, LOG_TRACEBACK, LOG_VALUE
-from proxy.context import Ended, RequestRecord, SearchRecord
+from proxy.context import Ended, RequestRecord, SearchRecord, Shadow
 from proxy.outcomes import Outcome
 from proxy.settings.config import Log
 from proxy.telemetry.log_writer import LogWriter
+from proxy.telemetry.slow_routes import SlowRoutes
 
 Field = tuple[bytes, bytes]
 
@@ -48,6 +51,7 @@ class Telemetry:
     def __init__(self, *, query_text: bool = False) -> None:
         self.counters = Counters()
         self._query_text = query_text
+        self._slow_routes = SlowRoutes()
 
     def count_model_call(self, service: str, model: str, result: str) -> None:
         self.counters.model_calls[service, model, result] += 1
@@ -59,7 +63,13 @@ class Telemetry:
         for search in searches:
             outcome = search.outcome or _UNFINISHED[ended]
             self.counters.searches[search.route, outcome.name, outcome.reason] += 1
-            log_search(search, outcome, query_text=self._query_text)
+            search.ended = time.perf_counter()
+            self._slow_routes.note(search, outcome)
+            write = partial(log_search, search, outcome, query_text=self._query_text)
+            if search.after_response is not None and ended is Ended.ANSWERED:
+                search.after_response(write)
+            else:
+                write()
 
 
 _CANCELLED = Outcome("cancelled", reason="client_left")
@@ -94,7 +104,18 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
         ms={name: round(milliseconds, 1) for name, milliseconds in search.timings().items()},
         window=search.window,
         candidates=search.candidates,
+        **({"shadow": _shadow_fields(search.shadow)} if search.shadow else {}),
     )
+
+
+def _shadow_fields(shadow: Shadow) -> Mapping[str, Any]:
+    """Write what reranking would have changed."""
+    outcome = shadow.outcome
+    optional = {"reason": outcome.reason, "detail": outcome.detail, "stages": list(outcome.stages)}
+    measures = {name: round(value, 3) for name, value in shadow.change.items() if value is not None}
+    ms = {name: round(milliseconds, 1) for name, milliseconds in shadow.stages.items()}
+    said = {"outcome": outcome.name, **{name: value for name, value in optional.items() if value}, **measures}
+    return {**said, "ms": ms} if ms else said
 
 
 def warn_of_new_callers(header: str) -> None:

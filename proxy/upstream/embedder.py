@@ -12,10 +12,12 @@ from cachetools import LRUCache
 from proxy.bounds import MODEL_DIMENSIONS, MODEL_NUMBER_BYTES, MODEL_RESPONSE_BYTES
 from proxy.catalog.vectors import Vectors, normalise
 from proxy.context import NO_CHARGE, Charge
-from proxy.errors import Malformed, OtherModel, UpstreamError
+from proxy.errors import Malformed, OtherModel, TimedOut, UpstreamError
 from proxy.ranking.planning import QueryVector
 from proxy.ranking.stages import Budget
+from proxy.settings.config import ServiceTier
 from proxy.upstream.charges import charge_of
+from proxy.upstream.latency import Latencies, slow
 from proxy.upstream.sharing import Shared
 from proxy.upstream.transport import Transport
 
@@ -48,12 +50,26 @@ class _Found:
 class Embedder:
     """Embeds queries, each once while it is remembered, and passages."""
 
-    def __init__(self, transport: Transport, *, timeout_seconds: float, query_max_chars: int, cache_bytes: int) -> None:
+    def __init__(  # noqa: PLR0913  its settings
+        self,
+        transport: Transport,
+        *,
+        timeout_seconds: float,
+        query_max_chars: int,
+        cache_bytes: int,
+        service_tier: ServiceTier | None = None,
+        latencies: Latencies | None = None,
+    ) -> None:
         self._transport = transport
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
         self._vectors: LRUCache[bytes, Vectors] = LRUCache(cache_bytes, getsizeof=_size)
         self._asked: Shared[_Found] = Shared()
+        self._service_tier = service_tier
+        self._latencies = latencies or Latencies()
+
+    async def warm_up(self) -> None:
+        await self._transport.warm_up()
 
     async def embed_query(
         self, text: str, *, instruction: str, model: str, dimensions: int, budget: Budget
@@ -67,10 +83,15 @@ class Embedder:
         vector = self._vectors.get(key)
         if vector is not None:
             return QueryVector(tuple(vector.tolist()))
+        limit = min(self._timeout, budget.remaining())
+        if limit > 0 and not self._latencies.allows(model, limit):
+            return QueryVector(error=slow(SERVICE, model, limit))
         try:
             async with budget.limit():
                 found = await self._asked.ask(key, lambda: self._embed_query(key, prompt, model, dimensions))
         except UpstreamError as error:
+            if isinstance(error, TimedOut):
+                self._latencies.note(model, limit, is_answered=False)
             return QueryVector(error=error)
         return QueryVector(tuple(found.vector.tolist()), charge=found.take_charge())
 
@@ -81,10 +102,12 @@ class Embedder:
 
     async def _embed_query(self, key: bytes, prompt: str, model: str, dimensions: int) -> _Found:
         """Ask for one, kept as 4 bytes a dimension: as numbers of Python's own 10,000 of the largest took 1.6 GB."""
-        body = encode([prompt], model, dimensions, fail_fast=True)
+        body = encode([prompt], model, dimensions, fail_fast=True, service_tier=self._service_tier)
+        begun = self._latencies.timer()
         vectors, charge = await self._ask(
             model, body, 1, dimensions, lambda answer: _charged(answer, 1, model, dimensions)
         )
+        self._latencies.note(model, self._latencies.timer() - begun, is_answered=True)
         vector: Vectors = vectors[0]
         if _size(vector) <= self._vectors.maxsize:
             self._vectors[key] = vector
@@ -133,10 +156,18 @@ def query_prompt(instruction: str, text: str) -> str:
     return f"Instruct: {instruction}\nQuery:{text}"
 
 
-def encode(texts: Sequence[str], model: str, dimensions: int | None, *, fail_fast: bool) -> bytes:
+def encode(
+    texts: Sequence[str],
+    model: str,
+    dimensions: int | None,
+    *,
+    fail_fast: bool,
+    service_tier: ServiceTier | None = None,
+) -> bytes:
     body: dict[str, object] = {"model": model, "input": texts, "encoding_format": "float"}
     body |= {"dimensions": dimensions} if dimensions else {}
     body |= {"fail_fast": True} if fail_fast else {}
+    body |= {"service_tier": service_tier} if service_tier else {}
     return msgspec.json.encode(body)
 
 

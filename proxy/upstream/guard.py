@@ -23,8 +23,10 @@ OnCall = Callable[[str, str, str], None]
 
 _NOTHING_LEFT_S = 0.02
 """With less time than this, a call is not attempted again."""
-_FAIR_S = 0.2
-"""A model of unknown latency that does not respond in less time than this has not failed yet."""
+_FAIR_S = 0.3
+"""A model that does not respond in less time than this has not failed yet."""
+_FAIR_FACTOR = 1.5
+"""And neither one that does not respond in less than so many times its usual latency."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,11 @@ class Guard:
             verdict, load = self._learned(error, self._clocks.now() - begun)
             detail = str(error)[:LOG_DETAIL]
             raise
+        except asyncio.CancelledError:  # the budget of the search is spent, or its client has left
+            took = self._clocks.now() - begun
+            verdict, load = self._learned(TimedOut(self._service), took)
+            detail = f"{self._service}: no answer in {took:.3g} s"
+            raise
         else:
             took = self._clocks.now() - begun
             verdict = Verdict.WORKS
@@ -114,7 +121,8 @@ class Guard:
 
     def _learned(self, error: UpstreamError, waited: float) -> tuple[Verdict, Load]:
         """Return what a failed call says; one that had too little time for this model says nothing."""
-        if isinstance(error, TimedOut) and waited < max(_FAIR_S, 1.25 * (self.bulkhead.latency.seconds or 0.0)):
+        enough = max(_FAIR_S, _FAIR_FACTOR * (self.bulkhead.latency.seconds or 0.0))
+        if isinstance(error, TimedOut) and waited < enough:
             return Verdict.SILENT, Load.UNKNOWN
         match error:
             case Refused(status=429):

@@ -16,7 +16,9 @@ from proxy.context import NO_CHARGE
 from proxy.errors import EqualScores, Malformed, TimedOut, UpstreamError
 from proxy.ranking.planning import Relevance
 from proxy.ranking.stages import Budget
+from proxy.settings.config import ServiceTier
 from proxy.upstream.charges import charge_of
+from proxy.upstream.latency import Latencies, slow
 from proxy.upstream.transport import Transport
 
 SERVICE = "reranker"
@@ -25,19 +27,44 @@ SERVICE = "reranker"
 class Reranker:
     """Scores passages, many of them in parallel calls."""
 
-    def __init__(
-        self, transport: Transport, *, timeout_seconds: float, query_max_chars: int, batch_size: int = RERANK_BATCH_MAX
+    def __init__(  # noqa: PLR0913  its settings
+        self,
+        transport: Transport,
+        *,
+        timeout_seconds: float,
+        query_max_chars: int,
+        batch_size: int = RERANK_BATCH_MAX,
+        service_tier: ServiceTier | None = None,
+        latencies: Latencies | None = None,
     ) -> None:
         self._transport = transport
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
         self._batch_size = batch_size
+        self._service_tier = service_tier
+        self._latencies = latencies or Latencies()
+
+    async def warm_up(self) -> None:
+        await self._transport.warm_up()
 
     async def score(
         self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: Budget
     ) -> Relevance:
         """Return a score for each passage, in their order, down to the first one that is not scored in time."""
-        query = query[: self._query_max_chars]
+        limit = min(self._timeout, budget.remaining())
+        if limit > 0 and not self._latencies.allows(model, limit):
+            return Relevance((), error=slow(SERVICE, model, limit))
+        begun = self._latencies.timer()
+        relevance = await self._scored(query[: self._query_max_chars], passages, instruction, model, budget)
+        if relevance.error is None:
+            self._latencies.note(model, self._latencies.timer() - begun, is_answered=True)
+        elif isinstance(relevance.error, TimedOut):
+            self._latencies.note(model, limit, is_answered=False)
+        return relevance
+
+    async def _scored(
+        self, query: str, passages: Sequence[str], instruction: str, model: str, budget: Budget
+    ) -> Relevance:
         batches = batches_of(passages, self._batch_size)
         calls = [asyncio.ensure_future(self._score(query, batch, instruction, model)) for batch in batches]
         answers: list[Relevance] = []
@@ -57,7 +84,7 @@ class Reranker:
         return replace(joined(answers, passages, error), charge=charge)
 
     async def _score(self, query: str, passages: Sequence[str], instruction: str, model: str) -> Relevance:
-        body = encode(query, passages, instruction)
+        body = encode(query, passages, instruction, self._service_tier)
         size = MODEL_RESPONSE_BYTES + len(passages) * MODEL_SCORE_BYTES + 2 * len(body)
         try:
             return await self._transport.ask(
@@ -94,11 +121,11 @@ def joined(answers: Sequence[Relevance], passages: Sequence[str], error: Upstrea
     return Relevance(scores, model, error)
 
 
-def encode(query: str, passages: Sequence[str], instruction: str) -> bytes:
+def encode(query: str, passages: Sequence[str], instruction: str, service_tier: ServiceTier | None = None) -> bytes:
     """Write a request: one query for all documents, and a refusal at once rather than a place in a queue."""
-    return msgspec.json.encode(
-        {"queries": [query], "documents": passages, "instruction": instruction, "fail_fast": True}
-    )
+    body: dict[str, object] = {"queries": [query], "documents": passages, "instruction": instruction, "fail_fast": True}
+    body |= {"service_tier": service_tier} if service_tier else {}
+    return msgspec.json.encode(body)
 
 
 _SATURATED = frozenset({0.0, 1.0})

@@ -3,6 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from typing import TypeVar
 
 import aiohttp
@@ -12,6 +13,12 @@ from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachab
 from proxy.upstream.guard import Guards
 from proxy.upstream.provider_errors import inner_status, message_of
 from proxy.upstream.retries import reason_of
+
+DNS_CACHE_S = 60
+"""How long a provider's addresses are remembered: no search that opens a connection waits for the resolver."""
+
+WARM_UP_S = 10.0
+"""How long the answer to a warm-up is waited for, without which its connection cannot be used."""
 
 _T = TypeVar("_T")
 
@@ -41,6 +48,15 @@ class Transport:
 
     def __repr__(self) -> str:
         return f"Transport({self.service}, {self._base_url})"
+
+    async def warm_up(self) -> None:
+        """Open a connection, so that the first search finds one; without the token, and whatever comes of it."""
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with (
+                asyncio.timeout(WARM_UP_S),
+                self._session.head(self._base_url + "/", allow_redirects=False) as response,
+            ):
+                await response.read()
 
     async def ask(  # noqa: PLR0913  a request, and how its response is read
         self,
@@ -152,7 +168,7 @@ async def _inflated(service: str, pieces: AsyncIterator[bytes]) -> AsyncIterator
 def models_session(connect_timeout_seconds: float) -> aiohttp.ClientSession:
     """Open connections to a provider: kept open between searches, no cookies, no proxies from the environment."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=DNS_CACHE_S),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_seconds),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,  # it takes all that a piece holds at once, whatever the time limit says

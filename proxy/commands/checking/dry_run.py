@@ -68,7 +68,10 @@ async def _planned(searching: Searching, caller: EngineOfCaller, call: SearchCal
     route = {"route": record.route}
     if isinstance(plan, Bypass):
         return _bypassed(plan, route)
-    return DryRun(answered(_failures(plan)).header.decode(), route | _details(plan))
+    details = route | _details(plan)
+    if plan.route.rollout.mode == "shadow":
+        return _bypassed(Bypass("shadow"), details)
+    return DryRun(answered(_failures(plan)).header.decode(), details)
 
 
 def _not_routed(record: SearchRecord, why: Unrouted | Bypass | Wrong) -> DryRun:

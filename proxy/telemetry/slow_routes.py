@@ -1,0 +1,80 @@
+"""Warns when many searches of a route end by timeout, with the times that its models take."""
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from proxy.bounds import WATCHED_SEARCHES
+from proxy.context import SearchRecord
+from proxy.outcomes import Outcome
+
+WARNED_SHARE = 0.2
+"""Above it a route is warned of; below half of it the next warning is due."""
+SEARCHES_TO_JUDGE = 50
+"""Fewer searches say too little."""
+
+_OF_TIME = frozenset({"timeout", "slow_model"})
+_MODEL_STAGES = ("embed", "rerank")
+_log = structlog.get_logger("proxy")
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    is_late: bool
+    ms: Mapping[str, float]
+    """What its model calls took; of one that was given up, how long it was waited for."""
+
+
+@dataclass(slots=True)
+class _Route:
+    searches: deque[_Search] = field(default_factory=lambda: deque(maxlen=WATCHED_SEARCHES))
+    is_warned: bool = False
+
+    @property
+    def late_share(self) -> float:
+        return sum(search.is_late for search in self.searches) / len(self.searches)
+
+
+class SlowRoutes:
+    """The last searches of each route that were reranked or degraded."""
+
+    def __init__(self) -> None:
+        self._routes: dict[str, _Route] = {}
+
+    def note(self, search: SearchRecord, outcome: Outcome) -> None:
+        """Note how a search ended; warn if too many of its route end by timeout, once until they no longer do."""
+        if outcome.name not in {"reranked", "degraded"}:
+            return
+        route = self._routes.setdefault(search.route, _Route())
+        is_asked = outcome.reason != "slow_model"  # else its time says nothing of the model
+        ms = {stage: search.clock.stages[stage] for stage in _MODEL_STAGES if is_asked and stage in search.clock.stages}
+        route.searches.append(_Search(outcome.reason in _OF_TIME, ms))
+        if route.late_share <= WARNED_SHARE / 2:
+            route.is_warned = False
+        elif not route.is_warned and len(route.searches) >= SEARCHES_TO_JUDGE and route.late_share > WARNED_SHARE:
+            route.is_warned = True
+            _warn(search.route, route)
+
+
+def _warn(name: str, route: _Route) -> None:
+    _log.warning(
+        "slow_models",
+        route=name,
+        timeouts=round(route.late_share, 2),
+        model_ms=dict(_percentiles(route.searches)),
+        detail="so many of the route's last searches ended by timeout (`timeouts` is their share): raise its "
+        "`budget_ms`, or use a smaller `tier`, `rank_window_size` or `models.passage_max_chars`",
+    )
+
+
+def _percentiles(searches: Sequence[_Search]) -> Iterator[tuple[str, dict[str, float]]]:
+    for stage in _MODEL_STAGES:
+        if times := sorted(search.ms[stage] for search in searches if stage in search.ms):
+            yield stage, {f"p{percent}": round(_nearest_rank(times, percent), 1) for percent in (50, 95)}
+
+
+def _nearest_rank(ordered: Sequence[float], percent: int) -> float:
+    return ordered[math.ceil(len(ordered) * percent / 100) - 1]
