@@ -34,6 +34,7 @@ ranking           one order of documents
     searches      the body of each search that the proxy adds
     retrieval     the client's own search ∥ kNN
     ordering      fusion, then reranking ∥ rendering (explaining; kept: exact matches keep their place)
+    boosts        what the query says beyond its words: the engine's boosts and pins in the reranked order
     rank_changes  how far two orders differ
     paging        one ranking cut into pages (heads: cached for some seconds)
     search_response   the engine's response, its hits in another order
