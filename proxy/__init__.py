@@ -24,6 +24,7 @@ parsing           what a search says
     query_text        the text that the user typed, and the query with that text made optional
     clauses, query_string     the tables it reads by (wildcards, words: spellings of one text; json_text: raw members)
     evidence          how the texts of several clauses make up one
+    boost_query       the query with that text made a constant: what it says beyond the words
 catalog           what is known of the engine
     indices       what index names resolve to, and which route covers them
     dialects      how an engine spells kNN (pipelines: which leave hits alone; vectors: of unit length)

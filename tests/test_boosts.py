@@ -19,7 +19,7 @@ from proxy.ranking.ordering import make_head
 from proxy.ranking.paging import Head
 from proxy.ranking.retrieval import Groups, SemanticHits
 from proxy.ranking.search_response import SearchAnswer, read_answer
-from tests.fakes import Document, FakeEngine, FakeModels, answer, hangs, refuses, says
+from tests.fakes import Document, FakeEngine, FakeModels, Message, Stream, answer, hangs, refuses, says
 from tests.plans import SETTINGS, plan_of
 from tests.runs import run_of
 
@@ -275,16 +275,15 @@ PARTLY = json.dumps({"_shards": {"total": 2, "failed": 1}, "hits": {"hits": []}}
 
 @pytest.mark.parametrize("failed", [answer(200, PARTLY), answer(500, b"{}"), answer(400, b"{}")])
 async def test_a_shard_that_fails_for_what_only_knn_found_is_asked_again_without_it(
-    engine: FakeEngine, models: FakeModels, monkeypatch: pytest.MonkeyPatch, failed: bytes
+    engine: FakeEngine, models: FakeModels, failed: bytes
 ) -> None:
     """`field_value_factor` without `missing`, and a document without the field."""
+
+    async def fails_for_d(_: Stream, asked: Message) -> bytes | None:
+        return failed if b'"d"' in asked.content else None
+
     boost(engine, a=1000.0)
-    usual = engine.usual
-    monkeypatch.setattr(
-        engine,
-        "usual",
-        lambda asked: failed if engine.kind(asked) == "boosts" and b'"d"' in asked.content else usual(asked),
-    )
+    engine.faults["boosts"] = fails_for_d
     head = await made(engine, models)
     assert ("adcb", (), 2) == (shown(head), head.failures, len(engine.of("boosts")))
 

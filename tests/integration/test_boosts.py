@@ -100,7 +100,7 @@ async def test_a_small_factor_moves_only_near_ties(open_sides: Open, models: Sho
 
 async def test_what_is_added_lifts_a_weak_match_no_more_than_the_engines_gap(open_sides: Open) -> None:
     sides = await open_sides()
-    bonus = {"constant_score": {"filter": {"term": {"brand": "globex"}}, "boost": 0.8}}
+    bonus = {"constant_score": {"filter": {"term": {"in_stock": False}}, "boost": 0.8}}
     words = {"match": {"title": {"query": "acme laptop 116"}}}
     query = {"bool": {"must": [words], "should": [bonus]}}
     plain = {hit["_id"]: hit["_score"] for hit in (await sides.straight.search({"query": words, "size": 40})).hits}
