@@ -11,6 +11,8 @@ http1             HTTP as bytes
 context           the record of a request: made where it enters, handed down, concluded once at its end
 outcomes          how a search can end: reranked, degraded(stages) or bypassed(reason), one table of reasons
 app               which way a request goes: classified by settings.routes → an endpoint, or passed through
+    process       `serve`: opens the ports, reloads the settings, drains (generation: what one configuration made)
+    admin         the admin port: health, metrics, controls (control: state, kill switch; breakers: of the models)
 
 endpoints         search, multi_search (multi_search_lines), async_search; nodes: the addresses that clients sniff
     front         what they share: the caller, the body (media), the response to a search's result
@@ -40,16 +42,17 @@ ranking           one order of documents
     paging        one ranking cut into pages (heads: cached for some seconds)
     search_response   the engine's response, its hits in another order
 telemetry         log: headers, one counter a request, a line a search (log_writer: from a thread of its own;
-                  slow_routes: warns of timeouts)
+                  slow_routes: warns of timeouts); metrics: what Prometheus reads; ecs: the log's fields by their
+                  names in the Elastic Common Schema
 
 upstream          clients of the services: engine (pool, nodes, addresses; discovery: what each caller was told of
                   indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing;
                   charges: tokens and cost; latency: a model that is too slow is not asked)
     guard         around each call of a model: breaker, bulkhead (concurrent calls), retries; provider_errors: its words
 errors            what can go wrong upstream
-settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls;
-                  request_options: what a request may set; bypass_rules: what a route bypasses by its text;
-                  rollout: by its mode and share
+settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls; effective: what
+                  is in force, secrets masked; request_options: what a request may set; bypass_rules: what a route
+                  bypasses by its text; rollout: by its mode and share
 bounds            every limit on input, and what happens beyond
 commands          serving, checking, loading (index, backfill), mapping, profiles, evaluation, local_models; imported
                   when they run (console: how they print; advice: what to do next)

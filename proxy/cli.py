@@ -113,10 +113,14 @@ def _add_serve(commands: Any) -> None:
         commands,
         "serve",
         _later("serving"),
-        "Run the proxy. On SIGTERM or Ctrl-C it finishes running requests and exits.",
+        "Run the proxy. On SIGTERM or Ctrl-C it finishes running requests and exits. On SIGHUP it reloads its "
+        "settings.",
         "serve",
         "serve -c config.yaml --listen 0.0.0.0:9201",
         "serve --models http://127.0.0.1:8080",
+    )
+    parser.add_argument(
+        "--watch", action="store_true", help="reload the settings when their file, or a certificate, changes"
     )
     _add_config(parser)
     parser.add_argument("--listen", metavar="HOST:PORT", help="address to listen on; overrides the settings file")

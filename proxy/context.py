@@ -65,6 +65,8 @@ class Sent:
     whole: "Sent | None" = None
     """The request that this one is a part of, as an item is of an `_msearch`."""
     by_now: bool = False
+    engine_searches: int = 0
+    """Searches of the engine made for it so far: the client's own, and those that the proxy adds."""
 
     def note(self) -> None:
         """Note that it is about to be sent, and with it a part of the whole."""
@@ -102,6 +104,8 @@ class SearchRecord:
     window: int = 0
     candidates: int = 0
     query_text: str = ""
+    trace_id: str = ""
+    """Of the client's `traceparent` (W3C Trace Context); empty where it sent none."""
     outcome: Outcome | None = None
     """None while the search goes on, and for a search that concerns no route."""
     ended: float | None = None
@@ -130,15 +134,29 @@ class SearchRecord:
 
 
 @dataclass(slots=True)
+class Access:
+    """The facts of the access line of a request that passes through."""
+
+    method: str
+    target: str
+    started: float = field(default_factory=time.perf_counter)
+    status: int = 0
+    """Of the response; 0 while there is none."""
+
+
+@dataclass(slots=True)
 class RequestRecord:
     """One request and the searches in it."""
 
     request_id: str
     searches: list[SearchRecord] = field(default_factory=list)
     sent: Sent = field(default_factory=Sent)
+    trace_id: str = ""
+    access: Access | None = None
+    """None where access lines are off, which is the default."""
 
     def search(self) -> SearchRecord:
         """Begin the record of a search of this request."""
-        begun = SearchRecord(self.request_id, sent=Sent(self.sent))
+        begun = SearchRecord(self.request_id, sent=Sent(self.sent), trace_id=self.trace_id)
         self.searches.append(begun)
         return begun

@@ -1,21 +1,21 @@
-"""What can go wrong upstream, by what is known afterwards.
+"""Errors of upstream services, by what is known about the request afterwards.
 
 UpstreamError(service)
-├── Unreachable     no connection, so nothing has begun there
-│   └── Lost        the connection ended before the answer did; it may have been done
-├── TimedOut        no answer in time; it may have been done, and paid for
-│   └── Late        no answer yet: it is still waited for, by nobody in particular
-├── Refused         an answer that is an error: its status, headers and body
-├── Busy            never asked: too much is being asked at the moment
-├── Withheld        never asked: it fails too often, or is misconfigured
-├── SlowModel       never asked: it cannot answer in the time left
-└── Malformed       an answer that cannot be used
-    ├── TooLarge    an answer that is larger than is read here
-    ├── TooComplex  an answer that takes more work than is done here
-    ├── OtherModel  the answer of another model than was asked for
+├── Unreachable     no connection, so the request was not sent
+│   └── Lost        the connection closed before the response was complete; the request may have been executed
+├── TimedOut        no response in time; the request may have been executed, and cost money
+│   └── Late        no response yet; the request continues in the background
+├── Refused         a response with an error status: status, headers and body
+├── Busy            not sent: too many requests at the moment
+├── Withheld        not sent: the service fails too often, or is misconfigured
+├── SlowModel       not sent: the model cannot respond in the time that is left
+└── Malformed       a response that cannot be used
+    ├── TooLarge    a response larger than the limit
+    ├── TooComplex  a response that takes too much work
+    ├── OtherModel  a response of another model than was requested
     └── EqualScores the same score for different passages
 
-No status of an answer here: the one that is made of these, a 502, is `passthrough`'s.
+The HTTP status of the response to the client, 502, is decided in `passthrough`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 
 class UpstreamError(Exception):
-    """A service behind the proxy gave no usable answer."""
+    """An upstream service gave no usable response."""
 
     reason = "failed"
 
@@ -40,7 +40,7 @@ class Unreachable(UpstreamError):
 
 
 class Lost(Unreachable):
-    """The connection ended after the request was sent and before its answer was whole."""
+    """The connection closed after the request was sent and before the response was complete."""
 
 
 class TimedOut(UpstreamError):
@@ -50,17 +50,17 @@ class TimedOut(UpstreamError):
 
 
 class Late(TimedOut):
-    """No answer in the time that a search waits; it is kept for the next one."""
+    """No response in the time that a search waits; the response is kept for the next search."""
 
 
 class Busy(UpstreamError):
-    """Not asked, since the proxy asks as much as it may at the moment."""
+    """Not sent, because the proxy has reached its limit of concurrent requests."""
 
     reason = "busy"
 
 
 class Withheld(UpstreamError):
-    """Not asked, since earlier calls failed."""
+    """Not sent, because earlier calls failed."""
 
     reason = "breaker_open"
 
@@ -70,7 +70,7 @@ class Withheld(UpstreamError):
 
 
 class SlowModel(UpstreamError):
-    """Most recent calls of the model took longer than the time left, so only one search in ten asks it."""
+    """Most recent calls of the model took longer than the time left, so only one search in ten calls it."""
 
     reason = "slow_model"
 
@@ -82,21 +82,21 @@ class Malformed(UpstreamError):
 
 
 class TooLarge(Malformed):
-    """An answer that would take more memory than one search may."""
+    """A response that would take more memory than one search may use."""
 
 
 class TooComplex(Malformed):
-    """An answer that would take more time than one search may."""
+    """A response that would take more time than one search may use."""
 
 
 class OtherModel(Malformed):
-    """Vectors of another model than was asked for: they would fit, and mean nothing beside the index's."""
+    """Vectors of another model than was requested: they cannot be compared with those in the index."""
 
     reason = "other_model"
 
 
 class EqualScores(Malformed):
-    """The same score for three or more different passages, which a broken model server gives."""
+    """The same score for three or more different passages, which indicates a broken model server."""
 
     reason = "equal_scores"
 
@@ -106,7 +106,7 @@ class Refused(UpstreamError):
 
     reason = "refused"
 
-    def __init__(  # noqa: PLR0913  a response, and what it means
+    def __init__(  # noqa: PLR0913  the parts of a response, and its meaning
         self,
         service: str,
         status: int,
@@ -124,18 +124,18 @@ class Refused(UpstreamError):
 
 
 MODEL_REASONS: Mapping[str, str] = {
-    "breaker_open": "not asked, since most of the last calls of this model failed; `detail` has the last error, and a "
-    "search every 5 to 20 seconds tries the model again",
-    "misconfigured": "the provider does not accept the token (401, 403), wants payment (402), or has no such model or "
-    "path (404): correct it; a search every 30 seconds tries the model again, the others do not ask it",
-    "rate_limited": "the provider has too many requests (429), also after one retry",
-    "server_error": "a response with a status from 500, also after one retry",
+    "breaker_open": "not called, because most of the last calls of this model failed; `detail` has the last error, and "
+    "one search every 5 to 20 seconds tries the model again",
+    "misconfigured": "the provider does not accept the token (401, 403), requires payment (402), or has no such model "
+    "or path (404): correct it; one search every 30 seconds tries the model again, the others do not call it",
+    "rate_limited": "the provider rejects the call because of its rate limit (429), also after one retry",
+    "server_error": "a response with status 500 or higher, also after one retry",
 }
-"""The reasons of a failed model call besides those of the classes above."""
+"""Reasons of failed model calls, in addition to those of the classes above."""
 
 
 def cause_of(defect: BaseException) -> str:
-    """Name what went wrong, out of the groups that tasks put it in."""
+    """Return the name of an exception's class, unwrapped from exception groups."""
     while isinstance(defect, BaseExceptionGroup):
         defect = defect.exceptions[0]
     return type(defect).__name__
@@ -143,10 +143,10 @@ def cause_of(defect: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A stage that was left out, and why (a word for headers, logs and counters)."""
+    """A stage that was skipped, and the reason (one word for headers, logs and counters)."""
 
     stage: str
     reason: str
     detail: str = ""
     by_design: bool = False
-    """The stage does not fit this search, and nothing is wrong."""
+    """The stage does not apply to this search; this is no error."""

@@ -1,4 +1,4 @@
-"""How a search can end: reranked, degraded by the stages that failed, or bypassed for one of a table of reasons."""
+"""The outcome of a search: reranked, degraded (some stages failed), or bypassed, and the table of bypass reasons."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,19 @@ from proxy.errors import Failure
 
 @dataclass(frozen=True, slots=True)
 class Bypass:
-    """A search that is passed through unchanged, and why."""
+    """A search that is passed through unchanged, and the reason."""
 
     reason: str
     key: str = field(default="", compare=False)
-    """The key of the body, or the parameter of the URL, that it is bypassed for: for header and log."""
+    """The body key or URL parameter that caused the bypass, for header and log."""
     detail: str = field(default="", compare=False)
-    """What was found, as an error says it: for the log."""
+    """A description of the cause, for the log."""
     is_fault: bool = field(default=False, compare=False)
-    """Something is wrong with the engine or with this proxy: the log warns of it."""
+    """The cause is an error of the engine or the proxy, which is logged as a warning."""
 
 
 BYPASS_REASONS: Mapping[str, str] = {
-    "accept": "the client accepts no JSON response",
+    "accept": "the client does not accept a JSON response",
     "autocomplete": "the route bypasses autocomplete queries",
     "boost_alone": "the query's score does not depend on the words (`boost_mode: replace`, a script without `_score`)",
     "collapse": "`collapse` with several `inner_hits`",
@@ -32,7 +32,7 @@ BYPASS_REASONS: Mapping[str, str] = {
     "credentials": "the credentials are valid for one request or one connection only (Negotiate, SigV4)",
     "cursor": "a point in time is read to its end, in the engine's order",
     "depth": "the page is beyond `max_result_window` of the index",
-    "engine_refused": "the engine refused the widened search, or answered it only in part",
+    "engine_refused": "the engine rejected the search with the larger window, or returned only partial results",
     "ext": "`ext` belongs to a plugin",
     "format": "`format` requests a response, or `source` sends a body, that is not JSON",
     "headers": "a header contains characters other than printable ASCII",
@@ -42,48 +42,48 @@ BYPASS_REASONS: Mapping[str, str] = {
     "mixed_routes": "the search includes indices outside its route",
     "navigational": "the route bypasses this query (`phrases`, `patterns`)",
     "no_query_text": "no query text was found in the query",
-    "no_stage": "kNN is the only stage of the route, and it does not fit this search",
+    "no_stage": "kNN is the only stage of the route, and it cannot be used for this search",
     "not_json": "the body is not JSON, or not a search",
     "opt_in": "the route reranks only requests with `X-Rerank-Enabled: on` (`mode: opt_in`)",
     "pipeline": "the search uses a search pipeline that may change hits or their order",
     "rank": "the client uses its own fusion",
-    "rescore": "a page far behind the hits that the client's own second ranking orders",
+    "rescore": "the client uses its own `rescore`, and the page ends beyond hit 1000",
     "retriever": "a compound retriever: the client uses its own fusion or reranking",
     "route_off": "reranking is off for the route (`mode: off`)",
     "running": "an asynchronous search is not complete yet",
     "scroll": "a scroll reads all hits, in the engine's order",
-    "search_after": "`search_after` continues from the engine's own sort values, or the ranking is no longer known",
+    "search_after": "`search_after` continues from the engine's own sort values, or the ranking is no longer cached",
     "shadow": "the route only logs what reranking would change (`mode: shadow`)",
     "share": "the search is outside the share of searches that the route reranks (`share`)",
     "size_zero": "no hits are requested",
     "slice": "a slice reads all hits, in the engine's order",
-    "sort": "the client sorts by something other than the score, or by keys before it that leave no groups",
+    "sort": "the client sorts by something other than the score, or by fields before it whose values all differ",
     "steering": "a per-request option is wrong or not allowed; the response is 400",
     "steered_off": "the request switches reranking off",
     "stored_fields": "`stored_fields` requests `_source`, or removes the ids of the hits and no other field has them",
     "switched_off": "an operator has switched reranking off for all routes (kill switch)",
     "template": "the engine did not render the template as a search",
     "terminate_after": "`terminate_after` cuts off the hits at an arbitrary place",
-    "too_complex": "too much work for one search: thousands of clauses, deep nesting, many wildcards",
+    "too_complex": "the search needs too much work: thousands of clauses, deep nesting, many wildcards",
     "too_many": "the `_msearch` has more searches of routes than are reranked, or more than 1000 in all",
     "too_large": "the body or the response is larger than the proxy reads",
     "unknown_key": "the body contains a key that the proxy does not know",
     "unknown_parameter": "the URL contains a parameter that the proxy does not know",
     "unresolved": "no index has that name, or the caller may not resolve it",
-    "zero_hits": "the client's own query finds nothing, and the route keeps it so (`on_zero_hits`)",
+    "zero_hits": "the client's own query has no hits, and the route does not replace it (`on_zero_hits`)",
 }
 """Every reason of `X-Rerank: bypassed`, and its meaning."""
 
 
 OutcomeName = Literal["reranked", "degraded", "bypassed", "cancelled", "failed"]
-"""The last two have no header: their client left, or got an error of the proxy's own."""
+"""The last two have no header: the client disconnected, or received an error of the proxy."""
 
 _NO_STRING = re.compile(r"[^ !#-\[\]-~]")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a search ended, for header, log and counter."""
+    """The outcome of a search, for header, log and counter."""
 
     name: OutcomeName
     stages: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ class Outcome:
 
     @property
     def header(self) -> bytes:
-        """Spell it as an item of RFC 9651: a token, its parameters."""
+        """Return the header as an item of RFC 9651: a token and its parameters."""
         stages = f';stages="{" ".join(self.stages)}"' if self.stages else ""
         reason = f";reason={self.reason}" if self.reason else ""
         key = f';key="{self.key}"' if self.key else ""
@@ -102,9 +102,9 @@ class Outcome:
 
 
 def answered(failures: Sequence[Failure]) -> Outcome:
-    """Return the outcome of a search that was answered here; the first failure's reason stands for all.
+    """Return the outcome of a reranked or degraded search; its reason is that of the first failure.
 
-    A stage that does not fit the search degrades nothing, and is named all the same.
+    A stage that does not apply to the search is listed, but does not make it degraded.
     """
     failed = sorted(failures, key=lambda failure: failure.by_design)
     if not failed:
@@ -115,14 +115,14 @@ def answered(failures: Sequence[Failure]) -> Outcome:
 
 
 def bypassed(why: Bypass) -> Outcome:
-    """Return the outcome of a bypassed search; of its key, characters that no string of RFC 9651 may have are `?`."""
+    """Return the outcome of a bypassed search; characters of the key that RFC 9651 forbids become `?`."""
     key = _NO_STRING.sub("?", why.key[:OUTCOME_KEY])
     fault = why.is_fault or why.reason == "internal_error"
     return Outcome("bypassed", (), why.reason, why.detail[:LOG_DETAIL], key, fault)
 
 
 def in_order(headers: Sequence[bytes]) -> bytes:
-    """List the outcomes of several searches as one header; of a list that is too long, how many more there are."""
+    """Join the outcomes of several searches to one header; a list that is too long ends with the number of the rest."""
     listed = b", ".join(headers)
     if len(listed) <= OUTCOME_LIST_BYTES:
         return listed

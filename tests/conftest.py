@@ -13,7 +13,7 @@ import structlog
 import uvloop
 
 from proxy.app import listen
-from proxy.settings.config import Config, Engine, Listen, Models, RouteSettings, Semantic
+from proxy.settings.config import Admin, Config, Engine, Listen, Models, RouteSettings, Semantic
 from proxy.settings.request_options import OPTIONS
 from tests.fakes import Client, Document, FakeEngine, FakeModels
 
@@ -85,6 +85,7 @@ def settings(engine: FakeEngine, models: FakeModels) -> Config:
         listen=Listen(port=0),
         engine=Engine(url=engine.url, resolve_timeout_seconds=30),
         models=Models(url=models.url),
+        admin=Admin(port=0),
         routes=(
             RouteSettings(
                 index="products*", passage=["title"], semantic=semantic, rank_window_size=10, budget_ms=PATIENT_MS

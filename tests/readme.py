@@ -9,10 +9,12 @@ missing name, or one too many, fails.
 
 import argparse
 import ast
+import asyncio
 import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,9 +22,13 @@ from typing import Any
 
 import msgspec
 import yaml
+from prometheus_client.core import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 import proxy
 from demo.engines import ENGINES, Engine, Family
+from proxy.app import open_proxy
+from proxy.app.process import Process
 from proxy.bounds import BOUNDS, Of
 from proxy.catalog import dialects as spellings
 from proxy.catalog.dialects import Dialect, KnnSearch
@@ -36,6 +42,8 @@ from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.settings import config as settings
 from proxy.settings.profiles import BLENDS, CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS, blend_of
 from proxy.settings.request_options import ALLOWED, Option, takes
+from proxy.telemetry.ecs import FIELDS, NAMESPACE
+from proxy.telemetry.metrics import PREFIX
 from tests.clients.run import PROGRAMS
 from tests.clients.test_python_clients import SUITES
 from tests.integration.outcomes import FILE as OUTCOMES
@@ -495,6 +503,7 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "callers": settings.Callers,
     "pages": settings.Pages,
     "log": settings.Log,
+    "admin": settings.Admin,
     "routes[]": settings.RouteSettings,
     "routes[].semantic": settings.Semantic,
     "routes[].fusion": settings.Fusion,
@@ -593,6 +602,7 @@ _VARIABLES = {
     "RERANK_PROXY_ENGINE_URL": "`engine.url`",
     "RERANK_PROXY_MODELS_URL": "`models.url`",
     settings.Models().token_env: "the token of the models; `models.token_env` can name another variable",
+    settings.Admin().token_env: "the token of the admin port; `admin.token_env` can name another variable",
     "RERANK_PROXY_CACHE": "the cache folder of `make demo` and `make test`",
 }
 
@@ -693,7 +703,66 @@ def the_map() -> str:
     return f"```text\n{told.partition('Nothing flows back')[0].rstrip()}\n```\n"
 
 
+LOG_FIELDS: Mapping[str, tuple[str, str]] = {
+    "timestamp": ("all", "when, in UTC"),
+    "level": ("all", "`info`, `warning` or `error`; a degraded search is a warning"),
+    "event": ("all", "what happened: `search`, `access`, `listening`, ..."),
+    "detail": ("all", "an explanation, as an error says it; otherwise the name of the event"),
+    "id": ("search, access", "the client's `X-Opaque-Id`; for a search without one, a generated id"),
+    "trace": ("search, access", "the trace id of the client's `traceparent` header (W3C Trace Context)"),
+    "ms": ("search, access", "milliseconds of each stage and in `total`, which `event.duration` has in nanoseconds"),
+    "route": ("search", "the route, as its `index` is written"),
+    "outcome": ("search", "`reranked`, `degraded`, `bypassed`, `cancelled` (the client left) or `failed`"),
+    "reason": ("search", "why it was degraded or bypassed, as in `X-Rerank`"),
+    "stages": ("search", "the stages that were skipped"),
+    "key": ("search", "the key or parameter that it was bypassed for"),
+    "window": ("search", "the window that was used"),
+    "candidates": ("search", "how many hits were candidates"),
+    "shadow": ("search", "in shadow mode: what reranking would have changed"),
+    "engine_searches": ("search", "searches that the engine ran for it, its own included"),
+    "tokens": ("search", "tokens that the models' provider counted"),
+    "cost_usd": ("search", "US dollars that the models' provider charged"),
+    "query": ("search", "the query text, with `log.query_text: true`"),
+    "method": ("access", "the method"),
+    "path": ("access", "the path, without the query string"),
+    "query_string": ("access", "the query string, with `log.query_text: true`"),
+    "status": ("access, refused", "the status of the response"),
+    "ended": ("access", "`answered`, `client_left`, `broken_off` or `refused`"),
+}
+"""The fields of the lines of requests, by their short names: which lines have them, and what they say."""
+
+
+def log_fields() -> Table:
+    rows = tuple((code(ecs_name(name)), where, meaning) for name, (where, meaning) in LOG_FIELDS.items())
+    return Table(("field", "in", "meaning"), rows)
+
+
+def ecs_name(name: str) -> str:
+    return "message" if name == "detail" else FIELDS.get(name, f"{NAMESPACE}.{name}")
+
+
+def metric_families() -> Sequence[Metric]:
+    """Return what a proxy that has just started shows to Prometheus."""
+
+    async def text() -> bytes:
+        async with AsyncExitStack() as stack:
+            return Process(await open_proxy(settings.Config(), None, {}, stack), None, {}).metrics()
+
+    return list(text_string_to_metric_families(asyncio.run(text()).decode()))
+
+
+def metrics() -> Table:
+    rows = tuple(
+        (code(f"{family.name}{'_total' if family.type == 'counter' else ''}"), family.type, family.documentation)
+        for family in sorted(metric_families(), key=lambda family: family.name)
+        if family.name.startswith(PREFIX)
+    )
+    return Table(("metric", "type", "meaning"), rows)
+
+
 TABLES: Mapping[str, Callable[[], Table]] = {
+    "log_fields": log_fields,
+    "metrics": metrics,
     "commands": commands,
     "reranked": reranked,
     "unrelaxed": unrelaxed,

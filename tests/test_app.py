@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.app import listen, serve_until_told
+from proxy.app import listen, listen_for, open_proxy
+from proxy.app.process import serve_until_told
 from proxy.bounds import SEARCH_BODY_BYTES
 from proxy.http1.callers import SAMPLE
 from proxy.settings.config import Callers, Config, RouteSettings, token_of
@@ -236,6 +237,27 @@ async def test_the_clients_credentials_go_with_every_search_made_for_it_and_to_n
     assert TOKEN not in repr(engine.requests)
 
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+async def test_a_trace_goes_on_to_the_engine_with_every_search_and_its_id_to_the_log(
+    client: Client, engine: FakeEngine, models: FakeModels, log: Log
+) -> None:
+    """W3C Trace Context; models are another company's, and get no header of a client."""
+    await client.search("/products/_search", {**QUERY, "_source": False}, traceparent=TRACE, tracestate="es=s:1")
+    await client.ask("GET", "/_cat/health", traceparent=TRACE, tracestate="es=s:1")
+    assert {"lexical", "semantic", "render", "passages", "other"} <= {engine.kind(asked) for asked in engine.requests}
+    carried = {(asked.header("traceparent"), asked.header("tracestate")) for asked in engine.requests}
+    assert ({(TRACE, "es=s:1")}, {""}) == (carried, {asked.header("traceparent") for asked in models.requests})
+    assert ["0af7651916cd43dd8448eb211c80319c"] == [line["trace"] for line in log if line["event"] == "search"]
+
+
+@pytest.mark.parametrize("given", ["", "nonsense", "00-XYZ-1-01", "\x1b[2J", TRACE.upper(), "0" * 10_000])
+async def test_what_is_no_trace_is_not_logged(client: Client, log: Log, given: str) -> None:
+    await client.search("/products/_search", QUERY, traceparent=given)
+    assert [None] == [line.get("trace") for line in log if line["event"] == "search"]
+
+
 async def test_what_one_caller_may_see_is_asked_anew_for_another(client: Client, engine: FakeEngine) -> None:
     for caller in ("ApiKey a", "ApiKey b", "ApiKey a"):
         await client.search("/products/_search", QUERY, authorization=caller)
@@ -278,6 +300,31 @@ async def test_the_users_words_are_logged_only_where_the_settings_say_so(
     client = await start_proxy(noted)
     await client.search("/products/_search", QUERY)
     assert said == log[0].get("query")
+
+
+@pytest.mark.parametrize(
+    "target", ["/products/_search", "/products/_msearch", "/products/_search/template", "/_search"]
+)
+async def test_with_the_kill_switch_off_the_engine_answers_and_no_model_is_asked(
+    settings: Config, engine: FakeEngine, models: FakeModels, log: Log, target: str
+) -> None:
+    """The client's own bytes and nothing else go to the engine, and the reason is visible."""
+    async with AsyncExitStack() as stack:
+        proxy = await open_proxy(settings, TOKEN, {}, stack)
+        client = await Client.to((await listen_for(proxy, stack)).port)
+        stack.callback(client.close)
+        proxy.fixed.switches.reranking = False
+        engine.faults = dict.fromkeys(("lexical", "multi", "other"), _echo)
+        answered = await client.ask("POST", target, QUERY_BYTES, content_type="application/json")
+        unrouted = await client.ask("POST", "/logs/_search", QUERY_BYTES, content_type="application/json")
+        assert (QUERY_BYTES, "bypassed;reason=switched_off") == (answered.body, answered.header("x-rerank"))
+        assert (QUERY_BYTES, "") == (unrouted.body, unrouted.header("x-rerank"))
+        assert ([target, "/logs/_search"], []) == ([asked.target for asked in engine.requests], models.requests)
+        assert {("", "bypassed", "switched_off"): 1} == proxy.telemetry.counters.searches
+        proxy.fixed.switches.reranking = True
+        engine.faults = {}
+        again = await client.search("/products/_search", QUERY)
+        assert "reranked" == again.header("x-rerank")
 
 
 async def test_sigterm_takes_no_more_and_finishes_what_runs(

@@ -11,7 +11,7 @@ import proxy
 from proxy.bounds import BOUNDS
 
 _OF_A_BOUND = re.compile(r"(?:^|_)(?:MAX|BYTES|LIMIT|MOST|CHARS|ENTRIES|ITEMS|DEPTH)(?:_|$)")
-_OF_THE_ENGINES = {"_MOST_NEIGHBOURS", "DEFAULT_MAX_RESULT_WINDOW"}
+_OF_THE_ENGINES = {"_K_MAX", "DEFAULT_MAX_RESULT_WINDOW"}
 """Not the proxy's to choose."""
 ROOT = Path(proxy.__file__).parent
 

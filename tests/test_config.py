@@ -15,6 +15,7 @@ from proxy.settings.config import (
     KNOWN_KEYS,
     KNOWN_WORDS,
     REMOVED_KEYS,
+    Admin,
     BypassRules,
     Callers,
     Config,
@@ -27,6 +28,7 @@ from proxy.settings.config import (
     RouteSettings,
     Section,
     Semantic,
+    admin_token_of,
     authorization_of,
     load,
     needs_token,
@@ -76,6 +78,7 @@ def test_the_shipped_file_is_a_configuration() -> None:
         ("callers", Callers),
         ("pages", Pages),
         ("log", Log),
+        ("admin", Admin),
     ],
 )
 def test_the_shipped_file_shows_every_key_with_the_defaults_of_the_code(section: str, kind: type[Section]) -> None:
@@ -114,7 +117,7 @@ def test_the_shipped_file_shows_all_that_a_request_may_say() -> None:
 def test_every_key_of_the_shipped_file_is_commented() -> None:
     """A section's own line has none where its keys have."""
     lines = [line for line in SHIPPED.read_text(encoding="utf-8").splitlines() if re.match(r"\s*(- |# )?\w+:", line)]
-    sections = {"listen:", "engine:", "models:", "callers:", "pages:", "log:", "fusion:"}
+    sections = {"listen:", "engine:", "models:", "callers:", "pages:", "log:", "admin:", "fusion:"}
     assert [line for line in lines if not re.search(r"\S\s+# \S", line) and line.strip() not in sections] == []
 
 
@@ -237,10 +240,10 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
             "routes[0].rerank_model: has no effect with `rerank: false`",
         ),
         ("routes: [{index: a, query_from: {header: 'a b'}}]", "'a b' is not a valid header name"),
-        ("routes: [{index: a, query_from: {header: X-Proxy-Roles}}]", "'X-Proxy-Roles' may say who a caller is"),
+        ("routes: [{index: a, query_from: {header: X-Proxy-Roles}}]", "'X-Proxy-Roles' may identify a caller"),
         (
             "routes: [{index: a, query_from: {header: Authorization}}]",
-            "'Authorization' may say who a caller is, or what they may see, and query text is sent to the models",
+            "'Authorization' may identify a caller or their rights, and query text is sent to the models",
         ),
         (
             "routes: [{index: a, share: 0.05}]",
@@ -297,7 +300,7 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
         ("callers: {ignore: cf-ray}", "f.yaml:1: callers.ignore: expected a list, got text"),
         (
             "callers:\n  ignore:\n    - cf-ray\n    - Cookie",
-            "f.yaml:4: callers.ignore[1]: 'Cookie' may say who a caller",
+            "f.yaml:4: callers.ignore[1]: 'Cookie' may identify a caller",
         ),
         ("callers: {ignore: ['cf-*']}", "f.yaml:1: callers.ignore[0]: 'cf-*' is not a valid header name"),
         (
@@ -567,3 +570,26 @@ def test_a_mode_is_written_without_quotes(text: str, mode: str) -> None:
     """YAML 1.1 has `on` and `off` as words for true and false."""
     config = read(f"routes: [{{index: a, mode: {text}}}]", "f.yaml", {})
     assert mode == build_routes(config)[0].rollout.mode
+
+
+# The admin port
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_the_admin_port_needs_no_token_on_a_loopback_address(host: str) -> None:
+    assert admin_token_of(read(f"admin: {{host: '{host}'}}", "f.yaml", {}), {}) is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "proxy.example", ""])
+def test_anywhere_else_it_is_refused_without_one_by_the_variables_name(host: str) -> None:
+    config = read(f"admin: {{host: '{host}', token_env: MINE}}", "f.yaml", {})
+    with pytest.raises(ConfigError, match="MINE is not set, but the admin port"):
+        admin_token_of(config, {"MINE": " "})
+    assert SECRET == admin_token_of(config, {"MINE": SECRET})
+    assert admin_token_of(read(f"admin: {{host: '{host}', enabled: false}}", "f.yaml", {}), {}) is None
+
+
+def test_a_token_of_the_admin_port_that_no_header_can_hold_is_refused() -> None:
+    with pytest.raises(ConfigError, match="RERANK_PROXY_ADMIN_TOKEN: contains characters") as caught:
+        admin_token_of(Config(), {"RERANK_PROXY_ADMIN_TOKEN": "two words"})
+    assert "two words" not in str(caught.value)

@@ -12,10 +12,12 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from proxy.app import Proxy, open_proxy
+from proxy.app import open_proxy
+from proxy.app.generation import Generation
 from proxy.bounds import PARAMETERS_BYTES, SEARCH_BODY_BYTES
 from proxy.context import Ended, RequestRecord
 from proxy.endpoints.answering import guarded
+from proxy.endpoints.async_search import AsyncSearches
 from proxy.endpoints.front import Front
 from proxy.http1.listener import serve
 from proxy.http1.messages import BadMessage
@@ -175,8 +177,12 @@ async def start_defective(settings: Config, log: Log) -> AsyncIterator[StartDefe
     async with AsyncExitStack() as stack:
 
         async def start(spoil: Callable[[Front], Front]) -> Client:
-            whole = await open_proxy(settings, TOKEN, {}, stack)
-            proxy = Proxy(spoil(whole._front), whole.telemetry, "proxy:9201")  # noqa: SLF001
+            engine = msgspec.structs.replace(settings.engine, published_address="proxy:9201")
+            proxy = await open_proxy(msgspec.structs.replace(settings, engine=engine), TOKEN, {}, stack)
+            whole = proxy.generation
+            front = spoil(whole.front)
+            async_searches = AsyncSearches(front)
+            proxy.replace(Generation(whole.config, whole.models, front, async_searches, whole.hand_over()))
             conclude = proxy.telemetry.conclude
             listener = await serve(proxy.handle, proxy.upstream, "127.0.0.1", 0, conclude=conclude)
             stack.push_async_callback(listener.close, 5)

@@ -57,10 +57,10 @@ async def test_each_item_has_its_own_outcome_in_order(client: Client, engine: En
 async def test_what_is_not_reranked_goes_on_in_one_request_as_its_own_lines(
     client: Client, engine: EndpointEngine
 ) -> None:
-    head = b'{ "index" : "logs", "preference":"x" }'
-    await ask(client, lines({}, QUERY, head, BOOST, b"", SORTED))
+    header = b'{ "index" : "logs", "preference":"x" }'
+    await ask(client, lines({}, QUERY, header, BOOST, b"", SORTED))
     (sent,) = engine.of("_msearch")
-    assert (lines(head, BOOST, b"", SORTED), "/products/_msearch") == (sent.content, sent.target)
+    assert (lines(header, BOOST, b"", SORTED), "/products/_msearch") == (sent.content, sent.target)
     assert "application/x-ndjson" == sent.header("content-type")
 
 
@@ -206,8 +206,8 @@ async def test_items_that_are_steered_off_are_the_engines(client: Client) -> Non
 
 
 async def test_parameters_of_item_and_url_hold_for_its_search(client: Client, engine: EndpointEngine) -> None:
-    head = {"preference": "mine", "ignore_unavailable": True}
-    await ask(client, lines(head, QUERY), "/products/_msearch?typed_keys=true&max_concurrent_searches=3")
+    header = {"preference": "mine", "ignore_unavailable": True}
+    await ask(client, lines(header, QUERY), "/products/_msearch?typed_keys=true&max_concurrent_searches=3")
     (sent,) = engine.of("lexical")
     assert {"preference=mine", "ignore_unavailable=true", "typed_keys=true"} == set(
         sent.target.split("?")[1].split("&")
@@ -302,10 +302,10 @@ async def test_what_is_the_engines_goes_there_beside_the_others(client: Client, 
 
 
 async def test_an_item_that_is_not_understood_costs_itself_alone(client: Client, engine: EndpointEngine) -> None:
-    head = b'{"project_routing":"x"}'
-    answered = await ask(client, lines({}, QUERY, head, QUERY))
+    header = b'{"project_routing":"x"}'
+    answered = await ask(client, lines({}, QUERY, header, QUERY))
     told = ["reranked", 'bypassed;reason=unknown_parameter;key="project_routing"']
-    assert (told, lines(head, QUERY)) == (answered.header("x-rerank").split(", "), engine.of("_msearch")[0].content)
+    assert (told, lines(header, QUERY)) == (answered.header("x-rerank").split(", "), engine.of("_msearch")[0].content)
 
 
 async def test_an_item_that_is_bypassed_late_is_the_engines_all_the_same(

@@ -11,21 +11,21 @@ from proxy.endpoints.multi_search_lines import Item, Unread, joined, query_strin
 from proxy.parsing.filter_path import Form, read_filter_path
 from tests import strategies
 
-HEADS = [b"{}", b"", b" ", b'{"index":"a"}', b'{ "indices" : ["a", "b"] }', b'{"preference":"\xc3\xa4"}', b"{}\r"]
-heads = st.sampled_from(HEADS)
+HEADERS = [b"{}", b"", b" ", b'{"index":"a"}', b'{ "indices" : ["a", "b"] }', b'{"preference":"\xc3\xa4"}', b"{}\r"]
+headers = st.sampled_from(HEADERS)
 bodies = st.dictionaries(st.text(), strategies.json_values, max_size=3).map(strategies.compact)
 
 
-@given(st.lists(st.tuples(heads, bodies), max_size=5).map(lambda items: [(b"{}", b"{}"), *items]))
+@given(st.lists(st.tuples(headers, bodies), max_size=5).map(lambda items: [(b"{}", b"{}"), *items]))
 def test_what_is_taken_apart_is_put_together_byte_for_byte(items: list[tuple[bytes, bytes]]) -> None:
     content = joined(items)
     read = split(content)
     assert read is not None
-    assert (items, content) == ([(item.head, item.body) for item in read], joined([(i.head, i.body) for i in read]))
+    assert (items, content) == ([(item.header, item.body) for item in read], joined([(i.header, i.body) for i in read]))
 
 
 @pytest.mark.parametrize(
-    ("head", "indices", "parameters"),
+    ("header", "indices", "parameters"),
     [
         ({}, None, {}),
         ({"index": "a"}, "a", {}),
@@ -40,13 +40,13 @@ def test_what_is_taken_apart_is_put_together_byte_for_byte(items: list[tuple[byt
         ({"routing": 7}, None, {"routing": "7"}),
     ],
 )
-def test_the_first_line_says_indices_and_parameters(head: Any, indices: str | None, parameters: Any) -> None:
-    line = json.dumps(head).encode()
+def test_the_first_line_says_indices_and_parameters(header: Any, indices: str | None, parameters: Any) -> None:
+    line = json.dumps(header).encode()
     assert (Item(line, b"{}", indices, tuple(parameters.items())),) == split(line + b"\n{}\n")
 
 
 @pytest.mark.parametrize(
-    ("head", "key"),
+    ("header", "key"),
     [
         (b'{"index":"a","indices":"b"}', "index"),
         (b'{"index":7}', "index"),
@@ -61,8 +61,8 @@ def test_the_first_line_says_indices_and_parameters(head: Any, indices: str | No
         (b'{"expand_wildcards":[1]}', "expand_wildcards"),
     ],
 )
-def test_an_item_that_is_not_understood_costs_itself_alone(head: bytes, key: str) -> None:
-    assert (Unread(head, b"{}", key), Item(b"{}", b"{}", None, ())) == split(head + b"\n{}\n{}\n{}\n")
+def test_an_item_that_is_not_understood_costs_itself_alone(header: bytes, key: str) -> None:
+    assert (Unread(header, b"{}", key), Item(b"{}", b"{}", None, ())) == split(header + b"\n{}\n{}\n{}\n")
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_what_is_not_understood_is_the_engines_to_judge(content: bytes) -> None:
     assert split(content) is None
 
 
-@given(st.binary(max_size=80) | st.lists(st.sampled_from([*HEADS, b"{", b"[]", b"x"])).map(b"\n".join))
+@given(st.binary(max_size=80) | st.lists(st.sampled_from([*HEADERS, b"{", b"[]", b"x"])).map(b"\n".join))
 def test_no_content_is_too_odd(content: bytes) -> None:
     read = split(content)
-    assert read is None or joined([(item.head, item.body) for item in read]) == content
+    assert read is None or joined([(item.header, item.body) for item in read]) == content
 
 
 def test_what_the_item_says_stands_above_the_url() -> None:

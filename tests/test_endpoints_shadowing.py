@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,15 @@ import msgspec
 import pytest
 import structlog
 
+from proxy.app import open_proxy
 from proxy.bounds import SHADOW_RUNS
 from proxy.context import SearchRecord, Shadow
+from proxy.endpoints.answering import Searching
 from proxy.endpoints.shadowing import Shadows
+from proxy.http1.listener import serve
 from proxy.outcomes import Outcome
 from proxy.settings.config import Config
-from tests.conftest import QUERY, Log, StartProxy
+from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
 from tests.fakes import Client, FakeModels, Message, hangs, ids, refuses, waits_for
 
@@ -242,6 +246,29 @@ async def test_every_endpoint_has_its_shadow(searched: Lines, client: Client, as
     answered = await ask(client)
     shadow = (await searched.get())["shadow"]
     assert (header, "reranked", 0.75) == (answered.header("x-rerank"), shadow["outcome"], shadow["overlap_at_10"])
+
+
+@pytest.fixture
+async def pressed(settings: Config, log: Log) -> AsyncIterator[tuple[Searching, Client]]:
+    """The searching of a proxy, and a client of it."""
+    async with AsyncExitStack() as stack:
+        proxy = await open_proxy(settings, TOKEN, {}, stack)
+        listener = await serve(proxy.handle, proxy.upstream, "127.0.0.1", 0, conclude=proxy.telemetry.conclude)
+        stack.push_async_callback(listener.close, 5)
+        client = await Client.to(listener.port)
+        stack.callback(client.close)
+        yield proxy.generation.front.searching, client
+
+
+@pytest.mark.parametrize(("pressure", "outcome"), [(0.4, "reranked"), (0.5, "cancelled")])
+async def test_a_shadow_gives_way_to_searches_that_somebody_waits_for(
+    searched: Lines, pressed: tuple[Searching, Client], models: FakeModels, pressure: float, outcome: str
+) -> None:
+    searching, client = pressed
+    searching.pressure = lambda _: pressure
+    await client.search("/products/_search", QUERY)
+    shadow = (await searched.get())["shadow"]
+    assert (outcome, outcome == "reranked") == (shadow["outcome"], bool(models.requests))
 
 
 # The runs themselves

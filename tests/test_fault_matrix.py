@@ -18,7 +18,7 @@ from proxy.app import open_proxy
 from proxy.bounds import SEARCH_RESPONSE_BYTES
 from proxy.http1.listener import serve
 from proxy.settings.config import Config
-from proxy.telemetry.log import Counters
+from proxy.telemetry.metrics import Counters
 from tests.conftest import QUERY, TOKEN, Log
 from tests.fakes import (
     Client,

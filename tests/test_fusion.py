@@ -70,6 +70,17 @@ def test_what_has_no_score_follows_in_its_order_however_low_the_others_are() -> 
     assert (Scored(B, -3.0), Scored(A, 0.0), Scored(C, 0.0)) == reorder([A, B, C], {B: -3.0})
 
 
+@given(strategies.orders, st.data(), strategies.weights)
+def test_behind_a_prefix_with_scores_the_order_stays(
+    order: tuple[DocKey, ...], data: st.DataObject, weight: float
+) -> None:
+    """However much the first stage counts: what was not scored in time overtakes nothing."""
+    scored = data.draw(st.integers(0, len(order)))
+    scores = {key: data.draw(strategies.scores) for key in order[:scored]}
+    blended = keys(blend(reorder(order, scores), order, weight))
+    assert (sorted(order[:scored]), order[scored:]) == (sorted(blended[:scored]), blended[scored:])
+
+
 @given(strategies.orders, st.dictionaries(strategies.doc_keys, strategies.scores))
 def test_reorder_is_a_permutation(order: tuple[DocKey, ...], scores: dict[DocKey, float]) -> None:
     assert sorted(order) == sorted(keys(reorder(order, scores)))

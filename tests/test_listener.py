@@ -93,7 +93,7 @@ async def test_a_body_larger_than_the_limit_is_not_read_whole_but_still_handed_o
 
 
 @pytest.mark.parametrize("padding", [b"1;%s\r\na\r\n", b"0\r\n%s\r\n"], ids=["an extension", "a trailer"])
-async def test_what_stands_between_chunks_counts_as_well_as_what_is_in_them(
+async def test_chunk_framing_counts_towards_the_limit_as_well_as_content(
     caller: Client, handler: Handler, padding: bytes
 ) -> None:
     handler.limit = 1000
@@ -102,7 +102,7 @@ async def test_what_stands_between_chunks_counts_as_well_as_what_is_in_them(
     assert [None] == handler.bodies
 
 
-async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked(caller: Client, handler: Handler) -> None:
+async def test_a_client_that_waits_for_100_continue_gets_it(caller: Client, handler: Handler) -> None:
     await caller.send(HEAD + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
     asked = await caller.answer()
     await caller.send(b"abc")
@@ -240,7 +240,7 @@ async def test_the_rest_of_a_small_body_is_read_for_the_next_request_to_come(han
 async def test_a_handler_that_finds_a_bad_body_refuses_it(caller: Client) -> None:
     await caller.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\nno size\r\n")
     answered = await caller.answer()
-    assert (400, own_error(400, "bad_http_message", "a chunk without a size")) == (answered.status, answered.body)
+    assert (400, own_error(400, "bad_http_message", "a chunk has no size")) == (answered.status, answered.body)
 
 
 async def test_a_handler_that_fails_after_it_began_breaks_the_answer_off(log: Log) -> None:

@@ -155,7 +155,9 @@ def test_the_log_is_one_line_of_json_an_event(written: Callable[..., str]) -> No
         log_search(SearchRecord("2\n3", route="r"), bypassed(Bypass("internal_error")), query_text=False)
 
     (line,) = written(Settings(level="warning"), act).splitlines()
-    assert ("2\n3", "warning", "bypassed") == tuple(json.loads(line)[key] for key in ("id", "level", "outcome"))
+    assert ("2\n3", "warning", "bypassed") == tuple(
+        json.loads(line)[key] for key in ("http.request.id", "log.level", "rerank.outcome")
+    )
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
@@ -217,8 +219,8 @@ def test_what_has_no_space_in_it_does_nothing_to_a_terminal_either(written: Call
 
 def test_json_stays_json_whatever_a_client_sends(written: Callable[..., str]) -> None:
     search, defect = map(json.loads, written(Settings(), _log_hostile).splitlines())
-    assert (HOSTILE, HOSTILE) == (search["id"], search["query"])
-    assert "KeyError" in defect["exception"]
+    assert (HOSTILE, HOSTILE) == (search["http.request.id"], search["rerank.query"])
+    assert "KeyError" in defect["error.stack_trace"]
 
 
 def test_long_values_are_cut(written: Callable[..., str]) -> None:
@@ -227,8 +229,8 @@ def test_long_values_are_cut(written: Callable[..., str]) -> None:
         log_search(search, Outcome("reranked"), query_text=True)
 
     line = json.loads(written(Settings(), act))
-    assert (LOG_ID, True) == (len(line["id"]), line["query"].endswith("qq... (1048576 characters)"))
-    assert LOG_VALUE == line["query"].count("q")
+    assert (LOG_ID, True) == (len(line["http.request.id"]), line["rerank.query"].endswith("qq... (1048576 characters)"))
+    assert LOG_VALUE == line["rerank.query"].count("q")
 
 
 def test_without_a_standard_error_nothing_is_written(tmp_path: Path) -> None:
@@ -266,8 +268,8 @@ class Fails:
 Fails()
 print("went on", flush=True)
 line = json.loads(os.fdopen(reader).readline())
-assert ("library", "asyncio", "error") == (line["event"], line["library"], line["level"]), line
-assert "ValueError: 0" in line["exception"], line
+assert ("library", "asyncio", "error") == (line["event.action"], line["log.logger"], line["log.level"]), line
+assert "ValueError: 0" in line["error.stack_trace"], line
 os._exit(0)
 """
     ran = subprocess.run(  # noqa: S603

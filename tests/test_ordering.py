@@ -11,7 +11,7 @@ import pytest
 
 from proxy.ranking.explaining import Kept
 from proxy.ranking.hits import DocKey, keys
-from proxy.ranking.ordering import Rendered, by_relevance, candidates_of, head_of, make_head, render
+from proxy.ranking.ordering import Rendered, candidates_of, head_of, make_head, render
 from proxy.ranking.paging import Head
 from proxy.ranking.retrieval import Groups, SemanticHits
 from proxy.ranking.search_response import SearchAnswer, Total, read_answer
@@ -151,41 +151,6 @@ async def test_a_spent_budget_leaves_out_what_could_not_be_rendered(
     assert ["c", "b", "a"] == names(head.keys)
 
 
-def by(order: str, texts: str, scores: Mapping[str, float], weight: float = 0.0) -> str:
-    ranking = by_relevance(
-        [key(name) for name in order], {key(n) for n in texts}, {key(n): s for n, s in scores.items()}, weight, 10
-    )
-    assert sorted((scored.score for scored in ranking), reverse=True) == [scored.score for scored in ranking]
-    return "".join(scored.key.id for scored in ranking)
-
-
-@pytest.mark.parametrize(
-    ("scores", "expected"),
-    [
-        ({"a": 0.1, "b": 0.2, "c": 0.3, "d": 0.4}, "dcba"),
-        ({"a": 0.1, "b": 0.2}, "bacd"),
-        ({"a": 0.1}, "abcd"),
-        ({}, "abcd"),
-    ],
-)
-def test_candidates_are_reranked_down_to_the_last_rank_whose_whole_prefix_is_scored(
-    scores: Mapping[str, float], expected: str
-) -> None:
-    assert expected == by("abcd", "abcd", scores)
-
-
-@pytest.mark.parametrize(
-    ("texts", "scores", "expected"),
-    [("acd", {"a": 0.1, "c": 0.2}, "cabd"), ("bcd", {}, "abcd"), ("bcd", {"b": 0.1}, "bacd")],
-)
-def test_a_candidate_without_text_ends_no_scored_prefix(texts: str, scores: Mapping[str, float], expected: str) -> None:
-    assert expected == by("abcd", texts, scores)
-
-
-def test_what_was_not_scored_stays_behind_whatever_the_fused_order_counts() -> None:
-    assert "abcd" == by("abcd", "abcd", {"a": 0.1, "b": 0.2}, weight=1000.0)
-
-
 @pytest.mark.usefixtures("scored")
 async def test_where_a_part_is_not_scored_the_head_is_reranked_as_far_as_the_scores_go(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
@@ -200,7 +165,7 @@ async def test_where_a_part_is_not_scored_the_head_is_reranked_as_far_as_the_sco
     run = await run_of(plan_of("", BODY, window=10), engine, models, stack, batch_size=2)
     head, _ = await make_head(run, ANSWER, SemanticHits(), ALONE)
     assert (["b", "a", "c"], False) == (names(head.keys), head.untouched)
-    assert [("rerank", "refused", "reranker: status 429 (2 of 3 passages were scored)")] == [
+    assert [("rerank", "rate_limited", "reranker: status 429 (2 of 3 passages were scored)")] == [
         (failure.stage, failure.reason, failure.detail) for failure in head.failures
     ]
     assert 42 == run.usage.charge.tokens

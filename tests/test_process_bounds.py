@@ -196,7 +196,7 @@ async def test_at_the_limit_of_descriptors_accepting_waits_and_goes_on(sink: Sin
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connected(port)) for _ in range(60)]
         paused = json.loads(await command.until("accepting_paused"))
-        assert "ulimit" in paused["detail"]
+        assert "ulimit" in paused["message"]
         for client in clients[:5]:
             await client.send(asked)
             assert await response_to(client, "GET", PATIENCE_S)

@@ -227,7 +227,7 @@ async def switched(settings: Config, log: Log) -> AsyncIterator[tuple[Switches, 
         stack.push_async_callback(listener.close, 5)
         client = await Client.to(listener.port)
         stack.callback(client.close)
-        yield proxy._front.searching.switches, client  # noqa: SLF001
+        yield proxy.fixed.switches, client
 
 
 @pytest.mark.parametrize("fields", [{}, {"x_rerank_enabled": "on"}])

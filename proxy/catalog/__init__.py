@@ -1,1 +1,1 @@
-"""What is known of engines and indices: names, mappings, dialects, pipelines, vectors."""
+"""Index metadata and engine facts: names, mappings, dialects, pipelines, vectors."""

@@ -1,4 +1,4 @@
-"""How each engine spells a kNN search, and what its scores say about similarity: one table.
+"""How each engine expresses a kNN search, and how its scores are converted to cosine similarity: one table.
 
 Sources: Elasticsearch, "kNN search", "dense_vector" and "script_score"; OpenSearch, "k-NN query" and "Spaces".
 """
@@ -13,7 +13,7 @@ Version = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class KnnSearch:
-    """What is asked for: the nearest to a vector, among what fulfils the filters."""
+    """A kNN search: the nearest neighbours of a vector among the documents that match the filters."""
 
     field: str
     vector: Sequence[float]
@@ -22,25 +22,25 @@ class KnnSearch:
     filters: Sequence[Any]
     oversample: float | None = None
     path: str | None = None
-    """The nested documents that hold the vectors; what is found is the document around them, by its nearest."""
+    """Path of the nested documents that hold the vectors; a hit is the parent document, by its nearest vector."""
     similarity: str = ""
-    """As the mapping says."""
+    """The similarity in the mapping."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a kNN search is spelled, and what differs besides."""
+    """How an engine expresses a kNN search, and its other differences."""
 
     name: str
     knn: Callable[[KnnSearch], Mapping[str, Any]]
     similarity: Mapping[str, Callable[[float], float]]
-    """From a `_score` back to the cosine of unit vectors, by the mapping's similarity."""
+    """Functions from a kNN `_score` to the cosine of unit vectors, by the similarity in the mapping."""
     default_similarity: str
     filters_aliases: bool = True
-    """An alias's filter holds before the k nearest are taken, and not only after."""
+    """Whether an alias's filter applies before the k nearest are selected, and not only afterwards."""
 
     def cosine_of(self, score: float, similarity: str) -> float | None:
-        """Turn a kNN `_score` back into the cosine of unit vectors; None for a similarity that has none."""
+        """Convert a kNN `_score` to the cosine of unit vectors; None for an unknown similarity."""
         to_cosine = self.similarity.get(similarity)
         return to_cosine(score) if to_cosine and score > 0 else None
 
@@ -50,7 +50,7 @@ def _half(score: float) -> float:
 
 
 def _of_distance(score: float) -> float:
-    # vectors are unit length here, so |a-b|² = 2 - 2cos, and _score = 1 / (1 + |a-b|²)
+    # all vectors have unit length, so |a-b|² = 2 - 2cos, and _score = 1 / (1 + |a-b|²)
     return 1 - (1 / score - 1) / 2
 
 
@@ -69,13 +69,13 @@ def _top_level(search: KnnSearch) -> Mapping[str, Any]:
 
 
 def _by_script(search: KnnSearch) -> Mapping[str, Any]:
-    """Before there was a kNN search: each document that passes the filters is compared."""
+    """Before kNN search existed: an exact comparison with each document that matches the filters."""
     source = f"cosineSimilarity(params.vector, '{search.field}') + 1.0"
     return _compared(search, {"source": source, "params": {"vector": search.vector}})
 
 
 def _compared(search: KnnSearch, script: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Score by a script what passes the filters and has a vector."""
+    """Score by a script the documents that match the filters and have a vector."""
     there = {"exists": {"field": search.field}}
     if search.path is None:
         held = {"bool": {"filter": [*search.filters, there]}}
@@ -88,26 +88,26 @@ def _nearest_inside(path: str, query: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"nested": {"path": path, "score_mode": "max", "query": query}}
 
 
-_MOST_NEIGHBOURS = 10_000
-"""OpenSearch's limit of `k`."""
+_K_MAX = 10_000
+"""OpenSearch's maximum `k`."""
 
 
 def _in_query(search: KnnSearch) -> Mapping[str, Any]:
-    """A query among others, in which vectors of nested documents cannot be searched under filters.
+    """Build a `knn` query; for nested vectors with filters, an exact comparison by script with the same scores.
 
-    There a filter is held against the nested documents wherever it might match one, so `must_not` lets all of them
-    through, and `nested` finds nothing: each document that passes is compared instead, with the scores of kNN.
+    OpenSearch applies the filter of a nested `knn` query to the nested documents if it might match one. `must_not`
+    then excludes nothing, and a `nested` filter matches nothing.
     """
     params = {"field": search.field, "query_value": search.vector, "space_type": search.similarity}
     script = {"lang": "knn", "source": "knn_score", "params": params}
     if search.path is not None and search.filters:
         return _compared(search, script)
-    k = min(math.ceil(search.k * (search.oversample or 1)), _MOST_NEIGHBOURS)
+    k = min(math.ceil(search.k * (search.oversample or 1)), _K_MAX)
     clause: dict[str, Any] = {"vector": search.vector, "k": k}
     if search.filters:
         clause["filter"] = {"bool": {"filter": list(search.filters)}}
     nearest: Mapping[str, Any] = {"knn": {search.field: clause}}
-    if search.oversample:  # by the script, since Lucene's engine takes `rescore` and does nothing of it
+    if search.oversample:  # by script, since the Lucene engine accepts `rescore` and ignores it
         nearest = {"script_score": {"query": nearest, "script": script}}
     return {"query": nearest if search.path is None else _nearest_inside(search.path, nearest)}
 
@@ -137,31 +137,31 @@ _KNN_SINCE: Version = (8, 4)
 
 @dataclass(frozen=True, slots=True)
 class EngineKind:
-    """Which engine answers, as far as it says so."""
+    """The engine and its version, as far as it reports them."""
 
     product: str
     version: Version | None = None
 
     @property
     def own_parameters(self) -> tuple[tuple[str, str], ...]:
-        """What the proxy's own searches say in the URL, so that no pipeline of the client's changes them."""
+        """URL parameters of the proxy's own searches: no default pipeline may change them."""
         return (("search_pipeline", "_none"),) if self.product == "opensearch" else ()
 
     @property
     def keeps_empty(self) -> bool:
-        """Whether what is empty stays where the excludes of a `filter_path` pass through it."""
+        """Whether an empty object or array is kept where the excludes of a `filter_path` pass through it."""
         return self.product != "opensearch"
 
 
 def read_kind(answer: Mapping[str, Any]) -> EngineKind:
-    """Read `GET /`."""
+    """Read the response of `GET /`."""
     said = answer["version"]
     numbers = tuple(int(part) for part in str(said["number"]).split("-")[0].split("."))
     return EngineKind(str(said.get("distribution", "elasticsearch")), numbers)
 
 
 def dialect_of(kind: str, version: Version | None) -> Dialect | None:
-    """Choose by the vector field's type, and by Elasticsearch's version where that is known."""
+    """Select the dialect by the vector field's type, and by Elasticsearch's version if it is known."""
     match kind:
         case "dense_vector":
             return ELASTICSEARCH_BEFORE_KNN if version is not None and version < _KNN_SINCE else ELASTICSEARCH

@@ -1,9 +1,9 @@
-"""What a request's index names stand for, and what the proxy must know of those indices.
+"""Index resolution and metadata: which indices a request reaches, which route covers them, and their mappings.
 
-A route covers an index by the index's own name. It covers what an alias or data stream stands for only where the
-route spells that name out, without a wildcard: nobody can bring an index under a route by naming an alias well.
-A name with a colon is another cluster's (`eu:products`) or a part of a data stream (`logs::failures`); a route covers
-it only by a pattern that has the colon, too: `*` is this cluster's indices, as it is for the engine.
+A route covers an index by the index's own name. It covers the indices of an alias or data stream only if the route
+lists that name without a wildcard, so that nobody can bring an index under a route by choosing an alias name. A name
+with a colon belongs to a remote cluster (`eu:products`) or selects a part of a data stream (`logs::failures`). A route
+covers it only by a pattern that also has a colon: as for the engine, `*` means the indices of the local cluster.
 """
 
 import re
@@ -24,24 +24,24 @@ DEFAULT_MAX_RESULT_WINDOW = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """A concrete index, and the alias or data stream it was reached by."""
+    """A concrete index, and the alias or data stream through which it was reached."""
 
     index: str
     via: str = ""
 
 
 def requested_names(expression: str) -> tuple[str, ...]:
-    """Split the raw path segment of a search into the names it asks for."""
+    """Split the raw path segment of a search into the requested names."""
     return tuple(name for name in unquote(expression).split(",") if name)
 
 
 def is_plain(names: Sequence[str]) -> bool:
-    """One name that is neither pattern, exclusion, date math nor another cluster's."""
+    """Whether there is one name, and it is no pattern, exclusion, date math or remote index."""
     return len(names) == 1 and not re.search(r"[*<>:]|^-|^_all$", names[0])
 
 
 def read_resolution(answer: Mapping[str, Any]) -> tuple[Resolved, ...]:
-    """Read `_resolve/index`: its indices, and what its aliases and data streams stand for."""
+    """Read the response of `_resolve/index`: indices, and the indices of its aliases and data streams."""
     indices = {Resolved(entry["name"]) for entry in answer.get("indices", ())}
     aliases = {
         Resolved(_cluster(entry["name"]) + name, entry["name"])
@@ -57,9 +57,9 @@ def read_resolution(answer: Mapping[str, Any]) -> tuple[Resolved, ...]:
 
 
 def _cluster(name: str) -> str:
-    """Return the cluster's part of a name, `eu:` of `eu:shop`.
+    """Return the cluster prefix of a name, `eu:` of `eu:shop`.
 
-    Elasticsearch 8.19.13 names the indices of a remote alias without it, though their hits carry it in `_index`.
+    Elasticsearch 8.19.13 omits it from the indices of a remote alias, although the hits have it in `_index`.
     """
     return "".join(name.partition(":")[:2]) if ":" in name else ""
 
@@ -70,11 +70,11 @@ def _names(value: str | Sequence[str]) -> Sequence[str]:
 
 @dataclass(frozen=True, slots=True)
 class Covered:
-    """All the indices a search reaches lie inside this route."""
+    """All indices that the search reaches belong to this route."""
 
     route: Route
     reached: tuple[Resolved, ...] = ()
-    """Empty where the engine did not say what the name stands for."""
+    """Empty if the engine did not resolve the name."""
 
     @property
     def indices(self) -> frozenset[str]:
@@ -82,20 +82,20 @@ class Covered:
 
 
 class Unrouted:
-    """No index of the search lies inside any route."""
+    """No index of the search belongs to any route."""
 
 
 class Mixed:
-    """Some indices lie inside a route and others elsewhere."""
+    """Some indices belong to a route and others do not, or to another one."""
 
 
 def cover(
     routes: Sequence[Route], resolved: Sequence[Resolved], names: Sequence[str] = ()
 ) -> Covered | Unrouted | Mixed:
-    """Find the one route that covers every index of a search; the first that matches an index is the index's.
+    """Find the one route that covers every index of a search; an index belongs to the first route that matches it.
 
-    Of the names as requested, those with a selector (`logs::failures`) must be covered themselves: Elasticsearch 8.19
-    resolves them to the plain name.
+    Requested names with a selector (`logs::failures`) must be covered themselves: Elasticsearch 8.19 resolves them to
+    the name without the selector.
     """
     by_index: dict[str, Route | None] = {}
     for entry in (*resolved, *(Resolved(name) for name in names if "::" in name)):
@@ -116,28 +116,28 @@ def _covers(route: Route, entry: Resolved) -> bool:
 
 
 def _matches(pattern: str, name: str) -> bool:
-    """Match as the engine does: `*` alone is special, and stands for neither a leading dot nor a colon."""
+    """Match like the engine: only `*` is special, and it matches neither a leading dot nor a colon."""
     if (name.startswith(".") and not pattern.startswith(".")) or (":" in name and ":" not in pattern):
         return False
     return matches(pattern, name)
 
 
 def may_concern(routes: Sequence[Route], names: Sequence[str]) -> bool:
-    """Whether names as requested may reach into a route, by their letters, before anything is resolved.
+    """Whether the requested names can match a route by their spelling, without resolving them.
 
-    No name at all is every index. What an alias stands for cannot be told by its letters.
+    No name means every index. The indices of an alias do not follow from its spelling.
     """
-    asked = [_as_pattern(name) for name in names or ("*",) if not name.startswith("-")]
-    return any(_meet(pattern, name) for route in routes for pattern in route.patterns for name in asked)
+    requested = [_as_pattern(name) for name in names or ("*",) if not name.startswith("-")]
+    return any(_overlap(pattern, name) for route in routes for pattern in route.patterns for name in requested)
 
 
 def _as_pattern(name: str) -> str:
-    """Write `_all` and date math (`<logs-{now/d}>`) as patterns of the names that they may stand for."""
+    """Convert `_all` and date math (`<logs-{now/d}>`) to a pattern of the names they can resolve to."""
     return "*" if name == "_all" else re.sub(r"\{.*\}", "*", name.removeprefix("<").removesuffix(">"))
 
 
-def _meet(one: str, other: str) -> bool:
-    """Whether there can be a name that both patterns match: their ends agree, for between them anything may stand."""
+def _overlap(one: str, other: str) -> bool:
+    """Whether some name can match both patterns: if both have a `*`, their starts and their ends must agree."""
     if (":" in one) != (":" in other):
         return False
     if "*" not in one or "*" not in other:
@@ -150,49 +150,49 @@ def _meet(one: str, other: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class VectorField:
-    """An index's vectors: how they are compared, and by which model they were made; None where nothing says so."""
+    """A vector field of one index; similarity and model are None if the mapping does not state them."""
 
     kind: str
     dimensions: int | None
     similarity: str | None
     model: str | None
     path: str | None = None
-    """The nested documents it belongs to, several to one."""
+    """Path of the nested documents that contain the field, if any."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexFacts:
-    """What the mappings, settings and aliases of a search's indices say."""
+    """Facts from the mappings, settings and aliases of the indices of a search."""
 
     types: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Field path to the types it has."""
+    """Types of a field, by its path."""
     vectors: Mapping[str, tuple[VectorField, ...]] = field(default_factory=dict)
-    """Field path to its forms, one for each index that has it."""
+    """Vector fields by path, one for each index that has the field."""
     max_result_window: int = DEFAULT_MAX_RESULT_WINDOW
     pipelines: frozenset[str] = frozenset()
     """Search pipelines that run by default (OpenSearch)."""
     alias_filters: Mapping[tuple[str, str], Any] = field(default_factory=dict)
-    """What an alias lets see of an index, by index and alias."""
+    """Filters of aliases, by index and alias."""
     copies: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Field path to the fields that its text is copied to (`copy_to`), as into one field of all text."""
+    """Targets of `copy_to`, by the path of the source field."""
 
     def copied_from(self, paths: Iterable[str]) -> frozenset[str]:
-        """Return the fields that hold the text of one of these, too."""
+        """Return the fields into which the text of one of these fields is copied."""
         return frozenset().union(*(self.copies.get(path, ()) for path in paths))
 
     def stored_at(self, path: str) -> str:
-        """Return where `_source` has a field's value: a multi-field's is its parent's."""
+        """Return where `_source` has the value of a field: that of a multi-field is its parent's."""
         parent = path.rpartition(".")[0]
         return parent if self.types.get(parent, _OBJECTS) - _OBJECTS else path
 
     def is_text(self, path: str) -> bool:
-        """Whether words are searched in it; a field nobody knows may be one."""
+        """Whether the field is searched as text; an unmapped field may be."""
         types = self.types.get(path.split("^", 1)[0])
         return types is None or bool(types & TEXT_TYPES)
 
 
 def read_facts(answer: Mapping[str, Any]) -> IndexFacts:
-    """Read `GET /{index}`: mappings and settings of each index."""
+    """Read the response of `GET /{index}`: mappings, settings and aliases of each index."""
     types: dict[str, set[str]] = {}
     copies: dict[str, set[str]] = {}
     vectors: dict[str, list[VectorField]] = {}
@@ -219,7 +219,7 @@ def read_facts(answer: Mapping[str, Any]) -> IndexFacts:
 
 
 def read_field_caps(answer: Mapping[str, Any]) -> IndexFacts:
-    """Read `_field_caps`, which a caller who may only read is told: the types, and nothing of the vectors' making."""
+    """Read the response of `_field_caps`, for callers with read privileges only: it has types, but no vector model."""
     types = {path: frozenset(forms) for path, forms in answer["fields"].items()}
     nested = {path for path, forms in types.items() if "nested" in forms}
     vectors = {
@@ -240,7 +240,7 @@ def _alias_filters(answer: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str],
 
 
 def nested_paths(properties: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the path of each field that holds documents of its own."""
+    """Yield the path of each `nested` field."""
     for name, spec in properties.items():
         if spec.get("type") == "nested":
             yield f"{prefix}{name}"
@@ -283,9 +283,9 @@ def _default_pipeline(settings: Mapping[str, Any]) -> str | None:
 
 
 def alias_filter(reached: Sequence[Resolved], facts: IndexFacts) -> Any:
-    """Say what the aliases of a search let see, as one query; None where they hide nothing.
+    """Combine the filters of the aliases of a search into one query; None if they exclude nothing.
 
-    An index that is reached by its own name, or by an alias without a filter, is seen whole.
+    An index that is also reached by its own name, or by an alias without a filter, is not filtered.
     """
     by_index: dict[str, list[Any]] = {}
     for entry in reached:

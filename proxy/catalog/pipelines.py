@@ -1,8 +1,8 @@
-"""OpenSearch's search pipelines: which of them leave hits and their order as a search makes them.
+"""OpenSearch search pipelines: which ones leave the hits and their order unchanged.
 
 Source: OpenSearch, "Search pipelines". A request processor may change the query, the size or the window, and a
-response processor sees the engine's order before it is changed here, so only what merges the scores of a `hybrid`
-query is known to be harmless.
+response processor runs before the proxy changes the order. So only processors that merge the scores of a `hybrid`
+query are harmless.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _HARMLESS: Mapping[str, frozenset[str]] = {
 
 
 def is_harmless(pipeline: Mapping[str, Any]) -> bool:
-    """Whether each of a pipeline's processors is one of those known here."""
+    """Whether every processor of a pipeline is known to be harmless."""
     for place, processors in pipeline.items():
         known = _HARMLESS.get(place)
         if known is None:

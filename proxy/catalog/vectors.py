@@ -1,4 +1,4 @@
-"""Vectors as every search and every load here has them: of unit length, and told apart by what made them."""
+"""Unit vectors, and the hash that shows whether a stored vector is still current."""
 
 import hashlib
 
@@ -9,7 +9,7 @@ Vectors = NDArray[np.float32]
 
 
 def normalise(vectors: Vectors) -> Vectors:
-    """Scale each row to length 1; raises ValueError for a row that has no direction or is not finite."""
+    """Scale each row to length 1; raises ValueError for a row that is zero or not finite."""
     lengths = np.linalg.norm(vectors.astype(np.float64), axis=-1, keepdims=True)
     if not np.all(np.isfinite(lengths)) or not np.all(lengths > 0):
         raise ValueError("a vector is zero or not finite")
@@ -18,5 +18,5 @@ def normalise(vectors: Vectors) -> Vectors:
 
 
 def passage_hash(text: str, model: str, dimensions: int) -> str:
-    """Say in 32 hex digits of what, by which model and how long a vector is, so that an old one can be told."""
+    """Return 32 hex digits that change with the text, the model or the dimensions: an outdated vector has others."""
     return hashlib.sha256(f"{model}\0{dimensions}\0{text}".encode()).hexdigest()[:32]

@@ -2,12 +2,13 @@
 
 import argparse
 from collections.abc import Mapping
+from functools import partial
 
 import uvloop
 
-from proxy.app import serve_until_told
+from proxy.app.process import serve_until_told
 from proxy.commands.console import failed, overrides
-from proxy.settings.config import authorization_of, load, token_of
+from proxy.settings.config import admin_token_of, authorization_of, load, token_of
 from proxy.telemetry.log import configure
 
 
@@ -15,9 +16,12 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     config = load(options.config, environment, overrides(options))
     token = token_of(config, environment)
     authorization_of(config, environment)
+    admin_token_of(config, environment)
     configure(config.log)
+    read = partial(load, options.config, environment, overrides(options))
+    watched = options.config if options.watch else None
     try:
-        uvloop.run(serve_until_told(config, token, environment))
+        uvloop.run(serve_until_told(config, token, environment, read=read, watched=watched))
     except OSError as error:
         address = f"{config.listen.host}:{config.listen.port}"
         return failed(f"cannot listen on {address}: {error.strerror}. Name another address with --listen HOST:PORT")

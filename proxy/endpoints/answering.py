@@ -29,7 +29,7 @@ from proxy.catalog.indices import (
 )
 from proxy.catalog.pipelines import NONE, is_harmless
 from proxy.context import SearchRecord, Sent, Shadow
-from proxy.endpoints.shadowing import LATER_PAGE, Shadows, run_shadow
+from proxy.endpoints.shadowing import BUSY, GIVES_WAY, LATER_PAGE, Shadows, run_shadow
 from proxy.errors import Failure, Late, Refused, TooComplex, UpstreamError, cause_of
 from proxy.http1.callers import Field, field_value
 from proxy.http1.messages import BadMessage
@@ -47,7 +47,6 @@ from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stage
 from proxy.settings.config import Config
 from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import MEMBER, Steering, Wrong, read_steering
-from proxy.settings.rollout import Switches
 from proxy.settings.routes import Route, build_routes
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.engine import EngineClient, EngineOfCaller
@@ -123,16 +122,14 @@ class Searching:
         discovery: str | None,
         *,
         pressure: PressureOf = no_pressure,
-        switches: Switches | None = None,
     ) -> None:
         self.routes = build_routes(config)
         self._config = config
-        self.switches = switches or Switches()
         self.shadows = Shadows()
         self._engine = engine
         self._embedder = embedder
         self._reranker = reranker
-        self._pressure = pressure
+        self.pressure = pressure
         self._patience_seconds = config.engine.resolve_timeout_seconds
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
@@ -255,7 +252,9 @@ class Searching:
         return Bypass("shadow")
 
     async def _shadow(self, routed: Routed) -> Shadow:
-        record = routed.record
+        record, model = routed.record, routed.covered.route.rerank_model
+        if model is not None and self.pressure(model) >= GIVES_WAY:
+            return BUSY
         own = SearchRecord(record.request_id, route=record.route, usage=record.usage)
         prepared = await self._prepare(
             replace(routed, record=own, caller=replace(routed.caller, sent=own.sent)), OwnSearches()
@@ -287,8 +286,6 @@ class Searching:
 
     def _not_rolled_out(self, routed: Routed) -> Bypass | None:
         """Return why a search is not reranked whatever it says."""
-        if not self.switches.reranking:
-            return Bypass("switched_off")
         if routed.options.enabled is False:
             return Bypass("steered_off")
         return routed.covered.route.rollout.bypass(routed.options, routed.call.fields)
@@ -333,7 +330,7 @@ class Searching:
             return Bypass("depth")
         at_rest, is_later_page = window, bool(request.from_ or request.walk)
         if route.rerank_model and not is_later_page:
-            window = narrowed(window, self._pressure(route.rerank_model))
+            window = narrowed(window, self.pressure(route.rerank_model))
         vectors: VectorSearch | Failure | None = None
         if route.semantic:
             vectors = _unfit(request, user_query) or vector_search(

@@ -5,6 +5,7 @@ is complete, the search is run again as a plain one, and its reranked answer tak
 engine's own headers and members, which clients poll by, stay.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from urllib.parse import parse_qsl, urlencode
@@ -27,7 +28,7 @@ from proxy.parsing.search_request import Parameters
 from proxy.ranking.pipeline import Answered, Result, failed
 from proxy.ranking.planning import EngineReply
 from proxy.settings.request_options import Steering
-from proxy.settings.routes import Search
+from proxy.settings.routes import Route, Search
 from proxy.telemetry.log import outcome_fields
 from proxy.upstream.engine import EngineOfCaller
 
@@ -76,9 +77,16 @@ def _size(submitted: Submitted) -> int:
 class AsyncSearches:
     """The searches that were submitted here and not yet answered."""
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Front, earlier: "AsyncSearches | None" = None) -> None:
+        """Take over from `earlier` what was submitted to routes that are still the same."""
         self._front = front
         self._submitted: TTLCache[str, Submitted] = TTLCache(ASYNC_SEARCHES_BYTES, _REMEMBERED_S, getsizeof=_size)
+        if earlier is not None:
+            self._submitted.update(earlier.submitted_to(front.searching.routes))
+
+    def submitted_to(self, routes: Sequence[Route]) -> Mapping[str, Submitted]:
+        """Return what was submitted to any of these routes, by the id of the search."""
+        return {id_: each for id_, each in tuple(self._submitted.items()) if each.covered.route in routes}
 
     async def submit(self, exchange: Exchange, record: RequestRecord, search: Search) -> None:
         """Answer a submission: complete and reranked at once, or as the engine does."""

@@ -69,6 +69,7 @@ class Front:
         response = self.concluded(record, result)
         fields = outcome_fields(response.outcome, record.timings())
         if response.body is None:
+            record.sent.engine_searches += 1
             await self.hand_on(exchange, fields)
         elif response.reply is not None:
             await send(exchange, response.reply, response.body, fields)

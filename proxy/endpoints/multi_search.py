@@ -54,14 +54,14 @@ class _Ended:
     part: bytes | None = None
     """Its response, made here; None leaves it to the engine."""
     reply: EngineReply | None = None
-    header: bytes = _UNROUTED
+    outcome: bytes = _UNROUTED
 
 
 @dataclass(frozen=True, slots=True)
 class _Routed:
     """An item that a route covers."""
 
-    head: bytes
+    header: bytes
     search: Routed
 
 
@@ -69,7 +69,7 @@ class _Routed:
 class _Prepared:
     """An item that is planned, and about to be searched for."""
 
-    head: bytes
+    header: bytes
     search: Routed
     prepared: Prepared
 
@@ -90,7 +90,7 @@ _NO_REPLY = EngineReply(200, ((b"content-type", b"application/json"),), b"")
 def _outcome(ended: Sequence[_Ended], *, answered: bool) -> list[Field]:
     """List the outcome of each item in order; what was made here is lost where the engine refuses the others."""
     refused = bypassed(Bypass("engine_refused")).header
-    headers = [each.header if answered or each.part is None else refused for each in ended]
+    headers = [each.outcome if answered or each.part is None else refused for each in ended]
     return [(b"X-Rerank", in_order(headers))] if set(headers) != {_UNROUTED} else []
 
 
@@ -121,17 +121,17 @@ def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[
         return Bypass("too_many", detail=f"{lines} lines")
     if read_form(url).filter_path.too_complex:
         return Bypass("too_complex", "filter_path")
-    return split(content) or Bypass("not_json", detail="its lines are no pairs of head and body")
+    return split(content) or Bypass("not_json", detail="its lines are not pairs of header and body")
 
 
 def _unroutable(front: Front, record: RequestRecord, search: Search, item: Item | Unread, why: Bypass) -> _Ended:
     """Leave one item to the engine; only one that might touch a route is reported."""
-    line = item.head, item.body
+    line = item.header, item.body
     match front.searching.unroutable(item.of(search.indices) if isinstance(item, Item) else search.indices, why):
         case Unrouted():
             return _Ended(line)
         case Bypass() as bypass:
-            return _Ended(line, header=front.concluded(record.search(), bypass).outcome.header)
+            return _Ended(line, outcome=front.concluded(record.search(), bypass).outcome.header)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ class _Multi:
                 yield item
             else:
                 self.own.answered(number)
-                yield self._ended(item.head, item.search.record, item.search.call, Bypass("too_many"))
+                yield self._ended(item.header, item.search.record, item.search.call, Bypass("too_many"))
 
     async def _routed(self, item: Item | Unread) -> _Ended | _Routed:
         if isinstance(item, Unread):
@@ -203,10 +203,10 @@ class _Multi:
         begun = self.record.search()
         routed = await self.front.searching.route(begun, self.caller, call, body)
         if isinstance(routed, Routed):
-            return _Routed(item.head, routed)
+            return _Routed(item.header, routed)
         if isinstance(routed.why, Unrouted):
-            return _Ended((item.head, item.body))
-        return self._ended(item.head, begun, routed.call, routed.why)
+            return _Ended((item.header, item.body))
+        return self._ended(item.header, begun, routed.call, routed.why)
 
     async def _prepare(self, number: int, item: _Ended | _Routed) -> _Ended | _Prepared:
         if isinstance(item, _Ended):
@@ -215,8 +215,8 @@ class _Multi:
         prepared = await self.front.searching.prepare(item.search, self.own, number)
         if isinstance(prepared, Bypass):
             self.own.answered(number)
-            return self._ended(item.head, item.search.record, item.search.call, prepared)
-        return _Prepared(item.head, item.search, prepared)
+            return self._ended(item.header, item.search.record, item.search.call, prepared)
+        return _Prepared(item.header, item.search, prepared)
 
     async def _finish(self, number: int, item: _Ended | _Prepared) -> _Ended:
         """Bring one item to its end."""
@@ -226,7 +226,7 @@ class _Multi:
             result = await item.prepared.run()
         finally:
             self.own.answered(number)
-        return self._ended(item.head, item.search.record, item.search.call, result)
+        return self._ended(item.header, item.search.record, item.search.call, result)
 
     def _by_now(self, finishing: "asyncio.Future[_Ended]", item: _Ended | _Prepared) -> _Ended:
         """Return how an item has ended by now, or end it here."""
@@ -234,17 +234,18 @@ class _Multi:
             return item
         if finishing.done() and not finishing.exception():
             return finishing.result()
-        return self._ended(item.head, item.search.record, item.search.call, Bypass("engine_refused"))
+        return self._ended(item.header, item.search.record, item.search.call, Bypass("engine_refused"))
 
-    def _ended(self, head: bytes, record: SearchRecord, call: SearchCall, result: Result | Wrong) -> _Ended:
+    def _ended(self, header: bytes, record: SearchRecord, call: SearchCall, result: Result | Wrong) -> _Ended:
         """Turn an item's result into its part of the response; Elasticsearch ends each with its status."""
         response = self.front.concluded(record, result)
         part = response.body
+        record.sent.engine_searches += part is None
         if part is not None and response.status == 200:
             part = with_member(part, "status", b"200")
         elif part is not None and not part.startswith(b"{"):  # an error that is no JSON has no place in the list
             part = own_error(response.status, "engine_refused", response.outcome.detail)
-        return _Ended((head, call.content), part, response.reply, response.outcome.header)
+        return _Ended((header, call.content), part, response.reply, response.outcome.header)
 
     async def _send(
         self,
@@ -279,7 +280,7 @@ class _Multi:
     async def _hand_on(self, ended: Sequence[_Ended], items: Sequence[Item | Unread]) -> None:
         """Let the engine answer all of it, in the client's own lines."""
         lines = [each.line for each in ended]
-        if lines != [(item.head, item.body) for item in items]:
+        if lines != [(item.header, item.body) for item in items]:
             self.exchange.replace_body(joined(lines))
         await self.front.hand_on(self.exchange, _outcome(ended, answered=False))
 

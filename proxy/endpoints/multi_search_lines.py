@@ -1,7 +1,7 @@
-"""A multi-search's lines and its answer: items taken apart, and put together again in their order.
+"""The lines of a multi-search and its response: split into items, and joined again in the same order.
 
-Source: Elasticsearch, "Multi search API" (`MultiSearchRequest.readMultiLineFormat`): a line of metadata, a line of
-body, for each item, the last one ended by a newline, too.
+Source: Elasticsearch, "Multi search API" (`MultiSearchRequest.readMultiLineFormat`): a header line and a body line for
+each item; the last line also ends with a newline.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,9 @@ OF_THE_ITEMS = frozenset(
         "typed_keys",
     }
 )
-"""Parameters of the URL that hold for each of its searches."""
+"""URL parameters that apply to each search."""
 OF_THE_WHOLE = frozenset({"filter_path", "max_concurrent_searches", "pretty"})
-"""Parameters of the URL that are about the answer as a whole."""
+"""URL parameters that apply to the whole response."""
 
 _INDICES = ("index", "indices")
 _OF_ONE_SEARCH = frozenset(
@@ -48,40 +48,40 @@ _OF_ONE_SEARCH = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One search of several: its two lines as they came, and what the first one says."""
+    """One search of a multi-search: its two lines as received, and the contents of the header line."""
 
-    head: bytes
+    header: bytes
     body: bytes
     indices: str | None
-    """Names as a path segment; None leaves it to the URL."""
+    """Index names as a path segment; None means those of the URL."""
     parameters: tuple[tuple[str, str], ...]
 
     def of(self, indices_of_url: str) -> str:
-        """Return the names that are searched."""
+        """Return the names of the searched indices."""
         return indices_of_url if self.indices is None else self.indices
 
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """An item that is not understood, and so for the engine to judge: its two lines."""
+    """An item whose header line is not understood, so that it is left to the engine."""
 
-    head: bytes
+    header: bytes
     body: bytes
     key: str
-    """What is not understood in the first one."""
+    """The key of the header line that is not understood."""
 
 
 def split(content: bytes) -> tuple[Item | Unread, ...] | None:
-    """Take the lines apart; None where it is not certain which belong together.
+    """Split the lines into items; None if the pairs are ambiguous.
 
-    An empty line before all others is an item's first one for Elasticsearch 8, and for OpenSearch none at all.
+    An empty first line is a header line for Elasticsearch 8; OpenSearch ignores it.
     """
     if not content.endswith(b"\n") or content.startswith(b"\n"):
         return None
     lines = content.split(b"\n")[:-1]
     if len(lines) % 2 or not lines:
         return None
-    items = [_item(head, body) for head, body in zip(lines[::2], lines[1::2], strict=True)]
+    items = [_item(header, body) for header, body in zip(lines[::2], lines[1::2], strict=True)]
     read = tuple(item for item in items if item is not None)
     return read if len(read) == len(items) else None
 
@@ -89,26 +89,26 @@ def split(content: bytes) -> tuple[Item | Unread, ...] | None:
 _metadata = msgspec.json.Decoder(dict[str, Any])
 
 
-def _item(head: bytes, body: bytes) -> Item | Unread | None:
-    """Read an item; None where its lines are none of a multi-search, which the engine refuses as a whole."""
+def _item(header: bytes, body: bytes) -> Item | Unread | None:
+    """Parse an item; None if its lines are invalid, because the engine then rejects the whole request."""
     try:
-        said = _metadata.decode(head) if head.strip() else {}
+        metadata = _metadata.decode(header) if header.strip() else {}
     except (ValueError, RecursionError):
         return None
     if not body.strip():
         return None
-    named = [said.pop(key) for key in _INDICES if key in said]
+    named = [metadata.pop(key) for key in _INDICES if key in metadata]
     indices = _names(named[0]) if named else None
     if len(named) > 1 or (named and indices is None):
-        return Unread(head, body, _INDICES[0])
-    parameters = [(name, _parameter(value)) for name, value in said.items()]
+        return Unread(header, body, _INDICES[0])
+    parameters = [(name, _parameter(value)) for name, value in metadata.items()]
     if unread := [name for name, value in parameters if value is None or name not in _OF_ONE_SEARCH]:
-        return Unread(head, body, unread[0])
-    return Item(head, body, indices, tuple((name, value) for name, value in parameters if value is not None))
+        return Unread(header, body, unread[0])
+    return Item(header, body, indices, tuple((name, value) for name, value in parameters if value is not None))
 
 
 def _names(value: Any) -> str | None:
-    """Write names as a path segment; a comma within one name of a list is read by one engine and not by another."""
+    """Return index names as a path segment; None for a name with a comma in a list, which engines read differently."""
     if isinstance(value, list) and all(isinstance(name, str) and "," not in name for name in value):
         value = ",".join(value)
     return quote(value, safe=",*-_.+") if isinstance(value, str) else None
@@ -127,22 +127,22 @@ def _parameter(value: Any) -> str | None:
 
 
 def query_string(item: Item, of_the_url: Sequence[tuple[str, str]]) -> str:
-    """Say as a search's own parameters what item and URL say; the item stands above the URL."""
+    """Return the parameters of an item as a query string; those of the item override those of the URL."""
     own = {name for name, _ in item.parameters}
     shared = [pair for pair in of_the_url if pair[0] in OF_THE_ITEMS and pair[0] not in own]
     return urlencode(read_form(of_the_url).asked([*item.parameters, *shared]))
 
 
 def joined(items: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Write items as lines."""
-    return b"".join(head + b"\n" + body + b"\n" for head, body in items)
+    """Join items to lines."""
+    return b"".join(header + b"\n" + body + b"\n" for header, body in items)
 
 
 _took = msgspec.json.Decoder(int)
 
 
 def responses(answer: bytes) -> tuple[int, list[bytes]]:
-    """Read an engine's answer: how long it took, and each item's part; raises ValueError, and RecursionError."""
+    """Split an engine's response into `took` and the items; raises ValueError and RecursionError."""
     return took(answer), [bytes(raw) for raw in items_of(members_of(answer).get("responses", b"[]"))]
 
 
@@ -154,7 +154,7 @@ _status = msgspec.json.Decoder(_Status)
 
 
 def status_of(part: bytes) -> int:
-    """Read the status of one item's part; 0 where it has none."""
+    """Return the status of an item of the response; 0 if it has none."""
     try:
         return _status.decode(part).status
     except (ValueError, RecursionError):
@@ -166,6 +166,6 @@ def took(answer: bytes) -> int:
 
 
 def render(parts: Sequence[bytes], took_ms: int, form: Form, *, keeps_empty: bool) -> bytes:
-    """Put the items' answers together as the engine does."""
+    """Join the items to a response as the engine does."""
     members: Mapping[str, Any] = {"took": took_ms, "responses": [msgspec.Raw(part) for part in parts]}
     return form.write(msgspec.json.encode(members), keeps_empty=keeps_empty)

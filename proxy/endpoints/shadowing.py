@@ -18,12 +18,14 @@ from proxy.ranking.search_response import read_answer
 from proxy.ranking.stages import Run, Searches
 
 _log = structlog.get_logger("proxy")
-_BUSY = Shadow(Outcome("cancelled", reason="busy"))
+BUSY = Shadow(Outcome("cancelled", reason="busy"))
 _STOPPING = Shadow(Outcome("cancelled", reason="stopping"))
 _TIMED_OUT = Shadow(Outcome("failed", reason="timeout"))
 _DEFECT = Shadow(Outcome("failed", reason="internal_error"))
 LATER_PAGE = Shadow(Outcome("bypassed", reason="later_page"))
 """Only first pages are compared: the later ones are cut from the same ranking."""
+GIVES_WAY = 0.5
+"""The pressure on a model from which on no shadow run calls it, before it narrows the window of any search."""
 
 
 class Shadows:
@@ -37,7 +39,7 @@ class Shadows:
     def begin(self, record: SearchRecord, run: Callable[[], Awaitable[Shadow]], then: Callable[[], None]) -> None:
         """Begin a run, and note on the record what came of it before calling `then`."""
         if self._is_closed or len(self._running) >= SHADOW_RUNS:
-            record.shadow = _STOPPING if self._is_closed else _BUSY
+            record.shadow = _STOPPING if self._is_closed else BUSY
             then()
             return
         record.shadow = _STOPPING

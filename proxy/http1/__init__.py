@@ -1,1 +1,1 @@
-"""HTTP/1.1 as bytes: a client's requests, one after the other, and what HTTP gives to each hop."""
+"""HTTP/1.1 at the level of bytes: client connections, engine connections, and the relay between them."""

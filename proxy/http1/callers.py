@@ -1,7 +1,7 @@
-"""Whose search it is: what of a request's head decides what its caller may see, and what is carried along.
+"""Caller identity: which request headers decide what a caller may see, and which are sent with the proxy's searches.
 
-What one caller was shown is never given to another, so everything kept between requests has the caller in its key.
-A header that is not known to be irrelevant counts as part of who asks: an identity may come in any of them.
+A response for one caller is never given to another, so the key of every cache contains the caller identity. A header
+that is not known to be irrelevant is part of it, because any header may carry credentials.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ from proxy.http1.messages import TOKEN
 Field = tuple[bytes, bytes]
 
 STEERING = b"x-rerank-"
-"""What is said to this proxy, and neither tells who asks nor goes along."""
+"""Prefix of the per-request options: not part of the caller identity, and never sent to the engine."""
 
-# Says nothing of who asks or of what they may see.
+# Does not affect who the caller is or what the caller may see.
 _IRRELEVANT = frozenset(
     b"accept accept-charset accept-encoding accept-language cache-control connection content-encoding "
     b"content-length content-type date dnt expect host if-none-match keep-alive origin pragma priority "
@@ -26,7 +26,7 @@ _IRRELEVANT = frozenset(
     b"sec-fetch-site te trailer transfer-encoding upgrade user-agent via x-elastic-client-meta".split(),
 )
 
-# Another value in each request, by which monitoring follows it: W3C Trace Context and Baggage, B3, and vendors' own.
+# Tracing headers, which differ in each request: W3C Trace Context and Baggage, B3, and those of vendors.
 _TRACING = frozenset(
     b"b3 baggage elastic-apm-traceparent grpc-trace-bin newrelic sentry-trace traceparent tracestate uber-trace-id "
     b"x-amzn-trace-id x-cloud-trace-context x-correlation-id x-dynatrace x-instana-l x-instana-s x-instana-t "
@@ -35,41 +35,42 @@ _TRACING = frozenset(
 _IRRELEVANT_PREFIXES = (STEERING, b"x-b3-", b"x-datadog-", b"ot-tracer-")
 _IGNORED = _IRRELEVANT | _TRACING
 
-# A header with one of these in its name may say who somebody is or what they may see: credentials, cookies, run-as
-# (es-security-runas-user), OpenSearch's tenants (securitytenant) and proxy authentication (x-proxy-user, x-proxy-roles,
-# x-proxy-ext-*), what gateways pass on (x-forwarded-user, x-auth-request-email, x-amzn-oidc-data, x-ssl-client-s-dn,
-# cf-access-jwt-assertion, x-consumer-username, x-ms-client-principal).
+# A header whose name contains one of these may identify a caller or decide what the caller may see: credentials,
+# cookies, run-as (es-security-runas-user), OpenSearch's tenants (securitytenant) and proxy authentication
+# (x-proxy-user, x-proxy-roles, x-proxy-ext-*), headers that gateways add (x-forwarded-user, x-auth-request-email,
+# x-amzn-oidc-data, x-ssl-client-s-dn, cf-access-jwt-assertion, x-consumer-username, x-ms-client-principal).
 _ANYWHERE = (
     r"auth|cookie|tenant|token|secret|jwt|ssl-client|-dn$|credential|identity|principal|run-?as|impersonat|passw|"
     r"(?:api|app|access|client|private)-?key|remote-?user|saml|oidc|(?:^|-)sso|assertion|^x-proxy-|^es-|^security"
 )
 _WORDS = r"user|role|group|session|cert|key|account|customer|consumer|subject|login|mail|permission|scope|claim"
 _OF_IDENTITY = re.compile(f"{_ANYWHERE}|{_WORDS}")
-# In the name of a header for query text, which an operator has chosen, these count as whole words, unless it ends by
-# saying that it holds text: X-Keywords, X-User-Query.
+# An operator chooses the header that holds query text. In its name these match only as whole words, and not at all
+# if the name ends with a word for text: X-Keywords and X-User-Query are allowed.
 _NOT_TEXT = re.compile(
     rf"{_ANYWHERE}|(?<![a-z])(?:e-?)?(?:{_WORDS})(?:s|-?ids?|-?names?)?(?![a-z])(?!.*[-_](?:query|text|search|terms?)$)"
 )
 
-# Belongs to this one message (RFC 9110, section 7.6.1 and 8.4) and is made anew for each search.
+# Hop-by-hop fields (RFC 9110, section 7.6.1) and fields of the body (section 8.4): written anew for each search.
 _OF_THE_MESSAGE = frozenset(
     b"connection content-encoding content-length expect host keep-alive proxy-connection te trailer "
     b"transfer-encoding upgrade".split(),
 )
 
-# What these schemes prove holds for one request or one connection, and the proxy's own searches are neither: tokens of
-# Kerberos and Digest are refused a second time, NTLM goes on over one connection, signatures cover method and path.
+# Credentials of these schemes are valid for one request or one connection, so the proxy's own searches cannot use
+# them: Kerberos and Digest tokens are rejected the second time, NTLM authenticates a connection, and signatures cover
+# the method and path.
 _OF_ONE_REQUEST = frozenset(b"aws4-ecdsa-p256-sha256 aws4-hmac-sha256 digest hawk negotiate ntlm".split())
 
 _PLAIN = re.compile(rb"[\t -~]*")
 
 
 def not_query_text(name: str) -> str:
-    """Say why a header may not hold query text, which goes to the models; empty where it may."""
+    """Return the reason why a header may not hold query text, which is sent to the models; empty if it may."""
     if problem := _no_name(name):
         return problem
     if _NOT_TEXT.search(name.lower()):
-        return "may say who a caller is, or what they may see, and query text is sent to the models: name another one"
+        return "may identify a caller or their rights, and query text is sent to the models: use another header"
     return ""
 
 
@@ -80,26 +81,26 @@ def _no_name(name: str) -> str:
 
 
 def not_ignorable(name: str) -> str:
-    """Say why a header may not be ignored when callers are told apart; empty where it may."""
+    """Return the reason why a header may not be excluded from the caller identity; empty if it may."""
     if problem := _no_name(name):
         return problem
     spelled = name.lower()
     if spelled.encode() in _IGNORED or not _OF_IDENTITY.search(spelled):
         return ""
-    return "may say who a caller is, or what they may see, so it always tells callers apart: remove it"
+    return "may identify a caller or their rights, so it cannot be ignored: remove it"
 
 
 class CallerIdentities:
-    """Tells callers apart, and notices a header that makes nearly every request a new one."""
+    """Computes caller identities, and warns about a header that makes nearly every request a new caller."""
 
     def __init__(self, ignore: Iterable[str] = (), warn: Callable[[str], object] = lambda _: None) -> None:
-        """Take the names of headers to ignore besides those that never matter; `warn` is given a header's name."""
+        """Exclude the headers `ignore` besides those always irrelevant; `warn` is called with a header name."""
         self._ignored = _IGNORED | {name.lower().encode() for name in ignore}
         self._newcomers = Newcomers()
         self._warn = warn
 
     def identity(self, fields: Sequence[Field]) -> bytes:
-        """Digest whatever may tell callers apart; secrets go in, none can be read out."""
+        """Return a digest of all headers that may identify the caller; the headers cannot be recovered from it."""
         telling = sorted(
             (low, value)
             for name, value in fields
@@ -115,14 +116,14 @@ class CallerIdentities:
 
 
 SAMPLE = 256
-"""Requests that are looked at together."""
+"""Requests in one sample."""
 _NEARLY_ALL = 0.9
 
 
 class Newcomers:
-    """Looks for a header, such as a CDN's, with another value in nearly every request of callers who are not new.
+    """Finds headers, such as a CDN's request id, that make returning callers look like new ones.
 
-    Memory is bounded: digests of callers, and of one sample the hashes of the values of some headers.
+    Memory is bounded: digests of callers, and for one sample the hashes of the values of a limited number of headers.
     """
 
     def __init__(self) -> None:
@@ -135,7 +136,7 @@ class Newcomers:
         self._values: dict[bytes, set[int]] = {}
 
     def note(self, caller: bytes, telling: Sequence[Field]) -> Sequence[str]:
-        """Count a request; after a sample, name the headers that make nearly all of it new callers, each once."""
+        """Count a request; after a sample, return the headers that made nearly all of it new callers, each once."""
         self._seen += 1
         if caller in self._known:
             self._known[caller] = None
@@ -155,7 +156,7 @@ class Newcomers:
                 self._values.setdefault(name, set()).add(hash(value))
 
     def _found(self) -> Sequence[str]:
-        """Name the headers of many values; where one that says who somebody is has as many, callers really are new."""
+        """Return the headers with many values; none if an identity header is one of them: the callers are new."""
         many = [name for name, values in self._values.items() if len(values) >= self._new * _NEARLY_ALL]
         named = {name: name.decode("latin-1") for name in many}
         if any(_OF_IDENTITY.search(shown) for shown in named.values()):
@@ -166,17 +167,17 @@ class Newcomers:
 
 
 def can_be_repeated(fields: Sequence[Field]) -> bool:
-    """Whether the caller's credentials are good for searches made on the caller's behalf."""
+    """Whether the proxy's own searches can use the caller's credentials."""
     return not any(name.lower() == b"authorization" and scheme(value) in _OF_ONE_REQUEST for name, value in fields)
 
 
 def scheme(credentials: bytes) -> bytes:
-    """Return how somebody proves who they are: the first word (RFC 9110, section 11.4)."""
+    """Return the authentication scheme, the first word of Authorization (RFC 9110, section 11.4)."""
     return credentials.strip().partition(b" ")[0].lower()
 
 
 def carried(fields: Sequence[Field]) -> tuple[tuple[str, str], ...] | None:
-    """Return the headers that go along with a search made for this caller; None where one is not plain text."""
+    """Return the headers sent with a search on behalf of the caller; None if a value is not printable ASCII."""
     named = {
         name.strip().lower() for key, value in fields if key.lower() == b"connection" for name in value.split(b",")
     }
@@ -191,5 +192,5 @@ def carried(fields: Sequence[Field]) -> tuple[tuple[str, str], ...] | None:
 
 
 def field_value(fields: Sequence[Field], name: bytes) -> bytes:
-    """Return a header's value, several joined by comma (RFC 9110, section 5.3); empty where there is none."""
+    """Return the value of a header, several joined by commas (RFC 9110, section 5.3); empty if it is absent."""
     return b", ".join(value for key, value in fields if key.lower() == name)

@@ -1,6 +1,6 @@
-"""One request of a client and the way to answer it: by a response made here, or by a relay to the engine.
+"""One client request and its response, which is made here or relayed from the engine.
 
-Its body stays with the client, unread beyond a bound, until somebody reads it here or hands it on.
+Beyond a limit the body is not read from the client's connection until an endpoint reads it or a relay forwards it.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from proxy.http1.outbound import EngineConnection
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response made here, whole."""
+    """A complete response made by the proxy."""
 
     status: int
     fields: Sequence[Field]
@@ -26,10 +26,10 @@ class Answer:
 
 
 class Relaying(Protocol):
-    """An exchange on its way to the engine."""
+    """An exchange that is being relayed to the engine."""
 
     takes_body: bool
-    """Whether the request's body is handed on as it comes."""
+    """Whether the request body is forwarded while it arrives."""
 
     def request_body(self, raw: bytes) -> None: ...
 
@@ -43,15 +43,15 @@ class Relaying(Protocol):
 
 
 class Broken(ConnectionError):
-    """The connection ended in the middle of a message."""
+    """The connection closed in the middle of a message."""
 
 
 class Client(Protocol):
-    """The client's connection, as far as an exchange and its relay use it."""
+    """The client's connection, as exchanges and relays use it."""
 
     gate: ReadGate
     engine: EngineConnection | None
-    """Its own connection to the engine, while it is idle and kept for the next request."""
+    """This client's own connection to the engine, while it is idle and kept for the next request."""
     request_writer: HeadWriter
     response_writer: HeadWriter
     ended: bool
@@ -61,32 +61,32 @@ class Client(Protocol):
 
     @property
     def closing(self) -> bool:
-        """Whether no further request is taken."""
+        """Whether no further request is accepted."""
 
     @property
     def paused(self) -> bool:
-        """Whether the client reads more slowly than is written."""
+        """Whether the client reads more slowly than the proxy writes."""
 
     def write(self, piece: bytes) -> None: ...
 
     async def drained(self) -> None:
-        """Wait until the client has taken most of what was written; raises Broken where it leaves."""
+        """Wait until most of what was written has been sent; raises Broken if the client disconnects."""
 
     def done(self, exchange: "Exchange") -> None:
-        """Go on after a response: to the next request, or to the connection's end."""
+        """Continue after a response: read the next request, or close the connection."""
 
     def conclude(self, exchange: "Exchange", ended: Ended) -> None:
-        """Report a request's end, the first time that it is called for it."""
+        """Report the end of a request; only the first call for a request has an effect."""
 
     def abort(self) -> None:
-        """Break the connection off."""
+        """Reset the connection."""
 
     def engine_ended(self) -> None:
-        """End with the engine, which closed its connection or sent something while it was idle."""
+        """Close after the engine closed its idle connection or sent data on it."""
 
 
 class Exchange:
-    """One request of a client, and the way to answer it."""
+    """One client request, its body, and the means to respond to it."""
 
     __slots__ = (
         "_content",
@@ -114,23 +114,23 @@ class Exchange:
         self.head = head
         self.client = client
         self.begun = False
-        """Whether the client has got any of the response."""
+        """Whether any part of the response has been sent to the client."""
         self.record: RequestRecord | None = None
-        """The facts for the log and the counters; None for a request that is handed on."""
+        """The record for log and counters; None for a request that is passed through."""
         self.concluded = False
         self.broken = False
-        """Whether its response was broken off here."""
+        """Whether the proxy aborted the response."""
         self.reusable = True
-        """Whether the client's connection can take another request after this one."""
+        """Whether the client's connection can carry another request after this one."""
         self.was_read = False
-        """Whether the body was asked for here, so that a client that waits to be asked has been."""
+        """Whether the body was read here, so that a client that sent `Expect: 100-continue` has received 100."""
         self.new_length: int | None = None
-        """Bytes of the body that stands in place of the client's; None where that goes on as it came."""
+        """Length in bytes of the body that replaces the client's; None if the client's is forwarded unchanged."""
         self.relay: Relaying | None = None
         self.task: asyncio.Task[None] | None = None
         self._reader = None if head.framing is NO_BODY else BodyReader(head.framing)
         self.whole = self._reader is None or self._reader.done
-        """Whether the request has come to its end."""
+        """Whether the whole request has been received."""
         self._raw: list[bytes] = []
         self._size = 0
         self._limit = WAITING_BODY_BYTES
@@ -144,13 +144,13 @@ class Exchange:
 
     @property
     def answered(self) -> bool:
-        """Whether nobody works at it any more."""
+        """Whether the exchange is finished: no task and no relay works on it."""
         return self.begun and self.relay is None and self.task is None
 
-    # -- the body, as it comes
+    # -- the request body
 
     def take(self, data: bytes) -> int:
-        """Take bytes of the body; return how many were its own. Raises BadMessage."""
+        """Take bytes of the body; return how many belong to it. Raises BadMessage."""
         if self._reader is None:
             return 0
         stop = self._reader.feed(data)
@@ -170,7 +170,7 @@ class Exchange:
         return stop
 
     def fail(self, error: Exception) -> bool:
-        """Tell whoever waits for the body that it does not come; return whether anybody did."""
+        """Report an error to the task that waits for the body; return whether a task was waiting."""
         if self._waiting is None:
             return False
         self._wake(error)
@@ -186,9 +186,9 @@ class Exchange:
             waiting.set_exception(error)
 
     async def read_body(self, limit: int) -> bytes | None:
-        """Return the body's content, out of its chunks; None where it is larger than `limit`.
+        """Return the body without its chunk framing; None if it is larger than `limit`.
 
-        Either way it stays there to be handed on, and may be read again. Raises BadMessage and Broken.
+        The body is kept either way: it can be forwarded, or read again. Raises BadMessage and Broken.
         """
         if self._content is not None:
             return self._content if len(self._content) <= limit else None
@@ -212,11 +212,11 @@ class Exchange:
         return content
 
     def replace_body(self, body: bytes) -> None:
-        """Hand on another body, plain and whole, in place of the client's, which has been read."""
+        """Forward another body, not chunked, in place of the client's, which has already been read."""
         self._raw, self.new_length = [body], len(body)
 
     def take_raw(self) -> bytes:
-        """Return the bytes that are here, to be handed on; what still comes goes to the relay."""
+        """Return the body bytes received so far, to be forwarded; later bytes go to the relay."""
         raw = self._raw[0] if len(self._raw) == 1 else b"".join(self._raw)
         self._raw = []
         self.client.gate.release(Hold.BODY)
@@ -227,10 +227,10 @@ class Exchange:
     def send(self, answer: Answer) -> None:
         """Send a response made here.
 
-        A client that waited to be asked for its body, and was not, may send it or its next request: which of the
-        two cannot be told, so the connection ends (RFC 9110, section 10.1.1).
+        A client that sent `Expect: 100-continue` and received no 100 may next send the body or a new request. The two
+        cannot be distinguished, so the connection is closed (RFC 9110, section 10.1.1).
         """
-        self.begun = True
+        self.began(answer.status)
         if not self.whole and self.head.expects_continue and not self.was_read:
             self.reusable = False
         start = b"HTTP/1.1 %d %s\r\n" % (answer.status, REASONS.get(answer.status, b""))
@@ -238,25 +238,31 @@ class Exchange:
         head = start + written([*answer.fields, *length, *self.connection_fields()]) + b"\r\n"
         self.client.write(head if self.head.method == b"HEAD" else head + answer.body)
 
+    def began(self, status: int) -> None:
+        """Note that the response has begun, with this status."""
+        self.begun = True
+        if self.record is not None and self.record.access is not None:
+            self.record.access.status = status
+
     async def answer(self, answer: Answer) -> None:
-        """Send a response made here, and wait until the client has taken most of it."""
+        """Send a response made here, and wait until most of it has been sent."""
         self.send(answer)
         await self.client.drained()
 
     def connection_fields(self) -> tuple[Field, ...]:
-        """Say whether the connection stays open, where the request's version does not imply it."""
+        """Return the Connection header, if the HTTP version of the request does not imply it."""
         if not (self.reusable and self.head.keep_alive and not self.client.closing):
             return ((b"connection", b"close"),)
         return ((b"connection", b"keep-alive"),) if self.head.version == b"HTTP/1.0" else ()
 
     def abort(self) -> None:
-        """Break the connection off, so that half a response is not taken for a whole one."""
+        """Reset the connection, so that a partial response is not taken for a complete one."""
         self.reusable = False
         self.broken = True
         self.client.abort()
 
     def discard_rest(self) -> bool:
-        """Drop what is left of the body; tell whether that is little enough to wait for."""
+        """Discard the rest of the body; return whether it is short enough to wait for."""
         if self._discarded is None:
             self._discarded = 0
             self._raw = []
@@ -265,7 +271,7 @@ class Exchange:
 
 
 async def _unchunked(raw: bytes, head: RequestHead) -> bytes:
-    """Return the content of a chunked body, a part in each turn of the loop."""
+    """Return the content of a chunked body, decoded in parts so that other connections have their turn."""
     reader, content, position = BodyReader(head.framing), list[bytes](), 0
     while not reader.done and position < len(raw):
         position = reader.feed(raw, position, content)
@@ -275,4 +281,4 @@ async def _unchunked(raw: bytes, head: RequestHead) -> bytes:
 
 
 Work = Coroutine[Any, Any, None]
-"""The answering of one request."""
+"""The coroutine that responds to one request."""

@@ -1,4 +1,4 @@
-"""Flow control: a connection is read only while nobody wants it to wait."""
+"""Flow control: a connection is read only while there is no reason to pause it."""
 
 import asyncio
 import socket
@@ -7,27 +7,27 @@ from enum import IntFlag, auto
 
 
 class Hold(IntFlag):
-    """Why a connection is not read."""
+    """Reasons to pause reading a connection."""
 
     TURN = auto()
-    """What came is being read, a part in each turn of the loop."""
+    """Received bytes are still being processed, a part in each turn of the event loop."""
     BODY = auto()
-    """Nobody has asked for the rest of the body."""
+    """The rest of the body is not needed yet."""
     NEXT = auto()
-    """The next request waits until the present one has its response."""
+    """The next request waits until the current one has its response."""
     PEER = auto()
-    """The other side reads more slowly."""
+    """The other side reads more slowly than this one sends."""
 
 
 class ReadGate:
-    """Pauses and resumes the reading of one connection."""
+    """Pauses and resumes reading of one connection."""
 
     __slots__ = ("_held", "_transport")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._held = 0
-        """The holds; a plain number, since most releases find none, and a flag's own arithmetic is slow."""
+        """The holds, as a plain int: most releases find none, and arithmetic on IntFlag is slow."""
 
     def hold(self, why: Hold) -> None:
         if not self._held and not self._transport.is_closing():
@@ -43,22 +43,23 @@ class ReadGate:
 
 
 PROBED_AFTER_S = 300
-"""Seconds of silence: less than the 350 after which a balancer's or a firewall's memory of a connection may end."""
+"""Idle seconds before the first TCP keepalive probe: below 350, after which load balancers and firewalls may drop
+an idle connection."""
 
 
 def probed(sock: socket.socket) -> None:
-    """Let the system probe a silent connection (RFC 9293, section 3.8.4), as the engine does with its own.
+    """Enable TCP keepalive (RFC 9293, section 3.8.4), as the engine does on its own connections.
 
-    So one that waits for hours is not forgotten on its way, and an end that has vanished is noticed. What is accepted
-    by a listening socket has that socket's options.
+    Idle connections then survive firewalls, and a vanished peer is noticed. Accepted sockets inherit the options of the
+    listening socket.
     """
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if hasattr(socket, "TCP_KEEPIDLE"):  # not on every system
+    if hasattr(socket, "TCP_KEEPIDLE"):  # not on every platform
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBED_AFTER_S)
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """Break a connection off by a reset: an ordinary end would make half a response without a length look whole."""
+    """Close a connection with a reset: after a normal close, half a response without a length would look complete."""
     if not transport.is_closing():
         linger_no_time = struct.pack("ii", 1, 0)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_no_time)

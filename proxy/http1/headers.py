@@ -1,4 +1,4 @@
-"""Which headers belong to one connection only, and the answers this proxy gives of its own accord."""
+"""Hop-by-hop headers, the headers that the proxy adds, and the error responses that it makes itself."""
 
 import json
 import re
@@ -13,13 +13,13 @@ from proxy.http1.messages import Control, Line, RequestHead, ResponseHead
 
 Field = tuple[bytes, bytes]
 
-# RFC 9110, section 7.6.1: meant for the next hop alone. Transfer-Encoding is not among them here, since the
-# body's chunks are handed on as they are.
+# RFC 9110, section 7.6.1: meant for the next hop only. Transfer-Encoding is not listed, because chunks are
+# forwarded as they are.
 HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te", b"upgrade"))
 
 
 def end_to_end(lines: Sequence[Line]) -> Iterator[Line]:
-    """Leave out what belongs to the connection it came by, and what its Connection header names."""
+    """Yield the end-to-end headers: without hop-by-hop fields and those that Connection names."""
     dropped = HOP_BY_HOP
     for line in lines:
         if line.key == b"connection" and line.value.lower() not in _PLAIN_OPTIONS:
@@ -35,24 +35,23 @@ _BINDING = re.compile(rb"(?:^|,)\s*(?:negotiate|ntlm)\b", re.IGNORECASE)
 
 
 def binds_connection(control: Control) -> bool:
-    """Whether a caller proves who they are once for all that follows on the connection (RFC 4559, section 6)."""
+    """Whether the credentials authenticate the whole connection and not one request (RFC 4559, section 6)."""
     if b"authorization" not in control and b"www-authenticate" not in control:
         return False
-    said = (*control.get(b"authorization", ()), *control.get(b"www-authenticate", ()))
-    return any(map(_BINDING.search, said))
+    values = (*control.get(b"authorization", ()), *control.get(b"www-authenticate", ()))
+    return any(map(_BINDING.search, values))
 
 
-# What a body's own headers say is no longer true of another one in its place.
+# Headers that describe the original body, and are wrong for a body that replaces it.
 _OF_THE_BODY = frozenset((b"content-length", b"transfer-encoding", b"content-encoding", b"content-md5", b"trailer"))
 
 
 def request_lines(
     lines: Sequence[Line], authority: bytes, *, replayed: bool, length: int | None = None
 ) -> Iterator[bytes]:
-    """Write a request's headers for the engine: its own Host, the rest as sent.
+    """Return a request's headers for the engine: with the node's Host, the others as the client sent them.
 
-    A body that was read here has been asked for already, so it is not announced by Expect again. `length` is that
-    of a body that was written anew.
+    Expect is removed if the body has already been read. `length` is the length of a body that replaces the client's.
     """
     for line in end_to_end(lines):
         if line.key == b"host":
@@ -68,18 +67,18 @@ _PSEUDONYM = re.compile(PRODUCT + rb"[0-9a-f]{8}\b")
 
 
 def new_pseudonym() -> bytes:
-    """Return the name that a process goes by in Via (RFC 9110, section 7.6.3): it tells loops, and no host."""
+    """Return this process's random name in Via (RFC 9110, section 7.6.3): it detects loops and reveals no host name."""
     return PRODUCT + secrets.token_hex(4).encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """What is added to a request on its way through this proxy."""
+    """The headers that are added to a request on its way through this proxy."""
 
     pseudonym: bytes | None = None
-    """This process in Via; None adds none."""
+    """This process's name in Via; None adds no Via."""
     forwarded_for: bool = False
-    """Whether X-Forwarded-For names the client's address."""
+    """Whether the client's address is added to X-Forwarded-For."""
 
     def fields(self, peer: str) -> tuple[Field, ...]:
         """Return the headers that are added to a client's request."""
@@ -87,7 +86,7 @@ class Hop:
         return (*via, (b"x-forwarded-for", peer.encode())) if self.forwarded_for and peer else via
 
     def is_loop(self, control: Control) -> bool:
-        """Whether a request has been here before, or passed more proxies of this product than anybody chains."""
+        """Whether a request has passed this process before, or more proxies of this product than PROXY_HOPS."""
         if b"via" not in control:
             return False
         passed = [name for value in control[b"via"] for name in _PSEUDONYM.findall(value)]
@@ -103,9 +102,9 @@ NO_HOP = Hop()
 
 
 class HeadWriter:
-    """Writes the heads that one connection's requests, or responses, have on their next hop.
+    """Writes the request heads, or the response heads, of one connection for the next hop.
 
-    Lines that are the very ones of the last head (see RequestHeadReader) are not written again.
+    Header lines that are the same objects as in the last head (see RequestHeadReader) are not written again.
     """
 
     __slots__ = ("_how", "_lines", "_written")
@@ -116,14 +115,14 @@ class HeadWriter:
         self._written = b""
 
     def request(self, head: RequestHead, authority: bytes, prefix: bytes, added: Sequence[Field]) -> bytes:
-        """Write the head of a request that goes on as it came."""
+        """Return the head of a request whose body is forwarded unchanged."""
         if head.lines is not self._lines or self._how != (authority, added, head.version):
             self._written = _request_fields(head, authority, added, replayed=False, length=None)
             self._lines, self._how = head.lines, (authority, added, head.version)
         return _start_line(head.start, prefix) + self._written
 
     def response(self, head: ResponseHead, added: Sequence[Field]) -> bytes:
-        """Write the head of a response, with `added` headers."""
+        """Return the head of a response, with the headers `added`."""
         if head.lines is not self._lines or self._how != added:
             self._written = response_head(head, added)[len(head.start) :]
             self._lines, self._how = head.lines, added
@@ -133,12 +132,12 @@ class HeadWriter:
 def request_head(  # noqa: PLR0913  a head is made of these
     head: RequestHead, authority: bytes, prefix: bytes, added: Sequence[Field], *, replayed: bool, length: int | None
 ) -> bytes:
-    """Write a request's head for one of the engine's nodes."""
+    """Return the head of a request for one of the engine's nodes."""
     return _start_line(head.start, prefix) + _request_fields(head, authority, added, replayed=replayed, length=length)
 
 
 def _start_line(start: bytes, prefix: bytes) -> bytes:
-    """Put the path of the engine's URL before a target that is a path."""
+    """Prefix the target with the path of the engine's URL, if the target is a path."""
     if not prefix:
         return start
     method, blank, rest = start.partition(b" ")
@@ -155,7 +154,7 @@ def _request_fields(
 
 
 def response_head(head: ResponseHead, added: Sequence[Field]) -> bytes:
-    """Write a response's head for the client."""
+    """Return the head of a response for the client."""
     lines = b"".join([line.raw for line in end_to_end(head.lines)])
     return head.start + b"\r\n" + lines + written(added) + b"\r\n"
 
@@ -168,12 +167,12 @@ REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 def own_error(status: int, kind: str, reason: str) -> bytes:
-    """Write an error in the engine's shape, so that clients read it as they read the engine's."""
+    """Return an error body in the engine's format, so that clients can parse it."""
     cause = {"type": kind, "reason": reason}
     return json.dumps({"error": {"root_cause": [cause], **cause}, "status": status}).encode()
 
 
 def own_fields(product: bytes | None) -> list[Field]:
-    """Return the headers of a response made in the engine's place."""
+    """Return the headers of a response that the proxy makes itself."""
     named: list[Field] = [(b"X-elastic-product", product)] if product else []
     return [*named, (b"content-type", b"application/json")]

@@ -1,8 +1,8 @@
-"""A client's connection: its requests one after the other, each an Exchange; the rest waits unread.
+"""A client's connection: its requests are handled one after the other, each as an Exchange; the rest waits unread.
 
-A connection of its own because a proxy must take what its engine would take: every method, every target, raw. One
-client connection may carry many callers (a balancer's pool), so it has at most one request under way, and at most one
-connection to the engine, which no other client connection ever uses.
+The HTTP parser is the proxy's own, because the proxy must accept whatever the engine accepts: every method and every
+target, byte for byte. One client connection may carry requests of many callers (a load balancer's pool). So it has at
+most one request in progress, and at most one connection to the engine, which no other client connection ever uses.
 """
 
 import asyncio
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 class Owner(Protocol):
-    """What a client's connection belongs to."""
+    """The listener that a client's connection belongs to."""
 
     closing: bool
 
     def handle(self, exchange: Exchange) -> Work | None:
-        """Answer a request; None where that has been begun without a task, as a relay."""
+        """Return the coroutine that responds to a request; None if a relay has been started instead."""
 
     def failed(self, exchange: Exchange, error: Exception) -> None:
-        """Answer a request whose handler raised what nobody expected."""
+        """Respond to a request whose handler raised an unexpected exception."""
 
     def refused(self, why: BadMessage) -> None: ...
 
     def concluded(self, record: RequestRecord | None, ended: Ended) -> None:
-        """Take note of a request's end, once for each; None for one that was handed on."""
+        """Report the end of a request, once for each; the record is None if it was passed through."""
 
     def joined(self, client: "ClientConnection") -> None: ...
 
@@ -43,7 +43,7 @@ class Owner(Protocol):
 
 
 class ClientConnection(asyncio.Protocol):
-    """A client's connection and, while it needs one, its own connection to the engine."""
+    """A client's connection and its own connection to the engine, if it needs one."""
 
     __slots__ = (
         "_drains",
@@ -72,9 +72,9 @@ class ClientConnection(asyncio.Protocol):
         self.peer = ""
         self.engine: EngineConnection | None = None
         self.since = time.monotonic()
-        """When it began to wait for what it waits for: a head, its rest, or the client's leaving."""
+        """Monotonic time since which it waits: for a head, for the rest of a head, or for the client to disconnect."""
         self.lingering = False
-        """Whether the last response has been sent, and what still comes is dropped."""
+        """Whether the last response has been sent, and further input is discarded."""
         self.ended = False
         self._owner = owner
         self._loop = asyncio.get_running_loop()
@@ -83,7 +83,7 @@ class ClientConnection(asyncio.Protocol):
         self.request_writer = HeadWriter()
         self.response_writer = HeadWriter()
         self._pending = b""
-        """What has come and belongs to no request yet: the beginning of a head, or what waits behind a request."""
+        """Bytes received that belong to no request yet: the start of a head, or pipelined requests."""
         self._looked_at = 0
         self._paused = False
         self._lost = False
@@ -91,17 +91,17 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def closing(self) -> bool:
-        """Whether no further request is taken."""
+        """Whether no further request is accepted."""
         return self.ended or self.lingering or self._owner.closing
 
     @property
     def busy(self) -> Exchange | None:
-        """The request that is being answered."""
+        """The exchange in progress."""
         return self._exchange
 
     @property
     def in_head(self) -> bool:
-        """Whether a head has begun to come and is not whole."""
+        """Whether a head has been received in part."""
         return self._exchange is None and bool(self._pending)
 
     # -- the transport
@@ -124,7 +124,7 @@ class ClientConnection(asyncio.Protocol):
             self._body(exchange, data)
 
     def eof_received(self) -> bool:
-        """Take the end of what a client sends for its leaving, as the engine does (Netty's half-closure is off)."""
+        """Treat the end of the client's input as a disconnect, as the engine does (Netty without half-closure)."""
         self._leave()
         return False
 
@@ -153,7 +153,7 @@ class ClientConnection(asyncio.Protocol):
     # -- requests
 
     def _head(self, data: bytes) -> None:
-        """Look for a whole head, and begin the exchange that it opens."""
+        """Look for a complete head, and start its exchange."""
         if self._pending:
             data = self._pending + data
         data = _without_blank_lines(data)
@@ -183,7 +183,7 @@ class ClientConnection(asyncio.Protocol):
             self._body(exchange, data)
 
     def _keep(self, data: bytes) -> None:
-        """Keep what belongs to a later request, and read no more before that one's turn."""
+        """Keep bytes of later requests, and pause reading until it is their turn."""
         self._pending += data
         self.gate.hold(Hold.NEXT)
 
@@ -195,7 +195,7 @@ class ClientConnection(asyncio.Protocol):
             self.refuse(BadMessage("the head is too large", 431))
 
     def _body(self, exchange: Exchange, data: bytes) -> None:
-        """Take bytes of a request's body."""
+        """Process bytes of a request body."""
         try:
             stop = exchange.take(data)
         except BadMessage as error:
@@ -204,7 +204,7 @@ class ClientConnection(asyncio.Protocol):
         if stop < len(data):
             if exchange.whole:
                 self._keep(data[stop:])
-                if self._exchange is None:  # its response came before its end, and that was all it waited for
+                if self._exchange is None:  # the response was sent earlier, and only the rest of the body was missing
                     self._loop.call_soon(self._take_pending)
             else:
                 self.gate.hold(Hold.TURN)
@@ -213,7 +213,7 @@ class ClientConnection(asyncio.Protocol):
             self.done(exchange)
 
     def _go_on(self, exchange: Exchange, data: bytes) -> None:
-        """Read on in another turn of the loop."""
+        """Continue reading in a later turn of the event loop."""
         if self._exchange is exchange and not self.ended:
             self.gate.release(Hold.TURN)
             self._body(exchange, data)
@@ -222,7 +222,7 @@ class ClientConnection(asyncio.Protocol):
         exchange.reusable = False
         if exchange.fail(error):
             return
-        self._exchange = None  # what worked at it ends, and has no say in what becomes of the connection
+        self._exchange = None  # the cancelled task must no longer decide what happens to the connection
         if exchange.relay is not None:
             exchange.relay.give_up()
         if exchange.task is not None:
@@ -236,7 +236,7 @@ class ClientConnection(asyncio.Protocol):
     def _begin(self, exchange: Exchange) -> None:
         try:
             work = self._owner.handle(exchange)
-        except Exception as error:  # noqa: BLE001  the last resort: whatever it is, it costs this request alone
+        except Exception as error:  # noqa: BLE001  the last resort: any error costs this request alone
             self._owner.failed(exchange, error)
             return
         if work is not None:
@@ -248,7 +248,7 @@ class ClientConnection(asyncio.Protocol):
         error = None if task.cancelled() else task.exception()
         if self._exchange is not exchange:
             return
-        if task.cancelled() or isinstance(error, OSError):  # among them what TLS finds wrong
+        if task.cancelled() or isinstance(error, OSError):  # OSError includes TLS errors
             self.abort()
         elif isinstance(error, BadMessage) and not exchange.begun:
             self.refuse(error, exchange)
@@ -260,7 +260,7 @@ class ClientConnection(asyncio.Protocol):
             self.done(exchange)
 
     def done(self, exchange: Exchange) -> None:
-        """Go on after a response: to the next request, or to the connection's end."""
+        """Continue after a response: read the next request, or close the connection."""
         if self._exchange is not exchange or self.ended:
             return
         self.conclude(exchange, Ended.ANSWERED)
@@ -272,7 +272,7 @@ class ClientConnection(asyncio.Protocol):
             self._close_gently(exchange)
 
     def conclude(self, exchange: Exchange, ended: Ended) -> None:
-        """Report a request's end, the first time that it is called for it."""
+        """Report the end of a request; only the first call for a request has an effect."""
         if not exchange.concluded:
             exchange.concluded = True
             self._owner.concluded(exchange.record, ended)
@@ -298,11 +298,11 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def paused(self) -> bool:
-        """Whether the client reads more slowly than is written."""
+        """Whether the client reads more slowly than the proxy writes."""
         return self._paused
 
     async def drained(self) -> None:
-        """Wait until the client has taken most of what was written; raises Broken where it leaves."""
+        """Wait until most of what was written has been sent; raises Broken if the client disconnects."""
         if self.ended or self._lost:
             raise Broken
         if self._paused:
@@ -311,7 +311,7 @@ class ClientConnection(asyncio.Protocol):
             await waiting
 
     def refuse(self, error: BadMessage, exchange: Exchange | None = None) -> None:
-        """Answer what cannot be read, and end the connection; None where its head is what cannot be read."""
+        """Respond to a malformed message with an error, and close; `exchange` is None if the head is malformed."""
         self._owner.refused(error)
         if exchange is None:
             self._owner.concluded(None, Ended.REFUSED)
@@ -323,12 +323,12 @@ class ClientConnection(asyncio.Protocol):
         self.write(start + written([*fields, (b"connection", b"close")]) + b"\r\n" + body)
         self._close_gently(None)
 
-    # -- ends
+    # -- closing
 
     def _close_gently(self, exchange: Exchange | None) -> None:
-        """Close in a way that the last response survives: what the client still sends is read and dropped for a while.
+        """Close so that the client can still read the last response: discard its further input for a while.
 
-        A socket closed with unread bytes is reset, which takes away what the client has not read (RFC 9112, 9.6).
+        Closing a socket with unread input resets it, and the client may lose the response (RFC 9112, section 9.6).
         """
         self._exchange = None
         self.drop_engine()
@@ -344,32 +344,32 @@ class ClientConnection(asyncio.Protocol):
         self.gate.release(Hold.BODY | Hold.NEXT | Hold.PEER | Hold.TURN)
 
     def close(self) -> None:
-        """End the connection after what is written."""
+        """Close the connection after everything has been written."""
         self.ended = True
         self.drop_engine()
         self.transport.close()
 
     def abort(self) -> None:
-        """Break the connection off."""
+        """Reset the connection."""
         self.ended = True
         self.drop_engine()
         reset(self.transport)
 
     def cut(self) -> None:
-        """Break off whatever goes on, and the connection."""
+        """Abort the exchange in progress and reset the connection."""
         if self._exchange is not None:
             self._exchange.broken = True
         self._leave()
         reset(self.transport)
 
     def drop_engine(self) -> None:
-        """Close the connection to the engine, without touching the client."""
+        """Close the connection to the engine; the client's stays open."""
         engine, self.engine = self.engine, None
         if engine is not None:
             engine.close()
 
     def engine_ended(self) -> None:
-        """End with the engine, which left, or talked, while nothing was asked of it."""
+        """Close after the engine closed its idle connection or sent unrequested data on it."""
         self.engine = None
         if self._exchange is None:
             self.close()
@@ -377,7 +377,7 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.reusable = False
 
     def _leave(self) -> None:
-        """End what was going on for a client that has left."""
+        """Stop the exchange in progress after the client disconnected."""
         exchange, self._exchange = self._exchange, None
         self.ended = True
         if exchange is not None:
@@ -395,7 +395,7 @@ _BLANK_LINES = re.compile(rb"(?:\r?\n)+")
 
 
 def _without_blank_lines(data: bytes) -> bytes:
-    """Drop the empty lines before a head: they are to be ignored (RFC 9112, section 2.2)."""
+    """Drop empty lines before a head, which are to be ignored (RFC 9112, section 2.2)."""
     if data[:1] not in b"\r\n":
         return data
     found = _BLANK_LINES.match(data)

@@ -1,7 +1,7 @@
-"""An open port: takes clients' connections as long as there is room, sweeps those that wait too long, and closes.
+"""An open port: accepts connections up to a limit, closes those that exceed a timeout, and shuts down gracefully.
 
-The system bounds how many descriptors a process may hold, and each client may need two. At the bound no further
-connection is accepted until one ends; what waits in the system's queue is then taken.
+The limit follows from the number of open files that the system allows, since each client may need two descriptors.
+At the limit no connection is accepted until another one closes; new ones wait in the system's backlog.
 """
 
 import asyncio
@@ -25,33 +25,33 @@ from proxy.http1.relay import Upstream, internal_error
 _BACKLOG = 1024
 _LINGER_S = 2.0
 _HANDSHAKE_S = 10.0
-"""How long a client may take for its TLS handshake."""
+"""Timeout of the TLS handshake, in seconds."""
 _DESCRIPTORS_A_CLIENT = 2
 _RESERVED = 256
-"""Descriptors kept for the proxy's own connections and files, at most a half of all."""
+"""Descriptors reserved for the proxy's own connections and files; at most half of all."""
 
 _ROOM_AGAIN = 0.9
-"""The share of the clients there is room for, below which accepting goes on."""
+"""Accepting resumes when the number of clients falls below this share of the limit."""
 
 _log = structlog.get_logger("proxy")
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long connections may wait, in seconds."""
+    """Timeouts of connections, in seconds."""
 
     head: float = 60.0
-    """For the rest of a head that has begun."""
+    """To receive the rest of a head."""
     idle: float = 3600.0
-    """A client's connection, between requests; the engine itself waits for ever."""
+    """Between the requests of a client's connection; the engine itself has no such timeout."""
     engine_idle: float = 30.0
-    """A client's connection to the engine, between requests."""
+    """Between the requests on a client's connection to the engine."""
     engine_age: float = 600.0
-    """A connection to the engine in all, so that nodes and addresses are chosen anew."""
+    """Maximum age of a connection to the engine, so that nodes and addresses are chosen again."""
 
     @property
     def sweep(self) -> float:
-        """How often they are looked after."""
+        """Seconds between two checks of the timeouts."""
         return min(1.0, self.head / 4, self.idle / 4, self.engine_idle / 4)
 
 
@@ -60,7 +60,7 @@ Conclude = Callable[[RequestRecord | None, Ended], None]
 
 
 class Listener:
-    """An open port and the connections that came by it."""
+    """An open port and its client connections."""
 
     def __init__(self, handler: Handler, conclude: Conclude, upstream: Upstream, patience: Patience, room: int) -> None:
         self._handler = handler
@@ -71,7 +71,7 @@ class Listener:
         self._sockets: list[socket.socket] = []
         self._tls: ssl.SSLContext | None = None
         self._servers: list[asyncio.Server] = []
-        """Those that take connections; none while there is no room."""
+        """The accepting servers; empty while the limit is reached."""
         self._reopening: asyncio.Task[None] | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._clients: set[ClientConnection] = set()
@@ -84,14 +84,14 @@ class Listener:
         return int(self._sockets[0].getsockname()[1])
 
     async def open(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
-        """Listen; raises OSError."""
+        """Start to listen; raises OSError."""
         self._tls = tls
         self._sockets = await _bound(host, port)
         await self._accept()
         self._sweeping = asyncio.get_running_loop().call_later(self._patience.sweep, self._sweep)
 
     async def _accept(self) -> None:
-        """Take connections; each server closes its own descriptor of a socket, which stays open."""
+        """Accept connections; each server closes only its duplicate of a socket's descriptor."""
         loop = asyncio.get_running_loop()
         self._servers = [
             await loop.create_server(
@@ -104,12 +104,24 @@ class Listener:
             for each in self._sockets
         ]
 
+    async def secure_by(self, tls: ssl.SSLContext | None) -> None:
+        """Show another certificate to the clients that come from now on; what waits in the system's queue is kept."""
+        self._tls = tls
+        if self._servers and not self.closing:
+            self._stop_accepting()
+            await self._accept()
+
+    @property
+    def clients(self) -> int:
+        """How many clients are connected."""
+        return len(self._clients)
+
     def _stop_accepting(self) -> None:
         servers, self._servers = self._servers, []
         for server in servers:
             server.close()
 
-    # -- what its clients' connections call
+    # -- called by the client connections
 
     def joined(self, client: ClientConnection) -> None:
         self._clients.add(client)
@@ -117,7 +129,7 @@ class Listener:
             _log.error(
                 "accepting_paused",
                 clients=len(self._clients),
-                detail="every descriptor is in use; raise the limit on open files (ulimit -n, LimitNOFILE)",
+                detail="all file descriptors are in use; raise the limit on open files (ulimit -n, LimitNOFILE)",
             )
             self._stop_accepting()
 
@@ -127,7 +139,7 @@ class Listener:
 
     @property
     def _held(self) -> int:
-        """Clients that hold descriptors, those included that have left while their write goes on."""
+        """Number of clients that hold descriptors, including disconnected ones whose write is still being delivered."""
         return len(self._clients) + len(self._upstream.outliving)
 
     def _freed(self) -> None:
@@ -149,15 +161,15 @@ class Listener:
         _log.warning("refused", why=str(why), status=why.status)
 
     def concluded(self, record: RequestRecord | None, ended: Ended) -> None:
-        """Take note of a request's end; what goes wrong in that costs no connection."""
+        """Report the end of a request; an error in doing so does not affect the connection."""
         try:
             self._conclude(record, ended)
-        except Exception:  # noqa: BLE001  whatever it is, the request has ended
+        except Exception:  # noqa: BLE001  any error: the request itself has ended
             with suppress(Exception):
                 _log.exception("internal_error")
 
     def failed(self, exchange: Exchange, error: Exception) -> None:
-        """Answer what nobody expected in the engine's shape, or break the response off visibly."""
+        """Respond to an unexpected error in the engine's format, or reset a response that has begun."""
         _log.error("internal_error", exc_info=error)
         if exchange.begun or exchange.relay is not None:
             if exchange.relay is not None:
@@ -167,17 +179,17 @@ class Listener:
         exchange.send(internal_error(self._upstream.product))
         exchange.client.done(exchange)
 
-    # -- time
+    # -- timeouts and shutdown
 
     def _sweep(self) -> None:
-        """End what has waited too long."""
+        """Close connections that exceed a timeout."""
         now = time.monotonic()
         for client in tuple(self._clients):
             _tidy(client, now, self._patience)
         self._sweeping = asyncio.get_running_loop().call_later(self._patience.sweep, self._sweep)
 
     async def close(self, grace: float) -> None:
-        """Take no more requests, let the running ones end, and after `grace` seconds break them off."""
+        """Accept no more requests, wait up to `grace` seconds for those in progress, then abort them."""
         self.closing = True
         for pending in (self._sweeping, self._reopening):
             if pending is not None:
@@ -199,21 +211,21 @@ class Listener:
             await asyncio.sleep(0)
 
     async def _all_ended(self) -> None:
-        """Wait until no client is left, nor a write whose client has left."""
+        """Wait until all clients are gone and all writes of disconnected clients are delivered."""
         while self._clients or self._upstream.outliving:
             self._changed.clear()
             await self._changed.wait()
 
 
 def _tidy(client: ClientConnection, now: float, patience: Patience) -> None:
-    """End a client's connection, or its connection to the engine, where it has waited too long."""
+    """Close a client's connection, or its connection to the engine, if it exceeds a timeout."""
     if client.lingering:
         if now - client.since > _LINGER_S:
             client.close()
         return
     if client.busy is None:
         if client.in_head and now - client.since > patience.head:
-            client.refuse(BadMessage("the head came too slowly", 408))
+            client.refuse(BadMessage("the head arrived too slowly", 408))
         elif not client.in_head and now - client.since > patience.idle:
             client.close()
     engine = client.engine
@@ -235,7 +247,7 @@ async def _bound(host: str, port: int) -> list[socket.socket]:
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             probed(sock)
-            sock.setblocking(False)  # noqa: FBT003  the socket module's own form
+            sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
             sock.bind(address)
             sock.listen(_BACKLOG)
     except OSError:
@@ -246,7 +258,7 @@ async def _bound(host: str, port: int) -> list[socket.socket]:
 
 
 def room_for_clients() -> int:
-    """Raise the limit on open files as far as it goes; return how many clients that is enough for."""
+    """Raise the limit on open files as far as allowed; return the number of clients it is enough for."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -265,7 +277,7 @@ async def serve(  # noqa: PLR0913
     patience: Patience = Patience(),
     room: int | None = None,
 ) -> Listener:
-    """Open a port; 0 takes a free one."""
+    """Open a port and return its listener; port 0 selects a free one."""
     listener = Listener(handler, conclude, upstream, patience, room or room_for_clients())
     await listener.open(host, port, tls)
     return listener

@@ -1,7 +1,7 @@
-"""HTTP/1.1 messages as bytes: heads kept as they were sent, and where a body ends. No sockets here.
+"""HTTP/1.1 messages: heads as they were received, and where a body ends. No I/O.
 
-A proxy hands messages on; it need not understand them, but it must know, and know the same as the engine does,
-where each one ends (RFC 9112, sections 6 and 11.2: request smuggling). What is ambiguous there is refused.
+A proxy that forwards messages need not understand them, but it must find the end of each one exactly where the engine
+finds it (RFC 9112, sections 6 and 11.2: request smuggling). A message whose end is ambiguous is rejected.
 """
 
 import re
@@ -16,7 +16,7 @@ Field = tuple[bytes, bytes]
 
 
 class BadMessage(Exception):
-    """A head or body whose end cannot be told for certain; `status` is the answer that it deserves."""
+    """A head or body whose end is ambiguous; `status` is the status of the response."""
 
     def __init__(self, why: str, status: int = 400) -> None:
         super().__init__(why)
@@ -37,7 +37,7 @@ class Sized:
 
 @dataclass(frozen=True, slots=True)
 class Chunked:
-    """The body comes in chunks, and says itself when it ends."""
+    """The body is chunked, and its last chunk marks the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ NO_BODY = NoBody()
 
 
 class Line(NamedTuple):
-    """One header field: its name in lower case and as sent, its value, and its whole line with the line end."""
+    """One header field: its name in lower case and as sent, its value, and the whole line including the line end."""
 
     key: bytes
     name: bytes
@@ -62,7 +62,7 @@ Control = Mapping[bytes, Sequence[bytes]]
 
 
 class RequestHead(NamedTuple):
-    """A request's head. The request line may be one that only the engine knows how to refuse."""
+    """The head of a request; its request line may be one that only the engine rejects."""
 
     start: bytes
     method: bytes
@@ -72,7 +72,7 @@ class RequestHead(NamedTuple):
     framing: Framing
     keep_alive: bool
     control: Control
-    """Values of the headers that matter to every request, by name in lower case: see `_NOTED`."""
+    """Values of the headers that the proxy itself needs, by name in lower case: see `_NOTED`."""
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -84,7 +84,7 @@ class RequestHead(NamedTuple):
 
 
 class ResponseHead(NamedTuple):
-    """An answer's head."""
+    """The head of a response."""
 
     start: bytes
     status: int
@@ -95,22 +95,22 @@ class ResponseHead(NamedTuple):
 
     @property
     def interim(self) -> bool:
-        """Whether the answer proper is yet to come (RFC 9110, section 15.2)."""
+        """Whether this is a 1xx response, which precedes the final one (RFC 9110, section 15.2)."""
         return 100 <= self.status < 200
 
 
 TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-"""How a header's name is written (RFC 9110, section 5.1)."""
-_PLAIN_VALUE = re.compile(rb"[\t -~]*\r?\n")  # not folded, and no space that only some would strip
+"""Syntax of a header name (RFC 9110, section 5.1)."""
+_PLAIN_VALUE = re.compile(rb"[\t -~]*\r?\n")  # not folded, and without whitespace that only some parsers strip
 _LINE_END = re.compile(rb"\r?\n")
 _VERSION = re.compile(rb"HTTP/(\d)\.(\d)")
 _STATUS = re.compile(rb"HTTP/\d\.\d (\d{3})(?: .*)?")
 
 
 def head_length(buffer: bytes | bytearray, start: int = 0) -> int | None:
-    """Return how many bytes the head at the front has, its empty line included; None while it is not whole.
+    """Return the length of the head at `buffer`'s front, including its empty line; None if it is incomplete.
 
-    `start` is where to begin to look: what was looked at before needs no second look, but for three bytes.
+    The search begins at `start`: bytes searched before need not be searched again, except for the last three.
     """
     start = max(0, start - 3)
     found = buffer.find(b"\n\r\n", start)
@@ -121,7 +121,7 @@ def head_length(buffer: bytes | bytearray, start: int = 0) -> int | None:
 
 
 class _Block(NamedTuple):
-    """The header lines of a head, and the values of those that decide about the message itself."""
+    """The header lines of a head, and the values of the headers that decide about framing."""
 
     lines: tuple[Line, ...]
     control: Control
@@ -131,7 +131,7 @@ class _Block(NamedTuple):
 
 
 class RequestHeadReader:
-    """Reads the heads of the requests on one connection; header lines like the last request's are not parsed again."""
+    """Reads the request heads of one connection; header lines equal to the last request's are not parsed again."""
 
     __slots__ = ("_last", "_lines")
 
@@ -140,7 +140,7 @@ class RequestHeadReader:
         self._last: RequestHead | None = None
 
     def read(self, raw: bytes) -> RequestHead:
-        """Read a head; raises BadMessage where its framing is not certain."""
+        """Parse a head; raises BadMessage if its framing is ambiguous."""
         first, _, lines = raw.partition(b"\n")
         start = _first_line(first)
         method, target, version = _request_line(start)
@@ -153,7 +153,7 @@ class RequestHeadReader:
 
 
 class ResponseHeadReader:
-    """Reads the heads of the responses on one connection; a head like the last response's is not parsed again."""
+    """Reads the response heads of one connection; a head equal to the last response's is not parsed again."""
 
     __slots__ = ("_last", "_method", "_raw")
 
@@ -162,7 +162,7 @@ class ResponseHeadReader:
         self._last: ResponseHead | None = None
 
     def read(self, raw: bytes, method: bytes) -> ResponseHead:
-        """Read the head of the response to a request of this method; raises BadMessage."""
+        """Parse the head of a response to a request with this method; raises BadMessage."""
         if self._last is not None and raw == self._raw and method == self._method:
             return self._last
         first, _, lines = raw.partition(b"\n")
@@ -172,17 +172,17 @@ class ResponseHeadReader:
 
 
 def read_request_head(raw: bytes) -> RequestHead:
-    """Read a request's head; raises BadMessage where its framing is not certain."""
+    """Parse the head of a request; raises BadMessage if its framing is ambiguous."""
     return RequestHeadReader().read(raw)
 
 
 def read_response_head(raw: bytes, method: bytes) -> ResponseHead:
-    """Read the head of the response to a request of this method; raises BadMessage."""
+    """Parse the head of a response to a request with this method; raises BadMessage."""
     return ResponseHeadReader().read(raw, method)
 
 
 def _request_line(start: bytes) -> tuple[bytes, bytes, bytes]:
-    """Split a request line into method, target and version; the version is empty where there is none."""
+    """Split a request line into method, target and version; the version is empty if there is none."""
     method, _, rest = start.partition(b" ")
     target, _, last = rest.rpartition(b" ")
     version = last.strip()
@@ -193,19 +193,19 @@ def _request_line(start: bytes) -> tuple[bytes, bytes, bytes]:
 
 def _request_head(start: bytes, method: bytes, target: bytes, version: bytes, block: _Block) -> RequestHead:
     if version == b"HTTP/1.1" and b"expect" in block.control and not _is_continue(block.control[b"expect"]):
-        raise BadMessage("the only expectation there is, is 100-continue", 417)
+        raise BadMessage("the only supported expectation is 100-continue", 417)
     framing = _stated_framing(block) or NO_BODY
     if isinstance(framing, Chunked) and version != b"HTTP/1.1":
-        raise BadMessage("chunks in a message before HTTP/1.1")
+        raise BadMessage("a chunked message before HTTP/1.1")
     keep_alive = _keep_alive(version, block)
     return RequestHead(start, method, target, version, block.lines, framing, keep_alive, block.control)
 
 
 def _is_continue(expected: Sequence[bytes]) -> bool:
-    """Whether a request expects what an engine does: of others Netty answers 417 and reads the body as a request.
+    """Whether the request expects `100-continue`, the only expectation that an engine accepts.
 
-    Seen on Elasticsearch 8.19.13 and OpenSearch 2.19.1 (Netty's HttpObjectAggregator). Before HTTP/1.1 there are no
-    expectations (RFC 9110, section 10.1.1).
+    To any other one Netty's HttpObjectAggregator responds with 417 and then parses the body as a request: seen on
+    Elasticsearch 8.19.13 and OpenSearch 2.19.1. Before HTTP/1.1 there are no expectations (RFC 9110, section 10.1.1).
     """
     return len(expected) == 1 and expected[0].lower() == b"100-continue"
 
@@ -228,7 +228,7 @@ def _first_line(raw: bytes) -> bytes:
 
 
 _CONTROL = "a bare CR or NUL in the head"
-# What decides about the message itself, about the connection, and about loops.
+# Headers that decide about framing, about the connection, and about loops.
 _NOTED = frozenset(
     b"authorization connection content-length expect transfer-encoding via www-authenticate x-elastic-product".split(),
 )
@@ -236,7 +236,7 @@ _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
 
 
 def _read_block(raw: bytes) -> _Block:
-    """Split header lines into fields, a folded one's lines together."""
+    """Split a head into header fields; the continuation lines of a folded field belong to it."""
     if raw.count(b"\n") > HEAD_LINES:
         raise BadMessage("the head has too many lines", 431)
     if b"\0" in raw or raw.count(b"\r") != raw.count(b"\r\n"):
@@ -266,17 +266,17 @@ def _line(raw: bytes) -> Line:
     name, colon, value = raw.partition(b":")
     stripped = name.strip()
     if colon and name != stripped:
-        # RFC 9112, section 5.1: trimmed, it would be a header that whoever stands guard before us has not seen.
-        raise BadMessage("a blank beside a header's name")
+        # RFC 9112, section 5.1: if the blank were removed, the engine would get a header that a firewall did not see.
+        raise BadMessage("whitespace next to a header name")
     key = stripped.lower()
     if key in _FRAMING and not (colon and TOKEN.fullmatch(name) and _PLAIN_VALUE.fullmatch(value)):
-        raise BadMessage("a header that decides the body's length is not written as it must be")
+        raise BadMessage("a malformed framing header (Content-Length or Transfer-Encoding)")
     folded = value.find(b"\n") != len(value) - 1
     return Line(key, stripped, (_LINE_END.sub(b" ", value) if folded else value).strip(), raw)
 
 
 def _response_framing(method: bytes, status: int, block: _Block) -> Framing:
-    """Tell an answer's end, as RFC 9112, section 6.3, has it."""
+    """Return how a response ends (RFC 9112, section 6.3)."""
     if method == b"HEAD" or status < 200 or status in {204, 304} or (method == b"CONNECT" and status < 300):
         return NO_BODY
     return _stated_framing(block) or UntilClose()
@@ -295,7 +295,7 @@ def _stated_framing(block: _Block) -> Sized | Chunked | None:
     stated = {length.strip() for length in block.joined(b"content-length").split(b",")}
     length = stated.pop()
     if stated or not length.isdigit() or len(length) > 18:
-        raise BadMessage("Content-Length is not one number")
+        raise BadMessage("Content-Length is not a single number")
     return Sized(int(length))
 
 
@@ -309,7 +309,7 @@ def _keep_alive(version: bytes, block: _Block) -> bool:
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\r?\n")
 
 MAY_BE_OUT_OF_STEP = frozenset((400, 408, 413, 414, 431))
-"""Elasticsearch (Netty) answers a head that it cannot read, and then reads nothing more from that connection."""
+"""Statuses that Elasticsearch (Netty) sends for a head that it cannot parse; it then ignores the connection."""
 
 
 class _Expects(Enum):
@@ -322,7 +322,7 @@ class _Expects(Enum):
 
 
 class BodyReader:
-    """Follows a body through the bytes that come, to its end."""
+    """Follows a body through the received bytes and finds its end."""
 
     __slots__ = ("_chunked", "_endless", "_expects", "_left", "_line", "done")
 
@@ -336,13 +336,13 @@ class BodyReader:
 
     @property
     def ends_with_connection(self) -> bool:
-        """Whether the end of the connection is the end of the body (RFC 9112, section 6.3)."""
+        """Whether the body ends with the connection (RFC 9112, section 6.3)."""
         return self._endless
 
     def feed(self, received: bytes, position: int = 0, content: list[bytes] | None = None) -> int:
-        """Read on from `position`; return where the body stops: at its end, at the end of what came, or for this turn.
+        """Read from `position`; return the position after the body, after the received bytes, or where this turn ends.
 
-        The content, out of its chunks, is added to `content`. Raises BadMessage where a chunk is not written as one
+        The content, without chunk framing, is appended to `content`. Raises BadMessage if a chunk is malformed
         (RFC 9112, section 7.1).
         """
         if self._chunked:
@@ -373,12 +373,12 @@ class BodyReader:
         return position
 
     def _feed_line(self, received: bytes, position: int) -> int:
-        """Complete one line of a chunked body: a size, the end of a chunk, or a trailer."""
+        """Process a line of a chunked body: a chunk size, the end of a chunk, or a trailer."""
         found = received.find(b"\n", position, position + CHUNK_LINE_BYTES)
         stop = found + 1 if found >= 0 else min(len(received), position + CHUNK_LINE_BYTES)
         line = self._line + received[position:stop] if self._line else received[position:stop]
         if len(line) > CHUNK_LINE_BYTES:
-            raise BadMessage("an endless line between chunks")
+            raise BadMessage("a line between chunks is too long")
         self._line = b"" if found >= 0 else line
         if found >= 0:
             self._end_of_line(line)
@@ -391,7 +391,7 @@ class BodyReader:
                 self._expects = _Expects.DATA if self._left else _Expects.TRAILER
             case _Expects.DATA_END:
                 if line not in _LINE_ENDS:
-                    raise BadMessage("a chunk longer than its size")
+                    raise BadMessage("a chunk is longer than its size")
                 self._expects = _Expects.SIZE
             case _:
                 self.done = line in _LINE_ENDS
@@ -404,7 +404,7 @@ def _chunk_size(line: bytes) -> int:
     found = _CHUNK_SIZE.fullmatch(line)
     size = int(found[1], 16) if found else -1
     if size < 0:
-        raise BadMessage("a chunk without a size")
+        raise BadMessage("a chunk has no size")
     if size > CHUNK_BYTES:  # seen on all four engines
-        raise BadMessage("a chunk larger than any engine reads")
+        raise BadMessage("a chunk is larger than any engine accepts")
     return size

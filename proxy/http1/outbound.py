@@ -1,7 +1,7 @@
 """A connection to one of the engine's nodes: one request at a time, and its response.
 
-Bytes or an end that come while no request is under way belong to no response. They end the connection at once, so they
-can never be taken for the next request's response (RFC 9112, section 9.2, "Associating a Response to a Request").
+Data or a close that arrives while no request is in progress belongs to no response. It closes the connection at once,
+so it can never be taken for the next response (RFC 9112, section 9.2, "Associating a Response to a Request").
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from proxy.http1.messages import BadMessage, BodyReader, ResponseHead, ResponseH
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Where one node of the engine listens."""
+    """The address of one engine node."""
 
     host: str
     port: int
     tls: bool
     authority: bytes
     prefix: bytes
-    """The path of the node's URL, put before every target."""
+    """The path of the node's URL, prefixed to every target."""
 
     def __str__(self) -> str:
         return self.authority.decode()
@@ -36,23 +36,23 @@ IdleEnd = Callable[[], object]
 
 
 class Receiver(Protocol):
-    """What becomes of one response. After `end` or `lost` nothing more is called."""
+    """Receives one response. After `end` or `lost` nothing more is called."""
 
     def interim(self, head: ResponseHead) -> None: ...
 
     def response(self, head: ResponseHead) -> None: ...
 
     def body(self, raw: bytes, content: list[bytes]) -> None:
-        """Take a piece of the body, as it came; `content` is filled on connections that unchunk."""
+        """Take a part of the body as received; `content` has it without chunk framing, if the connection unchunks."""
 
     def end(self, *, clean: bool) -> None:
-        """Note the end of the response; not `clean` where the connection can take no further request."""
+        """Handle the end of the response; `clean` is false if the connection cannot be reused."""
 
     def lost(self, error: Exception | None) -> None:
-        """Note that the connection ended before the response did."""
+        """Handle a connection that closed before the response was complete."""
 
     def pause(self) -> None:
-        """Stop sending: the node reads more slowly than the request comes."""
+        """Stop sending: the node reads more slowly than the request arrives."""
 
     def resume(self) -> None: ...
 
@@ -88,10 +88,10 @@ class EngineConnection(asyncio.Protocol):
         self.gate: ReadGate
         self.opened = self.idle_since = time.monotonic()
         self.reused = False
-        """Whether it carried a request before the present one."""
+        """Whether it carried a request before the current one."""
         self.closed = False
         self.on_idle_end: IdleEnd | None = None
-        """Called when the node ends the connection, or talks, while it is idle."""
+        """Called if the node closes the connection, or sends data, while it is idle."""
         self._loop = asyncio.get_running_loop()
         self._receiver: Receiver | None = None
         self._method = b""
@@ -102,10 +102,10 @@ class EngineConnection(asyncio.Protocol):
         self._interims = 0
         self._poll: select.poll | None = None
 
-    # -- what is asked
+    # -- the request
 
     def send(self, receiver: Receiver, method: bytes, request: bytes) -> None:
-        """Begin a request; more of its body may follow by `write`."""
+        """Start a request; more of its body may follow by `write`."""
         self._receiver, self._method = receiver, method
         self._reading, self._interims = None, 0
         self.transport.write(request)
@@ -116,13 +116,13 @@ class EngineConnection(asyncio.Protocol):
 
     @property
     def flushed(self) -> bool:
-        """Whether all that was written has been sent."""
+        """Whether everything written has been sent."""
         return not self.transport.get_write_buffer_size()
 
     def usable(self) -> bool:
-        """Whether it can take a request: open, idle, and nothing has come that nobody asked for.
+        """Whether it can carry a request: open, idle, and no unrequested data has arrived.
 
-        What has come may not have been read yet, so the socket itself is asked.
+        Such data may not have been read yet, so the socket itself is checked.
         """
         if self.closed or self._receiver is not None or self.transport.is_closing():
             return False
@@ -132,14 +132,14 @@ class EngineConnection(asyncio.Protocol):
         return not self._poll.poll(0)
 
     def close(self) -> None:
-        """End the connection at once; the response under way, if any, is nobody's any more.
+        """Close the connection at once; a response in progress is dropped.
 
-        Nothing that was sent needs to be waited for, and the end of TLS would take turns of the loop.
+        Aborted and not closed: nothing sent still matters, and a TLS shutdown would take several turns of the loop.
         """
         self._receiver, self.closed = None, True
         self.transport.abort()
 
-    # -- what comes
+    # -- the response
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -147,7 +147,7 @@ class EngineConnection(asyncio.Protocol):
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         sock = socket.socket(fileno=transport.get_extra_info("socket").fileno())
         probed(sock)
-        sock.detach()  # it stays the transport's
+        sock.detach()  # the transport still owns the descriptor
 
     def data_received(self, data: bytes) -> None:
         if self._receiver is None:
@@ -167,19 +167,19 @@ class EngineConnection(asyncio.Protocol):
         if length is None:
             self._keep(data)
         elif length > RESPONSE_HEAD_BYTES:
-            self._fail(BadMessage("its head is too large"))
+            self._fail(BadMessage("the head is too large"))
         else:
             self._heads(data, length)
 
     def _keep(self, data: bytes) -> None:
-        """Keep the beginning of a head."""
+        """Keep the start of an incomplete head."""
         self._buffer = self._buffer or bytearray(data)
         self._looked_at = len(self._buffer)
         if self._looked_at > RESPONSE_HEAD_BYTES:
-            self._fail(BadMessage("its head is too large"))
+            self._fail(BadMessage("the head is too large"))
 
     def _heads(self, data: bytes, length: int) -> None:
-        """Read the response's head, and the interim ones before it."""
+        """Parse the response's head, and the interim responses before it."""
         receiver, position = self._receiver, 0
         while receiver is not None:
             try:
@@ -196,7 +196,7 @@ class EngineConnection(asyncio.Protocol):
                 return
             self._interims += 1
             if head.status == 101 or self._interims > INTERIM_RESPONSES:
-                self._fail(BadMessage("its interim responses do not end"))
+                self._fail(BadMessage("too many interim responses"))
                 return
             receiver.interim(head)
             if position == len(data):
@@ -209,7 +209,7 @@ class EngineConnection(asyncio.Protocol):
 
     def _body(self, data: bytes, position: int) -> None:
         receiver, reading = self._receiver, self._reading
-        if receiver is None or reading is None:  # it has been closed in between
+        if receiver is None or reading is None:  # closed in the meantime
             return
         content: list[bytes] = []
         if not reading.done:
@@ -227,7 +227,7 @@ class EngineConnection(asyncio.Protocol):
             self._loop.call_soon(self._go_on, data[position:])
 
     def _go_on(self, data: bytes) -> None:
-        """Read on in another turn of the loop."""
+        """Continue reading in a later turn of the event loop."""
         if not self.closed:
             self.gate.release(Hold.TURN)
             self._body(data, 0)

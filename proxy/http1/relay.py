@@ -1,8 +1,8 @@
-"""One exchange handed on to the engine, and its response handed back: only what HTTP gives to each hop is changed.
+"""Relays one exchange to the engine and its response back; only hop-by-hop headers are changed.
 
-The client's connection and its connection to the engine end together unless the exchange is proven in step: the
-request was sent whole before its response began, both were framed plainly, and nothing followed. What has been sent is
-never sent again, but for a GET or HEAD whose kept connection ended before a byte of the response came.
+The client's connection and its connection to the engine close together unless both are provably in step: the request
+was sent completely before its response began, both had unambiguous framing, and no data followed. A request is never
+sent twice, except a GET or HEAD whose kept connection closed before the first byte of the response.
 """
 
 import asyncio
@@ -22,60 +22,60 @@ from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, RequestHead, Re
 from proxy.http1.outbound import EngineConnection
 
 READS_ON = frozenset((405,))
-"""Early responses after which the engine reads the request to its end, and so stays in step.
+"""Statuses of early responses after which the engine still reads the whole request, so the connection stays in step.
 
-405: Elasticsearch 9.4.3, which refuses a method before the body has come.
+405: Elasticsearch 9.4.3, which rejects a method before the body has arrived.
 """
 TURNED_AWAY = frozenset((401, 403))
-"""Statuses by which the engine does not know a caller, or does not allow it something."""
+"""Statuses with which the engine rejects a caller's credentials or rights."""
 
 _log = structlog.get_logger("proxy")
 
 
 class Connector(Protocol):
-    """The engine's nodes."""
+    """Opens connections to the engine's nodes."""
 
     async def connect(self) -> EngineConnection:
-        """Open a connection to one of them; raises Unreachable."""
+        """Open a connection to one of the nodes; raises Unreachable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How a request is handed on."""
+    """How a request is relayed."""
 
     repeatable: bool
-    """Whether it may be sent once more where its kept connection ended before a byte of the response."""
+    """Whether it may be sent again if its kept connection closed before the first byte of the response."""
     ends_with_client: bool
-    """Whether it is given up when its client leaves; what is not is delivered all the same."""
+    """Whether it is aborted when the client disconnects; otherwise it is still delivered to the engine."""
     added: Sequence[Field] = ()
     """Headers that are added to the response."""
 
 
 @dataclass(slots=True)
 class Upstream:
-    """What all relays share."""
+    """State shared by all relays."""
 
     nodes: Connector
     hop: Hop
     product: bytes | None = None
-    """X-Elastic-Product as the engine sends it; the responses made in its place carry it too."""
+    """X-Elastic-Product as the engine sends it; responses made by the proxy have it too."""
     outliving: "set[Relay]" = field(default_factory=set)
-    """Writes whose client has left, and which go on all the same."""
+    """Writes that are still being delivered although their client disconnected."""
     outlived: Callable[[], object] | None = None
     """Called when one of them has ended."""
     turned_away: Callable[[RequestHead, int], object] | None = None
-    """Called with each request that the engine answers with 401 or 403, and with that status."""
+    """Called with each request to which the engine responds with 401 or 403, and with that status."""
 
 
 class Relay:
-    """An exchange on its way."""
+    """One exchange that is relayed to the engine."""
 
     __slots__ = (
         "_answered",
-        "_asked",
         "_connecting",
         "_engine",
         "_exchange",
+        "_got_continue",
         "_head",
         "_keeps_engine",
         "_on_end",
@@ -96,18 +96,18 @@ class Relay:
         self._engine: EngineConnection | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._sent: bytes | None = None
-        """What was sent, while it may be sent once more."""
+        """The request as sent, while it may be sent again."""
         self._head: bytes | None = None
-        """The response's head, until it is written together with what follows."""
-        self._asked = exchange.was_read
-        """Whether a client that waits to be asked for its body has been."""
+        """The response's head, until it is written together with the first bytes of the body."""
+        self._got_continue = exchange.was_read
+        """Whether a client that sent `Expect: 100-continue` has received 100."""
         self._received = False
         self._answered = False
         self._keeps_engine = False
         self._over = False
         self.client_gone = False
         self.takes_body = False
-        """Whether the request's body is handed on as it comes."""
+        """Whether the request body is forwarded while it arrives."""
 
     @property
     def _client(self) -> Client:
@@ -116,7 +116,7 @@ class Relay:
     # -- the request
 
     def start(self) -> None:
-        """Send the request by the client's own connection to the engine, or by a new one."""
+        """Send the request on the client's own connection to the engine, or on a new one."""
         self._exchange.relay = self
         engine, self._client.engine = self._client.engine, None
         if engine is not None and engine.usable():
@@ -167,14 +167,14 @@ class Relay:
         engine.send(self, exchange.head.method, request)
 
     def request_body(self, raw: bytes) -> None:
-        """Hand on a piece of the request."""
+        """Forward a part of the request body."""
         if self._engine is not None:
             self._engine.write(raw)
         if self._answered and self._exchange.whole:
             self._conclude()
 
     def client_left(self) -> None:
-        """Give the request up with its client, or deliver it all the same."""
+        """Abort the request because its client disconnected, or let it be delivered (see Terms)."""
         self.client_gone = True
         if self._terms.ends_with_client or not self._exchange.whole:
             self.give_up()
@@ -210,7 +210,7 @@ class Relay:
             self._client.gate.release(Hold.PEER)
 
     def interim(self, head: ResponseHead) -> None:
-        self._asked = self._received = True
+        self._got_continue = self._received = True
         self._sent = None
         if self._exchange.head.version == b"HTTP/1.1" and not self._exchange.was_read and not self.client_gone:
             self._client.write(response_head(head, ()))
@@ -220,27 +220,27 @@ class Relay:
         self._received, self._sent = True, None
         if head.status in TURNED_AWAY and self._upstream.turned_away is not None:
             self._upstream.turned_away(exchange.head, head.status)
-        if self.client_gone:  # the request has been delivered, and nobody is there to read what came of it
+        if self.client_gone:  # the request has been delivered, and nobody can receive the response
             self.give_up()
             return
         if self._upstream.product is None:
             self._upstream.product = next(iter(head.control.get(b"x-elastic-product", ())), None)
         sent = exchange.whole and self._engine is not None and self._engine.flushed
-        reads_on = head.status in READS_ON and self._asked_for_body
+        reads_on = head.status in READS_ON and self._will_send_body
         in_step = head.keep_alive and (sent or reads_on) and exchange.head.method != b"CONNECT"
         in_step = in_step and not binds_connection(exchange.head.control) and not binds_connection(head.control)
         self._keeps_engine = in_step and head.status not in MAY_BE_OUT_OF_STEP
         exchange.reusable &= in_step
-        exchange.begun = True
+        exchange.began(head.status)
         added = (*self._terms.added, *exchange.connection_fields())
         self._head = self._client.response_writer.response(head, added)
 
     @property
-    def _asked_for_body(self) -> bool:
-        """Whether the client sends its body without waiting; one that was not asked for it may never send it."""
-        return self._asked or not self._exchange.head.expects_continue
+    def _will_send_body(self) -> bool:
+        """Whether the client sends its body without waiting for 100; otherwise it may never send it."""
+        return self._got_continue or not self._exchange.head.expects_continue
 
-    def body(self, raw: bytes, content: list[bytes]) -> None:  # noqa: ARG002  chunks are handed on as they came
+    def body(self, raw: bytes, content: list[bytes]) -> None:  # noqa: ARG002  chunks are forwarded as received
         if self._head is not None:
             raw, self._head = self._head + raw, None
         if not self.client_gone:
@@ -254,7 +254,7 @@ class Relay:
         self._exchange.reusable &= clean
         self._keeps_engine &= clean
         if self._keeps_engine and not self._exchange.whole:
-            self._answered = True  # the engine reads the rest
+            self._answered = True  # the engine reads the rest of the request
             if self._engine is not None:
                 self._engine.on_idle_end = self._left_early
         else:
@@ -266,19 +266,19 @@ class Relay:
             self._break_off()
         elif self._sent is not None and not self.client_gone:
             self._connect()
-        elif isinstance(error, ssl.SSLError):  # mostly since the node does not take our certificate
+        elif isinstance(error, ssl.SSLError):  # usually because the node rejects the proxy's certificate
             node = str(engine.node) if engine is not None else ""
             self._fail(Unreachable("engine", f"{node}: {error.reason or 'TLS failed'}"))
         elif isinstance(error, BadMessage):
             self._exchange.reusable = False
-            self._fail(Unreachable("engine", f"its answer is no HTTP: {error}"))
+            self._fail(Unreachable("engine", f"its response is not HTTP: {error}"))
         else:
             self._break_off()  # as the engine did
 
-    # -- ends
+    # -- the end
 
     def _left_early(self) -> None:
-        """End with an engine that would read the rest of the request, and left."""
+        """Finish after the engine closed the connection while the rest of the request was being sent."""
         self._exchange.reusable = self._keeps_engine = False
         self._conclude()
 
@@ -288,9 +288,8 @@ class Relay:
         if not client.ended:
             client.gate.release(Hold.PEER)
         if engine is not None and not engine.closed:
-            engine.gate.release(
-                Hold.PEER
-            )  # the client may not have read the last response, and is read no slower for it
+            # a client that has not read the whole response must not slow down the engine's connection
+            engine.gate.release(Hold.PEER)
         if engine is not None and self._keeps_engine and not self.client_gone and not client.ended:
             client.engine = engine
             engine.on_idle_end = client.engine_ended
@@ -323,19 +322,19 @@ class Relay:
 
 
 def bad_gateway(error: Unreachable, product: bytes | None, added: Sequence[Field] = ()) -> Answer:
-    """Say in the engine's shape that the engine cannot be reached; where it should be is for the log alone."""
+    """Return a 502 in the engine's format; the engine's address is only logged."""
     _log.error("engine_unreachable", detail=str(error))
-    body = own_error(502, "engine_unreachable", "the proxy cannot reach the engine; its log says why")
+    body = own_error(502, "engine_unreachable", "the proxy cannot reach the engine; see the log of the proxy")
     return Answer(502, [*own_fields(product), *added], body)
 
 
 def internal_error(product: bytes | None, added: Sequence[Field] = ()) -> Answer:
-    """Say in the engine's shape that the proxy failed on a request that cannot be handed on any more."""
-    body = own_error(500, "proxy_internal_error", "the proxy failed on this request; its log says how")
+    """Return a 500 in the engine's format, for a request that failed in the proxy and can no longer be relayed."""
+    body = own_error(500, "proxy_internal_error", "the proxy failed on this request; see the log of the proxy")
     return Answer(500, [*own_fields(product), *added], body)
 
 
 def loop_detected(product: bytes | None) -> Answer:
-    """Say in the engine's shape that the proxy's engine is, by some way, the proxy itself."""
+    """Return a 508 in the engine's format: the proxy's engine URL leads back to the proxy."""
     reason = "the request has passed this proxy before: engine.url must lead to the engine, not back to the proxy"
     return Answer(508, own_fields(product), own_error(508, "proxy_loop", reason))

@@ -1,1 +1,1 @@
-"""What a search says: its body and URL, and the text that the user typed."""
+"""Parses a search: its body, its URL, and the text that the user typed."""

@@ -1,7 +1,7 @@
-"""The query language as far as it is known here: two tables, of the queries that hold others and of those with words.
+"""The query DSL as far as the proxy knows it: a table of compound queries and one of leaf queries with query text.
 
-What is in neither is a filter. Source: Elasticsearch and OpenSearch, "Query DSL"; `hybrid`, `neural` and
-`neural_sparse` are OpenSearch's, `semantic`, `pinned` and `rule` Elasticsearch's.
+A query in neither table is a filter. Source: Elasticsearch and OpenSearch, "Query DSL"; `hybrid`, `neural` and
+`neural_sparse` exist in OpenSearch only, `semantic`, `pinned` and `rule` in Elasticsearch only.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,17 +15,17 @@ from proxy.parsing.words import MATCH_ALL, Query, Typed, unescaped
 
 
 class Role(Enum):
-    """What an inner query means for a document that the query around it matches."""
+    """The role of an inner query in its compound query."""
 
     REQUIRED = auto()
     ANY_OF = auto()
-    """It matches one of these at least."""
+    """At least one of these must match."""
     BOOST = auto()
-    """It need not match: the score alone depends on it."""
+    """Optional: it only affects the score."""
     FILTER = auto()
-    """Required, and of no score: where an application writes its filters, and hardly ever the words."""
+    """Required, but not scored: applications put their filters here, and rarely the query text."""
     FUNCTION = auto()
-    """The filter of a function of `function_score`: it says which documents get its score."""
+    """The filter of a `function_score` function: it selects the documents that get the function's score."""
 
 
 _Children = Callable[[Query], Iterator[tuple[Any, Role]]]
@@ -34,14 +34,14 @@ _Relax = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Compound:
-    """A query that holds others: which ones and in which role, and what it is without the words in them."""
+    """A compound query: its inner queries with their roles, and how to relax it, that is, to drop the query text."""
 
     children: _Children
     relax: Callable[[str, Query, _Relax], Any]
 
 
 def _of_bool(body: Query) -> Iterator[tuple[Any, Role]]:
-    """`must_not` holds no words that anybody wants."""
+    """`must_not` is not listed: it never holds the text that the user wants to find."""
     yield from ((clause, Role.REQUIRED) for clause in listed(body.get("must")))
     of_should = role_of_should(body)
     yield from ((clause, of_should) for clause in listed(body.get("should")))
@@ -73,10 +73,10 @@ def _of_function_score(body: Query) -> Iterator[tuple[Any, Role]]:
             yield function["filter"], Role.FUNCTION
 
 
-def _in_place(name: str, body: Query, relax: _Relax) -> Any:
-    """The query as it is, each inner one relaxed.
+def _relax_each(name: str, body: Query, relax: _Relax) -> Any:
+    """Keep the query and relax each inner one.
 
-    It matches more than before, so it no longer bears its name: hits report it.
+    `_name` is removed: the relaxed query matches more documents, and hits report the names of matching queries.
     """
     return {name: {key: _each(value, relax) for key, value in _unnamed(body).items()}}
 
@@ -89,22 +89,22 @@ def _each(value: Any, relax: _Relax) -> Any:
     return [relax(clause) for clause in value] if isinstance(value, list) else relax(value)
 
 
-def _joined(name: str, body: Query, relax: _Relax) -> Any:
-    """A query on other documents' fields, which are there all the same: what has none is a document of another kind.
+def _relax_join(name: str, body: Query, relax: _Relax) -> Any:
+    """Relax a join query: a document without any related documents still does not match.
 
-    Where it counts them, at least so many must be there with any words, and at most so many says nothing of others.
+    `min_children` still holds for any related documents, but `max_children` cannot be checked without the query text.
     """
-    return None if "max_children" in body else _in_place(name, body, relax)
+    return None if "max_children" in body else _relax_each(name, body, relax)
 
 
-def _of_parts(name: str, body: Query, relax: _Relax) -> Any:
-    """A query on a document's parts: without any demand on them, it is none on their being there either."""
-    inner = relax(body["query"])  # once: each level of nesting would double the work
+def _relax_nested(name: str, body: Query, relax: _Relax) -> Any:
+    """Relax a `nested` query: if its inner query matches everything, documents without nested ones match, too."""
+    inner = relax(body["query"])  # once: otherwise each level of nesting would double the work
     return MATCH_ALL if inner == MATCH_ALL else {name: {**_unnamed(body), "query": inner}}
 
 
-def _inner(key: str) -> Callable[[str, Query, _Relax], Any]:
-    """The inner query alone: what stands around it makes scores, and excludes nothing but by `min_score`."""
+def _relax_to(key: str) -> Callable[[str, Query, _Relax], Any]:
+    """Relax to the inner query alone: the outer query only affects scores, unless it has `min_score`."""
 
     def relax_inner(_: str, body: Query, relax: _Relax) -> Any:
         return None if "min_score" in body else relax(body[key])
@@ -112,26 +112,26 @@ def _inner(key: str) -> Callable[[str, Query, _Relax], Any]:
     return relax_inner
 
 
-def _inseparable(_: str, __: Query, ___: _Relax) -> None:
-    """A query that cannot stand inside another one."""
+def _cannot_relax(_: str, __: Query, ___: _Relax) -> None:
+    """Return None: this query cannot be nested in another one."""
 
 
 COMPOUNDS: Mapping[str, Compound] = {
-    "bool": Compound(_of_bool, _in_place),
-    "dis_max": Compound(_of("queries", Role.ANY_OF), _in_place),
-    "boosting": Compound(_of("positive"), _inner("positive")),
-    "constant_score": Compound(_of("filter"), _inner("filter")),
-    "function_score": Compound(_of_function_score, _inner("query")),
-    "script_score": Compound(_of("query"), _inner("query")),
-    "nested": Compound(_of("query"), _of_parts),
-    "has_child": Compound(_of("query"), _joined),
-    "has_parent": Compound(_of("query"), _joined),
-    "pinned": Compound(_of("organic"), _inner("organic")),
-    "rule": Compound(_of("organic"), _inner("organic")),
-    "rule_query": Compound(_of("organic"), _inner("organic")),
-    "hybrid": Compound(_of("queries", Role.ANY_OF), _inseparable),
+    "bool": Compound(_of_bool, _relax_each),
+    "dis_max": Compound(_of("queries", Role.ANY_OF), _relax_each),
+    "boosting": Compound(_of("positive"), _relax_to("positive")),
+    "constant_score": Compound(_of("filter"), _relax_to("filter")),
+    "function_score": Compound(_of_function_score, _relax_to("query")),
+    "script_score": Compound(_of("query"), _relax_to("query")),
+    "nested": Compound(_of("query"), _relax_nested),
+    "has_child": Compound(_of("query"), _relax_join),
+    "has_parent": Compound(_of("query"), _relax_join),
+    "pinned": Compound(_of("organic"), _relax_to("organic")),
+    "rule": Compound(_of("organic"), _relax_to("organic")),
+    "rule_query": Compound(_of("organic"), _relax_to("organic")),
+    "hybrid": Compound(_of("queries", Role.ANY_OF), _cannot_relax),
 }
-"""Queries that hold others, by name."""
+"""Compound queries by name."""
 
 
 def listed(clauses: Any) -> Sequence[Any]:
@@ -139,7 +139,7 @@ def listed(clauses: Any) -> Sequence[Any]:
 
 
 LINES = frozenset({"query_string", "simple_query_string"})
-"""Queries whose words stand among operators, in a line."""
+"""Queries in the `query_string` syntax, with operators in the text."""
 
 _Read = tuple[Typed, tuple[str, ...]] | None
 _Reads = Callable[[str, Query, IsText], _Read]
@@ -160,8 +160,8 @@ def _by_type(*types: str) -> Callable[[Query], bool]:
     return has_type
 
 
-def _by_star(body: Query) -> bool:
-    """A line that ends in `lap*`; stars around the words or around all of them say that they stand somewhere."""
+def _ends_in_star(body: Query) -> bool:
+    """Whether only the last word ends in `*`; a line that starts with `*`, or a word `*lap*`, is a substring search."""
     line = str(body.get("query", "")).strip()
     last = line.rsplit(None, 1)[-1:]
     return not line.startswith("*") and any(word.endswith("*") and not word.startswith("*") for word in last)
@@ -169,15 +169,15 @@ def _by_star(body: Query) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Leaf:
-    """A query that holds words: how to read them and their fields."""
+    """A leaf query with query text: how to read the text and its fields."""
 
     read: _Reads
     autocomplete: Callable[[Query], bool] = field(default=_never)
-    """Whether the last word may be half a word."""
+    """Whether the last word may be incomplete."""
     quotes: Callable[[Query], bool] = field(default=_never)
-    """Whether the words stand together, as an application spells what a user put in quotes."""
+    """Whether it is a phrase query, which applications write for text in quotes."""
     last_resort: bool = False
-    """Too much of it is not read for kNN: its words count where no other clause holds any."""
+    """Only used if no other clause has query text: too little of its syntax is understood to relax it for kNN."""
 
 
 def _words(value: Any) -> Typed | None:
@@ -185,7 +185,7 @@ def _words(value: Any) -> Typed | None:
 
 
 def _of_field(key: str) -> _Reads:
-    """One field, its words bare or under `key`."""
+    """Read a query on one field, with the text as its value or under `key`."""
 
     def read(_: str, body: Query, __: IsText) -> _Read:
         if len(body) != 1:
@@ -198,19 +198,19 @@ def _of_field(key: str) -> _Reads:
 
 
 def _of_fields(_: str, body: Query, __: IsText) -> _Read:
-    """The words in `query`, the fields in a list."""
+    """Read the text in `query` and the fields in a list."""
     typed, fields = _words(body.get("query")), _fields(body)
     return (typed, fields) if typed and fields is not None else None
 
 
-def _of_meaning(_: str, body: Query, __: IsText) -> _Read:
-    """The engine embeds the words itself: `query`, one `field`."""
+def _of_engine_text(_: str, body: Query, __: IsText) -> _Read:
+    """Read a query whose text the engine itself embeds: `query`, and one `field`."""
     typed, path = _words(body.get("query")), body.get("field")
     return (typed, ()) if typed and isinstance(path, str) else None
 
 
 def _of_embedded(key: str) -> _Reads:
-    """The engine embeds the words of a vector field's `key` itself; its `filter` stays required."""
+    """Read a vector query whose `key` the engine itself embeds; its `filter` stays required."""
 
     def read(_: str, body: Query, __: IsText) -> _Read:
         values = [value for value in body.values() if isinstance(value, dict)]
@@ -225,7 +225,7 @@ def _filter(body: Query) -> Query:
 
 
 def _with_operators(name: str, body: Query, is_text: IsText) -> _Read:
-    """Words among operators."""
+    """Read text with operators."""
     text, fields = body.get("query"), _fields(body)
     if not isinstance(text, str) or fields is None:
         return None
@@ -234,7 +234,7 @@ def _with_operators(name: str, body: Query, is_text: IsText) -> _Read:
 
 
 def _of_knn(_: str, body: Query, __: IsText) -> _Read:
-    """A kNN query whose vector the engine makes of words."""
+    """Read a kNN query whose vector the engine makes from text."""
     builder = body.get("query_vector_builder", {})
     inner = builder.get("text_embedding", {}) if isinstance(builder, dict) else {}
     typed = _words(inner.get("model_text")) if isinstance(inner, dict) else None
@@ -242,33 +242,33 @@ def _of_knn(_: str, body: Query, __: IsText) -> _Read:
 
 
 def _of_intervals(_: str, body: Query, __: IsText) -> _Read:
-    """The words of all rules, in order; a rule's `filter` compares places, and holds none that must occur."""
+    """Read the text of all rules in order; `filter` only compares positions, and none of its words must occur."""
     paths = [path for path in body if path not in {"boost", "_name"}]
-    return _said_within({path: body[path] for path in paths}, {"query"}, tuple(paths[:1]))
+    return _text_within({path: body[path] for path in paths}, {"query"}, tuple(paths[:1]))
 
 
 def _of_spans(name: str, body: Query, _: IsText) -> _Read:
-    """The words of all spans, in order, but for those in `exclude`."""
+    """Read the text of all spans in order, except that in `exclude`."""
     terms = [path for span in _nested_bodies({name: body}, "span_term") for path in span]
-    return _said_within({name: body}, {"value", *terms}, tuple(dict.fromkeys(terms)))
+    return _text_within({name: body}, {"value", *terms}, tuple(dict.fromkeys(terms)))
 
 
-def _said_within(query: Query, keys: AbstractSet[str], fields: tuple[str, ...]) -> _Read:
+def _text_within(query: Query, keys: AbstractSet[str], fields: tuple[str, ...]) -> _Read:
     typed = _words(" ".join(dict.fromkeys(_texts(query, keys))))
     return (Typed(typed.text, None), fields) if typed and fields else None
 
 
-_NOT_WANTED = frozenset({"exclude", "filter"})
+_NOT_QUERY_TEXT = frozenset({"exclude", "filter"})
 
 
 def _nested_bodies(query: Any, name: str) -> Iterator[Query]:
-    """The bodies of the queries of this name, wherever they are in another."""
+    """Yield the bodies of all queries with this name, at any depth."""
     match query:
         case dict():
             for key, value in query.items():
                 if key == name and isinstance(value, dict):
                     yield value
-                elif key not in _NOT_WANTED:
+                elif key not in _NOT_QUERY_TEXT:
                     yield from _nested_bodies(value, name)
         case list():
             for each in query:
@@ -283,7 +283,7 @@ def _texts(query: Any, keys: AbstractSet[str]) -> Iterator[str]:
             for name, value in query.items():
                 if name in keys and isinstance(value, str):
                     yield value
-                elif name not in _NOT_WANTED:
+                elif name not in _NOT_QUERY_TEXT:
                     yield from _texts(value, keys)
         case list():
             for each in query:
@@ -301,10 +301,10 @@ LEAVES: Mapping[str, Leaf] = {
     "match_bool_prefix": Leaf(_of_field("query"), _always),
     "multi_match": Leaf(_of_fields, _by_type("bool_prefix", "phrase_prefix"), _by_type("phrase")),
     "combined_fields": Leaf(_of_fields),
-    "query_string": Leaf(_with_operators, _by_star),
-    "simple_query_string": Leaf(_with_operators, _by_star),
-    "semantic": Leaf(_of_meaning),
-    "sparse_vector": Leaf(_of_meaning),
+    "query_string": Leaf(_with_operators, _ends_in_star),
+    "simple_query_string": Leaf(_with_operators, _ends_in_star),
+    "semantic": Leaf(_of_engine_text),
+    "sparse_vector": Leaf(_of_engine_text),
     "text_expansion": Leaf(_of_embedded("model_text")),
     "neural": Leaf(_of_embedded("query_text")),
     "neural_sparse": Leaf(_of_embedded("query_text")),
@@ -318,7 +318,7 @@ LEAVES: Mapping[str, Leaf] = {
     "span_containing": _SPANS,
     "span_within": _SPANS,
 }
-"""Queries that hold words, by name."""
+"""Leaf queries with query text, by name."""
 
 
 def _fields(body: Query) -> tuple[str, ...] | None:

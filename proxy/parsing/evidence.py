@@ -1,9 +1,8 @@
-"""How the texts of several clauses make up what the user typed, and which of them are certain to hold it.
+"""Combines the texts of several clauses to the user's text, and decides which clauses certainly hold it.
 
-Applications write one typed text many times: over several fields, as a phrase, word by word, with synonyms. A clause
-with another text may as well be a filter (a brand in a `match`), and what is a filter must never be relaxed. So texts
-are only put together where the form of their clauses says that they are one, and where that is not certain nothing is
-relaxed.
+Applications repeat the user's text in many clauses: in several fields, as a phrase, word by word, with synonyms. A
+clause with another text may be a filter (a brand in a `match`), and a filter must never be relaxed. So texts are
+combined only if the form of their clauses shows that they are one text; in case of doubt nothing is relaxed.
 """
 
 from collections.abc import Collection, Sequence
@@ -17,25 +16,25 @@ AMBIGUOUS = "ambiguous_text"
 
 
 def dots_of(fields: Collection[str]) -> int:
-    """Return how many dots are looked at in the names of fields."""
+    """Return the number of dots in the field names, as far as they are read."""
     return sum([min(field.count("."), FIELD_DEPTH) for field in fields])
 
 
 def size_of(clauses: int, fields: int, text: str) -> int:
-    """Return how much there is to look at, in the time for one clause or field."""
+    """Return the cost of processing, in units of one clause or one field."""
     return clauses + fields + len(text) // 16
 
 
 class Clause(NamedTuple):
-    """A clause of the client's query that holds words."""
+    """A clause of the client's query that has query text."""
 
     query: Any
-    """Told from others by identity: the same words may stand in several places."""
+    """Compared by identity, since equal clauses may occur in several places."""
     typed: Typed
     words: tuple[str, ...]
-    """Its text as it is compared."""
+    """Its text, folded for comparison."""
     fields: frozenset[str]
-    """Without boosts; empty: the index's default, or none that is named."""
+    """Without boosts; empty for the default fields of the index, or if no field is named."""
     boost: float = 1.0
     quotes: bool = False
     autocomplete: bool = False
@@ -46,24 +45,24 @@ class Reading(NamedTuple):
 
     text: str
     words: tuple[str, ...]
-    """The text as it is compared."""
+    """The text, folded for comparison."""
     clauses: tuple[Clause, ...]
     fields: frozenset[str]
-    """Of all clauses."""
+    """The fields of all clauses."""
     everywhere: bool
-    """Some clause names no field, or fields by a wildcard."""
+    """Whether a clause names no field, or uses a wildcard for fields."""
     bases: frozenset[str]
-    """The fields of which its fields are multi-fields; empty: all."""
+    """The parents of its multi-fields, and its other fields; empty means all fields."""
     central: bool
-    """It is searched where people search: in all fields, in the first one of the passage, or in several of them."""
+    """Whether it searches all fields, the first passage field, or several passage fields, as a search box does."""
     touches: bool
-    """It is searched in a field of the passage."""
+    """Whether it searches a passage field."""
     given: bool
-    """It is the text that the request gives itself."""
+    """Whether it is the query text that the request itself names (`query_from`)."""
     doubt: str = ""
-    """Why it is not certain that these clauses hold the user's words, and nothing else does."""
+    """The reason why it is uncertain that these clauses hold the user's text and nothing else."""
     optional: bool = False
-    """It only raises scores: what does not hold it matches all the same."""
+    """Whether it only affects the score: documents match without it."""
 
     @property
     def boosts(self) -> tuple[float, ...]:
@@ -83,14 +82,14 @@ class Reading(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How much there is to look at."""
+        """The cost of processing it."""
         return size_of(len(self.clauses), len(self.fields), self.text)
 
 
 class Evidence:
-    """What tells the user's text from others: where it is searched, and the text that a request gives itself.
+    """Distinguishes the user's text from other texts, by its fields and by the text that the request itself names.
 
-    A field that the passage's text is copied to is one in which people search everything.
+    A search in a field that passage fields are copied to (`copy_to`) counts as a search in all fields.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class Evidence:
         self._given = fold(given) if given else None
 
     def of_clause(self, clause: Clause) -> Reading:
-        """Read a clause by itself."""
+        """Return the reading of a single clause."""
         everywhere = not clause.fields or "*" in " ".join(clause.fields)
         where = self._where(clause.fields, everywhere=everywhere)
         given = clause.words == self._given
@@ -111,7 +110,7 @@ class Evidence:
     def of_several(
         self, text: str, words: tuple[str, ...], readings: Sequence[Reading], doubt: str, *, optional: bool
     ) -> Reading:
-        """Read the clauses of several readings as one text."""
+        """Combine the clauses of several readings to one text."""
         clauses = tuple([clause for reading in readings for clause in reading.clauses])
         fields = frozenset[str]().union(*[reading.fields for reading in readings])
         everywhere = any(reading.everywhere for reading in readings)
@@ -121,7 +120,7 @@ class Evidence:
         return Reading(text, words, clauses, fields, everywhere, *where, given, doubt, optional)
 
     def _where(self, fields: frozenset[str], *, everywhere: bool) -> tuple[frozenset[str], bool, bool]:
-        """Say of what is searched in these fields its `bases`, whether it is `central`, and whether it `touches`."""
+        """Return `bases`, `central` and `touches` of a text that is searched in these fields."""
         bases = frozenset[str]() if everywhere else self._bases(fields)
         within = bases & self._passage
         return bases, not bases or len(within) > 1 or not within.isdisjoint(self._first), not bases or bool(within)
@@ -134,7 +133,7 @@ class Evidence:
 
 
 def _base(field: str, known: AbstractSet[str]) -> str:
-    """Return the field that this one is a multi-field of: of the passage, or of those beside it."""
+    """Return the parent of a multi-field, if it is a passage field or among the fields searched with it."""
     end = -1
     for _ in range(FIELD_DEPTH):
         end = field.find(".", end + 1)
@@ -158,7 +157,7 @@ def all_of(readings: Sequence[Reading], evidence: Evidence) -> Reading | None:
 
 
 def any_of(readings: Sequence[Reading], evidence: Evidence) -> Reading | None:
-    """Read a disjunction: of other texts than the typed one, no matter which, it demands nothing."""
+    """Read a disjunction: its best text. Once that one is relaxed, none of the other alternatives is required."""
     if len(readings) == 1:
         return readings[0]
     apart = _joined(readings, evidence, alternatives=True)
@@ -166,9 +165,9 @@ def any_of(readings: Sequence[Reading], evidence: Evidence) -> Reading | None:
 
 
 def with_filters(reading: Reading, filters: Sequence[Reading]) -> Reading:
-    """Add filters that hold the very same text in several of the same fields: a cheap first sieve of the same words.
+    """Add filters with the same text in several of the same fields: they only preselect documents by that text.
 
-    Elsewhere it may be a facet's value that happens to be the text.
+    In a single other field, the same text may be the value of a facet.
     """
     alike = [each for each in filters if each.words == reading.words]
     same = [each for each in alike if not each.bases or (len(each.bases) > 1 and each.bases & reading.bases)]
@@ -181,27 +180,27 @@ def with_filters(reading: Reading, filters: Sequence[Reading]) -> Reading:
 
 
 def _merged(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bool) -> list[Reading]:
-    """Bring together clauses of one text, and leave out texts that are a part of another one.
+    """Combine clauses with the same text, and drop texts that are part of another one.
 
-    What is left out stays required where it is: a single word of the text may be a filter as well, and so may the
-    whole of it in a field outside the passage (a shelf called `boots`).
+    The clauses of a dropped text stay required. A single word of the text may also be a filter, and so may the whole
+    text in a field outside the passage (a category called `boots`).
     """
     same: dict[tuple[str, ...], list[Reading]] = {}
     for reading in readings:
         same.setdefault(reading.words, []).append(reading)
-    groups = same.values() if alternatives else map(_but_shelves, same.values())
+    groups = same.values() if alternatives else map(_without_categories, same.values())
     merged = [_one(group, evidence) for group in groups]
     parts = variants([reading.letters for reading in merged]) if len(merged) > 1 else ()
     return [reading for place, reading in enumerate(merged) if reading.given or place not in parts]
 
 
-def _but_shelves(readings: Sequence[Reading]) -> Sequence[Reading]:
-    """Leave out those in a single field outside the passage, where others are not."""
+def _without_categories(readings: Sequence[Reading]) -> Sequence[Reading]:
+    """Drop readings in a single field outside the passage (such as a category), if others remain."""
     return [reading for reading in readings if reading.central or reading.touches] or readings
 
 
 def _one(readings: Sequence[Reading], evidence: Evidence) -> Reading:
-    """Make one reading of several with the same words; where some are in doubt, the others are enough."""
+    """Combine readings with the same words; if some are in doubt, the others are enough."""
     if len(readings) == 1:
         return readings[0]
     certain = [reading for reading in readings if not reading.doubt] or readings
@@ -210,7 +209,7 @@ def _one(readings: Sequence[Reading], evidence: Evidence) -> Reading:
 
 
 def _joined(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bool) -> list[Reading]:
-    """Put together the texts that are searched in the very same fields: an application wrote a clause for each word."""
+    """Combine texts in exactly the same fields, because the application wrote one clause per word."""
     alike: dict[frozenset[str], list[Reading]] = {}
     for reading in _merged(readings, evidence, alternatives=alternatives):
         alike.setdefault(reading.fields, []).append(reading)
@@ -219,7 +218,7 @@ def _joined(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bo
 
 
 def _and(readings: Sequence[Reading], evidence: Evidence) -> list[Reading]:
-    """Single words, or a quoted part and the rest; other texts of one field may be a filter and the words."""
+    """Combine required single words, or a phrase and the rest; other texts in one field may include a filter."""
     if len(readings) == 1:
         return list(readings)
     words = all(reading.is_one_word for reading in readings)
@@ -228,7 +227,7 @@ def _and(readings: Sequence[Reading], evidence: Evidence) -> list[Reading]:
 
 
 def _or(readings: Sequence[Reading], evidence: Evidence) -> list[Reading]:
-    """Single words of the same weight; other texts are expansions of the one that weighs most."""
+    """Combine alternative single words of the same boost; of other texts, use the one with the highest boost."""
     one_weight = len({reading.boosts for reading in readings}) == 1
     if len(readings) > 1 and one_weight and all(reading.is_one_word for reading in readings):
         return [_in_order(readings, "", evidence)]
@@ -243,9 +242,9 @@ def _in_order(readings: Sequence[Reading], doubt: str, evidence: Evidence) -> Re
 
 
 def _chosen(readings: Sequence[Reading], evidence: Evidence) -> Reading:
-    """Of several required texts take the one that is searched where people search; of several such ones, all.
+    """Select from several required texts the central one; combine several central ones.
 
-    The others stay required. It is certain that they are filters where they are searched outside the passage.
+    The others stay required. They are certainly filters if they are searched outside the passage.
     """
     given = [reading for reading in readings if reading.given]
     central = [reading for reading in readings if reading.central]
@@ -260,7 +259,7 @@ def _chosen(readings: Sequence[Reading], evidence: Evidence) -> Reading:
 
 
 def _with_quoted(chosen: Reading, others: Sequence[Reading], in_order: Sequence[Reading]) -> Reading:
-    """Add a quoted part, or to a quoted part the rest, which applications search in some of the same fields."""
+    """Add a phrase to the rest of the text, or the rest to a phrase, if they share some of their fields."""
     rest = [other for other in others if other.quotes is not chosen.quotes and len(other.bases & chosen.bases) > 1]
     typed = {id(reading) for reading in (chosen, *rest)}
     text = " ".join([reading.text for reading in in_order if id(reading) in typed])
@@ -272,7 +271,7 @@ def _doubted(reading: Reading) -> Reading:
 
 
 def _beside(required: Reading, optional: Reading, evidence: Evidence) -> Reading:
-    """Read a required text beside one that only raises the score."""
+    """Read a required text next to one that only affects the score."""
     if required.words == optional.words:
         return _one([required, optional], evidence)
     if required.given or optional.given:

@@ -1,9 +1,10 @@
-"""`filter_path` and `pretty`: what a client wants to see of an answer, cut out and written as the engine does it.
+"""`filter_path` and `pretty`: selects and formats parts of a response exactly as the engine does.
 
-Source: Elasticsearch, "Response filtering" (`FilterPathBasedFilter` of Jackson's streaming filter): paths by dots,
-`*` for any name or part of one, `**` for one name or more, a leading `-` for what is left out. Arrays are walked
-through. What holds nothing any more is left out itself. Values keep their own bytes, and those of documents are the
-engine's: under either parameter it writes `_source` anew, numbers in its own way, so it is asked for `pretty`.
+Source: Elasticsearch, "Response filtering" (`FilterPathBasedFilter` of Jackson's streaming filter). Paths are separated
+by dots; `*` matches a name or a part of one, `**` any number of names but at least one, and a leading `-` excludes.
+Arrays are traversed. Objects and arrays that become empty are removed. Values keep their bytes, but under either
+parameter the engine itself serialises `_source` again, with its own number format. The proxy then requests `pretty`
+from the engine, so that the bytes of the documents are the engine's.
 """
 
 import re
@@ -32,23 +33,23 @@ _STARS = frozenset({"*", "**"})
 
 @dataclass(frozen=True, slots=True)
 class FilterPath:
-    """What is kept, everything where nothing is named, and what is left out of that."""
+    """The paths to include (everything if there are none), and the paths to exclude from them."""
 
     includes: tuple[Path, ...] = ()
     excludes: tuple[Path, ...] = ()
     too_complex: bool = False
-    """Reading it, or cutting by it, may take more time than one response may; then no path is read."""
+    """Whether processing may take too much time for one response; then no path is read."""
 
     def apply(self, answer: bytes, *, keeps_empty: bool = True) -> bytes:
-        """Cut an answer; one of which nothing is left is an empty object. Raises TooComplex.
+        """Filter a response; the result is an empty object if nothing remains. Raises TooComplex.
 
-        `keeps_empty`: what was empty before stays where excludes pass through it, see `dialects`.
+        `keeps_empty`: whether values that were empty before are kept if an exclude descends into them, see `dialects`.
         """
         if self.too_complex:
-            raise TooComplex("engine", "a `filter_path` of too many parts")
+            raise TooComplex("engine", "`filter_path` has too many parts")
         mending = mending_of(answer)
         opened = mending.members_of if mending else plain_members_of
-        # What is read once for each level is to have no spaces.
+        # The parts that are decoded once per level must not contain whitespace.
         kept: bytes | None = compacted(mending.mended if mending else answer)
         if kept is not None and self.excludes:
             kept = _Cut(self.excludes, _EXCLUDING, opened, keeps_empty=keeps_empty).apply(kept)
@@ -61,26 +62,26 @@ class FilterPath:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How an answer is to be written: which parts of it, and indented or not."""
+    """The format of a response: which parts it contains, and whether it is indented."""
 
     filter_path: FilterPath = FilterPath()
     pretty: bool = False
     asks: str = "true"
-    """What the engine is told of `pretty`: what is no flag is for it to refuse."""
+    """The value of `pretty` for the engine, which rejects an invalid one."""
 
     @property
     def is_plain(self) -> bool:
         return self == Form()
 
     def write(self, answer: bytes, *, keeps_empty: bool) -> bytes:
-        """Cut an answer, and write what is left; raises TooComplex."""
+        """Filter and format a response; raises TooComplex."""
         if self.is_plain:
             return answer
         kept = self.filter_path.apply(answer, keeps_empty=keeps_empty) if self.filter_path != FilterPath() else answer
         return indented(kept) + b"\n" if self.pretty else compacted(kept)
 
     def asked(self, parameters: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
-        """Say to the engine, who is to show all of its answer, with its documents written anew or as they are."""
+        """Return the engine's parameters: no `filter_path`, and `pretty` if `_source` is to be serialised again."""
         others = tuple(pair for pair in parameters if pair[0] not in _OF_THE_FORM)
         return others if self.is_plain else (*others, ("pretty", self.asks))
 
@@ -89,27 +90,27 @@ _OF_THE_FORM = frozenset({"filter_path", "pretty"})
 
 
 def read_form(parameters: Sequence[tuple[str, str]]) -> Form:
-    """Read the form from the URL."""
-    said = dict(parameters)
-    pretty = said.get("pretty", "false")
-    paths = read_filter_path(said.get("filter_path", ""))
+    """Read the format from the URL parameters."""
+    given = dict(parameters)
+    pretty = given.get("pretty", "false")
+    paths = read_filter_path(given.get("filter_path", ""))
     return Form(paths, pretty != "false", "true" if pretty == "false" else pretty)
 
 
-def read_filter_path(said: str) -> FilterPath:
-    """Read the parameter's comma-separated paths."""
-    if said.count(".") + said.count(",") >= FILTER_PATH_PARTS:
+def read_filter_path(value: str) -> FilterPath:
+    """Parse the comma-separated paths of the parameter."""
+    if value.count(".") + value.count(",") >= FILTER_PATH_PARTS:
         return _TOO_COMPLEX
-    return _read_paths(said)
+    return _read_paths(value)
 
 
 _TOO_COMPLEX = FilterPath(too_complex=True)
 
 
 @lru_cache(32)
-def _read_paths(said: str) -> FilterPath:
-    """Read them once for a search, which asks for them several times, or once for each item of a multi-search."""
-    names = [name.strip() for name in said.split(",") if name.strip()]
+def _read_paths(value: str) -> FilterPath:
+    """Parse the paths, cached because a search needs them several times, and a multi-search once per item."""
+    names = [name.strip() for name in value.split(",") if name.strip()]
     includes = tuple(_path(name) for name in names if not name.startswith("-"))
     excludes = tuple(_path(name[1:]) for name in names if name.startswith("-"))
     patterns = [part for path in (*includes, *excludes) for part in path if "*" in part and part not in _STARS]
@@ -117,7 +118,7 @@ def _read_paths(said: str) -> FilterPath:
 
 
 def _path(name: str) -> Path:
-    """Split at dots, but for those that a backslash makes part of a name."""
+    """Split a path at its dots, except escaped ones."""
     return tuple(part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", name))
 
 
@@ -126,7 +127,7 @@ _CONTAINERS = b"{["
 
 
 class _Verdict(Enum):
-    """What becomes of a member that no path goes into any further."""
+    """What happens to a member that no path descends into."""
 
     KEPT = "kept"
     DROPPED = "dropped"
@@ -138,7 +139,7 @@ _DROPPED: Final = _Verdict.DROPPED
 
 @dataclass(frozen=True, slots=True)
 class _Mode:
-    """What becomes of a member at which a path ends, and of one that lies on none."""
+    """What happens to a member at the end of a path, and to one on no path."""
 
     at_end: _Verdict
     beside: _Verdict
@@ -150,26 +151,26 @@ _EXCLUDING = _Mode(_DROPPED, _KEPT)
 
 @dataclass(slots=True)
 class _State:
-    """The places in the paths that a walk through an answer has come to, and where each name leads from there."""
+    """A state of the automaton: the positions reached in the paths, and the next state for each name."""
 
     known: "dict[str, _State | _Verdict | None]"
-    """By name; None where it is still to be worked out."""
+    """The next state by name; None if it has not been computed yet."""
     other: "_State | _Verdict | None"
-    """Where a name leads that no path names."""
+    """The next state for names that no path contains."""
     always: frozenset[int]
-    """Places that any name leads to."""
+    """Positions reached by any name."""
     named: Mapping[str, Sequence[int]]
     patterns: Sequence[tuple[Callable[[str], object], int]]
-    """What tells whether a name is one of those with a wildcard in them, and the place behind each."""
+    """Predicates of the names with wildcards, and the position after each."""
 
 
 _Opened = Callable[[bytes], dict[str, msgspec.Raw]]
 
 
 class _Cut:
-    """Cuts an answer by paths, all of which are followed at once, as an automaton whose states are made when needed.
+    """Filters a response with an automaton that follows all paths at once; its states are computed when needed.
 
-    No way is tried twice, so each member costs no more than there are parts, however many ways lead to it.
+    So each member costs at most the number of path elements, however many paths match it.
     """
 
     def __init__(self, paths: Sequence[Path], mode: _Mode, opened: _Opened, *, keeps_empty: bool = False) -> None:
@@ -183,7 +184,7 @@ class _Cut:
         self._states: dict[frozenset[int], _State] = {}
 
     def apply(self, answer: bytes) -> bytes | None:
-        """Return what is left; None where that is nothing. Raises TooComplex."""
+        """Return the filtered response; None if nothing remains. Raises TooComplex."""
         beginnings, place = [], 0
         for path in self._paths:
             beginnings.append(place)
@@ -191,13 +192,13 @@ class _Cut:
         try:
             kept = self._left(answer, self._state(frozenset(beginnings)), 0)
         except RecursionError as error:
-            raise TooComplex("engine", "an answer nested too deeply for a `filter_path`") from error
+            raise TooComplex("engine", "the response is nested too deeply for `filter_path`") from error
         return None if kept is None else msgspec.json.encode(kept)
 
     def _left(self, value: bytes, state: _State, depth: int) -> Any:
-        """Return what is left of an object or an array that paths go into; None where that is nothing."""
+        """Filter an object or array that paths descend into; None if nothing remains."""
         if depth > FILTER_PATH_DEPTH:
-            raise TooComplex("engine", f"an answer nested deeper than {FILTER_PATH_DEPTH} levels, under `filter_path`")
+            raise TooComplex("engine", f"the response has more than {FILTER_PATH_DEPTH} levels for `filter_path`")
         if len(value) == len(b"{}"):
             return msgspec.Raw(value) if self._keeps_empty else None
         is_plain = value.find(b"{", 1) < 0 and value.find(b"[", 1) < 0
@@ -213,7 +214,7 @@ class _Cut:
         return kept or None
 
     def _whole(self, value: bytes, state: _State) -> msgspec.Raw | None:
-        """Return what is left of an object or an array of plain values, whatever their names: all or nothing."""
+        """Filter an object or array of plain values whose names do not matter: it is kept or removed as a whole."""
         below = self._other(state) if value[0] == _OBJECT else state
         is_left = self._keeps_plain if isinstance(below, _State) else below is _KEPT
         return msgspec.Raw(value) if is_left else None
@@ -239,7 +240,7 @@ class _Cut:
         return kept
 
     def _of_objects(self, array: bytes, state: _State, depth: int) -> list[Any] | None:
-        """Return what is left of an array of objects, which are taken apart at once; None where it has others, too."""
+        """Filter an array of objects, decoded at once; None if it also has other items."""
         if depth >= FILTER_PATH_DEPTH or self._opened is not plain_members_of:
             return None
         try:
@@ -266,10 +267,10 @@ class _Cut:
         return kept
 
     def _below(self, state: _State, name: str) -> _State | _Verdict:
-        """Work out where a name leads; raises TooComplex."""
+        """Compute the next state for a name; raises TooComplex."""
         self._compared += len(state.patterns)
         if self._compared > FILTER_PATH_COMPARISONS:
-            raise TooComplex("engine", "a response of too many names for a `filter_path` with wildcards")
+            raise TooComplex("engine", "the response has too many names for a `filter_path` with wildcards")
         found = [place for matches, place in state.patterns if matches(name)]
         found += state.named.get(name, ())
         below = self._verdict(state.always.union(found)) if found else self._other(state)
@@ -277,7 +278,7 @@ class _Cut:
         return below
 
     def _other(self, state: _State) -> _State | _Verdict:
-        """Work out where a name leads that no path names."""
+        """Compute the next state for names that no path contains."""
         if state.other is None:
             state.other = self._verdict(state.always)
         return state.other
@@ -304,7 +305,7 @@ class _Cut:
                 case part:
                     named.setdefault(part or "", []).append(place + 1)
         if len(self._states) == FILTER_PATH_STATES:
-            raise TooComplex("engine", "a `filter_path` that leads to too many places")
+            raise TooComplex("engine", "`filter_path` matches too many combinations of positions")
         state = _State(dict.fromkeys(named), None, frozenset(always), named, patterns)
         self._states[places] = state
         return state

@@ -1,7 +1,7 @@
-"""JSON as it was written: taken apart, members cut out, added or set, or indented, every other byte as it was.
+"""JSON text edited in place: split, or with members removed, added or set, while all other bytes stay the same.
 
-Engines keep half a surrogate pair (an emoji cut in two) in documents, which msgspec refuses wherever it stands; what it
-refuses is read by the standard library.
+Engines accept unpaired surrogates (half of an emoji) in documents, but msgspec rejects a text that contains one. Such
+a text is read by the standard library.
 """
 
 import re
@@ -21,7 +21,7 @@ _decoder = JSONDecoder()
 class _Member:
     name: str
     start: int
-    """Where its name begins."""
+    """Position of its name."""
     value: int
     end: int
 
@@ -29,15 +29,15 @@ class _Member:
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _array = msgspec.json.Decoder(list[msgspec.Raw])
 plain_members_of = _object.decode
-"""As `members_of`, for a text without halves of surrogate pairs."""
+"""Like `members_of`, for a text without unpaired surrogates."""
 plain_items_of = _array.decode
-"""As `items_of`, for such a text."""
+"""Like `items_of`, for a text without unpaired surrogates."""
 objects_of = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
-"""Take an array of objects apart, for such a text; raises ValidationError for one that has others."""
+"""Split an array of objects without unpaired surrogates; raises ValidationError if it has other items."""
 
 
 def members_of(value: bytes) -> dict[str, msgspec.Raw]:
-    """Take an object apart; raises ValueError, and RecursionError where nesting has no end."""
+    """Split an object into its members; raises ValueError, and RecursionError if it is nested too deeply."""
     try:
         return _object.decode(value)
     except msgspec.DecodeError:
@@ -46,7 +46,7 @@ def members_of(value: bytes) -> dict[str, msgspec.Raw]:
 
 
 def items_of(value: bytes) -> list[msgspec.Raw]:
-    """Take an array apart; raises ValueError, and RecursionError where nesting has no end."""
+    """Split an array into its items; raises ValueError, and RecursionError if it is nested too deeply."""
     try:
         return _array.decode(value)
     except msgspec.DecodeError:
@@ -55,7 +55,7 @@ def items_of(value: bytes) -> list[msgspec.Raw]:
 
 
 def mending_of(value: bytes) -> "Mending | None":
-    """Mend an object that has halves of surrogate pairs in it; None where it has none. Raises as `members_of` does."""
+    """Replace unpaired surrogates in an object; None if it has none. Raises like `members_of`."""
     try:
         _object.decode(value)
     except msgspec.DecodeError:
@@ -64,10 +64,10 @@ def mending_of(value: bytes) -> "Mending | None":
 
 
 class Mending:
-    """A text without halves of surrogate pairs, whose parts can be written again as they were.
+    """A text whose unpaired surrogates are replaced, and whose parts can be restored.
 
-    Each is spelled with a character that stands nowhere in the text, and so is each escaped backslash: what follows
-    one is no escape. By replacing alone, which takes less time than decoding.
+    Each surrogate is replaced by a character that does not occur in the text, and so is each escaped backslash, because
+    what follows it is no escape sequence. Only bytes.replace is used, which is faster than decoding.
     """
 
     def __init__(self, value: bytes) -> None:
@@ -81,7 +81,7 @@ class Mending:
         self.mended = value
 
     def written(self, mended: bytes) -> bytes:
-        """Write a part as it was."""
+        """Return a part with the original surrogates."""
         for escape, spelled in self._spelled:
             mended = mended.replace(spelled, escape)
         return mended
@@ -90,23 +90,23 @@ class Mending:
         return msgspec.Raw(self.written(bytes(mended)))
 
     def members_of(self, mended: bytes) -> dict[str, msgspec.Raw]:
-        """Take an object of the mended text apart, its names as they were; raises as `members_of` does."""
+        """Split an object of the mended text, with the original names; raises like `members_of`."""
         members, mark = _object.decode(mended), self._mark
         if mark.encode() not in mended:
             return members
         return {self.name(name) if mark in name else name: raw for name, raw in members.items()}
 
     def name(self, mended: str) -> str:
-        """Return a name as Java has it."""
+        """Return a name as Java does, see `whole`."""
         return whole(_decoder.decode(self.written(msgspec.json.encode(mended)).decode()))
 
 
 _NONCHARACTERS = [chr(0x10000 * plane + 0xFFFE + last).encode() for plane in range(17) for last in (0, 1)]
-"""Unicode keeps them for use within a program."""
+"""Noncharacters, which Unicode reserves for internal use in a program."""
 
 
 def read(value: bytes) -> Any:
-    """Read any value that an engine keeps; raises ValueError, and RecursionError where nesting has no end."""
+    """Decode any value that an engine accepts; raises ValueError, and RecursionError if it is nested too deeply."""
     try:
         return msgspec.json.decode(value)
     except msgspec.DecodeError:
@@ -114,15 +114,14 @@ def read(value: bytes) -> Any:
 
 
 def whole(text: str) -> str:
-    """Write a question mark for half a surrogate pair, as Java does: it is no character, and has no bytes."""
+    """Replace unpaired surrogates by question marks, as Java does when it encodes them."""
     return text.encode(errors="replace").decode()
 
 
 def take_member(body: bytes, path: Sequence[str], *, prune: bool = False) -> tuple[bytes, bytes]:
-    """Cut the member at a path out of an object, with the one comma that goes with it.
+    """Remove the member at a path from an object, including one comma; return the object and the member's value.
 
-    With `prune`, also the objects that then hold nothing. Returns what is left, and the member's value. Raises
-    ValueError, and RecursionError where nesting has no end.
+    `prune` also removes the objects that become empty. Raises ValueError, and RecursionError if nested too deeply.
     """
     text = body.decode()
     start, end, value = _span(text, path, prune=prune)
@@ -130,9 +129,9 @@ def take_member(body: bytes, path: Sequence[str], *, prune: bool = False) -> tup
 
 
 def with_members_set(body: bytes, members: Mapping[str, Any]) -> bytes:
-    """Set members of an object: said at its end, and what stood there before blanked.
+    """Set members of an object: append them, and overwrite their old text with blanks.
 
-    So the rest keeps its line and column, which engines name in warnings.
+    The rest keeps its line and column numbers, which engines report in warnings.
     """
     text = body.decode()
     there = list(_members(text, 0))
@@ -144,18 +143,18 @@ def with_members_set(body: bytes, members: Mapping[str, Any]) -> bytes:
             pieces += [text[member.start : end].encode().translate(_BLANKED)]
     last = there[-1].end if there else _expect(text, _blank(text, 0), "{")
     comma = b"," if there and there[-1].name not in members else b""
-    said = msgspec.json.encode(members)[1:-1]
-    return b"".join([*pieces, text[end:last].encode(), comma, said, text[last:].encode()])
+    new = msgspec.json.encode(members)[1:-1]
+    return b"".join([*pieces, text[end:last].encode(), comma, new, text[last:].encode()])
 
 
 def with_member(body: bytes, name: str, value: bytes) -> bytes:
-    """Add a last member to an object that has some."""
+    """Append a member to an object that is not empty."""
     inside = body.rstrip().removesuffix(b"}").rstrip()
     return inside + b"," + msgspec.json.encode(name) + b":" + value + b"}"
 
 
 def _span(text: str, path: Sequence[str], *, prune: bool) -> tuple[int, int, str]:
-    """Find a member: from where to where it is to be cut out, and its value."""
+    """Find a member: the start and end of the text to remove, and its value."""
     cut: tuple[int, int] | None = None
     at, end = 0, 0
     for name in path:
@@ -175,7 +174,7 @@ def _with_comma(members: Sequence[_Member], place: int) -> tuple[int, int]:
 
 
 def _place(members: Sequence[_Member], name: str) -> int:
-    """Find a member; of several of one name the last, which is the one that decoders take."""
+    """Find a member by name; the last one of several, like JSON decoders."""
     places = [place for place, member in enumerate(members) if member.name == name]
     if not places:
         raise ValueError(f"no member {name!r}")
@@ -183,7 +182,7 @@ def _place(members: Sequence[_Member], name: str) -> int:
 
 
 def _members(text: str, at: int) -> Iterator[_Member]:
-    """Walk over the members of the object that begins here; what is in them is left to the decoder."""
+    """Yield the members of the object that starts at this position; the decoder skips their values."""
     at = _expect(text, _blank(text, at), "{")
     while text[at : at + 1] == '"':
         name, after = _decoder.raw_decode(text, at)
@@ -208,15 +207,15 @@ def _expect(text: str, at: int, sign: str) -> int:
 
 
 def compacted(value: bytes) -> bytes:
-    """Write a value without the spaces between its parts."""
+    """Remove the whitespace between tokens."""
     return _formatted(value, -1)
 
 
 def indented(value: bytes) -> bytes:
-    """Write a value as the engine does under `?pretty` (Jackson's default pretty printer)."""
+    """Format a value as the engine does for `?pretty` (Jackson's default pretty printer)."""
     pieces = _NAME.split(_formatted(value, 2))
     names = pieces[1::2]
-    spaced = [b" : "] * (len(pieces) + len(names))  # in a third of the time that substituting takes
+    spaced = [b" : "] * (len(pieces) + len(names))  # joining takes a third of the time of a regular expression
     spaced[::3], spaced[1::3] = pieces[::2], names
     written = b"".join(spaced)
     for empty, with_space in _EMPTY:
@@ -229,7 +228,7 @@ _EMPTY = ((b"{}\n", b"{ }\n"), (b"{},\n", b"{ },\n"), (b"[]\n", b"[ ]\n"), (b"[]
 
 
 def _formatted(value: bytes, indent: int) -> bytes:
-    """Write a value with other spaces."""
+    """Format a value with other whitespace."""
     try:
         return msgspec.json.format(value, indent=indent)
     except msgspec.DecodeError:

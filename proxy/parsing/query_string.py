@@ -1,8 +1,8 @@
-"""A line of `query_string` or `simple_query_string` syntax: its words, and what it demands or forbids besides.
+"""Parses `query_string` and `simple_query_string` syntax: the query text, and what else the query requires or excludes.
 
 Sources: Elasticsearch, "Query string query" and "Simple query string query"; Lucene, `QueryParser.jj` and
-`SimpleQueryParser`. The simple one has no fields, and its operators are signs alone: AND, OR and NOT are words there.
-A line is cut into tokens in one pass, and only up to a length that nobody types.
+`SimpleQueryParser`. `simple_query_string` has no fields, and only signs as operators: AND, OR and NOT are words there.
+The line is split into tokens in one pass, up to a length that no user types.
 """
 
 import re
@@ -17,7 +17,7 @@ from proxy.parsing.words import MATCH_ALL, Query, Typed, is_one_word, letters, u
 IsText = Callable[[str], bool]
 
 
-# Options of the whole line that have no meaning for a piece of it.
+# Options of the whole query that do not apply to a part of it.
 _WHOLE_LINE = frozenset({"query", "minimum_should_match", "boost", "_name"})
 
 _TOKEN = re.compile(
@@ -37,7 +37,7 @@ _TOKEN = re.compile(
 )
 
 _FLAGS = ("AND", "NOT", "OR", "PREFIX", "PHRASE", "PRECEDENCE", "ESCAPE", "WHITESPACE", "FUZZY", "NEAR")
-"""The operators of the simple line, each with its bit, in this order (Elasticsearch, `SimpleQueryStringFlag`)."""
+"""Operators of `simple_query_string` in the order of their bits (Elasticsearch, `SimpleQueryStringFlag`)."""
 
 _SIMPLE: Mapping[str, tuple[str, str]] = {
     "AND": (r"(?P<and>\+(?=\s))|(?P<sign>\+)", "+"),
@@ -47,12 +47,12 @@ _SIMPLE: Mapping[str, tuple[str, str]] = {
     "PRECEDENCE": (r"(?P<open>\()|(?P<close>\))", "()"),
     "FUZZY": (r"(?P<suffix>~\d*+)", "~"),
 }
-"""Of each operator of the simple line its token, and the characters that then end a word."""
+"""The token of each operator of `simple_query_string`, and the characters that then end a word."""
 
 
 @lru_cache(maxsize=64)
 def _simple_token(operators: frozenset[str]) -> re.Pattern[str]:
-    """Return the tokens of a simple line whose `flags` name these operators: the other signs are plain text."""
+    """Return the tokens of a simple query with these operators in `flags`; other signs are plain text."""
     known = [_SIMPLE[name] for name in _SIMPLE if name in operators]
     ends = "".join(map(re.escape, "".join(characters for _, characters in known)))
     begins = "-" if "NOT" in operators else ""
@@ -63,7 +63,7 @@ def _simple_token(operators: frozenset[str]) -> re.Pattern[str]:
 
 
 def _operators(flags: object) -> frozenset[str] | None:
-    """Read `flags`, by name or by bit; None where they are not what the engine knows."""
+    """Read `flags`, names or bits; None if the engine would reject them."""
     if isinstance(flags, int):
         return frozenset(name for bit, name in enumerate(_FLAGS) if flags & 1 << bit)
     if not isinstance(flags, str):
@@ -78,14 +78,14 @@ def _operators(flags: object) -> frozenset[str] | None:
 
 @dataclass(slots=True)
 class _Part:
-    """A piece of a line: a word, a phrase, a group in brackets, or what has no words (a range, an expression)."""
+    """A part of the line: a word, a phrase, a group in brackets, or something without words (a range, a regex)."""
 
     start: int
-    """Behind its sign."""
+    """Position after its sign."""
     end: int
     sign: str
     or_: bool
-    """Joined to the part before it by OR."""
+    """Whether OR connects it with the part before it."""
     field: str
     text: str = ""
     quoted: bool = False
@@ -95,10 +95,10 @@ class _Part:
 
 
 def read_line(name: str, options: Query, line: str, is_text: IsText = lambda _: True) -> Typed:
-    """Read the words meant by a line, and what it demands or forbids besides them.
+    """Read the query text of a line, and what else the line requires or excludes.
 
-    `+word`, `"a phrase"` and `field:value` stay required, `-word` and `-(a group)` stay forbidden. Other operators
-    say how the words are searched, and exclude nothing but by them. Values of fields without text are no words.
+    `+word`, `"a phrase"` and `field:value` stay required, `-word` and `-(a group)` stay excluded. The other operators
+    only change how the words are searched. Values of fields that are not text are not query text.
     """
     simple = name == "simple_query_string"
     token = _tokens_of(options) if simple else _TOKEN
@@ -107,7 +107,7 @@ def read_line(name: str, options: Query, line: str, is_text: IsText = lambda _: 
         return Typed(" ".join(_NOISE.sub(" ", line[:QUERY_STRING_LINE]).split()), None)
     plain = _unbracketed(parts)
     kept = {key: value for key, value in options.items() if key not in _WHOLE_LINE}
-    demands = _demands(plain, is_text)
+    demands = _requirements(plain, is_text)
     text = " ".join(_words(plain, is_text))
     if demands is None:
         return Typed(text, None)
@@ -126,20 +126,20 @@ def _tokens_of(options: Query) -> re.Pattern[str] | None:
 
 @dataclass(slots=True)
 class _Pending:
-    """What has been read and belongs to the next part."""
+    """Tokens that apply to the next part."""
 
     sign: str = ""
     operator: str = ""
     field: str = ""
     start: int = -1
-    """Where the field begins."""
+    """Position of the field name."""
 
     def __bool__(self) -> bool:
         return bool(self.sign or self.field or self.operator)
 
 
 def _parts(line: str, token: re.Pattern[str], *, simple: bool) -> list[_Part] | None:
-    """Cut a line into parts; None where it is not what the syntax says."""
+    """Split a line into parts; None if its syntax is invalid."""
     tree, position = _Tree("*" if simple else "*?"), 0
     for found in token.finditer(line):
         if found.start() != position or not _TAKES[found.lastgroup or ""](tree, found):
@@ -149,7 +149,7 @@ def _parts(line: str, token: re.Pattern[str], *, simple: bool) -> list[_Part] | 
 
 
 class _Tree:
-    """The parts of a line as they come: those of the innermost open brackets, and of what is around them."""
+    """The parts as they are parsed: those of the innermost open bracket, and of the brackets around it."""
 
     def __init__(self, wildcards: str) -> None:
         self.level: list[_Part] = []
@@ -196,7 +196,7 @@ class _Tree:
         return True
 
     def suffix(self, token: re.Match[str]) -> bool:
-        """A boost, or how far a word or phrase may differ."""
+        """Parse a boost, or the fuzziness of a word or the slop of a phrase."""
         if self.pending or not self.level or self.level[-1].end != token.start():
             return False
         last = self.level[-1]
@@ -218,73 +218,73 @@ _TAKES: Mapping[str, Callable[[_Tree, re.Match[str]], bool]] = {
     "opaque": _Tree.part,
     "word": _Tree.part,
 }
-"""What takes a token; False where it cannot stand there."""
+"""The method for each token; it returns False if the token is not allowed there."""
 
 
 def _part(token: re.Match[str], pending: _Pending, wildcards: str) -> _Part:
     start = token.start() if pending.start < 0 else pending.start
-    kind, said, text = token.lastgroup, token[0], ""
+    kind, raw, text = token.lastgroup, token[0], ""
     if kind == "word":
-        text = unescaped(_without_wildcards(said, wildcards))
+        text = unescaped(_without_wildcards(raw, wildcards))
     elif kind == "phrase":
-        text = unescaped(said[1:-1].strip())
+        text = unescaped(raw[1:-1].strip())
     or_ = pending.operator == "or"
     return _Part(start, token.end(), pending.sign, or_, pending.field, text, kind == "phrase", kind == "opaque")
 
 
 def _without_wildcards(word: str, wildcards: str) -> str:
-    """Cut the wildcards off a word's ends, but for an escaped one."""
+    """Remove wildcards from both ends of a word, except escaped ones."""
     left = word.lstrip(wildcards)
     kept = left.rstrip(wildcards)
     return left[: len(kept) + 1] if kept.endswith("\\") else kept
 
 
-def _boost(said: str, before: float) -> float:
+def _boost(raw: str, before: float) -> float:
     try:
-        return float(said[1:]) if said.startswith("^") else before
+        return float(raw[1:]) if raw.startswith("^") else before
     except ValueError:
         return before
 
 
 def _unbracketed(parts: list[_Part]) -> list[_Part]:
-    """Take away brackets around all of a line."""
+    """Remove brackets around the whole line."""
     while len(parts) == 1 and parts[0].parts is not None and not parts[0].sign and not parts[0].field:
         parts = parts[0].parts
     return parts
 
 
 def _words(parts: Sequence[_Part], is_text: IsText) -> Iterator[str]:
-    """The words that are wanted, each once."""
+    """Yield the query text of the parts that are not excluded, each word once."""
     if len(parts) == 1:
-        return filter(None, [_said(parts[0], is_text)])
-    said = _without_repeated_phrases(_sayings(parts, is_text))
+        return filter(None, [_text_of(parts[0], is_text)])
+    texts = _without_repeated_phrases(_texts(parts, is_text))
     if any(part.or_ for part in parts):
-        said = _alternatives(said)
-    return (each.text for each in said)
+        texts = _alternatives(texts)
+    return (each.text for each in texts)
 
 
-class _Saying(NamedTuple):
-    """What a part says."""
+class _Text(NamedTuple):
+    """The text of a part."""
 
     text: str
     part: _Part
     whole: bool
-    """It is a phrase or a group of several words."""
+    """Whether it is a phrase or a group of several words."""
 
     @property
     def is_word(self) -> bool:
         return not self.part.quoted and not self.whole
 
 
-_Said = list[_Saying]
+_Texts = list[_Text]
 
 
-def _sayings(parts: Sequence[_Part], is_text: IsText) -> _Said:
-    said = [(text, part) for part in parts if (text := _said(part, is_text))]
-    return [_Saying(text, part, _is_whole(text, part)) for text, part in said]
+def _texts(parts: Sequence[_Part], is_text: IsText) -> _Texts:
+    texts = [(text, part) for part in parts if (text := _text_of(part, is_text))]
+    return [_Text(text, part, _is_whole(text, part)) for text, part in texts]
 
 
-def _said(part: _Part, is_text: IsText) -> str:
+def _text_of(part: _Part, is_text: IsText) -> str:
     if part.sign == "-" or part.opaque or (part.field and not _has_words(part.field, is_text)):
         return ""
     return " ".join(_words(part.parts, is_text)) if part.parts is not None else part.text
@@ -294,11 +294,11 @@ def _has_words(field: str, is_text: IsText) -> bool:
     return field not in {"_exists_", "*", "_id"} and is_text(field)
 
 
-def _without_repeated_phrases(said: _Said) -> _Said:
-    """Leave out a phrase that says the plain words beside it once more, for its boost."""
-    plain = [each.text for each in said if not each.whole]
+def _without_repeated_phrases(texts: _Texts) -> _Texts:
+    """Drop a phrase that only repeats the plain words next to it, in order to boost them."""
+    plain = [each.text for each in texts if not each.whole]
     spelled = letters(" ".join(plain)) if len(plain) > 1 else ""
-    return [each for each in said if not (spelled and each.whole and letters(each.text) == spelled)]
+    return [each for each in texts if not (spelled and each.whole and letters(each.text) == spelled)]
 
 
 def _is_whole(text: str, part: _Part) -> bool:
@@ -306,32 +306,32 @@ def _is_whole(text: str, part: _Part) -> bool:
     return (part.quoted or part.parts is not None) and not is_one_word(text)
 
 
-def _alternatives(said: _Said) -> _Said:
-    """Of what OR joins take every plain word, and one phrase or group: its variants and expansions say no more.
+def _alternatives(texts: _Texts) -> _Texts:
+    """Select from parts joined by OR every plain word, and one phrase or group: the others are variants of it.
 
-    That is the one boosted most, and the first of several.
+    That is the one with the highest boost, or the first of several.
     """
-    spelled = {each.text: letters(each.text) for each in said if not each.part.quoted}
+    spelled = {each.text: letters(each.text) for each in texts if not each.part.quoted}
     plain = frozenset(spelled.values())
-    whole = [each for each in said if each.whole or (each.part.quoted and letters(each.text) not in plain)]
+    whole = [each for each in texts if each.whole or (each.part.quoted and letters(each.text) not in plain)]
     repeated = variants([letters(each.text) for each in whole])
     typed = max((each for place, each in enumerate(whole) if place not in repeated), key=_boost_of, default=None)
     if typed is None:
-        return said
+        return texts
     within = letters(typed.text)
-    return [each for each in said if each is typed or (each.is_word and spelled[each.text] not in within)]
+    return [each for each in texts if each is typed or (each.is_word and spelled[each.text] not in within)]
 
 
-def _boost_of(said: _Saying) -> float:
-    return said.part.boost
+def _boost_of(text: _Text) -> float:
+    return text.part.boost
 
 
-def _demands(parts: Sequence[_Part], is_text: IsText) -> list[_Part] | None:
-    """The parts that demand or forbid more than the words; None where it cannot be said."""
+def _requirements(parts: Sequence[_Part], is_text: IsText) -> list[_Part] | None:
+    """Return the parts that require or exclude more than the query text; None if that is unclear."""
     if all(map(_is_plain, parts)):
         return []
     if any(part.or_ for part in parts):
-        same = _is_said_in_fields(parts, is_text)
+        same = _repeats_in_fields(parts, is_text)
         return [] if same or all(_is_free(part) for part in parts) else None
     positive = [part for part in parts if part.sign != "-" and not part.opaque]
     quotes_all = len(positive) > 1 and all(part.quoted and is_one_word(part.text) for part in positive)
@@ -343,7 +343,7 @@ def _demands(parts: Sequence[_Part], is_text: IsText) -> list[_Part] | None:
         elif part.quoted:
             demands += [] if quotes_all or id(part) in repeats else [part]
         elif part.parts is not None:
-            inner = _demands(_unbracketed(part.parts), is_text)
+            inner = _requirements(_unbracketed(part.parts), is_text)
             if inner is None:
                 return None
             demands += inner
@@ -351,30 +351,30 @@ def _demands(parts: Sequence[_Part], is_text: IsText) -> list[_Part] | None:
 
 
 def _is_plain(part: _Part) -> bool:
-    """Whether a part is nothing but one word."""
+    """Whether a part is a single word and nothing else."""
     return not (part.sign or part.field or part.opaque or part.quoted) and part.parts is None
 
 
 def _is_free(part: _Part) -> bool:
-    """Whether a part is nothing but words, however they are searched."""
+    """Whether a part is only words, however they are searched."""
     return not (part.sign or part.field or part.opaque) and all(map(_is_free, part.parts or ()))
 
 
-def _is_said_in_fields(parts: Sequence[_Part], is_text: IsText) -> bool:
-    """Whether all parts say the same words, each in a field of text: `title:(w) OR body:(w)`."""
+def _repeats_in_fields(parts: Sequence[_Part], is_text: IsText) -> bool:
+    """Whether all parts repeat the same words in different text fields: `title:(w) OR body:(w)`."""
     free = all(not part.sign and not part.opaque and all(map(_is_free, part.parts or ())) for part in parts)
-    spelled = letters(_said(parts[0], is_text)) if free else ""
-    return spelled != "" and all(letters(_said(part, is_text)) == spelled for part in parts[1:])
+    spelled = letters(_text_of(parts[0], is_text)) if free else ""
+    return spelled != "" and all(letters(_text_of(part, is_text)) == spelled for part in parts[1:])
 
 
 def _repeated_phrases(positive: Sequence[_Part]) -> set[int]:
-    """Phrases that say the plain words beside them once more."""
+    """Return the positions of phrases that only repeat the plain words next to them."""
     plain = letters(" ".join(part.text for part in positive if not part.quoted and part.parts is None))
     return {id(part) for part in positive if part.quoted and plain and letters(part.text) == plain}
 
 
-# What is no word in a line that could not be read. In one pass, which looks for nothing beyond where it must end, and
-# tries a name from its first letter alone.
+# Everything that is not a word, in a line that could not be parsed. It runs in one pass: no lookahead beyond where a
+# match must end, and a field name is only tried from its first letter.
 _NOISE = re.compile(
     r"""\[[^\[\]]*+\] | \{[^{}]*+\} | /[^/]*+/ | [~^][\d.]*+
         | (?:^|(?<=[\s(]))(?:-|!|NOT\s++)(?:[\w.]++:)?(?:"[^"]*+"|[^\s()]++)

@@ -1,12 +1,10 @@
-"""What the user typed, found in the client's query, and that query without the demand for those words.
+"""Finds the user's text in the client's query, and relaxes the query: the same query without requiring that text.
 
-A semantic retriever finds what says the same in other words, so exactly one thing is relaxed for it: that the
-words of the user's query occur. Every other required clause stays as it is, and so the relaxed query is the
-client's own with the clauses that hold these words replaced by `match_all`, which keeps `minimum_should_match`
-and the rest of the tree exact.
+A semantic retriever finds documents that say the same in other words, so exactly one requirement is relaxed for it:
+that the words of the user's text occur. All other required clauses stay. The relaxed query is the client's own, with
+the clauses that hold the text replaced by `match_all`; so `minimum_should_match` and the rest of the tree stay valid.
 
-What queries there are, and where words stand in them, is in the tables of `clauses`; which of several texts is the
-user's is said in `reading`.
+The table of queries is in `clauses`; `evidence` decides which of several texts is the user's.
 """
 
 import base64
@@ -35,30 +33,30 @@ from proxy.parsing.evidence import Clause, Evidence, Reading, all_of, any_of, do
 from proxy.parsing.words import Query, fold
 
 UNRELAXED: Mapping[str, str] = {
-    "ambiguous_text": "clauses differ in text, and it cannot be told which of them is a filter",
-    "given_text": "the text that the request gives is in no clause of its query",
-    "own_scores": "`min_score`, `hybrid`, or a `knn` of the client's own: no other document fits into its scores",
-    "query_syntax": "what a line of query syntax excludes besides by its words is not known",
+    "ambiguous_text": "clauses have different texts, and it is unclear which of them are filters",
+    "given_text": "no clause of the query contains the query text that the request names",
+    "own_scores": "`min_score`, `hybrid` or the client's own `knn`: the scores of other hits are not comparable",
+    "query_syntax": "it is unclear what a `query_string` query excludes besides documents without its words",
     "text_in_filter": "the query text is only in filters, functions, intervals or spans",
 }
-"""Why a query is not relaxed, and so nothing is searched for beside it."""
+"""The reasons why a query is not relaxed, so that no other hits are searched for."""
 
 
 @dataclass(frozen=True, slots=True)
 class UserQuery:
-    """The user's words, and what a document must fulfil without them."""
+    """The user's text, and the query that documents must match without it."""
 
     text: str
     relaxed: Query | None
-    """None: nothing else may be searched for."""
+    """None if no other hits may be searched for."""
     autocomplete: bool = False
-    """Every clause with these words takes the last one for the beginning of a word."""
+    """Whether every clause with this text treats its last word as a prefix."""
     unrelaxed: str = field(default="", compare=False)
-    """Why there is no relaxed query, as in `UNRELAXED`."""
+    """The reason why there is no relaxed query, see `UNRELAXED`."""
     keywords: frozenset[str] = field(default=frozenset(), compare=False)
-    """The fields without analysed text that the query compares with all of these words."""
+    """Keyword fields that the query compares with the whole text."""
     boosts: BoostQuery | None = field(default=None, compare=False)
-    """What the query says beyond the words; None where it says no more, or it is not known which part does."""
+    """The query without its words, for its boosts. None if it has no boosts, or their clauses are unknown."""
 
 
 IsText = Callable[[str], bool]
@@ -71,12 +69,12 @@ def find_user_query(
     given: str | None = None,
     copies: AbstractSet[str] = frozenset(),
 ) -> UserQuery | None:
-    """Find what the user typed, or the clauses that hold the text that the request gives itself.
+    """Find the user's text, or the clauses with the text that the request itself names (`given`).
 
-    `copies` are fields that the passage's text is copied to.
+    `copies` are fields that passage fields are copied to (`copy_to`).
 
-    A clause on fields where no words are searched is a filter. What is nested deeper than can be followed here, any
-    engine refuses; in what would take too much work none is found.
+    A clause on fields without analysed text is a filter. A query that is too deeply nested to be read is rejected by
+    every engine; in one that takes too much work no text is found.
     """
     try:
         found = _find(unwrapped(query), Evidence(passage, given, copies), is_text, given)
@@ -86,7 +84,7 @@ def find_user_query(
 
 
 def text_of_clause(query: Any, name: str, passage: Sequence[str], is_text: IsText) -> str | None:
-    """Return the text of the clause with this `_name`; None where there is none, or it holds no text."""
+    """Return the text of the clause with this `_name`; None if there is no such clause, or it has no text."""
     try:
         reader = _Reader(Evidence(passage), is_text, everywhere=True)
         readings = (reader.read(clause) for clause in _named(unwrapped(query), name))
@@ -96,7 +94,7 @@ def text_of_clause(query: Any, name: str, passage: Sequence[str], is_text: IsTex
 
 
 def _named(query: Any, name: str) -> Iterator[Any]:
-    """The queries of this name, which stands in their body, or beside the words of their one field."""
+    """Yield the queries with this `_name`, which is in their body or in the object of their field."""
     match query:
         case dict():
             for value in query.values():
@@ -129,7 +127,7 @@ def _find(query: Any, evidence: Evidence, is_text: IsText, given: str | None) ->
     if reading is None or not (reading.central or reading.touches):
         return None
     keywords = reader.keywords_of(reading.words)
-    return UserQuery(given or reading.text, None, _half_typed(reading), "text_in_filter", keywords)
+    return UserQuery(given or reading.text, None, _is_autocomplete(reading), "text_in_filter", keywords)
 
 
 def _relaxed_by(query: Any, reading: Reading, given: str | None) -> UserQuery:
@@ -139,21 +137,21 @@ def _relaxed_by(query: Any, reading: Reading, given: str | None) -> UserQuery:
     if not problem:
         relaxed = _relaxed(query, rests)
         problem = "" if relaxed is not None else "own_scores"
-    return UserQuery(given or reading.text, bare(relaxed), _half_typed(reading), problem)
+    return UserQuery(given or reading.text, bare(relaxed), _is_autocomplete(reading), problem)
 
 
-def _half_typed(reading: Reading) -> bool:
-    """Whether the last word may be half typed; a prefix form for each of several words is a way to search."""
+def _is_autocomplete(reading: Reading) -> bool:
+    """Whether the last word may be incomplete; prefix clauses for single words of the text do not count."""
     return all(clause.autocomplete and clause.words == reading.words for clause in reading.clauses)
 
 
-_FOR_A_LINE = 16
-"""Characters that a line counts for besides its own, for the work on any."""
+_LINE_COST = 16
+"""Characters added to each `query_string` query when they are counted, for its fixed cost."""
 
 
 @dataclass(slots=True)
 class _Work:
-    """How much of a query has been read."""
+    """The work done so far to read a query."""
 
     clauses: int = 0
     line_characters: int = 0
@@ -161,7 +159,7 @@ class _Work:
     noted: int = 0
 
     def may_note(self, fields: int) -> bool:
-        """Whether a comparison of so many fields may still be noted: what comes behind it is not looked at."""
+        """Whether a comparison with this many keyword fields is still recorded; later ones are ignored."""
         self.noted += fields
         return self.noted <= KEYWORD_COMPARISONS
 
@@ -169,12 +167,12 @@ class _Work:
         """Count a clause; raises _TooMuch."""
         self.clauses += 1
         line = body.get("query") if name in LINES else None
-        self.line_characters += min(len(line), QUERY_STRING_LINE) + _FOR_A_LINE if isinstance(line, str) else 0
+        self.line_characters += min(len(line), QUERY_STRING_LINE) + _LINE_COST if isinstance(line, str) else 0
         if self.clauses > TEXT_CLAUSES or self.line_characters > QUERY_STRING_LINES:
             raise _TooMuch
 
     def look_at(self, size: int) -> None:
-        """Count what is about to be looked at: a clause, or on each level what is put together; raises _TooMuch."""
+        """Count the cost of a clause, or of combining several, before it is spent; raises _TooMuch."""
         self.size += size
         if self.size > READ_SIZE:
             raise _TooMuch
@@ -182,17 +180,17 @@ class _Work:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads a query from its leaves up."""
+    """Reads a query bottom-up."""
 
     evidence: Evidence
     is_text: IsText
     everywhere: bool = False
-    """Also where words hardly ever stand: in filters, and in what is not read for kNN."""
+    """Whether to read query text also where it is rare: in filters, and in queries that cannot be relaxed."""
     work: "_Work" = field(default_factory=_Work)
     leaves: dict[int, Reading | None] = field(default_factory=dict)
-    """What has been read of the clauses with words, by identity."""
+    """The readings of leaf clauses, by identity."""
     keywords: dict[tuple[str, ...], set[str]] = field(default_factory=dict)
-    """Fields without analysed text, by the words that they are compared with."""
+    """Keyword fields, by the words that they are compared with."""
 
     def keywords_of(self, words: tuple[str, ...]) -> frozenset[str]:
         return frozenset(self.keywords.get(words, ()))
@@ -250,14 +248,14 @@ class _Reader:
         return self.evidence.of_clause(clause)
 
     def _note_term(self, body: Query) -> None:
-        """Note an exact comparison of one field: `{field: value}`, or `{field: {value: ...}}`."""
+        """Record an exact comparison with a field: `{field: value}`, or `{field: {value: ...}}`."""
         path, said = next(iter(body.items()), ("", None))
         value = said.get("value") if isinstance(said, dict) else said
         if isinstance(value, str):
             self._note(value, (path,))
 
     def _note(self, text: str, fields: Collection[str]) -> None:
-        """Note which of these fields hold no analysed text; a field by a wildcard may be any."""
+        """Record which of these fields are keyword fields; a wildcard may stand for any field."""
         if len(text) > KEYWORD_CHARACTERS or not self.work.may_note(len(fields)):
             return
         if found := [path for path in fields if "*" not in path and not self.is_text(path)]:
@@ -270,22 +268,22 @@ def _searches_words(fields: Sequence[str], is_text: IsText) -> bool:
 
 
 def _boost(body: Query) -> float:
-    """Read a clause's boost, which stands beside its words: in it, or in the object of its one field."""
+    """Return a clause's boost, which is in its body or in the object of its field."""
     (first, *others) = body.values()
     said = first.get("boost") if not others and isinstance(first, dict) else body.get("boost")
     return float(said) if isinstance(said, int | float) else 1.0
 
 
 class _TooMuch(Exception):
-    """The query would take more work than is done for one search."""
+    """Reading the query takes more work than one search may use."""
 
 
 class _Inseparable(Exception):
-    """Somewhere in the query what excludes documents cannot be told from what the user typed."""
+    """The requirements of the query cannot be separated from the user's text."""
 
 
 def _relaxed(query: Any, rests: Mapping[int, Query | None]) -> Query | None:
-    """Copy a query with some of its clauses, told by identity, replaced; None where that cannot be said."""
+    """Copy a query with some clauses, given by identity, replaced; None if that is impossible."""
     above: set[int] = set()
     _hold(query, rests, above)
 
@@ -308,7 +306,7 @@ def _relaxed(query: Any, rests: Mapping[int, Query | None]) -> Query | None:
 
 
 def _hold(query: Any, rests: Mapping[int, Query | None], above: set[int]) -> bool:
-    """Collect the queries that hold one of the clauses somewhere; returns whether this one does."""
+    """Collect the ids of all queries that contain one of the clauses; return whether this one does."""
     if id(query) in rests:
         return True
     match query:
@@ -323,7 +321,7 @@ def _hold(query: Any, rests: Mapping[int, Query | None], above: set[int]) -> boo
 
 
 def unwrapped(query: Any) -> Any:
-    """Copy a query with each `wrapper` replaced by the query in it; raises _TooMuch."""
+    """Copy a query with each `wrapper` replaced by the query inside it; raises _TooMuch."""
     written = msgspec.json.encode(query)
     if b'"wrapper"' not in written:
         return query
@@ -355,11 +353,11 @@ _JOINING = frozenset({"nested", "has_child", "has_parent"})
 
 
 def bare(query: Any) -> Any:
-    """Copy a query without what it shows beside hits: its `inner_hits` and names, which no filter here is asked for.
+    """Copy a query without `inner_hits` and `_name`, which have no use in a filter.
 
-    Two `inner_hits` of one name in a search are an error, and of two queries of one name the last is reported.
+    Two `inner_hits` with the same name are an error, and of two queries with one `_name` only the last is reported.
     """
-    written = msgspec.json.encode(query)  # faster than to look at all of it
+    written = msgspec.json.encode(query)  # faster than traversing all of it
     return _bare(query) if b'"_name"' in written or b'"inner_hits"' in written else query
 
 

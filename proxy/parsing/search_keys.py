@@ -1,7 +1,7 @@
-"""What each key of a search's body, and each parameter of its URL, is needed for: two tables.
+"""How each body key and URL parameter of a search is used: two tables.
 
-A key that is in neither is not known here, and a search with it is not touched. Sources: the search APIs of
-Elasticsearch 8 and 9 and of OpenSearch 2 and 3, whose keys stand in one table: the engine refuses its own strangers.
+A search with a key in neither table is bypassed. Sources: the search APIs of Elasticsearch 8 and 9 and of OpenSearch 2
+and 3. Their keys share one table, because an engine itself rejects the keys that it does not know.
 """
 
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from enum import Enum
 
 
 class Use(Enum):
-    """What a member of the body or of the URL is needed for besides the client's own search."""
+    """What a body key or URL parameter is needed for, besides the client's own search."""
 
     LEXICAL = "the client's own search only: aggregations, totals, analysis"
-    ORDER = "every search that scores hits as the client does"
-    PER_HIT = "every search whose hits the client gets"
-    SORTED = "every search in the client's own order, and every one whose hits the client gets: the hits' sort values"
-    EVERYWHERE = "every search made for this request"
+    ORDER = "every search with the client's scores"
+    PER_HIT = "every search whose hits are returned"
+    SORTED = "every search in the client's own order, and every search whose hits are returned, for their sort values"
+    EVERYWHERE = "every search for this request"
     CONSUMED = "set by the proxy"
 
 
@@ -60,7 +60,7 @@ BODY_KEYS: Mapping[str, Use | str] = {
     "terminate_after": "terminate_after",
     "verbose_pipeline": "pipeline",
 }
-"""Keys of a search's body: what they are needed for, or the reason why a search with them is not touched."""
+"""Body keys of a search: their use, or the reason why a search with them is bypassed."""
 
 PARAMETERS: Mapping[str, Use | str] = {
     "from": Use.CONSUMED,
@@ -120,4 +120,4 @@ PARAMETERS: Mapping[str, Use | str] = {
     "terminate_after": "terminate_after",
     "verbose_pipeline": "pipeline",
 }
-"""The same for the parameters of the URL."""
+"""The same for URL parameters."""

@@ -1,7 +1,7 @@
-"""A client's search, read as far as it is understood, or the reason why it is not touched.
+"""Parses a client's search as far as it is understood, or returns the bypass reason.
 
-When in doubt, bypass: what is not in the tables of `search_keys` goes to the engine as it came, and so does every
-body that the engine might refuse, for the refusal is the engine's to write.
+When in doubt, bypass: a body with keys that are not in `search_keys` is passed through unchanged. So is every body that
+the engine might reject, because the error response must be the engine's.
 """
 
 import json
@@ -37,34 +37,34 @@ class SearchRequest:
     """A search that is understood."""
 
     content: bytes
-    """The body as it was written."""
+    """The body as the client sent it."""
     members: Members
-    """The body's, in its own bytes."""
+    """The members of the body, with their bytes."""
     parameters: Parameters
-    """The URL's, but for what is said of the form."""
+    """The URL parameters, except those for the format of the response."""
     query: Any
-    """The query that counts, decoded: the URL's `q` before the body's."""
+    """The effective query, decoded: the URL's `q` overrides the body's."""
     post_filter: Any
     from_: int
     size: int
     sort: Sort
     walk: Walk | None
-    """Behind which hit of an answer of the proxy's the client goes on; `content` says it as the engine knows it."""
+    """The hit of a reranked response after which the client continues; `content` has the engine's `search_after`."""
     source: SourceFilter
     hidden: frozenset[str]
-    """Members of hits that are needed here, and that the client has asked not to see."""
+    """Members of hits that the proxy needs and the client has excluded from the response."""
     track_total_hits: bool | int
     form: Form
     collapse: str | None
-    """The field by which hits are grouped."""
+    """The field by which hits are collapsed."""
     rescored: int | None
-    """How many of the first hits the client's own second ranking orders anew."""
+    """The number of hits that the client's own `rescore` reorders."""
     text: str | None
-    """The user's words where the body says them apart, for OpenSearch's own reranker."""
+    """The query text that the body states for OpenSearch's own reranker (`ext.rerank`)."""
     pipeline: Any
-    """The search pipeline that is named or spelled out; None leaves it to the index."""
+    """The search pipeline, by name or as an object; None means the default of the index."""
     own_ranking: bool
-    """The client's own search sets scores or vectors against each other in a way that no other hits fit into."""
+    """Whether the client's own search combines scores or vectors in a way that excludes hits from other searches."""
 
     @property
     def end(self) -> int:
@@ -79,11 +79,11 @@ class SearchRequest:
         return int(found["count"] or 0) * _SECONDS[(found["unit"] or "s").lower()] if found else None
 
     def body(self, *uses: Use) -> dict[str, Any]:
-        """Return the body's members of these uses."""
+        """Return the body members with these uses."""
         return {key: value for key, value in self.members.items() if BODY_KEYS[key] in uses}
 
     def text_at(self, path: str) -> str | None:
-        """Return the text at a path of the body, `suggest.spelling.text`; None where there is none."""
+        """Return the text at a path of the body, such as `suggest.spelling.text`; None if there is none."""
         first, *names = path.split(".")
         value = msgspec.json.decode(self.members[first]) if first in self.members else None
         for name in names:
@@ -94,36 +94,36 @@ class SearchRequest:
         return value if isinstance(value, str) else None
 
     def url(self, *uses: Use) -> Parameters:
-        """Return the URL's parameters of these uses."""
+        """Return the URL parameters with these uses."""
         return tuple(pair for pair in self.parameters if PARAMETERS[pair[0]] in uses)
 
 
-class _Unread(Exception):
+class _NotUnderstood(Exception):
     def __init__(self, reason: str, key: str = "", detail: str = "") -> None:
         self.why = Bypass(reason, key, detail)
 
 
 def parse(query_string: str, body: bytes, walk: Walk | None = None) -> SearchRequest | Bypass:
-    """Read a search from the URL's query string and its body, de-compressed, in which `walk` has been translated."""
+    """Parse a search from its URL's query string and decompressed body; `walk` is that of `translated`."""
     try:
         parameters = _parameters(query_string)
         content = _content(parameters, body)
         return _read(content, parameters, *_body(content), walk)
-    except _Unread as unread:
+    except _NotUnderstood as unread:
         return unread.why
 
 
 def _parameters(query_string: str) -> Parameters:
     if len(query_string) > PARAMETERS_BYTES:
-        raise _Unread("too_complex")
-    if ";" in query_string:  # it separates parameters for the engine as `&` does
-        raise _Unread("unknown_parameter", detail="`;` in the URL")
+        raise _NotUnderstood("too_complex")
+    if ";" in query_string:  # engines also accept it as a separator of parameters, like `&`
+        raise _NotUnderstood("unknown_parameter", detail="`;` in the URL")
     try:
         pairs = parse_qsl(query_string, keep_blank_values=True, errors="strict")
     except ValueError:
-        raise _Unread("unknown_parameter", detail="the URL is no text") from None
+        raise _NotUnderstood("unknown_parameter", detail="the URL is not UTF-8") from None
     if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
-        raise _Unread("unknown_parameter", twice[0], "it stands twice")
+        raise _NotUnderstood("unknown_parameter", twice[0], "it occurs twice")
     _refuse([name for name, _ in pairs], PARAMETERS, "unknown_parameter")
     return tuple(pairs)
 
@@ -132,27 +132,27 @@ def _refuse(names: Sequence[str], table: Mapping[str, Use | str], unknown: str) 
     for name in names:
         use = table.get(name, unknown)
         if isinstance(use, str):
-            raise _Unread(use, "" if name in table else name, name)
+            raise _NotUnderstood(use, "" if name in table else name, name)
 
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def _body(body: bytes) -> tuple[Members, Mapping[str, Any]]:
-    """Open a body; strictly, since the engine refuses duplicate keys and what follows the end."""
+    """Decode a body strictly, since the engine rejects duplicate keys and trailing content."""
     if not body.strip():
         return {}, {}
     if body.count(b"{") + body.count(b"[") > BODY_CLAUSES:
-        raise _Unread("too_complex")
+        raise _NotUnderstood("too_complex")
     try:
         decoded = json.loads(
             body.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constants, parse_float=_finite
         )
         members = _members.decode(body)
     except RecursionError:
-        raise _Unread("too_complex") from None
+        raise _NotUnderstood("too_complex") from None
     except (ValueError, msgspec.MsgspecError) as error:
-        raise _Unread("not_json", detail=str(error)) from None
+        raise _NotUnderstood("not_json", detail=str(error)) from None
     _refuse(list(members), BODY_KEYS, "unknown_key")
     return members, decoded
 
@@ -160,7 +160,7 @@ def _body(body: bytes) -> tuple[Members, Mapping[str, Any]]:
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("a key occurs twice")
     return members
 
 
@@ -169,21 +169,21 @@ def _no_constants(name: str) -> NoReturn:
 
 
 def _finite(number: str) -> float:
-    """Read a number; one that is too large to be written again is the engine's to judge."""
+    """Parse a number; the engine decides about one that is too large to be serialised again."""
     if math.isinf(value := float(number)):
         raise ValueError(f"{number} is out of range")
     return value
 
 
 def _content(parameters: Parameters, body: bytes) -> bytes:
-    """Return the body, or what the URL holds in its place: beside a body the engine does not know that parameter."""
+    """Return the body, or the URL's `source` if there is no body: with a body, the engine rejects that parameter."""
     url = dict(parameters)
     if body or "source" not in url:
         if {"source", "source_content_type"} & url.keys():
-            raise _Unread("unknown_parameter", "source")
+            raise _NotUnderstood("unknown_parameter", "source")
         return body
     if not url.get("source_content_type", "").startswith("application/json"):
-        raise _Unread("format")
+        raise _NotUnderstood("format")
     return url["source"].encode()
 
 
@@ -192,20 +192,20 @@ def _read(
 ) -> SearchRequest:
     url, form = dict(parameters), read_form(parameters)
     if form.filter_path.too_complex:
-        raise _Unread("too_complex")
+        raise _NotUnderstood("too_complex")
     hidden = _hidden(url, decoded)
     if hidden:
         content, _ = take_member(content, ("stored_fields",))
         members = {name: value for name, value in members.items() if name != "stored_fields"}
     if "search_after" in decoded and walk is None:
-        raise _Unread("search_after")
+        raise _NotUnderstood("search_after")
     sort = _sort(decoded, url)
     size = _count("size", url, decoded, DEFAULT_SIZE)
     if size == 0:
-        raise _Unread("size_zero")
+        raise _NotUnderstood("size_zero")
     from_ = _count("from", url, decoded, 0)
     if walk and (from_ or not sort.is_shown or "collapse" in decoded):
-        raise _Unread("search_after")
+        raise _NotUnderstood("search_after")
     of_body = _query_of_body(decoded)
     return SearchRequest(
         content=content if content.strip() else b"{}",
@@ -223,7 +223,7 @@ def _read(
         form=form,
         collapse=_collapse(decoded.get("collapse")),
         rescored=_rescored(decoded.get("rescore"), from_ + size),
-        text=_text_apart(decoded.get("ext", {})),
+        text=_rerank_text(decoded.get("ext", {})),
         pipeline=url.get("search_pipeline", decoded.get("search_pipeline")),
         own_ranking=bool({"min_score", "knn"} & decoded.keys()) or _ranks_by_itself(decoded.get("retriever", {})),
     )
@@ -234,10 +234,10 @@ _SHOWING = frozenset({"highlight", "script_fields", "fields", "_source", "collap
 
 
 def _hidden(url: Mapping[str, str], decoded: Mapping[str, Any]) -> frozenset[str]:
-    """Say which members of hits `stored_fields` takes away.
+    """Return the members of hits that `stored_fields` excludes.
 
-    Without their ids hits cannot be told apart, so `_none_` is only taken as Magento and ElasticSuite write it, who
-    ask for the ids as `docvalue_fields`. Beside what brings them back engines differ (seen on 8.19.13, 9.4.3, 2.19.1).
+    Hits need their ids, so `_none_` is only accepted in the form of Magento and ElasticSuite, which request `_id` in
+    `docvalue_fields`. Engines differ if other parameters bring members back (seen on 8.19.13, 9.4.3, 2.19.1).
     """
     stored = _stored_fields(url, decoded)
     if not {"_none_", "_source"} & stored:
@@ -246,18 +246,18 @@ def _hidden(url: Mapping[str, str], decoded: Mapping[str, Any]) -> frozenset[str
     named = [field.get("field") if isinstance(field, dict) else field for field in fields]
     plain = decoded.get("stored_fields") in ("_none_", ["_none_"]) and "_id" in named
     if not plain or _SHOWING & {*decoded, *url} or source_of_url(url) is not None:
-        raise _Unread("stored_fields")
+        raise _NotUnderstood("stored_fields")
     return _HIDDEN
 
 
 def _rescored(rescore: Any, end: int) -> int | None:
     listed = rescore if isinstance(rescore, list) else [] if rescore is None else [rescore]
     if listed and end > RESCORED_HITS:
-        raise _Unread("rescore")
+        raise _NotUnderstood("rescore")
     windows = [_whole(each.get("window_size", 10)) if isinstance(each, dict) else None for each in listed]
     counts = [window for window in windows if window]
     if len(counts) < len(listed):
-        raise _Unread("rescore")
+        raise _NotUnderstood("rescore")
     return min(counts, default=None)
 
 
@@ -270,22 +270,22 @@ def _stored_fields(url: Mapping[str, str], decoded: Mapping[str, Any]) -> set[st
 def _sort(decoded: Mapping[str, Any], url: Mapping[str, str]) -> Sort:
     sort = read_sort(decoded.get("sort", []), url.get("sort", ""))
     if sort is None:
-        raise _Unread("sort")
+        raise _NotUnderstood("sort")
     if "pit" not in decoded:
         return sort
     if sort.is_shown:
-        raise _Unread("cursor")
+        raise _NotUnderstood("cursor")
     return OF_PIT
 
 
 OF_PIT = Sort((0,))
-"""Elasticsearch sorts a point in time by `_shard_doc` behind the score, and shows both with each hit."""
+"""Elasticsearch sorts a point in time by score and then `_shard_doc`, and each hit has both sort values."""
 
 
 def translated(query_string: str, content: bytes) -> tuple[bytes, Walk | None]:
-    """Write `search_after` with the proxy's own values as the engine knows it, so that any answer may go on there.
+    """Translate a `search_after` with the proxy's own sort values to the engine's, so that the engine can continue.
 
-    Behind a hit of the head the engine knows no place: it begins anew.
+    The engine has no position for a hit of the reranked head: there it starts from the beginning.
     """
     if b'"search_after"' not in content:
         return content, None
@@ -306,21 +306,21 @@ def translated(query_string: str, content: bytes) -> tuple[bytes, Walk | None]:
 
 _SECONDS = {"nanos": 1e-9, "micros": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _TIME = re.compile(rf"\s*(?:(?P<count>[0-9]{{1,18}})\s*(?P<unit>{'|'.join(_SECONDS)})|0+)\s*", re.IGNORECASE)
-"""A time as engines take it (seen on Elasticsearch 8.19.13): without a unit only 0; `-1` stands for none."""
+"""A time value of an engine; seen on Elasticsearch 8.19.13: without a unit only 0, and `-1` means no timeout."""
 
 _DECIMAL = re.compile(r"\s*([0-9]{1,10})(?:\.[0-9]*)?\s*")
 
 
 def _count(name: str, url: Mapping[str, str], decoded: Mapping[str, Any], default: int) -> int:
-    """Read `from` or `size`; what is no plain count is the engine's to judge."""
+    """Read `from` or `size`; a value that is no plain number is left to the engine."""
     value = _number(url[name]) if name in url else _whole(decoded.get(name, default))
     if value is None or not 0 <= value < 2**31:
-        raise _Unread("not_json", name)
+        raise _NotUnderstood("not_json", name)
     return value
 
 
 def _whole(value: Any) -> int | None:
-    """Read a count of the body as the engine does, which cuts off what is behind the point, in text too."""
+    """Read a number in the body like the engine, which truncates decimals, also in a string."""
     match value:
         case bool():
             return None
@@ -333,24 +333,24 @@ def _whole(value: Any) -> int | None:
             return None
 
 
-def _number(said: str) -> int | None:
-    return int(said) if re.fullmatch(r"[0-9]{1,10}", said) else None
+def _number(value: str) -> int | None:
+    return int(value) if re.fullmatch(r"[0-9]{1,10}", value) else None
 
 
 def _query(value: Any) -> Any:
     if value is not None and not isinstance(value, dict):
-        raise _Unread("not_json")
+        raise _NotUnderstood("not_json")
     return value
 
 
 def _query_of_body(decoded: Mapping[str, Any]) -> Any:
-    """Spell what the body searches for as one query: its `query`, what its `retriever` holds, or its `knn`."""
+    """Return what the body searches for as one query: its `query`, that of its `retriever`, or its `knn`."""
     if "retriever" in decoded:
         return _query_of_retriever(decoded["retriever"])
     knn = decoded.get("knn", [])
     searches = knn if isinstance(knn, list) else [knn]
     if not all(isinstance(search, dict) and "k" in search for search in searches):
-        raise _Unread("knn")
+        raise _NotUnderstood("knn")
     query = _query(decoded.get("query"))
     return query if query is not None or not searches else {"bool": {"should": [{"knn": each} for each in searches]}}
 
@@ -366,7 +366,7 @@ def _query_of_retriever(retriever: Any) -> Any:
         case {"knn": {"k": int(), **body}} if len(retriever) == 1:
             return {"knn": body}
         case _:
-            raise _Unread("retriever")
+            raise _NotUnderstood("retriever")
 
 
 def _ranks_by_itself(retriever: Any) -> bool:
@@ -374,7 +374,7 @@ def _ranks_by_itself(retriever: Any) -> bool:
 
 
 def _collapse(collapse: Any) -> str | None:
-    """Read the field that hits are grouped by; one representative, with its inner hits in one order, can be moved."""
+    """Read the `collapse` field; hits can be moved only if there is at most one `inner_hits`."""
     match collapse:
         case None:
             return None
@@ -385,11 +385,11 @@ def _collapse(collapse: Any) -> str | None:
                 return path
         case _:
             pass
-    raise _Unread("collapse")
+    raise _NotUnderstood("collapse")
 
 
-def _text_apart(ext: Any) -> str | None:
-    """Read what is said for OpenSearch's `rerank` processor; another plugin's part is not known here."""
+def _rerank_text(ext: Any) -> str | None:
+    """Read the query text for OpenSearch's `rerank` processor; `ext` of other plugins is not understood."""
     match ext:
         case {**sections} if not sections:
             return None
@@ -398,11 +398,11 @@ def _text_apart(ext: Any) -> str | None:
         case {"rerank": dict()} if len(ext) == 1:
             return None
         case _:
-            raise _Unread("ext")
+            raise _NotUnderstood("ext")
 
 
 def _query_of_url(url: Mapping[str, str]) -> Any:
-    """Spell the URL's `q` as the query that the engine makes of it."""
+    """Return the URL's `q` as the query that the engine makes of it."""
     options: dict[str, Any] = {"query": url["q"]}
     options |= {_QUERY_STRING_OPTIONS[name]: url[name] for name in _QUERY_STRING_OPTIONS if name in url}
     options |= {name: url[name] != "false" for name in _QUERY_STRING_FLAGS if name in url}
@@ -412,16 +412,16 @@ def _query_of_url(url: Mapping[str, str]) -> Any:
 def _source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> SourceFilter:
     source = source_of_url(url) or read_source(decoded.get("_source", True))
     if source is None:
-        raise _Unread("unknown_key", "_source")
+        raise _NotUnderstood("unknown_key", "_source")
     if source.too_complex:
-        raise _Unread("too_complex")
+        raise _NotUnderstood("too_complex")
     if source == SourceFilter() and _hides_source(url, decoded):
         return SourceFilter(enabled=False, place=PathPlace.NOWHERE)
     return source
 
 
 def _hides_source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> bool:
-    """Whether `_source` is left out because other fields are asked for; named, it is there beside them."""
+    """Whether `_source` is omitted because other fields are requested; it is returned if it is requested as well."""
     named = "_source" in decoded or source_of_url(url) is not None
     return not named and ("stored_fields" in {*decoded, *url} or bool(decoded.get("script_fields")))
 
@@ -429,9 +429,9 @@ def _hides_source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> bool:
 def _track_total_hits(url: Mapping[str, str], decoded: Mapping[str, Any]) -> bool | int:
     default: bool | int = True if url.get("rest_total_hits_as_int", "false") != "false" else 10_000
     value = decoded.get("track_total_hits", default)
-    said = url.get("track_total_hits", value)
-    if isinstance(said, str):
-        value = {"true": True, "false": False}.get(said, _number(said))
+    in_url = url.get("track_total_hits", value)
+    if isinstance(in_url, str):
+        value = {"true": True, "false": False}.get(in_url, _number(in_url))
     if not isinstance(value, int):
-        raise _Unread("not_json", "track_total_hits")
+        raise _NotUnderstood("not_json", "track_total_hits")
     return value

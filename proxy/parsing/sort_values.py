@@ -1,9 +1,9 @@
-"""The order that a search asks for, and the values by which a client goes on behind a hit (`search_after`).
+"""The sort order of a search, and the sort values after which a client continues (`search_after`).
 
-A search by score with other keys behind it gives each hit its sort values. In a reranked answer the score's place
-holds a number of the proxy's own, that fits the new order: from 1 to 2 in the head, below 1 behind it. An engine's
-score is a float of nine decimal digits at most, so a number with more digits than that can only be the proxy's, and a
-walk that began on an engine's own page goes on at the engine.
+A search sorted by score and other fields returns sort values with each hit. In a reranked response, the proxy's own
+number replaces the score: from 1 to 2 in the reranked head, below 1 after it, so that the values follow the new order.
+An engine's score is a float with at most nine decimal digits. So a number with more digits must be the proxy's, and a
+client that started on a page of the engine continues with the engine.
 """
 
 import math
@@ -16,21 +16,21 @@ _ENGINE_DIGITS = 10
 HEAD_FROM = 1.0
 _HEAD_TO = 2.0
 _NO_SCORE = 1.2345678901234567e-30
-"""Stands for a score of 0, whose place in the tail has no digits."""
+"""Represents a score of 0 after the head."""
 _STEP = 1e-9
-"""Between neighbours of the head with one score: they have an order all the same."""
+"""The difference between adjacent hits of the head with equal scores, so that their order is unique."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sort:
-    """An order by score."""
+    """A sort order that includes the score."""
 
     places: tuple[int, ...] = ()
-    """Where among a hit's sort values its score stands; empty: hits have none, since they are by score alone."""
+    """Positions of the score in a hit's sort values; empty if hits are sorted by score alone and have none."""
 
     @property
     def leading(self) -> int:
-        """How many keys come before the score: hits with the same values of them are a group."""
+        """The number of sort fields before the score: hits with the same values of these are a group."""
         return self.places[0] if self.places else 0
 
     @property
@@ -42,12 +42,12 @@ BY_SCORE = Sort()
 
 
 def read_sort(sort: Any, in_url: str = "") -> Sort | None:
-    """Read the body's `sort` and the URL's, which comes behind it; None where the score does not count, or rises."""
+    """Read `sort` of the body, then of the URL; None if the score is not included, or in ascending order."""
     clauses = [*_clauses(sort), *(_clause_of_url(each) for each in in_url.split(",") if each)]
     places = tuple(place for place, (name, _) in enumerate(clauses) if name == "_score")
     if not clauses:
         return BY_SCORE
-    if not places or not all(_falls(order) for name, order in clauses if name == "_score"):
+    if not places or not all(_is_descending(order) for name, order in clauses if name == "_score"):
         return None
     return Sort(places) if len(clauses) > 1 else BY_SCORE
 
@@ -73,8 +73,8 @@ def _clause_of_url(clause: str) -> _Clause:
     return name, order or None
 
 
-def _falls(order: Any) -> bool:
-    """Whether a clause has the score's own direction; engines read it in any case."""
+def _is_descending(order: Any) -> bool:
+    """Whether the score is sorted in descending order; engines ignore the case of the word."""
     match order:
         case None:
             return True
@@ -89,23 +89,23 @@ def _falls(order: Any) -> bool:
 
 
 def head_values(scores: Sequence[float]) -> list[float]:
-    """Return a strictly falling value for each place of the head, of scores from 2 to 1."""
+    """Return strictly descending values, from 2 to 1, for the hits of the head."""
     return [_marked(1.001 + (score - 1) * 0.998 - place * _STEP) for place, score in enumerate(scores)]
 
 
 def tail_value(score: float) -> float:
-    """Return the value of an engine's score behind the head; exact for scores up to 1e8."""
+    """Return the value for an engine's score after the head; exact for scores up to 1e8."""
     positive = max(_float32(score), 0.0)
     return _marked(positive / (1.0 + positive)) if positive else _NO_SCORE
 
 
 def engine_score(value: float) -> float:
-    """Return the engine's score that a value behind the head was made of, in the digits that tell a float."""
+    """Convert a value after the head back to the engine's score, with the digits of a float."""
     return 0.0 if value <= _NO_SCORE else float(f"{_float32(value / (1.0 - value)):.9g}")
 
 
 def is_own(value: Any) -> bool:
-    """Whether a sort value is the proxy's own, and no score of an engine's."""
+    """Whether a sort value is the proxy's own, and not an engine's score."""
     return isinstance(value, float) and 0 < value <= _HEAD_TO and _has_more_digits(value)
 
 
@@ -114,7 +114,7 @@ def _has_more_digits(value: float) -> bool:
 
 
 def _marked(value: float) -> float:
-    """Return the nearest number below with more digits than an engine's score has."""
+    """Return the next lower number that has more digits than an engine's score."""
     while not _has_more_digits(value):
         value = math.nextafter(value, 0.0)
     return value
@@ -130,10 +130,10 @@ def _float32(value: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """A client goes on from an answer of the proxy's, behind one of its hits."""
+    """A continuation after a hit of a reranked response."""
 
     value: float
-    """The hit's, in the place of its score."""
+    """The sort value in the position of the score."""
 
     @property
     def in_head(self) -> bool:
@@ -141,7 +141,7 @@ class Walk:
 
 
 def walk_of(after: Any, sort: Sort) -> Walk | Literal["engine"] | None:
-    """Say from whose answer `search_after` goes on; None where that cannot be: there are values of both."""
+    """Return the continuation, or "engine" for the engine's own sort values; None if both kinds are mixed."""
     if not isinstance(after, list) or not sort.is_shown or len(after) <= max(sort.places):
         return "engine"
     scores = [after[place] for place in sort.places]
@@ -151,6 +151,6 @@ def walk_of(after: Any, sort: Sort) -> Walk | Literal["engine"] | None:
 
 
 def engine_values(after: Sequence[Any], sort: Sort, walk: Walk) -> list[Any]:
-    """Return the values by which the engine goes on behind the same hit of the tail."""
+    """Return the engine's sort values for a hit after the head."""
     scores: Mapping[int, Any] = dict.fromkeys(sort.places, engine_score(walk.value))
     return [scores.get(place, value) for place, value in enumerate(after)]

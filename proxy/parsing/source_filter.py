@@ -1,7 +1,7 @@
-"""Which parts of a document's `_source` a search shows, as the client said it in body or URL.
+"""The `_source` filter of a search, from the body or the URL.
 
-Source: Elasticsearch, "Source filtering". An exclude beats an include; a name includes everything below it;
-any `_source` parameter of the URL replaces the whole of the body's, and `_source_includes` the names in `_source`.
+Source: Elasticsearch, "Source filtering". Excludes override includes, and a name includes all of its subfields. Any
+`_source` parameter of the URL replaces `_source` of the body, and `_source_includes` replaces the names in `_source`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,51 +17,51 @@ _LISTS = {"includes": "includes", "include": "includes", "excludes": "excludes",
 
 
 class PathPlace(Enum):
-    """Where a search says which parts of `_source` are shown."""
+    """Where the `_source` filter of the proxy's searches is written."""
 
-    BODY = "in its body, wherever the client said it"
-    URL = "in its URL, beside a parameter that has no place in the body, whose own is then not looked at"
-    NOWHERE = "hidden beside other fields; but Elasticsearch 9 shows it where they take in a vector"
+    BODY = "in the body, even if the client used the URL"
+    URL = "in the URL, next to a parameter that exists only there; the body's `_source` is then ignored"
+    NOWHERE = "omitted because other fields are requested; Elasticsearch 9 returns it if these include a vector"
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFilter:
-    """Whether `_source` is shown, and which paths of it."""
+    """Whether `_source` is returned, and which paths of it."""
 
     enabled: bool = True
     includes: tuple[str, ...] = ()
     excludes: tuple[str, ...] = ()
     exclude_vectors: bool | None = None
-    """Elasticsearch 9's own way of leaving vectors out; None leaves it to the index."""
+    """Elasticsearch 9's option to exclude vectors; None means the default of the index."""
     names: tuple[str, str] = ("includes", "excludes")
-    """How the client calls the lists: of the old names, without an `s`, the engine warns."""
+    """The names of the lists in the request: the engine warns about the old names without `s`."""
     place: PathPlace = PathPlace.BODY
 
     def without(self, paths: Sequence[str]) -> "SourceFilter":
-        """Leave out these paths as well, but for those that the client asks for by more than "everything".
+        """Exclude these paths as well, except those that the client requests by more than `*`.
 
-        Elasticsearch 9 would leave an excluded vector that an include matches out of `fields`, too.
+        Elasticsearch 9 would also remove an excluded vector from `fields` if an include matches it.
         """
-        asked = _selected([pattern for pattern in self.includes if pattern != "*"], paths)
-        hidden = tuple(path for path in paths if path not in asked and path not in self.excludes)
+        selected = _selected([pattern for pattern in self.includes if pattern != "*"], paths)
+        hidden = tuple(path for path in paths if path not in selected and path not in self.excludes)
         return replace(self, excludes=self.excludes + hidden) if self.enabled else self
 
     def shows(self, paths: Sequence[str]) -> bool:
-        """Whether these paths are there whole, with all that is below them."""
+        """Whether these paths are returned completely, with all subfields."""
         included = not self.includes or _selected(self.includes, paths) >= set(paths)
-        return self.enabled and included and not _touches(self.excludes, paths)
+        return self.enabled and included and not _may_remove(self.excludes, paths)
 
     @property
     def too_complex(self) -> bool:
-        """Whether comparing it with fields may take more time than one search may."""
+        """Whether the comparison with fields may take more time than one search may use."""
         return sum("*" in pattern for pattern in (*self.includes, *self.excludes)) > SOURCE_PATTERNS
 
     def member(self) -> dict[str, Any]:
-        """Spell it as a member of the body, where that is its place."""
+        """Return it as a member of the body; empty if it is written elsewhere."""
         return {"_source": self.render()} if self.place is PathPlace.BODY else {}
 
     def parameters(self) -> tuple[tuple[str, str], ...]:
-        """Spell it as parameters of the URL, where that is its place."""
+        """Return it as URL parameters; empty if it is written elsewhere."""
         if self.place is not PathPlace.URL:
             return ()
         if not self.enabled:
@@ -70,18 +70,18 @@ class SourceFilter:
         return tuple((name, ",".join(paths)) for name, paths in lists.items() if paths)
 
     def render(self) -> Any:
-        """Spell it as the body's `_source`."""
+        """Return it as the value of the body's `_source`."""
         if not self.enabled:
             return False
         lists = zip(self.names, (self.includes, self.excludes), strict=True)
-        said: dict[str, Any] = {name: list(paths) for name, paths in lists if paths}
+        source: dict[str, Any] = {name: list(paths) for name, paths in lists if paths}
         if self.exclude_vectors is not None:
-            said["exclude_vectors"] = self.exclude_vectors
-        return said or True
+            source["exclude_vectors"] = self.exclude_vectors
+        return source or True
 
 
 def read_source(value: Any) -> SourceFilter | None:
-    """Read the body's `_source`; None for a form not known here."""
+    """Read `_source` of the body; None if its form is unknown."""
     match value:
         case bool():
             return SourceFilter(enabled=value)
@@ -118,10 +118,10 @@ def _read_lists(value: Mapping[str, Any]) -> SourceFilter | None:
 
 
 def source_of_url(params: Mapping[str, str]) -> SourceFilter | None:
-    """Read the URL's `_source`, `_source_includes`, `_source_excludes`; None where it has none of them.
+    """Read `_source`, `_source_includes` and `_source_excludes` of the URL; None if it has none of them.
 
-    Elasticsearch 9's `_source_exclude_vectors` is one of them, but where it is empty. It goes along as it is, since
-    Elasticsearch 8 knows it in the body alone.
+    A non-empty `_source_exclude_vectors` (Elasticsearch 9) counts as one of them. It stays in the URL, because
+    Elasticsearch 8 accepts it only in the body.
     """
     of_vectors = bool(params.get("_source_exclude_vectors"))
     if not of_vectors and not params.keys() & {"_source", "_source_includes", "_source_excludes"}:
@@ -142,7 +142,7 @@ def _all_text(values: Sequence[Any]) -> bool:
 
 
 def _selected(patterns: Sequence[str], paths: Sequence[str]) -> set[str]:
-    """Return those paths that a pattern names, or of which it names something that they lie in."""
+    """Return the paths that a pattern matches, or one of whose parents it matches."""
     above = {path: list(accumulate(path.split("."), "{}.{}".format)) for path in paths}
     named = {name for names in above.values() for name in names}.intersection(patterns)
     matching = _patterns(patterns)
@@ -157,8 +157,8 @@ def _patterns(patterns: Sequence[str]) -> list[Callable[[str], bool]]:
     return [matcher(pattern) for pattern in patterns if "*" in pattern]
 
 
-def _touches(patterns: Sequence[str], paths: Sequence[str]) -> bool:
-    """Whether a pattern may take away one of these paths or a part of it."""
+def _may_remove(patterns: Sequence[str], paths: Sequence[str]) -> bool:
+    """Whether a pattern may remove one of these paths or a part of it."""
     below = tuple(f"{path}." for path in paths)
     literals = [pattern.partition("*")[0] for pattern in patterns if "*" in pattern]
     return (

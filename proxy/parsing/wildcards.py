@@ -1,17 +1,17 @@
-"""Names with wildcards, as in index names, source filters and `filter_path`: `*` alone is special."""
+"""Wildcard patterns, as in index names, source filters and `filter_path`: only `*` is special."""
 
 from collections.abc import Callable
 
 
 def matches(pattern: str, name: str) -> bool:
-    """Whether a name is one that a pattern stands for: each `*` for any characters or none."""
+    """Whether a pattern matches a name: each `*` stands for any number of characters."""
     return matcher(pattern)(name)
 
 
 def matcher(pattern: str) -> Callable[[str], bool]:
-    """Prepare a pattern for many names.
+    """Compile a pattern that is compared with many names.
 
-    In one pass over a name, since both may be a client's: a regular expression tries ways without end.
+    Linear time, since a client may choose both: a regular expression could backtrack exponentially.
     """
     begin, *others = pattern.split("*")
     if not others:

@@ -1,4 +1,4 @@
-"""Query text as its words: what is one text in another spelling, and how several texts make up what was typed."""
+"""Words of query text: comparison of spelling variants, and detection of identifiers."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,36 +11,36 @@ MATCH_ALL: Query = {"match_all": {}}
 
 _WORD = re.compile(r"\w+")
 _IDENTIFIER = re.compile(r"(?=\S*\d)(?:\d{4,}|[A-Za-z0-9]+(?:[-_./#][A-Za-z0-9]+)+|(?=\S*[A-Za-z])[A-Za-z0-9]{5,})")
-"""One token with a digit: a number of four digits or more, a number with letters, or parts joined by signs."""
+"""One token with a digit: a number of at least four digits, letters and digits, or parts joined by signs."""
 _ESCAPED = re.compile(r'\\([+\-=&|><!(){}\[\]^"~*?:\\/ ])')
 
 
 class Typed(NamedTuple):
-    """The words in one clause, and what of that clause stays required without them."""
+    """The query text of a clause, and what the clause requires besides it."""
 
     text: str
     rest: Query | None
-    """None: what the clause demands besides its words is not known."""
+    """None if it is unknown what the clause requires besides its text."""
 
 
 def unescaped(text: str) -> str:
-    """Remove the backslashes by which applications escape what `query_string` would take for an operator."""
+    """Remove the backslashes with which applications escape `query_string` operators."""
     return _ESCAPED.sub(r"\1", text) if "\\" in text else text
 
 
 def fold(text: str) -> tuple[str, ...]:
-    """Return the words as they are compared: without case, quotes, punctuation and spaces."""
+    """Return the words for comparison: without case, quotes, punctuation and whitespace."""
     folded = text.casefold()
     return tuple(_WORD.findall(folded)) or tuple(folded.split())
 
 
 def letters(text: str) -> str:
-    """Return the words run together, as a shingle or a compound spells them."""
+    """Return the words without spaces, as in a shingle or a compound word."""
     return "".join(fold(text))
 
 
 def variants(spelled: Sequence[str]) -> frozenset[int]:
-    """Return the places of texts, by their letters, that only repeat a part of a longer one, or all of an earlier."""
+    """Return the positions of texts that are part of a longer one, or repeat an earlier one, ignoring spaces."""
     if len(spelled) < 2 or len(spelled) > COMPARED_TEXTS or sum(map(len, spelled)) > COMPARED_CHARACTERS:
         return frozenset()
     first: dict[str, int] = {}
@@ -51,7 +51,7 @@ def variants(spelled: Sequence[str]) -> frozenset[int]:
 
 
 def _inside_others(places: Mapping[str, int]) -> Iterator[int]:
-    """The places of texts that are found inside another one: all stand in one line, apart, to be searched at once."""
+    """Yield the positions of texts contained in another one, by a search in all texts joined to one line."""
     line, start = " ".join(places), 0
     for own, place in places.items():
         end = start + len(own)
@@ -61,12 +61,12 @@ def _inside_others(places: Mapping[str, int]) -> Iterator[int]:
 
 
 def is_identifier(text: str) -> bool:
-    """Whether a text is one part number or the like, and nothing else."""
+    """Whether a text is exactly one part number or similar identifier."""
     return _IDENTIFIER.fullmatch(text) is not None
 
 
 def identifiers_in(text: str) -> tuple[str, ...]:
-    """Return the part numbers and the like among the words of a text."""
+    """Return the part numbers and similar identifiers among the words of a text."""
     return tuple(word for word in (token.strip("\"'()[],;:.?!") for token in text.split()) if is_identifier(word))
 
 

@@ -4,9 +4,8 @@ A reranker that fails is a Failure beside the fused order.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -151,10 +150,10 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
     failures = _unscored(relevance, len(texts))
     if not relevance.scores:
         return Reranked(candidates.ranking, failures, likenesses=likenesses)
-    scores = dict(zip(texts, relevance.scores, strict=False))
+    scores = dict(zip(texts, relevance.scores, strict=False))  # of a prefix: what follows it keeps its order behind it
     weight = blend_of(relevance.model or model).weight if plan.route.blend is None else plan.route.blend
-    ranking = by_relevance(order, texts, scores, weight, plan.route.fusion.rank_constant)
-    return Reranked(ranking, failures, scores, texts, likenesses)
+    blended = blend(reorder(order, scores), order, weight, plan.route.fusion.rank_constant)
+    return Reranked(blended, failures, scores, texts, likenesses)
 
 
 async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Relevance:
@@ -175,19 +174,6 @@ def _unscored(relevance: Relevance, count: int) -> tuple[Failure, ...]:
         return ()
     detail = f"{relevance.error} ({len(relevance.scores)} of {count} passages were scored)"
     return (Failure("rerank", relevance.error.reason, detail),)
-
-
-def by_relevance(
-    order: Sequence[DocKey],
-    texts: Collection[DocKey],
-    scores: Mapping[DocKey, float],
-    weight: float,
-    rank_constant: int,
-) -> Ranking:
-    """Rerank the candidates down to the first one with a text and without a score; the rest keep the fused order."""
-    scored = tuple(takewhile(lambda key: key in scores or key not in texts, order))
-    blended = blend(reorder(scored, scores), scored, weight, rank_constant)
-    return (*blended, *(Scored(key, 0.0) for key in order[len(scored) :]))
 
 
 async def _passages(

@@ -145,6 +145,16 @@ class Log(Section, frozen=True, kw_only=True):
     format: LogFormat = "json"
     level: LogLevel = "info"
     query_text: bool = False
+    access: bool = False
+
+
+class Admin(Section, frozen=True, kw_only=True):
+    """The port for health, metrics and controls."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 9291
+    token_env: str = "RERANK_PROXY_ADMIN_TOKEN"  # noqa: S105  a variable's name, not its value
 
 
 class RouteSettings(Section, frozen=True, kw_only=True):
@@ -189,6 +199,7 @@ class Config(Section, frozen=True, kw_only=True):
     pages: Pages = Pages()
     steering: tuple[Option, ...] = ALLOWED
     log: Log = Log()
+    admin: Admin = Admin()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +235,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "callers": _keys(Callers),
     "pages": _keys(Pages),
     "log": _keys(Log),
+    "admin": _keys(Admin),
     "routes[]": _keys(RouteSettings),
     "routes[].semantic": _keys(Semantic),
     "routes[].fusion": _keys(Fusion),
@@ -456,12 +468,15 @@ def _is_remote(url: str) -> bool:
 def _is_open_to_others(url: str) -> bool:
     """Whether requests go unencrypted to another machine."""
     parts = urlsplit(url)
-    host = parts.hostname or ""
+    return parts.scheme == "http" and not is_loopback(parts.hostname or "")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, or an address, is this machine to itself alone."""
     try:
-        loopback = ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        loopback = host == "localhost" or host.endswith(".localhost")
-    return parts.scheme == "http" and not loopback
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def authorization_of(config: Config, environment: Mapping[str, str]) -> str | None:
@@ -478,6 +493,20 @@ def authorization_in(variable: str, place: str, environment: Mapping[str, str]) 
     if not (value.isascii() and value.isprintable()):
         raise ConfigError(f"{variable}: contains characters that are not allowed in a header: set it to a valid value")
     return value
+
+
+def admin_token_of(config: Config, environment: Mapping[str, str]) -> str | None:
+    """Read the token of the admin port from the environment; raises ConfigError if one is needed and missing."""
+    variable = config.admin.token_env
+    token = environment.get(variable, "").strip()
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ConfigError(f"{variable}: contains characters that are not allowed in a token: set it to a valid value")
+    if config.admin.enabled and not token and not is_loopback(config.admin.host):
+        raise ConfigError(
+            f"{variable} is not set, but the admin port at {config.admin.host} can be reached from other machines: set "
+            "it, or set `admin.host: 127.0.0.1`, or `admin.enabled: false`"
+        )
+    return token or None
 
 
 def token_of(config: Config, environment: Mapping[str, str], *, calls_models: bool = False) -> str | None:

@@ -5,20 +5,20 @@ import os
 import re
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import structlog
 
-from proxy.bounds import LOG_ID, LOG_TRACEBACK, LOG_VALUE
-from proxy.context import Ended, RequestRecord, SearchRecord, Shadow
+from proxy.bounds import LOG_ID, LOG_TRACEBACK, LOG_VALUE, MODELS_GUARDED
+from proxy.context import Access, Ended, RequestRecord, SearchRecord, Shadow
 from proxy.outcomes import Outcome
 from proxy.settings.config import Log
+from proxy.telemetry.ecs import to_ecs
 from proxy.telemetry.log_writer import LogWriter
+from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.slow_routes import SlowRoutes
 
 Field = tuple[bytes, bytes]
@@ -33,28 +33,23 @@ def outcome_fields(outcome: Outcome, timings: Mapping[str, float]) -> tuple[Fiel
     return ((b"X-Rerank", outcome.header), (b"Server-Timing", timing.encode()))
 
 
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """Every request by how it ended, every search of a route by its outcome; both only grow."""
-
-    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By kind (`search` of a route, or `pass_through`) and ending."""
-    searches: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """By route, outcome and reason."""
-    model_calls: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """By service, model and result: `ok`, `retried`, or the reason of a failure; also of calls that were not made."""
-
-
 class Telemetry:
     """Where every request is concluded, once."""
 
-    def __init__(self, *, query_text: bool = False) -> None:
-        self.counters = Counters()
-        self._query_text = query_text
+    def __init__(self, *, query_text: bool = False, metrics: Metrics | None = None) -> None:
+        self.metrics = metrics or Metrics()
+        self.counters = self.metrics.counters
+        self.query_text = query_text
         self._slow_routes = SlowRoutes()
+        self._models: set[tuple[str, str]] = set()
 
     def count_model_call(self, service: str, model: str, result: str) -> None:
-        self.counters.model_calls[service, model, result] += 1
+        """Count a call; an index names its model, so those beyond a bound are counted together."""
+        known = (service, model) in self._models
+        if not known and len(self._models) < MODELS_GUARDED:
+            self._models.add((service, model))
+            known = True
+        self.counters.model_calls[service, model if known else "other", result] += 1
 
     def conclude(self, record: RequestRecord | None, ended: Ended) -> None:
         """Count a request, and log each of its searches that concerns a route; None for one that was handed on."""
@@ -65,11 +60,18 @@ class Telemetry:
             self.counters.searches[search.route, outcome.name, outcome.reason] += 1
             search.ended = time.perf_counter()
             self._slow_routes.note(search, outcome)
-            write = partial(log_search, search, outcome, query_text=self._query_text)
+            write = partial(self._report, search, outcome)
             if search.after_response is not None and ended is Ended.ANSWERED:
                 search.after_response(write)
             else:
                 write()
+        if record is not None and record.access is not None and not searches:
+            log_access(record, record.access, ended, query_text=self.query_text)
+
+    def _report(self, search: SearchRecord, outcome: Outcome) -> None:
+        """Observe and log a search; one in shadow mode when its shadow run, which costs tokens, has ended."""
+        self.metrics.observe(search)
+        log_search(search, outcome, query_text=self.query_text)
 
 
 _CANCELLED = Outcome("cancelled", reason="client_left")
@@ -91,8 +93,10 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
         "key": outcome.key,
         "detail": outcome.detail,
         "query": search.query_text if query_text else "",
+        "trace": search.trace_id,
+        "engine_searches": search.sent.engine_searches,
         "tokens": search.tokens,
-        "cost_usd": search.cost_usd,
+        "cost_usd": round(search.cost_usd, 9),
     }
     write(
         "search",
@@ -116,6 +120,21 @@ def _shadow_fields(shadow: Shadow) -> Mapping[str, Any]:
     ms = {name: round(milliseconds, 1) for name, milliseconds in shadow.stages.items()}
     said = {"outcome": outcome.name, **{name: value for name, value in optional.items() if value}, **measures}
     return {**said, "ms": ms} if ms else said
+
+
+def log_access(record: RequestRecord, access: Access, ended: Ended, *, query_text: bool) -> None:
+    """Write the access line of a request that passed through; its query string may hold a user's query."""
+    path, _, query = access.target.partition("?")
+    optional = {"query_string": query if query_text else "", "trace": record.trace_id, "status": access.status}
+    _log.info(
+        "access",
+        id=record.request_id[:LOG_ID],
+        method=access.method,
+        path=path,
+        ended=ended,
+        **{key: value for key, value in optional.items() if value},
+        ms={"total": round((time.perf_counter() - access.started) * 1000, 1)},
+    )
 
 
 def warn_of_new_callers(header: str) -> None:
@@ -146,7 +165,7 @@ def configure(settings: Log, descriptor: int | None = None) -> LogWriter | None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             _shortened,
-            *([] if in_json else [_visible]),
+            *([to_ecs] if in_json else [_visible]),
             structlog.processors.JSONRenderer() if in_json else structlog.dev.ConsoleRenderer(colors=colors),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.level.upper())),

@@ -1,6 +1,6 @@
-"""Which callers the engine has lately accepted, so that nobody's search costs money at the models before that.
+"""Which callers' searches the engine has recently accepted: only then may a search cost money at the models.
 
-A search without credentials that was accepted speaks for every caller.
+An accepted search without credentials counts for every caller.
 """
 
 import hashlib
@@ -14,26 +14,26 @@ from proxy.bounds import ACCEPTED_CALLERS, ACCEPTED_INDICES
 from proxy.http1.callers import CallerIdentities
 
 LATELY_S = 600.0
-"""How long an accepted search speaks for the next ones of these indices."""
+"""Seconds for which an accepted search counts for the next ones of the same indices."""
 ANONYMOUS = CallerIdentities().identity(())
 
 
 class Accepted:
-    """When the engine last accepted a search, by its caller and indices."""
+    """When the engine last accepted a search, by caller and indices."""
 
     def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
         self._timer = timer
         self._callers: LRUCache[bytes, LRUCache[bytes, float]] = LRUCache(ACCEPTED_CALLERS)
 
     def note(self, caller: bytes, indices: bytes) -> None:
-        """Note that a search of these indices was accepted just now."""
+        """Record that a search of these indices has been accepted now."""
         times = self._callers.get(caller)
         if times is None:
             self._callers[caller] = times = LRUCache(ACCEPTED_INDICES)
         times[indices] = self._timer()
 
     def lately(self, caller: bytes, indices: bytes) -> bool:
-        """Whether a search of these indices was accepted lately, of this caller or of one without credentials."""
+        """Whether a search of these indices by this caller, or by one without credentials, was accepted recently."""
         return any(self._is_late(name, indices) for name in (caller, ANONYMOUS))
 
     def _is_late(self, caller: bytes, indices: bytes) -> bool:
@@ -42,13 +42,13 @@ class Accepted:
         return at is not None and self._timer() - at < LATELY_S
 
     def forget(self, caller: bytes) -> None:
-        """Drop a caller whom the engine has turned away."""
+        """Remove a caller whom the engine has rejected."""
         self._callers.pop(caller, None)
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedSearch:
-    """The same of one caller's search."""
+    """The same, for one caller's search."""
 
     accepted: Accepted
     caller: bytes

@@ -1,8 +1,8 @@
-"""The addresses of the engine's hosts, remembered for a second.
+"""The addresses of the engine's hosts, cached for a second.
 
-The system looks a name up in a thread, which costs more than the connection itself. As in aiohttp's connector, what it
-found is kept for a while and the addresses take turns; a second is short enough that a host that moves is still
-followed, and what is to be kept for longer is for the system's own resolver to decide.
+The system's DNS lookup runs in a thread, which costs more than the connection itself. As in aiohttp's connector, its
+result is cached and the addresses are used in rotation. After a second a host that moved is noticed; caching for longer
+is left to the system's resolver.
 """
 
 import asyncio
@@ -19,23 +19,23 @@ LookUp = Callable[[str], Coroutine[Any, Any, Sequence[str]]]
 
 
 async def look_up(host: str) -> Sequence[str]:
-    """Return a host's addresses in the system's order of preference; raises OSError where there are none."""
+    """Return a host's addresses in the system's order of preference; raises OSError if there are none."""
     found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(_address(family, address) for family, _, _, _, address in found))
 
 
 def _address(family: int, address: tuple[Any, ...]) -> str:
-    """Return an address with the zone that it belongs to, if any (RFC 4007, section 11)."""
+    """Return an address with its zone, if it has one (RFC 4007, section 11)."""
     zone = address[3] if family == socket.AF_INET6 else 0
     return f"{address[0]}%{zone}" if zone else str(address[0])
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A host's addresses."""
+    """The cached addresses of a host."""
 
     preferred: Sequence[str]
-    """Those of the family that the system prefers: they take turns."""
+    """Addresses of the preferred address family, used in rotation."""
     others: Sequence[str]
     until: float
 
@@ -45,7 +45,7 @@ class _Found:
 
 
 class Addresses:
-    """Looks hosts up; times are in seconds of a monotonic clock."""
+    """Resolves host names; times are seconds of a monotonic clock."""
 
     def __init__(self, look_up: LookUp = look_up) -> None:
         self._look_up = look_up
@@ -54,7 +54,7 @@ class Addresses:
         self._turns: dict[str, int] = {}
 
     async def of(self, host: str, now: float) -> list[str]:
-        """Return a host's addresses in the order in which to try them; raises OSError where there are none."""
+        """Return a host's addresses in the order in which to try them; raises OSError if there are none."""
         found = self._found.get(host)
         if found is None or found.until <= now:
             found = await self._looking_up.ask(host, lambda: self._find(host, now))
@@ -70,7 +70,7 @@ class Addresses:
         return found
 
     def forget(self, host: str) -> None:
-        """Look a host up again for the next connection, since none of its addresses could be reached."""
+        """Resolve a host again for the next connection, because none of its addresses was reachable."""
         self._found.pop(host, None)
 
 

@@ -3,6 +3,7 @@
 A state machine without a clock of its own: each method is given the time, in seconds.
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,24 @@ class BreakerRules:
     misconfigured_pause_seconds: float = 30.0
 
 
+class BreakerHold(StrEnum):
+    """What an operator has decided about a breaker."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class BreakerState(StrEnum):
+    """Whether calls are made, in the words of metrics and of the admin port."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+    MISCONFIGURED = "misconfigured"
+    HELD_OPEN = "held_open"
+    HELD_CLOSED = "held_closed"
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """A call that may be made."""
@@ -70,6 +89,26 @@ class Breaker:
         self._opened: Opened | None = None
         self._probing = False
         self._generation = 0
+        self._hold: BreakerHold | None = None
+
+    def hold(self, hold: BreakerHold | None) -> None:
+        """Keep it open or closed whatever happens; None lets it judge for itself again, beginning closed."""
+        self._hold = hold
+        self._change(_HELD_OPEN if hold is BreakerHold.OPEN else None)
+
+    def state(self, now: float) -> BreakerState:
+        """Tell its state at this time."""
+        match self._hold, self._opened:
+            case BreakerHold.OPEN, _:
+                return BreakerState.HELD_OPEN
+            case BreakerHold.CLOSED, _:
+                return BreakerState.HELD_CLOSED
+            case _, None:
+                return BreakerState.CLOSED
+            case _, Opened(reason=Reason.MISCONFIGURED):
+                return BreakerState.MISCONFIGURED
+            case _, opened:
+                return BreakerState.OPEN if now < opened.until else BreakerState.HALF_OPEN
 
     @property
     def opened(self) -> Opened | None:
@@ -90,7 +129,7 @@ class Breaker:
 
     def conclude(self, admission: Admission, verdict: Verdict, now: float, detail: str = "") -> None:
         """Note how a call ended."""
-        if admission.generation != self._generation:
+        if admission.generation != self._generation or self._hold is not None:
             return
         if self._opened is not None:
             self._conclude_probe(self._opened, verdict, now, detail)
@@ -131,3 +170,6 @@ class Breaker:
         self._opened, self._probing = opened, False
         self._generation += 1
         self._recent.clear()
+
+
+_HELD_OPEN = Opened(Reason.BREAKER_OPEN, math.inf, detail="an operator holds the circuit breaker open")

@@ -92,6 +92,10 @@ class Bulkhead:
     def in_flight(self) -> int:
         return self._in_flight
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     @asynccontextmanager
     async def turn(self, seconds: float) -> AsyncIterator[int]:
         """Wait for a turn; yields the limit's epoch. Raises Busy where a response in so many seconds is impossible."""

@@ -1,8 +1,9 @@
-"""What the engine reports to each caller about its indices, remembered: fresh, then stale while it is asked again.
+"""A cache of the index metadata that each caller may see: fresh first, then stale while it is requested again.
 
-A question is in flight once for everybody who waits for the same caller's answer. Nobody waits longer for it than the
-patience allows, counted from when it was sent, so that a slow engine delays one search and not each of them. It runs to
-its end without anybody waiting, and the late answer serves the next search (stale-while-revalidate, RFC 5861).
+Equal requests of one caller are sent once, and all searches wait for the same response. A search waits no longer than
+its patience, counted from when the request was sent, so a slow engine delays one search and not each of them. The
+request then continues in the background, and its late response serves the next search (stale-while-revalidate,
+RFC 5861).
 """
 
 import asyncio
@@ -23,11 +24,11 @@ from proxy.errors import Busy, Late, Malformed, Refused, TimedOut, UpstreamError
 
 SERVICE = "engine"
 STALE_S = 60.0
-"""How long an answer that is no longer fresh is used while the engine is asked again."""
+"""Seconds for which a response that is no longer fresh is used while it is requested again."""
 RETRY_S = 1.0
-"""How long nobody asks again after a question failed."""
+"""Seconds after a failure before the request is sent again."""
 QUESTION_S = 30.0
-"""How long a question may take; the engine itself gives up on its master after as long."""
+"""Timeout of a request, in seconds; the engine's own timeout for its master node is as long."""
 
 _log = structlog.get_logger("proxy")
 _T = TypeVar("_T")
@@ -35,16 +36,16 @@ Reader = Callable[[Mapping[str, Any]], _T]
 
 
 class Freshness(Enum):
-    """What an entry is good for."""
+    """What a cached entry may be used for."""
 
     FRESH = "used"
-    STALE = "used, and asked again behind the search"
-    UNKNOWN = "asked, and waited for"
+    STALE = "used, and requested again in the background"
+    UNKNOWN = "requested, and waited for"
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A question that has no answer, as a value: an exception would keep the frames that it went through."""
+    """A failed request, as a value: an exception would keep its stack frames alive."""
 
     kind: type[UpstreamError]
     detail: str
@@ -56,12 +57,12 @@ class Failed:
 
     @property
     def is_lasting(self) -> bool:
-        """Whether the caller may not know: that is as good an answer as any."""
+        """Whether the caller lacks the rights, which is as final as a response."""
         return self.status == 403
 
     @property
     def is_remembered(self) -> bool:
-        """A refusal that a change of names or mappings can mend, a missing index above all, is asked again at once."""
+        """Whether it is cached; errors that a change of names or mappings can fix, such as a missing index, are not."""
         return self.status in {0, 403, 429} or self.status >= 500
 
     def error(self) -> UpstreamError:
@@ -70,14 +71,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """An answer, by the digest of its bytes and its reader, or a failure; and when it was given."""
+    """A cached response, as the digest of its bytes and its reader, or a failure; and when it arrived."""
 
     said: bytes | Failed
     at: float
 
 
 def freshness(fact: Fact | None, now: float, fresh_seconds: float) -> Freshness:
-    """Tell what a fact is good for; a failure that may pass is asked again sooner than an answer."""
+    """Return what a cached fact may be used for; temporary failures expire sooner than responses."""
     if fact is None:
         return Freshness.UNKNOWN
     passing = isinstance(fact.said, Failed) and not fact.said.is_lasting
@@ -90,14 +91,14 @@ def freshness(fact: Fact | None, now: float, fresh_seconds: float) -> Freshness:
 
 @dataclass(slots=True)
 class _Entry:
-    """What is known of one question of one caller, and the call that asks it."""
+    """The cache entry of one request of one caller, and the call in progress."""
 
     fact: Fact | None = None
-    asking: "asyncio.Task[Any] | None" = None
-    asked_at: float = 0.0
+    call: "asyncio.Task[Any] | None" = None
+    sent_at: float = 0.0
     retry_at: float = 0.0
-    was_told: bool = False
-    """Whether the caller was given an answer before it was asked anew."""
+    had_response: bool = False
+    """Whether the caller had a response before the entry was refreshed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class _Value:
 
 @dataclass(frozen=True, slots=True)
 class Question(Generic[_T]):
-    """What is asked on behalf of one caller, and how its answer is read."""
+    """A request on behalf of one caller, and the function that reads its response."""
 
     caller: bytes
     asked: Hashable
@@ -120,19 +121,19 @@ class Question(Generic[_T]):
         return hashlib.sha256(repr((self.reader.__qualname__, self.asked)).encode()).digest()
 
     def read(self, body: bytes) -> _T:
-        """Read an answer; raises Malformed."""
+        """Read a response; raises Malformed."""
         try:
             return self.reader(msgspec.json.decode(body, type=dict[str, Any]))
         except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-            raise Malformed(SERVICE, f"what it says of its indices cannot be read: {error!r}") from error
+            raise Malformed(SERVICE, f"the index metadata cannot be read: {error!r}") from error
 
 
 _Entries = LRUCache[bytes, _Entry]
-_Asking = asyncio.Task["_Value | Failed"]
+_Call = asyncio.Task["_Value | Failed"]
 
 
 class Discovery:
-    """Everything that was reported, each caller's apart."""
+    """The cached metadata, separate for each caller."""
 
     def __init__(
         self,
@@ -143,7 +144,7 @@ class Discovery:
         waiting_max: int = CATALOG_WAITING,
         turned_away: Callable[[bytes], object] = lambda _: None,
     ) -> None:
-        """Begin empty; `turned_away` is called with a caller whose rights have changed by what the engine reports."""
+        """Start empty; `turned_away` is called with a caller whose rights have changed according to the engine."""
         self._fresh_seconds = fresh_seconds
         self._timer = timer
         self._waiting_max = waiting_max
@@ -151,33 +152,32 @@ class Discovery:
         self._callers: LRUCache[bytes, _Entries] = LRUCache(CATALOG_CALLERS)
         self._values: LRUCache[bytes, _Value] = LRUCache(bytes_max, getsizeof=lambda value: value.size)
         self._turns = asyncio.Semaphore(CATALOG_IN_FLIGHT)
-        self._tasks: set[_Asking] = set()
+        self._tasks: set[_Call] = set()
 
     async def get(self, question: Question[_T], *, patience_seconds: float | None = None, anew: bool = False) -> _T:
-        """Return what the engine reports, from memory where it is known; raises UpstreamError.
+        """Return the engine's response, from the cache if possible; raises UpstreamError.
 
-        Raises Late where the answer is not there so many seconds after it was asked for. `anew` asks whatever is
-        remembered.
+        Raises Late if there is no response `patience_seconds` after the request was sent. `anew` ignores the cache.
         """
         entry = self._entry(question, anew=anew)
         known, now = self._known(entry.fact), self._timer()
         how_fresh = freshness(entry.fact, now, self._fresh_seconds)
         if known is None or how_fresh is Freshness.UNKNOWN:
-            known = await self._waited(self._asking(question, entry), entry, patience_seconds)
+            known = await self._waited(self._call(question, entry), entry, patience_seconds)
         elif how_fresh is Freshness.STALE and now >= entry.retry_at:
             with suppress(Busy):
-                _ = self._asking(question, entry)
+                _ = self._call(question, entry)
         if isinstance(known, _Value):
             found: _T = known.content
             return found
         raise known.error()
 
     def forget(self, caller: bytes) -> None:
-        """Drop what a caller was told; questions in flight answer only those who wait for them."""
+        """Remove a caller's entries; requests in progress only serve the searches that wait for them."""
         self._callers.pop(caller, None)
 
     async def close(self) -> None:
-        """End the questions in flight."""
+        """Cancel the requests in progress."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
@@ -189,12 +189,12 @@ class Discovery:
             self._callers[question.caller] = entries = LRUCache(CATALOG_QUESTIONS)
         entry: _Entry | None = entries.get(question.key)
         if entry is None or anew:
-            was_told = entry is not None and self._was_told(entry)
-            entries[question.key] = entry = _Entry(was_told=was_told)
+            had_response = entry is not None and self._had_response(entry)
+            entries[question.key] = entry = _Entry(had_response=had_response)
         return entry
 
-    def _was_told(self, entry: _Entry) -> bool:
-        return entry.was_told or isinstance(self._known(entry.fact), _Value)
+    def _had_response(self, entry: _Entry) -> bool:
+        return entry.had_response or isinstance(self._known(entry.fact), _Value)
 
     def _known(self, fact: Fact | None) -> _Value | Failed | None:
         if fact is None:
@@ -204,57 +204,58 @@ class Discovery:
         value: _Value | None = self._values.get(fact.said)
         return value
 
-    def _asking(self, question: Question[_T], entry: _Entry) -> _Asking:
-        """Return the call that asks this question; raises Busy where too many are waiting."""
-        if entry.asking is None:
+    def _call(self, question: Question[_T], entry: _Entry) -> _Call:
+        """Return the call for this request, in progress or new; raises Busy if too many are waiting."""
+        if entry.call is None:
             if len(self._tasks) >= self._waiting_max:
-                raise Busy(SERVICE, f"{self._waiting_max} questions about indices are waiting")
-            entry.asked_at = self._timer()
-            entry.asking = asyncio.ensure_future(self._ask(question, entry))
-            self._tasks.add(entry.asking)
-            entry.asking.add_done_callback(self._ended)
-        return entry.asking
+                raise Busy(SERVICE, f"{self._waiting_max} requests for index metadata are waiting")
+            entry.sent_at = self._timer()
+            entry.call = asyncio.ensure_future(self._ask(question, entry))
+            self._tasks.add(entry.call)
+            entry.call.add_done_callback(self._ended)
+        return entry.call
 
-    def _ended(self, asking: _Asking) -> None:
-        """Take a call off the list, and log a defect that nobody may have waited for."""
-        self._tasks.discard(asking)
-        if not asking.cancelled() and (defect := asking.exception()):
+    def _ended(self, call: _Call) -> None:
+        """Remove a finished call, and log an unexpected exception: nobody may be waiting for the call."""
+        self._tasks.discard(call)
+        if not call.cancelled() and (defect := call.exception()):
             _log.error("internal_error", exc_info=defect)
 
-    async def _waited(self, asking: _Asking, entry: _Entry, patience_seconds: float | None) -> _Value | Failed:
-        left = None if patience_seconds is None else entry.asked_at + patience_seconds - self._timer()
-        await asyncio.wait({asking}, timeout=left)
-        return asking.result() if asking.done() else Failed(Late, "no answer about its indices yet")
+    async def _waited(self, call: _Call, entry: _Entry, patience_seconds: float | None) -> _Value | Failed:
+        left = None if patience_seconds is None else entry.sent_at + patience_seconds - self._timer()
+        await asyncio.wait({call}, timeout=left)
+        return call.result() if call.done() else Failed(Late, "no response with index metadata yet")
 
     async def _ask(self, question: Question[_T], entry: _Entry) -> _Value | Failed:
-        """Ask, and remember what comes of it; what goes wrong is a value, since nobody may be waiting."""
+        """Send the request and cache its result; a failure is returned as a value, since nobody may be waiting."""
         try:
-            said = await self._said(question)
+            said = await self._fetch(question)
         finally:
-            entry.asking = None
+            entry.call = None
         if isinstance(said, Failed):
             self._note(question, entry, said)
             return said
         digest, value = said
-        with suppress(ValueError):  # larger than all that is remembered together
+        with suppress(ValueError):  # larger than the whole cache
             self._values[digest] = value
         entry.fact = Fact(digest, self._timer())
         return value
 
     def _note(self, question: Question[_T], entry: _Entry, failed: Failed) -> None:
-        """Remember a failure, unless what was known before is better than that."""
-        was_told = isinstance(self._known(entry.fact), _Value)
-        if failed.status == 401 or (failed.status == 403 and self._was_told(entry)):  # the caller's rights have changed
+        """Cache a failure, unless an older response is more useful."""
+        had_response = isinstance(self._known(entry.fact), _Value)
+        rights_changed = failed.status == 401 or (failed.status == 403 and self._had_response(entry))
+        if rights_changed:
             self.forget(question.caller)
             self._turned_away(question.caller)
         elif not failed.is_remembered:
             entry.fact = None
-        elif failed.is_lasting or not was_told:
+        elif failed.is_lasting or not had_response:
             entry.fact = Fact(failed, self._timer())
         else:
             entry.retry_at = self._timer() + RETRY_S
 
-    async def _said(self, question: Question[_T]) -> tuple[bytes, _Value] | Failed:
+    async def _fetch(self, question: Question[_T]) -> tuple[bytes, _Value] | Failed:
         try:
             async with self._turns, asyncio.timeout(QUESTION_S):
                 body = await question.ask()
@@ -263,4 +264,4 @@ class Discovery:
         except UpstreamError as error:
             return Failed.of(error)
         except TimeoutError:
-            return Failed(TimedOut, f"no answer about its indices in {QUESTION_S:g} s")
+            return Failed(TimedOut, f"no response with index metadata in {QUESTION_S:g} s")

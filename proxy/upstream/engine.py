@@ -111,11 +111,13 @@ class EngineOfCaller:
     async def search(self, search: EngineSearch) -> EngineReply:
         """Run the client's own search; raises Refused for every status but 200."""
         self.sent.note()
+        self.sent.engine_searches += 1
         return await self._sent(self._search(search))
 
     async def add(self, search: EngineSearch, timeout_seconds: float) -> EngineReply:
         """Run a search that is added to the client's own; raises Busy where too many are running."""
         async with self.engine.added.turn():
+            self.sent.engine_searches += 1
             return await self._sent(self._search(search), timeout_seconds)
 
     async def post(self, path: str, parameters: Parameters, body: bytes, *, lines: bool = False) -> EngineReply:

@@ -1,13 +1,13 @@
-"""The engine's nodes: which one is asked next, and connections to them.
+"""The engine's nodes: which one is used next, and connections to them.
 
-As in elastic-transport's NodePool: live nodes take turns; a node that cannot be reached is left alone for a time that
-doubles with each failure in a row, and is tried earlier only where no other is left.
+As in elastic-transport's NodePool: live nodes are used in rotation. A node that is unreachable is not used for a time
+that doubles with each consecutive failure; it is tried earlier only if no live node is left.
 """
 
 import asyncio
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -20,11 +20,11 @@ from proxy.upstream.addresses import Addresses
 
 SERVICE = "engine"
 BACK_OFF_S = 1.0
-"""How long a node is left alone after its first failure."""
+"""Seconds for which a node is not used after its first failure."""
 
 
 def read_node(url: str, host: str | None = None) -> Node:
-    """Read a node's URL; its path is put before every target, and `host` is what it is called by, if not by that."""
+    """Parse a node's URL; its path is prefixed to every target, and `host` overrides the Host header."""
     parts = urlsplit(url)
     tls = parts.scheme == "https"
     return Node(
@@ -38,14 +38,14 @@ def read_node(url: str, host: str | None = None) -> Node:
 
 @dataclass(slots=True)
 class _Dead:
-    """A node that could not be reached."""
+    """A node that was unreachable."""
 
     failures: int
     until: float
 
 
 class NodePool:
-    """Chooses nodes; times are in seconds of a monotonic clock."""
+    """Selects nodes; times are seconds of a monotonic clock."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
         self._nodes = tuple(nodes)
@@ -53,7 +53,7 @@ class NodePool:
         self._dead: dict[Node, _Dead] = {}
 
     def order(self, now: float) -> list[Node]:
-        """Return all nodes in the order in which to try them: the live ones by turns, then those nearest to revival."""
+        """Return all nodes in the order to try them: live ones in rotation, then the others by their retry time."""
         count = len(self._nodes)
         turned = [self._nodes[(self._turn + place) % count] for place in range(count)]
         self._turn = (self._turn + 1) % count
@@ -64,13 +64,16 @@ class NodePool:
         return dead.until if dead is not None and dead.until > now else 0.0
 
     def failed(self, node: Node, now: float) -> None:
-        """Leave a node alone that could not be reached; what fails meanwhile is the same failure."""
+        """Mark a node as unreachable; failures while it is marked count as the same failure."""
         dead = self._dead.get(node)
         if dead is None:
             self._dead[node] = _Dead(1, now + BACK_OFF_S)
         elif dead.until <= now:
             pause = min(BACK_OFF_S_MAX, BACK_OFF_S * 2**dead.failures)
             self._dead[node] = _Dead(dead.failures + 1, now + pause)
+
+    def reachable(self) -> Mapping[Node, bool]:
+        return {node: node not in self._dead for node in self._nodes}
 
     def reached(self, node: Node) -> None:
         self._dead.pop(node, None)
@@ -85,12 +88,20 @@ class Nodes:
         self._timeout = settings.connect_timeout_seconds
         self._tls = towards_engine(settings)
 
+    def secure_by(self, tls: ssl.SSLContext | None) -> None:
+        """Take other certificates for the connections that are opened from now on."""
+        self._tls = tls
+
+    def reachable(self) -> Mapping[Node, bool]:
+        """Tell of each node whether the last attempt to reach it succeeded, as far as that is known."""
+        return self._pool.reachable()
+
     def order(self) -> list[Node]:
         """Return all nodes in the order in which to try them now."""
         return self._pool.order(time.monotonic())
 
     async def connect(self) -> EngineConnection:
-        """Open a connection to the first node that takes it; raises Unreachable where none does."""
+        """Open a connection to the first node that accepts one; raises Unreachable if none does."""
         failures: list[str] = []
         for node in self.order():
             try:
@@ -104,15 +115,15 @@ class Nodes:
         try:
             async with asyncio.timeout(self._timeout):
                 connection = await self._open(node, unchunks=unchunks)
-        except OSError as error:  # TimeoutError and what TLS finds wrong, too
+        except OSError as error:  # includes TimeoutError and TLS errors
             self._addresses.forget(node.host)
             self._pool.failed(node, time.monotonic())
-            raise Unreachable(SERVICE, f"{node}: {_said(error)}") from error
+            raise Unreachable(SERVICE, f"{node}: {_describe(error)}") from error
         self._pool.reached(node)
         return connection
 
     async def _open(self, node: Node, *, unchunks: bool) -> EngineConnection:
-        """Open a connection to the first of a node's addresses that takes it; raises OSError where none does."""
+        """Open a connection to the first address of a node that accepts one; raises OSError if none does."""
         loop, failure = asyncio.get_running_loop(), OSError("no address")
         for address in await self._addresses.of(node.host, time.monotonic()):
             try:
@@ -130,7 +141,7 @@ class Nodes:
         raise failure
 
 
-def _said(error: OSError) -> str:
+def _describe(error: OSError) -> str:
     if isinstance(error, ssl.SSLError):
         return error.reason or "TLS failed"
     return str(error) or "no connection in time"

@@ -1,7 +1,7 @@
-"""Requests made by the proxy itself, on connections to the engine that carry no client's bytes.
+"""The proxy's own requests to the engine, on connections that carry no client's bytes.
 
-What has been sent is never sent again, but for a GET that is no search and whose kept connection ended before a byte
-of the response came.
+A request is never sent twice, except a GET that is not a search and whose kept connection closed before the first byte
+of the response.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ CarriedFields = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request, for whichever node."""
+    """One request, for any node."""
 
     method: str
     target: str
@@ -34,7 +34,7 @@ class Asked:
     body: bytes | None = None
 
     def written(self, node: Node, hop: Hop) -> bytes:
-        """Write it for a node."""
+        """Return the request as bytes for a node."""
         added = hop.fields("")
         length = [] if self.body is None else [(b"content-length", b"%d" % len(self.body))]
         fields = [(name.encode(), value.encode("latin-1")) for name, value in _accepting_gzip(self.fields)]
@@ -48,14 +48,14 @@ class Asked:
 
 
 def _accepting_gzip(fields: CarriedFields) -> list[tuple[str, str]]:
-    """Ask for gzip where the caller takes it, and for nothing else that could not be read here."""
+    """Request gzip if the caller accepts it, and no other coding: the proxy could not decode it."""
     kept = [(name, value) for name, value in fields if name.lower() != "accept-encoding"]
     accepted = ",".join(value for name, value in fields if name.lower() == "accept-encoding")
     return [*kept, ("Accept-Encoding", "gzip")] if accepts_gzip(accepted) else kept
 
 
 def accepts_gzip(accepted: str) -> bool:
-    """Whether an Accept-Encoding takes gzip (RFC 9110, section 12.5.3)."""
+    """Whether an Accept-Encoding header accepts gzip (RFC 9110, section 12.5.3)."""
     for each in accepted.split(","):
         coding, _, parameters = each.partition(";")
         if coding.strip().lower() in {"gzip", "x-gzip"}:
@@ -64,7 +64,7 @@ def accepts_gzip(accepted: str) -> bool:
 
 
 class _Collected:
-    """Collects one response, decompressed; never more than SEARCH_RESPONSE_BYTES bytes of it."""
+    """Collects one response, decompressed, up to SEARCH_RESPONSE_BYTES bytes."""
 
     def __init__(self, connection: EngineConnection) -> None:
         self._connection = connection
@@ -86,7 +86,7 @@ class _Collected:
         if coding == b"gzip":
             self._inflating = zlib.decompressobj(wbits=31)
         elif coding not in {b"", b"identity"}:
-            self._fail(Malformed(SERVICE, f"its answer is compressed as {coding[:20]!r}"))
+            self._fail(Malformed(SERVICE, f"its response has the unsupported content coding {coding[:20]!r}"))
 
     def body(self, raw: bytes, content: list[bytes]) -> None:
         self._received += len(raw)
@@ -102,7 +102,7 @@ class _Collected:
             try:
                 piece = self._inflating.decompress(piece, SEARCH_RESPONSE_BYTES + 1 - self._size)
             except zlib.error as error:
-                self._fail(Malformed(SERVICE, f"its answer is no gzip: {error}"))
+                self._fail(Malformed(SERVICE, f"its response is not gzip: {error}"))
                 return
         self._content.append(piece)
         self._size += len(piece)
@@ -114,7 +114,7 @@ class _Collected:
         if self.done.done() or head is None:
             return
         if self._inflating is not None and self._size and not self._inflating.eof:
-            self._fail(Malformed(SERVICE, "its answer's gzip ends too soon"))
+            self._fail(Malformed(SERVICE, "its gzip response is truncated"))
             return
         self.clean = clean and head.keep_alive and head.status not in MAY_BE_OUT_OF_STEP
         fields = tuple((line.name, line.value) for line in head.lines)
@@ -122,10 +122,10 @@ class _Collected:
 
     def lost(self, error: Exception | None) -> None:
         if isinstance(error, BadMessage):
-            self._fail(Malformed(SERVICE, f"its answer is no HTTP: {error}"))
+            self._fail(Malformed(SERVICE, f"its response is not HTTP: {error}"))
         else:
-            said = f"{self._connection.node}: the connection ended before the answer"
-            self._fail(Lost(SERVICE, f"{said}: {error}" if error else said))
+            detail = f"{self._connection.node}: the connection closed before the response"
+            self._fail(Lost(SERVICE, f"{detail}: {error}" if error else detail))
 
     def _fail(self, error: Exception) -> None:
         if not self.done.done():
@@ -134,14 +134,14 @@ class _Collected:
             self._connection.close()
 
     def pause(self) -> None:
-        """Nothing comes after the request, which is sent whole."""
+        """Do nothing: the request has been sent completely."""
 
     def resume(self) -> None:
-        """See pause."""
+        """Do nothing, see `pause`."""
 
 
 def _too_large() -> TooLarge:
-    return TooLarge(SERVICE, f"its answer has more than {SEARCH_RESPONSE_BYTES // 2**20} MB")
+    return TooLarge(SERVICE, f"its response has more than {SEARCH_RESPONSE_BYTES // 2**20} MB")
 
 
 _NONE: Mapping[Node, deque[EngineConnection]] = MappingProxyType({})
@@ -183,10 +183,10 @@ class EnginePool:
         return reply
 
     async def _opened(self, idle: Mapping[Node, deque[EngineConnection]] = _NONE) -> EngineConnection:
-        """Return a connection to the node whose turn it is: an idle one that is fit, or a new one."""
+        """Return a connection to the next node in rotation: a usable idle one, or a new one."""
         failures: list[str] = []
         for node in self._nodes.order():
-            if kept := self._fit(idle.get(node)):
+            if kept := self._usable(idle.get(node)):
                 return kept
             try:
                 return await self._nodes.open(node, unchunks=True)
@@ -194,7 +194,7 @@ class EnginePool:
                 failures.append(error.detail)
         raise Unreachable(SERVICE, "; ".join(failures))
 
-    def _fit(self, idle: deque[EngineConnection] | None) -> EngineConnection | None:
+    def _usable(self, idle: deque[EngineConnection] | None) -> EngineConnection | None:
         while idle:
             connection = idle.pop()
             if time.monotonic() - connection.idle_since < self._idle_seconds and connection.usable():
@@ -205,7 +205,7 @@ class EnginePool:
     def _keep(self, connection: EngineConnection) -> None:
         """Keep a connection for the next request.
 
-        The last one kept is the first one used, so those that are left of a busy hour are closed here.
+        The connection kept last is used first. Those at the front are no longer needed after a while, and are closed.
         """
         idle = self._idle.setdefault(connection.node, deque())
         while idle and (idle[0].closed or connection.idle_since - idle[0].idle_since > self._idle_seconds):
@@ -213,7 +213,7 @@ class EnginePool:
         idle.append(connection)
 
     async def close(self) -> None:
-        """End all idle connections."""
+        """Close all idle connections."""
         for idle in self._idle.values():
             while idle:
                 idle.pop().close()

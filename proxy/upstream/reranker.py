@@ -22,6 +22,8 @@ from proxy.upstream.latency import Latencies, slow
 from proxy.upstream.transport import Transport
 
 SERVICE = "reranker"
+_SLACK_S = 0.01
+"""A call knows when the budget ends, and is ended by that, not by a time limit of its own at the same moment."""
 
 
 class Reranker:
@@ -66,7 +68,8 @@ class Reranker:
         self, query: str, passages: Sequence[str], instruction: str, model: str, budget: Budget
     ) -> Relevance:
         batches = batches_of(passages, self._batch_size)
-        calls = [asyncio.ensure_future(self._score(query, batch, instruction, model)) for batch in batches]
+        seconds = min(self._timeout, budget.remaining() + _SLACK_S)
+        calls = [asyncio.ensure_future(self._score(query, batch, instruction, model, seconds)) for batch in batches]
         answers: list[Relevance] = []
         error: UpstreamError | None = None
         try:
@@ -83,14 +86,16 @@ class Reranker:
         charge = sum((call.result().charge for call in calls if _is_answered(call)), NO_CHARGE)
         return replace(joined(answers, passages, error), charge=charge)
 
-    async def _score(self, query: str, passages: Sequence[str], instruction: str, model: str) -> Relevance:
+    async def _score(
+        self, query: str, passages: Sequence[str], instruction: str, model: str, seconds: float
+    ) -> Relevance:
         body = encode(query, passages, instruction, self._service_tier)
         size = MODEL_RESPONSE_BYTES + len(passages) * MODEL_SCORE_BYTES + 2 * len(body)
         try:
             return await self._transport.ask(
                 f"/v1/inference/{model}",
                 body,
-                self._timeout,
+                seconds,
                 lambda answer: decode(answer, len(passages)),
                 size,
                 model=model,

@@ -1,4 +1,4 @@
-"""Equal questions that come while one is being asked: one call answers all of them."""
+"""Equal requests at the same time share one call and its response."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
@@ -10,22 +10,22 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class _Call(Generic[_T]):
-    """A question that is being asked, and how many wait for its answer."""
+    """A call in progress, and the number of callers that wait for it."""
 
     task: asyncio.Task[_T]
     waiting: int = 0
 
 
 class Shared(Generic[_T]):
-    """The calls that are on their way, by what they ask for."""
+    """The calls in progress, by their request."""
 
     def __init__(self) -> None:
         self._calls: dict[Hashable, _Call[_T]] = {}
 
     async def ask(self, key: Hashable, ask: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """Return the answer of the call on its way, or of a new one; its error is everyone's who waits.
+        """Return the result of the call in progress, or of a new one; an error is raised for everyone who waits.
 
-        It goes on while one of them is left, and no longer.
+        The call is cancelled when nobody waits for it any more.
         """
         if key not in self._calls:
             self._calls[key] = _Call(asyncio.ensure_future(ask()))

@@ -236,5 +236,5 @@ async def test_a_client_cannot_tell(
             stderr=asyncio.subprocess.STDOUT,
         )
         said, _ = await script.communicate()
-        assert [] == [event for event in command.events if event.get("level") == "error"]
+        assert [] == [event for event in command.events if event.get("log.level") == "error"]
     assert script.returncode == 0, said.decode()

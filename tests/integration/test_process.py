@@ -50,10 +50,38 @@ async def test_line_of_a_search(settings: dict[str, Any], shop: Shop, tmp_path: 
         await send(url, Request("POST", ours, b'{"size":0}'))
         command.process.terminate()
         await command.ended()
-    lines = [event for event in command.events if event["event"] == "search"]
-    assert [("reranked", None), ("bypassed", "size_zero")] == [(line["outcome"], line.get("reason")) for line in lines]
-    assert ("mine-1", f"{shop.index}*", 50) == (lines[0]["id"], lines[0]["route"], lines[0]["window"])
-    assert {"lexical", "embed", "semantic", "render", "rerank", "total"} <= lines[0]["ms"].keys()
+    lines = [event for event in command.events if event["event.action"] == "search"]
+    assert [("reranked", None), ("bypassed", "size_zero")] == [
+        (line["rerank.outcome"], line.get("rerank.reason")) for line in lines
+    ]
+    assert ("mine-1", f"{shop.index}*", 50) == tuple(
+        lines[0][name] for name in ("http.request.id", "rerank.route", "rerank.window")
+    )
+    assert {"lexical", "embed", "semantic", "render", "rerank", "total"} <= lines[0]["rerank.ms"].keys()
+
+
+async def test_shadow_mode(
+    settings: dict[str, Any], engine_url: str, shop: Shop, models: ShopModels, tmp_path: Path
+) -> None:
+    """The client has the engine's response while the model still works; the line says what would have changed."""
+    go_on = asyncio.Event()
+    models.faults = {"rerank": waits_for(go_on)}
+    routes = [route(shop.index, mode="shadow", share="100%")]
+    async with serving(tmp_path, {**settings, "routes": routes}, TOKEN) as (command, url):
+        request = Request("POST", f"/{shop.index}/_search", BODY, {**JSON, **SECRETS})
+        through, straight = await send(url, request), await send(engine_url, request)
+        assert ("bypassed;reason=shadow", straight.hits) == (through.outcome, through.hits)
+        await models.until_asked("rerank")
+        go_on.set()
+        await command.until('"search"')
+        command.process.terminate()
+        await command.ended()
+    (line,) = [event for event in command.events if event["event"] == "search"]
+    shadow = line["shadow"]
+    assert ("bypassed", "shadow", "reranked") == (line["outcome"], line["reason"], shadow["outcome"])
+    assert 0 <= shadow["overlap_at_10"] <= 1
+    assert {"lexical", "embed", "semantic", "rerank", "total"} <= shadow["ms"].keys()
+    assert "c2VjcmV0" not in "".join(command.lines)
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -74,7 +102,7 @@ async def test_secrets(
     assert (False, False, named) == (
         "c2VjcmV0" in written,
         TOKEN["DEEPINFRA_TOKEN"] in written,
-        '"query": "laptop"' in written or '"query":"laptop"' in written,
+        '"rerank.query": "laptop"' in written,
     )
 
 

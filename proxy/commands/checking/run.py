@@ -7,7 +7,7 @@ from proxy.commands.checking.findings import Finding
 from proxy.commands.checking.routes import look_at, unused_patterns
 from proxy.commands.checking.services import ModelQuestion, ask_models, ask_nodes, question_of
 from proxy.errors import Refused, UpstreamError
-from proxy.settings.config import Config, authorization_of, needs_token, token_of
+from proxy.settings.config import Config, admin_token_of, authorization_of, needs_token, token_of
 from proxy.settings.routes import build_routes
 from proxy.settings.tls import towards_clients, towards_engine
 from proxy.settings.yaml_file import ConfigError, YamlFile
@@ -20,7 +20,8 @@ async def check(
 ) -> AsyncIterator[Finding]:
     """Check everything that searches of these routes need; `offline`: only the file and the environment variables."""
     token, authorization = _token(config, environment, offline=offline), _authorization(config, environment)
-    on_file = [*_routes_of_file(config, file), *token.findings, *_certificate(config), *authorization.findings]
+    ports = [*_certificate(config), *_admin(config, environment)]
+    on_file = [*_routes_of_file(config, file), *token.findings, *ports, *authorization.findings]
     for finding in on_file:
         yield finding
     if offline:
@@ -71,6 +72,13 @@ def _certificate(config: Config) -> Iterator[Finding]:
         towards_clients(config.listen)
     except ConfigError as error:
         yield Finding("wrong", "listen", str(error))
+
+
+def _admin(config: Config, environment: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        admin_token_of(config, environment)
+    except ConfigError as error:
+        yield Finding("wrong", "admin", str(error))
 
 
 def _routes_of_file(config: Config, file: YamlFile) -> Iterator[Finding]:

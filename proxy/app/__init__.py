@@ -1,0 +1,227 @@
+"""The proxy put together: which request goes which way, and who does the work.
+
+The only package that knows both the pure core and the doers.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+
+import structlog
+
+from proxy.app.generation import Fixed, Generation, Secrets, first_generation
+from proxy.bounds import LOG_ID, PARAMETERS_BYTES
+from proxy.context import Access, RequestRecord
+from proxy.endpoints.answering import unless_sent
+from proxy.endpoints.front import Front
+from proxy.endpoints.multi_search import answer_multi_search
+from proxy.endpoints.nodes import answer_nodes
+from proxy.endpoints.passthrough import pass_through
+from proxy.endpoints.search import answer_search
+from proxy.errors import cause_of
+from proxy.http1.callers import Field, field_value
+from proxy.http1.exchange import Exchange, Work
+from proxy.http1.headers import Hop, new_pseudonym
+from proxy.http1.listener import Listener, Patience, serve
+from proxy.http1.messages import BadMessage, RequestHead
+from proxy.http1.relay import Upstream, loop_detected
+from proxy.outcomes import Bypass
+from proxy.settings.config import Config, authorization_of
+from proxy.settings.routes import Endpoint, NodesQuestion, Search, classify
+from proxy.settings.tls import towards_clients
+from proxy.telemetry.log import Telemetry
+from proxy.upstream.engine import EngineClient
+from proxy.upstream.nodes import Nodes
+
+GRACE_S = 30.0
+"""How long running requests may go on after SIGTERM."""
+
+_log = structlog.get_logger("proxy")
+
+
+class Proxy:
+    """Answers every request: a search of a route by its endpoint, everything else by the engine itself."""
+
+    def __init__(self, fixed: Fixed, generation: Generation) -> None:
+        self.fixed = fixed
+        self.telemetry = fixed.telemetry
+        self.upstream = fixed.upstream
+        self._generation = generation
+        self._retired: list[Generation] = []
+        self._closing: asyncio.Task[None] | None = None
+        self.upstream.turned_away = self._turned_away
+
+    @property
+    def generation(self) -> Generation:
+        """What answers the requests that come now."""
+        return self._generation
+
+    def replace(self, successor: Generation) -> None:
+        """Answer what comes from now on by another configuration; what runs ends as it began."""
+        self._retired.append(self._generation)
+        self._generation = successor
+        self.telemetry.query_text = successor.config.log.query_text
+        self._close_retired()
+
+    def handle(self, exchange: Exchange) -> Work | None:
+        """Answer one request: by itself where it is handed on, else by what is returned."""
+        generation, head = self._generation, exchange.head
+        if generation.logs_access:
+            exchange.record = record_of(head.fields, Access(head.method.decode(), head.target.decode("latin-1")))
+        if self.upstream.hop.is_loop(head.control):
+            exchange.send(loop_detected(self.upstream.product))
+            exchange.client.done(exchange)
+            return None
+        match classify(head.method, head.target):
+            case NodesQuestion() if generation.published_address:
+                return self._guarded(exchange, partial(self._nodes, exchange, generation.published_address))
+            case Search() as search if generation.front.searching.routes:
+                return self._guarded(exchange, partial(self._search, exchange, search))
+            case _:
+                pass_through(exchange, self.upstream)
+                return None
+
+    def warm_up(self, stack: AsyncExitStack) -> None:
+        """Open connections to the models, so that the first searches find them; nobody waits for it."""
+        searching = self._generation.front.searching
+        if searching.routes:
+            stack.callback(asyncio.ensure_future(searching.warm_up()).cancel)
+
+    def _turned_away(self, head: RequestHead, status: int) -> None:
+        """Forget a caller whom the engine does not know, or does not allow a search."""
+        front = self._generation.front
+        if status == 401 or isinstance(classify(head.method, head.target), Search):
+            front.engine.forget(front.callers.identity(head.fields))
+
+    @staticmethod
+    async def _nodes(exchange: Exchange, published_address: str, generation: Generation, _: RequestRecord) -> None:
+        await answer_nodes(generation.front, exchange, published_address)
+
+    async def _search(self, exchange: Exchange, search: Search, generation: Generation, record: RequestRecord) -> None:
+        front = generation.front
+        if not self.fixed.switches.reranking:
+            await front.bypass(exchange, record.search(), search.indices, Bypass("switched_off"))
+            return
+        if len(search.query_string) > PARAMETERS_BYTES:
+            why = Bypass("too_complex", detail="the URL is too long")
+            await front.bypass(exchange, record.search(), search.indices, why)
+            return
+        match search.endpoint:
+            case Endpoint.SEARCH | Endpoint.TEMPLATE:
+                await answer_search(front, exchange, record, search)
+            case Endpoint.MULTI_SEARCH | Endpoint.MULTI_TEMPLATE:
+                await answer_multi_search(front, exchange, record, search)
+            case Endpoint.ASYNC_SEARCH:
+                await generation.async_searches.submit(exchange, record, search)
+            case Endpoint.ASYNC_ANSWER:
+                await generation.async_searches.poll(exchange, record, search)
+
+    async def _guarded(self, exchange: Exchange, answer: Callable[[Generation, RequestRecord], Work]) -> None:
+        """Answer a request; where that ends in a defect before anything went out, the engine answers it instead."""
+        generation = self._generation
+        record = exchange.record = exchange.record or record_of(exchange.head.fields)
+        try:
+            with generation.request():
+                await self._answered(generation.front, exchange, record, answer(generation, record))
+        finally:
+            self._close_retired()
+
+    async def _answered(self, front: Front, exchange: Exchange, record: RequestRecord, answering: Work) -> None:
+        try:
+            await answering
+        except (BadMessage, ConnectionError):
+            raise
+        except Exception as defect:
+            if exchange.begun or exchange.relay is not None:
+                raise
+            _log.exception("internal_error")
+            search = record.searches[0] if record.searches else record.search()
+            await front.respond(
+                exchange, search, unless_sent(Bypass("internal_error", detail=cause_of(defect)), record.sent)
+            )
+
+    def _close_retired(self) -> None:
+        """Close earlier generations that have nothing running, the eldest first: a later one may use its parts."""
+        idle = self._closing is None or self._closing.done()
+        if self._retired and not self._retired[0].running and idle:
+            self._closing = asyncio.get_running_loop().create_task(self._close_eldest())
+
+    async def _close_eldest(self) -> None:
+        while self._retired and not self._retired[0].running:
+            await self._retired.pop(0).close()
+
+    async def close(self) -> None:
+        """Close all generations."""
+        if self._closing is not None:
+            await self._closing
+        for generation in (*self._retired, self._generation):
+            await generation.close()
+        self._retired.clear()
+
+
+def record_of(fields: Sequence[Field], access: Access | None = None) -> RequestRecord:
+    """Begin the record of a request."""
+    opaque_id = field_value(fields, b"x-opaque-id")
+    trace = _TRACEPARENT.match(field_value(fields, b"traceparent"))
+    return RequestRecord(
+        opaque_id[: 4 * LOG_ID].decode("utf-8", "replace"), trace_id=trace[1].decode() if trace else "", access=access
+    )
+
+
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+"""W3C Trace Context, section 3.2: version, trace id, parent id, flags."""
+
+
+async def open_proxy(
+    config: Config,
+    token: str | None,
+    environment: Mapping[str, str],
+    stack: AsyncExitStack,
+    telemetry: Telemetry | None = None,
+) -> Proxy:
+    """Open the connections that a proxy needs; `stack` closes them."""
+    nodes = Nodes(config.engine)
+    hop = Hop(new_pseudonym() if config.engine.via else None, forwarded_for=config.engine.forwarded_for)
+    telemetry = telemetry or Telemetry(query_text=config.log.query_text)
+    fixed = Fixed(nodes, EngineClient(config.engine, nodes, hop), Upstream(nodes, hop), telemetry)
+    stack.push_async_callback(fixed.engine.close)
+    secrets = Secrets(token, authorization_of(config, environment))
+    proxy = Proxy(fixed, await first_generation(config, secrets, fixed))
+    stack.push_async_callback(proxy.close)
+    return proxy
+
+
+async def listen(
+    config: Config,
+    token: str | None,
+    environment: Mapping[str, str],
+    stack: AsyncExitStack,
+    *,
+    warms_up: bool = False,
+) -> Listener:
+    """Start a proxy; `stack` stops it, after what is running has ended.
+
+    `warms_up`: open connections to the models beside the start, if there are routes.
+    """
+    proxy = await open_proxy(config, token, environment, stack)
+    if warms_up:
+        proxy.warm_up(stack)
+    return await listen_for(proxy, stack)
+
+
+async def listen_for(proxy: Proxy, stack: AsyncExitStack) -> Listener:
+    """Open the port of a proxy; `stack` closes it, after what is running has ended."""
+    config = proxy.generation.config
+    listener = await serve(
+        proxy.handle,
+        proxy.upstream,
+        config.listen.host,
+        config.listen.port,
+        conclude=proxy.telemetry.conclude,
+        tls=towards_clients(config.listen),
+        patience=Patience(engine_idle=config.engine.idle_connection_seconds),
+    )
+    stack.push_async_callback(listener.close, GRACE_S)
+    return listener

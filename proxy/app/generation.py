@@ -1,0 +1,164 @@
+"""What one configuration made, at work until another takes its place and the last of its requests has ended."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from proxy.endpoints.answering import Searching
+from proxy.endpoints.async_search import AsyncSearches
+from proxy.endpoints.front import Front
+from proxy.http1.callers import CallerIdentities
+from proxy.http1.relay import Upstream
+from proxy.settings.config import Config, authorization_of, token_of
+from proxy.settings.config import Models as ModelSettings
+from proxy.settings.rollout import Switches
+from proxy.telemetry.log import Telemetry, warn_of_new_callers
+from proxy.upstream.embedder import Embedder
+from proxy.upstream.engine import EngineClient
+from proxy.upstream.guard import Guards
+from proxy.upstream.nodes import Nodes
+from proxy.upstream.reranker import Reranker
+from proxy.upstream.transport import Transport, models_session
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What the environment holds for a configuration."""
+
+    models_token: str | None
+    authorization: str | None
+
+    def __repr__(self) -> str:
+        return "Secrets(***)"
+
+
+def secrets_of(config: Config, environment: Mapping[str, str]) -> Secrets:
+    """Read the secrets that a configuration names; raises ConfigError."""
+    return Secrets(token_of(config, environment), authorization_of(config, environment))
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """What stays the same for the life of the process, whatever is reloaded."""
+
+    nodes: Nodes
+    engine: EngineClient
+    upstream: Upstream
+    telemetry: Telemetry
+    switches: Switches = field(default_factory=Switches)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelClients:
+    """The clients of the models, with their connections and the vectors that they remember."""
+
+    settings: ModelSettings
+    token: str | None
+    embedder: Embedder
+    reranker: Reranker
+    guards: Guards
+
+    def __repr__(self) -> str:
+        return f"ModelClients({self.settings.url})"
+
+    def serve(self, settings: ModelSettings, token: str | None) -> bool:
+        """Whether they are those that these settings would make."""
+        return (self.settings, self.token) == (settings, token)
+
+
+class Generation:
+    """One configuration at work: a request keeps the generation that it began with.
+
+    A successor takes over the clients of unchanged models, so generations are closed in the order of their making.
+    """
+
+    def __init__(
+        self, config: Config, models: ModelClients, front: Front, async_searches: AsyncSearches, stack: AsyncExitStack
+    ) -> None:
+        self.config = config
+        self.models = models
+        self.front = front
+        self.async_searches = async_searches
+        self.logs_access = config.log.access
+        self.published_address = config.engine.published_address
+        self.running = 0
+        self._stack = stack
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Keep what the generation uses open while a request runs."""
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
+
+    def hand_over(self) -> AsyncExitStack:
+        """Leave the closing of the models' clients to the successor."""
+        return self._stack.pop_all()
+
+    async def close(self) -> None:
+        """End the shadow runs, and close what no successor has taken over."""
+        await self.front.searching.shadows.close()
+        await self._stack.aclose()
+
+
+async def first_generation(config: Config, secrets: Secrets, fixed: Fixed) -> Generation:
+    """Open what a configuration needs."""
+    stack = AsyncExitStack()
+    models = await _open_models(config.models, secrets.models_token, fixed.telemetry, stack)
+    callers = CallerIdentities(config.callers.ignore, warn_of_new_callers)
+    front = _front(config, secrets, fixed, models, callers)
+    return Generation(config, models, front, AsyncSearches(front), stack)
+
+
+async def next_generation(config: Config, secrets: Secrets, fixed: Fixed, earlier: Generation) -> Generation:
+    """Open what a new configuration needs besides what stays as it was."""
+    same_models = earlier.models.serve(config.models, secrets.models_token)
+    opened = AsyncExitStack()
+    models = (
+        earlier.models
+        if same_models
+        else await _open_models(config.models, secrets.models_token, fixed.telemetry, opened)
+    )
+    same_callers = earlier.config.callers == config.callers
+    callers = earlier.front.callers if same_callers else CallerIdentities(config.callers.ignore, warn_of_new_callers)
+    front = _front(config, secrets, fixed, models, callers)
+    async_searches = AsyncSearches(front, earlier.async_searches)
+    return Generation(config, models, front, async_searches, earlier.hand_over() if same_models else opened)
+
+
+async def _open_models(
+    settings: ModelSettings, token: str | None, telemetry: Telemetry, stack: AsyncExitStack
+) -> ModelClients:
+    session = await stack.enter_async_context(models_session(settings.connect_timeout_seconds))
+    guards = Guards(settings.concurrent_calls, telemetry.count_model_call)
+    embedder = Embedder(
+        Transport(session, "embedder", settings.url, token, guards),
+        timeout_seconds=settings.embed_timeout_seconds,
+        query_max_chars=settings.query_max_chars,
+        cache_bytes=settings.vector_cache_mb * 2**20,
+        service_tier=settings.service_tier,
+    )
+    reranker = Reranker(
+        Transport(session, "reranker", settings.url, token, guards),
+        timeout_seconds=settings.rerank_timeout_seconds,
+        query_max_chars=settings.query_max_chars,
+        batch_size=settings.rerank_batch_size,
+        service_tier=settings.service_tier,
+    )
+    return ModelClients(settings, token, embedder, reranker, guards)
+
+
+def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients, callers: CallerIdentities) -> Front:
+    pressure = partial(models.guards.pressure, "reranker")
+    searching = Searching(
+        config,
+        fixed.engine,
+        models.embedder,
+        models.reranker,
+        secrets.authorization,
+        pressure=pressure,
+    )
+    return Front(fixed.upstream, fixed.engine, searching, callers, config.engine.multi_search_reranked)

@@ -1,0 +1,257 @@
+"""`serve` as a process: it opens its ports, reloads its settings when told to, and drains when it is ended."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from proxy.app import Proxy, listen_for, open_proxy
+from proxy.app.admin import open_admin
+from proxy.app.breakers import ModelBreakers
+from proxy.app.control import Breakers, Reloaded, State
+from proxy.app.generation import next_generation, secrets_of
+from proxy.http1.listener import Listener
+from proxy.settings.config import Config, admin_token_of
+from proxy.settings.effective import changed_keys, effective, in_force, needs_restart
+from proxy.settings.rollout import Switches
+from proxy.settings.routes import build_routes
+from proxy.settings.tls import towards_clients, towards_engine
+from proxy.settings.yaml_file import ConfigError
+from proxy.telemetry.metrics import Gauge
+from proxy.upstream.guard import Guards
+
+ReadConfig = Callable[[], Config]
+"""Reads the settings anew; raises ConfigError."""
+WATCH_S = 1.0
+"""How often the watched files are looked at."""
+LAG_SAMPLE_S = 0.5
+"""How often the event loop's lag is measured."""
+_log = structlog.get_logger("proxy")
+
+
+class Process:
+    """The running proxy, as operators see and control it."""
+
+    def __init__(self, proxy: Proxy, read: ReadConfig | None, environment: Mapping[str, str]) -> None:
+        self.state = State.STARTING
+        self.breakers: Breakers = ModelBreakers(self._guards)
+        self._proxy = proxy
+        self._started = proxy.generation.config
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._read = read
+        self._environment = environment
+        self._reloading = asyncio.Lock()
+        self._listener: Listener | None = None
+        self._add_gauges()
+
+    @property
+    def switches(self) -> Switches:
+        return self._proxy.fixed.switches
+
+    def serves_on(self, listener: Listener) -> None:
+        """Note that requests are taken."""
+        self._listener = listener
+        self.state = State.READY
+
+    # -- what is seen
+
+    def verdicts(self) -> Mapping[str, Any]:
+        nodes = self._proxy.fixed.nodes.reachable()
+        return {
+            "engine": {str(node): "ok" if reached else "unreachable" for node, reached in nodes.items()},
+            "models": self.breakers.states(),
+            "reranking": "on" if self.switches.reranking else "off",
+        }
+
+    def settings(self) -> Mapping[str, Any]:
+        return effective(self._proxy.generation.config, self._environment)
+
+    def metrics(self) -> bytes:
+        return self._proxy.telemetry.metrics.text()
+
+    def _add_gauges(self) -> None:
+        metrics, fixed = self._proxy.telemetry.metrics, self._proxy.fixed
+        added = fixed.engine.added
+        metrics.add(Gauge("ready", "1 while requests are taken", (), lambda: {(): self.state is State.READY}))
+        metrics.add(
+            Gauge("reranking_enabled", "0 while the kill switch is thrown", (), lambda: {(): self.switches.reranking})
+        )
+        metrics.add(
+            Gauge(
+                "client_connections",
+                "Clients that are connected",
+                (),
+                lambda: {(): self._listener.clients if self._listener else 0},
+            )
+        )
+        metrics.add(
+            Gauge(
+                "added_searches",
+                "Searches that the proxy adds to its clients' own, by state",
+                ("state",),
+                lambda: {("running",): added.running, ("waiting",): added.waiting},
+            )
+        )
+        metrics.add(Gauge("engine_nodes", "Nodes of the engine by state", ("state",), self._nodes))
+        metrics.add(
+            Gauge("breaker_open", "1 for each circuit breaker that lets no calls pass", ("breaker",), self._open)
+        )
+        metrics.add(
+            Gauge("model_calls_running", "Calls of a model that are running", ("service", "model"), self._calls_running)
+        )
+        metrics.add(
+            Gauge(
+                "model_calls_waiting",
+                "Calls of a model that wait for a turn",
+                ("service", "model"),
+                self._calls_waiting,
+            )
+        )
+
+    def _guards(self) -> Guards:
+        return self._proxy.generation.models.guards
+
+    def _open(self) -> Mapping[tuple[str, ...], float]:
+        return {(name,): not state.endswith("closed") for name, state in self.breakers.states().items()}
+
+    def _calls_running(self) -> Mapping[tuple[str, ...], float]:
+        return {key: guard.bulkhead.in_flight for key, guard in self._guards().all}
+
+    def _calls_waiting(self) -> Mapping[tuple[str, ...], float]:
+        return {key: guard.bulkhead.waiting for key, guard in self._guards().all}
+
+    def _nodes(self) -> Mapping[tuple[str, ...], float]:
+        reached = list(self._proxy.fixed.nodes.reachable().values())
+        return {("ok",): reached.count(True), ("unreachable",): reached.count(False)}
+
+    # -- what is done
+
+    async def reload(self) -> Reloaded:
+        """Read the settings again; a mistake in them changes nothing."""
+        if self._read is None:
+            return Reloaded("the settings were not read from a file")
+        async with self._reloading:
+            reloaded = await self._reloaded(self._read)
+        self._proxy.telemetry.metrics.reloaded("failed" if reloaded.error else "ok")
+        if reloaded.error:
+            _log.error("reload_failed", detail=f"{reloaded.error}. The earlier settings stay in force")
+        else:
+            _log.info("reloaded", changed=list(reloaded.changed), needs_restart=list(reloaded.needs_restart))
+        return reloaded
+
+    async def _reloaded(self, read: ReadConfig) -> Reloaded:
+        earlier = self._proxy.generation
+        try:
+            found = await asyncio.to_thread(read)
+            config = in_force(found, self._started)
+            secrets = secrets_of(config, self._environment)
+            to_clients, to_engine = towards_clients(config.listen), towards_engine(config.engine)
+        except ConfigError as error:
+            return Reloaded(str(error))
+        self._proxy.replace(await next_generation(config, secrets, self._proxy.fixed, earlier))
+        self._proxy.fixed.nodes.secure_by(to_engine)
+        if self._listener is not None:
+            await self._listener.secure_by(to_clients)
+        return Reloaded(changed=changed_keys(earlier.config, config), needs_restart=needs_restart(found, self._started))
+
+    def reload_soon(self) -> None:
+        """Reload in a task of its own: for a signal, which cannot wait."""
+        task = asyncio.get_running_loop().create_task(self._reload_safely())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reload_safely(self) -> None:
+        try:
+            await self.reload()
+        except Exception:  # noqa: BLE001  whatever it is, the earlier settings stay in force
+            _log.exception("internal_error")
+
+    # -- what goes on meanwhile
+
+    async def watch(self, file: Path, every_seconds: float = WATCH_S) -> None:
+        """Reload when the settings file, or a file with certificates that it names, has changed."""
+        seen = self._fingerprint(file)
+        while True:
+            await asyncio.sleep(every_seconds)
+            now = await asyncio.to_thread(self._fingerprint, file)
+            if now != seen:
+                await self._reload_safely()
+                seen = now
+
+    def _fingerprint(self, file: Path) -> Mapping[Path, tuple[int, ...]]:
+        return {path: _fingerprint(path) for path in (file, *certificate_files(self._proxy.generation.config))}
+
+    async def measure_lag(self, every_seconds: float = LAG_SAMPLE_S) -> None:
+        """Note how late the event loop runs a timer."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + every_seconds
+            await asyncio.sleep(every_seconds)
+            self._proxy.telemetry.metrics.lagged(loop.time() - due)
+
+
+def certificate_files(config: Config) -> Iterator[Path]:
+    """Name the files with certificates and keys that the settings name."""
+    for section in (config.listen, config.engine):
+        for name in (section.certificate_file, section.key_file, getattr(section, "ca_file", None)):
+            if name:
+                yield Path(name)
+
+
+def _fingerprint(path: Path) -> tuple[int, ...]:
+    """Tell a file's state; a link that is turned to another file, as Kubernetes does, is another state."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return (found.st_ino, found.st_mtime_ns, found.st_size)
+
+
+@asynccontextmanager
+async def _meanwhile(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    tasks = [asyncio.get_running_loop().create_task(work) for work in works]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def serve_until_told(
+    config: Config,
+    token: str | None,
+    environment: Mapping[str, str],
+    *,
+    read: ReadConfig | None = None,
+    watched: Path | None = None,
+) -> None:
+    """Run a proxy until SIGTERM or SIGINT; `read` reads its settings again, and `watched` is their file."""
+    told, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    async with AsyncExitStack() as stack:
+        proxy = await open_proxy(config, token, environment, stack)
+        process = Process(proxy, read, environment)
+        loop.add_signal_handler(signal.SIGHUP, process.reload_soon)
+        admin = await open_admin(config.admin, process, admin_token_of(config, environment), stack)
+        proxy.warm_up(stack)
+        watching = (process.watch(watched),) if watched else ()
+        await stack.enter_async_context(_meanwhile(process.measure_lag(), *watching))
+        listener = await listen_for(proxy, stack)
+        process.serves_on(listener)
+        scheme = "https" if config.listen.certificate_file else "http"
+        _log.info(
+            "listening",
+            address=f"{scheme}://{config.listen.host}:{listener.port}",
+            **({"admin": f"http://{config.admin.host}:{admin}"} if admin else {}),
+            engine=list(config.engine.urls),
+            routes=[route.name for route in build_routes(config)],
+        )
+        await told.wait()
+        process.state = State.DRAINING
+        _log.info("stopping")

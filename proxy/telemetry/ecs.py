@@ -1,0 +1,50 @@
+"""The log's fields in the names of the Elastic Common Schema, for lines in JSON.
+
+Within the code a field has its short name. What the schema has no name for stands below `rerank.`.
+"""
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+VERSION = "8.17.0"
+"""The version of the schema that the names are taken from."""
+SERVICE = "rerank-proxy"
+NAMESPACE = "rerank"
+
+FIELDS: Mapping[str, str] = {
+    "timestamp": "@timestamp",
+    "level": "log.level",
+    "event": "event.action",
+    "library": "log.logger",
+    "id": "http.request.id",
+    "trace": "trace.id",
+    "method": "http.request.method",
+    "path": "url.path",
+    "query_string": "url.query",
+    "status": "http.response.status_code",
+    "exception": "error.stack_trace",
+}
+"""Fields that the schema has a name for; `detail` is the `message`, `ms` also gives `event.duration`."""
+EVENT_OUTCOMES: Mapping[str, str] = {
+    "reranked": "success",
+    "degraded": "success",
+    "bypassed": "success",
+    "cancelled": "unknown",
+    "failed": "failure",
+}
+"""`event.outcome` of each outcome of a search: whether its client got hits."""
+_FIRST = ("timestamp", "level")
+
+
+def to_ecs(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Rename the fields of an event; its time, its level and its message come first."""
+    detail = event.pop("detail", None) or str(event.get("event", "")).replace("_", " ")
+    named: dict[str, Any] = {FIELDS[key]: event.pop(key) for key in _FIRST if key in event}
+    named |= {"message": detail, "ecs.version": VERSION, "service.name": SERVICE}
+    for key, value in event.items():
+        named[FIELDS.get(key, f"{NAMESPACE}.{key}")] = value
+    if event.get("outcome") in EVENT_OUTCOMES:
+        named["event.outcome"] = EVENT_OUTCOMES[event["outcome"]]
+    if "total" in (milliseconds := event.get("ms", {})):
+        named["event.duration"] = round(milliseconds["total"] * 1_000_000)
+    return named

@@ -1,0 +1,92 @@
+"""The settings in force, shown without secrets, and what of new ones waits for the next start."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy.settings.config import KNOWN_KEYS, Config, RouteSettings, read
+from proxy.settings.effective import MASK, changed_keys, effective, in_force, masked, needs_restart
+from proxy.settings.profiles import PROFILES
+
+replace = msgspec.structs.replace
+
+
+def test_a_route_is_shown_with_the_defaults_of_its_profile() -> None:
+    (route,) = effective(Config(routes=(RouteSettings(index="a", profile="legal"),)), {})["settings"]["routes"]
+    profile = PROFILES["legal"]
+    assert ("a", profile.instruction, list(profile.passage), profile.rank_window_size) == (
+        route["index"],
+        route["instruction"],
+        route["passage"],
+        route["rank_window_size"],
+    )
+
+
+def test_of_a_secret_is_shown_only_whether_it_is_set() -> None:
+    config = read("engine: {authorization_env: MINE}\nmodels: {token_env: THEIRS}", "f.yaml", {})
+    shown = effective(config, {"MINE": "ApiKey s3cret", "OTHER": "s3cret", "THEIRS": " "})
+    assert {"MINE": "set", "THEIRS": "not set", "RERANK_PROXY_ADMIN_TOKEN": "not set"} == shown["environment"]
+    assert "s3cret" not in json.dumps(shown)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("http://user:s3cret@proxy:3128/a@b", f"http://{MASK}@proxy:3128/a@b"),
+        ("https://s3cret@host", f"https://{MASK}@host"),
+        ("https://host/path@part", "https://host/path@part"),
+        (["http://a:s@b", 1, None, True], [f"http://{MASK}@b", 1, None, True]),
+        ({"a": {"b": ("//a:s@b",)}}, {"a": {"b": [f"//{MASK}@b"]}}),
+    ],
+)
+def test_credentials_in_a_url_are_masked_wherever_it_stands(value: Any, shown: Any) -> None:
+    assert shown == masked(value)
+
+
+ROUTES = "routes: [{index: a}, {index: b}]"
+STARTED = read(ROUTES, "f.yaml", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "changed", "waits"),
+    [
+        (ROUTES, (), ()),
+        ("routes: [{index: a}, {index: c}, {index: d}]", ("routes[1]", "routes[2]"), ()),
+        ("routes: [{index: a}]", ("routes[1]",), ()),
+        (ROUTES + "\nlisten: {port: 1, host: a}", (), ("listen.host", "listen.port")),
+        (ROUTES + "\nlisten: {certificate_file: c}", ("listen.certificate_file",), ()),
+        (ROUTES + "\nengine: {url: 'http://b', via: false}", (), ("engine.url", "engine.via")),
+        (
+            ROUTES + "\nengine: {resolve_timeout_seconds: 1}",
+            ("engine.resolve_timeout_seconds",),
+            (),
+        ),
+        (
+            ROUTES + "\nsteering: []\npages: {cache_seconds: 1}",
+            ("pages.cache_seconds", "steering"),
+            (),
+        ),
+    ],
+)
+def test_new_settings_hold_at_once_but_for_what_is_made_once(
+    text: str, changed: tuple[str, ...], waits: tuple[str, ...]
+) -> None:
+    found = read(text, "f.yaml", {})
+    assert (changed, waits) == (changed_keys(STARTED, in_force(found, STARTED)), needs_restart(found, STARTED))
+
+
+def test_each_key_that_waits_is_one_of_the_settings() -> None:
+    other = read(
+        "listen: {host: b, port: 1}\nlog: {format: console, level: debug}\n"
+        "admin: {enabled: false, host: b, port: 1, token_env: B}\n"
+        "engine: {url: 'http://b', host: b, connect_timeout_seconds: 1, idle_connection_seconds: 1,\n"
+        "  added_searches: 1, resolve_cache_seconds: 1, via: false, forwarded_for: true}",
+        "f.yaml",
+        {},
+    )
+    waits = needs_restart(other, Config())
+    known = {f"{section}.{key}" for section, keys in KNOWN_KEYS.items() for key in keys}
+    assert (16, set()) == (len(waits), set(waits) - known)
+    assert replace(Config(), routes=other.routes) == in_force(other, Config())

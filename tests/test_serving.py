@@ -1,0 +1,154 @@
+"""`rerank-proxy serve` as a process before fakes: admin port, reload by signal and by watching, draining."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+
+from tests.conftest import QUERY
+from tests.fakes import Client, FakeEngine, FakeModels, Message, request, waits_for
+from tests.integration.commands import Running, running
+
+ROUTE = {"index": "products*", "passage": ["title"]}
+
+
+@dataclass
+class Served:
+    """The process, its file, and clients of both ports."""
+
+    command: Running
+    file: Path
+    settings: dict[str, Any]
+    client: Client
+    admin: Client
+
+    def write(self, **settings: Any) -> None:
+        """Put other settings in the place of the file, as an editor or an orchestrator does."""
+        other = self.file.with_suffix(".new")
+        other.write_bytes(msgspec.yaml.encode(self.settings | settings))
+        other.replace(self.file)
+
+    async def outcome(self) -> str:
+        return (await self.client.search("/products/_search", QUERY)).header("x-rerank")
+
+    async def ask(self, method: str, target: str) -> Message:
+        """Ask at the admin port."""
+        await self.admin.send(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode())
+        return await self.admin.answer(method)
+
+
+@asynccontextmanager
+async def served(folder: Path, engine: FakeEngine, models: FakeModels, *options: str) -> AsyncIterator[Served]:
+    settings = {
+        "listen": {"port": 0},
+        "admin": {"port": 0},
+        "engine": {"url": engine.url, "resolve_timeout_seconds": 30},
+        "models": {"url": models.url},
+        "routes": [ROUTE],
+    }
+    file = folder / "config.yaml"
+    file.write_bytes(msgspec.yaml.encode(settings))
+    async with AsyncExitStack() as stack:
+        command = await stack.enter_async_context(running("serve", "-c", str(file), *options))
+        started = json.loads(await command.until("listening"))
+        ports = [urlsplit(started[f"rerank.{name}"]).port or 0 for name in ("address", "admin")]
+        clients = [await Client.to(port) for port in ports]
+        for client in clients:
+            stack.callback(client.close)
+        yield Served(command, file, settings, *clients)
+
+
+async def test_a_signal_reloads_the_settings_and_a_mistake_changes_nothing(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    async with served(tmp_path, engine, models) as proxy:
+        assert "reranked" == await proxy.outcome()
+        proxy.write(routes=[])
+        proxy.command.process.send_signal(signal.SIGHUP)
+        await proxy.command.until('"reloaded"')
+        assert "" == await proxy.outcome()
+        proxy.write(routes=[ROUTE | {"tiers": "fast"}])
+        proxy.command.process.send_signal(signal.SIGHUP)
+        refused = json.loads(await proxy.command.until("reload_failed"))
+        assert ("error", True) == (refused["log.level"], "routes[0].tiers: unknown key" in refused["message"])
+        assert f"{proxy.file}:" in refused["message"]
+        assert ("", 200) == (await proxy.outcome(), (await proxy.ask("GET", "/readyz")).status)
+
+
+async def test_the_admin_port_reloads_switches_off_and_shows(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    async with served(tmp_path, engine, models) as proxy:
+        proxy.write(routes=[ROUTE | {"rank_window_size": 7}], listen={"port": 1})
+        reloaded = (await proxy.ask("POST", "/reload")).json()
+        assert {"changed": ["routes[0]"], "needs_restart": ["listen.port"]} == reloaded
+        shown = (await proxy.ask("GET", "/config")).json()["settings"]
+        assert (7, 0) == (shown["routes"][0]["rank_window_size"], shown["listen"]["port"])
+        await proxy.ask("POST", "/reranking/off")
+        assert "bypassed;reason=switched_off" == await proxy.outcome()
+        await proxy.ask("POST", "/reload")
+        assert "bypassed;reason=switched_off" == await proxy.outcome()
+        await proxy.ask("POST", "/reranking/on")
+        assert "reranked" == await proxy.outcome()
+        metrics = (await proxy.ask("GET", "/metrics")).content.decode()
+        assert 'rerank_proxy_searches_total{outcome="bypassed",reason="switched_off",route=""} 2.0' in metrics
+        assert 'rerank_proxy_config_reloads_total{result="ok"} 2.0' in metrics
+
+
+async def test_a_watched_file_is_reloaded(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
+    async with served(tmp_path, engine, models, "--watch") as proxy:
+        assert "reranked" == await proxy.outcome()
+        proxy.write(routes=[])
+        await proxy.command.until('"reloaded"')
+        assert "" == await proxy.outcome()
+
+
+async def test_it_is_not_ready_while_it_drains_and_answers_what_runs(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    """The search that is running is reranked, new clients find the port closed, and the exit code is 0."""
+    held = asyncio.Event()
+    models.faults["rerank"] = waits_for(held)
+    async with served(tmp_path, engine, models) as proxy:
+        assert {"status": "ready", "reranking": "on"}.items() <= (await proxy.ask("GET", "/readyz")).json().items()
+        body = json.dumps(QUERY).encode()
+        await proxy.client.send(request("POST", "/products/_search", body, content_type="application/json"))
+        await models.until_asked("rerank")
+        proxy.command.process.terminate()
+        await proxy.command.until("stopping")
+        draining = await proxy.ask("GET", "/readyz")
+        assert (503, "draining") == (draining.status, draining.json()["status"])
+        assert 200 == (await proxy.ask("GET", "/healthz")).status
+        held.set()
+        assert "reranked" == (await proxy.client.answer()).header("x-rerank")
+        assert 0 == await proxy.command.ended()
+
+
+async def test_anywhere_but_on_this_machine_it_does_not_start_without_a_token(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("admin: {host: 0.0.0.0, port: 0}\nlisten: {port: 0}\n")
+    async with running("serve", "-c", str(file)) as command:
+        assert 1 == await command.ended()
+    assert "RERANK_PROXY_ADMIN_TOKEN is not set, but the admin port at 0.0.0.0" in "".join(command.lines)
+
+
+@pytest.mark.parametrize("given", [{}, {"RERANK_PROXY_ADMIN_TOKEN": "the-token-of-the-admin-port"}])
+async def test_the_token_is_nowhere_to_be_read(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels, given: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    async with served(tmp_path, engine, models) as proxy:
+        refused = await proxy.ask("GET", "/config")
+        assert (401 if given else 200) == refused.status
+        proxy.command.process.terminate()
+        await proxy.command.ended()
+    assert "the-token-of-the-admin-port" not in "".join(proxy.command.lines) + refused.content.decode()
