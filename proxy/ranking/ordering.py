@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.errors import Failure, Malformed, UpstreamError
+from proxy.errors import Failure, Malformed, UpstreamError, Withheld
 from proxy.parsing.json_text import read
 from proxy.ranking.boosts import Measured, boosted, measure
 from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
@@ -143,7 +143,7 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
             fields = ", ".join(plan.route.passage)
             failure = Failure("rerank", "no_passage", f"no text in {fields}")
             return Reranked(candidates.ranking, (failure,), likenesses=likenesses)
-        relevance = await _scores(run, texts, model)
+        relevance, model = await _first_scores(run, texts, (model, *plan.route.rerank_fallbacks))
     except UpstreamError as error:
         failures = () if model is None else (Failure("rerank", error.reason, str(error)),)
         return Reranked(candidates.ranking, failures, likenesses=likenesses)
@@ -154,6 +154,17 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
     weight = blend_of(relevance.model or model).weight if plan.route.blend is None else plan.route.blend
     blended = blend(reorder(order, scores), order, weight, plan.route.fusion.rank_constant)
     return Reranked(blended, failures, scores, texts, likenesses)
+
+
+async def _first_scores(run: Run, texts: Mapping[DocKey, str], models: Sequence[str]) -> tuple[Relevance, str]:
+    """Ask the first of the models that is called at the moment; one that was called and failed is not replaced."""
+    first, *others = models
+    relevance, model = await _scores(run, texts, first), first
+    for other in others:
+        if not isinstance(relevance.error, Withheld):
+            break
+        relevance, model = await _scores(run, texts, other), other
+    return relevance, model
 
 
 async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Relevance:

@@ -27,6 +27,8 @@ class Route:
     embedding_model_named: bool
     """The file itself names the model, so an index that holds another one is a contradiction."""
     rerank_model: str | None
+    rerank_fallbacks: tuple[str, ...]
+    """Models that are called instead, in this order, while that one is not called."""
     semantic: Semantic | None
     fusion: Fusion
     blend: float | None
@@ -60,6 +62,7 @@ def build_route(settings: RouteSettings) -> Route:
         embedding_model=settings.embedding_model or models.embedding,
         embedding_model_named=settings.embedding_model is not None,
         rerank_model=(settings.rerank_model or models.rerank) if settings.rerank else None,
+        rerank_fallbacks=settings.rerank_fallbacks,
         semantic=settings.semantic,
         fusion=settings.fusion,
         blend=settings.blend,
