@@ -26,6 +26,7 @@ parsing           what a search says
     query_text        the text that the user typed, and the query with that text made optional
     clauses, query_string     the tables it reads by (wildcards, words: spellings of one text; json_text: raw members)
     evidence          how the texts of several clauses make up one
+    boost_query       the query with that text made a constant: what it says beyond the words
 catalog           what is known of the engine
     indices       what index names resolve to, and which route covers them
     dialects      how an engine spells kNN (pipelines: which leave hits alone; vectors: of unit length)
@@ -36,6 +37,7 @@ ranking           one order of documents
     searches      the body of each search that the proxy adds
     retrieval     the client's own search ∥ kNN
     ordering      fusion, then reranking ∥ rendering (explaining; kept: exact matches keep their place)
+    boosts        what the query says beyond its words: the engine's boosts and pins in the reranked order
     rank_changes  how far two orders differ
     paging        one ranking cut into pages (heads: cached for some seconds)
     search_response   the engine's response, its hits in another order

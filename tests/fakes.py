@@ -295,6 +295,8 @@ class Document:
     cosine: float | None = None
     index: str = "products"
     more: Mapping[str, Any] = field(default_factory=dict)
+    boost: float = 1.0
+    """What the query says of it beyond the words, as a score."""
 
     @property
     def source(self) -> dict[str, Any]:
@@ -313,7 +315,8 @@ PROPERTIES: Mapping[str, Mapping[str, Any]] = {
 class FakeEngine(FakeServer):
     """An engine with a few documents: it resolves names, shows mappings, and runs the searches that a proxy makes.
 
-    Kinds of its requests: version, resolve, facts, types, lexical, semantic, render, passages, template, multi, other.
+    Kinds of its requests: version, resolve, facts, types, lexical, semantic, render, passages, boosts, template, multi,
+    other.
     """
 
     def __init__(self, documents: Sequence[Document] = ()) -> None:
@@ -350,6 +353,8 @@ class FakeEngine(FakeServer):
         if list(body.get("aggs", ())) == ["matched"]:
             return "render"
         filters = body.get("query", {}).get("bool", {})
+        if list(filters) == ["filter", "should"] and body.get("_source") is False:
+            return "boosts"
         return "passages" if list(filters) == ["filter"] and body.get("track_total_hits") is False else "lexical"
 
     def usual(self, request: Message) -> bytes:
@@ -424,6 +429,8 @@ class FakeEngine(FakeServer):
             scores = [(doc, doc.lexical) for doc in found if doc.lexical is not None]
         else:
             wanted = _ids(body["query"]["bool"]["filter"])
+            if kind == "boosts":
+                return [(doc, doc.boost) for doc in self.documents if doc.id in wanted]
             scores = [(doc, doc.lexical or 0.0) for doc in self.documents if doc.id in wanted]
         return sorted(scores, key=lambda pair: -pair[1])
 

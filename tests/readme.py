@@ -429,11 +429,12 @@ def _calls(name: str) -> Iterator[Sequence[Any]]:
 
 def failures() -> Mapping[str, set[str]]:
     """Find each reason why a stage can be left out, and the stages that name it."""
-    from_upstream = {*(kind.reason for kind in UpstreamError.__subclasses__()), *MODEL_REASONS}
+    of_all = {kind.reason for kind in UpstreamError.__subclasses__()} - MODEL_REASONS.keys()
+    from_upstream = {"boosts": of_all}  # it asks no model
     found: dict[str, set[str]] = {}
     for stage, reason, *_ in filter(None, _calls("Failure")):
         if stage is not None:
-            for name in [reason] if reason else from_upstream:
+            for name in [reason] if reason else from_upstream.get(stage, of_all | MODEL_REASONS.keys()):
                 found.setdefault(name, set()).add(stage)
     return {**found, EqualScores.reason: {"rerank"}}
 
@@ -441,7 +442,8 @@ def failures() -> Mapping[str, set[str]]:
 _FAILURE_MEANINGS = {
     "internal_error": "an error in the proxy, which is a bug: the log has the cause",
     "no_passage": "no candidate has text in any field of the route's `passage`: does the mapping name them so?",
-    "partial": "some shards did not answer the kNN search, or the search that fetches its hits, in time",
+    "partial": "some shards did not answer the kNN search, the search that fetches its hits, or the one that scores "
+    "boosts, in time",
 }
 
 
@@ -479,6 +481,7 @@ _STAGES = {
     "passages": "reading passage fields that the hits do not contain in full",
     "rerank": "the reranker's scores",
     "render": "fetching documents that only kNN found, as the client's query shows them; in parallel with `rerank`",
+    "boosts": "scores of the candidates by the query without its words; in parallel with `rerank`",
     "total": "everything until the response",
 }
 

@@ -32,7 +32,7 @@ from proxy.parsing.json_text import read, take_member, with_members_set
 from proxy.parsing.query_text import find_user_query
 from proxy.parsing.search_request import SearchRequest, parse
 from proxy.parsing.source_filter import SourceFilter
-from proxy.ranking.explaining import Explanation, Kept, Origin
+from proxy.ranking.explaining import Boost, Explanation, Kept, Origin
 from proxy.ranking.reranking import passage_text
 from proxy.ranking.search_response import Page, Shown, read_answer, render_answer
 from proxy.settings.config import Log
@@ -301,7 +301,9 @@ def made_pretty(name: str, size: int) -> Work:
 
 CUT = [name for name in RESPONSES if name not in MANY or name in {"whole numbers", "objects", "members", "levels"}]
 READ = [name for name in RESPONSES if name not in {"a deep hit", "two ways at each level"}]
-EXPLANATION = Explanation(Origin(1, 2.0), Origin(2, 0.5), 0.03, 0.7, "79f7baff18e4a6c9", 105, Kept(1, "exact_match"))
+EXPLANATION = Explanation(
+    Origin(1, 2.0), Origin(2, 0.5), 0.03, 0.7, "79f7baff18e4a6c9", 105, Kept(1, "exact_match"), Boost(1.234567, 2)
+)
 
 
 def opened(name: str, size: int) -> Work:

@@ -85,6 +85,13 @@ SEMANTIC_CASES = {
     "mapping refused": Case("facts", refuses(403), "mapping_unreadable"),
     "mapping malformed": Case("facts", says(b'{"products":[]}'), "mapping_unreadable"),
 }
+BOOST_CASES = {
+    "boosts refused": Case("boosts", refuses(503), "refused"),
+    "boosts broke off": Case("boosts", breaks_off(), "unreachable"),
+    "boosts malformed": Case("boosts", says(b"[]"), "malformed"),
+    "boosts in part": Case("boosts", says(partial()), "partial"),
+}
+BOOSTED = {"query": {"function_score": {"query": QUERY["query"], "field_value_factor": {"field": "n"}}}}
 RERANK_CASES = {
     "rerank failed": Case("rerank", refuses(500), "server_error"),
     "rerank refused": Case("rerank", refuses(400), "refused"),
@@ -119,6 +126,15 @@ def check(answered: Message, log: Log, stages: list[str], reason: str) -> None:
     said = repr(log) + repr(answered)
     assert [] == [secret for secret in (TOKEN, SECRET, "c2VjcmV0") if secret in said]
     assert "laptop" not in repr(log)
+
+
+@pytest.mark.parametrize("case", BOOST_CASES.values(), ids=BOOST_CASES)
+async def test_where_boosts_are_not_known_the_clients_own_order_stands(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, log: Log, case: Case
+) -> None:
+    answered = await search_failing(start_proxy, settings, (engine, models), case, BOOSTED)
+    check(answered, log, ["boosts"], case.reason)
+    assert (["a", "b", "c", "d"], 4) == (ids(answered), answered.json()["hits"]["total"]["value"])
 
 
 @pytest.mark.parametrize("case", SEMANTIC_CASES.values(), ids=SEMANTIC_CASES)

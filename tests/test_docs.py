@@ -38,8 +38,9 @@ from proxy.parsing.clauses import COMPOUNDS, LEAVES
 from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS
 from proxy.parsing.search_request import parse
+from proxy.ranking.boosts import PROBLEMS
 from proxy.ranking.explaining import MEMBER as EXPLANATION
-from proxy.ranking.explaining import Explanation, Kept, Origin
+from proxy.ranking.explaining import Boost, Explanation, Kept, Origin
 from proxy.ranking.kept import EXACT
 from proxy.ranking.paging import TOP_SCORE
 from proxy.ranking.planning import MIN_SIMILARITY
@@ -191,10 +192,10 @@ def test_an_option_is_set_by_header_and_by_body_as_documented(option: Option) ->
 
 def test_an_explanation_looks_as_documented() -> None:
     (shown,) = [block for block in code_blocks("json") if EXPLANATION in block]
-    told = Explanation(Origin(2, 12.5), Origin(1, 0.85), 0.0318, 0.88, "79f7baff18e4a6c9", 105, Kept(2, EXACT)).render(
-        2.0
+    told = Explanation(
+        Origin(2, 12.5), Origin(1, 0.85), 0.0318, 0.88, "79f7baff18e4a6c9", 105, Kept(2, EXACT), Boost(1.2, 1)
     )
-    assert {EXPLANATION: json.loads(bytes(told))} == json.loads("{" + shown + "}")
+    assert {EXPLANATION: json.loads(bytes(told.render(2.0)))} == json.loads("{" + shown + "}")
 
 
 def test_every_variable_has_its_row() -> None:
@@ -227,7 +228,7 @@ def test_a_list_of_outcomes_is_cut_as_documented() -> None:
 def test_a_reason_that_is_named_is_one_there_is() -> None:
     named = set(re.findall(r"reason=(\w+)", PROSE))
     assert named
-    assert set() == named - BYPASS_REASONS.keys() - failures().keys() - UNRELAXED.keys()
+    assert set() == named - BYPASS_REASONS.keys() - failures().keys() - UNRELAXED.keys() - PROBLEMS.keys()
 
 
 def test_a_setting_that_is_named_is_one_there_is() -> None:

@@ -12,6 +12,7 @@ from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine
 from tests.fakes import (
     Client,
+    FakeEngine,
     FakeModels,
     Fault,
     Message,
@@ -165,6 +166,35 @@ async def test_where_the_only_stage_does_not_fit_the_search_it_is_the_engines(
 ) -> None:
     client = await start_proxy(with_route(settings, rerank=False))
     assert "bypassed;reason=no_stage" == await outcome(client, body={**QUERY, "min_score": 0.5})
+
+
+BOOSTED: Any = {
+    "query": {"function_score": {"query": QUERY["query"], "weight": 2, "field_value_factor": {"field": "n"}}}
+}
+BY_BOOST: Any = {"query": {"function_score": {**BOOSTED["query"]["function_score"], "boost_mode": "replace"}}}
+
+
+@pytest.mark.parametrize(
+    ("body", "power", "expected", "asked"),
+    [
+        (BOOSTED, 1.0, "reranked", 1),
+        (BOOSTED, 0.0, "reranked", 0),
+        (BY_BOOST, 1.0, "bypassed;reason=boost_alone", 0),
+        (BY_BOOST, 0.0, "reranked", 0),
+        (QUERY, 1.0, "reranked", 0),
+    ],
+)
+async def test_boosts_cost_a_search_where_there_are_any_and_are_not_switched_off(
+    start_proxy: StartProxy,
+    settings: Config,
+    engine: FakeEngine,
+    body: Any,
+    power: float,
+    expected: str,
+    asked: int,
+) -> None:
+    client = await start_proxy(with_route(settings, boost_power=power))
+    assert (expected, asked) == (await outcome(client, body=body), len(engine.of("boosts")))
 
 
 TWO_TEXTS: Any = {"bool": {"must": [{"match": {"title": "acme"}}, {"match": {"body": "laptop bag"}}]}}

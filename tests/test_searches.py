@@ -15,6 +15,7 @@ from proxy.parsing.search_request import SearchRequest, parse
 from proxy.ranking.hits import DocKey, RankedDocument
 from proxy.ranking.planning import EngineSearch, Plan
 from proxy.ranking.searches import (
+    boost_search,
     group_search,
     head_search,
     lexical_search,
@@ -411,6 +412,20 @@ def test_what_makes_scores_goes_along_wherever_the_order_is_the_clients_own(name
         body_of(search)["indices_boost"],
         dict(search.parameters)["search_type"],
     )
+
+
+def test_boosts_are_measured_for_the_same_documents_in_the_same_way_and_nothing_is_shown() -> None:
+    """Ids alone, in no groups and without a `min_score`, which was meant for scores with the words."""
+    boosted = {**BODY, "min_score": 3, "indices_boost": [{"products": 2}]}
+    search = boost_search(plan(boosted, f"{URL}&search_type=dfs_query_then_fetch"), KEYS, 4.5)
+    body, parameters = body_of(search), dict(search.parameters)
+    assert {"query", "size", "_source", "track_total_hits", "indices_boost", "runtime_mappings", "pit"} == body.keys()
+    assert ("r", "p", "dfs_query_then_fetch") == tuple(
+        parameters[name] for name in ("routing", "preference", "search_type")
+    )
+    assert [OWN_PARAMETERS[0]] == [pair for pair in search.parameters if pair in OWN_PARAMETERS]
+    assert (False, False, len(KEYS)) == (body["_source"], body["track_total_hits"], body["size"])
+    assert [{"match_all": {"boost": 4.5}}] == body["query"]["bool"]["should"]
 
 
 @pytest.mark.parametrize("name", MADE)

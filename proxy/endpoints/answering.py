@@ -321,7 +321,8 @@ class Searching:
         if isinstance(user_query, Bypass):
             return user_query
         outside = route.rollout.bypass_by_text(options, routed.call.fields, route.name, user_query.text)
-        if problem := outside or route.left_out.bypass(user_query) or await self._pipeline(caller, request, known):
+        unfit = outside or route.left_out.bypass(user_query) or _ordered_by_boosts(route, user_query)
+        if problem := unfit or await self._pipeline(caller, request, known):
             return problem
         window = min(options.window or route.rank_window_size, route.rank_window_size, known.max_result_window)
         window = min(window, request.rescored or window)
@@ -420,6 +421,12 @@ def _header_text(fields: Sequence[Field], name: str) -> str | None:
     with suppress(UnicodeDecodeError):
         return field_value(fields, name.lower().encode()).decode()
     return None
+
+
+def _ordered_by_boosts(route: Route, user_query: UserQuery) -> Bypass | None:
+    """Leave a search alone whose order the client makes of boosts, whatever the words."""
+    alone = user_query.boosts is not None and user_query.boosts.alone
+    return Bypass("boost_alone") if alone and route.boost_power else None
 
 
 def _unfit(request: SearchRequest, user_query: UserQuery) -> Failure | None:

@@ -42,13 +42,13 @@ class Compound:
 
 def _of_bool(body: Query) -> Iterator[tuple[Any, Role]]:
     """`must_not` is not listed: it never holds the text that the user wants to find."""
-    yield from ((clause, Role.REQUIRED) for clause in _listed(body.get("must")))
-    of_should = _role_of_should(body)
-    yield from ((clause, of_should) for clause in _listed(body.get("should")))
-    yield from ((clause, Role.FILTER) for clause in _listed(body.get("filter")))
+    yield from ((clause, Role.REQUIRED) for clause in listed(body.get("must")))
+    of_should = role_of_should(body)
+    yield from ((clause, of_should) for clause in listed(body.get("should")))
+    yield from ((clause, Role.FILTER) for clause in listed(body.get("filter")))
 
 
-def _role_of_should(body: Query) -> Role:
+def role_of_should(body: Query) -> Role:
     alone = not body.get("must") and not body.get("filter")
     match body.get("minimum_should_match", 1 if alone else 0):
         case 0 | "0" | "0%":
@@ -61,14 +61,14 @@ def _role_of_should(body: Query) -> Role:
 
 def _of(key: str, role: Role = Role.REQUIRED) -> _Children:
     def children(body: Query) -> Iterator[tuple[Any, Role]]:
-        yield from ((clause, role) for clause in _listed(body.get(key)))
+        yield from ((clause, role) for clause in listed(body.get(key)))
 
     return children
 
 
 def _of_function_score(body: Query) -> Iterator[tuple[Any, Role]]:
-    yield from ((clause, Role.REQUIRED) for clause in _listed(body.get("query")))
-    for function in _listed(body.get("functions")):
+    yield from ((clause, Role.REQUIRED) for clause in listed(body.get("query")))
+    for function in listed(body.get("functions")):
         if isinstance(function, dict) and "filter" in function:
             yield function["filter"], Role.FUNCTION
 
@@ -134,7 +134,7 @@ COMPOUNDS: Mapping[str, Compound] = {
 """Compound queries by name."""
 
 
-def _listed(clauses: Any) -> Sequence[Any]:
+def listed(clauses: Any) -> Sequence[Any]:
     return clauses if isinstance(clauses, list) else [] if clauses is None else [clauses]
 
 

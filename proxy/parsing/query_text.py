@@ -27,6 +27,7 @@ from proxy.bounds import (
     TEXT_CLAUSES,
     WRAPPED_BYTES,
 )
+from proxy.parsing.boost_query import BoostQuery, boost_query
 from proxy.parsing.clauses import COMPOUNDS, LEAVES, LINES, Leaf, Role
 from proxy.parsing.evidence import Clause, Evidence, Reading, all_of, any_of, dots_of, size_of, with_filters
 from proxy.parsing.words import Query, fold
@@ -54,6 +55,8 @@ class UserQuery:
     """The reason why there is no relaxed query, see `UNRELAXED`."""
     keywords: frozenset[str] = field(default=frozenset(), compare=False)
     """Keyword fields that the query compares with the whole text."""
+    boosts: BoostQuery | None = field(default=None, compare=False)
+    """The query without its words, for its boosts. None if it has no boosts, or their clauses are unknown."""
 
 
 IsText = Callable[[str], bool]
@@ -118,7 +121,8 @@ def _find(query: Any, evidence: Evidence, is_text: IsText, given: str | None) ->
     if reading is not None:
         if given and reading.words != fold(given):
             return None
-        return replace(_relaxed_by(query, reading, given), keywords=reader.keywords_of(reading.words))
+        keywords, boosts = reader.keywords_of(reading.words), boost_query(query, reading, reader.leaves)
+        return replace(_relaxed_by(query, reading, given), keywords=keywords, boosts=boosts)
     reading = _Reader(evidence, is_text, everywhere=True, leaves=reader.leaves).read(query)
     if reading is None or not (reading.central or reading.touches):
         return None

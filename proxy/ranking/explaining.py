@@ -29,6 +29,16 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Boost:
+    """How much the client's query says for a document beyond the words."""
+
+    ratio: float
+    """To the median of the candidates that the query matches."""
+    tier: int
+    """From 1: a document of a higher tier stands above every one of a lower."""
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """The numbers behind one document's place; None where a stage did not see it."""
 
@@ -39,6 +49,7 @@ class Explanation:
     passage_hash: str | None = None
     passage_length: int | None = None
     kept: Kept | None = None
+    boost: Boost | None = None
 
     def render(self, final: float | None) -> msgspec.Raw:
         """Write it, with the score that is shown."""
@@ -48,6 +59,7 @@ class Explanation:
             "fused": self.fused,
             "rerank": self.rerank,
             "kept": self.kept and {"rank": self.kept.rank, "reason": self.kept.reason},
+            "boost": self.boost and {"ratio": self.boost.ratio, "tier": self.boost.tier},
             "final": final,
             "passage": self.passage_hash and {"sha256": self.passage_hash, "characters": self.passage_length},
         }

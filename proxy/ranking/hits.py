@@ -7,6 +7,9 @@ import msgspec
 
 from proxy.parsing.json_text import items_of, members_of
 
+GREATEST_SCORE = 3.4028235e38
+"""The greatest float: what an engine writes as `"Infinity"`, a score beyond it."""
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class DocKey:

@@ -12,6 +12,7 @@ import msgspec
 
 from proxy.errors import Failure, Malformed, UpstreamError, Withheld
 from proxy.parsing.json_text import read
+from proxy.ranking.boosts import Measured, boosted, measure
 from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
 from proxy.ranking.fusion import blend, reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
@@ -78,17 +79,24 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     async with asyncio.TaskGroup() as tasks:
         missing = [key for key in candidates.keys if key not in known]
         rendering = tasks.create_task(render_in_groups(run, missing, answer))
+        measuring = tasks.create_task(measure(run, candidates.keys, known))
         reranked = await _rerank(run, candidates, answer, semantic)
     rendered = rendering.result()
     rendered = replace(rendered, hits={**groups.adopted, **rendered.hits})
     reordered = bool(semantic.hits or reranked.scores)
     reordered |= run.plan.route.rerank_model is not None and not reranked.failures
-    failures = (*semantic.failures, *rendered.failures, *reranked.failures)
+    measured = measuring.result()
+    failures = (*semantic.failures, *rendered.failures, *reranked.failures, *measured.failures)
     window = answer.hits[: run.plan.window]  # what lies behind it counted for nothing, however long the page
     kept = kept_hits([hit.key for hit in window], reranked.likenesses)
-    ranking = in_groups(run, in_place(pinned_first(reranked.ranking, answer.hits), kept), answer, rendered)
+    ranking = reranked.ranking
+    if reordered:
+        ranking = boosted(ranking, measured, reranked.scores, [hit.key for hit in window], run.plan.route.boost_power)
+    ranking = in_groups(run, in_place(pinned_first(ranking, answer.hits), kept), answer, rendered)
     head = head_of(ranking, answer, rendered, groups, failures)
-    explanations = _explanations(candidates, window, semantic, reranked, kept) if run.plan.explains else {}
+    explanations = (
+        _explanations(candidates, window, semantic, reranked, kept=kept, measured=measured) if run.plan.explains else {}
+    )
     untouched, counted = bool(failures) and not reordered, run.plan.request.track_total_hits
     return replace(head, untouched=untouched, explanations=explanations, counted=counted), rendered
 
@@ -272,12 +280,14 @@ def _doc_count(answer: SearchAnswer) -> int:
         raise Malformed("engine", "no count beside the rendered hits") from error
 
 
-def _explanations(
+def _explanations(  # noqa: PLR0913  what each stage says
     candidates: Candidates,
     window: Sequence[Hit],
     semantic: SemanticHits,
     reranked: Reranked,
+    *,
     kept: Mapping[DocKey, Kept],
+    measured: Measured,
 ) -> dict[DocKey, Explanation]:
     lexical = {hit.key: Origin(rank, hit.score) for rank, hit in enumerate(window, start=1)}
     near = {hit.key: Origin(rank, hit.score) for rank, hit in enumerate(semantic.hits, start=1)}
@@ -290,6 +300,7 @@ def _explanations(
             hash_of(reranked.texts[scored.key]) if scored.key in reranked.texts else None,
             len(reranked.texts.get(scored.key, "")) or None,
             kept.get(scored.key),
+            measured.boosts.get(scored.key),
         )
         for scored in candidates.ranking
     }

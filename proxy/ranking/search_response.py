@@ -6,7 +6,7 @@ What is not a score, an order or a total keeps the engine's own bytes: members a
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -15,7 +15,7 @@ from proxy.parsing.json_text import items_of, members_of
 from proxy.parsing.sort_values import BY_SCORE, Sort
 from proxy.ranking.explaining import MEMBER as EXPLANATION
 from proxy.ranking.explaining import Explanation
-from proxy.ranking.hits import DocKey, Hit
+from proxy.ranking.hits import GREATEST_SCORE, DocKey, Hit
 
 RawMembers = dict[str, msgspec.Raw]
 
@@ -62,7 +62,7 @@ _shards = msgspec.json.Decoder(_Shards)
 _flag = msgspec.json.Decoder(bool)
 _name = msgspec.json.Decoder(str)
 _total = msgspec.json.Decoder(int | Total)
-_score = msgspec.json.Decoder(float | None)
+_score = msgspec.json.Decoder(float | Literal["Infinity"] | None)
 _FALSE, _NULL, _NO_NAME = msgspec.Raw(b"false"), msgspec.Raw(b"null"), msgspec.Raw(b'""')
 
 
@@ -78,7 +78,7 @@ def read_answer(body: bytes) -> SearchAnswer:
             hits=tuple(_read_hit(raw) for raw in items_of(hits_members["hits"])),
             total=_counted(total) if isinstance(total, int) else total,
             total_is_number=isinstance(total, int),
-            max_score=_score.decode(hits_members.get("max_score", _NULL)),
+            max_score=_read_score(hits_members.get("max_score", _NULL)),
             whole=_is_whole(members),
         )
     except (ValueError, KeyError, RecursionError) as error:
@@ -99,7 +99,13 @@ def _read_hit(raw: msgspec.Raw) -> Hit:
     members = members_of(raw)
     index, identity = _name.decode(members["_index"]), _name.decode(members["_id"])
     key = DocKey(index, identity, _name.decode(members.get("_routing", _NO_NAME)))
-    return Hit(key, _score.decode(members.get("_score", _NULL)) or 0.0, members)
+    return Hit(key, _read_score(members.get("_score", _NULL)) or 0.0, members)
+
+
+def _read_score(raw: msgspec.Raw) -> float | None:
+    """Read a score; one beyond a float is text on Elasticsearch 8.19.13, 9.4.3 and OpenSearch 2.19.1."""
+    score = _score.decode(raw)
+    return GREATEST_SCORE if score == "Infinity" else score
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,18 @@ def passage_search(plan: Plan, keys: Sequence[DocKey]) -> EngineSearch:
     return EngineSearch(plan.indices, _own_url(plan, Use.EVERYWHERE), msgspec.json.encode(body))
 
 
+def boost_search(plan: Plan, keys: Sequence[DocKey], words: float) -> EngineSearch:
+    """What the client's query says of documents beyond its words, which count as this score for each."""
+    boosts, request = plan.user_query.boosts, plan.request
+    query = bare(boosts.with_constant(words)) if boosts else {"match_all": {"boost": words}}
+    body: dict[str, Any] = request.body(Use.EVERYWHERE)
+    body |= {name: request.members[name] for name in ("indices_boost",) if name in request.members}
+    body |= {"query": {"bool": {"filter": [these_documents(keys)], "should": [query]}}, "size": len(keys)}
+    body |= {"_source": False, "track_total_hits": False}
+    uses = (Use.ORDER, Use.EVERYWHERE)
+    return EngineSearch(plan.indices, _own_url(plan, *uses), msgspec.json.encode(body))
+
+
 MATCHED = "matched"
 
 

@@ -186,6 +186,7 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     rank_window_size: Annotated[int, Meta(ge=1, le=1000)] | None = None
     fusion: Fusion = Fusion()
     blend: Share | None = None
+    boost_power: Share = 1.0
     budget_ms: Annotated[int, Meta(ge=1)] = 1500
     on_zero_hits: OnZeroHits = "keep_empty"
     query_from: QueryFrom = QueryFrom()

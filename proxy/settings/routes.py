@@ -33,6 +33,8 @@ class Route:
     fusion: Fusion
     blend: float | None
     """None: as the model that scores is known to need it, see `profiles.BLENDS`."""
+    boost_power: float
+    """How much the boosts of the client's query count beside the reranker's scores; 0: nothing."""
     budget_ms: int
     """How long the proxy may add to the engine's own time for a search."""
     on_zero_hits: Literal["keep_empty", "semantic"]
@@ -64,6 +66,7 @@ def build_route(settings: RouteSettings) -> Route:
         semantic=settings.semantic,
         fusion=settings.fusion,
         blend=settings.blend,
+        boost_power=settings.boost_power,
         budget_ms=settings.budget_ms,
         on_zero_hits=settings.on_zero_hits,
         query_from=settings.query_from,

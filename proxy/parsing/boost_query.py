@@ -1,0 +1,284 @@
+"""The client's query with its words made one constant: what is left of its scores is what it says beyond the words.
+
+The engine scores it: margins, stock, campaigns, pins (`function_score`, optional clauses, `boosting`). Clauses that are
+required and say nothing but which documents match become filters, which add nothing to a score.
+"""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from proxy.bounds import KEYWORD_CHARACTERS
+from proxy.parsing.clauses import COMPOUNDS, LEAVES, Role, listed, role_of_should
+from proxy.parsing.evidence import Reading
+from proxy.parsing.words import Query, fold
+
+WORDS: Query = {"match_all": {}}
+"""Stands for the words until their constant is known; told from other queries by identity."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoostQuery:
+    """A query whose scores differ only by what it says beyond the words."""
+
+    query: Query
+    random: bool = False
+    """A `random_score` without a seed was removed: no second search gives the same numbers."""
+    alone: bool = False
+    """The client's own scores do not depend on the words."""
+
+    def with_constant(self, score: float) -> Query:
+        """Return the query with this score in place of the words."""
+        filled: Query = _filled(self.query, {"match_all": {"boost": score}})
+        return filled
+
+
+def boost_query(query: Any, reading: Reading, leaves: Mapping[int, Reading | None]) -> BoostQuery | None:
+    """Rewrite a query; None where its words say all, or are in no clause that makes the score.
+
+    `leaves` is what was read of its clauses with words, by identity.
+    """
+    rewriter = _Rewriter(reading, leaves, frozenset(id(clause.query) for clause in reading.clauses))
+    try:
+        found = rewriter.part(query)
+    except RecursionError:
+        return None
+    if not found.has_words or not (found.has_more or found.alone or rewriter.random):
+        return None
+    return BoostQuery(found.query, bool(rewriter.random), found.alone)
+
+
+def _filled(query: Any, words: Query) -> Any:
+    if query is WORDS:
+        return words
+    match query:
+        case dict():
+            return {
+                key: _filled(value, words) if isinstance(value, dict | list) else value for key, value in query.items()
+            }
+        case list():
+            return [_filled(value, words) if isinstance(value, dict | list) else value for value in query]
+        case _:
+            return query
+
+
+class _Part(NamedTuple):
+    """A clause rewritten."""
+
+    query: Any
+    has_words: bool = False
+    """The constant of the words is in its score."""
+    has_more: bool = True
+    """Something else is in its score."""
+    alone: bool = False
+    """It matches by the words, and its own score does not depend on them."""
+
+
+_PLAIN = _Part(WORDS, has_words=True, has_more=False)
+_FUNCTIONS = ("script_score", "field_value_factor", "random_score", "gauss", "linear", "exp")
+_TERMS = frozenset({"term", "prefix", "wildcard", "fuzzy"})
+_SCORING = frozenset({"function_score", "script_score", "boosting", "rank_feature", "distance_feature"})
+"""Queries whose score says more than that they match."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rewriter:
+    reading: Reading
+    leaves: Mapping[int, Reading | None]
+    clauses: AbstractSet[int]
+    random: list[Any] = field(default_factory=list)
+
+    def part(self, query: Any) -> _Part:
+        """Rewrite a clause that is in the score, from its leaves up."""
+        match query:
+            case dict() if len(query) == 1:
+                ((name, body),) = query.items()
+                if isinstance(body, dict):
+                    return _PLAIN if self._is_words(query, name, body) else self._compound(query, name, body)
+        return _Part(query)
+
+    def _compound(self, query: Query, name: str, body: Query) -> _Part:
+        found: _Part | None = None
+        match name:
+            case "bool":
+                found = self._bool(body)
+            case "dis_max":
+                found = self._alternatives(body)
+            case "function_score":
+                found = self._function_score(body)
+            case "script_score":
+                found = self._script_score(body)
+            case "boosting":
+                found = self._boosting(body)
+            case "nested" | "has_child" | "has_parent":
+                found = self._joined(name, body)
+            case "constant_score":
+                found = _PLAIN if self.part(body.get("filter")).has_words else None
+            case "pinned" | "rule" | "rule_query":  # what they put on top stays there: see `paging.pinned_first`
+                found = self.part(body.get("organic"))
+            case _:
+                pass
+        return found or _Part(query, has_more=name != "match_all")
+
+    def _is_words(self, query: Query, name: str, body: Query) -> bool:
+        """Whether a clause holds the typed words or some of them, or other words in the same fields: synonyms."""
+        if id(query) in self.clauses:
+            return True
+        if name in _TERMS:
+            return _text_of_term(body) == self.reading.words
+        leaf = LEAVES.get(name)
+        if leaf is None or leaf.last_resort:
+            return leaf is not None
+        if (found := self.leaves.get(id(query))) is not None:
+            same_fields = bool(found.fields) and found.fields <= self.reading.fields
+            return same_fields or set(found.words) <= set(self.reading.words)
+        read = leaf.read(name, body, lambda _: True)  # in fields without analysed text
+        return read is not None and _folded(read[0].text) == self.reading.words
+
+    def _boosting(self, body: Query) -> _Part | None:
+        inner = self.part(body.get("positive"))
+        rewritten = {"boosting": _without(body, "_name") | {"positive": inner.query}}
+        return inner._replace(query=rewritten, has_more=True) if inner.has_words else None
+
+    def _joined(self, name: str, body: Query) -> _Part | None:
+        """Words in parts or in other documents, which need not be there where nothing else is said of them."""
+        inner = self.part(body.get("query"))
+        if not inner.has_words or not (inner.has_more or inner.alone):
+            return _PLAIN if inner.has_words else None
+        return inner._replace(query={name: _without(body, "_name", "inner_hits") | {"query": inner.query}})
+
+    def _bool(self, body: Query) -> _Part | None:
+        must = [self.part(clause) for clause in listed(body.get("must"))]
+        should = [self.part(clause) for clause in listed(body.get("should"))]
+        with_words = [part for part in (*must, *should) if part.has_words]
+        if not with_words:
+            return None
+        filters = [clause for clause in listed(body.get("filter")) if not self._holds_words(clause)]
+        filters += [part.query for part in must if not part.has_words and not _scores(part.query)]
+        must = [part for part in must if part.has_words or _scores(part.query)]
+        if should and not any(part.has_words for part in should) and _is_required(body):
+            alternatives = _without(body, "must", "filter", "must_not", "boost", "_name")
+            filters.append({"bool": alternatives})
+            should = []
+        must_not = listed(body.get("must_not"))
+        in_score = [*must, *should]
+        boosted = body.get("boost", 1) != 1 and bool(filters or must_not)
+        alone = all(part.alone for part in with_words)
+        if not boosted and not alone and not any(part.has_more for part in in_score):
+            return _PLAIN
+        required = _once([part.query for part in must])
+        optional = _once([part.query for part in should], is_there=any(each is WORDS for each in required))
+        said = {"must": required, "should": optional, "filter": filters, "must_not": must_not}
+        rewritten = {key: clauses for key, clauses in said.items() if clauses}
+        if "boost" in body:
+            rewritten["boost"] = body["boost"]
+        return _Part({"bool": rewritten}, has_words=True, alone=alone)
+
+    def _alternatives(self, body: Query) -> _Part | None:
+        parts = [self.part(clause) for clause in listed(body.get("queries"))]
+        with_words = [part for part in parts if part.has_words]
+        if not with_words:
+            return None
+        alone = all(part.alone for part in with_words)
+        if not alone and not any(part.has_more for part in parts):
+            return _PLAIN
+        queries = _once([part.query for part in parts])
+        return _Part({"dis_max": _without(body, "_name") | {"queries": queries}}, has_words=True, alone=alone)
+
+    def _function_score(self, body: Query) -> _Part | None:
+        inner = self.part(body.get("query"))
+        if not inner.has_words:
+            return None
+        functions = listed(body.get("functions"))
+        others = [each for each in functions if not (isinstance(each, dict) and self._holds_words(each.get("filter")))]
+        kept = [each for each in others if not self._is_random(each)]
+        own = {} if self._is_random(body) else {key: body[key] for key in _FUNCTIONS if key in body}
+        replaced = body.get("boost_mode") == "replace" and len(others) == len(functions) and _ignores_score(body)
+        alone = inner.alone or replaced
+        if not kept and not own:
+            return inner._replace(alone=alone)
+        rewritten = _without(body, "_name", "min_score", "functions", *_FUNCTIONS) | own | {"query": inner.query}
+        rewritten |= {"functions": kept} if kept else {}
+        return inner._replace(query={"function_score": rewritten}, has_more=True, alone=alone)
+
+    def _is_random(self, function: Any) -> bool:
+        random = function.get("random_score") if isinstance(function, dict) else None
+        if isinstance(random, dict) and random.get("seed") is None:
+            self.random.append(function)
+            return True
+        return False
+
+    def _script_score(self, body: Query) -> _Part | None:
+        inner = self.part(body.get("query"))
+        if not inner.has_words:
+            return None
+        alone = inner.alone or _ignores(body.get("script"))
+        rewritten = _without(body, "_name", "min_score") | {"query": inner.query}
+        return inner._replace(query={"script_score": rewritten}, has_more=True, alone=alone)
+
+    def _holds_words(self, query: Any) -> bool:
+        """Whether one of the clauses with the typed words is somewhere in a query."""
+        match query:
+            case dict() if len(query) == 1:
+                ((name, body),) = query.items()
+                if not isinstance(body, dict):
+                    return False
+                if id(query) in self.clauses or (self.leaves.get(id(query)) and self._is_words(query, name, body)):
+                    return True
+                inner = COMPOUNDS[name].children(body) if name in COMPOUNDS else ()
+                return any(self._holds_words(child) for child, _ in inner)
+        return False
+
+
+def _is_required(body: Query) -> bool:
+    return role_of_should(body) is not Role.BOOST
+
+
+def _without(body: Query, *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key not in keys}
+
+
+def _once(queries: Sequence[Any], *, is_there: bool = False) -> list[Any]:
+    """Keep the words' constant once: several clauses with the same words say no more than one."""
+    kept: list[Any] = []
+    for query in queries:
+        if query is not WORDS or not is_there:
+            kept.append(query)
+        is_there |= query is WORDS
+    return kept
+
+
+def _scores(query: Any) -> bool:
+    """Whether a required clause without words says by its score more than that a document matches."""
+    match query:
+        case {"bool": dict() as body}:
+            optional = bool(listed(body.get("should"))) and not _is_required(body)
+            return optional or any(_scores(clause) for clause in listed(body.get("must")))
+        case dict():
+            return not _SCORING.isdisjoint(query)
+        case _:
+            return False
+
+
+def _ignores_score(body: Query) -> bool:
+    """Whether no function's script reads the score of the query."""
+    functions: Sequence[Any] = [body, *listed(body.get("functions"))]
+    scripts = [each["script_score"] for each in functions if isinstance(each, dict) and "script_score" in each]
+    return all(_ignores(script.get("script") if isinstance(script, dict) else None) for script in scripts)
+
+
+def _ignores(script: Any) -> bool:
+    """Whether a script's source has no `_score`; of a stored one it is not known."""
+    source = script.get("source", script.get("inline")) if isinstance(script, dict) else script
+    return isinstance(source, str) and "_score" not in source
+
+
+def _text_of_term(body: Query) -> tuple[str, ...]:
+    said = next(iter(body.values()), None) if len(body) == 1 else None
+    value = said.get("value") if isinstance(said, dict) else said
+    return _folded(value) if isinstance(value, str) else ()
+
+
+def _folded(text: str) -> tuple[str, ...]:
+    return fold(text) if len(text) <= KEYWORD_CHARACTERS else ()

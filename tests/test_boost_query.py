@@ -1,0 +1,146 @@
+"""The client's query with its words made one constant: what the engine then scores is what it says beyond them."""
+
+from typing import Any
+
+import pytest
+
+from proxy.parsing.boost_query import BoostQuery
+from proxy.parsing.query_text import find_user_query
+
+TYPED = {"multi_match": {"query": "rain jacket", "fields": ["title^5", "text"]}}
+PHRASE = {"match_phrase": {"title": {"query": "rain jacket", "boost": 10}}}
+SOLD = {"field_value_factor": {"field": "sold", "missing": 1}}
+PIN = {"ids": {"values": ["5"], "boost": 1e6}}
+FRENCH = {"term": {"language": "fr"}}
+SEVEN = {"match_all": {"boost": 7.0}}
+TEXTS = {"title", "text", "brand"}
+
+
+def boosts(query: Any) -> BoostQuery | None:
+    found = find_user_query(query, ["title", "text"], TEXTS.__contains__)
+    assert found is not None
+    return found.boosts
+
+
+def of_bool(**clauses: Any) -> dict[str, Any]:
+    return {"bool": clauses}
+
+
+def scored(query: Any, **said: Any) -> dict[str, Any]:
+    return {"function_score": {"query": query, **said}}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        TYPED,
+        of_bool(must=[TYPED], filter=[FRENCH]),
+        of_bool(must=[TYPED, FRENCH]),
+        of_bool(must=[TYPED], should=[PHRASE]),
+        of_bool(should=[TYPED, PHRASE], minimum_should_match=1),
+        of_bool(must=[TYPED, {"range": {"price": {"lte": 9}}}], must_not=[FRENCH]),
+        of_bool(must=[TYPED], should=[{"term": {"title.raw": "Rain jacket"}}]),
+        of_bool(must=[TYPED], should=[{"match": {"title": "rain"}}, {"match": {"title": "anorak"}}]),
+        of_bool(must=TYPED, should=[FRENCH, {"term": {"language": "en"}}], minimum_should_match=1),
+        {"dis_max": {"queries": [TYPED, PHRASE], "tie_breaker": 0.3}},
+        {"constant_score": {"filter": TYPED, "boost": 4}},
+        {"nested": {"path": "n", "query": {"match": {"title": "rain jacket"}}}},
+        scored(TYPED),
+        scored(TYPED, functions=[{"filter": PHRASE, "weight": 3}]),
+        of_bool(filter=[TYPED]),
+        of_bool(must=[TYPED], should=[{"match_all": {}}]),
+    ],
+)
+def test_words_alone_say_no_more(query: Any) -> None:
+    """So that they cost no search of their own."""
+    assert boosts(query) is None
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (scored(TYPED, functions=[SOLD], min_score=2), scored(SEVEN, functions=[SOLD])),
+        (scored(TYPED, **SOLD, boost_mode="sum"), scored(SEVEN, **SOLD, boost_mode="sum")),
+        (scored(TYPED, functions=[SOLD, {"filter": PHRASE, "weight": 3}]), scored(SEVEN, functions=[SOLD])),
+        (of_bool(should=[TYPED, PIN], minimum_should_match=1), of_bool(should=[SEVEN, PIN])),
+        (of_bool(should=[TYPED, PHRASE, PIN]), of_bool(should=[SEVEN, PIN])),
+        (
+            of_bool(must=[TYPED, FRENCH], should=[PHRASE, PIN], must_not=[{"term": {"x": 1}}]),
+            of_bool(must=[SEVEN], should=[PIN], filter=[FRENCH], must_not=[{"term": {"x": 1}}]),
+        ),
+        (
+            of_bool(must=[TYPED, scored({"match_all": {}}, functions=[SOLD])]),
+            of_bool(must=[SEVEN, scored({"match_all": {}}, functions=[SOLD])]),
+        ),
+        (of_bool(must=[TYPED], filter=[TYPED], should=[PIN]), of_bool(must=[SEVEN], should=[PIN])),
+        (
+            {"dis_max": {"queries": [PIN, scored(TYPED, functions=[SOLD])]}},
+            {"dis_max": {"queries": [PIN, scored(SEVEN, functions=[SOLD])]}},
+        ),
+        (
+            {"boosting": {"positive": TYPED, "negative": FRENCH, "negative_boost": 0.2}},
+            {"boosting": {"positive": SEVEN, "negative": FRENCH, "negative_boost": 0.2}},
+        ),
+        (
+            {"script_score": {"query": TYPED, "script": {"source": "_score * 2"}, "min_score": 1}},
+            {"script_score": {"query": SEVEN, "script": {"source": "_score * 2"}}},
+        ),
+        (
+            {"pinned": {"ids": ["1"], "organic": of_bool(must=[TYPED], should=[PIN])}},
+            of_bool(must=[SEVEN], should=[PIN]),
+        ),
+        (
+            of_bool(should=[of_bool(must=[TYPED], filter=[FRENCH], boost=5), TYPED]),
+            of_bool(should=[of_bool(must=[SEVEN], filter=[FRENCH], boost=5), SEVEN]),
+        ),
+    ],
+)
+def test_what_is_said_beyond_the_words_stays(query: Any, expected: Any) -> None:
+    found = boosts(query)
+    assert found is not None
+    assert (expected, False, False) == (found.with_constant(7.0), found.random, found.alone)
+
+
+@pytest.mark.parametrize(
+    ("query", "alone"),
+    [
+        (scored(TYPED, **SOLD, boost_mode="replace"), True),
+        (of_bool(must=[scored(TYPED, **SOLD, boost_mode="replace")], filter=[FRENCH]), True),
+        ({"script_score": {"query": TYPED, "script": {"source": "doc['sold'].value"}}}, True),
+        ({"script_score": {"query": TYPED, "script": "_score + doc['sold'].value"}}, False),
+        ({"script_score": {"query": TYPED, "script": {"id": "stored"}}}, False),
+        (scored(TYPED, script_score={"script": {"source": "_score * 2"}}, boost_mode="replace"), False),
+        (scored(TYPED, script_score={"script": {"source": "doc['a'].value"}}, boost_mode="replace"), True),
+        (scored(TYPED, functions=[SOLD, {"filter": PHRASE, "weight": 3}], boost_mode="replace"), False),
+        (of_bool(should=[TYPED, scored(TYPED, **SOLD, boost_mode="replace")]), False),
+    ],
+)
+def test_scores_without_the_words_are_told(query: Any, alone: bool) -> None:  # noqa: FBT001
+    found = boosts(query)
+    assert found is not None
+    assert alone is found.alone
+
+
+@pytest.mark.parametrize("random", [{}, {"field": "_seq_no"}, {"seed": None}])
+def test_random_numbers_without_a_seed_are_left_out(random: Any) -> None:
+    found = boosts(scored(TYPED, functions=[{"random_score": random}, SOLD]))
+    assert found is not None
+    assert (True, scored(SEVEN, functions=[SOLD])) == (found.random, found.with_constant(7.0))
+    only = boosts(scored(TYPED, random_score=random))
+    assert only is not None
+    assert (True, SEVEN) == (only.random, only.with_constant(7.0))
+
+
+def test_seeded_random_numbers_are_a_boost() -> None:
+    query = scored(TYPED, functions=[{"random_score": {"seed": 7, "field": "_seq_no"}}])
+    found = boosts(query)
+    assert found is not None
+    assert not found.random
+
+
+def test_nesting_does_not_multiply_the_work() -> None:
+    query: Any = of_bool(must=[TYPED], should=[PIN])
+    for _ in range(60):
+        query = {"nested": {"path": "n", "query": query}}
+    found = boosts(query)
+    assert found is not None
