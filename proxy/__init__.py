@@ -46,7 +46,8 @@ telemetry         log: headers, one counter a request, a line a search (log_writ
 upstream          clients of the services: engine (pool, nodes, addresses; discovery: what each caller was told of
                   indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing;
                   charges: tokens and cost; latency: a model that is too slow is not asked)
-    guard         around each call of a model: breaker, bulkhead (concurrent calls), retries; provider_errors: its words
+    guard         around each call of a model: breaker, bulkhead (concurrent calls), retries
+    providers     how the APIs of models differ (provider_errors: the messages in their errors)
 errors            what can go wrong upstream
 settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls; effective: what
                   is in force, secrets masked; request_options: what a request may set; bypass_rules: what a route

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from ssl import SSLContext
 from typing import Any, Self
 from urllib.parse import unquote
 
@@ -196,7 +197,7 @@ def breaks_off(sent: bytes = b"") -> Fault:
 class FakeServer:
     """An open port that answers, remembers what it was asked, and fails where `faults` say so."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: SSLContext | None = None) -> None:
         self.requests: list[Message] = []
         self.connections = 0
         self.faults: dict[str, Fault] = {}
@@ -205,14 +206,15 @@ class FakeServer:
         self.ended = asyncio.Condition()
         self.open: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self.tls = tls
         self.port = 0
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

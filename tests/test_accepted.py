@@ -38,7 +38,7 @@ def test_a_search_without_credentials_speaks_for_every_caller(accepted: Accepted
     assert (True, False) == (accepted.lately(b"you", b"products"), accepted.lately(b"you", b"logs"))
 
 
-def test_who_is_turned_away_is_forgotten_alone(accepted: Accepted) -> None:
+def test_only_the_rejected_caller_is_forgotten(accepted: Accepted) -> None:
     for caller in (b"me", b"you"):
         accepted.note(caller, b"products")
     accepted.forget(b"me")

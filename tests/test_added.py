@@ -30,7 +30,7 @@ async def test_a_turn_that_comes_in_time_is_taken() -> None:
     assert [0, 1, 2, 3, 4] == done
 
 
-async def test_a_turn_is_given_back_whatever_happens() -> None:
+async def test_a_slot_is_always_released() -> None:
     added = AddedSearches(1, wait_seconds=0.01)
     with pytest.raises(ZeroDivisionError):
         async with added.turn():

@@ -83,7 +83,7 @@ async def test_turns_go_on_after_the_next_look_up() -> None:
     assert ["192.0.2.1", "192.0.2.2"] * 2 == tried
 
 
-async def test_the_system_is_asked_for_names() -> None:
+async def test_names_are_resolved_by_the_system() -> None:
     assert "127.0.0.1" in await Addresses().of("localhost", 0)
     assert ["::1"] == await Addresses().of("::1", 0)
 

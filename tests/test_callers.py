@@ -42,7 +42,7 @@ def test_any_header_that_may_name_somebody_makes_another_caller(field: Field) ->
         *(b"TraceParent", b"baggage", b"b3", b"X-B3-TraceId", b"x-datadog-parent-id", b"Elastic-Apm-Traceparent"),
     ],
 )
-def test_what_says_nothing_of_who_asks_makes_none(name: bytes) -> None:
+def test_irrelevant_headers_do_not_change_the_identity(name: bytes) -> None:
     assert identity(ALICE) == identity([(name, b"x"), *ALICE])
 
 
@@ -118,7 +118,7 @@ OF_IDENTITY = (
 
 
 @pytest.mark.parametrize("name", OF_IDENTITY)
-def test_what_may_say_who_somebody_is_is_never_ignored(name: str) -> None:
+def test_headers_that_may_identify_a_caller_are_never_ignored(name: str) -> None:
     assert "may identify a caller" in not_ignorable(name)
 
 
@@ -142,7 +142,7 @@ def test_what_may_say_who_somebody_is_is_never_ignored(name: str) -> None:
         *("X-Password", "X-Secret", "X-Customer-Number", "Set-Cookie", "X-Amz-Security-Token"),
     ],
 )
-def test_what_may_say_who_somebody_is_is_never_the_query_text(name: str) -> None:
+def test_headers_that_may_identify_a_caller_are_never_query_text(name: str) -> None:
     assert "may identify a caller" in not_query_text(name)
 
 
@@ -195,7 +195,7 @@ def test_several_are_named_each() -> None:
     ],
     ids=["few", "some addresses", "new users", "new users behind a CDN", "one caller"],
 )
-def test_callers_who_are_known_or_really_are_new_are_no_reason_to_warn(requests: list[list[Field]]) -> None:
+def test_known_callers_and_really_new_callers_cause_no_warning(requests: list[list[Field]]) -> None:
     assert [] == warnings_of(requests)
 
 

@@ -266,7 +266,7 @@ def test_some_queries_take_the_last_word_for_half_a_word(query: Any, autocomplet
         {"more_like_this": {"like": "laptop", "fields": ["title"]}},
     ],
 )
-def test_a_query_without_words_of_a_user_has_none(query: Any) -> None:
+def test_a_query_without_query_text_has_none(query: Any) -> None:
     assert found(query) is None
 
 
@@ -279,7 +279,7 @@ def test_how_many_clauses_must_match_stays(least: Any, expected: Any) -> None:
     assert {"bool": {"should": [MATCH_ALL, TERM, {"term": {"colour": "red"}}], **kept}} == user_query.relaxed
 
 
-def test_kibanas_words_and_another_fields_value_are_told_apart() -> None:
+def test_kibanas_query_text_is_not_confused_with_a_field_value() -> None:
     """`laptop and brand:apple` arrives as two clauses of `must`, the second a `match`."""
     words = {"multi_match": {"type": "best_fields", "query": "laptop", "lenient": True}}
     value = {"bool": {"should": [{"match": {"brand": "apple"}}], "minimum_should_match": 1}}

@@ -33,6 +33,7 @@ from proxy.settings.config import (
     load,
     needs_token,
     read,
+    rerank_token_of,
     token_of,
 )
 from proxy.settings.profiles import PRIORITIES, PROFILES, TIERS
@@ -342,6 +343,31 @@ def test_a_url_of_one_of_the_apis_is_refused_with_the_right_spelling(base: str, 
     assert read(f"models: {{url: '{base}'}}", "f.yaml", {}).models.url == base
 
 
+@pytest.mark.parametrize(
+    ("url", "right"),
+    [
+        ("https://api.cohere.com/v2/rerank", "https://api.cohere.com"),
+        ("https://openrouter.ai/api/v1", "https://openrouter.ai/api"),
+        ("http://tei:8080/rerank", "http://tei:8080"),
+    ],
+)
+def test_so_is_a_url_of_the_rerankers_api(url: str, right: str) -> None:
+    said = refusal(f"models: {{rerank_url: '{url}'}}")
+    assert said == f"f.yaml:1: models.rerank_url: remove the API path, the proxy adds it itself: write {right}"
+
+
+def test_a_token_for_a_reranker_without_a_url_of_its_own_is_refused() -> None:
+    said = refusal("models: {rerank_token_env: COHERE_TOKEN}")
+    assert said.startswith("f.yaml:1: models.rerank_token_env: set `rerank_url` too")
+
+
+def test_a_proxy_with_credentials_is_refused_and_they_are_not_repeated() -> None:
+    said = refusal(f"models: {{proxy: 'http://user:{SECRET}@proxy:3128'}}")
+    assert said.startswith("f.yaml:1: models.proxy: remove the credentials")
+    assert SECRET not in said
+    assert refusal("models: {proxy: 'proxy:3128'}").startswith("f.yaml:1: models.proxy: expected a URL")
+
+
 @pytest.mark.parametrize("host", ["a", "a:1", "search.example.com:9200", "[::1]", "[2001:db8::1]:9200"])
 def test_a_host_is_one(host: str) -> None:
     assert host == read(f"engine: {{host: '{host}'}}", "f.yaml", {}).engine.host
@@ -485,6 +511,32 @@ def test_no_token_is_needed_without_a_route_or_for_local_models() -> None:
 def test_a_command_that_calls_models_needs_the_token_whatever_the_routes_say() -> None:
     with pytest.raises(ConfigError, match="DEEPINFRA_TOKEN is not set"):
         token_of(Config(), {}, calls_models=True)
+
+
+ELSEWHERE = "\nmodels: {rerank_url: 'https://api.cohere.com', rerank_token_env: COHERE_TOKEN}"
+
+
+def test_the_token_of_the_models_goes_to_no_reranker_elsewhere() -> None:
+    same = read(ROUTE, "f.yaml", {})
+    assert "of url" == rerank_token_of(same, "of url", {"COHERE_TOKEN": SECRET})
+    without = read(ROUTE + "\nmodels: {rerank_url: 'https://tei.example.com'}", "f.yaml", {})
+    assert rerank_token_of(without, "of url", {"COHERE_TOKEN": SECRET}) is None
+    elsewhere = read(ROUTE + ELSEWHERE, "f.yaml", {})
+    assert SECRET == rerank_token_of(elsewhere, "of url", {"COHERE_TOKEN": SECRET})
+    with pytest.raises(ConfigError, match=r"COHERE_TOKEN is not set, but models\.rerank_token_env names it"):
+        rerank_token_of(elsewhere, "of url", {})
+
+
+def test_the_token_of_a_reranker_elsewhere_is_not_sent_where_others_can_read_it() -> None:
+    config = read(ROUTE + ELSEWHERE.replace("https", "http"), "f.yaml", {})
+    with pytest.raises(ConfigError, match=r"would be sent unencrypted to http://api\.cohere\.com"):
+        rerank_token_of(config, None, {"COHERE_TOKEN": SECRET})
+
+
+def test_a_route_that_only_reranks_elsewhere_needs_no_token_of_the_models() -> None:
+    assert not needs_token(read(ROUTE + ELSEWHERE, "f.yaml", {}))
+    semantic = RouteSettings(index="a", semantic=Semantic(field="v", dimensions=3))
+    assert needs_token(Config(models=Models(rerank_url="https://api.cohere.com"), routes=(semantic,)))
 
 
 @pytest.mark.parametrize("token", [f"{SECRET} x", f"{SECRET}\x01", f"{SECRET}é", f"{SECRET}\nX: y"])

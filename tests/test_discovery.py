@@ -110,11 +110,11 @@ def test_what_a_fact_is_good_for(said: bytes | Failed, age: float, expected: Fre
     assert expected is freshness(Fact(said, 1000.0), 1000.0 + age, FRESH_S)
 
 
-def test_what_was_never_told_is_unknown() -> None:
+def test_a_missing_entry_is_unknown() -> None:
     assert Freshness.UNKNOWN is freshness(None, 0.0, FRESH_S)
 
 
-async def test_a_fresh_answer_is_not_asked_for_again(ask: Ask, engine: Engine, timer: Timer) -> None:
+async def test_a_fresh_response_is_not_requested_again(ask: Ask, engine: Engine, timer: Timer) -> None:
     assert [1, 1] == [await ask(), await ask()]
     timer.now += FRESH_S - 1
     assert (1, 1) == (await ask(), engine.asked)
@@ -126,7 +126,7 @@ async def test_each_caller_and_question_has_its_own_answer(ask: Ask, engine: Eng
     assert [2, 2, 1] == [await ask(b"you", "names"), await ask(b"me", "mapping"), await ask(b"me", "names")]
 
 
-async def test_a_stale_answer_is_given_at_once_and_asked_for_behind(ask: Ask, engine: Engine, timer: Timer) -> None:
+async def test_a_stale_response_is_used_and_refreshed_in_the_background(ask: Ask, engine: Engine, timer: Timer) -> None:
     await ask()
     timer.now += FRESH_S + 1
     engine.said = b'{"n":2}'
@@ -161,7 +161,7 @@ async def test_nobody_waits_again_for_an_answer_that_is_late(ask: Ask, engine: E
     assert 1 == engine.asked
 
 
-async def test_what_several_want_to_know_is_asked_once(ask: Ask, engine: Engine) -> None:
+async def test_concurrent_equal_requests_are_sent_once(ask: Ask, engine: Engine) -> None:
     engine.may_answer.clear()
     asking = [asyncio.ensure_future(ask()) for _ in range(5)]
     await settle()
@@ -171,7 +171,7 @@ async def test_what_several_want_to_know_is_asked_once(ask: Ask, engine: Engine)
     assert ([1] * 4, 1) == (await asyncio.gather(*asking[1:]), engine.asked)
 
 
-async def test_a_question_outlives_everybody_who_waits(ask: Ask, engine: Engine) -> None:
+async def test_a_request_continues_without_waiting_searches(ask: Ask, engine: Engine) -> None:
     engine.may_answer.clear()
     asking = asyncio.ensure_future(ask())
     await settle()
@@ -228,7 +228,7 @@ async def test_an_answer_that_is_none_is_malformed(ask: Ask, engine: Engine, sai
         await ask()
 
 
-async def test_a_missing_name_is_asked_for_each_time(ask: Ask, engine: Engine) -> None:
+async def test_a_missing_index_is_not_cached(ask: Ask, engine: Engine) -> None:
     """It may have been created since; where it was known before, it no longer is."""
     await ask()
     engine.said = Refused("engine", 404)
@@ -249,7 +249,7 @@ async def test_what_may_not_be_known_is_remembered_and_takes_nothing_else_along(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_caller_whose_rights_have_changed_is_told_everything_anew(
+async def test_a_callers_entries_are_dropped_if_their_rights_change(
     ask: Ask, engine: Engine, timer: Timer, status: int
 ) -> None:
     for asked in ("names", "mapping"):
@@ -265,7 +265,7 @@ async def test_a_caller_whose_rights_have_changed_is_told_everything_anew(
     assert 1 == await ask(b"you", "mapping", patience=0)
 
 
-async def test_who_asked_anew_and_is_turned_away_has_lost_the_right(ask: Ask, engine: Engine) -> None:
+async def test_a_refresh_that_is_rejected_means_that_the_rights_changed(ask: Ask, engine: Engine) -> None:
     for asked in ("names", "mapping"):
         await ask(asked=asked)
     engine.said = Refused("engine", 403)
@@ -276,9 +276,7 @@ async def test_who_asked_anew_and_is_turned_away_has_lost_the_right(ask: Ask, en
 
 
 @pytest.mark.parametrize(("status", "told"), [(401, [b"me"]), (403, [b"me"]), (404, []), (503, [])])
-async def test_whoever_must_know_is_told_of_a_caller_whose_rights_have_changed(
-    engine: Engine, status: int, told: list[bytes]
-) -> None:
+async def test_turned_away_is_called_if_a_callers_rights_change(engine: Engine, status: int, told: list[bytes]) -> None:
     turned_away = list[bytes]()
     catalog = Discovery(FRESH_S, turned_away=turned_away.append)
     question = Question(b"me", "names", read, engine.ask)
@@ -299,7 +297,7 @@ async def test_an_answer_to_a_forgotten_question_is_not_kept(ask: Ask, catalog: 
     assert (1, 2) == (await ask(), engine.asked)
 
 
-async def test_anew_asks_whatever_is_remembered(ask: Ask, engine: Engine) -> None:
+async def test_anew_ignores_the_cache(ask: Ask, engine: Engine) -> None:
     await ask()
     engine.said = b'{"n":2}'
     assert [2, 2] == [await ask(anew=True), await ask()]

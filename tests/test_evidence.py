@@ -124,14 +124,14 @@ UNCERTAIN = [
 
 
 @pytest.mark.parametrize(("query", "text"), UNCERTAIN)
-def test_where_it_cannot_be_told_which_text_is_a_filter_nothing_is_relaxed(query: Any, text: str) -> None:
+def test_nothing_is_relaxed_if_any_text_may_be_a_filter(query: Any, text: str) -> None:
     user_query = found(query)
     assert user_query is not None
     assert (text, *AMBIGUOUS) == (user_query.text, user_query.relaxed, user_query.unrelaxed)
 
 
 @pytest.mark.parametrize("query", [query for query, text in UNCERTAIN if text == "dry feet"])
-def test_given_words_tell_which_clauses_hold_them_and_the_others_stay(query: Any) -> None:
+def test_only_clauses_with_the_given_text_are_relaxed(query: Any) -> None:
     user_query = found(query, "dry feet")
     assert user_query is not None
     assert user_query.text == "dry feet"
@@ -140,7 +140,7 @@ def test_given_words_tell_which_clauses_hold_them_and_the_others_stay(query: Any
 
 
 @pytest.mark.parametrize("query", [*(query for query, _ in UNCERTAIN), BRAND, multi("dry feet in the rain")])
-def test_given_words_that_no_clause_holds_relax_nothing(query: Any) -> None:
+def test_given_text_that_is_in_no_clause_relaxes_nothing(query: Any) -> None:
     given = UserQuery("warm hands", None)
     user_query = found(query, "warm hands")
     assert given == user_query
@@ -148,7 +148,7 @@ def test_given_words_that_no_clause_holds_relax_nothing(query: Any) -> None:
     assert user_query.unrelaxed == "given_text"
 
 
-def test_given_words_are_found_in_a_clause_for_each_of_them() -> None:
+def test_given_text_is_found_in_one_clause_per_word() -> None:
     user_query = found(must(in_each_field("dry"), in_each_field("feet"), BRAND), "Dry feet")
     assert user_query is not None
     assert user_query.text == "Dry feet"

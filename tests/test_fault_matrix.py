@@ -3,6 +3,7 @@
 One table: each fault of each upstream, with the response, the header, the log line and the counters that say so.
 """
 
+import asyncio
 import gzip
 import json
 import socket
@@ -57,7 +58,7 @@ async def stalls_in_mid_body(stream: Stream, request: Message) -> None:
 
 def compressed(content: bytes) -> Fault:
     async def fault(stream: Stream, request: Message) -> bytes:
-        return answer(200, gzip.compress(content, 1), ("Content-Encoding", "gzip"))
+        return answer(200, gzip.compress(content, 1, mtime=0), ("Content-Encoding", "gzip"))
 
     return fault
 
@@ -145,17 +146,21 @@ class Place:
 
     async def search(self, settings: Config | None = None) -> Message:
         """Start a proxy, and search through it."""
+        client = await Client.to(await self.serve(settings))
+        self.stack.callback(client.close)
+        answered = await client.search("/products/_search", QUERY)
+        assert TOKEN not in repr(self.log) + repr(answered)
+        return answered
+
+    async def serve(self, settings: Config | None = None) -> int:
+        """Start a proxy; return its port."""
         config = settings or self.settings
         proxy = await open_proxy(config, TOKEN, {}, self.stack)
         conclude = proxy.telemetry.conclude
         listener = await serve(proxy.handle, proxy.upstream, "127.0.0.1", 0, conclude=conclude)
         self.stack.push_async_callback(listener.close, 1.0)
         self.counters = proxy.telemetry.counters
-        client = await Client.to(listener.port)
-        self.stack.callback(client.close)
-        answered = await client.search("/products/_search", QUERY)
-        assert TOKEN not in repr(self.log) + repr(answered)
-        return answered
+        return listener.port
 
     def with_models(self, **changes: object) -> Config:
         models = msgspec.structs.replace(self.settings.models, **changes)
@@ -315,10 +320,9 @@ async def test_a_fault_of_the_engine_in_the_clients_own_search(place: Place, own
     assert ("bypassed", own.reason) == (place.line["outcome"], place.line["reason"])
     assert Counter({("products*", "bypassed", own.reason): 1}) == place.counters.searches
     if own.is_relayed:
-        with_fault = await Client.to(place.engine.port)
-        straight = await with_fault.search("/products/_search", QUERY)
-        assert straight.body == answered.body
-        with_fault.close()
+        direct = await Client.to(place.engine.port)
+        place.stack.callback(direct.close)
+        assert (await direct.search("/products/_search", QUERY)).body == answered.body
     else:
         assert answered.json()["error"]["type"].startswith("engine_")
 
@@ -347,3 +351,25 @@ def check_engine_away(place: Place, answered: Message) -> None:
     assert "engine_unreachable" == json.loads(answered.content)["error"]["type"]
     assert ("warning", "unresolved") == (place.line["log_level"], place.line["reason"])
     assert {("", "bypassed", "unresolved")} == set(place.counters.searches)
+
+
+async def test_a_model_that_stalls_is_soon_no_longer_asked(place: Place) -> None:
+    """Though each search gives it up at the end of its budget, long before the time limit of the model."""
+    (route,) = place.settings.routes
+    lexical = msgspec.structs.replace(route, semantic=None, budget_ms=400)
+    port = await place.serve(msgspec.structs.replace(place.settings, routes=(lexical,)))
+    place.models.faults["rerank"] = hangs
+
+    async def search(words: str) -> Message:
+        client = await Client.to(port)
+        place.stack.callback(client.close)
+        return await client.search("/products/_search", {"query": {"match": {"title": words}}})
+
+    stalled = await asyncio.gather(*(search(f"laptop {number}") for number in range(5)))
+    assert {'degraded;stages="rerank";reason=timeout'} == {answered.header("x-rerank") for answered in stalled}
+    assert ["breaker_open"] == place.events
+    after = await asyncio.gather(*(search(f"other {number}") for number in range(20)))
+    assert {(200, ("a", "b", "c"))} == {(answered.status, tuple(ids_of(answered))) for answered in after}
+    reasons = {answered.header("x-rerank").rpartition("=")[2] for answered in after}
+    assert reasons <= {"breaker_open", "slow_model"}
+    assert 5 == len(place.models.of("rerank"))

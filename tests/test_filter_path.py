@@ -100,7 +100,7 @@ def test_values_keep_their_bytes() -> None:
         ("x", True, b"{ }\n"),
     ],
 )
-def test_what_is_left_is_written_in_the_form_asked_for(said: str, pretty: bool, expected: bytes) -> None:  # noqa: FBT001
+def test_the_rest_is_written_in_the_requested_format(said: str, pretty: bool, expected: bytes) -> None:  # noqa: FBT001
     form = Form(read_filter_path(said), pretty)
     assert expected == form.write(b'{"a":{"b":1},"c":2}', keeps_empty=True)
 
@@ -235,5 +235,5 @@ def _both(depth: int) -> Any:
         ((("filter_path", "took"), ("pretty", "yes"), ("q", "a")), (("q", "a"), ("pretty", "yes"))),
     ],
 )
-def test_the_engine_is_asked_for_all_and_judges_what_was_said(said: Pairs, asked: Pairs) -> None:
+def test_the_engine_gets_no_filter_path_and_validates_pretty(said: Pairs, asked: Pairs) -> None:
     assert asked == read_form(said).asked(said)

@@ -71,5 +71,5 @@ def test_an_error_of_the_proxys_own_has_the_engines_shape() -> None:
         (b"X-A: Negotiate", False),
     ],
 )
-def test_who_proves_who_they_are_once_for_a_connection_binds_it(line: bytes, *, binds: bool) -> None:
+def test_connection_based_authentication_binds_the_connection(line: bytes, *, binds: bool) -> None:
     assert binds == binds_connection(head(line).control)

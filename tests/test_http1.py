@@ -127,7 +127,7 @@ def test_no_head_is_too_odd_to_be_read_or_refused(noise: bytes) -> None:
     ("lines", "expected"),
     [([], False), ([b"Expect: 100-continue"], True), ([b"expect: 100-Continue"], True)],
 )
-def test_a_client_may_wait_to_be_asked_for_its_body(lines: Sequence[bytes], expected: bool) -> None:  # noqa: FBT001
+def test_a_client_may_wait_for_100_continue(lines: Sequence[bytes], expected: bool) -> None:  # noqa: FBT001
     assert expected is read_request_head(request(*lines)).expects_continue
 
 

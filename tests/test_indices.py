@@ -53,7 +53,7 @@ PRODUCTS, BOOKS, ALL, SHOP, SYSTEM = (
         (",a,,", ("a",)),
     ],
 )
-def test_a_path_segment_asks_for_names(expression: str, expected: tuple[str, ...]) -> None:
+def test_a_path_segment_is_split_into_names(expression: str, expected: tuple[str, ...]) -> None:
     assert expected == requested_names(expression)
 
 
@@ -71,7 +71,7 @@ def test_a_path_segment_asks_for_names(expression: str, expected: tuple[str, ...
         (["_all"], False),
     ],
 )
-def test_a_plain_name_is_one_that_stands_for_itself(names: Sequence[str], expected: bool) -> None:  # noqa: FBT001
+def test_a_plain_name_has_no_pattern(names: Sequence[str], expected: bool) -> None:  # noqa: FBT001
     assert expected is is_plain(names)
 
 
@@ -317,7 +317,7 @@ def test_a_vector_belongs_to_the_innermost_nested_documents_around_it() -> None:
     assert dict(NESTED) == {path: field.path for path, (field,) in found.items()}
 
 
-def test_somebody_who_may_only_read_is_told_of_nested_documents_too() -> None:
+def test_field_caps_reports_nested_documents_too() -> None:
     forms = HOLDERS | {path: "dense_vector" for path, _ in NESTED}
     found = read_field_caps({"fields": {path: {kind: {}} for path, kind in forms.items()}}).vectors
     assert dict(NESTED) == {path: field.path for path, (field,) in found.items()}
@@ -332,7 +332,7 @@ def test_an_index_without_a_mapping_says_nothing(answer: dict[str, Any]) -> None
     ("path", "expected"),
     [("title", True), ("title^3", True), ("title.raw", False), ("brand.name", False), ("unknown", True)],
 )
-def test_words_are_searched_in_text_and_perhaps_in_what_nobody_knows(path: str, expected: bool) -> None:  # noqa: FBT001
+def test_text_fields_and_unmapped_fields_are_searched_as_text(path: str, expected: bool) -> None:  # noqa: FBT001
     assert expected is read_facts({"a": index(MAPPING)}).is_text(path)
 
 

@@ -115,7 +115,7 @@ def test_a_member_is_set_at_the_end_and_the_others_keep_their_place(body: bytes,
 
 
 @given(objects, objects, spaces, st.booleans())
-def test_what_is_set_stands_last_and_what_was_there_is_gone(
+def test_set_members_are_appended_and_their_old_text_is_blank(
     before: Mapping[str, Any],
     members: Mapping[str, Any],
     space: Any,

@@ -93,7 +93,7 @@ async def test_a_body_larger_than_the_limit_is_not_read_whole_but_still_handed_o
 
 
 @pytest.mark.parametrize("padding", [b"1;%s\r\na\r\n", b"0\r\n%s\r\n"], ids=["an extension", "a trailer"])
-async def test_what_stands_between_chunks_counts_as_well_as_what_is_in_them(
+async def test_chunk_framing_counts_towards_the_limit_as_well_as_content(
     caller: Client, handler: Handler, padding: bytes
 ) -> None:
     handler.limit = 1000
@@ -102,7 +102,7 @@ async def test_what_stands_between_chunks_counts_as_well_as_what_is_in_them(
     assert [None] == handler.bodies
 
 
-async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked(caller: Client, handler: Handler) -> None:
+async def test_a_client_that_waits_for_100_continue_gets_it(caller: Client, handler: Handler) -> None:
     await caller.send(HEAD + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
     asked = await caller.answer()
     await caller.send(b"abc")

@@ -79,7 +79,7 @@ def test_a_line_says_words_demands_and_negations(line: str, text: str, rest: Any
         ('+laptop "gaming pc"', "laptop gaming pc", {"must": ["laptop", '"gaming pc"']}),
     ],
 )
-def test_the_simple_line_knows_signs_alone(line: str, text: str, occurs: Any) -> None:
+def test_simple_query_string_has_only_signs_as_operators(line: str, text: str, occurs: Any) -> None:
     name = "simple_query_string"
     typed = read_line(name, {**OPTIONS, "query": line}, line)
     rest = {occur: [clause(each, name) for each in said] for occur, said in occurs.items()}
@@ -160,12 +160,12 @@ def test_of_a_line_that_nobody_types_only_the_words_are_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("flags", ["EVERYTHING", None, 1.5])
-def test_flags_that_no_engine_knows_are_not_read(flags: Any) -> None:
+def test_invalid_flags_are_not_read(flags: Any) -> None:
     assert read_line("simple_query_string", {"flags": flags}, "rain").rest is None
 
 
 @given(strategies.query_lines, st.sampled_from(["query_string", "simple_query_string"]))
-def test_what_is_forbidden_or_demanded_is_said_in_the_lines_own_words(line: str, name: str) -> None:
+def test_requirements_and_exclusions_keep_the_syntax_of_the_line(line: str, name: str) -> None:
     rest = read_line(name, {"query": line}, line).rest
     occurs = rest.get("bool", {}) if rest else {}
     said = [each[name]["query"] for clauses in occurs.values() for each in clauses]

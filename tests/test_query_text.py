@@ -53,7 +53,7 @@ RANGE = {"range": {"price": {"lt": 9}}}
         match("unknown"),
     ],
 )
-def test_a_clause_of_words_alone_asks_for_nothing_else(query: Any) -> None:
+def test_a_clause_with_only_query_text_requires_nothing_else(query: Any) -> None:
     assert UserQuery("laptop", MATCH_ALL) == found(query)
 
 

@@ -28,8 +28,10 @@ class Noting(Transport):
     def __init__(self, *where: Any) -> None:
         super().__init__(*where)
         self.answered = asyncio.Semaphore(0)
+        self.seconds = 0.0
 
     async def ask(self, *asked: Any, model: str) -> Any:
+        self.seconds = asked[2]
         found = await super().ask(*asked, model=model)
         self.answered.release()
         return found
@@ -148,6 +150,15 @@ async def test_a_spent_budget_asks_no_model(reranker: Reranker, models: FakeMode
     budget.begin()
     relevance = await score(reranker, PASSAGES, budget)
     assert ((), TimedOut, []) == (relevance.scores, type(relevance.error), models.requests)
+
+
+@pytest.mark.parametrize(("budget", "at_most"), [(Budget(), 1000.0), (Budget(0.5), 0.5), (Budget(5000.0), 1000.0)])
+async def test_a_call_is_told_how_much_time_there_is(
+    transport: Noting, reranker: Reranker, budget: Budget, at_most: float
+) -> None:
+    """So that it is not sent, or sent again, where it cannot end in time."""
+    await score(reranker, ["a"], budget)
+    assert pytest.approx(at_most, rel=0.1) == transport.seconds
 
 
 async def test_a_client_that_leaves_ends_every_call(reranker: Reranker, models: FakeModels) -> None:

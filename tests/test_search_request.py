@@ -27,7 +27,7 @@ def read(query_string: str = "", body: Any = None) -> SearchRequest:
     return request
 
 
-def test_nothing_asked_is_a_search_with_defaults() -> None:
+def test_an_empty_body_is_a_search_with_defaults() -> None:
     expected = SearchRequest(
         content=b"{}",
         members={},
@@ -211,13 +211,13 @@ def test_a_count_is_read_as_engines_read_it(said: Any) -> None:
 
 
 @pytest.mark.parametrize(("said", "counted"), [("true", True), ("false", False), ("7", 7)])
-def test_a_total_is_asked_for_by_text_too(said: str, counted: Any) -> None:
+def test_track_total_hits_may_be_a_string(said: str, counted: Any) -> None:
     assert counted is read("", {"track_total_hits": said}).track_total_hits or counted == 7
 
 
 @pytest.mark.parametrize("stored", ["_none_", ["_none_"]])
 @pytest.mark.parametrize("fields", [["_id", "_score"], [{"field": "_id"}, {"field": "price"}]])
-def test_hits_without_ids_are_asked_for_with_them_where_a_field_shows_them(stored: Any, fields: Any) -> None:
+def test_hits_without_ids_are_accepted_if_docvalue_fields_has_them(stored: Any, fields: Any) -> None:
     request = read("", {"stored_fields": stored, "docvalue_fields": fields})
     assert {"_id", "_source", "_routing", "_ignored"} == request.hidden
     assert {"docvalue_fields": fields} == msgspec.json.decode(request.content)
@@ -289,7 +289,7 @@ def test_a_walk_is_read_beside_its_translation() -> None:
     assert (walk, Sort((0,)), content) == (request.walk, request.sort, request.content)
 
 
-def test_a_point_in_time_may_show_sort_values_that_nobody_asked_for() -> None:
+def test_a_point_in_time_may_return_sort_values_without_a_sort() -> None:
     assert OF_PIT == read("", {"pit": {"id": "x"}}).sort
 
 
@@ -367,7 +367,7 @@ def test_the_query_that_counts_is_the_urls_before_the_bodys(query_string: str, b
         ("_source_excludes=b", {"stored_fields": ["a"]}, SourceFilter(excludes=("b",))),
     ],
 )
-def test_source_is_shown_unless_other_fields_are_asked_for(
+def test_source_is_returned_unless_other_fields_are_requested(
     query_string: str, body: Any, expected: SourceFilter
 ) -> None:
     assert expected == read(query_string, body).source
@@ -396,14 +396,14 @@ def test_how_far_hits_are_counted(query_string: str, body: Any, expected: bool |
 @pytest.mark.parametrize(
     ("query_string", "expected"), [("", False), ("pretty", True), ("pretty=true", True), ("pretty=false", False)]
 )
-def test_pretty_is_said_in_the_url(query_string: str, expected: bool) -> None:  # noqa: FBT001
+def test_pretty_is_read_from_the_url(query_string: str, expected: bool) -> None:  # noqa: FBT001
     assert expected is read(query_string).form.pretty
 
 
 @pytest.mark.parametrize(
     "said", ["pretty", "filter_path=took", "pretty=false&filter_path=took", "filter_path=-a&pretty"]
 )
-def test_documents_that_the_engine_writes_anew_under_a_form_it_is_asked_to_write_anew(said: str) -> None:
+def test_documents_that_the_engine_serialises_again_are_requested_with_pretty(said: str) -> None:
     """Under `filter_path` as under `pretty`; how the whole is written is settled here."""
     ((name, value),) = read(said).url(*Use)
     assert ("pretty", True) == (name, value in {"", "true"})
@@ -431,7 +431,9 @@ BODY: dict[str, Any] = {
         ((), set(), set()),
     ],
 )
-def test_members_and_parameters_are_told_by_their_use(uses: tuple[Use, ...], keys: set[str], names: set[str]) -> None:
+def test_members_and_parameters_are_selected_by_their_use(
+    uses: tuple[Use, ...], keys: set[str], names: set[str]
+) -> None:
     request = read("q=x&version&routing=r&_source=a", BODY)
     assert (keys, names) == (set(request.body(*uses)), {name for name, _ in request.url(*uses)})
 

@@ -76,7 +76,7 @@ def test_the_urls_forms(params: dict[str, str], expected: SourceFilter | None) -
         ),
     ],
 )
-def test_it_stands_in_the_url_beside_what_has_no_place_elsewhere(
+def test_the_filter_stays_in_the_url_next_to_url_only_parameters(
     source: SourceFilter, expected: tuple[tuple[str, str], ...]
 ) -> None:
     assert expected == source.parameters()
@@ -121,7 +121,7 @@ def test_paths_are_shown_whole_or_not(source: SourceFilter, paths: list[str], ex
         (SourceFilter(includes=("v*",)), SourceFilter(includes=("v*",))),
     ],
 )
-def test_the_proxys_own_fields_are_left_out_unless_asked_for(source: SourceFilter, expected: SourceFilter) -> None:
+def test_the_proxys_own_fields_are_excluded_unless_requested(source: SourceFilter, expected: SourceFilter) -> None:
     assert expected == source.without(["v", "v_hash"])
 
 
@@ -163,6 +163,6 @@ names = st.lists(st.sampled_from(["a", "a.b", "a.x", "c", "a.bx"]), max_size=3).
 
 
 @given(st.builds(SourceFilter, st.just(value=True), names, names))
-def test_what_is_said_to_be_shown_is_there_whole(source: SourceFilter) -> None:
+def test_shown_paths_are_returned_completely(source: SourceFilter) -> None:
     if source.shows(["a"]):
         assert remaining(source) == LEAVES

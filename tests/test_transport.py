@@ -3,15 +3,21 @@
 import asyncio
 import gzip
 import socket
+import ssl
 import tracemalloc
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
+import trustme
 
 from proxy.bounds import INFLATED_BYTES_A_TURN, MODEL_RESPONSE_BYTES
 from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
+from proxy.settings.config import Models
+from proxy.settings.tls import towards_models
+from proxy.settings.yaml_file import ConfigError
 from proxy.upstream.guard import Guards
-from proxy.upstream.transport import Transport, models_session
+from proxy.upstream.transport import Transport, models_session, open_session
 from tests.conftest import TOKEN
 from tests.fakes import FakeServer, Fault, answer, breaks_off, closed_port, hangs, refuses, says
 
@@ -254,6 +260,46 @@ async def test_what_a_reader_says_itself_stays(transport: Transport) -> None:
 def test_its_repr_shows_no_token() -> None:
     transport = Transport(None, "reranker", "http://m", TOKEN)  # type: ignore[arg-type]
     assert "Transport(reranker, http://m)" == repr(transport)
+
+
+async def test_a_provider_is_trusted_by_its_own_authority_alone(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with FakeServer(context) as server:
+        trusting = Models(url=server.url, ca_file=str(tmp_path / "ca.pem"))
+        for settings, trusts in ((trusting, True), (Models(url=server.url), False)):
+            async with open_session(settings) as session:
+                transport = Transport(session, "reranker", server.url, None)
+                if trusts:
+                    assert b"{}" == await transport.post("/", b"{}", LONG)
+                else:
+                    with pytest.raises(Unreachable, match="certificate verify failed"):
+                        await transport.post("/", b"{}", LONG)
+
+
+def test_an_authority_that_cannot_be_read_is_an_error_with_its_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"models\.ca_file: .*none\.pem: cannot be read"):
+        towards_models(Models(ca_file=str(tmp_path / "none.pem")))
+
+
+async def test_a_provider_is_reached_through_a_proxy(server: FakeServer) -> None:
+    """The proxy gets the whole URL; a provider by https is reached through a tunnel."""
+    async with open_session(Models(proxy=server.url)) as session:
+        await Transport(session, "reranker", "http://models.example", TOKEN).post("/v1", b"{}", LONG)
+    (asked,) = server.requests
+    assert ("POST", "http://models.example/v1", "models.example") == (asked.method, asked.target, asked.header("host"))
+
+
+async def test_a_provider_by_https_is_reached_through_a_tunnel_that_sees_no_token(server: FakeServer) -> None:
+    server.faults["models.example:443"] = refuses(403)
+    async with open_session(Models(proxy=server.url)) as session:
+        with pytest.raises(UpstreamError):
+            await Transport(session, "reranker", "https://models.example", TOKEN).post("/v1", b"{}", LONG)
+    (asked,) = server.requests
+    assert ("CONNECT", "models.example:443") == (asked.method, asked.target)
+    assert TOKEN.encode() not in asked.head
 
 
 @pytest.mark.parametrize("status", [200, 302, 404, 405])

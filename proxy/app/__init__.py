@@ -11,7 +11,7 @@ from functools import partial
 
 import structlog
 
-from proxy.app.generation import Fixed, Generation, Secrets, first_generation
+from proxy.app.generation import Fixed, Generation, first_generation, secrets_with
 from proxy.bounds import LOG_ID, PARAMETERS_BYTES
 from proxy.context import Access, RequestRecord
 from proxy.endpoints.answering import unless_sent
@@ -28,7 +28,7 @@ from proxy.http1.listener import Listener, Patience, serve
 from proxy.http1.messages import BadMessage, RequestHead
 from proxy.http1.relay import Upstream, loop_detected
 from proxy.outcomes import Bypass
-from proxy.settings.config import Config, authorization_of
+from proxy.settings.config import Config
 from proxy.settings.routes import Endpoint, NodesQuestion, Search, classify
 from proxy.settings.tls import towards_clients
 from proxy.telemetry.log import Telemetry
@@ -187,7 +187,7 @@ async def open_proxy(
     telemetry = telemetry or Telemetry(query_text=config.log.query_text)
     fixed = Fixed(nodes, EngineClient(config.engine, nodes, hop), Upstream(nodes, hop), telemetry)
     stack.push_async_callback(fixed.engine.close)
-    secrets = Secrets(token, authorization_of(config, environment))
+    secrets = secrets_with(config, token, environment)
     proxy = Proxy(fixed, await first_generation(config, secrets, fixed))
     stack.push_async_callback(proxy.close)
     return proxy

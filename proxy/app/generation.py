@@ -10,7 +10,7 @@ from proxy.endpoints.async_search import AsyncSearches
 from proxy.endpoints.front import Front
 from proxy.http1.callers import CallerIdentities
 from proxy.http1.relay import Upstream
-from proxy.settings.config import Config, authorization_of, token_of
+from proxy.settings.config import Config, authorization_of, rerank_token_of, token_of
 from proxy.settings.config import Models as ModelSettings
 from proxy.settings.rollout import Switches
 from proxy.telemetry.log import Telemetry, warn_of_new_callers
@@ -18,15 +18,17 @@ from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import EngineClient
 from proxy.upstream.guard import Guards
 from proxy.upstream.nodes import Nodes
+from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS
 from proxy.upstream.reranker import Reranker
-from proxy.upstream.transport import Transport, models_session
+from proxy.upstream.transport import Transport, open_session
 
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
     """What the environment holds for a configuration."""
 
-    models_token: str | None
+    embed_token: str | None
+    rerank_token: str | None
     authorization: str | None
 
     def __repr__(self) -> str:
@@ -35,7 +37,12 @@ class Secrets:
 
 def secrets_of(config: Config, environment: Mapping[str, str]) -> Secrets:
     """Read the secrets that a configuration names; raises ConfigError."""
-    return Secrets(token_of(config, environment), authorization_of(config, environment))
+    return secrets_with(config, token_of(config, environment), environment)
+
+
+def secrets_with(config: Config, token: str | None, environment: Mapping[str, str]) -> Secrets:
+    """Read the secrets besides the token of `models.url`; raises ConfigError."""
+    return Secrets(token, rerank_token_of(config, token, environment), authorization_of(config, environment))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ class ModelClients:
     """The clients of the models, with their connections and the vectors that they remember."""
 
     settings: ModelSettings
-    token: str | None
+    secrets: Secrets
     embedder: Embedder
     reranker: Reranker
     guards: Guards
@@ -62,9 +69,10 @@ class ModelClients:
     def __repr__(self) -> str:
         return f"ModelClients({self.settings.url})"
 
-    def serve(self, settings: ModelSettings, token: str | None) -> bool:
+    def serve(self, settings: ModelSettings, secrets: Secrets) -> bool:
         """Whether they are those that these settings would make."""
-        return (self.settings, self.token) == (settings, token)
+        tokens = (secrets.embed_token, secrets.rerank_token)
+        return self.settings == settings and (self.secrets.embed_token, self.secrets.rerank_token) == tokens
 
 
 class Generation:
@@ -107,7 +115,7 @@ class Generation:
 async def first_generation(config: Config, secrets: Secrets, fixed: Fixed) -> Generation:
     """Open what a configuration needs."""
     stack = AsyncExitStack()
-    models = await _open_models(config.models, secrets.models_token, fixed.telemetry, stack)
+    models = await _open_models(config.models, secrets, fixed.telemetry, stack)
     callers = CallerIdentities(config.callers.ignore, warn_of_new_callers)
     front = _front(config, secrets, fixed, models, callers)
     return Generation(config, models, front, AsyncSearches(front), stack)
@@ -115,13 +123,9 @@ async def first_generation(config: Config, secrets: Secrets, fixed: Fixed) -> Ge
 
 async def next_generation(config: Config, secrets: Secrets, fixed: Fixed, earlier: Generation) -> Generation:
     """Open what a new configuration needs besides what stays as it was."""
-    same_models = earlier.models.serve(config.models, secrets.models_token)
+    same_models = earlier.models.serve(config.models, secrets)
     opened = AsyncExitStack()
-    models = (
-        earlier.models
-        if same_models
-        else await _open_models(config.models, secrets.models_token, fixed.telemetry, opened)
-    )
+    models = earlier.models if same_models else await _open_models(config.models, secrets, fixed.telemetry, opened)
     same_callers = earlier.config.callers == config.callers
     callers = earlier.front.callers if same_callers else CallerIdentities(config.callers.ignore, warn_of_new_callers)
     front = _front(config, secrets, fixed, models, callers)
@@ -130,25 +134,27 @@ async def next_generation(config: Config, secrets: Secrets, fixed: Fixed, earlie
 
 
 async def _open_models(
-    settings: ModelSettings, token: str | None, telemetry: Telemetry, stack: AsyncExitStack
+    settings: ModelSettings, secrets: Secrets, telemetry: Telemetry, stack: AsyncExitStack
 ) -> ModelClients:
-    session = await stack.enter_async_context(models_session(settings.connect_timeout_seconds))
+    session = await stack.enter_async_context(open_session(settings))
     guards = Guards(settings.concurrent_calls, telemetry.count_model_call)
     embedder = Embedder(
-        Transport(session, "embedder", settings.url, token, guards),
+        Transport(session, "embedder", settings.url, secrets.embed_token, guards),
         timeout_seconds=settings.embed_timeout_seconds,
         query_max_chars=settings.query_max_chars,
         cache_bytes=settings.vector_cache_mb * 2**20,
+        format_=EMBED_FORMATS[settings.embed_api],
         service_tier=settings.service_tier,
     )
     reranker = Reranker(
-        Transport(session, "reranker", settings.url, token, guards),
+        Transport(session, "reranker", settings.rerank_url or settings.url, secrets.rerank_token, guards),
         timeout_seconds=settings.rerank_timeout_seconds,
         query_max_chars=settings.query_max_chars,
         batch_size=settings.rerank_batch_size,
+        format_=RERANK_FORMATS[settings.rerank_api],
         service_tier=settings.service_tier,
     )
-    return ModelClients(settings, token, embedder, reranker, guards)
+    return ModelClients(settings, secrets, embedder, reranker, guards)
 
 
 def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients, callers: CallerIdentities) -> Front:

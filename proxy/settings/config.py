@@ -27,6 +27,8 @@ Tier = Literal["fast", "balanced", "precision"]
 Priority = Literal["speed-and-cost", "balanced", "accuracy", "high-volume", "critical"]
 ServiceTier = Literal["default", "priority"]
 OnZeroHits = Literal["keep_empty", "semantic"]
+EmbedApi = Literal["deepinfra", "openai"]
+RerankApi = Literal["deepinfra", "cohere", "jina", "vllm", "openrouter", "tei"]
 Mode = Literal["on", "shadow", "opt_in", "off"]
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -74,7 +76,13 @@ class Engine(Section, frozen=True, kw_only=True):
 class Models(Section, frozen=True, kw_only=True):
     url: str = "https://api.deepinfra.com"
     token_env: str = "DEEPINFRA_TOKEN"  # noqa: S105  a variable's name, not its value
+    embed_api: EmbedApi = "deepinfra"
+    rerank_api: RerankApi = "deepinfra"
+    rerank_url: str | None = None
+    rerank_token_env: str | None = None
     plain_http: bool = False
+    proxy: str | None = None
+    ca_file: str | None = None
     connect_timeout_seconds: Seconds = 1.0
     embed_timeout_seconds: Seconds = 1.0
     rerank_timeout_seconds: Seconds = 3.0
@@ -248,6 +256,8 @@ KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
     "priority": get_args(Priority),
     "service_tier": get_args(ServiceTier),
     "on_zero_hits": get_args(OnZeroHits),
+    "embed_api": get_args(EmbedApi),
+    "rerank_api": get_args(RerankApi),
     "mode": get_args(Mode),
     "format": get_args(LogFormat),
     "level": get_args(LogLevel),
@@ -327,10 +337,7 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
     yield from _engine_problems(config.engine)
     if config.listen.key_file and not config.listen.certificate_file:
         yield "listen.key_file", "set `certificate_file` too: a key is used with its certificate"
-    yield from url_problems("models.url", config.models.url)
-    if (found := _OF_AN_API.search(config.models.url)) is not None:
-        right = config.models.url[: found.start()]
-        yield "models.url", f"remove the API path, the proxy adds it itself: write {right}"
+    yield from _models_problems(config.models)
     for number, name in enumerate(config.callers.ignore):
         if problem := not_ignorable(name):
             yield f"callers.ignore[{number}]", f"{name!r} {problem}"
@@ -360,10 +367,23 @@ def _engine_problems(engine: Engine) -> Iterator[tuple[str, str]]:
         yield "engine.published_address", "expected host:port, as in search.example.com:9201"
 
 
+def _models_problems(models: Models) -> Iterator[tuple[str, str]]:
+    for place, url in (("models.url", models.url), ("models.rerank_url", models.rerank_url or "http://unset")):
+        yield from url_problems(place, url)
+        if (found := _OF_AN_API.search(url)) is not None:
+            yield place, f"remove the API path, the proxy adds it itself: write {url[: found.start()]}"
+    if models.rerank_token_env and not models.rerank_url:
+        yield "models.rerank_token_env", "set `rerank_url` too, or remove this key: the token of `url` is `token_env`"
+    if models.proxy and "@" in models.proxy:
+        yield "models.proxy", "remove the credentials: a proxy that needs them is not supported"
+    elif models.proxy:
+        yield from url_problems("models.proxy", models.proxy)
+
+
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?", re.ASCII)
 _HOST_AND_PORT = re.compile(rf"(?=.*:\d+$){_HOST.pattern}", re.ASCII)
-_OF_AN_API = re.compile(r"/v1(/openai(/embeddings)?|/inference(/[^?#]*)?)?/*$")
-"""Paths that DeepInfra's documentation shows as part of the URL for other clients."""
+_OF_AN_API = re.compile(r"(/v1(/openai)?/embeddings|/v1/inference(/[^?#]*)?|(/v[12])?/rerank|/v[12](/openai)?)/*$")
+"""Paths that providers' documentation shows as part of the URL for other clients."""
 
 
 def url_problems(place: str, url: str) -> Iterator[tuple[str, str]]:
@@ -453,7 +473,9 @@ def needs_token(config: Config) -> bool:
 
     Models on this machine, in a container network or at a private address are assumed to be local, without tokens.
     """
-    return bool(config.routes) and _is_remote(config.models.url)
+    reranks_elsewhere = config.models.rerank_url is not None
+    used = any(route.semantic or (route.rerank and not reranks_elsewhere) for route in config.routes)
+    return used and _is_remote(config.models.url)
 
 
 def _is_remote(url: str) -> bool:
@@ -513,23 +535,44 @@ def token_of(config: Config, environment: Mapping[str, str], *, calls_models: bo
 
     `calls_models`: models are called even if there is no route.
     """
-    variable = config.models.token_env
+    models = config.models
+    used = bool(config.routes) or calls_models
+    token = _token_in(models.token_env, models.url, environment, allow_plain=models.plain_http or not used)
+    if not token and (needs_token(config) or (calls_models and _is_remote(models.url))):
+        raise ConfigError(
+            f"{models.token_env} is not set, but the models at {models.url} need a token: "
+            f"set it (`export {models.token_env}=...`), or point models.url to local models (`rerank-proxy models`)"
+        )
+    return token or None
+
+
+def rerank_token_of(config: Config, token: str | None, environment: Mapping[str, str]) -> str | None:
+    """Return the token of the reranker: `token`, that of `models.url`, unless it has a URL of its own.
+
+    Raises ConfigError if `models.rerank_token_env` names a variable that is not set.
+    """
+    models = config.models
+    if models.rerank_url is None:
+        return token
+    if models.rerank_token_env is None:
+        return None
+    found = _token_in(models.rerank_token_env, models.rerank_url, environment, allow_plain=models.plain_http)
+    if not found:
+        raise ConfigError(
+            f"{models.rerank_token_env} is not set, but models.rerank_token_env names it: "
+            "set the variable, or remove the key"
+        )
+    return found
+
+
+def _token_in(variable: str, url: str, environment: Mapping[str, str], *, allow_plain: bool) -> str:
+    """Read a token that may be sent to a URL; empty where there is none."""
     token = environment.get(variable, "").strip()
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise ConfigError(f"{variable}: contains characters that are not allowed in a token: set it to a valid value")
-    if (
-        token
-        and (config.routes or calls_models)
-        and not config.models.plain_http
-        and _is_open_to_others(config.models.url)
-    ):
+    if token and not allow_plain and _is_open_to_others(url):
         raise ConfigError(
-            f"{variable} is set and would be sent unencrypted to {config.models.url}: use https, unset the variable "
+            f"{variable} is set and would be sent unencrypted to {url}: use https, unset the variable "
             "where the models need no token, or allow it with `models.plain_http: true`"
         )
-    if not token and (needs_token(config) or (calls_models and _is_remote(config.models.url))):
-        raise ConfigError(
-            f"{variable} is not set, but the models at {config.models.url} need a token: "
-            f"set it (`export {variable}=...`), or point models.url to local models (`rerank-proxy models`)"
-        )
-    return token or None
+    return token

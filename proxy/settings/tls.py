@@ -6,7 +6,7 @@ A file that cannot be used is refused with the key that names it, before anythin
 import ssl
 from pathlib import Path
 
-from proxy.settings.config import Engine, Listen
+from proxy.settings.config import Engine, Listen, Models
 from proxy.settings.yaml_file import ConfigError
 
 
@@ -19,6 +19,13 @@ def towards_engine(settings: Engine) -> ssl.SSLContext | None:
     context = ssl.create_default_context(cafile=settings.ca_file)
     _show(context, "engine", settings)
     return context
+
+
+def towards_models(settings: Models) -> ssl.SSLContext:
+    """Read which certificate authority to trust for the models; raises ConfigError."""
+    if settings.ca_file:
+        _demand_certificates("models.ca_file", settings.ca_file)
+    return ssl.create_default_context(cafile=settings.ca_file)
 
 
 def towards_clients(settings: Listen) -> ssl.SSLContext | None:

@@ -1,4 +1,4 @@
-"""Texts as vectors, by DeepInfra's OpenAI-style endpoint and the Qwen3 embedding models."""
+"""Texts as vectors, by an OpenAI-style endpoint and the Qwen3 embedding models."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -18,11 +18,12 @@ from proxy.ranking.stages import Budget
 from proxy.settings.config import ServiceTier
 from proxy.upstream.charges import charge_of
 from proxy.upstream.latency import Latencies, slow
+from proxy.upstream.providers import EMBED_FORMATS, EmbedFormat, without_control_tokens
 from proxy.upstream.sharing import Shared
 from proxy.upstream.transport import Transport
 
 SERVICE = "embedder"
-_PATH = "/v1/openai/embeddings"
+_DEEPINFRA = EMBED_FORMATS["deepinfra"]
 
 _T = TypeVar("_T")
 
@@ -59,8 +60,10 @@ class Embedder:
         cache_bytes: int,
         service_tier: ServiceTier | None = None,
         latencies: Latencies | None = None,
+        format_: EmbedFormat = _DEEPINFRA,
     ) -> None:
         self._transport = transport
+        self._format = format_
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
         self._vectors: LRUCache[bytes, Vectors] = LRUCache(cache_bytes, getsizeof=_size)
@@ -102,7 +105,13 @@ class Embedder:
 
     async def _embed_query(self, key: bytes, prompt: str, model: str, dimensions: int) -> _Found:
         """Ask for one, kept as 4 bytes a dimension: as numbers of Python's own 10,000 of the largest took 1.6 GB."""
-        body = encode([prompt], model, dimensions, fail_fast=True, service_tier=self._service_tier)
+        body = encode(
+            [prompt],
+            model,
+            dimensions,
+            fail_fast=self._format.fails_fast,
+            service_tier=self._format.tier(self._service_tier),
+        )
         begun = self._latencies.timer()
         vectors, charge = await self._ask(
             model, body, 1, dimensions, lambda answer: _charged(answer, 1, model, dimensions)
@@ -132,7 +141,12 @@ class Embedder:
     ) -> _T:
         numbers = count * (dimensions or MODEL_DIMENSIONS) + MODEL_DIMENSIONS
         return await self._transport.ask(
-            _PATH, body, self._timeout, read, MODEL_RESPONSE_BYTES + numbers * MODEL_NUMBER_BYTES, model=model
+            self._format.path,
+            body,
+            self._timeout,
+            read,
+            MODEL_RESPONSE_BYTES + numbers * MODEL_NUMBER_BYTES,
+            model=model,
         )
 
 
@@ -164,7 +178,8 @@ def encode(
     fail_fast: bool,
     service_tier: ServiceTier | None = None,
 ) -> bytes:
-    body: dict[str, object] = {"model": model, "input": texts, "encoding_format": "float"}
+    body: dict[str, object] = {"model": model, "input": [without_control_tokens(text) for text in texts]}
+    body["encoding_format"] = "float"
     body |= {"dimensions": dimensions} if dimensions else {}
     body |= {"fail_fast": True} if fail_fast else {}
     body |= {"service_tier": service_tier} if service_tier else {}

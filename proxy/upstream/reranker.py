@@ -1,6 +1,6 @@
-"""How relevant passages are to a query, by DeepInfra's Qwen3 rerankers.
+"""How relevant passages are to a query, by the rerank API of a provider: see `providers`.
 
-Source: the model's schema at DeepInfra. Scores are pointwise, so a window may be split over several calls.
+Scores are pointwise, so a window may be split over several calls.
 """
 
 import asyncio
@@ -19,9 +19,12 @@ from proxy.ranking.stages import Budget
 from proxy.settings.config import ServiceTier
 from proxy.upstream.charges import charge_of
 from proxy.upstream.latency import Latencies, slow
+from proxy.upstream.providers import DEEPINFRA, RerankFormat
 from proxy.upstream.transport import Transport
 
 SERVICE = "reranker"
+_SLACK_S = 0.01
+"""A call knows when the budget ends, and is ended by that, not by a time limit of its own at the same moment."""
 
 
 class Reranker:
@@ -36,11 +39,13 @@ class Reranker:
         batch_size: int = RERANK_BATCH_MAX,
         service_tier: ServiceTier | None = None,
         latencies: Latencies | None = None,
+        format_: RerankFormat = DEEPINFRA,
     ) -> None:
         self._transport = transport
+        self._format = format_
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
-        self._batch_size = batch_size
+        self._batch_size = min(batch_size, format_.batch_max)
         self._service_tier = service_tier
         self._latencies = latencies or Latencies()
 
@@ -66,7 +71,8 @@ class Reranker:
         self, query: str, passages: Sequence[str], instruction: str, model: str, budget: Budget
     ) -> Relevance:
         batches = batches_of(passages, self._batch_size)
-        calls = [asyncio.ensure_future(self._score(query, batch, instruction, model)) for batch in batches]
+        seconds = min(self._timeout, budget.remaining() + _SLACK_S)
+        calls = [asyncio.ensure_future(self._score(query, batch, instruction, model, seconds)) for batch in batches]
         answers: list[Relevance] = []
         error: UpstreamError | None = None
         try:
@@ -83,14 +89,16 @@ class Reranker:
         charge = sum((call.result().charge for call in calls if _is_answered(call)), NO_CHARGE)
         return replace(joined(answers, passages, error), charge=charge)
 
-    async def _score(self, query: str, passages: Sequence[str], instruction: str, model: str) -> Relevance:
-        body = encode(query, passages, instruction, self._service_tier)
+    async def _score(
+        self, query: str, passages: Sequence[str], instruction: str, model: str, seconds: float
+    ) -> Relevance:
+        body = self._format.encode(query, passages, instruction, model, self._service_tier)
         size = MODEL_RESPONSE_BYTES + len(passages) * MODEL_SCORE_BYTES + 2 * len(body)
         try:
             return await self._transport.ask(
-                f"/v1/inference/{model}",
+                self._format.path_of(model),
                 body,
-                self._timeout,
+                seconds,
                 lambda answer: decode(answer, len(passages)),
                 size,
                 model=model,
@@ -121,13 +129,6 @@ def joined(answers: Sequence[Relevance], passages: Sequence[str], error: Upstrea
     return Relevance(scores, model, error)
 
 
-def encode(query: str, passages: Sequence[str], instruction: str, service_tier: ServiceTier | None = None) -> bytes:
-    """Write a request: one query for all documents, and a refusal at once rather than a place in a queue."""
-    body: dict[str, object] = {"queries": [query], "documents": passages, "instruction": instruction, "fail_fast": True}
-    body |= {"service_tier": service_tier} if service_tier else {}
-    return msgspec.json.encode(body)
-
-
 _SATURATED = frozenset({0.0, 1.0})
 
 
@@ -137,7 +138,7 @@ def _say_nothing(scores: Sequence[float], passages: Sequence[str]) -> bool:
 
 
 def decode(answer: bytes, count: int) -> Relevance:
-    """Read exactly `count` finite scores, in any of the three forms seen; raises Malformed.
+    """Read exactly `count` finite scores, in any of the forms seen; raises Malformed.
 
     DeepInfra names no model in its answer; the local models do, since they answer by any name.
     """
@@ -165,7 +166,7 @@ def _scores(decoded: Any, count: int) -> Sequence[Any] | None:
             return scores
         case {"scores": [*scores]}:
             return scores
-        case {"results": [*results]}:
+        case {"results": [*results]} | {"data": [*results]} | [*results]:
             return _by_index(results, count)
         case _:
             return None
@@ -175,7 +176,9 @@ def _by_index(results: Sequence[Any], count: int) -> Sequence[Any] | None:
     found: dict[int, Any] = {}
     for entry in results:
         match entry:
-            case {"index": int() as index, "relevance_score": score} if index not in found:
+            case {"index": int() as index, "relevance_score": score} | {"index": int() as index, "score": score} if (
+                index not in found
+            ):
                 found[index] = score
             case _:
                 return None

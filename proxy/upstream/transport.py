@@ -1,6 +1,7 @@
 """One request to a models' provider, its response read within bounds, and whatever goes wrong as an UpstreamError."""
 
 import asyncio
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
@@ -10,6 +11,8 @@ import aiohttp
 
 from proxy.bounds import INFLATED_BYTES_A_TURN, MODEL_RESPONSE_BYTES
 from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
+from proxy.settings.config import Models
+from proxy.settings.tls import towards_models
 from proxy.upstream.guard import Guards
 from proxy.upstream.provider_errors import inner_status, message_of
 from proxy.upstream.retries import reason_of
@@ -165,11 +168,20 @@ async def _inflated(service: str, pieces: AsyncIterator[bytes]) -> AsyncIterator
         raise Malformed(service, "a response whose gzip ends too early")
 
 
-def models_session(connect_timeout_seconds: float) -> aiohttp.ClientSession:
+def open_session(settings: Models) -> aiohttp.ClientSession:
+    """Open connections to a provider as the settings say; raises ConfigError where a certificate cannot be read."""
+    tls = towards_models(settings)
+    return models_session(settings.connect_timeout_seconds, tls=tls, proxy=settings.proxy)
+
+
+def models_session(
+    connect_timeout_seconds: float, *, tls: ssl.SSLContext | None = None, proxy: str | None = None
+) -> aiohttp.ClientSession:
     """Open connections to a provider: kept open between searches, no cookies, no proxies from the environment."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=DNS_CACHE_S),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=DNS_CACHE_S, ssl=tls or True),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_seconds),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,  # it takes all that a piece holds at once, whatever the time limit says
+        proxy=proxy,
     )

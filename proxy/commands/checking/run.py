@@ -7,9 +7,16 @@ from proxy.commands.checking.findings import Finding
 from proxy.commands.checking.routes import look_at, unused_patterns
 from proxy.commands.checking.services import ModelQuestion, ask_models, ask_nodes, question_of
 from proxy.errors import Refused, UpstreamError
-from proxy.settings.config import Config, admin_token_of, authorization_of, needs_token, token_of
+from proxy.settings.config import (
+    Config,
+    admin_token_of,
+    authorization_of,
+    needs_token,
+    rerank_token_of,
+    token_of,
+)
 from proxy.settings.routes import build_routes
-from proxy.settings.tls import towards_clients, towards_engine
+from proxy.settings.tls import towards_clients, towards_engine, towards_models
 from proxy.settings.yaml_file import ConfigError, YamlFile
 from proxy.upstream.engine import EngineClient, EngineOfCaller
 from proxy.upstream.pool import CarriedFields
@@ -31,7 +38,7 @@ async def check(
         async for finding in _engine(config, authorization.fields, questions):
             yield finding
     if token.usable:
-        async for finding in ask_models(config, token.value, tuple(questions.values())):
+        async for finding in ask_models(config, token.value, token.rerank_value, tuple(questions.values())):
             yield finding
 
 
@@ -41,6 +48,7 @@ class _Secret:
 
     findings: tuple[Finding, ...]
     value: str | None = None
+    rerank_value: str | None = None
     usable: bool = True
 
     @property
@@ -52,11 +60,13 @@ def _token(config: Config, environment: Mapping[str, str], *, offline: bool) -> 
     variable = config.models.token_env
     try:
         token = token_of(config, environment)
+        rerank_token = rerank_token_of(config, token, environment)
+        towards_models(config.models)
     except ConfigError as error:
         said = f"{error}. `serve` refuses to start without it."
         return _Secret((Finding("note" if offline else "wrong", "token", said),), usable=False)
     said = "is set" if token else "is not set" if config.routes and needs_token(config) else "is not needed"
-    return _Secret((Finding("ok", "token", f"{variable} {said}"),), token)
+    return _Secret((Finding("ok", "token", f"{variable} {said}"),), token, rerank_token)
 
 
 def _authorization(config: Config, environment: Mapping[str, str]) -> _Secret:

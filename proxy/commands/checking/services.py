@@ -21,8 +21,9 @@ from proxy.settings.routes import Route
 from proxy.upstream.embedder import Embedder, is_same
 from proxy.upstream.engine import EngineClient, EngineOfCaller
 from proxy.upstream.pool import CarriedFields
+from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS
 from proxy.upstream.reranker import Reranker
-from proxy.upstream.transport import Transport, models_session
+from proxy.upstream.transport import Transport, open_session
 
 PATIENCE_S = 30.0
 """Timeout of a check: longer than for a search, to distinguish a slow model from a missing one."""
@@ -115,20 +116,24 @@ def question_of(route: Route, vectors: VectorSearch | None) -> ModelQuestion:
     )
 
 
-async def ask_models(config: Config, token: str | None, questions: Sequence[ModelQuestion]) -> AsyncIterator[Finding]:
+async def ask_models(
+    config: Config, token: str | None, rerank_token: str | None, questions: Sequence[ModelQuestion]
+) -> AsyncIterator[Finding]:
     """Make one real embedding and one real score with each model that the routes use."""
     settings = config.models
-    async with models_session(settings.connect_timeout_seconds) as session:
+    async with open_session(settings) as session:
         embedder = Embedder(
             Transport(session, "embedder", settings.url, token),
             timeout_seconds=PATIENCE_S,
             query_max_chars=settings.query_max_chars,
             cache_bytes=0,
+            format_=EMBED_FORMATS[settings.embed_api],
         )
         reranker = Reranker(
-            Transport(session, "reranker", settings.url, token),
+            Transport(session, "reranker", settings.rerank_url or settings.url, rerank_token),
             timeout_seconds=PATIENCE_S,
             query_max_chars=settings.query_max_chars,
+            format_=RERANK_FORMATS[settings.rerank_api],
         )
         for question in {(each.embedding_model, each.dimensions): each for each in questions}.values():
             if model := question.embedding_model:

@@ -34,7 +34,8 @@ from proxy.settings.config import Config, authorization_of
 from proxy.settings.profiles import PROFILES, TIERS
 from proxy.settings.routes import build_routes
 from proxy.upstream.embedder import Embedder, is_same
-from proxy.upstream.transport import Transport, models_session
+from proxy.upstream.providers import EMBED_FORMATS
+from proxy.upstream.transport import Transport, open_session
 
 _EMBED_S = 120.0
 """Timeout for one batch of passages; much longer than for a search."""
@@ -69,9 +70,15 @@ async def opened(
     say_what_is_waited_for()
     authorization = authorization_of(config, environment)
     client = await ask_engine(lambda: open_client(config, authorization))
-    async with models_session(config.models.connect_timeout_seconds) as session:
+    async with open_session(config.models) as session:
         transport = Transport(session, "embedder", config.models.url, token)
-        embedder = Embedder(transport, timeout_seconds=_EMBED_S, query_max_chars=1, cache_bytes=0)
+        embedder = Embedder(
+            transport,
+            timeout_seconds=_EMBED_S,
+            query_max_chars=1,
+            cache_bytes=0,
+            format_=EMBED_FORMATS[config.models.embed_api],
+        )
         try:
             yield Services(client, embedder, stopping)
         finally:
