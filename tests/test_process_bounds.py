@@ -210,5 +210,5 @@ async def test_at_the_limit_of_descriptors_accepting_waits_and_goes_on(sink: Sin
 async def test_a_hang_up_does_not_end_it(sink: Sink, serve: Serve) -> None:
     command, port = await serve(sink.url)
     command.process.send_signal(signal.SIGHUP)
-    await command.until("reloaded")
+    await command.until('"reloaded"')
     await _assert_serves(port)

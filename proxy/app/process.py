@@ -254,4 +254,5 @@ async def serve_until_told(
         )
         await told.wait()
         process.state = State.DRAINING
+        listener.shut()
         _log.info("stopping")

@@ -188,8 +188,8 @@ class Listener:
             _tidy(client, now, self._patience)
         self._sweeping = asyncio.get_running_loop().call_later(self._patience.sweep, self._sweep)
 
-    async def close(self, grace: float) -> None:
-        """Accept no more requests, wait up to `grace` seconds for those in progress, then abort them."""
+    def shut(self) -> None:
+        """Take no more connections and requests; what is running goes on."""
         self.closing = True
         for pending in (self._sweeping, self._reopening):
             if pending is not None:
@@ -197,6 +197,10 @@ class Listener:
         self._stop_accepting()
         for each in self._sockets:
             each.close()
+
+    async def close(self, grace: float) -> None:
+        """Accept no more requests, wait up to `grace` seconds for those in progress, then abort them."""
+        self.shut()
         for client in tuple(self._clients):
             if client.busy is None:
                 client.close()

@@ -76,9 +76,9 @@ async def test_shadow_mode(
         await command.until('"search"')
         command.process.terminate()
         await command.ended()
-    (line,) = [event for event in command.events if event["event"] == "search"]
-    shadow = line["shadow"]
-    assert ("bypassed", "shadow", "reranked") == (line["outcome"], line["reason"], shadow["outcome"])
+    (line,) = [event for event in command.events if event["event.action"] == "search"]
+    shadow = line["rerank.shadow"]
+    assert ("bypassed", "shadow", "reranked") == (line["rerank.outcome"], line["rerank.reason"], shadow["outcome"])
     assert 0 <= shadow["overlap_at_10"] <= 1
     assert {"lexical", "embed", "semantic", "rerank", "total"} <= shadow["ms"].keys()
     assert "c2VjcmV0" not in "".join(command.lines)
