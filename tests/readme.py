@@ -42,7 +42,7 @@ from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.settings import config as settings
 from proxy.settings.profiles import BLENDS, CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS, blend_of
 from proxy.settings.request_options import ALLOWED, Option, takes
-from proxy.telemetry.ecs import FIELDS, NAMESPACE
+from proxy.telemetry.ecs import FIELDS
 from proxy.telemetry.metrics import PREFIX
 from tests.clients.run import PROGRAMS
 from tests.clients.test_python_clients import SUITES
@@ -708,7 +708,7 @@ LOG_FIELDS: Mapping[str, tuple[str, str]] = {
     "level": ("all", "`info`, `warning` or `error`; a degraded search is a warning"),
     "event": ("all", "what happened: `search`, `access`, `listening`, ..."),
     "detail": ("all", "an explanation, as an error says it; otherwise the name of the event"),
-    "id": ("search, access", "the client's `X-Opaque-Id`; for a search without one, a generated id"),
+    "id": ("search, access", "the client's `X-Opaque-Id`; for a search without one, a generated id; also as `id`"),
     "trace": ("search, access", "the trace id of the client's `traceparent` header (W3C Trace Context)"),
     "ms": ("search, access", "milliseconds of each stage and in `total`, which `event.duration` has in nanoseconds"),
     "route": ("search", "the route, as its `index` is written"),
@@ -738,7 +738,7 @@ def log_fields() -> Table:
 
 
 def ecs_name(name: str) -> str:
-    return "message" if name == "detail" else FIELDS.get(name, f"{NAMESPACE}.{name}")
+    return "message" if name == "detail" else FIELDS.get(name, name)
 
 
 def metric_families() -> Sequence[Metric]:

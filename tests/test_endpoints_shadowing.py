@@ -82,7 +82,7 @@ async def test_every_field_of_a_shadow_is_documented(searched: Lines, client: Cl
     await client.search("/products/_search", QUERY)
     shadow = (await searched.get())["shadow"]
     page = (Path(__file__).parent.parent / "docs" / "operations.md").read_text(encoding="utf-8")
-    table = page.partition("`rerank.shadow` contains:")[2].partition("\n\n`rerank.tokens`")[0]
+    table = page.partition("`shadow` contains:")[2].partition("\n\n`tokens`")[0]
     names = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in table.splitlines() if row.startswith("|")]
     assert shadow.keys() == {name for row in names for name in row}
 

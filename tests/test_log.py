@@ -156,7 +156,7 @@ def test_the_log_is_one_line_of_json_an_event(written: Callable[..., str]) -> No
 
     (line,) = written(Settings(level="warning"), act).splitlines()
     assert ("2\n3", "warning", "bypassed") == tuple(
-        json.loads(line)[key] for key in ("http.request.id", "log.level", "rerank.outcome")
+        json.loads(line)[key] for key in ("http.request.id", "log.level", "outcome")
     )
 
 
@@ -219,7 +219,7 @@ def test_what_has_no_space_in_it_does_nothing_to_a_terminal_either(written: Call
 
 def test_json_stays_json_whatever_a_client_sends(written: Callable[..., str]) -> None:
     search, defect = map(json.loads, written(Settings(), _log_hostile).splitlines())
-    assert (HOSTILE, HOSTILE) == (search["http.request.id"], search["rerank.query"])
+    assert (HOSTILE, HOSTILE) == (search["http.request.id"], search["query"])
     assert "KeyError" in defect["error.stack_trace"]
 
 
@@ -229,8 +229,8 @@ def test_long_values_are_cut(written: Callable[..., str]) -> None:
         log_search(search, Outcome("reranked"), query_text=True)
 
     line = json.loads(written(Settings(), act))
-    assert (LOG_ID, True) == (len(line["http.request.id"]), line["rerank.query"].endswith("qq... (1048576 characters)"))
-    assert LOG_VALUE == line["rerank.query"].count("q")
+    assert (LOG_ID, True) == (len(line["http.request.id"]), line["query"].endswith("qq... (1048576 characters)"))
+    assert LOG_VALUE == line["query"].count("q")
 
 
 def test_without_a_standard_error_nothing_is_written(tmp_path: Path) -> None:

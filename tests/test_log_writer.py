@@ -172,5 +172,5 @@ def test_dropped_lines_are_told_as_a_line(pipe: tuple[int, int], log_to: Callabl
         while not received or received[-1]["event.action"] != "log_lines_dropped":
             received.append(json.loads(file.readline()))
     dropped = received.pop()
-    assert (LINES, "warning") == (len(received) + int(str(dropped["rerank.lines"])), dropped["log.level"])
+    assert (LINES, "warning") == (len(received) + int(str(dropped["lines"])), dropped["log.level"])
     writer.close(60)

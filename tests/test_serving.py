@@ -59,7 +59,7 @@ async def served(folder: Path, engine: FakeEngine, models: FakeModels, *options:
     async with AsyncExitStack() as stack:
         command = await stack.enter_async_context(running("serve", "-c", str(file), *options))
         started = json.loads(await command.until("listening"))
-        ports = [urlsplit(started[f"rerank.{name}"]).port or 0 for name in ("address", "admin")]
+        ports = [urlsplit(started[name]).port or 0 for name in ("address", "admin")]
         clients = [await Client.to(port) for port in ports]
         for client in clients:
             stack.callback(client.close)

@@ -1,6 +1,7 @@
 """The log's fields in the names of the Elastic Common Schema, for lines in JSON.
 
-Within the code a field has its short name. What the schema has no name for stands below `rerank.`.
+What the schema has no name for keeps its short name, as in earlier versions, and so does `id` beside the schema's:
+what reads these lines goes on reading them.
 """
 
 from collections.abc import Mapping, MutableMapping
@@ -9,7 +10,6 @@ from typing import Any
 VERSION = "8.17.0"
 """The version of the schema that the names are taken from."""
 SERVICE = "rerank-proxy"
-NAMESPACE = "rerank"
 
 FIELDS: Mapping[str, str] = {
     "timestamp": "@timestamp",
@@ -42,7 +42,9 @@ def to_ecs(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[s
     named: dict[str, Any] = {FIELDS[key]: event.pop(key) for key in _FIRST if key in event}
     named |= {"message": detail, "ecs.version": VERSION, "service.name": SERVICE}
     for key, value in event.items():
-        named[FIELDS.get(key, f"{NAMESPACE}.{key}")] = value
+        named[FIELDS.get(key, key)] = value
+    if "id" in event:
+        named["id"] = event["id"]
     if event.get("outcome") in EVENT_OUTCOMES:
         named["event.outcome"] = EVENT_OUTCOMES[event["outcome"]]
     if "total" in (milliseconds := event.get("ms", {})):

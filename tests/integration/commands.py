@@ -97,4 +97,4 @@ async def serving(
     file.write_bytes(msgspec.yaml.encode({"listen": {"port": 0}, "admin": {"port": 0}, **settings, "engine": engine}))
     async with running("serve", "-c", str(file), environment=environment, within=within) as command:
         started = json.loads(await command.until("listening"))
-        yield command, started["rerank.address"]
+        yield command, started["address"]

@@ -52,12 +52,12 @@ async def test_line_of_a_search(settings: dict[str, Any], shop: Shop, tmp_path: 
         await command.ended()
     lines = [event for event in command.events if event["event.action"] == "search"]
     assert [("reranked", None), ("bypassed", "size_zero")] == [
-        (line["rerank.outcome"], line.get("rerank.reason")) for line in lines
+        (line["outcome"], line.get("reason")) for line in lines
     ]
     assert ("mine-1", f"{shop.index}*", 50) == tuple(
-        lines[0][name] for name in ("http.request.id", "rerank.route", "rerank.window")
+        lines[0][name] for name in ("http.request.id", "route", "window")
     )
-    assert {"lexical", "embed", "semantic", "render", "rerank", "total"} <= lines[0]["rerank.ms"].keys()
+    assert {"lexical", "embed", "semantic", "render", "rerank", "total"} <= lines[0]["ms"].keys()
 
 
 async def test_shadow_mode(
@@ -77,8 +77,8 @@ async def test_shadow_mode(
         command.process.terminate()
         await command.ended()
     (line,) = [event for event in command.events if event["event.action"] == "search"]
-    shadow = line["rerank.shadow"]
-    assert ("bypassed", "shadow", "reranked") == (line["rerank.outcome"], line["rerank.reason"], shadow["outcome"])
+    shadow = line["shadow"]
+    assert ("bypassed", "shadow", "reranked") == (line["outcome"], line["reason"], shadow["outcome"])
     assert 0 <= shadow["overlap_at_10"] <= 1
     assert {"lexical", "embed", "semantic", "rerank", "total"} <= shadow["ms"].keys()
     assert "c2VjcmV0" not in "".join(command.lines)
@@ -103,7 +103,7 @@ async def test_secrets(
     assert (False, False, named) == (
         "c2VjcmV0" in written,
         TOKEN["DEEPINFRA_TOKEN"] in written,
-        '"rerank.query": "laptop"' in written,
+        '"query": "laptop"' in written,
     )
 
 
