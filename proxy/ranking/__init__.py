@@ -1,1 +1,1 @@
-"""One ranking for a search: what is retrieved, fused, reranked and cut into pages."""
+"""Computes the ranking of a search: retrieval, fusion, reranking and pagination."""

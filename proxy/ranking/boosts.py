@@ -1,8 +1,8 @@
-"""What the client's query says beyond its words, measured by the engine and kept in the order of the candidates.
+"""Preserves the boosts and pins of the client's query in the reranked order.
 
-A model reads text alone: of margins, stock, campaigns and pins it knows nothing. The engine scores the candidates by
-the query with its words made a constant, in one search beside the reranker, and the ratio of a score to the median
-counts beside the reranker's odds. Where neighbouring ratios are far apart there is a pin, and no odds pass it.
+A reranker sees text only, not margins, stock, campaigns or pins. One search parallel to the reranker scores the
+candidates by the client's query with its text clauses replaced by a constant. The ratio of each score to the median is
+combined with the reranker's odds. A large gap between neighbouring ratios is a pin, which reranking never crosses.
 """
 
 import math
@@ -18,25 +18,25 @@ from proxy.ranking.searches import boost_search
 from proxy.ranking.stages import Run
 
 STEP = 8.0
-"""Between neighbouring ratios: there ends a tier. 10 would miss pins of 10,000 above others of 1,000, with the words
-added to both (279.8 and 27.98: ratio 9.999); 5 would make a tier of what an application multiplies by 0.2."""
+"""Gap between neighbouring ratios that separates two tiers. 10 would miss pins of 10,000 above others of 1,000, because
+the constant is added to both (279.8 and 27.98: ratio 9.999); 5 would make a tier of a common multiplier of 0.2."""
 LEAST_ODDS, GREATEST_ODDS = 0.01, 0.99
-"""Relevance beyond these is not told apart: a boost of 100 is not lost to a score of 0.0001."""
+"""Reranker scores are clamped to this range, so that a boost of 100 still outweighs a score of 0.0001."""
 LEAST_RATIO = 1e-4
-"""Of what the query scores 0."""
+"""The ratio of a document that the query scores 0."""
 _ALIKE = 0.005
-"""Differences of a ratio's logarithm from none that are float noise."""
+"""Ratios whose logarithm is this close to 0 count as 1: the difference is floating-point noise."""
 
 PROBLEMS: Mapping[str, str] = {
     "random_score": "`random_score` without a seed gives other numbers in each search: it counts for nothing, other "
     "boosts do",
 }
-"""Why a part of what a query says beyond its words cannot count."""
+"""Parts of a query that cannot be measured as boosts, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The boosts of candidates, empty where they do not differ; or why they are not known."""
+    """The boosts of the candidates (empty if they are all equal), or why they are unknown."""
 
     boosts: Mapping[DocKey, Boost] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
@@ -47,9 +47,9 @@ class Measured:
 
 
 async def measure(run: Run, candidates: Sequence[DocKey], own: Mapping[DocKey, Hit]) -> Measured:
-    """Have the engine score the candidates without the words; asks nothing where there is nothing to ask.
+    """Search for the candidates' scores without query text, unless there are no boosts to measure.
 
-    `own` are the hits that the client's query matches.
+    `own` holds the hits that match the client's query.
     """
     plan = run.plan
     boosts, reorders = plan.user_query.boosts, plan.route.rerank_model is not None or plan.vectors is not None
@@ -71,9 +71,10 @@ async def measure(run: Run, candidates: Sequence[DocKey], own: Mapping[DocKey, H
 async def _scores(
     run: Run, candidates: Sequence[DocKey], own: Collection[DocKey], words: float
 ) -> Mapping[DocKey, float] | None:
-    """Score the candidates; None where shards fail.
+    """Return the candidates' scores; None if shards failed.
 
-    A function of a field that only kNN's documents lack fails their shard, so they are left out then.
+    A function score over a field that is missing in documents found by kNN only fails the shard: the search is then
+    repeated without them.
     """
     matched = [key for key in candidates if key in own]
     fewer = [matched] if 0 < len(matched) < len(candidates) else []
@@ -90,11 +91,11 @@ async def _scores(
 
 
 _OF_SHARDS = frozenset({400, 500})
-"""Statuses by which the engine says that all of its shards failed."""
+"""Statuses that the engine returns if all of its shards failed."""
 
 
 def constant_of(scores: Collection[float]) -> float:
-    """Say what the words count for: the median of the client's own scores, as a boost that every engine takes."""
+    """Return the constant score of the text clauses: the median of the client's own scores, in every engine's range."""
     typical = median(scores) if scores else 0.0
     return min(typical, _GREATEST_BOOST) if typical > 0 else 1.0
 
@@ -103,9 +104,9 @@ _GREATEST_BOOST = 1e30
 
 
 def boosts_of(scores: Mapping[DocKey, float], own: Collection[DocKey]) -> Mapping[DocKey, Boost]:
-    """Compare scores without the words to their median over what the client's query matches.
+    """Return each score's ratio to the median over the documents that match the client's query; empty if all are equal.
 
-    What only kNN found is never raised. Empty where all are alike.
+    Documents found by kNN only never get a ratio above 1.
     """
     positive = [score for key, score in scores.items() if key in own and score > 0]
     if not positive:
@@ -135,10 +136,11 @@ def _tiers(ratios: Collection[float]) -> Mapping[float, int]:
 def boosted(
     ranking: Ranking, measured: Measured, scores: Mapping[DocKey, float], lexical: Sequence[DocKey], power: float
 ) -> Ranking:
-    """Order a ranking by tiers, and inside each by the reranker's odds times the ratio to this power.
+    """Order a ranking by tiers, and within each tier by the reranker's odds times the ratio to the power of `power`.
 
-    The odds are those of the places: a fused order stays what it is where ratios are alike. What has no score keeps
-    its place in its tier. Where boosts are not known, the client's own order of its hits (`lexical`) has them.
+    The odds belong to the ranks, so that equal ratios leave the order unchanged. A document without a score keeps its
+    rank within its tier. If the boosts are unknown, the engine's order of the client's own hits (`lexical`) is kept
+    instead.
     """
     order = keys(ranking)
     if measured.is_missing:
@@ -160,7 +162,7 @@ def boosted(
 
 
 def _neutral(boosts: Mapping[DocKey, Boost]) -> Boost:
-    """What stands for a document that was not measured: the median, with the tier of what is nearest to it."""
+    """Return the boost of documents that were not measured: the median ratio, in the tier nearest to it."""
     nearest = min(boosts.values(), key=lambda boost: abs(math.log(boost.ratio)))
     return Boost(1.0, nearest.tier)
 
@@ -171,5 +173,5 @@ def _log_odds(score: float) -> float:
 
 
 def _on_places(order: Sequence[DocKey], ranking: Ranking) -> Ranking:
-    """Give each place the score that it had before: scores say no more than the order."""
+    """Keep the scores by rank: they express the order only."""
     return tuple(Scored(key, place.score) for key, place in zip(order, ranking, strict=True))

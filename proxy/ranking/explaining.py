@@ -1,6 +1,6 @@
-"""How a hit came to its place, said beside it where the client wants to know.
+"""Per-hit explanations: the ranks and scores of a hit in each stage, returned if the client requests them.
 
-Numbers only: of the text that a model was sent, no more than a hash and a length.
+They contain numbers only; of the text that was sent to a model, a hash and the length.
 """
 
 import hashlib
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import msgspec
 
 MEMBER = "_rerank"
-"""The hit's member; the engine gives a hit none of that name."""
+"""The member of a hit that holds its explanation; no engine uses this name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a retriever had a document: its rank, from 1, and its score."""
+    """A document's rank (from 1) and score in one retriever."""
 
     rank: int
     score: float
@@ -22,7 +22,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A hit's rank in the client's own order, from 1, and why it falls no lower."""
+    """A hit's minimum rank (from 1 in the engine's order), and the reason for it."""
 
     rank: int
     reason: str
@@ -30,17 +30,17 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Boost:
-    """How much the client's query says for a document beyond the words."""
+    """The boost of a document by the client's query, beyond its query text."""
 
     ratio: float
-    """To the median of the candidates that the query matches."""
+    """Relative to the median of the candidates that match the query."""
     tier: int
-    """From 1: a document of a higher tier stands above every one of a lower."""
+    """From 1; all documents of a tier rank above those of the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The numbers behind one document's place; None where a stage did not see it."""
+    """The ranks and scores of one document; None for a stage that did not process it."""
 
     lexical: Origin | None = None
     semantic: Origin | None = None
@@ -52,7 +52,7 @@ class Explanation:
     boost: Boost | None = None
 
     def render(self, final: float | None) -> msgspec.Raw:
-        """Write it, with the score that is shown."""
+        """Return it as JSON, with `final`, the score in the response."""
         said = {
             "lexical": self.lexical and {"rank": self.lexical.rank, "score": self.lexical.score},
             "semantic": self.semantic and {"rank": self.semantic.rank, "score": self.semantic.score},

@@ -1,7 +1,6 @@
-"""Merging rankings into one order, by rank alone.
+"""Reciprocal rank fusion: merges rankings by rank alone.
 
-Reciprocal rank fusion: Cormack, Clarke and Büttcher, SIGIR 2009;
-Elasticsearch's `rrf` retriever spells it the same.
+Source: Cormack, Clarke and Büttcher, SIGIR 2009; Elasticsearch's `rrf` retriever has the same formula.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,16 +11,16 @@ from proxy.ranking.hits import DocKey, Ranking, Scored
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """A ranking's documents, best first, and how much it counts."""
+    """The documents of a ranking, best first, and its weight."""
 
     keys: Sequence[DocKey]
     weight: float = 1.0
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Weighted], rank_constant: int = 60) -> Ranking:
-    """Merge by the sum of weight/(rank_constant + rank), ranks from 1.
+    """Merge rankings by the sum of weight / (rank_constant + rank), with ranks from 1.
 
-    Ties go to the document that an earlier ranking names first.
+    Ties are broken in favour of the document that appears in an earlier ranking.
     """
     scores: dict[DocKey, float] = {}
     for ranking in rankings:
@@ -31,7 +30,7 @@ def reciprocal_rank_fusion(rankings: Sequence[Weighted], rank_constant: int = 60
 
 
 def by_score(scores: Mapping[DocKey, float]) -> Ranking:
-    """Order by score, best first; ties stay as they come."""
+    """Order by descending score; ties keep their order."""
     ordered = sorted(scores.items(), key=lambda item: -item[1])
     return tuple(Scored(key, score) for key, score in ordered)
 
@@ -39,15 +38,15 @@ def by_score(scores: Mapping[DocKey, float]) -> Ranking:
 def reorder(candidates: Sequence[DocKey], scores: Mapping[DocKey, float]) -> Ranking:
     """Order candidates by the reranker's scores.
 
-    Ties go to the earlier candidate: scores saturate near 1. One without a score (it has no text) follows
-    all that have one, in the order given, with score 0.
+    Ties keep the order of the candidates, since scores saturate near 1. Candidates without a score (they have no text)
+    follow in their order, with score 0.
     """
     scored = by_score({key: scores[key] for key in candidates if key in scores})
     return (*scored, *(Scored(key, 0.0) for key in candidates if key not in scores))
 
 
 def blend(reranked: Ranking, candidates: Sequence[DocKey], weight: float, rank_constant: int = 60) -> Ranking:
-    """Let the first stage's order count beside the reranker's, by fusing the two at this weight."""
+    """Fuse the reranked order with that of the candidates, which has this weight."""
     if not weight:
         return reranked
     both = (Weighted([scored.key for scored in reranked]), Weighted(candidates, weight))

@@ -1,4 +1,4 @@
-"""Heads of rankings, remembered for some seconds, so that the pages of one search are cut from one ranking."""
+"""A cache of reranked heads with a time to live, so that all pages of a search are cut from the same ranking."""
 
 import hashlib
 from contextlib import suppress
@@ -15,10 +15,10 @@ _PLACE, _EXPLANATION = 400, 700
 
 
 class Heads:
-    """The heads of the last searches, by `head_key`: so many, and so many bytes of them."""
+    """The heads of recent searches by `head_key`, limited in number and in bytes."""
 
     def __init__(self, entries: int, seconds: float, bytes_max: int = HEADS_BYTES) -> None:
-        least = bytes_max / max(entries, 1)  # as much as its share of the entries counts each at the least
+        least = bytes_max / max(entries, 1)  # each entry weighs at least its share, which limits the number
         self._heads: TTLCache[bytes, Head] = TTLCache(
             bytes_max if entries else 0, seconds, getsizeof=lambda head: max(size_of(head), least)
         )
@@ -27,20 +27,20 @@ class Heads:
         return self._heads.get(key)
 
     def put(self, key: bytes, head: Head) -> None:
-        """Remember a head; one that is larger than all may be together is not."""
+        """Cache a head, unless it is larger than the whole cache."""
         with suppress(ValueError):
             self._heads[key] = head
 
 
 def size_of(head: Head) -> int:
-    """Estimate the bytes that a head takes in memory."""
+    """Estimate the memory that a head takes, in bytes."""
     texts = sum(len(scored.key.index) + len(scored.key.id) + len(scored.key.routing) for scored in head.ranking)
     groups = sum(len(group) for group in head.groups.values() if group)
     return 1000 + _PLACE * len(head.ranking) + texts + groups + _EXPLANATION * len(head.explanations)
 
 
 def head_key(plan: Plan, caller: bytes) -> bytes:
-    """Digest everything that a head depends on: who asks, where, for what, by which route; not which page."""
+    """Hash everything that determines a head: caller identity, indices, query and route, but not the page."""
     request = plan.request
     depends = {
         "route": plan.route.name,

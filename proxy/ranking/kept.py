@@ -1,7 +1,7 @@
-"""Hits of the client's own search that keep their place, whatever the models say of them.
+"""Exact matches: top hits of the client's own search that reranking never moves down.
 
-The very thing that was typed: its name, or a field that identifies it, equals the words, or it alone has the part
-number among them. A model that reads meaning can only put a neighbour above it.
+Such a hit has a name or keyword field equal to the query text, or is one of few that contain its part number. A
+semantic model could only rank a similar document above it.
 """
 
 from collections import Counter
@@ -17,12 +17,13 @@ from proxy.ranking.hits import DocKey, Ranking, Scored, keys
 from proxy.ranking.reranking import passage_text, texts_at
 
 AMONG = 3
-"""First hits of the client's own search that can keep their place.
+"""The number of top hits that can keep their rank.
 
-Also how many hits of its window may share a value for it to identify one: a value of more is a kind or a category.
+It also limits how many hits of the window may share a keyword value: one that more of them share is a category, not an
+identifier.
 """
 _VALUES = 100
-"""Values of one field that are compared."""
+"""Maximum number of values compared per field."""
 
 EXACT, IDENTIFIER = "exact_match", "identifier"
 
@@ -31,20 +32,20 @@ Source = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Likeness:
-    """In what a document is the very thing that was typed; its source need not be kept for it."""
+    """How a document matches the query text exactly; computed once, so that `_source` need not be kept."""
 
     exact: bool = False
-    """The first field of the passage equals the words."""
+    """The first passage field equals the query text."""
     names: frozenset[str] = frozenset()
-    """Fields without analysed text that equal them."""
+    """The keyword fields that equal the query text."""
     identified: bool = False
-    """The passage has each part number among the words."""
+    """The passage contains every part number of the query text."""
 
 
 def likeness(typed: str, source: Source, passage: Sequence[str], names: Sequence[str]) -> Likeness:
-    """Compare a document with what was typed.
+    """Compare a document with the query text.
 
-    `names` are the fields without analysed text that the query compares with all of the words.
+    `names` are the keyword fields that the query compares with the whole text.
     """
     if len(typed) > BYPASS_RULE_CHARACTERS:
         return Likeness()
@@ -55,7 +56,7 @@ def likeness(typed: str, source: Source, passage: Sequence[str], names: Sequence
 
 
 def kept_hits(lexical: Sequence[DocKey], likenesses: Mapping[DocKey, Likeness]) -> Mapping[DocKey, Kept]:
-    """Say which of the first hits keep their place."""
+    """Return which of the top hits keep their rank."""
     found = {key: likenesses[key] for key in lexical if key in likenesses}
     shared = Counter(name for like in found.values() for name in like.names)
     telling = {name for name, count in shared.items() if count <= AMONG}
@@ -76,7 +77,7 @@ def _equals(source: Source, path: str, words: tuple[str, ...]) -> bool:
 
 
 def _has_all(source: Source, passage: Sequence[str], identifiers: Sequence[str]) -> bool:
-    """Whether a passage has each of these as words of its own."""
+    """Whether the passage contains all of these identifiers as separate words."""
     if not identifiers:
         return False
     text = f" {' '.join(fold(passage_text(source, passage, _PASSAGE_CHARACTERS)))} "
@@ -84,11 +85,11 @@ def _has_all(source: Source, passage: Sequence[str], identifiers: Sequence[str])
 
 
 _PASSAGE_CHARACTERS = 2000
-"""Of a passage, where identifiers are looked for: they stand in a name, a number's field or a first line."""
+"""Identifiers are searched for in the start of the passage only: they are in a name, a number field or a first line."""
 
 
 def in_place(ranking: Ranking, kept: Mapping[DocKey, Kept]) -> Ranking:
-    """Raise each of these hits that has fallen below its rank back to it; the others stay in order."""
+    """Move each of these hits that fell below its rank back up to it; the others keep their order."""
     order = list(keys(ranking))
     for key, place in sorted(kept.items(), key=lambda item: item[1].rank):
         if key in order and order.index(key) >= place.rank:
@@ -98,6 +99,6 @@ def in_place(ranking: Ranking, kept: Mapping[DocKey, Kept]) -> Ranking:
 
 
 def _scored(order: Sequence[DocKey], ranking: Ranking) -> Iterator[Scored]:
-    """Give each place the score that it had before: scores say no more than the order."""
+    """Keep the scores by rank: they express the order only."""
     for key, place in zip(order, ranking, strict=True):
         yield Scored(key, place.score)

@@ -1,6 +1,6 @@
-"""The second stage: candidates fused, reranked and rendered, each document once, as the head of the ranking.
+"""The second stage: fuses, reranks and renders the candidates into the head of the ranking.
 
-A reranker that fails is a Failure beside the fused order.
+If the reranker fails, the fused order is kept, with a Failure.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from proxy.settings.profiles import blend_of
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The first documents of the fused order."""
+    """The top documents of the fused ranking, which will be reranked."""
 
     ranking: Ranking
     semantic: Sequence[DocKey]
@@ -40,7 +40,7 @@ class Candidates:
 
 
 def candidates_of(run: Run, answer: SearchAnswer, semantic: SemanticHits, groups: Groups) -> Candidates:
-    """Merge the retrievers; what only kNN found must be near enough, since kNN always finds something."""
+    """Fuse the two retrievers, without documents that only kNN found and that are below the minimum similarity."""
     plan = run.plan
     lexical = [hit.key for hit in answer.hits[: plan.window]]
     found = set(lexical)
@@ -54,7 +54,7 @@ def candidates_of(run: Run, answer: SearchAnswer, semantic: SemanticHits, groups
 
 @dataclass(frozen=True, slots=True)
 class Reranked:
-    """The candidates in the reranker's order as far as they are scored, then in the fused one."""
+    """The candidates in the reranker's order; those without a score follow in the fused order."""
 
     ranking: Ranking
     failures: tuple[Failure, ...] = ()
@@ -65,7 +65,7 @@ class Reranked:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """Documents as the client's query shows them, and how many of them it does not match."""
+    """Documents rendered by the client's query, and how many of them do not match it."""
 
     hits: Mapping[DocKey, Hit] = field(default_factory=dict)
     extras: int = 0
@@ -73,7 +73,7 @@ class Rendered:
 
 
 async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, groups: Groups) -> tuple[Head, Rendered]:
-    """Order the candidates; returns that order and the hits of it that the client's own search did not bring."""
+    """Rank the candidates; returns the head and those of its hits that the client's own search did not return."""
     candidates = candidates_of(run, answer, semantic, groups)
     known = {**groups.adopted, **answer.by_key}
     async with asyncio.TaskGroup() as tasks:
@@ -87,7 +87,7 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     reordered |= run.plan.route.rerank_model is not None and not reranked.failures
     measured = measuring.result()
     failures = (*semantic.failures, *rendered.failures, *reranked.failures, *measured.failures)
-    window = answer.hits[: run.plan.window]  # what lies behind it counted for nothing, however long the page
+    window = answer.hits[: run.plan.window]  # hits after the window are not ranked, however long the page
     kept = kept_hits([hit.key for hit in window], reranked.likenesses)
     ranking = reranked.ranking
     if reordered:
@@ -101,7 +101,7 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     return replace(head, untouched=untouched, explanations=explanations, counted=counted), rendered
 
 
-def head_of(  # noqa: PLR0913  what the answer is made of
+def head_of(  # noqa: PLR0913  the parts of a head
     ranking: Ranking,
     answer: SearchAnswer,
     rendered: Rendered,
@@ -110,9 +110,10 @@ def head_of(  # noqa: PLR0913  what the answer is made of
     *,
     keeps_places: bool = False,
 ) -> Head:
-    """Make a head of what there is: what was neither in the client's own hits nor rendered has gone.
+    """Build a head, without documents that are neither among the client's own hits nor rendered: they were deleted.
 
-    With `keeps_places` it is only not shown, so that the pages behind the head still fit those before.
+    `keeps_places`: keep these documents in the head, though they are not shown, so that pages after the head fit those
+    before.
     """
     there = answer.by_key.keys() | rendered.hits.keys()
     shown = tuple(scored for scored in ranking if keeps_places or scored.key in there)
@@ -150,14 +151,14 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
     failures = _unscored(relevance, len(texts))
     if not relevance.scores:
         return Reranked(candidates.ranking, failures, likenesses=likenesses)
-    scores = dict(zip(texts, relevance.scores, strict=False))  # of a prefix: what follows it keeps its order behind it
+    scores = dict(zip(texts, relevance.scores, strict=False))  # maybe fewer: the others follow in their order
     weight = blend_of(relevance.model or model).weight if plan.route.blend is None else plan.route.blend
     blended = blend(reorder(order, scores), order, weight, plan.route.fusion.rank_constant)
     return Reranked(blended, failures, scores, texts, likenesses)
 
 
 async def _first_scores(run: Run, texts: Mapping[DocKey, str], models: Sequence[str]) -> tuple[Relevance, str]:
-    """Ask the first of the models that is called at the moment; one that was called and failed is not replaced."""
+    """Score with the first model whose breaker permits it; a failed call is not repeated with another model."""
     first, *others = models
     relevance, model = await _scores(run, texts, first), first
     for other in others:
@@ -190,9 +191,9 @@ def _unscored(relevance: Relevance, count: int) -> tuple[Failure, ...]:
 async def _passages(
     run: Run, order: Sequence[DocKey], answer: SearchAnswer, semantic: SemanticHits
 ) -> tuple[Mapping[DocKey, str], Mapping[DocKey, Likeness]]:
-    """Read the candidates: in the hits where they show all that is read, else by one more search.
+    """Read the passages from the hits if their `_source` has all fields, otherwise with one more search.
 
-    Returns what models see of them, nothing of one outside the route, and in what they are what was typed.
+    Returns the texts for the reranker, only of documents inside the route, and the exact matches with the query text.
     """
     plan, room = run.plan, run.stages.passage_max_chars
     known = {hit.key: hit for hit in semantic.hits} if plan.route.rerank_model else {}
@@ -204,7 +205,7 @@ async def _passages(
     texts, likenesses = {}, {}
     for key in order:
         if key in known:
-            source = _source_of(known[key])  # one at a time: read, it takes many times its bytes
+            source = _source_of(known[key])  # decoded one at a time: it takes many times the memory of its bytes
             likenesses[key] = likeness(plan.user_query.text, source, plan.route.passage, plan.names)
             if plan.covers(key.index) and (text := passage_text(source, plan.route.passage, room)):
                 texts[key] = text
@@ -212,7 +213,7 @@ async def _passages(
 
 
 def _source_of(hit: Hit) -> Source:
-    """What cannot be read has no text, and stays where the retrievers put it."""
+    """Decode `_source`; a document whose `_source` is unreadable has no text, and keeps its fused rank."""
     try:
         source: Source = read(hit.members["_source"])
     except (KeyError, ValueError, RecursionError):
@@ -221,7 +222,7 @@ def _source_of(hit: Hit) -> Source:
 
 
 async def render(run: Run, missing: Sequence[DocKey]) -> Rendered:
-    """Fetch documents as the client's query would show them; without that, what kNN alone found is left out."""
+    """Fetch documents as the client's query would render them; on failure, documents found by kNN only are dropped."""
     if not missing:
         return Rendered()
     try:
@@ -237,7 +238,7 @@ async def render(run: Run, missing: Sequence[DocKey]) -> Rendered:
 
 
 async def render_in_groups(run: Run, missing: Sequence[DocKey], answer: SearchAnswer) -> Rendered:
-    """Fetch documents, and leave out those of a group that the window has not begun: their place is not known."""
+    """Fetch documents, without those whose leading sort values no hit of the window has: their place is unknown."""
     rendered = await render(run, missing)
     begun = _groups_begun(run, answer)
     if not begun:
@@ -248,7 +249,7 @@ async def render_in_groups(run: Run, missing: Sequence[DocKey], answer: SearchAn
 
 
 def in_groups(run: Run, ranking: Ranking, answer: SearchAnswer, rendered: Rendered) -> Ranking:
-    """Keep the client's order of groups, where keys come before the score, and the ranking inside each of them."""
+    """Order by the leading sort keys as the client's own search does, and by the ranking within equal values."""
     begun = _groups_begun(run, answer)
     if not begun:
         return ranking
@@ -259,7 +260,7 @@ def in_groups(run: Run, ranking: Ranking, answer: SearchAnswer, rendered: Render
 
 
 def _groups_begun(run: Run, answer: SearchAnswer) -> dict[tuple[bytes, ...], int]:
-    """The groups that the window has begun, in order; empty where no key comes before the score."""
+    """Return the distinct leading sort values in the window, in order; empty if the score is the first sort key."""
     leading = run.plan.request.sort.leading
     values = (hit.sort_values(leading) for hit in answer.hits[: run.plan.window]) if leading else ()
     return {group: place for place, group in enumerate(dict.fromkeys(values))}
@@ -280,7 +281,7 @@ def _doc_count(answer: SearchAnswer) -> int:
         raise Malformed("engine", "no count beside the rendered hits") from error
 
 
-def _explanations(  # noqa: PLR0913  what each stage says
+def _explanations(  # noqa: PLR0913  the results of each stage
     candidates: Candidates,
     window: Sequence[Hit],
     semantic: SemanticHits,

@@ -1,8 +1,8 @@
-"""One ranking, cut into pages: the reranked head, then the client's own order without the head's documents.
+"""Pagination: a ranking is the reranked head, followed by the client's own order without the head's documents.
 
-Scores say no more than the order: the head's lie in [1, 2] and its first document always has 2, the tail's
-follow below 1 as `s/(1+s)` of the engine's. So `max_score` and monotony hold on every page by themselves,
-whichever page is asked for first.
+Scores express the order only. Those of the head are in [1, 2], its first document always has 2; those after it are the
+engine's, mapped below 1 by `s/(1+s)`. So every page has the same `max_score`, and scores descend across pages, in
+whatever sequence the pages are requested.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,29 +18,30 @@ from proxy.settings.routes import Route
 
 TOP_SCORE = 2.0
 PINNED_SCORE = 1.7e38
-"""Elasticsearch scores what its `pinned` and `rule` queries put on top at the far end of a float, others far below."""
+"""Elasticsearch gives documents of `pinned` and `rule` queries scores near the largest float, and others far lower
+ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The first documents of a ranking: all that differs from the client's own order."""
+    """The reranked top of a ranking: the documents that are not in the engine's order."""
 
     ranking: Ranking
     total: Total | None
-    """The whole ranking's: what the client's own query matches, and the head's documents that it does not."""
+    """The total of the ranking: the matches of the client's own query plus `extras`."""
     extras: int
-    """How many of the head's documents the client's own query does not match."""
+    """The number of documents in the head that do not match the client's own query."""
     untouched: bool
-    """They are the client's own first documents in the client's own order, since every stage failed."""
+    """Every stage failed: the head is the start of the engine's own order."""
     failures: tuple[Failure, ...]
     groups: Mapping[DocKey, bytes | None] = field(default_factory=dict)
-    """Which group each document stands for, where hits are grouped."""
+    """The collapse value of each document, if hits are collapsed."""
     explanations: Mapping[DocKey, Explanation] = field(default_factory=dict)
     counted: bool | int | None = None
-    """How far the total was counted, in the words of `track_total_hits`."""
+    """The `track_total_hits` with which the total was counted."""
 
-    def counts(self, track_total_hits: bool | int) -> bool:  # noqa: FBT001  the engine's own word
-        """Whether its total is the one that is asked for; 1 is no `true`: it counts no further than that."""
+    def counts(self, track_total_hits: bool | int) -> bool:  # noqa: FBT001  a value of the engine's API
+        """Whether its total was counted with this `track_total_hits`; 1 and true differ: 1 counts a single hit."""
         told = type(self.counted), self.counted
         return track_total_hits is False or told == (type(track_total_hits), track_total_hits)
 
@@ -54,18 +55,18 @@ class Head:
 
     @property
     def scores(self) -> dict[DocKey, float]:
-        """Each document's score as it is shown."""
+        """Each document's score in the response."""
         top = self.ranking[0].score if self.ranking else 0.0
         return {scored.key: 1.0 + (max(scored.score, 0.0) / top if top > 0 else 1.0) for scored in self.ranking}
 
     @property
     def values(self) -> dict[DocKey, float]:
-        """Each document's value in the place of its score among sort values."""
+        """Each document's sort value in the response, in place of the score."""
         return dict(zip(self.keys, head_values(list(self.scores.values())), strict=True))
 
 
 def fuse(route: Route, lexical: Sequence[DocKey], semantic: Sequence[DocKey], window: int) -> Ranking:
-    """Merge what two retrievers found, and keep the window."""
+    """Fuse the documents of two retrievers, and return the window."""
     rankings = [Weighted(lexical, route.fusion.lexical_weight)]
     if semantic:
         rankings.append(Weighted(semantic, route.fusion.semantic_weight))
@@ -73,7 +74,7 @@ def fuse(route: Route, lexical: Sequence[DocKey], semantic: Sequence[DocKey], wi
 
 
 def pinned_first(ranking: Ranking, lexical: Sequence[Hit]) -> Ranking:
-    """Put back on top what the engine was told to put there, in its order, above every score there is."""
+    """Move the documents that the engine pinned back to the top, in the engine's order."""
     pinned = [hit.key for hit in lexical if hit.score >= PINNED_SCORE]
     if not pinned:
         return ranking
@@ -83,19 +84,19 @@ def pinned_first(ranking: Ranking, lexical: Sequence[Hit]) -> Ranking:
 
 
 def tail_score(score: float) -> float:
-    """Map a score of the engine's below those of the head, keeping the order."""
+    """Map a score of the engine below the scores of the head, preserving the order."""
     positive = max(score, 0.0)
     return positive / (1.0 + positive)
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Which part of a ranking is a page."""
+    """The part of a ranking that is the page."""
 
     start: int
     size: int
     walk: Walk | None = None
-    """Behind which hit it begins, before `start` is counted."""
+    """The hit after which the page begins, before `start` is counted (`search_after`)."""
 
 
 def _in_tail(hit: Hit) -> Shown:
@@ -110,10 +111,10 @@ def head_page(
     *,
     keeps_places: bool = False,
 ) -> Page:
-    """Cut a page that begins in the head; documents that have gone since leave no gap.
+    """Cut a page that begins in the head; documents deleted since then leave no gap.
 
-    With `keeps_places` those that could not be fetched do, so that the page before and the page behind still fit.
-    In the engine's own order a walk finds no place of its own values, and begins anew.
+    `keeps_places`: documents that could not be fetched leave gaps, so that the pages before and after still fit. If the
+    head is in the engine's order, its values do not continue a `walk`, which therefore starts over.
     """
     start, size = cut.start, cut.size
     if head.untouched:
@@ -136,10 +137,10 @@ def head_page(
 
 
 def tail_page(head: Head, answer: SearchAnswer) -> Page:
-    """Give the engine's own page behind the head its place in the ranking.
+    """Turn the engine's own page after the head into a page of the ranking.
 
-    An empty head excludes nothing: then the engine's total and its null for no best score are the whole's, and
-    only scores are mapped.
+    An empty head excludes no documents: the engine's total and `max_score` then hold for the whole ranking, and only
+    the scores are mapped.
     """
     if head.untouched:
         return Page([Shown(hit) for hit in answer.hits], answer.total, answer.max_score)

@@ -1,6 +1,6 @@
-"""Awaits the stages of one search: retrieve ∥, fuse, rerank ∥ render. A stage that fails is left out.
+"""Runs the stages of one search: retrieval ∥ kNN, fusion, reranking ∥ rendering. A stage that fails is skipped.
 
-Stages give values, never exceptions: what a stage could not do is a Failure beside what the others could.
+Stages return values and never raise: a failure is returned as a Failure beside what succeeded.
 """
 
 from collections.abc import Callable
@@ -43,10 +43,10 @@ _log = structlog.get_logger("proxy")
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A search that came to an end here: reranked, or degraded where there are failures."""
+    """A reranked search, degraded if there are failures."""
 
     reply: EngineReply
-    """The engine's answer that this one is made of."""
+    """The engine's response that this one is based on."""
     body: bytes
     failures: tuple[Failure, ...]
     candidates: int
@@ -54,7 +54,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class EngineOrder:
-    """The client's own search, answered in the engine's order; it is not sent again only to be left alone."""
+    """A bypassed search that is answered from the engine's response, because that is available already."""
 
     reply: EngineReply
     body: bytes
@@ -63,7 +63,7 @@ class EngineOrder:
 
 @dataclass(frozen=True, slots=True)
 class Relayed:
-    """The engine refused the client's own search for a reason of its own: its error is the answer."""
+    """The engine rejected the client's own search; its error is returned to the client."""
 
     reply: EngineReply
     body: bytes
@@ -72,7 +72,7 @@ class Relayed:
 
 @dataclass(frozen=True, slots=True)
 class Unanswered:
-    """The client's own search was sent and lost; since the engine may have run it, it is not sent again."""
+    """The response to the client's own search was lost; the engine may have run it, so it is not sent again."""
 
     error: Lost
 
@@ -83,7 +83,7 @@ class Unanswered:
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """The proxy itself failed after the client's own search was sent, which is therefore not sent again."""
+    """An error in the proxy after the client's own search was sent, which is therefore not sent again."""
 
     cause: str
 
@@ -93,11 +93,11 @@ class Defect:
 
 
 Result = Answered | EngineOrder | Relayed | Unanswered | Defect | Bypass
-"""What came of a search; a Bypass leaves it to the engine, in the client's own bytes."""
+"""The result of a search; Bypass: pass the client's own request on to the engine."""
 
 
 async def run_search(run: Run, head_key: bytes) -> Result:
-    """Answer a search, or say why the client's own bytes should go on instead."""
+    """Run a search, or return why the client's own request is passed on instead."""
     try:
         return await (_near(run, head_key) if run.plan.in_head else _far(run, head_key))
     except UpstreamError as error:
@@ -105,10 +105,10 @@ async def run_search(run: Run, head_key: bytes) -> Result:
 
 
 def failed(error: UpstreamError, write: Callable[[bytes], bytes], *, changed: bool) -> Relayed | Unanswered | Bypass:
-    """Say what becomes of a request of the client's that the engine did not answer as one wishes.
+    """Return the result of a client's request that the engine did not answer with 200.
 
-    What was sent is not sent again, since an engine that is overloaded would have twice the work. The one exception is
-    a refusal that `changed` may have caused, what differs from the client's own bytes, such as a wider window.
+    A request that was sent is not sent again, since that would double the load of an overloaded engine. The exception
+    is an error that the proxy's changes (`changed`), such as a wider window, may have caused.
     """
     match error:
         case TooLarge():
@@ -118,7 +118,7 @@ def failed(error: UpstreamError, write: Callable[[bytes], bytes], *, changed: bo
         case Refused() if not (changed and _may_be_caused(error)):
             why = Bypass("engine_refused", detail=str(error), is_fault=error.status >= 500)
             body = error.body
-            if body.startswith(b"{"):  # what is no JSON has no form that could have been asked for
+            if body.startswith(b"{"):  # `filter_path` and the like apply to JSON only
                 with suppress(ValueError, RecursionError, TooComplex):
                     body = write(body)
             return Relayed(EngineReply(error.status, tuple(error.fields), error.body), body, why)
@@ -133,7 +133,7 @@ def _may_be_caused(refusal: Refused) -> bool:
 
 
 async def _near(run: Run, head_key: bytes) -> Result:
-    """A page that begins in the head."""
+    """Answer a page that begins in the head."""
     plan = run.plan
     head = run.stages.heads.get(head_key) if plan.request.from_ or plan.request.walk else None
     semantic = SemanticHits()
@@ -148,7 +148,7 @@ async def _near(run: Run, head_key: bytes) -> Result:
         return _in_engine_order(run, found, problem)
     try:
         return await _ordered(run, head_key, found, semantic, head)
-    except Exception as defect:  # noqa: BLE001  whatever it is, the engine has answered
+    except Exception as defect:  # noqa: BLE001  after any error, the engine's order can still be returned
         _log.exception("internal_error")
         return _as_the_engine_answered(run, found, Failure("rerank", "internal_error", cause_of(defect)))
 
@@ -160,7 +160,7 @@ def _as_the_engine_answered(run: Run, found: Lexical, failure: Failure) -> Answe
 
 
 def _in_engine_order(run: Run, found: Lexical, why: Bypass) -> EngineOrder:
-    """Cut the client's page from the widened response, which begins with the same hits in the same order."""
+    """Cut the client's page from the widened response, which starts with the same hits in the same order."""
     if not found.answer.hits:
         return EngineOrder(found.reply, _written(run, found.reply.body), why)
     untouched = Head((), found.answer.total, 0, untouched=True, failures=())
@@ -174,7 +174,7 @@ def _own_page(run: Run, found: Lexical, untouched: Head) -> Page:
 
 
 async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: SemanticHits, head: Head | None) -> Answered:
-    """Cut a page from a head that is remembered, or made now."""
+    """Cut a page from a cached head, or from a new one."""
     plan = run.plan
     if head is None:
         semantic, groups = await group(run, found.answer, covered(run, semantic))
@@ -188,7 +188,7 @@ async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: Semantic
 
 
 async def _confirmed(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> Run:
-    """Know of each hit whether its index is the route's; what could not be asked in time is taken for outside."""
+    """Resolve the indices again if a hit is from an unknown one; those still unknown count as outside the route."""
     try:
         return await confirmed(run, (*answer.hits, *semantic.hits))
     except UpstreamError:
@@ -196,17 +196,17 @@ async def _confirmed(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> 
 
 
 async def _missing(run: Run, head: Head, answer: SearchAnswer) -> Rendered:
-    """Fetch the documents of a remembered head that the client's own search did not bring."""
+    """Fetch the documents of a cached head that the client's own search did not return."""
     return await render(run, [key for key in head.keys if key not in answer.by_key])
 
 
 async def _remembered(
     run: Run, head_key: bytes, answer: SearchAnswer, head: Head, rendered: Rendered
 ) -> tuple[Head, Rendered]:
-    """Remember a head for the next pages; one that was found whole stands before one that lacks a stage.
+    """Cache a head for later pages, unless a head without failures is cached and the new one has failures.
 
-    Somebody may be reading its pages with the same credentials. This page is cut from it, too, so that the next one
-    fits, and still reports what failed.
+    Another client with the same credentials may be reading its pages. This page is cut from the cached head, too, so
+    that the next page fits, and still reports the failures.
     """
     known = run.stages.heads.get(head_key)
     if not head.failures or known is None or known.failures:
@@ -217,7 +217,7 @@ async def _remembered(
 
 
 async def _far(run: Run, head_key: bytes) -> Result:
-    """A page behind the head: the engine's own, without the head's documents."""
+    """Answer a page after the head with the engine's own page, without the head's documents."""
     head = await _known_head(run, head_key)
     if isinstance(head, Bypass):
         return head
@@ -231,9 +231,9 @@ async def _far(run: Run, head_key: bytes) -> Result:
 
 
 async def _known_head(run: Run, head_key: bytes) -> Head | Bypass:
-    """Recall the head, or find which documents are in it; their order is of no matter behind it.
+    """Return the cached head, or find which documents are in it; after the head, their order does not matter.
 
-    One whose total was counted otherwise than this page asks for is no help to it.
+    A cached head whose total was counted with another `track_total_hits` is not used.
     """
     plan = run.plan
     head = run.stages.heads.get(head_key)
@@ -251,13 +251,13 @@ async def _known_head(run: Run, head_key: bytes) -> Head | Bypass:
     rendered = await render_in_groups(run, [key for key in candidates.keys if key not in known], found.answer)
     rendered = replace(rendered, hits={**groups.adopted, **rendered.hits})
     failures = (*semantic.failures, *rendered.failures)
-    keeps_places = bool(rendered.failures)  # they may stand on a page before this one
+    keeps_places = bool(rendered.failures)  # a document that could not be fetched may be on an earlier page
     ranking = in_groups(run, candidates.ranking, found.answer, rendered)
     return head_of(ranking, found.answer, rendered, groups, failures, keeps_places=keeps_places)
 
 
 def _not_to_rank(run: Run, answer: SearchAnswer) -> Bypass | None:
-    """Return why the client's own response stays in the engine's order."""
+    """Return the bypass reason if the client's own response keeps the engine's order."""
     if problem := _unusable(run, answer):
         return problem
     if keeps_empty(run, answer):
@@ -281,5 +281,5 @@ def _answered(run: Run, found: Lexical, page: Page, head: Head, failures: tuple[
 
 
 def _written(run: Run, body: bytes) -> bytes:
-    """Write an answer in the form that was asked for: the engine was not told, since the order is made of all of it."""
+    """Apply `filter_path` and the like here: the engine returned everything, because the ranking needs it."""
     return run.plan.request.form.write(body, keeps_empty=run.plan.keeps_empty)

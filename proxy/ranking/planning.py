@@ -1,4 +1,4 @@
-"""What will be done for one search of a client, and by which model, vectors and limits; nothing is sent here."""
+"""The plan of one search: its candidates, models, vectors and limits; nothing is sent here."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,27 +16,27 @@ from proxy.settings.config import Semantic
 from proxy.settings.routes import Route
 
 MIN_SIMILARITY = 0.35
-"""Cosine below which a document that only kNN found is taken for noise, where the route does not say.
+"""Minimum cosine of a document found by kNN only, unless the route sets one.
 
-Measured with the local model on icecat and on the demo's catalogue, at 0.3, 0.35, 0.4: of 60 nonsense queries each,
-43, 23, 11 and 11, 6, 0 find something; nDCG@10 is 0.686, 0.693, 0.694 and 0.636, 0.631, 0.627.
+Measured with the local model on icecat and on the demo's catalogue, at 0.3, 0.35, 0.4: of 60 nonsense queries each, 43,
+23, 11 and 11, 6, 0 find something; nDCG@10 is 0.686, 0.693, 0.694 and 0.636, 0.631, 0.627.
 """
 NUM_CANDIDATES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSearch:
-    """One search as it goes to the engine."""
+    """A search request to the engine."""
 
     indices: str
-    """The path segment as the client sent it, so that aliases keep their filters and routing."""
+    """The path segment as sent by the client, so that aliases keep their filters and routing."""
     parameters: Parameters
     body: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class EngineReply:
-    """An engine's answer, de-compressed."""
+    """A response of the engine, decompressed."""
 
     status: int
     fields: tuple[tuple[bytes, bytes], ...]
@@ -44,25 +44,25 @@ class EngineReply:
 
     @property
     def compressed(self) -> bool:
-        """Whether it came gzipped, and so is to be handed on."""
+        """Whether the engine compressed it with gzip, so that the response to the client is compressed, too."""
         return any(name.lower() == b"content-encoding" and value == b"gzip" for name, value in self.fields)
 
 
 @dataclass(frozen=True, slots=True)
 class Relevance:
-    """The scores of passages, in their order; fewer than there are passages if an error or the deadline came first."""
+    """The scores of the passages, in their order; fewer than passages after an error or at the deadline."""
 
     scores: tuple[float, ...]
     model: str | None = None
-    """The model that scored, if its server names one."""
+    """The model that scored, if the response names one."""
     error: UpstreamError | None = None
-    """Why not every passage has a score."""
+    """Why some passages have no score."""
     charge: Charge = NO_CHARGE
 
 
 @dataclass(frozen=True, slots=True)
 class QueryVector:
-    """The vector of a query, of unit length; empty if there was an error."""
+    """The query vector, of unit length; empty after an error."""
 
     vector: tuple[float, ...] = ()
     error: UpstreamError | None = None
@@ -71,13 +71,14 @@ class QueryVector:
 
 @dataclass(frozen=True, slots=True)
 class VectorSearch:
-    """How to search the vectors of this search's indices."""
+    """How to run the kNN search on the indices of this search."""
 
     dialect: Dialect
     fields: Mapping[str, str | None]
-    """Of one kind and model: a document's vectors of title and text, say; the nearest of them counts.
+    """The vector fields, each with the path of the nested documents that contain it, if any.
 
-    With each the nested documents that hold it, if any do.
+    All have the same type and model, such as vectors of title and text; a document's score is that of its nearest
+    vector.
     """
     model: str
     dimensions: int
@@ -88,7 +89,7 @@ class VectorSearch:
     oversample: float | None = None
 
     def is_near(self, score: float) -> bool:
-        """Whether a document that only kNN found is near enough: kNN always finds something."""
+        """Whether a document found by kNN only exceeds the minimum similarity: kNN always returns k documents."""
         cosine = self.dialect.cosine_of(score, self.similarity)
         return cosine is not None and cosine >= self.min_similarity
 
@@ -96,10 +97,10 @@ class VectorSearch:
 def vector_search(
     route: Route, semantic: Semantic, facts: IndexFacts | None, version: Version | None = None
 ) -> VectorSearch | Failure:
-    """Say how the vectors of these indices are searched, or why they cannot be.
+    """Return how the vectors of these indices are searched, or why kNN is skipped.
 
-    Another model's vectors of the same length fit the same field and give random neighbours without an error, so
-    vectors are only searched when it is known which model made them.
+    Vectors of another model with the same dimensions fit into the same field, and return random neighbours without an
+    error; so kNN requires that the model of the vectors is known.
     """
     if facts is None:
         return Failure("semantic", "mapping_unreadable")
@@ -129,7 +130,7 @@ def vector_search(
 
 
 def _told(field: VectorField, route: Route) -> VectorField:
-    """Take the route's word for the model where the index says none."""
+    """Use the embedding model named by the route if the index does not name one."""
     return replace(field, model=route.embedding_model) if field.model is None and route.embedding_model_named else field
 
 
@@ -147,7 +148,7 @@ def _problem(route: Route, semantic: Semantic, field: VectorField) -> Failure | 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A search that will be reranked: what the client asked, of which route, and how."""
+    """A search that will be reranked: the client's request, its route, and the parameters of each stage."""
 
     indices: str
     request: SearchRequest
@@ -155,44 +156,44 @@ class Plan:
     user_query: UserQuery
     instruction: str
     vectors: VectorSearch | None
-    """None where the route has no semantic retriever, or this search cannot use it."""
+    """None if the route has no semantic retriever, or this search cannot use it."""
     unavailable: Failure | None
     """Why this search cannot use its route's semantic retriever."""
     window: int
-    """Hits taken from each retriever, and candidates reranked."""
+    """The number of hits from each retriever, and of candidates to rerank."""
     covered: frozenset[str]
-    """The indices known to lie inside the route."""
+    """The indices known to be inside the route."""
     alias_filter: Any = None
-    """What the aliases of the search let see, where a kNN search would not hold to it by itself."""
+    """The filters of the search's aliases, for kNN searches that would not apply them."""
     own_parameters: Parameters = ()
-    """What the proxy's own searches say in the URL, so that no pipeline of the client's changes them."""
+    """URL parameters of the searches that the proxy adds, which keep search pipelines from changing them."""
     budget_seconds: float | None = None
-    """What may be added to the engine's own time; None leaves each stage its own limit."""
+    """Seconds that the proxy may add to the engine's time; None: each stage has its own limit only."""
     keeps_empty: bool = True
-    """Under `filter_path`, as the engine has it: see `EngineKind`."""
+    """Whether the engine keeps objects that `filter_path` empties: see `EngineKind`."""
     explains: bool = False
-    """The client wants to know of each hit how it came to its place."""
+    """Whether the client requests an explanation with each hit."""
     names: tuple[str, ...] = ()
-    """The fields of `_source`, besides the passage, that may be all of the words: see `kept`."""
+    """The keyword fields, besides the passage, that may equal the query text: see `kept`."""
     window_at_rest: int | None = None
-    """The window of this search without pressure, by which its pages find one ranking; None: `window`."""
+    """The window without load, which is part of the cache key of its pages; None: `window`."""
     earlier: Sequence[Route] = ()
-    """The routes that stand before this one, and have what they match."""
+    """The routes before this one, which take precedence."""
 
     @property
     def read_fields(self) -> tuple[str, ...]:
-        """The fields of a document that are read here; models see those of the passage alone."""
+        """The fields that are read of each candidate; the models receive the passage only."""
         return tuple(dict.fromkeys((*self.route.passage, *self.names)))
 
     def covers(self, index: str) -> bool:
-        """Whether a hit's index lies inside the route: as the engine listed it, or by its own name."""
+        """Whether an index is inside the route: resolved by the engine, or by its own name."""
         return index in self.covered or route_of((*self.earlier, self.route), Resolved(index)) is self.route
 
     @property
     def in_head(self) -> bool:
-        """Whether the page begins among the candidates, or can only be cut from the whole.
+        """Whether the page begins in the head; otherwise it is the engine's own page without the head's documents.
 
-        Without the head's documents a second ranking of the client's own would order others.
+        A client's `rescore` is always part of the head: without the head's documents, it would rescore others.
         """
         walk = self.request.walk
         return walk.in_head if walk else self.request.from_ < self.window or self.request.rescored is not None

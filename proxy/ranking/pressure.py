@@ -1,19 +1,19 @@
-"""Fewer candidates for each search while a model is busy: smaller windows come before no reranking at all."""
+"""Narrows the window of new searches under load, before any search loses reranking."""
 
 from collections.abc import Callable, Sequence
 
 PressureOf = Callable[[str], float]
-"""The calls of a model in flight and waiting, as a share of those that may run at a time."""
+"""Returns the load of a model: its calls in flight and waiting, divided by the limit of concurrent calls."""
 
 _STEPS: Sequence[tuple[float, int]] = ((1.0, 20), (0.85, 50), (0.7, 100))
-"""From this pressure on, at most so many candidates. Where even 20 get no turn in time, the bulkhead refuses them."""
+"""The maximum window from each load upwards; if even 20 candidates wait too long, the bulkhead rejects the call."""
 
 
 def narrowed(window: int, pressure: float) -> int:
-    """Return the window of a new search under this pressure; later pages keep the window of their search."""
+    """Return the window of a new search under this load; later pages keep the window of their first page."""
     return min(window, next((most for least, most in _STEPS if pressure >= least), window))
 
 
 def no_pressure(model: str) -> float:  # noqa: ARG001
-    """Stand in for the model's load where no calls are made."""
+    """Return 0, for commands that make no model calls."""
     return 0.0

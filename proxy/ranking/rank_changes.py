@@ -1,29 +1,29 @@
-"""How far one order of documents differs from another."""
+"""Measures how much two orders of documents differ."""
 
 from bisect import bisect_right
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 LOOKED_AT = 10
-"""The places that a user looks at."""
+"""The depth that users look at."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankChange:
-    """The differences between two orders of documents, each without duplicates."""
+    """The differences between two orders of documents without duplicates."""
 
     overlap: float
-    """Of the documents in the first ten places before or after, the share that is there both times, from 0 to 1."""
+    """The share of the first ten documents that both orders have in common, from 0 to 1."""
     moved: int
-    """Documents that are in the first ten places both times, at different ones."""
+    """The number of documents in both top tens at different ranks."""
     entered: int
-    """Documents that are in the first ten places only afterwards."""
+    """The number of documents in the top ten only afterwards."""
     kendall_tau: float | None
-    """Kendall's tau over the documents of both orders: 1 for the same order, -1 for the reverse; None below two."""
+    """Kendall's tau of the documents in both orders: 1 for the same order, -1 for the reverse; None below two."""
 
 
 def rank_change(before: Sequence[Hashable], after: Sequence[Hashable]) -> RankChange:
-    """Compare two orders; takes n log n steps."""
+    """Compare two orders, in n log n steps."""
     first, then = before[:LOOKED_AT], after[:LOOKED_AT]
     both = set(first) & set(then)
     moved = sum(document in both and then.index(document) != place for place, document in enumerate(first))
@@ -44,7 +44,7 @@ def _kendall_tau(before: Sequence[Hashable], after: Sequence[Hashable]) -> float
 
 
 def _inversions(order: Sequence[int]) -> int:
-    """Count the pairs whose first number is the larger one."""
+    """Count the pairs whose first number is larger than the second."""
     found, seen = 0, list[int]()
     for number in order:
         place = bisect_right(seen, number)

@@ -1,4 +1,4 @@
-"""The text of a document that models see: the fields that the route allows, in its order, and no others."""
+"""Builds the passage of a document: the text of the route's fields, in their order. Models see nothing else."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,10 +9,10 @@ from proxy.parsing.json_text import whole
 
 
 def passage_text(source: Mapping[str, Any], fields: Sequence[str], max_chars: int | None = None) -> str:
-    """Join the values of these fields by lines; what is missing or empty leaves no line.
+    """Join the values of these fields with newlines; a missing or empty field adds no line.
 
-    Arrays are joined by commas, objects as `key: value`; a path may lead through objects and arrays of them, or
-    be a key with dots in it. No more of a document is looked at than there is room for.
+    Arrays are joined with commas, objects become `key: value`; a path may traverse objects and arrays of objects, or be
+    a key with dots. Reading stops as soon as the passage has its maximum length.
     """
     lines: list[str] = []
     room = max_chars
@@ -24,7 +24,7 @@ def passage_text(source: Mapping[str, Any], fields: Sequence[str], max_chars: in
 
 
 def _fitting(texts: Iterator[str], room: int | None) -> Iterator[str]:
-    """Take texts until they fill the room, with the comma and the space between them."""
+    """Yield texts until they fill the space, including the separators."""
     if room is None:
         yield from texts
         return
@@ -35,7 +35,7 @@ def _fitting(texts: Iterator[str], room: int | None) -> Iterator[str]:
 
 
 def texts_at(value: Any, path: str) -> Iterator[str]:
-    """Find what lies at a path, in the order of the document."""
+    """Yield the values at a path, in the order of the document."""
     if isinstance(value, list):
         for item in value:
             if item and isinstance(item, list | dict):
@@ -50,13 +50,13 @@ def texts_at(value: Any, path: str) -> Iterator[str]:
 
 @cache
 def _ways(path: str) -> tuple[tuple[str, str], ...]:
-    """Cut a route's path in two wherever it has a dot."""
+    """Split a path at each of its dots: a key may contain dots."""
     parts = path.split(".")
     return tuple((".".join(parts[:count]), ".".join(parts[count:])) for count in range(1, len(parts)))
 
 
 def _texts(value: Any, name: str = "") -> Iterator[str]:
-    """Write each plain value; the first one of an object's member with the name."""
+    """Yield each scalar as text; the first one of a member is preceded by the member's name."""
     match value:
         case None:
             pass
@@ -72,7 +72,7 @@ def _texts(value: Any, name: str = "") -> Iterator[str]:
 
 
 def _texts_in(labelled: Iterable[tuple[str, Any]], name: str) -> Iterator[str]:
-    """Write each value after its label; before the first text of all stands the name."""
+    """Yield each scalar after its label; the name precedes the first text only."""
     for label, item in labelled:
         for text in _texts(item, name + label):
             yield text

@@ -1,7 +1,6 @@
-"""The first stage: the client's own search and a kNN search side by side.
+"""The first stage: runs the client's own search and the kNN search in parallel.
 
-A semantic retriever that fails is a Failure beside what the lexical one found; without the lexical one there is no
-answer to speak of.
+If kNN fails, the lexical hits are returned with a Failure; if the client's own search fails, there is no response.
 """
 
 import asyncio
@@ -18,7 +17,7 @@ from proxy.ranking.stages import Run
 
 @dataclass(frozen=True, slots=True)
 class Lexical:
-    """The engine's answer to the client's own search, widened."""
+    """The engine's response to the client's own search, widened to the window."""
 
     reply: EngineReply
     answer: SearchAnswer
@@ -26,7 +25,7 @@ class Lexical:
 
 @dataclass(frozen=True, slots=True)
 class SemanticHits:
-    """What the kNN search found, or why it found nothing."""
+    """The hits of the kNN search, or why there are none."""
 
     hits: tuple[Hit, ...] = ()
     failures: tuple[Failure, ...] = ()
@@ -44,7 +43,7 @@ async def lexical(run: Run, search: EngineSearch) -> Lexical:
 
 
 async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, SemanticHits]:
-    """Run both retrievers; what the engine takes for the client's own search is not counted as added time."""
+    """Run both retrievers; the time of the client's own search does not count as added time."""
     plan = run.plan
     if plan.vectors is None or plan.user_query.relaxed is None:
         found = await lexical(run, search)
@@ -66,7 +65,7 @@ async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, SemanticHit
 
 
 async def _one_after_the_other(run: Run, search: EngineSearch, vectors: VectorSearch) -> tuple[Lexical, SemanticHits]:
-    """Ask no model for a search that is sorted by a price or a date first, which leaves nothing to rerank."""
+    """Wait for the hits first: if the leading sort keys (price, date) are all distinct, no model call is needed."""
     found = await lexical(run, search)
     if keeps_empty(run, found.answer) or not are_groups(run, found.answer):
         return found, SemanticHits()
@@ -76,12 +75,12 @@ async def _one_after_the_other(run: Run, search: EngineSearch, vectors: VectorSe
 
 
 def keeps_empty(run: Run, answer: SearchAnswer) -> bool:
-    """Whether the client's own search finds nothing and the route keeps it so: kNN cannot change the response."""
+    """Whether the response stays empty: the client's own search finds nothing, and the route keeps empty results."""
     return answer.found_nothing and run.plan.route.on_zero_hits == "keep_empty"
 
 
 def are_groups(run: Run, answer: SearchAnswer) -> bool:
-    """Whether the keys before the score leave several hits in one group; without such keys all are one."""
+    """Whether any hits have equal leading sort values, within which they can be reranked; true without such keys."""
     hits, leading = answer.hits[: run.plan.window], run.plan.request.sort.leading
     return not leading or len(hits) < 2 or len({hit.sort_values(leading) for hit in hits}) < len(hits)
 
@@ -115,9 +114,9 @@ async def _nearest(run: Run, vectors: VectorSearch, field: str, vector: Sequence
 
 
 def _merged(run: Run, found: Sequence[SemanticHits]) -> SemanticHits:
-    """Rank documents by the nearest of their vectors: the fields are compared alike, so their scores are, too.
+    """Merge the hits of all vector fields by score, which is comparable between them; a document counts once.
 
-    As many as the window holds: some engines take k from each shard.
+    The result is cut to the window: some engines return k hits per shard.
     """
     best: dict[DocKey, Hit] = {}
     for hit in sorted((hit for each in found for hit in each.hits), key=lambda hit: -hit.score):
@@ -127,7 +126,7 @@ def _merged(run: Run, found: Sequence[SemanticHits]) -> SemanticHits:
 
 
 async def confirmed(run: Run, hits: Iterable[Hit]) -> Run:
-    """Ask the engine anew which indices are the route's, where a hit comes from one that is not known to be."""
+    """Resolve the indices of the search again if a hit comes from an index that is not known to be inside the route."""
     if all(run.plan.covers(hit.key.index) for hit in hits):
         return run
     async with run.budget.limit():
@@ -136,24 +135,25 @@ async def confirmed(run: Run, hits: Iterable[Hit]) -> Run:
 
 
 def covered(run: Run, semantic: SemanticHits) -> SemanticHits:
-    """Drop what kNN found outside the route: no text of it goes to a model."""
+    """Drop hits of kNN outside the route, so that none of their text is sent to a model."""
     return replace(semantic, hits=tuple(hit for hit in semantic.hits if run.plan.covers(hit.key.index)))
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Which group each hit stands for, and who stands for it: one the client's own query finds, where there is one."""
+    """The collapse value of each hit, and the hit that represents each value: if possible, a lexical one."""
 
     of: dict[DocKey, bytes | None]
     representative: dict[bytes | None, DocKey]
     adopted: dict[DocKey, Hit]
-    """Representatives of groups that only kNN found so high up, though the client's own query finds them, too."""
+    """Representatives fetched for groups that only kNN ranked in the window; the client's own query matches them."""
 
 
 async def group(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> tuple[SemanticHits, Groups]:
-    """Settle who stands for each group; where hits are not grouped, each stands for itself.
+    """Choose the representative of each group of collapsed hits; does nothing without `collapse`.
 
-    Who stands for a group that only kNN found so high up must be asked; without that, such groups are left out.
+    The representatives of groups that only kNN found are fetched from the engine; if that fails, these groups are
+    dropped.
     """
     path = run.plan.request.collapse
     if path is None:

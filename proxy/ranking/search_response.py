@@ -1,6 +1,6 @@
-"""The engine's answer to a search, opened only as far as the order of its hits, and closed again.
+"""Parses a search response as far as the order of its hits requires, and renders it with another order.
 
-What is not a score, an order or a total keeps the engine's own bytes: members are `msgspec.Raw`.
+Everything but scores, order and totals keeps the engine's bytes: members are `msgspec.Raw`.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class _Shards(msgspec.Struct):
 
 
 class Total(msgspec.Struct, frozen=True):
-    """How many documents match: exactly (`eq`) or at least (`gte`) that many."""
+    """The number of matching documents: exact (`eq`) or a lower bound (`gte`)."""
 
     value: int
     relation: str = "eq"
@@ -36,7 +36,7 @@ class Total(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
-    """An engine's answer: its members as sent, its hits apart."""
+    """A parsed search response: its members in the engine's bytes, and its hits."""
 
     members: RawMembers
     hits_members: RawMembers
@@ -45,7 +45,7 @@ class SearchAnswer:
     total_is_number: bool
     max_score: float | None
     whole: bool
-    """Every shard answered, in time."""
+    """All shards responded, and none timed out or terminated early."""
 
     @property
     def by_key(self) -> dict[DocKey, Hit]:
@@ -53,7 +53,7 @@ class SearchAnswer:
 
     @property
     def found_nothing(self) -> bool:
-        """Whether no document matches; where none is counted, a best score tells that one does, on whichever page."""
+        """Whether no document matches; if hits are not counted, `max_score` is null exactly then, on every page."""
         counted = self.total is not None and self.total.relation == "eq"
         return not self.hits and (self.total == Total(0) if counted else self.max_score is None)
 
@@ -67,7 +67,7 @@ _FALSE, _NULL, _NO_NAME = msgspec.Raw(b"false"), msgspec.Raw(b"null"), msgspec.R
 
 
 def read_answer(body: bytes) -> SearchAnswer:
-    """Open an answer; raises Malformed where it is not one."""
+    """Parse a search response; raises Malformed."""
     try:
         members = members_of(body)
         hits_members = members_of(members["hits"])
@@ -86,7 +86,7 @@ def read_answer(body: bytes) -> SearchAnswer:
 
 
 def _counted(total: int) -> Total | None:
-    """Read `rest_total_hits_as_int`: -1 stands for hits that were not counted."""
+    """Read a total under `rest_total_hits_as_int`, where -1 means that hits are not counted."""
     return Total(total) if total >= 0 else None
 
 
@@ -110,19 +110,19 @@ def _read_score(raw: msgspec.Raw) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A hit as it is shown."""
+    """A hit of the response."""
 
     hit: Hit
     score: float | None = None
     """None keeps the engine's own."""
     explanation: Explanation | None = None
     value: float | None = None
-    """What stands in the place of its score among its sort values; None keeps the engine's own."""
+    """The sort value in place of the score; None keeps the engine's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What of a ranking is shown: hits with the scores they get, and the ranking's total and best score."""
+    """The page of a ranking to render: its hits with their scores, and the total and `max_score` of the ranking."""
 
     hits: Sequence[Shown]
     total: Total | None
@@ -132,10 +132,10 @@ class Page:
 def render_answer(
     answer: SearchAnswer, page: Page, sort: Sort = BY_SCORE, hidden: AbstractSet[str] = frozenset()
 ) -> bytes:
-    """Put a page into the engine's answer, everything else as it was.
+    """Render a page into the engine's response; everything else stays unchanged.
 
-    Where hits have sort values the engine tells no best score, unless `track_scores` asks for it. `hidden` members
-    of hits are left out.
+    If hits have sort values, the engine returns no `max_score` unless `track_scores` is set. `hidden` members of hits
+    are removed.
     """
     opened = answer.hits_members | {"hits": _raw([_shown(shown, sort, hidden) for shown in page.hits])}
     tells_best = answer.max_score is not None or not sort.is_shown
@@ -165,7 +165,7 @@ def _members_of(shown: Shown, sort: Sort) -> RawMembers:
 
 
 def number(score: float) -> msgspec.Raw:
-    """A score as the engine prints one: a float, seven significant digits at most."""
+    """Format a score as the engine does: a float with at most seven significant digits."""
     return _raw(float(f"{score:.7g}"))
 
 

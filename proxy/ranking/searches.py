@@ -1,8 +1,8 @@
-"""What is asked of the engine for one search of a client, body by body; nothing is sent here.
+"""The bodies of all engine searches that one search of a client needs; nothing is sent here.
 
-Two searches, never one: a `knn` beside the client's own query would change its scores, total and inner hits.
-The client's own body gives the lexical ranking and all of the answer that is not hits; a kNN search alone gives
-the semantic one; what only kNN found is then rendered as the client's own query would render it.
+The client's own query and kNN are separate searches, because a `knn` section would change the scores, total and inner
+hits of the query. The client's own body returns the lexical ranking and everything of the response except the hits; the
+kNN search returns the semantic ranking; documents found by kNN only are then rendered with the client's own query.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,19 +25,19 @@ _ORDERED = (Use.ORDER, Use.SORTED, Use.EVERYWHERE)
 
 
 def lexical_search(plan: Plan) -> EngineSearch:
-    """The client's own search, from the first hit on and filling the window."""
+    """The client's own search, from the first hit on, and widened to the window."""
     return _own_search(plan, {"from": 0, "size": plan.reach})
 
 
 def tail_search(plan: Plan, head: Sequence[RankedDocument]) -> EngineSearch:
-    """The client's own search for a page behind the head: without the head's documents, and so much nearer."""
+    """The client's own search for a page after the head, without the head's documents, and with a smaller `from`."""
     start = 0 if plan.request.walk else plan.request.from_ - len(head)
     changes: dict[str, Any] = {"from": start, "size": plan.request.size}
     return _own_search(plan, changes | (_post_filter(plan, must_not=these_places(plan, head)) if head else {}))
 
 
 def group_search(plan: Plan, groups: Sequence[bytes | None]) -> EngineSearch:
-    """The client's own search for some groups alone: their representatives, as the client would see them."""
+    """The client's own search for some groups only: returns their representatives as the client would see them."""
     changes: dict[str, Any] = {"from": 0, "size": len(groups), "track_total_hits": False}
     request = plan.request
     uses = (Use.PER_HIT, *_ORDERED)
@@ -47,7 +47,7 @@ def group_search(plan: Plan, groups: Sequence[bytes | None]) -> EngineSearch:
 
 
 def _own_search(plan: Plan, changes: Mapping[str, Any]) -> EngineSearch:
-    """The client's own text but for what is changed: the engine's warnings say where in it something stands."""
+    """The client's own body with some members changed; the rest keeps its bytes, so that positions in warnings fit."""
     body = with_members_set(plan.request.content, {**_source(plan).member(), **changes})
     return EngineSearch(plan.indices, _url(plan, *_SHOWN), body)
 
@@ -75,18 +75,18 @@ def _collapse(plan: Plan) -> dict[str, Any]:
 
 
 def _source(plan: Plan) -> SourceFilter:
-    """What is shown of `_source`: as the client said, without this proxy's own fields."""
+    """Return the client's `_source` filter, which also excludes the proxy's own fields."""
     said, semantic = plan.request.source, plan.route.semantic
     return said.without(own_fields(semantic.fields)) if semantic else said
 
 
 def own_fields(fields: Sequence[str]) -> tuple[str, ...]:
-    """Name the fields this proxy keeps in an index: each vector, and the hash of what it was made of."""
+    """Return the fields that the proxy adds to an index: each vector field, and the hash of its text."""
     return tuple(name for field in fields for name in (field, f"{field}_hash"))
 
 
 def head_search(plan: Plan) -> EngineSearch:
-    """The keys alone of the lexical ranking's window, and the total: what a page far behind needs of it."""
+    """The lexical ranking's window as keys only, and the total, for a page far after the head."""
     request = plan.request
     body = request.body(*_ORDERED) | {"query": request.query, "size": plan.window, "_source": False}
     body |= {"track_total_hits": request.track_total_hits} | _grouped(plan) | _post_filter(plan)
@@ -94,12 +94,12 @@ def head_search(plan: Plan) -> EngineSearch:
 
 
 def _grouped(plan: Plan) -> dict[str, Any]:
-    """The client's groups, without what it wants to see of their other documents."""
+    """Return the client's `collapse` without its inner hits."""
     return {"collapse": {"field": plan.request.collapse}} if plan.request.collapse else {}
 
 
 def semantic_search(plan: Plan, vectors: VectorSearch, field: str, vector: Sequence[float]) -> EngineSearch:
-    """A kNN search of one field, under everything in the client's query that excludes documents, the words apart."""
+    """A kNN search of one field, filtered by everything in the client's query except the query text."""
     size = plan.window
     candidates = max(vectors.num_candidates, size)
     filters = _filters(plan)
@@ -116,7 +116,7 @@ def semantic_search(plan: Plan, vectors: VectorSearch, field: str, vector: Seque
 
 
 def passage_search(plan: Plan, keys: Sequence[DocKey]) -> EngineSearch:
-    """The texts of documents whose hits do not show them."""
+    """Fetches the texts of documents whose hits do not include them."""
     body: dict[str, Any] = plan.request.body(Use.EVERYWHERE)
     body |= {"query": {"bool": {"filter": [these_documents(keys)]}}, "size": len(keys)}
     body |= {"_source": list(plan.read_fields), "track_total_hits": False}
@@ -124,7 +124,7 @@ def passage_search(plan: Plan, keys: Sequence[DocKey]) -> EngineSearch:
 
 
 def boost_search(plan: Plan, keys: Sequence[DocKey], words: float) -> EngineSearch:
-    """What the client's query says of documents beyond its words, which count as this score for each."""
+    """Scores documents by the client's query with its query text replaced by a constant score."""
     boosts, request = plan.user_query.boosts, plan.request
     query = bare(boosts.with_constant(words)) if boosts else {"match_all": {"boost": words}}
     body: dict[str, Any] = request.body(Use.EVERYWHERE)
@@ -139,11 +139,11 @@ MATCHED = "matched"
 
 
 def render_search(plan: Plan, keys: Sequence[DocKey]) -> EngineSearch:
-    """Documents as the client's own query would show them, and how many of them it matches itself.
+    """Renders documents with the client's own query, and counts how many of them match it.
 
-    The query stands under `should`: score, highlight, named queries and inner hits come out as they would for
-    the client. The filters stand again since a document may have changed since it was found, and as a
-    `post_filter` since that alone is never highlighted; the client's own is there with its inner hits.
+    The query is in `should`, so that score, highlight, named queries and inner hits are the same as for the client. The
+    filters are repeated, because a document may have changed in between; they are a `post_filter`, because that is
+    never highlighted, and the client's own `post_filter` is part of it with its inner hits.
     """
     request = plan.request
     matched = {"bool": {"filter": [bare(request.query), *_filters(plan)]}}
@@ -164,7 +164,7 @@ def _demanded(*queries: Any) -> list[Any]:
 
 
 def these_documents(keys: Sequence[DocKey]) -> Any:
-    """Spell documents as a query: an id says which one only with its index and its routing."""
+    """Return a query for these documents; an id is unique only with its index and routing."""
     by_place: dict[tuple[str, str], list[str]] = {}
     for key in keys:
         by_place.setdefault((key.index, key.routing), []).append(key.id)
@@ -180,7 +180,7 @@ def _in_place(index: str, routing: str, ids: Sequence[str]) -> Any:
 
 
 def these_places(plan: Plan, places: Sequence[RankedDocument]) -> list[Any]:
-    """Spell what stands on these places as a query: documents, or whole groups where hits are grouped."""
+    """Return queries for these documents, or for their groups if hits are collapsed."""
     if not places:
         return []
     if plan.request.collapse is None:
@@ -189,7 +189,7 @@ def these_places(plan: Plan, places: Sequence[RankedDocument]) -> list[Any]:
 
 
 def _these_groups(field: str, groups: Sequence[bytes | None]) -> Any:
-    """Spell groups as a query; documents without a value are a group, too."""
+    """Return a query for these groups; the documents without a value are a group as well."""
     values = [msgspec.Raw(group) for group in groups if group is not None]
     clauses: list[Any] = [{"terms": {field: values}}] if values else []
     if None in groups:

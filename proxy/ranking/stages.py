@@ -1,4 +1,4 @@
-"""What the steps of a search share: who does the work, how long each stage took, and how long it may take."""
+"""What the stages of a search share: the services they call, their timings, and the time budget."""
 
 import asyncio
 import math
@@ -15,26 +15,26 @@ from proxy.ranking.search_response import SearchAnswer, read_answer
 
 
 class Searches(Protocol):
-    """An engine, on behalf of one caller. Raises UpstreamError; Refused for every status but 200."""
+    """The engine on behalf of one caller. Raises UpstreamError; Refused for every status but 200."""
 
     async def search(self, search: EngineSearch) -> EngineReply:
         """Run the client's own search."""
         ...
 
     async def add(self, search: EngineSearch, timeout_seconds: float) -> EngineReply:
-        """Run a search beside the client's own; raises Busy where too many are running."""
+        """Run a search in addition to the client's own; raises Busy at the limit of concurrent searches."""
         ...
 
 
 class Accepts(Protocol):
-    """Whether the engine has lately accepted such a search, so that it may cost money."""
+    """Whether the engine recently accepted such a search: then paid model calls need not wait for its response."""
 
     def lately(self) -> bool: ...
     def note(self) -> None: ...
 
 
 class Embeds(Protocol):
-    """A service that embeds queries. What goes wrong is a value of its result, never an UpstreamError raised."""
+    """Embeds queries; errors are returned in the result, and never raised as UpstreamError."""
 
     async def warm_up(self) -> None: ...
     def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool: ...
@@ -44,7 +44,7 @@ class Embeds(Protocol):
 
 
 class Scores(Protocol):
-    """A service that scores passages. What goes wrong is a value of its result, never an UpstreamError raised."""
+    """Scores passages; errors are returned in the result, and never raised as UpstreamError."""
 
     async def warm_up(self) -> None: ...
     async def score(
@@ -53,7 +53,7 @@ class Scores(Protocol):
 
 
 class Remembers(Protocol):
-    """Heads of rankings, kept for some seconds, so that pages fit together and cost nothing twice."""
+    """A cache of heads, so that the pages of a search are consistent, and later pages need no model calls."""
 
     def get(self, key: bytes) -> Head | None: ...
     def put(self, key: bytes, head: Head) -> None: ...
@@ -61,7 +61,7 @@ class Remembers(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """Who does what a search needs."""
+    """The services that the stages of a search call."""
 
     engine: Searches
     embedder: Embeds
@@ -69,14 +69,14 @@ class Stages:
     heads: Remembers
     accepted: Accepts
     covered_now: Callable[[], Awaitable[frozenset[str]]]
-    """Asks the engine anew which indices of the search lie inside its route."""
+    """Resolves again which indices of the search are inside its route."""
     passage_max_chars: int
     added_timeout_seconds: float
-    """For each search that is added beside the client's own and the kNN search."""
+    """The timeout of each added search, except kNN searches."""
 
 
 class OwnSearches:
-    """The client's own searches of one request: the budget counts from the response to the last one."""
+    """The client's own searches of one request: the budget starts at the last of their responses."""
 
     def __init__(self, count: int = 1) -> None:
         self._unanswered = set(range(count))
@@ -84,7 +84,7 @@ class OwnSearches:
         self._answered_at: float | None = None
 
     def answered(self, number: int) -> None:
-        """Take one off the list: it has been answered, or never will be."""
+        """Note that a search has its response, or will never have one."""
         self._unanswered.discard(number)
         if not self._unanswered and self._answered_at is None:
             self._answered_at = asyncio.get_running_loop().time()
@@ -92,14 +92,14 @@ class OwnSearches:
                 limit.reschedule(self._answered_at + seconds)
 
     def remaining(self, seconds: float) -> float:
-        """Return what is left of so many seconds; all of them while a search is unanswered."""
+        """Return the remaining part of `seconds`, which start at the last response."""
         if self._answered_at is None:
             return seconds
         return self._answered_at + seconds - asyncio.get_running_loop().time()
 
     @asynccontextmanager
     async def limit(self, seconds: float) -> AsyncIterator[None]:
-        """Cancel what is awaited inside so many seconds after the last response; raises TimeoutError."""
+        """Cancel the block `seconds` after the last response; raises TimeoutError."""
         at = None if self._answered_at is None else self._answered_at + seconds
         async with asyncio.timeout_at(at) as limit:
             self._limits[limit] = seconds
@@ -110,34 +110,34 @@ class OwnSearches:
 
 
 RESERVE_S = 0.02
-"""Kept of a budget for making the response; of a small budget a tenth."""
+"""The part of a budget reserved for rendering the response; at most a tenth of the budget."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long the proxy may add to the engine's own time; None: each stage has its own limit alone."""
+    """The time that the proxy may add to the engine's own; None: each stage has its own limit only."""
 
     seconds: float | None = None
     own: OwnSearches = field(default_factory=OwnSearches)
     number: int = 0
-    """Which of the client's own searches this one is."""
+    """The number of this search among the client's own."""
 
     def begin(self) -> None:
-        """Note that the client's own search has been answered."""
+        """Note that the client's own search has its response."""
         self.own.answered(self.number)
 
     @property
     def for_stages(self) -> float:
-        """Seconds that stages may take, in sum."""
+        """The seconds for all stages together."""
         return math.inf if self.seconds is None else self.seconds - min(RESERVE_S, self.seconds / 10)
 
     def remaining(self) -> float:
-        """Return the seconds that are left for stages."""
+        """Return the remaining seconds for the stages."""
         return math.inf if self.seconds is None else self.own.remaining(self.for_stages)
 
     @asynccontextmanager
     async def limit(self) -> AsyncIterator[None]:
-        """Cancel what is awaited inside when the budget ends; one that has ended begins nothing. Raises TimedOut."""
+        """Cancel the block when the budget ends; raises TimedOut, before the block if it has ended already."""
         if self.seconds is None:
             yield
             return
@@ -153,7 +153,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One search on its way: what every step needs, and nothing that changes but clock, budget and usage."""
+    """One running search: its plan, services, clock, budget and usage."""
 
     plan: Plan
     stages: Stages
@@ -162,7 +162,7 @@ class Run:
     usage: Usage = field(default_factory=Usage)
 
     async def search(self, stage: str, search: EngineSearch) -> SearchAnswer:
-        """Add a search to the client's own, and count its time as this stage's; raises UpstreamError."""
+        """Run a search in addition to the client's own, timed as this stage; raises UpstreamError."""
         async with self.clock.stage(stage), self.budget.limit():
             reply = await self.stages.engine.add(search, self.stages.added_timeout_seconds)
         return read_answer(reply.body)
