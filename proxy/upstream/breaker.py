@@ -1,6 +1,6 @@
-"""A circuit breaker: whether a model may be called, from how its last calls ended.
+"""A circuit breaker: decides by the results of recent calls whether a model is called.
 
-A state machine without a clock of its own: each method is given the time, in seconds.
+A state machine without a clock: the methods take the current time, in seconds.
 """
 
 import math
@@ -11,14 +11,14 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """What one call says about its model."""
+    """The result of one call, as the breaker counts it."""
 
     WORKS = "works"
     FAILS = "fails"
     MISCONFIGURED = "misconfigured"
-    """The token, the account or the name of the model is wrong: every call would end like this one."""
+    """The token, account or model name is wrong, so that every call would fail."""
     SILENT = "silent"
-    """Nothing: this request alone was wrong, or it was cancelled."""
+    """Not counted: only this request was wrong, or it was cancelled."""
 
 
 class Reason(StrEnum):
@@ -30,26 +30,26 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BreakerRules:
-    """When a breaker opens, and when it is probed."""
+    """The thresholds for opening a breaker, and the delays before its probes."""
 
     window_seconds: float = 30.0
     window_calls: int = 200
     failures_min: int = 5
     failure_rate: float = 0.5
     pauses_seconds: Sequence[float] = (5.0, 10.0, 20.0)
-    """Until the first probe, the second, and each after that: below the 30 s within which reranking is to recover."""
+    """Delays before the first, the second and all later probes: reranking should recover within 30 s."""
     misconfigured_pause_seconds: float = 30.0
 
 
 class BreakerHold(StrEnum):
-    """What an operator has decided about a breaker."""
+    """The state that an operator has fixed for a breaker."""
 
     OPEN = "open"
     CLOSED = "closed"
 
 
 class BreakerState(StrEnum):
-    """Whether calls are made, in the words of metrics and of the admin port."""
+    """The state of a breaker, with the names used in metrics and on the admin port."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -61,27 +61,27 @@ class BreakerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A call that may be made."""
+    """Permission for one call."""
 
     generation: int
-    """Of the breaker's state when the call began; the end of a call that began in an earlier state is ignored."""
+    """The state generation in which the call began; results from earlier generations are ignored."""
     is_probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Why and until when no call is made."""
+    """Why no calls are made, and until when."""
 
     reason: Reason
     until: float
     probes: int = 0
-    """How many probes have failed since it opened."""
+    """The number of probes that have failed since the breaker opened."""
     detail: str = ""
-    """The error that opened it, in the provider's own words."""
+    """The error that opened the breaker, in the provider's own words."""
 
 
 class Breaker:
-    """Closed, open until a time, or half-open: one call at a time is made as a probe."""
+    """A breaker is closed, open until a time, or half-open, which permits one call at a time as a probe."""
 
     def __init__(self, rules: BreakerRules | None = None) -> None:
         self._rules = rules or BreakerRules()
@@ -92,12 +92,12 @@ class Breaker:
         self._hold: BreakerHold | None = None
 
     def hold(self, hold: BreakerHold | None) -> None:
-        """Keep it open or closed whatever happens; None lets it judge for itself again, beginning closed."""
+        """Fix the breaker open or closed; None returns it to automatic operation, starting closed."""
         self._hold = hold
         self._change(_HELD_OPEN if hold is BreakerHold.OPEN else None)
 
     def state(self, now: float) -> BreakerState:
-        """Tell its state at this time."""
+        """Return the state at this time."""
         match self._hold, self._opened:
             case BreakerHold.OPEN, _:
                 return BreakerState.HELD_OPEN
@@ -112,23 +112,23 @@ class Breaker:
 
     @property
     def opened(self) -> Opened | None:
-        """None while it is closed."""
+        """None if the breaker is closed."""
         return self._opened
 
     def refusal(self, now: float) -> Opened | None:
-        """Return why no call may be made at this time, if so."""
+        """Return why no call is permitted at this time; None if one is."""
         opened = self._opened
         return opened if opened and (self._probing or now < opened.until) else None
 
     def admit(self, now: float) -> Admission | Opened:
-        """Begin a call, as the probe where one is due."""
+        """Begin a call, which is the probe if one is due."""
         if refusal := self.refusal(now):
             return refusal
         self._probing = self._opened is not None
         return Admission(self._generation, is_probe=self._probing)
 
     def conclude(self, admission: Admission, verdict: Verdict, now: float, detail: str = "") -> None:
-        """Note how a call ended."""
+        """Record the result of a call."""
         if admission.generation != self._generation or self._hold is not None:
             return
         if self._opened is not None:

@@ -1,7 +1,7 @@
-"""How many calls of one model run at a time: as many as the provider takes, and a short queue for the others.
+"""Limits the concurrent calls of one model to what the provider handles, with a short queue.
 
-The limit is adapted by additive increase and multiplicative decrease (AIMD). For a remote model no minimum latency is
-probed as gradient controllers do it, since each probe would cost money.
+The limit is adapted by additive increase and multiplicative decrease (AIMD). Gradient controllers would probe for the
+minimum latency, which costs money with a remote model.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from proxy.errors import Busy
 
 
 class Load(StrEnum):
-    """What the end of a call says about how many calls a provider takes."""
+    """What the result of a call says about the provider's capacity."""
 
     FINE = "fine"
     SLOW = "slow"
@@ -24,9 +24,9 @@ class Load(StrEnum):
 
 
 class AdaptiveLimit:
-    """A number of calls that rises by one with each that ends well, and falls when the provider is overloaded.
+    """A limit that increases by one with each successful call, and decreases when the provider is overloaded.
 
-    It changes only while it is in use, and falls at most once for the calls that ran when it fell.
+    It increases only while at least half of it is in use, and decreases once for all calls that ran at the time.
     """
 
     def __init__(self, most: int, least: int = 4) -> None:
@@ -34,10 +34,10 @@ class AdaptiveLimit:
         self._least = min(least, most)
         self.value = most
         self.epoch = 0
-        """Rises each time that the limit falls; a call remembers in which epoch it began."""
+        """Increases with each decrease of the limit; every call remembers the epoch in which it began."""
 
     def adapt(self, load: Load, in_flight: int, epoch: int) -> None:
-        """Note how a call ended; `in_flight` counts it."""
+        """Adapt the limit to the result of a call, which is included in `in_flight`."""
         used = 2 * in_flight >= self.value
         match load:
             case Load.FINE if used:
@@ -55,7 +55,7 @@ class AdaptiveLimit:
 
 
 class TypicalLatency:
-    """A moving average of the seconds that successful calls take; None before the first."""
+    """A moving average of the latency of successful calls, in seconds; None before the first."""
 
     def __init__(self, weight: float = 0.1) -> None:
         self._weight = weight
@@ -66,7 +66,7 @@ class TypicalLatency:
         self.seconds = before + self._weight * (seconds - before)
 
     def is_exceeded_by(self, seconds: float) -> bool:
-        """Whether a call took so much longer that it probably waited in a queue at the provider."""
+        """Whether a call took so much longer that it was probably queued at the provider."""
         return self.seconds is not None and seconds > 2 * self.seconds + _NOTICEABLE_S
 
 
@@ -74,7 +74,7 @@ _NOTICEABLE_S = 0.05
 
 
 class Bulkhead:
-    """The calls of one model: those in flight, and those that wait for their turn in the order they came."""
+    """The calls of one model that are in flight, and a queue of waiting calls, first in, first out."""
 
     def __init__(self, service: str, most: int) -> None:
         self.limit = AdaptiveLimit(most)
@@ -85,7 +85,7 @@ class Bulkhead:
 
     @property
     def load(self) -> float:
-        """Calls in flight and waiting, as a share of those that may run at a time."""
+        """The calls in flight and waiting, divided by the limit."""
         return (self._in_flight + len(self._waiting)) / self.limit.value
 
     @property
@@ -98,7 +98,7 @@ class Bulkhead:
 
     @asynccontextmanager
     async def turn(self, seconds: float) -> AsyncIterator[int]:
-        """Wait for a turn; yields the limit's epoch. Raises Busy where a response in so many seconds is impossible."""
+        """Wait for a free slot; yields the limit's epoch. Raises Busy if none is free within `patience` seconds."""
         await self._wait(seconds - (self.latency.seconds or 0.0))
         try:
             yield self.limit.epoch
@@ -107,7 +107,7 @@ class Bulkhead:
             self._admit()
 
     def _admit(self) -> None:
-        """Give free places to those that have waited longest."""
+        """Admit the calls that have waited longest to the free slots."""
         while self._waiting and self._in_flight < self.limit.value:
             waiting = self._waiting.popleft()
             if not waiting.done():
@@ -135,7 +135,7 @@ class Bulkhead:
         return (self.latency.seconds or 0.0) * (len(self._waiting) + 1) / self.limit.value
 
     def _give_up(self, admitted: asyncio.Future[None]) -> None:
-        """Leave the queue; a place that was given meanwhile goes to the next."""
+        """Leave the queue; if a slot was assigned meanwhile, the next call gets it."""
         if admitted.done() and not admitted.cancelled():
             self._in_flight -= 1
             self._admit()

@@ -1,15 +1,15 @@
-"""What a model call took, as its response reports it: DeepInfra's fields, or those of OpenAI's API."""
+"""Reads tokens and cost from the response of a model call, in the format of DeepInfra or of OpenAI's API."""
 
 from typing import Any
 
 from proxy.context import Charge
 
 _LARGEST = 2**53
-"""Larger numbers are not exact in every reader of the log."""
+"""Larger numbers are not exact in every JSON parser."""
 
 
 def charge_of(decoded: Any) -> Charge:
-    """Read tokens and cost of a decoded response; what is missing, or no sensible number, counts as 0."""
+    """Return the tokens and the cost in a response; missing or implausible values count as 0."""
     tokens = _number_at(decoded, "input_tokens") or _number_at(decoded, "usage", "total_tokens")
     return Charge(int(tokens), float(_number_at(decoded, "inference_status", "cost")))
 

@@ -1,4 +1,4 @@
-"""Texts as vectors, by an OpenAI-style endpoint and the Qwen3 embedding models."""
+"""Embeds texts with the embeddings API of a provider, in the format of the Qwen3 embedding models."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Introduction:
-    """Which model really answers by a name, and how long its vectors are."""
+    """The model that serves a name, and the dimensions of its vectors."""
 
     model: str
     dimensions: int
@@ -38,7 +38,7 @@ class Introduction:
 
 @dataclass(slots=True)
 class _Found:
-    """The response to a call that several searches may wait for, and its charge, until one of them takes it."""
+    """The response to a call that several searches may share, and its charge, which the first of them takes."""
 
     vector: Vectors
     charge: Charge
@@ -49,7 +49,7 @@ class _Found:
 
 
 class Embedder:
-    """Embeds queries, each once while it is remembered, and passages."""
+    """Embeds queries, with a cache, and passages."""
 
     def __init__(  # noqa: PLR0913  its settings
         self,
@@ -79,7 +79,7 @@ class Embedder:
     ) -> QueryVector:
         """Return a query's vector, of unit length.
 
-        Equal queries that come meanwhile wait for the same call. A failure is not remembered.
+        Equal queries share one running call. A failed call is not cached.
         """
         prompt = query_prompt(instruction, text[: self._query_max_chars])
         key = _key(prompt, model, dimensions)
@@ -99,12 +99,12 @@ class Embedder:
         return QueryVector(tuple(found.vector.tolist()), charge=found.take_charge())
 
     def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool:
-        """Whether a query's vector is there, and so costs nothing."""
+        """Whether the vector of a query is cached, and so costs nothing."""
         prompt = query_prompt(instruction, text[: self._query_max_chars])
         return _key(prompt, model, dimensions) in self._vectors
 
     async def _embed_query(self, key: bytes, prompt: str, model: str, dimensions: int) -> _Found:
-        """Ask for one, kept as 4 bytes a dimension: as numbers of Python's own 10,000 of the largest took 1.6 GB."""
+        """Call the model; a dimension takes 4 bytes: as Python floats, 10,000 of the largest vectors took 1.6 GB."""
         body = encode(
             [prompt],
             model,
@@ -123,12 +123,12 @@ class Embedder:
         return _Found(vector, charge)
 
     async def introduce(self, *, model: str, dimensions: int | None) -> Introduction:
-        """Ask which model answers by this name; a provider that names none is taken at its word."""
+        """Return the model that serves this name; if the response names none, the requested one."""
         body = encode(["How long is a vector?"], model, dimensions, fail_fast=False)
         return await self._ask(model, body, 1, dimensions, lambda answer: _introduction(answer, model, dimensions))
 
     async def embed_passages(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Vectors:
-        """Return the vectors of at most 1024 texts, a row each; without `dimensions`, the model's own length."""
+        """Embed at most 1024 texts, one row each; without `dimensions`, the vectors have the model's own length."""
         if not texts:
             return np.empty((0, dimensions or 0), dtype=np.float32)
         body = encode(texts, model, dimensions, fail_fast=False)
@@ -157,7 +157,7 @@ def _introduction(answer: bytes, model: str, dimensions: int | None) -> Introduc
 
 
 def _size(vector: Vectors) -> int:
-    """Bytes that one takes in the cache, with its key."""
+    """Return the bytes of a cache entry with its key."""
     return vector.nbytes + 512
 
 
@@ -166,7 +166,7 @@ def _key(prompt: str, model: str, dimensions: int) -> bytes:
 
 
 def query_prompt(instruction: str, text: str) -> str:
-    """Write a query as the Qwen3 embedding models were trained to see it; passages stand bare."""
+    """Build the prompt of a query as the Qwen3 embedding models were trained; passages have none."""
     return f"Instruct: {instruction}\nQuery:{text}"
 
 
@@ -210,14 +210,14 @@ def _read(answer: bytes) -> _Answer:
 
 
 def is_same(model: str, other: str) -> bool:
-    """Whether two names are one model's; providers do not keep the case."""
+    """Whether two names denote the same model; providers do not preserve the case."""
     return model.casefold() == other.casefold()
 
 
 def decode(answer: bytes, count: int, model: str, dimensions: int | None) -> Vectors:
-    """Read exactly `count` vectors, in any order, of this model and length, and normalise them; raises Malformed.
+    """Decode exactly `count` vectors of this model and length, in any order, and normalise them; raises Malformed.
 
-    Another model's vectors of that length would give random neighbours, and no error.
+    Vectors of another model with the same length would return random neighbours without an error.
     """
     return _vectors_of(_read(answer), count, model, dimensions)
 
@@ -241,7 +241,7 @@ def _vectors(said: _Answer, count: int, dimensions: int | None) -> Vectors:
     if len(lengths) != 1 or (dimensions is not None and lengths != {dimensions}):
         raise Malformed(SERVICE, f"vectors of {sorted(lengths)} dimensions instead of {dimensions or 'one length'}")
     try:
-        with np.errstate(over="ignore"):  # too large for a float is infinite, and refused as that
+        with np.errstate(over="ignore"):  # overflow gives infinity, which is rejected below
             return normalise(np.array([entry.embedding for entry in found], dtype=np.float32))
     except ValueError as error:
         raise Malformed(SERVICE, str(error)) from error

@@ -1,4 +1,4 @@
-"""The engine's searches made for a caller, with that caller's own credentials."""
+"""Sends searches to the engine on behalf of a caller, with that caller's own credentials."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -27,14 +27,14 @@ from proxy.upstream.pool import Asked, CarriedFields, EnginePool
 SERVICE = "engine"
 _T = TypeVar("_T")
 
-# What decides which indices a name stands for; taken by `_resolve/index` as by `_search`.
+# Parameters that determine which indices a name resolves to; `_resolve/index` accepts them like `_search`.
 _RESOLVING = frozenset({"expand_wildcards", "ignore_unavailable", "allow_no_indices"})
 _UNKNOWN = frozenset({401})
-"""Of these the status by which the engine does not know a caller: who may not render templates may still search."""
+"""The status with which the engine rejects credentials; after other errors of `_render` the caller may still search."""
 
 
 class EngineClient:
-    """The engine, asked on behalf of callers; what one caller may know is remembered for that caller."""
+    """The client of the engine; what it learns about indices is cached per caller identity."""
 
     def __init__(self, settings: Settings, nodes: Nodes | None = None, hop: Hop = NO_HOP) -> None:
         self._pool = EnginePool(nodes or Nodes(settings), hop, settings.idle_connection_seconds)
@@ -59,7 +59,7 @@ class EngineClient:
         patience_seconds: float | None = None,
         anew: bool = False,
     ) -> _T:
-        """Ask what one caller may know of the indices, as a value that is remembered; raises UpstreamError."""
+        """Return what this caller may know of the indices, from the cache or the engine; raises UpstreamError."""
 
         async def ask() -> bytes:
             return (await self.send(asked)).body
@@ -68,13 +68,13 @@ class EngineClient:
         return await self._catalog.get(question, patience_seconds=patience_seconds, anew=anew)
 
     def forget(self, identity: bytes) -> None:
-        """Drop what a caller was told: the engine no longer knows it, or no longer allows it something."""
+        """Delete everything cached for a caller whose credentials or permissions the engine rejected."""
         self._catalog.forget(identity)
         self.accepted.forget(identity)
 
     @property
     def told_kind(self) -> EngineKind | None:
-        """Which engine it is by the headers of its answers alone."""
+        """The engine's product and version according to the headers of its responses."""
         return self._kind
 
     async def send(self, asked: Asked, timeout_seconds: float | None = None) -> EngineReply:
@@ -93,18 +93,18 @@ class EngineClient:
 
 @dataclass(frozen=True, slots=True)
 class EngineOfCaller:
-    """The engine as one caller sees it."""
+    """The engine with the credentials of one caller."""
 
     engine: EngineClient
     identity: bytes
     carried: CarriedFields
     patience_seconds: float | None = None
-    """How long an answer about indices is waited for; None: until it is there."""
+    """Timeout of lookups about indices; None: wait for the response."""
     sent: Sent = field(default_factory=Sent)
-    """Whether the client's own request was sent; what the proxy adds to it does not count."""
+    """Whether the client's own request was sent; requests that the proxy adds are not counted."""
 
     def answered_items(self, statuses: Iterable[int]) -> None:
-        """Take note of the statuses of searches that the engine answered together."""
+        """Handle the statuses of the searches of a multi-search."""
         if not TURNED_AWAY.isdisjoint(statuses):
             self.engine.forget(self.identity)
 
@@ -115,7 +115,7 @@ class EngineOfCaller:
         return await self._sent(self._search(search))
 
     async def add(self, search: EngineSearch, timeout_seconds: float) -> EngineReply:
-        """Run a search that is added to the client's own; raises Busy where too many are running."""
+        """Run a search in addition to the client's own; raises Busy at the limit of concurrent searches."""
         async with self.engine.added.turn():
             self.sent.engine_searches += 1
             return await self._sent(self._search(search), timeout_seconds)
@@ -126,19 +126,19 @@ class EngineOfCaller:
         return await self._sent(self._asked("POST", path, parameters, body, lines=lines))
 
     async def render(self, template: bytes, timeout_seconds: float) -> EngineReply:
-        """Let the engine render a template, with the caller's rights; raises Busy as `add` does."""
+        """Render a search template with the caller's permissions; raises Busy as `add` does."""
         async with self.engine.added.turn():
             asked = self._asked("POST", "/_render/template", (), template)
             return await self._sent(asked, timeout_seconds, turned_away=_UNKNOWN)
 
     async def get(self, path: str, parameters: Parameters) -> EngineReply:
-        """The same for what only reads: asked twice, it does nothing twice."""
+        """Send a client's request that only reads, and may therefore be sent twice; raises like `post`."""
         return await self._sent(Asked("GET", _target(path, parameters), self.carried))
 
     async def _sent(
         self, asked: Asked, timeout_seconds: float | None = None, turned_away: frozenset[int] = TURNED_AWAY
     ) -> EngineReply:
-        """Send a request; a caller who is turned away is told everything anew."""
+        """Send a request; if the engine rejects the caller, delete everything cached for that caller."""
         try:
             return await self.engine.send(asked, timeout_seconds)
         except Refused as refusal:
@@ -147,13 +147,13 @@ class EngineOfCaller:
             raise
 
     async def resolved(self, expression: str, parameters: Parameters, *, anew: bool = False) -> tuple[Resolved, ...]:
-        """Ask which indices a name stands for; raises Refused where that may not be asked."""
+        """Resolve index names; raises Refused if the caller may not."""
         asked = tuple(sorted(pair for pair in parameters if pair[0] in _RESOLVING))
         name = "*" if expression in {"", "_all"} else expression
         return await self._known(read_resolution, f"/_resolve/index/{name}", asked, anew=anew)
 
     async def resolved_of_pit(self, identifier: str, *, anew: bool = False) -> tuple[Resolved, ...]:
-        """Ask in which indices a point in time has documents."""
+        """Return the indices in which a point in time has documents."""
         terms = {"terms": {"field": "_index", "size": PIT_INDICES}}
         body = msgspec.json.encode({"pit": {"id": identifier}, "size": 0, "aggs": {"indices": terms}})
         asked = self._asked("POST", "/_search", (), body)
@@ -162,17 +162,17 @@ class EngineOfCaller:
         )
 
     async def facts(self, indices: frozenset[str]) -> IndexFacts:
-        """Read what the mappings of indices say; raises Refused where the caller may not."""
+        """Read the mappings of indices; raises Refused if the caller may not."""
         names = ",".join(quote(name, safe="*") for name in sorted(indices))
         return await self._known(read_facts, f"/{names}")
 
     async def types(self, indices: frozenset[str]) -> IndexFacts:
-        """Read the types of the fields alone, which every caller may know who may search."""
+        """Read the types of the fields only, which every caller who may search them can read."""
         names = ",".join(quote(name, safe="*") for name in sorted(indices))
         return await self._known(read_field_caps, f"/{names}/_field_caps", (("fields", "*"),))
 
     async def kind(self) -> EngineKind | None:
-        """Ask which engine it is, and of which version; where that may not be asked, what its answers' headers say."""
+        """Return the engine's product and version; if the caller may not read them, those in its response headers."""
         try:
             return await self._known(read_kind, "/")
         except UpstreamError:
@@ -201,7 +201,7 @@ class EngineOfCaller:
         return self._asked("POST", path, search.parameters, search.body)
 
     def _asked(self, method: str, path: str, parameters: Parameters, body: bytes, *, lines: bool = False) -> Asked:
-        """A request as JSON or as lines of it, in the client's words: a version they name must be `Accept`'s, too."""
+        """Build a request with a JSON or NDJSON body; an API version in its media type must be in `Accept`, too."""
         default = "application/x-ndjson" if lines else "application/json"
         said = next((value for name, value in self.carried if name.lower() == "content-type"), default)
         content_type = said if lines else said.replace("x-ndjson", "json")

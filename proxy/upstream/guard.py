@@ -1,4 +1,4 @@
-"""Every call of a model on a search's way: breaker, bulkhead, and at most one retry, around one attempt each."""
+"""Protects every model call of a search with a circuit breaker, a bulkhead and at most one retry."""
 
 import asyncio
 import time
@@ -19,19 +19,19 @@ from proxy.upstream.retries import RetryBudget, may_retry, retry_delay, verdict_
 _log = structlog.get_logger("proxy")
 _T = TypeVar("_T")
 OnCall = Callable[[str, str, str], None]
-"""Called with service, model and result of each attempt, and of each call that was not made."""
+"""Called with service, model and result for each attempt, and for each call that was not made."""
 
 _NOTHING_LEFT_S = 0.02
-"""With less time than this, a call is not attempted again."""
+"""A call is retried only if this many seconds remain beyond the model's usual latency."""
 _FAIR_S = 0.3
-"""A model that does not respond in less time than this has not failed yet."""
+"""A call that timed out sooner than this, in seconds, does not count as a failure of the model."""
 _FAIR_FACTOR = 1.5
-"""And neither one that does not respond in less than so many times its usual latency."""
+"""Nor does one that timed out sooner than the model's usual latency times this factor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """Time, waiting and chance; tests have their own."""
+    """The sources of time, delay and randomness, which tests replace."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -39,7 +39,7 @@ class Clocks:
 
 
 class Guard:
-    """What is known about one model of one endpoint, and the calls to it that are running."""
+    """The breaker, bulkhead and retry budget of one model at one endpoint."""
 
     def __init__(self, service: str, model: str, most: int, clocks: Clocks, on_call: OnCall) -> None:
         self.breaker = Breaker()
@@ -51,9 +51,9 @@ class Guard:
         self._budget = RetryBudget()
 
     async def call(self, attempt: Callable[[float], Awaitable[_T]], seconds: float) -> _T:
-        """Call the model and return its response; raises UpstreamError, Busy and Withheld where it was not called.
+        """Call the model and return its response; raises UpstreamError, or Busy or Withheld if no call was made.
 
-        `attempt` makes one call within the seconds that it is given.
+        `attempt` makes one call with the timeout that it receives, in seconds.
         """
         deadline = self._clocks.now() + seconds
         self._budget.note_call()
@@ -68,7 +68,7 @@ class Guard:
         return await self._attempt(attempt, deadline - self._clocks.now())
 
     def _delay(self, error: UpstreamError, deadline: float) -> float | None:
-        """Return the seconds until a retry; None where there is none, for want of time or budget."""
+        """Return the delay before a retry in seconds; None if there is no time or retry budget for one."""
         if not may_retry(error) or self.breaker.refusal(self._clocks.now()):
             return None
         delay = retry_delay(error, self._clocks.draw())
@@ -89,7 +89,7 @@ class Guard:
             raise
 
     async def _admitted(self, attempt: Callable[[float], Awaitable[_T]], deadline: float, epoch: int) -> _T:
-        """Make one call, and learn from its end, however it ends."""
+        """Make one call, and record its result in the breaker and the bulkhead."""
         begun = self._clocks.now()
         admission = self.breaker.admit(begun)
         if isinstance(admission, Opened):
@@ -101,7 +101,7 @@ class Guard:
             verdict, load = self._learned(error, self._clocks.now() - begun)
             detail = str(error)[:LOG_DETAIL]
             raise
-        except asyncio.CancelledError:  # the budget of the search is spent, or its client has left
+        except asyncio.CancelledError:  # the budget of the search has ended, or its client has disconnected
             took = self._clocks.now() - begun
             verdict, load = self._learned(TimedOut(self._service), took)
             detail = f"{self._service}: no answer in {took:.3g} s"
@@ -120,7 +120,7 @@ class Guard:
             self._report(before, self.breaker.opened)
 
     def _learned(self, error: UpstreamError, waited: float) -> tuple[Verdict, Load]:
-        """Return what a failed call says; one that had too little time for this model says nothing."""
+        """Return the verdict of a failed call; a call with too little time for this model has none."""
         enough = max(_FAIR_S, _FAIR_FACTOR * (self.bulkhead.latency.seconds or 0.0))
         if isinstance(error, TimedOut) and waited < enough:
             return Verdict.SILENT, Load.UNKNOWN
@@ -137,7 +137,7 @@ class Guard:
         return Withheld(self._service, refusal.reason, f"{self._model} is not called: {refusal.detail}")
 
     def _report(self, before: Opened | None, after: Opened | None) -> None:
-        """Log that a model is no longer called, and that it is called again: once each."""
+        """Log once that the breaker has opened, and once that it has closed."""
         named = {"service": self._service, "model": self._model}
         if after is None:
             if before is not None:
@@ -154,7 +154,7 @@ def _uncounted(*_: str) -> None:
 
 
 class Guards:
-    """The guards of the models that searches use, by service and name of the model."""
+    """The guards of all models in use, by service and model name."""
 
     def __init__(self, most: int, on_call: OnCall = _uncounted, clocks: Clocks | None = None) -> None:
         self._most = most
@@ -169,11 +169,11 @@ class Guards:
         return guard
 
     def pressure(self, service: str, model: str) -> float:
-        """Return the calls of a model in flight and waiting, as a share of those that may run at a time."""
+        """Return the load of a model: its calls in flight and waiting, divided by the limit of concurrent calls."""
         guard = self._guards.get((service, model))
         return guard.bulkhead.load if guard else 0.0
 
     @property
     def all(self) -> Sequence[tuple[tuple[str, str], Guard]]:
-        """Each guard with its service and model, for those who watch them."""
+        """Return each guard with its service and model, for metrics and the admin port."""
         return tuple(self._guards.items())

@@ -1,4 +1,4 @@
-"""How long models have lately taken: one that cannot answer in the time left is not asked, except now and then."""
+"""Tracks the recent latency of models: one that is slower than the time left is skipped, with occasional probes."""
 
 import time
 from collections import deque
@@ -11,27 +11,27 @@ from proxy.bounds import TIMED_CALLS, TIMED_MODELS
 from proxy.errors import SlowModel
 
 RECENT_S = 20.0
-"""How long a call counts: what was slow a while ago may be fast again."""
+"""How long a call counts, in seconds; older ones say little about the current latency."""
 CALLS_TO_JUDGE = 5
-"""Fewer recent calls say too little."""
+"""The minimum number of recent calls for a decision."""
 ONE_IN = 10
-"""One search in so many asks a slow model all the same, so that its recovery is seen."""
+"""One in so many searches calls a slow model anyway, to detect its recovery."""
 PROBE_S = 2.0
-"""So does the next search this long after the last call, however few searches there are."""
+"""Seconds after the last call, the next search calls a slow model anyway."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimedCall:
-    """How long a call took, or how long it was waited for."""
+    """The latency of a call, or the time after which it was abandoned."""
 
     at: float
     seconds: float
     is_answered: bool
 
     def exceeds(self, limit_seconds: float) -> bool | None:
-        """Whether it took longer than this; None if it was given up too early to say.
+        """Whether the call took longer than this; None if it was abandoned too early to tell.
 
-        A call that was given up counts as if it had taken twice as long: how long it would have taken is not known.
+        An abandoned call counts as twice its time, since its actual latency is unknown.
         """
         if self.is_answered:
             return self.seconds > limit_seconds
@@ -43,7 +43,7 @@ class _Model:
     calls: deque[TimedCall] = field(default_factory=lambda: deque(maxlen=TIMED_CALLS))
     asked_at: float = 0.0
     skipped: int = 0
-    """Searches since the last call."""
+    """The number of searches since the last call."""
 
 
 class Latencies:
@@ -54,13 +54,13 @@ class Latencies:
         self._models: LRUCache[str, _Model] = LRUCache(TIMED_MODELS)
 
     def note(self, model: str, seconds: float, *, is_answered: bool) -> None:
-        """Note how long a call took, or how long it was waited for in vain."""
+        """Record the latency of a call, or the time after which it was abandoned."""
         self._of(model).calls.append(TimedCall(self.timer(), seconds, is_answered))
 
     def allows(self, model: str, limit_seconds: float) -> bool:
-        """Whether a model is to be asked: it can lately answer in this time, or it is time to see whether it can again.
+        """Whether to call a model: it usually responds within this time, or a probe is due.
 
-        It cannot if more than half of its recent calls took longer.
+        A model is too slow if more than half of its recent calls took longer.
         """
         known, now = self._of(model), self.timer()
         exceeding = list(_exceeding(known.calls, now - RECENT_S, limit_seconds))
@@ -78,7 +78,7 @@ class Latencies:
 
 
 def slow(service: str, model: str, limit_seconds: float) -> SlowModel:
-    """Return the error for a model that is not asked."""
+    """Return the error for a model that is skipped."""
     return SlowModel(service, f"{model} has lately taken longer than the {limit_seconds * 1000:.0f} ms that are left")
 
 

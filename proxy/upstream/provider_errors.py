@@ -1,4 +1,4 @@
-"""What a provider of models says in an error response, as one short line for the log."""
+"""Extracts a provider's message from an error response, as one short line for the log."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +11,9 @@ _OVERLOADED = "engine_overloaded"
 
 
 def message_of(body: bytes, secret: str | None = None) -> str:
-    """Return the provider's own message, from any of the shapes in use; a secret in it is masked.
+    """Return the provider's message from any of the known formats; a secret in it is masked.
 
-    Only members that hold messages are read: a validation error of FastAPI also repeats the input, which is the user's.
+    Only members with messages are read: validation errors of FastAPI also repeat the input, which is the user's.
     """
     try:
         decoded = msgspec.json.decode(body)
@@ -26,7 +26,7 @@ def message_of(body: bytes, secret: str | None = None) -> str:
 
 
 def _messages(said: Any) -> Iterator[str]:
-    """Find the messages in `{"error": ...}`, `{"detail": ...}` and `{"message": ...}`, nested or in a list."""
+    """Yield the messages in `{"error": ...}`, `{"detail": ...}` and `{"message": ...}`, nested or in a list."""
     match said:
         case str():
             yield said
@@ -45,7 +45,7 @@ def _messages(said: Any) -> Iterator[str]:
 
 
 def inner_status(body: bytes) -> int | None:
-    """Return the status of an error that came as a 200 response, as aggregators send it; None where it is no error."""
+    """Return the status of an error in a 200 response, as aggregators send it; None if it is not an error."""
     try:
         decoded = msgspec.json.decode(body)
     except (ValueError, RecursionError):

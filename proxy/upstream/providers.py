@@ -1,6 +1,6 @@
-"""How providers of models differ, as data: one row for each rerank API and each embeddings API.
+"""The API formats of model providers, as tables: one row for each rerank API and each embeddings API.
 
-Their error messages are read by `provider_errors`, in any of the shapes in use.
+`provider_errors` reads error messages in all of their formats.
 """
 
 import re
@@ -16,17 +16,17 @@ from proxy.settings.config import EmbedApi, RerankApi, ServiceTier
 
 @dataclass(frozen=True, slots=True)
 class RerankFormat:
-    """A rerank API: where it is, what its request calls things, and how many passages one call takes."""
+    """A rerank API: its path, the names of its request members, and the maximum number of passages per call."""
 
     path: str
-    """Below the URL of the provider; `{model}` stands for the model's name."""
+    """Relative to the provider's URL; `{model}` is replaced by the name of the model."""
     query: str
     documents: str
     batch_max: int
     model: str | None = "model"
-    """None where the path names the model."""
+    """None if the path contains the model's name."""
     instruction: str | None = None
-    """None where the API has no such member: the instruction is not sent."""
+    """None if the API has no such member: the instruction is then not sent."""
     queries_are_listed: bool = False
     takes_service_tier: bool = False
     more: Mapping[str, Any] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class RerankFormat:
         model: str,
         service_tier: ServiceTier | None = None,
     ) -> bytes:
-        """Write a request: one query for all passages."""
+        """Encode a request with one query for all passages."""
         query = without_control_tokens(query)
         body: dict[str, Any] = {self.query: [query] if self.queries_are_listed else query}
         body[self.documents] = [without_control_tokens(passage) for passage in passages]
@@ -68,29 +68,29 @@ DEEPINFRA = RerankFormat(
     instruction="instruction",
     queries_are_listed=True,
     takes_service_tier=True,
-    more={"fail_fast": True},  # a refusal at once rather than a place in a queue
+    more={"fail_fast": True},  # a 429 at once instead of a queue
 )
 RERANK_FORMATS: Mapping[RerankApi, RerankFormat] = {
     "deepinfra": DEEPINFRA,
     "cohere": _like_cohere("/v2/rerank", 1000),
     "jina": _like_cohere("/v1/rerank", 1000, return_documents=False),
     "vllm": _like_cohere("/v1/rerank", 1000),
-    "openrouter": _like_cohere("/v1/rerank", 1000),  # below https://openrouter.ai/api
-    # Hugging Face text-embeddings-inference: more than its --max-client-batch-size, 32 by default, are refused.
+    "openrouter": _like_cohere("/v1/rerank", 1000),  # relative to https://openrouter.ai/api
+    # Hugging Face text-embeddings-inference rejects more than its --max-client-batch-size, 32 by default.
     "tei": RerankFormat("/rerank", "query", "texts", 32, model=None, more={"truncate": True}),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedFormat:
-    """An embeddings API of OpenAI's shape."""
+    """An embeddings API in the format of OpenAI's."""
 
     path: str
     fails_fast: bool = False
-    """Whether it takes `fail_fast`, and `service_tier`; others refuse members that they do not know."""
+    """Whether it accepts `fail_fast` and `service_tier`; other APIs reject unknown members."""
 
     def tier(self, service_tier: ServiceTier | None) -> ServiceTier | None:
-        """Return the service tier that may be sent."""
+        """Return the service tier to send; None if the API has none."""
         return service_tier if self.fails_fast else None
 
 
@@ -109,9 +109,9 @@ _CONTROL_TOKEN = re.compile(
 
 
 def without_control_tokens(text: str) -> str:
-    """Put a space in the place of each token by which a prompt template marks its parts.
+    """Replace every control token of known prompt templates with a space.
 
-    Otherwise a document could end its own part of the prompt and write the verdict. The space keeps what stands
-    around a token from forming another one.
+    Otherwise a document could close its part of the prompt and supply the verdict. The space prevents the surrounding
+    text from forming another token.
     """
     return _CONTROL_TOKEN.sub(" ", text)

@@ -1,6 +1,6 @@
-"""How relevant passages are to a query, by the rerank API of a provider: see `providers`.
+"""Scores passages for a query with the rerank API of a provider: see `providers`.
 
-Scores are pointwise, so a window may be split over several calls.
+Scores are pointwise, so a window may be split into several calls.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from proxy.upstream.transport import Transport
 
 SERVICE = "reranker"
 _SLACK_S = 0.01
-"""A call knows when the budget ends, and is ended by that, not by a time limit of its own at the same moment."""
+"""Added to a call's timeout, so that the end of the budget cancels the call before its own timeout does."""
 
 
 class Reranker:
-    """Scores passages, many of them in parallel calls."""
+    """Scores passages in parallel calls."""
 
     def __init__(  # noqa: PLR0913  its settings
         self,
@@ -55,7 +55,7 @@ class Reranker:
     async def score(
         self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: Budget
     ) -> Relevance:
-        """Return a score for each passage, in their order, down to the first one that is not scored in time."""
+        """Return the scores of the passages, in their order, up to the first one without a score at the deadline."""
         limit = min(self._timeout, budget.remaining())
         if limit > 0 and not self._latencies.allows(model, limit):
             return Relevance((), error=slow(SERVICE, model, limit))
@@ -80,7 +80,7 @@ class Reranker:
                 for call in calls:
                     answers.append(await call)
                     if answers[-1].error is not None:
-                        break  # the scores of later passages are of no use without these
+                        break  # the scores of later passages are useless without these
         except TimedOut as timeout:
             error = timeout
         finally:
@@ -108,7 +108,7 @@ class Reranker:
 
 
 def batches_of(passages: Sequence[str], size: int) -> list[Sequence[str]]:
-    """Cut passages into as few batches as this size allows, all about equally large."""
+    """Split passages into as few batches as possible, of about equal size."""
     count = max(1, math.ceil(len(passages) / size))
     size = max(1, math.ceil(len(passages) / count))
     return [passages[start : start + size] for start in range(0, len(passages), size)]
@@ -119,7 +119,7 @@ def _is_answered(call: "asyncio.Future[Relevance]") -> bool:
 
 
 def joined(answers: Sequence[Relevance], passages: Sequence[str], error: UpstreamError | None = None) -> Relevance:
-    """Put the answers to the first batches together; scores that say nothing of the passages are none."""
+    """Join the results of the first batches; scores that are equal for all passages count as an error."""
     scores = tuple(score for answer in answers for score in answer.scores)
     model = next((answer.model for answer in answers if answer.model), None)
     error = error or next((answer.error for answer in answers if answer.error), None)
@@ -133,14 +133,14 @@ _SATURATED = frozenset({0.0, 1.0})
 
 
 def _say_nothing(scores: Sequence[float], passages: Sequence[str]) -> bool:
-    """Whether different passages have one score, and not for being as relevant, or irrelevant, as can be."""
+    """Whether different passages have the same score, other than the lowest or the highest possible one."""
     return len(set(scores)) == 1 and scores[0] not in _SATURATED and len(set(passages)) >= 3
 
 
 def decode(answer: bytes, count: int) -> Relevance:
-    """Read exactly `count` finite scores, in any of the forms seen; raises Malformed.
+    """Decode exactly `count` finite scores, in any of the known formats; raises Malformed.
 
-    DeepInfra names no model in its answer; the local models do, since they answer by any name.
+    DeepInfra's response does not name the model; that of the local models does, because they serve any name.
     """
     try:
         decoded = msgspec.json.decode(answer)

@@ -1,4 +1,4 @@
-"""What the error of a model call says: about the model, and whether the call may be made once more."""
+"""Classifies the errors of model calls: the reason to report, the breaker's verdict, and whether to retry."""
 
 from collections.abc import Mapping
 
@@ -13,17 +13,17 @@ REASONS: Mapping[int, str] = {
     404: "misconfigured",
     429: "rate_limited",
 }
-"""The reason of a degraded search, by the status of the response."""
+"""The degrade reason by status of the response."""
 _REQUEST_IS_WRONG = frozenset({400, 413, 422})
 
 
 def reason_of(status: int) -> str:
-    """Return the reason of a degraded search, by the status of the response."""
+    """Return the degrade reason for a status."""
     return "server_error" if status >= 500 else REASONS.get(status, "refused")
 
 
 def verdict_of(error: UpstreamError) -> Verdict:
-    """Return what an error says about its model, of a call that had the time it needs."""
+    """Return the breaker's verdict on a call that failed although it had enough time."""
     match error:
         case Refused(status=status) if status in _REQUEST_IS_WRONG:
             return Verdict.SILENT
@@ -36,7 +36,7 @@ def verdict_of(error: UpstreamError) -> Verdict:
 
 
 def may_retry(error: UpstreamError) -> bool:
-    """Whether a call may be made again: never one that was possibly carried out, and so billed, without a response."""
+    """Whether a call may be retried: not if it may have been executed, and billed, although its response was lost."""
     match error:
         case Refused(status=status):
             return status == 429 or status >= 500
@@ -47,7 +47,7 @@ def may_retry(error: UpstreamError) -> bool:
 
 
 def retry_delay(error: UpstreamError, draw: float) -> float:
-    """Return the seconds to wait before a retry, with jitter by a random number from 0 to 1; not before Retry-After."""
+    """Return the delay before a retry in seconds: jitter by `draw`, from 0 to 1, after any Retry-After."""
     jitter = _DELAY_S * (0.5 + draw)
     return jitter + (retry_after(error) if isinstance(error, Refused) else 0.0)
 
@@ -56,7 +56,7 @@ _DELAY_S = 0.05
 
 
 def retry_after(error: Refused) -> float:
-    """Read Retry-After in seconds (RFC 9110, section 10.2.3); a date counts as nothing."""
+    """Read Retry-After in seconds (RFC 9110, section 10.2.3); a date counts as 0."""
     value = next((value for name, value in error.fields if name.lower() == b"retry-after"), b"").strip()
     return float(min(int(value), RETRY_AFTER_S_MAX)) if value.isdigit() and len(value) < _DIGITS else 0.0
 
@@ -65,7 +65,7 @@ _DIGITS = 10
 
 
 class RetryBudget:
-    """Allows one retry for so many calls, so that retries never double the load of a provider that fails."""
+    """Permits one retry per `calls_per_retry` calls, so that retries never double the load of a failing provider."""
 
     def __init__(self, calls_per_retry: int = 5, saved_max: int = 10) -> None:
         self._price = calls_per_retry
@@ -76,7 +76,7 @@ class RetryBudget:
         self._credit = min(self._credit + 1, self._credit_max)
 
     def spend(self) -> bool:
-        """Take one retry out of the budget; False where it is spent."""
+        """Take one retry from the budget; returns False if it is exhausted."""
         if self._credit < self._price:
             return False
         self._credit -= self._price

@@ -1,4 +1,4 @@
-"""One request to a models' provider, its response read within bounds, and whatever goes wrong as an UpstreamError."""
+"""Sends one request to a model provider, reads its response within limits; every failure becomes an UpstreamError."""
 
 import asyncio
 import ssl
@@ -18,18 +18,18 @@ from proxy.upstream.provider_errors import inner_status, message_of
 from proxy.upstream.retries import reason_of
 
 DNS_CACHE_S = 60
-"""How long a provider's addresses are remembered: no search that opens a connection waits for the resolver."""
+"""How long a provider's addresses are cached, so that a new connection need not wait for the resolver."""
 
 WARM_UP_S = 10.0
-"""How long the answer to a warm-up is waited for, without which its connection cannot be used."""
+"""Timeout of the warm-up request; its connection can be reused only after the response."""
 
 _T = TypeVar("_T")
 
 
 class Transport:
-    """Where a provider is and the token it knows us by, which goes there and nowhere else.
+    """A provider's URL and token; the token is sent to that URL only.
 
-    With `guards`, each model has a breaker, a limit of concurrent calls, and at most one retry of a call.
+    With `guards`, each model has a circuit breaker, a limit of concurrent calls, and at most one retry per call.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Transport:
         return f"Transport({self.service}, {self._base_url})"
 
     async def warm_up(self) -> None:
-        """Open a connection, so that the first search finds one; without the token, and whatever comes of it."""
+        """Open a connection for the first search, with a request without the token; errors are ignored."""
         with suppress(aiohttp.ClientError, TimeoutError):
             async with (
                 asyncio.timeout(WARM_UP_S),
@@ -71,7 +71,7 @@ class Transport:
         *,
         model: str,
     ) -> _T:
-        """Send a body and read the response; raises UpstreamError, Malformed for any that cannot be read."""
+        """Send a body and decode the response; raises UpstreamError, Malformed if the response cannot be decoded."""
 
         async def attempt(seconds: float) -> _T:
             return self._read(await self.post(path, body, seconds, response_bytes), read)
@@ -81,10 +81,10 @@ class Transport:
         return await self._guards.of(self.service, model).call(attempt, timeout_seconds)
 
     def _read(self, content: bytes, read: Callable[[bytes], _T]) -> _T:
-        """Read a response with status 200.
+        """Decode a response with status 200.
 
-        The one place where a model's response is read: what a reader does not expect of it must not look like a
-        defect of the proxy.
+        All responses of models are decoded here, so that an unexpected one is reported as Malformed, and not as an
+        error in the proxy.
         """
         try:
             return read(content)
@@ -106,7 +106,7 @@ class Transport:
     ) -> bytes:
         """Send a body once; raises Unreachable, Lost, TimedOut, Malformed, or Refused for every status but 200.
 
-        Redirects are not followed, since they would carry the token elsewhere.
+        Redirects are not followed, because they would send the token to another host.
         """
         begun = False
         try:
@@ -133,7 +133,7 @@ class Transport:
 
 
 async def _content(service: str, response: aiohttp.ClientResponse, at_most: int) -> bytes:
-    """Read a response to its end; raises TooLarge, and Malformed where it is compressed in another way than asked."""
+    """Read a response to its end; raises TooLarge, and Malformed if it has a compression that was not requested."""
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in {"", "identity", "gzip"}:
         raise Malformed(service, "a response compressed in another way than gzip")
@@ -143,7 +143,7 @@ async def _content(service: str, response: aiohttp.ClientResponse, at_most: int)
 
 
 async def _counted(service: str, pieces: AsyncIterator[bytes], at_most: int) -> AsyncIterator[bytes]:
-    """Hand pieces on while there are no more bytes in them than there may be."""
+    """Yield the chunks of a response; raises TooLarge at the limit."""
     total = 0
     async for piece in pieces:
         total += len(piece)
@@ -153,7 +153,7 @@ async def _counted(service: str, pieces: AsyncIterator[bytes], at_most: int) -> 
 
 
 async def _inflated(service: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Decompress piece by piece, and let everything else run in between: a small piece may hold a very large one."""
+    """Decompress in steps between which other tasks run: a small chunk may expand to a very large one."""
     inflating = zlib.decompressobj(wbits=31)
     async for piece in pieces:
         remaining = piece
@@ -169,7 +169,7 @@ async def _inflated(service: str, pieces: AsyncIterator[bytes]) -> AsyncIterator
 
 
 def open_session(settings: Models) -> aiohttp.ClientSession:
-    """Open connections to a provider as the settings say; raises ConfigError where a certificate cannot be read."""
+    """Open connections to a provider as configured; raises ConfigError if a certificate cannot be read."""
     tls = towards_models(settings)
     return models_session(settings.connect_timeout_seconds, tls=tls, proxy=settings.proxy)
 
@@ -177,11 +177,11 @@ def open_session(settings: Models) -> aiohttp.ClientSession:
 def models_session(
     connect_timeout_seconds: float, *, tls: ssl.SSLContext | None = None, proxy: str | None = None
 ) -> aiohttp.ClientSession:
-    """Open connections to a provider: kept open between searches, no cookies, no proxies from the environment."""
+    """Open a session with a provider: persistent connections, no cookies, no proxy from the environment."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=DNS_CACHE_S, ssl=tls or True),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_seconds),
         cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,  # it takes all that a piece holds at once, whatever the time limit says
+        auto_decompress=False,  # it would decompress a whole chunk at once, regardless of the timeout
         proxy=proxy,
     )
