@@ -1,4 +1,4 @@
-"""One search of one caller, whichever endpoint it came by: its route, its plan, its result."""
+"""Answers one search of one caller, for every endpoint: finds its route, makes its plan, returns its result."""
 
 import asyncio
 import math
@@ -58,19 +58,19 @@ ReadBody = Callable[[], Awaitable[bytes | Bypass]]
 
 @dataclass(frozen=True, slots=True)
 class SearchCall:
-    """A search as its client sent it."""
+    """A search as sent by the client."""
 
     indices: str
-    """The path segment as it was sent, so that aliases keep their filters and routing."""
+    """The path segment as sent, so that aliases keep their filters and routing."""
     query_string: str
     content: bytes = b""
     fields: Sequence[Field] = ()
-    """The request's headers."""
+    """The headers of the request."""
     is_template: bool = False
     walk: Walk | None = None
-    """The hit of an earlier response of the proxy that it continues after, if `content` has the engine's values."""
+    """The hit of an earlier response that a `search_after` continues from, if `content` now has the engine's values."""
     rewritten: bool = False
-    """Whether `content` is other than what the client sent."""
+    """Whether `content` differs from what the client sent."""
 
     @property
     def parameters(self) -> tuple[tuple[str, str], ...]:
@@ -79,7 +79,7 @@ class SearchCall:
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """A search that a route covers, its per-request options taken out of the body."""
+    """A search covered by a route, with its per-request options removed from the body."""
 
     record: SearchRecord
     caller: EngineOfCaller
@@ -90,23 +90,23 @@ class Routed:
 
 @dataclass(frozen=True, slots=True)
 class NotRouted:
-    """A search that goes no further: not of a route, bypassed, or refused."""
+    """A search that is not reranked: no route covers it, it is bypassed, or its options are rejected."""
 
     call: SearchCall
-    """With the body to hand on: the client's, without the proxy's own options."""
+    """The search to pass on: the client's, without the per-request options."""
     why: Unrouted | Bypass | Wrong
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A search that is planned, and not yet sent."""
+    """A planned search that has not been sent yet."""
 
     planned: Run
     head_key: bytes
     sent: Sent
 
     async def run(self) -> Result:
-        """Answer it, or return why the client's own bytes should go on instead."""
+        """Run the search, or return why the client's own request is passed on instead."""
         return unless_sent(await guarded(run_search(self.planned, self.head_key)), self.sent)
 
 
@@ -135,7 +135,7 @@ class Searching:
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
 
     async def warm_up(self) -> None:
-        """Open a connection to each of the models."""
+        """Open a connection to each model service."""
         await asyncio.gather(self._embedder.warm_up(), self._reranker.warm_up())
 
     # -- route
@@ -143,14 +143,14 @@ class Searching:
     async def route(
         self, record: SearchRecord, caller: EngineOfCaller, call: SearchCall, read_body: ReadBody
     ) -> Routed | NotRouted:
-        """Find a search's route and read its per-request options; the body of a search of no route is not read."""
+        """Find a search's route and read its per-request options; without a route, the body is not read."""
         found = await guarded(self._route(record, caller, call, read_body))
         return NotRouted(call, found) if isinstance(found, Bypass) else found
 
     async def _route(
         self, record: SearchRecord, caller: EngineOfCaller, call: SearchCall, read_body: ReadBody
     ) -> Routed | NotRouted:
-        if not (call.indices or call.is_template):  # a point in time names its indices in the body alone
+        if not (call.indices or call.is_template):  # only the body of a point-in-time search names its indices
             content = await read_body()
             call = call if isinstance(content, Bypass) else replace(call, content=content)
         covered = await self.cover(record, caller, call)
@@ -166,7 +166,7 @@ class Searching:
         return Routed(record, replace(caller, sent=record.sent), call, covered, options)
 
     def unroutable(self, indices: str, why: Bypass) -> Bypass | Unrouted:
-        """Return the bypass reason if a search that cannot be resolved might touch a route."""
+        """Return the bypass reason if an unresolvable search might touch a route."""
         return why if may_concern(self.routes, requested_names(indices)) else Unrouted()
 
     async def cover(
@@ -174,7 +174,7 @@ class Searching:
     ) -> Covered | Unrouted | Bypass:
         """Compare every index that the search reaches for this caller with the routes.
 
-        From memory where the names were asked before; `anew` asks the engine whatever is remembered.
+        Resolved names are cached; `anew` always asks the engine.
         """
         names = requested_names(call.indices)
         if names and all(":" in name for name in names) and not may_concern(self.routes, names):
@@ -187,15 +187,15 @@ class Searching:
         match cover(self.routes, resolved, names):
             case Mixed():
                 return Bypass("mixed_routes")
-            case Unrouted() if names and not resolved:  # OpenSearch, of a missing name; Elasticsearch answers 404
+            case Unrouted() if names and not resolved:  # a missing name on OpenSearch; Elasticsearch returns 404
                 return self.unroutable(call.indices, Bypass("unresolved", detail="no index has such a name"))
             case found:
                 return found
 
     def _cover_unresolved(self, indices: str, error: UpstreamError) -> Covered | Unrouted | Bypass:
-        """Where a caller may not ask what a name stands for, a plain one may still be taken by its letters.
+        """Match a plain name with the route patterns if the caller may not resolve it.
 
-        Each hit's own index is compared with the route before any of it goes to a model.
+        Each hit's own index is compared with the route before any of its text is sent to a model.
         """
         names = requested_names(indices)
         route = route_of(self.routes, Resolved(names[0])) if is_plain(names) else None
@@ -205,12 +205,12 @@ class Searching:
         return self.unroutable(indices, Bypass("unresolved", detail=str(error), is_fault=is_fault))
 
     def _patient(self, record: SearchRecord, caller: EngineOfCaller, *, anew: bool = False) -> EngineOfCaller:
-        """Let a search wait for all it asks about its indices no longer than it may in sum."""
+        """Limit the total time that a search waits for lookups about its indices."""
         waited = 0.0 if anew else record.clock.stages.get("names", 0.0) / 1000
         return replace(caller, patience_seconds=max(0.0, self._patience_seconds - waited))
 
     def options(self, call: SearchCall) -> tuple[SearchCall, Steering | Wrong]:
-        """Read the per-request options of headers and body; those of the body are not for the engine."""
+        """Read the per-request options from headers and body, and remove those in the body."""
         allowed = self._config.steering
         call = _translated(call)
         found = _cut_out(call.content)
@@ -231,7 +231,7 @@ class Searching:
         return prepared if isinstance(prepared, Bypass) else await prepared.run()
 
     async def prepare(self, routed: Routed, own: OwnSearches, number: int = 0) -> Prepared | Bypass:
-        """Plan a search of a route, ready to be run."""
+        """Plan a search of a route."""
         if routed.covered.route.rollout.mode == "shadow":
             return self._not_rolled_out(routed) or self._shadowed(routed)
         return await self._prepare(routed, own, number)
@@ -246,7 +246,7 @@ class Searching:
         return Prepared(run, head_key(plan, routed.caller.identity), record.sent)
 
     def _shadowed(self, routed: Routed) -> Bypass:
-        """Leave a search to the engine, and have it planned and run when its client has the response."""
+        """Let the engine answer a search, and rerank it in a shadow run after its response was sent."""
         record = routed.record
         record.after_response = partial(self.shadows.begin, record, partial(self._shadow, routed))
         return Bypass("shadow")
@@ -270,7 +270,7 @@ class Searching:
         return shadow
 
     async def plan(self, routed: Routed) -> Plan | Bypass:
-        """Read a search of a route, templates rendered, and decide what will be done for it."""
+        """Parse a search of a route, rendering its template first, and make its plan."""
         if why := self._not_rolled_out(routed):
             return why
         call: SearchCall | Bypass = routed.call
@@ -285,7 +285,7 @@ class Searching:
         return await self._plan(replace(routed, call=call), request)
 
     def _not_rolled_out(self, routed: Routed) -> Bypass | None:
-        """Return why a search is not reranked whatever it says."""
+        """Return the bypass reason that its options or the rollout of its route determine, regardless of its query."""
         if routed.options.enabled is False:
             return Bypass("steered_off")
         return routed.covered.route.rollout.bypass(routed.options, routed.call.fields)
@@ -359,12 +359,12 @@ class Searching:
         )
 
     async def _covered_now(self, routed: Routed) -> frozenset[str]:
-        """Ask anew which indices the search reaches; none where they are no longer this route's."""
+        """Resolve again which indices the search reaches; empty if they are no longer covered by this route."""
         found = await self.cover(routed.record, routed.caller, routed.call, anew=True)
         return found.indices if isinstance(found, Covered) and found.route is routed.covered.route else frozenset()
 
     async def _facts(self, caller: EngineOfCaller, covered: Covered) -> IndexFacts | None:
-        """Read the mappings, with the caller's rights or else with those meant for it; at the least the types."""
+        """Read the mappings as the caller, otherwise as the proxy; if neither may, only the types of the fields."""
         indices = covered.indices
         if not indices or sum(map(len, indices)) > NAMES_IN_A_URL:
             indices = frozenset(covered.route.patterns)
@@ -392,9 +392,9 @@ class Searching:
         return kind
 
     async def _pipeline(self, caller: EngineOfCaller, request: SearchRequest, facts: IndexFacts) -> Bypass | None:
-        """Leave a search alone that runs a pipeline which is not known to be harmless."""
+        """Bypass a search with a search pipeline that is not known to be harmless."""
         named = request.pipeline
-        if named is None and len(facts.pipelines) == 1:  # of several indices' defaults none is run
+        if named is None and len(facts.pipelines) == 1:  # default pipelines are not run for indices with different ones
             (named,) = facts.pipelines
         if named in (None, NONE, {}):
             return None
@@ -406,7 +406,7 @@ class Searching:
 
 
 def _text_of(route: Route, fields: Sequence[Field], request: SearchRequest, facts: IndexFacts) -> str | None:
-    """Return the query text from where the route says that it is; one longer than a request may set is ignored."""
+    """Return the query text from where the route's `query_from` specifies; a text longer than the limit is ignored."""
     place = route.query_from
     texts = (
         _header_text(fields, place.header) if place.header else None,
@@ -424,19 +424,19 @@ def _header_text(fields: Sequence[Field], name: str) -> str | None:
 
 
 def _ordered_by_boosts(route: Route, user_query: UserQuery) -> Bypass | None:
-    """Leave a search alone whose order the client makes of boosts, whatever the words."""
+    """Bypass a search whose order is determined by boosts alone, regardless of query text."""
     alone = user_query.boosts is not None and user_query.boosts.alone
     return Bypass("boost_alone") if alone and route.boost_power else None
 
 
 def _unfit(request: SearchRequest, user_query: UserQuery) -> Failure | None:
-    """Say why no document that only kNN finds has a place among this search's own."""
+    """Return why documents found by kNN only cannot be ranked among this search's own hits."""
     reason = "own_scores" if request.own_ranking else user_query.unrelaxed
     return Failure("semantic", reason, UNRELAXED[reason], by_design=True) if reason else None
 
 
 def _budget_seconds(route: Route, options: Steering, request: SearchRequest) -> float:
-    """Return the route's budget, which the request's options and the client's `timeout` for the engine only lower."""
+    """Return the time budget in seconds: the route's, lowered by per-request options or the client's `timeout`."""
     of_request = route.budget_ms if options.budget_ms is None else options.budget_ms
     of_client = math.inf if request.timeout_seconds is None else request.timeout_seconds
     return min(route.budget_ms / 1000, of_request / 1000, of_client)
@@ -459,7 +459,7 @@ def _translated(call: SearchCall) -> SearchCall:
     return replace(call, content=content, walk=walk, rewritten=True) if walk else call
 
 
-# A template's own body. Of the URL, Elasticsearch 8.19.13 ignores what a search's body would say.
+# The members of a template request, and URL parameters that Elasticsearch 8.19.13 ignores with a template.
 _TEMPLATE_KEYS = frozenset({"source", "id", "params"})
 _IGNORED = frozenset({"from", "size", "q", "df", "sort", "_source", "_source_includes", "_source_excludes", "stats"})
 
@@ -473,7 +473,7 @@ _template = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 async def _rendered(caller: EngineOfCaller, call: SearchCall, timeout_seconds: float) -> SearchCall | Bypass:
-    """Have the engine render a template with the caller's rights; return the search in it."""
+    """Render a template with the caller's permissions; returns the resulting search."""
     try:
         if unknown := [key for key in _template.decode(call.content) if key not in _TEMPLATE_KEYS]:
             return Bypass("template", detail=unknown[0])
@@ -486,20 +486,20 @@ async def _rendered(caller: EngineOfCaller, call: SearchCall, timeout_seconds: f
 
 
 async def guarded(step: Awaitable[_T]) -> _T | Bypass:
-    """Await a step of a search; a defect in it is logged, and the engine answers."""
+    """Await a step of a search; on an error in the proxy, log it and bypass the search."""
     try:
         return await step
     except (BadMessage, ConnectionError):
         raise
     except TooComplex as error:
         return Bypass("too_complex", detail=str(error))
-    except Exception as error:  # noqa: BLE001  whatever it is, the engine can still answer
+    except Exception as error:  # noqa: BLE001  after any error, the engine can still answer
         _log.exception("internal_error")
         return Bypass("internal_error", detail=cause_of(error))
 
 
 def unless_sent(found: _T | Bypass, sent: Sent) -> _T | Bypass | Defect:
-    """Leave a search with a defect to the engine, unless it was sent there: what was sent is not sent again."""
+    """Turn an error in the proxy into a Defect if the search was sent to the engine, so that it is not sent again."""
     if isinstance(found, Bypass) and found.reason == "internal_error" and sent.by_now:
         return Defect(found.detail)
     return found
@@ -527,9 +527,9 @@ def _point_in_time(content: bytes) -> str | None:
 
 
 def _cut_out(content: bytes) -> tuple[bytes, bytes] | None:
-    """Take `ext.rerank_proxy` out of a body, and an `ext` with nothing else in it, which templates cannot have.
+    """Remove `ext.rerank_proxy` from a body, and an empty `ext`, which templates cannot have.
 
-    None where there is none, or the body is not one that could be read.
+    Returns None if there is none, or the body cannot be read.
     """
     if MEMBER.encode() not in content:
         return None

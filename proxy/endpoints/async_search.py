@@ -1,8 +1,8 @@
-"""`_async_search`: handed on until it is complete, then answered as a search.
+"""`_async_search`: passed on until the search is complete, and then reranked.
 
-Source: Elasticsearch, "Async search". What is still running is the engine's own; once the engine says that an answer
-is complete, the search is run again as a plain one, and its reranked answer takes the place of the engine's. The
-engine's own headers and members, which clients poll by, stay.
+Source: Elasticsearch, "Async search". While a search is running, clients get the engine's responses. When it is
+complete, it is run again as a plain search, and the reranked response replaces the engine's; headers and members that
+clients need for polling are the engine's.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ from proxy.upstream.engine import EngineOfCaller
 
 _OF_ASYNC = frozenset({"keep_alive", "keep_on_completion", "wait_for_completion_timeout", "batched_reduce_size"})
 _OF_ANSWERS = frozenset({"filter_path", "human", "pretty", "rest_total_hits_as_int", "typed_keys"})
-"""Parameters that each question after a search says anew."""
+"""URL parameters that apply to a single response, so that every poll repeats them."""
 _UNFINISHED = ("is_partial", "is_running")
 _REMEMBERED_S = 3600.0
 
@@ -46,7 +46,7 @@ _FALSE = msgspec.Raw(b"false")
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A search that the engine is still running, and its caller."""
+    """A submitted search that may still be running, and its caller's identity."""
 
     identity: bytes
     call: SearchCall
@@ -56,7 +56,7 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """A client's request about a search: its submission, or a later poll."""
+    """A client's submission of a search, or a later poll."""
 
     exchange: Exchange
     record: SearchRecord
@@ -65,31 +65,31 @@ class _Question:
 
     @property
     def asked(self) -> Parameters:
-        """The parameters for the engine, which is asked for its whole response: the final form is written here."""
+        """The engine's URL parameters, without `filter_path` and the like, which are applied here."""
         return read_form(self.parameters).asked(self.parameters)
 
 
 def _size(submitted: Submitted) -> int:
-    """Bytes that one takes up, its body above all."""
+    """Return the memory that a submitted search takes, in bytes."""
     return len(submitted.call.content) + 2**10
 
 
 class AsyncSearches:
-    """The searches that were submitted here and not yet answered."""
+    """Searches that were submitted through the proxy, and may still be polled."""
 
     def __init__(self, front: Front, earlier: "AsyncSearches | None" = None) -> None:
-        """Take over from `earlier` what was submitted to routes that are still the same."""
+        """Take over from `earlier` the searches of routes that have not changed."""
         self._front = front
         self._submitted: TTLCache[str, Submitted] = TTLCache(ASYNC_SEARCHES_BYTES, _REMEMBERED_S, getsizeof=_size)
         if earlier is not None:
             self._submitted.update(earlier.submitted_to(front.searching.routes))
 
     def submitted_to(self, routes: Sequence[Route]) -> Mapping[str, Submitted]:
-        """Return what was submitted to any of these routes, by the id of the search."""
+        """Return the searches submitted to any of these routes, by their ids."""
         return {id_: each for id_, each in tuple(self._submitted.items()) if each.covered.route in routes}
 
     async def submit(self, exchange: Exchange, record: RequestRecord, search: Search) -> None:
-        """Answer a submission: complete and reranked at once, or as the engine does."""
+        """Answer a submission; the search is reranked if it is complete at once."""
         front, begun = self._front, record.search()
         caller = front.caller(exchange)
         if isinstance(caller, Bypass):
@@ -117,7 +117,7 @@ class AsyncSearches:
         await self._progress(question, reply, Submitted(caller.identity, call, routed.covered, routed.options))
 
     async def poll(self, exchange: Exchange, record: RequestRecord, search: Search) -> None:
-        """Answer a poll for a search that was submitted here by the same caller; any other is the engine's."""
+        """Answer a poll; only a search that the same caller submitted through the proxy is reranked."""
         caller = self._front.caller(exchange)
         submitted = self._submitted.get(search.id)
         if isinstance(caller, Bypass) or submitted is None or submitted.identity != caller.identity:
@@ -138,19 +138,19 @@ class AsyncSearches:
         await self._progress(question, reply, submitted)
 
     async def _fail(self, question: _Question, error: UpstreamError) -> None:
-        """Answer with the engine's error in the form that is requested: submitted again, the search would run twice."""
+        """Return the engine's error; the submission is not repeated, since the search would run twice."""
         write = partial(read_form(question.parameters).write, keeps_empty=self._front.keeps_empty)
         await self._front.respond(question.exchange, question.record, failed(error, write, changed=False))
 
     async def _progress(self, question: _Question, reply: EngineReply, submitted: Submitted) -> None:
-        """Answer with the engine's response, a complete search in it reranked; it is not submitted a second time."""
+        """Return the engine's response, reranked if the search is complete; the submission is not repeated."""
         written = await guarded(self._written(question, reply, submitted))
         outcome, body = (bypassed(written), reply.body) if isinstance(written, Bypass) else written
         question.record.outcome = outcome
         await send(question.exchange, reply, body, outcome_fields(outcome, question.record.timings()))
 
     async def _written(self, question: _Question, reply: EngineReply, submitted: Submitted) -> tuple[Outcome, bytes]:
-        """Run a complete search, and write the engine's response in the form that is requested."""
+        """Run a complete search, and render the engine's response in the requested format."""
         result = await guarded(self._result(question, reply, submitted))
         outcome = self._front.concluded(question.record, result).outcome
         body = _with_response(reply.body, result.body) if isinstance(result, Answered) else reply.body
@@ -171,14 +171,14 @@ class AsyncSearches:
 
 
 def _unwritable(parameters: Parameters) -> Bypass | None:
-    """Return why a response cannot be written here in the form that is asked for."""
+    """Return the bypass reason if the requested response format cannot be rendered here."""
     if "format" in dict(parameters):
         return Bypass("format")
     return Bypass("too_complex") if read_form(parameters).filter_path.too_complex else None
 
 
 def _plain(call: SearchCall, parameters: Parameters) -> SearchCall:
-    """Return the same search without its asynchronous parameters, in the response format that is now requested."""
+    """Return the search without its asynchronous parameters, in the response format requested now."""
     kept = [pair for pair in call.parameters if pair[0] not in _OF_ASYNC | _OF_ANSWERS]
     form = [pair for pair in parameters if pair[0] in _OF_ANSWERS]
     return replace(call, query_string=urlencode((*kept, *form)))

@@ -1,4 +1,4 @@
-"""What every endpoint shares: the caller, the body, and the response to a search's result."""
+"""What all endpoints share: the caller, the request body, and the response to a search."""
 
 import asyncio
 from collections.abc import Sequence
@@ -22,28 +22,28 @@ from proxy.telemetry.log import outcome_fields
 from proxy.upstream.engine import EngineClient, EngineOfCaller
 
 COMPRESSED_INLINE = 2**10
-"""Bytes of gzip that are decompressed in the event loop: a thousand times as much may be in them."""
+"""Larger gzip bodies are decompressed in a thread: they may expand a thousandfold."""
 
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """The proxy as an endpoint sees it."""
+    """The services that the endpoints use."""
 
     upstream: Upstream
     engine: EngineClient
     searching: Searching
     callers: CallerIdentities
     multi_search_reranked: int
-    """Searches of one `_msearch` that are reranked at most."""
+    """Maximum number of reranked searches per `_msearch`."""
 
     @property
     def keeps_empty(self) -> bool:
-        """Whether objects that `filter_path` empties stay in a response: see `EngineKind`."""
+        """Whether the engine keeps objects that `filter_path` empties: see `EngineKind`."""
         kind = self.engine.told_kind
         return kind is None or kind.keeps_empty
 
     def caller(self, exchange: Exchange) -> EngineOfCaller | Bypass:
-        """Return the engine as this request's caller sees it, or why no search can be made on the caller's behalf."""
+        """Return the engine with this request's credentials, or why the proxy cannot send searches with them."""
         fields = exchange.head.fields
         if not can_be_repeated(fields):
             return Bypass("credentials")
@@ -54,15 +54,15 @@ class Front:
         return self.engine.for_caller(self.callers.identity(fields), goes_along, sent)
 
     async def hand_on(self, exchange: Exchange, fields: Sequence[Field] = ()) -> None:
-        """Let the engine answer, with these headers added to its response."""
+        """Pass the request on, and add these headers to the response."""
         await hand_on(exchange, self.upstream, fields)
 
     async def bypass(self, exchange: Exchange, record: SearchRecord, indices: str, why: Bypass) -> None:
-        """Let the engine answer a search before its route is known; only one that might touch a route is reported."""
+        """Bypass a search before its route is known; the reason is reported only if the search might touch a route."""
         await self.respond(exchange, record, self.searching.unroutable(indices, why))
 
     async def respond(self, exchange: Exchange, record: SearchRecord, result: "Result | Wrong | Unrouted") -> None:
-        """Send what came of a search."""
+        """Send the response to a search."""
         if isinstance(result, Unrouted):
             await self.hand_on(exchange)
             return
@@ -77,7 +77,7 @@ class Front:
             await exchange.answer(Answer(response.status, [*own_fields(self._product), *fields], response.body))
 
     def concluded(self, record: SearchRecord, result: Result | Wrong) -> "Response":
-        """Turn a result into a response, and note the search's outcome."""
+        """Turn a result into a response, and record the outcome of the search."""
         response = response_to(result)
         record.outcome = response.outcome
         if isinstance(result, Answered):
@@ -86,24 +86,24 @@ class Front:
 
     @property
     def _product(self) -> bytes | None:
-        """X-Elastic-Product for responses made in the engine's place, once any response has told which engine it is."""
+        """The X-Elastic-Product header of the proxy's own responses, if the engine is known to send it."""
         kind = self.engine.told_kind
         return self.upstream.product or (b"Elasticsearch" if kind and kind.product == "elasticsearch" else None)
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a search's client gets: a body of this proxy's, or None where the engine answers the client's own bytes."""
+    """The response to a search; without a body, the client's own request is passed on."""
 
     outcome: Outcome
     body: bytes | None = None
     status: int = 200
     reply: EngineReply | None = None
-    """The engine's response that the body is made of, and whose headers go with it."""
+    """The engine's response that the body is based on, and whose headers are sent with it."""
 
 
 def response_to(result: Result | Wrong) -> Response:
-    """Turn what came of a search into a response: the one place where a result gets a status."""
+    """Turn the result of a search into a response; statuses are chosen here only."""
     match result:
         case Bypass() as why:
             return Response(bypassed(why))
@@ -119,14 +119,14 @@ def response_to(result: Result | Wrong) -> Response:
 
 
 def no_answer(result: Unanswered | Defect, product: bytes | None = None, added: Sequence[Field] = ()) -> Answer:
-    """Say in the engine's shape why a search that was sent has no answer."""
+    """Return an error in the engine's format for a search that was sent but has no response."""
     if isinstance(result, Unanswered):
         return bad_gateway(result.error, product, added)
     return internal_error(product, added)
 
 
 async def read_body(exchange: Exchange, *, ndjson: bool = False) -> bytes | Bypass:
-    """Read a search's body, out of its gzip; or return why it cannot be read here, or its response not be written."""
+    """Read and decompress a search's body; returns a bypass reason if it or the response cannot be JSON."""
     body = await exchange.read_body(SEARCH_BODY_BYTES)
     if body is None:
         return Bypass("too_large")
@@ -138,12 +138,12 @@ async def read_body(exchange: Exchange, *, ndjson: bool = False) -> bytes | Bypa
     return content(fields, body, SEARCH_BODY_BYTES)
 
 
-# Written anew for a body that was written anew.
+# Headers that do not apply to the new body.
 _OF_THE_BODY = frozenset((b"content-length", b"content-encoding", b"transfer-encoding", b"connection", b"keep-alive"))
 
 
 async def send(exchange: Exchange, reply: EngineReply, body: bytes, outcome: Sequence[Field]) -> None:
-    """Send the engine's response with another body: its own headers, compressed if it was."""
+    """Send the engine's response with a new body, compressed if the engine's was."""
     kept = [(name, value) for name, value in reply.fields if name.lower() not in _OF_THE_BODY]
     if reply.compressed:
         kept.append((b"content-encoding", b"gzip"))

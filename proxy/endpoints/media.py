@@ -1,4 +1,4 @@
-"""Whether a search and its answer are JSON, and a compressed body's content."""
+"""Media types and compression: whether a search and its response are JSON, and the content of a gzip body."""
 
 import re
 import zlib
@@ -9,7 +9,7 @@ from proxy.outcomes import Bypass
 
 
 def _media_type(*names: str) -> re.Pattern[bytes]:
-    """A type of these, plain or as the engines' clients say it, with the parameters that change nothing here."""
+    """Compile a pattern of these media types, also with a vendor prefix, with parameters that have no effect here."""
     forms = "|".join(rf"{name}|vnd\.(?:elasticsearch|opensearch)\+{name}" for name in names)
     parameters = r"\s*(?:;\s*(?:charset=\"?utf-8\"?|compatible-with=\d+)\s*)*"
     return re.compile(rf"application/(?:{forms}){parameters}".encode(), re.IGNORECASE)
@@ -20,9 +20,9 @@ _LINES = _media_type("json", "x-ndjson")
 
 
 def not_json(fields: Sequence[Field], *, has_body: bool, ndjson: bool = False) -> Bypass | None:
-    """Say why a search cannot be read or its answer not be written here; None where both are JSON."""
+    """Return the bypass reason if a search or its response is not JSON; None if both are."""
     accept = field_value(fields, b"accept").strip()
-    # Of a list the engine reads nothing, and answers in JSON.
+    # The engine ignores a list, and responds with JSON.
     if accept not in {b"", b"*/*"} and b"," not in accept and not _JSON.fullmatch(accept):
         return Bypass("accept")
     known = _LINES if ndjson else _JSON
@@ -38,7 +38,7 @@ def is_gzipped(fields: Sequence[Field]) -> bool:
 
 
 def content(fields: Sequence[Field], body: bytes, limit: int) -> bytes | Bypass:
-    """Return a body's content, out of its gzip where it is in one; no more than `limit` bytes of it."""
+    """Return the content of a body, decompressed if necessary; at most `limit` bytes."""
     if not is_gzipped(fields):
         return body
     inflating = zlib.decompressobj(wbits=31)
@@ -52,6 +52,6 @@ def content(fields: Sequence[Field], body: bytes, limit: int) -> bytes | Bypass:
 
 
 def gzipped(body: bytes) -> bytes:
-    """Compress as the engine does (`http.compression_level` 3)."""
+    """Compress like the engine (`http.compression_level` 3)."""
     deflating = zlib.compressobj(level=3, wbits=31)
     return deflating.compress(body) + deflating.flush()

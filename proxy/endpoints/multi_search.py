@@ -1,6 +1,6 @@
-"""`_msearch` and `_msearch/template`: what a route covers is a search of its own, the other items go on together.
+"""`_msearch` and `_msearch/template`: reranks each item that a route covers; the engine answers the others together.
 
-Each item has its own outcome, and one that cannot be reranked its own bytes in the engine's own multi-search.
+Each item has its own outcome. Bypassed items are sent to the engine as the client wrote them.
 """
 
 import asyncio
@@ -47,19 +47,19 @@ _UNROUTED = b"unrouted"
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """An item whose outcome is known."""
+    """An item with a known outcome."""
 
     line: tuple[bytes, bytes]
-    """Its two lines as the engine may see them."""
+    """Its two lines as the engine may receive them."""
     part: bytes | None = None
-    """Its response, made here; None leaves it to the engine."""
+    """Its response if it was made here; None: the engine answers it."""
     reply: EngineReply | None = None
     outcome: bytes = _UNROUTED
 
 
 @dataclass(frozen=True, slots=True)
 class _Routed:
-    """An item that a route covers."""
+    """An item covered by a route."""
 
     header: bytes
     search: Routed
@@ -67,7 +67,7 @@ class _Routed:
 
 @dataclass(frozen=True, slots=True)
 class _Prepared:
-    """An item that is planned, and about to be searched for."""
+    """A planned item that has not been sent yet."""
 
     header: bytes
     search: Routed
@@ -88,14 +88,14 @@ _NO_REPLY = EngineReply(200, ((b"content-type", b"application/json"),), b"")
 
 
 def _outcome(ended: Sequence[_Ended], *, answered: bool) -> list[Field]:
-    """List the outcome of each item in order; what was made here is lost where the engine refuses the others."""
+    """Return the header that lists each item's outcome; unless `answered`, the engine rejected the whole request."""
     refused = bypassed(Bypass("engine_refused")).header
     headers = [each.outcome if answered or each.part is None else refused for each in ended]
     return [(b"X-Rerank", in_order(headers))] if set(headers) != {_UNROUTED} else []
 
 
 async def answer_multi_search(front: Front, exchange: Exchange, record: RequestRecord, search: Search) -> None:
-    """Answer several searches: each reranked, or as the engine does."""
+    """Answer a multi-search, and rerank the items that routes cover."""
     caller = front.caller(exchange)
     url = tuple(parse_qsl(search.query_string, keep_blank_values=True))
     items = _items(await read_body(exchange, ndjson=True), url)
@@ -112,7 +112,7 @@ async def answer_multi_search(front: Front, exchange: Exchange, record: RequestR
 
 
 def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[Item | Unread] | Bypass:
-    """Take the searches apart, or return why the engine answers the whole."""
+    """Split the request into items, or return why it is passed on as a whole."""
     if isinstance(content, Bypass):
         return content
     if unknown := [name for name, _ in url if name not in OF_THE_ITEMS | OF_THE_WHOLE]:
@@ -125,7 +125,7 @@ def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[
 
 
 def _unroutable(front: Front, record: RequestRecord, search: Search, item: Item | Unread, why: Bypass) -> _Ended:
-    """Leave one item to the engine; only one that might touch a route is reported."""
+    """Bypass an item before its route is known; the reason is reported only if the item might touch a route."""
     line = item.header, item.body
     match front.searching.unroutable(item.of(search.indices) if isinstance(item, Item) else search.indices, why):
         case Unrouted():
@@ -136,7 +136,7 @@ def _unroutable(front: Front, record: RequestRecord, search: Search, item: Item 
 
 @dataclass(frozen=True, slots=True)
 class _Multi:
-    """One multi-search on its way."""
+    """One running multi-search."""
 
     front: Front
     exchange: Exchange
@@ -146,12 +146,12 @@ class _Multi:
     url: Sequence[tuple[str, str]]
     place_of_rest: int
     own: OwnSearches
-    """Of the items, by their place, and of those that the engine answers together, behind them."""
+    """The response times of the items, by position; the last entry is the request with the engine's items."""
 
     async def answer(self, items: Sequence[Item | Unread]) -> None:
-        """Answer with all items in their order; where none is answered here, the engine does it alone.
+        """Answer all items in their order; if none of them is answered here, pass the request on.
 
-        What is left to the engine goes there at once, beside the searches that are made here.
+        The engine's items are sent at once, in parallel to the searches that are made here.
         """
         prepared = await self._prepared(items)
         if all(isinstance(each, _Ended) and each.part is None for each in prepared):
@@ -171,7 +171,7 @@ class _Multi:
         await self._refused(rest, ended, items)
 
     async def _prepared(self, items: Sequence[Item | Unread]) -> "Sequence[_Ended | _Prepared]":
-        """Find each item's route, and plan those that are reranked: so many, and of templates so many are rendered."""
+        """Route and plan the items, up to the maximum of reranked ones; only that many templates are rendered."""
         found = await asyncio.gather(*(self._routed(item) for item in items))
         if self.search.endpoint is Endpoint.MULTI_TEMPLATE:
             found = list(self._first(found))
@@ -179,7 +179,7 @@ class _Multi:
         return list(self._first(planned))
 
     def _first(self, items: "Sequence[_Ended | _Each]") -> "Iterator[_Ended | _Each]":
-        """Yield the items, as many of them as are reranked, and leave the others to the engine."""
+        """Yield the items; those beyond the maximum of reranked ones are bypassed."""
         places = 0
         for number, item in enumerate(items):
             places += not isinstance(item, _Ended)
@@ -219,7 +219,7 @@ class _Multi:
         return _Prepared(item.header, item.search, prepared)
 
     async def _finish(self, number: int, item: _Ended | _Prepared) -> _Ended:
-        """Bring one item to its end."""
+        """Run one item."""
         if isinstance(item, _Ended):
             return item
         try:
@@ -229,7 +229,7 @@ class _Multi:
         return self._ended(item.header, item.search.record, item.search.call, result)
 
     def _by_now(self, finishing: "asyncio.Future[_Ended]", item: _Ended | _Prepared) -> _Ended:
-        """Return how an item has ended by now, or end it here."""
+        """Return the outcome of an item that has finished; bypass one that has not."""
         if isinstance(item, _Ended):
             return item
         if finishing.done() and not finishing.exception():
@@ -237,13 +237,13 @@ class _Multi:
         return self._ended(item.header, item.search.record, item.search.call, Bypass("engine_refused"))
 
     def _ended(self, header: bytes, record: SearchRecord, call: SearchCall, result: Result | Wrong) -> _Ended:
-        """Turn an item's result into its part of the response; Elasticsearch ends each with its status."""
+        """Turn an item's result into its part of the response; Elasticsearch adds the status to each."""
         response = self.front.concluded(record, result)
         part = response.body
         record.sent.engine_searches += part is None
         if part is not None and response.status == 200:
             part = with_member(part, "status", b"200")
-        elif part is not None and not part.startswith(b"{"):  # an error that is no JSON has no place in the list
+        elif part is not None and not part.startswith(b"{"):  # an error that is not JSON does not fit into the list
             part = own_error(response.status, "engine_refused", response.outcome.detail)
         return _Ended((header, call.content), part, response.reply, response.outcome.header)
 
@@ -254,7 +254,7 @@ class _Multi:
         prepared: "Sequence[_Ended | _Prepared]",
         items: Sequence[Item | Unread],
     ) -> None:
-        """Put all answers together; the items that were bypassed late are the engine's to answer now."""
+        """Join the responses; items bypassed during their run are sent to the engine first."""
         late = [each for each, begun in zip(ended, prepared, strict=True) if each is not begun and each.part is None]
         if len(late) == len(ended):
             await self._hand_on(ended, items)
@@ -278,7 +278,7 @@ class _Multi:
         await send(self.exchange, reply, body, _outcome(ended, answered=True))
 
     async def _hand_on(self, ended: Sequence[_Ended], items: Sequence[Item | Unread]) -> None:
-        """Let the engine answer all of it, in the client's own lines."""
+        """Pass the request on; items keep the client's own lines."""
         lines = [each.line for each in ended]
         if lines != [(item.header, item.body) for item in items]:
             self.exchange.replace_body(joined(lines))
@@ -287,7 +287,7 @@ class _Multi:
     async def _refused(
         self, refusal: Relayed | Unanswered | Bypass, ended: Sequence[_Ended], items: Sequence[Item | Unread]
     ) -> None:
-        """Answer as the engine refused the items that are its own: the whole is refused with them."""
+        """Return the engine's rejection of its items as the response to the whole request."""
         outcome = _outcome(ended, answered=False)
         match refusal:
             case Bypass():
@@ -298,7 +298,7 @@ class _Multi:
                 await self.exchange.answer(no_answer(refusal, self.front.upstream.product, outcome))
 
     async def _rest(self, ended: Sequence[_Ended]) -> _Rest | Relayed | Unanswered | Bypass:
-        """Let the engine answer items together that are its own; or say how it refuses them as a whole."""
+        """Send the engine its items in one request; returns its rejection if it rejects them as a whole."""
         try:
             return await self._asked([each for each in ended if each.part is None])
         except UpstreamError as error:
@@ -324,7 +324,7 @@ class _Multi:
 
 
 def _together(replies: Sequence[EngineReply | None]) -> EngineReply:
-    """Take the first one that there is, and let it warn of whatever any of them warns of."""
+    """Return the first response, with the Warning headers of all of them."""
     there = [reply for reply in replies if reply is not None]
     warnings = dict.fromkeys(field for reply in there for field in reply.fields if field[0].lower() == b"warning")
     others = [field for field in there[0].fields if field[0].lower() != b"warning"]

@@ -1,6 +1,6 @@
-"""`_nodes`, where clients that sniff learn the engine's addresses: this proxy's instead, if the settings name one.
+"""`_nodes`, where sniffing clients find the engine's addresses, which a setting can replace by the proxy's own.
 
-Source: the clients' sniffing, which reads `GET /_nodes/_all/http` for each node's `http.publish_address`.
+Source: the sniffing of the clients, which reads `http.publish_address` of each node from `GET /_nodes/_all/http`.
 """
 
 import re
@@ -31,7 +31,7 @@ _PUBLISHED = re.compile(rb'("publish_address"\s*+:\s*+)("(?:[^"\\]|\\.)*+")')
 
 
 def published_as(body: bytes, address: str) -> bytes:
-    """Put an address in place of each that the engine publishes for HTTP; raises MsgspecError for what is no JSON."""
+    """Replace each HTTP address that the engine publishes; raises MsgspecError if the body is not JSON."""
     nodes = _nodes.decode(body).nodes.values()
     addresses = {node.http.publish_address for node in nodes if node.http and node.http.publish_address}
     published, own = {msgspec.json.encode(each) for each in addresses}, msgspec.json.encode(address)
@@ -39,7 +39,7 @@ def published_as(body: bytes, address: str) -> bytes:
 
 
 async def answer_nodes(front: Front, exchange: Exchange, address: str) -> None:
-    """Let the engine answer, with this address in place of its own."""
+    """Return the engine's response with this address in place of the nodes' own."""
     caller = front.caller(exchange)
     if isinstance(caller, Bypass):
         await front.hand_on(exchange)

@@ -1,4 +1,4 @@
-"""Hands a request on to the engine and its response back, byte for byte."""
+"""Passes a request on to the engine and the response back to the client, byte for byte."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,11 +8,11 @@ from proxy.http1.exchange import Exchange
 from proxy.http1.headers import Field
 from proxy.http1.relay import Relay, Terms, Upstream
 
-# RFC 9110, section 9.2.1: asked twice, these do nothing twice.
+# Safe methods (RFC 9110, section 9.2.1): sending a request twice has no effect.
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 _REPEATABLE = frozenset((b"GET", b"HEAD"))
 
-# What Elasticsearch 8 and 9 end when the client that asked for it by POST leaves (`RestCancellableNodeClient`).
+# POST requests that Elasticsearch 8 and 9 cancel when their client disconnects (`RestCancellableNodeClient`).
 _SEARCHES = frozenset(
     (b"_search", b"_msearch", b"_async_search", b"_knn_search", b"_fleet_search", b"_fleet_msearch", b"_count"),
 )
@@ -21,7 +21,7 @@ _BELOW_SEARCHES = frozenset((b"template", b"scroll"))
 
 
 def terms_of(method: bytes, target: bytes, added: Sequence[Field] = ()) -> Terms:
-    """Decide how a request is handed on, by its method and raw target."""
+    """Return how a request is passed on, by its method and raw target."""
     segments = target.partition(b"?")[0].rstrip(b"/").split(b"/")
     last = segments[-1]
     if last in _BELOW_SEARCHES and len(segments) > 1:
@@ -42,14 +42,14 @@ _TERMS = {
 
 
 def pass_through(exchange: Exchange, upstream: Upstream) -> None:
-    """Begin to hand a request on; the client's connection goes on by itself when the response has ended."""
+    """Start passing a request on; the client's connection continues by itself after the response."""
     client = exchange.client
     terms = terms_of(exchange.head.method, exchange.head.target)
     Relay(exchange, upstream, terms, lambda: client.done(exchange)).start()
 
 
 async def hand_on(exchange: Exchange, upstream: Upstream, added: Sequence[Field] = ()) -> None:
-    """Hand a request on, with `added` headers in the response, and wait for its end."""
+    """Pass a request on, with `added` headers in the response; returns when the response has ended."""
     ended = asyncio.Event()
 
     def end() -> None:

@@ -17,7 +17,7 @@ from proxy.upstream.engine import EngineOfCaller
 
 
 async def answer_search(front: Front, exchange: Exchange, record: RequestRecord, search: Search) -> None:
-    """Answer one search: reranked, or as the engine does."""
+    """Answer one search, reranked if a route covers it."""
     begun = record.search()
     caller = front.caller(exchange)
     if isinstance(caller, Bypass):
@@ -36,10 +36,10 @@ async def answer_search(front: Front, exchange: Exchange, record: RequestRecord,
 
 
 async def _as_template(caller: EngineOfCaller, call: SearchCall, result: Result) -> Result:
-    """Write a template's response in the form that its URL requests; OpenSearch 2.19.1 ends it with its status."""
+    """Render a template's response in the format that its URL requests; OpenSearch 2.19.1 adds the status."""
     if not isinstance(result, Answered | EngineOrder):
         return result
-    kind = await replace(caller, patience_seconds=0.0).kind()  # from memory, or from the headers of its responses
+    kind = await replace(caller, patience_seconds=0.0).kind()  # from the cache, or from response headers
     has_status = kind is not None and kind.product == "opensearch"
     body = with_member(result.body, "status", b"200") if has_status else result.body
     try:

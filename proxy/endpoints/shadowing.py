@@ -1,4 +1,4 @@
-"""Shadow mode: a search is reranked when its client has the engine's response, to log what would have changed."""
+"""Shadow mode: reranks searches after their clients have the engine's response, and logs what would have changed."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -23,13 +23,13 @@ _STOPPING = Shadow(Outcome("cancelled", reason="stopping"))
 _TIMED_OUT = Shadow(Outcome("failed", reason="timeout"))
 _DEFECT = Shadow(Outcome("failed", reason="internal_error"))
 LATER_PAGE = Shadow(Outcome("bypassed", reason="later_page"))
-"""Only first pages are compared: the later ones are cut from the same ranking."""
+"""Only first pages are compared: later pages are cut from the same ranking."""
 GIVES_WAY = 0.5
-"""The pressure on a model from which on no shadow run calls it, before it narrows the window of any search."""
+"""From this load on, shadow runs do not call a model; it is lower than the loads that narrow windows."""
 
 
 class Shadows:
-    """The shadow runs: a few at a time, and what finds no place is dropped, since nobody waits for it."""
+    """A limited number of concurrent shadow runs; further ones are dropped, because no client waits for them."""
 
     def __init__(self, *, seconds: float = SHADOW_S) -> None:
         self._seconds = seconds
@@ -37,7 +37,7 @@ class Shadows:
         self._is_closed = False
 
     def begin(self, record: SearchRecord, run: Callable[[], Awaitable[Shadow]], then: Callable[[], None]) -> None:
-        """Begin a run, and note on the record what came of it before calling `then`."""
+        """Start a run, record its result, and call `then`; without a free slot, record that it was cancelled."""
         if self._is_closed or len(self._running) >= SHADOW_RUNS:
             record.shadow = _STOPPING if self._is_closed else BUSY
             then()
@@ -48,7 +48,7 @@ class Shadows:
         task.add_done_callback(lambda task: self._ended(task, then))
 
     def _ended(self, task: asyncio.Task[None], then: Callable[[], None]) -> None:
-        """End a run, also one that was cancelled before its first step."""
+        """Finish a run, even one that was cancelled before it started."""
         self._running.discard(task)
         then()
 
@@ -58,12 +58,12 @@ class Shadows:
                 record.shadow = await run()
         except TimeoutError:
             record.shadow = _TIMED_OUT
-        except Exception:  # noqa: BLE001  whatever it is, only the comparison is lost
+        except Exception:  # noqa: BLE001  after any error, only the comparison is lost
             _log.exception("internal_error")
             record.shadow = _DEFECT
 
     async def close(self) -> None:
-        """Cancel what runs, and begin nothing more."""
+        """Cancel the current runs, and start no more."""
         self._is_closed = True
         running = tuple(self._running)
         for task in running:
@@ -73,7 +73,7 @@ class Shadows:
 
 @dataclass(slots=True)
 class _AddedAlone:
-    """An engine for which the search that stands for the client's own is an added one, too."""
+    """An engine where the client's own search also counts as an added one: it has their timeout and limit."""
 
     engine: Searches
     timeout_seconds: float
@@ -89,7 +89,7 @@ class _AddedAlone:
 
 @dataclass(slots=True)
 class _MadeHead:
-    """Keeps the ranking that one run makes, and gives it to nobody: no page is ever cut from it."""
+    """Holds the head that one run makes, and returns none: a shadow run is never cut into pages."""
 
     head: Head | None = None
 
@@ -101,7 +101,7 @@ class _MadeHead:
 
 
 async def run_shadow(run: Run) -> Shadow:
-    """Run a planned search, all of whose searches are added ones, and compare its order with the engine's."""
+    """Run a planned search with added searches only, and compare its order with the engine's."""
     engine, made = _AddedAlone(run.stages.engine, run.stages.added_timeout_seconds), _MadeHead()
     result = await run_search(replace(run, stages=replace(run.stages, engine=engine, heads=made)), b"")
     outcome = _outcome(result)

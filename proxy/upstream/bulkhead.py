@@ -98,7 +98,7 @@ class Bulkhead:
 
     @asynccontextmanager
     async def turn(self, seconds: float) -> AsyncIterator[int]:
-        """Wait for a free slot; yields the limit's epoch. Raises Busy if none is free within `patience` seconds."""
+        """Wait for a free slot; yields the limit's epoch. Raises Busy if no response is possible within `seconds`."""
         await self._wait(seconds - (self.latency.seconds or 0.0))
         try:
             yield self.limit.epoch
