@@ -146,7 +146,7 @@ class _Multi:
     url: Sequence[tuple[str, str]]
     place_of_rest: int
     own: OwnSearches
-    """The response times of the items, by position; the last entry is the request with the engine's items."""
+    """The searches that the time budget waits for: one per item, and last the request with the engine's items."""
 
     async def answer(self, items: Sequence[Item | Unread]) -> None:
         """Answer all items in their order; if none of them is answered here, pass the request on.

@@ -1,1 +1,1 @@
-"""The frozen settings: the file, its profiles and routes, what a request may set, and TLS."""
+"""The settings: the file, profiles, routes, per-request options and TLS."""

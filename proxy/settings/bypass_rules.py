@@ -1,6 +1,7 @@
-"""Searches that a route leaves to the engine because of what the user typed: part numbers, names of pages, half words.
+"""Bypass rules: searches of a route that are not reranked because of their query text.
 
-There the engine's order is the wanted one, and a reranker can only cost time, or put a neighbour above the very thing.
+For part numbers, navigational queries and autocomplete the engine's order is the right one; a reranker could only add
+latency, or rank a similar document above the exact one.
 """
 
 import re
@@ -16,7 +17,7 @@ from proxy.settings.config import BypassRules
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A route's rules, ready to be held against what was typed."""
+    """A route's bypass rules, compiled."""
 
     identifiers: bool = False
     autocomplete: bool = False
@@ -24,7 +25,7 @@ class LeftOut:
     patterns: Sequence[re.Pattern[str]] = ()
 
     def bypass(self, typed: UserQuery) -> Bypass | None:
-        """Say why the engine's own order is wanted; None where it is not."""
+        """Return the bypass reason that applies to this query text, if any."""
         if self.autocomplete and typed.autocomplete:
             return Bypass("autocomplete")
         if len(typed.text) > BYPASS_RULE_CHARACTERS:
@@ -38,7 +39,7 @@ class LeftOut:
 
 
 def left_out(rules: BypassRules) -> LeftOut:
-    """Read a route's rules."""
+    """Compile a route's bypass rules."""
     return LeftOut(
         rules.identifiers,
         rules.autocomplete,

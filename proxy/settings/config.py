@@ -135,7 +135,7 @@ class Callers(Section, frozen=True, kw_only=True):
 
 
 class QueryFrom(Section, frozen=True, kw_only=True):
-    """Where requests give their query text; the first of these that is present is used."""
+    """Where requests supply their query text; the first of these that is present is used."""
 
     header: Name | None = None
     body: Name | None = None
@@ -143,7 +143,7 @@ class QueryFrom(Section, frozen=True, kw_only=True):
 
 
 class ShareBy(Section, frozen=True, kw_only=True):
-    """What of a request decides whether it belongs to a route's share; the first of these that is present."""
+    """What determines whether a request is in a route's share; the first of these that is present is used."""
 
     header: Name | None = None
     cookie: Name | None = None
@@ -198,7 +198,7 @@ class RouteSettings(Section, frozen=True, kw_only=True):
 
 
 class Config(Section, frozen=True, kw_only=True):
-    """The whole file."""
+    """The whole settings file."""
 
     listen: Listen = Listen()
     engine: Engine = Engine()
@@ -277,7 +277,7 @@ REMOVED_KEYS: Mapping[str, str] = {
     ),
     "models.vector_cache_entries": "is gone: `models.vector_cache_mb` limits the memory instead",
 }
-"""Keys of earlier versions, and what takes their place."""
+"""Keys of earlier versions, and what replaces them."""
 
 
 def load(path: Path, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Config:
@@ -393,7 +393,7 @@ def url_problems(place: str, url: str) -> Iterator[tuple[str, str]]:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, or too large; an IPv6 address without its end
+    except ValueError:  # a port that is not a number or too large; an IPv6 address without its closing bracket
         parts, usable = urlsplit(""), False
     if "@" in url:
         yield place, "remove the credentials: each request is sent with those of its client"
@@ -501,7 +501,7 @@ def _is_open_to_others(url: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, or an address, is this machine to itself alone."""
+    """Whether a host or address is the loopback interface of this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -574,7 +574,7 @@ def rerank_token_of(config: Config, token: str | None, environment: Mapping[str,
 
 
 def _token_in(variable: str, url: str, environment: Mapping[str, str], *, allow_plain: bool) -> str:
-    """Read a token that may be sent to a URL; empty where there is none."""
+    """Return the token for a URL, from an environment variable; empty if there is none."""
     token = environment.get(variable, "").strip()
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise ConfigError(f"{variable}: contains characters that are not allowed in a token: set it to a valid value")

@@ -1,4 +1,4 @@
-"""The settings in force, as the admin port shows them: the defaults of profiles filled in, secrets masked."""
+"""The settings in force, as the admin port shows them: profile defaults filled in, secrets masked."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ _CREDENTIALS = re.compile(r"//[^/?#\s]*@")
 
 
 def effective(config: Config, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings as JSON values; of a variable with a secret, only whether it is set."""
+    """Return the settings as JSON values; for a variable with a secret, whether it is set."""
     settings: dict[str, Any] = masked(msgspec.to_builtins(config))
     routes = zip(settings["routes"], build_routes(config), strict=True)
     settings["routes"] = [written | _filled_in(route) for written, route in routes]
@@ -48,7 +48,7 @@ def masked(value: Any) -> Any:
 
 
 def _variables(value: Any) -> Iterator[str]:
-    """Name the environment variables that the settings take secrets from."""
+    """Return the environment variables from which the settings take secrets."""
     match value:
         case dict():
             for key, inner in value.items():
@@ -62,7 +62,7 @@ def _variables(value: Any) -> Iterator[str]:
             pass
 
 
-# What is made once and kept: open ports, the connections to the engine and what is known of it, the log's writer.
+# Created once per process: ports, engine connections and what is cached about the engine, and the log writer.
 _FIXED: Mapping[str, tuple[str, ...]] = {
     "listen": ("host", "port"),
     "engine": (
@@ -78,11 +78,11 @@ _FIXED: Mapping[str, tuple[str, ...]] = {
     "log": ("format", "level"),
     "admin": ("enabled", "host", "port", "token_env"),
 }
-"""Keys whose new values wait for the next start, by section."""
+"""Keys whose new values take effect after a restart, by section."""
 
 
 def in_force(read: Config, started: Config) -> Config:
-    """Return new settings as far as they can change at run time, the rest as they were at the start."""
+    """Return the new settings, with the old values of all keys that require a restart."""
     sections = {
         section: msgspec.structs.replace(
             getattr(read, section), **{key: getattr(getattr(started, section), key) for key in keys}
@@ -93,12 +93,12 @@ def in_force(read: Config, started: Config) -> Config:
 
 
 def needs_restart(read: Config, started: Config) -> tuple[str, ...]:
-    """Name the keys whose new values wait for the next start."""
+    """Return the changed keys that require a restart."""
     return changed_keys(read, in_force(read, started))
 
 
 def changed_keys(one: Config, other: Config) -> tuple[str, ...]:
-    """Name the keys that differ; of the routes, each as a whole."""
+    """Return the keys that differ; a route counts as one key."""
     return tuple(sorted(_differences("", msgspec.to_builtins(one), msgspec.to_builtins(other))))
 
 

@@ -1,4 +1,4 @@
-"""The profiles: instruction, tier, window, passage and mapping for each kind of documents.
+"""Profiles: instruction, tier, window, passage fields and mapping for each kind of documents.
 
 `TIERS`, `PRIORITIES` and `CHOICES` are the decision matrix: which models for which need.
 """
@@ -56,12 +56,12 @@ TIERS: dict[str, TierModels] = {
 }
 
 STAND_IN = "sentence-transformers/all-MiniLM-L6-v2"
-"""By this name the local models answer, whatever name they are asked for."""
+"""The model name in every response of the local models, whatever name the request has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blend:
-    """How much the fused order counts beside the scores of a model, where the route does not say, and why."""
+    """The default weight of the fused order relative to a model's scores, and the reason for it."""
 
     weight: float
     why: str
@@ -76,7 +76,7 @@ _UNMEASURED = Blend(0.0, "not measured: the reranker decides alone")
 
 
 def blend_of(model: str) -> Blend:
-    """Return the row of a reranking model."""
+    """Return the row of a reranker model."""
     return BLENDS.get(model, _UNMEASURED)
 
 
@@ -100,7 +100,7 @@ PRIORITY_MEANINGS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A way to set up a route, and when to use it."""
+    """A way to configure a route, and when to use it."""
 
     name: str
     settings: str

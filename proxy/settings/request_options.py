@@ -1,7 +1,7 @@
-"""What a request may say of its own reranking: a closed, typed set, in headers or in `ext.rerank_proxy`.
+"""Per-request options: a fixed, typed set, in headers or in `ext.rerank_proxy` of the body.
 
-Nothing here can name a host, a model, a field or code. A wrong word is refused, in the engine's shape, rather than
-guessed at; a search that no route covers is not looked at.
+No option can name a host, a model, a field or code. Invalid options are rejected with an error in the engine's format;
+searches outside every route are not checked.
 """
 
 import re
@@ -22,46 +22,46 @@ from proxy.settings.yaml_file import did_you_mean
 Option = Literal["enabled", "query", "budget_ms", "window", "profile", "instruction", "explain"]
 OPTIONS: tuple[Option, ...] = get_args(Option)
 ALLOWED: tuple[Option, ...] = ("enabled", "budget_ms", "window", "explain")
-"""Options that a request may set where the settings say nothing: none that puts other words before a model."""
+"""The options that requests may set by default: none that changes the text sent to a model."""
 
 
 MEMBER = "rerank_proxy"
 
 
 class Steering(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What one request says; None where it says nothing."""
+    """The options of one request; None for those that it does not set."""
 
     enabled: bool | None = None
     query: Annotated[str, Meta(min_length=1, max_length=2000)] | None = None
-    """The user's words, where they are not to be looked for in the query."""
+    """The query text, instead of the text found in the query."""
     budget_ms: Annotated[int, Meta(ge=1)] | None = None
     """Milliseconds that the proxy may add to the engine's own time."""
     window: Annotated[int, Meta(ge=1)] | None = None
-    """Hits taken from each retriever and reranked, where they are fewer than the route's."""
+    """Hits from each retriever and candidates to rerank, if fewer than the route's."""
     profile: str | None = None
-    """Whose instruction the models are given."""
+    """The profile whose instruction is sent to the models."""
     instruction: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
     explain: bool | None = None
-    """Say with each hit how it came to its place."""
+    """Return an explanation with each hit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """What a request says cannot be meant, or may not be said here."""
+    """An option is invalid, or not allowed in requests."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What is said of an option, and where."""
+    """The value of an option, and where it was set."""
 
     place: str
     value: Any
 
 
 def read_steering(fields: Sequence[Field], member: Any, allowed: Sequence[Option]) -> Steering | Wrong:
-    """Read headers and `ext.rerank_proxy` (None where there is none); the body stands above the headers."""
+    """Read headers and `ext.rerank_proxy` (None if missing); options in the body override headers."""
     by_header = _of_headers(fields)
     if isinstance(by_header, Wrong):
         return by_header
@@ -77,7 +77,7 @@ def read_steering(fields: Sequence[Field], member: Any, allowed: Sequence[Option
 
 
 def _some(member: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Take no more members than it takes to find one that is not an option."""
+    """Read no more members than necessary to find one that is not an option."""
     return islice(member.items(), len(OPTIONS) + 1)
 
 
@@ -86,7 +86,7 @@ def _short(name: str) -> str:
 
 
 def _problem(option: str, said: _Said, allowed: Sequence[Option]) -> str:
-    """Say what is wrong with what is said, and what to say instead; empty where nothing is."""
+    """Return the error message for a value; empty if it is valid."""
     if option not in OPTIONS:
         return f"is no way to steer the reranking{did_you_mean(_short(option), OPTIONS)}"
     if option not in allowed:
@@ -101,7 +101,7 @@ def _problem(option: str, said: _Said, allowed: Sequence[Option]) -> str:
 
 
 def takes(option: str) -> str:
-    """Say what an option takes, as its type has it."""
+    """Describe the values of an option by its type."""
     (kind,) = (field.type for field in _FIELDS if field.name == option)
     match next(each for each in kind.types if not isinstance(each, msgspec.inspect.NoneType)):
         case msgspec.inspect.IntType(ge=least):
@@ -118,7 +118,7 @@ _FIELDS = msgspec.inspect.type_info(Steering).fields  # type: ignore[attr-define
 
 
 def _shown(value: Any) -> str:
-    """Say what was given: itself where it is short, else what kind of thing it is."""
+    """Return a value for an error message: itself if it is short, otherwise its type."""
     match value:
         case str() if len(value) > SHOWN_VALUE:
             return f"a text of {len(value)} characters"
@@ -156,7 +156,7 @@ def _of_headers(fields: Sequence[Field]) -> dict[str, _Said] | Wrong:
 
 
 def _typed(option: str, text: str) -> Any:
-    """Turn a header's text into what the option takes; what does not fit is left for the type check to refuse."""
+    """Convert a header's text to the option's type; the type check rejects text that cannot be converted."""
     if option in _SWITCHES:
         return _FLAGS.get(text.lower(), text)
     if option in _NUMBERS and re.fullmatch(r"[0-9]{1,18}", text):

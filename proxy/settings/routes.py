@@ -1,4 +1,4 @@
-"""Which requests are searches, and which route a search belongs to."""
+"""Which requests are searches, and what is done with the searches of each route."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from proxy.settings.rollout import Rollout, rollout_of
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What is done with the searches of some indices: an entry of the file, its profile's defaults filled in."""
+    """How the searches of some indices are processed: an entry of `routes`, with the defaults of its profile."""
 
     name: str
     patterns: tuple[str, ...]
@@ -23,20 +23,20 @@ class Route:
     passage: tuple[str, ...]
     rank_window_size: int
     embedding_model: str
-    """The model for `index` and `backfill`; a search embeds with the model its index names."""
+    """The model for `index` and `backfill`; searches use the model that their index names."""
     embedding_model_named: bool
-    """The file itself names the model, so an index that holds another one is a contradiction."""
+    """The file names the model, so that an index with vectors of another model is an error."""
     rerank_model: str | None
     rerank_fallbacks: tuple[str, ...]
-    """Models that are called instead, in this order, while that one is not called."""
+    """Models used instead, in this order, while calls to the first one are suspended."""
     semantic: Semantic | None
     fusion: Fusion
     blend: float | None
-    """None: as the model that scores is known to need it, see `profiles.BLENDS`."""
+    """None: the default of the model that scores, see `profiles.BLENDS`."""
     boost_power: float
-    """How much the boosts of the client's query count beside the reranker's scores; 0: nothing."""
+    """The weight of the query's boosts relative to the reranker's scores; 0: none."""
     budget_ms: int
-    """How long the proxy may add to the engine's own time for a search."""
+    """Milliseconds that the proxy may add to the engine's own time."""
     on_zero_hits: Literal["keep_empty", "semantic"]
     query_from: QueryFrom
     left_out: LeftOut
@@ -48,7 +48,7 @@ def build_routes(config: Config) -> tuple[Route, ...]:
 
 
 def build_route(settings: RouteSettings) -> Route:
-    """Fill a route's gaps from its profile: tier, window, passage and instruction."""
+    """Build a route, with tier, window, passage and instruction of its profile where it does not set them."""
     profile = PROFILES[settings.profile]
     tier = PRIORITIES[settings.priority] if settings.priority else settings.tier or profile.tier
     models = TIERS[tier]
@@ -76,7 +76,7 @@ def build_route(settings: RouteSettings) -> Route:
 
 
 class Endpoint(StrEnum):
-    """The engine's ways to search that are understood here."""
+    """The search endpoints of the engine that the proxy understands."""
 
     SEARCH = "_search"
     MULTI_SEARCH = "_msearch"
@@ -88,22 +88,22 @@ class Endpoint(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A request that searches: its index names and its query string, as raw as they came."""
+    """A search request: its index names and query string, still encoded."""
 
     endpoint: Endpoint
     indices: str
-    """The path segment as sent, `a,b*` or `%3Clogs-%7Bnow%2Fd%7D%3E`; empty where the path names none."""
+    """The path segment as sent, `a,b*` or `%3Clogs-%7Bnow%2Fd%7D%3E`; empty if the path has none."""
     query_string: str
     id: str = ""
-    """Of an asynchronous search that was submitted before."""
+    """The id of an asynchronous search, for a poll."""
 
 
 class NodesQuestion:
-    """A question after the engine's nodes, by which clients find their addresses."""
+    """A request for the engine's nodes, which clients use for sniffing."""
 
 
 class Passthrough:
-    """A request that is none of ours."""
+    """A request that is passed through."""
 
 
 _BOTH = frozenset((b"GET", b"POST"))
@@ -114,10 +114,10 @@ _METHODS: Mapping[Endpoint, frozenset[bytes]] = {
 
 
 def classify(method: bytes, target: bytes) -> Search | NodesQuestion | Passthrough:
-    """Tell a search from everything else by method and raw target.
+    """Classify a request by its method and raw target.
 
-    The path is split before anything is decoded: `/i%2F_search` is a document's path, not a search of `i`. Slashes
-    at its end say nothing to the engine.
+    The path is split before it is decoded: `/i%2F_search` is the path of a document, not a search of `i`. Like the
+    engine, it ignores slashes at the end.
     """
     if b"search" not in target and b"_nodes" not in target:
         return Passthrough()
@@ -151,6 +151,6 @@ def _search_of(segments: Sequence[str], query_string: str) -> Search | None:
 
 
 def _names_indices(segment: str) -> bool:
-    """Whether a path segment stands for indices: `_all` does, other `_` names are endpoints."""
+    """Whether a path segment contains index names: `_all` does, other names that start with `_` are endpoints."""
     decoded = unquote(segment)
     return bool(decoded) and (decoded == "_all" or not decoded.startswith("_"))

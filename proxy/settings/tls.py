@@ -1,6 +1,6 @@
-"""Certificates: whom the engine must prove to be, and whom the proxy says it is on either side.
+"""TLS certificates of the engine, the models and the proxy itself.
 
-A file that cannot be used is refused with the key that names it, before anything is asked or listened to.
+A file that cannot be used is an error that names its key, raised before any connection is made or port opened.
 """
 
 import ssl
@@ -11,7 +11,7 @@ from proxy.settings.yaml_file import ConfigError
 
 
 def towards_engine(settings: Engine) -> ssl.SSLContext | None:
-    """Read whom to trust and who we are, where a node is reached by https; raises ConfigError."""
+    """Load the authority and the client certificate for nodes with https URLs; raises ConfigError."""
     if not settings.by_https:
         return None
     if settings.ca_file:
@@ -22,14 +22,14 @@ def towards_engine(settings: Engine) -> ssl.SSLContext | None:
 
 
 def towards_models(settings: Models) -> ssl.SSLContext:
-    """Read which certificate authority to trust for the models; raises ConfigError."""
+    """Load the certificate authority for the models; raises ConfigError."""
     if settings.ca_file:
         _demand_certificates("models.ca_file", settings.ca_file)
     return ssl.create_default_context(cafile=settings.ca_file)
 
 
 def towards_clients(settings: Listen) -> ssl.SSLContext | None:
-    """Read the certificate that clients are shown, where they come by https; raises ConfigError."""
+    """Load the server certificate if clients connect by https; raises ConfigError."""
     if not settings.certificate_file:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -46,7 +46,7 @@ def _show(context: ssl.SSLContext, section: str, settings: Engine | Listen) -> N
         place, file = f"{section}.key_file", settings.key_file
         _demand_readable(place, file)
     try:
-        # The empty password keeps OpenSSL from asking at the terminal for that of a locked key.
+        # The empty password prevents OpenSSL from prompting for that of an encrypted key.
         context.load_cert_chain(settings.certificate_file, settings.key_file, password="")
     except (ssl.SSLError, ValueError):
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""A YAML file whose error messages name the key and the line."""
+"""Parses YAML, with error messages that name the key and the line."""
 
 import difflib
 import re
@@ -10,7 +10,7 @@ import yaml
 
 
 class ConfigError(Exception):
-    """The settings are invalid; the message says where, what is wrong, and what to do."""
+    """An error in the settings; the message says where it is, what is wrong, and what to do."""
 
 
 _PATH = re.compile(r" - at `\$(?P<path>[^`]*)`$")
@@ -44,7 +44,7 @@ class YamlFile:
             raise ConfigError(f"{name}:{line}: invalid YAML: {error.problem}") from None
         except RecursionError:
             raise ConfigError(f"{name}: invalid YAML: nested too deeply, or an alias refers to itself") from None
-        except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date, `!!int x`
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: an invalid date, `!!int x`
             raise ConfigError(f"{name}: invalid YAML: {error}") from None
         lines: dict[str, int] = {}
         for path, line in places:
@@ -54,7 +54,7 @@ class YamlFile:
         return cls(name, {} if value is None else value, lines)
 
     def error(self, path: str, problem: str) -> ConfigError:
-        """Make an error for a key, with its line, or with the line of the section that lacks it."""
+        """Return an error for a key, with its line, or the line of the section that lacks it."""
         return ConfigError(f"{self.where(path)}: {problem}")
 
     def where(self, path: str) -> str:
@@ -75,7 +75,7 @@ class YamlFile:
         words: Mapping[str, tuple[str, ...]],
         removed: Mapping[str, str],
     ) -> ConfigError:
-        """Turn an error message of msgspec into one with a line.
+        """Convert an error message of msgspec into one with key and line.
 
         `known` lists the keys of each section by its path, `words` the allowed values of keys, `removed` what replaces
         a key of an earlier version, by its path.
@@ -115,7 +115,7 @@ _WORDS = {"`object`": "a section with keys", "`array`": "a list", "`str`": "text
 
 
 def _in_yaml(problem: str) -> str:
-    """Name types in the words of YAML."""
+    """Replace type names with those of YAML."""
     for word, plain in _WORDS.items():
         problem = problem.replace(word, plain)
     return problem[:1].lower() + problem[1:]

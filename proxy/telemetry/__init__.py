@@ -1,1 +1,1 @@
-"""The end of a request: headers, counters, the log."""
+"""The end of a request: response headers, metrics and log lines."""

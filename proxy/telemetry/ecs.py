@@ -1,14 +1,14 @@
-"""The log's fields in the names of the Elastic Common Schema, for lines in JSON.
+"""Names log fields as in the Elastic Common Schema, for JSON lines.
 
-What the schema has no name for keeps its short name, as in earlier versions, and so does `id` beside the schema's:
-what reads these lines goes on reading them.
+Fields that the schema does not have keep their short names, as in earlier versions, and `id` is kept beside the
+schema's field, so that existing readers continue to work.
 """
 
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 VERSION = "8.17.0"
-"""The version of the schema that the names are taken from."""
+"""The version of the schema."""
 SERVICE = "rerank-proxy"
 
 FIELDS: Mapping[str, str] = {
@@ -24,7 +24,7 @@ FIELDS: Mapping[str, str] = {
     "status": "http.response.status_code",
     "exception": "error.stack_trace",
 }
-"""Fields that the schema has a name for; `detail` is the `message`, `ms` also gives `event.duration`."""
+"""Field names in the schema; `detail` becomes `message`, and `ms` is also the source of `event.duration`."""
 EVENT_OUTCOMES: Mapping[str, str] = {
     "reranked": "success",
     "degraded": "success",
@@ -32,12 +32,12 @@ EVENT_OUTCOMES: Mapping[str, str] = {
     "cancelled": "unknown",
     "failed": "failure",
 }
-"""`event.outcome` of each outcome of a search: whether its client got hits."""
+"""`event.outcome` for each outcome of a search: whether its client got hits."""
 _FIRST = ("timestamp", "level")
 
 
 def to_ecs(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Rename the fields of an event; its time, its level and its message come first."""
+    """Rename the fields of an event; time, level and message come first."""
     detail = event.pop("detail", None) or str(event.get("event", "")).replace("_", " ")
     named: dict[str, Any] = {FIELDS[key]: event.pop(key) for key in _FIRST if key in event}
     named |= {"message": detail, "ecs.version": VERSION, "service.name": SERVICE}

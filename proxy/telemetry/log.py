@@ -1,4 +1,4 @@
-"""The end of a request: response headers, one counter, and a line in the log for each search of a route."""
+"""The end of a request: response headers, one counter, and a log line for each search of a route."""
 
 import logging
 import os
@@ -28,13 +28,13 @@ _log = structlog.get_logger("proxy")
 
 
 def outcome_fields(outcome: Outcome, timings: Mapping[str, float]) -> tuple[Field, ...]:
-    """Return the response headers: the outcome, and Server-Timing (W3C) with each stage's milliseconds."""
+    """Return the response headers: the outcome, and each stage's milliseconds as Server-Timing (W3C)."""
     timing = ", ".join(f"{name};dur={milliseconds:.1f}" for name, milliseconds in timings.items())
     return ((b"X-Rerank", outcome.header), (b"Server-Timing", timing.encode()))
 
 
 class Telemetry:
-    """Where every request is concluded, once."""
+    """Concludes every request, once."""
 
     def __init__(self, *, query_text: bool = False, metrics: Metrics | None = None) -> None:
         self.metrics = metrics or Metrics()
@@ -44,7 +44,7 @@ class Telemetry:
         self._models: set[tuple[str, str]] = set()
 
     def count_model_call(self, service: str, model: str, result: str) -> None:
-        """Count a call; an index names its model, so those beyond a bound are counted together."""
+        """Count a call; model names come from indices, so that those beyond a limit are counted together."""
         known = (service, model) in self._models
         if not known and len(self._models) < MODELS_GUARDED:
             self._models.add((service, model))
@@ -52,7 +52,7 @@ class Telemetry:
         self.counters.model_calls[service, model if known else "other", result] += 1
 
     def conclude(self, record: RequestRecord | None, ended: Ended) -> None:
-        """Count a request, and log each of its searches that concerns a route; None for one that was handed on."""
+        """Count a request, and log each of its searches that concerns a route; None: a pass-through request."""
         searches = [search for search in record.searches if search.concerns_route] if record else ()
         self.counters.requests["search" if searches else "pass_through", ended] += 1
         for search in searches:
@@ -69,7 +69,7 @@ class Telemetry:
             log_access(record, record.access, ended, query_text=self.query_text)
 
     def _report(self, search: SearchRecord, outcome: Outcome) -> None:
-        """Observe and log a search; one in shadow mode when its shadow run, which costs tokens, has ended."""
+        """Count and log a search; in shadow mode after its shadow run, which also consumes tokens."""
         self.metrics.observe(search)
         log_search(search, outcome, query_text=self.query_text)
 
@@ -86,7 +86,7 @@ _UNFINISHED: Mapping[Ended, Outcome] = {
 
 
 def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> None:
-    """Write a search's one line: a warning where a stage or the engine failed, so that a fault is never silent."""
+    """Write the log line of a search: a warning if a stage or the engine failed, so that no fault is silent."""
     write = _log.warning if outcome.name == "degraded" or outcome.is_fault else _log.info
     optional = {
         "reason": outcome.reason,
@@ -113,7 +113,7 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
 
 
 def _shadow_fields(shadow: Shadow) -> Mapping[str, Any]:
-    """Write what reranking would have changed."""
+    """Return the fields of the shadow run: what reranking would have changed."""
     outcome = shadow.outcome
     optional = {"reason": outcome.reason, "detail": outcome.detail, "stages": list(outcome.stages)}
     measures = {name: round(value, 3) for name, value in shadow.change.items() if value is not None}
@@ -123,7 +123,7 @@ def _shadow_fields(shadow: Shadow) -> Mapping[str, Any]:
 
 
 def log_access(record: RequestRecord, access: Access, ended: Ended, *, query_text: bool) -> None:
-    """Write the access line of a request that passed through; its query string may hold a user's query."""
+    """Write the access line of a pass-through request, without its query string, which may contain query text."""
     path, _, query = access.target.partition("?")
     optional = {"query_string": query if query_text else "", "trace": record.trace_id, "status": access.status}
     _log.info(
@@ -138,7 +138,7 @@ def log_access(record: RequestRecord, access: Access, ended: Ended, *, query_tex
 
 
 def warn_of_new_callers(header: str) -> None:
-    """Say that a header has another value in nearly every request, so that nothing is cached between them."""
+    """Warn that a header differs in nearly every request, so that nothing can be cached between requests."""
     _log.warning(
         "new_callers",
         header=header[:100],
@@ -148,9 +148,9 @@ def warn_of_new_callers(header: str) -> None:
 
 
 def configure(settings: Log, descriptor: int | None = None) -> LogWriter | None:
-    """Set the log up once for the process: to standard error, one line an event; None where there is none.
+    """Configure logging for the process: one line per event on standard error, or nothing if there is none.
 
-    A process that was started without a standard error must not write to what has been given its number since.
+    In a process started without standard error, its file descriptor may belong to something else by now.
     """
     stream = sys.__stderr__
     if descriptor is None and stream is not None:
@@ -177,7 +177,7 @@ def configure(settings: Log, descriptor: int | None = None) -> LogWriter | None:
 
 
 class _Libraries(logging.Handler):
-    """Writes what libraries log, such as asyncio's errors, as events: standard error may keep its writer waiting."""
+    """Turns the log records of libraries, such as asyncio's errors, into events; writing them must not block."""
 
     def emit(self, record: logging.LogRecord) -> None:
         cause = record.exc_info[1] if record.exc_info else None
@@ -185,7 +185,7 @@ class _Libraries(logging.Handler):
 
 
 def _take_over_standard_logging() -> None:
-    """Let nothing of the process write to standard error but the log's own thread."""
+    """Redirect everything that would be written to standard error to the log writer's thread."""
     logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
     sys.unraisablehook = lambda raised: _log.error("internal_error", exc_info=raised.exc_value)
@@ -196,7 +196,7 @@ def _tell_dropped(lines: int) -> None:
 
 
 class _Lines:
-    """What structlog hands each line to."""
+    """The logger that structlog passes each line to."""
 
     def __init__(self, writer: LogWriter | None) -> None:
         self._writer = writer
@@ -209,7 +209,7 @@ class _Lines:
 
 
 def _shortened(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Keep the beginning of values that are too long, most of which are a client's."""
+    """Truncate long values, most of which come from clients."""
     for key, value in event.items():
         most = LOG_TRACEBACK if key == _EXCEPTION else LOG_VALUE
         if isinstance(value, str) and len(value) > most:
@@ -217,13 +217,13 @@ def _shortened(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappi
     return event
 
 
-# Characters that a terminal acts upon or that end a line, and those that change the direction of what follows.
+# Control characters for terminals, line separators, and characters that change the text direction.
 _ACTING = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _ACTING_IN_LINES = re.compile(_ACTING.pattern.replace("\0-\x1f", "\0-\x08\x0b-\x1f"))
 
 
 def _visible(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Write characters that a terminal acts upon as escapes: a client may send them."""
+    """Escape control characters, which clients may send."""
     for key, value in event.items():
         acting = _ACTING_IN_LINES if key == _EXCEPTION else _ACTING
         if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Writes log lines from a thread of its own: where they cannot be written they are lost, and nothing waits for them."""
+"""Writes log lines in a thread of its own; lines that cannot be written are dropped, and requests never wait."""
 
 import atexit
 import os
@@ -11,10 +11,10 @@ from proxy.bounds import LOG_FLUSH_S, LOG_QUEUE_BYTES, LOG_WRITE_BYTES
 
 
 class LogWriter:
-    """Writes whole lines to a file descriptor, in their order.
+    """Writes whole lines to a file descriptor, in order.
 
-    A pipe that nobody reads, a full disk and a reader that is gone cost lines. How many were dropped is said by
-    `on_dropped`, which is called from the thread once something can be written again.
+    A pipe without a reader or a full disk costs lines only. `on_dropped` receives the number of dropped lines, in the
+    writer's thread, once writing works again.
     """
 
     def __init__(self, descriptor: int, on_dropped: Callable[[int], None], queue_bytes: int = LOG_QUEUE_BYTES) -> None:
@@ -31,7 +31,7 @@ class LogWriter:
         atexit.register(self.close)
 
     def write(self, line: str) -> None:
-        """Take a line, without its end; never waits for the descriptor, never raises for it."""
+        """Queue a line, without its newline; never blocks or raises because of the descriptor."""
         written = line.encode("utf-8", "backslashreplace") + b"\n"
         with self._changed:
             if self._waiting_bytes + len(written) > self._queue_bytes:
@@ -42,7 +42,7 @@ class LogWriter:
             self._changed.notify()
 
     def close(self, seconds: float = LOG_FLUSH_S) -> None:
-        """Write what waits, and end; what cannot be written in this time is lost."""
+        """Write the queued lines and stop; lines not written within this time are dropped."""
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -64,7 +64,7 @@ class LogWriter:
                 self._on_dropped(dropped)
 
     def _next(self) -> bytes:
-        """Wait for lines, and take as many as go out at once; none at the end."""
+        """Wait for lines, and return as many as are written at once; empty after `close`."""
         with self._changed:
             while not self._waiting and not self._closing:
                 self._changed.wait()
@@ -76,11 +76,11 @@ class LogWriter:
             return b"".join(lines)
 
     def _written(self, lines: bytes) -> bytes:
-        """Write them, and return what could not be written."""
+        """Write lines; returns what could not be written."""
         while lines:
             try:
                 lines = lines[os.write(self._descriptor, lines) :]
-            except BlockingIOError:  # another process has made the same pipe or terminal non-blocking
+            except BlockingIOError:  # another process made the pipe or terminal non-blocking
                 writable = select.poll()
                 writable.register(self._descriptor, select.POLLOUT)
                 writable.poll()

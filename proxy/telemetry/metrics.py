@@ -1,8 +1,8 @@
-"""What Prometheus reads: counters and histograms of requests, searches, stages and models, in a registry of its own.
+"""Prometheus metrics: counters and histograms of requests, searches, stages and model calls.
 
-Requests are counted in two dictionaries (`Counters`), which a pass-through request costs one increment, and are read
-only when they are scraped. Label values come from the configuration (routes) and from tables (outcomes, reasons,
-stages), never from a request.
+Requests are counted in two dictionaries (`Counters`), so that a pass-through request costs one increment; they are read
+at each scrape. Label values come from the configuration (routes) and from tables (outcomes, reasons, stages), never
+from a request.
 """
 
 from collections import Counter
@@ -22,25 +22,25 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # else each counter 
 
 PREFIX = "rerank_proxy"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.5, 5.0, 10.0)
-"""Upper bounds of the histograms' buckets; the default budget of a search is among them."""
+"""Upper bounds of the histogram buckets in seconds; the default time budget is one of them."""
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Every request by how it ended, every search of a route by its outcome; both only grow."""
+    """Counts of requests by ending, of searches by outcome and of model calls by result."""
 
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By kind (`search` of a route, or `pass_through`) and ending."""
     searches: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """By route, outcome and reason."""
     model_calls: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """By service, model and result: `ok`, `retried`, or the reason of a failure; also of calls that were not made."""
+    """By service, model and result: `ok`, `retried`, or the failure reason; includes calls that were not made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A value that is read when it is scraped, by the values of its labels."""
+    """A value that is read at each scrape, by its label values."""
 
     name: str
     meaning: str
@@ -55,7 +55,7 @@ class Gauge:
 
 
 class _Scraped(Collector):
-    """The dictionaries and gauges, as they are at the moment of a scrape."""
+    """The dictionaries and gauges at the time of a scrape."""
 
     def __init__(self, counters: Counters, gauges: Iterable[Gauge]) -> None:
         self._counters = counters
@@ -89,7 +89,7 @@ def _family(name: str, meaning: str, labels: _Labels, values: Mapping[_Labels, i
 
 
 class Metrics:
-    """Counts what the proxy does, and writes it as text for Prometheus."""
+    """Counts what the proxy does, and renders it for Prometheus."""
 
     def __init__(self) -> None:
         self.counters = Counters()
@@ -118,11 +118,11 @@ class Metrics:
         return Total(f"{PREFIX}_{name}", meaning, labels, registry=self._registry)
 
     def add(self, gauge: Gauge) -> None:
-        """Add a value that is read at each scrape."""
+        """Add a gauge."""
         self._gauges.append(gauge)
 
     def observe(self, search: SearchRecord) -> None:
-        """Count the times, the searches and the model calls of one search of a route."""
+        """Record the timings, engine searches and model usage of one search of a route."""
         route = search.route
         for name, milliseconds in search.timings().items():
             if name == "total":
@@ -140,5 +140,5 @@ class Metrics:
         self._lag.observe(max(0.0, seconds))
 
     def text(self) -> bytes:
-        """Write all of it in the text format of Prometheus."""
+        """Return all metrics in the text format of Prometheus."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""Warns when many searches of a route end by timeout, with the times that its models take."""
+"""Warns if many searches of a route time out, with the latency of its models."""
 
 import math
 from collections import deque
@@ -12,9 +12,9 @@ from proxy.context import SearchRecord
 from proxy.outcomes import Outcome
 
 WARNED_SHARE = 0.2
-"""Above it a route is warned of; below half of it the next warning is due."""
+"""The share of timeouts above which a route is warned about; the next warning requires less than half of it first."""
 SEARCHES_TO_JUDGE = 50
-"""Fewer searches say too little."""
+"""The minimum number of searches for a warning."""
 
 _OF_TIME = frozenset({"timeout", "slow_model"})
 _MODEL_STAGES = ("embed", "rerank")
@@ -25,7 +25,7 @@ _log = structlog.get_logger("proxy")
 class _Search:
     is_late: bool
     ms: Mapping[str, float]
-    """What its model calls took; of one that was given up, how long it was waited for."""
+    """The latency of its model calls; for an abandoned call, the time until then."""
 
 
 @dataclass(slots=True)
@@ -39,17 +39,17 @@ class _Route:
 
 
 class SlowRoutes:
-    """The last searches of each route that were reranked or degraded."""
+    """Recent searches of each route that were reranked or degraded."""
 
     def __init__(self) -> None:
         self._routes: dict[str, _Route] = {}
 
     def note(self, search: SearchRecord, outcome: Outcome) -> None:
-        """Note how a search ended; warn if too many of its route end by timeout, once until they no longer do."""
+        """Record how a search ended; warn once if too many of its route time out, until they no longer do."""
         if outcome.name not in {"reranked", "degraded"}:
             return
         route = self._routes.setdefault(search.route, _Route())
-        is_asked = outcome.reason != "slow_model"  # else its time says nothing of the model
+        is_asked = outcome.reason != "slow_model"  # otherwise there was no model call
         ms = {stage: search.clock.stages[stage] for stage in _MODEL_STAGES if is_asked and stage in search.clock.stages}
         route.searches.append(_Search(outcome.reason in _OF_TIME, ms))
         if route.late_share <= WARNED_SHARE / 2:
