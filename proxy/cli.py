@@ -1,6 +1,6 @@
 """The command line: `rerank-proxy serve | check | profiles | models | mapping | index | backfill | eval`.
 
-An error is one line on standard error that says what to do next, and a nonzero exit code.
+Errors are one line on standard error that says what to do next, with a nonzero exit code.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _PROFILE_HELP = "profile of the documents, see `rerank-proxy profiles` (default:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the process's exit code."""
+    """Run one command; returns the exit code."""
     options = build_parser().parse_args(arguments)
     try:
         code: int = options.run(options, os.environ)
@@ -73,7 +73,7 @@ Run = Callable[[argparse.Namespace, Mapping[str, str]], int]
 
 
 def _later(module: str, name: str = "run") -> Run:
-    """Return a command's function, whose module is imported when the command runs: `serve` needs no bulk clients."""
+    """Return a command's function, which imports its module when it runs: `serve` needs no bulk clients."""
 
     def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
         command: Run = getattr(importlib.import_module(f"proxy.commands.{module}"), name)
@@ -83,7 +83,7 @@ def _later(module: str, name: str = "run") -> Run:
 
 
 def _command(commands: Any, name: str, run: Run, summary: str, *examples: str) -> argparse.ArgumentParser:
-    """Add a command; the examples stand at the end of its help."""
+    """Add a command, with examples at the end of its help."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,

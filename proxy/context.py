@@ -1,4 +1,4 @@
-"""The record of one request: made where it enters, handed down, and concluded once when its exchange has ended."""
+"""The record of one request: created when it arrives, passed to each step, concluded once when its exchange ends."""
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -10,18 +10,18 @@ from proxy.outcomes import Outcome
 
 
 class Ended(StrEnum):
-    """How the exchange of a request ended: the label of the one counter that every request ends in."""
+    """How the exchange of a request ended: the label of the counter that counts every request."""
 
     ANSWERED = "answered"
     CLIENT_LEFT = "client_left"
     BROKEN_OFF = "broken_off"
     REFUSED = "refused"
-    """Not HTTP that can be read, or answered with an error of the proxy's own before anything was sent."""
+    """Malformed HTTP, or an error response of the proxy before anything was sent."""
 
 
 @dataclass(slots=True)
 class Clock:
-    """Milliseconds that each stage took; a stage that runs twice adds up."""
+    """Milliseconds per stage; a stage that runs twice adds up."""
 
     stages: dict[str, float] = field(default_factory=dict)
 
@@ -36,7 +36,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What model calls took: tokens, and US dollars as far as the provider reports them."""
+    """The usage of model calls: tokens, and US dollars if the provider reports them."""
 
     tokens: int = 0
     cost_usd: float = 0.0
@@ -50,7 +50,7 @@ NO_CHARGE = Charge()
 
 @dataclass(slots=True)
 class Usage:
-    """The charge of all model calls of one search."""
+    """The usage of all model calls of one search."""
 
     charge: Charge = NO_CHARGE
 
@@ -60,16 +60,16 @@ class Usage:
 
 @dataclass(slots=True)
 class Sent:
-    """Whether a client's request has been sent to the engine, in whatever form: then it is not sent again."""
+    """Whether a client's request was sent to the engine in any form, after which it is not sent again."""
 
     whole: "Sent | None" = None
-    """The request that this one is a part of, as an item is of an `_msearch`."""
+    """The request that contains this one, if it is an item of an `_msearch`."""
     by_now: bool = False
     engine_searches: int = 0
-    """Searches of the engine made for it so far: the client's own, and those that the proxy adds."""
+    """Searches sent to the engine so far: the client's own, and those that the proxy adds."""
 
     def note(self) -> None:
-        """Note that it is about to be sent, and with it a part of the whole."""
+        """Record that it is about to be sent, which also holds for the request that contains it."""
         self.by_now = True
         if self.whole is not None:
             self.whole.note()
@@ -77,25 +77,25 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """What reranking would have made of a search that the engine answered."""
+    """The result of a shadow run: what reranking would have changed in a search that the engine answered."""
 
     outcome: Outcome
     change: Mapping[str, float | None] = field(default_factory=dict)
-    """How its order would differ from the engine's, by the name of each measure."""
+    """The measures of how its order would differ from the engine's, by name."""
     stages: Mapping[str, float] = field(default_factory=dict)
-    """Milliseconds of each stage, and in `total`."""
+    """Milliseconds per stage, and in `total`."""
     candidates: int = 0
 
 
 @dataclass(slots=True)
 class SearchRecord:
-    """One search: the facts of its line in the log and of its counter.
+    """One search, with the fields of its log line and its metrics.
 
-    Written by the function that answers the search, and by no other.
+    Only the code that answers the search writes it.
     """
 
     request_id: str
-    """The client's `X-Opaque-Id`; empty where it sent none."""
+    """The client's `X-Opaque-Id`; empty if it sent none."""
     started: float = field(default_factory=time.perf_counter)
     clock: Clock = field(default_factory=Clock)
     usage: Usage = field(default_factory=Usage)
@@ -105,15 +105,15 @@ class SearchRecord:
     candidates: int = 0
     query_text: str = ""
     trace_id: str = ""
-    """Of the client's `traceparent` (W3C Trace Context); empty where it sent none."""
+    """Of the client's `traceparent` (W3C Trace Context); empty if it sent none."""
     outcome: Outcome | None = None
-    """None while the search goes on, and for a search that concerns no route."""
+    """None while the search is running, and for a search that concerns no route."""
     ended: float | None = None
-    """When its client had the response."""
+    """When the response was sent."""
     after_response: Callable[[Callable[[], None]], None] | None = None
-    """Begins what is done for it when its client has the response, and calls what it is given when that has ended."""
+    """Starts work that follows the response, such as a shadow run, and calls its argument when that has finished."""
     shadow: Shadow | None = None
-    """None for a search without a shadow run."""
+    """None without a shadow run."""
 
     @property
     def concerns_route(self) -> bool:
@@ -128,35 +128,35 @@ class SearchRecord:
         return self.usage.charge.cost_usd
 
     def timings(self) -> Mapping[str, float]:
-        """Return the milliseconds of each stage, and of all of it until its end, or until now."""
+        """Return the milliseconds of each stage, and in `total` those since the start, up to the end or now."""
         until = time.perf_counter() if self.ended is None else self.ended
         return self.clock.stages | {"total": (until - self.started) * 1000}
 
 
 @dataclass(slots=True)
 class Access:
-    """The facts of the access line of a request that passes through."""
+    """The fields of a pass-through request's access line."""
 
     method: str
     target: str
     started: float = field(default_factory=time.perf_counter)
     status: int = 0
-    """Of the response; 0 while there is none."""
+    """Of the response; 0 until there is one."""
 
 
 @dataclass(slots=True)
 class RequestRecord:
-    """One request and the searches in it."""
+    """One request and its searches."""
 
     request_id: str
     searches: list[SearchRecord] = field(default_factory=list)
     sent: Sent = field(default_factory=Sent)
     trace_id: str = ""
     access: Access | None = None
-    """None where access lines are off, which is the default."""
+    """None if access lines are disabled, which is the default."""
 
     def search(self) -> SearchRecord:
-        """Begin the record of a search of this request."""
+        """Create the record of a search of this request."""
         begun = SearchRecord(self.request_id, sent=Sent(self.sent), trace_id=self.trace_id)
         self.searches.append(begun)
         return begun

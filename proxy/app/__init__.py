@@ -1,6 +1,6 @@
-"""The proxy put together: which request goes which way, and who does the work.
+"""Assembles the proxy: creates its parts from the settings, and dispatches each request to an endpoint.
 
-The only package that knows both the pure core and the doers.
+The only package that imports both the pure core and the clients of the services.
 """
 
 import asyncio
@@ -36,13 +36,13 @@ from proxy.upstream.engine import EngineClient
 from proxy.upstream.nodes import Nodes
 
 GRACE_S = 30.0
-"""How long running requests may go on after SIGTERM."""
+"""Seconds that running requests may take to finish after SIGTERM."""
 
 _log = structlog.get_logger("proxy")
 
 
 class Proxy:
-    """Answers every request: a search of a route by its endpoint, everything else by the engine itself."""
+    """Answers every request: searches of routes by an endpoint, everything else by passing it through."""
 
     def __init__(self, fixed: Fixed, generation: Generation) -> None:
         self.fixed = fixed
@@ -55,18 +55,18 @@ class Proxy:
 
     @property
     def generation(self) -> Generation:
-        """What answers the requests that come now."""
+        """The generation that answers new requests."""
         return self._generation
 
     def replace(self, successor: Generation) -> None:
-        """Answer what comes from now on by another configuration; what runs ends as it began."""
+        """Use another generation for new requests; running requests finish with their own."""
         self._retired.append(self._generation)
         self._generation = successor
         self.telemetry.query_text = successor.config.log.query_text
         self._close_retired()
 
     def handle(self, exchange: Exchange) -> Work | None:
-        """Answer one request: by itself where it is handed on, else by what is returned."""
+        """Answer one request; returns None if it is passed through, otherwise the work to await."""
         generation, head = self._generation, exchange.head
         if generation.logs_access:
             exchange.record = record_of(head.fields, Access(head.method.decode(), head.target.decode("latin-1")))
@@ -84,13 +84,13 @@ class Proxy:
                 return None
 
     def warm_up(self, stack: AsyncExitStack) -> None:
-        """Open connections to the models, so that the first searches find them; nobody waits for it."""
+        """Open connections to the models in the background, so that the first searches need not wait for them."""
         searching = self._generation.front.searching
         if searching.routes:
             stack.callback(asyncio.ensure_future(searching.warm_up()).cancel)
 
     def _turned_away(self, head: RequestHead, status: int) -> None:
-        """Forget a caller whom the engine does not know, or does not allow a search."""
+        """Delete what is cached for a caller whose credentials the engine rejects, or who may not search."""
         front = self._generation.front
         if status == 401 or isinstance(classify(head.method, head.target), Search):
             front.engine.forget(front.callers.identity(head.fields))
@@ -119,7 +119,7 @@ class Proxy:
                 await generation.async_searches.poll(exchange, record, search)
 
     async def _guarded(self, exchange: Exchange, answer: Callable[[Generation, RequestRecord], Work]) -> None:
-        """Answer a request; where that ends in a defect before anything went out, the engine answers it instead."""
+        """Answer a request; after an error in the proxy, the engine answers if nothing was sent to the client yet."""
         generation = self._generation
         record = exchange.record = exchange.record or record_of(exchange.head.fields)
         try:
@@ -143,7 +143,7 @@ class Proxy:
             )
 
     def _close_retired(self) -> None:
-        """Close earlier generations that have nothing running, the eldest first: a later one may use its parts."""
+        """Close earlier generations without running requests, oldest first, because later ones may use their parts."""
         idle = self._closing is None or self._closing.done()
         if self._retired and not self._retired[0].running and idle:
             self._closing = asyncio.get_running_loop().create_task(self._close_eldest())
@@ -162,7 +162,7 @@ class Proxy:
 
 
 def record_of(fields: Sequence[Field], access: Access | None = None) -> RequestRecord:
-    """Begin the record of a request."""
+    """Create the record of a request."""
     opaque_id = field_value(fields, b"x-opaque-id")
     trace = _TRACEPARENT.match(field_value(fields, b"traceparent"))
     return RequestRecord(
@@ -181,7 +181,7 @@ async def open_proxy(
     stack: AsyncExitStack,
     telemetry: Telemetry | None = None,
 ) -> Proxy:
-    """Open the connections that a proxy needs; `stack` closes them."""
+    """Create a proxy with its connections; `stack` closes them."""
     nodes = Nodes(config.engine)
     hop = Hop(new_pseudonym() if config.engine.via else None, forwarded_for=config.engine.forwarded_for)
     telemetry = telemetry or Telemetry(query_text=config.log.query_text)
@@ -201,9 +201,9 @@ async def listen(
     *,
     warms_up: bool = False,
 ) -> Listener:
-    """Start a proxy; `stack` stops it, after what is running has ended.
+    """Start a proxy; `stack` stops it after the running requests have finished.
 
-    `warms_up`: open connections to the models beside the start, if there are routes.
+    `warms_up`: if there are routes, also open connections to the models.
     """
     proxy = await open_proxy(config, token, environment, stack)
     if warms_up:
@@ -212,7 +212,7 @@ async def listen(
 
 
 async def listen_for(proxy: Proxy, stack: AsyncExitStack) -> Listener:
-    """Open the port of a proxy; `stack` closes it, after what is running has ended."""
+    """Open the proxy's port; `stack` closes it after the running requests have finished."""
     config = proxy.generation.config
     listener = await serve(
         proxy.handle,

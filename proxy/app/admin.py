@@ -1,8 +1,8 @@
 """The admin port: health, metrics, the settings in force, reload, kill switch and circuit breakers.
 
-`/healthz` and the status of `/readyz` are open to whoever reaches the port, for the probes of an orchestrator. All else
-asks for the token, where there is one; without one only a loopback address is served (`admin_token_of`), and only to
-callers that are no web pages.
+`/healthz` and the status of `/readyz` need no token, for the probes of orchestrators. Everything else requires the
+token, if one is set; without one, the port is restricted to loopback addresses (`admin_token_of`) and rejects requests
+of web pages.
 """
 
 import hmac
@@ -26,13 +26,13 @@ _log = structlog.get_logger("proxy")
 
 @dataclass(frozen=True, slots=True)
 class AdminRoute:
-    """A request that is answered, by a method of `AdminPort`."""
+    """A route of the admin port, and the method of `AdminPort` that answers it."""
 
     method: str
     path: str
     answer: str
     last: tuple[str, ...] = ()
-    """What the last segment of the path may be, where it says what to do."""
+    """The allowed last segments of the path, if it ends with an action."""
 
 
 ROUTES = (
@@ -64,7 +64,7 @@ class AdminPort:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let in who may come in, and write errors as JSON."""
+        """Check authorization, and return errors as JSON."""
         if request.path not in _OPEN and (refusal := self._refusal(request)) is not None:
             return refusal
         try:
@@ -74,8 +74,8 @@ class AdminPort:
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         if self._token is None:
-            # A web page in a browser on this machine must not get through: by a name of its own that it lets point
-            # here (DNS rebinding), or by a request to another origin, which carries `Origin`.
+            # Reject web pages in a browser on this machine: they get here by a host name that resolves to loopback (DNS
+            # rebinding), or by a cross-origin request, which has `Origin`.
             if "Origin" in request.headers or not is_loopback(_host(request.headers.get("Host", ""))):
                 return _json({"error": "this port is for programs on this machine: use its loopback address"}, 403)
             return None
@@ -95,7 +95,7 @@ class AdminPort:
         return _json({"status": "ok"})
 
     async def readyz(self, request: web.Request) -> web.Response:
-        """Answer 200 or 503 by the state alone; what is known of engine and models stands beside it for operators."""
+        """Return 200 or 503 by the state only; operators also get what is known about the engine and the models."""
         state = self._operations.state
         known = {} if self._refusal(request) is not None else self._operations.verdicts()
         return _json({"status": state, **known}, 200 if state is State.READY else 503)
@@ -148,9 +148,9 @@ def _json(value: Mapping[str, Any], status: int = 200) -> web.Response:
 
 
 async def open_admin(settings: Admin, operations: Operations, token: str | None, stack: AsyncExitStack) -> int | None:
-    """Open the admin port, if there is to be one, and return its number; `stack` closes it.
+    """Open the admin port, if enabled, and return its number; `stack` closes it.
 
-    A port that is taken costs the metrics, and no search.
+    If the port is in use, the proxy runs without it.
     """
     if not settings.enabled:
         return None

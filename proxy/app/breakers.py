@@ -1,4 +1,4 @@
-"""The circuit breakers of the models, as an operator sees and controls them."""
+"""The circuit breakers of the models, as the admin port shows and controls them."""
 
 import time
 from collections.abc import Callable, Mapping

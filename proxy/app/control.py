@@ -1,4 +1,4 @@
-"""What an operator sees and switches while the proxy runs: its state, the kill switch, circuit breakers."""
+"""What operators see and control at run time: the state, the kill switch and the circuit breakers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from proxy.settings.rollout import Switches
 
 
 class State(StrEnum):
-    """What the process is doing; only a ready one is to be sent requests."""
+    """The state of the process; load balancers should send requests only to a ready one."""
 
     STARTING = "starting"
     READY = "ready"
@@ -17,7 +17,7 @@ class State(StrEnum):
 
 
 class BreakerAction(StrEnum):
-    """What an operator may do to a circuit breaker."""
+    """What an operator can do to a circuit breaker."""
 
     OPEN = "open"
     CLOSE = "close"
@@ -25,31 +25,31 @@ class BreakerAction(StrEnum):
 
 
 class Breakers(Protocol):
-    """The circuit breakers before the models."""
+    """The circuit breakers of the models."""
 
     def states(self) -> Mapping[str, str]:
-        """Return the state of each breaker, by its name, as in `BreakerState`."""
+        """Return the state of each breaker by its name, as in `BreakerState`."""
         ...
 
     def control(self, name: str, action: BreakerAction) -> None:
-        """Hold a breaker open or closed, or give it back to its own judgement; raises KeyError for an unknown name."""
+        """Fix a breaker open or closed, or return it to automatic operation; raises KeyError for an unknown name."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """What came of a reload."""
+    """The result of a reload."""
 
     error: str = ""
-    """Why nothing was changed, with file, line and key; empty where the new settings are in force."""
+    """Why the settings were not changed, with file, line and key; empty on success."""
     changed: Sequence[str] = ()
     """The keys whose new values are in force."""
     needs_restart: Sequence[str] = ()
-    """The keys whose new values wait for the next start."""
+    """The keys whose new values take effect after a restart."""
 
 
 class Operations(Protocol):
-    """The running proxy, as the admin port sees it."""
+    """The running proxy, as the admin port uses it."""
 
     @property
     def switches(self) -> Switches: ...
@@ -61,7 +61,7 @@ class Operations(Protocol):
     def breakers(self) -> Breakers: ...
 
     def verdicts(self) -> Mapping[str, Any]:
-        """Return what is known of engine and models, by service."""
+        """Return what is known about the engine and the models, by service."""
         ...
 
     def settings(self) -> Mapping[str, Any]:
@@ -69,9 +69,9 @@ class Operations(Protocol):
         ...
 
     def metrics(self) -> bytes:
-        """Write the metrics in the text format of Prometheus."""
+        """Return the metrics in the text format of Prometheus."""
         ...
 
     async def reload(self) -> Reloaded:
-        """Read the settings again, and use them if they are valid."""
+        """Read the settings again, and apply them if they are valid."""
         ...

@@ -1,4 +1,4 @@
-"""What one configuration made, at work until another takes its place and the last of its requests has ended."""
+"""A generation: everything created from one configuration, closed when it was replaced and its requests have ended."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
@@ -25,7 +25,7 @@ from proxy.upstream.transport import Transport, open_session
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What the environment holds for a configuration."""
+    """The secrets of a configuration, from the environment."""
 
     embed_token: str | None
     rerank_token: str | None
@@ -41,13 +41,13 @@ def secrets_of(config: Config, environment: Mapping[str, str]) -> Secrets:
 
 
 def secrets_with(config: Config, token: str | None, environment: Mapping[str, str]) -> Secrets:
-    """Read the secrets besides the token of `models.url`; raises ConfigError."""
+    """Read the secrets other than the token of `models.url`; raises ConfigError."""
     return Secrets(token, rerank_token_of(config, token, environment), authorization_of(config, environment))
 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """What stays the same for the life of the process, whatever is reloaded."""
+    """What exists once per process, and is not affected by reloads."""
 
     nodes: Nodes
     engine: EngineClient
@@ -58,7 +58,7 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class ModelClients:
-    """The clients of the models, with their connections and the vectors that they remember."""
+    """The clients of the models, with their connections and the vector cache."""
 
     settings: ModelSettings
     secrets: Secrets
@@ -70,15 +70,16 @@ class ModelClients:
         return f"ModelClients({self.settings.url})"
 
     def serve(self, settings: ModelSettings, secrets: Secrets) -> bool:
-        """Whether they are those that these settings would make."""
+        """Whether they were created from the same model settings."""
         tokens = (secrets.embed_token, secrets.rerank_token)
         return self.settings == settings and (self.secrets.embed_token, self.secrets.rerank_token) == tokens
 
 
 class Generation:
-    """One configuration at work: a request keeps the generation that it began with.
+    """Everything created from one configuration; a request uses the generation in which it began.
 
-    A successor takes over the clients of unchanged models, so generations are closed in the order of their making.
+    The next generation takes over the clients of unchanged models, so generations are closed in the order of their
+    creation.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Generation:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Keep what the generation uses open while a request runs."""
+        """Keep the generation open while a request runs."""
         self.running += 1
         try:
             yield
@@ -103,17 +104,17 @@ class Generation:
             self.running -= 1
 
     def hand_over(self) -> AsyncExitStack:
-        """Leave the closing of the models' clients to the successor."""
+        """Leave the clients of the models to the next generation, which will close them."""
         return self._stack.pop_all()
 
     async def close(self) -> None:
-        """End the shadow runs, and close what no successor has taken over."""
+        """Cancel the shadow runs, and close everything that the next generation has not taken over."""
         await self.front.searching.shadows.close()
         await self._stack.aclose()
 
 
 async def first_generation(config: Config, secrets: Secrets, fixed: Fixed) -> Generation:
-    """Open what a configuration needs."""
+    """Create the generation of the first configuration."""
     stack = AsyncExitStack()
     models = await _open_models(config.models, secrets, fixed.telemetry, stack)
     callers = CallerIdentities(config.callers.ignore, warn_of_new_callers)
@@ -122,7 +123,7 @@ async def first_generation(config: Config, secrets: Secrets, fixed: Fixed) -> Ge
 
 
 async def next_generation(config: Config, secrets: Secrets, fixed: Fixed, earlier: Generation) -> Generation:
-    """Open what a new configuration needs besides what stays as it was."""
+    """Create the generation of a new configuration, and take over what has not changed."""
     same_models = earlier.models.serve(config.models, secrets)
     opened = AsyncExitStack()
     models = earlier.models if same_models else await _open_models(config.models, secrets, fixed.telemetry, opened)

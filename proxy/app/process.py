@@ -1,4 +1,4 @@
-"""`serve` as a process: it opens its ports, reloads its settings when told to, and drains when it is ended."""
+"""The process of `serve`: opens the ports, reloads the settings, and drains on SIGTERM."""
 
 import asyncio
 import signal
@@ -25,11 +25,11 @@ from proxy.telemetry.metrics import Gauge
 from proxy.upstream.guard import Guards
 
 ReadConfig = Callable[[], Config]
-"""Reads the settings anew; raises ConfigError."""
+"""Reads the settings again; raises ConfigError."""
 WATCH_S = 1.0
-"""How often the watched files are looked at."""
+"""Seconds between two checks of the watched files."""
 LAG_SAMPLE_S = 0.5
-"""How often the event loop's lag is measured."""
+"""Seconds between two measurements of the event loop's lag."""
 _log = structlog.get_logger("proxy")
 
 
@@ -53,7 +53,7 @@ class Process:
         return self._proxy.fixed.switches
 
     def serves_on(self, listener: Listener) -> None:
-        """Note that requests are taken."""
+        """Record that the proxy accepts requests."""
         self._listener = listener
         self.state = State.READY
 
@@ -131,7 +131,7 @@ class Process:
     # -- what is done
 
     async def reload(self) -> Reloaded:
-        """Read the settings again; a mistake in them changes nothing."""
+        """Read the settings again; invalid settings change nothing."""
         if self._read is None:
             return Reloaded("the settings were not read from a file")
         async with self._reloading:
@@ -159,7 +159,7 @@ class Process:
         return Reloaded(changed=changed_keys(earlier.config, config), needs_restart=needs_restart(found, self._started))
 
     def reload_soon(self) -> None:
-        """Reload in a task of its own: for a signal, which cannot wait."""
+        """Reload in a task, for a signal handler, which cannot wait."""
         task = asyncio.get_running_loop().create_task(self._reload_safely())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -167,13 +167,13 @@ class Process:
     async def _reload_safely(self) -> None:
         try:
             await self.reload()
-        except Exception:  # noqa: BLE001  whatever it is, the earlier settings stay in force
+        except Exception:  # noqa: BLE001  after any error, the current settings stay in force
             _log.exception("internal_error")
 
     # -- what goes on meanwhile
 
     async def watch(self, file: Path, every_seconds: float = WATCH_S) -> None:
-        """Reload when the settings file, or a file with certificates that it names, has changed."""
+        """Reload after a change to the settings file, or to a certificate file that it names."""
         seen = self._fingerprint(file)
         while True:
             await asyncio.sleep(every_seconds)
@@ -186,7 +186,7 @@ class Process:
         return {path: _fingerprint(path) for path in (file, *certificate_files(self._proxy.generation.config))}
 
     async def measure_lag(self, every_seconds: float = LAG_SAMPLE_S) -> None:
-        """Note how late the event loop runs a timer."""
+        """Measure by how much the event loop delays a timer."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + every_seconds
@@ -195,7 +195,7 @@ class Process:
 
 
 def certificate_files(config: Config) -> Iterator[Path]:
-    """Name the files with certificates and keys that the settings name."""
+    """Return the certificate and key files that the settings name."""
     for section in (config.listen, config.engine):
         for name in (section.certificate_file, section.key_file, getattr(section, "ca_file", None)):
             if name:
@@ -203,7 +203,7 @@ def certificate_files(config: Config) -> Iterator[Path]:
 
 
 def _fingerprint(path: Path) -> tuple[int, ...]:
-    """Tell a file's state; a link that is turned to another file, as Kubernetes does, is another state."""
+    """Return a value that changes with the file, also if a symbolic link is redirected, as Kubernetes does."""
     try:
         found = path.stat()
     except OSError:

@@ -123,7 +123,7 @@ def _shadow_fields(shadow: Shadow) -> Mapping[str, Any]:
 
 
 def log_access(record: RequestRecord, access: Access, ended: Ended, *, query_text: bool) -> None:
-    """Write the access line of a pass-through request, without its query string, which may contain query text."""
+    """Write the access line of a pass-through request; its query string is logged only if query texts may be."""
     path, _, query = access.target.partition("?")
     optional = {"query_string": query if query_text else "", "trace": record.trace_id, "status": access.status}
     _log.info(
