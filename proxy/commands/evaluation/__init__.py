@@ -1,14 +1,14 @@
-"""How good an order is: the searches of judged queries sent to two addresses, and the difference measured.
+"""The command `eval`: sends the searches of judged queries to two addresses, and compares the rankings.
 
-command     `rerank-proxy eval`, from its options to its exit code
-client      the two addresses: each query's search sent to both, some at a time
-report      what a person reads, and the same as JSON (runs: the rankings as TREC run files)
-comparison  what the rankings are worth: measures, wins and losses with what moved, the verdict
-measures    nDCG@10, MRR and recall by ir-measures, which is an extra
-bootstrap   how sure a mean difference is, by resampling the queries
-outcomes    what the header of a proxy says of a search
-collection  queries and judgments, from TREC qrels, CSV, tab-separated columns or NDJSON
-template    the body of a search, with the query in it
+command     the command, from its options to its exit code
+client      sends the search of each query to both addresses, some queries at a time
+report      the report as text and as JSON (runs: the rankings as TREC run files)
+comparison  measures, queries won and lost with the documents that moved, the verdict
+measures    nDCG@10, MRR and recall by ir-measures, an optional dependency
+bootstrap   the confidence interval of a mean difference, by resampling the queries
+outcomes    the outcome that the proxy's header reports
+collection  queries and judgments: TREC qrels, CSV, tab-separated values or NDJSON
+template    the search body, with the query text filled in
 errors      why a run cannot be evaluated
 """
 

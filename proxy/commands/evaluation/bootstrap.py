@@ -1,4 +1,4 @@
-"""How sure a mean difference is: the paired bootstrap over queries (Sakai, SIGIR 2006)."""
+"""The confidence interval of a mean difference: the paired bootstrap over queries (Sakai, SIGIR 2006)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 RESAMPLES = 10_000
 QUERIES_MIN = 10
-"""With fewer queries resampling says little: of one, every sample is the same."""
+"""Minimum number of queries for resampling: with one query, every sample is the same."""
 _SEED = 20_260_101
 _DRAWN_AT_ONCE = 2**20
 _PERCENT = 95
@@ -17,7 +17,7 @@ _PERCENT = 95
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean difference, and where the mean of other such queries lies with 95 % confidence."""
+    """A mean difference and its 95 % confidence interval."""
 
     mean: float
     low: float
@@ -34,7 +34,7 @@ class Interval:
 
 
 def interval(differences: Sequence[float]) -> Interval:
-    """Resample the queries with their differences; the same differences give the same interval."""
+    """Resample the queries with their differences; equal input gives an equal interval."""
     values = np.asarray(differences, dtype=np.float64)
     if not len(values):
         return Interval(0.0, 0.0, 0.0, 0)
@@ -44,7 +44,7 @@ def interval(differences: Sequence[float]) -> Interval:
 
 
 def _means(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Draw as many queries as there are, again and again; some samples at a time, so that memory stays small."""
+    """Draw bootstrap samples and return their means, some samples at a time to limit memory."""
     random = np.random.default_rng(_SEED)
     at_once = max(_DRAWN_AT_ONCE // len(values), 1)
     means = [

@@ -1,4 +1,4 @@
-"""The searches of judged queries, each sent to both addresses over HTTP, some at a time."""
+"""Sends the search of each judged query to both addresses over HTTP, some queries at a time."""
 
 import asyncio
 import re
@@ -21,12 +21,12 @@ from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachab
 
 _PASSING = {429, 502, 503, 504}
 _FEW_FAILURES, _TOLERATED_SHARE = 10, 0.02
-"""With more failures than both there will be no verdict, whatever the rest says."""
+"""There is no verdict if more searches fail than both this number and this share of all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where searches are sent, and the rights they are sent with."""
+    """An address of searches, with its credentials and TLS settings."""
 
     name: str
     url: str
@@ -39,30 +39,30 @@ class Sending:
     """How searches are sent."""
 
     target: str
-    """Path and parameters, behind the address."""
+    """Path and URL parameters, after the address."""
     id_field: str | None = None
     concurrency: int = 4
     timeout_seconds: float = 60.0
     patience_seconds: float = 20.0
-    """How long a search is repeated that cannot be answered just now."""
+    """Seconds for which a search is retried while the address is busy."""
 
 
 Search = tuple[str, bytes]
 """A query's id, and the body of its search."""
 Keep = Callable[[str, Pair], None]
-"""Called with a query's id and the responses to it."""
+"""Called with a query's id and both responses."""
 
 
 class Untrusted(Unreachable):
-    """The address shows a certificate that nobody vouches for."""
+    """The certificate of the address is not trusted."""
 
 
 class EvaluationStopped(CannotEvaluate):
-    """Not all queries could be asked; what is known of the others can be reported."""
+    """Not all queries were sent; the results so far can be reported."""
 
 
 class OutOfReach(EvaluationStopped):
-    """An address does not answer."""
+    """An address cannot be reached."""
 
 
 async def ask_both(
@@ -72,9 +72,9 @@ async def ask_both(
     count: int,
     keep: Keep,
 ) -> None:
-    """Send each of so many searches to both addresses, and hand the responses to `keep`.
+    """Send each search to both addresses, and pass the responses to `keep`.
 
-    The first one is sent alone: what fails then is wrong for all. Raises CannotEvaluate.
+    The first search is sent alone, because an error there affects all of them. Raises CannotEvaluate.
     """
     async with _opened() as session:
         asking = _Asking(session, addresses, sending, keep, count)
@@ -90,7 +90,7 @@ async def ask_both(
 
 @asynccontextmanager
 async def _opened() -> AsyncIterator[aiohttp.ClientSession]:
-    """Open connections: no cookies, and no proxies or passwords from the environment."""
+    """Open a session: no cookies, and no proxy or password from the environment."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
@@ -110,7 +110,7 @@ class _Asking:
     failed: int = 0
 
     async def work(self, searches: Iterator[Search]) -> None:
-        """Take searches, as the other workers do, until there are no more."""
+        """Take searches from the shared iterator until there are none."""
         for query, body in searches:
             self.keep(query, self._counted(await self.pair(body)))
 
@@ -119,7 +119,7 @@ class _Asking:
         return Pair(baseline, proxy)
 
     async def _reply(self, address: Address, body: bytes) -> Found | FailedSearch:
-        """Send one search, again where it cannot be answered just now; raises OutOfReach."""
+        """Send one search, with retries while the address is busy; raises OutOfReach."""
         try:
             return await patiently(
                 lambda: search(self.session, address, self.sending, body), _is_passing, self.sending.patience_seconds
@@ -174,7 +174,7 @@ _TYPE = re.compile(r"\w{1,80}")
 
 
 def _reason(error: UpstreamError) -> str:
-    """Return what is known in a few words; of the engine's own only the type, since the rest differs by query."""
+    """Summarise an error; of the engine's errors only the type, since the rest differs by query."""
     if not isinstance(error, Refused):
         return error.detail
     try:
@@ -186,7 +186,7 @@ def _reason(error: UpstreamError) -> str:
 
 
 async def search(session: aiohttp.ClientSession, address: Address, sending: Sending, body: bytes) -> Found:
-    """Send one search; raises UpstreamError. Redirects are not followed, since they would carry credentials away."""
+    """Send one search; raises UpstreamError. Redirects are not followed, because they would forward credentials."""
     headers = {"Content-Type": "application/json"}
     if address.authorization:
         headers["Authorization"] = address.authorization
@@ -238,7 +238,7 @@ class _Response(Struct, rename={"shards": "_shards"}):
 
 
 def documents_of(content: bytes, id_field: str | None) -> tuple[str, ...]:
-    """Read the ids of a response's hits, each once: by `_id`, or by a field; raises Malformed."""
+    """Return the distinct ids of a response's hits: `_id`, or the value of a field; raises Malformed."""
     try:
         response = msgspec.json.decode(content, type=_Response)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -256,7 +256,7 @@ def _identity(hit: _Hit, id_field: str | None) -> str:
 
 
 def _first_of(hit: _Hit, path: str) -> Any:
-    """Find a field in `fields`, whose values are arrays, or else in `_source`, by the path to it."""
+    """Return the first value of a field in `fields`, or by its path in `_source`."""
     fields, value = msgspec.json.decode(hit.fields), msgspec.json.decode(hit.source)
     if isinstance(fields, dict) and fields.get(path):
         return fields[path][0]

@@ -1,4 +1,4 @@
-"""Queries and relevance judgments as people keep them: TREC qrels, CSV, tab-separated columns or NDJSON."""
+"""Reads queries and relevance judgments: TREC qrels, CSV, tab-separated values or NDJSON."""
 
 import csv
 import io
@@ -13,15 +13,15 @@ from proxy.bounds import JUDGED_QUERIES, JUDGMENTS_BYTES
 from proxy.commands.evaluation.errors import CannotEvaluate
 
 HIGHEST_GRADE = 10
-"""The gain is 2^grade - 1, so that a larger grade would leave nothing for the others."""
+"""The gain is 2^grade - 1, so that a larger grade would make all others irrelevant."""
 
 Judgments = Mapping[str, int]
-"""A query's judged documents: id to grade, 0 for one that is not relevant."""
+"""The judged documents of a query: id to grade, 0 for a document that is not relevant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What a user types, and which documents are relevant to it."""
+    """A query text, and the documents judged for it."""
 
     id: str
     text: str
@@ -30,18 +30,18 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """The queries that can be measured, and how many cannot."""
+    """The queries that can be evaluated, and the number of those that cannot."""
 
     queries: tuple[Query, ...]
     without_relevant: int = 0
-    """Queries without a judgment, or with none above 0: no order of theirs is better than another."""
+    """Queries without a relevant document: their score is the same for every ranking."""
     without_text: int = 0
-    """Judged queries that the file of queries does not have."""
+    """Judged queries that are missing in the file of queries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column, by the names that it has in the files of common tools, in lower case."""
+    """A column, with the names that common tools give it, in lower case."""
 
     meaning: str
     names: tuple[str, ...]
@@ -59,18 +59,18 @@ _GRADE = Column("grade", ("grade", "relevance", "rating", "rel", "label", "judgm
 _QUERY_COLUMNS = (_ID, _TEXT)
 _JUDGMENT_COLUMNS = (_QUERY, _DOCUMENT, _GRADE)
 _QRELS = 4
-"""Columns of TREC qrels: query, iteration (which nobody reads), document, grade."""
+"""The columns of TREC qrels: query, iteration (ignored), document, grade."""
 
 
 def read_collection(queries: Path | None, judgments: Path) -> Collection:
-    """Read both files; without one of queries, a judgment's query is the text itself. Raises CannotEvaluate."""
+    """Read both files; without queries, the query in a judgment is the text itself. Raises CannotEvaluate."""
     graded = parse_judgments(_text_of(judgments), judgments.name)
     texts = parse_queries(_text_of(queries), queries.name) if queries else {query: query for query in graded}
     return joined(texts, graded)
 
 
 def joined(texts: Mapping[str, str], graded: Mapping[str, Judgments]) -> Collection:
-    """Give each query its judgments; raises CannotEvaluate where none has a relevant document."""
+    """Join queries with their judgments; raises CannotEvaluate if no query has a relevant document."""
     queries = tuple(
         Query(name, text, graded[name]) for name, text in texts.items() if any(graded.get(name, {}).values())
     )
@@ -98,7 +98,7 @@ def _text_of(path: Path) -> str:
 
 
 def parse_queries(text: str, name: str) -> dict[str, str]:
-    """Read queries: text by id."""
+    """Parse queries: text by id."""
     found: dict[str, str] = {}
     for line, (query, words) in _rows(text, name, _QUERY_COLUMNS):
         if found.setdefault(query, words) != words:
@@ -109,7 +109,7 @@ def parse_queries(text: str, name: str) -> dict[str, str]:
 
 
 def parse_judgments(text: str, name: str) -> dict[str, dict[str, int]]:
-    """Read judgments: grade by document, by query."""
+    """Parse judgments: grade by document, by query."""
     found: dict[str, dict[str, int]] = {}
     for line, (query, document, said) in _rows(text, name, _JUDGMENT_COLUMNS):
         grade = _grade(said, f"{name}, line {line}")
@@ -122,7 +122,7 @@ def parse_judgments(text: str, name: str) -> dict[str, dict[str, int]]:
 
 
 def _grade(said: str, where: str) -> int:
-    """Read a grade; below 0 is 0, since TREC judges spam so."""
+    """Parse a grade; a negative one is 0: TREC uses it for spam."""
     try:
         number = float(said)
     except ValueError:
@@ -178,7 +178,7 @@ def _member(said: Mapping[str, Any], column: Column, where: str) -> str:
 
 
 def _of_table(rows: Iterator[_Row], name: str, columns: Sequence[Column]) -> _Rows:
-    """Take the columns by the names in the first row, or else by their order."""
+    """Select the columns by the names in the first row, or otherwise by position."""
     places: Sequence[int] = ()
     for line, row in rows:
         if not places:
@@ -191,7 +191,7 @@ def _of_table(rows: Iterator[_Row], name: str, columns: Sequence[Column]) -> _Ro
 
 
 def _headed(row: Sequence[str], columns: Sequence[Column]) -> Sequence[int]:
-    """Find the columns by a row of names; none where it is a row of values."""
+    """Find the columns in a row of names; none if it is a row of values."""
     names = [cell.strip().lower() for cell in row]
     found: list[int] = []
     for column in columns:
@@ -237,4 +237,4 @@ _SPLITS: Sequence[tuple[Callable[[str, Sequence[Column]], bool], Callable[[str, 
     (_is_of_qrels, _of_qrels),
     (lambda line, _: "," in line, _comma_separated),
 )
-"""How a line is cut, by what its first is like; in this order."""
+"""How to split a line, chosen by the first line; the first match is used."""

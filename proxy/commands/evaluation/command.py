@@ -1,4 +1,4 @@
-"""`rerank-proxy eval`: from what was asked on the command line to what is printed and the exit code."""
+"""`rerank-proxy eval`: from the options to the report and the exit code."""
 
 import sys
 from argparse import Namespace
@@ -34,12 +34,12 @@ from proxy.settings.tls import towards_engine
 from proxy.settings.yaml_file import ConfigError
 
 FAILED, UNREACHABLE, NO_VERDICT = 1, 2, 3
-"""Exit codes: something is wrong or the demanded gain was missed, an address does not answer, nothing can be told."""
+"""Exit codes: an error or a missed `--min-gain`, an address that cannot be reached, too little data for a verdict."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     queries: Path | None
     judgments: Path
@@ -53,7 +53,7 @@ class Options:
 
 
 def options_of(said: Namespace, target: str, environment: Mapping[str, str]) -> Options:
-    """Read the arguments; raises ConfigError for an address, or rights, that cannot be used."""
+    """Read the arguments; raises ConfigError for an invalid address or missing credentials."""
     if said.concurrency > EVALUATED_AT_ONCE:
         raise ConfigError(f"--concurrency: at most {EVALUATED_AT_ONCE} queries at a time, not {said.concurrency}")
     addresses = (_address_of("baseline", said, environment), _address_of("proxy", said, environment))
@@ -71,7 +71,7 @@ def options_of(said: Namespace, target: str, environment: Mapping[str, str]) -> 
 
 
 def _address_of(name: str, said: Namespace, environment: Mapping[str, str]) -> Address:
-    """Read an address and the rights for it; the option for it alone overrides the one for both."""
+    """Read an address and its credentials; the option for one address overrides the one for both."""
     url = getattr(said, name)
     if "@" in url:
         raise ConfigError(f"--{name}: no credentials in a URL: hold them in a variable, by --authorization-env")
@@ -89,14 +89,14 @@ def _address_of(name: str, said: Namespace, environment: Mapping[str, str]) -> A
 
 @dataclass(frozen=True, slots=True)
 class _Stop:
-    """Why not all queries were asked."""
+    """Why not all queries were sent."""
 
     said: str
     code: int
 
 
 async def evaluate(options: Options, out: TextIO) -> int:
-    """Measure and report, also what is known where the run is stopped; raises CannotEvaluate."""
+    """Measure and report, even if the run was stopped early; raises CannotEvaluate."""
     collection = read_collection(options.queries, options.judgments)
     template = read_template(_read(options.template), options.template.name)
     _demand_room(len(collection.queries), template.depth)
@@ -149,7 +149,7 @@ async def _ask(
 
 
 async def _shown(options: Options, searches: Iterator[Search], count: int, pairs: MutableMapping[str, Pair]) -> None:
-    """Ask with a bar on standard error, until there is a signal; raises Signalled."""
+    """Send the searches with a progress bar on standard error, until a signal comes; raises Signalled."""
     say_what_is_waited_for()
     with Stopping().heeded(), ShownProgress("evaluating", count, counted=_queries) as shown:
 
@@ -173,7 +173,7 @@ def _demand_room(queries: int, depth: int) -> None:
 
 
 def _demand_folder(folder: Path) -> None:
-    """Make the folder before anything is asked."""
+    """Create the folder before any search is sent."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What the rankings of two addresses are worth: each measure, the queries won and lost, and the verdict."""
+"""Compares the rankings of two addresses: measures, queries won and lost, and the verdict."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from proxy.commands.evaluation.measures import CUTOFF, GAINS, NDCG, Measure, Ran
 from proxy.commands.evaluation.outcomes import HEADER, FailedSearch, Found, Pair
 
 TOLERATED_SHARE = 0.02
-"""The share of searches that may have failed or not been reranked: with more, what is measured is something else."""
+"""Maximum share of searches that failed or were not reranked; with more, the result would not describe reranking."""
 _EQUAL = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A measure's mean at both addresses, and the difference."""
+    """The mean of a measure at both addresses, and the difference."""
 
     measure: Measure
     baseline: float
@@ -28,7 +28,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The judged document that changed a query's nDCG most; places count from 1, None is below the depth."""
+    """The judged document that changed a query's nDCG most; ranks count from 1, None is below the depth."""
 
     document: str
     grade: int
@@ -38,7 +38,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A query's nDCG@10 at both addresses, and what moved where they differ."""
+    """A query's nDCG@10 at both addresses, and the document that moved if they differ."""
 
     query: Query
     baseline: float
@@ -52,20 +52,20 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What one address answered."""
+    """The responses of one address."""
 
     outcomes: Mapping[str, int]
-    """How many searches ended how; of an engine, the failed ones only."""
+    """The number of searches by outcome; for an engine, failed ones only."""
     searches: int
     unusable: int
-    """Searches that failed, or that a proxy did not rerank."""
+    """Searches that failed, or were not reranked by the proxy."""
     unjudged: float
-    """The share of the first ten hits that nobody judged."""
+    """The share of unjudged documents in the top ten."""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All that was measured. The queries stand by their difference, the largest gain first."""
+    """All measurements, with the queries ordered by their difference, the largest gain first."""
 
     depth: int
     baseline: Side
@@ -75,7 +75,7 @@ class Comparison:
     no_verdict: str | None
 
     def row(self, *, judged_only: bool) -> Row:
-        """Return the row of nDCG@10, which the verdict goes by."""
+        """Return the row of nDCG@10, which determines the verdict."""
         return next(row for row in self.rows if row.measure == Measure(NDCG.name, judged_only))
 
     @property
@@ -84,12 +84,12 @@ class Comparison:
 
     @property
     def lost(self) -> Sequence[Change]:
-        """The queries that are worse, the largest loss first."""
+        """The queries with a lower nDCG, the largest loss first."""
         return [change for change in reversed(self.changes) if change.difference < -_EQUAL]
 
 
 def compare(queries: Sequence[Query], pairs: Mapping[str, Pair], depth: int) -> Comparison:
-    """Measure the queries that both addresses answered; all of these were asked."""
+    """Measure those of the sent queries that both addresses answered."""
     found = {name: pair for name, pair in pairs.items() if _is_whole(pair)}
     compared = [query for query in queries if query.id in found]
     before = {name: _documents(pair.baseline) for name, pair in found.items()}
@@ -174,7 +174,7 @@ def _why_no_verdict(baseline: Side, proxy: Side, rows: Sequence[Row]) -> str | N
 
 
 def moved(query: Query, before: Ranking, after: Ranking, difference: float) -> Move | None:
-    """Find the relevant document whose own gain changed most in the direction of the whole."""
+    """Return the relevant document whose own gain changed most in the direction of the query's."""
     if abs(difference) <= _EQUAL:
         return None
     old = {name: place for place, name in enumerate(before, 1)}

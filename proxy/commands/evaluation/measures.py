@@ -1,8 +1,8 @@
 """nDCG@10, MRR and recall of rankings, by ir-measures (trec_eval's own code).
 
 The gain of nDCG is 2^grade - 1 (Burges et al. 2005), as in the judged collections of shops: a perfect hit counts far
-more than two fair ones. It is given by `gains` and not by `dcg="exp-log2"`, which is the same formula: that one needs
-Perl, and cannot measure judged documents only.
+more than two fair ones. It is set by `gains`, because the equivalent `dcg="exp-log2"` needs Perl and cannot measure
+judged documents only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,14 +17,14 @@ CUTOFF = 10
 GAINS: Mapping[int, int] = {grade: 2**grade - 1 for grade in range(HIGHEST_GRADE + 1)}
 
 Ranking = Sequence[str]
-"""Ids of documents, best first, each once."""
+"""Distinct ids of documents, best first."""
 Rankings = Mapping[str, Ranking]
-"""By a query's id; a query that has none counts as one where nothing was found."""
+"""Rankings by query id; a query without one counts as having no hits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A measure between 0 and 1: over all documents, an unjudged one not relevant, or over the judged ones alone."""
+    """A measure from 0 to 1: over all documents (unjudged ones are not relevant), or over judged ones only."""
 
     name: str
     judged_only: bool = False
@@ -37,7 +37,7 @@ NDCG = Measure(f"nDCG@{CUTOFF}")
 
 
 def measures_of(depth: int) -> tuple[Measure, ...]:
-    """Return what is measured of rankings so long."""
+    """Return the measures for rankings of this depth."""
     names = (NDCG.name, "MRR", f"recall@{depth}")
     return tuple(Measure(name, judged_only) for judged_only in (False, True) for name in names)
 
@@ -45,9 +45,9 @@ def measures_of(depth: int) -> tuple[Measure, ...]:
 def scores(
     queries: Sequence[Query], rankings: Rankings, measures: Sequence[Measure]
 ) -> Mapping[Measure, Sequence[float]]:
-    """Measure each ranking; the values stand in the order of the queries.
+    """Measure each ranking; the values are in the order of the queries.
 
-    Judged documents only means condensed lists: the unjudged are taken out first (Sakai, SIGIR 2007).
+    Judged documents only means condensed lists: unjudged documents are removed first (Sakai, SIGIR 2007).
     """
     known = {_spelled(measure): measure for measure in measures}
     evaluator = ir_measures.pytrec_eval.evaluator(list(known), {query.id: dict(query.judgments) for query in queries})
@@ -69,5 +69,5 @@ def _spelled(measure: Measure) -> Any:
 
 
 def _scored(ranking: Ranking) -> dict[str, float]:
-    """Give each document a score of its own: trec_eval sorts by them, and breaks ties by the id."""
+    """Give each document a distinct score: trec_eval sorts by score, and breaks ties by id."""
     return {name: float(len(ranking) - place) for place, name in enumerate(ranking)}

@@ -1,4 +1,4 @@
-"""How one search ended: the documents found, and what the header of a proxy says of it."""
+"""The result of one search: the documents found, and the outcome that the proxy's header reports."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ _STAGES = re.compile(r';stages="([^"]*)"')
 
 @dataclass(frozen=True, slots=True)
 class ReportedOutcome:
-    """How a proxy says that a search ended."""
+    """The outcome of a search as the proxy reports it."""
 
     kind: str
     """`reranked`, `degraded` or `bypassed`."""
@@ -27,7 +27,7 @@ class ReportedOutcome:
 
 
 def read_outcome(header: str) -> ReportedOutcome:
-    """Read an item of RFC 9651: a token and its parameters."""
+    """Parse an item of RFC 9651: a token and its parameters."""
     reason, stages = _REASON.search(header), _STAGES.search(header)
     kind = header.partition(";")[0].strip()
     return ReportedOutcome(kind, reason[1] if reason else "", stages[1] if stages else "")
@@ -35,11 +35,11 @@ def read_outcome(header: str) -> ReportedOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The documents of a response, best first, each once."""
+    """The distinct documents of a response, best first."""
 
     documents: tuple[str, ...]
     outcome: ReportedOutcome | None = None
-    """None where the header is missing, as from an engine."""
+    """None if the header is missing, as in responses of an engine."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What was measured, in plain words for a terminal, and as JSON."""
+"""The report: as text for a terminal, and as JSON."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,22 +15,22 @@ _SHOWN_TEXT = 60
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What the verdict goes by."""
+    """What determines the verdict."""
 
     judged_only: bool = False
     min_gain: float | None = None
-    """Points that nDCG@10 must gain in the mean; may be below 0."""
+    """Minimum mean gain of nDCG@10 in points; may be negative."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A comparison and what is concluded from it."""
+    """A comparison and its verdict."""
 
     collection: Collection
     comparison: Comparison
     demand: Demand
     stopped: str | None = None
-    """Why not all queries were asked."""
+    """Why not all queries were sent."""
 
     @property
     def no_verdict(self) -> str | None:
@@ -42,13 +42,13 @@ class Result:
 
     @property
     def misses_gain(self) -> bool:
-        """Whether the gain that is demanded was measured and not reached."""
+        """Whether the required gain was measured and missed."""
         least = self.demand.min_gain
         return self.no_verdict is None and least is not None and self.row.difference.mean * _POINTS < least
 
 
 def in_words(difference: Interval) -> str:
-    """Say a difference in plain words."""
+    """Describe a difference."""
     if not difference.queries:
         return difference.meaning
     queries = f"{difference.queries:,} quer{'y' if difference.queries == 1 else 'ies'}"
@@ -61,7 +61,7 @@ def _points(value: float) -> str:
 
 
 def text_report(result: Result, most: int) -> str:
-    """Write the report, with so many of the queries that gained and lost most."""
+    """Render the report, with the given number of queries that gained and lost most."""
     comparison = result.comparison
     parts = [_coverage(result), _table(comparison), _outcomes(comparison), _conclusion(result)]
     parts.append(
@@ -144,7 +144,7 @@ def _change_lines(changes: Sequence[Change]) -> Iterator[str]:
 
 
 def move_in_words(move: Move) -> str:
-    """Say where a document stood and where it stands now."""
+    """Describe how the rank of a document changed."""
     said = f"{printable(move.document)} (grade {move.grade})"
     match move.before, move.after:
         case None, after:
@@ -156,12 +156,12 @@ def move_in_words(move: Move) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal would act upon: ids and messages come from a server."""
+    """Escape control characters: ids and messages come from a server."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def json_report(result: Result) -> Mapping[str, Any]:
-    """Return all that was measured, each query's too; measures from 0 to 1, gains in points."""
+    """Return all measurements, including those of each query; measures from 0 to 1, gains in points."""
     comparison = result.comparison
     verdict = None if result.no_verdict else {"measure": str(result.row.measure), **_gain(result.row.difference)}
     return {

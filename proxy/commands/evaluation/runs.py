@@ -1,4 +1,4 @@
-"""Rankings as TREC run files, for other tools."""
+"""Writes rankings as TREC run files, for other tools."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,9 +9,9 @@ _BLANK = re.compile(r"\s")
 
 
 def run_lines(replies: Iterable[tuple[str, Found | FailedSearch]], tag: str) -> Iterator[str]:
-    """Write each hit as a line of six columns.
+    """Return one line of six columns per hit.
 
-    The score only falls with the rank: trec_eval sorts by it, and an engine's own may be equal for several hits.
+    The score is derived from the rank: trec_eval sorts by score, and the engine's may be equal for several hits.
     """
     for query, reply in replies:
         documents = reply.documents if isinstance(reply, Found) else ()
@@ -20,5 +20,5 @@ def run_lines(replies: Iterable[tuple[str, Found | FailedSearch]], tag: str) -> 
 
 
 def _column(name: str) -> str:
-    """Escape blanks as in a URL, since they end a column."""
+    """Escape white space as in a URL, because it separates columns."""
     return _BLANK.sub(lambda found: f"%{ord(found[0]):02X}", name)

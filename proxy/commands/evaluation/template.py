@@ -1,4 +1,4 @@
-"""The body of an application's search, filters, boosts and all, with `{{query}}` where the query text goes."""
+"""The template of a search body, with filters, boosts and so on, and `{{query}}` in place of the query text."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from proxy.commands.evaluation.errors import CannotEvaluate
 
 PLACEHOLDER = "{{query}}"
 HITS_COMPARED = 100
-"""Hits that are asked for where the template has no `size`, so that recall and a document's old place can be told."""
+"""The `size` if the template has none: large enough for recall, and for the former rank of a document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +20,15 @@ class Template:
 
     body: Mapping[str, Any]
     depth: int
-    """How many hits each search asks for."""
+    """The number of hits per search."""
 
     def fill(self, text: str) -> bytes:
-        """Return the body of one query's search; the text may hold anything, since it is escaped as JSON."""
+        """Return the body of one query's search; the text is escaped as JSON."""
         return msgspec.json.encode(_filled(self.body, text))
 
 
 def read_template(content: bytes, name: str) -> Template:
-    """Read a search body as JSON; raises CannotEvaluate."""
+    """Parse a search body as JSON; raises CannotEvaluate."""
     try:
         body = msgspec.json.decode(content, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -46,7 +46,7 @@ def read_template(content: bytes, name: str) -> Template:
 
 
 def _levels(body: Any) -> int:
-    """Count how deep a body is nested, as far as it may be."""
+    """Return the nesting depth of a body, up to the limit."""
     level, levels = [body], 0
     while level and levels <= TEMPLATE_DEPTH:
         level = [inner for each in level for inner in _members(each)]
