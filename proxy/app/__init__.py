@@ -66,7 +66,7 @@ class Proxy:
         self._close_retired()
 
     def handle(self, exchange: Exchange) -> Work | None:
-        """Answer one request; returns None if it is passed through, otherwise the work to await."""
+        """Answer a request or pass it through; returns the work to await, if any."""
         generation, head = self._generation, exchange.head
         if generation.logs_access:
             exchange.record = record_of(head.fields, Access(head.method.decode(), head.target.decode("latin-1")))

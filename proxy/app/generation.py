@@ -70,7 +70,7 @@ class ModelClients:
         return f"ModelClients({self.settings.url})"
 
     def serve(self, settings: ModelSettings, secrets: Secrets) -> bool:
-        """Whether they were created from the same model settings."""
+        """Whether they were created from the same model settings and tokens."""
         tokens = (secrets.embed_token, secrets.rerank_token)
         return self.settings == settings and (self.secrets.embed_token, self.secrets.rerank_token) == tokens
 

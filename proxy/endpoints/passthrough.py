@@ -8,7 +8,7 @@ from proxy.http1.exchange import Exchange
 from proxy.http1.headers import Field
 from proxy.http1.relay import Relay, Terms, Upstream
 
-# Safe methods (RFC 9110, section 9.2.1): sending a request twice has no effect.
+# Safe methods (RFC 9110, section 9.2.1): a repeated request changes nothing.
 _SAFE = frozenset((b"GET", b"HEAD", b"OPTIONS"))
 _REPEATABLE = frozenset((b"GET", b"HEAD"))
 

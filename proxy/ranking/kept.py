@@ -1,7 +1,7 @@
 """Exact matches: top hits of the client's own search that reranking never moves down.
 
-Such a hit has a name or keyword field equal to the query text, or is one of few that contain its part number. A
-semantic model could only rank a similar document above it.
+Such a hit has a name or keyword field equal to the query text, or is one of few hits that contain the part number in
+it. A semantic model could only rank a similar document above it.
 """
 
 from collections import Counter

@@ -24,7 +24,7 @@ ones."""
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """The reranked top of a ranking: the documents that are not in the engine's order."""
+    """The reranked top of a ranking; the documents after it are in the engine's order."""
 
     ranking: Ranking
     total: Total | None

@@ -53,7 +53,7 @@ class SearchAnswer:
 
     @property
     def found_nothing(self) -> bool:
-        """Whether no document matches; if hits are not counted, `max_score` is null exactly then, on every page."""
+        """Whether no document matches; if hits are not counted, a `max_score` on any page shows that one does."""
         counted = self.total is not None and self.total.relation == "eq"
         return not self.hits and (self.total == Total(0) if counted else self.max_score is None)
 

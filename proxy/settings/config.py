@@ -574,7 +574,7 @@ def rerank_token_of(config: Config, token: str | None, environment: Mapping[str,
 
 
 def _token_in(variable: str, url: str, environment: Mapping[str, str], *, allow_plain: bool) -> str:
-    """Return the token for a URL, from an environment variable; empty if there is none."""
+    """Return the token for a URL from an environment variable, empty if there is none; raises ConfigError."""
     token = environment.get(variable, "").strip()
     if token and not (token.isascii() and token.isprintable() and " " not in token):
         raise ConfigError(f"{variable}: contains characters that are not allowed in a token: set it to a valid value")

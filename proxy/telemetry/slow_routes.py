@@ -12,7 +12,7 @@ from proxy.context import SearchRecord
 from proxy.outcomes import Outcome
 
 WARNED_SHARE = 0.2
-"""The share of timeouts above which a route is warned about; the next warning requires less than half of it first."""
+"""Above this share of timeouts a route gets a warning; the next one only after a fall to half of it."""
 SEARCHES_TO_JUDGE = 50
 """The minimum number of searches for a warning."""
 

@@ -112,7 +112,7 @@ class Breaker:
 
     @property
     def opened(self) -> Opened | None:
-        """None if the breaker is closed."""
+        """Why and until when the breaker is open; None if it is closed."""
         return self._opened
 
     def refusal(self, now: float) -> Opened | None:
