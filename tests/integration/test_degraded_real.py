@@ -179,7 +179,7 @@ async def test_any_share_of_vectors(share: int, open_index: OpenIndex) -> None:
 async def test_documents_without_text(open_index: OpenIndex) -> None:
     """A document that has nothing for the reranker to read follows those that do."""
     documents = {"none": {"brand": "bare"}, **catalogue.without_vectors(catalogue.PRODUCTS)}
-    sides = await open_index(BARE, documents, semantic=None)
+    sides = await open_index(BARE, documents, semantic=None, boost_power=0)
     first = {"constant_score": {"filter": {"term": {"brand": "bare"}}, "boost": 50}}
     query = {"bool": {"should": [{"match": {"title": "laptop"}}, first]}}
     straight, through = await sides.straight.search({"query": query}), await sides.through.search({"query": query})

@@ -146,7 +146,7 @@ async def test_a_score_stays_with_its_document(open_index: OpenIndex, models: Sh
     """One document without the field, one with a list in it, one with nothing in it: none takes another's score."""
     titles: dict[str, Any] = {
         "lacks": None,
-        "list": ["laptop", "case"],
+        "list": ["laptop bag", "case"],
         "empty": "",
         "blank": " ",
         "plain": "laptop sleeve",
