@@ -57,7 +57,7 @@ class Process:
         self._listener = listener
         self.state = State.READY
 
-    # -- what is seen
+    # -- state
 
     def verdicts(self) -> Mapping[str, Any]:
         nodes = self._proxy.fixed.nodes.reachable()
@@ -128,7 +128,7 @@ class Process:
         reached = list(self._proxy.fixed.nodes.reachable().values())
         return {("ok",): reached.count(True), ("unreachable",): reached.count(False)}
 
-    # -- what is done
+    # -- reload
 
     async def reload(self) -> Reloaded:
         """Read the settings again; invalid settings change nothing."""
@@ -170,7 +170,7 @@ class Process:
         except Exception:  # noqa: BLE001  after any error, the current settings stay in force
             _log.exception("internal_error")
 
-    # -- what goes on meanwhile
+    # -- background tasks
 
     async def watch(self, file: Path, every_seconds: float = WATCH_S) -> None:
         """Reload after a change to the settings file, or to a certificate file that it names."""

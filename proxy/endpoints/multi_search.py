@@ -88,7 +88,7 @@ _NO_REPLY = EngineReply(200, ((b"content-type", b"application/json"),), b"")
 
 
 def _outcome(ended: Sequence[_Ended], *, answered: bool) -> list[Field]:
-    """Return the header that lists each item's outcome; unless `answered`, the engine rejected the whole request."""
+    """Return the header that lists each item's outcome; unless `answered`, responses made here were dropped."""
     refused = bypassed(Bypass("engine_refused")).header
     headers = [each.outcome if answered or each.part is None else refused for each in ended]
     return [(b"X-Rerank", in_order(headers))] if set(headers) != {_UNROUTED} else []
