@@ -51,12 +51,8 @@ async def test_line_of_a_search(settings: dict[str, Any], shop: Shop, tmp_path: 
         command.process.terminate()
         await command.ended()
     lines = [event for event in command.events if event["event.action"] == "search"]
-    assert [("reranked", None), ("bypassed", "size_zero")] == [
-        (line["outcome"], line.get("reason")) for line in lines
-    ]
-    assert ("mine-1", f"{shop.index}*", 50) == tuple(
-        lines[0][name] for name in ("http.request.id", "route", "window")
-    )
+    assert [("reranked", None), ("bypassed", "size_zero")] == [(line["outcome"], line.get("reason")) for line in lines]
+    assert ("mine-1", f"{shop.index}*", 50) == tuple(lines[0][name] for name in ("http.request.id", "route", "window"))
     assert {"lexical", "embed", "semantic", "render", "rerank", "total"} <= lines[0]["ms"].keys()
 
 
