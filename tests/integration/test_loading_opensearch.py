@@ -49,7 +49,7 @@ async def test_an_index_that_was_not_made_for_vectors_is_refused_with_the_way_ou
     assert result.code == 1
     (line,) = result.said.splitlines()
     assert f"{target.index}: the vector field cannot be added: the index was created without `index.knn: true`" in line
-    assert "copy the documents there with _reindex" in line
+    assert "copy the documents to it with _reindex" in line
 
 
 @OPENSEARCH
