@@ -303,24 +303,32 @@ async def test_the_users_words_are_logged_only_where_the_settings_say_so(
 
 
 @pytest.mark.parametrize(
-    "target", ["/products/_search", "/products/_msearch", "/products/_search/template", "/_search"]
+    ("target", "body"),
+    [
+        ("/products/_search", QUERY_BYTES),
+        ("/products/_search/template", QUERY_BYTES),
+        ("/_search", QUERY_BYTES),
+        ("/products/_msearch", b"{}\n" + QUERY_BYTES + b"\n"),
+    ],
 )
 async def test_with_the_kill_switch_off_the_engine_answers_and_no_model_is_asked(
-    settings: Config, engine: FakeEngine, models: FakeModels, log: Log, target: str
+    settings: Config, engine: FakeEngine, models: FakeModels, log: Log, target: str, body: bytes
 ) -> None:
-    """The client's own bytes and nothing else go to the engine, and the reason is visible."""
+    """Besides a look-up of the names, the client's own bytes alone go to the engine, and the reason is visible."""
     async with AsyncExitStack() as stack:
         proxy = await open_proxy(settings, TOKEN, {}, stack)
         client = await Client.to((await listen_for(proxy, stack)).port)
         stack.callback(client.close)
         proxy.fixed.switches.reranking = False
         engine.faults = dict.fromkeys(("lexical", "multi", "other"), _echo)
-        answered = await client.ask("POST", target, QUERY_BYTES, content_type="application/json")
+        content_type = "application/x-ndjson" if target.endswith("_msearch") else "application/json"
+        answered = await client.ask("POST", target, body, content_type=content_type)
         unrouted = await client.ask("POST", "/logs/_search", QUERY_BYTES, content_type="application/json")
-        assert (QUERY_BYTES, "bypassed;reason=switched_off") == (answered.body, answered.header("x-rerank"))
+        assert (body, "bypassed;reason=switched_off") == (answered.body, answered.header("x-rerank"))
         assert (QUERY_BYTES, "") == (unrouted.body, unrouted.header("x-rerank"))
-        assert ([target, "/logs/_search"], []) == ([asked.target for asked in engine.requests], models.requests)
-        assert {("", "bypassed", "switched_off"): 1} == proxy.telemetry.counters.searches
+        searches = [asked.target for asked in engine.requests if "/_resolve/" not in asked.target]
+        assert ([target, "/logs/_search"], []) == (searches, models.requests)
+        assert {("products*", "bypassed", "switched_off"): 1} == proxy.telemetry.counters.searches
         proxy.fixed.switches.reranking = True
         engine.faults = {}
         again = await client.search("/products/_search", QUERY)

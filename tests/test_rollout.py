@@ -1,5 +1,6 @@
 """Which searches of a route are reranked while reranking is turned on by steps: by its mode, and by its share."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -18,7 +19,7 @@ from proxy.settings.request_options import Steering
 from proxy.settings.rollout import Rollout, Switches, rollout_of
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
-from tests.fakes import Client, FakeModels, ids
+from tests.fakes import Client, FakeEngine, FakeModels, ids
 
 RERANKED, LEXICAL = ["d", "b", "c", "a"], ["a", "b", "c"]
 SENDERS = st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=',;="'), min_size=1)
@@ -228,6 +229,36 @@ async def switched(settings: Config, log: Log) -> AsyncIterator[tuple[Switches, 
         client = await Client.to(listener.port)
         stack.callback(client.close)
         yield proxy.fixed.switches, client
+
+
+@pytest.mark.parametrize("target", ["/products/_search", "/products/_msearch", "/products/_async_search"])
+async def test_with_the_kill_switch_off_the_engine_still_sees_none_of_the_proxys_own_options(
+    switched: tuple[Switches, Client], engine: FakeEngine, target: str
+) -> None:
+    """It refuses `ext.rerank_proxy` with 400: the switch would break every client that sets an option."""
+    switches, client = switched
+    switches.reranking = False
+    body = json.dumps({**QUERY, "ext": {"rerank_proxy": {"window": 5}}}).encode()
+    multi = target.endswith("_msearch")
+    content_type = "application/x-ndjson" if multi else "application/json"
+    answered = await client.ask("POST", target, b"{}\n" + body + b"\n" if multi else body, content_type=content_type)
+    assert "bypassed;reason=switched_off" == answered.header("x-rerank")
+    (own,) = [asked for asked in engine.requests if asked.path == target]
+    assert b"rerank_proxy" not in own.content
+
+
+@pytest.mark.parametrize("target", ["/_async_search/somebodys", "/_msearch"])
+async def test_with_the_kill_switch_off_what_concerns_no_route_is_not_reported(
+    switched: tuple[Switches, Client], target: str
+) -> None:
+    switches, client = switched
+    switches.reranking = False
+    content = b'{"index":"logs"}\n' + json.dumps(QUERY).encode() + b"\n"
+    if target == "/_msearch":
+        answered = await client.ask("POST", target, content, content_type="application/x-ndjson")
+    else:
+        answered = await client.ask("GET", target)
+    assert "" == answered.header("x-rerank")
 
 
 @pytest.mark.parametrize("fields", [{}, {"x_rerank_enabled": "on"}])

@@ -101,9 +101,6 @@ class Proxy:
 
     async def _search(self, exchange: Exchange, search: Search, generation: Generation, record: RequestRecord) -> None:
         front = generation.front
-        if not self.fixed.switches.reranking:
-            await front.bypass(exchange, record.search(), search.indices, Bypass("switched_off"))
-            return
         if len(search.query_string) > PARAMETERS_BYTES:
             why = Bypass("too_complex", detail="the URL is too long")
             await front.bypass(exchange, record.search(), search.indices, why)

@@ -167,5 +167,6 @@ def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients,
         models.reranker,
         secrets.authorization,
         pressure=pressure,
+        switches=fixed.switches,
     )
     return Front(fixed.upstream, fixed.engine, searching, callers, config.engine.multi_search_reranked)

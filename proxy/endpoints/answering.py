@@ -47,6 +47,7 @@ from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stage
 from proxy.settings.config import Config
 from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import MEMBER, Steering, Wrong, read_steering
+from proxy.settings.rollout import Switches
 from proxy.settings.routes import Route, build_routes
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.engine import EngineClient, EngineOfCaller
@@ -122,6 +123,7 @@ class Searching:
         discovery: str | None,
         *,
         pressure: PressureOf = no_pressure,
+        switches: Switches | None = None,
     ) -> None:
         self.routes = build_routes(config)
         self._config = config
@@ -130,6 +132,7 @@ class Searching:
         self._embedder = embedder
         self._reranker = reranker
         self.pressure = pressure
+        self._switches = switches or Switches()
         self._patience_seconds = config.engine.resolve_timeout_seconds
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
@@ -285,7 +288,9 @@ class Searching:
         return await self._plan(replace(routed, call=call), request)
 
     def _not_rolled_out(self, routed: Routed) -> Bypass | None:
-        """Return the bypass reason that its options or the rollout of its route determine, regardless of its query."""
+        """Return the bypass reason that the kill switch, the options or the route determine, whatever the query is."""
+        if not self._switches.reranking:
+            return Bypass("switched_off")
         if routed.options.enabled is False:
             return Bypass("steered_off")
         return routed.covered.route.rollout.bypass(routed.options, routed.call.fields)
