@@ -400,3 +400,15 @@ def test_there_is_advice_for_every_reason_to_leave_out_the_semantic_retriever() 
     failures = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Failure"]
     reasons = {reason.value for call in failures if isinstance(reason := call.args[1], ast.Constant)}
     assert reasons == ADVICE.keys()
+
+
+@pytest.mark.parametrize("offline", [True, False])
+async def test_certificates_for_the_models_that_cannot_be_read_are_wrong_whatever_the_token(*, offline: bool) -> None:
+    """A file that is not there is missing wherever `serve` runs with these settings; the models are not asked."""
+    async with Cluster() as engine:
+        models = {"url": "https://127.0.0.1:1", "ca_file": "/no/such/file"}
+        environment = {"DEEPINFRA_TOKEN": "token"}
+        found = await findings(engine.url, models=models, environment=environment, offline=offline)
+    ((kind, said),) = at("models", found)
+    assert ("wrong", True) == (kind, said.startswith("models.ca_file: /no/such/file: cannot be read"))
+    assert [("ok", "DEEPINFRA_TOKEN is set")] == at("token", found)

@@ -27,8 +27,8 @@ async def check(
 ) -> AsyncIterator[Finding]:
     """Check everything that searches of these routes need; `offline`: only the file and the environment variables."""
     token, authorization = _token(config, environment, offline=offline), _authorization(config, environment)
-    ports = [*_certificate(config), *_admin(config, environment)]
-    on_file = [*_routes_of_file(config, file), *token.findings, *ports, *authorization.findings]
+    ports, of_models = [*_certificate(config), *_admin(config, environment)], list(_models_certificates(config))
+    on_file = [*_routes_of_file(config, file), *token.findings, *ports, *authorization.findings, *of_models]
     for finding in on_file:
         yield finding
     if offline:
@@ -37,7 +37,7 @@ async def check(
     if authorization.usable:
         async for finding in _engine(config, authorization.fields, questions):
             yield finding
-    if token.usable:
+    if token.usable and not of_models:
         async for finding in ask_models(config, token.value, token.rerank_value, tuple(questions.values())):
             yield finding
 
@@ -61,7 +61,6 @@ def _token(config: Config, environment: Mapping[str, str], *, offline: bool) -> 
     try:
         token = token_of(config, environment)
         rerank_token = rerank_token_of(config, token, environment)
-        towards_models(config.models)
     except ConfigError as error:
         said = f"{error}. `serve` refuses to start without it."
         return _Secret((Finding("note" if offline else "wrong", "token", said),), usable=False)
@@ -82,6 +81,13 @@ def _certificate(config: Config) -> Iterator[Finding]:
         towards_clients(config.listen)
     except ConfigError as error:
         yield Finding("wrong", "listen", str(error))
+
+
+def _models_certificates(config: Config) -> Iterator[Finding]:
+    try:
+        towards_models(config.models)
+    except ConfigError as error:
+        yield Finding("wrong", "models", str(error))
 
 
 def _admin(config: Config, environment: Mapping[str, str]) -> Iterator[Finding]:
