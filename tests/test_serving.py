@@ -99,7 +99,7 @@ async def test_the_admin_port_reloads_switches_off_and_shows(
         await proxy.ask("POST", "/reranking/on")
         assert "reranked" == await proxy.outcome()
         metrics = (await proxy.ask("GET", "/metrics")).content.decode()
-        assert 'rerank_proxy_searches_total{outcome="bypassed",reason="switched_off",route=""} 2.0' in metrics
+        assert 'rerank_proxy_searches_total{outcome="bypassed",reason="switched_off",route="products*"} 2.0' in metrics
         assert 'rerank_proxy_config_reloads_total{result="ok"} 2.0' in metrics
 
 
