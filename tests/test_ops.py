@@ -25,7 +25,7 @@ from proxy.app.process import Process
 from proxy.cli import build_parser
 from proxy.context import Ended, RequestRecord
 from proxy.outcomes import BYPASS_REASONS, OutcomeName, answered
-from proxy.settings.config import Config, Models, admin_token_of, read, token_of
+from proxy.settings.config import Config, Models, Spend, admin_token_of, read, token_of
 from proxy.settings.yaml_file import ConfigError
 from proxy.telemetry.log import Telemetry
 from tests.conftest import OTHER, QUERY, TOKEN, Log
@@ -92,7 +92,9 @@ async def test_each_metric_that_is_named_is_there_and_moves(engine: FakeEngine, 
     """On a bad day: a search is reranked, one degraded, one waits, the settings are reloaded, the engine is lost."""
     async with AsyncExitStack() as stack:
         models = await stack.enter_async_context(ChargingModels())
-        settings = msgspec.structs.replace(settings, models=Models(url=models.url))
+        settings = msgspec.structs.replace(
+            settings, models=Models(url=models.url), spend=Spend(max_usd_per_minute=1000)
+        )
         proxy = await open_proxy(settings, TOKEN, {}, stack)
         process = Process(proxy, lambda: settings, {"DEEPINFRA_TOKEN": TOKEN})
         seen = [samples(process.metrics())]

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -34,6 +35,7 @@ from proxy.settings.tls import towards_clients
 from proxy.telemetry.log import Telemetry
 from proxy.upstream.engine import EngineClient
 from proxy.upstream.nodes import Nodes
+from proxy.upstream.spending.meter import Meter
 
 GRACE_S = 30.0
 """Seconds that running requests may take to finish after SIGTERM."""
@@ -182,7 +184,10 @@ async def open_proxy(
     nodes = Nodes(config.engine)
     hop = Hop(new_pseudonym() if config.engine.via else None, forwarded_for=config.engine.forwarded_for)
     telemetry = telemetry or Telemetry(query_text=config.log.query_text)
-    fixed = Fixed(nodes, EngineClient(config.engine, nodes, hop), Upstream(nodes, hop), telemetry)
+    meter = Meter(Path(config.spend.file) if config.spend.file else None)
+    meter.read()
+    stack.push_async_callback(meter.save)
+    fixed = Fixed(nodes, EngineClient(config.engine, nodes, hop), Upstream(nodes, hop), telemetry, meter=meter)
     stack.push_async_callback(fixed.engine.close)
     secrets = secrets_with(config, token, environment)
     proxy = Proxy(fixed, await first_generation(config, secrets, fixed))

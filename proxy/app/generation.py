@@ -20,6 +20,7 @@ from proxy.upstream.guard import Guards
 from proxy.upstream.nodes import Nodes
 from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS
 from proxy.upstream.reranker import Reranker
+from proxy.upstream.spending.meter import Meter
 from proxy.upstream.transport import Transport, open_session
 
 
@@ -54,6 +55,7 @@ class Fixed:
     upstream: Upstream
     telemetry: Telemetry
     switches: Switches = field(default_factory=Switches)
+    meter: Meter = field(default_factory=Meter)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,5 +170,6 @@ def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients,
         secrets.authorization,
         pressure=pressure,
         switches=fixed.switches,
+        meter=fixed.meter,
     )
     return Front(fixed.upstream, fixed.engine, searching, callers, config.engine.multi_search_reranked)

@@ -23,6 +23,8 @@ from proxy.settings.tls import towards_clients, towards_engine
 from proxy.settings.yaml_file import ConfigError
 from proxy.telemetry.metrics import Gauge
 from proxy.upstream.guard import Guards
+from proxy.upstream.spending.meter import Spending
+from proxy.upstream.spending.report import Costs
 
 ReadConfig = Callable[[], Config]
 """Reads the settings again; raises ConfigError."""
@@ -70,6 +72,9 @@ class Process:
     def settings(self) -> Mapping[str, Any]:
         return effective(self._proxy.generation.config, self._environment)
 
+    def costs(self) -> Costs:
+        return self._spending().costs()
+
     def metrics(self) -> bytes:
         return self._proxy.telemetry.metrics.text()
 
@@ -96,6 +101,22 @@ class Process:
                 lambda: {("running",): added.running, ("waiting",): added.waiting},
             )
         )
+        metrics.add(
+            Gauge(
+                "spend_today_usd",
+                "US dollars that the models cost since the UTC day began",
+                ("route", "model"),
+                lambda: self._spending().today_usd(),
+            )
+        )
+        metrics.add(
+            Gauge(
+                "spend_cap_share",
+                "Share of the route's nearest cap that is spent or reserved",
+                ("route",),
+                lambda: self._spending().shares(),
+            )
+        )
         metrics.add(Gauge("engine_nodes", "Nodes of the engine by state", ("state",), self._nodes))
         metrics.add(
             Gauge("breaker_open", "1 for each circuit breaker that lets no calls pass", ("breaker",), self._open)
@@ -111,6 +132,9 @@ class Process:
                 self._calls_waiting,
             )
         )
+
+    def _spending(self) -> Spending:
+        return self._proxy.generation.front.searching.spending
 
     def _guards(self) -> Guards:
         return self._proxy.generation.models.guards
@@ -241,7 +265,7 @@ async def serve_until_told(
         admin = await open_admin(config.admin, process, admin_token_of(config, environment), stack)
         proxy.warm_up(stack)
         watching = (process.watch(watched),) if watched else ()
-        await stack.enter_async_context(_meanwhile(process.measure_lag(), *watching))
+        await stack.enter_async_context(_meanwhile(process.measure_lag(), proxy.fixed.meter.keep_saved(), *watching))
         listener = await listen_for(proxy, stack)
         process.serves_on(listener)
         scheme = "https" if config.listen.certificate_file else "http"

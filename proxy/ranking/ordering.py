@@ -170,15 +170,13 @@ async def _first_scores(run: Run, texts: Mapping[DocKey, str], models: Sequence[
 
 async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Relevance:
     async with run.clock.stage("rerank"):
-        relevance = await run.stages.reranker.score(
+        return await run.stages.reranker.score(
             run.plan.user_query.text,
             list(texts.values()),
             instruction=run.plan.instruction,
             model=model,
             budget=run.budget,
         )
-    run.usage.add(relevance.charge)
-    return relevance
 
 
 def _unscored(relevance: Relevance, count: int) -> tuple[Failure, ...]:

@@ -77,6 +77,7 @@ _FIXED: Mapping[str, tuple[str, ...]] = {
     ),
     "log": ("format", "level"),
     "admin": ("enabled", "host", "port", "token_env"),
+    "spend": ("file",),
 }
 """Keys whose new values take effect after a restart, by section."""
 

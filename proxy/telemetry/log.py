@@ -97,6 +97,7 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
         "engine_searches": search.sent.engine_searches,
         "tokens": search.tokens,
         "cost_usd": round(search.cost_usd, 9),
+        "estimated_usd": round(search.estimated_usd, 9),
     }
     write(
         "search",

@@ -107,7 +107,7 @@ class Metrics:
             "engine_searches", "Searches sent to the engine for searches of a route", "route"
         )
         self._tokens = self._total("model_tokens", "Tokens that the models' provider counted", "route")
-        self._usd = self._total("model_cost_usd", "US dollars that the models' provider charged", "route")
+        self._usd = self._total("model_cost_usd", "US dollars that the models cost, as reported or by price", "route")
         self._reloads = self._total("config_reloads", "Reloads of the configuration by result", "result")
         self._lag = self._histogram("event_loop_lag_seconds", "How late the event loop ran a timer")
 

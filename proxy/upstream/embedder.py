@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -11,15 +11,14 @@ from cachetools import LRUCache
 
 from proxy.bounds import MODEL_DIMENSIONS, MODEL_NUMBER_BYTES, MODEL_RESPONSE_BYTES
 from proxy.catalog.vectors import Vectors, normalise
-from proxy.context import NO_CHARGE, Charge
 from proxy.errors import Malformed, OtherModel, TimedOut, UpstreamError
 from proxy.ranking.planning import QueryVector
-from proxy.ranking.stages import Budget
+from proxy.ranking.stages import UNMETERED, Budget, Purse
 from proxy.settings.config import ServiceTier
-from proxy.upstream.charges import charge_of
 from proxy.upstream.latency import Latencies, slow
 from proxy.upstream.providers import EMBED_FORMATS, EmbedFormat, without_control_tokens
 from proxy.upstream.sharing import Shared
+from proxy.upstream.spending.prices import embed_tokens
 from proxy.upstream.transport import Transport
 
 SERVICE = "embedder"
@@ -34,18 +33,6 @@ class Introduction:
 
     model: str
     dimensions: int
-
-
-@dataclass(slots=True)
-class _Found:
-    """The response to a call that several searches may share, and its charge, which the first of them takes."""
-
-    vector: Vectors
-    charge: Charge
-
-    def take_charge(self) -> Charge:
-        taken, self.charge = self.charge, NO_CHARGE
-        return taken
 
 
 class Embedder:
@@ -67,7 +54,7 @@ class Embedder:
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
         self._vectors: LRUCache[bytes, Vectors] = LRUCache(cache_bytes, getsizeof=_size)
-        self._asked: Shared[_Found] = Shared()
+        self._asked: Shared[Vectors] = Shared()
         self._service_tier = service_tier
         self._latencies = latencies or Latencies()
 
@@ -85,25 +72,28 @@ class Embedder:
         key = _key(prompt, model, dimensions)
         vector = self._vectors.get(key)
         if vector is not None:
+            budget.purse.saved(model, embed_tokens((prompt,)))
             return QueryVector(tuple(vector.tolist()))
         limit = min(self._timeout, budget.remaining())
         if limit > 0 and not self._latencies.allows(model, limit):
             return QueryVector(error=slow(SERVICE, model, limit))
         try:
             async with budget.limit():
-                found = await self._asked.ask(key, lambda: self._embed_query(key, prompt, model, dimensions))
+                vector = await self._asked.ask(
+                    key, lambda: self._embed_query(key, prompt, model, dimensions, budget.purse)
+                )
         except UpstreamError as error:
             if isinstance(error, TimedOut):
                 self._latencies.note(model, limit, is_answered=False)
             return QueryVector(error=error)
-        return QueryVector(tuple(found.vector.tolist()), charge=found.take_charge())
+        return QueryVector(tuple(vector.tolist()))
 
     def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool:
         """Whether the vector of a query is cached, and so costs nothing."""
         prompt = query_prompt(instruction, text[: self._query_max_chars])
         return _key(prompt, model, dimensions) in self._vectors
 
-    async def _embed_query(self, key: bytes, prompt: str, model: str, dimensions: int) -> _Found:
+    async def _embed_query(self, key: bytes, prompt: str, model: str, dimensions: int, purse: Purse) -> Vectors:
         """Call the model; a dimension takes 4 bytes: as Python floats, 10,000 of the largest vectors took 1.6 GB."""
         body = encode(
             [prompt],
@@ -113,31 +103,53 @@ class Embedder:
             service_tier=self._format.tier(self._service_tier),
         )
         begun = self._latencies.timer()
-        vectors, charge = await self._ask(
-            model, body, 1, dimensions, lambda answer: _charged(answer, 1, model, dimensions)
+        vectors = await self._ask(
+            model,
+            body,
+            1,
+            dimensions,
+            lambda answer: decode(answer, 1, model, dimensions),
+            purse=purse,
+            tokens=embed_tokens((prompt,)),
         )
         self._latencies.note(model, self._latencies.timer() - begun, is_answered=True)
         vector: Vectors = vectors[0]
         if _size(vector) <= self._vectors.maxsize:
             self._vectors[key] = vector
-        return _Found(vector, charge)
+        return vector
 
     async def introduce(self, *, model: str, dimensions: int | None) -> Introduction:
         """Return the model that serves this name; if the response names none, the requested one."""
         body = encode(["How long is a vector?"], model, dimensions, fail_fast=False)
         return await self._ask(model, body, 1, dimensions, lambda answer: _introduction(answer, model, dimensions))
 
-    async def embed_passages(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Vectors:
+    async def embed_passages(
+        self, texts: Sequence[str], *, model: str, dimensions: int | None, purse: Purse = UNMETERED
+    ) -> Vectors:
         """Embed at most 1024 texts, one row each; without `dimensions`, the vectors have the model's own length."""
         if not texts:
             return np.empty((0, dimensions or 0), dtype=np.float32)
         body = encode(texts, model, dimensions, fail_fast=False)
         return await self._ask(
-            model, body, len(texts), dimensions, lambda answer: decode(answer, len(texts), model, dimensions)
+            model,
+            body,
+            len(texts),
+            dimensions,
+            lambda answer: decode(answer, len(texts), model, dimensions),
+            purse=purse,
+            tokens=embed_tokens(texts),
         )
 
-    async def _ask(
-        self, model: str, body: bytes, count: int, dimensions: int | None, read: Callable[[bytes], _T]
+    async def _ask(  # noqa: PLR0913  a call, and what it may cost
+        self,
+        model: str,
+        body: bytes,
+        count: int,
+        dimensions: int | None,
+        read: Callable[[bytes], _T],
+        *,
+        purse: Purse = UNMETERED,
+        tokens: float = 0.0,
     ) -> _T:
         numbers = count * (dimensions or MODEL_DIMENSIONS) + MODEL_DIMENSIONS
         return await self._transport.ask(
@@ -147,6 +159,8 @@ class Embedder:
             read,
             MODEL_RESPONSE_BYTES + numbers * MODEL_NUMBER_BYTES,
             model=model,
+            purse=purse,
+            tokens=tokens,
         )
 
 
@@ -194,9 +208,6 @@ class _Embedding(msgspec.Struct):
 class _Answer(msgspec.Struct):
     data: list[_Embedding]
     model: str | None = None
-    usage: Any = None
-    input_tokens: Any = 0
-    inference_status: Any = None
 
 
 _answer = msgspec.json.Decoder(_Answer)
@@ -226,11 +237,6 @@ def _vectors_of(said: _Answer, count: int, model: str, dimensions: int | None) -
     if said.model and not is_same(said.model, model):
         raise OtherModel(SERVICE, f"vectors of {said.model} instead of {model}")
     return _vectors(said, count, dimensions)
-
-
-def _charged(answer: bytes, count: int, model: str, dimensions: int | None) -> tuple[Vectors, Charge]:
-    said = _read(answer)
-    return _vectors_of(said, count, model, dimensions), charge_of(msgspec.structs.asdict(said))
 
 
 def _vectors(said: _Answer, count: int, dimensions: int | None) -> Vectors:

@@ -6,20 +6,18 @@ Scores are pointwise, so a window may be split into several calls.
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from proxy.bounds import MODEL_RESPONSE_BYTES, MODEL_SCORE_BYTES, RERANK_BATCH_MAX
-from proxy.context import NO_CHARGE
 from proxy.errors import EqualScores, Malformed, TimedOut, UpstreamError
 from proxy.ranking.planning import Relevance
-from proxy.ranking.stages import Budget
+from proxy.ranking.stages import Budget, Purse
 from proxy.settings.config import ServiceTier
-from proxy.upstream.charges import charge_of
 from proxy.upstream.latency import Latencies, slow
 from proxy.upstream.providers import DEEPINFRA, RerankFormat
+from proxy.upstream.spending.prices import rerank_tokens
 from proxy.upstream.transport import Transport
 
 SERVICE = "reranker"
@@ -72,7 +70,10 @@ class Reranker:
     ) -> Relevance:
         batches = batches_of(passages, self._batch_size)
         seconds = min(self._timeout, budget.remaining() + _SLACK_S)
-        calls = [asyncio.ensure_future(self._score(query, batch, instruction, model, seconds)) for batch in batches]
+        calls = [
+            asyncio.ensure_future(self._score(query, batch, instruction, model, seconds, purse=budget.purse))
+            for batch in batches
+        ]
         answers: list[Relevance] = []
         error: UpstreamError | None = None
         try:
@@ -86,11 +87,10 @@ class Reranker:
         finally:
             for call in calls:
                 call.cancel()
-        charge = sum((call.result().charge for call in calls if _is_answered(call)), NO_CHARGE)
-        return replace(joined(answers, passages, error), charge=charge)
+        return joined(answers, passages, error)
 
-    async def _score(
-        self, query: str, passages: Sequence[str], instruction: str, model: str, seconds: float
+    async def _score(  # noqa: PLR0913  a call, and what it may cost
+        self, query: str, passages: Sequence[str], instruction: str, model: str, seconds: float, *, purse: Purse
     ) -> Relevance:
         body = self._format.encode(query, passages, instruction, model, self._service_tier)
         size = MODEL_RESPONSE_BYTES + len(passages) * MODEL_SCORE_BYTES + 2 * len(body)
@@ -102,6 +102,8 @@ class Reranker:
                 lambda answer: decode(answer, len(passages)),
                 size,
                 model=model,
+                purse=purse,
+                tokens=rerank_tokens(query, passages, instruction),
             )
         except UpstreamError as error:
             return Relevance((), error=error)
@@ -112,10 +114,6 @@ def batches_of(passages: Sequence[str], size: int) -> list[Sequence[str]]:
     count = max(1, math.ceil(len(passages) / size))
     size = max(1, math.ceil(len(passages) / count))
     return [passages[start : start + size] for start in range(0, len(passages), size)]
-
-
-def _is_answered(call: "asyncio.Future[Relevance]") -> bool:
-    return call.done() and not call.cancelled() and call.exception() is None
 
 
 def joined(answers: Sequence[Relevance], passages: Sequence[str], error: UpstreamError | None = None) -> Relevance:
@@ -149,7 +147,7 @@ def decode(answer: bytes, count: int) -> Relevance:
     scores = _scores(decoded, count)
     if scores is None or len(scores) != count or not all(map(_is_finite, scores)):
         raise Malformed(SERVICE, f"not one finite score for each of {count} documents")
-    return Relevance(tuple(float(score) for score in scores), _model(decoded), charge=charge_of(decoded))
+    return Relevance(tuple(float(score) for score in scores), _model(decoded))
 
 
 def _model(decoded: Any) -> str | None:

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ import aiohttp
 
 from proxy.bounds import INFLATED_BYTES_A_TURN, MODEL_RESPONSE_BYTES
 from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
+from proxy.ranking.stages import UNMETERED, Payment, Purse
 from proxy.settings.config import Models
 from proxy.settings.tls import towards_models
 from proxy.upstream.guard import Guards
@@ -70,15 +71,35 @@ class Transport:
         response_bytes: int,
         *,
         model: str,
+        purse: Purse = UNMETERED,
+        tokens: float = 0.0,
     ) -> _T:
-        """Send a body and decode the response; raises UpstreamError, Malformed if the response cannot be decoded."""
+        """Send a body and decode the response; raises UpstreamError, Malformed if the response cannot be decoded.
 
-        async def attempt(seconds: float) -> _T:
-            return self._read(await self.post(path, body, seconds, response_bytes), read)
+        `tokens`: as estimated, for the cost that is reserved in the purse; raises CapReached.
+        """
+        with purse.pay(model, tokens) as payment:
 
-        if self._guards is None:
-            return await attempt(timeout_seconds)
-        return await self._guards.of(self.service, model).call(attempt, timeout_seconds)
+            async def attempt(seconds: float) -> _T:
+                return await self._paid(payment, self.post(path, body, seconds, response_bytes), read)
+
+            if self._guards is None:
+                return await attempt(timeout_seconds)
+            return await self._guards.of(self.service, model).call(attempt, timeout_seconds)
+
+    async def _paid(self, payment: Payment, call: Awaitable[bytes], read: Callable[[bytes], _T]) -> _T:
+        """Make one call and decode its response; a call that was rejected, or did not arrive, costs nothing."""
+        payment.sent()
+        try:
+            content = await call
+            found = self._read(content, read)
+        except Lost:
+            raise
+        except (Refused, Unreachable):
+            payment.free()
+            raise
+        payment.answered(content)
+        return found
 
     def _read(self, content: bytes, read: Callable[[bytes], _T]) -> _T:
         """Decode a response with status 200.
