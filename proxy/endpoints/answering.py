@@ -44,6 +44,7 @@ from proxy.ranking.pipeline import Defect, Result, run_search
 from proxy.ranking.planning import Plan, VectorSearch, vector_search
 from proxy.ranking.pressure import LiveModels, UncalledModels, narrowed, reserved_seconds
 from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stages
+from proxy.ranking.tiers import AutoTier
 from proxy.settings.config import Config
 from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import MEMBER, Steering, Wrong, read_steering
@@ -135,6 +136,9 @@ class Searching:
         self._switches = switches or Switches()
         self._patience_seconds = config.engine.resolve_timeout_seconds
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
+        self._tiers = {
+            route.name: AutoTier(route.tier_switch.fast_above_rate) for route in self.routes if route.tier_switch
+        }
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
 
     async def warm_up(self) -> None:
@@ -334,8 +338,9 @@ class Searching:
         if request.end + (window if request.walk else 0) > known.max_result_window:
             return Bypass("depth")
         at_rest, is_later_page = window, bool(request.from_ or request.walk)
-        if route.rerank_model and not is_later_page:
-            window = narrowed(window, self.models.pressure(route.rerank_model))
+        reranker, is_fast = self._choose_reranker(route)
+        if reranker and not is_later_page:
+            window = narrowed(window, self.models.pressure(reranker))
         vectors: VectorSearch | Failure | None = None
         if route.semantic:
             vectors = _unfit(request, user_query) or vector_search(
@@ -359,16 +364,22 @@ class Searching:
             own_parameters=kind.own_parameters if kind else (),
             keeps_empty=kind is None or kind.keeps_empty,
             budget_seconds=budget,
-            reserved_seconds=self._reserved(route, budget),
+            reserved_seconds=reserved_seconds(budget, self.models.usual_seconds(reranker)) if reranker else 0.0,
+            is_fast=is_fast,
             explains=bool(options.explain),
             names=tuple(sorted({known.stored_at(path) for path in user_query.keywords})),
             earlier=self.routes[: self.routes.index(route)],
         )
 
-    def _reserved(self, route: Route, budget: float) -> float:
-        if route.rerank_model is None:
-            return 0.0
-        return reserved_seconds(budget, self.models.usual_seconds(route.rerank_model))
+    def _choose_reranker(self, route: Route) -> tuple[str | None, bool]:
+        """Count a search; returns the reranker to call first, and whether it is the faster one of `tier: auto`."""
+        if route.tier_switch is None:
+            return route.rerank_model, False
+        tier = self._tiers[route.name]
+        if tier.note(asyncio.get_running_loop().time()):
+            shown = route.tier_switch.fast if tier.is_fast else route.tier_switch.usual
+            _log.info("tier_changed", route=route.name, tier=shown)
+        return (route.tier_switch.fast_model if tier.is_fast else route.rerank_model), tier.is_fast
 
     async def _covered_now(self, routed: Routed) -> frozenset[str]:
         """Resolve again which indices the search reaches; empty if they are no longer covered by this route."""
