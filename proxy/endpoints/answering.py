@@ -42,7 +42,7 @@ from proxy.parsing.sort_values import Walk
 from proxy.ranking.heads import Heads, head_key
 from proxy.ranking.pipeline import Defect, Result, run_search
 from proxy.ranking.planning import Plan, VectorSearch, vector_search
-from proxy.ranking.pressure import PressureOf, narrowed, no_pressure
+from proxy.ranking.pressure import LiveModels, UncalledModels, narrowed, reserved_seconds
 from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stages
 from proxy.settings.config import Config
 from proxy.settings.profiles import PROFILES
@@ -122,7 +122,7 @@ class Searching:
         reranker: Scores,
         discovery: str | None,
         *,
-        pressure: PressureOf = no_pressure,
+        models: LiveModels | None = None,
         switches: Switches | None = None,
     ) -> None:
         self.routes = build_routes(config)
@@ -131,7 +131,7 @@ class Searching:
         self._engine = engine
         self._embedder = embedder
         self._reranker = reranker
-        self.pressure = pressure
+        self.models = models or UncalledModels()
         self._switches = switches or Switches()
         self._patience_seconds = config.engine.resolve_timeout_seconds
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
@@ -259,7 +259,7 @@ class Searching:
 
     async def _shadow(self, routed: Routed) -> Shadow:
         record, model = routed.record, routed.covered.route.rerank_model
-        if model is not None and self.pressure(model) >= GIVES_WAY:
+        if model is not None and self.models.pressure(model) >= GIVES_WAY:
             return BUSY
         own = SearchRecord(record.request_id, route=record.route, usage=record.usage)
         prepared = await self._prepare(
@@ -338,7 +338,7 @@ class Searching:
             return Bypass("depth")
         at_rest, is_later_page = window, bool(request.from_ or request.walk)
         if route.rerank_model and not is_later_page:
-            window = narrowed(window, self.pressure(route.rerank_model))
+            window = narrowed(window, self.models.pressure(route.rerank_model))
         vectors: VectorSearch | Failure | None = None
         if route.semantic:
             vectors = _unfit(request, user_query) or vector_search(
@@ -346,6 +346,7 @@ class Searching:
             )
         if isinstance(vectors, Failure) and vectors.by_design and route.rerank_model is None:
             return Bypass("no_stage")
+        budget = _budget_seconds(route, options, request)
         return Plan(
             indices=routed.call.indices,
             request=request,
@@ -360,11 +361,17 @@ class Searching:
             alias_filter=alias_filter(covered.reached, known),
             own_parameters=kind.own_parameters if kind else (),
             keeps_empty=kind is None or kind.keeps_empty,
-            budget_seconds=_budget_seconds(route, options, request),
+            budget_seconds=budget,
+            reserved_seconds=self._reserved(route, budget),
             explains=bool(options.explain),
             names=tuple(sorted({known.stored_at(path) for path in user_query.keywords})),
             earlier=self.routes[: self.routes.index(route)],
         )
+
+    def _reserved(self, route: Route, budget: float) -> float:
+        if route.rerank_model is None:
+            return 0.0
+        return reserved_seconds(budget, self.models.usual_seconds(route.rerank_model))
 
     async def _covered_now(self, routed: Routed) -> frozenset[str]:
         """Resolve again which indices the search reaches; empty if they are no longer covered by this route."""

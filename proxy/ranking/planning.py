@@ -169,6 +169,8 @@ class Plan:
     """URL parameters of the searches that the proxy adds, which keep search pipelines from changing them."""
     budget_seconds: float | None = None
     """Seconds that the proxy may add to the engine's time; None: each stage has its own limit only."""
+    reserved_seconds: float = 0.0
+    """The part of the budget that embedding and kNN leave to the reranker."""
     keeps_empty: bool = True
     """Whether the engine keeps objects that `filter_path` empties: see `EngineKind`."""
     explains: bool = False

@@ -35,7 +35,7 @@ class Counters:
     searches: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """By route, outcome and reason."""
     model_calls: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """By service, model and result: `ok`, `retried`, or the failure reason; includes calls that were not made."""
+    """By service, model and result: `ok`, `retried`, `cancelled`, or the failure reason, also if no call was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class _Scraped(Collector):
         )
         yield _family(
             "model_calls",
-            "Calls of the models by result; also those that were not made",
+            "Calls of the models by result; also those that were cancelled or not made",
             ("service", "model", "result"),
             self._counters.model_calls,
         )
