@@ -161,13 +161,16 @@ class Searching:
             content = await read_body()
             call = call if isinstance(content, Bypass) else replace(call, content=content)
         covered = await self.cover(record, caller, call)
-        if not isinstance(covered, Covered):
+        if isinstance(covered, Unrouted):
             return NotRouted(call, covered)
-        record.route = covered.route.name
+        if isinstance(covered, Covered):
+            record.route = covered.route.name
         content = await read_body()
         if isinstance(content, Bypass):
-            return NotRouted(call, content)
+            return NotRouted(call, covered if isinstance(covered, Bypass) else content)
         call, options = self.options(replace(call, content=content))
+        if isinstance(covered, Bypass):
+            return NotRouted(call, covered)
         if isinstance(options, Wrong):
             return NotRouted(call, options)
         return Routed(record, replace(caller, sent=record.sent), call, covered, options)
@@ -220,7 +223,7 @@ class Searching:
         """Read the per-request options from headers and body, and remove those in the body."""
         allowed = self._config.steering
         call = _translated(call)
-        found = _cut_out(call.content)
+        found = cut_options(call.content)
         if found is None:
             return call, read_steering(call.fields, None, allowed)
         content, member = found
@@ -549,8 +552,8 @@ def _point_in_time(content: bytes) -> str | None:
     return pit.id if pit else None
 
 
-def _cut_out(content: bytes) -> tuple[bytes, bytes] | None:
-    """Remove `ext.rerank_proxy` from a body, and an empty `ext`, which templates cannot have.
+def cut_options(content: bytes) -> tuple[bytes, bytes] | None:
+    """Split a body into the engine's part and `ext.rerank_proxy`; an empty `ext`, which templates cannot have, is cut.
 
     Returns None if there is none, or the body cannot be read.
     """

@@ -125,6 +125,11 @@ class Endpoint(StrEnum):
     ASYNC_SEARCH = "_async_search"
     ASYNC_ANSWER = "_async_search/{id}"
 
+    @property
+    def is_lines(self) -> bool:
+        """Whether the body is NDJSON, two lines per search."""
+        return self in {Endpoint.MULTI_SEARCH, Endpoint.MULTI_TEMPLATE}
+
 
 @dataclass(frozen=True, slots=True)
 class Search:
