@@ -123,7 +123,7 @@ def read(value: bytes) -> Any:
 
 def whole(text: str) -> str:
     """Replace unpaired surrogates by question marks, as Java does when it encodes them."""
-    return text.encode(errors="replace").decode()
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def take_member(body: bytes, path: Sequence[str], *, prune: bool = False) -> tuple[bytes, bytes]:
