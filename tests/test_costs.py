@@ -1,47 +1,115 @@
-"""The report of what the models cost."""
+"""`rerank-proxy costs`: from the state file, and from a running proxy."""
 
+import json
+from pathlib import Path
+
+import msgspec
 import pytest
 
-from proxy.settings.config import SpendCaps
+from proxy.cli import main
+from proxy.commands.costs import lines, usd
+from proxy.upstream.spending.caps import Period
 from proxy.upstream.spending.ledger import Account, Spent
-from proxy.upstream.spending.report import CapState, usd_per_day
-from tests.purses import NOON, Household
+from proxy.upstream.spending.report import CapState, Costs, DayCosts, MonthCosts
+from proxy.upstream.spending.state import encode
+from tests.fakes import FakeEngine, FakeModels, FakeServer, Stream, answer, closed_port
+from tests.integration.commands import begun
+from tests.test_serving import served
 
-DAY_S = 86_400
+DAY = DayCosts("2026-11-29", "products*", "m", 1200, 3_000_000, 0.075, 0.001, 500, 0.02)
+COSTS = Costs(
+    [msgspec.structs.replace(DAY, day="2026-11-28"), DAY],
+    MonthCosts("2026-11", 1.5, 0.25, 2.0),
+    [CapState(None, Period.DAY, 5.0, 0.3), CapState("products*", Period.MINUTE, 0.05, 0.8)],
+    ["local"],
+)
 
 
-def home_with(*usd: float) -> Household:
-    """So much was spent each day, up to today."""
-    home = Household(SpendCaps(max_usd_per_day=8))
-    for ago, each in enumerate(reversed(usd)):
-        spent = Spent(calls=2, tokens=20, usd=each, saved_tokens=10, saved_usd=each / 2)
-        home.meter.ledger.add(NOON - ago * DAY_S, "a", "m", spent)
-    return home
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Of a configuration with a state file of one day."""
+    (tmp_path / "spend.json").write_bytes(encode({Account("2026-11-28", "a", "m"): Spent(2, 20, 0.5)}))
+    (tmp_path / "config.yaml").write_text(f"spend: {{file: {tmp_path}/spend.json, max_usd_per_day: 5}}\n")
+    return tmp_path
 
 
-def test_the_report_has_a_row_for_each_day_route_and_model_in_their_order() -> None:
-    costs = home_with(1.0, 2.0).spending.costs()
-    assert [("2026-11-28", "a", "m", 2, 20, 1.0, 0.5), ("2026-11-29", "a", "m", 2, 20, 2.0, 1.0)] == [
-        (row.day, row.route, row.model, row.calls, row.tokens, row.usd, row.saved_usd) for row in costs.days
+def test_the_table_has_the_days_asked_for_their_sum_the_forecast_and_the_caps() -> None:
+    assert [
+        "day         route      model  calls     tokens    cost  estimated  saved",
+        "2026-11-29  products*  m      1,200  3,000,000  $0.075     $0.001  $0.02",
+        "total                         1,200  3,000,000  $0.075     $0.001  $0.02",
+        "",
+        "2026-11: $1.50 so far, $2.00 by its end at the rate of the last 7 days; the caches saved $0.25",
+        "cap of all routes: 30% of $5.00 per day",
+        "cap of products*: 80% of $0.05 per minute",
+        "local: the provider reports no cost, and no price is known. Set it in `spend.prices`",
+    ] == list(lines(COSTS, 1))
+
+
+def test_before_the_first_call_there_is_no_table() -> None:
+    assert "no model was called yet" == next(lines(Costs([], MonthCosts("2026-11", 0, 0, 0)), 7))
+
+
+@pytest.mark.parametrize(
+    ("amount", "said"),
+    [
+        (0, "$0.00"),
+        (1234.5, "$1,234.50"),
+        (0.1, "$0.10"),
+        (0.012345, "$0.012"),
+        (0.0001, "$0.0001"),
+        (1e-6, "$1.0e-06"),
+    ],
+)
+def test_small_amounts_are_not_shown_as_nothing(amount: float, said: str) -> None:
+    assert said == usd(amount)
+
+
+def test_the_state_file_is_read_where_there_is_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 0 == main(("costs", "-c", str(folder / "config.yaml"), "--json"))
+    said = json.loads(capsys.readouterr().out)
+    assert [("2026-11-28", "a", "m", 2, 20, 0.5)] == [
+        tuple(row[name] for name in ("day", "route", "model", "calls", "tokens", "usd")) for row in said["days"]
     ]
-    assert [CapState("a", "day", 8, 0.25)] == costs.caps
 
 
-def test_the_forecast_is_the_month_so_far_and_the_rest_at_the_rate_of_the_last_seven_days() -> None:
-    """At noon of the 29th of 30 days, one day and a half are left."""
-    month = home_with(*[100.0] * 3, *[1.0] * 6, 0.5).spending.costs().month
-    assert ("2026-11", 306.5, 153.25) == (month.month, month.usd, month.saved_usd)
-    assert pytest.approx(306.5 + 1.5) == month.forecast_usd
+def test_a_corrupt_file_is_said_and_left_as_it_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "spend.json").write_bytes(b"{")
+    assert 1 == main(("costs", "-c", str(folder / "config.yaml")))
+    assert "spend.json cannot be read" in capsys.readouterr().err
+    assert b"{" == (folder / "spend.json").read_bytes()
 
 
-def test_the_rate_is_that_of_the_days_since_the_first() -> None:
-    assert 0.0 == usd_per_day({}, NOON)
-    today = {Account("2026-11-29", "a", "m"): Spent(usd=3.0)}
-    assert pytest.approx(6.0) == usd_per_day(today, NOON)
-    assert pytest.approx(72.0) == usd_per_day(today, NOON - DAY_S / 2 + 60)
+def test_a_proxy_that_is_not_there_is_unreachable(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"http://127.0.0.1:{closed_port()}"
+    assert 2 == main(("costs", "-c", str(folder / "config.yaml"), "--admin", url))
+    said = capsys.readouterr().err
+    assert ("cannot be reached" in said, "--admin URL" in said) == (True, True)
 
 
-def test_a_month_that_is_over_does_not_count() -> None:
-    home = home_with(5.0)
-    home.time.seconds = NOON + 3 * DAY_S
-    assert ("2026-12", 0.0) == (home.spending.costs().month.month, home.spending.costs().month.usd)
+async def test_a_running_proxy_is_asked_at_its_admin_port(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    models.cost = 0.25
+    async with served(tmp_path, engine, models) as proxy:
+        assert "reranked" == await proxy.outcome()
+        command = await begun("costs", "-c", str(proxy.file), "--admin", f"http://127.0.0.1:{proxy.admin_port}")
+        assert command.process.stdout is not None
+        said = (await command.process.stdout.read()).decode()
+        assert 0 == await command.ended()
+    assert "$0.25" in said
+
+
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "rejects the admin token"), (200, "is no admin port of this proxy")]
+)
+async def test_another_server_is_no_admin_port(folder: Path, status: int, said: str) -> None:
+    async def answers(stream: Stream) -> None:
+        await stream.request()
+        await stream.send(answer(status, b"{}"))
+
+    async with FakeServer() as server:
+        server.script = answers
+        command = await begun("costs", "-c", str(folder / "config.yaml"), "--admin", server.url)
+        assert 1 == await command.ended()
+    assert said in command.lines[-1]

@@ -28,6 +28,7 @@ class Served:
     file: Path
     settings: dict[str, Any]
     port: int
+    admin_port: int
     client: Client
     admin: Client
 
@@ -66,7 +67,7 @@ async def served(
         clients = [await Client.to(port) for port in ports]
         for client in clients:
             stack.callback(client.close)
-        yield Served(command, file, settings, ports[0], *clients)
+        yield Served(command, file, settings, ports[0], ports[1], *clients)
 
 
 async def test_a_signal_reloads_the_settings_and_a_mistake_changes_nothing(

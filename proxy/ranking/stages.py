@@ -4,10 +4,10 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from proxy.context import Clock
+from proxy.context import Clock, Usage
 from proxy.errors import TimedOut
 from proxy.ranking.paging import Head
 from proxy.ranking.planning import EngineReply, EngineSearch, Plan, QueryVector, Relevance
@@ -173,6 +173,10 @@ class Budget:
         """Note that the client's own search has its response."""
         self.own.answered(self.number)
 
+    def less(self, seconds: float) -> "Budget":
+        """Return the budget of stages that leave so many seconds to later ones."""
+        return self if self.seconds is None else replace(self, seconds=max(0.0, self.seconds - seconds))
+
     @property
     def for_stages(self) -> float:
         """The seconds for all stages together."""
@@ -200,12 +204,13 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One running search: its plan, services, clock and budget."""
+    """One running search: its plan, services, clock, budget and usage."""
 
     plan: Plan
     stages: Stages
     clock: Clock
     budget: Budget = field(default_factory=Budget)
+    usage: Usage = field(default_factory=Usage)
 
     async def search(self, stage: str, search: EngineSearch) -> SearchAnswer:
         """Run a search in addition to the client's own, timed as this stage; raises UpstreamError."""

@@ -15,7 +15,6 @@ from proxy.errors import Malformed, OtherModel, TimedOut, UpstreamError
 from proxy.ranking.planning import QueryVector
 from proxy.ranking.stages import UNMETERED, Budget, Purse
 from proxy.settings.config import ServiceTier
-from proxy.upstream.latency import Latencies, slow
 from proxy.upstream.providers import EMBED_FORMATS, EmbedFormat, without_control_tokens
 from proxy.upstream.sharing import Shared
 from proxy.upstream.spending.prices import embed_tokens
@@ -46,7 +45,6 @@ class Embedder:
         query_max_chars: int,
         cache_bytes: int,
         service_tier: ServiceTier | None = None,
-        latencies: Latencies | None = None,
         format_: EmbedFormat = _DEEPINFRA,
     ) -> None:
         self._transport = transport
@@ -56,7 +54,6 @@ class Embedder:
         self._vectors: LRUCache[bytes, Vectors] = LRUCache(cache_bytes, getsizeof=_size)
         self._asked: Shared[Vectors] = Shared()
         self._service_tier = service_tier
-        self._latencies = latencies or Latencies()
 
     async def warm_up(self) -> None:
         await self._transport.warm_up()
@@ -75,8 +72,8 @@ class Embedder:
             budget.purse.saved(model, embed_tokens((prompt,)))
             return QueryVector(tuple(vector.tolist()))
         limit = min(self._timeout, budget.remaining())
-        if limit > 0 and not self._latencies.allows(model, limit):
-            return QueryVector(error=slow(SERVICE, model, limit))
+        if why := self._transport.skipped(model, limit, is_new=key not in self._asked):
+            return QueryVector(error=why)
         try:
             async with budget.limit():
                 vector = await self._asked.ask(
@@ -84,7 +81,7 @@ class Embedder:
                 )
         except UpstreamError as error:
             if isinstance(error, TimedOut):
-                self._latencies.note(model, limit, is_answered=False)
+                self._transport.abandoned(model, limit)
             return QueryVector(error=error)
         return QueryVector(tuple(vector.tolist()))
 
@@ -102,7 +99,6 @@ class Embedder:
             fail_fast=self._format.fails_fast,
             service_tier=self._format.tier(self._service_tier),
         )
-        begun = self._latencies.timer()
         vectors = await self._ask(
             model,
             body,
@@ -112,7 +108,6 @@ class Embedder:
             purse=purse,
             tokens=embed_tokens((prompt,)),
         )
-        self._latencies.note(model, self._latencies.timer() - begun, is_answered=True)
         vector: Vectors = vectors[0]
         if _size(vector) <= self._vectors.maxsize:
             self._vectors[key] = vector
