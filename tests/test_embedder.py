@@ -12,6 +12,8 @@ from proxy.context import Charge
 from proxy.errors import Malformed, Refused, SlowModel, TimedOut
 from proxy.ranking.planning import QueryVector
 from proxy.ranking.stages import Budget
+from proxy.store.contract import Kind
+from proxy.store.memory import ENTRY_SIZE, memory_region
 from proxy.upstream.embedder import Embedder, Introduction, decode, query_prompt
 from proxy.upstream.latency import CALLS_TO_JUDGE, Latencies
 from proxy.upstream.transport import Transport, models_session
@@ -24,7 +26,8 @@ MODEL = "Qwen/Qwen3-QueryVector-4B"
 async def embedder(models: FakeModels) -> AsyncIterator[Embedder]:
     async with models_session(1.0) as session:
         transport = Transport(session, "embedder", models.url, "token")
-        yield Embedder(transport, timeout_seconds=60, query_max_chars=40, cache_bytes=2 * 530)
+        vectors = memory_region(Kind.VECTORS, 2 * (16 + ENTRY_SIZE))
+        yield Embedder(transport, timeout_seconds=60, query_max_chars=40, vectors=vectors)
 
 
 async def ask(embedder: Embedder, text: str, *, instruction: str = "Find it", dimensions: int = 3) -> Any:
@@ -248,6 +251,6 @@ async def test_a_model_that_is_too_slow_is_not_asked(models: FakeModels) -> None
     models.faults["embed"] = hangs
     async with models_session(1.0) as session:
         transport, latencies = Transport(session, "embedder", models.url, None), Latencies(lambda: 0.0)
-        embedder = Embedder(transport, timeout_seconds=0.02, query_max_chars=40, cache_bytes=0, latencies=latencies)
+        embedder = Embedder(transport, timeout_seconds=0.02, query_max_chars=40, latencies=latencies)
         found = [await found_by(embedder, "a") for _ in range(CALLS_TO_JUDGE + 1)]
     assert [TimedOut] * CALLS_TO_JUDGE + [SlowModel] == [type(each.error) for each in found]

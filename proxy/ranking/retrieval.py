@@ -88,7 +88,7 @@ def are_groups(run: Run, answer: SearchAnswer) -> bool:
 async def _semantic(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) -> SemanticHits:
     plan, embedder = run.plan, run.stages.embedder
     text, instruction, model = plan.user_query.text, plan.instruction, vectors.model
-    if not embedder.remembers(text, instruction=instruction, model=model, dimensions=vectors.dimensions):
+    if not await embedder.remembers(text, instruction=instruction, model=model, dimensions=vectors.dimensions):
         await may_cost.wait()
     async with run.clock.stage("embed"):
         embedded = await embedder.embed_query(
