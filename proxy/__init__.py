@@ -32,7 +32,8 @@ catalog           what is known of the engine
     dialects      how an engine spells kNN (pipelines: which leave hits alone; vectors: of unit length)
 
 ranking           one order of documents
-    planning      what will be done for a search: model, vectors, limits (pressure: fewer candidates under load)
+    planning      what will be done for a search: model, vectors, limits (pressure: fewer candidates under load;
+                  tiers: a faster model above a rate of searches)
     pipeline      runs the stages; a stage that fails is skipped (stages: the services they use, and the budget)
     searches      the body of each search that the proxy adds
     retrieval     the client's own search ∥ kNN

@@ -53,7 +53,9 @@ async def open_store(log: Log) -> AsyncIterator[Open]:
             away_seconds: float = 0.0,
         ) -> RedisStore:
             address = RedisAddress("127.0.0.1", where.port) if isinstance(where, RedisServer) else where
-            store = RedisStore(address.client(), Seal(secret), timeout_seconds, away_seconds=away_seconds)
+            store = RedisStore(
+                address.client(), Seal(secret), timeout_seconds, connect_seconds=PATIENT_S, away_seconds=away_seconds
+            )
             stack.push_async_callback(store.close)
             store.try_soon()
             await store.tried()

@@ -23,7 +23,8 @@ from proxy.store.sealing import Seal
 PREFIX = b"rerank-proxy:"
 AWAY_S = 2.0
 """Seconds for which an absent Redis is not used."""
-CONNECT_S = 1.0
+CONNECT_S = 5.0
+"""Seconds for connections to be made, which no search waits for."""
 _PROBE = PREFIX + b"probe"
 _DETAIL = 200
 _log = structlog.get_logger("proxy")
@@ -66,7 +67,7 @@ class RedisAddress:
             protocol=2,
             driver_info=None,
             retry=Retry(NoBackoff(), 0),
-            socket_connect_timeout=CONNECT_S,
+            socket_connect_timeout=None,
             socket_timeout=None,
             **tls,
         )
@@ -76,13 +77,22 @@ class RedisAddress:
 class RedisStore:
     """Encrypted values in Redis, each at most `SHARED_VALUE_BYTES` long."""
 
-    def __init__(self, redis: Redis, seal: Seal, timeout_seconds: float, *, away_seconds: float = AWAY_S) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        seal: Seal,
+        timeout_seconds: float,
+        *,
+        connect_seconds: float = CONNECT_S,
+        away_seconds: float = AWAY_S,
+    ) -> None:
         self.reach = Reach.AWAY
         self.fault = ""
         """Why Redis is not used, if it was tried."""
         self._redis = redis
         self._seal = seal
         self._timeout = timeout_seconds
+        self._connect_seconds = connect_seconds
         self._away_seconds = away_seconds
         self._try_again_at = 0.0
         self._trying: asyncio.Task[None] | None = None
@@ -153,7 +163,7 @@ class RedisStore:
 
     async def _try(self) -> None:
         try:
-            async with asyncio.timeout(CONNECT_S):
+            async with asyncio.timeout(self._connect_seconds):
                 await self._redis.connection_pool.disconnect(inuse_connections=False)
                 # As many as there may be connections, so that no search waits for one to be opened.
                 probes = [self._redis.set(_PROBE, b"", px=1000) for _ in range(SHARED_CONNECTIONS)]
