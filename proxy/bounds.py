@@ -154,7 +154,7 @@ _rows.append(
     )
 )
 _setting(Of.CLIENT, "characters of the query text that models receive", "models.query_max_chars", "cut")
-_setting(Of.ENGINE, "characters of a document that the reranker receives", "models.passage_max_chars", "cut")
+_setting(Of.ENGINE, "tokens of a document that the reranker receives, as estimated", "models.passage_max_tokens", "cut")
 MODEL_RESPONSE_BYTES = _bound(
     Of.MODEL, "bytes of a response, compressed and decompressed, in addition to those below", 64 * 2**10, _MALFORMED
 )
@@ -215,6 +215,9 @@ BRACKET_DEPTH = _bound(
 )
 PIT_INDICES = _bound(Of.ENGINE, "indices of a point in time", 1000, "further indices count as outside the route")
 BACK_OFF_S_MAX = _bound(Of.ENGINE, "seconds until an unreachable node is tried again", 30, "tried again")
+SOURCE_BYTES_A_TURN = _bound(
+    Of.ENGINE, "bytes of documents that are made into passages before other work continues", 64 * 2**10, "made later"
+)
 RERANK_BATCH_MAX = _bound(Of.MODEL, "passages in one call (DeepInfra's limit)", 1024, "several calls")
 _setting(Of.PROXY, "passages in one of the parallel calls of a search", "models.rerank_batch_size", "several calls")
 TIMED_MODELS = _bound(Of.PROXY, "models whose latency is remembered", 64, "the oldest are forgotten")

@@ -718,6 +718,7 @@ LOG_FIELDS: Mapping[str, tuple[str, str]] = {
     "key": ("search", "the key or parameter that it was bypassed for"),
     "window": ("search", "the window that was used"),
     "candidates": ("search", "how many hits were candidates"),
+    "without_text": ("search", "candidates that the reranker did not read, without a value in any field of `passage`"),
     "shadow": ("search", "in shadow mode: what reranking would have changed"),
     "engine_searches": ("search", "searches that the engine ran for it, its own included"),
     "tokens": ("search", "tokens that the models' provider counted"),

@@ -185,6 +185,38 @@ async def test_candidates_without_any_text_are_not_scored(
 
 
 @pytest.mark.usefixtures("scored")
+async def test_a_candidate_without_text_keeps_its_place_and_is_counted(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    titles = {"a": "A", "b": "<br>", "c": "C"}
+    hits = [
+        {"_index": "products", "_id": name, "_score": 1.0, "_source": {"title": title}}
+        for name, title in titles.items()
+    ]
+    answer = read_answer(json.dumps({"hits": {"hits": hits}}).encode())
+    run = await run_of(plan_of("", BODY, window=10), engine, models, stack)
+    head, _ = await make_head(run, answer, SemanticHits(), ALONE)
+    assert (["c", "b", "a"], 1) == (names(head.keys), run.usage.without_text)
+    assert ["A", "C"] == models.of("rerank")[0].json()["documents"]
+
+
+@pytest.mark.usefixtures("scored")
+async def test_the_reranker_reads_the_lines_of_the_template_and_no_other_field(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    settings = RouteSettings(index="products", passage=["title", "Price: {price} EUR", "{maker.name:raw}"])
+    sources = {
+        "a": {"title": "<b>A</b>", "price": 12.0, "secret": 1},
+        "b": {"maker": [{"name": "<b>"}, {"name": "x", "margin": 9}]},
+    }
+    hits = [{"_index": "products", "_id": name, "_score": 1.0, "_source": source} for name, source in sources.items()]
+    answer = read_answer(json.dumps({"hits": {"hits": hits}}).encode())
+    run = await run_of(plan_of("", BODY, settings=settings, window=10), engine, models, stack)
+    await make_head(run, answer, SemanticHits(), ALONE)
+    assert ["A\nPrice: 12 EUR", "<b>, x"] == models.of("rerank")[0].json()["documents"]
+
+
+@pytest.mark.usefixtures("scored")
 async def test_each_place_is_explained_by_its_numbers(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:

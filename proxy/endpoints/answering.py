@@ -305,7 +305,7 @@ class Searching:
                 self._engine.accepted, routed.caller.identity, routed.covered.indices or {routed.call.indices}
             ),
             partial(self._covered_now, routed),
-            self._config.models.passage_max_chars,
+            self._config.models.passage_max_tokens,
             self._config.engine.added_timeout_seconds,
         )
 
@@ -319,8 +319,8 @@ class Searching:
             return Bypass("unresolved", detail=str(error), is_fault=True)
         route, known = covered.route, facts or IndexFacts()
         given = options.query or request.text or _text_of(route, routed.call.fields, request, known)
-        copies = known.copied_from(route.passage)
-        user_query = find_user_query(request.query, route.passage, known.is_text, given, copies) or Bypass(
+        copies = known.copied_from(route.text_fields)
+        user_query = find_user_query(request.query, route.text_fields, known.is_text, given, copies) or Bypass(
             "no_query_text"
         )
         if isinstance(user_query, Bypass):
@@ -416,7 +416,7 @@ def _text_of(route: Route, fields: Sequence[Field], request: SearchRequest, fact
     texts = (
         _header_text(fields, place.header) if place.header else None,
         request.text_at(place.body) if place.body else None,
-        text_of_clause(request.query, place.name, route.passage, facts.is_text) if place.name else None,
+        text_of_clause(request.query, place.name, route.text_fields, facts.is_text) if place.name else None,
     )
     stripped = (text.strip() for text in texts if text)
     return next((text for text in stripped if 0 < len(text) <= GIVEN_TEXT), None)

@@ -14,7 +14,8 @@ from proxy.bounds import BYPASS_RULE_CHARACTERS
 from proxy.parsing.words import fold, identifiers_in
 from proxy.ranking.explaining import Kept
 from proxy.ranking.hits import DocKey, Ranking, Scored, keys
-from proxy.ranking.reranking import passage_text, texts_at
+from proxy.ranking.passages import passage_text, texts_at
+from proxy.settings.passage_template import PassageTemplate
 
 AMONG = 3
 """The number of top hits that can keep their rank.
@@ -42,7 +43,7 @@ class Likeness:
     """The passage contains every part number of the query text."""
 
 
-def likeness(typed: str, source: Source, passage: Sequence[str], names: Sequence[str]) -> Likeness:
+def likeness(typed: str, source: Source, passage: PassageTemplate, names: Sequence[str]) -> Likeness:
     """Compare a document with the query text.
 
     `names` are the keyword fields that the query compares with the whole text.
@@ -51,7 +52,7 @@ def likeness(typed: str, source: Source, passage: Sequence[str], names: Sequence
         return Likeness()
     words = fold(typed)
     equal = frozenset(name for name in names if _equals(source, name, words))
-    exact = any(_equals(source, name, words) for name in passage[:1])
+    exact = any(_equals(source, name, words) for name in passage.fields[:1])
     return Likeness(exact, equal, _has_all(source, passage, identifiers_in(typed)))
 
 
@@ -76,11 +77,11 @@ def _equals(source: Source, path: str, words: tuple[str, ...]) -> bool:
     return any(fold(value[: BYPASS_RULE_CHARACTERS + 1]) == words for value in values)
 
 
-def _has_all(source: Source, passage: Sequence[str], identifiers: Sequence[str]) -> bool:
+def _has_all(source: Source, passage: PassageTemplate, identifiers: Sequence[str]) -> bool:
     """Whether the passage contains all of these identifiers as separate words."""
     if not identifiers:
         return False
-    text = f" {' '.join(fold(passage_text(source, passage, _PASSAGE_CHARACTERS)))} "
+    text = f" {' '.join(fold(passage_text(source, passage.lines, _PASSAGE_CHARACTERS)))} "
     return all(f" {' '.join(fold(identifier))} " in text for identifier in identifiers)
 
 

@@ -10,16 +10,17 @@ from typing import Any
 
 import msgspec
 
+from proxy.bounds import SOURCE_BYTES_A_TURN
 from proxy.errors import Failure, Malformed, UpstreamError, Withheld
 from proxy.parsing.json_text import read
 from proxy.ranking.boosts import Measured, boosted, measure
 from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
-from proxy.ranking.fusion import blend, reorder
+from proxy.ranking.fusion import blend, completed, reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
 from proxy.ranking.kept import Likeness, Source, in_place, kept_hits, likeness
 from proxy.ranking.paging import Head, fuse, pinned_first
+from proxy.ranking.passages import passage_of_tokens
 from proxy.ranking.planning import Relevance
-from proxy.ranking.reranking import passage_text
 from proxy.ranking.retrieval import Groups, SemanticHits
 from proxy.ranking.search_response import SearchAnswer
 from proxy.ranking.searches import MATCHED, passage_search, render_search
@@ -140,8 +141,9 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
             _, likenesses = await _passages(run, own, answer, semantic)
             return Reranked(candidates.ranking, likenesses=likenesses)
         texts, likenesses = await _passages(run, order, answer, semantic)
+        run.usage.without_text += sum(key not in texts for key in likenesses)
         if not texts:
-            fields = ", ".join(plan.route.passage)
+            fields = ", ".join(plan.route.passage.fields)
             failure = Failure("rerank", "no_passage", f"no text in {fields}")
             return Reranked(candidates.ranking, (failure,), likenesses=likenesses)
         relevance, model = await _first_scores(run, texts, (model, *plan.route.rerank_fallbacks))
@@ -153,8 +155,9 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
         return Reranked(candidates.ranking, failures, likenesses=likenesses)
     scores = dict(zip(texts, relevance.scores, strict=False))  # maybe fewer: the others follow in their order
     weight = blend_of(relevance.model or model).weight if plan.route.blend is None else plan.route.blend
-    blended = blend(reorder(order, scores), order, weight, plan.route.fusion.rank_constant)
-    return Reranked(blended, failures, scores, texts, likenesses)
+    read = [key for key in order if key in texts]
+    blended = blend(reorder(read, scores), read, weight, plan.route.fusion.rank_constant)
+    return Reranked(completed(blended, order), failures, scores, texts, likenesses)
 
 
 async def _first_scores(run: Run, texts: Mapping[DocKey, str], models: Sequence[str]) -> tuple[Relevance, str]:
@@ -195,19 +198,22 @@ async def _passages(
 
     Returns the texts for the reranker, only of documents inside the route, and the exact matches with the query text.
     """
-    plan, room = run.plan, run.stages.passage_max_chars
+    plan, room = run.plan, run.stages.passage_max_tokens
     known = {hit.key: hit for hit in semantic.hits} if plan.route.rerank_model else {}
     if plan.request.source.shows(plan.read_fields):
         known |= answer.by_key
     unknown = [key for key in order if key not in known]
     if unknown:
         known |= (await run.search("passages", passage_search(plan, unknown))).by_key
-    texts, likenesses = {}, {}
+    texts, likenesses, unread = {}, {}, SOURCE_BYTES_A_TURN
     for key in order:
         if key in known:
+            if (unread := unread - len(known[key].members.get("_source", b""))) < 0:
+                unread = SOURCE_BYTES_A_TURN
+                await asyncio.sleep(0)
             source = _source_of(known[key])  # decoded one at a time: it takes many times the memory of its bytes
             likenesses[key] = likeness(plan.user_query.text, source, plan.route.passage, plan.names)
-            if plan.covers(key.index) and (text := passage_text(source, plan.route.passage, room)):
+            if plan.covers(key.index) and (text := passage_of_tokens(source, plan.route.passage.lines, room)):
                 texts[key] = text
     return texts, likenesses
 

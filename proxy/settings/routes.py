@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from proxy.settings.bypass_rules import LeftOut, left_out
 from proxy.settings.config import Config, Fusion, QueryFrom, RouteSettings, Semantic
+from proxy.settings.passage_template import PassageTemplate, embedded, template_of
 from proxy.settings.profiles import PRIORITIES, PROFILES, TIERS
 from proxy.settings.rollout import Rollout, rollout_of
 
@@ -20,7 +21,12 @@ class Route:
     patterns: tuple[str, ...]
     profile: str
     instruction: str
-    passage: tuple[str, ...]
+    passage: PassageTemplate
+    """What the reranker reads of a document."""
+    embedded: tuple[str, ...]
+    """The entries of which `index` and `backfill` make vectors: those without a label."""
+    text_fields: tuple[str, ...]
+    """The fields in these entries, in which a query is expected to search for its text."""
     rank_window_size: int
     embedding_model: str
     """The model for `index` and `backfill`; searches use the model that their index names."""
@@ -52,12 +58,15 @@ def build_route(settings: RouteSettings) -> Route:
     profile = PROFILES[settings.profile]
     tier = PRIORITIES[settings.priority] if settings.priority else settings.tier or profile.tier
     models = TIERS[tier]
+    texts = embedded(settings.passage) if settings.passage else profile.embedded
     return Route(
         name=",".join(settings.patterns),
         patterns=settings.patterns,
         profile=settings.profile,
         instruction=settings.instruction or profile.instruction,
-        passage=tuple(settings.passage or profile.passage),
+        passage=template_of(tuple(settings.passage or profile.passage)),
+        embedded=texts,
+        text_fields=template_of(texts).fields,
         rank_window_size=settings.rank_window_size or profile.rank_window_size,
         embedding_model=settings.embedding_model or models.embedding,
         embedding_model_named=settings.embedding_model is not None,
