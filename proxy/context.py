@@ -55,6 +55,8 @@ class Usage:
     charge: Charge = NO_CHARGE
     without_text: int = 0
     """Candidates that the reranker did not read, because none of the passage's fields has a value."""
+    tier: str = ""
+    """On a route with `tier: auto`, the tier of the reranker that was called last."""
 
     def add(self, charge: Charge) -> None:
         self.charge += charge
@@ -124,6 +126,10 @@ class SearchRecord:
     @property
     def tokens(self) -> int:
         return self.usage.charge.tokens
+
+    @property
+    def tier(self) -> str:
+        return self.usage.tier
 
     @property
     def cost_usd(self) -> float:

@@ -720,6 +720,7 @@ LOG_FIELDS: Mapping[str, tuple[str, str]] = {
     "candidates": ("search", "how many hits were candidates"),
     "without_text": ("search", "candidates that the reranker did not read, without a value in any field of `passage`"),
     "shadow": ("search", "in shadow mode: what reranking would have changed"),
+    "tier": ("search", "with `tier: auto`, the tier of the reranker that was called"),
     "engine_searches": ("search", "searches that the engine ran for it, its own included"),
     "tokens": ("search", "tokens that the models' provider counted"),
     "cost_usd": ("search", "US dollars that the models' provider charged"),

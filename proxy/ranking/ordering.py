@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from proxy.bounds import SOURCE_BYTES_A_TURN
-from proxy.errors import Failure, Malformed, UpstreamError, Withheld
+from proxy.errors import Busy, Failure, Malformed, SlowModel, UpstreamError, Withheld
 from proxy.parsing.json_text import read
 from proxy.ranking.boosts import Measured, boosted, measure
 from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
@@ -62,6 +62,8 @@ class Reranked:
     scores: Mapping[DocKey, float] = field(default_factory=dict)
     texts: Mapping[DocKey, str] = field(default_factory=dict)
     likenesses: Mapping[DocKey, Likeness] = field(default_factory=dict)
+    tier: str = ""
+    """The tier of the model that scored, on a route with `tier: auto`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
             fields = ", ".join(plan.route.passage.fields)
             failure = Failure("rerank", "no_passage", f"no text in {fields}")
             return Reranked(candidates.ranking, (failure,), likenesses=likenesses)
-        relevance, model = await _first_scores(run, texts, (model, *plan.route.rerank_fallbacks))
+        relevance, model = await _first_scores(run, texts, plan.rerankers)
     except UpstreamError as error:
         failures = () if model is None else (Failure("rerank", error.reason, str(error)),)
         return Reranked(candidates.ranking, failures, likenesses=likenesses)
@@ -157,18 +159,30 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
     weight = blend_of(relevance.model or model).weight if plan.route.blend is None else plan.route.blend
     read = [key for key in order if key in texts]
     blended = blend(reorder(read, scores), read, weight, plan.route.fusion.rank_constant)
-    return Reranked(completed(blended, order), failures, scores, texts, likenesses)
+    return Reranked(completed(blended, order), failures, scores, texts, likenesses, plan.route.tier_of(model))
 
 
 async def _first_scores(run: Run, texts: Mapping[DocKey, str], models: Sequence[str]) -> tuple[Relevance, str]:
-    """Score with the first model whose breaker permits it; a failed call is not repeated with another model."""
+    """Score with the first model that can be called; a failed call is not repeated with another model."""
     first, *others = models
     relevance, model = await _scores(run, texts, first), first
     for other in others:
-        if not isinstance(relevance.error, Withheld):
-            break
+        if not _passes_on(run, relevance, other):
+            continue
         relevance, model = await _scores(run, texts, other), other
     return relevance, model
+
+
+def _passes_on(run: Run, relevance: Relevance, other: str) -> bool:
+    """Whether a search that got no scores calls another model.
+
+    A fallback is for models whose calls are suspended. The faster model of `tier: auto` is also for the time that a
+    larger one does not have.
+    """
+    switch, error = run.plan.route.tier_switch, relevance.error
+    if switch is not None and other == switch.fast_model and isinstance(error, SlowModel | Busy):
+        return not relevance.scores
+    return isinstance(error, Withheld)
 
 
 async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Relevance:
@@ -181,6 +195,7 @@ async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Relevanc
             budget=run.budget,
         )
     run.usage.add(relevance.charge)
+    run.usage.tier = run.plan.route.tier_of(model)
     return relevance
 
 
@@ -308,6 +323,7 @@ def _explanations(  # noqa: PLR0913  the results of each stage
             len(reranked.texts.get(scored.key, "")) or None,
             kept.get(scored.key),
             measured.boosts.get(scored.key),
+            reranked.tier or None,
         )
         for scored in candidates.ranking
     }
