@@ -37,12 +37,13 @@ from proxy.outcomes import Bypass, bypassed
 from proxy.parsing.filter_path import read_form
 from proxy.parsing.json_text import take_member
 from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query, text_of_clause
-from proxy.parsing.search_request import SearchRequest, parse, translated
+from proxy.parsing.search_request import SearchRequest, excluding, parse, translated
 from proxy.parsing.sort_values import Walk
 from proxy.ranking.heads import Heads, head_key
 from proxy.ranking.pipeline import Defect, Result, run_search
 from proxy.ranking.planning import Plan, VectorSearch, vector_search
 from proxy.ranking.pressure import LiveModels, UncalledModels, narrowed, reserved_seconds
+from proxy.ranking.searches import own_fields
 from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stages
 from proxy.ranking.tiers import AutoTier
 from proxy.settings.config import Config
@@ -173,6 +174,7 @@ class Searching:
             return NotRouted(call, covered)
         if isinstance(options, Wrong):
             return NotRouted(call, options)
+        call = _without_vectors(call, covered.route)
         return Routed(record, replace(caller, sent=record.sent), call, covered, options)
 
     def unroutable(self, indices: str, why: Bypass) -> Bypass | Unrouted:
@@ -550,6 +552,17 @@ def _point_in_time(content: bytes) -> str | None:
     except (ValueError, RecursionError):
         return None
     return pit.id if pit else None
+
+
+def _without_vectors(call: SearchCall, route: Route) -> SearchCall:
+    """Exclude the route's vector fields from `_source`, if it is set to; a template is only known once rendered."""
+    semantic = route.semantic
+    if semantic is None or not semantic.exclude_from_source or call.is_template:
+        return call
+    content, parameters = excluding(call.content, call.parameters, own_fields(semantic.fields))
+    query_string = call.query_string if parameters == call.parameters else urlencode(parameters)
+    rewritten = call.rewritten or content != call.content
+    return replace(call, content=content, query_string=query_string, rewritten=rewritten)
 
 
 def cut_options(content: bytes) -> tuple[bytes, bytes] | None:

@@ -102,6 +102,7 @@ class Semantic(Section, frozen=True, kw_only=True):
     num_candidates: Annotated[int, Meta(ge=1, le=10_000)] | UnsetType = UNSET
     oversample: Annotated[float, Meta(ge=1)] | None = None
     similarity: str | None = None
+    exclude_from_source: bool = False
     timeout_seconds: Seconds = 2.0
 
     @property
