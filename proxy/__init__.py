@@ -39,7 +39,8 @@ ranking           one order of documents
     retrieval     the client's own search ∥ kNN
     ordering      fusion, then reranking ∥ rendering (explaining; kept: exact matches keep their place)
     boosts        what the query says beyond its words: the engine's boosts and pins in the reranked order
-    passages      the text of a document that the reranker reads (markup: HTML removed; tokens: estimated, and cut)
+    passages      the text of a document that the reranker reads (markup: HTML removed; tokens: estimated,
+                  and cut; chunks: the second one of a long document)
     rank_changes  how far two orders differ
     paging        one ranking cut into pages (heads: cached for some seconds)
     search_response   the engine's response, its hits in another order

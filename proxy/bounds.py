@@ -215,6 +215,10 @@ BRACKET_DEPTH = _bound(
 )
 PIT_INDICES = _bound(Of.ENGINE, "indices of a point in time", 1000, "further indices count as outside the route")
 BACK_OFF_S_MAX = _bound(Of.ENGINE, "seconds until an unreachable node is tried again", 30, "tried again")
+CHUNKED_CHARACTERS = _bound(
+    Of.ENGINE, "characters of a document that are searched for its second passage", 20_000, "the rest is not searched"
+)
+CHUNKED_WORDS = _bound(Of.CLIENT, "words of the query text that it is searched for", 16, "the others are ignored")
 SOURCE_BYTES_A_TURN = _bound(
     Of.ENGINE, "bytes of documents that are made into passages before other work continues", 64 * 2**10, "made later"
 )

@@ -216,6 +216,30 @@ async def test_the_reranker_reads_the_lines_of_the_template_and_no_other_field(
     assert ["A\nPrice: 12 EUR", "<b>, x"] == models.of("rerank")[0].json()["documents"]
 
 
+@pytest.mark.parametrize(("passages", "order", "count"), [(1, ["b", "c", "a"], 3), (2, ["a", "b", "c"], 4)])
+async def test_the_better_of_two_passages_counts(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, passages: Any, order: list[str], count: int
+) -> None:
+    filler = "Nothing of interest. " * 20
+    titles = {"a": f"A\n{filler}\nA good laptop. {filler}", "b": "B", "c": "C"}
+    hits = [
+        {"_index": "products", "_id": name, "_score": 1.0, "_source": {"title": title}}
+        for name, title in titles.items()
+    ]
+    answer = read_answer(json.dumps({"hits": {"hits": hits}}).encode())
+    settings = RouteSettings(index="products", passage=["title"], passages_per_document=passages)
+    plan = dataclasses.replace(plan_of("", BODY, settings=settings, window=10), explains=True)
+    run = await run_of(plan, engine, models, stack)
+    scores = [0.1, 0.9, 0.5, 0.4] if passages > 1 else [0.1, 0.5, 0.4]
+    models.faults["rerank"] = says(json.dumps({"scores": scores}).encode())
+    head, _ = await make_head(run, answer, SemanticHits(), ALONE)
+    documents = models.of("rerank")[0].json()["documents"]
+    assert (order, count) == (names(head.keys), len(documents))
+    read = documents[1 if passages > 1 else 0]
+    assert head.explanations[key("a")].passage_length == len(read)
+    assert ("laptop" in read) == (passages > 1)
+
+
 @pytest.mark.usefixtures("scored")
 async def test_each_place_is_explained_by_its_numbers(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack

@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
+from proxy.bounds import CHUNKED_CHARACTERS
 from proxy.parsing.json_text import whole
+from proxy.ranking.chunks import passages_of
 from proxy.ranking.markup import without_markup
 from proxy.ranking.tokens import characters_of, cut
 from proxy.settings.passage_template import Notation, PassageField, PassageLine
@@ -21,6 +23,14 @@ _UNLIMITED = sys.maxsize
 def passage_of_tokens(source: Mapping[str, Any], lines: Sequence[PassageLine], tokens: int) -> str:
     """Like `passage_text`, cut to an estimated number of tokens, at the end of a word."""
     return cut(passage_text(source, lines, characters_of(tokens)), tokens)
+
+
+def two_passages(
+    source: Mapping[str, Any], lines: Sequence[PassageLine], tokens: int, stems: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the passage, and of a longer document a second one with other words of the query; empty without text."""
+    text = passage_text(source, lines, CHUNKED_CHARACTERS)
+    return passages_of(text, stems, tokens) if text else ()
 
 
 def passage_text(source: Mapping[str, Any], lines: Sequence[PassageLine], max_chars: int = _UNLIMITED) -> str:

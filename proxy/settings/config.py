@@ -181,6 +181,7 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     priority: Priority | None = None
     instruction: Annotated[str, Meta(max_length=2048)] | None = None
     passage: list[str] | None = None
+    passages_per_document: Literal[1, 2] = 1
     embedding_model: str | None = None
     rerank_model: str | None = None
     rerank_fallbacks: tuple[Name, ...] = ()

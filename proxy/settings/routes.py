@@ -34,6 +34,8 @@ class Route:
     instruction: str
     passage: PassageTemplate
     """What the reranker reads of a document."""
+    passages_per_document: Literal[1, 2]
+    """2: a document that is longer than one passage may have a second one, and its better score counts."""
     embedded: tuple[str, ...]
     """The entries of which `index` and `backfill` make vectors: those without a label."""
     text_fields: tuple[str, ...]
@@ -95,6 +97,7 @@ def build_route(settings: RouteSettings) -> Route:
         profile=settings.profile,
         instruction=settings.instruction or profile.instruction,
         passage=template_of(tuple(settings.passage or profile.passage)),
+        passages_per_document=settings.passages_per_document,
         embedded=texts,
         text_fields=template_of(texts).fields,
         rank_window_size=settings.rank_window_size or profile.rank_window_size,
