@@ -33,8 +33,9 @@ from proxy.parsing.query_text import find_user_query
 from proxy.parsing.search_request import SearchRequest, parse
 from proxy.parsing.source_filter import SourceFilter
 from proxy.ranking import tokens
+from proxy.ranking.chunks import stems_of
 from proxy.ranking.explaining import Boost, Explanation, Kept, Origin
-from proxy.ranking.passages import passage_of_tokens
+from proxy.ranking.passages import passage_of_tokens, two_passages
 from proxy.ranking.search_response import Page, Shown, read_answer, render_answer
 from proxy.settings.config import Log
 from proxy.settings.passage_template import template_of
@@ -354,6 +355,14 @@ def cut_to_tokens(name: str, size: int) -> Work:
     return Work([encoded(text)], lambda: [tokens.cut(text, size // limit) for limit in (1, 2, 5, 10)])
 
 
+LONG: Mapping[str, str] = {"words": "laptop and ", "one stem": "aaaa", "ideographs": "笔记", "nothing": "x "}
+
+
+def second_passages(name: str, size: int) -> Work:
+    text, stems = LONG[name] * (size // len(LONG[name])), stems_of(("laptop", "aaaa", "笔记本", *map(str, range(99))))
+    return Work([encoded(text)], lambda: two_passages({"text": text}, template_of(("text",)).lines, 500, stems))
+
+
 # ------------------------------------------------------------------------------------------------- the others
 
 
@@ -505,6 +514,7 @@ CASES: Mapping[str, Case] = {
     **dict(of_each(closed, READ)),
     **dict(of_each(passages, READ)),
     **dict(of_each(unmarked, MARKUP)),
+    **dict(of_each(second_passages, LONG)),
     **dict(of_each(cut_to_tokens, TOKENS)),
     **OTHERS,
 }
