@@ -39,6 +39,8 @@ ranking           one order of documents
     retrieval     the client's own search ∥ kNN
     ordering      fusion, then reranking ∥ rendering (explaining; kept: exact matches keep their place)
     boosts        what the query says beyond its words: the engine's boosts and pins in the reranked order
+    passages      the text of a document that the reranker reads (markup: HTML removed; tokens: estimated,
+                  and cut; chunks: the second one of a long document)
     rank_changes  how far two orders differ
     paging        one ranking cut into pages (heads: cached for some seconds)
     search_response   the engine's response, its hits in another order
@@ -57,7 +59,7 @@ store             what is kept for later searches, as bytes by key (contract: St
 errors            what can go wrong upstream
 settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls; effective: what
                   is in force, secrets masked; request_options: what a request may set; bypass_rules: what a route
-                  bypasses by its text; rollout: by its mode and share
+                  bypasses by its text; rollout: by its mode and share; passage_template: what the models read
 bounds            every limit on input, and what happens beyond
 commands          serving, checking, loading (index, backfill), mapping, profiles, evaluation, local_models; imported
                   when they run (console: how they print; advice: what to do next)

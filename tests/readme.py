@@ -722,6 +722,7 @@ LOG_FIELDS: Mapping[str, tuple[str, str]] = {
     "key": ("search", "the key or parameter that it was bypassed for"),
     "window": ("search", "the window that was used"),
     "candidates": ("search", "how many hits were candidates"),
+    "without_text": ("search", "candidates that the reranker did not read, without a value in any field of `passage`"),
     "shadow": ("search", "in shadow mode: what reranking would have changed"),
     "tier": ("search", "with `tier: auto`, the tier of the reranker that was called"),
     "engine_searches": ("search", "searches that the engine ran for it, its own included"),
