@@ -31,7 +31,10 @@ _WIDTH = 100
 _PREFIX = "judged-"
 FIELDS = ("title^2", "text")
 TEMPLATE = {"query": {"multi_match": {"query": "{{query}}", "type": "most_fields", "fields": list(FIELDS)}}}
-_MAPPINGS = {"properties": {name: {"type": "text", "analyzer": "english"} for name in ("title", "text")}}
+_MAPPINGS = {
+    "dynamic": False,
+    "properties": {name: {"type": "text", "analyzer": "english"} for name in ("title", "text")},
+}
 _PATIENCE = {"embed_timeout_seconds": 10, "rerank_timeout_seconds": 30}
 """The local models share this machine's cores with everything else."""
 

@@ -33,7 +33,8 @@ catalog           what is known of the engine
     dialects      how an engine spells kNN (pipelines: which leave hits alone; vectors: of unit length)
 
 ranking           one order of documents
-    planning      what will be done for a search: model, vectors, limits (pressure: fewer candidates under load)
+    planning      what will be done for a search: model, vectors, limits (pressure: fewer candidates under load;
+                  tiers: a faster model above a rate of searches)
     pipeline      runs the stages; a stage that fails is skipped (stages: the services they use, and the budget)
     searches      the body of each search that the proxy adds
     retrieval     the client's own search ∥ kNN
@@ -51,6 +52,7 @@ upstream          clients of the services: engine (pool, nodes, addresses; disco
                   charges: tokens and cost; latency: a model that is too slow is not asked)
     guard         around each call of a model: breaker, bulkhead (concurrent calls), retries
     providers     how the APIs of models differ (provider_errors: the messages in their errors)
+store             what is kept for later searches, as bytes by key (contract: Store, Keys; memory: S3-FIFO)
 errors            what can go wrong upstream
 settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls; effective: what
                   is in force, secrets masked; request_options: what a request may set; bypass_rules: what a route

@@ -53,6 +53,8 @@ class Usage:
     """The usage of all model calls of one search."""
 
     charge: Charge = NO_CHARGE
+    tier: str = ""
+    """On a route with `tier: auto`, the tier of the reranker that was called last."""
 
     def add(self, charge: Charge) -> None:
         self.charge += charge
@@ -122,6 +124,10 @@ class SearchRecord:
     @property
     def tokens(self) -> int:
         return self.usage.charge.tokens
+
+    @property
+    def tier(self) -> str:
+        return self.usage.tier
 
     @property
     def cost_usd(self) -> float:

@@ -722,6 +722,7 @@ LOG_FIELDS: Mapping[str, tuple[str, str]] = {
     "window": ("search", "the window that was used"),
     "candidates": ("search", "how many hits were candidates"),
     "shadow": ("search", "in shadow mode: what reranking would have changed"),
+    "tier": ("search", "with `tier: auto`, the tier of the reranker that was called"),
     "engine_searches": ("search", "searches that the engine ran for it, its own included"),
     "tokens": ("search", "tokens that the models' provider counted"),
     "cost_usd": ("search", "US dollars that the models' provider charged"),

@@ -9,9 +9,17 @@ from hypothesis import strategies as st
 
 from proxy.bounds import MODEL_CALLS_WAITING
 from proxy.errors import Busy
-from proxy.upstream.bulkhead import AdaptiveLimit, Bulkhead, Load, TypicalLatency
+from proxy.upstream.bulkhead import AdaptiveLimit, Bulkhead, Load
+from proxy.upstream.latency import Latency
 
 LONG, SOON = 60.0, 0.02
+
+
+def one_at_a_time(usual: float | None = None) -> Bulkhead:
+    latency = Latency()
+    if usual is not None:
+        latency.answered(usual, 0.0)
+    return Bulkhead("reranker", 1, latency)
 
 
 def test_the_limit_is_halved_once_for_the_calls_that_ran_together() -> None:
@@ -50,19 +58,8 @@ def test_the_limit_stays_within_its_bounds(most: int, ends: list[tuple[Load, int
         assert min(4, most) <= limit.value <= most
 
 
-def test_a_call_is_slow_that_takes_more_than_twice_the_usual_time() -> None:
-    latency = TypicalLatency()
-    assert not latency.is_exceeded_by(100.0)
-    latency.add(0.3)
-    assert not latency.is_exceeded_by(0.6)
-    assert latency.is_exceeded_by(0.7)
-    for _ in range(100):
-        latency.add(0.7)
-    assert not latency.is_exceeded_by(0.7)  # it has become usual
-
-
 async def test_calls_above_the_limit_wait_for_their_turn_in_their_order() -> None:
-    bulkhead, order = Bulkhead("reranker", 1), []
+    bulkhead, order = one_at_a_time(), []
 
     async def call(number: int) -> None:
         async with bulkhead.turn(LONG):
@@ -77,7 +74,7 @@ async def test_calls_above_the_limit_wait_for_their_turn_in_their_order() -> Non
 
 
 async def test_the_queue_is_short() -> None:
-    bulkhead = Bulkhead("reranker", 1)
+    bulkhead = one_at_a_time()
     async with bulkhead.turn(LONG):
         waiting = [asyncio.ensure_future(_pass(bulkhead)) for _ in range(MODEL_CALLS_WAITING)]
         await asyncio.sleep(0)
@@ -87,8 +84,7 @@ async def test_the_queue_is_short() -> None:
 
 
 async def test_what_cannot_have_its_response_in_time_does_not_wait() -> None:
-    bulkhead = Bulkhead("reranker", 1)
-    bulkhead.latency.add(0.5)
+    bulkhead = one_at_a_time(usual=0.5)
     async with bulkhead.turn(LONG):
         with pytest.raises(Busy):
             await _pass(bulkhead, seconds=0.9)
@@ -96,7 +92,7 @@ async def test_what_cannot_have_its_response_in_time_does_not_wait() -> None:
 
 
 async def test_a_call_waits_only_while_a_response_in_time_is_possible() -> None:
-    bulkhead = Bulkhead("reranker", 1)
+    bulkhead = one_at_a_time()
     async with bulkhead.turn(LONG):
         with pytest.raises(Busy, match="no turn"):
             await _pass(bulkhead, seconds=SOON)
@@ -106,7 +102,7 @@ async def test_a_call_waits_only_while_a_response_in_time_is_possible() -> None:
 
 @pytest.mark.parametrize("granted", [False, True])
 async def test_a_call_that_is_cancelled_takes_no_place_from_the_next(*, granted: bool) -> None:
-    bulkhead = Bulkhead("reranker", 1)
+    bulkhead = one_at_a_time()
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(bulkhead.turn(LONG))
         first, second = (asyncio.ensure_future(_pass(bulkhead)) for _ in range(2))

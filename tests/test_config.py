@@ -36,7 +36,7 @@ from proxy.settings.config import (
     rerank_token_of,
     token_of,
 )
-from proxy.settings.profiles import PRIORITIES, PROFILES, TIERS
+from proxy.settings.profiles import AUTO, PRIORITIES, PROFILES, TIERS
 from proxy.settings.request_options import ALLOWED
 from proxy.settings.routes import Route, build_routes
 from proxy.settings.yaml_file import ConfigError
@@ -203,7 +203,7 @@ def test_a_wrong_word_is_refused_with_a_proposal(key: str, words: tuple[str, ...
 
 
 def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> None:
-    assert KNOWN_WORDS["tier"] == tuple(TIERS)
+    assert KNOWN_WORDS["tier"] == (*TIERS, AUTO)
     assert KNOWN_WORDS["priority"] == tuple(PRIORITIES)
 
 
@@ -239,6 +239,14 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
         (
             "routes: [{index: a, rerank: false, rerank_model: m, semantic: {field: v, dimensions: 3}}]",
             "routes[0].rerank_model: has no effect with `rerank: false`",
+        ),
+        (
+            "routes: [{index: a, rerank: false, tier: auto, semantic: {field: v, dimensions: 3}}]",
+            "routes[0].tier: `auto` chooses the reranker, and has no effect with `rerank: false`",
+        ),
+        (
+            "routes: [{index: a, tier: auto, rerank_model: m}]",
+            "routes[0].rerank_model: has no effect with `tier: auto`",
         ),
         ("routes: [{index: a, query_from: {header: 'a b'}}]", "'a b' is not a valid header name"),
         ("routes: [{index: a, query_from: {header: X-Proxy-Roles}}]", "'X-Proxy-Roles' may identify a caller"),

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from proxy.context import Charge
-from proxy.errors import Malformed, Refused, SlowModel, TimedOut
+from proxy.errors import Busy, Malformed, Refused, SlowModel, TimedOut
 from proxy.ranking.planning import QueryVector
 from proxy.ranking.stages import Budget
 from proxy.upstream.embedder import Embedder, Introduction, decode, query_prompt
-from proxy.upstream.latency import CALLS_TO_JUDGE, Latencies
+from proxy.upstream.guard import Clocks, Guards
+from proxy.upstream.latency import CALLS_TO_JUDGE
 from proxy.upstream.transport import Transport, models_session
 from tests.fakes import FakeModels, hangs, refuses, says, waits_for
 
@@ -247,7 +248,26 @@ async def test_an_odd_report_of_tokens_spoils_no_vector(embedder: Embedder, mode
 async def test_a_model_that_is_too_slow_is_not_asked(models: FakeModels) -> None:
     models.faults["embed"] = hangs
     async with models_session(1.0) as session:
-        transport, latencies = Transport(session, "embedder", models.url, None), Latencies(lambda: 0.0)
-        embedder = Embedder(transport, timeout_seconds=0.02, query_max_chars=40, cache_bytes=0, latencies=latencies)
+        guards = Guards(200, clocks=Clocks(lambda: 0.0))
+        transport = Transport(session, "embedder", models.url, None, guards)
+        embedder = Embedder(transport, timeout_seconds=0.02, query_max_chars=40, cache_bytes=0)
         found = [await found_by(embedder, "a") for _ in range(CALLS_TO_JUDGE + 1)]
     assert [TimedOut] * CALLS_TO_JUDGE + [SlowModel] == [type(each.error) for each in found]
+
+
+async def test_a_search_that_cannot_get_its_turn_within_its_budget_does_not_wait_for_it(models: FakeModels) -> None:
+    """However long the model itself may take; and it leaves the others their places."""
+    held, guards = asyncio.Event(), Guards(1)
+    async with models_session(1.0) as session:
+        transport = Transport(session, "embedder", models.url, None, guards)
+        embedder = Embedder(transport, timeout_seconds=60, query_max_chars=40, cache_bytes=0)
+        guard = guards.of("embedder", MODEL)
+        guard.latency.answered(5.0, 0.0)
+        models.faults["embed"] = waits_for(held)
+        running = asyncio.ensure_future(found_by(embedder, "a"))
+        await models.until_asked("embed")
+        assert Busy is type((await found_by(embedder, "b", budget=Budget(9.0))).error)
+        assert (1, 0) == (guard.bulkhead.in_flight, guard.bulkhead.waiting)
+        shared = asyncio.ensure_future(found_by(embedder, "a", budget=Budget(9.0)))
+        held.set()
+        assert [None, None] == [(await each).error for each in (running, shared)]

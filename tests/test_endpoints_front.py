@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from proxy.app import open_proxy
 from proxy.app.generation import Generation
-from proxy.bounds import PARAMETERS_BYTES, SEARCH_BODY_BYTES
+from proxy.bounds import MSEARCH_ITEMS, PARAMETERS_BYTES, SEARCH_BODY_BYTES
 from proxy.context import Ended, RequestRecord
 from proxy.endpoints.answering import guarded
 from proxy.endpoints.async_search import AsyncSearches
@@ -117,6 +117,67 @@ async def test_a_url_that_is_too_long_is_read_by_the_engine_alone(
         answered.header("x-rerank"),
         [sent.target for sent in engine.requests],
     )
+
+
+STEERED = QUERY | {"ext": {"rerank_proxy": {"window": 10}}}
+ONE_ITEM = lines({}, STEERED)
+TOO_LONG = f"preference={'x' * PARAMETERS_BYTES}"
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "fields", "reason"),
+    [
+        (f"/products/_search?{TOO_LONG}", b"", {}, "too_complex"),
+        (f"/products/_search/template?{TOO_LONG}", b"", {}, "too_complex"),
+        (f"/products/_async_search?{TOO_LONG}", b"", {}, "too_complex"),
+        (f"/products/_msearch?{TOO_LONG}", ONE_ITEM, {}, "too_complex"),
+        ("/products/_search", b"", {"authorization": "Negotiate YII="}, "credentials"),
+        ("/products/_search/template", b"", {"authorization": "Negotiate YII="}, "credentials"),
+        ("/products/_async_search", b"", {"authorization": "Negotiate YII="}, "credentials"),
+        ("/products/_msearch", ONE_ITEM, {"authorization": "Negotiate YII="}, "credentials"),
+        ("/_msearch", lines({"index": "products"}, STEERED), {"authorization": "Negotiate YII="}, "credentials"),
+        ("/products/_search", b"", {"x_note": "\u00e4"}, "headers"),
+        ("/products/_msearch?unheard=of", ONE_ITEM, {}, "unknown_parameter"),
+        ("/_msearch?unheard=of", lines({"index": "products"}, STEERED), {}, ""),
+        ("/products/_msearch", lines({"unheard": "of"}, STEERED), {}, "unknown_parameter"),
+        ("/products/_msearch", ONE_ITEM * (MSEARCH_ITEMS + 1), {}, "too_many"),
+    ],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+async def test_a_search_bypassed_before_its_route_is_known_takes_no_options_to_the_engine(
+    client: Client,
+    engine: EndpointEngine,
+    target: str,
+    body: bytes,
+    fields: dict[str, str],
+    reason: str,
+    zipped: bool,  # noqa: FBT001
+) -> None:
+    async def swallows(stream: Stream, asked: Message) -> bytes:
+        return answer(200, b"{}")
+
+    engine.faults["lexical"] = swallows
+    body = body or json.dumps(STEERED).encode()
+    media = "application/x-ndjson" if b"\n" in body else "application/json"
+    fields = fields | {"content_type": media} | ({"content_encoding": "gzip"} if zipped else {})
+    answered = await client.ask("POST", target, gzip.compress(body) if zipped else body, **fields)
+    assert reason in answered.header("x-rerank")
+    (sent,) = engine.requests
+    content = gzip.decompress(sent.content) if sent.header("content-encoding") else sent.content
+    assert b"rerank_proxy" not in content
+    assert body.count(b"\n") == content.count(b"\n")
+
+
+@pytest.mark.parametrize("target", ["/products/_search", "/products/_async_search", "/products/_msearch"])
+@pytest.mark.parametrize("fault", [refuses(500), refuses(404), hangs], ids=["500", "404", "hangs"])
+async def test_a_search_whose_names_cannot_be_resolved_takes_no_options_to_the_engine(
+    client: Client, engine: EndpointEngine, fault: Fault, target: str
+) -> None:
+    engine.faults["resolve"] = fault
+    body = lines({}, STEERED) if "_msearch" in target else json.dumps(STEERED).encode()
+    answered = await client.ask("POST", target, body, content_type="application/json")
+    assert "bypassed;reason=unresolved" in answered.header("x-rerank")
+    assert b"rerank_proxy" not in engine.requests[-1].content
 
 
 async def test_an_engine_that_is_gone_since_its_names_were_asked_is_a_warning(

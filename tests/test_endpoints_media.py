@@ -71,6 +71,7 @@ def test_a_body_comes_out_of_its_gzip_and_goes_into_one() -> None:
         (gzip.compress(b"{}") + gzip.compress(b"{}"), "content_encoding"),
         (gzip.compress(b" " * 2**20), "too_large"),
     ],
+    ids=["plain", "empty", "cut off", "followed by more", "two", "too large"],  # a gzip contains the time
 )
 def test_a_gzip_that_is_none_or_holds_too_much_is_not_read(body: bytes, reason: str) -> None:
     """A small body may hold a very large one; no more than the limit is ever unpacked."""

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from proxy.endpoints.answering import Searching
 from proxy.endpoints.shadowing import Shadows
 from proxy.http1.listener import serve
 from proxy.outcomes import Outcome
+from proxy.ranking.pressure import UncalledModels
 from proxy.settings.config import Config
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
@@ -260,12 +262,22 @@ async def pressed(settings: Config, log: Log) -> AsyncIterator[tuple[Searching, 
         yield proxy.generation.front.searching, client
 
 
+@dataclass
+class Pressed(UncalledModels):
+    """Models under such a load."""
+
+    load: float
+
+    def pressure(self, model: str) -> float:
+        return self.load
+
+
 @pytest.mark.parametrize(("pressure", "outcome"), [(0.4, "reranked"), (0.5, "cancelled")])
 async def test_a_shadow_gives_way_to_searches_that_somebody_waits_for(
     searched: Lines, pressed: tuple[Searching, Client], models: FakeModels, pressure: float, outcome: str
 ) -> None:
     searching, client = pressed
-    searching.pressure = lambda _: pressure
+    searching.models = Pressed(pressure)
     await client.search("/products/_search", QUERY)
     shadow = (await searched.get())["shadow"]
     assert (outcome, outcome == "reranked") == (shadow["outcome"], bool(models.requests))

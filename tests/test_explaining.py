@@ -16,6 +16,7 @@ from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
         (Explanation(), None, {}),
         (Explanation(), 2.0, {"final": 2.0}),
         (Explanation(Origin(1, 3.5)), 0.5, {"lexical": {"rank": 1, "score": 3.5}, "final": 0.5}),
+        (Explanation(rerank=0.5, tier="fast"), None, {"rerank": 0.5, "tier": "fast"}),
         (Explanation(kept=Kept(1, "identifier")), None, {"kept": {"rank": 1, "reason": "identifier"}}),
         (
             Explanation(Origin(2, 3.5), Origin(1, 0.9), 0.03, 0.0, "ab12", 7),

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import pytest
 import structlog
 
-from proxy.errors import Malformed, Refused, TimedOut, Unreachable, UpstreamError, Withheld
-from proxy.upstream.guard import Clocks, Guard, Guards
+from proxy.errors import Busy, Malformed, Refused, SlowModel, TimedOut, Unreachable, UpstreamError, Withheld
+from proxy.upstream.guard import CANCELLED, Clocks, Guard, GuardedModels, Guards
+from proxy.upstream.latency import CALLS_TO_JUDGE
 from proxy.upstream.retries import reason_of
 
 SECONDS = 2.0
@@ -38,9 +39,12 @@ class Model:
         self.slept.append(seconds)
         self.now += seconds
 
+    @property
+    def clocks(self) -> Clocks:
+        return Clocks(lambda: self.now, self.sleep, lambda: 0.5)
+
     def guard(self) -> Guard:
-        clocks = Clocks(lambda: self.now, self.sleep, lambda: 0.5)
-        return Guards(200, lambda *labels: self.counted.update(labels[2:]), clocks).of("reranker", "qwen")
+        return Guards(200, lambda *labels: self.counted.update(labels[2:]), self.clocks).of("reranker", "qwen")
 
 
 def refused(status: int, *fields: tuple[bytes, bytes]) -> Refused:
@@ -212,6 +216,35 @@ async def test_calls_that_end_with_the_budget_of_their_search_are_failures() -> 
     assert "no answer in 1 s" in guard.breaker.opened.detail
 
 
+async def test_calls_that_are_cancelled_are_counted_running_or_waiting() -> None:
+    model = Model([None])
+    guard = Guards(1, lambda *labels: model.counted.update(labels[2:]), model.clocks).of("reranker", "qwen")
+    async with guard.bulkhead.turn(SECONDS):
+        waiting = asyncio.ensure_future(guard.call(model.attempt, SECONDS))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    await cancelled(guard, model, after=0.1)
+    assert ({CANCELLED: 2}, 0) == (model.counted, guard.bulkhead.waiting)
+
+
+async def test_a_search_that_cannot_be_answered_in_time_makes_no_call_and_is_counted() -> None:
+    """It neither waits for its turn in vain nor takes a place in the queue."""
+    model = Model([None], takes=0.5)
+    guard = Guards(1, lambda *labels: model.counted.update(labels[2:]), model.clocks).of("reranker", "qwen")
+    await end(guard, model)
+    async with guard.bulkhead.turn(SECONDS):
+        assert (None, Busy) == (guard.skipped(1.0), type(guard.skipped(0.9)))
+        assert guard.skipped(0.9, is_new=False) is None  # a call for the same query is running
+        assert 0 == guard.bulkhead.waiting
+    assert guard.skipped(0.9) is None
+    for _ in range(CALLS_TO_JUDGE):
+        guard.abandoned(0.9)
+    assert SlowModel is type(guard.skipped(0.9))
+    assert {"ok": 1, "busy": 1, "slow_model": 1} == model.counted
+
+
 async def test_a_probe_that_is_cancelled_lets_the_next_call_probe() -> None:
     model = Model([refused(401)])
     guard = model.guard()
@@ -236,3 +269,14 @@ def test_the_number_of_guards_is_bounded() -> None:
     for number in range(1000):
         guards.of("embedder", f"model-{number}")
     assert 64 == len(guards.all)
+
+
+async def test_what_is_known_of_a_model_is_known_without_making_a_guard_for_it() -> None:
+    model = Model([None], takes=0.5)
+    guards = Guards(2, clocks=model.clocks)
+    live = GuardedModels(guards, "reranker")
+    assert (0.0, None, ()) == (live.pressure("qwen"), live.usual_seconds("qwen"), guards.all)
+    guard = guards.of("reranker", "qwen")
+    await end(guard, model)
+    async with guard.bulkhead.turn(SECONDS):
+        assert (0.5, 0.5) == (live.pressure("qwen"), live.usual_seconds("qwen"))

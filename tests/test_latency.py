@@ -1,23 +1,12 @@
 """A model that is lately too slow is not asked, and is asked again soon after it has recovered."""
 
-import itertools
 from dataclasses import dataclass, field
 
 import pytest
 
-from proxy.bounds import TIMED_MODELS
-from proxy.upstream.latency import CALLS_TO_JUDGE, ONE_IN, PROBE_S, RECENT_S, Latencies
+from proxy.upstream.latency import CALLS_TO_JUDGE, ONE_IN, PROBE_S, RECENT_S, Latency
 
-MODEL = "m"
 LIMIT = 1.48
-
-
-@dataclass
-class FakeClock:
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass
@@ -25,22 +14,21 @@ class Traffic:
     """Searches at an even rate, and a model that takes so long."""
 
     rate: float
-    clock: FakeClock = field(default_factory=FakeClock)
+    now: float = 1000.0
     limit: float = LIMIT
-
-    def __post_init__(self) -> None:
-        self.latencies = Latencies(self.clock)
+    latency: Latency = field(default_factory=lambda: Latency(1000.0))
 
     def run(self, seconds: float, model_seconds: float) -> list[bool]:
         """Return of each search whether it asked the model."""
-        end = self.clock.now + seconds
+        end = self.now + seconds
         asked = []
-        while self.clock.now < end:
-            asked.append(self.latencies.allows(MODEL, self.limit))
-            if asked[-1]:
-                is_answered = model_seconds <= self.limit
-                self.latencies.note(MODEL, min(model_seconds, self.limit), is_answered=is_answered)
-            self.clock.now += 1 / self.rate
+        while self.now < end:
+            asked.append(self.latency.allows(self.limit, self.now))
+            if asked[-1] and model_seconds <= self.limit:
+                self.latency.answered(model_seconds, self.now)
+            elif asked[-1]:
+                self.latency.abandoned(self.limit, self.now)
+            self.now += 1 / self.rate
         return asked
 
 
@@ -70,61 +58,65 @@ def test_a_model_that_is_fast_enough_is_always_asked() -> None:
     assert all(Traffic(10).run(120, 1.4))
 
 
+def slow(calls: int = CALLS_TO_JUDGE) -> Latency:
+    latency = Latency()
+    for _ in range(calls):
+        latency.abandoned(LIMIT, 0.0)
+    return latency
+
+
+def asked(latency: Latency, limit: float = LIMIT, now: float = 0.0, times: int = 100) -> list[bool]:
+    return [latency.allows(limit, now) for _ in range(times)]
+
+
 @pytest.mark.parametrize("late", range(CALLS_TO_JUDGE))
 def test_a_few_slow_calls_say_too_little(late: int) -> None:
-    latencies = Latencies(FakeClock())
-    for _ in range(late):
-        latencies.note(MODEL, LIMIT, is_answered=False)
-    assert all(latencies.allows(MODEL, LIMIT) for _ in range(100))
-
-
-def slow(clock: FakeClock) -> Latencies:
-    latencies = Latencies(clock)
-    for _ in range(CALLS_TO_JUDGE):
-        latencies.note(MODEL, LIMIT, is_answered=False)
-    return latencies
+    assert all(asked(slow(late)))
 
 
 def test_one_search_in_so_many_asks_a_slow_model() -> None:
-    latencies = slow(FakeClock())
-    assert [False] * (ONE_IN - 1) + [True] + [False] * (ONE_IN - 1) == [
-        latencies.allows(MODEL, LIMIT) for _ in range(2 * ONE_IN - 1)
-    ]
+    expected = [False] * (ONE_IN - 1) + [True] + [False] * (ONE_IN - 1)
+    assert expected == asked(slow(), times=2 * ONE_IN - 1)
 
 
 def test_where_searches_are_few_the_next_one_after_a_while_asks() -> None:
-    clock = FakeClock()
-    latencies = slow(clock)
-    clock.now += PROBE_S
-    assert (True, False) == (latencies.allows(MODEL, LIMIT), latencies.allows(MODEL, LIMIT))
+    assert [True, False] == asked(slow(), now=PROBE_S, times=2)
 
 
 def test_calls_count_no_longer_than_recently() -> None:
-    clock = FakeClock()
-    latencies = slow(clock)
-    clock.now += RECENT_S
-    assert all(latencies.allows(MODEL, LIMIT) for _ in range(100))
+    assert all(asked(slow(), now=RECENT_S))
 
 
 def test_more_time_than_a_call_was_given_may_be_enough() -> None:
     """A client with a small budget of its own says nothing of what the others have time for."""
-    latencies = Latencies(FakeClock())
+    latency = Latency()
     for _ in range(100):
-        latencies.note(MODEL, 0.05, is_answered=False)
-    assert all(latencies.allows(MODEL, LIMIT) for _ in range(100))
-    assert not all(latencies.allows(MODEL, 0.05) for _ in range(100))
+        latency.abandoned(0.05, 0.0)
+    assert all(asked(latency))
+    assert not all(asked(latency, 0.05))
 
 
 def test_less_time_than_calls_took_is_not_enough() -> None:
-    latencies = Latencies(FakeClock())
-    for seconds in itertools.repeat(0.3, 10):
-        latencies.note(MODEL, seconds, is_answered=True)
-    assert (True, False) == (latencies.allows(MODEL, 0.3), latencies.allows(MODEL, 0.29))
+    latency = Latency()
+    for _ in range(10):
+        latency.answered(0.3, 0.0)
+    assert ([True], [False]) == (asked(latency, 0.3, times=1), asked(latency, 0.29, times=1))
 
 
-def test_each_model_has_latencies_of_its_own_and_the_oldest_are_forgotten() -> None:
-    latencies = slow(FakeClock())
-    assert all(latencies.allows("other", LIMIT) for _ in range(100))
-    for number in range(TIMED_MODELS):
-        latencies.note(f"m{number}", LIMIT, is_answered=True)
-    assert all(latencies.allows(MODEL, LIMIT) for _ in range(100))
+def test_a_call_is_slow_that_takes_more_than_twice_the_usual_time() -> None:
+    latency = Latency()
+    assert not latency.is_exceeded_by(100.0)
+    latency.answered(0.3, 0.0)
+    assert (False, True) == (latency.is_exceeded_by(0.6), latency.is_exceeded_by(0.7))
+    for _ in range(100):
+        latency.answered(0.7, 0.0)
+    assert not latency.is_exceeded_by(0.7)  # it has become usual
+
+
+def test_an_abandoned_call_does_not_change_the_usual_latency() -> None:
+    """Otherwise a model that stalls would be given more and more time before its timeouts count as failures."""
+    latency = slow()
+    assert latency.usual is None
+    latency.answered(0.3, 0.0)
+    latency.abandoned(LIMIT, 0.0)
+    assert 0.3 == latency.usual

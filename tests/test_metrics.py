@@ -41,6 +41,7 @@ def test_a_search_of_a_route_is_counted_timed_and_charged(log: Log) -> None:
     search.sent.engine_searches = 2
     search.usage.add(Charge(120, 0.5))
     search.usage.add(Charge(1, 0.25))
+    search.usage.tier = "fast"
     telemetry.conclude(record, Ended.ANSWERED)
     telemetry.conclude(None, Ended.CLIENT_LEFT)
     telemetry.count_model_call("reranker", "m", "retried")
@@ -53,6 +54,7 @@ def test_a_search_of_a_route_is_counted_timed_and_charged(log: Log) -> None:
     assert {labels(route="products"): 121} == found["rerank_proxy_model_tokens_total"]
     assert {labels(route="products"): 0.75} == found["rerank_proxy_model_cost_usd_total"]
     assert {labels(service="reranker", model="m", result="retried"): 1} == found["rerank_proxy_model_calls_total"]
+    assert {labels(route="products", tier="fast"): 1} == found["rerank_proxy_auto_tier_searches_total"]
     stages = found["rerank_proxy_stage_seconds_sum"]
     assert {"lexical": 0.02, "rerank": 0.3} == {dict(each)["stage"]: value for each, value in stages.items()}
     buckets = found["rerank_proxy_stage_seconds_bucket"]

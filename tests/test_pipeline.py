@@ -129,6 +129,19 @@ async def test_the_retrievers_run_side_by_side(client: Client, engine: FakeEngin
     assert RERANKED == ids(await asking)
 
 
+async def test_a_slow_embedder_leaves_the_reranker_its_part_of_the_budget(
+    start_proxy: StartProxy, settings: Config, models: FakeModels
+) -> None:
+    patient = msgspec.structs.replace(settings.models, embed_timeout_seconds=60)
+    client = await start_proxy(msgspec.structs.replace(with_route(settings, budget_ms=3000), models=patient))
+    models.faults["embed"] = hangs
+    answered = await client.search("/products/_search", QUERY)
+    assert ('degraded;stages="semantic";reason=timeout', ["b", "c", "a"]) == (
+        answered.header("x-rerank"),
+        ids(answered),
+    )
+
+
 async def test_a_client_that_leaves_cancels_its_search_and_its_model_call(
     client: Client, engine: FakeEngine, models: FakeModels
 ) -> None:

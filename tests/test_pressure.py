@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from proxy.ranking.pressure import narrowed
+from proxy.ranking.pressure import narrowed, reserved_seconds
 from proxy.settings.config import Config
 from tests.conftest import StartProxy
 from tests.fakes import Client, Document, FakeEngine, FakeModels, Message, ids, waits_for
@@ -27,6 +27,11 @@ from tests.fakes import Client, Document, FakeEngine, FakeModels, Message, ids, 
 )
 def test_the_window_shrinks_in_steps(window: int, pressure: float, expected: int) -> None:
     assert expected == narrowed(window, pressure)
+
+
+@pytest.mark.parametrize(("usual", "expected"), [(None, 0.75), (0.2, 0.3), (0.4, 0.6), (0.5, 0.75), (9.0, 0.75)])
+def test_a_fair_part_of_the_budget_is_left_to_the_reranker(usual: float | None, expected: float) -> None:
+    assert pytest.approx(expected) == reserved_seconds(1.5, usual)
 
 
 MANY = [Document(f"d{number:02}", f"Laptop {number}", lexical=100.0 - number) for number in range(60)]

@@ -11,7 +11,8 @@ from proxy.context import Charge
 from proxy.errors import EqualScores, Malformed, Refused, SlowModel, TimedOut
 from proxy.ranking.planning import Relevance
 from proxy.ranking.stages import Budget
-from proxy.upstream.latency import CALLS_TO_JUDGE, Latencies
+from proxy.upstream.guard import Clocks, Guards
+from proxy.upstream.latency import CALLS_TO_JUDGE
 from proxy.upstream.reranker import Reranker, batches_of, decode, joined
 from proxy.upstream.transport import Transport, models_session
 from tests.fakes import FakeModels, Fault, Message, Stream, hangs, refuses, says
@@ -41,6 +42,13 @@ class Noting(Transport):
 async def transport(models: FakeModels) -> AsyncIterator[Noting]:
     async with models_session(1.0) as session:
         yield Noting(session, "reranker", models.url, "token")
+
+
+@pytest.fixture
+async def guarded(models: FakeModels) -> AsyncIterator[Transport]:
+    """A transport as `serve` has it; its clock stands still."""
+    async with models_session(1.0) as session:
+        yield Transport(session, "reranker", models.url, "token", Guards(200, clocks=Clocks(lambda: 0.0)))
 
 
 @pytest.fixture
@@ -281,11 +289,9 @@ def test_equal_scores_for_different_passages_say_nothing(
     )
 
 
-async def test_a_model_that_is_too_slow_for_the_time_left_is_not_asked(
-    transport: Transport, models: FakeModels
-) -> None:
+async def test_a_model_that_is_too_slow_for_the_time_left_is_not_asked(guarded: Transport, models: FakeModels) -> None:
     models.faults["rerank"] = hangs
-    reranker = Reranker(transport, timeout_seconds=60, query_max_chars=10, latencies=Latencies(lambda: 0.0))
+    reranker = Reranker(guarded, timeout_seconds=60, query_max_chars=10)
     for _ in range(CALLS_TO_JUDGE):
         budget = Budget(0.02)
         budget.begin()
@@ -299,8 +305,8 @@ async def test_a_model_that_is_too_slow_for_the_time_left_is_not_asked(
     assert 2 == len((await score(reranker, ["a", "b"])).scores)
 
 
-async def test_a_refusal_says_nothing_of_how_long_a_model_takes(transport: Transport, models: FakeModels) -> None:
-    models.faults["rerank"] = refuses(429)
-    reranker = Reranker(transport, timeout_seconds=60, query_max_chars=10, latencies=Latencies(lambda: 0.0))
+async def test_a_refusal_says_nothing_of_how_long_a_model_takes(guarded: Transport, models: FakeModels) -> None:
+    models.faults["rerank"] = refuses(422)
+    reranker = Reranker(guarded, timeout_seconds=60, query_max_chars=10)
     found = [await score(reranker, ["a", "b"], Budget(0.02)) for _ in range(2 * CALLS_TO_JUDGE)]
     assert {Refused} == {type(each.error) for each in found}

@@ -130,3 +130,22 @@ def test_a_route_without_reranking_has_no_reranker() -> None:
 def test_routes_keep_the_order_of_the_file() -> None:
     config = Config(routes=(RouteSettings(index="b"), RouteSettings(index="a")))
     assert ["b", "a"] == [route.name for route in build_routes(config)]
+
+
+@pytest.mark.parametrize(
+    ("profile", "usual"), [("e-commerce", "balanced"), ("support", "balanced"), ("legal", "precision")]
+)
+def test_a_route_may_choose_between_the_reranker_of_its_profile_and_the_fast_one(profile: str, usual: str) -> None:
+    route = build_route(RouteSettings(index="i", profile=profile, tier="auto", rerank_fallbacks=("other",)))
+    rerankers = (TIERS[usual].rerank, TIERS["fast"].rerank, "other")
+    assert (TIERS[usual].embedding, rerankers) == (route.embedding_model, route.rerankers)
+    assert [usual, "fast", ""] == [route.tier_of(model) for model in rerankers]
+    assert route.tier_switch is not None
+    assert 1000 == route.tier_switch.fast_above_rate
+
+
+def test_all_rerankers_of_a_route_are_named_once() -> None:
+    named = RouteSettings(index="i", rerank_model="a", rerank_fallbacks=("b", "a"))
+    alone = RouteSettings(index="i", rerank=False)
+    assert [("a", "b"), ()] == [build_route(each).rerankers for each in (named, alone)]
+    assert "" == build_route(named).tier_of("a")

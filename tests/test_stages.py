@@ -82,3 +82,13 @@ async def test_a_budget_that_has_ended_begins_nothing() -> None:
     with pytest.raises(TimedOut, match="budget: no response within 0 ms"):
         async with budget.limit():
             pytest.fail("begun")
+
+
+async def test_an_early_stage_leaves_a_part_of_the_budget_to_later_ones() -> None:
+    own = OwnSearches()
+    whole = Budget(60.0, own)
+    early = whole.less(59.99)
+    whole.begin()
+    assert "timeout" == await waits_under(early)
+    assert whole.remaining() > 50
+    assert (0.0, None) == (whole.less(61.0).seconds, Budget().less(1.0).seconds)

@@ -231,6 +231,7 @@ async def test_the_time_limit_holds_while_a_response_is_decompressed(transport: 
         (b"{}", "br"),
         (b"{}", "gzip, gzip"),
     ],
+    ids=["plain", "empty", "cut off", "another", "twice"],  # a gzip contains the time
 )
 async def test_a_response_compressed_in_another_way_is_malformed(
     transport: Transport, server: FakeServer, body: bytes, encoding: str

@@ -103,7 +103,7 @@ class Proxy:
         front = generation.front
         if len(search.query_string) > PARAMETERS_BYTES:
             why = Bypass("too_complex", detail="the URL is too long")
-            await front.bypass(exchange, record.search(), search.indices, why)
+            await front.bypass(exchange, record.search(), search, why)
             return
         match search.endpoint:
             case Endpoint.SEARCH | Endpoint.TEMPLATE:

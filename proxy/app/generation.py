@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 from proxy.endpoints.answering import Searching
 from proxy.endpoints.async_search import AsyncSearches
@@ -16,7 +15,7 @@ from proxy.settings.rollout import Switches
 from proxy.telemetry.log import Telemetry, warn_of_new_callers
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import EngineClient
-from proxy.upstream.guard import Guards
+from proxy.upstream.guard import GuardedModels, Guards
 from proxy.upstream.nodes import Nodes
 from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS
 from proxy.upstream.reranker import Reranker
@@ -159,14 +158,13 @@ async def _open_models(
 
 
 def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients, callers: CallerIdentities) -> Front:
-    pressure = partial(models.guards.pressure, "reranker")
     searching = Searching(
         config,
         fixed.engine,
         models.embedder,
         models.reranker,
         secrets.authorization,
-        pressure=pressure,
+        models=GuardedModels(models.guards, "reranker"),
         switches=fixed.switches,
     )
     return Front(fixed.upstream, fixed.engine, searching, callers, config.engine.multi_search_reranked)

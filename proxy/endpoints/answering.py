@@ -42,8 +42,9 @@ from proxy.parsing.sort_values import Walk
 from proxy.ranking.heads import Heads, head_key
 from proxy.ranking.pipeline import Defect, Result, run_search
 from proxy.ranking.planning import Plan, VectorSearch, vector_search
-from proxy.ranking.pressure import PressureOf, narrowed, no_pressure
+from proxy.ranking.pressure import LiveModels, UncalledModels, narrowed, reserved_seconds
 from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stages
+from proxy.ranking.tiers import AutoTier
 from proxy.settings.config import Config
 from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import MEMBER, Steering, Wrong, read_steering
@@ -122,7 +123,7 @@ class Searching:
         reranker: Scores,
         discovery: str | None,
         *,
-        pressure: PressureOf = no_pressure,
+        models: LiveModels | None = None,
         switches: Switches | None = None,
     ) -> None:
         self.routes = build_routes(config)
@@ -131,10 +132,13 @@ class Searching:
         self._engine = engine
         self._embedder = embedder
         self._reranker = reranker
-        self.pressure = pressure
+        self.models = models or UncalledModels()
         self._switches = switches or Switches()
         self._patience_seconds = config.engine.resolve_timeout_seconds
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
+        self._tiers = {
+            route.name: AutoTier(route.tier_switch.fast_above_rate) for route in self.routes if route.tier_switch
+        }
         self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
 
     async def warm_up(self) -> None:
@@ -157,13 +161,16 @@ class Searching:
             content = await read_body()
             call = call if isinstance(content, Bypass) else replace(call, content=content)
         covered = await self.cover(record, caller, call)
-        if not isinstance(covered, Covered):
+        if isinstance(covered, Unrouted):
             return NotRouted(call, covered)
-        record.route = covered.route.name
+        if isinstance(covered, Covered):
+            record.route = covered.route.name
         content = await read_body()
         if isinstance(content, Bypass):
-            return NotRouted(call, content)
+            return NotRouted(call, covered if isinstance(covered, Bypass) else content)
         call, options = self.options(replace(call, content=content))
+        if isinstance(covered, Bypass):
+            return NotRouted(call, covered)
         if isinstance(options, Wrong):
             return NotRouted(call, options)
         return Routed(record, replace(caller, sent=record.sent), call, covered, options)
@@ -216,7 +223,7 @@ class Searching:
         """Read the per-request options from headers and body, and remove those in the body."""
         allowed = self._config.steering
         call = _translated(call)
-        found = _cut_out(call.content)
+        found = cut_options(call.content)
         if found is None:
             return call, read_steering(call.fields, None, allowed)
         content, member = found
@@ -256,7 +263,7 @@ class Searching:
 
     async def _shadow(self, routed: Routed) -> Shadow:
         record, model = routed.record, routed.covered.route.rerank_model
-        if model is not None and self.pressure(model) >= GIVES_WAY:
+        if model is not None and self.models.pressure(model) >= GIVES_WAY:
             return BUSY
         own = SearchRecord(record.request_id, route=record.route, usage=record.usage)
         prepared = await self._prepare(
@@ -334,8 +341,9 @@ class Searching:
         if request.end + (window if request.walk else 0) > known.max_result_window:
             return Bypass("depth")
         at_rest, is_later_page = window, bool(request.from_ or request.walk)
-        if route.rerank_model and not is_later_page:
-            window = narrowed(window, self.pressure(route.rerank_model))
+        reranker, is_fast = self._choose_reranker(route)
+        if reranker and not is_later_page:
+            window = narrowed(window, self.models.pressure(reranker))
         vectors: VectorSearch | Failure | None = None
         if route.semantic:
             vectors = _unfit(request, user_query) or vector_search(
@@ -343,6 +351,7 @@ class Searching:
             )
         if isinstance(vectors, Failure) and vectors.by_design and route.rerank_model is None:
             return Bypass("no_stage")
+        budget = _budget_seconds(route, options, request)
         return Plan(
             indices=routed.call.indices,
             request=request,
@@ -357,11 +366,23 @@ class Searching:
             alias_filter=alias_filter(covered.reached, known),
             own_parameters=kind.own_parameters if kind else (),
             keeps_empty=kind is None or kind.keeps_empty,
-            budget_seconds=_budget_seconds(route, options, request),
+            budget_seconds=budget,
+            reserved_seconds=reserved_seconds(budget, self.models.usual_seconds(reranker)) if reranker else 0.0,
+            is_fast=is_fast,
             explains=bool(options.explain),
             names=tuple(sorted({known.stored_at(path) for path in user_query.keywords})),
             earlier=self.routes[: self.routes.index(route)],
         )
+
+    def _choose_reranker(self, route: Route) -> tuple[str | None, bool]:
+        """Count a search; returns the reranker to call first, and whether it is the faster one of `tier: auto`."""
+        if route.tier_switch is None:
+            return route.rerank_model, False
+        tier = self._tiers[route.name]
+        if tier.note(asyncio.get_running_loop().time()):
+            shown = route.tier_switch.fast if tier.is_fast else route.tier_switch.usual
+            _log.info("tier_changed", route=route.name, tier=shown)
+        return (route.tier_switch.fast_model if tier.is_fast else route.rerank_model), tier.is_fast
 
     async def _covered_now(self, routed: Routed) -> frozenset[str]:
         """Resolve again which indices the search reaches; empty if they are no longer covered by this route."""
@@ -531,8 +552,8 @@ def _point_in_time(content: bytes) -> str | None:
     return pit.id if pit else None
 
 
-def _cut_out(content: bytes) -> tuple[bytes, bytes] | None:
-    """Remove `ext.rerank_proxy` from a body, and an empty `ext`, which templates cannot have.
+def cut_options(content: bytes) -> tuple[bytes, bytes] | None:
+    """Split a body into the engine's part and `ext.rerank_proxy`; an empty `ext`, which templates cannot have, is cut.
 
     Returns None if there is none, or the body cannot be read.
     """

@@ -93,7 +93,7 @@ class AsyncSearches:
         front, begun = self._front, record.search()
         caller = front.caller(exchange)
         if isinstance(caller, Bypass):
-            await front.bypass(exchange, begun, search.indices, caller)
+            await front.bypass(exchange, begun, search, caller)
             return
         call = SearchCall(search.indices, search.query_string, fields=exchange.head.fields)
         routed = await front.searching.route(begun, caller, call, partial(read_body, exchange))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from proxy.bounds import SEARCH_BODY_BYTES
 from proxy.catalog.indices import Unrouted
 from proxy.context import SearchRecord
-from proxy.endpoints.answering import Searching
+from proxy.endpoints.answering import Searching, cut_options
 from proxy.endpoints.media import content, gzipped, is_gzipped, not_json
 from proxy.endpoints.passthrough import hand_on
 from proxy.http1.callers import CallerIdentities, Field, can_be_repeated, carried
@@ -17,7 +17,8 @@ from proxy.http1.relay import Upstream, bad_gateway, internal_error
 from proxy.outcomes import Bypass, Outcome, answered, bypassed
 from proxy.ranking.pipeline import Answered, Defect, EngineOrder, Relayed, Result, Unanswered
 from proxy.ranking.planning import EngineReply
-from proxy.settings.request_options import Wrong
+from proxy.settings.request_options import MEMBER, Wrong
+from proxy.settings.routes import Endpoint, Search
 from proxy.telemetry.log import outcome_fields
 from proxy.upstream.engine import EngineClient, EngineOfCaller
 
@@ -57,9 +58,12 @@ class Front:
         """Pass the request on, and add these headers to the response."""
         await hand_on(exchange, self.upstream, fields)
 
-    async def bypass(self, exchange: Exchange, record: SearchRecord, indices: str, why: Bypass) -> None:
+    async def bypass(self, exchange: Exchange, record: SearchRecord, search: Search, why: Bypass) -> None:
         """Bypass a search before its route is known; the reason is reported only if the search might touch a route."""
-        await self.respond(exchange, record, self.searching.unroutable(indices, why))
+        found = self.searching.unroutable(search.indices, why)
+        if isinstance(found, Bypass):
+            await forward_without_options(exchange, search.endpoint)
+        await self.respond(exchange, record, found)
 
     async def respond(self, exchange: Exchange, record: SearchRecord, result: "Result | Wrong | Unrouted") -> None:
         """Send the response to a search."""
@@ -136,6 +140,23 @@ async def read_body(exchange: Exchange, *, ndjson: bool = False) -> bytes | Bypa
     if len(body) > COMPRESSED_INLINE and is_gzipped(fields):
         return await asyncio.to_thread(content, fields, body, SEARCH_BODY_BYTES)
     return content(fields, body, SEARCH_BODY_BYTES)
+
+
+async def forward_without_options(exchange: Exchange, endpoint: Endpoint) -> None:
+    """Remove per-request options from the body to be passed on, since the engine rejects what it does not know."""
+    lines = endpoint.is_lines
+    body = await read_body(exchange, ndjson=lines)
+    if isinstance(body, Bypass) or MEMBER.encode() not in body:
+        return
+    without = b"\n".join(map(without_options, body.split(b"\n"))) if lines else without_options(body)
+    if without != body:
+        exchange.replace_body(without)
+
+
+def without_options(content: bytes) -> bytes:
+    """Remove the per-request options from the body of one search."""
+    found = cut_options(content)
+    return content if found is None else found[0]
 
 
 # Headers that do not apply to the new body.

@@ -14,7 +14,7 @@ from proxy.bounds import MSEARCH_ITEMS
 from proxy.catalog.indices import Unrouted
 from proxy.context import RequestRecord, SearchRecord
 from proxy.endpoints.answering import Prepared, Routed, SearchCall
-from proxy.endpoints.front import Front, no_answer, read_body, send
+from proxy.endpoints.front import Front, forward_without_options, no_answer, read_body, send, without_options
 from proxy.endpoints.multi_search_lines import (
     OF_THE_ITEMS,
     OF_THE_WHOLE,
@@ -100,12 +100,13 @@ async def answer_multi_search(front: Front, exchange: Exchange, record: RequestR
     url = tuple(parse_qsl(search.query_string, keep_blank_values=True))
     items = _items(await read_body(exchange, ndjson=True), url)
     if isinstance(items, Bypass) and search.indices:
-        await front.bypass(exchange, record.search(), search.indices, items)
+        await front.bypass(exchange, record.search(), search, items)
     elif isinstance(items, Bypass):
+        await forward_without_options(exchange, search.endpoint)
         await front.hand_on(exchange)
     elif isinstance(caller, Bypass):
         left = [_unroutable(front, record, search, item, caller) for item in items]
-        await front.hand_on(exchange, _outcome(left, answered=False))
+        await _pass_on(front, exchange, left, items)
     else:
         multi = _Multi(front, exchange, record, search, caller, url, len(items), OwnSearches(len(items) + 1))
         await multi.answer(items)
@@ -126,12 +127,20 @@ def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[
 
 def _unroutable(front: Front, record: RequestRecord, search: Search, item: Item | Unread, why: Bypass) -> _Ended:
     """Bypass an item before its route is known; the reason is reported only if the item might touch a route."""
-    line = item.header, item.body
     match front.searching.unroutable(item.of(search.indices) if isinstance(item, Item) else search.indices, why):
         case Unrouted():
-            return _Ended(line)
+            return _Ended((item.header, item.body))
         case Bypass() as bypass:
+            line = item.header, without_options(item.body)
             return _Ended(line, outcome=front.concluded(record.search(), bypass).outcome.header)
+
+
+async def _pass_on(front: Front, exchange: Exchange, ended: Sequence[_Ended], items: Sequence[Item | Unread]) -> None:
+    """Pass the request on; items keep the client's own lines, without per-request options."""
+    lines = [each.line for each in ended]
+    if lines != [(item.header, item.body) for item in items]:
+        exchange.replace_body(joined(lines))
+    await front.hand_on(exchange, _outcome(ended, answered=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +164,7 @@ class _Multi:
         """
         prepared = await self._prepared(items)
         if all(isinstance(each, _Ended) and each.part is None for each in prepared):
-            await self._hand_on([each for each in prepared if isinstance(each, _Ended)], items)
+            await _pass_on(self.front, self.exchange, [each for each in prepared if isinstance(each, _Ended)], items)
             return
         asking = asyncio.ensure_future(self._rest([each for each in prepared if isinstance(each, _Ended)]))
         searching = [asyncio.ensure_future(self._finish(number, each)) for number, each in enumerate(prepared)]
@@ -257,7 +266,7 @@ class _Multi:
         """Join the responses; items bypassed during their run are sent to the engine first."""
         late = [each for each, begun in zip(ended, prepared, strict=True) if each is not begun and each.part is None]
         if len(late) == len(ended):
-            await self._hand_on(ended, items)
+            await _pass_on(self.front, self.exchange, ended, items)
             return
         more = await self._rest(late)
         if not isinstance(more, _Rest):
@@ -272,17 +281,10 @@ class _Multi:
         try:
             body = render(parts, took_ms, read_form(self.url), keeps_empty=self.front.keeps_empty)
         except TooComplex:
-            await self._hand_on(ended, items)
+            await _pass_on(self.front, self.exchange, ended, items)
             return
         reply = _together([rest.reply, more.reply, *(each.reply for each in ended), _NO_REPLY])
         await send(self.exchange, reply, body, _outcome(ended, answered=True))
-
-    async def _hand_on(self, ended: Sequence[_Ended], items: Sequence[Item | Unread]) -> None:
-        """Pass the request on; items keep the client's own lines."""
-        lines = [each.line for each in ended]
-        if lines != [(item.header, item.body) for item in items]:
-            self.exchange.replace_body(joined(lines))
-        await self.front.hand_on(self.exchange, _outcome(ended, answered=False))
 
     async def _refused(
         self, refusal: Relayed | Unanswered | Bypass, ended: Sequence[_Ended], items: Sequence[Item | Unread]
@@ -291,7 +293,7 @@ class _Multi:
         outcome = _outcome(ended, answered=False)
         match refusal:
             case Bypass():
-                await self._hand_on(ended, items)
+                await _pass_on(self.front, self.exchange, ended, items)
             case Relayed(reply, body):
                 await send(self.exchange, reply, body, outcome)
             case Unanswered():

@@ -21,7 +21,7 @@ async def answer_search(front: Front, exchange: Exchange, record: RequestRecord,
     begun = record.search()
     caller = front.caller(exchange)
     if isinstance(caller, Bypass):
-        await front.bypass(exchange, begun, search.indices, caller)
+        await front.bypass(exchange, begun, search, caller)
         return
     is_template = search.endpoint is Endpoint.TEMPLATE
     call = SearchCall(search.indices, search.query_string, fields=exchange.head.fields, is_template=is_template)

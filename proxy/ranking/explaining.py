@@ -50,6 +50,8 @@ class Explanation:
     passage_length: int | None = None
     kept: Kept | None = None
     boost: Boost | None = None
+    tier: str | None = None
+    """The tier of the reranker, on a route with `tier: auto`."""
 
     def render(self, final: float | None) -> msgspec.Raw:
         """Return it as JSON, with `final`, the score in the response."""
@@ -58,6 +60,7 @@ class Explanation:
             "semantic": self.semantic and {"rank": self.semantic.rank, "score": self.semantic.score},
             "fused": self.fused,
             "rerank": self.rerank,
+            "tier": self.tier,
             "kept": self.kept and {"rank": self.kept.rank, "reason": self.kept.reason},
             "boost": self.boost and {"ratio": self.boost.ratio, "tier": self.boost.tier},
             "final": final,

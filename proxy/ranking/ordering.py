@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from proxy.errors import Failure, Malformed, UpstreamError, Withheld
+from proxy.errors import Busy, Failure, Malformed, SlowModel, UpstreamError, Withheld
 from proxy.parsing.aggregations import facets_of
 from proxy.parsing.json_text import members_of, read
 from proxy.ranking.boosts import Measured, boosted, measure
 from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
 from proxy.ranking.fusion import blend, reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
-from proxy.ranking.kept import Likeness, Source, in_place, kept_hits, likeness
+from proxy.ranking.kept import Likeness, QueryWords, Source, in_place, kept_hits, likeness
 from proxy.ranking.paging import Head, fuse, pinned_first
 from proxy.ranking.planning import Relevance
 from proxy.ranking.reranking import passage_text
@@ -61,6 +61,8 @@ class Reranked:
     scores: Mapping[DocKey, float] = field(default_factory=dict)
     texts: Mapping[DocKey, str] = field(default_factory=dict)
     likenesses: Mapping[DocKey, Likeness] = field(default_factory=dict)
+    tier: str = ""
+    """The tier of the model that scored, on a route with `tier: auto`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
             fields = ", ".join(plan.route.passage)
             failure = Failure("rerank", "no_passage", f"no text in {fields}")
             return Reranked(candidates.ranking, (failure,), likenesses=likenesses)
-        relevance, model = await _first_scores(run, texts, (model, *plan.route.rerank_fallbacks))
+        relevance, model = await _first_scores(run, texts, plan.rerankers)
     except UpstreamError as error:
         failures = () if model is None else (Failure("rerank", error.reason, str(error)),)
         return Reranked(candidates.ranking, failures, likenesses=likenesses)
@@ -166,18 +168,30 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
     scores = dict(zip(texts, relevance.scores, strict=False))  # maybe fewer: the others follow in their order
     weight = blend_of(relevance.model or model).weight if plan.route.blend is None else plan.route.blend
     blended = blend(reorder(order, scores), order, weight, plan.route.fusion.rank_constant)
-    return Reranked(blended, failures, scores, texts, likenesses)
+    return Reranked(blended, failures, scores, texts, likenesses, plan.route.tier_of(model))
 
 
 async def _first_scores(run: Run, texts: Mapping[DocKey, str], models: Sequence[str]) -> tuple[Relevance, str]:
-    """Score with the first model whose breaker permits it; a failed call is not repeated with another model."""
+    """Score with the first model that can be called; a failed call is not repeated with another model."""
     first, *others = models
     relevance, model = await _scores(run, texts, first), first
     for other in others:
-        if not isinstance(relevance.error, Withheld):
-            break
+        if not _passes_on(run, relevance, other):
+            continue
         relevance, model = await _scores(run, texts, other), other
     return relevance, model
+
+
+def _passes_on(run: Run, relevance: Relevance, other: str) -> bool:
+    """Whether a search that got no scores calls another model.
+
+    A fallback is for models whose calls are suspended. The faster model of `tier: auto` is also for the time that a
+    larger one does not have.
+    """
+    switch, error = run.plan.route.tier_switch, relevance.error
+    if switch is not None and other == switch.fast_model and isinstance(error, SlowModel | Busy):
+        return not relevance.scores
+    return isinstance(error, Withheld)
 
 
 async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Relevance:
@@ -190,6 +204,7 @@ async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Relevanc
             budget=run.budget,
         )
     run.usage.add(relevance.charge)
+    run.usage.tier = run.plan.route.tier_of(model)
     return relevance
 
 
@@ -214,11 +229,11 @@ async def _passages(
     unknown = [key for key in order if key not in known]
     if unknown:
         known |= (await run.search("passages", passage_search(plan, unknown))).by_key
-    texts, likenesses = {}, {}
+    texts, likenesses, typed = {}, {}, QueryWords.of(plan.user_query.text)
     for key in order:
         if key in known:
             source = _source_of(known[key])  # decoded one at a time: it takes many times the memory of its bytes
-            likenesses[key] = likeness(plan.user_query.text, source, plan.route.passage, plan.names)
+            likenesses[key] = likeness(typed, source, plan.route.passage, plan.names)
             if plan.covers(key.index) and (text := passage_text(source, plan.route.passage, room)):
                 texts[key] = text
     return texts, likenesses
@@ -335,6 +350,7 @@ def _explanations(  # noqa: PLR0913  the results of each stage
             len(reranked.texts.get(scored.key, "")) or None,
             kept.get(scored.key),
             measured.boosts.get(scored.key),
+            reranked.tier or None,
         )
         for scored in candidates.ranking
     }

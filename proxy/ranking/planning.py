@@ -169,16 +169,28 @@ class Plan:
     """URL parameters of the searches that the proxy adds, which keep search pipelines from changing them."""
     budget_seconds: float | None = None
     """Seconds that the proxy may add to the engine's time; None: each stage has its own limit only."""
+    reserved_seconds: float = 0.0
+    """The part of the budget that embedding and kNN leave to the reranker."""
     keeps_empty: bool = True
     """Whether the engine keeps objects that `filter_path` empties: see `EngineKind`."""
     explains: bool = False
     """Whether the client requests an explanation with each hit."""
     names: tuple[str, ...] = ()
     """The keyword fields, besides the passage, that may equal the query text: see `kept`."""
+    is_fast: bool = False
+    """Whether `tier: auto` calls the faster of its two rerankers."""
     window_at_rest: int | None = None
     """The window without load, which is part of the cache key of its pages; None: `window`."""
     earlier: Sequence[Route] = ()
     """The routes before this one, which take precedence."""
+
+    @property
+    def rerankers(self) -> tuple[str, ...]:
+        """The rerankers to call, each if the one before cannot be called; empty without a reranker."""
+        route = self.route
+        if self.is_fast and route.tier_switch:
+            return (route.tier_switch.fast_model, *route.rerank_fallbacks)
+        return route.rerankers
 
     @property
     def read_fields(self) -> tuple[str, ...]:

@@ -86,7 +86,10 @@ def are_groups(run: Run, answer: SearchAnswer) -> bool:
 
 
 async def _semantic(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) -> SemanticHits:
+    """Embed the query and run kNN, in the part of the budget that is not the reranker's."""
     plan, embedder = run.plan, run.stages.embedder
+    if plan.in_head:
+        run = replace(run, budget=run.budget.less(plan.reserved_seconds))
     text, instruction, model = plan.user_query.text, plan.instruction, vectors.model
     if not embedder.remembers(text, instruction=instruction, model=model, dimensions=vectors.dimensions):
         await may_cost.wait()

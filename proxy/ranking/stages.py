@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from proxy.context import Clock, Usage
@@ -125,6 +125,10 @@ class Budget:
     def begin(self) -> None:
         """Note that the client's own search has its response."""
         self.own.answered(self.number)
+
+    def less(self, seconds: float) -> "Budget":
+        """Return the budget of stages that leave so many seconds to later ones."""
+        return self if self.seconds is None else replace(self, seconds=max(0.0, self.seconds - seconds))
 
     @property
     def for_stages(self) -> float:

@@ -23,7 +23,7 @@ Port = Annotated[int, Meta(ge=0, le=_LAST_PORT)]
 Name = Annotated[str, Meta(min_length=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0)]
-Tier = Literal["fast", "balanced", "precision"]
+Tier = Literal["fast", "balanced", "precision", "auto"]
 Priority = Literal["speed-and-cost", "balanced", "accuracy", "high-volume", "critical"]
 ServiceTier = Literal["default", "priority"]
 OnZeroHits = Literal["keep_empty", "semantic"]
@@ -175,6 +175,7 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     share_by: ShareBy = ShareBy()
     profile: str = "e-commerce"
     tier: Tier | None = None
+    fast_above_rate: Annotated[float, Meta(gt=0)] = 1000.0
     priority: Priority | None = None
     instruction: Annotated[str, Meta(max_length=2048)] | None = None
     passage: list[str] | None = None
@@ -410,10 +411,16 @@ def _query_from_problems(place: QueryFrom) -> Iterator[tuple[str, str]]:
         yield "query_from.header", f"{place.header!r} {problem}"
 
 
-def _unused_without_reranker(route: RouteSettings) -> Iterator[tuple[str, str]]:
+def _reranker_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
+    if route.rerank:
+        if route.tier == "auto" and route.rerank_model:
+            yield "rerank_model", "has no effect with `tier: auto`, which chooses the reranker: remove one of the two"
+        return
     for key in ("rerank_model", "rerank_fallbacks"):
         if getattr(route, key):
             yield key, "has no effect with `rerank: false`: remove one of the two"
+    if route.tier == "auto":
+        yield "tier", "`auto` chooses the reranker, and has no effect with `rerank: false`: name another tier"
 
 
 def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
@@ -428,8 +435,7 @@ def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
         yield "priority", "set either `tier` or `priority`: a priority selects a tier"
     if route.semantic is None and not route.rerank:
         yield "rerank", "a route with neither `semantic` nor `rerank` changes nothing: remove it"
-    if not route.rerank:
-        yield from _unused_without_reranker(route)
+    yield from _reranker_problems(route)
     if route.semantic is None and route.on_zero_hits == "semantic":
         yield "on_zero_hits", "`on_zero_hits: semantic` needs `semantic` in the route"
     yield from _query_from_problems(route.query_from)

@@ -30,6 +30,7 @@ def _filled_in(route: Route) -> dict[str, Any]:
         "passage": list(route.passage),
         "rank_window_size": route.rank_window_size,
         "rerank_model": route.rerank_model,
+        **({"fast_rerank_model": route.tier_switch.fast_model} if route.tier_switch else {}),
         "embedding_model": route.embedding_model,
     }
 

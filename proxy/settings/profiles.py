@@ -55,6 +55,9 @@ TIERS: dict[str, TierModels] = {
     ),
 }
 
+AUTO = "auto"
+"""The tier that chooses between two rerankers: see `routes.TierSwitch`."""
+
 STAND_IN = "sentence-transformers/all-MiniLM-L6-v2"
 """The model name in every response of the local models, whatever name the request has."""
 

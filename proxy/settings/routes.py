@@ -8,8 +8,19 @@ from urllib.parse import unquote
 
 from proxy.settings.bypass_rules import LeftOut, left_out
 from proxy.settings.config import Config, Fusion, QueryFrom, RouteSettings, Semantic
-from proxy.settings.profiles import PRIORITIES, PROFILES, TIERS
+from proxy.settings.profiles import AUTO, PRIORITIES, PROFILES, TIERS, Profile
 from proxy.settings.rollout import Rollout, rollout_of
+
+
+@dataclass(frozen=True, slots=True)
+class TierSwitch:
+    """`tier: auto` of a route: the tiers of its two rerankers, and when the second one is called first."""
+
+    usual: str
+    fast: str
+    fast_model: str
+    fast_above_rate: float
+    """Searches of the route per second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +40,8 @@ class Route:
     rerank_model: str | None
     rerank_fallbacks: tuple[str, ...]
     """Models used instead, in this order, while calls to the first one are suspended."""
+    tier_switch: TierSwitch | None
+    """None: `rerank_model` is always called first."""
     semantic: Semantic | None
     fusion: Fusion
     blend: float | None
@@ -42,6 +55,22 @@ class Route:
     left_out: LeftOut
     rollout: Rollout
 
+    @property
+    def rerankers(self) -> tuple[str, ...]:
+        """All rerankers that the route may call."""
+        if self.rerank_model is None:
+            return ()
+        fast = (self.tier_switch.fast_model,) if self.tier_switch else ()
+        return tuple(dict.fromkeys((self.rerank_model, *fast, *self.rerank_fallbacks)))
+
+    def tier_of(self, model: str) -> str:
+        """Return which tier of `tier: auto` a reranker belongs to; empty for other models and other routes."""
+        if self.tier_switch is None:
+            return ""
+        return {self.rerank_model: self.tier_switch.usual, self.tier_switch.fast_model: self.tier_switch.fast}.get(
+            model, ""
+        )
+
 
 def build_routes(config: Config) -> tuple[Route, ...]:
     return tuple(build_route(settings) for settings in config.routes)
@@ -51,7 +80,8 @@ def build_route(settings: RouteSettings) -> Route:
     """Build a route, with tier, window, passage and instruction of its profile where it does not set them."""
     profile = PROFILES[settings.profile]
     tier = PRIORITIES[settings.priority] if settings.priority else settings.tier or profile.tier
-    models = TIERS[tier]
+    switch = _tier_switch(settings, profile) if tier == AUTO else None
+    models = TIERS[switch.usual if switch else tier]
     return Route(
         name=",".join(settings.patterns),
         patterns=settings.patterns,
@@ -63,6 +93,7 @@ def build_route(settings: RouteSettings) -> Route:
         embedding_model_named=settings.embedding_model is not None,
         rerank_model=(settings.rerank_model or models.rerank) if settings.rerank else None,
         rerank_fallbacks=settings.rerank_fallbacks,
+        tier_switch=switch,
         semantic=settings.semantic,
         fusion=settings.fusion,
         blend=settings.blend,
@@ -75,6 +106,15 @@ def build_route(settings: RouteSettings) -> Route:
     )
 
 
+def _tier_switch(settings: RouteSettings, profile: Profile) -> TierSwitch:
+    """Return the tiers of `tier: auto`: while the route is quiet the profile's, unless that is the fast one."""
+    usual = _QUIET if profile.tier == _FAST else profile.tier
+    return TierSwitch(usual, _FAST, TIERS[_FAST].rerank, settings.fast_above_rate)
+
+
+_FAST, _QUIET = "fast", "balanced"
+
+
 class Endpoint(StrEnum):
     """The search endpoints of the engine that the proxy understands."""
 
@@ -84,6 +124,11 @@ class Endpoint(StrEnum):
     MULTI_TEMPLATE = "_msearch/template"
     ASYNC_SEARCH = "_async_search"
     ASYNC_ANSWER = "_async_search/{id}"
+
+    @property
+    def is_lines(self) -> bool:
+        """Whether the body is NDJSON, two lines per search."""
+        return self in {Endpoint.MULTI_SEARCH, Endpoint.MULTI_TEMPLATE}
 
 
 @dataclass(frozen=True, slots=True)

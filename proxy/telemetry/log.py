@@ -94,6 +94,7 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
         "detail": outcome.detail,
         "query": search.query_text if query_text else "",
         "trace": search.trace_id,
+        "tier": search.tier,
         "engine_searches": search.sent.engine_searches,
         "tokens": search.tokens,
         "cost_usd": round(search.cost_usd, 9),

@@ -35,7 +35,7 @@ class Counters:
     searches: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """By route, outcome and reason."""
     model_calls: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """By service, model and result: `ok`, `retried`, or the failure reason; includes calls that were not made."""
+    """By service, model and result: `ok`, `retried`, `cancelled`, or the failure reason, also if no call was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class _Scraped(Collector):
         )
         yield _family(
             "model_calls",
-            "Calls of the models by result; also those that were not made",
+            "Calls of the models by result; also those that were cancelled or not made",
             ("service", "model", "result"),
             self._counters.model_calls,
         )
@@ -108,6 +108,12 @@ class Metrics:
         )
         self._tokens = self._total("model_tokens", "Tokens that the models' provider counted", "route")
         self._usd = self._total("model_cost_usd", "US dollars that the models' provider charged", "route")
+        self._tiers = self._total(
+            "auto_tier_searches",
+            "Searches of a route with `tier: auto` by the tier of the reranker called",
+            "route",
+            "tier",
+        )
         self._reloads = self._total("config_reloads", "Reloads of the configuration by result", "result")
         self._lag = self._histogram("event_loop_lag_seconds", "How late the event loop ran a timer")
 
@@ -132,6 +138,8 @@ class Metrics:
         self._engine_searches.labels(route).inc(search.sent.engine_searches)
         self._tokens.labels(route).inc(search.tokens)
         self._usd.labels(route).inc(search.cost_usd)
+        if search.tier:
+            self._tiers.labels(route, search.tier).inc()
 
     def reloaded(self, result: str) -> None:
         self._reloads.labels(result).inc()

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from proxy.bounds import MODEL_CALLS_WAITING
 from proxy.errors import Busy
+from proxy.upstream.latency import Latency
 
 
 class Load(StrEnum):
@@ -54,31 +55,12 @@ class AdaptiveLimit:
         self.epoch += 1
 
 
-class TypicalLatency:
-    """A moving average of the latency of successful calls, in seconds; None before the first."""
-
-    def __init__(self, weight: float = 0.1) -> None:
-        self._weight = weight
-        self.seconds: float | None = None
-
-    def add(self, seconds: float) -> None:
-        before = seconds if self.seconds is None else self.seconds
-        self.seconds = before + self._weight * (seconds - before)
-
-    def is_exceeded_by(self, seconds: float) -> bool:
-        """Whether a call took so much longer that it was probably queued at the provider."""
-        return self.seconds is not None and seconds > 2 * self.seconds + _NOTICEABLE_S
-
-
-_NOTICEABLE_S = 0.05
-
-
 class Bulkhead:
     """The calls of one model that are in flight, and a queue of waiting calls, first in, first out."""
 
-    def __init__(self, service: str, most: int) -> None:
+    def __init__(self, service: str, most: int, latency: Latency) -> None:
         self.limit = AdaptiveLimit(most)
-        self.latency = TypicalLatency()
+        self._latency = latency
         self._service = service
         self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -99,7 +81,7 @@ class Bulkhead:
     @asynccontextmanager
     async def turn(self, seconds: float) -> AsyncIterator[int]:
         """Wait for a free slot; yields the limit's epoch. Raises Busy if no response is possible within `seconds`."""
-        await self._wait(seconds - (self.latency.seconds or 0.0))
+        await self._wait(seconds)
         try:
             yield self.limit.epoch
         finally:
@@ -114,12 +96,29 @@ class Bulkhead:
                 self._in_flight += 1
                 waiting.set_result(None)
 
-    async def _wait(self, patience: float) -> None:
-        if not self._waiting and self._in_flight < self.limit.value:
+    def refusal(self, seconds: float) -> Busy | None:
+        """Return the error for a call that cannot be answered within `seconds`, because it would wait too long."""
+        if not self._is_full:
+            return None
+        if len(self._waiting) < MODEL_CALLS_WAITING and self._expected_wait() <= self._patience(seconds):
+            return None
+        return Busy(self._service, f"{self._in_flight} calls in flight, and {len(self._waiting)} waiting")
+
+    @property
+    def _is_full(self) -> bool:
+        return bool(self._waiting) or self._in_flight >= self.limit.value
+
+    def _patience(self, seconds: float) -> float:
+        """Return how long a call can wait for its turn, if its response must be there within `seconds`."""
+        return seconds - (self._latency.usual or 0.0)
+
+    async def _wait(self, seconds: float) -> None:
+        if not self._is_full:
             self._in_flight += 1
             return
-        if len(self._waiting) >= MODEL_CALLS_WAITING or self._expected_wait() > patience:
-            raise Busy(self._service, f"{self._in_flight} calls in flight, and {len(self._waiting)} waiting")
+        if refusal := self.refusal(seconds):
+            raise refusal
+        patience = self._patience(seconds)
         admitted = asyncio.get_running_loop().create_future()
         self._waiting.append(admitted)
         try:
@@ -132,7 +131,7 @@ class Bulkhead:
             raise
 
     def _expected_wait(self) -> float:
-        return (self.latency.seconds or 0.0) * (len(self._waiting) + 1) / self.limit.value
+        return (self._latency.usual or 0.0) * (len(self._waiting) + 1) / self.limit.value
 
     def _give_up(self, admitted: asyncio.Future[None]) -> None:
         """Leave the queue; if a slot was assigned meanwhile, the next call gets it."""

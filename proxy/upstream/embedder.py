@@ -17,7 +17,6 @@ from proxy.ranking.planning import QueryVector
 from proxy.ranking.stages import Budget
 from proxy.settings.config import ServiceTier
 from proxy.upstream.charges import charge_of
-from proxy.upstream.latency import Latencies, slow
 from proxy.upstream.providers import EMBED_FORMATS, EmbedFormat, without_control_tokens
 from proxy.upstream.sharing import Shared
 from proxy.upstream.transport import Transport
@@ -59,7 +58,6 @@ class Embedder:
         query_max_chars: int,
         cache_bytes: int,
         service_tier: ServiceTier | None = None,
-        latencies: Latencies | None = None,
         format_: EmbedFormat = _DEEPINFRA,
     ) -> None:
         self._transport = transport
@@ -69,7 +67,6 @@ class Embedder:
         self._vectors: LRUCache[bytes, Vectors] = LRUCache(cache_bytes, getsizeof=_size)
         self._asked: Shared[_Found] = Shared()
         self._service_tier = service_tier
-        self._latencies = latencies or Latencies()
 
     async def warm_up(self) -> None:
         await self._transport.warm_up()
@@ -87,14 +84,14 @@ class Embedder:
         if vector is not None:
             return QueryVector(tuple(vector.tolist()))
         limit = min(self._timeout, budget.remaining())
-        if limit > 0 and not self._latencies.allows(model, limit):
-            return QueryVector(error=slow(SERVICE, model, limit))
+        if why := self._transport.skipped(model, limit, is_new=key not in self._asked):
+            return QueryVector(error=why)
         try:
             async with budget.limit():
                 found = await self._asked.ask(key, lambda: self._embed_query(key, prompt, model, dimensions))
         except UpstreamError as error:
             if isinstance(error, TimedOut):
-                self._latencies.note(model, limit, is_answered=False)
+                self._transport.abandoned(model, limit)
             return QueryVector(error=error)
         return QueryVector(tuple(found.vector.tolist()), charge=found.take_charge())
 
@@ -112,11 +109,9 @@ class Embedder:
             fail_fast=self._format.fails_fast,
             service_tier=self._format.tier(self._service_tier),
         )
-        begun = self._latencies.timer()
         vectors, charge = await self._ask(
             model, body, 1, dimensions, lambda answer: _charged(answer, 1, model, dimensions)
         )
-        self._latencies.note(model, self._latencies.timer() - begun, is_answered=True)
         vector: Vectors = vectors[0]
         if _size(vector) <= self._vectors.maxsize:
             self._vectors[key] = vector

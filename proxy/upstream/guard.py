@@ -11,9 +11,10 @@ import structlog
 from cachetools import LRUCache
 
 from proxy.bounds import LOG_DETAIL, MODELS_GUARDED
-from proxy.errors import Refused, TimedOut, UpstreamError, Withheld
+from proxy.errors import Refused, SlowModel, TimedOut, UpstreamError, Withheld
 from proxy.upstream.breaker import Breaker, Opened, Reason, Verdict
 from proxy.upstream.bulkhead import Bulkhead, Load
+from proxy.upstream.latency import Latency
 from proxy.upstream.retries import RetryBudget, may_retry, retry_delay, verdict_of
 
 _log = structlog.get_logger("proxy")
@@ -21,6 +22,8 @@ _T = TypeVar("_T")
 OnCall = Callable[[str, str, str], None]
 """Called with service, model and result for each attempt, and for each call that was not made."""
 
+CANCELLED = "cancelled"
+"""The result of a call, running or waiting, that ended with the budget of its search or because the client left."""
 _NOTHING_LEFT_S = 0.02
 """A call is retried only if this many seconds remain beyond the model's usual latency."""
 _FAIR_S = 0.3
@@ -43,12 +46,32 @@ class Guard:
 
     def __init__(self, service: str, model: str, most: int, clocks: Clocks, on_call: OnCall) -> None:
         self.breaker = Breaker()
-        self.bulkhead = Bulkhead(service, most)
+        self.latency = Latency(clocks.now())
+        self.bulkhead = Bulkhead(service, most, self.latency)
         self._service = service
         self._model = model
         self._clocks = clocks
         self._on_call = on_call
         self._budget = RetryBudget()
+
+    def skipped(self, seconds: float, *, is_new: bool = True) -> UpstreamError | None:
+        """Return why a search with this much time left makes no call; None if it may be answered in time.
+
+        `is_new`: the search would need a call of its own, and not wait for one that is running.
+        """
+        why: UpstreamError | None = None
+        if not self.latency.allows(seconds, self._clocks.now()):
+            detail = f"{self._model} has lately taken longer than the {seconds * 1000:.0f} ms that are left"
+            why = SlowModel(self._service, detail)
+        elif is_new:
+            why = self.bulkhead.refusal(seconds)
+        if why is not None:
+            self._on_call(self._service, self._model, why.reason)
+        return why
+
+    def abandoned(self, seconds: float) -> None:
+        """Record the time after which a search gave up waiting for a response."""
+        self.latency.abandoned(seconds, self._clocks.now())
 
     async def call(self, attempt: Callable[[float], Awaitable[_T]], seconds: float) -> _T:
         """Call the model and return its response; raises UpstreamError, or Busy or Withheld if no call was made.
@@ -73,7 +96,7 @@ class Guard:
             return None
         delay = retry_delay(error, self._clocks.draw())
         left = deadline - self._clocks.now() - delay
-        if left < (self.bulkhead.latency.seconds or 0.0) + _NOTHING_LEFT_S or not self._budget.spend():
+        if left < (self.latency.usual or 0.0) + _NOTHING_LEFT_S or not self._budget.spend():
             return None
         return delay
 
@@ -86,6 +109,9 @@ class Guard:
                 return await self._admitted(attempt, begun + seconds, epoch)
         except UpstreamError as error:
             self._on_call(self._service, self._model, error.reason)
+            raise
+        except asyncio.CancelledError:
+            self._on_call(self._service, self._model, CANCELLED)
             raise
 
     async def _admitted(self, attempt: Callable[[float], Awaitable[_T]], deadline: float, epoch: int) -> _T:
@@ -101,7 +127,7 @@ class Guard:
             verdict, load = self._learned(error, self._clocks.now() - begun)
             detail = str(error)[:LOG_DETAIL]
             raise
-        except asyncio.CancelledError:  # the budget of the search has ended, or its client has disconnected
+        except asyncio.CancelledError:
             took = self._clocks.now() - begun
             verdict, load = self._learned(TimedOut(self._service), took)
             detail = f"{self._service}: no answer in {took:.3g} s"
@@ -109,8 +135,8 @@ class Guard:
         else:
             took = self._clocks.now() - begun
             verdict = Verdict.WORKS
-            load = Load.SLOW if self.bulkhead.latency.is_exceeded_by(took) else Load.FINE
-            self.bulkhead.latency.add(took)
+            load = Load.SLOW if self.latency.is_exceeded_by(took) else Load.FINE
+            self.latency.answered(took, self._clocks.now())
             self._on_call(self._service, self._model, "ok")
             return response
         finally:
@@ -121,7 +147,7 @@ class Guard:
 
     def _learned(self, error: UpstreamError, waited: float) -> tuple[Verdict, Load]:
         """Return the verdict of a failed call; a call with too little time for this model has none."""
-        enough = max(_FAIR_S, _FAIR_FACTOR * (self.bulkhead.latency.seconds or 0.0))
+        enough = max(_FAIR_S, _FAIR_FACTOR * (self.latency.usual or 0.0))
         if isinstance(error, TimedOut) and waited < enough:
             return Verdict.SILENT, Load.UNKNOWN
         match error:
@@ -168,12 +194,27 @@ class Guards:
             guard = self._guards[service, model] = Guard(service, model, self._most, self._clocks, self._on_call)
         return guard
 
-    def pressure(self, service: str, model: str) -> float:
-        """Return the load of a model: its calls in flight and waiting, divided by the limit of concurrent calls."""
-        guard = self._guards.get((service, model))
-        return guard.bulkhead.load if guard else 0.0
-
     @property
     def all(self) -> Sequence[tuple[tuple[str, str], Guard]]:
         """Return each guard with its service and model, for metrics and the admin port."""
         return tuple(self._guards.items())
+
+    def known(self, service: str, model: str) -> Guard | None:
+        """Return the guard of a model if the model was called before."""
+        return self._guards.get((service, model))
+
+
+class GuardedModels:
+    """The load and latency of the models of one service: `LiveModels`."""
+
+    def __init__(self, guards: Guards, service: str) -> None:
+        self._guards = guards
+        self._service = service
+
+    def pressure(self, model: str) -> float:
+        guard = self._guards.known(self._service, model)
+        return guard.bulkhead.load if guard else 0.0
+
+    def usual_seconds(self, model: str) -> float | None:
+        guard = self._guards.known(self._service, model)
+        return guard.latency.usual if guard else None

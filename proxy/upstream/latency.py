@@ -1,14 +1,13 @@
-"""Tracks the recent latency of models: one that is slower than the time left is skipped, with occasional probes."""
+"""Estimates the latency of a model: one that is slower than the time left is skipped, with occasional probes.
 
-import time
+A state machine without a clock: the methods take the current time, in seconds.
+"""
+
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-from cachetools import LRUCache
-
-from proxy.bounds import TIMED_CALLS, TIMED_MODELS
-from proxy.errors import SlowModel
+from proxy.bounds import TIMED_CALLS
 
 RECENT_S = 20.0
 """How long a call counts, in seconds; older ones say little about the current latency."""
@@ -18,6 +17,9 @@ ONE_IN = 10
 """One in so many searches calls a slow model anyway, to detect its recovery."""
 PROBE_S = 2.0
 """Seconds after the last call, the next search calls a slow model anyway."""
+_WEIGHT = 0.1
+"""The weight of a call in the moving average."""
+_NOTICEABLE_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,51 +40,45 @@ class TimedCall:
         return True if 2 * self.seconds >= limit_seconds else None
 
 
-@dataclass(slots=True)
-class _Model:
-    calls: deque[TimedCall] = field(default_factory=lambda: deque(maxlen=TIMED_CALLS))
-    asked_at: float = 0.0
-    skipped: int = 0
-    """The number of searches since the last call."""
+class Latency:
+    """The latency of one model, from its calls; the time that a call waits in the proxy does not count."""
 
+    def __init__(self, now: float = 0.0) -> None:
+        self.usual: float | None = None
+        """A moving average of successful calls, in seconds; None before the first."""
+        self._calls: deque[TimedCall] = deque(maxlen=TIMED_CALLS)
+        self._called_at = now
+        self._skipped = 0
 
-class Latencies:
-    """The recent calls of each model."""
+    def answered(self, seconds: float, now: float) -> None:
+        """Record the latency of a successful call."""
+        self._calls.append(TimedCall(now, seconds, is_answered=True))
+        before = seconds if self.usual is None else self.usual
+        self.usual = before + _WEIGHT * (seconds - before)
 
-    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
-        self.timer = timer
-        self._models: LRUCache[str, _Model] = LRUCache(TIMED_MODELS)
+    def abandoned(self, seconds: float, now: float) -> None:
+        """Record the time after which a search gave up waiting."""
+        self._calls.append(TimedCall(now, seconds, is_answered=False))
 
-    def note(self, model: str, seconds: float, *, is_answered: bool) -> None:
-        """Record the latency of a call, or the time after which it was abandoned."""
-        self._of(model).calls.append(TimedCall(self.timer(), seconds, is_answered))
+    def is_exceeded_by(self, seconds: float) -> bool:
+        """Whether a call took so much longer than usual that it was probably queued at the provider."""
+        return self.usual is not None and seconds > 2 * self.usual + _NOTICEABLE_S
 
-    def allows(self, model: str, limit_seconds: float) -> bool:
-        """Whether to call a model: it usually responds within this time, or a probe is due.
+    def exceeds(self, limit_seconds: float, now: float) -> bool:
+        """Whether more than half of the recent calls took longer than this."""
+        exceeding = list(self._exceeding(limit_seconds, now - RECENT_S))
+        return len(exceeding) >= CALLS_TO_JUDGE and 2 * sum(exceeding) > len(exceeding)
 
-        A model is too slow if more than half of its recent calls took longer.
-        """
-        known, now = self._of(model), self.timer()
-        exceeding = list(_exceeding(known.calls, now - RECENT_S, limit_seconds))
-        is_slow = len(exceeding) >= CALLS_TO_JUDGE and 2 * sum(exceeding) > len(exceeding)
-        known.skipped += 1
-        if is_slow and known.skipped < ONE_IN and now - known.asked_at < PROBE_S:
+    def allows(self, limit_seconds: float, now: float) -> bool:
+        """Whether a search with this much time left calls the model: it is usually in time, or a probe is due."""
+        self._skipped += 1
+        is_probe_due = self._skipped >= ONE_IN or now - self._called_at >= PROBE_S
+        if not is_probe_due and self.exceeds(limit_seconds, now):
             return False
-        known.skipped, known.asked_at = 0, now
+        self._skipped, self._called_at = 0, now
         return True
 
-    def _of(self, model: str) -> _Model:
-        if model not in self._models:
-            self._models[model] = _Model(asked_at=self.timer())
-        return self._models[model]
-
-
-def slow(service: str, model: str, limit_seconds: float) -> SlowModel:
-    """Return the error for a model that is skipped."""
-    return SlowModel(service, f"{model} has lately taken longer than the {limit_seconds * 1000:.0f} ms that are left")
-
-
-def _exceeding(calls: deque[TimedCall], since: float, limit_seconds: float) -> Iterator[bool]:
-    for call in calls:
-        if call.at > since and (exceeds := call.exceeds(limit_seconds)) is not None:
-            yield exceeds
+    def _exceeding(self, limit_seconds: float, since: float) -> Iterator[bool]:
+        for call in self._calls:
+            if call.at > since and (exceeds := call.exceeds(limit_seconds)) is not None:
+                yield exceeds

@@ -18,7 +18,6 @@ from proxy.ranking.planning import Relevance
 from proxy.ranking.stages import Budget
 from proxy.settings.config import ServiceTier
 from proxy.upstream.charges import charge_of
-from proxy.upstream.latency import Latencies, slow
 from proxy.upstream.providers import DEEPINFRA, RerankFormat
 from proxy.upstream.transport import Transport
 
@@ -38,7 +37,6 @@ class Reranker:
         query_max_chars: int,
         batch_size: int = RERANK_BATCH_MAX,
         service_tier: ServiceTier | None = None,
-        latencies: Latencies | None = None,
         format_: RerankFormat = DEEPINFRA,
     ) -> None:
         self._transport = transport
@@ -47,7 +45,6 @@ class Reranker:
         self._query_max_chars = query_max_chars
         self._batch_size = min(batch_size, format_.batch_max)
         self._service_tier = service_tier
-        self._latencies = latencies or Latencies()
 
     async def warm_up(self) -> None:
         await self._transport.warm_up()
@@ -57,14 +54,11 @@ class Reranker:
     ) -> Relevance:
         """Return the scores of the passages, in their order, up to the first one without a score at the deadline."""
         limit = min(self._timeout, budget.remaining())
-        if limit > 0 and not self._latencies.allows(model, limit):
-            return Relevance((), error=slow(SERVICE, model, limit))
-        begun = self._latencies.timer()
+        if why := self._transport.skipped(model, limit):
+            return Relevance((), error=why)
         relevance = await self._scored(query[: self._query_max_chars], passages, instruction, model, budget)
-        if relevance.error is None:
-            self._latencies.note(model, self._latencies.timer() - begun, is_answered=True)
-        elif isinstance(relevance.error, TimedOut):
-            self._latencies.note(model, limit, is_answered=False)
+        if isinstance(relevance.error, TimedOut):
+            self._transport.abandoned(model, limit)
         return relevance
 
     async def _scored(

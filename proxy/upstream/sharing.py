@@ -22,6 +22,10 @@ class Shared(Generic[_T]):
     def __init__(self) -> None:
         self._calls: dict[Hashable, _Call[_T]] = {}
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether such a call is in progress."""
+        return key in self._calls
+
     async def ask(self, key: Hashable, ask: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Return the result of the call in progress, or of a new one; an error is raised for everyone who waits.
 

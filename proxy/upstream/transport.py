@@ -61,6 +61,17 @@ class Transport:
             ):
                 await response.read()
 
+    def skipped(self, model: str, seconds: float, *, is_new: bool = True) -> UpstreamError | None:
+        """Return why a search with this much time left makes no call of a model: see `Guard.skipped`."""
+        if self._guards is None or seconds <= 0:
+            return None
+        return self._guards.of(self.service, model).skipped(seconds, is_new=is_new)
+
+    def abandoned(self, model: str, seconds: float) -> None:
+        """Record the time after which a search gave up waiting for a model."""
+        if self._guards is not None:
+            self._guards.of(self.service, model).abandoned(seconds)
+
     async def ask(  # noqa: PLR0913  a request, and how its response is read
         self,
         path: str,

@@ -112,7 +112,7 @@ def _details(plan: Plan) -> dict[str, Any]:
         "query_text": plan.user_query.text,
         "page": f"from {request.from_}, size {request.size}",
         "window": plan.window,
-        "reranker": plan.route.rerank_model or "none: the fused order is kept",
+        "reranker": ", else ".join(plan.rerankers) or "none: the fused order is kept",
     }
     skipped = _why_no_knn(plan)
     if skipped or plan.vectors is None:

@@ -98,21 +98,21 @@ class ModelQuestion:
     dimensions: int
     held: bool
     """An index has vectors of this model, so the server must not use another one."""
-    rerank_model: str | None
+    rerank_models: tuple[str, ...]
 
 
 def question_of(route: Route, vectors: VectorSearch | None) -> ModelQuestion:
     """Return the model calls of a route; the embedding model is that of its index, if it has vectors."""
     if vectors:
         model, dimensions = vectors.model, vectors.dimensions
-        return ModelQuestion(route.instruction, model, dimensions, held=True, rerank_model=route.rerank_model)
+        return ModelQuestion(route.instruction, model, dimensions, held=True, rerank_models=route.rerankers)
     semantic = route.semantic
     return ModelQuestion(
         route.instruction,
         route.embedding_model if semantic else None,
         semantic.dimensions if semantic else 0,
         held=False,
-        rerank_model=route.rerank_model,
+        rerank_models=route.rerankers,
     )
 
 
@@ -139,10 +139,9 @@ async def ask_models(
             if model := question.embedding_model:
                 limit = settings.embed_timeout_seconds
                 yield await _asked("embedder", model, limit, partial(_embedding, embedder, question))
-        for question in {each.rerank_model: each for each in questions}.values():
-            if model := question.rerank_model:
-                limit = settings.rerank_timeout_seconds
-                yield await _asked("reranker", model, limit, partial(_score, reranker, question))
+        for model, question in {model: each for each in questions for model in each.rerank_models}.items():
+            limit = settings.rerank_timeout_seconds
+            yield await _asked("reranker", model, limit, partial(_score, reranker, question.instruction, model))
 
 
 async def _asked(service: str, model: str, limit: float, ask: Callable[[], Awaitable[Finding]]) -> Finding:
@@ -181,9 +180,8 @@ async def _embedding(embedder: Embedder, question: ModelQuestion) -> Finding:
     return Finding("ok", "embedder", f"{model} made a vector of {len(embedded.vector)} dimensions")
 
 
-async def _score(reranker: Reranker, question: ModelQuestion) -> Finding:
-    model = question.rerank_model or ""
-    relevance = await reranker.score(_QUERY, PASSAGES, instruction=question.instruction, model=model, budget=Budget())
+async def _score(reranker: Reranker, instruction: str, model: str) -> Finding:
+    relevance = await reranker.score(_QUERY, PASSAGES, instruction=instruction, model=model, budget=Budget())
     if relevance.error is not None:
         raise relevance.error
     near, far = relevance.scores

@@ -1,0 +1,60 @@
+"""The contract of a store, and its keys.
+
+Values hold ids and numbers, keys are keyed hashes: neither tells the text of a user or a document.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from hashlib import blake2b
+from typing import Protocol
+
+KEY_BYTES = 25
+"""A byte for the kind, and a hash of 192 bits."""
+_SECRET_BYTES = 64  # the longest key of blake2b
+
+
+class Kind(Enum):
+    """What a value is; its byte is the first of the key, so that the kinds never meet."""
+
+    RANKINGS = b"r"
+    SCORES = b"s"
+    VECTORS = b"v"
+
+    @property
+    def label(self) -> str:
+        """The kind's name in settings, metrics and logs."""
+        return self.name.lower()
+
+
+class Store(Protocol):
+    """Bytes by key with a time to live, shared by whatever may be shared.
+
+    It never raises, and never blocks longer than its timeout; a store that is away answers as if it were empty.
+    """
+
+    async def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        """Return the value of each key, in their order; None if there is none."""
+        ...
+
+    async def put(self, entries: Mapping[bytes, bytes], seconds: float) -> None:
+        """Store the entries for so many seconds; any of them may be dropped earlier."""
+        ...
+
+
+class Keys:
+    """Hashes what determines a value, with a secret: without it, a hash cannot be compared with guessed words."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = blake2b(secret, digest_size=_SECRET_BYTES).digest()
+
+    def __repr__(self) -> str:
+        return "Keys(***)"
+
+    def key(self, kind: Kind, *parts: bytes | str) -> bytes:
+        """Return the key of the value that these parts determine."""
+        found = blake2b(key=self._secret, digest_size=KEY_BYTES - 1)
+        for part in parts:
+            value = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+            found.update(b"%d:" % len(value))
+            found.update(value)
+        return kind.value + found.digest()
