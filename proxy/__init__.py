@@ -22,6 +22,7 @@ endpoints         search, multi_search (multi_search_lines), async_search; nodes
 
 parsing           what a search says
     search_request    the body, as far as it is understood (search_keys: one table; source_filter, filter_path)
+    aggregations      which of them count what kNN added
     sort_values       the sort order, and the values that a client continues after
     query_text        the text that the user typed, and the query with that text made optional
     clauses, query_string     the tables it reads by (wildcards, words: spellings of one text; json_text: raw members)

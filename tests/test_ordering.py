@@ -357,7 +357,7 @@ async def test_a_document_that_feeds_spoilt_is_read_as_far_as_it_can_be(
 
 async def test_nothing_missing_asks_for_nothing(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:
     run = await run_of(plan_of("", BODY), engine, models, stack)
-    assert (Rendered(), []) == (await render(run, []), engine.requests)
+    assert (Rendered(), []) == (await render(run, [], {}), engine.requests)
 
 
 async def test_what_has_gone_since_is_no_part_of_a_head(
@@ -365,5 +365,5 @@ async def test_what_has_gone_since_is_no_part_of_a_head(
 ) -> None:
     run = await run_of(plan_of("", BODY), engine, models, stack)
     candidates = candidates_of(run, ANSWER, NEAR, ALONE)
-    head = head_of(candidates.ranking, ANSWER, Rendered(), ALONE, ())
+    head = head_of(run, candidates.ranking, ANSWER, Rendered(), ALONE, failures=())
     assert (["b", "a", "c"], Total(9)) == (names(keys(head.ranking)), head.total)

@@ -6,13 +6,13 @@ If the reranker fails, the fused order is kept, with a Failure.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import msgspec
 
 from proxy.bounds import SOURCE_BYTES_A_TURN
 from proxy.errors import Busy, Failure, Malformed, SlowModel, UpstreamError, Withheld
-from proxy.parsing.json_text import read
+from proxy.parsing.aggregations import facets_of
+from proxy.parsing.json_text import members_of, read
 from proxy.ranking.boosts import Measured, boosted, measure
 from proxy.ranking.chunks import stems_of
 from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
@@ -23,8 +23,8 @@ from proxy.ranking.paging import Head, fuse, pinned_first
 from proxy.ranking.passages import passage_of_tokens, two_passages
 from proxy.ranking.planning import Relevance
 from proxy.ranking.retrieval import Groups, SemanticHits
-from proxy.ranking.search_response import SearchAnswer
-from proxy.ranking.searches import MATCHED, passage_search, render_search
+from proxy.ranking.search_response import RawMembers, SearchAnswer, Total
+from proxy.ranking.searches import Facets, facet_search, matched, passage_search, render_search
 from proxy.ranking.stages import Run
 from proxy.settings.profiles import blend_of
 
@@ -75,6 +75,17 @@ class Rendered:
     hits: Mapping[DocKey, Hit] = field(default_factory=dict)
     extras: int = 0
     failures: tuple[Failure, ...] = ()
+    aggregations: RawMembers = field(default_factory=dict)
+    """The results that count these documents, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Aggregations and total over the client's own matches and the documents of a head."""
+
+    aggregations: RawMembers = field(default_factory=dict)
+    total: Total | None = None
+    failures: tuple[Failure, ...] = ()
 
 
 async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, groups: Groups) -> tuple[Head, Rendered]:
@@ -83,7 +94,7 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     known = {**groups.adopted, **answer.by_key}
     async with asyncio.TaskGroup() as tasks:
         missing = [key for key in candidates.keys if key not in known]
-        rendering = tasks.create_task(render_in_groups(run, missing, answer))
+        rendering = tasks.create_task(render_in_groups(run, missing, answer, facets_of(run.plan.request.members)))
         measuring = tasks.create_task(measure(run, candidates.keys, known))
         reranked = await _rerank(run, candidates, answer, semantic)
     rendered = rendering.result()
@@ -98,7 +109,7 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     if reordered:
         ranking = boosted(ranking, measured, reranked.scores, [hit.key for hit in window], run.plan.route.boost_power)
     ranking = in_groups(run, in_place(pinned_first(ranking, answer.hits), kept), answer, rendered)
-    head = head_of(ranking, answer, rendered, groups, failures)
+    head = head_of(run, ranking, answer, rendered, groups, failures=failures)
     explanations = (
         _explanations(candidates, window, semantic, reranked, kept=kept, measured=measured) if run.plan.explains else {}
     )
@@ -107,12 +118,13 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
 
 
 def head_of(  # noqa: PLR0913  the parts of a head
+    run: Run,
     ranking: Ranking,
     answer: SearchAnswer,
     rendered: Rendered,
     groups: Groups,
-    failures: tuple[Failure, ...],
     *,
+    failures: tuple[Failure, ...],
     keeps_places: bool = False,
 ) -> Head:
     """Build a head, without documents that are neither among the client's own hits nor rendered: they were deleted.
@@ -124,7 +136,7 @@ def head_of(  # noqa: PLR0913  the parts of a head
     shown = tuple(scored for scored in ranking if keeps_places or scored.key in there)
     return Head(
         shown,
-        answer.total and answer.total.plus(rendered.extras),
+        answer.total and answer.total.plus(rendered.extras, most=run.plan.request.track_total_hits),
         rendered.extras,
         untouched=False,
         failures=failures,
@@ -267,31 +279,50 @@ def _source_of(hit: Hit) -> Source:
     return source
 
 
-async def render(run: Run, missing: Sequence[DocKey]) -> Rendered:
-    """Fetch documents as the client's query would render them; on failure, documents found by kNN only are dropped."""
+async def render(run: Run, missing: Sequence[DocKey], facets: Facets) -> Rendered:
+    """Fetch documents as the client's query would render them, and with these aggregations, which count them, too.
+
+    On failure, documents found by kNN only are dropped: the client's own aggregations do not count them.
+    """
     if not missing:
         return Rendered()
+    stage = "facets" if facets else "semantic"
     try:
-        answer = await run.search("render", render_search(run.plan, missing))
-        matched = _doc_count(answer)
+        answer = await run.search("render", render_search(run.plan, missing, facets))
+        matches, aggregations = _results(answer, matched(facets))
     except UpstreamError as error:
-        return Rendered(failures=(Failure("semantic", error.reason, str(error)),))
+        return Rendered(failures=(Failure(stage, error.reason, str(error)),))
     if not answer.whole:
-        return Rendered(failures=(Failure("semantic", "partial"),))
+        return Rendered(failures=(Failure(stage, "partial"),))
     wanted = set(missing)
     rendered = {hit.key: hit for hit in answer.hits if hit.key in wanted}
-    return Rendered(rendered, len(rendered) - matched)
+    return Rendered(rendered, len(rendered) - matches, aggregations=aggregations)
 
 
-async def render_in_groups(run: Run, missing: Sequence[DocKey], answer: SearchAnswer) -> Rendered:
+async def render_in_groups(run: Run, missing: Sequence[DocKey], answer: SearchAnswer, facets: Facets) -> Rendered:
     """Fetch documents, without those whose leading sort values no hit of the window has: their place is unknown."""
-    rendered = await render(run, missing)
     begun = _groups_begun(run, answer)
     if not begun:
-        return rendered
+        return await render(run, missing, facets)
+    rendered = await render(run, missing, {})
     leading = run.plan.request.sort.leading
     kept = [key for key, hit in rendered.hits.items() if hit.sort_values(leading) in begun]
-    return rendered if len(kept) == len(rendered.hits) else await render(run, kept)
+    is_final = len(kept) == len(rendered.hits) and not (facets and rendered.extras)
+    return rendered if is_final else await render(run, kept, facets)
+
+
+async def count_facets(run: Run, documents: Sequence[DocKey], facets: Facets) -> Counted:
+    """Return aggregations and total that count these documents, too; on failure, the client's own are shown."""
+    if not facets:
+        return Counted()
+    try:
+        answer = await run.search("facets", facet_search(run.plan, documents, facets))
+        aggregations = members_of(answer.members["aggregations"])
+    except UpstreamError as error:
+        return Counted(failures=(Failure("facets", error.reason, str(error)),))
+    except (ValueError, KeyError, RecursionError):
+        return Counted(failures=(Failure("facets", Malformed.reason, "no aggregations"),))
+    return Counted(aggregations, answer.total) if answer.whole else Counted(failures=(Failure("facets", "partial"),))
 
 
 def in_groups(run: Run, ranking: Ranking, answer: SearchAnswer, rendered: Rendered) -> Ranking:
@@ -316,14 +347,16 @@ class _Aggregation(msgspec.Struct):
     doc_count: int
 
 
-_aggregations = msgspec.json.Decoder(dict[str, _Aggregation])
+_aggregation = msgspec.json.Decoder(_Aggregation)
 
 
-def _doc_count(answer: SearchAnswer) -> int:
+def _results(answer: SearchAnswer, name: str) -> tuple[int, RawMembers]:
+    """Split the results into the count of the aggregation with this name, and the client's own aggregations."""
     try:
-        found: Any = _aggregations.decode(answer.members["aggregations"])
-        return int(found[MATCHED].doc_count)
-    except (ValueError, KeyError) as error:
+        results = members_of(answer.members["aggregations"])
+        counted = results.pop(name if name in results else f"filter#{name}")  # the latter with `typed_keys`
+        return _aggregation.decode(counted).doc_count, results
+    except (ValueError, KeyError, RecursionError) as error:
         raise Malformed("engine", "no count beside the rendered hits") from error
 
 
