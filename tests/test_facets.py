@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.settings.config import Config, Pages
+from proxy.settings.config import Cache, Config
 from tests.conftest import QUERY, StartProxy
 from tests.fakes import Client, Document, FakeEngine, Message, hangs, ids, refuses, says, waits_for
 from tests.test_pipeline import with_route
@@ -60,7 +60,7 @@ async def test_all_pages_show_the_same_facets_and_total(
 ) -> None:
     """In the head (4 documents) and behind it, in any order, also if the ranking is not cached."""
     small = with_route(settings, rank_window_size=5)
-    client = await start_proxy(small if cached else msgspec.structs.replace(small, pages=Pages(cache_entries=0)))
+    client = await start_proxy(small if cached else msgspec.structs.replace(small, cache=Cache(rankings_mb=0)))
     for start in starts:
         page = await client.search("/products/_search", {**FACETED, "from": start, "size": 2})
         assert (COUNTED, 8) == (facets(page), total(page)), start
