@@ -296,14 +296,14 @@ REMOVED_KEYS: Mapping[str, str] = {
     "engine.search_connections": (
         "is gone: each client connection has its own to the engine; `engine.added_searches` limits what the proxy adds"
     ),
+    "models.passage_max_chars": (
+        "is gone: `models.passage_max_tokens` limits the estimated tokens instead; 2000 characters of English are 500"
+    ),
     "models.vector_cache_entries": "is gone: `cache.vectors_mb` limits the memory instead",
     "models.vector_cache_mb": "is now called `cache.vectors_mb`",
     "pages": (
         "is gone: `cache_seconds` is now `cache.rankings_seconds`; instead of `cache_entries`, `cache.rankings_mb` "
         "limits the memory"
-    ),
-    "models.passage_max_chars": (
-        "is gone: `models.passage_max_tokens` limits the estimated tokens instead; 2000 characters of English are 500"
     ),
 }
 """Keys of earlier versions, and what replaces them."""
