@@ -166,7 +166,7 @@ async def test_one_that_hangs_is_left_alone_and_used_again_when_it_answers(
     server: RedisServer, open_store: Open, log: Log
 ) -> None:
     """Also what was asked while it hung is not taken for the response to anything later."""
-    store = await open_store(server, timeout_seconds=0.2, away_seconds=3600)
+    store = await open_store(server, timeout_seconds=3, away_seconds=3600)
     for number in range(100):
         await store.put({b"a": b"1", b"%d" % number: b"%d" % number}, 60)
     assert {b"1"} == await under_load(store)
