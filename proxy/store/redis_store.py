@@ -186,15 +186,20 @@ class RedisStore:
     async def _try(self) -> None:
         try:
             async with asyncio.timeout(self._connect_seconds):
-                await self._redis.connection_pool.disconnect(inuse_connections=False)
-                # As many as there may be connections, so that no search waits for one to be opened.
-                probes = [self._redis.set(_PROBE, b"", px=1000) for _ in range(SHARED_CONNECTIONS)]
-                await asyncio.gather(*probes)
+                await self._connect()
         except Exception as error:  # noqa: BLE001  as above
             self._leave_alone(error)
             return
         self.reach, self.fault = Reach.OK, ""
         _log.info("redis_reachable")
+
+    async def _connect(self) -> None:
+        """Open all connections, so that no search waits for one; raises what any of them meets."""
+        await self._redis.connection_pool.disconnect(inuse_connections=False)
+        probes = [self._redis.set(_PROBE, b"", px=1000) for _ in range(SHARED_CONNECTIONS)]
+        for found in await asyncio.gather(*probes, return_exceptions=True):
+            if isinstance(found, BaseException):
+                raise found
 
     async def close(self) -> None:
         """Close all connections."""
