@@ -504,6 +504,7 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "pages": settings.Pages,
     "log": settings.Log,
     "admin": settings.Admin,
+    "traces": settings.TraceSettings,
     "routes[]": settings.RouteSettings,
     "routes[].semantic": settings.Semantic,
     "routes[].fusion": settings.Fusion,
@@ -666,7 +667,7 @@ def bench_reranked() -> Table:
     rows = tuple(
         _beside_hand(row, engine)
         for key, engine in (("reranked", "fixed delays"), ("reranked_real", "a real engine"))
-        for row in found[key]["rows"]
+        for row in found.get(key, {"rows": ()})["rows"]
     )
     columns = ("window, searches", "engine", "by hand", "rerank-proxy", "p50", "p95", "CPU", "engine searches and CPU")
     return Table(columns, rows)

@@ -28,6 +28,7 @@ from proxy.settings.config import (
     RouteSettings,
     Section,
     Semantic,
+    TraceSettings,
     admin_token_of,
     authorization_of,
     load,
@@ -80,6 +81,7 @@ def test_the_shipped_file_is_a_configuration() -> None:
         ("pages", Pages),
         ("log", Log),
         ("admin", Admin),
+        ("traces", TraceSettings),
     ],
 )
 def test_the_shipped_file_shows_every_key_with_the_defaults_of_the_code(section: str, kind: type[Section]) -> None:

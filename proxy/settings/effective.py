@@ -63,7 +63,8 @@ def _variables(value: Any) -> Iterator[str]:
             pass
 
 
-# Created once per process: ports, engine connections and what is cached about the engine, and the log writer.
+# Created once per process: ports, engine connections what is cached about the engine, the log writer, and the
+# export of traces.
 _FIXED: Mapping[str, tuple[str, ...]] = {
     "listen": ("host", "port"),
     "engine": (
@@ -78,6 +79,7 @@ _FIXED: Mapping[str, tuple[str, ...]] = {
     ),
     "log": ("format", "level"),
     "admin": ("enabled", "host", "port", "token_env"),
+    "traces": ("url", "share"),
 }
 """Keys whose new values take effect after a restart, by section."""
 

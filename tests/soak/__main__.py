@@ -16,6 +16,7 @@ import yaml
 
 from demo.engine import free_ports
 from demo.services import Service, running
+from tests.fakes import closed_port
 from tests.integration import shop
 from tests.integration.engines import Address
 from tests.soak.faulty import FaultyModels
@@ -27,6 +28,8 @@ _RELOAD_S = 20.0
 _SETTLE_S = 8.0
 """Without load, until what was begun has ended."""
 _WINDOWS = (50, 30)
+_COLLECTOR = f"http://127.0.0.1:{closed_port()}"
+"""Of traces: it is away all the time."""
 
 
 def _settings(engine: str, models: str, admin: int, window: int) -> dict[str, Any]:
@@ -34,8 +37,9 @@ def _settings(engine: str, models: str, admin: int, window: int) -> dict[str, An
     route = {"index": INDEX, "passage": ["title", "description"], "semantic": semantic}
     return {
         "engine": {"url": engine, "resolve_timeout_seconds": 5},
-        "models": {"url": models},
+        "models": {"url": models, "vector_cache_mb": 1},  # it is full after some minutes
         "admin": {"port": admin},
+        "traces": {"url": _COLLECTOR, "share": "20%"},
         "log": {"access": window == _WINDOWS[1]},
         "routes": [route | {"rank_window_size": window, "budget_ms": 600}],
     }
