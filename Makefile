@@ -74,7 +74,7 @@ checks: .venv/ready
 		>&2; exit 1; }
 	@echo 'Installing into .venv, once ...'
 	@$(PYTHON) -m venv --clear .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,local,eval,otel]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,local,redis,otel,eval]'
 	@touch $@
 
 tools:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.settings.config import Config
+from proxy.settings.config import Cache, Config
 from proxy.settings.routes import Route, build_routes
 
 MASK = "***"
@@ -63,8 +63,8 @@ def _variables(value: Any) -> Iterator[str]:
             pass
 
 
-# Created once per process: ports, engine connections what is cached about the engine, the log writer, and the
-# export of traces.
+# Created once per process: ports, engine connections and what is cached about the engine, caches, the log writer, and
+# the export of traces.
 _FIXED: Mapping[str, tuple[str, ...]] = {
     "listen": ("host", "port"),
     "engine": (
@@ -77,6 +77,7 @@ _FIXED: Mapping[str, tuple[str, ...]] = {
         "via",
         "forwarded_for",
     ),
+    "cache": Cache.__struct_fields__,
     "log": ("format", "level"),
     "admin": ("enabled", "host", "port", "token_env"),
     "traces": ("url", "share"),

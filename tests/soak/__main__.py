@@ -37,7 +37,8 @@ def _settings(engine: str, models: str, admin: int, window: int) -> dict[str, An
     route = {"index": INDEX, "passage": ["title", "description"], "semantic": semantic}
     return {
         "engine": {"url": engine, "resolve_timeout_seconds": 5},
-        "models": {"url": models, "vector_cache_mb": 1},  # it is full after some minutes
+        "models": {"url": models},
+        "cache": {"rankings_mb": 2, "vectors_mb": 1, "scores_mb": 2},  # they are full after some minutes
         "admin": {"port": admin},
         "traces": {"url": _COLLECTOR, "share": "20%"},
         "log": {"access": window == _WINDOWS[1]},
