@@ -25,6 +25,7 @@ from tests.soak.watch import Findings, Sample, errors_logged, requests_counted, 
 
 _SAMPLE_S = 5.0
 _RELOAD_S = 20.0
+_RELOADED_S = 3.0
 _SETTLE_S = 8.0
 """Without load, until what was begun has ended."""
 _WINDOWS = (50, 30)
@@ -112,15 +113,17 @@ class Soak:
                 used = f"{last.resident_bytes / 2**20:.1f} MB, {last.descriptors} descriptors"
                 self._say(f"{last.second:.0f} s: {self._tally.sent} requests, {used}, wrong: {dict(self._tally.wrong)}")
 
-    @staticmethod
-    async def _reload(service: Service, settings: Sequence[str], file: Path) -> None:
+    async def _reload(self, service: Service, settings: Sequence[str], file: Path) -> None:
         """Change between two configurations."""
         number = 0
         while True:
             await asyncio.sleep(_RELOAD_S)
             number += 1
+            self._tally.reloads += 1
             await asyncio.to_thread(file.write_text, settings[number % len(settings)])
             service.process.send_signal(signal.SIGHUP)
+            await asyncio.sleep(_RELOADED_S)
+            self._tally.reloads += 1
 
     def _sample(self, service: Service) -> Sample:
         return sampled(service.process.pid, time.monotonic() - self._begun)
