@@ -9,6 +9,7 @@ http1             HTTP as bytes
     relay         an exchange passed on, client and engine bound to each other (outbound: a connection to a node)
     messages      heads and framing (headers: hop-by-hop fields; callers: caller identity; flow: when to read)
 context           the record of a request: made where it enters, handed down, concluded once at its end
+    tracing       its trace: what carries on its client's, and the spans of the calls of models
 outcomes          how a search can end: reranked, degraded(stages) or bypassed(reason), one table of reasons
 app               which way a request goes: classified by settings.routes → an endpoint, or passed through
     process       `serve`: opens the ports, reloads the settings, drains (generation: what one configuration made)
@@ -47,7 +48,7 @@ ranking           one order of documents
     search_response   the engine's response, its hits in another order
 telemetry         log: headers, one counter a request, a line a search (log_writer: from a thread of its own;
                   slow_routes: warns of timeouts); metrics: what Prometheus reads; ecs: the log's fields by their
-                  names in the Elastic Common Schema
+                  names in the Elastic Common Schema; spans, traces: OpenTelemetry
 
 upstream          clients of the services: engine (pool, nodes, addresses; discovery: what each caller was told of
                   indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing;

@@ -178,6 +178,8 @@ SHADOW_RUNS = _bound(
     Of.PROXY, "searches in `mode: shadow` that are reranked at a time, for the log alone", 8, "dropped; the log says so"
 )
 SHADOW_S = _bound(Of.PROXY, "seconds for each of them", 10, "given up; the log says so")
+TRACE_SPANS = _bound(Of.PROXY, "spans of model calls in one request's trace", 256, "not recorded")
+TRACE_QUEUE = _bound(Of.PROXY, "spans that wait for the collector of traces", 2048, "dropped, and counted")
 LOG_ID = _bound(Of.CLIENT, "characters of an `X-Opaque-Id` in the log", 128, "cut")
 LOG_VALUE = _bound(Of.PROXY, "characters of any other value in the log", 4000, "truncated; the length is added")
 LOG_TRACEBACK = _bound(Of.PROXY, "characters of a traceback in the log", 32_000, "truncated; the length is added")

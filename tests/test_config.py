@@ -29,6 +29,7 @@ from proxy.settings.config import (
     RouteSettings,
     Section,
     Semantic,
+    TraceSettings,
     admin_token_of,
     authorization_of,
     cache_secrets_of,
@@ -82,6 +83,7 @@ def test_the_shipped_file_is_a_configuration() -> None:
         ("cache", Cache),
         ("log", Log),
         ("admin", Admin),
+        ("traces", TraceSettings),
     ],
 )
 def test_the_shipped_file_shows_every_key_with_the_defaults_of_the_code(section: str, kind: type[Section]) -> None:

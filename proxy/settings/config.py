@@ -184,6 +184,13 @@ class Admin(Section, frozen=True, kw_only=True):
     token_env: str = "RERANK_PROXY_ADMIN_TOKEN"  # noqa: S105  a variable's name, not its value
 
 
+class TraceSettings(Section, frozen=True, kw_only=True):
+    """Where traces go (OpenTelemetry)."""
+
+    url: str | None = None
+    share: str | float = "100%"
+
+
 class RouteSettings(Section, frozen=True, kw_only=True):
     """One entry of `routes` as written in the file; `routes.Route` adds the defaults of its profile."""
 
@@ -230,6 +237,7 @@ class Config(Section, frozen=True, kw_only=True):
     steering: tuple[Option, ...] = ALLOWED
     log: Log = Log()
     admin: Admin = Admin()
+    traces: TraceSettings = TraceSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,6 +274,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "cache": _keys(Cache),
     "log": _keys(Log),
     "admin": _keys(Admin),
+    "traces": _keys(TraceSettings),
     "routes[]": _keys(RouteSettings),
     "routes[].semantic": _keys(Semantic),
     "routes[].fusion": _keys(Fusion),
@@ -370,6 +379,7 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
         yield "listen.key_file", "set `certificate_file` too: a key is used with its certificate"
     yield from _models_problems(config.models)
     yield from _cache_problems(config.cache)
+    yield from _traces_problems(config.traces)
     for number, name in enumerate(config.callers.ignore):
         if problem := not_ignorable(name):
             yield f"callers.ignore[{number}]", f"{name!r} {problem}"
@@ -410,6 +420,19 @@ def _models_problems(models: Models) -> Iterator[tuple[str, str]]:
         yield "models.proxy", "remove the credentials: a proxy that needs them is not supported"
     elif models.proxy:
         yield from url_problems("models.proxy", models.proxy)
+
+
+def _traces_problems(traces: TraceSettings) -> Iterator[tuple[str, str]]:
+    if traces.url is not None:
+        yield from url_problems("traces.url", traces.url)
+    try:
+        percent(traces.share)
+    except ValueError:
+        yield "traces.share", _not_a_share(traces.share)
+
+
+def _not_a_share(share: str | float) -> str:
+    return f"expected a percentage from 0% to 100%, as in 5%, not {share!r}"
 
 
 def _cache_problems(cache: Cache) -> Iterator[tuple[str, str]]:
@@ -532,7 +555,7 @@ def _rollout_problems(route: RouteSettings, steering: Sequence[Option]) -> Itera
     try:
         share = percent(route.share)
     except ValueError:
-        yield "share", f"expected a percentage from 0% to 100%, as in 5%, not {route.share!r}"
+        yield "share", _not_a_share(route.share)
         return
     if route.mode == "opt_in" and "enabled" not in steering:
         yield "mode", "`opt_in` needs the option `enabled`, and `steering` does not allow it: add it there"

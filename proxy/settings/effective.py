@@ -63,7 +63,8 @@ def _variables(value: Any) -> Iterator[str]:
             pass
 
 
-# Created once per process: ports, engine connections and what is cached about the engine, caches, and the log writer.
+# Created once per process: ports, engine connections and what is cached about the engine, caches, the log writer, and
+# the export of traces.
 _FIXED: Mapping[str, tuple[str, ...]] = {
     "listen": ("host", "port"),
     "engine": (
@@ -79,6 +80,7 @@ _FIXED: Mapping[str, tuple[str, ...]] = {
     "cache": Cache.__struct_fields__,
     "log": ("format", "level"),
     "admin": ("enabled", "host", "port", "token_env"),
+    "traces": ("url", "share"),
 }
 """Keys whose new values take effect after a restart, by section."""
 
