@@ -8,12 +8,17 @@ from proxy.ranking.heads import Heads
 from proxy.ranking.planning import Plan
 from proxy.ranking.stages import Run, Stages
 from proxy.settings.config import Engine as Settings
+from proxy.store.contract import CacheRegion, Keys, Kind
+from proxy.store.memory import MemoryStore
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import EngineClient
 from proxy.upstream.reranker import Reranker
+from proxy.upstream.score_cache import ScoreCache
 from proxy.upstream.transport import Transport, models_session
 from tests.fakes import FakeEngine, FakeModels
+
+NOTHING_CACHED = CacheRegion(Kind.SCORES, MemoryStore(0), Keys(b""), 60)
 
 
 async def nothing() -> frozenset[str]:
@@ -36,11 +41,11 @@ async def run_of(
         embedder=Embedder(
             Transport(session, "embedder", models.url, None), timeout_seconds=5, query_max_chars=200, cache_bytes=0
         ),
-        reranker=Reranker(
-            Transport(session, "reranker", models.url, None),
-            timeout_seconds=5,
+        reranker=ScoreCache(
+            Reranker(Transport(session, "reranker", models.url, None), timeout_seconds=5, batch_size=batch_size),
+            NOTHING_CACHED,
+            endpoint=models.url,
             query_max_chars=200,
-            batch_size=batch_size,
         ),
         heads=Heads(10, 60),
         accepted=AcceptedSearch.of(searching.accepted, b"", ["products"]),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from secrets import token_bytes
 
 from proxy.endpoints.answering import Searching
 from proxy.endpoints.async_search import AsyncSearches
@@ -12,6 +13,8 @@ from proxy.http1.relay import Upstream
 from proxy.settings.config import Config, authorization_of, rerank_token_of, token_of
 from proxy.settings.config import Models as ModelSettings
 from proxy.settings.rollout import Switches
+from proxy.store.contract import CacheRegion, Keys, Kind
+from proxy.store.memory import MemoryStore
 from proxy.telemetry.log import Telemetry, warn_of_new_callers
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import EngineClient
@@ -19,6 +22,7 @@ from proxy.upstream.guard import GuardedModels, Guards
 from proxy.upstream.nodes import Nodes
 from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS
 from proxy.upstream.reranker import Reranker
+from proxy.upstream.score_cache import ScoreCache
 from proxy.upstream.transport import Transport, open_session
 
 
@@ -62,7 +66,7 @@ class ModelClients:
     settings: ModelSettings
     secrets: Secrets
     embedder: Embedder
-    reranker: Reranker
+    scores: ScoreCache
     guards: Guards
 
     def __repr__(self) -> str:
@@ -149,12 +153,14 @@ async def _open_models(
     reranker = Reranker(
         Transport(session, "reranker", settings.rerank_url or settings.url, secrets.rerank_token, guards),
         timeout_seconds=settings.rerank_timeout_seconds,
-        query_max_chars=settings.query_max_chars,
         batch_size=settings.rerank_batch_size,
         format_=RERANK_FORMATS[settings.rerank_api],
         service_tier=settings.service_tier,
     )
-    return ModelClients(settings, secrets, embedder, reranker, guards)
+    cached = CacheRegion(Kind.SCORES, MemoryStore(64 * 2**20), Keys(token_bytes()), 86_400)
+    endpoint = f"{settings.rerank_api} {settings.rerank_url or settings.url}"
+    scores = ScoreCache(reranker, cached, endpoint=endpoint, query_max_chars=settings.query_max_chars)
+    return ModelClients(settings, secrets, embedder, scores, guards)
 
 
 def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients, callers: CallerIdentities) -> Front:
@@ -162,7 +168,7 @@ def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients,
         config,
         fixed.engine,
         models.embedder,
-        models.reranker,
+        models.scores,
         secrets.authorization,
         models=GuardedModels(models.guards, "reranker"),
         switches=fixed.switches,

@@ -192,6 +192,7 @@ async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Relevanc
             budget=run.budget,
         )
     run.usage.add(relevance.charge)
+    run.usage.add_reuse(relevance.reuse)
     run.usage.tier = run.plan.route.tier_of(model)
     return relevance
 

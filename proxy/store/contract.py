@@ -4,6 +4,7 @@ Values hold ids and numbers, keys are keyed hashes: neither tells the text of a 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 from typing import Protocol
@@ -58,3 +59,25 @@ class Keys:
             found.update(b"%d:" % len(value))
             found.update(value)
         return kind.value + found.digest()
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRegion:
+    """The values of one kind: where they are stored, under which keys, and for how long."""
+
+    kind: Kind
+    store: Store
+    keys: Keys
+    seconds: float
+
+    def key(self, *parts: bytes | str) -> bytes:
+        """Return the key of the value that these parts determine."""
+        return self.keys.key(self.kind, *parts)
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return one value; None if there is none."""
+        return (await self.store.get((key,)))[0]
+
+    async def put(self, key: bytes, value: bytes) -> None:
+        """Store one value."""
+        await self.store.put({key: value}, self.seconds)

@@ -96,6 +96,9 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
         "trace": search.trace_id,
         "tier": search.tier,
         "engine_searches": search.sent.engine_searches,
+        "passages_sent": search.reuse.sent,
+        "passages_cached": search.reuse.cached,
+        "tokens_saved": search.reuse.saved_tokens,
         "tokens": search.tokens,
         "cost_usd": round(search.cost_usd, 9),
     }

@@ -81,15 +81,19 @@ class Transport:
         response_bytes: int,
         *,
         model: str,
+        is_typical: bool = True,
     ) -> _T:
-        """Send a body and decode the response; raises UpstreamError, Malformed if the response cannot be decoded."""
+        """Send a body and decode the response; raises UpstreamError, Malformed if the response cannot be decoded.
+
+        `is_typical`: see `Guard.call`.
+        """
 
         async def attempt(seconds: float) -> _T:
             return self._read(await self.post(path, body, seconds, response_bytes), read)
 
         if self._guards is None:
             return await attempt(timeout_seconds)
-        return await self._guards.of(self.service, model).call(attempt, timeout_seconds)
+        return await self._guards.of(self.service, model).call(attempt, timeout_seconds, is_typical=is_typical)
 
     def _read(self, content: bytes, read: Callable[[bytes], _T]) -> _T:
         """Decode a response with status 200.
