@@ -13,6 +13,7 @@ from tests.bench.drawing import svg
 from tests.bench.measuring import Asked, Figure, Side, by_turns, critical_paths
 from tests.bench.passthrough import Cost, Measured, Row, read_wrk
 from tests.bench.processes import used_by
+from tests.bench.scores import load
 from tests.fakes import FakeServer, Stream, answer
 
 FIGURES = (Figure("a <document>", "one", "ms", 2.0, 3.0, 5), Figure("b", "two", "requests/s", 100.0, 50.0, 1))
@@ -148,3 +149,10 @@ async def test_a_server_s_use_is_that_of_all_its_processes() -> None:
 def test_a_program_that_is_not_installed_is_named_with_the_way_to_it() -> None:
     with pytest.raises(Missing, match="apt install no-such-program"):
         program("no-such-program")
+
+
+async def test_the_load_of_a_shop_sends_no_pair_twice_and_saves_most_where_words_repeat() -> None:
+    found = await load(400)
+    assert (0, 0, 0) == (found.repeated_pairs, found.wrong, found.evictions)
+    assert (200, 200) == (found.head.searches, found.tail.searches)
+    assert found.head.share > found.tail.share > 0
