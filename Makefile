@@ -69,7 +69,7 @@ checks: .venv/ready
 		>&2; exit 1; }
 	@echo 'Installing into .venv, once ...'
 	@$(PYTHON) -m venv --clear .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,local,eval]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,local,redis,eval]'
 	@touch $@
 
 tools:

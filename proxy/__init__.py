@@ -53,7 +53,9 @@ upstream          clients of the services: engine (pool, nodes, addresses; disco
                   score_entries: a query's scores as bytes)
     guard         around each call of a model: breaker, bulkhead (concurrent calls), retries
     providers     how the APIs of models differ (provider_errors: the messages in their errors)
-store             what is kept for later searches, as bytes by key (contract: Store, Keys; memory: S3-FIFO)
+store             what is kept for later searches, as bytes by key (contract: Store, Keys)
+    memory        S3-FIFO in this process (redis_store: shared between proxies, sealing: encrypted; layered: both)
+    opening       the caches that the settings name
 errors            what can go wrong upstream
 settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls; effective: what
                   is in force, secrets masked; request_options: what a request may set; bypass_rules: what a route

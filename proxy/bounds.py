@@ -19,6 +19,7 @@ class Of(StrEnum):
     FILE = "file of `index` or `backfill`"
     LOCAL = "client of `models`"
     EVALUATION = "`eval`"
+    REDIS = "Redis"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +165,6 @@ MODEL_SCORE_BYTES = _bound(
 MODEL_NUMBER_BYTES = _bound(Of.MODEL, "bytes of a response for each number of a vector", 32, _MALFORMED)
 _setting(Of.MODEL, "seconds for a query vector", "models.embed_timeout_seconds", "degraded, `timeout`")
 _setting(Of.MODEL, "seconds for the scores", "models.rerank_timeout_seconds", "degraded, `timeout`")
-_setting(Of.PROXY, "megabytes of cached query vectors", "models.vector_cache_mb", "the oldest are dropped")
 ASYNC_SEARCHES_BYTES = _bound(
     Of.PROXY,
     "bytes of incomplete asynchronous searches",
@@ -265,7 +265,11 @@ CATALOG_BYTES = _bound(
 )
 CATALOG_IN_FLIGHT = _bound(Of.PROXY, "concurrent requests for index metadata", 32, "sent later")
 CATALOG_WAITING = _bound(Of.PROXY, "requests for index metadata, sent or waiting", 1024, "bypassed, `unresolved`")
-HEADS_BYTES = _bound(Of.PROXY, "bytes of cached rankings, as estimated", 64 * 2**20, "the oldest are dropped")
+SHARED_VALUE_BYTES = _bound(Of.REDIS, "bytes of a cached value", 2**20, "not written, and not read")
+SHARED_READ_BYTES = _bound(
+    Of.REDIS, "bytes of the values that are read together", 4 * 2**20, "each is limited to its share"
+)
+SHARED_CONNECTIONS = _bound(Of.PROXY, "connections to Redis", 4, "wait for one, within `cache.redis_timeout_ms`")
 KNOWN_CALLERS = _bound(
     Of.PROXY,
     "known callers, to find a header that makes every request a new caller",
@@ -301,7 +305,11 @@ EVALUATED_HITS = _bound(Of.EVALUATION, "hits of one address (about 1 GB of ids f
 JUDGMENTS_BYTES = _bound(Of.EVALUATION, "bytes of a file of queries or judgments", 256 * 2**20, "rejected")
 JUDGED_QUERIES = _bound(Of.EVALUATION, "queries", 100_000, "rejected")
 TEMPLATE_DEPTH = _bound(Of.EVALUATION, "nesting of objects and arrays in the template", 200, "rejected")
-_setting(Of.PROXY, "cached rankings", "pages.cache_entries", "the oldest are dropped")
+_FORGOTTEN = "those that are used least are dropped"
+_setting(Of.PROXY, "megabytes of cached rankings", "cache.rankings_mb", _FORGOTTEN)
+_setting(Of.PROXY, "megabytes of cached scores", "cache.scores_mb", _FORGOTTEN)
+_setting(Of.PROXY, "megabytes of cached query vectors", "cache.vectors_mb", _FORGOTTEN)
+_setting(Of.PROXY, "milliseconds for a look-up in Redis", "cache.redis_timeout_ms", "answered from memory alone")
 _setting(Of.PROXY, "concurrent searches added by the proxy", "engine.added_searches", "degraded, `busy`")
 
 BOUNDS: Sequence[Bound] = tuple(_rows)

@@ -501,7 +501,7 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "engine": settings.Engine,
     "models": settings.Models,
     "callers": settings.Callers,
-    "pages": settings.Pages,
+    "cache": settings.Cache,
     "log": settings.Log,
     "admin": settings.Admin,
     "routes[]": settings.RouteSettings,
@@ -603,6 +603,10 @@ _VARIABLES = {
     "RERANK_PROXY_MODELS_URL": "`models.url`",
     settings.Models().token_env: "the token of the models; `models.token_env` can name another variable",
     settings.Admin().token_env: "the token of the admin port; `admin.token_env` can name another variable",
+    settings.Cache().key_env: "the secret of the caches, with Redis; `cache.key_env` can name another variable",
+    settings.Cache().redis_password_env: (
+        "the password of Redis; `cache.redis_password_env` can name another variable"
+    ),
     "RERANK_PROXY_CACHE": "the cache folder of `make demo` and `make test`",
 }
 

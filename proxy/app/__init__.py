@@ -28,9 +28,10 @@ from proxy.http1.listener import Listener, Patience, serve
 from proxy.http1.messages import BadMessage, RequestHead
 from proxy.http1.relay import Upstream, loop_detected
 from proxy.outcomes import Bypass
-from proxy.settings.config import Config
+from proxy.settings.config import Config, cache_secrets_of
 from proxy.settings.routes import Endpoint, NodesQuestion, Search, classify
 from proxy.settings.tls import towards_clients
+from proxy.store.opening import open_caches
 from proxy.telemetry.log import Telemetry
 from proxy.upstream.engine import EngineClient
 from proxy.upstream.nodes import Nodes
@@ -182,7 +183,8 @@ async def open_proxy(
     nodes = Nodes(config.engine)
     hop = Hop(new_pseudonym() if config.engine.via else None, forwarded_for=config.engine.forwarded_for)
     telemetry = telemetry or Telemetry(query_text=config.log.query_text)
-    fixed = Fixed(nodes, EngineClient(config.engine, nodes, hop), Upstream(nodes, hop), telemetry)
+    caches = open_caches(config.cache, cache_secrets_of(config, environment), stack)
+    fixed = Fixed(nodes, EngineClient(config.engine, nodes, hop), Upstream(nodes, hop), telemetry, caches)
     stack.push_async_callback(fixed.engine.close)
     secrets = secrets_with(config, token, environment)
     proxy = Proxy(fixed, await first_generation(config, secrets, fixed))

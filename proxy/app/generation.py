@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
-from secrets import token_bytes
 
 from proxy.endpoints.answering import Searching
 from proxy.endpoints.async_search import AsyncSearches
@@ -13,8 +12,7 @@ from proxy.http1.relay import Upstream
 from proxy.settings.config import Config, authorization_of, rerank_token_of, token_of
 from proxy.settings.config import Models as ModelSettings
 from proxy.settings.rollout import Switches
-from proxy.store.contract import CacheRegion, Keys, Kind
-from proxy.store.memory import MemoryStore
+from proxy.store.opening import Caches
 from proxy.telemetry.log import Telemetry, warn_of_new_callers
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import EngineClient
@@ -56,12 +54,13 @@ class Fixed:
     engine: EngineClient
     upstream: Upstream
     telemetry: Telemetry
+    caches: Caches
     switches: Switches = field(default_factory=Switches)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelClients:
-    """The clients of the models, with their connections and the vector cache."""
+    """The clients of the models, with their connections."""
 
     settings: ModelSettings
     secrets: Secrets
@@ -119,7 +118,7 @@ class Generation:
 async def first_generation(config: Config, secrets: Secrets, fixed: Fixed) -> Generation:
     """Create the generation of the first configuration."""
     stack = AsyncExitStack()
-    models = await _open_models(config.models, secrets, fixed.telemetry, stack)
+    models = await _open_models(config.models, secrets, fixed, stack)
     callers = CallerIdentities(config.callers.ignore, warn_of_new_callers)
     front = _front(config, secrets, fixed, models, callers)
     return Generation(config, models, front, AsyncSearches(front), stack)
@@ -129,7 +128,7 @@ async def next_generation(config: Config, secrets: Secrets, fixed: Fixed, earlie
     """Create the generation of a new configuration, and take over what has not changed."""
     same_models = earlier.models.serve(config.models, secrets)
     opened = AsyncExitStack()
-    models = earlier.models if same_models else await _open_models(config.models, secrets, fixed.telemetry, opened)
+    models = earlier.models if same_models else await _open_models(config.models, secrets, fixed, opened)
     same_callers = earlier.config.callers == config.callers
     callers = earlier.front.callers if same_callers else CallerIdentities(config.callers.ignore, warn_of_new_callers)
     front = _front(config, secrets, fixed, models, callers)
@@ -137,16 +136,14 @@ async def next_generation(config: Config, secrets: Secrets, fixed: Fixed, earlie
     return Generation(config, models, front, async_searches, earlier.hand_over() if same_models else opened)
 
 
-async def _open_models(
-    settings: ModelSettings, secrets: Secrets, telemetry: Telemetry, stack: AsyncExitStack
-) -> ModelClients:
+async def _open_models(settings: ModelSettings, secrets: Secrets, fixed: Fixed, stack: AsyncExitStack) -> ModelClients:
     session = await stack.enter_async_context(open_session(settings))
-    guards = Guards(settings.concurrent_calls, telemetry.count_model_call)
+    guards = Guards(settings.concurrent_calls, fixed.telemetry.count_model_call)
     embedder = Embedder(
         Transport(session, "embedder", settings.url, secrets.embed_token, guards),
         timeout_seconds=settings.embed_timeout_seconds,
         query_max_chars=settings.query_max_chars,
-        cache_bytes=settings.vector_cache_mb * 2**20,
+        vectors=fixed.caches.vectors,
         format_=EMBED_FORMATS[settings.embed_api],
         service_tier=settings.service_tier,
     )
@@ -157,9 +154,8 @@ async def _open_models(
         format_=RERANK_FORMATS[settings.rerank_api],
         service_tier=settings.service_tier,
     )
-    cached = CacheRegion(Kind.SCORES, MemoryStore(64 * 2**20), Keys(token_bytes()), 86_400)
     endpoint = f"{settings.rerank_api} {settings.rerank_url or settings.url}"
-    scores = ScoreCache(reranker, cached, endpoint=endpoint, query_max_chars=settings.query_max_chars)
+    scores = ScoreCache(reranker, fixed.caches.scores, endpoint=endpoint, query_max_chars=settings.query_max_chars)
     return ModelClients(settings, secrets, embedder, scores, guards)
 
 
@@ -172,5 +168,6 @@ def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients,
         secrets.authorization,
         models=GuardedModels(models.guards, "reranker"),
         switches=fixed.switches,
+        rankings=fixed.caches.rankings,
     )
     return Front(fixed.upstream, fixed.engine, searching, callers, config.engine.multi_search_reranked)

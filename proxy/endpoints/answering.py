@@ -39,7 +39,7 @@ from proxy.parsing.json_text import take_member
 from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query, text_of_clause
 from proxy.parsing.search_request import SearchRequest, parse, translated
 from proxy.parsing.sort_values import Walk
-from proxy.ranking.heads import Heads, head_key
+from proxy.ranking.heads import Heads, head_key, scope_of
 from proxy.ranking.pipeline import Defect, Result, run_search
 from proxy.ranking.planning import Plan, VectorSearch, vector_search
 from proxy.ranking.pressure import LiveModels, UncalledModels, narrowed, reserved_seconds
@@ -50,6 +50,8 @@ from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import MEMBER, Steering, Wrong, read_steering
 from proxy.settings.rollout import Switches
 from proxy.settings.routes import Route, build_routes
+from proxy.store.contract import CacheRegion, Kind
+from proxy.store.memory import memory_region
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.engine import EngineClient, EngineOfCaller
 
@@ -125,6 +127,7 @@ class Searching:
         *,
         models: LiveModels | None = None,
         switches: Switches | None = None,
+        rankings: CacheRegion | None = None,
     ) -> None:
         self.routes = build_routes(config)
         self._config = config
@@ -139,7 +142,7 @@ class Searching:
         self._tiers = {
             route.name: AutoTier(route.tier_switch.fast_above_rate) for route in self.routes if route.tier_switch
         }
-        self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
+        self._heads = Heads(rankings or memory_region(Kind.RANKINGS, 0), scope_of(config))
 
     async def warm_up(self) -> None:
         """Open a connection to each model service."""

@@ -135,7 +135,7 @@ def _may_be_caused(refusal: Refused) -> bool:
 async def _near(run: Run, head_key: bytes) -> Result:
     """Answer a page that begins in the head."""
     plan = run.plan
-    head = run.stages.heads.get(head_key) if plan.request.from_ or plan.request.walk else None
+    head = await run.stages.heads.get(head_key) if plan.request.from_ or plan.request.walk else None
     semantic = SemanticHits()
     if head is None:
         found, semantic = await retrieve(run, lexical_search(plan))
@@ -208,9 +208,9 @@ async def _remembered(
     Another client with the same credentials may be reading its pages. This page is cut from the cached head, too, so
     that the next page fits, and still reports the failures.
     """
-    known = run.stages.heads.get(head_key)
-    if not head.failures or known is None or known.failures:
-        run.stages.heads.put(head_key, head)
+    known = await run.stages.heads.get(head_key) if head.failures else None
+    if known is None or known.failures:
+        await run.stages.heads.put(head_key, head)
         return head, rendered
     shown = await _missing(run, known, answer)
     return (head, rendered) if shown.failures else (replace(known, failures=head.failures), shown)
@@ -236,7 +236,7 @@ async def _known_head(run: Run, head_key: bytes) -> Head | Bypass:
     A cached head whose total was counted with another `track_total_hits` is not used.
     """
     plan = run.plan
-    head = run.stages.heads.get(head_key)
+    head = await run.stages.heads.get(head_key)
     if head and head.counts(plan.request.track_total_hits):
         return head
     if plan.vectors is None or plan.user_query.relaxed is None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.settings.config import Config
+from proxy.settings.config import Cache, Config
 from proxy.settings.routes import Route, build_routes
 
 MASK = "***"
@@ -63,7 +63,7 @@ def _variables(value: Any) -> Iterator[str]:
             pass
 
 
-# Created once per process: ports, engine connections and what is cached about the engine, and the log writer.
+# Created once per process: ports, engine connections and what is cached about the engine, caches, and the log writer.
 _FIXED: Mapping[str, tuple[str, ...]] = {
     "listen": ("host", "port"),
     "engine": (
@@ -76,6 +76,7 @@ _FIXED: Mapping[str, tuple[str, ...]] = {
         "via",
         "forwarded_for",
     ),
+    "cache": Cache.__struct_fields__,
     "log": ("format", "level"),
     "admin": ("enabled", "host", "port", "token_env"),
 }

@@ -9,9 +9,9 @@ from enum import Enum
 from hashlib import blake2b
 from typing import Protocol
 
-KEY_BYTES = 25
+KEY_LENGTH = 25
 """A byte for the kind, and a hash of 192 bits."""
-_SECRET_BYTES = 64  # the longest key of blake2b
+_SECRET_LENGTH = 64  # the longest key of blake2b
 
 
 class Kind(Enum):
@@ -46,19 +46,33 @@ class Keys:
     """Hashes what determines a value, with a secret: without it, a hash cannot be compared with guessed words."""
 
     def __init__(self, secret: bytes) -> None:
-        self._secret = blake2b(secret, digest_size=_SECRET_BYTES).digest()
+        self._secret = blake2b(secret, digest_size=_SECRET_LENGTH).digest()
 
     def __repr__(self) -> str:
         return "Keys(***)"
 
     def key(self, kind: Kind, *parts: bytes | str) -> bytes:
         """Return the key of the value that these parts determine."""
-        found = blake2b(key=self._secret, digest_size=KEY_BYTES - 1)
+        found = blake2b(key=self._secret, digest_size=KEY_LENGTH - 1)
         for part in parts:
             value = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
             found.update(b"%d:" % len(value))
             found.update(value)
         return kind.value + found.digest()
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many look-ups found a value since the store was created."""
+
+    hits: int = 0
+    misses: int = 0
+
+    def note(self, found: Sequence[bytes | None]) -> None:
+        """Count the results of one look-up."""
+        misses = found.count(None)
+        self.misses += misses
+        self.hits += len(found) - misses
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,20 +44,20 @@ class Transport:
         self._session = session
         self._token = token
         self._guards = guards
-        self._base_url = base_url.rstrip("/")
+        self.url = base_url.rstrip("/")
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
 
     def __repr__(self) -> str:
-        return f"Transport({self.service}, {self._base_url})"
+        return f"Transport({self.service}, {self.url})"
 
     async def warm_up(self) -> None:
         """Open a connection for the first search, with a request without the token; errors are ignored."""
         with suppress(aiohttp.ClientError, TimeoutError):
             async with (
                 asyncio.timeout(WARM_UP_S),
-                self._session.head(self._base_url + "/", allow_redirects=False) as response,
+                self._session.head(self.url + "/", allow_redirects=False) as response,
             ):
                 await response.read()
 
@@ -128,20 +128,20 @@ class Transport:
             async with (
                 asyncio.timeout(timeout_seconds),
                 self._session.post(
-                    self._base_url + path, data=body, headers=self._headers, allow_redirects=False
+                    self.url + path, data=body, headers=self._headers, allow_redirects=False
                 ) as response,
             ):
                 begun = True
                 content = await _content(self.service, response, response_bytes)
         except aiohttp.ConnectionTimeoutError as error:
-            raise Unreachable(self.service, f"{self._base_url}: no connection in time") from error
+            raise Unreachable(self.service, f"{self.url}: no connection in time") from error
         except TimeoutError as error:
             raise TimedOut(self.service, f"no answer in {timeout_seconds:.2g} s") from error
         except aiohttp.ClientResponseError as error:
-            raise Malformed(self.service, f"{self._base_url}: no HTTP response: {error.message:.100}") from error
+            raise Malformed(self.service, f"{self.url}: no HTTP response: {error.message:.100}") from error
         except aiohttp.ClientError as error:
             lost = Lost if begun else Unreachable
-            raise lost(self.service, f"{self._base_url}: {error}") from error
+            raise lost(self.service, f"{self.url}: {error}") from error
         if response.status != 200:
             raise self._refused(response.status, content, response.raw_headers)
         return content

@@ -161,7 +161,7 @@ async def load(count: int) -> Load:
 
     await asyncio.gather(*(client() for _ in range(_AT_ONCE)))
     repeated = sum(1 for times in scorer.sent.values() if times > 1)
-    return Load(parts[True], parts[False], repeated, wrong, store.size, store.counts.evictions)
+    return Load(parts[True], parts[False], repeated, wrong, store.size, store.evictions)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -126,7 +126,6 @@ async def ask_models(
             Transport(session, "embedder", settings.url, token),
             timeout_seconds=PATIENCE_S,
             query_max_chars=settings.query_max_chars,
-            cache_bytes=0,
             format_=EMBED_FORMATS[settings.embed_api],
         )
         reranker = Reranker(

@@ -76,7 +76,6 @@ async def opened(
             transport,
             timeout_seconds=_EMBED_S,
             query_max_chars=1,
-            cache_bytes=0,
             format_=EMBED_FORMATS[config.models.embed_api],
         )
         try:
