@@ -525,3 +525,26 @@ async def test_an_index_that_an_earlier_route_matches_is_not_this_ones(
     engine.documents += [Document("o", "Own laptop", index="products-own", lexical=9)]
     answered = await client.search("/products/_search", QUERY)
     assert ("bypassed;reason=mixed_routes", []) == (answered.header("x-rerank"), models.of("rerank"))
+
+
+async def test_a_search_whose_passages_are_scored_already_needs_no_model(
+    client: Client, models: FakeModels, log: Log
+) -> None:
+    """Another caller's scores will do; the log says what was reused."""
+    first = await client.search("/products/_search", QUERY, authorization="Basic YTph")
+    models.faults["rerank"] = hangs_up
+    again = await client.search("/products/_search", {**QUERY, "size": 2}, authorization="Basic Yjpi")
+    assert ("reranked", ids(first)[:2]) == (again.header("x-rerank"), ids(again))
+    said = [(line.get("passages_sent"), line.get("passages_cached"), "tokens_saved" in line) for line in log]
+    count = len(models.of("rerank")[0].json()["documents"])
+    assert [(count, None, False), (None, count, True)] == said
+
+
+async def test_only_passages_whose_text_has_changed_are_scored_again(
+    client: Client, engine: FakeEngine, models: FakeModels
+) -> None:
+    await client.search("/products/_search", QUERY)
+    changed, *others = engine.documents
+    engine.documents = [replace(changed, title="Another title"), *(replace(each, more={"price": 1}) for each in others)]
+    await client.search("/products/_search", QUERY)
+    assert ["Another title"] == models.of("rerank")[1].json()["documents"]
