@@ -43,7 +43,7 @@ from proxy.settings.passage_template import template_of
 from proxy.settings.request_options import OPTIONS, read_steering
 from proxy.telemetry import log as telemetry
 from proxy.upstream import embedder, reranker, windows
-from proxy.upstream.score_entries import PAIR_BYTES, QueryScores, decode, encode
+from proxy.upstream.score_entries import PAIR_LENGTH, QueryScores, decode, encode
 
 pytestmark = pytest.mark.no_cover  # the tracing would be measured too
 
@@ -375,7 +375,7 @@ def scores(size: int) -> Work:
 
 
 def cached_scores(size: int) -> Work:
-    known = QueryScores("m", {number.to_bytes(8, "big"): (number / 7, 2**31) for number in range(size // PAIR_BYTES)})
+    known = QueryScores("m", {number.to_bytes(8, "big"): (number / 7, 2**31) for number in range(size // PAIR_LENGTH)})
     return Work([encoded([*known.scores.values()])], lambda: decode(encode(known, 0.0), 0.0))
 
 

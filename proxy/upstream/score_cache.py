@@ -25,7 +25,7 @@ from proxy.ranking.stages import Budget
 from proxy.store.contract import CacheRegion
 from proxy.upstream.charges import TokenRate
 from proxy.upstream.providers import is_listwise, sent_query
-from proxy.upstream.score_entries import ID_BYTES, NO_SCORES, QueryScores, decode, encode
+from proxy.upstream.score_entries import ID_LENGTH, NO_SCORES, QueryScores, decode, encode
 from proxy.upstream.windows import Window, batches_of, is_constant, is_typical, joined, window_of
 
 _SERVICE = "reranker"
@@ -206,7 +206,7 @@ class ScoreCache:
         """Return the key of the query, and its passages."""
         parts = (self._endpoint, asked.model, asked.instruction, asked.query)
         key = self._cache.key(*parts)
-        window = window_of(passages, lambda passage: self._cache.key(key, passage)[-ID_BYTES:])
+        window = window_of(passages, lambda passage: self._cache.key(key, passage)[-ID_LENGTH:])
         return (self._cache.key(key, *window.ids) if is_listwise(asked.model) else key), window
 
     def _limit(self, budget: Budget) -> float:

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from proxy.bounds import SCORES_OF_QUERY
 
-ID_BYTES = 8
+ID_LENGTH = 8
 """The bytes of a passage's hash; among the passages of one query, none is likely to meet another."""
 _VERSION = 1
-_NAME_BYTES = 250
+_LONGEST_NAME = 250
 _HEAD = struct.Struct("<BB")
-_PAIR = struct.Struct(f"<{ID_BYTES}sdI")
-PAIR_BYTES = _PAIR.size
+_PAIR = struct.Struct(f"<{ID_LENGTH}sdI")
+PAIR_LENGTH = _PAIR.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ NO_SCORES = QueryScores(None, {})
 def encode(known: QueryScores, now: float) -> bytes:
     """Encode the newest scores that have not expired; none of a model whose name is too long or no text."""
     name = (known.model or "").encode("utf-8", "ignore")
-    if len(name) > _NAME_BYTES or name.decode() != (known.model or ""):
+    if len(name) > _LONGEST_NAME or name.decode() != (known.model or ""):
         return b""
     fresh = [(each, score, until) for each, (score, until) in known.scores.items() if until > now]
     pairs = b"".join(_PAIR.pack(*pair) for pair in fresh[-SCORES_OF_QUERY:])
