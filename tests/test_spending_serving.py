@@ -62,6 +62,17 @@ async def test_over_a_cap_nothing_is_asked_of_the_models_or_added_to_the_engine(
     assert [] == [line for line in said if line["log.level"] == "error"]
 
 
+async def test_near_a_cap_what_is_cached_is_used_and_nothing_is_paid(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    async with served(tmp_path, engine, models, more=capped(tmp_path, 2.05 * COST)) as proxy:
+        assert ["reranked", "reranked"] == await outcomes(proxy, "a", "b")
+        assert ["reranked", AT_CAP[0]] == await outcomes(proxy, "a", "c")
+        costs = (await proxy.ask("GET", "/costs")).json()
+    assert (2, 2 * COST) == (len(models.of("rerank")), costs["days"][0]["usd"])
+    assert costs["days"][0]["saved_tokens"] > 0
+
+
 async def test_many_searches_at_once_do_not_exceed_a_cap_together(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:

@@ -20,6 +20,7 @@ from proxy.upstream.guard import GuardedModels, Guards
 from proxy.upstream.nodes import Nodes
 from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS
 from proxy.upstream.reranker import Reranker
+from proxy.upstream.score_cache import ScoreCache
 from proxy.upstream.spending.meter import Meter
 from proxy.upstream.transport import Transport, open_session
 
@@ -66,7 +67,7 @@ class ModelClients:
     settings: ModelSettings
     secrets: Secrets
     embedder: Embedder
-    reranker: Reranker
+    scores: ScoreCache
     guards: Guards
 
     def __repr__(self) -> str:
@@ -151,12 +152,13 @@ async def _open_models(settings: ModelSettings, secrets: Secrets, fixed: Fixed, 
     reranker = Reranker(
         Transport(session, "reranker", settings.rerank_url or settings.url, secrets.rerank_token, guards),
         timeout_seconds=settings.rerank_timeout_seconds,
-        query_max_chars=settings.query_max_chars,
         batch_size=settings.rerank_batch_size,
         format_=RERANK_FORMATS[settings.rerank_api],
         service_tier=settings.service_tier,
     )
-    return ModelClients(settings, secrets, embedder, reranker, guards)
+    endpoint = f"{settings.rerank_api} {settings.rerank_url or settings.url}"
+    scores = ScoreCache(reranker, fixed.caches.scores, endpoint=endpoint, query_max_chars=settings.query_max_chars)
+    return ModelClients(settings, secrets, embedder, scores, guards)
 
 
 def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients, callers: CallerIdentities) -> Front:
@@ -164,7 +166,7 @@ def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients,
         config,
         fixed.engine,
         models.embedder,
-        models.reranker,
+        models.scores,
         secrets.authorization,
         models=GuardedModels(models.guards, "reranker"),
         switches=fixed.switches,

@@ -85,12 +85,14 @@ class Transport:
         response_bytes: int,
         *,
         model: str,
+        is_typical: bool = True,
         purse: Purse = UNMETERED,
         tokens: float = 0.0,
     ) -> _T:
         """Send a body and decode the response; raises UpstreamError, Malformed if the response cannot be decoded.
 
-        `tokens`: as estimated, for the cost that is reserved in the purse; raises CapReached.
+        `is_typical`: see `Guard.call`. `tokens`: as estimated, for the cost that is reserved in the purse; raises
+        CapReached.
         """
         with purse.pay(model, tokens) as payment:
 
@@ -103,7 +105,7 @@ class Transport:
 
             if self._guards is None:
                 return await attempt(timeout_seconds)
-            return await self._guards.of(self.service, model).call(attempt, timeout_seconds)
+            return await self._guards.of(self.service, model).call(attempt, timeout_seconds, is_typical=is_typical)
 
     def _read(self, content: bytes, read: Callable[[bytes], _T]) -> _T:
         """Decode a response with status 200.

@@ -134,7 +134,6 @@ async def ask_models(
         reranker = Reranker(
             Transport(session, "reranker", settings.rerank_url or settings.url, rerank_token),
             timeout_seconds=PATIENCE_S,
-            query_max_chars=settings.query_max_chars,
             format_=RERANK_FORMATS[settings.rerank_api],
         )
         for question in {(each.embedding_model, each.dimensions): each for each in questions}.values():
@@ -183,7 +182,7 @@ async def _embedding(embedder: Embedder, question: ModelQuestion) -> Finding:
 
 
 async def _score(reranker: Reranker, instruction: str, model: str) -> Finding:
-    relevance = await reranker.score(_QUERY, PASSAGES, instruction=instruction, model=model, budget=Budget())
+    relevance = await reranker.score(_QUERY, PASSAGES, instruction=instruction, model=model)
     if relevance.error is not None:
         raise relevance.error
     near, far = relevance.scores
