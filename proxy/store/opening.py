@@ -47,7 +47,7 @@ def open_caches(settings: Cache, given: CacheSecrets, stack: AsyncExitStack) -> 
         Kind.VECTORS: settings.vectors_mb,
     }
     memory = {kind: MemoryStore(megabytes * 2**20) for kind, megabytes in sizes.items()}
-    stores = {kind: _layered(kind, each, redis) for kind, each in memory.items()}
+    stores = {kind: _layered(kind, each, redis) if each.bytes_max else each for kind, each in memory.items()}
     return Caches(
         CacheRegion(Kind.RANKINGS, stores[Kind.RANKINGS], keys, settings.rankings_seconds),
         CacheRegion(Kind.SCORES, stores[Kind.SCORES], keys, settings.scores_seconds),
