@@ -507,6 +507,7 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "cache": settings.Cache,
     "log": settings.Log,
     "admin": settings.Admin,
+    "traces": settings.TraceSettings,
     "routes[]": settings.RouteSettings,
     "routes[].semantic": settings.Semantic,
     "routes[].fusion": settings.Fusion,
@@ -667,6 +668,42 @@ def bench_passthrough() -> Table:
     return Table(("response", *names, *(f"CPU / {name}'s" for name in baselines)), (*rows, idle))
 
 
+def bench_reranked() -> Table:
+    """Return what a reranked search costs, beside the same made by hand: with fixed delays, and on a real engine."""
+    found = json.loads((ROOT / "tests/bench/results.json").read_text())
+    rows = tuple(
+        _beside_hand(row, engine)
+        for key, engine in (("reranked", "fixed delays"), ("reranked_real", "a real engine"))
+        for row in found.get(key, {"rows": ()})["rows"]
+    )
+    columns = ("window, searches", "engine", "by hand", "rerank-proxy", "p50", "p95", "CPU", "engine searches and CPU")
+    return Table(columns, rows)
+
+
+def _beside_hand(row: Mapping[str, Any], engine: str) -> tuple[str, ...]:
+    hand, ours = row["costs"].values()
+    times = [f"p50 {cost['p50_ms']:.1f}, p95 {cost['p95_ms']:.1f} ms; {cost['cpu_ms']:.1f} ms" for cost in (hand, ours)]
+    use = [f"{cost['engine_searches']:.1f}, {cost['engine_cpu_ms']:.1f} ms" for cost in (hand, ours)]
+    ratios = (f"{row['added_ms']:+.1f} ms", f"{row['p95']:.2f}", f"{row['cpu']:.2f}")
+    return (row["name"], engine, *times, *ratios, " / ".join(use))
+
+
+def bench_stalled() -> Table:
+    """Return what searches get while the models stall."""
+    rows = tuple(
+        (
+            row["name"],
+            f"{row['p50_ms']:.0f} ms",
+            f"{row['p99_ms']:.0f} ms",
+            "" if row["allowed_p99_ms"] is None else f"{row['allowed_p99_ms']:.0f} ms",
+            f"{row['rate']:.0f}/s" + ("" if row["rate_ratio"] is None else f", {row['rate_ratio']:.2f} times"),
+            str(row["errors"]),
+        )
+        for row in json.loads((ROOT / "tests/bench/results.json").read_text())["stalled"]["rows"]
+    )
+    return Table(("models", "p50", "p99", "allowed p99", "searches", "errors"), rows)
+
+
 def _cost(cost: Mapping[str, float]) -> str:
     return f"{cost['cpu_us']:.0f} µs; {cost['rate']:,.0f}/s, p99 {cost['p99_ms']:.1f} ms"
 
@@ -725,6 +762,7 @@ LOG_FIELDS: Mapping[str, tuple[str, str]] = {
     "key": ("search", "the key or parameter that it was bypassed for"),
     "window": ("search", "the window that was used"),
     "candidates": ("search", "how many hits were candidates"),
+    "without_text": ("search", "candidates that the reranker did not read, without a value in any field of `passage`"),
     "shadow": ("search", "in shadow mode: what reranking would have changed"),
     "tier": ("search", "with `tier: auto`, the tier of the reranker that was called"),
     "engine_searches": ("search", "searches that the engine ran for it, its own included"),
@@ -794,6 +832,8 @@ TABLES: Mapping[str, Callable[[], Table]] = {
     "figures": figures,
     "bench": bench,
     "passthrough": bench_passthrough,
+    "reranked_by_hand": bench_reranked,
+    "stalled_models": bench_stalled,
 }
 TEXTS: Mapping[str, Callable[[], str]] = {"languages": languages, "map": the_map}
 

@@ -29,6 +29,7 @@ from proxy.settings.config import (
     RouteSettings,
     Section,
     Semantic,
+    TraceSettings,
     admin_token_of,
     authorization_of,
     cache_secrets_of,
@@ -82,6 +83,7 @@ def test_the_shipped_file_is_a_configuration() -> None:
         ("cache", Cache),
         ("log", Log),
         ("admin", Admin),
+        ("traces", TraceSettings),
     ],
 )
 def test_the_shipped_file_shows_every_key_with_the_defaults_of_the_code(section: str, kind: type[Section]) -> None:
@@ -282,7 +284,11 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
             "routes: [{index: a, on_zero_hits: semantic, semantic: {field: v, dimensions: 3, adds: false}}]",
             "`on_zero_hits: semantic` needs `semantic.adds: true`",
         ),
-        ("routes: [{index: a, passage: ['']}]", "routes[0].passage: contains an empty field name"),
+        ("routes: [{index: a, passage: ['']}]", "routes[0].passage[0]: is empty: expected the name of a field"),
+        (
+            "routes:\n- index: a\n  passage:\n  - title\n  - 'Brand: {brand'",
+            "5: routes[0].passage[1]: 'Brand: {brand' has an unpaired `{`: write `{{` for the sign itself",
+        ),
         ("routes: [{index: a, passage: []}]", "routes[0].passage: is empty, and the reranker needs at least one field"),
         ("engine: {key_file: a}", "f.yaml:1: engine.key_file: set `certificate_file` too"),
         ("engine:\n  ca_file: a", "f.yaml:2: engine.ca_file: no URL in engine.url begins with https://"),
@@ -657,7 +663,7 @@ def test_an_authorization_that_is_named_and_cannot_be_used_is_refused_and_not_re
 def test_a_route_that_says_no_more_is_its_profile(profile: Any) -> None:
     route = only_route(profile=profile.name)
     models = TIERS[profile.tier]
-    assert (route.instruction, route.passage, route.rank_window_size) == (
+    assert (route.instruction, route.passage.entries, route.rank_window_size) == (
         profile.instruction,
         profile.passage,
         profile.rank_window_size,

@@ -236,6 +236,12 @@ def test_without_a_reranker_knn_fetches_no_text() -> None:
     assert body_of(search)["_source"] is False
 
 
+def test_passages_are_the_fields_of_the_routes_lines_and_no_others() -> None:
+    settings = RouteSettings(index="products", passage=["title", "{price} {currency}", "{a.b:raw} of {title}"])
+    search = passage_search(plan_of("", EVERYTHING, settings=settings), [A])
+    assert ["title", "price", "currency", "a.b"] == json.loads(search.body)["_source"]
+
+
 def test_passages_are_the_routes_fields_of_these_documents() -> None:
     search = passage_search(plan_of("human&routing=r", EVERYTHING), [A, C])
     documents = {"bool": {"should": [these("products", "a"), these("books", "a")], "minimum_should_match": 1}}

@@ -9,17 +9,19 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from proxy.bounds import SOURCE_BYTES_A_TURN
 from proxy.errors import Busy, Failure, Malformed, SlowModel, UpstreamError, Withheld
 from proxy.parsing.aggregations import facets_of
 from proxy.parsing.json_text import members_of, read
 from proxy.ranking.boosts import Measured, boosted, measure
+from proxy.ranking.chunks import stems_of
 from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
-from proxy.ranking.fusion import blend, reorder
+from proxy.ranking.fusion import blend, completed, reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
 from proxy.ranking.kept import Likeness, QueryWords, Source, in_place, kept_hits, likeness
 from proxy.ranking.paging import Head, fuse, pinned_first
+from proxy.ranking.passages import passage_of_tokens, two_passages
 from proxy.ranking.planning import Relevance
-from proxy.ranking.reranking import passage_text
 from proxy.ranking.retrieval import Groups, SemanticHits
 from proxy.ranking.search_response import RawMembers, SearchAnswer, Total
 from proxy.ranking.searches import Facets, facet_search, matched, passage_search, render_search
@@ -60,6 +62,7 @@ class Reranked:
     failures: tuple[Failure, ...] = ()
     scores: Mapping[DocKey, float] = field(default_factory=dict)
     texts: Mapping[DocKey, str] = field(default_factory=dict)
+    """The passage of each document that has its score."""
     likenesses: Mapping[DocKey, Likeness] = field(default_factory=dict)
     tier: str = ""
     """The tier of the model that scored, on a route with `tier: auto`."""
@@ -159,31 +162,46 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
             _, likenesses = await _passages(run, own, answer, semantic)
             return Reranked(candidates.ranking, likenesses=likenesses)
         texts, likenesses = await _passages(run, order, answer, semantic)
+        run.usage.without_text += sum(key not in texts for key in likenesses)
         if not texts:
-            fields = ", ".join(plan.route.passage)
+            fields = ", ".join(plan.route.passage.fields)
             failure = Failure("rerank", "no_passage", f"no text in {fields}")
             return Reranked(candidates.ranking, (failure,), likenesses=likenesses)
-        relevance, model = await _first_scores(run, texts, plan.rerankers)
+        passages = [passage for own in texts.values() for passage in own]
+        relevance, model = await _first_scores(run, passages, plan.rerankers)
     except UpstreamError as error:
         failures = () if model is None else (Failure("rerank", error.reason, str(error)),)
         return Reranked(candidates.ranking, failures, likenesses=likenesses)
-    failures = _unscored(relevance, len(texts))
+    failures = _unscored(relevance, len(passages))
     if not relevance.scores:
         return Reranked(candidates.ranking, failures, likenesses=likenesses)
-    scores = dict(zip(texts, relevance.scores, strict=False))  # maybe fewer: the others follow in their order
+    scores, best = _best_of(texts, relevance.scores)
     weight = blend_of(relevance.model or model).weight if plan.route.blend is None else plan.route.blend
-    blended = blend(reorder(order, scores), order, weight, plan.route.fusion.rank_constant)
-    return Reranked(blended, failures, scores, texts, likenesses, plan.route.tier_of(model))
+    read = [key for key in order if key in texts]
+    blended = blend(reorder(read, scores), read, weight, plan.route.fusion.rank_constant)
+    return Reranked(completed(blended, order), failures, scores, best, likenesses, plan.route.tier_of(model))
 
 
-async def _first_scores(run: Run, texts: Mapping[DocKey, str], models: Sequence[str]) -> tuple[Relevance, str]:
+def _best_of(
+    texts: Mapping[DocKey, Sequence[str]], scores: Sequence[float]
+) -> tuple[Mapping[DocKey, float], Mapping[DocKey, str]]:
+    """Return each document's best score, and the passage that has it; without one, a document keeps its order."""
+    best: dict[DocKey, tuple[float, str]] = {}
+    owned = ((key, passage) for key, own in texts.items() for passage in own)
+    for (key, passage), score in zip(owned, scores, strict=False):
+        if key not in best or score > best[key][0]:
+            best[key] = (score, passage)
+    return {key: score for key, (score, _) in best.items()}, {key: passage for key, (_, passage) in best.items()}
+
+
+async def _first_scores(run: Run, passages: Sequence[str], models: Sequence[str]) -> tuple[Relevance, str]:
     """Score with the first model that can be called; a failed call is not repeated with another model."""
     first, *others = models
-    relevance, model = await _scores(run, texts, first), first
+    relevance, model = await _scores(run, passages, first), first
     for other in others:
         if not _passes_on(run, relevance, other):
             continue
-        relevance, model = await _scores(run, texts, other), other
+        relevance, model = await _scores(run, passages, other), other
     return relevance, model
 
 
@@ -199,11 +217,11 @@ def _passes_on(run: Run, relevance: Relevance, other: str) -> bool:
     return isinstance(error, Withheld)
 
 
-async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Relevance:
+async def _scores(run: Run, passages: Sequence[str], model: str) -> Relevance:
     async with run.clock.stage("rerank"):
         relevance = await run.stages.reranker.score(
             run.plan.user_query.text,
-            list(texts.values()),
+            passages,
             instruction=run.plan.instruction,
             model=model,
             budget=run.budget,
@@ -222,12 +240,12 @@ def _unscored(relevance: Relevance, count: int) -> tuple[Failure, ...]:
 
 async def _passages(
     run: Run, order: Sequence[DocKey], answer: SearchAnswer, semantic: SemanticHits
-) -> tuple[Mapping[DocKey, str], Mapping[DocKey, Likeness]]:
+) -> tuple[Mapping[DocKey, Sequence[str]], Mapping[DocKey, Likeness]]:
     """Read the passages from the hits if their `_source` has all fields, otherwise with one more search.
 
     Returns the texts for the reranker, only of documents inside the route, and the exact matches with the query text.
     """
-    plan, room = run.plan, run.stages.passage_max_chars
+    plan = run.plan
     known = {hit.key: hit for hit in semantic.hits} if plan.route.rerank_model else {}
     if plan.request.source.shows(plan.read_fields):
         known |= answer.by_key
@@ -235,13 +253,26 @@ async def _passages(
     if unknown:
         known |= (await run.search("passages", passage_search(plan, unknown))).by_key
     texts, likenesses, typed = {}, {}, QueryWords.of(plan.user_query.text)
+    unread, stems = SOURCE_BYTES_A_TURN, stems_of(typed.words)
     for key in order:
         if key in known:
+            if (unread := unread - len(known[key].members.get("_source", b""))) < 0:
+                unread = SOURCE_BYTES_A_TURN
+                await asyncio.sleep(0)
             source = _source_of(known[key])  # decoded one at a time: it takes many times the memory of its bytes
             likenesses[key] = likeness(typed, source, plan.route.passage, plan.names)
-            if plan.covers(key.index) and (text := passage_text(source, plan.route.passage, room)):
-                texts[key] = text
+            if plan.covers(key.index) and (own := _read_of(run, source, stems)):
+                texts[key] = own
     return texts, likenesses
+
+
+def _read_of(run: Run, source: Source, stems: Sequence[str]) -> tuple[str, ...]:
+    """Return what the reranker reads of a document; empty without text."""
+    lines, tokens = run.plan.route.passage.lines, run.stages.passage_max_tokens
+    if run.plan.route.passages_per_document > 1:
+        return two_passages(source, lines, tokens, stems)
+    text = passage_of_tokens(source, lines, tokens)
+    return (text,) if text else ()
 
 
 def _source_of(hit: Hit) -> Source:

@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from proxy.bounds import RERANK_BATCH_MAX
 from proxy.http1.callers import not_ignorable, not_query_text
 from proxy.http1.messages import TOKEN
+from proxy.settings.passage_template import line_of
 from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import ALLOWED, OPTIONS, Option
 from proxy.settings.yaml_file import ConfigError, YamlFile, did_you_mean
@@ -91,7 +92,7 @@ class Models(Section, frozen=True, kw_only=True):
     rerank_batch_size: Annotated[int, Meta(ge=1, le=RERANK_BATCH_MAX)] = 50
     concurrent_calls: Annotated[int, Meta(ge=1)] = 200
     query_max_chars: Annotated[int, Meta(ge=1)] = 2000
-    passage_max_chars: Annotated[int, Meta(ge=1)] = 2000
+    passage_max_tokens: Annotated[int, Meta(ge=1)] = 500
 
 
 class Semantic(Section, frozen=True, kw_only=True):
@@ -102,6 +103,7 @@ class Semantic(Section, frozen=True, kw_only=True):
     num_candidates: Annotated[int, Meta(ge=1, le=10_000)] | UnsetType = UNSET
     oversample: Annotated[float, Meta(ge=1)] | None = None
     similarity: str | None = None
+    exclude_from_source: bool = False
     timeout_seconds: Seconds = 2.0
 
     @property
@@ -183,6 +185,13 @@ class Admin(Section, frozen=True, kw_only=True):
     token_env: str = "RERANK_PROXY_ADMIN_TOKEN"  # noqa: S105  a variable's name, not its value
 
 
+class TraceSettings(Section, frozen=True, kw_only=True):
+    """Where traces go (OpenTelemetry)."""
+
+    url: str | None = None
+    share: str | float = "100%"
+
+
 class RouteSettings(Section, frozen=True, kw_only=True):
     """One entry of `routes` as written in the file; `routes.Route` adds the defaults of its profile."""
 
@@ -197,6 +206,7 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     priority: Priority | None = None
     instruction: Annotated[str, Meta(max_length=2048)] | None = None
     passage: list[str] | None = None
+    passages_per_document: Literal[1, 2] = 1
     embedding_model: str | None = None
     rerank_model: str | None = None
     rerank_fallbacks: tuple[Name, ...] = ()
@@ -228,6 +238,7 @@ class Config(Section, frozen=True, kw_only=True):
     steering: tuple[Option, ...] = ALLOWED
     log: Log = Log()
     admin: Admin = Admin()
+    traces: TraceSettings = TraceSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +275,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "cache": _keys(Cache),
     "log": _keys(Log),
     "admin": _keys(Admin),
+    "traces": _keys(TraceSettings),
     "routes[]": _keys(RouteSettings),
     "routes[].semantic": _keys(Semantic),
     "routes[].fusion": _keys(Fusion),
@@ -293,6 +305,9 @@ REMOVED_KEYS: Mapping[str, str] = {
     ),
     "engine.search_connections": (
         "is gone: each client connection has its own to the engine; `engine.added_searches` limits what the proxy adds"
+    ),
+    "models.passage_max_chars": (
+        "is gone: `models.passage_max_tokens` limits the estimated tokens instead; 2000 characters of English are 500"
     ),
     "models.vector_cache_entries": "is gone: `cache.vectors_mb` limits the memory instead",
     "models.vector_cache_mb": "is now called `cache.vectors_mb`",
@@ -365,6 +380,7 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
         yield "listen.key_file", "set `certificate_file` too: a key is used with its certificate"
     yield from _models_problems(config.models)
     yield from _cache_problems(config.cache)
+    yield from _traces_problems(config.traces)
     for number, name in enumerate(config.callers.ignore):
         if problem := not_ignorable(name):
             yield f"callers.ignore[{number}]", f"{name!r} {problem}"
@@ -405,6 +421,19 @@ def _models_problems(models: Models) -> Iterator[tuple[str, str]]:
         yield "models.proxy", "remove the credentials: a proxy that needs them is not supported"
     elif models.proxy:
         yield from url_problems("models.proxy", models.proxy)
+
+
+def _traces_problems(traces: TraceSettings) -> Iterator[tuple[str, str]]:
+    if traces.url is not None:
+        yield from url_problems("traces.url", traces.url)
+    try:
+        percent(traces.share)
+    except ValueError:
+        yield "traces.share", _not_a_share(traces.share)
+
+
+def _not_a_share(share: str | float) -> str:
+    return f"expected a percentage from 0% to 100%, as in 5%, not {share!r}"
 
 
 def _cache_problems(cache: Cache) -> Iterator[tuple[str, str]]:
@@ -493,10 +522,17 @@ def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
     if route.semantic is not None and not route.semantic.adds and route.on_zero_hits == "semantic":
         yield "on_zero_hits", "`on_zero_hits: semantic` needs `semantic.adds: true`"
     yield from _query_from_problems(route.query_from)
-    if route.passage is not None and not all(route.passage):
-        yield "passage", "contains an empty field name"
+    yield from _passage_problems(route.passage or ())
     if route.passage == [] and route.rerank:
         yield "passage", "is empty, and the reranker needs at least one field"
+
+
+def _passage_problems(passage: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for number, entry in enumerate(passage):
+        try:
+            line_of(entry)
+        except ValueError as error:
+            yield f"passage[{number}]", str(error)
 
 
 def _pattern_problems(rules: BypassRules) -> Iterator[tuple[str, str]]:
@@ -522,7 +558,7 @@ def _rollout_problems(route: RouteSettings, steering: Sequence[Option]) -> Itera
     try:
         share = percent(route.share)
     except ValueError:
-        yield "share", f"expected a percentage from 0% to 100%, as in 5%, not {route.share!r}"
+        yield "share", _not_a_share(route.share)
         return
     if route.mode == "opt_in" and "enabled" not in steering:
         yield "mode", "`opt_in` needs the option `enabled`, and `steering` does not allow it: add it there"

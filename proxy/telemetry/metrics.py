@@ -128,6 +128,7 @@ class Metrics:
             "tier",
         )
         self._reloads = self._total("config_reloads", "Reloads of the configuration by result", "result")
+        self._spans = self._total("trace_spans", "Spans of traces that were exported, lost or dropped", "result")
         self._lag = self._histogram("event_loop_lag_seconds", "How late the event loop ran a timer")
 
     def _histogram(self, name: str, meaning: str, *labels: str) -> Histogram:
@@ -156,6 +157,10 @@ class Metrics:
 
     def reloaded(self, result: str) -> None:
         self._reloads.labels(result).inc()
+
+    def exported(self, result: str, spans: int) -> None:
+        """Count spans; also called from the thread that exports."""
+        self._spans.labels(result).inc(spans)
 
     def lagged(self, seconds: float) -> None:
         self._lag.observe(max(0.0, seconds))

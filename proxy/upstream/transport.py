@@ -3,13 +3,15 @@
 import asyncio
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TypeVar
 
 import aiohttp
 
 from proxy.bounds import INFLATED_BYTES_A_TURN, MODEL_RESPONSE_BYTES
+from proxy.context.tracing import client_span
 from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
 from proxy.settings.config import Models
 from proxy.settings.tls import towards_models
@@ -24,6 +26,7 @@ WARM_UP_S = 10.0
 """Timeout of the warm-up request; its connection can be reused only after the response."""
 
 _T = TypeVar("_T")
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Transport:
@@ -85,7 +88,8 @@ class Transport:
         """Send a body and decode the response; raises UpstreamError, Malformed if the response cannot be decoded."""
 
         async def attempt(seconds: float) -> _T:
-            return self._read(await self.post(path, body, seconds, response_bytes), read)
+            with client_span(self.service, {"rerank.model": model}) as headers:
+                return self._read(await self.post(path, body, seconds, response_bytes, headers), read)
 
         if self._guards is None:
             return await attempt(timeout_seconds)
@@ -113,7 +117,12 @@ class Transport:
         return Refused(self.service, status, content, tuple(fields), reason=reason_of(status), message=message)
 
     async def post(
-        self, path: str, body: bytes, timeout_seconds: float, response_bytes: int = MODEL_RESPONSE_BYTES
+        self,
+        path: str,
+        body: bytes,
+        timeout_seconds: float,
+        response_bytes: int = MODEL_RESPONSE_BYTES,
+        headers: Mapping[str, str] = _NO_HEADERS,
     ) -> bytes:
         """Send a body once; raises Unreachable, Lost, TimedOut, Malformed, or Refused for every status but 200.
 
@@ -124,7 +133,7 @@ class Transport:
             async with (
                 asyncio.timeout(timeout_seconds),
                 self._session.post(
-                    self.url + path, data=body, headers=self._headers, allow_redirects=False
+                    self.url + path, data=body, headers={**self._headers, **headers}, allow_redirects=False
                 ) as response,
             ):
                 begun = True
