@@ -314,7 +314,7 @@ def test_facets_are_counted_by_the_search_that_renders_the_documents() -> None:
         "query": WIDENED,
         "aggs": {**BRANDS, "matched": {"filter": {"bool": {"filter": [documents, own, RELAXED, TERM]}}}},
         "post_filter": {"bool": {"filter": [documents, RELAXED, TERM]}},
-        "highlight": {"highlight_query": EVERYTHING["query"], "fields": {"title": {}}},
+        "highlight": {"highlight_query": own, "fields": {"title": {}}},
         "timeout": "1s",
     } == body_of(search)
     assert (("human", ""), ("routing", "r"), ("typed_keys", ""), ("timeout", "2s")) == search.parameters

@@ -185,7 +185,8 @@ def facet_search(plan: Plan, keys: Sequence[DocKey], facets: Facets) -> EngineSe
 def _highlight(plan: Plan) -> dict[str, Any]:
     """Return the client's `highlight`, of the client's own query: the filters beside it would be highlighted, too."""
     highlight = msgspec.json.decode(plan.request.members.get("highlight", b"null"))
-    return {"highlight": {"highlight_query": plan.request.query, **highlight}} if isinstance(highlight, dict) else {}
+    own = bare(plan.request.query)
+    return {"highlight": {"highlight_query": own, **highlight}} if isinstance(highlight, dict) else {}
 
 
 def _widened(plan: Plan, these: Any) -> Any:

@@ -295,7 +295,10 @@ async def test_documents_look_the_same_beside_facets(shown: dict[str, Any], open
     """Whether facets are counted changes nothing of what is shown of a document."""
     sides = await open_sides()
     named = {"term": {"brand": {"value": "acme", "boost": 3, "_name": "acme"}}}
-    query = {"bool": {"must": [WORDS], "should": [named], "filter": [{"terms": {"brand": ["acme", "globex"]}}]}}
+    inner = {"size": 1, "highlight": {"fields": {"reviews.text": {}}}}
+    praised = {"nested": {"path": "reviews", "query": {"match": {"reviews.text": "fine"}}, "inner_hits": inner}}
+    filters = [{"terms": {"brand": ["acme", "globex"]}}]
+    query = {"bool": {"must": [WORDS], "should": [named, praised], "filter": filters}}
     body = {"query": query, "size": 100} | shown
     without, beside = await sides.through.search(body), await sides.through.search(body | {"aggs": FACETS})
     assert {hit["_id"]: but_score(hit) for hit in without.hits} == {hit["_id"]: but_score(hit) for hit in beside.hits}
