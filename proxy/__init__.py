@@ -23,6 +23,7 @@ endpoints         search, multi_search (multi_search_lines), async_search; nodes
 
 parsing           what a search says
     search_request    the body, as far as it is understood (search_keys: one table; source_filter, filter_path)
+    aggregations      which of them count what kNN added
     sort_values       the sort order, and the values that a client continues after
     query_text        the text that the user typed, and the query with that text made optional
     clauses, query_string     the tables it reads by (wildcards, words: spellings of one text; json_text: raw members)
@@ -40,6 +41,8 @@ ranking           one order of documents
     retrieval     the client's own search ∥ kNN
     ordering      fusion, then reranking ∥ rendering (explaining; kept: exact matches keep their place)
     boosts        what the query says beyond its words: the engine's boosts and pins in the reranked order
+    passages      the text of a document that the reranker reads (markup: HTML removed; tokens: estimated,
+                  and cut; chunks: the second one of a long document)
     rank_changes  how far two orders differ
     paging        one ranking cut into pages (heads: cached for some seconds)
     search_response   the engine's response, its hits in another order
@@ -58,7 +61,7 @@ store             what is kept for later searches, as bytes by key (contract: St
 errors            what can go wrong upstream
 settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls; effective: what
                   is in force, secrets masked; request_options: what a request may set; bypass_rules: what a route
-                  bypasses by its text; rollout: by its mode and share
+                  bypasses by its text; rollout: by its mode and share; passage_template: what the models read
 bounds            every limit on input, and what happens beyond
 commands          serving, checking, loading (index, backfill), mapping, profiles, evaluation, local_models; imported
                   when they run (console: how they print; advice: what to do next)

@@ -155,7 +155,7 @@ _rows.append(
     )
 )
 _setting(Of.CLIENT, "characters of the query text that models receive", "models.query_max_chars", "cut")
-_setting(Of.ENGINE, "characters of a document that the reranker receives", "models.passage_max_chars", "cut")
+_setting(Of.ENGINE, "tokens of a document that the reranker receives, as estimated", "models.passage_max_tokens", "cut")
 MODEL_RESPONSE_BYTES = _bound(
     Of.MODEL, "bytes of a response, compressed and decompressed, in addition to those below", 64 * 2**10, _MALFORMED
 )
@@ -217,6 +217,13 @@ BRACKET_DEPTH = _bound(
 )
 PIT_INDICES = _bound(Of.ENGINE, "indices of a point in time", 1000, "further indices count as outside the route")
 BACK_OFF_S_MAX = _bound(Of.ENGINE, "seconds until an unreachable node is tried again", 30, "tried again")
+CHUNKED_CHARACTERS = _bound(
+    Of.ENGINE, "characters of a document that are searched for its second passage", 20_000, "the rest is not searched"
+)
+CHUNKED_WORDS = _bound(Of.CLIENT, "words of the query text that it is searched for", 16, "the others are ignored")
+SOURCE_BYTES_A_TURN = _bound(
+    Of.ENGINE, "bytes of documents that are made into passages before other work continues", 64 * 2**10, "made later"
+)
 RERANK_BATCH_MAX = _bound(Of.MODEL, "passages in one call (DeepInfra's limit)", 1024, "several calls")
 _setting(Of.PROXY, "passages in one of the parallel calls of a search", "models.rerank_batch_size", "several calls")
 TIMED_CALLS = _bound(Of.PROXY, "calls of a model that its latency is estimated from", 32, "the oldest are forgotten")

@@ -430,7 +430,7 @@ def _calls(name: str) -> Iterator[Sequence[Any]]:
 def failures() -> Mapping[str, set[str]]:
     """Find each reason why a stage can be left out, and the stages that name it."""
     of_all = {kind.reason for kind in UpstreamError.__subclasses__()} - MODEL_REASONS.keys()
-    from_upstream = {"boosts": of_all}  # it asks no model
+    from_upstream = {"boosts": of_all, "facets": of_all}  # they ask no model
     found: dict[str, set[str]] = {}
     for stage, reason, *_ in filter(None, _calls("Failure")):
         if stage is not None:
@@ -442,8 +442,8 @@ def failures() -> Mapping[str, set[str]]:
 _FAILURE_MEANINGS = {
     "internal_error": "an error in the proxy, which is a bug: the log has the cause",
     "no_passage": "no candidate has text in any field of the route's `passage`: does the mapping name them so?",
-    "partial": "some shards did not answer the kNN search, the search that fetches its hits, or the one that scores "
-    "boosts, in time",
+    "partial": "some shards did not answer the kNN search, the search that fetches its hits, the one that counts "
+    "facets, or the one that scores boosts, in time",
 }
 
 
@@ -480,7 +480,10 @@ _STAGES = {
     "groups": "with `collapse`: the first document of each group that only kNN found",
     "passages": "reading passage fields that the hits do not contain in full",
     "rerank": "the reranker's scores",
-    "render": "fetching documents that only kNN found, as the client's query shows them; in parallel with `rerank`",
+    "render": "fetching documents that only kNN found, as the client's query shows them, and counting facets with "
+    "them; in parallel with `rerank`",
+    "facets": "on a page after the reranked head: counting facets with the documents that only kNN found; in parallel "
+    "with `lexical`",
     "boosts": "scores of the candidates by the query without its words; in parallel with `rerank`",
     "total": "everything until the response",
 }
@@ -759,6 +762,7 @@ LOG_FIELDS: Mapping[str, tuple[str, str]] = {
     "key": ("search", "the key or parameter that it was bypassed for"),
     "window": ("search", "the window that was used"),
     "candidates": ("search", "how many hits were candidates"),
+    "without_text": ("search", "candidates that the reranker did not read, without a value in any field of `passage`"),
     "shadow": ("search", "in shadow mode: what reranking would have changed"),
     "tier": ("search", "with `tier: auto`, the tier of the reranker that was called"),
     "engine_searches": ("search", "searches that the engine ran for it, its own included"),

@@ -45,7 +45,7 @@ async def run_of(
         heads=Heads(memory_region(Kind.RANKINGS, 2**20)),
         accepted=AcceptedSearch.of(searching.accepted, b"", ["products"]),
         covered_now=covered_now or nothing,
-        passage_max_chars=200,
+        passage_max_tokens=50,
         added_timeout_seconds=5,
     )
     return Run(plan, stages, Clock())

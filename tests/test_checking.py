@@ -153,6 +153,8 @@ async def test_an_engine_that_refuses_is_worth_a_note_for_each_route() -> None:
 
 # Passages.
 
+UNMAPPED = ["brand", "category", "price", "currency", "rating", "reviews", "color", "size", "attributes", "description"]
+
 
 @pytest.mark.parametrize(
     ("passage", "found"),
@@ -163,11 +165,15 @@ async def test_an_engine_that_refuses_is_worth_a_note_for_each_route() -> None:
         (["titel"], [("wrong", "passage: titel is not in the mapping, did you mean `title`?")]),
         (["title", "maker.nam"], [("wrong", "passage: maker.nam is not in the mapping, did you mean `maker.name`?")]),
         (["title.english"], [("wrong", "passage: title.english is a multi-field: documents have title")]),
+        (["title", "Maker: {maker.name}", "{facts.weight} kg", "{flat.colour}", "{raw.text:raw}"], []),
+        (
+            ["title", "By {maker.nam}"],
+            [("wrong", "passage: maker.nam is not in the mapping, did you mean `maker.name`?")],
+        ),
         (
             None,
             [
-                ("note", f"passage: {name}, of the profile e-commerce, is not in the mapping")
-                for name in ("brand", "description")
+                ("note", f"passage: not in the mapping, of the profile e-commerce: {', '.join(UNMAPPED)}"),
             ],
         ),
     ],
@@ -178,6 +184,9 @@ async def test_a_passage_is_compared_with_the_mapping(passage: Any, found: Any) 
         "properties": {
             "title": {"type": "text", "fields": {"english": {"type": "text"}}},
             "maker": {"properties": {"name": {"type": "keyword"}}},
+            "facts": {"dynamic": False, "properties": {"colour": {"type": "keyword"}}},
+            "flat": {"type": "flattened"},
+            "raw": {"type": "object", "enabled": False},
         }
     }
     route = {"index": "a*"} | ({"passage": passage} if passage else {})
@@ -189,7 +198,8 @@ async def test_a_passage_is_compared_with_the_mapping(passage: Any, found: Any) 
 async def test_a_profile_of_which_no_field_is_there_is_wrong() -> None:
     async with Cluster(a1={"properties": {"heading": {"type": "text"}}}) as cluster:
         said = at("a*", await findings(cluster.url, {"index": "a*"}))
-    assert ["ok", "wrong", "wrong", "wrong"] == [kind for kind, _ in said]
+    said_of_passage = "the mapping has no field title, brand, description of the profile e-commerce: set `passage`"
+    assert [("ok", "1 index, BM25 and the reranker"), ("wrong", f"passage: {said_of_passage}")] == said
 
 
 # Routes beside each other.

@@ -280,7 +280,11 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
         ("routes: [{index: a, share_by: {header: 'a b'}}]", "share_by.header: 'a b' is not a valid name of a header"),
         ("routes: [{index: a, share_by: {cookie: 'a;b'}}]", "share_by.cookie: 'a;b' is not a valid name of a cookie"),
         ("routes: [{index: a, on_zero_hits: semantic}]", "`on_zero_hits: semantic` needs `semantic` in the route"),
-        ("routes: [{index: a, passage: ['']}]", "routes[0].passage: contains an empty field name"),
+        ("routes: [{index: a, passage: ['']}]", "routes[0].passage[0]: is empty: expected the name of a field"),
+        (
+            "routes:\n- index: a\n  passage:\n  - title\n  - 'Brand: {brand'",
+            "5: routes[0].passage[1]: 'Brand: {brand' has an unpaired `{`: write `{{` for the sign itself",
+        ),
         ("routes: [{index: a, passage: []}]", "routes[0].passage: is empty, and the reranker needs at least one field"),
         ("engine: {key_file: a}", "f.yaml:1: engine.key_file: set `certificate_file` too"),
         ("engine:\n  ca_file: a", "f.yaml:2: engine.ca_file: no URL in engine.url begins with https://"),
@@ -655,7 +659,7 @@ def test_an_authorization_that_is_named_and_cannot_be_used_is_refused_and_not_re
 def test_a_route_that_says_no_more_is_its_profile(profile: Any) -> None:
     route = only_route(profile=profile.name)
     models = TIERS[profile.tier]
-    assert (route.instruction, route.passage, route.rank_window_size) == (
+    assert (route.instruction, route.passage.entries, route.rank_window_size) == (
         profile.instruction,
         profile.passage,
         profile.rank_window_size,

@@ -66,7 +66,7 @@ async def test_proxies_with_other_settings_do_not_share_heads() -> None:
         "models: {rerank_api: cohere}",
         "models: {rerank_url: 'http://other'}",
         "models: {query_max_chars: 1}",
-        "models: {passage_max_chars: 1}",
+        "models: {passage_max_tokens: 1}",
         "callers: {ignore: [x-other]}",
         "routes: [{index: a}]",
     ],

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from proxy.store.contract import Counts
+from proxy.store.contract import Counts, Timed
 from proxy.store.layered import MemoryFirst, SharedFirst
 from proxy.store.memory import MemoryStore
+from tests.test_store_memory import Clock
 
 Layered = type[MemoryFirst] | type[SharedFirst]
 both = pytest.mark.parametrize("layered", [MemoryFirst, SharedFirst])
@@ -23,6 +24,9 @@ class Shared(MemoryStore):
     async def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         self.asked.append(keys)
         return [None] * len(keys) if self.is_away else await super().get(keys)
+
+    async def get_timed(self, keys: Sequence[bytes]) -> Sequence[Timed | None]:
+        return [None if value is None else Timed(value, 10) for value in await self.get(keys)]
 
     async def put(self, entries: Mapping[bytes, bytes], seconds: float) -> None:
         if not self.is_away:
@@ -56,6 +60,18 @@ async def test_what_never_changes_is_asked_of_the_shared_store_once() -> None:
     for _ in range(2):
         assert [b"1", b"2"] == await store.get([b"a", b"b"])
     assert [[b"a"]] == shared.asked
+
+
+async def test_what_another_proxy_stored_stays_in_memory_for_the_time_it_has_left() -> None:
+    shared, clock = Shared(), Clock()
+    await shared.put({b"a": b"1"}, 60)
+    store = MemoryFirst(MemoryStore(10_000, clock), shared)
+    assert [b"1"] == await store.get([b"a"])
+    shared.is_away = True
+    clock.now += 9.9
+    assert [b"1"] == await store.get([b"a"])
+    clock.now += 0.1
+    assert [None] == await store.get([b"a"])
 
 
 async def test_what_another_proxy_has_replaced_is_not_found_as_it_was() -> None:

@@ -1,6 +1,7 @@
 """Redis as a store: shared by proxies with one secret, readable by nobody else, and never missed when it is away."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -12,10 +13,12 @@ import trustme
 from redis.asyncio import Redis
 
 from proxy.bounds import SHARED_READ_BYTES, SHARED_VALUE_BYTES
+from proxy.store.contract import Timed
 from proxy.store.redis_store import PREFIX, Reach, RedisAddress, RedisStore
 from proxy.store.sealing import Seal
 from tests.conftest import Log
 from tests.redis_server import RedisServer, free_port, needs_redis, redis_server
+from tests.test_store_memory import Clock
 
 pytestmark = needs_redis
 
@@ -51,10 +54,16 @@ async def open_store(log: Log) -> AsyncIterator[Open]:
             secret: bytes = b"secret",
             timeout_seconds: float = PATIENT_S,
             away_seconds: float = 0.0,
+            clock: Callable[[], float] = time.time,
         ) -> RedisStore:
             address = RedisAddress("127.0.0.1", where.port) if isinstance(where, RedisServer) else where
             store = RedisStore(
-                address.client(), Seal(secret), timeout_seconds, connect_seconds=PATIENT_S, away_seconds=away_seconds
+                address.client(),
+                Seal(secret),
+                timeout_seconds,
+                connect_seconds=PATIENT_S,
+                away_seconds=away_seconds,
+                clock=clock,
             )
             stack.push_async_callback(store.close)
             store.try_soon()
@@ -80,6 +89,18 @@ async def test_what_is_in_redis_tells_nothing_and_ends_with_its_time(
     key, value = PREFIX + b"key", await raw.get(PREFIX + b"key")
     assert b"document" not in value
     assert 0 < await raw.pttl(key) <= 60_000
+
+
+async def test_a_value_that_outlives_its_time_is_a_miss(server: RedisServer, open_store: Open, raw: Any) -> None:
+    """As one that somebody restores."""
+    clock = Clock()
+    store = await open_store(server, clock=clock)
+    await store.put({b"a": b"1"}, 60)
+    await raw.persist(PREFIX + b"a")
+    clock.now += 59
+    assert [Timed(b"1", 1)] == await store.get_timed([b"a"])
+    clock.now += 1
+    assert [None] == await store.get([b"a"])
 
 
 async def test_a_value_that_no_proxy_wrote_under_its_key_is_a_miss(
@@ -145,7 +166,7 @@ async def test_one_that_hangs_is_left_alone_and_used_again_when_it_answers(
     server: RedisServer, open_store: Open, log: Log
 ) -> None:
     """Also what was asked while it hung is not taken for the response to anything later."""
-    store = await open_store(server, timeout_seconds=0.2, away_seconds=3600)
+    store = await open_store(server, timeout_seconds=3, away_seconds=3600)
     for number in range(100):
         await store.put({b"a": b"1", b"%d" % number: b"%d" % number}, 60)
     assert {b"1"} == await under_load(store)

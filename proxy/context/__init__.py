@@ -58,6 +58,8 @@ class Usage:
     """The usage of all model calls of one search."""
 
     charge: Charge = NO_CHARGE
+    without_text: int = 0
+    """Candidates that the reranker did not read, because none of the passage's fields has a value."""
     tier: str = ""
     """On a route with `tier: auto`, the tier of the reranker that was called last."""
 

@@ -129,7 +129,7 @@ def scope_of(config: Config) -> bytes:
         config.callers,
         config.routes,
         (models.url, models.embed_api, models.rerank_url, models.rerank_api),
-        (models.query_max_chars, models.passage_max_chars),
+        (models.query_max_chars, models.passage_max_tokens),
     )
     return hashlib.sha256(msgspec.json.encode(depends)).digest()
 

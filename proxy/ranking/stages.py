@@ -70,7 +70,7 @@ class Stages:
     accepted: Accepts
     covered_now: Callable[[], Awaitable[frozenset[str]]]
     """Resolves again which indices of the search are inside its route."""
-    passage_max_chars: int
+    passage_max_tokens: int
     added_timeout_seconds: float
     """The timeout of each added search, except kNN searches."""
 

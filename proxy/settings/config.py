@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from proxy.bounds import RERANK_BATCH_MAX
 from proxy.http1.callers import not_ignorable, not_query_text
 from proxy.http1.messages import TOKEN
+from proxy.settings.passage_template import line_of
 from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import ALLOWED, OPTIONS, Option
 from proxy.settings.yaml_file import ConfigError, YamlFile, did_you_mean
@@ -91,7 +92,7 @@ class Models(Section, frozen=True, kw_only=True):
     rerank_batch_size: Annotated[int, Meta(ge=1, le=RERANK_BATCH_MAX)] = 50
     concurrent_calls: Annotated[int, Meta(ge=1)] = 200
     query_max_chars: Annotated[int, Meta(ge=1)] = 2000
-    passage_max_chars: Annotated[int, Meta(ge=1)] = 2000
+    passage_max_tokens: Annotated[int, Meta(ge=1)] = 500
 
 
 class Semantic(Section, frozen=True, kw_only=True):
@@ -101,6 +102,7 @@ class Semantic(Section, frozen=True, kw_only=True):
     num_candidates: Annotated[int, Meta(ge=1, le=10_000)] | UnsetType = UNSET
     oversample: Annotated[float, Meta(ge=1)] | None = None
     similarity: str | None = None
+    exclude_from_source: bool = False
     timeout_seconds: Seconds = 2.0
 
     @property
@@ -203,6 +205,7 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     priority: Priority | None = None
     instruction: Annotated[str, Meta(max_length=2048)] | None = None
     passage: list[str] | None = None
+    passages_per_document: Literal[1, 2] = 1
     embedding_model: str | None = None
     rerank_model: str | None = None
     rerank_fallbacks: tuple[Name, ...] = ()
@@ -301,6 +304,9 @@ REMOVED_KEYS: Mapping[str, str] = {
     ),
     "engine.search_connections": (
         "is gone: each client connection has its own to the engine; `engine.added_searches` limits what the proxy adds"
+    ),
+    "models.passage_max_chars": (
+        "is gone: `models.passage_max_tokens` limits the estimated tokens instead; 2000 characters of English are 500"
     ),
     "models.vector_cache_entries": "is gone: `cache.vectors_mb` limits the memory instead",
     "models.vector_cache_mb": "is now called `cache.vectors_mb`",
@@ -513,10 +519,17 @@ def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
     if route.semantic is None and route.on_zero_hits == "semantic":
         yield "on_zero_hits", "`on_zero_hits: semantic` needs `semantic` in the route"
     yield from _query_from_problems(route.query_from)
-    if route.passage is not None and not all(route.passage):
-        yield "passage", "contains an empty field name"
+    yield from _passage_problems(route.passage or ())
     if route.passage == [] and route.rerank:
         yield "passage", "is empty, and the reranker needs at least one field"
+
+
+def _passage_problems(passage: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for number, entry in enumerate(passage):
+        try:
+            line_of(entry)
+        except ValueError as error:
+            yield f"passage[{number}]", str(error)
 
 
 def _pattern_problems(rules: BypassRules) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,7 @@ def effective(config: Config, environment: Mapping[str, str]) -> dict[str, Any]:
 def _filled_in(route: Route) -> dict[str, Any]:
     return {
         "instruction": route.instruction,
-        "passage": list(route.passage),
+        "passage": list(route.passage.entries),
         "rank_window_size": route.rank_window_size,
         "rerank_model": route.rerank_model,
         **({"fast_rerank_model": route.tier_switch.fast_model} if route.tier_switch else {}),

@@ -61,6 +61,22 @@ class Keys:
         return kind.value + found.digest()
 
 
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A value, and the seconds that it has left."""
+
+    value: bytes
+    seconds: float
+
+
+class SharedStore(Store, Protocol):
+    """A store that others write to as well."""
+
+    async def get_timed(self, keys: Sequence[bytes]) -> Sequence[Timed | None]:
+        """Like `get`, with the time that each value has left."""
+        ...
+
+
 @dataclass(slots=True)
 class Counts:
     """How many look-ups found a value since the store was created."""

@@ -3,11 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from proxy.store.contract import Counts, Store
+from proxy.store.contract import Counts, SharedStore, Store, Timed
 from proxy.store.memory import MemoryStore
-
-PROMOTED_S = 600.0
-"""Seconds for which a value that another proxy stored is kept in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,18 +12,24 @@ class MemoryFirst:
     """For values that never change under their key: memory answers what it can, the shared store the rest."""
 
     memory: MemoryStore
-    shared: Store
+    shared: SharedStore
     counts: Counts = field(default_factory=Counts)
 
     async def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         found = self.memory.peek(keys)
         missing = [key for key, value in zip(keys, found, strict=True) if value is None]
         if missing:
-            theirs = dict(zip(missing, await self.shared.get(missing), strict=True))
-            self.memory.set({key: value for key, value in theirs.items() if value is not None}, PROMOTED_S)
+            theirs = self._promoted(missing, await self.shared.get_timed(missing))
             found = [theirs.get(key) if value is None else value for key, value in zip(keys, found, strict=True)]
         self.counts.note(found)
         return found
+
+    def _promoted(self, keys: Sequence[bytes], found: Sequence[Timed | None]) -> Mapping[bytes, bytes]:
+        """Store what others have stored in memory, for the time that it has left."""
+        theirs = {key: timed for key, timed in zip(keys, found, strict=True) if timed is not None}
+        for key, timed in theirs.items():
+            self.memory.set({key: timed.value}, timed.seconds)
+        return {key: timed.value for key, timed in theirs.items()}
 
     async def put(self, entries: Mapping[bytes, bytes], seconds: float) -> None:
         self.memory.set(entries, seconds)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from proxy.settings.config import Cache, CacheSecrets
 from proxy.settings.tls import check_redis_ca
 from proxy.settings.yaml_file import ConfigError
-from proxy.store.contract import CacheRegion, Counts, Keys, Kind, Store
+from proxy.store.contract import CacheRegion, Counts, Keys, Kind, SharedStore
 from proxy.store.layered import MemoryFirst, SharedFirst
 from proxy.store.memory import MemoryStore
 
@@ -58,7 +58,7 @@ def open_caches(settings: Cache, given: CacheSecrets, stack: AsyncExitStack) -> 
     )
 
 
-def _layered(kind: Kind, memory: MemoryStore, redis: Store | None) -> MemoryStore | MemoryFirst | SharedFirst:
+def _layered(kind: Kind, memory: MemoryStore, redis: SharedStore | None) -> MemoryStore | MemoryFirst | SharedFirst:
     if redis is None:
         return memory
     return SharedFirst(memory, redis) if kind is Kind.RANKINGS else MemoryFirst(memory, redis)

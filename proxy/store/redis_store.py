@@ -5,7 +5,10 @@ whether it is used again. So searches wait for an absent Redis at most once in t
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import struct
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -18,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, ResponseError
 
 from proxy.bounds import SHARED_CONNECTIONS, SHARED_READ_BYTES, SHARED_VALUE_BYTES
+from proxy.store.contract import Timed
 from proxy.store.sealing import Seal
 
 PREFIX = b"rerank-proxy:"
@@ -25,7 +29,10 @@ AWAY_S = 2.0
 """Seconds for which an absent Redis is not used."""
 CONNECT_S = 5.0
 """Seconds for connections to be made, which no search waits for."""
+_UNTIL = struct.Struct("<d")
+"""The end of a value's time, before the value: seconds since 1970."""
 _PROBE = PREFIX + b"probe"
+_CLOSE_S = 1.0
 _DETAIL = 200
 _log = structlog.get_logger("proxy")
 
@@ -77,7 +84,7 @@ class RedisAddress:
 class RedisStore:
     """Encrypted values in Redis, each at most `SHARED_VALUE_BYTES` long."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  its limits
         self,
         redis: Redis,
         seal: Seal,
@@ -85,6 +92,7 @@ class RedisStore:
         *,
         connect_seconds: float = CONNECT_S,
         away_seconds: float = AWAY_S,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.reach = Reach.AWAY
         self.fault = ""
@@ -94,11 +102,16 @@ class RedisStore:
         self._timeout = timeout_seconds
         self._connect_seconds = connect_seconds
         self._away_seconds = away_seconds
+        self._clock = clock
         self._try_again_at = 0.0
         self._trying: asyncio.Task[None] | None = None
 
     async def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
-        nothing = [None] * len(keys)
+        return [None if found is None else found.value for found in await self.get_timed(keys)]
+
+    async def get_timed(self, keys: Sequence[bytes]) -> Sequence[Timed | None]:
+        """Like `get`, with the seconds that each value has left."""
+        nothing: Sequence[Timed | None] = [None] * len(keys)
         if not keys or not self._is_used():
             return nothing
         most = min(SHARED_VALUE_BYTES, SHARED_READ_BYTES // len(keys))
@@ -106,19 +119,28 @@ class RedisStore:
         found = await self._run(commands)
         if found is None:
             return nothing
-        return [
-            self._seal.open(key, value) if isinstance(value, bytes) else None
-            for key, value in zip(keys, found, strict=True)
-        ]
+        now = self._clock()
+        return [self._read(key, value, now) for key, value in zip(keys, found, strict=True)]
 
     async def put(self, entries: Mapping[bytes, bytes], seconds: float) -> None:
         if not entries or not self._is_used():
             return
-        sealed = ((key, self._seal.close(key, value)) for key, value in entries.items())
+        until = _UNTIL.pack(self._clock() + seconds)
+        sealed = ((key, self._seal.close(key, until + value)) for key, value in entries.items())
         lives = max(1, int(seconds * 1000))
-        await self._run(
-            [("SET", PREFIX + key, value, "PX", lives) for key, value in sealed if len(value) <= SHARED_VALUE_BYTES]
-        )
+        commands = [
+            ("SET", PREFIX + key, value, "PX", lives) for key, value in sealed if len(value) <= SHARED_VALUE_BYTES
+        ]
+        if commands:
+            await self._run(commands)
+
+    def _read(self, key: bytes, sealed: Any, now: float) -> Timed | None:
+        """Read a value as `put` wrote it; after its time it counts as absent, wherever it was kept meanwhile."""
+        value = self._seal.open(key, sealed) if isinstance(sealed, bytes) else None
+        if value is None or len(value) < _UNTIL.size:
+            return None
+        (until,) = _UNTIL.unpack_from(value)
+        return Timed(value[_UNTIL.size :], until - now) if until > now else None
 
     async def _run(self, commands: Sequence[tuple[Any, ...]]) -> Sequence[Any] | None:
         """Run commands in one round trip; None after an error."""
@@ -164,22 +186,29 @@ class RedisStore:
     async def _try(self) -> None:
         try:
             async with asyncio.timeout(self._connect_seconds):
-                await self._redis.connection_pool.disconnect(inuse_connections=False)
-                # As many as there may be connections, so that no search waits for one to be opened.
-                probes = [self._redis.set(_PROBE, b"", px=1000) for _ in range(SHARED_CONNECTIONS)]
-                await asyncio.gather(*probes)
+                await self._connect()
         except Exception as error:  # noqa: BLE001  as above
             self._leave_alone(error)
             return
         self.reach, self.fault = Reach.OK, ""
         _log.info("redis_reachable")
 
+    async def _connect(self) -> None:
+        """Open all connections, so that no search waits for one; raises what any of them meets."""
+        await self._redis.connection_pool.disconnect(inuse_connections=False)
+        probes = [self._redis.set(_PROBE, b"", px=1000) for _ in range(SHARED_CONNECTIONS)]
+        for found in await asyncio.gather(*probes, return_exceptions=True):
+            if isinstance(found, BaseException):
+                raise found
+
     async def close(self) -> None:
         """Close all connections."""
         if self._trying is not None:
             self._trying.cancel()
             await asyncio.gather(self._trying, return_exceptions=True)
-        await self._redis.aclose()
+        with suppress(Exception):  # TLS waits for a server that hangs
+            async with asyncio.timeout(_CLOSE_S):
+                await self._redis.aclose()
 
 
 def _detail(error: Exception) -> str:

@@ -116,6 +116,7 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
         "engine_searches": search.sent.engine_searches,
         "tokens": search.tokens,
         "cost_usd": round(search.cost_usd, 9),
+        "without_text": search.usage.without_text,
     }
     write(
         "search",

@@ -9,6 +9,7 @@ import msgspec
 
 import proxy
 from proxy.catalog.indices import META_KEY
+from proxy.settings.passage_template import PassageTemplate, template_of
 from proxy.settings.profiles import PROFILES
 
 Filter = Mapping[str, Any]
@@ -92,6 +93,11 @@ class Embedding:
     model: str
     dimensions: int
     passage: tuple[str, ...]
+    """Entries of a passage template."""
+
+    @property
+    def template(self) -> PassageTemplate:
+        return template_of(self.passage)
 
     @property
     def hash_field(self) -> str:
