@@ -50,6 +50,7 @@ upstream          clients of the services: engine (pool, nodes, addresses; disco
                   indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing;
                   charges: tokens and cost; latency: a model that is too slow is not asked)
     guard         around each call of a model: breaker, bulkhead (concurrent calls), retries
+    canary        known pairs, scored once per deployment: does a model still rank?
     providers     how the APIs of models differ (provider_errors: the messages in their errors)
 store             what is kept for later searches, as bytes by key (contract: Store, Keys; memory: S3-FIFO)
 errors            what can go wrong upstream

@@ -16,6 +16,7 @@ class Of(StrEnum):
     ENGINE = "engine"
     MODEL = "model server"
     PROXY = "proxy"
+    FILE_OF_SCORES = "`models.canary_file`"
     FILE = "file of `index` or `backfill`"
     LOCAL = "client of `models`"
     EVALUATION = "`eval`"
@@ -229,6 +230,7 @@ _setting(Of.PROXY, "calls of one model at a time", "models.concurrent_calls", "w
 MODELS_GUARDED = _bound(
     Of.ENGINE, "models whose failures are tracked (an index may name its own model)", 64, "the oldest are dropped"
 )
+CANARY_FILE_BYTES = _bound(Of.FILE_OF_SCORES, "bytes", 64 * 2**10, "not read; `canary_file_unusable` in the log")
 RETRY_AFTER_S_MAX = _bound(Of.MODEL, "seconds of `Retry-After` that a retry waits, within its timeout", 60, "lowered")
 MODEL_MESSAGE = _bound(Of.MODEL, "characters of a provider's error message in the log", 200, "cut")
 INFLATED_BYTES_A_TURN = _bound(

@@ -14,10 +14,11 @@ import yaml
 from proxy.commands.checking.findings import Finding, exit_code
 from proxy.commands.checking.routes import ADVICE
 from proxy.commands.checking.run import check
-from proxy.commands.checking.services import PASSAGES
 from proxy.ranking import planning
 from proxy.settings.config import Config
 from proxy.settings.yaml_file import YamlFile
+from proxy.upstream.canary import KNOWN
+from tests.canaries import known_scores
 from tests.fakes import FakeModels, FakeServer, Message, answer, closed_port, refuses, says
 
 MAPPED = {"type": "dense_vector", "dims": 3, "similarity": "cosine"}
@@ -50,7 +51,7 @@ class Cluster(FakeServer):
         return answer(200, msgspec.json.encode(self.version if self.kind(request) == "version" else said))
 
 
-GOOD_SCORES = dict(zip(PASSAGES, (0.9, 0.1), strict=True))
+GOOD_SCORES = known_scores(0.9, 0.1)
 
 
 async def findings(
@@ -292,7 +293,7 @@ async def test_the_proxys_own_authorization_is_used_and_not_told() -> None:
 async def test_one_real_embedding_and_one_real_score_are_made() -> None:
     async with Cluster(a1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
         found = await findings(cluster.url, semantic(rerank_model="r"), models={"url": models.url})
-        (embedding,), (scoring,) = models.of("embed"), models.of("rerank")
+        (embedding,), (scoring, *_) = models.of("embed"), models.of("rerank")
     assert "m made a vector of 3 dimensions" in at("embedder", found)[0][1]
     assert "r scored a passage that answers the query 0.9, and one that does not 0.1" in at("reranker", found)[0][1]
     assert ("m", 3) == (embedding.json()["model"], embedding.json()["dimensions"])
@@ -303,7 +304,7 @@ async def test_one_real_embedding_and_one_real_score_are_made() -> None:
 async def test_routes_that_use_the_same_models_ask_once() -> None:
     async with Cluster(a1=FIT, b1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
         await findings(cluster.url, semantic(), semantic(index="b*"), models={"url": models.url})
-        assert (1, 1) == (len(models.of("embed")), len(models.of("rerank")))
+        assert (1, len(KNOWN)) == (len(models.of("embed")), len(models.of("rerank")))
 
 
 async def test_no_model_is_asked_where_no_route_has_one_and_where_all_is_offline() -> None:
@@ -340,9 +341,16 @@ async def test_models_that_are_not_there_are_out_of_reach() -> None:
 
 
 async def test_a_model_that_scores_everything_alike_is_wrong() -> None:
-    async with Cluster(a1=FIT) as cluster, FakeModels(dict.fromkeys(PASSAGES, 0.5)) as models:
+    async with Cluster(a1=FIT) as cluster, FakeModels(known_scores(0.5, 0.5)) as models:
         found = await findings(cluster.url, semantic(), models={"url": models.url})
     assert ["wrong"] == [kind for kind, _ in at("reranker", found)]
+
+
+async def test_a_model_that_ranks_known_pairs_wrong_is_wrong() -> None:
+    async with Cluster(a1=FIT) as cluster, FakeModels(known_scores(0.1, 0.9)) as models:
+        found = await findings(cluster.url, semantic(rerank_fallbacks=("other",)), models={"url": models.url})
+    assert ["wrong", "wrong"] == [kind for kind, _ in at("reranker", found)]
+    assert "does not rank known pairs: for the query [how to reset" in at("reranker", found)[0][1]
 
 
 async def test_another_model_than_made_an_indexs_vectors_is_wrong_and_before_there_are_any_a_note() -> None:

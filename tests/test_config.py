@@ -245,6 +245,10 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
             "routes[0].tier: `auto` chooses the reranker, and has no effect with `rerank: false`",
         ),
         (
+            "models: {canary: false, canary_file: c.json}",
+            "models.canary_file: has no effect with `canary: false`",
+        ),
+        (
             "routes: [{index: a, tier: auto, rerank_model: m}]",
             "routes[0].rerank_model: has no effect with `tier: auto`",
         ),

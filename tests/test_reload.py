@@ -159,7 +159,9 @@ async def test_unchanged_models_keep_their_connections_and_vectors(
     assert "reranked" == await outcome(server)
     assert (1, 2) == (len(models.of("embed")), len(models.of("rerank")))
     before = models.connections
-    server.found = lambda: replace(server.proxy.generation.config, models=Models(url=models.url, query_max_chars=5))
+    server.found = lambda: replace(
+        server.proxy.generation.config, models=Models(url=models.url, canary=False, query_max_chars=5)
+    )
     await server.process.reload()
     assert "reranked" == await outcome(server)
     assert (2, True) == (len(models.of("embed")), models.connections > before)

@@ -12,7 +12,9 @@ from proxy.http1.relay import Upstream
 from proxy.settings.config import Config, authorization_of, rerank_token_of, token_of
 from proxy.settings.config import Models as ModelSettings
 from proxy.settings.rollout import Switches
+from proxy.settings.routes import build_routes
 from proxy.telemetry.log import Telemetry, warn_of_new_callers
+from proxy.upstream.canary import Canary, CanaryScores
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import EngineClient
 from proxy.upstream.guard import GuardedModels, Guards
@@ -53,6 +55,8 @@ class Fixed:
     upstream: Upstream
     telemetry: Telemetry
     switches: Switches = field(default_factory=Switches)
+    canary_scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """The first scores of each model's canary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,7 @@ class ModelClients:
     embedder: Embedder
     reranker: Reranker
     guards: Guards
+    canary: Canary
 
     def __repr__(self) -> str:
         return f"ModelClients({self.settings.url})"
@@ -72,6 +77,14 @@ class ModelClients:
         """Whether they were created from the same model settings and tokens."""
         tokens = (secrets.embed_token, secrets.rerank_token)
         return self.settings == settings and (self.secrets.embed_token, self.secrets.rerank_token) == tokens
+
+
+def used_rerankers(config: Config) -> Iterator[str]:
+    """Return the rerankers that searches may call, for their canaries; none without `models.canary`."""
+    if config.models.canary:
+        for route in build_routes(config):
+            if route.rollout.mode != "off":
+                yield from route.rerankers
 
 
 class Generation:
@@ -102,6 +115,10 @@ class Generation:
         finally:
             self.running -= 1
 
+    def watch_models(self) -> None:
+        """Begin the canaries of the models in the background."""
+        self.models.canary.watch(used_rerankers(self.config))
+
     def hand_over(self) -> AsyncExitStack:
         """Leave the clients of the models to the next generation, which will close them."""
         return self._stack.pop_all()
@@ -115,7 +132,7 @@ class Generation:
 async def first_generation(config: Config, secrets: Secrets, fixed: Fixed) -> Generation:
     """Create the generation of the first configuration."""
     stack = AsyncExitStack()
-    models = await _open_models(config.models, secrets, fixed.telemetry, stack)
+    models = await _open_models(config.models, secrets, fixed, stack)
     callers = CallerIdentities(config.callers.ignore, warn_of_new_callers)
     front = _front(config, secrets, fixed, models, callers)
     return Generation(config, models, front, AsyncSearches(front), stack)
@@ -125,7 +142,7 @@ async def next_generation(config: Config, secrets: Secrets, fixed: Fixed, earlie
     """Create the generation of a new configuration, and take over what has not changed."""
     same_models = earlier.models.serve(config.models, secrets)
     opened = AsyncExitStack()
-    models = earlier.models if same_models else await _open_models(config.models, secrets, fixed.telemetry, opened)
+    models = earlier.models if same_models else await _open_models(config.models, secrets, fixed, opened)
     same_callers = earlier.config.callers == config.callers
     callers = earlier.front.callers if same_callers else CallerIdentities(config.callers.ignore, warn_of_new_callers)
     front = _front(config, secrets, fixed, models, callers)
@@ -133,11 +150,9 @@ async def next_generation(config: Config, secrets: Secrets, fixed: Fixed, earlie
     return Generation(config, models, front, async_searches, earlier.hand_over() if same_models else opened)
 
 
-async def _open_models(
-    settings: ModelSettings, secrets: Secrets, telemetry: Telemetry, stack: AsyncExitStack
-) -> ModelClients:
+async def _open_models(settings: ModelSettings, secrets: Secrets, fixed: Fixed, stack: AsyncExitStack) -> ModelClients:
     session = await stack.enter_async_context(open_session(settings))
-    guards = Guards(settings.concurrent_calls, telemetry.count_model_call)
+    guards = Guards(settings.concurrent_calls, fixed.telemetry.count_model_call)
     embedder = Embedder(
         Transport(session, "embedder", settings.url, secrets.embed_token, guards),
         timeout_seconds=settings.embed_timeout_seconds,
@@ -146,15 +161,21 @@ async def _open_models(
         format_=EMBED_FORMATS[settings.embed_api],
         service_tier=settings.service_tier,
     )
-    reranker = Reranker(
-        Transport(session, "reranker", settings.rerank_url or settings.url, secrets.rerank_token, guards),
-        timeout_seconds=settings.rerank_timeout_seconds,
-        query_max_chars=settings.query_max_chars,
-        batch_size=settings.rerank_batch_size,
-        format_=RERANK_FORMATS[settings.rerank_api],
-        service_tier=settings.service_tier,
+    of_reranker = (session, "reranker", settings.rerank_url or settings.url, secrets.rerank_token)
+    reranker, unguarded = (
+        Reranker(
+            transport,
+            timeout_seconds=settings.rerank_timeout_seconds,
+            query_max_chars=settings.query_max_chars,
+            batch_size=settings.rerank_batch_size,
+            format_=RERANK_FORMATS[settings.rerank_api],
+            service_tier=settings.service_tier,
+        )
+        for transport in (Transport(*of_reranker, guards), Transport(*of_reranker))
     )
-    return ModelClients(settings, secrets, embedder, reranker, guards)
+    canary = Canary(reranker, unguarded, guards, CanaryScores(settings.canary_file, fixed.canary_scores))
+    stack.push_async_callback(canary.close)
+    return ModelClients(settings, secrets, embedder, reranker, guards, canary)
 
 
 def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients, callers: CallerIdentities) -> Front:

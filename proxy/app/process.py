@@ -22,6 +22,7 @@ from proxy.settings.routes import build_routes
 from proxy.settings.tls import towards_clients, towards_engine
 from proxy.settings.yaml_file import ConfigError
 from proxy.telemetry.metrics import Gauge
+from proxy.upstream.canary import CanaryVerdict
 from proxy.upstream.guard import Guards
 
 ReadConfig = Callable[[], Config]
@@ -64,6 +65,7 @@ class Process:
         return {
             "engine": {str(node): "ok" if reached else "unreachable" for node, reached in nodes.items()},
             "models": self.breakers.states(),
+            "canary": dict(self._proxy.generation.models.canary.reports),
             "reranking": "on" if self.switches.reranking else "off",
         }
 
@@ -112,6 +114,34 @@ class Process:
             )
         )
 
+        metrics.add(
+            Gauge(
+                "canary_ok",
+                "1 if the model ranked the known pairs of its last canary right",
+                ("model",),
+                self._canary_ok,
+            )
+        )
+        metrics.add(
+            Gauge(
+                "canary_drift",
+                "The largest change of a score of the known pairs since they were first scored",
+                ("model",),
+                self._canary_drift,
+            )
+        )
+
+    def _canary_ok(self) -> Mapping[tuple[str, ...], float]:
+        reports = self._proxy.generation.models.canary.reports
+        known = {
+            model: report.verdict for model, report in reports.items() if report.verdict is not CanaryVerdict.UNKNOWN
+        }
+        return {(model,): verdict is not CanaryVerdict.WRONG for model, verdict in known.items()}
+
+    def _canary_drift(self) -> Mapping[tuple[str, ...], float]:
+        reports = self._proxy.generation.models.canary.reports
+        return {(model,): report.drift for model, report in reports.items() if report.drift is not None}
+
     def _guards(self) -> Guards:
         return self._proxy.generation.models.guards
 
@@ -153,6 +183,7 @@ class Process:
         except ConfigError as error:
             return Reloaded(str(error))
         self._proxy.replace(await next_generation(config, secrets, self._proxy.fixed, earlier))
+        self._proxy.generation.watch_models()
         self._proxy.fixed.nodes.secure_by(to_engine)
         if self._listener is not None:
             await self._listener.secure_by(to_clients)
@@ -240,6 +271,7 @@ async def serve_until_told(
         loop.add_signal_handler(signal.SIGHUP, process.reload_soon)
         admin = await open_admin(config.admin, process, admin_token_of(config, environment), stack)
         proxy.warm_up(stack)
+        proxy.generation.watch_models()
         watching = (process.watch(watched),) if watched else ()
         await stack.enter_async_context(_meanwhile(process.measure_lag(), *watching))
         listener = await listen_for(proxy, stack)

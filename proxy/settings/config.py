@@ -91,6 +91,8 @@ class Models(Section, frozen=True, kw_only=True):
     concurrent_calls: Annotated[int, Meta(ge=1)] = 200
     query_max_chars: Annotated[int, Meta(ge=1)] = 2000
     passage_max_chars: Annotated[int, Meta(ge=1)] = 2000
+    canary: bool = True
+    canary_file: str | None = None
     vector_cache_mb: Annotated[int, Meta(ge=0)] = 64
 
 
@@ -375,6 +377,8 @@ def _models_problems(models: Models) -> Iterator[tuple[str, str]]:
         yield from url_problems(place, url)
         if (found := _OF_AN_API.search(url)) is not None:
             yield place, f"remove the API path, the proxy adds it itself: write {url[: found.start()]}"
+    if models.canary_file and not models.canary:
+        yield "models.canary_file", "has no effect with `canary: false`: remove one of the two"
     if models.rerank_token_env and not models.rerank_url:
         yield "models.rerank_token_env", "set `rerank_url` too, or remove this key: the token of `url` is `token_env`"
     if models.proxy and "@" in models.proxy:

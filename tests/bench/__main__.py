@@ -54,7 +54,12 @@ def _settings(engine: str, models: str) -> dict[str, Any]:
     semantic = {"field": "embedding", "dimensions": 8}
     route = {"index": ROUTED, "passage": ["title", "description"], "semantic": semantic, "rank_window_size": WINDOW}
     patient = {"url": engine, "resolve_timeout_seconds": 20}  # a cold engine's first answer is none of the figures
-    return {"engine": patient, "models": {"url": models}, "log": {"level": "warning"}, "routes": [route]}
+    return {
+        "engine": patient,
+        "models": {"url": models, "canary": False},
+        "log": {"level": "warning"},
+        "routes": [route],
+    }
 
 
 async def measure(engine: RealEngine, pairs: int, folder: Path) -> list[Figure]:

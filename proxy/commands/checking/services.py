@@ -18,6 +18,7 @@ from proxy.ranking.stages import Budget
 from proxy.settings.config import Config
 from proxy.settings.config import Engine as Settings
 from proxy.settings.routes import Route
+from proxy.upstream.canary import CanaryVerdict, judged, score_known
 from proxy.upstream.embedder import Embedder, is_same
 from proxy.upstream.engine import EngineClient, EngineOfCaller
 from proxy.upstream.pool import CarriedFields
@@ -29,10 +30,6 @@ PATIENCE_S = 30.0
 """Timeout of a check: longer than for a search, to distinguish a slow model from a missing one."""
 _SUPPORTED_SINCE = {"elasticsearch": (8, 4), "opensearch": (2,)}
 _QUERY = "how to reset a forgotten password"
-PASSAGES = (
-    "To reset a forgotten password, open the sign-in page and choose 'Forgot password'.",
-    "The annual rainfall in the Sahara is below 25 millimetres.",
-)
 
 T = TypeVar("T")
 
@@ -139,9 +136,9 @@ async def ask_models(
             if model := question.embedding_model:
                 limit = settings.embed_timeout_seconds
                 yield await _asked("embedder", model, limit, partial(_embedding, embedder, question))
-        for model, question in {model: each for each in questions for model in each.rerank_models}.items():
+        for model in dict.fromkeys(model for each in questions for model in each.rerank_models):
             limit = settings.rerank_timeout_seconds
-            yield await _asked("reranker", model, limit, partial(_score, reranker, question.instruction, model))
+            yield await _asked("reranker", model, limit, partial(_rank, reranker, model))
 
 
 async def _asked(service: str, model: str, limit: float, ask: Callable[[], Awaitable[Finding]]) -> Finding:
@@ -180,12 +177,12 @@ async def _embedding(embedder: Embedder, question: ModelQuestion) -> Finding:
     return Finding("ok", "embedder", f"{model} made a vector of {len(embedded.vector)} dimensions")
 
 
-async def _score(reranker: Reranker, instruction: str, model: str) -> Finding:
-    relevance = await reranker.score(_QUERY, PASSAGES, instruction=instruction, model=model, budget=Budget())
-    if relevance.error is not None:
-        raise relevance.error
-    near, far = relevance.scores
+async def _rank(reranker: Reranker, model: str) -> Finding:
+    scores = await score_known(reranker, model)
+    report = judged(scores)
+    if report.verdict is CanaryVerdict.WRONG:
+        said = f"{model} does not rank known pairs: {report.detail}. Check the model server"
+        return Finding("wrong", "reranker", said)
+    near, far = max(scores[0]), min(scores[0])
     said = f"{model} scored a passage that answers the query {near:.2g}, and one that does not {far:.2g}"
-    if near > far:
-        return Finding("ok", "reranker", said)
-    return Finding("wrong", "reranker", f"{said}: a reranker must score the first higher, so check the model server")
+    return Finding("ok", "reranker", said)
