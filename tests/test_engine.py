@@ -198,6 +198,25 @@ async def test_names_are_resolved_once_for_each_caller_and_way_of_asking(
     assert targets == [asked.target for asked in engine.requests]
 
 
+async def test_the_kind_of_the_engine_is_asked_for_once_for_all_callers(
+    searching: EngineClient, engine: FakeEngine
+) -> None:
+    first, second = (searching.for_caller(name, ()) for name in (b"first", b"second"))
+    assert (await first.kind(), 1) == (await second.kind(), len(engine.of("version")))
+
+
+async def test_who_may_not_ask_for_the_kind_of_the_engine_is_told_what_another_learned(
+    searching: EngineClient, engine: FakeEngine
+) -> None:
+    first, second = (searching.for_caller(name, ()) for name in (b"first", b"second"))
+    engine.faults["version"] = refuses(403)
+    assert await second.kind() is None
+    del engine.faults["version"]
+    learned = await first.kind()
+    assert learned is not None
+    assert (learned, learned.version is not None) == (await second.kind(), True)
+
+
 @pytest.mark.parametrize("expression", ["", "_all"])
 async def test_everything_is_asked_for_by_a_star(caller: EngineOfCaller, engine: FakeEngine, expression: str) -> None:
     await caller.resolved(expression, ())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from proxy.ranking.explaining import Kept
 from proxy.ranking.hits import DocKey, Scored, keys
-from proxy.ranking.kept import AMONG, in_place, kept_hits, likeness
+from proxy.ranking.kept import AMONG, QueryWords, in_place, kept_hits, likeness
 
 PASSAGE = ("title", "text")
 
@@ -19,7 +19,7 @@ def key(name: str) -> DocKey:
 
 def kept(typed: str, *sources: Any, names: tuple[str, ...] = ()) -> dict[str, tuple[int, str]]:
     lexical = [key(str(number)) for number in range(len(sources))]
-    likenesses = [likeness(typed, source, PASSAGE, names) for source in sources]
+    likenesses = [likeness(QueryWords.of(typed), source, PASSAGE, names) for source in sources]
     found = kept_hits(lexical, dict(zip(lexical, likenesses, strict=True)))
     return {each.id: (place.rank, place.reason) for each, place in found.items()}
 

@@ -293,7 +293,7 @@ async def test_a_document_that_feeds_spoilt_is_read_as_far_as_it_can_be(
 ) -> None:
     run = await run_of(plan_of("", BODY, window=10), engine, models, stack)
     answer = answer_of({"a": 3.0, "b": 2.0})
-    odd = dataclasses.replace(answer.hits[0], members={**answer.hits[0].members, "_source": msgspec.Raw(source)})
+    odd = msgspec.structs.replace(answer.hits[0], members={**answer.hits[0].members, "_source": msgspec.Raw(source)})
     answer = dataclasses.replace(answer, hits=(odd, answer.hits[1]))
     head, _ = await make_head(run, answer, SemanticHits(), ALONE)
     assert (texts, 2, ()) == (models.of("rerank")[0].json()["documents"], len(head.ranking), head.failures)

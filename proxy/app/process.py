@@ -1,6 +1,7 @@
 """The process of `serve`: opens the ports, reloads the settings, and drains on SIGTERM."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -31,6 +32,8 @@ WATCH_S = 1.0
 """Seconds between two checks of the watched files."""
 LAG_SAMPLE_S = 0.5
 """Seconds between two measurements of the event loop's lag."""
+_COLLECTED_EACH = 10_000
+"""New objects between two runs of the garbage collector."""
 _log = structlog.get_logger("proxy")
 
 
@@ -253,6 +256,16 @@ async def _meanwhile(*works: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def _spare_what_stays() -> None:
+    """Exempt what exists by now from garbage collection, and collect less often.
+
+    A full collection traverses all modules and settings: under load that took a fifth of a reranked search's CPU.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECTED_EACH)
+
+
 async def serve_until_told(
     config: Config,
     token: str | None,
@@ -276,6 +289,7 @@ async def serve_until_told(
         await stack.enter_async_context(_meanwhile(process.measure_lag(), *watching))
         listener = await listen_for(proxy, stack)
         process.serves_on(listener)
+        _spare_what_stays()
         scheme = "https" if config.listen.certificate_file else "http"
         _log.info(
             "listening",

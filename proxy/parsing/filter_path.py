@@ -24,7 +24,14 @@ from proxy.bounds import (
     FILTER_PATH_STATES,
 )
 from proxy.errors import TooComplex
-from proxy.parsing.json_text import compacted, indented, mending_of, objects_of, plain_items_of, plain_members_of
+from proxy.parsing.json_text import (
+    compacted,
+    indented,
+    mending_of,
+    plain_items_of,
+    plain_members_of,
+    plain_objects_of,
+)
 from proxy.parsing.wildcards import matcher
 
 Path = tuple[str, ...]
@@ -244,7 +251,7 @@ class _Cut:
         if depth >= FILTER_PATH_DEPTH or self._opened is not plain_members_of:
             return None
         try:
-            objects = objects_of(array)
+            objects = plain_objects_of(array)
         except msgspec.ValidationError:
             return None
         is_plain = array.find(b"[", 1) < 0 and array.count(b"{") == len(objects)

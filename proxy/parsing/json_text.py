@@ -32,8 +32,8 @@ plain_members_of = _object.decode
 """Like `members_of`, for a text without unpaired surrogates."""
 plain_items_of = _array.decode
 """Like `items_of`, for a text without unpaired surrogates."""
-objects_of = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
-"""Split an array of objects without unpaired surrogates; raises ValidationError if it has other items."""
+plain_objects_of = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+"""Like `objects_of`, for a text without unpaired surrogates; raises ValidationError if it has other items."""
 
 
 def members_of(value: bytes) -> dict[str, msgspec.Raw]:
@@ -52,6 +52,14 @@ def items_of(value: bytes) -> list[msgspec.Raw]:
     except msgspec.DecodeError:
         mending = Mending(bytes(value))
         return [mending.raw(raw) for raw in _array.decode(mending.mended)]
+
+
+def objects_of(value: bytes) -> list[dict[str, msgspec.Raw]]:
+    """Split an array of objects into their members, in one pass; raises like `members_of`."""
+    try:
+        return plain_objects_of(value)
+    except msgspec.DecodeError:
+        return [members_of(item) for item in items_of(value)]
 
 
 def mending_of(value: bytes) -> "Mending | None":
@@ -115,7 +123,7 @@ def read(value: bytes) -> Any:
 
 def whole(text: str) -> str:
     """Replace unpaired surrogates by question marks, as Java does when it encodes them."""
-    return text.encode(errors="replace").decode()
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def take_member(body: bytes, path: Sequence[str], *, prune: bool = False) -> tuple[bytes, bytes]:

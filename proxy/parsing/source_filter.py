@@ -143,6 +143,8 @@ def _all_text(values: Sequence[Any]) -> bool:
 
 def _selected(patterns: Sequence[str], paths: Sequence[str]) -> set[str]:
     """Return the paths that a pattern matches, or one of whose parents it matches."""
+    if not patterns:
+        return set()
     above = {path: list(accumulate(path.split("."), "{}.{}".format)) for path in paths}
     named = {name for names in above.values() for name in names}.intersection(patterns)
     matching = _patterns(patterns)

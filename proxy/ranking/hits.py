@@ -1,7 +1,10 @@
-"""Hits as returned by the engine, and rankings of them."""
+"""Hits as returned by the engine, and rankings of them.
+
+A search makes hundreds of each: a Struct is created and hashed faster than a dataclass, and without `gc` the garbage
+collector does not traverse it.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -11,8 +14,7 @@ GREATEST_SCORE = 3.4028235e38
 """The largest 32-bit float; the engine writes a score beyond it as `"Infinity"`."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class DocKey:
+class DocKey(msgspec.Struct, frozen=True, order=True, gc=False):
     """The unique key of a document across indices and custom routing."""
 
     index: str
@@ -20,8 +22,7 @@ class DocKey:
     routing: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(msgspec.Struct, frozen=True):
     """A hit as returned by the engine; its members keep the engine's bytes."""
 
     key: DocKey
@@ -39,16 +40,14 @@ class Hit:
         return bytes(values[0]) if values and bytes(values[0]) != b"null" else None
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(msgspec.Struct, frozen=True, gc=False):
     """A document and its score in one ranking."""
 
     key: DocKey
     score: float
 
 
-@dataclass(frozen=True, slots=True)
-class RankedDocument:
+class RankedDocument(msgspec.Struct, frozen=True, gc=False):
     """A document of a ranking, and its collapse value in the engine's bytes if hits are collapsed."""
 
     key: DocKey

@@ -31,6 +31,25 @@ Source = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
+class QueryWords:
+    """The query text, prepared once for the comparison with every document; empty if it is too long."""
+
+    words: tuple[str, ...] = ()
+    identifiers: tuple[str, ...] = ()
+    """The part numbers in it, each as folded words between blanks."""
+
+    @classmethod
+    def of(cls, typed: str) -> "QueryWords":
+        if len(typed) > BYPASS_RULE_CHARACTERS:
+            return cls()
+        return cls(fold(typed), tuple(_in_blanks(identifier) for identifier in identifiers_in(typed)))
+
+
+def _in_blanks(text: str) -> str:
+    return f" {' '.join(fold(text))} "
+
+
+@dataclass(frozen=True, slots=True)
 class Likeness:
     """How a document matches the query text exactly; computed once, so that `_source` need not be kept."""
 
@@ -42,17 +61,16 @@ class Likeness:
     """The passage contains every part number of the query text."""
 
 
-def likeness(typed: str, source: Source, passage: Sequence[str], names: Sequence[str]) -> Likeness:
+def likeness(typed: QueryWords, source: Source, passage: Sequence[str], names: Sequence[str]) -> Likeness:
     """Compare a document with the query text.
 
     `names` are the keyword fields that the query compares with the whole text.
     """
-    if len(typed) > BYPASS_RULE_CHARACTERS:
+    if not typed.words:
         return Likeness()
-    words = fold(typed)
-    equal = frozenset(name for name in names if _equals(source, name, words))
-    exact = any(_equals(source, name, words) for name in passage[:1])
-    return Likeness(exact, equal, _has_all(source, passage, identifiers_in(typed)))
+    equal = frozenset(name for name in names if _equals(source, name, typed.words))
+    exact = any(_equals(source, name, typed.words) for name in passage[:1])
+    return Likeness(exact, equal, _has_all(source, passage, typed.identifiers))
 
 
 def kept_hits(lexical: Sequence[DocKey], likenesses: Mapping[DocKey, Likeness]) -> Mapping[DocKey, Kept]:
@@ -80,8 +98,8 @@ def _has_all(source: Source, passage: Sequence[str], identifiers: Sequence[str])
     """Whether the passage contains all of these identifiers as separate words."""
     if not identifiers:
         return False
-    text = f" {' '.join(fold(passage_text(source, passage, _PASSAGE_CHARACTERS)))} "
-    return all(f" {' '.join(fold(identifier))} " in text for identifier in identifiers)
+    text = _in_blanks(passage_text(source, passage, _PASSAGE_CHARACTERS))
+    return all(identifier in text for identifier in identifiers)
 
 
 _PASSAGE_CHARACTERS = 2000

@@ -16,7 +16,7 @@ from proxy.ranking.boosts import Measured, boosted, measure
 from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
 from proxy.ranking.fusion import blend, reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
-from proxy.ranking.kept import Likeness, Source, in_place, kept_hits, likeness
+from proxy.ranking.kept import Likeness, QueryWords, Source, in_place, kept_hits, likeness
 from proxy.ranking.paging import Head, fuse, pinned_first
 from proxy.ranking.planning import Relevance
 from proxy.ranking.reranking import passage_text
@@ -217,11 +217,11 @@ async def _passages(
     unknown = [key for key in order if key not in known]
     if unknown:
         known |= (await run.search("passages", passage_search(plan, unknown))).by_key
-    texts, likenesses = {}, {}
+    texts, likenesses, typed = {}, {}, QueryWords.of(plan.user_query.text)
     for key in order:
         if key in known:
             source = _source_of(known[key])  # decoded one at a time: it takes many times the memory of its bytes
-            likenesses[key] = likeness(plan.user_query.text, source, plan.route.passage, plan.names)
+            likenesses[key] = likeness(typed, source, plan.route.passage, plan.names)
             if plan.covers(key.index) and (text := passage_text(source, plan.route.passage, room)):
                 texts[key] = text
     return texts, likenesses

@@ -40,7 +40,7 @@ def texts_at(value: Any, path: str) -> Iterator[str]:
         for item in value:
             if item and isinstance(item, list | dict):
                 yield from texts_at(item, path)
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict):
         if path in value:
             yield from _texts(value[path])
         for head, rest in _ways(path):
@@ -65,7 +65,7 @@ def _texts(value: Any, name: str = "") -> Iterator[str]:
                 yield name + text
         case list():
             yield from _texts_in((("", item) for item in value if item or item == 0), name)
-        case Mapping():
+        case dict():
             yield from _texts_in(((f"{key}: ", item) for key, item in value.items()), name)
         case _:
             yield name + json.dumps(value)

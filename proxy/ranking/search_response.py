@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from proxy.errors import Malformed
-from proxy.parsing.json_text import items_of, members_of
+from proxy.parsing.json_text import items_of, members_of, objects_of
 from proxy.parsing.sort_values import BY_SCORE, Sort
 from proxy.ranking.explaining import MEMBER as EXPLANATION
 from proxy.ranking.explaining import Explanation
@@ -75,7 +75,7 @@ def read_answer(body: bytes) -> SearchAnswer:
         return SearchAnswer(
             members=members,
             hits_members=hits_members,
-            hits=tuple(_read_hit(raw) for raw in items_of(hits_members["hits"])),
+            hits=tuple(map(_read_hit, objects_of(hits_members["hits"]))),
             total=_counted(total) if isinstance(total, int) else total,
             total_is_number=isinstance(total, int),
             max_score=_read_score(hits_members.get("max_score", _NULL)),
@@ -95,8 +95,7 @@ def _is_whole(members: RawMembers) -> bool:
     return not cut_short and not ("_shards" in members and _shards.decode(members["_shards"]).failed)
 
 
-def _read_hit(raw: msgspec.Raw) -> Hit:
-    members = members_of(raw)
+def _read_hit(members: RawMembers) -> Hit:
     index, identity = _name.decode(members["_index"]), _name.decode(members["_id"])
     key = DocKey(index, identity, _name.decode(members.get("_routing", _NO_NAME)))
     return Hit(key, _read_score(members.get("_score", _NULL)) or 0.0, members)

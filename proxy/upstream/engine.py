@@ -1,6 +1,7 @@
 """Sends searches to the engine on behalf of a caller, with that caller's own credentials."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -42,6 +43,8 @@ class EngineClient:
         self._catalog = Discovery(settings.resolve_cache_seconds, turned_away=self.accepted.forget)
         self.added = AddedSearches(settings.added_searches)
         self._kind: EngineKind | None = None
+        self._versioned: tuple[EngineKind, float] | None = None
+        self._fresh_seconds = settings.resolve_cache_seconds
 
     async def close(self) -> None:
         await self._catalog.close()
@@ -76,6 +79,16 @@ class EngineClient:
     def told_kind(self) -> EngineKind | None:
         """The engine's product and version according to the headers of its responses."""
         return self._kind
+
+    @property
+    def recent_kind(self) -> EngineKind | None:
+        """The engine's product and version, if any caller has lately read them: they are no secret."""
+        if self._versioned is None or time.monotonic() - self._versioned[1] >= self._fresh_seconds:
+            return None
+        return self._versioned[0]
+
+    def learned(self, kind: EngineKind) -> None:
+        self._versioned = kind, time.monotonic()
 
     async def send(self, asked: Asked, timeout_seconds: float | None = None) -> EngineReply:
         """Send one request; raises UpstreamError, Refused for every status but 200."""
@@ -173,10 +186,14 @@ class EngineOfCaller:
 
     async def kind(self) -> EngineKind | None:
         """Return the engine's product and version; if the caller may not read them, those in its response headers."""
+        if recent := self.engine.recent_kind:
+            return recent
         try:
-            return await self._known(read_kind, "/")
+            kind = await self._known(read_kind, "/")
         except UpstreamError:
             return self.engine.told_kind
+        self.engine.learned(kind)
+        return kind
 
     async def pipeline(self, name: str) -> Mapping[str, Any]:
         """Read a search pipeline of OpenSearch."""

@@ -114,4 +114,4 @@ def without_control_tokens(text: str) -> str:
     Otherwise a document could close its part of the prompt and supply the verdict. The space prevents the surrounding
     text from forming another token.
     """
-    return _CONTROL_TOKEN.sub(" ", text)
+    return _CONTROL_TOKEN.sub(" ", text) if "<" in text or "[" in text else text

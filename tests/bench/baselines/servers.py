@@ -83,7 +83,7 @@ def origin(folder: Path) -> Iterator[Origin]:
         file.write_text('{"text":"' + "a" * (1024 * size - 11) + '"}')
     port, tls_port = free_ports(2)
     configuration = _filled("nginx_origin.conf", folder, "origin", port=port, tls_port=tls_port)
-    with _running(_nginx(configuration), (port, tls_port), folder / "origin.out"):
+    with started(_nginx(configuration), (port, tls_port), folder / "origin.out"):
         yield Origin(folder, f"http://localhost:{port}", f"https://localhost:{tls_port}")
 
 
@@ -101,7 +101,7 @@ def proxies(before: Origin, tls: Tls) -> Iterator[Mapping[str, Server]]:
         yield {
             name: Server(
                 f"{scheme}://127.0.0.1:{ports[name]}",
-                stack.enter_context(_running(command, (ports[name],), before.folder / f"{name}.out")).pid,
+                stack.enter_context(started(command, (ports[name],), before.folder / f"{name}.out")).pid,
             )
             for name, command in commands.items()
         }
@@ -163,7 +163,7 @@ def _write_certificates(folder: Path) -> None:
 
 
 @contextmanager
-def _running(command: Sequence[str], ports: Sequence[int], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def started(command: Sequence[str], ports: Sequence[int], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the end of the block; it is given once it takes connections."""
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
