@@ -56,7 +56,7 @@ store             what is kept for later searches, as bytes by key (contract: St
 errors            what can go wrong upstream
 settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls; effective: what
                   is in force, secrets masked; request_options: what a request may set; bypass_rules: what a route
-                  bypasses by its text; rollout: by its mode and share
+                  bypasses by its text; redaction: what it sends to no model; rollout: by its mode and share
 bounds            every limit on input, and what happens beyond
 commands          serving, checking, loading (index, backfill), mapping, profiles, evaluation, local_models; imported
                   when they run (console: how they print; advice: what to do next)

@@ -156,6 +156,12 @@ _rows.append(
 )
 _setting(Of.CLIENT, "characters of the query text that models receive", "models.query_max_chars", "cut")
 _setting(Of.ENGINE, "characters of a document that the reranker receives", "models.passage_max_chars", "cut")
+REDACTION_MARGIN = _bound(
+    Of.PROXY,
+    "characters beyond the cut of a text that are read to redact what the cut would divide",
+    400,
+    "longer matches may be cut before they are recognised",
+)
 MODEL_RESPONSE_BYTES = _bound(
     Of.MODEL, "bytes of a response, compressed and decompressed, in addition to those below", 64 * 2**10, _MALFORMED
 )

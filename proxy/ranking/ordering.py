@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from proxy.bounds import REDACTION_MARGIN
 from proxy.errors import Busy, Failure, Malformed, SlowModel, UpstreamError, Withheld
 from proxy.parsing.json_text import read
 from proxy.ranking.boosts import Measured, boosted, measure
@@ -18,7 +19,7 @@ from proxy.ranking.fusion import blend, reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
 from proxy.ranking.kept import Likeness, QueryWords, Source, in_place, kept_hits, likeness
 from proxy.ranking.paging import Head, fuse, pinned_first
-from proxy.ranking.planning import Relevance
+from proxy.ranking.planning import Plan, Relevance
 from proxy.ranking.reranking import passage_text
 from proxy.ranking.retrieval import Groups, SemanticHits
 from proxy.ranking.search_response import SearchAnswer
@@ -185,7 +186,7 @@ def _passes_on(run: Run, relevance: Relevance, other: str) -> bool:
 async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Relevance:
     async with run.clock.stage("rerank"):
         relevance = await run.stages.reranker.score(
-            run.plan.user_query.text,
+            run.plan.sent_text,
             list(texts.values()),
             instruction=run.plan.instruction,
             model=model,
@@ -222,9 +223,14 @@ async def _passages(
         if key in known:
             source = _source_of(known[key])  # decoded one at a time: it takes many times the memory of its bytes
             likenesses[key] = likeness(typed, source, plan.route.passage, plan.names)
-            if plan.covers(key.index) and (text := passage_text(source, plan.route.passage, room)):
+            if plan.covers(key.index) and (text := _sent_of(plan, source, room)):
                 texts[key] = text
     return texts, likenesses
+
+
+def _sent_of(plan: Plan, source: Source, most: int) -> str:
+    """Return the passage of a document as the reranker receives it; empty if there is none."""
+    return plan.route.redaction.sendable(passage_text(source, plan.route.passage, most + REDACTION_MARGIN), most)
 
 
 def _source_of(hit: Hit) -> Source:

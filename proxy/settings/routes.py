@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from proxy.settings.bypass_rules import LeftOut, left_out
 from proxy.settings.config import Config, Fusion, QueryFrom, RouteSettings, Semantic
 from proxy.settings.profiles import AUTO, PRIORITIES, PROFILES, TIERS, Profile
+from proxy.settings.redaction import Redaction, redaction
 from proxy.settings.rollout import Rollout, rollout_of
 
 
@@ -53,6 +54,7 @@ class Route:
     on_zero_hits: Literal["keep_empty", "semantic"]
     query_from: QueryFrom
     left_out: LeftOut
+    redaction: Redaction
     rollout: Rollout
 
     @property
@@ -102,6 +104,7 @@ def build_route(settings: RouteSettings) -> Route:
         on_zero_hits=settings.on_zero_hits,
         query_from=settings.query_from,
         left_out=left_out(settings.bypass),
+        redaction=redaction(settings.redact),
         rollout=rollout_of(settings),
     )
 

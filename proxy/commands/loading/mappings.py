@@ -10,6 +10,7 @@ import msgspec
 import proxy
 from proxy.catalog.indices import META_KEY
 from proxy.settings.profiles import PROFILES
+from proxy.settings.redaction import NO_REDACTION, Redaction
 
 Filter = Mapping[str, Any]
 # A filter without effect, for a step that a language does not need: the tokens are lowercase already.
@@ -92,6 +93,8 @@ class Embedding:
     model: str
     dimensions: int
     passage: tuple[str, ...]
+    redaction: Redaction = NO_REDACTION
+    """Of the route, which is not part of the mapping."""
 
     @property
     def hash_field(self) -> str:
