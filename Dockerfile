@@ -6,7 +6,7 @@ RUN python -m venv --without-pip /opt/rerank-proxy
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY es_mappings es_mappings
 COPY proxy proxy
-RUN pip --python /opt/rerank-proxy/bin/python install --no-cache-dir -c constraints.txt .
+RUN pip --python /opt/rerank-proxy/bin/python install --no-cache-dir -c constraints.txt ".[redis]"
 
 FROM build AS build-models
 RUN pip --python /opt/rerank-proxy/bin/python install --no-cache-dir -c constraints.txt ".[local]"

@@ -20,8 +20,10 @@ help:
 	@echo 'make test          all checks and tests, including those on real engines'
 	@echo 'make test-clients  clients in other languages, with and without the proxy; ONLY="go java" runs some of them'
 	@echo 'make quick         all checks and tests that need no engine'
-	@echo 'make bench         measure the overhead: against the engine alone (ONLY=engine; PAIRS=300 requests of each kind)'
-	@echo '                   and against nginx and aiohttp (ONLY=passthrough, needs no engine; ROUNDS=5 SECONDS=2)'
+	@echo 'make bench         measure the overhead: against the engine alone (ONLY=engine; PAIRS=300 requests of each kind),'
+	@echo '                   against nginx and aiohttp (ONLY=passthrough; ROUNDS=5 SECONDS=2), of a reranked search against'
+	@echo '                   the same made by hand (ONLY=reranked), and while the models stall (ONLY=stalled); these three'
+	@echo '                   need no engine'
 
 demo: .venv/ready tools
 	@$(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once)
@@ -43,10 +45,13 @@ quick: checks
 	$(BIN)/pytest -m 'not engine' $(COVERAGE)
 
 BENCH = $(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(PAIRS),--pairs $(PAIRS)) \
-	$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TO),--to $(TO))
+	$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TO),--to $(TO)) \
+	$(if $(SEARCHES),--searches $(SEARCHES))
 
-bench: .venv/ready $(if $(filter passthrough,$(ONLY)),,tools) $(if $(filter engine,$(ONLY)),,baselines)
-	@$(if $(filter passthrough,$(ONLY)),,$(BIN)/python -m demo.engine exec --) $(BENCH)
+ENGINELESS := passthrough reranked stalled
+
+bench: .venv/ready $(if $(filter $(ENGINELESS),$(ONLY)),,tools) $(if $(filter-out passthrough,$(ONLY)),,baselines)
+	@$(if $(filter $(ENGINELESS),$(ONLY)),,$(BIN)/python -m demo.engine exec --) $(BENCH)
 
 # The proxy is compared with nginx; wrk sends the requests.
 baselines:
@@ -69,7 +74,7 @@ checks: .venv/ready
 		>&2; exit 1; }
 	@echo 'Installing into .venv, once ...'
 	@$(PYTHON) -m venv --clear .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,local,eval]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,local,redis,otel,eval]'
 	@touch $@
 
 tools:

@@ -42,7 +42,7 @@ def is_loaded(engine: str) -> bool:
     except NoAnswer:
         return False
     embedding = read_embedding("embedding", mapping)
-    if embedding is None or (embedding.model, embedding.passage) != (NAME, route.passage):
+    if embedding is None or (embedding.model, embedding.passage) != (NAME, route.embedded):
         return False
     return {hit["_id"]: hit["_source"] for hit in hits} == products()
 

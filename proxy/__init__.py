@@ -9,6 +9,7 @@ http1             HTTP as bytes
     relay         an exchange passed on, client and engine bound to each other (outbound: a connection to a node)
     messages      heads and framing (headers: hop-by-hop fields; callers: caller identity; flow: when to read)
 context           the record of a request: made where it enters, handed down, concluded once at its end
+    tracing       its trace: what carries on its client's, and the spans of the calls of models
 outcomes          how a search can end: reranked, degraded(stages) or bypassed(reason), one table of reasons
 app               which way a request goes: classified by settings.routes → an endpoint, or passed through
     process       `serve`: opens the ports, reloads the settings, drains (generation: what one configuration made)
@@ -22,6 +23,7 @@ endpoints         search, multi_search (multi_search_lines), async_search; nodes
 
 parsing           what a search says
     search_request    the body, as far as it is understood (search_keys: one table; source_filter, filter_path)
+    aggregations      which of them count what kNN added
     sort_values       the sort order, and the values that a client continues after
     query_text        the text that the user typed, and the query with that text made optional
     clauses, query_string     the tables it reads by (wildcards, words: spellings of one text; json_text: raw members)
@@ -39,12 +41,14 @@ ranking           one order of documents
     retrieval     the client's own search ∥ kNN
     ordering      fusion, then reranking ∥ rendering (explaining; kept: exact matches keep their place)
     boosts        what the query says beyond its words: the engine's boosts and pins in the reranked order
+    passages      the text of a document that the reranker reads (markup: HTML removed; tokens: estimated,
+                  and cut; chunks: the second one of a long document)
     rank_changes  how far two orders differ
     paging        one ranking cut into pages (heads: cached for some seconds)
     search_response   the engine's response, its hits in another order
 telemetry         log: headers, one counter a request, a line a search (log_writer: from a thread of its own;
                   slow_routes: warns of timeouts); metrics: what Prometheus reads; ecs: the log's fields by their
-                  names in the Elastic Common Schema
+                  names in the Elastic Common Schema; spans, traces: OpenTelemetry
 
 upstream          clients of the services: engine (pool, nodes, addresses; discovery: what each caller was told of
                   indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing;
@@ -52,11 +56,14 @@ upstream          clients of the services: engine (pool, nodes, addresses; disco
     guard         around each call of a model: breaker, bulkhead (concurrent calls), retries
     canary        known pairs, scored once per deployment: does a model still rank?
     providers     how the APIs of models differ (provider_errors: the messages in their errors)
-store             what is kept for later searches, as bytes by key (contract: Store, Keys; memory: S3-FIFO)
+store             what is kept for later searches, as bytes by key (contract: Store, Keys)
+    memory        S3-FIFO in this process (redis_store: shared between proxies, sealing: encrypted; layered: both)
+    opening       the caches that the settings name
 errors            what can go wrong upstream
 settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls; effective: what
                   is in force, secrets masked; request_options: what a request may set; bypass_rules: what a route
-                  bypasses by its text; redaction: what it sends to no model; rollout: by its mode and share
+                  bypasses by its text; redaction: what it sends to no model; rollout: by its mode and share;
+                  passage_template: what the models read
 bounds            every limit on input, and what happens beyond
 commands          serving, checking, loading (index, backfill), mapping, profiles, evaluation, local_models; imported
                   when they run (console: how they print; advice: what to do next)

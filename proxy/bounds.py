@@ -20,6 +20,7 @@ class Of(StrEnum):
     FILE = "file of `index` or `backfill`"
     LOCAL = "client of `models`"
     EVALUATION = "`eval`"
+    REDIS = "Redis"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ _rows.append(
     )
 )
 _setting(Of.CLIENT, "characters of the query text that models receive", "models.query_max_chars", "cut")
-_setting(Of.ENGINE, "characters of a document that the reranker receives", "models.passage_max_chars", "cut")
+_setting(Of.ENGINE, "tokens of a document that the reranker receives, as estimated", "models.passage_max_tokens", "cut")
 REDACTION_MARGIN = _bound(
     Of.PROXY,
     "characters beyond the cut of a text that are read to redact what the cut would divide",
@@ -171,7 +172,6 @@ MODEL_SCORE_BYTES = _bound(
 MODEL_NUMBER_BYTES = _bound(Of.MODEL, "bytes of a response for each number of a vector", 32, _MALFORMED)
 _setting(Of.MODEL, "seconds for a query vector", "models.embed_timeout_seconds", "degraded, `timeout`")
 _setting(Of.MODEL, "seconds for the scores", "models.rerank_timeout_seconds", "degraded, `timeout`")
-_setting(Of.PROXY, "megabytes of cached query vectors", "models.vector_cache_mb", "the oldest are dropped")
 ASYNC_SEARCHES_BYTES = _bound(
     Of.PROXY,
     "bytes of incomplete asynchronous searches",
@@ -185,6 +185,8 @@ SHADOW_RUNS = _bound(
     Of.PROXY, "searches in `mode: shadow` that are reranked at a time, for the log alone", 8, "dropped; the log says so"
 )
 SHADOW_S = _bound(Of.PROXY, "seconds for each of them", 10, "given up; the log says so")
+TRACE_SPANS = _bound(Of.PROXY, "spans of model calls in one request's trace", 256, "not recorded")
+TRACE_QUEUE = _bound(Of.PROXY, "spans that wait for the collector of traces", 2048, "dropped, and counted")
 LOG_ID = _bound(Of.CLIENT, "characters of an `X-Opaque-Id` in the log", 128, "cut")
 LOG_VALUE = _bound(Of.PROXY, "characters of any other value in the log", 4000, "truncated; the length is added")
 LOG_TRACEBACK = _bound(Of.PROXY, "characters of a traceback in the log", 32_000, "truncated; the length is added")
@@ -222,6 +224,13 @@ BRACKET_DEPTH = _bound(
 )
 PIT_INDICES = _bound(Of.ENGINE, "indices of a point in time", 1000, "further indices count as outside the route")
 BACK_OFF_S_MAX = _bound(Of.ENGINE, "seconds until an unreachable node is tried again", 30, "tried again")
+CHUNKED_CHARACTERS = _bound(
+    Of.ENGINE, "characters of a document that are searched for its second passage", 20_000, "the rest is not searched"
+)
+CHUNKED_WORDS = _bound(Of.CLIENT, "words of the query text that it is searched for", 16, "the others are ignored")
+SOURCE_BYTES_A_TURN = _bound(
+    Of.ENGINE, "bytes of documents that are made into passages before other work continues", 64 * 2**10, "made later"
+)
 RERANK_BATCH_MAX = _bound(Of.MODEL, "passages in one call (DeepInfra's limit)", 1024, "several calls")
 _setting(Of.PROXY, "passages in one of the parallel calls of a search", "models.rerank_batch_size", "several calls")
 TIMED_CALLS = _bound(Of.PROXY, "calls of a model that its latency is estimated from", 32, "the oldest are forgotten")
@@ -269,7 +278,11 @@ CATALOG_BYTES = _bound(
 )
 CATALOG_IN_FLIGHT = _bound(Of.PROXY, "concurrent requests for index metadata", 32, "sent later")
 CATALOG_WAITING = _bound(Of.PROXY, "requests for index metadata, sent or waiting", 1024, "bypassed, `unresolved`")
-HEADS_BYTES = _bound(Of.PROXY, "bytes of cached rankings, as estimated", 64 * 2**20, "the oldest are dropped")
+SHARED_VALUE_BYTES = _bound(Of.REDIS, "bytes of a cached value", 2**20, "not written, and not read")
+SHARED_READ_BYTES = _bound(
+    Of.REDIS, "bytes of the values that are read together", 4 * 2**20, "each is limited to its share"
+)
+SHARED_CONNECTIONS = _bound(Of.PROXY, "connections to Redis", 4, "wait for one, within `cache.redis_timeout_ms`")
 KNOWN_CALLERS = _bound(
     Of.PROXY,
     "known callers, to find a header that makes every request a new caller",
@@ -305,7 +318,11 @@ EVALUATED_HITS = _bound(Of.EVALUATION, "hits of one address (about 1 GB of ids f
 JUDGMENTS_BYTES = _bound(Of.EVALUATION, "bytes of a file of queries or judgments", 256 * 2**20, "rejected")
 JUDGED_QUERIES = _bound(Of.EVALUATION, "queries", 100_000, "rejected")
 TEMPLATE_DEPTH = _bound(Of.EVALUATION, "nesting of objects and arrays in the template", 200, "rejected")
-_setting(Of.PROXY, "cached rankings", "pages.cache_entries", "the oldest are dropped")
+_FORGOTTEN = "those that are used least are dropped"
+_setting(Of.PROXY, "megabytes of cached rankings", "cache.rankings_mb", _FORGOTTEN)
+_setting(Of.PROXY, "megabytes of cached scores", "cache.scores_mb", _FORGOTTEN)
+_setting(Of.PROXY, "megabytes of cached query vectors", "cache.vectors_mb", _FORGOTTEN)
+_setting(Of.PROXY, "milliseconds for a look-up in Redis", "cache.redis_timeout_ms", "answered from memory alone")
 _setting(Of.PROXY, "concurrent searches added by the proxy", "engine.added_searches", "degraded, `busy`")
 
 BOUNDS: Sequence[Bound] = tuple(_rows)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import socket
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -315,8 +316,8 @@ PROPERTIES: Mapping[str, Mapping[str, Any]] = {
 class FakeEngine(FakeServer):
     """An engine with a few documents: it resolves names, shows mappings, and runs the searches that a proxy makes.
 
-    Kinds of its requests: version, resolve, facts, types, lexical, semantic, render, passages, boosts, template, multi,
-    other.
+    Kinds of its requests: version, resolve, facts, types, lexical, semantic, render, facets, passages, boosts,
+    template, multi, other. Aggregations are counted by `terms` of a field.
     """
 
     def __init__(self, documents: Sequence[Document] = ()) -> None:
@@ -350,9 +351,11 @@ class FakeEngine(FakeServer):
             return "lexical"
         if "knn" in body:
             return "semantic"
-        if list(body.get("aggs", ())) == ["matched"]:
+        if "matched" in body.get("aggs", ()):
             return "render"
         filters = body.get("query", {}).get("bool", {})
+        if "minimum_should_match" in filters and body.get("size") == 0:
+            return "facets"
         if list(filters) == ["filter", "should"] and body.get("_source") is False:
             return "boosts"
         return "passages" if list(filters) == ["filter"] and body.get("track_total_hits") is False else "lexical"
@@ -377,6 +380,10 @@ class FakeEngine(FakeServer):
                 said = {"acknowledged": True}
             case _:
                 said = self._answered(_said(request.content))
+                if "typed_keys=true" in request.target and "aggregations" in said:
+                    results = said["aggregations"].items()
+                    types = {name: "filter" if name == "matched" else "sterms" for name, _ in results}
+                    said["aggregations"] = {f"{types[name]}#{name}": result for name, result in results}
         return answer(200, json.dumps(said, separators=(",", ":")).encode(), PRODUCT)
 
     def _answered(self, body: Any) -> dict[str, Any]:
@@ -416,9 +423,21 @@ class FakeEngine(FakeServer):
         best = max((score for _, score in found), default=None)
         total = {"total": {"value": len(found), "relation": self.total_relation}}
         said["hits"] = ({} if body.get("track_total_hits") is False else total) | {"max_score": best, "hits": hits}
-        if kind == "render":
-            said["aggregations"] = {"matched": {"doc_count": sum(hit.lexical is not None for hit, _ in found)}}
+        if asked := body.get("aggs", body.get("aggregations")):
+            said["aggregations"] = self._aggregated(body, asked, [document for document, _ in found])
         return said
+
+    def _aggregated(self, body: Any, asked: Any, found: Sequence[Document]) -> dict[str, Any]:
+        added = _ids(body.get("query"))
+        counted = [doc for doc in self.documents if doc.lexical is not None or doc.id in added]
+        results: dict[str, Any] = {}
+        for name, aggregation in asked.items():
+            if name == "matched":
+                results[name] = {"doc_count": sum(document.lexical is not None for document in found)}
+            else:
+                values = Counter(doc.more.get(aggregation["terms"]["field"]) for doc in counted)
+                results[name] = {"buckets": [{"key": key, "doc_count": count} for key, count in values.items() if key]}
+        return results
 
     def _found(self, kind: str, body: Any) -> list[tuple[Document, float]]:
         if kind == "semantic":
@@ -427,8 +446,11 @@ class FakeEngine(FakeServer):
             excluded = _ids(body.get("post_filter", {}))
             found = [doc for doc in self.documents if doc.id not in excluded]
             scores = [(doc, doc.lexical) for doc in found if doc.lexical is not None]
+        elif kind == "facets":
+            added = _ids(body["query"])
+            scores = [(doc, doc.lexical or 0.0) for doc in self.documents if doc.lexical is not None or doc.id in added]
         else:
-            wanted = _ids(body["query"]["bool"]["filter"])
+            wanted = _ids(body["query"])
             if kind == "boosts":
                 return [(doc, doc.boost) for doc in self.documents if doc.id in wanted]
             scores = [(doc, doc.lexical or 0.0) for doc in self.documents if doc.id in wanted]

@@ -31,7 +31,7 @@ def plan_of(
     request = parse(query_string, compact(body or {}))
     assert isinstance(request, SearchRequest), request
     route = build_route(settings)
-    user_query = find_user_query(request.query, route.passage, lambda _: True)
+    user_query = find_user_query(request.query, route.text_fields, lambda _: True)
     assert user_query is not None
     return Plan(
         indices=indices,

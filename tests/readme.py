@@ -430,7 +430,7 @@ def _calls(name: str) -> Iterator[Sequence[Any]]:
 def failures() -> Mapping[str, set[str]]:
     """Find each reason why a stage can be left out, and the stages that name it."""
     of_all = {kind.reason for kind in UpstreamError.__subclasses__()} - MODEL_REASONS.keys()
-    from_upstream = {"boosts": of_all}  # it asks no model
+    from_upstream = {"boosts": of_all, "facets": of_all}  # they ask no model
     found: dict[str, set[str]] = {}
     for stage, reason, *_ in filter(None, _calls("Failure")):
         if stage is not None:
@@ -442,8 +442,8 @@ def failures() -> Mapping[str, set[str]]:
 _FAILURE_MEANINGS = {
     "internal_error": "an error in the proxy, which is a bug: the log has the cause",
     "no_passage": "no candidate has text in any field of the route's `passage`: does the mapping name them so?",
-    "partial": "some shards did not answer the kNN search, the search that fetches its hits, or the one that scores "
-    "boosts, in time",
+    "partial": "some shards did not answer the kNN search, the search that fetches its hits, the one that counts "
+    "facets, or the one that scores boosts, in time",
 }
 
 
@@ -480,7 +480,10 @@ _STAGES = {
     "groups": "with `collapse`: the first document of each group that only kNN found",
     "passages": "reading passage fields that the hits do not contain in full",
     "rerank": "the reranker's scores",
-    "render": "fetching documents that only kNN found, as the client's query shows them; in parallel with `rerank`",
+    "render": "fetching documents that only kNN found, as the client's query shows them, and counting facets with "
+    "them; in parallel with `rerank`",
+    "facets": "on a page after the reranked head: counting facets with the documents that only kNN found; in parallel "
+    "with `lexical`",
     "boosts": "scores of the candidates by the query without its words; in parallel with `rerank`",
     "total": "everything until the response",
 }
@@ -501,9 +504,10 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "engine": settings.Engine,
     "models": settings.Models,
     "callers": settings.Callers,
-    "pages": settings.Pages,
+    "cache": settings.Cache,
     "log": settings.Log,
     "admin": settings.Admin,
+    "traces": settings.TraceSettings,
     "routes[]": settings.RouteSettings,
     "routes[].semantic": settings.Semantic,
     "routes[].fusion": settings.Fusion,
@@ -604,6 +608,10 @@ _VARIABLES = {
     "RERANK_PROXY_MODELS_URL": "`models.url`",
     settings.Models().token_env: "the token of the models; `models.token_env` can name another variable",
     settings.Admin().token_env: "the token of the admin port; `admin.token_env` can name another variable",
+    settings.Cache().key_env: "the secret of the caches, with Redis; `cache.key_env` can name another variable",
+    settings.Cache().redis_password_env: (
+        "the password of Redis; `cache.redis_password_env` can name another variable"
+    ),
     "RERANK_PROXY_CACHE": "the cache folder of `make demo` and `make test`",
 }
 
@@ -659,6 +667,42 @@ def bench_passthrough() -> Table:
     idle = ("memory of an idle client connection", *(f"{size:.1f} KB" for size in found["idle_kb"].values()), "", "")
     names, baselines = found["rows"][0]["costs"], found["rows"][0]["ratios"]
     return Table(("response", *names, *(f"CPU / {name}'s" for name in baselines)), (*rows, idle))
+
+
+def bench_reranked() -> Table:
+    """Return what a reranked search costs, beside the same made by hand: with fixed delays, and on a real engine."""
+    found = json.loads((ROOT / "tests/bench/results.json").read_text())
+    rows = tuple(
+        _beside_hand(row, engine)
+        for key, engine in (("reranked", "fixed delays"), ("reranked_real", "a real engine"))
+        for row in found.get(key, {"rows": ()})["rows"]
+    )
+    columns = ("window, searches", "engine", "by hand", "rerank-proxy", "p50", "p95", "CPU", "engine searches and CPU")
+    return Table(columns, rows)
+
+
+def _beside_hand(row: Mapping[str, Any], engine: str) -> tuple[str, ...]:
+    hand, ours = row["costs"].values()
+    times = [f"p50 {cost['p50_ms']:.1f}, p95 {cost['p95_ms']:.1f} ms; {cost['cpu_ms']:.1f} ms" for cost in (hand, ours)]
+    use = [f"{cost['engine_searches']:.1f}, {cost['engine_cpu_ms']:.1f} ms" for cost in (hand, ours)]
+    ratios = (f"{row['added_ms']:+.1f} ms", f"{row['p95']:.2f}", f"{row['cpu']:.2f}")
+    return (row["name"], engine, *times, *ratios, " / ".join(use))
+
+
+def bench_stalled() -> Table:
+    """Return what searches get while the models stall."""
+    rows = tuple(
+        (
+            row["name"],
+            f"{row['p50_ms']:.0f} ms",
+            f"{row['p99_ms']:.0f} ms",
+            "" if row["allowed_p99_ms"] is None else f"{row['allowed_p99_ms']:.0f} ms",
+            f"{row['rate']:.0f}/s" + ("" if row["rate_ratio"] is None else f", {row['rate_ratio']:.2f} times"),
+            str(row["errors"]),
+        )
+        for row in json.loads((ROOT / "tests/bench/results.json").read_text())["stalled"]["rows"]
+    )
+    return Table(("models", "p50", "p99", "allowed p99", "searches", "errors"), rows)
 
 
 def _cost(cost: Mapping[str, float]) -> str:
@@ -719,6 +763,7 @@ LOG_FIELDS: Mapping[str, tuple[str, str]] = {
     "key": ("search", "the key or parameter that it was bypassed for"),
     "window": ("search", "the window that was used"),
     "candidates": ("search", "how many hits were candidates"),
+    "without_text": ("search", "candidates that the reranker did not read, without a value in any field of `passage`"),
     "shadow": ("search", "in shadow mode: what reranking would have changed"),
     "tier": ("search", "with `tier: auto`, the tier of the reranker that was called"),
     "engine_searches": ("search", "searches that the engine ran for it, its own included"),
@@ -788,6 +833,8 @@ TABLES: Mapping[str, Callable[[], Table]] = {
     "figures": figures,
     "bench": bench,
     "passthrough": bench_passthrough,
+    "reranked_by_hand": bench_reranked,
+    "stalled_models": bench_stalled,
 }
 TEXTS: Mapping[str, Callable[[], str]] = {"languages": languages, "map": the_map}
 

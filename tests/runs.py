@@ -8,6 +8,8 @@ from proxy.ranking.heads import Heads
 from proxy.ranking.planning import Plan
 from proxy.ranking.stages import Run, Stages
 from proxy.settings.config import Engine as Settings
+from proxy.store.contract import Kind
+from proxy.store.memory import memory_region
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import EngineClient
@@ -33,19 +35,17 @@ async def run_of(
     session = await stack.enter_async_context(models_session(1.0))
     stages = Stages(
         engine=searching.for_caller(b"", ()),
-        embedder=Embedder(
-            Transport(session, "embedder", models.url, None), timeout_seconds=5, query_max_chars=200, cache_bytes=0
-        ),
+        embedder=Embedder(Transport(session, "embedder", models.url, None), timeout_seconds=5, query_max_chars=200),
         reranker=Reranker(
             Transport(session, "reranker", models.url, None),
             timeout_seconds=5,
             query_max_chars=200,
             batch_size=batch_size,
         ),
-        heads=Heads(10, 60),
+        heads=Heads(memory_region(Kind.RANKINGS, 2**20)),
         accepted=AcceptedSearch.of(searching.accepted, b"", ["products"]),
         covered_now=covered_now or nothing,
-        passage_max_chars=200,
+        passage_max_tokens=50,
         added_timeout_seconds=5,
     )
     return Run(plan, stages, Clock())

@@ -3,17 +3,27 @@
 import asyncio
 import sys
 import xml.etree.ElementTree as ET
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
+from demo.asking import ask
 from tests.bench.__main__ import main, written
 from tests.bench.baselines.servers import AIOHTTP, NGINX, OURS, Missing, program
+from tests.bench.by_hand import ByHand
 from tests.bench.drawing import svg
 from tests.bench.measuring import Asked, Figure, Side, by_turns, critical_paths
 from tests.bench.passthrough import Cost, Measured, Row, read_wrk
 from tests.bench.processes import used_by
-from tests.fakes import FakeServer, Stream, answer
+from tests.bench.reranked import Site, percentile, proxy_before, stand_ins
+from tests.bench.searchers import query_of
+from tests.bench.stand_ins import CONTROL, DELAYS_MS, Models
+from tests.fakes import FakeServer, Message, Stream, answer
 
 FIGURES = (Figure("a <document>", "one", "ms", 2.0, 3.0, 5), Figure("b", "two", "requests/s", 100.0, 50.0, 1))
 
@@ -87,6 +97,47 @@ def test_without_an_engine_the_way_to_one_is_said(
     monkeypatch.delenv("REAL_ENGINE_URL", raising=False)
     assert 2 == main([])
     assert "run `make bench`" in capsys.readouterr().err
+
+
+# a reranked search
+
+
+def test_a_search_by_hand_finds_what_the_proxy_finds(tmp_path: Path) -> None:
+    """Otherwise their costs could not be compared: the same hits, the same engine searches and model calls."""
+    with stand_ins(tmp_path) as (site, _), proxy_before(site, tmp_path, 50) as proxy:
+        calls = [_calls(site)]
+        reply = ask(f"{proxy.url}/{site.index}/_search", {"query": query_of("camera")})
+        calls.append(_calls(site))
+        by_hand = asyncio.run(_by_hand(site))
+        calls.append(_calls(site))
+    assert "reranked" == reply.headers["X-Rerank"]
+    assert [hit["_id"] for hit in by_hand] == [hit["_id"] for hit in reply.body["hits"]["hits"]]
+    assert [hit["_source"] for hit in by_hand] == [hit["_source"] for hit in reply.body["hits"]["hits"]]
+    expected = dict.fromkeys(DELAYS_MS, 1)
+    assert [expected, expected] == [dict(after - before) for before, after in pairwise(calls)]
+
+
+async def _by_hand(site: Site) -> list[dict[str, Any]]:
+    async with aiohttp.ClientSession() as session:
+        return await ByHand(session, site.shop(50)).search("camera", query_of("camera"))
+
+
+def _calls(site: Site) -> Counter[str]:
+    counted = Counter[str]()
+    for url in (site.engine, site.models):
+        counted.update(ask(f"{url}{CONTROL}").body)
+    return Counter({kind: counted[kind] for kind in (*DELAYS_MS, "stalled")})
+
+
+def test_calls_that_stall_are_spread_evenly() -> None:
+    models = Models()
+    models.stalled = 0.05
+    asked = Message(b"POST /v1/openai/embeddings HTTP/1.1", b'{"dimensions":8}')
+    assert [20, 40, 60] == [number for number in range(1, 61) if models.respond(asked) is None]
+
+
+def test_a_percentile_is_a_value_that_was_measured() -> None:
+    assert [95, 99, 7] == [percentile(range(100), 95), percentile(range(100), 99), percentile([7], 99)]
 
 
 # passing through

@@ -5,6 +5,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ from proxy.settings.yaml_file import YamlFile
 from proxy.upstream.canary import KNOWN
 from tests.canaries import known_scores
 from tests.fakes import FakeModels, FakeServer, Message, answer, closed_port, refuses, says
+from tests.redis_server import free_port, needs_redis, redis_server
 
 MAPPED = {"type": "dense_vector", "dims": 3, "similarity": "cosine"}
 TITLE = {"title": {"type": "text"}}
@@ -59,12 +61,18 @@ async def findings(
     *routes: Mapping[str, Any],
     environment: Mapping[str, str] | None = None,
     models: Mapping[str, Any] | None = None,
+    cache: Mapping[str, Any] | None = None,
     offline: bool = False,
     **engine: Any,
 ) -> list[Finding]:
     """Check settings with these routes; the models are fine where nothing is said."""
     async with FakeModels(GOOD_SCORES) as fine:
-        settings = {"engine": {"url": url, **engine}, "models": models or {"url": fine.url}, "routes": routes}
+        settings = {
+            "engine": {"url": url, **engine},
+            "models": models or {"url": fine.url},
+            "cache": cache or {},
+            "routes": routes,
+        }
         file = YamlFile.parse(yaml.safe_dump(msgspec.to_builtins(settings)), "config.yaml")
         config = msgspec.convert(settings, Config)
         return [found async for found in check(config, environment or {}, file, offline=offline)]
@@ -146,6 +154,8 @@ async def test_an_engine_that_refuses_is_worth_a_note_for_each_route() -> None:
 
 # Passages.
 
+UNMAPPED = ["brand", "category", "price", "currency", "rating", "reviews", "color", "size", "attributes", "description"]
+
 
 @pytest.mark.parametrize(
     ("passage", "found"),
@@ -156,11 +166,15 @@ async def test_an_engine_that_refuses_is_worth_a_note_for_each_route() -> None:
         (["titel"], [("wrong", "passage: titel is not in the mapping, did you mean `title`?")]),
         (["title", "maker.nam"], [("wrong", "passage: maker.nam is not in the mapping, did you mean `maker.name`?")]),
         (["title.english"], [("wrong", "passage: title.english is a multi-field: documents have title")]),
+        (["title", "Maker: {maker.name}", "{facts.weight} kg", "{flat.colour}", "{raw.text:raw}"], []),
+        (
+            ["title", "By {maker.nam}"],
+            [("wrong", "passage: maker.nam is not in the mapping, did you mean `maker.name`?")],
+        ),
         (
             None,
             [
-                ("note", f"passage: {name}, of the profile e-commerce, is not in the mapping")
-                for name in ("brand", "description")
+                ("note", f"passage: not in the mapping, of the profile e-commerce: {', '.join(UNMAPPED)}"),
             ],
         ),
     ],
@@ -171,6 +185,9 @@ async def test_a_passage_is_compared_with_the_mapping(passage: Any, found: Any) 
         "properties": {
             "title": {"type": "text", "fields": {"english": {"type": "text"}}},
             "maker": {"properties": {"name": {"type": "keyword"}}},
+            "facts": {"dynamic": False, "properties": {"colour": {"type": "keyword"}}},
+            "flat": {"type": "flattened"},
+            "raw": {"type": "object", "enabled": False},
         }
     }
     route = {"index": "a*"} | ({"passage": passage} if passage else {})
@@ -182,7 +199,8 @@ async def test_a_passage_is_compared_with_the_mapping(passage: Any, found: Any) 
 async def test_a_profile_of_which_no_field_is_there_is_wrong() -> None:
     async with Cluster(a1={"properties": {"heading": {"type": "text"}}}) as cluster:
         said = at("a*", await findings(cluster.url, {"index": "a*"}))
-    assert ["ok", "wrong", "wrong", "wrong"] == [kind for kind, _ in said]
+    said_of_passage = "the mapping has no field title, brand, description of the profile e-commerce: set `passage`"
+    assert [("ok", "1 index, BM25 and the reranker"), ("wrong", f"passage: {said_of_passage}")] == said
 
 
 # Routes beside each other.
@@ -420,3 +438,50 @@ async def test_certificates_for_the_models_that_cannot_be_read_are_wrong_whateve
     ((kind, said),) = at("models", found)
     assert ("wrong", True) == (kind, said.startswith("models.ca_file: /no/such/file: cannot be read"))
     assert [("ok", "DEEPINFRA_TOKEN is set")] == at("token", found)
+
+
+REDIS_KEY = {"RERANK_PROXY_CACHE_KEY": "0123456789abcdef"}
+
+
+@needs_redis
+async def test_a_redis_that_can_be_written_to_is_fine(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, Cluster() as engine:
+        url = f"redis://127.0.0.1:{server.port}"
+        found = await findings(engine.url, cache={"redis_url": url}, environment=REDIS_KEY)
+    assert [("ok", f"{url} can be used")] == at("redis", found)
+
+
+async def test_a_redis_that_is_away_is_said_with_what_follows() -> None:
+    async with Cluster() as engine:
+        url = f"redis://127.0.0.1:{free_port()}"
+        found = await findings(engine.url, cache={"redis_url": url}, environment=REDIS_KEY)
+    ((kind, said),) = at("redis", found)
+    assert "unreachable" == kind
+    assert said.startswith("ConnectionError: Error 111 connecting to 127.0.0.1")
+    assert said.endswith("Without it, each proxy has its own caches")
+
+
+@pytest.mark.parametrize("offline", [False, True])
+@pytest.mark.parametrize(
+    ("cache", "environment", "said"),
+    [
+        ({"redis_url": "redis://a"}, {}, "RERANK_PROXY_CACHE_KEY is not set, but cache.redis_url needs it"),
+        (
+            {"redis_url": "rediss://a", "redis_ca_file": "none.pem"},
+            REDIS_KEY,
+            "cache.redis_ca_file: none.pem",
+        ),
+    ],
+)
+async def test_caches_that_serve_would_refuse_are_wrong(
+    cache: dict[str, Any], environment: dict[str, str], said: str, *, offline: bool
+) -> None:
+    async with Cluster() as engine:
+        found = await findings(engine.url, cache=cache, environment=environment, offline=offline)
+    ((kind, why),) = at("redis", found)
+    assert ("wrong", True) == (kind, why.startswith(said))
+
+
+async def test_nothing_is_said_of_a_redis_that_is_not_configured() -> None:
+    async with Cluster() as engine:
+        assert [] == at("redis", await findings(engine.url))

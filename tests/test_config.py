@@ -17,6 +17,8 @@ from proxy.settings.config import (
     REMOVED_KEYS,
     Admin,
     BypassRules,
+    Cache,
+    CacheSecrets,
     Callers,
     Config,
     Engine,
@@ -24,13 +26,14 @@ from proxy.settings.config import (
     Listen,
     Log,
     Models,
-    Pages,
     Redact,
     RouteSettings,
     Section,
     Semantic,
+    TraceSettings,
     admin_token_of,
     authorization_of,
+    cache_secrets_of,
     load,
     needs_token,
     read,
@@ -78,9 +81,10 @@ def test_the_shipped_file_is_a_configuration() -> None:
         ("engine", Engine),
         ("models", Models),
         ("callers", Callers),
-        ("pages", Pages),
+        ("cache", Cache),
         ("log", Log),
         ("admin", Admin),
+        ("traces", TraceSettings),
     ],
 )
 def test_the_shipped_file_shows_every_key_with_the_defaults_of_the_code(section: str, kind: type[Section]) -> None:
@@ -120,7 +124,7 @@ def test_the_shipped_file_shows_all_that_a_request_may_say() -> None:
 def test_every_key_of_the_shipped_file_is_commented() -> None:
     """A section's own line has none where its keys have."""
     lines = [line for line in SHIPPED.read_text(encoding="utf-8").splitlines() if re.match(r"\s*(- |# )?\w+:", line)]
-    sections = {"listen:", "engine:", "models:", "callers:", "pages:", "log:", "admin:", "fusion:"}
+    sections = {"listen:", "engine:", "models:", "callers:", "cache:", "log:", "admin:", "fusion:"}
     assert [line for line in lines if not re.search(r"\S\s+# \S", line) and line.strip() not in sections] == []
 
 
@@ -156,8 +160,16 @@ def test_every_key_is_read_somewhere() -> None:
             "f.yaml:1: engine.discovery_env: is now called `engine.authorization_env`",
         ),
         (
+            "pages:\n  cache_entries: 10000",
+            (
+                "f.yaml:1: pages: is gone: `cache_seconds` is now `cache.rankings_seconds`; instead of "
+                "`cache_entries`, `cache.rankings_mb` limits the memory"
+            ),
+        ),
+        ("models: {vector_cache_mb: 1}", "f.yaml:1: models.vector_cache_mb: is now called `cache.vectors_mb`"),
+        (
             "models:\n  vector_cache_entries: 10000",
-            "f.yaml:2: models.vector_cache_entries: is gone: `models.vector_cache_mb` limits the memory instead",
+            "f.yaml:2: models.vector_cache_entries: is gone: `cache.vectors_mb` limits the memory instead",
         ),
     ],
 )
@@ -283,7 +295,11 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
         ("routes: [{index: a, share_by: {header: 'a b'}}]", "share_by.header: 'a b' is not a valid name of a header"),
         ("routes: [{index: a, share_by: {cookie: 'a;b'}}]", "share_by.cookie: 'a;b' is not a valid name of a cookie"),
         ("routes: [{index: a, on_zero_hits: semantic}]", "`on_zero_hits: semantic` needs `semantic` in the route"),
-        ("routes: [{index: a, passage: ['']}]", "routes[0].passage: contains an empty field name"),
+        ("routes: [{index: a, passage: ['']}]", "routes[0].passage[0]: is empty: expected the name of a field"),
+        (
+            "routes:\n- index: a\n  passage:\n  - title\n  - 'Brand: {brand'",
+            "5: routes[0].passage[1]: 'Brand: {brand' has an unpaired `{`: write `{{` for the sign itself",
+        ),
         ("routes: [{index: a, passage: []}]", "routes[0].passage: is empty, and the reranker needs at least one field"),
         ("engine: {key_file: a}", "f.yaml:1: engine.key_file: set `certificate_file` too"),
         ("engine:\n  ca_file: a", "f.yaml:2: engine.ca_file: no URL in engine.url begins with https://"),
@@ -321,6 +337,13 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
         ('engine: {host: "a\\r\\nX: y"}', "f.yaml:1: engine.host: expected a host"),
         ("engine: {published_address: a}", "f.yaml:1: engine.published_address: expected host:port"),
         ("engine: {published_address: 'http://a:1'}", "f.yaml:1: engine.published_address: expected host:port"),
+        ("cache: {redis_user: a}", "f.yaml:1: cache.redis_user: has no effect without `redis_url`"),
+        ("cache: {redis_ca_file: a}", "f.yaml:1: cache.redis_ca_file: has no effect without `redis_url`"),
+        (
+            "cache:\n  redis_url: redis://a\n  redis_ca_file: a",
+            "f.yaml:3: cache.redis_ca_file: cache.redis_url does not begin with rediss://",
+        ),
+        ("cache: {rankings_mb: -1}", "f.yaml:1: cache.rankings_mb: expected `int` >= 0"),
         ("callers: {ignore: cf-ray}", "f.yaml:1: callers.ignore: expected a list, got text"),
         (
             "callers:\n  ignore:\n    - cf-ray\n    - Cookie",
@@ -352,6 +375,56 @@ def test_a_query_string_of_a_url_is_refused_and_not_repeated(url: str) -> None:
     said = refusal(f"models: {{url: '{url.format(SECRET)}'}}")
     assert said.startswith("f.yaml:1: models.url: remove the query string")
     assert SECRET not in said
+
+
+@pytest.mark.parametrize("url", ["redis://user:{}@a", "redis://:{}@a:6379/0", "{}@a"])
+def test_credentials_of_redis_are_refused_and_not_repeated(url: str) -> None:
+    said = refusal(f"cache: {{redis_url: '{url.format(SECRET)}'}}")
+    assert said.startswith("f.yaml:1: cache.redis_url: remove the credentials: set `redis_user`")
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["a:6379", "http://a", "redis:a", "redis://", "redis://a/x", "redis://a:0", "redis://a:99999", "redis://a/1?db=2"],
+)
+def test_what_is_no_url_of_redis_is_refused(url: str) -> None:
+    assert refusal(f"cache: {{redis_url: '{url}'}}").startswith("f.yaml:1: cache.redis_url: expected a URL like redis:")
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://a", "redis://127.0.0.1:6380/", "rediss://redis.example:6379/15", "redis://[::1]"]
+)
+def test_a_url_of_redis_is_taken(url: str) -> None:
+    assert url == read(f"cache: {{redis_url: '{url}'}}", "f.yaml", {}).cache.redis_url
+
+
+def cache_secrets(text: str, **environment: str) -> CacheSecrets:
+    return cache_secrets_of(read(text, "f.yaml", {}), environment)
+
+
+REDIS = "redis_url: 'redis://a'"
+
+
+def test_proxies_that_share_a_redis_need_the_same_key() -> None:
+    with pytest.raises(ConfigError, match=r"MINE is not set, but cache\.redis_url needs it: set it, to the same value"):
+        cache_secrets(f"cache: {{{REDIS}, key_env: MINE}}", MINE=" ")
+    assert CacheSecrets(b"k" * 16) == cache_secrets(f"cache: {{{REDIS}, key_env: MINE}}", MINE="k" * 16)
+    assert CacheSecrets() == cache_secrets("")
+
+
+def test_a_short_key_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="RERANK_PROXY_CACHE_KEY: has fewer than 16 characters") as caught:
+        cache_secrets("", RERANK_PROXY_CACHE_KEY=SECRET[:8])
+    assert SECRET[:8] not in str(caught.value)
+
+
+def test_the_password_of_redis_is_read_from_the_environment_and_not_shown() -> None:
+    key = {"RERANK_PROXY_CACHE_KEY": "k" * 16}
+    with pytest.raises(ConfigError, match=r"RERANK_PROXY_REDIS_PASSWORD is not set, but cache\.redis_user needs it"):
+        cache_secrets(f"cache: {{{REDIS}, redis_user: proxy}}", **key)
+    found = cache_secrets(f"cache: {{{REDIS}, redis_password_env: MINE}}", MINE=SECRET, **key)
+    assert (SECRET, "CacheSecrets(***)") == (found.redis_password, repr(found))
 
 
 @pytest.mark.parametrize(
@@ -601,7 +674,7 @@ def test_an_authorization_that_is_named_and_cannot_be_used_is_refused_and_not_re
 def test_a_route_that_says_no_more_is_its_profile(profile: Any) -> None:
     route = only_route(profile=profile.name)
     models = TIERS[profile.tier]
-    assert (route.instruction, route.passage, route.rank_window_size) == (
+    assert (route.instruction, route.passage.entries, route.rank_window_size) == (
         profile.instruction,
         profile.passage,
         profile.rank_window_size,

@@ -32,10 +32,13 @@ from proxy.parsing.json_text import read, take_member, with_members_set
 from proxy.parsing.query_text import find_user_query
 from proxy.parsing.search_request import SearchRequest, parse
 from proxy.parsing.source_filter import SourceFilter
+from proxy.ranking import tokens
+from proxy.ranking.chunks import stems_of
 from proxy.ranking.explaining import Boost, Explanation, Kept, Origin
-from proxy.ranking.reranking import passage_text
+from proxy.ranking.passages import passage_of_tokens, two_passages
 from proxy.ranking.search_response import Page, Shown, read_answer, render_answer
 from proxy.settings.config import Log, Redact
+from proxy.settings.passage_template import template_of
 from proxy.settings.redaction import redaction
 from proxy.settings.request_options import OPTIONS, read_steering
 from proxy.telemetry import log as telemetry
@@ -323,8 +326,42 @@ def passages(name: str, size: int) -> Work:
     """Of a window's hits, as many as a turn reads."""
     found = read_answer(RESPONSES[name](size)).hits[:1000]
     sources = [bytes(hit.members["_source"]) for hit in found]
-    fields = ("title", "description", "a", "a.b.c", "a.a")
-    return Work(list(map(decodable, sources)), lambda: [passage_text(read(each), fields, 2000) for each in sources])
+    fields = template_of(("title", "Of {description:100}", "a", "a.b.c", "{a.a:raw}")).lines
+    return Work(list(map(decodable, sources)), lambda: [passage_of_tokens(read(each), fields, 500) for each in sources])
+
+
+MARKUP: Mapping[str, str] = {
+    "tags": "<b>bold</b> and <p class='x'>text</p> ",
+    "open tags": "<a <p <div ",
+    "open quotes": "<a href='<b title=\"<i '",
+    "open scripts": "<script><style>",
+    "open comments": "<!--",
+    "closing scripts": "<script></scrip",
+    "entities": "&amp;&lt;&#65;",
+    "open entities": "&aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa&#&#x",
+    "signs": "< > & ",
+}
+
+
+def unmarked(name: str, size: int) -> Work:
+    text = MARKUP[name] * (size // len(MARKUP[name]))
+    return Work([encoded(text)], lambda: passage_of_tokens({"text": text}, template_of(("text",) * 9).lines, 500))
+
+
+TOKENS: Mapping[str, str] = {"letters": "word ", "digits": "1 ", "ideographs": "笔", "digits first": "1"}
+
+
+def cut_to_tokens(name: str, size: int) -> Work:
+    text = TOKENS[name] * (size // len(TOKENS[name])) + "x" * (size if name == "digits first" else 0)
+    return Work([encoded(text)], lambda: [tokens.cut(text, size // limit) for limit in (1, 2, 5, 10)])
+
+
+LONG: Mapping[str, str] = {"words": "laptop and ", "one stem": "aaaa", "ideographs": "笔记", "nothing": "x "}
+
+
+def second_passages(name: str, size: int) -> Work:
+    text, stems = LONG[name] * (size // len(LONG[name])), stems_of(("laptop", "aaaa", "笔记本", *map(str, range(99))))
+    return Work([encoded(text)], lambda: two_passages({"text": text}, template_of(("text",)).lines, 500, stems))
 
 
 # ------------------------------------------------------------------------------------------------- the others
@@ -459,7 +496,7 @@ _REDACTION = redaction(Redact(kinds=("email", "card", "phone"), patterns=(r"[A-Z
 def redacted(text: str, size: int) -> Work:
     """What is longer than the models receive is cut first."""
     whole = text * (size // len(text))
-    return Work([encoded(whole)], lambda: _REDACTION.sendable(whole, SENT))
+    return Work([encoded(whole)], lambda: _REDACTION.of_query(whole, SENT))
 
 
 OTHERS: Mapping[str, Case] = {
@@ -506,6 +543,9 @@ CASES: Mapping[str, Case] = {
     **dict(of_each(closed, READ)),
     **dict(of_each(passages, READ)),
     **dict(of_each(redacted, REDACTED)),
+    **dict(of_each(unmarked, MARKUP)),
+    **dict(of_each(second_passages, LONG)),
+    **dict(of_each(cut_to_tokens, TOKENS)),
     **OTHERS,
 }
 

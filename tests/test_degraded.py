@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from proxy.bounds import SEARCH_RESPONSE_BYTES
-from proxy.settings.config import Config, RouteSettings, Semantic
+from proxy.settings.config import Cache, Config, RouteSettings, Semantic
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.fakes import (
     Client,
@@ -268,8 +268,9 @@ async def test_a_stage_that_works_again_is_used_again(client: Client, models: Fa
 async def test_a_model_that_hangs_is_soon_asked_by_few_searches_and_again_when_it_answers(
     start_proxy: StartProxy, settings: Config, models: FakeModels, kind: str, stage: str
 ) -> None:
-    no_cache = msgspec.structs.replace(settings.models, vector_cache_mb=0, **{f"{kind}_timeout_seconds": 0.2})
-    client = await start_proxy(msgspec.structs.replace(settings, models=no_cache))
+    impatient = msgspec.structs.replace(settings.models, **{f"{kind}_timeout_seconds": 0.2})
+    no_cache = Cache(vectors_mb=0)
+    client = await start_proxy(msgspec.structs.replace(settings, models=impatient, cache=no_cache))
     models.faults[kind] = hangs
     slow = f'degraded;stages="{stage}";reason=slow_model'
     searched = 1

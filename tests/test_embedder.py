@@ -12,6 +12,8 @@ from proxy.context import Charge
 from proxy.errors import Busy, Malformed, Refused, SlowModel, TimedOut
 from proxy.ranking.planning import QueryVector
 from proxy.ranking.stages import Budget
+from proxy.store.contract import Kind
+from proxy.store.memory import ENTRY_SIZE, memory_region
 from proxy.upstream.embedder import Embedder, Introduction, decode, query_prompt
 from proxy.upstream.guard import Clocks, Guards
 from proxy.upstream.latency import CALLS_TO_JUDGE
@@ -25,7 +27,8 @@ MODEL = "Qwen/Qwen3-QueryVector-4B"
 async def embedder(models: FakeModels) -> AsyncIterator[Embedder]:
     async with models_session(1.0) as session:
         transport = Transport(session, "embedder", models.url, "token")
-        yield Embedder(transport, timeout_seconds=60, query_max_chars=40, cache_bytes=2 * 530)
+        vectors = memory_region(Kind.VECTORS, 2 * (16 + ENTRY_SIZE))
+        yield Embedder(transport, timeout_seconds=60, query_max_chars=40, vectors=vectors)
 
 
 async def ask(embedder: Embedder, text: str, *, instruction: str = "Find it", dimensions: int = 3) -> Any:
@@ -250,7 +253,7 @@ async def test_a_model_that_is_too_slow_is_not_asked(models: FakeModels) -> None
     async with models_session(1.0) as session:
         guards = Guards(200, clocks=Clocks(lambda: 0.0))
         transport = Transport(session, "embedder", models.url, None, guards)
-        embedder = Embedder(transport, timeout_seconds=0.02, query_max_chars=40, cache_bytes=0)
+        embedder = Embedder(transport, timeout_seconds=0.02, query_max_chars=40)
         found = [await found_by(embedder, "a") for _ in range(CALLS_TO_JUDGE + 1)]
     assert [TimedOut] * CALLS_TO_JUDGE + [SlowModel] == [type(each.error) for each in found]
 
@@ -260,7 +263,7 @@ async def test_a_search_that_cannot_get_its_turn_within_its_budget_does_not_wait
     held, guards = asyncio.Event(), Guards(1)
     async with models_session(1.0) as session:
         transport = Transport(session, "embedder", models.url, None, guards)
-        embedder = Embedder(transport, timeout_seconds=60, query_max_chars=40, cache_bytes=0)
+        embedder = Embedder(transport, timeout_seconds=60, query_max_chars=40)
         guard = guards.of("embedder", MODEL)
         guard.latency.answered(5.0, 0.0)
         models.faults["embed"] = waits_for(held)

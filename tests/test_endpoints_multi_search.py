@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from proxy.bounds import BODY_CLAUSES, MSEARCH_ITEMS, OUTCOME_LIST_BYTES
-from proxy.settings.config import Config
+from proxy.settings.config import Config, Semantic
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
 from tests.fakes import Client, Document, FakeModels, Message, Stream, breaks_off, hangs, refuses, says, waits_for
@@ -52,6 +52,20 @@ async def test_each_item_has_its_own_outcome_in_order(client: Client, engine: En
         "reranked",
     ]
     assert outcomes == answered.header("x-rerank").split(", ")
+
+
+async def test_bypassed_items_return_no_vectors_if_their_route_says_so(
+    start_proxy: StartProxy, settings: Config, engine: EndpointEngine
+) -> None:
+    (route,) = settings.routes
+    semantic = Semantic(field="v", dimensions=3, exclude_from_source=True)
+    client = await start_proxy(
+        msgspec.structs.replace(settings, routes=(msgspec.structs.replace(route, semantic=semantic),))
+    )
+    await ask(client, lines({}, SORTED, {"index": "logs"}, SORTED))
+    _, excluding, _, untouched = engine.requests[-1].content.splitlines()
+    assert {"excludes": ["v", "v_hash"]} == json.loads(excluding)["_source"]
+    assert lines({}, SORTED).splitlines()[1] == untouched
 
 
 async def test_what_is_not_reranked_goes_on_in_one_request_as_its_own_lines(

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.settings.config import Config
+from proxy.settings.config import Config, Semantic
 from tests.conftest import OTHER, QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine
 from tests.fakes import Client, Document, FakeModels, Message, answer, hangs, ids, refuses, request, says, waits_for
@@ -47,6 +47,57 @@ async def test_steering_is_cut_out_of_the_bytes_also_where_the_search_is_bypasse
 ) -> None:
     await post(client, "/products/_search", body)
     assert (left, str(len(left))) == (engine.requests[-1].content, engine.requests[-1].header("content-length"))
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "expected"),
+    [
+        ("", b'{"sort": ["a"]}', ("", b'{"sort": ["a"],"_source":{"excludes":["v","v_hash"]}}')),
+        ("", b'{"_source":["a","v"],"sort":["a"]}', ("", b'{"includes":["a","v"],"excludes":["v_hash"]}}')),
+        ("", b'{"_source":["v","v_hash"],"sort":["a"]}', ("", None)),
+        ("", b'{"_source":["a"],"sort":["a"]}', ("", None)),
+        ("", b'{"_source":["*"],"sort":["a"]}', ("", b'{"includes":["*"],"excludes":["v","v_hash"]}}')),
+        ("", b'{"sort":["a"],"_source":"t*"}', ("", b'"_source":"t*"}')),
+        ("", b'{"sort":["a"],"_source":false}', ("", None)),
+        ("", b'{"sort":["a"],"stored_fields":["a"]}', ("", None)),
+        ("", b'{"sort":["a"],"slice":{"id":0,"max":2}}', ("", None)),
+        ("?scroll=1m", b'{"sort":["_doc"]}', ("?scroll=1m", None)),
+        ("?q=a+b&sort=a", b"", ("?q=a+b&sort=a&_source_excludes=v%2Cv_hash", b"")),
+        ("?_source=a", b'{"sort":["a"]}', ("?_source=a", None)),
+        ("?_source=true", b'{"sort":["a"]}', ("?_source_excludes=v%2Cv_hash", None)),
+        ("?_source_includes=v", b'{"sort":["a"]}', ("?_source_includes=v&_source_excludes=v_hash", None)),
+        ("", b'{"sort":["a"', ("", None)),
+    ],
+)
+async def test_a_bypassed_search_returns_no_vectors_if_its_route_says_so(
+    start_proxy: StartProxy, settings: Config, engine: EndpointEngine, target: str, body: bytes, expected: Any
+) -> None:
+    semantic = {"field": "v", "dimensions": 3, "exclude_from_source": True}
+    client = await start_proxy(with_semantic(settings, semantic))
+    answered = await post(client, f"/products/_search{target}", body)
+    assert answered.header("x-rerank").startswith("bypassed")
+    asked, (query, sent) = engine.requests[-1], expected
+    assert f"/products/_search{query}" == asked.target
+    if sent is None:
+        assert body == asked.content
+    else:
+        assert asked.content.endswith(sent)
+        assert (sent == b"") == (asked.content == b"")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("body", [b'{"sort": ["a"]}', b""])
+async def test_without_that_option_a_bypassed_search_keeps_its_bytes(
+    client: Client, engine: EndpointEngine, method: str, body: bytes
+) -> None:
+    await client.ask(method, "/products/_search?q=a+b&sort=a", body, content_type="application/json")
+    assert ("/products/_search?q=a+b&sort=a", body) == (engine.requests[-1].target, engine.requests[-1].content)
+
+
+def with_semantic(settings: Config, semantic: dict[str, Any]) -> Config:
+    (route,) = settings.routes
+    changed = msgspec.structs.replace(route, semantic=msgspec.convert(semantic, Semantic))
+    return msgspec.structs.replace(settings, routes=(changed,))
 
 
 async def test_where_no_route_matches_nothing_is_touched(client: Client, engine: EndpointEngine) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.ranking.fusion import Weighted, blend, by_score, reciprocal_rank_fusion, reorder
+from proxy.ranking.fusion import Weighted, blend, by_score, completed, reciprocal_rank_fusion, reorder
 from proxy.ranking.hits import DocKey, Scored, keys
 from tests import strategies
 
@@ -68,6 +68,29 @@ def test_saturated_scores_keep_the_candidates_order() -> None:
 
 def test_what_has_no_score_follows_in_its_order_however_low_the_others_are() -> None:
     assert (Scored(B, -3.0), Scored(A, 0.0), Scored(C, 0.0)) == reorder([A, B, C], {B: -3.0})
+
+
+def test_what_was_not_read_keeps_its_place() -> None:
+    ranking = (Scored(C, 0.9), Scored(B, 0.4))
+    assert (Scored(A, 0.9), *ranking) == completed(ranking, [A, B, C])
+    assert (Scored(C, 0.9), Scored(A, 0.9), Scored(B, 0.4)) == completed(ranking, [B, A, C])
+    assert () == completed((), [A, B])
+
+
+@given(strategies.orders, st.data())
+def test_a_completed_ranking_has_each_document_once_and_the_others_in_its_order(
+    order: tuple[DocKey, ...], data: st.DataObject
+) -> None:
+    read = data.draw(st.permutations([key for key in order if data.draw(st.booleans())]))
+    found = keys(completed(by_score({key: -float(place) for place, key in enumerate(read)}), order))
+    if not read:
+        assert found == ()
+        return
+    assert sorted(order) == sorted(found)
+    assert read == [key for key in found if key in read]
+    assert {key: order.index(key) for key in order if key not in read} == {
+        key: found.index(key) for key in found if key not in read
+    }
 
 
 @given(strategies.orders, st.data(), strategies.weights)

@@ -1,68 +1,143 @@
 """Heads are remembered for those who asked, for what they asked, and no longer."""
 
-import sys
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from proxy.ranking.heads import Heads, head_key, size_of
+from proxy.errors import Failure
+from proxy.ranking.explaining import Boost, Explanation, Kept, Origin
+from proxy.ranking.heads import Heads, decode_head, encode_head, head_key, scope_of
 from proxy.ranking.hits import DocKey, Scored
 from proxy.ranking.paging import Head
-from proxy.settings.config import RouteSettings
+from proxy.ranking.search_response import Total
+from proxy.settings.config import Config, RouteSettings, read
+from proxy.store.contract import Kind
+from proxy.store.memory import memory_region
 from tests.plans import plan_of
+from tests.strategies import finite
 
 HEAD = Head((Scored(DocKey("i", "1"), 1.0),), None, 0, untouched=False, failures=())
+DEGRADED = replace(HEAD, failures=(Failure("rerank", "timeout"),))
 QUERY = {"query": {"match": {"title": "laptop"}}}
 ME = b"caller"
 
 
-def test_a_head_is_found_again_by_its_key_alone() -> None:
-    heads = Heads(10, 60.0)
-    heads.put(b"a", HEAD)
-    assert HEAD == heads.get(b"a")
-    assert heads.get(b"b") is None
+def heads_in(size: int, scope: bytes = b"") -> Heads:
+    return Heads(memory_region(Kind.RANKINGS, size), scope)
 
 
-def test_the_oldest_of_too_many_is_forgotten() -> None:
-    heads = Heads(1, 60.0)
-    heads.put(b"a", HEAD)
-    heads.put(b"b", HEAD)
-    assert (None, HEAD) == (heads.get(b"a"), heads.get(b"b"))
+async def test_a_head_is_found_again_by_its_key_alone() -> None:
+    heads = heads_in(10_000)
+    await heads.put(b"a", HEAD)
+    assert HEAD == await heads.get(b"a")
+    assert await heads.get(b"b") is None
 
 
-def test_none_is_remembered_where_there_is_no_room() -> None:
-    heads = Heads(0, 60.0)
-    heads.put(b"a", HEAD)
-    assert heads.get(b"a") is None
+async def test_none_is_remembered_where_there_is_no_room() -> None:
+    heads = heads_in(0)
+    await heads.put(b"a", HEAD)
+    assert await heads.get(b"a") is None
 
 
-def head_of(documents: int, length: int = 1) -> Head:
-    ranking = tuple(Scored(DocKey("i" * length, f"{n}"), 1.0) for n in range(documents))
-    return Head(ranking, None, 0, untouched=False, failures=())
+async def test_a_head_without_failures_is_found_before_one_with_failures_whichever_came_last() -> None:
+    heads = heads_in(10_000)
+    await heads.put(b"a", DEGRADED)
+    assert DEGRADED == await heads.get(b"a")
+    await heads.put(b"a", HEAD)
+    await heads.put(b"a", DEGRADED)
+    assert HEAD == await heads.get(b"a")
 
 
-def test_heads_are_bounded_in_bytes_and_the_oldest_go_first() -> None:
-    heads = Heads(1000, 60.0, bytes_max=10 * size_of(head_of(10)))
-    for number in range(20):
-        heads.put(b"%d" % number, head_of(10))
-    assert list(range(10, 20)) == [number for number in range(20) if heads.get(b"%d" % number)]
-    heads.put(b"large", head_of(50))
-    assert 5 >= len([number for number in range(20) if heads.get(b"%d" % number)])
+async def test_proxies_with_other_settings_do_not_share_heads() -> None:
+    region = memory_region(Kind.RANKINGS, 10_000)
+    await Heads(region, b"one").put(b"a", HEAD)
+    assert (HEAD, None) == (await Heads(region, b"one").get(b"a"), await Heads(region, b"other").get(b"a"))
 
 
-def test_a_head_that_is_larger_than_all_may_be_is_not_remembered() -> None:
-    heads = Heads(1000, 60.0, bytes_max=size_of(head_of(10)))
-    heads.put(b"a", head_of(10))
-    heads.put(b"b", head_of(11))
-    heads.put(b"c", head_of(10, length=1000))
-    assert (True, None, None) == (heads.get(b"a") is not None, heads.get(b"b"), heads.get(b"c"))
+@pytest.mark.parametrize(
+    "text",
+    [
+        "engine: {url: 'http://other:9200'}",
+        "engine: {host: other}",
+        "models: {url: 'http://other'}",
+        "models: {embed_api: openai}",
+        "models: {rerank_api: cohere}",
+        "models: {rerank_url: 'http://other'}",
+        "models: {query_max_chars: 1}",
+        "models: {passage_max_tokens: 1}",
+        "callers: {ignore: [x-other]}",
+        "routes: [{index: a}]",
+    ],
+)
+def test_what_determines_an_order_determines_who_shares_it(text: str) -> None:
+    assert scope_of(Config()) != scope_of(read(text, "f.yaml", {}))
 
 
-def test_an_estimate_is_no_less_than_what_python_says() -> None:
-    """The objects of a head alone, measured one by one: the largest window takes no more than it is counted for."""
-    head = head_of(1000, length=40)
-    parts = [part for scored in head.ranking for part in (scored, scored.key, scored.key.id, scored.key.index)]
-    measured = sys.getsizeof(head.ranking) + sum(map(sys.getsizeof, parts))
-    assert measured <= size_of(head) <= 5 * measured
+@pytest.mark.parametrize(
+    "text", ["listen: {port: 1}", "models: {concurrent_calls: 1}", "log: {level: debug}", "cache: {scores_mb: 1}"]
+)
+def test_what_does_not_determine_an_order_is_of_no_matter(text: str) -> None:
+    assert scope_of(Config()) == scope_of(read(text, "f.yaml", {}))
+
+
+origins = st.none() | st.builds(Origin, st.integers(1, 1000), finite)
+explanations = st.builds(
+    Explanation,
+    origins,
+    origins,
+    st.none() | finite,
+    st.none() | finite,
+    st.none() | st.text("0123456789abcdef", min_size=16, max_size=16),
+    st.none() | st.integers(0, 2000),
+    st.none() | st.builds(Kept, st.integers(1, 3), st.sampled_from(["exact_match", "identifier"])),
+    st.none() | st.builds(Boost, finite, st.integers(1, 5)),
+)
+
+
+@st.composite
+def any_heads(draw: st.DrawFn) -> Head:
+    some = st.text(max_size=5)
+    found = draw(st.lists(st.builds(DocKey, some, some, some | st.just("")), unique=True, max_size=8))
+    return Head(
+        tuple(Scored(key, draw(finite)) for key in found),
+        draw(st.none() | st.builds(Total, st.integers(0, 2**40), st.sampled_from(["eq", "gte"]))),
+        draw(st.integers(0, 1000)),
+        untouched=draw(st.booleans()),
+        failures=tuple(draw(st.lists(st.builds(Failure, some, some, st.just(""), st.booleans()), max_size=3))),
+        groups=draw(st.fixed_dictionaries({key: st.none() | st.binary(max_size=5) for key in found}) | st.just({})),
+        explanations={key: draw(explanations) for key in found if draw(st.booleans())},
+        counted=draw(st.none() | st.booleans() | st.integers(0, 2**31)),
+    )
+
+
+@given(any_heads())
+def test_a_head_is_decoded_as_it_was(head: Head) -> None:
+    found = decode_head(encode_head(head))
+    assert (head, type(head.counted)) == (found, type(found and found.counted))
+
+
+@given(any_heads(), st.data())
+def test_whatever_else_is_stored_is_no_head(head: Head, data: st.DataObject) -> None:
+    value = bytearray(encode_head(head))
+    place = data.draw(st.integers(0, len(value) - 1))
+    value[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    assert isinstance(decode_head(bytes(value)), Head | None)
+
+
+async def test_a_message_of_a_service_is_not_stored() -> None:
+    heads = heads_in(10_000)
+    failure = Failure("rerank", "refused", "reranker: status 400: <the query>")
+    await heads.put(b"a", replace(HEAD, failures=(failure,)))
+    found = await heads.get(b"a")
+    assert found is not None
+    assert (replace(failure, detail=""),) == found.failures
+
+
+def test_the_largest_window_is_small() -> None:
+    ranking = tuple(Scored(DocKey("products-2026-11", f"{number:020}"), 0.5) for number in range(1000))
+    assert 40_000 > len(encode_head(replace(HEAD, ranking=ranking)))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from proxy.ranking.explaining import Kept
 from proxy.ranking.hits import DocKey, Scored, keys
 from proxy.ranking.kept import AMONG, QueryWords, in_place, kept_hits, likeness
+from proxy.settings.passage_template import template_of
 
-PASSAGE = ("title", "text")
+PASSAGE = template_of(("title", "text"))
 
 
 def key(name: str) -> DocKey:

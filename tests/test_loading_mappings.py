@@ -17,6 +17,7 @@ from proxy.commands.loading.mappings import (
     read_embedding,
     shipped_embedding,
 )
+from proxy.settings.passage_template import template_of
 from proxy.settings.profiles import PROFILES, TIERS
 
 EMBEDDING = Embedding("vector", "some-model", 7, ("title", "body"))
@@ -40,7 +41,7 @@ def test_there_is_one_file_for_each_profile() -> None:
 def test_a_file_says_what_its_vectors_are_made_of_and_by_which_model(profile: str) -> None:
     body, own = shipped(profile), PROFILES[profile]
     held = read_embedding("embedding", body["mappings"])
-    assert held == Embedding("embedding", TIERS[own.tier].embedding, 384, own.passage)
+    assert held == Embedding("embedding", TIERS[own.tier].embedding, 384, own.embedded)
     assert body["mappings"]["properties"]["embedding"] == held.properties["embedding"]
     assert body["mappings"]["properties"]["embedding_hash"] == held.properties["embedding_hash"]
 
@@ -48,7 +49,8 @@ def test_a_file_says_what_its_vectors_are_made_of_and_by_which_model(profile: st
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_file_has_the_fields_of_its_passage_something_to_search_and_something_to_count(profile: str) -> None:
     fields = dict(flatten(shipped(profile)["mappings"]["properties"]))
-    assert set(PROFILES[profile].passage) <= fields.keys()
+    assert set(template_of(PROFILES[profile].passage).fields) <= fields.keys()
+    assert set(template_of(PROFILES[profile].embedded).fields) <= set(template_of(PROFILES[profile].passage).fields)
     types = {spec["type"] for spec in fields.values()}
     assert {"text", "keyword", "dense_vector"} <= types
     assert types & {"integer", "float", "double", "date"}

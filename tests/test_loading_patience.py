@@ -89,7 +89,5 @@ async def test_an_answer_of_another_length_is_refused() -> None:
 
 async def embed_at(url: str, patience: float) -> None:
     async with models_session(1) as session:
-        embedder = Embedder(
-            Transport(session, "embedder", url, None), timeout_seconds=5, query_max_chars=1, cache_bytes=0
-        )
+        embedder = Embedder(Transport(session, "embedder", url, None), timeout_seconds=5, query_max_chars=1)
         await embed(embedder, ["a"], "m", 3, patience)

@@ -82,6 +82,8 @@ def test_new_vectors_are_those_of_the_model_that_answers() -> None:
         ({"title": {"type": "text"}}, ("title", "none")),
         ({"reviews": {"properties": {"text": {"type": "text"}}}}, ("reviews",)),
         ({"reviews": {"type": "nested", "properties": {"text": {"type": "text"}}}}, ("reviews.text",)),
+        ({"raw": {"type": "object", "enabled": False}}, ("raw.text",)),
+        ({"raw": {"dynamic": "false", "properties": {"a": {"type": "keyword"}}}}, ("{raw.text:raw}",)),
     ],
 )
 def test_one_of_the_fields_is_enough(properties: Any, passage: tuple[str, ...]) -> None:
@@ -150,15 +152,15 @@ FAST, BALANCED, PRECISION = (TIERS[name].embedding for name in ("fast", "balance
         (
             "b",
             VectorOptions(profile="legal"),
-            Wanted("embedding", None, PRECISION, None, None, PROFILES["legal"].passage),
+            Wanted("embedding", None, PRECISION, None, None, PROFILES["legal"].embedded),
         ),
-        ("a1", VectorOptions(profile="legal"), Wanted("w", None, FAST, 5, None, PROFILES["legal"].passage)),
+        ("a1", VectorOptions(profile="legal"), Wanted("w", None, FAST, 5, None, PROFILES["legal"].embedded)),
         ("a1", VectorOptions(tier="precision"), Wanted("w", PRECISION, FAST, 5, None, ("x",))),
         ("a1", VectorOptions(model="n", tier="precision"), Wanted("w", "n", FAST, 5, None, ("x",))),
         (
             "named",
             VectorOptions(),
-            Wanted("embedding", "named-model", "named-model", None, None, PROFILES["e-commerce"].passage),
+            Wanted("embedding", "named-model", "named-model", None, None, PROFILES["e-commerce"].embedded),
         ),
         (
             "a1",

@@ -16,6 +16,8 @@ from proxy.catalog.vectors import Vectors
 from proxy.commands.local_models.app import BANNER, BATCH, create_app
 from proxy.commands.local_models.minilm import DIMENSIONS, NAME, MiniLM
 from proxy.ranking.stages import Budget
+from proxy.store.contract import Kind
+from proxy.store.memory import memory_region
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.reranker import Reranker
 from proxy.upstream.transport import Transport
@@ -280,7 +282,10 @@ async def test_the_real_model_ranks_by_meaning_through_the_proxys_own_clients(mi
     async with TestClient(TestServer(create_app(minilm))) as client, ClientSession() as session:
         url = str(client.make_url("/"))[:-1]
         embedder = Embedder(
-            Transport(session, "embedder", url, None), timeout_seconds=60, query_max_chars=200, cache_bytes=2**20
+            Transport(session, "embedder", url, None),
+            timeout_seconds=60,
+            query_max_chars=200,
+            vectors=memory_region(Kind.VECTORS, 2**20),
         )
         reranker = Reranker(Transport(session, "reranker", url, None), timeout_seconds=60, query_max_chars=200)
         texts = ["Budget laptop for students", "Oak dining table"]

@@ -104,6 +104,13 @@ def test_a_degraded_mode_is_never_silent(log: Log, outcome: Outcome, level: str)
     assert [("search", level)] == [(line["event"], line["log_level"]) for line in log]
 
 
+def test_candidates_without_text_are_counted(log: Log) -> None:
+    search = SearchRecord("1", route="products")
+    search.usage.without_text = 3
+    log_search(search, Outcome("reranked"), query_text=False)
+    assert log[0]["without_text"] == 3
+
+
 def test_the_line_has_what_happened_and_leaves_out_what_did_not(log: Log) -> None:
     search = SearchRecord("1", route="products", window=50, candidates=7)
     search.clock.stages["lexical"] = 1.26

@@ -25,12 +25,13 @@ from proxy.app.process import Process
 from proxy.cli import build_parser
 from proxy.context import Ended, RequestRecord
 from proxy.outcomes import BYPASS_REASONS, OutcomeName, answered
-from proxy.settings.config import Config, Models, admin_token_of, read, token_of
+from proxy.settings.config import Cache, Config, Models, admin_token_of, read, token_of
 from proxy.settings.yaml_file import ConfigError
 from proxy.telemetry.log import Telemetry
 from tests.conftest import OTHER, QUERY, TOKEN, Log
 from tests.fakes import Client, FakeEngine, FakeModels, closed_port, refuses, request, waits_for
 from tests.readme import failures
+from tests.redis_server import needs_redis, redis_server
 
 OPS = Path(__file__).parent.parent / "ops"
 ALERTS = OPS / "prometheus/alerts.yml"
@@ -88,14 +89,21 @@ OF_THE_SYSTEM = {"process_resident_memory_bytes"}
 """It moves when the system likes."""
 
 
-async def test_each_metric_that_is_named_is_there_and_moves(engine: FakeEngine, settings: Config, log: Log) -> None:
+@needs_redis
+async def test_each_metric_that_is_named_is_there_and_moves(
+    engine: FakeEngine, settings: Config, log: Log, tmp_path: Path
+) -> None:
     """On a bad day: a search is reranked, one degraded, one waits, the settings are reloaded, the engine is lost."""
     async with AsyncExitStack() as stack:
         models = await stack.enter_async_context(ChargingModels())
-        settings = msgspec.structs.replace(settings, models=Models(url=models.url))
-        proxy = await open_proxy(settings, TOKEN, {}, stack)
+        redis = await stack.enter_async_context(redis_server(tmp_path))
+        cache = Cache(redis_url=f"redis://127.0.0.1:{redis.port}")
+        settings = msgspec.structs.replace(settings, models=Models(url=models.url), cache=cache)
+        proxy = await open_proxy(settings, TOKEN, {"RERANK_PROXY_CACHE_KEY": "0123456789abcdef"}, stack)
         process = Process(proxy, lambda: settings, {"DEEPINFRA_TOKEN": TOKEN})
         seen = [samples(process.metrics())]
+        assert proxy.fixed.caches.redis is not None
+        await proxy.fixed.caches.redis.tried()
         listener = await listen_for(proxy, stack)
         process.serves_on(listener)
         lag = asyncio.ensure_future(process.measure_lag(0.001))

@@ -185,6 +185,62 @@ async def test_candidates_without_any_text_are_not_scored(
 
 
 @pytest.mark.usefixtures("scored")
+async def test_a_candidate_without_text_keeps_its_place_and_is_counted(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    titles = {"a": "A", "b": "<br>", "c": "C"}
+    hits = [
+        {"_index": "products", "_id": name, "_score": 1.0, "_source": {"title": title}}
+        for name, title in titles.items()
+    ]
+    answer = read_answer(json.dumps({"hits": {"hits": hits}}).encode())
+    run = await run_of(plan_of("", BODY, window=10), engine, models, stack)
+    head, _ = await make_head(run, answer, SemanticHits(), ALONE)
+    assert (["c", "b", "a"], 1) == (names(head.keys), run.usage.without_text)
+    assert ["A", "C"] == models.of("rerank")[0].json()["documents"]
+
+
+@pytest.mark.usefixtures("scored")
+async def test_the_reranker_reads_the_lines_of_the_template_and_no_other_field(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    settings = RouteSettings(index="products", passage=["title", "Price: {price} EUR", "{maker.name:raw}"])
+    sources = {
+        "a": {"title": "<b>A</b>", "price": 12.0, "secret": 1},
+        "b": {"maker": [{"name": "<b>"}, {"name": "x", "margin": 9}]},
+    }
+    hits = [{"_index": "products", "_id": name, "_score": 1.0, "_source": source} for name, source in sources.items()]
+    answer = read_answer(json.dumps({"hits": {"hits": hits}}).encode())
+    run = await run_of(plan_of("", BODY, settings=settings, window=10), engine, models, stack)
+    await make_head(run, answer, SemanticHits(), ALONE)
+    assert ["A\nPrice: 12 EUR", "<b>, x"] == models.of("rerank")[0].json()["documents"]
+
+
+@pytest.mark.parametrize(("passages", "order", "count"), [(1, ["b", "c", "a"], 3), (2, ["a", "b", "c"], 4)])
+async def test_the_better_of_two_passages_counts(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, passages: Any, order: list[str], count: int
+) -> None:
+    filler = "Nothing of interest. " * 20
+    titles = {"a": f"A\n{filler}\nA good laptop. {filler}", "b": "B", "c": "C"}
+    hits = [
+        {"_index": "products", "_id": name, "_score": 1.0, "_source": {"title": title}}
+        for name, title in titles.items()
+    ]
+    answer = read_answer(json.dumps({"hits": {"hits": hits}}).encode())
+    settings = RouteSettings(index="products", passage=["title"], passages_per_document=passages)
+    plan = dataclasses.replace(plan_of("", BODY, settings=settings, window=10), explains=True)
+    run = await run_of(plan, engine, models, stack)
+    scores = [0.1, 0.9, 0.5, 0.4] if passages > 1 else [0.1, 0.5, 0.4]
+    models.faults["rerank"] = says(json.dumps({"scores": scores}).encode())
+    head, _ = await make_head(run, answer, SemanticHits(), ALONE)
+    documents = models.of("rerank")[0].json()["documents"]
+    assert (order, count) == (names(head.keys), len(documents))
+    read = documents[1 if passages > 1 else 0]
+    assert head.explanations[key("a")].passage_length == len(read)
+    assert ("laptop" in read) == (passages > 1)
+
+
+@pytest.mark.usefixtures("scored")
 async def test_each_place_is_explained_by_its_numbers(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
@@ -301,7 +357,7 @@ async def test_a_document_that_feeds_spoilt_is_read_as_far_as_it_can_be(
 
 async def test_nothing_missing_asks_for_nothing(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:
     run = await run_of(plan_of("", BODY), engine, models, stack)
-    assert (Rendered(), []) == (await render(run, []), engine.requests)
+    assert (Rendered(), []) == (await render(run, [], {}), engine.requests)
 
 
 async def test_what_has_gone_since_is_no_part_of_a_head(
@@ -309,5 +365,5 @@ async def test_what_has_gone_since_is_no_part_of_a_head(
 ) -> None:
     run = await run_of(plan_of("", BODY), engine, models, stack)
     candidates = candidates_of(run, ANSWER, NEAR, ALONE)
-    head = head_of(candidates.ranking, ANSWER, Rendered(), ALONE, ())
+    head = head_of(run, candidates.ranking, ANSWER, Rendered(), ALONE, failures=())
     assert (["b", "a", "c"], Total(9)) == (names(keys(head.ranking)), head.total)

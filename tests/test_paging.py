@@ -121,7 +121,7 @@ class Searched:
             lexical = self.index.search(0, max(self.window, start + size))
             known = lexical.by_key
             rendered = {key: self.index.hit(key) for key in self.head.keys if key not in known}
-            return head_page(self.head, lexical, rendered, Cut(start, size))
+            return head_page(self.head, lexical, rendered, Cut(start, size), self.head.total)
         excluded = () if self.head.untouched else self.head.keys
         return tail_page(self.head, self.index.search(start - len(excluded), size, excluded))
 
@@ -149,7 +149,7 @@ def searches(draw: st.DrawFn) -> Searched:
     ranking = reorder(fused, scores)
     extras = sum(key not in matching for key in fused)
     own = index.total(len(matching))
-    total = own.plus(extras) if own else None
+    total = own.plus(extras, most=limit) if own else None
     return Searched(index, window, Head(ranking, total, extras, untouched=False, failures=()))
 
 
@@ -194,14 +194,14 @@ def test_max_score_is_the_rankings_best_on_every_page(searched: Searched, start:
 @given(searches(), st.integers(0, 16), st.integers(1, 16))
 def test_the_total_counts_the_ranking_and_is_the_same_on_every_page(searched: Searched, start: int, size: int) -> None:
     own = searched.index.total(len(searched.index.matching))
-    expected = own.plus(searched.head.extras) if own else None
+    expected = own.plus(searched.head.extras, most=searched.index.limit) if own else None
     assert expected == searched.page(start, size).total
 
 
 def test_documents_that_have_gone_leave_no_gap() -> None:
     head = Head((Scored(A, 3.0), Scored(B, 2.0), Scored(C, 1.0)), Total(3), 0, untouched=False, failures=())
     lexical = Index((A, C, D), ()).search(0, 10)
-    assert (A, C, D) == tuple(shown.hit.key for shown in head_page(head, lexical, {}, Cut(0, 10)).hits)
+    assert (A, C, D) == tuple(shown.hit.key for shown in head_page(head, lexical, {}, Cut(0, 10), None).hits)
 
 
 @pytest.mark.parametrize("limit", [True, 10_000])
@@ -230,7 +230,7 @@ def test_what_could_not_be_fetched_keeps_its_place_and_what_has_gone_leaves_none
     ranking = tuple(Scored(key, 1.0) for key in (A, B, C))
     head = Head(ranking, Total(4), 1, untouched=False, failures=())
     answer = Index((A, C, D), (B,)).search(0, 10)
-    shown = [head_page(head, answer, {}, Cut(start, 2), keeps_places=keeps_places) for start in (0, 2, 4)]
+    shown = [head_page(head, answer, {}, Cut(start, 2), head.total, keeps_places=keeps_places) for start in (0, 2, 4)]
     assert pages == [[one.hit.key.id for one in page.hits] for page in shown]
     assert {(Total(4), TOP_SCORE)} == {(page.total, page.max_score) for page in shown}
 
@@ -239,7 +239,7 @@ def walked(walk: Walk, *, untouched: bool = False, gone: tuple[DocKey, ...] = ()
     """Where a walk goes on in a ranking whose head is C, A, B, with D behind it."""
     head = Head((Scored(C, 3.0), Scored(A, 3.0), Scored(B, 1.0)), Total(4), 0, untouched=untouched, failures=())
     lexical = Index(tuple(key for key in (A, B, C, D) if key not in gone), ()).search(0, 10)
-    return tuple(shown.hit.key for shown in head_page(head, lexical, {}, Cut(0, 2, walk)).hits)
+    return tuple(shown.hit.key for shown in head_page(head, lexical, {}, Cut(0, 2, walk), None).hits)
 
 
 def test_a_walk_goes_on_behind_the_hits_that_it_has_seen() -> None:

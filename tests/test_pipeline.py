@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.settings.config import Config, Pages, RouteSettings, Semantic
+from proxy.settings.config import Cache, Config, RouteSettings, Semantic
 from tests.conftest import OTHER, QUERY, SCORES, Log, StartProxy
 from tests.fakes import (
     Client,
@@ -365,7 +365,7 @@ async def test_pages_behind_the_head_fit_also_where_nothing_could_be_rendered(
 ) -> None:
     """The head was forgotten meanwhile: what only kNN found still takes its places on the first pages."""
     engine.documents += [Document(f"t{n}", f"Tail {n}", lexical=0.5 - n / 10) for n in range(3)]
-    forgetful = msgspec.structs.replace(with_route(settings, rank_window_size=4), pages=Pages(cache_entries=0))
+    forgetful = msgspec.structs.replace(with_route(settings, rank_window_size=4), cache=Cache(rankings_mb=0))
     client = await start_proxy(forgetful)
     first = ids(await client.search("/products/_search", {**QUERY, "size": 5}))
     engine.faults["render"] = refuses(503)

@@ -84,9 +84,7 @@ async def test_each_embeddings_api_is_asked_in_its_own_way(api: EmbedApi, path: 
     async with FakeServer() as server, models_session(1.0) as session:
         server.faults[path] = says(b'{"data":[{"index":0,"embedding":[0,2]}]}')
         transport = Transport(session, "embedder", server.url, None)
-        embedder = Embedder(
-            transport, timeout_seconds=60, query_max_chars=10, cache_bytes=0, format_=EMBED_FORMATS[api]
-        )
+        embedder = Embedder(transport, timeout_seconds=60, query_max_chars=10, format_=EMBED_FORMATS[api])
         await embedder.embed_query("q", instruction="i", model="m", dimensions=2, budget=Budget())
     prompt = {"model": "m", "input": ["Instruct: i\nQuery:q"], "encoding_format": "float", "dimensions": 2}
     assert [prompt | more] == [request.json() for request in server.requests]

@@ -8,11 +8,14 @@ import pytest
 from proxy.commands.loading.mappings import Embedding
 from proxy.commands.loading.passages import passage_of
 from proxy.outcomes import Bypass
+from proxy.ranking.passages import passage_of_tokens, two_passages
 from proxy.settings.config import Config, Redact
+from proxy.settings.passage_template import template_of
 from proxy.settings.redaction import Redaction, redaction
 from tests.conftest import Log, StartProxy
 from tests.fakes import Document, FakeEngine, FakeModels, ids
 
+SECRET = "x@example.com"
 ALL = redaction(Redact(kinds=("email", "card", "phone")))
 
 
@@ -70,16 +73,26 @@ def test_own_patterns_come_first_and_ignore_case() -> None:
 
 @pytest.mark.parametrize("room", range(1, 40))
 def test_no_part_of_what_is_redacted_is_left_at_the_cut(room: int) -> None:
-    shown = ALL.redacted("to 4111 1111 1111 1111 or someone@example.com", room)
-    assert shown == "to [card] or [email]"[:room]
+    text = "to 4111 1111 1111 1111 or someone@example.com"
+    assert "to [card] or [email]"[:room] == ALL.of_query(text, room)
+    passage = passage_of_tokens({"t": text}, template_of(("t",)).lines, room, ALL)
+    assert "to [card] or [email]".startswith(passage)
 
 
 def test_a_query_that_is_not_sent_is_bypassed_and_a_passage_is_left_out() -> None:
     strict = redaction(Redact(kinds=("email",), query="bypass", passage="omit"))
     assert (Bypass("sensitive"), None) == (strict.refusal("a@example.com", 100), strict.refusal("laptop", 100))
     assert strict.refusal(" " * 3000 + "a@example.com", 2000) is None  # it is not sent
-    assert ("", "laptop") == (strict.sendable("a@example.com", 100), strict.sendable("laptop", 100))
+    assert ("", "laptop") == (strict.of_passage("a@example.com"), strict.of_passage("laptop"))
     assert ALL.refusal("a@example.com", 100) is None
+
+
+def test_both_passages_of_a_long_document_are_redacted() -> None:
+    text = f"{'word ' * 200}{SECRET} {'other ' * 200}"
+    passages = two_passages({"t": text}, template_of(("t",)).lines, 60, ("other", "example"), ALL)
+    assert SECRET not in "".join(passages)
+    omitting = redaction(Redact(kinds=("email",), passage="omit"))
+    assert () == two_passages({"t": text}, template_of(("t",)).lines, 60, ("other",), omitting)
 
 
 # In the proxy
@@ -90,7 +103,6 @@ def with_redaction(settings: Config, **changes: Any) -> Config:
     return msgspec.structs.replace(settings, routes=(msgspec.structs.replace(settings.routes[0], redact=redact),))
 
 
-SECRET = "x@example.com"
 QUERY = {"query": {"match": {"title": f"laptop of {SECRET}"}}}
 
 

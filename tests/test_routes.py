@@ -71,7 +71,11 @@ def test_a_bare_route_is_its_profile() -> None:
     profile = PROFILES["e-commerce"]
     route = build_route(RouteSettings(index="products*"))
     assert ("products*", ("products*",)) == (route.name, route.patterns)
-    assert (profile.instruction, profile.passage) == (route.instruction, route.passage)
+    assert (profile.instruction, profile.passage, profile.embedded) == (
+        route.instruction,
+        route.passage.entries,
+        route.embedded,
+    )
     assert (profile.rank_window_size, TIERS[profile.tier].rerank) == (route.rank_window_size, route.rerank_model)
     assert (TIERS[profile.tier].embedding, False) == (route.embedding_model, route.embedding_model_named)
     assert (None, Fusion(), None, "keep_empty") == (route.semantic, route.fusion, route.blend, route.on_zero_hits)
@@ -99,7 +103,7 @@ def test_what_a_route_says_stands_above_its_profile() -> None:
         route.patterns,
         route.profile,
         route.instruction,
-        route.passage,
+        route.passage.entries,
     )
     assert ("mine", True, "yours", semantic) == (
         route.embedding_model,

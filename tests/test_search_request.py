@@ -423,11 +423,11 @@ BODY: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("uses", "keys", "names"),
     [
-        ((Use.LEXICAL,), {"aggs"}, {"q"}),
+        ((Use.LEXICAL,), set(), {"q"}),
         ((Use.PER_HIT,), {"fields"}, {"version"}),
         ((Use.EVERYWHERE,), {"runtime_mappings"}, {"routing"}),
         ((Use.PER_HIT, Use.EVERYWHERE), {"fields", "runtime_mappings"}, {"version", "routing"}),
-        ((Use.CONSUMED,), {"query", "from", "size", "post_filter"}, {"_source"}),
+        ((Use.CONSUMED,), {"query", "from", "size", "aggs", "post_filter"}, {"_source"}),
         ((), set(), set()),
     ],
 )

@@ -137,12 +137,36 @@ def test_a_total_comes_in_three_forms(rest: str, total: Total | None, is_number:
         ('"total":3,', 2, b'{"hits":{"total":5,"hits":[]}}'),
         ('"total":-1,', 2, b'{"hits":{"total":-1,"hits":[]}}'),
         ('"total":{ "value":3,"relation":"eq"},', 0, b'{"hits":{"total":{ "value":3,"relation":"eq"},"hits":[]}}'),
-        ('"total":{"value":3,"relation":"gte"},', 1, b'{"hits":{"total":{"value":4,"relation":"gte"},"hits":[]}}'),
+        ('"total":{"value":3,"relation":"gte"},', 1, b'{"hits":{"total":{"value":3,"relation":"gte"},"hits":[]}}'),
     ],
 )
 def test_a_total_keeps_its_form_and_relation(rest: str, more: int, expected: bytes) -> None:
     found = answer(rest=rest)
-    assert expected == render_answer(found, Page([], found.total.plus(more) if found.total else None, None))
+    total = found.total.plus(more, most=True) if found.total else None
+    assert expected == render_answer(found, Page([], total, None))
+
+
+@pytest.mark.parametrize(
+    ("total", "most", "expected"),
+    [
+        (Total(171), True, Total(181)),
+        (Total(171), 10_000, Total(181)),
+        (Total(171), 181, Total(181)),
+        (Total(171), 180, Total(180, "gte")),
+        (Total(10_000, "gte"), 10_000, Total(10_000, "gte")),
+    ],
+)
+def test_documents_are_counted_as_far_as_the_engine_counts(total: Total, most: bool | int, expected: Total) -> None:  # noqa: FBT001
+    """Seen for `bool.should` of both on Elasticsearch 8.19.13 and 9.4.3 and OpenSearch 2.19.1."""
+    assert expected == total.plus(10, most=most)
+
+
+def test_results_stand_in_the_place_of_the_clients_own() -> None:
+    found = read_answer(b'{"hits":{"hits":[]},"aggregations":{"b":{"value":1.0},"a":{"value": 2}},"status":200}')
+    page = Page([], None, None, {"b": msgspec.Raw(b'{"value":1.50}')})
+    expected = b'{"hits":{"hits":[]},"aggregations":{"b":{"value":1.50},"a":{"value": 2}},"status":200}'
+    assert expected == render_answer(found, page)
+    assert b'{"hits":{"hits":[]}}' == render_answer(answer(), page)
 
 
 def test_a_total_that_the_engine_does_not_give_is_not_added() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from proxy.ranking.hits import DocKey, RankedDocument
 from proxy.ranking.planning import EngineSearch, Plan
 from proxy.ranking.searches import (
     boost_search,
+    facet_search,
     group_search,
     head_search,
     lexical_search,
@@ -123,11 +125,11 @@ def test_the_proxys_own_fields_are_left_out_unless_named(source: Any, settings: 
 def test_a_source_that_stands_in_the_url_stays_there() -> None:
     """Beside Elasticsearch 9's `_source_exclude_vectors`, with which the body's is not looked at."""
     plan = plan_of("_source=a&_source_exclude_vectors=true", {"query": MATCH, "_source": ["b"]})
-    for search in (lexical_search(plan), render_search(plan, [A])):
+    for search in (lexical_search(plan), render_search(plan, [A], {})):
         assert (("_source_exclude_vectors", "true"), ("_source_includes", "a"), ("_source_excludes", "v,v_hash")) == (
             search.parameters
         )
-    assert "_source" not in body_of(render_search(plan, [A]))
+    assert "_source" not in body_of(render_search(plan, [A], {}))
 
 
 def test_a_page_behind_the_head_is_the_clients_without_the_heads_documents() -> None:
@@ -234,6 +236,12 @@ def test_without_a_reranker_knn_fetches_no_text() -> None:
     assert body_of(search)["_source"] is False
 
 
+def test_passages_are_the_fields_of_the_routes_lines_and_no_others() -> None:
+    settings = RouteSettings(index="products", passage=["title", "{price} {currency}", "{a.b:raw} of {title}"])
+    search = passage_search(plan_of("", EVERYTHING, settings=settings), [A])
+    assert ["title", "price", "currency", "a.b"] == json.loads(search.body)["_source"]
+
+
 def test_passages_are_the_routes_fields_of_these_documents() -> None:
     search = passage_search(plan_of("human&routing=r", EVERYTHING), [A, C])
     documents = {"bool": {"should": [these("products", "a"), these("books", "a")], "minimum_should_match": 1}}
@@ -248,7 +256,7 @@ def test_passages_are_the_routes_fields_of_these_documents() -> None:
 
 
 def test_documents_are_rendered_and_counted_as_the_clients_query_sees_them() -> None:
-    search = render_search(plan_of("human&routing=r&typed_keys", EVERYTHING), [A, B])
+    search = render_search(plan_of("human&routing=r&typed_keys", EVERYTHING), [A, B], {})
     relaxed = {"bool": {"must": [{"match_all": {}}], "filter": [BARE_INNER]}}
     own = {"bool": {"must": [MATCH], "filter": [BARE_INNER]}}
     assert {
@@ -265,6 +273,59 @@ def test_documents_are_rendered_and_counted_as_the_clients_query_sees_them() -> 
         "runtime_mappings": RUNTIME,
     } == body_of(search)
     assert (("human", ""), ("routing", "r")) == search.parameters
+
+
+def raw(value: Any) -> dict[str, msgspec.Raw]:
+    return {name: msgspec.Raw(json.dumps(each).encode()) for name, each in value.items()}
+
+
+BRANDS = {"brands": {"terms": {"field": "brand"}}}
+RELAXED = {"bool": {"must": [{"match_all": {}}], "filter": [BARE_INNER]}}
+WIDENED = {
+    "bool": {
+        "should": [
+            EVERYTHING["query"],
+            {"bool": {"filter": [these("products", "a", "b"), RELAXED]}},
+        ],
+        "minimum_should_match": 1,
+    }
+}
+
+
+def test_facets_are_counted_by_the_search_that_renders_the_documents() -> None:
+    """Over the client's own matches and the documents; the hits are the documents alone."""
+    plan = plan_of("human&routing=r&typed_keys&timeout=2s&error_trace", EVERYTHING)
+    search = render_search(plan, [A, B], raw(BRANDS))
+    plain, documents = body_of(render_search(plan, [A, B], {})), these("products", "a", "b")
+    own = {"bool": {"must": [MATCH], "filter": [BARE_INNER]}}
+    assert plain | {
+        "query": WIDENED,
+        "aggs": {**BRANDS, "matched": {"filter": {"bool": {"filter": [documents, own, RELAXED, TERM]}}}},
+        "post_filter": {"bool": {"filter": [documents, RELAXED, TERM]}},
+        "highlight": {"highlight_query": EVERYTHING["query"], "fields": {"title": {}}},
+        "timeout": "1s",
+    } == body_of(search)
+    assert (("human", ""), ("routing", "r"), ("typed_keys", ""), ("timeout", "2s")) == search.parameters
+
+
+def test_facets_behind_the_head_are_counted_without_hits_and_as_the_client_counts() -> None:
+    search = facet_search(plan_of("human&routing=r&typed_keys", EVERYTHING), [A, B], raw(BRANDS))
+    assert {
+        "query": WIDENED,
+        "size": 0,
+        "aggs": BRANDS,
+        "post_filter": TERM,
+        "track_total_hits": True,
+        "timeout": "1s",
+        "runtime_mappings": RUNTIME,
+    } == body_of(search)
+    assert (("routing", "r"), ("typed_keys", "")) == search.parameters
+
+
+def test_the_proxys_own_count_takes_no_name_of_the_clients() -> None:
+    taken = {"matched": {"terms": {"field": "brand"}}, "matched_": {"terms": {"field": "brand"}}}
+    asked = body_of(render_search(plan_of(body=EVERYTHING), [A], raw(taken)))["aggs"]
+    assert (["matched", "matched_", "matched__"], taken["matched"]) == (list(asked), asked["matched"])
 
 
 @pytest.mark.parametrize(
@@ -289,7 +350,7 @@ def test_every_search_of_a_plan_can_be_written(query: Any, post_filter: Any) -> 
     must = {"bool": {"must": [MATCH, query]}}
     plan = plan_of(body={"query": must} | ({} if post_filter is None else {"post_filter": post_filter}))
     assert must == body_of(lexical_search(plan))["query"] == body_of(head_search(plan))["query"]
-    assert [must] == body_of(render_search(plan, [A]))["query"]["bool"]["should"]
+    assert [must] == body_of(render_search(plan, [A], {}))["query"]["bool"]["should"]
     filters = body_of(semantic_search(plan, VECTORS, "v", [1.0]))["knn"].get("filter", [])
     assert (post_filter in filters) is (post_filter not in (None, {"match_all": {}}))
 
@@ -332,7 +393,9 @@ MADE: dict[str, Make] = {
     "groups": lambda plan: group_search(plan, [b'"a"', None]),
     "head": head_search,
     "semantic": lambda plan: semantic_search(plan, VECTORS, "v", [1.0, 0.0, 0.0]),
-    "render": lambda plan: render_search(plan, KEYS),
+    "render": lambda plan: render_search(plan, KEYS, {}),
+    "counted": lambda plan: render_search(plan, KEYS, raw({"a": {"terms": {"field": "brand"}}})),
+    "facets": lambda plan: facet_search(plan, KEYS, raw({"a": {"terms": {"field": "brand"}}})),
 }
 OF_THE_PROXY = [name for name in MADE if name not in {"lexical", "tail"}]
 
@@ -364,6 +427,8 @@ def test_only_the_proxys_own_searches_opt_out_of_pipelines(name: str) -> None:
         ("tail", {"aggs", "highlight", "explain"}),
         ("groups", {"highlight", "explain"}),
         ("render", {"aggs", "highlight", "explain"}),
+        ("counted", {"aggs", "highlight", "explain"}),
+        ("facets", {"aggs"}),
         ("head", set()),
         ("semantic", set()),
     ],
@@ -371,7 +436,7 @@ def test_only_the_proxys_own_searches_opt_out_of_pipelines(name: str) -> None:
 def test_what_is_shown_is_asked_for_only_where_hits_are_shown(name: str, keys: set[str]) -> None:
     body = body_of(MADE[name](plan()))
     assert keys == {"aggs", "highlight", "explain"} & body.keys()
-    assert (name in {"lexical", "tail"}) is (body.get("aggs") == BODY["aggs"])
+    assert (name in {"lexical", "tail", "counted", "facets"}) is ("a" in body.get("aggs", ()))
 
 
 @pytest.mark.parametrize(
@@ -383,6 +448,8 @@ def test_what_is_shown_is_asked_for_only_where_hits_are_shown(name: str, keys: s
         ("head", None, 10),
         ("semantic", None, 10),
         ("render", None, 3),
+        ("counted", None, 3),
+        ("facets", None, 0),
     ],
 )
 def test_how_many_hits_are_asked_for(name: str, start: int | None, size: int) -> None:
@@ -428,9 +495,9 @@ def test_boosts_are_measured_for_the_same_documents_in_the_same_way_and_nothing_
     assert [{"match_all": {"boost": 4.5}}] == body["query"]["bool"]["should"]
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", [name for name in MADE if name != "facets"])
 def test_every_search_is_grouped_as_the_clients_own(name: str) -> None:
-    """Those that show no hits without what a group holds besides."""
+    """Those that show no hits without what a group holds besides; facets and totals count documents, not groups."""
     expected = {"field": "family"} if name in {"head", "semantic"} else GROUPED["collapse"]
     assert expected == body_of(MADE[name](plan(GROUPED)))["collapse"]
 

@@ -3,7 +3,7 @@
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from proxy.store.contract import KEY_BYTES, Keys, Kind
+from proxy.store.contract import KEY_LENGTH, Keys, Kind
 
 KEYS = Keys(b"secret")
 parts = st.lists(st.binary(max_size=8) | st.text(max_size=4), max_size=4)
@@ -23,7 +23,7 @@ def test_keys_differ_where_any_part_differs(one: list[bytes | str], other: list[
 @given(parts)
 def test_keys_differ_by_kind_and_secret_and_have_one_length(one: list[bytes | str]) -> None:
     found = {keys.key(kind, *one) for kind in Kind for keys in (KEYS, Keys(b"other"), Keys(b""))}
-    assert (9, {KEY_BYTES}) == (len(found), {len(key) for key in found})
+    assert (9, {KEY_LENGTH}) == (len(found), {len(key) for key in found})
     assert KEYS.key(Kind.VECTORS, *one) == Keys(b"secret").key(Kind.VECTORS, *one)
 
 

@@ -4,7 +4,6 @@ The only package that imports both the pure core and the clients of the services
 """
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -14,6 +13,7 @@ import structlog
 from proxy.app.generation import Fixed, Generation, first_generation, secrets_with
 from proxy.bounds import LOG_ID, PARAMETERS_BYTES
 from proxy.context import Access, RequestRecord
+from proxy.context.tracing import Trace, begin_trace, current_trace, trace_id_of
 from proxy.endpoints.answering import unless_sent
 from proxy.endpoints.front import Front
 from proxy.endpoints.multi_search import answer_multi_search
@@ -28,10 +28,13 @@ from proxy.http1.listener import Listener, Patience, serve
 from proxy.http1.messages import BadMessage, RequestHead
 from proxy.http1.relay import Upstream, loop_detected
 from proxy.outcomes import Bypass
-from proxy.settings.config import Config
+from proxy.settings.config import Config, TraceSettings, cache_secrets_of, percent
 from proxy.settings.routes import Endpoint, NodesQuestion, Search, classify
 from proxy.settings.tls import towards_clients
-from proxy.telemetry.log import Telemetry
+from proxy.settings.yaml_file import ConfigError
+from proxy.store.opening import open_caches
+from proxy.telemetry.log import ExportsTraces, Telemetry
+from proxy.telemetry.metrics import Metrics
 from proxy.upstream.engine import EngineClient
 from proxy.upstream.nodes import Nodes
 
@@ -68,8 +71,10 @@ class Proxy:
     def handle(self, exchange: Exchange) -> Work | None:
         """Answer a request or pass it through; returns the work to await, if any."""
         generation, head = self._generation, exchange.head
-        if generation.logs_access:
-            exchange.record = record_of(head.fields, Access(head.method.decode(), head.target.decode("latin-1")))
+        if generation.logs_access or self.telemetry.traces is not None:
+            method, target = head.method.decode(), head.target.decode("latin-1")
+            exchange.record = record_of(head.fields, Access(method, target, generation.logs_access))
+            exchange.record.trace = self._trace(method, head)
         if self.upstream.hop.is_loop(head.control):
             exchange.send(loop_detected(self.upstream.product))
             exchange.client.done(exchange)
@@ -82,6 +87,12 @@ class Proxy:
             case _:
                 pass_through(exchange, self.upstream)
                 return None
+
+    def _trace(self, method: str, head: RequestHead) -> Trace | None:
+        traces = self.telemetry.traces
+        if traces is None:
+            return None
+        return begin_trace(method, field_value(head.fields, b"traceparent").decode("latin-1"), traces.share)
 
     def warm_up(self, stack: AsyncExitStack) -> None:
         """Open connections to the models in the background, so that the first searches need not wait for them."""
@@ -119,6 +130,7 @@ class Proxy:
         """Answer a request; after an error in the proxy, the engine answers if nothing was sent to the client yet."""
         generation = self._generation
         record = exchange.record = exchange.record or record_of(exchange.head.fields)
+        current_trace.set(record.trace)  # of this task, which is that of this request
         try:
             with generation.request():
                 await self._answered(generation.front, exchange, record, answer(generation, record))
@@ -161,14 +173,8 @@ class Proxy:
 def record_of(fields: Sequence[Field], access: Access | None = None) -> RequestRecord:
     """Create the record of a request."""
     opaque_id = field_value(fields, b"x-opaque-id")
-    trace = _TRACEPARENT.match(field_value(fields, b"traceparent"))
-    return RequestRecord(
-        opaque_id[: 4 * LOG_ID].decode("utf-8", "replace"), trace_id=trace[1].decode() if trace else "", access=access
-    )
-
-
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
-"""W3C Trace Context, section 3.2: version, trace id, parent id, flags."""
+    trace_id = trace_id_of(field_value(fields, b"traceparent").decode("latin-1"))
+    return RequestRecord(opaque_id[: 4 * LOG_ID].decode("utf-8", "replace"), trace_id=trace_id, access=access)
 
 
 async def open_proxy(
@@ -182,12 +188,30 @@ async def open_proxy(
     nodes = Nodes(config.engine)
     hop = Hop(new_pseudonym() if config.engine.via else None, forwarded_for=config.engine.forwarded_for)
     telemetry = telemetry or Telemetry(query_text=config.log.query_text)
-    fixed = Fixed(nodes, EngineClient(config.engine, nodes, hop), Upstream(nodes, hop), telemetry)
+    telemetry.traces = _open_traces(config.traces, telemetry.metrics, stack)
+    caches = open_caches(config.cache, cache_secrets_of(config, environment), stack)
+    fixed = Fixed(nodes, EngineClient(config.engine, nodes, hop), Upstream(nodes, hop), telemetry, caches)
     stack.push_async_callback(fixed.engine.close)
     secrets = secrets_with(config, token, environment)
     proxy = Proxy(fixed, await first_generation(config, secrets, fixed))
     stack.push_async_callback(proxy.close)
     return proxy
+
+
+def _open_traces(settings: TraceSettings, metrics: Metrics, stack: AsyncExitStack) -> ExportsTraces | None:
+    """Begin to export traces if the settings name a collector; raises ConfigError without the extra for it."""
+    if settings.url is None:
+        return None
+    try:
+        from proxy.telemetry.traces import Traces  # noqa: PLC0415  its packages are an extra
+    except ImportError as error:
+        raise ConfigError(f"traces.url needs OpenTelemetry, which is not installed ({error.name}): {_OTEL}") from error
+    traces = Traces(settings.url, percent(settings.share) / 100, metrics.exported)
+    stack.push_async_callback(traces.close)
+    return traces
+
+
+_OTEL = "pip install -c constraints.txt '.[otel]' in a checkout of this project"
 
 
 async def listen(

@@ -13,6 +13,7 @@ from proxy.settings.config import Config, authorization_of, rerank_token_of, tok
 from proxy.settings.config import Models as ModelSettings
 from proxy.settings.rollout import Switches
 from proxy.settings.routes import build_routes
+from proxy.store.opening import Caches
 from proxy.telemetry.log import Telemetry, warn_of_new_callers
 from proxy.upstream.canary import Canary, CanaryScores
 from proxy.upstream.embedder import Embedder
@@ -54,6 +55,7 @@ class Fixed:
     engine: EngineClient
     upstream: Upstream
     telemetry: Telemetry
+    caches: Caches
     switches: Switches = field(default_factory=Switches)
     canary_scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """The first scores of each model's canary."""
@@ -61,7 +63,7 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class ModelClients:
-    """The clients of the models, with their connections and the vector cache."""
+    """The clients of the models, with their connections."""
 
     settings: ModelSettings
     secrets: Secrets
@@ -157,7 +159,7 @@ async def _open_models(settings: ModelSettings, secrets: Secrets, fixed: Fixed, 
         Transport(session, "embedder", settings.url, secrets.embed_token, guards),
         timeout_seconds=settings.embed_timeout_seconds,
         query_max_chars=settings.query_max_chars,
-        cache_bytes=settings.vector_cache_mb * 2**20,
+        vectors=fixed.caches.vectors,
         format_=EMBED_FORMATS[settings.embed_api],
         service_tier=settings.service_tier,
     )
@@ -187,5 +189,6 @@ def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients,
         secrets.authorization,
         models=GuardedModels(models.guards, "reranker"),
         switches=fixed.switches,
+        rankings=fixed.caches.rankings,
     )
     return Front(fixed.upstream, fixed.engine, searching, callers, config.engine.multi_search_reranked)

@@ -22,7 +22,7 @@ from proxy.settings.rollout import Switches
 from proxy.settings.routes import build_routes
 from proxy.settings.tls import towards_clients, towards_engine
 from proxy.settings.yaml_file import ConfigError
-from proxy.telemetry.metrics import Gauge
+from proxy.telemetry.metrics import Gauge, Tally
 from proxy.upstream.canary import CanaryVerdict
 from proxy.upstream.guard import Guards
 
@@ -64,11 +64,12 @@ class Process:
     # -- state
 
     def verdicts(self) -> Mapping[str, Any]:
-        nodes = self._proxy.fixed.nodes.reachable()
+        nodes, redis = self._proxy.fixed.nodes.reachable(), self._proxy.fixed.caches.redis_state
         return {
             "engine": {str(node): "ok" if reached else "unreachable" for node, reached in nodes.items()},
             "models": self.breakers.states(),
             "canary": dict(self._proxy.generation.models.canary.reports),
+            **({"redis": redis} if redis else {}),
             "reranking": "on" if self.switches.reranking else "off",
         }
 
@@ -117,6 +118,11 @@ class Process:
             )
         )
 
+        self._add_canary_metrics()
+        self._add_cache_metrics()
+
+    def _add_canary_metrics(self) -> None:
+        metrics = self._proxy.telemetry.metrics
         metrics.add(
             Gauge(
                 "canary_ok",
@@ -144,6 +150,45 @@ class Process:
     def _canary_drift(self) -> Mapping[tuple[str, ...], float]:
         reports = self._proxy.generation.models.canary.reports
         return {(model,): report.drift for model, report in reports.items() if report.drift is not None}
+
+    def _add_cache_metrics(self) -> None:
+        metrics, caches = self._proxy.telemetry.metrics, self._proxy.fixed.caches
+        metrics.add(
+            Tally(
+                "cache_lookups",
+                "Look-ups in the caches by kind and result",
+                ("kind", "result"),
+                lambda: {
+                    (kind.label, result): count
+                    for kind, counts in caches.counts.items()
+                    for result, count in (("hit", counts.hits), ("miss", counts.misses))
+                },
+            )
+        )
+        metrics.add(
+            Tally(
+                "cache_evictions",
+                "Cached values that were dropped early, because their memory was needed",
+                ("kind",),
+                lambda: {(kind.label,): store.evictions for kind, store in caches.memory.items()},
+            )
+        )
+        metrics.add(
+            Gauge(
+                "cache_bytes",
+                "Memory of the caches, as estimated",
+                ("kind",),
+                lambda: {(kind.label,): store.size for kind, store in caches.memory.items()},
+            )
+        )
+        metrics.add(
+            Gauge(
+                "redis_up",
+                "1 while Redis is used, if it is configured",
+                (),
+                lambda: {(): caches.redis_state == "ok"} if caches.redis_state else {},
+            )
+        )
 
     def _guards(self) -> Guards:
         return self._proxy.generation.models.guards

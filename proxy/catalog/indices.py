@@ -175,6 +175,18 @@ class IndexFacts:
     """Filters of aliases, by index and alias."""
     copies: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Targets of `copy_to`, by the path of the source field."""
+    unmapped: frozenset[str] = frozenset()
+    """Objects whose members are in `_source`, but not in the mapping: see `unmapped_paths`."""
+
+    def in_source(self, field: str) -> bool:
+        """Whether `_source` can have this path: a field or an object, but not a multi-field, which only the index has.
+
+        An object without mapped members (`enabled: false`) can have it, too.
+        """
+        if any(is_inside(field, path) for path in self.unmapped):
+            return True
+        mapped = field in self.types or any(is_inside(path, field) for path in self.types)
+        return mapped and field.rpartition(".")[0] not in self.types
 
     def copied_from(self, paths: Iterable[str]) -> frozenset[str]:
         """Return the fields into which the text of one of these fields is copied."""
@@ -215,6 +227,7 @@ def read_facts(answer: Mapping[str, Any]) -> IndexFacts:
         pipelines=frozenset(filter(None, map(_default_pipeline, settings))),
         alias_filters=dict(_alias_filters(answer)),
         copies={path: frozenset(targets) for path, targets in copies.items()},
+        unmapped=frozenset(path for index in answer.values() for path in unmapped_paths(index.get("mappings", {}))),
     )
 
 
@@ -259,6 +272,30 @@ def flatten(properties: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
             yield path, spec
         yield from flatten(spec.get("properties", {}), f"{path}.")
         yield from flatten(spec.get("fields", {}), f"{path}.")
+
+
+def unmapped_paths(mapping: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Yield each object whose members `_source` has, though the mapping does not name them; empty for the root.
+
+    These are objects with `enabled: false` or `dynamic: false`, and fields of type `flattened` or `flat_object`.
+    """
+    if (
+        mapping.get("enabled") is False
+        or mapping.get("type") in _FLAT_TYPES
+        or str(mapping.get("dynamic")).lower() in _NOT_MAPPED
+    ):
+        yield path
+    for name, spec in mapping.get("properties", {}).items():
+        yield from unmapped_paths(spec, f"{path}.{name}" if path else name)
+
+
+_FLAT_TYPES = frozenset({"flattened", "flat_object"})
+_NOT_MAPPED = frozenset({"false", "runtime"})
+
+
+def is_inside(field: str, path: str) -> bool:
+    """Whether a field is at this path or below it; each is below the root, the empty path."""
+    return not path or field == path or field.startswith(f"{path}.")
 
 
 def _vector_field(spec: Mapping[str, Any], meta: Mapping[str, Any], path: str | None) -> VectorField:

@@ -37,12 +37,13 @@ from proxy.outcomes import Bypass, bypassed
 from proxy.parsing.filter_path import read_form
 from proxy.parsing.json_text import take_member
 from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query, text_of_clause
-from proxy.parsing.search_request import SearchRequest, parse, translated
+from proxy.parsing.search_request import SearchRequest, excluding, parse, translated
 from proxy.parsing.sort_values import Walk
-from proxy.ranking.heads import Heads, head_key
+from proxy.ranking.heads import Heads, head_key, scope_of
 from proxy.ranking.pipeline import Defect, Result, run_search
 from proxy.ranking.planning import Plan, VectorSearch, vector_search
 from proxy.ranking.pressure import LiveModels, UncalledModels, narrowed, reserved_seconds
+from proxy.ranking.searches import own_fields
 from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stages
 from proxy.ranking.tiers import AutoTier
 from proxy.settings.config import Config
@@ -50,6 +51,8 @@ from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import MEMBER, Steering, Wrong, read_steering
 from proxy.settings.rollout import Switches
 from proxy.settings.routes import Route, build_routes
+from proxy.store.contract import CacheRegion, Kind
+from proxy.store.memory import memory_region
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.engine import EngineClient, EngineOfCaller
 
@@ -125,6 +128,7 @@ class Searching:
         *,
         models: LiveModels | None = None,
         switches: Switches | None = None,
+        rankings: CacheRegion | None = None,
     ) -> None:
         self.routes = build_routes(config)
         self._config = config
@@ -139,7 +143,7 @@ class Searching:
         self._tiers = {
             route.name: AutoTier(route.tier_switch.fast_above_rate) for route in self.routes if route.tier_switch
         }
-        self._heads = Heads(config.pages.cache_entries, config.pages.cache_seconds)
+        self._heads = Heads(rankings or memory_region(Kind.RANKINGS, 0), scope_of(config))
 
     async def warm_up(self) -> None:
         """Open a connection to each model service."""
@@ -173,6 +177,7 @@ class Searching:
             return NotRouted(call, covered)
         if isinstance(options, Wrong):
             return NotRouted(call, options)
+        call = _without_vectors(call, covered.route)
         return Routed(record, replace(caller, sent=record.sent), call, covered, options)
 
     def unroutable(self, indices: str, why: Bypass) -> Bypass | Unrouted:
@@ -312,7 +317,7 @@ class Searching:
                 self._engine.accepted, routed.caller.identity, routed.covered.indices or {routed.call.indices}
             ),
             partial(self._covered_now, routed),
-            self._config.models.passage_max_chars,
+            self._config.models.passage_max_tokens,
             self._config.engine.added_timeout_seconds,
         )
 
@@ -326,8 +331,8 @@ class Searching:
             return Bypass("unresolved", detail=str(error), is_fault=True)
         route, known = covered.route, facts or IndexFacts()
         given = options.query or request.text or _text_of(route, routed.call.fields, request, known)
-        copies = known.copied_from(route.passage)
-        user_query = find_user_query(request.query, route.passage, known.is_text, given, copies) or Bypass(
+        copies = known.copied_from(route.text_fields)
+        user_query = find_user_query(request.query, route.text_fields, known.is_text, given, copies) or Bypass(
             "no_query_text"
         )
         if isinstance(user_query, Bypass):
@@ -360,7 +365,7 @@ class Searching:
             route=route,
             user_query=user_query,
             instruction=route.redaction.redacted(_instruction(route, options)),
-            sent_text=route.redaction.redacted(user_query.text, most),
+            sent_text=route.redaction.of_query(user_query.text, most),
             vectors=vectors if isinstance(vectors, VectorSearch) else None,
             unavailable=vectors if isinstance(vectors, Failure) else None,
             window=window,
@@ -440,7 +445,7 @@ def _text_of(route: Route, fields: Sequence[Field], request: SearchRequest, fact
     texts = (
         _header_text(fields, place.header) if place.header else None,
         request.text_at(place.body) if place.body else None,
-        text_of_clause(request.query, place.name, route.passage, facts.is_text) if place.name else None,
+        text_of_clause(request.query, place.name, route.text_fields, facts.is_text) if place.name else None,
     )
     stripped = (text.strip() for text in texts if text)
     return next((text for text in stripped if 0 < len(text) <= GIVEN_TEXT), None)
@@ -553,6 +558,17 @@ def _point_in_time(content: bytes) -> str | None:
     except (ValueError, RecursionError):
         return None
     return pit.id if pit else None
+
+
+def _without_vectors(call: SearchCall, route: Route) -> SearchCall:
+    """Exclude the route's vector fields from `_source`, if it is set to; a template is only known once rendered."""
+    semantic = route.semantic
+    if semantic is None or not semantic.exclude_from_source or call.is_template:
+        return call
+    content, parameters = excluding(call.content, call.parameters, own_fields(semantic.fields))
+    query_string = call.query_string if parameters == call.parameters else urlencode(parameters)
+    rewritten = call.rewritten or content != call.content
+    return replace(call, content=content, query_string=query_string, rewritten=rewritten)
 
 
 def cut_options(content: bytes) -> tuple[bytes, bytes] | None:

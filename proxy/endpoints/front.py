@@ -51,7 +51,10 @@ class Front:
         goes_along = carried(fields)
         if goes_along is None:
             return Bypass("headers")
-        sent = exchange.record.sent if exchange.record else None
+        record = exchange.record
+        if record is not None and record.trace is not None:
+            goes_along = record.trace.carried_on(goes_along)
+        sent = record.sent if record else None
         return self.engine.for_caller(self.callers.identity(fields), goes_along, sent)
 
     async def hand_on(self, exchange: Exchange, fields: Sequence[Field] = ()) -> None:

@@ -28,6 +28,8 @@ async def answer_search(front: Front, exchange: Exchange, record: RequestRecord,
     routed = await front.searching.route(begun, caller, call, partial(read_body, exchange))
     if routed.call.rewritten:
         exchange.replace_body(routed.call.content)
+    if routed.call.query_string != search.query_string:
+        exchange.replace_query(routed.call.query_string)
     if isinstance(routed, NotRouted):
         await front.respond(exchange, begun, routed.why)
         return

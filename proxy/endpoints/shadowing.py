@@ -93,10 +93,10 @@ class _MadeHead:
 
     head: Head | None = None
 
-    def get(self, key: bytes) -> Head | None:  # noqa: ARG002  the parameters of Remembers
+    async def get(self, key: bytes) -> Head | None:  # noqa: ARG002  the parameters of Remembers
         return None
 
-    def put(self, key: bytes, head: Head) -> None:  # noqa: ARG002  the parameters of Remembers
+    async def put(self, key: bytes, head: Head) -> None:  # noqa: ARG002  the parameters of Remembers
         self.head = head
 
 

@@ -215,6 +215,12 @@ class Exchange:
         """Forward another body, not chunked, in place of the client's, which has already been read."""
         self._raw, self.new_length = [body], len(body)
 
+    def replace_query(self, query: str) -> None:
+        """Forward another query string in place of the client's."""
+        target = self.head.target.partition(b"?")[0] + b"?" + query.encode("ascii")
+        start = self.head.start.replace(self.head.target, target, 1)
+        self.head = self.head._replace(start=start, target=target)
+
     def take_raw(self) -> bytes:
         """Return the body bytes received so far, to be forwarded; later bytes go to the relay."""
         raw = self._raw[0] if len(self._raw) == 1 else b"".join(self._raw)

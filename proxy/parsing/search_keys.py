@@ -11,7 +11,8 @@ from enum import Enum
 class Use(Enum):
     """What a body key or URL parameter is needed for, besides the client's own search."""
 
-    LEXICAL = "the client's own search only: aggregations, totals, analysis"
+    LEXICAL = "the client's own search only: totals, analysis"
+    FACETS = "the client's own search, and every search that returns its aggregations"
     ORDER = "every search with the client's scores"
     PER_HIT = "every search whose hits are returned"
     SORTED = "every search in the client's own order, and every search whose hits are returned, for their sort values"
@@ -27,14 +28,14 @@ BODY_KEYS: Mapping[str, Use | str] = {
     "post_filter": Use.CONSUMED,
     "search_after": Use.CONSUMED,
     "sort": Use.SORTED,
-    "aggs": Use.LEXICAL,
-    "aggregations": Use.LEXICAL,
+    "aggs": Use.CONSUMED,
+    "aggregations": Use.CONSUMED,
     "suggest": Use.LEXICAL,
     "profile": Use.LEXICAL,
     "track_total_hits": Use.LEXICAL,
     "track_scores": Use.LEXICAL,
     "indices_boost": Use.ORDER,
-    "timeout": Use.LEXICAL,
+    "timeout": Use.FACETS,
     "stats": Use.LEXICAL,
     "min_score": Use.ORDER,
     "rescore": Use.ORDER,
@@ -81,13 +82,13 @@ PARAMETERS: Mapping[str, Use | str] = {
     "track_total_hits": Use.LEXICAL,
     "track_scores": Use.LEXICAL,
     "rest_total_hits_as_int": Use.LEXICAL,
-    "typed_keys": Use.LEXICAL,
+    "typed_keys": Use.FACETS,
     "stats": Use.LEXICAL,
     "suggest_field": Use.LEXICAL,
     "suggest_mode": Use.LEXICAL,
     "suggest_size": Use.LEXICAL,
     "suggest_text": Use.LEXICAL,
-    "timeout": Use.LEXICAL,
+    "timeout": Use.FACETS,
     "batched_reduce_size": Use.LEXICAL,
     "phase_took": Use.LEXICAL,
     "search_pipeline": Use.LEXICAL,

@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
@@ -18,7 +18,7 @@ import msgspec
 from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES, RESCORED_HITS
 from proxy.outcomes import Bypass
 from proxy.parsing.filter_path import Form, read_form
-from proxy.parsing.json_text import take_member, with_members_set
+from proxy.parsing.json_text import read, take_member, with_members_set
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.parsing.sort_values import BY_SCORE, Sort, Walk, engine_values, read_sort, walk_of
 from proxy.parsing.source_filter import PathPlace, SourceFilter, read_source, source_of_url
@@ -407,6 +407,36 @@ def _query_of_url(url: Mapping[str, str]) -> Any:
     options |= {_QUERY_STRING_OPTIONS[name]: url[name] for name in _QUERY_STRING_OPTIONS if name in url}
     options |= {name: url[name] != "false" for name in _QUERY_STRING_FLAGS if name in url}
     return {"query_string": options}
+
+
+def excluding(content: bytes, parameters: Parameters, paths: Sequence[str]) -> tuple[bytes, Parameters]:
+    """Exclude these paths from `_source` of a search, unless it requests them; returns its body and its parameters.
+
+    A search that copies documents (scroll, slice, point in time) is returned unchanged, and so is one whose `_source`
+    cannot be read or is not returned.
+    """
+    url, in_body = dict(parameters), bool(content.strip())
+    try:
+        decoded = read(content) if in_body else {}
+    except (ValueError, RecursionError):
+        return content, parameters
+    if not isinstance(decoded, dict) or _OF_COPIES & {*decoded, *url}:
+        return content, parameters
+    named = source_of_url(url)
+    source = named or read_source(decoded.get("_source", True))
+    if source is None or source.too_complex or not source.shows_any(paths) or _hides_source(url, decoded):
+        return content, parameters
+    fewer = source.without(paths)
+    if fewer == source:
+        return content, parameters
+    if in_body and named is None:
+        return with_members_set(content, {"_source": fewer.render()}), parameters
+    kept = tuple(pair for pair in parameters if pair[0] not in _OF_SOURCE)
+    return content, (*kept, *replace(fewer, place=PathPlace.URL).parameters())
+
+
+_OF_SOURCE = frozenset({"_source", "_source_includes", "_source_excludes"})
+_OF_COPIES = frozenset({"scroll", "slice", "pit", "source"})
 
 
 def _source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> SourceFilter:

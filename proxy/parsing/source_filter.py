@@ -46,6 +46,10 @@ class SourceFilter:
         hidden = tuple(path for path in paths if path not in selected and path not in self.excludes)
         return replace(self, excludes=self.excludes + hidden) if self.enabled else self
 
+    def shows_any(self, paths: Sequence[str]) -> bool:
+        """Whether any of these paths may be returned."""
+        return self.enabled and (not self.includes or bool(_selected(self.includes, paths)))
+
     def shows(self, paths: Sequence[str]) -> bool:
         """Whether these paths are returned completely, with all subfields."""
         included = not self.includes or _selected(self.includes, paths) >= set(paths)

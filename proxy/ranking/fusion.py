@@ -6,7 +6,7 @@ Source: Cormack, Clarke and Büttcher, SIGIR 2009; Elasticsearch's `rrf` retriev
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from proxy.ranking.hits import DocKey, Ranking, Scored
+from proxy.ranking.hits import DocKey, Ranking, Scored, keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,22 @@ def by_score(scores: Mapping[DocKey, float]) -> Ranking:
 def reorder(candidates: Sequence[DocKey], scores: Mapping[DocKey, float]) -> Ranking:
     """Order candidates by the reranker's scores.
 
-    Ties keep the order of the candidates, since scores saturate near 1. Candidates without a score (they have no text)
-    follow in their order, with score 0.
+    Ties keep the order of the candidates, since scores saturate near 1. Candidates without a score (the reranker had no
+    time for them) follow in their order, with score 0.
     """
     scored = by_score({key: scores[key] for key in candidates if key in scores})
     return (*scored, *(Scored(key, 0.0) for key in candidates if key not in scores))
+
+
+def completed(ranking: Ranking, candidates: Sequence[DocKey]) -> Ranking:
+    """Add the candidates that a ranking of some of them lacks, each at its own place among all."""
+    if not ranking or len(ranking) == len(candidates):
+        return ranking
+    ranked, rest = set(keys(ranking)), iter(ranking)
+    found: list[Scored] = []
+    for key in candidates:
+        found.append(next(rest) if key in ranked else Scored(key, found[-1].score if found else ranking[0].score))
+    return tuple(found)
 
 
 def blend(reranked: Ranking, candidates: Sequence[DocKey], weight: float, rank_constant: int = 60) -> Ranking:

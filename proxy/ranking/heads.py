@@ -1,42 +1,137 @@
-"""A cache of reranked heads with a time to live, so that all pages of a search are cut from the same ranking."""
+"""A cache of reranked heads with a time to live, so that all pages of a search are cut from the same ranking.
+
+A head is stored as ids and numbers. Heads with and without failures have keys of their own, so that a degraded ranking
+never replaces one that is whole, whichever proxy made them.
+"""
 
 import hashlib
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 
 import msgspec
-from cachetools import TTLCache
 
-from proxy.bounds import HEADS_BYTES
+from proxy.errors import Failure
 from proxy.parsing.search_keys import Use
+from proxy.ranking.explaining import Explanation
+from proxy.ranking.hits import DocKey, Scored
 from proxy.ranking.paging import Head
 from proxy.ranking.planning import Plan
+from proxy.ranking.search_response import Total
+from proxy.settings.config import Config
+from proxy.store.contract import CacheRegion
 
-_PLACE, _EXPLANATION = 400, 700
+_FORMAT = b"1"
+"""To be changed with the encoding: other versions of the proxy then look under other keys."""
+_WHOLE, _DEGRADED = b"w", b"d"
 
 
 class Heads:
-    """The heads of recent searches by `head_key`, limited in number and in bytes."""
+    """The heads of recent searches, by `head_key`."""
 
-    def __init__(self, entries: int, seconds: float, bytes_max: int = HEADS_BYTES) -> None:
-        least = bytes_max / max(entries, 1)  # each entry weighs at least its share, which limits the number
-        self._heads: TTLCache[bytes, Head] = TTLCache(
-            bytes_max if entries else 0, seconds, getsizeof=lambda head: max(size_of(head), least)
+    def __init__(self, region: CacheRegion, scope: bytes = b"") -> None:
+        self._region = region
+        self._scope = scope
+
+    async def get(self, key: bytes) -> Head | None:
+        """Return the head without failures, or else the one with failures."""
+        values = await self._region.store.get([self._key(state, key) for state in (_WHOLE, _DEGRADED)])
+        heads = (decode_head(value) for value in values if value is not None)
+        return next((head for head in heads if head is not None), None)
+
+    async def put(self, key: bytes, head: Head) -> None:
+        state = _DEGRADED if head.failures else _WHOLE
+        await self._region.put(self._key(state, key), encode_head(head))
+
+    def _key(self, state: bytes, key: bytes) -> bytes:
+        return self._region.key(_FORMAT, state, self._scope, key)
+
+
+class _Stored(msgspec.Struct, array_like=True):
+    """A head by columns; a failure without its detail, which may quote a service."""
+
+    indices: list[str]
+    index: list[int]
+    ids: list[str]
+    routings: list[str]
+    """Empty if no document has one."""
+    scores: list[float]
+    total: Total | None
+    extras: int
+    untouched: bool
+    failures: list[tuple[str, str, bool]]
+    groups: list[bytes | None]
+    """Empty if hits are not collapsed."""
+    explanations: list[tuple[DocKey, Explanation]]
+    counted: bool | int | None
+
+
+_decoder = msgspec.msgpack.Decoder(_Stored)
+
+
+def encode_head(head: Head) -> bytes:
+    """Encode a head for a store."""
+    keys = head.keys
+    numbers = {index: number for number, index in enumerate(dict.fromkeys(key.index for key in keys))}
+    return msgspec.msgpack.encode(
+        _Stored(
+            list(numbers),
+            [numbers[key.index] for key in keys],
+            [key.id for key in keys],
+            [key.routing for key in keys] if any(key.routing for key in keys) else [],
+            [scored.score for scored in head.ranking],
+            head.total,
+            head.extras,
+            head.untouched,
+            [(failure.stage, failure.reason, failure.by_design) for failure in head.failures],
+            [head.groups.get(key) for key in keys] if head.groups else [],
+            list(head.explanations.items()),
+            head.counted,
         )
-
-    def get(self, key: bytes) -> Head | None:
-        return self._heads.get(key)
-
-    def put(self, key: bytes, head: Head) -> None:
-        """Cache a head, unless it is larger than the whole cache."""
-        with suppress(ValueError):
-            self._heads[key] = head
+    )
 
 
-def size_of(head: Head) -> int:
-    """Estimate the memory that a head takes, in bytes."""
-    texts = sum(len(scored.key.index) + len(scored.key.id) + len(scored.key.routing) for scored in head.ranking)
-    groups = sum(len(group) for group in head.groups.values() if group)
-    return 1000 + _PLACE * len(head.ranking) + texts + groups + _EXPLANATION * len(head.explanations)
+def decode_head(value: bytes) -> Head | None:
+    """Decode a head; None if the value is none."""
+    try:
+        stored = _decoder.decode(value)
+        keys = _keys(stored)
+        return Head(
+            tuple(Scored(key, score) for key, score in zip(keys, stored.scores, strict=True)),
+            stored.total,
+            stored.extras,
+            stored.untouched,
+            tuple(Failure(stage, reason, by_design=by_design) for stage, reason, by_design in stored.failures),
+            _groups(keys, stored.groups),
+            dict(stored.explanations),
+            stored.counted,
+        )
+    except (ValueError, IndexError):
+        return None
+
+
+def _keys(stored: _Stored) -> Sequence[DocKey]:
+    routings = stored.routings or [""] * len(stored.ids)
+    return [
+        DocKey(stored.indices[number], id_, routing)
+        for number, id_, routing in zip(stored.index, stored.ids, routings, strict=True)
+    ]
+
+
+def _groups(keys: Sequence[DocKey], groups: Sequence[bytes | None]) -> Mapping[DocKey, bytes | None]:
+    return dict(zip(keys, groups, strict=True)) if groups else {}
+
+
+def scope_of(config: Config) -> bytes:
+    """Hash the settings that determine rankings: proxies share rankings only if these are equal."""
+    models = config.models
+    depends = (
+        config.engine.urls,
+        config.engine.host,
+        config.callers,
+        config.routes,
+        (models.url, models.embed_api, models.rerank_url, models.rerank_api),
+        (models.query_max_chars, models.passage_max_tokens),
+    )
+    return hashlib.sha256(msgspec.json.encode(depends)).digest()
 
 
 def head_key(plan: Plan, caller: bytes) -> bytes:

@@ -14,7 +14,8 @@ from proxy.bounds import BYPASS_RULE_CHARACTERS
 from proxy.parsing.words import fold, identifiers_in
 from proxy.ranking.explaining import Kept
 from proxy.ranking.hits import DocKey, Ranking, Scored, keys
-from proxy.ranking.reranking import passage_text, texts_at
+from proxy.ranking.passages import passage_text, texts_at
+from proxy.settings.passage_template import PassageTemplate
 
 AMONG = 3
 """The number of top hits that can keep their rank.
@@ -61,7 +62,7 @@ class Likeness:
     """The passage contains every part number of the query text."""
 
 
-def likeness(typed: QueryWords, source: Source, passage: Sequence[str], names: Sequence[str]) -> Likeness:
+def likeness(typed: QueryWords, source: Source, passage: PassageTemplate, names: Sequence[str]) -> Likeness:
     """Compare a document with the query text.
 
     `names` are the keyword fields that the query compares with the whole text.
@@ -69,7 +70,7 @@ def likeness(typed: QueryWords, source: Source, passage: Sequence[str], names: S
     if not typed.words:
         return Likeness()
     equal = frozenset(name for name in names if _equals(source, name, typed.words))
-    exact = any(_equals(source, name, typed.words) for name in passage[:1])
+    exact = any(_equals(source, name, typed.words) for name in passage.fields[:1])
     return Likeness(exact, equal, _has_all(source, passage, typed.identifiers))
 
 
@@ -94,11 +95,11 @@ def _equals(source: Source, path: str, words: tuple[str, ...]) -> bool:
     return any(fold(value[: BYPASS_RULE_CHARACTERS + 1]) == words for value in values)
 
 
-def _has_all(source: Source, passage: Sequence[str], identifiers: Sequence[str]) -> bool:
+def _has_all(source: Source, passage: PassageTemplate, identifiers: Sequence[str]) -> bool:
     """Whether the passage contains all of these identifiers as separate words."""
     if not identifiers:
         return False
-    text = _in_blanks(passage_text(source, passage, _PASSAGE_CHARACTERS))
+    text = _in_blanks(passage_text(source, passage.lines, _PASSAGE_CHARACTERS))
     return all(identifier in text for identifier in identifiers)
 
 

@@ -6,24 +6,25 @@ If the reranker fails, the fused order is kept, with a Failure.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import msgspec
 
-from proxy.bounds import REDACTION_MARGIN
+from proxy.bounds import SOURCE_BYTES_A_TURN
 from proxy.errors import Busy, Failure, Malformed, SlowModel, UpstreamError, Withheld
-from proxy.parsing.json_text import read
+from proxy.parsing.aggregations import facets_of
+from proxy.parsing.json_text import members_of, read
 from proxy.ranking.boosts import Measured, boosted, measure
+from proxy.ranking.chunks import stems_of
 from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
-from proxy.ranking.fusion import blend, reorder
+from proxy.ranking.fusion import blend, completed, reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
 from proxy.ranking.kept import Likeness, QueryWords, Source, in_place, kept_hits, likeness
 from proxy.ranking.paging import Head, fuse, pinned_first
-from proxy.ranking.planning import Plan, Relevance
-from proxy.ranking.reranking import passage_text
+from proxy.ranking.passages import passage_of_tokens, two_passages
+from proxy.ranking.planning import Relevance
 from proxy.ranking.retrieval import Groups, SemanticHits
-from proxy.ranking.search_response import SearchAnswer
-from proxy.ranking.searches import MATCHED, passage_search, render_search
+from proxy.ranking.search_response import RawMembers, SearchAnswer, Total
+from proxy.ranking.searches import Facets, facet_search, matched, passage_search, render_search
 from proxy.ranking.stages import Run
 from proxy.settings.profiles import blend_of
 
@@ -61,6 +62,7 @@ class Reranked:
     failures: tuple[Failure, ...] = ()
     scores: Mapping[DocKey, float] = field(default_factory=dict)
     texts: Mapping[DocKey, str] = field(default_factory=dict)
+    """The passage of each document that has its score."""
     likenesses: Mapping[DocKey, Likeness] = field(default_factory=dict)
     tier: str = ""
     """The tier of the model that scored, on a route with `tier: auto`."""
@@ -73,6 +75,17 @@ class Rendered:
     hits: Mapping[DocKey, Hit] = field(default_factory=dict)
     extras: int = 0
     failures: tuple[Failure, ...] = ()
+    aggregations: RawMembers = field(default_factory=dict)
+    """The results that count these documents, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Aggregations and total over the client's own matches and the documents of a head."""
+
+    aggregations: RawMembers = field(default_factory=dict)
+    total: Total | None = None
+    failures: tuple[Failure, ...] = ()
 
 
 async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, groups: Groups) -> tuple[Head, Rendered]:
@@ -81,7 +94,7 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     known = {**groups.adopted, **answer.by_key}
     async with asyncio.TaskGroup() as tasks:
         missing = [key for key in candidates.keys if key not in known]
-        rendering = tasks.create_task(render_in_groups(run, missing, answer))
+        rendering = tasks.create_task(render_in_groups(run, missing, answer, facets_of(run.plan.request.members)))
         measuring = tasks.create_task(measure(run, candidates.keys, known))
         reranked = await _rerank(run, candidates, answer, semantic)
     rendered = rendering.result()
@@ -96,7 +109,7 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     if reordered:
         ranking = boosted(ranking, measured, reranked.scores, [hit.key for hit in window], run.plan.route.boost_power)
     ranking = in_groups(run, in_place(pinned_first(ranking, answer.hits), kept), answer, rendered)
-    head = head_of(ranking, answer, rendered, groups, failures)
+    head = head_of(run, ranking, answer, rendered, groups, failures=failures)
     explanations = (
         _explanations(candidates, window, semantic, reranked, kept=kept, measured=measured) if run.plan.explains else {}
     )
@@ -105,12 +118,13 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
 
 
 def head_of(  # noqa: PLR0913  the parts of a head
+    run: Run,
     ranking: Ranking,
     answer: SearchAnswer,
     rendered: Rendered,
     groups: Groups,
-    failures: tuple[Failure, ...],
     *,
+    failures: tuple[Failure, ...],
     keeps_places: bool = False,
 ) -> Head:
     """Build a head, without documents that are neither among the client's own hits nor rendered: they were deleted.
@@ -122,7 +136,7 @@ def head_of(  # noqa: PLR0913  the parts of a head
     shown = tuple(scored for scored in ranking if keeps_places or scored.key in there)
     return Head(
         shown,
-        answer.total and answer.total.plus(rendered.extras),
+        answer.total and answer.total.plus(rendered.extras, most=run.plan.request.track_total_hits),
         rendered.extras,
         untouched=False,
         failures=failures,
@@ -143,31 +157,46 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
             _, likenesses = await _passages(run, own, answer, semantic)
             return Reranked(candidates.ranking, likenesses=likenesses)
         texts, likenesses = await _passages(run, order, answer, semantic)
+        run.usage.without_text += sum(key not in texts for key in likenesses)
         if not texts:
-            fields = ", ".join(plan.route.passage)
+            fields = ", ".join(plan.route.passage.fields)
             failure = Failure("rerank", "no_passage", f"no text in {fields}")
             return Reranked(candidates.ranking, (failure,), likenesses=likenesses)
-        relevance, model = await _first_scores(run, texts, plan.rerankers)
+        passages = [passage for own in texts.values() for passage in own]
+        relevance, model = await _first_scores(run, passages, plan.rerankers)
     except UpstreamError as error:
         failures = () if model is None else (Failure("rerank", error.reason, str(error)),)
         return Reranked(candidates.ranking, failures, likenesses=likenesses)
-    failures = _unscored(relevance, len(texts))
+    failures = _unscored(relevance, len(passages))
     if not relevance.scores:
         return Reranked(candidates.ranking, failures, likenesses=likenesses)
-    scores = dict(zip(texts, relevance.scores, strict=False))  # maybe fewer: the others follow in their order
+    scores, best = _best_of(texts, relevance.scores)
     weight = blend_of(relevance.model or model).weight if plan.route.blend is None else plan.route.blend
-    blended = blend(reorder(order, scores), order, weight, plan.route.fusion.rank_constant)
-    return Reranked(blended, failures, scores, texts, likenesses, plan.route.tier_of(model))
+    read = [key for key in order if key in texts]
+    blended = blend(reorder(read, scores), read, weight, plan.route.fusion.rank_constant)
+    return Reranked(completed(blended, order), failures, scores, best, likenesses, plan.route.tier_of(model))
 
 
-async def _first_scores(run: Run, texts: Mapping[DocKey, str], models: Sequence[str]) -> tuple[Relevance, str]:
+def _best_of(
+    texts: Mapping[DocKey, Sequence[str]], scores: Sequence[float]
+) -> tuple[Mapping[DocKey, float], Mapping[DocKey, str]]:
+    """Return each document's best score, and the passage that has it; without one, a document keeps its order."""
+    best: dict[DocKey, tuple[float, str]] = {}
+    owned = ((key, passage) for key, own in texts.items() for passage in own)
+    for (key, passage), score in zip(owned, scores, strict=False):
+        if key not in best or score > best[key][0]:
+            best[key] = (score, passage)
+    return {key: score for key, (score, _) in best.items()}, {key: passage for key, (_, passage) in best.items()}
+
+
+async def _first_scores(run: Run, passages: Sequence[str], models: Sequence[str]) -> tuple[Relevance, str]:
     """Score with the first model that can be called; a failed call is not repeated with another model."""
     first, *others = models
-    relevance, model = await _scores(run, texts, first), first
+    relevance, model = await _scores(run, passages, first), first
     for other in others:
         if not _passes_on(run, relevance, other):
             continue
-        relevance, model = await _scores(run, texts, other), other
+        relevance, model = await _scores(run, passages, other), other
     return relevance, model
 
 
@@ -183,11 +212,11 @@ def _passes_on(run: Run, relevance: Relevance, other: str) -> bool:
     return isinstance(error, Withheld)
 
 
-async def _scores(run: Run, texts: Mapping[DocKey, str], model: str) -> Relevance:
+async def _scores(run: Run, passages: Sequence[str], model: str) -> Relevance:
     async with run.clock.stage("rerank"):
         relevance = await run.stages.reranker.score(
             run.plan.sent_text,
-            list(texts.values()),
+            passages,
             instruction=run.plan.instruction,
             model=model,
             budget=run.budget,
@@ -206,12 +235,12 @@ def _unscored(relevance: Relevance, count: int) -> tuple[Failure, ...]:
 
 async def _passages(
     run: Run, order: Sequence[DocKey], answer: SearchAnswer, semantic: SemanticHits
-) -> tuple[Mapping[DocKey, str], Mapping[DocKey, Likeness]]:
+) -> tuple[Mapping[DocKey, Sequence[str]], Mapping[DocKey, Likeness]]:
     """Read the passages from the hits if their `_source` has all fields, otherwise with one more search.
 
     Returns the texts for the reranker, only of documents inside the route, and the exact matches with the query text.
     """
-    plan, room = run.plan, run.stages.passage_max_chars
+    plan = run.plan
     known = {hit.key: hit for hit in semantic.hits} if plan.route.rerank_model else {}
     if plan.request.source.shows(plan.read_fields):
         known |= answer.by_key
@@ -219,18 +248,27 @@ async def _passages(
     if unknown:
         known |= (await run.search("passages", passage_search(plan, unknown))).by_key
     texts, likenesses, typed = {}, {}, QueryWords.of(plan.user_query.text)
+    unread, stems = SOURCE_BYTES_A_TURN, stems_of(typed.words)
     for key in order:
         if key in known:
+            if (unread := unread - len(known[key].members.get("_source", b""))) < 0:
+                unread = SOURCE_BYTES_A_TURN
+                await asyncio.sleep(0)
             source = _source_of(known[key])  # decoded one at a time: it takes many times the memory of its bytes
             likenesses[key] = likeness(typed, source, plan.route.passage, plan.names)
-            if plan.covers(key.index) and (text := _sent_of(plan, source, room)):
-                texts[key] = text
+            if plan.covers(key.index) and (own := _read_of(run, source, stems)):
+                texts[key] = own
     return texts, likenesses
 
 
-def _sent_of(plan: Plan, source: Source, most: int) -> str:
-    """Return the passage of a document as the reranker receives it; empty if there is none."""
-    return plan.route.redaction.sendable(passage_text(source, plan.route.passage, most + REDACTION_MARGIN), most)
+def _read_of(run: Run, source: Source, stems: Sequence[str]) -> tuple[str, ...]:
+    """Return what the reranker reads of a document; empty without text."""
+    redaction = run.plan.route.redaction
+    lines, tokens = run.plan.route.passage.lines, run.stages.passage_max_tokens
+    if run.plan.route.passages_per_document > 1:
+        return two_passages(source, lines, tokens, stems, redaction)
+    text = passage_of_tokens(source, lines, tokens, redaction)
+    return (text,) if text else ()
 
 
 def _source_of(hit: Hit) -> Source:
@@ -242,31 +280,50 @@ def _source_of(hit: Hit) -> Source:
     return source
 
 
-async def render(run: Run, missing: Sequence[DocKey]) -> Rendered:
-    """Fetch documents as the client's query would render them; on failure, documents found by kNN only are dropped."""
+async def render(run: Run, missing: Sequence[DocKey], facets: Facets) -> Rendered:
+    """Fetch documents as the client's query would render them, and with these aggregations, which count them, too.
+
+    On failure, documents found by kNN only are dropped: the client's own aggregations do not count them.
+    """
     if not missing:
         return Rendered()
+    stage = "facets" if facets else "semantic"
     try:
-        answer = await run.search("render", render_search(run.plan, missing))
-        matched = _doc_count(answer)
+        answer = await run.search("render", render_search(run.plan, missing, facets))
+        matches, aggregations = _results(answer, matched(facets))
     except UpstreamError as error:
-        return Rendered(failures=(Failure("semantic", error.reason, str(error)),))
+        return Rendered(failures=(Failure(stage, error.reason, str(error)),))
     if not answer.whole:
-        return Rendered(failures=(Failure("semantic", "partial"),))
+        return Rendered(failures=(Failure(stage, "partial"),))
     wanted = set(missing)
     rendered = {hit.key: hit for hit in answer.hits if hit.key in wanted}
-    return Rendered(rendered, len(rendered) - matched)
+    return Rendered(rendered, len(rendered) - matches, aggregations=aggregations)
 
 
-async def render_in_groups(run: Run, missing: Sequence[DocKey], answer: SearchAnswer) -> Rendered:
+async def render_in_groups(run: Run, missing: Sequence[DocKey], answer: SearchAnswer, facets: Facets) -> Rendered:
     """Fetch documents, without those whose leading sort values no hit of the window has: their place is unknown."""
-    rendered = await render(run, missing)
     begun = _groups_begun(run, answer)
     if not begun:
-        return rendered
+        return await render(run, missing, facets)
+    rendered = await render(run, missing, {})
     leading = run.plan.request.sort.leading
     kept = [key for key, hit in rendered.hits.items() if hit.sort_values(leading) in begun]
-    return rendered if len(kept) == len(rendered.hits) else await render(run, kept)
+    is_final = len(kept) == len(rendered.hits) and not (facets and rendered.extras)
+    return rendered if is_final else await render(run, kept, facets)
+
+
+async def count_facets(run: Run, documents: Sequence[DocKey], facets: Facets) -> Counted:
+    """Return aggregations and total that count these documents, too; on failure, the client's own are shown."""
+    if not facets:
+        return Counted()
+    try:
+        answer = await run.search("facets", facet_search(run.plan, documents, facets))
+        aggregations = members_of(answer.members["aggregations"])
+    except UpstreamError as error:
+        return Counted(failures=(Failure("facets", error.reason, str(error)),))
+    except (ValueError, KeyError, RecursionError):
+        return Counted(failures=(Failure("facets", Malformed.reason, "no aggregations"),))
+    return Counted(aggregations, answer.total) if answer.whole else Counted(failures=(Failure("facets", "partial"),))
 
 
 def in_groups(run: Run, ranking: Ranking, answer: SearchAnswer, rendered: Rendered) -> Ranking:
@@ -291,14 +348,16 @@ class _Aggregation(msgspec.Struct):
     doc_count: int
 
 
-_aggregations = msgspec.json.Decoder(dict[str, _Aggregation])
+_aggregation = msgspec.json.Decoder(_Aggregation)
 
 
-def _doc_count(answer: SearchAnswer) -> int:
+def _results(answer: SearchAnswer, name: str) -> tuple[int, RawMembers]:
+    """Split the results into the count of the aggregation with this name, and the client's own aggregations."""
     try:
-        found: Any = _aggregations.decode(answer.members["aggregations"])
-        return int(found[MATCHED].doc_count)
-    except (ValueError, KeyError) as error:
+        results = members_of(answer.members["aggregations"])
+        counted = results.pop(name if name in results else f"filter#{name}")  # the latter with `typed_keys`
+        return _aggregation.decode(counted).doc_count, results
+    except (ValueError, KeyError, RecursionError) as error:
         raise Malformed("engine", "no count beside the rendered hits") from error
 
 

@@ -103,16 +103,18 @@ def _in_tail(hit: Hit) -> Shown:
     return Shown(hit, tail_score(hit.score), value=tail_value(hit.score))
 
 
-def head_page(
+def head_page(  # noqa: PLR0913  the parts of a page
     head: Head,
     lexical: SearchAnswer,
     rendered: Mapping[DocKey, Hit],
     cut: Cut,
+    total: Total | None,
     *,
     keeps_places: bool = False,
 ) -> Page:
     """Cut a page that begins in the head; documents deleted since then leave no gap.
 
+    `total` counts the matches of the client's own query, and the head's documents that do not match it.
     `keeps_places`: documents that could not be fetched leave gaps, so that the pages before and after still fit. If the
     head is in the engine's order, its values do not continue a `walk`, which therefore starts over.
     """
@@ -132,7 +134,6 @@ def head_page(
         for key, value in places[start : start + size]
         if key in known
     ]
-    total = lexical.total.plus(head.extras) if lexical.total else None
     return Page(shown, total, best)
 
 

@@ -3,6 +3,7 @@
 Stages return values and never raise: a failure is returned as a Failure beside what succeeded.
 """
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,9 +13,12 @@ import structlog
 
 from proxy.errors import Failure, Lost, Refused, TooComplex, TooLarge, UpstreamError, cause_of
 from proxy.outcomes import Bypass
+from proxy.parsing.aggregations import facets_of
 from proxy.ranking.ordering import (
+    Counted,
     Rendered,
     candidates_of,
+    count_facets,
     head_of,
     in_groups,
     make_head,
@@ -35,7 +39,7 @@ from proxy.ranking.retrieval import (
     retrieve,
 )
 from proxy.ranking.search_response import Page, SearchAnswer, render_answer
-from proxy.ranking.searches import head_search, lexical_search, tail_search
+from proxy.ranking.searches import Facets, head_search, lexical_search, tail_search
 from proxy.ranking.stages import Run
 
 _log = structlog.get_logger("proxy")
@@ -135,7 +139,7 @@ def _may_be_caused(refusal: Refused) -> bool:
 async def _near(run: Run, head_key: bytes) -> Result:
     """Answer a page that begins in the head."""
     plan = run.plan
-    head = run.stages.heads.get(head_key) if plan.request.from_ or plan.request.walk else None
+    head = await run.stages.heads.get(head_key) if plan.request.from_ or plan.request.walk else None
     semantic = SemanticHits()
     if head is None:
         found, semantic = await retrieve(run, lexical_search(plan))
@@ -170,7 +174,7 @@ def _in_engine_order(run: Run, found: Lexical, why: Bypass) -> EngineOrder:
 
 def _own_page(run: Run, found: Lexical, untouched: Head) -> Page:
     request = run.plan.request
-    return head_page(untouched, found.answer, {}, Cut(request.from_, request.size, request.walk))
+    return head_page(untouched, found.answer, {}, Cut(request.from_, request.size, request.walk), found.answer.total)
 
 
 async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: SemanticHits, head: Head | None) -> Answered:
@@ -183,8 +187,10 @@ async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: Semantic
     else:
         rendered = await _missing(run, head, found.answer)
     cut = Cut(plan.request.from_, plan.request.size, plan.request.walk)
-    page = head_page(head, found.answer, rendered.hits, cut, keeps_places=bool(rendered.failures))
-    return _answered(run, found, page, head, rendered.failures)
+    extras = rendered.extras if _facets(run, head) else head.extras
+    total = found.answer.total and found.answer.total.plus(extras, most=plan.request.track_total_hits)
+    page = head_page(head, found.answer, rendered.hits, cut, total, keeps_places=bool(rendered.failures))
+    return _answered(run, found, replace(page, aggregations=rendered.aggregations), head, rendered.failures)
 
 
 async def _confirmed(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> Run:
@@ -197,7 +203,12 @@ async def _confirmed(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> 
 
 async def _missing(run: Run, head: Head, answer: SearchAnswer) -> Rendered:
     """Fetch the documents of a cached head that the client's own search did not return."""
-    return await render(run, [key for key in head.keys if key not in answer.by_key])
+    return await render(run, [key for key in head.keys if key not in answer.by_key], _facets(run, head))
+
+
+def _facets(run: Run, head: Head) -> Facets:
+    """Return the aggregations of the request that count the head's documents, if any do not match its query."""
+    return facets_of(run.plan.request.members) if head.extras else {}
 
 
 async def _remembered(
@@ -208,9 +219,9 @@ async def _remembered(
     Another client with the same credentials may be reading its pages. This page is cut from the cached head, too, so
     that the next page fits, and still reports the failures.
     """
-    known = run.stages.heads.get(head_key)
-    if not head.failures or known is None or known.failures:
-        run.stages.heads.put(head_key, head)
+    known = await run.stages.heads.get(head_key) if head.failures else None
+    if known is None or known.failures:
+        await run.stages.heads.put(head_key, head)
         return head, rendered
     shown = await _missing(run, known, answer)
     return (head, rendered) if shown.failures else (replace(known, failures=head.failures), shown)
@@ -221,13 +232,24 @@ async def _far(run: Run, head_key: bytes) -> Result:
     head = await _known_head(run, head_key)
     if isinstance(head, Bypass):
         return head
-    found = await lexical(run, tail_search(run.plan, () if head.untouched else head.places))
+    counting = asyncio.ensure_future(count_facets(run, head.keys, _facets(run, head)))
+    try:
+        found = await lexical(run, tail_search(run.plan, () if head.untouched else head.places))
+        counted = await counting
+    finally:
+        counting.cancel()
     run = await _confirmed(run, found.answer, SemanticHits())
     if problem := _unusable(run, found.answer):
         return problem
     if head.extras == len(head.ranking) and keeps_empty(run, found.answer):
         return _in_engine_order(run, found, Bypass("zero_hits"))
-    return _answered(run, found, tail_page(head, found.answer), head)
+    return _answered(run, found, _with_facets(tail_page(head, found.answer), head, counted), head, counted.failures)
+
+
+def _with_facets(page: Page, head: Head, counted: Counted) -> Page:
+    """Put the results of `count_facets` into a page; if they are missing, the total is the client's own, too."""
+    own = page.total.plus(-head.extras, most=True) if page.total and counted.failures else page.total
+    return replace(page, total=page.total and (counted.total or own), aggregations=counted.aggregations)
 
 
 async def _known_head(run: Run, head_key: bytes) -> Head | Bypass:
@@ -236,7 +258,7 @@ async def _known_head(run: Run, head_key: bytes) -> Head | Bypass:
     A cached head whose total was counted with another `track_total_hits` is not used.
     """
     plan = run.plan
-    head = run.stages.heads.get(head_key)
+    head = await run.stages.heads.get(head_key)
     if head and head.counts(plan.request.track_total_hits):
         return head
     if plan.vectors is None or plan.user_query.relaxed is None:
@@ -248,12 +270,12 @@ async def _known_head(run: Run, head_key: bytes) -> Head | Bypass:
     semantic, groups = await group(run, found.answer, covered(run, semantic))
     candidates = candidates_of(run, found.answer, semantic, groups)
     known = {**groups.adopted, **found.answer.by_key}
-    rendered = await render_in_groups(run, [key for key in candidates.keys if key not in known], found.answer)
+    rendered = await render_in_groups(run, [key for key in candidates.keys if key not in known], found.answer, {})
     rendered = replace(rendered, hits={**groups.adopted, **rendered.hits})
     failures = (*semantic.failures, *rendered.failures)
     keeps_places = bool(rendered.failures)  # a document that could not be fetched may be on an earlier page
     ranking = in_groups(run, candidates.ranking, found.answer, rendered)
-    return head_of(ranking, found.answer, rendered, groups, failures, keeps_places=keeps_places)
+    return head_of(run, ranking, found.answer, rendered, groups, failures=failures, keeps_places=keeps_places)
 
 
 def _not_to_rank(run: Run, answer: SearchAnswer) -> Bypass | None:

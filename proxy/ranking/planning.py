@@ -197,7 +197,7 @@ class Plan:
     @property
     def read_fields(self) -> tuple[str, ...]:
         """The fields that are read of each candidate; the models receive the passage only."""
-        return tuple(dict.fromkeys((*self.route.passage, *self.names)))
+        return tuple(dict.fromkeys((*self.route.passage.fields, *self.names)))
 
     def covers(self, index: str) -> bool:
         """Whether an index is inside the route: resolved by the engine, or by its own name."""

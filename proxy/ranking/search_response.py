@@ -5,12 +5,13 @@ Everything but scores, order and totals keeps the engine's bytes: members are `m
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
 
 from proxy.errors import Malformed
+from proxy.parsing.aggregations import merged
 from proxy.parsing.json_text import items_of, members_of, objects_of
 from proxy.parsing.sort_values import BY_SCORE, Sort
 from proxy.ranking.explaining import MEMBER as EXPLANATION
@@ -30,8 +31,12 @@ class Total(msgspec.Struct, frozen=True):
     value: int
     relation: str = "eq"
 
-    def plus(self, more: int) -> "Total":
-        return Total(self.value + more, self.relation)
+    def plus(self, more: int, *, most: bool | int) -> "Total":
+        """Count more documents as the engine does: no further than `most`, its `track_total_hits`."""
+        if self.relation != "eq":
+            return self
+        count = self.value + more
+        return Total(count) if isinstance(most, bool) or count <= most else Total(most, "gte")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +131,8 @@ class Page:
     hits: Sequence[Shown]
     total: Total | None
     max_score: float | None
+    aggregations: RawMembers = field(default_factory=dict)
+    """Results in place of the client's own."""
 
 
 def render_answer(
@@ -142,7 +149,10 @@ def render_answer(
         opened["max_score"] = number(page.max_score)
     if page.total is not None and "total" in opened and page.total != answer.total:
         opened["total"] = _raw(page.total.value if answer.total_is_number else page.total)
-    return msgspec.json.encode(answer.members | {"hits": opened})
+    members = answer.members | {"hits": opened}
+    if page.aggregations and "aggregations" in members:
+        members["aggregations"] = merged(answer.members["aggregations"], page.aggregations)
+    return msgspec.json.encode(members)
 
 
 def _shown(shown: Shown, sort: Sort, hidden: AbstractSet[str]) -> RawMembers:

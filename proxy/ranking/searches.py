@@ -5,6 +5,7 @@ hits of the query. The client's own body returns the lexical ranking and everyth
 kNN search returns the semantic ranking; documents found by kNN only are then rendered with the client's own query.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,8 +20,9 @@ from proxy.parsing.source_filter import SourceFilter
 from proxy.ranking.hits import DocKey, RankedDocument
 from proxy.ranking.planning import EngineSearch, Plan, VectorSearch
 
-_SHOWN = (Use.LEXICAL, Use.ORDER, Use.SORTED, Use.PER_HIT, Use.EVERYWHERE)
+_SHOWN = (Use.LEXICAL, Use.FACETS, Use.ORDER, Use.SORTED, Use.PER_HIT, Use.EVERYWHERE)
 _RENDERED = (Use.SORTED, Use.PER_HIT, Use.EVERYWHERE)
+_COUNTED = (*_RENDERED, Use.FACETS)
 _ORDERED = (Use.ORDER, Use.SORTED, Use.EVERYWHERE)
 
 
@@ -135,24 +137,60 @@ def boost_search(plan: Plan, keys: Sequence[DocKey], words: float) -> EngineSear
     return EngineSearch(plan.indices, _own_url(plan, *uses), msgspec.json.encode(body))
 
 
-MATCHED = "matched"
+Facets = Mapping[str, msgspec.Raw]
+"""Aggregations by name: of a request, or their results."""
 
 
-def render_search(plan: Plan, keys: Sequence[DocKey]) -> EngineSearch:
+def matched(facets: Facets) -> str:
+    """Return the name of the aggregation that counts the matches of the client's query: one that is not taken."""
+    names = ("matched" + "_" * length for length in itertools.count())
+    return next(name for name in names if name not in facets)
+
+
+def render_search(plan: Plan, keys: Sequence[DocKey], facets: Facets) -> EngineSearch:
     """Renders documents with the client's own query, and counts how many of them match it.
 
     The query is in `should`, so that score, highlight, named queries and inner hits are the same as for the client. The
     filters are repeated, because a document may have changed in between; they are a `post_filter`, because that is
     never highlighted, and the client's own `post_filter` is part of it with its inner hits.
+
+    With `facets`, the same search returns these aggregations over the documents and the client's own matches.
     """
-    request = plan.request
-    matched = {"bool": {"filter": [bare(request.query), *_filters(plan)]}}
-    filters = _demanded(plan.user_query.relaxed, request.post_filter)
-    body: dict[str, Any] = request.body(*_RENDERED) | _source(plan).member() | _collapse(plan)
-    body |= {"query": {"bool": {"filter": [these_documents(keys)], "should": [request.query]}}, "size": len(keys)}
-    body |= {"aggs": {MATCHED: {"filter": matched}}, "track_total_hits": False}
+    request, these = plan.request, these_documents(keys)
+    counted, filters = [bare(request.query), *_filters(plan)], _demanded(plan.user_query.relaxed, request.post_filter)
+    query: Any = {"bool": {"filter": [these], "should": [request.query]}}
+    uses: tuple[Use, ...] = _RENDERED
+    if facets:
+        counted, filters, query, uses = [these, *counted], [these, *filters], _widened(plan, these), _COUNTED
+    body: dict[str, Any] = request.body(*uses) | _source(plan).member() | _collapse(plan)
+    body |= {"query": query, "size": len(keys), "track_total_hits": False}
+    body |= _highlight(plan) if facets else {}
+    body |= {"aggs": {**facets, matched(facets): {"filter": {"bool": {"filter": counted}}}}}
     body |= {"post_filter": {"bool": {"filter": filters}}} if filters else {}
-    return EngineSearch(plan.indices, _own_url(plan, *_RENDERED), msgspec.json.encode(body))
+    return EngineSearch(plan.indices, _own_url(plan, *uses), msgspec.json.encode(body))
+
+
+def facet_search(plan: Plan, keys: Sequence[DocKey], facets: Facets) -> EngineSearch:
+    """Returns the aggregations and the total over these documents and the client's own matches, without hits."""
+    request, uses = plan.request, (Use.FACETS, Use.EVERYWHERE)
+    body: dict[str, Any] = request.body(*uses) | {"query": _widened(plan, these_documents(keys)), "size": 0}
+    body |= {"aggs": facets, "track_total_hits": request.track_total_hits} | _post_filter(plan)
+    return EngineSearch(plan.indices, _own_url(plan, *uses), msgspec.json.encode(body))
+
+
+def _highlight(plan: Plan) -> dict[str, Any]:
+    """Return the client's `highlight`, of the client's own query: the filters beside it would be highlighted, too."""
+    highlight = msgspec.json.decode(plan.request.members.get("highlight", b"null"))
+    return {"highlight": {"highlight_query": plan.request.query, **highlight}} if isinstance(highlight, dict) else {}
+
+
+def _widened(plan: Plan, these: Any) -> Any:
+    """Return the client's own query, with its scores, or these documents, with a score of 0.
+
+    The filters are repeated, because a document may have changed in between. Filters alone score 0, without a `boost`.
+    """
+    added = {"bool": {"filter": [these, *_demanded(plan.user_query.relaxed)]}}
+    return {"bool": {"should": [plan.request.query, added], "minimum_should_match": 1}}
 
 
 def _filters(plan: Plan) -> list[Any]:

@@ -37,7 +37,7 @@ class Embeds(Protocol):
     """Embeds queries; errors are returned in the result, and never raised as UpstreamError."""
 
     async def warm_up(self) -> None: ...
-    def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool: ...
+    async def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool: ...
     async def embed_query(
         self, text: str, *, instruction: str, model: str, dimensions: int, budget: "Budget"
     ) -> QueryVector: ...
@@ -55,8 +55,8 @@ class Scores(Protocol):
 class Remembers(Protocol):
     """A cache of heads, so that the pages of a search are consistent, and later pages need no model calls."""
 
-    def get(self, key: bytes) -> Head | None: ...
-    def put(self, key: bytes, head: Head) -> None: ...
+    async def get(self, key: bytes) -> Head | None: ...
+    async def put(self, key: bytes, head: Head) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Stages:
     accepted: Accepts
     covered_now: Callable[[], Awaitable[frozenset[str]]]
     """Resolves again which indices of the search are inside its route."""
-    passage_max_chars: int
+    passage_max_tokens: int
     added_timeout_seconds: float
     """The timeout of each added search, except kNN searches."""
 

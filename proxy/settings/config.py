@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -14,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from proxy.bounds import RERANK_BATCH_MAX
 from proxy.http1.callers import not_ignorable, not_query_text
 from proxy.http1.messages import TOKEN
+from proxy.settings.passage_template import line_of
 from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import ALLOWED, OPTIONS, Option
 from proxy.settings.yaml_file import ConfigError, YamlFile, did_you_mean
@@ -23,6 +24,7 @@ Port = Annotated[int, Meta(ge=0, le=_LAST_PORT)]
 Name = Annotated[str, Meta(min_length=1)]
 Seconds = Annotated[float, Meta(gt=0)]
 Share = Annotated[float, Meta(ge=0)]
+Megabytes = Annotated[int, Meta(ge=0)]
 Tier = Literal["fast", "balanced", "precision", "auto"]
 Priority = Literal["speed-and-cost", "balanced", "accuracy", "high-volume", "critical"]
 ServiceTier = Literal["default", "priority"]
@@ -91,10 +93,9 @@ class Models(Section, frozen=True, kw_only=True):
     rerank_batch_size: Annotated[int, Meta(ge=1, le=RERANK_BATCH_MAX)] = 50
     concurrent_calls: Annotated[int, Meta(ge=1)] = 200
     query_max_chars: Annotated[int, Meta(ge=1)] = 2000
-    passage_max_chars: Annotated[int, Meta(ge=1)] = 2000
+    passage_max_tokens: Annotated[int, Meta(ge=1)] = 500
     canary: bool = True
     canary_file: str | None = None
-    vector_cache_mb: Annotated[int, Meta(ge=0)] = 64
 
 
 class Semantic(Section, frozen=True, kw_only=True):
@@ -104,6 +105,7 @@ class Semantic(Section, frozen=True, kw_only=True):
     num_candidates: Annotated[int, Meta(ge=1, le=10_000)] | UnsetType = UNSET
     oversample: Annotated[float, Meta(ge=1)] | None = None
     similarity: str | None = None
+    exclude_from_source: bool = False
     timeout_seconds: Seconds = 2.0
 
     @property
@@ -117,9 +119,26 @@ class Fusion(Section, frozen=True, kw_only=True):
     semantic_weight: Share = 1.0
 
 
-class Pages(Section, frozen=True, kw_only=True):
-    cache_seconds: Seconds = 60.0
-    cache_entries: Annotated[int, Meta(ge=0)] = 2000
+class Cache(Section, frozen=True, kw_only=True):
+    """What is kept for later searches, in memory and, if it is named, in Redis."""
+
+    rankings_mb: Megabytes = 32
+    rankings_seconds: Seconds = 60.0
+    scores_mb: Megabytes = 64
+    scores_seconds: Seconds = 86_400.0
+    vectors_mb: Megabytes = 64
+    vectors_seconds: Seconds = 86_400.0
+    key_env: str = "RERANK_PROXY_CACHE_KEY"
+    redis_url: str | None = None
+    redis_user: str | None = None
+    redis_password_env: str = "RERANK_PROXY_REDIS_PASSWORD"  # noqa: S105  a variable's name, not its value
+    redis_ca_file: str | None = None
+    redis_timeout_ms: Annotated[int, Meta(ge=1)] = 50
+
+    @property
+    def redis_parts(self) -> SplitResult:
+        """The parts of `redis_url`."""
+        return urlsplit(self.redis_url or "")
 
 
 class BypassRules(Section, frozen=True, kw_only=True):
@@ -177,6 +196,13 @@ class Admin(Section, frozen=True, kw_only=True):
     token_env: str = "RERANK_PROXY_ADMIN_TOKEN"  # noqa: S105  a variable's name, not its value
 
 
+class TraceSettings(Section, frozen=True, kw_only=True):
+    """Where traces go (OpenTelemetry)."""
+
+    url: str | None = None
+    share: str | float = "100%"
+
+
 class RouteSettings(Section, frozen=True, kw_only=True):
     """One entry of `routes` as written in the file; `routes.Route` adds the defaults of its profile."""
 
@@ -191,6 +217,7 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     priority: Priority | None = None
     instruction: Annotated[str, Meta(max_length=2048)] | None = None
     passage: list[str] | None = None
+    passages_per_document: Literal[1, 2] = 1
     embedding_model: str | None = None
     rerank_model: str | None = None
     rerank_fallbacks: tuple[Name, ...] = ()
@@ -219,10 +246,11 @@ class Config(Section, frozen=True, kw_only=True):
     models: Models = Models()
     routes: tuple[RouteSettings, ...] = ()
     callers: Callers = Callers()
-    pages: Pages = Pages()
+    cache: Cache = Cache()
     steering: tuple[Option, ...] = ALLOWED
     log: Log = Log()
     admin: Admin = Admin()
+    traces: TraceSettings = TraceSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,9 +284,10 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "engine": _keys(Engine),
     "models": _keys(Models),
     "callers": _keys(Callers),
-    "pages": _keys(Pages),
+    "cache": _keys(Cache),
     "log": _keys(Log),
     "admin": _keys(Admin),
+    "traces": _keys(TraceSettings),
     "routes[]": _keys(RouteSettings),
     "routes[].semantic": _keys(Semantic),
     "routes[].fusion": _keys(Fusion),
@@ -291,7 +320,15 @@ REMOVED_KEYS: Mapping[str, str] = {
     "engine.search_connections": (
         "is gone: each client connection has its own to the engine; `engine.added_searches` limits what the proxy adds"
     ),
-    "models.vector_cache_entries": "is gone: `models.vector_cache_mb` limits the memory instead",
+    "models.passage_max_chars": (
+        "is gone: `models.passage_max_tokens` limits the estimated tokens instead; 2000 characters of English are 500"
+    ),
+    "models.vector_cache_entries": "is gone: `cache.vectors_mb` limits the memory instead",
+    "models.vector_cache_mb": "is now called `cache.vectors_mb`",
+    "pages": (
+        "is gone: `cache_seconds` is now `cache.rankings_seconds`; instead of `cache_entries`, `cache.rankings_mb` "
+        "limits the memory"
+    ),
 }
 """Keys of earlier versions, and what replaces them."""
 
@@ -356,6 +393,8 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
     if config.listen.key_file and not config.listen.certificate_file:
         yield "listen.key_file", "set `certificate_file` too: a key is used with its certificate"
     yield from _models_problems(config.models)
+    yield from _cache_problems(config.cache)
+    yield from _traces_problems(config.traces)
     for number, name in enumerate(config.callers.ignore):
         if problem := not_ignorable(name):
             yield f"callers.ignore[{number}]", f"{name!r} {problem}"
@@ -401,8 +440,49 @@ def _models_problems(models: Models) -> Iterator[tuple[str, str]]:
         yield from url_problems("models.proxy", models.proxy)
 
 
+def _traces_problems(traces: TraceSettings) -> Iterator[tuple[str, str]]:
+    if traces.url is not None:
+        yield from url_problems("traces.url", traces.url)
+    try:
+        percent(traces.share)
+    except ValueError:
+        yield "traces.share", _not_a_share(traces.share)
+
+
+def _not_a_share(share: str | float) -> str:
+    return f"expected a percentage from 0% to 100%, as in 5%, not {share!r}"
+
+
+def _cache_problems(cache: Cache) -> Iterator[tuple[str, str]]:
+    if cache.redis_url is None:
+        for key in ("redis_user", "redis_ca_file"):
+            if getattr(cache, key):
+                yield f"cache.{key}", "has no effect without `redis_url`: set that too, or remove this key"
+        return
+    yield from _redis_url_problems(cache.redis_url)
+    if cache.redis_ca_file and not cache.redis_url.startswith("rediss:"):
+        yield "cache.redis_ca_file", "cache.redis_url does not begin with rediss://: change it, or remove this key"
+
+
+def _redis_url_problems(url: str) -> Iterator[tuple[str, str]]:
+    if "@" in url:
+        problem = "remove the credentials: set `redis_user`, and the password in the variable of `redis_password_env`"
+        yield "cache.redis_url", problem
+    elif not _REDIS_URL.fullmatch(url) or not _has_port(url):
+        yield "cache.redis_url", f"expected a URL like redis://127.0.0.1:6379/0 or rediss://..., not {url!r}"
+
+
+def _has_port(url: str) -> bool:
+    """Whether the port of a URL, if it has one, can be a port."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?", re.ASCII)
 _HOST_AND_PORT = re.compile(rf"(?=.*:\d+$){_HOST.pattern}", re.ASCII)
+_REDIS_URL = re.compile(rf"rediss?://{_HOST.pattern}(?:/\d{{0,5}})?", re.ASCII)
 _OF_AN_API = re.compile(r"(/v1(/openai)?/embeddings|/v1/inference(/[^?#]*)?|(/v[12])?/rerank|/v[12](/openai)?)/*$")
 """Paths that providers' documentation shows as part of the URL for other clients."""
 
@@ -457,10 +537,17 @@ def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
     if route.semantic is None and route.on_zero_hits == "semantic":
         yield "on_zero_hits", "`on_zero_hits: semantic` needs `semantic` in the route"
     yield from _query_from_problems(route.query_from)
-    if route.passage is not None and not all(route.passage):
-        yield "passage", "contains an empty field name"
+    yield from _passage_problems(route.passage or ())
     if route.passage == [] and route.rerank:
         yield "passage", "is empty, and the reranker needs at least one field"
+
+
+def _passage_problems(passage: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for number, entry in enumerate(passage):
+        try:
+            line_of(entry)
+        except ValueError as error:
+            yield f"passage[{number}]", str(error)
 
 
 def _pattern_problems(rules: BypassRules) -> Iterator[tuple[str, str]]:
@@ -510,7 +597,7 @@ def _rollout_problems(route: RouteSettings, steering: Sequence[Option]) -> Itera
     try:
         share = percent(route.share)
     except ValueError:
-        yield "share", f"expected a percentage from 0% to 100%, as in 5%, not {route.share!r}"
+        yield "share", _not_a_share(route.share)
         return
     if route.mode == "opt_in" and "enabled" not in steering:
         yield "mode", "`opt_in` needs the option `enabled`, and `steering` does not allow it: add it there"
@@ -584,6 +671,39 @@ def admin_token_of(config: Config, environment: Mapping[str, str]) -> str | None
             "it, or set `admin.host: 127.0.0.1`, or `admin.enabled: false`"
         )
     return token or None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSecrets:
+    """The secrets of the caches, from the environment."""
+
+    key: bytes | None = None
+    """Hashes the keys, and encrypts what is written to Redis; None: drawn at the start."""
+    redis_password: str | None = None
+
+    def __repr__(self) -> str:
+        return "CacheSecrets(***)"
+
+
+CACHE_KEY_LENGTH = 16
+"""Characters that the key of the caches has at least."""
+
+
+def cache_secrets_of(config: Config, environment: Mapping[str, str]) -> CacheSecrets:
+    """Read the secrets of the caches from the environment; raises ConfigError if one is needed and missing."""
+    cache = config.cache
+    key = environment.get(cache.key_env, "").strip()
+    make = f"set it, to the same value for all proxies: `export {cache.key_env}=$(openssl rand -hex 32)`"
+    if not key and cache.redis_url:
+        raise ConfigError(f"{cache.key_env} is not set, but cache.redis_url needs it: {make}")
+    if key and len(key) < CACHE_KEY_LENGTH:
+        raise ConfigError(f"{cache.key_env}: has fewer than {CACHE_KEY_LENGTH} characters: {make}")
+    password = environment.get(cache.redis_password_env, "").strip()
+    if cache.redis_user and not password:
+        raise ConfigError(
+            f"{cache.redis_password_env} is not set, but cache.redis_user needs it: set the variable, or remove the key"
+        )
+    return CacheSecrets(key.encode("utf-8", "surrogateescape") or None, password or None)
 
 
 def token_of(config: Config, environment: Mapping[str, str], *, calls_models: bool = False) -> str | None:

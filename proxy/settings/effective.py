@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.settings.config import Config
+from proxy.settings.config import Cache, Config
 from proxy.settings.routes import Route, build_routes
 
 MASK = "***"
@@ -27,7 +27,7 @@ def effective(config: Config, environment: Mapping[str, str]) -> dict[str, Any]:
 def _filled_in(route: Route) -> dict[str, Any]:
     return {
         "instruction": route.instruction,
-        "passage": list(route.passage),
+        "passage": list(route.passage.entries),
         "rank_window_size": route.rank_window_size,
         "rerank_model": route.rerank_model,
         **({"fast_rerank_model": route.tier_switch.fast_model} if route.tier_switch else {}),
@@ -63,7 +63,8 @@ def _variables(value: Any) -> Iterator[str]:
             pass
 
 
-# Created once per process: ports, engine connections and what is cached about the engine, and the log writer.
+# Created once per process: ports, engine connections and what is cached about the engine, caches, the log writer, and
+# the export of traces.
 _FIXED: Mapping[str, tuple[str, ...]] = {
     "listen": ("host", "port"),
     "engine": (
@@ -76,8 +77,10 @@ _FIXED: Mapping[str, tuple[str, ...]] = {
         "via",
         "forwarded_for",
     ),
+    "cache": Cache.__struct_fields__,
     "log": ("format", "level"),
     "admin": ("enabled", "host", "port", "token_env"),
+    "traces": ("url", "share"),
 }
 """Keys whose new values take effect after a restart, by section."""
 

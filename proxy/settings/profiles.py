@@ -27,6 +27,9 @@ class Profile:
     tier: str
     rank_window_size: int
     passage: tuple[str, ...]
+    """Entries of a passage template: what the reranker reads."""
+    embedded: tuple[str, ...]
+    """The entries of which vectors are made: texts, not facts that change often."""
 
     @property
     def mapping(self) -> str:
@@ -136,6 +139,11 @@ _ROWS = (
         "quoted and used without reading further; a passage that is only on the same topic is worth little.",
         "balanced",
         50,
+        (
+            "title",
+            "Section: {heading}",
+            "chunk",
+        ),
         ("title", "chunk"),
     ),
     Profile(
@@ -147,6 +155,18 @@ _ROWS = (
         "product, and a different variant or brand than the one named is a poor match.",
         "balanced",
         50,
+        (
+            "title",
+            "Brand: {brand}",
+            "Category: {category}",
+            "Price: {price} {currency}",
+            "Rating: {rating}",
+            "Reviews: {reviews:100}",
+            "Color: {color}",
+            "Size: {size}",
+            "Attributes: {attributes:150}",
+            "description",
+        ),
         ("title", "brand", "description"),
     ),
     Profile(
@@ -157,6 +177,13 @@ _ROWS = (
         "that mention it.",
         "balanced",
         50,
+        (
+            "title",
+            "Kind: {kind}",
+            "Status: {status}",
+            "Updated: {updated_at:date}",
+            "body",
+        ),
         ("title", "body"),
     ),
     Profile(
@@ -167,6 +194,12 @@ _ROWS = (
         "product over general advice, background and technical detail.",
         "fast",
         50,
+        (
+            "title",
+            "Product: {product} {version}",
+            "question",
+            "answer",
+        ),
         ("title", "question", "answer"),
     ),
     Profile(
@@ -178,6 +211,18 @@ _ROWS = (
         "overruled or repealed last.",
         "precision",
         100,
+        (
+            "title",
+            "citation",
+            "Kind: {kind}",
+            "Court: {court}",
+            "Jurisdiction: {jurisdiction}",
+            "Binding: {binding}",
+            "Status: {status}",
+            "Decided: {decided:date}",
+            "headnote",
+            "text",
+        ),
         ("title", "citation", "headnote", "text"),
     ),
     Profile(
@@ -188,6 +233,14 @@ _ROWS = (
         "that was superseded, and papers that only name the topic.",
         "precision",
         100,
+        (
+            "title",
+            "Venue: {venue}",
+            "Peer-reviewed: {peer_reviewed}",
+            "Year: {year}",
+            "Method: {method}",
+            "abstract",
+        ),
         ("title", "abstract"),
     ),
     Profile(
@@ -198,7 +251,16 @@ _ROWS = (
         "callers and tests, and code that only shares names with the query is no match.",
         "balanced",
         50,
-        ("symbol", "signature", "docstring", "code"),
+        (
+            "symbol",
+            "Language: {language}",
+            "Kind: {kind}",
+            "Imports: {imports:50}",
+            "{signature:raw}",
+            "docstring",
+            "{code:raw}",
+        ),
+        ("symbol", "{signature:raw}", "docstring", "{code:raw}"),
     ),
     Profile(
         "recommendation",
@@ -207,6 +269,16 @@ _ROWS = (
         "theme, mood, style and audience as described, and not merely the same words or the very item they named.",
         "fast",
         100,
+        (
+            "title",
+            "Kind: {kind}",
+            "Genres: {genres}",
+            "Moods: {moods}",
+            "Audience: {audience}",
+            "By: {creators:50}",
+            "Tags: {tags:100}",
+            "description",
+        ),
         ("title", "description", "tags"),
     ),
     Profile(
@@ -217,6 +289,16 @@ _ROWS = (
         "list of skills weigh less than work that used them; name, age, sex and origin weigh nothing.",
         "precision",
         100,
+        (
+            "title",
+            "Seniority: {seniority}",
+            "Experience: {experience_years} years",
+            "Education: {education}",
+            "Certifications: {certifications:50}",
+            "Languages: {languages}",
+            "summary",
+            "skills",
+        ),
         ("title", "summary", "skills"),
     ),
     Profile(
@@ -227,6 +309,16 @@ _ROWS = (
         "opinion, and never take a document on a similar sounding condition or drug for the one asked for.",
         "precision",
         100,
+        (
+            "title",
+            "Condition: {condition}",
+            "Intervention: {intervention}",
+            "Population: {population}",
+            "Study type: {study_type}",
+            "Evidence level: {evidence_level}",
+            "Published: {published:date}",
+            "abstract",
+        ),
         ("title", "abstract"),
     ),
     Profile(
@@ -237,7 +329,15 @@ _ROWS = (
         "overviews, release notes and marketing last.",
         "balanced",
         50,
-        ("title", "heading", "body", "code"),
+        (
+            "title",
+            "heading",
+            "Product: {product} {version}",
+            "Kind: {kind}",
+            "body",
+            "{code:raw}",
+        ),
+        ("title", "heading", "body", "{code:raw}"),
     ),
 )
 

@@ -85,25 +85,25 @@ class Redaction:
     query: Literal["redact", "bypass"] = "redact"
     passage: Literal["redact", "omit"] = "redact"
 
-    def redacted(self, text: str, most: int | None = None) -> str:
-        """Replace what the route does not send; returns at most so many characters."""
-        if not self.rules:
-            return text[:most]
-        shown = text if most is None else text[: most + REDACTION_MARGIN]
-        for rule in self.rules:
-            shown = rule.redacted(shown)
-        return shown[:most]
+    def of_query(self, text: str, most: int) -> str:
+        """Return what is sent of a query, at most so many characters."""
+        return self.redacted(text[: most + REDACTION_MARGIN])[:most]
 
     def refusal(self, query: str, most: int) -> Bypass | None:
         """Return the bypass reason if the route sends no query like this one."""
-        if not self.rules or self.query == "redact" or self.redacted(query, most) == query[:most]:
-            return None
-        return Bypass("sensitive")
+        is_sent = not self.rules or self.query == "redact" or self.of_query(query, most) == query[:most]
+        return None if is_sent else Bypass("sensitive")
 
-    def sendable(self, passage: str, most: int) -> str:
-        """Return what is sent of a passage; empty if it is left out."""
-        shown = self.redacted(passage, most)
-        return "" if self.passage == "omit" and shown != passage[:most] else shown
+    def of_passage(self, text: str) -> str:
+        """Return what is sent of a passage, which is cut afterwards; empty if it is left out."""
+        shown = self.redacted(text)
+        return "" if self.passage == "omit" and shown != text else shown
+
+    def redacted(self, text: str) -> str:
+        """Replace what the route does not send."""
+        for rule in self.rules:
+            text = rule.redacted(text)
+        return text
 
 
 NO_REDACTION = Redaction()

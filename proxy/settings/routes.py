@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from proxy.settings.bypass_rules import LeftOut, left_out
 from proxy.settings.config import Config, Fusion, QueryFrom, RouteSettings, Semantic
+from proxy.settings.passage_template import PassageTemplate, embedded, template_of
 from proxy.settings.profiles import AUTO, PRIORITIES, PROFILES, TIERS, Profile
 from proxy.settings.redaction import Redaction, redaction
 from proxy.settings.rollout import Rollout, rollout_of
@@ -32,7 +33,14 @@ class Route:
     patterns: tuple[str, ...]
     profile: str
     instruction: str
-    passage: tuple[str, ...]
+    passage: PassageTemplate
+    """What the reranker reads of a document."""
+    passages_per_document: Literal[1, 2]
+    """2: a document that is longer than one passage may have a second one, and its better score counts."""
+    embedded: tuple[str, ...]
+    """The entries of which `index` and `backfill` make vectors: those without a label."""
+    text_fields: tuple[str, ...]
+    """The fields in these entries, in which a query is expected to search for its text."""
     rank_window_size: int
     embedding_model: str
     """The model for `index` and `backfill`; searches use the model that their index names."""
@@ -82,6 +90,7 @@ def build_route(settings: RouteSettings) -> Route:
     """Build a route, with tier, window, passage and instruction of its profile where it does not set them."""
     profile = PROFILES[settings.profile]
     tier = PRIORITIES[settings.priority] if settings.priority else settings.tier or profile.tier
+    texts = embedded(settings.passage) if settings.passage else profile.embedded
     switch = _tier_switch(settings, profile) if tier == AUTO else None
     models = TIERS[switch.usual if switch else tier]
     return Route(
@@ -89,7 +98,10 @@ def build_route(settings: RouteSettings) -> Route:
         patterns=settings.patterns,
         profile=settings.profile,
         instruction=settings.instruction or profile.instruction,
-        passage=tuple(settings.passage or profile.passage),
+        passage=template_of(tuple(settings.passage or profile.passage)),
+        passages_per_document=settings.passages_per_document,
+        embedded=texts,
+        text_fields=template_of(texts).fields,
         rank_window_size=settings.rank_window_size or profile.rank_window_size,
         embedding_model=settings.embedding_model or models.embedding,
         embedding_model_named=settings.embedding_model is not None,

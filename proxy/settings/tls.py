@@ -1,4 +1,4 @@
-"""TLS certificates of the engine, the models and the proxy itself.
+"""TLS certificates of the engine, the models, Redis and the proxy itself.
 
 A file that cannot be used is an error that names its key, raised before any connection is made or port opened.
 """
@@ -6,7 +6,7 @@ A file that cannot be used is an error that names its key, raised before any con
 import ssl
 from pathlib import Path
 
-from proxy.settings.config import Engine, Listen, Models
+from proxy.settings.config import Cache, Engine, Listen, Models
 from proxy.settings.yaml_file import ConfigError
 
 
@@ -26,6 +26,12 @@ def towards_models(settings: Models) -> ssl.SSLContext:
     if settings.ca_file:
         _demand_certificates("models.ca_file", settings.ca_file)
     return ssl.create_default_context(cafile=settings.ca_file)
+
+
+def check_redis_ca(settings: Cache) -> None:
+    """Check the certificate authority for Redis; raises ConfigError."""
+    if settings.redis_ca_file:
+        _demand_certificates("cache.redis_ca_file", settings.redis_ca_file)
 
 
 def towards_clients(settings: Listen) -> ssl.SSLContext | None:

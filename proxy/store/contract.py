@@ -4,13 +4,14 @@ Values hold ids and numbers, keys are keyed hashes: neither tells the text of a 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 from typing import Protocol
 
-KEY_BYTES = 25
+KEY_LENGTH = 25
 """A byte for the kind, and a hash of 192 bits."""
-_SECRET_BYTES = 64  # the longest key of blake2b
+_SECRET_LENGTH = 64  # the longest key of blake2b
 
 
 class Kind(Enum):
@@ -45,16 +46,68 @@ class Keys:
     """Hashes what determines a value, with a secret: without it, a hash cannot be compared with guessed words."""
 
     def __init__(self, secret: bytes) -> None:
-        self._secret = blake2b(secret, digest_size=_SECRET_BYTES).digest()
+        self._secret = blake2b(secret, digest_size=_SECRET_LENGTH).digest()
 
     def __repr__(self) -> str:
         return "Keys(***)"
 
     def key(self, kind: Kind, *parts: bytes | str) -> bytes:
         """Return the key of the value that these parts determine."""
-        found = blake2b(key=self._secret, digest_size=KEY_BYTES - 1)
+        found = blake2b(key=self._secret, digest_size=KEY_LENGTH - 1)
         for part in parts:
             value = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
             found.update(b"%d:" % len(value))
             found.update(value)
         return kind.value + found.digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A value, and the seconds that it has left."""
+
+    value: bytes
+    seconds: float
+
+
+class SharedStore(Store, Protocol):
+    """A store that others write to as well."""
+
+    async def get_timed(self, keys: Sequence[bytes]) -> Sequence[Timed | None]:
+        """Like `get`, with the time that each value has left."""
+        ...
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many look-ups found a value since the store was created."""
+
+    hits: int = 0
+    misses: int = 0
+
+    def note(self, found: Sequence[bytes | None]) -> None:
+        """Count the results of one look-up."""
+        misses = found.count(None)
+        self.misses += misses
+        self.hits += len(found) - misses
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRegion:
+    """The values of one kind: where they are stored, under which keys, and for how long."""
+
+    kind: Kind
+    store: Store
+    keys: Keys
+    seconds: float
+
+    def key(self, *parts: bytes | str) -> bytes:
+        """Return the key of the value that these parts determine."""
+        return self.keys.key(self.kind, *parts)
+
+    async def get(self, key: bytes) -> bytes | None:
+        """Return one value; None if there is none."""
+        return (await self.store.get((key,)))[0]
+
+    async def put(self, key: bytes, value: bytes) -> None:
+        """Store one value."""
+        await self.store.put({key: value}, self.seconds)

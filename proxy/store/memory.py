@@ -8,17 +8,20 @@ Libraries do not fit: theine 2.0 (W-TinyLFU) and s3fifo limit the number of entr
 threads; cachetools has no policy that resists scans.
 """
 
+import secrets
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-ENTRY_BYTES = 300
+from proxy.store.contract import CacheRegion, Counts, Keys, Kind
+
+ENTRY_SIZE = 300
 """The memory of an entry besides its value: its key, and its places in the dictionary and the queue."""
-_GHOST_BYTES = 150
+_GHOST_SIZE = 150
 _SMALL_SHARE = 0.1
-_USES_MAX = 3
-_SPARED_MAX = 16
+_COUNTED_USES = 3
+_SPARED = 16
 """Entries that one eviction spares because they were used, so that no call takes long."""
 _NEVER = float("-inf")
 
@@ -51,21 +54,11 @@ class _Entry:
 
     @property
     def size(self) -> int:
-        return len(self.value) + ENTRY_BYTES
+        return len(self.value) + ENTRY_SIZE
 
     def replace(self, value: bytes, until: float) -> None:
         self.queue.size += len(value) - len(self.value)
         self.value, self.until = value, until
-
-
-@dataclass(slots=True)
-class Counts:
-    """What a store in memory has counted since it was created."""
-
-    hits: int = 0
-    misses: int = 0
-    evictions: int = 0
-    """Entries that were dropped before the end of their time."""
 
 
 class MemoryStore:
@@ -74,6 +67,8 @@ class MemoryStore:
     def __init__(self, bytes_max: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.bytes_max = bytes_max
         self.counts = Counts()
+        self.evictions = 0
+        """Entries that were dropped before the end of their time."""
         self._clock = clock
         self._entries: dict[bytes, _Entry] = {}
         self._small, self._main = _Queue(), _Queue()
@@ -86,7 +81,7 @@ class MemoryStore:
     @property
     def size(self) -> int:
         """The bytes in use, as estimated."""
-        return self._small.size + self._main.size + _GHOST_BYTES * len(self._ghosts)
+        return self._small.size + self._main.size + _GHOST_SIZE * len(self._ghosts)
 
     async def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
         return self.peek(keys)
@@ -98,9 +93,7 @@ class MemoryStore:
         """Like `get`, where nothing can be awaited."""
         now = self._clock()
         found = [self._used(self._entries.get(key), now) for key in keys]
-        misses = found.count(None)
-        self.counts.misses += misses
-        self.counts.hits += len(found) - misses
+        self.counts.note(found)
         return found
 
     def set(self, entries: Mapping[bytes, bytes], seconds: float) -> None:
@@ -117,12 +110,12 @@ class MemoryStore:
     def _used(entry: _Entry | None, now: float) -> bytes | None:
         if entry is None or entry.until <= now:
             return None
-        entry.uses = min(entry.uses + 1, _USES_MAX)
+        entry.uses = min(entry.uses + 1, _COUNTED_USES)
         return entry.value
 
     def _store(self, key: bytes, value: bytes, until: float) -> None:
         known = self._entries.get(key)
-        if len(value) + ENTRY_BYTES > self.bytes_max:
+        if len(value) + ENTRY_SIZE > self.bytes_max:
             if known is not None:
                 known.replace(b"", _NEVER)
         elif known is not None:
@@ -158,7 +151,7 @@ class MemoryStore:
 
     def _evict_main(self, now: float) -> None:
         entry = self._main.take()
-        for _ in range(_SPARED_MAX):
+        for _ in range(_SPARED):
             if entry.until <= now or not entry.uses:
                 break
             entry.uses -= 1
@@ -168,4 +161,9 @@ class MemoryStore:
 
     def _forget(self, entry: _Entry, now: float) -> None:
         del self._entries[entry.key]
-        self.counts.evictions += entry.until > now
+        self.evictions += entry.until > now
+
+
+def memory_region(kind: Kind, bytes_max: int, seconds: float = 60.0, keys: Keys | None = None) -> CacheRegion:
+    """Create a region in memory alone; with 0 bytes it stores nothing."""
+    return CacheRegion(kind, MemoryStore(bytes_max), keys or Keys(secrets.token_bytes()), seconds)

@@ -5,21 +5,23 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 import structlog
 
 from proxy.bounds import LOG_ID, LOG_TRACEBACK, LOG_VALUE, MODELS_GUARDED
 from proxy.context import Access, Ended, RequestRecord, SearchRecord, Shadow
+from proxy.context.tracing import Span, Trace
 from proxy.outcomes import Outcome
 from proxy.settings.config import Log
 from proxy.telemetry.ecs import to_ecs
 from proxy.telemetry.log_writer import LogWriter
 from proxy.telemetry.metrics import Metrics
 from proxy.telemetry.slow_routes import SlowRoutes
+from proxy.telemetry.spans import spans_of
 
 Field = tuple[bytes, bytes]
 
@@ -33,6 +35,15 @@ def outcome_fields(outcome: Outcome, timings: Mapping[str, float]) -> tuple[Fiel
     return ((b"X-Rerank", outcome.header), (b"Server-Timing", timing.encode()))
 
 
+class ExportsTraces(Protocol):
+    """Takes the spans of requests that have ended, without waiting."""
+
+    share: float
+    """Of the requests without a client's trace, from 0 to 1."""
+
+    def export(self, trace: Trace, spans: Iterable[Span]) -> None: ...
+
+
 class Telemetry:
     """Concludes every request, once."""
 
@@ -40,6 +51,7 @@ class Telemetry:
         self.metrics = metrics or Metrics()
         self.counters = self.metrics.counters
         self.query_text = query_text
+        self.traces: ExportsTraces | None = None
         self._slow_routes = SlowRoutes()
         self._models: set[tuple[str, str]] = set()
 
@@ -65,8 +77,14 @@ class Telemetry:
                 search.after_response(write)
             else:
                 write()
-        if record is not None and record.access is not None and not searches:
+        if record is None:
+            return
+        if record.access is not None and record.access.is_logged and not searches:
             log_access(record, record.access, ended, query_text=self.query_text)
+        if self.traces is not None and record.trace is not None and record.trace.is_sampled:
+            now = time.perf_counter()
+            spans = spans_of(record, record.trace, ended, now, query_text=self.query_text)
+            self.traces.export(record.trace, spans)
 
     def _report(self, search: SearchRecord, outcome: Outcome) -> None:
         """Count and log a search; in shadow mode after its shadow run, which also consumes tokens."""
@@ -98,6 +116,7 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
         "engine_searches": search.sent.engine_searches,
         "tokens": search.tokens,
         "cost_usd": round(search.cost_usd, 9),
+        "without_text": search.usage.without_text,
     }
     write(
         "search",

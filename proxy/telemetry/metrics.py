@@ -54,10 +54,23 @@ class Gauge:
         return found
 
 
-class _Scraped(Collector):
-    """The dictionaries and gauges at the time of a scrape."""
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """A count that is kept elsewhere and read at each scrape, by its label values."""
 
-    def __init__(self, counters: Counters, gauges: Iterable[Gauge]) -> None:
+    name: str
+    meaning: str
+    labels: tuple[str, ...]
+    read: Callable[[], Mapping[tuple[str, ...], int]]
+
+    def family(self) -> CounterMetricFamily:
+        return _family(self.name, self.meaning, self.labels, self.read())
+
+
+class _Scraped(Collector):
+    """The dictionaries, gauges and tallies at the time of a scrape."""
+
+    def __init__(self, counters: Counters, gauges: Iterable[Gauge | Tally]) -> None:
         self._counters = counters
         self._gauges = gauges
 
@@ -94,7 +107,7 @@ class Metrics:
     def __init__(self) -> None:
         self.counters = Counters()
         self._registry = CollectorRegistry()
-        self._gauges: list[Gauge] = [
+        self._gauges: list[Gauge | Tally] = [
             Gauge("build_info", "The version of the proxy", ("version",), lambda: {(version("es-rerank-proxy"),): 1.0})
         ]
         self._registry.register(_Scraped(self.counters, self._gauges))
@@ -115,6 +128,7 @@ class Metrics:
             "tier",
         )
         self._reloads = self._total("config_reloads", "Reloads of the configuration by result", "result")
+        self._spans = self._total("trace_spans", "Spans of traces that were exported, lost or dropped", "result")
         self._lag = self._histogram("event_loop_lag_seconds", "How late the event loop ran a timer")
 
     def _histogram(self, name: str, meaning: str, *labels: str) -> Histogram:
@@ -123,8 +137,8 @@ class Metrics:
     def _total(self, name: str, meaning: str, *labels: str) -> Total:
         return Total(f"{PREFIX}_{name}", meaning, labels, registry=self._registry)
 
-    def add(self, gauge: Gauge) -> None:
-        """Add a gauge."""
+    def add(self, gauge: Gauge | Tally) -> None:
+        """Add a gauge, or a count that is kept elsewhere."""
         self._gauges.append(gauge)
 
     def observe(self, search: SearchRecord) -> None:
@@ -143,6 +157,10 @@ class Metrics:
 
     def reloaded(self, result: str) -> None:
         self._reloads.labels(result).inc()
+
+    def exported(self, result: str, spans: int) -> None:
+        """Count spans; also called from the thread that exports."""
+        self._spans.labels(result).inc(spans)
 
     def lagged(self, seconds: float) -> None:
         self._lag.observe(max(0.0, seconds))

@@ -66,7 +66,7 @@ def _warn(name: str, route: _Route) -> None:
         timeouts=round(route.late_share, 2),
         model_ms=dict(_percentiles(route.searches)),
         detail="so many of the route's last searches ended by timeout (`timeouts` is their share): raise its "
-        "`budget_ms`, or use a smaller `tier`, `rank_window_size` or `models.passage_max_chars`",
+        "`budget_ms`, or use a smaller `tier`, `rank_window_size` or `models.passage_max_tokens`",
     )
 
 

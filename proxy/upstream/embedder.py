@@ -1,13 +1,11 @@
 """Embeds texts with the embeddings API of a provider, in the format of the Qwen3 embedding models."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
-from cachetools import LRUCache
 
 from proxy.bounds import MODEL_DIMENSIONS, MODEL_NUMBER_BYTES, MODEL_RESPONSE_BYTES
 from proxy.catalog.vectors import Vectors, normalise
@@ -16,6 +14,8 @@ from proxy.errors import Malformed, OtherModel, TimedOut, UpstreamError
 from proxy.ranking.planning import QueryVector
 from proxy.ranking.stages import Budget
 from proxy.settings.config import ServiceTier
+from proxy.store.contract import CacheRegion, Kind
+from proxy.store.memory import memory_region
 from proxy.upstream.charges import charge_of
 from proxy.upstream.providers import EMBED_FORMATS, EmbedFormat, without_control_tokens
 from proxy.upstream.sharing import Shared
@@ -56,7 +56,7 @@ class Embedder:
         *,
         timeout_seconds: float,
         query_max_chars: int,
-        cache_bytes: int,
+        vectors: CacheRegion | None = None,
         service_tier: ServiceTier | None = None,
         format_: EmbedFormat = _DEEPINFRA,
     ) -> None:
@@ -64,7 +64,7 @@ class Embedder:
         self._format = format_
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
-        self._vectors: LRUCache[bytes, Vectors] = LRUCache(cache_bytes, getsizeof=_size)
+        self._vectors = vectors or memory_region(Kind.VECTORS, 0)
         self._asked: Shared[_Found] = Shared()
         self._service_tier = service_tier
 
@@ -79,8 +79,8 @@ class Embedder:
         Equal queries share one running call. A failed call is not cached.
         """
         prompt = query_prompt(instruction, text[: self._query_max_chars])
-        key = _key(prompt, model, dimensions)
-        vector = self._vectors.get(key)
+        key = self._key(prompt, model, dimensions)
+        vector = _vector(await self._vectors.get(key), dimensions)
         if vector is not None:
             return QueryVector(tuple(vector.tolist()))
         limit = min(self._timeout, budget.remaining())
@@ -95,13 +95,17 @@ class Embedder:
             return QueryVector(error=error)
         return QueryVector(tuple(found.vector.tolist()), charge=found.take_charge())
 
-    def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool:
+    async def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool:
         """Whether the vector of a query is cached, and so costs nothing."""
         prompt = query_prompt(instruction, text[: self._query_max_chars])
-        return _key(prompt, model, dimensions) in self._vectors
+        return _vector(await self._vectors.get(self._key(prompt, model, dimensions)), dimensions) is not None
+
+    def _key(self, prompt: str, model: str, dimensions: int) -> bytes:
+        """Return the key of a query's vector; servers may have different models under one name."""
+        return self._vectors.key(self._transport.url, self._format.path, model, f"{dimensions}", prompt)
 
     async def _embed_query(self, key: bytes, prompt: str, model: str, dimensions: int) -> _Found:
-        """Call the model; a dimension takes 4 bytes: as Python floats, 10,000 of the largest vectors took 1.6 GB."""
+        """Call the model, and cache the vector."""
         body = encode(
             [prompt],
             model,
@@ -113,8 +117,7 @@ class Embedder:
             model, body, 1, dimensions, lambda answer: _charged(answer, 1, model, dimensions)
         )
         vector: Vectors = vectors[0]
-        if _size(vector) <= self._vectors.maxsize:
-            self._vectors[key] = vector
+        await self._vectors.put(key, vector.astype(_STORED).tobytes())
         return _Found(vector, charge)
 
     async def introduce(self, *, model: str, dimensions: int | None) -> Introduction:
@@ -151,13 +154,14 @@ def _introduction(answer: bytes, model: str, dimensions: int | None) -> Introduc
     return Introduction(own, _vectors(said, 1, dimensions).shape[1])
 
 
-def _size(vector: Vectors) -> int:
-    """Return the bytes of a cache entry with its key."""
-    return vector.nbytes + 512
+_STORED = np.dtype("<f4")
 
 
-def _key(prompt: str, model: str, dimensions: int) -> bytes:
-    return hashlib.sha256(msgspec.json.encode((prompt, model, dimensions))).digest()
+def _vector(value: bytes | None, dimensions: int) -> Vectors | None:
+    """Return a vector as it was cached; None for anything else."""
+    if value is None or len(value) != dimensions * _STORED.itemsize:
+        return None
+    return np.frombuffer(value, _STORED)
 
 
 def query_prompt(instruction: str, text: str) -> str:

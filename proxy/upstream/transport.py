@@ -3,13 +3,15 @@
 import asyncio
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TypeVar
 
 import aiohttp
 
 from proxy.bounds import INFLATED_BYTES_A_TURN, MODEL_RESPONSE_BYTES
+from proxy.context.tracing import client_span
 from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
 from proxy.settings.config import Models
 from proxy.settings.tls import towards_models
@@ -24,6 +26,7 @@ WARM_UP_S = 10.0
 """Timeout of the warm-up request; its connection can be reused only after the response."""
 
 _T = TypeVar("_T")
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class Transport:
@@ -44,20 +47,20 @@ class Transport:
         self._session = session
         self._token = token
         self._guards = guards
-        self._base_url = base_url.rstrip("/")
+        self.url = base_url.rstrip("/")
         self._headers = {"Content-Type": "application/json", "Accept-Encoding": "gzip"}
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
 
     def __repr__(self) -> str:
-        return f"Transport({self.service}, {self._base_url})"
+        return f"Transport({self.service}, {self.url})"
 
     async def warm_up(self) -> None:
         """Open a connection for the first search, with a request without the token; errors are ignored."""
         with suppress(aiohttp.ClientError, TimeoutError):
             async with (
                 asyncio.timeout(WARM_UP_S),
-                self._session.head(self._base_url + "/", allow_redirects=False) as response,
+                self._session.head(self.url + "/", allow_redirects=False) as response,
             ):
                 await response.read()
 
@@ -85,7 +88,8 @@ class Transport:
         """Send a body and decode the response; raises UpstreamError, Malformed if the response cannot be decoded."""
 
         async def attempt(seconds: float) -> _T:
-            return self._read(await self.post(path, body, seconds, response_bytes), read)
+            with client_span(self.service, {"rerank.model": model}) as headers:
+                return self._read(await self.post(path, body, seconds, response_bytes, headers), read)
 
         if self._guards is None:
             return await attempt(timeout_seconds)
@@ -113,7 +117,12 @@ class Transport:
         return Refused(self.service, status, content, tuple(fields), reason=reason_of(status), message=message)
 
     async def post(
-        self, path: str, body: bytes, timeout_seconds: float, response_bytes: int = MODEL_RESPONSE_BYTES
+        self,
+        path: str,
+        body: bytes,
+        timeout_seconds: float,
+        response_bytes: int = MODEL_RESPONSE_BYTES,
+        headers: Mapping[str, str] = _NO_HEADERS,
     ) -> bytes:
         """Send a body once; raises Unreachable, Lost, TimedOut, Malformed, or Refused for every status but 200.
 
@@ -124,20 +133,20 @@ class Transport:
             async with (
                 asyncio.timeout(timeout_seconds),
                 self._session.post(
-                    self._base_url + path, data=body, headers=self._headers, allow_redirects=False
+                    self.url + path, data=body, headers={**self._headers, **headers}, allow_redirects=False
                 ) as response,
             ):
                 begun = True
                 content = await _content(self.service, response, response_bytes)
         except aiohttp.ConnectionTimeoutError as error:
-            raise Unreachable(self.service, f"{self._base_url}: no connection in time") from error
+            raise Unreachable(self.service, f"{self.url}: no connection in time") from error
         except TimeoutError as error:
             raise TimedOut(self.service, f"no answer in {timeout_seconds:.2g} s") from error
         except aiohttp.ClientResponseError as error:
-            raise Malformed(self.service, f"{self._base_url}: no HTTP response: {error.message:.100}") from error
+            raise Malformed(self.service, f"{self.url}: no HTTP response: {error.message:.100}") from error
         except aiohttp.ClientError as error:
             lost = Lost if begun else Unreachable
-            raise lost(self.service, f"{self._base_url}: {error}") from error
+            raise lost(self.service, f"{self.url}: {error}") from error
         if response.status != 200:
             raise self._refused(response.status, content, response.raw_headers)
         return content

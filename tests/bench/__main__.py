@@ -1,4 +1,4 @@
-"""Measure the proxy: `python -m demo.engine exec -- python -m tests.bench`; `--only passthrough` needs no engine."""
+"""Measure the proxy: `python -m demo.engine exec -- python -m tests.bench`; only the part `engine` needs an engine."""
 
 import argparse
 import asyncio
@@ -7,9 +7,9 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ import yaml
 from demo.asking import ask
 from demo.engine import free_ports
 from demo.services import running
-from tests.bench import passthrough
+from tests.bench import passthrough, reranked, stalled
 from tests.bench.baselines.servers import Missing
 from tests.bench.cases import PLAIN, ROUTED, SINK, WINDOW, Bench, figures
 from tests.bench.drawing import svg
@@ -54,12 +54,9 @@ def _settings(engine: str, models: str) -> dict[str, Any]:
     semantic = {"field": "embedding", "dimensions": 8}
     route = {"index": ROUTED, "passage": ["title", "description"], "semantic": semantic, "rank_window_size": WINDOW}
     patient = {"url": engine, "resolve_timeout_seconds": 20}  # a cold engine's first answer is none of the figures
-    return {
-        "engine": patient,
-        "models": {"url": models, "canary": False},
-        "log": {"level": "warning"},
-        "routes": [route],
-    }
+    log, admin = {"level": "warning"}, {"port": 0}
+    of_models = {"url": models, "canary": False}
+    return {"engine": patient, "models": of_models, "log": log, "admin": admin, "routes": [route]}
 
 
 async def measure(engine: RealEngine, pairs: int, folder: Path) -> list[Figure]:
@@ -104,25 +101,24 @@ def _keep(folder: Path, results: Mapping[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--only", choices=("engine", "passthrough"), help="one of the two parts (default: both)")
+    parser.add_argument("--only", choices=tuple(_PARTS), help="one of the parts (default: all)")
     parser.add_argument("--pairs", type=int, default=300, help="requests of each case on the engine (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="of each pass-through case (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="of each other case (%(default)s)")
     parser.add_argument("--seconds", type=int, default=2, help="of each round and proxy (%(default)s)")
+    parser.add_argument("--searches", type=int, default=100, help="reranked, of each round (%(default)s)")
     parser.add_argument("--to", type=Path, default=HERE, help="where results.json and the pictures go")
     options = parser.parse_args(arguments)
     options.to.mkdir(parents=True, exist_ok=True)
-    url = os.environ.get("REAL_ENGINE_URL", "")
-    if options.only != "passthrough" and not url:
+    parts = [options.only] if options.only else list(_PARTS)
+    if "engine" in parts and not os.environ.get("REAL_ENGINE_URL"):
         sys.stderr.write("REAL_ENGINE_URL is not set: run `make bench`\n")
         return 2
-    if options.only != "engine":
-        try:
-            _bench_passthrough(options)
-        except Missing as error:
-            sys.stderr.write(f"{error}\n")
-            return 2
-    if options.only != "passthrough":
-        _bench_engine(url, options)
+    try:
+        for part in parts:
+            _PARTS[part](options)
+    except Missing as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
     sys.stdout.write(f"Written: results.json and pictures in {options.to}\n")
     return 0
 
@@ -136,13 +132,62 @@ def _bench_passthrough(options: argparse.Namespace) -> None:
     (options.to / "passthrough.svg").write_text(picture)
 
 
-def _bench_engine(url: str, options: argparse.Namespace) -> None:
+def _bench_reranked(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder, reranked.stand_ins(Path(folder)) as (site, engine):
+        _keep_reranked(options, "reranked", site, engine, Path(folder))
+
+
+def _keep_reranked(
+    options: argparse.Namespace, key: str, site: reranked.Site, engine: int | None, folder: Path
+) -> None:
+    sys.stdout.write(f"{reranked.heading()}\n")
+    rows: list[reranked.Row] = []
+    for row in reranked.measure(site, engine, folder, options.rounds, options.searches):
+        rows.append(row)
+        _write(reranked.line(row))
+    machine = _machine() | {"rounds": options.rounds, "searches": options.searches}
+    _keep(options.to, {key: {"machine": machine, "rows": [row.plain() for row in rows]}})
+    picture = svg(
+        [row.figure() for row in rows], "CPU of a reranked search, beside the same made by hand", "1 = by hand"
+    )
+    (options.to / f"{key}.svg").write_text(picture)
+
+
+def _bench_stalled(options: argparse.Namespace) -> None:
+    _write(stalled.heading())
+    rows: list[stalled.Stalled] = []
+    with tempfile.TemporaryDirectory() as folder, reranked.stand_ins(Path(folder)) as (site, _):
+        for row in stalled.measure(site, Path(folder), options.rounds, 4 * options.searches):
+            rows.append(row)
+            _write(stalled.line(row))
+    machine = _machine() | {"rounds": options.rounds, "searches": options.searches}
+    _keep(options.to, {"stalled": {"machine": machine, **stalled.Conditions(tuple(rows)).plain()}})
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def _bench_engine(options: argparse.Namespace) -> None:
+    url = os.environ["REAL_ENGINE_URL"]
     name = str(ask(f"{url}/").body["version"]["number"])
     with tempfile.TemporaryDirectory() as folder:
         engine = RealEngine(f"elasticsearch-{name}", f"http://{urlsplit(url).netloc}")
         measured = asyncio.run(measure(engine, options.pairs, Path(folder)))
+        with reranked.stand_ins(Path(folder)) as (site, _):
+            real = replace(site, engine=engine.url, index=ROUTED, dimensions=8, critical_ms=None)
+            _keep_reranked(options, "reranked_real", real, None, Path(folder))
     _keep(options.to, written(measured, engine.name, options.pairs))
     (options.to / "results.svg").write_text(svg(measured))
+
+
+_PARTS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+    "passthrough": _bench_passthrough,
+    "reranked": _bench_reranked,
+    "stalled": _bench_stalled,
+    "engine": _bench_engine,
+}
 
 
 if __name__ == "__main__":

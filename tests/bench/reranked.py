@@ -1,9 +1,7 @@
 """What a reranked search costs through the proxy, beside the same search that an application makes by hand."""
 
-import json
 import statistics
 import sys
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -12,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from demo.asking import ask
 from demo.engine import free_ports
 from demo.services import Service, running
 from proxy.settings.profiles import PROFILES
@@ -80,10 +79,10 @@ class Site:
     def engine_use(self, own: int | None) -> "EngineUse":
         """Return what the engine has used so far: a process of ours, or by its own word."""
         if own is None:
-            process = _read(f"{self.engine}/_nodes/stats/process,indices/search")["nodes"]
+            process = ask(f"{self.engine}/_nodes/stats/process,indices/search").body["nodes"]
             (node,) = process.values()
             return EngineUse(node["indices"]["search"]["query_total"], node["process"]["cpu"]["total_in_millis"])
-        calls = _read(self.engine + CONTROL)
+        calls = ask(self.engine + CONTROL).body
         searches = sum(calls.get(kind, 0) for kind in ("lexical", "semantic", "render"))
         return EngineUse(searches, 1000 * used_by(own).cpu_seconds)
 
@@ -148,11 +147,6 @@ def _rounded(value: Any) -> Any:
             return {name: _rounded(each) for name, each in value.items()}
         case _:
             return value
-
-
-def _read(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310  an address of our own
-        return json.load(response)
 
 
 @contextmanager

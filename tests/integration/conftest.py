@@ -134,6 +134,7 @@ Start = Callable[..., Awaitable[str]]
 PATIENT = {"connect_timeout_seconds": 20, "embed_timeout_seconds": 20, "rerank_timeout_seconds": 20}
 PATIENT_ENGINE = {"added_timeout_seconds": 20, "resolve_timeout_seconds": 20}
 """Enough on any machine; tests of what takes too long say so themselves."""
+CACHE_KEY = {"RERANK_PROXY_CACHE_KEY": "that-all-proxies-of-a-test-have"}
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ async def start(engine_url: str, models: ShopModels) -> AsyncIterator[Start]:
                 "steering": OPTIONS,
             }
             config = msgspec.convert(settings | sections, Config)
-            listener = await listen(config, None, {}, stack)
+            listener = await listen(config, None, CACHE_KEY, stack)
             return f"http://127.0.0.1:{listener.port}"
 
         yield start

@@ -276,6 +276,33 @@ async def test_a_search_works_at_any_share(target: Target, start: Start) -> None
     assert set(half.ids) == {*CATALOGUE, "n1"}
 
 
+async def test_other_searches_of_the_route_return_no_vectors_if_it_says_so(target: Target, start: Start) -> None:
+    """A bypassed search is the engine's own, but for the fields that `backfill` added."""
+    await target.backfill(*VECTOR_OPTIONS)
+    semantic = {"field": "embedding", "dimensions": 8, "exclude_from_source": True}
+    client = Client(await start(route(target.index, semantic=semantic)), target.index)
+    bodies: list[dict[str, Any]] = [
+        {},
+        {"_source": ["*"]},
+        {"_source": {"excludes": ["price"]}},
+        {"_source": ["title", "embedding"]},
+    ]
+    found = [await client.search({"sort": ["id"], "size": 1, **body}) for body in bodies]
+    assert {"bypassed;reason=sort"} == {each.outcome for each in found}
+    sources = [each.json["hits"]["hits"][0]["_source"] for each in found]
+    whole = set(CATALOGUE["p1"])
+    assert [whole, whole, whole - {"price"}, {"title", "embedding"}] == [set(source) for source in sources]
+
+
+async def test_an_update_keeps_the_vector(target: Target) -> None:
+    """Also where the engine keeps it out of `_source`: Elasticsearch 9.2 and later."""
+    await target.backfill(*VECTOR_OPTIONS)
+    await target.ask("POST", "/_update/p1?refresh=true", {"doc": {"price": 1}})
+    again = await target.backfill(*VECTOR_OPTIONS)
+    assert again.said.startswith("100.0% of 30 documents with text have a current vector: 0 new"), again.said
+    assert set(CATALOGUE) == await current(target)
+
+
 async def test_an_index_that_is_not_there_is_named_with_what_to_do(engine_url: str, models: ShopModels) -> None:
     result = await Target(engine_url, models.url, f"none-{uuid4().hex[:8]}").backfill(*VECTOR_OPTIONS)
     assert result.code == 1

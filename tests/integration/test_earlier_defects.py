@@ -135,7 +135,8 @@ async def test_what_has_an_order_of_its_own_keeps_it(
 
 
 async def test_aggregations_are_the_querys_own(open_sides: Open) -> None:
-    sides = await open_sides()
+    """Where kNN adds nothing; else see test_facets.py."""
+    sides = await open_sides(semantic=None)
     body = {"query": LAPTOP, "aggs": {"brands": {"terms": {"field": "brand"}}}}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
     assert "reranked" == through.outcome

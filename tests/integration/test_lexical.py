@@ -1,4 +1,4 @@
-"""What of an answer is not hits comes from the client's own query: aggregations, suggestions, profile."""
+"""What of an answer is not hits comes from the client's own query, if kNN adds no hits: aggregations, profile."""
 
 import re
 from typing import Any
@@ -27,18 +27,23 @@ ASKED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("asked", ASKED.values(), ids=ASKED)
+_OF_DOCUMENTS = {"aggs", "aggregations", "beside a post filter"}
+"""What counts documents counts those that kNN added, too: see test_facets.py."""
+
+
+@pytest.mark.parametrize("name", ASKED)
 @pytest.mark.parametrize("page", [{}, {"from": 2, "size": 3}, {"from": 30}], ids=["first", "second", "deep"])
-async def testbeside_hits(asked: dict[str, Any], page: dict[str, Any], open_sides: Open) -> None:
+async def test_beside_hits(name: str, page: dict[str, Any], open_sides: Open) -> None:
     """On every page everything but the hits is the engine's, to the last value."""
-    sides = await open_sides(rank_window_size=6)
-    body = {"query": QUERY} | asked | page
+    without_knn = {"semantic": None} if name in _OF_DOCUMENTS else {}
+    sides = await open_sides(rank_window_size=6, **without_knn)
+    body = {"query": QUERY} | ASKED[name] | page
     straight, through = await sides.straight.search(body), await sides.through.search(body)
     assert ("reranked", beside_hits(straight)) == (through.outcome, beside_hits(through))
 
 
 async def test_typed_keys(open_sides: Open) -> None:
-    sides = await open_sides()
+    sides = await open_sides(semantic=None)
     body = {"query": QUERY} | ASKED["aggs"]
     straight = await sides.straight.search(body, "typed_keys=true")
     through = await sides.through.search(body, "typed_keys=true")

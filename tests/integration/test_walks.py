@@ -224,7 +224,7 @@ async def test_sort_by_score_alone(open_sides: Open) -> None:
     assert ("reranked", [False] * 3) == (through.outcome, ["sort" in hit for hit in through.hits])
 
 
-FORGETFUL = {"pages": {"cache_entries": 0}}
+FORGETFUL = {"cache": {"rankings_mb": 0}}
 
 
 @pytest.mark.parametrize("first", [{"in_stock": {"order": "desc"}}, None], ids=["groups", "score first"])

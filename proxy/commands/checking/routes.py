@@ -92,29 +92,30 @@ def _count(indices: frozenset[str]) -> str:
 def passage_findings(route: Route, settings: RouteSettings, facts: IndexFacts) -> Iterator[Finding]:
     """Check that the mapping has the passage fields.
 
-    Every field that the file names must exist; of the fields of a profile, one is enough.
+    Every field that the file names must exist; of the texts of a profile, one is enough.
     """
     if route.rerank_model is None and route.semantic is None:
         return
-    named = settings.passage is not None
-    missing = [field for field in route.passage if not _is_there(field, facts.types)]
+    missing = [field for field in route.passage.fields if not facts.in_source(field)]
+    if settings.passage is not None:
+        yield from _unmapped(route, facts, missing)
+    elif not set(route.text_fields) - set(missing):
+        said = f"the mapping has no field {', '.join(route.text_fields)} of the profile {route.profile}: set `passage`"
+        yield _passage(route, "wrong", said)
+    elif missing:
+        yield _passage(route, "note", f"not in the mapping, of the profile {route.profile}: {', '.join(missing)}")
+
+
+def _unmapped(route: Route, facts: IndexFacts, missing: Sequence[str]) -> Iterator[Finding]:
     for field in missing:
         if (parent := field.rpartition(".")[0]) in facts.types:
-            yield _passage(route, "wrong" if named else "note", f"{field} is a multi-field: documents have {parent}")
-        elif named or len(missing) == len(route.passage):
-            yield _passage(route, "wrong", f"{field} is not in the mapping{did_you_mean(field, _fields(facts.types))}")
+            yield _passage(route, "wrong", f"{field} is a multi-field: documents have {parent}")
         else:
-            yield _passage(route, "note", f"{field}, of the profile {route.profile}, is not in the mapping")
+            yield _passage(route, "wrong", f"{field} is not in the mapping{did_you_mean(field, _fields(facts.types))}")
 
 
 def _passage(route: Route, kind: str, said: str) -> Finding:
     return Finding("wrong" if kind == "wrong" else "note", route.name, f"passage: {said}")
-
-
-def _is_there(field: str, types: Mapping[str, frozenset[str]]) -> bool:
-    """Whether `_source` can have this path: a field or an object, but not a multi-field, which only the index has."""
-    inside = any(path.startswith(f"{field}.") for path in types)
-    return (field in types or inside) and field.rpartition(".")[0] not in types
 
 
 def _fields(types: Iterable[str]) -> tuple[str, ...]:

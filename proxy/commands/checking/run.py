@@ -5,18 +5,19 @@ from dataclasses import dataclass
 
 from proxy.commands.checking.findings import Finding
 from proxy.commands.checking.routes import look_at, unused_patterns
-from proxy.commands.checking.services import ModelQuestion, ask_models, ask_nodes, question_of
+from proxy.commands.checking.services import ModelQuestion, ask_models, ask_nodes, ask_redis, question_of
 from proxy.errors import Refused, UpstreamError
 from proxy.settings.config import (
     Config,
     admin_token_of,
     authorization_of,
+    cache_secrets_of,
     needs_token,
     rerank_token_of,
     token_of,
 )
 from proxy.settings.routes import build_routes
-from proxy.settings.tls import towards_clients, towards_engine, towards_models
+from proxy.settings.tls import check_redis_ca, towards_clients, towards_engine, towards_models
 from proxy.settings.yaml_file import ConfigError, YamlFile
 from proxy.upstream.engine import EngineClient, EngineOfCaller
 from proxy.upstream.pool import CarriedFields
@@ -28,11 +29,16 @@ async def check(
     """Check everything that searches of these routes need; `offline`: only the file and the environment variables."""
     token, authorization = _token(config, environment, offline=offline), _authorization(config, environment)
     ports, of_models = [*_certificate(config), *_admin(config, environment)], list(_models_certificates(config))
-    on_file = [*_routes_of_file(config, file), *token.findings, *ports, *authorization.findings, *of_models]
+    of_caches = list(_caches(config, environment))
+    services = (*authorization.findings, *of_models, *of_caches)
+    on_file = [*_routes_of_file(config, file), *token.findings, *ports, *services]
     for finding in on_file:
         yield finding
     if offline:
         return
+    if not of_caches:
+        async for finding in ask_redis(config.cache, cache_secrets_of(config, environment)):
+            yield finding
     questions = {route.name: question_of(route, None) for route in build_routes(config)}
     if authorization.usable:
         async for finding in _engine(config, authorization.fields, questions):
@@ -88,6 +94,14 @@ def _models_certificates(config: Config) -> Iterator[Finding]:
         towards_models(config.models)
     except ConfigError as error:
         yield Finding("wrong", "models", str(error))
+
+
+def _caches(config: Config, environment: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        cache_secrets_of(config, environment)
+        check_redis_ca(config.cache)
+    except ConfigError as error:
+        yield Finding("wrong", "redis", str(error))
 
 
 def _admin(config: Config, environment: Mapping[str, str]) -> Iterator[Finding]:

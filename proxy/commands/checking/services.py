@@ -1,8 +1,9 @@
-"""Check the nodes of the engine and the models with one real request each."""
+"""Check the nodes of the engine, the models and Redis with one real request each."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -15,9 +16,11 @@ from proxy.commands.checking.findings import Finding
 from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
 from proxy.ranking.planning import VectorSearch
 from proxy.ranking.stages import Budget
-from proxy.settings.config import Config
+from proxy.settings.config import Cache, CacheSecrets, Config
 from proxy.settings.config import Engine as Settings
 from proxy.settings.routes import Route
+from proxy.settings.yaml_file import ConfigError
+from proxy.store.opening import open_caches
 from proxy.upstream.canary import CanaryVerdict, judged, score_known
 from proxy.upstream.embedder import Embedder, is_same
 from proxy.upstream.engine import EngineClient, EngineOfCaller
@@ -123,7 +126,6 @@ async def ask_models(
             Transport(session, "embedder", settings.url, token),
             timeout_seconds=PATIENCE_S,
             query_max_chars=settings.query_max_chars,
-            cache_bytes=0,
             format_=EMBED_FORMATS[settings.embed_api],
         )
         reranker = Reranker(
@@ -186,3 +188,19 @@ async def _rank(reranker: Reranker, model: str) -> Finding:
     near, far = max(scores[0]), min(scores[0])
     said = f"{model} scored a passage that answers the query {near:.2g}, and one that does not {far:.2g}"
     return Finding("ok", "reranker", said)
+
+
+async def ask_redis(settings: Cache, secrets: CacheSecrets) -> AsyncIterator[Finding]:
+    """Write to the Redis of the caches, if there is one."""
+    async with AsyncExitStack() as stack:
+        try:
+            redis = open_caches(settings, secrets, stack).redis
+        except ConfigError as error:
+            yield Finding("wrong", "redis", str(error))
+            return
+        if redis is None:
+            return
+        if await redis.tried() == "ok":
+            yield Finding("ok", "redis", f"{settings.redis_url} can be used")
+        else:
+            yield Finding("unreachable", "redis", f"{redis.fault}. Without it, each proxy has its own caches")

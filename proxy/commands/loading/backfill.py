@@ -169,7 +169,7 @@ class Backfill:
             "size": _PAGE,
             "seq_no_primary_term": True,
             "track_total_hits": False,
-            "_source": {"includes": [*self.embedding.passage, self.embedding.hash_field]},
+            "_source": {"includes": [*self.embedding.template.fields, self.embedding.hash_field]},
         }
         only = {"preference": f"_shards:{stretch.shard}", "allow_partial_search_results": "false"}
         path = path_of(stretch.index, "_search")

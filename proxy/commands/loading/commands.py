@@ -77,7 +77,6 @@ async def opened(
             transport,
             timeout_seconds=_EMBED_S,
             query_max_chars=1,
-            cache_bytes=0,
             format_=EMBED_FORMATS[config.models.embed_api],
         )
         try:
@@ -99,7 +98,7 @@ def wanted(config: Config, index: str, options: VectorOptions) -> Wanted:
         default_model=route.embedding_model if route else TIERS[profile.tier if profile else "balanced"].embedding,
         dimensions=options.dimensions or (semantic.dimensions if semantic else None),
         passage=options.passage,
-        default_passage=profile.passage if profile else route.passage if route else (),
+        default_passage=profile.embedded if profile else route.embedded if route else (),
         redaction=route.redaction if route else NO_REDACTION,
     )
 

@@ -9,6 +9,7 @@ import msgspec
 
 import proxy
 from proxy.catalog.indices import META_KEY
+from proxy.settings.passage_template import PassageTemplate, template_of
 from proxy.settings.profiles import PROFILES
 from proxy.settings.redaction import NO_REDACTION, Redaction
 
@@ -93,8 +94,13 @@ class Embedding:
     model: str
     dimensions: int
     passage: tuple[str, ...]
+    """Entries of a passage template."""
     redaction: Redaction = NO_REDACTION
     """Of the route, which is not part of the mapping."""
+
+    @property
+    def template(self) -> PassageTemplate:
+        return template_of(self.passage)
 
     @property
     def hash_field(self) -> str:

@@ -11,7 +11,7 @@ from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.mappings import Embedding
 from proxy.commands.loading.patience import patiently
 from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
-from proxy.ranking.reranking import passage_text
+from proxy.ranking.passages import passage_text
 from proxy.upstream.embedder import Embedder, Introduction
 
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -32,8 +32,8 @@ class Passage:
 
 def passage_of(source: Mapping[str, Any], embedding: Embedding) -> Passage | None:
     """Build the passage of a document; None if it has no text, and so no vector."""
-    text = passage_text(source, embedding.passage, EMBEDDED_CHARACTERS + REDACTION_MARGIN)
-    text = embedding.redaction.sendable(text, EMBEDDED_CHARACTERS)
+    text = passage_text(source, embedding.template.lines, EMBEDDED_CHARACTERS + REDACTION_MARGIN)
+    text = embedding.redaction.of_passage(text)[:EMBEDDED_CHARACTERS].rstrip()
     return Passage(text, passage_hash(text, embedding.model, embedding.dimensions)) if text else None
 
 

@@ -24,6 +24,7 @@ from proxy.commands.loading.index import Loaded
 from proxy.commands.loading.progress import documents
 from proxy.commands.loading.stopping import Stopping
 from proxy.settings.config import Config, load, read, token_of
+from proxy.settings.passage_template import entries_of
 
 
 def index(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -68,7 +69,7 @@ def _vectors(options: argparse.Namespace) -> VectorOptions:
         tier=options.tier,
         model=options.embedding_model,
         dimensions=options.dimensions,
-        passage=tuple(options.passage.split(",")) if options.passage else None,
+        passage=entries_of(options.passage) if options.passage else None,
         field=options.field,
     )
 

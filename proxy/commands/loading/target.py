@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from proxy.catalog.indices import META_KEY, flatten
+from proxy.catalog.indices import META_KEY, flatten, is_inside, unmapped_paths
 from proxy.commands.loading.clients import TOO_LARGE, EngineApi, Outcome
 from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.mappings import Embedding, index_for, read_embedding
@@ -180,10 +180,12 @@ async def _fit(client: EngineApi, name: str, mapping: Mapping[str, Any], embeddi
 
 def check_readable(mappings: Mapping[str, Mapping[str, Any]], embedding: Embedding) -> None:
     """Check that the indices have at least one field to embed; raises CannotLoad."""
+    fields = embedding.template.fields
     known = {path for mapping in mappings.values() for path, _ in flatten(mapping.get("properties", {}))}
-    if not any(path == field or path.startswith(f"{field}.") for path in known for field in embedding.passage):
+    known |= {path for mapping in mappings.values() for path in unmapped_paths(mapping)}
+    if not any(is_inside(field, path) or is_inside(path, field) for path in known for field in fields):
         raise CannotLoad(
-            f"the index has none of the fields {', '.join(embedding.passage)}: name the fields to embed with --passage"
+            f"the index has none of the fields {', '.join(fields)}: name the fields to embed with --passage"
         )
 
 

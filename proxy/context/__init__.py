@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from proxy.context.tracing import Trace
 from proxy.outcomes import Outcome
 
 
@@ -24,6 +25,8 @@ class Clock:
     """Milliseconds per stage; a stage that runs twice adds up."""
 
     stages: dict[str, float] = field(default_factory=dict)
+    spans: list[tuple[str, float, float]] = field(default_factory=list)
+    """Each run of a stage: its name, begin and end, as from `time.perf_counter`."""
 
     @asynccontextmanager
     async def stage(self, name: str) -> AsyncIterator[None]:
@@ -31,7 +34,9 @@ class Clock:
         try:
             yield
         finally:
-            self.stages[name] = self.stages.get(name, 0.0) + (time.perf_counter() - begun) * 1000
+            ended = time.perf_counter()
+            self.stages[name] = self.stages.get(name, 0.0) + (ended - begun) * 1000
+            self.spans.append((name, begun, ended))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,8 @@ class Usage:
     """The usage of all model calls of one search."""
 
     charge: Charge = NO_CHARGE
+    without_text: int = 0
+    """Candidates that the reranker did not read, because none of the passage's fields has a value."""
     tier: str = ""
     """On a route with `tier: auto`, the tier of the reranker that was called last."""
 
@@ -141,10 +148,12 @@ class SearchRecord:
 
 @dataclass(slots=True)
 class Access:
-    """The fields of a pass-through request's access line."""
+    """What an access line says about a request, and its span."""
 
     method: str
     target: str
+    is_logged: bool = True
+    """Whether a pass-through request gets an access line."""
     started: float = field(default_factory=time.perf_counter)
     status: int = 0
     """Of the response; 0 until there is one."""
@@ -159,7 +168,9 @@ class RequestRecord:
     sent: Sent = field(default_factory=Sent)
     trace_id: str = ""
     access: Access | None = None
-    """None if access lines are disabled, which is the default."""
+    """None if neither access lines nor traces are enabled, which is the default."""
+    trace: Trace | None = None
+    """None without traces."""
 
     def search(self) -> SearchRecord:
         """Create the record of a search of this request."""

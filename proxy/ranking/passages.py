@@ -1,0 +1,163 @@
+"""Builds the passage of a document: the lines of the route's template. Models see nothing else."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Any
+
+from proxy.bounds import CHUNKED_CHARACTERS, REDACTION_MARGIN
+from proxy.parsing.json_text import whole
+from proxy.ranking.chunks import passages_of
+from proxy.ranking.markup import without_markup
+from proxy.ranking.tokens import characters_of, cut
+from proxy.settings.passage_template import Notation, PassageField, PassageLine
+from proxy.settings.redaction import NO_REDACTION, Redaction
+
+_MARKUP_SHARE = 8
+"""So many characters are read for each one of a passage: the others are markup."""
+_UNLIMITED = sys.maxsize
+
+
+def passage_of_tokens(
+    source: Mapping[str, Any], lines: Sequence[PassageLine], tokens: int, redaction: Redaction = NO_REDACTION
+) -> str:
+    """Like `passage_text`, redacted and cut to an estimated number of tokens, at the end of a word."""
+    return cut(redaction.of_passage(passage_text(source, lines, characters_of(tokens) + REDACTION_MARGIN)), tokens)
+
+
+def two_passages(
+    source: Mapping[str, Any],
+    lines: Sequence[PassageLine],
+    tokens: int,
+    stems: Sequence[str],
+    redaction: Redaction = NO_REDACTION,
+) -> tuple[str, ...]:
+    """Return the passage, and of a longer document a second one with other words of the query; empty without text."""
+    text = redaction.of_passage(passage_text(source, lines, CHUNKED_CHARACTERS))
+    return passages_of(text, stems, tokens) if text else ()
+
+
+def passage_text(source: Mapping[str, Any], lines: Sequence[PassageLine], max_chars: int = _UNLIMITED) -> str:
+    """Join the lines with newlines; a line whose fields are all missing or empty is left out.
+
+    Arrays are joined with commas, objects become `key: value`; a path may traverse objects and arrays of objects, or be
+    a key with dots. Reading stops as soon as the passage has its maximum length.
+    """
+    texts: list[str] = []
+    room = _Room(max_chars, max_chars * _MARKUP_SHARE)
+    for line in lines:
+        if room.text > 0 and (text := _line(source, line, room)):
+            texts.append(text)
+            room.text -= len(text) + 1
+    return whole("\n".join(texts)[:max_chars].rstrip())
+
+
+@dataclass(slots=True)
+class _Room:
+    """What may still be read of a document: characters of text, and with their markup."""
+
+    text: int
+    read: int
+
+
+def _line(source: Mapping[str, Any], line: PassageLine, room: _Room) -> str:
+    if line.bare is not None:
+        return _value(source, line.bare, room)
+    parts: list[str] = []
+    is_filled = False
+    for part in line.parts:
+        if isinstance(part, str):
+            parts.append(part)
+        elif value := _value(source, part, room):
+            parts.append(value)
+            is_filled = True
+    return " ".join("".join(parts).split()) if is_filled else ""
+
+
+def _value(source: Mapping[str, Any], field: PassageField, room: _Room) -> str:
+    """Join the values of a field, up to its length and as many as there is room for."""
+    found: list[str] = []
+    limit = room.text if field.tokens is None else min(room.text, characters_of(field.tokens))
+    left = limit
+    for text in texts_at(source, field.path):
+        written = _written(text, field.form, room)
+        if written:
+            found.append(written)
+            left -= len(written) + 2
+        if left <= -2 or room.read <= 0:
+            break
+    value = ", ".join(found)
+    return value if field.tokens is None else cut(value[:limit], field.tokens)
+
+
+def _written(text: str, form: Notation, room: _Room) -> str:
+    room.read -= len(text)
+    match form:
+        case Notation.RAW:
+            return text
+        case Notation.DATE:
+            return _day(text)
+        case Notation.TEXT:
+            return without_markup(text if room.read >= 0 else text[: room.read])
+
+
+def _day(text: str) -> str:
+    """Return the day of a date: of ISO 8601, or of milliseconds since 1970, the engines' default formats."""
+    try:
+        if text.lstrip("-").isdecimal():
+            return (_EPOCH + timedelta(milliseconds=int(text))).date().isoformat()
+        return datetime.fromisoformat(text[:_DAY]).date().isoformat()
+    except (ValueError, OverflowError):
+        return text
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY = len("2000-12-31")
+
+
+def texts_at(value: Any, path: str) -> Iterator[str]:
+    """Yield the values at a path, in the order of the document."""
+    if isinstance(value, list):
+        for item in value:
+            if item and isinstance(item, list | dict):
+                yield from texts_at(item, path)
+    elif isinstance(value, dict):
+        if path in value:
+            yield from _texts(value[path])
+        for head, rest in _ways(path):
+            if head in value:
+                yield from texts_at(value[head], rest)
+
+
+@cache
+def _ways(path: str) -> tuple[tuple[str, str], ...]:
+    """Split a path at each of its dots: a key may contain dots."""
+    parts = path.split(".")
+    return tuple((".".join(parts[:count]), ".".join(parts[count:])) for count in range(1, len(parts)))
+
+
+def _texts(value: Any, name: str = "") -> Iterator[str]:
+    """Yield each scalar as text; the first one of a member is preceded by the member's name."""
+    match value:
+        case None:
+            pass
+        case str():
+            if text := value.strip():
+                yield name + text
+        case list():
+            yield from _texts_in((("", item) for item in value if item or item == 0), name)
+        case dict():
+            yield from _texts_in(((f"{key}: ", item) for key, item in value.items()), name)
+        case _:
+            yield name + json.dumps(value).removesuffix(".0")
+
+
+def _texts_in(labelled: Iterable[tuple[str, Any]], name: str) -> Iterator[str]:
+    """Yield each scalar after its label; the name precedes the first text only."""
+    for label, item in labelled:
+        for text in _texts(item, name + label):
+            yield text
+            name = ""

@@ -1,0 +1,103 @@
+"""The text that models see of a document: the allowed fields, in their order, and nothing else."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.ranking.passages import passage_of_tokens, passage_text
+from proxy.ranking.tokens import estimated_tokens
+from proxy.settings.passage_template import PassageLine, line_of
+from tests import strategies
+
+SOURCE: dict[str, Any] = {
+    "title": "  Laptop ",
+    "price": 999.5,
+    "in_stock": True,
+    "none": None,
+    "empty": "   ",
+    "tags": ["light", None, "", ["fast"]],
+    "brand": {"name": "Acme", "since": 1990, "motto": None},
+    "variants": [{"colour": "red"}, {"colour": "blue"}, {"size": 3}],
+    "a.b": "dotted",
+    "a.c": {"d": "half dotted"},
+    "secret": "cost price 12",
+    "html": "<p>Light &amp; <b>fa</b>st</p><script>track('x')</script><ul><li>1 kg</li></ul>",
+    "released": "2024-05-03T10:00:00Z",
+    "sold": 1714730400000,
+    "long": "one two three four five six",
+    "width": 30.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ([], ""),
+        (["title"], "Laptop"),
+        (["price", "title"], "999.5\nLaptop"),
+        (["in_stock"], "true"),
+        (["none", "empty", "missing", "title"], "Laptop"),
+        (["tags"], "light, fast"),
+        (["brand"], "name: Acme, since: 1990"),
+        (["brand.name"], "Acme"),
+        (["brand.name.below"], ""),
+        (["variants.colour"], "red, blue"),
+        (["variants"], "colour: red, colour: blue, size: 3"),
+        (["a.b"], "dotted"),
+        (["a.c.d"], "half dotted"),
+        (["Title: {title}"], "Title: Laptop"),
+        (["{price} EUR", "{missing} EUR", "title"], "999.5 EUR\nLaptop"),
+        (["{width} by {missing} by {price} cm"], "30 by by 999.5 cm"),
+        (["{brand.name}: {{{variants.colour}}}"], "Acme: {red, blue}"),
+        (["Tags: {tags}", "{tags}"], "Tags: light, fast\nlight, fast"),
+        (["html"], "Light & fast 1 kg"),
+        (["{html:raw}"], SOURCE["html"]),
+        (["From {released:date}", "{sold:date}", "{title:date}"], "From 2024-05-03\n2024-05-03\nLaptop"),
+        (["{long:3}!", "title"], "one two!\nLaptop"),
+        (["{long:raw,3}"], "one two"),
+    ],
+)
+def test_fields_become_lines(fields: list[str], expected: str) -> None:
+    assert expected == passage_text(SOURCE, lines(fields))
+
+
+def lines(entries: list[str]) -> list[PassageLine]:
+    return list(map(line_of, entries))
+
+
+def test_half_a_character_does_not_reach_a_model() -> None:
+    assert "so small ?\nb" == passage_text({"title": "so small \ud83d", "tags": ["b"]}, lines(["title", "tags"]))
+
+
+@pytest.mark.parametrize(("max_chars", "expected"), [(99, "Laptop\nAcme"), (9, "Laptop\nAc"), (7, "Laptop"), (0, "")])
+def test_a_passage_is_cut_without_a_blank_end(max_chars: int, expected: str) -> None:
+    assert expected == passage_text(SOURCE, lines(["title", "brand.name"]), max_chars)
+
+
+PATHS = st.text(alphabet="ab.:", min_size=1)
+
+
+@given(st.dictionaries(st.text(), strategies.json_values), st.lists(PATHS), st.integers(0, 20))
+def test_no_document_is_too_odd_and_no_limit_is_passed(source: Any, fields: list[str], limit: int) -> None:
+    assert len(passage_text(source, lines(fields), limit)) <= limit
+    assert estimated_tokens(passage_of_tokens(source, lines(fields), limit)) <= limit
+
+
+@given(strategies.json_values)
+def test_a_field_that_is_not_allowed_leaves_no_trace(value: Any) -> None:
+    allowed = lines(["title", "About: {body}"])
+    assert passage_text({"title": "Laptop"}, allowed) == passage_text({"title": "Laptop", "secret": value}, allowed)
+
+
+def test_a_passage_ends_with_a_whole_word() -> None:
+    source = {"title": "Laptop", "body": "light and fast " * 100}
+    text = passage_of_tokens(source, lines(["title", "body"]), 20)
+    assert text.startswith("Laptop\nlight and fast ")
+    assert set(text.split()) == {"Laptop", "light", "and", "fast"}
+
+
+def test_markup_at_the_start_of_a_value_does_not_use_up_its_length() -> None:
+    source = {"body": "<div>" * 50 + "the text"}
+    assert "the text" == passage_of_tokens(source, lines(["body"]), 10)

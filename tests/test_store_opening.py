@@ -1,0 +1,54 @@
+"""The caches that the settings name are opened, or a mistake is said with its key."""
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from proxy.settings.config import Cache, CacheSecrets
+from proxy.settings.yaml_file import ConfigError
+from proxy.store.contract import Kind
+from proxy.store.opening import open_caches
+from tests.conftest import Log
+from tests.redis_server import needs_redis, redis_server
+
+SECRETS = CacheSecrets(key=b"0123456789abcdef")
+
+
+async def test_without_redis_each_kind_has_its_memory_and_its_time() -> None:
+    settings = Cache(rankings_mb=1, scores_mb=2, vectors_mb=0, rankings_seconds=3, scores_seconds=4, vectors_seconds=5)
+    async with AsyncExitStack() as stack:
+        caches = open_caches(settings, CacheSecrets(), stack)
+    regions = (caches.rankings, caches.scores, caches.vectors)
+    assert [Kind.RANKINGS, Kind.SCORES, Kind.VECTORS] == [region.kind for region in regions]
+    assert [3, 4, 5] == [region.seconds for region in regions]
+    assert [2**20, 2**21, 0] == [caches.memory[region.kind].bytes_max for region in regions]
+    assert caches.redis is None
+
+
+async def test_keys_are_drawn_for_each_process_unless_they_are_given() -> None:
+    async with AsyncExitStack() as stack:
+        drawn, other = [open_caches(Cache(), CacheSecrets(), stack) for _ in range(2)]
+        given, same = [open_caches(Cache(), SECRETS, stack) for _ in range(2)]
+    assert drawn.scores.key(b"a") != other.scores.key(b"a")
+    assert given.scores.key(b"a") == same.scores.key(b"a")
+
+
+@needs_redis
+async def test_proxies_with_one_redis_find_what_the_other_stored(tmp_path: Path, log: Log) -> None:
+    async with redis_server(tmp_path) as server, AsyncExitStack() as stack:
+        settings = Cache(redis_url=f"redis://127.0.0.1:{server.port}/3", redis_timeout_ms=30_000)
+        one, other = [open_caches(settings, SECRETS, stack) for _ in range(2)]
+        for caches in (one, other):
+            assert caches.redis is not None
+            assert "ok" == await caches.redis.tried()
+        for mine, theirs in ((one.rankings, other.rankings), (one.scores, other.scores), (one.vectors, other.vectors)):
+            await mine.put(mine.key("a"), b"1")
+            assert b"1" == await theirs.get(theirs.key("a"))
+
+
+async def test_an_authority_that_cannot_be_read_is_said_with_its_key(tmp_path: Path) -> None:
+    settings = Cache(redis_url="rediss://a", redis_ca_file=str(tmp_path / "none.pem"))
+    async with AsyncExitStack() as stack:
+        with pytest.raises(ConfigError, match=r"cache\.redis_ca_file: .*cannot be read"):
+            open_caches(settings, SECRETS, stack)
