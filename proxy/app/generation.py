@@ -13,6 +13,7 @@ from proxy.settings.config import Config, authorization_of, rerank_token_of, tok
 from proxy.settings.config import Models as ModelSettings
 from proxy.settings.rollout import Switches
 from proxy.settings.routes import build_routes
+from proxy.settings.tls import models_authority
 from proxy.store.opening import Caches
 from proxy.telemetry.log import Telemetry, warn_of_new_callers
 from proxy.upstream.canary import Canary, CanaryScores
@@ -71,14 +72,17 @@ class ModelClients:
     reranker: Reranker
     guards: Guards
     canary: Canary
+    authority: bytes = b""
+    """The content of `models.ca_file`."""
 
     def __repr__(self) -> str:
         return f"ModelClients({self.settings.url})"
 
     def serve(self, settings: ModelSettings, secrets: Secrets) -> bool:
-        """Whether they were created from the same model settings and tokens."""
+        """Whether they were created from the same model settings, tokens and certificate authority."""
         tokens = (secrets.embed_token, secrets.rerank_token)
-        return self.settings == settings and (self.secrets.embed_token, self.secrets.rerank_token) == tokens
+        same_tokens = (self.secrets.embed_token, self.secrets.rerank_token) == tokens
+        return self.settings == settings and same_tokens and self.authority == models_authority(settings)
 
 
 def used_rerankers(config: Config) -> Iterator[str]:
@@ -177,7 +181,7 @@ async def _open_models(settings: ModelSettings, secrets: Secrets, fixed: Fixed, 
     )
     canary = Canary(reranker, unguarded, guards, CanaryScores(settings.canary_file, fixed.canary_scores))
     stack.push_async_callback(canary.close)
-    return ModelClients(settings, secrets, embedder, reranker, guards, canary)
+    return ModelClients(settings, secrets, embedder, reranker, guards, canary, models_authority(settings))
 
 
 def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients, callers: CallerIdentities) -> Front:

@@ -20,7 +20,7 @@ from proxy.settings.config import Config, admin_token_of
 from proxy.settings.effective import changed_keys, effective, in_force, needs_restart
 from proxy.settings.rollout import Switches
 from proxy.settings.routes import build_routes
-from proxy.settings.tls import towards_clients, towards_engine
+from proxy.settings.tls import towards_clients, towards_engine, towards_models
 from proxy.settings.yaml_file import ConfigError
 from proxy.telemetry.metrics import Gauge, Tally
 from proxy.upstream.canary import CanaryVerdict
@@ -228,6 +228,7 @@ class Process:
             config = in_force(found, self._started)
             secrets = secrets_of(config, self._environment)
             to_clients, to_engine = towards_clients(config.listen), towards_engine(config.engine)
+            towards_models(config.models)
         except ConfigError as error:
             return Reloaded(str(error))
         self._proxy.replace(await next_generation(config, secrets, self._proxy.fixed, earlier))
@@ -275,9 +276,9 @@ class Process:
 
 def certificate_files(config: Config) -> Iterator[Path]:
     """Return the certificate and key files that the settings name."""
-    for section in (config.listen, config.engine):
-        for name in (section.certificate_file, section.key_file, getattr(section, "ca_file", None)):
-            if name:
+    for section in (config.listen, config.engine, config.models):
+        for key in ("certificate_file", "key_file", "ca_file"):
+            if name := getattr(section, key, None):
                 yield Path(name)
 
 
