@@ -220,7 +220,7 @@ def _passes_on(run: Run, relevance: Relevance, other: str) -> bool:
 async def _scores(run: Run, passages: Sequence[str], model: str) -> Relevance:
     async with run.clock.stage("rerank"):
         relevance = await run.stages.reranker.score(
-            run.plan.user_query.text,
+            run.plan.sent_text,
             passages,
             instruction=run.plan.instruction,
             model=model,
@@ -268,10 +268,11 @@ async def _passages(
 
 def _read_of(run: Run, source: Source, stems: Sequence[str]) -> tuple[str, ...]:
     """Return what the reranker reads of a document; empty without text."""
+    redaction = run.plan.route.redaction
     lines, tokens = run.plan.route.passage.lines, run.stages.passage_max_tokens
     if run.plan.route.passages_per_document > 1:
-        return two_passages(source, lines, tokens, stems)
-    text = passage_of_tokens(source, lines, tokens)
+        return two_passages(source, lines, tokens, stems, redaction)
+    text = passage_of_tokens(source, lines, tokens, redaction)
     return (text,) if text else ()
 
 

@@ -155,6 +155,8 @@ class Plan:
     route: Route
     user_query: UserQuery
     instruction: str
+    sent_text: str
+    """The query text as the models receive it."""
     vectors: VectorSearch | None
     """None if the route has no semantic retriever, or this search cannot use it."""
     unavailable: Failure | None
