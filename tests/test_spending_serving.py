@@ -78,7 +78,7 @@ async def test_many_searches_at_once_do_not_exceed_a_cap_together(
 ) -> None:
     count, affordable = 40, 4
     settings = capped(tmp_path, (affordable + 1.5) * COST)
-    settings["models"] = {"url": models.url, "rerank_timeout_seconds": 60}
+    settings["models"] = {"url": models.url, "rerank_timeout_seconds": 60, "canary": False}
     async with served(tmp_path, engine, models, more=settings) as proxy:
         assert ["reranked"] == await outcomes(proxy, "first")
         held, ended = asyncio.Event(), asyncio.Semaphore(0)
