@@ -18,7 +18,6 @@ from proxy.commands.checking.run import check
 from proxy.ranking import planning
 from proxy.settings.config import Config
 from proxy.settings.yaml_file import YamlFile
-from proxy.upstream.canary import KNOWN
 from tests.canaries import known_scores
 from tests.fakes import FakeModels, FakeServer, Message, answer, closed_port, refuses, says
 from tests.redis_server import free_port, needs_redis, redis_server
@@ -322,7 +321,17 @@ async def test_one_real_embedding_and_one_real_score_are_made() -> None:
 async def test_routes_that_use_the_same_models_ask_once() -> None:
     async with Cluster(a1=FIT, b1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
         await findings(cluster.url, semantic(), semantic(index="b*"), models={"url": models.url})
-        assert (1, len(KNOWN)) == (len(models.of("embed")), len(models.of("rerank")))
+        asked = [request.content for request in models.of("rerank")]
+        assert (1, len(set(asked))) == (len(models.of("embed")), len(asked))
+
+
+@pytest.mark.parametrize(("per_character", "counts"), [(0.0, []), (0.25, ["0.85"]), (0.5, ["1.7"])])
+async def test_the_providers_tokens_are_compared_with_the_estimate(per_character: float, counts: list[str]) -> None:
+    async with Cluster(a1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
+        models.tokens_per_character = per_character
+        said = at("reranker", await findings(cluster.url, semantic(rerank_model="r"), models={"url": models.url}))
+    told = [f"r counts {count} tokens for each that `models.passage_max_tokens` estimates" for count in counts]
+    assert told == [each for _, each in said[1:]]
 
 
 async def test_no_model_is_asked_where_no_route_has_one_and_where_all_is_offline() -> None:

@@ -295,6 +295,10 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
         ("routes: [{index: a, share_by: {header: 'a b'}}]", "share_by.header: 'a b' is not a valid name of a header"),
         ("routes: [{index: a, share_by: {cookie: 'a;b'}}]", "share_by.cookie: 'a;b' is not a valid name of a cookie"),
         ("routes: [{index: a, on_zero_hits: semantic}]", "`on_zero_hits: semantic` needs `semantic` in the route"),
+        (
+            "routes: [{index: a, on_zero_hits: semantic, semantic: {field: v, dimensions: 3, adds: false}}]",
+            "`on_zero_hits: semantic` needs `semantic.adds: true`",
+        ),
         ("routes: [{index: a, passage: ['']}]", "routes[0].passage[0]: is empty: expected the name of a field"),
         (
             "routes:\n- index: a\n  passage:\n  - title\n  - 'Brand: {brand'",

@@ -94,7 +94,7 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     known = {**groups.adopted, **answer.by_key}
     async with asyncio.TaskGroup() as tasks:
         missing = [key for key in candidates.keys if key not in known]
-        rendering = tasks.create_task(render_in_groups(run, missing, answer, facets_of(run.plan.request.members)))
+        rendering = tasks.create_task(render_in_groups(run, missing, answer, _facets(run)))
         measuring = tasks.create_task(measure(run, candidates.keys, known))
         reranked = await _rerank(run, candidates, answer, semantic)
     rendered = rendering.result()
@@ -115,6 +115,11 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     )
     untouched, counted = bool(failures) and not reordered, run.plan.request.track_total_hits
     return replace(head, untouched=untouched, explanations=explanations, counted=counted), rendered
+
+
+def _facets(run: Run) -> Facets:
+    """Return the aggregations of the request that count what kNN adds."""
+    return facets_of(run.plan.request.members) if run.plan.adds else {}
 
 
 def head_of(  # noqa: PLR0913  the parts of a head

@@ -199,6 +199,11 @@ class Plan:
         """The fields that are read of each candidate; the models receive the passage only."""
         return tuple(dict.fromkeys((*self.route.passage.fields, *self.names)))
 
+    @property
+    def adds(self) -> bool:
+        """Whether kNN may add documents that the client's own query does not match."""
+        return self.route.semantic is not None and self.route.semantic.adds
+
     def covers(self, index: str) -> bool:
         """Whether an index is inside the route: resolved by the engine, or by its own name."""
         return index in self.covered or route_of((*self.earlier, self.route), Resolved(index)) is self.route

@@ -101,6 +101,7 @@ class Models(Section, frozen=True, kw_only=True):
 class Semantic(Section, frozen=True, kw_only=True):
     field: Name | Annotated[tuple[Name, ...], Meta(min_length=1)]
     dimensions: Annotated[int, Meta(ge=1, le=4096)]
+    adds: bool = True
     min_similarity: Annotated[float, Meta(ge=-1, le=1)] | UnsetType = UNSET
     num_candidates: Annotated[int, Meta(ge=1, le=10_000)] | UnsetType = UNSET
     oversample: Annotated[float, Meta(ge=1)] | None = None
@@ -536,6 +537,8 @@ def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
     yield from _reranker_problems(route)
     if route.semantic is None and route.on_zero_hits == "semantic":
         yield "on_zero_hits", "`on_zero_hits: semantic` needs `semantic` in the route"
+    if route.semantic is not None and not route.semantic.adds and route.on_zero_hits == "semantic":
+        yield "on_zero_hits", "`on_zero_hits: semantic` needs `semantic.adds: true`"
     yield from _query_from_problems(route.query_from)
     yield from _passage_problems(route.passage or ())
     if route.passage == [] and route.rerank:
