@@ -15,7 +15,6 @@ from proxy.app.process import Process
 from proxy.bounds import CANARY_FILE_BYTES
 from proxy.errors import EqualScores, Unreachable, UpstreamError
 from proxy.ranking.planning import Relevance
-from proxy.ranking.stages import Budget
 from proxy.settings.config import Config
 from proxy.upstream.breaker import BreakerHold
 from proxy.upstream.canary import (
@@ -52,8 +51,9 @@ class Model:
         *,
         instruction: str,
         model: str,
-        budget: Budget,
+        is_typical: bool,
     ) -> Relevance:
+        assert not is_typical, "a window of a search takes longer"
         self.asked += 1
         if isinstance(self.scores, UpstreamError):
             return Relevance((), error=self.scores)
