@@ -140,11 +140,13 @@ class CanaryScores:
     def __init__(self, file: str | None = None, known: dict[str, tuple[float, ...]] | None = None) -> None:
         self._file = Path(file) if file else None
         self._known = {} if known is None else known
+        self._writing = asyncio.Lock()
 
     async def compared(self, model: str, scores: tuple[float, ...]) -> tuple[float, ...] | None:
         """Return the remembered scores of a model; None if there are none, and these are then remembered."""
         if self._file is not None:
-            return await asyncio.to_thread(self._compared_in, self._file, model, scores)
+            async with self._writing:  # one model after the other: each writes the whole file
+                return await asyncio.to_thread(self._compared_in, self._file, model, scores)
         key = _key(model)
         earlier = self._known.get(key)
         self._known.setdefault(key, scores)
