@@ -9,6 +9,7 @@ UpstreamError(service)
 ├── Busy            not sent: too many requests at the moment
 ├── Withheld        not sent: the service fails too often, or is misconfigured
 ├── SlowModel       not sent: the model cannot respond in the time that is left
+├── CapReached      not sent: the call would exceed a cap on spend
 └── Malformed       a response that cannot be used
     ├── TooLarge    a response larger than the limit
     ├── TooComplex  a response that takes too much work
@@ -75,6 +76,12 @@ class SlowModel(UpstreamError):
     reason = "slow_model"
 
 
+class CapReached(UpstreamError):
+    """Not sent, because it would exceed a cap on spend; only cached vectors and scores are used."""
+
+    reason = "spend_cap"
+
+
 class Malformed(UpstreamError):
     """A response that does not follow the API."""
 
@@ -129,6 +136,8 @@ MODEL_REASONS: Mapping[str, str] = {
     "misconfigured": "the provider does not accept the token (401, 403), requires payment (402), or has no such model "
     "or path (404): correct it; one search every 30 seconds tries the model again, the others do not call it",
     "rate_limited": "the provider rejects the call because of its rate limit (429), also after one retry",
+    "spend_cap": "not called, because it would exceed a cap on spend (`spend`); cached vectors and scores are used. "
+    "Wait for the next day or minute, or raise the cap",
     "server_error": "a response with status 500 or higher, also after one retry",
 }
 """Reasons of failed model calls, in addition to those of the classes above."""

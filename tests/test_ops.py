@@ -25,7 +25,7 @@ from proxy.app.process import Process
 from proxy.cli import build_parser
 from proxy.context import Ended, RequestRecord
 from proxy.outcomes import BYPASS_REASONS, OutcomeName, answered
-from proxy.settings.config import Cache, Config, Models, admin_token_of, read, token_of
+from proxy.settings.config import Cache, Config, Models, Spend, admin_token_of, read, token_of
 from proxy.settings.yaml_file import ConfigError
 from proxy.telemetry.log import Telemetry
 from tests.conftest import OTHER, QUERY, TOKEN, Log
@@ -98,7 +98,8 @@ async def test_each_metric_that_is_named_is_there_and_moves(
         models = await stack.enter_async_context(ChargingModels())
         redis = await stack.enter_async_context(redis_server(tmp_path))
         cache = Cache(redis_url=f"redis://127.0.0.1:{redis.port}")
-        settings = msgspec.structs.replace(settings, models=Models(url=models.url), cache=cache)
+        spend = Spend(max_usd_per_minute=1000)
+        settings = msgspec.structs.replace(settings, models=Models(url=models.url), cache=cache, spend=spend)
         proxy = await open_proxy(settings, TOKEN, {"RERANK_PROXY_CACHE_KEY": "0123456789abcdef"}, stack)
         process = Process(proxy, lambda: settings, {"DEEPINFRA_TOKEN": TOKEN})
         seen = [samples(process.metrics())]
