@@ -389,6 +389,34 @@ async def test_a_slow_write_delays_no_search_and_loses_no_score(
     assert (2, 2) == (len(reranker.calls), held.reads)
 
 
+async def test_a_later_write_is_not_replaced_by_an_earlier_one_that_took_longer(
+    reranker: FakeReranker, clock: Clock
+) -> None:
+    class FirstWriteIsSlow(Held):
+        writes = 0
+
+        async def put(self, entries: Mapping[bytes, bytes], seconds: float) -> None:
+            self.writes += 1
+            if self.writes == 1:
+                await self.is_open.wait()
+            self.values.update(entries)
+
+    store = FirstWriteIsSlow()
+    cache = cache_of(reranker, clock, store)
+    reranker.at_once = False
+    searches = [begun(cache, "ab"), begun(cache, "cd")]
+    await settled()
+    store.is_open.clear()
+    for call in reranker.calls:
+        call.answer()
+        await settled()
+    store.is_open.set()
+    await asyncio.wait(searches)
+    await settled()
+    assert scores("abcd") == (await score(cache, "abcd")).scores
+    assert 2 == len(reranker.calls)
+
+
 # -- errors
 
 
@@ -492,6 +520,7 @@ async def test_a_cap_of_the_search_that_began_a_call_is_not_that_of_another(
     await settled()
     reranker.calls[1].answer()
     assert (CapReached, scores("ba")) == (type((await capped).error), (await other).scores)
+    assert other.result().error is None
     assert [["a", "b"], ["b", "a"]] == reranker.sent
     assert (UNMETERED, True) == (reranker.calls[0].purse, isinstance(reranker.calls[1].purse, Saver))
 
@@ -540,7 +569,7 @@ async def test_scores_of_two_models_are_not_mixed(cache: ScoreCache, reranker: F
     await score(cache, "ab")
     reranker.model = "m2"
     relevance = await score(cache, "abc")
-    assert ([["a", "b"], ["c"], ["a", "b"]], "m2") == (reranker.sent, relevance.model)
+    assert ([["a", "b"], ["c"], ["a", "b"]], "m2", None) == (reranker.sent, relevance.model, relevance.error)
     assert ("m2", 3) == ((await score(cache, "abc")).model, len(reranker.calls))
 
 

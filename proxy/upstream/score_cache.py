@@ -229,6 +229,8 @@ class ScoreCache:
                     break
                 if answer.error is not None:
                     return answer.error  # the scores of later passages are useless without these
+        if all(each in known.scores for each in window.texts):
+            return None
         return capped or OtherModel(_SERVICE, f"the server changes its model between calls for {asked.model}")
 
     def _begin(self, asked: _Asked, known: _Query, window: Window, ids: Sequence[bytes]) -> _Call:
