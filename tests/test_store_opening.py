@@ -45,6 +45,9 @@ async def test_proxies_with_one_redis_find_what_the_other_stored(tmp_path: Path,
         for mine, theirs in ((one.rankings, other.rankings), (one.scores, other.scores), (one.vectors, other.vectors)):
             await mine.put(mine.key("a"), b"1")
             assert b"1" == await theirs.get(theirs.key("a"))
+        for mine, theirs in ((one.rankings, other.rankings), (one.scores, other.scores)):
+            await theirs.put(theirs.key("a"), b"2")
+            assert b"2" == await mine.get(mine.key("a")), "what is added to, or replaced, is that of the last proxy"
 
 
 @needs_redis

@@ -61,7 +61,7 @@ def open_caches(settings: Cache, given: CacheSecrets, stack: AsyncExitStack) -> 
 def _layered(kind: Kind, memory: MemoryStore, redis: SharedStore | None) -> MemoryStore | MemoryFirst | SharedFirst:
     if redis is None:
         return memory
-    return SharedFirst(memory, redis) if kind is Kind.RANKINGS else MemoryFirst(memory, redis)
+    return MemoryFirst(memory, redis) if kind is Kind.VECTORS else SharedFirst(memory, redis)
 
 
 def _open_redis(settings: Cache, given: CacheSecrets, stack: AsyncExitStack) -> "RedisStore":
