@@ -513,6 +513,7 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "routes[].fusion": settings.Fusion,
     "routes[].query_from": settings.QueryFrom,
     "routes[].bypass": settings.BypassRules,
+    "routes[].redact": settings.Redact,
     "routes[].share_by": settings.ShareBy,
 }
 

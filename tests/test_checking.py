@@ -15,10 +15,10 @@ import yaml
 from proxy.commands.checking.findings import Finding, exit_code
 from proxy.commands.checking.routes import ADVICE
 from proxy.commands.checking.run import check
-from proxy.commands.checking.services import PASSAGES
 from proxy.ranking import planning
 from proxy.settings.config import Config
 from proxy.settings.yaml_file import YamlFile
+from tests.canaries import known_scores
 from tests.fakes import FakeModels, FakeServer, Message, answer, closed_port, refuses, says
 from tests.redis_server import free_port, needs_redis, redis_server
 
@@ -52,7 +52,7 @@ class Cluster(FakeServer):
         return answer(200, msgspec.json.encode(self.version if self.kind(request) == "version" else said))
 
 
-GOOD_SCORES = dict(zip(PASSAGES, (0.9, 0.1), strict=True))
+GOOD_SCORES = known_scores(0.9, 0.1)
 
 
 async def findings(
@@ -310,7 +310,7 @@ async def test_the_proxys_own_authorization_is_used_and_not_told() -> None:
 async def test_one_real_embedding_and_one_real_score_are_made() -> None:
     async with Cluster(a1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
         found = await findings(cluster.url, semantic(rerank_model="r"), models={"url": models.url})
-        (embedding,), (scoring,) = models.of("embed"), models.of("rerank")
+        (embedding,), (scoring, *_) = models.of("embed"), models.of("rerank")
     assert "m made a vector of 3 dimensions" in at("embedder", found)[0][1]
     assert "r scored a passage that answers the query 0.9, and one that does not 0.1" in at("reranker", found)[0][1]
     assert ("m", 3) == (embedding.json()["model"], embedding.json()["dimensions"])
@@ -321,7 +321,17 @@ async def test_one_real_embedding_and_one_real_score_are_made() -> None:
 async def test_routes_that_use_the_same_models_ask_once() -> None:
     async with Cluster(a1=FIT, b1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
         await findings(cluster.url, semantic(), semantic(index="b*"), models={"url": models.url})
-        assert (1, 1) == (len(models.of("embed")), len(models.of("rerank")))
+        asked = [request.content for request in models.of("rerank")]
+        assert (1, len(set(asked))) == (len(models.of("embed")), len(asked))
+
+
+@pytest.mark.parametrize(("per_character", "counts"), [(0.0, []), (0.25, ["0.85"]), (0.5, ["1.7"])])
+async def test_the_providers_tokens_are_compared_with_the_estimate(per_character: float, counts: list[str]) -> None:
+    async with Cluster(a1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
+        models.tokens_per_character = per_character
+        said = at("reranker", await findings(cluster.url, semantic(rerank_model="r"), models={"url": models.url}))
+    told = [f"r counts {count} tokens for each that `models.passage_max_tokens` estimates" for count in counts]
+    assert told == [each for _, each in said[1:]]
 
 
 async def test_no_model_is_asked_where_no_route_has_one_and_where_all_is_offline() -> None:
@@ -358,9 +368,16 @@ async def test_models_that_are_not_there_are_out_of_reach() -> None:
 
 
 async def test_a_model_that_scores_everything_alike_is_wrong() -> None:
-    async with Cluster(a1=FIT) as cluster, FakeModels(dict.fromkeys(PASSAGES, 0.5)) as models:
+    async with Cluster(a1=FIT) as cluster, FakeModels(known_scores(0.5, 0.5)) as models:
         found = await findings(cluster.url, semantic(), models={"url": models.url})
     assert ["wrong"] == [kind for kind, _ in at("reranker", found)]
+
+
+async def test_a_model_that_ranks_known_pairs_wrong_is_wrong() -> None:
+    async with Cluster(a1=FIT) as cluster, FakeModels(known_scores(0.1, 0.9)) as models:
+        found = await findings(cluster.url, semantic(rerank_fallbacks=("other",)), models={"url": models.url})
+    assert ["wrong", "wrong"] == [kind for kind, _ in at("reranker", found)]
+    assert "does not rank known pairs: for the query [how to reset" in at("reranker", found)[0][1]
 
 
 async def test_another_model_than_made_an_indexs_vectors_is_wrong_and_before_there_are_any_a_note() -> None:

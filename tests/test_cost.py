@@ -37,8 +37,9 @@ from proxy.ranking.chunks import stems_of
 from proxy.ranking.explaining import Boost, Explanation, Kept, Origin
 from proxy.ranking.passages import passage_of_tokens, two_passages
 from proxy.ranking.search_response import Page, Shown, read_answer, render_answer
-from proxy.settings.config import Log
+from proxy.settings.config import Log, Redact
 from proxy.settings.passage_template import template_of
+from proxy.settings.redaction import redaction
 from proxy.settings.request_options import OPTIONS, read_steering
 from proxy.telemetry import log as telemetry
 from proxy.upstream import embedder, reranker
@@ -470,6 +471,34 @@ def log_lines(size: int) -> Work:
     return Work([encoded([text, text, text])], lambda: telemetry.log_search(search, outcome, query_text=True))
 
 
+SENT = 2000
+REDACTED = (
+    "a",
+    "a@",
+    "a.",
+    "@",
+    "4",
+    "4444 ",
+    "4444-",
+    "4 ",
+    "1-",
+    "+1 ",
+    "00 ",
+    "(222) ",
+    "222-222-",
+    "tel 1 ",
+    "3400 ",
+)
+"""Texts, repeated, that begin what is redacted again and again."""
+_REDACTION = redaction(Redact(kinds=("email", "card", "phone"), patterns=(r"[A-Z0-9]{40}x", r"\b\d{9}")))
+
+
+def redacted(text: str, size: int) -> Work:
+    """What is longer than the models receive is cut first."""
+    whole = text * (size // len(text))
+    return Work([encoded(whole)], lambda: _REDACTION.of_query(whole, SENT))
+
+
 OTHERS: Mapping[str, Case] = {
     each.__name__: each
     for each in (
@@ -513,6 +542,7 @@ CASES: Mapping[str, Case] = {
     **dict(of_each(opened, READ)),
     **dict(of_each(closed, READ)),
     **dict(of_each(passages, READ)),
+    **dict(of_each(redacted, REDACTED)),
     **dict(of_each(unmarked, MARKUP)),
     **dict(of_each(second_passages, LONG)),
     **dict(of_each(cut_to_tokens, TOKENS)),

@@ -132,7 +132,7 @@ async def test_a_budget_without_the_time_for_the_larger_model_is_the_faster_ones
             await hangs(stream, asked)
 
     models.faults["rerank"] = hangs_if_large
-    impatient = msgspec.structs.replace(settings.models, rerank_timeout_seconds=0.05)
+    impatient = msgspec.structs.replace(settings.models, rerank_timeout_seconds=0.2)
     client = await start_proxy(msgspec.structs.replace(settings, models=impatient))
     headers = [(await search(client)).header("x-rerank") for _ in range(CALLS_TO_JUDGE + 1)]
     assert [*['degraded;stages="rerank";reason=timeout'] * CALLS_TO_JUDGE, "reranked"] == headers

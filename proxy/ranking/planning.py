@@ -155,6 +155,8 @@ class Plan:
     route: Route
     user_query: UserQuery
     instruction: str
+    sent_text: str
+    """The query text as the models receive it."""
     vectors: VectorSearch | None
     """None if the route has no semantic retriever, or this search cannot use it."""
     unavailable: Failure | None
@@ -196,6 +198,11 @@ class Plan:
     def read_fields(self) -> tuple[str, ...]:
         """The fields that are read of each candidate; the models receive the passage only."""
         return tuple(dict.fromkeys((*self.route.passage.fields, *self.names)))
+
+    @property
+    def adds(self) -> bool:
+        """Whether kNN may add documents that the client's own query does not match."""
+        return self.route.semantic is not None and self.route.semantic.adds
 
     def covers(self, index: str) -> bool:
         """Whether an index is inside the route: resolved by the engine, or by its own name."""

@@ -73,6 +73,23 @@ class Guard:
         """Record the time after which a search gave up waiting for a response."""
         self.latency.abandoned(seconds, self._clocks.now())
 
+    @property
+    def is_suspended(self) -> bool:
+        """Whether the model is not called until `resume`."""
+        return self.breaker.is_suspended
+
+    def suspend(self, detail: str) -> None:
+        """Do not call the model until `resume`."""
+        before = self.breaker.opened
+        self.breaker.suspend(detail[:LOG_DETAIL])
+        self._report(before, self.breaker.opened)
+
+    def resume(self) -> None:
+        """End a suspension."""
+        before = self.breaker.opened
+        self.breaker.resume()
+        self._report(before, self.breaker.opened)
+
     async def call(self, attempt: Callable[[float], Awaitable[_T]], seconds: float) -> _T:
         """Call the model and return its response; raises UpstreamError, or Busy or Withheld if no call was made.
 
