@@ -53,6 +53,8 @@ telemetry         log: headers, one counter a request, a line a search (log_writ
 upstream          clients of the services: engine (pool, nodes, addresses; discovery: what each caller was told of
                   indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing;
                   charges: tokens and cost; latency: a model that is too slow is not asked)
+    score_cache   the reranker for passages that are neither cached nor in a call (windows: equal ones once, batches;
+                  score_entries: a query's scores as bytes)
     guard         around each call of a model: breaker, bulkhead (concurrent calls), retries
     canary        known pairs, scored once per deployment: does a model still rank?
     providers     how the APIs of models differ (provider_errors: the messages in their errors)

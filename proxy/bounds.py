@@ -233,6 +233,10 @@ SOURCE_BYTES_A_TURN = _bound(
 )
 RERANK_BATCH_MAX = _bound(Of.MODEL, "passages in one call (DeepInfra's limit)", 1024, "several calls")
 _setting(Of.PROXY, "passages in one of the parallel calls of a search", "models.rerank_batch_size", "several calls")
+SCORES_OF_QUERY = _bound(Of.PROXY, "cached scores of one query", 2000, "the oldest are dropped")
+REFUSED_CALLS = _bound(
+    Of.PROXY, "calls that are not repeated for some seconds, as refused", 500, "the oldest are repeated"
+)
 TIMED_CALLS = _bound(Of.PROXY, "calls of a model that its latency is estimated from", 32, "the oldest are forgotten")
 WATCHED_SEARCHES = _bound(
     Of.PROXY, "searches of a route that the warning `slow_models` is made of", 200, "the oldest are forgotten"

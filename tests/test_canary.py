@@ -15,7 +15,6 @@ from proxy.app.process import Process
 from proxy.bounds import CANARY_FILE_BYTES
 from proxy.errors import EqualScores, Unreachable, UpstreamError
 from proxy.ranking.planning import Relevance
-from proxy.ranking.stages import Budget
 from proxy.settings.config import Config
 from proxy.upstream.breaker import BreakerHold
 from proxy.upstream.canary import (
@@ -52,7 +51,6 @@ class Model:
         *,
         instruction: str,
         model: str,
-        budget: Budget,
     ) -> Relevance:
         self.asked += 1
         if isinstance(self.scores, UpstreamError):

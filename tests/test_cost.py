@@ -36,13 +36,15 @@ from proxy.ranking import tokens
 from proxy.ranking.chunks import stems_of
 from proxy.ranking.explaining import Boost, Explanation, Kept, Origin
 from proxy.ranking.passages import passage_of_tokens, two_passages
+from proxy.ranking.planning import Relevance
 from proxy.ranking.search_response import Page, Shown, read_answer, render_answer
 from proxy.settings.config import Log, Redact
 from proxy.settings.passage_template import template_of
 from proxy.settings.redaction import redaction
 from proxy.settings.request_options import OPTIONS, read_steering
 from proxy.telemetry import log as telemetry
-from proxy.upstream import embedder, reranker
+from proxy.upstream import embedder, reranker, windows
+from proxy.upstream.score_entries import PAIR_LENGTH, QueryScores, decode, encode
 
 pytestmark = pytest.mark.no_cover  # the tracing would be measured too
 
@@ -370,7 +372,22 @@ def second_passages(name: str, size: int) -> Work:
 def scores(size: int) -> Work:
     count = min(size // 10, 1024)
     answer = encoded({"scores": [number / 1025 for number in range(count)]})
-    return Work([answer], lambda: reranker.joined([reranker.decode(answer, count)], list(map(str, range(count)))))
+    return Work([answer], lambda: reranker.decode(answer, count))
+
+
+def cached_scores(size: int) -> Work:
+    known = QueryScores("m", {number.to_bytes(8, "big"): (number / 7, 2**31) for number in range(size // PAIR_LENGTH)})
+    return Work([encoded([*known.scores.values()])], lambda: decode(encode(known, 0.0), 0.0))
+
+
+def long_windows(size: int) -> Work:
+    texts = [f"{number} " + "<| x [" * (size // 6000) for number in range(1000)]
+
+    def joined() -> Relevance:
+        window = windows.window_of(texts, lambda text: text[:8].encode())
+        return windows.joined(window, dict.fromkeys(window.ids, 0.5) | {window.ids[0]: 0.6}, None, None)
+
+    return Work([encoded(texts)], joined)
 
 
 def scores_with_passages(size: int) -> Work:
@@ -380,7 +397,7 @@ def scores_with_passages(size: int) -> Work:
         for number, text in enumerate(texts)
     ]
     answer = encoded({"results": results})
-    return Work([answer], lambda: reranker.joined([reranker.decode(answer, len(texts))], texts))
+    return Work([answer], lambda: reranker.decode(answer, len(texts)))
 
 
 def vectors(size: int) -> Work:
@@ -504,6 +521,8 @@ OTHERS: Mapping[str, Case] = {
     for each in (
         scores,
         scores_with_passages,
+        cached_scores,
+        long_windows,
         vectors,
         lines_apart,
         lines_of_one_kind,

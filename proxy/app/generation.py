@@ -23,6 +23,7 @@ from proxy.upstream.guard import GuardedModels, Guards
 from proxy.upstream.nodes import Nodes
 from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS
 from proxy.upstream.reranker import Reranker
+from proxy.upstream.score_cache import ScoreCache
 from proxy.upstream.transport import Transport, open_session
 
 
@@ -69,7 +70,7 @@ class ModelClients:
     settings: ModelSettings
     secrets: Secrets
     embedder: Embedder
-    reranker: Reranker
+    scores: ScoreCache
     guards: Guards
     canary: Canary
     authority: bytes = b""
@@ -172,7 +173,6 @@ async def _open_models(settings: ModelSettings, secrets: Secrets, fixed: Fixed, 
         Reranker(
             transport,
             timeout_seconds=settings.rerank_timeout_seconds,
-            query_max_chars=settings.query_max_chars,
             batch_size=settings.rerank_batch_size,
             format_=RERANK_FORMATS[settings.rerank_api],
             service_tier=settings.service_tier,
@@ -181,7 +181,9 @@ async def _open_models(settings: ModelSettings, secrets: Secrets, fixed: Fixed, 
     )
     canary = Canary(reranker, unguarded, guards, CanaryScores(settings.canary_file, fixed.canary_scores))
     stack.push_async_callback(canary.close)
-    return ModelClients(settings, secrets, embedder, reranker, guards, canary, models_authority(settings))
+    endpoint = f"{settings.rerank_api} {settings.rerank_url or settings.url}"
+    scores = ScoreCache(reranker, fixed.caches.scores, endpoint=endpoint, query_max_chars=settings.query_max_chars)
+    return ModelClients(settings, secrets, embedder, scores, guards, canary, models_authority(settings))
 
 
 def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients, callers: CallerIdentities) -> Front:
@@ -189,7 +191,7 @@ def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients,
         config,
         fixed.engine,
         models.embedder,
-        models.reranker,
+        models.scores,
         secrets.authorization,
         models=GuardedModels(models.guards, "reranker"),
         switches=fixed.switches,

@@ -206,14 +206,14 @@ async def _first_scores(run: Run, passages: Sequence[str], models: Sequence[str]
 
 
 def _passes_on(run: Run, relevance: Relevance, other: str) -> bool:
-    """Whether a search that got no scores calls another model.
+    """Whether a search that got no scores, or only cached ones, calls another model.
 
     A fallback is for models whose calls are suspended. The faster model of `tier: auto` is also for the time that a
     larger one does not have.
     """
     switch, error = run.plan.route.tier_switch, relevance.error
     if switch is not None and other == switch.fast_model and isinstance(error, SlowModel | Busy):
-        return not relevance.scores
+        return len(relevance.scores) <= relevance.reuse.cached  # none but cached ones
     return isinstance(error, Withheld)
 
 
@@ -227,6 +227,7 @@ async def _scores(run: Run, passages: Sequence[str], model: str) -> Relevance:
             budget=run.budget,
         )
     run.usage.add(relevance.charge)
+    run.usage.add_reuse(relevance.reuse)
     run.usage.tier = run.plan.route.tier_of(model)
     return relevance
 

@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import structlog
 
 from proxy.bounds import CANARY_FILE_BYTES, LOG_DETAIL
 from proxy.errors import EqualScores, UpstreamError
-from proxy.ranking.stages import Budget, Scores
+from proxy.ranking.planning import Relevance
 from proxy.upstream.guard import Guard, Guards
 
 _log = structlog.get_logger("proxy")
@@ -66,6 +67,12 @@ KNOWN: Sequence[KnownQuery] = (
 _FINGERPRINT = hashlib.sha256(msgspec.json.encode([INSTRUCTION, KNOWN])).hexdigest()[:12]
 
 
+class Scorer(Protocol):
+    """Calls a reranker once, without a cache; errors are returned in the result, and never raised."""
+
+    async def score(self, query: str, passages: Sequence[str], *, instruction: str, model: str) -> Relevance: ...
+
+
 class CanaryVerdict(StrEnum):
     """What the known pairs say about a model."""
 
@@ -112,13 +119,11 @@ def _problem(known: KnownQuery, scores: Sequence[float]) -> str:
     return f"for the query [{known.query}], a relevant passage scored {worst:.3g}, and an irrelevant one {best:.3g}"
 
 
-async def score_known(reranker: Scores, model: str) -> tuple[tuple[float, ...], ...]:
+async def score_known(reranker: Scorer, model: str) -> tuple[tuple[float, ...], ...]:
     """Score the passages of each known query; raises UpstreamError."""
     found = []
     for known in KNOWN:
-        relevance = await reranker.score(
-            known.query, known.passages, instruction=INSTRUCTION, model=model, budget=Budget()
-        )
+        relevance = await reranker.score(known.query, known.passages, instruction=INSTRUCTION, model=model)
         if relevance.error is not None:
             raise relevance.error
         found.append(relevance.scores)
@@ -191,8 +196,8 @@ class Canary:
 
     def __init__(
         self,
-        guarded: Scores,
-        unguarded: Scores,
+        guarded: Scorer,
+        unguarded: Scorer,
         guards: Guards,
         scores: CanaryScores,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,

@@ -139,7 +139,6 @@ async def ask_models(
         reranker = Reranker(
             Transport(session, "reranker", settings.rerank_url or settings.url, rerank_token),
             timeout_seconds=PATIENCE_S,
-            query_max_chars=settings.query_max_chars,
             format_=RERANK_FORMATS[settings.rerank_api],
         )
         for question in {(each.embedding_model, each.dimensions): each for each in questions}.values():
@@ -198,7 +197,7 @@ async def _counted(reranker: Reranker, model: str) -> AsyncIterator[Finding]:
     """
     tokens = []
     for passage in (SAMPLE, SAMPLE * 2):
-        relevance = await reranker.score(_QUERY, [passage], instruction=INSTRUCTION, model=model, budget=Budget())
+        relevance = await reranker.score(_QUERY, [passage], instruction=INSTRUCTION, model=model)
         tokens.append(relevance.charge.tokens)
     if 0 < tokens[0] < tokens[1]:
         ratio = (tokens[1] - tokens[0]) / estimated_tokens(SAMPLE)
