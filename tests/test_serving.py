@@ -51,7 +51,7 @@ async def served(folder: Path, engine: FakeEngine, models: FakeModels, *options:
         "listen": {"port": 0},
         "admin": {"port": 0},
         "engine": {"url": engine.url, "resolve_timeout_seconds": 30},
-        "models": {"url": models.url},
+        "models": {"url": models.url, "canary": False},
         "routes": [ROUTE],
     }
     file = folder / "config.yaml"
