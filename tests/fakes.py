@@ -500,6 +500,8 @@ class FakeModels(FakeServer):
         """A passage's first line to its score; for others 0.5 and less, in their order."""
         self.cost = 0.0
         """US dollars for a call of the reranker."""
+        self.tokens_per_character = 0.0
+        """Tokens of a call of the reranker, besides 42."""
 
     def kind(self, request: Message) -> str:
         if request.method == "HEAD":
@@ -521,7 +523,8 @@ class FakeModels(FakeServer):
     def _scored(self, asked: Any) -> Any:
         passages = enumerate(asked["documents"])
         scores = [self.scores.get(each.partition("\n")[0], 0.5 - place / 10**6) for place, each in passages]
-        return {"scores": scores, "input_tokens": 42, "inference_status": {"cost": self.cost}}
+        tokens = 42 + int(sum(map(len, asked["documents"])) * self.tokens_per_character)
+        return {"scores": scores, "input_tokens": tokens, "inference_status": {"cost": self.cost}}
 
 
 class Client(Stream):

@@ -310,7 +310,7 @@ async def test_the_proxys_own_authorization_is_used_and_not_told() -> None:
 async def test_one_real_embedding_and_one_real_score_are_made() -> None:
     async with Cluster(a1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
         found = await findings(cluster.url, semantic(rerank_model="r"), models={"url": models.url})
-        (embedding,), (scoring,) = models.of("embed"), models.of("rerank")
+        (embedding,), (scoring, *_) = models.of("embed"), models.of("rerank")
     assert "m made a vector of 3 dimensions" in at("embedder", found)[0][1]
     assert "r scored a passage that answers the query 0.9, and one that does not 0.1" in at("reranker", found)[0][1]
     assert ("m", 3) == (embedding.json()["model"], embedding.json()["dimensions"])
@@ -321,7 +321,17 @@ async def test_one_real_embedding_and_one_real_score_are_made() -> None:
 async def test_routes_that_use_the_same_models_ask_once() -> None:
     async with Cluster(a1=FIT, b1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
         await findings(cluster.url, semantic(), semantic(index="b*"), models={"url": models.url})
-        assert (1, 1) == (len(models.of("embed")), len(models.of("rerank")))
+        asked = [request.content for request in models.of("rerank")]
+        assert (1, len(set(asked))) == (len(models.of("embed")), len(asked))
+
+
+@pytest.mark.parametrize(("per_character", "counts"), [(0.0, []), (0.25, ["0.85"]), (0.5, ["1.7"])])
+async def test_the_providers_tokens_are_compared_with_the_estimate(per_character: float, counts: list[str]) -> None:
+    async with Cluster(a1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
+        models.tokens_per_character = per_character
+        said = at("reranker", await findings(cluster.url, semantic(rerank_model="r"), models={"url": models.url}))
+    told = [f"r counts {count} tokens for each that `models.passage_max_tokens` estimates" for count in counts]
+    assert told == [each for _, each in said[1:]]
 
 
 async def test_no_model_is_asked_where_no_route_has_one_and_where_all_is_offline() -> None:

@@ -16,6 +16,7 @@ from proxy.commands.checking.findings import Finding
 from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
 from proxy.ranking.planning import VectorSearch
 from proxy.ranking.stages import Budget
+from proxy.ranking.tokens import estimated_tokens
 from proxy.settings.config import Cache, CacheSecrets, Config
 from proxy.settings.config import Engine as Settings
 from proxy.settings.routes import Route
@@ -36,6 +37,13 @@ PASSAGES = (
     "To reset a forgotten password, open the sign-in page and choose 'Forgot password'.",
     "The annual rainfall in the Sahara is below 25 millimetres.",
 )
+SAMPLE = (
+    "Acme TravelBook 14, 35.6 cm (14 inch) full HD display, 16 GB of memory, 512 GB SSD, silver. A light notebook for "
+    "travel and for the office: it weighs 1.2 kg, its battery lasts up to 18 hours, and the keyboard is lit. With two "
+    "USB-C ports, HDMI and a reader for memory cards. Delivered with Windows 11, a charger and two years of warranty. "
+    "Customers praise the bright display and the quiet fan; some miss a larger touchpad."
+)
+"""What a shop writes about a product: prose, names and numbers."""
 
 T = TypeVar("T")
 
@@ -143,7 +151,11 @@ async def ask_models(
                 yield await _asked("embedder", model, limit, partial(_embedding, embedder, question))
         for model, question in {model: each for each in questions for model in each.rerank_models}.items():
             limit = settings.rerank_timeout_seconds
-            yield await _asked("reranker", model, limit, partial(_score, reranker, question.instruction, model))
+            found = await _asked("reranker", model, limit, partial(_score, reranker, question.instruction, model))
+            yield found
+            if found.kind == "ok":
+                async for finding in _counted(reranker, question.instruction, model):
+                    yield finding
 
 
 async def _asked(service: str, model: str, limit: float, ask: Callable[[], Awaitable[Finding]]) -> Finding:
@@ -180,6 +192,21 @@ async def _embedding(embedder: Embedder, question: ModelQuestion) -> Finding:
     if embedded.error is not None:
         raise embedded.error
     return Finding("ok", "embedder", f"{model} made a vector of {len(embedded.vector)} dimensions")
+
+
+async def _counted(reranker: Reranker, instruction: str, model: str) -> AsyncIterator[Finding]:
+    """Compare the tokens that the provider counts for a text with the estimate by which passages are cut.
+
+    The estimate is not adjusted by itself, since passages are the keys of cached scores.
+    """
+    tokens = []
+    for passage in (SAMPLE, SAMPLE * 2):
+        relevance = await reranker.score(_QUERY, [passage], instruction=instruction, model=model, budget=Budget())
+        tokens.append(relevance.charge.tokens)
+    if 0 < tokens[0] < tokens[1]:
+        ratio = (tokens[1] - tokens[0]) / estimated_tokens(SAMPLE)
+        said = f"{model} counts {ratio:.2g} tokens for each that `models.passage_max_tokens` estimates"
+        yield Finding("ok", "reranker", said)
 
 
 async def _score(reranker: Reranker, instruction: str, model: str) -> Finding:
