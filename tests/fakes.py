@@ -494,8 +494,8 @@ def _ids(query: Any) -> set[str]:
 class FakeModels(FakeServer):
     """DeepInfra's two endpoints. Kinds of its requests: embed, rerank, warm_up."""
 
-    def __init__(self, scores: Mapping[str, float] | None = None) -> None:
-        super().__init__()
+    def __init__(self, scores: Mapping[str, float] | None = None, tls: SSLContext | None = None) -> None:
+        super().__init__(tls)
         self.scores = dict(scores or {})
         """A passage's first line to its score; for others 0.5 and less, in their order."""
         self.cost = 0.0

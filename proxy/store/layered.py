@@ -38,7 +38,7 @@ class MemoryFirst:
 
 @dataclass(frozen=True, slots=True)
 class SharedFirst:
-    """For values that another proxy may have replaced or added to: memory answers what the shared store does not have."""
+    """For values that another proxy may have changed: memory answers what the shared store does not have."""
 
     memory: MemoryStore
     shared: Store
