@@ -16,6 +16,7 @@ class Of(StrEnum):
     ENGINE = "engine"
     MODEL = "model server"
     PROXY = "proxy"
+    FILE_OF_SCORES = "`models.canary_file`"
     FILE = "file of `index` or `backfill`"
     LOCAL = "client of `models`"
     EVALUATION = "`eval`"
@@ -156,6 +157,12 @@ _rows.append(
 )
 _setting(Of.CLIENT, "characters of the query text that models receive", "models.query_max_chars", "cut")
 _setting(Of.ENGINE, "tokens of a document that the reranker receives, as estimated", "models.passage_max_tokens", "cut")
+REDACTION_MARGIN = _bound(
+    Of.PROXY,
+    "characters beyond the cut of a text that are read to redact what the cut would divide",
+    400,
+    "longer matches may be cut before they are recognised",
+)
 MODEL_RESPONSE_BYTES = _bound(
     Of.MODEL, "bytes of a response, compressed and decompressed, in addition to those below", 64 * 2**10, _MALFORMED
 )
@@ -226,6 +233,10 @@ SOURCE_BYTES_A_TURN = _bound(
 )
 RERANK_BATCH_MAX = _bound(Of.MODEL, "passages in one call (DeepInfra's limit)", 1024, "several calls")
 _setting(Of.PROXY, "passages in one of the parallel calls of a search", "models.rerank_batch_size", "several calls")
+SCORES_OF_QUERY = _bound(Of.PROXY, "cached scores of one query", 2000, "the oldest are dropped")
+REFUSED_CALLS = _bound(
+    Of.PROXY, "calls that are not repeated for some seconds, as refused", 500, "the oldest are repeated"
+)
 TIMED_CALLS = _bound(Of.PROXY, "calls of a model that its latency is estimated from", 32, "the oldest are forgotten")
 WATCHED_SEARCHES = _bound(
     Of.PROXY, "searches of a route that the warning `slow_models` is made of", 200, "the oldest are forgotten"
@@ -238,6 +249,7 @@ _setting(Of.PROXY, "calls of one model at a time", "models.concurrent_calls", "w
 MODELS_GUARDED = _bound(
     Of.ENGINE, "models whose failures are tracked (an index may name its own model)", 64, "the oldest are dropped"
 )
+CANARY_FILE_BYTES = _bound(Of.FILE_OF_SCORES, "bytes", 64 * 2**10, "not read; `canary_file_unusable` in the log")
 RETRY_AFTER_S_MAX = _bound(Of.MODEL, "seconds of `Retry-After` that a retry waits, within its timeout", 60, "lowered")
 MODEL_MESSAGE = _bound(Of.MODEL, "characters of a provider's error message in the log", 200, "cut")
 INFLATED_BYTES_A_TURN = _bound(

@@ -127,7 +127,8 @@ MODEL_REASONS: Mapping[str, str] = {
     "breaker_open": "not called, because most of the last calls of this model failed; `detail` has the last error, and "
     "one search every 5 to 20 seconds tries the model again",
     "misconfigured": "the provider does not accept the token (401, 403), requires payment (402), or has no such model "
-    "or path (404): correct it; one search every 30 seconds tries the model again, the others do not call it",
+    "or path (404): correct it; one search every 30 seconds tries the model again, the others do not call it. Or "
+    "the model ranks the known pairs of the canary wrong, and is tried with these only",
     "rate_limited": "the provider rejects the call because of its rate limit (429), also after one retry",
     "server_error": "a response with status 500 or higher, also after one retry",
 }

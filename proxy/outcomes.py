@@ -54,6 +54,7 @@ BYPASS_REASONS: Mapping[str, str] = {
     "scroll": "a scroll reads all hits, in the engine's order",
     "search_after": "`search_after` continues from the engine's own sort values, or the ranking is no longer cached",
     "shadow": "the route only logs what reranking would change (`mode: shadow`)",
+    "sensitive": "the query text contains what the route does not send to models (`redact`)",
     "share": "the search is outside the share of searches that the route reranks (`share`)",
     "size_zero": "no hits are requested",
     "slice": "a slice reads all hits, in the engine's order",

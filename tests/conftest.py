@@ -97,7 +97,7 @@ def settings(engine: FakeEngine, models: FakeModels) -> Config:
     return Config(
         listen=Listen(port=0),
         engine=Engine(url=engine.url, resolve_timeout_seconds=30),
-        models=Models(url=models.url),
+        models=Models(url=models.url, canary=False),  # tests/test_canary.py has it
         admin=Admin(port=0),
         routes=(
             RouteSettings(

@@ -441,7 +441,9 @@ class FakeEngine(FakeServer):
 
     def _found(self, kind: str, body: Any) -> list[tuple[Document, float]]:
         if kind == "semantic":
-            scores = [(doc, (1 + doc.cosine) / 2) for doc in self.documents if doc.cosine is not None]
+            words = '"match":' in json.dumps(body["knn"].get("filter"))
+            found = [doc for doc in self.documents if doc.lexical is not None or not words]
+            scores = [(doc, (1 + doc.cosine) / 2) for doc in found if doc.cosine is not None]
         elif kind == "lexical":
             excluded = _ids(body.get("post_filter", {}))
             found = [doc for doc in self.documents if doc.id not in excluded]
@@ -453,7 +455,9 @@ class FakeEngine(FakeServer):
             wanted = _ids(body["query"])
             if kind == "boosts":
                 return [(doc, doc.boost) for doc in self.documents if doc.id in wanted]
-            scores = [(doc, doc.lexical or 0.0) for doc in self.documents if doc.id in wanted]
+            matching = "must" in body["query"]["bool"]
+            found = [doc for doc in self.documents if doc.lexical is not None or not matching]
+            scores = [(doc, doc.lexical or 0.0) for doc in found if doc.id in wanted]
         return sorted(scores, key=lambda pair: -pair[1])
 
     def _hit(self, document: Document, score: float, body: Any) -> Any:
@@ -490,8 +494,8 @@ def _ids(query: Any) -> set[str]:
 class FakeModels(FakeServer):
     """DeepInfra's two endpoints. Kinds of its requests: embed, rerank, warm_up."""
 
-    def __init__(self, scores: Mapping[str, float] | None = None) -> None:
-        super().__init__()
+    def __init__(self, scores: Mapping[str, float] | None = None, tls: SSLContext | None = None) -> None:
+        super().__init__(tls)
         self.scores = dict(scores or {})
         """A passage's first line to its score; for others 0.5 and less, in their order."""
         self.cost = 0.0

@@ -39,6 +39,7 @@ def plan_of(
         route=route,
         user_query=user_query,
         instruction=route.instruction,
+        sent_text=route.redaction.redacted(user_query.text),
         vectors=vectors,
         unavailable=unavailable,
         window=window,

@@ -513,6 +513,7 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "routes[].fusion": settings.Fusion,
     "routes[].query_from": settings.QueryFrom,
     "routes[].bypass": settings.BypassRules,
+    "routes[].redact": settings.Redact,
     "routes[].share_by": settings.ShareBy,
 }
 
@@ -766,6 +767,12 @@ LOG_FIELDS: Mapping[str, tuple[str, str]] = {
     "shadow": ("search", "in shadow mode: what reranking would have changed"),
     "tier": ("search", "with `tier: auto`, the tier of the reranker that was called"),
     "engine_searches": ("search", "searches that the engine ran for it, its own included"),
+    "passages_sent": ("search", "passages that were sent to the reranker"),
+    "passages_cached": (
+        "search",
+        "passages whose score was reused: cached, of another search's call, or of an equal passage",
+    ),
+    "tokens_saved": ("search", "tokens that the reused scores would have used, as estimated"),
     "tokens": ("search", "tokens that the models' provider counted"),
     "cost_usd": ("search", "US dollars that the models' provider charged"),
     "query": ("search", "the query text, with `log.query_text: true`"),

@@ -14,6 +14,7 @@ from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import EngineClient
 from proxy.upstream.reranker import Reranker
+from proxy.upstream.score_cache import ScoreCache
 from proxy.upstream.transport import Transport, models_session
 from tests.fakes import FakeEngine, FakeModels
 
@@ -36,11 +37,11 @@ async def run_of(
     stages = Stages(
         engine=searching.for_caller(b"", ()),
         embedder=Embedder(Transport(session, "embedder", models.url, None), timeout_seconds=5, query_max_chars=200),
-        reranker=Reranker(
-            Transport(session, "reranker", models.url, None),
-            timeout_seconds=5,
+        reranker=ScoreCache(
+            Reranker(Transport(session, "reranker", models.url, None), timeout_seconds=5, batch_size=batch_size),
+            memory_region(Kind.SCORES, 0),
+            endpoint=models.url,
             query_max_chars=200,
-            batch_size=batch_size,
         ),
         heads=Heads(memory_region(Kind.RANKINGS, 2**20)),
         accepted=AcceptedSearch.of(searching.accepted, b"", ["products"]),

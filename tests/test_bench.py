@@ -21,6 +21,7 @@ from tests.bench.measuring import Asked, Figure, Side, by_turns, critical_paths
 from tests.bench.passthrough import Cost, Measured, Row, read_wrk
 from tests.bench.processes import used_by
 from tests.bench.reranked import Site, percentile, proxy_before, stand_ins
+from tests.bench.scores import load
 from tests.bench.searchers import query_of
 from tests.bench.stand_ins import CONTROL, DELAYS_MS, Models
 from tests.fakes import FakeServer, Message, Stream, answer
@@ -199,3 +200,10 @@ async def test_a_server_s_use_is_that_of_all_its_processes() -> None:
 def test_a_program_that_is_not_installed_is_named_with_the_way_to_it() -> None:
     with pytest.raises(Missing, match="apt install no-such-program"):
         program("no-such-program")
+
+
+async def test_the_load_of_a_shop_sends_no_pair_twice_and_saves_most_where_words_repeat() -> None:
+    found = await load(400)
+    assert (0, 0, 0) == (found.repeated_pairs, found.wrong, found.evictions)
+    assert (200, 200) == (found.head.searches, found.tail.searches)
+    assert found.head.share > found.tail.share > 0

@@ -15,10 +15,10 @@ import yaml
 from proxy.commands.checking.findings import Finding, exit_code
 from proxy.commands.checking.routes import ADVICE
 from proxy.commands.checking.run import check
-from proxy.commands.checking.services import PASSAGES
 from proxy.ranking import planning
 from proxy.settings.config import Config
 from proxy.settings.yaml_file import YamlFile
+from tests.canaries import known_scores
 from tests.fakes import FakeModels, FakeServer, Message, answer, closed_port, refuses, says
 from tests.redis_server import free_port, needs_redis, redis_server
 
@@ -52,7 +52,7 @@ class Cluster(FakeServer):
         return answer(200, msgspec.json.encode(self.version if self.kind(request) == "version" else said))
 
 
-GOOD_SCORES = dict(zip(PASSAGES, (0.9, 0.1), strict=True))
+GOOD_SCORES = known_scores(0.9, 0.1)
 
 
 async def findings(
@@ -368,9 +368,16 @@ async def test_models_that_are_not_there_are_out_of_reach() -> None:
 
 
 async def test_a_model_that_scores_everything_alike_is_wrong() -> None:
-    async with Cluster(a1=FIT) as cluster, FakeModels(dict.fromkeys(PASSAGES, 0.5)) as models:
+    async with Cluster(a1=FIT) as cluster, FakeModels(known_scores(0.5, 0.5)) as models:
         found = await findings(cluster.url, semantic(), models={"url": models.url})
     assert ["wrong"] == [kind for kind, _ in at("reranker", found)]
+
+
+async def test_a_model_that_ranks_known_pairs_wrong_is_wrong() -> None:
+    async with Cluster(a1=FIT) as cluster, FakeModels(known_scores(0.1, 0.9)) as models:
+        found = await findings(cluster.url, semantic(rerank_fallbacks=("other",)), models={"url": models.url})
+    assert ["wrong", "wrong"] == [kind for kind, _ in at("reranker", found)]
+    assert "does not rank known pairs: for the query [how to reset" in at("reranker", found)[0][1]
 
 
 async def test_another_model_than_made_an_indexs_vectors_is_wrong_and_before_there_are_any_a_note() -> None:

@@ -26,6 +26,7 @@ from proxy.settings.config import (
     Listen,
     Log,
     Models,
+    Redact,
     RouteSettings,
     Section,
     Semantic,
@@ -101,6 +102,7 @@ def test_the_shipped_route_shows_every_key_and_the_defaults_of_the_code_and_the_
         *KNOWN_KEYS["routes[].share_by"],
     }
     assert route["bypass"] == msgspec.to_builtins(BypassRules())
+    assert route["redact"] == msgspec.json.decode(msgspec.json.encode(Redact()))
     assert route["fusion"] == msgspec.to_builtins(Fusion())
     assert route["semantic"]["timeout_seconds"] == Semantic(field="v", dimensions=1).timeout_seconds
     bare = RouteSettings(index="a")
@@ -193,6 +195,7 @@ def test_an_unknown_key_is_refused_with_its_line_and_a_proposal_in_every_section
         "routes[].fusion": routes + "    fusion:\n      {key}: 1",
         "routes[].query_from": routes + "    query_from:\n      {key}: 1",
         "routes[].share_by": routes + "    share_by:\n      {key}: 1",
+        "routes[].redact": routes + "    redact:\n      {key}: 1",
         "routes[].bypass": routes + "    bypass:\n      {key}: 1",
     }.get(path, path + ":\n  {key}: 1")
     said = refusal(text.format(key=f"{first}x"))
@@ -207,11 +210,15 @@ def test_an_unknown_key_is_refused_with_its_line_and_a_proposal_in_every_section
 def test_a_wrong_word_is_refused_with_a_proposal(key: str, words: tuple[str, ...]) -> None:
     word = f"{words[0]}x"
     text = f"routes: [{{index: a, {key}: {word}}}]"
+    place = key
+    if key in KNOWN_KEYS["routes[].redact"]:
+        place = f"{key}[0]"
+        text = f"routes: [{{index: a, redact: {{{key}: [{word}]}}}}]"
     if key in KNOWN_KEYS["log"]:
         text = f"log: {{{key}: {word}}}"
     if key in KNOWN_KEYS["models"]:
         text = f"models: {{{key}: {word}}}"
-    assert f"{key}: unknown value '{word}', did you mean `{words[0]}`?" in refusal(text)
+    assert f"{place}: unknown value '{word}', did you mean `{words[0]}`?" in refusal(text)
 
 
 def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> None:
@@ -257,6 +264,14 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
             "routes[0].tier: `auto` chooses the reranker, and has no effect with `rerank: false`",
         ),
         (
+            "routes: [{index: a, redact: {patterns: ['\\bKD-\\d{6}', 'a+']}}]",
+            "routes[0].redact.patterns[1]: 'a+': only characters, \\d, \\w and classes",
+        ),
+        (
+            "models: {canary: false, canary_file: c.json}",
+            "models.canary_file: has no effect with `canary: false`",
+        ),
+        (
             "routes: [{index: a, tier: auto, rerank_model: m}]",
             "routes[0].rerank_model: has no effect with `tier: auto`",
         ),
@@ -280,6 +295,10 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
         ("routes: [{index: a, share_by: {header: 'a b'}}]", "share_by.header: 'a b' is not a valid name of a header"),
         ("routes: [{index: a, share_by: {cookie: 'a;b'}}]", "share_by.cookie: 'a;b' is not a valid name of a cookie"),
         ("routes: [{index: a, on_zero_hits: semantic}]", "`on_zero_hits: semantic` needs `semantic` in the route"),
+        (
+            "routes: [{index: a, on_zero_hits: semantic, semantic: {field: v, dimensions: 3, adds: false}}]",
+            "`on_zero_hits: semantic` needs `semantic.adds: true`",
+        ),
         ("routes: [{index: a, passage: ['']}]", "routes[0].passage[0]: is empty: expected the name of a field"),
         (
             "routes:\n- index: a\n  passage:\n  - title\n  - 'Brand: {brand'",
@@ -731,3 +750,18 @@ def test_a_token_of_the_admin_port_that_no_header_can_hold_is_refused() -> None:
     with pytest.raises(ConfigError, match="RERANK_PROXY_ADMIN_TOKEN: contains characters") as caught:
         admin_token_of(Config(), {"RERANK_PROXY_ADMIN_TOKEN": "two words"})
     assert "two words" not in str(caught.value)
+
+
+@pytest.mark.parametrize("pattern", [r"\bKD-\d{6}\b", "[a-z]{3}@corp", r"DE\d{9}", "[^ ]{12}", r"\+49", r"\w{4}-\w{4}"])
+def test_own_patterns_for_redaction_have_a_fixed_length(pattern: str) -> None:
+    text = msgspec.json.encode(pattern).decode()
+    config = read(f"routes: [{{index: a, redact: {{patterns: [{text}]}}}}]", "f.yaml", {})
+    assert (pattern,) == config.routes[0].redact.patterns
+
+
+@pytest.mark.parametrize(
+    "pattern", ["a+", "a*", "a?", "(ab){2}", "a|b", "a{1,9}", "a{2,}", "^a$", "(?i:a)", r"(a)\1", r"\b"]
+)
+def test_other_patterns_are_refused_since_they_may_take_too_long(pattern: str) -> None:
+    said = refusal(f"routes: [{{index: a, redact: {{patterns: [{msgspec.json.encode(pattern).decode()}]}}}}]")
+    assert "routes[0].redact.patterns[0]" in said

@@ -36,12 +36,15 @@ from proxy.ranking import tokens
 from proxy.ranking.chunks import stems_of
 from proxy.ranking.explaining import Boost, Explanation, Kept, Origin
 from proxy.ranking.passages import passage_of_tokens, two_passages
+from proxy.ranking.planning import Relevance
 from proxy.ranking.search_response import Page, Shown, read_answer, render_answer
-from proxy.settings.config import Log
+from proxy.settings.config import Log, Redact
 from proxy.settings.passage_template import template_of
+from proxy.settings.redaction import redaction
 from proxy.settings.request_options import OPTIONS, read_steering
 from proxy.telemetry import log as telemetry
-from proxy.upstream import embedder, reranker
+from proxy.upstream import embedder, reranker, windows
+from proxy.upstream.score_entries import PAIR_LENGTH, QueryScores, decode, encode
 
 pytestmark = pytest.mark.no_cover  # the tracing would be measured too
 
@@ -369,7 +372,22 @@ def second_passages(name: str, size: int) -> Work:
 def scores(size: int) -> Work:
     count = min(size // 10, 1024)
     answer = encoded({"scores": [number / 1025 for number in range(count)]})
-    return Work([answer], lambda: reranker.joined([reranker.decode(answer, count)], list(map(str, range(count)))))
+    return Work([answer], lambda: reranker.decode(answer, count))
+
+
+def cached_scores(size: int) -> Work:
+    known = QueryScores("m", {number.to_bytes(8, "big"): (number / 7, 2**31) for number in range(size // PAIR_LENGTH)})
+    return Work([encoded([*known.scores.values()])], lambda: decode(encode(known, 0.0), 0.0))
+
+
+def long_windows(size: int) -> Work:
+    texts = [f"{number} " + "<| x [" * (size // 6000) for number in range(1000)]
+
+    def joined() -> Relevance:
+        window = windows.window_of(texts, lambda text: text[:8].encode())
+        return windows.joined(window, dict.fromkeys(window.ids, 0.5) | {window.ids[0]: 0.6}, None, None)
+
+    return Work([encoded(texts)], joined)
 
 
 def scores_with_passages(size: int) -> Work:
@@ -379,7 +397,7 @@ def scores_with_passages(size: int) -> Work:
         for number, text in enumerate(texts)
     ]
     answer = encoded({"results": results})
-    return Work([answer], lambda: reranker.joined([reranker.decode(answer, len(texts))], texts))
+    return Work([answer], lambda: reranker.decode(answer, len(texts)))
 
 
 def vectors(size: int) -> Work:
@@ -470,11 +488,41 @@ def log_lines(size: int) -> Work:
     return Work([encoded([text, text, text])], lambda: telemetry.log_search(search, outcome, query_text=True))
 
 
+SENT = 2000
+REDACTED = (
+    "a",
+    "a@",
+    "a.",
+    "@",
+    "4",
+    "4444 ",
+    "4444-",
+    "4 ",
+    "1-",
+    "+1 ",
+    "00 ",
+    "(222) ",
+    "222-222-",
+    "tel 1 ",
+    "3400 ",
+)
+"""Texts, repeated, that begin what is redacted again and again."""
+_REDACTION = redaction(Redact(kinds=("email", "card", "phone"), patterns=(r"[A-Z0-9]{40}x", r"\b\d{9}")))
+
+
+def redacted(text: str, size: int) -> Work:
+    """What is longer than the models receive is cut first."""
+    whole = text * (size // len(text))
+    return Work([encoded(whole)], lambda: _REDACTION.of_query(whole, SENT))
+
+
 OTHERS: Mapping[str, Case] = {
     each.__name__: each
     for each in (
         scores,
         scores_with_passages,
+        cached_scores,
+        long_windows,
         vectors,
         lines_apart,
         lines_of_one_kind,
@@ -513,6 +561,7 @@ CASES: Mapping[str, Case] = {
     **dict(of_each(opened, READ)),
     **dict(of_each(closed, READ)),
     **dict(of_each(passages, READ)),
+    **dict(of_each(redacted, REDACTED)),
     **dict(of_each(unmarked, MARKUP)),
     **dict(of_each(second_passages, LONG)),
     **dict(of_each(cut_to_tokens, TOKENS)),

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.settings.config import Cache, Config
+from proxy.settings.config import Cache, Config, Semantic
 from tests.conftest import QUERY, StartProxy
 from tests.fakes import Client, Document, FakeEngine, Message, hangs, ids, refuses, says, waits_for
 from tests.test_pipeline import with_route
@@ -169,3 +169,56 @@ async def test_with_typed_keys_results_have_their_types(client: Client) -> None:
     answered = await client.search("/products/_search?typed_keys=true", FACETED)
     buckets = answered.json()["aggregations"]["sterms#brands"]["buckets"]
     assert COUNTED == {bucket["key"]: bucket["doc_count"] for bucket in buckets}
+
+
+@pytest.fixture
+def reordering(settings: Config) -> Config:
+    """kNN adds nothing; the window holds three hits of each retriever."""
+    semantic = Semantic(field="embedding", dimensions=3, adds=False)
+    return with_route(settings, semantic=semantic, rank_window_size=3)
+
+
+@pytest.mark.usefixtures("brands")
+@pytest.mark.parametrize("starts", [range(0, 8, 2), range(6, -1, -2)])
+async def test_knn_that_adds_nothing_changes_no_facet_and_no_total(
+    start_proxy: StartProxy, reordering: Config, engine: FakeEngine, starts: list[int]
+) -> None:
+    """It reorders what the client's query matches, also from behind the window; nothing more is counted."""
+    client = await start_proxy(reordering)
+    engine.documents.append(Document("deep", "Laptop workstation", 0.2, 0.95, more={"brand": "acme"}))
+    pages = {start: await client.search("/products/_search", {**FACETED, "from": start, "size": 2}) for start in starts}
+    assert {"reranked"} == {page.header("x-rerank") for page in pages.values()}
+    assert [({**OWN, "acme": 3}, 7)] * 4 == [(facets(page), total(page)) for page in pages.values()]
+    whole = [name for start in sorted(pages) for name in ids(pages[start])]
+    assert (["a", "b", "c", "deep", "t0", "t1", "t2"], True) == (sorted(whole), "deep" in whole[:3])
+    assert [["matched"]] * len(engine.of("render")) == [list(asked.json()["aggs"]) for asked in engine.of("render")]
+
+
+@pytest.mark.usefixtures("brands")
+async def test_knn_that_adds_nothing_needs_no_search_if_the_window_holds_all(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine
+) -> None:
+    semantic = Semantic(field="embedding", dimensions=3, adds=False)
+    client = await start_proxy(with_route(settings, semantic=semantic))
+    answered = await client.search("/products/_search", FACETED)
+    assert ("reranked", OWN, 6) == (answered.header("x-rerank"), facets(answered), total(answered))
+    assert (1, 1, 0) == tuple(len(engine.of(kind)) for kind in ("lexical", "semantic", "render"))
+
+
+@pytest.mark.usefixtures("brands")
+async def test_a_document_that_no_longer_matches_is_not_added(
+    start_proxy: StartProxy, reordering: Config, engine: FakeEngine
+) -> None:
+    """It changed after the kNN search."""
+
+    async def changed(*_: Any) -> None:
+        engine.documents = [
+            Document("deep", "Other", None, 0.95) if document.id == "deep" else document
+            for document in engine.documents
+        ]
+
+    client = await start_proxy(reordering)
+    engine.documents.append(Document("deep", "Laptop workstation", 0.2, 0.95, more={"brand": "acme"}))
+    engine.faults["render"] = changed
+    answered = await client.search("/products/_search", {**FACETED, "size": 3})
+    assert ("reranked", False, 7) == (answered.header("x-rerank"), "deep" in ids(answered), total(answered))

@@ -1,6 +1,6 @@
 """Heads are remembered for those who asked, for what they asked, and no longer."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 from hypothesis import given
@@ -110,6 +110,12 @@ def any_heads(draw: st.DrawFn) -> Head:
         explanations={key: draw(explanations) for key in found if draw(st.booleans())},
         counted=draw(st.none() | st.booleans() | st.integers(0, 2**31)),
     )
+
+
+def test_every_part_of_a_head_is_stored() -> None:
+    """A new one is to be encoded, and drawn above."""
+    parts = {"ranking", "total", "extras", "untouched", "failures", "groups", "explanations", "counted"}
+    assert parts == {field.name for field in fields(Head)}
 
 
 @given(any_heads())

@@ -287,15 +287,13 @@ async def test_the_real_model_ranks_by_meaning_through_the_proxys_own_clients(mi
             query_max_chars=200,
             vectors=memory_region(Kind.VECTORS, 2**20),
         )
-        reranker = Reranker(Transport(session, "reranker", url, None), timeout_seconds=60, query_max_chars=200)
+        reranker = Reranker(Transport(session, "reranker", url, None), timeout_seconds=60)
         texts = ["Budget laptop for students", "Oak dining table"]
         embedded = await embedder.embed_query(
             "cheap notebook", instruction="Find", model=NAME, dimensions=DIMENSIONS, budget=Budget()
         )
         vectors = await embedder.embed_passages(texts, model=NAME, dimensions=None)
-        relevance = await reranker.score(
-            "cheap notebook", texts, instruction="Find", model="Qwen/Qwen3-Reranker-4B", budget=Budget()
-        )
+        relevance = await reranker.score("cheap notebook", texts, instruction="Find", model="Qwen/Qwen3-Reranker-4B")
     near, far = (float(np.dot(embedded.vector, vector)) for vector in vectors)
     assert near > 0.4 > far
     assert relevance.scores[0] > relevance.scores[1]

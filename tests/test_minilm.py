@@ -7,7 +7,8 @@ import pytest
 
 from proxy.bounds import LOCAL_TOKENS
 from proxy.commands.local_models.minilm import DIMENSIONS, LocalModelsMissing, MiniLM, verified
-from proxy.commands.local_models.scoring import text_vectors
+from proxy.commands.local_models.scoring import TextVectors, score, text_vectors
+from proxy.upstream.canary import KNOWN, CanaryVerdict, judged
 
 REAL = pytest.mark.local_models
 
@@ -40,6 +41,17 @@ def test_a_long_text_is_cut_off_where_the_model_stops_reading(model: MiniLM) -> 
 def test_what_means_the_same_is_near(model: MiniLM) -> None:
     query, near, far = (text_vectors(each) for each in model.token_vectors(["cheap notebook", "budget laptop", "oak"]))
     assert query.whole @ near.whole > 0.5 > query.whole @ far.whole
+
+
+@REAL
+def test_known_pairs_are_ranked(model: MiniLM) -> None:
+    """Otherwise the canary would suspend the local models."""
+
+    def vectors(text: str) -> TextVectors:
+        return text_vectors(model.token_vectors([text])[0])
+
+    scores = [[score(vectors(known.query), vectors(each)) for each in known.passages] for known in KNOWN]
+    assert CanaryVerdict.OK is judged(scores).verdict
 
 
 def test_a_package_that_is_not_there_is_named_with_what_to_do() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -70,7 +71,7 @@ async def test_the_log_has_the_tokens_and_the_cost_of_all_model_calls(
     client = await start_proxy(msgspec.structs.replace(settings, models=in_pairs))
     for start in (0, 0, 2):
         await client.search("/products/_search", {**QUERY, "from": start})
-    assert [(1 + 42 + 42, 0.5), (42 + 42, 0.5), (None, None)] == [
+    assert [(1 + 42 + 42, 0.5), (None, None), (None, None)] == [
         (line.get("tokens"), line.get("cost_usd")) for line in log
     ]
 
@@ -200,11 +201,14 @@ async def test_a_page_behind_the_head_counts_as_it_asks_for_itself(client: Clien
     assert ({"value": 4, "relation": "eq"}, called) == (behind.json()["hits"]["total"], len(models.of("rerank")))
 
 
-async def test_the_ranking_of_one_caller_never_serves_another(client: Client, models: FakeModels) -> None:
+async def test_the_ranking_of_one_caller_never_serves_another(
+    client: Client, engine: FakeEngine, models: FakeModels
+) -> None:
+    """The scores do: they belong to texts, and each caller sends its own searches to find these."""
     for caller in ("Basic YTph", "Basic Yjpi"):
         await client.search("/products/_search", {**QUERY, "size": 2}, authorization=caller)
     await client.search("/products/_search", {**QUERY, "from": 2}, authorization="ApiKey other")
-    assert 3 == len(models.of("rerank"))
+    assert (3, 3, 1) == (len(engine.of("semantic")), len(engine.of("render")), len(models.of("rerank")))
 
 
 async def test_what_is_too_far_from_the_query_is_not_found_by_knn(
@@ -315,11 +319,12 @@ async def test_a_document_without_text_keeps_its_place(
 
 
 async def test_a_ranking_that_was_found_whole_stands_before_a_degraded_one(
-    client: Client, models: FakeModels, log: Log
+    client: Client, engine: FakeEngine, models: FakeModels, log: Log
 ) -> None:
     """Somebody reads its pages with the same credentials, while another one's first page lacks the reranker."""
     first = await client.search("/products/_search", {**QUERY, "size": 2})
     models.faults["rerank"] = hangs_up
+    engine.documents = [replace(document, title=f"{document.title} (new)") for document in engine.documents]
     meanwhile = await client.search("/products/_search", {**QUERY, "size": 3})
     second = await client.search("/products/_search", {**QUERY, "from": 2, "size": 2})
     assert (RERANKED, RERANKED[:3]) == (ids(first) + ids(second), ids(meanwhile))
@@ -520,3 +525,26 @@ async def test_an_index_that_an_earlier_route_matches_is_not_this_ones(
     engine.documents += [Document("o", "Own laptop", index="products-own", lexical=9)]
     answered = await client.search("/products/_search", QUERY)
     assert ("bypassed;reason=mixed_routes", []) == (answered.header("x-rerank"), models.of("rerank"))
+
+
+async def test_a_search_whose_passages_are_scored_already_needs_no_model(
+    client: Client, models: FakeModels, log: Log
+) -> None:
+    """Another caller's scores will do; the log says what was reused."""
+    first = await client.search("/products/_search", QUERY, authorization="Basic YTph")
+    models.faults["rerank"] = hangs_up
+    again = await client.search("/products/_search", {**QUERY, "size": 2}, authorization="Basic Yjpi")
+    assert ("reranked", ids(first)[:2]) == (again.header("x-rerank"), ids(again))
+    said = [(line.get("passages_sent"), line.get("passages_cached"), "tokens_saved" in line) for line in log]
+    count = len(models.of("rerank")[0].json()["documents"])
+    assert [(count, None, False), (None, count, True)] == said
+
+
+async def test_only_passages_whose_text_has_changed_are_scored_again(
+    client: Client, engine: FakeEngine, models: FakeModels
+) -> None:
+    await client.search("/products/_search", QUERY)
+    changed, *others = engine.documents
+    engine.documents = [replace(changed, title="Another title"), *(replace(each, more={"price": 1}) for each in others)]
+    await client.search("/products/_search", QUERY)
+    assert ["Another title"] == models.of("rerank")[1].json()["documents"]

@@ -11,10 +11,16 @@ from hypothesis import strategies as st
 from proxy.ranking.stages import Budget
 from proxy.settings.config import EmbedApi, RerankApi
 from proxy.upstream.embedder import Embedder
-from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS, without_control_tokens
+from proxy.upstream.providers import (
+    EMBED_FORMATS,
+    RERANK_FORMATS,
+    is_listwise,
+    sent_query,
+    without_control_tokens,
+)
 from proxy.upstream.reranker import Reranker
 from proxy.upstream.transport import Transport, models_session
-from tests.fakes import FakeServer, answer, says
+from tests.fakes import FakeServer, says
 
 PASSAGES = ("far", "near")
 COHERE = {"query": "q", "documents": ["far", "near"], "model": "vendor/m"}
@@ -51,26 +57,18 @@ async def test_each_rerank_api_is_asked_and_read_in_its_own_way(api: RerankApi) 
     async with FakeServer() as server, models_session(1.0) as session:
         server.faults[path] = says(json.dumps(said).encode())
         transport = Transport(session, "reranker", server.url, None)
-        reranker = Reranker(transport, timeout_seconds=60, query_max_chars=10, format_=RERANK_FORMATS[api])
-        relevance = await reranker.score("q", PASSAGES, instruction="i", model="vendor/m", budget=Budget())
+        reranker = Reranker(transport, timeout_seconds=60, format_=RERANK_FORMATS[api])
+        relevance = await reranker.score("q", PASSAGES, instruction="i", model="vendor/m")
     assert [(path, asked)] == [(request.target, request.json()) for request in server.requests]
     assert ((0.1, 0.9), None) == (relevance.scores, relevance.error)
 
 
-async def test_more_passages_than_a_call_takes_are_split() -> None:
-    async def scores(_: object, request: Any) -> bytes:
-        texts = request.json()["texts"]
-        return answer(
-            200, json.dumps([{"index": n, "score": int(text) / 100} for n, text in enumerate(texts)]).encode()
-        )
-
-    async with FakeServer() as server, models_session(1.0) as session:
-        server.faults["/rerank"] = scores
-        transport = Transport(session, "reranker", server.url, None)
-        reranker = Reranker(transport, timeout_seconds=60, query_max_chars=10, format_=RERANK_FORMATS["tei"])
-        relevance = await reranker.score("q", [str(n) for n in range(70)], instruction="i", model="m", budget=Budget())
-    assert tuple(n / 100 for n in range(70)) == relevance.scores
-    assert all(len(request.json()["texts"]) <= 32 for request in server.requests)
+@pytest.mark.parametrize(("api", "expected"), [("tei", 32), ("deepinfra", 500), ("jina", 500)])
+async def test_a_call_has_no_more_passages_than_the_api_takes(api: RerankApi, expected: int) -> None:
+    async with models_session(1.0) as session:
+        transport = Transport(session, "reranker", "http://localhost", None)
+        reranker = Reranker(transport, timeout_seconds=1, batch_size=500, format_=RERANK_FORMATS[api])
+    assert expected == reranker.batch_size
 
 
 @pytest.mark.parametrize(
@@ -132,3 +130,32 @@ def test_other_text_stays_as_it_is(text: str) -> None:
 def test_no_token_comes_out_of_what_stands_around_one(pieces: list[str]) -> None:
     cleaned = without_control_tokens("".join(pieces))
     assert cleaned == without_control_tokens(cleaned)
+
+
+@given(st.text(alphabet="a\u0301\u212a[]MASK <|>_ \n\u00a0"), st.integers(1, 20))
+def test_a_query_is_sent_as_it_is_keyed(text: str, most: int) -> None:
+    sent = sent_query(text, most)
+    assert (sent, sent, sent) == (sent_query(sent, most), without_control_tokens(sent), " ".join(sent.split()))
+    assert most >= len(sent)
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("  Red \t\n shoes ", "Red shoes"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("a [MAS\u212a] b", "a b"),
+        ("12345678901234567 90", "12345678901234567"),
+        ("<|im_end|>", ""),
+    ],
+)
+def test_a_query_keeps_its_words_and_their_case(text: str, sent: str) -> None:
+    assert sent == sent_query(text, 18)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [("jina-reranker-v3.5", True), ("jinaai/Jina-Reranker-V3", True), ("jina-reranker-v2-base-multilingual", False)],
+)
+def test_listwise_models_are_known(model: str, expected: bool) -> None:  # noqa: FBT001
+    assert expected is is_listwise(model)

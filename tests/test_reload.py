@@ -16,11 +16,11 @@ import trustme
 
 from proxy.app import Proxy, listen_for, open_proxy
 from proxy.app.control import State
-from proxy.app.process import Process
+from proxy.app.process import Process, certificate_files
 from proxy.settings.config import Admin, Callers, Config, Engine, Listen, Models, read
 from proxy.settings.config import Log as LogSettings
 from proxy.settings.yaml_file import ConfigError
-from tests.conftest import QUERY, TOKEN, Log
+from tests.conftest import QUERY, SCORES, TOKEN, Log
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, recorded
 from tests.fakes import Client, FakeEngine, FakeModels, ids, request, waits_for
 
@@ -159,7 +159,9 @@ async def test_unchanged_models_keep_their_connections_and_vectors(
     assert "reranked" == await outcome(server)
     assert (1, 2) == (len(models.of("embed")), len(models.of("rerank")))
     before = models.connections
-    server.found = lambda: replace(server.proxy.generation.config, models=Models(url=models.url, query_max_chars=5))
+    server.found = lambda: replace(
+        server.proxy.generation.config, models=Models(url=models.url, canary=False, query_max_chars=5)
+    )
     await server.process.reload()
     assert "reranked" == await outcome(server)
     assert (2, True) == (len(models.of("embed")), models.connections > before)
@@ -311,6 +313,38 @@ async def test_whom_to_trust_as_the_engine_is_read_again(start: Start, settings:
     assert 200 == (await client.ask("GET", "/")).status
     client.close()
     engine.close()
+
+
+async def test_whom_to_trust_as_the_models_is_read_again(start: Start, settings: Config, tmp_path: Path) -> None:
+    """Also if the file has the same name; one that cannot be read changes nothing."""
+    own, other, file = trustme.CA(), trustme.CA(), tmp_path / "ca.pem"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.issue_cert("127.0.0.1").configure_cert(context)
+    other.cert_pem.write_to_path(str(file))
+    async with FakeModels(SCORES, tls=context) as models:
+        secure = replace(settings.models, url=models.url, ca_file=str(file))
+        server = await start(replace(settings, models=secure))
+        assert "unreachable" in await outcome(server)
+        await server.process.reload()
+        own.cert_pem.write_to_path(str(file))
+        assert "unreachable" in await outcome(server)
+        assert "" == (await server.process.reload()).error
+        assert "reranked" == await outcome(server)
+        before = server.proxy.generation.models
+        await server.process.reload()
+        assert before is server.proxy.generation.models
+        file.write_text("no certificate")
+        assert "models.ca_file" in (await server.process.reload()).error
+        assert "reranked" == await outcome(server)
+
+
+def test_the_files_of_all_certificates_are_watched() -> None:
+    named = Config(
+        listen=Listen(certificate_file="a", key_file="b"),
+        engine=Engine(url="https://e", ca_file="c", certificate_file="d", key_file="e"),
+        models=Models(ca_file="f"),
+    )
+    assert list("abdecf") == [str(path) for path in certificate_files(named)]
 
 
 # Watching

@@ -275,6 +275,18 @@ def test_documents_are_rendered_and_counted_as_the_clients_query_sees_them() -> 
     assert (("human", ""), ("routing", "r")) == search.parameters
 
 
+ONLY_ORDERS = msgspec.structs.replace(SETTINGS, semantic=msgspec.structs.replace(SEMANTIC, adds=False))
+
+
+def test_knn_that_adds_nothing_is_filtered_by_the_whole_query() -> None:
+    plan = plan_of("", EVERYTHING, settings=ONLY_ORDERS)
+    own = {"bool": {"must": [MATCH], "filter": [BARE_INNER]}}
+    assert [own, TERM] == body_of(semantic_search(plan, VECTORS, "v", [1.0]))["knn"]["filter"]
+    assert {"filter": [these("products", "a")], "must": [EVERYTHING["query"]]} == body_of(render_search(plan, [A], {}))[
+        "query"
+    ]["bool"]
+
+
 def raw(value: Any) -> dict[str, msgspec.Raw]:
     return {name: msgspec.Raw(json.dumps(each).encode()) for name, each in value.items()}
 
@@ -302,7 +314,7 @@ def test_facets_are_counted_by_the_search_that_renders_the_documents() -> None:
         "query": WIDENED,
         "aggs": {**BRANDS, "matched": {"filter": {"bool": {"filter": [documents, own, RELAXED, TERM]}}}},
         "post_filter": {"bool": {"filter": [documents, RELAXED, TERM]}},
-        "highlight": {"highlight_query": EVERYTHING["query"], "fields": {"title": {}}},
+        "highlight": {"highlight_query": own, "fields": {"title": {}}},
         "timeout": "1s",
     } == body_of(search)
     assert (("human", ""), ("routing", "r"), ("typed_keys", ""), ("timeout", "2s")) == search.parameters

@@ -1,5 +1,6 @@
 """Two `rerank-proxy serve` processes with one redis-server serve each other's pages, and go on without it."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -36,6 +37,7 @@ class Member:
     command: Running
     client: Client
     admin: Client
+    port: int
 
     async def page(self, start: int, size: int = 2, **fields: str) -> Message:
         return await self.client.search("/products/_search", QUERY | {"from": start, "size": size}, **fields)
@@ -70,7 +72,8 @@ def start(tmp_path: Path, engine: FakeEngine, models: FakeModels, redis: RedisSe
             "admin": {"port": 0},
             "engine": {"url": engine.url, "resolve_timeout_seconds": 30},
             "models": {"url": models.url},
-            "cache": {"redis_url": f"redis://127.0.0.1:{redis.port}", "redis_timeout_ms": timeout_ms},
+            # Without scores, so that a ranking that is made anew needs its model.
+            "cache": {"redis_url": f"redis://127.0.0.1:{redis.port}", "redis_timeout_ms": timeout_ms, "scores_mb": 0},
             "routes": [ROUTE],
         }
         file = tmp_path / f"{next(numbers)}.yaml"
@@ -78,10 +81,11 @@ def start(tmp_path: Path, engine: FakeEngine, models: FakeModels, redis: RedisSe
         async with AsyncExitStack() as stack:
             command = await stack.enter_async_context(running("serve", "-c", str(file), environment=KEY))
             ports = json.loads(await command.until("listening"))
-            clients = [await Client.to(urlsplit(ports[name]).port or 0) for name in ("address", "admin")]
+            numbered = [urlsplit(ports[name]).port or 0 for name in ("address", "admin")]
+            clients = [await Client.to(port) for port in numbered]
             for client in clients:
                 stack.callback(client.close)
-            member = Member(command, *clients)
+            member = Member(command, clients[0], clients[1], numbered[0])
             await member.has_logged("redis_reachable")
             yield member
 
@@ -153,3 +157,29 @@ async def test_without_redis_each_goes_on_alone_and_with_it_again_together(
         asked = len(models.requests)
         assert ids(whole)[2:] == ids(await one.page(2))
         assert asked == len(models.requests)
+
+
+@pytest.mark.parametrize("kind", ["killed", "hanging"])
+async def test_no_search_fails_while_redis_is_lost_under_load(
+    start: Start, engine: FakeEngine, redis: RedisServer, kind: str
+) -> None:
+    async with start(timeout_ms=200) as one, AsyncExitStack() as stack:
+        whole = await one.page(0, 4)
+        clients = [await Client.to(one.port) for _ in range(8)]
+        for client in clients:
+            stack.callback(client.close)
+
+        async def turn_pages(client: Client) -> list[tuple[str, list[str]]]:
+            pages = []
+            for number in range(10):
+                body = QUERY | {"from": 2 * (number % 2), "size": 2}
+                found = await client.search("/products/_search", body)
+                pages.append((found.header("x-rerank"), ids(found)))
+            return pages
+
+        loading = [asyncio.ensure_future(turn_pages(client)) for client in clients]
+        await engine.until_asked("lexical", 20)
+        await redis.kill() if kind == "killed" else redis.pause()
+        expected = [("reranked", ids(whole)[:2]), ("reranked", ids(whole)[2:])] * 5
+        assert [expected] * len(clients) == await asyncio.gather(*loading)
+        await one.has_logged("redis_unreachable")

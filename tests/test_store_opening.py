@@ -45,6 +45,24 @@ async def test_proxies_with_one_redis_find_what_the_other_stored(tmp_path: Path,
         for mine, theirs in ((one.rankings, other.rankings), (one.scores, other.scores), (one.vectors, other.vectors)):
             await mine.put(mine.key("a"), b"1")
             assert b"1" == await theirs.get(theirs.key("a"))
+        for mine, theirs in ((one.rankings, other.rankings), (one.scores, other.scores)):
+            await theirs.put(theirs.key("a"), b"2")
+            assert b"2" == await mine.get(mine.key("a")), "what is added to, or replaced, is that of the last proxy"
+
+
+@needs_redis
+async def test_a_kind_that_is_not_cached_is_not_in_redis_either(tmp_path: Path, log: Log) -> None:
+    async with redis_server(tmp_path) as server, AsyncExitStack() as stack:
+        settings = Cache(redis_url=f"redis://127.0.0.1:{server.port}", redis_timeout_ms=30_000, scores_mb=0)
+        caches = open_caches(settings, SECRETS, stack)
+        assert caches.redis is not None
+        await caches.redis.tried()
+        for region in (caches.rankings, caches.scores):
+            await region.put(region.key("a"), b"1")
+        assert (b"1", None) == (
+            await caches.rankings.get(caches.rankings.key("a")),
+            await caches.scores.get(caches.scores.key("a")),
+        )
 
 
 async def test_an_authority_that_cannot_be_read_is_said_with_its_key(tmp_path: Path) -> None:

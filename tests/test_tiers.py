@@ -1,5 +1,6 @@
 """With `tier: auto` a route has a larger reranker while it is quiet, and a faster one under load."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from proxy.settings.config import Config
 from proxy.settings.profiles import TIERS
 from proxy.upstream.latency import CALLS_TO_JUDGE
 from tests.conftest import QUERY, Log, StartProxy
-from tests.fakes import Client, FakeModels, Message, Stream, answer, hangs, ids, refuses
+from tests.fakes import Client, FakeEngine, FakeModels, Message, Stream, answer, hangs, ids, refuses
 
 LARGE, FAST = TIERS["balanced"].rerank, TIERS["fast"].rerank
 LIMIT = 100.0
@@ -132,12 +133,31 @@ async def test_a_budget_without_the_time_for_the_larger_model_is_the_faster_ones
             await hangs(stream, asked)
 
     models.faults["rerank"] = hangs_if_large
-    impatient = msgspec.structs.replace(settings.models, rerank_timeout_seconds=0.05)
+    impatient = msgspec.structs.replace(settings.models, rerank_timeout_seconds=0.2)
     client = await start_proxy(msgspec.structs.replace(settings, models=impatient))
     headers = [(await search(client)).header("x-rerank") for _ in range(CALLS_TO_JUDGE + 1)]
     assert [*['degraded;stages="rerank";reason=timeout'] * CALLS_TO_JUDGE, "reranked"] == headers
     assert [*[LARGE] * CALLS_TO_JUDGE, FAST] == models_of(models)
     assert "fast" == log[-1]["tier"]
+
+
+async def test_cached_scores_of_the_larger_model_do_not_keep_a_search_from_the_faster_one(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels
+) -> None:
+    """Otherwise the passages after them would keep the engine's order."""
+
+    async def hangs_if_large(stream: Stream, asked: Message) -> None:
+        if asked.path.endswith(LARGE):
+            await hangs(stream, asked)
+
+    impatient = msgspec.structs.replace(settings.models, rerank_timeout_seconds=0.05)
+    client = await start_proxy(msgspec.structs.replace(settings, models=impatient))
+    assert "reranked" == (await search(client)).header("x-rerank")
+    first, *others = sorted(engine.documents, key=lambda document: -(document.lexical or 0))
+    engine.documents = [first, *(replace(each, title=f"{each.title} (new)") for each in others)]
+    models.faults["rerank"] = hangs_if_large
+    headers = [(await search(client)).header("x-rerank") for _ in range(CALLS_TO_JUDGE + 1)]
+    assert ("reranked", FAST) == (headers[-1], models_of(models)[-1])
 
 
 async def test_a_failed_call_is_not_repeated_with_the_faster_model(

@@ -12,14 +12,18 @@ from proxy.http1.relay import Upstream
 from proxy.settings.config import Config, authorization_of, rerank_token_of, token_of
 from proxy.settings.config import Models as ModelSettings
 from proxy.settings.rollout import Switches
+from proxy.settings.routes import build_routes
+from proxy.settings.tls import models_authority
 from proxy.store.opening import Caches
 from proxy.telemetry.log import Telemetry, warn_of_new_callers
+from proxy.upstream.canary import Canary, CanaryScores
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import EngineClient
 from proxy.upstream.guard import GuardedModels, Guards
 from proxy.upstream.nodes import Nodes
 from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS
 from proxy.upstream.reranker import Reranker
+from proxy.upstream.score_cache import ScoreCache
 from proxy.upstream.transport import Transport, open_session
 
 
@@ -55,6 +59,8 @@ class Fixed:
     telemetry: Telemetry
     caches: Caches
     switches: Switches = field(default_factory=Switches)
+    canary_scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """The first scores of each model's canary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +70,28 @@ class ModelClients:
     settings: ModelSettings
     secrets: Secrets
     embedder: Embedder
-    reranker: Reranker
+    scores: ScoreCache
     guards: Guards
+    canary: Canary
+    authority: bytes = b""
+    """The content of `models.ca_file`."""
 
     def __repr__(self) -> str:
         return f"ModelClients({self.settings.url})"
 
     def serve(self, settings: ModelSettings, secrets: Secrets) -> bool:
-        """Whether they were created from the same model settings and tokens."""
+        """Whether they were created from the same model settings, tokens and certificate authority."""
         tokens = (secrets.embed_token, secrets.rerank_token)
-        return self.settings == settings and (self.secrets.embed_token, self.secrets.rerank_token) == tokens
+        same_tokens = (self.secrets.embed_token, self.secrets.rerank_token) == tokens
+        return self.settings == settings and same_tokens and self.authority == models_authority(settings)
+
+
+def used_rerankers(config: Config) -> Iterator[str]:
+    """Return the rerankers that searches may call, for their canaries; none without `models.canary`."""
+    if config.models.canary:
+        for route in build_routes(config):
+            if route.rollout.mode != "off":
+                yield from route.rerankers
 
 
 class Generation:
@@ -103,6 +121,10 @@ class Generation:
             yield
         finally:
             self.running -= 1
+
+    def watch_models(self) -> None:
+        """Begin the canaries of the models in the background."""
+        self.models.canary.watch(used_rerankers(self.config))
 
     def hand_over(self) -> AsyncExitStack:
         """Leave the clients of the models to the next generation, which will close them."""
@@ -146,15 +168,22 @@ async def _open_models(settings: ModelSettings, secrets: Secrets, fixed: Fixed, 
         format_=EMBED_FORMATS[settings.embed_api],
         service_tier=settings.service_tier,
     )
-    reranker = Reranker(
-        Transport(session, "reranker", settings.rerank_url or settings.url, secrets.rerank_token, guards),
-        timeout_seconds=settings.rerank_timeout_seconds,
-        query_max_chars=settings.query_max_chars,
-        batch_size=settings.rerank_batch_size,
-        format_=RERANK_FORMATS[settings.rerank_api],
-        service_tier=settings.service_tier,
+    of_reranker = (session, "reranker", settings.rerank_url or settings.url, secrets.rerank_token)
+    reranker, unguarded = (
+        Reranker(
+            transport,
+            timeout_seconds=settings.rerank_timeout_seconds,
+            batch_size=settings.rerank_batch_size,
+            format_=RERANK_FORMATS[settings.rerank_api],
+            service_tier=settings.service_tier,
+        )
+        for transport in (Transport(*of_reranker, guards), Transport(*of_reranker))
     )
-    return ModelClients(settings, secrets, embedder, reranker, guards)
+    canary = Canary(reranker, unguarded, guards, CanaryScores(settings.canary_file, fixed.canary_scores))
+    stack.push_async_callback(canary.close)
+    endpoint = f"{settings.rerank_api} {settings.rerank_url or settings.url}"
+    scores = ScoreCache(reranker, fixed.caches.scores, endpoint=endpoint, query_max_chars=settings.query_max_chars)
+    return ModelClients(settings, secrets, embedder, scores, guards, canary, models_authority(settings))
 
 
 def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients, callers: CallerIdentities) -> Front:
@@ -162,7 +191,7 @@ def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients,
         config,
         fixed.engine,
         models.embedder,
-        models.reranker,
+        models.scores,
         secrets.authorization,
         models=GuardedModels(models.guards, "reranker"),
         switches=fixed.switches,

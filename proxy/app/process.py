@@ -20,9 +20,10 @@ from proxy.settings.config import Config, admin_token_of
 from proxy.settings.effective import changed_keys, effective, in_force, needs_restart
 from proxy.settings.rollout import Switches
 from proxy.settings.routes import build_routes
-from proxy.settings.tls import towards_clients, towards_engine
+from proxy.settings.tls import towards_clients, towards_engine, towards_models
 from proxy.settings.yaml_file import ConfigError
 from proxy.telemetry.metrics import Gauge, Tally
+from proxy.upstream.canary import CanaryVerdict
 from proxy.upstream.guard import Guards
 
 ReadConfig = Callable[[], Config]
@@ -67,6 +68,7 @@ class Process:
         return {
             "engine": {str(node): "ok" if reached else "unreachable" for node, reached in nodes.items()},
             "models": self.breakers.states(),
+            "canary": dict(self._proxy.generation.models.canary.reports),
             **({"redis": redis} if redis else {}),
             "reranking": "on" if self.switches.reranking else "off",
         }
@@ -116,7 +118,38 @@ class Process:
             )
         )
 
+        self._add_canary_metrics()
         self._add_cache_metrics()
+
+    def _add_canary_metrics(self) -> None:
+        metrics = self._proxy.telemetry.metrics
+        metrics.add(
+            Gauge(
+                "canary_ok",
+                "1 if the model ranked the known pairs of its last canary right",
+                ("model",),
+                self._canary_ok,
+            )
+        )
+        metrics.add(
+            Gauge(
+                "canary_drift",
+                "The largest change of a score of the known pairs since they were first scored",
+                ("model",),
+                self._canary_drift,
+            )
+        )
+
+    def _canary_ok(self) -> Mapping[tuple[str, ...], float]:
+        reports = self._proxy.generation.models.canary.reports
+        known = {
+            model: report.verdict for model, report in reports.items() if report.verdict is not CanaryVerdict.UNKNOWN
+        }
+        return {(model,): verdict is not CanaryVerdict.WRONG for model, verdict in known.items()}
+
+    def _canary_drift(self) -> Mapping[tuple[str, ...], float]:
+        reports = self._proxy.generation.models.canary.reports
+        return {(model,): report.drift for model, report in reports.items() if report.drift is not None}
 
     def _add_cache_metrics(self) -> None:
         metrics, caches = self._proxy.telemetry.metrics, self._proxy.fixed.caches
@@ -195,9 +228,11 @@ class Process:
             config = in_force(found, self._started)
             secrets = secrets_of(config, self._environment)
             to_clients, to_engine = towards_clients(config.listen), towards_engine(config.engine)
+            towards_models(config.models)
         except ConfigError as error:
             return Reloaded(str(error))
         self._proxy.replace(await next_generation(config, secrets, self._proxy.fixed, earlier))
+        self._proxy.generation.watch_models()
         self._proxy.fixed.nodes.secure_by(to_engine)
         if self._listener is not None:
             await self._listener.secure_by(to_clients)
@@ -241,9 +276,9 @@ class Process:
 
 def certificate_files(config: Config) -> Iterator[Path]:
     """Return the certificate and key files that the settings name."""
-    for section in (config.listen, config.engine):
-        for name in (section.certificate_file, section.key_file, getattr(section, "ca_file", None)):
-            if name:
+    for section in (config.listen, config.engine, config.models):
+        for key in ("certificate_file", "key_file", "ca_file"):
+            if name := getattr(section, key, None):
                 yield Path(name)
 
 
@@ -295,6 +330,7 @@ async def serve_until_told(
         loop.add_signal_handler(signal.SIGHUP, process.reload_soon)
         admin = await open_admin(config.admin, process, admin_token_of(config, environment), stack)
         proxy.warm_up(stack)
+        proxy.generation.watch_models()
         watching = (process.watch(watched),) if watched else ()
         await stack.enter_async_context(_meanwhile(process.measure_lag(), *watching))
         listener = await listen_for(proxy, stack)

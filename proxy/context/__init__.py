@@ -53,11 +53,29 @@ class Charge:
 NO_CHARGE = Charge()
 
 
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """How many passages of a search were sent to the reranker, and how many scores were reused instead."""
+
+    sent: int = 0
+    cached: int = 0
+    """Scored, but not sent by this search: cached, in a call of another search, or equal to another passage."""
+    saved_tokens: int = 0
+    """The tokens that sending them would have used, as estimated."""
+
+    def __add__(self, other: "Reuse") -> "Reuse":
+        return Reuse(self.sent + other.sent, self.cached + other.cached, self.saved_tokens + other.saved_tokens)
+
+
+NO_REUSE = Reuse()
+
+
 @dataclass(slots=True)
 class Usage:
     """The usage of all model calls of one search."""
 
     charge: Charge = NO_CHARGE
+    reuse: Reuse = NO_REUSE
     without_text: int = 0
     """Candidates that the reranker did not read, because none of the passage's fields has a value."""
     tier: str = ""
@@ -65,6 +83,9 @@ class Usage:
 
     def add(self, charge: Charge) -> None:
         self.charge += charge
+
+    def add_reuse(self, reuse: Reuse) -> None:
+        self.reuse += reuse
 
 
 @dataclass(slots=True)
@@ -135,6 +156,10 @@ class SearchRecord:
     @property
     def tier(self) -> str:
         return self.usage.tier
+
+    @property
+    def reuse(self) -> Reuse:
+        return self.usage.reuse
 
     @property
     def cost_usd(self) -> float:

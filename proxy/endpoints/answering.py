@@ -338,7 +338,9 @@ class Searching:
         if isinstance(user_query, Bypass):
             return user_query
         outside = route.rollout.bypass_by_text(options, routed.call.fields, route.name, user_query.text)
-        unfit = outside or route.left_out.bypass(user_query) or _ordered_by_boosts(route, user_query)
+        most = self._config.models.query_max_chars
+        refused = route.redaction.refusal(user_query.text, most)
+        unfit = outside or route.left_out.bypass(user_query) or refused or _ordered_by_boosts(route, user_query)
         if problem := unfit or await self._pipeline(caller, request, known):
             return problem
         window = min(options.window or route.rank_window_size, route.rank_window_size, known.max_result_window)
@@ -362,7 +364,8 @@ class Searching:
             request=request,
             route=route,
             user_query=user_query,
-            instruction=_instruction(route, options),
+            instruction=route.redaction.redacted(_instruction(route, options)),
+            sent_text=route.redaction.of_query(user_query.text, most),
             vectors=vectors if isinstance(vectors, VectorSearch) else None,
             unavailable=vectors if isinstance(vectors, Failure) else None,
             window=window,

@@ -94,7 +94,7 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     known = {**groups.adopted, **answer.by_key}
     async with asyncio.TaskGroup() as tasks:
         missing = [key for key in candidates.keys if key not in known]
-        rendering = tasks.create_task(render_in_groups(run, missing, answer, facets_of(run.plan.request.members)))
+        rendering = tasks.create_task(render_in_groups(run, missing, answer, _facets(run)))
         measuring = tasks.create_task(measure(run, candidates.keys, known))
         reranked = await _rerank(run, candidates, answer, semantic)
     rendered = rendering.result()
@@ -115,6 +115,11 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     )
     untouched, counted = bool(failures) and not reordered, run.plan.request.track_total_hits
     return replace(head, untouched=untouched, explanations=explanations, counted=counted), rendered
+
+
+def _facets(run: Run) -> Facets:
+    """Return the aggregations of the request that count what kNN adds."""
+    return facets_of(run.plan.request.members) if run.plan.adds else {}
 
 
 def head_of(  # noqa: PLR0913  the parts of a head
@@ -201,27 +206,28 @@ async def _first_scores(run: Run, passages: Sequence[str], models: Sequence[str]
 
 
 def _passes_on(run: Run, relevance: Relevance, other: str) -> bool:
-    """Whether a search that got no scores calls another model.
+    """Whether a search that got no scores, or only cached ones, calls another model.
 
     A fallback is for models whose calls are suspended. The faster model of `tier: auto` is also for the time that a
     larger one does not have.
     """
     switch, error = run.plan.route.tier_switch, relevance.error
     if switch is not None and other == switch.fast_model and isinstance(error, SlowModel | Busy):
-        return not relevance.scores
+        return len(relevance.scores) <= relevance.reuse.cached  # none but cached ones
     return isinstance(error, Withheld)
 
 
 async def _scores(run: Run, passages: Sequence[str], model: str) -> Relevance:
     async with run.clock.stage("rerank"):
         relevance = await run.stages.reranker.score(
-            run.plan.user_query.text,
+            run.plan.sent_text,
             passages,
             instruction=run.plan.instruction,
             model=model,
             budget=run.budget,
         )
     run.usage.add(relevance.charge)
+    run.usage.add_reuse(relevance.reuse)
     run.usage.tier = run.plan.route.tier_of(model)
     return relevance
 
@@ -263,10 +269,11 @@ async def _passages(
 
 def _read_of(run: Run, source: Source, stems: Sequence[str]) -> tuple[str, ...]:
     """Return what the reranker reads of a document; empty without text."""
+    redaction = run.plan.route.redaction
     lines, tokens = run.plan.route.passage.lines, run.stages.passage_max_tokens
     if run.plan.route.passages_per_document > 1:
-        return two_passages(source, lines, tokens, stems)
-    text = passage_of_tokens(source, lines, tokens)
+        return two_passages(source, lines, tokens, stems, redaction)
+    text = passage_of_tokens(source, lines, tokens, redaction)
     return (text,) if text else ()
 
 

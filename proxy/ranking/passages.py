@@ -8,28 +8,35 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-from proxy.bounds import CHUNKED_CHARACTERS
+from proxy.bounds import CHUNKED_CHARACTERS, REDACTION_MARGIN
 from proxy.parsing.json_text import whole
 from proxy.ranking.chunks import passages_of
 from proxy.ranking.markup import without_markup
 from proxy.ranking.tokens import characters_of, cut
 from proxy.settings.passage_template import Notation, PassageField, PassageLine
+from proxy.settings.redaction import NO_REDACTION, Redaction
 
 _MARKUP_SHARE = 8
 """So many characters are read for each one of a passage: the others are markup."""
 _UNLIMITED = sys.maxsize
 
 
-def passage_of_tokens(source: Mapping[str, Any], lines: Sequence[PassageLine], tokens: int) -> str:
-    """Like `passage_text`, cut to an estimated number of tokens, at the end of a word."""
-    return cut(passage_text(source, lines, characters_of(tokens)), tokens)
+def passage_of_tokens(
+    source: Mapping[str, Any], lines: Sequence[PassageLine], tokens: int, redaction: Redaction = NO_REDACTION
+) -> str:
+    """Like `passage_text`, redacted and cut to an estimated number of tokens, at the end of a word."""
+    return cut(redaction.of_passage(passage_text(source, lines, characters_of(tokens) + REDACTION_MARGIN)), tokens)
 
 
 def two_passages(
-    source: Mapping[str, Any], lines: Sequence[PassageLine], tokens: int, stems: Sequence[str]
+    source: Mapping[str, Any],
+    lines: Sequence[PassageLine],
+    tokens: int,
+    stems: Sequence[str],
+    redaction: Redaction = NO_REDACTION,
 ) -> tuple[str, ...]:
     """Return the passage, and of a longer document a second one with other words of the query; empty without text."""
-    text = passage_text(source, lines, CHUNKED_CHARACTERS)
+    text = redaction.of_passage(passage_text(source, lines, CHUNKED_CHARACTERS))
     return passages_of(text, stems, tokens) if text else ()
 
 

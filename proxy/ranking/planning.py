@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from proxy.catalog.dialects import Dialect, Version, dialect_of
 from proxy.catalog.indices import IndexFacts, Resolved, VectorField, route_of
-from proxy.context import NO_CHARGE, Charge
+from proxy.context import NO_CHARGE, NO_REUSE, Charge, Reuse
 from proxy.errors import Failure, UpstreamError
 from proxy.parsing.query_text import UserQuery
 from proxy.parsing.search_request import Parameters, SearchRequest
@@ -58,6 +58,7 @@ class Relevance:
     error: UpstreamError | None = None
     """Why some passages have no score."""
     charge: Charge = NO_CHARGE
+    reuse: Reuse = NO_REUSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +156,8 @@ class Plan:
     route: Route
     user_query: UserQuery
     instruction: str
+    sent_text: str
+    """The query text as the models receive it."""
     vectors: VectorSearch | None
     """None if the route has no semantic retriever, or this search cannot use it."""
     unavailable: Failure | None
@@ -196,6 +199,11 @@ class Plan:
     def read_fields(self) -> tuple[str, ...]:
         """The fields that are read of each candidate; the models receive the passage only."""
         return tuple(dict.fromkeys((*self.route.passage.fields, *self.names)))
+
+    @property
+    def adds(self) -> bool:
+        """Whether kNN may add documents that the client's own query does not match."""
+        return self.route.semantic is not None and self.route.semantic.adds
 
     def covers(self, index: str) -> bool:
         """Whether an index is inside the route: resolved by the engine, or by its own name."""

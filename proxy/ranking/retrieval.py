@@ -90,7 +90,7 @@ async def _semantic(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) ->
     plan, embedder = run.plan, run.stages.embedder
     if plan.in_head:
         run = replace(run, budget=run.budget.less(plan.reserved_seconds))
-    text, instruction, model = plan.user_query.text, plan.instruction, vectors.model
+    text, instruction, model = plan.sent_text, plan.instruction, vectors.model
     if not await embedder.remembers(text, instruction=instruction, model=model, dimensions=vectors.dimensions):
         await may_cost.wait()
     async with run.clock.stage("embed"):

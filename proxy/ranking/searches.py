@@ -101,10 +101,13 @@ def _grouped(plan: Plan) -> dict[str, Any]:
 
 
 def semantic_search(plan: Plan, vectors: VectorSearch, field: str, vector: Sequence[float]) -> EngineSearch:
-    """A kNN search of one field, filtered by everything in the client's query except the query text."""
+    """A kNN search of one field, filtered by everything in the client's query except the query text.
+
+    If kNN may not add documents, the query text is required, too.
+    """
     size = plan.window
     candidates = max(vectors.num_candidates, size)
-    filters = _filters(plan)
+    filters = _filters(plan) if plan.adds else _demanded(bare(plan.request.query), bare(plan.request.post_filter))
     if plan.alias_filter is not None and not vectors.dialect.filters_aliases:
         filters.append(plan.alias_filter)
     body: dict[str, Any] = plan.request.body(Use.EVERYWHERE) | _grouped(plan)
@@ -154,11 +157,12 @@ def render_search(plan: Plan, keys: Sequence[DocKey], facets: Facets) -> EngineS
     filters are repeated, because a document may have changed in between; they are a `post_filter`, because that is
     never highlighted, and the client's own `post_filter` is part of it with its inner hits.
 
-    With `facets`, the same search returns these aggregations over the documents and the client's own matches.
+    With `facets`, the same search returns these aggregations over the documents and the client's own matches. If kNN
+    may not add documents, those that do not match are not returned.
     """
     request, these = plan.request, these_documents(keys)
     counted, filters = [bare(request.query), *_filters(plan)], _demanded(plan.user_query.relaxed, request.post_filter)
-    query: Any = {"bool": {"filter": [these], "should": [request.query]}}
+    query: Any = {"bool": {"filter": [these], "should" if plan.adds else "must": [request.query]}}
     uses: tuple[Use, ...] = _RENDERED
     if facets:
         counted, filters, query, uses = [these, *counted], [these, *filters], _widened(plan, these), _COUNTED
@@ -181,7 +185,8 @@ def facet_search(plan: Plan, keys: Sequence[DocKey], facets: Facets) -> EngineSe
 def _highlight(plan: Plan) -> dict[str, Any]:
     """Return the client's `highlight`, of the client's own query: the filters beside it would be highlighted, too."""
     highlight = msgspec.json.decode(plan.request.members.get("highlight", b"null"))
-    return {"highlight": {"highlight_query": plan.request.query, **highlight}} if isinstance(highlight, dict) else {}
+    own = bare(plan.request.query)
+    return {"highlight": {"highlight_query": own, **highlight}} if isinstance(highlight, dict) else {}
 
 
 def _widened(plan: Plan, these: Any) -> Any:

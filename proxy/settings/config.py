@@ -32,6 +32,7 @@ OnZeroHits = Literal["keep_empty", "semantic"]
 EmbedApi = Literal["deepinfra", "openai"]
 RerankApi = Literal["deepinfra", "cohere", "jina", "vllm", "openrouter", "tei"]
 Mode = Literal["on", "shadow", "opt_in", "off"]
+RedactedKind = Literal["email", "card", "phone"]
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -93,11 +94,14 @@ class Models(Section, frozen=True, kw_only=True):
     concurrent_calls: Annotated[int, Meta(ge=1)] = 200
     query_max_chars: Annotated[int, Meta(ge=1)] = 2000
     passage_max_tokens: Annotated[int, Meta(ge=1)] = 500
+    canary: bool = True
+    canary_file: str | None = None
 
 
 class Semantic(Section, frozen=True, kw_only=True):
     field: Name | Annotated[tuple[Name, ...], Meta(min_length=1)]
     dimensions: Annotated[int, Meta(ge=1, le=4096)]
+    adds: bool = True
     min_similarity: Annotated[float, Meta(ge=-1, le=1)] | UnsetType = UNSET
     num_candidates: Annotated[int, Meta(ge=1, le=10_000)] | UnsetType = UNSET
     oversample: Annotated[float, Meta(ge=1)] | None = None
@@ -145,6 +149,15 @@ class BypassRules(Section, frozen=True, kw_only=True):
     autocomplete: bool = True
     phrases: list[str] = []
     patterns: list[str] = []
+
+
+class Redact(Section, frozen=True, kw_only=True):
+    """What is kept out of the texts that a route sends to models, and what happens to such texts."""
+
+    kinds: tuple[RedactedKind, ...] = ()
+    patterns: tuple[Name, ...] = ()
+    query: Literal["redact", "bypass"] = "redact"
+    passage: Literal["redact", "omit"] = "redact"
 
 
 class Callers(Section, frozen=True, kw_only=True):
@@ -219,6 +232,7 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     on_zero_hits: OnZeroHits = "keep_empty"
     query_from: QueryFrom = QueryFrom()
     bypass: BypassRules = BypassRules()
+    redact: Redact = Redact()
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -280,6 +294,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "routes[].fusion": _keys(Fusion),
     "routes[].query_from": _keys(QueryFrom),
     "routes[].bypass": _keys(BypassRules),
+    "routes[].redact": _keys(Redact),
     "routes[].share_by": _keys(ShareBy),
 }
 """The keys of each section, by the section's path."""
@@ -293,6 +308,7 @@ KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
     "mode": get_args(Mode),
     "format": get_args(LogFormat),
     "level": get_args(LogLevel),
+    "kinds": get_args(RedactedKind),
     "steering": OPTIONS,
 }
 """The allowed values of each key that has a fixed list of them."""
@@ -385,7 +401,8 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
             yield f"callers.ignore[{number}]", f"{name!r} {problem}"
     for number, route in enumerate(config.routes):
         rollout = _rollout_problems(route, config.steering)
-        for key, problem in (*_route_problems(route), *_pattern_problems(route.bypass), *rollout):
+        rules = (*_pattern_problems(route.bypass), *_redact_problems(route.redact))
+        for key, problem in (*_route_problems(route), *rules, *rollout):
             yield f"routes[{number}].{key}", problem
 
 
@@ -414,6 +431,8 @@ def _models_problems(models: Models) -> Iterator[tuple[str, str]]:
         yield from url_problems(place, url)
         if (found := _OF_AN_API.search(url)) is not None:
             yield place, f"remove the API path, the proxy adds it itself: write {url[: found.start()]}"
+    if models.canary_file and not models.canary:
+        yield "models.canary_file", "has no effect with `canary: false`: remove one of the two"
     if models.rerank_token_env and not models.rerank_url:
         yield "models.rerank_token_env", "set `rerank_url` too, or remove this key: the token of `url` is `token_env`"
     if models.proxy and "@" in models.proxy:
@@ -518,6 +537,8 @@ def _route_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
     yield from _reranker_problems(route)
     if route.semantic is None and route.on_zero_hits == "semantic":
         yield "on_zero_hits", "`on_zero_hits: semantic` needs `semantic` in the route"
+    if route.semantic is not None and not route.semantic.adds and route.on_zero_hits == "semantic":
+        yield "on_zero_hits", "`on_zero_hits: semantic` needs `semantic.adds: true`"
     yield from _query_from_problems(route.query_from)
     yield from _passage_problems(route.passage or ())
     if route.passage == [] and route.rerank:
@@ -538,6 +559,30 @@ def _pattern_problems(rules: BypassRules) -> Iterator[tuple[str, str]]:
             re.compile(pattern)
         except (re.error, RecursionError, OverflowError) as error:
             yield f"bypass.patterns[{number}]", f"{pattern!r} is not a valid regular expression: {error}"
+
+
+_PATTERN_OF_FIXED_LENGTH = re.compile(
+    r"(?:\\b)?(?:(?:\\[dw]|\\[^\w\s]|\[[^\[\]\\]+\]|[^\\\[\](){}*+?|^$.])(?:\{[1-9]\d?\})?)+(?:\\b)?"
+)
+"""Characters and classes, each maybe with a number of times: Python's matcher takes linear time for these only."""
+
+
+def _redact_problems(rules: Redact) -> Iterator[tuple[str, str]]:
+    for number, pattern in enumerate(rules.patterns):
+        place = f"redact.patterns[{number}]"
+        if not _PATTERN_OF_FIXED_LENGTH.fullmatch(pattern):
+            yield (
+                place,
+                (
+                    f"{pattern!r}: only characters, \\d, \\w and classes like [A-Z], each maybe with a number of times "
+                    r"like {4}, and \b at the start and the end, because others may take too long"
+                ),
+            )
+            continue
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            yield place, f"{pattern!r} is not a valid regular expression: {error}"
 
 
 def percent(share: str | float) -> float:

@@ -10,6 +10,7 @@ from proxy.settings.bypass_rules import LeftOut, left_out
 from proxy.settings.config import Config, Fusion, QueryFrom, RouteSettings, Semantic
 from proxy.settings.passage_template import PassageTemplate, embedded, template_of
 from proxy.settings.profiles import AUTO, PRIORITIES, PROFILES, TIERS, Profile
+from proxy.settings.redaction import Redaction, redaction
 from proxy.settings.rollout import Rollout, rollout_of
 
 
@@ -61,6 +62,7 @@ class Route:
     on_zero_hits: Literal["keep_empty", "semantic"]
     query_from: QueryFrom
     left_out: LeftOut
+    redaction: Redaction
     rollout: Rollout
 
     @property
@@ -114,6 +116,7 @@ def build_route(settings: RouteSettings) -> Route:
         on_zero_hits=settings.on_zero_hits,
         query_from=settings.query_from,
         left_out=left_out(settings.bypass),
+        redaction=redaction(settings.redact),
         rollout=rollout_of(settings),
     )
 

@@ -28,6 +28,14 @@ def towards_models(settings: Models) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=settings.ca_file)
 
 
+def models_authority(settings: Models) -> bytes:
+    """Read the certificate authority for the models, to notice its change; empty without one; raises ConfigError."""
+    if not settings.ca_file:
+        return b""
+    _demand_certificates("models.ca_file", settings.ca_file)
+    return Path(settings.ca_file).read_bytes()
+
+
 def check_redis_ca(settings: Cache) -> None:
     """Check the certificate authority for Redis; raises ConfigError."""
     if settings.redis_ca_file:

@@ -38,7 +38,7 @@ class MemoryFirst:
 
 @dataclass(frozen=True, slots=True)
 class SharedFirst:
-    """For values that another proxy may have replaced: memory answers only what the shared store does not have."""
+    """For values that another proxy may have changed: memory answers what the shared store does not have."""
 
     memory: MemoryStore
     shared: Store

@@ -47,7 +47,7 @@ def open_caches(settings: Cache, given: CacheSecrets, stack: AsyncExitStack) -> 
         Kind.VECTORS: settings.vectors_mb,
     }
     memory = {kind: MemoryStore(megabytes * 2**20) for kind, megabytes in sizes.items()}
-    stores = {kind: _layered(kind, each, redis) for kind, each in memory.items()}
+    stores = {kind: _layered(kind, each, redis) if each.bytes_max else each for kind, each in memory.items()}
     return Caches(
         CacheRegion(Kind.RANKINGS, stores[Kind.RANKINGS], keys, settings.rankings_seconds),
         CacheRegion(Kind.SCORES, stores[Kind.SCORES], keys, settings.scores_seconds),
@@ -61,7 +61,7 @@ def open_caches(settings: Cache, given: CacheSecrets, stack: AsyncExitStack) -> 
 def _layered(kind: Kind, memory: MemoryStore, redis: SharedStore | None) -> MemoryStore | MemoryFirst | SharedFirst:
     if redis is None:
         return memory
-    return SharedFirst(memory, redis) if kind is Kind.RANKINGS else MemoryFirst(memory, redis)
+    return MemoryFirst(memory, redis) if kind is Kind.VECTORS else SharedFirst(memory, redis)
 
 
 def _open_redis(settings: Cache, given: CacheSecrets, stack: AsyncExitStack) -> "RedisStore":

@@ -127,6 +127,15 @@ class Metrics:
             "route",
             "tier",
         )
+        self._passages = self._total(
+            "passages",
+            "Passages that were scored, by source: `model`, or `cache` if the score was reused",
+            "route",
+            "source",
+        )
+        self._saved = self._total(
+            "model_tokens_saved", "Tokens that reused scores would have used, as estimated", "route"
+        )
         self._reloads = self._total("config_reloads", "Reloads of the configuration by result", "result")
         self._spans = self._total("trace_spans", "Spans of traces that were exported, lost or dropped", "result")
         self._lag = self._histogram("event_loop_lag_seconds", "How late the event loop ran a timer")
@@ -152,6 +161,9 @@ class Metrics:
         self._engine_searches.labels(route).inc(search.sent.engine_searches)
         self._tokens.labels(route).inc(search.tokens)
         self._usd.labels(route).inc(search.cost_usd)
+        self._passages.labels(route, "model").inc(search.reuse.sent)
+        self._passages.labels(route, "cache").inc(search.reuse.cached)
+        self._saved.labels(route).inc(search.reuse.saved_tokens)
         if search.tier:
             self._tiers.labels(route, search.tier).inc()
 

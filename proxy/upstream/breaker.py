@@ -90,11 +90,30 @@ class Breaker:
         self._probing = False
         self._generation = 0
         self._hold: BreakerHold | None = None
+        self._suspended: Opened | None = None
 
     def hold(self, hold: BreakerHold | None) -> None:
-        """Fix the breaker open or closed; None returns it to automatic operation, starting closed."""
+        """Fix the breaker open or closed; None returns it to automatic operation, starting closed or suspended."""
         self._hold = hold
-        self._change(_HELD_OPEN if hold is BreakerHold.OPEN else None)
+        opened = {BreakerHold.OPEN: _HELD_OPEN, BreakerHold.CLOSED: None, None: self._suspended}
+        self._change(opened[hold])
+
+    def suspend(self, detail: str) -> None:
+        """Open the breaker as misconfigured until `resume`: successful calls do not show that the cause is gone."""
+        if self._suspended is None:
+            self._suspended = Opened(Reason.MISCONFIGURED, math.inf, detail=detail)
+            if self._hold is None:
+                self._change(self._suspended)
+
+    def resume(self) -> None:
+        """End a suspension."""
+        if self._opened is not None and self._opened is self._suspended:
+            self._change(None)
+        self._suspended = None
+
+    @property
+    def is_suspended(self) -> bool:
+        return self._suspended is not None
 
     def state(self, now: float) -> BreakerState:
         """Return the state at this time."""

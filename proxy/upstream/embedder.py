@@ -17,7 +17,7 @@ from proxy.settings.config import ServiceTier
 from proxy.store.contract import CacheRegion, Kind
 from proxy.store.memory import memory_region
 from proxy.upstream.charges import charge_of
-from proxy.upstream.providers import EMBED_FORMATS, EmbedFormat, without_control_tokens
+from proxy.upstream.providers import EMBED_FORMATS, EmbedFormat, sent_query, without_control_tokens
 from proxy.upstream.sharing import Shared
 from proxy.upstream.transport import Transport
 
@@ -78,7 +78,7 @@ class Embedder:
 
         Equal queries share one running call. A failed call is not cached.
         """
-        prompt = query_prompt(instruction, text[: self._query_max_chars])
+        prompt = query_prompt(instruction, sent_query(text, self._query_max_chars))
         key = self._key(prompt, model, dimensions)
         vector = _vector(await self._vectors.get(key), dimensions)
         if vector is not None:
@@ -97,7 +97,7 @@ class Embedder:
 
     async def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool:
         """Whether the vector of a query is cached, and so costs nothing."""
-        prompt = query_prompt(instruction, text[: self._query_max_chars])
+        prompt = query_prompt(instruction, sent_query(text, self._query_max_chars))
         return _vector(await self._vectors.get(self._key(prompt, model, dimensions)), dimensions) is not None
 
     def _key(self, prompt: str, model: str, dimensions: int) -> bytes:

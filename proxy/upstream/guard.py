@@ -73,22 +73,40 @@ class Guard:
         """Record the time after which a search gave up waiting for a response."""
         self.latency.abandoned(seconds, self._clocks.now())
 
-    async def call(self, attempt: Callable[[float], Awaitable[_T]], seconds: float) -> _T:
+    @property
+    def is_suspended(self) -> bool:
+        """Whether the model is not called until `resume`."""
+        return self.breaker.is_suspended
+
+    def suspend(self, detail: str) -> None:
+        """Do not call the model until `resume`."""
+        before = self.breaker.opened
+        self.breaker.suspend(detail[:LOG_DETAIL])
+        self._report(before, self.breaker.opened)
+
+    def resume(self) -> None:
+        """End a suspension."""
+        before = self.breaker.opened
+        self.breaker.resume()
+        self._report(before, self.breaker.opened)
+
+    async def call(self, attempt: Callable[[float], Awaitable[_T]], seconds: float, *, is_typical: bool = True) -> _T:
         """Call the model and return its response; raises UpstreamError, or Busy or Withheld if no call was made.
 
-        `attempt` makes one call with the timeout that it receives, in seconds.
+        `attempt` makes one call with the timeout that it receives, in seconds. `is_typical`: its time says how long
+        the model usually takes.
         """
         deadline = self._clocks.now() + seconds
         self._budget.note_call()
         try:
-            return await self._attempt(attempt, seconds)
+            return await self._attempt(attempt, seconds, is_typical=is_typical)
         except UpstreamError as error:
             delay = self._delay(error, deadline)
             if delay is None:
                 raise
         self._on_call(self._service, self._model, "retried")
         await self._clocks.sleep(delay)
-        return await self._attempt(attempt, deadline - self._clocks.now())
+        return await self._attempt(attempt, deadline - self._clocks.now(), is_typical=is_typical)
 
     def _delay(self, error: UpstreamError, deadline: float) -> float | None:
         """Return the delay before a retry in seconds; None if there is no time or retry budget for one."""
@@ -100,13 +118,13 @@ class Guard:
             return None
         return delay
 
-    async def _attempt(self, attempt: Callable[[float], Awaitable[_T]], seconds: float) -> _T:
+    async def _attempt(self, attempt: Callable[[float], Awaitable[_T]], seconds: float, *, is_typical: bool) -> _T:
         begun = self._clocks.now()
         try:
             if refusal := self.breaker.refusal(begun):
                 raise self._withheld(refusal)
             async with self.bulkhead.turn(seconds) as epoch:
-                return await self._admitted(attempt, begun + seconds, epoch)
+                return await self._admitted(attempt, begun + seconds, epoch, is_typical=is_typical)
         except UpstreamError as error:
             self._on_call(self._service, self._model, error.reason)
             raise
@@ -114,7 +132,9 @@ class Guard:
             self._on_call(self._service, self._model, CANCELLED)
             raise
 
-    async def _admitted(self, attempt: Callable[[float], Awaitable[_T]], deadline: float, epoch: int) -> _T:
+    async def _admitted(
+        self, attempt: Callable[[float], Awaitable[_T]], deadline: float, epoch: int, *, is_typical: bool
+    ) -> _T:
         """Make one call, and record its result in the breaker and the bulkhead."""
         begun = self._clocks.now()
         admission = self.breaker.admit(begun)
@@ -136,7 +156,8 @@ class Guard:
             took = self._clocks.now() - begun
             verdict = Verdict.WORKS
             load = Load.SLOW if self.latency.is_exceeded_by(took) else Load.FINE
-            self.latency.answered(took, self._clocks.now())
+            if is_typical:
+                self.latency.answered(took, self._clocks.now())
             self._on_call(self._service, self._model, "ok")
             return response
         finally:

@@ -4,6 +4,7 @@
 """
 
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,3 +116,20 @@ def without_control_tokens(text: str) -> str:
     text from forming another token.
     """
     return _CONTROL_TOKEN.sub(" ", text) if "<" in text or "[" in text else text
+
+
+def sent_query(text: str, max_chars: int) -> str:
+    """Return a query as the models receive it: NFC, without control tokens, whitespace collapsed, cut; case kept.
+
+    Caches use it as their key, so that queries share an entry exactly if they are sent as the same text.
+    """
+    composed = unicodedata.normalize("NFC", text)  # before: it may complete a control token (U+212A becomes K)
+    return " ".join(without_control_tokens(composed).split())[:max_chars].rstrip()
+
+
+_LISTWISE = re.compile(r"jina-reranker-v3", re.IGNORECASE)
+
+
+def is_listwise(model: str) -> bool:
+    """Whether a passage's score depends on the other passages of the call, so that it holds for the same ones only."""
+    return _LISTWISE.search(model) is not None

@@ -84,8 +84,12 @@ class Transport:
         response_bytes: int,
         *,
         model: str,
+        is_typical: bool = True,
     ) -> _T:
-        """Send a body and decode the response; raises UpstreamError, Malformed if the response cannot be decoded."""
+        """Send a body and decode the response; raises UpstreamError, Malformed if the response cannot be decoded.
+
+        `is_typical`: see `Guard.call`.
+        """
 
         async def attempt(seconds: float) -> _T:
             with client_span(self.service, {"rerank.model": model}) as headers:
@@ -93,7 +97,7 @@ class Transport:
 
         if self._guards is None:
             return await attempt(timeout_seconds)
-        return await self._guards.of(self.service, model).call(attempt, timeout_seconds)
+        return await self._guards.of(self.service, model).call(attempt, timeout_seconds, is_typical=is_typical)
 
     def _read(self, content: bytes, read: Callable[[bytes], _T]) -> _T:
         """Decode a response with status 200.

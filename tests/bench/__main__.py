@@ -55,7 +55,8 @@ def _settings(engine: str, models: str) -> dict[str, Any]:
     route = {"index": ROUTED, "passage": ["title", "description"], "semantic": semantic, "rank_window_size": WINDOW}
     patient = {"url": engine, "resolve_timeout_seconds": 20}  # a cold engine's first answer is none of the figures
     log, admin = {"level": "warning"}, {"port": 0}
-    return {"engine": patient, "models": {"url": models}, "log": log, "admin": admin, "routes": [route]}
+    of_models = {"url": models, "canary": False}
+    return {"engine": patient, "models": of_models, "log": log, "admin": admin, "routes": [route]}
 
 
 async def measure(engine: RealEngine, pairs: int, folder: Path) -> list[Figure]:

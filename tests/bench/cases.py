@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tests.bench.measuring import Asked, Figure, Side, by_turns, critical_paths, middle, per_second
@@ -26,6 +27,41 @@ class Bench:
 def _search(index: str, words: str, **more: Any) -> Asked:
     query = {"multi_match": {"query": words, "fields": ["title^2", "description"]}}
     return Asked("POST", f"/{index}/_search", json.dumps({"query": query} | more).encode())
+
+
+_OWN_SCORES = {"min_score": 1e-6}
+"""Depends on the scores of the client's own query, so that kNN is skipped."""
+_FACETS = {
+    "aggs": {"brands": {"terms": {"field": "brand"}}, "prices": {"histogram": {"field": "price", "interval": 250}}}
+}
+_ADDED: Sequence[tuple[str, bool, dict[str, Any]]] = (
+    ("0: the reranker alone", False, _OWN_SCORES | _FACETS),
+    ("1: boosts", True, _OWN_SCORES | _FACETS),
+    ("2: kNN, its documents", False, {}),
+    ("2: kNN, its documents and facets", False, _FACETS),
+    ("3: kNN, its documents, boosts", True, {}),
+    ("3: kNN, its documents and facets, boosts", True, _FACETS),
+)
+"""Searches that the proxy adds: how many, which, whether the query has boosts, and more of its body."""
+
+
+def _boosted(words: str, **more: Any) -> Asked:
+    matching = {"multi_match": {"query": words, "fields": ["title^2", "description"]}}
+    boost = {"field": "price", "modifier": "log1p"}
+    query = {"function_score": {"query": matching, "field_value_factor": boost}}
+    return Asked("POST", f"/{ROUTED}/_search", json.dumps({"query": query} | more).encode())
+
+
+async def _cpu_of_added(straight: Side, through: Side, queries: Sequence[str]) -> AsyncIterator[Figure]:
+    """Compare the engine's CPU time of a reranked search with that of the client's own search alone."""
+    engine = await straight.process()
+    for added, is_boosted, more in _ADDED:
+        make = _boosted if is_boosted else partial(_search, ROUTED)
+        asked = [make(words, **more) for words in queries]
+        for side in (straight, through):
+            await side.cpu_milliseconds(engine, asked[: len(asked) // 10])
+        own, made = [await side.cpu_milliseconds(engine, asked) for side in (straight, through)]
+        yield Figure("the engine's CPU", f"searches added: {added}", "ms", own, made, len(asked))
 
 
 def _queries(count: int) -> Sequence[str]:
@@ -61,6 +97,8 @@ async def figures(bench: Bench) -> AsyncIterator[Figure]:
     waited, took = await critical_paths(through, [_search(ROUTED, words) for words in queries])
     meaning = f"window {WINDOW}; against its engine and model calls alone"
     yield Figure("a reranked search", meaning, "ms", middle(waited), middle(took), len(took))
+    async for figure in _cpu_of_added(straight, through, queries):
+        yield figure
     one = Asked("GET", f"/{PLAIN}/_doc/1")
     counts = [await per_second(url, one, connections=16, seconds=3) for url in (bench.engine, bench.proxy)]
     yield Figure("documents at once", "16 connections", "requests/s", counts[0], counts[1], 1)

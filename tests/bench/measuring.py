@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
+from tests.bench.processes import used_by
 from tests.fakes import Client, Message, request
 
 _STAGE = re.compile(r"(\w+);dur=([\d.]+)")
@@ -65,6 +66,18 @@ class Side:
         began = time.perf_counter()
         await self.ask(asked)
         return 1000 * (time.perf_counter() - began)
+
+    async def process(self) -> int:
+        """Return the process id of an engine on this machine."""
+        nodes = (await self.ask(Asked("GET", "/_nodes/process"))).json()["nodes"]
+        return int(next(iter(nodes.values()))["process"]["id"])
+
+    async def cpu_milliseconds(self, process: int, asked: Sequence[Asked]) -> float:
+        """Return the CPU time that a process uses for each of these requests."""
+        before = used_by(process).cpu_seconds
+        for each in asked:
+            await self.ask(each)
+        return 1000 * (used_by(process).cpu_seconds - before) / max(len(asked), 1)
 
     def close(self) -> None:
         self._client.close()

@@ -70,7 +70,7 @@ class Site:
         said = {"index": self.index, "passage": ["title", "description"], "semantic": semantic}
         return {
             "engine": {"url": self.engine, "resolve_timeout_seconds": 20},  # the first answer of a cold engine
-            "models": {"url": self.models},
+            "models": {"url": self.models, "canary": False},
             "log": {"level": "warning"},
             "admin": {"port": 0},
             "routes": [{**said, "rank_window_size": window, **route}],

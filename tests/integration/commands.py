@@ -94,7 +94,9 @@ async def serving(
     """Run `rerank-proxy serve` with these settings, as a file; gives its URL, too."""
     file = folder / "config.yaml"
     engine = {"resolve_timeout_seconds": 20} | dict(settings.get("engine", {}))
-    file.write_bytes(msgspec.yaml.encode({"listen": {"port": 0}, "admin": {"port": 0}, **settings, "engine": engine}))
+    models = {"canary": False} | dict(settings.get("models", {}))  # fakes do not know its pairs
+    whole = {"listen": {"port": 0}, "admin": {"port": 0}, **settings, "engine": engine, "models": models}
+    file.write_bytes(msgspec.yaml.encode(whole))
     async with running("serve", "-c", str(file), environment=environment, within=within) as command:
         started = json.loads(await command.until("listening"))
         yield command, started["address"]

@@ -295,7 +295,10 @@ async def test_documents_look_the_same_beside_facets(shown: dict[str, Any], open
     """Whether facets are counted changes nothing of what is shown of a document."""
     sides = await open_sides()
     named = {"term": {"brand": {"value": "acme", "boost": 3, "_name": "acme"}}}
-    query = {"bool": {"must": [WORDS], "should": [named], "filter": [{"terms": {"brand": ["acme", "globex"]}}]}}
+    inner = {"size": 1, "highlight": {"fields": {"reviews.text": {}}}}
+    praised = {"nested": {"path": "reviews", "query": {"match": {"reviews.text": "fine"}}, "inner_hits": inner}}
+    filters = [{"terms": {"brand": ["acme", "globex"]}}]
+    query = {"bool": {"must": [WORDS], "should": [named, praised], "filter": filters}}
     body = {"query": query, "size": 100} | shown
     without, beside = await sides.through.search(body), await sides.through.search(body | {"aggs": FACETS})
     assert {hit["_id"]: but_score(hit) for hit in without.hits} == {hit["_id"]: but_score(hit) for hit in beside.hits}
@@ -341,3 +344,39 @@ async def test_hostile(asked: dict[str, Any], typed: str, open_sides: Open) -> N
     own, ours = straight.json["aggregations"], through.json["aggregations"]
     assert ("reranked", list(own)) == (through.outcome, list(ours))
     assert through.total["value"] >= straight.total["value"]
+
+
+# kNN that adds nothing
+
+ONLY_ORDERS = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "adds": False, "min_similarity": -1}
+WIDE = {"multi_match": {"query": "laptop notebook camera", "fields": ["title", "description"]}}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("window", [3, 50])
+async def test_knn_that_only_reorders(name: str, window: int, open_sides: Open) -> None:
+    """Hits, facets and total are those of the client's own query, in another order, on every page."""
+    sides = await open_sides(rank_window_size=window, semantic=ONLY_ORDERS)
+    body = SHAPES[name] | {"size": 100}
+    straight, through = await sides.straight.search(body), await sides.through.search(body)
+    assert ("reranked", sorted(straight.ids)) == (through.outcome, sorted(through.ids))
+    pages = [await sides.through.search(body | {"from": start, "size": 4}) for start in range(0, 48, 4)]
+    assert sorted(straight.ids) == sorted(name for page in pages for name in page.ids)
+    for page in (through, *pages):
+        assert (_aggregations(straight), straight.total) == (_aggregations(page), page.total)
+
+
+async def test_knn_that_only_reorders_finds_matches_behind_the_window(open_sides: Open) -> None:
+    """The first hits of the ranking are not only those of the client's own query."""
+    sides = await open_sides(rank_window_size=6, semantic=ONLY_ORDERS)
+    body = {"query": WIDE, "highlight": {"fields": {"title": {}}}, "size": 6}
+    straight, through = await sides.straight.search(body), await sides.through.search(body)
+    shown = await sides.straight.search(body | {"size": 100})
+    assert set(through.ids) - set(straight.ids)
+    own = {hit["_id"]: but_score(hit) for hit in _without_vectors(shown.hits)}
+    assert {hit["_id"]: but_score(hit) for hit in through.hits} == {name: own[name] for name in through.ids}
+
+
+def _without_vectors(hits: list[Any]) -> list[Any]:
+    own = {"embedding", "embedding_hash"}
+    return [hit | {"_source": {k: v for k, v in hit["_source"].items() if k not in own}} for hit in hits]

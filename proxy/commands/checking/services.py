@@ -22,6 +22,7 @@ from proxy.settings.config import Engine as Settings
 from proxy.settings.routes import Route
 from proxy.settings.yaml_file import ConfigError
 from proxy.store.opening import open_caches
+from proxy.upstream.canary import INSTRUCTION, CanaryVerdict, judged, score_known
 from proxy.upstream.embedder import Embedder, is_same
 from proxy.upstream.engine import EngineClient, EngineOfCaller
 from proxy.upstream.pool import CarriedFields
@@ -33,10 +34,6 @@ PATIENCE_S = 30.0
 """Timeout of a check: longer than for a search, to distinguish a slow model from a missing one."""
 _SUPPORTED_SINCE = {"elasticsearch": (8, 4), "opensearch": (2,)}
 _QUERY = "how to reset a forgotten password"
-PASSAGES = (
-    "To reset a forgotten password, open the sign-in page and choose 'Forgot password'.",
-    "The annual rainfall in the Sahara is below 25 millimetres.",
-)
 SAMPLE = (
     "Acme TravelBook 14, 35.6 cm (14 inch) full HD display, 16 GB of memory, 512 GB SSD, silver. A light notebook for "
     "travel and for the office: it weighs 1.2 kg, its battery lasts up to 18 hours, and the keyboard is lit. With two "
@@ -142,19 +139,18 @@ async def ask_models(
         reranker = Reranker(
             Transport(session, "reranker", settings.rerank_url or settings.url, rerank_token),
             timeout_seconds=PATIENCE_S,
-            query_max_chars=settings.query_max_chars,
             format_=RERANK_FORMATS[settings.rerank_api],
         )
         for question in {(each.embedding_model, each.dimensions): each for each in questions}.values():
             if model := question.embedding_model:
                 limit = settings.embed_timeout_seconds
                 yield await _asked("embedder", model, limit, partial(_embedding, embedder, question))
-        for model, question in {model: each for each in questions for model in each.rerank_models}.items():
+        for model in dict.fromkeys(model for each in questions for model in each.rerank_models):
             limit = settings.rerank_timeout_seconds
-            found = await _asked("reranker", model, limit, partial(_score, reranker, question.instruction, model))
+            found = await _asked("reranker", model, limit, partial(_rank, reranker, model))
             yield found
             if found.kind == "ok":
-                async for finding in _counted(reranker, question.instruction, model):
+                async for finding in _counted(reranker, model):
                     yield finding
 
 
@@ -194,14 +190,14 @@ async def _embedding(embedder: Embedder, question: ModelQuestion) -> Finding:
     return Finding("ok", "embedder", f"{model} made a vector of {len(embedded.vector)} dimensions")
 
 
-async def _counted(reranker: Reranker, instruction: str, model: str) -> AsyncIterator[Finding]:
+async def _counted(reranker: Reranker, model: str) -> AsyncIterator[Finding]:
     """Compare the tokens that the provider counts for a text with the estimate by which passages are cut.
 
     The estimate is not adjusted by itself, since passages are the keys of cached scores.
     """
     tokens = []
     for passage in (SAMPLE, SAMPLE * 2):
-        relevance = await reranker.score(_QUERY, [passage], instruction=instruction, model=model, budget=Budget())
+        relevance = await reranker.score(_QUERY, [passage], instruction=INSTRUCTION, model=model)
         tokens.append(relevance.charge.tokens)
     if 0 < tokens[0] < tokens[1]:
         ratio = (tokens[1] - tokens[0]) / estimated_tokens(SAMPLE)
@@ -209,15 +205,15 @@ async def _counted(reranker: Reranker, instruction: str, model: str) -> AsyncIte
         yield Finding("ok", "reranker", said)
 
 
-async def _score(reranker: Reranker, instruction: str, model: str) -> Finding:
-    relevance = await reranker.score(_QUERY, PASSAGES, instruction=instruction, model=model, budget=Budget())
-    if relevance.error is not None:
-        raise relevance.error
-    near, far = relevance.scores
+async def _rank(reranker: Reranker, model: str) -> Finding:
+    scores = await score_known(reranker, model)
+    report = judged(scores)
+    if report.verdict is CanaryVerdict.WRONG:
+        said = f"{model} does not rank known pairs: {report.detail}. Check the model server"
+        return Finding("wrong", "reranker", said)
+    near, far = max(scores[0]), min(scores[0])
     said = f"{model} scored a passage that answers the query {near:.2g}, and one that does not {far:.2g}"
-    if near > far:
-        return Finding("ok", "reranker", said)
-    return Finding("wrong", "reranker", f"{said}: a reranker must score the first higher, so check the model server")
+    return Finding("ok", "reranker", said)
 
 
 async def ask_redis(settings: Cache, secrets: CacheSecrets) -> AsyncIterator[Finding]:

@@ -32,6 +32,7 @@ from proxy.commands.loading.target import (
 )
 from proxy.settings.config import Config, authorization_of
 from proxy.settings.profiles import PROFILES, TIERS
+from proxy.settings.redaction import NO_REDACTION
 from proxy.settings.routes import build_routes
 from proxy.upstream.embedder import Embedder, is_same
 from proxy.upstream.providers import EMBED_FORMATS
@@ -98,10 +99,18 @@ def wanted(config: Config, index: str, options: VectorOptions) -> Wanted:
         dimensions=options.dimensions or (semantic.dimensions if semantic else None),
         passage=options.passage,
         default_passage=profile.embedded if profile else route.embedded if route else (),
+        redaction=route.redaction if route else NO_REDACTION,
     )
 
 
 async def settled(services: Services, index: str, mappings: Mapping[str, Mapping[str, Any]], wish: Wanted) -> Embedding:
+    """Decide on the vectors of an index, whose texts are redacted as the route says; raises CannotLoad."""
+    return replace(await _settled(services, index, mappings, wish), redaction=wish.redaction)
+
+
+async def _settled(
+    services: Services, index: str, mappings: Mapping[str, Mapping[str, Any]], wish: Wanted
+) -> Embedding:
     """Decide on the vectors of an index: those it already has, or else the requested ones, by the model that answers.
 
     Raises CannotLoad, also if the existing vectors are from another model.

@@ -11,6 +11,7 @@ import proxy
 from proxy.catalog.indices import META_KEY
 from proxy.settings.passage_template import PassageTemplate, template_of
 from proxy.settings.profiles import PROFILES
+from proxy.settings.redaction import NO_REDACTION, Redaction
 
 Filter = Mapping[str, Any]
 # A filter without effect, for a step that a language does not need: the tokens are lowercase already.
@@ -94,6 +95,8 @@ class Embedding:
     dimensions: int
     passage: tuple[str, ...]
     """Entries of a passage template."""
+    redaction: Redaction = NO_REDACTION
+    """Of the route, which is not part of the mapping."""
 
     @property
     def template(self) -> PassageTemplate:

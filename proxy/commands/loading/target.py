@@ -13,6 +13,7 @@ from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.mappings import Embedding, index_for, read_embedding
 from proxy.commands.loading.patience import patiently
 from proxy.errors import Refused, UpstreamError
+from proxy.settings.redaction import NO_REDACTION, Redaction
 from proxy.upstream.embedder import Introduction, is_same
 
 A = TypeVar("A")
@@ -32,6 +33,7 @@ class Wanted:
     passage: tuple[str, ...] | None
     default_passage: tuple[str, ...]
     """The passage of the route or the profile; empty if there is neither."""
+    redaction: Redaction = NO_REDACTION
 
     def embedding(self, answering: Introduction) -> Embedding:
         """Describe a new vector field: model and dimensions are those of the model that answers."""

@@ -1,0 +1,335 @@
+"""Scores passages without paying or waiting for any of them twice.
+
+A score comes from the store, from a call of another search that is in progress, or from a new call of the reranker. It
+depends on the endpoint, the model, the instruction, the query and the passage, and on nothing else: not on the caller,
+the document or its index, so it outlives reindexing and changes of fields outside the passage.
+
+Everything known of one query is one entry of the store. While searches use it, it is one `_Query` in memory, so that
+between looking a passage up and sending it, nothing else can happen to it.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from cachetools import TTLCache
+
+from proxy.bounds import REFUSED_CALLS
+from proxy.context import NO_CHARGE, Charge, Reuse
+from proxy.errors import OtherModel, Refused, TimedOut, UpstreamError
+from proxy.ranking.planning import Relevance
+from proxy.ranking.stages import Budget
+from proxy.store.contract import CacheRegion
+from proxy.upstream.charges import TokenRate
+from proxy.upstream.providers import is_listwise, sent_query
+from proxy.upstream.score_entries import ID_LENGTH, NO_SCORES, QueryScores, decode, encode
+from proxy.upstream.windows import Window, batches_of, is_constant, is_typical, joined, window_of
+
+_SERVICE = "reranker"
+REFUSED_S = 5.0
+"""How long a call that the provider refused because of its content is not repeated, in seconds."""
+_REFUSED_STATUSES = frozenset({400, 413, 422})
+_ROUNDS = 2
+"""How often a search asks for missing scores: a second time if the server changed its model in between."""
+_UNCACHED = 0
+
+
+class RerankCalls(Protocol):
+    """Calls of the reranker, one at a time; errors are returned in the result, and never raised as UpstreamError."""
+
+    batch_size: int
+    timeout_seconds: float
+
+    async def warm_up(self) -> None: ...
+
+    def skipped(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:
+        """Return why a search with this much time left does not wait for the model."""
+        ...
+
+    def abandoned(self, model: str, seconds: float) -> None:
+        """Record the time after which a search gave up waiting for its call."""
+        ...
+
+    async def score(
+        self, query: str, passages: Sequence[str], *, instruction: str, model: str, is_typical: bool
+    ) -> Relevance: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the passages of a search are scored for."""
+
+    query: str
+    instruction: str
+    model: str
+
+    @property
+    def characters(self) -> int:
+        """The characters that the provider counts again with each passage."""
+        return len(self.query) + len(self.instruction)
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A call in progress, and the number of searches that wait for it."""
+
+    ids: Sequence[bytes]
+    answer: asyncio.Future[Relevance]
+    waiting: int = 0
+    is_paid: bool = False
+
+    def take_charge(self) -> Charge:
+        """Return the charge of an answered call, to the first search that asks."""
+        if self.is_paid or not self.answer.done() or self.answer.cancelled() or self.answer.exception():
+            return NO_CHARGE
+        self.is_paid = True
+        return self.answer.result().charge
+
+
+@dataclass(slots=True)
+class _Query:
+    """The scores of one query and the calls for more of them, as long as anything uses it."""
+
+    key: bytes
+    loading: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    users: int = 0
+    model: str | None = None
+    scores: dict[bytes, tuple[float, int]] = field(default_factory=dict)
+    """Each score, and until when it is cached; `_UNCACHED`: it is not."""
+    calls: dict[bytes, _Call] = field(default_factory=dict)
+    is_saved: bool = True
+    saving: asyncio.Future[None] | None = None
+    """The last write to the store."""
+
+    @property
+    def values(self) -> dict[bytes, float]:
+        return {each: score for each, (score, _) in self.scores.items()}
+
+    def add(self, ids: Sequence[bytes], answer: Relevance, until: int) -> None:
+        """Add the scores of a call; if they are of another model than those so far, only they are comparable."""
+        if answer.model != self.model:
+            self.scores.clear()
+            self.model = answer.model
+        for each, score in zip(ids, answer.scores, strict=True):
+            self.scores.pop(each, None)  # so that the newest are last
+            self.scores[each] = (score, until)
+
+    def forget(self, call: _Call) -> None:
+        for each in call.ids:
+            if self.calls.get(each) is call:
+                del self.calls[each]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What one search waits for, and which of it is its own."""
+
+    calls: list[_Call] = field(default_factory=list)
+    own: list[_Call] = field(default_factory=list)
+
+    def join(self, calls: Sequence[_Call]) -> None:
+        for call in calls:
+            call.waiting += 1
+            self.calls.append(call)
+
+    @property
+    def sent(self) -> frozenset[bytes]:
+        return frozenset(each for call in self.own for each in call.ids)
+
+    @property
+    def is_own_unanswered(self) -> bool:
+        return any(not call.answer.done() for call in self.own)
+
+
+class ScoreCache:
+    """The reranker with a cache: `Scores`."""
+
+    def __init__(
+        self,
+        reranker: RerankCalls,
+        cache: CacheRegion,
+        *,
+        endpoint: str,
+        query_max_chars: int,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`endpoint` names the API and its URL: the same model elsewhere scores slightly differently."""
+        self._reranker = reranker
+        self._cache = cache
+        self._endpoint = endpoint
+        self._query_max_chars = query_max_chars
+        self._now = now
+        self._queries: dict[bytes, _Query] = {}
+        self._refused: TTLCache[tuple[bytes, ...], Refused] = TTLCache(REFUSED_CALLS, REFUSED_S, now)
+        self._rate = TokenRate()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def warm_up(self) -> None:
+        await self._reranker.warm_up()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is known of a query besides what is in the store."""
+        return bool(self._queries or self._tasks)
+
+    async def score(
+        self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: Budget
+    ) -> Relevance:
+        """Return the scores of the passages, in their order, up to the first one without a score at the deadline.
+
+        A call is cancelled when no search waits for it any more; until then, its own timeout limits it, and not the
+        budget of the search that began it.
+        """
+        asked = _Asked(sent_query(query, self._query_max_chars), instruction, model)
+        key, window = self._window(asked, passages)
+        waiting, error = _Waiting(), None
+        limit = self._limit(budget)
+        with self._using(key) as known:
+            try:
+                async with budget.limit():
+                    await asyncio.shield(known.loading)
+                    error = await self._complete(asked, known, window, waiting, budget)
+            except TimedOut as timeout:
+                error = timeout
+            finally:
+                if isinstance(error, TimedOut) and waiting.is_own_unanswered:
+                    self._reranker.abandoned(model, limit)
+                _leave(known, waiting)
+            relevance = joined(window, known.values, known.model, error)
+        charge = sum((call.take_charge() for call in waiting.calls), NO_CHARGE)
+        return replace(relevance, charge=charge, reuse=self._reuse(asked, window, relevance, waiting.sent))
+
+    def _window(self, asked: _Asked, passages: Sequence[str]) -> tuple[bytes, Window]:
+        """Return the key of the query, and its passages."""
+        parts = (self._endpoint, asked.model, asked.instruction, asked.query)
+        key = self._cache.key(*parts)
+        window = window_of(passages, lambda passage: self._cache.key(key, passage)[-ID_LENGTH:])
+        return (self._cache.key(key, *window.ids) if is_listwise(asked.model) else key), window
+
+    def _limit(self, budget: Budget) -> float:
+        return min(self._reranker.timeout_seconds, budget.remaining())
+
+    async def _complete(
+        self, asked: _Asked, known: _Query, window: Window, waiting: _Waiting, budget: Budget
+    ) -> UpstreamError | None:
+        """Wait until all passages have a score; returns the error because of which the first one has none."""
+        for _ in range(_ROUNDS):
+            unscored = [each for each in window.texts if each not in known.scores]
+            if not unscored:
+                return None
+            missing = [each for each in unscored if each not in known.calls]
+            if why := self._reranker.skipped(asked.model, self._limit(budget), is_new=bool(missing)):
+                return why
+            for batch in batches_of(missing, self._reranker.batch_size):
+                waiting.own.append(self._begin(asked, known, window, batch))
+            calls = list(dict.fromkeys(known.calls[each] for each in unscored))
+            waiting.join(calls)
+            for call in calls:
+                answer = await asyncio.shield(call.answer)
+                if answer.error is not None:
+                    return answer.error  # the scores of later passages are useless without these
+        return OtherModel(_SERVICE, f"the server changes its model between calls for {asked.model}")
+
+    def _begin(self, asked: _Asked, known: _Query, window: Window, ids: Sequence[bytes]) -> _Call:
+        answer: asyncio.Future[Relevance] = asyncio.get_running_loop().create_future()
+        call = _Call(ids, answer)
+        known.calls.update(dict.fromkeys(ids, call))
+        if refused := self._refused.get((known.key, *ids)):
+            answer.set_result(Relevance((), error=refused))
+        else:
+            call.answer = asyncio.ensure_future(self._ask(asked, known, call, window))
+        return call
+
+    async def _ask(self, asked: _Asked, known: _Query, call: _Call, window: Window) -> Relevance:
+        texts = [window.texts[each] for each in call.ids]
+        typical = is_typical(len(texts), len(window.texts), self._reranker.batch_size)
+        try:
+            answer = await self._reranker.score(
+                asked.query, texts, instruction=asked.instruction, model=asked.model, is_typical=typical
+            )
+        finally:
+            known.forget(call)
+        if answer.error is None:
+            self._keep(known, call, answer)
+            self._rate.note(answer.charge.tokens, sum(map(len, texts)) + len(texts) * asked.characters)
+        elif isinstance(answer.error, Refused) and answer.error.status in _REFUSED_STATUSES:
+            self._refused[(known.key, *call.ids)] = _again(answer.error)
+        return answer
+
+    def _keep(self, known: _Query, call: _Call, answer: Relevance) -> None:
+        """Keep the scores for the searches that wait, and in the store unless they are those of a broken server."""
+        is_cached = not is_constant(answer.scores)
+        known.add(call.ids, answer, int(self._now() + self._cache.seconds) if is_cached else _UNCACHED)
+        if is_cached:
+            known.is_saved = False
+            known.saving = self._background(known, self._save(known, known.saving))
+
+    async def _load(self, known: _Query) -> None:
+        value = await self._cache.get(known.key)
+        found = NO_SCORES if value is None else decode(value, self._now())
+        known.model, known.scores = found.model, dict(found.scores)
+
+    async def _save(self, known: _Query, earlier: asyncio.Future[None] | None) -> None:
+        """Write the scores after the earlier write, which would otherwise replace them if it were slow."""
+        if earlier is not None:
+            await earlier
+        if not known.is_saved:
+            known.is_saved = True
+            value = encode(QueryScores(known.model, known.scores), self._now())
+            await self._cache.put(known.key, value)
+
+    @contextmanager
+    def _using(self, key: bytes) -> Iterator[_Query]:
+        """Keep what is known of a query in memory, loaded once for all searches at the time."""
+        known = self._queries.get(key)
+        if known is None:
+            known = self._queries[key] = _Query(key)
+            known.loading = self._background(known, self._load(known))
+        known.users += 1
+        try:
+            yield known
+        finally:
+            self._release(known)
+
+    def _release(self, known: _Query) -> None:
+        known.users -= 1
+        if not known.users:
+            del self._queries[known.key]
+
+    def _background(self, known: _Query, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Start work that no search cancels, and that uses the query until it has ended."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            self._release(known)
+
+        known.users += 1
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(ended)
+        return task
+
+    def _reuse(self, asked: _Asked, window: Window, relevance: Relevance, sent: frozenset[bytes]) -> Reuse:
+        """Count the scored passages that this search did not send."""
+        scored = window.ids[: len(relevance.scores)]
+        own = sent.intersection(scored)
+        cached = len(scored) - len(own)
+        characters = sum(len(window.texts[each]) for each in scored) - sum(len(window.texts[each]) for each in own)
+        return Reuse(len(sent), cached, self._rate.tokens_of(characters + cached * asked.characters))
+
+
+def _leave(known: _Query, waiting: _Waiting) -> None:
+    """Cancel the calls that no other search waits for."""
+    for call in waiting.calls:
+        call.waiting -= 1
+        if not call.waiting:
+            known.forget(call)
+            call.answer.cancel()
+
+
+def _again(error: Refused) -> Refused:
+    """Return the error for a call that is not repeated, without the response, which may name its request."""
+    return Refused(_SERVICE, error.status, reason=error.reason, message="just now, for the same query and passages")

@@ -1,0 +1,162 @@
+"""What a route keeps out of the texts for models: personal data in known forms, and no part numbers or prices."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy.commands.loading.mappings import Embedding
+from proxy.commands.loading.passages import passage_of
+from proxy.outcomes import Bypass
+from proxy.ranking.passages import passage_of_tokens, two_passages
+from proxy.settings.config import Config, Redact
+from proxy.settings.passage_template import template_of
+from proxy.settings.redaction import Redaction, redaction
+from tests.conftest import Log, StartProxy
+from tests.fakes import Document, FakeEngine, FakeModels, ids
+
+SECRET = "x@example.com"
+ALL = redaction(Redact(kinds=("email", "card", "phone")))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mail max.mustermann+shop@mail.example.co.uk now", "mail [email] now"),
+        ("<o'neil@example.org>, jürgen@müller.example.", "<[email]>, [email]."),
+        ("a" * 100 + "@example.com", "[email]"),
+        ("paid with 4111 1111 1111 1111 12/26", "paid with [card] 12/26"),
+        ("5500-0000-0000-0004,340000000000009", "[card],340000000000009"),
+        ("3400 000000 00009 / 6011000000000004", "[card] / [card]"),
+        ("order 4567 4111 1111 1111 1111", "order 4567 [card]"),
+        ("+49 (0) 30 1234567, 0049 30 1234567", "[phone], [phone]"),
+        ("+4915112345678 or +1-800-555-0199.", "[phone] or [phone]."),
+        ("(555) 123-4567, 1-800-591-3869", "[phone], [phone]"),
+        ("Tel.: 030 / 12 34 567", "[phone]"),
+        ("call 555 1234 567 today", "[phone] today"),
+    ],
+)
+def test_personal_data_is_replaced(text: str, expected: str) -> None:
+    assert expected == ALL.redacted(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "laptop 90NB0MP4-M00420 16 GB + 512 GB, 1.299,00 EUR, 1,299.00 USD",
+        "GTIN 4006381333931, EAN 5901234123457, UPC 036000291452, ISBN 978-3-16-148410-0, IMEI 490154203237518",
+        "HP 123456-B21, Lexmark 24B6035, Bosch 0 986 494 123, SKF 6205-2RSH, 800-456 7890",
+        "Canon EOS 5D @ 30 fps, 1920x1080, 3840 x 2160, 220-240 V, 50/60 Hz, 10.000 mAh, 2022-11-29",
+        "625, 635, 700, 710, 725, Fax 300/900",
+        "4111 1111 1111 1112",
+        "4111-1111 1111-1111",
+        "order 12345678901234567890, 41111111111111111111",
+        "phone case for iphone 15 pro, call of duty 4",
+        "user@home, a@b, @example.com, 3@4",
+        "0012345678, 0800, +5 to +40 degrees, 1+1",
+        "",
+    ],
+)
+def test_part_numbers_prices_and_sizes_are_not(text: str) -> None:
+    assert text == ALL.redacted(text)
+
+
+def test_nothing_is_redacted_unless_a_route_says_so() -> None:
+    assert "a@example.com" == Redaction().redacted("a@example.com")
+    assert Redact() == Redact(kinds=(), patterns=(), query="redact", passage="redact")
+
+
+def test_own_patterns_come_first_and_ignore_case() -> None:
+    own = redaction(Redact(kinds=("email",), patterns=(r"\bKD-\d{6}\b", "[a-z]{3}@corp")))
+    assert "[redacted] and [redacted].example, [email]" == own.redacted("kd-123456 and abc@CORP.example, x@b.example")
+
+
+@pytest.mark.parametrize("room", range(1, 40))
+def test_no_part_of_what_is_redacted_is_left_at_the_cut(room: int) -> None:
+    text = "to 4111 1111 1111 1111 or someone@example.com"
+    assert "to [card] or [email]"[:room] == ALL.of_query(text, room)
+    passage = passage_of_tokens({"t": text}, template_of(("t",)).lines, room, ALL)
+    assert "to [card] or [email]".startswith(passage)
+
+
+def test_a_query_that_is_not_sent_is_bypassed_and_a_passage_is_left_out() -> None:
+    strict = redaction(Redact(kinds=("email",), query="bypass", passage="omit"))
+    assert (Bypass("sensitive"), None) == (strict.refusal("a@example.com", 100), strict.refusal("laptop", 100))
+    assert strict.refusal(" " * 3000 + "a@example.com", 2000) is None  # it is not sent
+    assert ("", "laptop") == (strict.of_passage("a@example.com"), strict.of_passage("laptop"))
+    assert ALL.refusal("a@example.com", 100) is None
+
+
+def test_both_passages_of_a_long_document_are_redacted() -> None:
+    text = f"{'word ' * 200}{SECRET} {'other ' * 200}"
+    passages = two_passages({"t": text}, template_of(("t",)).lines, 60, ("other", "example"), ALL)
+    assert SECRET not in "".join(passages)
+    omitting = redaction(Redact(kinds=("email",), passage="omit"))
+    assert () == two_passages({"t": text}, template_of(("t",)).lines, 60, ("other",), omitting)
+
+
+# In the proxy
+
+
+def with_redaction(settings: Config, **changes: Any) -> Config:
+    redact = Redact(kinds=("email", "card", "phone"), **changes)
+    return msgspec.structs.replace(settings, routes=(msgspec.structs.replace(settings.routes[0], redact=redact),))
+
+
+QUERY = {"query": {"match": {"title": f"laptop of {SECRET}"}}}
+
+
+async def test_neither_model_receives_what_is_redacted(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels
+) -> None:
+    engine.documents = [
+        Document("a", f"Laptop of {SECRET}", lexical=2.0),
+        Document("b", "Laptop", lexical=1.0),
+        Document("c", f"{SECRET}", lexical=0.5, cosine=0.9),
+    ]
+    client = await start_proxy(with_redaction(settings))
+    assert "reranked" == (await client.search("/products/_search", QUERY)).header("x-rerank")
+    (embedded,), (reranked,) = models.of("embed"), models.of("rerank")
+    assert embedded.json()["input"][0].endswith("\nQuery:laptop of [email]")
+    assert ["laptop of [email]"] == reranked.json()["queries"]
+    assert ["Laptop of [email]", "[email]", "Laptop"] == sorted(reranked.json()["documents"], key=len, reverse=True)
+    assert SECRET.encode() not in b"".join(asked.body for asked in models.requests)
+    assert SECRET in engine.of("lexical")[0].content.decode()  # the engine searches for what was typed
+
+
+async def test_a_route_may_leave_such_searches_and_passages_out(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, log: Log
+) -> None:
+    engine.documents = [
+        Document("a", f"Laptop of {SECRET}", lexical=3.0),
+        Document("b", "Laptop", lexical=2.0),
+        Document("c", "Laptop stand", lexical=1.0),
+    ]
+    client = await start_proxy(with_redaction(settings, query="bypass", passage="omit"))
+    bypassed = await client.search("/products/_search", QUERY)
+    assert ("bypassed;reason=sensitive", []) == (bypassed.header("x-rerank"), models.of("rerank"))
+    answered = await client.search("/products/_search", {"query": {"match": {"title": "laptop"}}})
+    assert ({"a", "b", "c"}, "reranked") == (set(ids(answered)), answered.header("x-rerank"))
+    assert ["Laptop", "Laptop stand"] == sorted(models.of("rerank")[0].json()["documents"])
+
+
+async def test_an_instruction_of_a_request_is_redacted_too(
+    start_proxy: StartProxy, settings: Config, models: FakeModels
+) -> None:
+    allowed = msgspec.structs.replace(with_redaction(settings), steering=("instruction",))
+    client = await start_proxy(allowed)
+    body = {"query": {"match": {"title": "laptop"}}}
+    await client.search("/products/_search", body, x_rerank_instruction=f"Find what {SECRET} wants")
+    assert SECRET.encode() not in b"".join(asked.body for asked in models.requests)
+
+
+def test_texts_for_the_index_are_redacted_as_the_route_says() -> None:
+    """So their hash differs from that of the whole text, and `backfill` embeds them anew."""
+    source = {"title": f"Laptop of {SECRET}"}
+    whole = passage_of(source, Embedding("v", "m", 3, ("title",)))
+    redacted = passage_of(source, Embedding("v", "m", 3, ("title",), ALL))
+    omitting = redaction(Redact(kinds=("email",), passage="omit"))
+    assert redacted is not None
+    assert whole is not None
+    assert ("Laptop of [email]", True) == (redacted.text, redacted.hash != whole.hash)
+    assert passage_of(source, Embedding("v", "m", 3, ("title",), omitting)) is None
