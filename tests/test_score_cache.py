@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from proxy.context import Charge, Reuse
 from proxy.errors import EqualScores, OtherModel, Refused, SlowModel, TimedOut, UpstreamError
 from proxy.ranking.planning import Relevance
-from proxy.ranking.stages import Budget
+from proxy.ranking.stages import Budget, Purse
 from proxy.store.contract import CacheRegion, Keys, Kind, Store
 from proxy.store.memory import MemoryStore
 from proxy.upstream.score_cache import REFUSED_S, ScoreCache
@@ -71,7 +71,7 @@ class FakeReranker:
         self.given_up.append(seconds)
 
     async def score(
-        self, query: str, passages: Sequence[str], *, instruction: str, model: str, is_typical: bool
+        self, query: str, passages: Sequence[str], *, instruction: str, model: str, is_typical: bool, purse: Purse
     ) -> Relevance:
         call = Call(query, list(passages), model, instruction, is_typical)
         self.calls.append(call)

@@ -67,7 +67,6 @@ class QueryVector:
 
     vector: tuple[float, ...] = ()
     error: UpstreamError | None = None
-    charge: Charge = NO_CHARGE
 
 
 @dataclass(frozen=True, slots=True)

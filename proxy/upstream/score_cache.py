@@ -21,7 +21,7 @@ from proxy.bounds import REFUSED_CALLS
 from proxy.context import NO_CHARGE, Charge, Reuse
 from proxy.errors import OtherModel, Refused, TimedOut, UpstreamError
 from proxy.ranking.planning import Relevance
-from proxy.ranking.stages import Budget
+from proxy.ranking.stages import Budget, Purse
 from proxy.store.contract import CacheRegion
 from proxy.upstream.charges import TokenRate
 from proxy.upstream.providers import is_listwise, sent_query
@@ -53,8 +53,8 @@ class RerankCalls(Protocol):
         """Record the time after which a search gave up waiting for its call."""
         ...
 
-    async def score(
-        self, query: str, passages: Sequence[str], *, instruction: str, model: str, is_typical: bool
+    async def score(  # noqa: PLR0913  a call, and what it may cost
+        self, query: str, passages: Sequence[str], *, instruction: str, model: str, is_typical: bool, purse: Purse
     ) -> Relevance: ...
 
 
@@ -200,7 +200,10 @@ class ScoreCache:
                 _leave(known, waiting)
             relevance = joined(window, known.values, known.model, error)
         charge = sum((call.take_charge() for call in waiting.calls), NO_CHARGE)
-        return replace(relevance, charge=charge, reuse=self._reuse(asked, window, relevance, waiting.sent))
+        reuse = self._reuse(asked, window, relevance, waiting.sent)
+        if reuse.saved_tokens:
+            budget.purse.saved(model, reuse.saved_tokens)
+        return replace(relevance, charge=charge, reuse=reuse)
 
     def _window(self, asked: _Asked, passages: Sequence[str]) -> tuple[bytes, Window]:
         """Return the key of the query, and its passages."""
@@ -224,7 +227,7 @@ class ScoreCache:
             if why := self._reranker.skipped(asked.model, self._limit(budget), is_new=bool(missing)):
                 return why
             for batch in batches_of(missing, self._reranker.batch_size):
-                waiting.own.append(self._begin(asked, known, window, batch))
+                waiting.own.append(self._begin(asked, known, window, batch, budget.purse))
             calls = list(dict.fromkeys(known.calls[each] for each in unscored))
             waiting.join(calls)
             for call in calls:
@@ -233,22 +236,27 @@ class ScoreCache:
                     return answer.error  # the scores of later passages are useless without these
         return OtherModel(_SERVICE, f"the server changes its model between calls for {asked.model}")
 
-    def _begin(self, asked: _Asked, known: _Query, window: Window, ids: Sequence[bytes]) -> _Call:
+    def _begin(self, asked: _Asked, known: _Query, window: Window, ids: Sequence[bytes], purse: Purse) -> _Call:
         answer: asyncio.Future[Relevance] = asyncio.get_running_loop().create_future()
         call = _Call(ids, answer)
         known.calls.update(dict.fromkeys(ids, call))
         if refused := self._refused.get((known.key, *ids)):
             answer.set_result(Relevance((), error=refused))
         else:
-            call.answer = asyncio.ensure_future(self._ask(asked, known, call, window))
+            call.answer = asyncio.ensure_future(self._ask(asked, known, call, window, purse))
         return call
 
-    async def _ask(self, asked: _Asked, known: _Query, call: _Call, window: Window) -> Relevance:
+    async def _ask(self, asked: _Asked, known: _Query, call: _Call, window: Window, purse: Purse) -> Relevance:
         texts = [window.texts[each] for each in call.ids]
         typical = is_typical(len(texts), len(window.texts), self._reranker.batch_size)
         try:
             answer = await self._reranker.score(
-                asked.query, texts, instruction=asked.instruction, model=asked.model, is_typical=typical
+                asked.query,
+                texts,
+                instruction=asked.instruction,
+                model=asked.model,
+                is_typical=typical,
+                purse=purse,
             )
         finally:
             known.forget(call)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from proxy.context import Charge, Reuse
 from proxy.errors import UpstreamError
 from proxy.ranking.planning import Relevance
-from proxy.ranking.stages import Budget
+from proxy.ranking.stages import Budget, Purse
 from proxy.store.contract import CacheRegion, Keys, Kind
 from proxy.store.memory import MemoryStore
 from proxy.upstream.score_cache import ScoreCache
@@ -59,7 +59,7 @@ class CountingScorer:
     def abandoned(self, model: str, seconds: float) -> None: ...
 
     async def score(
-        self, query: str, passages: Sequence[str], *, instruction: str, model: str, is_typical: bool
+        self, query: str, passages: Sequence[str], *, instruction: str, model: str, is_typical: bool, purse: Purse
     ) -> Relevance:
         self.calls += 1
         self.sent.update((query, passage) for passage in passages)
