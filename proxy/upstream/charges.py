@@ -4,7 +4,6 @@ from typing import Any
 
 import msgspec
 
-from proxy.context import Charge
 from proxy.upstream.spending.prices import Reported
 
 _LARGEST = 2**53
@@ -35,14 +34,6 @@ def reported_in(content: bytes) -> Reported:
     return Reported(None if tokens is None else int(tokens), None if cost is None else float(cost))
 
 
-def charge_of(decoded: Any) -> Charge:
-    """Return the tokens and the cost in a decoded response; missing or implausible values count as 0."""
-    if not isinstance(decoded, dict):
-        return Charge()
-    tokens = _number(decoded.get("input_tokens")) or _member(decoded.get("usage"), "total_tokens") or 0
-    return Charge(int(tokens), float(_member(decoded.get("inference_status"), "cost") or 0))
-
-
 def _member(value: Any, name: str) -> int | float | None:
     return _number(value.get(name)) if isinstance(value, dict) else None
 
@@ -50,26 +41,3 @@ def _member(value: Any, name: str) -> int | float | None:
 def _number(value: Any) -> int | float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if is_number and 0 <= value <= _LARGEST else None
-
-
-_USUAL_TOKENS = 0.25
-"""Tokens per character of English text, until the provider has counted some."""
-
-
-class TokenRate:
-    """How many tokens the provider counts per character, to estimate what calls that were not made would have used."""
-
-    def __init__(self) -> None:
-        self._tokens = 0
-        self._characters = 0
-
-    def note(self, tokens: int, characters: int) -> None:
-        """Record a call; a provider that reports no tokens tells nothing."""
-        if tokens > 0 and characters > 0:
-            self._tokens += tokens
-            self._characters += characters
-
-    def tokens_of(self, characters: int) -> int:
-        """Estimate the tokens of so many characters."""
-        rate = self._tokens / self._characters if self._characters else _USUAL_TOKENS
-        return round(rate * characters)

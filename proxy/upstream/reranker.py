@@ -11,7 +11,6 @@ from proxy.errors import Malformed, TimedOut, UpstreamError
 from proxy.ranking.planning import Relevance
 from proxy.ranking.stages import UNMETERED, Purse
 from proxy.settings.config import ServiceTier
-from proxy.upstream.charges import charge_of
 from proxy.upstream.providers import DEEPINFRA, RerankFormat
 from proxy.upstream.spending.prices import rerank_tokens
 from proxy.upstream.transport import Transport
@@ -94,7 +93,7 @@ def decode(answer: bytes, count: int) -> Relevance:
     scores = _scores(decoded, count)
     if scores is None or len(scores) != count or not all(map(_is_finite, scores)):
         raise Malformed(SERVICE, f"not one finite score for each of {count} documents")
-    return Relevance(tuple(float(score) for score in scores), _model(decoded), charge=charge_of(decoded))
+    return Relevance(tuple(float(score) for score in scores), _model(decoded))
 
 
 def _model(decoded: Any) -> str | None:
