@@ -374,8 +374,8 @@ def _add_warm(commands: Any) -> None:
         "warm",
         _later("warming"),
         "Send frequent searches through a running proxy, so that their vectors and scores are cached: nightly, or "
-        "after loading. Run it again to continue. Exit code 0: fine, 1: something is wrong, 2: the proxy is unreachable, "
-        "3: a cap on spend is reached.",
+        "after loading. Run it again to continue. Exit code 0: fine, 1: something is wrong, 2: the proxy is "
+        "unreachable, 3: a cap on spend is reached.",
         "warm bodies.ndjson --index a",
         "warm log.ndjson --template t.json --index a --top 2000 --rate 5",
     )
