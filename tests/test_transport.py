@@ -6,12 +6,14 @@ import socket
 import ssl
 import tracemalloc
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import trustme
 
 from proxy.bounds import INFLATED_BYTES_A_TURN, MODEL_RESPONSE_BYTES
+from proxy.context import Charge, Usage
 from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
 from proxy.settings.config import Models
 from proxy.settings.tls import towards_models
@@ -20,6 +22,7 @@ from proxy.upstream.guard import Guards
 from proxy.upstream.transport import Transport, models_session, open_session
 from tests.conftest import TOKEN
 from tests.fakes import FakeServer, Fault, answer, breaks_off, closed_port, hangs, refuses, says
+from tests.purses import purse_with
 
 SOON = 0.03
 LONG = 60.0
@@ -321,3 +324,38 @@ async def test_a_warm_up_that_fails_is_of_no_matter(transport: Transport, server
     async with models_session(1.0) as session:
         await Transport(session, "embedder", f"http://127.0.0.1:{closed_port()}", TOKEN).warm_up()
     assert b"{}" == await transport.post("/v1", b"{}", LONG)
+
+
+@pytest.mark.parametrize(
+    ("fault", "seconds", "is_charged"),
+    [
+        (refuses(429), LONG, False),
+        (refuses(500), LONG, False),
+        (says(b'{"error": {"message": "busy", "code": 429}}'), LONG, False),
+        (hangs, SOON, True),
+        (breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"), LONG, True),
+        (says(b'{"scores": "?"}'), LONG, True),
+    ],
+)
+async def test_a_call_counts_as_charged_unless_it_was_rejected(
+    transport: Transport, server: FakeServer, fault: Fault, seconds: float, *, is_charged: bool
+) -> None:
+    """What got no usable response may be billed all the same."""
+
+    def unusable(content: bytes) -> None:
+        raise Malformed("reranker", "not scores")
+
+    server.faults["/"] = fault
+    usage = Usage()
+    with suppress(UpstreamError):
+        await transport.ask("/", b"{}", seconds, unusable, 1000, model="m", purse=purse_with(usage), tokens=1000.0)
+    assert is_charged == (usage.charge.estimated_usd > 0)
+
+
+async def test_a_call_that_did_not_arrive_costs_nothing() -> None:
+    usage = Usage()
+    async with models_session(1.0) as session:
+        transport = Transport(session, "reranker", f"http://127.0.0.1:{closed_port()}", None)
+        with suppress(UpstreamError):
+            await transport.ask("/", b"{}", LONG, len, 1000, model="m", purse=purse_with(usage), tokens=1000.0)
+    assert Charge() == usage.charge
