@@ -52,10 +52,11 @@ telemetry         log: headers, one counter a request, a line a search (log_writ
 
 upstream          clients of the services: engine (pool, nodes, addresses; discovery: what each caller was told of
                   indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing;
-                  charges: tokens and cost; latency: a model that is too slow is not asked)
+                  charges: tokens and cost in responses; latency: a model that is too slow is not asked)
     score_cache   the reranker for passages that are neither cached nor in a call (windows: equal ones once, batches;
                   score_entries: a query's scores as bytes)
     guard         around each call of a model: breaker, bulkhead (concurrent calls), retries
+    spending      what calls cost: meter and ledger by route, model and day, caps, prices, state (the file), report
     canary        known pairs, scored once per deployment: does a model still rank?
     providers     how the APIs of models differ (provider_errors: the messages in their errors)
 store             what is kept for later searches, as bytes by key (contract: Store, Keys)
@@ -67,8 +68,8 @@ settings          config, the frozen tree (yaml_file: errors with key and line),
                   bypasses by its text; redaction: what it sends to no model; rollout: by its mode and share;
                   passage_template: what the models read
 bounds            every limit on input, and what happens beyond
-commands          serving, checking, loading (index, backfill), mapping, profiles, evaluation, local_models; imported
-                  when they run (console: how they print; advice: what to do next)
+commands          serving, checking, loading (index, backfill), mapping, profiles, evaluation, local_models, costs;
+                  imported when they run (console: how they print; advice: what to do next)
 cli               the command line
 
 Nothing flows back: each step takes a frozen value and returns the next. What may import what is checked by

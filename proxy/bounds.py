@@ -130,6 +130,12 @@ BYPASS_RULE_CHARACTERS = _bound(
     500,
     "longer text does not match",
 )
+AGGREGATIONS_READ_BYTES = _bound(
+    Of.CLIENT,
+    "bytes of aggregations that may read scores (such as `top_hits`), read to see if they do",
+    8 * 2**10,
+    "they keep the results of the client's own search, without what kNN added",
+)
 FILTER_PATH_PARTS = _bound(Of.CLIENT, "names and wildcards in `filter_path`", 200, _TOO_COMPLEX)
 FILTER_PATH_PATTERNS = _bound(Of.CLIENT, "names with a wildcard, such as `_s*`, in `filter_path`", 8, _TOO_COMPLEX)
 FILTER_PATH_COMPARISONS = _bound(
@@ -249,6 +255,9 @@ _setting(Of.PROXY, "calls of one model at a time", "models.concurrent_calls", "w
 MODELS_GUARDED = _bound(
     Of.ENGINE, "models whose failures are tracked (an index may name its own model)", 64, "the oldest are dropped"
 )
+SPEND_MODELS = _bound(Of.ENGINE, "models whose spend is counted apart", 64, "counted together as `other`")
+SPEND_DAYS = _bound(Of.PROXY, "days whose spend is kept", 62, "the oldest are dropped")
+SPEND_FILE_BYTES = _bound(Of.PROXY, "bytes of the state file of the spend meter", 16 * 2**20, "renamed; counted from 0")
 CANARY_FILE_BYTES = _bound(Of.FILE_OF_SCORES, "bytes", 64 * 2**10, "not read; `canary_file_unusable` in the log")
 RETRY_AFTER_S_MAX = _bound(Of.MODEL, "seconds of `Retry-After` that a retry waits, within its timeout", 60, "lowered")
 MODEL_MESSAGE = _bound(Of.MODEL, "characters of a provider's error message in the log", 200, "cut")

@@ -1,4 +1,4 @@
-"""The command line: `rerank-proxy serve | check | profiles | models | mapping | index | backfill | eval`.
+"""The command line: `rerank-proxy serve | check | profiles | models | mapping | index | backfill | eval | costs`.
 
 Errors are one line on standard error that says what to do next, with a nonzero exit code.
 """
@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_index,
         _add_backfill,
         _add_eval,
+        _add_costs,
     ):
         add(commands)
     return parser
@@ -210,6 +211,9 @@ def _add_language(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_vectors(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true", help="write nothing and call no model: count texts, tokens and US dollars"
+    )
     parser.add_argument("--tier", choices=TIERS, help="tier of the embedding model (default: of the route or profile)")
     parser.add_argument("--embedding-model", metavar="NAME", help="name of the embedding model, instead of a tier")
     parser.add_argument(
@@ -250,6 +254,7 @@ def _add_index(commands: Any) -> None:
         "Load documents with their vectors into an index. Run it again to update or to continue after an interruption.",
         "index products.ndjson --name products-2026",
         "index statutes.json --name statutes --profile legal",
+        "index products.ndjson --name products-2026 --dry-run",
         "index - --name products-2026 --no-vectors < products.ndjson",
     )
     parser.add_argument("file", help="NDJSON or a JSON array, gzipped or not; - reads standard input")
@@ -339,3 +344,24 @@ def _add_eval(commands: Any) -> None:
         "--concurrency", type=_positive, default=4, metavar="N", help="queries at a time (default: %(default)s)"
     )
     parser.add_argument("--timeout", type=_rate, default=60.0, metavar="SECONDS", help="of one search (default: 60)")
+
+
+def _add_costs(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "costs",
+        _later("costs"),
+        "Show what the models cost by day, route and model, what the caches saved, and what the month will cost. Exit "
+        "code 0: fine, 1: something is wrong, 2: the proxy is unreachable.",
+        "costs",
+        "costs --days 30 --json",
+        "costs --admin http://proxy.example:9291",
+    )
+    parser.add_argument(
+        "--admin",
+        metavar="URL",
+        help="ask the admin port of a running proxy (default: read `spend.file`, else ask the port of the settings)",
+    )
+    parser.add_argument("--days", type=_positive, default=7, metavar="N", help="days to show (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print JSON, with all days")
+    _add_config(parser)

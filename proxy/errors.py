@@ -9,6 +9,7 @@ UpstreamError(service)
 ├── Busy            not sent: too many requests at the moment
 ├── Withheld        not sent: the service fails too often, or is misconfigured
 ├── SlowModel       not sent: the model cannot respond in the time that is left
+├── CapReached      not sent: the call would exceed a cap on spend
 └── Malformed       a response that cannot be used
     ├── TooLarge    a response larger than the limit
     ├── TooComplex  a response that takes too much work
@@ -75,6 +76,17 @@ class SlowModel(UpstreamError):
     reason = "slow_model"
 
 
+class CapReached(UpstreamError):
+    """Not sent, because it would exceed a cap on spend; only cached vectors and scores are used."""
+
+    reason = "spend_cap"
+
+    def __init__(self, service: str, detail: str, *, is_brief: bool = False) -> None:
+        """`is_brief`: a minute's cap, after which a command may go on."""
+        super().__init__(service, detail)
+        self.is_brief = is_brief
+
+
 class Malformed(UpstreamError):
     """A response that does not follow the API."""
 
@@ -130,6 +142,8 @@ MODEL_REASONS: Mapping[str, str] = {
     "or path (404): correct it; one search every 30 seconds tries the model again, the others do not call it. Or "
     "the model ranks the known pairs of the canary wrong, and is tried with these only",
     "rate_limited": "the provider rejects the call because of its rate limit (429), also after one retry",
+    "spend_cap": "not called, because it would exceed a cap on spend (`spend`); cached vectors and scores are used. "
+    "Wait for the next day or minute, or raise the cap",
     "server_error": "a response with status 500 or higher, also after one retry",
 }
 """Reasons of failed model calls, in addition to those of the classes above."""

@@ -59,6 +59,7 @@ BYPASS_REASONS: Mapping[str, str] = {
     "size_zero": "no hits are requested",
     "slice": "a slice reads all hits, in the engine's order",
     "sort": "the client sorts by something other than the score, or by fields before it whose values all differ",
+    "spend_cap": "a cap on spend (`max_usd_per_day`, `max_usd_per_minute`) is exceeded until its period ends",
     "steering": "a per-request option is wrong or not allowed; the response is 400",
     "steered_off": "the request switches reranking off",
     "stored_fields": "`stored_fields` requests `_source`, or removes the ids of the hits and no other field has them",

@@ -44,6 +44,7 @@ from proxy.settings.profiles import BLENDS, CHOICES, PRIORITIES, PRIORITY_MEANIN
 from proxy.settings.request_options import ALLOWED, Option, takes
 from proxy.telemetry.ecs import FIELDS
 from proxy.telemetry.metrics import PREFIX
+from proxy.upstream.spending.prices import PRICES, embed_tokens, rerank_tokens
 from tests.clients.run import PROGRAMS
 from tests.clients.test_python_clients import SUITES
 from tests.integration.outcomes import FILE as OUTCOMES
@@ -505,6 +506,7 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "models": settings.Models,
     "callers": settings.Callers,
     "cache": settings.Cache,
+    "spend": settings.Spend,
     "log": settings.Log,
     "admin": settings.Admin,
     "traces": settings.TraceSettings,
@@ -515,6 +517,7 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
     "routes[].bypass": settings.BypassRules,
     "routes[].redact": settings.Redact,
     "routes[].share_by": settings.ShareBy,
+    "routes[].spend": settings.SpendCaps,
 }
 
 
@@ -593,6 +596,21 @@ def profiles() -> Table:
         for name, each in PROFILES.items()
     )
     return Table(("`profile`", "for", "tier", "window", "passage"), rows)
+
+
+def costs() -> Table:
+    """Compute what a thousand searches cost by the published prices."""
+    query, instruction = "q" * 30, PROFILES["e-commerce"].instruction
+    rows = []
+    for window in (20, 50, 100):
+        for characters in (200, 800, 2000):
+            tokens = rerank_tokens(query, ["p" * characters] * window, instruction)
+            asked = embed_tokens([query + instruction])
+            usd = [
+                1000 * (tokens * PRICES[tier.rerank] + asked * PRICES[tier.embedding]) / 1e6 for tier in TIERS.values()
+            ]
+            rows.append((str(window), f"{characters} characters", *(f"${each:.2f}" for each in usd)))
+    return Table(("window", "passage", *map(code, TIERS)), tuple(rows))
 
 
 def choices() -> Table:
@@ -774,7 +792,8 @@ LOG_FIELDS: Mapping[str, tuple[str, str]] = {
     ),
     "tokens_saved": ("search", "tokens that the reused scores would have used, as estimated"),
     "tokens": ("search", "tokens that the models' provider counted"),
-    "cost_usd": ("search", "US dollars that the models' provider charged"),
+    "cost_usd": ("search", "US dollars that the models' provider charged, or else by the configured prices"),
+    "estimated_usd": ("search", "the part of it that is estimated, of calls whose response was not read"),
     "query": ("search", "the query text, with `log.query_text: true`"),
     "method": ("access", "the method"),
     "path": ("access", "the path, without the query string"),
@@ -835,6 +854,7 @@ TABLES: Mapping[str, Callable[[], Table]] = {
     "priorities": priorities,
     "profiles": profiles,
     "choices": choices,
+    "costs": costs,
     "variables": variables,
     "figures": figures,
     "bench": bench,

@@ -14,10 +14,11 @@ from proxy.app.admin import open_admin
 from proxy.app.control import BreakerAction, Reloaded, State
 from proxy.settings.config import Admin
 from proxy.settings.rollout import Switches
+from proxy.upstream.spending.report import Costs, MonthCosts
 from tests.conftest import Log
 
 TOKEN = "token-of-the-admin-port"
-GET = ("/metrics", "/config", "/reranking", "/breakers")
+GET = ("/metrics", "/config", "/costs", "/reranking", "/breakers")
 POST = ("/reload", "/reranking/off", "/reranking/on", "/breakers/open?name=a")
 
 
@@ -51,6 +52,9 @@ class Running:
 
     def settings(self) -> Mapping[str, Any]:
         return {"settings": {}}
+
+    def costs(self) -> Costs:
+        return Costs([], MonthCosts("2026-11", 1.0, 0.5, 2.0))
 
     def metrics(self) -> bytes:
         return b"rerank_proxy_ready 1.0\n"
@@ -206,3 +210,9 @@ async def test_a_client_that_stays_connected_does_not_keep_the_port_from_closing
     async with asyncio.timeout(30):
         await stack.aclose()
     writer.close()
+
+
+async def test_costs_are_shown_as_numbers() -> None:
+    async with opened(Running()) as operator:
+        shown = (await operator.ask("GET", "/costs")).json
+    assert {"month": "2026-11", "usd": 1.0, "saved_usd": 0.5, "forecast_usd": 2.0} == shown["month"]

@@ -80,6 +80,7 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.parsing.search_keys": "test_search_request.py",
     "proxy.upstream": "test_transport.py",
     "proxy.upstream.pool": "test_engine.py",
+    "proxy.upstream.spending": "test_spending_meter.py",
 }
 """Modules without a test file of their own name, and where they are tested."""
 

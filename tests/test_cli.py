@@ -19,15 +19,36 @@ from proxy.settings.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROF
 from tests.conftest import QUERY
 from tests.fakes import FakeEngine, closed_port
 
-COMMANDS = ("serve", "check", "profiles", "models", "mapping", "index", "backfill", "eval")
+COMMANDS = ("serve", "check", "profiles", "models", "mapping", "index", "backfill", "eval", "costs")
 OPTIONS: Mapping[str, Sequence[str]] = {
     "serve": ("--config", "--engine", "--models", "--listen"),
     "check": ("--config", "--engine", "--models", "--offline", "--json", "--search", "--index"),
     "profiles": ("--instructions", "--json"),
     "models": ("--listen",),
     "mapping": ("--engine-kind", "--language", "--dimensions", "--no-vectors"),
-    "index": ("--name", "--profile", "--language", "--id-field", "--no-vectors", "--tier", "--dimensions", "--config"),
-    "backfill": ("--profile", "--rate", "--watch", "--interval", "--tier", "--passage", "--field", "--config"),
+    "index": (
+        "--dry-run",
+        "--name",
+        "--profile",
+        "--language",
+        "--id-field",
+        "--no-vectors",
+        "--tier",
+        "--dimensions",
+        "--config",
+    ),
+    "backfill": (
+        "--dry-run",
+        "--profile",
+        "--rate",
+        "--watch",
+        "--interval",
+        "--tier",
+        "--passage",
+        "--field",
+        "--config",
+    ),
+    "costs": ("--admin", "--days", "--json", "--config"),
     "eval": ("--judgments", "--template", "--baseline", "--proxy", "--authorization-env", "--min-gain", "--runs"),
 }
 REMOTE = "routes: [{index: a}]\n"

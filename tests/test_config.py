@@ -91,6 +91,24 @@ def test_the_shipped_file_shows_every_key_with_the_defaults_of_the_code(section:
     assert shipped()[section] == msgspec.json.decode(msgspec.json.encode(kind()))
 
 
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("spend: {max_usd_per_day: 5}", "spend.max_usd_per_day"),
+        ("routes: [{index: a, spend: {max_usd_per_day: 5}}]", "routes[0].spend.max_usd_per_day"),
+    ],
+)
+def test_a_days_cap_needs_the_state_file(text: str, place: str) -> None:
+    """A crash loop would permit the day's spend with each start."""
+    assert f"f.yaml:1: {place}: set `spend.file` too" in refusal(text)
+    read(text + "\nspend: {file: spend.json}" if "routes" in text else text[:-1] + ", file: s.json}", "f.yaml", {})
+    read("spend: {max_usd_per_minute: 5}", "f.yaml", {})
+
+
+def test_a_cap_is_more_than_nothing() -> None:
+    assert "spend.max_usd_per_minute" in refusal("spend: {max_usd_per_minute: 0}")
+
+
 def test_the_shipped_route_shows_every_key_and_the_defaults_of_the_code_and_the_profile() -> None:
     (route,) = shipped()["routes"]
     commented = set(re.findall(r"^\s+# (\w+):", SHIPPED.read_text(encoding="utf-8"), re.MULTILINE))
@@ -100,6 +118,7 @@ def test_the_shipped_route_shows_every_key_and_the_defaults_of_the_code_and_the_
         *KNOWN_KEYS["routes[].fusion"],
         *KNOWN_KEYS["routes[].query_from"],
         *KNOWN_KEYS["routes[].share_by"],
+        *KNOWN_KEYS["routes[].spend"],
     }
     assert route["bypass"] == msgspec.to_builtins(BypassRules())
     assert route["redact"] == msgspec.json.decode(msgspec.json.encode(Redact()))
@@ -197,6 +216,7 @@ def test_an_unknown_key_is_refused_with_its_line_and_a_proposal_in_every_section
         "routes[].share_by": routes + "    share_by:\n      {key}: 1",
         "routes[].redact": routes + "    redact:\n      {key}: 1",
         "routes[].bypass": routes + "    bypass:\n      {key}: 1",
+        "routes[].spend": routes + "    spend:\n      {key}: 1",
     }.get(path, path + ":\n  {key}: 1")
     said = refusal(text.format(key=f"{first}x"))
     line = text.count("\n") + 1

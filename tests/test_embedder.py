@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from proxy.context import Charge
+from proxy.context import Charge, Usage
 from proxy.errors import Busy, Malformed, Refused, SlowModel, TimedOut
 from proxy.ranking.planning import QueryVector
 from proxy.ranking.stages import Budget
@@ -19,6 +19,7 @@ from proxy.upstream.guard import Clocks, Guards
 from proxy.upstream.latency import CALLS_TO_JUDGE
 from proxy.upstream.transport import Transport, models_session
 from tests.fakes import FakeModels, hangs, refuses, says, waits_for
+from tests.purses import purse_with
 
 MODEL = "Qwen/Qwen3-QueryVector-4B"
 
@@ -235,12 +236,14 @@ async def test_one_of_equal_queries_pays_for_all_and_a_known_vector_is_free(
 ) -> None:
     held = asyncio.Event()
     models.faults["embed"] = waits_for(held)
-    asking = [asyncio.ensure_future(found_by(embedder, "a")) for _ in range(3)]
+    usages = [Usage() for _ in range(4)]
+    budgets = [Budget(purse=purse_with(usage)) for usage in usages]
+    asking = [asyncio.ensure_future(found_by(embedder, "a", budget=budget)) for budget in budgets[:3]]
     await models.until_asked("embed")
     held.set()
-    found = await asyncio.gather(*asking, found_by(embedder, "a"))
-    later = await found_by(embedder, "a")
-    assert (Charge(1), Charge()) == (sum((each.charge for each in found), Charge()), later.charge)
+    await asyncio.gather(*asking)
+    await found_by(embedder, "a", budget=budgets[3])
+    assert [Charge(1), Charge(), Charge(), Charge()] == [usage.charge for usage in usages]
 
 
 async def test_an_odd_report_of_tokens_spoils_no_vector(embedder: Embedder, models: FakeModels) -> None:

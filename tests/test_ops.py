@@ -25,9 +25,11 @@ from proxy.app.process import Process
 from proxy.cli import build_parser
 from proxy.context import Ended, RequestRecord
 from proxy.outcomes import BYPASS_REASONS, OutcomeName, answered
-from proxy.settings.config import Cache, Config, Models, admin_token_of, read, token_of
+from proxy.settings.config import Cache, Config, Models, Spend, admin_token_of, read, token_of
 from proxy.settings.yaml_file import ConfigError
 from proxy.telemetry.log import Telemetry
+from proxy.upstream.canary import KNOWN
+from tests.canaries import known_scores
 from tests.conftest import OTHER, QUERY, TOKEN, Log
 from tests.fakes import Client, FakeEngine, FakeModels, closed_port, refuses, request, waits_for
 from tests.readme import failures
@@ -98,7 +100,8 @@ async def test_each_metric_that_is_named_is_there_and_moves(
         models = await stack.enter_async_context(ChargingModels())
         redis = await stack.enter_async_context(redis_server(tmp_path))
         cache = Cache(redis_url=f"redis://127.0.0.1:{redis.port}")
-        settings = msgspec.structs.replace(settings, models=Models(url=models.url), cache=cache)
+        spend = Spend(max_usd_per_minute=1000)
+        settings = msgspec.structs.replace(settings, models=Models(url=models.url), cache=cache, spend=spend)
         proxy = await open_proxy(settings, TOKEN, {"RERANK_PROXY_CACHE_KEY": "0123456789abcdef"}, stack)
         process = Process(proxy, lambda: settings, {"DEEPINFRA_TOKEN": TOKEN})
         seen = [samples(process.metrics())]
@@ -108,6 +111,9 @@ async def test_each_metric_that_is_named_is_there_and_moves(
         process.serves_on(listener)
         lag = asyncio.ensure_future(process.measure_lag(0.001))
         stack.callback(lag.cancel)
+        models.scores |= known_scores(0.9, 0.1)
+        proxy.generation.watch_models()
+        await models.until_asked("rerank", len(KNOWN))
         client, other = await Client.to(listener.port), await Client.to(listener.port)
         stack.callback(client.close)
         stack.callback(other.close)

@@ -168,7 +168,6 @@ async def test_where_a_part_is_not_scored_the_head_is_reranked_as_far_as_the_sco
     assert [("rerank", "rate_limited", "reranker: status 429 (2 of 3 passages were scored)")] == [
         (failure.stage, failure.reason, failure.detail) for failure in head.failures
     ]
-    assert 42 == run.usage.charge.tokens
 
 
 async def test_candidates_without_any_text_are_not_scored(

@@ -157,7 +157,7 @@ async def test_unchanged_models_keep_their_connections_and_vectors(
     server.found = lambda: replace(settings, routes=(replace(settings.routes[0], rank_window_size=9),))
     await server.process.reload()
     assert "reranked" == await outcome(server)
-    assert (1, 2) == (len(models.of("embed")), len(models.of("rerank")))
+    assert (1, 1) == (len(models.of("embed")), len(models.of("rerank")))
     before = models.connections
     server.found = lambda: replace(
         server.proxy.generation.config, models=Models(url=models.url, canary=False, query_max_chars=5)

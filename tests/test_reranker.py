@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proxy.context import Charge
+from proxy.context import Charge, Usage
 from proxy.errors import Malformed, Refused, SlowModel, TimedOut
 from proxy.ranking.planning import Relevance
 from proxy.upstream.guard import Clocks, Guards
@@ -16,6 +16,7 @@ from proxy.upstream.latency import CALLS_TO_JUDGE
 from proxy.upstream.reranker import Reranker, decode
 from proxy.upstream.transport import Transport, models_session
 from tests.fakes import FakeModels, hangs, refuses, says
+from tests.purses import purse_with
 
 MODEL = "Qwen/Qwen3-Reranker-4B"
 
@@ -48,7 +49,7 @@ async def test_one_query_is_sent_for_all_passages_and_a_refusal_at_once_asked_fo
     models.scores = {"a": 0.25, "b": 0.75}
     relevance = await score(reranker, ["a", "b"], query="query")
     asked = {"queries": ["query"], "documents": ["a", "b"], "instruction": "Judge", "fail_fast": True}
-    assert Relevance((0.25, 0.75), charge=Charge(42)) == relevance
+    assert Relevance((0.25, 0.75)) == relevance
     assert [(f"/v1/inference/{MODEL}", asked)] == [(one.target, one.json()) for one in models.requests]
 
 
@@ -160,6 +161,12 @@ async def test_a_refusal_says_nothing_of_how_long_a_model_takes(guarded: Transpo
     for _ in range(2 * CALLS_TO_JUDGE):
         await score(reranker, ["a", "b"])
     assert reranker.skipped(MODEL, 0.0001, is_new=False) is None
+
+
+async def test_a_call_is_paid_from_the_purse(reranker: Reranker) -> None:
+    usage = Usage()
+    await reranker.score("q", ["a"], instruction="Judge", model=MODEL, purse=purse_with(usage))
+    assert Charge(42) == usage.charge
 
 
 async def test_a_call_with_few_passages_says_nothing_of_how_long_a_model_takes(models: FakeModels) -> None:

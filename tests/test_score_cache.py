@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.context import Charge, Reuse
-from proxy.errors import EqualScores, OtherModel, Refused, SlowModel, TimedOut, UpstreamError
+from proxy.context import Reuse
+from proxy.errors import CapReached, EqualScores, OtherModel, Refused, SlowModel, TimedOut, UpstreamError
 from proxy.ranking.planning import Relevance
-from proxy.ranking.stages import Budget
+from proxy.ranking.stages import UNMETERED, Budget, Purse, Unmetered
 from proxy.store.contract import CacheRegion, Keys, Kind, Store
 from proxy.store.memory import MemoryStore
 from proxy.upstream.score_cache import REFUSED_S, ScoreCache
+from proxy.upstream.spending.prices import rerank_tokens
 
 MODEL = "Qwen/Qwen3-Reranker-4B"
 BATCH = 3
-TOKENS = 42
 
 
 @dataclass(eq=False)
@@ -31,6 +31,7 @@ class Call:
     model: str
     instruction: str
     is_typical: bool
+    purse: Purse
     answered: asyncio.Future[Relevance] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     was_cancelled: bool = False
 
@@ -39,7 +40,7 @@ class Call:
 
     def answer(self, scores: Sequence[float] | None = None, model: str | None = None) -> None:
         said = tuple(score_of(self.query, each) for each in self.passages) if scores is None else tuple(scores)
-        self.answered.set_result(Relevance(said, model, charge=Charge(TOKENS)))
+        self.answered.set_result(Relevance(said, model))
 
 
 def score_of(query: str, passage: str) -> float:
@@ -71,9 +72,16 @@ class FakeReranker:
         self.given_up.append(seconds)
 
     async def score(
-        self, query: str, passages: Sequence[str], *, instruction: str, model: str, is_typical: bool
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        instruction: str,
+        model: str,
+        is_typical: bool,
+        purse: Purse,
     ) -> Relevance:
-        call = Call(query, list(passages), model, instruction, is_typical)
+        call = Call(query, list(passages), model, instruction, is_typical, purse)
         self.calls.append(call)
         if self.at_once:
             call.answer(model=self.model)
@@ -105,6 +113,16 @@ class Held:
     async def put(self, entries: Mapping[bytes, bytes], seconds: float) -> None:
         await self.is_open.wait()
         self.values.update(entries)
+
+
+class Saver(Unmetered):
+    """A purse that notes what was saved."""
+
+    def __init__(self) -> None:
+        self.savings: list[tuple[str, float]] = []
+
+    def saved(self, model: str, tokens: float) -> None:
+        self.savings.append((model, tokens))
 
 
 class Clock:
@@ -175,7 +193,7 @@ def scores(passages: str, query: str = "q") -> tuple[float, ...]:
 async def test_the_same_search_again_makes_no_call(cache: ScoreCache, reranker: FakeReranker) -> None:
     first, again = [await score(cache, "abc") for _ in range(2)]
     assert [["a", "b", "c"]] == reranker.sent
-    assert (first.scores, Charge(TOKENS), Charge()) == (again.scores, first.charge, again.charge)
+    assert first.scores == again.scores
 
 
 async def test_only_passages_not_seen_are_sent_and_scores_stay_in_order(
@@ -184,7 +202,7 @@ async def test_only_passages_not_seen_are_sent_and_scores_stay_in_order(
     await score(cache, "bd")
     relevance = await score(cache, "abcd")
     assert [["b", "d"], ["a", "c"]] == reranker.sent
-    assert Relevance(scores("abcd"), charge=Charge(TOKENS), reuse=relevance.reuse) == relevance
+    assert Relevance(scores("abcd"), reuse=relevance.reuse) == relevance
 
 
 async def test_equal_passages_of_a_window_are_sent_once(cache: ScoreCache, reranker: FakeReranker) -> None:
@@ -197,10 +215,13 @@ async def test_equal_passages_of_a_window_are_sent_once(cache: ScoreCache, reran
     )
 
 
-async def test_what_a_search_saved_is_estimated_from_the_tokens_that_the_provider_counts(cache: ScoreCache) -> None:
-    """A pair has seven characters, with the query and the instruction: 84 tokens for four are three per character."""
-    assert Reuse(3, 0, 0) == (await score(cache, "abc")).reuse
-    assert Reuse(1, 2, 42) == (await score(cache, "abd")).reuse
+async def test_what_a_search_saved_is_estimated_as_its_calls_are(cache: ScoreCache) -> None:
+    """And recorded in its own purse."""
+    saver = Saver()
+    found = [(await score(cache, passages, budget=Budget(purse=saver))).reuse for passages in ("abc", "abd", "ab")]
+    tokens = rerank_tokens("q", ["a", "b"], "Judge")
+    assert [Reuse(3), Reuse(1, 2, round(tokens)), Reuse(0, 2, round(tokens))] == found
+    assert [(MODEL, tokens)] * 2 == saver.savings
 
 
 @pytest.mark.parametrize(
@@ -276,12 +297,14 @@ async def test_the_store_holds_nobodys_words(cache: ScoreCache, held: Held) -> N
 # -- at the same time
 
 
-async def test_a_hundred_equal_searches_make_one_call_and_are_charged_once(
+async def test_a_hundred_equal_searches_make_one_call_which_the_first_pays(
     cache: ScoreCache, reranker: FakeReranker, held: Held
 ) -> None:
-    found = await asyncio.gather(*(score(cache, "abc") for _ in range(100)))
+    purses = [Saver() for _ in range(100)]
+    found = await asyncio.gather(*(score(cache, "abc", budget=Budget(purse=purse)) for purse in purses))
     assert (1, 1, {scores("abc")}) == (len(reranker.calls), held.reads, {each.scores for each in found})
-    assert Charge(TOKENS) == sum((each.charge for each in found), Charge())
+    assert purses[0] is reranker.calls[0].purse
+    assert [0, *[1] * 99] == [len(purse.savings) for purse in purses]
 
 
 async def test_searches_that_share_passages_each_pay_for_the_others_only(
@@ -296,7 +319,6 @@ async def test_searches_that_share_passages_each_pay_for_the_others_only(
     for call in reranker.calls:
         call.answer()
     assert [scores("ab"), scores("bcad")] == [each.scores for each in await asyncio.gather(first, second)]
-    assert (Charge(TOKENS), Charge(TOKENS)) == (first.result().charge, second.result().charge)
     assert (2, 2) == (second.result().reuse.sent, second.result().reuse.cached)
 
 
@@ -304,7 +326,6 @@ async def test_searches_that_share_passages_each_pay_for_the_others_only(
 async def test_a_search_that_leaves_does_not_end_the_call_that_another_waits_for(
     cache: ScoreCache, reranker: FakeReranker, leaves_by: str
 ) -> None:
-    """Whoever stays takes the charge."""
     reranker.at_once = False
     budget = Budget(0.05)
     first = begun(cache, "abc", budget=budget)
@@ -318,7 +339,7 @@ async def test_a_search_that_leaves_does_not_end_the_call_that_another_waits_for
         first.cancel()
         await asyncio.wait([first])
     reranker.calls[0].answer()
-    assert (scores("ab"), Charge(TOKENS)) == ((await second).scores, second.result().charge)
+    assert scores("ab") == (await second).scores
     assert 1 == len(reranker.calls)
 
 
@@ -366,6 +387,34 @@ async def test_a_slow_write_delays_no_search_and_loses_no_score(
     await settled()
     assert scores("abcd") == (await score(cache, "abcd")).scores
     assert (2, 2) == (len(reranker.calls), held.reads)
+
+
+async def test_a_later_write_is_not_replaced_by_an_earlier_one_that_took_longer(
+    reranker: FakeReranker, clock: Clock
+) -> None:
+    class FirstWriteIsSlow(Held):
+        writes = 0
+
+        async def put(self, entries: Mapping[bytes, bytes], seconds: float) -> None:
+            self.writes += 1
+            if self.writes == 1:
+                await self.is_open.wait()
+            self.values.update(entries)
+
+    store = FirstWriteIsSlow()
+    cache = cache_of(reranker, clock, store)
+    reranker.at_once = False
+    searches = [begun(cache, "ab"), begun(cache, "cd")]
+    await settled()
+    store.is_open.clear()
+    for call in reranker.calls:
+        call.answer()
+        await settled()
+    store.is_open.set()
+    await asyncio.wait(searches)
+    await settled()
+    assert scores("abcd") == (await score(cache, "abcd")).scores
+    assert 2 == len(reranker.calls)
 
 
 # -- errors
@@ -443,11 +492,7 @@ async def test_a_budget_that_ends_leaves_the_scored_prefix_the_cached_scores_in_
     reranker.calls[3].answer()
     budget.begin()
     relevance = await search
-    assert (scores("abcd"), TimedOut, Charge(2 * TOKENS)) == (
-        relevance.scores,
-        type(relevance.error),
-        relevance.charge,
-    )
+    assert (scores("abcd"), TimedOut) == (relevance.scores, type(relevance.error))
     assert (1, True) == (len(reranker.given_up), reranker.calls[2].was_cancelled)
     reranker.at_once = True
     await score(cache, "abcdefgh")
@@ -463,6 +508,21 @@ async def test_a_spent_budget_asks_nobody(cache: ScoreCache, reranker: FakeReran
 
 async def test_no_passages_need_no_call(cache: ScoreCache, reranker: FakeReranker) -> None:
     assert ((), None, []) == ((await score(cache, "")).scores, None, reranker.calls)
+
+
+async def test_a_cap_of_the_search_that_began_a_call_is_not_that_of_another(
+    cache: ScoreCache, reranker: FakeReranker
+) -> None:
+    reranker.at_once = False
+    capped, other = begun(cache, "ab"), begun(cache, "ba", budget=Budget(purse=Saver()))
+    await settled()
+    reranker.calls[0].fail(CapReached("reranker", "a cap"))
+    await settled()
+    reranker.calls[1].answer()
+    assert (CapReached, scores("ba")) == (type((await capped).error), (await other).scores)
+    assert other.result().error is None
+    assert [["a", "b"], ["b", "a"]] == reranker.sent
+    assert (UNMETERED, True) == (reranker.calls[0].purse, isinstance(reranker.calls[1].purse, Saver))
 
 
 # -- a broken server
@@ -509,8 +569,7 @@ async def test_scores_of_two_models_are_not_mixed(cache: ScoreCache, reranker: F
     await score(cache, "ab")
     reranker.model = "m2"
     relevance = await score(cache, "abc")
-    assert ([["a", "b"], ["c"], ["a", "b"]], "m2") == (reranker.sent, relevance.model)
-    assert Charge(2 * TOKENS) == relevance.charge
+    assert ([["a", "b"], ["c"], ["a", "b"]], "m2", None) == (reranker.sent, relevance.model, relevance.error)
     assert ("m2", 3) == ((await score(cache, "abc")).model, len(reranker.calls))
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ class Served:
     command: Running
     file: Path
     settings: dict[str, Any]
+    port: int
+    admin_port: int
     client: Client
     admin: Client
 
@@ -46,14 +48,16 @@ class Served:
 
 
 @asynccontextmanager
-async def served(folder: Path, engine: FakeEngine, models: FakeModels, *options: str) -> AsyncIterator[Served]:
+async def served(
+    folder: Path, engine: FakeEngine, models: FakeModels, *options: str, more: Mapping[str, Any] | None = None
+) -> AsyncIterator[Served]:
     settings = {
         "listen": {"port": 0},
         "admin": {"port": 0},
         "engine": {"url": engine.url, "resolve_timeout_seconds": 30},
-        "models": {"url": models.url},
+        "models": {"url": models.url, "canary": False},
         "routes": [ROUTE],
-    }
+    } | dict(more or {})
     file = folder / "config.yaml"
     file.write_bytes(msgspec.yaml.encode(settings))
     async with AsyncExitStack() as stack:
@@ -63,7 +67,7 @@ async def served(folder: Path, engine: FakeEngine, models: FakeModels, *options:
         clients = [await Client.to(port) for port in ports]
         for client in clients:
             stack.callback(client.close)
-        yield Served(command, file, settings, *clients)
+        yield Served(command, file, settings, ports[0], ports[1], *clients)
 
 
 async def test_a_signal_reloads_the_settings_and_a_mistake_changes_nothing(

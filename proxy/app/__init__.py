@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -37,6 +38,7 @@ from proxy.telemetry.log import ExportsTraces, Telemetry
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.engine import EngineClient
 from proxy.upstream.nodes import Nodes
+from proxy.upstream.spending.meter import Meter
 
 GRACE_S = 30.0
 """Seconds that running requests may take to finish after SIGTERM."""
@@ -190,7 +192,11 @@ async def open_proxy(
     telemetry = telemetry or Telemetry(query_text=config.log.query_text)
     telemetry.traces = _open_traces(config.traces, telemetry.metrics, stack)
     caches = open_caches(config.cache, cache_secrets_of(config, environment), stack)
-    fixed = Fixed(nodes, EngineClient(config.engine, nodes, hop), Upstream(nodes, hop), telemetry, caches)
+    meter = Meter(Path(config.spend.file) if config.spend.file else None)
+    meter.read()
+    stack.push_async_callback(meter.save)
+    engine = EngineClient(config.engine, nodes, hop)
+    fixed = Fixed(nodes, engine, Upstream(nodes, hop), telemetry, caches, meter=meter)
     stack.push_async_callback(fixed.engine.close)
     secrets = secrets_with(config, token, environment)
     proxy = Proxy(fixed, await first_generation(config, secrets, fixed))

@@ -40,6 +40,7 @@ ROUTES = (
     AdminRoute("GET", "/readyz", "readyz"),
     AdminRoute("GET", "/metrics", "metrics"),
     AdminRoute("GET", "/config", "config"),
+    AdminRoute("GET", "/costs", "costs"),
     AdminRoute("POST", "/reload", "reload"),
     AdminRoute("GET", "/reranking", "reranking"),
     AdminRoute("POST", "/reranking", "switch", ("on", "off")),
@@ -105,6 +106,9 @@ class AdminPort:
 
     async def config(self, _: web.Request) -> web.Response:
         return _json(self._operations.settings())
+
+    async def costs(self, _: web.Request) -> web.Response:
+        return _json(msgspec.to_builtins(self._operations.costs()))
 
     # -- controls
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from proxy.settings.rollout import Switches
+from proxy.upstream.spending.report import Costs
 
 
 class State(StrEnum):
@@ -66,6 +67,10 @@ class Operations(Protocol):
 
     def settings(self) -> Mapping[str, Any]:
         """Return the settings in force, secrets masked."""
+        ...
+
+    def costs(self) -> Costs:
+        """Return what the models cost, by route, model and day."""
         ...
 
     def metrics(self) -> bytes:

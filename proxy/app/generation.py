@@ -24,6 +24,7 @@ from proxy.upstream.nodes import Nodes
 from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS
 from proxy.upstream.reranker import Reranker
 from proxy.upstream.score_cache import ScoreCache
+from proxy.upstream.spending.meter import Meter
 from proxy.upstream.transport import Transport, open_session
 
 
@@ -59,6 +60,7 @@ class Fixed:
     telemetry: Telemetry
     caches: Caches
     switches: Switches = field(default_factory=Switches)
+    meter: Meter = field(default_factory=Meter)
     canary_scores: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """The first scores of each model's canary."""
 
@@ -195,6 +197,7 @@ def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients,
         secrets.authorization,
         models=GuardedModels(models.guards, "reranker"),
         switches=fixed.switches,
+        meter=fixed.meter,
         rankings=fixed.caches.rankings,
     )
     return Front(fixed.upstream, fixed.engine, searching, callers, config.engine.multi_search_reranked)

@@ -25,6 +25,8 @@ from proxy.settings.yaml_file import ConfigError
 from proxy.telemetry.metrics import Gauge, Tally
 from proxy.upstream.canary import CanaryVerdict
 from proxy.upstream.guard import Guards
+from proxy.upstream.spending.meter import Spending
+from proxy.upstream.spending.report import Costs
 
 ReadConfig = Callable[[], Config]
 """Reads the settings again; raises ConfigError."""
@@ -76,6 +78,9 @@ class Process:
     def settings(self) -> Mapping[str, Any]:
         return effective(self._proxy.generation.config, self._environment)
 
+    def costs(self) -> Costs:
+        return self._spending().costs()
+
     def metrics(self) -> bytes:
         return self._proxy.telemetry.metrics.text()
 
@@ -100,6 +105,22 @@ class Process:
                 "Searches that the proxy adds to its clients' own, by state",
                 ("state",),
                 lambda: {("running",): added.running, ("waiting",): added.waiting},
+            )
+        )
+        metrics.add(
+            Gauge(
+                "spend_today_usd",
+                "US dollars that the models cost since the UTC day began",
+                ("route", "model"),
+                lambda: self._spending().today_usd(),
+            )
+        )
+        metrics.add(
+            Gauge(
+                "spend_cap_share",
+                "Share of the route's nearest cap that is spent or reserved",
+                ("route",),
+                lambda: self._spending().shares(),
             )
         )
         metrics.add(Gauge("engine_nodes", "Nodes of the engine by state", ("state",), self._nodes))
@@ -189,6 +210,9 @@ class Process:
                 lambda: {(): caches.redis_state == "ok"} if caches.redis_state else {},
             )
         )
+
+    def _spending(self) -> Spending:
+        return self._proxy.generation.front.searching.spending
 
     def _guards(self) -> Guards:
         return self._proxy.generation.models.guards
@@ -332,7 +356,7 @@ async def serve_until_told(
         proxy.warm_up(stack)
         proxy.generation.watch_models()
         watching = (process.watch(watched),) if watched else ()
-        await stack.enter_async_context(_meanwhile(process.measure_lag(), *watching))
+        await stack.enter_async_context(_meanwhile(process.measure_lag(), proxy.fixed.meter.keep_saved(), *watching))
         listener = await listen_for(proxy, stack)
         process.serves_on(listener)
         _spare_what_stays()

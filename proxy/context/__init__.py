@@ -41,13 +41,19 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """The usage of model calls: tokens, and US dollars if the provider reports them."""
+    """The usage of model calls: tokens, and US dollars as the provider reports them or by the configured prices."""
 
     tokens: int = 0
     cost_usd: float = 0.0
+    estimated_usd: float = 0.0
+    """The part of `cost_usd` that is estimated: of calls whose response was not read, but may be charged."""
 
     def __add__(self, other: "Charge") -> "Charge":
-        return Charge(self.tokens + other.tokens, self.cost_usd + other.cost_usd)
+        return Charge(
+            self.tokens + other.tokens,
+            self.cost_usd + other.cost_usd,
+            self.estimated_usd + other.estimated_usd,
+        )
 
 
 NO_CHARGE = Charge()
@@ -164,6 +170,10 @@ class SearchRecord:
     @property
     def cost_usd(self) -> float:
         return self.usage.charge.cost_usd
+
+    @property
+    def estimated_usd(self) -> float:
+        return self.usage.charge.estimated_usd
 
     def timings(self) -> Mapping[str, float]:
         """Return the milliseconds of each stage, and in `total` those since the start, up to the end or now."""

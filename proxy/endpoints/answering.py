@@ -55,6 +55,8 @@ from proxy.store.contract import CacheRegion, Kind
 from proxy.store.memory import memory_region
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.engine import EngineClient, EngineOfCaller
+from proxy.upstream.spending.caps import Level, narrowed_by_spend
+from proxy.upstream.spending.meter import Meter, Spending
 
 _log = structlog.get_logger("proxy")
 _T = TypeVar("_T")
@@ -128,6 +130,7 @@ class Searching:
         *,
         models: LiveModels | None = None,
         switches: Switches | None = None,
+        meter: Meter | None = None,
         rankings: CacheRegion | None = None,
     ) -> None:
         self.routes = build_routes(config)
@@ -138,6 +141,7 @@ class Searching:
         self._reranker = reranker
         self.models = models or UncalledModels()
         self._switches = switches or Switches()
+        self.spending = Spending(config, meter or Meter())
         self._patience_seconds = config.engine.resolve_timeout_seconds
         self._discovery = engine.for_caller(b"discovery", (("Authorization", discovery),)) if discovery else None
         self._tiers = {
@@ -256,8 +260,11 @@ class Searching:
         if isinstance(plan, Bypass):
             return plan
         routed.record.window, routed.record.query_text = plan.window, plan.user_query.text
-        record, budget = routed.record, Budget(plan.budget_seconds, own, number)
-        run = Run(plan, self._stages(routed), record.clock, budget, record.usage)
+        record, route = routed.record, plan.route.name
+        purse = self.spending.purse(route, record.usage, pays=self.spending.level(route) < Level.CACHED)
+        run = Run(
+            plan, self._stages(routed), record.clock, Budget(plan.budget_seconds, own, number, purse), record.usage
+        )
         return Prepared(run, head_key(plan, routed.caller.identity), record.sent)
 
     def _shadowed(self, routed: Routed) -> Bypass:
@@ -341,7 +348,7 @@ class Searching:
         most = self._config.models.query_max_chars
         refused = route.redaction.refusal(user_query.text, most)
         unfit = outside or route.left_out.bypass(user_query) or refused or _ordered_by_boosts(route, user_query)
-        if problem := unfit or await self._pipeline(caller, request, known):
+        if problem := unfit or self._unpaid(route, request) or await self._pipeline(caller, request, known):
             return problem
         window = min(options.window or route.rank_window_size, route.rank_window_size, known.max_result_window)
         window = min(window, request.rescored or window)
@@ -349,8 +356,9 @@ class Searching:
             return Bypass("depth")
         at_rest, is_later_page = window, bool(request.from_ or request.walk)
         reranker, is_fast = self._choose_reranker(route)
-        if reranker and not is_later_page:
-            window = narrowed(window, self.models.pressure(reranker))
+        if not is_later_page:
+            window = narrowed_by_spend(window, self.spending.level(route.name))
+            window = narrowed(window, self.models.pressure(reranker)) if reranker else window
         vectors: VectorSearch | Failure | None = None
         if route.semantic:
             vectors = _unfit(request, user_query) or vector_search(
@@ -381,6 +389,11 @@ class Searching:
             names=tuple(sorted({known.stored_at(path) for path in user_query.keywords})),
             earlier=self.routes[: self.routes.index(route)],
         )
+
+    def _unpaid(self, route: Route, request: SearchRequest) -> Bypass | None:
+        """Bypass a search of a route that has exceeded a cap, unless it continues a ranking, which may be cached."""
+        is_over = not (request.from_ or request.walk) and self.spending.level(route.name) is Level.OFF
+        return Bypass("spend_cap") if is_over else None
 
     def _choose_reranker(self, route: Route) -> tuple[str | None, bool]:
         """Count a search; returns the reranker to call first, and whether it is the faster one of `tier: auto`."""

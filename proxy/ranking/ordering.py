@@ -226,7 +226,6 @@ async def _scores(run: Run, passages: Sequence[str], model: str) -> Relevance:
             model=model,
             budget=run.budget,
         )
-    run.usage.add(relevance.charge)
     run.usage.add_reuse(relevance.reuse)
     run.usage.tier = run.plan.route.tier_of(model)
     return relevance

@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from proxy.catalog.dialects import Dialect, Version, dialect_of
 from proxy.catalog.indices import IndexFacts, Resolved, VectorField, route_of
-from proxy.context import NO_CHARGE, NO_REUSE, Charge, Reuse
+from proxy.context import NO_REUSE, Reuse
 from proxy.errors import Failure, UpstreamError
 from proxy.parsing.query_text import UserQuery
 from proxy.parsing.search_request import Parameters, SearchRequest
@@ -57,7 +57,6 @@ class Relevance:
     """The model that scored, if the response names one."""
     error: UpstreamError | None = None
     """Why some passages have no score."""
-    charge: Charge = NO_CHARGE
     reuse: Reuse = NO_REUSE
 
 
@@ -67,7 +66,6 @@ class QueryVector:
 
     vector: tuple[float, ...] = ()
     error: UpstreamError | None = None
-    charge: Charge = NO_CHARGE
 
 
 @dataclass(frozen=True, slots=True)

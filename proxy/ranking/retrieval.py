@@ -97,7 +97,6 @@ async def _semantic(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) ->
         embedded = await embedder.embed_query(
             text, instruction=instruction, model=model, dimensions=vectors.dimensions, budget=run.budget
         )
-    run.usage.add(embedded.charge)
     if embedded.error is not None:
         return SemanticHits(failures=(Failure("semantic", embedded.error.reason, str(embedded.error)),))
     async with run.clock.stage("semantic"), asyncio.TaskGroup() as tasks:

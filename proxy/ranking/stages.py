@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -109,6 +109,51 @@ class OwnSearches:
                 del self._limits[limit]
 
 
+class Payment(Protocol):
+    """The cost of one call of a model, which is settled when the call has ended."""
+
+    def sent(self) -> None:
+        """Note that the call is sent, and may be charged from now on."""
+        ...
+
+    def free(self) -> None:
+        """Note that the call is not charged: it was rejected, or did not arrive."""
+        ...
+
+    def answered(self, content: bytes) -> None:
+        """Read what the provider charged from its response."""
+        ...
+
+
+class Purse(Protocol):
+    """What a search may spend on model calls. What a cache has costs nothing, and needs no purse."""
+
+    def pay(self, model: str, tokens: float) -> AbstractContextManager[Payment]:
+        """Reserve the estimated cost of a call while the block runs; raises CapReached."""
+        ...
+
+    def saved(self, model: str, tokens: float) -> None:
+        """Record that a cache made a call, or a part of it, unnecessary."""
+        ...
+
+
+class Unmetered:
+    """A purse that permits everything and records nothing, and its payments."""
+
+    def pay(self, model: str, tokens: float) -> AbstractContextManager[Payment]:  # noqa: ARG002
+        return nullcontext(self)
+
+    def saved(self, model: str, tokens: float) -> None: ...
+
+    def sent(self) -> None: ...
+
+    def free(self) -> None: ...
+
+    def answered(self, content: bytes) -> None: ...
+
+
+UNMETERED = Unmetered()
+
 RESERVE_S = 0.02
 """The part of a budget reserved for rendering the response; at most a tenth of the budget."""
 
@@ -121,6 +166,8 @@ class Budget:
     own: OwnSearches = field(default_factory=OwnSearches)
     number: int = 0
     """The number of this search among the client's own."""
+    purse: Purse = UNMETERED
+    """What the search may spend."""
 
     def begin(self) -> None:
         """Note that the client's own search has its response."""

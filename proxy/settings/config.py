@@ -181,6 +181,24 @@ class ShareBy(Section, frozen=True, kw_only=True):
     cookie: Name | None = None
 
 
+class SpendCaps(Section, frozen=True, kw_only=True):
+    """Maximum US dollars for model calls, of one route or of all."""
+
+    max_usd_per_day: Annotated[float, Meta(gt=0)] | None = None
+    max_usd_per_minute: Annotated[float, Meta(gt=0)] | None = None
+
+    @property
+    def is_capped(self) -> bool:
+        return self.max_usd_per_day is not None or self.max_usd_per_minute is not None
+
+
+class Spend(SpendCaps, frozen=True, kw_only=True):
+    """The state file of the spend meter, prices, and the caps of all routes together."""
+
+    file: Name | None = None
+    prices: dict[str, Share] = {}
+
+
 class Log(Section, frozen=True, kw_only=True):
     format: LogFormat = "json"
     level: LogLevel = "info"
@@ -232,6 +250,7 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     on_zero_hits: OnZeroHits = "keep_empty"
     query_from: QueryFrom = QueryFrom()
     bypass: BypassRules = BypassRules()
+    spend: SpendCaps = SpendCaps()
     redact: Redact = Redact()
 
     @property
@@ -248,6 +267,7 @@ class Config(Section, frozen=True, kw_only=True):
     routes: tuple[RouteSettings, ...] = ()
     callers: Callers = Callers()
     cache: Cache = Cache()
+    spend: Spend = Spend()
     steering: tuple[Option, ...] = ALLOWED
     log: Log = Log()
     admin: Admin = Admin()
@@ -286,6 +306,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "models": _keys(Models),
     "callers": _keys(Callers),
     "cache": _keys(Cache),
+    "spend": _keys(Spend),
     "log": _keys(Log),
     "admin": _keys(Admin),
     "traces": _keys(TraceSettings),
@@ -296,6 +317,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "routes[].bypass": _keys(BypassRules),
     "routes[].redact": _keys(Redact),
     "routes[].share_by": _keys(ShareBy),
+    "routes[].spend": _keys(SpendCaps),
 }
 """The keys of each section, by the section's path."""
 KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
@@ -394,6 +416,7 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
     if config.listen.key_file and not config.listen.certificate_file:
         yield "listen.key_file", "set `certificate_file` too: a key is used with its certificate"
     yield from _models_problems(config.models)
+    yield from _spend_problems(config)
     yield from _cache_problems(config.cache)
     yield from _traces_problems(config.traces)
     for number, name in enumerate(config.callers.ignore):
@@ -439,6 +462,21 @@ def _models_problems(models: Models) -> Iterator[tuple[str, str]]:
         yield "models.proxy", "remove the credentials: a proxy that needs them is not supported"
     elif models.proxy:
         yield from url_problems("models.proxy", models.proxy)
+
+
+def _spend_problems(config: Config) -> Iterator[tuple[str, str]]:
+    """A day's cap needs the state file: without it, each restart would permit the whole day's spend again."""
+    caps = [
+        ("spend", config.spend),
+        *((f"routes[{number}].spend", route.spend) for number, route in enumerate(config.routes)),
+    ]
+    if config.spend.file is None:
+        for place, cap in caps:
+            if cap.max_usd_per_day is not None:
+                yield (
+                    f"{place}.max_usd_per_day",
+                    "set `spend.file` too, as in spend.json: without it, a restart resets what the day has cost",
+                )
 
 
 def _traces_problems(traces: TraceSettings) -> Iterator[tuple[str, str]]:

@@ -80,6 +80,7 @@ _FIXED: Mapping[str, tuple[str, ...]] = {
     "cache": Cache.__struct_fields__,
     "log": ("format", "level"),
     "admin": ("enabled", "host", "port", "token_env"),
+    "spend": ("file",),
     "traces": ("url", "share"),
 }
 """Keys whose new values take effect after a restart, by section."""

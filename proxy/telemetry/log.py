@@ -119,6 +119,7 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
         "tokens_saved": search.reuse.saved_tokens,
         "tokens": search.tokens,
         "cost_usd": round(search.cost_usd, 9),
+        "estimated_usd": round(search.estimated_usd, 9),
         "without_text": search.usage.without_text,
     }
     write(

@@ -120,7 +120,7 @@ class Metrics:
             "engine_searches", "Searches sent to the engine for searches of a route", "route"
         )
         self._tokens = self._total("model_tokens", "Tokens that the models' provider counted", "route")
-        self._usd = self._total("model_cost_usd", "US dollars that the models' provider charged", "route")
+        self._usd = self._total("model_cost_usd", "US dollars that the models cost, as reported or by price", "route")
         self._tiers = self._total(
             "auto_tier_searches",
             "Searches of a route with `tier: auto` by the tier of the reranker called",

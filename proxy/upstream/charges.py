@@ -2,44 +2,42 @@
 
 from typing import Any
 
-from proxy.context import Charge
+import msgspec
+
+from proxy.upstream.spending.prices import Reported
 
 _LARGEST = 2**53
 """Larger numbers are not exact in every JSON parser."""
 
 
-def charge_of(decoded: Any) -> Charge:
-    """Return the tokens and the cost in a response; missing or implausible values count as 0."""
-    tokens = _number_at(decoded, "input_tokens") or _number_at(decoded, "usage", "total_tokens")
-    return Charge(int(tokens), float(_number_at(decoded, "inference_status", "cost")))
+class _Charged(msgspec.Struct):
+    """The members of a response that concern its cost; vectors and scores are skipped without decoding them."""
+
+    input_tokens: Any = None
+    usage: Any = None
+    inference_status: Any = None
 
 
-def _number_at(decoded: Any, *path: str) -> int | float:
-    value = decoded
-    for name in path:
-        value = value.get(name) if isinstance(value, dict) else None
+_charged = msgspec.json.Decoder(_Charged)
+
+
+def reported_in(content: bytes) -> Reported:
+    """Return the tokens and the cost in a response; None for missing or implausible values."""
+    try:
+        found = _charged.decode(content)
+    except (ValueError, RecursionError):  # a list of scores, as TEI sends it
+        return Reported()
+    tokens = _number(found.input_tokens)
+    if tokens is None:
+        tokens = _member(found.usage, "total_tokens")
+    cost = _member(found.inference_status, "cost")
+    return Reported(None if tokens is None else int(tokens), None if cost is None else float(cost))
+
+
+def _member(value: Any, name: str) -> int | float | None:
+    return _number(value.get(name)) if isinstance(value, dict) else None
+
+
+def _number(value: Any) -> int | float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return value if is_number and 0 <= value <= _LARGEST else 0
-
-
-_USUAL_TOKENS = 0.25
-"""Tokens per character of English text, until the provider has counted some."""
-
-
-class TokenRate:
-    """How many tokens the provider counts per character, to estimate what calls that were not made would have used."""
-
-    def __init__(self) -> None:
-        self._tokens = 0
-        self._characters = 0
-
-    def note(self, tokens: int, characters: int) -> None:
-        """Record a call; a provider that reports no tokens tells nothing."""
-        if tokens > 0 and characters > 0:
-            self._tokens += tokens
-            self._characters += characters
-
-    def tokens_of(self, characters: int) -> int:
-        """Estimate the tokens of so many characters."""
-        rate = self._tokens / self._characters if self._characters else _USUAL_TOKENS
-        return round(rate * characters)
+    return value if is_number and 0 <= value <= _LARGEST else None

@@ -2,23 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
 from proxy.bounds import MODEL_DIMENSIONS, MODEL_NUMBER_BYTES, MODEL_RESPONSE_BYTES
 from proxy.catalog.vectors import Vectors, normalise
-from proxy.context import NO_CHARGE, Charge
 from proxy.errors import Malformed, OtherModel, TimedOut, UpstreamError
 from proxy.ranking.planning import QueryVector
-from proxy.ranking.stages import Budget
+from proxy.ranking.stages import UNMETERED, Budget, Purse
 from proxy.settings.config import ServiceTier
 from proxy.store.contract import CacheRegion, Kind
 from proxy.store.memory import memory_region
-from proxy.upstream.charges import charge_of
 from proxy.upstream.providers import EMBED_FORMATS, EmbedFormat, sent_query, without_control_tokens
 from proxy.upstream.sharing import Shared
+from proxy.upstream.spending.prices import embed_tokens
 from proxy.upstream.transport import Transport
 
 SERVICE = "embedder"
@@ -35,18 +34,6 @@ class Introduction:
     dimensions: int
 
 
-@dataclass(slots=True)
-class _Found:
-    """The response to a call that several searches may share, and its charge, which the first of them takes."""
-
-    vector: Vectors
-    charge: Charge
-
-    def take_charge(self) -> Charge:
-        taken, self.charge = self.charge, NO_CHARGE
-        return taken
-
-
 class Embedder:
     """Embeds queries, with a cache, and passages."""
 
@@ -59,13 +46,16 @@ class Embedder:
         vectors: CacheRegion | None = None,
         service_tier: ServiceTier | None = None,
         format_: EmbedFormat = _DEEPINFRA,
+        purse: Purse = UNMETERED,
     ) -> None:
+        """`purse`: pays for passages; a query is paid from the budget of its search."""
         self._transport = transport
+        self._purse = purse
         self._format = format_
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
         self._vectors = vectors or memory_region(Kind.VECTORS, 0)
-        self._asked: Shared[_Found] = Shared()
+        self._asked: Shared[Vectors] = Shared()
         self._service_tier = service_tier
 
     async def warm_up(self) -> None:
@@ -82,18 +72,21 @@ class Embedder:
         key = self._key(prompt, model, dimensions)
         vector = _vector(await self._vectors.get(key), dimensions)
         if vector is not None:
+            budget.purse.saved(model, embed_tokens((prompt,)))
             return QueryVector(tuple(vector.tolist()))
         limit = min(self._timeout, budget.remaining())
         if why := self._transport.skipped(model, limit, is_new=key not in self._asked):
             return QueryVector(error=why)
         try:
             async with budget.limit():
-                found = await self._asked.ask(key, lambda: self._embed_query(key, prompt, model, dimensions))
+                vector = await self._asked.ask(
+                    key, lambda: self._embed_query(key, prompt, model, dimensions, budget.purse)
+                )
         except UpstreamError as error:
             if isinstance(error, TimedOut):
                 self._transport.abandoned(model, limit)
             return QueryVector(error=error)
-        return QueryVector(tuple(found.vector.tolist()), charge=found.take_charge())
+        return QueryVector(tuple(vector.tolist()))
 
     async def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool:
         """Whether the vector of a query is cached, and so costs nothing."""
@@ -104,7 +97,7 @@ class Embedder:
         """Return the key of a query's vector; servers may have different models under one name."""
         return self._vectors.key(self._transport.url, self._format.path, model, f"{dimensions}", prompt)
 
-    async def _embed_query(self, key: bytes, prompt: str, model: str, dimensions: int) -> _Found:
+    async def _embed_query(self, key: bytes, prompt: str, model: str, dimensions: int, purse: Purse) -> Vectors:
         """Call the model, and cache the vector."""
         body = encode(
             [prompt],
@@ -113,12 +106,18 @@ class Embedder:
             fail_fast=self._format.fails_fast,
             service_tier=self._format.tier(self._service_tier),
         )
-        vectors, charge = await self._ask(
-            model, body, 1, dimensions, lambda answer: _charged(answer, 1, model, dimensions)
+        vectors = await self._ask(
+            model,
+            body,
+            1,
+            dimensions,
+            lambda answer: decode(answer, 1, model, dimensions),
+            purse=purse,
+            tokens=embed_tokens((prompt,)),
         )
         vector: Vectors = vectors[0]
         await self._vectors.put(key, vector.astype(_STORED).tobytes())
-        return _Found(vector, charge)
+        return vector
 
     async def introduce(self, *, model: str, dimensions: int | None) -> Introduction:
         """Return the model that serves this name; if the response names none, the requested one."""
@@ -131,11 +130,25 @@ class Embedder:
             return np.empty((0, dimensions or 0), dtype=np.float32)
         body = encode(texts, model, dimensions, fail_fast=False)
         return await self._ask(
-            model, body, len(texts), dimensions, lambda answer: decode(answer, len(texts), model, dimensions)
+            model,
+            body,
+            len(texts),
+            dimensions,
+            lambda answer: decode(answer, len(texts), model, dimensions),
+            purse=self._purse,
+            tokens=embed_tokens(texts),
         )
 
-    async def _ask(
-        self, model: str, body: bytes, count: int, dimensions: int | None, read: Callable[[bytes], _T]
+    async def _ask(  # noqa: PLR0913  a call, and what it may cost
+        self,
+        model: str,
+        body: bytes,
+        count: int,
+        dimensions: int | None,
+        read: Callable[[bytes], _T],
+        *,
+        purse: Purse = UNMETERED,
+        tokens: float = 0.0,
     ) -> _T:
         numbers = count * (dimensions or MODEL_DIMENSIONS) + MODEL_DIMENSIONS
         return await self._transport.ask(
@@ -145,6 +158,8 @@ class Embedder:
             read,
             MODEL_RESPONSE_BYTES + numbers * MODEL_NUMBER_BYTES,
             model=model,
+            purse=purse,
+            tokens=tokens,
         )
 
 
@@ -193,9 +208,6 @@ class _Embedding(msgspec.Struct):
 class _Answer(msgspec.Struct):
     data: list[_Embedding]
     model: str | None = None
-    usage: Any = None
-    input_tokens: Any = 0
-    inference_status: Any = None
 
 
 _answer = msgspec.json.Decoder(_Answer)
@@ -225,11 +237,6 @@ def _vectors_of(said: _Answer, count: int, model: str, dimensions: int | None) -
     if said.model and not is_same(said.model, model):
         raise OtherModel(SERVICE, f"vectors of {said.model} instead of {model}")
     return _vectors(said, count, dimensions)
-
-
-def _charged(answer: bytes, count: int, model: str, dimensions: int | None) -> tuple[Vectors, Charge]:
-    said = _read(answer)
-    return _vectors_of(said, count, model, dimensions), charge_of(msgspec.structs.asdict(said))
 
 
 def _vectors(said: _Answer, count: int, dimensions: int | None) -> Vectors:

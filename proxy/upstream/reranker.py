@@ -9,9 +9,10 @@ import msgspec
 from proxy.bounds import MODEL_RESPONSE_BYTES, MODEL_SCORE_BYTES, RERANK_BATCH_MAX
 from proxy.errors import Malformed, TimedOut, UpstreamError
 from proxy.ranking.planning import Relevance
+from proxy.ranking.stages import UNMETERED, Purse
 from proxy.settings.config import ServiceTier
-from proxy.upstream.charges import charge_of
 from proxy.upstream.providers import DEEPINFRA, RerankFormat
+from proxy.upstream.spending.prices import rerank_tokens
 from proxy.upstream.transport import Transport
 
 SERVICE = "reranker"
@@ -46,8 +47,15 @@ class Reranker:
         """Record the time after which a search gave up waiting for its call."""
         self._transport.abandoned(model, seconds)
 
-    async def score(
-        self, query: str, passages: Sequence[str], *, instruction: str, model: str, is_typical: bool = True
+    async def score(  # noqa: PLR0913  a call, and what it may cost
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        instruction: str,
+        model: str,
+        is_typical: bool = True,
+        purse: Purse = UNMETERED,
     ) -> Relevance:
         """Return the scores of the passages in their order, or the error because of which there are none.
 
@@ -64,6 +72,8 @@ class Reranker:
                 size,
                 model=model,
                 is_typical=is_typical,
+                purse=purse,
+                tokens=rerank_tokens(query, passages, instruction),
             )
         except UpstreamError as error:
             if isinstance(error, TimedOut):
@@ -83,7 +93,7 @@ def decode(answer: bytes, count: int) -> Relevance:
     scores = _scores(decoded, count)
     if scores is None or len(scores) != count or not all(map(_is_finite, scores)):
         raise Malformed(SERVICE, f"not one finite score for each of {count} documents")
-    return Relevance(tuple(float(score) for score in scores), _model(decoded), charge=charge_of(decoded))
+    return Relevance(tuple(float(score) for score in scores), _model(decoded))
 
 
 def _model(decoded: Any) -> str | None:

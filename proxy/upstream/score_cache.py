@@ -18,14 +18,14 @@ from typing import Any, Protocol
 from cachetools import TTLCache
 
 from proxy.bounds import REFUSED_CALLS
-from proxy.context import NO_CHARGE, Charge, Reuse
-from proxy.errors import OtherModel, Refused, TimedOut, UpstreamError
+from proxy.context import Reuse
+from proxy.errors import CapReached, OtherModel, Refused, TimedOut, UpstreamError
 from proxy.ranking.planning import Relevance
-from proxy.ranking.stages import Budget
+from proxy.ranking.stages import Budget, Purse
 from proxy.store.contract import CacheRegion
-from proxy.upstream.charges import TokenRate
 from proxy.upstream.providers import is_listwise, sent_query
 from proxy.upstream.score_entries import ID_LENGTH, NO_SCORES, QueryScores, decode, encode
+from proxy.upstream.spending.prices import rerank_tokens
 from proxy.upstream.windows import Window, batches_of, is_constant, is_typical, joined, window_of
 
 _SERVICE = "reranker"
@@ -53,8 +53,15 @@ class RerankCalls(Protocol):
         """Record the time after which a search gave up waiting for its call."""
         ...
 
-    async def score(
-        self, query: str, passages: Sequence[str], *, instruction: str, model: str, is_typical: bool
+    async def score(  # noqa: PLR0913  a call, and what it may cost
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        instruction: str,
+        model: str,
+        is_typical: bool,
+        purse: Purse,
     ) -> Relevance: ...
 
 
@@ -65,11 +72,8 @@ class _Asked:
     query: str
     instruction: str
     model: str
-
-    @property
-    def characters(self) -> int:
-        """The characters that the provider counts again with each passage."""
-        return len(self.query) + len(self.instruction)
+    purse: Purse
+    """What the search may spend on calls that it begins."""
 
 
 @dataclass(slots=True, eq=False)
@@ -79,14 +83,6 @@ class _Call:
     ids: Sequence[bytes]
     answer: asyncio.Future[Relevance]
     waiting: int = 0
-    is_paid: bool = False
-
-    def take_charge(self) -> Charge:
-        """Return the charge of an answered call, to the first search that asks."""
-        if self.is_paid or not self.answer.done() or self.answer.cancelled() or self.answer.exception():
-            return NO_CHARGE
-        self.is_paid = True
-        return self.answer.result().charge
 
 
 @dataclass(slots=True)
@@ -164,7 +160,6 @@ class ScoreCache:
         self._now = now
         self._queries: dict[bytes, _Query] = {}
         self._refused: TTLCache[tuple[bytes, ...], Refused] = TTLCache(REFUSED_CALLS, REFUSED_S, now)
-        self._rate = TokenRate()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def warm_up(self) -> None:
@@ -181,9 +176,9 @@ class ScoreCache:
         """Return the scores of the passages, in their order, up to the first one without a score at the deadline.
 
         A call is cancelled when no search waits for it any more; until then, its own timeout limits it, and not the
-        budget of the search that began it.
+        budget of the search that began it. That search pays for it, whoever receives the scores.
         """
-        asked = _Asked(sent_query(query, self._query_max_chars), instruction, model)
+        asked = _Asked(sent_query(query, self._query_max_chars), instruction, model, budget.purse)
         key, window = self._window(asked, passages)
         waiting, error = _Waiting(), None
         limit = self._limit(budget)
@@ -199,8 +194,7 @@ class ScoreCache:
                     self._reranker.abandoned(model, limit)
                 _leave(known, waiting)
             relevance = joined(window, known.values, known.model, error)
-        charge = sum((call.take_charge() for call in waiting.calls), NO_CHARGE)
-        return replace(relevance, charge=charge, reuse=self._reuse(asked, window, relevance, waiting.sent))
+        return replace(relevance, reuse=_reuse(asked, window, relevance, waiting.sent))
 
     def _window(self, asked: _Asked, passages: Sequence[str]) -> tuple[bytes, Window]:
         """Return the key of the query, and its passages."""
@@ -216,6 +210,7 @@ class ScoreCache:
         self, asked: _Asked, known: _Query, window: Window, waiting: _Waiting, budget: Budget
     ) -> UpstreamError | None:
         """Wait until all passages have a score; returns the error because of which the first one has none."""
+        capped: CapReached | None = None
         for _ in range(_ROUNDS):
             unscored = [each for each in window.texts if each not in known.scores]
             if not unscored:
@@ -229,9 +224,14 @@ class ScoreCache:
             waiting.join(calls)
             for call in calls:
                 answer = await asyncio.shield(call.answer)
+                if isinstance(answer.error, CapReached) and call not in waiting.own:
+                    capped = answer.error  # of another route: this search begins a call of its own
+                    break
                 if answer.error is not None:
                     return answer.error  # the scores of later passages are useless without these
-        return OtherModel(_SERVICE, f"the server changes its model between calls for {asked.model}")
+        if all(each in known.scores for each in window.texts):
+            return None
+        return capped or OtherModel(_SERVICE, f"the server changes its model between calls for {asked.model}")
 
     def _begin(self, asked: _Asked, known: _Query, window: Window, ids: Sequence[bytes]) -> _Call:
         answer: asyncio.Future[Relevance] = asyncio.get_running_loop().create_future()
@@ -248,13 +248,17 @@ class ScoreCache:
         typical = is_typical(len(texts), len(window.texts), self._reranker.batch_size)
         try:
             answer = await self._reranker.score(
-                asked.query, texts, instruction=asked.instruction, model=asked.model, is_typical=typical
+                asked.query,
+                texts,
+                instruction=asked.instruction,
+                model=asked.model,
+                is_typical=typical,
+                purse=asked.purse,
             )
         finally:
             known.forget(call)
         if answer.error is None:
             self._keep(known, call, answer)
-            self._rate.note(answer.charge.tokens, sum(map(len, texts)) + len(texts) * asked.characters)
         elif isinstance(answer.error, Refused) and answer.error.status in _REFUSED_STATUSES:
             self._refused[(known.key, *call.ids)] = _again(answer.error)
         return answer
@@ -312,13 +316,22 @@ class ScoreCache:
         task.add_done_callback(ended)
         return task
 
-    def _reuse(self, asked: _Asked, window: Window, relevance: Relevance, sent: frozenset[bytes]) -> Reuse:
-        """Count the scored passages that this search did not send."""
-        scored = window.ids[: len(relevance.scores)]
-        own = sent.intersection(scored)
-        cached = len(scored) - len(own)
-        characters = sum(len(window.texts[each]) for each in scored) - sum(len(window.texts[each]) for each in own)
-        return Reuse(len(sent), cached, self._rate.tokens_of(characters + cached * asked.characters))
+
+def _reuse(asked: _Asked, window: Window, relevance: Relevance, sent: frozenset[bytes]) -> Reuse:
+    """Count the scored passages that this search did not send, and record what it did not have to pay for them."""
+    scored = window.ids[: len(relevance.scores)]
+    own = set(sent)
+    reused: list[str] = []
+    for each in scored:
+        if each in own:
+            own.discard(each)  # an equal passage further down is reused
+        else:
+            reused.append(window.texts[each])
+    if not reused:
+        return Reuse(len(sent))
+    tokens = rerank_tokens(asked.query, reused, asked.instruction)
+    asked.purse.saved(asked.model, tokens)
+    return Reuse(len(sent), len(reused), round(tokens))
 
 
 def _leave(known: _Query, waiting: _Waiting) -> None:

@@ -3,8 +3,8 @@
 import asyncio
 import ssl
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -13,6 +13,7 @@ import aiohttp
 from proxy.bounds import INFLATED_BYTES_A_TURN, MODEL_RESPONSE_BYTES
 from proxy.context.tracing import client_span
 from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
+from proxy.ranking.stages import UNMETERED, Payment, Purse
 from proxy.settings.config import Models
 from proxy.settings.tls import towards_models
 from proxy.upstream.guard import Guards
@@ -85,19 +86,26 @@ class Transport:
         *,
         model: str,
         is_typical: bool = True,
+        purse: Purse = UNMETERED,
+        tokens: float = 0.0,
     ) -> _T:
         """Send a body and decode the response; raises UpstreamError, Malformed if the response cannot be decoded.
 
-        `is_typical`: see `Guard.call`.
+        `is_typical`: see `Guard.call`. `tokens`: as estimated, for the cost that is reserved in the purse; raises
+        CapReached.
         """
+        with purse.pay(model, tokens) as payment:
 
-        async def attempt(seconds: float) -> _T:
-            with client_span(self.service, {"rerank.model": model}) as headers:
-                return self._read(await self.post(path, body, seconds, response_bytes, headers), read)
+            async def attempt(seconds: float) -> _T:
+                with client_span(self.service, {"rerank.model": model}) as headers, _charged(payment):
+                    content = await self.post(path, body, seconds, response_bytes, headers)
+                    found = self._read(content, read)
+                    payment.answered(content)
+                    return found
 
-        if self._guards is None:
-            return await attempt(timeout_seconds)
-        return await self._guards.of(self.service, model).call(attempt, timeout_seconds, is_typical=is_typical)
+            if self._guards is None:
+                return await attempt(timeout_seconds)
+            return await self._guards.of(self.service, model).call(attempt, timeout_seconds, is_typical=is_typical)
 
     def _read(self, content: bytes, read: Callable[[bytes], _T]) -> _T:
         """Decode a response with status 200.
@@ -154,6 +162,19 @@ class Transport:
         if response.status != 200:
             raise self._refused(response.status, content, response.raw_headers)
         return content
+
+
+@contextmanager
+def _charged(payment: Payment) -> Iterator[None]:
+    """Count a call that is sent in the block as charged, unless it was rejected or did not arrive."""
+    payment.sent()
+    try:
+        yield
+    except Lost:
+        raise
+    except (Refused, Unreachable):
+        payment.free()
+        raise
 
 
 async def _content(service: str, response: aiohttp.ClientResponse, at_most: int) -> bytes:

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from proxy.context import Charge, Reuse
+from proxy.context import Reuse
 from proxy.errors import UpstreamError
 from proxy.ranking.planning import Relevance
-from proxy.ranking.stages import Budget
+from proxy.ranking.stages import Budget, Purse
 from proxy.store.contract import CacheRegion, Keys, Kind
 from proxy.store.memory import MemoryStore
 from proxy.upstream.score_cache import ScoreCache
+from proxy.upstream.spending.prices import rerank_tokens
 
 SEARCHES = 20_000
 HEAD = 2000
@@ -42,14 +43,15 @@ class ShopSearch:
 
 
 class CountingScorer:
-    """Counts how often each pair is sent; its tokens are a fourth of the characters, plus a template."""
+    """Counts how often each pair is sent, and the tokens of the calls for each part of the searches."""
 
     batch_size = WINDOW
     timeout_seconds = 3.0
 
     def __init__(self) -> None:
         self.sent: Counter[tuple[str, str]] = Counter()
-        self.calls = 0
+        self.tokens: Counter[str] = Counter()
+        """By the first word of the query."""
 
     async def warm_up(self) -> None: ...
 
@@ -59,22 +61,25 @@ class CountingScorer:
     def abandoned(self, model: str, seconds: float) -> None: ...
 
     async def score(
-        self, query: str, passages: Sequence[str], *, instruction: str, model: str, is_typical: bool
+        self,
+        query: str,
+        passages: Sequence[str],
+        *,
+        instruction: str,
+        model: str,
+        is_typical: bool,
+        purse: Purse,
     ) -> Relevance:
-        self.calls += 1
+        self.tokens[query.partition(" ")[0]] += round(rerank_tokens(query, passages, instruction))
         self.sent.update((query, passage) for passage in passages)
         for _ in range(20):  # others run meanwhile
             await asyncio.sleep(0)
-        return Relevance(tuple(score_of(query, each) for each in passages), charge=Charge(tokens_of(query, passages)))
+        return Relevance(tuple(score_of(query, each) for each in passages))
 
 
 def score_of(query: str, passage: str) -> float:
     """Say for each pair another score."""
     return (hash((query, passage)) % 2**32 + 1) / (2**32 + 2)
-
-
-def tokens_of(query: str, passages: Sequence[str]) -> int:
-    return sum((len(query) + len(passage)) // 4 + 70 for passage in passages)
 
 
 def searches(count: int, seed: int = 1) -> Iterator[ShopSearch]:
@@ -105,24 +110,24 @@ class Saved:
 
     searches: int = 0
     reuse: Reuse = field(default_factory=Reuse)
-    charge: Charge = field(default_factory=Charge)
+    tokens: int = 0
+    """That were used."""
     without_call: int = 0
 
     def add(self, relevance: Relevance) -> None:
         self.searches += 1
         self.reuse += relevance.reuse
-        self.charge += relevance.charge
         self.without_call += not relevance.reuse.sent
 
     @property
     def share(self) -> float:
-        return self.reuse.saved_tokens / max(1, self.reuse.saved_tokens + self.charge.tokens)
+        return self.reuse.saved_tokens / max(1, self.reuse.saved_tokens + self.tokens)
 
     def line(self, name: str) -> str:
         return (
             f"{name:<6} {self.searches:7,} searches, {self.without_call:7,} without a call; "
             f"passages: {self.reuse.sent:9,} sent, {self.reuse.cached:9,} reused; "
-            f"tokens: {self.charge.tokens:12,} used, {self.reuse.saved_tokens:12,} saved ({self.share:.0%})"
+            f"tokens: {self.tokens:12,} used, {self.reuse.saved_tokens:12,} saved ({self.share:.0%})"
         )
 
 
@@ -160,6 +165,7 @@ async def load(count: int) -> Load:
             wrong += relevance.scores != tuple(score_of(search.query, each) for each in search.passages)
 
     await asyncio.gather(*(client() for _ in range(_AT_ONCE)))
+    parts[True].tokens, parts[False].tokens = scorer.tokens["head"], scorer.tokens["tail"]
     repeated = sum(1 for times in scorer.sent.values() if times > 1)
     return Load(parts[True], parts[False], repeated, wrong, store.size, store.evictions)
 

@@ -15,7 +15,7 @@ from proxy.commands.advice import models_advice
 from proxy.commands.checking.findings import Finding
 from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
 from proxy.ranking.planning import VectorSearch
-from proxy.ranking.stages import Budget
+from proxy.ranking.stages import Budget, Unmetered
 from proxy.ranking.tokens import estimated_tokens
 from proxy.settings.config import Cache, CacheSecrets, Config
 from proxy.settings.config import Engine as Settings
@@ -23,6 +23,7 @@ from proxy.settings.routes import Route
 from proxy.settings.yaml_file import ConfigError
 from proxy.store.opening import open_caches
 from proxy.upstream.canary import INSTRUCTION, CanaryVerdict, judged, score_known
+from proxy.upstream.charges import reported_in
 from proxy.upstream.embedder import Embedder, is_same
 from proxy.upstream.engine import EngineClient, EngineOfCaller
 from proxy.upstream.pool import CarriedFields
@@ -190,6 +191,15 @@ async def _embedding(embedder: Embedder, question: ModelQuestion) -> Finding:
     return Finding("ok", "embedder", f"{model} made a vector of {len(embedded.vector)} dimensions")
 
 
+class _CountedTokens(Unmetered):
+    """The tokens that the provider counts for one call."""
+
+    tokens = 0
+
+    def answered(self, content: bytes) -> None:
+        self.tokens = reported_in(content).tokens or 0
+
+
 async def _counted(reranker: Reranker, model: str) -> AsyncIterator[Finding]:
     """Compare the tokens that the provider counts for a text with the estimate by which passages are cut.
 
@@ -197,8 +207,9 @@ async def _counted(reranker: Reranker, model: str) -> AsyncIterator[Finding]:
     """
     tokens = []
     for passage in (SAMPLE, SAMPLE * 2):
-        relevance = await reranker.score(_QUERY, [passage], instruction=INSTRUCTION, model=model)
-        tokens.append(relevance.charge.tokens)
+        counted = _CountedTokens()
+        await reranker.score(_QUERY, [passage], instruction=INSTRUCTION, model=model, purse=counted)
+        tokens.append(counted.tokens)
     if 0 < tokens[0] < tokens[1]:
         ratio = (tokens[1] - tokens[0]) / estimated_tokens(SAMPLE)
         said = f"{model} counts {ratio:.2g} tokens for each that `models.passage_max_tokens` estimates"

@@ -1,0 +1,97 @@
+"""The state file: what was spent each day, in JSON, shared by the processes of one machine.
+
+Each process adds what it spent since its last save, under a lock, and reads what the others spent. The file is replaced
+as a whole, so that a crash leaves the old one or the new one.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from proxy.bounds import SPEND_FILE_BYTES
+from proxy.upstream.spending.ledger import Account, Book, Spent, added, recent
+
+
+class _Row(msgspec.Struct, frozen=True):
+    period: str
+    route: str
+    model: str
+    spent: Spent
+
+
+class _File(msgspec.Struct, frozen=True):
+    rows: list[_Row]
+    version: Literal[1] = 1
+
+
+_decoder = msgspec.json.Decoder(_File)
+
+
+class Corrupt(Exception):
+    """The file is not what this program wrote."""
+
+
+def decode(content: bytes) -> Mapping[Account, Spent]:
+    """Read a state file's content; raises Corrupt."""
+    try:
+        rows = _decoder.decode(content).rows
+    except ValueError as error:
+        raise Corrupt(str(error)) from None
+    return added(*({Account(row.period, row.route, row.model): row.spent} for row in rows))
+
+
+def encode(book: Book) -> bytes:
+    """Write a book, in the order of its accounts."""
+    rows = [_Row(*account, spent) for account, spent in sorted(book.items(), key=lambda item: item[0])]
+    return msgspec.json.format(msgspec.json.encode(_File(rows)), indent=1) + b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class StateFile:
+    """A state file; its methods block, and raise OSError."""
+
+    path: Path
+    lock_seconds: float = 2.0
+    """How long a save waits for another process."""
+
+    def read(self) -> Mapping[Account, Spent]:
+        """Return what the file has, nothing if there is none; raises Corrupt."""
+        try:
+            with self.path.open("rb") as file:
+                content = file.read(SPEND_FILE_BYTES + 1)
+        except FileNotFoundError:
+            return {}
+        if len(content) > SPEND_FILE_BYTES:
+            raise Corrupt(f"more than {SPEND_FILE_BYTES} bytes")
+        return decode(content)
+
+    def add(self, book: Book, now: float) -> Book:
+        """Add a book to the file, and return what the file has then; raises Corrupt, or OSError if it is locked."""
+        lock = FileLock(self.path.with_name(f"{self.path.name}.lock"), timeout=self.lock_seconds)
+        try:
+            with lock:
+                together = recent(added(self.read(), book), now)
+                self._replace(encode(together))
+        except Timeout:
+            raise OSError(f"another process has locked {lock.lock_file}") from None
+        return together
+
+    def set_aside(self, now: float) -> Path:
+        """Rename a corrupt file, and return its new name."""
+        aside = self.path.with_name(f"{self.path.name}.corrupt-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}")
+        self.path.replace(aside)
+        return aside
+
+    def _replace(self, content: bytes) -> None:
+        new = self.path.with_name(f"{self.path.name}.new")
+        with new.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.path)

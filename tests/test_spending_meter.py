@@ -1,0 +1,260 @@
+"""The meter: what a call costs before and after it, and whether a cap permits it."""
+
+import asyncio
+import json
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.context import Charge, Usage
+from proxy.errors import CapReached
+from proxy.settings.config import SpendCaps
+from proxy.upstream.spending.caps import Level
+from proxy.upstream.spending.ledger import Account, Spent
+from proxy.upstream.spending.meter import RoutePurse
+from tests.conftest import Log
+from tests.purses import NOON, PRICE, Household
+
+DAY = "2026-11-29"
+TOKENS = 1000
+USD = TOKENS * PRICE / 1e6
+"""The cost of so many tokens of `m`."""
+
+
+def answered(purse: RoutePurse, model: str = "m", **said: Any) -> None:
+    with purse.pay(model, TOKENS) as payment:
+        payment.sent()
+        payment.answered(json.dumps(said).encode())
+
+
+def spent(home: Household, model: str = "m", route: str = "a") -> Spent | None:
+    return home.meter.ledger.days().get(Account(DAY, route, model))
+
+
+# What a call costs
+
+
+def test_what_the_provider_charges_is_the_truth() -> None:
+    home, usage = Household(), Usage()
+    answered(home.purse(usage=usage), input_tokens=900, inference_status={"cost": 0.5})
+    assert (Spent(1, 900, 0.5), Charge(900, 0.5)) == (spent(home), usage.charge)
+
+
+def test_a_missing_cost_is_that_of_the_tokens_at_the_configured_price() -> None:
+    home, usage = Household(), Usage()
+    answered(home.purse(usage=usage), usage={"total_tokens": TOKENS})
+    assert (Spent(1, TOKENS, USD), Charge(TOKENS, USD)) == (spent(home), usage.charge)
+
+
+def test_where_not_even_tokens_are_reported_both_are_estimated() -> None:
+    home = Household()
+    answered(home.purse())
+    assert Spent(1, TOKENS, USD, USD) == spent(home)
+
+
+def test_a_model_without_a_price_costs_nothing_and_is_named() -> None:
+    home = Household()
+    answered(home.purse(), "local", input_tokens=7)
+    assert Spent(1, 7) == spent(home, "local")
+    assert ["local"] == home.spending.costs().without_price
+
+
+def test_a_call_whose_response_was_not_read_counts_as_estimated() -> None:
+    """It was cancelled or timed out, and may be charged all the same."""
+    home, usage = Household(), Usage()
+    with home.purse(usage=usage).pay("m", TOKENS) as payment:
+        payment.sent()
+    assert (Spent(1, TOKENS, USD, USD), Charge(TOKENS, USD, USD)) == (spent(home), usage.charge)
+
+
+def test_a_call_that_was_rejected_or_never_sent_costs_nothing() -> None:
+    home = Household()
+    with home.purse().pay("m", TOKENS) as payment:
+        payment.sent()
+        payment.free()
+    with home.purse().pay("m", TOKENS):
+        pass
+    assert spent(home) is None
+
+
+def test_a_retry_is_one_call_that_costs_what_its_last_attempt_costs() -> None:
+    home = Household()
+    with home.purse().pay("m", TOKENS) as payment:
+        payment.sent()
+        payment.free()
+        payment.sent()
+        payment.answered(b'{"input_tokens":5,"inference_status":{"cost":0.25}}')
+    assert Spent(1, 5, 0.25) == spent(home)
+
+
+def test_estimates_learn_from_what_is_reported() -> None:
+    home = Household()
+    for _ in range(50):
+        answered(home.purse(), "m", input_tokens=TOKENS // 2, inference_status={"cost": 1})
+        answered(home.purse(), "unpriced", input_tokens=TOKENS * 2, inference_status={"cost": 4})
+    estimate = home.meter.estimated_usd
+    assert pytest.approx(USD / 2, rel=0.01) == estimate("m", TOKENS, home.spending.prices)
+    assert pytest.approx(4, rel=0.01) == estimate("unpriced", TOKENS, home.spending.prices)
+
+
+def test_a_free_local_model_reserves_nothing_once_it_was_called() -> None:
+    home = Household()
+    published = "Qwen/Qwen3-Reranker-4B"
+    assert home.meter.reserved_usd(published, 1e6, home.spending.prices) == 0.025
+    answered(home.purse(), published, input_tokens=1)
+    assert home.meter.reserved_usd(published, 1e6, home.spending.prices) == 0
+
+
+def test_what_a_cache_saved_is_counted_apart() -> None:
+    home = Household()
+    home.purse().saved("m", TOKENS)
+    assert Spent(saved_tokens=TOKENS, saved_usd=USD) == spent(home)
+
+
+# Caps
+
+
+def test_a_hundred_calls_at_once_do_not_exceed_a_cap_together() -> None:
+    home = Household(SpendCaps(max_usd_per_minute=3.5 * USD))
+    with ExitStack() as stack:
+        for _ in range(100):
+            with suppress(CapReached):
+                stack.enter_context(home.purse().pay("m", TOKENS)).sent()
+    assert Spent(3, 3 * TOKENS, 3 * USD, 3 * USD) == spent(home)
+
+
+def test_what_was_reserved_and_not_spent_is_free_again() -> None:
+    home = Household(SpendCaps(max_usd_per_minute=1.5 * USD))
+    for _ in range(5):
+        with home.purse().pay("m", TOKENS) as payment:
+            payment.sent()
+            payment.free()
+
+
+def test_a_cap_of_all_routes_holds_for_each_and_a_routes_own_for_it_alone() -> None:
+    home = Household(SpendCaps(max_usd_per_minute=1.5 * USD), SpendCaps(max_usd_per_minute=2.5 * USD))
+    answered(home.purse("a"), input_tokens=TOKENS)
+    with pytest.raises(CapReached, match=r"m: the call would exceed the cap of \$0.0117188 per minute of a"):
+        answered(home.purse("a"), input_tokens=TOKENS)
+    answered(home.purse("b"), input_tokens=TOKENS)
+    with pytest.raises(CapReached, match="of all routes"):
+        answered(home.purse("b"), input_tokens=TOKENS)
+
+
+def test_a_minutes_cap_ends_with_the_minute() -> None:
+    home = Household(SpendCaps(max_usd_per_minute=1.5 * USD))
+    answered(home.purse(), input_tokens=TOKENS)
+    with pytest.raises(CapReached):
+        answered(home.purse(), input_tokens=TOKENS)
+    home.time.seconds += 60
+    answered(home.purse(), input_tokens=TOKENS)
+
+
+def test_a_purse_that_does_not_pay_refuses_each_call_of_a_capped_route() -> None:
+    home = Household(SpendCaps(max_usd_per_minute=100))
+    with pytest.raises(CapReached, match="nothing is paid"):
+        answered(home.purse(pays=False))
+
+
+def test_levels_rise_with_what_is_spent_and_are_logged_once_a_period(log: Log) -> None:
+    home = Household(SpendCaps(max_usd_per_minute=10 * USD))
+    seen = []
+    for _ in range(9):
+        answered(home.purse(), input_tokens=TOKENS)
+        seen.append(home.spending.level("a"))
+    answered(home.purse(), input_tokens=TOKENS // 2)
+    seen.append(home.spending.level("a"))
+    home.purse().book("m", Charge(0, USD))
+    seen.append(home.spending.level("a"))
+    home.time.seconds += 60
+    assert Level.NORMAL is home.spending.level("a")
+    assert [Level.NORMAL] * 7 + [Level.NARROW] * 2 + [Level.CACHED, Level.OFF] == seen
+    assert ["80%", "95%", "105%"] == [event["detail"].split()[0] for event in log if event["event"] == "spend_cap"]
+    assert Level.NORMAL is home.spending.level("b")
+
+
+# The state file
+
+
+async def test_a_restart_does_not_reset_a_days_spend(tmp_path: Path) -> None:
+    path = tmp_path / "spend.json"
+    home = Household(SpendCaps(max_usd_per_day=1.5 * USD), path=path)
+    answered(home.purse(), input_tokens=TOKENS)
+    await home.meter.save()
+    later = Household(SpendCaps(max_usd_per_day=1.5 * USD), path=path)
+    later.meter.read()
+    with pytest.raises(CapReached):
+        answered(later.purse(), input_tokens=TOKENS)
+
+
+async def test_processes_that_share_a_file_see_each_others_spend(tmp_path: Path) -> None:
+    homes = [Household(path=tmp_path / "spend.json") for _ in range(2)]
+    for home in (*homes, homes[0]):
+        answered(home.purse(), input_tokens=TOKENS)
+        await home.meter.save()
+    assert 3 == homes[0].meter.ledger.days()[Account(DAY, "a", "m")].calls
+
+
+async def test_a_full_disk_costs_a_warning_and_nothing_is_lost(tmp_path: Path, log: Log) -> None:
+    new = tmp_path / "spend.json.new"
+    new.symlink_to("/dev/full")
+    home = Household(path=tmp_path / "spend.json")
+    for _ in range(3):
+        answered(home.purse(), input_tokens=TOKENS)
+        await home.meter.save()
+    assert [("warning", "spend_not_saved")] == [(event["log_level"], event["event"]) for event in log]
+    assert "No space left" in log[0]["detail"]
+    new.unlink()
+    await home.meter.save()
+    later = Household(path=tmp_path / "spend.json")
+    later.meter.read()
+    assert 3 == later.meter.ledger.days()[Account(DAY, "a", "m")].calls
+
+
+@pytest.mark.parametrize("when", ["at the start", "later"])
+async def test_a_corrupt_file_is_said_and_set_aside(tmp_path: Path, log: Log, when: str) -> None:
+    path = tmp_path / "spend.json"
+    path.write_bytes(b"{")
+    home = Household(path=path)
+    if when == "at the start":
+        home.meter.read()
+    answered(home.purse(), input_tokens=TOKENS)
+    await home.meter.save()
+    await home.meter.save()
+    assert [("error", "spend_state_corrupt")] == [(event["log_level"], event["event"]) for event in log]
+    assert b"{" == (tmp_path / "spend.json.corrupt-20261129T120000Z").read_bytes()
+    assert json.loads(path.read_bytes())["rows"]
+
+
+async def test_a_file_that_can_be_neither_read_nor_written_is_a_warning(tmp_path: Path, log: Log) -> None:
+    (tmp_path / "file").touch()
+    home = Household(path=tmp_path / "file" / "spend.json")
+    home.meter.read()
+    answered(home.purse())
+    await home.meter.save()
+    assert ["spend_not_saved"] == [event["event"] for event in log]
+
+
+async def test_a_save_that_is_cancelled_is_not_repeated(tmp_path: Path) -> None:
+    """Its thread goes on writing: the last save waits for it."""
+    home = Household(path=tmp_path / "spend.json")
+    answered(home.purse(), input_tokens=TOKENS)
+    keeping = asyncio.ensure_future(home.meter.keep_saved(0))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not home.meter.ledger.is_changed
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    await home.meter.save()
+    assert 1 == json.loads((tmp_path / "spend.json").read_bytes())["rows"][0]["spent"]["calls"]
+
+
+async def test_without_a_file_everything_is_kept_in_memory() -> None:
+    home = Household()
+    home.meter.read()
+    answered(home.purse(), input_tokens=TOKENS)
+    home.time.seconds = NOON + 120
+    await home.meter.save()
+    assert {("a", "m"): USD} == home.spending.today_usd()
