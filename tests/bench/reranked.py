@@ -69,8 +69,7 @@ class Site:
     def settings(self, window: int, **route: Any) -> dict[str, Any]:
         """Return the settings of a proxy before it."""
         semantic = {"field": "embedding", "dimensions": self.dimensions, "timeout_seconds": _PATIENCE_S}
-        said = {"index": self.index, "passage": ["title", "description"], "semantic": semantic}
-        said["budget_ms"] = 1000 * _PATIENCE_S
+        of_route = {"index": self.index, "passage": ["title", "description"], "semantic": semantic}
         patient = {"resolve_timeout_seconds": _PATIENCE_S, "added_timeout_seconds": _PATIENCE_S}
         calls = {"embed_timeout_seconds": _PATIENCE_S, "rerank_timeout_seconds": _PATIENCE_S}
         return {
@@ -78,7 +77,7 @@ class Site:
             "models": {"url": self.models, "canary": False, **calls},
             "log": {"level": "warning"},
             "admin": {"port": 0},
-            "routes": [{**said, "rank_window_size": window, **route}],
+            "routes": [{**of_route, "budget_ms": 1000 * _PATIENCE_S, "rank_window_size": window, **route}],
         }
 
     def engine_use(self, own: int | None) -> "EngineUse":
