@@ -130,6 +130,12 @@ BYPASS_RULE_CHARACTERS = _bound(
     500,
     "longer text does not match",
 )
+AGGREGATIONS_READ_BYTES = _bound(
+    Of.CLIENT,
+    "bytes of aggregations that may read scores (such as `top_hits`), read to see if they do",
+    8 * 2**10,
+    "they keep the results of the client's own search, without what kNN added",
+)
 FILTER_PATH_PARTS = _bound(Of.CLIENT, "names and wildcards in `filter_path`", 200, _TOO_COMPLEX)
 FILTER_PATH_PATTERNS = _bound(Of.CLIENT, "names with a wildcard, such as `_s*`, in `filter_path`", 8, _TOO_COMPLEX)
 FILTER_PATH_COMPARISONS = _bound(

@@ -211,6 +211,9 @@ def _add_language(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_vectors(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true", help="write nothing and call no model: count texts, tokens and US dollars"
+    )
     parser.add_argument("--tier", choices=TIERS, help="tier of the embedding model (default: of the route or profile)")
     parser.add_argument("--embedding-model", metavar="NAME", help="name of the embedding model, instead of a tier")
     parser.add_argument(
@@ -251,6 +254,7 @@ def _add_index(commands: Any) -> None:
         "Load documents with their vectors into an index. Run it again to update or to continue after an interruption.",
         "index products.ndjson --name products-2026",
         "index statutes.json --name statutes --profile legal",
+        "index products.ndjson --name products-2026 --dry-run",
         "index - --name products-2026 --no-vectors < products.ndjson",
     )
     parser.add_argument("file", help="NDJSON or a JSON array, gzipped or not; - reads standard input")

@@ -81,6 +81,11 @@ class CapReached(UpstreamError):
 
     reason = "spend_cap"
 
+    def __init__(self, service: str, detail: str, *, is_brief: bool = False) -> None:
+        """`is_brief`: a minute's cap, after which a command may go on."""
+        super().__init__(service, detail)
+        self.is_brief = is_brief
+
 
 class Malformed(UpstreamError):
     """A response that does not follow the API."""

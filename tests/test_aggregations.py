@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 
-from proxy.bounds import BODY_CLAUSES
+from proxy.bounds import AGGREGATIONS_READ_BYTES, BODY_CLAUSES
 from proxy.parsing.aggregations import facets_of, merged
 from tests import strategies
 
@@ -74,6 +74,24 @@ def test_what_is_computed_from_one_that_stays_stays_too() -> None:
         "dearest": {"max_bucket": {"buckets_path": "brands>mean"}},
     }
     assert ["brands", "dearest"] == list(facets(asked))
+
+
+def test_a_chain_of_pipelines_is_followed_to_its_end() -> None:
+    chain = {f"p{number}": {"max_bucket": {"buckets_path": f"p{number + 1}>x"}} for number in range(100)}
+    assert ["a"] == list(facets({**chain, "p100": BEST, "a": BRANDS}))
+
+
+def test_an_escape_hides_no_score() -> None:
+    asked = b'{"a":{"max":{"script":"_sc\\u006fre"}},"b":{"terms":{"field":"br\\u0061nd"}}}'
+    assert ["b"] == list(facets_of({"aggs": msgspec.Raw(asked)}))
+
+
+def test_what_is_too_long_to_be_read_stays_the_clients_own() -> None:
+    """If it may read scores; else it is counted, however long."""
+    long, by_field = ["x" * 10] * AGGREGATIONS_READ_BYTES, {"top_hits": {"sort": "price"}}
+    terms = {"terms": {"field": "brand", "include": long}}
+    asked = {"a": by_field, "long": {**by_field, "meta": {"x": long}}, "b": by_field, "terms": terms}
+    assert ["a", "terms"] == list(facets(asked))
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,9 @@ class Model:
         *,
         instruction: str,
         model: str,
+        is_typical: bool,
     ) -> Relevance:
+        assert not is_typical, "a window of a search takes longer"
         self.asked += 1
         if isinstance(self.scores, UpstreamError):
             return Relevance((), error=self.scores)
@@ -263,10 +265,10 @@ async def test_a_file_that_cannot_be_read_is_left_as_it_is(log: Log, tmp_path: P
 
 async def test_a_file_has_no_text_and_a_place_for_each_model(tmp_path: Path) -> None:
     file = tmp_path / "canary.json"
-    for model in ("a", "b"):
-        assert await CanaryScores(str(file)).compared(model, (0.5, 0.25)) is None
+    scores, models = CanaryScores(str(file)), [f"m{number}" for number in range(20)]
+    assert {None} == set(await asyncio.gather(*(scores.compared(model, (0.5, 0.25)) for model in models)))
     held = msgspec.json.decode(file.read_bytes())
-    assert (["a", "b"], [[0.5, 0.25]] * 2) == ([name.split()[0] for name in held], list(held.values()))
+    assert (models, [[0.5, 0.25]] * 20) == ([name.split()[0] for name in held], list(held.values()))
 
 
 # In the process

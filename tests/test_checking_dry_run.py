@@ -10,7 +10,7 @@ import pytest
 from proxy.commands.checking.dry_run import DryRun, dry_run
 from proxy.endpoints.answering import SearchCall
 from proxy.errors import UpstreamError
-from proxy.settings.config import Config
+from proxy.settings.config import Config, Redact
 from tests.fakes import Client, Document, FakeEngine, FakeModels, closed_port
 
 QUERY = {"query": {"bool": {"must": {"match": {"title": "laptop"}}, "filter": {"term": {"brand": "kite"}}}}}
@@ -130,3 +130,12 @@ BODIES: Mapping[str, Any] = {
 async def test_it_is_what_serve_says(settings: Config, client: Client, name: str) -> None:
     served = await client.search("/products/_search", BODIES[name])
     assert served.header("x-rerank") == (await ran(settings, BODIES[name])).outcome
+
+
+async def test_what_the_models_would_receive_is_shown_where_it_differs(settings: Config) -> None:
+    body = {"query": {"match": {"title": "laptop of a@example.com"}}}
+    redacted = await ran(settings, body, redact=Redact(kinds=("email",)))
+    assert "laptop of [email]" == redacted.details["sent_to_models"]
+    assert "sent_to_models" not in (await ran(settings, body)).details
+    bypassed = await ran(settings, body, redact=Redact(kinds=("email",), query="bypass"))
+    assert "bypassed;reason=sensitive" == bypassed.outcome

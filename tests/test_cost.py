@@ -27,6 +27,7 @@ from proxy.endpoints.nodes import published_as
 from proxy.errors import TooComplex
 from proxy.http1.callers import CallerIdentities, carried
 from proxy.outcomes import Bypass, Outcome, bypassed, in_order
+from proxy.parsing.aggregations import facets_of, merged
 from proxy.parsing.filter_path import Form, read_filter_path
 from proxy.parsing.json_text import read, take_member, with_members_set
 from proxy.parsing.query_text import find_user_query
@@ -445,6 +446,30 @@ def source_wildcards(size: int) -> Work:
     return source_filter([f"*{number}*a*" + "b" * (size // 200) for number in range(SOURCE_PATTERNS)])
 
 
+def aggregations_of(asked: Any) -> Work:
+    raw = msgspec.Raw(encoded(asked))
+    result = encoded({name: {"buckets": [{"key": "a", "doc_count": 1}]} for name in asked})
+    counted = {name: msgspec.Raw(b'{"buckets":[]}') for name in list(asked)[::2]}
+    return Work([bytes(raw), result], lambda: (facets_of({"aggs": raw}), merged(msgspec.Raw(result), counted)))
+
+
+def aggregations(size: int) -> Work:
+    return aggregations_of({f"a{number}": {"terms": {"field": "brand"}} for number in range(size // 100)})
+
+
+def aggregations_with_scores(size: int) -> Work:
+    return aggregations_of({f"a{number}": {"top_hits": {"sort": "my_score"}} for number in range(size // 100)})
+
+
+def pipelines_of_aggregations(size: int) -> Work:
+    chain = {f"a{n}": {"max_bucket": {"buckets_path": f"a{n + 1}>x"}} for n in range(size // 130)}
+    return aggregations_of({"a0": {"top_hits": {}}, **chain})
+
+
+def a_long_aggregation(size: int) -> Work:
+    return aggregations_of({"a": {"filter": {"terms": {"brand": ["my_score" * 10] * (size // 90)}}}})
+
+
 def published_nodes(size: int) -> Work:
     nodes = {f"n{number}": {"http": {"publish_address": f"10.0.0.1:{number}"}} for number in range(size // 50)}
     answer = encoded({"nodes": nodes})
@@ -521,6 +546,10 @@ OTHERS: Mapping[str, Case] = {
     for each in (
         scores,
         scores_with_passages,
+        aggregations,
+        aggregations_with_scores,
+        pipelines_of_aggregations,
+        a_long_aggregation,
         cached_scores,
         long_windows,
         vectors,

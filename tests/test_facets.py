@@ -9,7 +9,7 @@ import pytest
 
 from proxy.settings.config import Cache, Config, Semantic
 from tests.conftest import QUERY, StartProxy
-from tests.fakes import Client, Document, FakeEngine, Message, hangs, ids, refuses, says, waits_for
+from tests.fakes import Client, Document, FakeEngine, FakeModels, Message, hangs, ids, refuses, says, waits_for
 from tests.test_pipeline import with_route
 
 BRANDS = {"brands": {"terms": {"field": "brand"}}}
@@ -81,6 +81,19 @@ async def test_a_page_behind_the_head_is_not_kept_waiting(
     held.set()
     page = await asking
     assert ("reranked", COUNTED) == (page.header("x-rerank"), facets(page))
+
+
+@pytest.mark.usefixtures("brands")
+async def test_facets_are_counted_while_the_reranker_works(
+    client: Client, engine: FakeEngine, models: FakeModels
+) -> None:
+    held = asyncio.Event()
+    models.faults["rerank"] = waits_for(held)
+    asking = asyncio.ensure_future(client.search("/products/_search", FACETED))
+    await models.until_asked("rerank", 1)
+    await engine.until_asked("render", 1)
+    held.set()
+    assert COUNTED == facets(await asking)
 
 
 FAULTS: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """Whatever an upstream does, the client gets the best order that is known, or the engine's own error, and sees why.
 
-One table: each fault of each upstream, with the response, the header, the log line and the counters that say so.
+One table: each fault of each upstream, with the response, the header, the log line, the counters and the trace that say
+so.
 """
 
 import asyncio
@@ -8,7 +9,7 @@ import gzip
 import json
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ import pytest
 
 from proxy.app import open_proxy
 from proxy.bounds import SEARCH_RESPONSE_BYTES
+from proxy.context.tracing import Span, Trace
 from proxy.http1.listener import serve
 from proxy.settings.config import Config
 from proxy.telemetry.metrics import Counters
@@ -133,6 +135,25 @@ EMBEDDER: Mapping[str, Row] = {
 }
 
 
+class Recorded:
+    """Takes spans as a collector would, by their names."""
+
+    share = 1.0
+
+    def __init__(self) -> None:
+        self.spans: dict[str, list[Span]] = {}
+
+    def export(self, trace: Trace, spans: Iterable[Span]) -> None:
+        for span in spans:
+            self.spans.setdefault(span.name, []).append(span)
+
+    @property
+    def said(self) -> Mapping[str, object]:
+        """What the span of the search says of its outcome."""
+        (search,) = self.spans["search"]
+        return {name: search.attributes.get(f"rerank.{name}", "") for name in ("outcome", "reason", "stages")}
+
+
 @dataclass
 class Place:
     """The proxy between its fakes; what it counts."""
@@ -143,6 +164,7 @@ class Place:
     log: Log
     stack: AsyncExitStack
     counters: Counters = field(default_factory=Counters)
+    trace: Recorded = field(default_factory=Recorded)
 
     async def search(self, settings: Config | None = None) -> Message:
         """Start a proxy, and search through it."""
@@ -156,6 +178,7 @@ class Place:
         """Start a proxy; return its port."""
         config = settings or self.settings
         proxy = await open_proxy(config, TOKEN, {}, self.stack)
+        proxy.telemetry.traces = self.trace
         conclude = proxy.telemetry.conclude
         listener = await serve(proxy.handle, proxy.upstream, "127.0.0.1", 0, conclude=conclude)
         self.stack.push_async_callback(listener.close, 1.0)
@@ -188,13 +211,19 @@ async def place(settings: Config, engine: FakeEngine, models: FakeModels, log: L
 
 
 def check_degraded(place: Place, answered: Message, stages: str, reason: str, words: str, order: list[str]) -> None:
-    """Response, header, log and counter say the same."""
+    """Response, header, log, counter and trace say the same."""
     assert (200, order) == (answered.status, ids_of(answered))
     assert f'degraded;stages="{stages}";reason={reason}' == answered.header("x-rerank")
     line = place.line
     assert ("warning", "degraded", reason) == (line["log_level"], line["outcome"], line["reason"])
     assert words in str(line["detail"])
     assert Counter({("products*", "degraded", reason): 1}) == place.counters.searches
+    assert {"outcome": "degraded", "reason": reason, "stages": stages} == place.trace.said
+
+
+def calls_of(place: Place, service: str) -> Mapping[str, int]:
+    """Return the counted calls of a model by result."""
+    return {result: count for (of, _, result), count in place.counters.model_calls.items() if of == service}
 
 
 MODELS = [
@@ -216,8 +245,8 @@ async def test_a_fault_of_a_model(place: Place, service: str, row: Row) -> None:
     check_degraded(place, answered, stage, row.reason, row.words, order)
     assert ([row.event] if row.event else []) == place.events
     assert 1 + row.retried == len(place.models.of(kind))
-    counted = {result: count for (of, _, result), count in place.counters.model_calls.items() if of == service}
-    assert {row.call or row.reason: 1 + row.retried, **({"retried": 1} if row.retried else {})} == counted
+    expected = {row.call or row.reason: 1 + row.retried, **({"retried": 1} if row.retried else {})}
+    assert (expected, 1 + row.retried) == (calls_of(place, service), len(place.trace.spans[service]))
 
 
 @contextmanager
@@ -251,6 +280,7 @@ NOT_CONNECTED: Mapping[str, tuple[Callable[[Place], str], str]] = {
 async def test_models_that_cannot_be_connected_to(place: Place, url: Callable[[Place], str], words: str) -> None:
     answered = await place.search(place.with_models(url=url(place)))
     check_degraded(place, answered, "semantic rerank", "unreachable", words, LEXICAL)
+    check_not_connected(place)
 
 
 async def test_models_that_time_out_at_connect(place: Place) -> None:
@@ -258,6 +288,14 @@ async def test_models_that_time_out_at_connect(place: Place) -> None:
         settings = place.with_models(url=f"http://127.0.0.1:{port}", connect_timeout_seconds=SOON)
         answered = await place.search(settings)
     check_degraded(place, answered, "semantic rerank", "unreachable", "no connection in time", LEXICAL)
+    check_not_connected(place)
+
+
+def check_not_connected(place: Place) -> None:
+    """Each call was tried once more, and its span says why it failed."""
+    for service in ("embedder", "reranker"):
+        assert {"unreachable": 2, "retried": 1} == calls_of(place, service)
+        assert [True, True] == [bool(span.error) for span in place.trace.spans[service]]
 
 
 KNN: Mapping[str, Row] = {
@@ -319,6 +357,7 @@ async def test_a_fault_of_the_engine_in_the_clients_own_search(place: Place, own
     assert (own.status, f"bypassed;reason={own.reason}") == (answered.status, answered.header("x-rerank"))
     assert ("bypassed", own.reason) == (place.line["outcome"], place.line["reason"])
     assert Counter({("products*", "bypassed", own.reason): 1}) == place.counters.searches
+    assert {"outcome": "bypassed", "reason": own.reason, "stages": ""} == place.trace.said
     if own.is_relayed:
         direct = await Client.to(place.engine.port)
         place.stack.callback(direct.close)
@@ -351,6 +390,7 @@ def check_engine_away(place: Place, answered: Message) -> None:
     assert "engine_unreachable" == json.loads(answered.content)["error"]["type"]
     assert ("warning", "unresolved") == (place.line["log_level"], place.line["reason"])
     assert {("", "bypassed", "unresolved")} == set(place.counters.searches)
+    assert {"outcome": "bypassed", "reason": "unresolved", "stages": ""} == place.trace.said
 
 
 async def test_a_model_that_stalls_is_soon_no_longer_asked(place: Place) -> None:

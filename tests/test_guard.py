@@ -13,6 +13,8 @@ from proxy.upstream.latency import CALLS_TO_JUDGE
 from proxy.upstream.retries import reason_of
 
 SECONDS = 2.0
+LIMIT = 1.48
+"""What a search has left of the default budget."""
 LogLines = list[structlog.typing.EventDict]
 
 
@@ -128,6 +130,38 @@ async def test_a_model_that_works_again_is_called_again_within_half_a_minute(log
     assert model.now < 60
     assert "model_available" == log[-1]["event"]
     assert "scores" == await end(guard, model)
+
+
+@pytest.mark.parametrize("rate", [0.1, 1, 10, 300])
+@pytest.mark.parametrize("fault", [TimedOut("reranker"), refused(503), refused(429), Unreachable("reranker")])
+async def test_after_a_bad_half_minute_every_search_is_scored_again_within_30_seconds(
+    log: LogLines, rate: float, fault: UpstreamError
+) -> None:
+    """Breaker, latency and bulkhead together, as a search meets them."""
+    model = Model([None], takes=0.2)
+    guard = model.guard()
+
+    async def search() -> str:
+        if why := guard.skipped(LIMIT):
+            return why.reason
+        reason = await end(guard, model, LIMIT)
+        if reason == "timeout":
+            guard.abandoned(LIMIT)
+        return reason
+
+    async def searches(until: float) -> list[str]:
+        found = []
+        while model.now < until:
+            found.append(await search())
+            model.now += 1 / rate
+        return found
+
+    await searches(60)
+    model.ends, model.takes = [fault], 10.0 if isinstance(fault, TimedOut) else 0.01
+    assert "scores" not in await searches(90)
+    model.ends, model.takes = [None], 0.2
+    await searches(120)
+    assert {"scores"} == set(await searches(150))
 
 
 async def test_a_misconfigured_model_is_one_error_in_the_log_and_probed_at_intervals(log: LogLines) -> None:

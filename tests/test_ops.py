@@ -28,6 +28,8 @@ from proxy.outcomes import BYPASS_REASONS, OutcomeName, answered
 from proxy.settings.config import Cache, Config, Models, Spend, admin_token_of, read, token_of
 from proxy.settings.yaml_file import ConfigError
 from proxy.telemetry.log import Telemetry
+from proxy.upstream.canary import KNOWN
+from tests.canaries import known_scores
 from tests.conftest import OTHER, QUERY, TOKEN, Log
 from tests.fakes import Client, FakeEngine, FakeModels, closed_port, refuses, request, waits_for
 from tests.readme import failures
@@ -109,6 +111,9 @@ async def test_each_metric_that_is_named_is_there_and_moves(
         process.serves_on(listener)
         lag = asyncio.ensure_future(process.measure_lag(0.001))
         stack.callback(lag.cancel)
+        models.scores |= known_scores(0.9, 0.1)
+        proxy.generation.watch_models()
+        await models.until_asked("rerank", len(KNOWN))
         client, other = await Client.to(listener.port), await Client.to(listener.port)
         stack.callback(client.close)
         stack.callback(other.close)

@@ -55,7 +55,7 @@ async def served(
         "listen": {"port": 0},
         "admin": {"port": 0},
         "engine": {"url": engine.url, "resolve_timeout_seconds": 30},
-        "models": {"url": models.url, "canary": False},  # the fakes do not know its pairs
+        "models": {"url": models.url, "canary": False},
         "routes": [ROUTE],
     } | dict(more or {})
     file = folder / "config.yaml"

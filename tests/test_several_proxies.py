@@ -66,14 +66,17 @@ def start(tmp_path: Path, engine: FakeEngine, models: FakeModels, redis: RedisSe
     numbers = count()
 
     @asynccontextmanager
-    async def started(timeout_ms: int = 30_000, **sections: Any) -> AsyncIterator[Member]:
+    async def started(timeout_ms: int = 30_000, scores_mb: int = 0, **sections: Any) -> AsyncIterator[Member]:
         settings = {
             "listen": {"port": 0},
             "admin": {"port": 0},
             "engine": {"url": engine.url, "resolve_timeout_seconds": 30},
-            "models": {"url": models.url},
-            # Without scores, so that a ranking that is made anew needs its model.
-            "cache": {"redis_url": f"redis://127.0.0.1:{redis.port}", "redis_timeout_ms": timeout_ms, "scores_mb": 0},
+            "models": {"url": models.url, "canary": False},
+            "cache": {
+                "redis_url": f"redis://127.0.0.1:{redis.port}",
+                "redis_timeout_ms": timeout_ms,
+                "scores_mb": scores_mb,  # none, so that a ranking that is made anew needs its model
+            },
             "routes": [ROUTE],
         }
         file = tmp_path / f"{next(numbers)}.yaml"
@@ -107,6 +110,19 @@ async def test_a_vector_that_one_has_paid_for_is_not_asked_for_by_another(start:
         await one.page(0)
         await other.page(0)
         assert 1 == len(models.of("embed"))
+
+
+async def test_scores_that_one_has_paid_for_are_not_asked_for_by_another(start: Start, models: FakeModels) -> None:
+    """Nor those that another has added to what this one knew."""
+    async with start(scores_mb=1) as one, start(scores_mb=1) as other:
+        await one.page(0)
+        await other.page(0)
+        assert 1 == len(models.of("rerank"))
+        narrower = QUERY | {"post_filter": {"ids": {"values": ["a", "b"]}}}
+        await other.client.search("/products/_search", narrower)
+        asked = len(models.requests)
+        await one.client.search("/products/_search", narrower)
+        assert asked == len(models.requests)
 
 
 async def test_a_ranking_of_one_caller_is_not_that_of_another(start: Start, models: FakeModels) -> None:

@@ -62,12 +62,23 @@ async def test_over_a_cap_nothing_is_asked_of_the_models_or_added_to_the_engine(
     assert [] == [line for line in said if line["log.level"] == "error"]
 
 
+async def test_near_a_cap_what_is_cached_is_used_and_nothing_is_paid(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    async with served(tmp_path, engine, models, more=capped(tmp_path, 2.05 * COST)) as proxy:
+        assert ["reranked", "reranked"] == await outcomes(proxy, "a", "b")
+        assert ["reranked", AT_CAP[0]] == await outcomes(proxy, "a", "c")
+        costs = (await proxy.ask("GET", "/costs")).json()
+    assert (2, 2 * COST) == (len(models.of("rerank")), costs["days"][0]["usd"])
+    assert costs["days"][0]["saved_tokens"] > 0
+
+
 async def test_many_searches_at_once_do_not_exceed_a_cap_together(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:
     count, affordable = 40, 4
     settings = capped(tmp_path, (affordable + 1.5) * COST)
-    settings["models"] = {"url": models.url, "rerank_timeout_seconds": 60}
+    settings["models"] = {"url": models.url, "rerank_timeout_seconds": 60, "canary": False}
     async with served(tmp_path, engine, models, more=settings) as proxy:
         assert ["reranked"] == await outcomes(proxy, "first")
         held, ended = asyncio.Event(), asyncio.Semaphore(0)

@@ -1,9 +1,9 @@
 """What an error of the models means to the user of a command, and what to do."""
 
-from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
+from proxy.errors import CapReached, Refused, TimedOut, Unreachable, UpstreamError
 
 
-def models_advice(error: UpstreamError, model: str) -> str:
+def models_advice(error: UpstreamError, model: str) -> str:  # noqa: PLR0911  one for each error
     match error:
         case Refused(status=401 | 403):
             return f"the models' provider rejects the token ({error}): set a valid one"
@@ -14,6 +14,8 @@ def models_advice(error: UpstreamError, model: str) -> str:
             return f"{said}; it says: {_start_of(error)}"
         case Refused():
             return f"the models' provider rejects {model} ({error}): {_start_of(error)}"
+        case CapReached():
+            return f"a cap on spend is reached: {error}. What was done is kept: run it again later, or raise the cap"
         case Unreachable() | TimedOut():
             return f"the models cannot be reached: {error}. Start them (`rerank-proxy models`) or correct models.url"
         case _:

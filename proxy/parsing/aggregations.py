@@ -4,31 +4,64 @@ One that reads scores, or ignores the query, keeps the result of the client's ow
 means nothing, and `global` with the query repeated inside cannot see it.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
 
+from proxy.bounds import AGGREGATIONS_READ_BYTES
 from proxy.parsing.json_text import members_of, read
 
 _BODY_KEYS = ("aggs", "aggregations")
 _BY_SCORE = frozenset({"sampler", "diversified_sampler"})
 _SCORE = re.compile(r"(?<!\w)_score(?!\w)")
+_SUSPECTS = (b'"global"', b'sampler"', b'"top_hits"', b"_score", b'"id"', b'"buckets_path"', b"\\")
+"""An aggregation without any of these counts added documents; the last one is an escape, which may spell another."""
 
 
 def facets_of(members: Mapping[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
-    """Return the aggregations of a body that count added documents too, by name, in the client's bytes."""
+    """Return the aggregations of a body that count added documents too, by name, in the client's bytes.
+
+    Those that may read scores are read up to a limit in bytes; beyond it, they are taken to do so.
+    """
     given = [members[name] for name in members if name in _BODY_KEYS]
+    if not given:
+        return {}
     try:
-        asked = members_of(given[-1]) if given else {}
-        decoded = {name: read(raw) for name, raw in asked.items()}
+        asked = members_of(given[-1])
+        suspects = _suspects(given[-1], asked)
+        sizes = itertools.accumulate(map(len, suspects.values()))
+        read_of = [name for name, size in zip(suspects, sizes, strict=True) if size <= AGGREGATIONS_READ_BYTES]
+        readable = {name: read(suspects[name]) for name in read_of}
     except (ValueError, RecursionError):
         return {}
-    own = {name for name, aggregation in decoded.items() if _is_own(aggregation)}
-    while more := {name for name in decoded.keys() - own if own & set(_inputs(decoded[name]))}:
-        own |= more
-    return {name: raw for name, raw in asked.items() if name not in own}
+    own = {name for name in suspects if name not in readable or _is_own(readable[name])}
+    own |= _computed_from(own, readable)
+    return {name: raw for name, raw in asked.items() if name not in own} if own else asked
+
+
+def _suspects(whole: bytes, asked: Mapping[str, msgspec.Raw]) -> dict[str, bytes]:
+    there = [each for each in _SUSPECTS if each in bytes(whole)]
+    texts = {name: bytes(raw) for name, raw in asked.items()} if there else {}
+    return {name: text for name, text in texts.items() if any(each in text for each in there)}
+
+
+def _computed_from(own: AbstractSet[str], aggregations: Mapping[str, Any]) -> set[str]:
+    """Return the aggregations that are computed from these, directly or not."""
+    outputs: dict[str, list[str]] = {}
+    for name, aggregation in aggregations.items():
+        for given in _inputs(aggregation):
+            outputs.setdefault(given, []).append(name)
+    found: set[str] = set()
+    inputs = list(own)
+    while inputs:
+        new = [name for name in outputs.pop(inputs.pop(), ()) if name not in found]
+        found.update(new)
+        inputs += new
+    return found
 
 
 def merged(own: msgspec.Raw, counted: Mapping[str, msgspec.Raw]) -> msgspec.Raw:

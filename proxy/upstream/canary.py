@@ -70,7 +70,9 @@ _FINGERPRINT = hashlib.sha256(msgspec.json.encode([INSTRUCTION, KNOWN])).hexdige
 class Scorer(Protocol):
     """Calls a reranker once, without a cache; errors are returned in the result, and never raised."""
 
-    async def score(self, query: str, passages: Sequence[str], *, instruction: str, model: str) -> Relevance: ...
+    async def score(
+        self, query: str, passages: Sequence[str], *, instruction: str, model: str, is_typical: bool
+    ) -> Relevance: ...
 
 
 class CanaryVerdict(StrEnum):
@@ -123,7 +125,9 @@ async def score_known(reranker: Scorer, model: str) -> tuple[tuple[float, ...], 
     """Score the passages of each known query; raises UpstreamError."""
     found = []
     for known in KNOWN:
-        relevance = await reranker.score(known.query, known.passages, instruction=INSTRUCTION, model=model)
+        relevance = await reranker.score(
+            known.query, known.passages, instruction=INSTRUCTION, model=model, is_typical=False
+        )
         if relevance.error is not None:
             raise relevance.error
         found.append(relevance.scores)
@@ -136,11 +140,13 @@ class CanaryScores:
     def __init__(self, file: str | None = None, known: dict[str, tuple[float, ...]] | None = None) -> None:
         self._file = Path(file) if file else None
         self._known = {} if known is None else known
+        self._writing = asyncio.Lock()
 
     async def compared(self, model: str, scores: tuple[float, ...]) -> tuple[float, ...] | None:
         """Return the remembered scores of a model; None if there are none, and these are then remembered."""
         if self._file is not None:
-            return await asyncio.to_thread(self._compared_in, self._file, model, scores)
+            async with self._writing:  # one model after the other: each writes the whole file
+                return await asyncio.to_thread(self._compared_in, self._file, model, scores)
         key = _key(model)
         earlier = self._known.get(key)
         self._known.setdefault(key, scores)

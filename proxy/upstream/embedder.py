@@ -46,8 +46,11 @@ class Embedder:
         vectors: CacheRegion | None = None,
         service_tier: ServiceTier | None = None,
         format_: EmbedFormat = _DEEPINFRA,
+        purse: Purse = UNMETERED,
     ) -> None:
+        """`purse`: pays for passages; a query is paid from the budget of its search."""
         self._transport = transport
+        self._purse = purse
         self._format = format_
         self._timeout = timeout_seconds
         self._query_max_chars = query_max_chars
@@ -121,9 +124,7 @@ class Embedder:
         body = encode(["How long is a vector?"], model, dimensions, fail_fast=False)
         return await self._ask(model, body, 1, dimensions, lambda answer: _introduction(answer, model, dimensions))
 
-    async def embed_passages(
-        self, texts: Sequence[str], *, model: str, dimensions: int | None, purse: Purse = UNMETERED
-    ) -> Vectors:
+    async def embed_passages(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Vectors:
         """Embed at most 1024 texts, one row each; without `dimensions`, the vectors have the model's own length."""
         if not texts:
             return np.empty((0, dimensions or 0), dtype=np.float32)
@@ -134,7 +135,7 @@ class Embedder:
             len(texts),
             dimensions,
             lambda answer: decode(answer, len(texts), model, dimensions),
-            purse=purse,
+            purse=self._purse,
             tokens=embed_tokens(texts),
         )
 

@@ -89,6 +89,26 @@ async def test_passages(source: object, real_engine: RealEngine, open_sides: Ope
     assert [(passages, [TEXT])] == [(call["documents"], call["queries"]) for call in models.reranked]
 
 
+@pytest.mark.parametrize("source", [True, False, ["brand"]])
+async def test_labelled_passages(source: object, open_sides: Open, models: ShopModels) -> None:
+    """Lines with labels read numbers, dates and nested documents, whatever the client asks to be shown."""
+    lines = ["title", "Brand: {brand}", "{price} EUR", "Since {released:date}", "Reviews: {reviews.text}", "{none} cm"]
+    sides = await open_sides(rank_window_size=12, semantic=None, passage=lines)
+    names = (await _matching(sides))[:12]
+    await sides.through.search({"query": QUERY, "_source": source})
+    (asked,) = models.reranked
+    assert list(map(_labelled, names)) == asked["documents"]
+
+
+def _labelled(name: str) -> str:
+    product = catalogue.PRODUCTS[name]
+    price = f"{product['price']:g} EUR"
+    reviews = ", ".join(review["text"] for review in product["reviews"])
+    return "\n".join(
+        (product["title"], f"Brand: {product['brand']}", price, f"Since {product['released']}", f"Reviews: {reviews}")
+    )
+
+
 async def test_question_to_the_embedder(open_sides: Open, models: ShopModels) -> None:
     """A query is embedded once, with the instruction, by the model that the index names, at its length."""
     sides = await open_sides(tier="precision", instruction="Find it.")

@@ -110,6 +110,7 @@ def _details(plan: Plan) -> dict[str, Any]:
     request = plan.request
     said: dict[str, Any] = {
         "query_text": plan.user_query.text,
+        **({"sent_to_models": plan.sent_text} if plan.sent_text != plan.user_query.text else {}),
         "page": f"from {request.from_}, size {request.size}",
         "window": plan.window,
         "reranker": ", else ".join(plan.rerankers) or "none: the fused order is kept",

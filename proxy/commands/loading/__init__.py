@@ -8,6 +8,7 @@ target      create the index if it is missing, and check that its vectors fit
 passages    embed texts in batches, with retries while the provider is busy (patience)
 index       write documents and their vectors
 backfill    add vectors to documents that are already in the index
+dry_run     the same without writes and model calls, to count what a run would cost
 stopping    what happens at SIGTERM and Ctrl-C
 progress    progress bar, rate and remaining time
 """

@@ -16,11 +16,10 @@ from typing import Any
 from proxy.commands.loading.clients import Action, EngineApi, Outcome
 from proxy.commands.loading.index import bulk, written
 from proxy.commands.loading.mappings import Embedding
-from proxy.commands.loading.passages import Passage, embed, passage_of
+from proxy.commands.loading.passages import EmbedsPassages, Passage, embed, passage_of
 from proxy.commands.loading.progress import ShownProgress
 from proxy.commands.loading.stopping import Stopping
 from proxy.commands.loading.target import BUSY, ask_engine, path_of, reason_of
-from proxy.upstream.embedder import Embedder
 
 _PAGE = 200
 _BATCH = 64
@@ -118,7 +117,7 @@ class Backfill:
     """One index, and what is needed to keep its vectors current."""
 
     client: EngineApi
-    embedder: Embedder
+    embedder: EmbedsPassages
     embedding: Embedding
     pace: Pace
     stopping: Stopping

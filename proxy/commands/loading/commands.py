@@ -5,16 +5,18 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from proxy.catalog.indices import Resolved, route_of
 from proxy.commands.loading.backfill import Backfill, Filled, Marks, Pace, marks, since
 from proxy.commands.loading.clients import EngineApi, open_client
 from proxy.commands.loading.documents import DocumentFile
+from proxy.commands.loading.dry_run import CountingEmbedder, ReadOnlyEngine
 from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.index import Loaded, Loading, begin
 from proxy.commands.loading.mappings import Embedding
-from proxy.commands.loading.passages import introduced
+from proxy.commands.loading.passages import EmbedsPassages, introduced
 from proxy.commands.loading.patience import say_what_is_waited_for
 from proxy.commands.loading.progress import ShownProgress
 from proxy.commands.loading.stopping import Stopped, Stopping
@@ -30,12 +32,14 @@ from proxy.commands.loading.target import (
     mappings_of,
     path_of,
 )
+from proxy.ranking.stages import Purse
 from proxy.settings.config import Config, authorization_of
 from proxy.settings.profiles import PROFILES, TIERS
 from proxy.settings.redaction import NO_REDACTION
 from proxy.settings.routes import build_routes
 from proxy.upstream.embedder import Embedder, is_same
 from proxy.upstream.providers import EMBED_FORMATS
+from proxy.upstream.spending.meter import Meter, Spending
 from proxy.upstream.transport import Transport, open_session
 
 _EMBED_S = 120.0
@@ -59,25 +63,54 @@ class Services:
     """Open clients of the engine and the models."""
 
     client: EngineApi
-    embedder: Embedder
+    embedder: EmbedsPassages
     stopping: Stopping
 
 
 @asynccontextmanager
-async def opened(
-    config: Config, token: str | None, environment: Mapping[str, str], stopping: Stopping
+async def opened_dry(
+    config: Config, environment: Mapping[str, str], stopping: Stopping, counting: CountingEmbedder
 ) -> AsyncIterator[Services]:
-    """Open clients of the engine and the models for loading."""
+    """Open a client of the engine that only reads, for `--dry-run`."""
+    say_what_is_waited_for()
+    authorization = authorization_of(config, environment)
+    client = ReadOnlyEngine(await ask_engine(lambda: open_client(config, authorization)))
+    try:
+        yield Services(client, counting, stopping)
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def _metered(config: Config, index: str) -> AsyncIterator[Purse]:
+    """Pay from the caps of the route that covers an index, and record what is spent."""
+    meter = Meter(Path(config.spend.file) if config.spend.file else None)
+    meter.read()
+    route = route_of(build_routes(config), Resolved(index))
+    saving = asyncio.create_task(meter.keep_saved())
+    try:
+        yield Spending(config, meter).purse(route.name if route else index)
+    finally:
+        saving.cancel()
+        await meter.save()
+
+
+@asynccontextmanager
+async def opened(
+    config: Config, token: str | None, environment: Mapping[str, str], stopping: Stopping, index: str
+) -> AsyncIterator[Services]:
+    """Open clients of the engine and the models for loading into an index."""
     say_what_is_waited_for()
     authorization = authorization_of(config, environment)
     client = await ask_engine(lambda: open_client(config, authorization))
-    async with open_session(config.models) as session:
+    async with open_session(config.models) as session, _metered(config, index) as purse:
         transport = Transport(session, "embedder", config.models.url, token)
         embedder = Embedder(
             transport,
             timeout_seconds=_EMBED_S,
             query_max_chars=1,
             format_=EMBED_FORMATS[config.models.embed_api],
+            purse=purse,
         )
         try:
             yield Services(client, embedder, stopping)

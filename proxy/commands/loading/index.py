@@ -27,12 +27,11 @@ from proxy.commands.loading.clients import Action, EngineApi, Outcome
 from proxy.commands.loading.documents import BadLine, Document, DocumentFile, read_documents
 from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.mappings import Embedding
-from proxy.commands.loading.passages import Passage, embed, passage_of
+from proxy.commands.loading.passages import EmbedsPassages, Passage, embed, passage_of
 from proxy.commands.loading.progress import ShownProgress
 from proxy.commands.loading.stopping import GRACE_S, Stopping
 from proxy.commands.loading.target import ask_engine, engine_advice, path_of, reason_of
 from proxy.errors import UpstreamError
-from proxy.upstream.embedder import Embedder
 
 BATCH = 64
 """Maximum number of documents that are read, embedded and looked up together."""
@@ -98,7 +97,7 @@ class Loading:
     """The index that documents are loaded into, and the models that embed them."""
 
     client: EngineApi
-    embedder: Embedder
+    embedder: EmbedsPassages
     index: str
     embedding: Embedding | None
     """None: load documents without vectors."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from proxy.bounds import EMBEDDED_CHARACTERS, REDACTION_MARGIN
 from proxy.catalog.vectors import Vectors, passage_hash
@@ -10,9 +10,9 @@ from proxy.commands.advice import models_advice
 from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.mappings import Embedding
 from proxy.commands.loading.patience import patiently
-from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
+from proxy.errors import CapReached, Refused, TimedOut, Unreachable, UpstreamError
 from proxy.ranking.passages import passage_text
-from proxy.upstream.embedder import Embedder, Introduction
+from proxy.upstream.embedder import Introduction
 
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PATIENCE_S = 600.0
@@ -20,6 +20,13 @@ _FIRST_S = 5.0
 """For the first call: the models may not be running at all."""
 
 A = TypeVar("A")
+
+
+class EmbedsPassages(Protocol):
+    """The embedder, or one that only counts: see `dry_run`. Raises UpstreamError."""
+
+    async def introduce(self, *, model: str, dimensions: int | None) -> Introduction: ...
+    async def embed_passages(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Vectors: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +45,13 @@ def passage_of(source: Mapping[str, Any], embedding: Embedding) -> Passage | Non
 
 
 async def embed(
-    embedder: Embedder, texts: Sequence[str], model: str, dimensions: int | None, patience: float = _PATIENCE_S
+    embedder: EmbedsPassages, texts: Sequence[str], model: str, dimensions: int | None, patience: float = _PATIENCE_S
 ) -> Vectors:
     """Embed texts, with retries while the provider is busy; raises CannotLoad if it refuses or is unreachable."""
     return await _asked(lambda: embedder.embed_passages(texts, model=model, dimensions=dimensions), model, patience)
 
 
-async def introduced(embedder: Embedder, model: str, dimensions: int | None) -> Introduction:
+async def introduced(embedder: EmbedsPassages, model: str, dimensions: int | None) -> Introduction:
     """Ask which model the provider serves under this name; raises CannotLoad."""
     return await _asked(lambda: embedder.introduce(model=model, dimensions=dimensions), model, _FIRST_S)
 
@@ -60,6 +67,8 @@ def _is_passing(error: Exception) -> bool:
     match error:
         case Refused(status=status):
             return status in _BUSY
+        case CapReached():
+            return error.is_brief
         case Unreachable() | TimedOut():
             return True
         case _:

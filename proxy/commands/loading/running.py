@@ -16,15 +16,18 @@ from proxy.commands.loading.commands import (
     Services,
     VectorOptions,
     opened,
+    opened_dry,
     run_backfill,
     run_index,
 )
 from proxy.commands.loading.documents import open_documents
+from proxy.commands.loading.dry_run import CountingEmbedder
 from proxy.commands.loading.index import Loaded
 from proxy.commands.loading.progress import documents
 from proxy.commands.loading.stopping import Stopping
 from proxy.settings.config import Config, load, read, token_of
 from proxy.settings.passage_template import entries_of
+from proxy.upstream.spending.meter import prices_of
 
 
 def index(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -40,11 +43,15 @@ def index(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     with open_documents(options.file) as file:
         try:
             _with_services(
-                config, token, environment, lambda services: run_index(services, config, asked, file, loaded)
+                config,
+                token,
+                environment,
+                lambda services: run_index(services, config, asked, file, loaded),
+                options,
             )
         finally:
             if loaded.begun:
-                _report_loaded(loaded)
+                _report_loaded(loaded, "would be written" if options.dry_run else "written")
     return 0 if loaded.whole else 1
 
 
@@ -54,12 +61,15 @@ def backfill(options: argparse.Namespace, environment: Mapping[str, str]) -> int
     def report(filled: Filled) -> None:
         nonlocal refused
         refused = filled.refused
-        _report_filled(filled)
+        if not options.dry_run:
+            _report_filled(filled)
 
-    asked = BackfillOptions(options.index, _vectors(options), options.rate, options.watch, options.interval)
+    asked = BackfillOptions(
+        options.index, _vectors(options), options.rate, options.watch and not options.dry_run, options.interval
+    )
     reports = Reports(report, lambda error: sys.stderr.write(f"rerank-proxy: {error}; retrying\n"))
     config, token = _settings_of_load(options, environment)
-    _with_services(config, token, environment, lambda services: run_backfill(services, config, asked, reports))
+    _with_services(config, token, environment, lambda services: run_backfill(services, config, asked, reports), options)
     return int(refused > 0)
 
 
@@ -79,7 +89,7 @@ def _settings_of_load(options: argparse.Namespace, environment: Mapping[str, str
     missing = not options.config.exists() and options.config == Path("config.yaml")
     settings = {**environment, **overrides(options)}
     config = read("", "config.yaml", settings) if missing else load(options.config, settings)
-    without = getattr(options, "no_vectors", False)
+    without = getattr(options, "no_vectors", False) or options.dry_run
     return config, None if without else token_of(config, environment, calls_models=True)
 
 
@@ -88,21 +98,35 @@ def _with_services(
     token: str | None,
     environment: Mapping[str, str],
     work: Callable[[Services], Coroutine[Any, Any, None]],
+    options: argparse.Namespace,
 ) -> None:
-    """Run a command with clients of the engine and the models."""
+    """Run a command with clients of the engine and the models; with `--dry-run`, say what it would cost."""
+    counting = CountingEmbedder(prices_of(config)) if options.dry_run else None
 
     async def run() -> None:
         stopping = Stopping()
         with stopping.heeded():
-            async with opened(config, token, environment, stopping) as services:
+            opening = (
+                opened_dry(config, environment, stopping, counting)
+                if counting
+                else opened(config, token, environment, stopping, _index_of(options))
+            )
+            async with opening as services:
                 await work(services)
 
     asyncio.run(run())
+    if counting:
+        sys.stderr.write(f"dry run, nothing was written and no model was called: {counting.report()}\n")
 
 
-def _report_loaded(loaded: Loaded) -> None:
+def _index_of(options: argparse.Namespace) -> str:
+    name: str = options.name if "name" in options else options.index
+    return name
+
+
+def _report_loaded(loaded: Loaded, verb: str) -> None:
     sys.stderr.write(
-        f"{documents(loaded.written)} written; vectors: {loaded.embedded:,} new, {loaded.kept:,} kept, "
+        f"{documents(loaded.written)} {verb}; vectors: {loaded.embedded:,} new, {loaded.kept:,} kept, "
         f"{loaded.without_text:,} without text; {loaded.malformed:,} malformed, {loaded.refused:,} rejected\n"
     )
 

@@ -252,7 +252,8 @@ class RoutePurse:
             raise CapReached(model, "nothing is paid near a cap on spend")
         for cap in caps:
             if ledger.share(cap, now, usd) > 1.0:
-                raise CapReached(model, f"the call would exceed the cap of {cap}")
+                is_brief = cap.period is Period.MINUTE
+                raise CapReached(model, f"the call would exceed the cap of {cap}", is_brief=is_brief)
 
     def saved(self, model: str, tokens: float) -> None:
         """Record that a cache made the model's work on some tokens unnecessary."""

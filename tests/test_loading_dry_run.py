@@ -1,0 +1,91 @@
+"""`--dry-run`: counts what a run would cost, and changes nothing."""
+
+import gzip
+import json
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.commands.advice import models_advice
+from proxy.commands.loading.clients import Action, Outcome
+from proxy.commands.loading.commands import IndexOptions, Services, VectorOptions, run_index
+from proxy.commands.loading.documents import open_documents
+from proxy.commands.loading.dry_run import CountingEmbedder, ReadOnlyEngine
+from proxy.commands.loading.index import Loaded
+from proxy.commands.loading.mappings import SPELLINGS
+from proxy.commands.loading.stopping import Stopping
+from proxy.errors import CapReached
+from proxy.settings.config import Config
+from proxy.upstream.spending.prices import PRICES, Prices
+
+MODEL = "Qwen/Qwen3-Embedding-4B"
+EMBEDDER = Prices(PRICES)
+
+
+@dataclass
+class ServedIndex:
+    """An engine without any index that notes what it is asked."""
+
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    written: int = 0
+    spelling = SPELLINGS["elasticsearch"]
+
+    async def ask(
+        self, method: str, path: str, body: Any = None, parameters: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
+        self.asked.append((method, path))
+        return {}
+
+    async def bulk(self, actions: AsyncIterable[Action]) -> AsyncGenerator[tuple[bool, Outcome]]:
+        async for _ in actions:
+            self.written += 1
+            yield True, {}
+
+    async def close(self) -> None: ...
+
+
+async def test_a_file_is_read_whole_and_nothing_is_written(tmp_path: Path) -> None:
+    """The same steps as in a real run: creating the index, batches, equal texts once."""
+    file = tmp_path / "products.ndjson.gz"
+    texts = ["laptop " * 100, "laptop stand", "laptop stand", ""]
+    lines = (json.dumps({"id": str(number), "title": text}) for number, text in enumerate(texts))
+    file.write_bytes(gzip.compress("\n".join(lines).encode()))
+    engine, counting, loaded = ServedIndex(), CountingEmbedder(EMBEDDER), Loaded()
+    services = Services(ReadOnlyEngine(engine), counting, Stopping())
+    options = IndexOptions("products", VectorOptions(profile="e-commerce", passage=("title",)))
+    with open_documents(str(file)) as documents:
+        await run_index(services, Config(), options, documents, loaded)
+    assert (4, 1, 0) == (loaded.written, loaded.without_text, engine.written)
+    assert {"GET"} == {method for method, _ in engine.asked}
+    assert (2, MODEL) == (counting.texts, counting.model)
+    assert 190 < counting.tokens < 210
+    assert "2 texts, about 192 tokens of Qwen/Qwen3-Embedding-4B: $0.0000 at $0.02" in counting.report()
+
+
+async def test_reads_reach_the_engine_and_writes_do_not() -> None:
+    engine = ServedIndex()
+    read_only = ReadOnlyEngine(engine)
+    for method, path in (("POST", "/a/_search"), ("POST", "/a/_mget"), ("PUT", "/a"), ("POST", "/a/_refresh")):
+        await read_only.ask(method, path)
+    assert [("POST", "/a/_search"), ("POST", "/a/_mget")] == engine.asked
+
+
+def test_what_costs_nothing_or_has_no_price_is_said() -> None:
+    assert "cost nothing" in CountingEmbedder(EMBEDDER).report()
+    assert "set it in `spend.prices`" in CountingEmbedder(Prices(), "local", 1, 5.0).report()
+    million = CountingEmbedder(Prices({"m": 0.5}), "m", 10, 2e6).report()
+    assert "10 texts, about 2,000,000 tokens of m: $1.0000 at $0.5 per million tokens" == million
+
+
+@pytest.mark.parametrize(("model", "dimensions"), [(MODEL, 2560), ("other", 1024)])
+async def test_the_length_of_a_vector_is_the_models_own(model: str, dimensions: int) -> None:
+    counting = CountingEmbedder(EMBEDDER)
+    assert dimensions == (await counting.introduce(model=model, dimensions=None)).dimensions
+    assert 3 == (await counting.introduce(model=model, dimensions=3)).dimensions
+
+
+def test_a_cap_says_how_to_go_on() -> None:
+    assert "run it again later, or raise the cap" in models_advice(CapReached("m", "the cap of $5 per day"), "m")
