@@ -68,8 +68,8 @@ settings          config, the frozen tree (yaml_file: errors with key and line),
                   bypasses by its text; redaction: what it sends to no model; rollout: by its mode and share;
                   passage_template: what the models read
 bounds            every limit on input, and what happens beyond
-commands          serving, checking, loading (index, backfill), mapping, profiles, evaluation, local_models, costs;
-                  imported when they run (console: how they print; advice: what to do next)
+commands          serving, checking, loading (index, backfill), mapping, profiles, evaluation, local_models, costs,
+                  warming; imported when they run (console: how they print; advice: what to do next)
 cli               the command line
 
 Nothing flows back: each step takes a frozen value and returns the next. What may import what is checked by

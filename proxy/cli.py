@@ -1,4 +1,4 @@
-"""The command line: `rerank-proxy serve | check | profiles | models | mapping | index | backfill | eval | costs`.
+"""The command line: `rerank-proxy COMMAND`, with the commands of `build_parser`.
 
 Errors are one line on standard error that says what to do next, with a nonzero exit code.
 """
@@ -65,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_backfill,
         _add_eval,
         _add_costs,
+        _add_warm,
     ):
         add(commands)
     return parser
@@ -365,3 +366,32 @@ def _add_costs(commands: Any) -> None:
     parser.add_argument("--days", type=_positive, default=7, metavar="N", help="days to show (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON, with all days")
     _add_config(parser)
+
+
+def _add_warm(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "warm",
+        _later("warming"),
+        "Send frequent searches through a running proxy, so that their vectors and scores are cached: nightly, or "
+        "after loading. Run it again to continue. Exit code 0: fine, 1: something is wrong, 2: the proxy is "
+        "unreachable, 3: a cap on spend is reached.",
+        "warm bodies.ndjson --index a",
+        "warm log.ndjson --template t.json --index a --top 2000 --rate 5",
+    )
+    parser.add_argument(
+        "file", type=Path, help="search bodies, query texts, or the proxy's JSON log with query texts, one a line"
+    )
+    parser.add_argument(
+        "--template", type=Path, metavar="FILE", help="the search body for query texts, {{query}} where the text goes"
+    )
+    parser.add_argument("--index", required=True, metavar="NAME", help="as in the URL")
+    parser.add_argument("--proxy", default="http://127.0.0.1:9201", metavar="URL", help="default: %(default)s")
+    parser.add_argument("--authorization-env", metavar="VARIABLE", help="holds the Authorization header")
+    parser.add_argument("--ca-file", metavar="FILE", help="whom to trust at an https address, as in engine.ca_file")
+    parser.add_argument("--top", type=_positive, metavar="N", help="only the most frequent searches (default: all)")
+    parser.add_argument("--rate", type=_rate, metavar="N", help="maximum searches per second (default: no limit)")
+    parser.add_argument(
+        "--concurrency", type=_positive, default=2, metavar="N", help="searches at a time (default: %(default)s)"
+    )
+    parser.add_argument("--timeout", type=_rate, default=60.0, metavar="SECONDS", help="of one search (default: 60)")

@@ -19,7 +19,7 @@ from proxy.settings.profiles import CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROF
 from tests.conftest import QUERY
 from tests.fakes import FakeEngine, closed_port
 
-COMMANDS = ("serve", "check", "profiles", "models", "mapping", "index", "backfill", "eval", "costs")
+COMMANDS = ("serve", "check", "profiles", "models", "mapping", "index", "backfill", "eval", "costs", "warm")
 OPTIONS: Mapping[str, Sequence[str]] = {
     "serve": ("--config", "--engine", "--models", "--listen"),
     "check": ("--config", "--engine", "--models", "--offline", "--json", "--search", "--index"),
@@ -48,6 +48,7 @@ OPTIONS: Mapping[str, Sequence[str]] = {
         "--field",
         "--config",
     ),
+    "warm": ("--template", "--index", "--proxy", "--authorization-env", "--top", "--rate"),
     "costs": ("--admin", "--days", "--json", "--config"),
     "eval": ("--judgments", "--template", "--baseline", "--proxy", "--authorization-env", "--min-gain", "--runs"),
 }
