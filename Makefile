@@ -48,7 +48,7 @@ BENCH = $(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(PAIRS),
 	$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TO),--to $(TO)) \
 	$(if $(SEARCHES),--searches $(SEARCHES))
 
-ENGINELESS := passthrough reranked stalled
+ENGINELESS := passthrough reranked stalled cached
 
 bench: .venv/ready $(if $(filter $(ENGINELESS),$(ONLY)),,tools) $(if $(filter-out passthrough,$(ONLY)),,baselines)
 	@$(if $(filter $(ENGINELESS),$(ONLY)),,$(BIN)/python -m demo.engine exec --) $(BENCH)

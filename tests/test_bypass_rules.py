@@ -4,12 +4,12 @@ import pytest
 
 from proxy.outcomes import Bypass
 from proxy.parsing.query_text import UserQuery
-from proxy.settings.bypass_rules import LeftOut, left_out
+from proxy.settings.bypass_rules import TextBypass, text_bypass
 from proxy.settings.config import BypassRules
 
 
 def reason(rules: BypassRules, text: str, *, autocomplete: bool = False) -> str | None:
-    found = left_out(rules).bypass(UserQuery(text, None, autocomplete))
+    found = text_bypass(rules).bypass(UserQuery(text, None, autocomplete))
     return found.reason if found else None
 
 
@@ -84,12 +84,12 @@ def test_autocomplete_is_bypassed_unless_the_route_says_otherwise() -> None:
 
 
 def test_by_default_identifiers_and_autocomplete_are_bypassed() -> None:
-    assert LeftOut(identifiers=True, autocomplete=True) == left_out(BypassRules())
-    assert LeftOut().bypass(UserQuery("XPS-13-9310", None, autocomplete=True)) is None
+    assert TextBypass(identifiers=True, autocomplete=True) == text_bypass(BypassRules())
+    assert TextBypass().bypass(UserQuery("XPS-13-9310", None, autocomplete=True)) is None
 
 
 def test_a_rule_gives_its_reason() -> None:
-    assert Bypass("identifier") == LeftOut(identifiers=True).bypass(UserQuery("XPS-13-9310", None))
+    assert Bypass("identifier") == TextBypass(identifiers=True).bypass(UserQuery("XPS-13-9310", None))
 
 
 @pytest.mark.parametrize("text", ["A1-" * 200 + "A1", "a" * 500 + "1", "laptop " * 100])

@@ -44,7 +44,7 @@ from proxy.ranking.explaining import Boost, Explanation, Kept, Origin
 from proxy.ranking.kept import EXACT
 from proxy.ranking.paging import TOP_SCORE
 from proxy.ranking.planning import MIN_SIMILARITY
-from proxy.settings.bypass_rules import left_out
+from proxy.settings.bypass_rules import text_bypass
 from proxy.settings.config import KNOWN_KEYS, REMOVED_KEYS, BypassRules, Config, load, needs_token, read
 from proxy.settings.profiles import PROFILES, TIERS
 from proxy.settings.request_options import MEMBER, OPTIONS, Option, Steering, read_steering
@@ -287,7 +287,7 @@ def test_the_engines_that_were_tested_are_those_of_the_tests() -> None:
 
 
 def test_what_is_documented_as_an_identifier_is_one() -> None:
-    rules = left_out(BypassRules(identifiers=True))
+    rules = text_bypass(BypassRules(identifiers=True))
     assert "(`SM-G991B`)" in TEXT
     for text in ("SM-G991B", "1234", "abc12"):
         assert Bypass("identifier") == rules.bypass(UserQuery(text, None))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
-from proxy.context import Access, Charge, Ended, RequestRecord, Shadow
+from proxy.context import Access, Charge, Ended, RequestRecord, Reuse, Shadow
 from proxy.outcomes import Outcome
 from proxy.settings.config import Log as Settings
 from proxy.telemetry.ecs import EVENT_OUTCOMES, FIELDS, to_ecs
@@ -31,7 +31,9 @@ def lines(tmp_path: Path) -> Iterator[list[Any]]:
         search.route, search.window, search.candidates, search.query_text = "products", 50, 7, "laptop"
         search.outcome = Outcome("degraded", ("rerank",), "timeout", "reranker: no answer", "key")
         search.clock.stages["lexical"] = 1.26
-        search.usage.add(Charge(42, 0.001))
+        search.usage.add(Charge(42, 0.001, 0.0004))
+        search.usage.add_reuse(Reuse(3, 4, 500))
+        search.usage.tier, search.usage.without_text = "fast", 1
         search.sent.engine_searches = 2
         search.shadow = Shadow(Outcome("reranked"))
         telemetry.conclude(record, Ended.ANSWERED)

@@ -322,7 +322,7 @@ def without_notes(front: Front) -> Front:
 
 def without_kind(front: Front) -> Front:
     """Fail where a response is written in the form that was asked for."""
-    return dataclasses.replace(front, engine=Defective.of(front.engine, "told_kind"))
+    return dataclasses.replace(front, engine=Defective.of(front.engine, "kind_in_headers"))
 
 
 def _own_searches(engine: EndpointEngine) -> list[str]:

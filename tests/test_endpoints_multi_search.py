@@ -296,7 +296,7 @@ async def test_no_more_than_so_many_items_are_reranked(
     answered = await ask(client, lines({}, QUERY, {}, SORTED, {}, QUERY, {}, QUERY, {}, SORTED))
     assert [RERANKED, LEXICAL, RERANKED, LEXICAL, LEXICAL] == orders(answered)
     told = ["reranked", "bypassed;reason=sort", "reranked", "bypassed;reason=too_many", "bypassed;reason=sort"]
-    assert (told, 2) == (answered.header("x-rerank").split(", "), len(models.of("rerank")))
+    assert (told, 1) == (answered.header("x-rerank").split(", "), len(models.of("rerank")))  # equal searches share it
 
 
 async def test_one_with_too_many_items_is_the_engines_whole(client: Client, engine: EndpointEngine) -> None:

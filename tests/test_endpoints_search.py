@@ -153,16 +153,16 @@ async def test_a_request_may_say_the_words_the_instruction_and_the_window(
 
 
 @pytest.mark.parametrize(
-    ("stage", "left_out", "order"),
+    ("stage", "text_bypass", "order"),
     [("rerank", "rerank", ["a", "b", "d", "c"]), ("embed", "semantic rerank", LEXICAL)],
 )
 async def test_a_hanging_model_costs_no_more_than_the_requests_budget(
-    client: Client, models: FakeModels, log: Log, stage: str, left_out: str, order: list[str]
+    client: Client, models: FakeModels, log: Log, stage: str, text_bypass: str, order: list[str]
 ) -> None:
     """And not what the model's own limit lets it take, which ends alike."""
     models.faults[stage] = hangs
     answered = await client.search("/products/_search", QUERY, x_rerank_budget_ms="150")
-    assert (200, f'degraded;stages="{left_out}";reason=timeout') == (answered.status, answered.header("x-rerank"))
+    assert (200, f'degraded;stages="{text_bypass}";reason=timeout') == (answered.status, answered.header("x-rerank"))
     assert order == ids(answered)
     (line,) = [event for event in log if event["event"] == "search"]
     details = {detail.partition(" (")[0] for detail in line["detail"].split("; ")}

@@ -413,6 +413,7 @@ async def test_a_later_write_is_not_replaced_by_an_earlier_one_that_took_longer(
     store.is_open.set()
     await asyncio.wait(searches)
     await settled()
+    reranker.at_once = True
     assert scores("abcd") == (await score(cache, "abcd")).scores
     assert 2 == len(reranker.calls)
 

@@ -347,7 +347,7 @@ class Searching:
         outside = route.rollout.bypass_by_text(options, routed.call.fields, route.name, user_query.text)
         most = self._config.models.query_max_chars
         refused = route.redaction.refusal(user_query.text, most)
-        unfit = outside or route.left_out.bypass(user_query) or refused or _ordered_by_boosts(route, user_query)
+        unfit = outside or route.text_bypass.bypass(user_query) or refused or _ordered_by_boosts(route, user_query)
         if problem := unfit or self._unpaid(route, request) or await self._pipeline(caller, request, known):
             return problem
         window = min(options.window or route.rank_window_size, route.rank_window_size, known.max_result_window)

@@ -40,7 +40,7 @@ class Front:
     @property
     def keeps_empty(self) -> bool:
         """Whether the engine keeps objects that `filter_path` empties: see `EngineKind`."""
-        kind = self.engine.told_kind
+        kind = self.engine.kind_in_headers
         return kind is None or kind.keeps_empty
 
     def caller(self, exchange: Exchange) -> EngineOfCaller | Bypass:
@@ -94,7 +94,7 @@ class Front:
     @property
     def _product(self) -> bytes | None:
         """The X-Elastic-Product header of the proxy's own responses, if the engine is known to send it."""
-        kind = self.engine.told_kind
+        kind = self.engine.kind_in_headers
         return self.upstream.product or (b"Elasticsearch" if kind and kind.product == "elasticsearch" else None)
 
 

@@ -16,7 +16,7 @@ from proxy.settings.config import BypassRules
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class TextBypass:
     """A route's bypass rules, compiled."""
 
     identifiers: bool = False
@@ -38,9 +38,9 @@ class LeftOut:
         return None
 
 
-def left_out(rules: BypassRules) -> LeftOut:
+def text_bypass(rules: BypassRules) -> TextBypass:
     """Compile a route's bypass rules."""
-    return LeftOut(
+    return TextBypass(
         rules.identifiers,
         rules.autocomplete,
         frozenset(" ".join(phrase.casefold().split()) for phrase in rules.phrases),

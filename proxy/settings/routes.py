@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Literal
 from urllib.parse import unquote
 
-from proxy.settings.bypass_rules import LeftOut, left_out
+from proxy.settings.bypass_rules import TextBypass, text_bypass
 from proxy.settings.config import Config, Fusion, QueryFrom, RouteSettings, Semantic
 from proxy.settings.passage_template import PassageTemplate, embedded, template_of
 from proxy.settings.profiles import AUTO, PRIORITIES, PROFILES, TIERS, Profile
@@ -61,7 +61,7 @@ class Route:
     """Milliseconds that the proxy may add to the engine's own time."""
     on_zero_hits: Literal["keep_empty", "semantic"]
     query_from: QueryFrom
-    left_out: LeftOut
+    text_bypass: TextBypass
     redaction: Redaction
     rollout: Rollout
 
@@ -115,7 +115,7 @@ def build_route(settings: RouteSettings) -> Route:
         budget_ms=settings.budget_ms,
         on_zero_hits=settings.on_zero_hits,
         query_from=settings.query_from,
-        left_out=left_out(settings.bypass),
+        text_bypass=text_bypass(settings.bypass),
         redaction=redaction(settings.redact),
         rollout=rollout_of(settings),
     )

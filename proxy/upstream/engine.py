@@ -23,7 +23,7 @@ from proxy.upstream.accepted import Accepted
 from proxy.upstream.added import AddedSearches
 from proxy.upstream.discovery import Discovery, Question, Reader
 from proxy.upstream.nodes import Nodes
-from proxy.upstream.pool import Asked, CarriedFields, EnginePool
+from proxy.upstream.pool import CarriedFields, EnginePool, EngineRequest
 
 SERVICE = "engine"
 _T = TypeVar("_T")
@@ -57,7 +57,7 @@ class EngineClient:
         self,
         identity: bytes,
         reader: Reader[_T],
-        asked: Asked,
+        asked: EngineRequest,
         *,
         patience_seconds: float | None = None,
         anew: bool = False,
@@ -76,7 +76,7 @@ class EngineClient:
         self.accepted.forget(identity)
 
     @property
-    def told_kind(self) -> EngineKind | None:
+    def kind_in_headers(self) -> EngineKind | None:
         """The engine's product and version according to the headers of its responses."""
         return self._kind
 
@@ -90,7 +90,7 @@ class EngineClient:
     def learned(self, kind: EngineKind) -> None:
         self._versioned = kind, time.monotonic()
 
-    async def send(self, asked: Asked, timeout_seconds: float | None = None) -> EngineReply:
+    async def send(self, asked: EngineRequest, timeout_seconds: float | None = None) -> EngineReply:
         """Send one request; raises UpstreamError, Refused for every status but 200."""
         try:
             async with asyncio.timeout(timeout_seconds):
@@ -146,10 +146,10 @@ class EngineOfCaller:
 
     async def get(self, path: str, parameters: Parameters) -> EngineReply:
         """Send a client's request that only reads, and may therefore be sent twice; raises like `post`."""
-        return await self._sent(Asked("GET", _target(path, parameters), self.carried))
+        return await self._sent(EngineRequest("GET", _target(path, parameters), self.carried))
 
     async def _sent(
-        self, asked: Asked, timeout_seconds: float | None = None, turned_away: frozenset[int] = TURNED_AWAY
+        self, asked: EngineRequest, timeout_seconds: float | None = None, turned_away: frozenset[int] = TURNED_AWAY
     ) -> EngineReply:
         """Send a request; if the engine rejects the caller, delete everything cached for that caller."""
         try:
@@ -191,7 +191,7 @@ class EngineOfCaller:
         try:
             kind = await self._known(read_kind, "/")
         except UpstreamError:
-            return self.engine.told_kind
+            return self.engine.kind_in_headers
         self.engine.learned(kind)
         return kind
 
@@ -210,20 +210,22 @@ class EngineOfCaller:
         anew: bool = False,
     ) -> _T:
         fields = [*_without(self.carried, {"content-type", "accept"}), ("Accept", "application/json")]
-        asked = Asked("GET", _target(path, parameters), fields)
+        asked = EngineRequest("GET", _target(path, parameters), fields)
         return await self.engine.known(self.identity, reader, asked, patience_seconds=self.patience_seconds, anew=anew)
 
-    def _search(self, search: EngineSearch) -> Asked:
+    def _search(self, search: EngineSearch) -> EngineRequest:
         path = f"/{search.indices}/_search" if search.indices else "/_search"
         return self._asked("POST", path, search.parameters, search.body)
 
-    def _asked(self, method: str, path: str, parameters: Parameters, body: bytes, *, lines: bool = False) -> Asked:
+    def _asked(
+        self, method: str, path: str, parameters: Parameters, body: bytes, *, lines: bool = False
+    ) -> EngineRequest:
         """Build a request with a JSON or NDJSON body; an API version in its media type must be in `Accept`, too."""
         default = "application/x-ndjson" if lines else "application/json"
         said = next((value for name, value in self.carried if name.lower() == "content-type"), default)
         content_type = said if lines else said.replace("x-ndjson", "json")
         fields = [*_without(self.carried, {"content-type"}), ("Content-Type", content_type)]
-        return Asked(method, _target(path, parameters), fields, body)
+        return EngineRequest(method, _target(path, parameters), fields, body)
 
 
 def _read_pit(answer: Mapping[str, Any]) -> tuple[Resolved, ...]:

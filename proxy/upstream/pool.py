@@ -25,7 +25,7 @@ CarriedFields = Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EngineRequest:
     """One request, for any node."""
 
     method: str
@@ -156,7 +156,7 @@ class EnginePool:
         self._idle_seconds = idle_seconds
         self._idle: dict[Node, deque[EngineConnection]] = {}
 
-    async def send(self, asked: Asked) -> EngineReply:
+    async def send(self, asked: EngineRequest) -> EngineReply:
         """Send one request, and return its response whatever its status; raises UpstreamError."""
         connection = await self._opened(self._idle)
         kept = connection.reused
@@ -169,7 +169,7 @@ class EnginePool:
         connection = await self._opened()
         return await self._answer(connection, _Collected(connection), asked)
 
-    async def _answer(self, connection: EngineConnection, collected: _Collected, asked: Asked) -> EngineReply:
+    async def _answer(self, connection: EngineConnection, collected: _Collected, asked: EngineRequest) -> EngineReply:
         connection.send(collected, asked.method.encode(), asked.written(connection.node, self._hop))
         try:
             reply = await collected.done

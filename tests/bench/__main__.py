@@ -19,7 +19,7 @@ import yaml
 from demo.asking import ask
 from demo.engine import free_ports
 from demo.services import running
-from tests.bench import passthrough, reranked, stalled
+from tests.bench import passthrough, repeated, reranked, scores, stalled
 from tests.bench.baselines.servers import Missing
 from tests.bench.cases import PLAIN, ROUTED, SINK, WINDOW, Bench, figures
 from tests.bench.drawing import svg
@@ -164,6 +164,11 @@ def _bench_stalled(options: argparse.Namespace) -> None:
     _keep(options.to, {"stalled": {"machine": machine, **stalled.Conditions(tuple(rows)).plain()}})
 
 
+def _bench_cached(options: argparse.Namespace) -> None:
+    scores.main([])
+    repeated.main(["--count", str(options.searches)])
+
+
 def _write(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
@@ -186,6 +191,7 @@ _PARTS: Mapping[str, Callable[[argparse.Namespace], None]] = {
     "passthrough": _bench_passthrough,
     "reranked": _bench_reranked,
     "stalled": _bench_stalled,
+    "cached": _bench_cached,
     "engine": _bench_engine,
 }
 

@@ -46,6 +46,8 @@ class Again:
     through_ms: float
     render_ms: float
     """The median of one more engine search, which renders the documents that only kNN has found."""
+    cpu_ms: float
+    """CPU time of the proxy for one search, which a busy machine does not change much."""
     model_calls: int
 
     @property
@@ -56,6 +58,7 @@ class Again:
         return (
             f"{self.name:<28} {self.straight_ms:6.2f} ms straight, {self.through_ms:6.2f} ms through: "
             f"{self.added_ms:+.2f} ms (at most {ADDED_MS_MOST}), of which {self.render_ms:.2f} ms rendering; "
+            f"{self.cpu_ms:.2f} ms CPU; "
             f"{self.model_calls} model calls"
         )
 
@@ -100,9 +103,9 @@ async def _timed(session: aiohttp.ClientSession, url: str, *bodies: Any) -> _Tim
     return _Timed((time.perf_counter() - begun) * 1000, max(render))
 
 
-async def again(site: Site, proxy: str, count: int) -> AsyncIterator[Again]:
+async def again(site: Site, service: Service, count: int) -> AsyncIterator[Again]:
     """Repeat one search, and then its next pages, by turns with BM25 and kNN straight."""
-    path = f"/{site.index}/_search"
+    path, proxy, pid = f"/{site.index}/_search", service.url, service.process.pid
     body = {"query": query_of("laptop camera box")}
     lexical, knn = {**body, "size": 50}, {"knn": {"field": "embedding"}, "size": 50}
     async with aiohttp.ClientSession() as session:
@@ -110,7 +113,7 @@ async def again(site: Site, proxy: str, count: int) -> AsyncIterator[Again]:
             await _timed(session, proxy + path, body)
         for name, start in (("the same search", 0), ("its second page", 10), ("its third page", 20)):
             straight, through = [], []
-            before = _calls(site.models)
+            before, used = _calls(site.models), used_by(pid).cpu_seconds
             for _ in range(count):
                 straight.append((await _timed(session, site.engine + path, lexical, knn)).milliseconds)
                 through.append(await _timed(session, proxy + path, {**body, "from": start}))
@@ -120,6 +123,7 @@ async def again(site: Site, proxy: str, count: int) -> AsyncIterator[Again]:
                 statistics.median(straight),
                 statistics.median(each.milliseconds for each in through),
                 statistics.median(each.render_ms for each in through),
+                1000 * (used_by(pid).cpu_seconds - used) / count,
                 sum(after.get(kind, 0) - before.get(kind, 0) for kind in ("embed", "rerank")),
             )
 
@@ -209,7 +213,7 @@ def _sink() -> Iterator[str]:
 async def _say_again(site: Site, folder: Path, count: int) -> bool:
     is_fine = True
     with proxy_before(site, folder) as service:
-        async for found in again(site, service.url, count):
+        async for found in again(site, service, count):
             sys.stdout.write(found.line() + "\n")
             is_fine &= found.added_ms <= ADDED_MS_MOST and not found.model_calls
     return is_fine

@@ -24,6 +24,8 @@ from tests.bench.stand_ins import CONTROL, CRITICAL_MS, DIMENSIONS, INDEX
 BY_HAND, OURS = "by hand", "rerank-proxy"
 _PROFILE = PROFILES["e-commerce"]
 _WARM_UP = 30
+_PATIENCE_S = 20
+"""Every timeout, so that no search is degraded on a busy machine: that would be another search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +68,16 @@ class Site:
 
     def settings(self, window: int, **route: Any) -> dict[str, Any]:
         """Return the settings of a proxy before it."""
-        semantic = {"field": "embedding", "dimensions": self.dimensions}
-        said = {"index": self.index, "passage": ["title", "description"], "semantic": semantic}
+        semantic = {"field": "embedding", "dimensions": self.dimensions, "timeout_seconds": _PATIENCE_S}
+        of_route = {"index": self.index, "passage": ["title", "description"], "semantic": semantic}
+        patient = {"resolve_timeout_seconds": _PATIENCE_S, "added_timeout_seconds": _PATIENCE_S}
+        calls = {"embed_timeout_seconds": _PATIENCE_S, "rerank_timeout_seconds": _PATIENCE_S}
         return {
-            "engine": {"url": self.engine, "resolve_timeout_seconds": 20},  # the first answer of a cold engine
-            "models": {"url": self.models, "canary": False},
+            "engine": {"url": self.engine, **patient},
+            "models": {"url": self.models, "canary": False, **calls},
             "log": {"level": "warning"},
             "admin": {"port": 0},
-            "routes": [{**said, "rank_window_size": window, **route}],
+            "routes": [{**of_route, "budget_ms": 1000 * _PATIENCE_S, "rank_window_size": window, **route}],
         }
 
     def engine_use(self, own: int | None) -> "EngineUse":
