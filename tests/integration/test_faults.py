@@ -60,7 +60,7 @@ class Serving:
 
 @pytest.fixture
 def settings(engine_url: str, shop: Shop, models: ShopModels) -> dict[str, Any]:
-    calls = {"embed_timeout_seconds": 5, "rerank_timeout_seconds": 5, "connect_timeout_seconds": 5}
+    calls = {"embed_timeout_seconds": 5, "rerank_timeout_seconds": 5, "connect_timeout_seconds": 5, "canary": False}
     return {
         "listen": {"port": 0},
         "admin": {"port": 0},

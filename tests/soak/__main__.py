@@ -38,7 +38,7 @@ def _settings(engine: str, models: str, admin: int, window: int) -> dict[str, An
     route = {"index": INDEX, "passage": ["title", "description"], "semantic": semantic}
     return {
         "engine": {"url": engine, "resolve_timeout_seconds": 5},
-        "models": {"url": models},
+        "models": {"url": models, "canary": False},  # their scores are hashes
         "cache": {"rankings_mb": 2, "vectors_mb": 1, "scores_mb": 2},  # they are full after some minutes
         "admin": {"port": admin},
         "traces": {"url": _COLLECTOR, "share": "20%"},
