@@ -135,6 +135,10 @@ async def test_each_metric_that_is_named_is_there_and_moves(
         await other.answer()
         await engine.__aexit__()
         assert 502 == (await client.ask("GET", "/")).status
+        await redis.kill()
+        proxy.fixed.caches.redis.try_soon()
+        await proxy.fixed.caches.redis.tried()
+        seen.append(samples(process.metrics()))
         while not seen[-1]["rerank_proxy_event_loop_lag_seconds_count"]["[]"]:
             await asyncio.sleep(0)
             seen.append(samples(process.metrics()))
