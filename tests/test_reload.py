@@ -201,7 +201,7 @@ async def test_a_later_generation_that_has_something_running_is_not_closed_with_
         searching.append(client := await server.client())
         await client.send(request("POST", "/products/_search", body, content_type="application/json"))
         await models.until_asked("rerank", number + 1)
-        others = replace(settings.models, query_max_chars=2000 + number)
+        others = replace(settings.models, query_max_chars=2001 + number)  # else both searches share one call
         server.found = partial(replace, settings, models=others)
         await server.process.reload()
     for event, client in zip(held, searching, strict=True):
