@@ -27,13 +27,14 @@ from proxy.context import Ended, RequestRecord
 from proxy.outcomes import BYPASS_REASONS, OutcomeName, answered
 from proxy.settings.config import Cache, Config, Models, Spend, admin_token_of, read, token_of
 from proxy.settings.yaml_file import ConfigError
+from proxy.store.redis_store import RedisStore
 from proxy.telemetry.log import Telemetry
 from proxy.upstream.canary import KNOWN
 from tests.canaries import known_scores
 from tests.conftest import OTHER, QUERY, TOKEN, Log
 from tests.fakes import Client, FakeEngine, FakeModels, closed_port, refuses, request, waits_for
 from tests.readme import failures
-from tests.redis_server import needs_redis, redis_server
+from tests.redis_server import RedisServer, needs_redis, redis_server
 
 OPS = Path(__file__).parent.parent / "ops"
 ALERTS = OPS / "prometheus/alerts.yml"
@@ -91,6 +92,13 @@ OF_THE_SYSTEM = {"process_resident_memory_bytes"}
 """It moves when the system likes."""
 
 
+async def lose(server: RedisServer, store: RedisStore) -> None:
+    """Let Redis end, and the proxy notice."""
+    await server.kill()
+    store.try_soon()
+    await store.tried()
+
+
 @needs_redis
 async def test_each_metric_that_is_named_is_there_and_moves(
     engine: FakeEngine, settings: Config, log: Log, tmp_path: Path
@@ -135,9 +143,7 @@ async def test_each_metric_that_is_named_is_there_and_moves(
         await other.answer()
         await engine.__aexit__()
         assert 502 == (await client.ask("GET", "/")).status
-        await redis.kill()
-        proxy.fixed.caches.redis.try_soon()
-        await proxy.fixed.caches.redis.tried()
+        await lose(redis, proxy.fixed.caches.redis)
         seen.append(samples(process.metrics()))
         while not seen[-1]["rerank_proxy_event_loop_lag_seconds_count"]["[]"]:
             await asyncio.sleep(0)
