@@ -61,7 +61,7 @@ export function scenariosOf(api) {
     },
 
     'a routed search is reranked, its documents the engine\'s': async () => {
-      const body = { index: ROUTED_INDEX, query: LAPTOP, size: 50, aggs: { brands: { terms: { field: 'brand.keyword' } } } }
+      const body = { index: ROUTED_INDEX, query: LAPTOP, size: 50, aggs: { brands: { terms: { field: 'brand.keyword', size: 100 } } } }
       const [one, other] = [await api.search(straight, body), await api.search(through, body)]
       checkReranked(other.body, outcomeOf(other), one.body, await sources())
     },

@@ -1,7 +1,7 @@
 // searchkit: InstantSearch's requests, which become one `_msearch`.
 import Client from '@searchkit/api'
 
-import { ENGINE_URL, PROXY_URL, ROUTED_INDEX, alike, assert, outcomes, run } from './harness.mjs'
+import { ENGINE_URL, PROXY_URL, ROUTED_INDEX, alike, assert, checkFacets, outcomes, run } from './harness.mjs'
 
 const SETTINGS = {
   search_attributes: [{ field: 'title', weight: 2 }, 'description'],
@@ -31,7 +31,7 @@ await run({
     const found = new Map(through.hits.map((hit) => [hit.objectID, product(hit)]))
     for (const hit of straight.hits) assert.deepEqual(found.get(hit.objectID), product(hit))
     assert.notDeepEqual(through.hits.map(product), straight.hits.map(product))
-    assert.deepEqual(through.facets, straight.facets)
+    checkFacets(through.facets.brand, straight.facets.brand, through.hits.map((hit) => hit.brand))
     assert.ok(through.nbHits >= straight.nbHits)
   },
 
@@ -65,6 +65,6 @@ await run({
     const searches = [LAPTOP, { ...LAPTOP, hitsPerPage: 0, facets: ['brand'] }]
     const [straight, through] = [await ask(clients.straight, ...searches), await ask(clients.through, ...searches)]
     assert.deepEqual(through[1], straight[1])
-    assert.deepEqual(through[0].facets, straight[0].facets)
+    checkFacets(through[0].facets.brand, straight[0].facets.brand, through[0].hits.map((hit) => hit.brand))
   },
 })

@@ -109,7 +109,23 @@ type found struct {
 		Total struct{ Value int }
 		Hits  []hit
 	}
-	Aggregations any
+	Aggregations struct {
+		Brands struct {
+			Buckets []struct {
+				Key      string
+				DocCount int `json:"doc_count"`
+			}
+		}
+	}
+}
+
+// brands returns the counts of the facet.
+func (f found) brands() map[string]int {
+	counts := map[string]int{}
+	for _, bucket := range f.Aggregations.Brands.Buckets {
+		counts[bucket.Key] = bucket.DocCount
+	}
+	return counts
 }
 
 func (f found) ids() []string {
