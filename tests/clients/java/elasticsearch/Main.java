@@ -109,7 +109,7 @@ public final class Main {
     private static Map<String, Long> brands(SearchResponse<Map> found) {
         var counts = new HashMap<String, Long>();
         found.aggregations().get("brands").sterms().buckets().array()
-                .forEach(bucket -> counts.put(String.valueOf(bucket.key()), bucket.docCount()));
+                .forEach(bucket -> counts.put(bucket.key().stringValue(), bucket.docCount()));
         return counts;
     }
 

@@ -362,7 +362,10 @@ def facets_agree(bench: Bench) -> None:
     counts = []
     for side in bench.sides(routed=True):
         with client_of(side) as client:
-            facets = {"brands": {"terms": {"field": "brand", "size": 40}}, "prices": {"stats": {"field": "price"}}}
+            facets: dict[str, Any] = {
+                "brands": {"terms": {"field": "brand", "size": 40}},
+                "prices": {"stats": {"field": "price"}},
+            }
             answer = client.search(index=side.index, query=LAPTOP, aggs=facets, size=40)
             _found(side, answer)
         hits, facets = answer["hits"], answer["aggregations"]
