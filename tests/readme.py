@@ -737,8 +737,7 @@ def figures() -> Table:
         (
             "relevance, nDCG@10",
             f"{straight} → {through}",
-            f"`make demo`: {queries} searches, a small catalogue written for it, the local model; no public benchmark, "
-            + "and its passage is the best of four on these searches",
+            f"`make demo`: {queries} searches, a catalogue written for it, local model, best passage of four; no benchmark",
         ),
         (
             "time that the proxy adds to a reranked search",

@@ -157,7 +157,7 @@ def test_every_floor_stands_on_the_ones_below_it() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=MODULES)
 def test_a_task_is_held_by_somebody(path: Path) -> None:
-    """The loop keeps none alive: one that nobody refers to may vanish in the middle of its work; a group holds its own."""
+    """The loop keeps none alive: one that nobody refers to may vanish in its midst. A group holds its own."""
     makers, tree = {"create_task", "ensure_future"}, ast.parse(path.read_text())
     groups = {
         ast.unparse(item.optional_vars)
