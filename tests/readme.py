@@ -737,7 +737,7 @@ def figures() -> Table:
         (
             "relevance, nDCG@10",
             f"{straight} → {through}",
-            f"`make demo`: {queries} searches, a catalogue written for it, local model, best passage of four; no benchmark",
+            f"`make demo`: {queries} searches, its own catalogue, local model, best passage of four; no benchmark",
         ),
         (
             "time that the proxy adds to a reranked search",
