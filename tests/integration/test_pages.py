@@ -142,13 +142,16 @@ async def test_filtered_meanwhile(real_engine: RealEngine, open_index: OpenIndex
 
 
 async def test_callers_share_no_ranking(open_sides: Open, models: ShopModels, shop: Shop) -> None:
-    """The ranking that was made for one caller is not used for another."""
+    """The ranking that was made for one caller is not used for another; the scores of the same passages are."""
     sides = await open_sides(rank_window_size=8)
     body = json.dumps({"query": QUERY, "from": 2, "size": 2}).encode()
+    stages = []
     for caller in ("Basic YTph", "Basic YTph", "Basic Yjpi"):
         headers = {"Content-Type": "application/json", "Authorization": caller}
-        await send(sides.through.url, Request("POST", f"/{shop.index}/_search", body, headers))
-    assert 2 == len(models.reranked)
+        reply = await send(sides.through.url, Request("POST", f"/{shop.index}/_search", body, headers))
+        stages.append(reply.header("Server-Timing"))
+    assert [True, False, True] == ["rerank;" in each for each in stages]
+    assert 1 == len(models.reranked)
 
 
 async def test_equal_documents(real_engine: RealEngine, open_index: OpenIndex) -> None:

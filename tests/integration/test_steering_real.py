@@ -255,7 +255,9 @@ async def test_switched_off_by_configuration(open_sides: Open) -> None:
 async def test_in_an_item_of_several(shop: Shop, open_sides: Open, models: ShopModels) -> None:
     """Each item of a multi-search steers itself; a wrong one is an error of its own."""
     sides = await open_sides()
-    bodies = [BODY, BODY | {"ext": {"rerank_proxy": {"window": 2}}}, BODY | {"ext": {"rerank_proxy": {"window": "x"}}}]
+    others = {"query": {"match": {"title": "phone"}}}
+    steered = ({"window": 2}, {"window": "x"})
+    bodies = [BODY, *(BODY | others | {"ext": {"rerank_proxy": options}} for options in steered)]
     lines = [line for body in bodies for line in ({"index": shop.index}, body)]
     content = "".join(json.dumps(line) + "\n" for line in lines).encode()
     request = Request("POST", "/_msearch", content, {"Content-Type": "application/x-ndjson"})
