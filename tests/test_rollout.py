@@ -17,7 +17,7 @@ from proxy.outcomes import BYPASS_REASONS, Bypass
 from proxy.settings.config import Config, Mode, RouteSettings, ShareBy
 from proxy.settings.request_options import Steering
 from proxy.settings.rollout import Rollout, Switches, rollout_of
-from tests.conftest import QUERY, TOKEN, Log, StartProxy
+from tests.conftest import OTHER, QUERY, TOKEN, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
 from tests.fakes import Client, FakeEngine, FakeModels, ids
 
@@ -267,8 +267,8 @@ async def test_the_kill_switch_turns_reranking_off_at_once_and_on_again(
 ) -> None:
     switches, client = switched
     found = []
-    for reranking in (True, False, True):
+    for reranking, query in ((True, QUERY), (False, QUERY), (True, OTHER)):
         switches.reranking = reranking
-        answered = await client.search("/products/_search", QUERY, **fields)
+        answered = await client.search("/products/_search", query, **fields)
         found.append((answered.header("x-rerank"), len(models.of("rerank"))))
     assert [("reranked", 1), ("bypassed;reason=switched_off", 1), ("reranked", 2)] == found
