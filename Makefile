@@ -8,9 +8,6 @@ BIN := .venv/bin
 ENGINES ?= possible
 ENGINE = $(BIN)/python -m demo.engine --engine $(ENGINES) --tls exec --
 CHECKED := proxy demo examples tests
-# Tests run in as many processes; all tests of one engine run in the same one.
-WORKERS ?= 2
-PYTEST = $(BIN)/pytest -n $(WORKERS) --dist loadgroup $(COVERAGE)
 # Branch coverage of the core only; pyproject.toml lists its modules and the minimum.
 COVERAGE := --cov --cov-report=term
 
@@ -32,7 +29,7 @@ demo: .venv/ready tools
 	@$(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once)
 
 test: checks tools
-	$(ENGINE) $(PYTEST)
+	$(ENGINE) $(BIN)/pytest $(COVERAGE)
 
 DATA ?= ../shared/data
 
@@ -45,7 +42,7 @@ test-clients: .venv/ready tools languages
 		$(BIN)/python -m tests.clients.run $(ONLY)
 
 quick: checks
-	$(PYTEST) -m 'not engine'
+	$(BIN)/pytest -m 'not engine' $(COVERAGE)
 
 BENCH = $(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(PAIRS),--pairs $(PAIRS)) \
 	$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TO),--to $(TO)) \

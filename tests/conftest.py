@@ -23,20 +23,6 @@ hypothesis.settings.register_profile("fast", max_examples=50, deadline=None, der
 hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run all tests on one real engine in one process, where several run (`pytest -n 2 --dist loadgroup`).
-
-    They share its indices and its cluster settings.
-    """
-    for item in items:
-        callspec = getattr(item, "callspec", None)
-        name = callspec.params.get("real_engine") if callspec else None
-        if name or item.get_closest_marker("engine"):
-            item.add_marker(pytest.mark.xdist_group(str(name)))
-
-
 PATIENT_MS = 600_000
 """A budget that ends no stage, however slow the machine; tests of the budget set their own."""
 TOKEN = "token-of-the-models"
