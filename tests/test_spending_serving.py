@@ -95,6 +95,7 @@ async def test_many_searches_at_once_do_not_exceed_a_cap_together(
         asking = [asyncio.ensure_future(one(number)) for number in range(count)]
         for _ in range(count - affordable):
             await ended.acquire()
+        await models.until_asked("rerank", 1 + affordable)
         assert 1 + affordable == len(models.of("rerank"))
         held.set()
         found = await asyncio.gather(*asking)
