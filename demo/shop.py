@@ -11,7 +11,7 @@ from demo.services import ServiceError, command, environment
 from proxy.commands.evaluation.collection import Query, read_collection
 from proxy.commands.loading.mappings import read_embedding
 from proxy.commands.local_models.minilm import NAME
-from proxy.settings.config import load as read_settings
+from proxy.settings.config_file import load as read_settings
 from proxy.settings.routes import build_routes
 
 INDEX = "products"

@@ -63,10 +63,11 @@ store             what is kept for later searches, as bytes by key (contract: St
     memory        S3-FIFO in this process (redis_store: shared between proxies, sealing: encrypted; layered: both)
     opening       the caches that the settings name
 errors            what can go wrong upstream
-settings          config, the frozen tree (yaml_file: errors with key and line), profiles, routes, tls; effective: what
-                  is in force, secrets masked; request_options: what a request may set; bypass_rules: what a route
-                  bypasses by its text; redaction: what it sends to no model; rollout: by its mode and share;
-                  passage_template: what the models read
+settings          config, the frozen tree (config_file: loads it; contradictions: what no type excludes; yaml_file:
+                  errors with key and line; credentials: secrets from the environment), profiles, routes, tls;
+                  effective: what is in force, secrets masked; request_options: what a request may set; bypass_rules:
+                  what a route bypasses by its text; redaction: what it sends to no model; rollout: by its mode and
+                  share; passage_template: what the models read
 bounds            every limit on input, and what happens beyond
 commands          serving, checking, loading (index, backfill), mapping, profiles, evaluation, local_models, costs,
                   warming; imported when they run (console: how they print; advice: what to do next)

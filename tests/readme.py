@@ -40,6 +40,7 @@ from proxy.outcomes import BYPASS_REASONS
 from proxy.parsing.query_text import UNRELAXED
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.settings import config as settings
+from proxy.settings.config_file import KNOWN_KEYS
 from proxy.settings.profiles import BLENDS, CHOICES, PRIORITIES, PRIORITY_MEANINGS, PROFILES, TIERS, blend_of
 from proxy.settings.request_options import ALLOWED, Option, takes
 from proxy.telemetry.ecs import FIELDS
@@ -523,7 +524,7 @@ SECTIONS: Mapping[str, type[settings.Section]] = {
 
 def setting_paths() -> Mapping[str, tuple[str, str]]:
     """Name each key that is no section by its path, and the section it stands in."""
-    keys = [(section, key) for section, keys in settings.KNOWN_KEYS.items() for key in keys]
+    keys = [(section, key) for section, keys in KNOWN_KEYS.items() for key in keys]
     paths = {f"{section}.{key}".lstrip("."): (section, key) for section, key in keys}
     return {path: place for path, place in paths.items() if not {path, f"{path}[]"} & SECTIONS.keys()}
 

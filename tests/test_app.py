@@ -15,8 +15,9 @@ from proxy.app import listen, listen_for, open_proxy
 from proxy.app.process import serve_until_told
 from proxy.bounds import SEARCH_BODY_BYTES
 from proxy.http1.callers import SAMPLE
-from proxy.settings.config import Callers, Config, RouteSettings, token_of
+from proxy.settings.config import Callers, Config, RouteSettings
 from proxy.settings.config import Log as LogSettings
+from proxy.settings.credentials import token_of
 from proxy.settings.yaml_file import ConfigError
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.fakes import (

@@ -48,6 +48,8 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.commands.serving": "test_process_bounds.py",
     "proxy.parsing": "test_search_request.py",
     "proxy.settings": "test_config.py",
+    "proxy.settings.config_file": "test_config.py",
+    "proxy.settings.contradictions": "test_config.py",
     "proxy.store": "test_store_contract.py",
     "proxy.telemetry": "test_log.py",
     "proxy": "test_docs.py",

@@ -24,7 +24,8 @@ from demo.showing import example_search, movement, show, show_gain
 from proxy.cli import build_parser
 from proxy.commands.evaluation.collection import Query
 from proxy.commands.evaluation.template import read_template
-from proxy.settings.config import Config, read
+from proxy.settings.config import Config
+from proxy.settings.config_file import read
 
 
 def answer(ids: str, outcome: str = "reranked") -> Answer:

@@ -18,7 +18,9 @@ import yaml
 from demo.engines import DEFAULT
 from proxy.app import GRACE_S
 from proxy.cli import CONFIG_VARIABLE, build_parser
-from proxy.settings.config import Config, Listen, load, needs_token, token_of
+from proxy.settings.config import Config, Listen
+from proxy.settings.config_file import load
+from proxy.settings.credentials import needs_token, token_of
 from tests.readme import variables_in
 
 ROOT = Path(__file__).parent.parent

@@ -45,7 +45,9 @@ from proxy.ranking.kept import EXACT
 from proxy.ranking.paging import TOP_SCORE
 from proxy.ranking.planning import MIN_SIMILARITY
 from proxy.settings.bypass_rules import text_bypass
-from proxy.settings.config import KNOWN_KEYS, REMOVED_KEYS, BypassRules, Config, load, needs_token, read
+from proxy.settings.config import BypassRules, Config
+from proxy.settings.config_file import KNOWN_KEYS, REMOVED_KEYS, load, read
+from proxy.settings.credentials import needs_token
 from proxy.settings.profiles import PROFILES, TIERS
 from proxy.settings.request_options import MEMBER, OPTIONS, Option, Steering, read_steering
 from proxy.telemetry.log import log_search

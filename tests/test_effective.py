@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.settings.config import KNOWN_KEYS, Config, RouteSettings, read
+from proxy.settings.config import Config, RouteSettings
+from proxy.settings.config_file import KNOWN_KEYS, read
 from proxy.settings.effective import MASK, changed_keys, effective, in_force, masked, needs_restart
 from proxy.settings.profiles import PROFILES
 

@@ -12,7 +12,8 @@ from proxy.ranking.heads import Heads, decode_head, encode_head, head_key, scope
 from proxy.ranking.hits import DocKey, Scored
 from proxy.ranking.paging import Head
 from proxy.ranking.search_response import Total
-from proxy.settings.config import Config, RouteSettings, read
+from proxy.settings.config import Config, RouteSettings
+from proxy.settings.config_file import read
 from proxy.store.contract import Kind
 from proxy.store.memory import memory_region
 from tests.plans import plan_of

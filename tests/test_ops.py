@@ -25,7 +25,9 @@ from proxy.app.process import Process
 from proxy.cli import build_parser
 from proxy.context import Ended, RequestRecord
 from proxy.outcomes import BYPASS_REASONS, OutcomeName, answered
-from proxy.settings.config import Cache, Config, Models, Spend, admin_token_of, read, token_of
+from proxy.settings.config import Cache, Config, Models, Spend
+from proxy.settings.config_file import read
+from proxy.settings.credentials import admin_token_of, token_of
 from proxy.settings.yaml_file import ConfigError
 from proxy.store.redis_store import RedisStore
 from proxy.telemetry.log import Telemetry

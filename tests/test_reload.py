@@ -17,8 +17,9 @@ import trustme
 from proxy.app import Proxy, listen_for, open_proxy
 from proxy.app.control import State
 from proxy.app.process import Process, certificate_files
-from proxy.settings.config import Admin, Callers, Config, Engine, Listen, Models, read
+from proxy.settings.config import Admin, Callers, Config, Engine, Listen, Models
 from proxy.settings.config import Log as LogSettings
+from proxy.settings.config_file import read
 from proxy.settings.yaml_file import ConfigError
 from tests.conftest import QUERY, SCORES, TOKEN, Log
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, recorded

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy.settings.config import Cache, CacheSecrets
+from proxy.settings.config import Cache
+from proxy.settings.credentials import CacheSecrets
 from proxy.settings.yaml_file import ConfigError
 from proxy.store.contract import Kind
 from proxy.store.opening import open_caches

@@ -29,7 +29,8 @@ from proxy.http1.listener import Listener, Patience, serve
 from proxy.http1.messages import BadMessage, RequestHead
 from proxy.http1.relay import Upstream, loop_detected
 from proxy.outcomes import Bypass
-from proxy.settings.config import Config, TraceSettings, cache_secrets_of, percent
+from proxy.settings.config import Config, TraceSettings, percent
+from proxy.settings.credentials import cache_secrets_of
 from proxy.settings.routes import Endpoint, NodesQuestion, Search, classify
 from proxy.settings.tls import towards_clients
 from proxy.settings.yaml_file import ConfigError

@@ -17,7 +17,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from proxy.app.control import BreakerAction, Operations, State
-from proxy.settings.config import Admin, is_loopback
+from proxy.settings.config import Admin
+from proxy.settings.credentials import is_loopback
 from proxy.telemetry.metrics import CONTENT_TYPE
 
 _OPEN = frozenset({"/healthz", "/readyz"})

@@ -9,8 +9,9 @@ from proxy.endpoints.async_search import AsyncSearches
 from proxy.endpoints.front import Front
 from proxy.http1.callers import CallerIdentities
 from proxy.http1.relay import Upstream
-from proxy.settings.config import Config, authorization_of, rerank_token_of, token_of
+from proxy.settings.config import Config
 from proxy.settings.config import Models as ModelSettings
+from proxy.settings.credentials import authorization_of, rerank_token_of, token_of
 from proxy.settings.rollout import Switches
 from proxy.settings.routes import build_routes
 from proxy.settings.tls import models_authority

@@ -16,7 +16,8 @@ from proxy.app.breakers import ModelBreakers
 from proxy.app.control import Breakers, Reloaded, State
 from proxy.app.generation import next_generation, secrets_of
 from proxy.http1.listener import Listener
-from proxy.settings.config import Config, admin_token_of
+from proxy.settings.config import Config
+from proxy.settings.credentials import admin_token_of
 from proxy.settings.effective import changed_keys, effective, in_force, needs_restart
 from proxy.settings.rollout import Switches
 from proxy.settings.routes import build_routes

@@ -11,7 +11,9 @@ import msgspec
 
 from proxy.bounds import SPEND_FILE_BYTES
 from proxy.commands.console import failed, overrides, print_json
-from proxy.settings.config import Config, admin_token_of, load
+from proxy.settings.config import Config
+from proxy.settings.config_file import load
+from proxy.settings.credentials import admin_token_of
 from proxy.upstream.spending.meter import Meter, Spending
 from proxy.upstream.spending.report import CapState, Costs, DayCosts
 from proxy.upstream.spending.state import Corrupt, StateFile

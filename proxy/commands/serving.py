@@ -8,7 +8,8 @@ import uvloop
 
 from proxy.app.process import serve_until_told
 from proxy.commands.console import failed, overrides
-from proxy.settings.config import admin_token_of, authorization_of, load, token_of
+from proxy.settings.config_file import load
+from proxy.settings.credentials import admin_token_of, authorization_of, token_of
 from proxy.telemetry.log import configure
 
 

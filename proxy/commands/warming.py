@@ -23,7 +23,8 @@ from proxy.commands.evaluation.template import Template, read_template
 from proxy.commands.loading.backfill import Pace
 from proxy.commands.loading.progress import ShownProgress
 from proxy.errors import Unreachable, UpstreamError
-from proxy.settings.config import Engine, authorization_in
+from proxy.settings.config import Engine
+from proxy.settings.credentials import authorization_in
 from proxy.settings.tls import towards_engine
 
 UNREACHABLE, AT_CAP = 2, 3

@@ -6,7 +6,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxy.settings.config import Cache, CacheSecrets
+from proxy.settings.config import Cache
+from proxy.settings.credentials import CacheSecrets
 from proxy.settings.tls import check_redis_ca
 from proxy.settings.yaml_file import ConfigError
 from proxy.store.contract import CacheRegion, Counts, Keys, Kind, SharedStore

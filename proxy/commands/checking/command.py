@@ -15,7 +15,8 @@ from proxy.commands.checking.run import check
 from proxy.commands.console import NAME_SAFE, failed, overrides, print_json
 from proxy.endpoints.answering import SearchCall
 from proxy.errors import UpstreamError
-from proxy.settings.config import Config, load_with_lines
+from proxy.settings.config import Config
+from proxy.settings.config_file import load_with_lines
 from proxy.settings.yaml_file import YamlFile
 
 

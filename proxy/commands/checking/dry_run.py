@@ -18,7 +18,8 @@ from proxy.outcomes import BYPASS_REASONS, Bypass, answered, bypassed
 from proxy.parsing.query_text import UNRELAXED
 from proxy.ranking.planning import Plan, VectorSearch
 from proxy.ranking.searches import semantic_search
-from proxy.settings.config import Config, authorization_of
+from proxy.settings.config import Config
+from proxy.settings.credentials import authorization_of
 from proxy.settings.request_options import Wrong
 from proxy.upstream.engine import EngineClient, EngineOfCaller
 

@@ -7,8 +7,8 @@ from proxy.commands.checking.findings import Finding
 from proxy.commands.checking.routes import look_at, unused_patterns
 from proxy.commands.checking.services import ModelQuestion, ask_models, ask_nodes, ask_redis, question_of
 from proxy.errors import Refused, UpstreamError
-from proxy.settings.config import (
-    Config,
+from proxy.settings.config import Config
+from proxy.settings.credentials import (
     admin_token_of,
     authorization_of,
     cache_secrets_of,

@@ -17,8 +17,9 @@ from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
 from proxy.ranking.planning import VectorSearch
 from proxy.ranking.stages import Budget, Unmetered
 from proxy.ranking.tokens import estimated_tokens
-from proxy.settings.config import Cache, CacheSecrets, Config
+from proxy.settings.config import Cache, Config
 from proxy.settings.config import Engine as Settings
+from proxy.settings.credentials import CacheSecrets
 from proxy.settings.routes import Route
 from proxy.settings.yaml_file import ConfigError
 from proxy.store.opening import open_caches

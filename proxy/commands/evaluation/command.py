@@ -29,7 +29,9 @@ from proxy.commands.loading.patience import say_what_is_waited_for
 from proxy.commands.loading.progress import ShownProgress
 from proxy.commands.loading.stopping import Stopped as Signalled
 from proxy.commands.loading.stopping import Stopping
-from proxy.settings.config import Engine, authorization_in, url_problems
+from proxy.settings.config import Engine
+from proxy.settings.contradictions import url_problems
+from proxy.settings.credentials import authorization_in
 from proxy.settings.tls import towards_engine
 from proxy.settings.yaml_file import ConfigError
 

@@ -33,7 +33,8 @@ from proxy.commands.loading.target import (
     path_of,
 )
 from proxy.ranking.stages import Purse
-from proxy.settings.config import Config, authorization_of
+from proxy.settings.config import Config
+from proxy.settings.credentials import authorization_of
 from proxy.settings.profiles import PROFILES, TIERS
 from proxy.settings.redaction import NO_REDACTION
 from proxy.settings.routes import build_routes

@@ -25,7 +25,9 @@ from proxy.commands.loading.dry_run import CountingEmbedder
 from proxy.commands.loading.index import Loaded
 from proxy.commands.loading.progress import documents
 from proxy.commands.loading.stopping import Stopping
-from proxy.settings.config import Config, load, read, token_of
+from proxy.settings.config import Config
+from proxy.settings.config_file import load, read
+from proxy.settings.credentials import token_of
 from proxy.settings.passage_template import entries_of
 from proxy.upstream.spending.meter import prices_of
 

@@ -1,0 +1,183 @@
+"""Loads the settings: the file, overridden by the environment and the command line.
+
+A wrong key is reported with its name and line.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+
+from proxy.settings.config import (
+    LAST_PORT,
+    Admin,
+    BypassRules,
+    Cache,
+    Callers,
+    Config,
+    EmbedApi,
+    Engine,
+    Fusion,
+    Listen,
+    Log,
+    LogFormat,
+    LogLevel,
+    Mode,
+    Models,
+    OnZeroHits,
+    Priority,
+    QueryFrom,
+    Redact,
+    RedactedKind,
+    RerankApi,
+    RouteSettings,
+    Section,
+    Semantic,
+    ServiceTier,
+    ShareBy,
+    Spend,
+    SpendCaps,
+    Tier,
+    TraceSettings,
+)
+from proxy.settings.contradictions import contradictions
+from proxy.settings.request_options import OPTIONS
+from proxy.settings.yaml_file import ConfigError, YamlFile
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """An environment variable and a command-line option that override a key of the file."""
+
+    variable: str
+    option: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.option} or {self.variable}"
+
+
+_LISTEN = _Setting("RERANK_PROXY_LISTEN", "--listen", "listen")
+_SETTINGS = (
+    _LISTEN,
+    _Setting("RERANK_PROXY_ENGINE_URL", "--engine", "engine.url"),
+    _Setting("RERANK_PROXY_MODELS_URL", "--models", "models.url"),
+)
+
+
+def _keys(section: type[Section]) -> tuple[str, ...]:
+    return tuple(field.name for field in msgspec.structs.fields(section))
+
+
+KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
+    "": _keys(Config),
+    "listen": _keys(Listen),
+    "engine": _keys(Engine),
+    "models": _keys(Models),
+    "callers": _keys(Callers),
+    "cache": _keys(Cache),
+    "spend": _keys(Spend),
+    "log": _keys(Log),
+    "admin": _keys(Admin),
+    "traces": _keys(TraceSettings),
+    "routes[]": _keys(RouteSettings),
+    "routes[].semantic": _keys(Semantic),
+    "routes[].fusion": _keys(Fusion),
+    "routes[].query_from": _keys(QueryFrom),
+    "routes[].bypass": _keys(BypassRules),
+    "routes[].redact": _keys(Redact),
+    "routes[].share_by": _keys(ShareBy),
+    "routes[].spend": _keys(SpendCaps),
+}
+"""The keys of each section, by the section's path."""
+KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
+    "tier": get_args(Tier),
+    "priority": get_args(Priority),
+    "service_tier": get_args(ServiceTier),
+    "on_zero_hits": get_args(OnZeroHits),
+    "embed_api": get_args(EmbedApi),
+    "rerank_api": get_args(RerankApi),
+    "mode": get_args(Mode),
+    "format": get_args(LogFormat),
+    "level": get_args(LogLevel),
+    "kinds": get_args(RedactedKind),
+    "steering": OPTIONS,
+}
+"""The allowed values of each key that has a fixed list of them."""
+REMOVED_KEYS: Mapping[str, str] = {
+    "engine.discovery_env": "is now called `engine.authorization_env`",
+    "engine.multi_search_concurrency": (
+        "is gone: the searches of an `_msearch` run side by side; `engine.multi_search_reranked` limits how many of "
+        "them are reranked"
+    ),
+    "engine.search_connections": (
+        "is gone: each client connection has its own to the engine; `engine.added_searches` limits what the proxy adds"
+    ),
+    "models.passage_max_chars": (
+        "is gone: `models.passage_max_tokens` limits the estimated tokens instead; 2000 characters of English are 500"
+    ),
+    "models.vector_cache_entries": "is gone: `cache.vectors_mb` limits the memory instead",
+    "models.vector_cache_mb": "is now called `cache.vectors_mb`",
+    "pages": (
+        "is gone: `cache_seconds` is now `cache.rankings_seconds`; instead of `cache_entries`, `cache.rankings_mb` "
+        "limits the memory"
+    ),
+}
+"""Keys of earlier versions, and what replaces them."""
+
+
+def load(path: Path, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Config:
+    """Read a file, overridden by environment variables, overridden by the command line; raises ConfigError."""
+    return load_with_lines(path, environment, overrides)[0]
+
+
+def load_with_lines(
+    path: Path, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None
+) -> tuple[Config, YamlFile]:
+    """Like `load`; also return the parsed file, which knows the line of each key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}. Name another file with -c.") from None
+    file = YamlFile.parse(text, str(path))
+    return _converted(file, {**environment, **(overrides or {})}), file
+
+
+def read(text: str, name: str, environment: Mapping[str, str]) -> Config:
+    """Read settings from text; raises ConfigError with key and line."""
+    return _converted(YamlFile.parse(text, name), environment)
+
+
+def _converted(file: YamlFile, environment: Mapping[str, str]) -> Config:
+    settings = _with_environment(file.value, environment)
+    try:
+        config = msgspec.convert(settings, Config)
+    except msgspec.ValidationError as error:
+        raise file.refusal(str(error), KNOWN_KEYS, KNOWN_WORDS, REMOVED_KEYS) from None
+    elsewhere = {setting.key: setting.name for setting in _SETTINGS if environment.get(setting.variable)}
+    for place, problem in contradictions(config):
+        raise ConfigError(f"{elsewhere[place]}: {problem}") if place in elsewhere else file.error(place, problem)
+    return config
+
+
+def _with_environment(value: Any, environment: Mapping[str, str]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    settings = dict(value)
+    for setting in _SETTINGS:
+        if value_given := environment.get(setting.variable):
+            section, _, key = setting.key.partition(".")
+            added = {key: value_given} if key else _address(value_given)
+            there = settings.get(section)
+            settings[section] = (there if isinstance(there, dict) else {}) | added
+    return settings
+
+
+def _address(text: str) -> dict[str, Any]:
+    host, colon, port = text.rpartition(":")
+    if not (colon and port.isascii() and port.isdigit() and int(port) <= LAST_PORT):
+        raise ConfigError(f"{_LISTEN.name}: expected host:port, as in 0.0.0.0:9201, not {text!r}")
+    return {"host": host.strip("[]") or "0.0.0.0", "port": int(port)}  # noqa: S104  an empty host means all
