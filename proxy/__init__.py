@@ -58,6 +58,7 @@ upstream          clients of the services: engine (pool, nodes, addresses; disco
     guard         around each call of a model: breaker, bulkhead (concurrent calls), retries
     spending      what calls cost: meter and ledger by route, model and day, caps, prices, state (the file), report
     canary        known pairs, scored once per deployment: does a model still rank?
+    state_files   how spend and the canary's scores are kept: files that are replaced as a whole
     providers     how the APIs of models differ (provider_errors: the messages in their errors)
 store             what is kept for later searches, as bytes by key (contract: Store, Keys)
     memory        S3-FIFO in this process (redis_store: shared between proxies, sealing: encrypted; layered: both)

@@ -18,6 +18,7 @@ from proxy.bounds import CANARY_FILE_BYTES, LOG_DETAIL
 from proxy.errors import EqualScores, UpstreamError
 from proxy.ranking.planning import Relevance
 from proxy.upstream.guard import Guard, Guards
+from proxy.upstream.state_files import read_state, replace_state
 
 _log = structlog.get_logger("proxy")
 _SERVICE = "reranker"
@@ -157,7 +158,8 @@ class CanaryScores:
             known = _read(file)
             earlier = known.get(_key(model))
             if earlier is None:
-                _write(file, {**known, _key(model): scores})
+                known[_key(model)] = scores
+                replace_state(file, msgspec.json.format(msgspec.json.encode(known)) + b"\n")
         except (OSError, ValueError) as error:
             detail = f"{file}: {error}. Scores are not compared with those of earlier deployments: correct or remove it"
             _log.warning("canary_file_unusable", detail=detail[:LOG_DETAIL])
@@ -174,21 +176,8 @@ _scores = msgspec.json.Decoder(dict[str, tuple[float, ...]])
 
 def _read(file: Path) -> dict[str, tuple[float, ...]]:
     """Read a file of scores, empty if it does not exist; raises OSError or ValueError."""
-    try:
-        with file.open("rb") as stream:
-            content = stream.read(CANARY_FILE_BYTES + 1)
-    except FileNotFoundError:
-        return {}
-    if len(content) > CANARY_FILE_BYTES:
-        raise ValueError(f"more than {CANARY_FILE_BYTES} bytes")
-    return _scores.decode(content)
-
-
-def _write(file: Path, scores: Mapping[str, Sequence[float]]) -> None:
-    """Replace a file in one step, so that a reader never sees half of it."""
-    partial = file.with_name(f"{file.name}.new")
-    partial.write_bytes(msgspec.json.format(msgspec.json.encode(scores)) + b"\n")
-    partial.replace(file)
+    content = read_state(file, CANARY_FILE_BYTES)
+    return {} if content is None else _scores.decode(content)
 
 
 @dataclass(slots=True)

@@ -4,7 +4,6 @@ Each process adds what it spent since its last save, under a lock, and reads wha
 as a whole, so that a crash leaves the old one or the new one.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from filelock import FileLock, Timeout
 
 from proxy.bounds import SPEND_FILE_BYTES
 from proxy.upstream.spending.ledger import Account, Book, Spent, added, recent
+from proxy.upstream.state_files import read_state, replace_state
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -63,13 +63,10 @@ class StateFile:
     def read(self) -> Mapping[Account, Spent]:
         """Return what the file has, nothing if there is none; raises Corrupt."""
         try:
-            with self.path.open("rb") as file:
-                content = file.read(SPEND_FILE_BYTES + 1)
-        except FileNotFoundError:
-            return {}
-        if len(content) > SPEND_FILE_BYTES:
-            raise Corrupt(f"more than {SPEND_FILE_BYTES} bytes")
-        return decode(content)
+            content = read_state(self.path, SPEND_FILE_BYTES)
+        except ValueError as error:
+            raise Corrupt(str(error)) from None
+        return {} if content is None else decode(content)
 
     def add(self, book: Book, now: float) -> Book:
         """Add a book to the file, and return what the file has then; raises Corrupt, or OSError if it is locked."""
@@ -77,7 +74,7 @@ class StateFile:
         try:
             with lock:
                 together = recent(added(self.read(), book), now)
-                self._replace(encode(together))
+                replace_state(self.path, encode(together))
         except Timeout:
             raise OSError(f"another process has locked {lock.lock_file}") from None
         return together
@@ -87,11 +84,3 @@ class StateFile:
         aside = self.path.with_name(f"{self.path.name}.corrupt-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}")
         self.path.replace(aside)
         return aside
-
-    def _replace(self, content: bytes) -> None:
-        new = self.path.with_name(f"{self.path.name}.new")
-        with new.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.path)

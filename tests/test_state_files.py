@@ -1,0 +1,32 @@
+"""Files of the proxy's own state are read up to a bound, and replaced as a whole."""
+
+from pathlib import Path
+
+import pytest
+
+from proxy.upstream.state_files import read_state, replace_state
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    assert read_state(file, 3) is None
+    for content in (b"one", b"", b"two"):
+        replace_state(file, content)
+        assert content == read_state(file, 3)
+    assert [file] == list(tmp_path.iterdir())
+
+
+def test_a_file_of_any_size_is_not_read_whole(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    file.write_bytes(b"four")
+    with pytest.raises(ValueError, match="more than 3 bytes"):
+        read_state(file, 3)
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    replace_state(file, b"one")
+    (tmp_path / "state.json.new").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        replace_state(file, b"two")
+    assert b"one" == read_state(file, 3)
