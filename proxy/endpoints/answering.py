@@ -285,7 +285,7 @@ class Searching:
         if isinstance(prepared, Bypass):
             return Shadow(bypassed(prepared))
         request = prepared.planned.plan.request
-        if request.from_ or request.walk:
+        if request.is_later_page:
             return LATER_PAGE
         shadow = replace(await run_shadow(prepared.planned), stages=own.timings())
         record.candidates = shadow.candidates
@@ -329,41 +329,25 @@ class Searching:
         )
 
     async def _plan(self, routed: Routed, request: SearchRequest) -> Plan | Bypass:
-        covered, options = routed.covered, routed.options
+        covered, options, route = routed.covered, routed.options, routed.covered.route
         try:
             async with routed.record.clock.stage("names"):
                 caller = self._patient(routed.record, routed.caller)
                 facts, kind = await asyncio.gather(self._facts(caller, covered), self._kind(caller))
         except Late as error:
             return Bypass("unresolved", detail=str(error), is_fault=True)
-        route, known = covered.route, facts or IndexFacts()
-        given = options.query or request.text or _text_of(route, routed.call.fields, request, known)
-        copies = known.copied_from(route.text_fields)
-        user_query = find_user_query(request.query, route.text_fields, known.is_text, given, copies) or Bypass(
-            "no_query_text"
-        )
+        known = facts or IndexFacts()
+        user_query = _user_query(routed, request, known)
         if isinstance(user_query, Bypass):
             return user_query
-        outside = route.rollout.bypass_by_text(options, routed.call.fields, route.name, user_query.text)
-        most = self._config.models.query_max_chars
-        refused = route.redaction.refusal(user_query.text, most)
-        unfit = outside or route.text_bypass.bypass(user_query) or refused or _ordered_by_boosts(route, user_query)
-        if problem := unfit or self._unpaid(route, request) or await self._pipeline(caller, request, known):
+        unfit = self._excluded(routed, user_query) or self._unpaid(route, request)
+        if problem := unfit or await self._pipeline(caller, request, known):
             return problem
-        window = min(options.window or route.rank_window_size, route.rank_window_size, known.max_result_window)
-        window = min(window, request.rescored or window)
-        if request.end + (window if request.walk else 0) > known.max_result_window:
-            return Bypass("depth")
-        at_rest, is_later_page = window, bool(request.from_ or request.walk)
+        at_rest = _window_at_rest(route, options, request, known.max_result_window)
+        if isinstance(at_rest, Bypass):
+            return at_rest
         reranker, is_fast = self._choose_reranker(route)
-        if not is_later_page:
-            window = narrowed_by_spend(window, self.spending.level(route.name))
-            window = narrowed(window, self.models.pressure(reranker)) if reranker else window
-        vectors: VectorSearch | Failure | None = None
-        if route.semantic:
-            vectors = _unfit(request, user_query) or vector_search(
-                route, route.semantic, facts, kind.version if kind else None
-            )
+        vectors = _vectors(route, request, user_query, facts, kind)
         if isinstance(vectors, Failure) and vectors.by_design and route.rerank_model is None:
             return Bypass("no_stage")
         budget = _budget_seconds(route, options, request)
@@ -373,10 +357,10 @@ class Searching:
             route=route,
             user_query=user_query,
             instruction=route.redaction.redacted(_instruction(route, options)),
-            sent_text=route.redaction.of_query(user_query.text, most),
+            sent_text=route.redaction.of_query(user_query.text, self._config.models.query_max_chars),
             vectors=vectors if isinstance(vectors, VectorSearch) else None,
             unavailable=vectors if isinstance(vectors, Failure) else None,
-            window=window,
+            window=at_rest if request.is_later_page else self._window_now(at_rest, route, reranker),
             window_at_rest=at_rest,
             covered=covered.indices,
             alias_filter=alias_filter(covered.reached, known),
@@ -390,9 +374,24 @@ class Searching:
             earlier=self.routes[: self.routes.index(route)],
         )
 
+    def _excluded(self, routed: Routed, user_query: UserQuery) -> Bypass | None:
+        """Return the bypass reason if the route does not rerank searches with this query text."""
+        route, fields = routed.covered.route, routed.call.fields
+        return (
+            route.rollout.bypass_by_text(routed.options, fields, route.name, user_query.text)
+            or route.text_bypass.bypass(user_query)
+            or route.redaction.refusal(user_query.text, self._config.models.query_max_chars)
+            or _ordered_by_boosts(route, user_query)
+        )
+
+    def _window_now(self, at_rest: int, route: Route, reranker: str | None) -> int:
+        """Return the window of a new search at this spend and load."""
+        window = narrowed_by_spend(at_rest, self.spending.level(route.name))
+        return narrowed(window, self.models.pressure(reranker)) if reranker else window
+
     def _unpaid(self, route: Route, request: SearchRequest) -> Bypass | None:
         """Bypass a search of a route that has exceeded a cap, unless it continues a ranking, which may be cached."""
-        is_over = not (request.from_ or request.walk) and self.spending.level(route.name) is Level.OFF
+        is_over = not request.is_later_page and self.spending.level(route.name) is Level.OFF
         return Bypass("spend_cap") if is_over else None
 
     def _choose_reranker(self, route: Route) -> tuple[str | None, bool]:
@@ -470,10 +469,37 @@ def _header_text(fields: Sequence[Field], name: str) -> str | None:
     return None
 
 
+def _user_query(routed: Routed, request: SearchRequest, facts: IndexFacts) -> UserQuery | Bypass:
+    """Find the query text: in the options, in the request, where the route says, or in the query."""
+    route = routed.covered.route
+    given = routed.options.query or request.text or _text_of(route, routed.call.fields, request, facts)
+    copies = facts.copied_from(route.text_fields)
+    found = find_user_query(request.query, route.text_fields, facts.is_text, given, copies)
+    return found or Bypass("no_query_text")
+
+
+def _window_at_rest(route: Route, options: Steering, request: SearchRequest, most: int) -> int | Bypass:
+    """Return the window without load, or the bypass reason if the engine returns no hits (`most`) so far down."""
+    window = min(options.window or route.rank_window_size, route.rank_window_size, most)
+    window = min(window, request.rescored or window)
+    is_too_deep = request.end + (window if request.walk else 0) > most
+    return Bypass("depth") if is_too_deep else window
+
+
 def _ordered_by_boosts(route: Route, user_query: UserQuery) -> Bypass | None:
     """Bypass a search whose order is determined by boosts alone, regardless of query text."""
     alone = user_query.boosts is not None and user_query.boosts.alone
     return Bypass("boost_alone") if alone and route.boost_power else None
+
+
+def _vectors(
+    route: Route, request: SearchRequest, user_query: UserQuery, facts: IndexFacts | None, kind: EngineKind | None
+) -> VectorSearch | Failure | None:
+    """Return how kNN searches, or why it does not; None if the route has none."""
+    if route.semantic is None:
+        return None
+    version = kind.version if kind else None
+    return _unfit(request, user_query) or vector_search(route, route.semantic, facts, version)
 
 
 def _unfit(request: SearchRequest, user_query: UserQuery) -> Failure | None:

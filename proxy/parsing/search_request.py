@@ -71,6 +71,11 @@ class SearchRequest:
         return self.from_ + self.size
 
     @property
+    def is_later_page(self) -> bool:
+        """Whether it continues a ranking that may be cached."""
+        return bool(self.from_ or self.walk)
+
+    @property
     def timeout_seconds(self) -> float | None:
         """The client's `timeout` for the engine: from the URL, else the body; None if there is none."""
         url = dict(self.parameters)

@@ -139,7 +139,7 @@ def _may_be_caused(refusal: Refused) -> bool:
 async def _near(run: Run, head_key: bytes) -> Result:
     """Answer a page that begins in the head."""
     plan = run.plan
-    head = await run.stages.heads.get(head_key) if plan.request.from_ or plan.request.walk else None
+    head = await run.stages.heads.get(head_key) if plan.request.is_later_page else None
     semantic = SemanticHits()
     if head is None:
         found, semantic = await retrieve(run, lexical_search(plan))
