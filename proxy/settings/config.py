@@ -244,6 +244,11 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     def patterns(self) -> tuple[str, ...]:
         return (self.index,) if isinstance(self.index, str) else tuple(self.index)
 
+    @property
+    def name(self) -> str:
+        """The route's name in logs, metrics and the spend state."""
+        return ",".join(self.patterns)
+
 
 class Config(Section, frozen=True, kw_only=True):
     """The whole settings file."""

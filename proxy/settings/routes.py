@@ -94,7 +94,7 @@ def build_route(settings: RouteSettings) -> Route:
     switch = _tier_switch(settings, profile) if tier == AUTO else None
     models = TIERS[switch.usual if switch else tier]
     return Route(
-        name=",".join(settings.patterns),
+        name=settings.name,
         patterns=settings.patterns,
         profile=settings.profile,
         instruction=settings.instruction or profile.instruction,

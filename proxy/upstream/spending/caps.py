@@ -73,7 +73,7 @@ class Cap:
 
 def caps_of(config: Config, route: str) -> tuple[Cap, ...]:
     """Return the caps that hold for a route: its own, and those of all routes together."""
-    own = next((each.spend for each in config.routes if ",".join(each.patterns) == route), SpendCaps())
+    own = next((each.spend for each in config.routes if each.name == route), SpendCaps())
     return (*_caps(own, route), *_caps(config.spend, None))
 
 

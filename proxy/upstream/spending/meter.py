@@ -175,12 +175,12 @@ class Spending:
 
     def costs(self) -> Costs:
         """Return the report of what was spent."""
-        caps = (cap for route in self._config.routes for cap in self.caps(",".join(route.patterns)))
+        caps = (cap for route in self._config.routes for cap in self.caps(route.name))
         return costs_of(self.meter.ledger, caps, self.prices, self.meter.now())
 
     def shares(self) -> Mapping[tuple[str, ...], float]:
         """Return the share of its nearest cap of each route that has one."""
-        names = (",".join(route.patterns) for route in self._config.routes)
+        names = (route.name for route in self._config.routes)
         return {(name,): self.share(name) for name in names if self.caps(name)}
 
     def today_usd(self) -> Mapping[tuple[str, ...], float]:
