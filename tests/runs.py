@@ -8,7 +8,7 @@ from proxy.ranking.heads import Heads
 from proxy.ranking.planning import Plan
 from proxy.ranking.stages import Run, Stages
 from proxy.settings.config import Engine as Settings
-from proxy.store.contract import Kind
+from proxy.store.contract import CacheRegion, Kind
 from proxy.store.memory import memory_region
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.embedder import Embedder
@@ -30,13 +30,16 @@ async def run_of(
     stack: AsyncExitStack,
     covered_now: Callable[[], Awaitable[frozenset[str]]] | None = None,
     batch_size: int = 1000,
+    vectors: CacheRegion | None = None,
 ) -> Run:
     searching = EngineClient(Settings(url=engine.url))
     stack.push_async_callback(searching.close)
     session = await stack.enter_async_context(models_session(1.0))
     stages = Stages(
         engine=searching.for_caller(b"", ()),
-        embedder=Embedder(Transport(session, "embedder", models.url, None), timeout_seconds=5, query_max_chars=200),
+        embedder=Embedder(
+            Transport(session, "embedder", models.url, None), timeout_seconds=5, query_max_chars=200, vectors=vectors
+        ),
         reranker=ScoreCache(
             Reranker(Transport(session, "reranker", models.url, None), timeout_seconds=5, batch_size=batch_size),
             memory_region(Kind.SCORES, 0),

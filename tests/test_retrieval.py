@@ -18,6 +18,8 @@ from proxy.ranking.retrieval import SemanticHits, confirmed, covered, group, lex
 from proxy.ranking.search_response import SearchAnswer, read_answer
 from proxy.ranking.searches import lexical_search
 from proxy.ranking.stages import Budget, Run
+from proxy.store.contract import CacheRegion, Keys, Kind
+from proxy.store.memory import MemoryStore
 from tests.fakes import Document, FakeEngine, FakeModels, Message, Stream, answer, hangs, refuses, says
 from tests.plans import SETTINGS, plan_of
 from tests.runs import run_of
@@ -141,6 +143,25 @@ async def test_a_search_that_finds_nothing_costs_no_vector_where_kNN_has_not_beg
     run = await run_of(plan_of("", BODY), engine, models, stack)
     await retrieve(run, lexical_search(run.plan))
     assert [] == models.requests
+
+
+@pytest.mark.parametrize(("accepted", "lookups"), [(True, 1), (False, 2)])
+async def test_a_vector_is_looked_up_once_unless_the_search_has_to_wait(
+    engine: FakeEngine,
+    models: FakeModels,
+    stack: AsyncExitStack,
+    *,
+    accepted: bool,
+    lookups: int,
+) -> None:
+    """In Redis, a look-up takes a round trip. After the wait, another search may have cached the vector."""
+    store = MemoryStore(2**20)
+    vectors = CacheRegion(Kind.VECTORS, store, Keys(b"secret"), 60)
+    run = await run_of(plan_of("", BODY), engine, models, stack, vectors=vectors)
+    if accepted:
+        run.stages.accepted.note()
+    await retrieve(run, lexical_search(run.plan))
+    assert (lookups, 1) == (store.counts.misses, len(models.of("embed")))
 
 
 async def test_where_the_route_wants_it_kNN_answers_a_search_that_finds_nothing(  # noqa: N802

@@ -91,7 +91,9 @@ async def _semantic(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) ->
     if plan.in_head:
         run = replace(run, budget=run.budget.less(plan.reserved_seconds))
     text, instruction, model = plan.sent_text, plan.instruction, vectors.model
-    if not await embedder.remembers(text, instruction=instruction, model=model, dimensions=vectors.dimensions):
+    if not may_cost.is_set() and not await embedder.remembers(
+        text, instruction=instruction, model=model, dimensions=vectors.dimensions
+    ):
         await may_cost.wait()
     async with run.clock.stage("embed"):
         embedded = await embedder.embed_query(
