@@ -292,6 +292,20 @@ def _add_backfill(commands: Any) -> None:
     _add_config(parser)
 
 
+def _add_sending(parser: argparse.ArgumentParser, *, concurrency: int) -> None:
+    """Add how a command sends searches to a proxy."""
+    parser.add_argument("--proxy", default="http://127.0.0.1:9201", metavar="URL", help="default: %(default)s")
+    parser.add_argument("--ca-file", metavar="FILE", help="whom to trust at an https address, as in engine.ca_file")
+    parser.add_argument(
+        "--concurrency",
+        type=_positive,
+        default=concurrency,
+        metavar="N",
+        help="searches at a time (default: %(default)s)",
+    )
+    parser.add_argument("--timeout", type=_rate, default=60.0, metavar="SECONDS", help="of one search (default: 60)")
+
+
 def _add_eval(commands: Any) -> None:
     said = (
         "Measure on judged queries how much better the proxy's order is. Exit code 0: fine, 1: something is wrong or "
@@ -322,7 +336,7 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument(
         "--baseline", default="http://127.0.0.1:9200", metavar="URL", help="engine or proxy (default: %(default)s)"
     )
-    parser.add_argument("--proxy", default="http://127.0.0.1:9201", metavar="URL", help="default: %(default)s")
+    _add_sending(parser, concurrency=4)
     parser.add_argument(
         "--authorization-env", metavar="VARIABLE", help="holds the Authorization header for both addresses"
     )
@@ -330,7 +344,6 @@ def _add_eval(commands: Any) -> None:
         parser.add_argument(
             f"--{name}-authorization-env", metavar="VARIABLE", help=f"the same for --{name} alone, instead"
         )
-    parser.add_argument("--ca-file", metavar="FILE", help="whom to trust at an https address, as in engine.ca_file")
     parser.add_argument("--id-field", metavar="FIELD", help="the field that the judgments name (default: _id)")
     parser.add_argument(
         "--judged-only", action="store_true", help="the verdict goes by the judged documents, without the others"
@@ -341,10 +354,6 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("--show", type=int, default=10, metavar="N", help="queries won and lost (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON, with every query")
     parser.add_argument("--runs", type=Path, metavar="FOLDER", help="write both rankings as TREC run files")
-    parser.add_argument(
-        "--concurrency", type=_positive, default=4, metavar="N", help="queries at a time (default: %(default)s)"
-    )
-    parser.add_argument("--timeout", type=_rate, default=60.0, metavar="SECONDS", help="of one search (default: 60)")
 
 
 def _add_costs(commands: Any) -> None:
@@ -386,12 +395,7 @@ def _add_warm(commands: Any) -> None:
         "--template", type=Path, metavar="FILE", help="the search body for query texts, {{query}} where the text goes"
     )
     parser.add_argument("--index", required=True, metavar="NAME", help="as in the URL")
-    parser.add_argument("--proxy", default="http://127.0.0.1:9201", metavar="URL", help="default: %(default)s")
+    _add_sending(parser, concurrency=2)
     parser.add_argument("--authorization-env", metavar="VARIABLE", help="holds the Authorization header")
-    parser.add_argument("--ca-file", metavar="FILE", help="whom to trust at an https address, as in engine.ca_file")
     parser.add_argument("--top", type=_positive, metavar="N", help="only the most frequent searches (default: all)")
     parser.add_argument("--rate", type=_rate, metavar="N", help="maximum searches per second (default: no limit)")
-    parser.add_argument(
-        "--concurrency", type=_positive, default=2, metavar="N", help="searches at a time (default: %(default)s)"
-    )
-    parser.add_argument("--timeout", type=_rate, default=60.0, metavar="SECONDS", help="of one search (default: 60)")

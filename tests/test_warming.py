@@ -52,6 +52,24 @@ def test_a_proxy_that_is_not_there_is_unreachable(tmp_path: Path, capsys: pytest
     assert "cannot be reached" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--proxy", "http://me:s3cret@127.0.0.1:1"), "--proxy: no credentials in a URL"),
+        (("--proxy", "127.0.0.1:9201"), "--proxy: expected a URL"),
+        (("--concurrency", "65"), "--concurrency: at most 64"),
+    ],
+)
+def test_options_are_checked_as_those_of_eval(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], said: str
+) -> None:
+    (tmp_path / "bodies").write_text(json.dumps(match("a")))
+    assert 1 == main(("warm", str(tmp_path / "bodies"), "--index", "a", *more))
+    err = capsys.readouterr().err
+    assert said in err
+    assert "s3cret" not in err
+
+
 async def warm(folder: Path, port: int, *texts: str) -> tuple[int, str]:
     file = folder / "bodies.ndjson"
     file.write_text("\n".join(json.dumps(match(f"laptop {text}")) for text in texts))

@@ -18,14 +18,12 @@ import msgspec
 from proxy.bounds import JUDGMENTS_BYTES
 from proxy.commands.console import failed
 from proxy.commands.evaluation.client import Address, Sending, search
+from proxy.commands.evaluation.command import address_of, concurrency_of
 from proxy.commands.evaluation.errors import CannotEvaluate
 from proxy.commands.evaluation.template import Template, read_template
 from proxy.commands.loading.backfill import Pace
 from proxy.commands.loading.progress import ShownProgress
 from proxy.errors import Unreachable, UpstreamError
-from proxy.settings.config import Engine
-from proxy.settings.credentials import authorization_in
-from proxy.settings.tls import towards_engine
 
 UNREACHABLE, AT_CAP = 2, 3
 _PATIENT_MS = 60_000
@@ -51,16 +49,14 @@ class Warmed:
 
 def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     try:
-        content = options.file.read_bytes()[: JUDGMENTS_BYTES + 1]
+        with options.file.open("rb") as file:
+            content = file.read(JUDGMENTS_BYTES + 1)
         template = read_template(options.template.read_bytes(), str(options.template)) if options.template else None
         bodies = bodies_of(content, template)[: options.top]
     except CannotEvaluate as error:
         return failed(str(error))
-    variable = options.authorization_env
-    authorization = authorization_in(variable, "--authorization-env", environment) if variable else None
-    tls = towards_engine(Engine(url=options.proxy, ca_file=options.ca_file))
-    address = Address("proxy", options.proxy, authorization, tls)
-    sending = Sending(f"/{options.index}/_search", timeout_seconds=options.timeout)
+    address = address_of("proxy", options, environment)
+    sending = Sending(f"/{options.index}/_search", None, concurrency_of(options), options.timeout)
     warmed = Warmed()
     try:
         asyncio.run(_warm(address, sending, bodies, options, warmed))
@@ -99,7 +95,7 @@ async def _warm(
 
             try:
                 async with asyncio.TaskGroup() as group:
-                    for _ in range(options.concurrency):
+                    for _ in range(sending.concurrency):
                         group.create_task(work())
             except BaseExceptionGroup as errors:
                 raise errors.exceptions[0] from None

@@ -56,15 +56,14 @@ class Options:
 
 def options_of(said: Namespace, target: str, environment: Mapping[str, str]) -> Options:
     """Read the arguments; raises ConfigError for an invalid address or missing credentials."""
-    if said.concurrency > EVALUATED_AT_ONCE:
-        raise ConfigError(f"--concurrency: at most {EVALUATED_AT_ONCE} queries at a time, not {said.concurrency}")
-    addresses = (_address_of("baseline", said, environment), _address_of("proxy", said, environment))
+    concurrency = concurrency_of(said)
+    addresses = (address_of("baseline", said, environment), address_of("proxy", said, environment))
     return Options(
         queries=said.queries,
         judgments=said.judgments,
         template=said.template,
         addresses=addresses,
-        sending=Sending(target, said.id_field, said.concurrency, said.timeout),
+        sending=Sending(target, said.id_field, concurrency, said.timeout),
         demand=Demand(said.judged_only, said.min_gain),
         shown=max(said.show, 0),
         as_json=said.json,
@@ -72,14 +71,22 @@ def options_of(said: Namespace, target: str, environment: Mapping[str, str]) -> 
     )
 
 
-def _address_of(name: str, said: Namespace, environment: Mapping[str, str]) -> Address:
+def concurrency_of(said: Namespace) -> int:
+    """Read how many searches run at a time; raises ConfigError beyond the limit."""
+    if said.concurrency > EVALUATED_AT_ONCE:
+        raise ConfigError(f"--concurrency: at most {EVALUATED_AT_ONCE} queries at a time, not {said.concurrency}")
+    concurrency: int = said.concurrency
+    return concurrency
+
+
+def address_of(name: str, said: Namespace, environment: Mapping[str, str]) -> Address:
     """Read an address and its credentials; the option for one address overrides the one for both."""
     url = getattr(said, name)
     if "@" in url:
         raise ConfigError(f"--{name}: no credentials in a URL: hold them in a variable, by --authorization-env")
     for _, problem in url_problems(f"--{name}", url):
         raise ConfigError(f"--{name}: {problem}")
-    own = getattr(said, f"{name}_authorization_env")
+    own = getattr(said, f"{name}_authorization_env", None)
     option, variable = (f"--{name}-authorization-env", own) if own else ("--authorization-env", said.authorization_env)
     authorization = authorization_in(variable, option, environment) if variable else None
     try:
