@@ -285,3 +285,10 @@ def test_the_scores_place_among_sort_values_is_rewritten_and_hidden_members_are_
 @pytest.mark.parametrize(("rest", "best"), [(',"max_score":null', None), (',"max_score":3.5', 2.0)])
 def test_where_the_engine_tells_no_best_score_beside_sort_values_none_is_told(rest: str, best: float | None) -> None:
     assert best == shown_with_values(rest)["max_score"]
+
+
+def test_hits_are_indexed_once() -> None:
+    """A page of a wide ranking looks up each of its documents."""
+    answer = read_answer(b'{"hits":{"hits":[{"_index":"i","_id":"a"},{"_index":"i","_id":"b"}]}}')
+    assert list(answer.hits) == list(answer.by_key.values())
+    assert answer.by_key is answer.by_key

@@ -4,7 +4,7 @@ If kNN fails, the lexical hits are returned with a Failure; if the client's own 
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from proxy.errors import Failure, Malformed, UpstreamError
@@ -149,7 +149,7 @@ class Groups:
 
     of: dict[DocKey, bytes | None]
     representative: dict[bytes | None, DocKey]
-    adopted: dict[DocKey, Hit]
+    adopted: Mapping[DocKey, Hit]
     """Representatives fetched for groups that only kNN ranked in the window; the client's own query matches them."""
 
 

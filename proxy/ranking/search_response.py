@@ -3,9 +3,10 @@
 Everything but scores, order and totals keeps the engine's bytes: members are `msgspec.Raw`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import msgspec
@@ -39,7 +40,7 @@ class Total(msgspec.Struct, frozen=True):
         return Total(count) if isinstance(most, bool) or count <= most else Total(most, "gte")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for by_key
 class SearchAnswer:
     """A parsed search response: its members in the engine's bytes, and its hits."""
 
@@ -52,8 +53,8 @@ class SearchAnswer:
     whole: bool
     """All shards responded, and none timed out or terminated early."""
 
-    @property
-    def by_key(self) -> dict[DocKey, Hit]:
+    @cached_property
+    def by_key(self) -> Mapping[DocKey, Hit]:
         return {hit.key: hit for hit in self.hits}
 
     @property
