@@ -373,7 +373,7 @@ class Searching:
             route=route,
             user_query=user_query,
             instruction=route.redaction.redacted(_instruction(route, options)),
-            sent_text=route.redaction.of_query(user_query.text, most),
+            sent_text=route.redaction.cut(user_query.text, most),
             vectors=vectors if isinstance(vectors, VectorSearch) else None,
             unavailable=vectors if isinstance(vectors, Failure) else None,
             window=window,
