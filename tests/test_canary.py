@@ -13,8 +13,9 @@ import pytest
 from proxy.app import listen_for, open_proxy
 from proxy.app.process import Process
 from proxy.bounds import CANARY_FILE_BYTES
-from proxy.errors import EqualScores, Unreachable, UpstreamError
+from proxy.errors import CapReached, EqualScores, Unreachable, UpstreamError
 from proxy.ranking.planning import Relevance
+from proxy.ranking.stages import Purse
 from proxy.settings.config import Config
 from proxy.upstream.breaker import BreakerHold
 from proxy.upstream.canary import (
@@ -52,6 +53,7 @@ class Model:
         instruction: str,
         model: str,
         is_typical: bool,
+        purse: Purse,
     ) -> Relevance:
         assert not is_typical, "a window of a search takes longer"
         self.asked += 1
@@ -311,6 +313,24 @@ async def test_searches_skip_a_model_that_does_not_rank(
     assert ["misconfigured"] == [state for name, state in verdicts["models"].items() if name.startswith("reranker")]
     assert b'rerank_proxy_canary_ok{model="Qwen/Qwen3-Reranker-4B"} 0.0' in process.metrics()
     assert TOKEN not in repr(log)
+
+
+async def test_its_calls_are_counted_as_spent(served: tuple[Process, Client], models: FakeModels) -> None:
+    process, _ = served
+    models.scores |= known_scores(0.9, 0.1)
+    process._proxy.generation.watch_models()  # noqa: SLF001
+    await until_done(process)
+    days = process._proxy.generation.front.searching.spending.costs().days  # noqa: SLF001
+    assert [("_canary", "Qwen/Qwen3-Reranker-4B", len(KNOWN))] == [(day.route, day.model, day.calls) for day in days]
+
+
+async def test_a_cap_that_is_reached_says_nothing_of_the_model() -> None:
+    place = Place(Model(CapReached("reranker", "a cap")))
+    canary = place.canary()
+    canary.watch([MODEL])
+    await place.failed()
+    assert (CanaryVerdict.UNKNOWN, None) == (canary.reports[MODEL].verdict, place.opened)
+    await canary.close()
 
 
 async def test_a_reload_with_the_same_models_asks_nothing_and_remembers_the_rest(

@@ -538,7 +538,7 @@ _REDACTION = redaction(Redact(kinds=("email", "card", "phone"), patterns=(r"[A-Z
 def redacted(text: str, size: int) -> Work:
     """What is longer than the models receive is cut first."""
     whole = text * (size // len(text))
-    return Work([encoded(whole)], lambda: _REDACTION.of_query(whole, SENT))
+    return Work([encoded(whole)], lambda: _REDACTION.cut(whole, SENT))
 
 
 OTHERS: Mapping[str, Case] = {

@@ -18,7 +18,7 @@ from proxy.bounds import MSEARCH_ITEMS, PARAMETERS_BYTES, SEARCH_BODY_BYTES
 from proxy.context import Ended, RequestRecord
 from proxy.endpoints.answering import guarded
 from proxy.endpoints.async_search import AsyncSearches
-from proxy.endpoints.front import Front
+from proxy.endpoints.front import Front, options_removed
 from proxy.http1.listener import serve
 from proxy.http1.messages import BadMessage
 from proxy.outcomes import Bypass
@@ -637,3 +637,18 @@ async def test_an_engine_that_is_not_there_is_a_warning(start_proxy: StartProxy,
         kind = "application/x-ndjson" if "_msearch" in target else "application/json"
         assert 502 == (await client.ask("POST", target, BODIES[target], content_type=kind)).status
     assert ["warning"] * 3 == [line["log_level"] for line in log if line["event"] == "search"]
+
+
+async def test_other_work_continues_while_options_are_removed_from_a_large_body() -> None:
+    turns, item = 0, b'{"ext":{"rerank_proxy":{}},"size":1}'
+
+    async def turning() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    other = asyncio.ensure_future(turning())
+    without = await options_removed(b"\n".join([item] * 20_000), is_lines=True)
+    other.cancel()
+    assert (b"\n".join([b'{"size":1}'] * 20_000), True) == (without, turns > 2)

@@ -5,10 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from proxy.bounds import CHUNKED_CHARACTERS, REDACTION_MARGIN
 from proxy.commands.loading.mappings import Embedding
 from proxy.commands.loading.passages import passage_of
 from proxy.outcomes import Bypass
-from proxy.ranking.passages import passage_of_tokens, two_passages
+from proxy.ranking.passages import passage_of_tokens, passage_text, two_passages
 from proxy.settings.config import Config, Redact
 from proxy.settings.passage_template import template_of
 from proxy.settings.redaction import Redaction, redaction
@@ -74,7 +75,7 @@ def test_own_patterns_come_first_and_ignore_case() -> None:
 @pytest.mark.parametrize("room", range(1, 40))
 def test_no_part_of_what_is_redacted_is_left_at_the_cut(room: int) -> None:
     text = "to 4111 1111 1111 1111 or someone@example.com"
-    assert "to [card] or [email]"[:room] == ALL.of_query(text, room)
+    assert "to [card] or [email]"[:room] == ALL.cut(text, room)
     passage = passage_of_tokens({"t": text}, template_of(("t",)).lines, room, ALL)
     assert "to [card] or [email]".startswith(passage)
 
@@ -83,7 +84,7 @@ def test_a_query_that_is_not_sent_is_bypassed_and_a_passage_is_left_out() -> Non
     strict = redaction(Redact(kinds=("email",), query="bypass", passage="omit"))
     assert (Bypass("sensitive"), None) == (strict.refusal("a@example.com", 100), strict.refusal("laptop", 100))
     assert strict.refusal(" " * 3000 + "a@example.com", 2000) is None  # it is not sent
-    assert ("", "laptop") == (strict.of_passage("a@example.com"), strict.of_passage("laptop"))
+    assert (True, False) == (strict.omits("a@example.com"), strict.omits("laptop"))
     assert ALL.refusal("a@example.com", 100) is None
 
 
@@ -93,6 +94,53 @@ def test_both_passages_of_a_long_document_are_redacted() -> None:
     assert SECRET not in "".join(passages)
     omitting = redaction(Redact(kinds=("email",), passage="omit"))
     assert () == two_passages({"t": text}, template_of(("t",)).lines, 60, ("other",), omitting)
+
+
+@pytest.mark.parametrize("kind", ["email", "card"])
+def test_a_cut_hides_nothing_when_what_precedes_it_becomes_shorter(kind: str) -> None:
+    """What was cut is not recognised any more, and comes into view because the text before it is replaced."""
+    known, cut_one = {"email": (SECRET, "someone@ex"), "card": ("4111 1111 1111 1111", "4111 1111 1111")}[kind]
+    for room in (700, 1000):
+        read = room + REDACTION_MARGIN
+        before = (f"{known}, " * read)[: read - len(cut_one) - 100] + " " * 100
+        text = f"{before}{cut_one}{'ample.com' if kind == 'email' else ' 1111'} and more"
+        assert cut_one.split("@")[0] not in ALL.cut(text, room)
+        assert cut_one.split("@")[0] not in passage_text({"t": text}, template_of(("t",)).lines, room, ALL)
+
+
+@pytest.mark.parametrize("tokens", range(1, 14))
+@pytest.mark.parametrize(
+    ("entry", "value", "secret"),
+    [
+        ("{{t:{}}}", "to 4111 1111 1111 1111 now", "4"),
+        ("Card {{t:{}}}", "4111-1111-1111-1111", "4"),
+        ("{{t:{}}} EUR", "4111  1111  1111  1111", "4"),
+        ("{{t:{}}} EUR", " " * 390 + "4111 1111 1111 1111", "4"),
+        ("{{t:{}}} EUR", "a" + " " * 413 + "4111 1111 1111 1111", "4"),
+        ("{{t:{}}} of {{t}}", "someone@example.com", "some"),
+        ("Brand: x, tel: {{t:{}}}", "030 1234567", "0"),
+        ("{{t:raw,{}}}", "<b>someone@example.com", "some"),
+    ],
+)
+def test_a_field_with_a_length_is_redacted_before_it_is_cut(entry: str, value: str, secret: str, tokens: int) -> None:
+    lines = template_of((entry.format(tokens),)).lines
+    assert secret not in passage_of_tokens({"t": value}, lines, 100, ALL)
+    assert secret not in "".join(two_passages({"t": value}, lines, 100, (), ALL))
+    omitting = redaction(Redact(kinds=("email", "card", "phone"), passage="omit"))
+    assert "" == passage_of_tokens({"t": value}, lines, 100, omitting)
+
+
+def test_markup_that_is_not_read_to_its_end_leaves_no_part_of_what_is_redacted() -> None:
+    for length in range(40):
+        text = "<br>" * 6000 + "4111 1111 1111 1111" + " " * length
+        for most in range((len(text) // 8) - REDACTION_MARGIN - 12, (len(text) // 8) - REDACTION_MARGIN + 2):
+            assert "4111" not in passage_text({"t": text}, template_of(("t",)).lines, most, ALL)
+
+
+def test_the_second_passage_ends_with_no_part_of_what_is_redacted() -> None:
+    text = "word " * 3900 + "other " + "x" * (CHUNKED_CHARACTERS - 19_506 - 12) + " 4111 1111 1111 1111 and more"
+    passages = two_passages({"t": text}, template_of(("t",)).lines, 400, ("other",), ALL)
+    assert "4111" not in "".join(passages)
 
 
 # In the proxy

@@ -526,6 +526,21 @@ async def test_a_cap_of_the_search_that_began_a_call_is_not_that_of_another(
     assert (UNMETERED, True) == (reranker.calls[0].purse, isinstance(reranker.calls[1].purse, Saver))
 
 
+async def test_the_caps_of_several_searches_are_not_that_of_one_that_may_pay(
+    cache: ScoreCache, reranker: FakeReranker
+) -> None:
+    reranker.at_once = False
+    capped = [begun(cache, "ab") for _ in range(4)]
+    paying = begun(cache, "ab", budget=Budget(purse=Saver()))
+    for number, _ in enumerate(capped):
+        await settled()
+        reranker.calls[number].fail(CapReached("reranker", "a cap"))
+    await settled()
+    reranker.calls[-1].answer()
+    assert [CapReached] * 4 == [type((await each).error) for each in capped]
+    assert (scores("ab"), None) == ((await paying).scores, paying.result().error)
+
+
 # -- a broken server
 
 

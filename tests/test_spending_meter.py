@@ -14,6 +14,7 @@ from proxy.settings.config import SpendCaps
 from proxy.upstream.spending.caps import Level
 from proxy.upstream.spending.ledger import Account, Spent
 from proxy.upstream.spending.meter import RoutePurse
+from proxy.upstream.spending.prices import PRICES
 from tests.conftest import Log
 from tests.purses import NOON, PRICE, Household
 
@@ -123,6 +124,20 @@ def test_a_hundred_calls_at_once_do_not_exceed_a_cap_together() -> None:
             with suppress(CapReached):
                 stack.enter_context(home.purse().pay("m", TOKENS)).sent()
     assert Spent(3, 3 * TOKENS, 3 * USD, 3 * USD) == spent(home)
+
+
+def test_calls_at_once_of_a_model_without_a_price_reserve_the_highest_published_one() -> None:
+    dearest = TOKENS * max(PRICES.values()) / 1e6
+    home = Household(SpendCaps(max_usd_per_minute=3.5 * dearest))
+    begun = 0
+    with ExitStack() as stack:
+        for _ in range(100):
+            with suppress(CapReached):
+                stack.enter_context(home.purse().pay("unpriced", TOKENS)).sent()
+                begun += 1
+    assert begun == 3
+    answered(home.purse(), "unpriced", input_tokens=1)
+    assert home.meter.reserved_usd("unpriced", TOKENS, home.spending.prices) == 0
 
 
 def test_what_was_reserved_and_not_spent_is_free_again() -> None:

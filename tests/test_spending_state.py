@@ -29,7 +29,17 @@ def test_two_processes_add_to_one_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff\xfe", b"[]", b'{"version":2,"rows":[]}', b'{"version":1,"rows":[{}]}', b"[" * 9999]
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b'{"version":2,"rows":[]}',
+        b'{"version":1,"rows":[{}]}',
+        b"[" * 9999,
+        b'{"x":' + b"[" * 9999,
+    ],
 )
 def test_a_corrupt_file_is_said_and_renamed(tmp_path: Path, content: bytes) -> None:
     file = StateFile(tmp_path / "spend.json")

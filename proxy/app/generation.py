@@ -17,7 +17,7 @@ from proxy.settings.routes import build_routes
 from proxy.settings.tls import models_authority
 from proxy.store.opening import Caches
 from proxy.telemetry.log import Telemetry, warn_of_new_callers
-from proxy.upstream.canary import Canary, CanaryScores
+from proxy.upstream.canary import ROUTE, Canary, CanaryScores
 from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import EngineClient
 from proxy.upstream.guard import GuardedModels, Guards
@@ -127,7 +127,8 @@ class Generation:
 
     def watch_models(self) -> None:
         """Begin the canaries of the models in the background."""
-        self.models.canary.watch(used_rerankers(self.config))
+        purse = self.front.searching.spending.purse(ROUTE)
+        self.models.canary.watch(used_rerankers(self.config), purse)
 
     def hand_over(self) -> AsyncExitStack:
         """Leave the clients of the models to the next generation, which will close them."""

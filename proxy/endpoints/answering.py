@@ -357,7 +357,7 @@ class Searching:
             route=route,
             user_query=user_query,
             instruction=route.redaction.redacted(_instruction(route, options)),
-            sent_text=route.redaction.of_query(user_query.text, self._config.models.query_max_chars),
+            sent_text=route.redaction.cut(user_query.text, self._config.models.query_max_chars),
             vectors=vectors if isinstance(vectors, VectorSearch) else None,
             unavailable=vectors if isinstance(vectors, Failure) else None,
             window=at_rest if request.is_later_page else self._window_now(at_rest, route, reranker),

@@ -1,11 +1,13 @@
 """Builds the passage of a document: the lines of the route's template. Models see nothing else."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from os.path import commonprefix
 from typing import Any
 
 from proxy.bounds import CHUNKED_CHARACTERS, REDACTION_MARGIN
@@ -19,13 +21,14 @@ from proxy.settings.redaction import NO_REDACTION, Redaction
 _MARKUP_SHARE = 8
 """So many characters are read for each one of a passage: the others are markup."""
 _UNLIMITED = sys.maxsize
+_BLANKS = re.compile(r"\s+")
 
 
 def passage_of_tokens(
     source: Mapping[str, Any], lines: Sequence[PassageLine], tokens: int, redaction: Redaction = NO_REDACTION
 ) -> str:
-    """Like `passage_text`, redacted and cut to an estimated number of tokens, at the end of a word."""
-    return cut(redaction.of_passage(passage_text(source, lines, characters_of(tokens) + REDACTION_MARGIN)), tokens)
+    """Like `passage_text`, cut to an estimated number of tokens, at the end of a word."""
+    return cut(passage_text(source, lines, characters_of(tokens), redaction), tokens)
 
 
 def two_passages(
@@ -36,23 +39,32 @@ def two_passages(
     redaction: Redaction = NO_REDACTION,
 ) -> tuple[str, ...]:
     """Return the passage, and of a longer document a second one with other words of the query; empty without text."""
-    text = redaction.of_passage(passage_text(source, lines, CHUNKED_CHARACTERS))
+    text = passage_text(source, lines, CHUNKED_CHARACTERS, redaction)
     return passages_of(text, stems, tokens) if text else ()
 
 
-def passage_text(source: Mapping[str, Any], lines: Sequence[PassageLine], max_chars: int = _UNLIMITED) -> str:
+def passage_text(
+    source: Mapping[str, Any],
+    lines: Sequence[PassageLine],
+    max_chars: int = _UNLIMITED,
+    redaction: Redaction = NO_REDACTION,
+) -> str:
     """Join the lines with newlines; a line whose fields are all missing or empty is left out.
 
     Arrays are joined with commas, objects become `key: value`; a path may traverse objects and arrays of objects, or be
-    a key with dots. Reading stops as soon as the passage has its maximum length.
+    a key with dots. Reading stops as soon as the passage has its maximum length. It is redacted before anything is cut.
     """
     texts: list[str] = []
-    room = _Room(max_chars, max_chars * _MARKUP_SHARE)
+    most = max_chars + (REDACTION_MARGIN + 1 if redaction.rules else 0)
+    room = _Room(most, most * _MARKUP_SHARE, redaction)
     for line in lines:
         if room.text > 0 and (text := _line(source, line, room)):
             texts.append(text)
             room.text -= len(text) + 1
-    return whole("\n".join(texts)[:max_chars].rstrip())
+    joined = whole("\n".join(texts)[:most])
+    if room.is_omitted or redaction.omits(joined):
+        return ""
+    return redaction.cut(joined, max_chars).rstrip()
 
 
 @dataclass(slots=True)
@@ -61,27 +73,49 @@ class _Room:
 
     text: int
     read: int
+    redaction: Redaction
+    is_omitted: bool = False
+    """A part that is cut has what the redaction omits."""
+
+    def cut(self, text: str, most: int) -> str:
+        """Redact a part of the passage and cut it to so many characters."""
+        self.is_omitted = self.is_omitted or self.redaction.omits(text[: most + REDACTION_MARGIN])
+        return self.redaction.cut(text, most)
 
 
 def _line(source: Mapping[str, Any], line: PassageLine, room: _Room) -> str:
     if line.bare is not None:
-        return _value(source, line.bare, room)
-    parts: list[str] = []
-    is_filled = False
+        return _with_value("", _value(source, line.bare, room), line.bare, room)
+    text, is_filled = "", False
     for part in line.parts:
         if isinstance(part, str):
-            parts.append(part)
+            text += part
         elif value := _value(source, part, room):
-            parts.append(value)
+            text = _with_value(text, value, part, room, in_line=True)
             is_filled = True
-    return " ".join("".join(parts).split()) if is_filled else ""
+    return " ".join(text.split()) if is_filled else ""
+
+
+def _with_value(before: str, value: str, field: PassageField, room: _Room, *, in_line: bool = False) -> str:
+    """Append a value, cut to its length, to the text before it, which may announce what is redacted in the value."""
+    if field.tokens is None:
+        return before + value
+    most = characters_of(field.tokens)
+    if not room.redaction.rules:
+        return before + cut(value[:most], field.tokens)
+    if in_line:  # redacted as the line will be: with single blanks
+        before, value = _BLANKS.sub(" ", before), " ".join(value.split())
+    shown = room.cut(f"{before}{value}", len(before) + most)
+    kept = len(commonprefix((before, shown)))  # noqa: RUF071  of texts, no paths
+    return shown[:kept] + cut(shown[kept:], field.tokens)
 
 
 def _value(source: Mapping[str, Any], field: PassageField, room: _Room) -> str:
-    """Join the values of a field, up to its length and as many as there is room for."""
+    """Join the values of a field, as many as there is room for, and as its length and the redaction need."""
     found: list[str] = []
-    limit = room.text if field.tokens is None else min(room.text, characters_of(field.tokens))
-    left = limit
+    left = room.text
+    if field.tokens is not None:
+        left = min(left, characters_of(field.tokens) + (REDACTION_MARGIN + 1 if room.redaction.rules else 0))
     for text in texts_at(source, field.path):
         written = _written(text, field.form, room)
         if written:
@@ -89,8 +123,7 @@ def _value(source: Mapping[str, Any], field: PassageField, room: _Room) -> str:
             left -= len(written) + 2
         if left <= -2 or room.read <= 0:
             break
-    value = ", ".join(found)
-    return value if field.tokens is None else cut(value[:limit], field.tokens)
+    return ", ".join(found)
 
 
 def _written(text: str, form: Notation, room: _Room) -> str:
@@ -100,8 +133,15 @@ def _written(text: str, form: Notation, room: _Room) -> str:
             return text
         case Notation.DATE:
             return _day(text)
+        case Notation.TEXT if room.read >= 0:
+            return without_markup(text)
         case Notation.TEXT:
-            return without_markup(text if room.read >= 0 else text[: room.read])
+            return _without_end(without_markup(text[: room.read]), room)
+
+
+def _without_end(text: str, room: _Room) -> str:
+    """Redact a text whose end was not read, and remove what may be the beginning of something to be redacted."""
+    return room.cut(text, max(0, len(text) - REDACTION_MARGIN - 1)) if room.redaction.rules else text
 
 
 def _day(text: str) -> str:

@@ -85,19 +85,24 @@ class Redaction:
     query: Literal["redact", "bypass"] = "redact"
     passage: Literal["redact", "omit"] = "redact"
 
-    def of_query(self, text: str, most: int) -> str:
-        """Return what is sent of a query, at most so many characters."""
-        return self.redacted(text[: most + REDACTION_MARGIN])[:most]
-
     def refusal(self, query: str, most: int) -> Bypass | None:
         """Return the bypass reason if the route sends no query like this one."""
-        is_sent = not self.rules or self.query == "redact" or self.of_query(query, most) == query[:most]
+        is_sent = not self.rules or self.query == "redact" or self.cut(query, most) == query[:most]
         return None if is_sent else Bypass("sensitive")
 
-    def of_passage(self, text: str) -> str:
-        """Return what is sent of a passage, which is cut afterwards; empty if it is left out."""
-        shown = self.redacted(text)
-        return "" if self.passage == "omit" and shown != text else shown
+    def omits(self, text: str) -> bool:
+        """Whether the route sends no passage with this text."""
+        return self.passage == "omit" and self.redacted(text) != text
+
+    def cut(self, text: str, most: int) -> str:
+        """Redact a text and cut it to so many characters; only `REDACTION_MARGIN` beyond the cut are read.
+
+        What is not read cannot be recognised, and replacing what precedes it brings its beginning before the cut. So
+        the margin never remains.
+        """
+        if len(text) <= most + REDACTION_MARGIN:
+            return self.redacted(text)[:most]
+        return self.redacted(text[: most + REDACTION_MARGIN])[:-REDACTION_MARGIN][:most]
 
     def redacted(self, text: str) -> str:
         """Replace what the route does not send."""

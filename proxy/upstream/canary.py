@@ -17,6 +17,7 @@ import structlog
 from proxy.bounds import CANARY_FILE_BYTES, LOG_DETAIL
 from proxy.errors import EqualScores, UpstreamError
 from proxy.ranking.planning import Relevance
+from proxy.ranking.stages import UNMETERED, Purse
 from proxy.upstream.guard import Guard, Guards
 from proxy.upstream.state_files import read_state, replace_state
 
@@ -25,6 +26,8 @@ _SERVICE = "reranker"
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 TOLERANCE = 0.05
 """The largest change of a score that is no drift; the same model varies by up to 0.02 between servers and batches."""
+ROUTE = "_canary"
+"""The route under which its calls are booked; no index has such a name."""
 _MARGIN = 0.001
 """The least difference between a relevant and an irrelevant passage."""
 PAUSES_S: Sequence[float] = (30.0, 60.0, 120.0, 300.0, 600.0)
@@ -71,8 +74,8 @@ _FINGERPRINT = hashlib.sha256(msgspec.json.encode([INSTRUCTION, KNOWN])).hexdige
 class Scorer(Protocol):
     """Calls a reranker once, without a cache; errors are returned in the result, and never raised."""
 
-    async def score(
-        self, query: str, passages: Sequence[str], *, instruction: str, model: str, is_typical: bool
+    async def score(  # noqa: PLR0913  as `Reranker.score`
+        self, query: str, passages: Sequence[str], *, instruction: str, model: str, is_typical: bool, purse: Purse
     ) -> Relevance: ...
 
 
@@ -122,12 +125,12 @@ def _problem(known: KnownQuery, scores: Sequence[float]) -> str:
     return f"for the query [{known.query}], a relevant passage scored {worst:.3g}, and an irrelevant one {best:.3g}"
 
 
-async def score_known(reranker: Scorer, model: str) -> tuple[tuple[float, ...], ...]:
+async def score_known(reranker: Scorer, model: str, purse: Purse = UNMETERED) -> tuple[tuple[float, ...], ...]:
     """Score the passages of each known query; raises UpstreamError."""
     found = []
     for known in KNOWN:
         relevance = await reranker.score(
-            known.query, known.passages, instruction=INSTRUCTION, model=model, is_typical=False
+            known.query, known.passages, instruction=INSTRUCTION, model=model, is_typical=False, purse=purse
         )
         if relevance.error is not None:
             raise relevance.error
@@ -203,14 +206,19 @@ class Canary:
         self._scores = scores
         self._sleep = sleep
         self._watched: dict[str, _Watched] = {}
+        self._purse: Purse = UNMETERED
 
     @property
     def reports(self) -> Mapping[str, CanaryReport]:
         """The last report of each model."""
         return {model: watched.report for model, watched in self._watched.items()}
 
-    def watch(self, models: Iterable[str]) -> None:
-        """Begin the canaries of these models in the background, unless they have begun; end those of all others."""
+    def watch(self, models: Iterable[str], purse: Purse = UNMETERED) -> None:
+        """Begin the canaries of these models in the background, unless they have begun; end those of all others.
+
+        `purse` pays for their calls from now on.
+        """
+        self._purse = purse
         wanted = dict.fromkeys(models)
         for model in self._watched.keys() - wanted.keys():
             self._watched.pop(model).task.cancel()
@@ -248,7 +256,7 @@ class Canary:
     async def _report(self, model: str, guard: Guard) -> CanaryReport:
         reranker = self._unguarded if guard.is_suspended else self._guarded
         try:
-            scores = await score_known(reranker, model)
+            scores = await score_known(reranker, model, self._purse)
         except EqualScores as error:
             return CanaryReport(CanaryVerdict.WRONG, detail=error.detail)
         except UpstreamError as error:

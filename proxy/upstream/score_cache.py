@@ -210,8 +210,8 @@ class ScoreCache:
         self, asked: _Asked, known: _Query, window: Window, waiting: _Waiting, budget: Budget
     ) -> UpstreamError | None:
         """Wait until all passages have a score; returns the error because of which the first one has none."""
-        capped: CapReached | None = None
-        for _ in range(_ROUNDS):
+        rounds = 0
+        while rounds < _ROUNDS:
             unscored = [each for each in window.texts if each not in known.scores]
             if not unscored:
                 return None
@@ -225,13 +225,14 @@ class ScoreCache:
             for call in calls:
                 answer = await asyncio.shield(call.answer)
                 if isinstance(answer.error, CapReached) and call not in waiting.own:
-                    capped = answer.error  # of another route: this search begins a call of its own
-                    break
+                    break  # a cap of another search, which ends: this one continues, and no round is used up
                 if answer.error is not None:
                     return answer.error  # the scores of later passages are useless without these
+            else:
+                rounds += 1
         if all(each in known.scores for each in window.texts):
             return None
-        return capped or OtherModel(_SERVICE, f"the server changes its model between calls for {asked.model}")
+        return OtherModel(_SERVICE, f"the server changes its model between calls for {asked.model}")
 
     def _begin(self, asked: _Asked, known: _Query, window: Window, ids: Sequence[bytes]) -> _Call:
         answer: asyncio.Future[Relevance] = asyncio.get_running_loop().create_future()

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from proxy.bounds import EMBEDDED_CHARACTERS, REDACTION_MARGIN
+from proxy.bounds import EMBEDDED_CHARACTERS
 from proxy.catalog.vectors import Vectors, passage_hash
 from proxy.commands.advice import models_advice
 from proxy.commands.loading.errors import CannotLoad
@@ -39,8 +39,7 @@ class Passage:
 
 def passage_of(source: Mapping[str, Any], embedding: Embedding) -> Passage | None:
     """Build the passage of a document; None if it has no text, and so no vector."""
-    text = passage_text(source, embedding.template.lines, EMBEDDED_CHARACTERS + REDACTION_MARGIN)
-    text = embedding.redaction.of_passage(text)[:EMBEDDED_CHARACTERS].rstrip()
+    text = passage_text(source, embedding.template.lines, EMBEDDED_CHARACTERS, embedding.redaction)
     return Passage(text, passage_hash(text, embedding.model, embedding.dimensions)) if text else None
 
 

@@ -70,9 +70,14 @@ class Meter:
         return prices.usd(model, tokens)
 
     def reserved_usd(self, model: str, tokens: float, prices: Prices) -> float:
-        """Return what to reserve for a call: its estimated cost, by the published price if no other is known."""
+        """Return what to reserve for a call: its estimated cost.
+
+        Before the first response of a model without a configured price, it is estimated by the published price, or by
+        the highest one of those if this model has none: else calls at once would reserve nothing.
+        """
         is_known = prices.of(model) is not None or model in self._observed
-        return self.estimated_usd(model, tokens, prices if is_known else _PUBLISHED)
+        assumed = prices if is_known else Prices({model: PRICES.get(model, _HIGHEST)})
+        return self.estimated_usd(model, tokens, assumed)
 
     def observe(self, model: str, estimated_tokens: float, reported: Reported) -> None:
         """Learn from what a provider reports about a call."""
@@ -148,7 +153,7 @@ class Meter:
             )
 
 
-_PUBLISHED = Prices(PRICES)
+_HIGHEST = max(PRICES.values())
 _MEANINGS: Mapping[Level, str] = {
     Level.NARROW: f"at most {NARROW_WINDOW} candidates are reranked",
     Level.CACHED: "only cached vectors and scores are used",

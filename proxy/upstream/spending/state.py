@@ -41,7 +41,7 @@ def decode(content: bytes) -> Mapping[Account, Spent]:
     """Read a state file's content; raises Corrupt."""
     try:
         rows = _decoder.decode(content).rows
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Corrupt(str(error)) from None
     return added(*({Account(row.period, row.route, row.model): row.spent} for row in rows))
 
