@@ -1,7 +1,7 @@
 """`rerank-proxy warm`: sends searches through a running proxy, so that its caches have their vectors and scores.
 
 The searches take the usual way, so that it works with caches in memory and in Redis, and what is cached already costs
-nothing: after an interruption, the same command goes on where it ended.
+nothing: after an interruption, the same command resumes where it stopped.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from proxy.commands.evaluation.template import Template, read_template
 from proxy.commands.loading.backfill import Pace
 from proxy.commands.loading.progress import ShownProgress
 from proxy.errors import Unreachable, UpstreamError
-from proxy.settings.config import Engine, authorization_in
+from proxy.settings.config import Engine, authorization_in, url_problems
 from proxy.settings.tls import towards_engine
 
 UNREACHABLE, AT_CAP = 2, 3
@@ -44,8 +44,8 @@ class Warmed:
         return self.outcomes.total()
 
     def __str__(self) -> str:
-        said = ", ".join(f"{count:,} {outcome}" for outcome, count in self.outcomes.most_common())
-        return f"{self.sent:,} searches: {said or 'none'}"
+        counts = ", ".join(f"{count:,} {outcome}" for outcome, count in self.outcomes.most_common())
+        return f"{self.sent:,} searches: {counts or 'none'}"
 
 
 def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -55,6 +55,9 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
         bodies = bodies_of(content, template)[: options.top]
     except CannotEvaluate as error:
         return failed(str(error))
+    advice = "name the variable that holds them with --authorization-env"
+    for _, problem in url_problems("--proxy", options.proxy, example="http://127.0.0.1:9201", credentials=advice):
+        return failed(f"--proxy: {problem}")
     variable = options.authorization_env
     authorization = authorization_in(variable, "--authorization-env", environment) if variable else None
     tls = towards_engine(Engine(url=options.proxy, ca_file=options.ca_file))
@@ -76,7 +79,8 @@ def _concluded(warmed: Warmed) -> int:
         failed("a cap on spend is reached. What was cached is kept: run the same command again later to continue")
         return AT_CAP
     if warmed.first_error:
-        return failed(f"some searches failed, the first one by: {warmed.first_error}")
+        advice = "check --index, and that --proxy is the proxy and not the engine"
+        return failed(f"some searches failed, the first one with: {warmed.first_error}. {advice}")
     return 0
 
 
@@ -128,12 +132,12 @@ def bodies_of(content: bytes, template: Template | None) -> Sequence[bytes]:
     Each line is a search body, a line of the proxy's JSON log, or a query text.
     """
     if len(content) > JUDGMENTS_BYTES:
-        raise CannotEvaluate(f"the file has more than {JUDGMENTS_BYTES} bytes: name a shorter one")
+        raise CannotEvaluate(f"the file has more than {JUDGMENTS_BYTES:,} bytes: split it")
     found = Counter(_bodies(content, template))
     if not found:
         raise CannotEvaluate(
-            "the file has no search: write query texts or search bodies, one a line, or take a log with "
-            "`log.query_text: true`"
+            "the file has no search: write query texts or search bodies, one per line, or use a log that was written "
+            "with `log.query_text: true`"
         )
     return [body for body, _ in found.most_common()]
 
@@ -142,11 +146,11 @@ def _bodies(content: bytes, template: Template | None) -> Iterator[bytes]:
     for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
             continue
-        said = _decoded(line)
-        if isinstance(said, dict) and not _is_log(said):
-            yield _patient(said)
+        parsed = _parsed(line, number)
+        if isinstance(parsed, dict) and not _is_log(parsed):
+            yield _patient(parsed)
             continue
-        text = said.get("query") if isinstance(said, dict) else line.decode("utf-8", "replace").strip()
+        text = parsed.get("query") if isinstance(parsed, dict) else parsed
         if not isinstance(text, str) or not text:
             continue
         if template is None:
@@ -154,19 +158,28 @@ def _bodies(content: bytes, template: Template | None) -> Iterator[bytes]:
         yield _patient(msgspec.json.decode(template.fill(text)))
 
 
-def _decoded(line: bytes) -> Any:
+def _parsed(line: bytes, number: int) -> dict[str, Any] | str:
+    """Return the JSON object of a line, or its text; raises CannotEvaluate."""
     try:
-        return msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+        text = line.decode().strip()
+    except UnicodeDecodeError:
+        raise CannotEvaluate(f"line {number} is not UTF-8: correct it, or remove it") from None
+    if not text.startswith("{"):
+        return text
+    try:
+        return dict(msgspec.json.decode(line, type=dict[str, Any]))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise CannotEvaluate(
+            f"line {number} begins like JSON, but is malformed: {error}. Correct it, or remove it"
+        ) from None
 
 
-def _is_log(said: Mapping[str, Any]) -> bool:
-    return "event.action" in said or "log.level" in said
+def _is_log(line: Mapping[str, Any]) -> bool:
+    return "event.action" in line or "log.level" in line
 
 
 def _patient(body: dict[str, Any]) -> bytes:
-    """Give a search time: its response is of no use to anybody."""
+    """Give a search a long budget: nobody waits for its response."""
     ext = body.get("ext")
     own = {"rerank_proxy": {"budget_ms": _PATIENT_MS}}
     return msgspec.json.encode(body | {"ext": (ext if isinstance(ext, dict) else {}) | own})
