@@ -36,8 +36,9 @@ _PATH = "/v1/traces"
 class _Reported(SpanExporter):
     """Counts what was exported and lost, and logs once that the collector fails, and once that it works again."""
 
-    def __init__(self, exporter: SpanExporter, on_export: OnExport) -> None:
+    def __init__(self, exporter: SpanExporter, endpoint: str, on_export: OnExport) -> None:
         self._exporter = exporter
+        self._endpoint = endpoint
         self._on_export = on_export
         self._fails = False
         self.done = 0
@@ -49,7 +50,9 @@ class _Reported(SpanExporter):
         except Exception as error:  # noqa: BLE001  whatever it is, it costs these spans only
             result, detail = SpanExportResult.FAILURE, repr(error)[:300]
         else:
-            detail = "the collector does not accept spans in time, or not at all: check traces.url"
+            detail = (
+                f"{self._endpoint} does not accept spans, or not in time. Start the collector, or correct traces.url"
+            )
         fails = result is not SpanExportResult.SUCCESS
         self.done += len(spans)
         self._on_export("lost" if fails else "exported", len(spans))
@@ -75,7 +78,7 @@ class Traces:
         logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # `_Reported` says it once
         self.share = share
         endpoint = url.rstrip("/").removesuffix(_PATH) + _PATH
-        self._exporter = _Reported(OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_S), on_export)
+        self._exporter = _Reported(OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_S), endpoint, on_export)
         self._on_export = on_export
         self._taken = 0
         self._processor = BatchSpanProcessor(
