@@ -23,7 +23,7 @@ _ADMIN_TOKEN = "set the variable that `admin.token_env` names"  # noqa: S105  ad
 
 
 class NoCosts(Exception):
-    """There is no report, because of a mistake that the message names."""
+    """There is no report; the message says why, and what to do."""
 
     exit_code = 1
 
@@ -78,7 +78,7 @@ async def _of_proxy(url: str, token: str | None) -> Costs:
         ):
             content = await response.content.read(SPEND_FILE_BYTES)
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise ProxyUnreachable(f"{url} cannot be reached: {str(error) or 'no answer'}. {advice}") from None
+        raise ProxyUnreachable(f"{url} cannot be reached: {str(error) or 'no response'}. {advice}") from None
     if response.status == 401:
         raise NoCosts(f"{url} rejects the admin token: {_ADMIN_TOKEN}")
     try:

@@ -1,4 +1,4 @@
-"""Opens the caches that the settings name."""
+"""Opens the caches of the settings."""
 
 import secrets
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Exports spans to an OpenTelemetry collector (OTLP over HTTP), from a thread of its own.
 
 Its packages are an extra, and are imported only if the settings name a collector. A collector that does not respond
-costs spans, and never a response: the queue is bounded, and what does not fit is dropped.
+loses spans, and never delays a response: the queue is bounded, and what does not fit is dropped.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ class _Reported(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         try:
             result = self._exporter.export(spans)
-        except Exception as error:  # noqa: BLE001  whatever it is, it costs these spans only
+        except Exception as error:  # noqa: BLE001  any error loses these spans only
             result, detail = SpanExportResult.FAILURE, repr(error)[:300]
         else:
             detail = (
@@ -75,7 +75,7 @@ class Traces:
 
     def __init__(self, url: str, share: float, on_export: OnExport, *, each_seconds: float = _EACH_S) -> None:
         """Export to a collector; OTEL_EXPORTER_OTLP_HEADERS may hold its credentials."""
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # `_Reported` says it once
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # `_Reported` logs it once
         self.share = share
         endpoint = url.rstrip("/").removesuffix(_PATH) + _PATH
         self._exporter = _Reported(OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_S), endpoint, on_export)
