@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -61,6 +62,7 @@ async def findings(
     environment: Mapping[str, str] | None = None,
     models: Mapping[str, Any] | None = None,
     cache: Mapping[str, Any] | None = None,
+    sections: Mapping[str, Any] | None = None,
     offline: bool = False,
     **engine: Any,
 ) -> list[Finding]:
@@ -70,6 +72,7 @@ async def findings(
             "engine": {"url": url, **engine},
             "models": models or {"url": fine.url},
             "cache": cache or {},
+            **(sections or {}),
             "routes": routes,
         }
         file = YamlFile.parse(yaml.safe_dump(msgspec.to_builtins(settings)), "config.yaml")
@@ -334,6 +337,34 @@ async def test_the_providers_tokens_are_compared_with_the_estimate(per_character
     assert told == [each for _, each in said[1:]]
 
 
+@pytest.mark.parametrize(
+    ("package", "place", "sections"),
+    [
+        ("redis", "redis", {"cache": {"redis_url": "redis://127.0.0.1:1"}}),
+        ("opentelemetry", "traces", {"traces": {"url": "http://127.0.0.1:1"}}),
+    ],
+)
+async def test_a_missing_extra_is_wrong_with_its_installation(
+    package: str, place: str, sections: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [*sys.modules]:
+        if name.partition(".")[0] == package:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    found = await findings("http://127.0.0.1:1", environment=REDIS_KEY, sections=sections, offline=True)
+    ((kind, said),) = at(place, found)
+    assert ("wrong", True) == (kind, "pip install -c constraints.txt" in said)
+
+
+async def test_a_state_file_without_its_folder_is_wrong() -> None:
+    sections = {"spend": {"file": "/no/such/spend.json"}}
+    models = {"canary_file": "/no/such/scores.json"}
+    found = await findings("http://127.0.0.1:1", models=models, sections=sections, offline=True)
+    for place, file in (("spend.file", "spend.json"), ("models.canary_file", "scores.json")):
+        said = f"/no/such/{file} cannot be written: /no/such does not exist, or this user may not write to it"
+        assert [("wrong", f"{said}. Create it, or name another file")] == at(place, found)
+
+
 async def test_no_model_is_asked_where_no_route_has_one_and_where_all_is_offline() -> None:
     async with Cluster(a1=FIT) as cluster, FakeModels() as models:
         await findings(cluster.url, models={"url": models.url})
@@ -377,7 +408,7 @@ async def test_a_model_that_ranks_known_pairs_wrong_is_wrong() -> None:
     async with Cluster(a1=FIT) as cluster, FakeModels(known_scores(0.1, 0.9)) as models:
         found = await findings(cluster.url, semantic(rerank_fallbacks=("other",)), models={"url": models.url})
     assert ["wrong", "wrong"] == [kind for kind, _ in at("reranker", found)]
-    assert "does not rank known pairs: for the query [how to reset" in at("reranker", found)[0][1]
+    assert "ranks known pairs wrong: for the query [how to reset" in at("reranker", found)[0][1]
 
 
 async def test_another_model_than_made_an_indexs_vectors_is_wrong_and_before_there_are_any_a_note() -> None:

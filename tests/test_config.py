@@ -221,8 +221,8 @@ def test_a_wrong_word_is_refused_with_a_proposal(key: str, words: tuple[str, ...
     text = f"routes: [{{index: a, {key}: {word}}}]"
     place = key
     if key in KNOWN_KEYS["routes[].redact"]:
-        place = f"{key}[0]"
-        text = f"routes: [{{index: a, redact: {{{key}: [{word}]}}}}]"
+        place, value = (f"{key}[0]", f"[{word}]") if key == "kinds" else (key, word)
+        text = f"routes: [{{index: a, redact: {{{key}: {value}}}}}]"
     if key in KNOWN_KEYS["log"]:
         text = f"log: {{{key}: {word}}}"
     if key in KNOWN_KEYS["models"]:
@@ -358,6 +358,33 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
         ),
         ("cache: {rankings_mb: -1}", "f.yaml:1: cache.rankings_mb: expected `int` >= 0"),
         ("callers: {ignore: cf-ray}", "f.yaml:1: callers.ignore: expected a list, got text"),
+        (
+            "spend:\n  prices:\n    a.b/c: cheap",
+            "f.yaml:2: spend.prices: one of its values: expected `float`, got text",
+        ),
+        ("spend: {prices: {a: -1}}", "f.yaml:1: spend.prices: one of its values: expected `float` >= 0"),
+        (
+            "routes: [{index: a, passages_per_document: 3}]",
+            "f.yaml:1: routes[0].passages_per_document: expected `int` <= 2",
+        ),
+        ("routes: [{index: a, redact: {query: omit}}]", "unknown value 'omit'; expected one of: bypass, redact"),
+        ("routes: [{index: a, redact: {passage: bypass}}]", "unknown value 'bypass'; expected one of: omit, redact"),
+        (
+            "routes:\n  - index: a\n    redact: {query: bypass}",
+            "f.yaml:3: routes[0].redact.query: has no effect without `kinds` or `patterns`",
+        ),
+        (
+            "routes:\n  - index: a\n    redact: {passage: omit}",
+            "f.yaml:3: routes[0].redact.passage: has no effect without `kinds` or `patterns`",
+        ),
+        (
+            "routes:\n  - index: a\n    fast_above_rate: 5",
+            "f.yaml:3: routes[0].fast_above_rate: has no effect without `tier: auto`",
+        ),
+        (
+            "traces: {url: 'http://a:b@collector:4318'}",
+            "f.yaml:1: traces.url: remove the credentials: set them in OTEL_EXPORTER_OTLP_HEADERS",
+        ),
         (
             "callers:\n  ignore:\n    - cf-ray\n    - Cookie",
             "f.yaml:4: callers.ignore[1]: 'Cookie' may identify a caller",

@@ -80,6 +80,11 @@ def test_a_corrupt_file_is_said_and_left_as_it_is(folder: Path, capsys: pytest.C
     assert b"{" == (folder / "spend.json").read_bytes()
 
 
+def test_an_address_without_its_scheme_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert 1 == main(("costs", "-c", str(folder / "config.yaml"), "--admin", "127.0.0.1:9291"))
+    assert "--admin: expected a URL like http://127.0.0.1:9291, not '127.0.0.1:9291'" in capsys.readouterr().err
+
+
 def test_a_proxy_that_is_not_there_is_unreachable(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = f"http://127.0.0.1:{closed_port()}"
     assert 2 == main(("costs", "-c", str(folder / "config.yaml"), "--admin", url))
@@ -101,7 +106,7 @@ async def test_a_running_proxy_is_asked_at_its_admin_port(
 
 
 @pytest.mark.parametrize(
-    ("status", "said"), [(401, "rejects the admin token"), (200, "is no admin port of this proxy")]
+    ("status", "said"), [(401, "rejects the admin token"), (200, "is not an admin port of this proxy")]
 )
 async def test_another_server_is_no_admin_port(folder: Path, status: int, said: str) -> None:
     async def answers(stream: Stream) -> None:

@@ -190,7 +190,7 @@ async def test_the_name_goes_into_the_url_as_elsewhere(setting: Setting) -> None
             {},
             "NOT_SET is not set, but --authorization-env names it: set the variable, or remove the option",
         ),
-        ((), {"proxy": "http://me:secret@127.0.0.1:9201"}, "--proxy: no credentials in a URL: hold them in a variable"),
+        ((), {"proxy": "http://me:secret@127.0.0.1:9201"}, "--proxy: remove the credentials: name the variable"),
         ((), {"baseline": "127.0.0.1:9200"}, "--baseline: expected a URL like http://127.0.0.1:9200"),
         (
             (),

@@ -150,7 +150,7 @@ async def test_one_that_has_no_room_is_left_alone(server: RedisServer, open_stor
     store = await open_store(server, away_seconds=3600)
     await raw.config_set("maxmemory", 1)
     await store.put({b"a": b"1"}, 60)
-    assert (Reach.AWAY, ["OutOfMemoryError. The caches of this process are used alone"]) == (
+    assert (Reach.AWAY, ["OutOfMemoryError. Only the caches of this process are used"]) == (
         store.reach,
         [line["detail"] for line in events(log, "redis_unreachable")],
     )

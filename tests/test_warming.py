@@ -45,6 +45,24 @@ def test_a_text_needs_a_template_and_a_file_a_search() -> None:
         bodies_of(b'{"event.action": "search"}', None)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'laptop\n{"query": ', "line 2 begins like JSON, but is malformed"),
+        (b"laptop\n\xff\xfe", "line 2 is not UTF-8"),
+    ],
+)
+def test_a_line_that_cannot_be_read_is_not_taken_for_a_query_text(content: bytes, said: str) -> None:
+    with pytest.raises(CannotEvaluate, match=said):
+        bodies_of(content, TEMPLATE)
+
+
+def test_an_address_without_its_scheme_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bodies").write_text(json.dumps(match("a")))
+    assert 1 == main(("warm", str(tmp_path / "bodies"), "--index", "a", "--proxy", "127.0.0.1:9201"))
+    assert "--proxy: expected a URL like http://127.0.0.1:9201, not '127.0.0.1:9201'" in capsys.readouterr().err
+
+
 def test_a_proxy_that_is_not_there_is_unreachable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bodies").write_text(json.dumps(match("a")))
     url = f"http://127.0.0.1:{closed_port()}"
@@ -55,7 +73,7 @@ def test_a_proxy_that_is_not_there_is_unreachable(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (("--proxy", "http://me:s3cret@127.0.0.1:1"), "--proxy: no credentials in a URL"),
+        (("--proxy", "http://me:s3cret@127.0.0.1:1"), "--proxy: remove the credentials: name the variable"),
         (("--proxy", "127.0.0.1:9201"), "--proxy: expected a URL"),
         (("--concurrency", "65"), "--concurrency: at most 64"),
     ],

@@ -13,6 +13,7 @@ from proxy.bounds import SPEND_FILE_BYTES
 from proxy.commands.console import failed, overrides, print_json
 from proxy.settings.config import Config
 from proxy.settings.config_file import load
+from proxy.settings.contradictions import url_problems
 from proxy.settings.credentials import admin_token_of
 from proxy.upstream.spending.meter import Meter, Spending
 from proxy.upstream.spending.report import CapState, Costs, DayCosts
@@ -20,10 +21,12 @@ from proxy.upstream.spending.state import Corrupt, StateFile
 
 UNREACHABLE = 2
 _TIMEOUT_S = 10.0
+_EXAMPLE = "http://127.0.0.1:9291"
+_ADMIN_TOKEN = "set the variable that `admin.token_env` names"  # noqa: S105  advice, no token
 
 
 class NoCosts(Exception):
-    """There is no report, because of a mistake that the message names."""
+    """There is no report; the message says why, and what to do."""
 
     exit_code = 1
 
@@ -52,6 +55,8 @@ def _costs(config: Config, admin: str | None, environment: Mapping[str, str]) ->
     """Read the state file if the settings name one, otherwise ask the running proxy; raises NoCosts."""
     if admin is None and config.spend.file:
         return _of_file(config, StateFile(Path(config.spend.file)))
+    for _, problem in url_problems("--admin", admin or _EXAMPLE, example=_EXAMPLE, credentials=_ADMIN_TOKEN):
+        raise NoCosts(f"--admin: {problem}")
     url = admin or f"http://{config.admin.host}:{config.admin.port}"
     return asyncio.run(_of_proxy(url.rstrip("/") + "/costs", admin_token_of(config, environment)))
 
@@ -61,7 +66,8 @@ def _of_file(config: Config, file: StateFile) -> Costs:
     try:
         meter.ledger.saved(file.read())
     except Corrupt as error:
-        raise NoCosts(f"{file.path} cannot be read: {error}. A running proxy renames it and counts from 0") from None
+        problem = f"{file.path} cannot be read: {error}. Restore it from a backup, or rename it to count from 0"
+        raise NoCosts(f"{problem}, as `serve` does when it starts") from None
     return Spending(config, meter).costs()
 
 
@@ -75,13 +81,13 @@ async def _of_proxy(url: str, token: str | None) -> Costs:
         ):
             content = await response.content.read(SPEND_FILE_BYTES)
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise ProxyUnreachable(f"{url} cannot be reached: {str(error) or 'no answer'}. {advice}") from None
+        raise ProxyUnreachable(f"{url} cannot be reached: {str(error) or 'no response'}. {advice}") from None
     if response.status == 401:
-        raise NoCosts(f"{url} rejects the admin token: set the variable that `admin.token_env` names")
+        raise NoCosts(f"{url} rejects the admin token: {_ADMIN_TOKEN}")
     try:
         return msgspec.json.decode(content, type=Costs)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise NoCosts(f"{url} is no admin port of this proxy (status {response.status}). {advice}") from None
+        raise NoCosts(f"{url} is not an admin port of this proxy (status {response.status}). {advice}") from None
 
 
 # -- text

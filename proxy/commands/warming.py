@@ -1,7 +1,7 @@
 """`rerank-proxy warm`: sends searches through a running proxy, so that its caches have their vectors and scores.
 
 The searches take the usual way, so that it works with caches in memory and in Redis, and what is cached already costs
-nothing: after an interruption, the same command goes on where it ended.
+nothing: after an interruption, the same command resumes where it stopped.
 """
 
 import argparse
@@ -43,8 +43,8 @@ class Warmed:
         return self.outcomes.total()
 
     def __str__(self) -> str:
-        said = ", ".join(f"{count:,} {outcome}" for outcome, count in self.outcomes.most_common())
-        return f"{self.sent:,} searches: {said or 'none'}"
+        counts = ", ".join(f"{count:,} {outcome}" for outcome, count in self.outcomes.most_common())
+        return f"{self.sent:,} searches: {counts or 'none'}"
 
 
 def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
@@ -73,7 +73,8 @@ def _concluded(warmed: Warmed) -> int:
         failed("a cap on spend is reached. What was cached is kept: run the same command again later to continue")
         return AT_CAP
     if warmed.first_error:
-        return failed(f"some searches failed, the first one by: {warmed.first_error}")
+        advice = "check --index, and that --proxy is the proxy and not the engine"
+        return failed(f"some searches failed, the first one with: {warmed.first_error}. {advice}")
     return 0
 
 
@@ -125,12 +126,12 @@ def bodies_of(content: bytes, template: Template | None) -> Sequence[bytes]:
     Each line is a search body, a line of the proxy's JSON log, or a query text.
     """
     if len(content) > JUDGMENTS_BYTES:
-        raise CannotEvaluate(f"the file has more than {JUDGMENTS_BYTES} bytes: name a shorter one")
+        raise CannotEvaluate(f"the file has more than {JUDGMENTS_BYTES:,} bytes: split it")
     found = Counter(_bodies(content, template))
     if not found:
         raise CannotEvaluate(
-            "the file has no search: write query texts or search bodies, one a line, or take a log with "
-            "`log.query_text: true`"
+            "the file has no search: write query texts or search bodies, one per line, or use a log that was written "
+            "with `log.query_text: true`"
         )
     return [body for body, _ in found.most_common()]
 
@@ -139,11 +140,11 @@ def _bodies(content: bytes, template: Template | None) -> Iterator[bytes]:
     for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
             continue
-        said = _decoded(line)
-        if isinstance(said, dict) and not _is_log(said):
-            yield _patient(said)
+        parsed = _parsed(line, number)
+        if isinstance(parsed, dict) and not _is_log(parsed):
+            yield _patient(parsed)
             continue
-        text = said.get("query") if isinstance(said, dict) else line.decode("utf-8", "replace").strip()
+        text = parsed.get("query") if isinstance(parsed, dict) else parsed
         if not isinstance(text, str) or not text:
             continue
         if template is None:
@@ -151,19 +152,28 @@ def _bodies(content: bytes, template: Template | None) -> Iterator[bytes]:
         yield _patient(msgspec.json.decode(template.fill(text)))
 
 
-def _decoded(line: bytes) -> Any:
+def _parsed(line: bytes, number: int) -> dict[str, Any] | str:
+    """Return the JSON object of a line, or its text; raises CannotEvaluate."""
     try:
-        return msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+        text = line.decode().strip()
+    except UnicodeDecodeError:
+        raise CannotEvaluate(f"line {number} is not UTF-8: correct it, or remove it") from None
+    if not text.startswith("{"):
+        return text
+    try:
+        return dict(msgspec.json.decode(line, type=dict[str, Any]))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise CannotEvaluate(
+            f"line {number} begins like JSON, but is malformed: {error}. Correct it, or remove it"
+        ) from None
 
 
-def _is_log(said: Mapping[str, Any]) -> bool:
-    return "event.action" in said or "log.level" in said
+def _is_log(line: Mapping[str, Any]) -> bool:
+    return "event.action" in line or "log.level" in line
 
 
 def _patient(body: dict[str, Any]) -> bytes:
-    """Give a search time: its response is of no use to anybody."""
+    """Give a search a long budget: nobody waits for its response."""
     ext = body.get("ext")
     own = {"rerank_proxy": {"budget_ms": _PATIENT_MS}}
     return msgspec.json.encode(body | {"ext": (ext if isinstance(ext, dict) else {}) | own})

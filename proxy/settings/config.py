@@ -24,6 +24,9 @@ EmbedApi = Literal["deepinfra", "openai"]
 RerankApi = Literal["deepinfra", "cohere", "jina", "vllm", "openrouter", "tei"]
 Mode = Literal["on", "shadow", "opt_in", "off"]
 RedactedKind = Literal["email", "card", "phone"]
+RedactedQuery = Literal["redact", "bypass"]
+RedactedPassage = Literal["redact", "omit"]
+FAST_ABOVE_RATE = 1000.0
 LogFormat = Literal["json", "console"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -147,8 +150,8 @@ class Redact(Section, frozen=True, kw_only=True):
 
     kinds: tuple[RedactedKind, ...] = ()
     patterns: tuple[Name, ...] = ()
-    query: Literal["redact", "bypass"] = "redact"
-    passage: Literal["redact", "omit"] = "redact"
+    query: RedactedQuery = "redact"
+    passage: RedactedPassage = "redact"
 
 
 class Callers(Section, frozen=True, kw_only=True):
@@ -219,11 +222,11 @@ class RouteSettings(Section, frozen=True, kw_only=True):
     share_by: ShareBy = ShareBy()
     profile: str = "e-commerce"
     tier: Tier | None = None
-    fast_above_rate: Annotated[float, Meta(gt=0)] = 1000.0
+    fast_above_rate: Annotated[float, Meta(gt=0)] = FAST_ABOVE_RATE
     priority: Priority | None = None
     instruction: Annotated[str, Meta(max_length=2048)] | None = None
     passage: list[str] | None = None
-    passages_per_document: Literal[1, 2] = 1
+    passages_per_document: Annotated[int, Meta(ge=1, le=2)] = 1
     embedding_model: str | None = None
     rerank_model: str | None = None
     rerank_fallbacks: tuple[Name, ...] = ()

@@ -31,6 +31,8 @@ from proxy.settings.config import (
     QueryFrom,
     Redact,
     RedactedKind,
+    RedactedPassage,
+    RedactedQuery,
     RerankApi,
     RouteSettings,
     Section,
@@ -104,6 +106,8 @@ KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
     "format": get_args(LogFormat),
     "level": get_args(LogLevel),
     "kinds": get_args(RedactedKind),
+    "query": get_args(RedactedQuery),
+    "passage": get_args(RedactedPassage),
     "steering": OPTIONS,
 }
 """The allowed values of each key that has a fixed list of them."""

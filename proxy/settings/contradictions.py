@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from proxy.http1.callers import not_ignorable, not_query_text
 from proxy.http1.messages import TOKEN
 from proxy.settings.config import (
+    FAST_ABOVE_RATE,
     BypassRules,
     Cache,
     Config,
@@ -95,7 +96,12 @@ def _spend_problems(config: Config) -> Iterator[tuple[str, str]]:
 
 def _traces_problems(traces: TraceSettings) -> Iterator[tuple[str, str]]:
     if traces.url is not None:
-        yield from url_problems("traces.url", traces.url)
+        yield from url_problems(
+            "traces.url",
+            traces.url,
+            example="http://collector.internal:4318",
+            credentials="set them in OTEL_EXPORTER_OTLP_HEADERS",
+        )
     try:
         percent(traces.share)
     except ValueError:
@@ -140,21 +146,30 @@ _OF_AN_API = re.compile(r"(/v1(/openai)?/embeddings|/v1/inference(/[^?#]*)?|(/v[
 """Paths that providers' documentation shows as part of the URL for other clients."""
 
 
-def url_problems(place: str, url: str) -> Iterator[tuple[str, str]]:
-    """Find what is wrong with a URL; a URL that may contain a secret is not printed."""
+def url_problems(
+    place: str,
+    url: str,
+    *,
+    example: str = "http://127.0.0.1:9200",
+    credentials: str = "each request is sent with those of its client",
+) -> Iterator[tuple[str, str]]:
+    """Find what is wrong with a URL; a URL that may contain a secret is not printed.
+
+    `credentials` says where they belong instead.
+    """
     try:
         parts = urlsplit(url)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is not a number or too large; an IPv6 address without its closing bracket
         parts, usable = urlsplit(""), False
     if "@" in url:
-        yield place, "remove the credentials: each request is sent with those of its client"
+        yield place, f"remove the credentials: {credentials}"
     elif "?" in url or "#" in url:
         yield place, "remove the query string or fragment from the URL"
     elif not (url.isascii() and url.isprintable()) or " " in url:
         yield place, f"a URL may contain only printable ASCII characters and no spaces, not {url!r}"
     elif not usable:
-        yield place, f"expected a URL like http://127.0.0.1:9200, not {url!r}"
+        yield place, f"expected a URL like {example}, not {url!r}"
 
 
 def _query_from_problems(place: QueryFrom) -> Iterator[tuple[str, str]]:
@@ -163,6 +178,8 @@ def _query_from_problems(place: QueryFrom) -> Iterator[tuple[str, str]]:
 
 
 def _reranker_problems(route: RouteSettings) -> Iterator[tuple[str, str]]:
+    if route.tier != "auto" and route.fast_above_rate != FAST_ABOVE_RATE:
+        yield "fast_above_rate", "has no effect without `tier: auto`: set that too, or remove this key"
     if route.rerank:
         if route.tier == "auto" and route.rerank_model:
             yield "rerank_model", "has no effect with `tier: auto`, which chooses the reranker: remove one of the two"
@@ -216,18 +233,25 @@ def _pattern_problems(rules: BypassRules) -> Iterator[tuple[str, str]]:
 _PATTERN_OF_FIXED_LENGTH = re.compile(
     r"(?:\\b)?(?:(?:\\[dw]|\\[^\w\s]|\[[^\[\]\\]+\]|[^\\\[\](){}*+?|^$.])(?:\{[1-9]\d?\})?)+(?:\\b)?"
 )
-"""Characters and classes, each maybe with a number of times: Python's matcher takes linear time for these only."""
+"""Characters and classes, each with an optional count: only these take Python's matcher linear time."""
 
 
 def _redact_problems(rules: Redact) -> Iterator[tuple[str, str]]:
+    if not rules.kinds and not rules.patterns:
+        for key, value in (("query", rules.query), ("passage", rules.passage)):
+            if value != "redact":
+                yield (
+                    f"redact.{key}",
+                    "has no effect without `kinds` or `patterns`: set one of them, or remove this key",
+                )
     for number, pattern in enumerate(rules.patterns):
         place = f"redact.patterns[{number}]"
         if not _PATTERN_OF_FIXED_LENGTH.fullmatch(pattern):
             yield (
                 place,
                 (
-                    f"{pattern!r}: only characters, \\d, \\w and classes like [A-Z], each maybe with a number of times "
-                    r"like {4}, and \b at the start and the end, because others may take too long"
+                    f"{pattern!r}: only characters, \\d, \\w and classes like [A-Z] are allowed, each with an optional "
+                    r"count like {4}, and \b at the start and the end: other patterns may take too long"
                 ),
             )
             continue

@@ -35,7 +35,7 @@ class Route:
     instruction: str
     passage: PassageTemplate
     """What the reranker reads of a document."""
-    passages_per_document: Literal[1, 2]
+    passages_per_document: int
     """2: a document that is longer than one passage may have a second one, and its better score counts."""
     embedded: tuple[str, ...]
     """The entries of which `index` and `backfill` make vectors: those without a label."""

@@ -14,6 +14,8 @@ class ConfigError(Exception):
 
 
 _PATH = re.compile(r" - at `\$(?P<path>[^`]*)`$")
+_SOME_KEY = "[...]"
+"""How msgspec writes the key of a mapping with free keys, as in `$.spend.prices[...]`."""
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<key>[^`]*)`")
 _WRONG_WORD = re.compile(r"Invalid enum value '(?P<word>.*)'")
 
@@ -65,7 +67,7 @@ class YamlFile:
 
     def _line(self, path: str) -> int | None:
         while path and path not in self.lines:
-            path = re.sub(r"(^|\.)[^.\[]*$|\[\d+\]$", "", path)
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
         return self.lines.get(path)
 
     def refusal(
@@ -83,6 +85,8 @@ class YamlFile:
         found = _PATH.search(complaint)
         path = found["path"].lstrip(".") if found else ""
         problem = _PATH.sub("", complaint)
+        if path.endswith(_SOME_KEY):
+            return self.error(path.removesuffix(_SOME_KEY), f"one of its values: {_in_yaml(problem)}")
         if unknown := _UNKNOWN.match(problem):
             key = unknown["key"]
             place, section = f"{path}.{key}" if path else key, re.sub(r"\[\d+\]", "[]", path)

@@ -1,4 +1,4 @@
-"""Opens the caches that the settings name."""
+"""Opens the caches of the settings."""
 
 import secrets
 from collections.abc import Mapping
@@ -71,7 +71,8 @@ def _open_redis(settings: Cache, given: CacheSecrets, stack: AsyncExitStack) -> 
         from proxy.store.sealing import Seal  # noqa: PLC0415  likewise
     except ImportError as error:
         raise ConfigError(
-            f"cache.redis_url: needs a package that is missing ({error.name}): pip install 'es-rerank-proxy[redis]'"
+            f"cache.redis_url needs the package {error.name}, which is not installed: "
+            "pip install -c constraints.txt '.[redis]' in a checkout of this project"
         ) from None
     check_redis_ca(settings)
     parts = settings.redis_parts

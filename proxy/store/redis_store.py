@@ -169,7 +169,7 @@ class RedisStore:
         self._try_again_at = asyncio.get_running_loop().time() + self._away_seconds
         self.reach, fault = Reach.AWAY, _detail(error)
         if fault != self.fault:
-            _log.warning("redis_unreachable", detail=f"{fault}. The caches of this process are used alone")
+            _log.warning("redis_unreachable", detail=f"{fault}. Only the caches of this process are used")
         self.fault = fault
 
     def try_soon(self) -> None:
@@ -216,4 +216,4 @@ def _detail(error: Exception) -> str:
     if isinstance(error, ResponseError | AuthenticationError):
         code = str(error).partition(" ")[0]
         return f"{type(error).__name__} {code}" if code.isalpha() and code.isupper() else type(error).__name__
-    return f"{type(error).__name__}: {error}"[:_DETAIL]
+    return f"{type(error).__name__}: {error}"[:_DETAIL].rstrip(".")

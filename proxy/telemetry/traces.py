@@ -1,7 +1,7 @@
 """Exports spans to an OpenTelemetry collector (OTLP over HTTP), from a thread of its own.
 
 Its packages are an extra, and are imported only if the settings name a collector. A collector that does not respond
-costs spans, and never a response: the queue is bounded, and what does not fit is dropped.
+loses spans, and never delays a response: the queue is bounded, and what does not fit is dropped.
 """
 
 import asyncio
@@ -36,8 +36,9 @@ _PATH = "/v1/traces"
 class _Reported(SpanExporter):
     """Counts what was exported and lost, and logs once that the collector fails, and once that it works again."""
 
-    def __init__(self, exporter: SpanExporter, on_export: OnExport) -> None:
+    def __init__(self, exporter: SpanExporter, endpoint: str, on_export: OnExport) -> None:
         self._exporter = exporter
+        self._endpoint = endpoint
         self._on_export = on_export
         self._fails = False
         self.done = 0
@@ -46,10 +47,12 @@ class _Reported(SpanExporter):
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         try:
             result = self._exporter.export(spans)
-        except Exception as error:  # noqa: BLE001  whatever it is, it costs these spans only
+        except Exception as error:  # noqa: BLE001  any error loses these spans only
             result, detail = SpanExportResult.FAILURE, repr(error)[:300]
         else:
-            detail = "the collector does not accept spans in time, or not at all: check traces.url"
+            detail = (
+                f"{self._endpoint} does not accept spans, or not in time. Start the collector, or correct traces.url"
+            )
         fails = result is not SpanExportResult.SUCCESS
         self.done += len(spans)
         self._on_export("lost" if fails else "exported", len(spans))
@@ -72,10 +75,10 @@ class Traces:
 
     def __init__(self, url: str, share: float, on_export: OnExport, *, each_seconds: float = _EACH_S) -> None:
         """Export to a collector; OTEL_EXPORTER_OTLP_HEADERS may hold its credentials."""
-        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # `_Reported` says it once
+        logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # `_Reported` logs it once
         self.share = share
         endpoint = url.rstrip("/").removesuffix(_PATH) + _PATH
-        self._exporter = _Reported(OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_S), on_export)
+        self._exporter = _Reported(OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_S), endpoint, on_export)
         self._on_export = on_export
         self._taken = 0
         self._processor = BatchSpanProcessor(

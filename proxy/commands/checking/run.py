@@ -1,7 +1,10 @@
 """`rerank-proxy check`: check the settings file, the engine, its indices and the models."""
 
+import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 
 from proxy.commands.checking.findings import Finding
 from proxy.commands.checking.routes import look_at, unused_patterns
@@ -30,7 +33,7 @@ async def check(
     token, authorization = _token(config, environment, offline=offline), _authorization(config, environment)
     ports, of_models = [*_certificate(config), *_admin(config, environment)], list(_models_certificates(config))
     of_caches = list(_caches(config, environment))
-    services = (*authorization.findings, *of_models, *of_caches)
+    services = (*authorization.findings, *of_models, *of_caches, *_traces(config), *_state_files(config))
     on_file = [*_routes_of_file(config, file), *token.findings, *ports, *services]
     for finding in on_file:
         yield finding
@@ -102,6 +105,31 @@ def _caches(config: Config, environment: Mapping[str, str]) -> Iterator[Finding]
         check_redis_ca(config.cache)
     except ConfigError as error:
         yield Finding("wrong", "redis", str(error))
+    if config.cache.redis_url and not _is_installed("redis"):
+        yield Finding("wrong", "redis", f"cache.redis_url needs redis, which is not installed: {_install('redis')}")
+
+
+def _traces(config: Config) -> Iterator[Finding]:
+    if config.traces.url and not _is_installed("opentelemetry.sdk"):
+        yield Finding("wrong", "traces", f"traces.url needs OpenTelemetry, which is not installed: {_install('otel')}")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
+
+
+def _install(extra: str) -> str:
+    return f"pip install -c constraints.txt '.[{extra}]' in a checkout of this project"
+
+
+def _state_files(config: Config) -> Iterator[Finding]:
+    for key, name in (("spend.file", config.spend.file), ("models.canary_file", config.models.canary_file)):
+        if name and not os.access(folder := Path(name).absolute().parent, os.W_OK | os.X_OK):
+            said = f"{name} cannot be written: {folder} does not exist, or this user may not write to it"
+            yield Finding("wrong", key, f"{said}. Create it, or name another file")
 
 
 def _admin(config: Config, environment: Mapping[str, str]) -> Iterator[Finding]:

@@ -221,7 +221,7 @@ async def _rank(reranker: Reranker, model: str) -> Finding:
     scores = await score_known(reranker, model)
     report = judged(scores)
     if report.verdict is CanaryVerdict.WRONG:
-        said = f"{model} does not rank known pairs: {report.detail}. Check the model server"
+        said = f"{model} ranks known pairs wrong: {report.detail}. Check the model server"
         return Finding("wrong", "reranker", said)
     near, far = max(scores[0]), min(scores[0])
     said = f"{model} scored a passage that answers the query {near:.2g}, and one that does not {far:.2g}"

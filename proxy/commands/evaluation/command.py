@@ -37,6 +37,7 @@ from proxy.settings.yaml_file import ConfigError
 
 FAILED, UNREACHABLE, NO_VERDICT = 1, 2, 3
 """Exit codes: an error or a missed `--min-gain`, an address that cannot be reached, too little data for a verdict."""
+_EXAMPLES = {"baseline": "http://127.0.0.1:9200", "proxy": "http://127.0.0.1:9201"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,8 @@ def concurrency_of(said: Namespace) -> int:
 def address_of(name: str, said: Namespace, environment: Mapping[str, str]) -> Address:
     """Read an address and its credentials; the option for one address overrides the one for both."""
     url = getattr(said, name)
-    if "@" in url:
-        raise ConfigError(f"--{name}: no credentials in a URL: hold them in a variable, by --authorization-env")
-    for _, problem in url_problems(f"--{name}", url):
+    advice = "name the variable that holds them with --authorization-env"
+    for _, problem in url_problems(f"--{name}", url, example=_EXAMPLES[name], credentials=advice):
         raise ConfigError(f"--{name}: {problem}")
     own = getattr(said, f"{name}_authorization_env", None)
     option, variable = (f"--{name}-authorization-env", own) if own else ("--authorization-env", said.authorization_env)

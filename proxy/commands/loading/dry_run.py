@@ -63,7 +63,7 @@ class CountingEmbedder:
         return np.zeros((len(texts), dimensions or _DIMENSIONS), dtype=np.float32)
 
     def report(self) -> str:
-        """Say what the run would cost."""
+        """Report what the run would cost."""
         if not self.texts:
             return "no text needs a new vector: the run would cost nothing"
         said = f"{self.texts:,} texts, about {self.tokens:,.0f} tokens of {self.model}"

@@ -138,8 +138,8 @@ class Meter:
             return
         _log.error(
             "spend_state_corrupt",
-            detail=f"{file.path} cannot be read: {corrupt}. It is now {aside.name}; spend is counted from 0 again, so "
-            "the caps of this day permit what was spent before once more",
+            detail=f"{file.path} cannot be read: {corrupt}. It is now {aside.name}; spend is counted from 0, so the "
+            "caps of today ignore what was spent before",
         )
 
     def _failed(self, file: StateFile, error: OSError) -> None:
