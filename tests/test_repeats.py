@@ -3,7 +3,8 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -12,11 +13,17 @@ import pytest
 from proxy.ranking.heads import Heads
 from proxy.ranking.hits import DocKey, Scored
 from proxy.ranking.paging import Head, Proof, Recipe
+from proxy.ranking.repeats import RENDER, looking_ahead
+from proxy.ranking.searches import render_search
 from proxy.settings.config import Cache, Config
 from proxy.store.contract import Kind
 from proxy.store.memory import memory_region
+from proxy.upstream.added import AddedSearches
+from proxy.upstream.engine import EngineOfCaller
 from tests.conftest import OTHER, QUERY, SCORES, Log, StartProxy
-from tests.fakes import Client, Document, FakeEngine, FakeModels, Message, ids, refuses, waits_for
+from tests.fakes import Client, Document, FakeEngine, FakeModels, Fault, Message, Stream, hangs, ids, refuses, waits_for
+from tests.plans import plan_of
+from tests.runs import run_of
 from tests.test_pipeline import RERANKED, with_route
 
 BOOSTED = {"query": {"function_score": {**QUERY, "field_value_factor": {"field": "stock"}}}}
@@ -134,6 +141,98 @@ async def test_a_total_is_counted_anew(client: Client, engine: FakeEngine) -> No
     await searched(client, QUERY)
     again = await searched(client, QUERY)
     assert {"value": 4, "relation": "eq"} == again.json()["hits"]["total"]
+
+
+def _for_one_search(engine: FakeEngine, documents: Sequence[Document]) -> Fault:
+    """Answer from other documents than those of the other searches, as if something had been written in between."""
+
+    async def fault(stream: Stream, request: Message) -> bytes:
+        before, engine.documents = engine.documents, list(documents)
+        try:
+            return engine.usual(request)
+        finally:
+            engine.documents = before
+
+    return fault
+
+
+async def test_a_document_that_is_deleted_before_it_is_rendered_is_not_shown(
+    client: Client, start_proxy: StartProxy, settings: Config, engine: FakeEngine
+) -> None:
+    """The client's own hits and those of kNN are the same as before; the next search ranks it again."""
+    await searched(client, QUERY, times=3)
+    engine.faults["render"] = _for_one_search(engine, [each for each in engine.documents if each.id != "d"])
+    again = await searched(client, QUERY)
+    fresh = await searched(await start_proxy(settings), QUERY)
+    assert ("reranked", ["b", "c", "a"]) == (again.header("x-rerank"), ids(again))
+    assert fresh.json() == again.json()
+    engine.faults.clear()
+    assert RERANKED == ids(await searched(client, QUERY))
+
+
+async def test_a_render_that_hangs_costs_nothing_but_what_it_would_show(
+    steered_client: Client, engine: FakeEngine
+) -> None:
+    await searched(steered_client, QUERY, times=3)
+    engine.faults["render"] = hangs
+    again = await steered_client.search("/products/_search", QUERY, x_rerank_budget_ms="300")
+    assert ('degraded;stages="semantic";reason=timeout', ["b", "c", "a"]) == (again.header("x-rerank"), ids(again))
+    engine.faults.clear()
+    whole = await searched(steered_client, QUERY)
+    assert ("reranked", RERANKED) == (whole.header("x-rerank"), ids(whole))
+
+
+async def test_a_ranking_that_is_found_late_sends_nothing_twice(
+    client: Client, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shared cache may be slower than the engine."""
+    await searched(client, QUERY, times=2)
+    found, held, before, get = asyncio.Event(), asyncio.Event(), counts(engine), Heads.get
+
+    async def late(heads: Heads, key: bytes) -> Head | None:
+        await found.wait()
+        return await get(heads, key)
+
+    monkeypatch.setattr(Heads, "get", late)
+    engine.faults["render"] = waits_for(held)
+    asking = asyncio.ensure_future(searched(client, QUERY))
+    await engine.until_asked("render", before["render"] + 1)
+    found.set()
+    other = await Client.to(client.writer.get_extra_info("peername")[1])
+    for _ in range(3):  # as long as another search would take to arrive
+        await other.ask("GET", "/_cat/health")
+    other.close()
+    held.set()
+    assert (RERANKED, before["render"] + 1) == (ids(await asking), counts(engine)["render"])
+
+
+async def test_an_early_search_without_a_slot_is_sent_when_it_is_needed(engine: FakeEngine, models: FakeModels) -> None:
+    """The engine did not receive it, and there may be a slot by now."""
+    document = DocKey("products", "d")
+    head = Head((Scored(document, 1.0),), None, 0, untouched=False, failures=(), recipe=Recipe({RENDER: (document,)}))
+    async with AsyncExitStack() as stack:
+        run = await run_of(plan_of("", QUERY), engine, models, stack)
+        caller = run.stages.engine
+        assert isinstance(caller, EngineOfCaller)
+        caller.engine.added = AddedSearches(1, wait_seconds=0.01)
+        run.stages.accepted.note()
+        async with looking_ahead(run, b"", head) as informed:
+            async with caller.engine.added.turn():
+                for _ in range(5):  # turns of the loop, until it waits
+                    await asyncio.sleep(0)
+                assert 1 == caller.engine.added.waiting
+                assert informed.ahead is not None
+                assert await informed.ahead.answers([RENDER]) is None
+            answer = await informed.search(RENDER, render_search(run.plan, [document], {}))
+    assert (["d"], 1) == ([hit.key.id for hit in answer.hits], len(engine.of("render")))
+
+
+async def test_texts_that_the_client_sees_are_not_read_early(client: Client, engine: FakeEngine) -> None:
+    """The earlier search did not show them, and had to read them."""
+    await searched(client, HIDDEN)
+    before = counts(engine)
+    assert RERANKED == ids(await searched(client, QUERY))
+    assert before["passages"] == counts(engine)["passages"]
 
 
 async def test_scores_that_are_not_cached_prove_nothing(

@@ -125,6 +125,17 @@ async def test_the_pages_of_a_search_are_of_one_model(
     assert [LARGE, FAST] == models_of(models)
 
 
+async def test_a_ranking_of_the_other_model_is_not_used_again(
+    start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log
+) -> None:
+    """Though the hits of the engine are the same."""
+    client = await start_proxy(with_route(settings, fast_above_rate=3 / RATE_S))
+    for _ in range(4):
+        await search(client)
+    assert [LARGE, FAST] == models_of(models)
+    assert "fast" == log[-1]["tier"]
+
+
 async def test_a_budget_without_the_time_for_the_larger_model_is_the_faster_ones(
     start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log
 ) -> None:

@@ -19,7 +19,7 @@ from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
 from proxy.ranking.fusion import blend, completed, reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
 from proxy.ranking.kept import Likeness, QueryWords, Source, in_place, kept_hits, likeness
-from proxy.ranking.paging import Head, fuse, pinned_first
+from proxy.ranking.paging import NO_RECIPE, Head, fuse, pinned_first
 from proxy.ranking.passages import passage_of_tokens, two_passages
 from proxy.ranking.planning import Relevance
 from proxy.ranking.repeats import recipe_of
@@ -122,10 +122,14 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
 
 
 def shown_again(run: Run, known: Head, answer: SearchAnswer, rendered: Rendered) -> Head:
-    """Return a head that was made of the same candidates, with the matches counted by this search."""
-    head = head_of(run, known.ranking, answer, rendered, NO_GROUPS, failures=())
+    """Return a head that was made of the same candidates, with the matches counted by this search.
+
+    Without documents that were not rendered, it proves nothing.
+    """
+    head = head_of(run, known.ranking, answer, rendered, NO_GROUPS, failures=rendered.failures)
+    recipe = known.recipe if len(head.ranking) == len(known.ranking) else NO_RECIPE
     counted = run.plan.request.track_total_hits
-    return replace(head, explanations=known.explanations, counted=counted, recipe=known.recipe)
+    return replace(head, explanations=known.explanations, counted=counted, recipe=recipe)
 
 
 def added_facets(run: Run) -> Facets:

@@ -233,10 +233,9 @@ async def _new_head(run: Run, head_key: bytes, answer: SearchAnswer, semantic: S
     """Rank the candidates, unless the cached ranking was made of the same ones; then only its matches are counted."""
     known = await repeated(run, answer, semantic)
     if known is not None and known.recipe.proof is not None:
+        note_saved(run, known.recipe.proof)
         rendered = await render(run, known.recipe.documents.get(RENDER, ()), added_facets(run))
-        if not rendered.failures:
-            note_saved(run, known.recipe.proof)
-            return await _remembered(run, head_key, answer, shown_again(run, known, answer, rendered), rendered)
+        return await _remembered(run, head_key, answer, shown_again(run, known, answer, rendered), rendered)
     semantic, groups = await group(run, answer, semantic)
     made = await make_head(run, answer, semantic, groups)
     return await _remembered(run, head_key, answer, *made)

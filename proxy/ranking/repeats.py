@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Any
 
 from proxy.context import Reuse
-from proxy.errors import UpstreamError
+from proxy.errors import Busy, UpstreamError
 from proxy.parsing.aggregations import facets_of
 from proxy.ranking.paging import Head, Proof, Recipe
 from proxy.ranking.planning import EngineSearch
@@ -51,9 +51,19 @@ class SearchesAhead:
                 self._sent[stage] = search, _observed(run.ask(stage, search))
 
     async def answer(self, stage: str, search: EngineSearch) -> SearchAnswer | None:
-        """Return the response to a search, or None if another one or none was sent; raises UpstreamError."""
+        """Return the response to a search, or None if another one or none was sent; raises UpstreamError.
+
+        From the first one on that is asked for, no others are sent: they would be late.
+        """
+        if self._beginning is not None:
+            self._beginning.cancel()
         sent, answer = self._sent.get(stage, (None, None))
-        return await asyncio.shield(answer) if answer is not None and sent == search else None
+        if answer is None or sent != search:
+            return None
+        try:
+            return await asyncio.shield(answer)
+        except Busy:
+            return None
 
     async def answers(self, stages: Sequence[str]) -> Mapping[str, SearchAnswer] | None:
         """Return the responses of these stages; None if there is none of one."""
@@ -95,11 +105,10 @@ def _searches(run: Run, head: Head, *, is_later_page: bool) -> Iterator[tuple[st
     for stage, documents in recipe.documents.items():
         if stage == RENDER:
             yield stage, render_search(plan, documents, facets_of(plan.request.members) if counts else {})
-        elif not is_later_page:
-            search = (
-                passage_search(plan, documents) if stage == PASSAGES else boost_search(plan, documents, recipe.words)
-            )
-            yield stage, search
+        elif stage == BOOSTS and not is_later_page:
+            yield stage, boost_search(plan, documents, recipe.words)
+        elif stage == PASSAGES and not (is_later_page or plan.request.source.shows(plan.read_fields)):
+            yield stage, passage_search(plan, documents)
 
 
 def recipe_of(run: Run, head: Head, answer: SearchAnswer, semantic: SemanticHits, model: str) -> Recipe:
@@ -117,7 +126,7 @@ def recipe_of(run: Run, head: Head, answer: SearchAnswer, semantic: SemanticHits
     in_groups = bool(head.groups) or bool(run.plan.request.sort.leading)
     if others or in_groups or head.failures or run.usage.reuse.sent:
         return recipe
-    answers = {stage: added.answer for stage, added in usual.items()}
+    answers = {stage: added.answer for stage, added in usual.items() if stage != RENDER}
     return replace(recipe, proof=_proof(run, hash_of(run, answer, semantic, answers), model))
 
 
@@ -128,14 +137,18 @@ def _proof(run: Run, told: bytes, model: str) -> Proof:
 
 
 async def repeated(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> Head | None:
-    """Return the cached ranking if the engine's responses are those that it was made of."""
+    """Return the cached ranking if the engine's responses are those that it was made of, and its model is still meant.
+
+    Rendered hits change no order, so that a slow render takes none of the time for ranking anew.
+    """
     head = run.ahead.head if run.ahead else None
-    if run.ahead is None or head is None or head.recipe.proof is None or semantic.failures:
+    proof = head.recipe.proof if head else None
+    if run.ahead is None or head is None or proof is None or semantic.failures:
         return None
-    added = await run.ahead.answers(tuple(head.recipe.documents))
-    if added is None or head.recipe.proof.hash != hash_of(run, answer, semantic, added):
+    if proof.model and (proof.model,) != run.plan.rerankers[:1]:
         return None
-    return head
+    added = await run.ahead.answers([stage for stage in head.recipe.documents if stage != RENDER])
+    return head if added is not None and proof.hash == hash_of(run, answer, semantic, added) else None
 
 
 def hash_of(run: Run, answer: SearchAnswer, semantic: SemanticHits, added: Mapping[str, SearchAnswer]) -> bytes:
@@ -143,9 +156,8 @@ def hash_of(run: Run, answer: SearchAnswer, semantic: SemanticHits, added: Mappi
     plan = run.plan
     told = blake2b(repr((plan.window, plan.names, sorted(plan.covered))).encode(), digest_size=16)
     for stage, each in {"": answer, **added}.items():
-        if stage != RENDER:  # rendered hits are shown, and change no order
-            told.update(b"\0%s\0" % stage.encode())
-            told.update(each.hits_members["hits"])
+        told.update(b"\0%s\0" % stage.encode())
+        told.update(each.hits_members["hits"])
     for hit in semantic.hits:
         told.update(repr((hit.key, hit.score)).encode())
         told.update(hit.members.get("_source", b""))
