@@ -119,6 +119,8 @@ ITEMS: dict[str, tuple[bytes, bool]] = {
     "pretty": (b'{\n  "responses" : [\n    {\n      "error" : {\n      },\n      "status" : %d\n    }\n  ]\n}', True),
     "behind others": (b'{"responses":[' + b'{"hits":{},"status":200},' * 9000 + b'{"error":{},"status":%d}]}', True),
     "of a document": (b'{"responses":[{"hits":{"hits":[{"_source":{"status":%d}}]},"status":200}]}', False),
+    "of a log entry": (b'{"responses":[{"hits":{"hits":[{"_source":{"url":{},"status":%d}}]},"status":200}]}', False),
+    "of a sorted one": (b'{"responses":[{"hits":{"hits":[{"_source":{"url":{},"status":%d},"sort":[1]}]}}]}', False),
     "another status": (b'{"responses":[{"error":{},"status":400},{"error":{},"status":4%d}]}', False),
 }
 

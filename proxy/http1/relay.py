@@ -29,8 +29,9 @@ READS_ON = frozenset((405,))
 """
 TURNED_AWAY = frozenset((401, 403))
 """Statuses with which the engine rejects a caller's credentials or rights."""
-_REJECTED_ITEM = re.compile(rb'\}\s*,\s*"status"\s*:\s*(40[13])\s*\}')
-"""The end of an item of an `_msearch` whose search was rejected: its error, and then its status."""
+_REJECTED_ITEM = re.compile(rb'\}\s*,\s*"status"\s*:\s*(40[13])\s*\}\s*(?:\]|,\s*\{)')
+"""The end of an item of an `_msearch` whose search was rejected: its error, its status, and the next item or the end of
+the list. A document of an access log, which may have such a status, too, is followed by something else in its hit."""
 _ITEM_END_BYTES = 128
 """The end of an item may be in two reads; pretty-printed, it is no longer than this."""
 
