@@ -19,6 +19,7 @@ from proxy.context import Ended, RequestRecord
 from proxy.endpoints.answering import guarded
 from proxy.endpoints.async_search import AsyncSearches
 from proxy.endpoints.front import Front, options_removed
+from proxy.errors import UpstreamError
 from proxy.http1.listener import serve
 from proxy.http1.messages import BadMessage
 from proxy.outcomes import Bypass
@@ -433,6 +434,8 @@ class DefectiveScores:
     async def warm_up(self) -> None: ...
 
     async def unavailable(self, query: str, *, instruction: str, model: str) -> None: ...
+
+    def not_called(self, model: str, why: UpstreamError) -> None: ...
 
     async def score(
         self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: Budget

@@ -25,6 +25,7 @@ from proxy.telemetry.metrics import Counters
 from tests.conftest import QUERY, TOKEN, Log
 from tests.fakes import (
     Client,
+    Document,
     FakeEngine,
     FakeModels,
     FakeServer,
@@ -413,6 +414,27 @@ async def test_a_model_that_stalls_is_soon_no_longer_asked(place: Place) -> None
     reasons = {answered.header("x-rerank").rpartition("=")[2] for answered in after}
     assert reasons <= {"breaker_open", "slow_model"}
     assert 5 == len(place.models.of("rerank"))
+
+
+async def test_each_call_that_is_not_made_is_counted_once(place: Place) -> None:
+    """Whether its search runs without it, or is passed on because there are no others; a cached vector needs none."""
+    client = await Client.to(await place.serve(place.settings))
+    place.stack.callback(client.close)
+
+    async def search(words: str) -> None:
+        await client.search("/products/_search", {"query": {"match": {"title": words}}})
+
+    await search("known")
+    place.models.faults["embed"] = refuses(401)
+    for words in ("first", "known", "second"):
+        await search(words)
+    assert {"ok": 1, "misconfigured": 2} == calls_of(place, "embedder")
+    place.models.faults["rerank"] = refuses(401)
+    place.engine.documents.append(Document("n", "Laptop without a score", lexical=0.5))
+    for words in ("third", "fourth"):
+        await search(words)
+    assert {"ok": 1, "misconfigured": 4} == calls_of(place, "embedder")
+    assert {"ok": 3, "misconfigured": 2} == calls_of(place, "reranker")
 
 
 async def test_a_fallback_is_called_while_the_reranker_of_the_route_is_not(place: Place) -> None:

@@ -72,6 +72,8 @@ class FakeReranker:
     def withheld(self, model: str) -> UpstreamError | None:
         return self.withheld_by
 
+    def not_called(self, model: str, why: UpstreamError) -> None: ...
+
     def abandoned(self, model: str, seconds: float) -> None:
         self.given_up.append(seconds)
 

@@ -118,6 +118,7 @@ async def unserved(plan: Plan, stages: Stages) -> Unserved | None:
     if plan.request.is_later_page or not (plan.rerankers or plan.vectors):
         return None
     failures = [plan.unavailable] if plan.unavailable else []
+    not_called: list[Callable[[], None]] = []
     if plan.vectors is not None and plan.user_query.relaxed is not None:
         model, dimensions = plan.vectors.model, plan.vectors.dimensions
         why = await stages.embedder.unavailable(
@@ -126,11 +127,15 @@ async def unserved(plan: Plan, stages: Stages) -> Unserved | None:
         if why is None:
             return None
         failures.append(Failure("semantic", why.reason, str(why)))
+        not_called.append(partial(stages.embedder.not_called, model, why))
     for model in plan.rerankers:
         why = await stages.reranker.unavailable(plan.sent_text, instruction=plan.instruction, model=model)
         if why is None:
             return None
         failures.append(Failure("rerank", why.reason, str(why)))
+        not_called.append(partial(stages.reranker.not_called, model, why))
+    for count in not_called:
+        count()
     return Unserved(tuple(dict.fromkeys(failures)))
 
 

@@ -43,6 +43,10 @@ class Embeds(Protocol):
         """Return why a vector cannot be had: it is not cached, and the model is not called at present."""
         ...
 
+    def not_called(self, model: str, why: UpstreamError) -> None:
+        """Count a call that a search did not make, because it is passed on."""
+        ...
+
     async def embed_query(
         self, text: str, *, instruction: str, model: str, dimensions: int, budget: "Budget"
     ) -> QueryVector: ...
@@ -54,6 +58,10 @@ class Scores(Protocol):
     async def warm_up(self) -> None: ...
     async def unavailable(self, query: str, *, instruction: str, model: str) -> UpstreamError | None:
         """Return why nothing can be scored: no score is cached, and the model is not called at present."""
+        ...
+
+    def not_called(self, model: str, why: UpstreamError) -> None:
+        """Count a call that a search did not make, because it is passed on."""
         ...
 
     async def score(

@@ -100,6 +100,10 @@ class Embedder:
         is_cached = await self.remembers(text, instruction=instruction, model=model, dimensions=dimensions)
         return None if is_cached else why
 
+    def not_called(self, model: str, why: UpstreamError) -> None:
+        """Count a call that a search did not make."""
+        self._transport.not_called(model, why)
+
     def _key(self, prompt: str, model: str, dimensions: int) -> bytes:
         """Return the key of a query's vector; servers may have different models under one name."""
         return self._vectors.key(self._transport.url, self._format.path, model, f"{dimensions}", prompt)

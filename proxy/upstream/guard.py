@@ -72,10 +72,11 @@ class Guard:
     def withheld(self) -> Withheld | None:
         """Return why the model is not called at present; None if it may be, for a probe at least."""
         refusal = self.breaker.refusal(self._clocks.now())
-        if refusal is None:
-            return None
-        self._on_call(self._service, self._model, refusal.reason)
-        return self._withheld(refusal)
+        return self._withheld(refusal) if refusal is not None else None
+
+    def not_called(self, why: UpstreamError) -> None:
+        """Count a call that a search did not make."""
+        self._on_call(self._service, self._model, why.reason)
 
     def abandoned(self, seconds: float) -> None:
         """Record the time after which a search gave up waiting for a response."""

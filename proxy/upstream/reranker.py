@@ -47,6 +47,10 @@ class Reranker:
         """Return why the model is not called at present: see `Guard.withheld`."""
         return self._transport.withheld(model)
 
+    def not_called(self, model: str, why: UpstreamError) -> None:
+        """Count a call that a search did not make."""
+        self._transport.not_called(model, why)
+
     def abandoned(self, model: str, seconds: float) -> None:
         """Record the time after which a search gave up waiting for its call."""
         self._transport.abandoned(model, seconds)

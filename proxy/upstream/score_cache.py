@@ -53,6 +53,10 @@ class RerankCalls(Protocol):
         """Return why the model is not called at present."""
         ...
 
+    def not_called(self, model: str, why: UpstreamError) -> None:
+        """Count a call that a search did not make."""
+        ...
+
     def abandoned(self, model: str, seconds: float) -> None:
         """Record the time after which a search gave up waiting for its call."""
         ...
@@ -209,6 +213,10 @@ class ScoreCache:
             return None
         value = await self._cache.get(key)
         return None if value is not None and decode(value, self._now()).scores else why
+
+    def not_called(self, model: str, why: UpstreamError) -> None:
+        """Count a call that a search did not make."""
+        self._reranker.not_called(model, why)
 
     def _key(self, asked: _Asked) -> bytes:
         return self._cache.key(self._endpoint, asked.model, asked.instruction, asked.query)

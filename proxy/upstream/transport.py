@@ -75,6 +75,11 @@ class Transport:
         """Return why a model is not called at present: see `Guard.withheld`."""
         return self._guards.of(self.service, model).withheld() if self._guards is not None else None
 
+    def not_called(self, model: str, why: UpstreamError) -> None:
+        """Count a call that a search did not make."""
+        if self._guards is not None:
+            self._guards.of(self.service, model).not_called(why)
+
     def abandoned(self, model: str, seconds: float) -> None:
         """Record the time after which a search gave up waiting for a model."""
         if self._guards is not None:

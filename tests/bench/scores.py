@@ -61,6 +61,8 @@ class CountingScorer:
     def withheld(self, model: str) -> None:
         pass
 
+    def not_called(self, model: str, why: UpstreamError) -> None: ...
+
     def abandoned(self, model: str, seconds: float) -> None: ...
 
     async def score(
