@@ -326,6 +326,18 @@ async def test_what_is_cached_is_used_while_the_models_are_not_called(client: Cl
     assert ("reranked", RERANKED[1:3]) == (second.header("x-rerank"), ids(second))
 
 
+async def test_a_cached_ranking_is_shown_while_the_models_are_not_called(
+    start_proxy: StartProxy, settings: Config, models: FakeModels
+) -> None:
+    """Also if it outlives the scores and the vector, so that the first page fits those after it."""
+    client = await start_proxy(msgspec.structs.replace(settings, cache=Cache(scores_mb=0, vectors_mb=0)))
+    assert RERANKED == ids(await client.search("/products/_search", QUERY))
+    await _suspended(client, models)
+    first, second = [await client.search("/products/_search", QUERY | {"from": at, "size": 2}) for at in (0, 2)]
+    assert (RERANKED[:2], RERANKED[2:]) == (ids(first), ids(second))
+    assert first.header("x-rerank").startswith('degraded;stages="semantic rerank";reason=misconfigured')
+
+
 async def test_a_stage_that_can_run_does(client: Client, engine: FakeEngine, models: FakeModels) -> None:
     models.faults = {"rerank": refuses(401)}
     await client.search("/products/_search", {"query": {"match": {"title": "first"}}})

@@ -261,11 +261,12 @@ class Searching:
             return plan
         routed.record.window, routed.record.query_text = plan.window, plan.user_query.text
         record, route, stages = routed.record, plan.route.name, self._stages(routed)
-        if isinstance(without := await guarded(unserved(plan, stages)), Unserved | Bypass):
+        key = head_key(plan, routed.caller.identity)
+        if isinstance(without := await guarded(unserved(plan, stages, key)), Unserved | Bypass):
             return without
         purse = self.spending.purse(route, record.usage, pays=self.spending.level(route) < Level.CACHED)
         run = Run(plan, stages, record.clock, Budget(plan.budget_seconds, own, number, purse), record.usage)
-        return Prepared(run, head_key(plan, routed.caller.identity), record.sent)
+        return Prepared(run, key, record.sent)
 
     def _shadowed(self, routed: Routed) -> Bypass:
         """Let the engine answer a search, and rerank it in a shadow run after its response was sent."""

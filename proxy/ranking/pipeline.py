@@ -110,10 +110,10 @@ Result = Answered | EngineOrder | Relayed | Unanswered | Defect | Unserved | Byp
 """The result of a search; Bypass: pass the client's own request on to the engine."""
 
 
-async def unserved(plan: Plan, stages: Stages) -> Unserved | None:
+async def unserved(plan: Plan, stages: Stages, head_key: bytes) -> Unserved | None:
     """Return why a search is not worth widening: no model is called at present, and nothing of it is cached.
 
-    A later page may continue a cached ranking.
+    A later page may continue a cached ranking, and a first page is cut from it like the others.
     """
     if plan.request.is_later_page or not (plan.rerankers or plan.vectors):
         return None
@@ -134,6 +134,9 @@ async def unserved(plan: Plan, stages: Stages) -> Unserved | None:
             return None
         failures.append(Failure("rerank", why.reason, str(why)))
         not_called.append(partial(stages.reranker.not_called, model, why))
+    head = await stages.heads.get(head_key)
+    if head is not None and not head.untouched:
+        return None
     for count in not_called:
         count()
     return Unserved(tuple(dict.fromkeys(failures)))
