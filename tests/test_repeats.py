@@ -182,48 +182,61 @@ async def test_a_render_that_hangs_costs_nothing_but_what_it_would_show(
     assert ("reranked", RERANKED) == (whole.header("x-rerank"), ids(whole))
 
 
-async def test_a_ranking_that_is_found_late_sends_nothing_twice(
-    client: Client, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A shared cache may be slower than the engine."""
-    await searched(client, QUERY, times=2)
-    found, held, before, get = asyncio.Event(), asyncio.Event(), counts(engine), Heads.get
+RENDERS = Head(
+    (Scored(DocKey("products", "d"), 1.0),),
+    None,
+    0,
+    untouched=False,
+    failures=(),
+    recipe=Recipe({RENDER: (DocKey("products", "d"),)}),
+)
 
-    async def late(heads: Heads, key: bytes) -> Head | None:
-        await found.wait()
-        return await get(heads, key)
 
-    monkeypatch.setattr(Heads, "get", late)
-    engine.faults["render"] = waits_for(held)
-    asking = asyncio.ensure_future(searched(client, QUERY))
-    await engine.until_asked("render", before["render"] + 1)
-    found.set()
-    other = await Client.to(client.writer.get_extra_info("peername")[1])
-    for _ in range(3):  # as long as another search would take to arrive
-        await other.ask("GET", "/_cat/health")
-    other.close()
-    held.set()
-    assert (RERANKED, before["render"] + 1) == (ids(await asking), counts(engine)["render"])
+@dataclasses.dataclass
+class LateHeads:
+    """A shared cache that is slower than the engine."""
+
+    found: asyncio.Event
+
+    async def get(self, key: bytes) -> Head | None:
+        await self.found.wait()
+        return RENDERS
+
+    async def put(self, key: bytes, head: Head) -> None: ...
+
+
+async def test_a_ranking_that_is_found_late_sends_nothing_twice(engine: FakeEngine, models: FakeModels) -> None:
+    found = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        run = await run_of(plan_of("", QUERY), engine, models, stack)
+        run = dataclasses.replace(run, stages=dataclasses.replace(run.stages, heads=LateHeads(found)))
+        caller = run.stages.engine
+        assert isinstance(caller, EngineOfCaller)
+        run.stages.accepted.note()
+        async with looking_ahead(run, b"", None) as informed:
+            await informed.search(RENDER, render_search(run.plan, RENDERS.keys, {}))
+            found.set()
+            for _ in range(10):  # turns of the loop, in which another search would begin
+                await asyncio.sleep(0)
+    assert 1 == caller.sent.engine_searches
 
 
 async def test_an_early_search_without_a_slot_is_sent_when_it_is_needed(engine: FakeEngine, models: FakeModels) -> None:
     """The engine did not receive it, and there may be a slot by now."""
-    document = DocKey("products", "d")
-    head = Head((Scored(document, 1.0),), None, 0, untouched=False, failures=(), recipe=Recipe({RENDER: (document,)}))
     async with AsyncExitStack() as stack:
         run = await run_of(plan_of("", QUERY), engine, models, stack)
         caller = run.stages.engine
         assert isinstance(caller, EngineOfCaller)
         caller.engine.added = AddedSearches(1, wait_seconds=0.01)
         run.stages.accepted.note()
-        async with looking_ahead(run, b"", head) as informed:
+        async with looking_ahead(run, b"", RENDERS) as informed:
             async with caller.engine.added.turn():
                 for _ in range(5):  # turns of the loop, until it waits
                     await asyncio.sleep(0)
                 assert 1 == caller.engine.added.waiting
                 assert informed.ahead is not None
                 assert await informed.ahead.answers([RENDER]) is None
-            answer = await informed.search(RENDER, render_search(run.plan, [document], {}))
+            answer = await informed.search(RENDER, render_search(run.plan, RENDERS.keys, {}))
     assert (["d"], 1) == ([hit.key.id for hit in answer.hits], len(engine.of("render")))
 
 
