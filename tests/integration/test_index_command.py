@@ -206,6 +206,22 @@ async def test_every_malformed_line_is_told(target: Target, tmp_path: Path) -> N
     assert [line.partition(":")[0] for line in result.said.splitlines()[:-2]] == [f"line {n}" for n in range(1, 301)]
 
 
+async def test_vectors_in_an_index_that_is_being_written_are_read_and_updated(
+    real_engine: RealEngine, target: Target, catalogue: Path
+) -> None:
+    """OpenSearch 3 with derived source reads vectors as 1 in a segment that was begun before their field existed."""
+    settings = real_engine.settings | {"refresh_interval": -1, "number_of_shards": 1}
+    await target.ask("PUT", "", {"settings": settings})
+    await target.ask("PUT", "/_doc/feed", {"title": "Laptop"})
+    assert (await target.index_file(catalogue)).code == 0
+    for product in CATALOGUE:
+        await target.ask("POST", f"/_update/{product['id']}", {"doc": {"price": 1}})
+    documents = await target.documents()
+    for product in CATALOGUE:
+        written = documents[product["id"]]
+        assert (written["price"], written["embedding"]) == (1, vector_of(product))
+
+
 async def test_documents_without_a_text_have_no_vector(target: Target, tmp_path: Path) -> None:
     file = tmp_path / "f"
     file.write_bytes(b'{"id":"a","brand":"acme"}\n')

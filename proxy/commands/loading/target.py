@@ -176,6 +176,10 @@ async def _fit(client: EngineApi, name: str, mapping: Mapping[str, Any], embeddi
     properties = client.spelling.properties(embedding.properties) if spec is None else {}
     body = {"properties": properties, "_meta": meta}
     await _change(client, "PUT", path_of(name, "_mapping"), body, f"{name}: the vector field cannot be added")
+    if properties:
+        # OpenSearch 3.5 reads a vector as 1, and rejects updates of its document, if the segment that it is written to
+        # was begun before the field existed. A refresh ends these segments.
+        await ask_engine(lambda: client.ask("POST", path_of(name, "_refresh")))
 
 
 def check_readable(mappings: Mapping[str, Mapping[str, Any]], embedding: Embedding) -> None:
