@@ -202,5 +202,5 @@ def _other_length(field: str, there: object, here: object) -> str:
 
 async def create(client: EngineApi, name: str, profile: str, embedding: Embedding | None, language: str) -> None:
     """Create an index for a profile; raises CannotLoad."""
-    body = index_for(profile, embedding, language, client.spelling)
+    body = index_for(profile, embedding, language, client.spelling, client.kind.version)
     await _change(client, "PUT", path_of(name), body, f"{name} cannot be created")
