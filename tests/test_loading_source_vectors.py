@@ -3,12 +3,13 @@
 import gzip
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
 
 from proxy.commands.loading.clients import EngineApi, open_client
+from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.mappings import SPELLINGS, Embedding, index_for
 from proxy.commands.loading.source_vectors import growth_of_responses
 from proxy.commands.loading.target import create, fit
@@ -125,6 +126,29 @@ async def test_a_new_index_leaves_vectors_out_of_source_where_the_engine_can(
 def test_an_unknown_version_has_no_setting() -> None:
     """Engines that do not know a setting refuse the whole index."""
     assert SETTING not in index_for("rag", EMBEDDING, "english", SPELLINGS["elasticsearch"], None)["settings"]
+
+
+@pytest.mark.parametrize(
+    ("source", "is_refused"),
+    [
+        ({}, False),
+        ({"excludes": ["v", "secret"]}, False),
+        ({"includes": ["title", "v_hash"]}, False),
+        ({"mode": "synthetic"}, False),
+        ({"enabled": False}, True),
+        ({"excludes": ["v*"]}, True),
+        ({"excludes": ["v_hash"]}, True),
+        ({"includes": ["title"]}, True),
+        ({"includes": ["*"], "excludes": ["*_hash"]}, True),
+    ],
+)
+async def test_an_index_that_would_lose_the_hash_is_refused(source: Any, is_refused: bool) -> None:  # noqa: FBT001
+    """Every run would embed all documents again."""
+    async with opened(NEW) as (client, node):
+        refused = pytest.raises(CannotLoad, match=r"^a: the mapping leaves 'v_hash' out of `_source`")
+        with refused if is_refused else nullcontext():
+            await fit(client, {"a": {**BARE, "_source": source}}, EMBEDDING)
+    assert bool(node.of("_mapping")) != is_refused
 
 
 @pytest.mark.parametrize("kind", [OLD, NEW, OPENSEARCH])

@@ -112,6 +112,35 @@ async def test_what_a_feed_overwrites_is_done_again(target: Target, models: Shop
     assert await current(target) == CATALOGUE.keys()
 
 
+async def test_a_vector_that_an_update_lost_is_made_again(real_engine: RealEngine, target: Target) -> None:
+    """A mapping that excludes it from `_source` keeps its hash; Elasticsearch 9.2 and later keep the vector, too."""
+    mappings = MAPPINGS | {"_source": {"excludes": ["embedding"]}}
+    await target.ask("DELETE", "")
+    await target.ask("PUT", "", {"settings": real_engine.settings, "mappings": mappings})
+    await target.put(CATALOGUE)
+    await target.backfill(*VECTOR_OPTIONS)
+    await target.ask("POST", "/_update/p1?refresh=true", {"doc": {"price": 1}})
+    again = await target.backfill()
+    lost = 0 if real_engine.name == ELASTICSEARCH_9.name else 1
+    assert f"100.0% of 30 documents with text have a current vector: {lost} new" in again.said
+    await target.ask("POST", "/_refresh")
+    assert (await target.ask("POST", "/_count", {"query": {"exists": {"field": "embedding"}}}))["count"] == 30
+
+
+async def test_an_index_that_would_lose_the_hash_is_refused_before_anything_is_written(
+    real_engine: RealEngine, target: Target
+) -> None:
+    """Each round of a watch would embed what the last one wrote."""
+    mappings = MAPPINGS | {"_source": {"excludes": ["embedding*"]}}
+    await target.ask("DELETE", "")
+    await target.ask("PUT", "", {"settings": real_engine.settings, "mappings": mappings})
+    await target.put(CATALOGUE)
+    result = await target.backfill(*VECTOR_OPTIONS)
+    assert (result.code, "the mapping leaves 'embedding_hash' out of `_source`" in result.said) == (1, True)
+    (index,) = (await target.ask("GET", "/_mapping")).values()
+    assert index["mappings"] == mappings
+
+
 async def test_a_document_that_lost_its_text_loses_its_vector(target: Target) -> None:
     await target.backfill(*VECTOR_OPTIONS)
     await target.ask("POST", "/_update/p1", {"doc": {"title": "", "description": None}})
@@ -284,6 +313,7 @@ async def test_other_searches_of_the_route_return_no_vectors_if_it_says_so(
 ) -> None:
     """A bypassed search is the engine's own, but for the fields that `backfill` added."""
     await target.backfill(*VECTOR_OPTIONS)
+    await target.ask("POST", "/_refresh")
     semantic = {"field": "embedding", "dimensions": 8, "exclude_from_source": True}
     client = Client(await start(route(target.index, semantic=semantic)), target.index)
     bodies: list[dict[str, Any]] = [
