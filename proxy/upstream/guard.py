@@ -69,6 +69,14 @@ class Guard:
             self._on_call(self._service, self._model, why.reason)
         return why
 
+    def withheld(self) -> Withheld | None:
+        """Return why the model is not called at present; None if it may be, for a probe at least."""
+        refusal = self.breaker.refusal(self._clocks.now())
+        if refusal is None:
+            return None
+        self._on_call(self._service, self._model, refusal.reason)
+        return self._withheld(refusal)
+
     def abandoned(self, seconds: float) -> None:
         """Record the time after which a search gave up waiting for a response."""
         self.latency.abandoned(seconds, self._clocks.now())
