@@ -10,8 +10,8 @@ from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.mappings import Embedding
 from proxy.commands.loading.target import ask_engine, path_of
 
-_BYTES_OF_A_NUMBER = 11
-"""In JSON, as these commands write vectors."""
+_JSON_LENGTH_OF_A_NUMBER = 11
+"""As these commands write vectors."""
 
 
 async def growth_of_responses(
@@ -58,7 +58,7 @@ _NAMES = {"elasticsearch": "Elasticsearch", "opensearch": "OpenSearch"}
 
 
 def _growth(index: str, embedding: Embedding, cause: str) -> str:
-    kilobytes = embedding.dimensions * _BYTES_OF_A_NUMBER / 1000
+    kilobytes = embedding.dimensions * _JSON_LENGTH_OF_A_NUMBER / 1000
     return (
         f"{index}: each document will be about {kilobytes:,.1f} KB larger in responses that are not reranked, because "
         f"{cause}. To prevent this for the searches of a route, set `semantic.exclude_from_source: true`; what remains "
