@@ -20,6 +20,7 @@ class Of(StrEnum):
     FILE = "file of `index` or `backfill`"
     LOCAL = "client of `models`"
     EVALUATION = "`eval`"
+    WARMING = "file of `warm`"
     REDIS = "Redis"
 
 
@@ -331,6 +332,9 @@ EVALUATED_HITS = _bound(Of.EVALUATION, "hits of one address (about 1 GB of ids f
 JUDGMENTS_BYTES = _bound(Of.EVALUATION, "bytes of a file of queries or judgments", 256 * 2**20, "rejected")
 JUDGED_QUERIES = _bound(Of.EVALUATION, "queries", 100_000, "rejected")
 TEMPLATE_DEPTH = _bound(Of.EVALUATION, "nesting of objects and arrays in the template", 200, "rejected")
+WARMED_BYTES = _bound(Of.WARMING, "bytes of the file", 256 * 2**20, "rejected")
+WARMED_LINE_BYTES = _bound(Of.WARMING, "bytes of a line, as of a search body", SEARCH_BODY_BYTES, "rejected")
+WARMED_SEARCHES = _bound(Of.WARMING, "different searches", 200_000, "rejected")
 _FORGOTTEN = "those that are used least are dropped"
 _setting(Of.PROXY, "megabytes of cached rankings", "cache.rankings_mb", _FORGOTTEN)
 _setting(Of.PROXY, "megabytes of cached scores", "cache.scores_mb", _FORGOTTEN)

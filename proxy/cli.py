@@ -381,10 +381,10 @@ def _add_warm(commands: Any) -> None:
     parser = _command(
         commands,
         "warm",
-        _later("warming"),
+        _later("warming.command"),
         "Send frequent searches through a running proxy, so that their vectors and scores are cached: nightly, or "
         "after loading. Run it again to continue. Exit code 0: fine, 1: something is wrong, 2: the proxy is "
-        "unreachable, 3: a cap on spend is reached.",
+        "unreachable, 3: --max-cost or a cap on spend is reached.",
         "warm bodies.ndjson --index a",
         "warm log.ndjson --template t.json --index a --top 2000 --rate 5",
     )
@@ -399,3 +399,9 @@ def _add_warm(commands: Any) -> None:
     parser.add_argument("--authorization-env", metavar="VARIABLE", help="holds the Authorization header")
     parser.add_argument("--top", type=_positive, metavar="N", help="only the most frequent searches (default: all)")
     parser.add_argument("--rate", type=_rate, metavar="N", help="maximum searches per second (default: no limit)")
+    parser.add_argument(
+        "--max-cost",
+        type=_rate,
+        metavar="DOLLARS",
+        help="stop before it is exceeded (default: no limit); the proxy must allow the option `cost` in `steering`",
+    )

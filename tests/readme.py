@@ -331,6 +331,11 @@ STEERING_FORMS: Mapping[Option, SteeringForm] = {
     "profile": SteeringForm("legal", "legal", "whose instruction the models are given"),
     "instruction": SteeringForm("Prefer what is new.", "Prefer what is new.", "the instruction itself"),
     "explain": SteeringForm("on", member=True, meaning="add `_rerank` to each hit: how it got its place"),
+    "cost": SteeringForm(
+        "on",
+        member=True,
+        meaning="return in `X-Rerank-Cost` what the model calls of this search cost, in US dollars",
+    ),
 }
 
 

@@ -48,7 +48,7 @@ OPTIONS: Mapping[str, Sequence[str]] = {
         "--field",
         "--config",
     ),
-    "warm": ("--template", "--index", "--proxy", "--authorization-env", "--top", "--rate"),
+    "warm": ("--template", "--index", "--proxy", "--authorization-env", "--top", "--rate", "--max-cost"),
     "costs": ("--admin", "--days", "--json", "--config"),
     "eval": ("--judgments", "--template", "--baseline", "--proxy", "--authorization-env", "--min-gain", "--runs"),
 }

@@ -181,6 +181,7 @@ class Searching:
             return NotRouted(call, covered)
         if isinstance(options, Wrong):
             return NotRouted(call, options)
+        record.shows_cost = bool(options.cost)
         call = _without_vectors(call, covered.route)
         return Routed(record, replace(caller, sent=record.sent), call, covered, options)
 

@@ -19,10 +19,10 @@ from proxy.http1.callers import STEERING, Field
 from proxy.settings.profiles import PROFILES
 from proxy.settings.yaml_file import did_you_mean
 
-Option = Literal["enabled", "query", "budget_ms", "window", "profile", "instruction", "explain"]
+Option = Literal["enabled", "query", "budget_ms", "window", "profile", "instruction", "explain", "cost"]
 OPTIONS: tuple[Option, ...] = get_args(Option)
 ALLOWED: tuple[Option, ...] = ("enabled", "budget_ms", "window", "explain")
-"""The options that requests may set by default: none that changes the text sent to a model."""
+"""The options that requests may set by default: none that changes the text sent to a model, or tells what it cost."""
 
 
 MEMBER = "rerank_proxy"
@@ -43,6 +43,8 @@ class Steering(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     instruction: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
     explain: bool | None = None
     """Return an explanation with each hit."""
+    cost: bool | None = None
+    """Return what the model calls of the search cost, in a response header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ def _shown(value: Any) -> str:
 
 _FLAGS: Mapping[str, bool] = {"on": True, "true": True, "off": False, "false": False}
 _NUMBERS = frozenset({"budget_ms", "window"})
-_SWITCHES = frozenset({"enabled", "explain"})
+_SWITCHES = frozenset({"enabled", "explain", "cost"})
 
 
 def _of_headers(fields: Sequence[Field]) -> dict[str, _Said] | Wrong:

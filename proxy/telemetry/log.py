@@ -29,10 +29,11 @@ _EXCEPTION = "exception"
 _log = structlog.get_logger("proxy")
 
 
-def outcome_fields(outcome: Outcome, timings: Mapping[str, float]) -> tuple[Field, ...]:
-    """Return the response headers: the outcome, and each stage's milliseconds as Server-Timing (W3C)."""
-    timing = ", ".join(f"{name};dur={milliseconds:.1f}" for name, milliseconds in timings.items())
-    return ((b"X-Rerank", outcome.header), (b"Server-Timing", timing.encode()))
+def outcome_fields(outcome: Outcome, record: SearchRecord) -> tuple[Field, ...]:
+    """Return the response headers: the outcome, each stage's milliseconds as Server-Timing (W3C), and the cost."""
+    timing = ", ".join(f"{name};dur={milliseconds:.1f}" for name, milliseconds in record.timings().items())
+    cost = ((b"X-Rerank-Cost", f"{record.cost_usd:.9f}".encode()),) if record.shows_cost else ()
+    return ((b"X-Rerank", outcome.header), (b"Server-Timing", timing.encode()), *cost)
 
 
 class ExportsTraces(Protocol):
