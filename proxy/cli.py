@@ -387,6 +387,7 @@ def _add_warm(commands: Any) -> None:
         "unreachable, 3: --max-cost or a cap on spend is reached.",
         "warm bodies.ndjson --index a",
         "warm log.ndjson --template t.json --index a --top 2000 --rate 5",
+        "warm bodies.ndjson --index a --dry-run -c config.yaml",
     )
     parser.add_argument(
         "file", type=Path, help="search bodies, query texts, or the proxy's JSON log with query texts, one a line"
@@ -400,8 +401,14 @@ def _add_warm(commands: Any) -> None:
     parser.add_argument("--top", type=_positive, metavar="N", help="only the most frequent searches (default: all)")
     parser.add_argument("--rate", type=_rate, metavar="N", help="maximum searches per second (default: no limit)")
     parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="call no model: run the searches on the engine of the settings file, and count tokens and US dollars",
+    )
+    parser.add_argument(
         "--max-cost",
         type=_rate,
         metavar="DOLLARS",
         help="stop before it is exceeded (default: no limit); the proxy must allow the option `cost` in `steering`",
     )
+    _add_config(parser)

@@ -48,7 +48,17 @@ OPTIONS: Mapping[str, Sequence[str]] = {
         "--field",
         "--config",
     ),
-    "warm": ("--template", "--index", "--proxy", "--authorization-env", "--top", "--rate", "--max-cost"),
+    "warm": (
+        "--template",
+        "--index",
+        "--proxy",
+        "--authorization-env",
+        "--top",
+        "--rate",
+        "--max-cost",
+        "--dry-run",
+        "--config",
+    ),
     "costs": ("--admin", "--days", "--json", "--config"),
     "eval": ("--judgments", "--template", "--baseline", "--proxy", "--authorization-env", "--min-gain", "--runs"),
 }

@@ -22,7 +22,7 @@ from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import EngineClient
 from proxy.upstream.guard import GuardedModels, Guards
 from proxy.upstream.nodes import Nodes
-from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS
+from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS, rerank_endpoint
 from proxy.upstream.reranker import Reranker
 from proxy.upstream.score_cache import ScoreCache
 from proxy.upstream.spending.meter import Meter
@@ -185,8 +185,9 @@ async def _open_models(settings: ModelSettings, secrets: Secrets, fixed: Fixed, 
     )
     canary = Canary(reranker, unguarded, guards, CanaryScores(settings.canary_file, fixed.canary_scores))
     stack.push_async_callback(canary.close)
-    endpoint = f"{settings.rerank_api} {settings.rerank_url or settings.url}"
-    scores = ScoreCache(reranker, fixed.caches.scores, endpoint=endpoint, query_max_chars=settings.query_max_chars)
+    scores = ScoreCache(
+        reranker, fixed.caches.scores, endpoint=rerank_endpoint(settings), query_max_chars=settings.query_max_chars
+    )
     return ModelClients(settings, secrets, embedder, scores, guards, canary, models_authority(settings))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from proxy.bounds import RERANK_BATCH_MAX
-from proxy.settings.config import EmbedApi, RerankApi, ServiceTier
+from proxy.settings.config import EmbedApi, Models, RerankApi, ServiceTier
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,11 @@ RERANK_FORMATS: Mapping[RerankApi, RerankFormat] = {
     # Hugging Face text-embeddings-inference rejects more than its --max-client-batch-size, 32 by default.
     "tei": RerankFormat("/rerank", "query", "texts", 32, model=None, more={"truncate": True}),
 }
+
+
+def rerank_endpoint(models: Models) -> str:
+    """Return the name of the reranker's API and its URL, which is part of the key of cached scores."""
+    return f"{models.rerank_api} {models.rerank_url or models.url}"
 
 
 @dataclass(frozen=True, slots=True)

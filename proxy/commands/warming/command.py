@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from proxy.commands.console import failed
+from proxy.commands.console import failed, overrides
 from proxy.commands.costs import usd
 from proxy.commands.evaluation.client import Address, Sending, search
 from proxy.commands.evaluation.command import address_of, concurrency_of
@@ -24,9 +24,13 @@ from proxy.commands.evaluation.outcomes import Found
 from proxy.commands.evaluation.template import read_template
 from proxy.commands.loading.backfill import Pace
 from proxy.commands.loading.progress import ShownProgress
+from proxy.commands.warming.dry_run import SAMPLED, DrySettings, forecast_of
 from proxy.commands.warming.searches import FrequentSearches, read_searches
 from proxy.errors import Refused, Unreachable, UpstreamError
+from proxy.settings.config_file import load
+from proxy.settings.credentials import authorization_in, authorization_of, cache_secrets_of
 from proxy.settings.request_options import MEMBER, OPTIONS
+from proxy.upstream.spending.meter import prices_of
 
 UNREACHABLE, AT_CAP = 2, 3
 FAILURES_IN_A_ROW = 10
@@ -115,6 +119,8 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
         searches = _searches(options)
     except CannotEvaluate as error:
         return failed(str(error))
+    if options.dry_run:
+        return _dry_run(searches, options, environment)
     address = address_of("proxy", options, environment)
     sending = Sending(f"/{options.index}/_search", None, concurrency_of(options), options.timeout)
     warmed = Warmed(CostCap(options.max_cost))
@@ -134,6 +140,30 @@ def _searches(options: argparse.Namespace) -> FrequentSearches:
     template = read_template(options.template.read_bytes(), str(options.template)) if options.template else None
     with options.file.open("rb") as file:
         return read_searches(file, template, _options_of_each(options), options.top)
+
+
+def _dry_run(searches: FrequentSearches, options: argparse.Namespace, environment: Mapping[str, str]) -> int:
+    config = load(options.config, {**environment, **overrides(options)})
+    discovery = authorization_of(config, environment)
+    variable = options.authorization_env
+    own = authorization_in(variable, "--authorization-env", environment) if variable else discovery
+    settings = DrySettings(config, cache_secrets_of(config, environment), own, discovery)
+    try:
+        with ShownProgress(options.index, min(len(searches), SAMPLED), counted=_counted) as shown:
+            forecast = asyncio.run(forecast_of(settings, options.index, searches, Pace(options.rate), shown))
+    except UpstreamError as error:
+        failed(f"the engine cannot be reached: {error}. Start it, or correct `engine.url`")
+        return UNREACHABLE
+    sys.stderr.writelines(f"{line}\n" for line in forecast.lines(prices_of(config)))
+    if forecast.is_useful:
+        return 0
+    return failed(
+        "none of these searches would be reranked. Check --index, the routes, and one search: `check --search`"
+    )
+
+
+def _counted(count: int) -> str:
+    return f"{count:,} searches"
 
 
 def _options_of_each(options: argparse.Namespace) -> Mapping[str, Any]:
@@ -166,7 +196,7 @@ async def _warm(
 ) -> None:
     """Send searches until all were sent or a cap is reached; raises Unreachable and CannotWarm."""
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False) as session:
-        with ShownProgress(options.index, len(searches), counted=lambda count: f"{count:,} searches") as shown:
+        with ShownProgress(options.index, len(searches), counted=_counted) as shown:
             sender = _Sender(session, address, sending, warmed, Pace(options.rate), shown)
             remaining = iter(searches)
             await sender.begin(remaining)
