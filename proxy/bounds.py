@@ -154,6 +154,15 @@ _setting(
 )
 _setting(Of.CLIENT, "hits that a request may have reranked", "rank_window_size", "lowered to the route's")
 BUDGET_MS_MAX = _bound(Of.CLIENT, "milliseconds of a request's budget", 60_000, "lowered")
+BACKGROUND_CALL_S = _bound(
+    Of.MODEL, "seconds of a call for a search with the option `background`", 660, "degraded, `timeout`"
+)
+BACKGROUND_BUDGET_S = _bound(
+    Of.CLIENT, "seconds of the budget of such a search", 2 * BACKGROUND_CALL_S, "degraded, `timeout`"
+)
+BACKGROUND_CALLS = _bound(
+    Of.PROXY, "concurrent calls of one model for such searches", 16, "wait, in addition to those of other searches"
+)
 _rows.append(
     Bound(
         Of.CLIENT,

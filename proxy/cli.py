@@ -292,7 +292,9 @@ def _add_backfill(commands: Any) -> None:
     _add_config(parser)
 
 
-def _add_sending(parser: argparse.ArgumentParser, *, concurrency: int) -> None:
+def _add_sending(
+    parser: argparse.ArgumentParser, *, concurrency: int, timeout: float | None = 60.0, waits: str = "60"
+) -> None:
     """Add how a command sends searches to a proxy."""
     parser.add_argument("--proxy", default="http://127.0.0.1:9201", metavar="URL", help="default: %(default)s")
     parser.add_argument("--ca-file", metavar="FILE", help="whom to trust at an https address, as in engine.ca_file")
@@ -303,7 +305,9 @@ def _add_sending(parser: argparse.ArgumentParser, *, concurrency: int) -> None:
         metavar="N",
         help="searches at a time (default: %(default)s)",
     )
-    parser.add_argument("--timeout", type=_rate, default=60.0, metavar="SECONDS", help="of one search (default: 60)")
+    parser.add_argument(
+        "--timeout", type=_rate, default=timeout, metavar="SECONDS", help=f"of one search (default: {waits})"
+    )
 
 
 def _add_eval(commands: Any) -> None:
@@ -396,10 +400,16 @@ def _add_warm(commands: Any) -> None:
         "--template", type=Path, metavar="FILE", help="the search body for query texts, {{query}} where the text goes"
     )
     parser.add_argument("--index", required=True, metavar="NAME", help="as in the URL")
-    _add_sending(parser, concurrency=2)
+    _add_sending(parser, concurrency=2, timeout=None, waits="60; with --background: 1380")
     parser.add_argument("--authorization-env", metavar="VARIABLE", help="holds the Authorization header")
     parser.add_argument("--top", type=_positive, metavar="N", help="only the most frequent searches (default: all)")
     parser.add_argument("--rate", type=_rate, metavar="N", help="maximum searches per second (default: no limit)")
+    parser.add_argument(
+        "--background",
+        action="store_true",
+        help="let model calls take ten minutes, on the provider's cheap service tier; the proxy must allow the option "
+        "`background` in `steering`",
+    )
     parser.add_argument(
         "--dry-run",
         action="store_true",

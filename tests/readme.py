@@ -336,6 +336,11 @@ STEERING_FORMS: Mapping[Option, SteeringForm] = {
         member=True,
         meaning="return in `X-Rerank-Cost` what the model calls of this search cost, in US dollars",
     ),
+    "background": SteeringForm(
+        "on",
+        member=True,
+        meaning="nobody waits for the response: model calls may take ten minutes, on the provider's cheap service tier",
+    ),
 }
 
 
@@ -800,6 +805,7 @@ LOG_FIELDS: Mapping[str, tuple[str, str]] = {
     "tokens": ("search", "tokens that the models' provider counted"),
     "cost_usd": ("search", "US dollars that the models' provider charged, or else by the configured prices"),
     "estimated_usd": ("search", "the part of it that is estimated, of calls whose response was not read"),
+    "background": ("search", "`true` if nobody waited for it: the per-request option `background`"),
     "query": ("search", "the query text, with `log.query_text: true`"),
     "method": ("access", "the method"),
     "path": ("access", "the path, without the query string"),

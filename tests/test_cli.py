@@ -58,6 +58,7 @@ OPTIONS: Mapping[str, Sequence[str]] = {
         "--max-cost",
         "--dry-run",
         "--config",
+        "--background",
     ),
     "costs": ("--admin", "--days", "--json", "--config"),
     "eval": ("--judgments", "--template", "--baseline", "--proxy", "--authorization-env", "--min-gain", "--runs"),

@@ -150,6 +150,18 @@ async def test_an_option_that_the_proxy_does_not_allow_is_named_at_once(
     assert [] == models.of("rerank")
 
 
+async def test_in_the_background_its_calls_are_on_the_cheap_tier(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    models.cost = COST
+    more = capped(tmp_path, 1.0) | {"steering": ["cost", "background"]}
+    async with served(tmp_path, engine, models, more=more) as proxy:
+        code, said = await warm(tmp_path, proxy.port, "a", "b", options=("--background", "--max-cost", "1"))
+        assert ["reranked", "reranked"] == await outcomes(proxy, "a", "b")
+    assert (0, True) == (code, "2 searches: 2 reranked, $0.002 of $1.00" in said)
+    assert ["flex", "flex"] == [asked.json()["service_tier"] for asked in models.of("rerank")]
+
+
 # -- how it ends
 
 

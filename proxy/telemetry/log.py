@@ -72,7 +72,8 @@ class Telemetry:
             outcome = search.outcome or _UNFINISHED[ended]
             self.counters.searches[search.route, outcome.name, outcome.reason] += 1
             search.ended = time.perf_counter()
-            self._slow_routes.note(search, outcome)
+            if not search.is_background:
+                self._slow_routes.note(search, outcome)
             write = partial(self._report, search, outcome)
             if search.after_response is not None and ended is Ended.ANSWERED:
                 search.after_response(write)
@@ -122,6 +123,7 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
         "cost_usd": round(search.cost_usd, 9),
         "estimated_usd": round(search.estimated_usd, 9),
         "without_text": search.usage.without_text,
+        "background": search.is_background,
     }
     write(
         "search",

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import random
 from typing import TypeVar
 
@@ -44,7 +45,17 @@ class Clocks:
 class Guard:
     """The breaker, bulkhead and retry budget of one model at one endpoint."""
 
-    def __init__(self, service: str, model: str, most: int, clocks: Clocks, on_call: OnCall) -> None:
+    def __init__(  # noqa: PLR0913  its settings
+        self,
+        service: str,
+        model: str,
+        most: int,
+        clocks: Clocks,
+        on_call: OnCall,
+        *,
+        leading: "Callable[[], Guard | None] | None" = None,
+    ) -> None:
+        """`leading`: returns another guard of the same model; no call is made while that one makes none."""
         self.breaker = Breaker()
         self.latency = Latency(clocks.now())
         self.bulkhead = Bulkhead(service, most, self.latency)
@@ -53,6 +64,7 @@ class Guard:
         self._clocks = clocks
         self._on_call = on_call
         self._budget = RetryBudget()
+        self._leading = leading or _nobody
 
     def skipped(self, seconds: float, *, is_new: bool = True) -> UpstreamError | None:
         """Return why a search with this much time left makes no call; None if it may be answered in time.
@@ -121,7 +133,8 @@ class Guard:
     async def _attempt(self, attempt: Callable[[float], Awaitable[_T]], seconds: float, *, is_typical: bool) -> _T:
         begun = self._clocks.now()
         try:
-            if refusal := self.breaker.refusal(begun):
+            leading = self._leading()
+            if refusal := (leading and leading.breaker.refusal(begun)) or self.breaker.refusal(begun):
                 raise self._withheld(refusal)
             async with self.bulkhead.turn(seconds) as epoch:
                 return await self._admitted(attempt, begun + seconds, epoch, is_typical=is_typical)
@@ -200,10 +213,27 @@ def _uncounted(*_: str) -> None:
     pass
 
 
+def _nobody() -> None:
+    pass
+
+
 class Guards:
     """The guards of all models in use, by service and model name."""
 
-    def __init__(self, most: int, on_call: OnCall = _uncounted, clocks: Clocks | None = None) -> None:
+    def __init__(
+        self,
+        most: int,
+        on_call: OnCall = _uncounted,
+        clocks: Clocks | None = None,
+        *,
+        leading: "Guards | None" = None,
+    ) -> None:
+        """`leading`: those of other calls of the same models, for calls in the background.
+
+        Calls in the background are slow. So they have their own breakers, bulkheads and latencies, which no other call
+        sees; but a model that other calls may not use, because it fails or an operator says so, is not called either.
+        """
+        self._leading = leading
         self._most = most
         self._on_call = on_call
         self._clocks = clocks or Clocks()
@@ -212,8 +242,14 @@ class Guards:
     def of(self, service: str, model: str) -> Guard:
         guard = self._guards.get((service, model))
         if guard is None:
-            guard = self._guards[service, model] = Guard(service, model, self._most, self._clocks, self._on_call)
+            guard = self._guards[service, model] = self._new(service, model)
         return guard
+
+    def _new(self, service: str, model: str) -> Guard:
+        if self._leading is None:
+            return Guard(service, model, self._most, self._clocks, self._on_call)
+        leading = partial(self._leading.known, service, model)
+        return Guard(f"{service}_background", model, self._most, self._clocks, self._on_call, leading=leading)
 
     @property
     def all(self) -> Sequence[tuple[tuple[str, str], Guard]]:

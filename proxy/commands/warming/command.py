@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 
+from proxy.bounds import BACKGROUND_BUDGET_S
 from proxy.commands.console import failed, overrides
 from proxy.commands.costs import usd
 from proxy.commands.evaluation.client import Address, Sending, search
@@ -35,6 +36,9 @@ from proxy.upstream.spending.meter import prices_of
 UNREACHABLE, AT_CAP = 2, 3
 FAILURES_IN_A_ROW = 10
 """It stops after so many failures in a row: the rest would fail likewise, each after its timeout."""
+
+
+_USUAL_TIMEOUT_S = 60.0
 
 
 class CannotWarm(CannotEvaluate):
@@ -122,7 +126,7 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if options.dry_run:
         return _dry_run(searches, options, environment)
     address = address_of("proxy", options, environment)
-    sending = Sending(f"/{options.index}/_search", None, concurrency_of(options), options.timeout)
+    sending = Sending(f"/{options.index}/_search", None, concurrency_of(options), _timeout(options))
     warmed = Warmed(CostCap(options.max_cost))
     try:
         asyncio.run(_warm(address, sending, searches, options, warmed))
@@ -154,7 +158,9 @@ def _dry_run(searches: FrequentSearches, options: argparse.Namespace, environmen
     except UpstreamError as error:
         failed(f"the engine cannot be reached: {error}. Start it, or correct `engine.url`")
         return UNREACHABLE
-    sys.stderr.writelines(f"{line}\n" for line in forecast.lines(prices_of(config)))
+    prices = prices_of(config)
+    share = prices.flex_share if options.background else 1.0
+    sys.stderr.writelines(f"{line}\n" for line in forecast.lines(prices, share))
     if forecast.is_useful:
         return 0
     return failed(
@@ -168,7 +174,14 @@ def _counted(count: int) -> str:
 
 def _options_of_each(options: argparse.Namespace) -> Mapping[str, Any]:
     """Return the per-request options of each search."""
-    return {} if options.max_cost is None else {"cost": True}
+    cost = {} if options.max_cost is None else {"cost": True}
+    return cost | ({"background": True} if options.background else {})
+
+
+def _timeout(options: argparse.Namespace) -> float:
+    """Return the seconds after which a search without a response is given up."""
+    default = BACKGROUND_BUDGET_S + _USUAL_TIMEOUT_S if options.background else _USUAL_TIMEOUT_S
+    return default if options.timeout is None else float(options.timeout)
 
 
 def _concluded(warmed: Warmed) -> int:
