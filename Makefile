@@ -18,7 +18,7 @@ help:
 	@echo 'make demo          compare searches with and without the proxy, until Ctrl-C; ONCE=1 ends after the comparison'
 	@echo 'make eval          what the proxy gains on judged collections (DATA=../shared/data ONLY="one another")'
 	@echo 'make test          all checks and tests, including those on real engines'
-	@echo 'make test-clients  clients in other languages, with and without the proxy; ONLY="go java" runs some of them'
+	@echo 'make test-clients  clients of all languages, with and without the proxy; ONLY="python go" runs some of them'
 	@echo 'make quick         all checks and tests that need no engine'
 	@echo 'make bench         measure the overhead: against the engine alone (ONLY=engine; PAIRS=300 requests of each kind),'
 	@echo '                   against nginx and aiohttp (ONLY=passthrough; ROUNDS=5 SECONDS=2), of a reranked search against'
@@ -28,18 +28,24 @@ help:
 demo: .venv/ready tools
 	@$(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once)
 
-test: checks tools
-	$(ENGINE) $(BIN)/pytest $(COVERAGE)
+# Coverage is that of the tests without engines: it slows the others by a fifth.
+test: quick tools
+	$(ENGINE) $(BIN)/pytest -m engine --ignore tests/clients
 
 DATA ?= ../shared/data
 
 eval: .venv/ready tools
 	@$(BIN)/python -m demo.evaluate $(DATA) $(ONLY)
 
+# Those of Python are in tests/clients/test_python_clients.py, the others in tests/clients/run.py.
+CLIENTS := $(if $(ONLY),$(if $(filter python,$(ONLY)),$(BIN)/pytest tests/clients;),$(BIN)/pytest tests/clients;) \
+	$(if $(filter-out python,$(ONLY)),$(BIN)/python -m tests.clients.run $(filter-out python,$(ONLY))) \
+	$(if $(ONLY),,$(BIN)/python -m tests.clients.run)
+
 # Uses engines that are already running, if REAL_ENGINES names them.
 test-clients: .venv/ready tools languages
 	$(if $(REAL_ENGINES),,$(BIN)/python -m demo.engine --engine $(ENGINES) exec --) \
-		$(BIN)/python -m tests.clients.run $(ONLY)
+		sh -euc '$(CLIENTS)'
 
 quick: checks
 	$(BIN)/pytest -m 'not engine' $(COVERAGE)

@@ -44,7 +44,7 @@ ranking           one order of documents
     passages      the text of a document that the reranker reads (markup: HTML removed; tokens: estimated,
                   and cut; chunks: the second one of a long document)
     rank_changes  how far two orders differ
-    paging        one ranking cut into pages (heads: cached for some seconds)
+    paging        one ranking cut into pages (heads: cached for some seconds; repeats: the same search made again)
     search_response   the engine's response, its hits in another order
 telemetry         log: headers, one counter a request, a line a search (log_writer: from a thread of its own;
                   slow_routes: warns of timeouts); metrics: what Prometheus reads; ecs: the log's fields by their

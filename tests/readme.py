@@ -418,9 +418,9 @@ def clients() -> Table:
     for suite in SUITES:
         if not suite.name.endswith("-refused"):  # the engine's own refusal of a client too new for it
             met.setdefault(_PYTHON_CLIENTS[suite.environment], []).extend(suite.engines)
-    python = [(name, "`make test`", _titles(engines)) for name, engines in met.items()]
-    others = [(each.name, "`make test-clients`", _titles([e.name for e in each.engines])) for each in PROGRAMS]
-    return Table(("client", "run by", "on"), (*python, *others))
+    python = [(name, _titles(engines)) for name, engines in met.items()]
+    others = [(each.name, _titles([engine.name for engine in each.engines])) for each in PROGRAMS]
+    return Table(("client", "on"), (*python, *others))
 
 
 def _titles(names: Sequence[str]) -> str:

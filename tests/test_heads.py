@@ -10,7 +10,7 @@ from proxy.errors import Failure
 from proxy.ranking.explaining import Boost, Explanation, Kept, Origin
 from proxy.ranking.heads import Heads, decode_head, encode_head, head_key, scope_of
 from proxy.ranking.hits import DocKey, Scored
-from proxy.ranking.paging import Head
+from proxy.ranking.paging import Head, Proof, Recipe
 from proxy.ranking.search_response import Total
 from proxy.settings.config import Config, RouteSettings
 from proxy.settings.config_file import read
@@ -97,6 +97,15 @@ explanations = st.builds(
 )
 
 
+def recipes_of(found: list[DocKey]) -> st.SearchStrategy[Recipe]:
+    counts = st.integers(0, 2**31)
+    proofs = st.builds(Proof, st.binary(), counts, st.text(), counts, counts, counts, st.text())
+    documents = st.lists(st.sampled_from(found)).map(tuple) if found else st.just(())
+    return st.builds(
+        Recipe, st.dictionaries(st.sampled_from(["render", "boosts"]), documents), finite, st.none() | proofs
+    )
+
+
 @st.composite
 def any_heads(draw: st.DrawFn) -> Head:
     some = st.text(max_size=5)
@@ -110,12 +119,13 @@ def any_heads(draw: st.DrawFn) -> Head:
         groups=draw(st.fixed_dictionaries({key: st.none() | st.binary(max_size=5) for key in found}) | st.just({})),
         explanations={key: draw(explanations) for key in found if draw(st.booleans())},
         counted=draw(st.none() | st.booleans() | st.integers(0, 2**31)),
+        recipe=draw(recipes_of(found)),
     )
 
 
 def test_every_part_of_a_head_is_stored() -> None:
     """A new one is to be encoded, and drawn above."""
-    parts = {"ranking", "total", "extras", "untouched", "failures", "groups", "explanations", "counted"}
+    parts = {"ranking", "total", "extras", "untouched", "failures", "groups", "explanations", "counted", "recipe"}
     assert parts == {field.name for field in fields(Head)}
 
 

@@ -80,7 +80,7 @@ async def _scores(
     fewer = [matched] if 0 < len(matched) < len(candidates) else []
     for asked in (candidates, *fewer):
         try:
-            answer = await run.search("boosts", boost_search(run.plan, asked, words))
+            answer = await run.search("boosts", boost_search(run.plan, asked, words), asked, words)
         except Refused as refusal:
             if asked is matched or not fewer or refusal.status not in _OF_SHARDS:
                 raise

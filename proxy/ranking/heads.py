@@ -5,7 +5,9 @@ never replaces one that is whole, whichever proxy made them.
 """
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 
@@ -13,13 +15,13 @@ from proxy.errors import Failure
 from proxy.parsing.search_keys import Use
 from proxy.ranking.explaining import Explanation
 from proxy.ranking.hits import DocKey, Scored
-from proxy.ranking.paging import Head
+from proxy.ranking.paging import Head, Proof, Recipe
 from proxy.ranking.planning import Plan
 from proxy.ranking.search_response import Total
 from proxy.settings.config import Config
 from proxy.store.contract import CacheRegion
 
-_FORMAT = b"1"
+_FORMAT = b"2"
 """To be changed with the encoding: other versions of the proxy then look under other keys."""
 _WHOLE, _DEGRADED = b"w", b"d"
 
@@ -32,10 +34,17 @@ class Heads:
         self._scope = scope
 
     async def get(self, key: bytes) -> Head | None:
-        """Return the head without failures, or else the one with failures."""
+        """Return the head without failures, or else the one with failures.
+
+        A ranking is proven for as long as it is cached, however often it is used, so that its scores expire, too.
+        """
         values = await self._region.store.get([self._key(state, key) for state in (_WHOLE, _DEGRADED)])
         heads = (decode_head(value) for value in values if value is not None)
-        return next((head for head in heads if head is not None), None)
+        head = next((head for head in heads if head is not None), None)
+        proof = head.recipe.proof if head else None
+        if head is None or proof is None or time.time() - proof.made <= self._region.seconds:
+            return head
+        return replace(head, recipe=replace(head.recipe, proof=None))
 
     async def put(self, key: bytes, head: Head) -> None:
         state = _DEGRADED if head.failures else _WHOLE
@@ -62,6 +71,10 @@ class _Stored(msgspec.Struct, array_like=True):
     """Empty if hits are not collapsed."""
     explanations: list[tuple[DocKey, Explanation]]
     counted: bool | int | None
+    asked: dict[str, list[int]]
+    """The documents of each added search, by their places."""
+    words: float
+    proof: Proof | None
 
 
 _decoder = msgspec.msgpack.Decoder(_Stored)
@@ -85,6 +98,9 @@ def encode_head(head: Head) -> bytes:
             [head.groups.get(key) for key in keys] if head.groups else [],
             list(head.explanations.items()),
             head.counted,
+            _places(keys, head.recipe),
+            head.recipe.words,
+            head.recipe.proof,
         )
     )
 
@@ -103,6 +119,7 @@ def decode_head(value: bytes) -> Head | None:
             _groups(keys, stored.groups),
             dict(stored.explanations),
             stored.counted,
+            _recipe(keys, stored),
         )
     except (ValueError, IndexError):
         return None
@@ -114,6 +131,16 @@ def _keys(stored: _Stored) -> Sequence[DocKey]:
         DocKey(stored.indices[number], id_, routing)
         for number, id_, routing in zip(stored.index, stored.ids, routings, strict=True)
     ]
+
+
+def _places(keys: Sequence[DocKey], recipe: Recipe) -> dict[str, list[int]]:
+    places = {key: place for place, key in enumerate(keys)}
+    return {stage: [places[key] for key in documents] for stage, documents in recipe.documents.items()}
+
+
+def _recipe(keys: Sequence[DocKey], stored: _Stored) -> Recipe:
+    documents = {stage: tuple(keys[place] for place in places) for stage, places in stored.asked.items()}
+    return Recipe(documents, stored.words, stored.proof)
 
 
 def _groups(keys: Sequence[DocKey], groups: Sequence[bytes | None]) -> Mapping[DocKey, bytes | None]:

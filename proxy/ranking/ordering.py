@@ -22,7 +22,8 @@ from proxy.ranking.kept import Likeness, QueryWords, Source, in_place, kept_hits
 from proxy.ranking.paging import Head, fuse, pinned_first
 from proxy.ranking.passages import passage_of_tokens, two_passages
 from proxy.ranking.planning import Relevance
-from proxy.ranking.retrieval import Groups, SemanticHits
+from proxy.ranking.repeats import recipe_of
+from proxy.ranking.retrieval import NO_GROUPS, Groups, SemanticHits
 from proxy.ranking.search_response import RawMembers, SearchAnswer, Total
 from proxy.ranking.searches import Facets, facet_search, matched, passage_search, render_search
 from proxy.ranking.stages import Run
@@ -64,6 +65,8 @@ class Reranked:
     texts: Mapping[DocKey, str] = field(default_factory=dict)
     """The passage of each document that has its score."""
     likenesses: Mapping[DocKey, Likeness] = field(default_factory=dict)
+    model: str = ""
+    """The model that scored."""
     tier: str = ""
     """The tier of the model that scored, on a route with `tier: auto`."""
 
@@ -94,7 +97,7 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     known = {**groups.adopted, **answer.by_key}
     async with asyncio.TaskGroup() as tasks:
         missing = [key for key in candidates.keys if key not in known]
-        rendering = tasks.create_task(render_in_groups(run, missing, answer, _facets(run)))
+        rendering = tasks.create_task(render_in_groups(run, missing, answer, added_facets(run)))
         measuring = tasks.create_task(measure(run, candidates.keys, known))
         reranked = await _rerank(run, candidates, answer, semantic)
     rendered = rendering.result()
@@ -110,6 +113,7 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
         ranking = boosted(ranking, measured, reranked.scores, [hit.key for hit in window], run.plan.route.boost_power)
     ranking = in_groups(run, in_place(pinned_first(ranking, answer.hits), kept), answer, rendered)
     head = head_of(run, ranking, answer, rendered, groups, failures=failures)
+    head = replace(head, recipe=recipe_of(run, head, answer, semantic, reranked.model))
     explanations = (
         _explanations(candidates, window, semantic, reranked, kept=kept, measured=measured) if run.plan.explains else {}
     )
@@ -117,7 +121,14 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     return replace(head, untouched=untouched, explanations=explanations, counted=counted), rendered
 
 
-def _facets(run: Run) -> Facets:
+def shown_again(run: Run, known: Head, answer: SearchAnswer, rendered: Rendered) -> Head:
+    """Return a head that was made of the same candidates, with the matches counted by this search."""
+    head = head_of(run, known.ranking, answer, rendered, NO_GROUPS, failures=())
+    counted = run.plan.request.track_total_hits
+    return replace(head, explanations=known.explanations, counted=counted, recipe=known.recipe)
+
+
+def added_facets(run: Run) -> Facets:
     """Return the aggregations of the request that count what kNN adds."""
     return facets_of(run.plan.request.members) if run.plan.adds else {}
 
@@ -179,7 +190,7 @@ async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semant
     weight = blend_of(relevance.model or model).weight if plan.route.blend is None else plan.route.blend
     read = [key for key in order if key in texts]
     blended = blend(reorder(read, scores), read, weight, plan.route.fusion.rank_constant)
-    return Reranked(completed(blended, order), failures, scores, best, likenesses, plan.route.tier_of(model))
+    return Reranked(completed(blended, order), failures, scores, best, likenesses, model, plan.route.tier_of(model))
 
 
 def _best_of(
@@ -251,7 +262,7 @@ async def _passages(
         known |= answer.by_key
     unknown = [key for key in order if key not in known]
     if unknown:
-        known |= (await run.search("passages", passage_search(plan, unknown))).by_key
+        known |= (await run.search("passages", passage_search(plan, unknown), unknown)).by_key
     texts, likenesses, typed = {}, {}, QueryWords.of(plan.user_query.text)
     unread, stems = SOURCE_BYTES_A_TURN, stems_of(typed.words)
     for key in order:
@@ -294,7 +305,7 @@ async def render(run: Run, missing: Sequence[DocKey], facets: Facets) -> Rendere
         return Rendered()
     stage = "facets" if facets else "semantic"
     try:
-        answer = await run.search("render", render_search(run.plan, missing, facets))
+        answer = await run.search("render", render_search(run.plan, missing, facets), missing)
         matches, aggregations = _results(answer, matched(facets))
     except UpstreamError as error:
         return Rendered(failures=(Failure(stage, error.reason, str(error)),))

@@ -8,6 +8,8 @@ whatever sequence the pages are requested.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from proxy.errors import Failure
 from proxy.parsing.sort_values import Walk, head_values, tail_value
 from proxy.ranking.explaining import Explanation
@@ -20,6 +22,39 @@ TOP_SCORE = 2.0
 PINNED_SCORE = 1.7e38
 """Elasticsearch gives documents of `pinned` and `rule` queries scores near the largest float, and others far lower
 ones."""
+
+
+class Proof(msgspec.Struct, frozen=True, array_like=True):
+    """What a ranking was made of, and the model calls that another one like it saves."""
+
+    hash: bytes
+    """Of the engine's responses that determine the ranking."""
+    made: int
+    """In seconds since 1970."""
+    model: str
+    """The reranker whose scores were cached."""
+    passages: int
+    """The number of these scores."""
+    tokens: int
+    """The tokens that they saved, as estimated."""
+    without_text: int
+    """Candidates without text for the reranker."""
+    tier: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a head was made, for the same search if it is made again: see `repeats`."""
+
+    documents: Mapping[str, tuple[DocKey, ...]] = field(default_factory=dict)
+    """The documents that the added search of each stage asked for."""
+    words: float = 0.0
+    """The constant score of the query text in the search for boosts."""
+    proof: Proof | None = None
+    """None if the next search ranks anew."""
+
+
+NO_RECIPE = Recipe()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +74,7 @@ class Head:
     explanations: Mapping[DocKey, Explanation] = field(default_factory=dict)
     counted: bool | int | None = None
     """The `track_total_hits` with which the total was counted."""
+    recipe: Recipe = NO_RECIPE
 
     def counts(self, track_total_hits: bool | int) -> bool:  # noqa: FBT001  a value of the engine's API
         """Whether its total was counted with this `track_total_hits`; 1 and true differ: 1 counts a single hit."""

@@ -17,6 +17,7 @@ from proxy.parsing.aggregations import facets_of
 from proxy.ranking.ordering import (
     Counted,
     Rendered,
+    added_facets,
     candidates_of,
     count_facets,
     head_of,
@@ -24,9 +25,11 @@ from proxy.ranking.ordering import (
     make_head,
     render,
     render_in_groups,
+    shown_again,
 )
 from proxy.ranking.paging import Cut, Head, head_page, tail_page
 from proxy.ranking.planning import EngineReply
+from proxy.ranking.repeats import RENDER, looking_ahead, note_saved, repeated
 from proxy.ranking.retrieval import (
     Lexical,
     SemanticHits,
@@ -138,9 +141,13 @@ def _may_be_caused(refusal: Refused) -> bool:
 
 async def _near(run: Run, head_key: bytes) -> Result:
     """Answer a page that begins in the head."""
-    plan = run.plan
-    head = await run.stages.heads.get(head_key) if plan.request.is_later_page else None
-    semantic = SemanticHits()
+    head = await run.stages.heads.get(head_key) if run.plan.request.is_later_page else None
+    async with looking_ahead(run, head_key, head) as informed:
+        return await _found_near(informed, head_key, head)
+
+
+async def _found_near(run: Run, head_key: bytes, head: Head | None) -> Result:
+    plan, semantic = run.plan, SemanticHits()
     if head is None:
         found, semantic = await retrieve(run, lexical_search(plan))
     else:
@@ -181,9 +188,7 @@ async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: Semantic
     """Cut a page from a cached head, or from a new one."""
     plan = run.plan
     if head is None:
-        semantic, groups = await group(run, found.answer, covered(run, semantic))
-        made = await make_head(run, found.answer, semantic, groups)
-        head, rendered = await _remembered(run, head_key, found.answer, *made)
+        head, rendered = await _new_head(run, head_key, found.answer, covered(run, semantic))
     else:
         rendered = await _missing(run, head, found.answer)
     cut = Cut(plan.request.from_, plan.request.size, plan.request.walk)
@@ -191,6 +196,19 @@ async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: Semantic
     total = found.answer.total and found.answer.total.plus(extras, most=plan.request.track_total_hits)
     page = head_page(head, found.answer, rendered.hits, cut, total, keeps_places=bool(rendered.failures))
     return _answered(run, found, replace(page, aggregations=rendered.aggregations), head, rendered.failures)
+
+
+async def _new_head(run: Run, head_key: bytes, answer: SearchAnswer, semantic: SemanticHits) -> tuple[Head, Rendered]:
+    """Rank the candidates, unless the cached ranking was made of the same ones; then only its matches are counted."""
+    known = await repeated(run, answer, semantic)
+    if known is not None and known.recipe.proof is not None:
+        rendered = await render(run, known.recipe.documents.get(RENDER, ()), added_facets(run))
+        if not rendered.failures:
+            note_saved(run, known.recipe.proof)
+            return await _remembered(run, head_key, answer, shown_again(run, known, answer, rendered), rendered)
+    semantic, groups = await group(run, answer, semantic)
+    made = await make_head(run, answer, semantic, groups)
+    return await _remembered(run, head_key, answer, *made)
 
 
 async def _confirmed(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> Run:

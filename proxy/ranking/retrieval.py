@@ -153,6 +153,9 @@ class Groups:
     """Representatives fetched for groups that only kNN ranked in the window; the client's own query matches them."""
 
 
+NO_GROUPS = Groups({}, {}, {})
+
+
 async def group(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> tuple[SemanticHits, Groups]:
     """Choose the representative of each group of collapsed hits; does nothing without `collapse`.
 
@@ -161,7 +164,7 @@ async def group(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> tuple
     """
     path = run.plan.request.collapse
     if path is None:
-        return semantic, Groups({}, {}, {})
+        return semantic, NO_GROUPS
     of = {hit.key: hit.group(path) for hit in (*semantic.hits, *answer.hits)}
     known = {of[hit.key]: hit.key for hit in reversed(answer.hits)}
     unknown = {of[hit.key]: hit.key for hit in reversed(semantic.hits) if of[hit.key] not in known}

@@ -207,9 +207,9 @@ def _demanded(*queries: Any) -> list[Any]:
 
 
 def these_documents(keys: Sequence[DocKey]) -> Any:
-    """Return a query for these documents; an id is unique only with its index and routing."""
+    """Return a query for these documents, whatever their order; an id is unique only with its index and routing."""
     by_place: dict[tuple[str, str], list[str]] = {}
-    for key in keys:
+    for key in sorted(keys):
         by_place.setdefault((key.index, key.routing), []).append(key.id)
     clauses = [_in_place(index, routing, ids) for (index, routing), ids in by_place.items()]
     return clauses[0] if len(clauses) == 1 else {"bool": {"should": clauses, "minimum_should_match": 1}}

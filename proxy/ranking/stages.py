@@ -2,13 +2,14 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from proxy.context import Clock, Usage
 from proxy.errors import TimedOut
+from proxy.ranking.hits import DocKey
 from proxy.ranking.paging import Head
 from proxy.ranking.planning import EngineReply, EngineSearch, Plan, QueryVector, Relevance
 from proxy.ranking.search_response import SearchAnswer, read_answer
@@ -210,6 +211,35 @@ class Budget:
             raise late from error
 
 
+class Ahead(Protocol):
+    """The added searches that a cached ranking let the proxy send early."""
+
+    @property
+    def head(self) -> Head | None:
+        """The cached ranking; None if there is none, or it is not known yet."""
+        ...
+
+    async def answer(self, stage: str, search: EngineSearch) -> SearchAnswer | None:
+        """Return the response to a search, or None if it was not sent early; raises UpstreamError."""
+        ...
+
+    async def answers(self, stages: Sequence[str]) -> Mapping[str, SearchAnswer] | None:
+        """Return the response of each stage; None if one was not sent early, or failed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class AddedSearch:
+    """A search that the proxy added, and its response."""
+
+    stage: str
+    documents: tuple[DocKey, ...]
+    """The documents that it asked for, if it asked for any by id."""
+    words: float
+    """The constant score of the query text, in the search for boosts."""
+    answer: SearchAnswer
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """One running search: its plan, services, clock, budget and usage."""
@@ -219,9 +249,22 @@ class Run:
     clock: Clock
     budget: Budget = field(default_factory=Budget)
     usage: Usage = field(default_factory=Usage)
+    ahead: Ahead | None = None
+    added: list[AddedSearch] = field(default_factory=list)
+    """The searches added so far."""
 
-    async def search(self, stage: str, search: EngineSearch) -> SearchAnswer:
-        """Run a search in addition to the client's own, timed as this stage; raises UpstreamError."""
+    async def search(
+        self, stage: str, search: EngineSearch, documents: Sequence[DocKey] = (), words: float = 0.0
+    ) -> SearchAnswer:
+        """Run a search in addition to the client's own, unless it was sent early; raises UpstreamError."""
+        answer = await self.ahead.answer(stage, search) if self.ahead else None
+        if answer is None:
+            answer = await self.ask(stage, search)
+        self.added.append(AddedSearch(stage, tuple(documents), words, answer))
+        return answer
+
+    async def ask(self, stage: str, search: EngineSearch) -> SearchAnswer:
+        """Send a search in addition to the client's own, timed as this stage; raises UpstreamError."""
         async with self.clock.stage(stage), self.budget.limit():
             reply = await self.stages.engine.add(search, self.stages.added_timeout_seconds)
         return read_answer(reply.body)

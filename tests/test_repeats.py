@@ -1,0 +1,218 @@
+"""The same search again: what its ranking needs is sent early, and only what differs is ranked anew."""
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from proxy.ranking.heads import Heads
+from proxy.ranking.hits import DocKey, Scored
+from proxy.ranking.paging import Head, Proof, Recipe
+from proxy.settings.config import Cache, Config
+from proxy.store.contract import Kind
+from proxy.store.memory import memory_region
+from tests.conftest import OTHER, QUERY, SCORES, Log, StartProxy
+from tests.fakes import Client, Document, FakeEngine, FakeModels, Message, ids, refuses, waits_for
+from tests.test_pipeline import RERANKED, with_route
+
+BOOSTED = {"query": {"function_score": {**QUERY, "field_value_factor": {"field": "stock"}}}}
+HIDDEN = QUERY | {"_source": False}
+FACETED = QUERY | {"aggs": {"brands": {"terms": {"field": "brand"}}}}
+KINDS = ("lexical", "semantic", "render", "passages", "boosts", "facets")
+
+
+def counts(engine: FakeEngine) -> Mapping[str, int]:
+    return {kind: len(engine.of(kind)) for kind in KINDS}
+
+
+async def searched(client: Client, body: Any, times: int = 1) -> Message:
+    for _ in range(times - 1):
+        await client.search("/products/_search", body)
+    return await client.search("/products/_search", body)
+
+
+def was_ranked_anew(answered: Message) -> bool:
+    return "rerank;dur=" in answered.header("server-timing")
+
+
+@pytest.mark.parametrize(
+    ("body", "added"),
+    [
+        (QUERY, ["render"]),
+        (HIDDEN, ["render", "passages"]),
+        (BOOSTED, ["render", "boosts"]),
+        (FACETED, ["render"]),
+        (QUERY | {"explain": True}, ["render"]),
+    ],
+)
+async def test_its_added_searches_are_sent_beside_the_clients_own(
+    client: Client, engine: FakeEngine, body: Any, added: list[str]
+) -> None:
+    """Also if the scores of the first one had to be paid: only its documents matter."""
+    first = await searched(client, body)
+    before, held = counts(engine), asyncio.Event()
+    engine.faults["lexical"] = waits_for(held)
+    asking = asyncio.ensure_future(searched(client, body))
+    for kind in added:
+        await engine.until_asked(kind, before[kind] + 1)
+    held.set()
+    again = await asking
+    assert dict.fromkeys(["lexical", "semantic", *added], 1) == {
+        kind: count - before[kind] for kind, count in counts(engine).items() if count > before[kind]
+    }
+    assert (first.json(), "reranked") == (again.json(), again.header("x-rerank"))
+
+
+@pytest.mark.parametrize("body", [QUERY, HIDDEN, BOOSTED, FACETED, QUERY | {"explain": True}])
+async def test_the_ranking_is_made_once_of_the_same_hits(client: Client, body: Any, log: Log) -> None:
+    """The second search finds the scores in the cache; the third one finds the ranking proven."""
+    answers = [await searched(client, body) for _ in range(3)]
+    assert [True, True, False] == list(map(was_ranked_anew, answers))
+    assert answers[0].json() == answers[1].json() == answers[2].json()
+    told = [
+        (line["outcome"], line["candidates"], line.get("passages_cached"), line.get("tokens_saved")) for line in log
+    ]
+    assert (told[1], True) == (told[2], told[1][2] > 0)
+
+
+async def test_an_explanation_is_kept(steered_client: Client) -> None:
+    fields = {"x_rerank_explain": "true"}
+    answers = [await steered_client.search("/products/_search", QUERY, **fields) for _ in range(3)]
+    assert "_rerank" in answers[2].content.decode()
+    assert answers[1].json() == answers[2].json()
+
+
+def _changed(engine: FakeEngine, name: str, **changes: Any) -> None:
+    engine.documents = [
+        dataclasses.replace(document, **changes) if document.id == name else document for document in engine.documents
+    ]
+
+
+CHANGES: Mapping[str, tuple[Any, Callable[[FakeEngine], object]]] = {
+    "a text that the client sees": (QUERY, lambda engine: _changed(engine, "c", title="Laptop of gold")),
+    "a text that the client does not see": (HIDDEN, lambda engine: _changed(engine, "c", title="Laptop of gold")),
+    "a text that only kNN found": (QUERY, lambda engine: _changed(engine, "d", title="Laptop of gold")),
+    "a score": (QUERY, lambda engine: _changed(engine, "c", lexical=2.5)),
+    "a distance": (QUERY, lambda engine: _changed(engine, "b", cosine=0.7)),
+    "a document more": (QUERY, lambda engine: engine.documents.append(Document("f", "Laptop of gold", lexical=0.5))),
+    "a document less": (QUERY, lambda engine: engine.documents.pop(2)),
+    "one less that only kNN found": (QUERY, lambda engine: engine.documents.pop(3)),
+    "a boost": (BOOSTED, lambda engine: _changed(engine, "c", boost=5.0)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_whatever_differs_is_ranked_anew(
+    client: Client, start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, change: str
+) -> None:
+    """As a proxy does that has never seen the search."""
+    models.scores = SCORES | {"Laptop of gold": 0.95}
+    body, apply = CHANGES[change]
+    assert not was_ranked_anew(await searched(client, body, times=3))
+    apply(engine)
+    again = await searched(client, body)
+    fresh = await searched(await start_proxy(settings), body)
+    assert (True, fresh.json()) == (was_ranked_anew(again), again.json())
+
+
+async def test_what_a_document_shows_is_never_cached(client: Client, engine: FakeEngine) -> None:
+    """Of one that only kNN found, and whose text is the same."""
+    await searched(client, QUERY, times=3)
+    _changed(engine, "d", more={"price": 7})
+    again = await searched(client, QUERY)
+    shown = {hit["_id"]: hit["_source"].get("price") for hit in again.json()["hits"]["hits"]}
+    assert (7, RERANKED) == (shown["d"], ids(again))
+
+
+async def test_a_total_is_counted_anew(client: Client, engine: FakeEngine) -> None:
+    await searched(client, QUERY, times=3)
+    _changed(engine, "d", lexical=0.1)
+    await searched(client, QUERY)
+    again = await searched(client, QUERY)
+    assert {"value": 4, "relation": "eq"} == again.json()["hits"]["total"]
+
+
+async def test_scores_that_are_not_cached_prove_nothing(
+    start_proxy: StartProxy, settings: Config, models: FakeModels
+) -> None:
+    client = await start_proxy(msgspec.structs.replace(settings, cache=Cache(scores_mb=0)))
+    assert was_ranked_anew(await searched(client, QUERY, times=4))
+    assert 4 == len(models.of("rerank"))
+
+
+async def test_a_degraded_ranking_proves_nothing(client: Client, models: FakeModels) -> None:
+    models.faults["rerank"] = refuses(429)
+    await searched(client, QUERY, times=3)
+    models.faults.clear()
+    _, again = await searched(client, QUERY | {"size": 9}), await searched(client, QUERY | {"size": 9})
+    assert ("reranked", RERANKED) == (again.header("x-rerank"), ids(again))
+
+
+@pytest.mark.parametrize("kind", ["render", "passages", "boosts"])
+async def test_an_early_search_that_fails_is_not_sent_again(client: Client, engine: FakeEngine, kind: str) -> None:
+    body = {"render": QUERY, "passages": HIDDEN, "boosts": BOOSTED}[kind]
+    await searched(client, body, times=2)
+    before = counts(engine)
+    engine.faults[kind] = refuses(429)
+    again = await searched(client, body)
+    assert (before[kind] + 1, 200) == (counts(engine)[kind], again.status)
+    assert again.header("x-rerank").startswith("degraded")
+
+
+async def test_the_next_page_renders_beside_the_clients_own_search(client: Client, engine: FakeEngine) -> None:
+    first, held = await searched(client, QUERY | {"size": 2}), asyncio.Event()
+    engine.faults["lexical"] = waits_for(held)
+    asking = asyncio.ensure_future(searched(client, QUERY | {"from": 2, "size": 2}))
+    await engine.until_asked("render", 2)
+    held.set()
+    assert (RERANKED, 2) == (ids(first) + ids(await asking), counts(engine)["render"])
+
+
+async def test_where_the_engine_turns_a_caller_away_nothing_is_sent_early(client: Client, engine: FakeEngine) -> None:
+    await searched(client, QUERY, times=2)
+    engine.faults["lexical"] = refuses(401)
+    await searched(client, QUERY)
+    before = counts(engine)
+    assert 401 == (await searched(client, QUERY)).status
+    assert {"lexical": 1} == {
+        kind: count - before[kind] for kind, count in counts(engine).items() if count > before[kind]
+    }
+
+
+async def test_the_ranking_of_one_caller_proves_nothing_to_another(client: Client, engine: FakeEngine) -> None:
+    await searched(client, QUERY, times=3)
+    before, held = counts(engine)["render"], asyncio.Event()
+    await client.search("/products/_search", OTHER, authorization="Basic YTph")
+    engine.faults["lexical"] = waits_for(held)
+    asking = asyncio.ensure_future(client.search("/products/_search", QUERY, authorization="Basic YTph"))
+    await engine.until_asked("semantic", counts(engine)["semantic"] + 1)
+    assert before + 1 == counts(engine)["render"]  # of OTHER
+    held.set()
+    assert was_ranked_anew(await asking)
+
+
+async def test_a_proof_lasts_as_long_as_a_ranking_is_cached() -> None:
+    """However often it was used in the meantime, so that the cached scores behind it expire, too."""
+    heads = Heads(memory_region(Kind.RANKINGS, 10_000))
+    key = DocKey("i", "1")
+    proof = Proof(b"h", int(time.time()), "m", 1, 2, 3, "fast")
+    head = Head(
+        (Scored(key, 1.0),), None, 0, untouched=False, failures=(), recipe=Recipe({"render": (key,)}, 1.0, proof)
+    )
+    await heads.put(b"a", head)
+    assert head == await heads.get(b"a")
+    old = msgspec.structs.replace(proof, made=0)
+    await heads.put(b"a", dataclasses.replace(head, recipe=dataclasses.replace(head.recipe, proof=old)))
+    found = await heads.get(b"a")
+    assert found is not None
+    assert Recipe({"render": (key,)}, 1.0, None) == found.recipe
+
+
+async def test_pages_of_a_route_without_reranker_are_proven_too(start_proxy: StartProxy, settings: Config) -> None:
+    client = await start_proxy(with_route(settings, rerank=False))
+    answers = [await searched(client, QUERY) for _ in range(3)]
+    assert answers[0].json() == answers[1].json() == answers[2].json()
