@@ -158,9 +158,7 @@ def _dry_run(searches: FrequentSearches, options: argparse.Namespace, environmen
     except UpstreamError as error:
         failed(f"the engine cannot be reached: {error}. Start it, or correct `engine.url`")
         return UNREACHABLE
-    prices = prices_of(config)
-    share = prices.flex_share if options.background else 1.0
-    sys.stderr.writelines(f"{line}\n" for line in forecast.lines(prices, share))
+    sys.stderr.writelines(f"{line}\n" for line in forecast.lines(prices_of(config)))
     if forecast.is_useful:
         return 0
     return failed(

@@ -105,15 +105,15 @@ class WarmingForecast:
         tokens = self.cached_tokens + sum(count.tokens for count in self.passages.values())
         return tokens / known if known else 0.0
 
-    def lines(self, prices: Prices, share: float = 1.0) -> Iterator[str]:
-        """Describe the forecast; `share`: what a call costs, as a share of the price."""
+    def lines(self, prices: Prices) -> Iterator[str]:
+        """Describe the forecast, at the price of the usual service tier."""
         alike = f"; {self.sampled:,} were run, and the others counted alike" if self.sampled < self.searches else ""
         yield f"dry run, no model was called: {self.searches:,} searches{alike}"
         yield ", ".join(f"{round(count * self._factor):,} {name}" for name, count in self.outcomes.most_common())
         total, unpriced = 0.0, []
         for what, model, count in self.models():
             price = prices.of(model)
-            cost = share * prices.usd(model, count.tokens)
+            cost = prices.usd(model, count.tokens)
             total += cost
             if price is None:
                 unpriced.append(model)
