@@ -192,7 +192,9 @@ async def _open_models(settings: ModelSettings, secrets: Secrets, fixed: Fixed, 
         canary,
         CalledModels(
             slow_calls.embedder(settings, Transport(*of_embedder, behind), fixed.caches),
-            _score_cache(settings, slow_calls.reranker(settings, Transport(*of_reranker, behind)), fixed.caches),
+            _score_cache(
+                settings, slow_calls.reranker(settings, Transport(*of_reranker, behind)), fixed.caches, merges=True
+            ),
         ),
         models_authority(settings),
     )
@@ -226,10 +228,12 @@ class ModelCalls:
         )
 
 
-def _score_cache(settings: ModelSettings, reranker: Reranker, caches: Caches) -> ScoreCache:
+def _score_cache(settings: ModelSettings, reranker: Reranker, caches: Caches, *, merges: bool = False) -> ScoreCache:
     """Return a cache that shares what is stored with the others, but not the calls in progress."""
     endpoint = rerank_endpoint(settings)
-    return ScoreCache(reranker, caches.scores, endpoint=endpoint, query_max_chars=settings.query_max_chars)
+    return ScoreCache(
+        reranker, caches.scores, endpoint=endpoint, query_max_chars=settings.query_max_chars, merges=merges
+    )
 
 
 def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients, callers: CallerIdentities) -> Front:
