@@ -294,3 +294,59 @@ async def test_a_route_without_models_is_never_degraded_by_them(
 
 async def answers_nothing(*_: object) -> bytes:
     return answer(500, b"")
+
+
+async def _suspended(client: Client, models: FakeModels) -> None:
+    """Let a first search find that the token is wrong, after which the models are not called for some time."""
+    models.faults = dict.fromkeys(("embed", "rerank"), refuses(401))
+    await client.search("/products/_search", {"query": {"match": {"title": "first"}}})
+
+
+async def test_where_no_stage_can_run_the_clients_own_search_is_passed_on(
+    client: Client, engine: FakeEngine, models: FakeModels, log: Log
+) -> None:
+    """As it is, except that it shows no vectors; nothing is added, and no model is called."""
+    await _suspended(client, models)
+    asked, called = len(engine.requests), len(models.requests)
+    answered = await client.search("/products/_search", QUERY | {"size": 2, "explain": False})
+    (own,) = engine.requests[asked:]
+    assert QUERY | {"size": 2, "explain": False, "_source": {"excludes": ["embedding", "embedding_hash"]}} == own.json()
+    assert (LEXICAL[:2], called) == (ids(answered), len(models.requests))
+    assert answered.header("x-rerank").startswith('degraded;stages="semantic rerank";reason=')
+    assert ("degraded", "warning", 1) == tuple(log[-1][name] for name in ("outcome", "log_level", "engine_searches"))
+    assert "is not called" in log[-1]["detail"]
+
+
+async def test_what_is_cached_is_used_while_the_models_are_not_called(client: Client, models: FakeModels) -> None:
+    assert RERANKED == ids(await client.search("/products/_search", QUERY))
+    await _suspended(client, models)
+    again = await client.search("/products/_search", QUERY | {"size": 9})
+    assert ("reranked", RERANKED) == (again.header("x-rerank"), ids(again))
+    second = await client.search("/products/_search", QUERY | {"from": 1, "size": 2})
+    assert ("reranked", RERANKED[1:3]) == (second.header("x-rerank"), ids(second))
+
+
+async def test_a_stage_that_can_run_does(client: Client, engine: FakeEngine, models: FakeModels) -> None:
+    models.faults = {"rerank": refuses(401)}
+    await client.search("/products/_search", {"query": {"match": {"title": "first"}}})
+    answered = await client.search("/products/_search", QUERY)
+    assert (FUSED, 2) == (ids(answered), len(engine.of("semantic")))
+
+
+async def test_a_later_page_without_ranking_is_answered_as_before(client: Client, models: FakeModels) -> None:
+    await _suspended(client, models)
+    answered = await client.search("/products/_search", QUERY | {"from": 1})
+    assert (LEXICAL[1:], True) == (ids(answered), answered.header("x-rerank").startswith("degraded"))
+
+
+async def test_items_are_passed_on_too(client: Client, engine: FakeEngine, models: FakeModels, log: Log) -> None:
+    await _suspended(client, models)
+    lines = [{"index": "products"}, QUERY, {"index": "products"}, QUERY | {"size": 1}]
+    body = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+    answered = await client.ask("POST", "/_msearch", body, content_type="application/x-ndjson")
+    found = [[hit["_id"] for hit in item["hits"]["hits"]] for item in answered.json()["responses"]]
+    assert [LEXICAL, LEXICAL[:1]] == found
+    assert ["degraded", "degraded"] == [line["outcome"] for line in log[-2:]]
+    assert all(
+        "embedding" in str(asked) for asked in map(msgspec.json.decode, engine.of("multi")[-1].body.splitlines()[1::2])
+    )

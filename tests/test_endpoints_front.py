@@ -432,6 +432,8 @@ class DefectiveScores:
 
     async def warm_up(self) -> None: ...
 
+    async def unavailable(self, query: str, *, instruction: str, model: str) -> None: ...
+
     async def score(
         self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: Budget
     ) -> NoReturn:

@@ -320,3 +320,15 @@ async def test_what_runs_when_the_proxy_stops_is_cancelled_and_logged_all_the_sa
     late, dropped = begun(shadows, _hangs)
     await asyncio.gather(ended, dropped)
     assert [Shadow(Outcome("cancelled", reason="stopping"))] * 2 == [running.shadow, late.shadow]
+
+
+async def test_while_the_models_are_not_called_nothing_is_searched_behind_a_response(
+    searched: Lines, client: Client, engine: EndpointEngine, models: FakeModels
+) -> None:
+    models.faults = dict.fromkeys(("embed", "rerank"), refuses(401))
+    lines = []
+    for words in ("first", "second"):
+        await client.search("/products/_search", {"query": {"match": {"title": words}}})
+        lines.append(await searched.get())
+    assert ["degraded", "degraded"] == [line["shadow"]["outcome"] for line in lines]
+    assert 3 == len(engine.of("lexical"))

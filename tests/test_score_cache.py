@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.context import Reuse
-from proxy.errors import CapReached, EqualScores, OtherModel, Refused, SlowModel, TimedOut, UpstreamError
+from proxy.errors import CapReached, EqualScores, OtherModel, Refused, SlowModel, TimedOut, UpstreamError, Withheld
 from proxy.ranking.planning import Relevance
 from proxy.ranking.stages import UNMETERED, Budget, Purse, Unmetered
 from proxy.store.contract import CacheRegion, Keys, Kind, Store
@@ -59,6 +59,7 @@ class FakeReranker:
         self.calls: list[Call] = []
         self.at_once = True
         self.why: UpstreamError | None = None
+        self.withheld_by: UpstreamError | None = None
         self.asked_whether: list[bool] = []
         self.given_up: list[float] = []
         self.model: str | None = None
@@ -68,6 +69,9 @@ class FakeReranker:
     def skipped(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:
         self.asked_whether.append(is_new)
         return self.why
+
+    def withheld(self, model: str) -> UpstreamError | None:
+        return self.withheld_by
 
     def abandoned(self, model: str, seconds: float) -> None:
         self.given_up.append(seconds)
@@ -715,3 +719,18 @@ async def test_a_slow_call_does_not_replace_what_another_cache_stored_meanwhile(
     await waiting
     await settled()
     assert 1 == sum(len(decode(value, clock()).scores) for value in held.values.values())
+
+
+async def test_nothing_is_available_of_a_model_that_is_not_called_unless_a_score_is_cached(
+    cache: ScoreCache, reranker: FakeReranker, clock: Clock
+) -> None:
+    async def why(query: str, model: str = "m") -> UpstreamError | None:
+        return await cache.unavailable(query, instruction="i", model=model)
+
+    assert await why("new") is None
+    await cache.score("known", ["a", "b"], instruction="i", model="m", budget=Budget())
+    reranker.withheld_by = Withheld("reranker", "breaker_open", "down")
+    assert (None, None, reranker.withheld_by) == (await why("known"), await why(" known "), await why("new"))
+    assert reranker.withheld_by is await cache.unavailable("known", instruction="other", model="m")
+    clock.now += 61
+    assert reranker.withheld_by is await why("known")

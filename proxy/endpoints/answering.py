@@ -33,14 +33,14 @@ from proxy.endpoints.shadowing import BUSY, GIVES_WAY, LATER_PAGE, Shadows, run_
 from proxy.errors import Failure, Late, Refused, TooComplex, UpstreamError, cause_of
 from proxy.http1.callers import Field, field_value
 from proxy.http1.messages import BadMessage
-from proxy.outcomes import Bypass, bypassed
+from proxy.outcomes import Bypass, answered, bypassed
 from proxy.parsing.filter_path import read_form
 from proxy.parsing.json_text import take_member
 from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query, text_of_clause
 from proxy.parsing.search_request import SearchRequest, excluding, parse, translated
 from proxy.parsing.sort_values import Walk
 from proxy.ranking.heads import Heads, head_key, scope_of
-from proxy.ranking.pipeline import Defect, Result, run_search
+from proxy.ranking.pipeline import Defect, Result, Unserved, run_search, unserved
 from proxy.ranking.planning import Plan, VectorSearch, vector_search
 from proxy.ranking.pressure import LiveModels, UncalledModels, narrowed, reserved_seconds
 from proxy.ranking.searches import own_fields
@@ -184,7 +184,7 @@ class Searching:
         if isinstance(options, Wrong):
             return NotRouted(call, options)
         record.shows_cost, record.is_background = bool(options.cost), bool(options.background)
-        call = _without_vectors(call, covered.route)
+        call = _as_set(call, covered.route)
         return Routed(record, replace(caller, sent=record.sent), call, covered, options)
 
     def unroutable(self, indices: str, why: Bypass) -> Bypass | Unrouted:
@@ -250,29 +250,29 @@ class Searching:
     async def answer(self, routed: Routed) -> Result:
         """Plan and run a search of a route."""
         prepared = await self.prepare(routed, OwnSearches())
-        return prepared if isinstance(prepared, Bypass) else await prepared.run()
+        return await prepared.run() if isinstance(prepared, Prepared) else prepared
 
-    async def prepare(self, routed: Routed, own: OwnSearches, number: int = 0) -> Prepared | Bypass:
+    async def prepare(self, routed: Routed, own: OwnSearches, number: int = 0) -> Prepared | Unserved | Bypass:
         """Plan a search of a route."""
         if routed.covered.route.rollout.mode == "shadow":
             return self._not_rolled_out(routed) or self._shadowed(routed)
         return await self._prepare(routed, own, number)
 
-    async def _prepare(self, routed: Routed, own: OwnSearches, number: int = 0) -> Prepared | Bypass:
+    async def _prepare(self, routed: Routed, own: OwnSearches, number: int = 0) -> Prepared | Unserved | Bypass:
         plan = await guarded(self.plan(routed))
         if isinstance(plan, Bypass):
             return plan
         routed.record.window, routed.record.query_text = plan.window, plan.user_query.text
-        record, route = routed.record, plan.route.name
+        record, route, stages = routed.record, plan.route.name, self._stages(routed)
+        if isinstance(without := await guarded(unserved(plan, stages)), Unserved | Bypass):
+            return without
         purse = self.spending.purse(
             route,
             record.usage,
             pays=self.spending.level(route) < Level.CACHED,
             is_background=bool(routed.options.background),
         )
-        run = Run(
-            plan, self._stages(routed), record.clock, Budget(plan.budget_seconds, own, number, purse), record.usage
-        )
+        run = Run(plan, stages, record.clock, Budget(plan.budget_seconds, own, number, purse), record.usage)
         return Prepared(run, head_key(plan, routed.caller.identity), record.sent)
 
     def _shadowed(self, routed: Routed) -> Bypass:
@@ -291,6 +291,8 @@ class Searching:
             replace(routed, record=own, caller=replace(routed.caller, sent=own.sent), options=options), OwnSearches()
         )
         record.window, record.query_text = own.window, own.query_text
+        if isinstance(prepared, Unserved):
+            return Shadow(answered(prepared.failures))
         if isinstance(prepared, Bypass):
             return Shadow(bypassed(prepared))
         request = prepared.planned.plan.request
@@ -610,10 +612,21 @@ def _point_in_time(content: bytes) -> str | None:
     return pit.id if pit else None
 
 
-def _without_vectors(call: SearchCall, route: Route) -> SearchCall:
-    """Exclude the route's vector fields from `_source`, if it is set to; a template is only known once rendered."""
+def to_pass_on(routed: Routed, result: Result) -> SearchCall:
+    """Return the search that is passed on; an unserved one without vectors, as if it had been reranked."""
+    return without_vectors(routed.call, routed.covered.route) if isinstance(result, Unserved) else routed.call
+
+
+def _as_set(call: SearchCall, route: Route) -> SearchCall:
+    """Exclude the route's vector fields from `_source`, if it is set to."""
+    is_set = route.semantic is not None and route.semantic.exclude_from_source
+    return without_vectors(call, route) if is_set else call
+
+
+def without_vectors(call: SearchCall, route: Route) -> SearchCall:
+    """Exclude the route's vector fields from `_source`; a template is only known once rendered."""
     semantic = route.semantic
-    if semantic is None or not semantic.exclude_from_source or call.is_template:
+    if semantic is None or call.is_template:
         return call
     content, parameters = excluding(call.content, call.parameters, own_fields(semantic.fields))
     query_string = call.query_string if parameters == call.parameters else urlencode(parameters)

@@ -15,7 +15,7 @@ from proxy.http1.exchange import Answer, Exchange
 from proxy.http1.headers import own_error, own_fields
 from proxy.http1.relay import Upstream, bad_gateway, internal_error
 from proxy.outcomes import Bypass, Outcome, answered, bypassed
-from proxy.ranking.pipeline import Answered, Defect, EngineOrder, Relayed, Result, Unanswered
+from proxy.ranking.pipeline import Answered, Defect, EngineOrder, Relayed, Result, Unanswered, Unserved
 from proxy.ranking.planning import EngineReply
 from proxy.settings.request_options import MEMBER, Wrong
 from proxy.settings.routes import Endpoint, Search
@@ -117,6 +117,8 @@ def response_to(result: Result | Wrong) -> Response:
     match result:
         case Bypass() as why:
             return Response(bypassed(why))
+        case Unserved(failures):
+            return Response(answered(failures))
         case Wrong(reason):
             return Response(bypassed(Bypass("steering")), own_error(400, "illegal_argument_exception", reason), 400)
         case EngineOrder(reply, body, why) | Relayed(reply, body, why):

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 from proxy.bounds import MSEARCH_ITEMS
 from proxy.catalog.indices import Unrouted
 from proxy.context import RequestRecord, SearchRecord
-from proxy.endpoints.answering import Prepared, Routed, SearchCall
+from proxy.endpoints.answering import Prepared, Routed, SearchCall, to_pass_on
 from proxy.endpoints.front import Front, forward_without_options, no_answer, read_body, send, without_options
 from proxy.endpoints.multi_search_lines import (
     OF_THE_ITEMS,
@@ -222,9 +222,9 @@ class _Multi:
             self.own.answered(number)
             return item
         prepared = await self.front.searching.prepare(item.search, self.own, number)
-        if isinstance(prepared, Bypass):
+        if not isinstance(prepared, Prepared):
             self.own.answered(number)
-            return self._ended(item.header, item.search.record, item.search.call, prepared)
+            return self._ended(item.header, item.search.record, to_pass_on(item.search, prepared), prepared)
         return _Prepared(item.header, item.search, prepared)
 
     async def _finish(self, number: int, item: _Ended | _Prepared) -> _Ended:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 from proxy.context import RequestRecord
-from proxy.endpoints.answering import NotRouted, SearchCall
+from proxy.endpoints.answering import NotRouted, SearchCall, to_pass_on
 from proxy.endpoints.front import Front, read_body
 from proxy.errors import TooComplex
 from proxy.http1.exchange import Exchange
@@ -26,15 +26,21 @@ async def answer_search(front: Front, exchange: Exchange, record: RequestRecord,
     is_template = search.endpoint is Endpoint.TEMPLATE
     call = SearchCall(search.indices, search.query_string, fields=exchange.head.fields, is_template=is_template)
     routed = await front.searching.route(begun, caller, call, partial(read_body, exchange))
-    if routed.call.rewritten:
-        exchange.replace_body(routed.call.content)
-    if routed.call.query_string != search.query_string:
-        exchange.replace_query(routed.call.query_string)
     if isinstance(routed, NotRouted):
+        _replace(exchange, search, routed.call)
         await front.respond(exchange, begun, routed.why)
         return
     result = await front.searching.answer(routed)
+    _replace(exchange, search, to_pass_on(routed, result))
     await front.respond(exchange, begun, await _as_template(caller, call, result) if is_template else result)
+
+
+def _replace(exchange: Exchange, search: Search, call: SearchCall) -> None:
+    """Let a search be passed on as it is now."""
+    if call.rewritten:
+        exchange.replace_body(call.content)
+    if call.query_string != search.query_string:
+        exchange.replace_query(call.query_string)
 
 
 async def _as_template(caller: EngineOfCaller, call: SearchCall, result: Result) -> Result:

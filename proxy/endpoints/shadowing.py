@@ -11,7 +11,7 @@ from proxy.context import SearchRecord, Shadow
 from proxy.outcomes import Bypass, Outcome, answered, bypassed
 from proxy.ranking.hits import keys
 from proxy.ranking.paging import Head
-from proxy.ranking.pipeline import Answered, Result, run_search
+from proxy.ranking.pipeline import Answered, Result, Unserved, run_search
 from proxy.ranking.planning import EngineReply, EngineSearch
 from proxy.ranking.rank_changes import rank_change
 from proxy.ranking.search_response import read_answer
@@ -118,7 +118,7 @@ async def run_shadow(run: Run) -> Shadow:
 
 def _outcome(result: Result) -> Outcome:
     match result:
-        case Answered(failures=failures):
+        case Answered(failures=failures) | Unserved(failures=failures):
             return answered(failures)
         case Bypass() as why:
             return bypassed(why)

@@ -158,18 +158,25 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = len("2000-12-31")
 
 
-def texts_at(value: Any, path: str) -> Iterator[str]:
-    """Yield the values at a path, in the order of the document."""
+def texts_at(value: Any, path: str) -> Iterable[str]:
+    """Return the values at a path, in the order of the document."""
+    if isinstance(value, dict) and isinstance(text := value.get(path), str) and "." not in path:
+        stripped = text.strip()
+        return (stripped,) if stripped else ()
+    return _texts_at(value, path)
+
+
+def _texts_at(value: Any, path: str) -> Iterator[str]:
     if isinstance(value, list):
         for item in value:
             if item and isinstance(item, list | dict):
-                yield from texts_at(item, path)
+                yield from _texts_at(item, path)
     elif isinstance(value, dict):
         if path in value:
             yield from _texts(value[path])
         for head, rest in _ways(path):
             if head in value:
-                yield from texts_at(value[head], rest)
+                yield from _texts_at(value[head], rest)
 
 
 @cache

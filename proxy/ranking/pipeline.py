@@ -28,7 +28,7 @@ from proxy.ranking.ordering import (
     shown_again,
 )
 from proxy.ranking.paging import Cut, Head, head_page, tail_page
-from proxy.ranking.planning import EngineReply
+from proxy.ranking.planning import EngineReply, Plan
 from proxy.ranking.repeats import RENDER, looking_ahead, note_saved, repeated
 from proxy.ranking.retrieval import (
     Lexical,
@@ -43,7 +43,7 @@ from proxy.ranking.retrieval import (
 )
 from proxy.ranking.search_response import Page, SearchAnswer, render_answer
 from proxy.ranking.searches import Facets, head_search, lexical_search, tail_search
-from proxy.ranking.stages import Run
+from proxy.ranking.stages import Run, Stages
 
 _log = structlog.get_logger("proxy")
 
@@ -99,8 +99,39 @@ class Defect:
         return Bypass("internal_error", detail=self.cause)
 
 
-Result = Answered | EngineOrder | Relayed | Unanswered | Defect | Bypass
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """No stage can be run at present, so that the client's own request is passed on, as a degraded search."""
+
+    failures: tuple[Failure, ...]
+
+
+Result = Answered | EngineOrder | Relayed | Unanswered | Defect | Unserved | Bypass
 """The result of a search; Bypass: pass the client's own request on to the engine."""
+
+
+async def unserved(plan: Plan, stages: Stages) -> Unserved | None:
+    """Return why a search is not worth widening: no model is called at present, and nothing of it is cached.
+
+    A later page may continue a cached ranking.
+    """
+    if plan.request.is_later_page or not (plan.rerankers or plan.vectors):
+        return None
+    failures = [plan.unavailable] if plan.unavailable else []
+    if plan.vectors is not None and plan.user_query.relaxed is not None:
+        model, dimensions = plan.vectors.model, plan.vectors.dimensions
+        why = await stages.embedder.unavailable(
+            plan.sent_text, instruction=plan.instruction, model=model, dimensions=dimensions
+        )
+        if why is None:
+            return None
+        failures.append(Failure("semantic", why.reason, str(why)))
+    for model in plan.rerankers:
+        why = await stages.reranker.unavailable(plan.sent_text, instruction=plan.instruction, model=model)
+        if why is None:
+            return None
+        failures.append(Failure("rerank", why.reason, str(why)))
+    return Unserved(tuple(dict.fromkeys(failures)))
 
 
 async def run_search(run: Run, head_key: bytes) -> Result:

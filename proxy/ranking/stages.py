@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from proxy.context import Clock, Usage
-from proxy.errors import TimedOut
+from proxy.errors import TimedOut, UpstreamError
 from proxy.ranking.hits import DocKey
 from proxy.ranking.paging import Head
 from proxy.ranking.planning import EngineReply, EngineSearch, Plan, QueryVector, Relevance
@@ -39,6 +39,10 @@ class Embeds(Protocol):
 
     async def warm_up(self) -> None: ...
     async def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool: ...
+    async def unavailable(self, text: str, *, instruction: str, model: str, dimensions: int) -> UpstreamError | None:
+        """Return why a vector cannot be had: it is not cached, and the model is not called at present."""
+        ...
+
     async def embed_query(
         self, text: str, *, instruction: str, model: str, dimensions: int, budget: "Budget"
     ) -> QueryVector: ...
@@ -48,6 +52,10 @@ class Scores(Protocol):
     """Scores passages; errors are returned in the result, and never raised as UpstreamError."""
 
     async def warm_up(self) -> None: ...
+    async def unavailable(self, query: str, *, instruction: str, model: str) -> UpstreamError | None:
+        """Return why nothing can be scored: no score is cached, and the model is not called at present."""
+        ...
+
     async def score(
         self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: "Budget"
     ) -> Relevance: ...

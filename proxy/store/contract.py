@@ -46,14 +46,15 @@ class Keys:
     """Hashes what determines a value, with a secret: without it, a hash cannot be compared with guessed words."""
 
     def __init__(self, secret: bytes) -> None:
-        self._secret = blake2b(secret, digest_size=_SECRET_LENGTH).digest()
+        hashed = blake2b(secret, digest_size=_SECRET_LENGTH).digest()
+        self._begun = blake2b(key=hashed, digest_size=KEY_LENGTH - 1)
 
     def __repr__(self) -> str:
         return "Keys(***)"
 
     def key(self, kind: Kind, *parts: bytes | str) -> bytes:
         """Return the key of the value that these parts determine."""
-        found = blake2b(key=self._secret, digest_size=KEY_LENGTH - 1)
+        found = self._begun.copy()
         for part in parts:
             value = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
             found.update(b"%d:" % len(value))

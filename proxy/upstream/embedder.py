@@ -92,6 +92,13 @@ class Embedder:
         prompt = query_prompt(instruction, sent_query(text, self._query_max_chars))
         return _vector(await self._vectors.get(self._key(prompt, model, dimensions)), dimensions) is not None
 
+    async def unavailable(self, text: str, *, instruction: str, model: str, dimensions: int) -> UpstreamError | None:
+        """Return why a query's vector cannot be had: it is not cached, and the model is not called at present."""
+        if (why := self._transport.withheld(model)) is None:
+            return None
+        is_cached = await self.remembers(text, instruction=instruction, model=model, dimensions=dimensions)
+        return None if is_cached else why
+
     def _key(self, prompt: str, model: str, dimensions: int) -> bytes:
         """Return the key of a query's vector; servers may have different models under one name."""
         return self._vectors.key(self._transport.url, self._format.path, model, f"{dimensions}", prompt)

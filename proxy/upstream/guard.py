@@ -81,6 +81,14 @@ class Guard:
             self._on_call(self._service, self._model, why.reason)
         return why
 
+    def withheld(self) -> Withheld | None:
+        """Return why the model is not called at present; None if it may be, for a probe at least."""
+        refusal = self._refusal(self._clocks.now())
+        if refusal is None:
+            return None
+        self._on_call(self._service, self._model, refusal.reason)
+        return self._withheld(refusal)
+
     def abandoned(self, seconds: float) -> None:
         """Record the time after which a search gave up waiting for a response."""
         self.latency.abandoned(seconds, self._clocks.now())
@@ -133,8 +141,7 @@ class Guard:
     async def _attempt(self, attempt: Callable[[float], Awaitable[_T]], seconds: float, *, is_typical: bool) -> _T:
         begun = self._clocks.now()
         try:
-            leading = self._leading()
-            if refusal := (leading and leading.breaker.refusal(begun)) or self.breaker.refusal(begun):
+            if refusal := self._refusal(begun):
                 raise self._withheld(refusal)
             async with self.bulkhead.turn(seconds) as epoch:
                 return await self._admitted(attempt, begun + seconds, epoch, is_typical=is_typical)
@@ -192,6 +199,11 @@ class Guard:
             case _:
                 load = Load.UNKNOWN
         return verdict_of(error), load
+
+    def _refusal(self, now: float) -> Opened | None:
+        """Return why no call is permitted at this time, by this guard's breaker or by that of the leading one."""
+        leading = self._leading()
+        return (leading and leading.breaker.refusal(now)) or self.breaker.refusal(now)
 
     def _withheld(self, refusal: Opened) -> Withheld:
         return Withheld(self._service, refusal.reason, f"{self._model} is not called: {refusal.detail}")

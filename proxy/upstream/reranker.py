@@ -42,6 +42,10 @@ class Reranker:
         """Return why a search with this much time left does not wait for the model: see `Guard.skipped`."""
         return self._transport.skipped(model, seconds, is_new=is_new)
 
+    def withheld(self, model: str) -> UpstreamError | None:
+        """Return why the model is not called at present: see `Guard.withheld`."""
+        return self._transport.withheld(model)
+
     def abandoned(self, model: str, seconds: float) -> None:
         """Record the time after which a search gave up waiting for its call."""
         self._transport.abandoned(model, seconds)

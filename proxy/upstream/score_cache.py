@@ -21,7 +21,7 @@ from proxy.bounds import REFUSED_CALLS
 from proxy.context import Reuse
 from proxy.errors import CapReached, OtherModel, Refused, TimedOut, UpstreamError
 from proxy.ranking.planning import Relevance
-from proxy.ranking.stages import Budget, Purse
+from proxy.ranking.stages import UNMETERED, Budget, Purse
 from proxy.store.contract import CacheRegion
 from proxy.upstream.providers import is_listwise, sent_query
 from proxy.upstream.score_entries import ID_LENGTH, NO_SCORES, QueryScores, decode, encode
@@ -47,6 +47,10 @@ class RerankCalls(Protocol):
 
     def skipped(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:
         """Return why a search with this much time left does not wait for the model."""
+        ...
+
+    def withheld(self, model: str) -> UpstreamError | None:
+        """Return why the model is not called at present."""
         ...
 
     def abandoned(self, model: str, seconds: float) -> None:
@@ -201,10 +205,22 @@ class ScoreCache:
             relevance = joined(window, known.values, known.model, error)
         return replace(relevance, reuse=_reuse(asked, window, relevance, waiting.sent))
 
+    async def unavailable(self, query: str, *, instruction: str, model: str) -> UpstreamError | None:
+        """Return why no passage can be scored: none has a cached score, and the model is not called at present."""
+        if (why := self._reranker.withheld(model)) is None:
+            return None
+        key = self._key(_Asked(sent_query(query, self._query_max_chars), instruction, model, UNMETERED))
+        if is_listwise(model) or key in self._queries:
+            return None
+        value = await self._cache.get(key)
+        return None if value is not None and decode(value, self._now()).scores else why
+
+    def _key(self, asked: _Asked) -> bytes:
+        return self._cache.key(self._endpoint, asked.model, asked.instruction, asked.query)
+
     def _window(self, asked: _Asked, passages: Sequence[str]) -> tuple[bytes, Window]:
         """Return the key of the query, and its passages."""
-        parts = (self._endpoint, asked.model, asked.instruction, asked.query)
-        key = self._cache.key(*parts)
+        key = self._key(asked)
         window = window_of(passages, lambda passage: self._cache.key(key, passage)[-ID_LENGTH:])
         return (self._cache.key(key, *window.ids) if is_listwise(asked.model) else key), window
 

@@ -71,6 +71,10 @@ class Transport:
             return None
         return self._guards.of(self.service, model).skipped(seconds, is_new=is_new)
 
+    def withheld(self, model: str) -> UpstreamError | None:
+        """Return why a model is not called at present: see `Guard.withheld`."""
+        return self._guards.of(self.service, model).withheld() if self._guards is not None else None
+
     def abandoned(self, model: str, seconds: float) -> None:
         """Record the time after which a search gave up waiting for a model."""
         if self._guards is not None:

@@ -58,6 +58,9 @@ class CountingScorer:
     def skipped(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:
         return None
 
+    def withheld(self, model: str) -> None:
+        pass
+
     def abandoned(self, model: str, seconds: float) -> None: ...
 
     async def score(

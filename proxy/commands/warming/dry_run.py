@@ -24,7 +24,7 @@ from proxy.endpoints.answering import NotRouted, SearchCall, Searching
 from proxy.endpoints.front import response_to
 from proxy.errors import UpstreamError, Withheld
 from proxy.outcomes import Bypass
-from proxy.ranking.pipeline import Answered, Result
+from proxy.ranking.pipeline import Answered, Result, Unserved
 from proxy.ranking.planning import Plan, QueryVector, Relevance
 from proxy.ranking.stages import Budget, OwnSearches, Purse
 from proxy.settings.config import Config
@@ -159,6 +159,9 @@ class _NoCalls(Transport):
     def skipped(self, model: str, seconds: float, *, is_new: bool = True) -> UpstreamError | None:  # noqa: ARG002
         return Withheld(EMBEDDER, _NOT_CALLED, model)
 
+    def withheld(self, model: str) -> UpstreamError | None:  # noqa: ARG002
+        return None
+
     async def ask(self, *_: Any, **__: Any) -> NoReturn:
         raise AssertionError("a dry run calls no model")
 
@@ -177,6 +180,8 @@ class CountingQueries:
 
     async def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool:
         return await self._embedder.remembers(text, instruction=instruction, model=model, dimensions=dimensions)
+
+    async def unavailable(self, text: str, *, instruction: str, model: str, dimensions: int) -> None: ...
 
     async def embed_query(
         self, text: str, *, instruction: str, model: str, dimensions: int, budget: Budget
@@ -207,6 +212,9 @@ class CountingReranker:
     async def warm_up(self) -> None: ...
 
     def skipped(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:  # noqa: ARG002
+        return None
+
+    def withheld(self, model: str) -> UpstreamError | None:  # noqa: ARG002
         return None
 
     def abandoned(self, model: str, seconds: float) -> None: ...
@@ -316,7 +324,7 @@ async def _run(
     if isinstance(routed, NotRouted):
         return record, None, routed
     prepared = await searching.prepare(routed, OwnSearches())
-    if isinstance(prepared, Bypass):
+    if isinstance(prepared, Bypass | Unserved):
         return record, None, prepared
     return record, prepared.planned.plan, await prepared.run()
 

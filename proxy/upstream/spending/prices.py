@@ -59,7 +59,7 @@ class Prices:
 
 
 _UTF8_PER_TOKEN = 3.7
-_DIGITS = "0123456789"
+_DIGITS = b"0123456789"
 
 
 def text_tokens(text: str) -> float:
@@ -68,8 +68,9 @@ def text_tokens(text: str) -> float:
     Measured with Qwen's tokenizer on four collections, 1400 to 1500 documents each: 0.92 times the tokens of product
     descriptions full of numbers (icecat), 1.09 of film plots, 1.22 of shop texts, 1.44 of abstracts (cranfield).
     """
-    digits = sum(map(text.count, _DIGITS))
-    return digits + (len(text.encode("utf-8", "surrogatepass")) - digits) / _UTF8_PER_TOKEN
+    content = text.encode("utf-8", "surrogatepass")
+    others = len(content.translate(None, _DIGITS))
+    return len(content) - others + others / _UTF8_PER_TOKEN
 
 
 def rerank_tokens(query: str, passages: Sequence[str], instruction: str) -> float:
