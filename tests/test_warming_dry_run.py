@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ async def test_it_counts_what_the_searches_then_send_and_calls_nothing(
         await warm(tmp_path, searches, "--proxy", f"http://127.0.0.1:{proxy.port}")
         saved = (await proxy.ask("GET", "/costs")).json()["days"][0]
     sent = [asked.json()["documents"] for asked in models.of("rerank")]
-    assert sum(map(len, sent)) == number(said, "documents, about")
+    assert sum(map(len, sent)) == number(said, "passages, about")
     assert 2 == saved["calls"]
     assert "3 searches\n2 reranked, 1 bypassed (sort)" in said
     assert number(said, "tokens of Qwen/Qwen3-Reranker-4B") > embed_tokens(text for texts in sent for text in texts)
@@ -90,9 +91,9 @@ async def test_documents_that_only_knn_finds_are_assumed(
     code, said = await dry_run(tmp_path, engine, models, [match("laptop")], routes=[route(semantic=SEMANTIC)])
     assert (0, 10, 1, 7) == (
         code,
-        number(said, "documents, about"),
+        number(said, "passages, about"),
         number(said, "query texts, about"),
-        number(said, "are assumed"),
+        number(said, "documents that are assumed"),
     )
     assert "1 reranked" in said
     assert [] == [*models.requests, *engine.of("semantic")]
@@ -115,8 +116,8 @@ async def test_what_redis_has_costs_nothing_and_nothing_is_written_to_it(
         code, said = await dry_run(tmp_path, engine, models, [match("laptop"), match("notebook")], **more)
         assert before == await keys(redis)
     assert (0, 1, 1) == (code, number(said, "query texts, about"), len(models.of("rerank")))
-    assert "cached in Redis or equal, and not counted: 4 documents, 1 query texts" in said
-    assert 10 == number(said, "documents, about")
+    assert "cached in Redis or equal, and not counted: 4 passages, 1 query texts" in said
+    assert 10 == number(said, "passages, about")
 
 
 async def keys(server: RedisServer) -> set[Any]:
@@ -129,7 +130,7 @@ async def keys(server: RedisServer) -> set[Any]:
 async def test_of_many_searches_a_sample_is_run(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
     count = 2 * SAMPLED
     code, said = await dry_run(tmp_path, engine, models, [match(f"laptop {number}") for number in range(count)])
-    assert (0, SAMPLED, 3 * count) == (code, len(engine.of("lexical")), number(said, "documents, about"))
+    assert (0, SAMPLED, 3 * count) == (code, len(engine.of("lexical")), number(said, "passages, about"))
     assert f"{count} searches; {SAMPLED} were run, and the others counted alike\n{count} reranked" in said
 
 
@@ -156,7 +157,7 @@ async def test_searches_that_are_not_reranked_are_an_error(
 
 async def test_a_route_in_shadow_mode_is_paid_for_too(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
     code, said = await dry_run(tmp_path, engine, models, [match("laptop")], routes=[route(mode="shadow")])
-    assert (0, 3) == (code, number(said, "documents, about"))
+    assert (0, 3) == (code, number(said, "passages, about"))
 
 
 async def test_an_engine_that_rejects_the_searches_is_named(
@@ -168,8 +169,17 @@ async def test_an_engine_that_rejects_the_searches_is_named(
 
 
 def test_a_model_without_a_price_is_named() -> None:
-    forecast = WarmingForecast(10, 5, "unreachable", passages={"own": ModelCount(3, 300)})
+    forecast = WarmingForecast(10, 5, "unreachable", 560, passages={"own": ModelCount(3, 300)})
     lines = list(forecast.lines(Prices()))
-    assert "6 documents, about 600 tokens of own: its price is not known: set it in `spend.prices`" in lines
+    assert "6 passages, about 600 tokens of own: its price is not known: set it in `spend.prices`" in lines
     assert "Redis is unreachable, so nothing counts as cached" in lines
     assert lines[-1].startswith("at most about $0.00 and models without a price")
+
+
+def test_what_is_assumed_is_like_what_is_known_or_else_as_long_as_it_can_be() -> None:
+    prices = Prices({"m": 1e6})
+    assumed = Counter({"m": 10})
+    known = WarmingForecast(1, 1, None, 560, passages={"m": ModelCount(6, 300)}, assumed=assumed, candidates=3)
+    unknown = WarmingForecast(1, 1, None, 560, assumed=assumed)
+    assert ["26 passages, about 1,300 tokens of m: $1,300.00"] == [*known.lines(prices)][2:3]
+    assert ["10 passages, about 5,600 tokens of m: $5,600.00"] == [*unknown.lines(prices)][2:3]

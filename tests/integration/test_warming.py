@@ -28,8 +28,8 @@ async def warm(folder: Path, *options: str) -> str:
     return "".join(command.lines)
 
 
-def documents(said: str) -> int:
-    return count(said, "documents")
+def passages(said: str) -> int:
+    return count(said, "passages")
 
 
 def count(said: str, what: str) -> int:
@@ -56,5 +56,5 @@ async def test_a_dry_run_says_no_less_than_the_models_then_receive(
     warmed = await warm(tmp_path, "--index", shop.index, "--proxy", url)
     assert f"{warmed.partition(' searches: ')[2]}" in said
     sent = sum(len(body["documents"]) for body in models.reranked)
-    assert (sent <= documents(said)) if semantic else (sent == documents(said))
+    assert (sent <= passages(said)) if semantic else (sent == passages(said))
     assert len(models.embedded) == (count(said, "query texts") if semantic and real_engine.has_knn else 0)

@@ -38,7 +38,7 @@ from proxy.upstream.embedder import Embedder, query_prompt
 from proxy.upstream.engine import EngineClient, EngineOfCaller
 from proxy.upstream.providers import EMBED_FORMATS, rerank_endpoint, sent_query
 from proxy.upstream.score_cache import ScoreCache
-from proxy.upstream.spending.prices import Prices, embed_tokens, rerank_tokens
+from proxy.upstream.spending.prices import TEMPLATE_TOKENS, Prices, embed_tokens, rerank_tokens
 from proxy.upstream.transport import Transport
 
 SAMPLED = 200
@@ -69,13 +69,16 @@ class WarmingForecast:
     sampled: int
     redis: str | None
     """`ok` or `unreachable`; None if the settings name no Redis."""
+    longest_tokens: float
+    """The tokens of the longest passage, which is assumed where none is known."""
     outcomes: Counter[str] = field(default_factory=Counter)
     queries: dict[str, ModelCount] = field(default_factory=dict)
     """Query texts without a cached vector, by embedding model."""
     passages: dict[str, ModelCount] = field(default_factory=dict)
     """Passages without a cached score, by reranker."""
     assumed: Counter[str] = field(default_factory=Counter)
-    """Passages that kNN may find for queries without a cached vector, by reranker; their text is not known."""
+    """Documents that kNN may find for queries without a cached vector, by reranker; their text is not known."""
+    candidates: int = 0
     cached_queries: int = 0
     cached_passages: int = 0
     cached_tokens: int = 0
@@ -95,15 +98,18 @@ class WarmingForecast:
             yield "query texts", model, ModelCount(count.texts * self._factor, count.tokens * self._factor)
         for model in self.passages.keys() | self.assumed.keys():
             count = self.passages.get(model, ModelCount())
-            texts = count.texts + self.assumed[model]
-            tokens = count.tokens + self.assumed[model] * self._tokens_per_passage
-            yield "documents", model, ModelCount(texts * self._factor, tokens * self._factor)
+            texts = count.texts + self.assumed[model] * self._mean.texts
+            tokens = count.tokens + self.assumed[model] * self._mean.tokens
+            yield "passages", model, ModelCount(texts * self._factor, tokens * self._factor)
 
     @property
-    def _tokens_per_passage(self) -> float:
-        known = self.cached_passages + sum(count.texts for count in self.passages.values())
+    def _mean(self) -> ModelCount:
+        """Passages and tokens of one document; a long document has two passages."""
+        if not self.candidates:
+            return ModelCount(1.0, self.longest_tokens)
+        texts = self.cached_passages + sum(count.texts for count in self.passages.values())
         tokens = self.cached_tokens + sum(count.tokens for count in self.passages.values())
-        return tokens / known if known else 0.0
+        return ModelCount(texts / self.candidates, tokens / self.candidates)
 
     def lines(self, prices: Prices) -> Iterator[str]:
         """Describe the forecast, at the price of the usual service tier."""
@@ -122,7 +128,7 @@ class WarmingForecast:
         yield self._cached()
         if self.assumed:
             share = round(sum(self.assumed.values()) * self._factor)
-            yield f"of the documents, {share:,} are assumed: kNN may find them once the query has a vector"
+            yield f"they include {share:,} documents that are assumed: kNN may find them once a query has its vector"
         more = " and models without a price" if unpriced else ""
         yield f"at most about {usd(total)}{more}: the proxy may have more in its memory, which costs nothing"
 
@@ -131,8 +137,8 @@ class WarmingForecast:
             return "no Redis is configured (`cache.redis_url`), so nothing counts as cached"
         if self.redis != "ok":
             return "Redis is unreachable, so nothing counts as cached"
-        documents, queries = (round(count * self._factor) for count in (self.cached_passages, self.cached_queries))
-        return f"cached in Redis or equal, and not counted: {documents:,} documents, {queries:,} query texts"
+        passages, queries = (round(count * self._factor) for count in (self.cached_passages, self.cached_queries))
+        return f"cached in Redis or equal, and not counted: {passages:,} passages, {queries:,} query texts"
 
 
 class _Unwritten:
@@ -256,7 +262,9 @@ async def forecast_of(
         caches = open_caches(config.cache, settings.cache_secrets, stack)
         redis = caches.redis
         state = None if redis is None else str(await redis.tried())
-        forecast = WarmingForecast(len(searches), len(sample), state)
+        forecast = WarmingForecast(
+            len(searches), len(sample), state, config.models.passage_max_tokens + TEMPLATE_TOKENS
+        )
         engine = EngineClient(config.engine)
         stack.push_async_callback(engine.close)
         queries = _queries(config, _read_only(caches.vectors, redis), forecast)
@@ -341,8 +349,10 @@ def _note(
     reuse = record.usage.reuse
     forecast.cached_passages += reuse.cached
     forecast.cached_tokens += reuse.saved_tokens
+    candidates = result.candidates if isinstance(result, Answered) else 0
+    forecast.candidates += candidates
     if is_without_vector and plan is not None and plan.adds and plan.rerankers:
-        forecast.assumed[plan.rerankers[0]] += max(0, plan.window - reuse.sent - reuse.cached)
+        forecast.assumed[plan.rerankers[0]] += max(0, plan.window - candidates)
 
 
 def _outcome(result: Result | NotRouted) -> str:
