@@ -180,6 +180,6 @@ def test_what_is_assumed_is_like_what_is_known_or_else_as_long_as_it_can_be() ->
     prices = Prices({"m": 1e6})
     assumed = Counter({"m": 10})
     known = WarmingForecast(1, 1, None, 560, passages={"m": ModelCount(6, 300)}, assumed=assumed, candidates=3)
-    unknown = WarmingForecast(1, 1, None, 560, assumed=assumed)
+    unknown = WarmingForecast(1, 1, None, 500, 60, assumed=assumed)
     assert ["26 passages, about 1,300 tokens of m: $1,300.00"] == [*known.lines(prices)][2:3]
     assert ["10 passages, about 5,600 tokens of m: $5,600.00"] == [*unknown.lines(prices)][2:3]

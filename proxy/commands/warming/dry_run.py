@@ -38,7 +38,7 @@ from proxy.upstream.embedder import Embedder, query_prompt
 from proxy.upstream.engine import EngineClient, EngineOfCaller
 from proxy.upstream.providers import EMBED_FORMATS, rerank_endpoint, sent_query
 from proxy.upstream.score_cache import ScoreCache
-from proxy.upstream.spending.prices import TEMPLATE_TOKENS, Prices, embed_tokens, rerank_tokens
+from proxy.upstream.spending.prices import Prices, embed_tokens, rerank_tokens
 from proxy.upstream.transport import Transport
 
 SAMPLED = 200
@@ -71,6 +71,8 @@ class WarmingForecast:
     """`ok` or `unreachable`; None if the settings name no Redis."""
     longest_tokens: float
     """The tokens of the longest passage, which is assumed where none is known."""
+    beside_tokens: float = 0.0
+    """The most tokens of query, instruction and template, which are billed with each passage."""
     outcomes: Counter[str] = field(default_factory=Counter)
     queries: dict[str, ModelCount] = field(default_factory=dict)
     """Query texts without a cached vector, by embedding model."""
@@ -106,7 +108,7 @@ class WarmingForecast:
     def _mean(self) -> ModelCount:
         """Passages and tokens of one document; a long document has two passages."""
         if not self.candidates:
-            return ModelCount(1.0, self.longest_tokens)
+            return ModelCount(1.0, self.longest_tokens + self.beside_tokens)
         texts = self.cached_passages + sum(count.texts for count in self.passages.values())
         tokens = self.cached_tokens + sum(count.tokens for count in self.passages.values())
         return ModelCount(texts / self.candidates, tokens / self.candidates)
@@ -262,9 +264,7 @@ async def forecast_of(
         caches = open_caches(config.cache, settings.cache_secrets, stack)
         redis = caches.redis
         state = None if redis is None else str(await redis.tried())
-        forecast = WarmingForecast(
-            len(searches), len(sample), state, config.models.passage_max_tokens + TEMPLATE_TOKENS
-        )
+        forecast = WarmingForecast(len(searches), len(sample), state, config.models.passage_max_tokens)
         engine = EngineClient(config.engine)
         stack.push_async_callback(engine.close)
         queries = _queries(config, _read_only(caches.vectors, redis), forecast)
@@ -352,6 +352,8 @@ def _note(
     candidates = result.candidates if isinstance(result, Answered) else 0
     forecast.candidates += candidates
     if is_without_vector and plan is not None and plan.adds and plan.rerankers:
+        beside = rerank_tokens(plan.sent_text, ("",), plan.instruction)
+        forecast.beside_tokens = max(forecast.beside_tokens, beside)
         forecast.assumed[plan.rerankers[0]] += max(0, plan.window - candidates)
 
 
