@@ -142,3 +142,10 @@ async def test_an_api_without_service_tiers_is_not_sent_one(
     await search(client, QUERY | BACKGROUND)
     sent = b"".join(asked.content for asked in models.requests)
     assert (2, False, False) == (len(models.requests), b"service_tier" in sent, b"fail_fast" in sent)
+
+
+async def test_in_shadow_mode_it_has_no_effect(start_proxy: StartProxy, settings: Config, models: FakeModels) -> None:
+    client = await start_proxy(with_background(settings, mode="shadow"))
+    assert "bypassed;reason=shadow" == await search(client, QUERY | BACKGROUND)
+    await models.until_asked("rerank", 1)
+    assert [False, False] == [is_flex(asked) for asked in models.requests]

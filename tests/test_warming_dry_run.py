@@ -1,5 +1,6 @@
 """`rerank-proxy warm --dry-run`: what it says the searches cost, compared with what they then cost."""
 
+import asyncio
 import json
 import re
 from collections import Counter
@@ -10,7 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.commands.warming.dry_run import SAMPLED, ModelCount, WarmingForecast
+from proxy.commands.warming.dry_run import SAMPLED, ModelCount, WarmingForecast, in_time
+from proxy.errors import TimedOut
 from proxy.upstream.spending.prices import Prices, embed_tokens
 from tests.conftest import PATIENT_MS
 from tests.fakes import MODEL, FakeEngine, FakeModels, closed_port, refuses
@@ -137,7 +139,7 @@ async def test_of_many_searches_a_sample_is_run(tmp_path: Path, engine: FakeEngi
 async def test_without_an_engine_there_is_no_forecast(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
     nowhere = f"http://127.0.0.1:{closed_port()}"
     code, said = await dry_run(tmp_path, engine, models, [match("laptop")], "--engine", nowhere)
-    assert (2, True, False) == (code, "the engine cannot be reached" in said, "Traceback" in said)
+    assert (2, True, False) == (code, "the engine does not answer" in said, "Traceback" in said)
 
 
 @pytest.mark.parametrize(
@@ -183,3 +185,8 @@ def test_what_is_assumed_is_like_what_is_known_or_else_as_long_as_it_can_be() ->
     unknown = WarmingForecast(1, 1, None, 500, 60, assumed=assumed)
     assert ["26 passages, about 1,300 tokens of m: $1,300.00"] == [*known.lines(prices)][2:3]
     assert ["10 passages, about 5,600 tokens of m: $5,600.00"] == [*unknown.lines(prices)][2:3]
+
+
+async def test_an_engine_that_hangs_ends_it() -> None:
+    with pytest.raises(TimedOut, match=r"engine: no answer to a search in 0\.01 s"):
+        await in_time(asyncio.Event().wait(), 0.01)

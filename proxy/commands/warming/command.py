@@ -156,7 +156,7 @@ def _dry_run(searches: FrequentSearches, options: argparse.Namespace, environmen
         with ShownProgress(options.index, min(len(searches), SAMPLED), counted=_counted) as shown:
             forecast = asyncio.run(forecast_of(settings, options.index, searches, Pace(options.rate), shown))
     except UpstreamError as error:
-        failed(f"the engine cannot be reached: {error}. Start it, or correct `engine.url`")
+        failed(f"the engine does not answer: {error}. Start it, or correct `engine.url`")
         return UNREACHABLE
     sys.stderr.writelines(f"{line}\n" for line in forecast.lines(prices_of(config)))
     if forecast.is_useful:

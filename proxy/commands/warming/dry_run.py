@@ -4,11 +4,12 @@ The functions of `serve` run each search on the engine, with models that only co
 nothing; it is read, and nothing is written to it.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -22,7 +23,7 @@ from proxy.commands.warming.searches import FrequentSearches
 from proxy.context import SearchRecord
 from proxy.endpoints.answering import NotRouted, SearchCall, Searching
 from proxy.endpoints.front import response_to
-from proxy.errors import UpstreamError, Withheld
+from proxy.errors import TimedOut, UpstreamError, Withheld
 from proxy.outcomes import Bypass
 from proxy.ranking.pipeline import Answered, Result, Unserved
 from proxy.ranking.planning import Plan, QueryVector, Relevance
@@ -45,6 +46,7 @@ SAMPLED = 200
 """Of more searches than this, so many are run, and the others counted alike."""
 _PATIENT_MS = 600_000
 _PATIENT_S = 60.0
+_T = TypeVar("_T")
 _NOT_CALLED = "dry_run"
 _MEMORY_BYTES = 64 * 2**20
 
@@ -127,10 +129,10 @@ class WarmingForecast:
                 unpriced.append(model)
             shown = "its price is not known: set it in `spend.prices`" if price is None else usd(cost)
             yield f"{count.texts:,.0f} {what}, about {count.tokens:,.0f} tokens of {model}: {shown}"
-        yield self._cached()
         if self.assumed:
             share = round(sum(self.assumed.values()) * self._factor)
             yield f"they include {share:,} documents that are assumed: kNN may find them once a query has its vector"
+        yield self._cached()
         more = " and models without a price" if unpriced else ""
         yield f"at most about {usd(total)}{more}: the proxy may have more in its memory, which costs nothing"
 
@@ -276,7 +278,7 @@ async def forecast_of(
         for number, body in enumerate(sample, start=1):
             await pace.spend(1)
             missed = queries.missed
-            record, plan, result = await _run(searching, caller, SearchCall(index, "", body))
+            record, plan, result = await in_time(_run(searching, caller, SearchCall(index, "", body)))
             _note(forecast, record, plan, result, is_without_vector=queries.missed > missed)
             shown.show(number, number)
         return forecast
@@ -319,6 +321,15 @@ def _scores(config: Config, scores: CacheRegion, forecast: WarmingForecast) -> S
         endpoint=rerank_endpoint(models),
         query_max_chars=models.query_max_chars,
     )
+
+
+async def in_time(running: Awaitable[_T], seconds: float = _PATIENT_S) -> _T:
+    """Wait for the engine, which may take as long as it wants in `serve`; raises TimedOut."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await running
+    except TimeoutError:
+        raise TimedOut("engine", f"no answer to a search in {seconds:g} s") from None
 
 
 async def _run(
