@@ -32,8 +32,7 @@ from proxy.settings.config import Config
 from proxy.settings.credentials import CacheSecrets
 from proxy.store.contract import CacheRegion, SharedStore, Store, Timed
 from proxy.store.layered import MemoryFirst
-from proxy.store.memory import MemoryStore
-from proxy.store.opening import open_caches
+from proxy.store.opening import Caches, open_caches
 from proxy.upstream.embedder import SERVICE as EMBEDDER
 from proxy.upstream.embedder import Embedder, query_prompt
 from proxy.upstream.engine import EngineClient, EngineOfCaller
@@ -48,7 +47,6 @@ _PATIENT_MS = 600_000
 _PATIENT_S = 60.0
 _T = TypeVar("_T")
 _NOT_CALLED = "dry_run"
-_MEMORY_BYTES = 64 * 2**20
 
 
 @dataclass(slots=True)
@@ -269,8 +267,8 @@ async def forecast_of(
         forecast = WarmingForecast(len(searches), len(sample), state, config.models.passage_max_tokens)
         engine = EngineClient(config.engine)
         stack.push_async_callback(engine.close)
-        queries = _queries(config, _read_only(caches.vectors, redis), forecast)
-        scores = _scores(config, _read_only(caches.scores, redis), forecast)
+        queries = _queries(config, _read_only(caches.vectors, caches), forecast)
+        scores = _scores(config, _read_only(caches.scores, caches), forecast)
         carried = (("Authorization", settings.authorization),) if settings.authorization else ()
         caller = engine.for_caller(b"warm", carried)
         await reach(caller, SearchCall(index, ""))
@@ -294,10 +292,10 @@ def _patient(config: Config) -> Config:
     return msgspec.structs.replace(config, routes=routes, engine=engine)
 
 
-def _read_only(region: CacheRegion, redis: SharedStore | None) -> CacheRegion:
+def _read_only(region: CacheRegion, caches: Caches) -> CacheRegion:
     """Return a region that keeps new values in memory only."""
-    memory = MemoryStore(_MEMORY_BYTES)
-    store: Store = memory if redis is None else MemoryFirst(memory, _Unwritten(redis))
+    memory = caches.memory[region.kind]
+    store: Store = memory if caches.redis is None else MemoryFirst(memory, _Unwritten(caches.redis))
     return replace(region, store=store)
 
 
