@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import re
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,8 +16,9 @@ import msgspec
 import pytest
 
 from tests.conftest import QUERY
-from tests.fakes import Client, FakeEngine, FakeModels, Message, request, waits_for
+from tests.fakes import Client, FakeEngine, FakeModels, Message, ids, request, waits_for
 from tests.integration.commands import Running, running
+from tests.test_fault_matrix import KNN, OWN, WITHOUT_SEMANTIC
 
 ROUTE = {"index": "products*", "passage": ["title"]}
 
@@ -156,3 +159,43 @@ async def test_the_token_is_nowhere_to_be_read(
         proxy.command.process.terminate()
         await proxy.command.ended()
     assert "the-token-of-the-admin-port" not in "".join(proxy.command.lines) + refused.content.decode()
+
+
+SEMANTIC = {"field": "embedding", "dimensions": 3, "timeout_seconds": 2}
+
+
+async def test_a_process_answers_whatever_fault_the_engine_has(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    """In the client's own search, and in the one that the proxy adds; every search is in the log and the counters."""
+    route = ROUTE | {"semantic": SEMANTIC, "rank_window_size": 10, "budget_ms": 60_000}
+    told: dict[str, tuple[int, str]] = {}
+    async with served(tmp_path, engine, models, more={"routes": [route]}) as proxy:
+        assert "reranked" == await proxy.outcome()
+        faults = [*(("lexical", name, own.fault) for name, own in OWN.items())]
+        faults += [("semantic", name, row.fault) for name, row in KNN.items()]
+        for number, (kind, name, fault) in enumerate(faults):
+            engine.faults = {kind: fault}
+            client = await Client.to(proxy.port)
+            body = {"query": {"match": {"title": f"laptop {number}"}}}
+            answered = await client.search("/products/_search", body, x_opaque_id=f"{kind} {name}")
+            client.close()
+            told[f"{kind} {name}"] = answered.status, answered.header("x-rerank")
+            assert kind == "lexical" or WITHOUT_SEMANTIC == ids(answered)
+        engine.faults = {}
+        assert "reranked" == await proxy.outcome()
+        counted = (await proxy.ask("GET", "/metrics")).content.decode()
+        proxy.command.process.terminate()
+        await proxy.command.ended()
+    own = {f"lexical {name}": (own.status, f"bypassed;reason={own.reason}") for name, own in OWN.items()}
+    added = {f"semantic {name}": (200, f'degraded;stages="semantic";reason={row.reason}') for name, row in KNN.items()}
+    assert own | added == told
+    lines = {event.get("http.request.id"): event["outcome"] for event in proxy.command.events if "outcome" in event}
+    assert {name: outcome.partition(";")[0] for name, (_, outcome) in told.items()} == {
+        name: lines[name] for name in told
+    }
+    found = re.findall(r'rerank_proxy_searches_total\{[^}]*outcome="(\w+)"[^}]*\} ([\d.]+)', counted)
+    totals = Counter[str]()
+    for outcome, count in found:
+        totals[outcome] += int(float(count))
+    assert {"reranked": 2, "bypassed": len(OWN), "degraded": len(KNN)} == totals

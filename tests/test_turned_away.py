@@ -112,3 +112,48 @@ async def test_another_callers_refusal_forgets_nothing(
     for body in (QUERY, {**QUERY, "size": 0}):
         assert 401 == (await client.search("/products/_search", body, authorization="ApiKey another")).status
     assert NOTHING == await _forgotten(client, engine, models, "first text")
+
+
+ITEMS: dict[str, tuple[bytes, bool]] = {
+    "refused": (b'{"took":1,"responses":[{"error":{"type":"security_exception"},"status":%d}]}', True),
+    "pretty": (b'{\n  "responses" : [\n    {\n      "error" : {\n      },\n      "status" : %d\n    }\n  ]\n}', True),
+    "behind others": (b'{"responses":[' + b'{"hits":{},"status":200},' * 9000 + b'{"error":{},"status":%d}]}', True),
+    "of a document": (b'{"responses":[{"hits":{"hits":[{"_source":{"status":%d}}]},"status":200}]}', False),
+    "another status": (b'{"responses":[{"error":{},"status":400},{"error":{},"status":4%d}]}', False),
+}
+
+
+@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize("target", ["/products/_msearch", "/logs/_msearch", "/_msearch/template"])
+@pytest.mark.parametrize(("said", "refused"), ITEMS.values(), ids=ITEMS)
+async def test_an_item_of_an_msearch_that_is_passed_on_is_a_search(
+    client: Client, engine: EndpointEngine, models: FakeModels, target: str, said: bytes, refused: object, status: int
+) -> None:
+    await client.search("/products/_search", OTHER, authorization=MINE)
+    body = said % status
+
+    async def answers(stream: Stream, asked: Message) -> bytes:
+        return answer(200, body)
+
+    engine.faults = {"_msearch": answers, "other": answers, "_msearch/template": answers}
+    own = lines({}, {**QUERY, "size": 0}) if target != "/_msearch/template" else b"no lines"
+    assert body == (await _ask(client, target, own)).content
+    assert (EVERYTHING if refused else NOTHING) == await _forgotten(client, engine, models, "first text")
+
+
+@pytest.mark.parametrize("at", range(1, 40, 4))
+async def test_the_end_of_an_item_may_arrive_in_two_parts(
+    client: Client, engine: EndpointEngine, models: FakeModels, at: int
+) -> None:
+    await client.search("/products/_search", OTHER, authorization=MINE)
+    body = b'{"took":1,"responses":[{"error":{},"status":403}]}'
+
+    async def answers(stream: Stream, asked: Message) -> bytes:
+        whole = answer(200, body)
+        await stream.send(whole[:-at])
+        await asyncio.sleep(0)
+        return whole[-at:]
+
+    engine.faults = {"_msearch": answers, "other": answers}
+    assert body == (await _ask(client, "/logs/_msearch", lines({}, QUERY))).content
+    assert EVERYTHING == await _forgotten(client, engine, models, "first text")

@@ -16,6 +16,7 @@ _REPEATABLE = frozenset((b"GET", b"HEAD"))
 _SEARCHES = frozenset(
     (b"_search", b"_msearch", b"_async_search", b"_knn_search", b"_fleet_search", b"_fleet_msearch", b"_count"),
 )
+_OF_ITEMS = frozenset((b"_msearch", b"_fleet_msearch"))
 _ENDING = _SEARCHES | {b"_field_caps", b"_query", b"_sql", b"_mvt"}
 _BELOW_SEARCHES = frozenset((b"template", b"scroll"))
 
@@ -29,15 +30,17 @@ def terms_of(method: bytes, target: bytes, added: Sequence[Field] = ()) -> Terms
     searches = last in _SEARCHES or segments[-2:] == [b"_eql", b"search"]
     repeatable = method in _REPEATABLE and not searches
     ends_with_client = method in _SAFE or (method == b"POST" and (searches or last in _ENDING))
+    has_items = last in _OF_ITEMS
     if not added:
-        return _TERMS[repeatable, ends_with_client]
-    return Terms(repeatable=repeatable, ends_with_client=ends_with_client, added=added)
+        return _TERMS[repeatable, ends_with_client, has_items]
+    return Terms(repeatable=repeatable, ends_with_client=ends_with_client, added=added, has_items=has_items)
 
 
 _TERMS = {
-    (repeatable, ends): Terms(repeatable=repeatable, ends_with_client=ends)
+    (repeatable, ends, has_items): Terms(repeatable=repeatable, ends_with_client=ends, has_items=has_items)
     for repeatable in (False, True)
     for ends in (False, True)
+    for has_items in (False, True)
 }
 
 

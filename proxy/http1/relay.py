@@ -6,6 +6,7 @@ sent twice, except a GET or HEAD whose kept connection closed before the first b
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,10 @@ READS_ON = frozenset((405,))
 """
 TURNED_AWAY = frozenset((401, 403))
 """Statuses with which the engine rejects a caller's credentials or rights."""
+_REJECTED_ITEM = re.compile(rb'\}\s*,\s*"status"\s*:\s*(40[13])\s*\}')
+"""The end of an item of an `_msearch` whose search was rejected: its error, and then its status."""
+_ITEM_END_BYTES = 128
+"""The end of an item may be in two reads; pretty-printed, it is no longer than this."""
 
 _log = structlog.get_logger("proxy")
 
@@ -49,6 +54,8 @@ class Terms:
     """Whether it is aborted when the client disconnects; otherwise it is still delivered to the engine."""
     added: Sequence[Field] = ()
     """Headers that are added to the response."""
+    has_items: bool = False
+    """Whether the response is a list of responses, each of which has a status."""
 
 
 @dataclass(slots=True)
@@ -77,6 +84,7 @@ class Relay:
         "_exchange",
         "_got_continue",
         "_head",
+        "_items_end",
         "_keeps_engine",
         "_on_end",
         "_over",
@@ -97,6 +105,8 @@ class Relay:
         self._connecting: asyncio.Task[None] | None = None
         self._sent: bytes | None = None
         """The request as sent, while it may be sent again."""
+        self._items_end: bytes | None = b"" if terms.has_items else None
+        """The last bytes of the response so far, while they may be the start of a rejected item's end."""
         self._head: bytes | None = None
         """The response's head, until it is written together with the first bytes of the body."""
         self._got_continue = exchange.was_read
@@ -241,12 +251,21 @@ class Relay:
         return self._got_continue or not self._exchange.head.expects_continue
 
     def body(self, raw: bytes, content: list[bytes]) -> None:  # noqa: ARG002  chunks are forwarded as received
+        if self._items_end is not None:
+            self._look_for_rejection(raw, self._items_end)
         if self._head is not None:
             raw, self._head = self._head + raw, None
         if not self.client_gone:
             self._client.write(raw)
             if self._client.paused:
                 self.client_paused()
+
+    def _look_for_rejection(self, raw: bytes, before: bytes) -> None:
+        """Note that a caller may not make one of the searches; compressed responses are not read."""
+        found = _REJECTED_ITEM.search(before + raw[:_ITEM_END_BYTES]) or _REJECTED_ITEM.search(raw)
+        self._items_end = None if found else (before + raw[-_ITEM_END_BYTES:])[-_ITEM_END_BYTES:]
+        if found and self._upstream.turned_away is not None:
+            self._upstream.turned_away(self._exchange.head, int(found[1]))
 
     def end(self, *, clean: bool) -> None:
         if self._head is not None:

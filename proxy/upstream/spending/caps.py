@@ -1,9 +1,10 @@
 """Caps on spend, and what searches may still cost as a cap comes near: the order of the brown-out."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 
 from proxy.settings.config import Config, SpendCaps
 
@@ -16,13 +17,16 @@ class Period(StrEnum):
 
     def key(self, now: float) -> str:
         """Return the name of the period of a time: 2026-11-29, or 2026-11-29T16:45."""
-        return _FORMATS[self](datetime.fromtimestamp(now, UTC))
+        return _name(self, int(now // 60))
 
 
-_FORMATS: dict[Period, Callable[[datetime], str]] = {
-    Period.DAY: lambda now: f"{now:%Y-%m-%d}",
-    Period.MINUTE: lambda now: f"{now:%Y-%m-%dT%H:%M}",
-}
+@lru_cache(8)
+def _name(period: Period, minute: int) -> str:
+    """Each call of a model is booked under the same few names for a minute."""
+    return datetime.fromtimestamp(minute * 60, UTC).strftime(_FORMATS[period])
+
+
+_FORMATS: Mapping[Period, str] = {Period.DAY: "%Y-%m-%d", Period.MINUTE: "%Y-%m-%dT%H:%M"}
 
 
 class Level(IntEnum):
