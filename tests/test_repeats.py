@@ -182,28 +182,36 @@ async def test_a_render_that_hangs_costs_nothing_but_what_it_would_show(
     assert ("reranked", RERANKED) == (whole.header("x-rerank"), ids(whole))
 
 
-async def test_a_ranking_that_is_found_late_sends_nothing_twice(
-    client: Client, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class SlowHeads:
+    """A shared cache that answers when the test says so."""
+
+    def __init__(self, head: Head) -> None:
+        self.head, self.answered = head, asyncio.Event()
+
+    async def get(self, key: bytes) -> Head | None:
+        await self.answered.wait()
+        return self.head
+
+    async def put(self, key: bytes, head: Head) -> None: ...
+
+
+async def test_a_ranking_that_is_found_late_sends_nothing_twice(engine: FakeEngine, models: FakeModels) -> None:
     """A shared cache may be slower than the engine."""
-    await searched(client, QUERY, times=2)
-    found, held, before, get = asyncio.Event(), asyncio.Event(), counts(engine), Heads.get
-
-    async def late(heads: Heads, key: bytes) -> Head | None:
-        await found.wait()
-        return await get(heads, key)
-
-    monkeypatch.setattr(Heads, "get", late)
-    engine.faults["render"] = waits_for(held)
-    asking = asyncio.ensure_future(searched(client, QUERY))
-    await engine.until_asked("render", before["render"] + 1)
-    found.set()
-    other = await Client.to(client.writer.get_extra_info("peername")[1])
-    for _ in range(3):  # as long as another search would take to arrive
-        await other.ask("GET", "/_cat/health")
-    other.close()
-    held.set()
-    assert (RERANKED, before["render"] + 1) == (ids(await asking), counts(engine)["render"])
+    document = DocKey("products", "d")
+    heads = SlowHeads(
+        Head((Scored(document, 1.0),), None, 0, untouched=False, failures=(), recipe=Recipe({RENDER: (document,)}))
+    )
+    async with AsyncExitStack() as stack:
+        run = await run_of(plan_of("", QUERY), engine, models, stack)
+        run = dataclasses.replace(run, stages=dataclasses.replace(run.stages, heads=heads))
+        run.stages.accepted.note()
+        async with looking_ahead(run, b"", None) as informed:
+            await informed.search(RENDER, render_search(run.plan, [document], {}))
+            heads.answered.set()
+            for _ in range(5):  # turns of the loop, in which another search would be sent
+                await asyncio.sleep(0)
+        await run.search(RENDER, render_search(run.plan, [document], {}))
+    assert 2 == len(engine.of("render"))
 
 
 async def test_an_early_search_without_a_slot_is_sent_when_it_is_needed(engine: FakeEngine, models: FakeModels) -> None:
