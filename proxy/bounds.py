@@ -20,6 +20,7 @@ class Of(StrEnum):
     FILE = "file of `index` or `backfill`"
     LOCAL = "client of `models`"
     EVALUATION = "`eval`"
+    WARMING = "file of `warm`"
     REDIS = "Redis"
 
 
@@ -153,6 +154,15 @@ _setting(
 )
 _setting(Of.CLIENT, "hits that a request may have reranked", "rank_window_size", "lowered to the route's")
 BUDGET_MS_MAX = _bound(Of.CLIENT, "milliseconds of a request's budget", 60_000, "lowered")
+BACKGROUND_CALL_S = _bound(
+    Of.MODEL, "seconds of a call for a search with the option `background`", 660, "degraded, `timeout`"
+)
+BACKGROUND_BUDGET_S = _bound(
+    Of.CLIENT, "seconds of the budget of such a search", 2 * BACKGROUND_CALL_S, "degraded, `timeout`"
+)
+BACKGROUND_CALLS = _bound(
+    Of.PROXY, "concurrent calls of one model for such searches", 16, "wait, in addition to those of other searches"
+)
 _rows.append(
     Bound(
         Of.CLIENT,
@@ -331,6 +341,9 @@ EVALUATED_HITS = _bound(Of.EVALUATION, "hits of one address (about 1 GB of ids f
 JUDGMENTS_BYTES = _bound(Of.EVALUATION, "bytes of a file of queries or judgments", 256 * 2**20, "rejected")
 JUDGED_QUERIES = _bound(Of.EVALUATION, "queries", 100_000, "rejected")
 TEMPLATE_DEPTH = _bound(Of.EVALUATION, "nesting of objects and arrays in the template", 200, "rejected")
+WARMED_BYTES = _bound(Of.WARMING, "bytes of the file", 256 * 2**20, "rejected")
+WARMED_LINE_BYTES = _bound(Of.WARMING, "bytes of a line, as of a search body", SEARCH_BODY_BYTES, "rejected")
+WARMED_SEARCHES = _bound(Of.WARMING, "different searches", 200_000, "rejected")
 _FORGOTTEN = "those that are used least are dropped"
 _setting(Of.PROXY, "megabytes of cached rankings", "cache.rankings_mb", _FORGOTTEN)
 _setting(Of.PROXY, "megabytes of cached scores", "cache.scores_mb", _FORGOTTEN)

@@ -292,7 +292,9 @@ def _add_backfill(commands: Any) -> None:
     _add_config(parser)
 
 
-def _add_sending(parser: argparse.ArgumentParser, *, concurrency: int) -> None:
+def _add_sending(
+    parser: argparse.ArgumentParser, *, concurrency: int, timeout: float | None = 60.0, waits: str = "60"
+) -> None:
     """Add how a command sends searches to a proxy."""
     parser.add_argument("--proxy", default="http://127.0.0.1:9201", metavar="URL", help="default: %(default)s")
     parser.add_argument("--ca-file", metavar="FILE", help="whom to trust at an https address, as in engine.ca_file")
@@ -303,7 +305,9 @@ def _add_sending(parser: argparse.ArgumentParser, *, concurrency: int) -> None:
         metavar="N",
         help="searches at a time (default: %(default)s)",
     )
-    parser.add_argument("--timeout", type=_rate, default=60.0, metavar="SECONDS", help="of one search (default: 60)")
+    parser.add_argument(
+        "--timeout", type=_rate, default=timeout, metavar="SECONDS", help=f"of one search (default: {waits})"
+    )
 
 
 def _add_eval(commands: Any) -> None:
@@ -381,12 +385,13 @@ def _add_warm(commands: Any) -> None:
     parser = _command(
         commands,
         "warm",
-        _later("warming"),
+        _later("warming.command"),
         "Send frequent searches through a running proxy, so that their vectors and scores are cached: nightly, or "
         "after loading. Run it again to continue. Exit code 0: fine, 1: something is wrong, 2: the proxy is "
-        "unreachable, 3: a cap on spend is reached.",
+        "unreachable, 3: --max-cost or a cap on spend is reached.",
         "warm bodies.ndjson --index a",
         "warm log.ndjson --template t.json --index a --top 2000 --rate 5",
+        "warm bodies.ndjson --index a --dry-run -c config.yaml",
     )
     parser.add_argument(
         "file", type=Path, help="search bodies, query texts, or the proxy's JSON log with query texts, one a line"
@@ -395,7 +400,25 @@ def _add_warm(commands: Any) -> None:
         "--template", type=Path, metavar="FILE", help="the search body for query texts, {{query}} where the text goes"
     )
     parser.add_argument("--index", required=True, metavar="NAME", help="as in the URL")
-    _add_sending(parser, concurrency=2)
+    _add_sending(parser, concurrency=2, timeout=None, waits="60; with --background: 1380")
     parser.add_argument("--authorization-env", metavar="VARIABLE", help="holds the Authorization header")
     parser.add_argument("--top", type=_positive, metavar="N", help="only the most frequent searches (default: all)")
     parser.add_argument("--rate", type=_rate, metavar="N", help="maximum searches per second (default: no limit)")
+    parser.add_argument(
+        "--background",
+        action="store_true",
+        help="let model calls take ten minutes, on the provider's cheap service tier; the proxy must allow the option "
+        "`background` in `steering`",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="call no model: run the searches on the engine of the settings file, and count tokens and US dollars",
+    )
+    parser.add_argument(
+        "--max-cost",
+        type=_rate,
+        metavar="DOLLARS",
+        help="stop before it is exceeded (default: no limit); the proxy must allow the option `cost` in `steering`",
+    )
+    _add_config(parser)

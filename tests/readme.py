@@ -331,6 +331,16 @@ STEERING_FORMS: Mapping[Option, SteeringForm] = {
     "profile": SteeringForm("legal", "legal", "whose instruction the models are given"),
     "instruction": SteeringForm("Prefer what is new.", "Prefer what is new.", "the instruction itself"),
     "explain": SteeringForm("on", member=True, meaning="add `_rerank` to each hit: how it got its place"),
+    "cost": SteeringForm(
+        "on",
+        member=True,
+        meaning="return in `X-Rerank-Cost` what the model calls of this search cost, in US dollars",
+    ),
+    "background": SteeringForm(
+        "on",
+        member=True,
+        meaning="nobody waits for the response: model calls may take ten minutes, on the provider's cheap service tier",
+    ),
 }
 
 
@@ -795,6 +805,7 @@ LOG_FIELDS: Mapping[str, tuple[str, str]] = {
     "tokens": ("search", "tokens that the models' provider counted"),
     "cost_usd": ("search", "US dollars that the models' provider charged, or else by the configured prices"),
     "estimated_usd": ("search", "the part of it that is estimated, of calls whose response was not read"),
+    "background": ("search", "`true` if nobody waited for it: the per-request option `background`"),
     "query": ("search", "the query text, with `log.query_text: true`"),
     "method": ("access", "the method"),
     "path": ("access", "the path, without the query string"),

@@ -45,6 +45,7 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.commands.evaluation.running": "test_evaluation_command.py",
     "proxy.commands.loading.running": "test_cli.py",
     "proxy.commands.mapping": "test_cli.py",
+    "proxy.commands.warming.command": "test_warming.py",
     "proxy.commands.serving": "test_process_bounds.py",
     "proxy.parsing": "test_search_request.py",
     "proxy.settings": "test_config.py",

@@ -35,6 +35,7 @@ def lines(tmp_path: Path) -> Iterator[list[Any]]:
         search.usage.add_reuse(Reuse(3, 4, 500))
         search.usage.tier, search.usage.without_text = "fast", 1
         search.sent.engine_searches = 2
+        search.is_background = True
         search.shadow = Shadow(Outcome("reranked"))
         telemetry.conclude(record, Ended.ANSWERED)
         access = Access("GET", "/_cat/health?q=laptop", status=200)

@@ -23,7 +23,7 @@ from proxy.errors import UpstreamError
 from proxy.http1.listener import serve
 from proxy.http1.messages import BadMessage
 from proxy.outcomes import Bypass
-from proxy.ranking.stages import Budget
+from proxy.ranking.stages import Budget, CalledModels
 from proxy.settings.config import Config
 from proxy.telemetry.log import Telemetry
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
@@ -444,7 +444,8 @@ class DefectiveScores:
 
 
 def without_scores(front: Front) -> Front:
-    front.searching._reranker = DefectiveScores()  # noqa: SLF001
+    called = front.searching._called  # noqa: SLF001
+    front.searching._called = CalledModels(called.embedder, DefectiveScores())  # noqa: SLF001
     return front
 
 

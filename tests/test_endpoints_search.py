@@ -418,3 +418,17 @@ async def test_a_query_that_is_nested_too_deep_is_no_defect(
     fields = {"x_rerank_query": said} if said else {}
     answered = await client.ask("POST", "/products/_search", deep, content_type="application/json", **fields)
     assert "internal_error" not in answered.header("x-rerank") + str(log)
+
+
+async def test_what_a_search_cost_is_told_only_where_steering_allows_it(
+    start_proxy: StartProxy, settings: Config, models: FakeModels
+) -> None:
+    models.cost = 2.0**-10
+    client = await start_proxy(settings)
+    refused = await client.search("/products/_search", {**QUERY, "ext": {"rerank_proxy": {"cost": True}}})
+    silent = await client.search("/products/_search", QUERY)
+    assert (400, "") == (refused.status, silent.header("x-rerank-cost"))
+    client = await start_proxy(msgspec.structs.replace(settings, steering=("cost",)))
+    said = [await client.search("/products/_search", QUERY, x_rerank_cost="on") for _ in range(2)]
+    assert ["0.000976562", "0.000000000"] == [message.header("x-rerank-cost") for message in said]
+    assert "" == (await client.search("/products/_search", QUERY)).header("x-rerank-cost")

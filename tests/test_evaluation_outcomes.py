@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.commands.evaluation.outcomes import ReportedOutcome, read_outcome
+from proxy.commands.evaluation.outcomes import ReportedOutcome, read_cost, read_outcome
 from proxy.errors import Failure
 from proxy.outcomes import BYPASS_REASONS, Bypass, answered, bypassed
 
@@ -24,3 +24,8 @@ def test_stages_are_read_and_what_has_all_of_them_is_reranked() -> None:
     assert (True, "reranked") == (whole.is_reranked, str(whole))
     by_design = read_outcome(answered([Failure("semantic", "not_relaxed", by_design=True)]).header.decode())
     assert (True, "reranked (without semantic, not_relaxed)") == (by_design.is_reranked, str(by_design))
+
+
+def test_a_cost_is_a_plain_number() -> None:
+    assert (0.00012, 3.0) == (read_cost("0.000120000"), read_cost("3"))
+    assert [None] * 6 == [read_cost(said) for said in ("", "-1", "nan", "inf", "1e9", "\u0661")]

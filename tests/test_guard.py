@@ -314,3 +314,20 @@ async def test_what_is_known_of_a_model_is_known_without_making_a_guard_for_it()
     await end(guard, model)
     async with guard.bulkhead.turn(SECONDS):
         assert (0.5, 0.5) == (live.pressure("qwen"), live.usual_seconds("qwen"))
+
+
+async def test_calls_in_the_background_follow_the_breaker_of_the_others_and_not_the_other_way_round() -> None:
+    model = Model([refused(500)])
+    others = Guards(200, clocks=model.clocks)
+    behind = Guards(2, lambda *labels: model.counted.update(labels[:1]), model.clocks, leading=others)
+    guard, other = behind.of("reranker", "qwen"), others.of("reranker", "qwen")
+    for _ in range(20):
+        await end(guard, model)
+    assert (True, None) == (guard.breaker.opened is not None, other.breaker.opened)
+    assert (None, {"reranker_background"}) == (other.latency.usual, set(model.counted))
+    other.suspend("the canary fails")
+    fresh = Guards(2, clocks=model.clocks, leading=others).of("reranker", "qwen")
+    calls = model.calls
+    assert ("misconfigured", calls) == (await end(fresh, model), model.calls)
+    other.resume()
+    assert "server_error" == await end(fresh, model)

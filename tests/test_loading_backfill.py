@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.catalog.vectors import passage_hash
-from proxy.commands.loading.backfill import Filled, Judged, Marks, Pace, Stretch, judge, since
+from proxy.commands.loading.backfill import HAS_VECTOR, Filled, Judged, Marks, Pace, Stretch, judge, since
 from proxy.commands.loading.mappings import Embedding
 from proxy.commands.loading.passages import passage_of
 
@@ -39,8 +39,14 @@ def test_a_vector_is_current_when_it_is_of_this_text_model_and_length(
     has_text: bool,  # noqa: FBT001
 ) -> None:
     """A document without a text should have no vector."""
-    judged = judge({"_id": "1", "_source": source}, EMBEDDING)
+    judged = judge({"_id": "1", "_source": source, "matched_queries": [HAS_VECTOR]}, EMBEDDING)
     assert (judged.current, judged.passage is not None) == (current, has_text)
+
+
+@pytest.mark.parametrize(("source", "current"), [(DOCUMENT | {"v_hash": HASH}, False), ({"title": " "}, True)])
+def test_a_hash_without_a_vector_is_not_current(source: Mapping[str, Any], current: bool) -> None:  # noqa: FBT001
+    """An update of a document loses its vector, and not its hash, where the mapping excludes it from `_source`."""
+    assert judge({"_id": "1", "_source": source}, EMBEDDING).current == current
 
 
 def test_a_document_without_source_has_no_text() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from proxy.catalog.dialects import EngineKind
 from proxy.commands.advice import models_advice
 from proxy.commands.loading.clients import Action, Outcome
 from proxy.commands.loading.commands import IndexOptions, Services, VectorOptions, run_index
@@ -32,6 +33,7 @@ class ServedIndex:
     asked: list[tuple[str, str]] = field(default_factory=list)
     written: int = 0
     spelling = SPELLINGS["elasticsearch"]
+    kind = EngineKind("elasticsearch", (8, 19, 13))
 
     async def ask(
         self, method: str, path: str, body: Any = None, parameters: Mapping[str, Any] | None = None

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from proxy.bounds import LOG_DETAIL, LOG_ID, LOG_VALUE, OUTCOME_KEY, OUTCOME_LIST_BYTES
-from proxy.context import Charge, Ended, RequestRecord, SearchRecord
+from proxy.context import Charge, Clock, Ended, RequestRecord, SearchRecord, Usage
 from proxy.errors import Failure
 from proxy.outcomes import BYPASS_REASONS, Bypass, Outcome, answered, bypassed, in_order
 from proxy.settings.config import Log as Settings
@@ -85,8 +85,16 @@ def test_a_list_of_outcomes_is_no_longer_than_a_head_can_hold(count: int, end: b
 
 
 def test_stage_times_are_milliseconds_in_server_timing() -> None:
-    found = outcome_fields(Outcome("reranked"), {"lexical": 1.26, "total": 12.0})
+    record = SearchRecord("", started=0.0, ended=0.012, clock=Clock({"lexical": 1.26}))
+    found = outcome_fields(Outcome("reranked"), record)
     assert ((b"X-Rerank", b"reranked"), (b"Server-Timing", b"lexical;dur=1.3, total;dur=12.0")) == found
+
+
+def test_the_cost_is_in_a_header_of_those_who_may_know_it() -> None:
+    record = SearchRecord("", usage=Usage(Charge(cost_usd=0.00012345)))
+    assert b"X-Rerank-Cost" not in dict(outcome_fields(Outcome("reranked"), record))
+    record.shows_cost = True
+    assert b"0.000123450" == dict(outcome_fields(Outcome("reranked"), record))[b"X-Rerank-Cost"]
 
 
 @pytest.mark.parametrize(

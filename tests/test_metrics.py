@@ -33,6 +33,17 @@ def labels(**named: str) -> Labels:
     return frozenset(named.items())
 
 
+def test_the_time_of_a_search_in_the_background_is_not_observed(log: Log) -> None:
+    telemetry, record = Telemetry(), RequestRecord("")
+    search = record.search()
+    search.route, search.outcome, search.is_background = "products", answered([]), True
+    search.usage.add(Charge(120, 0.5))
+    telemetry.conclude(record, Ended.ANSWERED)
+    text = telemetry.metrics.text().decode()
+    assert "search_seconds_count{" not in text.replace("rerank_proxy_", "")
+    assert 'rerank_proxy_model_tokens_total{route="products"} 120.0' in text
+
+
 def test_a_search_of_a_route_is_counted_timed_and_charged(log: Log) -> None:
     telemetry, record = Telemetry(), RequestRecord("")
     search = record.search()

@@ -182,61 +182,56 @@ async def test_a_render_that_hangs_costs_nothing_but_what_it_would_show(
     assert ("reranked", RERANKED) == (whole.header("x-rerank"), ids(whole))
 
 
-RENDERS = Head(
-    (Scored(DocKey("products", "d"), 1.0),),
-    None,
-    0,
-    untouched=False,
-    failures=(),
-    recipe=Recipe({RENDER: (DocKey("products", "d"),)}),
-)
+class SlowHeads:
+    """A shared cache that answers when the test says so."""
 
-
-@dataclasses.dataclass
-class LateHeads:
-    """A shared cache that is slower than the engine."""
-
-    found: asyncio.Event
+    def __init__(self, head: Head) -> None:
+        self.head, self.answered = head, asyncio.Event()
 
     async def get(self, key: bytes) -> Head | None:
-        await self.found.wait()
-        return RENDERS
+        await self.answered.wait()
+        return self.head
 
     async def put(self, key: bytes, head: Head) -> None: ...
 
 
 async def test_a_ranking_that_is_found_late_sends_nothing_twice(engine: FakeEngine, models: FakeModels) -> None:
-    found = asyncio.Event()
+    """A shared cache may be slower than the engine."""
+    document = DocKey("products", "d")
+    heads = SlowHeads(
+        Head((Scored(document, 1.0),), None, 0, untouched=False, failures=(), recipe=Recipe({RENDER: (document,)}))
+    )
     async with AsyncExitStack() as stack:
         run = await run_of(plan_of("", QUERY), engine, models, stack)
-        run = dataclasses.replace(run, stages=dataclasses.replace(run.stages, heads=LateHeads(found)))
-        caller = run.stages.engine
-        assert isinstance(caller, EngineOfCaller)
+        run = dataclasses.replace(run, stages=dataclasses.replace(run.stages, heads=heads))
         run.stages.accepted.note()
         async with looking_ahead(run, b"", None) as informed:
-            await informed.search(RENDER, render_search(run.plan, RENDERS.keys, {}))
-            found.set()
-            for _ in range(10):  # turns of the loop, in which another search would begin
+            await informed.search(RENDER, render_search(run.plan, [document], {}))
+            heads.answered.set()
+            for _ in range(5):  # turns of the loop, in which another search would be sent
                 await asyncio.sleep(0)
-    assert 1 == caller.sent.engine_searches
+        await run.search(RENDER, render_search(run.plan, [document], {}))
+    assert 2 == len(engine.of("render"))
 
 
 async def test_an_early_search_without_a_slot_is_sent_when_it_is_needed(engine: FakeEngine, models: FakeModels) -> None:
     """The engine did not receive it, and there may be a slot by now."""
+    document = DocKey("products", "d")
+    head = Head((Scored(document, 1.0),), None, 0, untouched=False, failures=(), recipe=Recipe({RENDER: (document,)}))
     async with AsyncExitStack() as stack:
         run = await run_of(plan_of("", QUERY), engine, models, stack)
         caller = run.stages.engine
         assert isinstance(caller, EngineOfCaller)
         caller.engine.added = AddedSearches(1, wait_seconds=0.01)
         run.stages.accepted.note()
-        async with looking_ahead(run, b"", RENDERS) as informed:
+        async with looking_ahead(run, b"", head) as informed:
             async with caller.engine.added.turn():
                 for _ in range(5):  # turns of the loop, until it waits
                     await asyncio.sleep(0)
                 assert 1 == caller.engine.added.waiting
                 assert informed.ahead is not None
                 assert await informed.ahead.answers([RENDER]) is None
-            answer = await informed.search(RENDER, render_search(run.plan, RENDERS.keys, {}))
+            answer = await informed.search(RENDER, render_search(run.plan, [document], {}))
     assert (["d"], 1) == ([hit.key.id for hit in answer.hits], len(engine.of("render")))
 
 

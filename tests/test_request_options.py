@@ -27,6 +27,8 @@ HEADERS: list[tuple[bytes, bytes, dict[str, Any]]] = [
     (b"X-Rerank-Profile", b"legal", {"profile": "legal"}),
     (b"X-Rerank-Instruction", b"Prefer what is new.", {"instruction": "Prefer what is new."}),
     (b"X-Rerank-Explain", b"on", {"explain": True}),
+    (b"X-Rerank-Cost", b"on", {"cost": True}),
+    (b"X-Rerank-Background", b"on", {"background": True}),
 ]
 
 
@@ -194,7 +196,7 @@ def test_an_option_that_is_switched_off_is_refused_and_all_others_are_not(option
 def test_every_option_is_a_field_and_by_default_those_may_be_set_that_put_no_words_before_a_model() -> None:
     assert set(OPTIONS) == set(Steering.__struct_fields__)
     assert ALLOWED == Config().steering == tuple(option for option in OPTIONS if option in Config().steering)
-    assert {"query", "profile", "instruction"} == set(OPTIONS) - set(ALLOWED)
+    assert {"query", "profile", "instruction", "cost", "background"} == set(OPTIONS) - set(ALLOWED)
 
 
 def test_a_larger_budget_is_lowered_and_not_refused() -> None:

@@ -16,6 +16,7 @@ from proxy.ranking.stages import UNMETERED, Budget, Purse, Unmetered
 from proxy.store.contract import CacheRegion, Keys, Kind, Store
 from proxy.store.memory import MemoryStore
 from proxy.upstream.score_cache import REFUSED_S, ScoreCache
+from proxy.upstream.score_entries import decode
 from proxy.upstream.spending.prices import rerank_tokens
 
 MODEL = "Qwen/Qwen3-Reranker-4B"
@@ -698,6 +699,28 @@ async def test_a_store_in_memory_serves_it(reranker: FakeReranker) -> None:
     for _ in range(2):
         await score(cache, "abc")
     assert (1, False) == (len(reranker.calls), cache.is_busy)
+
+
+async def test_a_slow_call_does_not_replace_what_another_cache_stored_meanwhile(clock: Clock, held: Held) -> None:
+    """Neither is a score of another model mixed with its own."""
+    slow, quick = FakeReranker(), FakeReranker()
+    slow.at_once = False
+    behind = ScoreCache(slow, region(held), endpoint="e", query_max_chars=20, now=clock, merges=True)
+    other = cache_of(quick, clock, held)
+    waiting = begun(behind, "abc")
+    await settled()
+    await score(other, "cd")
+    slow.calls[0].answer()
+    await waiting
+    await settled()
+    await score(other, "abcd")
+    assert [["c", "d"]] == quick.sent
+    waiting = begun(behind, "e")
+    await settled()
+    slow.calls[1].answer(model="another")
+    await waiting
+    await settled()
+    assert 1 == sum(len(decode(value, clock()).scores) for value in held.values.values())
 
 
 async def test_nothing_is_available_of_a_model_that_is_not_called_unless_a_score_is_cached(

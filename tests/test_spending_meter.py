@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,17 @@ def test_a_free_local_model_reserves_nothing_once_it_was_called() -> None:
     assert home.meter.reserved_usd(published, 1e6, home.spending.prices) == 0.025
     answered(home.purse(), published, input_tokens=1)
     assert home.meter.reserved_usd(published, 1e6, home.spending.prices) == 0
+
+
+def test_a_cheaper_call_is_booked_at_its_share_and_its_cost_does_not_lower_later_estimates() -> None:
+    home = Household()
+    cheap = replace(home.purse(), share=0.5)
+    answered(cheap, usage={"total_tokens": TOKENS})
+    assert Spent(1, TOKENS, USD / 2) == spent(home)
+    answered(cheap, "n", input_tokens=TOKENS, inference_status={"cost": 1.0})
+    whole = home.meter.estimated_usd("n", TOKENS, home.spending.prices)
+    assert Spent(1, TOKENS, 1.0) == spent(home, "n")
+    assert pytest.approx(2.0) == whole
 
 
 def test_what_a_cache_saved_is_counted_apart() -> None:

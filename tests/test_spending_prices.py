@@ -30,6 +30,15 @@ def test_a_service_tier_changes_the_published_price_but_not_a_configured_one() -
     assert 1.0 == prices_of(Config(models=models, spend=Spend(prices={MODEL: 1.0}))).of(MODEL)
 
 
+def test_the_cheap_tier_costs_less_than_the_one_that_is_set_where_there_is_one() -> None:
+    def share(models: Models) -> float:
+        return prices_of(Config(models=models)).flex_share
+
+    assert pytest.approx(0.8) == share(Models())
+    assert pytest.approx(0.8 / 1.5) == share(Models(service_tier="priority"))
+    assert 1.0 == share(Models(url="http://models.internal"))
+
+
 def test_tokens_of_a_model_without_a_price_cost_nothing() -> None:
     assert (0.0, 0.000005) == (Prices().usd("m", 5), Prices({"m": 1.0}).usd("m", 5))
 

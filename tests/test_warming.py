@@ -1,60 +1,25 @@
-"""`rerank-proxy warm`: what it sends, and that the proxy's caches have it afterwards."""
+"""`rerank-proxy warm`: what the proxy's caches have afterwards, what it costs, and how it ends."""
 
 import json
+import signal
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proxy.cli import main
-from proxy.commands.evaluation.errors import CannotEvaluate
-from proxy.commands.evaluation.template import read_template
-from proxy.commands.warming import bodies_of
-from tests.fakes import FakeEngine, FakeModels, closed_port
-from tests.integration.commands import begun
+from proxy.commands.evaluation.outcomes import Found, ReportedOutcome
+from proxy.commands.warming.command import FAILURES_IN_A_ROW, CannotWarm, CostCap
+from proxy.errors import Refused, TimedOut
+from tests.fakes import FakeEngine, FakeModels, closed_port, hangs, refuses
+from tests.integration.commands import Running, begun
 from tests.test_serving import served
 from tests.test_spending_serving import COST, capped, outcomes
-
-TEMPLATE = read_template(b'{"query": {"match": {"title": "{{query}}"}}, "size": 10}', "t.json")
 
 
 def match(text: str, **more: Any) -> Any:
     return {"query": {"match": {"title": text}}, **more}
-
-
-def bodies(*lines: Any) -> list[Any]:
-    content = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
-    return [json.loads(body) for body in bodies_of(content.encode(), TEMPLATE)]
-
-
-PATIENT = {"ext": {"rerank_proxy": {"budget_ms": 60_000}}}
-
-
-def test_bodies_texts_and_log_lines_become_searches_the_most_frequent_first() -> None:
-    log = {"event.action": "search", "log.level": "info", "query": "laptop"}
-    other = {"event.action": "reloaded", "log.level": "info"}
-    assert [match("laptop", size=10) | PATIENT, match("stand") | PATIENT] == bodies(
-        match("stand"), log, "", other, "laptop"
-    )
-
-
-def test_a_text_needs_a_template_and_a_file_a_search() -> None:
-    with pytest.raises(CannotEvaluate, match="line 1 is a query text: name the search body for it with --template"):
-        bodies_of(b"laptop", None)
-    with pytest.raises(CannotEvaluate, match=r"log\.query_text"):
-        bodies_of(b'{"event.action": "search"}', None)
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b'laptop\n{"query": ', "line 2 begins like JSON, but is malformed"),
-        (b"laptop\n\xff\xfe", "line 2 is not UTF-8"),
-    ],
-)
-def test_a_line_that_cannot_be_read_is_not_taken_for_a_query_text(content: bytes, said: str) -> None:
-    with pytest.raises(CannotEvaluate, match=said):
-        bodies_of(content, TEMPLATE)
 
 
 def test_an_address_without_its_scheme_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,16 +53,20 @@ def test_options_are_checked_as_those_of_eval(
     assert "s3cret" not in err
 
 
-async def warm(folder: Path, port: int, *texts: str) -> tuple[int, str]:
+async def begun_warm(folder: Path, port: int, texts: Iterable[str], *options: str) -> Running:
     file = folder / "bodies.ndjson"
     file.write_text("\n".join(json.dumps(match(f"laptop {text}")) for text in texts))
     url = f"http://127.0.0.1:{port}"
-    command = await begun("warm", str(file), "--index", "products", "--proxy", url, "--concurrency", "1")
+    return await begun("warm", str(file), "--index", "products", "--proxy", url, "--concurrency", "1", *options)
+
+
+async def warm(folder: Path, port: int, *texts: str, options: Sequence[str] = ()) -> tuple[int, str]:
+    command = await begun_warm(folder, port, texts, *options)
     return await command.ended(), "".join(command.lines)
 
 
 async def test_what_was_warmed_costs_nothing_later(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
-    async with served(tmp_path, engine, models, more=capped(tmp_path, 1.0)) as proxy:
+    async with served(tmp_path, engine, models, more=capped(tmp_path, 1.0) | {"steering": []}) as proxy:
         code, said = await warm(tmp_path, proxy.port, "a", "b", "a")
         assert (0, True) == (code, "2 searches: 2 reranked" in said)
         assert ["reranked", "reranked"] == await outcomes(proxy, "a", "b")
@@ -111,3 +80,113 @@ async def test_it_ends_at_a_cap(tmp_path: Path, engine: FakeEngine, models: Fake
         code, said = await warm(tmp_path, proxy.port, "a", "b", "c", "d")
     assert (3, 1) == (code, len(models.of("rerank")))
     assert "a cap on spend is reached" in said
+
+
+# -- the cost
+
+
+RERANKED = ReportedOutcome("reranked")
+
+
+def test_a_search_is_sent_only_if_it_fits_beside_those_in_flight() -> None:
+    cap = CostCap(1.0)
+    assert cap.allows()
+    cap.note(Found((), RERANKED, 0.3))
+    cap.in_flight = 1
+    assert cap.allows()
+    cap.in_flight = 2
+    assert not cap.allows()
+    cap.note(Found((), RERANKED, 0.0))
+    assert (0.3, 0.3) == (cap.spent_usd, cap.largest_usd)
+
+
+def test_what_may_have_been_charged_counts_like_the_most_expensive_search() -> None:
+    cap = CostCap(1.0)
+    cap.note(Found((), RERANKED, 0.25))
+    cap.note(Found((), ReportedOutcome("degraded", "timeout", "rerank"), 0.0))
+    cap.note_unanswered(TimedOut("search"))
+    cap.note_unanswered(Refused("search", 503))
+    cap.note(Found((), ReportedOutcome("bypassed", "sort")))
+    cap.note(Found(()))
+    assert 0.75 == cap.spent_usd
+
+
+def test_searches_are_not_paid_without_being_counted() -> None:
+    with pytest.raises(CannotWarm, match="does not report what a search cost"):
+        CostCap(1.0).note(Found((), RERANKED))
+    with pytest.raises(CannotWarm, match="mode: shadow"):
+        CostCap(1.0).note(Found((), ReportedOutcome("bypassed", "shadow"), 0.0))
+    CostCap().note(Found((), RERANKED))
+
+
+def reporting(folder: Path) -> dict[str, Any]:
+    return capped(folder, 1.0) | {"steering": ["cost"]}
+
+
+@pytest.mark.parametrize("concurrency", ["1", "4"])
+async def test_it_stops_before_the_maximum_and_resumes_for_nothing(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels, concurrency: str
+) -> None:
+    models.cost = COST
+    options = ("--max-cost", f"{2.5 * COST}", "--concurrency", concurrency)
+    async with served(tmp_path, engine, models, more=reporting(tmp_path)) as proxy:
+        code, said = await warm(tmp_path, proxy.port, *"abcde", options=options)
+        assert (3, 2, True) == (code, len(models.of("rerank")), "--max-cost: another search might exceed it" in said)
+        assert "2 searches: 2 reranked, $0.002 of $0.0024" in said
+        code, said = await warm(tmp_path, proxy.port, *"abcde", options=options)
+        assert (3, 4) == (code, len(models.of("rerank")))
+        code, said = await warm(tmp_path, proxy.port, *"abcde", options=options)
+    assert (0, 5) == (code, len(models.of("rerank")))
+    assert "5 searches: 5 reranked" in said
+
+
+async def test_an_option_that_the_proxy_does_not_allow_is_named_at_once(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    async with served(tmp_path, engine, models) as proxy:
+        code, said = await warm(tmp_path, proxy.port, "a", "b", options=("--max-cost", "1"))
+    assert (1, True) == (code, "the proxy rejects the option `cost`: add it to `steering`" in said)
+    assert "0 searches: none" in said
+    assert [] == models.of("rerank")
+
+
+async def test_in_the_background_its_calls_are_on_the_cheap_tier(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    models.cost = COST
+    more = capped(tmp_path, 1.0) | {"steering": ["cost", "background"]}
+    async with served(tmp_path, engine, models, more=more) as proxy:
+        code, said = await warm(tmp_path, proxy.port, "a", "b", options=("--background", "--max-cost", "1"))
+        assert ["reranked", "reranked"] == await outcomes(proxy, "a", "b")
+    assert (0, True) == (code, "2 searches: 2 reranked, $0.002 of $1.00" in said)
+    assert ["flex", "flex"] == [asked.json()["service_tier"] for asked in models.of("rerank")]
+
+
+# -- how it ends
+
+
+async def test_a_proxy_that_hangs_is_left_after_some_searches(tmp_path: Path, engine: FakeEngine) -> None:
+    engine.faults["lexical"] = hangs
+    texts = [f"{number}" for number in range(FAILURES_IN_A_ROW + 5)]
+    code, said = await warm(tmp_path, engine.port, *texts, options=("--timeout", "0.05"))
+    assert (1, FAILURES_IN_A_ROW) == (code, len(engine.of("lexical")))
+    assert f"{FAILURES_IN_A_ROW} searches in a row failed, so that it stopped" in said
+    assert "no answer in 0.05 s" in said
+
+
+async def test_some_failures_do_not_stop_it(tmp_path: Path, engine: FakeEngine) -> None:
+    engine.faults["lexical"] = refuses(503)
+    code, said = await warm(tmp_path, engine.port, *"abc")
+    assert (1, 3) == (code, len(engine.of("lexical")))
+    assert "some searches failed, the first one with: status 503" in said
+
+
+async def test_an_interrupt_ends_it_with_what_it_did(tmp_path: Path, engine: FakeEngine) -> None:
+    engine.faults["lexical"] = hangs
+    command = await begun_warm(tmp_path, engine.port, "a")
+    await engine.until_asked("lexical", 1)
+    command.process.send_signal(signal.SIGINT)
+    code = await command.ended()
+    said = "".join(command.lines)
+    assert (130, True, False) == (code, "0 searches: none" in said, "Traceback" in said)
+    assert "Run the same command again to continue" in said

@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 
+from proxy.bounds import BACKGROUND_CALL_S, BACKGROUND_CALLS
 from proxy.endpoints.answering import Searching
 from proxy.endpoints.async_search import AsyncSearches
 from proxy.endpoints.front import Front
 from proxy.http1.callers import CallerIdentities
 from proxy.http1.relay import Upstream
+from proxy.ranking.stages import CalledModels
 from proxy.settings.config import Config
 from proxy.settings.config import Models as ModelSettings
 from proxy.settings.credentials import authorization_of, rerank_token_of, token_of
@@ -22,7 +24,7 @@ from proxy.upstream.embedder import Embedder
 from proxy.upstream.engine import EngineClient
 from proxy.upstream.guard import GuardedModels, Guards
 from proxy.upstream.nodes import Nodes
-from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS
+from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS, CallTier, rerank_endpoint
 from proxy.upstream.reranker import Reranker
 from proxy.upstream.score_cache import ScoreCache
 from proxy.upstream.spending.meter import Meter
@@ -76,6 +78,8 @@ class ModelClients:
     scores: ScoreCache
     guards: Guards
     canary: Canary
+    background: CalledModels
+    """The same models as searches call them that nobody waits for."""
     authority: bytes = b""
     """The content of `models.ca_file`."""
 
@@ -163,31 +167,73 @@ async def next_generation(config: Config, secrets: Secrets, fixed: Fixed, earlie
 
 async def _open_models(settings: ModelSettings, secrets: Secrets, fixed: Fixed, stack: AsyncExitStack) -> ModelClients:
     session = await stack.enter_async_context(open_session(settings))
-    guards = Guards(settings.concurrent_calls, fixed.telemetry.count_model_call)
-    embedder = Embedder(
-        Transport(session, "embedder", settings.url, secrets.embed_token, guards),
-        timeout_seconds=settings.embed_timeout_seconds,
-        query_max_chars=settings.query_max_chars,
-        vectors=fixed.caches.vectors,
-        format_=EMBED_FORMATS[settings.embed_api],
-        service_tier=settings.service_tier,
+    on_call = fixed.telemetry.count_model_call
+    guards = Guards(settings.concurrent_calls, on_call)
+    behind = Guards(min(BACKGROUND_CALLS, settings.concurrent_calls), on_call, leading=guards)
+    embed_token, rerank_url = secrets.embed_token, settings.rerank_url or settings.url
+    calls = ModelCalls(settings.embed_timeout_seconds, settings.rerank_timeout_seconds, settings.service_tier)
+    slow_calls = ModelCalls(BACKGROUND_CALL_S, BACKGROUND_CALL_S, "flex")
+    of_embedder = (session, "embedder", settings.url, embed_token)
+    of_reranker = (session, "reranker", rerank_url, secrets.rerank_token)
+    reranker = calls.reranker(settings, Transport(*of_reranker, guards))
+    canary = Canary(
+        reranker,
+        calls.reranker(settings, Transport(*of_reranker)),
+        guards,
+        CanaryScores(settings.canary_file, fixed.canary_scores),
     )
-    of_reranker = (session, "reranker", settings.rerank_url or settings.url, secrets.rerank_token)
-    reranker, unguarded = (
-        Reranker(
+    stack.push_async_callback(canary.close)
+    return ModelClients(
+        settings,
+        secrets,
+        calls.embedder(settings, Transport(*of_embedder, guards), fixed.caches),
+        _score_cache(settings, reranker, fixed.caches),
+        guards,
+        canary,
+        CalledModels(
+            slow_calls.embedder(settings, Transport(*of_embedder, behind), fixed.caches),
+            _score_cache(
+                settings, slow_calls.reranker(settings, Transport(*of_reranker, behind)), fixed.caches, merges=True
+            ),
+        ),
+        models_authority(settings),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCalls:
+    """How the models are called: with which timeouts, in seconds, and on which service tier."""
+
+    embed_timeout: float
+    rerank_timeout: float
+    tier: CallTier | None
+
+    def embedder(self, settings: ModelSettings, transport: Transport, caches: Caches) -> Embedder:
+        return Embedder(
             transport,
-            timeout_seconds=settings.rerank_timeout_seconds,
+            timeout_seconds=self.embed_timeout,
+            query_max_chars=settings.query_max_chars,
+            vectors=caches.vectors,
+            format_=EMBED_FORMATS[settings.embed_api],
+            service_tier=self.tier,
+        )
+
+    def reranker(self, settings: ModelSettings, transport: Transport) -> Reranker:
+        return Reranker(
+            transport,
+            timeout_seconds=self.rerank_timeout,
             batch_size=settings.rerank_batch_size,
             format_=RERANK_FORMATS[settings.rerank_api],
-            service_tier=settings.service_tier,
+            service_tier=self.tier,
         )
-        for transport in (Transport(*of_reranker, guards), Transport(*of_reranker))
+
+
+def _score_cache(settings: ModelSettings, reranker: Reranker, caches: Caches, *, merges: bool = False) -> ScoreCache:
+    """Return a cache that shares what is stored with the others, but not the calls in progress."""
+    endpoint = rerank_endpoint(settings)
+    return ScoreCache(
+        reranker, caches.scores, endpoint=endpoint, query_max_chars=settings.query_max_chars, merges=merges
     )
-    canary = Canary(reranker, unguarded, guards, CanaryScores(settings.canary_file, fixed.canary_scores))
-    stack.push_async_callback(canary.close)
-    endpoint = f"{settings.rerank_api} {settings.rerank_url or settings.url}"
-    scores = ScoreCache(reranker, fixed.caches.scores, endpoint=endpoint, query_max_chars=settings.query_max_chars)
-    return ModelClients(settings, secrets, embedder, scores, guards, canary, models_authority(settings))
 
 
 def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients, callers: CallerIdentities) -> Front:
@@ -201,5 +247,6 @@ def _front(config: Config, secrets: Secrets, fixed: Fixed, models: ModelClients,
         switches=fixed.switches,
         meter=fixed.meter,
         rankings=fixed.caches.rankings,
+        background=models.background,
     )
     return Front(fixed.upstream, fixed.engine, searching, callers, config.engine.multi_search_reranked)

@@ -139,6 +139,10 @@ class SearchRecord:
     route: str = ""
     window: int = 0
     candidates: int = 0
+    shows_cost: bool = False
+    """Whether the client may know what the search cost, and wants to."""
+    is_background: bool = False
+    """Whether nobody waits for the response, so that its time says nothing about that of other searches."""
     query_text: str = ""
     trace_id: str = ""
     """Of the client's `traceparent` (W3C Trace Context); empty if it sent none."""

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 import structlog
 
-from proxy.bounds import GIVEN_TEXT, NAMES_IN_A_URL
+from proxy.bounds import BACKGROUND_BUDGET_S, GIVEN_TEXT, NAMES_IN_A_URL
 from proxy.catalog.dialects import EngineKind
 from proxy.catalog.indices import (
     Covered,
@@ -44,7 +44,7 @@ from proxy.ranking.pipeline import Defect, Result, Unserved, run_search, unserve
 from proxy.ranking.planning import Plan, VectorSearch, vector_search
 from proxy.ranking.pressure import LiveModels, UncalledModels, narrowed, reserved_seconds
 from proxy.ranking.searches import own_fields
-from proxy.ranking.stages import Budget, Embeds, OwnSearches, Run, Scores, Stages
+from proxy.ranking.stages import Budget, CalledModels, Embeds, OwnSearches, Run, Scores, Stages
 from proxy.ranking.tiers import AutoTier
 from proxy.settings.config import Config
 from proxy.settings.profiles import PROFILES
@@ -132,13 +132,15 @@ class Searching:
         switches: Switches | None = None,
         meter: Meter | None = None,
         rankings: CacheRegion | None = None,
+        background: CalledModels | None = None,
     ) -> None:
+        """`background`: the models as searches call them that nobody waits for."""
         self.routes = build_routes(config)
         self._config = config
         self.shadows = Shadows()
         self._engine = engine
-        self._embedder = embedder
-        self._reranker = reranker
+        self._called = CalledModels(embedder, reranker)
+        self._background = background or self._called
         self.models = models or UncalledModels()
         self._switches = switches or Switches()
         self.spending = Spending(config, meter or Meter())
@@ -151,7 +153,7 @@ class Searching:
 
     async def warm_up(self) -> None:
         """Open a connection to each model service."""
-        await asyncio.gather(self._embedder.warm_up(), self._reranker.warm_up())
+        await asyncio.gather(self._called.embedder.warm_up(), self._called.reranker.warm_up())
 
     # -- route
 
@@ -181,6 +183,7 @@ class Searching:
             return NotRouted(call, covered)
         if isinstance(options, Wrong):
             return NotRouted(call, options)
+        record.shows_cost, record.is_background = bool(options.cost), bool(options.background)
         call = _as_set(call, covered.route)
         return Routed(record, replace(caller, sent=record.sent), call, covered, options)
 
@@ -264,7 +267,12 @@ class Searching:
         key = head_key(plan, routed.caller.identity)
         if isinstance(without := await guarded(unserved(plan, stages, key)), Unserved | Bypass):
             return without
-        purse = self.spending.purse(route, record.usage, pays=self.spending.level(route) < Level.CACHED)
+        purse = self.spending.purse(
+            route,
+            record.usage,
+            pays=self.spending.level(route) < Level.CACHED,
+            is_background=bool(routed.options.background),
+        )
         run = Run(plan, stages, record.clock, Budget(plan.budget_seconds, own, number, purse), record.usage)
         return Prepared(run, key, record.sent)
 
@@ -279,8 +287,9 @@ class Searching:
         if model is not None and self.models.pressure(model) >= GIVES_WAY:
             return BUSY
         own = SearchRecord(record.request_id, route=record.route, usage=record.usage)
+        options = msgspec.structs.replace(routed.options, background=None)  # few shadow runs may run at a time
         prepared = await self._prepare(
-            replace(routed, record=own, caller=replace(routed.caller, sent=own.sent)), OwnSearches()
+            replace(routed, record=own, caller=replace(routed.caller, sent=own.sent), options=options), OwnSearches()
         )
         record.window, record.query_text = own.window, own.query_text
         if isinstance(prepared, Unserved):
@@ -318,10 +327,11 @@ class Searching:
         return routed.covered.route.rollout.bypass(routed.options, routed.call.fields)
 
     def _stages(self, routed: Routed) -> Stages:
+        called = self._background if routed.options.background else self._called
         return Stages(
             routed.caller,
-            self._embedder,
-            self._reranker,
+            called.embedder,
+            called.reranker,
             self._heads,
             AcceptedSearch.of(
                 self._engine.accepted, routed.caller.identity, routed.covered.indices or {routed.call.indices}
@@ -513,9 +523,10 @@ def _unfit(request: SearchRequest, user_query: UserQuery) -> Failure | None:
 
 def _budget_seconds(route: Route, options: Steering, request: SearchRequest) -> float:
     """Return the time budget in seconds: the route's, lowered by per-request options or the client's `timeout`."""
-    of_request = route.budget_ms if options.budget_ms is None else options.budget_ms
+    of_route = BACKGROUND_BUDGET_S if options.background else route.budget_ms / 1000
+    of_request = math.inf if options.budget_ms is None else options.budget_ms / 1000
     of_client = math.inf if request.timeout_seconds is None else request.timeout_seconds
-    return min(route.budget_ms / 1000, of_request / 1000, of_client)
+    return min(of_route, of_request, of_client)
 
 
 def _instruction(route: Route, options: Steering) -> str:

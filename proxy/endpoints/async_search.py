@@ -149,7 +149,7 @@ class AsyncSearches:
         written = await guarded(self._written(question, reply, submitted))
         outcome, body = (bypassed(written), reply.body) if isinstance(written, Bypass) else written
         question.record.outcome = outcome
-        await send(question.exchange, reply, body, outcome_fields(outcome, question.record.timings()))
+        await send(question.exchange, reply, body, outcome_fields(outcome, question.record))
 
     async def _written(self, question: _Question, reply: EngineReply, submitted: Submitted) -> tuple[Outcome, bytes]:
         """Run a complete search, and render the engine's response in the requested format."""

@@ -77,7 +77,7 @@ class Front:
             await self.hand_on(exchange)
             return
         response = self.concluded(record, result)
-        fields = outcome_fields(response.outcome, record.timings())
+        fields = outcome_fields(response.outcome, record)
         if response.body is None:
             record.sent.engine_searches += 1
             await self.hand_on(exchange, fields)

@@ -32,7 +32,7 @@ TURNED_AWAY = frozenset((401, 403))
 _REJECTED_ITEM = re.compile(rb'\}\s*,\s*"status"\s*:\s*(40[13])\s*\}\s*(?:\]|,\s*\{)')
 """The end of an item of an `_msearch` whose search was rejected: its error, its status, and the next item or the end of
 the list. A document of an access log, which may have such a status, too, is followed by something else in its hit."""
-_ITEM_END_BYTES = 128
+_ITEM_END = 128
 """The end of an item may be in two reads; pretty-printed, it is no longer than this."""
 
 _log = structlog.get_logger("proxy")
@@ -263,8 +263,8 @@ class Relay:
 
     def _look_for_rejection(self, raw: bytes, before: bytes) -> None:
         """Note that a caller may not make one of the searches; compressed responses are not read."""
-        found = _REJECTED_ITEM.search(before + raw[:_ITEM_END_BYTES]) or _REJECTED_ITEM.search(raw)
-        self._items_end = None if found else (before + raw[-_ITEM_END_BYTES:])[-_ITEM_END_BYTES:]
+        found = _REJECTED_ITEM.search(before + raw[:_ITEM_END]) or _REJECTED_ITEM.search(raw)
+        self._items_end = None if found else (before + raw[-_ITEM_END:])[-_ITEM_END:]
         if found and self._upstream.turned_away is not None:
             self._upstream.turned_away(self._exchange.head, int(found[1]))
 

@@ -69,6 +69,14 @@ class Scores(Protocol):
     ) -> Relevance: ...
 
 
+@dataclass(frozen=True, slots=True)
+class CalledModels:
+    """The models as a search calls them."""
+
+    embedder: Embeds
+    reranker: Scores
+
+
 class Remembers(Protocol):
     """A cache of heads, so that the pages of a search are consistent, and later pages need no model calls."""
 

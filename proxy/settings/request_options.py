@@ -19,10 +19,13 @@ from proxy.http1.callers import STEERING, Field
 from proxy.settings.profiles import PROFILES
 from proxy.settings.yaml_file import did_you_mean
 
-Option = Literal["enabled", "query", "budget_ms", "window", "profile", "instruction", "explain"]
+Option = Literal["enabled", "query", "budget_ms", "window", "profile", "instruction", "explain", "cost", "background"]
 OPTIONS: tuple[Option, ...] = get_args(Option)
 ALLOWED: tuple[Option, ...] = ("enabled", "budget_ms", "window", "explain")
-"""The options that requests may set by default: none that changes the text sent to a model."""
+"""The options that requests may set by default.
+
+None of these changes the text sent to a model, shows what a search cost, or lets it take minutes.
+"""
 
 
 MEMBER = "rerank_proxy"
@@ -43,6 +46,10 @@ class Steering(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     instruction: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
     explain: bool | None = None
     """Return an explanation with each hit."""
+    cost: bool | None = None
+    """Return what the model calls of the search cost, in a response header."""
+    background: bool | None = None
+    """Nobody waits for the response: the model calls may be slow and cheap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +141,7 @@ def _shown(value: Any) -> str:
 
 _FLAGS: Mapping[str, bool] = {"on": True, "true": True, "off": False, "false": False}
 _NUMBERS = frozenset({"budget_ms", "window"})
-_SWITCHES = frozenset({"enabled", "explain"})
+_SWITCHES = frozenset({"enabled", "explain", "cost", "background"})
 
 
 def _of_headers(fields: Sequence[Field]) -> dict[str, _Said] | Wrong:

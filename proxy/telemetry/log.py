@@ -29,10 +29,11 @@ _EXCEPTION = "exception"
 _log = structlog.get_logger("proxy")
 
 
-def outcome_fields(outcome: Outcome, timings: Mapping[str, float]) -> tuple[Field, ...]:
-    """Return the response headers: the outcome, and each stage's milliseconds as Server-Timing (W3C)."""
-    timing = ", ".join(f"{name};dur={milliseconds:.1f}" for name, milliseconds in timings.items())
-    return ((b"X-Rerank", outcome.header), (b"Server-Timing", timing.encode()))
+def outcome_fields(outcome: Outcome, record: SearchRecord) -> tuple[Field, ...]:
+    """Return the response headers: the outcome, each stage's milliseconds as Server-Timing (W3C), and the cost."""
+    timing = ", ".join(f"{name};dur={milliseconds:.1f}" for name, milliseconds in record.timings().items())
+    cost = ((b"X-Rerank-Cost", f"{record.cost_usd:.9f}".encode()),) if record.shows_cost else ()
+    return ((b"X-Rerank", outcome.header), (b"Server-Timing", timing.encode()), *cost)
 
 
 class ExportsTraces(Protocol):
@@ -71,7 +72,8 @@ class Telemetry:
             outcome = search.outcome or _UNFINISHED[ended]
             self.counters.searches[search.route, outcome.name, outcome.reason] += 1
             search.ended = time.perf_counter()
-            self._slow_routes.note(search, outcome)
+            if not search.is_background:
+                self._slow_routes.note(search, outcome)
             write = partial(self._report, search, outcome)
             if search.after_response is not None and ended is Ended.ANSWERED:
                 search.after_response(write)
@@ -121,6 +123,7 @@ def log_search(search: SearchRecord, outcome: Outcome, *, query_text: bool) -> N
         "cost_usd": round(search.cost_usd, 9),
         "estimated_usd": round(search.estimated_usd, 9),
         "without_text": search.usage.without_text,
+        "background": search.is_background,
     }
     write(
         "search",

@@ -153,7 +153,7 @@ class Metrics:
     def observe(self, search: SearchRecord) -> None:
         """Record the timings, engine searches and model usage of one search of a route."""
         route = search.route
-        for name, milliseconds in search.timings().items():
+        for name, milliseconds in () if search.is_background else search.timings().items():
             if name == "total":
                 self._searches.labels(route).observe(milliseconds / 1000)
             else:

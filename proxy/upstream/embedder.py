@@ -12,10 +12,9 @@ from proxy.catalog.vectors import Vectors, normalise
 from proxy.errors import Malformed, OtherModel, TimedOut, UpstreamError
 from proxy.ranking.planning import QueryVector
 from proxy.ranking.stages import UNMETERED, Budget, Purse
-from proxy.settings.config import ServiceTier
 from proxy.store.contract import CacheRegion, Kind
 from proxy.store.memory import memory_region
-from proxy.upstream.providers import EMBED_FORMATS, EmbedFormat, sent_query, without_control_tokens
+from proxy.upstream.providers import EMBED_FORMATS, CallTier, EmbedFormat, sent_query, without_control_tokens
 from proxy.upstream.sharing import Shared
 from proxy.upstream.spending.prices import embed_tokens
 from proxy.upstream.transport import Transport
@@ -44,7 +43,7 @@ class Embedder:
         timeout_seconds: float,
         query_max_chars: int,
         vectors: CacheRegion | None = None,
-        service_tier: ServiceTier | None = None,
+        service_tier: CallTier | None = None,
         format_: EmbedFormat = _DEEPINFRA,
         purse: Purse = UNMETERED,
     ) -> None:
@@ -114,7 +113,7 @@ class Embedder:
             [prompt],
             model,
             dimensions,
-            fail_fast=self._format.fails_fast,
+            fail_fast=self._format.fails_fast_on(self._service_tier),
             service_tier=self._format.tier(self._service_tier),
         )
         vectors = await self._ask(
@@ -201,7 +200,7 @@ def encode(
     dimensions: int | None,
     *,
     fail_fast: bool,
-    service_tier: ServiceTier | None = None,
+    service_tier: CallTier | None = None,
 ) -> bytes:
     body: dict[str, object] = {"model": model, "input": [without_control_tokens(text) for text in texts]}
     body["encoding_format"] = "float"

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import random
 from typing import TypeVar
 
@@ -44,7 +45,17 @@ class Clocks:
 class Guard:
     """The breaker, bulkhead and retry budget of one model at one endpoint."""
 
-    def __init__(self, service: str, model: str, most: int, clocks: Clocks, on_call: OnCall) -> None:
+    def __init__(  # noqa: PLR0913  its settings
+        self,
+        service: str,
+        model: str,
+        most: int,
+        clocks: Clocks,
+        on_call: OnCall,
+        *,
+        leading: "Callable[[], Guard | None] | None" = None,
+    ) -> None:
+        """`leading`: returns another guard of the same model; no call is made while that one makes none."""
         self.breaker = Breaker()
         self.latency = Latency(clocks.now())
         self.bulkhead = Bulkhead(service, most, self.latency)
@@ -53,6 +64,7 @@ class Guard:
         self._clocks = clocks
         self._on_call = on_call
         self._budget = RetryBudget()
+        self._leading = leading or _nobody
 
     def skipped(self, seconds: float, *, is_new: bool = True) -> UpstreamError | None:
         """Return why a search with this much time left makes no call; None if it may be answered in time.
@@ -71,7 +83,7 @@ class Guard:
 
     def withheld(self) -> Withheld | None:
         """Return why the model is not called at present; None if it may be, for a probe at least."""
-        refusal = self.breaker.refusal(self._clocks.now())
+        refusal = self._refusal(self._clocks.now())
         return self._withheld(refusal) if refusal is not None else None
 
     def not_called(self, why: UpstreamError) -> None:
@@ -130,7 +142,7 @@ class Guard:
     async def _attempt(self, attempt: Callable[[float], Awaitable[_T]], seconds: float, *, is_typical: bool) -> _T:
         begun = self._clocks.now()
         try:
-            if refusal := self.breaker.refusal(begun):
+            if refusal := self._refusal(begun):
                 raise self._withheld(refusal)
             async with self.bulkhead.turn(seconds) as epoch:
                 return await self._admitted(attempt, begun + seconds, epoch, is_typical=is_typical)
@@ -189,6 +201,11 @@ class Guard:
                 load = Load.UNKNOWN
         return verdict_of(error), load
 
+    def _refusal(self, now: float) -> Opened | None:
+        """Return why no call is permitted at this time, by this guard's breaker or by that of the leading one."""
+        leading = self._leading()
+        return (leading and leading.breaker.refusal(now)) or self.breaker.refusal(now)
+
     def _withheld(self, refusal: Opened) -> Withheld:
         return Withheld(self._service, refusal.reason, f"{self._model} is not called: {refusal.detail}")
 
@@ -209,10 +226,27 @@ def _uncounted(*_: str) -> None:
     pass
 
 
+def _nobody() -> None:
+    pass
+
+
 class Guards:
     """The guards of all models in use, by service and model name."""
 
-    def __init__(self, most: int, on_call: OnCall = _uncounted, clocks: Clocks | None = None) -> None:
+    def __init__(
+        self,
+        most: int,
+        on_call: OnCall = _uncounted,
+        clocks: Clocks | None = None,
+        *,
+        leading: "Guards | None" = None,
+    ) -> None:
+        """`leading`: those of other calls of the same models, for calls in the background.
+
+        Calls in the background are slow. So they have their own breakers, bulkheads and latencies, which no other call
+        sees; but a model that other calls may not use, because it fails or an operator says so, is not called either.
+        """
+        self._leading = leading
         self._most = most
         self._on_call = on_call
         self._clocks = clocks or Clocks()
@@ -221,8 +255,14 @@ class Guards:
     def of(self, service: str, model: str) -> Guard:
         guard = self._guards.get((service, model))
         if guard is None:
-            guard = self._guards[service, model] = Guard(service, model, self._most, self._clocks, self._on_call)
+            guard = self._guards[service, model] = self._new(service, model)
         return guard
+
+    def _new(self, service: str, model: str) -> Guard:
+        if self._leading is None:
+            return Guard(service, model, self._most, self._clocks, self._on_call)
+        leading = partial(self._leading.known, service, model)
+        return Guard(f"{service}_background", model, self._most, self._clocks, self._on_call, leading=leading)
 
     @property
     def all(self) -> Sequence[tuple[tuple[str, str], Guard]]:

@@ -7,12 +7,15 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from proxy.bounds import RERANK_BATCH_MAX
-from proxy.settings.config import EmbedApi, RerankApi, ServiceTier
+from proxy.settings.config import EmbedApi, Models, RerankApi, ServiceTier
+
+CallTier = ServiceTier | Literal["flex"]
+"""The service tier of a call. `flex` costs less, and may wait ten minutes in the provider's queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,8 @@ class RerankFormat:
     """None if the API has no such member: the instruction is then not sent."""
     queries_are_listed: bool = False
     takes_service_tier: bool = False
+    fails_fast: bool = False
+    """Whether it accepts `fail_fast`, for a 429 at once instead of a queue."""
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def path_of(self, model: str) -> str:
@@ -41,7 +46,7 @@ class RerankFormat:
         passages: Sequence[str],
         instruction: str,
         model: str,
-        service_tier: ServiceTier | None = None,
+        service_tier: CallTier | None = None,
     ) -> bytes:
         """Encode a request with one query for all passages."""
         query = without_control_tokens(query)
@@ -53,6 +58,8 @@ class RerankFormat:
             body[self.model] = model
         if service_tier is not None and self.takes_service_tier:
             body["service_tier"] = service_tier
+        if self.fails_fast and service_tier != "flex":
+            body["fail_fast"] = True
         return msgspec.json.encode({**body, **self.more})
 
 
@@ -69,7 +76,7 @@ DEEPINFRA = RerankFormat(
     instruction="instruction",
     queries_are_listed=True,
     takes_service_tier=True,
-    more={"fail_fast": True},  # a 429 at once instead of a queue
+    fails_fast=True,
 )
 RERANK_FORMATS: Mapping[RerankApi, RerankFormat] = {
     "deepinfra": DEEPINFRA,
@@ -82,6 +89,11 @@ RERANK_FORMATS: Mapping[RerankApi, RerankFormat] = {
 }
 
 
+def rerank_endpoint(models: Models) -> str:
+    """Return the name of the reranker's API and its URL, which is part of the key of cached scores."""
+    return f"{models.rerank_api} {models.rerank_url or models.url}"
+
+
 @dataclass(frozen=True, slots=True)
 class EmbedFormat:
     """An embeddings API in the format of OpenAI's."""
@@ -90,9 +102,13 @@ class EmbedFormat:
     fails_fast: bool = False
     """Whether it accepts `fail_fast` and `service_tier`; other APIs reject unknown members."""
 
-    def tier(self, service_tier: ServiceTier | None) -> ServiceTier | None:
+    def tier(self, service_tier: CallTier | None) -> CallTier | None:
         """Return the service tier to send; None if the API has none."""
         return service_tier if self.fails_fast else None
+
+    def fails_fast_on(self, service_tier: CallTier | None) -> bool:
+        """Whether a call on this tier is rejected at once instead of queued."""
+        return self.fails_fast and service_tier != "flex"
 
 
 EMBED_FORMATS: Mapping[EmbedApi, EmbedFormat] = {

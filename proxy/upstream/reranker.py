@@ -10,8 +10,7 @@ from proxy.bounds import MODEL_RESPONSE_BYTES, MODEL_SCORE_BYTES, RERANK_BATCH_M
 from proxy.errors import Malformed, TimedOut, UpstreamError
 from proxy.ranking.planning import Relevance
 from proxy.ranking.stages import UNMETERED, Purse
-from proxy.settings.config import ServiceTier
-from proxy.upstream.providers import DEEPINFRA, RerankFormat
+from proxy.upstream.providers import DEEPINFRA, CallTier, RerankFormat
 from proxy.upstream.spending.prices import rerank_tokens
 from proxy.upstream.transport import Transport
 
@@ -27,7 +26,7 @@ class Reranker:
         *,
         timeout_seconds: float,
         batch_size: int = RERANK_BATCH_MAX,
-        service_tier: ServiceTier | None = None,
+        service_tier: CallTier | None = None,
         format_: RerankFormat = DEEPINFRA,
     ) -> None:
         self.timeout_seconds = timeout_seconds

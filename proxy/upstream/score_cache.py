@@ -151,7 +151,7 @@ class _Waiting:
 class ScoreCache:
     """The reranker with a cache: `Scores`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  its settings
         self,
         reranker: RerankCalls,
         cache: CacheRegion,
@@ -159,13 +159,18 @@ class ScoreCache:
         endpoint: str,
         query_max_chars: int,
         now: Callable[[], float] = time.time,
+        merges: bool = False,
     ) -> None:
-        """`endpoint` names the API and its URL: the same model elsewhere scores slightly differently."""
+        """`endpoint` names the API and its URL: the same model elsewhere scores slightly differently.
+
+        `merges`: calls take so long that what other caches stored meanwhile is read again before writing.
+        """
         self._reranker = reranker
         self._cache = cache
         self._endpoint = endpoint
         self._query_max_chars = query_max_chars
         self._now = now
+        self._merges = merges
         self._queries: dict[bytes, _Query] = {}
         self._refused: TTLCache[tuple[bytes, ...], Refused] = TTLCache(REFUSED_CALLS, REFUSED_S, now)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -307,8 +312,17 @@ class ScoreCache:
             await earlier
         if not known.is_saved:
             known.is_saved = True
+            if self._merges:
+                await self._merge(known)
             value = encode(QueryScores(known.model, known.scores), self._now())
             await self._cache.put(known.key, value)
+
+    async def _merge(self, known: _Query) -> None:
+        value = await self._cache.get(known.key)
+        stored = NO_SCORES if value is None else decode(value, self._now())
+        if stored.model == known.model:
+            others = {each: score for each, score in stored.scores.items() if each not in known.scores}
+            known.scores = others | known.scores
 
     @contextmanager
     def _using(self, key: bytes) -> Iterator[_Query]:

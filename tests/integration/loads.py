@@ -20,6 +20,16 @@ class Ended:
     code: int
     said: str
 
+    @property
+    def announced(self) -> list[str]:
+        """The lines that say how much responses will grow."""
+        return [line for line in self.said.splitlines() if " larger in responses " in line]
+
+    @property
+    def reported(self) -> list[str]:
+        """The other lines."""
+        return [line for line in self.said.splitlines() if line not in self.announced]
+
 
 @dataclass(frozen=True, slots=True)
 class Target:

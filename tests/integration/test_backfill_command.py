@@ -4,11 +4,13 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from demo.engines import ELASTICSEARCH_9
 from proxy.catalog.vectors import passage_hash
 from tests.fakes import Message, Stream, waits_for
 from tests.integration.commands import Running, begun, running
@@ -67,9 +69,10 @@ async def test_an_index_is_given_the_field_the_note_and_the_vectors(real_engine:
     """What was in its mapping and its documents stays as it was."""
     result = await target.backfill(*VECTOR_OPTIONS)
     assert result.code == 0
-    assert result.said == (
+    (reported,) = result.reported
+    assert reported == (
         "100.0% of 30 documents with text have a current vector: 30 new, 0 changed during the run, 0 rejected; "
-        "0 documents without text\n"
+        "0 documents without text"
     )
     (index,) = (await target.ask("GET", "/_mapping")).values()
     assert index["mappings"]["_meta"] == {
@@ -109,6 +112,35 @@ async def test_what_a_feed_overwrites_is_done_again(target: Target, models: Shop
     assert await current(target) == CATALOGUE.keys()
 
 
+async def test_a_vector_that_an_update_lost_is_made_again(real_engine: RealEngine, target: Target) -> None:
+    """A mapping that excludes it from `_source` keeps its hash; Elasticsearch 9.2 and later keep the vector, too."""
+    mappings = MAPPINGS | {"_source": {"excludes": ["embedding"]}}
+    await target.ask("DELETE", "")
+    await target.ask("PUT", "", {"settings": real_engine.settings, "mappings": mappings})
+    await target.put(CATALOGUE)
+    await target.backfill(*VECTOR_OPTIONS)
+    await target.ask("POST", "/_update/p1?refresh=true", {"doc": {"price": 1}})
+    again = await target.backfill()
+    lost = 0 if real_engine.name == ELASTICSEARCH_9.name else 1
+    assert f"100.0% of 30 documents with text have a current vector: {lost} new" in again.said
+    await target.ask("POST", "/_refresh")
+    assert (await target.ask("POST", "/_count", {"query": {"exists": {"field": "embedding"}}}))["count"] == 30
+
+
+async def test_an_index_that_would_lose_the_hash_is_refused_before_anything_is_written(
+    real_engine: RealEngine, target: Target
+) -> None:
+    """Each round of a watch would embed what the last one wrote."""
+    mappings = MAPPINGS | {"_source": {"excludes": ["embedding*"]}}
+    await target.ask("DELETE", "")
+    await target.ask("PUT", "", {"settings": real_engine.settings, "mappings": mappings})
+    await target.put(CATALOGUE)
+    result = await target.backfill(*VECTOR_OPTIONS)
+    assert (result.code, "the mapping leaves 'embedding_hash' out of `_source`" in result.said) == (1, True)
+    (index,) = (await target.ask("GET", "/_mapping")).values()
+    assert index["mappings"] == mappings
+
+
 async def test_a_document_that_lost_its_text_loses_its_vector(target: Target) -> None:
     await target.backfill(*VECTOR_OPTIONS)
     await target.ask("POST", "/_update/p1", {"doc": {"title": "", "description": None}})
@@ -126,7 +158,7 @@ async def test_half_a_character_in_a_text_is_no_reason_to_stop(target: Target, m
     """A feed cuts an emoji in two, the engine keeps the half, and a model is not shown it."""
     await target.put({"p1": CATALOGUE["p1"] | {"title": "laptop \ud83d"}})
     result = await target.backfill(*VECTOR_OPTIONS)
-    assert (0, True) == (result.code, result.said.startswith("100.0% of 30 documents"))
+    assert (0, True) == (result.code, result.reported[0].startswith("100.0% of 30 documents"))
     shown = [text for asked in models.embedded for text in asked["input"]]
     assert [f"laptop ?\n{CATALOGUE['p1']['description']}"] == [text for text in shown if text.startswith("laptop ?")]
 
@@ -281,6 +313,7 @@ async def test_other_searches_of_the_route_return_no_vectors_if_it_says_so(
 ) -> None:
     """A bypassed search is the engine's own, but for the fields that `backfill` added."""
     await target.backfill(*VECTOR_OPTIONS)
+    await target.ask("POST", "/_refresh")
     semantic = {"field": "embedding", "dimensions": 8, "exclude_from_source": True}
     client = Client(await start(route(target.index, semantic=semantic)), target.index)
     bodies: list[dict[str, Any]] = [
@@ -305,6 +338,44 @@ async def test_an_update_keeps_the_vector(target: Target) -> None:
     again = await target.backfill(*VECTOR_OPTIONS)
     assert again.said.startswith("100.0% of 30 documents with text have a current vector: 0 new"), again.said
     assert set(CATALOGUE) == await current(target)
+
+
+async def test_updates_by_query_and_copies_keep_the_vectors(
+    real_engine: RealEngine, target: Target, models: ShopModels
+) -> None:
+    """A copy is embedded no second time."""
+    await target.backfill(*VECTOR_OPTIONS)
+    await target.ask("POST", "/_refresh")
+    await target.ask("POST", "/_update_by_query?refresh=true", {"script": {"source": "ctx._source.price = 1"}})
+    assert await current(target) == CATALOGUE.keys()
+    copy = Target(target.engine, target.models, f"{target.index}-copy")
+    (index,) = (await target.ask("GET", "/_mapping")).values()
+    await copy.ask("PUT", "", {"settings": real_engine.settings, "mappings": index["mappings"]})
+    body = json.dumps({"source": {"index": target.index}, "dest": {"index": copy.index}}).encode()
+    reply = await send(target.engine, Request("POST", "/_reindex?refresh=true", body))
+    assert (reply.status, reply.json["failures"]) == (200, [])
+    again = await copy.backfill()
+    assert again.reported[0].startswith("100.0% of 30 documents with text have a current vector: 0 new"), again.said
+    assert await current(copy) == CATALOGUE.keys()
+
+
+async def test_that_responses_will_grow_is_said_first_where_they_do(
+    real_engine: RealEngine, target: Target, tmp_path: Path
+) -> None:
+    """The route's option silences it, and so does an engine that leaves vectors out by itself."""
+    semantic = {"field": "embedding", "dimensions": 8, "exclude_from_source": True}
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps({"routes": [{"index": target.index, "semantic": semantic}]}))
+    tried = await target.backfill(*VECTOR_OPTIONS, "--dry-run")
+    silenced = await target.backfill(*VECTOR_OPTIONS, "--dry-run", "--config", str(config))
+    result = await target.backfill(*VECTOR_OPTIONS)
+    await target.ask("POST", "/_refresh")
+    (hit,) = (await target.ask("POST", "/_search", {"size": 1}))["hits"]["hits"]
+    assert ("embedding" in hit["_source"]) == bool(result.announced), result.said
+    assert bool(result.announced) == (real_engine.name != ELASTICSEARCH_9.name)
+    assert (tried.announced, silenced.announced) == (result.announced, [])
+    assert result.said.splitlines()[: len(result.announced)] == result.announced
+    assert (await target.backfill()).announced == []
 
 
 async def test_an_index_that_is_not_there_is_named_with_what_to_do(engine_url: str, models: ShopModels) -> None:

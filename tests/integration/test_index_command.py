@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from demo.engines import ELASTICSEARCH_9
 from tests.fakes import Message, Stream, answer
 from tests.integration.commands import begun
 from tests.integration.engines import WITH_KNN, RealEngine
@@ -189,7 +190,7 @@ async def test_malformed_lines_are_told_each_and_the_rest_is_loaded(target: Targ
     file = tmp_path / "f"
     file.write_bytes(ndjson(CATALOGUE[:2]) + b'{"id":\n[1]\n' + ndjson(CATALOGUE[2:3]) + b'{"id":"x","price":"much"}\n')
     result = await target.index_file(file)
-    lines = result.said.splitlines()
+    lines = result.reported
     assert result.code == 1
     assert lines[0].startswith("line 3: not JSON: ")
     assert lines[1] == "line 4: not a JSON object"
@@ -204,6 +205,44 @@ async def test_every_malformed_line_is_told(target: Target, tmp_path: Path) -> N
     file.write_bytes(b"bad\n" * 300)
     result = await target.index_file(file)
     assert [line.partition(":")[0] for line in result.said.splitlines()[:-2]] == [f"line {n}" for n in range(1, 301)]
+
+
+async def first_source(target: Target) -> Any:
+    """Read a document as a client does that names no field."""
+    (hit,) = (await target.ask("POST", "/_search", {"size": 1}))["hits"]["hits"]
+    return hit["_source"]
+
+
+@pytest.mark.parametrize("settings", [None, {"index.mapping.exclude_source_vectors": False}])
+async def test_that_responses_will_grow_is_said_first_where_they_do(
+    settings: dict[str, Any] | None, real_engine: RealEngine, target: Target, catalogue: Path
+) -> None:
+    """A new index leaves vectors out where the engine can; one that exists is as it was created."""
+    if settings is not None:
+        known = settings if real_engine.name == ELASTICSEARCH_9.name else {}
+        await target.ask("PUT", "", {"settings": real_engine.settings | known})
+    result = await target.index_file(catalogue)
+    source = await first_source(target)
+    assert ("embedding" in source) == bool(result.announced), result.said
+    assert bool(result.announced) == (real_engine.name != ELASTICSEARCH_9.name or settings is not None)
+    assert result.said.splitlines()[: len(result.announced)] == result.announced
+    assert (await target.index_file(catalogue)).announced == []
+
+
+async def test_vectors_in_an_index_that_is_being_written_are_read_and_updated(
+    real_engine: RealEngine, target: Target, catalogue: Path
+) -> None:
+    """OpenSearch 3 with derived source reads vectors as 1 in a segment that was begun before their field existed."""
+    settings = real_engine.settings | {"refresh_interval": -1, "number_of_shards": 1}
+    await target.ask("PUT", "", {"settings": settings})
+    await target.ask("PUT", "/_doc/feed", {"title": "Laptop"})
+    assert (await target.index_file(catalogue)).code == 0
+    for product in CATALOGUE:
+        await target.ask("POST", f"/_update/{product['id']}", {"doc": {"price": 1}})
+    documents = await target.documents()
+    for product in CATALOGUE:
+        written = documents[product["id"]]
+        assert (written["price"], written["embedding"]) == (1, vector_of(product))
 
 
 async def test_documents_without_a_text_have_no_vector(target: Target, tmp_path: Path) -> None:

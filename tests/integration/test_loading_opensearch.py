@@ -47,7 +47,7 @@ async def test_an_index_that_was_not_made_for_vectors_is_refused_with_the_way_ou
     await target.ask("PUT", "", {"mappings": {"properties": {"title": {"type": "text"}}}})
     result = await target.backfill(*VECTOR_OPTIONS)
     assert result.code == 1
-    (line,) = result.said.splitlines()
+    (line,) = result.reported
     assert f"{target.index}: the vector field cannot be added: the index was created without `index.knn: true`" in line
     assert "copy the documents to it with _reindex" in line
 

@@ -50,7 +50,7 @@ async def dry_run(config: Config, environment: Mapping[str, str], call: SearchCa
     engine = EngineClient(config.engine)
     try:
         caller = engine.for_caller(b"check", carried)
-        await _reach(caller, call)
+        await reach(caller, call)
         models: Any = _NoModels()
         return await _planned(Searching(config, engine, models, models, authorization), caller, call)
     finally:
@@ -90,7 +90,7 @@ def _failures(plan: Plan) -> tuple[Failure, ...]:
     return (plan.unavailable,) if plan.unavailable else ()
 
 
-async def _reach(caller: EngineOfCaller, call: SearchCall) -> None:
+async def reach(caller: EngineOfCaller, call: SearchCall) -> None:
     """Check that the engine is reachable: otherwise the only result would be that the search is bypassed."""
     try:
         await caller.resolved(call.indices, call.parameters)

@@ -15,7 +15,15 @@ from yarl import URL
 
 from proxy.bounds import EVALUATED_RESPONSE_BYTES
 from proxy.commands.evaluation.errors import CannotEvaluate
-from proxy.commands.evaluation.outcomes import HEADER, FailedSearch, Found, Pair, read_outcome
+from proxy.commands.evaluation.outcomes import (
+    COST_HEADER,
+    HEADER,
+    FailedSearch,
+    Found,
+    Pair,
+    read_cost,
+    read_outcome,
+)
 from proxy.commands.loading.patience import patiently
 from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
 
@@ -198,6 +206,7 @@ async def search(session: aiohttp.ClientSession, address: Address, sending: Send
         ):
             content = await _content(response)
             outcome = response.headers.get(HEADER)
+            cost = read_cost(response.headers.get(COST_HEADER, ""))
     except aiohttp.ClientConnectorCertificateError as error:
         raise Untrusted("search", str(error.certificate_error)) from None
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -208,7 +217,8 @@ async def search(session: aiohttp.ClientSession, address: Address, sending: Send
         raise Lost("search", str(error)) from None
     if response.status != 200:
         raise Refused("search", response.status, content)
-    return Found(documents_of(content, sending.id_field), None if outcome is None else read_outcome(outcome))
+    documents = documents_of(content, sending.id_field)
+    return Found(documents, None if outcome is None else read_outcome(outcome), cost)
 
 
 async def _content(response: aiohttp.ClientResponse) -> bytes:

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-HEADER = "X-Rerank"
+HEADER, COST_HEADER = "X-Rerank", "X-Rerank-Cost"
 _REASON = re.compile(r";reason=(\w+)")
 _STAGES = re.compile(r';stages="([^"]*)"')
 
@@ -33,6 +33,11 @@ def read_outcome(header: str) -> ReportedOutcome:
     return ReportedOutcome(kind, reason[1] if reason else "", stages[1] if stages else "")
 
 
+def read_cost(header: str) -> float | None:
+    """Parse an amount of US dollars; None for anything else."""
+    return float(header) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,12})?", header, re.ASCII) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """The distinct documents of a response, best first."""
@@ -40,6 +45,8 @@ class Found:
     documents: tuple[str, ...]
     outcome: ReportedOutcome | None = None
     """None if the header is missing, as in responses of an engine."""
+    cost_usd: float | None = None
+    """What the model calls cost; None unless the search had the option `cost`."""
 
 
 @dataclass(frozen=True, slots=True)

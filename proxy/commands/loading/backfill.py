@@ -21,6 +21,8 @@ from proxy.commands.loading.progress import ShownProgress
 from proxy.commands.loading.stopping import Stopping
 from proxy.commands.loading.target import BUSY, ask_engine, path_of, reason_of
 
+HAS_VECTOR = "has_vector"
+"""Name of the query that documents with a vector match."""
 _PAGE = 200
 _BATCH = 64
 
@@ -85,10 +87,14 @@ class Judged:
 
 
 def judge(hit: Mapping[str, Any], embedding: Embedding) -> Judged:
-    """Compare the hash beside a document's vector with its text."""
+    """Compare the hash beside a document's vector with its text, and check that the vector is there.
+
+    An update of the document loses the vector alone if the mapping excludes it from `_source`.
+    """
     source = hit.get("_source", {})
     passage = passage_of(source, embedding)
-    return Judged(hit, passage, source.get(embedding.hash_field) == (passage.hash if passage else None))
+    same = source.get(embedding.hash_field) == (passage.hash if passage else None)
+    return Judged(hit, passage, same and (passage is None or HAS_VECTOR in hit.get("matched_queries", ())))
 
 
 class Pace:
@@ -162,8 +168,10 @@ class Backfill:
             yield hits, after
 
     async def _page(self, stretch: Stretch, after: int, end: int) -> Sequence[Mapping[str, Any]]:
+        part = {"range": {"_seq_no": {"gt": after, "lte": end}}}
+        has_vector = {"exists": {"field": self.embedding.field, "_name": HAS_VECTOR}}
         body = {
-            "query": {"range": {"_seq_no": {"gt": after, "lte": end}}},
+            "query": {"bool": {"filter": [part], "should": [has_vector]}},
             "sort": ["_seq_no"],
             "size": _PAGE,
             "seq_no_primary_term": True,

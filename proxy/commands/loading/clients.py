@@ -14,6 +14,7 @@ from elasticsearch import ApiError, AsyncElasticsearch, TransportError
 from elasticsearch.helpers import async_streaming_bulk as elasticsearch_bulk
 from opensearchpy.helpers import async_streaming_bulk as opensearch_bulk
 
+from proxy.catalog.dialects import EngineKind
 from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.mappings import SPELLINGS, Spelling
 from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
@@ -46,6 +47,10 @@ class EngineApi(Protocol):
     """An open client of the engine. All its errors are UpstreamErrors."""
 
     @property
+    def kind(self) -> EngineKind:
+        """The engine and its version."""
+
+    @property
     def spelling(self) -> Spelling:
         """The mapping syntax of this engine."""
 
@@ -68,7 +73,8 @@ class ElasticsearchClient:
 
     spelling = SPELLINGS["elasticsearch"]
 
-    def __init__(self, settings: Engine, headers: Mapping[str, str]) -> None:
+    def __init__(self, settings: Engine, headers: Mapping[str, str], kind: EngineKind) -> None:
+        self.kind = kind
         self._client = AsyncElasticsearch(
             list(settings.urls),
             headers=headers,
@@ -117,7 +123,8 @@ class OpenSearchClient:
 
     spelling = SPELLINGS["opensearch"]
 
-    def __init__(self, settings: Engine, headers: Mapping[str, str]) -> None:
+    def __init__(self, settings: Engine, headers: Mapping[str, str], kind: EngineKind) -> None:
+        self.kind = kind
         logging.getLogger("opensearch").setLevel(logging.CRITICAL)  # it logs a line for each error response
         self._client = opensearchpy.AsyncOpenSearch(
             list(settings.urls),
@@ -167,7 +174,7 @@ def _raise_for_all(said: Outcome, translated: Callable[[Any], UpstreamError]) ->
         raise translated(said["exception"])
 
 
-_CLIENTS: Mapping[str, Callable[[Engine, Mapping[str, str]], EngineApi]] = {
+_CLIENTS: Mapping[str, Callable[[Engine, Mapping[str, str], EngineKind], EngineApi]] = {
     "elasticsearch": ElasticsearchClient,
     "opensearch": OpenSearchClient,
 }
@@ -181,20 +188,20 @@ async def open_client(config: Config, authorization: str | None) -> EngineApi:
     headers = {"Authorization": authorization} if authorization else {}
     engine = UpstreamEngine(config.engine)
     try:
-        product = await _product(engine.for_caller(b"load", tuple(headers.items())))
+        kind = await _kind(engine.for_caller(b"load", tuple(headers.items())))
     finally:
         await engine.close()
-    if product not in _CLIENTS:
+    if kind.product not in _CLIENTS:
         raise CannotLoad(
-            f"the server at engine.url is {product}: documents can be loaded into {' and '.join(_CLIENTS)}"
+            f"the server at engine.url is {kind.product}: documents can be loaded into {' and '.join(_CLIENTS)}"
         )
-    return _CLIENTS[product](config.engine, headers)
+    return _CLIENTS[kind.product](config.engine, headers, kind)
 
 
-async def _product(caller: EngineOfCaller) -> str:
-    """Return the product name; if the caller may not read it, take it from the headers of another response."""
+async def _kind(caller: EngineOfCaller) -> EngineKind:
+    """Return the engine's kind; if the caller may not read it, take it from the headers of another response."""
     kind = await caller.kind()
     if kind is None:
         await caller.resolved("_all", ())
         kind = await caller.kind()
-    return kind.product if kind else "no known engine"
+    return kind or EngineKind("no known engine")

@@ -4,7 +4,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from proxy.commands.loading.mappings import Embedding
 from proxy.commands.loading.passages import EmbedsPassages, introduced
 from proxy.commands.loading.patience import say_what_is_waited_for
 from proxy.commands.loading.progress import ShownProgress
+from proxy.commands.loading.source_vectors import growth_of_responses
 from proxy.commands.loading.stopping import Stopped, Stopping
 from proxy.commands.loading.target import (
     Wanted,
@@ -193,6 +194,8 @@ async def run_index(
     profile = options.vectors.profile or ("" if mappings else _profile_of(config, name))
     with ShownProgress(f"{name}", file.size) as shown:
         source = await begin(file, options.id_field, shown, loaded)
+        if embedding and (growth := await _growth(client, config, name, mappings, embedding)):
+            shown.say(growth)
         if not mappings:
             await create(client, name, profile, embedding, options.language)
         elif embedding:
@@ -200,6 +203,17 @@ async def run_index(
         loading = Loading(client, services.embedder, name, embedding, bool(mappings), services.stopping)
         await loading.load(source, shown, loaded)
     await ask_engine(lambda: client.ask("POST", path_of(name, "_refresh")))
+
+
+async def _growth(
+    client: EngineApi, config: Config, index: str, mappings: Mapping[str, Mapping[str, Any]], embedding: Embedding
+) -> str | None:
+    """Say, before vectors are written, how much responses will grow; None if the engine or the route prevents it."""
+    route = route_of(build_routes(config), Resolved(index))
+    semantic = route.semantic if route else None
+    if semantic and semantic.exclude_from_source and embedding.field in semantic.fields:
+        return None
+    return await growth_of_responses(client, index, mappings, embedding)
 
 
 def _profile_of(config: Config, index: str) -> str:
@@ -249,6 +263,8 @@ class _Filling:
     options: BackfillOptions
     reports: Reports
     pace: Pace
+    announced: set[str] = field(default_factory=set)
+    """How much responses will grow, each said once: `--dry-run` adds no field, so it is found again."""
 
     async def round(self, seen: Marks) -> Marks:
         """Process what was written since the last run; with `--watch`, a failed run is repeated later."""
@@ -285,5 +301,9 @@ class _Filling:
             raise CannotLoad(f"there is no index {index}: `rerank-proxy index FILE --name {index}` creates one")
         embedding = await settled(self.services, index, mappings, wanted(self.config, index, self.options.vectors))
         check_readable(mappings, embedding)
+        growth = await _growth(client, self.config, index, mappings, embedding)
+        if growth and growth not in self.announced:
+            self.announced.add(growth)
+            sys.stderr.write(f"{growth}\n")
         await fit(client, mappings, embedding)
         return Backfill(client, self.services.embedder, embedding, self.pace, self.services.stopping)

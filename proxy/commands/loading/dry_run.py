@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from proxy.catalog.dialects import EngineKind
 from proxy.catalog.vectors import Vectors
 from proxy.commands.loading.clients import Action, EngineApi, Outcome
 from proxy.commands.loading.mappings import Spelling
@@ -23,6 +24,10 @@ class ReadOnlyEngine:
 
     def __init__(self, client: EngineApi) -> None:
         self._client = client
+
+    @property
+    def kind(self) -> EngineKind:
+        return self._client.kind
 
     @property
     def spelling(self) -> Spelling:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 import proxy
+from proxy.catalog.dialects import Version
 from proxy.catalog.indices import META_KEY
 from proxy.settings.passage_template import PassageTemplate, template_of
 from proxy.settings.profiles import PROFILES
@@ -126,6 +127,17 @@ _NO_PLUGIN = (
 
 
 @dataclass(frozen=True, slots=True)
+class LeavesOut:
+    """An index setting that leaves vectors out of `_source`, except for updates, reindexing and clients that name them.
+
+    It cannot be changed once the index exists.
+    """
+
+    setting: str
+    since: Version
+
+
+@dataclass(frozen=True, slots=True)
 class Spelling:
     """The mapping syntax of an engine, as differences from Elasticsearch's."""
 
@@ -135,6 +147,12 @@ class Spelling:
     """Settings that an index with vectors needs when it is created."""
     refusals: Mapping[str, str]
     """Advice by a part of the engine's error message."""
+    leaves_out: LeavesOut | None
+
+    def leaving_out(self, version: Version | None) -> str | None:
+        """Return the setting that leaves vectors out of `_source`; None if this version has none or is not known."""
+        own = self.leaves_out
+        return own.setting if own and version is not None and version >= own.since else None
 
     def properties(self, properties: Mapping[str, Any]) -> dict[str, Any]:
         """Convert the fields of a mapping."""
@@ -153,8 +171,10 @@ def _knn_vector(spec: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 SPELLINGS: Mapping[str, Spelling] = {
-    "elasticsearch": Spelling({}, {}, {}),
-    # OpenSearch documentation, "k-NN vector" and "Flat object"; the latter takes no parameters.
+    # The setting was seen on 9.4.3; 8.19.13 does not know it.
+    "elasticsearch": Spelling({}, {}, {}, LeavesOut("index.mapping.exclude_source_vectors", (9, 2))),
+    # OpenSearch documentation, "k-NN vector" and "Flat object"; the latter takes no parameters. Its derived source
+    # (`index.knn.derived_source.enabled`) saves disk, but responses contain the vectors: seen on 2.19.1 and 3.5.0.
     "opensearch": Spelling(
         {"dense_vector": _knn_vector, "flattened": lambda _: {"type": "flat_object"}},
         {"index.knn": True},
@@ -164,6 +184,7 @@ SPELLINGS: Mapping[str, Spelling] = {
             "index.knn setting is false": "the index was created without `index.knn: true`, which cannot be set later: "
             "create a new one with `rerank-proxy index` or `mapping`, and copy the documents to it with _reindex",
         },
+        None,
     ),
 }
 
@@ -188,8 +209,9 @@ def index_for(
     embedding: Embedding | None,
     language: str = "english",
     spelling: Spelling = SPELLINGS["elasticsearch"],
+    version: Version | None = None,
 ) -> dict[str, Any]:
-    """Return the body that creates an index for a profile, with or without vectors."""
+    """Return the body that creates an index for a profile, with or without vectors, on an engine of this version."""
     body = _read(profile)
     mappings = body["mappings"]
     shipped = mappings.pop("_meta")[META_KEY]
@@ -199,7 +221,8 @@ def index_for(
         mappings["_meta"] = embedding.meta
         mappings["properties"] |= embedding.properties
     mappings["properties"] = spelling.properties(mappings["properties"])
-    for_vectors = spelling.for_vectors if embedding else {}
+    leaving_out = spelling.leaving_out(version)
+    for_vectors = spelling.for_vectors | ({leaving_out: True} if leaving_out else {}) if embedding else {}
     return {"settings": _in_language(body["settings"], LANGUAGES[language]) | for_vectors, "mappings": mappings}
 
 

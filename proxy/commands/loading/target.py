@@ -13,6 +13,7 @@ from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.mappings import Embedding, index_for, read_embedding
 from proxy.commands.loading.patience import patiently
 from proxy.errors import Refused, UpstreamError
+from proxy.parsing.source_filter import SourceFilter
 from proxy.settings.redaction import NO_REDACTION, Redaction
 from proxy.upstream.embedder import Introduction, is_same
 
@@ -158,6 +159,7 @@ async def fit(client: EngineApi, mappings: Mapping[str, Mapping[str, Any]], embe
 
 async def _fit(client: EngineApi, name: str, mapping: Mapping[str, Any], embedding: Embedding) -> None:
     """Add them to the mapping of one index."""
+    _check_hash_is_kept(name, mapping, embedding)
     spec = dict(flatten(mapping.get("properties", {}))).get(embedding.field)
     held = read_embedding(embedding.field, mapping)
     if spec is not None and not spec.keys() & {"dims", "dimension"}:
@@ -176,6 +178,21 @@ async def _fit(client: EngineApi, name: str, mapping: Mapping[str, Any], embeddi
     properties = client.spelling.properties(embedding.properties) if spec is None else {}
     body = {"properties": properties, "_meta": meta}
     await _change(client, "PUT", path_of(name, "_mapping"), body, f"{name}: the vector field cannot be added")
+    if properties:
+        # OpenSearch 3.5 reads a vector as 1, and rejects updates of its document, if the segment that it is written to
+        # was begun before the field existed. A refresh ends these segments.
+        await ask_engine(lambda: client.ask("POST", path_of(name, "_refresh")))
+
+
+def _check_hash_is_kept(name: str, mapping: Mapping[str, Any], embedding: Embedding) -> None:
+    """Check that `_source` contains the hash, or every run would embed all documents again; raises CannotLoad."""
+    said = mapping.get("_source", {})
+    kept = SourceFilter(said.get("enabled", True), tuple(said.get("includes", ())), tuple(said.get("excludes", ())))
+    if not kept.shows([embedding.hash_field]):
+        raise CannotLoad(
+            f"{name}: the mapping leaves {embedding.hash_field!r} out of `_source`, so every run would embed all "
+            "documents again: name another --field, or copy the documents with _reindex to an index that keeps it"
+        )
 
 
 def check_readable(mappings: Mapping[str, Mapping[str, Any]], embedding: Embedding) -> None:
@@ -198,5 +215,5 @@ def _other_length(field: str, there: object, here: object) -> str:
 
 async def create(client: EngineApi, name: str, profile: str, embedding: Embedding | None, language: str) -> None:
     """Create an index for a profile; raises CannotLoad."""
-    body = index_for(profile, embedding, language, client.spelling)
+    body = index_for(profile, embedding, language, client.spelling, client.kind.version)
     await _change(client, "PUT", path_of(name), body, f"{name} cannot be created")

@@ -214,9 +214,12 @@ class Spending:
             _log.warning("spend_cap", route=route, detail=detail)
         return level
 
-    def purse(self, route: str, usage: Usage | None = None, *, pays: bool = True) -> "RoutePurse":
+    def purse(
+        self, route: str, usage: Usage | None = None, *, pays: bool = True, is_background: bool = False
+    ) -> "RoutePurse":
         """Return the purse of a search, or of a command; `usage` also records what it spends."""
-        return RoutePurse(self, route, usage or Usage(), pays)
+        share = self.prices.flex_share if is_background else 1.0
+        return RoutePurse(self, route, usage or Usage(), pays, share)
 
 
 def prices_of(config: Config) -> Prices:
@@ -235,6 +238,8 @@ class RoutePurse:
     usage: Usage
     pays: bool = True
     """False: only what costs nothing."""
+    share: float = 1.0
+    """What its calls cost, as a share of other calls of the model; the whole price is reserved."""
 
     @contextmanager
     def pay(self, model: str, tokens: float) -> "Iterator[CallPayment]":
@@ -297,9 +302,11 @@ class CallPayment:
         self._is_open = False
         reported = reported_in(content)
         spending = self.purse.spending
-        spending.meter.observe(self.model, self.tokens, reported)
+        share = self.purse.share
+        whole_usd = None if reported.cost_usd is None else reported.cost_usd / share
+        spending.meter.observe(self.model, self.tokens, Reported(reported.tokens, whole_usd))
         tokens = round(self.tokens) if reported.tokens is None else reported.tokens
-        usd = spending.prices.usd(self.model, tokens) if reported.cost_usd is None else reported.cost_usd
+        usd = share * spending.prices.usd(self.model, tokens) if reported.cost_usd is None else reported.cost_usd
         self.charge += Charge(tokens, usd, usd if reported.tokens is None and reported.cost_usd is None else 0.0)
 
     def settle(self) -> None:

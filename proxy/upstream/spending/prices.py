@@ -48,6 +48,11 @@ class Prices:
         built_in = PRICES.get(model) if self.of_deepinfra else None
         return None if built_in is None else built_in * self.tier_factor
 
+    @property
+    def flex_share(self) -> float:
+        """Return what a call on the tier `flex` costs, as a share of other calls; 1 at other providers."""
+        return TIER_FACTORS["flex"] / self.tier_factor if self.of_deepinfra else 1.0
+
     def usd(self, model: str, tokens: float) -> float:
         """Return the cost of some tokens; 0 if the price is unknown."""
         return tokens * (self.of(model) or 0.0) / _MILLION
