@@ -42,7 +42,7 @@ class Heads:
         heads = (decode_head(value) for value in values if value is not None)
         head = next((head for head in heads if head is not None), None)
         proof = head.recipe.proof if head else None
-        if head is None or proof is None or time.time() - proof.made <= self._region.seconds:
+        if head is None or proof is None or abs(time.time() - proof.made) <= self._region.seconds:
             return head
         return replace(head, recipe=replace(head.recipe, proof=None))
 
