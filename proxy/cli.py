@@ -388,7 +388,7 @@ def _add_warm(commands: Any) -> None:
         _later("warming.command"),
         "Send frequent searches through a running proxy, so that their vectors and scores are cached: nightly, or "
         "after loading. Run it again to continue. Exit code 0: fine, 1: something is wrong, 2: the proxy is "
-        "unreachable, 3: --max-cost or a cap on spend is reached.",
+        "unreachable, 3: the maximum cost or a cap on spend is reached.",
         "warm bodies.ndjson --index a",
         "warm log.ndjson --template t.json --index a --top 2000 --rate 5",
         "warm bodies.ndjson --index a --dry-run -c config.yaml",
