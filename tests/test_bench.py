@@ -182,7 +182,7 @@ def test_a_row_is_compared_by_cpu() -> None:
 
 async def test_a_server_s_use_is_that_of_all_its_processes() -> None:
     """nginx does its work in a child."""
-    child = "import sys; held = bytearray(64 << 20); sum(range(10**7)); sys.stdout.write('done'); sys.stdin.read()"
+    child = "import sys; held = bytearray(64 << 20); sum(range(10**7)); print('done', flush=True); sys.stdin.read()"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", parent, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
