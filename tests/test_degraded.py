@@ -1,5 +1,7 @@
 """A stage that fails is left out: the search is answered all the same, and header and log say so."""
 
+import dataclasses
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,10 +9,13 @@ import msgspec
 import pytest
 
 from proxy.bounds import SEARCH_RESPONSE_BYTES
+from proxy.errors import UpstreamError, Withheld
+from proxy.ranking.pipeline import Answered, Unserved, run_search, unserved
 from proxy.settings.config import Cache, Config, RouteSettings, Semantic
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.fakes import (
     Client,
+    Document,
     FakeEngine,
     FakeModels,
     Fault,
@@ -23,6 +28,8 @@ from tests.fakes import (
     refuses,
     says,
 )
+from tests.plans import plan_of
+from tests.runs import run_of
 
 SOON = 0.03
 SECRET = "Basic c2VjcmV0"
@@ -362,3 +369,31 @@ async def test_items_are_passed_on_too(client: Client, engine: FakeEngine, model
     assert all(
         "embedding" in str(asked) for asked in map(msgspec.json.decode, engine.of("multi")[-1].body.splitlines()[1::2])
     )
+
+
+class _NotCalled:
+    """Models of which nothing is cached, and which are not called at present."""
+
+    async def unavailable(self, *_: object, **__: object) -> UpstreamError:
+        return Withheld("models", "breaker_open", "down")
+
+    def not_called(self, model: str, why: UpstreamError) -> None: ...
+
+
+@pytest.mark.parametrize("start", [1, 50])
+async def test_later_pages_fit_the_engines_own_first_one_when_the_models_are_called_again(
+    engine: FakeEngine, models: FakeModels, start: int
+) -> None:
+    engine.documents += [Document(f"t{number}", f"Tail {number}", lexical=0.1) for number in range(60)]
+    async with AsyncExitStack() as stack:
+        run = await run_of(plan_of("", QUERY), engine, models, stack)
+        down: Any = _NotCalled()
+        stages = dataclasses.replace(run.stages, embedder=down, reranker=down)
+        assert isinstance(await unserved(run.plan, stages, b"key"), Unserved)
+        page = await run_of(plan_of("", QUERY | {"from": start, "size": 2}), engine, models, stack)
+        page = dataclasses.replace(page, stages=dataclasses.replace(page.stages, heads=stages.heads))
+        result = await run_search(page, b"key")
+    assert isinstance(result, Answered)
+    own = sorted((doc for doc in engine.documents if doc.lexical is not None), key=lambda doc: -(doc.lexical or 0.0))
+    shown = [hit["_id"] for hit in msgspec.json.decode(result.body)["hits"]["hits"]]
+    assert ([doc.id for doc in own[start : start + 2]], []) == (shown, models.requests)

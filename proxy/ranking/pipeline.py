@@ -113,7 +113,8 @@ Result = Answered | EngineOrder | Relayed | Unanswered | Defect | Unserved | Byp
 async def unserved(plan: Plan, stages: Stages, head_key: bytes) -> Unserved | None:
     """Return why a search is not worth widening: no model is called at present, and nothing of it is cached.
 
-    A later page may continue a cached ranking, and a first page is cut from it like the others.
+    A later page may continue a cached ranking, and a first page is cut from it like the others. That the search was in
+    the engine's order is cached, too, so that its later pages fit it when the models are called again.
     """
     if plan.request.is_later_page or not (plan.rerankers or plan.vectors):
         return None
@@ -139,7 +140,10 @@ async def unserved(plan: Plan, stages: Stages, head_key: bytes) -> Unserved | No
         return None
     for count in not_called:
         count()
-    return Unserved(tuple(dict.fromkeys(failures)))
+    told = tuple(dict.fromkeys(failures))
+    counted = plan.request.track_total_hits
+    await stages.heads.put(head_key, Head((), None, 0, untouched=True, failures=told, counted=counted))
+    return Unserved(told)
 
 
 async def run_search(run: Run, head_key: bytes) -> Result:
