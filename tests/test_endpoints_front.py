@@ -172,8 +172,11 @@ async def test_a_search_bypassed_before_its_route_is_known_takes_no_options_to_t
 @pytest.mark.parametrize("target", ["/products/_search", "/products/_async_search", "/products/_msearch"])
 @pytest.mark.parametrize("fault", [refuses(500), refuses(404), hangs], ids=["500", "404", "hangs"])
 async def test_a_search_whose_names_cannot_be_resolved_takes_no_options_to_the_engine(
-    client: Client, engine: EndpointEngine, fault: Fault, target: str
+    start_proxy: StartProxy, settings: Config, engine: EndpointEngine, fault: Fault, target: str
 ) -> None:
+    seconds = 0.1 if fault is hangs else 30
+    patience = msgspec.structs.replace(settings.engine, resolve_timeout_seconds=seconds)
+    client = await start_proxy(msgspec.structs.replace(settings, engine=patience))
     engine.faults["resolve"] = fault
     body = lines({}, STEERED) if "_msearch" in target else json.dumps(STEERED).encode()
     answered = await client.ask("POST", target, body, content_type="application/json")
