@@ -10,7 +10,7 @@ _TOOK = re.compile(rb'("?took"?\s*:\s*)\d+')
 _OF_THE_HOP = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
 # What OpenSearch says of the work that an answer took, different each time.
 _OF_THE_WORK = frozenset({"task_resource_usage"})
-_OUTCOME = frozenset({"x-rerank", "server-timing"})
+_OUTCOME = frozenset({"x-rerank", "server-timing", "x-rerank-cost"})
 
 
 def comparable(reply: Reply) -> tuple[object, ...]:
@@ -20,7 +20,7 @@ def comparable(reply: Reply) -> tuple[object, ...]:
 
 
 def without_outcome(reply: Reply) -> Reply:
-    """An answer through the proxy without the two headers that say what was done with a search."""
+    """An answer through the proxy without the headers that say what was done with a search, and its cost."""
     return replace(reply, fields=[(name, value) for name, value in reply.fields if name.lower() not in _OUTCOME])
 
 

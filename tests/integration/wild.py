@@ -374,6 +374,8 @@ _MEANT: Mapping[str, Some] = {
     "profile": st.sampled_from(sorted(PROFILES)),
     "instruction": st.just("Prefer what is new."),
     "explain": st.booleans(),
+    "cost": st.booleans(),
+    "background": st.booleans(),
     "nosuch": _steering_values,
 }
 _steering = st.lists(_mostly(st.sampled_from(OPTIONS), st.just("nosuch")), max_size=3, unique=True).flatmap(
