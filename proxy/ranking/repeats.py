@@ -158,9 +158,9 @@ def hash_of(run: Run, answer: SearchAnswer, semantic: SemanticHits, added: Mappi
     for stage, each in {"": answer, **added}.items():
         told.update(b"\0%s\0" % stage.encode())
         told.update(each.hits_members["hits"])
-    for hit in semantic.hits:
-        told.update(repr((hit.key, hit.score)).encode())
-        told.update(hit.members.get("_source", b""))
+    for hits in semantic.raw:
+        told.update(b"\0near\0")
+        told.update(hits)
     return told.digest()
 
 

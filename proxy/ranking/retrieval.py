@@ -29,6 +29,8 @@ class SemanticHits:
 
     hits: tuple[Hit, ...] = ()
     failures: tuple[Failure, ...] = ()
+    raw: tuple[bytes, ...] = ()
+    """The hits of each vector field, in the engine's bytes."""
 
 
 async def lexical(run: Run, search: EngineSearch) -> Lexical:
@@ -114,7 +116,9 @@ async def _nearest(run: Run, vectors: VectorSearch, field: str, vector: Sequence
         answer = read_answer(reply.body)
     except UpstreamError as error:
         return SemanticHits(failures=(Failure("semantic", error.reason, str(error)),))
-    return SemanticHits(answer.hits) if answer.whole else SemanticHits(failures=(Failure("semantic", "partial"),))
+    if not answer.whole:
+        return SemanticHits(failures=(Failure("semantic", "partial"),))
+    return SemanticHits(answer.hits, raw=(answer.hits_members["hits"],))
 
 
 def _merged(run: Run, found: Sequence[SemanticHits]) -> SemanticHits:
@@ -126,7 +130,8 @@ def _merged(run: Run, found: Sequence[SemanticHits]) -> SemanticHits:
     for hit in sorted((hit for each in found for hit in each.hits), key=lambda hit: -hit.score):
         best.setdefault(hit.key, hit)
     failures = dict.fromkeys(failure for each in found for failure in each.failures)
-    return SemanticHits(tuple(best.values())[: run.plan.window], tuple(failures))
+    raw = tuple(hits for each in found for hits in each.raw)
+    return SemanticHits(tuple(best.values())[: run.plan.window], tuple(failures), raw)
 
 
 async def confirmed(run: Run, hits: Iterable[Hit]) -> Run:

@@ -273,6 +273,7 @@ async def test_pages(
 
 # steering
 
+
 @given(body=wild.steered_bodies, headers=wild.steering_headers, names=wild.names)
 @shared
 async def test_steering(
