@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -138,6 +139,7 @@ async def test_searches_are_answered_while_nobody_reads_the_log(
     writer = log_to(writing)
     for _ in range(50):
         assert ["d", "b", "c", "a"] == ids(await client.search("/products/_search", QUERY, x_opaque_id="i" * 1000))
+    assert select.select([reading], [], [], 60)[0], "the writer's thread has begun"
     writer.close(0)
     os.set_blocking(reading, False)
     assert os.read(reading, 65536).startswith(b'{"')
