@@ -17,6 +17,8 @@ pytestmark = [pytest.mark.engine, pytest.mark.engines("elasticsearch-8.19.13", "
 
 TEMPLATE = {"query": {"multi_match": {"query": "{{query}}", "fields": ["title^2", "description"]}}, "size": 5}
 TEXTS = ("laptop", "laptop for children", "a desk lamp", "usb cable", "laptop sleeve", "laptop")
+WITHOUT_HITS = 1
+"""One text finds nothing; it is embedded only if that begins before the engine says so."""
 
 
 async def warm(folder: Path, *options: str) -> str:
@@ -57,4 +59,5 @@ async def test_a_dry_run_says_no_less_than_the_models_then_receive(
     assert f"{warmed.partition(' searches: ')[2]}" in said
     sent = sum(len(body["documents"]) for body in models.reranked)
     assert (sent <= passages(said)) if semantic else (sent == passages(said))
-    assert len(models.embedded) == (count(said, "query texts") if semantic and real_engine.has_knn else 0)
+    embedded = count(said, "query texts") if semantic and real_engine.has_knn else 0
+    assert embedded - WITHOUT_HITS <= len(models.embedded) <= embedded
