@@ -397,3 +397,13 @@ async def test_later_pages_fit_the_engines_own_first_one_when_the_models_are_cal
     own = sorted((doc for doc in engine.documents if doc.lexical is not None), key=lambda doc: -(doc.lexical or 0.0))
     shown = [hit["_id"] for hit in msgspec.json.decode(result.body)["hits"]["hits"]]
     assert ([doc.id for doc in own[start : start + 2]], []) == (shown, models.requests)
+
+
+async def test_a_search_that_needs_no_model_is_not_passed_on_for_the_lack_of_one(
+    engine: FakeEngine, models: FakeModels
+) -> None:
+    plan = plan_of("", QUERY, settings=RouteSettings(index="products", rerank=False, passage=["title"]))
+    plan = dataclasses.replace(plan, user_query=dataclasses.replace(plan.user_query, relaxed=None))
+    async with AsyncExitStack() as stack:
+        run = await run_of(plan, engine, models, stack)
+        assert await unserved(run.plan, run.stages, b"key") is None

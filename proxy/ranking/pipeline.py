@@ -116,7 +116,7 @@ async def unserved(plan: Plan, stages: Stages, head_key: bytes) -> Unserved | No
     A later page may continue a cached ranking, and a first page is cut from it like the others. That the search was in
     the engine's order is cached, too, so that its later pages fit it when the models are called again.
     """
-    if plan.request.is_later_page or not (plan.rerankers or plan.vectors):
+    if plan.request.is_later_page:
         return None
     failures = [plan.unavailable] if plan.unavailable else []
     not_called: list[Callable[[], None]] = []
@@ -135,8 +135,8 @@ async def unserved(plan: Plan, stages: Stages, head_key: bytes) -> Unserved | No
             return None
         failures.append(Failure("rerank", why.reason, str(why)))
         not_called.append(partial(stages.reranker.not_called, model, why))
-    head = await stages.heads.get(head_key)
-    if head is not None and not head.untouched:
+    head = await stages.heads.get(head_key) if not_called else None
+    if not not_called or (head is not None and not head.untouched):
         return None
     for count in not_called:
         count()
