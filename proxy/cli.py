@@ -227,23 +227,25 @@ def _add_vectors(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("expected a whole number of at least 1")
-    return number
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not {text!r}")
+    return int(text)
 
 
 def _rate(text: str) -> float:
-    number = float(text)
+    number = _finite(text)
     if number <= 0:
-        raise argparse.ArgumentTypeError("expected a number greater than 0")
+        raise argparse.ArgumentTypeError(f"expected a number greater than 0, not {text!r}")
     return number
 
 
-def _finite(said: str) -> float:
-    number = float(said)
+def _finite(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
     if not math.isfinite(number):
-        raise argparse.ArgumentTypeError("expected a number")
+        raise argparse.ArgumentTypeError(f"expected a number, not {text!r}")
     return number
 
 

@@ -149,7 +149,7 @@ def test_help_of_every_subcommand_fits_into_80_columns(
         (("index", "f", "--name", "n", "--language", "klingon"), "invalid choice: 'klingon'"),
         (("index", "f", "--name", "n", "--dimensions", "0"), "expected a whole number of at least 1"),
         (("backfill", "n", "--rate", "0"), "expected a number greater than 0"),
-        (("backfill", "n", "--rate", "fast"), "invalid"),
+        (("backfill", "n", "--rate", "fast"), "--rate: expected a number, not 'fast'"),
         (("backfill",), "the following arguments are required: index"),
     ],
 )
@@ -371,3 +371,15 @@ def test_mapping_prints_elasticsearchs_file_where_nothing_else_is_said(capsys: p
 def test_mapping_can_be_without_vectors(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(("mapping", "rag", "--no-vectors")) == 0
     assert "embedding" not in json.loads(capsys.readouterr().out)["mappings"]["properties"]
+
+
+@pytest.mark.parametrize("value", ["x", "nan", "inf", "0", "-1"])
+@pytest.mark.parametrize("option", ["--max-cost", "--rate", "--top"])
+def test_a_wrong_number_is_named_with_what_is_expected(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["warm", "texts", "--index", "p", f"{option}={value}"])
+    said = capsys.readouterr().err
+    assert f"argument {option}: expected a" in said
+    assert said.strip().endswith(f"not '{value}'")
