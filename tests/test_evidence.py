@@ -98,6 +98,39 @@ def test_a_text_in_one_field_outside_the_passage_is_a_filter_and_stays(query: An
     assert ("boots" in str(user_query.relaxed), "dry feet" in str(user_query.relaxed)) == (True, False)
 
 
+def line(written: str, **options: Any) -> dict[str, Any]:
+    return {"query_string": {"query": written, **options}}
+
+
+VALUES_IN_LINES = [
+    line("dry feet AND shelf:boots"),
+    line("shelf:boots AND (dry feet)"),
+    line("+shelf:boots dry feet", fields=["title^2", "body"]),
+    line("dry feet shelf:(boots OR socks)"),
+    line("dry feet AND shelf.raw:boots AND status:new"),
+    line('dry feet AND brand:"boots"'),
+    line("title:(dry feet) AND shelf:boots"),
+    line("title.folded:(dry feet) AND shelf:boots"),
+    line("everything:(dry feet) AND brand:boots"),
+    line("dry body:feet AND shelf:boots", fields=["title^2", "body"]),
+]
+
+
+@pytest.mark.parametrize("query", VALUES_IN_LINES)
+def test_the_value_of_another_field_in_a_line_is_a_filter_and_stays(query: Any) -> None:
+    user_query = find_user_query(query, PASSAGE, lambda _: True, copies=frozenset({"everything"}))
+    assert user_query is not None
+    assert user_query.text == "dry feet"
+    assert "boots" in str(user_query.relaxed)
+
+
+@pytest.mark.parametrize("written", ["shelf:boots", "shelf:(boots)", "shelf:boots OR tags:boots"])
+def test_the_value_of_a_field_is_the_text_of_a_line_without_other_words(written: str) -> None:
+    user_query = found(line(written))
+    assert user_query is not None
+    assert user_query.text == "boots"
+
+
 UNCERTAIN = [
     # a brand, which is a field of the passage, and the words
     (must(BRAND, match("title", "dry feet")), "dry feet"),

@@ -98,7 +98,12 @@ class Evidence:
         self._first = frozenset(passage[:1])
         self._passage = frozenset(passage)
         self._copies = copies
+        self._central = self._first | copies
         self._given = fold(given) if given else None
+
+    def is_central(self, field: str) -> bool:
+        """Whether it is the first passage field, a field that one is copied to, or a multi-field of these."""
+        return _base(field, self._central) in self._central
 
     def of_clause(self, clause: Clause) -> Reading:
         """Return the reading of a single clause."""

@@ -17,6 +17,15 @@ from proxy.parsing.words import MATCH_ALL, Query, Typed, is_one_word, letters, u
 IsText = Callable[[str], bool]
 
 
+class FieldKinds(NamedTuple):
+    """What is known of the fields that a query names."""
+
+    is_text: IsText
+    """Whether a field has analysed text."""
+    is_central: IsText = lambda _: True
+    """Whether a search in this field alone is one for the user's text, as in a title; others may be filters."""
+
+
 # Options of the whole query that do not apply to a part of it.
 _WHOLE_LINE = frozenset({"query", "minimum_should_match", "boost", "_name"})
 
@@ -94,11 +103,15 @@ class _Part:
     boost: float = 1.0
 
 
-def read_line(name: str, options: Query, line: str, is_text: IsText = lambda _: True) -> Typed:
+_EVERY_FIELD = FieldKinds(lambda _: True)
+
+
+def read_line(name: str, options: Query, line: str, kinds: FieldKinds = _EVERY_FIELD) -> Typed:
     """Read the query text of a line, and what else the line requires or excludes.
 
     `+word`, `"a phrase"` and `field:value` stay required, `-word` and `-(a group)` stay excluded. The other operators
-    only change how the words are searched. Values of fields that are not text are not query text.
+    only change how the words are searched. Values of fields that are not text are not query text, and beside words
+    without a field, neither are those of fields that are not central: applications write their filters so.
     """
     simple = name == "simple_query_string"
     token = _tokens_of(options) if simple else _TOKEN
@@ -107,8 +120,9 @@ def read_line(name: str, options: Query, line: str, is_text: IsText = lambda _: 
         return Typed(" ".join(_NOISE.sub(" ", line[:QUERY_STRING_LINE]).split()), None)
     plain = _unbracketed(parts)
     kept = {key: value for key, value in options.items() if key not in _WHOLE_LINE}
-    demands = _requirements(plain, is_text)
-    text = " ".join(_words(plain, is_text))
+    demands = _requirements(plain, kinds.is_text)
+    text = " ".join(_words(plain, lambda field: kinds.is_text(field) and kinds.is_central(field)))
+    text = text or " ".join(_words(plain, kinds.is_text))
     if demands is None:
         return Typed(text, None)
     clauses = {
@@ -259,7 +273,7 @@ def _words(parts: Sequence[_Part], is_text: IsText) -> Iterator[str]:
         return filter(None, [_text_of(parts[0], is_text)])
     texts = _without_repeated_phrases(_texts(parts, is_text))
     if any(part.or_ for part in parts):
-        texts = _alternatives(texts)
+        texts = _once(_alternatives(texts))
     return (each.text for each in texts)
 
 
@@ -320,6 +334,14 @@ def _alternatives(texts: _Texts) -> _Texts:
         return texts
     within = letters(typed.text)
     return [each for each in texts if each is typed or (each.is_word and spelled[each.text] not in within)]
+
+
+def _once(texts: _Texts) -> _Texts:
+    """Drop parts that repeat an earlier one: in another field, as a prefix or with typing errors."""
+    first: dict[str, _Text] = {}
+    for each in texts:
+        first.setdefault(letters(each.text), each)
+    return list(first.values())
 
 
 def _boost_of(text: _Text) -> float:

@@ -30,6 +30,7 @@ from proxy.bounds import (
 from proxy.parsing.boost_query import BoostQuery, boost_query
 from proxy.parsing.clauses import COMPOUNDS, LEAVES, LINES, Leaf, Role
 from proxy.parsing.evidence import Clause, Evidence, Reading, all_of, any_of, dots_of, size_of, with_filters
+from proxy.parsing.query_string import FieldKinds
 from proxy.parsing.words import Query, fold
 
 UNRELAXED: Mapping[str, str] = {
@@ -234,7 +235,7 @@ class _Reader:
         return self.leaves[id(query)]
 
     def _read_leaf(self, query: Query, leaf: Leaf, name: str, body: Query) -> Reading | None:
-        read = leaf.read(name, body, self.is_text)
+        read = leaf.read(name, body, FieldKinds(self.is_text, self.evidence.is_central))
         if read is None:
             return None
         typed, named = read
