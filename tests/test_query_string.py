@@ -112,6 +112,13 @@ KEYWORDS = frozenset({"status", "rank"})
         ('"jacket" OR "coat"', "jacket", MATCH_ALL),
         ("(rain jacket) OR (storm coat)^0.1", "rain jacket", MATCH_ALL),
         ("title:(rain coat)^3 OR body:(rain coat)", "rain coat", MATCH_ALL),
+        ("title:(rain coat) body:(rain coat)^2", "rain coat", MATCH_ALL),
+        ("(all.en:(rain coat) all.de:(rain coat) title.\\*:(rain coat)^2)", "rain coat", MATCH_ALL),
+        (
+            "(title:(rain coat) body:(rain coat)) AND status:new",
+            "rain coat",
+            must("status:new"),
+        ),
         ("rain coat OR rain* coat*", "rain coat", MATCH_ALL),
         ("(title:rain OR body:rain) AND (title:coat OR body:coat)", "rain coat", MATCH_ALL),
         ("*rain*", "rain", MATCH_ALL),

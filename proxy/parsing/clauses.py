@@ -247,7 +247,7 @@ def _with_operators(name: str, body: Query, kinds: FieldKinds) -> _Read:
     searched = frozenset(path.split("^", 1)[0] for path in fields)
     own = kinds._replace(is_central=lambda path: path in searched or kinds.is_central(path))
     typed = read_line(name, body, text, own)
-    return (typed, fields) if typed.text else None
+    return (typed, typed.fields or fields) if typed.text else None
 
 
 def _of_knn(_: str, body: Query, __: FieldKinds) -> _Read:
