@@ -66,6 +66,18 @@ ONE_TEXT = [
     (should(match("title", "dry feet", 10), match("title", "wet shoes", 0.1), match("title", "sock", 0.1)), "dry feet"),
     (should(match("title", "galosh", 0.1), match("title", "boot", 10)), "boot"),
     (should(multi("dry feet"), match("tags", "waterproof")), "dry feet"),
+    # the same text in parts of the document, where a filter beside it may be a second one
+    (
+        should(
+            multi("dry feet"),
+            {"nested": {"path": "files", "query": must(match("files.text", "dry feet"), match("files.kind", "final"))}},
+        ),
+        "dry feet",
+    ),
+    (
+        should(must(match("files.text", "dry feet"), match("files.kind", "final")), multi("dry feet")),
+        "dry feet",
+    ),
     # what an application escapes
     (multi(r"dry \(feet\)"), "dry (feet)"),
 ]
