@@ -10,7 +10,7 @@ from proxy.parsing.query_text import UserQuery, find_user_query, text_of_clause
 from proxy.parsing.words import MATCH_ALL
 
 PASSAGE = ("title", "brand", "body")
-KEYWORDS = frozenset({"status"})
+KEYWORDS = frozenset({"status", "title.raw"})
 AMBIGUOUS = (None, "ambiguous_text")
 
 
@@ -239,6 +239,10 @@ UNSCORED = [
     {"bool": {"filter": {"bool": {"should": [match("title", "boot"), match("shelf", "boot")]}}}},
     {"intervals": {"title": {"match": {"query": "boot", "ordered": True}}}},
     {"bool": {"must": [{"span_near": {"clauses": [{"span_term": {"title": "boot"}}], "slop": 2}}]}},
+    # a part of a word or more, anywhere in a field
+    should(*({"wildcard": {path: {"value": "*boot*"}}} for path in ("title", "body", "shelf"))),
+    must({"wildcard": {"title": "*boot*"}}, {"wildcard": {"shelf": "*socks*"}}),
+    {"bool": {"filter": [{"wildcard": {"title.raw": "*boot*"}}]}},
 ]
 
 
@@ -254,6 +258,7 @@ def test_words_that_no_clause_scores_are_found_and_not_relaxed(query: Any) -> No
     [
         {"bool": {"filter": [match("shelf", "boots")]}},
         {"bool": {"filter": [match("status", "boots")]}},
+        {"bool": {"must": [{"wildcard": {"shelf": "*boots*"}}]}},
         {"function_score": {"functions": [{"filter": match("shelf", "boots"), "weight": 2}]}},
     ],
 )

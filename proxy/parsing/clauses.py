@@ -193,6 +193,8 @@ class Leaf:
     """Whether it is a phrase query, which applications write for text in quotes."""
     last_resort: bool = False
     """Only used if no other clause has query text: too little of its syntax is understood to relax it for kNN."""
+    is_pattern: bool = False
+    """Compares the text with a part of a value, in keyword fields as well."""
 
 
 def _words(value: Any) -> Typed | None:
@@ -256,6 +258,20 @@ def _of_knn(_: str, body: Query, __: FieldKinds) -> _Read:
     inner = builder.get("text_embedding", {}) if isinstance(builder, dict) else {}
     typed = _words(inner.get("model_text")) if isinstance(inner, dict) else None
     return (Typed(typed.text, _filter(body)), ()) if typed else None
+
+
+_SUBSTRING = re.compile(r"\*([^*?\\]+)\*")
+
+
+def _of_wildcard(_: str, body: Query, __: FieldKinds) -> _Read:
+    """Read a search for `*text*`; other patterns are those of filters and of autocomplete queries."""
+    if len(body) != 1:
+        return None
+    ((path, said),) = body.items()
+    pattern = said.get("value", said.get("wildcard")) if isinstance(said, dict) else said
+    found = _SUBSTRING.fullmatch(pattern) if isinstance(pattern, str) else None
+    typed = _words(found[1]) if found else None
+    return (Typed(typed.text, None), (path,)) if typed else None
 
 
 def _of_intervals(_: str, body: Query, __: FieldKinds) -> _Read:
@@ -327,6 +343,7 @@ LEAVES: Mapping[str, Leaf] = {
     "neural_sparse": Leaf(_of_embedded("query_text")),
     "knn": Leaf(_of_knn),
     "intervals": Leaf(_of_intervals, last_resort=True),
+    "wildcard": Leaf(_of_wildcard, last_resort=True, is_pattern=True),
     "span_term": _SPANS,
     "span_near": _SPANS,
     "span_or": _SPANS,

@@ -38,7 +38,7 @@ UNRELAXED: Mapping[str, str] = {
     "given_text": "no clause of the query contains the query text that the request names",
     "own_scores": "`min_score`, `hybrid` or the client's own `knn`: the scores of other hits are not comparable",
     "query_syntax": "it is unclear what a `query_string` query excludes besides documents without its words",
-    "text_in_filter": "the query text is only in filters, functions, intervals or spans",
+    "text_in_filter": "the query text is only in filters, functions, intervals, spans or wildcards",
 }
 """The reasons why a query is not relaxed, so that no other hits are searched for."""
 
@@ -240,9 +240,10 @@ class _Reader:
             return None
         typed, named = read
         fields = frozenset(field.split("^", 1)[0] for field in named)
-        self._note(typed.text, fields)
-        if not _searches_words(named, self.is_text):
-            return None
+        if not leaf.is_pattern:
+            self._note(typed.text, fields)
+            if not _searches_words(named, self.is_text):
+                return None
         self.work.look_at(size_of(1, len(fields) + dots_of(fields) // 4, typed.text))
         words = fold(typed.text)
         clause = Clause(query, typed, words, fields, _boost(body), leaf.quotes(body), leaf.autocomplete(body))

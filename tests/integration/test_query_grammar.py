@@ -200,6 +200,7 @@ NOT_RELAXED: dict[str, tuple[str, Any]] = {
         {"function_score": {"functions": [{"filter": WORDS, "weight": 5}], "min_score": 2, "score_mode": "sum"}},
     ),
     "intervals": ("text_in_filter", {"intervals": {"title": {"match": {"query": "laptop"}}}}),
+    "wildcard": ("text_in_filter", {"bool": {"should": [{"wildcard": {"title": "*laptop*"}}]}}),
     "span_term": ("text_in_filter", _span("laptop")),
     "span_near": ("text_in_filter", {"span_near": {"clauses": [_span("laptop")], "slop": 2}}),
     "span_or": ("text_in_filter", {"span_or": {"clauses": [_span("laptop"), _span("notebook")]}}),
