@@ -165,12 +165,13 @@ def _by_type(*types: str) -> Callable[[Query], bool]:
 def _ends_in_star(body: Query) -> bool:
     """Whether only the last word ends in `*`; a line that starts with `*`, or a word `*lap*`, is a substring search.
 
-    A line that has the same word in full as well (`laptop OR laptop*`) does not take it for incomplete.
+    An application that adds `*` to each word (`red* lap*`), or repeats the word in full (`laptop OR laptop*`), does not
+    take the last word for incomplete.
     """
     line = str(body.get("query", "")).strip()
-    last = line.rsplit(None, 1)[-1:]
-    ends = not line.startswith("*") and any(word.endswith("*") and not word.startswith("*") for word in last)
-    return ends and not _has_word(line, last[0].rstrip("*"))
+    *before, last = line.rsplit(None, 1) or [""]
+    ends = last.endswith("*") and not last.startswith("*") and not line.startswith("*")
+    return ends and not ("* " in "".join(before) + " " or _has_word(line, last.rstrip("*")))
 
 
 _WHOLE_WORD = re.compile(r"(?<!\*)\b\w++(?!\*)")
