@@ -34,6 +34,10 @@ def should(*clauses: Any, **more: Any) -> dict[str, Any]:
     return {"bool": {"should": list(clauses), **more}}
 
 
+def line(written: str, **options: Any) -> dict[str, Any]:
+    return {"query_string": {"query": written, **options}}
+
+
 def in_each_field(word: str) -> dict[str, Any]:
     """One typed word as shops write it: full, as a prefix, with typing errors, and as n-grams."""
     return should(
@@ -78,6 +82,8 @@ ONE_TEXT = [
         should(must(match("files.text", "dry feet"), match("files.kind", "final")), multi("dry feet")),
         "dry feet",
     ),
+    # what is left of the text after the application took its words out
+    (should(multi("*"), line("* (title:feet*^20 OR body:feet*)", fields=["title", "body"])), "feet"),
     # what an application escapes
     (multi(r"dry \(feet\)"), "dry (feet)"),
 ]
@@ -111,10 +117,6 @@ def test_a_text_in_one_field_outside_the_passage_is_a_filter_and_stays(query: An
     assert user_query.text == "dry feet"
     assert user_query.relaxed is not None
     assert ("boots" in str(user_query.relaxed), "dry feet" in str(user_query.relaxed)) == (True, False)
-
-
-def line(written: str, **options: Any) -> dict[str, Any]:
-    return {"query_string": {"query": written, **options}}
 
 
 VALUES_IN_LINES = [

@@ -199,7 +199,10 @@ class Leaf:
 
 
 def _words(value: Any) -> Typed | None:
-    return Typed(unescaped(value.strip()), MATCH_ALL) if isinstance(value, str) and value.strip() else None
+    """Read the text of a query; one of wildcards alone has no words."""
+    if not isinstance(value, str) or not "".join(value.split()).strip("*?"):
+        return None
+    return Typed(unescaped(value.strip()), MATCH_ALL)
 
 
 def _of_field(key: str) -> _Reads:
