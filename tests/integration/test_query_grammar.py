@@ -63,6 +63,16 @@ QUERIES: dict[str, tuple[Any, Any]] = {
     "minus a phrase": (_line('laptop -"acme laptop"'), _not({"match_phrase": {"title": "acme laptop"}})),
     "AND a field": (_line("laptop AND brand:acme"), ACME),
     "a field before": (_line("brand:acme AND laptop"), ACME),
+    "one of several values": (
+        _line("laptop AND (brand:acme OR brand:globex)"),
+        {"terms": {"brand": ["acme", "globex"]}},
+    ),
+    "a value of a text field": (_line("laptop AND description:children"), {"match": {"description": "children"}}),
+    "fields side by side": (_line("title:laptop description:laptop"), ALL),
+    "each word in each field": (
+        _line("(title:laptop OR description:laptop) AND (title:acme OR description:acme) AND -brand:globex"),
+        _not({"term": {"brand": "globex"}}),
+    ),
     "plus": (_line("laptop +acme"), _title("acme")),
     "two demands": (_line("laptop +acme -brand:globex +brand:acme"), _all(ACME, _title("acme"))),
     "simple minus": (_simple("laptop -acme", default_operator="and"), _not(_title("acme"))),
