@@ -513,3 +513,20 @@ def test_the_clients_timeout_is_read_as_the_engine_does(url: str, body: Any, sec
     assert isinstance(request, SearchRequest)
     found = request.timeout_seconds
     assert found == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"min_score": 0.5}, True),
+        ({"min_score": "0.01"}, True),
+        ({"min_score": 0}, False),
+        ({"min_score": 0.0}, False),
+        ({"knn": [{"field": "v", "query_vector": [1], "k": 5, "num_candidates": 9}]}, True),
+        ({"knn": []}, False),
+    ],
+)
+def test_a_minimum_of_zero_and_an_empty_list_of_vectors_rank_nothing(said: Any, expected: bool) -> None:  # noqa: FBT001
+    request = parse("", strategies.compact({"query": {"match": {"title": "rain"}}, **said}))
+    assert isinstance(request, SearchRequest)
+    assert request.own_ranking is expected

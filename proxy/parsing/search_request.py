@@ -230,7 +230,7 @@ def _read(
         rescored=_rescored(decoded.get("rescore"), from_ + size),
         text=_rerank_text(decoded.get("ext", {})),
         pipeline=url.get("search_pipeline", decoded.get("search_pipeline")),
-        own_ranking=bool({"min_score", "knn"} & decoded.keys()) or _ranks_by_itself(decoded.get("retriever", {})),
+        own_ranking=any(map(decoded.get, ("min_score", "knn"))) or _ranks_by_itself(decoded.get("retriever", {})),
     )
 
 
