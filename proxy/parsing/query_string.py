@@ -101,6 +101,8 @@ class _Part:
     opaque: bool = False
     parts: "list[_Part] | None" = None
     boost: float = 1.0
+    inexact: bool = False
+    """Whether it is a word with wildcards, or with typing errors."""
 
 
 _EVERY_FIELD = FieldKinds(lambda _: True)
@@ -238,6 +240,7 @@ class _Tree:
             return False
         last = self.level[-1]
         last.end, last.boost = token.end(), _boost(token[0], last.boost)
+        last.inexact |= token[0].startswith("~")
         return True
 
 
@@ -266,7 +269,9 @@ def _part(token: re.Match[str], pending: _Pending, wildcards: str) -> _Part:
     elif kind == "phrase":
         text = unescaped(raw[1:-1].strip())
     or_ = pending.operator == "or"
-    return _Part(start, token.end(), pending.sign, or_, pending.field, text, kind == "phrase", kind == "opaque")
+    part = _Part(start, token.end(), pending.sign, or_, pending.field, text, kind == "phrase", kind == "opaque")
+    part.inexact = kind == "word" and raw[-1] in wildcards
+    return part
 
 
 def _without_wildcards(word: str, wildcards: str) -> str:
@@ -299,6 +304,8 @@ def _words(parts: Sequence[_Part], is_text: IsText) -> Iterator[str]:
         texts = _once(_alternatives(texts))
     elif all(each.part.field for each in texts):
         texts = _once(texts)
+    else:
+        texts = _without_forms(texts)
     return (each.text for each in texts)
 
 
@@ -367,6 +374,17 @@ def _once(texts: _Texts) -> _Texts:
     for each in texts:
         first.setdefault(letters(each.text), each)
     return list(first.values())
+
+
+def _without_forms(texts: _Texts) -> _Texts:
+    """Drop a word that repeats the one before it as a prefix or with typing errors (`rain* rain~`)."""
+    kept = texts[:1]
+    for each in texts[1:]:
+        last = kept[-1]
+        inexact = each.is_word and last.is_word and (each.part.inexact or last.part.inexact)
+        if not inexact or letters(each.text) != letters(last.text):
+            kept.append(each)
+    return kept
 
 
 def _boost_of(text: _Text) -> float:
