@@ -58,6 +58,11 @@ ONE_TEXT = [
     (should(in_each_field("dry"), in_each_field("feet")), "dry feet"),
     (should(match("title", "dry"), match("title", "warm"), match("title", "feet")), "dry warm feet"),
     (should(match("title", "dry"), match("title", "feet"), minimum_should_match="75%"), "dry feet"),
+    # typed words with a hyphen or an apostrophe are words as well
+    (must(in_each_field("mid-cut"), in_each_field("boot")), "mid-cut boot"),
+    (must(multi("boot"), multi("l'hiver")), "boot l'hiver"),
+    (should(match("title", "mid-cut"), match("title", "boot")), "mid-cut boot"),
+    (should(in_each_field("boot"), in_each_field("4.5mm")), "boot 4.5mm"),
     # a quoted part and the rest
     (must(multi("rubber sole", type="phrase"), multi("dry feet")), "rubber sole dry feet"),
     (must(match("title", "dry feet"), {"match_phrase": {"title": "rubber sole"}}), "dry feet rubber sole"),

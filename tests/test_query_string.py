@@ -109,6 +109,8 @@ KEYWORDS = frozenset({"status", "rank"})
         ('(head lamp) OR ("head lamp")^1.5 OR (headlamp^2)^0.9', "head lamp", MATCH_ALL),
         ('warm light "warm light"~3^2', "warm light", MATCH_ALL),
         ('("wool" AND "socks")', "wool socks", MATCH_ALL),
+        ('("knee-high" AND "socks")', "knee-high socks", MATCH_ALL),
+        ('"knee-high" OR "socks"', "knee-high", MATCH_ALL),
         ('"jacket" OR "coat"', "jacket", MATCH_ALL),
         ("(rain jacket) OR (storm coat)^0.1", "rain jacket", MATCH_ALL),
         ("title:(rain coat)^3 OR body:(rain coat)", "rain coat", MATCH_ALL),

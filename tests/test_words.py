@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from proxy.parsing.words import fold, is_one_word, letters, unescaped, variants
+from proxy.parsing.words import fold, is_one_word, is_typed_word, letters, unescaped, variants
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,15 @@ def test_a_part_of_a_longer_text_repeats_it(texts: Sequence[str], repeating: set
     assert repeating == variants([letters(text) for text in texts])
 
 
-@pytest.mark.parametrize(("text", "one"), [("rain", True), ('"rain"', True), ("rain coat", False), ("wi-fi", False)])
-def test_one_word(text: str, *, one: bool) -> None:
-    assert one is is_one_word(text)
+@pytest.mark.parametrize(
+    ("text", "one", "typed"),
+    [
+        ("rain", True, True),
+        ('"rain"', True, True),
+        ("rain coat", False, False),
+        ("wi-fi", False, True),
+        ("", False, False),
+    ],
+)
+def test_one_word(text: str, *, one: bool, typed: bool) -> None:
+    assert (one, typed) == (is_one_word(text), is_typed_word(text))

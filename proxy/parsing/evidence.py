@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 from proxy.bounds import FIELD_DEPTH
-from proxy.parsing.words import Typed, fold, variants
+from proxy.parsing.words import Typed, fold, is_typed_word, variants
 
 AMBIGUOUS = "ambiguous_text"
 
@@ -78,7 +78,7 @@ class Reading(NamedTuple):
 
     @property
     def is_one_word(self) -> bool:
-        return len(self.words) == 1
+        return is_typed_word(self.text)
 
     @property
     def size(self) -> int:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from proxy.bounds import BRACKET_DEPTH, QUERY_STRING_LINE
-from proxy.parsing.words import MATCH_ALL, Query, Typed, is_one_word, letters, unescaped, variants
+from proxy.parsing.words import MATCH_ALL, Query, Typed, is_one_word, is_typed_word, letters, unescaped, variants
 
 IsText = Callable[[str], bool]
 
@@ -398,7 +398,7 @@ def _requirements(parts: Sequence[_Part], is_text: IsText, has_words: IsText) ->
     if any(part.or_ for part in parts):
         return [] if all(_is_free(part) for part in parts) else None
     positive = [part for part in parts if part.sign != "-" and not part.opaque]
-    quotes_all = len(positive) > 1 and all(part.quoted and is_one_word(part.text) for part in positive)
+    quotes_all = len(positive) > 1 and all(part.quoted and is_typed_word(part.text) for part in positive)
     repeats = _repeated_phrases(positive)
     demands: list[_Part] = []
     for part in parts:

@@ -74,3 +74,8 @@ def identifiers_in(text: str) -> tuple[str, ...]:
 
 def is_one_word(text: str) -> bool:
     return len(fold(text)) == 1
+
+
+def is_typed_word(text: str) -> bool:
+    """Whether a text is one word as people type it: applications split text at spaces, and not at a hyphen."""
+    return len(text.split(None, 1)) == 1 or is_one_word(text)
