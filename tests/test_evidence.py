@@ -58,6 +58,38 @@ ONE_TEXT = [
     (should(in_each_field("dry"), in_each_field("feet")), "dry feet"),
     (should(match("title", "dry"), match("title", "warm"), match("title", "feet")), "dry warm feet"),
     (should(match("title", "dry"), match("title", "feet"), minimum_should_match="75%"), "dry feet"),
+    # a word that was typed twice has twice the clauses
+    (should(match("title", "dry"), match("title", "dry"), match("title", "feet")), "dry feet"),
+    (
+        should(*[match(path, word, 2) for word in ["the", "dry", "the", "feet"] for path in ("title", "body")]),
+        "the dry feet",
+    ),
+    # a typed word may be within another one
+    (must(*[in_each_field(word) for word in ["dry", "in", "rain"]]), "dry in rain"),
+    (should(*[match("title", word) for word in ["not", "a", "boot", "to", "go"]]), "not a boot to go"),
+    (should(match("title", "boots"), match("title.stem", "boot")), "boots"),
+    (should(multi("a", boost=1), multi("storm coat", boost=0.1)), "a"),
+    (should(multi("warm rain boot"), match("title.shingles", "rainboot")), "warm rain boot"),
+    # synonyms that contain the typed text
+    (should(multi("coat", boost=1), multi("storm coat", boost=0.1), multi("coat of rain", boost=0.1)), "coat"),
+    (should(multi("dry", boost=2), multi("feet", boost=2), multi("dry feet", type="phrase")), "dry feet"),
+    # where the boost is on a query around the clause
+    (
+        should(
+            *[{"bool": {"must": [multi(text)], "boost": boost}} for text, boost in (("coat", 1), ("storm coat", 0.1))]
+        ),
+        "coat",
+    ),
+    (
+        should(
+            *[
+                {"constant_score": {"filter": match("title", text), "boost": boost}}
+                for text, boost in (("galosh", 1), ("boot", 5))
+            ]
+        ),
+        "boot",
+    ),
+    (should({"dis_max": {"queries": [match("title", "sock", 3)], "boost": 0.1}}, match("title", "boot")), "boot"),
     # typed words with a hyphen or an apostrophe are words as well
     (must(in_each_field("mid-cut"), in_each_field("boot")), "mid-cut boot"),
     (must(multi("boot"), multi("l'hiver")), "boot l'hiver"),

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
-from proxy.bounds import FIELD_DEPTH
+from proxy.bounds import COMPARED_TEXTS, FIELD_DEPTH
 from proxy.parsing.words import Typed, fold, is_typed_word, variants
 
 AMBIGUOUS = "ambiguous_text"
@@ -202,8 +202,39 @@ def _merged(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bo
         same.setdefault(reading.words, []).append(reading)
     groups = same.values() if alternatives else map(_without_categories, same.values())
     merged = [_one(group, evidence) for group in groups]
+    if alternatives:
+        merged = _without_expansions(merged)
     parts = variants([reading.letters for reading in merged]) if len(merged) > 1 else ()
-    return [reading for place, reading in enumerate(merged) if reading.given or place not in parts]
+    return [
+        reading
+        for place, reading in enumerate(merged)
+        if reading.given or place not in parts or _is_inside_a_word(reading, merged)
+    ]
+
+
+def _without_expansions(readings: list[Reading]) -> list[Reading]:
+    """Drop texts that the application weighs less than a part of them: `storm coat`, as a synonym, for `coat`."""
+    boosts = [max(reading.boosts) for reading in readings]
+    if len(readings) > COMPARED_TEXTS or len(set(boosts)) < 2:
+        return readings
+    words = [frozenset(reading.words) for reading in readings]
+    return [
+        reading
+        for own, boost, reading in zip(words, boosts, readings, strict=True)
+        if (heavier := [each for each, more in zip(words, boosts, strict=True) if more > boost and each < own]) == []
+        or frozenset().union(*heavier) == own
+    ]
+
+
+def _is_inside_a_word(reading: Reading, readings: Sequence[Reading]) -> bool:
+    """Whether a word is only within words of other texts (`in` within `rain`), and not the beginning of one."""
+    around = [each for each in readings if each is not reading and reading.letters in each.letters]
+    return reading.is_one_word and not any(_has_word(each, reading.letters) for each in around)
+
+
+def _has_word(reading: Reading, word: str) -> bool:
+    """Whether a word of a text begins so, or several of them are written as one (`rainboot`)."""
+    return f" {word}" in " ".join(["", *reading.words]) or len(word) > max(map(len, reading.words))
 
 
 def _without_categories(readings: Sequence[Reading]) -> Sequence[Reading]:
@@ -240,7 +271,7 @@ def _and(readings: Sequence[Reading], evidence: Evidence) -> list[Reading]:
 
 def _or(readings: Sequence[Reading], evidence: Evidence) -> list[Reading]:
     """Combine alternative single words of the same boost; of other texts, use the one with the highest boost."""
-    one_weight = len({reading.boosts for reading in readings}) == 1
+    one_weight = len({frozenset(reading.boosts) for reading in readings}) == 1
     if len(readings) > 1 and one_weight and all(reading.is_one_word for reading in readings):
         return [_in_order(readings, "", evidence)]
     return [max(readings, key=lambda reading: (reading.given, max(reading.boosts)))]

@@ -217,7 +217,15 @@ class _Reader:
         if self.everywhere:
             inside += self._any_of(found[Role.FUNCTION]) + found[Role.FILTER]
         reading = all_of(inside, self.evidence)
-        return reading and with_filters(reading, found[Role.FILTER])
+        return reading and self._boosted(with_filters(reading, found[Role.FILTER]), body.get("boost", 1))
+
+    def _boosted(self, reading: Reading, boost: Any) -> Reading:
+        """Multiply the boosts of the clauses by that of the query around them."""
+        if boost == 1 or not isinstance(boost, int | float):
+            return reading
+        self.work.look_at(len(reading.clauses))
+        clauses = tuple([clause._replace(boost=clause.boost * boost) for clause in reading.clauses])
+        return reading._replace(clauses=clauses)
 
     def _any_of(self, readings: Sequence[Reading]) -> list[Reading]:
         reading = any_of(readings, self.evidence)
