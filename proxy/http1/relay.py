@@ -18,7 +18,7 @@ from proxy.errors import Unreachable
 from proxy.http1.exchange import Answer, Client, Exchange
 from proxy.http1.flow import Hold
 from proxy.http1.headers import Field, Hop, binds_connection, own_error, own_fields, request_head, response_head
-from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, RequestHead, ResponseHead
+from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, RequestHead, ResponseHead, UntilClose
 from proxy.http1.outbound import EngineConnection
 from proxy.http1.rejections import RejectedItems
 
@@ -234,13 +234,24 @@ class Relay:
             self._upstream.product = next(iter(head.control.get(b"x-elastic-product", ())), None)
         sent = exchange.whole and self._engine is not None and self._engine.flushed
         reads_on = head.status in READS_ON and self._will_send_body
-        in_step = head.keep_alive and (sent or reads_on) and exchange.head.method != b"CONNECT"
+        in_step = self._stays_open(head) and (sent or reads_on) and exchange.head.method != b"CONNECT"
         in_step = in_step and not binds_connection(exchange.head.control) and not binds_connection(head.control)
         self._keeps_engine = in_step and head.status not in MAY_BE_OUT_OF_STEP
         exchange.reusable &= in_step
         exchange.began(head.status)
         added = (*self._terms.added, *exchange.connection_fields())
         self._head = self._client.response_writer.response(head, added)
+
+    def _stays_open(self, head: ResponseHead) -> bool:
+        """Whether the engine keeps its connection open after this response.
+
+        Elasticsearch and OpenSearch answer HTTP/1.0 with HTTP/1.0 and without Connection, and keep the connection if
+        the request asked for it: seen on Elasticsearch 8.19.13.
+        """
+        if head.keep_alive:
+            return True
+        asked = self._exchange.head.version == b"HTTP/1.0" and self._exchange.head.keep_alive
+        return asked and b"connection" not in head.control and not isinstance(head.framing, UntilClose)
 
     def _turned_away(self, status: int) -> None:
         if self._upstream.turned_away is not None:
