@@ -120,6 +120,54 @@ async def test_a_url_that_is_too_long_is_read_by_the_engine_alone(
     )
 
 
+MISREAD = ("_=%", "_=%2", "_=%zz", "_=a;b=c", "_=a#b", "#", "pretty=%u00e4", "filter_path=took;pretty")
+"""Engines reject a malformed escape, take `;` for `&`, and end the URL at `#`: seen on all four engines."""
+
+
+@pytest.mark.parametrize("query_string", MISREAD)
+@pytest.mark.parametrize("name", ["_search", "_search/template", "_msearch", "_msearch/template", "_async_search"])
+async def test_a_url_that_engines_read_in_their_own_way_is_read_by_the_engine_alone(
+    client: Client, engine: EndpointEngine, name: str, query_string: str
+) -> None:
+    target = f"/products/{name}?{query_string}"
+    body = lines({}, QUERY) if "_msearch" in name else json.dumps(QUERY).encode()
+    media = "application/x-ndjson" if "_msearch" in name else "application/json"
+    answered = await client.ask("POST", target, body, content_type=media)
+    assert ("bypassed;reason=unknown_parameter", [(target, body)]) == (
+        answered.header("x-rerank"),
+        [(sent.target, sent.content) for sent in engine.requests],
+    )
+
+
+@pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"])
+async def test_a_body_that_says_it_is_too_large_is_the_engines_to_refuse_before_it_arrives(
+    client: Client, engine: EndpointEngine, expect: str
+) -> None:
+    """Elasticsearch refuses a length of more than 100 MB with 413 when it has read the head."""
+    await client.search("/products/_search", QUERY)  # the names are known then
+
+    async def script(stream: Stream) -> None:
+        head = await stream.head()
+        assert b"content-length: 200000000" in head.lower()
+        await stream.send(answer(413, b"", reason="Request Entity Too Large"))
+
+    engine.script = script
+    head = f"POST /products/_search HTTP/1.1\r\nHost: p\r\nContent-Type: application/json\r\n{expect}"
+    await client.send(f"{head}Content-Length: 200000000\r\n\r\n".encode())
+    answered = await client.answer()
+    assert (413, "bypassed;reason=too_large") == (answered.status, answered.header("x-rerank"))
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_reranked_response_has_the_version_of_the_request(client: Client, version: str) -> None:
+    """Elasticsearch and OpenSearch answer HTTP/1.0 with HTTP/1.0."""
+    body = json.dumps(QUERY)
+    head = f"POST /products/_search HTTP/{version}\r\nHost: p\r\nContent-Type: application/json\r\n"
+    await client.send(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    answered = await client.answer()
+    assert (f"HTTP/{version} 200 OK", "reranked") == (answered.start.decode(), answered.header("x-rerank"))
+
+
 STEERED = QUERY | {"ext": {"rerank_proxy": {"window": 10}}}
 ONE_ITEM = lines({}, STEERED)
 TOO_LONG = f"preference={'x' * PARAMETERS_BYTES}"
