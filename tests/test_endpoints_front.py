@@ -139,6 +139,15 @@ async def test_a_url_that_engines_read_in_their_own_way_is_read_by_the_engine_al
     )
 
 
+@pytest.mark.parametrize("query_string", [*MISREAD, f"preference={'x' * PARAMETERS_BYTES}"])
+async def test_an_msearch_whose_url_is_not_read_has_no_reason_if_its_lines_alone_name_its_indices(
+    client: Client, engine: EndpointEngine, query_string: str
+) -> None:
+    body = lines({"index": "logs"}, {**QUERY, "ext": {"rerank_proxy": {"window": 10}}})
+    answered = await client.ask("POST", f"/_msearch?{query_string}", body, content_type="application/x-ndjson")
+    assert ("", lines({"index": "logs"}, QUERY)) == (answered.header("x-rerank"), engine.requests[-1].content)
+
+
 @pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"])
 async def test_a_body_that_says_it_is_too_large_is_the_engines_to_refuse_before_it_arrives(
     client: Client, engine: EndpointEngine, expect: str
@@ -651,10 +660,21 @@ async def test_a_refusal_that_the_window_may_have_caused_is_followed_by_the_clie
     )
 
 
-async def test_a_relayed_refusal_has_the_form_that_was_asked_for(client: Client, engine: EndpointEngine) -> None:
-    engine.faults["lexical"] = refuses(503)
-    answered = await client.search("/products/_search?filter_path=error.type&pretty", QUERY)
-    assert (503, b'{\n  "error" : {\n    "type" : "busy"\n  }\n}\n') == (answered.status, answered.content)
+@pytest.mark.parametrize(
+    ("form", "content"),
+    [
+        ("filter_path=took", b'{"error":{"type":"busy"},"status":503}'),
+        ("filter_path=took&pretty", b'{\n  "error" : {\n    "type" : "busy"\n  },\n  "status" : 503\n}\n'),
+    ],
+)
+@pytest.mark.parametrize("target", ["/products/_search", "/products/_async_search"])
+async def test_a_relayed_refusal_has_the_form_that_was_asked_for(
+    client: Client, engine: EndpointEngine, target: str, form: str, content: bytes
+) -> None:
+    refused = refuses(503, b'{"error":{"type":"busy"},"status":503}')
+    engine.faults = dict.fromkeys(("lexical", "_async_search"), refused)
+    answered = await client.search(f"{target}?{form}", QUERY)
+    assert (503, content) == (answered.status, answered.content)
 
 
 @pytest.mark.parametrize("said", [b"", b"Unauthorized", b"<html>"])
