@@ -51,9 +51,10 @@ telemetry         log: headers, one counter a request, a line a search (log_writ
                   slow_routes: warns of timeouts); metrics: what Prometheus reads; ecs: the log's fields by their
                   names in the Elastic Common Schema; spans, traces: OpenTelemetry
 
-upstream          clients of the services: engine (pool, nodes, addresses; discovery: what each caller was told of
-                  indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing;
-                  charges: tokens and cost in responses; latency: a model that is too slow is not asked)
+upstream          clients of the services: engine (pool, nodes, addresses; spares: connections for the next clients;
+                  discovery: what each caller was told of indices; accepted, added: limits on what the proxy adds),
+                  embedder, reranker (transport, sharing; charges: tokens and cost in responses; latency: a model that
+                  is too slow is not asked)
     score_cache   the reranker for passages that are neither cached nor in a call (windows: equal ones once, batches;
                   score_entries: a query's scores as bytes)
     guard         around each call of a model: breaker, bulkhead (concurrent calls), retries

@@ -252,6 +252,7 @@ BRACKET_DEPTH = _bound(
 )
 PIT_INDICES = _bound(Of.ENGINE, "indices of a point in time", 1000, "further indices count as outside the route")
 BACK_OFF_S_MAX = _bound(Of.ENGINE, "seconds until an unreachable node is tried again", 30, "tried again")
+SPARE_CONNECTIONS = _bound(Of.PROXY, "connections to the engine that are opened in advance", 16, "not opened")
 CHUNKED_CHARACTERS = _bound(
     Of.ENGINE, "characters of a document that are searched for its second passage", 20_000, "the rest is not searched"
 )

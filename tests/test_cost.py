@@ -385,7 +385,7 @@ def long_windows(size: int) -> Work:
     texts = [f"{number} " + "<| x [" * (size // 6000) for number in range(1000)]
 
     def joined() -> Relevance:
-        window = windows.window_of(texts, lambda text: text[:8].encode())
+        window = windows.window_of(texts, lambda texts: [text[:8].encode() for text in texts])
         return windows.joined(window, dict.fromkeys(window.ids, 0.5) | {window.ids[0]: 0.6}, None, None)
 
     return Work([encoded(texts)], joined)

@@ -697,7 +697,8 @@ async def test_an_engines_connection_that_waits_too_long_is_closed_and_its_clien
     await client.ask("GET", "/_nodes")
     await engine.until_left()
     assert 200 == (await client.ask("GET", "/_nodes")).status
-    assert [1, 2] == [asked.connection for asked in engine.requests]
+    first, second = [asked.connection for asked in engine.requests]
+    assert first != second
 
 
 @pytest.mark.parametrize("waits", ["for a connection", "for a response"])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.errors import Failure
-from proxy.parsing.sort_values import Walk, head_values, tail_value
+from proxy.parsing.sort_values import Walk, head_value, tail_value
 from proxy.ranking.fusion import reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
 from proxy.ranking.paging import (
@@ -65,15 +65,15 @@ def test_a_tails_score_lies_below_one_and_keeps_the_order(one: float, other: flo
 
 @given(strategies.rankings().filter(bool))
 def test_a_heads_scores_fall_from_two_to_one_at_the_least(ranking: Ranking) -> None:
-    scores = list(Head(ranking, None, 0, untouched=False, failures=()).scores.values())
+    head = Head(ranking, None, 0, untouched=False, failures=())
+    scores = [head.score(place) for place in range(len(ranking))]
     assert TOP_SCORE == scores[0]
     assert sorted(scores, reverse=True) == scores
     assert scores[-1] >= 1.0
 
 
-def test_an_empty_head_has_neither_keys_nor_scores() -> None:
-    head = Head((), None, 0, untouched=False, failures=())
-    assert ((), {}) == (head.keys, head.scores)
+def test_an_empty_head_has_no_keys() -> None:
+    assert () == Head((), None, 0, untouched=False, failures=()).keys
 
 
 # A small engine: an index at rest, in the order that the client's own query gives.
@@ -243,13 +243,12 @@ def walked(walk: Walk, *, untouched: bool = False, gone: tuple[DocKey, ...] = ()
 
 
 def test_a_walk_goes_on_behind_the_hits_that_it_has_seen() -> None:
-    first, second, third = head_values([2.0, 2.0, 1 + 1 / 3])
+    first, second, third = head_value(2.0, 0), head_value(2.0, 1), head_value(1 + 1 / 3, 2)
     assert [(A, B), (B, D), (D,), (C, A)] == [walked(Walk(value)) for value in (first, second, third, 2.0)]
 
 
 def test_a_hit_that_has_gone_hides_none_behind_it() -> None:
-    _, second, _ = head_values([2.0, 2.0, 1 + 1 / 3])
-    assert (B, D) == walked(Walk(second), gone=(C,))
+    assert (B, D) == walked(Walk(head_value(2.0, 1)), gone=(C,))
 
 
 def test_a_head_in_the_engines_own_order_is_walked_from_its_beginning() -> None:

@@ -10,19 +10,22 @@ from typing import Any
 import msgspec
 import pytest
 
+from proxy.context import Clock
 from proxy.ranking.heads import Heads
 from proxy.ranking.hits import DocKey, Scored
 from proxy.ranking.paging import Head, Proof, Recipe
+from proxy.ranking.pipeline import Answered, run_search
 from proxy.ranking.repeats import RENDER, looking_ahead
 from proxy.ranking.searches import render_search
+from proxy.ranking.stages import Run
 from proxy.settings.config import Cache, Config
-from proxy.store.contract import Kind
-from proxy.store.memory import memory_region
+from proxy.store.contract import CacheRegion, Keys, Kind
+from proxy.store.memory import MemoryStore, memory_region
 from proxy.upstream.added import AddedSearches
 from proxy.upstream.engine import EngineOfCaller
 from tests.conftest import OTHER, QUERY, SCORES, Log, StartProxy
 from tests.fakes import Client, Document, FakeEngine, FakeModels, Fault, Message, Stream, hangs, ids, refuses, waits_for
-from tests.plans import plan_of
+from tests.plans import SETTINGS, plan_of
 from tests.runs import run_of
 from tests.test_pipeline import RERANKED, with_route
 
@@ -193,6 +196,7 @@ class SlowHeads:
         return self.head
 
     async def put(self, key: bytes, head: Head) -> None: ...
+    def renew(self, key: bytes, head: Head) -> None: ...
 
 
 async def test_a_ranking_that_is_found_late_sends_nothing_twice(engine: FakeEngine, models: FakeModels) -> None:
@@ -300,6 +304,61 @@ async def test_the_ranking_of_one_caller_proves_nothing_to_another(client: Clien
     assert before + 1 == counts(engine)["render"]  # of OTHER
     held.set()
     assert was_ranked_anew(await asking)
+
+
+class SlowStore:
+    """A store that can be read and written when the test says so."""
+
+    def __init__(self) -> None:
+        self.stored, self.readable, self.writable = MemoryStore(2**20), asyncio.Event(), asyncio.Event()
+        self.readable.set()
+        self.writable.set()
+
+    async def get(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+        await self.readable.wait()
+        return await self.stored.get(keys)
+
+    async def put(self, entries: Mapping[bytes, bytes], seconds: float) -> None:
+        await self.writable.wait()
+        await self.stored.put(entries, seconds)
+
+
+async def runs_with(
+    store: SlowStore, bodies: Sequence[Any], engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> list[Run]:
+    """Return runs of a route without reranker, with one store for their rankings."""
+    heads = Heads(CacheRegion(Kind.RANKINGS, store, Keys(b"secret"), 60.0))
+    plans = [plan_of("", body, settings=msgspec.structs.replace(SETTINGS, rerank=False)) for body in bodies]
+    run = await run_of(plans[0], engine, models, stack)
+    stages = dataclasses.replace(run.stages, heads=heads)
+    return [Run(plan, stages, Clock()) for plan in plans]
+
+
+async def test_a_repeat_does_not_wait_until_its_ranking_is_stored_again(engine: FakeEngine, models: FakeModels) -> None:
+    store = SlowStore()
+    async with AsyncExitStack() as stack:
+        first, *again = await runs_with(store, [QUERY] * 3, engine, models, stack)
+        made = await run_search(first, b"")
+        store.writable.clear()
+        assert isinstance(made, Answered)
+        for run in again:
+            repeated = await run_search(run, b"")
+            assert isinstance(repeated, Answered)
+            assert (made.body, []) == (repeated.body, run.added[1:])
+
+
+async def test_a_later_page_is_searched_before_its_ranking_is_looked_up(engine: FakeEngine, models: FakeModels) -> None:
+    store = SlowStore()
+    async with AsyncExitStack() as stack:
+        bodies = [QUERY | {"size": 2}, QUERY | {"size": 2, "from": 2}]
+        first, second = await runs_with(store, bodies, engine, models, stack)
+        await run_search(first, b"")
+        store.readable.clear()
+        asking = asyncio.ensure_future(run_search(second, b""))
+        await engine.until_asked("lexical", 2)
+        store.readable.set()
+        assert isinstance(await asking, Answered)
+        assert 1 == len(engine.of("semantic"))
 
 
 async def test_a_proof_lasts_as_long_as_a_ranking_is_cached() -> None:

@@ -42,7 +42,7 @@ def names(hits: Any) -> list[str]:
 
 async def test_both_searches_bring_their_hits(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:
     run = await run_of(plan_of("", BODY, window=3), engine, models, stack)
-    found, semantic = await retrieve(run, lexical_search(run.plan))
+    found, semantic = await retrieve(run, lexical(run, lexical_search(run.plan)))
     assert (["a", "b", "c"], ["d", "b", "a"]) == (names(found.answer.hits), names(semantic.hits))
     assert {"lexical", "embed", "semantic"} == set(run.clock.stages)
 
@@ -60,7 +60,7 @@ async def test_where_kNN_cannot_be_asked_no_model_is(  # noqa: N802
 ) -> None:
     plan = dataclasses.replace(plan_of("", BODY), **changes)
     run = await run_of(plan, engine, models, stack)
-    _, semantic = await retrieve(run, lexical_search(plan))
+    _, semantic = await retrieve(run, lexical(run, lexical_search(plan)))
     assert (SemanticHits(failures=failures), [], []) == (semantic, models.requests, engine.of("semantic"))
 
 
@@ -70,7 +70,7 @@ async def test_a_failing_half_is_a_failure_beside_the_other(
 ) -> None:
     (models if place == "embed" else engine).faults[place] = refuses(400)
     run = await run_of(plan_of("", BODY), engine, models, stack)
-    found, semantic = await retrieve(run, lexical_search(run.plan))
+    found, semantic = await retrieve(run, lexical(run, lexical_search(run.plan)))
     assert (["a", "b", "c"], ()) == (names(found.answer.hits), semantic.hits)
     assert [("semantic", "refused")] == [(failure.stage, failure.reason) for failure in semantic.failures]
 
@@ -82,7 +82,7 @@ async def test_several_fields_are_searched_and_the_nearest_vector_counts(
     assert plan.vectors is not None
     plan = dataclasses.replace(plan, vectors=dataclasses.replace(plan.vectors, fields={"v": None, "w": None}))
     run = await run_of(plan, engine, models, stack)
-    _, semantic = await retrieve(run, lexical_search(plan))
+    _, semantic = await retrieve(run, lexical(run, lexical_search(plan)))
     asked = [json.loads(request.body)["knn"]["field"] for request in engine.of("semantic")]
     scores = [hit.score for hit in semantic.hits]
     assert (["v", "w"], ["d", "b", "a"]) == (sorted(asked), names(semantic.hits))
@@ -95,7 +95,7 @@ async def test_a_knn_search_answered_in_part_is_left_out(
 ) -> None:
     engine.faults["semantic"] = says(b'{"timed_out":true,"hits":{"hits":[]}}')
     run = await run_of(plan_of("", BODY), engine, models, stack)
-    _, semantic = await retrieve(run, lexical_search(run.plan))
+    _, semantic = await retrieve(run, lexical(run, lexical_search(run.plan)))
     assert SemanticHits(failures=(Failure("semantic", "partial"),)) == semantic
 
 
@@ -104,7 +104,7 @@ async def test_a_spent_budget_leaves_kNN_out(  # noqa: N802
 ) -> None:
     models.faults["embed"] = hangs
     run = dataclasses.replace(await run_of(plan_of("", BODY), engine, models, stack), budget=Budget(0.01))
-    _, semantic = await retrieve(run, lexical_search(run.plan))
+    _, semantic = await retrieve(run, lexical(run, lexical_search(run.plan)))
     assert [("semantic", "timeout", SPENT)] == [
         (failure.stage, failure.reason, failure.detail) for failure in semantic.failures
     ]
@@ -131,7 +131,7 @@ async def test_a_search_that_finds_nothing_does_not_wait_for_kNN(  # noqa: N802
     engine.faults["lexical"] = finds_nothing_once_kNN_runs
     run = await run_of(plan_of("", BODY), engine, models, stack)
     run.stages.accepted.note()
-    found, semantic = await retrieve(run, lexical_search(run.plan))
+    found, semantic = await retrieve(run, lexical(run, lexical_search(run.plan)))
     assert (True, SemanticHits()) == (found.answer.found_nothing, semantic)
     await left.wait()
 
@@ -141,7 +141,7 @@ async def test_a_search_that_finds_nothing_costs_no_vector_where_kNN_has_not_beg
 ) -> None:
     engine.faults["lexical"] = says(NOTHING)
     run = await run_of(plan_of("", BODY), engine, models, stack)
-    await retrieve(run, lexical_search(run.plan))
+    await retrieve(run, lexical(run, lexical_search(run.plan)))
     assert [] == models.requests
 
 
@@ -160,7 +160,7 @@ async def test_a_vector_is_looked_up_once_unless_the_search_has_to_wait(
     run = await run_of(plan_of("", BODY), engine, models, stack, vectors=vectors)
     if accepted:
         run.stages.accepted.note()
-    await retrieve(run, lexical_search(run.plan))
+    await retrieve(run, lexical(run, lexical_search(run.plan)))
     assert (lookups, 1) == (store.counts.misses, len(models.of("embed")))
 
 
@@ -170,7 +170,7 @@ async def test_where_the_route_wants_it_kNN_answers_a_search_that_finds_nothing(
     engine.faults["lexical"] = says(NOTHING)
     settings = msgspec.structs.replace(SETTINGS, on_zero_hits="semantic")
     run = await run_of(plan_of("", BODY, settings=settings, window=3), engine, models, stack)
-    _, semantic = await retrieve(run, lexical_search(run.plan))
+    _, semantic = await retrieve(run, lexical(run, lexical_search(run.plan)))
     assert ["d", "b", "a"] == names(semantic.hits)
 
 
@@ -181,7 +181,7 @@ async def test_without_the_clients_own_search_there_is_no_answer(
     models.faults["embed"] = hangs
     run = await run_of(plan_of("", BODY), engine, models, stack)
     with pytest.raises(Refused):
-        await retrieve(run, lexical_search(run.plan))
+        await retrieve(run, lexical(run, lexical_search(run.plan)))
 
 
 async def test_what_lies_outside_the_route_goes_no_further(
@@ -189,7 +189,7 @@ async def test_what_lies_outside_the_route_goes_no_further(
 ) -> None:
     engine.documents.append(Document("x", "Secret", cosine=1.0, index="logs"))
     run = await run_of(plan_of("", BODY), engine, models, stack)
-    _, semantic = await retrieve(run, lexical_search(run.plan))
+    _, semantic = await retrieve(run, lexical(run, lexical_search(run.plan)))
     assert {"products"} == {hit.key.index for hit in covered(run, semantic).hits}
 
 

@@ -15,7 +15,7 @@ from proxy.outcomes import BYPASS_REASONS, Bypass
 from proxy.parsing.filter_path import Form
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.parsing.search_request import OF_PIT, SearchRequest, parse, translated
-from proxy.parsing.sort_values import BY_SCORE, Sort, Walk, head_values, tail_value
+from proxy.parsing.sort_values import BY_SCORE, Sort, Walk, head_value, tail_value
 from proxy.parsing.source_filter import PathPlace, SourceFilter
 from tests import strategies
 
@@ -257,7 +257,7 @@ def test_a_walk_behind_the_head_goes_on_by_the_engines_score() -> None:
 
 
 def test_a_walk_within_the_head_has_no_place_at_the_engine() -> None:
-    (value,) = head_values([1.5])
+    value = head_value(1.5, 0)
     assert (None, Walk(value)) == walk_from(value)
 
 

@@ -14,7 +14,7 @@ from proxy.parsing.sort_values import (
     Walk,
     engine_score,
     engine_values,
-    head_values,
+    head_value,
     is_own,
     read_sort,
     tail_value,
@@ -57,7 +57,7 @@ def test_hits_without_a_score_have_a_place_at_the_end() -> None:
 
 @given(st.lists(st.floats(1, 2), max_size=1000).map(lambda found: sorted(found, reverse=True)))
 def test_head_values_fall_strictly_and_lie_above_the_tails(scores: list[float]) -> None:
-    values = head_values(scores)
+    values = [head_value(score, place) for place, score in enumerate(scores)]
     assert all(one > other for one, other in pairwise(values))
     assert all(is_own(value) and Walk(value).in_head for value in values)
     assert tail_value(1e8) < HEAD_FROM

@@ -1,5 +1,7 @@
 """A window's passages are sent once each, in few batches, and their scores come back by rank."""
 
+from collections.abc import Collection
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +11,8 @@ from proxy.ranking.planning import Relevance
 from proxy.upstream.windows import batches_of, is_constant, is_typical, joined, window_of
 
 
-def hashed(passage: str) -> bytes:
-    return passage.encode()
+def hashed(passages: Collection[str]) -> list[bytes]:
+    return [passage.encode() for passage in passages]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +37,7 @@ def test_passages_are_cut_into_as_few_batches_as_there_may_be(count: int, size: 
 def test_equal_passages_have_one_text_and_each_its_place(passages: list[str]) -> None:
     window = window_of(passages, hashed)
     assert [*dict.fromkeys(window.ids)] == [*window.texts]
-    assert [hashed(window.texts[each]) for each in window.ids] == list(window.ids)
+    assert hashed([window.texts[each] for each in window.ids]) == list(window.ids)
 
 
 def test_passages_are_hashed_as_they_are_sent() -> None:
@@ -45,10 +47,10 @@ def test_passages_are_hashed_as_they_are_sent() -> None:
 
 @given(passages=st.lists(st.sampled_from("abcdef"), max_size=10), scored=st.sets(st.sampled_from("abcdef")))
 def test_scores_reach_down_to_the_first_passage_without_one(passages: list[str], scored: set[str]) -> None:
-    scores = {hashed(each): float(number) for number, each in enumerate(sorted(scored), 1)}
+    scores = {each: float(number) for number, each in enumerate(hashed(sorted(scored)), 1)}
     relevance = joined(window_of(passages, hashed), scores, None, None)
     prefix = next((place for place, each in enumerate(passages) if each not in scored), len(passages))
-    assert tuple(scores[hashed(each)] for each in passages[:prefix]) == relevance.scores
+    assert tuple(scores[each] for each in hashed(passages[:prefix])) == relevance.scores
 
 
 @pytest.mark.parametrize(

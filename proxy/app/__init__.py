@@ -40,6 +40,7 @@ from proxy.telemetry.log import ExportsTraces, Telemetry
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.engine import EngineClient
 from proxy.upstream.nodes import Nodes
+from proxy.upstream.spares import Spares
 from proxy.upstream.spending.meter import Meter
 
 GRACE_S = 30.0
@@ -197,7 +198,9 @@ async def open_proxy(
     meter.read()
     stack.push_async_callback(meter.save)
     engine = EngineClient(config.engine, nodes, hop)
-    fixed = Fixed(nodes, engine, Upstream(nodes, hop), telemetry, caches, meter=meter)
+    spares = Spares(nodes)
+    stack.callback(spares.drop)
+    fixed = Fixed(nodes, spares, engine, Upstream(spares, hop), telemetry, caches, meter=meter)
     stack.push_async_callback(fixed.engine.close)
     secrets = secrets_with(config, token, environment)
     proxy = Proxy(fixed, await first_generation(config, secrets, fixed))

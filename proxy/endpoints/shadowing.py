@@ -99,6 +99,9 @@ class _MadeHead:
     async def put(self, key: bytes, head: Head) -> None:  # noqa: ARG002  the parameters of Remembers
         self.head = head
 
+    def renew(self, key: bytes, head: Head) -> None:
+        """Do nothing: there is no cached head."""
+
 
 async def run_shadow(run: Run) -> Shadow:
     """Run a planned search with added searches only, and compare its order with the engine's."""

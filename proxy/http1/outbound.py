@@ -80,8 +80,8 @@ class EngineConnection(asyncio.Protocol):
         "node",
         "on_idle_end",
         "opened",
-        "reused",
         "transport",
+        "was_idle",
     )
 
     def __init__(self, node: Node) -> None:
@@ -89,8 +89,8 @@ class EngineConnection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.gate: ReadGate
         self.opened = self.idle_since = time.monotonic()
-        self.reused = False
-        """Whether it carried a request before the current one."""
+        self.was_idle = False
+        """Whether it was idle before the current request: the node may have closed it at the same moment."""
         self.closed = False
         self.on_idle_end: IdleEnd | None = None
         """Called if the node closes the connection, or sends data, while it is idle."""
@@ -236,7 +236,7 @@ class EngineConnection(asyncio.Protocol):
 
     def _end(self, *, clean: bool) -> None:
         receiver, self._receiver = self._receiver, None
-        self.idle_since, self.reused = time.monotonic(), True
+        self.idle_since, self.was_idle = time.monotonic(), True
         if not clean:
             self.close()
         if receiver is not None:

@@ -36,6 +36,9 @@ _log = structlog.get_logger("proxy")
 class Connector(Protocol):
     """Opens connections to the engine's nodes."""
 
+    def take(self) -> EngineConnection | None:
+        """Return a connection that was opened in advance and has carried no request; None if there is none."""
+
     async def connect(self) -> EngineConnection:
         """Open a connection to one of the nodes; raises Unreachable."""
 
@@ -129,7 +132,10 @@ class Relay:
             return
         if engine is not None:
             engine.close()
-        self._connect()
+        if spare := self._upstream.nodes.take():
+            self._send(spare)
+        else:
+            self._connect()
 
     def _connect(self) -> None:
         self._connecting = asyncio.get_running_loop().create_task(self._connected())
@@ -167,7 +173,7 @@ class Relay:
             head = self._client.request_writer.request(exchange.head, node.authority, node.prefix, added)
         request = head + exchange.take_raw()
         self._engine, self.takes_body = engine, True
-        if self._terms.repeatable and engine.reused and exchange.whole and len(request) <= REPEATED_BYTES:
+        if self._terms.repeatable and engine.was_idle and exchange.whole and len(request) <= REPEATED_BYTES:
             self._sent = request
         engine.send(self, exchange.head.method, request)
 

@@ -5,10 +5,12 @@ a text is read by the standard library.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from json import JSONDecoder
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -113,10 +115,13 @@ _NONCHARACTERS = [chr(0x10000 * plane + 0xFFFE + last).encode() for plane in ran
 """Noncharacters, which Unicode reserves for internal use in a program."""
 
 
-def read(value: bytes) -> Any:
-    """Decode any value that an engine accepts; raises ValueError, and RecursionError if it is nested too deeply."""
+def read(value: bytes, decode: Callable[[bytes], Any] = msgspec.json.decode) -> Any:
+    """Decode any value that an engine accepts; raises ValueError, and RecursionError if it is nested too deeply.
+
+    `decode` may read a part of it only; the whole value is decoded where it fails.
+    """
     try:
-        return msgspec.json.decode(value)
+        return decode(value)
     except msgspec.DecodeError:
         return _decoder.decode(bytes(value).decode())
 
@@ -124,6 +129,13 @@ def read(value: bytes) -> Any:
 def whole(text: str) -> str:
     """Replace unpaired surrogates by question marks, as Java does when it encodes them."""
     return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+@lru_cache(64)
+def decoder_of(names: tuple[str, ...]) -> Callable[[bytes], Any]:
+    """Return a function that decodes only these members of an object, in a third of the time of all."""
+    members = TypedDict("members", dict.fromkeys(names, Any), total=False)  # type: ignore[misc]  # no literal
+    return msgspec.json.Decoder(members).decode
 
 
 def take_member(body: bytes, path: Sequence[str], *, prune: bool = False) -> tuple[bytes, bytes]:
@@ -141,6 +153,10 @@ def with_members_set(body: bytes, members: Mapping[str, Any]) -> bytes:
 
     The rest keeps its line and column numbers, which engines report in warnings.
     """
+    with suppress(msgspec.DecodeError):
+        if (names := _object.decode(body)) and members.keys().isdisjoint(names):
+            end = body.rindex(b"}")
+            return b"".join([body[:end], b",", msgspec.json.encode(members)[1:-1], body[end:]])
     text = body.decode()
     there = list(_members(text, 0))
     pieces, end = [], 0

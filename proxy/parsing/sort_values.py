@@ -88,9 +88,9 @@ def _is_descending(order: Any) -> bool:
             return False
 
 
-def head_values(scores: Sequence[float]) -> list[float]:
-    """Return strictly descending values, from 2 to 1, for the hits of the head."""
-    return [_marked(1.001 + (score - 1) * 0.998 - place * _STEP) for place, score in enumerate(scores)]
+def head_value(score: float, place: int) -> float:
+    """Return the value of a hit of the head, from 2 to 1, below those of all places before it."""
+    return _marked(1.001 + (score - 1) * 0.998 - place * _STEP)
 
 
 def tail_value(score: float) -> float:

@@ -4,6 +4,7 @@ A head is stored as ids and numbers. Heads with and without failures have keys o
 never replaces one that is whole, whichever proxy made them.
 """
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ class Heads:
     def __init__(self, region: CacheRegion, scope: bytes = b"") -> None:
         self._region = region
         self._scope = scope
+        self._renewing: set[asyncio.Task[None]] = set()
 
     async def get(self, key: bytes) -> Head | None:
         """Return the head without failures, or else the one with failures.
@@ -49,6 +51,12 @@ class Heads:
     async def put(self, key: bytes, head: Head) -> None:
         state = _DEGRADED if head.failures else _WHOLE
         await self._region.put(self._key(state, key), encode_head(head))
+
+    def renew(self, key: bytes, head: Head) -> None:
+        """Store a cached head for as long as a new one, without the search waiting for it."""
+        task = asyncio.ensure_future(self.put(key, head))
+        self._renewing.add(task)
+        task.add_done_callback(self._renewing.discard)
 
     def _key(self, state: bytes, key: bytes) -> bytes:
         return self._region.key(_FORMAT, state, self._scope, key)

@@ -62,16 +62,21 @@ class Likeness:
     """The passage contains every part number of the query text."""
 
 
+UNLIKE = Likeness()
+"""That of almost every document."""
+
+
 def likeness(typed: QueryWords, source: Source, passage: PassageTemplate, names: Sequence[str]) -> Likeness:
     """Compare a document with the query text.
 
     `names` are the keyword fields that the query compares with the whole text.
     """
     if not typed.words:
-        return Likeness()
-    equal = frozenset(name for name in names if _equals(source, name, typed.words))
-    exact = any(_equals(source, name, typed.words) for name in passage.fields[:1])
-    return Likeness(exact, equal, _has_all(source, passage, typed.identifiers))
+        return UNLIKE
+    equal = frozenset([name for name in names if _equals(source, name, typed.words)])
+    exact = _equals(source, passage.fields[0], typed.words)
+    identified = bool(typed.identifiers) and _has_all(source, passage, typed.identifiers)
+    return Likeness(exact, equal, identified) if exact or equal or identified else UNLIKE
 
 
 def kept_hits(lexical: Sequence[DocKey], likenesses: Mapping[DocKey, Likeness]) -> Mapping[DocKey, Kept]:
@@ -82,7 +87,7 @@ def kept_hits(lexical: Sequence[DocKey], likenesses: Mapping[DocKey, Likeness]) 
     identified = sum(like.identified for like in found.values()) <= AMONG
     kept: dict[DocKey, Kept] = {}
     for rank, key in enumerate(lexical[:AMONG], start=1):
-        like = found.get(key, Likeness())
+        like = found.get(key, UNLIKE)
         if like.exact or like.names & telling:
             kept[key] = Kept(rank, EXACT)
         elif like.identified and identified:
@@ -91,20 +96,23 @@ def kept_hits(lexical: Sequence[DocKey], likenesses: Mapping[DocKey, Likeness]) 
 
 
 def _equals(source: Source, path: str, words: tuple[str, ...]) -> bool:
-    values = islice(texts_at(source, path), _VALUES)
-    return any(_may_be(value, words) and fold(value[: BYPASS_RULE_CHARACTERS + 1]) == words for value in values)
+    for value in islice(texts_at(source, path), _VALUES):
+        if _may_be(value, words) and fold(value[: BYPASS_RULE_CHARACTERS + 1]) == words:
+            return True
+    return False
 
 
 def _may_be(value: str, words: Sequence[str]) -> bool:
     """Whether a text contains these folded words in any way, which takes less time to find out than its own words."""
     folded = value.casefold()
-    return all(word in folded for word in words)
+    for word in words:  # noqa: SIM110  a generator takes twice the time, and each document of a window is compared
+        if word not in folded:
+            return False
+    return True
 
 
 def _has_all(source: Source, passage: PassageTemplate, identifiers: Sequence[str]) -> bool:
     """Whether the passage contains all of these identifiers as separate words."""
-    if not identifiers:
-        return False
     text = passage_text(source, passage.lines, _PASSAGE_CHARACTERS)
     if not all(_may_be(text, identifier.split()) for identifier in identifiers):
         return False

@@ -4,15 +4,16 @@ If the reranker fails, the fused order is kept, with a Failure.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import msgspec
 
 from proxy.bounds import SOURCE_BYTES_A_TURN
 from proxy.errors import Busy, Failure, Malformed, SlowModel, UpstreamError, Withheld
 from proxy.parsing.aggregations import facets_of
-from proxy.parsing.json_text import members_of, read
+from proxy.parsing.json_text import decoder_of, members_of, read
 from proxy.ranking.boosts import Measured, boosted, measure
 from proxy.ranking.chunks import stems_of
 from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
@@ -20,7 +21,7 @@ from proxy.ranking.fusion import blend, completed, reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
 from proxy.ranking.kept import Likeness, QueryWords, Source, in_place, kept_hits, likeness
 from proxy.ranking.paging import NO_RECIPE, Head, fuse, pinned_first
-from proxy.ranking.passages import passage_of_tokens, two_passages
+from proxy.ranking.passages import members_at, passage_of_tokens, two_passages
 from proxy.ranking.planning import Relevance
 from proxy.ranking.repeats import recipe_of
 from proxy.ranking.retrieval import NO_GROUPS, Groups, SemanticHits
@@ -36,10 +37,7 @@ class Candidates:
 
     ranking: Ranking
     semantic: Sequence[DocKey]
-
-    @property
-    def keys(self) -> tuple[DocKey, ...]:
-        return keys(self.ranking)
+    keys: tuple[DocKey, ...]
 
 
 def candidates_of(run: Run, answer: SearchAnswer, semantic: SemanticHits, groups: Groups) -> Candidates:
@@ -52,7 +50,8 @@ def candidates_of(run: Run, answer: SearchAnswer, semantic: SemanticHits, groups
         key = groups.representative.get(groups.of.get(hit.key), hit.key) if groups.of else hit.key
         if key in found or (plan.vectors is not None and plan.vectors.is_near(hit.score)):
             near.setdefault(key)
-    return Candidates(fuse(plan.route, lexical, list(near), plan.window), tuple(near))
+    ranking = fuse(plan.route, lexical, list(near), plan.window)
+    return Candidates(ranking, tuple(near), keys(ranking))
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,12 +268,15 @@ async def _passages(
         known |= (await run.search("passages", passage_search(plan, unknown), unknown)).by_key
     texts, likenesses, typed = {}, {}, QueryWords.of(plan.user_query.text)
     unread, stems = SOURCE_BYTES_A_TURN, stems_of(typed.words)
+    decode = decoder_of(members_at(plan.read_fields))
     for key in order:
         if key in known:
             if (unread := unread - len(known[key].members.get("_source", b""))) < 0:
                 unread = SOURCE_BYTES_A_TURN
                 await asyncio.sleep(0)
-            source = _source_of(known[key])  # decoded one at a time: it takes many times the memory of its bytes
+            source = _source_of(
+                known[key], decode
+            )  # decoded one at a time: it takes many times the memory of its bytes
             likenesses[key] = likeness(typed, source, plan.route.passage, plan.names)
             if plan.covers(key.index) and (own := _read_of(run, source, stems)):
                 texts[key] = own
@@ -291,10 +293,10 @@ def _read_of(run: Run, source: Source, stems: Sequence[str]) -> tuple[str, ...]:
     return (text,) if text else ()
 
 
-def _source_of(hit: Hit) -> Source:
-    """Decode `_source`; a document whose `_source` is unreadable has no text, and keeps its fused rank."""
+def _source_of(hit: Hit, decode: Callable[[bytes], Any]) -> Source:
+    """Decode what is read of `_source`; a document whose `_source` is unreadable has no text, but its fused rank."""
     try:
-        source: Source = read(hit.members["_source"])
+        source: Source = read(hit.members["_source"], decode)
     except (KeyError, ValueError, RecursionError):
         return {}
     return source

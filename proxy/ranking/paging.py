@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from proxy.errors import Failure
-from proxy.parsing.sort_values import Walk, head_values, tail_value
+from proxy.parsing.sort_values import Walk, head_value, tail_value
 from proxy.ranking.explaining import Explanation
 from proxy.ranking.fusion import Weighted, reciprocal_rank_fusion
 from proxy.ranking.hits import DocKey, Hit, RankedDocument, Ranking, Scored, keys
@@ -89,16 +89,14 @@ class Head:
     def places(self) -> tuple[RankedDocument, ...]:
         return tuple(RankedDocument(scored.key, self.groups.get(scored.key)) for scored in self.ranking)
 
-    @property
-    def scores(self) -> dict[DocKey, float]:
-        """Each document's score in the response."""
-        top = self.ranking[0].score if self.ranking else 0.0
-        return {scored.key: 1.0 + (max(scored.score, 0.0) / top if top > 0 else 1.0) for scored in self.ranking}
+    def score(self, place: int) -> float:
+        """Return the score in the response of the document at a place, counted from 0."""
+        top = self.ranking[0].score
+        return 1.0 + (max(self.ranking[place].score, 0.0) / top if top > 0 else 1.0)
 
-    @property
-    def values(self) -> dict[DocKey, float]:
-        """Each document's sort value in the response, in place of the score."""
-        return dict(zip(self.keys, head_values(list(self.scores.values())), strict=True))
+    def value(self, place: int) -> float:
+        """Return its sort value in the response, in place of the score."""
+        return head_value(self.score(place), place)
 
 
 def fuse(route: Route, lexical: Sequence[DocKey], semantic: Sequence[DocKey], window: int) -> Ranking:
@@ -135,6 +133,10 @@ class Cut:
     """The hit after which the page begins, before `start` is counted (`search_after`)."""
 
 
+def _in_head(head: Head, place: int, hit: Hit) -> Shown:
+    return Shown(hit, head.score(place), head.explanations.get(hit.key), head.value(place))
+
+
 def _in_tail(hit: Hit) -> Shown:
     return Shown(hit, tail_score(hit.score), value=tail_value(hit.score))
 
@@ -159,17 +161,17 @@ def head_page(  # noqa: PLR0913  the parts of a page
         own = [Shown(hit) for hit in lexical.hits[start : start + size]]
         return Page(own, lexical.total, lexical.max_score)
     known = {**rendered, **lexical.by_key}
-    scores, values = head.scores, head.values
-    places = [(key, values[key]) for key in head.keys if keeps_places or key in known]
-    places += [(hit.key, tail_value(hit.score)) for hit in lexical.hits if hit.key not in scores]
-    best = TOP_SCORE if places else None
+    places = {scored.key: place for place, scored in enumerate(head.ranking)}
+    order = [key for key in places if keeps_places or key in known]
+    order += [hit.key for hit in lexical.hits if hit.key not in places]
+    best = TOP_SCORE if order else None
     if cut.walk:
-        places = [place for place in places if place[1] < cut.walk.value]
-    shown = [
-        Shown(known[key], scores[key], head.explanations.get(key), value) if key in scores else _in_tail(known[key])
-        for key, value in places[start : start + size]
-        if key in known
-    ]
+        after = cut.walk.value
+        order = [
+            key for key in order if (head.value(places[key]) if key in places else tail_value(known[key].score)) < after
+        ]
+    page = [key for key in order[start : start + size] if key in known]
+    shown = [_in_head(head, places[key], known[key]) if key in places else _in_tail(known[key]) for key in page]
     return Page(shown, total, best)
 
 

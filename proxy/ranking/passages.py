@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, lru_cache
 from os.path import commonprefix
 from typing import Any
 
@@ -62,6 +62,8 @@ def passage_text(
             texts.append(text)
             room.text -= len(text) + 1
     joined = whole("\n".join(texts)[:most])
+    if not redaction.rules:
+        return joined.rstrip()
     if room.is_omitted or redaction.omits(joined):
         return ""
     return redaction.cut(joined, max_chars).rstrip()
@@ -112,11 +114,14 @@ def _with_value(before: str, value: str, field: PassageField, room: _Room, *, in
 
 def _value(source: Mapping[str, Any], field: PassageField, room: _Room) -> str:
     """Join the values of a field, as many as there is room for, and as its length and the redaction need."""
+    texts = texts_at(source, field.path)
+    if isinstance(texts, tuple):  # of a field with one value, as most have
+        return _written(texts[0], field.form, room) if texts else ""
     found: list[str] = []
     left = room.text
     if field.tokens is not None:
         left = min(left, characters_of(field.tokens) + (REDACTION_MARGIN + 1 if room.redaction.rules else 0))
-    for text in texts_at(source, field.path):
+    for text in texts:
         written = _written(text, field.form, room)
         if written:
             found.append(written)
@@ -128,15 +133,9 @@ def _value(source: Mapping[str, Any], field: PassageField, room: _Room) -> str:
 
 def _written(text: str, form: Notation, room: _Room) -> str:
     room.read -= len(text)
-    match form:
-        case Notation.RAW:
-            return text
-        case Notation.DATE:
-            return _day(text)
-        case Notation.TEXT if room.read >= 0:
-            return without_markup(text)
-        case Notation.TEXT:
-            return _without_end(without_markup(text[: room.read]), room)
+    if form is Notation.TEXT:
+        return without_markup(text) if room.read >= 0 else _without_end(without_markup(text[: room.read]), room)
+    return text if form is Notation.RAW else _day(text)
 
 
 def _without_end(text: str, room: _Room) -> str:
@@ -158,8 +157,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = len("2000-12-31")
 
 
+@lru_cache(64)
+def members_at(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the members of a document with which these paths may begin."""
+    return tuple(dict.fromkeys(name for path in paths for name in (path, *(head for head, _ in _ways(path)))))
+
+
 def texts_at(value: Any, path: str) -> Iterable[str]:
-    """Return the values at a path, in the order of the document."""
+    """Return the values at a path, in the order of the document; a tuple if there is at most one."""
     if isinstance(value, dict) and isinstance(text := value.get(path), str) and "." not in path:
         stripped = text.strip()
         return (stripped,) if stripped else ()

@@ -4,6 +4,7 @@ Stages return values and never raise: a failure is returned as a Failure beside 
 """
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +30,7 @@ from proxy.ranking.ordering import (
 )
 from proxy.ranking.paging import Cut, Head, head_page, tail_page
 from proxy.ranking.planning import EngineReply, Plan
-from proxy.ranking.repeats import RENDER, looking_ahead, note_saved, repeated
+from proxy.ranking.repeats import RENDER, looking_ahead, note_saved, observed, repeated
 from proxy.ranking.retrieval import (
     Lexical,
     SemanticHits,
@@ -183,18 +184,27 @@ def _may_be_caused(refusal: Refused) -> bool:
 
 
 async def _near(run: Run, head_key: bytes) -> Result:
-    """Answer a page that begins in the head."""
-    head = await run.stages.heads.get(head_key) if run.plan.request.is_later_page else None
-    async with looking_ahead(run, head_key, head) as informed:
-        return await _found_near(informed, head_key, head)
+    """Answer a page that begins in the head; a later page's own search is sent before the head is looked up."""
+    searching = lexical(run, lexical_search(run.plan))
+    if not run.plan.request.is_later_page:
+        async with looking_ahead(run, head_key, None) as informed:
+            return await _found_near(informed, head_key, searching, None)
+    own = observed(searching)
+    try:
+        await asyncio.sleep(0)
+        head = await run.stages.heads.get(head_key)
+        async with looking_ahead(run, head_key, head) as informed:
+            return await _found_near(informed, head_key, own, head)
+    finally:
+        own.cancel()
 
 
-async def _found_near(run: Run, head_key: bytes, head: Head | None) -> Result:
+async def _found_near(run: Run, head_key: bytes, own: Awaitable[Lexical], head: Head | None) -> Result:
     plan, semantic = run.plan, SemanticHits()
     if head is None:
-        found, semantic = await retrieve(run, lexical_search(plan))
+        found, semantic = await retrieve(run, own)
     else:
-        found = await lexical(run, lexical_search(plan))
+        found = await own
     run = await _confirmed(run, found.answer, semantic)
     if problem := _not_to_rank(run, found.answer):
         if not found.answer.whole or (plan.request.walk and found.answer.hits):
@@ -247,7 +257,11 @@ async def _new_head(run: Run, head_key: bytes, answer: SearchAnswer, semantic: S
     if known is not None and known.recipe.proof is not None:
         note_saved(run, known.recipe.proof)
         rendered = await render(run, known.recipe.documents.get(RENDER, ()), added_facets(run))
-        return await _remembered(run, head_key, answer, shown_again(run, known, answer, rendered), rendered)
+        again = shown_again(run, known, answer, rendered)
+        if again == known:
+            run.stages.heads.renew(head_key, known)
+            return known, rendered
+        return await _remembered(run, head_key, answer, again, rendered)
     semantic, groups = await group(run, answer, semantic)
     made = await make_head(run, answer, semantic, groups)
     return await _remembered(run, head_key, answer, *made)
@@ -323,7 +337,7 @@ async def _known_head(run: Run, head_key: bytes) -> Head | Bypass:
         return head
     if plan.vectors is None or plan.user_query.relaxed is None:
         return Head((), None, 0, untouched=False, failures=(plan.unavailable,) if plan.unavailable else ())
-    found, semantic = await retrieve(run, head_search(plan))
+    found, semantic = await retrieve(run, lexical(run, head_search(plan)))
     if not are_groups(run, found.answer):
         return Bypass("sort")
     run = await _confirmed(run, found.answer, semantic)

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Any
 
 from proxy.context import Reuse
@@ -38,7 +38,7 @@ class SearchesAhead:
 
     def begin(self, head: Head | None) -> None:
         """Send the searches of a head, or of the one in the cache, if there is one."""
-        self._beginning = _observed(self._begin(head))
+        self._beginning = observed(self._begin(head))
 
     async def _begin(self, head: Head | None) -> None:
         run = self._run
@@ -48,7 +48,7 @@ class SearchesAhead:
         self.head = head or await run.stages.heads.get(self._head_key)
         if self.head is not None:
             for stage, search in _searches(run, self.head, is_later_page=head is not None):
-                self._sent[stage] = search, _observed(run.ask(stage, search))
+                self._sent[stage] = search, observed(run.ask(stage, search))
 
     async def answer(self, stage: str, search: EngineSearch) -> SearchAnswer | None:
         """Return the response to a search, or None if another one or none was sent; raises UpstreamError.
@@ -81,7 +81,7 @@ class SearchesAhead:
                 task.cancel()
 
 
-def _observed(work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
+def observed(work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
     """Start a task; asyncio does not report its error if nothing awaits it."""
     task = asyncio.ensure_future(work)
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
@@ -154,7 +154,7 @@ async def repeated(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> He
 def hash_of(run: Run, answer: SearchAnswer, semantic: SemanticHits, added: Mapping[str, SearchAnswer]) -> bytes:
     """Hash everything that determines a ranking besides its key and the models: the hits, and what is known of them."""
     plan = run.plan
-    told = blake2b(repr((plan.window, plan.names, sorted(plan.covered))).encode(), digest_size=16)
+    told = sha256(repr((plan.window, plan.names, sorted(plan.covered))).encode())
     for stage, each in {"": answer, **added}.items():
         told.update(b"\0%s\0" % stage.encode())
         told.update(each.hits_members["hits"])

@@ -4,7 +4,7 @@ If kNN fails, the lexical hits are returned with a Failure; if the client's own 
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from proxy.errors import Failure, Malformed, UpstreamError
@@ -44,20 +44,20 @@ async def lexical(run: Run, search: EngineSearch) -> Lexical:
         return Lexical(reply, read_answer(reply.body))
 
 
-async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, SemanticHits]:
-    """Run both retrievers; the time of the client's own search does not count as added time."""
+async def retrieve(run: Run, own: Awaitable[Lexical]) -> tuple[Lexical, SemanticHits]:
+    """Run kNN beside the client's own search, whose time does not count as added time; raises UpstreamError."""
     plan = run.plan
     if plan.vectors is None or plan.user_query.relaxed is None:
-        found = await lexical(run, search)
+        found = await own
         return found, SemanticHits(failures=(plan.unavailable,) if plan.unavailable else ())
     if plan.request.sort.leading:
-        return await _one_after_the_other(run, search, plan.vectors)
+        return await _one_after_the_other(run, own, plan.vectors)
     may_cost = asyncio.Event()
     if run.stages.accepted.lately():
         may_cost.set()
     searching = asyncio.ensure_future(_semantic(run, plan.vectors, may_cost))
     try:
-        found = await lexical(run, search)
+        found = await own
         if keeps_empty(run, found.answer):
             return found, SemanticHits()
         may_cost.set()
@@ -66,9 +66,11 @@ async def retrieve(run: Run, search: EngineSearch) -> tuple[Lexical, SemanticHit
         searching.cancel()
 
 
-async def _one_after_the_other(run: Run, search: EngineSearch, vectors: VectorSearch) -> tuple[Lexical, SemanticHits]:
+async def _one_after_the_other(
+    run: Run, own: Awaitable[Lexical], vectors: VectorSearch
+) -> tuple[Lexical, SemanticHits]:
     """Wait for the hits first: if the leading sort keys (price, date) are all distinct, no model call is needed."""
-    found = await lexical(run, search)
+    found = await own
     if keeps_empty(run, found.answer) or not are_groups(run, found.answer):
         return found, SemanticHits()
     may_cost = asyncio.Event()

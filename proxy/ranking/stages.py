@@ -82,6 +82,9 @@ class Remembers(Protocol):
 
     async def get(self, key: bytes) -> Head | None: ...
     async def put(self, key: bytes, head: Head) -> None: ...
+    def renew(self, key: bytes, head: Head) -> None:
+        """Store a cached head again, behind the response."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 Values hold ids and numbers, keys are keyed hashes: neither tells the text of a user or a document.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
@@ -54,12 +54,28 @@ class Keys:
 
     def key(self, kind: Kind, *parts: bytes | str) -> bytes:
         """Return the key of the value that these parts determine."""
-        found = self._begun.copy()
+        return kind.value + self._hashed(parts).digest()
+
+    def keys_of(self, kind: Kind, parts: Sequence[bytes | str], last: Iterable[str]) -> list[bytes]:
+        """Return the key of each value that these parts and one of the last ones determine."""
+        begun, found = self._hashed(parts), []
+        for each in last:
+            hashed = begun.copy()
+            hashed.update(_framed(each))
+            found.append(kind.value + hashed.digest())
+        return found
+
+    def _hashed(self, parts: Sequence[bytes | str]) -> blake2b:
+        hashed = self._begun.copy()
         for part in parts:
-            value = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
-            found.update(b"%d:" % len(value))
-            found.update(value)
-        return kind.value + found.digest()
+            hashed.update(_framed(part))
+        return hashed
+
+
+def _framed(part: bytes | str) -> bytes:
+    """Precede a part with its length, so that no two lists of parts have the same hash."""
+    value = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
+    return b"%d:%b" % (len(value), value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +120,10 @@ class CacheRegion:
     def key(self, *parts: bytes | str) -> bytes:
         """Return the key of the value that these parts determine."""
         return self.keys.key(self.kind, *parts)
+
+    def keys_of(self, parts: Sequence[bytes | str], last: Iterable[str]) -> list[bytes]:
+        """Return the key of each value that these parts and one of the last ones determine."""
+        return self.keys.keys_of(self.kind, parts, last)
 
     async def get(self, key: bytes) -> bytes | None:
         """Return one value; None if there is none."""

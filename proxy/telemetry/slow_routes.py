@@ -30,12 +30,20 @@ class _Search:
 
 @dataclass(slots=True)
 class _Route:
-    searches: deque[_Search] = field(default_factory=lambda: deque(maxlen=WATCHED_SEARCHES))
+    searches: deque[_Search] = field(default_factory=deque)
+    late: int = 0
+    """How many of them are late."""
     is_warned: bool = False
+
+    def add(self, search: _Search) -> None:
+        self.searches.append(search)
+        self.late += search.is_late
+        if len(self.searches) > WATCHED_SEARCHES:
+            self.late -= self.searches.popleft().is_late
 
     @property
     def late_share(self) -> float:
-        return sum(search.is_late for search in self.searches) / len(self.searches)
+        return self.late / len(self.searches)
 
 
 class SlowRoutes:
@@ -51,7 +59,7 @@ class SlowRoutes:
         route = self._routes.setdefault(search.route, _Route())
         is_asked = outcome.reason != "slow_model"  # otherwise there was no model call
         ms = {stage: search.clock.stages[stage] for stage in _MODEL_STAGES if is_asked and stage in search.clock.stages}
-        route.searches.append(_Search(outcome.reason in _OF_TIME, ms))
+        route.add(_Search(outcome.reason in _OF_TIME, ms))
         if route.late_share <= WARNED_SHARE / 2:
             route.is_warned = False
         elif not route.is_warned and len(route.searches) >= SEARCHES_TO_JUDGE and route.late_share > WARNED_SHARE:

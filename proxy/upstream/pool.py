@@ -161,7 +161,7 @@ class EnginePool:
     async def send(self, asked: EngineRequest) -> EngineReply:
         """Send one request, and return its response whatever its status; raises UpstreamError."""
         connection = await self._opened(self._idle)
-        kept = connection.reused
+        kept = connection.was_idle
         collected = _Collected(connection)
         try:
             return await self._answer(connection, collected, asked)

@@ -229,7 +229,7 @@ class ScoreCache:
     def _window(self, asked: _Asked, passages: Sequence[str]) -> tuple[bytes, Window]:
         """Return the key of the query, and its passages."""
         key = self._key(asked)
-        window = window_of(passages, lambda passage: self._cache.key(key, passage)[-ID_LENGTH:])
+        window = window_of(passages, lambda texts: [each[-ID_LENGTH:] for each in self._cache.keys_of([key], texts)])
         return (self._cache.key(key, *window.ids) if is_listwise(asked.model) else key), window
 
     def _limit(self, budget: Budget) -> float:

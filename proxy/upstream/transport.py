@@ -192,8 +192,9 @@ async def _content(service: str, response: aiohttp.ClientResponse, at_most: int)
     if encoding not in {"", "identity", "gzip"}:
         raise Malformed(service, "a response compressed in another way than gzip")
     received = _counted(service, response.content.iter_any(), at_most)
-    pieces = _inflated(service, received) if encoding == "gzip" else received
-    return b"".join([piece async for piece in _counted(service, pieces, at_most)])
+    if encoding == "gzip":
+        received = _counted(service, _inflated(service, received), at_most)
+    return b"".join([piece async for piece in received])
 
 
 async def _counted(service: str, pieces: AsyncIterator[bytes], at_most: int) -> AsyncIterator[bytes]:

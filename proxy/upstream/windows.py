@@ -4,7 +4,7 @@ Scores are pointwise, so a window may be split into calls, and a score may be us
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TypeVar
@@ -30,11 +30,12 @@ class Window:
     """The text of each hash, as it is sent, in the order of their first ranks."""
 
 
-def window_of(passages: Sequence[str], hashed: Callable[[str], bytes]) -> Window:
+def window_of(passages: Sequence[str], hashed: Callable[[Collection[str]], Sequence[bytes]]) -> Window:
     """Hash the passages as they are sent."""
     sent = [without_control_tokens(passage) for passage in passages]
-    ids = {text: hashed(text) for text in dict.fromkeys(sent)}
-    return Window(tuple(ids[text] for text in sent), {each: text for text, each in ids.items()})
+    texts = dict.fromkeys(sent)
+    ids = dict(zip(texts, hashed(texts), strict=True))
+    return Window(tuple([ids[text] for text in sent]), dict(zip(ids.values(), ids, strict=True)))
 
 
 def batches_of(passages: Sequence[_T], size: int) -> list[Sequence[_T]]:
