@@ -6,7 +6,8 @@ http1             HTTP as bytes
     listener      a port: which connections are accepted, how long they may wait, how it closes
     inbound       a client's connection: its requests one after the other
     exchange      one of these requests, its body and its response
-    relay         an exchange passed on, client and engine bound to each other (outbound: a connection to a node)
+    relay         an exchange passed on, client and engine bound to each other (outbound: a connection to a node;
+                  rejections: of single searches inside the response to an `_msearch`)
     messages      heads and framing (headers: hop-by-hop fields; callers: caller identity; flow: when to read)
 context           the record of a request: made where it enters, handed down, concluded once at its end
     tracing       its trace: what carries on its client's, and the spans of the calls of models

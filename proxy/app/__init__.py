@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from proxy.app.generation import Fixed, Generation, first_generation, secrets_with
-from proxy.bounds import LOG_ID, PARAMETERS_BYTES
+from proxy.bounds import LOG_ID
 from proxy.context import Access, RequestRecord
 from proxy.context.tracing import Trace, begin_trace, current_trace, trace_id_of
 from proxy.endpoints.answering import unless_sent
@@ -29,6 +29,7 @@ from proxy.http1.listener import Listener, Patience, serve
 from proxy.http1.messages import BadMessage, RequestHead
 from proxy.http1.relay import Upstream, loop_detected
 from proxy.outcomes import Bypass
+from proxy.parsing.search_request import unreadable
 from proxy.settings.config import Config, TraceSettings, percent
 from proxy.settings.credentials import cache_secrets_of
 from proxy.settings.routes import Endpoint, NodesQuestion, Search, classify
@@ -116,8 +117,7 @@ class Proxy:
 
     async def _search(self, exchange: Exchange, search: Search, generation: Generation, record: RequestRecord) -> None:
         front = generation.front
-        if len(search.query_string) > PARAMETERS_BYTES:
-            why = Bypass("too_complex", detail="the URL is too long")
+        if why := unreadable(search.query_string):
             await front.bypass(exchange, record.search(), search, why)
             return
         match search.endpoint:

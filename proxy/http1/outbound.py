@@ -38,12 +38,16 @@ IdleEnd = Callable[[], object]
 class Receiver(Protocol):
     """Receives one response. After `end` or `lost` nothing more is called."""
 
+    @property
+    def reads_content(self) -> bool:
+        """Whether `body` needs the content."""
+
     def interim(self, head: ResponseHead) -> None: ...
 
     def response(self, head: ResponseHead) -> None: ...
 
     def body(self, raw: bytes, content: list[bytes]) -> None:
-        """Take a part of the body as received; `content` has it without chunk framing, if the connection unchunks."""
+        """Take a part of the body as received; `content` has it without chunk framing, if the receiver reads it."""
 
     def end(self, *, clean: bool) -> None:
         """Handle the end of the response; `clean` is false if the connection cannot be reused."""
@@ -77,13 +81,11 @@ class EngineConnection(asyncio.Protocol):
         "on_idle_end",
         "opened",
         "transport",
-        "unchunks",
         "was_idle",
     )
 
-    def __init__(self, node: Node, *, unchunks: bool = False) -> None:
+    def __init__(self, node: Node) -> None:
         self.node = node
-        self.unchunks = unchunks
         self.transport: asyncio.Transport
         self.gate: ReadGate
         self.opened = self.idle_since = time.monotonic()
@@ -214,7 +216,7 @@ class EngineConnection(asyncio.Protocol):
         content: list[bytes] = []
         if not reading.done:
             try:
-                stop = reading.feed(data, position, content if self.unchunks else None)
+                stop = reading.feed(data, position, content if receiver.reads_content else None)
             except BadMessage as error:
                 self._fail(error)
                 return

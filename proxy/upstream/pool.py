@@ -66,6 +66,8 @@ def accepts_gzip(accepted: str) -> bool:
 class _Collected:
     """Collects one response, decompressed, up to SEARCH_RESPONSE_BYTES bytes."""
 
+    reads_content = True
+
     def __init__(self, connection: EngineConnection) -> None:
         self._connection = connection
         self.done: asyncio.Future[EngineReply] = asyncio.get_running_loop().create_future()
@@ -189,7 +191,7 @@ class EnginePool:
             if kept := self._usable(idle.get(node)):
                 return kept
             try:
-                return await self._nodes.open(node, unchunks=True)
+                return await self._nodes.open(node)
             except Unreachable as error:
                 failures.append(error.detail)
         raise Unreachable(SERVICE, "; ".join(failures))
