@@ -55,6 +55,7 @@ from proxy.store.contract import CacheRegion, Kind
 from proxy.store.memory import memory_region
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.engine import EngineClient, EngineOfCaller
+from proxy.upstream.providers import spelled_as_sent
 from proxy.upstream.spending.caps import Level, narrowed_by_spend
 from proxy.upstream.spending.meter import Meter, Spending
 
@@ -370,7 +371,7 @@ class Searching:
             route=route,
             user_query=user_query,
             instruction=route.redaction.redacted(_instruction(route, options)),
-            sent_text=route.redaction.cut(user_query.text, self._config.models.query_max_chars),
+            sent_text=route.redaction.cut(spelled_as_sent(user_query.text), self._config.models.query_max_chars),
             vectors=vectors if isinstance(vectors, VectorSearch) else None,
             unavailable=vectors if isinstance(vectors, Failure) else None,
             window=at_rest if request.is_later_page else self._window_now(at_rest, route, reranker),
@@ -393,7 +394,7 @@ class Searching:
         return (
             route.rollout.bypass_by_text(routed.options, fields, route.name, user_query.text)
             or route.text_bypass.bypass(user_query)
-            or route.redaction.refusal(user_query.text, self._config.models.query_max_chars)
+            or route.redaction.refusal(spelled_as_sent(user_query.text), self._config.models.query_max_chars)
             or _ordered_by_boosts(route, user_query)
         )
 
