@@ -30,6 +30,7 @@ from proxy.catalog.indices import (
 from proxy.catalog.pipelines import NONE, is_harmless
 from proxy.context import SearchRecord, Sent, Shadow
 from proxy.endpoints.shadowing import BUSY, GIVES_WAY, LATER_PAGE, Shadows, run_shadow
+from proxy.endpoints.turns import Turns
 from proxy.errors import Failure, Late, Refused, TooComplex, UpstreamError, cause_of
 from proxy.http1.callers import Field, field_value
 from proxy.http1.messages import BadMessage
@@ -139,6 +140,7 @@ class Searching:
         self.routes = build_routes(config)
         self._config = config
         self.shadows = Shadows()
+        self._turns = Turns()
         self._engine = engine
         self._called = CalledModels(embedder, reranker)
         self._background = background or self._called
@@ -179,6 +181,7 @@ class Searching:
         content = await read_body()
         if isinstance(content, Bypass):
             return NotRouted(call, covered if isinstance(covered, Bypass) else content)
+        await self._turns.take()
         call, options = self.options(replace(call, content=content))
         if isinstance(covered, Bypass):
             return NotRouted(call, covered)
@@ -313,6 +316,7 @@ class Searching:
             call = await _rendered(routed.caller, routed.call, self._config.engine.added_timeout_seconds)
         if isinstance(call, Bypass):
             return call
+        await self._turns.take()
         call = _translated(call)
         request = parse(call.query_string, call.content, call.walk)
         if isinstance(request, Bypass):
@@ -351,6 +355,7 @@ class Searching:
         except Late as error:
             return Bypass("unresolved", detail=str(error), is_fault=True)
         known = facts or IndexFacts()
+        await self._turns.take()
         user_query = _user_query(routed, request, known)
         if isinstance(user_query, Bypass):
             return user_query
