@@ -97,7 +97,7 @@ async def test_the_oldest_of_too_many_bytes_of_running_searches_stays_in_the_eng
 
 async def test_the_headers_of_running_searches_count_like_their_bodies(client: Client, engine: EndpointEngine) -> None:
     engine.running = True
-    fields = {f"x_{number}": "x" * 40 for number in range(1000)}
+    fields: Any = {f"x_{number}": "x" * 40 for number in range(1000)}
 
     async def numbered(stream: Stream, asked: Message) -> bytes:
         said = engine.usual(asked).replace(ID.encode(), b"id%d" % len(engine.of("_async_search")))
