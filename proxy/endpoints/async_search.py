@@ -70,8 +70,15 @@ class _Question:
 
 
 def _size(submitted: Submitted) -> int:
-    """Return the memory that a submitted search takes, in bytes."""
-    return len(submitted.call.content) + 2**10
+    """Return the memory that a submitted search takes, in bytes: its body, URL, headers and indices."""
+    call, covered = submitted.call, submitted.covered
+    fields = sum(len(name) + len(value) + _OBJECTS_SIZE for name, value in call.fields)
+    indices = _OBJECTS_SIZE * (len(covered.indices) + len(covered.reached))
+    return len(call.content) + len(call.indices) + len(call.query_string) + fields + indices + 2**10
+
+
+_OBJECTS_SIZE = 2**8
+"""The memory of a header, or of an index, besides its bytes."""
 
 
 class AsyncSearches:
@@ -141,8 +148,9 @@ class AsyncSearches:
 
     async def _fail(self, question: _Question, error: UpstreamError) -> None:
         """Return the engine's error; the submission is not repeated, since the search would run twice."""
-        write = partial(read_form(question.parameters).write, keeps_empty=self._front.keeps_empty)
-        await self._front.respond(question.exchange, question.record, failed(error, write, changed=False))
+        form, keeps_empty = read_form(question.parameters), self._front.keeps_empty
+        failure = failed(error, form, keeps_empty=keeps_empty, changed=False)
+        await self._front.respond(question.exchange, question.record, failure)
 
     async def _progress(self, question: _Question, reply: EngineReply, submitted: Submitted) -> None:
         """Return the engine's response, reranked if the search is complete; the submission is not repeated."""

@@ -6,6 +6,7 @@ a text is read by the standard library.
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from json import JSONDecoder
@@ -152,6 +153,10 @@ def with_members_set(body: bytes, members: Mapping[str, Any]) -> bytes:
 
     The rest keeps its line and column numbers, which engines report in warnings.
     """
+    with suppress(msgspec.DecodeError):
+        if (names := _object.decode(body)) and members.keys().isdisjoint(names):
+            end = body.rindex(b"}")
+            return b"".join([body[:end], b",", msgspec.json.encode(members)[1:-1], body[end:]])
     text = body.decode()
     there = list(_members(text, 0))
     pieces, end = [], 0
