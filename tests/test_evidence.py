@@ -70,6 +70,7 @@ ONE_TEXT = [
     (should(match("title", "boots"), match("title.stem", "boot")), "boots"),
     (should(multi("a", boost=1), multi("storm coat", boost=0.1)), "a"),
     (should(multi("warm rain boot"), match("title.shingles", "rainboot")), "warm rain boot"),
+    (must(in_each_field("rain"), in_each_field("raincoat"), in_each_field("boots")), "rain raincoat boots"),
     # synonyms that contain the typed text
     (should(multi("coat", boost=1), multi("storm coat", boost=0.1), multi("coat of rain", boost=0.1)), "coat"),
     (should(multi("dry", boost=2), multi("feet", boost=2), multi("dry feet", type="phrase")), "dry feet"),

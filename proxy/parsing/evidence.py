@@ -208,7 +208,7 @@ def _merged(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bo
     return [
         reading
         for place, reading in enumerate(merged)
-        if reading.given or place not in parts or _is_inside_a_word(reading, merged)
+        if reading.given or place not in parts or _is_inside_a_word(reading, merged, alternatives=alternatives)
     ]
 
 
@@ -226,10 +226,14 @@ def _without_expansions(readings: list[Reading]) -> list[Reading]:
     ]
 
 
-def _is_inside_a_word(reading: Reading, readings: Sequence[Reading]) -> bool:
-    """Whether a word is only within words of other texts (`in` within `rain`), and not the beginning of one."""
+def _is_inside_a_word(reading: Reading, readings: Sequence[Reading], *, alternatives: bool) -> bool:
+    """Whether a word is only within words of other texts (`in` within `rain`), and not the beginning of one.
+
+    Of two required words, neither is a form of the other: no application requires both.
+    """
     around = [each for each in readings if each is not reading and reading.letters in each.letters]
-    return reading.is_one_word and not any(_has_word(each, reading.letters) for each in around)
+    others = around if alternatives else [each for each in around if not each.is_one_word]
+    return reading.is_one_word and not any(_has_word(each, reading.letters) for each in others)
 
 
 def _has_word(reading: Reading, word: str) -> bool:
