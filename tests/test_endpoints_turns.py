@@ -47,3 +47,15 @@ async def test_a_task_that_leaves_does_not_hold_up_the_others() -> None:
     tasks[1].cancel()
     await asyncio.wait(tasks)
     assert ["a", "c"] == [name for name, _ in steps.ran]
+
+
+async def test_several_steps_of_one_task_run_in_one_turn() -> None:
+    steps = Steps()
+
+    async def run(name: str) -> None:
+        for _ in range(3):
+            await steps.run(name)
+
+    await asyncio.gather(steps.watch(10), run("a"), run("b"))
+    (of_a,), (of_b,) = ({turn for each, turn in steps.ran if each == name} for name in "ab")
+    assert (["a"] * 3 + ["b"] * 3, True) == ([name for name, _ in steps.ran], of_a != of_b)
