@@ -435,9 +435,16 @@ def excluding(content: bytes, parameters: Parameters, paths: Sequence[str]) -> t
     if fewer == source:
         return content, parameters
     if in_body and named is None:
-        return with_members_set(content, {"_source": fewer.render()}), parameters
+        return _with_source(content, fewer), parameters
     kept = tuple(pair for pair in parameters if pair[0] not in _OF_SOURCE)
     return content, (*kept, *replace(fewer, place=PathPlace.URL).parameters())
+
+
+def _with_source(content: bytes, source: SourceFilter) -> bytes:
+    try:
+        return with_members_set(content, {"_source": source.render()})
+    except ValueError:  # names that occur twice, in a body with too many values to find them
+        return content
 
 
 _OF_SOURCE = frozenset({"_source", "_source_includes", "_source_excludes"})
