@@ -6,7 +6,8 @@ http1             HTTP as bytes
     listener      a port: which connections are accepted, how long they may wait, how it closes
     inbound       a client's connection: its requests one after the other
     exchange      one of these requests, its body and its response
-    relay         an exchange passed on, client and engine bound to each other (outbound: a connection to a node)
+    relay         an exchange passed on, client and engine bound to each other (outbound: a connection to a node;
+                  rejections: of single searches inside the response to an `_msearch`)
     messages      heads and framing (headers: hop-by-hop fields; callers: caller identity; flow: when to read)
 context           the record of a request: made where it enters, handed down, concluded once at its end
     tracing       its trace: what carries on its client's, and the spans of the calls of models
@@ -51,9 +52,10 @@ telemetry         log: headers, one counter a request, a line a search (log_writ
                   slow_routes: warns of timeouts); metrics: what Prometheus reads; ecs: the log's fields by their
                   names in the Elastic Common Schema; spans, traces: OpenTelemetry
 
-upstream          clients of the services: engine (pool, nodes, addresses; discovery: what each caller was told of
-                  indices; accepted, added: limits on what the proxy adds), embedder, reranker (transport, sharing;
-                  charges: tokens and cost in responses; latency: a model that is too slow is not asked)
+upstream          clients of the services: engine (pool, nodes, addresses; spares: connections for the next clients;
+                  discovery: what each caller was told of indices; accepted, added: limits on what the proxy adds),
+                  embedder, reranker (transport, sharing; charges: tokens and cost in responses; latency: a model that
+                  is too slow is not asked)
     score_cache   the reranker for passages that are neither cached nor in a call (windows: equal ones once, batches;
                   score_entries: a query's scores as bytes)
     guard         around each call of a model: breaker, bulkhead (concurrent calls), retries

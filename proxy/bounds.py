@@ -94,6 +94,18 @@ WRITE_BUFFER_BYTES = _bound(
 )
 PROXY_HOPS = _bound(Of.CLIENT, "proxies of this product that a request may pass", 3, "rejected with 508")
 RESPONSE_HEAD_BYTES = _bound(Of.ENGINE, "bytes of a response's head", 256 * 2**10, "rejected with 502")
+ITEMS_INFLATED_A_TURN = _bound(
+    Of.ENGINE,
+    "bytes of a compressed response to an `_msearch` that are read for 401 and 403 before other work continues",
+    64 * 2**10,
+    "read later",
+)
+ITEMS_INFLATION = _bound(
+    Of.ENGINE,
+    "times its compressed size (at least 4 KB) that such a response is decompressed to be read",
+    200,
+    "passed on without being read to its end",
+)
 INTERIM_RESPONSES = _bound(Of.ENGINE, "interim responses (1xx) to one request", 32, "rejected with 502")
 SEARCH_RESPONSE_BYTES = _bound(
     Of.ENGINE, "bytes of a response to a search, compressed and decompressed", 64 * 2**20, _TOO_LARGE
@@ -240,6 +252,7 @@ BRACKET_DEPTH = _bound(
 )
 PIT_INDICES = _bound(Of.ENGINE, "indices of a point in time", 1000, "further indices count as outside the route")
 BACK_OFF_S_MAX = _bound(Of.ENGINE, "seconds until an unreachable node is tried again", 30, "tried again")
+SPARE_CONNECTIONS = _bound(Of.PROXY, "connections to the engine that are opened in advance", 16, "not opened")
 CHUNKED_CHARACTERS = _bound(
     Of.ENGINE, "characters of a document that are searched for its second passage", 20_000, "the rest is not searched"
 )

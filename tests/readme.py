@@ -143,6 +143,7 @@ QUERY_FORMS = (
     QueryForm("neural", "", {"neural": {"meaning": {"query_text": "red shoes", "filter": _TERM}}}, "its `filter`"),
     QueryForm("neural_sparse", "", {"neural_sparse": {"tokens": {"query_text": "red shoes"}}}, _NOTHING),
     QueryForm("intervals", "", {"intervals": {"title": {"match": {"query": "red shoes"}}}}, _NO_KNN),
+    QueryForm("wildcard", "", {"wildcard": {"title": "*red shoes*"}}, _NO_KNN),
     QueryForm("span_term", "", {"span_term": {"title": "red shoes"}}, _NO_KNN),
     QueryForm("span_near", "", {"span_near": {"clauses": _SPANS, "slop": 1}}, _NO_KNN),
     QueryForm("span_or", "", {"span_or": {"clauses": _SPANS}}, _NO_KNN),

@@ -120,6 +120,63 @@ async def test_a_url_that_is_too_long_is_read_by_the_engine_alone(
     )
 
 
+MISREAD = ("_=%", "_=%2", "_=%zz", "_=a;b=c", "_=a#b", "#", "pretty=%u00e4", "filter_path=took;pretty")
+"""Engines reject a malformed escape, take `;` for `&`, and end the URL at `#`: seen on all four engines."""
+
+
+@pytest.mark.parametrize("query_string", MISREAD)
+@pytest.mark.parametrize("name", ["_search", "_search/template", "_msearch", "_msearch/template", "_async_search"])
+async def test_a_url_that_engines_read_in_their_own_way_is_read_by_the_engine_alone(
+    client: Client, engine: EndpointEngine, name: str, query_string: str
+) -> None:
+    target = f"/products/{name}?{query_string}"
+    body = lines({}, QUERY) if "_msearch" in name else json.dumps(QUERY).encode()
+    media = "application/x-ndjson" if "_msearch" in name else "application/json"
+    answered = await client.ask("POST", target, body, content_type=media)
+    assert ("bypassed;reason=unknown_parameter", [(target, body)]) == (
+        answered.header("x-rerank"),
+        [(sent.target, sent.content) for sent in engine.requests],
+    )
+
+
+@pytest.mark.parametrize("query_string", [*MISREAD, f"preference={'x' * PARAMETERS_BYTES}"])
+async def test_an_msearch_whose_url_is_not_read_has_no_reason_if_its_lines_alone_name_its_indices(
+    client: Client, engine: EndpointEngine, query_string: str
+) -> None:
+    body = lines({"index": "logs"}, {**QUERY, "ext": {"rerank_proxy": {"window": 10}}})
+    answered = await client.ask("POST", f"/_msearch?{query_string}", body, content_type="application/x-ndjson")
+    assert ("", lines({"index": "logs"}, QUERY)) == (answered.header("x-rerank"), engine.requests[-1].content)
+
+
+@pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"])
+async def test_a_body_that_says_it_is_too_large_is_the_engines_to_refuse_before_it_arrives(
+    client: Client, engine: EndpointEngine, expect: str
+) -> None:
+    """Elasticsearch refuses a length of more than 100 MB with 413 when it has read the head."""
+    await client.search("/products/_search", QUERY)  # the names are known then
+
+    async def script(stream: Stream) -> None:
+        head = await stream.head()
+        assert b"content-length: 200000000" in head.lower()
+        await stream.send(answer(413, b"", reason="Request Entity Too Large"))
+
+    engine.script = script
+    head = f"POST /products/_search HTTP/1.1\r\nHost: p\r\nContent-Type: application/json\r\n{expect}"
+    await client.send(f"{head}Content-Length: 200000000\r\n\r\n".encode())
+    answered = await client.answer()
+    assert (413, "bypassed;reason=too_large") == (answered.status, answered.header("x-rerank"))
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_reranked_response_has_the_version_of_the_request(client: Client, version: str) -> None:
+    """Elasticsearch and OpenSearch answer HTTP/1.0 with HTTP/1.0."""
+    body = json.dumps(QUERY)
+    head = f"POST /products/_search HTTP/{version}\r\nHost: p\r\nContent-Type: application/json\r\n"
+    await client.send(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+    answered = await client.answer()
+    assert (f"HTTP/{version} 200 OK", "reranked") == (answered.start.decode(), answered.header("x-rerank"))
+
+
 STEERED = QUERY | {"ext": {"rerank_proxy": {"window": 10}}}
 ONE_ITEM = lines({}, STEERED)
 TOO_LONG = f"preference={'x' * PARAMETERS_BYTES}"
@@ -603,10 +660,21 @@ async def test_a_refusal_that_the_window_may_have_caused_is_followed_by_the_clie
     )
 
 
-async def test_a_relayed_refusal_has_the_form_that_was_asked_for(client: Client, engine: EndpointEngine) -> None:
-    engine.faults["lexical"] = refuses(503)
-    answered = await client.search("/products/_search?filter_path=error.type&pretty", QUERY)
-    assert (503, b'{\n  "error" : {\n    "type" : "busy"\n  }\n}\n') == (answered.status, answered.content)
+@pytest.mark.parametrize(
+    ("form", "content"),
+    [
+        ("filter_path=took", b'{"error":{"type":"busy"},"status":503}'),
+        ("filter_path=took&pretty", b'{\n  "error" : {\n    "type" : "busy"\n  },\n  "status" : 503\n}\n'),
+    ],
+)
+@pytest.mark.parametrize("target", ["/products/_search", "/products/_async_search"])
+async def test_a_relayed_refusal_has_the_form_that_was_asked_for(
+    client: Client, engine: EndpointEngine, target: str, form: str, content: bytes
+) -> None:
+    refused = refuses(503, b'{"error":{"type":"busy"},"status":503}')
+    engine.faults = dict.fromkeys(("lexical", "_async_search"), refused)
+    answered = await client.search(f"{target}?{form}", QUERY)
+    assert (503, content) == (answered.status, answered.content)
 
 
 @pytest.mark.parametrize("said", [b"", b"Unauthorized", b"<html>"])

@@ -10,7 +10,7 @@ from proxy.parsing.query_text import UserQuery, find_user_query, text_of_clause
 from proxy.parsing.words import MATCH_ALL
 
 PASSAGE = ("title", "brand", "body")
-KEYWORDS = frozenset({"status"})
+KEYWORDS = frozenset({"status", "title.raw"})
 AMBIGUOUS = (None, "ambiguous_text")
 
 
@@ -32,6 +32,10 @@ def must(*clauses: Any) -> dict[str, Any]:
 
 def should(*clauses: Any, **more: Any) -> dict[str, Any]:
     return {"bool": {"should": list(clauses), **more}}
+
+
+def line(written: str, **options: Any) -> dict[str, Any]:
+    return {"query_string": {"query": written, **options}}
 
 
 def in_each_field(word: str) -> dict[str, Any]:
@@ -66,6 +70,20 @@ ONE_TEXT = [
     (should(match("title", "dry feet", 10), match("title", "wet shoes", 0.1), match("title", "sock", 0.1)), "dry feet"),
     (should(match("title", "galosh", 0.1), match("title", "boot", 10)), "boot"),
     (should(multi("dry feet"), match("tags", "waterproof")), "dry feet"),
+    # the same text in parts of the document, where a filter beside it may be a second one
+    (
+        should(
+            multi("dry feet"),
+            {"nested": {"path": "files", "query": must(match("files.text", "dry feet"), match("files.kind", "final"))}},
+        ),
+        "dry feet",
+    ),
+    (
+        should(must(match("files.text", "dry feet"), match("files.kind", "final")), multi("dry feet")),
+        "dry feet",
+    ),
+    # what is left of the text after the application took its words out
+    (should(multi("*"), line("* (title:feet*^20 OR body:feet*)", fields=["title", "body"])), "feet"),
     # what an application escapes
     (multi(r"dry \(feet\)"), "dry (feet)"),
 ]
@@ -84,6 +102,9 @@ FILTERS_APART = [
     must(match("title", "dry feet"), SHELF),
     must({"match_phrase": {"shelf": "boots"}}, multi("dry feet")),
     must(multi("boots", ["shelf", "shelf.raw"]), multi("dry feet")),
+    must(multi("dry feet"), {"query_string": {"query": "shelf:boots OR shelf:socks"}}),
+    must({"query_string": {"query": "+shelf:(boots OR socks)"}}, {"query_string": {"query": "dry feet"}}),
+    must(multi("dry feet"), {"query_string": {"query": "shelf:boots tags:boots", "fields": ["title", "body"]}}),
     {"bool": {"must": [SHELF], "should": [match("title", "dry feet"), match("body", "dry feet")]}},
     {"bool": {"must": [SHELF], "should": [multi("dry feet")], "minimum_should_match": 1}},
 ]
@@ -96,6 +117,38 @@ def test_a_text_in_one_field_outside_the_passage_is_a_filter_and_stays(query: An
     assert user_query.text == "dry feet"
     assert user_query.relaxed is not None
     assert ("boots" in str(user_query.relaxed), "dry feet" in str(user_query.relaxed)) == (True, False)
+
+
+VALUES_IN_LINES = [
+    line("dry feet AND shelf:boots"),
+    line("shelf:boots AND (dry feet)"),
+    line("+shelf:boots dry feet", fields=["title^2", "body"]),
+    line("dry feet shelf:(boots OR socks)"),
+    line("dry feet AND shelf.raw:boots AND status:new"),
+    line("dry feet AND (shelf:boots OR tags:boots)"),
+    line("dry feet AND (shelf:boots tags:boots)"),
+    line("(title:(dry feet) OR body:(dry feet)) AND (shelf:boots OR shelf:socks)"),
+    line('dry feet AND brand:"boots"'),
+    line("title:(dry feet) AND shelf:boots"),
+    line("title.folded:(dry feet) AND shelf:boots"),
+    line("everything:(dry feet) AND brand:boots"),
+    line("dry body:feet AND shelf:boots", fields=["title^2", "body"]),
+]
+
+
+@pytest.mark.parametrize("query", VALUES_IN_LINES)
+def test_the_value_of_another_field_in_a_line_is_a_filter_and_stays(query: Any) -> None:
+    user_query = find_user_query(query, PASSAGE, lambda _: True, copies=frozenset({"everything"}))
+    assert user_query is not None
+    assert user_query.text == "dry feet"
+    assert "boots" in str(user_query.relaxed)
+
+
+@pytest.mark.parametrize("written", ["shelf:boots", "shelf:(boots)", "shelf:boots OR tags:boots"])
+def test_the_value_of_a_field_is_the_text_of_a_line_without_other_words(written: str) -> None:
+    user_query = found(line(written))
+    assert user_query is not None
+    assert user_query.text == "boots"
 
 
 UNCERTAIN = [
@@ -188,6 +241,10 @@ UNSCORED = [
     {"bool": {"filter": {"bool": {"should": [match("title", "boot"), match("shelf", "boot")]}}}},
     {"intervals": {"title": {"match": {"query": "boot", "ordered": True}}}},
     {"bool": {"must": [{"span_near": {"clauses": [{"span_term": {"title": "boot"}}], "slop": 2}}]}},
+    # a part of a word or more, anywhere in a field
+    should(*({"wildcard": {path: {"value": "*boot*"}}} for path in ("title", "body", "shelf"))),
+    must({"wildcard": {"title": "*boot*"}}, {"wildcard": {"shelf": "*socks*"}}),
+    {"bool": {"filter": [{"wildcard": {"title.raw": "*boot*"}}]}},
 ]
 
 
@@ -203,6 +260,7 @@ def test_words_that_no_clause_scores_are_found_and_not_relaxed(query: Any) -> No
     [
         {"bool": {"filter": [match("shelf", "boots")]}},
         {"bool": {"filter": [match("status", "boots")]}},
+        {"bool": {"must": [{"wildcard": {"shelf": "*boots*"}}]}},
         {"function_score": {"functions": [{"filter": match("shelf", "boots"), "weight": 2}]}},
     ],
 )

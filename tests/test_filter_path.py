@@ -112,6 +112,21 @@ def test_an_answer_without_a_form_keeps_its_spaces_and_one_with_paths_has_none()
 
 
 @pytest.mark.parametrize(
+    ("filter_path", "pretty", "said", "written"),
+    [
+        ("took", "false", b'{"error":{"type":"a"},"status":400}', b'{"error":{"type":"a"},"status":400}'),
+        ("took", "false", b'{\n  "error" : "a",\n  "status" : 400\n}\n', b'{"error":"a","status":400}'),
+        ("-error", "true", b'{"error":"a","status":400}', b'{\n  "error" : "a",\n  "status" : 400\n}\n'),
+        ("error", "false", b'{"id":"x","error":{"type":"a"}}', b'{"error":{"type":"a"}}'),
+        ("", "false", b'{"error": "a"}', b'{"error": "a"}'),
+    ],
+)
+def test_an_exception_is_not_filtered(filter_path: str, pretty: str, said: bytes, written: bytes) -> None:
+    form = read_form([("filter_path", filter_path), ("pretty", pretty)])
+    assert written == form.write_refusal(said, keeps_empty=True)
+
+
+@pytest.mark.parametrize(
     ("said", "kept", "dropped"),
     [
         ("-**.x", b'{"a":[],"b":{"c":{},"d":1}}', b'{"b":{"d":1}}'),

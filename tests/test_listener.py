@@ -143,7 +143,10 @@ async def test_what_may_be_read_in_two_ways_is_refused_and_never_handed_on(
     await plain_client.send(sent + b"GET /smuggled HTTP/1.1\r\n\r\n")
     answered = await plain_client.answer()
     assert (status, "close", []) == (answered.status, answered.header("connection"), engine.requests)
-    assert ("bad_http_message", status) == (answered.json()["error"]["type"], answered.json()["status"])
+    if status == 417:  # as Netty does: seen on Elasticsearch 8.19.13
+        assert ("0", "") == (answered.header("content-length"), answered.header("content-type"))
+    else:
+        assert ("bad_http_message", status) == (answered.json()["error"]["type"], answered.json()["status"])
     assert b"" == await plain_client.left()
     assert [("refused", status)] == [(event["event"], event["status"]) for event in log]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.bounds import QUERY_STRING_LINE
-from proxy.parsing.query_string import read_line
+from proxy.parsing.query_string import FieldKinds, read_line
 from proxy.parsing.words import MATCH_ALL
 from tests import strategies
 
@@ -112,6 +112,15 @@ KEYWORDS = frozenset({"status", "rank"})
         ('"jacket" OR "coat"', "jacket", MATCH_ALL),
         ("(rain jacket) OR (storm coat)^0.1", "rain jacket", MATCH_ALL),
         ("title:(rain coat)^3 OR body:(rain coat)", "rain coat", MATCH_ALL),
+        ("title:(rain coat) body:(rain coat)^2", "rain coat", MATCH_ALL),
+        ("(all.en:(rain coat) all.de:(rain coat) title.\\*:(rain coat)^2)", "rain coat", MATCH_ALL),
+        (
+            "(title:(rain coat) body:(rain coat)) AND status:new",
+            "rain coat",
+            must("status:new"),
+        ),
+        ("rain coat OR rain* coat*", "rain coat", MATCH_ALL),
+        ("(title:rain OR body:rain) AND (title:coat OR body:coat)", "rain coat", MATCH_ALL),
         ("*rain*", "rain", MATCH_ALL),
         (r"dry \(in rain\)\?", "dry (in rain)?", MATCH_ALL),
         # negated groups
@@ -131,7 +140,7 @@ KEYWORDS = frozenset({"status", "rank"})
     ],
 )
 def test_what_applications_write_around_the_words_is_none_of_them(line: str, text: str, rest: Any) -> None:
-    typed = read_line("query_string", {**OPTIONS, "query": line}, line, lambda path: path not in KEYWORDS)
+    typed = read_line("query_string", {**OPTIONS, "query": line}, line, FieldKinds(lambda path: path not in KEYWORDS))
     assert (text, rest) == (typed.text, typed.rest)
 
 

@@ -1,12 +1,18 @@
 """Whoever the engine turns away is forgotten at once, whichever way the 401 or 403 came back."""
 
 import asyncio
+import gzip
 import json
-from collections.abc import AsyncIterator
-from typing import Any
+import random
+import zlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 
 import pytest
 
+from proxy.http1.flow import ReadGate
+from proxy.http1.messages import read_response_head
+from proxy.http1.rejections import RejectedItems
 from tests.conftest import OTHER, QUERY
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
 from tests.fakes import Client, FakeModels, Fault, Message, Stream, answer, refuses, waits_for
@@ -125,17 +131,32 @@ ITEMS: dict[str, tuple[bytes, bool]] = {
 }
 
 
+def _gzip(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
+
+
+CODINGS: dict[str, Callable[[bytes], bytes]] = {"identity": bytes, "gzip": _gzip, "deflate": zlib.compress}
+
+
+@pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("target", ["/products/_msearch", "/logs/_msearch", "/_msearch/template"])
 @pytest.mark.parametrize(("said", "refused"), ITEMS.values(), ids=ITEMS)
 async def test_an_item_of_an_msearch_that_is_passed_on_is_a_search(
-    client: Client, engine: EndpointEngine, models: FakeModels, target: str, said: bytes, refused: object, status: int
+    client: Client,
+    engine: EndpointEngine,
+    models: FakeModels,
+    target: str,
+    said: bytes,
+    refused: object,
+    status: int,
+    coding: str,
 ) -> None:
     await client.search("/products/_search", OTHER, authorization=MINE)
-    body = said % status
+    body = CODINGS[coding](said % status)
 
     async def answers(stream: Stream, asked: Message) -> bytes:
-        return answer(200, body)
+        return answer(200, body, ("content-encoding", coding))
 
     engine.faults = {"_msearch": answers, "other": answers, "_msearch/template": answers}
     own = lines({}, {**QUERY, "size": 0}) if target != "/_msearch/template" else b"no lines"
@@ -143,19 +164,103 @@ async def test_an_item_of_an_msearch_that_is_passed_on_is_a_search(
     assert (EVERYTHING if refused else NOTHING) == await _forgotten(client, engine, models, "first text")
 
 
-@pytest.mark.parametrize("at", range(1, 40, 4))
-async def test_the_end_of_an_item_may_arrive_in_two_parts(
-    client: Client, engine: EndpointEngine, models: FakeModels, at: int
-) -> None:
-    await client.search("/products/_search", OTHER, authorization=MINE)
-    body = b'{"took":1,"responses":[{"error":{},"status":403}]}'
+REFUSED = b'{"took":1,"responses":[{"error":{},"status":403}]}'
+
+
+def _chunked(content: bytes, size: int) -> bytes:
+    parts = [content[at : at + size] for at in range(0, len(content), size)]
+    return b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+
+
+async def _answered(client: Client, engine: EndpointEngine, *parts: bytes) -> bytes:
+    """Return what a client receives if the engine sends this response to its `_msearch` in these parts."""
 
     async def answers(stream: Stream, asked: Message) -> bytes:
-        whole = answer(200, body)
-        await stream.send(whole[:-at])
-        await asyncio.sleep(0)
-        return whole[-at:]
+        for part in parts[:-1]:
+            await stream.send(part)
+            await asyncio.sleep(0)
+        return parts[-1]
 
     engine.faults = {"_msearch": answers, "other": answers}
-    assert body == (await _ask(client, "/logs/_msearch", lines({}, QUERY))).content
+    return (await _ask(client, "/logs/_msearch", lines({}, QUERY))).content
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("at", range(1, 40, 4))
+async def test_the_end_of_an_item_may_arrive_in_two_parts(
+    client: Client, engine: EndpointEngine, models: FakeModels, at: int, coding: str
+) -> None:
+    await client.search("/products/_search", OTHER, authorization=MINE)
+    body = CODINGS[coding](REFUSED)
+    whole = answer(200, body, ("content-encoding", coding))
+    assert body == await _answered(client, engine, whole[:-at], whole[-at:])
     assert EVERYTHING == await _forgotten(client, engine, models, "first text")
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("size", [1, 7, 16, 1000])
+async def test_the_end_of_an_item_may_be_in_several_chunks(
+    client: Client, engine: EndpointEngine, models: FakeModels, size: int, coding: str
+) -> None:
+    await client.search("/products/_search", OTHER, authorization=MINE)
+    body = CODINGS[coding](REFUSED)
+    head = b"HTTP/1.1 200 OK\r\ncontent-encoding: %b\r\ntransfer-encoding: chunked\r\n\r\n" % coding.encode()
+    assert body == await _answered(client, engine, head + _chunked(body, size))
+    assert EVERYTHING == await _forgotten(client, engine, models, "first text")
+
+
+def _hits(count: int) -> bytes:
+    """Return items that compress about as well as those of an engine."""
+    numbers = random.Random(1)  # noqa: S311  not for security
+    hits = (b'{"_id":"%d","_score":%f,"_source":{"title":"laptop"}}' % (n, numbers.random()) for n in range(count))
+    return b'{"hits":{"hits":[%b]},"status":200}' % b",".join(hits)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+async def test_a_large_compressed_response_is_read_to_its_end(
+    client: Client, engine: EndpointEngine, models: FakeModels, coding: str
+) -> None:
+    await client.search("/products/_search", OTHER, authorization=MINE)
+    body = CODINGS[coding](b'{"responses":[' + _hits(120_000) + b',{"error":{},"status":403}]}')
+    assert len(body) > 2**19  # several reads of the connection
+    assert body == await _answered(client, engine, answer(200, body, ("content-encoding", coding)))
+    assert body == await _answered(client, engine, answer(200, body, ("content-encoding", coding)))
+    assert EVERYTHING == await _forgotten(client, engine, models, "first text")
+
+
+_ZEROS = b"0" * 2**26
+UNREADABLE: dict[str, tuple[str, bytes]] = {
+    "not compressed": ("gzip", b"{}" + REFUSED),
+    "broken": ("gzip", _gzip(b"x" * 999)[:18] + REFUSED),
+    "cut off": ("gzip", _gzip(REFUSED)[:20]),
+    "a bomb": ("gzip", _gzip(_ZEROS + REFUSED)),
+    "a bomb, deflated": ("deflate", zlib.compress(_ZEROS + REFUSED)),
+    "beyond its end": ("gzip", _gzip(b"{}") + _gzip(REFUSED)),
+    "another coding": ("br", REFUSED),
+    "compressed twice": ("gzip, gzip", _gzip(_gzip(REFUSED))),
+}
+
+
+@pytest.mark.parametrize(("coding", "body"), UNREADABLE.values(), ids=UNREADABLE)
+async def test_what_cannot_be_decompressed_is_passed_on_unread(
+    client: Client, engine: EndpointEngine, models: FakeModels, coding: str, body: bytes
+) -> None:
+    await client.search("/products/_search", OTHER, authorization=MINE)
+    assert body == await _answered(client, engine, answer(200, body, ("content-encoding", coding)))
+    assert body == await _answered(client, engine, answer(200, body, ("content-encoding", coding)))
+    assert NOTHING == await _forgotten(client, engine, models, "first text")
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_no_more_is_read_from_the_engine_while_a_response_is_decompressed(client: Client, *, ends: bool) -> None:
+    transport = cast("asyncio.Transport", client.writer.transport)
+    head = read_response_head(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n", b"POST")
+    rejected = asyncio.get_running_loop().create_future()
+    items = RejectedItems(head, ReadGate(transport), rejected.set_result)
+    items.read([_gzip(b'{"responses":[' + _hits(20_000) + b',{"error":{},"status":403}]}')])
+    assert not transport.is_reading()
+    if ends:
+        items.ended()
+        assert transport.is_reading()
+    assert 403 == await rejected
+    assert transport.is_reading()

@@ -5,6 +5,7 @@ Measured in CPU of the thread, beside decoding and encoding as many bytes of JSO
 
 import asyncio
 import gc
+import gzip
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -179,22 +180,35 @@ async def test_the_searches_of_an_msearch_cost_no_turn_more_than_their_bytes_are
 
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 _OK_CHUNKED = _OK + b"transfer-encoding: chunked\r\n\r\n"
+_OK_GZIP = _OK + b"content-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def _inflating(content: bytes) -> bytes:
+    compressed = gzip.compress(content, compresslevel=1)
+    return b"%x\r\n%b\r\n0\r\n\r\n" % (len(compressed), compressed)
+
+
 RESPONSES: Mapping[str, tuple[int, Made]] = {
     "one-byte chunks": (2 * _MB, lambda size: _OK_CHUNKED + b"1\r\n \r\n" * (size // 6) + b"0\r\n\r\n"),
     "trailers": (2 * _MB, lambda size: _OK_CHUNKED + b"0\r\n" + b"a:b\r\n" * (size // 5) + b"\r\n"),
     "headers": (_HEAD, lambda size: _OK + b"a:b\r\n" * (size // 5) + b"content-length: 0\r\n\r\n"),
+    "a gzip bomb": (2 * _MB, lambda size: _OK_GZIP + _inflating(b"}" * 100 * size)),
+    "gzip": (2 * _MB, lambda size: _OK_GZIP + _inflating(b'{"hits":{},"status":403,' * (size // 24))),
     "folds": (_HEAD, lambda size: _OK + b"a:" + b"\r\n b" * (size // 4) + b"\r\ncontent-length: 0\r\n\r\n"),
 }
 
 
+@pytest.mark.parametrize("target", [b"/flood", b"/flood/_msearch"])
 @pytest.mark.parametrize("name", RESPONSES)
-async def test_a_response_costs_no_turn_more_than_its_bytes_are_worth(name: str, sink: Sink, port: int) -> None:
+async def test_a_response_costs_no_turn_more_than_its_bytes_are_worth(
+    name: str, target: bytes, sink: Sink, port: int
+) -> None:
     size, made = RESPONSES[name]
     sink.flood = made(size)
 
     async def exchange() -> None:
         async with connected(port) as client:
-            await client.send(_get(b"/flood"))
+            await client.send(_get(target))
             last = b""
             with suppress(ConnectionError):
                 while not last.endswith(b"\r\n\r\n"):

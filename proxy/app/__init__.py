@@ -12,7 +12,7 @@ from pathlib import Path
 import structlog
 
 from proxy.app.generation import Fixed, Generation, first_generation, secrets_with
-from proxy.bounds import LOG_ID, PARAMETERS_BYTES
+from proxy.bounds import LOG_ID
 from proxy.context import Access, RequestRecord
 from proxy.context.tracing import Trace, begin_trace, current_trace, trace_id_of
 from proxy.endpoints.answering import unless_sent
@@ -29,6 +29,7 @@ from proxy.http1.listener import Listener, Patience, serve
 from proxy.http1.messages import BadMessage, RequestHead
 from proxy.http1.relay import Upstream, loop_detected
 from proxy.outcomes import Bypass
+from proxy.parsing.search_request import unreadable
 from proxy.settings.config import Config, TraceSettings, percent
 from proxy.settings.credentials import cache_secrets_of
 from proxy.settings.routes import Endpoint, NodesQuestion, Search, classify
@@ -39,6 +40,7 @@ from proxy.telemetry.log import ExportsTraces, Telemetry
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.engine import EngineClient
 from proxy.upstream.nodes import Nodes
+from proxy.upstream.spares import Spares
 from proxy.upstream.spending.meter import Meter
 
 GRACE_S = 30.0
@@ -115,8 +117,7 @@ class Proxy:
 
     async def _search(self, exchange: Exchange, search: Search, generation: Generation, record: RequestRecord) -> None:
         front = generation.front
-        if len(search.query_string) > PARAMETERS_BYTES:
-            why = Bypass("too_complex", detail="the URL is too long")
+        if why := unreadable(search.query_string):
             await front.bypass(exchange, record.search(), search, why)
             return
         match search.endpoint:
@@ -197,7 +198,9 @@ async def open_proxy(
     meter.read()
     stack.push_async_callback(meter.save)
     engine = EngineClient(config.engine, nodes, hop)
-    fixed = Fixed(nodes, engine, Upstream(nodes, hop), telemetry, caches, meter=meter)
+    spares = Spares(nodes)
+    stack.callback(spares.drop)
+    fixed = Fixed(nodes, spares, engine, Upstream(spares, hop), telemetry, caches, meter=meter)
     stack.push_async_callback(fixed.engine.close)
     secrets = secrets_with(config, token, environment)
     proxy = Proxy(fixed, await first_generation(config, secrets, fixed))

@@ -27,6 +27,7 @@ from proxy.upstream.nodes import Nodes
 from proxy.upstream.providers import EMBED_FORMATS, RERANK_FORMATS, CallTier, rerank_endpoint
 from proxy.upstream.reranker import Reranker
 from proxy.upstream.score_cache import ScoreCache
+from proxy.upstream.spares import Spares
 from proxy.upstream.spending.meter import Meter
 from proxy.upstream.transport import Transport, open_session
 
@@ -58,6 +59,7 @@ class Fixed:
     """What exists once per process, and is not affected by reloads."""
 
     nodes: Nodes
+    spares: Spares
     engine: EngineClient
     upstream: Upstream
     telemetry: Telemetry

@@ -259,6 +259,7 @@ class Process:
         self._proxy.replace(await next_generation(config, secrets, self._proxy.fixed, earlier))
         self._proxy.generation.watch_models()
         self._proxy.fixed.nodes.secure_by(to_engine)
+        self._proxy.fixed.spares.drop()
         if self._listener is not None:
             await self._listener.secure_by(to_clients)
         return Reloaded(changed=changed_keys(earlier.config, config), needs_restart=needs_restart(found, self._started))

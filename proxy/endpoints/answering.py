@@ -351,7 +351,7 @@ class Searching:
         try:
             async with routed.record.clock.stage("names"):
                 caller = self._patient(routed.record, routed.caller)
-                facts, kind = await asyncio.gather(self._facts(caller, covered), self._kind(caller))
+                facts, kind = await self._described(caller, covered)
         except Late as error:
             return Bypass("unresolved", detail=str(error), is_fault=True)
         known = facts or IndexFacts()
@@ -427,6 +427,13 @@ class Searching:
         """Resolve again which indices the search reaches; empty if they are no longer covered by this route."""
         found = await self.cover(routed.record, routed.caller, routed.call, anew=True)
         return found.indices if isinstance(found, Covered) and found.route is routed.covered.route else frozenset()
+
+    async def _described(self, caller: EngineOfCaller, covered: Covered) -> tuple[IndexFacts | None, EngineKind | None]:
+        """Read the mappings, and beside them what the engine is, unless that is known."""
+        kind = caller.engine.recent_kind
+        if kind is not None and kind.version is not None:
+            return await self._facts(caller, covered), kind
+        return await asyncio.gather(self._facts(caller, covered), self._kind(caller))
 
     async def _facts(self, caller: EngineOfCaller, covered: Covered) -> IndexFacts | None:
         """Read the mappings as the caller, otherwise as the proxy; if neither may, only the types of the fields."""

@@ -148,8 +148,9 @@ class AsyncSearches:
 
     async def _fail(self, question: _Question, error: UpstreamError) -> None:
         """Return the engine's error; the submission is not repeated, since the search would run twice."""
-        write = partial(read_form(question.parameters).write, keeps_empty=self._front.keeps_empty)
-        await self._front.respond(question.exchange, question.record, failed(error, write, changed=False))
+        form, keeps_empty = read_form(question.parameters), self._front.keeps_empty
+        failure = failed(error, form, keeps_empty=keeps_empty, changed=False)
+        await self._front.respond(question.exchange, question.record, failure)
 
     async def _progress(self, question: _Question, reply: EngineReply, submitted: Submitted) -> None:
         """Return the engine's response, reranked if the search is complete; the submission is not repeated."""

@@ -65,9 +65,13 @@ class Front:
         await hand_on(exchange, self.upstream, fields)
 
     async def bypass(self, exchange: Exchange, record: SearchRecord, search: Search, why: Bypass) -> None:
-        """Bypass a search before its route is known; the reason is reported only if the search might touch a route."""
-        found = self.searching.unroutable(search.indices, why)
-        if isinstance(found, Bypass):
+        """Bypass a search before its route is known; the reason is reported only if the search might touch a route.
+
+        That is not said of a multi-search whose lines alone name its indices.
+        """
+        unnamed = search.endpoint.is_lines and not search.indices
+        found = Unrouted() if unnamed else self.searching.unroutable(search.indices, why)
+        if unnamed or isinstance(found, Bypass):
             await forward_without_options(exchange, search.endpoint)
         await self.respond(exchange, record, found)
 

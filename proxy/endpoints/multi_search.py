@@ -6,7 +6,6 @@ Each item has its own outcome. Bypassed items are sent to the engine as the clie
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
@@ -14,7 +13,7 @@ from proxy.bounds import MSEARCH_ITEMS
 from proxy.catalog.indices import Unrouted
 from proxy.context import RequestRecord, SearchRecord
 from proxy.endpoints.answering import Prepared, Routed, SearchCall, to_pass_on
-from proxy.endpoints.front import Front, forward_without_options, no_answer, read_body, send, without_options
+from proxy.endpoints.front import Front, no_answer, read_body, send, without_options
 from proxy.endpoints.multi_search_lines import (
     OF_THE_ITEMS,
     OF_THE_WHOLE,
@@ -99,11 +98,8 @@ async def answer_multi_search(front: Front, exchange: Exchange, record: RequestR
     caller = front.caller(exchange)
     url = tuple(parse_qsl(search.query_string, keep_blank_values=True))
     items = _items(await read_body(exchange, ndjson=True), url)
-    if isinstance(items, Bypass) and search.indices:
+    if isinstance(items, Bypass):
         await front.bypass(exchange, record.search(), search, items)
-    elif isinstance(items, Bypass):
-        await forward_without_options(exchange, search.endpoint)
-        await front.hand_on(exchange)
     elif isinstance(caller, Bypass):
         left = [_unroutable(front, record, search, item, caller) for item in items]
         await _pass_on(front, exchange, left, items)
@@ -304,8 +300,7 @@ class _Multi:
         try:
             return await self._asked([each for each in ended if each.part is None])
         except UpstreamError as error:
-            write = partial(read_form(self.url).write, keeps_empty=self.front.keeps_empty)
-            return failed(error, write, changed=True)
+            return failed(error, read_form(self.url), keeps_empty=self.front.keeps_empty, changed=True)
         finally:
             self.own.answered(self.place_of_rest)
 

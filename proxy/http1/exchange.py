@@ -12,7 +12,7 @@ from proxy.bounds import SEARCH_RAW_FACTOR, UNREAD_BODY_BYTES, WAITING_BODY_BYTE
 from proxy.context import Ended, RequestRecord
 from proxy.http1.flow import Hold, ReadGate
 from proxy.http1.headers import REASONS, Field, HeadWriter, written
-from proxy.http1.messages import NO_BODY, BodyReader, Chunked, RequestHead
+from proxy.http1.messages import NO_BODY, BodyReader, Chunked, RequestHead, Sized
 from proxy.http1.outbound import EngineConnection
 
 
@@ -188,11 +188,15 @@ class Exchange:
     async def read_body(self, limit: int) -> bytes | None:
         """Return the body without its chunk framing; None if it is larger than `limit`.
 
-        The body is kept either way: it can be forwarded, or read again. Raises BadMessage and Broken.
+        The body is kept either way: it can be forwarded, or read again. One whose stated length is larger is not waited
+        for, since the engine may reject it by its head. Raises BadMessage and Broken.
         """
         if self._content is not None:
             return self._content if len(self._content) <= limit else None
-        chunked = isinstance(self.head.framing, Chunked)
+        framing = self.head.framing
+        if isinstance(framing, Sized) and framing.length > limit:
+            return None
+        chunked = isinstance(framing, Chunked)
         self._limit = limit * SEARCH_RAW_FACTOR if chunked else limit
         if not self.whole:
             if self.head.expects_continue and not self.was_read:
@@ -239,7 +243,8 @@ class Exchange:
         self.began(answer.status)
         if not self.whole and self.head.expects_continue and not self.was_read:
             self.reusable = False
-        start = b"HTTP/1.1 %d %s\r\n" % (answer.status, REASONS.get(answer.status, b""))
+        version = b"HTTP/1.0" if self.head.version == b"HTTP/1.0" else b"HTTP/1.1"  # as the engine does
+        start = b"%s %d %s\r\n" % (version, answer.status, REASONS.get(answer.status, b""))
         length: list[Field] = [(b"content-length", b"%d" % len(answer.body))]
         head = start + written([*answer.fields, *length, *self.connection_fields()]) + b"\r\n"
         self.client.write(head if self.head.method == b"HEAD" else head + answer.body)

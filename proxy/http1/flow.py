@@ -17,6 +17,8 @@ class Hold(IntFlag):
     """The next request waits until the current one has its response."""
     PEER = auto()
     """The other side reads more slowly than this one sends."""
+    ITEMS = auto()
+    """A compressed response to an `_msearch` is being read for rejected searches, a part in each turn."""
 
 
 class ReadGate:

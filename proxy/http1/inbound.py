@@ -317,8 +317,10 @@ class ClientConnection(asyncio.Protocol):
             self._owner.concluded(None, Ended.REFUSED)
         else:
             self.conclude(exchange, Ended.REFUSED)
-        body = own_error(error.status, "bad_http_message", str(error))
-        fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        body, fields = b"", [(b"content-length", b"0")]
+        if error.status != 417:  # whose response has no body: seen on Elasticsearch 8.19.13
+            body = own_error(error.status, "bad_http_message", str(error))
+            fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         start = b"HTTP/1.1 %d %s\r\n" % (error.status, REASONS.get(error.status, b""))
         self.write(start + written([*fields, (b"connection", b"close")]) + b"\r\n" + body)
         self._close_gently(None)

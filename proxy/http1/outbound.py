@@ -38,12 +38,16 @@ IdleEnd = Callable[[], object]
 class Receiver(Protocol):
     """Receives one response. After `end` or `lost` nothing more is called."""
 
+    @property
+    def reads_content(self) -> bool:
+        """Whether `body` needs the content."""
+
     def interim(self, head: ResponseHead) -> None: ...
 
     def response(self, head: ResponseHead) -> None: ...
 
     def body(self, raw: bytes, content: list[bytes]) -> None:
-        """Take a part of the body as received; `content` has it without chunk framing, if the connection unchunks."""
+        """Take a part of the body as received; `content` has it without chunk framing, if the receiver reads it."""
 
     def end(self, *, clean: bool) -> None:
         """Handle the end of the response; `clean` is false if the connection cannot be reused."""
@@ -76,19 +80,17 @@ class EngineConnection(asyncio.Protocol):
         "node",
         "on_idle_end",
         "opened",
-        "reused",
         "transport",
-        "unchunks",
+        "was_idle",
     )
 
-    def __init__(self, node: Node, *, unchunks: bool = False) -> None:
+    def __init__(self, node: Node) -> None:
         self.node = node
-        self.unchunks = unchunks
         self.transport: asyncio.Transport
         self.gate: ReadGate
         self.opened = self.idle_since = time.monotonic()
-        self.reused = False
-        """Whether it carried a request before the current one."""
+        self.was_idle = False
+        """Whether it was idle before the current request: the node may have closed it at the same moment."""
         self.closed = False
         self.on_idle_end: IdleEnd | None = None
         """Called if the node closes the connection, or sends data, while it is idle."""
@@ -214,7 +216,7 @@ class EngineConnection(asyncio.Protocol):
         content: list[bytes] = []
         if not reading.done:
             try:
-                stop = reading.feed(data, position, content if self.unchunks else None)
+                stop = reading.feed(data, position, content if receiver.reads_content else None)
             except BadMessage as error:
                 self._fail(error)
                 return
@@ -234,7 +236,7 @@ class EngineConnection(asyncio.Protocol):
 
     def _end(self, *, clean: bool) -> None:
         receiver, self._receiver = self._receiver, None
-        self.idle_since, self.reused = time.monotonic(), True
+        self.idle_since, self.was_idle = time.monotonic(), True
         if not clean:
             self.close()
         if receiver is not None:

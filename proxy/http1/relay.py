@@ -6,7 +6,6 @@ sent twice, except a GET or HEAD whose kept connection closed before the first b
 """
 
 import asyncio
-import re
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +18,9 @@ from proxy.errors import Unreachable
 from proxy.http1.exchange import Answer, Client, Exchange
 from proxy.http1.flow import Hold
 from proxy.http1.headers import Field, Hop, binds_connection, own_error, own_fields, request_head, response_head
-from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, RequestHead, ResponseHead
+from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, RequestHead, ResponseHead, UntilClose
 from proxy.http1.outbound import EngineConnection
+from proxy.http1.rejections import RejectedItems
 
 READS_ON = frozenset((405,))
 """Statuses of early responses after which the engine still reads the whole request, so the connection stays in step.
@@ -29,17 +29,15 @@ READS_ON = frozenset((405,))
 """
 TURNED_AWAY = frozenset((401, 403))
 """Statuses with which the engine rejects a caller's credentials or rights."""
-_REJECTED_ITEM = re.compile(rb'\}\s*,\s*"status"\s*:\s*(40[13])\s*\}\s*(?:\]|,\s*\{)')
-"""The end of an item of an `_msearch` whose search was rejected: its error, its status, and the next item or the end of
-the list. A document of an access log, which may have such a status, too, is followed by something else in its hit."""
-_ITEM_END = 128
-"""The end of an item may be in two reads; pretty-printed, it is no longer than this."""
 
 _log = structlog.get_logger("proxy")
 
 
 class Connector(Protocol):
     """Opens connections to the engine's nodes."""
+
+    def take(self) -> EngineConnection | None:
+        """Return a connection that was opened in advance and has carried no request; None if there is none."""
 
     async def connect(self) -> EngineConnection:
         """Open a connection to one of the nodes; raises Unreachable."""
@@ -85,7 +83,7 @@ class Relay:
         "_exchange",
         "_got_continue",
         "_head",
-        "_items_end",
+        "_items",
         "_keeps_engine",
         "_on_end",
         "_over",
@@ -106,8 +104,7 @@ class Relay:
         self._connecting: asyncio.Task[None] | None = None
         self._sent: bytes | None = None
         """The request as sent, while it may be sent again."""
-        self._items_end: bytes | None = b"" if terms.has_items else None
-        """The last bytes of the response so far, while they may be the start of a rejected item's end."""
+        self._items: RejectedItems | None = None
         self._head: bytes | None = None
         """The response's head, until it is written together with the first bytes of the body."""
         self._got_continue = exchange.was_read
@@ -135,7 +132,10 @@ class Relay:
             return
         if engine is not None:
             engine.close()
-        self._connect()
+        if spare := self._upstream.nodes.take():
+            self._send(spare)
+        else:
+            self._connect()
 
     def _connect(self) -> None:
         self._connecting = asyncio.get_running_loop().create_task(self._connected())
@@ -173,7 +173,7 @@ class Relay:
             head = self._client.request_writer.request(exchange.head, node.authority, node.prefix, added)
         request = head + exchange.take_raw()
         self._engine, self.takes_body = engine, True
-        if self._terms.repeatable and engine.reused and exchange.whole and len(request) <= REPEATED_BYTES:
+        if self._terms.repeatable and engine.was_idle and exchange.whole and len(request) <= REPEATED_BYTES:
             self._sent = request
         engine.send(self, exchange.head.method, request)
 
@@ -229,8 +229,10 @@ class Relay:
     def response(self, head: ResponseHead) -> None:
         exchange = self._exchange
         self._received, self._sent = True, None
-        if head.status in TURNED_AWAY and self._upstream.turned_away is not None:
-            self._upstream.turned_away(exchange.head, head.status)
+        if head.status in TURNED_AWAY:
+            self._turned_away(head.status)
+        elif self._terms.has_items and self._engine is not None:
+            self._items = RejectedItems(head, self._engine.gate, self._turned_away)
         if self.client_gone:  # the request has been delivered, and nobody can receive the response
             self.give_up()
             return
@@ -238,7 +240,7 @@ class Relay:
             self._upstream.product = next(iter(head.control.get(b"x-elastic-product", ())), None)
         sent = exchange.whole and self._engine is not None and self._engine.flushed
         reads_on = head.status in READS_ON and self._will_send_body
-        in_step = head.keep_alive and (sent or reads_on) and exchange.head.method != b"CONNECT"
+        in_step = self._stays_open(head) and (sent or reads_on) and exchange.head.method != b"CONNECT"
         in_step = in_step and not binds_connection(exchange.head.control) and not binds_connection(head.control)
         self._keeps_engine = in_step and head.status not in MAY_BE_OUT_OF_STEP
         exchange.reusable &= in_step
@@ -246,14 +248,34 @@ class Relay:
         added = (*self._terms.added, *exchange.connection_fields())
         self._head = self._client.response_writer.response(head, added)
 
+    def _stays_open(self, head: ResponseHead) -> bool:
+        """Whether the engine keeps its connection open after this response.
+
+        Elasticsearch and OpenSearch answer HTTP/1.0 with HTTP/1.0 and without Connection, and keep the connection if
+        the request asked for it: seen on Elasticsearch 8.19.13.
+        """
+        if head.keep_alive:
+            return True
+        asked = self._exchange.head.version == b"HTTP/1.0" and self._exchange.head.keep_alive
+        return asked and b"connection" not in head.control and not isinstance(head.framing, UntilClose)
+
+    def _turned_away(self, status: int) -> None:
+        if self._upstream.turned_away is not None:
+            self._upstream.turned_away(self._exchange.head, status)
+
     @property
     def _will_send_body(self) -> bool:
         """Whether the client sends its body without waiting for 100; otherwise it may never send it."""
         return self._got_continue or not self._exchange.head.expects_continue
 
-    def body(self, raw: bytes, content: list[bytes]) -> None:  # noqa: ARG002  chunks are forwarded as received
-        if self._items_end is not None:
-            self._look_for_rejection(raw, self._items_end)
+    @property
+    def reads_content(self) -> bool:
+        return self._items is not None
+
+    def body(self, raw: bytes, content: list[bytes]) -> None:
+        """Forward a part of the response, its chunks as received."""
+        if self._items is not None:
+            self._items.read(content)
         if self._head is not None:
             raw, self._head = self._head + raw, None
         if not self.client_gone:
@@ -261,14 +283,8 @@ class Relay:
             if self._client.paused:
                 self.client_paused()
 
-    def _look_for_rejection(self, raw: bytes, before: bytes) -> None:
-        """Note that a caller may not make one of the searches; compressed responses are not read."""
-        found = _REJECTED_ITEM.search(before + raw[:_ITEM_END]) or _REJECTED_ITEM.search(raw)
-        self._items_end = None if found else (before + raw[-_ITEM_END:])[-_ITEM_END:]
-        if found and self._upstream.turned_away is not None:
-            self._upstream.turned_away(self._exchange.head, int(found[1]))
-
     def end(self, *, clean: bool) -> None:
+        self._no_more_items()
         if self._head is not None:
             self.body(b"", [])
         self._exchange.reusable &= clean
@@ -281,6 +297,7 @@ class Relay:
             self._conclude()
 
     def lost(self, error: Exception | None) -> None:
+        self._no_more_items()
         engine, self._engine = self._engine, None
         if self._received:
             self._break_off()
@@ -294,6 +311,11 @@ class Relay:
             self._fail(Unreachable("engine", f"its response is not HTTP: {error}"))
         else:
             self._break_off()  # as the engine did
+
+    def _no_more_items(self) -> None:
+        items, self._items = self._items, None
+        if items is not None:
+            items.ended()
 
     # -- the end
 

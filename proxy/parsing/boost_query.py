@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from proxy.bounds import KEYWORD_CHARACTERS
 from proxy.parsing.clauses import COMPOUNDS, LEAVES, Role, listed, role_of_should
 from proxy.parsing.evidence import Reading
+from proxy.parsing.query_string import FieldKinds
 from proxy.parsing.words import Query, fold
 
 WORDS: Query = {"match_all": {}}
@@ -133,7 +134,7 @@ class _Rewriter:
         if (found := self.leaves.get(id(query))) is not None:
             same_fields = bool(found.fields) and found.fields <= self.reading.fields
             return same_fields or set(found.words) <= set(self.reading.words)
-        read = leaf.read(name, body, lambda _: True)  # in fields without analysed text
+        read = leaf.read(name, body, FieldKinds(lambda _: True))  # in fields without analysed text
         return read is not None and _folded(read[0].text) == self.reading.words
 
     def _boosting(self, body: Query) -> _Part | None:

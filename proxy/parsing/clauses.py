@@ -4,13 +4,15 @@ A query in neither table is a filter. Source: Elasticsearch and OpenSearch, "Que
 `neural_sparse` exist in OpenSearch only, `semantic`, `pinned` and `rule` in Elasticsearch only.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 
-from proxy.parsing.query_string import IsText, read_line
+from proxy.bounds import QUERY_STRING_LINE
+from proxy.parsing.query_string import FieldKinds, read_line
 from proxy.parsing.words import MATCH_ALL, Query, Typed, unescaped
 
 
@@ -142,7 +144,7 @@ LINES = frozenset({"query_string", "simple_query_string"})
 """Queries in the `query_string` syntax, with operators in the text."""
 
 _Read = tuple[Typed, tuple[str, ...]] | None
-_Reads = Callable[[str, Query, IsText], _Read]
+_Reads = Callable[[str, Query, FieldKinds], _Read]
 
 
 def _never(_: Query) -> bool:
@@ -161,10 +163,24 @@ def _by_type(*types: str) -> Callable[[Query], bool]:
 
 
 def _ends_in_star(body: Query) -> bool:
-    """Whether only the last word ends in `*`; a line that starts with `*`, or a word `*lap*`, is a substring search."""
+    """Whether only the last word ends in `*`; a line that starts with `*`, or a word `*lap*`, is a substring search.
+
+    An application that adds `*` to each word (`red* lap*`), or repeats the word in full (`laptop OR laptop*`), does not
+    take the last word for incomplete.
+    """
     line = str(body.get("query", "")).strip()
-    last = line.rsplit(None, 1)[-1:]
-    return not line.startswith("*") and any(word.endswith("*") and not word.startswith("*") for word in last)
+    *before, last = line.rsplit(None, 1) or [""]
+    ends = last.endswith("*") and not last.startswith("*") and not line.startswith("*")
+    return ends and not ("* " in "".join(before) + " " or _has_word(line, last.rstrip("*")))
+
+
+_WHOLE_WORD = re.compile(r"(?<!\*)\b\w++(?!\*)")
+
+
+def _has_word(line: str, word: str) -> bool:
+    """Whether a word is in a line without a `*`, in any case."""
+    folded = word.casefold()
+    return len(line) <= QUERY_STRING_LINE and any(folded == found.casefold() for found in _WHOLE_WORD.findall(line))
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,16 +194,21 @@ class Leaf:
     """Whether it is a phrase query, which applications write for text in quotes."""
     last_resort: bool = False
     """Only used if no other clause has query text: too little of its syntax is understood to relax it for kNN."""
+    is_pattern: bool = False
+    """Compares the text with a part of a value, in keyword fields as well."""
 
 
 def _words(value: Any) -> Typed | None:
-    return Typed(unescaped(value.strip()), MATCH_ALL) if isinstance(value, str) and value.strip() else None
+    """Read the text of a query; one of wildcards alone has no words."""
+    if not isinstance(value, str) or not "".join(value.split()).strip("*?"):
+        return None
+    return Typed(unescaped(value.strip()), MATCH_ALL)
 
 
 def _of_field(key: str) -> _Reads:
     """Read a query on one field, with the text as its value or under `key`."""
 
-    def read(_: str, body: Query, __: IsText) -> _Read:
+    def read(_: str, body: Query, __: FieldKinds) -> _Read:
         if len(body) != 1:
             return None
         ((path, value),) = body.items()
@@ -197,13 +218,13 @@ def _of_field(key: str) -> _Reads:
     return read
 
 
-def _of_fields(_: str, body: Query, __: IsText) -> _Read:
+def _of_fields(_: str, body: Query, __: FieldKinds) -> _Read:
     """Read the text in `query` and the fields in a list."""
     typed, fields = _words(body.get("query")), _fields(body)
     return (typed, fields) if typed and fields is not None else None
 
 
-def _of_engine_text(_: str, body: Query, __: IsText) -> _Read:
+def _of_engine_text(_: str, body: Query, __: FieldKinds) -> _Read:
     """Read a query whose text the engine itself embeds: `query`, and one `field`."""
     typed, path = _words(body.get("query")), body.get("field")
     return (typed, ()) if typed and isinstance(path, str) else None
@@ -212,7 +233,7 @@ def _of_engine_text(_: str, body: Query, __: IsText) -> _Read:
 def _of_embedded(key: str) -> _Reads:
     """Read a vector query whose `key` the engine itself embeds; its `filter` stays required."""
 
-    def read(_: str, body: Query, __: IsText) -> _Read:
+    def read(_: str, body: Query, __: FieldKinds) -> _Read:
         values = [value for value in body.values() if isinstance(value, dict)]
         typed = _words(values[0].get(key)) if len(values) == 1 else None
         return (Typed(typed.text, _filter(values[0])), ()) if typed else None
@@ -224,16 +245,18 @@ def _filter(body: Query) -> Query:
     return {"bool": {"filter": body["filter"]}} if "filter" in body else MATCH_ALL
 
 
-def _with_operators(name: str, body: Query, is_text: IsText) -> _Read:
+def _with_operators(name: str, body: Query, kinds: FieldKinds) -> _Read:
     """Read text with operators."""
     text, fields = body.get("query"), _fields(body)
     if not isinstance(text, str) or fields is None:
         return None
-    typed = read_line(name, body, text, is_text)
-    return (typed, fields) if typed.text else None
+    searched = frozenset(path.split("^", 1)[0] for path in fields)
+    own = kinds._replace(is_central=lambda path: path in searched or kinds.is_central(path))
+    typed = read_line(name, body, text, own)
+    return (typed, typed.fields or fields) if typed.text else None
 
 
-def _of_knn(_: str, body: Query, __: IsText) -> _Read:
+def _of_knn(_: str, body: Query, __: FieldKinds) -> _Read:
     """Read a kNN query whose vector the engine makes from text."""
     builder = body.get("query_vector_builder", {})
     inner = builder.get("text_embedding", {}) if isinstance(builder, dict) else {}
@@ -241,13 +264,27 @@ def _of_knn(_: str, body: Query, __: IsText) -> _Read:
     return (Typed(typed.text, _filter(body)), ()) if typed else None
 
 
-def _of_intervals(_: str, body: Query, __: IsText) -> _Read:
+_SUBSTRING = re.compile(r"\*([^*?\\]+)\*")
+
+
+def _of_wildcard(_: str, body: Query, __: FieldKinds) -> _Read:
+    """Read a search for `*text*`; other patterns are those of filters and of autocomplete queries."""
+    if len(body) != 1:
+        return None
+    ((path, said),) = body.items()
+    pattern = said.get("value", said.get("wildcard")) if isinstance(said, dict) else said
+    found = _SUBSTRING.fullmatch(pattern) if isinstance(pattern, str) else None
+    typed = _words(found[1]) if found else None
+    return (Typed(typed.text, None), (path,)) if typed else None
+
+
+def _of_intervals(_: str, body: Query, __: FieldKinds) -> _Read:
     """Read the text of all rules in order; `filter` only compares positions, and none of its words must occur."""
     paths = [path for path in body if path not in {"boost", "_name"}]
     return _text_within({path: body[path] for path in paths}, {"query"}, tuple(paths[:1]))
 
 
-def _of_spans(name: str, body: Query, _: IsText) -> _Read:
+def _of_spans(name: str, body: Query, _: FieldKinds) -> _Read:
     """Read the text of all spans in order, except that in `exclude`."""
     terms = [path for span in _nested_bodies({name: body}, "span_term") for path in span]
     return _text_within({name: body}, {"value", *terms}, tuple(dict.fromkeys(terms)))
@@ -310,6 +347,7 @@ LEAVES: Mapping[str, Leaf] = {
     "neural_sparse": Leaf(_of_embedded("query_text")),
     "knn": Leaf(_of_knn),
     "intervals": Leaf(_of_intervals, last_resort=True),
+    "wildcard": Leaf(_of_wildcard, last_resort=True, is_pattern=True),
     "span_term": _SPANS,
     "span_near": _SPANS,
     "span_or": _SPANS,

@@ -98,7 +98,12 @@ class Evidence:
         self._first = frozenset(passage[:1])
         self._passage = frozenset(passage)
         self._copies = copies
+        self._central = self._first | copies
         self._given = fold(given) if given else None
+
+    def is_central(self, field: str) -> bool:
+        """Whether it is the first passage field, a field that one is copied to, or a multi-field of these."""
+        return _base(field, self._central) in self._central
 
     def of_clause(self, clause: Clause) -> Reading:
         """Return the reading of a single clause."""
@@ -160,8 +165,15 @@ def any_of(readings: Sequence[Reading], evidence: Evidence) -> Reading | None:
     """Read a disjunction: its best text. Once that one is relaxed, none of the other alternatives is required."""
     if len(readings) == 1:
         return readings[0]
-    apart = _joined(readings, evidence, alternatives=True)
+    apart = _joined(_without_doubtful(readings), evidence, alternatives=True)
     return max(apart, key=lambda reading: (reading.given, reading.central, max(reading.boosts)), default=None)
+
+
+def _without_doubtful(readings: Sequence[Reading]) -> Sequence[Reading]:
+    """Drop texts elsewhere that may include a filter's, if there is a central one that does not."""
+    if not any(reading.central and not reading.doubt for reading in readings):
+        return readings
+    return [reading for reading in readings if reading.central or not reading.doubt]
 
 
 def with_filters(reading: Reading, filters: Sequence[Reading]) -> Reading:

@@ -85,7 +85,19 @@ class Form:
         if self.is_plain:
             return answer
         kept = self.filter_path.apply(answer, keeps_empty=keeps_empty) if self.filter_path != FilterPath() else answer
-        return indented(kept) + b"\n" if self.pretty else compacted(kept)
+        return self._formatted(kept)
+
+    def write_refusal(self, answer: bytes, *, keeps_empty: bool) -> bytes:
+        """Format a response that is no success; raises TooComplex. Engines do not apply `filter_path` to an exception.
+
+        Seen on Elasticsearch 8.19.13, 9.4.3 and OpenSearch 2.19.1.
+        """
+        if self.is_plain or not _EXCEPTION.match(answer):
+            return self.write(answer, keeps_empty=keeps_empty)
+        return self._formatted(answer)
+
+    def _formatted(self, answer: bytes) -> bytes:
+        return indented(answer) + b"\n" if self.pretty else compacted(answer)
 
     def asked(self, parameters: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
         """Return the engine's parameters: no `filter_path`, and `pretty` if `_source` is to be serialised again."""
@@ -93,6 +105,8 @@ class Form:
         return others if self.is_plain else (*others, ("pretty", self.asks))
 
 
+_EXCEPTION = re.compile(rb'\s*\{\s*"error"\s*:')
+"""The start of an exception; a failed asynchronous search starts with its id."""
 _OF_THE_FORM = frozenset({"filter_path", "pretty"})
 
 

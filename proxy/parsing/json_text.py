@@ -154,6 +154,10 @@ def with_members_set(body: bytes, members: Mapping[str, Any]) -> bytes:
 
     The rest keeps its line and column numbers, which engines report in warnings. Raises like `take_member`.
     """
+    with suppress(msgspec.DecodeError):
+        if (names := _object.decode(body)) and members.keys().isdisjoint(names):
+            end = body.rindex(b"}")
+            return b"".join([body[:end], b",", msgspec.json.encode(members)[1:-1], body[end:]])
     there = _members(body, 0, len(body))
     pieces, end = [], 0
     for number, member in enumerate(there):

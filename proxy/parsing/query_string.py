@@ -17,6 +17,15 @@ from proxy.parsing.words import MATCH_ALL, Query, Typed, is_one_word, letters, u
 IsText = Callable[[str], bool]
 
 
+class FieldKinds(NamedTuple):
+    """What is known of the fields that a query names."""
+
+    is_text: IsText
+    """Whether a field has analysed text."""
+    is_central: IsText = lambda _: True
+    """Whether a search in this field alone is one for the user's text, as in a title; others may be filters."""
+
+
 # Options of the whole query that do not apply to a part of it.
 _WHOLE_LINE = frozenset({"query", "minimum_should_match", "boost", "_name"})
 
@@ -94,11 +103,15 @@ class _Part:
     boost: float = 1.0
 
 
-def read_line(name: str, options: Query, line: str, is_text: IsText = lambda _: True) -> Typed:
+_EVERY_FIELD = FieldKinds(lambda _: True)
+
+
+def read_line(name: str, options: Query, line: str, kinds: FieldKinds = _EVERY_FIELD) -> Typed:
     """Read the query text of a line, and what else the line requires or excludes.
 
     `+word`, `"a phrase"` and `field:value` stay required, `-word` and `-(a group)` stay excluded. The other operators
-    only change how the words are searched. Values of fields that are not text are not query text.
+    only change how the words are searched. Values of fields that are not text are not query text, and beside words
+    without a field, neither are those of fields that are not central: applications write their filters so.
     """
     simple = name == "simple_query_string"
     token = _tokens_of(options) if simple else _TOKEN
@@ -107,16 +120,40 @@ def read_line(name: str, options: Query, line: str, is_text: IsText = lambda _: 
         return Typed(" ".join(_NOISE.sub(" ", line[:QUERY_STRING_LINE]).split()), None)
     plain = _unbracketed(parts)
     kept = {key: value for key, value in options.items() if key not in _WHOLE_LINE}
-    demands = _requirements(plain, is_text)
-    text = " ".join(_words(plain, is_text))
+    has_words = _with_words(plain, kinds) if ":" in line else kinds.is_text
+    demands = _requirements(plain, kinds.is_text, has_words)
+    text = " ".join(_words(plain, has_words))
+    named = tuple(_named(plain, has_words) or ()) if ":" in line else ()
     if demands is None:
-        return Typed(text, None)
+        return Typed(text, None, named)
     clauses = {
         "must": [{name: kept | {"query": line[part.start : part.end]}} for part in demands if part.sign != "-"],
         "must_not": [{name: kept | {"query": line[part.start : part.end]}} for part in demands if part.sign == "-"],
     }
     stays = {occur: found for occur, found in clauses.items() if found}
-    return Typed(text, {"bool": stays} if stays else MATCH_ALL)
+    return Typed(text, {"bool": stays} if stays else MATCH_ALL, named)
+
+
+def _with_words(parts: "list[_Part]", kinds: FieldKinds) -> IsText:
+    """Return which fields hold words of the query text: the central ones, if there are words in them or in no field."""
+
+    def is_central(field: str) -> bool:
+        return kinds.is_text(field) and kinds.is_central(field)
+
+    return is_central if any(_words(parts, is_central)) else kinds.is_text
+
+
+def _named(parts: "Sequence[_Part]", has_words: IsText) -> dict[str, None] | None:
+    """Return the fields that are named for all words, in order; None if some words are in no named field."""
+    named: dict[str, None] = {}
+    for part in parts:
+        if not _text_of(part, has_words):
+            continue
+        inner = {part.field: None} if part.field else _named(part.parts or (), has_words) if part.parts else None
+        if inner is None:
+            return None
+        named |= inner
+    return named
 
 
 def _tokens_of(options: Query) -> re.Pattern[str] | None:
@@ -259,7 +296,9 @@ def _words(parts: Sequence[_Part], is_text: IsText) -> Iterator[str]:
         return filter(None, [_text_of(parts[0], is_text)])
     texts = _without_repeated_phrases(_texts(parts, is_text))
     if any(part.or_ for part in parts):
-        texts = _alternatives(texts)
+        texts = _once(_alternatives(texts))
+    elif all(each.part.field for each in texts):
+        texts = _once(texts)
     return (each.text for each in texts)
 
 
@@ -322,17 +361,24 @@ def _alternatives(texts: _Texts) -> _Texts:
     return [each for each in texts if each is typed or (each.is_word and spelled[each.text] not in within)]
 
 
+def _once(texts: _Texts) -> _Texts:
+    """Drop parts that repeat an earlier one: in another field, as a prefix or with typing errors."""
+    first: dict[str, _Text] = {}
+    for each in texts:
+        first.setdefault(letters(each.text), each)
+    return list(first.values())
+
+
 def _boost_of(text: _Text) -> float:
     return text.part.boost
 
 
-def _requirements(parts: Sequence[_Part], is_text: IsText) -> list[_Part] | None:
+def _requirements(parts: Sequence[_Part], is_text: IsText, has_words: IsText) -> list[_Part] | None:
     """Return the parts that require or exclude more than the query text; None if that is unclear."""
-    if all(map(_is_plain, parts)):
+    if all(map(_is_plain, parts)) or _repeats_in_fields(parts, is_text, has_words):
         return []
     if any(part.or_ for part in parts):
-        same = _repeats_in_fields(parts, is_text)
-        return [] if same or all(_is_free(part) for part in parts) else None
+        return [] if all(_is_free(part) for part in parts) else None
     positive = [part for part in parts if part.sign != "-" and not part.opaque]
     quotes_all = len(positive) > 1 and all(part.quoted and is_one_word(part.text) for part in positive)
     repeats = _repeated_phrases(positive)
@@ -343,10 +389,10 @@ def _requirements(parts: Sequence[_Part], is_text: IsText) -> list[_Part] | None
         elif part.quoted:
             demands += [] if quotes_all or id(part) in repeats else [part]
         elif part.parts is not None:
-            inner = _requirements(_unbracketed(part.parts), is_text)
-            if inner is None:
+            inner = _requirements(_unbracketed(part.parts), is_text, has_words)
+            if inner is None and _text_of(part, has_words):
                 return None
-            demands += inner
+            demands += [part] if inner is None else inner
     return demands
 
 
@@ -360,11 +406,13 @@ def _is_free(part: _Part) -> bool:
     return not (part.sign or part.field or part.opaque) and all(map(_is_free, part.parts or ()))
 
 
-def _repeats_in_fields(parts: Sequence[_Part], is_text: IsText) -> bool:
-    """Whether all parts repeat the same words in different text fields: `title:(w) OR body:(w)`."""
-    free = all(not part.sign and not part.opaque and all(map(_is_free, part.parts or ())) for part in parts)
-    spelled = letters(_text_of(parts[0], is_text)) if free else ""
-    return spelled != "" and all(letters(_text_of(part, is_text)) == spelled for part in parts[1:])
+def _repeats_in_fields(parts: Sequence[_Part], is_text: IsText, has_words: IsText) -> bool:
+    """Whether all parts repeat the same words in different text fields: `title:(w) OR body:(w)`, also without OR."""
+    several = len(parts) > 1 and (all(part.field for part in parts) or any(part.or_ for part in parts))
+    free = several and all(not part.sign and not part.opaque and all(map(_is_free, part.parts or ())) for part in parts)
+    if not free or not any(_text_of(part, has_words) for part in parts):
+        return False
+    return len({letters(_text_of(part, is_text)) for part in parts}) == 1
 
 
 def _repeated_phrases(positive: Sequence[_Part]) -> set[int]:

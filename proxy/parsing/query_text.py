@@ -30,6 +30,7 @@ from proxy.bounds import (
 from proxy.parsing.boost_query import BoostQuery, boost_query
 from proxy.parsing.clauses import COMPOUNDS, LEAVES, LINES, Leaf, Role
 from proxy.parsing.evidence import Clause, Evidence, Reading, all_of, any_of, dots_of, size_of, with_filters
+from proxy.parsing.query_string import FieldKinds
 from proxy.parsing.words import Query, fold
 
 UNRELAXED: Mapping[str, str] = {
@@ -37,7 +38,7 @@ UNRELAXED: Mapping[str, str] = {
     "given_text": "no clause of the query contains the query text that the request names",
     "own_scores": "`min_score`, `hybrid` or the client's own `knn`: the scores of other hits are not comparable",
     "query_syntax": "it is unclear what a `query_string` query excludes besides documents without its words",
-    "text_in_filter": "the query text is only in filters, functions, intervals or spans",
+    "text_in_filter": "the query text is only in filters, functions, intervals, spans or wildcards",
 }
 """The reasons why a query is not relaxed, so that no other hits are searched for."""
 
@@ -234,14 +235,15 @@ class _Reader:
         return self.leaves[id(query)]
 
     def _read_leaf(self, query: Query, leaf: Leaf, name: str, body: Query) -> Reading | None:
-        read = leaf.read(name, body, self.is_text)
+        read = leaf.read(name, body, FieldKinds(self.is_text, self.evidence.is_central))
         if read is None:
             return None
         typed, named = read
         fields = frozenset(field.split("^", 1)[0] for field in named)
-        self._note(typed.text, fields)
-        if not _searches_words(named, self.is_text):
-            return None
+        if not leaf.is_pattern:
+            self._note(typed.text, fields)
+            if not _searches_words(named, self.is_text):
+                return None
         self.work.look_at(size_of(1, len(fields) + dots_of(fields) // 4, typed.text))
         words = fold(typed.text)
         clause = Clause(query, typed, words, fields, _boost(body), leaf.quotes(body), leaf.autocomplete(body))

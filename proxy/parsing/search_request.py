@@ -118,11 +118,22 @@ def parse(query_string: str, body: bytes, walk: Walk | None = None) -> SearchReq
         return unread.why
 
 
-def _parameters(query_string: str) -> Parameters:
+_READ_OTHERWISE = re.compile(r"[;#]|%(?![0-9A-Fa-f]{2})")
+"""What engines read in their own way: they accept `;` for `&`, end the URL at `#`, and reject a malformed escape."""
+
+
+def unreadable(query_string: str) -> Bypass | None:
+    """Return the bypass reason of a query string that is not read here as the engine would read it."""
     if len(query_string) > PARAMETERS_BYTES:
-        raise _NotUnderstood("too_complex")
-    if ";" in query_string:  # engines also accept it as a separator of parameters, like `&`
-        raise _NotUnderstood("unknown_parameter", detail="`;` in the URL")
+        return Bypass("too_complex", detail="the URL is too long")
+    if found := _READ_OTHERWISE.search(query_string):
+        return Bypass("unknown_parameter", detail=f"`{found[0]}` in the URL")
+    return None
+
+
+def _parameters(query_string: str) -> Parameters:
+    if why := unreadable(query_string):
+        raise _NotUnderstood(why.reason, why.key, why.detail)
     try:
         pairs = parse_qsl(query_string, keep_blank_values=True, errors="strict")
     except ValueError:

@@ -21,6 +21,8 @@ class Typed(NamedTuple):
     text: str
     rest: Query | None
     """None if it is unknown what the clause requires besides its text."""
+    fields: tuple[str, ...] = ()
+    """The fields that the text itself names for all of its words (`title:rain`)."""
 
 
 def unescaped(text: str) -> str:

@@ -4,7 +4,7 @@ Stages return values and never raise: a failure is returned as a Failure beside 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +14,7 @@ import structlog
 from proxy.errors import Failure, Lost, Refused, TooComplex, TooLarge, UpstreamError, cause_of
 from proxy.outcomes import Bypass
 from proxy.parsing.aggregations import facets_of
+from proxy.parsing.filter_path import Form
 from proxy.ranking.ordering import (
     Counted,
     Rendered,
@@ -119,7 +120,7 @@ async def unserved(plan: Plan, stages: Stages, head_key: bytes) -> Unserved | No
     if plan.request.is_later_page:
         return None
     failures = [plan.unavailable] if plan.unavailable else []
-    not_called: list[Callable[[], None]] = []
+    not_called: list[partial[None]] = []
     if plan.vectors is not None and plan.user_query.relaxed is not None:
         model, dimensions = plan.vectors.model, plan.vectors.dimensions
         why = await stages.embedder.unavailable(
@@ -151,10 +152,10 @@ async def run_search(run: Run, head_key: bytes) -> Result:
     try:
         return await (_near(run, head_key) if run.plan.in_head else _far(run, head_key))
     except UpstreamError as error:
-        return failed(error, partial(_written, run), changed=True)
+        return failed(error, run.plan.request.form, keeps_empty=run.plan.keeps_empty, changed=True)
 
 
-def failed(error: UpstreamError, write: Callable[[bytes], bytes], *, changed: bool) -> Relayed | Unanswered | Bypass:
+def failed(error: UpstreamError, form: Form, *, keeps_empty: bool, changed: bool) -> Relayed | Unanswered | Bypass:
     """Return the result of a client's request that the engine did not answer with 200.
 
     A request that was sent is not sent again, since that would double the load of an overloaded engine. The exception
@@ -168,9 +169,9 @@ def failed(error: UpstreamError, write: Callable[[bytes], bytes], *, changed: bo
         case Refused() if not (changed and _may_be_caused(error)):
             why = Bypass("engine_refused", detail=str(error), is_fault=error.status >= 500)
             body = error.body
-            if body.startswith(b"{"):  # `filter_path` and the like apply to JSON only
+            if body.startswith(b"{"):  # `pretty` and the like apply to JSON only
                 with suppress(ValueError, RecursionError, TooComplex):
-                    body = write(body)
+                    body = form.write_refusal(body, keeps_empty=keeps_empty)
             return Relayed(EngineReply(error.status, tuple(error.fields), error.body), body, why)
         case Lost():
             return Unanswered(error)

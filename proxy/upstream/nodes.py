@@ -110,11 +110,11 @@ class Nodes:
                 failures.append(error.detail)
         raise Unreachable(SERVICE, "; ".join(failures))
 
-    async def open(self, node: Node, *, unchunks: bool = False) -> EngineConnection:
+    async def open(self, node: Node) -> EngineConnection:
         """Open a connection to one node; raises Unreachable."""
         try:
             async with asyncio.timeout(self._timeout):
-                connection = await self._open(node, unchunks=unchunks)
+                connection = await self._open(node)
         except OSError as error:  # includes TimeoutError and TLS errors
             self._addresses.forget(node.host)
             self._pool.failed(node, time.monotonic())
@@ -122,13 +122,13 @@ class Nodes:
         self._pool.reached(node)
         return connection
 
-    async def _open(self, node: Node, *, unchunks: bool) -> EngineConnection:
+    async def _open(self, node: Node) -> EngineConnection:
         """Open a connection to the first address of a node that accepts one; raises OSError if none does."""
         loop, failure = asyncio.get_running_loop(), OSError("no address")
         for address in await self._addresses.of(node.host, time.monotonic()):
             try:
                 _, connection = await loop.create_connection(
-                    lambda: EngineConnection(node, unchunks=unchunks),
+                    lambda: EngineConnection(node),
                     address,
                     node.port,
                     ssl=self._tls if node.tls else None,

@@ -66,6 +66,8 @@ def accepts_gzip(accepted: str) -> bool:
 class _Collected:
     """Collects one response, decompressed, up to SEARCH_RESPONSE_BYTES bytes."""
 
+    reads_content = True
+
     def __init__(self, connection: EngineConnection) -> None:
         self._connection = connection
         self.done: asyncio.Future[EngineReply] = asyncio.get_running_loop().create_future()
@@ -159,7 +161,7 @@ class EnginePool:
     async def send(self, asked: EngineRequest) -> EngineReply:
         """Send one request, and return its response whatever its status; raises UpstreamError."""
         connection = await self._opened(self._idle)
-        kept = connection.reused
+        kept = connection.was_idle
         collected = _Collected(connection)
         try:
             return await self._answer(connection, collected, asked)
@@ -189,7 +191,7 @@ class EnginePool:
             if kept := self._usable(idle.get(node)):
                 return kept
             try:
-                return await self._nodes.open(node, unchunks=True)
+                return await self._nodes.open(node)
             except Unreachable as error:
                 failures.append(error.detail)
         raise Unreachable(SERVICE, "; ".join(failures))

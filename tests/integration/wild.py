@@ -57,6 +57,7 @@ _some_spans = st.lists(_spans, min_size=1, max_size=3)
 
 _LEAF_BODIES: Mapping[str, Some] = {
     "intervals": st.builds(lambda field, text: {field: {"match": {"query": text}}}, FIELDS, TEXTS),
+    "wildcard": st.builds(lambda field, text: {field: f"*{text}*"}, FIELDS, TEXTS),
     "span_term": _spans.map(lambda span: span["span_term"]),
     "span_near": _some_spans.map(lambda spans: {"clauses": spans, "slop": 2}),
     "span_or": _some_spans.map(lambda spans: {"clauses": spans}),

@@ -1,0 +1,162 @@
+"""Clients that open a connection for each request find one to the engine that is open already, and is nobody else's."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from functools import partial
+
+import msgspec
+import pytest
+
+from proxy.app import listen
+from proxy.bounds import SPARE_CONNECTIONS
+from proxy.settings.config import Config
+from proxy.settings.config import Engine as Settings
+from proxy.upstream.nodes import Nodes
+from proxy.upstream.spares import KEPT_S, OFTEN_S, Spares
+from tests.conftest import TOKEN
+from tests.fakes import Client, FakeEngine, FakeServer, Stream, answer, closed_port, request
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeServer]:
+    async with FakeServer() as server:
+        yield server
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let the loop turn until something holds; the test's timeout ends what never does."""
+    while not holds():  # noqa: ASYNC110  connections have no event
+        await asyncio.sleep(0)
+
+
+def spares_of(server: FakeServer, kept_seconds: float = KEPT_S) -> Spares:
+    return Spares(Nodes(Settings(url=server.url)), kept_seconds=kept_seconds)
+
+
+def has_connections(server: FakeServer, count: int) -> bool:
+    return server.connections == count
+
+
+async def turns() -> None:
+    """Let the loop turn a few times, in which whatever is under way arrives."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_the_first_client_costs_the_engine_no_connection_more(server: FakeServer) -> None:
+    times = iter([0.0, OFTEN_S])
+    spares = Spares(Nodes(Settings(url=server.url)), timer=lambda: next(times))
+    taken = [spares.take() for _ in range(2)]
+    (await spares.connect()).close()
+    assert ([None, None], 1) == (taken, server.connections)
+
+
+async def test_each_is_given_away_once_and_replaced(server: FakeServer) -> None:
+    spares = spares_of(server)
+    assert [None, None] == [spares.take() for _ in range(2)]
+    taken = []
+    for count in range(1, 4):
+        await until(partial(has_connections, server, count))
+        await turns()
+        taken.append(spares.take())
+    assert (3, True) == (len({id(each) for each in taken}), all(each and each.was_idle for each in taken))
+    spares.drop()
+    for each in taken:
+        assert each is not None
+        each.close()
+
+
+async def test_a_burst_of_clients_opens_no_more_than_the_bound(server: FakeServer) -> None:
+    spares = spares_of(server)
+    for _ in range(10 * SPARE_CONNECTIONS):
+        spares.take()
+    await until(lambda: server.connections == SPARE_CONNECTIONS)
+    await turns()
+    assert SPARE_CONNECTIONS == server.connections
+    spares.drop()
+    await server.until_left()
+
+
+async def test_what_nobody_needs_is_closed(server: FakeServer) -> None:
+    spares = spares_of(server, kept_seconds=0.01)
+    for _ in range(4):
+        spares.take()
+    await until(lambda: server.connections > 0)
+    await server.until_left()
+    assert spares.take() is None
+    spares.drop()
+
+
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n"])
+async def test_one_that_the_node_closed_or_wrote_to_is_given_to_nobody(server: FakeServer, sent: bytes) -> None:
+    async def ends(stream: Stream) -> None:
+        await stream.send(sent)
+
+    server.script = ends
+    spares = spares_of(server)
+    for _ in range(3):
+        spares.take()
+    await until(lambda: server.connections == 2)
+    await server.until_left()
+    await turns()
+    assert spares.take() is None
+    spares.drop()
+
+
+async def test_an_engine_that_is_away_is_not_reported_twice(caplog: pytest.LogCaptureFixture) -> None:
+    spares = Spares(Nodes(Settings(url=f"http://127.0.0.1:{closed_port()}")))
+    assert [None] * 3 == [spares.take() for _ in range(3)]
+    await turns()
+    assert (None, []) == (spares.take(), caplog.records)
+    spares.drop()
+
+
+async def test_a_client_for_each_request_has_a_connection_to_the_engine_for_itself(
+    settings: Config, engine: FakeEngine
+) -> None:
+    """Also the clients that come at the same time, and those that keep theirs."""
+    async with AsyncExitStack() as stack:
+        listener = await listen(msgspec.structs.replace(settings, routes=()), TOKEN, {}, stack)
+        for turn in range(3):
+            clients = [await Client.to(listener.port) for _ in range(8)]
+            for _ in range(2):
+                asking = [client.ask("GET", f"/{turn}.{number}") for number, client in enumerate(clients)]
+                assert {200} == {answered.status for answered in await asyncio.gather(*asking)}
+            for client in clients:
+                client.close()
+    carried: dict[int, list[str]] = {}
+    for asked in engine.requests:
+        carried.setdefault(asked.connection, []).append(asked.path)
+    assert ([2] * 24, 24) == ([len(paths) for paths in carried.values()], len({each for (each, _) in carried.values()}))
+    assert all(one == other for one, other in carried.values())
+
+
+@pytest.mark.parametrize(("method", "times", "sent"), [("GET", 2, b"HTTP/1.1 200"), ("POST", 1, b"")])
+async def test_a_read_that_meets_the_end_of_a_spare_connection_is_sent_once_more(
+    settings: Config, engine: FakeEngine, method: str, times: int, sent: bytes
+) -> None:
+    """As on a kept connection: the node may have closed it at the same moment, and may have done what it was told."""
+
+    async def script(stream: Stream) -> None:
+        while asked := await stream.request():
+            await engine.remember(asked)
+            if asked.path == "/ends" and len(engine.requests) == 4:
+                return
+            await stream.send(answer(200, b"{}"))
+
+    engine.script = script
+    async with AsyncExitStack() as stack:
+        listener = await listen(msgspec.structs.replace(settings, routes=()), TOKEN, {}, stack)
+        clients = [await Client.to(listener.port) for _ in range(4)]
+        for each in clients:
+            stack.callback(each.close)
+        for each in clients[:3]:
+            await each.ask("GET", "/")
+            await turns()
+        client = clients[3]
+        await client.send(request(method, "/ends", b"{}"))
+        assert (sent, times) == (
+            (await client.head())[: len(sent)],
+            [each.path for each in engine.requests].count("/ends"),
+        )
