@@ -1,7 +1,9 @@
 """JSON as it was written: exactly one member cut out or added, some set, or all of it indented as the engine does."""
 
 import json
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from proxy.parsing.json_text import (
     with_members_set,
 )
 from tests import strategies
+from tests.test_turns import TIMES_JSON, json_seconds
 
 PATH = ("ext", "rerank_proxy")
 
@@ -52,6 +55,35 @@ def test_one_member_is_cut_and_every_other_byte_stays(body: bytes, left: bytes) 
 def test_a_member_that_is_not_there_cannot_be_cut(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"expected|no member|Expecting"):
         take_member(body, PATH)
+
+
+LARGE = 2_000_000
+VALUES: Mapping[str, bytes] = {
+    "nested": b'{"q":[' + b"[[[]]]," * (LARGE // 7) + b'0],"ext":{"rerank_proxy":1}}',
+    "members": b"{" + b"".join(b'"a%d":1,' % number for number in range(LARGE // 10)) + b'"ext":{"rerank_proxy":1}}',
+    "equal names": b"{" + b'"a":1,' * (LARGE // 6) + b'"ext":{"rerank_proxy":1}}',
+    "nested, equal names": b'{"q":[' + b"[[[]]]," * (LARGE // 7) + b'0],"q":1,"ext":{"rerank_proxy":1}}',
+    "nested, unpaired surrogate": b'{"q":["\\ud800",' + b"[[[]]]," * (LARGE // 7) + b'0],"ext":{"rerank_proxy":1}}',
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("edit", [lambda body: take_member(body, PATH), lambda body: with_members_set(body, {"a": 1})])
+def test_an_edit_costs_little_whatever_the_values(name: str, edit: Callable[[bytes], object]) -> None:
+    """Collections of garbage included, which what is decoded causes."""
+    times = []
+    for _ in range(3):
+        began = time.thread_time()
+        with suppress(ValueError):
+            edit(VALUES[name])
+        times.append(time.thread_time() - began)
+    assert min(times) < 2 * TIMES_JSON * json_seconds(LARGE)
+
+
+def test_a_name_that_occurs_twice_is_found_like_others() -> None:
+    body = b'{"a":1,"ext":{"x":1,"rerank_proxy":12,"x":2},"a":12}'
+    assert (b'{"a":1,"ext":{"x":1,"x":2},"a":12}', b"12") == take_member(body, PATH)
+    assert b'{      "ext":{"x":1,"rerank_proxy":12,"x":2},      "a":3}' == with_members_set(body, {"a": 3})
 
 
 objects = st.dictionaries(st.text(), strategies.json_values, max_size=5)

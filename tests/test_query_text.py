@@ -433,3 +433,14 @@ def test_only_so_many_such_fields_are_noted() -> None:
     )
     assert found is not None
     assert 20 == len(found.keywords)
+
+
+@pytest.mark.parametrize("boost", [10**400, -(10**400), 2, 0.5])
+def test_a_boost_may_be_any_number(boost: float) -> None:
+    for query in (
+        {"match": {"title": {"query": "laptop", "boost": boost}}},
+        {"query_string": {"query": "laptop", "boost": boost}},
+    ):
+        found = find_user_query(query, ["title"], lambda _: True)
+        assert found is not None
+        assert "laptop" == found.text

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from dataclasses import replace as replace_document
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,28 @@ async def test_a_submitted_search_stays_known_while_its_route_is_the_same(
         await server.process.reload()
         answered = await client.ask("GET", f"/_async_search/{recorded('async_search.json')['id']}")
         assert (200, found) == (answered.status, answered.header("x-rerank"))
+        client.close()
+
+
+@pytest.mark.parametrize("reloads", [False, True])
+async def test_a_submitted_search_follows_its_alias_after_a_reload_as_before(
+    start: Start, settings: Config, *, reloads: bool
+) -> None:
+    documents = [replace_document(each, index="products-2") for each in DOCUMENTS if each.index != "logs"]
+    async with EndpointEngine(documents) as engine:
+        engine.aliases = {"shop": ["products-1"]}
+        routes = (replace(settings.routes[0], index="shop"),)
+        settings = replace(settings, engine=replace(settings.engine, url=engine.url), routes=routes)
+        server = await start(settings)
+        client = await server.client()
+        engine.running = True
+        await client.search("/shop/_async_search", QUERY)
+        engine.running, engine.aliases = False, {"shop": ["products-2"]}
+        if reloads:
+            server.found = lambda: replace(settings, steering=())
+            await server.process.reload()
+        answered = await client.ask("GET", f"/_async_search/{recorded('async_search.json')['id']}")
+        assert "reranked" == answered.header("x-rerank")
         client.close()
 
 

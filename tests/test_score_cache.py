@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from proxy.bounds import SCORES_OF_QUERY
 from proxy.context import Reuse
 from proxy.errors import CapReached, EqualScores, OtherModel, Refused, SlowModel, TimedOut, UpstreamError, Withheld
 from proxy.ranking.planning import Relevance
@@ -170,7 +171,7 @@ def cache(reranker: FakeReranker, clock: Clock, held: Held) -> ScoreCache:
 
 async def score(
     cache: ScoreCache,
-    passages: str,
+    passages: Sequence[str],
     query: str = "q",
     budget: Budget | None = None,
     *,
@@ -283,6 +284,54 @@ async def test_scores_expire_each_at_its_time(cache: ScoreCache, reranker: FakeR
     clock.now += 40
     await score(cache, "ab")
     assert [["a"], ["b"], ["a"]] == reranker.sent
+
+
+async def test_scores_also_expire_while_other_searches_use_the_query(
+    cache: ScoreCache, reranker: FakeReranker, clock: Clock
+) -> None:
+    await score(cache, "ab")
+    reranker.at_once = False
+    long = begun(cache, "bc")
+    await settled()
+    reranker.at_once = True
+    clock.now += 60
+    await score(cache, "ab")
+    assert [["a", "b"], ["c"], ["a"]] == reranker.sent  # the score of b is needed until the first search has it
+    reranker.calls[1].answer()
+    assert scores("bc") == (await long).scores
+    await score(cache, "b")
+    assert [["b"]] == reranker.sent[3:]
+
+
+async def test_equal_scores_are_forgotten_while_other_searches_use_the_query(
+    cache: ScoreCache, reranker: FakeReranker
+) -> None:
+    reranker.at_once = False
+    long, broken = begun(cache, "d"), begun(cache, "abc")
+    await settled()
+    reranker.calls[1].answer([0.5, 0.5, 0.5])
+    assert isinstance((await broken).error, EqualScores)
+    reranker.at_once = True
+    assert scores("abc") == (await score(cache, "abc")).scores
+    reranker.calls[0].answer()
+    await long
+
+
+async def test_the_scores_of_a_query_that_is_in_use_are_limited(cache: ScoreCache, reranker: FakeReranker) -> None:
+    reranker.at_once = False
+    long = begun(cache, "a")
+    await settled()
+    reranker.at_once = True
+    passages = [f"passage {number}" for number in range(SCORES_OF_QUERY + 2)]
+    for start in range(0, len(passages), 500):
+        await score(cache, passages[start : start + 500])
+    sent = len(reranker.sent)
+    await score(cache, passages[2:4])
+    assert sent == len(reranker.sent)
+    await score(cache, passages[:2])
+    assert [passages[:2]] == reranker.sent[sent:]
+    reranker.calls[0].answer()
+    assert scores("a") == (await long).scores
 
 
 async def test_scores_of_a_listwise_model_hold_for_the_same_window_only(

@@ -1,7 +1,8 @@
 """A search is read as far as it is understood, or bypassed for a reason in the table."""
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
@@ -14,10 +15,11 @@ from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES
 from proxy.outcomes import BYPASS_REASONS, Bypass
 from proxy.parsing.filter_path import Form
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.parsing.search_request import OF_PIT, SearchRequest, parse, translated
+from proxy.parsing.search_request import OF_PIT, SearchRequest, excluding, parse, translated
 from proxy.parsing.sort_values import BY_SCORE, Sort, Walk, head_value, tail_value
 from proxy.parsing.source_filter import PathPlace, SourceFilter
 from tests import strategies
+from tests.test_turns import TIMES_JSON, json_seconds
 
 
 def read(query_string: str = "", body: Any = None) -> SearchRequest:
@@ -530,3 +532,29 @@ def test_a_minimum_of_zero_and_an_empty_list_of_vectors_rank_nothing(said: Any, 
     request = parse("", strategies.compact({"query": {"match": {"title": "rain"}}, **said}))
     assert isinstance(request, SearchRequest)
     assert request.own_ranking is expected
+
+
+def test_a_body_with_too_many_values_to_find_its_members_keeps_its_source() -> None:
+    """Names that occur twice need the standard library; the engine rejects them anyway."""
+    body = b'{"size":1,"size":2,"x":[' + b"[]," * BODY_CLAUSES + b"[]]}"
+    assert (body, ()) == excluding(body, (), ("vector",))
+    assert b'"_source":' in excluding(body.replace(b'"size":1,', b""), (), ("vector",))[0]
+
+
+LARGE = b'{"query":[' + b"[[[]]]," * 300_000 + b'0],"search_after":[1.2345678901234567,"a"],"sort":["_score","id"]}'
+STEPS: Mapping[str, Callable[[bytes], object]] = {
+    "parse": lambda body: parse("", body),
+    "translated": lambda body: translated("", body),
+    "excluding": lambda body: excluding(body, (), ("vector",)),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_what_is_not_understood_costs_little(name: str) -> None:
+    """Collections of garbage included, which what is decoded causes."""
+    times = []
+    for _ in range(3):
+        began = time.thread_time()
+        STEPS[name](LARGE)
+        times.append(time.thread_time() - began)
+    assert min(times) < TIMES_JSON * json_seconds(len(LARGE))

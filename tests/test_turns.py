@@ -19,7 +19,7 @@ from tests.conftest import StartProxy
 from tests.fakes import FakeServer, Stream, answer, request
 from tests.isolation import PATIENCE_S, connected, response_to, sent
 
-_TIMES_JSON = 5
+TIMES_JSON = 5
 _MB = 1_000_000
 _HEAD = 250_000
 """Near the largest head that is read."""
@@ -147,13 +147,13 @@ async def _exchange(port: int, sent_bytes: bytes) -> None:
 @pytest.mark.parametrize("name", BODIES)
 async def test_a_body_costs_no_turn_more_than_its_bytes_are_worth(name: str, size: int, port: int) -> None:
     made = BODIES[name](size)
-    assert await longest_turn(_exchange(port, made)) < _TIMES_JSON * json_seconds(size)
+    assert await longest_turn(_exchange(port, made)) < TIMES_JSON * json_seconds(size)
 
 
 @pytest.mark.parametrize("name", HEADS)
 async def test_a_head_costs_no_turn_more_than_its_bytes_are_worth(name: str, port: int) -> None:
     made = HEADS[name](_HEAD)
-    assert await longest_turn(_exchange(port, made)) < _TIMES_JSON * json_seconds(_HEAD)
+    assert await longest_turn(_exchange(port, made)) < TIMES_JSON * json_seconds(_HEAD)
 
 
 ITEMS: Mapping[str, object] = {
@@ -175,7 +175,7 @@ async def test_the_searches_of_an_msearch_cost_no_turn_more_than_their_bytes_are
     item = b'{"index":"products"}\n' + msgspec.json.encode({"query": ITEMS[name]}) + b"\n"
     body = item * (MSEARCH_ITEMS // 2)
     made = request("POST", "/_msearch", body, content_type="application/x-ndjson")
-    assert await longest_turn(_exchange(port, made)) < _TIMES_JSON * json_seconds(len(body))
+    assert await longest_turn(_exchange(port, made)) < TIMES_JSON * json_seconds(len(body))
 
 
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
@@ -217,4 +217,4 @@ async def test_a_response_costs_no_turn_more_than_its_bytes_are_worth(
                         return
                     last = (last + piece)[-4:]
 
-    assert await longest_turn(exchange()) < _TIMES_JSON * json_seconds(size)
+    assert await longest_turn(exchange()) < TIMES_JSON * json_seconds(size)

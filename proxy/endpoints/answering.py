@@ -426,7 +426,7 @@ class Searching:
     async def _covered_now(self, routed: Routed) -> frozenset[str]:
         """Resolve again which indices the search reaches; empty if they are no longer covered by this route."""
         found = await self.cover(routed.record, routed.caller, routed.call, anew=True)
-        return found.indices if isinstance(found, Covered) and found.route is routed.covered.route else frozenset()
+        return found.indices if isinstance(found, Covered) and found.route == routed.covered.route else frozenset()
 
     async def _described(self, caller: EngineOfCaller, covered: Covered) -> tuple[IndexFacts | None, EngineKind | None]:
         """Read the mappings, and beside them what the engine is, unless that is known."""

@@ -26,7 +26,7 @@ COMPRESSED_INLINE = 2**10
 """Larger gzip bodies are decompressed in a thread: they may expand a thousandfold."""
 
 EDITED_INLINE = 2**16
-"""Options are removed from larger bodies in a thread: 8 MB take two seconds."""
+"""Options are removed from larger bodies in a thread: 8 MB of short lines take two seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ The table of queries is in `clauses`; `evidence` decides which of several texts 
 
 import base64
 import json
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -281,7 +282,12 @@ def _boost(body: Query) -> float:
     """Return a clause's boost, which is in its body or in the object of its field."""
     (first, *others) = body.values()
     said = first.get("boost") if not others and isinstance(first, dict) else body.get("boost")
-    return float(said) if isinstance(said, int | float) else 1.0
+    if not isinstance(said, int | float):
+        return 1.0
+    return float(max(-_LARGEST, min(said, _LARGEST)))  # an integer may be larger than any float
+
+
+_LARGEST = sys.float_info.max
 
 
 class _TooMuch(Exception):

@@ -18,7 +18,7 @@ import msgspec
 from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES, RESCORED_HITS
 from proxy.outcomes import Bypass
 from proxy.parsing.filter_path import Form, read_form
-from proxy.parsing.json_text import read, take_member, with_members_set
+from proxy.parsing.json_text import decoder_of, read, take_member, with_members_set
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.parsing.sort_values import BY_SCORE, Sort, Walk, engine_values, read_sort, walk_of
 from proxy.parsing.source_filter import PathPlace, SourceFilter, read_source, source_of_url
@@ -158,7 +158,7 @@ def _body(body: bytes) -> tuple[Members, Mapping[str, Any]]:
     """Decode a body strictly, since the engine rejects duplicate keys and trailing content."""
     if not body.strip():
         return {}, {}
-    if body.count(b"{") + body.count(b"[") > BODY_CLAUSES:
+    if _is_too_complex(body):
         raise _NotUnderstood("too_complex")
     try:
         decoded = json.loads(
@@ -171,6 +171,10 @@ def _body(body: bytes) -> tuple[Members, Mapping[str, Any]]:
         raise _NotUnderstood("not_json", detail=str(error)) from None
     _refuse(list(members), BODY_KEYS, "unknown_key")
     return members, decoded
+
+
+def _is_too_complex(body: bytes) -> bool:
+    return body.count(b"{") + body.count(b"[") > BODY_CLAUSES
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -303,7 +307,7 @@ def translated(query_string: str, content: bytes) -> tuple[bytes, Walk | None]:
 
     The engine has no position for a hit of the reranked head: there it starts from the beginning.
     """
-    if b'"search_after"' not in content:
+    if b'"search_after"' not in content or _is_too_complex(content):  # then no earlier page was reranked, either
         return content, None
     try:
         decoded = json.loads(content)
@@ -433,7 +437,7 @@ def excluding(content: bytes, parameters: Parameters, paths: Sequence[str]) -> t
     """
     url, in_body = dict(parameters), bool(content.strip())
     try:
-        decoded = read(content) if in_body else {}
+        decoded = read(content, _about_source) if in_body else {}
     except (ValueError, RecursionError):
         return content, parameters
     if not isinstance(decoded, dict) or _OF_COPIES & {*decoded, *url}:
@@ -446,13 +450,21 @@ def excluding(content: bytes, parameters: Parameters, paths: Sequence[str]) -> t
     if fewer == source:
         return content, parameters
     if in_body and named is None:
-        return with_members_set(content, {"_source": fewer.render()}), parameters
+        return _with_source(content, fewer), parameters
     kept = tuple(pair for pair in parameters if pair[0] not in _OF_SOURCE)
     return content, (*kept, *replace(fewer, place=PathPlace.URL).parameters())
 
 
+def _with_source(content: bytes, source: SourceFilter) -> bytes:
+    try:
+        return with_members_set(content, {"_source": source.render()})
+    except ValueError:  # names that occur twice, in a body with too many values to find them
+        return content
+
+
 _OF_SOURCE = frozenset({"_source", "_source_includes", "_source_excludes"})
 _OF_COPIES = frozenset({"scroll", "slice", "pit", "source"})
+_about_source = decoder_of((*_OF_COPIES, "_source", "script_fields", "stored_fields"))
 
 
 def _source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> SourceFilter:

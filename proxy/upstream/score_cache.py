@@ -10,14 +10,16 @@ between looking a passage up and sending it, nothing else can happen to it.
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Protocol
 
 from cachetools import TTLCache
 
-from proxy.bounds import REFUSED_CALLS
+from proxy.bounds import REFUSED_CALLS, SCORES_OF_QUERY
 from proxy.context import Reuse
 from proxy.errors import CapReached, OtherModel, Refused, TimedOut, UpstreamError
 from proxy.ranking.planning import Relevance
@@ -103,6 +105,8 @@ class _Query:
     model: str | None = None
     scores: dict[bytes, tuple[float, int]] = field(default_factory=dict)
     """Each score, and until when it is cached; `_UNCACHED`: it is not."""
+    needed: Counter[bytes] = field(default_factory=Counter)
+    """By how many searches each score is needed at present."""
     calls: dict[bytes, _Call] = field(default_factory=dict)
     is_saved: bool = True
     saving: asyncio.Future[None] | None = None
@@ -112,6 +116,22 @@ class _Query:
     def values(self) -> dict[bytes, float]:
         return {each: score for each, (score, _) in self.scores.items()}
 
+    @contextmanager
+    def need(self, ids: Sequence[bytes], now: float) -> Iterator[None]:
+        """Keep the scores of these passages while the block runs; those that have expired only if they are in use.
+
+        A query that is searched for all the time may never leave the memory, so its scores expire here as well.
+        """
+        for each in ids:
+            if not self.needed[each] and each in self.scores and self.scores[each][1] <= now:
+                del self.scores[each]
+        self.needed.update(ids)
+        try:
+            yield
+        finally:
+            self.needed.subtract(ids)
+            self.needed = +self.needed
+
     def add(self, ids: Sequence[bytes], answer: Relevance, until: int) -> None:
         """Add the scores of a call; if they are of another model than those so far, only they are comparable."""
         if answer.model != self.model:
@@ -120,6 +140,9 @@ class _Query:
         for each, score in zip(ids, answer.scores, strict=True):
             self.scores.pop(each, None)  # so that the newest are last
             self.scores[each] = (score, until)
+        excess = max(0, len(self.scores) - SCORES_OF_QUERY)
+        for each in list(islice((each for each in self.scores if not self.needed[each]), excess)):
+            del self.scores[each]
 
     def forget(self, call: _Call) -> None:
         for each in call.ids:
@@ -199,7 +222,8 @@ class ScoreCache:
             try:
                 async with budget.limit():
                     await asyncio.shield(known.loading)
-                    error = await self._complete(asked, known, window, waiting, budget)
+                    with known.need(tuple(window.texts), self._now()):
+                        error = await self._complete(asked, known, window, waiting, budget)
             except TimedOut as timeout:
                 error = timeout
             finally:
