@@ -18,7 +18,8 @@ app               which way a request goes: classified by settings.routes → an
 
 endpoints         search, multi_search (multi_search_lines), async_search; nodes: the addresses that clients sniff
     front         what they share: the caller, the body (media), the response to a search's result
-    answering     answers a search of any endpoint: its route, its plan, its result or bypass(reason)
+    answering     answers a search of any endpoint: its route, its plan, its result or bypass(reason); in one turn of
+                  the loop it parses one search (turns)
     shadowing     reranks a search behind its response, to log what would have changed
     passthrough   what is not ours, or bypassed: passed on byte for byte
 

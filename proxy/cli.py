@@ -38,13 +38,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, CannotLoad) as error:
         return failed(str(error))
     except OSError as error:
-        return failed(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        return failed(_with_file(error))
     except KeyboardInterrupt:
         sys.stderr.write(
             "rerank-proxy: interrupted; what was written is kept. Run the same command again to continue.\n"
         )
         return _INTERRUPTED
     return code
+
+
+def _with_file(error: OSError) -> str:
+    """Say what went wrong with which file, and what to do."""
+    if error.filename is None:
+        return str(error.strerror or error)
+    return f"{error.filename}: {error.strerror}. Name another file, or correct this one's permissions."
 
 
 def build_parser() -> argparse.ArgumentParser:

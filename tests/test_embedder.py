@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from proxy.context import Charge, Usage
-from proxy.errors import Busy, Malformed, Refused, SlowModel, TimedOut
+from proxy.errors import Busy, CapReached, Malformed, Refused, SlowModel, TimedOut
 from proxy.ranking.planning import QueryVector
 from proxy.ranking.stages import Budget
+from proxy.settings.config import SpendCaps
 from proxy.store.contract import Kind
 from proxy.store.memory import ENTRY_SIZE, memory_region
 from proxy.upstream.embedder import Embedder, Introduction, decode, query_prompt
@@ -19,7 +20,7 @@ from proxy.upstream.guard import Clocks, Guards
 from proxy.upstream.latency import CALLS_TO_JUDGE
 from proxy.upstream.transport import Transport, models_session
 from tests.fakes import FakeModels, hangs, refuses, says, waits_for
-from tests.purses import purse_with
+from tests.purses import Household, purse_with
 
 MODEL = "Qwen/Qwen3-QueryVector-4B"
 
@@ -75,6 +76,19 @@ async def test_equal_queries_at_once_are_asked_for_once(embedder: Embedder, mode
     held.set()
     vectors = await asyncio.gather(*asking)
     assert (1, 2) == (len(set(vectors)), len(models.requests))
+
+
+async def test_a_cap_of_the_search_that_began_a_call_is_not_that_of_another(
+    embedder: Embedder, models: FakeModels
+) -> None:
+    """As the items of an `_msearch` are: of two routes, with the same text."""
+    home = Household(SpendCaps(max_usd_per_day=1.0))
+    purses = (home.purse("a", pays=False), home.purse("b"), home.purse("a", pays=False), home.purse("b"))
+    asking = [found_by(embedder, "x", budget=Budget(purse=purse)) for purse in purses]
+    capped, paying, *others = await asyncio.gather(*asking)
+    assert (CapReached, (1.0, 0.0, 0.0), None) == (type(capped.error), paying.vector, paying.error)
+    assert [None, None] == [found.error for found in others]
+    assert 1 == len(models.requests)
 
 
 async def test_one_of_equal_queries_that_leaves_does_not_take_the_others_along(

@@ -95,6 +95,23 @@ async def test_the_oldest_of_too_many_bytes_of_running_searches_stays_in_the_eng
     assert ["", "reranked"] == [each.header("x-rerank") for each in polled]
 
 
+async def test_the_headers_of_running_searches_count_like_their_bodies(client: Client, engine: EndpointEngine) -> None:
+    engine.running = True
+    fields: Any = {f"x_{number}": "x" * 40 for number in range(1000)}
+
+    async def numbered(stream: Stream, asked: Message) -> bytes:
+        said = engine.usual(asked).replace(ID.encode(), b"id%d" % len(engine.of("_async_search")))
+        return answer(200, said.partition(b"\r\n\r\n")[2])
+
+    engine.faults["_async_search"] = numbered
+    most = ASYNC_SEARCHES_BYTES // 200_000
+    for _ in range(most + 1):
+        await client.search(SUBMIT, QUERY, **fields)
+    engine.running = False
+    polled = [await client.ask("GET", f"/_async_search/id{number}", **fields) for number in (1, most + 1)]
+    assert ["", "reranked"] == [each.header("x-rerank") for each in polled]
+
+
 async def test_another_callers_question_is_the_engines(client: Client, engine: EndpointEngine) -> None:
     await client.search(SUBMIT, QUERY, authorization="Basic bWU=")
     mine = await client.ask("GET", POLL, authorization="Basic bWU=")

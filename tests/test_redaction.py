@@ -172,6 +172,23 @@ async def test_neither_model_receives_what_is_redacted(
     assert SECRET in engine.of("lexical")[0].content.decode()  # the engine searches for what was typed
 
 
+CARD_AS_SENT = "4111 1111 1111 1111"
+
+
+@pytest.mark.parametrize("blank", ["  ", "\u00a0", "\t"], ids=["two blanks", "a non-breaking space", "a tab"])
+@pytest.mark.parametrize("way", ["redact", "bypass"])
+async def test_a_query_is_redacted_in_the_spelling_in_which_it_is_sent(
+    start_proxy: StartProxy, settings: Config, models: FakeModels, blank: str, way: str
+) -> None:
+    client = await start_proxy(with_redaction(settings, query=way))
+    typed = f"paid with {CARD_AS_SENT.replace(' ', blank)}"
+    found = await client.search("/products/_search", {"query": {"match": {"title": typed}}})
+    assert (way == "bypass") == (found.header("x-rerank") == "bypassed;reason=sensitive")
+    queries = [text for asked in models.of("rerank") for text in asked.json()["queries"]]
+    assert ([] if way == "bypass" else ["paid with [card]"]) == queries
+    assert CARD_AS_SENT.encode() not in b"".join(asked.body for asked in models.requests)
+
+
 async def test_a_route_may_leave_such_searches_and_passages_out(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, log: Log
 ) -> None:

@@ -76,3 +76,14 @@ async def test_a_call_ends_when_the_last_has_left(
     source.may_end.set()
     await asyncio.wait(tasks)
     assert (leaving, cancelled) == (sum(task.cancelled() for task in tasks), source.cancelled)
+
+
+async def test_a_call_that_has_ended_is_not_joined(shared: Shared[int], source: Source) -> None:
+    source.error = ValueError("no")
+    (first,) = await asking(shared, source, "a")
+    source.may_end.set()
+    await asyncio.sleep(0)  # the call ends in this turn, and is told to those who wait in the next one
+    assert ("a" in shared, first.done()) == (False, False)
+    (second,) = await asking(shared, source, "a")
+    await asyncio.wait([first, second])
+    assert 2 == source.calls

@@ -42,7 +42,7 @@ def test_nothing_is_lost_or_counted_twice_by_a_save_that_works_or_fails() -> Non
     first = ledger.begin_save()
     ledger.add(NOON, "a", "m", SPENT)
     assert (0.2, True) == (shares(ledger)[0], ledger.is_changed)
-    ledger.not_saved()
+    ledger.not_saved(NOON)
     assert 0.2 == shares(ledger)[0]
     second = ledger.begin_save()
     assert (first, added(first, first)) == ({**first}, second)

@@ -240,6 +240,18 @@ async def test_a_full_disk_costs_a_warning_and_nothing_is_lost(tmp_path: Path, l
     assert 3 == later.meter.ledger.days()[Account(DAY, "a", "m")].calls
 
 
+async def test_while_the_file_cannot_be_written_past_minutes_are_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "spend.json.new").symlink_to("/dev/full")
+    home = Household(path=tmp_path / "spend.json")
+    for minute in range(20):
+        home.time.seconds = NOON + 60 * minute
+        answered(home.purse(), input_tokens=TOKENS)
+        await home.meter.save()
+    unsaved = home.meter.ledger.begin_save()
+    assert [DAY, "2026-11-29T12:19"] == sorted(account.period for account in unsaved)
+    assert 20 == unsaved[Account(DAY, "a", "m")].calls
+
+
 @pytest.mark.parametrize("when", ["at the start", "later"])
 async def test_a_corrupt_file_is_said_and_set_aside(tmp_path: Path, log: Log, when: str) -> None:
     path = tmp_path / "spend.json"

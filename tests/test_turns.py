@@ -13,6 +13,7 @@ from contextlib import suppress
 import msgspec
 import pytest
 
+from proxy.bounds import MSEARCH_ITEMS
 from proxy.settings.config import Config, Engine, Listen, Models, RouteSettings
 from tests.conftest import StartProxy
 from tests.fakes import FakeServer, Stream, answer, request
@@ -153,6 +154,28 @@ async def test_a_body_costs_no_turn_more_than_its_bytes_are_worth(name: str, siz
 async def test_a_head_costs_no_turn_more_than_its_bytes_are_worth(name: str, port: int) -> None:
     made = HEADS[name](_HEAD)
     assert await longest_turn(_exchange(port, made)) < _TIMES_JSON * json_seconds(_HEAD)
+
+
+ITEMS: Mapping[str, object] = {
+    "query strings": {
+        "bool": {
+            "should": [
+                {"query_string": {"query": text}} for text in ("(a OR b) AND " * 130 + "c", "title:x~ +b -c " * 110)
+            ]
+        }
+    },
+    "match clauses": {
+        "bool": {"should": [{"match": {f"title{number}": f"red shoes {number % 3}"}} for number in range(150)]}
+    },
+}
+
+
+@pytest.mark.parametrize("name", ITEMS)
+async def test_the_searches_of_an_msearch_cost_no_turn_more_than_their_bytes_are_worth(name: str, port: int) -> None:
+    item = b'{"index":"products"}\n' + msgspec.json.encode({"query": ITEMS[name]}) + b"\n"
+    body = item * (MSEARCH_ITEMS // 2)
+    made = request("POST", "/_msearch", body, content_type="application/x-ndjson")
+    assert await longest_turn(_exchange(port, made)) < _TIMES_JSON * json_seconds(len(body))
 
 
 _OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"

@@ -30,6 +30,7 @@ from proxy.catalog.indices import (
 from proxy.catalog.pipelines import NONE, is_harmless
 from proxy.context import SearchRecord, Sent, Shadow
 from proxy.endpoints.shadowing import BUSY, GIVES_WAY, LATER_PAGE, Shadows, run_shadow
+from proxy.endpoints.turns import Turns
 from proxy.errors import Failure, Late, Refused, TooComplex, UpstreamError, cause_of
 from proxy.http1.callers import Field, field_value
 from proxy.http1.messages import BadMessage
@@ -55,6 +56,7 @@ from proxy.store.contract import CacheRegion, Kind
 from proxy.store.memory import memory_region
 from proxy.upstream.accepted import AcceptedSearch
 from proxy.upstream.engine import EngineClient, EngineOfCaller
+from proxy.upstream.providers import spelled_as_sent
 from proxy.upstream.spending.caps import Level, narrowed_by_spend
 from proxy.upstream.spending.meter import Meter, Spending
 
@@ -138,6 +140,7 @@ class Searching:
         self.routes = build_routes(config)
         self._config = config
         self.shadows = Shadows()
+        self._turns = Turns()
         self._engine = engine
         self._called = CalledModels(embedder, reranker)
         self._background = background or self._called
@@ -178,6 +181,7 @@ class Searching:
         content = await read_body()
         if isinstance(content, Bypass):
             return NotRouted(call, covered if isinstance(covered, Bypass) else content)
+        await self._turns.take()
         call, options = self.options(replace(call, content=content))
         if isinstance(covered, Bypass):
             return NotRouted(call, covered)
@@ -312,6 +316,7 @@ class Searching:
             call = await _rendered(routed.caller, routed.call, self._config.engine.added_timeout_seconds)
         if isinstance(call, Bypass):
             return call
+        await self._turns.take()
         call = _translated(call)
         request = parse(call.query_string, call.content, call.walk)
         if isinstance(request, Bypass):
@@ -350,6 +355,7 @@ class Searching:
         except Late as error:
             return Bypass("unresolved", detail=str(error), is_fault=True)
         known = facts or IndexFacts()
+        await self._turns.take()
         user_query = _user_query(routed, request, known)
         if isinstance(user_query, Bypass):
             return user_query
@@ -370,7 +376,7 @@ class Searching:
             route=route,
             user_query=user_query,
             instruction=route.redaction.redacted(_instruction(route, options)),
-            sent_text=route.redaction.cut(user_query.text, self._config.models.query_max_chars),
+            sent_text=route.redaction.cut(spelled_as_sent(user_query.text), self._config.models.query_max_chars),
             vectors=vectors if isinstance(vectors, VectorSearch) else None,
             unavailable=vectors if isinstance(vectors, Failure) else None,
             window=at_rest if request.is_later_page else self._window_now(at_rest, route, reranker),
@@ -393,7 +399,7 @@ class Searching:
         return (
             route.rollout.bypass_by_text(routed.options, fields, route.name, user_query.text)
             or route.text_bypass.bypass(user_query)
-            or route.redaction.refusal(user_query.text, self._config.models.query_max_chars)
+            or route.redaction.refusal(spelled_as_sent(user_query.text), self._config.models.query_max_chars)
             or _ordered_by_boosts(route, user_query)
         )
 

@@ -70,8 +70,15 @@ class _Question:
 
 
 def _size(submitted: Submitted) -> int:
-    """Return the memory that a submitted search takes, in bytes."""
-    return len(submitted.call.content) + 2**10
+    """Return the memory that a submitted search takes, in bytes: its body, URL, headers and indices."""
+    call, covered = submitted.call, submitted.covered
+    fields = sum(len(name) + len(value) + _OBJECTS_SIZE for name, value in call.fields)
+    indices = _OBJECTS_SIZE * (len(covered.indices) + len(covered.reached))
+    return len(call.content) + len(call.indices) + len(call.query_string) + fields + indices + 2**10
+
+
+_OBJECTS_SIZE = 2**8
+"""The memory of a header, or of an index, besides its bytes."""
 
 
 class AsyncSearches:

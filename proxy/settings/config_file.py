@@ -144,7 +144,9 @@ def load_with_lines(
     """Like `load`; also return the parsed file, which knows the line of each key."""
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}. Name another file with -c.") from None
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: cannot be read: {error}. Name another file with -c.") from None
     file = YamlFile.parse(text, str(path))
     return _converted(file, {**environment, **(overrides or {})}), file

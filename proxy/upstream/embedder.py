@@ -1,15 +1,15 @@
 """Embeds texts with the embeddings API of a provider, in the format of the Qwen3 embedding models."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 
 from proxy.bounds import MODEL_DIMENSIONS, MODEL_NUMBER_BYTES, MODEL_RESPONSE_BYTES
 from proxy.catalog.vectors import Vectors, normalise
-from proxy.errors import Malformed, OtherModel, TimedOut, UpstreamError
+from proxy.errors import CapReached, Malformed, OtherModel, TimedOut, UpstreamError
 from proxy.ranking.planning import QueryVector
 from proxy.ranking.stages import UNMETERED, Budget, Purse
 from proxy.store.contract import CacheRegion, Kind
@@ -78,7 +78,7 @@ class Embedder:
             return QueryVector(error=why)
         try:
             async with budget.limit():
-                vector = await self._asked.ask(
+                vector = await self._shared(
                     key, lambda: self._embed_query(key, prompt, model, dimensions, budget.purse)
                 )
         except UpstreamError as error:
@@ -86,6 +86,16 @@ class Embedder:
                 self._transport.abandoned(model, limit)
             return QueryVector(error=error)
         return QueryVector(tuple(vector.tolist()))
+
+    async def _shared(self, key: bytes, ask: Callable[[], Coroutine[Any, Any, Vectors]]) -> Vectors:
+        """Wait for the call in progress, or for a new one; a cap of the search that began it is not that of others."""
+        while True:
+            is_own = key not in self._asked
+            try:
+                return await self._asked.ask(key, ask)
+            except CapReached:
+                if is_own:
+                    raise
 
     async def remembers(self, text: str, *, instruction: str, model: str, dimensions: int) -> bool:
         """Whether the vector of a query is cached, and so costs nothing."""

@@ -134,13 +134,18 @@ def without_control_tokens(text: str) -> str:
     return _CONTROL_TOKEN.sub(" ", text) if "<" in text or "[" in text else text
 
 
+def spelled_as_sent(text: str) -> str:
+    """Spell a query text as the models receive it: NFC, without control tokens, whitespace collapsed; case kept."""
+    composed = unicodedata.normalize("NFC", text)  # before: it may complete a control token (U+212A becomes K)
+    return " ".join(without_control_tokens(composed).split())
+
+
 def sent_query(text: str, max_chars: int) -> str:
-    """Return a query as the models receive it: NFC, without control tokens, whitespace collapsed, cut; case kept.
+    """Return a query as the models receive it: spelled, and cut.
 
     Caches use it as their key, so that queries share an entry exactly if they are sent as the same text.
     """
-    composed = unicodedata.normalize("NFC", text)  # before: it may complete a control token (U+212A becomes K)
-    return " ".join(without_control_tokens(composed).split())[:max_chars].rstrip()
+    return spelled_as_sent(text)[:max_chars].rstrip()
 
 
 _LISTWISE = re.compile(r"jina-reranker-v3", re.IGNORECASE)

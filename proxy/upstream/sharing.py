@@ -24,16 +24,17 @@ class Shared(Generic[_T]):
 
     def __contains__(self, key: Hashable) -> bool:
         """Whether such a call is in progress."""
-        return key in self._calls
+        call = self._calls.get(key)
+        return call is not None and not call.task.done()
 
     async def ask(self, key: Hashable, ask: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         """Return the result of the call in progress, or of a new one; an error is raised for everyone who waits.
 
         The call is cancelled when nobody waits for it any more.
         """
-        if key not in self._calls:
-            self._calls[key] = _Call(asyncio.ensure_future(ask()))
-        call = self._calls[key]
+        call = self._calls.get(key)
+        if call is None or call.task.done():
+            call = self._calls[key] = _Call(asyncio.ensure_future(ask()))
         call.waiting += 1
         try:
             return await asyncio.shield(call.task)
@@ -41,4 +42,5 @@ class Shared(Generic[_T]):
             call.waiting -= 1
             if not call.waiting:
                 call.task.cancel()
-                del self._calls[key]
+                if self._calls.get(key) is call:
+                    del self._calls[key]

@@ -126,9 +126,10 @@ class Ledger:
         self._saved, self._saving = book, {}
         self._count()
 
-    def not_saved(self) -> None:
-        """Keep what could not be saved for the next time."""
+    def not_saved(self, now: float) -> None:
+        """Keep what could not be saved for the next time, without past minutes, which would add up."""
         self._own, self._saving = added(self._saving, self._own), {}
+        self.forget(now)
 
     def forget(self, now: float) -> None:
         """Drop past minutes and days that no report needs."""

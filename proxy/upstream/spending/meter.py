@@ -112,13 +112,13 @@ class Meter:
             try:
                 self.ledger.saved(await asyncio.to_thread(self._file.add, book, now))
             except Corrupt as error:
-                self.ledger.not_saved()
+                self.ledger.not_saved(now)
                 self._set_aside(self._file, error)
             except OSError as error:
-                self.ledger.not_saved()
+                self.ledger.not_saved(now)
                 self._failed(self._file, error)
             except BaseException:
-                self.ledger.not_saved()
+                self.ledger.not_saved(now)
                 raise
             else:
                 self._is_failing = False
