@@ -204,7 +204,7 @@ async def test_steering_is_cut_out_of_an_items_bytes_also_where_it_is_bypassed(
 async def test_an_item_that_cannot_be_read_for_its_steering_goes_on_as_it_came(
     client: Client, engine: EndpointEngine, log: Log
 ) -> None:
-    unread = b'{"ext":{"rerank_proxy":{}},"size":%s}' % (b"1" * 5000)
+    unread = b'{"ext":{"rerank_proxy":{}},"size":1,"size":%s}' % (b"1" * 5000)
     engine.faults["_msearch"] = refuses(400)
     answered = await ask(client, lines({}, unread))
     told = answered.header("x-rerank"), engine.requests[-1].content

@@ -28,6 +28,10 @@ async def post(client: Client, target: str, body: bytes, **fields: str) -> Messa
     return await client.ask("POST", target, body, content_type="application/json", **fields)
 
 
+LONG = b"1" * 5000
+"""A number with more digits than Python reads."""
+
+
 @pytest.mark.parametrize(
     ("body", "left"),
     [
@@ -39,7 +43,8 @@ async def post(client: Client, target: str, body: bytes, **fields: str) -> Messa
             rb'{"ext":{"rerank_proxy":{}},"query":{"match":{"title":"\ud83d"}}}',
             rb'{"query":{"match":{"title":"\ud83d"}}}',
         ),
-        pytest.param(*[b'{"ext":{"rerank_proxy":{}},"size":%s}' % (b"1" * 5000)] * 2, id="a number that is not read"),
+        pytest.param(b'{"ext":{"rerank_proxy":{}},"size":%s}' % LONG, b'{"size":%s}' % LONG, id="a long number"),
+        pytest.param(*[b'{"ext":{"rerank_proxy":{}},"size":1,"size":%s}' % LONG] * 2, id="a number that is not read"),
     ],
 )
 async def test_steering_is_cut_out_of_the_bytes_also_where_the_search_is_bypassed(
