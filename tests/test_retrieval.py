@@ -5,7 +5,7 @@ import dataclasses
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -13,11 +13,11 @@ import pytest
 from proxy.errors import Failure, Refused, TimedOut
 from proxy.parsing.query_text import UserQuery
 from proxy.ranking.hits import DocKey
-from proxy.ranking.planning import Plan
+from proxy.ranking.planning import Plan, QueryVector
 from proxy.ranking.retrieval import SemanticHits, confirmed, covered, group, lexical, retrieve
 from proxy.ranking.search_response import SearchAnswer, read_answer
 from proxy.ranking.searches import lexical_search
-from proxy.ranking.stages import Budget, Run
+from proxy.ranking.stages import Budget, Embeds, Run
 from proxy.store.contract import CacheRegion, Keys, Kind
 from proxy.store.memory import MemoryStore
 from tests.fakes import Document, FakeEngine, FakeModels, Message, Stream, answer, hangs, refuses, says
@@ -182,6 +182,26 @@ async def test_without_the_clients_own_search_there_is_no_answer(
     run = await run_of(plan_of("", BODY), engine, models, stack)
     with pytest.raises(Refused):
         await retrieve(run, lexical(run, lexical_search(run.plan)))
+
+
+class DefectiveEmbedder:
+    """An embedder with a bug."""
+
+    async def remembers(self, *_: object, **__: object) -> bool:
+        return True
+
+    async def embed_query(self, *_: object, **__: object) -> QueryVector:
+        raise ArithmeticError
+
+
+async def test_a_defect_in_knn_costs_its_hits_alone(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    run = await run_of(plan_of("", BODY), engine, models, stack)
+    defective = cast("Embeds", DefectiveEmbedder())
+    run = dataclasses.replace(run, stages=dataclasses.replace(run.stages, embedder=defective))
+    found, semantic = await retrieve(run, lexical(run, lexical_search(run.plan)))
+    assert (200, (Failure("semantic", "internal_error", "ArithmeticError"),)) == (found.reply.status, semantic.failures)
 
 
 async def test_what_lies_outside_the_route_goes_no_further(

@@ -7,12 +7,16 @@ import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from proxy.errors import Failure, Malformed, UpstreamError
+import structlog
+
+from proxy.errors import Failure, Malformed, UpstreamError, cause_of
 from proxy.ranking.hits import DocKey, Hit
 from proxy.ranking.planning import EngineReply, EngineSearch, VectorSearch
 from proxy.ranking.search_response import SearchAnswer, read_answer
 from proxy.ranking.searches import group_search, semantic_search
 from proxy.ranking.stages import Run
+
+_log = structlog.get_logger("proxy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +94,15 @@ def are_groups(run: Run, answer: SearchAnswer) -> bool:
 
 
 async def _semantic(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) -> SemanticHits:
+    """Return the neighbours; an error in the proxy costs these alone."""
+    try:
+        return await _neighbours(run, vectors, may_cost)
+    except Exception as defect:  # noqa: BLE001  after any error, the client's own hits can still be reranked
+        _log.exception("internal_error")
+        return SemanticHits(failures=(Failure("semantic", "internal_error", cause_of(defect)),))
+
+
+async def _neighbours(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) -> SemanticHits:
     """Embed the query and run kNN, in the part of the budget that is not the reranker's."""
     plan, embedder = run.plan, run.stages.embedder
     if plan.in_head:
