@@ -35,6 +35,11 @@ ALL = redaction(Redact(kinds=("email", "card", "phone")))
         ("(555) 123-4567, 1-800-591-3869", "[phone], [phone]"),
         ("Tel.: 030 / 12 34 567", "[phone]"),
         ("call 555 1234 567 today", "[phone] today"),
+        ("4111\u00a01111\u00a01111\u00a01111, 3400\u202f000000\u202f00009", "[card], [card]"),
+        (
+            "+49\u00a030\u202f1234567, (555)\u00a0123-4567, Tel.\u00a0030\u00a012\u202f34\u202f567",
+            "[phone], [phone], [phone]",
+        ),
     ],
 )
 def test_personal_data_is_replaced(text: str, expected: str) -> None:

@@ -14,24 +14,25 @@ from proxy.settings.config import Redact, RedactedKind
 
 _EMAIL = r"(?<![\w.%+'-])[\w.%+'-]++@[\w-]++(?:\.[\w-]++)++"
 # Numbers of the large networks (ISO/IEC 7812) in groups as printed on cards, or in one piece; the check digit decides.
+# A blank may be one at which no line breaks, wide (U+00A0) or narrow (U+202F), as in typeset texts.
 _CARD = (
     r"(?<![\d.,])(?:"
-    r"(?:4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6011|6[45]\d{2}|62\d{2}|35\d{2})([ -]?)\d{4}\1\d{4}\1\d{4}"
-    r"|3[47]\d{2}([ -]?)\d{6}\2\d{5}"
+    r"(?:4\d{3}|5[1-5]\d{2}|2[2-7]\d{2}|6011|6[45]\d{2}|62\d{2}|35\d{2})([ \u00a0\u202f-]?)\d{4}\1\d{4}\1\d{4}"
+    r"|3[47]\d{2}([ \u00a0\u202f-]?)\d{6}\2\d{5}"
     r")(?!\d)"
 )
 # With a country code, as in ITU-T E.123; with an area code as in North America; or after a word that announces it.
 # Digits alone are prices, sizes and part numbers.
 _PHONE = (
     r"(?=[+(\d])(?:"
-    r"(?<![\w+.,/-])(?:\+[1-9]\d{0,2}|00[1-9]\d{0,2}[ /-])(?:[ ()./-]{0,3}\d){7,13}(?!\w)"
-    r"|(?<!\w)\([2-9]\d{2}\) ?\d{3}[ -]\d{4}(?!\w)"
+    r"(?<![\w+.,/-])(?:\+[1-9]\d{0,2}|00[1-9]\d{0,2}[ \u00a0\u202f/-])(?:[ \u00a0\u202f()./-]{0,3}\d){7,13}(?!\w)"
+    r"|(?<!\w)\([2-9]\d{2}\)[ \u00a0\u202f]?\d{3}[ \u00a0\u202f-]\d{4}(?!\w)"
     r"|(?<![\w.-])(?:1-)?[2-9]\d{2}-[2-9]\d{2}-\d{4}(?![\w-])"
     r")"
 )
 _ANNOUNCED = (
-    r"(?i:\b(?:tel|telefon|telephone|phone|fax|mobile|mobil|handy|call)\b)[ .:]{1,3}"
-    r"(?=\d)\d(?:[ ()./-]{0,3}\d){6,13}(?!\w)"
+    r"(?i:\b(?:tel|telefon|telephone|phone|fax|mobile|mobil|handy|call)\b)[ \u00a0\u202f.:]{1,3}"
+    r"(?=\d)\d(?:[ \u00a0\u202f()./-]{0,3}\d){6,13}(?!\w)"
 )
 
 
