@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import itertools
 import json
 import os
 import subprocess
@@ -21,7 +22,7 @@ from demo.engines import ELASTICSEARCH_8, ELASTICSEARCH_9, OPENSEARCH_2, OPENSEA
 from proxy.app import listen
 from proxy.settings.config import Config
 from tests.clients.python.sides import score
-from tests.fakes import FakeServer, Stream, answer, closed_port
+from tests.fakes import FakeServer, Script, Stream, answer, closed_port
 from tests.integration import shop
 from tests.integration.commands import Running, serving
 from tests.integration.conftest import PATIENT
@@ -146,13 +147,18 @@ def _load(address: Address, index: str, body: Mapping[str, Any], documents: Mapp
     assert not address.do("POST", f"/{index}/_bulk?refresh=true", lines)["errors"]
 
 
-async def _flaky(stream: Stream) -> None:
-    """Break the first two connections, and be an engine on those that follow."""
-    if stream.number <= 2:
-        stream.break_off()
-        raise ConnectionError
-    while await stream.request():
-        await stream.send(answer(200, b"{}", ("X-Elastic-Product", "Elasticsearch")))
+def _flaky() -> Script:
+    """Break the connection at each of the first two requests, and be an engine for those that follow."""
+    requests = itertools.count(1)
+
+    async def script(stream: Stream) -> None:
+        while await stream.request():
+            if next(requests) <= 2:
+                stream.break_off()
+                raise ConnectionError
+            await stream.send(answer(200, b"{}", ("X-Elastic-Product", "Elasticsearch")))
+
+    return script
 
 
 async def _silent(stream: Stream) -> None:
@@ -162,7 +168,7 @@ async def _silent(stream: Stream) -> None:
 async def _failing(stack: AsyncExitStack) -> dict[str, str]:
     """Start proxies before engines that fail, each in its way."""
     flaky, silent = FakeServer(), FakeServer()
-    flaky.script, silent.script = _flaky, _silent
+    flaky.script, silent.script = _flaky(), _silent
     for server in (flaky, silent):
         await stack.enter_async_context(server)
     return {
