@@ -10,6 +10,7 @@ import pytest
 
 from proxy.app import listen
 from proxy.bounds import SPARE_CONNECTIONS
+from proxy.http1.outbound import EngineConnection
 from proxy.settings.config import Config
 from proxy.settings.config import Engine as Settings
 from proxy.upstream.nodes import Nodes
@@ -44,33 +45,54 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_the_first_client_costs_the_engine_no_connection_more(server: FakeServer) -> None:
-    times = iter([0.0, OFTEN_S])
-    spares = Spares(Nodes(Settings(url=server.url)), timer=lambda: next(times))
-    taken = [spares.take() for _ in range(2)]
-    (await spares.connect()).close()
-    assert ([None, None], 1) == (taken, server.connections)
+def come_and_leave(spares: Spares, clients: int) -> list[EngineConnection | None]:
+    """Let clients come one after the other, each when the one before has left; return what they were given."""
+    given = []
+    for _ in range(clients):
+        given.append(spares.take())
+        spares.left()
+    return given
+
+
+async def test_clients_that_come_seldom_cost_the_engine_no_connection_more(server: FakeServer) -> None:
+    now = 0.0
+    spares = Spares(Nodes(Settings(url=server.url)), timer=lambda: now)
+    given = []
+    for _ in range(3):
+        given += come_and_leave(spares, 1)
+        now += OFTEN_S
+    await turns()
+    assert ([None] * 3, 0) == (given, server.connections)
+
+
+async def test_clients_that_stay_or_that_have_asked_nothing_cost_it_none_either(server: FakeServer) -> None:
+    spares = spares_of(server)
+    for _ in range(10):
+        spares.left()
+    for _ in range(10):
+        spares.take()
+    await turns()
+    assert 0 == server.connections
 
 
 async def test_each_is_given_away_once_and_replaced(server: FakeServer) -> None:
     spares = spares_of(server)
-    assert [None, None] == [spares.take() for _ in range(2)]
-    taken = []
+    assert [None, None] == come_and_leave(spares, 2)
+    given = []
     for count in range(1, 4):
         await until(partial(has_connections, server, count))
         await turns()
-        taken.append(spares.take())
-    assert (3, True) == (len({id(each) for each in taken}), all(each and each.was_idle for each in taken))
+        given += come_and_leave(spares, 1)
+    assert (3, True) == (len({id(each) for each in given}), all(each and each.was_idle for each in given))
     spares.drop()
-    for each in taken:
+    for each in given:
         assert each is not None
         each.close()
 
 
 async def test_a_burst_of_clients_opens_no_more_than_the_bound(server: FakeServer) -> None:
     spares = spares_of(server)
-    for _ in range(10 * SPARE_CONNECTIONS):
-        spares.take()
+    come_and_leave(spares, 10 * SPARE_CONNECTIONS)
     await until(lambda: server.connections == SPARE_CONNECTIONS)
     await turns()
     assert SPARE_CONNECTIONS == server.connections
@@ -80,8 +102,7 @@ async def test_a_burst_of_clients_opens_no_more_than_the_bound(server: FakeServe
 
 async def test_what_nobody_needs_is_closed(server: FakeServer) -> None:
     spares = spares_of(server, kept_seconds=0.01)
-    for _ in range(4):
-        spares.take()
+    come_and_leave(spares, 4)
     await until(lambda: server.connections > 0)
     await server.until_left()
     assert spares.take() is None
@@ -95,8 +116,7 @@ async def test_one_that_the_node_closed_or_wrote_to_is_given_to_nobody(server: F
 
     server.script = ends
     spares = spares_of(server)
-    for _ in range(3):
-        spares.take()
+    come_and_leave(spares, 3)
     await until(lambda: server.connections == 2)
     await server.until_left()
     await turns()
@@ -106,7 +126,7 @@ async def test_one_that_the_node_closed_or_wrote_to_is_given_to_nobody(server: F
 
 async def test_an_engine_that_is_away_is_not_reported_twice(caplog: pytest.LogCaptureFixture) -> None:
     spares = Spares(Nodes(Settings(url=f"http://127.0.0.1:{closed_port()}")))
-    assert [None] * 3 == [spares.take() for _ in range(3)]
+    assert [None] * 3 == come_and_leave(spares, 3)
     await turns()
     assert (None, []) == (spares.take(), caplog.records)
     spares.drop()
@@ -153,6 +173,7 @@ async def test_a_read_that_meets_the_end_of_a_spare_connection_is_sent_once_more
             stack.callback(each.close)
         for each in clients[:3]:
             await each.ask("GET", "/")
+            each.close()
             await turns()
         client = clients[3]
         await client.send(request(method, "/ends", b"{}"))

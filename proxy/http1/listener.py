@@ -135,6 +135,8 @@ class Listener:
 
     def left(self, client: ClientConnection) -> None:
         self._clients.discard(client)
+        if not self.closing:
+            self._upstream.nodes.left()
         self._freed()
 
     @property

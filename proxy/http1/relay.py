@@ -39,6 +39,9 @@ class Connector(Protocol):
     def take(self) -> EngineConnection | None:
         """Return a connection that was opened in advance and has carried no request; None if there is none."""
 
+    def left(self) -> None:
+        """Note that a client has left, after which another one may come."""
+
     async def connect(self) -> EngineConnection:
         """Open a connection to one of the nodes; raises Unreachable."""
 

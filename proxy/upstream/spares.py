@@ -1,7 +1,8 @@
 """Connections to the engine's nodes that are opened in advance, each for the first request of one client.
 
 A client that opens a connection for each request, as PHP applications do, otherwise waits for two. A spare connection
-has carried no request, and is given to one client only; soon after the last client has come, there is none left.
+has carried no request, and is given to one client only. It is opened when a client leaves, so that it delays no other,
+and soon after the last client has come there is none left.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ KEPT_S = 2.0
 """Seconds for which a spare connection is kept: load balancers close one that sends nothing after 5 or more (HAProxy's
 `timeout http-request`)."""
 OFTEN_S = 1.0
-"""Connections are opened in advance while one is needed within so many seconds after another."""
+"""Connections are opened in advance if the last two clients that needed one came within so many seconds."""
 
 
 class Spares:
@@ -33,16 +34,14 @@ class Spares:
         self._spares: deque[EngineConnection] = deque()
         self._opening: set[asyncio.Task[None]] = set()
         self._sweeping: asyncio.TimerHandle | None = None
-        self._taken_at = float("-inf")
+        self._needed_at = self._needed_before = float("-inf")
+        self._there = 0
+        """How many of the clients that needed a connection have not left."""
 
     def take(self) -> EngineConnection | None:
-        """Return the oldest spare connection, None if there is none; open another one if they are needed often."""
-        now = self._timer()
-        is_often, self._taken_at = now - self._taken_at < OFTEN_S, now
-        if is_often and len(self._spares) + len(self._opening) < SPARE_CONNECTIONS:
-            task = asyncio.get_running_loop().create_task(self._open())
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+        """Return the oldest spare connection for a client that needs one; None if there is none."""
+        self._needed_before, self._needed_at = self._needed_at, self._timer()
+        self._there += 1
         while self._spares:
             connection = self._spares.popleft()
             if connection.usable():
@@ -50,6 +49,17 @@ class Spares:
                 return connection
             connection.close()
         return None
+
+    def left(self) -> None:
+        """Open a connection for the next client, if clients come often; one that has needed none does not count."""
+        if not self._there:
+            return
+        self._there -= 1
+        is_often = self._needed_at - self._needed_before < OFTEN_S and self._timer() - self._needed_at < OFTEN_S
+        if is_often and len(self._spares) + len(self._opening) < SPARE_CONNECTIONS:
+            task = asyncio.get_running_loop().create_task(self._open())
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
 
     async def connect(self) -> EngineConnection:
         """Open a connection to one of the nodes; raises Unreachable."""
