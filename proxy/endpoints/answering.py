@@ -359,7 +359,8 @@ class Searching:
         user_query = _user_query(routed, request, known)
         if isinstance(user_query, Bypass):
             return user_query
-        unfit = self._excluded(routed, user_query) or self._unpaid(route, request)
+        spelled = spelled_as_sent(user_query.text)
+        unfit = self._excluded(routed, user_query, spelled) or self._unpaid(route, request)
         if problem := unfit or await self._pipeline(caller, request, known):
             return problem
         at_rest = _window_at_rest(route, options, request, known.max_result_window)
@@ -376,7 +377,7 @@ class Searching:
             route=route,
             user_query=user_query,
             instruction=route.redaction.redacted(_instruction(route, options)),
-            sent_text=route.redaction.cut(spelled_as_sent(user_query.text), self._config.models.query_max_chars),
+            sent_text=route.redaction.cut(spelled, self._config.models.query_max_chars),
             vectors=vectors if isinstance(vectors, VectorSearch) else None,
             unavailable=vectors if isinstance(vectors, Failure) else None,
             window=at_rest if request.is_later_page else self._window_now(at_rest, route, reranker),
@@ -393,13 +394,13 @@ class Searching:
             earlier=self.routes[: self.routes.index(route)],
         )
 
-    def _excluded(self, routed: Routed, user_query: UserQuery) -> Bypass | None:
+    def _excluded(self, routed: Routed, user_query: UserQuery, spelled: str) -> Bypass | None:
         """Return the bypass reason if the route does not rerank searches with this query text."""
         route, fields = routed.covered.route, routed.call.fields
         return (
             route.rollout.bypass_by_text(routed.options, fields, route.name, user_query.text)
             or route.text_bypass.bypass(user_query)
-            or route.redaction.refusal(spelled_as_sent(user_query.text), self._config.models.query_max_chars)
+            or route.redaction.refusal(spelled, self._config.models.query_max_chars)
             or _ordered_by_boosts(route, user_query)
         )
 
