@@ -339,6 +339,23 @@ async def test_whom_to_trust_as_the_engine_is_read_again(start: Start, settings:
     engine.close()
 
 
+async def test_connections_opened_in_advance_are_not_used_after_a_reload(
+    start: Start, settings: Config, engine: FakeEngine
+) -> None:
+    """They were opened with the certificates of before."""
+    server = await start(settings)
+    before = 0
+    while before < 3:  # the third one is spare
+        client = await server.client()
+        await client.ask("GET", "/_nodes")
+        client.close()
+        await asyncio.sleep(0)
+        before = engine.connections
+    await server.process.reload()
+    await (await server.client()).ask("GET", "/_nodes")
+    assert engine.requests[-1].connection > before
+
+
 async def test_whom_to_trust_as_the_models_is_read_again(start: Start, settings: Config, tmp_path: Path) -> None:
     """Also if the file has the same name; one that cannot be read changes nothing."""
     own, other, file = trustme.CA(), trustme.CA(), tmp_path / "ca.pem"
