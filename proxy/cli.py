@@ -51,7 +51,8 @@ def _with_file(error: OSError) -> str:
     """Say what went wrong with which file, and what to do."""
     if error.filename is None:
         return str(error.strerror or error)
-    return f"{error.filename}: {error.strerror}. Name another file, or correct this one's permissions."
+    advice = "Make it accessible, or name another file" if isinstance(error, PermissionError) else "Name another file"
+    return f"{error.filename}: {error.strerror}. {advice}."
 
 
 def build_parser() -> argparse.ArgumentParser:

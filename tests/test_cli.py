@@ -280,9 +280,7 @@ def test_check_of_a_search_needs_file_index_and_engine(
 def test_check_of_a_search_names_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = str(tmp_path / "none.json")
     assert main(("check", "--search", missing, "--index", "i", "-c", write(tmp_path, ""))) == 1
-    assert capsys.readouterr().err == (
-        f"rerank-proxy: {missing}: No such file or directory. Name another file, or correct this one's permissions.\n"
-    )
+    assert capsys.readouterr().err == (f"rerank-proxy: {missing}: No such file or directory. Name another file.\n")
 
 
 def test_check_of_a_search_without_the_engine_is_out_of_reach(
