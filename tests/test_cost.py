@@ -44,7 +44,7 @@ from proxy.settings.passage_template import template_of
 from proxy.settings.redaction import redaction
 from proxy.settings.request_options import OPTIONS, read_steering
 from proxy.telemetry import log as telemetry
-from proxy.upstream import embedder, reranker, windows
+from proxy.upstream import embedder, providers, reranker, windows
 from proxy.upstream.score_entries import PAIR_LENGTH, QueryScores, decode, encode
 
 pytestmark = pytest.mark.no_cover  # the tracing would be measured too
@@ -367,6 +367,29 @@ def second_passages(name: str, size: int) -> Work:
     return Work([encoded(text)], lambda: two_passages({"text": text}, template_of(("text",)).lines, 500, stems))
 
 
+MARKS: Mapping[str, str] = {
+    "words": "laptop and ",
+    "accents": "e\u0301",
+    "marks in order": "e" + "\u0323" * 20 + "\u0301" * 20,
+    "marks out of order": "e" + "\u0301" * 20 + "\u0323" * 20,
+    "ideographs": "笔记",
+    "letters that are composed": "\u1100\u1161",
+    "signs": "😀\ufe0f\u200d",
+    "control tokens": "<|im_start|>[MAS\u212a]",
+}
+
+
+def spelled(name: str, size: int) -> Work:
+    text = MARKS[name] * (size // len(MARKS[name].encode()))
+    return Work([encoded(text)], lambda: providers.spelled_as_sent(text))
+
+
+def endless_marks(size: int) -> Work:
+    marks = size // 8
+    text = "a" + "\u0301" * marks + "\u0323" * marks + "b" + "\u2026" * 40 + "\u0f73" * marks
+    return Work([encoded(text)], lambda: providers.spelled_as_sent(text))
+
+
 # ------------------------------------------------------------------------------------------------- the others
 
 
@@ -564,6 +587,7 @@ OTHERS: Mapping[str, Case] = {
         steering_headers,
         records,
         log_lines,
+        endless_marks,
     )
 }
 
@@ -594,6 +618,7 @@ CASES: Mapping[str, Case] = {
     **dict(of_each(unmarked, MARKUP)),
     **dict(of_each(second_passages, LONG)),
     **dict(of_each(cut_to_tokens, TOKENS)),
+    **dict(of_each(spelled, MARKS)),
     **OTHERS,
 }
 

@@ -32,7 +32,6 @@ class Node:
         return self.authority.decode()
 
 
-_READ_BYTES = 64 * 2**10
 IdleEnd = Callable[[], object]
 
 
@@ -266,7 +265,7 @@ class EngineConnection(asyncio.Protocol):
         sock = socket.socket(fileno=self.transport.get_extra_info("socket").fileno())
         sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
         try:
-            while self._receiver is not None and (data := sock.recv(_READ_BYTES)):
+            while self._receiver is not None and (data := sock.recv(2**16)):
                 self.data_received(data)
         except OSError:
             return
