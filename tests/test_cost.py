@@ -20,7 +20,14 @@ import pytest
 import structlog
 
 from proxy.app import record_of
-from proxy.bounds import PARAMETERS_BYTES, QUERY_STRING_LINE, QUERY_STRING_LINES, SOURCE_PATTERNS, TEXT_CLAUSES
+from proxy.bounds import (
+    PARAMETERS_BYTES,
+    QUERY_STRING_LINE,
+    QUERY_STRING_LINES,
+    SOURCE_BYTES_A_TURN,
+    SOURCE_PATTERNS,
+    TEXT_CLAUSES,
+)
 from proxy.context import SearchRecord
 from proxy.endpoints import multi_search_lines
 from proxy.endpoints.nodes import published_as
@@ -333,6 +340,19 @@ def passages(name: str, size: int) -> Work:
     return Work(list(map(decodable, sources)), lambda: [passage_of_tokens(read(each), fields, 500) for each in sources])
 
 
+NESTED: Mapping[str, Callable[[Any], Any]] = {"arrays": lambda value: [value], "objects": lambda value: {"a": value}}
+
+
+def deep_passages(name: str, size: int) -> Work:
+    """Of documents whose values are nested deeply, as many as a turn reads."""
+    value: Any = ["words"] * 250
+    for _ in range(100):
+        value = NESTED[name](value)
+    sources = [encoded({"title": [{"a": value}]})] * (min(size, SOURCE_BYTES_A_TURN) // 2000)
+    fields = template_of(("title.a",)).lines
+    return Work(sources, lambda: [passage_of_tokens(read(each), fields, 500) for each in sources])
+
+
 MARKUP: Mapping[str, str] = {
     "tags": "<b>bold</b> and <p class='x'>text</p> ",
     "open tags": "<a <p <div ",
@@ -614,6 +634,7 @@ CASES: Mapping[str, Case] = {
     **dict(of_each(opened, READ)),
     **dict(of_each(closed, READ)),
     **dict(of_each(passages, READ)),
+    **dict(of_each(deep_passages, NESTED)),
     **dict(of_each(redacted, REDACTED)),
     **dict(of_each(unmarked, MARKUP)),
     **dict(of_each(second_passages, LONG)),
