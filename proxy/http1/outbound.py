@@ -145,7 +145,10 @@ class EngineConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self.gate = ReadGate(self.transport)
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        sock = socket.socket(fileno=transport.get_extra_info("socket").fileno())
+        opened = transport.get_extra_info("socket")
+        sock = socket.socket(
+            opened.family, opened.type, opened.proto, opened.fileno()
+        )  # finding them out takes three system calls
         probed(sock)
         sock.detach()  # the transport still owns the descriptor
 
