@@ -27,6 +27,7 @@ from proxy.settings.yaml_file import did_you_mean
 
 def contradictions(config: Config) -> Iterator[tuple[str, str]]:
     """Find keys whose values are valid alone but not together; yields the key's path and the problem."""
+    yield from _variable_problems(config)
     yield from _engine_problems(config.engine)
     if config.listen.key_file and not config.listen.certificate_file:
         yield "listen.key_file", "set `certificate_file` too: a key is used with its certificate"
@@ -77,6 +78,29 @@ def _models_problems(models: Models) -> Iterator[tuple[str, str]]:
         yield "models.proxy", "remove the credentials: a proxy that needs them is not supported"
     elif models.proxy:
         yield from url_problems("models.proxy", models.proxy)
+
+
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*|[a-z_][a-z0-9_]*")
+"""The name of an environment variable; tokens mix capitals and small letters."""
+_OF_VARIABLES = (
+    ("engine", "authorization_env"),
+    ("models", "token_env"),
+    ("models", "rerank_token_env"),
+    ("cache", "key_env"),
+    ("cache", "redis_password_env"),
+    ("admin", "token_env"),
+)
+
+
+def _variable_problems(config: Config) -> Iterator[tuple[str, str]]:
+    """Find a secret in the place of the name of its variable; names are shown in errors and by the admin port."""
+    for section, key in _OF_VARIABLES:
+        name = getattr(getattr(config, section), key)
+        if name is not None and not _VARIABLE.fullmatch(name):
+            yield (
+                f"{section}.{key}",
+                "expected the name of an environment variable, as in DEEPINFRA_TOKEN: set that variable to the secret",
+            )
 
 
 def _spend_problems(config: Config) -> Iterator[tuple[str, str]]:
