@@ -21,6 +21,7 @@ import structlog
 
 from proxy.app import record_of
 from proxy.bounds import (
+    INDEX_NAMES_BYTES,
     PARAMETERS_BYTES,
     QUERY_STRING_LINE,
     QUERY_STRING_LINES,
@@ -28,6 +29,7 @@ from proxy.bounds import (
     SOURCE_PATTERNS,
     TEXT_CLAUSES,
 )
+from proxy.catalog.indices import cover, is_plain, may_concern, requested_names
 from proxy.context import SearchRecord
 from proxy.endpoints import multi_search_lines
 from proxy.endpoints.nodes import published_as
@@ -46,10 +48,11 @@ from proxy.ranking.explaining import Boost, Explanation, Kept, Origin
 from proxy.ranking.passages import passage_of_tokens, two_passages
 from proxy.ranking.planning import Relevance
 from proxy.ranking.search_response import Page, Shown, read_answer, render_answer
-from proxy.settings.config import Log, Redact
+from proxy.settings.config import Config, Log, Redact, RouteSettings
 from proxy.settings.passage_template import template_of
 from proxy.settings.redaction import redaction
 from proxy.settings.request_options import OPTIONS, read_steering
+from proxy.settings.routes import build_routes
 from proxy.telemetry import log as telemetry
 from proxy.upstream import embedder, providers, reranker, windows
 from proxy.upstream.score_entries import PAIR_LENGTH, QueryScores, decode, encode
@@ -458,6 +461,32 @@ def lines_apart(size: int) -> Work:
     return Work([head, body] * count, lambda: multi_search_lines.split(content))
 
 
+NAMES: Mapping[str, str] = {
+    "names": "logs-1,",
+    "patterns": "*logs*,",
+    "one long name": "logs",
+    "dates": "<logs-{now/d}>,",
+    "open braces": ":{",
+    "braces": ":{}",
+    "closed braces": "}{",
+    "remote": "eu:logs*,",
+    "escapes": "%7B%2A",
+}
+
+
+def named_indices(name: str, size: int) -> Work:
+    expression = NAMES[name] * (min(size, INDEX_NAMES_BYTES) // len(NAMES[name]))
+    routes = build_routes(Config(routes=(RouteSettings(index=["products*", "eu:*shop"], passage=["title"]),)))
+
+    def run() -> None:
+        names = requested_names(expression)
+        may_concern(routes, names)
+        cover(routes, [], names)
+        is_plain(names)
+
+    return Work([encoded(expression)], run)
+
+
 def lines_of_one_kind(size: int) -> Work:
     head = encoded({"index": MANY["texts"](size)})
     content = multi_search_lines.joined([(head, b"{}")])
@@ -623,6 +652,7 @@ CASES: Mapping[str, Case] = {
     **dict(of_each(widened, MANY)),
     **dict(of_each(blanked, MANY)),
     **dict(of_each(parsed_url, URLS)),
+    **dict(of_each(named_indices, NAMES)),
     **dict(of_each(steered, ("members", "a long text", "levels"))),
     **dict(of_each(read_query, QUERIES)),
     **{

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlencode
 import msgspec
 import structlog
 
-from proxy.bounds import BACKGROUND_BUDGET_S, GIVEN_TEXT, NAMES_IN_A_URL
+from proxy.bounds import BACKGROUND_BUDGET_S, GIVEN_TEXT, INDEX_NAMES_BYTES, NAMES_IN_A_URL
 from proxy.catalog.dialects import EngineKind
 from proxy.catalog.indices import (
     Covered,
@@ -61,6 +61,8 @@ from proxy.upstream.spending.caps import Level, narrowed_by_spend
 from proxy.upstream.spending.meter import Meter, Spending
 
 _log = structlog.get_logger("proxy")
+_FEW_NAMES = 2**8
+"""Bytes of index names that are compared with the routes at once; a multi-search may have a thousand times as many."""
 _T = TypeVar("_T")
 ReadBody = Callable[[], Awaitable[bytes | Bypass]]
 
@@ -193,7 +195,8 @@ class Searching:
 
     def unroutable(self, indices: str, why: Bypass) -> Bypass | Unrouted:
         """Return the bypass reason if an unresolvable search might touch a route."""
-        return why if may_concern(self.routes, requested_names(indices)) else Unrouted()
+        is_long = len(indices) > INDEX_NAMES_BYTES
+        return why if is_long or may_concern(self.routes, requested_names(indices)) else Unrouted()
 
     async def cover(
         self, record: SearchRecord, caller: EngineOfCaller, call: SearchCall, *, anew: bool = False
@@ -202,6 +205,10 @@ class Searching:
 
         Resolved names are cached; `anew` always asks the engine.
         """
+        if len(call.indices) > INDEX_NAMES_BYTES:
+            return Bypass("too_complex", detail=f"{len(call.indices)} bytes of index names")
+        if len(call.indices) > _FEW_NAMES:
+            await self._turns.take()
         names = requested_names(call.indices)
         if names and all(":" in name for name in names) and not may_concern(self.routes, names):
             return Unrouted()  # another cluster's: no alias of this one has a colon
