@@ -21,6 +21,7 @@ import structlog
 
 from proxy.app import record_of
 from proxy.bounds import (
+    HEAD_LINES,
     INDEX_NAMES_BYTES,
     PARAMETERS_BYTES,
     QUERY_STRING_LINE,
@@ -35,6 +36,8 @@ from proxy.endpoints import multi_search_lines
 from proxy.endpoints.nodes import published_as
 from proxy.errors import TooComplex
 from proxy.http1.callers import CallerIdentities, carried
+from proxy.http1.headers import HeadWriter
+from proxy.http1.messages import read_request_head
 from proxy.outcomes import Bypass, Outcome, bypassed, in_order
 from proxy.parsing.aggregations import facets_of, merged
 from proxy.parsing.filter_path import Form, read_filter_path
@@ -560,6 +563,19 @@ def long_headers(size: int) -> Work:
     return Work([encoded([value] * 10)], lambda: (callers.identity(fields), carried(fields)))
 
 
+def options_of_a_connection(size: int) -> Work:
+    """Each names a header that is meant for the proxy only."""
+    lines = b"".join(b"Connection: a%d\r\n" % number for number in range(min(size // 36, HEAD_LINES // 2)))
+    raw = b"GET / HTTP/1.1\r\n" + lines + b"\r\n"
+
+    def run() -> None:
+        head = read_request_head(raw)
+        carried(head.fields)
+        HeadWriter().request(head, b"engine", b"", ())
+
+    return Work([encoded(raw.decode())], run)
+
+
 def steering_headers(size: int) -> Work:
     name, value = b"X-Rerank-" + b"windo" * (size // 10), b"x" * (size // 2)
     fields = [(name, value)]
@@ -634,6 +650,7 @@ OTHERS: Mapping[str, Case] = {
         outcomes,
         long_headers,
         steering_headers,
+        options_of_a_connection,
         records,
         log_lines,
         endless_marks,
