@@ -250,6 +250,13 @@ def read_query(name: str, size: int) -> Work:
     return Work([body], lambda: find_user_query(query, ("title", "description"), lambda field: field == "title"))
 
 
+def clauses_beside_a_long_text(size: int) -> Work:
+    words = " ".join(map(chr, range(0xAC00, 0xAC00 + min(size // 4, 9000))))
+    others = [{"match": {f"f{number}": "\uac00 w"}} for number in range(240)]
+    query = {"bool": {"must": [{"match": {"title": words}}], "should": others}}
+    return Work([encoded(query)], lambda: find_user_query(query, ("title",), lambda _: True))
+
+
 # ------------------------------------------------------------------------------------------------- responses
 
 
@@ -654,6 +661,7 @@ OTHERS: Mapping[str, Case] = {
         records,
         log_lines,
         endless_marks,
+        clauses_beside_a_long_text,
     )
 }
 

@@ -40,7 +40,8 @@ def boost_query(query: Any, reading: Reading, leaves: Mapping[int, Reading | Non
 
     `leaves` is what was read of its clauses with words, by identity.
     """
-    rewriter = _Rewriter(reading, leaves, frozenset(id(clause.query) for clause in reading.clauses))
+    clauses = frozenset(id(clause.query) for clause in reading.clauses)
+    rewriter = _Rewriter(reading, frozenset(reading.words), leaves, clauses)
     try:
         found = rewriter.part(query)
     except RecursionError:
@@ -86,6 +87,8 @@ _SCORING = frozenset({"function_score", "script_score", "boosting", "rank_featur
 @dataclass(frozen=True, slots=True)
 class _Rewriter:
     reading: Reading
+    words: frozenset[str]
+    """Those of the reading."""
     leaves: Mapping[int, Reading | None]
     clauses: AbstractSet[int]
     random: list[Any] = field(default_factory=list)
@@ -133,7 +136,7 @@ class _Rewriter:
             return leaf is not None
         if (found := self.leaves.get(id(query))) is not None:
             same_fields = bool(found.fields) and found.fields <= self.reading.fields
-            return same_fields or set(found.words) <= set(self.reading.words)
+            return same_fields or self.words.issuperset(found.words)
         read = leaf.read(name, body, FieldKinds(lambda _: True))  # in fields without analysed text
         return read is not None and _folded(read[0].text) == self.reading.words
 
