@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from proxy.commands.console import failed
+from proxy.commands.console import report_failure
 from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.mappings import LANGUAGES, SPELLINGS
 from proxy.commands.loading.stopping import Stopped
@@ -33,12 +33,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.run(options, os.environ)
     except Stopped as error:
-        failed(str(error))
+        report_failure(str(error))
         return error.exit_code
     except (ConfigError, CannotLoad) as error:
-        return failed(str(error))
+        return report_failure(str(error))
     except OSError as error:
-        return failed(_with_file(error))
+        return report_failure(_with_file(error))
     except KeyboardInterrupt:
         sys.stderr.write(
             "rerank-proxy: interrupted; what was written is kept. Run the same command again to continue.\n"

@@ -13,13 +13,13 @@ from proxy.http1.messages import (
     Chunked,
     Framing,
     NoBody,
+    RequestHead,
     RequestHeadReader,
+    ResponseHead,
     ResponseHeadReader,
     Sized,
     UntilClose,
     head_length,
-    read_request_head,
-    read_response_head,
 )
 from tests import strategies
 
@@ -30,6 +30,14 @@ def request(*lines: bytes, start: bytes = b"POST /_search HTTP/1.1") -> bytes:
 
 def response(*lines: bytes, start: bytes = b"HTTP/1.1 200 OK") -> bytes:
     return request(*lines, start=start)
+
+
+def read_request_head(raw: bytes) -> RequestHead:
+    return RequestHeadReader().read(raw)
+
+
+def read_response_head(raw: bytes, method: bytes) -> ResponseHead:
+    return ResponseHeadReader().read(raw, method)
 
 
 # Where a head ends

@@ -171,16 +171,6 @@ class ResponseHeadReader:
         return head
 
 
-def read_request_head(raw: bytes) -> RequestHead:
-    """Parse the head of a request; raises BadMessage if its framing is ambiguous."""
-    return RequestHeadReader().read(raw)
-
-
-def read_response_head(raw: bytes, method: bytes) -> ResponseHead:
-    """Parse the head of a response to a request with this method; raises BadMessage."""
-    return ResponseHeadReader().read(raw, method)
-
-
 def _request_line(start: bytes) -> tuple[bytes, bytes, bytes]:
     """Split a request line into method, target and version; the version is empty if there is none."""
     method, _, rest = start.partition(b" ")

@@ -127,7 +127,7 @@ def _in_yaml(problem: str) -> str:
 
 def did_you_mean(word: str, known: tuple[str, ...]) -> str:
     """Suggest the most similar known word, or list all of them."""
-    near = difflib.get_close_matches(word, known, 1)
-    if near:
-        return f", did you mean `{near[0]}`?"
+    similar = difflib.get_close_matches(word, known, 1)
+    if similar:
+        return f", did you mean `{similar[0]}`?"
     return f"; expected one of: {', '.join(sorted(known))}" if known else ""

@@ -223,8 +223,8 @@ async def _rank(reranker: Reranker, model: str) -> Finding:
     if report.verdict is CanaryVerdict.WRONG:
         said = f"{model} ranks known pairs wrong: {report.detail}. Check the model server"
         return Finding("wrong", "reranker", said)
-    near, far = max(scores[0]), min(scores[0])
-    said = f"{model} scored a passage that answers the query {near:.2g}, and one that does not {far:.2g}"
+    relevant, irrelevant = max(scores[0]), min(scores[0])
+    said = f"{model} scored a passage that answers the query {relevant:.2g}, and one that does not {irrelevant:.2g}"
     return Finding("ok", "reranker", said)
 
 

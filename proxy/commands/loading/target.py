@@ -85,10 +85,10 @@ def _said(error: Refused) -> str:
         answer = msgspec.json.decode(error.body)
     except ValueError:
         return error.body[:300].decode(errors="replace")
-    return reason_of(answer) if isinstance(answer, dict) else str(answer)
+    return rejection_reason(answer) if isinstance(answer, dict) else str(answer)
 
 
-def reason_of(outcome: Outcome) -> str:
+def rejection_reason(outcome: Outcome) -> str:
     """Return why the engine rejected a request, or a document of a bulk request."""
     match outcome.get("error"):
         case {"reason": str(reason), "caused_by": {"reason": str(cause)}} if cause not in reason:
