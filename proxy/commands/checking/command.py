@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from proxy.commands.advice import connection_advice
 from proxy.commands.checking.dry_run import dry_run
 from proxy.commands.checking.findings import UNREACHABLE, Finding, exit_code
 from proxy.commands.checking.run import check
@@ -50,7 +51,7 @@ def _dry_run(config: Config, environment: Mapping[str, str], options: argparse.N
             dry_run(config, environment, SearchCall(quote(indices, safe=NAME_SAFE), query_string, content))
         )
     except UpstreamError as error:
-        report_failure(f"the engine cannot be reached: {error.detail}. Start it, or name another with --engine URL")
+        report_failure(f"the engine cannot be reached: {error.detail}. {connection_advice(error.detail)}")
         return UNREACHABLE
     if options.json:
         print_json({"outcome": ran.outcome, **ran.details})

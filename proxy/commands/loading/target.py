@@ -8,6 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from proxy.catalog.indices import META_KEY, flatten, is_inside, unmapped_paths
+from proxy.commands.advice import connection_advice
 from proxy.commands.loading.clients import TOO_LARGE, EngineApi, Outcome
 from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.mappings import Embedding, index_for, read_embedding
@@ -77,7 +78,7 @@ def engine_advice(error: UpstreamError) -> str:
         case Refused(status=status):
             return f"the engine returned {status}: {_said(error)}"
         case _:
-            return f"the engine cannot be reached: {error.detail}. Start it, or name another with --engine URL"
+            return f"the engine cannot be reached: {error.detail}. {connection_advice(error.detail)}"
 
 
 def _said(error: Refused) -> str:

@@ -25,6 +25,7 @@ from proxy.commands.evaluation.outcomes import Found
 from proxy.commands.evaluation.template import read_template
 from proxy.commands.loading.backfill import Pace
 from proxy.commands.loading.progress import ShownProgress
+from proxy.commands.loading.target import engine_advice
 from proxy.commands.warming.dry_run import SAMPLED, DrySettings, forecast_of
 from proxy.commands.warming.searches import FrequentSearches, read_searches
 from proxy.errors import Refused, Unreachable, UpstreamError
@@ -156,7 +157,7 @@ def _dry_run(searches: FrequentSearches, options: argparse.Namespace, environmen
         with ShownProgress(options.index, min(len(searches), SAMPLED), counted=_counted) as shown:
             forecast = asyncio.run(forecast_of(settings, options.index, searches, Pace(options.rate), shown))
     except UpstreamError as error:
-        report_failure(f"the engine does not answer: {error}. Start it, or correct `engine.url`")
+        report_failure(engine_advice(error))
         return UNREACHABLE
     sys.stderr.writelines(f"{line}\n" for line in forecast.lines(prices_of(config)))
     if forecast.is_useful:
