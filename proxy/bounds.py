@@ -61,6 +61,10 @@ REQUEST_HEAD_BYTES = _bound(Of.CLIENT, "bytes of a request's head", 256 * 2**10,
 HEAD_LINES = _bound(
     Of.CLIENT, "lines of the head of a request or response", 4096, "rejected with 431 (request) or 502 (response)"
 )
+REPEATED_HEADS = _bound(
+    Of.CLIENT, "heads of requests, and of responses, that are not parsed again", 256, "parsed again"
+)
+REPEATED_HEAD_BYTES = _bound(Of.CLIENT, "bytes of one of these heads", 2048, "parsed each time")
 SEARCH_RAW_FACTOR = _bound(
     Of.CLIENT,
     "bytes of a chunked search body with its chunk sizes, extensions and trailers, as a multiple of the body",

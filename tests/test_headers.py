@@ -5,11 +5,11 @@ import json
 import pytest
 
 from proxy.http1.headers import HOP_BY_HOP, binds_connection, end_to_end, header_lines, own_error, request_lines
-from proxy.http1.messages import Line, RequestHead, RequestHeadReader
+from proxy.http1.messages import Line, RequestHead, read_request_head
 
 
 def head(*raw: bytes) -> RequestHead:
-    return RequestHeadReader().read(b"GET / HTTP/1.1\r\n" + b"".join(line + b"\r\n" for line in raw) + b"\r\n")
+    return read_request_head(b"GET / HTTP/1.1\r\n" + b"".join(line + b"\r\n" for line in raw) + b"\r\n")
 
 
 def lines(*raw: bytes) -> tuple[Line, ...]:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from proxy.http1.flow import ReadGate
-from proxy.http1.messages import ResponseHeadReader
+from proxy.http1.messages import read_response_head
 from proxy.http1.rejections import RejectedItems
 from tests.conftest import OTHER, QUERY
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
@@ -254,7 +254,7 @@ async def test_what_cannot_be_decompressed_is_passed_on_unread(
 @pytest.mark.parametrize("ends", [False, True])
 async def test_no_more_is_read_from_the_engine_while_a_response_is_decompressed(client: Client, *, ends: bool) -> None:
     transport = cast("asyncio.Transport", client.writer.transport)
-    head = ResponseHeadReader().read(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n", b"POST")
+    head = read_response_head(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n", b"POST")
     rejected = asyncio.get_running_loop().create_future()
     items = RejectedItems(head, ReadGate(transport), rejected.set_result)
     items.read([_gzip(b'{"responses":[' + _hits(20_000) + b',{"error":{},"status":403}]}')])

@@ -104,7 +104,7 @@ NO_HOP = Hop()
 class HeadWriter:
     """Writes the request heads, or the response heads, of one connection for the next hop.
 
-    Header lines that are the same objects as in the last head (see RequestHeadReader) are not written again.
+    Header lines that are the same objects as in the last head (see `read_request_head`) are not written again.
     """
 
     __slots__ = ("_how", "_lines", "_written")

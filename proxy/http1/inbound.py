@@ -15,7 +15,7 @@ from proxy.context import Ended, RequestRecord
 from proxy.http1.exchange import Broken, Exchange, Work
 from proxy.http1.flow import Hold, ReadGate, reset
 from proxy.http1.headers import REASONS, HeadWriter, header_lines, own_error
-from proxy.http1.messages import BadMessage, RequestHeadReader, head_length
+from proxy.http1.messages import BadMessage, head_length, read_request_head
 
 if TYPE_CHECKING:
     from proxy.http1.outbound import EngineConnection
@@ -48,7 +48,6 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_drains",
         "_exchange",
-        "_heads",
         "_looked_at",
         "_loop",
         "_lost",
@@ -79,7 +78,6 @@ class ClientConnection(asyncio.Protocol):
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._exchange: Exchange | None = None
-        self._heads = RequestHeadReader()
         self.request_writer = HeadWriter()
         self.response_writer = HeadWriter()
         self._pending = b""
@@ -166,7 +164,7 @@ class ClientConnection(asyncio.Protocol):
             self.refuse(BadMessage("the head is too large", 431))
             return
         try:
-            head = self._heads.read(data[:length])
+            head = read_request_head(data[:length])
         except BadMessage as error:
             self.refuse(error)
             return

@@ -8,9 +8,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 from typing import NamedTuple
 
-from proxy.bounds import CHUNK_BYTES, CHUNK_LINE_BYTES, CHUNK_LINES_A_TURN, HEAD_LINES
+from proxy.bounds import (
+    CHUNK_BYTES,
+    CHUNK_LINE_BYTES,
+    CHUNK_LINES_A_TURN,
+    HEAD_LINES,
+    REPEATED_HEAD_BYTES,
+    REPEATED_HEADS,
+)
 
 Field = tuple[bytes, bytes]
 
@@ -130,45 +138,19 @@ class _Block(NamedTuple):
         return b",".join(self.control.get(key, ()))
 
 
-class RequestHeadReader:
-    """Reads the request heads of one connection; header lines equal to the last request's are not parsed again."""
-
-    __slots__ = ("_last", "_lines")
-
-    def __init__(self) -> None:
-        self._lines = b""
-        self._last: RequestHead | None = None
-
-    def read(self, raw: bytes) -> RequestHead:
-        """Parse a head; raises BadMessage if its framing is ambiguous."""
-        first, _, lines = raw.partition(b"\n")
-        start = _first_line(first)
-        method, target, version = _request_line(start)
-        last = self._last
-        if last is not None and version == last.version and lines == self._lines:
-            return RequestHead(start, method, target, version, last.lines, last.framing, last.keep_alive, last.control)
-        head = _request_head(start, method, target, version, _read_block(lines))
-        self._lines, self._last = lines, head
-        return head
+def read_request_head(raw: bytes) -> RequestHead:
+    """Parse the head of a request; raises BadMessage if its framing is ambiguous."""
+    first, _, lines = raw.partition(b"\n")
+    start = _first_line(first)
+    method, target, version = _request_line(start)
+    read = _repeated_request_fields if len(lines) <= REPEATED_HEAD_BYTES else _request_fields
+    return RequestHead(start, method, target, version, *read(version, lines))
 
 
-class ResponseHeadReader:
-    """Reads the response heads of one connection; a head equal to the last response's is not parsed again."""
-
-    __slots__ = ("_last", "_method", "_raw")
-
-    def __init__(self) -> None:
-        self._raw = self._method = b""
-        self._last: ResponseHead | None = None
-
-    def read(self, raw: bytes, method: bytes) -> ResponseHead:
-        """Parse the head of a response to a request with this method; raises BadMessage."""
-        if self._last is not None and raw == self._raw and method == self._method:
-            return self._last
-        first, _, lines = raw.partition(b"\n")
-        head = _response_head(_first_line(first), _read_block(lines), method)
-        self._raw, self._method, self._last = raw, method, head
-        return head
+def read_response_head(raw: bytes, method: bytes) -> ResponseHead:
+    """Parse the head of a response to a request with this method; raises BadMessage."""
+    read = _repeated_response_head if len(raw) <= REPEATED_HEAD_BYTES else _response_head
+    return read(raw, method)
 
 
 def _request_line(start: bytes) -> tuple[bytes, bytes, bytes]:
@@ -181,14 +163,27 @@ def _request_line(start: bytes) -> tuple[bytes, bytes, bytes]:
     return method, target, version
 
 
-def _request_head(start: bytes, method: bytes, target: bytes, version: bytes, block: _Block) -> RequestHead:
+class _RequestFields(NamedTuple):
+    """What the header lines of a request say."""
+
+    lines: tuple[Line, ...]
+    framing: Framing
+    keep_alive: bool
+    control: Control
+
+
+def _request_fields(version: bytes, raw: bytes) -> _RequestFields:
+    block = _read_block(raw)
     if version == b"HTTP/1.1" and b"expect" in block.control and not _is_continue(block.control[b"expect"]):
         raise BadMessage("the only supported expectation is 100-continue", 417)
     framing = _stated_framing(block) or NO_BODY
     if isinstance(framing, Chunked) and version != b"HTTP/1.1":
         raise BadMessage("a chunked message before HTTP/1.1")
-    keep_alive = _keep_alive(version, block)
-    return RequestHead(start, method, target, version, block.lines, framing, keep_alive, block.control)
+    return _RequestFields(block.lines, framing, _keep_alive(version, block), block.control)
+
+
+_repeated_request_fields = lru_cache(REPEATED_HEADS)(_request_fields)
+"""A client repeats its header lines from request to request, whether on one connection or on many."""
 
 
 def _is_continue(expected: Sequence[bytes]) -> bool:
@@ -200,7 +195,9 @@ def _is_continue(expected: Sequence[bytes]) -> bool:
     return len(expected) == 1 and expected[0].lower() == b"100-continue"
 
 
-def _response_head(start: bytes, block: _Block, method: bytes) -> ResponseHead:
+def _response_head(raw: bytes, method: bytes) -> ResponseHead:
+    first, _, lines = raw.partition(b"\n")
+    start, block = _first_line(first), _read_block(lines)
     found = _STATUS.fullmatch(start)
     if found is None:
         raise BadMessage("not a status line")
@@ -208,6 +205,9 @@ def _response_head(start: bytes, block: _Block, method: bytes) -> ResponseHead:
     framing = _response_framing(method, status, block)
     keep_alive = _keep_alive(start[:8], block) and not isinstance(framing, UntilClose)
     return ResponseHead(start, status, block.lines, framing, keep_alive, block.control)
+
+
+_repeated_response_head = lru_cache(REPEATED_HEADS)(_response_head)
 
 
 def _first_line(raw: bytes) -> bytes:

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 from proxy.bounds import INTERIM_RESPONSES, RESPONSE_HEAD_BYTES, WRITE_BUFFER_BYTES
 from proxy.http1.flow import Hold, ReadGate, probed
-from proxy.http1.messages import BadMessage, BodyReader, ResponseHead, ResponseHeadReader, head_length
+from proxy.http1.messages import BadMessage, BodyReader, ResponseHead, head_length, read_response_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,6 @@ class EngineConnection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer",
-        "_head_reader",
         "_interims",
         "_looked_at",
         "_loop",
@@ -97,7 +96,6 @@ class EngineConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._receiver: Receiver | None = None
         self._method = b""
-        self._head_reader = ResponseHeadReader()
         self._buffer = bytearray()
         self._looked_at = 0
         self._reading: BodyReader | None = None
@@ -185,7 +183,7 @@ class EngineConnection(asyncio.Protocol):
         receiver, position = self._receiver, 0
         while receiver is not None:
             try:
-                head = self._head_reader.read(data[position : position + length], self._method)
+                head = read_response_head(data[position : position + length], self._method)
             except BadMessage as error:
                 self._fail(error)
                 return
