@@ -14,7 +14,7 @@ from proxy.bounds import REQUEST_HEAD_BYTES, WRITE_BUFFER_BYTES
 from proxy.context import Ended, RequestRecord
 from proxy.http1.exchange import Broken, Exchange, Work
 from proxy.http1.flow import Hold, ReadGate, reset
-from proxy.http1.headers import REASONS, HeadWriter, own_error, written
+from proxy.http1.headers import REASONS, HeadWriter, header_lines, own_error
 from proxy.http1.messages import BadMessage, head_length, read_request_head
 
 if TYPE_CHECKING:
@@ -320,7 +320,7 @@ class ClientConnection(asyncio.Protocol):
             body = own_error(error.status, "bad_http_message", str(error))
             fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         start = b"HTTP/1.1 %d %s\r\n" % (error.status, REASONS.get(error.status, b""))
-        self.write(start + written([*fields, (b"connection", b"close")]) + b"\r\n" + body)
+        self.write(start + header_lines([*fields, (b"connection", b"close")]) + b"\r\n" + body)
         self._close_gently(None)
 
     # -- closing
