@@ -244,6 +244,12 @@ GIVEN_TEXT = _bound(
     2000,
     "the text is read from the query instead",
 )
+MARKS = _bound(
+    Of.CLIENT,
+    "combining marks in a row in a query text, unless in NFC (as in UAX #15, Stream-Safe Text Format)",
+    30,
+    "the rest is removed",
+)
 COMPARED_TEXTS = _bound(Of.CLIENT, "texts of one query that are compared for spelling variants", 100, "not compared")
 COMPARED_CHARACTERS = _bound(Of.CLIENT, "characters of these texts", 20_000, "not compared")
 FIELD_DEPTH = _bound(
