@@ -195,8 +195,7 @@ class SlowHeads:
         await self.answered.wait()
         return self.head
 
-    async def put(self, key: bytes, head: Head) -> None: ...
-    def renew(self, key: bytes, head: Head) -> None: ...
+    def keep(self, key: bytes, head: Head) -> None: ...
 
 
 async def test_a_ranking_that_is_found_late_sends_nothing_twice(engine: FakeEngine, models: FakeModels) -> None:

@@ -96,11 +96,8 @@ class _MadeHead:
     async def get(self, key: bytes) -> Head | None:  # noqa: ARG002  the parameters of Remembers
         return None
 
-    async def put(self, key: bytes, head: Head) -> None:  # noqa: ARG002  the parameters of Remembers
+    def keep(self, key: bytes, head: Head) -> None:  # noqa: ARG002  the parameters of Remembers
         self.head = head
-
-    def renew(self, key: bytes, head: Head) -> None:
-        """Do nothing: there is no cached head."""
 
 
 async def run_shadow(run: Run) -> Shadow:

@@ -33,7 +33,7 @@ class Heads:
     def __init__(self, region: CacheRegion, scope: bytes = b"") -> None:
         self._region = region
         self._scope = scope
-        self._renewing: set[asyncio.Task[None]] = set()
+        self._storing: set[asyncio.Task[None]] = set()
 
     async def get(self, key: bytes) -> Head | None:
         """Return the head without failures, or else the one with failures.
@@ -52,11 +52,11 @@ class Heads:
         state = _DEGRADED if head.failures else _WHOLE
         await self._region.put(self._key(state, key), encode_head(head))
 
-    def renew(self, key: bytes, head: Head) -> None:
-        """Store a cached head for as long as a new one, without the search waiting for it."""
+    def keep(self, key: bytes, head: Head) -> None:
+        """Store a head behind the response, so that the search does not wait for it."""
         task = asyncio.ensure_future(self.put(key, head))
-        self._renewing.add(task)
-        task.add_done_callback(self._renewing.discard)
+        self._storing.add(task)
+        task.add_done_callback(self._storing.discard)
 
     def _key(self, state: bytes, key: bytes) -> bytes:
         return self._region.key(_FORMAT, state, self._scope, key)

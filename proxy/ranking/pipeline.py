@@ -143,7 +143,7 @@ async def unserved(plan: Plan, stages: Stages, head_key: bytes) -> Unserved | No
         count()
     told = tuple(dict.fromkeys(failures))
     counted = plan.request.track_total_hits
-    await stages.heads.put(head_key, Head((), None, 0, untouched=True, failures=told, counted=counted))
+    stages.heads.keep(head_key, Head((), None, 0, untouched=True, failures=told, counted=counted))
     return Unserved(told)
 
 
@@ -259,7 +259,7 @@ async def _new_head(run: Run, head_key: bytes, answer: SearchAnswer, semantic: S
         rendered = await render(run, known.recipe.documents.get(RENDER, ()), added_facets(run))
         again = shown_again(run, known, answer, rendered)
         if again == known:
-            run.stages.heads.renew(head_key, known)
+            run.stages.heads.keep(head_key, known)
             return known, rendered
         return await _remembered(run, head_key, answer, again, rendered)
     semantic, groups = await group(run, answer, semantic)
@@ -295,7 +295,7 @@ async def _remembered(
     """
     known = await run.stages.heads.get(head_key) if head.failures else None
     if known is None or known.failures:
-        await run.stages.heads.put(head_key, head)
+        run.stages.heads.keep(head_key, head)
         return head, rendered
     shown = await _missing(run, known, answer)
     return (head, rendered) if shown.failures else (replace(known, failures=head.failures), shown)

@@ -81,9 +81,8 @@ class Remembers(Protocol):
     """A cache of heads, so that the pages of a search are consistent, and later pages need no model calls."""
 
     async def get(self, key: bytes) -> Head | None: ...
-    async def put(self, key: bytes, head: Head) -> None: ...
-    def renew(self, key: bytes, head: Head) -> None:
-        """Store a cached head again, behind the response."""
+    def keep(self, key: bytes, head: Head) -> None:
+        """Store a head; the search does not wait for it."""
         ...
 
 
