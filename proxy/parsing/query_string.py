@@ -344,6 +344,8 @@ def _text_of(part: _Part, is_text: IsText) -> str:
 
 def _without_expansions(parts: Sequence[_Part]) -> Sequence[_Part]:
     """Drop phrases and groups that weigh less than the plain words next to them: an application adds synonyms so."""
+    if len({part.boost for part in parts}) < 2:
+        return parts
     least = min((part.boost for part in parts if _is_plain(part)), default=0.0)
     return [part for part in parts if part.boost >= least or part.sign or part.field or part.opaque]
 
@@ -402,15 +404,17 @@ def _once(texts: _Texts) -> _Texts:
 
 def _without_forms(texts: _Texts) -> _Texts:
     """Drop words that repeat the one before, or all others, as prefixes or with typing errors (`rain* rain~`)."""
-    exact = [each for each in texts if not each.is_form]
-    inexact = [each for each in texts if each.is_form]
-    if letters(" ".join([each.text for each in exact])) == letters(" ".join([each.text for each in inexact])):
-        return exact
+    forms = [each for each in texts if each.is_form]
+    if not forms:
+        return texts
+    others = [each for each in texts if not each.is_form]
+    if letters(" ".join([each.text for each in others])) == letters(" ".join([each.text for each in forms])):
+        return others
     kept = texts[:1]
     for each in texts[1:]:
         last = kept[-1]
-        forms = each.is_word and last.is_word and (each.is_form or last.is_form)
-        if not forms or letters(each.text) != letters(last.text):
+        repeats = each.is_word and last.is_word and (each.is_form or last.is_form)
+        if not repeats or letters(each.text) != letters(last.text):
             kept.append(each)
     return kept
 
@@ -454,6 +458,10 @@ def _is_free(part: _Part) -> bool:
     return not (part.sign or part.field or part.opaque) and all(map(_is_free, part.parts or ()))
 
 
+def _has_phrase(part: _Part) -> bool:
+    return part.quoted or any(map(_has_phrase, part.parts or ()))
+
+
 def _repeats_in_fields(parts: Sequence[_Part], is_text: IsText, has_words: IsText) -> bool:
     """Whether all parts repeat the same words in different text fields: `title:(w) OR body:(w)`, also without OR."""
     several = len(parts) > 1 and (all(part.field for part in parts) or any(part.or_ for part in parts))
@@ -465,6 +473,8 @@ def _repeats_in_fields(parts: Sequence[_Part], is_text: IsText, has_words: IsTex
 
 def _repeated(positive: Sequence[_Part], has_words: IsText) -> set[int]:
     """Return the ids of phrases and groups that only repeat plain words next to them."""
+    if not any(_has_phrase(part) for part in positive):
+        return set()
     texts = _texts([part for part in positive if _is_free(part)], has_words)
     whole = [each for each in texts if each.whole or each.part.quoted]
     if not whole or len(whole) == len(texts):
