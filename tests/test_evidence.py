@@ -293,6 +293,66 @@ def test_words_that_no_clause_scores_are_found_and_not_relaxed(query: Any) -> No
     assert ("boot", None, "text_in_filter") == (user_query.text, user_query.relaxed, user_query.unrelaxed)
 
 
+FILTERS_BESIDE = [
+    lambda words: must(words, SHELF),
+    lambda words: must(SHELF, should(words, {"term": {"status": "new"}})),
+    lambda words: {"bool": {"must": [SHELF], "should": [words], "minimum_should_match": 1}},
+    lambda words: {"bool": {"must": [words], "should": [match("tags", "promotion", 3)]}},
+    lambda words: must({"function_score": {"query": words, "weight": 2}}, SHELF),
+    lambda words: must(words, line("shelf:boots")),
+]
+PARTS_OF_WORDS = [
+    {"wildcard": {"title": "*jack*"}},
+    {"wildcard": {"title.raw": {"value": "*jack*", "case_insensitive": True}}},
+    {"intervals": {"title": {"match": {"query": "jack"}}}},
+    {"span_near": {"clauses": [{"span_term": {"title": "jack"}}], "slop": 1}},
+]
+
+
+@pytest.mark.parametrize("words", PARTS_OF_WORDS)
+@pytest.mark.parametrize("around", [*FILTERS_BESIDE, lambda words: {"bool": {"must": [SHELF], "filter": [words]}}])
+def test_a_text_elsewhere_is_a_filter_beside_a_part_of_a_word(around: Any, words: Any) -> None:
+    user_query = found(around(words))
+    assert user_query is not None
+    assert ("jack", None, "text_in_filter") == (user_query.text, user_query.relaxed, user_query.unrelaxed)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"prefix": {"title": "jack"}},
+        {"prefix": {"title.raw": {"value": "Jack"}}},
+        {"wildcard": {"title": "jack*"}},
+        {"regexp": {"title": {"value": ".*jack.*"}}},
+        {"term": {"title": "jack"}},
+        {"terms": {"title": ["rain", "jack"]}},
+        {"terms_set": {"title": {"terms": ["jack"], "minimum_should_match_field": "n"}}},
+        {"more_like_this": {"fields": ["title"], "like": "jack"}},
+        {"span_multi": {"match": {"prefix": {"title": "jack"}}}},
+    ],
+)
+@pytest.mark.parametrize("around", FILTERS_BESIDE)
+def test_a_text_elsewhere_is_a_filter_beside_words_that_are_not_read(around: Any, words: Any) -> None:
+    assert found(around(words)) is None
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"bool": {"filter": [{"prefix": {"title.raw": "A"}}]}},
+        {"term": {"title.raw": "Jacket"}},
+        {"terms": {"brand": ["velloway"]}},
+        {"prefix": {"shelf": "boo"}},
+        {"exists": {"field": "title"}},
+        {"bool": {"must_not": [{"wildcard": {"title": "*jack*"}}]}},
+    ],
+)
+def test_a_text_elsewhere_stays_query_text_beside_filters(beside: Any) -> None:
+    user_query = found(must(match("everything", "dry feet"), beside))
+    assert user_query is not None
+    assert ("dry feet", must(MATCH_ALL, beside)) == (user_query.text, user_query.relaxed)
+
+
 @pytest.mark.parametrize(
     "query",
     [
