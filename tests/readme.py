@@ -776,7 +776,7 @@ def languages() -> str:
 def the_map() -> str:
     """The way of a request, from `proxy/__init__.py`."""
     _, _, told = (proxy.__doc__ or "").partition("module by module:\n\n")
-    return f"```text\n{told.partition('Nothing flows back')[0].rstrip()}\n```\n"
+    return f"```text\n{told.partition('Data flows in one direction')[0].rstrip()}\n```\n"
 
 
 LOG_FIELDS: Mapping[str, tuple[str, str]] = {

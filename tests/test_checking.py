@@ -432,6 +432,17 @@ async def test_a_model_that_is_slower_than_a_search_waits_is_worth_a_note() -> N
     assert "models.rerank_timeout_seconds is 1e-06, so such a search is degraded" in at("reranker", found)[0][1]
 
 
+async def test_times_in_another_unit_are_questioned() -> None:
+    first = {"index": "a", "budget_ms": 2, "semantic": {"field": "v", "dimensions": 3, "timeout_seconds": 2000}}
+    models = {"rerank_timeout_seconds": 3000}
+    found = await findings("http://127.0.0.1:1", first, models=models, offline=True)
+    assert [
+        ("routes[0].budget_ms", "2 ms are too short for a model call: are seconds meant? Write 1500 for 1.5 seconds"),
+        ("models.rerank_timeout_seconds", "3000 seconds are long for a search: are milliseconds meant? Write 3"),
+        ("routes[0].semantic.timeout_seconds", "2000 seconds are long for a search: are milliseconds meant? Write 2"),
+    ] == [(each.place.rpartition(" ")[2], each.said) for each in found if "meant?" in each.said]
+
+
 @pytest.mark.parametrize(("offline", "kind", "code"), [(False, "wrong", 1), (True, "note", 0)])
 async def test_a_token_that_is_missing_is_wrong_and_in_the_file_alone_a_note(
     *, offline: bool, kind: str, code: int

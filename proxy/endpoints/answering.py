@@ -44,7 +44,7 @@ from proxy.ranking.heads import Heads, head_key, scope_of
 from proxy.ranking.pipeline import Defect, Result, Unserved, run_search, unserved
 from proxy.ranking.planning import Plan, VectorSearch, vector_search
 from proxy.ranking.pressure import LiveModels, UncalledModels, narrowed, reserved_seconds
-from proxy.ranking.searches import own_fields
+from proxy.ranking.searches import added_fields
 from proxy.ranking.stages import Budget, CalledModels, Embeds, OwnSearches, Run, Scores, Stages
 from proxy.ranking.tiers import AutoTier
 from proxy.settings.config import Config
@@ -274,7 +274,7 @@ class Searching:
         purse = self.spending.purse(
             route,
             record.usage,
-            pays=self.spending.level(route) < Level.CACHED,
+            pays=self.spending.update_level(route) < Level.CACHED,
             is_background=bool(routed.options.background),
         )
         run = Run(plan, stages, record.clock, Budget(plan.budget_seconds, own, number, purse), record.usage)
@@ -406,12 +406,12 @@ class Searching:
 
     def _window_now(self, at_rest: int, route: Route, reranker: str | None) -> int:
         """Return the window of a new search at this spend and load."""
-        window = narrowed_by_spend(at_rest, self.spending.level(route.name))
+        window = narrowed_by_spend(at_rest, self.spending.update_level(route.name))
         return narrowed(window, self.models.pressure(reranker)) if reranker else window
 
     def _unpaid(self, route: Route, request: SearchRequest) -> Bypass | None:
         """Bypass a search of a route that has exceeded a cap, unless it continues a ranking, which may be cached."""
-        is_over = not request.is_later_page and self.spending.level(route.name) is Level.OFF
+        is_over = not request.is_later_page and self.spending.update_level(route.name) is Level.OFF
         return Bypass("spend_cap") if is_over else None
 
     def _choose_reranker(self, route: Route) -> tuple[str | None, bool]:
@@ -643,7 +643,7 @@ def without_vectors(call: SearchCall, route: Route) -> SearchCall:
     semantic = route.semantic
     if semantic is None or call.is_template:
         return call
-    content, parameters = excluding(call.content, call.parameters, own_fields(semantic.fields))
+    content, parameters = excluding(call.content, call.parameters, added_fields(semantic.fields))
     query_string = call.query_string if parameters == call.parameters else urlencode(parameters)
     rewritten = call.rewritten or content != call.content
     return replace(call, content=content, query_string=query_string, rewritten=rewritten)

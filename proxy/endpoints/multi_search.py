@@ -19,9 +19,9 @@ from proxy.endpoints.multi_search_lines import (
     OF_THE_WHOLE,
     Item,
     Unread,
-    joined,
+    join_lines,
+    join_responses,
     query_string,
-    render,
     responses,
     split,
     status_of,
@@ -34,7 +34,7 @@ from proxy.http1.headers import own_error
 from proxy.outcomes import Bypass, bypassed, in_order
 from proxy.parsing.filter_path import read_form
 from proxy.parsing.json_text import with_member
-from proxy.ranking.pipeline import Relayed, Result, Unanswered, failed
+from proxy.ranking.pipeline import Relayed, Result, Unanswered, result_of_error
 from proxy.ranking.planning import EngineReply
 from proxy.ranking.stages import OwnSearches
 from proxy.settings.request_options import Wrong
@@ -135,7 +135,7 @@ async def _pass_on(front: Front, exchange: Exchange, ended: Sequence[_Ended], it
     """Pass the request on; items keep the client's own lines, without per-request options."""
     lines = [each.line for each in ended]
     if lines != [(item.header, item.body) for item in items]:
-        exchange.replace_body(joined(lines))
+        exchange.replace_body(join_lines(lines))
     await front.hand_on(exchange, _outcome(ended, answered=False))
 
 
@@ -275,7 +275,7 @@ class _Multi:
         ]
         took_ms = max(rest.took_ms, more.took_ms, *(took(part) for part in parts))
         try:
-            body = render(parts, took_ms, read_form(self.url), keeps_empty=self.front.keeps_empty)
+            body = join_responses(parts, took_ms, read_form(self.url), keeps_empty=self.front.keeps_empty)
         except TooComplex:
             await _pass_on(self.front, self.exchange, ended, items)
             return
@@ -300,7 +300,7 @@ class _Multi:
         try:
             return await self._asked([each for each in ended if each.part is None])
         except UpstreamError as error:
-            return failed(error, read_form(self.url), keeps_empty=self.front.keeps_empty, changed=True)
+            return result_of_error(error, read_form(self.url), keeps_empty=self.front.keeps_empty, changed=True)
         finally:
             self.own.answered(self.place_of_rest)
 
@@ -308,7 +308,7 @@ class _Multi:
         if not left:
             return _Rest(None, 0, ())
         name = f"/{self.search.indices}" if self.search.indices else ""
-        asked, lines = read_form(self.url).asked(self.url), joined([each.line for each in left])
+        asked, lines = read_form(self.url).asked(self.url), join_lines([each.line for each in left])
         reply = await self.caller.post(f"{name}/{self.search.endpoint}", asked, lines, lines=True)
         try:
             took_ms, parts = responses(reply.body)

@@ -82,8 +82,11 @@ class Hop:
 
     def fields(self, peer: str) -> tuple[Field, ...]:
         """Return the headers that are added to a client's request."""
-        via = _via(self.pseudonym)
-        return (*via, (b"x-forwarded-for", peer.encode())) if self.forwarded_for and peer else via
+        return (*_via(self.pseudonym), *self.forwarded(peer))
+
+    def forwarded(self, peer: str) -> tuple[Field, ...]:
+        """Return the header with the client's address, by which an engine may decide what the client may see."""
+        return ((b"x-forwarded-for", peer.encode()),) if self.forwarded_for and peer else ()
 
     def is_loop(self, control: Control) -> bool:
         """Whether a request has passed this process before, or more proxies of this product than PROXY_HOPS."""
@@ -104,7 +107,7 @@ NO_HOP = Hop()
 class HeadWriter:
     """Writes the request heads, or the response heads, of one connection for the next hop.
 
-    Header lines that are the same objects as in the last head (see RequestHeadReader) are not written again.
+    Header lines that are the same objects as in the last head (see `read_request_head`) are not written again.
     """
 
     __slots__ = ("_how", "_lines", "_written")
@@ -150,16 +153,16 @@ def _request_fields(
     lines = b"".join(request_lines(head.lines, authority, replayed=replayed, length=length))
     if head.version == b"HTTP/1.0" and head.keep_alive:
         lines += b"connection: keep-alive\r\n"
-    return b"\r\n" + lines + written(added) + b"\r\n"
+    return b"\r\n" + lines + header_lines(added) + b"\r\n"
 
 
 def response_head(head: ResponseHead, added: Sequence[Field]) -> bytes:
     """Return the head of a response for the client."""
     lines = b"".join([line.raw for line in end_to_end(head.lines)])
-    return head.start + b"\r\n" + lines + written(added) + b"\r\n"
+    return head.start + b"\r\n" + lines + header_lines(added) + b"\r\n"
 
 
-def written(fields: Sequence[Field]) -> bytes:
+def header_lines(fields: Sequence[Field]) -> bytes:
     return b"".join(name + b": " + value + b"\r\n" for name, value in fields)
 
 

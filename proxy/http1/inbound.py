@@ -14,8 +14,8 @@ from proxy.bounds import REQUEST_HEAD_BYTES, WRITE_BUFFER_BYTES
 from proxy.context import Ended, RequestRecord
 from proxy.http1.exchange import Broken, Exchange, Work
 from proxy.http1.flow import Hold, ReadGate, reset
-from proxy.http1.headers import REASONS, HeadWriter, own_error, written
-from proxy.http1.messages import BadMessage, RequestHeadReader, head_length
+from proxy.http1.headers import REASONS, HeadWriter, header_lines, own_error
+from proxy.http1.messages import BadMessage, head_length, read_request_head
 
 if TYPE_CHECKING:
     from proxy.http1.outbound import EngineConnection
@@ -48,7 +48,6 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_drains",
         "_exchange",
-        "_heads",
         "_looked_at",
         "_loop",
         "_lost",
@@ -79,7 +78,6 @@ class ClientConnection(asyncio.Protocol):
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._exchange: Exchange | None = None
-        self._heads = RequestHeadReader()
         self.request_writer = HeadWriter()
         self.response_writer = HeadWriter()
         self._pending = b""
@@ -166,7 +164,7 @@ class ClientConnection(asyncio.Protocol):
             self.refuse(BadMessage("the head is too large", 431))
             return
         try:
-            head = self._heads.read(data[:length])
+            head = read_request_head(data[:length])
         except BadMessage as error:
             self.refuse(error)
             return
@@ -322,7 +320,7 @@ class ClientConnection(asyncio.Protocol):
             body = own_error(error.status, "bad_http_message", str(error))
             fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         start = b"HTTP/1.1 %d %s\r\n" % (error.status, REASONS.get(error.status, b""))
-        self.write(start + written([*fields, (b"connection", b"close")]) + b"\r\n" + body)
+        self.write(start + header_lines([*fields, (b"connection", b"close")]) + b"\r\n" + body)
         self._close_gently(None)
 
     # -- closing

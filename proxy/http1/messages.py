@@ -8,9 +8,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 from typing import NamedTuple
 
-from proxy.bounds import CHUNK_BYTES, CHUNK_LINE_BYTES, CHUNK_LINES_A_TURN, HEAD_LINES
+from proxy.bounds import (
+    CHUNK_BYTES,
+    CHUNK_LINE_BYTES,
+    CHUNK_LINES_A_TURN,
+    HEAD_LINES,
+    REPEATED_HEAD_BYTES,
+    REPEATED_HEADS,
+    REPEATED_LINE_BYTES,
+)
 
 Field = tuple[bytes, bytes]
 
@@ -103,6 +112,7 @@ TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """Syntax of a header name (RFC 9110, section 5.1)."""
 _PLAIN_VALUE = re.compile(rb"[\t -~]*\r?\n")  # not folded, and without whitespace that only some parsers strip
 _LINE_END = re.compile(rb"\r?\n")
+_METHOD = re.compile(rb"[^\x00- \x7f]+")
 _VERSION = re.compile(rb"HTTP/(\d)\.(\d)")
 _STATUS = re.compile(rb"HTTP/\d\.\d (\d{3})(?: .*)?")
 
@@ -130,60 +140,28 @@ class _Block(NamedTuple):
         return b",".join(self.control.get(key, ()))
 
 
-class RequestHeadReader:
-    """Reads the request heads of one connection; header lines equal to the last request's are not parsed again."""
-
-    __slots__ = ("_last", "_lines")
-
-    def __init__(self) -> None:
-        self._lines = b""
-        self._last: RequestHead | None = None
-
-    def read(self, raw: bytes) -> RequestHead:
-        """Parse a head; raises BadMessage if its framing is ambiguous."""
-        first, _, lines = raw.partition(b"\n")
-        start = _first_line(first)
-        method, target, version = _request_line(start)
-        last = self._last
-        if last is not None and version == last.version and lines == self._lines:
-            return RequestHead(start, method, target, version, last.lines, last.framing, last.keep_alive, last.control)
-        head = _request_head(start, method, target, version, _read_block(lines))
-        self._lines, self._last = lines, head
-        return head
-
-
-class ResponseHeadReader:
-    """Reads the response heads of one connection; a head equal to the last response's is not parsed again."""
-
-    __slots__ = ("_last", "_method", "_raw")
-
-    def __init__(self) -> None:
-        self._raw = self._method = b""
-        self._last: ResponseHead | None = None
-
-    def read(self, raw: bytes, method: bytes) -> ResponseHead:
-        """Parse the head of a response to a request with this method; raises BadMessage."""
-        if self._last is not None and raw == self._raw and method == self._method:
-            return self._last
-        first, _, lines = raw.partition(b"\n")
-        head = _response_head(_first_line(first), _read_block(lines), method)
-        self._raw, self._method, self._last = raw, method, head
-        return head
-
-
 def read_request_head(raw: bytes) -> RequestHead:
     """Parse the head of a request; raises BadMessage if its framing is ambiguous."""
-    return RequestHeadReader().read(raw)
+    first, _, lines = raw.partition(b"\n")
+    start = _first_line(first)
+    method, target, version = _request_line(start)
+    read = _repeated_request_fields if len(lines) <= REPEATED_HEAD_BYTES else _request_fields
+    return RequestHead(start, method, target, version, *read(version, lines))
 
 
 def read_response_head(raw: bytes, method: bytes) -> ResponseHead:
     """Parse the head of a response to a request with this method; raises BadMessage."""
-    return ResponseHeadReader().read(raw, method)
+    read = _repeated_response_head if len(raw) <= REPEATED_HEAD_BYTES else _response_head
+    return read(raw, method)
 
 
 def _request_line(start: bytes) -> tuple[bytes, bytes, bytes]:
-    """Split a request line into method, target and version; the version is empty if there is none."""
+    """Split a request line into method, target and version, which is empty if there is none; raises BadMessage."""
     method, _, rest = start.partition(b" ")
+    if not _METHOD.fullmatch(method):
+        # Netty skips such characters before the method, and may split at them: seen on Elasticsearch 8.19.13. It would
+        # then know a HEAD, whose response has no body, that is none here.
+        raise BadMessage("a blank or a control character next to the method")
     target, _, last = rest.rpartition(b" ")
     version = last.strip()
     if not _VERSION.fullmatch(version):
@@ -191,14 +169,27 @@ def _request_line(start: bytes) -> tuple[bytes, bytes, bytes]:
     return method, target, version
 
 
-def _request_head(start: bytes, method: bytes, target: bytes, version: bytes, block: _Block) -> RequestHead:
+class _RequestFields(NamedTuple):
+    """What the header lines of a request say."""
+
+    lines: tuple[Line, ...]
+    framing: Framing
+    keep_alive: bool
+    control: Control
+
+
+def _request_fields(version: bytes, raw: bytes) -> _RequestFields:
+    block = _read_block(raw)
     if version == b"HTTP/1.1" and b"expect" in block.control and not _is_continue(block.control[b"expect"]):
         raise BadMessage("the only supported expectation is 100-continue", 417)
     framing = _stated_framing(block) or NO_BODY
     if isinstance(framing, Chunked) and version != b"HTTP/1.1":
         raise BadMessage("a chunked message before HTTP/1.1")
-    keep_alive = _keep_alive(version, block)
-    return RequestHead(start, method, target, version, block.lines, framing, keep_alive, block.control)
+    return _RequestFields(block.lines, framing, _keep_alive(version, block), block.control)
+
+
+_repeated_request_fields = lru_cache(REPEATED_HEADS)(_request_fields)
+"""A client repeats its header lines from request to request, whether on one connection or on many."""
 
 
 def _is_continue(expected: Sequence[bytes]) -> bool:
@@ -210,7 +201,9 @@ def _is_continue(expected: Sequence[bytes]) -> bool:
     return len(expected) == 1 and expected[0].lower() == b"100-continue"
 
 
-def _response_head(start: bytes, block: _Block, method: bytes) -> ResponseHead:
+def _response_head(raw: bytes, method: bytes) -> ResponseHead:
+    first, _, lines = raw.partition(b"\n")
+    start, block = _first_line(first), _read_block(lines)
     found = _STATUS.fullmatch(start)
     if found is None:
         raise BadMessage("not a status line")
@@ -218,6 +211,9 @@ def _response_head(start: bytes, block: _Block, method: bytes) -> ResponseHead:
     framing = _response_framing(method, status, block)
     keep_alive = _keep_alive(start[:8], block) and not isinstance(framing, UntilClose)
     return ResponseHead(start, status, block.lines, framing, keep_alive, block.control)
+
+
+_repeated_response_head = lru_cache(REPEATED_HEADS)(_response_head)
 
 
 def _first_line(raw: bytes) -> bytes:
@@ -232,7 +228,9 @@ _CONTROL = "a bare CR or NUL in the head"
 _NOTED = frozenset(
     b"authorization connection content-length expect transfer-encoding via www-authenticate x-elastic-product".split(),
 )
-_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+# Headers by which the end of a message is found. Netty takes a request to end with its head if it does not know the
+# expectation, and reads a folded value as another one: seen on Elasticsearch 8.19.13 and OpenSearch 2.19.1.
+_FRAMING = frozenset((b"content-length", b"expect", b"transfer-encoding"))
 
 
 def _read_block(raw: bytes) -> _Block:
@@ -244,7 +242,7 @@ def _read_block(raw: bytes) -> _Block:
     fields = raw.splitlines(keepends=True)[:-1]
     if b"\n " in raw or b"\n\t" in raw:
         fields = _unfolded(fields)
-    lines = tuple(map(_line, fields))
+    lines = tuple([_repeated_line(each) if len(each) <= REPEATED_LINE_BYTES else _line(each) for each in fields])
     control: dict[bytes, list[bytes]] = {}
     for key, _, value, _ in lines:
         if key in _NOTED:
@@ -270,9 +268,12 @@ def _line(raw: bytes) -> Line:
         raise BadMessage("whitespace next to a header name")
     key = stripped.lower()
     if key in _FRAMING and not (colon and TOKEN.fullmatch(name) and _PLAIN_VALUE.fullmatch(value)):
-        raise BadMessage("a malformed framing header (Content-Length or Transfer-Encoding)")
+        raise BadMessage("a malformed framing header (Content-Length, Transfer-Encoding or Expect)")
     folded = value.find(b"\n") != len(value) - 1
     return Line(key, stripped, (_LINE_END.sub(b" ", value) if folded else value).strip(), raw)
+
+
+_repeated_line = lru_cache(4 * REPEATED_HEADS)(_line)
 
 
 def _response_framing(method: bytes, status: int, block: _Block) -> Framing:
@@ -300,6 +301,8 @@ def _stated_framing(block: _Block) -> Sized | Chunked | None:
 
 
 def _keep_alive(version: bytes, block: _Block) -> bool:
+    if b"connection" not in block.control:
+        return version == b"HTTP/1.1"
     options = {option.strip().lower() for option in block.joined(b"connection").split(b",")}
     if version == b"HTTP/1.1":
         return b"close" not in options
@@ -308,8 +311,9 @@ def _keep_alive(version: bytes, block: _Block) -> bool:
 
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\r?\n")
 
-MAY_BE_OUT_OF_STEP = frozenset((400, 408, 413, 414, 431))
-"""Statuses that Elasticsearch (Netty) sends for a head that it cannot parse; it then ignores the connection."""
+MAY_BE_OUT_OF_STEP = frozenset((400, 408, 413, 414, 417, 431))
+"""Statuses that the engines (Netty) send for a head that they cannot parse, and then ignore the connection; and 417,
+after which they parse the body as a request."""
 
 
 class _Expects(Enum):

@@ -14,7 +14,7 @@ from typing import Protocol, cast
 
 from proxy.bounds import INTERIM_RESPONSES, RESPONSE_HEAD_BYTES, WRITE_BUFFER_BYTES
 from proxy.http1.flow import Hold, ReadGate, probed
-from proxy.http1.messages import BadMessage, BodyReader, ResponseHead, ResponseHeadReader, head_length
+from proxy.http1.messages import BadMessage, BodyReader, ResponseHead, head_length, read_response_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,6 @@ class EngineConnection(asyncio.Protocol):
 
     __slots__ = (
         "_buffer",
-        "_head_reader",
         "_interims",
         "_looked_at",
         "_loop",
@@ -97,7 +96,6 @@ class EngineConnection(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._receiver: Receiver | None = None
         self._method = b""
-        self._head_reader = ResponseHeadReader()
         self._buffer = bytearray()
         self._looked_at = 0
         self._reading: BodyReader | None = None
@@ -147,7 +145,10 @@ class EngineConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self.gate = ReadGate(self.transport)
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        sock = socket.socket(fileno=transport.get_extra_info("socket").fileno())
+        opened = transport.get_extra_info("socket")
+        sock = socket.socket(
+            opened.family, opened.type, opened.proto, opened.fileno()
+        )  # finding them out takes three system calls
         probed(sock)
         sock.detach()  # the transport still owns the descriptor
 
@@ -185,7 +186,7 @@ class EngineConnection(asyncio.Protocol):
         receiver, position = self._receiver, 0
         while receiver is not None:
             try:
-                head = self._head_reader.read(data[position : position + length], self._method)
+                head = read_response_head(data[position : position + length], self._method)
             except BadMessage as error:
                 self._fail(error)
                 return
@@ -255,7 +256,26 @@ class EngineConnection(asyncio.Protocol):
             if ended is not None:
                 ended()
 
+    def _read_rest(self) -> None:
+        """Read what the node sent before it closed: it may respond, with 413 for example, to half a request.
+
+        If the connection is found to be closed by writing to it, the event loop reads no more. Over TLS it is lost.
+        """
+        if self.transport.get_extra_info("ssl_object") is not None:
+            return
+        sock = socket.socket(fileno=self.transport.get_extra_info("socket").fileno())
+        sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
+        try:
+            while self._receiver is not None and (data := sock.recv(2**16)):
+                self.data_received(data)
+        except OSError:
+            return
+        finally:
+            sock.detach()  # the transport still owns the descriptor
+
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._read_rest()
         receiver, self._receiver = self._receiver, None
         if receiver is None:
             self._end_while_idle()

@@ -69,5 +69,5 @@ class Explanation:
         return msgspec.Raw(msgspec.json.encode({name: value for name, value in said.items() if value is not None}))
 
 
-def hash_of(text: str) -> str:
+def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]

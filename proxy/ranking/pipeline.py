@@ -152,10 +152,12 @@ async def run_search(run: Run, head_key: bytes) -> Result:
     try:
         return await (_near(run, head_key) if run.plan.in_head else _far(run, head_key))
     except UpstreamError as error:
-        return failed(error, run.plan.request.form, keeps_empty=run.plan.keeps_empty, changed=True)
+        return result_of_error(error, run.plan.request.form, keeps_empty=run.plan.keeps_empty, changed=True)
 
 
-def failed(error: UpstreamError, form: Form, *, keeps_empty: bool, changed: bool) -> Relayed | Unanswered | Bypass:
+def result_of_error(
+    error: UpstreamError, form: Form, *, keeps_empty: bool, changed: bool
+) -> Relayed | Unanswered | Bypass:
     """Return the result of a client's request that the engine did not answer with 200.
 
     A request that was sent is not sent again, since that would double the load of an overloaded engine. The exception

@@ -127,7 +127,7 @@ def recipe_of(run: Run, head: Head, answer: SearchAnswer, semantic: SemanticHits
     if others or in_groups or head.failures or run.usage.reuse.sent:
         return recipe
     answers = {stage: added.answer for stage, added in usual.items() if stage != RENDER}
-    return replace(recipe, proof=_proof(run, hash_of(run, answer, semantic, answers), model))
+    return replace(recipe, proof=_proof(run, inputs_hash(run, answer, semantic, answers), model))
 
 
 def _proof(run: Run, told: bytes, model: str) -> Proof:
@@ -148,10 +148,10 @@ async def repeated(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> He
     if proof.model and (proof.model,) != run.plan.rerankers[:1]:
         return None
     added = await run.ahead.answers([stage for stage in head.recipe.documents if stage != RENDER])
-    return head if added is not None and proof.hash == hash_of(run, answer, semantic, added) else None
+    return head if added is not None and proof.hash == inputs_hash(run, answer, semantic, added) else None
 
 
-def hash_of(run: Run, answer: SearchAnswer, semantic: SemanticHits, added: Mapping[str, SearchAnswer]) -> bytes:
+def inputs_hash(run: Run, answer: SearchAnswer, semantic: SemanticHits, added: Mapping[str, SearchAnswer]) -> bytes:
     """Hash everything that determines a ranking besides its key and the models: the hits, and what is known of them."""
     plan = run.plan
     told = sha256(repr((plan.window, plan.names, sorted(plan.covered))).encode())

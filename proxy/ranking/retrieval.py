@@ -195,9 +195,9 @@ async def group(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> tuple
         if strangers := [hit.key.index for hit in found.hits if not run.plan.covers(hit.key.index)]:
             raise Malformed("engine", f"{strangers[0]} lies outside the route")
     except UpstreamError as error:
-        near = tuple(hit for hit in semantic.hits if of[hit.key] in known)
+        of_known_groups = tuple(hit for hit in semantic.hits if of[hit.key] in known)
         failure = Failure("semantic", error.reason, str(error))
-        return SemanticHits(near, (*semantic.failures, failure)), Groups(of, known, {})
+        return SemanticHits(of_known_groups, (*semantic.failures, failure)), Groups(of, known, {})
     of |= {hit.key: hit.group(path) for hit in found.hits}
     adopted = {of[hit.key]: hit.key for hit in found.hits}
     return semantic, Groups(of, unknown | adopted | known, found.by_key)

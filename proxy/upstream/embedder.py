@@ -74,7 +74,7 @@ class Embedder:
             budget.purse.saved(model, embed_tokens((prompt,)))
             return QueryVector(tuple(vector.tolist()))
         limit = min(self._timeout, budget.remaining())
-        if why := self._transport.skipped(model, limit, is_new=key not in self._asked):
+        if why := self._transport.reject_if_late(model, limit, is_new=key not in self._asked):
             return QueryVector(error=why)
         try:
             async with budget.limit():

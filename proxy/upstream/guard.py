@@ -66,13 +66,15 @@ class Guard:
         self._budget = RetryBudget()
         self._leading = leading or _nobody
 
-    def skipped(self, seconds: float, *, is_new: bool = True) -> UpstreamError | None:
-        """Return why a search with this much time left makes no call; None if it may be answered in time.
+    def reject_if_late(self, seconds: float, *, is_new: bool = True) -> UpstreamError | None:
+        """Return the error of a search with too little time left for a call; None if it may call the model.
+
+        Counts the search, as a call that was not made or as a possible probe of a slow model.
 
         `is_new`: the search would need a call of its own, and not wait for one that is running.
         """
         why: UpstreamError | None = None
-        if not self.latency.allows(seconds, self._clocks.now()):
+        if not self.latency.admit(seconds, self._clocks.now()):
             detail = f"{self._model} has lately taken longer than the {seconds * 1000:.0f} ms that are left"
             why = SlowModel(self._service, detail)
         elif is_new:

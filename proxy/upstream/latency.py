@@ -69,8 +69,11 @@ class Latency:
         exceeding = list(self._exceeding(limit_seconds, now - RECENT_S))
         return len(exceeding) >= CALLS_TO_JUDGE and 2 * sum(exceeding) > len(exceeding)
 
-    def allows(self, limit_seconds: float, now: float) -> bool:
-        """Whether a search with this much time left calls the model: it is usually in time, or a probe is due."""
+    def admit(self, limit_seconds: float, now: float) -> bool:
+        """Whether a search with this much time left may call the model: it is usually in time, or a probe is due.
+
+        Counts the search: one in `ONE_IN` that were not admitted is the probe.
+        """
         self._skipped += 1
         is_probe_due = self._skipped >= ONE_IN or now - self._called_at >= PROBE_S
         if not is_probe_due and self.exceeds(limit_seconds, now):

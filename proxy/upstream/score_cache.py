@@ -47,8 +47,8 @@ class RerankCalls(Protocol):
 
     async def warm_up(self) -> None: ...
 
-    def skipped(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:
-        """Return why a search with this much time left does not wait for the model."""
+    def reject_if_late(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:
+        """Return the error of a search with too little time left for a call; None if it may call the model."""
         ...
 
     def withheld(self, model: str) -> UpstreamError | None:
@@ -201,11 +201,6 @@ class ScoreCache:
     async def warm_up(self) -> None:
         await self._reranker.warm_up()
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether anything is known of a query besides what is in the store."""
-        return bool(self._queries or self._tasks)
-
     async def score(
         self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: Budget
     ) -> Relevance:
@@ -269,7 +264,7 @@ class ScoreCache:
             if not unscored:
                 return None
             missing = [each for each in unscored if each not in known.calls]
-            if why := self._reranker.skipped(asked.model, self._limit(budget), is_new=bool(missing)):
+            if why := self._reranker.reject_if_late(asked.model, self._limit(budget), is_new=bool(missing)):
                 return why
             for batch in batches_of(missing, self._reranker.batch_size):
                 waiting.own.append(self._begin(asked, known, window, batch))

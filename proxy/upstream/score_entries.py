@@ -16,7 +16,6 @@ _VERSION = 1
 _LONGEST_NAME = 250
 _HEAD = struct.Struct("<BB")
 _PAIR = struct.Struct(f"<{ID_LENGTH}sdI")
-PAIR_LENGTH = _PAIR.size
 
 
 @dataclass(frozen=True, slots=True)

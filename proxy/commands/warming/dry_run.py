@@ -164,7 +164,7 @@ class _NoCalls(Transport):
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
 
-    def skipped(self, model: str, seconds: float, *, is_new: bool = True) -> UpstreamError | None:  # noqa: ARG002
+    def reject_if_late(self, model: str, seconds: float, *, is_new: bool = True) -> UpstreamError | None:  # noqa: ARG002
         return Withheld(EMBEDDER, _NOT_CALLED, model)
 
     def withheld(self, model: str) -> UpstreamError | None:  # noqa: ARG002
@@ -220,7 +220,7 @@ class CountingReranker:
 
     async def warm_up(self) -> None: ...
 
-    def skipped(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:  # noqa: ARG002
+    def reject_if_late(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:  # noqa: ARG002
         return None
 
     def withheld(self, model: str) -> UpstreamError | None:  # noqa: ARG002
