@@ -12,7 +12,6 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,7 +29,18 @@ from proxy.bounds import (
 )
 from proxy.parsing.boost_query import BoostQuery, boost_query
 from proxy.parsing.clauses import COMPOUNDS, LEAVES, LINES, WHOLE_VALUES, Leaf, Role, unread_fields
-from proxy.parsing.evidence import Clause, Evidence, Reading, all_of, any_of, dots_of, size_of, with_filters
+from proxy.parsing.evidence import (
+    NO_LINKS,
+    Clause,
+    Evidence,
+    LinkedFields,
+    Reading,
+    all_of,
+    any_of,
+    dots_of,
+    size_of,
+    with_filters,
+)
 from proxy.parsing.query_string import FieldKinds
 from proxy.parsing.words import Query, fold
 
@@ -69,17 +79,15 @@ def find_user_query(
     passage: Sequence[str],
     is_text: IsText,
     given: str | None = None,
-    copies: AbstractSet[str] = frozenset(),
+    links: LinkedFields = NO_LINKS,
 ) -> UserQuery | None:
     """Find the user's text, or the clauses with the text that the request itself names (`given`).
-
-    `copies` are fields that passage fields are copied to (`copy_to`).
 
     A clause on fields without analysed text is a filter. A query that is too deeply nested to be read is rejected by
     every engine; in one that takes too much work no text is found.
     """
     try:
-        found = _find(unwrapped(query), Evidence(passage, given, copies), is_text, given)
+        found = _find(unwrapped(query), Evidence(passage, given, links), is_text, given)
     except (RecursionError, _TooMuch):
         found = None
     return found or (UserQuery(given, None, unrelaxed="given_text") if given else None)
