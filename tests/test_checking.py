@@ -168,6 +168,7 @@ UNMAPPED = ["brand", "category", "price", "currency", "rating", "reviews", "colo
         (["titel"], [("wrong", "passage: titel is not in the mapping, did you mean `title`?")]),
         (["title", "maker.nam"], [("wrong", "passage: maker.nam is not in the mapping, did you mean `maker.name`?")]),
         (["title.english"], [("wrong", "passage: title.english is a multi-field: documents have title")]),
+        (["label"], [("wrong", "passage: label is an alias: documents have title")]),
         (["title", "Maker: {maker.name}", "{facts.weight} kg", "{flat.colour}", "{raw.text:raw}"], []),
         (
             ["title", "By {maker.nam}"],
@@ -186,6 +187,7 @@ async def test_a_passage_is_compared_with_the_mapping(passage: Any, found: Any) 
     mapping = {
         "properties": {
             "title": {"type": "text", "fields": {"english": {"type": "text"}}},
+            "label": {"type": "alias", "path": "title"},
             "maker": {"properties": {"name": {"type": "keyword"}}},
             "facts": {"dynamic": False, "properties": {"colour": {"type": "keyword"}}},
             "flat": {"type": "flattened"},
