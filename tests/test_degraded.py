@@ -1,5 +1,6 @@
 """A stage that fails is left out: the search is answered all the same, and header and log say so."""
 
+import asyncio
 import dataclasses
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
