@@ -363,9 +363,12 @@ def _not_to_rank(run: Run, answer: SearchAnswer) -> Bypass | None:
     return None if are_groups(run, answer) else Bypass("sort")
 
 
+_PARTIAL = "the engine returned partial results: see `_shards`, `timed_out` and `terminated_early` in the response"
+
+
 def _unusable(run: Run, answer: SearchAnswer) -> Bypass | None:
     if not answer.whole:
-        return Bypass("engine_refused")
+        return Bypass("engine_refused", detail=_PARTIAL)
     if not all(run.plan.covers(hit.key.index) for hit in answer.hits):
         return Bypass("mixed_routes")
     return None
