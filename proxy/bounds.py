@@ -64,6 +64,7 @@ HEAD_LINES = _bound(
 REPEATED_HEADS = _bound(
     Of.CLIENT, "heads of requests, and of responses, that are not parsed again", 256, "parsed again"
 )
+REPEATED_LINE_BYTES = _bound(Of.CLIENT, "bytes of a header line that is not parsed again", 256, "parsed each time")
 REPEATED_HEAD_BYTES = _bound(Of.CLIENT, "bytes of one of these heads", 2048, "parsed each time")
 SEARCH_RAW_FACTOR = _bound(
     Of.CLIENT,
@@ -242,6 +243,12 @@ GIVEN_TEXT = _bound(
     "characters of query text that a request sends where `query_from` points",
     2000,
     "the text is read from the query instead",
+)
+MARKS = _bound(
+    Of.CLIENT,
+    "combining marks in a row in a query text, unless in NFC (as in UAX #15, Stream-Safe Text Format)",
+    30,
+    "the rest is removed",
 )
 COMPARED_TEXTS = _bound(Of.CLIENT, "texts of one query that are compared for spelling variants", 100, "not compared")
 COMPARED_CHARACTERS = _bound(Of.CLIENT, "characters of these texts", 20_000, "not compared")

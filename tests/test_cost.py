@@ -20,7 +20,14 @@ import pytest
 import structlog
 
 from proxy.app import record_of
-from proxy.bounds import PARAMETERS_BYTES, QUERY_STRING_LINE, QUERY_STRING_LINES, SOURCE_PATTERNS, TEXT_CLAUSES
+from proxy.bounds import (
+    PARAMETERS_BYTES,
+    QUERY_STRING_LINE,
+    QUERY_STRING_LINES,
+    SOURCE_BYTES_A_TURN,
+    SOURCE_PATTERNS,
+    TEXT_CLAUSES,
+)
 from proxy.context import SearchRecord
 from proxy.endpoints import multi_search_lines
 from proxy.endpoints.nodes import published_as
@@ -44,7 +51,7 @@ from proxy.settings.passage_template import template_of
 from proxy.settings.redaction import redaction
 from proxy.settings.request_options import OPTIONS, read_steering
 from proxy.telemetry import log as telemetry
-from proxy.upstream import embedder, reranker, windows
+from proxy.upstream import embedder, providers, reranker, windows
 from proxy.upstream.score_entries import QueryScores, decode, encode
 
 pytestmark = pytest.mark.no_cover  # the tracing would be measured too
@@ -333,6 +340,19 @@ def passages(name: str, size: int) -> Work:
     return Work(list(map(decodable, sources)), lambda: [passage_of_tokens(read(each), fields, 500) for each in sources])
 
 
+NESTED: Mapping[str, Callable[[Any], Any]] = {"arrays": lambda value: [value], "objects": lambda value: {"a": value}}
+
+
+def deep_passages(name: str, size: int) -> Work:
+    """Of documents whose values are nested deeply, as many as a turn reads."""
+    value: Any = ["words"] * 250
+    for _ in range(100):
+        value = NESTED[name](value)
+    sources = [encoded({"title": [{"a": value}]})] * (min(size, SOURCE_BYTES_A_TURN) // 2000)
+    fields = template_of(("title.a",)).lines
+    return Work(sources, lambda: [passage_of_tokens(read(each), fields, 500) for each in sources])
+
+
 MARKUP: Mapping[str, str] = {
     "tags": "<b>bold</b> and <p class='x'>text</p> ",
     "open tags": "<a <p <div ",
@@ -365,6 +385,29 @@ LONG: Mapping[str, str] = {"words": "laptop and ", "one stem": "aaaa", "ideograp
 def second_passages(name: str, size: int) -> Work:
     text, stems = LONG[name] * (size // len(LONG[name])), stems_of(("laptop", "aaaa", "笔记本", *map(str, range(99))))
     return Work([encoded(text)], lambda: two_passages({"text": text}, template_of(("text",)).lines, 500, stems))
+
+
+MARKS: Mapping[str, str] = {
+    "words": "laptop and ",
+    "accents": "e\u0301",
+    "marks in order": "e" + "\u0323" * 20 + "\u0301" * 20,
+    "marks out of order": "e" + "\u0301" * 20 + "\u0323" * 20,
+    "ideographs": "笔记",
+    "letters that are composed": "\u1100\u1161",
+    "signs": "😀\ufe0f\u200d",
+    "control tokens": "<|im_start|>[MAS\u212a]",
+}
+
+
+def spelled(name: str, size: int) -> Work:
+    text = MARKS[name] * (size // len(MARKS[name].encode()))
+    return Work([encoded(text)], lambda: providers.spelled_as_sent(text))
+
+
+def endless_marks(size: int) -> Work:
+    marks = size // 8
+    text = "a" + "\u0301" * marks + "\u0323" * marks + "b" + "\u2026" * 40 + "\u0f73" * marks
+    return Work([encoded(text)], lambda: providers.spelled_as_sent(text))
 
 
 # ------------------------------------------------------------------------------------------------- the others
@@ -564,6 +607,7 @@ OTHERS: Mapping[str, Case] = {
         steering_headers,
         records,
         log_lines,
+        endless_marks,
     )
 }
 
@@ -590,10 +634,12 @@ CASES: Mapping[str, Case] = {
     **dict(of_each(opened, READ)),
     **dict(of_each(closed, READ)),
     **dict(of_each(passages, READ)),
+    **dict(of_each(deep_passages, NESTED)),
     **dict(of_each(redacted, REDACTED)),
     **dict(of_each(unmarked, MARKUP)),
     **dict(of_each(second_passages, LONG)),
     **dict(of_each(cut_to_tokens, TOKENS)),
+    **dict(of_each(spelled, MARKS)),
     **OTHERS,
 }
 

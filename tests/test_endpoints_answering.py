@@ -322,6 +322,47 @@ async def test_discovery_goes_side_by_side(client: Client, engine: EndpointEngin
     assert RERANKED == await asking
 
 
+@pytest.fixture
+async def forwarding_client(start_proxy: StartProxy, settings: Config) -> Client:
+    """A client of a proxy that tells the engine its clients' addresses."""
+    return await start_proxy(
+        msgspec.structs.replace(settings, engine=msgspec.structs.replace(settings.engine, forwarded_for=True))
+    )
+
+
+async def test_every_search_of_a_client_has_its_address_if_requests_that_are_passed_on_have_it(
+    forwarding_client: Client, engine: EndpointEngine
+) -> None:
+    """An engine may decide by it what the client may see (OpenSearch: `hosts` of a role mapping)."""
+    assert RERANKED == await outcome(forwarding_client, x_forwarded_for="10.0.0.1")
+    told = {engine.kind(asked): asked.all("x-forwarded-for") for asked in engine.requests}
+    assert {"resolve", "facts", "lexical", "semantic"} <= told.keys()
+    assert {("10.0.0.1", "127.0.0.1")} == set(map(tuple, told.values()))
+
+
+async def test_clients_of_two_addresses_are_two_callers_if_the_engine_is_told_them(
+    forwarding_client: Client, engine: EndpointEngine
+) -> None:
+    port = forwarding_client.writer.get_extra_info("peername")[1]
+    other = Client(*await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0)))
+    for client in (forwarding_client, other, forwarding_client, other):
+        assert RERANKED == await outcome(client)
+    other.close()
+    assert [["127.0.0.1"], ["127.0.0.2"]] == [asked.all("x-forwarded-for") for asked in engine.of("resolve")]
+
+
+async def test_a_client_with_an_address_who_is_turned_away_is_told_everything_anew(
+    forwarding_client: Client, engine: EndpointEngine
+) -> None:
+    """Also if that was the response to a request that was passed on."""
+    assert RERANKED == await outcome(forwarding_client)
+    engine.faults["other"] = refuses(401)
+    await forwarding_client.ask("GET", "/_cat/health")
+    engine.faults.clear()
+    assert RERANKED == await outcome(forwarding_client)
+    assert 2 == len(engine.of("resolve"))
+
+
 async def test_names_of_another_cluster_are_not_asked_for(client: Client, engine: EndpointEngine) -> None:
     assert ("", []) == (await outcome(client, "/eu:products/_search"), engine.of("resolve"))
 

@@ -117,6 +117,17 @@ def _sends_and_reads_on_later(*pieces: bytes) -> Misbehaviour:
     return misbehave
 
 
+def _sends_and_reads_the_body_as_a_request(first: bytes) -> Misbehaviour:
+    """Send a response, and another one to the body once a request follows, which is then answered one too late."""
+
+    async def misbehave(origin: Origin, stream: Stream) -> None:
+        await stream.send(first)
+        if await stream.head() and await stream.head():
+            await stream.send(POISON)
+
+    return misbehave
+
+
 def _sends_and_ends(first: bytes, end: Callable[[Stream], None]) -> Misbehaviour:
     async def misbehave(origin: Origin, stream: Stream) -> None:
         await stream.send(first)
@@ -252,6 +263,8 @@ _EXPECTS = (
     ("Expect: 100-continue", "Expect: foo"),
     ("Expect: 100-continue;q=1",),
     ("Expect: 100-Continue",),
+    ("Expect: 100-continue\r\n ",),
+    ("Expect:\r\n\t100-continue",),
 )
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 EXPECTATIONS = [
@@ -264,6 +277,23 @@ EXPECTATIONS = [
             _SMUGGLED,
         )
         for expects in _EXPECTS
+    ),
+    *(
+        Attack(
+            f"417 to {', '.join(expects)}, body read as a request",
+            _sends_and_reads_the_body_as_a_request(_REFUSED),
+            "POST",
+            (*expects, _SIZED_SMUGGLED),
+            _SMUGGLED,
+        )
+        for expects in _EXPECTS
+    ),
+    Attack(
+        "417 to nothing, body read as a request",
+        _sends_and_reads_the_body_as_a_request(_REFUSED),
+        "POST",
+        (_SIZED_SMUGGLED,),
+        _SMUGGLED,
     ),
     Attack(
         "100, then 417", _sends(_CONTINUE + _REFUSED), "POST", ("Expect: 100-continue", _SIZED_SMUGGLED), then=_SMUGGLED

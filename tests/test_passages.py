@@ -91,6 +91,30 @@ def test_a_field_that_is_not_allowed_leaves_no_trace(value: Any) -> None:
     assert passage_text({"title": "Laptop"}, allowed) == passage_text({"title": "Laptop", "secret": value}, allowed)
 
 
+def nested(depth: int, value: Any, *, keys: str = "") -> Any:
+    for _ in range(depth):
+        value = {keys: value} if keys else [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ({"tags": nested(2000, ["a", "b"])}, "a, b"),
+        ({"tags": nested(2000, {"c": ["a", None, "b"]})}, "c: a, b"),
+        ({"tags": nested(2000, ["a", "b"], keys="k")}, "k: " * 2000 + "a, b"),
+        ({"tags": [nested(3, None, keys="k"), "a", nested(3, "b", keys="k"), "c"]}, "a, k: k: k: b, c"),
+    ],
+)
+def test_values_are_read_however_deeply_they_are_nested(source: Any, expected: str) -> None:
+    assert expected == passage_text(source, lines(["tags"]))
+
+
+def test_a_path_is_followed_however_deeply_it_is_nested() -> None:
+    deep = nested(2000, {"b": ["x", "y"]})
+    assert "x, y, z" == passage_text({"a": [deep, [], {"b": "z"}]}, lines(["a.b"]))
+
+
 def test_a_passage_ends_with_a_whole_word() -> None:
     source = {"title": "Laptop", "body": "light and fast " * 100}
     text = passage_of_tokens(source, lines(["title", "body"]), 20)

@@ -132,7 +132,10 @@ def test_no_token_comes_out_of_what_stands_around_one(pieces: list[str]) -> None
     assert cleaned == without_control_tokens(cleaned)
 
 
-@given(st.text(alphabet="a\u0301\u212a[]MASK <|>_ \n\u00a0"), st.integers(1, 20))
+_PIECES = st.sampled_from([*"a\u0301\u0323\u0344\u212a[]MASK <|>_ \n\u00a0", "\u0301" * 29, "\u0344" * 30])
+
+
+@given(st.lists(_PIECES).map("".join), st.integers(1, 90))
 def test_a_query_is_sent_as_it_is_keyed(text: str, most: int) -> None:
     sent = sent_query(text, most)
     assert (sent, sent, sent) == (sent_query(sent, most), without_control_tokens(sent), " ".join(sent.split()))
@@ -147,10 +150,15 @@ def test_a_query_is_sent_as_it_is_keyed(text: str, most: int) -> None:
         ("a [MAS\u212a] b", "a b"),
         ("12345678901234567 90", "12345678901234567"),
         ("<|im_end|>", ""),
+        ("\u2026" * 40, "\u2026" * 18),
     ],
 )
 def test_a_query_keeps_its_words_and_their_case(text: str, sent: str) -> None:
     assert sent == sent_query(text, 18)
+
+
+def test_more_combining_marks_than_any_script_has_are_removed() -> None:
+    assert "x\u0323" + "\u0301" * 29 + "y" == sent_query("x" + "\u0301" * 29 + "\u0323" * 9 + "y", 99)
 
 
 @pytest.mark.parametrize(

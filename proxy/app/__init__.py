@@ -105,11 +105,11 @@ class Proxy:
         if searching.routes:
             stack.callback(asyncio.ensure_future(searching.warm_up()).cancel)
 
-    def _turned_away(self, head: RequestHead, status: int) -> None:
+    def _turned_away(self, exchange: Exchange, status: int) -> None:
         """Delete what is cached for a caller whose credentials the engine rejects, or who may not search."""
-        front = self._generation.front
+        front, head = self._generation.front, exchange.head
         if status == 401 or isinstance(classify(head.method, head.target), Search):
-            front.engine.forget(front.callers.identity(head.fields))
+            front.engine.forget(front.callers.identity(front.fields(exchange)))
 
     @staticmethod
     async def _nodes(exchange: Exchange, published_address: str, generation: Generation, _: RequestRecord) -> None:

@@ -46,9 +46,13 @@ class Front:
         kind = self.engine.kind_in_headers
         return kind is None or kind.keeps_empty
 
+    def fields(self, exchange: Exchange) -> Sequence[Field]:
+        """Return the headers by which the engine knows a caller: the request's, and the client's address if sent."""
+        return (*exchange.head.fields, *self.upstream.hop.forwarded(exchange.peer))
+
     def caller(self, exchange: Exchange) -> EngineOfCaller | Bypass:
         """Return the engine with this request's credentials, or why the proxy cannot send searches with them."""
-        fields = exchange.head.fields
+        fields = self.fields(exchange)
         if not can_be_repeated(fields):
             return Bypass("credentials")
         goes_along = carried(fields)

@@ -82,8 +82,11 @@ class Hop:
 
     def fields(self, peer: str) -> tuple[Field, ...]:
         """Return the headers that are added to a client's request."""
-        via = _via(self.pseudonym)
-        return (*via, (b"x-forwarded-for", peer.encode())) if self.forwarded_for and peer else via
+        return (*_via(self.pseudonym), *self.forwarded(peer))
+
+    def forwarded(self, peer: str) -> tuple[Field, ...]:
+        """Return the header with the client's address, by which an engine may decide what the client may see."""
+        return ((b"x-forwarded-for", peer.encode()),) if self.forwarded_for and peer else ()
 
     def is_loop(self, control: Control) -> bool:
         """Whether a request has passed this process before, or more proxies of this product than PROXY_HOPS."""

@@ -18,6 +18,7 @@ from proxy.bounds import (
     HEAD_LINES,
     REPEATED_HEAD_BYTES,
     REPEATED_HEADS,
+    REPEATED_LINE_BYTES,
 )
 
 Field = tuple[bytes, bytes]
@@ -111,6 +112,7 @@ TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """Syntax of a header name (RFC 9110, section 5.1)."""
 _PLAIN_VALUE = re.compile(rb"[\t -~]*\r?\n")  # not folded, and without whitespace that only some parsers strip
 _LINE_END = re.compile(rb"\r?\n")
+_METHOD = re.compile(rb"[^\x00- \x7f]+")
 _VERSION = re.compile(rb"HTTP/(\d)\.(\d)")
 _STATUS = re.compile(rb"HTTP/\d\.\d (\d{3})(?: .*)?")
 
@@ -154,8 +156,12 @@ def read_response_head(raw: bytes, method: bytes) -> ResponseHead:
 
 
 def _request_line(start: bytes) -> tuple[bytes, bytes, bytes]:
-    """Split a request line into method, target and version; the version is empty if there is none."""
+    """Split a request line into method, target and version, which is empty if there is none; raises BadMessage."""
     method, _, rest = start.partition(b" ")
+    if not _METHOD.fullmatch(method):
+        # Netty skips such characters before the method, and may split at them: seen on Elasticsearch 8.19.13. It would
+        # then know a HEAD, whose response has no body, that is none here.
+        raise BadMessage("a blank or a control character next to the method")
     target, _, last = rest.rpartition(b" ")
     version = last.strip()
     if not _VERSION.fullmatch(version):
@@ -222,7 +228,9 @@ _CONTROL = "a bare CR or NUL in the head"
 _NOTED = frozenset(
     b"authorization connection content-length expect transfer-encoding via www-authenticate x-elastic-product".split(),
 )
-_FRAMING = frozenset((b"content-length", b"transfer-encoding"))
+# Headers by which the end of a message is found. Netty takes a request to end with its head if it does not know the
+# expectation, and reads a folded value as another one: seen on Elasticsearch 8.19.13 and OpenSearch 2.19.1.
+_FRAMING = frozenset((b"content-length", b"expect", b"transfer-encoding"))
 
 
 def _read_block(raw: bytes) -> _Block:
@@ -234,7 +242,7 @@ def _read_block(raw: bytes) -> _Block:
     fields = raw.splitlines(keepends=True)[:-1]
     if b"\n " in raw or b"\n\t" in raw:
         fields = _unfolded(fields)
-    lines = tuple(map(_line, fields))
+    lines = tuple([_repeated_line(each) if len(each) <= REPEATED_LINE_BYTES else _line(each) for each in fields])
     control: dict[bytes, list[bytes]] = {}
     for key, _, value, _ in lines:
         if key in _NOTED:
@@ -260,9 +268,12 @@ def _line(raw: bytes) -> Line:
         raise BadMessage("whitespace next to a header name")
     key = stripped.lower()
     if key in _FRAMING and not (colon and TOKEN.fullmatch(name) and _PLAIN_VALUE.fullmatch(value)):
-        raise BadMessage("a malformed framing header (Content-Length or Transfer-Encoding)")
+        raise BadMessage("a malformed framing header (Content-Length, Transfer-Encoding or Expect)")
     folded = value.find(b"\n") != len(value) - 1
     return Line(key, stripped, (_LINE_END.sub(b" ", value) if folded else value).strip(), raw)
+
+
+_repeated_line = lru_cache(4 * REPEATED_HEADS)(_line)
 
 
 def _response_framing(method: bytes, status: int, block: _Block) -> Framing:
@@ -290,6 +301,8 @@ def _stated_framing(block: _Block) -> Sized | Chunked | None:
 
 
 def _keep_alive(version: bytes, block: _Block) -> bool:
+    if b"connection" not in block.control:
+        return version == b"HTTP/1.1"
     options = {option.strip().lower() for option in block.joined(b"connection").split(b",")}
     if version == b"HTTP/1.1":
         return b"close" not in options
@@ -298,8 +311,9 @@ def _keep_alive(version: bytes, block: _Block) -> bool:
 
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\r?\n")
 
-MAY_BE_OUT_OF_STEP = frozenset((400, 408, 413, 414, 431))
-"""Statuses that Elasticsearch (Netty) sends for a head that it cannot parse; it then ignores the connection."""
+MAY_BE_OUT_OF_STEP = frozenset((400, 408, 413, 414, 417, 431))
+"""Statuses that the engines (Netty) send for a head that they cannot parse, and then ignore the connection; and 417,
+after which they parse the body as a request."""
 
 
 class _Expects(Enum):

@@ -145,7 +145,10 @@ class EngineConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self.gate = ReadGate(self.transport)
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        sock = socket.socket(fileno=transport.get_extra_info("socket").fileno())
+        opened = transport.get_extra_info("socket")
+        sock = socket.socket(
+            opened.family, opened.type, opened.proto, opened.fileno()
+        )  # finding them out takes three system calls
         probed(sock)
         sock.detach()  # the transport still owns the descriptor
 
@@ -253,7 +256,26 @@ class EngineConnection(asyncio.Protocol):
             if ended is not None:
                 ended()
 
+    def _read_rest(self) -> None:
+        """Read what the node sent before it closed: it may respond, with 413 for example, to half a request.
+
+        If the connection is found to be closed by writing to it, the event loop reads no more. Over TLS it is lost.
+        """
+        if self.transport.get_extra_info("ssl_object") is not None:
+            return
+        sock = socket.socket(fileno=self.transport.get_extra_info("socket").fileno())
+        sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
+        try:
+            while self._receiver is not None and (data := sock.recv(2**16)):
+                self.data_received(data)
+        except OSError:
+            return
+        finally:
+            sock.detach()  # the transport still owns the descriptor
+
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._read_rest()
         receiver, self._receiver = self._receiver, None
         if receiver is None:
             self._end_while_idle()

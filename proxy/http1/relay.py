@@ -18,7 +18,7 @@ from proxy.errors import Unreachable
 from proxy.http1.exchange import Answer, Client, Exchange
 from proxy.http1.flow import Hold
 from proxy.http1.headers import Field, Hop, binds_connection, own_error, own_fields, request_head, response_head
-from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, RequestHead, ResponseHead, UntilClose
+from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, ResponseHead, UntilClose
 from proxy.http1.outbound import EngineConnection
 from proxy.http1.rejections import RejectedItems
 
@@ -72,7 +72,7 @@ class Upstream:
     """Writes that are still being delivered although their client disconnected."""
     outlived: Callable[[], object] | None = None
     """Called when one of them has ended."""
-    turned_away: Callable[[RequestHead, int], object] | None = None
+    turned_away: Callable[[Exchange, int], object] | None = None
     """Called with each request to which the engine responds with 401 or 403, and with that status."""
 
 
@@ -264,7 +264,7 @@ class Relay:
 
     def _turned_away(self, status: int) -> None:
         if self._upstream.turned_away is not None:
-            self._upstream.turned_away(self._exchange.head, status)
+            self._upstream.turned_away(self._exchange, status)
 
     @property
     def _will_send_body(self) -> bool:

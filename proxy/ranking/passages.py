@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
+from itertools import repeat
 from os.path import commonprefix
 from typing import Any
 
@@ -173,15 +174,28 @@ def texts_at(value: Any, path: str) -> Iterable[str]:
 
 def _texts_at(value: Any, path: str) -> Iterator[str]:
     if isinstance(value, list):
-        for item in value:
-            if item and isinstance(item, list | dict):
-                yield from _texts_at(item, path)
+        for item in _objects_in(value):
+            yield from _texts_at(item, path)
     elif isinstance(value, dict):
         if path in value:
             yield from _texts(value[path])
         for head, rest in _ways(path):
             if head in value:
                 yield from _texts_at(value[head], rest)
+
+
+def _objects_in(items: list[Any]) -> Iterator[dict[str, Any]]:
+    """Yield the objects in arrays in arrays, which may be nested more deeply than Python's stack."""
+    levels = [iter(items)]
+    while levels:
+        for item in levels[-1]:
+            if isinstance(item, dict):
+                yield item
+            elif isinstance(item, list):
+                levels.append(iter(item))
+                break
+        else:
+            levels.pop()
 
 
 @cache
@@ -191,25 +205,44 @@ def _ways(path: str) -> tuple[tuple[str, str], ...]:
     return tuple((".".join(parts[:count]), ".".join(parts[count:])) for count in range(1, len(parts)))
 
 
-def _texts(value: Any, name: str = "") -> Iterator[str]:
-    """Yield each scalar as text; the first one of a member is preceded by the member's name."""
-    match value:
-        case None:
-            pass
-        case str():
-            if text := value.strip():
-                yield name + text
-        case list():
-            yield from _texts_in((("", item) for item in value if item or item == 0), name)
-        case dict():
-            yield from _texts_in(((f"{key}: ", item) for key, item in value.items()), name)
-        case _:
-            yield name + json.dumps(value).removesuffix(".0")
+def _texts(value: Any) -> Iterator[str]:
+    """Yield each scalar as text; the first one of a member is preceded by the names of all members around it.
 
-
-def _texts_in(labelled: Iterable[tuple[str, Any]], name: str) -> Iterator[str]:
-    """Yield each scalar after its label; the name precedes the first text only."""
-    for label, item in labelled:
-        for text in _texts(item, name + label):
+    Without recursion: objects and arrays may be nested more deeply than Python's stack, and each text would cost its
+    depth.
+    """
+    if not isinstance(value, dict | list):
+        if text := _scalar(value):
             yield text
-            name = ""
+        return
+    names, told, levels = [""], 0, [_labelled(value)]  # so many names precede a text already
+    while levels:
+        for name, item in levels[-1]:
+            if not item and item != 0:
+                continue
+            if isinstance(item, dict | list):
+                names.append(f"{name}: " if name is not None else "")
+                levels.append(_labelled(item))
+                break
+            if text := _scalar(item):
+                if name is not None:
+                    text = f"{name}: {text}"
+                yield text if told == len(names) else "".join((*names[told:], text))
+                told = len(names)
+        else:
+            levels.pop()
+            names.pop()
+            told = min(told, len(names))
+
+
+def _labelled(value: dict[str, Any] | list[Any]) -> Iterator[tuple[str | None, Any]]:
+    """Pair each item with its name, if it has one."""
+    return iter(value.items()) if isinstance(value, dict) else zip(repeat(None), value)
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    if type(value) is int:  # no bool, and faster
+        return str(value)
+    return "" if value is None else json.dumps(value).removesuffix(".0")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from proxy.bounds import RERANK_BATCH_MAX
+from proxy.bounds import MARKS, RERANK_BATCH_MAX
 from proxy.settings.config import EmbedApi, Models, RerankApi, ServiceTier
 
 CallTier = ServiceTier | Literal["flex"]
@@ -134,9 +134,26 @@ def without_control_tokens(text: str) -> str:
     return _CONTROL_TOKEN.sub(" ", text) if "<" in text or "[" in text else text
 
 
+_SIGN = r"[^\w\s\x00-\x7f]"
+"""A combining mark, or another sign that may stand between two."""
+_MANY_MARKS = re.compile(rf"(?<!{_SIGN}){_SIGN}{{{MARKS // 3 + 1},}}")
+"""One sign may be three in NFD (U+1D160)."""
+
+
+def _with_few_marks(text: str) -> str:
+    """Shorten runs of combining marks, since the time to order them for NFC is quadratic in their number."""
+    return text if text.isascii() else _MANY_MARKS.sub(_few_of, text)
+
+
+def _few_of(run: re.Match[str]) -> str:
+    is_ordered = unicodedata.is_normalized("NFC", run[0])
+    return run[0] if is_ordered else unicodedata.normalize("NFD", run[0][:MARKS])[:MARKS]
+
+
 def spelled_as_sent(text: str) -> str:
     """Spell a query text as the models receive it: NFC, without control tokens, whitespace collapsed; case kept."""
-    composed = unicodedata.normalize("NFC", text)  # before: it may complete a control token (U+212A becomes K)
+    # before: it may complete a control token (U+212A becomes K)
+    composed = unicodedata.normalize("NFC", _with_few_marks(text))
     return " ".join(without_control_tokens(composed).split())
 
 

@@ -1,0 +1,90 @@
+"""A connection to a node that ends while a request is being sent."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from proxy.http1.messages import ResponseHead
+from proxy.http1.outbound import EngineConnection, Node
+from tests.fakes import answer
+
+NODE = Node("127.0.0.1", 9200, tls=False, authority=b"engine", prefix=b"")
+HEAD = b"POST /_bulk HTTP/1.1\r\nhost: engine\r\ntransfer-encoding: chunked\r\n\r\n"
+TOO_LARGE = answer(413, b'{"status": 413}')
+
+
+@dataclass(slots=True)
+class Received:
+    """What a relay was told, in order."""
+
+    told: list[str] = field(default_factory=list)
+    content: bytes = b""
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    reads_content: bool = False
+
+    def interim(self, head: ResponseHead) -> None:
+        self.told.append(f"interim {head.status}")
+
+    def response(self, head: ResponseHead) -> None:
+        self.told.append(f"response {head.status}")
+
+    def body(self, raw: bytes, content: list[bytes]) -> None:
+        self.content += raw
+
+    def end(self, *, clean: bool) -> None:
+        self.told.append("end")
+        self.over.set()
+
+    def lost(self, error: Exception | None) -> None:
+        self.told.append("lost")
+        self.over.set()
+
+    def pause(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+async def ended_early(listening: socket.socket, response: bytes) -> Received:
+    """Send a request to a node that sends this, and closes without having read the body, before it is sent whole.
+
+    Nothing is awaited in between, so that the connection is found to be closed by writing to it, and not by reading.
+    """
+    loop, received = asyncio.get_running_loop(), Received()
+    _, connection = await loop.create_connection(lambda: EngineConnection(NODE), *listening.getsockname())
+    connection.send(received, b"POST", HEAD)
+    await asyncio.sleep(0)
+    node, _ = listening.accept()
+    node.recv(10)
+    node.sendall(response)
+    node.close()
+    while not received.told:
+        connection.write(b"5\r\nabcde\r\n")
+        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await received.over.wait()
+    return received
+
+
+async def test_a_response_sent_before_the_node_closed_is_received_although_the_request_cannot_be_sent(
+    listening: socket.socket,
+) -> None:
+    received = await ended_early(listening, TOO_LARGE)
+    assert (["response 413", "end"], b'{"status": 413}') == (received.told, received.content)
+
+
+@pytest.mark.parametrize("cut", [1, 20, len(TOO_LARGE) - 1])
+async def test_half_a_response_is_lost(listening: socket.socket, cut: int) -> None:
+    assert "lost" == (await ended_early(listening, TOO_LARGE[:cut])).told[-1]
+
+
+async def test_a_node_that_closes_without_a_response_is_lost(listening: socket.socket) -> None:
+    assert ["lost"] == (await ended_early(listening, b"")).told
