@@ -219,7 +219,9 @@ def test_the_log_line_has_these_fields() -> None:
 
 
 def test_every_event_of_the_log_has_its_row() -> None:
-    rows = re.findall(r"^\| (`[a-z_`, ]+`) \| (?:info|warning|error|any)", TEXTS_OF[ROOT / "docs/operations.md"], re.M)
+    rows = re.findall(
+        r"^\| (`[a-z_`, ]+`) \| (?:info|warning|error|any)", TEXTS_OF[ROOT / "docs/operations.md"], re.MULTILINE
+    )
     assert _EVENTS == {name for row in rows for name in re.findall(r"[a-z_]+", row)}
 
 
