@@ -245,6 +245,13 @@ async def test_what_the_engine_does_not_answer_goes_on_as_the_client_sent_it(
     straight.close()
 
 
+async def test_the_log_says_that_the_results_of_the_engine_were_partial(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, log: Log
+) -> None:
+    await search_failing(start_proxy, settings, (engine, models), ENGINE_CASES["lexical in part"])
+    assert "partial results: see `_shards`" in log[-1]["detail"]
+
+
 async def test_where_names_may_not_be_asked_for_a_plain_one_is_taken_by_its_letters(
     client: Client, engine: FakeEngine
 ) -> None:
