@@ -108,6 +108,7 @@ KEYWORDS = frozenset({"status", "rank"})
         ('(rain~^1.0 coat~^0.9) OR ("rain coat")^1.5', "rain coat", MATCH_ALL),
         ('(head lamp) OR ("head lamp")^1.5 OR (headlamp^2)^0.9', "head lamp", MATCH_ALL),
         ('warm light "warm light"~3^2', "warm light", MATCH_ALL),
+        ('coat "coat"^2', "coat", MATCH_ALL),
         ('warm dry coat "warm dry"^2 "dry coat"^2', "warm dry coat", MATCH_ALL),
         ('(dry^0.3 ) (rain^0.3 ) (coat^0.4 ) "dry rain"^0.6 "rain coat"^0.8', "dry rain coat", MATCH_ALL),
         ('(rain^0.4 "shower"^0.1) (coat^0.6 "mac"^0.2 "anorak"^0.2) "rain coat"^1.2', "rain coat", MATCH_ALL),

@@ -356,19 +356,21 @@ def _has_words(field: str, is_text: IsText) -> bool:
 
 def _without_repeated_phrases(texts: _Texts) -> _Texts:
     """Drop a phrase that only repeats plain words next to it, all of them or some, in order to boost them."""
-    plain = [each.text for each in texts if not each.whole]
-    if len(plain) < 2 or len(plain) == len(texts):
+    plain = [each.text for each in texts if each.is_word]
+    if not plain or len(plain) == len(texts):
         return texts
     repeats = _repeats(" ".join(plain))
-    return [each for each in texts if not (each.whole and repeats(each.text))]
+    return [each for each in texts if each.is_word or not repeats(each.text)]
 
 
 def _repeats(words: str) -> Callable[[str], bool]:
-    """Return whether a text has the same letters as these words, or is some of them in this order."""
-    spelled, line = letters(words), f" {' '.join(fold(words))} "
+    """Return whether a text is some of these words in this order, or all of them spelled as a compound."""
+    folded = fold(words)
+    line, compound = f" {' '.join(folded)} ", "".join(folded) if len(folded) > 1 else None
 
     def repeats(text: str) -> bool:
-        return letters(text) == spelled or f" {' '.join(fold(text))} " in line
+        own = fold(text)
+        return "".join(own) == compound or f" {' '.join(own)} " in line
 
     return repeats
 
@@ -476,11 +478,11 @@ def _repeated(positive: Sequence[_Part], has_words: IsText) -> set[int]:
     if not any(_has_phrase(part) for part in positive):
         return set()
     texts = _texts([part for part in positive if _is_free(part)], has_words)
-    whole = [each for each in texts if each.whole or each.part.quoted]
-    if not whole or len(whole) == len(texts):
+    plain = [each.text for each in texts if each.is_word]
+    if not plain or len(plain) == len(texts):
         return set()
-    repeats = _repeats(" ".join([each.text for each in texts if not (each.whole or each.part.quoted)]))
-    return {id(each.part) for each in whole if repeats(each.text)}
+    repeats = _repeats(" ".join(plain))
+    return {id(each.part) for each in texts if not each.is_word and repeats(each.text)}
 
 
 # Everything that is not a word, in a line that could not be parsed. It runs in one pass: no lookahead beyond where a
