@@ -6,6 +6,7 @@ from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
+from proxy.bounds import INDEX_NAMES_BYTES
 from proxy.catalog.indices import (
     Covered,
     Mixed,
@@ -31,6 +32,8 @@ from proxy.settings.request_options import MEMBER, Steering, Wrong, read_steerin
 from proxy.settings.routes import Route
 from proxy.upstream.engine import EngineOfCaller
 
+_FEW_NAMES = 2**8
+"""Bytes of index names that are compared with the routes at once; a multi-search may have a thousand times as many."""
 ReadBody = Callable[[], Awaitable[bytes | Bypass]]
 
 
@@ -111,7 +114,8 @@ class Router:
 
     def unroutable(self, indices: str, why: Bypass) -> Bypass | Unrouted:
         """Return the bypass reason if an unresolvable search might touch a route."""
-        return why if may_concern(self._routes, requested_names(indices)) else Unrouted()
+        is_long = len(indices) > INDEX_NAMES_BYTES
+        return why if is_long or may_concern(self._routes, requested_names(indices)) else Unrouted()
 
     async def cover(
         self, record: SearchRecord, caller: EngineOfCaller, call: SearchCall, *, anew: bool = False
@@ -120,6 +124,10 @@ class Router:
 
         Resolved names are cached; `anew` always asks the engine.
         """
+        if len(call.indices) > INDEX_NAMES_BYTES:
+            return Bypass("too_complex", detail=f"{len(call.indices)} bytes of index names")
+        if len(call.indices) > _FEW_NAMES:
+            await self._turns.take()
         names = requested_names(call.indices)
         if names and all(":" in name for name in names) and not may_concern(self._routes, names):
             return Unrouted()  # another cluster's: no alias of this one has a colon
