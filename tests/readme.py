@@ -126,6 +126,7 @@ QUERY_FORMS = (
         {"simple_query_string": {"query": "red shoes -kids", "fields": ["title"]}},
         _AS_IN_QUERY_STRING,
     ),
+    QueryForm("fuzzy", "", {"fuzzy": {"title": {"value": "red shoes", "fuzziness": 2}}}, _NOTHING),
     QueryForm("?q=", "q=red+shoes", None, _AS_IN_QUERY_STRING),
     QueryForm("semantic", "", {"semantic": {"field": "meaning", "query": "red shoes"}}, _NOTHING),
     QueryForm(

@@ -168,6 +168,7 @@ UNMAPPED = ["brand", "category", "price", "currency", "rating", "reviews", "colo
         (["titel"], [("wrong", "passage: titel is not in the mapping, did you mean `title`?")]),
         (["title", "maker.nam"], [("wrong", "passage: maker.nam is not in the mapping, did you mean `maker.name`?")]),
         (["title.english"], [("wrong", "passage: title.english is a multi-field: documents have title")]),
+        (["label"], [("wrong", "passage: label is an alias: documents have title")]),
         (["title", "Maker: {maker.name}", "{facts.weight} kg", "{flat.colour}", "{raw.text:raw}"], []),
         (
             ["title", "By {maker.nam}"],
@@ -186,6 +187,7 @@ async def test_a_passage_is_compared_with_the_mapping(passage: Any, found: Any) 
     mapping = {
         "properties": {
             "title": {"type": "text", "fields": {"english": {"type": "text"}}},
+            "label": {"type": "alias", "path": "title"},
             "maker": {"properties": {"name": {"type": "keyword"}}},
             "facts": {"dynamic": False, "properties": {"colour": {"type": "keyword"}}},
             "flat": {"type": "flattened"},
@@ -363,6 +365,13 @@ async def test_a_state_file_without_its_folder_is_wrong() -> None:
     for place, file in (("spend.file", "spend.json"), ("models.canary_file", "scores.json")):
         said = f"/no/such/{file} cannot be written: /no/such does not exist, or this user may not write to it"
         assert [("wrong", f"{said}. Create it, or name another file")] == at(place, found)
+
+
+async def test_a_state_file_that_is_a_folder_is_wrong(tmp_path: Path) -> None:
+    sections = {"spend": {"file": str(tmp_path)}}
+    found = await findings("http://127.0.0.1:1", models={"canary_file": "/dev/null"}, sections=sections, offline=True)
+    for place, name in (("spend.file", tmp_path), ("models.canary_file", "/dev/null")):
+        assert [("wrong", f"{name} is not a regular file: name another one")] == at(place, found)
 
 
 async def test_no_model_is_asked_where_no_route_has_one_and_where_all_is_offline() -> None:

@@ -35,6 +35,7 @@ from proxy.errors import Failure, Late, Refused, TooComplex, UpstreamError, caus
 from proxy.http1.callers import Field, field_value
 from proxy.http1.messages import BadMessage
 from proxy.outcomes import Bypass, answered, bypassed
+from proxy.parsing.evidence import LinkedFields
 from proxy.parsing.filter_path import read_form
 from proxy.parsing.json_text import take_member
 from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query, text_of_clause
@@ -500,8 +501,8 @@ def _user_query(routed: Routed, request: SearchRequest, facts: IndexFacts) -> Us
     """Find the query text: in the options, in the request, where the route says, or in the query."""
     route = routed.covered.route
     given = routed.options.query or request.text or _text_of(route, routed.call.fields, request, facts)
-    copies = facts.copied_from(route.text_fields)
-    found = find_user_query(request.query, route.text_fields, facts.is_text, given, copies)
+    links = LinkedFields(facts.copied_from(route.text_fields), facts.aliases)
+    found = find_user_query(request.query, route.text_fields, facts.is_text, given, links)
     return found or Bypass("no_query_text")
 
 

@@ -134,7 +134,9 @@ def passage_findings(route: Route, settings: RouteSettings, facts: IndexFacts) -
 
 def _unmapped(route: Route, facts: IndexFacts, missing: Sequence[str]) -> Iterator[Finding]:
     for field in missing:
-        if (parent := field.rpartition(".")[0]) in facts.types:
+        if field in facts.aliases:
+            yield _passage(route, "wrong", f"{field} is an alias: documents have {facts.stored_at(field)}")
+        elif (parent := field.rpartition(".")[0]) in facts.types:
             yield _passage(route, "wrong", f"{field} is a multi-field: documents have {parent}")
         else:
             yield _passage(route, "wrong", f"{field} is not in the mapping{did_you_mean(field, _fields(facts.types))}")
