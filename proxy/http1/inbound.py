@@ -191,6 +191,8 @@ class ClientConnection(asyncio.Protocol):
         self._pending, self._looked_at = begun, len(begun)
         if len(begun) > REQUEST_HEAD_BYTES:
             self.refuse(BadMessage("the head is too large", 431))
+        elif begun.startswith(_TLS_HANDSHAKE):
+            self.refuse(BadMessage("TLS on a plain port: use http:// in the client, or set listen.certificate_file"))
 
     def _body(self, exchange: Exchange, data: bytes) -> None:
         """Process bytes of a request body."""
@@ -391,6 +393,7 @@ class ClientConnection(asyncio.Protocol):
         self.drop_engine()
 
 
+_TLS_HANDSHAKE = b"\x16\x03"
 _BLANK_LINES = re.compile(rb"(?:\r?\n)+")
 
 
