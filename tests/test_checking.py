@@ -367,6 +367,13 @@ async def test_a_state_file_without_its_folder_is_wrong() -> None:
         assert [("wrong", f"{said}. Create it, or name another file")] == at(place, found)
 
 
+async def test_a_state_file_that_is_a_folder_is_wrong(tmp_path: Path) -> None:
+    sections = {"spend": {"file": str(tmp_path)}}
+    found = await findings("http://127.0.0.1:1", models={"canary_file": "/dev/null"}, sections=sections, offline=True)
+    for place, name in (("spend.file", tmp_path), ("models.canary_file", "/dev/null")):
+        assert [("wrong", f"{name} is not a regular file: name another one")] == at(place, found)
+
+
 async def test_no_model_is_asked_where_no_route_has_one_and_where_all_is_offline() -> None:
     async with Cluster(a1=FIT) as cluster, FakeModels() as models:
         await findings(cluster.url, models={"url": models.url})

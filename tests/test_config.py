@@ -531,6 +531,30 @@ def test_a_token_for_a_reranker_without_a_url_of_its_own_is_refused() -> None:
     assert said.startswith("f.yaml:1: models.rerank_token_env: set `rerank_url` too")
 
 
+@pytest.mark.parametrize("secret", ["Kx3vSecretOfTheModels", "Basic YWxhZGRpbg==", "token-of-a-user", "1a2b3c", ""])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "engine.authorization_env",
+        "models.token_env",
+        "models.rerank_token_env",
+        "cache.key_env",
+        "cache.redis_password_env",
+        "admin.token_env",
+    ],
+)
+def test_a_secret_in_the_place_of_its_variables_name_is_refused_and_not_repeated(place: str, secret: str) -> None:
+    section, _, key = place.partition(".")
+    said = refusal(f"{section}: {{{key}: '{secret}'}}")
+    assert said.startswith(f"f.yaml:1: {place}: expected the name of an environment variable")
+    assert not secret or secret not in said
+
+
+@pytest.mark.parametrize("name", ["DEEPINFRA_TOKEN", "_T1", "deepinfra_token", "T"])
+def test_a_variable_is_named_in_capitals_or_in_small_letters(name: str) -> None:
+    assert name == read(f"models: {{token_env: {name}}}", "f.yaml", {}).models.token_env
+
+
 def test_a_proxy_with_credentials_is_refused_and_they_are_not_repeated() -> None:
     said = refusal(f"models: {{proxy: 'http://user:{SECRET}@proxy:3128'}}")
     assert said.startswith("f.yaml:1: models.proxy: remove the credentials")

@@ -1,5 +1,6 @@
 """Files of the proxy's own state are read up to a bound, and replaced as a whole."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,24 @@ def test_a_file_of_any_size_is_not_read_whole(tmp_path: Path) -> None:
     file.write_bytes(b"four")
     with pytest.raises(ValueError, match="more than 3 bytes"):
         read_state(file, 3)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_neither_read_nor_replaced(tmp_path: Path, kind: str) -> None:
+    """Reading a pipe waits for a writer, and a device would be renamed as a corrupt file."""
+    path = tmp_path / "state.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    before = path.lstat()
+    with pytest.raises(OSError, match=r"not a regular file|Is a directory"):
+        read_state(path, 3)
+    with pytest.raises(OSError, match=r"not a regular file|Is a directory"):
+        replace_state(path, b"one")
+    assert (before.st_mode, before.st_ino) == (path.lstat().st_mode, path.lstat().st_ino)
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:

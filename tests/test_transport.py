@@ -21,7 +21,7 @@ from proxy.settings.yaml_file import ConfigError
 from proxy.upstream.guard import Guards
 from proxy.upstream.transport import Transport, models_session, open_session
 from tests.conftest import TOKEN
-from tests.fakes import FakeServer, Fault, answer, breaks_off, closed_port, hangs, refuses, says
+from tests.fakes import FakeServer, Fault, Stream, answer, breaks_off, closed_port, hangs, refuses, says
 from tests.purses import purse_with
 
 SOON = 0.03
@@ -45,6 +45,40 @@ async def test_a_body_is_posted_as_json_with_the_token(transport: Transport, ser
     asked = server.requests[0]
     assert ("POST", "/v1/inference/a/b", b'{"q":1}') == (asked.method, asked.target, asked.body)
     assert (f"Bearer {TOKEN}", "application/json") == (asked.header("authorization"), asked.header("content-type"))
+
+
+async def test_calls_share_a_connection(transport: Transport, server: FakeServer) -> None:
+    for _ in range(3):
+        assert b"{}" == await transport.post("/", b"{}", LONG)
+    assert 1 == server.connections
+
+
+_UNASKED = answer(200, b"of nobody")
+
+
+@pytest.mark.parametrize(
+    "unasked",
+    [_UNASKED, _UNASKED[:-1], _UNASKED * 2, b"HTTP/1.1 408 Request Time-out\r\n\r\n", b"x"],
+)
+@pytest.mark.parametrize("is_read", [True, False])
+async def test_what_a_server_sends_unasked_is_the_answer_to_no_call(
+    transport: Transport, server: FakeServer, unasked: bytes, *, is_read: bool
+) -> None:
+    """It would be taken for the scores of another search, and kept for later ones."""
+    streams: list[Stream] = []
+
+    async def script(stream: Stream) -> None:
+        streams.append(stream)
+        while await stream.head():
+            await stream.reader.readexactly(2)
+            await stream.send(answer(200, b"%d" % len(streams)))
+
+    server.script = script
+    assert b"1" == await transport.post("/", b"{}", LONG)
+    streams[0].writer.write(unasked)
+    for _ in range(20 * is_read):
+        await asyncio.sleep(0)
+    assert b"2" == await transport.post("/", b"{}", LONG)
 
 
 async def test_without_a_token_none_is_sent(server: FakeServer) -> None:

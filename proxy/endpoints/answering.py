@@ -137,7 +137,7 @@ class Searching:
         rankings: CacheRegion | None = None,
         background: CalledModels | None = None,
     ) -> None:
-        """`background`: the models as searches call them that nobody waits for."""
+        """`background`: the clients of the models for searches in the background."""
         self.routes = build_routes(config)
         self._config = config
         self.shadows = Shadows()
@@ -416,7 +416,7 @@ class Searching:
         return Bypass("spend_cap") if is_over else None
 
     def _choose_reranker(self, route: Route) -> tuple[str | None, bool]:
-        """Count a search; returns the reranker to call first, and whether it is the faster one of `tier: auto`."""
+        """Count a search, and return the reranker to call first and whether it is the faster one of `tier: auto`."""
         if route.tier_switch is None:
             return route.rerank_model, False
         tier = self._tiers[route.name]
@@ -431,7 +431,7 @@ class Searching:
         return found.indices if isinstance(found, Covered) and found.route == routed.covered.route else frozenset()
 
     async def _described(self, caller: EngineOfCaller, covered: Covered) -> tuple[IndexFacts | None, EngineKind | None]:
-        """Read the mappings, and beside them what the engine is, unless that is known."""
+        """Read the mappings, and in parallel the kind of engine, unless that is known."""
         kind = caller.engine.recent_kind
         if kind is not None and kind.version is not None:
             return await self._facts(caller, covered), kind
@@ -507,7 +507,7 @@ def _user_query(routed: Routed, request: SearchRequest, facts: IndexFacts) -> Us
 
 
 def _window_at_rest(route: Route, options: Steering, request: SearchRequest, most: int) -> int | Bypass:
-    """Return the window without load, or the bypass reason if the engine returns no hits (`most`) so far down."""
+    """Return the window without load, or the bypass reason if the page is beyond the engine's last hit (`most`)."""
     window = min(options.window or route.rank_window_size, route.rank_window_size, most)
     window = min(window, request.rescored or window)
     is_too_deep = request.end + (window if request.walk else 0) > most
@@ -523,7 +523,7 @@ def _ordered_by_boosts(route: Route, user_query: UserQuery) -> Bypass | None:
 def _vectors(
     route: Route, request: SearchRequest, user_query: UserQuery, facts: IndexFacts | None, kind: EngineKind | None
 ) -> VectorSearch | Failure | None:
-    """Return how kNN searches, or why it does not; None if the route has none."""
+    """Return the kNN search, or why there is none; None if the route has no `semantic`."""
     if route.semantic is None:
         return None
     version = kind.version if kind else None
@@ -629,12 +629,12 @@ def _point_in_time(content: bytes) -> str | None:
 
 
 def to_pass_on(routed: Routed, result: Result) -> SearchCall:
-    """Return the search that is passed on; an unserved one without vectors, as if it had been reranked."""
+    """Return the search to pass on. If no model could serve it, vectors are excluded as if it had been reranked."""
     return without_vectors(routed.call, routed.covered.route) if isinstance(result, Unserved) else routed.call
 
 
 def _as_set(call: SearchCall, route: Route) -> SearchCall:
-    """Exclude the route's vector fields from `_source`, if it is set to."""
+    """Exclude the route's vector fields from `_source`, if the route says so."""
     is_set = route.semantic is not None and route.semantic.exclude_from_source
     return without_vectors(call, route) if is_set else call
 

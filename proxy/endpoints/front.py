@@ -47,7 +47,7 @@ class Front:
         return kind is None or kind.keeps_empty
 
     def fields(self, exchange: Exchange) -> Sequence[Field]:
-        """Return the headers by which the engine knows a caller: the request's, and the client's address if sent."""
+        """Return the request's headers, and the one with the client's address if it is sent to the engine."""
         return (*exchange.head.fields, *self.upstream.hop.forwarded(exchange.peer))
 
     def caller(self, exchange: Exchange) -> EngineOfCaller | Bypass:
@@ -71,7 +71,7 @@ class Front:
     async def bypass(self, exchange: Exchange, record: SearchRecord, search: Search, why: Bypass) -> None:
         """Bypass a search before its route is known; the reason is reported only if the search might touch a route.
 
-        That is not said of a multi-search whose lines alone name its indices.
+        A multi-search has no such reason if only its lines name the indices.
         """
         unnamed = search.endpoint.is_lines and not search.indices
         found = Unrouted() if unnamed else self.searching.unroutable(search.indices, why)

@@ -99,18 +99,18 @@ class _Part(NamedTuple):
 
     query: Any
     has_words: bool = False
-    """The constant of the words is in its score."""
+    """Its score contains the constant of the query text."""
     has_more: bool = True
-    """Something else is in its score."""
+    """Its score contains something else."""
     alone: bool = False
-    """It matches by the words, and its own score does not depend on them."""
+    """It matches by the query text, but its score does not depend on it."""
 
 
 _PLAIN = _Part(WORDS, has_words=True, has_more=False)
 _FUNCTIONS = ("script_score", "field_value_factor", "random_score", "gauss", "linear", "exp")
 _TERMS = frozenset({"term", "prefix", "wildcard", "fuzzy"})
 _SCORING = frozenset({"function_score", "script_score", "boosting", "rank_feature", "distance_feature"})
-"""Queries whose score says more than that they match."""
+"""Queries whose score says more than that a document matches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class _Rewriter:
     random: list[Any] = field(default_factory=list)
 
     def part(self, query: Any) -> _Part:
-        """Rewrite a clause that is in the score, from its leaves up."""
+        """Rewrite a clause that counts in the score, bottom-up."""
         match query:
             case dict() if len(query) == 1:
                 ((name, body),) = query.items()
@@ -154,7 +154,7 @@ class _Rewriter:
         return found or _Part(query, has_more=name != "match_all")
 
     def _is_words(self, query: Query, name: str, body: Query) -> bool:
-        """Whether a clause holds the typed words or some of them, or other words in the same fields: synonyms."""
+        """Whether a clause has the query text, a part of it, or other text in the same fields (synonyms)."""
         if id(query) in self.clauses or id(query) in self.pins:
             return id(query) in self.clauses
         if name in _TERMS:
@@ -250,7 +250,7 @@ class _Rewriter:
         return inner._replace(query={"script_score": rewritten}, has_more=True, alone=alone)
 
     def _holds_words(self, query: Any) -> bool:
-        """Whether one of the clauses with the typed words is somewhere in a query."""
+        """Whether a query contains one of the clauses with query text."""
         match query:
             case dict() if len(query) == 1:
                 ((name, body),) = query.items()
@@ -272,7 +272,7 @@ def _without(body: Query, *keys: str) -> dict[str, Any]:
 
 
 def _once(queries: Sequence[Any], *, is_there: bool = False) -> list[Any]:
-    """Keep the words' constant once: several clauses with the same words say no more than one."""
+    """Keep the constant of the query text once, because several clauses with the same text say no more than one."""
     kept: list[Any] = []
     for query in queries:
         if query is not WORDS or not is_there:
@@ -282,7 +282,7 @@ def _once(queries: Sequence[Any], *, is_there: bool = False) -> list[Any]:
 
 
 def _scores(query: Any) -> bool:
-    """Whether a required clause without words says by its score more than that a document matches."""
+    """Whether the score of a required clause without query text says more than that a document matches."""
     match query:
         case {"bool": dict() as body}:
             optional = bool(listed(body.get("should"))) and not _is_required(body)
@@ -294,14 +294,14 @@ def _scores(query: Any) -> bool:
 
 
 def _ignores_score(body: Query) -> bool:
-    """Whether no function's script reads the score of the query."""
+    """Whether no script of a function reads the score of the query."""
     functions: Sequence[Any] = [body, *listed(body.get("functions"))]
     scripts = [each["script_score"] for each in functions if isinstance(each, dict) and "script_score" in each]
     return all(_ignores(script.get("script") if isinstance(script, dict) else None) for script in scripts)
 
 
 def _ignores(script: Any) -> bool:
-    """Whether a script's source has no `_score`; of a stored one it is not known."""
+    """Whether the source of a script has no `_score`; false for a stored script, whose source is unknown."""
     source = script.get("source", script.get("inline")) if isinstance(script, dict) else script
     return isinstance(source, str) and "_score" not in source
 

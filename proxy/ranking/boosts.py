@@ -23,7 +23,7 @@ the constant is added to both (279.8 and 27.98: ratio 9.999); 5 would make a tie
 LEAST_ODDS, GREATEST_ODDS = 0.01, 0.99
 """Reranker scores are clamped to this range, so that a boost of 100 still outweighs a score of 0.0001."""
 LEAST_RATIO = 1e-4
-"""The ratio of a document that the query scores 0."""
+"""The ratio of a document to which the query gives the score 0."""
 _ALIKE = 0.005
 """Ratios whose logarithm is this close to 0 count as 1: the difference is floating-point noise."""
 
@@ -176,5 +176,5 @@ def _log_odds(score: float) -> float:
 
 
 def _on_places(order: Sequence[DocKey], ranking: Ranking) -> Ranking:
-    """Keep the scores by rank: they express the order only."""
+    """Give the scores, best first, to the documents in their new order."""
     return tuple(Scored(key, place.score) for key, place in zip(order, ranking, strict=True))

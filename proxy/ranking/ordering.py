@@ -72,13 +72,13 @@ class Reranked:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """Documents rendered by the client's query, and how many of them do not match it."""
+    """Documents as the client's query renders them, and how many of them do not match it."""
 
     hits: Mapping[DocKey, Hit] = field(default_factory=dict)
     extras: int = 0
     failures: tuple[Failure, ...] = ()
     aggregations: RawMembers = field(default_factory=dict)
-    """The results that count these documents, too."""
+    """The aggregations, which count these documents, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +121,9 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
 
 
 def shown_again(run: Run, known: Head, answer: SearchAnswer, rendered: Rendered) -> Head:
-    """Return a head that was made of the same candidates, with the matches counted by this search.
+    """Return a cached head of the same candidates, with the matches that this search counted.
 
-    Without documents that were not rendered, it proves nothing.
+    If some of its documents were not rendered, the head is not proven.
     """
     head = head_of(run, known.ranking, answer, rendered, NO_GROUPS, failures=rendered.failures)
     recipe = known.recipe if len(head.ranking) == len(known.ranking) else NO_RECIPE

@@ -14,7 +14,7 @@ RECENT_S = 20.0
 CALLS_TO_JUDGE = 5
 """The minimum number of recent calls for a decision."""
 ONE_IN = 10
-"""One in so many searches calls a slow model anyway, to detect its recovery."""
+"""One of this many searches calls a slow model anyway, to detect its recovery."""
 PROBE_S = 2.0
 """Seconds after the last call, the next search calls a slow model anyway."""
 _WEIGHT = 0.1

@@ -92,11 +92,11 @@ class Nodes:
         self._tls = towards_engine(settings)
 
     def secure_by(self, tls: ssl.SSLContext | None) -> None:
-        """Take other certificates for the connections that are opened from now on."""
+        """Use other certificates for new connections."""
         self._tls = tls
 
     def reachable(self) -> Mapping[Node, bool]:
-        """Tell of each node whether the last attempt to reach it succeeded, as far as that is known."""
+        """Return for each node whether the last attempt to reach it succeeded; true if there was none."""
         return self._pool.reachable()
 
     def next_order(self) -> list[Node]:

@@ -104,9 +104,9 @@ class _Query:
     users: int = 0
     model: str | None = None
     scores: dict[bytes, tuple[float, int]] = field(default_factory=dict)
-    """Each score, and until when it is cached; `_UNCACHED`: it is not."""
+    """Each score, and the Unix time until which it is cached; `_UNCACHED`: not cached."""
     needed: Counter[bytes] = field(default_factory=Counter)
-    """By how many searches each score is needed at present."""
+    """The number of searches that need each score at present."""
     calls: dict[bytes, _Call] = field(default_factory=dict)
     is_saved: bool = True
     saving: asyncio.Future[None] | None = None
@@ -152,7 +152,7 @@ class _Query:
 
 @dataclass(slots=True)
 class _Waiting:
-    """What one search waits for, and which of it is its own."""
+    """The calls that one search waits for, and those that it began itself."""
 
     calls: list[_Call] = field(default_factory=list)
     own: list[_Call] = field(default_factory=list)
@@ -313,7 +313,7 @@ class ScoreCache:
         return answer
 
     def _keep(self, known: _Query, call: _Call, answer: Relevance) -> None:
-        """Keep the scores for the searches that wait, and in the store unless they are those of a broken server."""
+        """Keep the scores for the waiting searches, and store them unless they come from a broken server."""
         is_cached = not is_constant(answer.scores)
         known.add(call.ids, answer, int(self._now() + self._cache.seconds) if is_cached else _UNCACHED)
         if is_cached:
@@ -345,7 +345,7 @@ class ScoreCache:
 
     @contextmanager
     def _using(self, key: bytes) -> Iterator[_Query]:
-        """Keep what is known of a query in memory, loaded once for all searches at the time."""
+        """Keep what is known of a query in memory while the block runs; it is loaded once for concurrent searches."""
         known = self._queries.get(key)
         if known is None:
             known = self._queries[key] = _Query(key)
@@ -362,7 +362,7 @@ class ScoreCache:
             del self._queries[known.key]
 
     def _background(self, known: _Query, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start work that no search cancels, and that uses the query until it has ended."""
+        """Start work that no search cancels; the query stays in memory until its end."""
 
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
@@ -402,5 +402,5 @@ def _leave(known: _Query, waiting: _Waiting) -> None:
 
 
 def _again(error: Refused) -> Refused:
-    """Return the error for a call that is not repeated, without the response, which may name its request."""
+    """Return the error for a call that is not repeated, without the response body, which may quote the request."""
     return Refused(_SERVICE, error.status, reason=error.reason, message="just now, for the same query and passages")

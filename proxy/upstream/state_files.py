@@ -3,13 +3,17 @@
 All functions block, and raise OSError.
 """
 
+import errno
 import os
+from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
 
 
 def read_state(path: Path, most: int) -> bytes | None:
     """Return the content of a file, None if there is none; raises ValueError if it has more than `most` bytes."""
     try:
+        _demand_regular(path)
         with path.open("rb") as file:
             content = file.read(most + 1)
     except FileNotFoundError:
@@ -21,9 +25,20 @@ def read_state(path: Path, most: int) -> bytes | None:
 
 def replace_state(path: Path, content: bytes) -> None:
     """Replace a file in one step: a reader, or a crash, finds the old content or the new one, never half of it."""
+    with suppress(FileNotFoundError):
+        _demand_regular(path)
     new = path.with_name(f"{path.name}.new")
     with new.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     new.replace(path)
+
+
+def _demand_regular(path: Path) -> None:
+    """Raise OSError for a pipe, whose reader waits for a writer, and for a device or folder, which stay what they are.
+
+    Raises FileNotFoundError if there is nothing.
+    """
+    if not S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))

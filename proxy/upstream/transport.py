@@ -1,14 +1,18 @@
 """Sends one request to a model provider, reads its response within limits; every failure becomes an UpstreamError."""
 
 import asyncio
+import select
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import MappingProxyType
 from typing import TypeVar
+from weakref import WeakSet
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.tracing import Trace
 
 from proxy.bounds import INFLATED_BYTES_A_TURN, MODEL_RESPONSE_BYTES
 from proxy.context.tracing import client_span
@@ -223,6 +227,39 @@ async def _inflated(service: str, pieces: AsyncIterator[bytes]) -> AsyncIterator
         raise Malformed(service, "a response whose gzip ends too early")
 
 
+class _Connections(aiohttp.TCPConnector):
+    """Persistent connections; aiohttp takes bytes that arrive between two calls for the response to the next one."""
+
+    def __init__(self, *, tls: ssl.SSLContext | None) -> None:
+        super().__init__(limit=0, keepalive_timeout=60, ttl_dns_cache=DNS_CACHE_S, ssl=tls or True)
+        self._kept: WeakSet[asyncio.BaseProtocol] = WeakSet()
+
+    async def connect(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  aiohttp's own signature
+    ) -> aiohttp.connector.Connection:
+        """Return a connection that is new, or on which nothing has arrived since its last response."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol = connection.protocol
+            if protocol is None or protocol not in self._kept or not _is_out_of_step(protocol):
+                if protocol is not None:
+                    self._kept.add(protocol)
+                return connection
+            connection.close()
+
+
+def _is_out_of_step(protocol: ResponseHandler) -> bool:
+    """Whether there is a response, or an end, that no call waits for; it may not have been read yet."""
+    if protocol.should_close or protocol.transport is None:
+        return True
+    poll = select.poll()
+    poll.register(protocol.transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
 def open_session(settings: Models) -> aiohttp.ClientSession:
     """Open connections to a provider as configured; raises ConfigError if a certificate cannot be read."""
     tls = towards_models(settings)
@@ -234,7 +271,7 @@ def models_session(
 ) -> aiohttp.ClientSession:
     """Open a session with a provider: persistent connections, no cookies, no proxy from the environment."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60, ttl_dns_cache=DNS_CACHE_S, ssl=tls or True),
+        connector=_Connections(tls=tls),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_seconds),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,  # it would decompress a whole chunk at once, regardless of the timeout

@@ -127,7 +127,9 @@ def _install(extra: str) -> str:
 
 def _state_files(config: Config) -> Iterator[Finding]:
     for key, name in (("spend.file", config.spend.file), ("models.canary_file", config.models.canary_file)):
-        if name and not os.access(folder := Path(name).absolute().parent, os.W_OK | os.X_OK):
+        if name and Path(name).exists() and not Path(name).is_file():
+            yield Finding("wrong", key, f"{name} is not a regular file: name another one")
+        elif name and not os.access(folder := Path(name).absolute().parent, os.W_OK | os.X_OK):
             said = f"{name} cannot be written: {folder} does not exist, or this user may not write to it"
             yield Finding("wrong", key, f"{said}. Create it, or name another file")
 
