@@ -64,6 +64,7 @@ HEAD_LINES = _bound(
 REPEATED_HEADS = _bound(
     Of.CLIENT, "heads of requests, and of responses, that are not parsed again", 256, "parsed again"
 )
+REPEATED_LINE_BYTES = _bound(Of.CLIENT, "bytes of a header line that is not parsed again", 256, "parsed each time")
 REPEATED_HEAD_BYTES = _bound(Of.CLIENT, "bytes of one of these heads", 2048, "parsed each time")
 SEARCH_RAW_FACTOR = _bound(
     Of.CLIENT,

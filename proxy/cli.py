@@ -12,9 +12,9 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from proxy.commands.console import failed
+from proxy.commands.console import report_failure
 from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.mappings import LANGUAGES, SPELLINGS
 from proxy.commands.loading.stopping import Stopped
@@ -29,16 +29,18 @@ _PROFILE_HELP = "profile of the documents, see `rerank-proxy profiles` (default:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = build_parser().parse_args(arguments)
+    options, unknown = build_parser().parse_known_args(arguments)
+    if unknown:
+        options.parser.error(f"unknown arguments: {' '.join(unknown)}")
     try:
         code: int = options.run(options, os.environ)
     except Stopped as error:
-        failed(str(error))
+        report_failure(str(error))
         return error.exit_code
     except (ConfigError, CannotLoad) as error:
-        return failed(str(error))
+        return report_failure(str(error))
     except OSError as error:
-        return failed(_with_file(error))
+        return report_failure(_with_file(error))
     except KeyboardInterrupt:
         sys.stderr.write(
             "rerank-proxy: interrupted; what was written is kept. Run the same command again to continue.\n"
@@ -55,8 +57,16 @@ def _with_file(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}. {advice}."
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that names the help of its command in its errors."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: {message}. Run `{self.prog} --help` for the options and examples.\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="rerank-proxy",
         description="A drop-in reranking proxy for Elasticsearch and OpenSearch: change one URL, keep your code.",
         epilog="`rerank-proxy COMMAND --help` lists the options of a command, with examples.",
@@ -101,7 +111,7 @@ def _command(commands: Any, name: str, run: Run, summary: str, *examples: str) -
         epilog="\n".join(["examples:", *(f"  rerank-proxy {example}" for example in examples)]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     return parser
 
 
@@ -307,7 +317,7 @@ def _add_sending(
 ) -> None:
     """Add how a command sends searches to a proxy."""
     parser.add_argument("--proxy", default="http://127.0.0.1:9201", metavar="URL", help="default: %(default)s")
-    parser.add_argument("--ca-file", metavar="FILE", help="whom to trust at an https address, as in engine.ca_file")
+    parser.add_argument("--ca-file", metavar="FILE", help="PEM file with the certificate authority to trust for https")
     parser.add_argument(
         "--concurrency",
         type=_positive,
@@ -346,26 +356,40 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument(
         "--template", type=Path, required=True, metavar="FILE", help="the search body, {{query}} where the text goes"
     )
-    parser.add_argument("--index", required=True, metavar="NAME", help="as in the URL; NAME?routing=... has parameters")
     parser.add_argument(
-        "--baseline", default="http://127.0.0.1:9200", metavar="URL", help="engine or proxy (default: %(default)s)"
+        "--index",
+        required=True,
+        metavar="NAME",
+        help="the index as in the URL; parameters may follow: NAME?routing=...",
+    )
+    parser.add_argument(
+        "--baseline",
+        default="http://127.0.0.1:9200",
+        metavar="URL",
+        help="the engine, or another proxy, to compare with (default: %(default)s)",
     )
     _add_sending(parser, concurrency=4)
     parser.add_argument(
-        "--authorization-env", metavar="VARIABLE", help="holds the Authorization header for both addresses"
+        "--authorization-env",
+        metavar="VARIABLE",
+        help="environment variable with the Authorization header for --baseline and --proxy",
     )
     for name in ("baseline", "proxy"):
-        parser.add_argument(
-            f"--{name}-authorization-env", metavar="VARIABLE", help=f"the same for --{name} alone, instead"
-        )
-    parser.add_argument("--id-field", metavar="FIELD", help="the field that the judgments name (default: _id)")
+        parser.add_argument(f"--{name}-authorization-env", metavar="VARIABLE", help=f"the same for --{name} alone")
     parser.add_argument(
-        "--judged-only", action="store_true", help="the verdict goes by the judged documents, without the others"
+        "--id-field", metavar="FIELD", help="field with the document ids of the judgments (default: _id)"
+    )
+    parser.add_argument("--judged-only", action="store_true", help="base the verdict on documents with a judgment only")
+    parser.add_argument(
+        "--min-gain", type=_finite, metavar="POINTS", help="fail if the mean gain in nDCG@10 is lower; may be negative"
     )
     parser.add_argument(
-        "--min-gain", type=_finite, metavar="POINTS", help="fail if nDCG@10 gains less in the mean; may be below 0"
+        "--show",
+        type=int,
+        default=10,
+        metavar="N",
+        help="queries to show of those that got better and worse (default: %(default)s)",
     )
-    parser.add_argument("--show", type=int, default=10, metavar="N", help="queries won and lost (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print JSON, with every query")
     parser.add_argument("--runs", type=Path, metavar="FOLDER", help="write both rankings as TREC run files")
 
@@ -409,9 +433,11 @@ def _add_warm(commands: Any) -> None:
     parser.add_argument(
         "--template", type=Path, metavar="FILE", help="the search body for query texts, {{query}} where the text goes"
     )
-    parser.add_argument("--index", required=True, metavar="NAME", help="as in the URL")
+    parser.add_argument("--index", required=True, metavar="NAME", help="the index as in the URL")
     _add_sending(parser, concurrency=2, timeout=None, waits="60; with --background: 1380")
-    parser.add_argument("--authorization-env", metavar="VARIABLE", help="holds the Authorization header")
+    parser.add_argument(
+        "--authorization-env", metavar="VARIABLE", help="environment variable with the Authorization header"
+    )
     parser.add_argument("--top", type=_positive, metavar="N", help="only the most frequent searches (default: all)")
     parser.add_argument("--rate", type=_rate, metavar="N", help="maximum searches per second (default: no limit)")
     parser.add_argument(

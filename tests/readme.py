@@ -126,6 +126,7 @@ QUERY_FORMS = (
         {"simple_query_string": {"query": "red shoes -kids", "fields": ["title"]}},
         _AS_IN_QUERY_STRING,
     ),
+    QueryForm("fuzzy", "", {"fuzzy": {"title": {"value": "red shoes", "fuzziness": 2}}}, _NOTHING),
     QueryForm("?q=", "q=red+shoes", None, _AS_IN_QUERY_STRING),
     QueryForm("semantic", "", {"semantic": {"field": "meaning", "query": "red shoes"}}, _NOTHING),
     QueryForm(
@@ -775,7 +776,7 @@ def languages() -> str:
 def the_map() -> str:
     """The way of a request, from `proxy/__init__.py`."""
     _, _, told = (proxy.__doc__ or "").partition("module by module:\n\n")
-    return f"```text\n{told.partition('Nothing flows back')[0].rstrip()}\n```\n"
+    return f"```text\n{told.partition('Data flows in one direction')[0].rstrip()}\n```\n"
 
 
 LOG_FIELDS: Mapping[str, tuple[str, str]] = {

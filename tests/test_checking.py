@@ -168,6 +168,7 @@ UNMAPPED = ["brand", "category", "price", "currency", "rating", "reviews", "colo
         (["titel"], [("wrong", "passage: titel is not in the mapping, did you mean `title`?")]),
         (["title", "maker.nam"], [("wrong", "passage: maker.nam is not in the mapping, did you mean `maker.name`?")]),
         (["title.english"], [("wrong", "passage: title.english is a multi-field: documents have title")]),
+        (["label"], [("wrong", "passage: label is an alias: documents have title")]),
         (["title", "Maker: {maker.name}", "{facts.weight} kg", "{flat.colour}", "{raw.text:raw}"], []),
         (
             ["title", "By {maker.nam}"],
@@ -186,6 +187,7 @@ async def test_a_passage_is_compared_with_the_mapping(passage: Any, found: Any) 
     mapping = {
         "properties": {
             "title": {"type": "text", "fields": {"english": {"type": "text"}}},
+            "label": {"type": "alias", "path": "title"},
             "maker": {"properties": {"name": {"type": "keyword"}}},
             "facts": {"dynamic": False, "properties": {"colour": {"type": "keyword"}}},
             "flat": {"type": "flattened"},
@@ -271,6 +273,14 @@ async def test_what_is_no_engine_is_wrong() -> None:
             cluster.faults = {"version": fault}
             ((kind, _),) = at("engine", await findings(cluster.url))
             assert kind == "wrong"
+
+
+@pytest.mark.parametrize(("status", "advice"), [(404, "correct engine.url"), (503, "look into the log of the engine")])
+async def test_what_to_do_about_an_error_of_the_engine_depends_on_its_status(status: int, advice: str) -> None:
+    async with Cluster() as cluster:
+        cluster.faults = {"version": refuses(status)}
+        ((_, said),) = at("engine", await findings(cluster.url))
+    assert f"status {status}: {advice}" in said
 
 
 async def test_an_engine_that_is_not_there_is_out_of_reach_and_says_so_once() -> None:
@@ -437,6 +447,17 @@ async def test_a_model_that_is_slower_than_a_search_waits_is_worth_a_note() -> N
         found = await findings(cluster.url, semantic(), models={"url": models.url, **limits})
     assert ["note", "note"] == [entry.kind for entry in found if entry.place in {"embedder", "reranker"}]
     assert "models.rerank_timeout_seconds is 1e-06, so such a search is degraded" in at("reranker", found)[0][1]
+
+
+async def test_times_in_another_unit_are_questioned() -> None:
+    first = {"index": "a", "budget_ms": 2, "semantic": {"field": "v", "dimensions": 3, "timeout_seconds": 2000}}
+    models = {"rerank_timeout_seconds": 3000}
+    found = await findings("http://127.0.0.1:1", first, models=models, offline=True)
+    assert [
+        ("routes[0].budget_ms", "2 ms are too short for a model call: are seconds meant? Write 1500 for 1.5 seconds"),
+        ("models.rerank_timeout_seconds", "3000 seconds are long for a search: are milliseconds meant? Write 3"),
+        ("routes[0].semantic.timeout_seconds", "2000 seconds are long for a search: are milliseconds meant? Write 2"),
+    ] == [(each.place.rpartition(" ")[2], each.said) for each in found if "meant?" in each.said]
 
 
 @pytest.mark.parametrize(("offline", "kind", "code"), [(False, "wrong", 1), (True, "note", 0)])

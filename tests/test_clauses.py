@@ -137,6 +137,10 @@ SAID: Mapping[str, list[tuple[Any, Any]]] = {
             None,
         ),
     ],
+    "fuzzy": [
+        ({"fuzzy": {"title": "laptop"}}, MATCH_ALL),
+        ({"fuzzy": {"title": {"value": "laptop", "fuzziness": "AUTO", "boost": 2}}}, MATCH_ALL),
+    ],
     "wildcard": [
         ({"wildcard": {"title": "*laptop*"}}, None),
         ({"wildcard": {"title": {"value": "*laptop*", "case_insensitive": True}}}, None),

@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.catalog.dialects import ELASTICSEARCH, OPENSEARCH
 from proxy.settings.config import (
     Admin,
     BypassRules,
@@ -225,9 +226,22 @@ def test_a_wrong_word_is_refused_with_a_proposal(key: str, words: tuple[str, ...
         text = f"routes: [{{index: a, redact: {{{key}: {value}}}}}]"
     if key in KNOWN_KEYS["log"]:
         text = f"log: {{{key}: {word}}}"
+    if key in KNOWN_KEYS["routes[].semantic"]:
+        text = f"routes: [{{index: a, semantic: {{{key}: {word}, field: v, dimensions: 3}}}}]"
     if key in KNOWN_KEYS["models"]:
         text = f"models: {{{key}: {word}}}"
     assert f"{place}: unknown value '{word}', did you mean `{words[0]}`?" in refusal(text)
+
+
+def test_ports_of_different_addresses_may_be_equal() -> None:
+    read("listen: {host: 10.0.0.1}\nadmin: {port: 9201}", "f.yaml", {})
+    read("listen: {port: 0}\nadmin: {port: 0}", "f.yaml", {})
+
+
+def test_the_similarities_are_those_of_the_dialects() -> None:
+    assert set(KNOWN_WORDS["similarity"]) == {
+        name for dialect in (ELASTICSEARCH, OPENSEARCH) for name in dialect.similarity
+    }
 
 
 def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> None:
@@ -238,20 +252,46 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("listen: {port: 65536}", "f.yaml:1: listen.port: expected `int` <= 65535"),
-        ("listen: {port: '80'}", "f.yaml:1: listen.port: expected `int`, got text"),
-        ("listen: 9201", "f.yaml:1: listen: expected a section with keys, got `int`"),
+        ("listen: {port: 65536}", "f.yaml:1: listen.port: expected a whole number <= 65535"),
+        (
+            "listen: {port: '80'}",
+            "listen.port: expected a whole number, got text: write it without quotes and without",
+        ),
+        ("listen: 9201", "f.yaml:1: listen: expected a section with keys, got a whole number"),
         ("1: 2", "f.yaml"),
         ("?", "f.yaml"),
         ("listen: {2001-01-01: 1}", "f.yaml"),
         ("!!set {a}", "f.yaml"),
         ("- a", "f.yaml: expected a section with keys, got a list"),
-        ("engine: {connect_timeout_seconds: 0}", "f.yaml:1: engine.connect_timeout_seconds: expected `float` > 0"),
-        ("routes: [{profile: rag}]", "f.yaml:1: routes[0]: object missing required field `index`"),
-        ("routes: [{index: a, rank_window_size: 1001}]", "routes[0].rank_window_size: expected `int` <= 1000"),
-        ("routes: [{index: a, semantic: {field: v, dimensions: 4097}}]", "semantic.dimensions: expected `int` <= 4096"),
+        ("engine: {connect_timeout_seconds: 0}", "f.yaml:1: engine.connect_timeout_seconds: expected a number > 0"),
+        ("routes: [{profile: rag}]", "f.yaml:1: routes[0]: the key `index` is missing"),
+        ("routes: [{index: a, rank_window_size: 1001}]", "routes[0].rank_window_size: expected a whole number <= 1000"),
+        (
+            "routes: [{index: a, semantic: {field: v, dimensions: 4097}}]",
+            "dimensions: expected a whole number <= 4096",
+        ),
         ("routes: [{index: a, semantic: {field: v, dimensions: 3, min_similarity: 2}}]", "min_similarity: expected"),
         ("engine: {url: localhost}", "f.yaml:1: engine.url: expected a URL like"),
+        ("engine: {url: 'http://a:9200,http://b:9200'}", "engine.url: names several URLs: write them as a list"),
+        ("engine: {url: 9200}", "engine.url: expected text or a list, got a whole number: put it in quotes"),
+        ("engine:", "f.yaml:1: engine: expected a section with keys, got nothing: indent its keys below it, or"),
+        ("engine: {via: 'yes'}", "engine.via: expected true or false, got text: write it without quotes"),
+        ("cache: {scores_mb: 0.5}", "cache.scores_mb: expected a whole number, got a number with decimals"),
+        ("routes: [{index: a, passage: [title, Brand: x]}]", "passage[1]: expected text, got a section with keys: put"),
+        ("routes: [{index: a, passage: title}]", "passage: expected a list or null, got text: write it in brackets"),
+        ("routes: [{index: a, semantic: v}]", "semantic: expected a section with keys or null, got text"),
+        ("routes: [{index: a, window: 5}]", "routes[0].window: unknown key, did you mean `rank_window_size`?"),
+        (
+            "routes:\n- index: a\n  semantic:\n  field: v",
+            "f.yaml:4: routes[0].field: unknown key; it is a key of `routes[].semantic`: check the indentation",
+        ),
+        ("url: a", "f.yaml:1: url: unknown key; it is a key of `engine`: check the indentation"),
+        ("engine: {tier: a}", "engine.tier: unknown key; it is a key of `routes[]`: check the indentation"),
+        ("routes: [{index: “products*”}]", "routes[0].index: '“products*”' is not an index name or pattern"),
+        ("log: {level: WARN}", "log.level: unknown value 'WARN', did you mean `warning`?"),
+        ("listen: {host: '0.0.0.0:9201'}", "listen.host: expected an address or host name without port, as in"),
+        ("admin: {host: ''}", "f.yaml:1: admin.host: expected an address or host name without port"),
+        ("admin: {port: 9201}", "f.yaml:1: admin.port: is the port of `listen` too: choose another one"),
         ("engine: {url: 'ftp://a'}", "f.yaml:1: engine.url: expected a URL like"),
         ("engine: {url: []}", "f.yaml:1: engine.url: name at least one node"),
         ("engine:\n  url:\n    - http://a\n    - b", "f.yaml:4: engine.url[1]: expected a URL like"),
@@ -325,7 +365,7 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
             "routes:\n  - index: a\n    bypass:\n      patterns:\n        - a\n        - '('",
             "f.yaml:6: routes[0].bypass.patterns[1]: '(' is not a valid regular expression: missing )",
         ),
-        ("steering: enabled", "f.yaml:1: steering: expected a list, got text"),
+        ("steering: enabled", "f.yaml:1: steering: expected a list, got text: write it in brackets, as in [a, b]"),
         ("engine: {url: 'http://a:x'}", "f.yaml:1: engine.url: expected a URL like"),
         ("engine: {url: 'http://a:65536'}", "f.yaml:1: engine.url: expected a URL like"),
         ("engine: {url: 'http://[::1'}", "f.yaml:1: engine.url: expected a URL like"),
@@ -356,16 +396,19 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
             "cache:\n  redis_url: redis://a\n  redis_ca_file: a",
             "f.yaml:3: cache.redis_ca_file: cache.redis_url does not begin with rediss://",
         ),
-        ("cache: {rankings_mb: -1}", "f.yaml:1: cache.rankings_mb: expected `int` >= 0"),
-        ("callers: {ignore: cf-ray}", "f.yaml:1: callers.ignore: expected a list, got text"),
+        ("cache: {rankings_mb: -1}", "f.yaml:1: cache.rankings_mb: expected a whole number >= 0"),
+        (
+            "callers: {ignore: cf-ray}",
+            "callers.ignore: expected a list, got text: write it in brackets, as in [a, b]",
+        ),
         (
             "spend:\n  prices:\n    a.b/c: cheap",
-            "f.yaml:2: spend.prices: one of its values: expected `float`, got text",
+            "f.yaml:2: spend.prices: one of its values: expected a number, got text: write it without quotes",
         ),
-        ("spend: {prices: {a: -1}}", "f.yaml:1: spend.prices: one of its values: expected `float` >= 0"),
+        ("spend: {prices: {a: -1}}", "f.yaml:1: spend.prices: one of its values: expected a number >= 0"),
         (
             "routes: [{index: a, passages_per_document: 3}]",
-            "f.yaml:1: routes[0].passages_per_document: expected `int` <= 2",
+            "f.yaml:1: routes[0].passages_per_document: expected a whole number <= 2",
         ),
         ("routes: [{index: a, redact: {query: omit}}]", "unknown value 'omit'; expected one of: bypass, redact"),
         ("routes: [{index: a, redact: {passage: bypass}}]", "unknown value 'bypass'; expected one of: omit, redact"),
@@ -392,7 +435,7 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
         ("callers: {ignore: ['cf-*']}", "f.yaml:1: callers.ignore[0]: 'cf-*' is not a valid header name"),
         (
             "routes: [{index: a, semantic: {field: v, dimensions: 3, oversample: 0.5}}]",
-            "oversample: expected `float` >= 1",
+            "oversample: expected a number >= 1",
         ),
     ],
 )

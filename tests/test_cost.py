@@ -65,7 +65,7 @@ from proxy.settings.request_options import OPTIONS, read_steering
 from proxy.settings.routes import build_routes
 from proxy.telemetry import log as telemetry
 from proxy.upstream import embedder, providers, reranker, windows
-from proxy.upstream.score_entries import PAIR_LENGTH, QueryScores, decode, encode
+from proxy.upstream.score_entries import QueryScores, decode, encode
 
 pytestmark = pytest.mark.no_cover  # the tracing would be measured too
 
@@ -440,7 +440,7 @@ def scores(size: int) -> Work:
 
 
 def cached_scores(size: int) -> Work:
-    known = QueryScores("m", {number.to_bytes(8, "big"): (number / 7, 2**31) for number in range(size // PAIR_LENGTH)})
+    known = QueryScores("m", {number.to_bytes(8, "big"): (number / 7, 2**31) for number in range(size // 20)})
     return Work([encoded([*known.scores.values()])], lambda: decode(encode(known, 0.0), 0.0))
 
 
@@ -474,7 +474,7 @@ def vectors(size: int) -> Work:
 def lines_apart(size: int) -> Work:
     head, body = b'{"index":["a","b"],"preference":"x"}', b'{"query":{"match":{"title":"x"}}}'
     count = min(size // len(head + body), 1000)
-    content = multi_search_lines.joined([(head, body)] * count)
+    content = multi_search_lines.join_lines([(head, body)] * count)
     return Work([head, body] * count, lambda: multi_search_lines.split(content))
 
 
@@ -522,7 +522,7 @@ def capabilities(size: int) -> Work:
 
 def lines_of_one_kind(size: int) -> Work:
     head = encoded({"index": MANY["texts"](size)})
-    content = multi_search_lines.joined([(head, b"{}")])
+    content = multi_search_lines.join_lines([(head, b"{}")])
     return Work([head], lambda: multi_search_lines.split(content))
 
 
@@ -532,7 +532,7 @@ def parts(size: int) -> Work:
 
     def apart_and_together() -> bytes:
         took, found = multi_search_lines.responses(answer)
-        return multi_search_lines.render(found, took, Form(), keeps_empty=True)
+        return multi_search_lines.join_responses(found, took, Form(), keeps_empty=True)
 
     return Work([answer], apart_and_together)
 

@@ -157,7 +157,7 @@ def test_an_authorization_of_the_proxys_own_comes_from_the_variable_that_is_name
     assert authorization_of(Config(), {"AUTH": "ApiKey x"}) is None
 
 
-@pytest.mark.parametrize("value", ["", " ", f"ApiKey {SECRET}\r\nX: y"])
+@pytest.mark.parametrize("value", ["", " ", f"ApiKey {SECRET}\r\nX: y", SECRET, f"user:{SECRET}"])
 def test_an_authorization_that_is_named_and_cannot_be_used_is_refused_and_not_repeated(value: str) -> None:
     with pytest.raises(ConfigError, match=r"^AUTH") as caught:
         authorization_of(read("engine: {authorization_env: AUTH}", "f.yaml", {}), {"AUTH": value})
@@ -169,7 +169,7 @@ def test_the_admin_port_needs_no_token_on_a_loopback_address(host: str) -> None:
     assert admin_token_of(read(f"admin: {{host: '{host}'}}", "f.yaml", {}), {}) is None
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "proxy.example", ""])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "proxy.example"])
 def test_anywhere_else_it_is_refused_without_one_by_the_variables_name(host: str) -> None:
     config = read(f"admin: {{host: '{host}', token_env: MINE}}", "f.yaml", {})
     with pytest.raises(ConfigError, match="MINE is not set, but the admin port"):

@@ -1,5 +1,6 @@
 """A stage that fails is left out: the search is answered all the same, and header and log say so."""
 
+import asyncio
 import dataclasses
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -244,6 +245,13 @@ async def test_what_the_engine_does_not_answer_goes_on_as_the_client_sent_it(
     straight.close()
 
 
+async def test_the_log_says_that_the_results_of_the_engine_were_partial(
+    start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, log: Log
+) -> None:
+    await search_failing(start_proxy, settings, (engine, models), ENGINE_CASES["lexical in part"])
+    assert "partial results: see `_shards`" in log[-1]["detail"]
+
+
 async def test_where_names_may_not_be_asked_for_a_plain_one_is_taken_by_its_letters(
     client: Client, engine: FakeEngine
 ) -> None:
@@ -390,6 +398,7 @@ async def test_later_pages_fit_the_engines_own_first_one_when_the_models_are_cal
         down: Any = _NotCalled()
         stages = dataclasses.replace(run.stages, embedder=down, reranker=down)
         assert isinstance(await unserved(run.plan, stages, b"key"), Unserved)
+        await asyncio.sleep(0)  # the response is written, and then its order is stored
         page = await run_of(plan_of("", QUERY | {"from": start, "size": 2}), engine, models, stack)
         page = dataclasses.replace(page, stages=dataclasses.replace(page.stages, heads=stages.heads))
         result = await run_search(page, b"key")

@@ -1,5 +1,6 @@
 """The documentation says what the code does: its tables row by row, its commands, numbers, links and file names."""
 
+import ast
 import importlib.util
 import json
 import re
@@ -215,6 +216,22 @@ def test_the_log_line_has_these_fields() -> None:
             query_text=True,
         )
     assert lines[0].keys() - {"log_level"} <= LOG_FIELDS.keys()
+
+
+def test_every_event_of_the_log_has_its_row() -> None:
+    rows = re.findall(
+        r"^\| (`[a-z_`, ]+`) \| (?:info|warning|error|any)", TEXTS_OF[ROOT / "docs/operations.md"], re.MULTILINE
+    )
+    assert _EVENTS == {name for row in rows for name in re.findall(r"[a-z_]+", row)}
+
+
+_EVENTS = {
+    call.args[0].value
+    for tree in syntax_trees()
+    for call in ast.walk(tree)
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.args
+    if ast.unparse(call.func.value) == "_log" and isinstance(call.args[0], ast.Constant)
+} - {"search", "access"} | {"library"}
 
 
 def test_the_header_is_spelled_as_documented() -> None:

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.endpoints.multi_search_lines import Item, Unread, joined, query_string, render, responses, split, took
+from proxy.endpoints.multi_search_lines import (
+    Item,
+    Unread,
+    join_lines,
+    join_responses,
+    query_string,
+    responses,
+    split,
+    took,
+)
 from proxy.parsing.filter_path import Form, read_filter_path
 from tests import strategies
 
@@ -18,10 +27,13 @@ bodies = st.dictionaries(st.text(), strategies.json_values, max_size=3).map(stra
 
 @given(st.lists(st.tuples(headers, bodies), max_size=5).map(lambda items: [(b"{}", b"{}"), *items]))
 def test_what_is_taken_apart_is_put_together_byte_for_byte(items: list[tuple[bytes, bytes]]) -> None:
-    content = joined(items)
+    content = join_lines(items)
     read = split(content)
     assert read is not None
-    assert (items, content) == ([(item.header, item.body) for item in read], joined([(i.header, i.body) for i in read]))
+    assert (items, content) == (
+        [(item.header, item.body) for item in read],
+        join_lines([(i.header, i.body) for i in read]),
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,7 +104,7 @@ def test_what_is_not_understood_is_the_engines_to_judge(content: bytes) -> None:
 @given(st.binary(max_size=80) | st.lists(st.sampled_from([*HEADERS, b"{", b"[]", b"x"])).map(b"\n".join))
 def test_no_content_is_too_odd(content: bytes) -> None:
     read = split(content)
-    assert read is None or joined([(item.header, item.body) for item in read]) == content
+    assert read is None or join_lines([(item.header, item.body) for item in read]) == content
 
 
 def test_what_the_item_says_stands_above_the_url() -> None:
@@ -124,4 +136,4 @@ def test_an_answer_that_is_none_of_items_cannot_be_read(answer: bytes) -> None:
 )
 def test_the_parts_are_put_together_in_the_form_asked_for(said: str, pretty: bool, expected: bytes) -> None:  # noqa: FBT001
     form = Form(read_filter_path(said), pretty)
-    assert expected == render([b'{"a":1e5}', b'{"b":[]}'], 3, form, keeps_empty=True)
+    assert expected == join_responses([b'{"a":1e5}', b'{"b":[]}'], 3, form, keeps_empty=True)

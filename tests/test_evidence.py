@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from proxy.bounds import READ_SIZE, TEXT_CLAUSES
+from proxy.parsing.evidence import LinkedFields
 from proxy.parsing.query_text import UserQuery, find_user_query, text_of_clause
 from proxy.parsing.words import MATCH_ALL
 
@@ -176,7 +177,7 @@ VALUES_IN_LINES = [
 
 @pytest.mark.parametrize("query", VALUES_IN_LINES)
 def test_the_value_of_another_field_in_a_line_is_a_filter_and_stays(query: Any) -> None:
-    user_query = find_user_query(query, PASSAGE, lambda _: True, copies=frozenset({"everything"}))
+    user_query = find_user_query(query, PASSAGE, lambda _: True, links=LinkedFields(frozenset({"everything"})))
     assert user_query is not None
     assert user_query.text == "dry feet"
     assert "boots" in str(user_query.relaxed)
@@ -293,6 +294,87 @@ def test_words_that_no_clause_scores_are_found_and_not_relaxed(query: Any) -> No
     assert ("boot", None, "text_in_filter") == (user_query.text, user_query.relaxed, user_query.unrelaxed)
 
 
+FILTERS_BESIDE = [
+    lambda words: must(words, SHELF),
+    lambda words: must(SHELF, should(words, {"term": {"status": "new"}})),
+    lambda words: {"bool": {"must": [SHELF], "should": [words], "minimum_should_match": 1}},
+    lambda words: {"bool": {"must": [words], "should": [match("tags", "promotion", 3)]}},
+    lambda words: must({"function_score": {"query": words, "weight": 2}}, SHELF),
+    lambda words: must(words, line("shelf:boots")),
+]
+PARTS_OF_WORDS = [
+    {"wildcard": {"title": "*jack*"}},
+    {"wildcard": {"title.raw": {"value": "*jack*", "case_insensitive": True}}},
+    {"intervals": {"title": {"match": {"query": "jack"}}}},
+    {"span_near": {"clauses": [{"span_term": {"title": "jack"}}], "slop": 1}},
+]
+
+
+@pytest.mark.parametrize("words", PARTS_OF_WORDS)
+@pytest.mark.parametrize("around", [*FILTERS_BESIDE, lambda words: {"bool": {"must": [SHELF], "filter": [words]}}])
+def test_a_text_elsewhere_is_a_filter_beside_a_part_of_a_word(around: Any, words: Any) -> None:
+    user_query = found(around(words))
+    assert user_query is not None
+    assert ("jack", None, "text_in_filter") == (user_query.text, user_query.relaxed, user_query.unrelaxed)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"prefix": {"title": "jack"}},
+        {"prefix": {"title.raw": {"value": "Jack"}}},
+        {"wildcard": {"title": "jack*"}},
+        {"regexp": {"title": {"value": ".*jack.*"}}},
+        {"term": {"title": "jack"}},
+        {"terms": {"title": ["rain", "jack"]}},
+        {"terms_set": {"title": {"terms": ["jack"], "minimum_should_match_field": "n"}}},
+        {"more_like_this": {"fields": ["title"], "like": "jack"}},
+        {"span_multi": {"match": {"prefix": {"title": "jack"}}}},
+    ],
+)
+@pytest.mark.parametrize("around", FILTERS_BESIDE)
+def test_a_text_elsewhere_is_a_filter_beside_words_that_are_not_read(around: Any, words: Any) -> None:
+    assert found(around(words)) is None
+
+
+ALIASES = {"label": "title", "maker": "brand", "text": "everything"}
+
+
+@pytest.mark.parametrize(
+    ("query", "relaxed"),
+    [
+        (must(match("label", "dry feet"), SHELF), must(MATCH_ALL, SHELF)),
+        (must(multi("dry feet", ["maker", "body"]), SHELF), must(MATCH_ALL, SHELF)),
+        (must(match("text", "dry feet"), SHELF), must(MATCH_ALL, SHELF)),
+        (must(match("label", "dry feet"), match("maker", "velloway")), None),
+        (must(line("dry feet", fields=["label^3"]), SHELF), must(MATCH_ALL, SHELF)),
+        (line("label:(dry feet) AND shelf:boots"), must(line("label:(dry feet)"), line("shelf:boots"))),
+    ],
+)
+def test_an_alias_is_the_field_that_it_stands_for(query: Any, relaxed: Any) -> None:
+    links = LinkedFields(frozenset({"everything"}), ALIASES)
+    user_query = find_user_query(query, PASSAGE, lambda _: True, links=links)
+    assert user_query is not None
+    assert ("dry feet", relaxed) == (user_query.text, user_query.relaxed)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"bool": {"filter": [{"prefix": {"title.raw": "A"}}]}},
+        {"term": {"title.raw": "Jacket"}},
+        {"terms": {"brand": ["velloway"]}},
+        {"prefix": {"shelf": "boo"}},
+        {"exists": {"field": "title"}},
+        {"bool": {"must_not": [{"wildcard": {"title": "*jack*"}}]}},
+    ],
+)
+def test_a_text_elsewhere_stays_query_text_beside_filters(beside: Any) -> None:
+    user_query = found(must(match("everything", "dry feet"), beside))
+    assert user_query is not None
+    assert ("dry feet", must(MATCH_ALL, beside)) == (user_query.text, user_query.relaxed)
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -364,7 +446,9 @@ def test_a_field_that_the_passage_is_copied_to_is_searched_for_everything() -> N
     for filter_, relaxed in ((SHELF, must(SHELF, MATCH_ALL)), (BRAND, None)):
         query = must(filter_, words)
         expected = UserQuery("dry feet", relaxed)
-        assert expected == find_user_query(query, PASSAGE, lambda _: True, copies=frozenset({"everything"}))
+        assert expected == find_user_query(
+            query, PASSAGE, lambda _: True, links=LinkedFields(frozenset({"everything"}))
+        )
         unknown = found(query)
         assert unknown is not None
         assert unknown.relaxed is None

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
+from proxy.ranking.explaining import Explanation, Kept, Origin, text_hash
 
 
 @pytest.mark.parametrize(
@@ -38,4 +38,4 @@ def test_what_no_stage_saw_is_not_said(explanation: Explanation, final: float | 
 
 @given(st.text(), st.text())
 def test_a_text_is_known_by_its_hash_and_not_read_from_it(text: str, other: str) -> None:
-    assert (text == other, 16) == (hash_of(text) == hash_of(other), len(hash_of(text)))
+    assert (text == other, 16) == (text_hash(text) == text_hash(other), len(text_hash(text)))

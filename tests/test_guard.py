@@ -142,7 +142,7 @@ async def test_after_a_bad_half_minute_every_search_is_scored_again_within_30_se
     guard = model.guard()
 
     async def search() -> str:
-        if why := guard.skipped(LIMIT):
+        if why := guard.reject_if_late(LIMIT):
             return why.reason
         reason = await end(guard, model, LIMIT)
         if reason == "timeout":
@@ -269,13 +269,13 @@ async def test_a_search_that_cannot_be_answered_in_time_makes_no_call_and_is_cou
     guard = Guards(1, lambda *labels: model.counted.update(labels[2:]), model.clocks).of("reranker", "qwen")
     await end(guard, model)
     async with guard.bulkhead.turn(SECONDS):
-        assert (None, Busy) == (guard.skipped(1.0), type(guard.skipped(0.9)))
-        assert guard.skipped(0.9, is_new=False) is None  # a call for the same query is running
+        assert (None, Busy) == (guard.reject_if_late(1.0), type(guard.reject_if_late(0.9)))
+        assert guard.reject_if_late(0.9, is_new=False) is None  # a call for the same query is running
         assert 0 == guard.bulkhead.waiting
-    assert guard.skipped(0.9) is None
+    assert guard.reject_if_late(0.9) is None
     for _ in range(CALLS_TO_JUDGE):
         guard.abandoned(0.9)
-    assert SlowModel is type(guard.skipped(0.9))
+    assert SlowModel is type(guard.reject_if_late(0.9))
     assert {"ok": 1, "busy": 1, "slow_model": 1} == model.counted
 
 

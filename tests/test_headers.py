@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from proxy.http1.headers import HOP_BY_HOP, binds_connection, end_to_end, own_error, request_lines, written
+from proxy.http1.headers import HOP_BY_HOP, binds_connection, end_to_end, header_lines, own_error, request_lines
 from proxy.http1.messages import Line, RequestHead, read_request_head
 
 
@@ -50,7 +50,7 @@ def test_a_body_that_was_read_here_is_not_announced_again(sent: list[bytes], *, 
 
 
 def test_fields_are_written_a_line_each() -> None:
-    assert b"a: 1\r\nb: \r\n" == written([(b"a", b"1"), (b"b", b"")])
+    assert b"a: 1\r\nb: \r\n" == header_lines([(b"a", b"1"), (b"b", b"")])
 
 
 def test_an_error_of_the_proxys_own_has_the_engines_shape() -> None:

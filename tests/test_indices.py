@@ -336,6 +336,20 @@ def test_text_fields_and_unmapped_fields_are_searched_as_text(path: str, expecte
     assert expected is read_facts({"a": index(MAPPING)}).is_text(path)
 
 
+def test_the_alias_of_a_field_is_searched_as_the_field_and_is_not_in_the_source() -> None:
+    properties = {
+        "title": {"type": "text"},
+        "brand": {"type": "keyword"},
+        "label": {"type": "alias", "path": "title"},
+        "a": {"properties": {"maker": {"type": "alias", "path": "brand"}}},
+    }
+    facts = read_facts({"i": {"mappings": {"properties": properties}}})
+    assert {"label": "title", "a.maker": "brand"} == facts.aliases
+    assert [True, True, False] == [facts.is_text(path) for path in ("label", "label^2", "a.maker")]
+    assert [True, False] == [facts.in_source(path) for path in ("title", "label")]
+    assert ["title", "brand"] == [facts.stored_at(path) for path in ("label", "a.maker")]
+
+
 def test_the_fields_that_text_is_copied_to_are_known() -> None:
     properties = {
         "title": {"type": "text", "copy_to": "everything"},

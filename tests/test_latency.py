@@ -23,7 +23,7 @@ class Traffic:
         end = self.now + seconds
         asked = []
         while self.now < end:
-            asked.append(self.latency.allows(self.limit, self.now))
+            asked.append(self.latency.admit(self.limit, self.now))
             if asked[-1] and model_seconds <= self.limit:
                 self.latency.answered(model_seconds, self.now)
             elif asked[-1]:
@@ -66,7 +66,7 @@ def slow(calls: int = CALLS_TO_JUDGE) -> Latency:
 
 
 def asked(latency: Latency, limit: float = LIMIT, now: float = 0.0, times: int = 100) -> list[bool]:
-    return [latency.allows(limit, now) for _ in range(times)]
+    return [latency.admit(limit, now) for _ in range(times)]
 
 
 @pytest.mark.parametrize("late", range(CALLS_TO_JUDGE))

@@ -12,7 +12,7 @@ from proxy.bounds import LOADED_BYTES
 from proxy.commands.loading import index
 from proxy.commands.loading.documents import BadLine, Document
 from proxy.commands.loading.errors import CannotLoad
-from proxy.commands.loading.index import AHEAD, BATCH, ahead, written
+from proxy.commands.loading.index import AHEAD, BATCH, ahead, json_vectors
 
 sizes = st.lists(st.integers(1, LOADED_BYTES * 2) | st.just(0), max_size=300)
 
@@ -191,4 +191,4 @@ async def test_a_stop_before_anything_was_begun_begins_nothing() -> None:
 
 def test_a_vector_is_written_with_as_much_as_a_float_has() -> None:
     vectors = np.array([[1 / 3, -2 / 3, 2 / 3]], dtype=np.float32)
-    assert written(vectors) == [[0.3333333, -0.6666667, 0.6666667]]
+    assert json_vectors(vectors) == [[0.3333333, -0.6666667, 0.6666667]]

@@ -9,7 +9,14 @@ from proxy.commands.loading.clients import Outcome
 from proxy.commands.loading.commands import VectorOptions, wanted
 from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.mappings import Embedding
-from proxy.commands.loading.target import Wanted, check_model, check_readable, engine_advice, held_embedding, reason_of
+from proxy.commands.loading.target import (
+    Wanted,
+    check_model,
+    check_readable,
+    engine_advice,
+    held_embedding,
+    rejection_reason,
+)
 from proxy.errors import Refused, TimedOut, Unreachable
 from proxy.settings.config import Config, RouteSettings, Semantic
 from proxy.settings.profiles import PROFILES, TIERS
@@ -128,7 +135,7 @@ def test_an_error_of_the_engines_says_what_to_do(error: Any, said: str) -> None:
     ],
 )
 def test_a_refusal_is_said_with_its_reason(outcome: Outcome, said: str) -> None:
-    assert reason_of(outcome).startswith(said)
+    assert rejection_reason(outcome).startswith(said)
 
 
 # What is wanted: the command line before the route, the route before the profile

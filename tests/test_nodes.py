@@ -35,14 +35,14 @@ def test_a_node_is_read_from_its_url(url: str, node: Node) -> None:
 
 def test_live_nodes_take_turns() -> None:
     pool = NodePool([A, B, C])
-    assert [A, B, C, A] == [pool.order(0)[0] for _ in range(4)]
+    assert [A, B, C, A] == [pool.next_order(0)[0] for _ in range(4)]
 
 
 def test_a_node_that_failed_comes_last_until_its_time_is_over() -> None:
     pool = NodePool([A, B, C])
     pool.failed(A, 0)
-    assert [{B, C}] * 3 == [set(pool.order(BACK_OFF_S / 2)[:2]) for _ in range(3)]
-    assert A in [pool.order(BACK_OFF_S)[0] for _ in range(3)]
+    assert [{B, C}] * 3 == [set(pool.next_order(BACK_OFF_S / 2)[:2]) for _ in range(3)]
+    assert A in [pool.next_order(BACK_OFF_S)[0] for _ in range(3)]
 
 
 def test_its_time_doubles_with_each_failure_in_a_row_up_to_a_bound() -> None:
@@ -50,7 +50,7 @@ def test_its_time_doubles_with_each_failure_in_a_row_up_to_a_bound() -> None:
     for _ in range(7):
         pool.failed(A, now)
         begun = now
-        while pool.order(now)[0] == pool.order(now)[0] == B:
+        while pool.next_order(now)[0] == pool.next_order(now)[0] == B:
             now += BACK_OFF_S
         pauses.append(now - begun)
     assert [1, 2, 4, 8, 16, BACK_OFF_S_MAX, BACK_OFF_S_MAX] == pauses
@@ -61,21 +61,21 @@ def test_failures_at_the_same_time_are_one() -> None:
     pool = NodePool([A, B])
     for _ in range(100):
         pool.failed(A, 0)
-    assert A in [pool.order(BACK_OFF_S)[0] for _ in range(2)]
+    assert A in [pool.next_order(BACK_OFF_S)[0] for _ in range(2)]
 
 
 def test_a_node_that_is_reached_again_is_as_good_as_new() -> None:
     pool = NodePool([A, B])
     pool.failed(A, 0)
     pool.reached(A)
-    assert {A, B} == {pool.order(0)[0] for _ in range(2)}
+    assert {A, B} == {pool.next_order(0)[0] for _ in range(2)}
 
 
 def test_where_every_node_failed_the_one_nearest_to_revival_is_tried_first() -> None:
     pool = NodePool([A, B])
     pool.failed(B, 0)
     pool.failed(A, 0.5)
-    assert [[B, A]] * 2 == [pool.order(0.6) for _ in range(2)]
+    assert [[B, A]] * 2 == [pool.next_order(0.6) for _ in range(2)]
 
 
 async def test_a_node_that_is_not_there_is_passed_over(server: FakeServer) -> None:

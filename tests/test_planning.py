@@ -8,7 +8,7 @@ from proxy.catalog.dialects import ELASTICSEARCH, ELASTICSEARCH_BEFORE_KNN, OPEN
 from proxy.catalog.indices import IndexFacts, VectorField
 from proxy.errors import Failure
 from proxy.ranking.planning import MIN_SIMILARITY, NUM_CANDIDATES, EngineReply, VectorSearch, vector_search
-from proxy.settings.config import RouteSettings, Semantic
+from proxy.settings.config import RouteSettings, Semantic, Similarity
 from proxy.settings.routes import build_route
 from tests.plans import SEMANTIC, SETTINGS, plan_of
 
@@ -104,7 +104,7 @@ def test_a_route_may_set_the_threshold_and_the_breadth_of_its_knn() -> None:
     [("l2_norm", "dot_product", "l2_norm"), (None, "dot_product", "dot_product"), (None, None, "cosine")],
 )
 def test_a_similarity_is_the_mappings_before_the_files(
-    in_mapping: str | None, in_file: str | None, expected: str
+    in_mapping: str | None, in_file: Similarity | None, expected: str
 ) -> None:
     semantic = Semantic(field="v", dimensions=3, similarity=in_file)
     route = build_route(RouteSettings(index="products", embedding_model="m", semantic=semantic))

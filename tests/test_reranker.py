@@ -149,10 +149,10 @@ async def test_a_model_that_is_too_slow_for_the_time_left_is_not_asked(guarded: 
     models.faults["rerank"] = hangs
     reranker = Reranker(guarded, timeout_seconds=0.02)
     for _ in range(CALLS_TO_JUDGE):
-        assert reranker.skipped(MODEL, 0.02, is_new=True) is None
+        assert reranker.reject_if_late(MODEL, 0.02, is_new=True) is None
         assert TimedOut is type((await score(reranker, ["a", "b"])).error)
-    assert isinstance(reranker.skipped(MODEL, 0.02, is_new=True), SlowModel)
-    assert reranker.skipped(MODEL, 60, is_new=True) is None
+    assert isinstance(reranker.reject_if_late(MODEL, 0.02, is_new=True), SlowModel)
+    assert reranker.reject_if_late(MODEL, 60, is_new=True) is None
 
 
 async def test_a_refusal_says_nothing_of_how_long_a_model_takes(guarded: Transport, models: FakeModels) -> None:
@@ -160,7 +160,7 @@ async def test_a_refusal_says_nothing_of_how_long_a_model_takes(guarded: Transpo
     reranker = Reranker(guarded, timeout_seconds=60)
     for _ in range(2 * CALLS_TO_JUDGE):
         await score(reranker, ["a", "b"])
-    assert reranker.skipped(MODEL, 0.0001, is_new=False) is None
+    assert reranker.reject_if_late(MODEL, 0.0001, is_new=False) is None
 
 
 async def test_a_call_is_paid_from_the_purse(reranker: Reranker) -> None:
@@ -176,7 +176,7 @@ async def test_a_call_with_few_passages_says_nothing_of_how_long_a_model_takes(m
         reranker = Reranker(Transport(session, "reranker", models.url, None, guards), timeout_seconds=60)
         for _ in range(2 * CALLS_TO_JUDGE):
             await reranker.score("q", ["a"], instruction="Judge", model=MODEL, is_typical=False)
-        assert reranker.skipped(MODEL, 0.0001, is_new=True) is None
+        assert reranker.reject_if_late(MODEL, 0.0001, is_new=True) is None
         for _ in range(2 * CALLS_TO_JUDGE):
             await score(reranker, ["a"])
-        assert isinstance(reranker.skipped(MODEL, 0.0001, is_new=True), SlowModel)
+        assert isinstance(reranker.reject_if_late(MODEL, 0.0001, is_new=True), SlowModel)

@@ -67,7 +67,7 @@ class FakeReranker:
 
     async def warm_up(self) -> None: ...
 
-    def skipped(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:
+    def reject_if_late(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:
         self.asked_whether.append(is_new)
         return self.why
 
@@ -734,7 +734,16 @@ async def _interleaved(steps: list[tuple[str, object]]) -> None:
     left = [(query, passages, task.result()) for query, passages, task in running if not task.cancelled()]
     assert [scores(passages, query) for query, passages, _ in left] == [each.scores for *_, each in left]
     await settled()
-    assert not cache.is_busy
+    assert {asyncio.current_task()} == asyncio.all_tasks()
+    await _assert_nothing_stays_in_memory(cache, held, reranker)
+
+
+async def _assert_nothing_stays_in_memory(cache: ScoreCache, held: Held, reranker: FakeReranker) -> None:
+    """A later search reads what is known of its query from the store."""
+    reads, reranker.at_once = held.reads, True
+    for query in "pq":
+        await score(cache, "a", query)
+    assert reads + 2 == held.reads
 
 
 def _answer_one(reranker: FakeReranker, number: int) -> None:
@@ -747,7 +756,7 @@ async def test_a_store_in_memory_serves_it(reranker: FakeReranker) -> None:
     cache = ScoreCache(reranker, region(MemoryStore(2**20)), endpoint="e", query_max_chars=20)
     for _ in range(2):
         await score(cache, "abc")
-    assert (1, False) == (len(reranker.calls), cache.is_busy)
+    assert 1 == len(reranker.calls)
 
 
 async def test_a_slow_call_does_not_replace_what_another_cache_stored_meanwhile(clock: Clock, held: Held) -> None:

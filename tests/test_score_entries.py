@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.bounds import SCORES_OF_QUERY
-from proxy.upstream.score_entries import NO_SCORES, PAIR_LENGTH, QueryScores, decode, encode
+from proxy.upstream.score_entries import NO_SCORES, QueryScores, decode, encode
 
 NOW = 1_700_000_000.0
 LATER = int(NOW) + 60
@@ -33,7 +33,7 @@ def test_scores_of_a_model_with_an_odd_name_are_not_kept(name: str) -> None:
 
 
 def test_a_pair_takes_20_bytes() -> None:
-    assert (20, 20) == (PAIR_LENGTH, len(encode(entry(1, 2), NOW)) - len(encode(entry(1), NOW)))
+    assert 20 == len(encode(entry(1, 2), NOW)) - len(encode(entry(1), NOW))
 
 
 def test_expired_scores_are_neither_written_nor_read() -> None:

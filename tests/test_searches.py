@@ -16,12 +16,12 @@ from proxy.parsing.search_request import SearchRequest, parse
 from proxy.ranking.hits import DocKey, RankedDocument
 from proxy.ranking.planning import EngineSearch, Plan
 from proxy.ranking.searches import (
+    added_fields,
     boost_search,
     facet_search,
     group_search,
     head_search,
     lexical_search,
-    own_fields,
     passage_search,
     render_search,
     semantic_search,
@@ -368,7 +368,7 @@ def test_every_search_of_a_plan_can_be_written(query: Any, post_filter: Any) -> 
 
 
 def test_the_proxys_fields_are_the_vector_and_its_hash() -> None:
-    assert ("v", "v_hash") == own_fields(("v",))
+    assert ("v", "v_hash") == added_fields(("v",))
 
 
 # What holds for each of them

@@ -190,16 +190,16 @@ def test_levels_rise_with_what_is_spent_and_are_logged_once_a_period(log: Log) -
     seen = []
     for _ in range(9):
         answered(home.purse(), input_tokens=TOKENS)
-        seen.append(home.spending.level("a"))
+        seen.append(home.spending.update_level("a"))
     answered(home.purse(), input_tokens=TOKENS // 2)
-    seen.append(home.spending.level("a"))
+    seen.append(home.spending.update_level("a"))
     home.purse().book("m", Charge(0, USD))
-    seen.append(home.spending.level("a"))
+    seen.append(home.spending.update_level("a"))
     home.time.seconds += 60
-    assert Level.NORMAL is home.spending.level("a")
+    assert Level.NORMAL is home.spending.update_level("a")
     assert [Level.NORMAL] * 7 + [Level.NARROW] * 2 + [Level.CACHED, Level.OFF] == seen
     assert ["80%", "95%", "105%"] == [event["detail"].split()[0] for event in log if event["event"] == "spend_cap"]
-    assert Level.NORMAL is home.spending.level("b")
+    assert Level.NORMAL is home.spending.update_level("b")
 
 
 # The state file

@@ -139,7 +139,7 @@ async def test_of_many_searches_a_sample_is_run(tmp_path: Path, engine: FakeEngi
 async def test_without_an_engine_there_is_no_forecast(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
     nowhere = f"http://127.0.0.1:{closed_port()}"
     code, said = await dry_run(tmp_path, engine, models, [match("laptop")], "--engine", nowhere)
-    assert (2, True, False) == (code, "the engine does not answer" in said, "Traceback" in said)
+    assert (2, True, False) == (code, "the engine cannot be reached" in said, "Traceback" in said)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,23 @@ def test_every_key_and_every_item_has_its_line() -> None:
     [
         ("a: [1", "f.yaml:1: invalid YAML: "),
         ("a: 1\nb: }", "f.yaml:2: invalid YAML: "),
+        ("a:\n\tb: 1", "f.yaml:2: invalid YAML: found character '\\t' that cannot start any token: indent with spaces"),
+        (
+            "a: [\n  1",
+            "f.yaml:2: invalid YAML: expected ',' or ']', but got '<stream end>', in what begins on line 1: ",
+        ),
+        ('a: "b\nc: d', "f.yaml:2: invalid YAML: found unexpected end of stream, in what begins on line 1: close the"),
+        (
+            "a: *",
+            "f.yaml:1: invalid YAML: expected alphabetic or numeric character, but found '\\x00': put a value that",
+        ),
+        (
+            "a: *b",
+            "f.yaml:1: invalid YAML: found undefined alias 'b': put a value that begins with `*` or `&` in quotes",
+        ),
+        ("a: %b", "f.yaml:1: invalid YAML: found character '%' that cannot start any token: put a value that begins"),
+        ("a: b: c", "f.yaml:1: invalid YAML: mapping values are not allowed here: check the indentation, and put a"),
+        ("a: 1\n---\nb: 1", "f.yaml:2: invalid YAML: but found another document: remove the line `---`"),
         ("a: 1\nb: 2\na: 3", "f.yaml:3: a: duplicate key, first on line 1"),
         ("x:\n  a: 1\n  a: 2", "f.yaml:3: x.a: duplicate key, first on line 2"),
         ("a: !!python/object:os.system {}", "f.yaml:1: invalid YAML: could not determine a constructor"),
@@ -94,7 +111,10 @@ def test_a_missing_key_is_placed_on_the_line_of_what_it_would_stand_in(path: str
             "Invalid enum value 'fest' - at `$.routes[0].tier`",
             "f.yaml:5: routes[0].tier: unknown value 'fest', did you mean `fast`?",
         ),
-        ("Expected `int`, got `str` - at `$.listen.port`", "f.yaml:2: listen.port: expected `int`, got text"),
+        (
+            "Expected `int`, got `str` - at `$.listen.port`",
+            "f.yaml:2: listen.port: expected a whole number, got text: write it without quotes and without a unit",
+        ),
         ("Expected `object`, got `array`", "f.yaml: expected a section with keys, got a list"),
     ],
 )

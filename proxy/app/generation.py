@@ -81,7 +81,7 @@ class ModelClients:
     guards: Guards
     canary: Canary
     background: CalledModels
-    """The same models as searches call them that nobody waits for."""
+    """The clients of the same models for searches in the background."""
     authority: bytes = b""
     """The content of `models.ca_file`."""
 

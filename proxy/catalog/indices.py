@@ -198,6 +198,8 @@ class IndexFacts:
     """Filters of aliases, by index and alias."""
     copies: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Targets of `copy_to`, by the path of the source field."""
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    """Fields of type `alias`, and the field that each stands for in every index; `_source` has none of them."""
     unmapped: frozenset[str] = frozenset()
     """Objects whose members are in `_source`, but not in the mapping: see `unmapped_paths`."""
 
@@ -217,12 +219,14 @@ class IndexFacts:
 
     def stored_at(self, path: str) -> str:
         """Return where `_source` has the value of a field: that of a multi-field is its parent's."""
+        path = self.aliases.get(path, path)
         parent = path.rpartition(".")[0]
         return parent if self.types.get(parent, _OBJECTS) - _OBJECTS else path
 
     def is_text(self, path: str) -> bool:
         """Whether the field is searched as text; an unmapped field may be."""
-        types = self.types.get(path.split("^", 1)[0])
+        field = path.split("^", 1)[0]
+        types = self.types.get(self.aliases.get(field, field))
         return types is None or bool(types & TEXT_TYPES)
 
 
@@ -230,12 +234,16 @@ def read_facts(answer: Mapping[str, Any]) -> IndexFacts:
     """Read the response of `GET /{index}`: mappings, settings and aliases of each index."""
     types: dict[str, set[str]] = {}
     copies: dict[str, set[str]] = {}
+    aliases: dict[str, set[str]] = {}
     vectors: dict[str, list[VectorField]] = {}
     for index in answer.values():
         mappings = index.get("mappings", {})
         meta = mappings.get("_meta", {}).get(META_KEY, {})
         nested = set(nested_paths(mappings.get("properties", {})))
         for path, spec in flatten(mappings.get("properties", {})):
+            if spec["type"] == "alias":
+                aliases.setdefault(path, set()).add(spec["path"])
+                continue
             types.setdefault(path, set()).add(spec["type"])
             if targets := spec.get("copy_to"):
                 copies.setdefault(path, set()).update([targets] if isinstance(targets, str) else targets)
@@ -250,6 +258,7 @@ def read_facts(answer: Mapping[str, Any]) -> IndexFacts:
         pipelines=frozenset(filter(None, map(_default_pipeline, settings))),
         alias_filters=dict(_alias_filters(answer)),
         copies={path: frozenset(targets) for path, targets in copies.items()},
+        aliases={path: next(iter(meant)) for path, meant in aliases.items() if len(meant) == 1 and path not in types},
         unmapped=frozenset(path for index in answer.values() for path in unmapped_paths(index.get("mappings", {}))),
     )
 

@@ -18,5 +18,5 @@ def normalise(vectors: Vectors) -> Vectors:
 
 
 def passage_hash(text: str, model: str, dimensions: int) -> str:
-    """Return 32 hex digits that change with the text, the model or the dimensions: an outdated vector has others."""
+    """Return 32 hex digits that depend on text, model and dimensions: if they differ, a stored vector is outdated."""
     return hashlib.sha256(f"{model}\0{dimensions}\0{text}".encode()).hexdigest()[:32]

@@ -1,6 +1,23 @@
-"""What an error of the models means to the user of a command, and what to do."""
+"""What an error of the models or the engine means to the user of a command, and what to do."""
+
+from collections.abc import Mapping
 
 from proxy.errors import CapReached, Refused, TimedOut, Unreachable, UpstreamError
+
+_ABOUT_TLS: Mapping[str, str] = {
+    "WRONG_VERSION_NUMBER": "The port does not serve https: write http:// in the URL",
+    "CERTIFICATE_VERIFY_FAILED": "Set engine.ca_file to the PEM file of the authority that issued the certificate, and "
+    "use a host name that the certificate contains",
+    "closed before the response": "If it serves https, write https:// in the URL",
+    "CERTIFICATE_REQUIRED": "The engine asks for a client certificate: set engine.certificate_file",
+}
+"""What to do about errors of a connection that may be due to TLS, by a part of their message."""
+
+
+def connection_advice(detail: str) -> str:
+    """Return what to do about an engine that cannot be reached."""
+    advice = next((advice for name, advice in _ABOUT_TLS.items() if name in detail), None)
+    return advice or "Start it, or name another with --engine URL"
 
 
 def models_advice(error: UpstreamError, model: str) -> str:  # noqa: PLR0911  one for each error

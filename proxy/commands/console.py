@@ -11,7 +11,7 @@ NAME_SAFE = "*,:<>%-._~"
 """Characters of an index name that are not percent-encoded again: the name may be encoded already."""
 
 
-def failed(message: str) -> int:
+def report_failure(message: str) -> int:
     """Print an error; returns the exit code."""
     sys.stderr.write(f"rerank-proxy: {message}\n")
     return 1

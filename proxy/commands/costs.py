@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 
 from proxy.bounds import SPEND_FILE_BYTES
-from proxy.commands.console import failed, overrides, print_json
+from proxy.commands.console import overrides, print_json, report_failure
 from proxy.settings.config import Config
 from proxy.settings.config_file import load
 from proxy.settings.contradictions import url_problems
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     try:
         costs = _costs(config, options.admin, environment)
     except NoCosts as error:
-        failed(str(error))
+        report_failure(str(error))
         return error.exit_code
     if options.json:
         print_json(costs)

@@ -7,7 +7,7 @@ from functools import partial
 import uvloop
 
 from proxy.app.process import serve_until_told
-from proxy.commands.console import failed, overrides
+from proxy.commands.console import overrides, report_failure
 from proxy.settings.config_file import load
 from proxy.settings.credentials import admin_token_of, authorization_of, token_of
 from proxy.telemetry.log import configure
@@ -25,5 +25,7 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
         uvloop.run(serve_until_told(config, token, environment, read=read, watched=watched))
     except OSError as error:
         address = f"{config.listen.host}:{config.listen.port}"
-        return failed(f"cannot listen on {address}: {error.strerror}. Name another address with --listen HOST:PORT")
+        return report_failure(
+            f"cannot listen on {address}: {error.strerror}. Name another address with --listen HOST:PORT"
+        )
     return 0

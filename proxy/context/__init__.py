@@ -142,16 +142,16 @@ class SearchRecord:
     shows_cost: bool = False
     """Whether the client may know what the search cost, and wants to."""
     is_background: bool = False
-    """Whether nobody waits for the response, so that its time says nothing about that of other searches."""
+    """Whether this is a search in the background, whose times are not representative."""
     query_text: str = ""
     trace_id: str = ""
-    """Of the client's `traceparent` (W3C Trace Context); empty if it sent none."""
+    """Trace id of the client's `traceparent` (W3C Trace Context); empty if it sent none."""
     outcome: Outcome | None = None
-    """None while the search is running, and for a search that concerns no route."""
+    """None while the search is running, and for a search that no route covers."""
     ended: float | None = None
     """When the response was sent."""
     after_response: Callable[[Callable[[], None]], None] | None = None
-    """Starts work that follows the response, such as a shadow run, and calls its argument when that has finished."""
+    """Starts work after the response, such as a shadow run; calls its argument at the end of that work."""
     shadow: Shadow | None = None
     """None without a shadow run."""
 

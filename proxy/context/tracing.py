@@ -92,7 +92,7 @@ current_trace: ContextVar[Trace | None] = ContextVar("current_trace", default=No
 
 @contextmanager
 def client_span(name: str, attributes: Attributes) -> Iterator[Mapping[str, str]]:
-    """Record a call of another service; yields the headers that carry the trace on: none without tracing."""
+    """Record a call of another service; yields the headers that continue the trace, none without tracing."""
     trace = current_trace.get()
     if trace is None:
         yield {}

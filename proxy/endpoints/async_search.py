@@ -16,16 +16,17 @@ from cachetools import TTLCache
 from proxy.bounds import ASYNC_SEARCHES_BYTES
 from proxy.catalog.indices import Covered
 from proxy.context import RequestRecord, SearchRecord
-from proxy.endpoints.answering import NotRouted, Routed, SearchCall, guarded
+from proxy.endpoints.answering import guarded
 from proxy.endpoints.front import Front, read_body, send
 from proxy.endpoints.media import not_json
+from proxy.endpoints.routing import NotRouted, Routed, SearchCall
 from proxy.errors import UpstreamError
 from proxy.http1.exchange import Exchange
 from proxy.outcomes import Bypass, Outcome, bypassed
 from proxy.parsing.filter_path import read_form
 from proxy.parsing.json_text import members_of
 from proxy.parsing.search_request import Parameters
-from proxy.ranking.pipeline import Answered, Result, failed
+from proxy.ranking.pipeline import Answered, Result, result_of_error
 from proxy.ranking.planning import EngineReply
 from proxy.settings.request_options import Steering
 from proxy.settings.routes import Route, Search
@@ -149,7 +150,7 @@ class AsyncSearches:
     async def _fail(self, question: _Question, error: UpstreamError) -> None:
         """Return the engine's error; the submission is not repeated, since the search would run twice."""
         form, keeps_empty = read_form(question.parameters), self._front.keeps_empty
-        failure = failed(error, form, keeps_empty=keeps_empty, changed=False)
+        failure = result_of_error(error, form, keeps_empty=keeps_empty, changed=False)
         await self._front.respond(question.exchange, question.record, failure)
 
     async def _progress(self, question: _Question, reply: EngineReply, submitted: Submitted) -> None:

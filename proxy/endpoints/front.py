@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from proxy.bounds import SEARCH_BODY_BYTES
 from proxy.catalog.indices import Unrouted
 from proxy.context import SearchRecord
-from proxy.endpoints.answering import Searching, cut_options
+from proxy.endpoints.answering import Searching
 from proxy.endpoints.media import content, gzipped, is_gzipped, not_json
 from proxy.endpoints.passthrough import hand_on
+from proxy.endpoints.routing import cut_options
 from proxy.http1.callers import CallerIdentities, Field, can_be_repeated, carried
 from proxy.http1.exchange import Answer, Exchange
 from proxy.http1.headers import own_error, own_fields
@@ -47,7 +48,7 @@ class Front:
         return kind is None or kind.keeps_empty
 
     def fields(self, exchange: Exchange) -> Sequence[Field]:
-        """Return the headers by which the engine knows a caller: the request's, and the client's address if sent."""
+        """Return the request's headers, and the one with the client's address if it is sent to the engine."""
         return (*exchange.head.fields, *self.upstream.hop.forwarded(exchange.peer))
 
     def caller(self, exchange: Exchange) -> EngineOfCaller | Bypass:
@@ -71,10 +72,10 @@ class Front:
     async def bypass(self, exchange: Exchange, record: SearchRecord, search: Search, why: Bypass) -> None:
         """Bypass a search before its route is known; the reason is reported only if the search might touch a route.
 
-        That is not said of a multi-search whose lines alone name its indices.
+        A multi-search has no such reason if only its lines name the indices.
         """
         unnamed = search.endpoint.is_lines and not search.indices
-        found = Unrouted() if unnamed else self.searching.unroutable(search.indices, why)
+        found = Unrouted() if unnamed else self.searching.router.unroutable(search.indices, why)
         if unnamed or isinstance(found, Bypass):
             await forward_without_options(exchange, search.endpoint)
         await self.respond(exchange, record, found)

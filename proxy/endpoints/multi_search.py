@@ -12,21 +12,22 @@ from urllib.parse import parse_qsl
 from proxy.bounds import MSEARCH_ITEMS
 from proxy.catalog.indices import Unrouted
 from proxy.context import RequestRecord, SearchRecord
-from proxy.endpoints.answering import Prepared, Routed, SearchCall, to_pass_on
+from proxy.endpoints.answering import Prepared, to_pass_on
 from proxy.endpoints.front import Front, no_answer, read_body, send, without_options
 from proxy.endpoints.multi_search_lines import (
     OF_THE_ITEMS,
     OF_THE_WHOLE,
     Item,
     Unread,
-    joined,
+    join_lines,
+    join_responses,
     query_string,
-    render,
     responses,
     split,
     status_of,
     took,
 )
+from proxy.endpoints.routing import Routed, SearchCall
 from proxy.errors import Malformed, TooComplex, UpstreamError
 from proxy.http1.callers import Field
 from proxy.http1.exchange import Exchange
@@ -34,7 +35,7 @@ from proxy.http1.headers import own_error
 from proxy.outcomes import Bypass, bypassed, in_order
 from proxy.parsing.filter_path import read_form
 from proxy.parsing.json_text import with_member
-from proxy.ranking.pipeline import Relayed, Result, Unanswered, failed
+from proxy.ranking.pipeline import Relayed, Result, Unanswered, result_of_error
 from proxy.ranking.planning import EngineReply
 from proxy.ranking.stages import OwnSearches
 from proxy.settings.request_options import Wrong
@@ -123,7 +124,7 @@ def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[
 
 def _unroutable(front: Front, record: RequestRecord, search: Search, item: Item | Unread, why: Bypass) -> _Ended:
     """Bypass an item before its route is known; the reason is reported only if the item might touch a route."""
-    match front.searching.unroutable(item.of(search.indices) if isinstance(item, Item) else search.indices, why):
+    match front.searching.router.unroutable(item.of(search.indices) if isinstance(item, Item) else search.indices, why):
         case Unrouted():
             return _Ended((item.header, item.body))
         case Bypass() as bypass:
@@ -135,7 +136,7 @@ async def _pass_on(front: Front, exchange: Exchange, ended: Sequence[_Ended], it
     """Pass the request on; items keep the client's own lines, without per-request options."""
     lines = [each.line for each in ended]
     if lines != [(item.header, item.body) for item in items]:
-        exchange.replace_body(joined(lines))
+        exchange.replace_body(join_lines(lines))
     await front.hand_on(exchange, _outcome(ended, answered=False))
 
 
@@ -275,7 +276,7 @@ class _Multi:
         ]
         took_ms = max(rest.took_ms, more.took_ms, *(took(part) for part in parts))
         try:
-            body = render(parts, took_ms, read_form(self.url), keeps_empty=self.front.keeps_empty)
+            body = join_responses(parts, took_ms, read_form(self.url), keeps_empty=self.front.keeps_empty)
         except TooComplex:
             await _pass_on(self.front, self.exchange, ended, items)
             return
@@ -300,7 +301,7 @@ class _Multi:
         try:
             return await self._asked([each for each in ended if each.part is None])
         except UpstreamError as error:
-            return failed(error, read_form(self.url), keeps_empty=self.front.keeps_empty, changed=True)
+            return result_of_error(error, read_form(self.url), keeps_empty=self.front.keeps_empty, changed=True)
         finally:
             self.own.answered(self.place_of_rest)
 
@@ -308,7 +309,7 @@ class _Multi:
         if not left:
             return _Rest(None, 0, ())
         name = f"/{self.search.indices}" if self.search.indices else ""
-        asked, lines = read_form(self.url).asked(self.url), joined([each.line for each in left])
+        asked, lines = read_form(self.url).asked(self.url), join_lines([each.line for each in left])
         reply = await self.caller.post(f"{name}/{self.search.endpoint}", asked, lines, lines=True)
         try:
             took_ms, parts = responses(reply.body)

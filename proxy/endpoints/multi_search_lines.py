@@ -133,7 +133,7 @@ def query_string(item: Item, of_the_url: Sequence[tuple[str, str]]) -> str:
     return urlencode(read_form(of_the_url).asked([*item.parameters, *shared]))
 
 
-def joined(items: Sequence[tuple[bytes, bytes]]) -> bytes:
+def join_lines(items: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Join items to lines."""
     return b"".join(header + b"\n" + body + b"\n" for header, body in items)
 
@@ -165,7 +165,7 @@ def took(answer: bytes) -> int:
     return _took.decode(members_of(answer).get("took", b"0"))
 
 
-def render(parts: Sequence[bytes], took_ms: int, form: Form, *, keeps_empty: bool) -> bytes:
+def join_responses(parts: Sequence[bytes], took_ms: int, form: Form, *, keeps_empty: bool) -> bytes:
     """Join the items to a response as the engine does."""
     members: Mapping[str, Any] = {"took": took_ms, "responses": [msgspec.Raw(part) for part in parts]}
     return form.write(msgspec.json.encode(members), keeps_empty=keeps_empty)

@@ -1,4 +1,4 @@
-"""Turns of the event loop: the searches of one large request, or of many, are parsed one in each turn."""
+"""Turns of the event loop: at most one search is parsed per turn, whether one request has many or many have one."""
 
 import asyncio
 from collections import deque
@@ -6,16 +6,16 @@ from typing import Any
 
 
 class Turns:
-    """Lets one task at a time run steps that take CPU, so that connections are served between those of two tasks."""
+    """Runs steps that take CPU one task at a time, so that connections are served between two tasks."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[asyncio.Future[None], asyncio.Task[Any] | None]] = deque()
         self._is_taken = False
         self._owner: asyncio.Task[Any] | None = None
-        """The task that took this turn; its further steps in it do not wait."""
+        """The task that took this turn; its further steps in the same turn do not wait."""
 
     async def take(self) -> None:
-        """Return at once if no other task took this turn of the loop, otherwise in a later one, first come first."""
+        """Return at once if no other task took this turn of the loop, otherwise in a later one, in order of arrival."""
         task = asyncio.current_task()
         if not self._is_taken:
             self._is_taken, self._owner = True, task

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from proxy.bounds import SEARCH_RAW_FACTOR, UNREAD_BODY_BYTES, WAITING_BODY_BYTES
 from proxy.context import Ended, RequestRecord
 from proxy.http1.flow import Hold, ReadGate
-from proxy.http1.headers import REASONS, Field, HeadWriter, written
+from proxy.http1.headers import REASONS, Field, HeadWriter, header_lines
 from proxy.http1.messages import NO_BODY, BodyReader, Chunked, RequestHead, Sized
 from proxy.http1.outbound import EngineConnection
 
@@ -246,7 +246,7 @@ class Exchange:
         version = b"HTTP/1.0" if self.head.version == b"HTTP/1.0" else b"HTTP/1.1"  # as the engine does
         start = b"%s %d %s\r\n" % (version, answer.status, REASONS.get(answer.status, b""))
         length: list[Field] = [(b"content-length", b"%d" % len(answer.body))]
-        head = start + written([*answer.fields, *length, *self.connection_fields()]) + b"\r\n"
+        head = start + header_lines([*answer.fields, *length, *self.connection_fields()]) + b"\r\n"
         self.client.write(head if self.head.method == b"HEAD" else head + answer.body)
 
     def began(self, status: int) -> None:

@@ -154,16 +154,16 @@ def _request_fields(
     lines = b"".join(request_lines(head.lines, authority, replayed=replayed, length=length))
     if head.version == b"HTTP/1.0" and head.keep_alive:
         lines += b"connection: keep-alive\r\n"
-    return b"\r\n" + lines + written(added) + b"\r\n"
+    return b"\r\n" + lines + header_lines(added) + b"\r\n"
 
 
 def response_head(head: ResponseHead, added: Sequence[Field]) -> bytes:
     """Return the head of a response for the client."""
     lines = b"".join([line.raw for line in end_to_end(head.lines)])
-    return head.start + b"\r\n" + lines + written(added) + b"\r\n"
+    return head.start + b"\r\n" + lines + header_lines(added) + b"\r\n"
 
 
-def written(fields: Sequence[Field]) -> bytes:
+def header_lines(fields: Sequence[Field]) -> bytes:
     return b"".join(name + b": " + value + b"\r\n" for name, value in fields)
 
 

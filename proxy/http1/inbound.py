@@ -14,7 +14,7 @@ from proxy.bounds import REQUEST_HEAD_BYTES, WRITE_BUFFER_BYTES
 from proxy.context import Ended, RequestRecord
 from proxy.http1.exchange import Broken, Exchange, Work
 from proxy.http1.flow import Hold, ReadGate, reset
-from proxy.http1.headers import REASONS, HeadWriter, own_error, written
+from proxy.http1.headers import REASONS, HeadWriter, header_lines, own_error
 from proxy.http1.messages import BadMessage, head_length, read_request_head
 
 if TYPE_CHECKING:
@@ -191,6 +191,8 @@ class ClientConnection(asyncio.Protocol):
         self._pending, self._looked_at = begun, len(begun)
         if len(begun) > REQUEST_HEAD_BYTES:
             self.refuse(BadMessage("the head is too large", 431))
+        elif begun.startswith(_TLS_HANDSHAKE):
+            self.refuse(BadMessage("TLS on a plain port: use http:// in the client, or set listen.certificate_file"))
 
     def _body(self, exchange: Exchange, data: bytes) -> None:
         """Process bytes of a request body."""
@@ -320,7 +322,7 @@ class ClientConnection(asyncio.Protocol):
             body = own_error(error.status, "bad_http_message", str(error))
             fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         start = b"HTTP/1.1 %d %s\r\n" % (error.status, REASONS.get(error.status, b""))
-        self.write(start + written([*fields, (b"connection", b"close")]) + b"\r\n" + body)
+        self.write(start + header_lines([*fields, (b"connection", b"close")]) + b"\r\n" + body)
         self._close_gently(None)
 
     # -- closing
@@ -391,6 +393,7 @@ class ClientConnection(asyncio.Protocol):
         self.drop_engine()
 
 
+_TLS_HANDSHAKE = b"\x16\x03"
 _BLANK_LINES = re.compile(rb"(?:\r?\n)+")
 
 

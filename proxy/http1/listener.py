@@ -105,7 +105,7 @@ class Listener:
         ]
 
     async def secure_by(self, tls: ssl.SSLContext | None) -> None:
-        """Show another certificate to the clients that come from now on; what waits in the system's queue is kept."""
+        """Use another certificate for new connections; those in the accept queue are kept."""
         self._tls = tls
         if self._servers and not self.closing:
             self._stop_accepting()
@@ -191,7 +191,7 @@ class Listener:
         self._sweeping = asyncio.get_running_loop().call_later(self._patience.sweep, self._sweep)
 
     def shut(self) -> None:
-        """Take no more connections and requests; what is running goes on."""
+        """Accept no more connections and requests; those in progress continue."""
         self.closing = True
         for pending in (self._sweeping, self._reopening):
             if pending is not None:

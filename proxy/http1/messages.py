@@ -18,6 +18,7 @@ from proxy.bounds import (
     HEAD_LINES,
     REPEATED_HEAD_BYTES,
     REPEATED_HEADS,
+    REPEATED_LINE_BYTES,
 )
 
 Field = tuple[bytes, bytes]
@@ -241,7 +242,7 @@ def _read_block(raw: bytes) -> _Block:
     fields = raw.splitlines(keepends=True)[:-1]
     if b"\n " in raw or b"\n\t" in raw:
         fields = _unfolded(fields)
-    lines = tuple(map(_line, fields))
+    lines = tuple([_repeated_line(each) if len(each) <= REPEATED_LINE_BYTES else _line(each) for each in fields])
     control: dict[bytes, list[bytes]] = {}
     for key, _, value, _ in lines:
         if key in _NOTED:
@@ -272,6 +273,9 @@ def _line(raw: bytes) -> Line:
     return Line(key, stripped, (_LINE_END.sub(b" ", value) if folded else value).strip(), raw)
 
 
+_repeated_line = lru_cache(4 * REPEATED_HEADS)(_line)
+
+
 def _response_framing(method: bytes, status: int, block: _Block) -> Framing:
     """Return how a response ends (RFC 9112, section 6.3)."""
     if method == b"HEAD" or status < 200 or status in {204, 304} or (method == b"CONNECT" and status < 300):
@@ -297,6 +301,8 @@ def _stated_framing(block: _Block) -> Sized | Chunked | None:
 
 
 def _keep_alive(version: bytes, block: _Block) -> bool:
+    if b"connection" not in block.control:
+        return version == b"HTTP/1.1"
     options = {option.strip().lower() for option in block.joined(b"connection").split(b",")}
     if version == b"HTTP/1.1":
         return b"close" not in options

@@ -134,7 +134,7 @@ class EngineConnection(asyncio.Protocol):
     def close(self) -> None:
         """Close the connection at once; a response in progress is dropped.
 
-        Aborted and not closed: nothing sent still matters, and a TLS shutdown would take several turns of the loop.
+        It is aborted: no sent data matters any more, and a TLS shutdown would take several turns of the event loop.
         """
         self._receiver, self.closed = None, True
         self.transport.abort()
@@ -259,7 +259,7 @@ class EngineConnection(asyncio.Protocol):
     def _read_rest(self) -> None:
         """Read what the node sent before it closed: it may respond, with 413 for example, to half a request.
 
-        If the connection is found to be closed by writing to it, the event loop reads no more. Over TLS it is lost.
+        After a failed write, the event loop reads no more. Over TLS, such a response is lost.
         """
         if self.transport.get_extra_info("ssl_object") is not None:
             return

@@ -23,10 +23,11 @@ Rejected = Callable[[int], object]
 
 
 class RejectedItems:
-    """Reads the content of one response for the status 401 or 403 of an item, and reports the first.
+    """Searches the content of one response for an item with status 401 or 403, and reports the first one.
 
-    A compressed response is decompressed in parts, each in its own turn of the event loop; meanwhile no more of it is
-    read from the engine. What cannot be decompressed is not read, and nothing changes what the client receives.
+    A compressed response is decompressed in parts, each in its own turn of the event loop. Meanwhile no more of it is
+    read from the engine. A response that cannot be decompressed is not searched. What the client receives never
+    changes.
     """
 
     __slots__ = ("_before", "_gate", "_inflated", "_inflating", "_over", "_received", "_rejected", "_waiting")

@@ -73,7 +73,7 @@ class Upstream:
     outlived: Callable[[], object] | None = None
     """Called when one of them has ended."""
     turned_away: Callable[[Exchange, int], object] | None = None
-    """Called with each request to which the engine responds with 401 or 403, and with that status."""
+    """Called with the request and the status of each 401 or 403 of the engine."""
 
 
 class Relay:

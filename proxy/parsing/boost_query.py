@@ -4,14 +4,15 @@ The engine scores it: margins, stock, campaigns, pins (`function_score`, optiona
 required and say nothing but which documents match become filters, which add nothing to a score.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from proxy.bounds import KEYWORD_CHARACTERS
 from proxy.parsing.clauses import COMPOUNDS, LEAVES, Role, listed, role_of_should
-from proxy.parsing.evidence import Reading
+from proxy.parsing.evidence import Clause, Reading
 from proxy.parsing.query_string import FieldKinds
 from proxy.parsing.words import Query, fold
 
@@ -40,8 +41,9 @@ def boost_query(query: Any, reading: Reading, leaves: Mapping[int, Reading | Non
 
     `leaves` is what was read of its clauses with words, by identity.
     """
-    clauses = frozenset(id(clause.query) for clause in reading.clauses)
-    rewriter = _Rewriter(reading, frozenset(reading.words), leaves, clauses)
+    pins = frozenset(_pins(reading, leaves))
+    clauses = frozenset(id(clause.query) for clause in reading.clauses) - pins
+    rewriter = _Rewriter(reading, frozenset(reading.words), leaves, clauses, pins)
     try:
         found = rewriter.part(query)
     except RecursionError:
@@ -49,6 +51,33 @@ def boost_query(query: Any, reading: Reading, leaves: Mapping[int, Reading | Non
     if not found.has_words or not (found.has_more or found.alone or rewriter.random):
         return None
     return BoostQuery(found.query, bool(rewriter.random), found.alone)
+
+
+_PIN = 100
+"""How many times more a clause weighs than the words in the passage if it puts documents on top."""
+
+
+def _pins(reading: Reading, leaves: Mapping[int, Reading | None]) -> Iterator[int]:
+    """Yield the ids of clauses with the words that pin: in fields outside the passage, such as one of best bets."""
+    within, outside = 0.0, []
+    for clause in reading.clauses:
+        found = leaves.get(id(clause.query))
+        if found is None or found.touches:
+            within = max(within, _weight(clause))
+        else:
+            outside.append(clause)
+    if within:
+        yield from (id(clause.query) for clause in outside if clause.boost >= _PIN * within)
+
+
+def _weight(clause: Clause) -> float:
+    """Return the boost of a clause, with that of its heaviest field."""
+    ((_, body),) = clause.query.items()
+    boosts = [field.partition("^")[2] for field in listed(body.get("fields")) if isinstance(field, str)]
+    return clause.boost * max([float(boost) for boost in boosts if _NUMBER.fullmatch(boost)], default=1.0)
+
+
+_NUMBER = re.compile(r"\d{1,9}(?:\.\d{0,9})?")
 
 
 def _filled(query: Any, words: Query) -> Any:
@@ -70,18 +99,18 @@ class _Part(NamedTuple):
 
     query: Any
     has_words: bool = False
-    """The constant of the words is in its score."""
+    """Its score contains the constant of the query text."""
     has_more: bool = True
-    """Something else is in its score."""
+    """Its score contains something else."""
     alone: bool = False
-    """It matches by the words, and its own score does not depend on them."""
+    """It matches by the query text, but its score does not depend on it."""
 
 
 _PLAIN = _Part(WORDS, has_words=True, has_more=False)
 _FUNCTIONS = ("script_score", "field_value_factor", "random_score", "gauss", "linear", "exp")
 _TERMS = frozenset({"term", "prefix", "wildcard", "fuzzy"})
 _SCORING = frozenset({"function_score", "script_score", "boosting", "rank_feature", "distance_feature"})
-"""Queries whose score says more than that they match."""
+"""Queries whose score says more than that a document matches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +120,11 @@ class _Rewriter:
     """Those of the reading."""
     leaves: Mapping[int, Reading | None]
     clauses: AbstractSet[int]
+    pins: AbstractSet[int]
     random: list[Any] = field(default_factory=list)
 
     def part(self, query: Any) -> _Part:
-        """Rewrite a clause that is in the score, from its leaves up."""
+        """Rewrite a clause that counts in the score, bottom-up."""
         match query:
             case dict() if len(query) == 1:
                 ((name, body),) = query.items()
@@ -126,9 +156,9 @@ class _Rewriter:
         return found or _Part(query, has_more=name != "match_all")
 
     def _is_words(self, query: Query, name: str, body: Query) -> bool:
-        """Whether a clause holds the typed words or some of them, or other words in the same fields: synonyms."""
-        if id(query) in self.clauses:
-            return True
+        """Whether a clause has the query text, a part of it, or other text in the same fields (synonyms)."""
+        if id(query) in self.clauses or id(query) in self.pins:
+            return id(query) in self.clauses
         if name in _TERMS:
             return _text_of_term(body) == self.reading.words
         leaf = LEAVES.get(name)
@@ -222,7 +252,7 @@ class _Rewriter:
         return inner._replace(query={"script_score": rewritten}, has_more=True, alone=alone)
 
     def _holds_words(self, query: Any) -> bool:
-        """Whether one of the clauses with the typed words is somewhere in a query."""
+        """Whether a query contains one of the clauses with query text."""
         match query:
             case dict() if len(query) == 1:
                 ((name, body),) = query.items()
@@ -244,7 +274,7 @@ def _without(body: Query, *keys: str) -> dict[str, Any]:
 
 
 def _once(queries: Sequence[Any], *, is_there: bool = False) -> list[Any]:
-    """Keep the words' constant once: several clauses with the same words say no more than one."""
+    """Keep the constant of the query text once, because several clauses with the same text say no more than one."""
     kept: list[Any] = []
     for query in queries:
         if query is not WORDS or not is_there:
@@ -254,7 +284,7 @@ def _once(queries: Sequence[Any], *, is_there: bool = False) -> list[Any]:
 
 
 def _scores(query: Any) -> bool:
-    """Whether a required clause without words says by its score more than that a document matches."""
+    """Whether the score of a required clause without query text says more than that a document matches."""
     match query:
         case {"bool": dict() as body}:
             optional = bool(listed(body.get("should"))) and not _is_required(body)
@@ -266,14 +296,14 @@ def _scores(query: Any) -> bool:
 
 
 def _ignores_score(body: Query) -> bool:
-    """Whether no function's script reads the score of the query."""
+    """Whether no script of a function reads the score of the query."""
     functions: Sequence[Any] = [body, *listed(body.get("functions"))]
     scripts = [each["script_score"] for each in functions if isinstance(each, dict) and "script_score" in each]
     return all(_ignores(script.get("script") if isinstance(script, dict) else None) for script in scripts)
 
 
 def _ignores(script: Any) -> bool:
-    """Whether a script's source has no `_score`; of a stored one it is not known."""
+    """Whether the source of a script has no `_score`; false for a stored script, whose source is unknown."""
     source = script.get("source", script.get("inline")) if isinstance(script, dict) else script
     return isinstance(source, str) and "_score" not in source
 

@@ -336,6 +336,7 @@ LEAVES: Mapping[str, Leaf] = {
     "match_phrase": Leaf(_of_field("query"), quotes=_always),
     "match_phrase_prefix": Leaf(_of_field("query"), _always),
     "match_bool_prefix": Leaf(_of_field("query"), _always),
+    "fuzzy": Leaf(_of_field("value")),
     "multi_match": Leaf(_of_fields, _by_type("bool_prefix", "phrase_prefix"), _by_type("phrase")),
     "combined_fields": Leaf(_of_fields),
     "query_string": Leaf(_with_operators, _ends_in_star),
@@ -357,6 +358,27 @@ LEAVES: Mapping[str, Leaf] = {
     "span_within": _SPANS,
 }
 """Leaf queries with query text, by name."""
+
+
+WHOLE_VALUES = frozenset({"term", "terms", "terms_set"})
+"""Queries that compare with whole values, not with parts of them."""
+
+_UNREAD = frozenset({"prefix", "regexp", "more_like_this", "span_multi"}) | WHOLE_VALUES
+_OPTIONS = frozenset({"boost", "_name"})
+
+
+def unread_fields(name: str, body: Query) -> Iterator[str]:
+    """Yield the fields in which a leaf query compares words, or parts of words, that are not read as query text."""
+    leaf = LEAVES.get(name)
+    if name not in _UNREAD and (leaf is None or not leaf.last_resort):
+        return
+    if name.startswith("span_"):
+        for query in ("span_term", "prefix", "wildcard", "fuzzy", "regexp"):
+            yield from (path for found in _nested_bodies({name: body}, query) for path in found)
+    elif name == "more_like_this":
+        yield from _fields(body) or ()
+    else:
+        yield from body.keys() - _OPTIONS
 
 
 def _fields(body: Query) -> tuple[str, ...] | None:

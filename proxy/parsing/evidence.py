@@ -5,7 +5,7 @@ clause with another text may be a filter (a brand in a `match`), and a filter mu
 combined only if the form of their clauses shows that they are one text; in case of doubt nothing is relaxed.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
@@ -13,6 +13,18 @@ from proxy.bounds import COMPARED_TEXTS, FIELD_DEPTH
 from proxy.parsing.words import Typed, fold, is_typed_word, variants
 
 AMBIGUOUS = "ambiguous_text"
+
+
+class LinkedFields(NamedTuple):
+    """Fields that are searched for the text of other fields."""
+
+    copies: AbstractSet[str] = frozenset()
+    """Fields that passage fields are copied to (`copy_to`): a search in them counts as one in all fields."""
+    aliases: Mapping[str, str] = {}
+    """Fields of type `alias`, and the field that each stands for."""
+
+
+NO_LINKS = LinkedFields()
 
 
 def dots_of(fields: Collection[str]) -> int:
@@ -87,30 +99,30 @@ class Reading(NamedTuple):
 
 
 class Evidence:
-    """Distinguishes the user's text from other texts, by its fields and by the text that the request itself names.
+    """Distinguishes the user's text from other texts, by its fields and by the text that the request itself names."""
 
-    A search in a field that passage fields are copied to (`copy_to`) counts as a search in all fields.
-    """
-
-    def __init__(
-        self, passage: Sequence[str], given: str | None = None, copies: AbstractSet[str] = frozenset()
-    ) -> None:
+    def __init__(self, passage: Sequence[str], given: str | None = None, links: LinkedFields = NO_LINKS) -> None:
+        self._aliases = links.aliases
         self._first = frozenset(passage[:1])
         self._passage = frozenset(passage)
-        self._copies = copies
-        self._central = self._first | copies
+        self._copies = links.copies
+        self._central = self._first | links.copies
         self._given = fold(given) if given else None
 
     def is_central(self, field: str) -> bool:
         """Whether it is the first passage field, a field that one is copied to, or a multi-field of these."""
+        field = self._aliases.get(field, field)
         return _base(field, self._central) in self._central
 
     def of_clause(self, clause: Clause) -> Reading:
         """Return the reading of a single clause."""
-        everywhere = not clause.fields or "*" in " ".join(clause.fields)
-        where = self._where(clause.fields, everywhere=everywhere)
+        fields = clause.fields
+        if self._aliases:
+            fields = frozenset([self._aliases.get(field, field) for field in fields])
+        everywhere = not fields or "*" in " ".join(fields)
+        where = self._where(fields, everywhere=everywhere)
         given = clause.words == self._given
-        return Reading(clause.typed.text, clause.words, (clause,), clause.fields, everywhere, *where, given)
+        return Reading(clause.typed.text, clause.words, (clause,), fields, everywhere, *where, given)
 
     def of_several(
         self, text: str, words: tuple[str, ...], readings: Sequence[Reading], doubt: str, *, optional: bool

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from proxy.bounds import BRACKET_DEPTH, QUERY_STRING_LINE
-from proxy.parsing.words import MATCH_ALL, Query, Typed, is_one_word, is_typed_word, letters, unescaped, variants
+from proxy.parsing.words import MATCH_ALL, Query, Typed, fold, is_one_word, is_typed_word, letters, unescaped, variants
 
 IsText = Callable[[str], bool]
 
@@ -299,8 +299,9 @@ def _words(parts: Sequence[_Part], is_text: IsText) -> Iterator[str]:
     """Yield the query text of the parts that are not excluded, each word once."""
     if len(parts) == 1:
         return filter(None, [_text_of(parts[0], is_text)])
-    texts = _without_repeated_phrases(_texts(parts, is_text))
-    if any(part.or_ for part in parts):
+    alternatives = any(part.or_ for part in parts)
+    texts = _without_repeated_phrases(_texts(_without_expansions(parts) if alternatives else parts, is_text))
+    if alternatives:
         texts = _once(_alternatives(texts))
     elif all(each.part.field for each in texts):
         texts = _once(texts)
@@ -321,6 +322,11 @@ class _Text(NamedTuple):
     def is_word(self) -> bool:
         return not self.part.quoted and not self.whole
 
+    @property
+    def is_form(self) -> bool:
+        """Whether it is a word with wildcards, or with typing errors."""
+        return self.is_word and self.part.inexact
+
 
 _Texts = list[_Text]
 
@@ -333,7 +339,15 @@ def _texts(parts: Sequence[_Part], is_text: IsText) -> _Texts:
 def _text_of(part: _Part, is_text: IsText) -> str:
     if part.sign == "-" or part.opaque or (part.field and not _has_words(part.field, is_text)):
         return ""
-    return " ".join(_words(part.parts, is_text)) if part.parts is not None else part.text
+    return part.text if part.parts is None else " ".join(_words(_without_expansions(part.parts), is_text))
+
+
+def _without_expansions(parts: Sequence[_Part]) -> Sequence[_Part]:
+    """Drop phrases and groups that weigh less than the plain words next to them: an application adds synonyms so."""
+    if len({part.boost for part in parts}) < 2:
+        return parts
+    least = min((part.boost for part in parts if _is_plain(part)), default=0.0)
+    return [part for part in parts if part.boost >= least or part.sign or part.field or part.opaque]
 
 
 def _has_words(field: str, is_text: IsText) -> bool:
@@ -341,10 +355,24 @@ def _has_words(field: str, is_text: IsText) -> bool:
 
 
 def _without_repeated_phrases(texts: _Texts) -> _Texts:
-    """Drop a phrase that only repeats the plain words next to it, in order to boost them."""
-    plain = [each.text for each in texts if not each.whole]
-    spelled = letters(" ".join(plain)) if len(plain) > 1 else ""
-    return [each for each in texts if not (spelled and each.whole and letters(each.text) == spelled)]
+    """Drop a phrase that only repeats plain words next to it, all of them or some, in order to boost them."""
+    plain = [each.text for each in texts if each.is_word]
+    if not plain or len(plain) == len(texts):
+        return texts
+    repeats = _repeats(" ".join(plain))
+    return [each for each in texts if each.is_word or not repeats(each.text)]
+
+
+def _repeats(words: str) -> Callable[[str], bool]:
+    """Return whether a text is some of these words in this order, or all of them spelled as a compound."""
+    folded = fold(words)
+    line, compound = f" {' '.join(folded)} ", "".join(folded) if len(folded) > 1 else None
+
+    def repeats(text: str) -> bool:
+        own = fold(text)
+        return "".join(own) == compound or f" {' '.join(own)} " in line
+
+    return repeats
 
 
 def _is_whole(text: str, part: _Part) -> bool:
@@ -377,12 +405,18 @@ def _once(texts: _Texts) -> _Texts:
 
 
 def _without_forms(texts: _Texts) -> _Texts:
-    """Drop a word that repeats the one before it as a prefix or with typing errors (`rain* rain~`)."""
+    """Drop words that repeat the one before, or all others, as prefixes or with typing errors (`rain* rain~`)."""
+    forms = [each for each in texts if each.is_form]
+    if not forms:
+        return texts
+    others = [each for each in texts if not each.is_form]
+    if letters(" ".join([each.text for each in others])) == letters(" ".join([each.text for each in forms])):
+        return others
     kept = texts[:1]
     for each in texts[1:]:
         last = kept[-1]
-        inexact = each.is_word and last.is_word and (each.part.inexact or last.part.inexact)
-        if not inexact or letters(each.text) != letters(last.text):
+        repeats = each.is_word and last.is_word and (each.is_form or last.is_form)
+        if not repeats or letters(each.text) != letters(last.text):
             kept.append(each)
     return kept
 
@@ -399,15 +433,17 @@ def _requirements(parts: Sequence[_Part], is_text: IsText, has_words: IsText) ->
         return [] if all(_is_free(part) for part in parts) else None
     positive = [part for part in parts if part.sign != "-" and not part.opaque]
     quotes_all = len(positive) > 1 and all(part.quoted and is_typed_word(part.text) for part in positive)
-    repeats = _repeated_phrases(positive)
+    repeats = _repeated(positive, has_words)
     demands: list[_Part] = []
     for part in parts:
         if part.sign or part.field or part.opaque:
             demands.append(part)
+        elif id(part) in repeats:
+            continue
         elif part.quoted:
-            demands += [] if quotes_all or id(part) in repeats else [part]
+            demands += [] if quotes_all else [part]
         elif part.parts is not None:
-            inner = _requirements(_unbracketed(part.parts), is_text, has_words)
+            inner = _requirements(_without_expansions(_unbracketed(part.parts)), is_text, has_words)
             if inner is None and _text_of(part, has_words):
                 return None
             demands += [part] if inner is None else inner
@@ -424,6 +460,10 @@ def _is_free(part: _Part) -> bool:
     return not (part.sign or part.field or part.opaque) and all(map(_is_free, part.parts or ()))
 
 
+def _has_phrase(part: _Part) -> bool:
+    return part.quoted or any(map(_has_phrase, part.parts or ()))
+
+
 def _repeats_in_fields(parts: Sequence[_Part], is_text: IsText, has_words: IsText) -> bool:
     """Whether all parts repeat the same words in different text fields: `title:(w) OR body:(w)`, also without OR."""
     several = len(parts) > 1 and (all(part.field for part in parts) or any(part.or_ for part in parts))
@@ -433,10 +473,16 @@ def _repeats_in_fields(parts: Sequence[_Part], is_text: IsText, has_words: IsTex
     return len({letters(_text_of(part, is_text)) for part in parts}) == 1
 
 
-def _repeated_phrases(positive: Sequence[_Part]) -> set[int]:
-    """Return the positions of phrases that only repeat the plain words next to them."""
-    plain = letters(" ".join(part.text for part in positive if not part.quoted and part.parts is None))
-    return {id(part) for part in positive if part.quoted and plain and letters(part.text) == plain}
+def _repeated(positive: Sequence[_Part], has_words: IsText) -> set[int]:
+    """Return the ids of phrases and groups that only repeat plain words next to them."""
+    if not any(_has_phrase(part) for part in positive):
+        return set()
+    texts = _texts([part for part in positive if _is_free(part)], has_words)
+    plain = [each.text for each in texts if each.is_word]
+    if not plain or len(plain) == len(texts):
+        return set()
+    repeats = _repeats(" ".join(plain))
+    return {id(each.part) for each in texts if not each.is_word and repeats(each.text)}
 
 
 # Everything that is not a word, in a line that could not be parsed. It runs in one pass: no lookahead beyond where a

@@ -12,7 +12,6 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,8 +28,19 @@ from proxy.bounds import (
     WRAPPED_BYTES,
 )
 from proxy.parsing.boost_query import BoostQuery, boost_query
-from proxy.parsing.clauses import COMPOUNDS, LEAVES, LINES, Leaf, Role
-from proxy.parsing.evidence import Clause, Evidence, Reading, all_of, any_of, dots_of, size_of, with_filters
+from proxy.parsing.clauses import COMPOUNDS, LEAVES, LINES, WHOLE_VALUES, Leaf, Role, unread_fields
+from proxy.parsing.evidence import (
+    NO_LINKS,
+    Clause,
+    Evidence,
+    LinkedFields,
+    Reading,
+    all_of,
+    any_of,
+    dots_of,
+    size_of,
+    with_filters,
+)
 from proxy.parsing.query_string import FieldKinds
 from proxy.parsing.words import Query, fold
 
@@ -69,17 +79,15 @@ def find_user_query(
     passage: Sequence[str],
     is_text: IsText,
     given: str | None = None,
-    copies: AbstractSet[str] = frozenset(),
+    links: LinkedFields = NO_LINKS,
 ) -> UserQuery | None:
     """Find the user's text, or the clauses with the text that the request itself names (`given`).
-
-    `copies` are fields that passage fields are copied to (`copy_to`).
 
     A clause on fields without analysed text is a filter. A query that is too deeply nested to be read is rejected by
     every engine; in one that takes too much work no text is found.
     """
     try:
-        found = _find(unwrapped(query), Evidence(passage, given, copies), is_text, given)
+        found = _find(unwrapped(query), Evidence(passage, given, links), is_text, given)
     except (RecursionError, _TooMuch):
         found = None
     return found or (UserQuery(given, None, unrelaxed="given_text") if given else None)
@@ -120,6 +128,8 @@ def _names_inside(body: Query) -> Iterator[Any]:
 def _find(query: Any, evidence: Evidence, is_text: IsText, given: str | None) -> UserQuery | None:
     reader = _Reader(evidence, is_text)
     reading = reader.read(query)
+    if reading and not reading.touches and not given and reader.has_unread_words(query):
+        reading = None  # it is a filter: the words are in the first passage field
     if reading is not None:
         if given and reading.words != fold(given):
             return None
@@ -147,6 +157,7 @@ def _is_autocomplete(reading: Reading) -> bool:
     return all(clause.autocomplete and clause.words == reading.words for clause in reading.clauses)
 
 
+_SCORED = frozenset({Role.REQUIRED, Role.ANY_OF, Role.BOOST})
 _LINE_COST = 16
 """Characters added to each `query_string` query when they are counted, for its fixed cost."""
 
@@ -219,6 +230,30 @@ class _Reader:
             inside += self._any_of(found[Role.FUNCTION]) + found[Role.FILTER]
         reading = all_of(inside, self.evidence)
         return reading and self._boosted(with_filters(reading, found[Role.FILTER]), body.get("boost", 1))
+
+    def has_unread_words(self, query: Any, *, scored: bool = True) -> bool:
+        """Whether a clause compares the first passage field with words that were not read, or with a part of a word.
+
+        A clause that does not score is most often a filter, unless it searches for a part of a word.
+        """
+        match query:
+            case dict() if len(query) == 1:
+                ((name, body),) = query.items()
+                if isinstance(body, dict) and name in COMPOUNDS:
+                    inner = COMPOUNDS[name].children(body)
+                    return any(self.has_unread_words(each, scored=scored and role in _SCORED) for each, role in inner)
+                return isinstance(body, dict) and self._is_unread(name, body, scored=scored)
+        return False
+
+    def _is_unread(self, name: str, body: Query, *, scored: bool) -> bool:
+        central = [path for path in unread_fields(name, body) if self.evidence.is_central(path)]
+        if name in WHOLE_VALUES:  # in a keyword field, they are filters
+            central = list(filter(self.is_text, central))
+        return bool(central) and (scored or self._is_read_as_a_part(name, body))
+
+    def _is_read_as_a_part(self, name: str, body: Query) -> bool:
+        leaf = LEAVES.get(name)
+        return leaf is not None and leaf.read(name, body, FieldKinds(self.is_text)) is not None
 
     def _boosted(self, reading: Reading, boost: Any) -> Reading:
         """Multiply the boosts of the clauses by that of the query around them."""

@@ -119,7 +119,7 @@ def parse(query_string: str, body: bytes, walk: Walk | None = None) -> SearchReq
 
 
 _READ_OTHERWISE = re.compile(r"[;#]|%(?![0-9A-Fa-f]{2})")
-"""What engines read in their own way: they accept `;` for `&`, end the URL at `#`, and reject a malformed escape."""
+"""Characters that engines read differently: they accept `;` for `&`, end the URL at `#`, and reject bad escapes."""
 
 
 def unreadable(query_string: str) -> Bypass | None:

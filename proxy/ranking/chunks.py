@@ -1,7 +1,7 @@
 """The second passage of a long document: the part after the first one that has most of the query's words.
 
-It is chosen before any model is paid, by the words alone: a rare word of the query counts more than one that is
-everywhere in the document. The text is searched for each word once, and no further than a bound.
+It is chosen by the words alone, before any model is called. A rare word of the query counts more than one that is
+everywhere in the document. The text is searched once for each word, up to a bound.
 """
 
 import re
@@ -11,14 +11,14 @@ from proxy.bounds import CHUNKED_CHARACTERS, CHUNKED_WORDS
 from proxy.ranking.tokens import characters_of, cut
 
 _STEM = 4
-"""The fewest letters by which a word is recognised; a longer one also without its last two."""
+"""The minimum number of letters to compare. Of longer words, the last two letters are ignored."""
 _IDEOGRAPHS = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
 _HEADING_SHARE = 4
-"""The first line is repeated if it takes no more than this part of a passage."""
+"""The first line is repeated in the second passage if it takes no more than this part of it."""
 
 
 def stems_of(words: Sequence[str]) -> tuple[str, ...]:
-    """Return what a text is searched for: the beginnings of folded words, and pairs of ideographs."""
+    """Return the strings to search for: the beginnings of folded words, and pairs of ideographs."""
     return tuple(dict.fromkeys(_stems(words)))[:CHUNKED_WORDS]
 
 

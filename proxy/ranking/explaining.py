@@ -1,6 +1,6 @@
 """Per-hit explanations: the ranks and scores of a hit in each stage, returned if the client requests them.
 
-They contain numbers only; of the text that was sent to a model, a hash and the length.
+They contain only numbers, and a hash and the length of the text that was sent to a model.
 """
 
 import hashlib
@@ -69,5 +69,5 @@ class Explanation:
         return msgspec.Raw(msgspec.json.encode({name: value for name, value in said.items() if value is not None}))
 
 
-def hash_of(text: str) -> str:
+def text_hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -46,7 +46,7 @@ def reorder(candidates: Sequence[DocKey], scores: Mapping[DocKey, float]) -> Ran
 
 
 def completed(ranking: Ranking, candidates: Sequence[DocKey]) -> Ranking:
-    """Add the candidates that a ranking of some of them lacks, each at its own place among all."""
+    """Insert the candidates that are missing in a ranking, each at its rank among all candidates."""
     if not ranking or len(ranking) == len(candidates):
         return ranking
     ranked, rest = set(keys(ranking)), iter(ranking)

@@ -23,7 +23,7 @@ from proxy.settings.config import Config
 from proxy.store.contract import CacheRegion
 
 _FORMAT = b"2"
-"""To be changed with the encoding: other versions of the proxy then look under other keys."""
+"""Part of every key. Change it with the encoding, so that versions of the proxy do not read each other's values."""
 _WHOLE, _DEGRADED = b"w", b"d"
 
 
@@ -38,7 +38,8 @@ class Heads:
     async def get(self, key: bytes) -> Head | None:
         """Return the head without failures, or else the one with failures.
 
-        A ranking is proven for as long as it is cached, however often it is used, so that its scores expire, too.
+        The proof of a head expires after the usual time, even if frequent use keeps the head cached. So its scores
+        expire, too.
         """
         values = await self._region.store.get([self._key(state, key) for state in (_WHOLE, _DEGRADED)])
         heads = (decode_head(value) for value in values if value is not None)
@@ -53,7 +54,7 @@ class Heads:
         await self._region.put(self._key(state, key), encode_head(head))
 
     def keep(self, key: bytes, head: Head) -> None:
-        """Store a head behind the response, so that the search does not wait for it."""
+        """Store a head in the background, so that the search does not wait for it."""
         task = asyncio.ensure_future(self.put(key, head))
         self._storing.add(task)
         task.add_done_callback(self._storing.discard)
@@ -63,7 +64,7 @@ class Heads:
 
 
 class _Stored(msgspec.Struct, array_like=True):
-    """A head by columns; a failure without its detail, which may quote a service."""
+    """A head by columns. Failures have no detail, because that may quote a response of a service."""
 
     indices: list[str]
     index: list[int]
@@ -80,7 +81,7 @@ class _Stored(msgspec.Struct, array_like=True):
     explanations: list[tuple[DocKey, Explanation]]
     counted: bool | int | None
     asked: dict[str, list[int]]
-    """The documents of each added search, by their places."""
+    """The documents of each added search, as indices into the other columns."""
     words: float
     proof: Proof | None
 

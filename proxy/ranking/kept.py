@@ -63,7 +63,7 @@ class Likeness:
 
 
 UNLIKE = Likeness()
-"""That of almost every document."""
+"""The likeness of almost every document."""
 
 
 def likeness(typed: QueryWords, source: Source, passage: PassageTemplate, names: Sequence[str]) -> Likeness:
@@ -103,7 +103,7 @@ def _equals(source: Source, path: str, words: tuple[str, ...]) -> bool:
 
 
 def _may_be(value: str, words: Sequence[str]) -> bool:
-    """Whether a text contains these folded words in any way, which takes less time to find out than its own words."""
+    """Whether a text contains these folded words anywhere: a fast test before the exact one."""
     folded = value.casefold()
     for word in words:  # noqa: SIM110  a generator takes twice the time, and each document of a window is compared
         if word not in folded:
@@ -135,6 +135,6 @@ def in_place(ranking: Ranking, kept: Mapping[DocKey, Kept]) -> Ranking:
 
 
 def _scored(order: Sequence[DocKey], ranking: Ranking) -> Iterator[Scored]:
-    """Keep the scores by rank: they express the order only."""
+    """Give the scores, best first, to the documents in their new order."""
     for key, place in zip(order, ranking, strict=True):
         yield Scored(key, place.score)

@@ -16,7 +16,7 @@ from proxy.parsing.aggregations import facets_of
 from proxy.parsing.json_text import decoder_of, members_of, read
 from proxy.ranking.boosts import Measured, boosted, measure
 from proxy.ranking.chunks import stems_of
-from proxy.ranking.explaining import Explanation, Kept, Origin, hash_of
+from proxy.ranking.explaining import Explanation, Kept, Origin, text_hash
 from proxy.ranking.fusion import blend, completed, reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
 from proxy.ranking.kept import Likeness, QueryWords, Source, in_place, kept_hits, likeness
@@ -45,13 +45,13 @@ def candidates_of(run: Run, answer: SearchAnswer, semantic: SemanticHits, groups
     plan = run.plan
     lexical = [hit.key for hit in answer.hits[: plan.window]]
     found = set(lexical)
-    near: dict[DocKey, None] = {}
+    semantic_keys: dict[DocKey, None] = {}
     for hit in semantic.hits:
         key = groups.representative.get(groups.of.get(hit.key), hit.key) if groups.of else hit.key
         if key in found or (plan.vectors is not None and plan.vectors.is_near(hit.score)):
-            near.setdefault(key)
-    ranking = fuse(plan.route, lexical, list(near), plan.window)
-    return Candidates(ranking, tuple(near), keys(ranking))
+            semantic_keys.setdefault(key)
+    ranking = fuse(plan.route, lexical, list(semantic_keys), plan.window)
+    return Candidates(ranking, tuple(semantic_keys), keys(ranking))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,13 @@ class Reranked:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """Documents rendered by the client's query, and how many of them do not match it."""
+    """Documents as the client's query renders them, and how many of them do not match it."""
 
     hits: Mapping[DocKey, Hit] = field(default_factory=dict)
     extras: int = 0
     failures: tuple[Failure, ...] = ()
     aggregations: RawMembers = field(default_factory=dict)
-    """The results that count these documents, too."""
+    """The aggregations, which count these documents, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +121,9 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
 
 
 def shown_again(run: Run, known: Head, answer: SearchAnswer, rendered: Rendered) -> Head:
-    """Return a head that was made of the same candidates, with the matches counted by this search.
+    """Return a cached head of the same candidates, with the matches that this search counted.
 
-    Without documents that were not rendered, it proves nothing.
+    If some of its documents were not rendered, the head is not proven.
     """
     head = head_of(run, known.ranking, answer, rendered, NO_GROUPS, failures=rendered.failures)
     recipe = known.recipe if len(head.ranking) == len(known.ranking) else NO_RECIPE
@@ -393,14 +393,14 @@ def _explanations(  # noqa: PLR0913  the results of each stage
     measured: Measured,
 ) -> dict[DocKey, Explanation]:
     lexical = {hit.key: Origin(rank, hit.score) for rank, hit in enumerate(window, start=1)}
-    near = {hit.key: Origin(rank, hit.score) for rank, hit in enumerate(semantic.hits, start=1)}
+    by_knn = {hit.key: Origin(rank, hit.score) for rank, hit in enumerate(semantic.hits, start=1)}
     return {
         scored.key: Explanation(
             lexical.get(scored.key),
-            near.get(scored.key),
+            by_knn.get(scored.key),
             scored.score,
             reranked.scores.get(scored.key),
-            hash_of(reranked.texts[scored.key]) if scored.key in reranked.texts else None,
+            text_hash(reranked.texts[scored.key]) if scored.key in reranked.texts else None,
             len(reranked.texts.get(scored.key, "")) or None,
             kept.get(scored.key),
             measured.boosts.get(scored.key),

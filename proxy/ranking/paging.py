@@ -25,12 +25,12 @@ ones."""
 
 
 class Proof(msgspec.Struct, frozen=True, array_like=True):
-    """What a ranking was made of, and the model calls that another one like it saves."""
+    """What a ranking was made of, and the model calls that its reuse saves."""
 
     hash: bytes
-    """Of the engine's responses that determine the ranking."""
+    """Hash of the engine's responses that determine the ranking."""
     made: int
-    """In seconds since 1970."""
+    """Unix time in seconds."""
     model: str
     """The reranker whose scores were cached."""
     passages: int
@@ -51,7 +51,7 @@ class Recipe:
     words: float = 0.0
     """The constant score of the query text in the search for boosts."""
     proof: Proof | None = None
-    """None if the next search ranks anew."""
+    """None if the next search must compute its ranking again."""
 
 
 NO_RECIPE = Recipe()

@@ -20,7 +20,7 @@ from proxy.settings.passage_template import Notation, PassageField, PassageLine
 from proxy.settings.redaction import NO_REDACTION, Redaction
 
 _MARKUP_SHARE = 8
-"""So many characters are read for each one of a passage: the others are markup."""
+"""For each character of a passage, up to this many are read: the rest may be markup."""
 _UNLIMITED = sys.maxsize
 _BLANKS = re.compile(r"\s+")
 
@@ -72,16 +72,16 @@ def passage_text(
 
 @dataclass(slots=True)
 class _Room:
-    """What may still be read of a document: characters of text, and with their markup."""
+    """How much of a document may still be read: characters of text, and characters including markup."""
 
     text: int
     read: int
     redaction: Redaction
     is_omitted: bool = False
-    """A part that is cut has what the redaction omits."""
+    """A part that was cut off contains something that the redaction omits."""
 
     def cut(self, text: str, most: int) -> str:
-        """Redact a part of the passage and cut it to so many characters."""
+        """Redact a part of the passage and cut it to this many characters."""
         self.is_omitted = self.is_omitted or self.redaction.omits(text[: most + REDACTION_MARGIN])
         return self.redaction.cut(text, most)
 
@@ -100,7 +100,10 @@ def _line(source: Mapping[str, Any], line: PassageLine, room: _Room) -> str:
 
 
 def _with_value(before: str, value: str, field: PassageField, room: _Room, *, in_line: bool = False) -> str:
-    """Append a value, cut to its length, to the text before it, which may announce what is redacted in the value."""
+    """Append a value, cut to its length, to the text before it.
+
+    Redaction sees both, because the text before a value, such as `Tel.`, may tell what the value is.
+    """
     if field.tokens is None:
         return before + value
     most = characters_of(field.tokens)
@@ -114,7 +117,7 @@ def _with_value(before: str, value: str, field: PassageField, room: _Room, *, in
 
 
 def _value(source: Mapping[str, Any], field: PassageField, room: _Room) -> str:
-    """Join the values of a field, as many as there is room for, and as its length and the redaction need."""
+    """Join the values of a field, as far as there is room and its length and the redaction require."""
     texts = texts_at(source, field.path)
     if isinstance(texts, tuple):  # of a field with one value, as most have
         return _written(texts[0], field.form, room) if texts else ""
@@ -140,7 +143,7 @@ def _written(text: str, form: Notation, room: _Room) -> str:
 
 
 def _without_end(text: str, room: _Room) -> str:
-    """Redact a text whose end was not read, and remove what may be the beginning of something to be redacted."""
+    """Redact a text whose end was not read, and remove an end that may begin something to be redacted."""
     return room.cut(text, max(0, len(text) - REDACTION_MARGIN - 1)) if room.redaction.rules else text
 
 

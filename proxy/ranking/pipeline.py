@@ -112,10 +112,10 @@ Result = Answered | EngineOrder | Relayed | Unanswered | Defect | Unserved | Byp
 
 
 async def unserved(plan: Plan, stages: Stages, head_key: bytes) -> Unserved | None:
-    """Return why a search is not worth widening: no model is called at present, and nothing of it is cached.
+    """Return why a search need not be widened: no model is called at present, and nothing of it is cached.
 
-    A later page may continue a cached ranking, and a first page is cut from it like the others. That the search was in
-    the engine's order is cached, too, so that its later pages fit it when the models are called again.
+    A page of a cached ranking is cut from that ranking. The engine's order of the search is cached as well, so that its
+    later pages fit when the models are called again.
     """
     if plan.request.is_later_page:
         return None
@@ -152,10 +152,12 @@ async def run_search(run: Run, head_key: bytes) -> Result:
     try:
         return await (_near(run, head_key) if run.plan.in_head else _far(run, head_key))
     except UpstreamError as error:
-        return failed(error, run.plan.request.form, keeps_empty=run.plan.keeps_empty, changed=True)
+        return result_of_error(error, run.plan.request.form, keeps_empty=run.plan.keeps_empty, changed=True)
 
 
-def failed(error: UpstreamError, form: Form, *, keeps_empty: bool, changed: bool) -> Relayed | Unanswered | Bypass:
+def result_of_error(
+    error: UpstreamError, form: Form, *, keeps_empty: bool, changed: bool
+) -> Relayed | Unanswered | Bypass:
     """Return the result of a client's request that the engine did not answer with 200.
 
     A request that was sent is not sent again, since that would double the load of an overloaded engine. The exception
@@ -321,7 +323,7 @@ async def _far(run: Run, head_key: bytes) -> Result:
 
 
 def _with_facets(page: Page, head: Head, counted: Counted) -> Page:
-    """Put the results of `count_facets` into a page; if they are missing, the total is the client's own, too."""
+    """Put the results of `count_facets` into a page; if they are missing, the client's own total is shown, too."""
     own = page.total.plus(-head.extras, most=True) if page.total and counted.failures else page.total
     return replace(page, total=page.total and (counted.total or own), aggregations=counted.aggregations)
 
@@ -361,9 +363,12 @@ def _not_to_rank(run: Run, answer: SearchAnswer) -> Bypass | None:
     return None if are_groups(run, answer) else Bypass("sort")
 
 
+_PARTIAL = "the engine returned partial results: see `_shards`, `timed_out` and `terminated_early` in the response"
+
+
 def _unusable(run: Run, answer: SearchAnswer) -> Bypass | None:
     if not answer.whole:
-        return Bypass("engine_refused")
+        return Bypass("engine_refused", detail=_PARTIAL)
     if not all(run.plan.covers(hit.key.index) for hit in answer.hits):
         return Bypass("mixed_routes")
     return None

@@ -155,7 +155,7 @@ class Plan:
     user_query: UserQuery
     instruction: str
     sent_text: str
-    """The query text as the models receive it."""
+    """The query text as it is sent to the models."""
     vectors: VectorSearch | None
     """None if the route has no semantic retriever, or this search cannot use it."""
     unavailable: Failure | None
@@ -187,7 +187,7 @@ class Plan:
 
     @property
     def rerankers(self) -> tuple[str, ...]:
-        """The rerankers to call, each if the one before cannot be called; empty without a reranker."""
+        """The rerankers in the order in which to try them; empty without a reranker."""
         route = self.route
         if self.is_fast and route.tier_switch:
             return (route.tier_switch.fast_model, *route.rerank_fallbacks)
@@ -218,5 +218,5 @@ class Plan:
 
     @property
     def reach(self) -> int:
-        """How many hits of the client's own search a page that begins in the head may need."""
+        """The number of hits of the client's own search that a page in the head may need."""
         return self.window + self.request.size if self.request.walk else max(self.window, self.request.end)

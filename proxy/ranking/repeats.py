@@ -1,7 +1,7 @@
-"""A search that is made again while its ranking is cached: what it reuses, and what it no longer waits for.
+"""The same search made again while its ranking is cached: what it reuses, and what it no longer waits for.
 
-The documents that its added searches will ask for are known, so these searches run beside the client's own. If the
-engine then returns the same hits as before, the cached ranking is the one that would be made of them.
+It is known which documents its added searches will ask for, so these searches run in parallel with the client's own. If
+the engine then returns the same hits as before, the cached ranking is valid.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _ABOUT_DOCUMENTS = frozenset({RENDER, PASSAGES, BOOSTS})
 
 
 class SearchesAhead:
-    """The added searches of a cached ranking, sent before they are asked for."""
+    """The added searches of a cached ranking, sent before a stage needs them."""
 
     def __init__(self, run: Run, head_key: bytes) -> None:
         self._run, self._head_key = run, head_key
@@ -37,7 +37,7 @@ class SearchesAhead:
         self.head: Head | None = None
 
     def begin(self, head: Head | None) -> None:
-        """Send the searches of a head, or of the one in the cache, if there is one."""
+        """Send the searches of this head, or of the cached one, if there is one."""
         self._beginning = observed(self._begin(head))
 
     async def _begin(self, head: Head | None) -> None:
@@ -53,7 +53,7 @@ class SearchesAhead:
     async def answer(self, stage: str, search: EngineSearch) -> SearchAnswer | None:
         """Return the response to a search, or None if another one or none was sent; raises UpstreamError.
 
-        From the first one on that is asked for, no others are sent: they would be late.
+        After the first call, no further searches are sent early: they would be too late.
         """
         if self._beginning is not None:
             self._beginning.cancel()
@@ -66,7 +66,7 @@ class SearchesAhead:
             return None
 
     async def answers(self, stages: Sequence[str]) -> Mapping[str, SearchAnswer] | None:
-        """Return the responses of these stages; None if there is none of one."""
+        """Return the responses of these stages; None if one of them has none."""
         if any(stage not in self._sent for stage in stages):
             return None
         try:
@@ -90,7 +90,7 @@ def observed(work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
 
 @asynccontextmanager
 async def looking_ahead(run: Run, head_key: bytes, head: Head | None) -> AsyncIterator[Run]:
-    """Send the added searches of a cached ranking beside the block, which runs the client's own search."""
+    """Send the added searches of a cached ranking while the block runs the client's own search."""
     ahead = SearchesAhead(run, head_key)
     ahead.begin(head)
     try:
@@ -112,7 +112,7 @@ def _searches(run: Run, head: Head, *, is_later_page: bool) -> Iterator[tuple[st
 
 
 def recipe_of(run: Run, head: Head, answer: SearchAnswer, semantic: SemanticHits, model: str) -> Recipe:
-    """Return what a search like this one will need; `model` scored its candidates."""
+    """Return what the same search will need if it is made again; `model` scored its candidates."""
     usual: dict[str, AddedSearch] = {}
     others = 0
     places = set(head.keys)
@@ -127,7 +127,7 @@ def recipe_of(run: Run, head: Head, answer: SearchAnswer, semantic: SemanticHits
     if others or in_groups or head.failures or run.usage.reuse.sent:
         return recipe
     answers = {stage: added.answer for stage, added in usual.items() if stage != RENDER}
-    return replace(recipe, proof=_proof(run, hash_of(run, answer, semantic, answers), model))
+    return replace(recipe, proof=_proof(run, inputs_hash(run, answer, semantic, answers), model))
 
 
 def _proof(run: Run, told: bytes, model: str) -> Proof:
@@ -137,9 +137,9 @@ def _proof(run: Run, told: bytes, model: str) -> Proof:
 
 
 async def repeated(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> Head | None:
-    """Return the cached ranking if the engine's responses are those that it was made of, and its model is still meant.
+    """Return the cached ranking if it was made of the same responses of the engine, and by the model of the plan.
 
-    Rendered hits change no order, so that a slow render takes none of the time for ranking anew.
+    Rendered hits do not affect the order, so a slow render leaves time to rank again.
     """
     head = run.ahead.head if run.ahead else None
     proof = head.recipe.proof if head else None
@@ -148,11 +148,11 @@ async def repeated(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> He
     if proof.model and (proof.model,) != run.plan.rerankers[:1]:
         return None
     added = await run.ahead.answers([stage for stage in head.recipe.documents if stage != RENDER])
-    return head if added is not None and proof.hash == hash_of(run, answer, semantic, added) else None
+    return head if added is not None and proof.hash == inputs_hash(run, answer, semantic, added) else None
 
 
-def hash_of(run: Run, answer: SearchAnswer, semantic: SemanticHits, added: Mapping[str, SearchAnswer]) -> bytes:
-    """Hash everything that determines a ranking besides its key and the models: the hits, and what is known of them."""
+def inputs_hash(run: Run, answer: SearchAnswer, semantic: SemanticHits, added: Mapping[str, SearchAnswer]) -> bytes:
+    """Hash what determines a ranking besides its key and the models: the hits and the responses of added searches."""
     plan = run.plan
     told = sha256(repr((plan.window, plan.names, sorted(plan.covered))).encode())
     for stage, each in {"": answer, **added}.items():

@@ -94,7 +94,7 @@ def are_groups(run: Run, answer: SearchAnswer) -> bool:
 
 
 async def _semantic(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) -> SemanticHits:
-    """Return the neighbours; an error in the proxy costs these alone."""
+    """Return the neighbours; after an error in the proxy, none."""
     try:
         return await _neighbours(run, vectors, may_cost)
     except Exception as defect:  # noqa: BLE001  after any error, the client's own hits can still be reranked
@@ -103,7 +103,7 @@ async def _semantic(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) ->
 
 
 async def _neighbours(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) -> SemanticHits:
-    """Embed the query and run kNN, in the part of the budget that is not the reranker's."""
+    """Embed the query and run kNN, in the part of the budget that is not reserved for the reranker."""
     plan, embedder = run.plan, run.stages.embedder
     if plan.in_head:
         run = replace(run, budget=run.budget.less(plan.reserved_seconds))
@@ -195,9 +195,9 @@ async def group(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> tuple
         if strangers := [hit.key.index for hit in found.hits if not run.plan.covers(hit.key.index)]:
             raise Malformed("engine", f"{strangers[0]} lies outside the route")
     except UpstreamError as error:
-        near = tuple(hit for hit in semantic.hits if of[hit.key] in known)
+        of_known_groups = tuple(hit for hit in semantic.hits if of[hit.key] in known)
         failure = Failure("semantic", error.reason, str(error))
-        return SemanticHits(near, (*semantic.failures, failure)), Groups(of, known, {})
+        return SemanticHits(of_known_groups, (*semantic.failures, failure)), Groups(of, known, {})
     of |= {hit.key: hit.group(path) for hit in found.hits}
     adopted = {of[hit.key]: hit.key for hit in found.hits}
     return semantic, Groups(of, unknown | adopted | known, found.by_key)

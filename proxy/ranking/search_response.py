@@ -33,7 +33,7 @@ class Total(msgspec.Struct, frozen=True):
     relation: str = "eq"
 
     def plus(self, more: int, *, most: bool | int) -> "Total":
-        """Count more documents as the engine does: no further than `most`, its `track_total_hits`."""
+        """Add documents to the count as the engine does: up to `most`, its `track_total_hits`."""
         if self.relation != "eq":
             return self
         count = self.value + more

@@ -79,10 +79,10 @@ def _collapse(plan: Plan) -> dict[str, Any]:
 def _source(plan: Plan) -> SourceFilter:
     """Return the client's `_source` filter, which also excludes the proxy's own fields."""
     said, semantic = plan.request.source, plan.route.semantic
-    return said.without(own_fields(semantic.fields)) if semantic else said
+    return said.without(added_fields(semantic.fields)) if semantic else said
 
 
-def own_fields(fields: Sequence[str]) -> tuple[str, ...]:
+def added_fields(fields: Sequence[str]) -> tuple[str, ...]:
     """Return the fields that the proxy adds to an index: each vector field, and the hash of its text."""
     return tuple(name for field in fields for name in (field, f"{field}_hash"))
 

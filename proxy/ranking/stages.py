@@ -201,7 +201,7 @@ class Budget:
         self.own.answered(self.number)
 
     def less(self, seconds: float) -> "Budget":
-        """Return the budget of stages that leave so many seconds to later ones."""
+        """Return the budget of stages that must leave this many seconds to later ones."""
         return self if self.seconds is None else replace(self, seconds=max(0.0, self.seconds - seconds))
 
     @property
@@ -234,7 +234,7 @@ class Ahead(Protocol):
 
     @property
     def head(self) -> Head | None:
-        """The cached ranking; None if there is none, or it is not known yet."""
+        """The cached ranking; None if there is none, or the cache has not answered yet."""
         ...
 
     async def answer(self, stage: str, search: EngineSearch) -> SearchAnswer | None:
@@ -252,7 +252,7 @@ class AddedSearch:
 
     stage: str
     documents: tuple[DocKey, ...]
-    """The documents that it asked for, if it asked for any by id."""
+    """The documents that it asked for by id."""
     words: float
     """The constant score of the query text, in the search for boosts."""
     answer: SearchAnswer

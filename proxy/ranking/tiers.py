@@ -6,11 +6,11 @@ A state machine without a clock: the methods take the current time, in seconds.
 from collections import deque
 
 RATE_S = 5
-"""The rate is the mean of so many seconds."""
+"""The rate is the mean over this many seconds."""
 _CALM = 0.8
-"""The larger model returns below this part of the rate..."""
+"""The larger model is used again below this share of the rate..."""
 CALM_S = 30.0
-"""... when the rate has been below it for so many seconds."""
+"""... if the rate has been below it for this many seconds."""
 
 
 class AutoTier:

@@ -8,7 +8,7 @@ TOKEN_WEIGHT = 4
 """Each byte weighs 1."""
 _DIGITS = b"0123456789"
 _MOST_WEIGHT = TOKEN_WEIGHT + 1
-"""That of a digit."""
+"""The weight of a digit."""
 _WORD_CHARACTERS = 60
 """A longer word at the end of a cut text is cut itself; scripts without spaces have only such words."""
 
@@ -24,14 +24,14 @@ def estimated_tokens(text: str) -> int:
 
 
 def _weight(text: str) -> int:
-    """Weigh a text: each byte 1, and each digit as a token besides."""
+    """Return the weight of a text: 1 for each byte, and the weight of a token for each digit."""
     content = text.encode("utf-8", "surrogatepass")
     digits = len(content) - len(content.translate(None, _DIGITS))
     return len(content) + TOKEN_WEIGHT * digits
 
 
 def characters_of(tokens: int) -> int:
-    """Return more characters than a text of so many tokens can have."""
+    """Return an upper bound of the characters in a text of this many tokens."""
     return tokens * TOKEN_WEIGHT + 1
 
 

@@ -23,6 +23,8 @@ OnZeroHits = Literal["keep_empty", "semantic"]
 EmbedApi = Literal["deepinfra", "openai"]
 RerankApi = Literal["deepinfra", "cohere", "jina", "vllm", "openrouter", "tei"]
 Mode = Literal["on", "shadow", "opt_in", "off"]
+Similarity = Literal["cosine", "dot_product", "l2_norm", "max_inner_product", "cosinesimil", "l2", "innerproduct"]
+"""The first four are those of Elasticsearch, the others those of OpenSearch."""
 RedactedKind = Literal["email", "card", "phone"]
 RedactedQuery = Literal["redact", "bypass"]
 RedactedPassage = Literal["redact", "omit"]
@@ -99,7 +101,7 @@ class Semantic(Section, frozen=True, kw_only=True):
     min_similarity: Annotated[float, Meta(ge=-1, le=1)] | UnsetType = UNSET
     num_candidates: Annotated[int, Meta(ge=1, le=10_000)] | UnsetType = UNSET
     oversample: Annotated[float, Meta(ge=1)] | None = None
-    similarity: str | None = None
+    similarity: Similarity | None = None
     exclude_from_source: bool = False
     timeout_seconds: Seconds = 2.0
 

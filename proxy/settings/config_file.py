@@ -39,6 +39,7 @@ from proxy.settings.config import (
     Semantic,
     ServiceTier,
     ShareBy,
+    Similarity,
     Spend,
     SpendCaps,
     Tier,
@@ -96,6 +97,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
 }
 """The keys of each section, by the section's path."""
 KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
+    "similarity": get_args(Similarity),
     "tier": get_args(Tier),
     "priority": get_args(Priority),
     "service_tier": get_args(ServiceTier),

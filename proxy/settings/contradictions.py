@@ -28,6 +28,7 @@ from proxy.settings.yaml_file import did_you_mean
 def contradictions(config: Config) -> Iterator[tuple[str, str]]:
     """Find keys whose values are valid alone but not together; yields the key's path and the problem."""
     yield from _variable_problems(config)
+    yield from _port_problems(config)
     yield from _engine_problems(config.engine)
     if config.listen.key_file and not config.listen.certificate_file:
         yield "listen.key_file", "set `certificate_file` too: a key is used with its certificate"
@@ -43,6 +44,28 @@ def contradictions(config: Config) -> Iterator[tuple[str, str]]:
         rules = (*_pattern_problems(route.bypass), *_redact_problems(route.redact))
         for key, problem in (*_route_problems(route), *rules, *rollout):
             yield f"routes[{number}].{key}", problem
+
+
+_ANY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104  compared, not listened on
+
+
+def _port_problems(config: Config) -> Iterator[tuple[str, str]]:
+    for place, host in (("listen", config.listen.host), ("admin", config.admin.host)):
+        if host.count(":") == 1 or set(host) & set("/[] ") or not host:
+            yield (
+                f"{place}.host",
+                (
+                    f"expected an address or host name without port, as in 127.0.0.1 or 0.0.0.0, not {host!r}: "
+                    f"the port belongs in `{place}.port`"
+                ),
+            )
+    hosts = {config.listen.host, config.admin.host}
+    if (
+        config.admin.enabled
+        and config.admin.port == config.listen.port != 0
+        and (len(hosts) == 1 or hosts & _ANY_ADDRESS)
+    ):
+        yield "admin.port", "is the port of `listen` too: choose another one"
 
 
 def _engine_problems(engine: Engine) -> Iterator[tuple[str, str]]:
@@ -80,8 +103,8 @@ def _models_problems(models: Models) -> Iterator[tuple[str, str]]:
         yield from url_problems("models.proxy", models.proxy)
 
 
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*|[a-z_][a-z0-9_]*")
-"""The name of an environment variable; tokens mix capitals and small letters."""
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*|[a-z_][a-z0-9_]*|[A-Za-z]+(_[A-Za-z]+)+")
+"""The name of an environment variable; tokens mix capitals, small letters and digits."""
 _OF_VARIABLES = (
     ("engine", "authorization_env"),
     ("models", "token_env"),
@@ -190,6 +213,8 @@ def url_problems(
         yield place, f"remove the credentials: {credentials}"
     elif "?" in url or "#" in url:
         yield place, "remove the query string or fragment from the URL"
+    elif ",http" in url:
+        yield place, "names several URLs: write them as a list, as in [http://a:9200, http://b:9200]"
     elif not (url.isascii() and url.isprintable()) or " " in url:
         yield place, f"a URL may contain only printable ASCII characters and no spaces, not {url!r}"
     elif not usable:
@@ -300,4 +325,4 @@ def _rollout_problems(route: RouteSettings, steering: Sequence[Option]) -> Itera
             yield f"share_by.{key}", f"{name!r} is not a valid name of a {key}"
 
 
-_NOT_IN_PATTERNS = frozenset(',<>"|?\\/# ')
+_NOT_IN_PATTERNS = frozenset(',<>"|?\\/# \u201c\u201d\u2018\u2019')

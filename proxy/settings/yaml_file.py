@@ -43,7 +43,7 @@ class YamlFile:
             places = list(_lines("", node))
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise ConfigError(f"{name}:{line}: invalid YAML: {error.problem}") from None
+            raise ConfigError(f"{name}:{line}: invalid YAML: {_explained(error, line)}") from None
         except RecursionError:
             raise ConfigError(f"{name}: invalid YAML: nested too deeply, or an alias refers to itself") from None
         except (yaml.YAMLError, ValueError) as error:  # ValueError: an invalid date, `!!int x`
@@ -92,7 +92,7 @@ class YamlFile:
             place, section = f"{path}.{key}" if path else key, re.sub(r"\[\d+\]", "[]", path)
             if instead := removed.get(f"{section}.{key}" if section else key):
                 return self.error(place, instead)
-            return self.error(place, f"unknown key{did_you_mean(key, known.get(section, ()))}")
+            return self.error(place, f"unknown key{_known_elsewhere(key, section, known)}")
         if wrong := _WRONG_WORD.match(problem):
             return self.error(
                 path, f"unknown value {wrong['word']!r}{did_you_mean(wrong['word'], words.get(_last(path), ()))}"
@@ -115,19 +115,87 @@ def _lines(path: str, node: yaml.Node | None) -> Iterator[tuple[str, int]]:
             pass
 
 
-_WORDS = {"`object`": "a section with keys", "`array`": "a list", "`str`": "text", "`null`": "nothing"}
+_OPENED = re.compile(r"while (?:parsing a flow|scanning a quoted)")
+_YAML_ADVICE = (
+    (r"found character '\\t'", "indent with spaces, not with a tab"),
+    (r"found character", "put a value that begins with this character in quotes"),
+    (r"found undefined alias|alphabetic or numeric", "put a value that begins with `*` or `&` in quotes"),
+    (r"mapping values are not allowed", "check the indentation, and put a value with a colon in quotes"),
+    (r"expected <block end>", "check the indentation of this line and of those above it"),
+    (r"expected ',' or", "close the bracket, or put a value with brackets in quotes"),
+    (r"unexpected end of stream", "close the quote"),
+    (r"another document", "remove the line `---`: a file has one document"),
+    (r"could not determine a constructor", "tags are not supported: put a value that begins with `!` in quotes"),
+)
+"""What to do about errors of the YAML parser, by a pattern in its message; the first that matches is used."""
+
+
+def _explained(error: yaml.MarkedYAMLError, line: int) -> str:
+    """Return what the parser says, the line where an unclosed bracket or quote begins, and what to do."""
+    problem = error.problem or "not readable"
+    if error.context_mark and error.context and _OPENED.match(error.context) and error.context_mark.line + 1 < line:
+        problem += f", in what begins on line {error.context_mark.line + 1}"
+    advice = next((advice for pattern, advice in _YAML_ADVICE if re.search(pattern, problem)), None)
+    return f"{problem}: {advice}" if advice else problem
+
+
+_TYPES = {
+    "object": "a section with keys",
+    "array": "a list",
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "null": "null",
+}
+_GOT = _TYPES | {"null": "nothing", "float": "a number with decimals"}
+_EXPECTED = re.compile(r"Expected `(?P<expected>[^`]*)`(?P<limit>.*?)(?:, got `(?P<got>[^`]*)`)?")
+_MISSING = re.compile(r"Object missing required field `(?P<key>[^`]*)`")
+_TYPE_ADVICE = (
+    ({"int", "float"}, {"str"}, "write it without quotes and without a unit"),
+    ({"bool"}, {"str"}, "write it without quotes"),
+    ({"array"}, {"str"}, "write it in brackets, as in [a, b]"),
+    ({"str"}, {"object"}, "put a value with a colon in quotes"),
+    ({"str"}, {"int", "float", "bool"}, "put it in quotes"),
+    ({"object"}, {"null"}, "indent its keys below it, or remove it"),
+)
+"""What to do about a value of another type: expected types, the type that was written, and the advice."""
 
 
 def _in_yaml(problem: str) -> str:
-    """Replace type names with those of YAML."""
-    for word, plain in _WORDS.items():
-        problem = problem.replace(word, plain)
-    return problem[:1].lower() + problem[1:]
+    """Replace the type names of msgspec with those of YAML, and say what to write instead."""
+    if missing := _MISSING.fullmatch(problem):
+        return f"the key `{missing['key']}` is missing"
+    if (found := _EXPECTED.fullmatch(problem)) is None:
+        return problem[:1].lower() + problem[1:]
+    types, got = found["expected"].split(" | "), found["got"]
+    said = f"expected {' or '.join(_TYPES.get(each, each) for each in types)}{found['limit']}"
+    if got is None:
+        return said
+    advice = next((advice for wanted, wrong, advice in _TYPE_ADVICE if wanted & set(types) and got in wrong), None)
+    return f"{said}, got {_GOT.get(got, got)}" + (f": {advice}" if advice else "")
+
+
+def _known_elsewhere(key: str, section: str, known: Mapping[str, tuple[str, ...]]) -> str:
+    """Name the section that has this key, preferably one inside `section`; else suggest a key of `section`."""
+    places = [place for place, keys in known.items() if key in keys]
+    inside = [place for place in places if place.startswith(f"{section}.")]
+    here = known.get(section, ())
+    if not places or (not inside and _similar(key, here)):
+        return did_you_mean(key, here)
+    where = (inside or places)[0]
+    return f"; it is a key of {f'`{where}`' if where else 'the top level'}: check the indentation"
+
+
+def _similar(word: str, known: tuple[str, ...]) -> str | None:
+    """Return the most similar known word, or the first one with this part, as `window` in `rank_window_size`."""
+    lower = word.lower()
+    close = difflib.get_close_matches(lower, known, 1, cutoff=0.57)
+    return next(iter(close or [each for each in known if lower in each.split("_")]), None)
 
 
 def did_you_mean(word: str, known: tuple[str, ...]) -> str:
     """Suggest the most similar known word, or list all of them."""
-    near = difflib.get_close_matches(word, known, 1)
-    if near:
-        return f", did you mean `{near[0]}`?"
+    if similar := _similar(word, known):
+        return f", did you mean `{similar}`?"
     return f"; expected one of: {', '.join(sorted(known))}" if known else ""

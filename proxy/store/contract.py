@@ -15,7 +15,7 @@ _SECRET_LENGTH = 64  # the longest key of blake2b
 
 
 class Kind(Enum):
-    """What a value is; its byte is the first of the key, so that the kinds never meet."""
+    """What a value is; its byte is the first of the key, so that keys of different kinds never collide."""
 
     RANKINGS = b"r"
     SCORES = b"s"
@@ -38,12 +38,12 @@ class Store(Protocol):
         ...
 
     async def put(self, entries: Mapping[bytes, bytes], seconds: float) -> None:
-        """Store the entries for so many seconds; any of them may be dropped earlier."""
+        """Store the entries for this many seconds; any of them may be dropped earlier."""
         ...
 
 
 class Keys:
-    """Hashes what determines a value, with a secret: without it, a hash cannot be compared with guessed words."""
+    """Hashes what determines a value, with a secret, so that nobody without it can test a key for a guessed text."""
 
     def __init__(self, secret: bytes) -> None:
         hashed = blake2b(secret, digest_size=_SECRET_LENGTH).digest()

@@ -9,7 +9,7 @@ from proxy.store.memory import MemoryStore
 
 @dataclass(frozen=True, slots=True)
 class MemoryFirst:
-    """For values that never change under their key: memory answers what it can, the shared store the rest."""
+    """For values that never change under their key: reads memory first, then the shared store for the rest."""
 
     memory: MemoryStore
     shared: SharedStore
@@ -25,7 +25,7 @@ class MemoryFirst:
         return found
 
     def _promoted(self, keys: Sequence[bytes], found: Sequence[Timed | None]) -> Mapping[bytes, bytes]:
-        """Store what others have stored in memory, for the time that it has left."""
+        """Copy what other proxies have stored to memory, for the time that it has left."""
         theirs = {key: timed for key, timed in zip(keys, found, strict=True) if timed is not None}
         for key, timed in theirs.items():
             self.memory.set({key: timed.value}, timed.seconds)
@@ -38,7 +38,7 @@ class MemoryFirst:
 
 @dataclass(frozen=True, slots=True)
 class SharedFirst:
-    """For values that another proxy may have changed: memory answers what the shared store does not have."""
+    """For values that another proxy may have changed: reads the shared store first, then memory for the rest."""
 
     memory: MemoryStore
     shared: Store

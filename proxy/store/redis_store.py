@@ -26,7 +26,7 @@ from proxy.store.sealing import Seal
 
 PREFIX = b"rerank-proxy:"
 AWAY_S = 2.0
-"""Seconds for which an absent Redis is not used."""
+"""Seconds for which Redis is not used after an error."""
 CONNECT_S = 5.0
 """Seconds for connections to be made, which no search waits for."""
 _UNTIL = struct.Struct("<d")
@@ -173,7 +173,7 @@ class RedisStore:
         self.fault = fault
 
     def try_soon(self) -> None:
-        """Find out in the background whether Redis can be used."""
+        """Test in the background whether Redis can be used."""
         if self._trying is None or self._trying.done():
             self._trying = asyncio.get_running_loop().create_task(self._try())
 
@@ -194,7 +194,7 @@ class RedisStore:
         _log.info("redis_reachable")
 
     async def _connect(self) -> None:
-        """Open all connections, so that no search waits for one; raises what any of them meets."""
+        """Open all connections, so that no search waits for one; raises the error of any of them."""
         await self._redis.connection_pool.disconnect(inuse_connections=False)
         probes = [self._redis.set(_PROBE, b"", px=1000) for _ in range(SHARED_CONNECTIONS)]
         for found in await asyncio.gather(*probes, return_exceptions=True):

@@ -64,7 +64,7 @@ class LogWriter:
                 self._on_dropped(dropped)
 
     def _next(self) -> bytes:
-        """Wait for lines, and return as many as are written at once; empty after `close`."""
+        """Wait for lines, and return those for the next write; empty after `close`."""
         with self._changed:
             while not self._waiting and not self._closing:
                 self._changed.wait()

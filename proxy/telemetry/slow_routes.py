@@ -12,7 +12,7 @@ from proxy.context import SearchRecord
 from proxy.outcomes import Outcome
 
 WARNED_SHARE = 0.2
-"""Above this share of timeouts a route gets a warning; the next one only after a fall to half of it."""
+"""A route gets a warning above this share of timeouts; the next one only after the share has fallen to half of it."""
 SEARCHES_TO_JUDGE = 50
 """The minimum number of searches for a warning."""
 
@@ -32,7 +32,7 @@ class _Search:
 class _Route:
     searches: deque[_Search] = field(default_factory=deque)
     late: int = 0
-    """How many of them are late."""
+    """The number of late searches among them."""
     is_warned: bool = False
 
     def add(self, search: _Search) -> None:

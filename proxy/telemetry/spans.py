@@ -1,4 +1,4 @@
-"""What the record of a request says as spans: the request, its searches, their stages, and the calls of the models."""
+"""Makes spans from the record of a request: the request, its searches, their stages, and the model calls."""
 
 from collections.abc import Iterator
 

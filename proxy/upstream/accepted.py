@@ -14,7 +14,7 @@ from proxy.bounds import ACCEPTED_CALLERS, ACCEPTED_INDICES
 from proxy.http1.callers import CallerIdentities
 
 LATELY_S = 600.0
-"""Seconds for which an accepted search counts for the next ones of the same indices."""
+"""Seconds for which an accepted search counts for later searches of the same indices."""
 ANONYMOUS = CallerIdentities().identity(())
 
 

@@ -25,11 +25,11 @@ _log = structlog.get_logger("proxy")
 _SERVICE = "reranker"
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 TOLERANCE = 0.05
-"""The largest change of a score that is no drift; the same model varies by up to 0.02 between servers and batches."""
+"""A larger change of a score is drift; the same model varies by up to 0.02 between servers and batches."""
 ROUTE = "_canary"
 """The route under which its calls are booked; no index has such a name."""
 _MARGIN = 0.001
-"""The least difference between a relevant and an irrelevant passage."""
+"""The minimum difference between a relevant and an irrelevant passage."""
 PAUSES_S: Sequence[float] = (30.0, 60.0, 120.0, 300.0, 600.0)
 """Seconds before the second canary of a model that failed the first, and so on; the last one repeats."""
 
@@ -44,7 +44,10 @@ class KnownQuery:
 
     @property
     def passages(self) -> tuple[str, ...]:
-        """The passages as they are sent, so that a score by position does not pass for a right one."""
+        """The passages in the order in which they are sent.
+
+        Relevant ones are in the middle, so that a model that scores by position fails.
+        """
         first, *others = self.irrelevant
         return (first, *self.relevant, *others)
 
@@ -86,7 +89,7 @@ class CanaryVerdict(StrEnum):
     """Not scored yet: the model could not be called."""
     OK = "ok"
     DRIFTED = "drifted"
-    """Ranked right, with other scores than earlier."""
+    """The order is right, but the scores differ from earlier ones."""
     WRONG = "wrong"
 
 
@@ -147,7 +150,7 @@ class CanaryScores:
         self._writing = asyncio.Lock()
 
     async def compared(self, model: str, scores: tuple[float, ...]) -> tuple[float, ...] | None:
-        """Return the remembered scores of a model; None if there are none, and these are then remembered."""
+        """Return the remembered scores of a model; if there are none, remember these and return None."""
         if self._file is not None:
             async with self._writing:  # one model after the other: each writes the whole file
                 return await asyncio.to_thread(self._compared_in, self._file, model, scores)

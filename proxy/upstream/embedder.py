@@ -74,7 +74,7 @@ class Embedder:
             budget.purse.saved(model, embed_tokens((prompt,)))
             return QueryVector(tuple(vector.tolist()))
         limit = min(self._timeout, budget.remaining())
-        if why := self._transport.skipped(model, limit, is_new=key not in self._asked):
+        if why := self._transport.reject_if_late(model, limit, is_new=key not in self._asked):
             return QueryVector(error=why)
         try:
             async with budget.limit():
@@ -88,7 +88,10 @@ class Embedder:
         return QueryVector(tuple(vector.tolist()))
 
     async def _shared(self, key: bytes, ask: Callable[[], Coroutine[Any, Any, Vectors]]) -> Vectors:
-        """Wait for the call in progress, or for a new one; a cap of the search that began it is not that of others."""
+        """Wait for the call in progress, or for a new one.
+
+        If the call in progress was rejected by a cap of another search, begin a call here.
+        """
         while True:
             is_own = key not in self._asked
             try:

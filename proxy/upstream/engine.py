@@ -82,7 +82,7 @@ class EngineClient:
 
     @property
     def recent_kind(self) -> EngineKind | None:
-        """The engine's product and version, if any caller has lately read them: they are no secret."""
+        """The engine's product and version, if any caller has recently read them; they are not confidential."""
         if self._versioned is None or time.monotonic() - self._versioned[1] >= self._fresh_seconds:
             return None
         return self._versioned[0]

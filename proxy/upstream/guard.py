@@ -24,13 +24,13 @@ OnCall = Callable[[str, str, str], None]
 """Called with service, model and result for each attempt, and for each call that was not made."""
 
 CANCELLED = "cancelled"
-"""The result of a call, running or waiting, that ended with the budget of its search or because the client left."""
+"""The result of a call that was cancelled because the budget of its search ended or the client left."""
 _NOTHING_LEFT_S = 0.02
 """A call is retried only if this many seconds remain beyond the model's usual latency."""
 _FAIR_S = 0.3
 """A call that timed out sooner than this, in seconds, does not count as a failure of the model."""
 _FAIR_FACTOR = 1.5
-"""Nor does one that timed out sooner than the model's usual latency times this factor."""
+"""Nor does a call that timed out sooner than the model's usual latency times this factor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Guard:
         *,
         leading: "Callable[[], Guard | None] | None" = None,
     ) -> None:
-        """`leading`: returns another guard of the same model; no call is made while that one makes none."""
+        """`leading`: returns another guard of the model; while its breaker is open, no call is made here either."""
         self.breaker = Breaker()
         self.latency = Latency(clocks.now())
         self.bulkhead = Bulkhead(service, most, self.latency)
@@ -66,13 +66,15 @@ class Guard:
         self._budget = RetryBudget()
         self._leading = leading or _nobody
 
-    def skipped(self, seconds: float, *, is_new: bool = True) -> UpstreamError | None:
-        """Return why a search with this much time left makes no call; None if it may be answered in time.
+    def reject_if_late(self, seconds: float, *, is_new: bool = True) -> UpstreamError | None:
+        """Return the error of a search with too little time left for a call; None if it may call the model.
+
+        Counts the search, as a call that was not made or as a possible probe of a slow model.
 
         `is_new`: the search would need a call of its own, and not wait for one that is running.
         """
         why: UpstreamError | None = None
-        if not self.latency.allows(seconds, self._clocks.now()):
+        if not self.latency.admit(seconds, self._clocks.now()):
             detail = f"{self._model} has lately taken longer than the {seconds * 1000:.0f} ms that are left"
             why = SlowModel(self._service, detail)
         elif is_new:
@@ -241,10 +243,11 @@ class Guards:
         *,
         leading: "Guards | None" = None,
     ) -> None:
-        """`leading`: those of other calls of the same models, for calls in the background.
+        """`leading`: the guards of the ordinary calls, if these are for calls in the background.
 
-        Calls in the background are slow. So they have their own breakers, bulkheads and latencies, which no other call
-        sees; but a model that other calls may not use, because it fails or an operator says so, is not called either.
+        Calls in the background are slow. So they have their own breakers, bulkheads and latencies, which do not affect
+        other calls. A model that ordinary calls may not use, because it fails or an operator says so, is not called
+        either.
         """
         self._leading = leading
         self._most = most

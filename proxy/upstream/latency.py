@@ -14,7 +14,7 @@ RECENT_S = 20.0
 CALLS_TO_JUDGE = 5
 """The minimum number of recent calls for a decision."""
 ONE_IN = 10
-"""One in so many searches calls a slow model anyway, to detect its recovery."""
+"""One of this many searches calls a slow model anyway, to detect its recovery."""
 PROBE_S = 2.0
 """Seconds after the last call, the next search calls a slow model anyway."""
 _WEIGHT = 0.1
@@ -69,8 +69,11 @@ class Latency:
         exceeding = list(self._exceeding(limit_seconds, now - RECENT_S))
         return len(exceeding) >= CALLS_TO_JUDGE and 2 * sum(exceeding) > len(exceeding)
 
-    def allows(self, limit_seconds: float, now: float) -> bool:
-        """Whether a search with this much time left calls the model: it is usually in time, or a probe is due."""
+    def admit(self, limit_seconds: float, now: float) -> bool:
+        """Whether a search with this much time left may call the model: it is usually in time, or a probe is due.
+
+        Counts the search: one in `ONE_IN` that were not admitted is the probe.
+        """
         self._skipped += 1
         is_probe_due = self._skipped >= ONE_IN or now - self._called_at >= PROBE_S
         if not is_probe_due and self.exceeds(limit_seconds, now):

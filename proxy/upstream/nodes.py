@@ -52,8 +52,11 @@ class NodePool:
         self._turn = 0
         self._dead: dict[Node, _Dead] = {}
 
-    def order(self, now: float) -> list[Node]:
-        """Return all nodes in the order to try them: live ones in rotation, then the others by their retry time."""
+    def next_order(self, now: float) -> list[Node]:
+        """Return all nodes in the order to try them, and advance the rotation.
+
+        Live nodes come first, then the others by the time of their next attempt.
+        """
         count = len(self._nodes)
         turned = [self._nodes[(self._turn + place) % count] for place in range(count)]
         self._turn = (self._turn + 1) % count
@@ -89,21 +92,21 @@ class Nodes:
         self._tls = towards_engine(settings)
 
     def secure_by(self, tls: ssl.SSLContext | None) -> None:
-        """Take other certificates for the connections that are opened from now on."""
+        """Use other certificates for new connections."""
         self._tls = tls
 
     def reachable(self) -> Mapping[Node, bool]:
-        """Tell of each node whether the last attempt to reach it succeeded, as far as that is known."""
+        """Return for each node whether the last attempt to reach it succeeded; true if there was none."""
         return self._pool.reachable()
 
-    def order(self) -> list[Node]:
-        """Return all nodes in the order in which to try them now."""
-        return self._pool.order(time.monotonic())
+    def next_order(self) -> list[Node]:
+        """Return all nodes in the order in which to try them now, and advance the rotation."""
+        return self._pool.next_order(time.monotonic())
 
     async def connect(self) -> EngineConnection:
         """Open a connection to the first node that accepts one; raises Unreachable if none does."""
         failures: list[str] = []
-        for node in self.order():
+        for node in self.next_order():
             try:
                 return await self.open(node)
             except Unreachable as error:

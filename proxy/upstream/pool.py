@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from proxy.bounds import SEARCH_RESPONSE_BYTES
 from proxy.errors import Lost, Malformed, TooLarge, Unreachable
-from proxy.http1.headers import Hop, written
+from proxy.http1.headers import Hop, header_lines
 from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, ResponseHead
 from proxy.http1.outbound import EngineConnection, Node
 from proxy.ranking.planning import EngineReply
@@ -39,7 +39,7 @@ class EngineRequest:
         length = [] if self.body is None else [(b"content-length", b"%d" % len(self.body))]
         fields = [(name.encode(), value.encode("latin-1")) for name, value in _accepting_gzip(self.fields)]
         start = b"%s %s%s HTTP/1.1\r\n" % (self.method.encode(), node.prefix, self.target.encode())
-        head = start + written([(b"Host", node.authority), *fields, *added, *length]) + b"\r\n"
+        head = start + header_lines([(b"Host", node.authority), *fields, *added, *length]) + b"\r\n"
         return head + (self.body or b"")
 
     @property
@@ -187,7 +187,7 @@ class EnginePool:
     async def _opened(self, idle: Mapping[Node, deque[EngineConnection]] = _NONE) -> EngineConnection:
         """Return a connection to the next node in rotation: a usable idle one, or a new one."""
         failures: list[str] = []
-        for node in self._nodes.order():
+        for node in self._nodes.next_order():
             if kept := self._usable(idle.get(node)):
                 return kept
             try:

@@ -169,5 +169,5 @@ _LISTWISE = re.compile(r"jina-reranker-v3", re.IGNORECASE)
 
 
 def is_listwise(model: str) -> bool:
-    """Whether a passage's score depends on the other passages of the call, so that it holds for the same ones only."""
+    """Whether a passage's score depends on the other passages of the call, and is reusable only with the same ones."""
     return _LISTWISE.search(model) is not None

@@ -38,9 +38,9 @@ class Reranker:
     async def warm_up(self) -> None:
         await self._transport.warm_up()
 
-    def skipped(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:
-        """Return why a search with this much time left does not wait for the model: see `Guard.skipped`."""
-        return self._transport.skipped(model, seconds, is_new=is_new)
+    def reject_if_late(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:
+        """Return the error of a search with too little time left: see `Guard.reject_if_late`."""
+        return self._transport.reject_if_late(model, seconds, is_new=is_new)
 
     def withheld(self, model: str) -> UpstreamError | None:
         """Return why the model is not called at present: see `Guard.withheld`."""

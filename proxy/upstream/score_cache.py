@@ -47,8 +47,8 @@ class RerankCalls(Protocol):
 
     async def warm_up(self) -> None: ...
 
-    def skipped(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:
-        """Return why a search with this much time left does not wait for the model."""
+    def reject_if_late(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:
+        """Return the error of a search with too little time left for a call; None if it may call the model."""
         ...
 
     def withheld(self, model: str) -> UpstreamError | None:
@@ -104,9 +104,9 @@ class _Query:
     users: int = 0
     model: str | None = None
     scores: dict[bytes, tuple[float, int]] = field(default_factory=dict)
-    """Each score, and until when it is cached; `_UNCACHED`: it is not."""
+    """Each score, and the Unix time until which it is cached; `_UNCACHED`: not cached."""
     needed: Counter[bytes] = field(default_factory=Counter)
-    """By how many searches each score is needed at present."""
+    """The number of searches that need each score at present."""
     calls: dict[bytes, _Call] = field(default_factory=dict)
     is_saved: bool = True
     saving: asyncio.Future[None] | None = None
@@ -152,7 +152,7 @@ class _Query:
 
 @dataclass(slots=True)
 class _Waiting:
-    """What one search waits for, and which of it is its own."""
+    """The calls that one search waits for, and those that it began itself."""
 
     calls: list[_Call] = field(default_factory=list)
     own: list[_Call] = field(default_factory=list)
@@ -200,11 +200,6 @@ class ScoreCache:
 
     async def warm_up(self) -> None:
         await self._reranker.warm_up()
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether anything is known of a query besides what is in the store."""
-        return bool(self._queries or self._tasks)
 
     async def score(
         self, query: str, passages: Sequence[str], *, instruction: str, model: str, budget: Budget
@@ -269,7 +264,7 @@ class ScoreCache:
             if not unscored:
                 return None
             missing = [each for each in unscored if each not in known.calls]
-            if why := self._reranker.skipped(asked.model, self._limit(budget), is_new=bool(missing)):
+            if why := self._reranker.reject_if_late(asked.model, self._limit(budget), is_new=bool(missing)):
                 return why
             for batch in batches_of(missing, self._reranker.batch_size):
                 waiting.own.append(self._begin(asked, known, window, batch))
@@ -318,7 +313,7 @@ class ScoreCache:
         return answer
 
     def _keep(self, known: _Query, call: _Call, answer: Relevance) -> None:
-        """Keep the scores for the searches that wait, and in the store unless they are those of a broken server."""
+        """Keep the scores for the waiting searches, and store them unless they come from a broken server."""
         is_cached = not is_constant(answer.scores)
         known.add(call.ids, answer, int(self._now() + self._cache.seconds) if is_cached else _UNCACHED)
         if is_cached:
@@ -350,7 +345,7 @@ class ScoreCache:
 
     @contextmanager
     def _using(self, key: bytes) -> Iterator[_Query]:
-        """Keep what is known of a query in memory, loaded once for all searches at the time."""
+        """Keep what is known of a query in memory while the block runs; it is loaded once for concurrent searches."""
         known = self._queries.get(key)
         if known is None:
             known = self._queries[key] = _Query(key)
@@ -367,7 +362,7 @@ class ScoreCache:
             del self._queries[known.key]
 
     def _background(self, known: _Query, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Start work that no search cancels, and that uses the query until it has ended."""
+        """Start work that no search cancels; the query stays in memory until its end."""
 
         def ended(task: asyncio.Task[None]) -> None:
             self._tasks.discard(task)
@@ -407,5 +402,5 @@ def _leave(known: _Query, waiting: _Waiting) -> None:
 
 
 def _again(error: Refused) -> Refused:
-    """Return the error for a call that is not repeated, without the response, which may name its request."""
+    """Return the error for a call that is not repeated, without the response body, which may quote the request."""
     return Refused(_SERVICE, error.status, reason=error.reason, message="just now, for the same query and passages")

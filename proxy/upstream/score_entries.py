@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from proxy.bounds import SCORES_OF_QUERY
 
 ID_LENGTH = 8
-"""The bytes of a passage's hash; among the passages of one query, none is likely to meet another."""
+"""Bytes of a passage's hash: enough to tell the passages of one query apart."""
 _VERSION = 1
 _LONGEST_NAME = 250
 _HEAD = struct.Struct("<BB")
 _PAIR = struct.Struct(f"<{ID_LENGTH}sdI")
-PAIR_LENGTH = _PAIR.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ NO_SCORES = QueryScores(None, {})
 
 
 def encode(known: QueryScores, now: float) -> bytes:
-    """Encode the newest scores that have not expired; none of a model whose name is too long or no text."""
+    """Encode the newest scores that have not expired; empty if the model's name is too long or not valid text."""
     name = (known.model or "").encode("utf-8", "ignore")
     if len(name) > _LONGEST_NAME or name.decode() != (known.model or ""):
         return b""
@@ -43,7 +42,7 @@ def encode(known: QueryScores, now: float) -> bytes:
 
 
 def decode(value: bytes, now: float) -> QueryScores:
-    """Decode the scores that have not expired; none if the value is not one of `encode`."""
+    """Decode the scores that have not expired; none if the value was not made by `encode`."""
     try:
         version, length = _HEAD.unpack_from(value)
         start = _HEAD.size + length

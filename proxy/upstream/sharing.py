@@ -1,4 +1,4 @@
-"""Equal requests at the same time share one call and its response."""
+"""Equal concurrent requests share one call and its response."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable

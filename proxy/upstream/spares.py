@@ -1,8 +1,8 @@
 """Connections to the engine's nodes that are opened in advance, each for the first request of one client.
 
-A client that opens a connection for each request, as PHP applications do, otherwise waits for two. A spare connection
-has carried no request, and is given to one client only. It is opened when a client leaves, so that it delays no other,
-and soon after the last client has come there is none left.
+A client that opens a connection for each request, as PHP applications do, otherwise waits for two connections. A spare
+connection has carried no request, and is given to one client only. It is opened when a client leaves, so that opening
+it delays nobody. Soon after the last client has come, no spare connection is left.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ KEPT_S = 2.0
 """Seconds for which a spare connection is kept: load balancers close one that sends nothing after 5 or more (HAProxy's
 `timeout http-request`)."""
 OFTEN_S = 1.0
-"""Connections are opened in advance if the last two clients that needed one came within so many seconds."""
+"""Connections are opened in advance if the last two clients that needed one came within this many seconds."""
 
 
 class Spares:
@@ -36,7 +36,7 @@ class Spares:
         self._sweeping: asyncio.TimerHandle | None = None
         self._needed_at = self._needed_before = float("-inf")
         self._there = 0
-        """How many of the clients that needed a connection have not left."""
+        """The number of clients that needed a connection and have not left."""
 
     def take(self) -> EngineConnection | None:
         """Return the oldest spare connection for a client that needs one; None if there is none."""
@@ -51,7 +51,7 @@ class Spares:
         return None
 
     def left(self) -> None:
-        """Open a connection for the next client, if clients come often; one that has needed none does not count."""
+        """Open a connection for the next client, if clients come often; a client that needed none does not count."""
         if not self._there:
             return
         self._there -= 1
@@ -74,7 +74,7 @@ class Spares:
             self._sweep()
 
     def _sweep(self) -> None:
-        """Close what has been kept long enough, and come back for the rest."""
+        """Close the connections that are too old, and schedule the next sweep for the others."""
         oldest_allowed, self._sweeping = time.monotonic() - self._kept_seconds, None
         while self._spares and self._spares[0].opened <= oldest_allowed:
             self._spares.popleft().close()
@@ -83,7 +83,7 @@ class Spares:
             self._sweeping = asyncio.get_running_loop().call_later(left, self._sweep)
 
     def drop(self) -> None:
-        """Close all of them, because they were opened with other certificates, or the proxy ends."""
+        """Close all of them: they were opened with earlier certificates, or the proxy ends."""
         for task in self._opening:
             task.cancel()
         while self._spares:

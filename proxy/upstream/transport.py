@@ -69,11 +69,11 @@ class Transport:
             ):
                 await response.read()
 
-    def skipped(self, model: str, seconds: float, *, is_new: bool = True) -> UpstreamError | None:
-        """Return why a search with this much time left makes no call of a model: see `Guard.skipped`."""
+    def reject_if_late(self, model: str, seconds: float, *, is_new: bool = True) -> UpstreamError | None:
+        """Return the error of a search with too little time left: see `Guard.reject_if_late`."""
         if self._guards is None or seconds <= 0:
             return None
-        return self._guards.of(self.service, model).skipped(seconds, is_new=is_new)
+        return self._guards.of(self.service, model).reject_if_late(seconds, is_new=is_new)
 
     def withheld(self, model: str) -> UpstreamError | None:
         """Return why a model is not called at present: see `Guard.withheld`."""

@@ -1,6 +1,6 @@
-"""The passages of a search as the reranker receives them: equal ones once, in batches, and their scores by rank.
+"""The passages of a search as they are sent to the reranker: equal ones once, in batches, and their scores by rank.
 
-Scores are pointwise, so a window may be split into calls, and a score may be used again with other passages.
+Scores are pointwise: a window may be split into several calls, and a score may be reused with other passages.
 """
 
 import math

@@ -55,7 +55,7 @@ class CountingScorer:
 
     async def warm_up(self) -> None: ...
 
-    def skipped(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:
+    def reject_if_late(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:
         return None
 
     def withheld(self, model: str) -> None:

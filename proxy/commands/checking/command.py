@@ -9,11 +9,12 @@ from urllib.parse import quote
 
 import msgspec
 
+from proxy.commands.advice import connection_advice
 from proxy.commands.checking.dry_run import dry_run
 from proxy.commands.checking.findings import UNREACHABLE, Finding, exit_code
 from proxy.commands.checking.run import check
-from proxy.commands.console import NAME_SAFE, failed, overrides, print_json
-from proxy.endpoints.answering import SearchCall
+from proxy.commands.console import NAME_SAFE, overrides, print_json, report_failure
+from proxy.endpoints.routing import SearchCall
 from proxy.errors import UpstreamError
 from proxy.settings.config import Config
 from proxy.settings.config_file import load_with_lines
@@ -22,7 +23,9 @@ from proxy.settings.yaml_file import YamlFile
 
 def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     if (options.search is None) != (options.index is None) or (options.search and options.offline):
-        return failed("--search FILE and --index NAME go together, and not with --offline: the search needs the engine")
+        return report_failure(
+            "--search FILE and --index NAME go together, and not with --offline: the search needs the engine"
+        )
     config, file = load_with_lines(options.config, environment, overrides(options))
     if options.search:
         return _dry_run(config, environment, options)
@@ -48,7 +51,7 @@ def _dry_run(config: Config, environment: Mapping[str, str], options: argparse.N
             dry_run(config, environment, SearchCall(quote(indices, safe=NAME_SAFE), query_string, content))
         )
     except UpstreamError as error:
-        failed(f"the engine cannot be reached: {error.detail}. Start it, or name another with --engine URL")
+        report_failure(f"the engine cannot be reached: {error.detail}. {connection_advice(error.detail)}")
         return UNREACHABLE
     if options.json:
         print_json({"outcome": ran.outcome, **ran.details})

@@ -7,7 +7,7 @@ from proxy.catalog.indices import IndexFacts, Resolved, route_of
 from proxy.commands.checking.findings import Finding
 from proxy.errors import Failure
 from proxy.ranking.planning import VectorSearch, vector_search
-from proxy.settings.config import RouteSettings
+from proxy.settings.config import Config, RouteSettings
 from proxy.settings.routes import Route
 from proxy.settings.yaml_file import did_you_mean
 from proxy.upstream.engine import EngineOfCaller
@@ -43,6 +43,32 @@ def unused_patterns(routes: Sequence[Route]) -> Iterator[tuple[str, Finding]]:
                 yield path, Finding("wrong", path, f"{pattern!r} is in this route twice: remove one")
             elif (first := route_of(routes[:number], Resolved(pattern))) is not None:
                 yield path, _shadowed(path, pattern, first.name, routes.index(first))
+
+
+_LONG_S, _SHORT_MS = 120, 20
+
+
+def unusual_times(config: Config) -> Iterator[tuple[str, str]]:
+    """Find timeouts that were probably written in another unit; yields the key's path and the question."""
+    timeouts = {
+        "engine.connect_timeout_seconds": config.engine.connect_timeout_seconds,
+        "engine.added_timeout_seconds": config.engine.added_timeout_seconds,
+        "engine.resolve_timeout_seconds": config.engine.resolve_timeout_seconds,
+        "models.connect_timeout_seconds": config.models.connect_timeout_seconds,
+        "models.embed_timeout_seconds": config.models.embed_timeout_seconds,
+        "models.rerank_timeout_seconds": config.models.rerank_timeout_seconds,
+    }
+    for number, route in enumerate(config.routes):
+        if route.semantic is not None:
+            timeouts[f"routes[{number}].semantic.timeout_seconds"] = route.semantic.timeout_seconds
+        if route.budget_ms < _SHORT_MS:
+            yield (
+                f"routes[{number}].budget_ms",
+                f"{route.budget_ms} ms are too short for a model call: are seconds meant? Write 1500 for 1.5 seconds",
+            )
+    for path, seconds in timeouts.items():
+        if seconds > _LONG_S:
+            yield path, f"{seconds:g} seconds are long for a search: are milliseconds meant? Write {seconds / 1000:g}"
 
 
 def _shadowed(path: str, pattern: str, name: str, at: int) -> Finding:
@@ -108,7 +134,9 @@ def passage_findings(route: Route, settings: RouteSettings, facts: IndexFacts) -
 
 def _unmapped(route: Route, facts: IndexFacts, missing: Sequence[str]) -> Iterator[Finding]:
     for field in missing:
-        if (parent := field.rpartition(".")[0]) in facts.types:
+        if field in facts.aliases:
+            yield _passage(route, "wrong", f"{field} is an alias: documents have {facts.stored_at(field)}")
+        elif (parent := field.rpartition(".")[0]) in facts.types:
             yield _passage(route, "wrong", f"{field} is a multi-field: documents have {parent}")
         else:
             yield _passage(route, "wrong", f"{field} is not in the mapping{did_you_mean(field, _fields(facts.types))}")

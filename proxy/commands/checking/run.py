@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from proxy.commands.checking.findings import Finding
-from proxy.commands.checking.routes import look_at, unused_patterns
+from proxy.commands.checking.routes import look_at, unused_patterns, unusual_times
 from proxy.commands.checking.services import ModelQuestion, ask_models, ask_nodes, ask_redis, question_of
 from proxy.errors import Refused, UpstreamError
 from proxy.settings.config import Config
@@ -147,6 +147,8 @@ def _routes_of_file(config: Config, file: YamlFile) -> Iterator[Finding]:
     yield Finding("ok", "file", said)
     for path, finding in unused_patterns(routes):
         yield Finding(finding.kind, file.where(path), finding.said)
+    for path, problem in unusual_times(config):
+        yield Finding("note", file.where(path), problem)
 
 
 async def _engine(

@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from proxy.catalog.dialects import EngineKind, read_kind
-from proxy.commands.advice import models_advice
+from proxy.commands.advice import connection_advice, models_advice
 from proxy.commands.checking.findings import Finding
 from proxy.errors import Refused, TimedOut, Unreachable, UpstreamError
 from proxy.ranking.planning import VectorSearch
@@ -62,7 +62,7 @@ async def _ask_node(settings: Settings, url: str, carried: CarriedFields) -> Fin
         async with asyncio.timeout(PATIENCE_S):
             return await _kind(engine.for_caller(b"check", carried), url, authorized=bool(carried))
     except TimeoutError:
-        return Finding("unreachable", "engine", f"{url} does not answer within {PATIENCE_S:g} s")
+        return Finding("unreachable", "engine", f"{url} does not answer within {PATIENCE_S:g} s. Look into its log")
     finally:
         await engine.close()
 
@@ -73,7 +73,9 @@ async def _kind(caller: EngineOfCaller, url: str, *, authorized: bool) -> Findin
     except Refused as error:
         return _refused(error, url, authorized=authorized)
     except UpstreamError as error:
-        return Finding("unreachable", "engine", f"{url} cannot be reached: {error.detail}")
+        return Finding(
+            "unreachable", "engine", f"{url} cannot be reached: {error.detail}. {connection_advice(error.detail)}"
+        )
     except (ValueError, KeyError, TypeError, AttributeError):
         return Finding("wrong", "engine", f"{url} is neither Elasticsearch nor OpenSearch: correct engine.url")
     return _named(kind, url)
@@ -86,7 +88,9 @@ def _refused(error: Refused, url: str, *, authorized: bool) -> Finding:
     if error.status in {401, 403}:
         said = f"{url} rejects the credentials of engine.authorization_env ({error.status}): correct the variable"
         return Finding("wrong", "engine", said)
-    return Finding("wrong", "engine", f"{url} answers with status {error.status}: correct engine.url")
+    is_fault = error.status >= 500 or error.status == 429
+    advice = "look into the log of the engine, or of a gateway before it" if is_fault else "correct engine.url"
+    return Finding("wrong", "engine", f"{url} answers with status {error.status}: {advice}")
 
 
 def _named(kind: EngineKind, url: str) -> Finding:
@@ -223,8 +227,8 @@ async def _rank(reranker: Reranker, model: str) -> Finding:
     if report.verdict is CanaryVerdict.WRONG:
         said = f"{model} ranks known pairs wrong: {report.detail}. Check the model server"
         return Finding("wrong", "reranker", said)
-    near, far = max(scores[0]), min(scores[0])
-    said = f"{model} scored a passage that answers the query {near:.2g}, and one that does not {far:.2g}"
+    relevant, irrelevant = max(scores[0]), min(scores[0])
+    said = f"{model} scored a passage that answers the query {relevant:.2g}, and one that does not {irrelevant:.2g}"
     return Finding("ok", "reranker", said)
 
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.commands.loading.clients import Action, EngineApi, Outcome
-from proxy.commands.loading.index import bulk, written
+from proxy.commands.loading.index import bulk, json_vectors
 from proxy.commands.loading.mappings import Embedding
 from proxy.commands.loading.passages import EmbedsPassages, Passage, embed, passage_of
 from proxy.commands.loading.progress import ShownProgress
 from proxy.commands.loading.stopping import Stopping
-from proxy.commands.loading.target import BUSY, ask_engine, path_of, reason_of
+from proxy.commands.loading.target import BUSY, ask_engine, path_of, rejection_reason
 
 HAS_VECTOR = "has_vector"
 """Name of the query that documents with a vector match."""
@@ -188,7 +188,7 @@ class Backfill:
         """Embed documents and write their vectors, unless they have changed since they were read."""
         texts = {document.passage.hash: document.passage.text for document in stale if document.passage}
         vectors = await embed(self.embedder, list(texts.values()), self.embedding.model, self.embedding.dimensions)
-        by_hash = dict(zip(texts, written(vectors), strict=True))
+        by_hash = dict(zip(texts, json_vectors(vectors), strict=True))
         with_text = {(document.hit["_index"], document.hit["_id"]) for document in stale if document.passage}
         async for ok, outcome in bulk(self.client, _each([self._action(document, by_hash) for document in stale])):
             if not ok:
@@ -219,7 +219,7 @@ def _note_refusal(filled: Filled, shown: ShownProgress, outcome: Outcome) -> Non
         case status:
             filled.refused += 1
             filled.put_off |= status in BUSY
-            shown.say(f"document {outcome.get('_id')}: {reason_of(outcome)}")
+            shown.say(f"document {outcome.get('_id')}: {rejection_reason(outcome)}")
 
 
 async def marks(client: EngineApi, index: str) -> Marks:

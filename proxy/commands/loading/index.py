@@ -30,7 +30,7 @@ from proxy.commands.loading.mappings import Embedding
 from proxy.commands.loading.passages import EmbedsPassages, Passage, embed, passage_of
 from proxy.commands.loading.progress import ShownProgress
 from proxy.commands.loading.stopping import GRACE_S, Stopping
-from proxy.commands.loading.target import ask_engine, engine_advice, path_of, reason_of
+from proxy.commands.loading.target import ask_engine, engine_advice, path_of, rejection_reason
 from proxy.errors import UpstreamError
 
 BATCH = 64
@@ -89,7 +89,7 @@ async def begin(file: DocumentFile, id_field: str | None, shown: ShownProgress, 
         if isinstance(entry, Document):
             return Source(file, chain([entry], entries))
         _note_bad_lines(loaded, shown, [entry])
-    raise CannotLoad("the file contains no document: nothing was loaded")
+    raise CannotLoad("the file contains no document: write one JSON object per line, or a JSON array")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ class Loading:
 
     async def _embedded(self, texts: Mapping[str, str], embedding: Embedding) -> dict[str, Sequence[float]]:
         vectors = await embed(self.embedder, list(texts.values()), embedding.model, embedding.dimensions)
-        return dict(zip(texts, written(vectors), strict=True))
+        return dict(zip(texts, json_vectors(vectors), strict=True))
 
     def _action(self, document: Document, source: Mapping[str, Any]) -> Action:
         action = {"_op_type": "index", "_index": self.index, "_id": document.id, "_source": source}
@@ -203,7 +203,7 @@ def _with_vector(
     return said | {embedding.field: vectors[passage.hash], embedding.hash_field: passage.hash}
 
 
-def written(vectors: Vectors) -> list[list[float]]:
+def json_vectors(vectors: Vectors) -> list[list[float]]:
     """Round vectors to seven decimals, the precision of a 32-bit float, which halves the bytes to send."""
     rounded: list[list[float]] = vectors.astype(np.float64).round(7).tolist()
     return rounded
@@ -229,7 +229,7 @@ def _note(loaded: Loaded, shown: ShownProgress, outcome: Outcome, *, ok: bool) -
         loaded.written += 1
         return
     loaded.refused += 1
-    shown.say(f"document {outcome.get('_id')}: {reason_of(outcome)}")
+    shown.say(f"document {outcome.get('_id')}: {rejection_reason(outcome)}")
 
 
 def _batches(entries: Iterator[Document | BadLine]) -> Iterator[Sequence[Document | BadLine]]:

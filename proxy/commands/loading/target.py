@@ -8,6 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from proxy.catalog.indices import META_KEY, flatten, is_inside, unmapped_paths
+from proxy.commands.advice import connection_advice
 from proxy.commands.loading.clients import TOO_LARGE, EngineApi, Outcome
 from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.mappings import Embedding, index_for, read_embedding
@@ -77,7 +78,7 @@ def engine_advice(error: UpstreamError) -> str:
         case Refused(status=status):
             return f"the engine returned {status}: {_said(error)}"
         case _:
-            return f"the engine cannot be reached: {error.detail}. Start it, or name another with --engine URL"
+            return f"the engine cannot be reached: {error.detail}. {connection_advice(error.detail)}"
 
 
 def _said(error: Refused) -> str:
@@ -85,10 +86,10 @@ def _said(error: Refused) -> str:
         answer = msgspec.json.decode(error.body)
     except ValueError:
         return error.body[:300].decode(errors="replace")
-    return reason_of(answer) if isinstance(answer, dict) else str(answer)
+    return rejection_reason(answer) if isinstance(answer, dict) else str(answer)
 
 
-def reason_of(outcome: Outcome) -> str:
+def rejection_reason(outcome: Outcome) -> str:
     """Return why the engine rejected a request, or a document of a bulk request."""
     match outcome.get("error"):
         case {"reason": str(reason), "caused_by": {"reason": str(cause)}} if cause not in reason:

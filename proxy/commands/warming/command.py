@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 
 from proxy.bounds import BACKGROUND_BUDGET_S
-from proxy.commands.console import failed, overrides
+from proxy.commands.console import overrides, report_failure
 from proxy.commands.costs import usd
 from proxy.commands.evaluation.client import Address, Sending, search
 from proxy.commands.evaluation.command import address_of, concurrency_of
@@ -25,6 +25,7 @@ from proxy.commands.evaluation.outcomes import Found
 from proxy.commands.evaluation.template import read_template
 from proxy.commands.loading.backfill import Pace
 from proxy.commands.loading.progress import ShownProgress
+from proxy.commands.loading.target import engine_advice
 from proxy.commands.warming.dry_run import SAMPLED, DrySettings, forecast_of
 from proxy.commands.warming.searches import FrequentSearches, read_searches
 from proxy.errors import Refused, Unreachable, UpstreamError
@@ -122,7 +123,7 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     try:
         searches = _searches(options)
     except CannotEvaluate as error:
-        return failed(str(error))
+        return report_failure(str(error))
     if options.dry_run:
         return _dry_run(searches, options, environment)
     address = address_of("proxy", options, environment)
@@ -131,10 +132,10 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     try:
         asyncio.run(_warm(address, sending, searches, options, warmed))
     except Unreachable as error:
-        failed(f"{options.proxy} cannot be reached: {error.detail}. Start the proxy, or correct --proxy")
+        report_failure(f"{options.proxy} cannot be reached: {error.detail}. Start the proxy, or correct --proxy")
         return UNREACHABLE
     except CannotWarm as error:
-        return failed(str(error))
+        return report_failure(str(error))
     finally:
         sys.stderr.write(f"{warmed}\n")
     return _concluded(warmed)
@@ -156,12 +157,12 @@ def _dry_run(searches: FrequentSearches, options: argparse.Namespace, environmen
         with ShownProgress(options.index, min(len(searches), SAMPLED), counted=_counted) as shown:
             forecast = asyncio.run(forecast_of(settings, options.index, searches, Pace(options.rate), shown))
     except UpstreamError as error:
-        failed(f"the engine does not answer: {error}. Start it, or correct `engine.url`")
+        report_failure(engine_advice(error))
         return UNREACHABLE
     sys.stderr.writelines(f"{line}\n" for line in forecast.lines(prices_of(config)))
     if forecast.is_useful:
         return 0
-    return failed(
+    return report_failure(
         "none of these searches would be reranked. Check --index, the routes, and one search: `check --search`"
     )
 
@@ -185,10 +186,10 @@ def _timeout(options: argparse.Namespace) -> float:
 def _concluded(warmed: Warmed) -> int:
     kept = "What was cached is kept: run the same command again"
     if warmed.at_cap:
-        failed(f"a cap on spend is reached. {kept} later to continue")
+        report_failure(f"a cap on spend is reached. {kept} later to continue")
         return AT_CAP
     if warmed.at_max_cost:
-        failed(f"--max-cost: another search might exceed it. {kept} to continue")
+        report_failure(f"--max-cost: another search might exceed it. {kept} to continue")
         return AT_CAP
     if not warmed.first_error:
         return 0
@@ -196,7 +197,7 @@ def _concluded(warmed: Warmed) -> int:
         said = f"{warmed.failed_in_a_row} searches in a row failed, so that it stopped; the first error was"
     else:
         said = "some searches failed, the first one with"
-    return failed(f"{said}: {warmed.first_error}. {_ADVICE}")
+    return report_failure(f"{said}: {warmed.first_error}. {_ADVICE}")
 
 
 _ADVICE = "Check --index, --timeout, and that --proxy is the proxy and not the engine"

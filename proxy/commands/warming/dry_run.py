@@ -21,8 +21,9 @@ from proxy.commands.loading.backfill import Pace
 from proxy.commands.loading.progress import ShownProgress
 from proxy.commands.warming.searches import FrequentSearches
 from proxy.context import SearchRecord
-from proxy.endpoints.answering import NotRouted, SearchCall, Searching
+from proxy.endpoints.answering import Searching
 from proxy.endpoints.front import response_to
+from proxy.endpoints.routing import NotRouted, SearchCall
 from proxy.errors import TimedOut, UpstreamError, Withheld
 from proxy.outcomes import Bypass
 from proxy.ranking.pipeline import Answered, Result, Unserved
@@ -164,7 +165,7 @@ class _NoCalls(Transport):
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
 
-    def skipped(self, model: str, seconds: float, *, is_new: bool = True) -> UpstreamError | None:  # noqa: ARG002
+    def reject_if_late(self, model: str, seconds: float, *, is_new: bool = True) -> UpstreamError | None:  # noqa: ARG002
         return Withheld(EMBEDDER, _NOT_CALLED, model)
 
     def withheld(self, model: str) -> UpstreamError | None:  # noqa: ARG002
@@ -220,7 +221,7 @@ class CountingReranker:
 
     async def warm_up(self) -> None: ...
 
-    def skipped(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:  # noqa: ARG002
+    def reject_if_late(self, model: str, seconds: float, *, is_new: bool) -> UpstreamError | None:  # noqa: ARG002
         return None
 
     def withheld(self, model: str) -> UpstreamError | None:  # noqa: ARG002

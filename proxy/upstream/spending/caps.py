@@ -1,4 +1,4 @@
-"""Caps on spend, and what searches may still cost as a cap comes near: the order of the brown-out."""
+"""Caps on spend, and what searches may still cost near a cap: they become cheaper step by step."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -10,7 +10,7 @@ from proxy.bounds import SPEND_DAYS, SPEND_MODELS
 from proxy.upstream.spending.caps import Cap, Period
 
 OTHER = "other"
-"""The model under which those beyond the limit are counted together: an index may name its own model."""
+"""The name under which models beyond the limit are counted together: an index may name any model."""
 
 
 class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -64,7 +64,7 @@ def added(*books: Book) -> dict[Account, Spent]:
 
 
 def recent(book: Book, now: float) -> dict[Account, Spent]:
-    """Drop what no cap and no report needs: past minutes, and days before the limit."""
+    """Drop what neither caps nor reports need: past minutes, and days before the limit."""
     minute, first = Period.MINUTE.key(now), Period.DAY.key(now - (SPEND_DAYS - 1) * 86_400)
     return {
         account: spent
@@ -127,7 +127,7 @@ class Ledger:
         self._count()
 
     def not_saved(self, now: float) -> None:
-        """Keep what could not be saved for the next time, without past minutes, which would add up."""
+        """Keep what could not be saved for the next time, without past minutes, which would accumulate."""
         self._own, self._saving = added(self._saving, self._own), {}
         self.forget(now)
 

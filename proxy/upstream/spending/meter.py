@@ -199,8 +199,8 @@ class Spending:
         now = self.meter.now()
         return max((self.meter.ledger.share(cap, now) for cap in self.caps(route)), default=0.0)
 
-    def level(self, route: str) -> Level:
-        """Return what the searches of a route may cost; a higher one than before in the period is logged."""
+    def update_level(self, route: str) -> Level:
+        """Return what the searches of a route may cost now, and log when it first rises in a period."""
         caps = self.caps(route)
         if not caps:
             return Level.NORMAL
