@@ -513,7 +513,9 @@ def test_a_token_for_a_reranker_without_a_url_of_its_own_is_refused() -> None:
     assert said.startswith("f.yaml:1: models.rerank_token_env: set `rerank_url` too")
 
 
-@pytest.mark.parametrize("secret", ["Kx3vSecretOfTheModels", "a3f9c2e4b1d05e6f7a8b", "Basic YWxhZGRpbg==", "token-of-a-user", "1a2b3c", ""])
+@pytest.mark.parametrize(
+    "secret", ["Kx3vSecretOfTheModels", "a3f9c2e4b1d05e6f7a8b", "Basic YWxhZGRpbg==", "token-of-a-user", "1a2b3c", ""]
+)
 @pytest.mark.parametrize(
     "place",
     [
