@@ -18,8 +18,10 @@ app               classifies requests by settings.routes: to an endpoint, or pas
 
 endpoints         search, multi_search (multi_search_lines), async_search; nodes: the addresses for sniffing
     front         what the endpoints share: the caller, the body (media), the response for the result of a search
-    answering     answers a search of any endpoint: its route, its plan, its result or bypass(reason) (turns: at most
-                  one search is parsed per turn of the event loop)
+    answering     answers a search of any endpoint: its route, its plan, its result or bypass(reason)
+    routing       finds the route: which indices the search reaches for its caller, and its per-request options
+    planner       makes the plan, from the request, the mappings, load and spend (turns: at most one search is parsed
+                  per turn of the event loop)
     shadowing     reranks a search after its response was sent, to log what would have changed
     passthrough   passes other requests and bypassed searches through, byte for byte
 

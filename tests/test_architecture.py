@@ -63,6 +63,8 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.commands.checking.run": "test_checking.py",
     "proxy.commands.checking.services": "test_checking.py",
     "proxy.endpoints": "test_endpoints_search.py",
+    "proxy.endpoints.planner": "test_endpoints_answering.py",
+    "proxy.endpoints.routing": "test_endpoints_answering.py",
     "proxy.errors": "test_transport.py",
     "proxy.commands.evaluation": "test_evaluation_command.py",
     "proxy.commands.evaluation.errors": "test_evaluation_command.py",

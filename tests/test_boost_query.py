@@ -16,6 +16,9 @@ SEVEN = {"match_all": {"boost": 7.0}}
 TEXTS = {"title", "text", "brand"}
 
 
+BEST_BET = {"match": {"brand": {"query": "rain jacket", "operator": "and", "boost": 10000}}}
+
+
 def boosts(query: Any) -> BoostQuery | None:
     found = find_user_query(query, ["title", "text"], TEXTS.__contains__)
     assert found is not None
@@ -49,6 +52,10 @@ def scored(query: Any, **said: Any) -> dict[str, Any]:
         scored(TYPED, functions=[{"filter": PHRASE, "weight": 3}]),
         of_bool(filter=[TYPED]),
         of_bool(must=[TYPED], should=[{"match_all": {}}]),
+        of_bool(must=[TYPED], should=[{"match": {"brand": {"query": "rain jacket", "boost": 100}}}]),
+        of_bool(must=[TYPED], should=[{"match": {"title": {"query": "rain jacket", "boost": 10000}}}]),
+        of_bool(should=[BEST_BET, {"match": {"title": {"query": "rain jacket", "boost": 1000}}}]),
+        BEST_BET,
     ],
 )
 def test_words_alone_say_no_more(query: Any) -> None:
@@ -64,6 +71,12 @@ def test_words_alone_say_no_more(query: Any) -> None:
         (scored(TYPED, functions=[SOLD, {"filter": PHRASE, "weight": 3}]), scored(SEVEN, functions=[SOLD])),
         (of_bool(should=[TYPED, PIN], minimum_should_match=1), of_bool(should=[SEVEN, PIN])),
         (of_bool(should=[TYPED, PHRASE, PIN]), of_bool(should=[SEVEN, PIN])),
+        (of_bool(should=[TYPED, PHRASE, BEST_BET]), of_bool(should=[SEVEN, BEST_BET])),
+        ({"dis_max": {"queries": [BEST_BET, TYPED]}}, {"dis_max": {"queries": [BEST_BET, SEVEN]}}),
+        (
+            of_bool(should=[TYPED, of_bool(must=[{"match": {"brand": "rain jacket"}}], boost=1000)]),
+            of_bool(should=[SEVEN, of_bool(must=[{"match": {"brand": "rain jacket"}}], boost=1000)]),
+        ),
         (
             of_bool(must=[TYPED, FRENCH], should=[PHRASE, PIN], must_not=[{"term": {"x": 1}}]),
             of_bool(must=[SEVEN], should=[PIN], filter=[FRENCH], must_not=[{"term": {"x": 1}}]),

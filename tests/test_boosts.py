@@ -118,6 +118,11 @@ def test_an_additive_boost_lifts_a_weak_match_no_more_than_the_engines_gap(weak:
     assert ratio <= (weak + boost) / weak * 1.0000001
 
 
+def test_of_two_scores_the_lower_one_is_the_words() -> None:
+    """The other may be a pin: half of it would outweigh the pin itself."""
+    assert constant_of([1e6, 14.5]) == 14.5
+
+
 @pytest.mark.parametrize(
     ("scores", "ratios"),
     [

@@ -21,6 +21,8 @@ import structlog
 
 from proxy.app import record_of
 from proxy.bounds import (
+    HEAD_LINES,
+    INDEX_NAMES_BYTES,
     PARAMETERS_BYTES,
     QUERY_STRING_LINE,
     QUERY_STRING_LINES,
@@ -28,11 +30,14 @@ from proxy.bounds import (
     SOURCE_PATTERNS,
     TEXT_CLAUSES,
 )
+from proxy.catalog.indices import cover, is_plain, may_concern, requested_names
 from proxy.context import SearchRecord
 from proxy.endpoints import multi_search_lines
 from proxy.endpoints.nodes import published_as
 from proxy.errors import TooComplex
 from proxy.http1.callers import CallerIdentities, carried
+from proxy.http1.headers import HeadWriter
+from proxy.http1.messages import read_request_head
 from proxy.outcomes import Bypass, Outcome, bypassed, in_order
 from proxy.parsing.aggregations import facets_of, merged
 from proxy.parsing.filter_path import Form, read_filter_path
@@ -46,10 +51,11 @@ from proxy.ranking.explaining import Boost, Explanation, Kept, Origin
 from proxy.ranking.passages import passage_of_tokens, two_passages
 from proxy.ranking.planning import Relevance
 from proxy.ranking.search_response import Page, Shown, read_answer, render_answer
-from proxy.settings.config import Log, Redact
+from proxy.settings.config import Config, Log, Redact, RouteSettings
 from proxy.settings.passage_template import template_of
 from proxy.settings.redaction import redaction
 from proxy.settings.request_options import OPTIONS, read_steering
+from proxy.settings.routes import build_routes
 from proxy.telemetry import log as telemetry
 from proxy.upstream import embedder, providers, reranker, windows
 from proxy.upstream.score_entries import QueryScores, decode, encode
@@ -458,6 +464,32 @@ def lines_apart(size: int) -> Work:
     return Work([head, body] * count, lambda: multi_search_lines.split(content))
 
 
+NAMES: Mapping[str, str] = {
+    "names": "logs-1,",
+    "patterns": "*logs*,",
+    "one long name": "logs",
+    "dates": "<logs-{now/d}>,",
+    "open braces": ":{",
+    "braces": ":{}",
+    "closed braces": "}{",
+    "remote": "eu:logs*,",
+    "escapes": "%7B%2A",
+}
+
+
+def named_indices(name: str, size: int) -> Work:
+    expression = NAMES[name] * (min(size, INDEX_NAMES_BYTES) // len(NAMES[name]))
+    routes = build_routes(Config(routes=(RouteSettings(index=["products*", "eu:*shop"], passage=["title"]),)))
+
+    def run() -> None:
+        names = requested_names(expression)
+        may_concern(routes, names)
+        cover(routes, [], names)
+        is_plain(names)
+
+    return Work([encoded(expression)], run)
+
+
 def lines_of_one_kind(size: int) -> Work:
     head = encoded({"index": MANY["texts"](size)})
     content = multi_search_lines.join_lines([(head, b"{}")])
@@ -529,6 +561,19 @@ def long_headers(size: int) -> Work:
     callers = CallerIdentities()
     fields = [(b"x-opaque-id", value.encode())] + [(b"x-tenant-%d" % number, value.encode()) for number in range(9)]
     return Work([encoded([value] * 10)], lambda: (callers.identity(fields), carried(fields)))
+
+
+def options_of_a_connection(size: int) -> Work:
+    """Each names a header that is meant for the proxy only."""
+    lines = b"".join(b"Connection: a%d\r\n" % number for number in range(min(size // 36, HEAD_LINES // 2)))
+    raw = b"GET / HTTP/1.1\r\n" + lines + b"\r\n"
+
+    def run() -> None:
+        head = read_request_head(raw)
+        carried(head.fields)
+        HeadWriter().request(head, b"engine", b"", ())
+
+    return Work([encoded(raw.decode())], run)
 
 
 def steering_headers(size: int) -> Work:
@@ -605,6 +650,7 @@ OTHERS: Mapping[str, Case] = {
         outcomes,
         long_headers,
         steering_headers,
+        options_of_a_connection,
         records,
         log_lines,
         endless_marks,
@@ -623,6 +669,7 @@ CASES: Mapping[str, Case] = {
     **dict(of_each(widened, MANY)),
     **dict(of_each(blanked, MANY)),
     **dict(of_each(parsed_url, URLS)),
+    **dict(of_each(named_indices, NAMES)),
     **dict(of_each(steered, ("members", "a long text", "levels"))),
     **dict(of_each(read_query, QUERIES)),
     **{

@@ -133,7 +133,11 @@ def may_concern(routes: Sequence[Route], names: Sequence[str]) -> bool:
 
 def _as_pattern(name: str) -> str:
     """Convert `_all` and date math (`<logs-{now/d}>`) to a pattern of the names they can resolve to."""
-    return "*" if name == "_all" else re.sub(r"\{.*\}", "*", name.removeprefix("<").removesuffix(">"))
+    spelled = name.removeprefix("<").removesuffix(">")
+    begin, end = spelled.find("{"), spelled.rfind("}")  # in linear time, unlike a regular expression
+    if 0 <= begin < end:
+        spelled = f"{spelled[:begin]}*{spelled[end + 1 :]}"
+    return "*" if name == "_all" else spelled
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -4,14 +4,15 @@ The engine scores it: margins, stock, campaigns, pins (`function_score`, optiona
 required and say nothing but which documents match become filters, which add nothing to a score.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from proxy.bounds import KEYWORD_CHARACTERS
 from proxy.parsing.clauses import COMPOUNDS, LEAVES, Role, listed, role_of_should
-from proxy.parsing.evidence import Reading
+from proxy.parsing.evidence import Clause, Reading
 from proxy.parsing.query_string import FieldKinds
 from proxy.parsing.words import Query, fold
 
@@ -40,7 +41,9 @@ def boost_query(query: Any, reading: Reading, leaves: Mapping[int, Reading | Non
 
     `leaves` is what was read of its clauses with words, by identity.
     """
-    rewriter = _Rewriter(reading, leaves, frozenset(id(clause.query) for clause in reading.clauses))
+    pins = frozenset(_pins(reading, leaves))
+    words = frozenset(id(clause.query) for clause in reading.clauses) - pins
+    rewriter = _Rewriter(reading, leaves, words, pins)
     try:
         found = rewriter.part(query)
     except RecursionError:
@@ -48,6 +51,33 @@ def boost_query(query: Any, reading: Reading, leaves: Mapping[int, Reading | Non
     if not found.has_words or not (found.has_more or found.alone or rewriter.random):
         return None
     return BoostQuery(found.query, bool(rewriter.random), found.alone)
+
+
+_PIN = 100
+"""How many times more a clause weighs than the words in the passage if it puts documents on top."""
+
+
+def _pins(reading: Reading, leaves: Mapping[int, Reading | None]) -> Iterator[int]:
+    """Yield the ids of clauses with the words that pin: in fields outside the passage, such as one of best bets."""
+    within, outside = 0.0, []
+    for clause in reading.clauses:
+        found = leaves.get(id(clause.query))
+        if found is None or found.touches:
+            within = max(within, _weight(clause))
+        else:
+            outside.append(clause)
+    if within:
+        yield from (id(clause.query) for clause in outside if clause.boost >= _PIN * within)
+
+
+def _weight(clause: Clause) -> float:
+    """Return the boost of a clause, with that of its heaviest field."""
+    ((_, body),) = clause.query.items()
+    boosts = [field.partition("^")[2] for field in listed(body.get("fields")) if isinstance(field, str)]
+    return clause.boost * max([float(boost) for boost in boosts if _NUMBER.fullmatch(boost)], default=1.0)
+
+
+_NUMBER = re.compile(r"\d{1,9}(?:\.\d{0,9})?")
 
 
 def _filled(query: Any, words: Query) -> Any:
@@ -88,6 +118,7 @@ class _Rewriter:
     reading: Reading
     leaves: Mapping[int, Reading | None]
     clauses: AbstractSet[int]
+    pins: AbstractSet[int]
     random: list[Any] = field(default_factory=list)
 
     def part(self, query: Any) -> _Part:
@@ -124,8 +155,8 @@ class _Rewriter:
 
     def _is_words(self, query: Query, name: str, body: Query) -> bool:
         """Whether a clause has the query text, a part of it, or other text in the same fields (synonyms)."""
-        if id(query) in self.clauses:
-            return True
+        if id(query) in self.clauses or id(query) in self.pins:
+            return id(query) in self.clauses
         if name in _TERMS:
             return _text_of_term(body) == self.reading.words
         leaf = LEAVES.get(name)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from statistics import median
+from statistics import median_low
 
 from proxy.errors import Failure, Refused, UpstreamError
 from proxy.ranking.explaining import Boost
@@ -95,8 +95,11 @@ _OF_SHARDS = frozenset({400, 500})
 
 
 def constant_of(scores: Collection[float]) -> float:
-    """Return the constant score of the text clauses: the median of the client's own scores, in every engine's range."""
-    typical = median(scores) if scores else 0.0
+    """Return the constant score of the text clauses: the median of the client's own scores, in every engine's range.
+
+    Of two it is the lower one, since the other may be a pin's.
+    """
+    typical = median_low(scores) if scores else 0.0
     return min(typical, _GREATEST_BOOST) if typical > 0 else 1.0
 
 
@@ -111,7 +114,7 @@ def boosts_of(scores: Mapping[DocKey, float], own: Collection[DocKey]) -> Mappin
     positive = [score for key, score in scores.items() if key in own and score > 0]
     if not positive:
         return {}
-    typical = median([scores[key] for key in scores if key in own]) or min(positive)
+    typical = median_low([scores[key] for key in scores if key in own]) or min(positive)
     ratios = {key: _ratio(score / typical, raised=key in own) for key, score in scores.items()}
     if len(set(ratios.values())) < 2:
         return {}
