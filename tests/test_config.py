@@ -285,6 +285,7 @@ def test_the_words_of_tier_and_priority_are_those_of_the_decision_matrix() -> No
             "routes:\n- index: a\n  semantic:\n  field: v",
             "f.yaml:4: routes[0].field: unknown key; it is a key of `routes[].semantic`: check the indentation",
         ),
+        ("routes: [{index: a, mode: null}]", "routes[0].mode: expected text, got nothing"),
         ("url: a", "f.yaml:1: url: unknown key; it is a key of `engine`: check the indentation"),
         ("engine: {tier: a}", "engine.tier: unknown key; it is a key of `routes[]`: check the indentation"),
         ("routes: [{index: “products*”}]", "routes[0].index: '“products*”' is not an index name or pattern"),
@@ -512,7 +513,9 @@ def test_a_token_for_a_reranker_without_a_url_of_its_own_is_refused() -> None:
     assert said.startswith("f.yaml:1: models.rerank_token_env: set `rerank_url` too")
 
 
-@pytest.mark.parametrize("secret", ["Kx3vSecretOfTheModels", "Basic YWxhZGRpbg==", "token-of-a-user", "1a2b3c", ""])
+@pytest.mark.parametrize(
+    "secret", ["Kx3vSecretOfTheModels", "a3f9c2e4b1d05e6f7a8b", "Basic YWxhZGRpbg==", "token-of-a-user", "1a2b3c", ""]
+)
 @pytest.mark.parametrize(
     "place",
     [
