@@ -157,7 +157,7 @@ async def test_breakers_that_an_operator_holds_stay_held_when_the_models_change(
     assert "reranked" == await outcome(server)
     (name,) = [name for name in server.process.breakers.states() if name.startswith("reranker")]
     server.process.breakers.control(name, BreakerAction.OPEN)
-    server.found = lambda: replace(settings, models=replace(settings.models, query_max_chars=2000))
+    server.found = lambda: replace(settings, models=replace(settings.models, query_max_chars=1999))
     await server.process.reload()
     assert BreakerState.HELD_OPEN == server.process.breakers.states()[name]
     answered = await (await server.client()).search("/products/_search", OTHER)  # no score of it is cached
