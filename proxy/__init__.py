@@ -27,7 +27,8 @@ endpoints         search, multi_search (multi_search_lines), async_search; nodes
     passthrough   passes other requests and bypassed searches through, byte for byte
 
 parsing           reads a search request
-    search_request    the body, as far as it is understood (search_keys: one table; source_filter, filter_path)
+    search_request    the body, as far as it is understood (search_keys: one table; source_filter, filter_path;
+                      search_edits: changes in a body that is passed on)
     aggregations      which aggregations count the documents that kNN added
     sort_values       the sort order, and the values of `search_after`
     query_text        the text that the user typed, and the query with that text made optional
