@@ -30,7 +30,14 @@ from proxy.bounds import (
     SOURCE_PATTERNS,
     TEXT_CLAUSES,
 )
-from proxy.catalog.indices import cover, is_plain, may_concern, requested_names
+from proxy.catalog.indices import (
+    cover,
+    is_plain,
+    may_concern,
+    read_field_caps,
+    read_resolution,
+    requested_names,
+)
 from proxy.context import SearchRecord
 from proxy.endpoints import multi_search_lines
 from proxy.endpoints.nodes import published_as
@@ -248,6 +255,13 @@ def read_query(name: str, size: int) -> Work:
     request = parse("", body)
     query = request.query if isinstance(request, SearchRequest) else None
     return Work([body], lambda: find_user_query(query, ("title", "description"), lambda field: field == "title"))
+
+
+def clauses_beside_a_long_text(size: int) -> Work:
+    words = " ".join(map(chr, range(0xAC00, 0xAC00 + min(size // 4, 9000))))
+    others = [{"match": {f"f{number}": "\uac00 w"}} for number in range(240)]
+    query = {"bool": {"must": [{"match": {"title": words}}], "should": others}}
+    return Work([encoded(query)], lambda: find_user_query(query, ("title",), lambda _: True))
 
 
 # ------------------------------------------------------------------------------------------------- responses
@@ -490,6 +504,22 @@ def named_indices(name: str, size: int) -> Work:
     return Work([encoded(expression)], run)
 
 
+def many_indices(size: int) -> Work:
+    """Which route covers them, of several; as after the names of a search have been resolved."""
+    settings = tuple(RouteSettings(index=f"products-{number}*", passage=["title"]) for number in range(5))
+    routes = build_routes(Config(routes=settings))
+    answer = {"indices": repeated(size, lambda number: {"name": f"logs-{number}"})}
+    reached = read_resolution(answer)
+    return Work([encoded(answer)], lambda: cover(routes, reached, ["*"]))
+
+
+def capabilities(size: int) -> Work:
+    kinds: dict[str, Any] = {f"n{number}": {"nested": {}} for number in range(size // 100)}
+    fields: dict[str, Any] = {f"{name}.v{field}": {"dense_vector": {}} for name in kinds for field in range(2)}
+    answer = {"fields": {**kinds, **fields}}
+    return Work([encoded(answer)], lambda: read_field_caps(answer))
+
+
 def lines_of_one_kind(size: int) -> Work:
     head = encoded({"index": MANY["texts"](size)})
     content = multi_search_lines.join_lines([(head, b"{}")])
@@ -643,6 +673,8 @@ OTHERS: Mapping[str, Case] = {
         vectors,
         lines_apart,
         lines_of_one_kind,
+        many_indices,
+        capabilities,
         parts,
         source_names,
         source_wildcards,
@@ -654,6 +686,7 @@ OTHERS: Mapping[str, Case] = {
         records,
         log_lines,
         endless_marks,
+        clauses_beside_a_long_text,
     )
 }
 
