@@ -103,7 +103,8 @@ def _problem(option: str, said: _Said, allowed: Sequence[Option]) -> str:
     except msgspec.ValidationError:
         return f"takes {takes(option)}, not {_shown(said.value)}: correct or remove it"
     if option == "profile" and said.value is not None and said.value not in PROFILES:
-        return f"expects the name of a profile, not {_shown(said.value)}{did_you_mean(_short(said.value), tuple(PROFILES))}"
+        suggestion = did_you_mean(_short(said.value), tuple(PROFILES))
+        return f"expects the name of a profile, not {_shown(said.value)}{suggestion}"
     return ""
 
 
