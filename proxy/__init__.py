@@ -8,7 +8,8 @@ http1             HTTP messages as bytes
     exchange      one request, its body and its response
     relay         passes a request on: the client's connection has one to the engine (outbound: a connection to a
                   node; rejections: of single searches in the response to an `_msearch`)
-    messages      heads and framing (headers: hop-by-hop fields; callers: caller identity; flow: when to read)
+    messages      heads (headers: hop-by-hop fields; callers: caller identity; flow: when to read)
+    framing       where a body ends
 context           the record of a request: made on arrival, handed down, logged and counted once at the end
     tracing       its trace: continues the client's trace, with spans of the model calls
 outcomes          how a search can end: reranked, degraded(stages) or bypassed(reason), with a table of the reasons

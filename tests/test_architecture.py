@@ -72,6 +72,7 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.http1.exchange": "test_listener.py",
     "proxy.http1.flow": "test_endpoints_passthrough.py",
     "proxy.http1.inbound": "test_listener.py",
+    "proxy.http1.framing": "test_http1.py",
     "proxy.http1.messages": "test_http1.py",
     "proxy.http1.rejections": "test_turned_away.py",
     "proxy.http1.relay": "test_endpoints_passthrough.py",

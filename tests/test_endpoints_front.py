@@ -20,8 +20,8 @@ from proxy.endpoints.answering import guarded
 from proxy.endpoints.async_search import AsyncSearches
 from proxy.endpoints.front import Front, options_removed
 from proxy.errors import UpstreamError
+from proxy.http1.framing import BadMessage
 from proxy.http1.listener import serve
-from proxy.http1.messages import BadMessage
 from proxy.outcomes import Bypass
 from proxy.ranking.stages import Budget, CalledModels
 from proxy.settings.config import Config

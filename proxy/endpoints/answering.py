@@ -15,7 +15,7 @@ from proxy.endpoints.routing import NotRouted, ReadBody, Routed, Router, SearchC
 from proxy.endpoints.shadowing import BUSY, GIVES_WAY, LATER_PAGE, Shadows, run_shadow
 from proxy.endpoints.turns import Turns
 from proxy.errors import TooComplex, cause_of
-from proxy.http1.messages import BadMessage
+from proxy.http1.framing import BadMessage
 from proxy.outcomes import Bypass, answered, bypassed
 from proxy.ranking.heads import Heads, head_key, scope_of
 from proxy.ranking.pipeline import Defect, Result, Unserved, run_search, unserved

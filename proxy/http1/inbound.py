@@ -14,8 +14,9 @@ from proxy.bounds import REQUEST_HEAD_BYTES, WRITE_BUFFER_BYTES
 from proxy.context import Ended, RequestRecord
 from proxy.http1.exchange import Broken, Exchange, Work
 from proxy.http1.flow import Hold, ReadGate, reset
+from proxy.http1.framing import BadMessage
 from proxy.http1.headers import REASONS, HeadWriter, header_lines, own_error
-from proxy.http1.messages import BadMessage, head_length, read_request_head
+from proxy.http1.messages import head_length, read_request_head
 
 if TYPE_CHECKING:
     from proxy.http1.outbound import EngineConnection
