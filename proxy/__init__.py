@@ -8,7 +8,8 @@ http1             HTTP messages as bytes
     exchange      one request, its body and its response
     relay         passes a request on: the client's connection has one to the engine (outbound: a connection to a
                   node; rejections: of single searches in the response to an `_msearch`)
-    messages      heads and framing (headers: hop-by-hop fields; callers: caller identity; flow: when to read)
+    messages      heads (headers: hop-by-hop fields; callers: caller identity; flow: when to read)
+    framing       where a body ends
 context           the record of a request: made on arrival, handed down, logged and counted once at the end
     tracing       its trace: continues the client's trace, with spans of the model calls
 outcomes          how a search can end: reranked, degraded(stages) or bypassed(reason), with a table of the reasons
@@ -18,8 +19,10 @@ app               classifies requests by settings.routes: to an endpoint, or pas
 
 endpoints         search, multi_search (multi_search_lines), async_search; nodes: the addresses for sniffing
     front         what the endpoints share: the caller, the body (media), the response for the result of a search
-    answering     answers a search of any endpoint: its route, its plan, its result or bypass(reason) (turns: at most
-                  one search is parsed per turn of the event loop)
+    answering     answers a search of any endpoint: its route, its plan, its result or bypass(reason)
+    routing       finds the route: which indices the search reaches for its caller, and its per-request options
+    planner       makes the plan, from the request, the mappings, load and spend (turns: at most one search is parsed
+                  per turn of the event loop)
     shadowing     reranks a search after its response was sent, to log what would have changed
     passthrough   passes other requests and bypassed searches through, byte for byte
 

@@ -118,6 +118,12 @@ SEARCH_RESPONSE_BYTES = _bound(
 
 SEARCH_BODY_BYTES = _bound(Of.CLIENT, "bytes of a search body, compressed and decompressed", 8 * 2**20, _TOO_LARGE)
 PARAMETERS_BYTES = _bound(Of.CLIENT, "bytes of the query string of a search's URL", 8 * 2**10, _TOO_COMPLEX)
+INDEX_NAMES_BYTES = _bound(
+    Of.CLIENT,
+    "bytes of the index names of one search (the engines' default for a whole request line is 4 KB)",
+    8 * 2**10,
+    _TOO_COMPLEX,
+)
 BODY_CLAUSES = _bound(
     Of.CLIENT, "objects and arrays in a search body, counted before it is decoded", 20_000, _TOO_COMPLEX
 )

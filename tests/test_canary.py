@@ -268,7 +268,7 @@ async def test_a_file_that_cannot_be_read_is_left_as_it_is(log: Log, tmp_path: P
 async def test_a_file_has_no_text_and_a_place_for_each_model(tmp_path: Path) -> None:
     file = tmp_path / "canary.json"
     scores, models = CanaryScores(str(file)), [f"m{number}" for number in range(20)]
-    assert {None} == set(await asyncio.gather(*(scores.compared(model, (0.5, 0.25)) for model in models)))
+    assert {None} == set(await asyncio.gather(*(scores.remember_first(model, (0.5, 0.25)) for model in models)))
     held = msgspec.json.decode(file.read_bytes())
     assert (models, [[0.5, 0.25]] * 20) == ([name.split()[0] for name in held], list(held.values()))
 

@@ -275,6 +275,14 @@ async def test_what_is_no_engine_is_wrong() -> None:
             assert kind == "wrong"
 
 
+@pytest.mark.parametrize(("status", "advice"), [(404, "correct engine.url"), (503, "look into the log of the engine")])
+async def test_what_to_do_about_an_error_of_the_engine_depends_on_its_status(status: int, advice: str) -> None:
+    async with Cluster() as cluster:
+        cluster.faults = {"version": refuses(status)}
+        ((_, said),) = at("engine", await findings(cluster.url))
+    assert f"status {status}: {advice}" in said
+
+
 async def test_an_engine_that_is_not_there_is_out_of_reach_and_says_so_once() -> None:
     found = await findings(f"http://127.0.0.1:{closed_port()}", semantic(), semantic(index="b"))
     assert ["unreachable"] == [kind for kind, _ in at("engine", found)]

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from proxy.commands.checking.dry_run import DryRun, dry_run
-from proxy.endpoints.answering import SearchCall
+from proxy.endpoints.routing import SearchCall
 from proxy.errors import UpstreamError
 from proxy.settings.config import Config, Redact
 from tests.fakes import Client, Document, FakeEngine, FakeModels, closed_port

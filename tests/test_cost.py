@@ -21,6 +21,8 @@ import structlog
 
 from proxy.app import record_of
 from proxy.bounds import (
+    HEAD_LINES,
+    INDEX_NAMES_BYTES,
     PARAMETERS_BYTES,
     QUERY_STRING_LINE,
     QUERY_STRING_LINES,
@@ -28,11 +30,21 @@ from proxy.bounds import (
     SOURCE_PATTERNS,
     TEXT_CLAUSES,
 )
+from proxy.catalog.indices import (
+    cover,
+    is_plain,
+    may_concern,
+    read_field_caps,
+    read_resolution,
+    requested_names,
+)
 from proxy.context import SearchRecord
 from proxy.endpoints import multi_search_lines
 from proxy.endpoints.nodes import published_as
 from proxy.errors import TooComplex
 from proxy.http1.callers import CallerIdentities, carried
+from proxy.http1.headers import HeadWriter
+from proxy.http1.messages import read_request_head
 from proxy.outcomes import Bypass, Outcome, bypassed, in_order
 from proxy.parsing.aggregations import facets_of, merged
 from proxy.parsing.filter_path import Form, read_filter_path
@@ -46,10 +58,11 @@ from proxy.ranking.explaining import Boost, Explanation, Kept, Origin
 from proxy.ranking.passages import passage_of_tokens, two_passages
 from proxy.ranking.planning import Relevance
 from proxy.ranking.search_response import Page, Shown, read_answer, render_answer
-from proxy.settings.config import Log, Redact
+from proxy.settings.config import Config, Log, Redact, RouteSettings
 from proxy.settings.passage_template import template_of
 from proxy.settings.redaction import redaction
 from proxy.settings.request_options import OPTIONS, read_steering
+from proxy.settings.routes import build_routes
 from proxy.telemetry import log as telemetry
 from proxy.upstream import embedder, providers, reranker, windows
 from proxy.upstream.score_entries import QueryScores, decode, encode
@@ -242,6 +255,13 @@ def read_query(name: str, size: int) -> Work:
     request = parse("", body)
     query = request.query if isinstance(request, SearchRequest) else None
     return Work([body], lambda: find_user_query(query, ("title", "description"), lambda field: field == "title"))
+
+
+def clauses_beside_a_long_text(size: int) -> Work:
+    words = " ".join(map(chr, range(0xAC00, 0xAC00 + min(size // 4, 9000))))
+    others = [{"match": {f"f{number}": "\uac00 w"}} for number in range(240)]
+    query = {"bool": {"must": [{"match": {"title": words}}], "should": others}}
+    return Work([encoded(query)], lambda: find_user_query(query, ("title",), lambda _: True))
 
 
 # ------------------------------------------------------------------------------------------------- responses
@@ -458,6 +478,48 @@ def lines_apart(size: int) -> Work:
     return Work([head, body] * count, lambda: multi_search_lines.split(content))
 
 
+NAMES: Mapping[str, str] = {
+    "names": "logs-1,",
+    "patterns": "*logs*,",
+    "one long name": "logs",
+    "dates": "<logs-{now/d}>,",
+    "open braces": ":{",
+    "braces": ":{}",
+    "closed braces": "}{",
+    "remote": "eu:logs*,",
+    "escapes": "%7B%2A",
+}
+
+
+def named_indices(name: str, size: int) -> Work:
+    expression = NAMES[name] * (min(size, INDEX_NAMES_BYTES) // len(NAMES[name]))
+    routes = build_routes(Config(routes=(RouteSettings(index=["products*", "eu:*shop"], passage=["title"]),)))
+
+    def run() -> None:
+        names = requested_names(expression)
+        may_concern(routes, names)
+        cover(routes, [], names)
+        is_plain(names)
+
+    return Work([encoded(expression)], run)
+
+
+def many_indices(size: int) -> Work:
+    """Which route covers them, of several; as after the names of a search have been resolved."""
+    settings = tuple(RouteSettings(index=f"products-{number}*", passage=["title"]) for number in range(5))
+    routes = build_routes(Config(routes=settings))
+    answer = {"indices": repeated(size, lambda number: {"name": f"logs-{number}"})}
+    reached = read_resolution(answer)
+    return Work([encoded(answer)], lambda: cover(routes, reached, ["*"]))
+
+
+def capabilities(size: int) -> Work:
+    kinds: dict[str, Any] = {f"n{number}": {"nested": {}} for number in range(size // 100)}
+    fields: dict[str, Any] = {f"{name}.v{field}": {"dense_vector": {}} for name in kinds for field in range(2)}
+    answer = {"fields": {**kinds, **fields}}
+    return Work([encoded(answer)], lambda: read_field_caps(answer))
+
+
 def lines_of_one_kind(size: int) -> Work:
     head = encoded({"index": MANY["texts"](size)})
     content = multi_search_lines.join_lines([(head, b"{}")])
@@ -531,6 +593,19 @@ def long_headers(size: int) -> Work:
     return Work([encoded([value] * 10)], lambda: (callers.identity(fields), carried(fields)))
 
 
+def options_of_a_connection(size: int) -> Work:
+    """Each names a header that is meant for the proxy only."""
+    lines = b"".join(b"Connection: a%d\r\n" % number for number in range(min(size // 36, HEAD_LINES // 2)))
+    raw = b"GET / HTTP/1.1\r\n" + lines + b"\r\n"
+
+    def run() -> None:
+        head = read_request_head(raw)
+        carried(head.fields)
+        HeadWriter().request(head, b"engine", b"", ())
+
+    return Work([encoded(raw.decode())], run)
+
+
 def steering_headers(size: int) -> Work:
     name, value = b"X-Rerank-" + b"windo" * (size // 10), b"x" * (size // 2)
     fields = [(name, value)]
@@ -598,6 +673,8 @@ OTHERS: Mapping[str, Case] = {
         vectors,
         lines_apart,
         lines_of_one_kind,
+        many_indices,
+        capabilities,
         parts,
         source_names,
         source_wildcards,
@@ -605,9 +682,11 @@ OTHERS: Mapping[str, Case] = {
         outcomes,
         long_headers,
         steering_headers,
+        options_of_a_connection,
         records,
         log_lines,
         endless_marks,
+        clauses_beside_a_long_text,
     )
 }
 
@@ -623,6 +702,7 @@ CASES: Mapping[str, Case] = {
     **dict(of_each(widened, MANY)),
     **dict(of_each(blanked, MANY)),
     **dict(of_each(parsed_url, URLS)),
+    **dict(of_each(named_indices, NAMES)),
     **dict(of_each(steered, ("members", "a long text", "levels"))),
     **dict(of_each(read_query, QUERIES)),
     **{

@@ -157,7 +157,7 @@ def test_an_authorization_of_the_proxys_own_comes_from_the_variable_that_is_name
     assert authorization_of(Config(), {"AUTH": "ApiKey x"}) is None
 
 
-@pytest.mark.parametrize("value", ["", " ", f"ApiKey {SECRET}\r\nX: y"])
+@pytest.mark.parametrize("value", ["", " ", f"ApiKey {SECRET}\r\nX: y", SECRET, f"user:{SECRET}"])
 def test_an_authorization_that_is_named_and_cannot_be_used_is_refused_and_not_repeated(value: str) -> None:
     with pytest.raises(ConfigError, match=r"^AUTH") as caught:
         authorization_of(read("engine: {authorization_env: AUTH}", "f.yaml", {}), {"AUTH": value})

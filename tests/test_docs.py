@@ -218,6 +218,12 @@ def test_the_log_line_has_these_fields() -> None:
     assert lines[0].keys() - {"log_level"} <= LOG_FIELDS.keys()
 
 
+def test_every_alert_is_in_the_runbook_once() -> None:
+    rules = (ROOT / "ops/prometheus/alerts.yml").read_text(encoding="utf-8")
+    rows = re.findall(r"`(RerankProxy\w+)`", TEXTS_OF[ROOT / "docs/runbook.md"])
+    assert sorted(re.findall(r"- alert: (\w+)", rules)) == sorted(rows)
+
+
 def test_every_event_of_the_log_has_its_row() -> None:
     rows = re.findall(
         r"^\| (`[a-z_`, ]+`) \| (?:info|warning|error|any)", TEXTS_OF[ROOT / "docs/operations.md"], re.MULTILINE

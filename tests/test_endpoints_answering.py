@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from proxy.bounds import INDEX_NAMES_BYTES
 from proxy.settings.config import BypassRules, Config, QueryFrom
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine
@@ -361,6 +362,15 @@ async def test_a_client_with_an_address_who_is_turned_away_is_told_everything_an
     engine.faults.clear()
     assert RERANKED == await outcome(forwarding_client)
     assert 2 == len(engine.of("resolve"))
+
+
+@pytest.mark.parametrize("name", ["products,", "{", ":{", "logs,"])
+async def test_a_search_with_more_names_than_engines_accept_is_passed_on(
+    client: Client, engine: EndpointEngine, name: str
+) -> None:
+    target = f"/{name * (INDEX_NAMES_BYTES // len(name) + 1)}/_search"
+    assert "bypassed;reason=too_complex" == await outcome(client, target)
+    assert [target] == [asked.target for asked in engine.requests]
 
 
 async def test_names_of_another_cluster_are_not_asked_for(client: Client, engine: EndpointEngine) -> None:

@@ -20,8 +20,8 @@ from proxy.endpoints.answering import guarded
 from proxy.endpoints.async_search import AsyncSearches
 from proxy.endpoints.front import Front, options_removed
 from proxy.errors import UpstreamError
+from proxy.http1.framing import BadMessage
 from proxy.http1.listener import serve
-from proxy.http1.messages import BadMessage
 from proxy.outcomes import Bypass
 from proxy.ranking.stages import Budget, CalledModels
 from proxy.settings.config import Config
@@ -326,23 +326,23 @@ BODIES = {
 }
 
 
-def without(step: str) -> Callable[[Front], Front]:
+def without(part: str, step: str) -> Callable[[Front], Front]:
     """Let a step of every search fail."""
 
     def fails(*_: object, **__: object) -> NoReturn:
         raise ArithmeticError(step)
 
     def spoil(front: Front) -> Front:
-        setattr(front.searching, step, fails)
+        setattr(getattr(front.searching, part), step, fails)
         return front
 
     return spoil
 
 
 DEFECTS: dict[str, Callable[[Front], Front]] = {
-    "names": without("cover"),
-    "options": without("options"),
-    "planning": without("plan"),
+    "names": without("router", "cover"),
+    "options": without("router", "options"),
+    "planning": without("planner", "plan"),
     "answering": lambda front: dataclasses.replace(front, searching=Defective.of(front.searching, "route")),
     "caller": lambda front: dataclasses.replace(front, engine=Defective.of(front.engine, "for_caller")),
 }

@@ -7,18 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.bounds import CHUNK_LINES_A_TURN, HEAD_LINES, REPEATED_HEAD_BYTES
-from proxy.http1.messages import (
-    BadMessage,
-    BodyReader,
-    Chunked,
-    Framing,
-    NoBody,
-    Sized,
-    UntilClose,
-    head_length,
-    read_request_head,
-    read_response_head,
-)
+from proxy.http1.framing import BadMessage, BodyReader, Chunked, Framing, NoBody, Sized, UntilClose
+from proxy.http1.messages import head_length, read_request_head, read_response_head
 from tests import strategies
 
 

@@ -158,6 +158,13 @@ async def test_what_may_be_read_in_two_ways_is_refused_and_never_handed_on(
     assert [("refused", status)] == [(event["event"], event["status"]) for event in log]
 
 
+async def test_a_client_that_speaks_tls_to_a_plain_port_is_refused_at_once(plain_client: Client, log: Log) -> None:
+    """It would otherwise wait for the timeout of a head."""
+    await plain_client.send(bytes.fromhex("1603010200010001fc0303"))
+    assert 400 == (await plain_client.answer()).status
+    assert "listen.certificate_file" in log[-1]["why"]
+
+
 @pytest.mark.parametrize(
     ("head", "rest"),
     [

@@ -16,13 +16,14 @@ import pytest
 import trustme
 
 from proxy.app import Proxy, listen_for, open_proxy
-from proxy.app.control import State
+from proxy.app.control import BreakerAction, State
 from proxy.app.process import Process, certificate_files
 from proxy.settings.config import Admin, Callers, Config, Engine, Listen, Models
 from proxy.settings.config import Log as LogSettings
 from proxy.settings.config_file import read
 from proxy.settings.yaml_file import ConfigError
-from tests.conftest import QUERY, SCORES, TOKEN, Log
+from proxy.upstream.breaker import BreakerState
+from tests.conftest import OTHER, QUERY, SCORES, TOKEN, Log
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, recorded
 from tests.fakes import Client, FakeEngine, FakeModels, ids, request, waits_for
 
@@ -149,6 +150,18 @@ async def test_settings_that_were_read_from_no_file_cannot_be_read_again(setting
     async with AsyncExitStack() as stack:
         proxy = await open_proxy(settings, TOKEN, {}, stack)
         assert "the settings were not read from a file" == (await Process(proxy, None, {}).reload()).error
+
+
+async def test_breakers_that_an_operator_holds_stay_held_when_the_models_change(start: Start, settings: Config) -> None:
+    server = await start(settings)
+    assert "reranked" == await outcome(server)
+    (name,) = [name for name in server.process.breakers.states() if name.startswith("reranker")]
+    server.process.breakers.control(name, BreakerAction.OPEN)
+    server.found = lambda: replace(settings, models=replace(settings.models, query_max_chars=1999))
+    await server.process.reload()
+    assert BreakerState.HELD_OPEN == server.process.breakers.states()[name]
+    answered = await (await server.client()).search("/products/_search", OTHER)  # no score of it is cached
+    assert 'degraded;stages="rerank";reason=breaker_open' == answered.header("x-rerank")
 
 
 async def test_unchanged_models_keep_their_connections_and_vectors(

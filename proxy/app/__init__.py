@@ -24,9 +24,10 @@ from proxy.endpoints.search import answer_search
 from proxy.errors import cause_of
 from proxy.http1.callers import Field, field_value
 from proxy.http1.exchange import Exchange, Work
+from proxy.http1.framing import BadMessage
 from proxy.http1.headers import Hop, new_pseudonym
 from proxy.http1.listener import Listener, Patience, serve
-from proxy.http1.messages import BadMessage, RequestHead
+from proxy.http1.messages import RequestHead
 from proxy.http1.relay import Upstream, loop_detected
 from proxy.outcomes import Bypass
 from proxy.parsing.search_request import unreadable

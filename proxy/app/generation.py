@@ -160,6 +160,8 @@ async def next_generation(config: Config, secrets: Secrets, fixed: Fixed, earlie
     same_models = earlier.models.serve(config.models, secrets)
     opened = AsyncExitStack()
     models = earlier.models if same_models else await _open_models(config.models, secrets, fixed, opened)
+    if not same_models:
+        models.guards.take_holds(earlier.models.guards)
     same_callers = earlier.config.callers == config.callers
     callers = earlier.front.callers if same_callers else CallerIdentities(config.callers.ignore, warn_of_new_callers)
     front = _front(config, secrets, fixed, models, callers)

@@ -7,12 +7,13 @@ covers it only by a pattern that also has a colon: as for the engine, `*` means 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
-from proxy.parsing.wildcards import matches
+from proxy.parsing.wildcards import matcher
 from proxy.settings.routes import Route
 
 META_KEY = "rerank_proxy"
@@ -97,9 +98,14 @@ def cover(
     Requested names with a selector (`logs::failures`) must be covered themselves: Elasticsearch 8.19 resolves them to
     the name without the selector.
     """
+    compiled = tuple(map(_compiled, routes))
+    listed = {pattern for route in routes for pattern in route.patterns}
+    begins = tuple(pattern.partition("*")[0] for pattern in listed)  # most of thousands of indices begin otherwise
     by_index: dict[str, Route | None] = {}
     for entry in (*resolved, *(Resolved(name) for name in names if "::" in name)):
-        by_index[entry.index] = by_index.get(entry.index) or route_of(routes, entry)
+        known = by_index.setdefault(entry.index, None)
+        if known is None and (entry.via in listed or entry.index.startswith(begins)):
+            by_index[entry.index] = _route_of(compiled, entry)
     found = set(by_index.values())
     if found <= {None}:
         return Unrouted()
@@ -108,18 +114,31 @@ def cover(
 
 
 def route_of(routes: Iterable[Route], entry: Resolved) -> Route | None:
-    return next((route for route in routes if _covers(route, entry)), None)
+    return _route_of(map(_compiled, routes), entry)
 
 
-def _covers(route: Route, entry: Resolved) -> bool:
-    return entry.via in route.patterns or any(_matches(pattern, entry.index) for pattern in route.patterns)
+_Compiled = tuple[Route, Sequence[Callable[[str], bool]]]
 
 
-def _matches(pattern: str, name: str) -> bool:
+def _compiled(route: Route) -> _Compiled:
+    return route, [_matcher(pattern) for pattern in route.patterns]
+
+
+def _route_of(routes: Iterable[_Compiled], entry: Resolved) -> Route | None:
+    for route, patterns in routes:
+        if entry.via in route.patterns or any(matches(entry.index) for matches in patterns):
+            return route
+    return None
+
+
+def _matcher(pattern: str) -> Callable[[str], bool]:
     """Match like the engine: only `*` is special, and it matches neither a leading dot nor a colon."""
-    if (name.startswith(".") and not pattern.startswith(".")) or (":" in name and ":" not in pattern):
-        return False
-    return matches(pattern, name)
+    fits, dotted, remote = matcher(pattern), pattern.startswith("."), ":" in pattern
+
+    def matches(name: str) -> bool:
+        return fits(name) and (dotted or not name.startswith(".")) and (remote or ":" not in name)
+
+    return matches
 
 
 def may_concern(routes: Sequence[Route], names: Sequence[str]) -> bool:
@@ -133,7 +152,11 @@ def may_concern(routes: Sequence[Route], names: Sequence[str]) -> bool:
 
 def _as_pattern(name: str) -> str:
     """Convert `_all` and date math (`<logs-{now/d}>`) to a pattern of the names they can resolve to."""
-    return "*" if name == "_all" else re.sub(r"\{.*\}", "*", name.removeprefix("<").removesuffix(">"))
+    spelled = name.removeprefix("<").removesuffix(">")
+    begin, end = spelled.find("{"), spelled.rfind("}")  # in linear time, unlike a regular expression
+    if 0 <= begin < end:
+        spelled = f"{spelled[:begin]}*{spelled[end + 1 :]}"
+    return "*" if name == "_all" else spelled
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -141,7 +164,7 @@ def _overlap(one: str, other: str) -> bool:
     if (":" in one) != (":" in other):
         return False
     if "*" not in one or "*" not in other:
-        return _matches(one, other) or _matches(other, one)
+        return _matcher(one)(other) or _matcher(other)(one)
     begin, start = one.partition("*")[0], other.partition("*")[0]
     end, close = one.rpartition("*")[2], other.rpartition("*")[2]
     agree = (begin.startswith(start) or start.startswith(begin)) and (end.endswith(close) or close.endswith(end))
@@ -269,8 +292,11 @@ def nested_paths(properties: Mapping[str, Any], prefix: str = "") -> Iterator[st
         yield from nested_paths(spec.get("properties", {}), f"{prefix}{name}.")
 
 
-def _innermost(path: str, nested: Iterable[str]) -> str | None:
-    return max((root for root in nested if path.startswith(f"{root}.")), key=len, default=None)
+def _innermost(path: str, nested: AbstractSet[str]) -> str | None:
+    end = path.rfind(".")
+    while end >= 0 and path[:end] not in nested:
+        end = path.rfind(".", 0, end)
+    return path[:end] if end >= 0 else None
 
 
 def flatten(properties: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -8,9 +8,10 @@ _ABOUT_TLS: Mapping[str, str] = {
     "WRONG_VERSION_NUMBER": "The port does not serve https: write http:// in the URL",
     "CERTIFICATE_VERIFY_FAILED": "Set engine.ca_file to the PEM file of the authority that issued the certificate, and "
     "use a host name that the certificate contains",
+    "closed before the response": "If it serves https, write https:// in the URL",
     "CERTIFICATE_REQUIRED": "The engine asks for a client certificate: set engine.certificate_file",
 }
-"""What to do about errors of OpenSSL, by the name of the error."""
+"""What to do about errors of a connection that may be due to TLS, by a part of their message."""
 
 
 def connection_advice(detail: str) -> str:

@@ -16,9 +16,10 @@ from cachetools import TTLCache
 from proxy.bounds import ASYNC_SEARCHES_BYTES
 from proxy.catalog.indices import Covered
 from proxy.context import RequestRecord, SearchRecord
-from proxy.endpoints.answering import NotRouted, Routed, SearchCall, guarded
+from proxy.endpoints.answering import guarded
 from proxy.endpoints.front import Front, read_body, send
 from proxy.endpoints.media import not_json
+from proxy.endpoints.routing import NotRouted, Routed, SearchCall
 from proxy.errors import UpstreamError
 from proxy.http1.exchange import Exchange
 from proxy.outcomes import Bypass, Outcome, bypassed

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from proxy.bounds import SEARCH_BODY_BYTES
 from proxy.catalog.indices import Unrouted
 from proxy.context import SearchRecord
-from proxy.endpoints.answering import Searching, cut_options
+from proxy.endpoints.answering import Searching
 from proxy.endpoints.media import content, gzipped, is_gzipped, not_json
 from proxy.endpoints.passthrough import hand_on
+from proxy.endpoints.routing import cut_options
 from proxy.http1.callers import CallerIdentities, Field, can_be_repeated, carried
 from proxy.http1.exchange import Answer, Exchange
 from proxy.http1.headers import own_error, own_fields
@@ -74,7 +75,7 @@ class Front:
         A multi-search has no such reason if only its lines name the indices.
         """
         unnamed = search.endpoint.is_lines and not search.indices
-        found = Unrouted() if unnamed else self.searching.unroutable(search.indices, why)
+        found = Unrouted() if unnamed else self.searching.router.unroutable(search.indices, why)
         if unnamed or isinstance(found, Bypass):
             await forward_without_options(exchange, search.endpoint)
         await self.respond(exchange, record, found)

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 from proxy.bounds import MSEARCH_ITEMS
 from proxy.catalog.indices import Unrouted
 from proxy.context import RequestRecord, SearchRecord
-from proxy.endpoints.answering import Prepared, Routed, SearchCall, to_pass_on
+from proxy.endpoints.answering import Prepared, to_pass_on
 from proxy.endpoints.front import Front, no_answer, read_body, send, without_options
 from proxy.endpoints.multi_search_lines import (
     OF_THE_ITEMS,
@@ -27,6 +27,7 @@ from proxy.endpoints.multi_search_lines import (
     status_of,
     took,
 )
+from proxy.endpoints.routing import Routed, SearchCall
 from proxy.errors import Malformed, TooComplex, UpstreamError
 from proxy.http1.callers import Field
 from proxy.http1.exchange import Exchange
@@ -123,7 +124,7 @@ def _items(content: bytes | Bypass, url: Sequence[tuple[str, str]]) -> Sequence[
 
 def _unroutable(front: Front, record: RequestRecord, search: Search, item: Item | Unread, why: Bypass) -> _Ended:
     """Bypass an item before its route is known; the reason is reported only if the item might touch a route."""
-    match front.searching.unroutable(item.of(search.indices) if isinstance(item, Item) else search.indices, why):
+    match front.searching.router.unroutable(item.of(search.indices) if isinstance(item, Item) else search.indices, why):
         case Unrouted():
             return _Ended((item.header, item.body))
         case Bypass() as bypass:

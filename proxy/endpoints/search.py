@@ -4,8 +4,9 @@ from dataclasses import replace
 from functools import partial
 
 from proxy.context import RequestRecord
-from proxy.endpoints.answering import NotRouted, SearchCall, to_pass_on
+from proxy.endpoints.answering import to_pass_on
 from proxy.endpoints.front import Front, read_body
+from proxy.endpoints.routing import NotRouted, SearchCall
 from proxy.errors import TooComplex
 from proxy.http1.exchange import Exchange
 from proxy.outcomes import Bypass

@@ -181,10 +181,9 @@ def carried(fields: Sequence[Field]) -> tuple[tuple[str, str], ...] | None:
     named = {
         name.strip().lower() for key, value in fields if key.lower() == b"connection" for name in value.split(b",")
     }
+    dropped = _OF_THE_MESSAGE | named
     kept = [
-        (name, value)
-        for name, value in fields
-        if name.lower() not in _OF_THE_MESSAGE | named and not name.lower().startswith(STEERING)
+        (name, value) for name, value in fields if name.lower() not in dropped and not name.lower().startswith(STEERING)
     ]
     if not all(TOKEN.fullmatch(name) and _PLAIN.fullmatch(value) for name, value in kept):
         return None

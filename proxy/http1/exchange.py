@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from proxy.bounds import SEARCH_RAW_FACTOR, UNREAD_BODY_BYTES, WAITING_BODY_BYTES
 from proxy.context import Ended, RequestRecord
 from proxy.http1.flow import Hold, ReadGate
+from proxy.http1.framing import NO_BODY, BodyReader, Chunked, Sized
 from proxy.http1.headers import REASONS, Field, HeadWriter, header_lines
-from proxy.http1.messages import NO_BODY, BodyReader, Chunked, RequestHead, Sized
+from proxy.http1.messages import RequestHead
 from proxy.http1.outbound import EngineConnection
 
 

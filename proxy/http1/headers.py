@@ -20,10 +20,11 @@ HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"te"
 
 def end_to_end(lines: Sequence[Line]) -> Iterator[Line]:
     """Yield the end-to-end headers: without hop-by-hop fields and those that Connection names."""
-    dropped = HOP_BY_HOP
+    named: set[bytes] = set()
     for line in lines:
         if line.key == b"connection" and line.value.lower() not in _PLAIN_OPTIONS:
-            dropped |= {option.strip().lower() for option in line.value.split(b",")} - _KEPT
+            named.update(option.strip().lower() for option in line.value.split(b","))
+    dropped = HOP_BY_HOP | (named - _KEPT) if named else HOP_BY_HOP
     return (line for line in lines if line.key not in dropped)
 
 

@@ -14,8 +14,9 @@ from proxy.bounds import REQUEST_HEAD_BYTES, WRITE_BUFFER_BYTES
 from proxy.context import Ended, RequestRecord
 from proxy.http1.exchange import Broken, Exchange, Work
 from proxy.http1.flow import Hold, ReadGate, reset
+from proxy.http1.framing import BadMessage
 from proxy.http1.headers import REASONS, HeadWriter, header_lines, own_error
-from proxy.http1.messages import BadMessage, head_length, read_request_head
+from proxy.http1.messages import head_length, read_request_head
 
 if TYPE_CHECKING:
     from proxy.http1.outbound import EngineConnection
@@ -191,6 +192,8 @@ class ClientConnection(asyncio.Protocol):
         self._pending, self._looked_at = begun, len(begun)
         if len(begun) > REQUEST_HEAD_BYTES:
             self.refuse(BadMessage("the head is too large", 431))
+        elif begun.startswith(_TLS_HANDSHAKE):
+            self.refuse(BadMessage("TLS on a plain port: use http:// in the client, or set listen.certificate_file"))
 
     def _body(self, exchange: Exchange, data: bytes) -> None:
         """Process bytes of a request body."""
@@ -391,6 +394,7 @@ class ClientConnection(asyncio.Protocol):
         self.drop_engine()
 
 
+_TLS_HANDSHAKE = b"\x16\x03"
 _BLANK_LINES = re.compile(rb"(?:\r?\n)+")
 
 

@@ -18,8 +18,8 @@ import structlog
 from proxy.context import Ended, RequestRecord
 from proxy.http1.exchange import Exchange, Work
 from proxy.http1.flow import probed
+from proxy.http1.framing import BadMessage
 from proxy.http1.inbound import ClientConnection
-from proxy.http1.messages import BadMessage
 from proxy.http1.relay import Upstream, internal_error
 
 _BACKLOG = 1024

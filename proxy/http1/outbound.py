@@ -14,7 +14,8 @@ from typing import Protocol, cast
 
 from proxy.bounds import INTERIM_RESPONSES, RESPONSE_HEAD_BYTES, WRITE_BUFFER_BYTES
 from proxy.http1.flow import Hold, ReadGate, probed
-from proxy.http1.messages import BadMessage, BodyReader, ResponseHead, head_length, read_response_head
+from proxy.http1.framing import BadMessage, BodyReader
+from proxy.http1.messages import ResponseHead, head_length, read_response_head
 
 
 @dataclass(frozen=True, slots=True)

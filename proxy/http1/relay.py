@@ -17,8 +17,9 @@ from proxy.bounds import REPEATED_BYTES
 from proxy.errors import Unreachable
 from proxy.http1.exchange import Answer, Client, Exchange
 from proxy.http1.flow import Hold
+from proxy.http1.framing import BadMessage, UntilClose
 from proxy.http1.headers import Field, Hop, binds_connection, own_error, own_fields, request_head, response_head
-from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, ResponseHead, UntilClose
+from proxy.http1.messages import MAY_BE_OUT_OF_STEP, ResponseHead
 from proxy.http1.outbound import EngineConnection
 from proxy.http1.rejections import RejectedItems
 

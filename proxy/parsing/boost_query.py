@@ -42,8 +42,8 @@ def boost_query(query: Any, reading: Reading, leaves: Mapping[int, Reading | Non
     `leaves` is what was read of its clauses with words, by identity.
     """
     pins = frozenset(_pins(reading, leaves))
-    words = frozenset(id(clause.query) for clause in reading.clauses) - pins
-    rewriter = _Rewriter(reading, leaves, words, pins)
+    clauses = frozenset(id(clause.query) for clause in reading.clauses) - pins
+    rewriter = _Rewriter(reading, frozenset(reading.words), leaves, clauses, pins)
     try:
         found = rewriter.part(query)
     except RecursionError:
@@ -116,6 +116,8 @@ _SCORING = frozenset({"function_score", "script_score", "boosting", "rank_featur
 @dataclass(frozen=True, slots=True)
 class _Rewriter:
     reading: Reading
+    words: frozenset[str]
+    """Those of the reading."""
     leaves: Mapping[int, Reading | None]
     clauses: AbstractSet[int]
     pins: AbstractSet[int]
@@ -164,7 +166,7 @@ class _Rewriter:
             return leaf is not None
         if (found := self.leaves.get(id(query))) is not None:
             same_fields = bool(found.fields) and found.fields <= self.reading.fields
-            return same_fields or set(found.words) <= set(self.reading.words)
+            return same_fields or self.words.issuperset(found.words)
         read = leaf.read(name, body, FieldKinds(lambda _: True))  # in fields without analysed text
         return read is not None and _folded(read[0].text) == self.reading.words
 

@@ -171,8 +171,8 @@ class _Work:
     size: int = 0
     noted: int = 0
 
-    def may_note(self, fields: int) -> bool:
-        """Whether a comparison with this many keyword fields is still recorded; later ones are ignored."""
+    def count_comparisons(self, fields: int) -> bool:
+        """Count comparisons with this many keyword fields; returns whether they are still recorded."""
         self.noted += fields
         return self.noted <= KEYWORD_COMPARISONS
 
@@ -302,7 +302,7 @@ class _Reader:
 
     def _note(self, text: str, fields: Collection[str]) -> None:
         """Record which of these fields are keyword fields; a wildcard may stand for any field."""
-        if len(text) > KEYWORD_CHARACTERS or not self.work.may_note(len(fields)):
+        if len(text) > KEYWORD_CHARACTERS or not self.work.count_comparisons(len(fields)):
             return
         if found := [path for path in fields if "*" not in path and not self.is_text(path)]:
             noted = self.keywords.setdefault(fold(text), set())

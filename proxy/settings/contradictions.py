@@ -105,6 +105,8 @@ def _models_problems(models: Models) -> Iterator[tuple[str, str]]:
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*|[a-z_][a-z0-9_]*|[A-Za-z]+(_[A-Za-z]+)+")
 """The name of an environment variable; tokens mix capitals, small letters and digits."""
+_HEXADECIMAL = re.compile(r"(?=.*\d)[0-9a-f]{16,}|(?=.*\d)[0-9A-F]{16,}", re.ASCII)
+"""A secret as `openssl rand -hex` makes it."""
 _OF_VARIABLES = (
     ("engine", "authorization_env"),
     ("models", "token_env"),
@@ -119,7 +121,7 @@ def _variable_problems(config: Config) -> Iterator[tuple[str, str]]:
     """Find a secret in the place of the name of its variable; names are shown in errors and by the admin port."""
     for section, key in _OF_VARIABLES:
         name = getattr(getattr(config, section), key)
-        if name is not None and not _VARIABLE.fullmatch(name):
+        if name is not None and (not _VARIABLE.fullmatch(name) or _HEXADECIMAL.fullmatch(name)):
             yield (
                 f"{section}.{key}",
                 "expected the name of an environment variable, as in DEEPINFRA_TOKEN: set that variable to the secret",

@@ -54,6 +54,11 @@ def authorization_in(variable: str, place: str, environment: Mapping[str, str]) 
         raise ConfigError(f"{variable} is not set, but {place} names it: set the variable, or remove the {what}")
     if not (value.isascii() and value.isprintable()):
         raise ConfigError(f"{variable}: contains characters that are not allowed in a header: set it to a valid value")
+    if " " not in value:
+        raise ConfigError(
+            f"{variable}: expected the value of an Authorization header, which begins with its scheme: `ApiKey ...`, "
+            "`Bearer ...`, or `Basic ...` with the base64 of user:password"
+        )
     return value
 
 

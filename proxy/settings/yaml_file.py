@@ -169,7 +169,8 @@ def _in_yaml(problem: str) -> str:
     if (found := _EXPECTED.fullmatch(problem)) is None:
         return problem[:1].lower() + problem[1:]
     types, got = found["expected"].split(" | "), found["got"]
-    said = f"expected {' or '.join(_TYPES.get(each, each) for each in types)}{found['limit']}"
+    plain = [_TYPES.get(each, each) for each in types if each != "bool" or "str" not in types]
+    said = f"expected {' or '.join(plain)}{found['limit']}"
     if got is None:
         return said
     advice = next((advice for wanted, wrong, advice in _TYPE_ADVICE if wanted & set(types) and got in wrong), None)

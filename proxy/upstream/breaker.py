@@ -112,6 +112,11 @@ class Breaker:
         self._suspended = None
 
     @property
+    def held(self) -> BreakerHold | None:
+        """The state that an operator has fixed."""
+        return self._hold
+
+    @property
     def is_suspended(self) -> bool:
         return self._suspended is not None
 

@@ -149,17 +149,17 @@ class CanaryScores:
         self._known = {} if known is None else known
         self._writing = asyncio.Lock()
 
-    async def compared(self, model: str, scores: tuple[float, ...]) -> tuple[float, ...] | None:
+    async def remember_first(self, model: str, scores: tuple[float, ...]) -> tuple[float, ...] | None:
         """Return the remembered scores of a model; if there are none, remember these and return None."""
         if self._file is not None:
             async with self._writing:  # one model after the other: each writes the whole file
-                return await asyncio.to_thread(self._compared_in, self._file, model, scores)
+                return await asyncio.to_thread(self._remember_in, self._file, model, scores)
         key = _key(model)
         earlier = self._known.get(key)
         self._known.setdefault(key, scores)
         return earlier
 
-    def _compared_in(self, file: Path, model: str, scores: tuple[float, ...]) -> tuple[float, ...] | None:
+    def _remember_in(self, file: Path, model: str, scores: tuple[float, ...]) -> tuple[float, ...] | None:
         try:
             known = _read(file)
             earlier = known.get(_key(model))
@@ -267,4 +267,4 @@ class Canary:
         report = judged(scores)
         if report.verdict is CanaryVerdict.WRONG:
             return report
-        return judged(scores, await self._scores.compared(model, flattened(scores)))
+        return judged(scores, await self._scores.remember_first(model, flattened(scores)))

@@ -272,6 +272,12 @@ class Guards:
         """Return each guard with its service and model, for metrics and the admin port."""
         return tuple(self._guards.items())
 
+    def take_holds(self, earlier: "Guards") -> None:
+        """Hold the breakers that an operator held before the clients of the models were replaced."""
+        for (service, model), guard in earlier.all:
+            if guard.breaker.held is not None:
+                self.of(service, model).breaker.hold(guard.breaker.held)
+
     def known(self, service: str, model: str) -> Guard | None:
         """Return the guard of a model if the model was called before."""
         return self._guards.get((service, model))

@@ -15,8 +15,9 @@ from types import MappingProxyType
 
 from proxy.bounds import SEARCH_RESPONSE_BYTES
 from proxy.errors import Lost, Malformed, TooLarge, Unreachable
+from proxy.http1.framing import BadMessage
 from proxy.http1.headers import Hop, header_lines
-from proxy.http1.messages import MAY_BE_OUT_OF_STEP, BadMessage, ResponseHead
+from proxy.http1.messages import MAY_BE_OUT_OF_STEP, ResponseHead
 from proxy.http1.outbound import EngineConnection, Node
 from proxy.ranking.planning import EngineReply
 from proxy.upstream.nodes import SERVICE, Nodes

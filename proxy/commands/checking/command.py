@@ -14,7 +14,7 @@ from proxy.commands.checking.dry_run import dry_run
 from proxy.commands.checking.findings import UNREACHABLE, Finding, exit_code
 from proxy.commands.checking.run import check
 from proxy.commands.console import NAME_SAFE, overrides, print_json, report_failure
-from proxy.endpoints.answering import SearchCall
+from proxy.endpoints.routing import SearchCall
 from proxy.errors import UpstreamError
 from proxy.settings.config import Config
 from proxy.settings.config_file import load_with_lines

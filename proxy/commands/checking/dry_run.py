@@ -12,7 +12,8 @@ import msgspec
 from proxy.catalog.indices import Unrouted
 from proxy.commands.checking.routes import ADVICE
 from proxy.context import SearchRecord
-from proxy.endpoints.answering import NotRouted, SearchCall, Searching
+from proxy.endpoints.answering import Searching
+from proxy.endpoints.routing import NotRouted, SearchCall
 from proxy.errors import Failure, TimedOut, Unreachable, UpstreamError
 from proxy.outcomes import BYPASS_REASONS, Bypass, answered, bypassed
 from proxy.parsing.query_text import UNRELAXED
@@ -65,7 +66,7 @@ async def _planned(searching: Searching, caller: EngineOfCaller, call: SearchCal
     routed = await searching.route(record, caller, call, body)
     if isinstance(routed, NotRouted):
         return _not_routed(record, routed.why)
-    plan = await searching.plan(routed)
+    plan = await searching.planner.plan(routed)
     route = {"route": record.route}
     if isinstance(plan, Bypass):
         return _bypassed(plan, route)

@@ -88,7 +88,9 @@ def _refused(error: Refused, url: str, *, authorized: bool) -> Finding:
     if error.status in {401, 403}:
         said = f"{url} rejects the credentials of engine.authorization_env ({error.status}): correct the variable"
         return Finding("wrong", "engine", said)
-    return Finding("wrong", "engine", f"{url} answers with status {error.status}: correct engine.url")
+    is_fault = error.status >= 500 or error.status == 429
+    advice = "look into the log of the engine, or of a gateway before it" if is_fault else "correct engine.url"
+    return Finding("wrong", "engine", f"{url} answers with status {error.status}: {advice}")
 
 
 def _named(kind: EngineKind, url: str) -> Finding:

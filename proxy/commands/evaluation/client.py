@@ -227,7 +227,7 @@ async def _content(response: aiohttp.ClientResponse) -> bytes:
         content += piece
         if len(content) > EVALUATED_RESPONSE_BYTES:
             most = EVALUATED_RESPONSE_BYTES >> 20
-            raise TooLarge("search", f"more than {most} MB: have the template return less _source")
+            raise TooLarge("search", f"more than {most} MB: let the template request less of `_source`")
     return bytes(content)
 
 

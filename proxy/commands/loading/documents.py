@@ -24,6 +24,9 @@ _PIECE = 2**16
 _LOOK_EVERY_S = 0.2
 
 
+_REPAIR = "Repair or replace it, and run the same command again"
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A document to load."""
@@ -119,7 +122,7 @@ def _first(stream: BinaryIO) -> bytes:
                 break
         return head[:1]
     except (OSError, EOFError, zlib.error) as error:
-        raise CannotLoad(f"the file cannot be read: {error}") from None
+        raise CannotLoad(f"the file cannot be read: {error}. {_REPAIR}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ def _line(stream: BinaryIO, number: int) -> bytes:
     try:
         return stream.readline(DOCUMENT_BYTES)
     except (OSError, EOFError, zlib.error) as error:
-        raise CannotLoad(f"the file cannot be read after line {number}: {error}") from None
+        raise CannotLoad(f"the file cannot be read after line {number}: {error}. {_REPAIR}") from None
 
 
 def _is_whole(line: bytes) -> bool:
@@ -174,7 +177,7 @@ def _array(stream: BinaryIO) -> _Elements:
             where = f"element {number}"
             yield BadLine(where, _FLAWS[element]) if isinstance(element, Oversized) else _decoded(where, element)
     except (BrokenOff, OSError, EOFError, zlib.error) as error:
-        raise CannotLoad(f"the array cannot be read after its element {number}: {error}") from None
+        raise CannotLoad(f"the array cannot be read after its element {number}: {error}. {_REPAIR}") from None
 
 
 def _decoded(where: str, content: bytes) -> _Element | BadLine:

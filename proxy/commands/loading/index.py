@@ -89,7 +89,7 @@ async def begin(file: DocumentFile, id_field: str | None, shown: ShownProgress, 
         if isinstance(entry, Document):
             return Source(file, chain([entry], entries))
         _note_bad_lines(loaded, shown, [entry])
-    raise CannotLoad("the file contains no document: nothing was loaded")
+    raise CannotLoad("the file contains no document: write one JSON object per line, or a JSON array")
 
 
 @dataclass(frozen=True, slots=True)

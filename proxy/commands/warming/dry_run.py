@@ -21,8 +21,9 @@ from proxy.commands.loading.backfill import Pace
 from proxy.commands.loading.progress import ShownProgress
 from proxy.commands.warming.searches import FrequentSearches
 from proxy.context import SearchRecord
-from proxy.endpoints.answering import NotRouted, SearchCall, Searching
+from proxy.endpoints.answering import Searching
 from proxy.endpoints.front import response_to
+from proxy.endpoints.routing import NotRouted, SearchCall
 from proxy.errors import TimedOut, UpstreamError, Withheld
 from proxy.outcomes import Bypass
 from proxy.ranking.pipeline import Answered, Result, Unserved
