@@ -50,6 +50,10 @@ def scored(query: Any, **said: Any) -> dict[str, Any]:
         {"nested": {"path": "n", "query": {"match": {"title": "rain jacket"}}}},
         scored(TYPED),
         scored(TYPED, functions=[{"filter": PHRASE, "weight": 3}]),
+        scored(TYPED, functions=[{"filter": PHRASE, "weight": 1000}]),
+        scored(TYPED, functions=[{"filter": of_bool(should=[BEST_BET, PHRASE]), "weight": 1000}]),
+        scored(TYPED, functions=[{"filter": BEST_BET, "weight": 99}]),
+        scored(TYPED, functions=[{"filter": BEST_BET, "weight": "1000"}]),
         of_bool(filter=[TYPED]),
         of_bool(must=[TYPED], should=[{"match_all": {}}]),
         of_bool(must=[TYPED], should=[{"match": {"brand": {"query": "rain jacket", "boost": 100}}}]),
@@ -73,6 +77,10 @@ def test_words_alone_say_no_more(query: Any) -> None:
         (of_bool(should=[TYPED, PHRASE, PIN]), of_bool(should=[SEVEN, PIN])),
         (of_bool(should=[TYPED, PHRASE, BEST_BET]), of_bool(should=[SEVEN, BEST_BET])),
         ({"dis_max": {"queries": [BEST_BET, TYPED]}}, {"dis_max": {"queries": [BEST_BET, SEVEN]}}),
+        (
+            scored(TYPED, functions=[{"filter": of_bool(should=[BEST_BET]), "weight": 100}]),
+            scored(SEVEN, functions=[{"filter": of_bool(should=[BEST_BET]), "weight": 100}]),
+        ),
         (
             of_bool(should=[TYPED, of_bool(must=[{"match": {"brand": "rain jacket"}}], boost=1000)]),
             of_bool(should=[SEVEN, of_bool(must=[{"match": {"brand": "rain jacket"}}], boost=1000)]),

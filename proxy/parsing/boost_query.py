@@ -225,7 +225,7 @@ class _Rewriter:
         if not inner.has_words:
             return None
         functions = listed(body.get("functions"))
-        others = [each for each in functions if not (isinstance(each, dict) and self._holds_words(each.get("filter")))]
+        others = [each for each in functions if not (isinstance(each, dict) and self._is_of_words(each))]
         kept = [each for each in others if not self._is_random(each)]
         own = {} if self._is_random(body) else {key: body[key] for key in _FUNCTIONS if key in body}
         replaced = body.get("boost_mode") == "replace" and len(others) == len(functions) and _ignores_score(body)
@@ -251,18 +251,33 @@ class _Rewriter:
         rewritten = _without(body, "_name", "min_score") | {"query": inner.query}
         return inner._replace(query={"script_score": rewritten}, has_more=True, alone=alone)
 
+    def _is_of_words(self, function: Query) -> bool:
+        """Whether a function scores the query text; one that pins by it, as best bets do, counts as a boost."""
+        found = list(self._with_words(function.get("filter")))
+        readings = [self.leaves.get(id(query)) for query in found]
+        weight = function.get("weight")
+        is_pin = isinstance(weight, int | float) and weight >= _PIN
+        return bool(found) and not (is_pin and not any(reading is None or reading.touches for reading in readings))
+
     def _holds_words(self, query: Any) -> bool:
-        """Whether a query contains one of the clauses with query text."""
+        """Whether one of the clauses with the query text is somewhere in a query."""
+        return any(True for _ in self._with_words(query))
+
+    def _with_words(self, query: Any) -> Iterator[Query]:
+        """Yield the clauses with the query text in a query."""
         match query:
             case dict() if len(query) == 1:
                 ((name, body),) = query.items()
                 if not isinstance(body, dict):
-                    return False
+                    return
                 if id(query) in self.clauses or (self.leaves.get(id(query)) and self._is_words(query, name, body)):
-                    return True
+                    yield query
+                    return
                 inner = COMPOUNDS[name].children(body) if name in COMPOUNDS else ()
-                return any(self._holds_words(child) for child, _ in inner)
-        return False
+                for child, _ in inner:
+                    yield from self._with_words(child)
+            case _:
+                pass
 
 
 def _is_required(body: Query) -> bool:
