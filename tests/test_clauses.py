@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from proxy.parsing.clauses import COMPOUNDS, LEAVES
 from proxy.parsing.query_text import UserQuery, find_user_query
 from proxy.parsing.words import MATCH_ALL
 from tests import strategies
+from tests.integration import wild
 
 PASSAGE = ("title", "body")
 LAPTOP: Any = {"match": {"title": "laptop"}}
@@ -402,3 +403,18 @@ def test_what_is_admitted_more_differs_in_the_users_words_alone(query: Any, docu
     user_query = found(query)
     if user_query and user_query.relaxed and admits(user_query.relaxed, document):
         assert admits(query, document, user_query.text)
+
+
+def _is_utf8(query: Any) -> bool:
+    try:
+        return bool(json.dumps(query, ensure_ascii=False).encode())
+    except UnicodeEncodeError:
+        return False
+
+
+@given(wild.queries)
+def test_any_query_is_read(query: Any) -> None:
+    """The queries of the fuzzer, which has a body for each clause; a body with half an emoji is bypassed before."""
+    assume(_is_utf8(query))
+    found = find_user_query(query, ("title", "description"), {"title", "description"}.__contains__, None)
+    assert found is None or isinstance(found, UserQuery)

@@ -58,6 +58,8 @@ _some_spans = st.lists(_spans, min_size=1, max_size=3)
 _LEAF_BODIES: Mapping[str, Some] = {
     "intervals": st.builds(lambda field, text: {field: {"match": {"query": text}}}, FIELDS, TEXTS),
     "wildcard": st.builds(lambda field, text: {field: f"*{text}*"}, FIELDS, TEXTS),
+    "fuzzy": st.builds(lambda field, text: {field: text}, FIELDS, TEXTS)
+    | st.builds(lambda field, text: {field: {"value": text, "fuzziness": "AUTO"}}, FIELDS, TEXTS),
     "span_term": _spans.map(lambda span: span["span_term"]),
     "span_near": _some_spans.map(lambda spans: {"clauses": spans, "slop": 2}),
     "span_or": _some_spans.map(lambda spans: {"clauses": spans}),
@@ -132,6 +134,8 @@ def _names_of(table: Iterable[str]) -> Some:
 
 def _named(table: Mapping[str, Some], names: Iterable[str]) -> Some:
     """One of the queries of these names, its body mostly as it should be, and now and then not."""
+    if lacking := set(names) - table.keys():
+        raise ValueError(f"wild.py has no body for {sorted(lacking)}")
     return _names_of(names).flatmap(lambda name: _mostly(table[name], junk).map(lambda body: {name: body}))
 
 
