@@ -35,7 +35,8 @@ class Retriever:
     def __init__(
         self, client: Elasticsearch, index: str = "products", fields: Sequence[str] = ("title", "description")
     ) -> None:
-        # A per-request option: the models may add this much time, then the engine's own order is returned.
+        # A per-request option: the proxy may add this much time (or budget_ms of the route, if that is less), then the
+        # best order known so far is returned.
         self._client = client.options(headers={"X-Rerank-Budget-Ms": str(BUDGET_MS)})
         self._index = index
         self._fields = tuple(fields)

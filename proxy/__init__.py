@@ -27,12 +27,13 @@ endpoints         search, multi_search (multi_search_lines), async_search; nodes
     passthrough   passes other requests and bypassed searches through, byte for byte
 
 parsing           reads a search request
-    search_request    the body, as far as it is understood (search_keys: one table; source_filter, filter_path)
+    search_request    the body, as far as it is understood (search_keys: one table; source_filter, filter_path;
+                      search_edits: changes in a body that is passed on)
     aggregations      which aggregations count the documents that kNN added
     sort_values       the sort order, and the values of `search_after`
     query_text        the text that the user typed, and the query with that text made optional
-    clauses, query_string     which clauses have query text (wildcards, words: spellings of one text; json_text: raw
-                              members)
+    clauses, query_string     which clauses have query text (query_syntax: the parts of such a line; wildcards; words:
+                              spellings of one text; json_text: raw members)
     evidence          combines the texts of several clauses into one
     boost_query       the query with its text made constant, which shows its other boosts
 catalog           what is known of the engine

@@ -177,7 +177,7 @@ async def test_a_breaker_is_controlled_by_its_name(log: Log) -> None:
             assert {"a": "closed"} == (await operator.ask("POST", f"/breakers/{action}?name=a")).json
         unknown = await operator.ask("POST", "/breakers/open?name=b")
     assert (list(BreakerAction), 404) == (running.breakers.actions, unknown.status)
-    assert "there are: a" in unknown.json["error"]
+    assert "use one of a" in unknown.json["error"]
 
 
 @pytest.mark.parametrize(
@@ -188,6 +188,8 @@ async def test_what_it_does_not_know_is_an_error_in_json(method: str, target: st
     async with opened(Running()) as operator:
         found = await operator.ask(method, target)
     assert (status, ["error"]) == (found.status, list(found.json))
+    assert "GET /metrics, GET /config" in found.json["error"]
+    assert "POST /reranking/on|off" in found.json["error"]
 
 
 async def test_a_port_that_is_taken_costs_the_metrics_and_is_logged(log: Log) -> None:

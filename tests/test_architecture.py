@@ -82,6 +82,8 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.commands.loading.errors": "test_loading_target.py",
     "proxy.commands.loading.passages": "test_loading_backfill.py",
     "proxy.parsing.query_string": "test_query_string.py",
+    "proxy.parsing.query_syntax": "test_query_string.py",
+    "proxy.parsing.search_edits": "test_search_request.py",
     "proxy.ranking": "test_pipeline.py",
     "proxy.parsing.search_keys": "test_search_request.py",
     "proxy.upstream": "test_transport.py",

@@ -69,7 +69,7 @@ def test_calls_that_say_nothing_change_nothing() -> None:
 def test_it_is_probed_by_one_call_at_a_time() -> None:
     breaker = opened_breaker()
     first = breaker.admit(RULES.pauses_seconds[0])
-    assert Admission(1, is_probe=True) == first
+    assert Admission(1) == first
     assert isinstance(breaker.admit(RULES.pauses_seconds[0]), Opened)
 
 
@@ -84,7 +84,7 @@ def test_a_probe_that_succeeds_closes_it_and_forgets_the_failures() -> None:
 def test_a_probe_that_says_nothing_leaves_the_next_call_to_probe() -> None:
     breaker = opened_breaker()
     call(breaker, SILENT, 5.0)
-    assert Admission(1, is_probe=True) == breaker.admit(5.0)
+    assert Admission(1) == breaker.admit(5.0)
 
 
 def test_the_pause_grows_with_each_probe_that_fails_but_stays_below_the_time_to_recover() -> None:

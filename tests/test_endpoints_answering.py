@@ -277,7 +277,7 @@ async def test_what_models_are_told_is_not_a_requests_to_say_unless_the_settings
 ) -> None:
     answered = await client.search("/products/_search", QUERY, **{f"x_rerank_{option}": "legal"})
     assert (400, "bypassed;reason=steering", []) == (answered.status, answered.header("x-rerank"), models.requests)
-    assert b"may not be set by a request" in answered.content
+    assert b"is not allowed: remove it, or add" in answered.content
 
 
 @pytest.mark.parametrize("kind", ["resolve", "facts"])

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from proxy.endpoints.turns import Turns
+from proxy.endpoints.turns import Turns, requester
 
 
 class Steps:
@@ -38,6 +38,18 @@ async def test_a_step_alone_does_not_wait() -> None:
     with suppress(StopIteration):
         taking.send(None)
     assert [("a", 0), ("b", 2)] == steps.ran
+
+
+async def test_requests_take_turns_however_many_tasks_they_have() -> None:
+    """Otherwise the searches of others would wait for all thousand of a multi-search."""
+    steps = Steps()
+
+    async def ask(*names: str) -> None:
+        requester.set(names)
+        await asyncio.gather(*(steps.run(name) for name in names))
+
+    await asyncio.gather(ask("a1", "a2", "a3", "a4"), ask("b1"), ask("c1", "c2"))
+    assert ["a1", "a2", "b1", "c1", "a3", "c2", "a4"] == [name for name, _ in steps.ran]
 
 
 async def test_a_task_that_leaves_does_not_hold_up_the_others() -> None:

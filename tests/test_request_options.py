@@ -112,58 +112,58 @@ REFUSALS: list[tuple[list[tuple[bytes, bytes]], Any, str]] = [
     (
         [(b"x-rerank-Window", b"many")],
         None,
-        "[x-rerank-Window] takes a whole number of 1 or more, not the text [many]: correct it, or leave it out",
+        "[x-rerank-Window] takes a whole number of 1 or more, not the text [many]: correct or remove it",
     ),
     (
         [],
         {"window": "5"},
-        "[ext.rerank_proxy.window] takes a whole number of 1 or more, not the text [5]: correct it, or leave it out",
+        "[ext.rerank_proxy.window] takes a whole number of 1 or more, not the text [5]: correct or remove it",
     ),
     (
         [(b"X-Rerank-Budget-Ms", b"0")],
         None,
-        "[X-Rerank-Budget-Ms] takes a whole number of 1 or more, not 0: correct it, or leave it out",
+        "[X-Rerank-Budget-Ms] takes a whole number of 1 or more, not 0: correct or remove it",
     ),
     (
         [],
         {"budget_ms": 0.5},
-        "[ext.rerank_proxy.budget_ms] takes a whole number of 1 or more, not 0.5: correct it, or leave it out",
+        "[ext.rerank_proxy.budget_ms] takes a whole number of 1 or more, not 0.5: correct or remove it",
     ),
     (
         [],
         {"query": "x" * 2001},
         (
             "[ext.rerank_proxy.query] takes a text of 1 to 2000 characters, not a text of 2001 characters: "
-            "correct it, or leave it out"
+            "correct or remove it"
         ),
     ),
     (
         [],
         {"instruction": ["x"]},
-        "[ext.rerank_proxy.instruction] takes a text of 1 to 2048 characters, not a list: correct it, or leave it out",
+        "[ext.rerank_proxy.instruction] takes a text of 1 to 2048 characters, not a list: correct or remove it",
     ),
     (
         [(b"X-Rerank-Explain", b"1")],
         None,
         (
             "[X-Rerank-Explain] takes `on` or `off`, in the body `true` or `false`, not the text [1]: "
-            "correct it, or leave it out"
+            "correct or remove it"
         ),
     ),
     (
         [],
         {"profile": {}},
-        "[ext.rerank_proxy.profile] takes the name of a profile, not an object: correct it, or leave it out",
+        "[ext.rerank_proxy.profile] takes the name of a profile, not an object: correct or remove it",
     ),
     (
         [],
         {"profile": "leagl"},
-        "[ext.rerank_proxy.profile] knows no profile like the text [leagl], did you mean `legal`?",
+        "[ext.rerank_proxy.profile] expects the name of a profile, not the text [leagl], did you mean `legal`?",
     ),
     (
         [(b"X-Rerank-Windw", b"1")],
         None,
-        "[X-Rerank-Windw] is no way to steer the reranking, did you mean `window`?",
+        "[X-Rerank-Windw] is not a per-request option, did you mean `window`?",
     ),
     ([], True, "[ext.rerank_proxy] takes an object, not true"),
     (

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES
 from proxy.outcomes import BYPASS_REASONS, Bypass
 from proxy.parsing.filter_path import Form
+from proxy.parsing.search_edits import excluding, translated
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.parsing.search_request import OF_PIT, SearchRequest, excluding, parse, translated
+from proxy.parsing.search_request import OF_PIT, SearchRequest, parse
 from proxy.parsing.sort_values import BY_SCORE, Sort, Walk, head_value, tail_value
 from proxy.parsing.source_filter import PathPlace, SourceFilter
 from tests import strategies

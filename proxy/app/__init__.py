@@ -21,6 +21,7 @@ from proxy.endpoints.multi_search import answer_multi_search
 from proxy.endpoints.nodes import answer_nodes
 from proxy.endpoints.passthrough import pass_through
 from proxy.endpoints.search import answer_search
+from proxy.endpoints.turns import requester
 from proxy.errors import cause_of
 from proxy.http1.callers import Field, field_value
 from proxy.http1.exchange import Exchange, Work
@@ -136,6 +137,7 @@ class Proxy:
         generation = self._generation
         record = exchange.record = exchange.record or record_of(exchange.head.fields)
         current_trace.set(record.trace)  # of this task, which is that of this request
+        requester.set(exchange)
         try:
             with generation.request():
                 await self._answered(generation.front, exchange, record, answer(generation, record))

@@ -50,6 +50,11 @@ ROUTES = (
 )
 
 
+_PATHS = ", ".join(
+    "/".join([f"{route.method} {route.path}", *filter(None, ["|".join(route.last)])]) for route in ROUTES
+)
+
+
 class AdminPort:
     """Answers operators, orchestrators and Prometheus."""
 
@@ -72,7 +77,8 @@ class AdminPort:
         try:
             return await handler(request)
         except web.HTTPException as error:
-            return _json({"error": error.reason}, error.status)
+            known = f": use one of {_PATHS}" if error.status in {404, 405} else ""
+            return _json({"error": f"{error.reason}{known}"}, error.status)
 
     def _refusal(self, request: web.Request) -> web.Response | None:
         if self._token is None:
@@ -136,7 +142,7 @@ class AdminPort:
             self._operations.breakers.control(name, action)
         except KeyError:
             known = ", ".join(sorted(self._operations.breakers.states())) or "none"
-            return _json({"error": f"no breaker is called {name[:100]!r}; there are: {known}"}, 404)
+            return _json({"error": f"no breaker has the name {name[:100]!r}: use one of {known}"}, 404)
         _log.warning("breaker_controlled", breaker=name, action=action)
         return await self.breakers(request)
 

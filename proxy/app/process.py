@@ -88,14 +88,14 @@ class Process:
     def _add_gauges(self) -> None:
         metrics, fixed = self._proxy.telemetry.metrics, self._proxy.fixed
         added = fixed.engine.added
-        metrics.add(Gauge("ready", "1 while requests are taken", (), lambda: {(): self.state is State.READY}))
+        metrics.add(Gauge("ready", "1 while the process accepts requests", (), lambda: {(): self.state is State.READY}))
         metrics.add(
-            Gauge("reranking_enabled", "0 while the kill switch is thrown", (), lambda: {(): self.switches.reranking})
+            Gauge("reranking_enabled", "0 while the kill switch is on", (), lambda: {(): self.switches.reranking})
         )
         metrics.add(
             Gauge(
                 "client_connections",
-                "Clients that are connected",
+                "Open client connections",
                 (),
                 lambda: {(): self._listener.clients if self._listener else 0},
             )
@@ -125,16 +125,14 @@ class Process:
             )
         )
         metrics.add(Gauge("engine_nodes", "Nodes of the engine by state", ("state",), self._nodes))
+        metrics.add(Gauge("breaker_open", "1 while the circuit breaker of a model is open", ("breaker",), self._open))
         metrics.add(
-            Gauge("breaker_open", "1 for each circuit breaker that lets no calls pass", ("breaker",), self._open)
-        )
-        metrics.add(
-            Gauge("model_calls_running", "Calls of a model that are running", ("service", "model"), self._calls_running)
+            Gauge("model_calls_running", "Calls of a model in progress", ("service", "model"), self._calls_running)
         )
         metrics.add(
             Gauge(
                 "model_calls_waiting",
-                "Calls of a model that wait for a turn",
+                "Calls of a model that wait for a slot",
                 ("service", "model"),
                 self._calls_waiting,
             )
@@ -148,7 +146,7 @@ class Process:
         metrics.add(
             Gauge(
                 "canary_ok",
-                "1 if the model ranked the known pairs of its last canary right",
+                "1 if the last canary of the model ranked the known pairs correctly",
                 ("model",),
                 self._canary_ok,
             )

@@ -24,7 +24,7 @@ from proxy.errors import Refused, UpstreamError
 from proxy.http1.callers import Field
 from proxy.outcomes import Bypass
 from proxy.parsing.json_text import take_member
-from proxy.parsing.search_request import excluding, translated
+from proxy.parsing.search_edits import excluding, translated
 from proxy.parsing.sort_values import Walk
 from proxy.ranking.searches import added_fields
 from proxy.settings.config import Config

@@ -1,18 +1,12 @@
-"""Parses `query_string` and `simple_query_string` syntax: the query text, and what else the query requires or excludes.
-
-Sources: Elasticsearch, "Query string query" and "Simple query string query"; Lucene, `QueryParser.jj` and
-`SimpleQueryParser`. `simple_query_string` has no fields, and only signs as operators: AND, OR and NOT are words there.
-The line is split into tokens in one pass, up to a length that no user types.
-"""
+"""Reads a `query_string` or `simple_query_string`: the query text, and what else the query requires or excludes."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from proxy.bounds import BRACKET_DEPTH, QUERY_STRING_LINE
-from proxy.parsing.words import MATCH_ALL, Query, Typed, fold, is_one_word, is_typed_word, letters, unescaped, variants
+from proxy.bounds import QUERY_STRING_LINE
+from proxy.parsing.query_syntax import Part, parts_of, unbracketed
+from proxy.parsing.words import MATCH_ALL, Query, Typed, fold, is_one_word, is_typed_word, letters, variants
 
 IsText = Callable[[str], bool]
 
@@ -29,82 +23,6 @@ class FieldKinds(NamedTuple):
 # Options of the whole query that do not apply to a part of it.
 _WHOLE_LINE = frozenset({"query", "minimum_should_match", "boost", "_name"})
 
-_TOKEN = re.compile(
-    r"""(?P<space>\s++)
-      | (?P<and>(?:AND|&&)(?=[\s(]|$))
-      | (?P<or>(?:OR|\|\|)(?=[\s(]|$))
-      | (?P<not>NOT(?=[\s(]|$)\s*+|!)
-      | (?P<sign>[+\-](?=\S))
-      | (?P<open>\()
-      | (?P<close>\))
-      | (?P<phrase>"(?:[^"\\]|\\.)*+")
-      | (?P<opaque>[\[{][^\[\]{}]*+[\]}]|/(?:[^/\\]|\\.)++/|(?<=:)[<>]=?(?:[^\s()\\]|\\.)++)
-      | (?P<suffix>[~^][\d.]*+)
-      | (?P<field>(?:[\w.\-*@]|\\.)++:)
-      | (?P<word>(?:[^\s+\-!<>(){}\[\]^"~:\\/]|\\.)(?:[^\s!(){}\[\]^"~:\\/]|\\.)*+)""",
-    re.VERBOSE | re.DOTALL,
-)
-
-_FLAGS = ("AND", "NOT", "OR", "PREFIX", "PHRASE", "PRECEDENCE", "ESCAPE", "WHITESPACE", "FUZZY", "NEAR")
-"""Operators of `simple_query_string` in the order of their bits (Elasticsearch, `SimpleQueryStringFlag`)."""
-
-_SIMPLE: Mapping[str, tuple[str, str]] = {
-    "AND": (r"(?P<and>\+(?=\s))|(?P<sign>\+)", "+"),
-    "OR": (r"(?P<or>\|)", "|"),
-    "NOT": (r"(?P<not>-(?=\S))", ""),
-    "PHRASE": (r'(?P<phrase>"(?:[^"\\]|\\.)*+")', '"'),
-    "PRECEDENCE": (r"(?P<open>\()|(?P<close>\))", "()"),
-    "FUZZY": (r"(?P<suffix>~\d*+)", "~"),
-}
-"""The token of each operator of `simple_query_string`, and the characters that then end a word."""
-
-
-@lru_cache(maxsize=64)
-def _simple_token(operators: frozenset[str]) -> re.Pattern[str]:
-    """Return the tokens of a simple query with these operators in `flags`; other signs are plain text."""
-    known = [_SIMPLE[name] for name in _SIMPLE if name in operators]
-    ends = "".join(map(re.escape, "".join(characters for _, characters in known)))
-    begins = "-" if "NOT" in operators else ""
-    escapes = r"|\\." if "ESCAPE" in operators else ""
-    backslash = r"\\" if "ESCAPE" in operators else ""
-    word = rf"(?P<word>(?:[^\s{ends}{backslash}{begins}]{escapes})(?:[^\s{ends}{backslash}]{escapes})*+)"
-    return re.compile("|".join([r"(?P<space>\s++)", *(token for token, _ in known), word]), re.DOTALL)
-
-
-def _operators(flags: object) -> frozenset[str] | None:
-    """Read `flags`, names or bits; None if the engine would reject them."""
-    if isinstance(flags, int):
-        return frozenset(name for bit, name in enumerate(_FLAGS) if flags & 1 << bit)
-    if not isinstance(flags, str):
-        return None
-    named = {"NEAR" if name == "SLOP" else name for name in flags.upper().replace(" ", "").split("|")}
-    if "NEAR" in named:
-        named.add("FUZZY")
-    if "ALL" in named:
-        return frozenset(_FLAGS)
-    return frozenset(named) if named <= {*_FLAGS, "NONE"} else None
-
-
-@dataclass(slots=True)
-class _Part:
-    """A part of the line: a word, a phrase, a group in brackets, or something without words (a range, a regex)."""
-
-    start: int
-    """Position after its sign."""
-    end: int
-    sign: str
-    or_: bool
-    """Whether OR connects it with the part before it."""
-    field: str
-    text: str = ""
-    quoted: bool = False
-    opaque: bool = False
-    parts: "list[_Part] | None" = None
-    boost: float = 1.0
-    inexact: bool = False
-    """Whether it is a word with wildcards, or with typing errors."""
-
-
 _EVERY_FIELD = FieldKinds(lambda _: True)
 
 
@@ -115,12 +33,10 @@ def read_line(name: str, options: Query, line: str, kinds: FieldKinds = _EVERY_F
     only change how the words are searched. Values of fields that are not text are not query text, and beside words
     without a field, neither are those of fields that are not central: applications write their filters so.
     """
-    simple = name == "simple_query_string"
-    token = _tokens_of(options) if simple else _TOKEN
-    parts = _parts(line, token, simple=simple) if token and len(line) <= QUERY_STRING_LINE else None
+    parts = parts_of(name, options, line)
     if parts is None:
         return Typed(" ".join(_NOISE.sub(" ", line[:QUERY_STRING_LINE]).split()), None)
-    plain = _unbracketed(parts)
+    plain = unbracketed(parts)
     kept = {key: value for key, value in options.items() if key not in _WHOLE_LINE}
     has_words = _with_words(plain, kinds) if ":" in line else kinds.is_text
     demands = _requirements(plain, kinds.is_text, has_words)
@@ -136,7 +52,7 @@ def read_line(name: str, options: Query, line: str, kinds: FieldKinds = _EVERY_F
     return Typed(text, {"bool": stays} if stays else MATCH_ALL, named)
 
 
-def _with_words(parts: "list[_Part]", kinds: FieldKinds) -> IsText:
+def _with_words(parts: list[Part], kinds: FieldKinds) -> IsText:
     """Return which fields hold words of the query text: the central ones, if there are words in them or in no field."""
 
     def is_central(field: str) -> bool:
@@ -145,7 +61,7 @@ def _with_words(parts: "list[_Part]", kinds: FieldKinds) -> IsText:
     return is_central if any(_words(parts, is_central)) else kinds.is_text
 
 
-def _named(parts: "Sequence[_Part]", has_words: IsText) -> dict[str, None] | None:
+def _named(parts: Sequence[Part], has_words: IsText) -> dict[str, None] | None:
     """Return the fields that are named for all words, in order; None if some words are in no named field."""
     named: dict[str, None] = {}
     for part in parts:
@@ -158,144 +74,7 @@ def _named(parts: "Sequence[_Part]", has_words: IsText) -> dict[str, None] | Non
     return named
 
 
-def _tokens_of(options: Query) -> re.Pattern[str] | None:
-    operators = _operators(options.get("flags", "ALL"))
-    return None if operators is None else _simple_token(operators)
-
-
-@dataclass(slots=True)
-class _Pending:
-    """Tokens that apply to the next part."""
-
-    sign: str = ""
-    operator: str = ""
-    field: str = ""
-    start: int = -1
-    """Position of the field name."""
-
-    def __bool__(self) -> bool:
-        return bool(self.sign or self.field or self.operator)
-
-
-def _parts(line: str, token: re.Pattern[str], *, simple: bool) -> list[_Part] | None:
-    """Split a line into parts; None if its syntax is invalid."""
-    tree, position = _Tree("*" if simple else "*?"), 0
-    for found in token.finditer(line):
-        if found.start() != position or not _TAKES[found.lastgroup or ""](tree, found):
-            return None
-        position = found.end()
-    return None if position < len(line) or tree.above or tree.pending else tree.level
-
-
-class _Tree:
-    """The parts as they are parsed: those of the innermost open bracket, and of the brackets around it."""
-
-    def __init__(self, wildcards: str) -> None:
-        self.level: list[_Part] = []
-        self.above: list[tuple[list[_Part], _Part]] = []
-        self.pending = _Pending()
-        self._wildcards = wildcards
-
-    def space(self, _: re.Match[str]) -> bool:
-        return not self.pending.field
-
-    def operator(self, token: re.Match[str]) -> bool:
-        stands = bool(self.level) and not self.pending
-        self.pending.operator = token.lastgroup or ""
-        return stands
-
-    def sign(self, token: re.Match[str]) -> bool:
-        stands = not self.pending.field and not self.pending.sign
-        self.pending.sign = "-" if token.lastgroup == "not" else token[0]
-        return stands
-
-    def field(self, token: re.Match[str]) -> bool:
-        stands = not self.pending.field
-        self.pending.field, self.pending.start = unescaped(token[0][:-1]), token.start()
-        return stands
-
-    def part(self, token: re.Match[str]) -> bool:
-        self.level.append(_part(token, self.pending, self._wildcards))
-        if self.pending:
-            self.pending = _Pending()
-        return True
-
-    def open(self, token: re.Match[str]) -> bool:
-        self.part(token)
-        self.above.append((self.level, self.level[-1]))
-        self.level = []
-        return len(self.above) <= BRACKET_DEPTH
-
-    def close(self, token: re.Match[str]) -> bool:
-        if not self.above or self.pending:
-            return False
-        inner = self.level
-        self.level, group = self.above.pop()
-        group.parts, group.end = inner, token.end()
-        return True
-
-    def suffix(self, token: re.Match[str]) -> bool:
-        """Parse a boost, or the fuzziness of a word or the slop of a phrase."""
-        if self.pending or not self.level or self.level[-1].end != token.start():
-            return False
-        last = self.level[-1]
-        last.end, last.boost = token.end(), _boost(token[0], last.boost)
-        last.inexact |= token[0].startswith("~")
-        return True
-
-
-_TAKES: Mapping[str, Callable[[_Tree, re.Match[str]], bool]] = {
-    "space": _Tree.space,
-    "and": _Tree.operator,
-    "or": _Tree.operator,
-    "not": _Tree.sign,
-    "sign": _Tree.sign,
-    "field": _Tree.field,
-    "open": _Tree.open,
-    "close": _Tree.close,
-    "suffix": _Tree.suffix,
-    "phrase": _Tree.part,
-    "opaque": _Tree.part,
-    "word": _Tree.part,
-}
-"""The method for each token; it returns False if the token is not allowed there."""
-
-
-def _part(token: re.Match[str], pending: _Pending, wildcards: str) -> _Part:
-    start = token.start() if pending.start < 0 else pending.start
-    kind, raw, text = token.lastgroup, token[0], ""
-    if kind == "word":
-        text = unescaped(_without_wildcards(raw, wildcards))
-    elif kind == "phrase":
-        text = unescaped(raw[1:-1].strip())
-    or_ = pending.operator == "or"
-    part = _Part(start, token.end(), pending.sign, or_, pending.field, text, kind == "phrase", kind == "opaque")
-    part.inexact = kind == "word" and raw[-1] in wildcards
-    return part
-
-
-def _without_wildcards(word: str, wildcards: str) -> str:
-    """Remove wildcards from both ends of a word, except escaped ones."""
-    left = word.lstrip(wildcards)
-    kept = left.rstrip(wildcards)
-    return left[: len(kept) + 1] if kept.endswith("\\") else kept
-
-
-def _boost(raw: str, before: float) -> float:
-    try:
-        return float(raw[1:]) if raw.startswith("^") else before
-    except ValueError:
-        return before
-
-
-def _unbracketed(parts: list[_Part]) -> list[_Part]:
-    """Remove brackets around the whole line."""
-    while len(parts) == 1 and parts[0].parts is not None and not parts[0].sign and not parts[0].field:
-        parts = parts[0].parts
-    return parts
-
-
-def _words(parts: Sequence[_Part], is_text: IsText) -> Iterator[str]:
+def _words(parts: Sequence[Part], is_text: IsText) -> Iterator[str]:
     """Yield the query text of the parts that are not excluded, each word once."""
     if len(parts) == 1:
         return filter(None, [_text_of(parts[0], is_text)])
@@ -314,7 +93,7 @@ class _Text(NamedTuple):
     """The text of a part."""
 
     text: str
-    part: _Part
+    part: Part
     whole: bool
     """Whether it is a phrase or a group of several words."""
 
@@ -331,18 +110,18 @@ class _Text(NamedTuple):
 _Texts = list[_Text]
 
 
-def _texts(parts: Sequence[_Part], is_text: IsText) -> _Texts:
+def _texts(parts: Sequence[Part], is_text: IsText) -> _Texts:
     texts = [(text, part) for part in parts if (text := _text_of(part, is_text))]
     return [_Text(text, part, _is_whole(text, part)) for text, part in texts]
 
 
-def _text_of(part: _Part, is_text: IsText) -> str:
+def _text_of(part: Part, is_text: IsText) -> str:
     if part.sign == "-" or part.opaque or (part.field and not _has_words(part.field, is_text)):
         return ""
     return part.text if part.parts is None else " ".join(_words(_without_expansions(part.parts), is_text))
 
 
-def _without_expansions(parts: Sequence[_Part]) -> Sequence[_Part]:
+def _without_expansions(parts: Sequence[Part]) -> Sequence[Part]:
     """Drop phrases and groups that weigh less than the plain words next to them: an application adds synonyms so."""
     if len({part.boost for part in parts}) < 2:
         return parts
@@ -375,7 +154,7 @@ def _repeats(words: str) -> Callable[[str], bool]:
     return repeats
 
 
-def _is_whole(text: str, part: _Part) -> bool:
+def _is_whole(text: str, part: Part) -> bool:
     """Whether a part is a phrase or a group of several words."""
     return (part.quoted or part.parts is not None) and not is_one_word(text)
 
@@ -425,7 +204,7 @@ def _boost_of(text: _Text) -> float:
     return text.part.boost
 
 
-def _requirements(parts: Sequence[_Part], is_text: IsText, has_words: IsText) -> list[_Part] | None:
+def _requirements(parts: Sequence[Part], is_text: IsText, has_words: IsText) -> list[Part] | None:
     """Return the parts that require or exclude more than the query text; None if that is unclear."""
     if all(map(_is_plain, parts)) or _repeats_in_fields(parts, is_text, has_words):
         return []
@@ -434,7 +213,7 @@ def _requirements(parts: Sequence[_Part], is_text: IsText, has_words: IsText) ->
     positive = [part for part in parts if part.sign != "-" and not part.opaque]
     quotes_all = len(positive) > 1 and all(part.quoted and is_typed_word(part.text) for part in positive)
     repeats = _repeated(positive, has_words)
-    demands: list[_Part] = []
+    demands: list[Part] = []
     for part in parts:
         if part.sign or part.field or part.opaque:
             demands.append(part)
@@ -443,28 +222,28 @@ def _requirements(parts: Sequence[_Part], is_text: IsText, has_words: IsText) ->
         elif part.quoted:
             demands += [] if quotes_all else [part]
         elif part.parts is not None:
-            inner = _requirements(_without_expansions(_unbracketed(part.parts)), is_text, has_words)
+            inner = _requirements(_without_expansions(unbracketed(part.parts)), is_text, has_words)
             if inner is None and _text_of(part, has_words):
                 return None
             demands += [part] if inner is None else inner
     return demands
 
 
-def _is_plain(part: _Part) -> bool:
+def _is_plain(part: Part) -> bool:
     """Whether a part is a single word and nothing else."""
     return not (part.sign or part.field or part.opaque or part.quoted) and part.parts is None
 
 
-def _is_free(part: _Part) -> bool:
+def _is_free(part: Part) -> bool:
     """Whether a part is only words, however they are searched."""
     return not (part.sign or part.field or part.opaque) and all(map(_is_free, part.parts or ()))
 
 
-def _has_phrase(part: _Part) -> bool:
+def _has_phrase(part: Part) -> bool:
     return part.quoted or any(map(_has_phrase, part.parts or ()))
 
 
-def _repeats_in_fields(parts: Sequence[_Part], is_text: IsText, has_words: IsText) -> bool:
+def _repeats_in_fields(parts: Sequence[Part], is_text: IsText, has_words: IsText) -> bool:
     """Whether all parts repeat the same words in different text fields: `title:(w) OR body:(w)`, also without OR."""
     several = len(parts) > 1 and (all(part.field for part in parts) or any(part.or_ for part in parts))
     free = several and all(not part.sign and not part.opaque and all(map(_is_free, part.parts or ())) for part in parts)
@@ -473,7 +252,7 @@ def _repeats_in_fields(parts: Sequence[_Part], is_text: IsText, has_words: IsTex
     return len({letters(_text_of(part, is_text)) for part in parts}) == 1
 
 
-def _repeated(positive: Sequence[_Part], has_words: IsText) -> set[int]:
+def _repeated(positive: Sequence[Part], has_words: IsText) -> set[int]:
     """Return the ids of phrases and groups that only repeat plain words next to them."""
     if not any(_has_phrase(part) for part in positive):
         return set()

@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
@@ -18,9 +18,9 @@ import msgspec
 from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES, RESCORED_HITS
 from proxy.outcomes import Bypass
 from proxy.parsing.filter_path import Form, read_form
-from proxy.parsing.json_text import decoder_of, read, take_member, with_members_set
+from proxy.parsing.json_text import take_member
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.parsing.sort_values import BY_SCORE, Sort, Walk, engine_values, read_sort, walk_of
+from proxy.parsing.sort_values import Sort, Walk, read_sort
 from proxy.parsing.source_filter import PathPlace, SourceFilter, read_source, source_of_url
 
 DEFAULT_SIZE = 10
@@ -158,7 +158,7 @@ def _body(body: bytes) -> tuple[Members, Mapping[str, Any]]:
     """Decode a body strictly, since the engine rejects duplicate keys and trailing content."""
     if not body.strip():
         return {}, {}
-    if _is_too_complex(body):
+    if is_too_complex(body):
         raise _NotUnderstood("too_complex")
     try:
         decoded = json.loads(
@@ -173,7 +173,8 @@ def _body(body: bytes) -> tuple[Members, Mapping[str, Any]]:
     return members, decoded
 
 
-def _is_too_complex(body: bytes) -> bool:
+def is_too_complex(body: bytes) -> bool:
+    """Whether a body has more objects and arrays than are read."""
     return body.count(b"{") + body.count(b"[") > BODY_CLAUSES
 
 
@@ -302,28 +303,6 @@ OF_PIT = Sort((0,))
 """Elasticsearch sorts a point in time by score and then `_shard_doc`, and each hit has both sort values."""
 
 
-def translated(query_string: str, content: bytes) -> tuple[bytes, Walk | None]:
-    """Translate a `search_after` with the proxy's own sort values to the engine's, so that the engine can continue.
-
-    The engine has no position for a hit of the reranked head: there it starts from the beginning.
-    """
-    if b'"search_after"' not in content or _is_too_complex(content):  # then no earlier page was reranked, either
-        return content, None
-    try:
-        decoded = json.loads(content)
-        url = dict(parse_qsl(query_string, keep_blank_values=True))
-        sort = OF_PIT if "pit" in decoded else read_sort(decoded.get("sort", []), url.get("sort", "")) or BY_SCORE
-        walk = walk_of(decoded["search_after"], sort)
-        if not isinstance(walk, Walk):
-            return content, None
-        if walk.in_head:
-            return take_member(content, ("search_after",))[0], walk
-        values = engine_values(decoded["search_after"], sort, walk)
-        return with_members_set(content, {"search_after": values}), walk
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return content, None
-
-
 _SECONDS = {"nanos": 1e-9, "micros": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _TIME = re.compile(rf"\s*(?:(?P<count>[0-9]{{1,18}})\s*(?P<unit>{'|'.join(_SECONDS)})|0+)\s*", re.IGNORECASE)
 """A time value of an engine; seen on Elasticsearch 8.19.13: without a unit only 0, and `-1` means no timeout."""
@@ -429,56 +408,18 @@ def _query_of_url(url: Mapping[str, str]) -> Any:
     return {"query_string": options}
 
 
-def excluding(content: bytes, parameters: Parameters, paths: Sequence[str]) -> tuple[bytes, Parameters]:
-    """Exclude these paths from `_source` of a search, unless it requests them; returns its body and its parameters.
-
-    A search that copies documents (scroll, slice, point in time) is returned unchanged, and so is one whose `_source`
-    cannot be read or is not returned.
-    """
-    url, in_body = dict(parameters), bool(content.strip())
-    try:
-        decoded = read(content, _about_source) if in_body else {}
-    except (ValueError, RecursionError):
-        return content, parameters
-    if not isinstance(decoded, dict) or _OF_COPIES & {*decoded, *url}:
-        return content, parameters
-    named = source_of_url(url)
-    source = named or read_source(decoded.get("_source", True))
-    if source is None or source.too_complex or not source.shows_any(paths) or _hides_source(url, decoded):
-        return content, parameters
-    fewer = source.without(paths)
-    if fewer == source:
-        return content, parameters
-    if in_body and named is None:
-        return _with_source(content, fewer), parameters
-    kept = tuple(pair for pair in parameters if pair[0] not in _OF_SOURCE)
-    return content, (*kept, *replace(fewer, place=PathPlace.URL).parameters())
-
-
-def _with_source(content: bytes, source: SourceFilter) -> bytes:
-    try:
-        return with_members_set(content, {"_source": source.render()})
-    except ValueError:  # names that occur twice, in a body with too many values to find them
-        return content
-
-
-_OF_SOURCE = frozenset({"_source", "_source_includes", "_source_excludes"})
-_OF_COPIES = frozenset({"scroll", "slice", "pit", "source"})
-_about_source = decoder_of((*_OF_COPIES, "_source", "script_fields", "stored_fields"))
-
-
 def _source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> SourceFilter:
     source = source_of_url(url) or read_source(decoded.get("_source", True))
     if source is None:
         raise _NotUnderstood("unknown_key", "_source")
     if source.too_complex:
         raise _NotUnderstood("too_complex")
-    if source == SourceFilter() and _hides_source(url, decoded):
+    if source == SourceFilter() and hides_source(url, decoded):
         return SourceFilter(enabled=False, place=PathPlace.NOWHERE)
     return source
 
 
-def _hides_source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> bool:
+def hides_source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> bool:
     """Whether `_source` is omitted because other fields are requested; it is returned if it is requested as well."""
     named = "_source" in decoded or source_of_url(url) is not None
     return not named and ("stored_fields" in {*decoded, *url} or bool(decoded.get("script_fields")))

@@ -95,15 +95,16 @@ def _short(name: str) -> str:
 def _problem(option: str, said: _Said, allowed: Sequence[Option]) -> str:
     """Return the error message for a value; empty if it is valid."""
     if option not in OPTIONS:
-        return f"is no way to steer the reranking{did_you_mean(_short(option), OPTIONS)}"
+        return f"is not a per-request option{did_you_mean(_short(option), OPTIONS)}"
     if option not in allowed:
-        return "may not be set by a request: it is switched off in `steering` of the settings"
+        return f"is not allowed: remove it, or add {option} to `steering` in the settings of the proxy"
     try:
         msgspec.convert({option: said.value}, Steering)
     except msgspec.ValidationError:
-        return f"takes {takes(option)}, not {_shown(said.value)}: correct it, or leave it out"
+        return f"takes {takes(option)}, not {_shown(said.value)}: correct or remove it"
     if option == "profile" and said.value is not None and said.value not in PROFILES:
-        return f"knows no profile like {_shown(said.value)}{did_you_mean(_short(said.value), tuple(PROFILES))}"
+        suggestion = did_you_mean(_short(said.value), tuple(PROFILES))
+        return f"expects the name of a profile, not {_shown(said.value)}{suggestion}"
     return ""
 
 

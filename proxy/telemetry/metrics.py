@@ -84,7 +84,7 @@ class _Scraped(Collector):
         )
         yield _family(
             "model_calls",
-            "Calls of the models by result; also those that were cancelled or not made",
+            "Model calls by result, including those that were cancelled or not made",
             ("service", "model", "result"),
             self._counters.model_calls,
         )
@@ -113,14 +113,16 @@ class Metrics:
         self._registry.register(_Scraped(self.counters, self._gauges))
         ProcessCollector(registry=self._registry)
         self._searches = self._histogram(
-            "search_seconds", "Time of a search of a route, the engine's own included", "route"
+            "search_seconds", "Time of a search of a route, including the engine's", "route"
         )
         self._stages = self._histogram("stage_seconds", "Time of each stage of a search", "route", "stage")
         self._engine_searches = self._total(
             "engine_searches", "Searches sent to the engine for searches of a route", "route"
         )
         self._tokens = self._total("model_tokens", "Tokens that the models' provider counted", "route")
-        self._usd = self._total("model_cost_usd", "US dollars that the models cost, as reported or by price", "route")
+        self._usd = self._total(
+            "model_cost_usd", "Cost of model calls in US dollars, as reported or by the configured price", "route"
+        )
         self._tiers = self._total(
             "auto_tier_searches",
             "Searches of a route with `tier: auto` by the tier of the reranker called",
@@ -138,7 +140,7 @@ class Metrics:
         )
         self._reloads = self._total("config_reloads", "Reloads of the configuration by result", "result")
         self._spans = self._total("trace_spans", "Spans of traces that were exported, lost or dropped", "result")
-        self._lag = self._histogram("event_loop_lag_seconds", "How late the event loop ran a timer")
+        self._lag = self._histogram("event_loop_lag_seconds", "Delay of a timer by the event loop")
 
     def _histogram(self, name: str, meaning: str, *labels: str) -> Histogram:
         return Histogram(f"{PREFIX}_{name}", meaning, labels, buckets=SECONDS, registry=self._registry)

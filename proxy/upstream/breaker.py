@@ -65,7 +65,6 @@ class Admission:
 
     generation: int
     """The state generation in which the call began; results from earlier generations are ignored."""
-    is_probe: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +148,7 @@ class Breaker:
         if refusal := self.refusal(now):
             return refusal
         self._probing = self._opened is not None
-        return Admission(self._generation, is_probe=self._probing)
+        return Admission(self._generation)
 
     def conclude(self, admission: Admission, verdict: Verdict, now: float, detail: str = "") -> None:
         """Record the result of a call."""

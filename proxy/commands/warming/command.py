@@ -111,7 +111,7 @@ class Warmed:
     def __str__(self) -> str:
         counts = ", ".join(f"{count:,} {outcome}" for outcome, count in self.outcomes.most_common())
         cost = "" if self.cost.max_usd is None else f", {usd(self.cost.spent_usd)} of {usd(self.cost.max_usd)}"
-        return f"{self.sent:,} searches: {counts or 'none'}{cost}"
+        return f"{_counted(self.sent)}: {counts or 'none'}{cost}"
 
     @property
     def is_over(self) -> bool:
@@ -168,7 +168,7 @@ def _dry_run(searches: FrequentSearches, options: argparse.Namespace, environmen
 
 
 def _counted(count: int) -> str:
-    return f"{count:,} searches"
+    return "1 search" if count == 1 else f"{count:,} searches"
 
 
 def _options_of_each(options: argparse.Namespace) -> Mapping[str, Any]:
