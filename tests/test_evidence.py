@@ -337,6 +337,29 @@ def test_a_text_elsewhere_is_a_filter_beside_words_that_are_not_read(around: Any
     assert found(around(words)) is None
 
 
+SAME_WORDS = [
+    {"prefix": {"title.raw": "dry feet"}},
+    {"prefix": {"title": {"value": "dry", "boost": 3}}},
+    {"wildcard": {"title.raw": {"value": "*dry feet*", "case_insensitive": True}}},
+    {"wildcard": {"title": "*dry*feet*"}},
+    {"regexp": {"title": {"value": ".*dry.*", "flags": "ALL"}}},
+    {"term": {"title": "feet"}},
+    {"terms": {"title": ["dry", "feet"]}},
+    {"terms_set": {"title": {"terms": ["dry", "feet"], "minimum_should_match_field": "n"}}},
+    {"more_like_this": {"fields": ["title"], "like": ["dry feet"], "min_doc_freq": 1}},
+    {"intervals": {"title": {"all_of": {"intervals": [{"match": {"query": "dry"}}, {"prefix": {"prefix": "fee"}}]}}}},
+    {"span_near": {"clauses": [{"span_term": {"title": "dry"}}, {"span_term": {"title": {"value": "feet"}}}]}},
+]
+
+
+@pytest.mark.parametrize("beside", SAME_WORDS)
+@pytest.mark.parametrize("around", [must, should, lambda *two: {"bool": {"must": [two[0]], "should": [two[1]]}}])
+def test_parts_of_the_same_words_leave_a_text_elsewhere_as_it_is(around: Any, beside: Any) -> None:
+    user_query = found(around(match("everything", "dry feet"), beside))
+    assert user_query is not None
+    assert ("dry feet", around(MATCH_ALL, beside)) == (user_query.text, user_query.relaxed)
+
+
 ALIASES = {"label": "title", "maker": "brand", "text": "everything"}
 
 

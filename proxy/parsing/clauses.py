@@ -381,6 +381,30 @@ def unread_fields(name: str, body: Query) -> Iterator[str]:
         yield from body.keys() - _OPTIONS
 
 
+def unread_words(name: str, body: Query) -> Iterator[str]:
+    """Yield the words, or parts of words, of such a query."""
+    yield from _strings(body, _VALUES.union(unread_fields(name, body)))
+
+
+_VALUES = frozenset({"value", "wildcard", "query", "prefix", "pattern", "term", "terms", "like"})
+
+
+def _strings(query: Any, keys: AbstractSet[str], *, held: bool = False) -> Iterator[str]:
+    """Yield the strings and the lists of strings that one of these keys holds, at any depth."""
+    match query:
+        case str() if held:
+            yield query
+        case dict():
+            for key, value in query.items():
+                if key not in _NOT_QUERY_TEXT:
+                    yield from _strings(value, keys, held=key in keys)
+        case list():
+            for each in query:
+                yield from _strings(each, keys, held=held)
+        case _:
+            pass
+
+
 def _fields(body: Query) -> tuple[str, ...] | None:
     fields = body.get("fields", body.get("default_field", []))
     listed = [fields] if isinstance(fields, str) else fields

@@ -28,7 +28,7 @@ from proxy.bounds import (
     WRAPPED_BYTES,
 )
 from proxy.parsing.boost_query import BoostQuery, boost_query
-from proxy.parsing.clauses import COMPOUNDS, LEAVES, LINES, WHOLE_VALUES, Leaf, Role, unread_fields
+from proxy.parsing.clauses import COMPOUNDS, LEAVES, LINES, WHOLE_VALUES, Leaf, Role, unread_fields, unread_words
 from proxy.parsing.evidence import (
     NO_LINKS,
     Clause,
@@ -42,7 +42,7 @@ from proxy.parsing.evidence import (
     with_filters,
 )
 from proxy.parsing.query_string import FieldKinds
-from proxy.parsing.words import Query, fold
+from proxy.parsing.words import Query, fold, letters
 
 UNRELAXED: Mapping[str, str] = {
     "ambiguous_text": "clauses have different texts, and it is unclear which of them are filters",
@@ -128,7 +128,7 @@ def _names_inside(body: Query) -> Iterator[Any]:
 def _find(query: Any, evidence: Evidence, is_text: IsText, given: str | None) -> UserQuery | None:
     reader = _Reader(evidence, is_text)
     reading = reader.read(query)
-    if reading and not reading.touches and not given and reader.has_unread_words(query):
+    if reading and not reading.touches and not given and reader.has_other_words(query, reading.letters):
         reading = None  # it is a filter: the words are in the first passage field
     if reading is not None:
         if given and reading.words != fold(given):
@@ -231,8 +231,8 @@ class _Reader:
         reading = all_of(inside, self.evidence)
         return reading and self._boosted(with_filters(reading, found[Role.FILTER]), body.get("boost", 1))
 
-    def has_unread_words(self, query: Any, *, scored: bool = True) -> bool:
-        """Whether a clause compares the first passage field with words that were not read, or with a part of a word.
+    def has_other_words(self, query: Any, letters_read: str, *, scored: bool = True) -> bool:
+        """Whether a clause compares the first passage field with other words, which are read late or not at all.
 
         A clause that does not score is most often a filter, unless it searches for a part of a word.
         """
@@ -240,16 +240,19 @@ class _Reader:
             case dict() if len(query) == 1:
                 ((name, body),) = query.items()
                 if isinstance(body, dict) and name in COMPOUNDS:
-                    inner = COMPOUNDS[name].children(body)
-                    return any(self.has_unread_words(each, scored=scored and role in _SCORED) for each, role in inner)
-                return isinstance(body, dict) and self._is_unread(name, body, scored=scored)
+                    inner = [(each, scored and role in _SCORED) for each, role in COMPOUNDS[name].children(body)]
+                    return any(self.has_other_words(each, letters_read, scored=scores) for each, scores in inner)
+                return isinstance(body, dict) and self._is_unread(name, body, letters_read, scored=scored)
         return False
 
-    def _is_unread(self, name: str, body: Query, *, scored: bool) -> bool:
+    def _is_unread(self, name: str, body: Query, letters_read: str, *, scored: bool) -> bool:
         central = [path for path in unread_fields(name, body) if self.evidence.is_central(path)]
         if name in WHOLE_VALUES:  # in a keyword field, they are filters
             central = list(filter(self.is_text, central))
-        return bool(central) and (scored or self._is_read_as_a_part(name, body))
+        if not central or not (scored or self._is_read_as_a_part(name, body)):
+            return False
+        texts = map(letters, unread_words(name, body))
+        return any(not (text in letters_read or letters_read in text) for text in texts)
 
     def _is_read_as_a_part(self, name: str, body: Query) -> bool:
         leaf = LEAVES.get(name)
