@@ -147,9 +147,8 @@ class EngineConnection(asyncio.Protocol):
         self.gate = ReadGate(self.transport)
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         opened = transport.get_extra_info("socket")
-        sock = socket.socket(
-            opened.family, opened.type, opened.proto, opened.fileno()
-        )  # finding them out takes three system calls
+        # With its family, type and protocol given, Python does not ask the kernel for them.
+        sock = socket.socket(opened.family, opened.type, opened.proto, opened.fileno())
         probed(sock)
         sock.detach()  # the transport still owns the descriptor
 
