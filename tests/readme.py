@@ -762,7 +762,7 @@ def figures() -> Table:
             "CPU of a request that passes through, 11 KB",
             f"{ratios['nginx']:.1f} times nginx, {ratios['aiohttp']:.1f} times an aiohttp proxy",
             f"two processors, connections kept alive; with one for each request {each['nginx']:.1f} and "
-            + f"{each['aiohttp']:.1f} times",
+            f"{each['aiohttp']:.1f} times",
         ),
     )
     return Table(("what", "figure", "measured"), rows)
