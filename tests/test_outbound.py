@@ -3,7 +3,9 @@
 import asyncio
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +90,27 @@ async def test_half_a_response_is_lost(listening: socket.socket, cut: int) -> No
 
 async def test_a_node_that_closes_without_a_response_is_lost(listening: socket.socket) -> None:
     assert ["lost"] == (await ended_early(listening, b"")).told
+
+
+_CONNECTIONS = Path("/proc/net/tcp")
+_TIME_WAIT = "06"
+
+
+def waiting_towards(port: int) -> list[str]:
+    """Return the connections to this port that the kernel keeps in TIME-WAIT."""
+    _, *rows = _CONNECTIONS.read_text().splitlines()
+    return [row for row in rows if row.split()[2].endswith(f":{port:04X}") and row.split()[3] == _TIME_WAIT]
+
+
+@pytest.mark.skipif(not _CONNECTIONS.exists(), reason="the kernel's table of connections is read")
+async def test_a_connection_that_is_closed_does_not_keep_its_local_port(listening: socket.socket) -> None:
+    """Otherwise clients with a connection for each request use up the ports: 28,000 that are blocked for a minute."""
+    address = listening.getsockname()
+    _, connection = await asyncio.get_running_loop().create_connection(lambda: EngineConnection(NODE), *address)
+    node, _ = listening.accept()
+    connection.close()
+    await asyncio.sleep(0)
+    with suppress(ConnectionResetError):
+        assert not node.recv(1)
+    node.close()
+    assert not waiting_towards(address[1])
