@@ -1,11 +1,15 @@
 """A connection to a node that ends while a request is being sent."""
 
 import asyncio
+import gc
+import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,3 +129,23 @@ async def test_a_connection_that_is_closed_does_not_keep_its_local_port() -> Non
             assert not node.recv(1)
         node.close()
     assert not waiting_towards(address[1])
+
+
+async def test_a_connection_that_the_node_resets_at_once_is_closed_by_its_transport_alone(
+    listening: socket.socket,
+) -> None:
+    """If anything else closed the descriptor, the next connection would get its number."""
+    loop, errors = asyncio.get_running_loop(), list[dict[str, Any]]()
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    sock = socket.create_connection(listening.getsockname())
+    node, _ = listening.accept()
+    node.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    node.close()
+    descriptor = sock.fileno()
+    _, connection = await loop.create_connection(lambda: EngineConnection(NODE), sock=sock)
+    gc.collect()
+    os.fstat(descriptor)
+    async with asyncio.timeout(10):
+        while not connection.closed:
+            await asyncio.sleep(0)
+    assert not errors

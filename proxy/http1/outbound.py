@@ -149,9 +149,13 @@ class EngineConnection(asyncio.Protocol):
         opened = transport.get_extra_info("socket")
         # With its family, type and protocol given, Python does not ask the kernel for them.
         sock = socket.socket(opened.family, opened.type, opened.proto, opened.fileno())
-        probed(sock)
-        frees_its_port(sock)
-        sock.detach()  # the transport still owns the descriptor
+        try:
+            probed(sock)
+            frees_its_port(sock)
+        except OSError:  # the node has reset the connection already, as `connection_lost` will tell
+            return
+        finally:
+            sock.detach()  # the transport still owns the descriptor
 
     def data_received(self, data: bytes) -> None:
         if self._receiver is None:
@@ -265,8 +269,8 @@ class EngineConnection(asyncio.Protocol):
         if self.transport.get_extra_info("ssl_object") is not None:
             return
         sock = socket.socket(fileno=self.transport.get_extra_info("socket").fileno())
-        sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
         try:
+            sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
             while self._receiver is not None and (data := sock.recv(2**16)):
                 self.data_received(data)
         except OSError:
