@@ -143,9 +143,10 @@ async def test_a_connection_that_the_node_resets_at_once_is_closed_by_its_transp
     node.close()
     descriptor = sock.fileno()
     _, connection = await loop.create_connection(lambda: EngineConnection(NODE), sock=sock)
+    ended = asyncio.Event()
+    connection.on_idle_end = ended.set
     gc.collect()
     os.fstat(descriptor)
     async with asyncio.timeout(10):
-        while not connection.closed:
-            await asyncio.sleep(0)
+        await ended.wait()
     assert not errors
