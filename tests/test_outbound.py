@@ -100,10 +100,11 @@ _CONNECTIONS = Path("/proc/net/tcp")
 _TIME_WAIT = "06"
 
 
-def waiting_towards(port: int) -> list[str]:
-    """Return the connections to this port that the kernel keeps in TIME-WAIT."""
+def waiting_towards(address: str, port: int) -> list[str]:
+    """Return the connections to this address that the kernel keeps in TIME-WAIT."""
     _, *rows = _CONNECTIONS.read_text().splitlines()
-    return [row for row in rows if row.split()[2].endswith(f":{port:04X}") and row.split()[3] == _TIME_WAIT]
+    spelled = f"{socket.inet_aton(address)[::-1].hex().upper()}:{port:04X}"
+    return [row for row in rows if row.split()[2:4] == [spelled, _TIME_WAIT]]
 
 
 def own_address() -> str:
@@ -128,7 +129,7 @@ async def test_a_connection_that_is_closed_does_not_keep_its_local_port() -> Non
         with suppress(ConnectionResetError):
             assert not node.recv(1)
         node.close()
-    assert not waiting_towards(address[1])
+    assert not waiting_towards(*address)
 
 
 async def test_a_connection_that_the_node_resets_at_once_is_closed_by_its_transport_alone(
