@@ -331,6 +331,16 @@ BROKEN = [
 ]
 
 
+@pytest.mark.parametrize("trailer", [b"\r}x: 1", b"a: b\rc: d", b"a: \0", b" folded", b"\tx: 1", b"\x01: 1"])
+def test_a_malformed_trailer_is_refused(trailer: bytes) -> None:
+    """Netty reads no further after a bare CR, so that a request behind it would never be answered."""
+    with pytest.raises(BadMessage, match="malformed trailer"):
+        BodyReader(Chunked()).feed(b"0\r\n" + trailer + b"\r\n\r\n")
+    reader = BodyReader(Chunked())
+    reader.feed(b"0\r\na: b c\r\nX-Checksum:1\n\r\n")
+    assert reader.done
+
+
 @pytest.mark.parametrize("sent", BROKEN)
 def test_what_is_no_chunk_is_refused(sent: bytes) -> None:
     with pytest.raises(BadMessage):

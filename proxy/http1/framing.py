@@ -130,9 +130,13 @@ class BodyReader:
                 self._expects = _Expects.SIZE
             case _:
                 self.done = line in _LINE_ENDS
+                if not (self.done or _TRAILER.fullmatch(line)):
+                    raise BadMessage("a malformed trailer")
 
 
 _LINE_ENDS = (b"\r\n", b"\n")
+_TRAILER = re.compile(rb"[^\x00-\x20\x7f][^\x00\r\n]*\r?\n")
+"""Netty reads no further after a bare CR: a request behind it would never be answered. Seen on Elasticsearch 9.4.3."""
 
 
 def _chunk_size(line: bytes) -> int:
