@@ -135,8 +135,8 @@ class BodyReader:
 
 
 _LINE_ENDS = (b"\r\n", b"\n")
-_TRAILER = re.compile(rb"[^\x00-\x20\x7f][^\x00\r\n]*\r?\n")
-"""Netty reads no further after a bare CR: a request behind it would never be answered. Seen on Elasticsearch 9.4.3."""
+_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00\r\n]*\r?\n")
+"""Netty reads no further after another one, so a request behind it is never answered: seen on Elasticsearch 9.4.3."""
 
 
 def _chunk_size(line: bytes) -> int:
