@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from cachetools import LRUCache
 
 from proxy.bounds import KNOWN_CALLERS, NEW_CALLER_WARNINGS, SAMPLED_HEADERS
-from proxy.http1.messages import TOKEN
+from proxy.http1.framing import TOKEN
 
 Field = tuple[bytes, bytes]
 

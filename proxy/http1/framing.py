@@ -44,6 +44,8 @@ class UntilClose:
 Framing = NoBody | Sized | Chunked | UntilClose
 NO_BODY = NoBody()
 
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""Syntax of a header name (RFC 9110, section 5.1)."""
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\r\n\0]*)?\r?\n")
 
 
@@ -135,7 +137,7 @@ class BodyReader:
 
 
 _LINE_ENDS = (b"\r\n", b"\n")
-_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00\r\n]*\r?\n")
+_TRAILER = re.compile(TOKEN.pattern + rb":[^\x00\r\n]*\r?\n")
 """Netty reads no further after another one, so a request behind it is never answered: seen on Elasticsearch 9.4.3."""
 
 

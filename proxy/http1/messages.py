@@ -14,7 +14,7 @@ from proxy.bounds import (
     REPEATED_HEADS,
     REPEATED_LINE_BYTES,
 )
-from proxy.http1.framing import NO_BODY, BadMessage, Chunked, Framing, Sized, UntilClose
+from proxy.http1.framing import NO_BODY, TOKEN, BadMessage, Chunked, Framing, Sized, UntilClose
 
 Field = tuple[bytes, bytes]
 
@@ -69,8 +69,6 @@ class ResponseHead(NamedTuple):
         return 100 <= self.status < 200
 
 
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-"""Syntax of a header name (RFC 9110, section 5.1)."""
 _PLAIN_VALUE = re.compile(rb"[\t -~]*\r?\n")  # not folded, and without whitespace that only some parsers strip
 _LINE_END = re.compile(rb"\r?\n")
 _METHOD = re.compile(rb"[^\x00- \x7f]+")

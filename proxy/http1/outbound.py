@@ -146,9 +146,7 @@ class EngineConnection(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
         self.gate = ReadGate(self.transport)
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        opened = transport.get_extra_info("socket")
-        # With its family, type and protocol given, Python does not ask the kernel for them.
-        sock = socket.socket(opened.family, opened.type, opened.proto, opened.fileno())
+        sock = _borrowed(transport)
         try:
             probed(sock)
             frees_its_port(sock)
@@ -268,7 +266,7 @@ class EngineConnection(asyncio.Protocol):
         """
         if self.transport.get_extra_info("ssl_object") is not None:
             return
-        sock = socket.socket(fileno=self.transport.get_extra_info("socket").fileno())
+        sock = _borrowed(self.transport)
         try:
             sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
             while self._receiver is not None and (data := sock.recv(2**16)):
@@ -298,3 +296,10 @@ class EngineConnection(asyncio.Protocol):
     def resume_writing(self) -> None:
         if self._receiver is not None:
             self._receiver.resume()
+
+
+def _borrowed(transport: asyncio.BaseTransport) -> socket.socket:
+    """Return the transport's socket; it must be detached after use, because the transport owns the descriptor."""
+    opened = transport.get_extra_info("socket")
+    # With its family, type and protocol given, Python does not ask the kernel for them.
+    return socket.socket(opened.family, opened.type, opened.proto, opened.fileno())

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
 from proxy.http1.callers import not_ignorable, not_query_text
-from proxy.http1.messages import TOKEN
+from proxy.http1.framing import TOKEN
 from proxy.settings.config import (
     FAST_ABOVE_RATE,
     BypassRules,
