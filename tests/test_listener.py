@@ -92,7 +92,7 @@ async def test_a_body_larger_than_the_limit_is_not_read_whole_but_still_handed_o
     assert [None] == handler.bodies
 
 
-@pytest.mark.parametrize("padding", [b"1;%s\r\na\r\n", b"0\r\n%s\r\n"], ids=["an extension", "a trailer"])
+@pytest.mark.parametrize("padding", [b"1;%s\r\na\r\n", b"0\r\nx: %s\r\n"], ids=["an extension", "a trailer"])
 async def test_chunk_framing_counts_towards_the_limit_as_well_as_content(
     caller: Client, handler: Handler, padding: bytes
 ) -> None:
