@@ -272,6 +272,56 @@ def test_a_shelf_that_is_called_like_the_text_stays_required(given: str | None) 
     assert UserQuery("boots", must(SHELF, MATCH_ALL, MATCH_ALL)) == found(query, given)
 
 
+VALUES_WITH_THE_WORDS = [
+    match("shelf", "warm boots"),
+    {"match_phrase": {"shelf": "boots and socks"}},
+    should(match("readers", "boots"), match("readers", "socks"), minimum_should_match=1),
+    {"nested": {"path": "readers", "query": match("readers.name", "boots socks")}},
+    line("shelf:(boots OR socks)"),
+    line("boots OR socks", default_field="shelf"),
+]
+"""Filters by values that contain the typed text, and more."""
+
+
+@pytest.mark.parametrize("given", [None, "boots"])
+@pytest.mark.parametrize("filter_", VALUES_WITH_THE_WORDS)
+@pytest.mark.parametrize(
+    "around",
+    [
+        must,
+        lambda words, filter_: must(filter_, words),
+        lambda words, filter_: {"bool": {"must": [filter_], "should": [words]}},
+        lambda words, filter_: {"bool": {"must": [filter_], "should": [words], "minimum_should_match": 1}},
+        lambda words, filter_: should(words, filter_, minimum_should_match=2),
+    ],
+)
+def test_a_filter_by_a_value_that_contains_the_text_stays_required(
+    around: Any, filter_: Any, given: str | None
+) -> None:
+    user_query = found(around(multi("boots"), filter_), given)
+    assert user_query is not None
+    assert ("boots", around(MATCH_ALL, filter_)) == (user_query.text, user_query.relaxed)
+
+
+def test_a_brand_that_contains_the_text_may_be_a_filter() -> None:
+    user_query = found(must(multi("boots"), match("brand", "velloway boots")))
+    assert user_query is not None
+    assert ("boots", *AMBIGUOUS) == (user_query.text, user_query.relaxed, user_query.unrelaxed)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        must(match("tenant", "velloway"), match("shelf", "velloway boots")),
+        must(match("tenant", "velloway"), match("shelf", "velloway")),
+    ],
+)
+def test_of_filters_outside_the_passage_that_repeat_each_other_none_is_relaxed(query: Any) -> None:
+    user_query = found(query)
+    assert user_query is not None
+    assert AMBIGUOUS == (user_query.relaxed, user_query.unrelaxed)
+
+
 FUNCTIONS = [{"filter": match("title", "boot"), "weight": 9}, {"filter": match("body", "boot"), "weight": 2}]
 UNSCORED = [
     {"function_score": {"query": {"match_all": {}}, "functions": FUNCTIONS, "min_score": 2}},

@@ -212,16 +212,42 @@ def _merged(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bo
     same: dict[tuple[str, ...], list[Reading]] = {}
     for reading in readings:
         same.setdefault(reading.words, []).append(reading)
-    groups = same.values() if alternatives else map(_without_categories, same.values())
-    merged = [_one(group, evidence) for group in groups]
     if alternatives:
-        merged = _without_expansions(merged)
-    parts = variants([reading.letters for reading in merged]) if len(merged) > 1 else ()
+        merged = _without_expansions([_one(group, evidence) for group in same.values()])
+    else:
+        merged = [_required(group, evidence) for group in same.values()]
+    parts = _parts(merged, alternatives=alternatives)
     return [
         reading
         for place, reading in enumerate(merged)
         if reading.given or place not in parts or _is_inside_a_word(reading, merged, alternatives=alternatives)
     ]
+
+
+def _parts(readings: Sequence[Reading], *, alternatives: bool) -> AbstractSet[int]:
+    """Return the positions of texts that are part of another text, or repeat an earlier one."""
+    if len(readings) < 2:
+        return frozenset()
+    spelled = [reading.letters for reading in readings]
+    return frozenset(
+        place
+        for place in variants(spelled)
+        if any(
+            _contains(spelled, other, place)
+            and _may_replace(readings[other], readings[place], alternatives=alternatives)
+            for other in range(len(readings))
+        )
+    )
+
+
+def _contains(spelled: Sequence[str], place: int, part: int) -> bool:
+    """Whether a text contains another one, or is an earlier one of the same letters."""
+    return spelled[part] in spelled[place] and (place < part or len(spelled[place]) > len(spelled[part]))
+
+
+def _may_replace(whole: Reading, part: Reading, *, alternatives: bool) -> bool:
+    """Whether a text may be dropped for one that contains it: not for the value of a filter (`winter boots`)."""
+    return whole.central or part.fields <= whole.fields or (alternatives and not part.central)
 
 
 def _without_expansions(readings: list[Reading]) -> list[Reading]:
@@ -253,9 +279,15 @@ def _has_word(reading: Reading, word: str) -> bool:
     return f" {word}" in " ".join(["", *reading.words]) or len(word) > max(map(len, reading.words))
 
 
-def _without_categories(readings: Sequence[Reading]) -> Sequence[Reading]:
-    """Drop readings in a single field outside the passage (such as a category), if others remain."""
-    return [reading for reading in readings if reading.central or reading.touches] or readings
+def _required(readings: Sequence[Reading], evidence: Evidence) -> Reading:
+    """Combine required readings with the same words, except those in a single field outside the passage (a category).
+
+    If all are in such fields, any of them may be a filter.
+    """
+    searched = [reading for reading in readings if reading.central or reading.touches]
+    combined = _one(searched or readings, evidence)
+    is_certain = bool(searched) or combined.given or len(combined.bases) <= max(len(each.bases) for each in readings)
+    return combined if is_certain else _doubted(combined)
 
 
 def _one(readings: Sequence[Reading], evidence: Evidence) -> Reading:
@@ -335,7 +367,8 @@ def _beside(required: Reading, optional: Reading, evidence: Evidence) -> Reading
         return _one([required, optional], evidence)
     if required.given or optional.given:
         return required if required.given else optional
-    if optional.fields <= required.fields or optional.letters in required.letters:
+    is_part = optional.letters in required.letters and _may_replace(required, optional, alternatives=True)
+    if is_part or optional.fields <= required.fields:
         return required
     if required.central:
         doubted = _doubted(_with_quoted(required, [optional], [required, optional]))
