@@ -248,6 +248,7 @@ async def test_minimal_scores_leave_kNN_out(client: Client, engine: EndpointEngi
     ("query", "reason"),
     [
         ({"bool": {"must": [{"match": {"title": "laptop bag"}}, {"match": {"title": "acme case"}}]}}, "ambiguous_text"),
+        ({"bool": {"must": [{"match_all": {}}, {"match": {"tenant": "laptop"}}]}}, "ambiguous_text"),
         ({"bool": {"filter": [{"match": {"title": "laptop"}}]}}, "text_in_filter"),
         ({"query_string": {"query": "laptop OR brand:acme"}}, "query_syntax"),
         ({"hybrid": {"queries": [{"match": {"title": "laptop"}}]}}, "own_scores"),

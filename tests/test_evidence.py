@@ -525,3 +525,38 @@ def test_a_field_that_the_passage_is_copied_to_is_searched_for_everything() -> N
         unknown = found(query)
         assert unknown is not None
         assert unknown.relaxed is None
+
+
+TENANT = match("tenant", "velloway")
+ALSO_KEYWORDS = LinkedFields(also_keywords=frozenset({"tenant", "title", "about"}))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        TENANT,
+        must({"match_all": {}}, TENANT),
+        {"bool": {"must": [TENANT], "filter": [{"term": {"status": "new"}}]}},
+        should(TENANT, match("tenant", "public"), minimum_should_match=1),
+        multi("velloway", ["tenant^2", "tenant.folded"]),
+        match("tenant.folded", "velloway"),
+        line("tenant:velloway"),
+        line("velloway", default_field="tenant"),
+        {"nested": {"path": "tenant", "query": match("tenant.name", "velloway")}},
+    ],
+)
+def test_the_only_text_may_be_a_filter_by_a_field_that_is_also_a_keyword(query: Any) -> None:
+    user_query = find_user_query(query, PASSAGE, lambda _: True, links=ALSO_KEYWORDS)
+    assert user_query is not None
+    assert AMBIGUOUS == (user_query.relaxed, user_query.unrelaxed)
+    given = find_user_query(query, PASSAGE, lambda _: True, user_query.text, ALSO_KEYWORDS)
+    assert given is not None
+    assert given.relaxed is not None
+
+
+@pytest.mark.parametrize(
+    "words", [match("title", "dry feet"), multi("dry feet", ["tenant", "about"]), match("everything", "dry feet")]
+)
+def test_text_in_the_passage_in_several_fields_or_in_text_alone_is_the_users(words: Any) -> None:
+    expected = UserQuery("dry feet", MATCH_ALL)
+    assert expected == find_user_query(words, PASSAGE, lambda _: True, links=ALSO_KEYWORDS)

@@ -237,7 +237,7 @@ def _user_query(routed: Routed, request: SearchRequest, facts: IndexFacts) -> Us
     """Find the query text: in the options, in the request, where the route says, or in the query."""
     route = routed.covered.route
     given = routed.options.query or request.text or _text_of(route, routed.call.fields, request, facts)
-    links = LinkedFields(facts.copied_from(route.text_fields), facts.aliases)
+    links = LinkedFields(facts.copied_from(route.text_fields), facts.aliases, facts.also_keywords)
     found = find_user_query(request.query, route.text_fields, facts.is_text, given, links)
     return found or Bypass("no_query_text")
 

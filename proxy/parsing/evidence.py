@@ -16,12 +16,14 @@ AMBIGUOUS = "ambiguous_text"
 
 
 class LinkedFields(NamedTuple):
-    """Fields that are searched for the text of other fields."""
+    """What the mapping says of fields that are searched: which other fields have the same text."""
 
     copies: AbstractSet[str] = frozenset()
     """Fields that passage fields are copied to (`copy_to`): a search in them counts as one in all fields."""
     aliases: Mapping[str, str] = {}
     """Fields of type `alias`, and the field that each stands for."""
+    also_keywords: AbstractSet[str] = frozenset()
+    """Text fields with a keyword multi-field, as dynamic mappings make them: many hold values to filter by."""
 
 
 NO_LINKS = LinkedFields()
@@ -106,6 +108,7 @@ class Evidence:
         self._first = frozenset(passage[:1])
         self._passage = frozenset(passage)
         self._copies = links.copies
+        self._also_keywords = links.also_keywords
         self._central = self._first | links.copies
         self._given = fold(given) if given else None
 
@@ -113,6 +116,16 @@ class Evidence:
         """Whether it is the first passage field, a field that one is copied to, or a multi-field of these."""
         field = self._aliases.get(field, field)
         return _base(field, self._central) in self._central
+
+    def doubt_of(self, reading: Reading) -> str:
+        """Return the reason why it is uncertain that a text is the user's.
+
+        A text in one field outside the passage is the user's if the query has no other. But if the field is also a
+        keyword, it may be a filter (a tenant) of a search without words.
+        """
+        elsewhere = reading.bases if len(reading.bases) == 1 and not reading.touches and not reading.given else ()
+        is_value = any(_base(field, self._also_keywords) in self._also_keywords for field in elsewhere)
+        return reading.doubt or (AMBIGUOUS if is_value else "")
 
     def of_clause(self, clause: Clause) -> Reading:
         """Return the reading of a single clause."""

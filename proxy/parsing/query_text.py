@@ -45,7 +45,7 @@ from proxy.parsing.query_string import FieldKinds
 from proxy.parsing.words import Query, fold, letters
 
 UNRELAXED: Mapping[str, str] = {
-    "ambiguous_text": "clauses have different texts, and it is unclear which of them are filters",
+    "ambiguous_text": "clauses have different texts, or one outside the passage: it is unclear which are filters",
     "given_text": "no clause of the query contains the query text that the request names",
     "own_scores": "`min_score`, `hybrid` or the client's own `knn`: the scores of other hits are not comparable",
     "query_syntax": "it is unclear what a `query_string` query excludes besides documents without its words",
@@ -133,6 +133,7 @@ def _find(query: Any, evidence: Evidence, is_text: IsText, given: str | None) ->
     if reading is not None:
         if given and reading.words != fold(given):
             return None
+        reading = reading._replace(doubt=evidence.doubt_of(reading))
         keywords, boosts = reader.keywords_of(reading.words), boost_query(query, reading, reader.leaves)
         return replace(_relaxed_by(query, reading, given), keywords=keywords, boosts=boosts)
     reading = _Reader(evidence, is_text, everywhere=True, leaves=reader.leaves).read(query)
