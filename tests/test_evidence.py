@@ -273,6 +273,7 @@ def test_a_shelf_that_is_called_like_the_text_stays_required(given: str | None) 
 
 
 VALUES_WITH_THE_WORDS = [
+    match("shelf", "boots"),
     match("shelf", "warm boots"),
     {"match_phrase": {"shelf": "boots and socks"}},
     should(match("readers", "boots"), match("readers", "socks"), minimum_should_match=1),
@@ -284,6 +285,16 @@ VALUES_WITH_THE_WORDS = [
 
 
 @pytest.mark.parametrize("given", [None, "boots"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        multi("boots"),
+        line("boots"),
+        line("boots", fields=["title^5", "body"]),
+        multi("boots", ["*"]),
+        in_each_field("boots"),
+    ],
+)
 @pytest.mark.parametrize("filter_", VALUES_WITH_THE_WORDS)
 @pytest.mark.parametrize(
     "around",
@@ -296,11 +307,21 @@ VALUES_WITH_THE_WORDS = [
     ],
 )
 def test_a_filter_by_a_value_that_contains_the_text_stays_required(
-    around: Any, filter_: Any, given: str | None
+    around: Any, filter_: Any, words: Any, given: str | None
 ) -> None:
-    user_query = found(around(multi("boots"), filter_), given)
+    relaxed = found(words)
+    user_query = found(around(words, filter_), given)
+    assert relaxed is not None
     assert user_query is not None
-    assert ("boots", around(MATCH_ALL, filter_)) == (user_query.text, user_query.relaxed)
+    assert ("boots", around(relaxed.relaxed, filter_)) == (user_query.text, user_query.relaxed)
+
+
+@pytest.mark.parametrize("filter_", VALUES_WITH_THE_WORDS)
+def test_beside_a_filter_nothing_is_relaxed_for_optional_text_outside_the_passage(filter_: Any) -> None:
+    words = should(match("label_en", "boots"), match("label_de", "boots"))
+    user_query = found({"bool": {"must": [filter_], "should": [words]}})
+    assert user_query is not None
+    assert AMBIGUOUS == (user_query.relaxed, user_query.unrelaxed)
 
 
 def test_a_brand_that_contains_the_text_may_be_a_filter() -> None:

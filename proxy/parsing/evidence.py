@@ -260,7 +260,12 @@ def _contains(spelled: Sequence[str], place: int, part: int) -> bool:
 
 def _may_replace(whole: Reading, part: Reading, *, alternatives: bool) -> bool:
     """Whether a text may be dropped for one that contains it: not for the value of a filter (`winter boots`)."""
-    return whole.central or part.fields <= whole.fields or (alternatives and not part.central)
+    return whole.central or _is_searched_within(part, whole) or (alternatives and not part.central)
+
+
+def _is_searched_within(reading: Reading, other: Reading) -> bool:
+    """Whether a text is searched in some of another one's fields, and not in all fields of the index."""
+    return bool(reading.fields) and reading.fields <= other.fields
 
 
 def _without_expansions(readings: list[Reading]) -> list[Reading]:
@@ -377,11 +382,11 @@ def _doubted(reading: Reading) -> Reading:
 def _beside(required: Reading, optional: Reading, evidence: Evidence) -> Reading:
     """Read a required text next to one that only affects the score."""
     if required.words == optional.words:
-        return _one([required, optional], evidence)
+        return _required([required, optional], evidence)
     if required.given or optional.given:
         return required if required.given else optional
-    is_part = optional.letters in required.letters and _may_replace(required, optional, alternatives=True)
-    if is_part or optional.fields <= required.fields:
+    is_part = optional.letters in required.letters and required.central
+    if is_part or _is_searched_within(optional, required):
         return required
     if required.central:
         doubted = _doubted(_with_quoted(required, [optional], [required, optional]))
