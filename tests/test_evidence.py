@@ -121,6 +121,15 @@ ONE_TEXT = [
         should(must(match("files.text", "dry feet"), match("files.kind", "final")), multi("dry feet")),
         "dry feet",
     ),
+    # the whole text in a field outside the passage, and its parts in the passage
+    (
+        should(
+            match("everything", "dry warm feet"),
+            {"match_phrase": {"title": {"query": "dry warm", "boost": 3}}},
+            {"match_phrase": {"title": {"query": "warm feet", "boost": 3}}},
+        ),
+        "dry warm feet",
+    ),
     # what is left of the text after the application took its words out
     (should(multi("*"), line("* (title:feet*^20 OR body:feet*)", fields=["title", "body"])), "feet"),
     # what an application escapes
@@ -301,7 +310,6 @@ VALUES_WITH_THE_WORDS = [
     [
         must,
         lambda words, filter_: must(filter_, words),
-        lambda words, filter_: {"bool": {"must": [filter_], "should": [words]}},
         lambda words, filter_: {"bool": {"must": [filter_], "should": [words], "minimum_should_match": 1}},
         lambda words, filter_: should(words, filter_, minimum_should_match=2),
     ],
@@ -316,12 +324,23 @@ def test_a_filter_by_a_value_that_contains_the_text_stays_required(
     assert ("boots", around(relaxed.relaxed, filter_)) == (user_query.text, user_query.relaxed)
 
 
-@pytest.mark.parametrize("filter_", VALUES_WITH_THE_WORDS)
-def test_beside_a_filter_nothing_is_relaxed_for_optional_text_outside_the_passage(filter_: Any) -> None:
-    words = should(match("label_en", "boots"), match("label_de", "boots"))
-    user_query = found({"bool": {"must": [filter_], "should": [words]}})
+@pytest.mark.parametrize(
+    "words", [multi("boots"), line("boots"), should(match("name_en", "boots"), match("name_de", "boots"))]
+)
+@pytest.mark.parametrize("required", VALUES_WITH_THE_WORDS)
+def test_a_required_text_outside_the_passage_beside_a_part_of_it_may_be_a_filter(required: Any, words: Any) -> None:
+    """Or it is the whole text, and words of it in other fields only raise the score."""
+    user_query = found({"bool": {"must": [required], "should": [words]}})
     assert user_query is not None
-    assert AMBIGUOUS == (user_query.relaxed, user_query.unrelaxed)
+    assert required in (user_query.relaxed or must(required))["bool"]["must"]
+
+
+def test_the_whole_text_is_read_beside_parts_of_it_in_the_title() -> None:
+    user_query = found(
+        {"bool": {"must": [match("everything", "dry warm feet")], "should": [match("title", "dry warm")]}}
+    )
+    assert user_query is not None
+    assert ("dry warm feet", *AMBIGUOUS) == (user_query.text, user_query.relaxed, user_query.unrelaxed)
 
 
 def test_a_brand_that_contains_the_text_may_be_a_filter() -> None:

@@ -229,7 +229,8 @@ def _merged(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bo
         merged = _without_expansions([_one(group, evidence) for group in same.values()])
     else:
         merged = [_required(group, evidence) for group in same.values()]
-    parts = _parts(merged, alternatives=alternatives)
+    spelled = [reading.letters for reading in merged]
+    parts = variants(spelled) if alternatives else _required_parts(merged, spelled)
     return [
         reading
         for place, reading in enumerate(merged)
@@ -237,18 +238,17 @@ def _merged(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bo
     ]
 
 
-def _parts(readings: Sequence[Reading], *, alternatives: bool) -> AbstractSet[int]:
-    """Return the positions of texts that are part of another text, or repeat an earlier one."""
-    if len(readings) < 2:
-        return frozenset()
-    spelled = [reading.letters for reading in readings]
+def _required_parts(readings: Sequence[Reading], spelled: Sequence[str]) -> AbstractSet[int]:
+    """Return the positions of required texts that are part of another one, or repeat an earlier one.
+
+    A text outside the passage contains no other one, except in its own fields: it may be a filter (`winter boots`).
+    """
     return frozenset(
         place
         for place in variants(spelled)
         if any(
-            _contains(spelled, other, place)
-            and _may_replace(readings[other], readings[place], alternatives=alternatives)
-            for other in range(len(readings))
+            _contains(spelled, other, place) and (whole.central or _is_searched_within(readings[place], whole))
+            for other, whole in enumerate(readings)
         )
     )
 
@@ -256,11 +256,6 @@ def _parts(readings: Sequence[Reading], *, alternatives: bool) -> AbstractSet[in
 def _contains(spelled: Sequence[str], place: int, part: int) -> bool:
     """Whether a text contains another one, or is an earlier one of the same letters."""
     return spelled[part] in spelled[place] and (place < part or len(spelled[place]) > len(spelled[part]))
-
-
-def _may_replace(whole: Reading, part: Reading, *, alternatives: bool) -> bool:
-    """Whether a text may be dropped for one that contains it: not for the value of a filter (`winter boots`)."""
-    return whole.central or _is_searched_within(part, whole) or (alternatives and not part.central)
 
 
 def _is_searched_within(reading: Reading, other: Reading) -> bool:
@@ -385,12 +380,12 @@ def _beside(required: Reading, optional: Reading, evidence: Evidence) -> Reading
         return _required([required, optional], evidence)
     if required.given or optional.given:
         return required if required.given else optional
-    is_part = optional.letters in required.letters and required.central
-    if is_part or _is_searched_within(optional, required):
+    is_part = optional.letters in required.letters
+    if _is_searched_within(optional, required) or (is_part and required.central):
         return required
     if required.central:
         doubted = _doubted(_with_quoted(required, [optional], [required, optional]))
         return doubted if optional.central else required
-    if optional.central:
+    if optional.central and not is_part:
         return _doubted(optional) if required.touches else optional
-    return _in_order([required, optional], AMBIGUOUS, evidence)
+    return _doubted(required) if is_part else _in_order([required, optional], AMBIGUOUS, evidence)
