@@ -45,6 +45,10 @@ def scored(query: Any, **said: Any) -> dict[str, Any]:
         of_bool(must=[TYPED], should=[{"term": {"title.raw": "Rain jacket"}}]),
         of_bool(must=[TYPED], should=[{"match": {"title": "rain"}}, {"match": {"title": "anorak"}}]),
         of_bool(must=TYPED, should=[FRENCH, {"term": {"language": "en"}}], minimum_should_match=1),
+        # filters by values that are words of the text
+        of_bool(must=[TYPED, of_bool(should=[{"match": {"brand": "rain"}}, {"match": {"brand": "hats"}}])]),
+        of_bool(must=[of_bool(must=[{"match": {"brand": "rain jacket"}}, {"match": {"brand": "red"}}]), TYPED]),
+        of_bool(must=[TYPED, {"dis_max": {"queries": [{"match": {"brand": "rain"}}, {"match": {"brand": "red"}}]}}]),
         {"dis_max": {"queries": [TYPED, PHRASE], "tie_breaker": 0.3}},
         {"constant_score": {"filter": TYPED, "boost": 4}},
         {"nested": {"path": "n", "query": {"match": {"title": "rain jacket"}}}},

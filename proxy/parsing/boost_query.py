@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from proxy.bounds import KEYWORD_CHARACTERS
-from proxy.parsing.clauses import COMPOUNDS, LEAVES, Role, listed, role_of_should
+from proxy.parsing.clauses import COMPOUNDS, LEAVES, Role, ids_above, listed, role_of_should
 from proxy.parsing.evidence import Clause, Reading
 from proxy.parsing.query_string import FieldKinds
 from proxy.parsing.words import Query, fold
@@ -43,8 +43,8 @@ def boost_query(query: Any, reading: Reading, leaves: Mapping[int, Reading | Non
     """
     pins = frozenset(_pins(reading, leaves))
     clauses = frozenset(id(clause.query) for clause in reading.clauses) - pins
-    rewriter = _Rewriter(reading, frozenset(reading.words), leaves, clauses, pins)
     try:
+        rewriter = _Rewriter(reading, frozenset(reading.words), leaves, clauses, pins, ids_above(query, clauses))
         found = rewriter.part(query)
     except RecursionError:
         return None
@@ -121,6 +121,8 @@ class _Rewriter:
     leaves: Mapping[int, Reading | None]
     clauses: AbstractSet[int]
     pins: AbstractSet[int]
+    above: AbstractSet[int]
+    """The ids of the clauses, and of all queries that contain one."""
     random: list[Any] = field(default_factory=list)
 
     def part(self, query: Any) -> _Part:
@@ -183,7 +185,7 @@ class _Rewriter:
         return inner._replace(query={name: _without(body, "_name", "inner_hits") | {"query": inner.query}})
 
     def _bool(self, body: Query) -> _Part | None:
-        must = [self.part(clause) for clause in listed(body.get("must"))]
+        must = [self._required(clause) for clause in listed(body.get("must"))]
         should = [self.part(clause) for clause in listed(body.get("should"))]
         with_words = [part for part in (*must, *should) if part.has_words]
         if not with_words:
@@ -208,6 +210,10 @@ class _Rewriter:
         if "boost" in body:
             rewritten["boost"] = body["boost"]
         return _Part({"bool": rewritten}, has_words=True, alone=alone)
+
+    def _required(self, clause: Any) -> _Part:
+        """Rewrite a required clause; without any of the clauses with the query text, it is a filter or a boost."""
+        return self.part(clause) if id(clause) in self.above else _Part(clause)
 
     def _alternatives(self, body: Query) -> _Part | None:
         parts = [self.part(clause) for clause in listed(body.get("queries"))]

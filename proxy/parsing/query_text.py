@@ -28,7 +28,17 @@ from proxy.bounds import (
     WRAPPED_BYTES,
 )
 from proxy.parsing.boost_query import BoostQuery, boost_query
-from proxy.parsing.clauses import COMPOUNDS, LEAVES, LINES, WHOLE_VALUES, Leaf, Role, unread_fields, unread_words
+from proxy.parsing.clauses import (
+    COMPOUNDS,
+    LEAVES,
+    LINES,
+    WHOLE_VALUES,
+    Leaf,
+    Role,
+    ids_above,
+    unread_fields,
+    unread_words,
+)
 from proxy.parsing.evidence import (
     NO_LINKS,
     Clause,
@@ -339,8 +349,7 @@ class _Inseparable(Exception):
 
 def _relaxed(query: Any, rests: Mapping[int, Query | None]) -> Query | None:
     """Copy a query with some clauses, given by identity, replaced; None if that is impossible."""
-    above: set[int] = set()
-    _hold(query, rests, above)
+    above = ids_above(query, rests)
 
     def relax(clause: Any) -> Any:
         if id(clause) in rests:
@@ -358,21 +367,6 @@ def _relaxed(query: Any, rests: Mapping[int, Query | None]) -> Query | None:
     except _Inseparable:
         return None
     return relaxed
-
-
-def _hold(query: Any, rests: Mapping[int, Query | None], above: set[int]) -> bool:
-    """Collect the ids of all queries that contain one of the clauses; return whether this one does."""
-    if id(query) in rests:
-        return True
-    match query:
-        case dict() if len(query) == 1:
-            ((name, body),) = query.items()
-            if name in COMPOUNDS and isinstance(body, dict):
-                inner = [_hold(child, rests, above) for child, _ in COMPOUNDS[name].children(body)]
-                if any(inner):
-                    above.add(id(query))
-                    return True
-    return False
 
 
 def unwrapped(query: Any) -> Any:
