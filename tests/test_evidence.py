@@ -281,6 +281,31 @@ def test_a_shelf_that_is_called_like_the_text_stays_required(given: str | None) 
     assert UserQuery("boots", must(SHELF, MATCH_ALL, MATCH_ALL)) == found(query, given)
 
 
+BRANDS = LinkedFields(also_keywords=frozenset({"brand", "maker"}))
+
+
+@pytest.mark.parametrize("given", [None, "velloway"])
+@pytest.mark.parametrize(
+    "words", [multi("velloway"), line("velloway"), match("title", "velloway"), match("body", "velloway")]
+)
+def test_a_brand_that_is_called_like_the_text_stays_required(words: Any, given: str | None) -> None:
+    for around in (must, lambda words, brand: {"bool": {"must": [brand], "should": [words]}}):
+        user_query = find_user_query(around(words, BRAND), PASSAGE, lambda _: True, given, BRANDS)
+        assert UserQuery("velloway", around(MATCH_ALL, BRAND)) == user_query
+
+
+def test_of_several_values_with_the_text_any_may_be_a_filter() -> None:
+    passage = (*PASSAGE, "maker")
+    user_query = find_user_query(must(match("maker", "velloway"), BRAND), passage, lambda _: True, links=BRANDS)
+    assert user_query is not None
+    assert ("velloway", *AMBIGUOUS) == (user_query.text, user_query.relaxed, user_query.unrelaxed)
+
+
+def test_required_and_optional_clauses_with_the_text_are_relaxed_together() -> None:
+    query = {"bool": {"must": [match("body", "dry feet")], "should": [match("title", "dry feet")]}}
+    assert UserQuery("dry feet", {"bool": {"must": [MATCH_ALL], "should": [MATCH_ALL]}}) == found(query)
+
+
 VALUES_WITH_THE_WORDS = [
     match("shelf", "boots"),
     match("shelf", "warm boots"),

@@ -118,14 +118,17 @@ class Evidence:
         return _base(field, self._central) in self._central
 
     def doubt_of(self, reading: Reading) -> str:
-        """Return the reason why it is uncertain that a text is the user's.
+        """Return the reason why it is uncertain that a text is the user's, although the query has no other one.
 
-        A text in one field outside the passage is the user's if the query has no other. But if the field is also a
-        keyword, it may be a filter (a tenant) of a search without words.
+        Outside the passage, a value may be the filter of a search without words (a tenant).
         """
-        elsewhere = reading.bases if len(reading.bases) == 1 and not reading.touches and not reading.given else ()
-        is_value = any(_base(field, self._also_keywords) in self._also_keywords for field in elsewhere)
-        return reading.doubt or (AMBIGUOUS if is_value else "")
+        is_filter = self.is_value(reading) and not reading.touches and not reading.given
+        return reading.doubt or (AMBIGUOUS if is_filter else "")
+
+    def is_value(self, reading: Reading) -> bool:
+        """Whether a text is searched in one field that is also a keyword, and not the first one of the passage."""
+        fields = reading.bases if len(reading.bases) == 1 and not reading.central else ()
+        return any(_base(field, self._also_keywords) in self._also_keywords for field in fields)
 
     def of_clause(self, clause: Clause) -> Reading:
         """Return the reading of a single clause."""
@@ -293,14 +296,16 @@ def _has_word(reading: Reading, word: str) -> bool:
 
 
 def _required(readings: Sequence[Reading], evidence: Evidence) -> Reading:
-    """Combine required readings with the same words, except those in a single field outside the passage (a category).
+    """Combine required readings with the same words, except those in a single other field (a category, a brand).
 
     If all are in such fields, any of them may be a filter.
     """
-    searched = [reading for reading in readings if reading.central or reading.touches]
-    combined = _one(searched or readings, evidence)
-    is_certain = bool(searched) or combined.given or len(combined.bases) <= max(len(each.bases) for each in readings)
-    return combined if is_certain else _doubted(combined)
+    within = [reading for reading in readings if reading.central or reading.touches]
+    certain = [reading for reading in within if not evidence.is_value(reading)]
+    searched = certain or within or readings
+    combined = _one(searched, evidence)
+    is_one_field = len(combined.bases) <= max(len(each.bases) for each in searched)
+    return combined if certain or combined.given or is_one_field else _doubted(combined)
 
 
 def _one(readings: Sequence[Reading], evidence: Evidence) -> Reading:
@@ -377,7 +382,8 @@ def _doubted(reading: Reading) -> Reading:
 def _beside(required: Reading, optional: Reading, evidence: Evidence) -> Reading:
     """Read a required text next to one that only affects the score."""
     if required.words == optional.words:
-        return _required([required, optional], evidence)
+        is_filter = evidence.is_value(required) or not (required.central or required.touches)
+        return (_required if is_filter else _one)([required, optional], evidence)
     if required.given or optional.given:
         return required if required.given else optional
     is_part = optional.letters in required.letters
