@@ -625,3 +625,13 @@ def test_the_only_text_may_be_a_filter_by_a_field_that_is_also_a_keyword(query: 
 def test_text_in_the_passage_in_several_fields_or_in_text_alone_is_the_users(words: Any) -> None:
     expected = UserQuery("dry feet", MATCH_ALL)
     assert expected == find_user_query(words, PASSAGE, lambda _: True, links=ALSO_KEYWORDS)
+
+
+def test_a_value_in_filters_alone_is_no_query_text() -> None:
+    """A category page, in the order of its boosts."""
+    query = {"function_score": {"query": {"bool": {"filter": [BRAND]}}, "functions": [{"weight": 2}]}}
+    assert find_user_query(query, PASSAGE, lambda _: True, links=BRANDS) is None
+    words = {"bool": {"filter": [match("body", "dry feet"), BRAND]}}
+    user_query = find_user_query(words, PASSAGE, lambda _: True, links=BRANDS)
+    assert user_query is not None
+    assert user_query.unrelaxed == "text_in_filter"
