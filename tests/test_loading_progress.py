@@ -61,7 +61,7 @@ def test_lines_are_printed_at_intervals() -> None:
         (1_234_567, 10, "p: 1,234,567 documents, 123,457/s"),
     ],
 )
-def test_a_slow_start_is_not_reported_as_a_standstill(count: int, seconds: int, said: str) -> None:
+def test_rates_are_rounded_by_size(count: int, seconds: int, said: str) -> None:
     assert lines(lambda console: ShownProgress("p", None, console, clock(0, seconds)), (1, count)) == [said]
 
 
