@@ -369,7 +369,7 @@ _PARTIAL = "the engine returned partial results: see `_shards`, `timed_out` and 
 def _unusable(run: Run, answer: SearchAnswer) -> Bypass | None:
     if not answer.whole:
         return Bypass("engine_refused", detail=_PARTIAL)
-    if not all(run.plan.covers(hit.key.index) for hit in answer.hits):
+    if run.plan.outside({hit.key.index for hit in answer.hits}):
         return Bypass("mixed_routes")
     return None
 

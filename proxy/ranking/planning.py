@@ -1,6 +1,7 @@
 """The plan of one search: its candidates, models, vectors and limits; nothing is sent here."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -206,6 +207,10 @@ class Plan:
     def covers(self, index: str) -> bool:
         """Whether an index is inside the route: resolved by the engine, or by its own name."""
         return index in self.covered or route_of((*self.earlier, self.route), Resolved(index)) is self.route
+
+    def outside(self, indices: AbstractSet[str]) -> frozenset[str]:
+        """Return those of these indices that are outside the route."""
+        return frozenset([index for index in indices if not self.covers(index)])
 
     @property
     def in_head(self) -> bool:
