@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from proxy.app import listen, listen_for, open_proxy
-from proxy.app.process import serve_until_told
+from proxy.app.process import serve_until_stopped
 from proxy.bounds import SEARCH_BODY_BYTES
 from proxy.http1.callers import SAMPLE
 from proxy.settings.config import Callers, Config, RouteSettings
@@ -339,7 +339,7 @@ async def test_sigterm_closes_the_port_and_finishes_running_requests(
 ) -> None:
     held = asyncio.Event()
     models.faults["rerank"] = waits_for(held)
-    serving = asyncio.ensure_future(serve_until_told(settings, TOKEN, {}))
+    serving = asyncio.ensure_future(serve_until_stopped(settings, TOKEN, {}))
     while not log:  # noqa: ASYNC110  a log gives no event
         await asyncio.sleep(0)
     client = await Client.to(int(log[0]["address"].rpartition(":")[2]))

@@ -11,7 +11,7 @@ import pytest
 
 from proxy.bounds import SEARCH_RESPONSE_BYTES
 from proxy.errors import UpstreamError, Withheld
-from proxy.ranking.pipeline import Answered, Unserved, run_search, unserved
+from proxy.ranking.pipeline import Answered, Unserved, run_search, why_unserved
 from proxy.settings.config import Cache, Config, RouteSettings, Semantic
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.fakes import (
@@ -399,7 +399,7 @@ async def test_later_pages_fit_an_engine_ordered_first_page_after_recovery(
         run = await run_of(plan_of("", QUERY), engine, models, stack)
         down: Any = _NotCalled()
         stages = dataclasses.replace(run.stages, embedder=down, reranker=down)
-        assert isinstance(await unserved(run.plan, stages, b"key"), Unserved)
+        assert isinstance(await why_unserved(run.plan, stages, b"key"), Unserved)
         await asyncio.sleep(0)  # the response is written, and then its order is stored
         page = await run_of(plan_of("", QUERY | {"from": start, "size": 2}), engine, models, stack)
         page = dataclasses.replace(page, stages=dataclasses.replace(page.stages, heads=stages.heads))
@@ -417,4 +417,4 @@ async def test_a_search_that_needs_no_model_does_not_depend_on_the_models(
     plan = dataclasses.replace(plan, user_query=dataclasses.replace(plan.user_query, relaxed=None))
     async with AsyncExitStack() as stack:
         run = await run_of(plan, engine, models, stack)
-        assert await unserved(run.plan, run.stages, b"key") is None
+        assert await why_unserved(run.plan, run.stages, b"key") is None

@@ -15,7 +15,7 @@ from proxy.ranking.stages import Budget
 from proxy.settings.config import SpendCaps
 from proxy.store.contract import Kind
 from proxy.store.memory import ENTRY_SIZE, memory_region
-from proxy.upstream.embedder import Embedder, Introduction, decode, query_prompt
+from proxy.upstream.embedder import Embedder, ServedModel, decode, query_prompt
 from proxy.upstream.guard import Clocks, Guards
 from proxy.upstream.latency import CALLS_TO_JUDGE
 from proxy.upstream.transport import Transport, models_session
@@ -171,7 +171,7 @@ async def test_the_model_behind_a_name_is_determined_by_a_call(
     said: Any, model: str, embedder: Embedder, models: FakeModels
 ) -> None:
     models.faults["embed"] = says(embeddings((0, [1, 0]), **said))
-    assert await embedder.introduce(model=MODEL, dimensions=None) == Introduction(model, 2)
+    assert await embedder.served_model(model=MODEL, dimensions=None) == ServedModel(model, 2)
 
 
 @pytest.mark.parametrize(

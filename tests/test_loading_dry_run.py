@@ -85,8 +85,8 @@ def test_free_models_and_missing_prices_are_reported() -> None:
 @pytest.mark.parametrize(("model", "dimensions"), [(MODEL, 2560), ("other", 1024)])
 async def test_the_vector_length_defaults_to_the_models(model: str, dimensions: int) -> None:
     counting = CountingEmbedder(EMBEDDER)
-    assert dimensions == (await counting.introduce(model=model, dimensions=None)).dimensions
-    assert 3 == (await counting.introduce(model=model, dimensions=3)).dimensions
+    assert dimensions == (await counting.served_model(model=model, dimensions=None)).dimensions
+    assert 3 == (await counting.served_model(model=model, dimensions=3)).dimensions
 
 
 def test_the_cap_error_says_how_to_continue() -> None:

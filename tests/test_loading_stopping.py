@@ -28,10 +28,10 @@ async def test_a_signal_during_a_write_is_reported(number: signal.Signals) -> No
     stopping, called = Stopping(), []
     with stopping.heeded(), stopping.writing(lambda: called.append(1)):
         os.kill(os.getpid(), number)
-        await stopping.told.wait()
+        await stopping.requested.wait()
         assert [1] == called
         with pytest.raises(Stopped):
-            stopping.raise_if_told()
+            stopping.raise_if_requested()
 
 
 async def test_a_second_signal_stops_at_once() -> None:
@@ -40,7 +40,7 @@ async def test_a_second_signal_stops_at_once() -> None:
     async def write() -> None:
         with stopping.heeded(), stopping.writing():
             os.kill(os.getpid(), signal.SIGTERM)
-            await stopping.told.wait()
+            await stopping.requested.wait()
             os.kill(os.getpid(), signal.SIGTERM)
             await asyncio.Event().wait()
 
@@ -52,7 +52,7 @@ async def test_paid_work_is_awaited() -> None:
     stopping, done = Stopping(), asyncio.Event()
 
     async def work() -> int:
-        await stopping.told.wait()
+        await stopping.requested.wait()
         done.set()
         return 7
 
@@ -65,7 +65,7 @@ async def test_paid_work_is_awaited() -> None:
 
 async def test_slow_work_is_cancelled_after_a_signal() -> None:
     stopping = Stopping()
-    stopping.told.set()
+    stopping.requested.set()
     with pytest.raises(Stopped):
         await stopping.in_time(asyncio.Event().wait(), grace=0.01)
     assert asyncio.all_tasks() == {asyncio.current_task()}

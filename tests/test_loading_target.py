@@ -20,7 +20,7 @@ from proxy.commands.loading.target import (
 from proxy.errors import Refused, TimedOut, Unreachable
 from proxy.settings.config import Config, RouteSettings, Semantic
 from proxy.settings.profiles import PROFILES, TIERS
-from proxy.upstream.embedder import Introduction
+from proxy.upstream.embedder import ServedModel
 
 HELD = Embedding("v", "m", 3, ("title",))
 MAPPING = {"_meta": HELD.meta, "properties": HELD.properties}
@@ -81,8 +81,8 @@ def test_the_model_that_responds_is_compared(asked: str) -> None:
 
 
 def test_new_vectors_are_recorded_with_the_model_that_responds() -> None:
-    assert SILENT.embedding(Introduction("n", 9)) == Embedding("v", "n", 9, ("body",))
-    assert replace(SILENT, passage=("x",)).embedding(Introduction("n", 9)) == Embedding("v", "n", 9, ("x",))
+    assert SILENT.embedding(ServedModel("n", 9)) == Embedding("v", "n", 9, ("body",))
+    assert replace(SILENT, passage=("x",)).embedding(ServedModel("n", 9)) == Embedding("v", "n", 9, ("x",))
 
 
 @pytest.mark.parametrize(

@@ -336,7 +336,7 @@ def _spare_what_stays() -> None:
     gc.set_threshold(_COLLECTED_EACH)
 
 
-async def serve_until_told(
+async def serve_until_stopped(
     config: Config,
     token: str | None,
     environment: Mapping[str, str],
@@ -345,9 +345,9 @@ async def serve_until_told(
     watched: Path | None = None,
 ) -> None:
     """Run a proxy until SIGTERM or SIGINT; `read` reads its settings again, and `watched` is their file."""
-    told, loop = asyncio.Event(), asyncio.get_running_loop()
+    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
+        loop.add_signal_handler(number, stopped.set)
     async with AsyncExitStack() as stack:
         proxy = await open_proxy(config, token, environment, stack)
         process = Process(proxy, read, environment)
@@ -368,7 +368,7 @@ async def serve_until_told(
             engine=list(config.engine.urls),
             routes=[route.name for route in build_routes(config)],
         )
-        await told.wait()
+        await stopped.wait()
         process.state = State.DRAINING
         listener.shut()
         _log.info("stopping")

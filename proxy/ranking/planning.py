@@ -106,7 +106,7 @@ def vector_search(
         return Failure("semantic", "mapping_unreadable")
     if missing := [name for name in semantic.fields if not facts.vectors.get(name)]:
         return Failure("semantic", "no_vector_field", missing[0])
-    found = {(name, _told(form, route)) for name in semantic.fields for form in facts.vectors[name]}
+    found = {(name, _with_model_of_route(form, route)) for name in semantic.fields for form in facts.vectors[name]}
     fields = {name: form.path for name, form in found}
     if len(found) > len(fields) or len({replace(form, path=None) for _, form in found}) > 1:
         return Failure("semantic", "mixed_vectors", ", ".join(semantic.fields))
@@ -129,7 +129,7 @@ def vector_search(
     )
 
 
-def _told(field: VectorField, route: Route) -> VectorField:
+def _with_model_of_route(field: VectorField, route: Route) -> VectorField:
     """Use the embedding model named by the route if the index does not name one."""
     return replace(field, model=route.embedding_model) if field.model is None and route.embedding_model_named else field
 
