@@ -36,6 +36,7 @@ _NAMED_BY_THE_MODULE_ALONE = {
 _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.app": "test_app.py",
     "proxy.app.control": "test_admin.py",
+    "proxy.app.gauges": "test_metrics.py",
     "proxy.app.generation": "test_reload.py",
     "proxy.app.process": "test_reload.py",
     "proxy.catalog": "test_indices.py",
