@@ -81,7 +81,8 @@ settings          config, the frozen tree (config_file: loads it; contradictions
 bounds            every limit on input, and what happens above it
 commands          serving, checking, loading (index, backfill), mapping, profiles, evaluation, local_models, costs,
                   warming; imported when they run (console: how they print; advice: what to do next)
-cli               the command line
+cli               the command line (arguments: parts of several commands; loading: mapping, index, backfill;
+                  sending: eval, warm)
 
 Data flows in one direction: each step takes a frozen value and returns the next. Which module may import which is
 checked by import-linter, see pyproject.toml.

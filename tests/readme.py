@@ -32,7 +32,8 @@ from proxy.app.process import Process
 from proxy.bounds import BOUNDS, Of
 from proxy.catalog import dialects as spellings
 from proxy.catalog.dialects import Dialect, KnnSearch
-from proxy.cli import CONFIG_VARIABLE, build_parser
+from proxy.cli import build_parser
+from proxy.cli.arguments import CONFIG_VARIABLE
 from proxy.commands.checking.routes import ADVICE
 from proxy.commands.loading.mappings import LANGUAGES
 from proxy.errors import MODEL_REASONS, EqualScores, UpstreamError

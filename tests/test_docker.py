@@ -17,7 +17,8 @@ import yaml
 
 from demo.engines import DEFAULT
 from proxy.app import GRACE_S
-from proxy.cli import CONFIG_VARIABLE, build_parser
+from proxy.cli import build_parser
+from proxy.cli.arguments import CONFIG_VARIABLE
 from proxy.settings.config import Config, Listen
 from proxy.settings.config_file import load
 from proxy.settings.credentials import needs_token, token_of
