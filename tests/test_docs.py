@@ -328,7 +328,7 @@ def test_documented_identifiers_are_identifiers() -> None:
         f"its response up to {SEARCH_RESPONSE_BYTES >> 20} MB",
         f"Beyond {OUTCOME_LIST_BYTES} bytes the list is cut",
         f"start after {PROBED_AFTER_S} s of silence",
-        f"In the head they lie in [{TOP_SCORE - 1:g}, {TOP_SCORE:g}]",
+        f"In the head they are between {TOP_SCORE - 1:g} and {TOP_SCORE:g}",
         f"the exit code is then {128 + signal.SIGINT} or {128 + signal.SIGTERM}",
         f"`semantic.min_similarity` (default {MIN_SIMILARITY:g})",
         f"up to {EMBEDDED_CHARACTERS} characters each",
