@@ -6,7 +6,7 @@ from functools import partial
 
 import uvloop
 
-from proxy.app.process import serve_until_told
+from proxy.app.process import serve_until_stopped
 from proxy.commands.console import overrides, report_failure
 from proxy.settings.config_file import load
 from proxy.settings.credentials import admin_token_of, authorization_of, token_of
@@ -22,7 +22,7 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     read = partial(load, options.config, environment, overrides(options))
     watched = options.config if options.watch else None
     try:
-        uvloop.run(serve_until_told(config, token, environment, read=read, watched=watched))
+        uvloop.run(serve_until_stopped(config, token, environment, read=read, watched=watched))
     except OSError as error:
         address = f"{config.listen.host}:{config.listen.port}"
         return report_failure(
