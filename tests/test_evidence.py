@@ -294,11 +294,20 @@ def test_a_brand_that_is_called_like_the_text_stays_required(words: Any, given: 
         assert UserQuery("velloway", around(MATCH_ALL, BRAND)) == user_query
 
 
-def test_of_several_values_with_the_text_any_may_be_a_filter() -> None:
-    passage = (*PASSAGE, "maker")
-    user_query = find_user_query(must(match("maker", "velloway"), BRAND), passage, lambda _: True, links=BRANDS)
-    assert user_query is not None
-    assert ("velloway", *AMBIGUOUS) == (user_query.text, user_query.relaxed, user_query.unrelaxed)
+@pytest.mark.parametrize(
+    "beside",
+    [
+        match("maker", "velloway"),
+        match("shelf", "velloway"),
+        should(match("name_en", "velloway"), match("name_de", "velloway")),
+    ],
+)
+def test_of_a_brand_and_other_fields_with_the_text_any_may_be_a_filter(beside: Any) -> None:
+    for around in (must, lambda brand, beside: {"bool": {"must": [brand], "should": [beside]}}):
+        query = around(BRAND, beside)
+        user_query = find_user_query(query, (*PASSAGE, "maker"), lambda _: True, links=BRANDS)
+        assert user_query is not None
+        assert ("velloway", *AMBIGUOUS) == (user_query.text, user_query.relaxed, user_query.unrelaxed)
 
 
 def test_required_and_optional_clauses_with_the_text_are_relaxed_together() -> None:

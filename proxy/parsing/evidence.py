@@ -300,11 +300,9 @@ def _required(readings: Sequence[Reading], evidence: Evidence) -> Reading:
 
     If all are in such fields, any of them may be a filter.
     """
-    within = [reading for reading in readings if reading.central or reading.touches]
-    certain = [reading for reading in within if not evidence.is_value(reading)]
-    searched = certain or within or readings
-    combined = _one(searched, evidence)
-    is_one_field = len(combined.bases) <= max(len(each.bases) for each in searched)
+    certain = [each for each in readings if (each.central or each.touches) and not evidence.is_value(each)]
+    combined = _one(certain or readings, evidence)
+    is_one_field = len(combined.bases) <= max(len(each.bases) for each in readings)
     return combined if certain or combined.given or is_one_field else _doubted(combined)
 
 
