@@ -192,8 +192,8 @@ class IndexFacts:
     vectors: Mapping[str, tuple[VectorField, ...]] = field(default_factory=dict)
     """Vector fields by path, one for each index that has the field."""
     max_result_window: int = DEFAULT_MAX_RESULT_WINDOW
-    pipelines: frozenset[str] = frozenset()
-    """Search pipelines that run by default (OpenSearch)."""
+    pipelines: frozenset[str] | None = frozenset()
+    """Search pipelines that run by default (OpenSearch); None if the settings were not read."""
     alias_filters: Mapping[tuple[str, str], Any] = field(default_factory=dict)
     """Filters of aliases, by index and alias."""
     copies: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -277,7 +277,7 @@ def read_field_caps(answer: Mapping[str, Any]) -> IndexFacts:
         for path, forms in types.items()
         if forms & VECTOR_TYPES
     }
-    return IndexFacts(types=types, vectors=vectors, also_keywords=_also_keywords(types))
+    return IndexFacts(types=types, vectors=vectors, pipelines=None, also_keywords=_also_keywords(types))
 
 
 def _also_keywords(types: Mapping[str, AbstractSet[str]]) -> frozenset[str]:

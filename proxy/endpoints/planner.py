@@ -96,7 +96,7 @@ class Planner:
                 facts, kind = await self._facts_and_kind(caller, covered)
         except Late as error:
             return Bypass("unresolved", detail=str(error), is_fault=True)
-        known = facts or IndexFacts()
+        known = facts or IndexFacts(pipelines=None)
         await self._turns.take()
         user_query = _user_query(routed, request, known)
         if isinstance(user_query, Bypass):
@@ -127,7 +127,7 @@ class Planner:
             window_at_rest=at_rest,
             covered=covered.indices,
             alias_filter=alias_filter(covered.reached, known),
-            own_parameters=kind.own_parameters if kind else (),
+            own_parameters=kind.own_parameters if kind and known.pipelines is not None else (),
             keeps_empty=kind is None or kind.keeps_empty,
             budget_seconds=budget,
             reserved_seconds=reserved_seconds(budget, self._models.usual_seconds(reranker)) if reranker else 0.0,
@@ -207,7 +207,9 @@ class Planner:
     async def _pipeline(self, caller: EngineOfCaller, request: SearchRequest, facts: IndexFacts) -> Bypass | None:
         """Bypass a search with a search pipeline that is not known to be harmless."""
         named = request.pipeline
-        if named is None and len(facts.pipelines) == 1:  # default pipelines are not run for indices with different ones
+        if (
+            named is None and facts.pipelines and len(facts.pipelines) == 1
+        ):  # default pipelines are not run for indices with different ones
             (named,) = facts.pipelines
         if named in (None, NONE, {}):
             return None
