@@ -45,7 +45,11 @@ def scored(query: Any, **said: Any) -> dict[str, Any]:
         of_bool(must=[TYPED], should=[{"term": {"title.raw": "Rain jacket"}}]),
         of_bool(must=[TYPED], should=[{"match": {"title": "rain"}}, {"match": {"title": "anorak"}}]),
         of_bool(must=TYPED, should=[FRENCH, {"term": {"language": "en"}}], minimum_should_match=1),
+        of_bool(must=[TYPED], should=[of_bool(must=[{"match_phrase": {"title": "rain"}}])]),
         # filters by values that are words of the text
+        of_bool(
+            must=TYPED, should=[{"match": {"brand": "rain"}}, {"match": {"brand": "hats"}}], minimum_should_match=1
+        ),
         of_bool(must=[TYPED, of_bool(should=[{"match": {"brand": "rain"}}, {"match": {"brand": "hats"}}])]),
         of_bool(must=[of_bool(must=[{"match": {"brand": "rain jacket"}}, {"match": {"brand": "red"}}]), TYPED]),
         of_bool(must=[TYPED, {"dis_max": {"queries": [{"match": {"brand": "rain"}}, {"match": {"brand": "red"}}]}}]),

@@ -121,7 +121,7 @@ class _Rewriter:
     leaves: Mapping[int, Reading | None]
     clauses: AbstractSet[int]
     pins: AbstractSet[int]
-    above: AbstractSet[int]
+    above: frozenset[int]
     """The ids of the clauses, and of all queries that contain one."""
     random: list[Any] = field(default_factory=list)
 
@@ -185,8 +185,7 @@ class _Rewriter:
         return inner._replace(query={name: _without(body, "_name", "inner_hits") | {"query": inner.query}})
 
     def _bool(self, body: Query) -> _Part | None:
-        must = [self._required(clause) for clause in listed(body.get("must"))]
-        should = [self.part(clause) for clause in listed(body.get("should"))]
+        must, should = self._occurring(body)
         with_words = [part for part in (*must, *should) if part.has_words]
         if not with_words:
             return None
@@ -211,9 +210,20 @@ class _Rewriter:
             rewritten["boost"] = body["boost"]
         return _Part({"bool": rewritten}, has_words=True, alone=alone)
 
-    def _required(self, clause: Any) -> _Part:
-        """Rewrite a required clause; without any of the clauses with the query text, it is a filter or a boost."""
-        return self.part(clause) if id(clause) in self.above else _Part(clause)
+    def _occurring(self, body: Query) -> tuple[list[_Part], list[_Part]]:
+        """Rewrite the clauses of `must` and of `should`.
+
+        Beside a clause with the query text, a required one without it is a filter, also if its value is a word of it.
+        """
+        must, should = listed(body.get("must")), listed(body.get("should"))
+        held = self.above.intersection(map(id, [*must, *should]))
+        are_filters = _is_required(body) and held.isdisjoint(map(id, should))
+        required = {id(clause) for clause in [*must, *(should if are_filters else [])]}
+        filters = required - held if held else frozenset[int]()
+        parts = [
+            [_Part(each) if id(each) in filters else self.part(each) for each in group] for group in (must, should)
+        ]
+        return parts[0], parts[1]
 
     def _alternatives(self, body: Query) -> _Part | None:
         parts = [self.part(clause) for clause in listed(body.get("queries"))]
