@@ -182,6 +182,12 @@ VALUES_IN_LINES = [
     line("everything:(dry feet) AND brand:boots"),
     line("dry body:feet AND shelf:boots", fields=["title^2", "body"]),
 ]
+VALUES_AS_THE_WORDS = [
+    line("title:boots AND shelf:boots"),
+    line("shelf:boots AND title:(boots)"),
+    line("title:(boots) shelf:boots"),
+    line("(title:boots OR body:boots) AND shelf:boots"),
+]
 
 
 @pytest.mark.parametrize("query", VALUES_IN_LINES)
@@ -190,6 +196,27 @@ def test_a_field_value_in_a_query_string_stays_a_filter(query: Any) -> None:
     assert user_query is not None
     assert user_query.text == "dry feet"
     assert "boots" in str(user_query.relaxed)
+
+
+@pytest.mark.parametrize("query", VALUES_AS_THE_WORDS)
+def test_the_value_of_another_field_in_a_line_stays_if_it_is_the_text(query: Any) -> None:
+    user_query = found(query)
+    assert user_query is not None
+    assert user_query.text == "boots"
+    assert "shelf:boots" in str(user_query.relaxed)
+
+
+@pytest.mark.parametrize(
+    "written", ['"boots"^5 OR (boots) AND shelf:boots', "title:boots OR body:boots AND shelf:boots"]
+)
+def test_a_line_with_the_text_as_a_value_beside_alternatives_is_not_relaxed(written: str) -> None:
+    user_query = found(line(written))
+    assert user_query is not None
+    assert ("boots", None, "query_syntax") == (user_query.text, user_query.relaxed, user_query.unrelaxed)
+
+
+def test_alternatives_with_the_text_in_any_fields_are_relaxed() -> None:
+    assert UserQuery("boots", MATCH_ALL) == found(line("title:boots OR shelf:(boots) OR tags:boots"))
 
 
 @pytest.mark.parametrize("written", ["shelf:boots", "shelf:(boots)", "shelf:boots OR tags:boots"])
