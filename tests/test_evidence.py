@@ -337,6 +337,18 @@ def test_of_a_brand_and_other_fields_with_the_text_any_may_be_a_filter(beside: A
         assert ("velloway", *AMBIGUOUS) == (user_query.text, user_query.relaxed, user_query.unrelaxed)
 
 
+def test_a_brand_that_is_called_like_the_given_text_stays_required() -> None:
+    words = should(match("name_en", "velloway"), match("name_de", "velloway"))
+    user_query = find_user_query(must(words, BRAND), PASSAGE, lambda _: True, "velloway", BRANDS)
+    assert user_query is not None
+    assert user_query.relaxed == must(should(MATCH_ALL, MATCH_ALL), BRAND)
+
+
+def test_a_field_outside_the_passage_and_its_multi_fields_are_one() -> None:
+    query = must(match("everything", "dry feet"), match("everything.folded", "dry feet"))
+    assert UserQuery("dry feet", must(MATCH_ALL, MATCH_ALL)) == found(query)
+
+
 def test_required_and_optional_clauses_with_the_text_are_relaxed_together() -> None:
     query = {"bool": {"must": [match("body", "dry feet")], "should": [match("title", "dry feet")]}}
     assert UserQuery("dry feet", {"bool": {"must": [MATCH_ALL], "should": [MATCH_ALL]}}) == found(query)

@@ -300,10 +300,13 @@ def _required(readings: Sequence[Reading], evidence: Evidence) -> Reading:
 
     If all are in such fields, any of them may be a filter.
     """
-    certain = [each for each in readings if (each.central or each.touches) and not evidence.is_value(each)]
-    combined = _one(certain or readings, evidence)
-    is_one_field = len(combined.bases) <= max(len(each.bases) for each in readings)
-    return combined if certain or combined.given or is_one_field else _doubted(combined)
+    searched = [reading for reading in readings if not evidence.is_value(reading)]
+    certain = [reading for reading in searched if reading.central or reading.touches]
+    combined = _one(certain or searched or readings, evidence)
+    if certain or combined.given:
+        return combined
+    is_one_search = len(_one(readings, evidence).bases) <= max(len(reading.bases) for reading in readings)
+    return combined if is_one_search else _doubted(combined)
 
 
 def _one(readings: Sequence[Reading], evidence: Evidence) -> Reading:
