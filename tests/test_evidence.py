@@ -408,6 +408,18 @@ def test_a_required_text_outside_the_passage_beside_a_part_of_it_may_be_a_filter
     assert required in (user_query.relaxed or must(required))["bool"]["must"]
 
 
+@pytest.mark.parametrize(
+    "optional", [match("title", "dry warm"), match("title", "dry warm feet"), match("tags", "warm")]
+)
+def test_a_required_text_in_several_fields_is_relaxed_beside_a_part_of_it(optional: Any) -> None:
+    words = multi("dry warm feet", ["words", "words_boosted"])
+    user_query = found({"bool": {"must": [words], "should": [optional]}})
+    assert user_query is not None
+    assert user_query.text == "dry warm feet"
+    assert user_query.relaxed is not None
+    assert user_query.relaxed["bool"]["must"] == [MATCH_ALL]
+
+
 def test_the_whole_text_is_read_beside_parts_of_it_in_the_title() -> None:
     user_query = found(
         {"bool": {"must": [match("everything", "dry warm feet")], "should": [match("title", "dry warm")]}}

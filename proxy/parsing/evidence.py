@@ -91,6 +91,11 @@ class Reading(NamedTuple):
         return "".join(self.words)
 
     @property
+    def in_one_field(self) -> bool:
+        """Whether it is searched in one field and its multi-fields only."""
+        return len(self.bases) == 1
+
+    @property
     def is_one_word(self) -> bool:
         return is_typed_word(self.text)
 
@@ -127,7 +132,7 @@ class Evidence:
 
     def is_value(self, reading: Reading) -> bool:
         """Whether a text is searched in one field that is also a keyword, and not the first one of the passage."""
-        fields = reading.bases if len(reading.bases) == 1 and not reading.central else ()
+        fields = reading.bases if reading.in_one_field and not reading.central else ()
         return any(_base(field, self._also_keywords) in self._also_keywords for field in fields)
 
     def of_clause(self, clause: Clause) -> Reading:
@@ -383,12 +388,13 @@ def _doubted(reading: Reading) -> Reading:
 def _beside(required: Reading, optional: Reading, evidence: Evidence) -> Reading:
     """Read a required text next to one that only affects the score."""
     if required.words == optional.words:
-        is_filter = evidence.is_value(required) or not (required.central or required.touches)
-        return (_required if is_filter else _one)([required, optional], evidence)
+        is_text = required.touches or not required.in_one_field
+        combine = _one if is_text and not evidence.is_value(required) else _required
+        return combine([required, optional], evidence)
     if required.given or optional.given:
         return required if required.given else optional
     is_part = optional.letters in required.letters
-    if _is_searched_within(optional, required) or (is_part and required.central):
+    if _is_searched_within(optional, required) or (is_part and (required.central or not required.in_one_field)):
         return required
     if required.central:
         doubted = _doubted(_with_quoted(required, [optional], [required, optional]))
