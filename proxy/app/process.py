@@ -254,12 +254,17 @@ class Process:
             towards_models(config.models)
         except ConfigError as error:
             return Reloaded(str(error))
+        if self.state is State.DRAINING:
+            return Reloaded("the process is ending")
+        if self._listener is not None:
+            try:
+                await self._listener.secure_by(to_clients)
+            except OSError as error:
+                return Reloaded(f"listen.certificate_file: cannot be used now: {error.strerror}")
         self._proxy.replace(await next_generation(config, secrets, self._proxy.fixed, earlier))
         self._proxy.generation.watch_models()
         self._proxy.fixed.nodes.secure_by(to_engine)
         self._proxy.fixed.spares.drop()
-        if self._listener is not None:
-            await self._listener.secure_by(to_clients)
         return Reloaded(changed=changed_keys(earlier.config, config), needs_restart=needs_restart(found, self._started))
 
     def reload_soon(self) -> None:
