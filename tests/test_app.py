@@ -356,8 +356,6 @@ async def test_sigterm_takes_no_more_and_finishes_what_runs(
     await serving
     assert ("reranked", "close") == (answered.header("x-rerank"), answered.header("connection"))
     client.close()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        asyncio.get_running_loop().remove_signal_handler(number)
 
 
 @pytest.mark.parametrize("routes", [True, False])

@@ -7,7 +7,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,21 @@ async def test_while_it_drains_the_settings_are_not_read_again(
         held.set()
         assert "reranked" == (await proxy.client.answer()).header("x-rerank")
         assert 0 == await proxy.command.ended()
+
+
+async def test_signals_that_come_while_it_ends_do_not_kill_it(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    """Such as a second SIGTERM: what is still to be written, as the last lines of the log, would be lost."""
+    async with served(tmp_path, engine, models) as proxy:
+        process = proxy.command.process
+        process.terminate()
+        while process.returncode is None:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                with suppress(ProcessLookupError):
+                    process.send_signal(number)
+            await asyncio.sleep(0)
+        assert 0 == process.returncode
 
 
 async def test_settings_from_a_pipe_are_not_read_again(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:

@@ -3,8 +3,8 @@
 import asyncio
 import gc
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +341,26 @@ def _spare_what_stays() -> None:
     gc.set_threshold(_COLLECTED_EACH)
 
 
+@contextmanager
+def on_signals(numbers: Iterable[signal.Signals], handle: Callable[[], object]) -> Iterator[None]:
+    """Call a function in the event loop on each of these signals while the block runs; then what was before holds.
+
+    A handler of the event loop leaves the default action behind: a second SIGTERM would kill the process before it has
+    written the last lines of its log.
+    """
+    loop = asyncio.get_running_loop()
+
+    def handler(*_: object) -> None:
+        loop.call_soon_threadsafe(handle)
+
+    earlier = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, action in earlier.items():
+            signal.signal(number, action or signal.SIG_DFL)
+
+
 async def serve_until_told(
     config: Config,
     token: str | None,
@@ -350,13 +370,12 @@ async def serve_until_told(
     watched: Path | None = None,
 ) -> None:
     """Run a proxy until SIGTERM or SIGINT; `read` reads its settings again, and `watched` is their file."""
-    told, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
+    told = asyncio.Event()
     async with AsyncExitStack() as stack:
+        stack.enter_context(on_signals((signal.SIGTERM, signal.SIGINT), told.set))
         proxy = await open_proxy(config, token, environment, stack)
         process = Process(proxy, read, environment)
-        loop.add_signal_handler(signal.SIGHUP, process.reload_soon)
+        stack.enter_context(on_signals((signal.SIGHUP,), process.reload_soon))
         admin = await open_admin(config.admin, process, admin_token_of(config, environment), stack)
         proxy.warm_up(stack)
         proxy.generation.watch_models()

@@ -1,6 +1,7 @@
 """`rerank-proxy serve`."""
 
 import argparse
+import signal
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,8 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     configure(config.log)
     read = partial(_read_again, options.config, environment, overrides(options))
     watched = options.config if options.watch else None
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # while nobody handles it, see `on_signals`
     try:
         uvloop.run(serve_until_told(config, token, environment, read=read, watched=watched))
     except OSError as error:
