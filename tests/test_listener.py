@@ -303,6 +303,24 @@ async def test_closing_lets_running_requests_end_and_idle_connections_go(
     idle.close()
 
 
+async def test_closing_answers_a_request_that_is_under_way_on_a_connection_in_use(handler: Handler, log: Log) -> None:
+    """The client, which was told that the connection is kept, would lose it otherwise."""
+    listener = await listening(handler, patience=Patience(quiet=60))
+    client = await Client.to(listener.port)
+    kept = await client.ask("GET", "/")
+    handler.may_end.clear()
+    handler.running.clear()
+    closing = asyncio.ensure_future(listener.close(60))
+    await asyncio.sleep(0)
+    await client.send(request("GET", "/"))
+    await handler.running.wait()
+    handler.may_end.set()
+    last = await client.answer()
+    assert [(200, ""), (200, "close")] == [(each.status, each.header("connection")) for each in (kept, last)]
+    await closing
+    client.close()
+
+
 async def test_closing_breaks_off_what_takes_longer_than_its_grace(
     listener: Listener, caller: Client, handler: Handler
 ) -> None:

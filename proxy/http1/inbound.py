@@ -118,7 +118,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:
-            if not self.closing:
+            if not (self.ended or self.lingering):
                 self._head(data)
         elif exchange.whole:
             self._keep(data)
@@ -274,7 +274,7 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is not exchange or self.ended:
             return
         self.conclude(exchange, Ended.ANSWERED)
-        if not (exchange.reusable and exchange.head.keep_alive) or self.closing:
+        if not (exchange.reusable and exchange.head.keep_alive):
             self._close_gently(exchange)
         elif exchange.whole:
             self._next()

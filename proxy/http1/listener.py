@@ -49,6 +49,8 @@ class Patience:
     """Between the requests on a client's connection to the engine."""
     engine_age: float = AGE_S
     """Maximum age of a connection to the engine."""
+    quiet: float = 1.0
+    """Without a request before the shutdown closes a client's connection."""
 
     @property
     def sweep(self) -> float:
@@ -212,11 +214,9 @@ class Listener:
             each.close()
 
     async def close(self, grace: float) -> None:
-        """Accept no more requests, wait up to `grace` seconds for those in progress, then abort them."""
+        """Accept no more connections, wait up to `grace` seconds for requests in progress, then abort them."""
         self.shut()
-        for client in tuple(self._clients):
-            if client.busy is None:
-                client.close()
+        self._close_idle()
         try:
             async with asyncio.timeout(grace):
                 await self._all_ended()
@@ -226,6 +226,18 @@ class Listener:
             for relay in tuple(self._upstream.outliving):
                 relay.give_up()
             await asyncio.sleep(0)
+
+    def _close_idle(self) -> None:
+        """Close connections without a request.
+
+        One that was in use a moment ago is closed after its next request, which may be under way, or a moment later.
+        """
+        latest = time.monotonic() - self._patience.quiet
+        for client in tuple(self._clients):
+            if client.busy is None and client.since <= latest:
+                client.close()
+        if self._clients:
+            self._sweeping = asyncio.get_running_loop().call_later(self._patience.quiet / 10, self._close_idle)
 
     async def _all_ended(self) -> None:
         """Wait until all clients are gone and all writes of disconnected clients are delivered."""
