@@ -53,9 +53,10 @@ test-clients: .venv/ready tools languages
 		sh -euc '$(CLIENTS)'
 
 # What an input costs is measured without coverage, which slows only one side of its comparisons.
+OF_COST := tests/test_cost.py tests/test_turns.py
 quick: checks
-	$(BIN)/pytest -m 'not engine' $(COVERAGE) --ignore tests/test_cost.py
-	$(BIN)/pytest tests/test_cost.py
+	$(BIN)/pytest -m 'not engine' $(COVERAGE) $(OF_COST:%=--ignore %)
+	$(BIN)/pytest $(OF_COST)
 
 BENCH = $(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(PAIRS),--pairs $(PAIRS)) \
 	$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TO),--to $(TO)) \

@@ -14,7 +14,8 @@ context           the record of a request: made on arrival, handed down, logged 
     tracing       its trace: continues the client's trace, with spans of the model calls
 outcomes          how a search can end: reranked, degraded(stages) or bypassed(reason), with a table of the reasons
 app               classifies requests by settings.routes: to an endpoint, or passed through
-    process       `serve`: opens the ports, reloads the settings, drains (generation: all that one configuration needs)
+    process       `serve`: opens the ports, reloads the settings, drains (generation: all that one configuration needs;
+                  gauges: metrics that are read from it)
     admin         the admin port: health, metrics, controls (control: state, kill switch; breakers: of the models)
 
 endpoints         search, multi_search (multi_search_lines), async_search; nodes: the addresses for sniffing
@@ -80,7 +81,8 @@ settings          config, the frozen tree (config_file: loads it; contradictions
 bounds            every limit on input, and what happens above it
 commands          serving, checking, loading (index, backfill), mapping, profiles, evaluation, local_models, costs,
                   warming; imported when they run (console: how they print; advice: what to do next)
-cli               the command line
+cli               the command line (arguments: parts of several commands; loading: mapping, index, backfill;
+                  sending: eval, warm)
 
 Data flows in one direction: each step takes a frozen value and returns the next. Which module may import which is
 checked by import-linter, see pyproject.toml.

@@ -32,7 +32,8 @@ from proxy.app.process import Process
 from proxy.bounds import BOUNDS, Of
 from proxy.catalog import dialects as spellings
 from proxy.catalog.dialects import Dialect, KnnSearch
-from proxy.cli import CONFIG_VARIABLE, build_parser
+from proxy.cli import build_parser
+from proxy.cli.arguments import CONFIG_VARIABLE
 from proxy.commands.checking.routes import ADVICE
 from proxy.commands.loading.mappings import LANGUAGES
 from proxy.errors import MODEL_REASONS, EqualScores, UpstreamError
@@ -326,12 +327,12 @@ STEERING_FORMS: Mapping[Option, SteeringForm] = {
     "query": SteeringForm(
         "garden hose",
         "garden hose",
-        "the query text; for kNN only clauses that hold this very text are relaxed, and without any kNN is skipped",
+        "the query text; kNN relaxes only clauses with exactly this text, and is skipped if there is none",
     ),
     "budget_ms": SteeringForm("200", 200, "milliseconds that may be added to the engine's own time for your query"),
-    "window": SteeringForm("20", 20, "instead of the route's `rank_window_size`, where that is larger"),
-    "profile": SteeringForm("legal", "legal", "whose instruction the models are given"),
-    "instruction": SteeringForm("Prefer what is new.", "Prefer what is new.", "the instruction itself"),
+    "window": SteeringForm("20", 20, "a smaller window than the route's `rank_window_size`"),
+    "profile": SteeringForm("legal", "legal", "the models receive the instruction of this profile"),
+    "instruction": SteeringForm("Prefer what is new.", "Prefer what is new.", "the models receive this instruction"),
     "explain": SteeringForm("on", member=True, meaning="add `_rerank` to each hit: how it got its place"),
     "cost": SteeringForm(
         "on",

@@ -23,7 +23,7 @@ def accepted(timer: Timer) -> Accepted:
     return Accepted(timer)
 
 
-def test_an_accepted_search_speaks_for_its_caller_and_indices_for_a_while(accepted: Accepted, timer: Timer) -> None:
+def test_an_accepted_search_is_remembered_for_its_caller_and_indices(accepted: Accepted, timer: Timer) -> None:
     accepted.note(b"me", b"products")
     known = [accepted.lately(*pair) for pair in ((b"me", b"products"), (b"you", b"products"), (b"me", b"logs"))]
     assert [True, False, False] == known
@@ -33,7 +33,7 @@ def test_an_accepted_search_speaks_for_its_caller_and_indices_for_a_while(accept
     assert not accepted.lately(b"me", b"products")
 
 
-def test_a_search_without_credentials_speaks_for_every_caller(accepted: Accepted) -> None:
+def test_a_search_accepted_without_credentials_counts_for_every_caller(accepted: Accepted) -> None:
     accepted.note(ANONYMOUS, b"products")
     assert (True, False) == (accepted.lately(b"you", b"products"), accepted.lately(b"you", b"logs"))
 
@@ -57,7 +57,7 @@ def test_callers_and_their_indices_are_bounded(accepted: Accepted) -> None:
     assert not accepted.lately(b"first", b"products")
 
 
-def test_the_names_of_indices_have_no_order(accepted: Accepted) -> None:
+def test_the_order_of_index_names_does_not_matter(accepted: Accepted) -> None:
     AcceptedSearch.of(accepted, b"me", ["b", "a"]).note()
     assert AcceptedSearch.of(accepted, b"me", frozenset({"a", "b"})).lately()
     assert not AcceptedSearch.of(accepted, b"me", ["a", "b", "c"]).lately()

@@ -8,7 +8,7 @@ from proxy.errors import Busy
 from proxy.upstream.added import AddedSearches
 
 
-async def test_a_search_that_finds_no_room_is_left_out_soon() -> None:
+async def test_a_search_without_a_free_slot_is_skipped_soon() -> None:
     added = AddedSearches(2, wait_seconds=0.01)
     async with added.turn(), added.turn():
         with pytest.raises(Busy, match="2 searches"):
@@ -18,7 +18,7 @@ async def test_a_search_that_finds_no_room_is_left_out_soon() -> None:
         pass
 
 
-async def test_a_turn_that_comes_in_time_is_taken() -> None:
+async def test_a_slot_that_becomes_free_in_time_is_used() -> None:
     added, done = AddedSearches(1, wait_seconds=60), []
 
     async def adds(number: int) -> None:

@@ -43,7 +43,7 @@ async def server() -> AsyncIterator[FakeServer]:
         yield server
 
 
-async def test_a_name_is_looked_up_again_after_a_second() -> None:
+async def test_a_name_is_resolved_again_after_a_second() -> None:
     names = NameServer("192.0.2.1")
     addresses = Addresses(names)
     for now in (0.0, RESOLVED_FOR_S / 2, RESOLVED_FOR_S, RESOLVED_FOR_S * 1.5):
@@ -51,20 +51,20 @@ async def test_a_name_is_looked_up_again_after_a_second() -> None:
     assert [HOST] * 2 == names.asked
 
 
-async def test_connections_that_are_opened_at_once_look_a_name_up_once() -> None:
+async def test_concurrent_connections_share_one_lookup() -> None:
     names = NameServer("192.0.2.1")
     addresses = Addresses(names)
     assert [["192.0.2.1"]] * 5 == await asyncio.gather(*(addresses.of(HOST, 0) for _ in range(5)))
     assert [HOST] == names.asked
 
 
-async def test_connections_that_wait_for_the_same_look_up_are_spread_over_its_addresses() -> None:
+async def test_connections_waiting_for_one_lookup_are_spread_over_its_addresses() -> None:
     addresses = Addresses(NameServer("192.0.2.1", "192.0.2.2"))
     tried = await asyncio.gather(*(addresses.of(HOST, 0) for _ in range(4)))
     assert ["192.0.2.1", "192.0.2.2"] * 2 == [first for first, _ in tried]
 
 
-async def test_a_failed_look_up_is_not_remembered() -> None:
+async def test_a_failed_lookup_is_not_cached() -> None:
     names = NameServer()
     addresses = Addresses(names)
     with pytest.raises(socket.gaierror):
@@ -73,7 +73,7 @@ async def test_a_failed_look_up_is_not_remembered() -> None:
     assert ["192.0.2.1"] == await addresses.of(HOST, 0)
 
 
-async def test_the_addresses_of_the_preferred_family_take_turns() -> None:
+async def test_the_addresses_of_the_preferred_family_are_used_in_rotation() -> None:
     """As many connections go to each, also of those that are opened within one second."""
     addresses = Addresses(NameServer("192.0.2.1", "2001:db8::1", "192.0.2.2"))
     assert [
@@ -83,14 +83,14 @@ async def test_the_addresses_of_the_preferred_family_take_turns() -> None:
     ] == [await addresses.of(HOST, 0) for _ in range(3)]
 
 
-async def test_turns_go_on_after_the_next_look_up() -> None:
+async def test_the_rotation_continues_after_the_next_lookup() -> None:
     """Otherwise connections that are opened more than a second apart would all begin with the same address."""
     addresses = Addresses(NameServer("192.0.2.1", "192.0.2.2"))
     tried = [(await addresses.of(HOST, RESOLVED_FOR_S * number))[0] for number in range(4)]
     assert ["192.0.2.1", "192.0.2.2"] * 2 == tried
 
 
-async def test_names_are_resolved_by_the_system() -> None:
+async def test_names_are_resolved_by_the_operating_system() -> None:
     assert "127.0.0.1" in await Addresses().of("localhost", 0)
     assert ["::1"] == await Addresses().of("::1", 0)
 
@@ -154,7 +154,7 @@ async def test_an_address_that_is_silent_leaves_time_for_the_others(server: Fake
         connection.close()
 
 
-async def test_connections_to_a_node_share_one_look_up(server: FakeServer) -> None:
+async def test_connections_to_a_node_share_one_lookup(server: FakeServer) -> None:
     """A connection for each request would otherwise cost a thread's look-up for each request."""
     names = NameServer("127.0.0.1")
     nodes = Nodes(Settings(url=f"http://{HOST}:{server.port}"), Addresses(names))
@@ -163,7 +163,7 @@ async def test_connections_to_a_node_share_one_look_up(server: FakeServer) -> No
     assert len(names.asked) <= 2
 
 
-async def test_an_address_that_refuses_is_passed_over_and_looked_up_again(server: FakeServer) -> None:
+async def test_an_address_that_refuses_connections_is_skipped_and_resolved_again(server: FakeServer) -> None:
     """A host that has moved is found by the first connection that fails."""
     names = NameServer("127.0.0.2", "127.0.0.1")  # the fake server listens on 127.0.0.1 alone
     nodes = Nodes(Settings(url=f"http://{HOST}:{server.port}"), Addresses(names))
@@ -172,7 +172,7 @@ async def test_an_address_that_refuses_is_passed_over_and_looked_up_again(server
     connection.close()
 
 
-async def test_a_host_that_could_not_be_reached_is_looked_up_again() -> None:
+async def test_an_unreachable_host_is_resolved_again() -> None:
     names = NameServer("127.0.0.1")
     nodes = Nodes(Settings(url=f"http://{HOST}:{closed_port()}"), Addresses(names))
     for _ in range(2):
@@ -181,6 +181,6 @@ async def test_a_host_that_could_not_be_reached_is_looked_up_again() -> None:
     assert [HOST] * 2 == names.asked
 
 
-async def test_a_name_that_is_unknown_makes_the_node_unreachable() -> None:
+async def test_an_unknown_name_makes_the_node_unreachable() -> None:
     with pytest.raises(Unreachable, match=r"engine\.test:9200: .*not known"):
         await Nodes(Settings(url=f"http://{HOST}:9200"), Addresses(NameServer())).connect()

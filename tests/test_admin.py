@@ -104,7 +104,7 @@ async def test_readiness_fails_only_while_starting_or_draining(state: State, sta
     assert (200, {"status": "ok"}) == (alive.status, alive.json)
 
 
-async def test_with_a_token_only_the_probes_are_open_and_say_no_more_than_the_state() -> None:
+async def test_with_a_token_only_the_probes_are_open_and_return_only_the_state() -> None:
     async with opened(running := Running(), TOKEN) as operator:
         ready, alive = await operator.ask("GET", "/readyz"), await operator.ask("GET", "/healthz")
         assert (200, {"status": "ready"}, 200) == (ready.status, ready.json, alive.status)
@@ -124,7 +124,7 @@ async def test_with_a_token_only_the_probes_are_open_and_say_no_more_than_the_st
     "fields",
     [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}, {"Host": "evil.example:9291"}],
 )
-async def test_without_a_token_no_web_page_gets_through(fields: dict[str, str]) -> None:
+async def test_without_a_token_requests_from_web_pages_are_rejected(fields: dict[str, str]) -> None:
     async with opened(running := Running()) as operator:
         assert {403} == {(await operator.ask("POST", target, **fields)).status for target in POST}
         assert {403} == {(await operator.ask("GET", target, **fields)).status for target in GET}
@@ -132,7 +132,7 @@ async def test_without_a_token_no_web_page_gets_through(fields: dict[str, str]) 
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost:9291", "[::1]:9291", "127.0.0.1:1"])
-async def test_without_a_token_programs_on_this_machine_do(host: str) -> None:
+async def test_without_a_token_requests_from_local_programs_are_accepted(host: str) -> None:
     async with opened(Running()) as operator:
         assert 200 == (await operator.ask("GET", "/config", Host=host)).status
 
@@ -146,7 +146,7 @@ async def test_metrics_are_in_the_text_format_of_prometheus() -> None:
     )
 
 
-async def test_the_kill_switch_stays_where_it_was_put(log: Log) -> None:
+async def test_the_kill_switch_keeps_its_state(log: Log) -> None:
     async with opened(running := Running()) as operator:
         for position, on in (("off", False), ("off", False), ("on", True)):
             switched = await operator.ask("POST", f"/reranking/{position}")
@@ -165,7 +165,7 @@ async def test_the_kill_switch_stays_where_it_was_put(log: Log) -> None:
         (Reloaded("config.yaml:3: routs: unknown key"), 422, {"error": "config.yaml:3: routs: unknown key"}),
     ],
 )
-async def test_a_reload_says_what_came_of_it(reloaded: Reloaded, status: int, said: Any) -> None:
+async def test_a_reload_reports_its_result(reloaded: Reloaded, status: int, said: Any) -> None:
     async with opened(Running(reloaded=reloaded)) as operator:
         found = await operator.ask("POST", "/reload")
     assert (status, said) == (found.status, found.json)
@@ -184,7 +184,7 @@ async def test_a_breaker_is_controlled_by_its_name(log: Log) -> None:
     ("method", "target", "status"),
     [("GET", "/", 404), ("GET", "/reload", 405), ("POST", "/reranking/maybe", 404), ("POST", "/metrics", 405)],
 )
-async def test_what_it_does_not_know_is_an_error_in_json(method: str, target: str, status: int) -> None:
+async def test_an_unknown_path_is_a_json_error(method: str, target: str, status: int) -> None:
     async with opened(Running()) as operator:
         found = await operator.ask(method, target)
     assert (status, ["error"]) == (found.status, list(found.json))
@@ -192,7 +192,7 @@ async def test_what_it_does_not_know_is_an_error_in_json(method: str, target: st
     assert "POST /reranking/on|off" in found.json["error"]
 
 
-async def test_a_port_that_is_taken_costs_the_metrics_and_is_logged(log: Log) -> None:
+async def test_serve_runs_without_metrics_if_the_port_is_taken(log: Log) -> None:
     async with opened(Running()) as operator, AsyncExitStack() as stack:
         assert await open_admin(Admin(port=operator.port), Running(), None, stack) is None
     assert [("admin_unavailable", f"127.0.0.1:{operator.port}")] == [
@@ -200,12 +200,12 @@ async def test_a_port_that_is_taken_costs_the_metrics_and_is_logged(log: Log) ->
     ]
 
 
-async def test_there_is_no_port_where_it_is_switched_off() -> None:
+async def test_no_port_is_opened_when_admin_is_disabled() -> None:
     async with AsyncExitStack() as stack:
         assert await open_admin(Admin(enabled=False), Running(), None, stack) is None
 
 
-async def test_a_client_that_stays_connected_does_not_keep_the_port_from_closing() -> None:
+async def test_an_idle_client_does_not_delay_closing_the_port() -> None:
     stack = AsyncExitStack()
     port = await open_admin(Admin(port=0), Running(), None, stack)
     _, writer = await asyncio.open_connection("127.0.0.1", port)

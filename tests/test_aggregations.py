@@ -36,7 +36,7 @@ def facets(aggregations: Any, name: str = "aggs") -> Any:
     ],
 )
 @pytest.mark.parametrize("name", ["aggs", "aggregations"])
-def test_what_documents_hold_is_counted_with_those_of_knn(counts: Any, name: str) -> None:
+def test_aggregations_of_document_values_include_knn_documents(counts: Any, name: str) -> None:
     assert {"a": counts} == facets({"a": counts}, name)
 
 
@@ -61,11 +61,11 @@ def test_what_documents_hold_is_counted_with_those_of_knn(counts: Any, name: str
         {"global": {}, "aggs": {"b": {"filter": {"match": {"title": "laptop"}}, "aggs": {"b": BRANDS}}}},
     ],
 )
-def test_what_reads_scores_or_ignores_the_query_stays_the_clients_own(reads: Any) -> None:
+def test_aggregations_that_read_scores_or_ignore_the_query_are_the_clients_own(reads: Any) -> None:
     assert {"a": BRANDS} == facets({"mine": reads, "a": BRANDS})
 
 
-def test_what_is_computed_from_one_that_stays_stays_too() -> None:
+def test_pipeline_aggregations_of_an_uncounted_one_are_not_counted() -> None:
     asked = {
         "most": {"max_bucket": {"buckets_path": "best>count"}},
         "twice": {"bucket_script": {"buckets_path": {"x": "most.value"}, "script": "params.x * 2"}},
@@ -76,17 +76,17 @@ def test_what_is_computed_from_one_that_stays_stays_too() -> None:
     assert ["brands", "dearest"] == list(facets(asked))
 
 
-def test_a_chain_of_pipelines_is_followed_to_its_end() -> None:
+def test_chains_of_pipeline_aggregations_are_followed() -> None:
     chain = {f"p{number}": {"max_bucket": {"buckets_path": f"p{number + 1}>x"}} for number in range(100)}
     assert ["a"] == list(facets({**chain, "p100": BEST, "a": BRANDS}))
 
 
-def test_an_escape_hides_no_score() -> None:
+def test_a_script_reading_the_score_is_found_despite_json_escapes() -> None:
     asked = b'{"a":{"max":{"script":"_sc\\u006fre"}},"b":{"terms":{"field":"br\\u0061nd"}}}'
     assert ["b"] == list(facets_of({"aggs": msgspec.Raw(asked)}))
 
 
-def test_what_is_too_long_to_be_read_stays_the_clients_own() -> None:
+def test_an_aggregation_too_long_to_parse_is_the_clients_own() -> None:
     """If it may read scores; else it is counted, however long."""
     long, by_field = ["x" * 10] * AGGREGATIONS_READ_BYTES, {"top_hits": {"sort": "price"}}
     terms = {"terms": {"field": "brand", "include": long}}
@@ -97,12 +97,12 @@ def test_what_is_too_long_to_be_read_stays_the_clients_own() -> None:
 @pytest.mark.parametrize(
     "odd", [None, [], 1, "x", {"a": None}, {"a": [1]}, {"a": {"terms": 1, "aggs": [1]}}, {"a": {}}]
 )
-def test_what_the_engine_refuses_is_read_without_an_error(odd: Any) -> None:
+def test_invalid_aggregations_are_parsed_without_an_error(odd: Any) -> None:
     facets(odd)
 
 
 @given(strategies.json_values)
-def test_anything_is_read(value: Any) -> None:
+def test_any_aggregations_are_parsed_without_an_error(value: Any) -> None:
     facets({"a": value, "b": {"terms": {}, "aggs": value}})
 
 
@@ -110,7 +110,7 @@ def test_without_aggregations_nothing_is_counted() -> None:
     assert {} == facets_of({}) == facets({})
 
 
-def test_nesting_as_deep_as_a_body_may_be_is_read() -> None:
+def test_the_deepest_allowed_nesting_is_parsed() -> None:
     deep: Any = BRANDS
     for _ in range(60):
         deep = {"filter": {"match_all": {}}, "aggs": {"a": deep}}
@@ -132,6 +132,6 @@ def test_nesting_as_deep_as_a_body_may_be_is_read() -> None:
         (b'{"a#b":{"x":1},"c#b":{"x":1}}', {"c#b": b'{"x":2}'}, b'{"a#b":{"x":1},"c#b":{"x":2}}'),
     ],
 )
-def test_the_counted_ones_stand_where_the_clients_own_stood(own: bytes, counted: Any, expected: bytes) -> None:
+def test_counted_aggregations_replace_the_clients_own_in_place(own: bytes, counted: Any, expected: bytes) -> None:
     found = {name: msgspec.Raw(raw) for name, raw in counted.items()}
     assert expected == bytes(merged(msgspec.Raw(own), found))

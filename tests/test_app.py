@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from proxy.app import listen, listen_for, open_proxy
-from proxy.app.process import serve_until_told
+from proxy.app.process import serve_until_stopped
 from proxy.bounds import SEARCH_BODY_BYTES
 from proxy.http1.callers import SAMPLE
 from proxy.settings.config import Callers, Config, RouteSettings
@@ -54,7 +54,7 @@ QUERY_BYTES = json.dumps(QUERY).encode()
         ("POST", "/shop/_search"),
     ],
 )
-async def test_a_search_that_reaches_only_a_routes_indices_is_reranked(
+async def test_a_search_within_one_route_is_reranked(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, method: str, target: str
 ) -> None:
     engine.aliases = {"shop": ["products"]}
@@ -63,7 +63,7 @@ async def test_a_search_that_reaches_only_a_routes_indices_is_reranked(
     assert ("reranked", RERANKED) == (answered.header("x-rerank"), ids(answered))
 
 
-async def test_the_words_may_stand_in_the_url(client: Client) -> None:
+async def test_a_search_by_the_q_parameter_is_reranked(client: Client) -> None:
     answered = await client.ask("GET", "/products/_search?q=laptop")
     assert ("reranked", RERANKED) == (answered.header("x-rerank"), ids(answered))
 
@@ -83,7 +83,7 @@ async def test_the_words_may_stand_in_the_url(client: Client) -> None:
         "/products/_doc/_search",
     ],
 )
-async def test_everything_else_is_handed_on_untouched_and_unmarked(
+async def test_other_requests_are_passed_through_without_a_header(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, log: Log, target: str
 ) -> None:
     engine.documents.append(Document("x", "Laptop", lexical=1.0, index="logs"))
@@ -102,7 +102,7 @@ async def test_everything_else_is_handed_on_untouched_and_unmarked(
         ("/products-gone/_search", "unresolved"),
     ],
 )
-async def test_a_search_that_reaches_beyond_its_route_is_bypassed_and_no_model_asked(
+async def test_a_search_beyond_its_route_is_bypassed_without_a_model_call(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, target: str, reason: str
 ) -> None:
     engine.documents.append(Document("x", "Laptop", lexical=1.0, index="logs"))
@@ -130,7 +130,7 @@ async def test_a_search_that_reaches_beyond_its_route_is_bypassed_and_no_model_a
         ({**QUERY, "from": 9999, "size": 10}, "depth"),
     ],
 )
-async def test_a_search_that_is_not_touched_goes_on_as_it_came_and_says_why(
+async def test_a_bypassed_search_is_passed_through_with_its_reason(
     client: Client, engine: FakeEngine, log: Log, body: Any, reason: str
 ) -> None:
     straight = await Client.to(engine.port)
@@ -158,7 +158,7 @@ async def _echo(stream: Any, asked: Message) -> bytes:
         ({"content_type": "application/json", "content_encoding": "br"}, QUERY_BYTES, "content_encoding"),
     ],
 )
-async def test_a_form_that_is_not_read_here_goes_on_as_it_came(
+async def test_a_body_in_another_format_is_passed_through(
     client: Client, engine: FakeEngine, fields: dict[str, str], body: bytes, reason: str
 ) -> None:
     engine.faults["lexical"] = _echo
@@ -166,7 +166,7 @@ async def test_a_form_that_is_not_read_here_goes_on_as_it_came(
     assert (f"bypassed;reason={reason}", body) == (answered.header("x-rerank"), answered.body)
 
 
-async def test_a_body_too_large_to_be_read_streams_on(client: Client, engine: FakeEngine) -> None:
+async def test_a_body_above_the_limit_is_streamed_through(client: Client, engine: FakeEngine) -> None:
     body = QUERY_BYTES + b" " * SEARCH_BODY_BYTES
     engine.faults["lexical"] = _lengths
     answered = await client.ask("POST", "/products/_search", body, content_type="application/json")
@@ -178,7 +178,7 @@ async def _lengths(stream: Any, asked: Message) -> bytes:
     return b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(length) + length
 
 
-async def test_a_search_in_chunks_that_waits_to_be_asked_is_reranked(client: Client) -> None:
+async def test_a_chunked_search_with_expect_100_continue_is_reranked(client: Client) -> None:
     head = b"POST /products/_search HTTP/1.1\r\nHost: p\r\nContent-Type: application/json\r\n"
     await client.send(head + b"Expect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n")
     asked = await client.answer()
@@ -186,7 +186,7 @@ async def test_a_search_in_chunks_that_waits_to_be_asked_is_reranked(client: Cli
     assert (100, RERANKED) == (asked.status, ids(await client.answer()))
 
 
-async def test_a_bypassed_search_that_waited_to_be_asked_is_asked_once(client: Client, engine: FakeEngine) -> None:
+async def test_a_bypassed_search_with_expect_100_continue_gets_one_100(client: Client, engine: FakeEngine) -> None:
     body = json.dumps({**QUERY, "sort": ["price"]}).encode()
     head = b"POST /products/_search HTTP/1.1\r\nHost: p\r\nContent-Type: application/json\r\n"
     await client.send(head + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body))
@@ -197,9 +197,7 @@ async def test_a_bypassed_search_that_waited_to_be_asked_is_asked_once(client: C
     assert [] == engine.requests[-1].all("expect")
 
 
-async def test_a_compressed_search_is_read_and_a_compressed_answer_compressed_again(
-    client: Client, engine: FakeEngine
-) -> None:
+async def test_gzip_is_supported_for_the_request_and_the_response(client: Client, engine: FakeEngine) -> None:
     engine.faults["lexical"] = _zips(engine)
     body = gzip.compress(QUERY_BYTES)
     fields = {"content_type": "application/json", "content_encoding": "gzip", "accept_encoding": "gzip"}
@@ -217,13 +215,13 @@ def _zips(engine: FakeEngine) -> Fault:
     return fault
 
 
-async def test_the_answer_has_the_engines_headers_and_what_the_proxy_adds(client: Client) -> None:
+async def test_the_response_has_the_engines_headers_and_the_proxys(client: Client) -> None:
     answered = await client.search("/products/_search", QUERY)
     names = [name.decode() for name, _ in answered.fields]
     assert ["x-elastic-product", "content-type", "x-rerank", "server-timing", "content-length"] == names
 
 
-async def test_the_clients_credentials_go_with_every_search_made_for_it_and_to_no_model(
+async def test_added_searches_carry_the_callers_credentials_but_model_calls_do_not(
     client: Client, engine: FakeEngine, models: FakeModels
 ) -> None:
     fields = {"authorization": "ApiKey mine", "es_security_runas_user": "sue", "cookie": "sid=1"}
@@ -241,7 +239,7 @@ async def test_the_clients_credentials_go_with_every_search_made_for_it_and_to_n
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-async def test_a_trace_goes_on_to_the_engine_with_every_search_and_its_id_to_the_log(
+async def test_every_search_carries_the_trace_and_the_log_has_its_id(
     client: Client, engine: FakeEngine, models: FakeModels, log: Log
 ) -> None:
     """W3C Trace Context; models are another company's, and get no header of a client."""
@@ -254,19 +252,19 @@ async def test_a_trace_goes_on_to_the_engine_with_every_search_and_its_id_to_the
 
 
 @pytest.mark.parametrize("given", ["", "nonsense", "00-XYZ-1-01", "\x1b[2J", TRACE.upper(), "0" * 10_000])
-async def test_what_is_no_trace_is_not_logged(client: Client, log: Log, given: str) -> None:
+async def test_an_invalid_traceparent_is_not_logged(client: Client, log: Log, given: str) -> None:
     await client.search("/products/_search", QUERY, traceparent=given)
     assert [None] == [line.get("trace") for line in log if line["event"] == "search"]
 
 
-async def test_what_one_caller_may_see_is_asked_anew_for_another(client: Client, engine: FakeEngine) -> None:
+async def test_resolved_names_and_mappings_are_requested_for_each_caller(client: Client, engine: FakeEngine) -> None:
     for caller in ("ApiKey a", "ApiKey b", "ApiKey a"):
         await client.search("/products/_search", QUERY, authorization=caller)
     for kind in ("resolve", "facts"):
         assert ["ApiKey a", "ApiKey b"] == [asked.header("authorization") for asked in engine.of(kind)]
 
 
-async def test_mappings_that_a_caller_may_not_read_are_read_with_the_rights_meant_for_it(
+async def test_mappings_a_caller_may_not_read_are_read_with_the_proxys_credentials(
     settings: Config, engine: FakeEngine, log: Log
 ) -> None:
     async def only_for_discovery(stream: Stream, asked: Message) -> bytes | None:
@@ -286,7 +284,7 @@ async def test_mappings_that_a_caller_may_not_read_are_read_with_the_rights_mean
     assert {"ApiKey mine"} == others
 
 
-async def test_the_log_names_the_clients_id_or_one_of_its_own(client: Client, log: Log) -> None:
+async def test_the_log_has_the_clients_opaque_id_or_a_generated_one(client: Client, log: Log) -> None:
     await client.search("/products/_search", QUERY, x_opaque_id="mine")
     await client.search("/products/_search", QUERY)
     named, own = (line["id"] for line in log)
@@ -294,7 +292,7 @@ async def test_the_log_names_the_clients_id_or_one_of_its_own(client: Client, lo
 
 
 @pytest.mark.parametrize(("allowed", "said"), [(False, None), (True, "laptop")])
-async def test_the_users_words_are_logged_only_where_the_settings_say_so(
+async def test_query_text_is_logged_only_if_the_settings_allow_it(
     start_proxy: StartProxy, settings: Config, log: Log, said: str | None, *, allowed: bool
 ) -> None:
     noted = msgspec.structs.replace(settings, log=LogSettings(query_text=allowed))
@@ -312,7 +310,7 @@ async def test_the_users_words_are_logged_only_where_the_settings_say_so(
         ("/products/_msearch", b"{}\n" + QUERY_BYTES + b"\n"),
     ],
 )
-async def test_with_the_kill_switch_off_the_engine_answers_and_no_model_is_asked(
+async def test_the_kill_switch_stops_reranking_and_model_calls(
     settings: Config, engine: FakeEngine, models: FakeModels, log: Log, target: str, body: bytes
 ) -> None:
     """Besides a look-up of the names, the client's own bytes alone go to the engine, and the reason is visible."""
@@ -336,12 +334,12 @@ async def test_with_the_kill_switch_off_the_engine_answers_and_no_model_is_asked
         assert "reranked" == again.header("x-rerank")
 
 
-async def test_sigterm_takes_no_more_and_finishes_what_runs(
+async def test_sigterm_closes_the_port_and_finishes_running_requests(
     settings: Config, engine: FakeEngine, models: FakeModels, log: Log
 ) -> None:
     held = asyncio.Event()
     models.faults["rerank"] = waits_for(held)
-    serving = asyncio.ensure_future(serve_until_told(settings, TOKEN, {}))
+    serving = asyncio.ensure_future(serve_until_stopped(settings, TOKEN, {}))
     while not log:  # noqa: ASYNC110  a log gives no event
         await asyncio.sleep(0)
     client = await Client.to(int(log[0]["address"].rpartition(":")[2]))
@@ -359,7 +357,7 @@ async def test_sigterm_takes_no_more_and_finishes_what_runs(
 
 
 @pytest.mark.parametrize("routes", [True, False])
-async def test_connections_to_the_models_are_opened_at_the_start_if_there_is_a_route(
+async def test_connections_to_the_models_are_opened_at_startup_if_there_is_a_route(
     settings: Config, models: FakeModels, log: Log, *, routes: bool
 ) -> None:
     """The first search uses them."""
@@ -374,7 +372,9 @@ async def test_connections_to_the_models_are_opened_at_the_start_if_there_is_a_r
     assert (2 if routes else 0) == len(models.of("warm_up")) == models.connections
 
 
-async def test_stopping_lets_a_write_end_whose_client_has_left(settings: Config, engine: FakeEngine, log: Log) -> None:
+async def test_stopping_waits_for_a_write_whose_client_disconnected(
+    settings: Config, engine: FakeEngine, log: Log
+) -> None:
     held = asyncio.Event()
     engine.faults["other"] = waits_for(held)
     stack = AsyncExitStack()
@@ -392,7 +392,7 @@ async def test_stopping_lets_a_write_end_whose_client_has_left(settings: Config,
     assert 1 == len(engine.of("other"))
 
 
-def test_a_remote_provider_without_a_token_is_refused_by_the_variables_name() -> None:
+def test_a_remote_provider_without_a_token_is_an_error_naming_the_variable() -> None:
     remote = Config(routes=(RouteSettings(index="products"),))
     with pytest.raises(ConfigError, match="DEEPINFRA_TOKEN"):
         token_of(remote, {})
@@ -400,7 +400,7 @@ def test_a_remote_provider_without_a_token_is_refused_by_the_variables_name() ->
 
 
 @pytest.mark.parametrize(("ignored", "asked"), [((), 2), (("cf-ray",), 1)])
-async def test_a_cdns_header_makes_a_caller_unless_it_is_to_be_ignored(
+async def test_an_unknown_header_distinguishes_callers_unless_ignored(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, ignored: tuple[str, ...], asked: int
 ) -> None:
     client = await start_proxy(msgspec.structs.replace(settings, callers=Callers(ignore=ignored)))
@@ -410,7 +410,7 @@ async def test_a_cdns_header_makes_a_caller_unless_it_is_to_be_ignored(
     assert ["ray0", "ray1"] == [request.header("cf-ray") for request in engine.of("lexical")]
 
 
-async def test_a_header_that_makes_every_request_a_new_caller_is_named_in_the_log(client: Client, log: Log) -> None:
+async def test_a_header_that_makes_every_request_a_new_caller_is_logged(client: Client, log: Log) -> None:
     for number in range(SAMPLE):
         await client.search("/logs/_search", QUERY, cf_ray=f"ray{number}")
     (warned,) = [event for event in log if event["event"] == "new_callers"]

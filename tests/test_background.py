@@ -41,7 +41,7 @@ async def another(client: Client) -> Client:
     return await Client.to(client.writer.get_extra_info("peername")[1])
 
 
-async def test_its_calls_are_on_the_cheap_tier_and_wait_in_the_queue(
+async def test_background_calls_use_the_cheap_tier_and_queue(
     start_proxy: StartProxy, settings: Config, models: FakeModels
 ) -> None:
     client = await start_proxy(with_background(settings))
@@ -52,12 +52,12 @@ async def test_its_calls_are_on_the_cheap_tier_and_wait_in_the_queue(
     ]
 
 
-async def test_steering_does_not_allow_it_by_default(start_proxy: StartProxy, settings: Config) -> None:
+async def test_the_background_option_is_not_allowed_by_default(start_proxy: StartProxy, settings: Config) -> None:
     client = await start_proxy(settings)
     assert "bypassed;reason=steering" == await search(client, QUERY | BACKGROUND)
 
 
-async def test_it_has_more_time_than_the_budget_of_its_route(
+async def test_a_background_search_has_more_time_than_its_routes_budget(
     start_proxy: StartProxy, settings: Config, models: FakeModels
 ) -> None:
     short = msgspec.structs.replace(settings.models, rerank_timeout_seconds=0.001, embed_timeout_seconds=0.001)
@@ -67,7 +67,7 @@ async def test_it_has_more_time_than_the_budget_of_its_route(
     assert "reranked" == await search(client, QUERY | BACKGROUND)
 
 
-async def test_a_search_for_the_same_does_not_wait_for_its_calls(
+async def test_an_equal_search_does_not_wait_for_background_calls(
     start_proxy: StartProxy, settings: Config, models: FakeModels
 ) -> None:
     held = asyncio.Event()
@@ -83,7 +83,7 @@ async def test_a_search_for_the_same_does_not_wait_for_its_calls(
     waiting.close()
 
 
-async def test_its_failures_do_not_stop_the_calls_of_other_searches(
+async def test_background_failures_do_not_open_the_breaker_of_searches(
     start_proxy: StartProxy, settings: Config, models: FakeModels
 ) -> None:
     models.faults["rerank"] = of_flex(refuses(500))
@@ -96,7 +96,7 @@ async def test_its_failures_do_not_stop_the_calls_of_other_searches(
     assert 'degraded;stages="rerank";reason=breaker_open' == last
 
 
-async def test_it_does_not_call_a_model_that_fails_for_other_searches(
+async def test_background_calls_skip_a_model_whose_breaker_is_open(
     start_proxy: StartProxy, settings: Config, models: FakeModels
 ) -> None:
     models.faults["rerank"] = refuses(500)
@@ -108,7 +108,9 @@ async def test_it_does_not_call_a_model_that_fails_for_other_searches(
     assert asked == len(models.of("rerank"))
 
 
-async def test_few_of_its_calls_run_at_a_time(start_proxy: StartProxy, settings: Config, models: FakeModels) -> None:
+async def test_few_background_calls_run_at_a_time(
+    start_proxy: StartProxy, settings: Config, models: FakeModels
+) -> None:
     held = asyncio.Event()
     models.faults["rerank"] = of_flex(waits_for(held))
     client = await start_proxy(with_background(settings))
@@ -126,7 +128,9 @@ async def test_few_of_its_calls_run_at_a_time(start_proxy: StartProxy, settings:
         each.close()
 
 
-async def test_its_time_is_not_among_the_times_of_searches(start_proxy: StartProxy, settings: Config, log: Log) -> None:
+async def test_background_latency_is_not_counted_with_that_of_searches(
+    start_proxy: StartProxy, settings: Config, log: Log
+) -> None:
     client = await start_proxy(with_background(settings))
     await search(client, QUERY | BACKGROUND)
     await search(client, OTHER)
@@ -144,7 +148,9 @@ async def test_an_api_without_service_tiers_is_not_sent_one(
     assert (2, False, False) == (len(models.requests), b"service_tier" in sent, b"fail_fast" in sent)
 
 
-async def test_in_shadow_mode_it_has_no_effect(start_proxy: StartProxy, settings: Config, models: FakeModels) -> None:
+async def test_the_background_option_has_no_effect_in_shadow_mode(
+    start_proxy: StartProxy, settings: Config, models: FakeModels
+) -> None:
     client = await start_proxy(with_background(settings, mode="shadow"))
     assert "bypassed;reason=shadow" == await search(client, QUERY | BACKGROUND)
     await models.until_asked("rerank", 1)

@@ -35,7 +35,7 @@ async def server() -> AsyncIterator[FakeServer]:
         yield fake
 
 
-def test_a_ratio_is_through_against_straight() -> None:
+def test_a_ratio_compares_the_proxy_with_the_engine() -> None:
     assert [1.5, 0.5] == [figure.ratio for figure in FIGURES]
     assert [1.5, 0.5] == [case["ratio"] for case in written(FIGURES, "engine", 5)["cases"]]
 
@@ -47,7 +47,7 @@ def test_the_picture_has_a_bar_for_each_case_as_long_as_its_ratio() -> None:
     assert pytest.approx(3.0, rel=0.01) == lengths[0] / lengths[1]
 
 
-async def test_both_sides_are_asked_each_question(server: FakeServer) -> None:
+async def test_each_request_is_sent_to_both_sides(server: FakeServer) -> None:
     sides = [await Side.of(server.url) for _ in range(2)]
     own, made = await by_turns(sides[0], sides[1], [Asked("GET", "/a"), Asked("GET", "/b"), Asked("GET", "/c")])
     assert (3, 3) == (len(own), len(made))
@@ -66,7 +66,7 @@ async def test_both_sides_are_asked_each_question(server: FakeServer) -> None:
         ({"lexical": 9, "total": 10}, 9),
     ],
 )
-async def test_what_had_to_be_waited_for_is_the_longest_way_through_the_stages(
+async def test_the_unavoidable_time_is_the_longest_path_through_the_stages(
     stages: Mapping[str, float], waited: float, server: FakeServer
 ) -> None:
     async def script(stream: Stream) -> None:
@@ -80,7 +80,7 @@ async def test_what_had_to_be_waited_for_is_the_longest_way_through_the_stages(
     side.close()
 
 
-async def test_an_answer_that_is_no_answer_ends_the_bench(server: FakeServer) -> None:
+async def test_an_unexpected_response_stops_the_benchmark(server: FakeServer) -> None:
     async def script(stream: Stream) -> None:
         await stream.request()
         await stream.send(answer(503, b"busy", reason="Busy"))
@@ -92,7 +92,7 @@ async def test_an_answer_that_is_no_answer_ends_the_bench(server: FakeServer) ->
     side.close()
 
 
-def test_without_an_engine_the_way_to_one_is_said(
+def test_without_an_engine_the_benchmark_says_how_to_start_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("REAL_ENGINE_URL", raising=False)
@@ -103,7 +103,7 @@ def test_without_an_engine_the_way_to_one_is_said(
 # a reranked search
 
 
-def test_a_search_by_hand_finds_what_the_proxy_finds(tmp_path: Path) -> None:
+def test_the_hand_made_search_finds_what_the_proxy_finds(tmp_path: Path) -> None:
     """Otherwise their costs could not be compared: the same hits, the same engine searches and model calls."""
     with stand_ins(tmp_path) as (site, _), proxy_before(site, tmp_path, 50) as proxy:
         calls = [_calls(site)]
@@ -130,14 +130,14 @@ def _calls(site: Site) -> Counter[str]:
     return Counter({kind: counted[kind] for kind in (*DELAYS_MS, "stalled")})
 
 
-def test_calls_that_stall_are_spread_evenly() -> None:
+def test_stalling_calls_are_spread_evenly() -> None:
     models = Models()
     models.stalled = 0.05
     asked = Message(b"POST /v1/openai/embeddings HTTP/1.1", b'{"dimensions":8}')
     assert [20, 40, 60] == [number for number in range(1, 61) if models.respond(asked) is None]
 
 
-def test_a_percentile_is_a_value_that_was_measured() -> None:
+def test_a_percentile_is_a_measured_value() -> None:
     assert [95, 99, 7] == [percentile(range(100), 95), percentile(range(100), 99), percentile([7], 99)]
 
 
@@ -168,7 +168,7 @@ def test_cpu_is_counted_over_the_requests_that_wrk_counts() -> None:
     "failed",
     ["Non-2xx or 3xx responses: 3", "Socket errors: connect 0, read 7, write 0, timeout 0"],
 )
-def test_requests_that_failed_are_no_measurement(failed: str) -> None:
+def test_failed_requests_are_not_measured(failed: str) -> None:
     with pytest.raises(ValueError, match=failed[:12]):
         read_wrk(f"{WRK}  {failed}\n", 1.0)
 
@@ -180,7 +180,7 @@ def test_a_row_is_compared_by_cpu() -> None:
     assert 0.25 == Row("1 KB", costs).figure().ratio
 
 
-async def test_a_server_s_use_is_that_of_all_its_processes() -> None:
+async def test_cpu_use_includes_all_processes_of_a_server() -> None:
     """nginx does its work in a child."""
     child = "import sys; held = bytearray(64 << 20); sum(range(10**7)); print('done', flush=True); sys.stdin.read()"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
@@ -197,12 +197,12 @@ async def test_a_server_s_use_is_that_of_all_its_processes() -> None:
     assert used.cpu_seconds > 0
 
 
-def test_a_program_that_is_not_installed_is_named_with_the_way_to_it() -> None:
+def test_a_missing_program_is_an_error_with_its_installation() -> None:
     with pytest.raises(Missing, match="apt install no-such-program"):
         program("no-such-program")
 
 
-async def test_the_load_of_a_shop_sends_no_pair_twice_and_saves_most_where_words_repeat() -> None:
+async def test_repeated_queries_of_a_shop_send_no_pair_twice() -> None:
     found = await load(400)
     assert (0, 0, 0) == (found.repeated_pairs, found.wrong, found.evictions)
     assert (200, 200) == (found.head.searches, found.tail.searches)

@@ -62,7 +62,7 @@ def scored(query: Any, **said: Any) -> dict[str, Any]:
         BEST_BET,
     ],
 )
-def test_words_alone_say_no_more(query: Any) -> None:
+def test_a_query_with_only_query_text_has_no_boosts(query: Any) -> None:
     """So that they cost no search of their own."""
     assert boosts(query) is None
 
@@ -116,7 +116,7 @@ def test_words_alone_say_no_more(query: Any) -> None:
         ),
     ],
 )
-def test_what_is_said_beyond_the_words_stays(query: Any, expected: Any) -> None:
+def test_the_query_text_is_replaced_and_other_clauses_stay(query: Any, expected: Any) -> None:
     found = boosts(query)
     assert found is not None
     assert (expected, False, False) == (found.with_constant(7.0), found.random, found.alone)
@@ -136,14 +136,14 @@ def test_what_is_said_beyond_the_words_stays(query: Any, expected: Any) -> None:
         (of_bool(should=[TYPED, scored(TYPED, **SOLD, boost_mode="replace")]), False),
     ],
 )
-def test_scores_without_the_words_are_told(query: Any, alone: bool) -> None:  # noqa: FBT001
+def test_boosts_that_score_without_the_query_text_are_detected(query: Any, alone: bool) -> None:  # noqa: FBT001
     found = boosts(query)
     assert found is not None
     assert alone is found.alone
 
 
 @pytest.mark.parametrize("random", [{}, {"field": "_seq_no"}, {"seed": None}])
-def test_random_numbers_without_a_seed_are_left_out(random: Any) -> None:
+def test_random_scores_without_a_seed_are_removed(random: Any) -> None:
     found = boosts(scored(TYPED, functions=[{"random_score": random}, SOLD]))
     assert found is not None
     assert (True, scored(SEVEN, functions=[SOLD])) == (found.random, found.with_constant(7.0))
@@ -152,7 +152,7 @@ def test_random_numbers_without_a_seed_are_left_out(random: Any) -> None:
     assert (True, SEVEN) == (only.random, only.with_constant(7.0))
 
 
-def test_seeded_random_numbers_are_a_boost() -> None:
+def test_seeded_random_scores_are_a_boost() -> None:
     query = scored(TYPED, functions=[{"random_score": {"seed": 7, "field": "_seq_no"}}])
     found = boosts(query)
     assert found is not None

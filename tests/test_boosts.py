@@ -54,7 +54,7 @@ ORDER = st.permutations(NAMES).map("".join)
 
 
 @given(MEASURES, st.sets(st.sampled_from(NAMES)))
-def test_ratios_are_finite_and_what_only_knn_found_is_never_raised(scores: Mapping[str, float], own: set[str]) -> None:
+def test_ratios_are_finite_and_never_raise_documents_only_knn_found(scores: Mapping[str, float], own: set[str]) -> None:
     boosts = measured_of(scores, "".join(own)).boosts
     assert all(0 < boost.ratio < float("inf") for boost in boosts.values())
     assert all(boosts[found].ratio <= 1 for found in boosts if found.id not in own)
@@ -70,7 +70,7 @@ def test_ratios_do_not_depend_on_the_scale(scores: Mapping[str, float], factor: 
 
 
 @given(MEASURES)
-def test_a_large_step_between_neighbours_ends_a_tier_and_no_other_does(scores: Mapping[str, float]) -> None:
+def test_only_a_large_step_between_neighbours_ends_a_tier(scores: Mapping[str, float]) -> None:
     boosts = sorted(measured_of(scores).boosts.values(), key=lambda boost: -boost.ratio)
     for above, below in pairwise(boosts):
         assert (below.tier - above.tier) == (above.ratio >= STEP * below.ratio)
@@ -88,7 +88,7 @@ def test_no_relevance_passes_a_higher_tier(
 
 
 @given(RELEVANCE, ORDER, st.floats(1e-3, 1e6))
-def test_without_boosts_the_order_is_untouched(relevance: Mapping[str, float], order: str, score: float) -> None:
+def test_without_boosts_the_order_is_unchanged(relevance: Mapping[str, float], order: str, score: float) -> None:
     """Whatever made it: the reranker, a blend with the first stage, or fusion alone."""
     assert order == order_of(relevance, measured_of(dict.fromkeys(NAMES, score)), order=order)
     assert order == order_of(relevance, Measured(), order=order)
@@ -118,7 +118,7 @@ def test_an_additive_boost_lifts_a_weak_match_no_more_than_the_engines_gap(weak:
     assert ratio <= (weak + boost) / weak * 1.0000001
 
 
-def test_of_two_scores_the_lower_one_is_the_words() -> None:
+def test_the_lowest_score_of_two_is_that_of_the_query_text() -> None:
     """The other may be a pin: half of it would outweigh the pin itself."""
     assert constant_of([1e6, 14.5]) == 14.5
 
@@ -134,7 +134,7 @@ def test_of_two_scores_the_lower_one_is_the_words() -> None:
         ({}, {}),
     ],
 )
-def test_ratios(scores: Mapping[str, float], ratios: Mapping[str, float]) -> None:
+def test_ratios_are_relative_to_unboosted_documents(scores: Mapping[str, float], ratios: Mapping[str, float]) -> None:
     assert ratios == {found.id: boost.ratio for found, boost in measured_of(scores).boosts.items()}
 
 
@@ -148,7 +148,7 @@ def test_ratios(scores: Mapping[str, float], ratios: Mapping[str, float]) -> Non
         ({"c": 3.4e38}, "cabd"),
     ],
 )
-def test_pins_go_up_buried_ones_down_and_factors_by_odds(boosts: Mapping[str, float], expected: str) -> None:
+def test_pins_rise_demotions_sink_and_factors_multiply_odds(boosts: Mapping[str, float], expected: str) -> None:
     relevance = {"a": 0.9, "b": 0.6, "c": 0.3, "d": 0.1}
     assert expected == order_of(relevance, measured_of(dict.fromkeys("abcdefghij", 1.0) | dict(boosts)))
 
@@ -158,7 +158,7 @@ def test_a_power_weakens_boosts_within_a_tier() -> None:
     assert ("ba", "ab") == (order_of(relevance, boosts), order_of(relevance, boosts, 0.5))
 
 
-def test_without_scores_tiers_alone_count() -> None:
+def test_without_reranker_scores_only_the_tiers_count() -> None:
     assert "dabc" == order_of({}, measured_of({"a": 1.0, "b": 3.0, "c": 1.0, "d": 99.0}), order="abcd")
 
 
@@ -212,7 +212,7 @@ def shown(head: Head) -> str:
 pytestmark = pytest.mark.usefixtures("_scored")
 
 
-async def test_a_pin_stays_on_top_and_says_so(engine: FakeEngine, models: FakeModels) -> None:
+async def test_a_pinned_document_stays_first_and_is_explained(engine: FakeEngine, models: FakeModels) -> None:
     boost(engine, a=1000.0)
     head = await made(engine, models)
     assert ("adcb", ()) == (shown(head), head.failures)
@@ -223,7 +223,7 @@ async def test_a_pin_stays_on_top_and_says_so(engine: FakeEngine, models: FakeMo
     assert 1 == len(models.of("rerank"))
 
 
-async def test_what_only_knn_found_is_not_raised(engine: FakeEngine, models: FakeModels) -> None:
+async def test_documents_only_knn_found_are_not_raised(engine: FakeEngine, models: FakeModels) -> None:
     models.scores |= {"D": 0.01}
     boost(engine, d=1e6)
     assert "cbad" == shown(await made(engine, models))
@@ -239,7 +239,7 @@ async def test_pins_survive_without_a_reranker(engine: FakeEngine, models: FakeM
     assert ([] if not rerank else ["rerank"]) == [failure.stage for failure in head.failures]
 
 
-async def test_the_engines_own_order_stays_where_nothing_reorders_it(engine: FakeEngine, models: FakeModels) -> None:
+async def test_without_knn_and_reranker_the_engines_order_stays(engine: FakeEngine, models: FakeModels) -> None:
     boost(engine, c=1000.0)
     models.faults["rerank"] = refuses(400)
     head = await made(engine, models, near={})
@@ -249,7 +249,7 @@ async def test_the_engines_own_order_stays_where_nothing_reorders_it(engine: Fak
 @pytest.mark.parametrize(
     "fault", [refuses(400), refuses(503), says(b"[]"), says(b'{"hits":{"hits":[]},"timed_out":true}')]
 )
-async def test_where_boosts_are_not_known_the_clients_own_order_stands(
+async def test_if_the_boost_search_fails_the_clients_order_stays(
     engine: FakeEngine, models: FakeModels, fault: Any
 ) -> None:
     engine.faults["boosts"] = fault
@@ -268,7 +268,7 @@ async def test_where_boosts_are_not_known_the_clients_own_order_stands(
         ({"query": {"bool": {"must": [PLAIN["query"]], "filter": [{"term": {"a": 1}}]}}}, {}, 0),
     ],
 )
-async def test_nothing_is_asked_where_the_query_says_no_more_than_words(
+async def test_no_boost_search_is_sent_for_a_query_without_boosts(
     engine: FakeEngine, models: FakeModels, body: Any, settings: Any, asked: int
 ) -> None:
     await made(engine, models, body, **settings)
@@ -279,7 +279,7 @@ PARTLY = json.dumps({"_shards": {"total": 2, "failed": 1}, "hits": {"hits": []}}
 
 
 @pytest.mark.parametrize("failed", [answer(200, PARTLY), answer(500, b"{}"), answer(400, b"{}")])
-async def test_a_shard_that_fails_for_what_only_knn_found_is_asked_again_without_it(
+async def test_after_a_shard_failure_boosts_are_requested_without_knn_documents(
     engine: FakeEngine, models: FakeModels, failed: bytes
 ) -> None:
     """`field_value_factor` without `missing`, and a document without the field."""
@@ -293,7 +293,7 @@ async def test_a_shard_that_fails_for_what_only_knn_found_is_asked_again_without
     assert ("adcb", (), 2) == (shown(head), head.failures, len(engine.of("boosts")))
 
 
-async def test_random_numbers_count_for_nothing_and_it_is_said(engine: FakeEngine, models: FakeModels) -> None:
+async def test_random_scores_are_ignored_and_reported(engine: FakeEngine, models: FakeModels) -> None:
     body = {"query": {"function_score": {"query": PLAIN["query"], "random_score": {}}}}
     head = await made(engine, models, body)
     assert ("dcba", [("boosts", "random_score", True)]) == (
@@ -302,14 +302,14 @@ async def test_random_numbers_count_for_nothing_and_it_is_said(engine: FakeEngin
     )
 
 
-async def test_a_score_beyond_a_float_is_the_greatest(engine: FakeEngine, models: FakeModels) -> None:
+async def test_an_infinite_score_is_the_largest_float(engine: FakeEngine, models: FakeModels) -> None:
     """Elasticsearch and OpenSearch write it as text."""
     hits = [{"_index": "products", "_id": name, "_score": "Infinity" if name == "b" else 3.0} for name in "abcd"]
     engine.faults["boosts"] = says(json.dumps({"hits": {"max_score": "Infinity", "hits": hits}}).encode())
     assert "bdca" == shown(await made(engine, models))
 
 
-async def test_a_boost_search_that_hangs_ends_with_the_budget(engine: FakeEngine, models: FakeModels) -> None:
+async def test_a_hanging_boost_search_ends_with_the_budget(engine: FakeEngine, models: FakeModels) -> None:
     engine.faults["boosts"] = hangs
     own = answer_of({"a": 3.0, "b": 2.0, "c": 1.0})
     async with AsyncExitStack() as stack:

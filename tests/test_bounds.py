@@ -34,17 +34,17 @@ def numbers_of(tree: ast.Module) -> Iterator[str]:
         ("A = f(5)", []),
     ],
 )
-def test_a_number_is_found_however_it_is_written(text: str, found: list[str]) -> None:
+def test_a_number_in_code_is_found_however_it_is_written(text: str, found: list[str]) -> None:
     assert found == list(numbers_of(ast.parse(text)))
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_bound_stands_outside_the_table(path: Path) -> None:
+def test_every_bound_is_in_the_table(path: Path) -> None:
     found = list(numbers_of(ast.parse(path.read_text(encoding="utf-8"))))
     assert [] == [name for name in found if _OF_A_BOUND.search(name) and name not in _OF_THE_ENGINES]
 
 
-def test_a_bound_of_the_table_is_used_where_it_says() -> None:
+def test_a_bound_is_used_where_the_table_says() -> None:
     """A row without a user would promise what nobody keeps."""
     tree = ast.parse((ROOT / "bounds.py").read_text(encoding="utf-8"))
     named = {
@@ -60,6 +60,6 @@ def test_a_bound_of_the_table_is_used_where_it_says() -> None:
     assert named
 
 
-def test_every_row_says_what_happens_beyond() -> None:
+def test_every_row_says_what_happens_above_the_limit() -> None:
     assert [] == [row for row in BOUNDS if not (row.what and row.most and row.beyond)]
     assert len({(row.of, row.what) for row in BOUNDS}) == len(BOUNDS)

@@ -52,14 +52,14 @@ def test_few_failures_do_not_open_it() -> None:
     assert breaker.opened is None
 
 
-def test_failures_that_are_long_ago_are_forgotten() -> None:
+def test_old_failures_are_forgotten() -> None:
     breaker = Breaker()
     for number in range(4 * RULES.failures_min):
         call(breaker, FAILS, now=number * RULES.window_seconds / 2)
     assert breaker.opened is None
 
 
-def test_calls_that_say_nothing_change_nothing() -> None:
+def test_inconclusive_calls_change_nothing() -> None:
     breaker = Breaker()
     for _ in range(100):
         call(breaker, SILENT, 0.0)
@@ -81,7 +81,7 @@ def test_a_probe_that_succeeds_closes_it_and_forgets_the_failures() -> None:
     assert breaker.opened is None
 
 
-def test_a_probe_that_says_nothing_leaves_the_next_call_to_probe() -> None:
+def test_after_an_inconclusive_probe_the_next_call_probes() -> None:
     breaker = opened_breaker()
     call(breaker, SILENT, 5.0)
     assert Admission(1) == breaker.admit(5.0)
@@ -98,7 +98,7 @@ def test_the_pause_grows_with_each_probe_that_fails_but_stays_below_the_time_to_
     assert max(pauses) < 30
 
 
-def test_a_call_that_began_before_it_opened_neither_closes_it_nor_counts() -> None:
+def test_a_call_begun_before_it_opened_does_not_count() -> None:
     breaker = Breaker()
     early = breaker.admit(0.0)
     assert isinstance(early, Admission)
@@ -110,7 +110,7 @@ def test_a_call_that_began_before_it_opened_neither_closes_it_nor_counts() -> No
     assert before == breaker.opened
 
 
-def test_one_error_of_the_configuration_opens_it_until_a_probe_succeeds() -> None:
+def test_one_configuration_error_opens_it_until_a_probe_succeeds() -> None:
     breaker = Breaker()
     call(breaker, MISCONFIGURED, 0.0, "status 401: no such token")
     assert breaker.opened is not None
@@ -129,7 +129,7 @@ def test_a_probe_may_find_that_a_failing_model_is_misconfigured() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(Verdict), st.floats(0, 10)), max_size=200))
-def test_whatever_happened_a_call_is_admitted_within_the_longest_pause(steps: list[tuple[Verdict, float]]) -> None:
+def test_a_call_is_always_admitted_within_the_longest_pause(steps: list[tuple[Verdict, float]]) -> None:
     breaker, now = Breaker(), 0.0
     for verdict, pause in steps:
         now += pause
@@ -141,5 +141,5 @@ def test_whatever_happened_a_call_is_admitted_within_the_longest_pause(steps: li
 
 
 @pytest.mark.parametrize("now", [0.0, 4.9])
-def test_until_the_pause_is_over_no_call_is_made(now: float) -> None:
+def test_no_call_is_admitted_during_the_pause(now: float) -> None:
     assert isinstance(opened_breaker().admit(now), Opened)

@@ -36,11 +36,11 @@ def failing(verdict: Verdict, times: int = 5) -> Breaker:
         (failing(Verdict.MISCONFIGURED, 1), 0.0, BreakerState.MISCONFIGURED),
     ],
 )
-def test_a_breaker_tells_its_state(breaker: Breaker, now: float, state: BreakerState) -> None:
+def test_breakers_report_their_state(breaker: Breaker, now: float, state: BreakerState) -> None:
     assert state == breaker.state(now)
 
 
-def test_one_that_is_held_open_lets_nothing_pass_however_long() -> None:
+def test_a_breaker_forced_open_admits_no_call() -> None:
     breaker = Breaker()
     breaker.hold(BreakerHold.OPEN)
     for now in (0.0, A_DAY, 1000 * A_DAY):
@@ -50,7 +50,7 @@ def test_one_that_is_held_open_lets_nothing_pass_however_long() -> None:
 
 
 @pytest.mark.parametrize("verdict", [Verdict.FAILS, Verdict.MISCONFIGURED])
-def test_one_that_is_held_closed_lets_everything_pass_whatever_fails(verdict: Verdict) -> None:
+def test_a_breaker_forced_closed_admits_every_call(verdict: Verdict) -> None:
     breaker = failing(verdict)
     breaker.hold(BreakerHold.CLOSED)
     for _ in range(20):
@@ -61,7 +61,7 @@ def test_one_that_is_held_closed_lets_everything_pass_whatever_fails(verdict: Ve
 
 
 @pytest.mark.parametrize("hold", BreakerHold)
-def test_one_that_is_let_go_begins_closed_and_judges_for_itself(hold: BreakerHold) -> None:
+def test_a_released_breaker_starts_closed(hold: BreakerHold) -> None:
     breaker = failing(Verdict.FAILS)
     breaker.hold(hold)
     breaker.hold(None)
@@ -73,7 +73,7 @@ def test_one_that_is_let_go_begins_closed_and_judges_for_itself(hold: BreakerHol
     assert BreakerState.OPEN == breaker.state(0.0)
 
 
-def test_a_call_that_began_before_it_was_held_has_no_say_when_it_is_let_go() -> None:
+def test_a_call_begun_before_it_was_forced_does_not_count_afterwards() -> None:
     breaker = Breaker()
     begun = breaker.admit(0.0)
     breaker.hold(BreakerHold.CLOSED)
@@ -83,7 +83,7 @@ def test_a_call_that_began_before_it_was_held_has_no_say_when_it_is_let_go() -> 
     assert BreakerState.CLOSED == breaker.state(0.0)
 
 
-def test_an_unknown_name_is_refused() -> None:
+def test_an_unknown_breaker_is_an_error() -> None:
     guards = Guards(1)
     guards.of("reranker", "m")
     breakers = ModelBreakers(lambda: guards)
@@ -92,7 +92,7 @@ def test_an_unknown_name_is_refused() -> None:
         breakers.control("reranker", BreakerAction.OPEN)
 
 
-async def test_searches_go_on_without_a_model_that_is_held_open(settings: Config, models: FakeModels, log: Log) -> None:
+async def test_searches_continue_without_a_model_forced_open(settings: Config, models: FakeModels, log: Log) -> None:
     """Until it is let go; the breakers of a reloaded configuration with the same models are the same."""
     async with AsyncExitStack() as stack:
         proxy = await open_proxy(settings, TOKEN, {}, stack)

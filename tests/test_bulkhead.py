@@ -39,7 +39,7 @@ def test_the_limit_falls_slowly_for_slow_calls_and_only_while_it_is_in_use() -> 
     assert 180 == limit.value
 
 
-def test_the_limit_rises_by_one_with_each_call_that_ends_well_while_it_is_in_use() -> None:
+def test_the_limit_rises_with_each_successful_call_while_it_is_in_use() -> None:
     limit = AdaptiveLimit(200)
     limit.adapt(Load.TOO_MANY, in_flight=8, epoch=0)
     assert 4 == limit.value
@@ -58,7 +58,7 @@ def test_the_limit_stays_within_its_bounds(most: int, ends: list[tuple[Load, int
         assert min(4, most) <= limit.value <= most
 
 
-async def test_calls_above_the_limit_wait_for_their_turn_in_their_order() -> None:
+async def test_calls_above_the_limit_wait_in_order() -> None:
     bulkhead, order = one_at_a_time(), []
 
     async def call(number: int) -> None:
@@ -73,7 +73,7 @@ async def test_calls_above_the_limit_wait_for_their_turn_in_their_order() -> Non
     assert (0.0, [0, 1, 2, 3, 4]) == (bulkhead.load, order)
 
 
-async def test_the_queue_is_short() -> None:
+async def test_the_queue_is_bounded() -> None:
     bulkhead = one_at_a_time()
     async with bulkhead.turn(LONG):
         waiting = [asyncio.ensure_future(_pass(bulkhead)) for _ in range(MODEL_CALLS_WAITING)]
@@ -83,7 +83,7 @@ async def test_the_queue_is_short() -> None:
     await asyncio.gather(*waiting)
 
 
-async def test_what_cannot_have_its_response_in_time_does_not_wait() -> None:
+async def test_a_call_that_cannot_finish_in_time_does_not_wait() -> None:
     bulkhead = one_at_a_time(usual=0.5)
     async with bulkhead.turn(LONG):
         with pytest.raises(Busy):
@@ -101,7 +101,7 @@ async def test_a_call_waits_only_while_a_response_in_time_is_possible() -> None:
 
 
 @pytest.mark.parametrize("granted", [False, True])
-async def test_a_call_that_is_cancelled_takes_no_place_from_the_next(*, granted: bool) -> None:
+async def test_a_cancelled_call_frees_its_slot(*, granted: bool) -> None:
     bulkhead = one_at_a_time()
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(bulkhead.turn(LONG))

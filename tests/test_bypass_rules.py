@@ -58,12 +58,12 @@ def test_a_part_number_is_an_identifier(text: str) -> None:
         "",
     ],
 )
-def test_words_and_short_numbers_are_none(text: str) -> None:
+def test_words_and_short_numbers_are_no_identifiers(text: str) -> None:
     assert reason(BypassRules(identifiers=True), text) is None
 
 
 @pytest.mark.parametrize("text", ["opening hours", "Opening  HOURS", " opening hours "])
-def test_a_phrase_is_left_out_however_it_is_written(text: str) -> None:
+def test_a_phrase_is_bypassed_however_it_is_spelled(text: str) -> None:
     assert "navigational" == reason(BypassRules(phrases=["Opening hours"]), text)
 
 
@@ -71,11 +71,11 @@ def test_a_phrase_is_left_out_however_it_is_written(text: str) -> None:
     ("text", "expected"),
     [("order 17", "navigational"), ("ORDER 17", "navigational"), ("my order 17", None), ("order 17 late", None)],
 )
-def test_a_pattern_must_fit_the_whole_text(text: str, expected: str | None) -> None:
+def test_a_pattern_must_match_the_whole_text(text: str, expected: str | None) -> None:
     assert expected == reason(BypassRules(patterns=[r"order \d+"]), text)
 
 
-def test_autocomplete_is_bypassed_unless_the_route_says_otherwise() -> None:
+def test_autocomplete_is_bypassed_unless_the_route_reranks_it() -> None:
     assert "autocomplete" == reason(BypassRules(), "lap", autocomplete=True)
     assert [None, None] == [
         reason(BypassRules(), "lap"),
@@ -88,7 +88,7 @@ def test_by_default_identifiers_and_autocomplete_are_bypassed() -> None:
     assert TextBypass().bypass(UserQuery("XPS-13-9310", None, autocomplete=True)) is None
 
 
-def test_a_rule_gives_its_reason() -> None:
+def test_a_rule_reports_its_reason() -> None:
     assert Bypass("identifier") == TextBypass(identifiers=True).bypass(UserQuery("XPS-13-9310", None))
 
 

@@ -31,7 +31,7 @@ identity = CallerIdentities().identity
         (b"X-Nobody-Knows", b""),
     ],
 )
-def test_any_header_that_may_name_somebody_makes_another_caller(field: Field) -> None:
+def test_any_header_that_may_identify_a_caller_changes_the_identity(field: Field) -> None:
     assert identity(ALICE) != identity([*ALICE, field])
 
 
@@ -46,7 +46,7 @@ def test_irrelevant_headers_do_not_change_the_identity(name: bytes) -> None:
     assert identity(ALICE) == identity([(name, b"x"), *ALICE])
 
 
-def test_order_and_spelling_of_names_make_none() -> None:
+def test_order_and_case_of_header_names_do_not_change_the_identity() -> None:
     one: list[Field] = [(b"A", b"1"), (b"b", b"2")]
     assert identity(one) == identity([(b"B", b"2"), (b"a", b"1")])
 
@@ -55,15 +55,15 @@ def test_order_and_spelling_of_names_make_none() -> None:
     ("one", "other"),
     [([(b"a", b"1"), (b"b", b"2")], [(b"a", b"1b2")]), ([(b"ab", b"c")], [(b"a", b"bc")]), ([(b"a", b"")], [])],
 )
-def test_no_two_lists_of_headers_look_alike(one: list[Field], other: list[Field]) -> None:
+def test_different_headers_have_different_identities(one: list[Field], other: list[Field]) -> None:
     assert identity(one) != identity(other)
 
 
-def test_the_digest_shows_no_secret() -> None:
+def test_the_identity_contains_no_secret() -> None:
     assert (32, False) == (len(identity(ALICE)), b"YTph" in identity(ALICE))
 
 
-def test_all_that_is_not_of_this_one_message_goes_along() -> None:
+def test_end_to_end_headers_are_sent_with_added_searches() -> None:
     fields: list[Field] = [
         (b"Authorization", b"ApiKey a"),
         (b"X-Opaque-Id", b"7"),
@@ -82,11 +82,11 @@ def test_all_that_is_not_of_this_one_message_goes_along() -> None:
     "field",
     [(b"X-A", b"\xe9"), (b"X-A", b"a\x01"), (b"X-A", b"\x7f"), (b"X-\x0b", b"a"), (b'X-"A"', b"a"), (b"", b"a")],
 )
-def test_a_header_that_is_not_plain_text_cannot_go_along(field: Field) -> None:
+def test_a_header_that_is_not_printable_ascii_cannot_be_sent_on(field: Field) -> None:
     assert carried([field]) is None
 
 
-def test_a_headers_values_are_joined() -> None:
+def test_values_of_a_repeated_header_are_joined() -> None:
     fields: list[Field] = [(b"Accept", b"a"), (b"x", b"y"), (b"accept", b"b")]
     assert (b"a, b", b"") == (field_value(fields, b"accept"), field_value(fields, b"none"))
 
@@ -94,7 +94,7 @@ def test_a_headers_values_are_joined() -> None:
 # Headers that a CDN adds.
 
 
-def test_a_header_that_is_to_be_ignored_makes_no_other_caller() -> None:
+def test_an_ignored_header_does_not_change_the_identity() -> None:
     callers = CallerIdentities(["CF-Ray"])
     assert callers.identity(ALICE) == callers.identity([*ALICE, (b"cf-ray", b"1")]) == identity(ALICE)
     assert callers.identity(ALICE) != callers.identity([*ALICE, (b"cf-ray2", b"1")])
@@ -153,12 +153,12 @@ def test_headers_that_may_identify_a_caller_are_never_query_text(name: str) -> N
         *("X-User-Query", "X-Customer-Search", "X-Session-Search-Term", "User-Agent-Text", "X-Rolex", "X-Q"),
     ],
 )
-def test_part_of_a_word_says_nothing_of_identity_nor_does_whose_text_it_is(name: str) -> None:
+def test_names_that_only_contain_identity_words_may_hold_query_text(name: str) -> None:
     assert "" == not_query_text(name)
 
 
 @pytest.mark.parametrize("name", ["", "cf-*", "*", "a b", "a:", "é", "a\n"])
-def test_what_is_no_name_of_a_header_is_refused(name: str) -> None:
+def test_an_invalid_header_name_is_rejected(name: str) -> None:
     assert "is not a valid header name" in not_ignorable(name)
     assert "is not a valid header name" in not_query_text(name)
 
@@ -175,11 +175,11 @@ def numbered(name: bytes, count: int = SAMPLE) -> Iterator[list[Field]]:
     return ([*ALICE, (name, b"%d" % number)] for number in range(count))
 
 
-def test_a_header_that_makes_every_request_a_new_caller_is_named_once() -> None:
+def test_a_header_that_makes_every_request_a_new_caller_is_reported_once() -> None:
     assert ["cf-ray"] == warnings_of(numbered(b"CF-Ray", 5 * SAMPLE))
 
 
-def test_several_are_named_each() -> None:
+def test_several_such_headers_are_each_reported() -> None:
     requests = ([*fields, (b"x-azure-ref", b"%d" % number)] for number, fields in enumerate(numbered(b"cf-ray")))
     assert ["cf-ray", "x-azure-ref"] == warnings_of(requests)
 
@@ -199,11 +199,11 @@ def test_known_callers_and_really_new_callers_cause_no_warning(requests: list[li
     assert [] == warnings_of(requests)
 
 
-def test_a_header_that_is_ignored_is_not_warned_of() -> None:
+def test_an_ignored_header_causes_no_warning() -> None:
     assert [] == warnings_of(numbered(b"cf-ray"), ["cf-ray"])
 
 
-def test_warnings_and_what_is_remembered_are_bounded() -> None:
+def test_warnings_and_memory_of_callers_are_bounded() -> None:
     """However many names and values a client thinks of."""
     said: list[str] = []
     callers = CallerIdentities(warn=said.append)
@@ -227,5 +227,5 @@ def test_warnings_and_what_is_remembered_are_bounded() -> None:
         (b"AWS4-HMAC-SHA256 Credential=a/b", False),
     ],
 )
-def test_what_proves_one_request_or_connection_is_good_for_no_other(credentials: bytes, *, repeated: bool) -> None:
+def test_credentials_of_one_request_or_connection_cannot_be_repeated(credentials: bytes, *, repeated: bool) -> None:
     assert repeated == can_be_repeated([(b"authorization", credentials)])

@@ -94,7 +94,7 @@ def test_each_pair_of_each_query_counts(query: int) -> None:
         assert (CanaryVerdict.WRONG, True) == (report.verdict, KNOWN[query].query in report.detail)
 
 
-def test_a_score_by_position_alone_is_wrong() -> None:
+def test_scores_by_position_are_wrong() -> None:
     ways = [[1 - place / 10 for place, _ in enumerate(known.passages)] for known in KNOWN]
     for scores in (ways, [list(reversed(each)) for each in ways]):
         assert CanaryVerdict.WRONG is judged(scores).verdict
@@ -104,9 +104,7 @@ def test_a_score_by_position_alone_is_wrong() -> None:
     ("now", "verdict", "drift"),
     [(0.9, CanaryVerdict.OK, 0.0), (0.92, CanaryVerdict.OK, 0.02), (0.84, CanaryVerdict.DRIFTED, 0.06)],
 )
-def test_a_score_that_changed_more_than_servers_vary_has_drifted(
-    now: float, verdict: CanaryVerdict, drift: float
-) -> None:
+def test_scores_that_change_more_than_usual_have_drifted(now: float, verdict: CanaryVerdict, drift: float) -> None:
     before = [score for of_query in of_all(0.9, 0.1) for score in of_query]
     report = judged(of_all(now, 0.1), before)
     assert verdict is report.verdict
@@ -157,7 +155,7 @@ async def done(canary: Canary) -> CanaryReport:
     return canary.reports[MODEL]
 
 
-async def test_a_model_that_ranks_is_asked_once(log: Log) -> None:
+async def test_a_model_that_ranks_correctly_is_called_once(log: Log) -> None:
     place = Place()
     canary = place.canary()
     canary.watch([MODEL])
@@ -190,7 +188,7 @@ async def test_a_model_that_does_not_rank_is_suspended_until_it_does(log: Log, s
     assert guard.breaker.opened is None
 
 
-async def test_a_model_that_cannot_be_called_is_not_judged_and_asked_again(log: Log) -> None:
+async def test_an_unreachable_model_is_not_judged_and_called_again(log: Log) -> None:
     place = Place(Model(Unreachable("reranker", "nowhere")))
     canary = place.canary()
     canary.watch([MODEL])
@@ -202,7 +200,7 @@ async def test_a_model_that_cannot_be_called_is_not_judged_and_asked_again(log: 
     assert CanaryVerdict.OK is (await done(canary)).verdict
 
 
-async def test_models_that_are_no_longer_used_are_no_longer_asked() -> None:
+async def test_unused_models_are_no_longer_called() -> None:
     place = Place(Model((0.1, 0.9)), Model((0.1, 0.9)))
     canary = place.canary()
     canary.watch([MODEL])
@@ -215,7 +213,7 @@ async def test_models_that_are_no_longer_used_are_no_longer_asked() -> None:
 
 
 @pytest.mark.parametrize("hold", BreakerHold)
-async def test_what_an_operator_holds_stays_held(hold: BreakerHold) -> None:
+async def test_a_breaker_forced_by_an_operator_stays_forced(hold: BreakerHold) -> None:
     place = Place(Model((0.1, 0.9)))
     canary = place.canary()
     breaker = place.guards.of("reranker", MODEL).breaker
@@ -245,7 +243,7 @@ async def test_a_drift_is_a_warning_and_the_first_scores_stay(log: Log, tmp_path
     assert [("canary_drift", MODEL, 0.06)] * 2 == [(line["event"], line["model"], line["drift"]) for line in log]
 
 
-async def test_without_a_file_the_process_remembers(log: Log) -> None:
+async def test_without_a_file_scores_are_kept_in_memory(log: Log) -> None:
     known: dict[str, tuple[float, ...]] = {}
     drifts = []
     for scores in ((0.9, 0.1), (0.9, 0.2)):
@@ -256,7 +254,7 @@ async def test_without_a_file_the_process_remembers(log: Log) -> None:
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"m": ["x"]}', b" " * (CANARY_FILE_BYTES + 1)])
-async def test_a_file_that_cannot_be_read_is_left_as_it_is(log: Log, tmp_path: Path, content: bytes) -> None:
+async def test_an_unreadable_file_is_not_replaced(log: Log, tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "canary.json"
     file.write_bytes(content)
     canary = Place().canary(CanaryScores(str(file)))
@@ -265,7 +263,7 @@ async def test_a_file_that_cannot_be_read_is_left_as_it_is(log: Log, tmp_path: P
     assert (["canary_file_unusable"], content) == ([line["event"] for line in log], file.read_bytes())
 
 
-async def test_a_file_has_no_text_and_a_place_for_each_model(tmp_path: Path) -> None:
+async def test_the_file_has_scores_by_model_and_no_text(tmp_path: Path) -> None:
     file = tmp_path / "canary.json"
     scores, models = CanaryScores(str(file)), [f"m{number}" for number in range(20)]
     assert {None} == set(await asyncio.gather(*(scores.remember_first(model, (0.5, 0.25)) for model in models)))
@@ -315,7 +313,7 @@ async def test_searches_skip_a_model_that_does_not_rank(
     assert TOKEN not in repr(log)
 
 
-async def test_its_calls_are_counted_as_spent(served: tuple[Process, Client], models: FakeModels) -> None:
+async def test_canary_calls_are_counted_as_spend(served: tuple[Process, Client], models: FakeModels) -> None:
     process, _ = served
     models.scores |= known_scores(0.9, 0.1)
     process._proxy.generation.watch_models()  # noqa: SLF001
@@ -324,7 +322,7 @@ async def test_its_calls_are_counted_as_spent(served: tuple[Process, Client], mo
     assert [("_canary", "Qwen/Qwen3-Reranker-4B", len(KNOWN))] == [(day.route, day.model, day.calls) for day in days]
 
 
-async def test_a_cap_that_is_reached_says_nothing_of_the_model() -> None:
+async def test_a_reached_cap_does_not_suspend_the_model() -> None:
     place = Place(Model(CapReached("reranker", "a cap")))
     canary = place.canary()
     canary.watch([MODEL])
@@ -333,9 +331,7 @@ async def test_a_cap_that_is_reached_says_nothing_of_the_model() -> None:
     await canary.close()
 
 
-async def test_a_reload_with_the_same_models_asks_nothing_and_remembers_the_rest(
-    served: tuple[Process, Client], models: FakeModels
-) -> None:
+async def test_a_reload_with_the_same_models_calls_none(served: tuple[Process, Client], models: FakeModels) -> None:
     process, _ = served
     models.scores |= known_scores(0.9, 0.1)
     process._proxy.generation.watch_models()  # noqa: SLF001
@@ -354,7 +350,7 @@ async def test_a_reload_with_the_same_models_asks_nothing_and_remembers_the_rest
 
 
 @pytest.mark.parametrize("changes", [{"models": {"canary": False}}, {"routes": {"mode": "off"}}])
-async def test_it_can_be_switched_off(settings: Config, models: FakeModels, changes: Any) -> None:
+async def test_the_canary_can_be_disabled(settings: Config, models: FakeModels, changes: Any) -> None:
     of_models = msgspec.structs.replace(settings.models, **changes.get("models", {}))
     (route,) = settings.routes
     routes = (msgspec.structs.replace(route, **changes.get("routes", {})),)
@@ -365,7 +361,9 @@ async def test_it_can_be_switched_off(settings: Config, models: FakeModels, chan
 
 
 @pytest.mark.parametrize("fault", [hangs, refuses(401)])
-async def test_it_delays_no_start_and_no_stop(settings: Config, models: FakeModels, log: Log, fault: Any) -> None:
+async def test_the_canary_delays_neither_start_nor_stop(
+    settings: Config, models: FakeModels, log: Log, fault: Any
+) -> None:
     models.faults["rerank"] = fault
     async with AsyncExitStack() as stack:
         proxy = await open_proxy(settings, TOKEN, {}, stack)

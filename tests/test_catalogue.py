@@ -23,21 +23,21 @@ def words(product: str) -> set[str]:
     return set(f"{CATALOGUE[product]['title']} {CATALOGUE[product]['description']}".lower().replace(".", " ").split())
 
 
-def test_it_has_a_few_hundred_products_of_several_kinds() -> None:
+def test_there_are_a_few_hundred_products_of_several_kinds() -> None:
     assert 200 <= len(CATALOGUE) <= 500
     assert min(Counter(product["category"] for product in CATALOGUE.values()).values()) >= 10
 
 
 @pytest.mark.parametrize("name", ["products.ndjson", "queries.ndjson"])
-def test_ids_are_there_once(name: str) -> None:
+def test_ids_are_unique(name: str) -> None:
     assert set(Counter(line["id"] for line in lines(name)).values()) == {1}
 
 
-def test_no_product_is_twice_in_it_under_two_ids() -> None:
+def test_no_product_has_two_ids() -> None:
     assert len({product["title"] for product in CATALOGUE.values()}) == len(CATALOGUE)
 
 
-def test_every_product_has_every_field_filled() -> None:
+def test_every_product_has_all_fields() -> None:
     for product in CATALOGUE.values():
         assert product.keys() == FIELDS
         assert all(product[field].strip() for field in ("title", "description", "brand", "category"))
@@ -45,7 +45,7 @@ def test_every_product_has_every_field_filled() -> None:
         assert all(isinstance(value, str) and value for value in product["attributes"].values())
 
 
-def test_prices_ratings_and_reviews_are_a_shops() -> None:
+def test_prices_ratings_and_reviews_are_plausible() -> None:
     for product in CATALOGUE.values():
         assert 1 <= product["price"] <= 5000
         assert 1 <= product["rating"] <= 5
@@ -53,7 +53,7 @@ def test_prices_ratings_and_reviews_are_a_shops() -> None:
         assert product["reviews"] > 0
 
 
-def test_some_twenty_searches_are_judged_each_with_good_and_bad_products() -> None:
+def test_each_of_the_twenty_queries_has_good_and_bad_products() -> None:
     assert 20 <= len(QUERIES) <= 30
     for query in QUERIES.values():
         grades = Counter(query.judgments.values())
@@ -61,7 +61,7 @@ def test_some_twenty_searches_are_judged_each_with_good_and_bad_products() -> No
         assert grades[0] >= 3, query.text
 
 
-def test_judgments_are_of_products_and_searches_that_are_there_one_each() -> None:
+def test_judgments_refer_to_existing_products_and_queries_once() -> None:
     judgments = lines("judgments.ndjson")
     assert {line["grade"] for line in judgments} == {0, 1, 2, 3}
     assert {line["product"] for line in judgments} <= CATALOGUE.keys()
@@ -69,7 +69,7 @@ def test_judgments_are_of_products_and_searches_that_are_there_one_each() -> Non
     assert len({(line["query"], line["product"]) for line in judgments}) == len(judgments)
 
 
-def test_the_searches_that_are_shown_are_the_three() -> None:
+def test_the_demo_shows_these_three_queries() -> None:
     assert [QUERIES[name].text for name in SHOWN] == [
         "best laptop for video editing",
         "best budget phone for photography",
@@ -81,12 +81,12 @@ def graded(query: Query, *, at_least: int) -> set[str]:
     return {name for name, grade in query.judgments.items() if grade >= at_least}
 
 
-def test_a_gaming_laptop_has_every_word_of_video_editing_and_is_not_what_is_meant() -> None:
+def test_gaming_laptops_match_video_editing_by_words_but_are_not_relevant() -> None:
     assert {"gaming", "laptop", "video", "best", "for"} <= words("lap-001")
     assert QUERIES["q01"].judgments["lap-001"] == 1
 
 
-def test_good_laptops_for_video_editing_do_not_say_so() -> None:
+def test_relevant_laptops_do_not_contain_the_words_video_editing() -> None:
     perfect = {name for name, grade in QUERIES["q01"].judgments.items() if grade == 3}
     assert len(perfect) >= 3
     assert not [name for name in perfect if {"video", "editing"} <= words(name)]
@@ -101,12 +101,12 @@ def test_good_laptops_for_video_editing_do_not_say_so() -> None:
         ("q10", "pri-010", {"printer", "cheap", "ink"}),
     ],
 )
-def test_an_accessory_repeats_the_searchs_words_and_is_poor(query: str, accessory: str, repeated: set[str]) -> None:
+def test_an_accessory_that_repeats_the_query_is_not_relevant(query: str, accessory: str, repeated: set[str]) -> None:
     assert repeated <= {word.strip('",:') for word in words(accessory)}
     assert QUERIES[query].judgments[accessory] == 0
 
 
-def test_rugged_laptops_are_good_for_kids_and_never_say_kids() -> None:
+def test_rugged_laptops_are_relevant_for_kids_without_the_word() -> None:
     rugged = {"lap-006", "lap-008", "lap-009"}
     assert rugged <= graded(QUERIES["q03"], at_least=2)
     assert not [name for name in rugged if "kid" in " ".join(words(name))]

@@ -20,12 +20,12 @@ from proxy.upstream.spending.prices import Reported
         ({"input_tokens": 0, "inference_status": {"cost": 0}}, Reported(0, 0.0)),
     ],
 )
-def test_tokens_and_cost_are_read_in_the_forms_of_the_providers(said: Any, reported: Reported) -> None:
+def test_tokens_and_cost_are_read_in_each_providers_format(said: Any, reported: Reported) -> None:
     assert reported == reported_in(json.dumps(said).encode())
 
 
 @pytest.mark.parametrize("value", [None, True, -1, "5", [5], {}, float("nan"), float("inf"), 10**400, 2**54])
-def test_what_is_no_sensible_number_is_not_reported(value: Any) -> None:
+def test_implausible_numbers_are_ignored(value: Any) -> None:
     said = {"input_tokens": value, "usage": value, "inference_status": {"cost": value}}
     assert Reported() == reported_in(json.dumps(said).encode())
 

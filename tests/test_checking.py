@@ -128,26 +128,26 @@ def semantic(**settings: Any) -> dict[str, Any]:
         ),
     ],
 )
-async def test_a_route_is_held_against_the_mapping(mapping: Any, route: Any, kind: str, said: str) -> None:
+async def test_a_route_is_compared_with_the_mapping(mapping: Any, route: Any, kind: str, said: str) -> None:
     async with Cluster(a1=mapping) as cluster:
         (found,) = at("a*", await findings(cluster.url, route))
     assert found[0] == kind
     assert found[1].startswith(said)
 
 
-async def test_vectors_of_two_models_in_one_route_are_wrong() -> None:
+async def test_vectors_of_two_models_in_one_route_are_an_error() -> None:
     other = {"_meta": {"rerank_proxy": {"v": {"model": "n"}}}, "properties": {"v": MAPPED, **TITLE}}
     async with Cluster(a1=FIT, a2=other) as cluster:
         (found,) = at("a*", await findings(cluster.url, semantic()))
     assert (found[0], found[1].startswith("mixed_vectors")) == ("wrong", True)
 
 
-async def test_an_index_that_is_not_there_yet_is_worth_a_note() -> None:
+async def test_a_missing_index_is_a_warning() -> None:
     async with Cluster() as cluster:
         assert [("note", "no index has this name yet")] == at("a*", await findings(cluster.url, semantic()))
 
 
-async def test_an_engine_that_refuses_is_worth_a_note_for_each_route() -> None:
+async def test_an_engine_that_rejects_requests_is_a_warning_per_route() -> None:
     async with Cluster(a1=FIT, b=FIT) as cluster:
         cluster.faults = {"facts": refuses(403)}
         found = await findings(cluster.url, semantic(), semantic(index="b"))
@@ -200,7 +200,7 @@ async def test_a_passage_is_compared_with_the_mapping(passage: Any, found: Any) 
     assert [("ok", "1 index, BM25 and the reranker"), *found] == said
 
 
-async def test_a_profile_of_which_no_field_is_there_is_wrong() -> None:
+async def test_a_profile_without_any_existing_field_is_an_error() -> None:
     async with Cluster(a1={"properties": {"heading": {"type": "text"}}}) as cluster:
         said = at("a*", await findings(cluster.url, {"index": "a*"}))
     said_of_passage = "the mapping has no field title, brand, description of the profile e-commerce: set `passage`"
@@ -224,21 +224,19 @@ async def test_a_profile_of_which_no_field_is_there_is_wrong() -> None:
         (["b", "b"], "a", ["wrong"]),
     ],
 )
-async def test_names_that_an_earlier_one_comes_before_are_found_in_the_file(
-    first: Any, second: Any, kinds: Sequence[str]
-) -> None:
+async def test_routes_shadowed_by_earlier_ones_are_found(first: Any, second: Any, kinds: Sequence[str]) -> None:
     found = await findings("http://127.0.0.1:1", {"index": first}, {"index": second}, offline=True)
     assert kinds == [entry.kind for entry in found if "].index" in entry.place]
 
 
-async def test_what_is_never_used_is_named_with_its_line() -> None:
+async def test_an_unused_route_is_named_with_its_line() -> None:
     found = await findings("http://127.0.0.1:1", {"index": "a*"}, {"index": "a-1*"}, offline=True)
     (entry,) = [entry for entry in found if entry.kind == "wrong"]
     assert re.fullmatch(r"config.yaml:\d+: routes\[1\].index", entry.place)
     assert "'a-1*' is never used: routes[0] (a*) comes first" in entry.said
 
 
-async def test_a_name_behind_a_pattern_is_wrong_where_it_is_an_index_and_fine_where_it_is_an_alias() -> None:
+async def test_a_route_after_a_pattern_is_an_error_for_an_index_but_not_for_an_alias() -> None:
     async with Cluster(a1=FIT, b1=FIT) as cluster:
         cluster.aliases = {"aa": ["b1"]}
         routes = semantic(), semantic(index="a1"), semantic(index="aa")
@@ -259,7 +257,7 @@ async def test_a_name_behind_a_pattern_is_wrong_where_it_is_an_index_and_fine_wh
         ({"number": "7.17.0"}, "note", "elasticsearch 7.17.0 at "),
     ],
 )
-async def test_engine_and_version_are_named(version: Any, kind: str, said: str) -> None:
+async def test_engine_and_version_are_reported(version: Any, kind: str, said: str) -> None:
     async with Cluster() as cluster:
         cluster.version = {"version": version}
         (found,) = at("engine", await findings(cluster.url))
@@ -267,7 +265,7 @@ async def test_engine_and_version_are_named(version: Any, kind: str, said: str) 
     assert found[1].startswith(said + cluster.url)
 
 
-async def test_what_is_no_engine_is_wrong() -> None:
+async def test_another_server_is_an_error() -> None:
     async with Cluster() as cluster:
         for fault in (says(b"<html>"), says(b"[]"), says(b"{}"), refuses(404), refuses(502)):
             cluster.faults = {"version": fault}
@@ -276,21 +274,21 @@ async def test_what_is_no_engine_is_wrong() -> None:
 
 
 @pytest.mark.parametrize(("status", "advice"), [(404, "correct engine.url"), (503, "look into the log of the engine")])
-async def test_what_to_do_about_an_error_of_the_engine_depends_on_its_status(status: int, advice: str) -> None:
+async def test_the_advice_for_an_engine_error_depends_on_its_status(status: int, advice: str) -> None:
     async with Cluster() as cluster:
         cluster.faults = {"version": refuses(status)}
         ((_, said),) = at("engine", await findings(cluster.url))
     assert f"status {status}: {advice}" in said
 
 
-async def test_an_engine_that_is_not_there_is_out_of_reach_and_says_so_once() -> None:
+async def test_an_unreachable_engine_is_reported_once() -> None:
     found = await findings(f"http://127.0.0.1:{closed_port()}", semantic(), semantic(index="b"))
     assert ["unreachable"] == [kind for kind, _ in at("engine", found)]
     assert [] == [entry for entry in found if entry.place in {"a*", "b"}]
     assert 2 == exit_code(found)
 
 
-async def test_one_node_of_several_that_is_not_there_is_worth_a_note() -> None:
+async def test_one_unreachable_node_of_several_is_a_warning() -> None:
     async with Cluster(a1=FIT) as cluster:
         found = await findings([f"http://127.0.0.1:{closed_port()}", cluster.url], semantic())
     assert ["note", "ok"] == [kind for kind, _ in at("engine", found)]
@@ -298,7 +296,7 @@ async def test_one_node_of_several_that_is_not_there_is_worth_a_note() -> None:
 
 
 @pytest.mark.parametrize(("status", "authorized", "kind"), [(401, False, "note"), (403, True, "wrong")])
-async def test_credentials_that_the_engine_rejects_are_wrong_and_none_are_worth_a_note(
+async def test_rejected_credentials_are_an_error_and_missing_ones_a_warning(
     *, status: int, authorized: bool, kind: str
 ) -> None:
     settings: Any = {"authorization_env": "AUTH", "environment": {"AUTH": "ApiKey s3cret"}} if authorized else {}
@@ -310,7 +308,7 @@ async def test_credentials_that_the_engine_rejects_are_wrong_and_none_are_worth_
     assert "s3cret" not in repr(found)
 
 
-async def test_the_proxys_own_authorization_is_used_and_not_told() -> None:
+async def test_the_proxys_own_authorization_is_used_and_not_printed() -> None:
     async with Cluster(a1=FIT) as cluster:
         found = await findings(cluster.url, semantic(), environment={"AUTH": "ApiKey s3cret"}, authorization_env="AUTH")
         assert {request.header("authorization") for request in cluster.requests} == {"ApiKey s3cret"}
@@ -320,7 +318,7 @@ async def test_the_proxys_own_authorization_is_used_and_not_told() -> None:
 # The models.
 
 
-async def test_one_real_embedding_and_one_real_score_are_made() -> None:
+async def test_one_real_embedding_and_one_real_score_are_requested() -> None:
     async with Cluster(a1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
         found = await findings(cluster.url, semantic(rerank_model="r"), models={"url": models.url})
         (embedding,), (scoring, *_) = models.of("embed"), models.of("rerank")
@@ -331,7 +329,7 @@ async def test_one_real_embedding_and_one_real_score_are_made() -> None:
     assert 0 == exit_code(found)
 
 
-async def test_routes_that_use_the_same_models_ask_once() -> None:
+async def test_routes_with_the_same_models_need_one_call() -> None:
     async with Cluster(a1=FIT, b1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
         await findings(cluster.url, semantic(), semantic(index="b*"), models={"url": models.url})
         asked = [request.content for request in models.of("rerank")]
@@ -354,7 +352,7 @@ async def test_the_providers_tokens_are_compared_with_the_estimate(per_character
         ("opentelemetry", "traces", {"traces": {"url": "http://127.0.0.1:1"}}),
     ],
 )
-async def test_a_missing_extra_is_wrong_with_its_installation(
+async def test_a_missing_extra_is_an_error_with_its_installation(
     package: str, place: str, sections: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [*sys.modules]:
@@ -366,7 +364,7 @@ async def test_a_missing_extra_is_wrong_with_its_installation(
     assert ("wrong", True) == (kind, "pip install -c constraints.txt" in said)
 
 
-async def test_a_state_file_without_its_folder_is_wrong() -> None:
+async def test_a_state_file_in_a_missing_folder_is_an_error() -> None:
     sections = {"spend": {"file": "/no/such/spend.json"}}
     models = {"canary_file": "/no/such/scores.json"}
     found = await findings("http://127.0.0.1:1", models=models, sections=sections, offline=True)
@@ -375,14 +373,14 @@ async def test_a_state_file_without_its_folder_is_wrong() -> None:
         assert [("wrong", f"{said}. Create it, or name another file")] == at(place, found)
 
 
-async def test_a_state_file_that_is_a_folder_is_wrong(tmp_path: Path) -> None:
+async def test_a_state_file_that_is_a_folder_is_an_error(tmp_path: Path) -> None:
     sections = {"spend": {"file": str(tmp_path)}}
     found = await findings("http://127.0.0.1:1", models={"canary_file": "/dev/null"}, sections=sections, offline=True)
     for place, name in (("spend.file", tmp_path), ("models.canary_file", "/dev/null")):
         assert [("wrong", f"{name} is not a regular file: name another one")] == at(place, found)
 
 
-async def test_no_model_is_asked_where_no_route_has_one_and_where_all_is_offline() -> None:
+async def test_no_model_is_called_without_a_route_or_with_offline() -> None:
     async with Cluster(a1=FIT) as cluster, FakeModels() as models:
         await findings(cluster.url, models={"url": models.url})
         await findings(cluster.url, semantic(), models={"url": models.url}, offline=True)
@@ -399,7 +397,7 @@ async def test_no_model_is_asked_where_no_route_has_one_and_where_all_is_offline
         (says(b"<html>"), "wrong", "response cannot be used"),
     ],
 )
-async def test_models_that_refuse_are_wrong(fault: Any, kind: str, said: str) -> None:
+async def test_models_that_reject_the_call_are_an_error(fault: Any, kind: str, said: str) -> None:
     async with Cluster(a1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
         models.faults = {"embed": fault, "rerank": fault}
         found = await findings(cluster.url, semantic(), models={"url": models.url})
@@ -408,27 +406,27 @@ async def test_models_that_refuse_are_wrong(fault: Any, kind: str, said: str) ->
         assert (kind, True) == (found_kind, said in text)
 
 
-async def test_models_that_are_not_there_are_out_of_reach() -> None:
+async def test_unreachable_models_are_reported() -> None:
     async with Cluster(a1=FIT) as cluster:
         found = await findings(cluster.url, semantic(), models={"url": f"http://127.0.0.1:{closed_port()}"})
     assert ["unreachable", "unreachable"] == [entry.kind for entry in found if "er" == entry.place[-2:]]
     assert 2 == exit_code(found)
 
 
-async def test_a_model_that_scores_everything_alike_is_wrong() -> None:
+async def test_a_model_with_constant_scores_is_an_error() -> None:
     async with Cluster(a1=FIT) as cluster, FakeModels(known_scores(0.5, 0.5)) as models:
         found = await findings(cluster.url, semantic(), models={"url": models.url})
     assert ["wrong"] == [kind for kind, _ in at("reranker", found)]
 
 
-async def test_a_model_that_ranks_known_pairs_wrong_is_wrong() -> None:
+async def test_a_model_that_misranks_known_pairs_is_an_error() -> None:
     async with Cluster(a1=FIT) as cluster, FakeModels(known_scores(0.1, 0.9)) as models:
         found = await findings(cluster.url, semantic(rerank_fallbacks=("other",)), models={"url": models.url})
     assert ["wrong", "wrong"] == [kind for kind, _ in at("reranker", found)]
     assert "ranks known pairs wrong: for the query [how to reset" in at("reranker", found)[0][1]
 
 
-async def test_another_model_than_made_an_indexs_vectors_is_wrong_and_before_there_are_any_a_note() -> None:
+async def test_another_model_than_the_indexs_is_an_error_or_a_warning_without_vectors() -> None:
     said = {"model": "other", "data": [{"index": 0, "embedding": [1.0, 0.0, 0.0]}]}
     async with FakeModels(GOOD_SCORES) as models:
         models.faults = {"embed": says(msgspec.json.encode(said))}
@@ -441,7 +439,7 @@ async def test_another_model_than_made_an_indexs_vectors_is_wrong_and_before_the
     assert at("embedder", fresh)[0][1].startswith("the server uses other for Qwen/Qwen3-Embedding-4B")
 
 
-async def test_a_model_that_is_slower_than_a_search_waits_is_worth_a_note() -> None:
+async def test_a_model_slower_than_the_budget_is_a_warning() -> None:
     async with Cluster(a1=FIT) as cluster, FakeModels(GOOD_SCORES) as models:
         limits = {"embed_timeout_seconds": 1e-6, "rerank_timeout_seconds": 1e-6}
         found = await findings(cluster.url, semantic(), models={"url": models.url, **limits})
@@ -449,7 +447,7 @@ async def test_a_model_that_is_slower_than_a_search_waits_is_worth_a_note() -> N
     assert "models.rerank_timeout_seconds is 1e-06, so such a search is degraded" in at("reranker", found)[0][1]
 
 
-async def test_times_in_another_unit_are_questioned() -> None:
+async def test_implausible_times_are_a_warning() -> None:
     first = {"index": "a", "budget_ms": 2, "semantic": {"field": "v", "dimensions": 3, "timeout_seconds": 2000}}
     models = {"rerank_timeout_seconds": 3000}
     found = await findings("http://127.0.0.1:1", first, models=models, offline=True)
@@ -461,9 +459,7 @@ async def test_times_in_another_unit_are_questioned() -> None:
 
 
 @pytest.mark.parametrize(("offline", "kind", "code"), [(False, "wrong", 1), (True, "note", 0)])
-async def test_a_token_that_is_missing_is_wrong_and_in_the_file_alone_a_note(
-    *, offline: bool, kind: str, code: int
-) -> None:
+async def test_a_missing_token_is_an_error_and_offline_a_warning(*, offline: bool, kind: str, code: int) -> None:
     async with Cluster(a1=FIT) as cluster:
         found = await findings(cluster.url, semantic(), models={"url": "https://api.example.com"}, offline=offline)
     assert [kind] == [kind for kind, _ in at("token", found)]
@@ -483,7 +479,7 @@ async def test_no_route_is_fine() -> None:
     ("kinds", "code"),
     [((), 0), (("ok", "note"), 0), (("unreachable", "ok"), 2), (("unreachable", "wrong"), 1), (("wrong",), 1)],
 )
-def test_the_exit_code_says_what_was_found(kinds: Sequence[Any], code: int) -> None:
+def test_the_exit_code_tells_the_worst_finding(kinds: Sequence[Any], code: int) -> None:
     assert code == exit_code([Finding(kind, "", "") for kind in kinds])
 
 
@@ -497,7 +493,7 @@ def test_there_is_advice_for_every_reason_to_leave_out_the_semantic_retriever() 
 
 
 @pytest.mark.parametrize("offline", [True, False])
-async def test_certificates_for_the_models_that_cannot_be_read_are_wrong_whatever_the_token(*, offline: bool) -> None:
+async def test_unreadable_certificates_of_the_models_are_an_error(*, offline: bool) -> None:
     """A file that is not there is missing wherever `serve` runs with these settings; the models are not asked."""
     async with Cluster() as engine:
         models = {"url": "https://127.0.0.1:1", "ca_file": "/no/such/file"}
@@ -519,7 +515,7 @@ async def test_a_redis_that_can_be_written_to_is_fine(tmp_path: Path) -> None:
     assert [("ok", f"{url} can be used")] == at("redis", found)
 
 
-async def test_a_redis_that_is_away_is_said_with_what_follows() -> None:
+async def test_an_unreachable_redis_is_reported_with_its_consequences() -> None:
     async with Cluster() as engine:
         url = f"redis://127.0.0.1:{free_port()}"
         found = await findings(engine.url, cache={"redis_url": url}, environment=REDIS_KEY)
@@ -541,7 +537,7 @@ async def test_a_redis_that_is_away_is_said_with_what_follows() -> None:
         ),
     ],
 )
-async def test_caches_that_serve_would_refuse_are_wrong(
+async def test_cache_settings_that_serve_rejects_are_an_error(
     cache: dict[str, Any], environment: dict[str, str], said: str, *, offline: bool
 ) -> None:
     async with Cluster() as engine:
@@ -550,6 +546,6 @@ async def test_caches_that_serve_would_refuse_are_wrong(
     assert ("wrong", True) == (kind, why.startswith(said))
 
 
-async def test_nothing_is_said_of_a_redis_that_is_not_configured() -> None:
+async def test_an_unconfigured_redis_is_not_mentioned() -> None:
     async with Cluster() as engine:
         assert [] == at("redis", await findings(engine.url))

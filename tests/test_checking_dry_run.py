@@ -26,7 +26,7 @@ async def ran(
     )
 
 
-async def test_a_search_that_would_be_reranked_is_taken_apart(settings: Config, models: FakeModels) -> None:
+async def test_a_search_that_would_be_reranked_is_explained(settings: Config, models: FakeModels) -> None:
     """Route, query text, what is left of the query without it, and the kNN search."""
     found = await ran(settings, QUERY | {"from": 20, "size": 5})
     assert "reranked" == found.outcome
@@ -48,14 +48,14 @@ async def test_a_search_that_would_be_reranked_is_taken_apart(settings: Config, 
         ({"query": {"match": {"title": "shoes"}}, "min_score": 1}, "own_scores"),
     ],
 )
-async def test_it_is_said_why_knn_is_skipped(settings: Config, body: Any, why: str) -> None:
+async def test_the_reason_for_skipping_knn_is_reported(settings: Config, body: Any, why: str) -> None:
     found = await ran(settings, body)
     assert f'reranked;stages="semantic";reason={why}' == found.outcome
     assert found.details["kNN"].startswith("skipped: ")
     assert why in found.details["kNN"]
 
 
-async def test_a_route_in_shadow_mode_is_said_to_be_one(settings: Config) -> None:
+async def test_a_route_in_shadow_mode_is_reported(settings: Config) -> None:
     found = await ran(settings, mode="shadow")
     assert ("bypassed;reason=shadow", "laptop", 10) == (
         found.outcome,
@@ -68,7 +68,7 @@ async def test_a_route_without_vectors_skips_knn(settings: Config) -> None:
     assert "skipped: the route has no `semantic`" == (await ran(settings, semantic=None)).details["kNN"]
 
 
-async def test_vectors_that_cannot_be_searched_are_said_to_degrade_it(settings: Config, engine: FakeEngine) -> None:
+async def test_unsearchable_vectors_are_reported_as_degraded(settings: Config, engine: FakeEngine) -> None:
     engine.model = None
     found = await ran(settings)
     assert 'degraded;stages="semantic";reason=unknown_model' == found.outcome
@@ -87,7 +87,7 @@ async def test_vectors_that_cannot_be_searched_are_said_to_degrade_it(settings: 
         (QUERY | {"ext": {"rerank_proxy": {"enabled": False}}}, "", "bypassed;reason=steered_off"),
     ],
 )
-async def test_a_bypass_says_its_reason(settings: Config, body: Any, query_string: str, outcome: str) -> None:
+async def test_the_bypass_reason_is_reported(settings: Config, body: Any, query_string: str, outcome: str) -> None:
     found = await ran(settings, body, query_string=query_string)
     assert outcome == found.outcome
     assert found.details["because"]
@@ -95,23 +95,23 @@ async def test_a_bypass_says_its_reason(settings: Config, body: Any, query_strin
     assert not found.failed
 
 
-async def test_a_bypass_says_what_was_found(settings: Config) -> None:
+async def test_the_key_that_caused_a_bypass_is_reported(settings: Config) -> None:
     found = await ran(settings, index="products-of-nobody")
     assert ("bypassed;reason=unresolved", "no index has such a name") == (found.outcome, found.details["detail"])
 
 
-async def test_what_would_be_refused_fails(settings: Config) -> None:
+async def test_a_search_that_would_be_rejected_fails(settings: Config) -> None:
     found = await ran(settings, QUERY | {"ext": {"rerank_proxy": {"windw": 1}}})
     assert ("refused", True) == (found.outcome, found.failed)
     assert "did you mean `window`" in found.details["because"]
 
 
-async def test_a_search_of_no_route_is_untouched(settings: Config, engine: FakeEngine) -> None:
+async def test_a_search_without_a_route_is_passed_through(settings: Config, engine: FakeEngine) -> None:
     engine.documents.append(Document("x", "Laptop in a log", index="logs"))
     assert "untouched" == (await ran(settings, index="logs")).outcome
 
 
-async def test_an_engine_that_is_not_there_raises(settings: Config) -> None:
+async def test_an_unreachable_engine_raises(settings: Config) -> None:
     away = msgspec.structs.replace(settings.engine, url=f"http://127.0.0.1:{closed_port()}")
     with pytest.raises(UpstreamError):
         await ran(msgspec.structs.replace(settings, engine=away))
@@ -127,7 +127,7 @@ BODIES: Mapping[str, Any] = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-async def test_it_is_what_serve_says(settings: Config, client: Client, name: str) -> None:
+async def test_the_outcome_is_that_of_serve(settings: Config, client: Client, name: str) -> None:
     served = await client.search("/products/_search", BODIES[name])
     assert served.header("x-rerank") == (await ran(settings, BODIES[name])).outcome
 

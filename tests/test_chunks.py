@@ -21,7 +21,7 @@ def test_a_short_document_has_one_passage() -> None:
     assert ("Annual report",) == chosen("Annual report", "report")
 
 
-def test_a_long_one_has_another_with_the_querys_words_under_its_heading() -> None:
+def test_a_long_document_has_a_second_passage_with_the_query_words() -> None:
     first, second = chosen(TEXT, "installing a turbine")
     assert TEXT.startswith(first)
     assert "Wind turbines were installed" in second
@@ -30,23 +30,23 @@ def test_a_long_one_has_another_with_the_querys_words_under_its_heading() -> Non
 
 
 @pytest.mark.parametrize("query", ["solar", "", "a to of", "urbines"])
-def test_without_a_word_of_the_query_there_is_no_second_passage_to_pay_for(query: str) -> None:
+def test_without_query_words_there_is_no_second_passage(query: str) -> None:
     assert 1 == len(chosen(TEXT, query))
 
 
-def test_a_rare_word_counts_more_than_one_that_is_everywhere() -> None:
+def test_a_rare_word_counts_more_than_a_frequent_one() -> None:
     _, second = chosen(TEXT, "committee decided ridge")
     assert "ridge" in second
 
 
-def test_pairs_of_ideographs_are_found_in_a_text_without_spaces() -> None:
+def test_ideograph_pairs_are_found_in_text_without_spaces() -> None:
     text = "今天天气很好。" * 60 + "这款笔记本电脑很轻便。" + "今天天气很好。" * 60
     first, second = chosen(text, "笔记本电脑")
     assert "笔记本电脑" not in first
     assert "笔记本电脑" in second
 
 
-def test_what_lies_behind_the_bound_is_not_searched() -> None:
+def test_text_beyond_the_limit_is_not_searched() -> None:
     assert 1 == len(chosen("x " * CHUNKED_CHARACTERS + "turbine", "turbine"))
 
 
@@ -58,7 +58,7 @@ def test_what_lies_behind_the_bound_is_not_searched() -> None:
         (("笔记本", "书"), ("笔记", "记本", "书")),
     ],
 )
-def test_words_are_recognised_by_their_beginnings(words: tuple[str, ...], stems: tuple[str, ...]) -> None:
+def test_words_are_matched_by_their_stems(words: tuple[str, ...], stems: tuple[str, ...]) -> None:
     assert stems == stems_of(words)
 
 

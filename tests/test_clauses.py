@@ -190,19 +190,19 @@ SAID: Mapping[str, list[tuple[Any, Any]]] = {
 EXAMPLES = [(name, *example) for table in (HELD, SAID) for name in table for example in table[name]]
 
 
-def test_every_query_that_is_known_has_an_example() -> None:
+def test_every_known_query_type_has_an_example() -> None:
     assert (set(COMPOUNDS), set(LEAVES)) == (set(HELD), set(SAID))
 
 
 @pytest.mark.parametrize(("name", "query", "relaxed"), EXAMPLES)
-def test_the_words_are_found_and_only_the_demand_for_them_is_dropped(name: str, query: Any, relaxed: Any) -> None:
+def test_the_query_text_is_found_and_only_its_requirement_relaxed(name: str, query: Any, relaxed: Any) -> None:
     user_query = found(query)
     assert user_query is not None
     assert ("laptop", relaxed) == (user_query.text, user_query.relaxed)
 
 
 @pytest.mark.parametrize(("name", "query", "relaxed"), EXAMPLES)
-def test_around_it_everything_stays(name: str, query: Any, relaxed: Any) -> None:
+def test_clauses_around_the_query_text_stay(name: str, query: Any, relaxed: Any) -> None:
     """The same inside a `bool` with a filter and in a `wrapper`."""
     wrapper = {"wrapper": {"query": base64.b64encode(json.dumps(query).encode()).decode()}}
     for clause in (query, wrapper):
@@ -218,7 +218,7 @@ def test_negated_words_are_no_query_text(name: str, query: Any, relaxed: Any) ->
 
 
 @pytest.mark.parametrize(("name", "query", "relaxed"), EXAMPLES)
-def test_words_in_filters_alone_are_found_and_not_relaxed(name: str, query: Any, relaxed: Any) -> None:
+def test_query_text_only_in_filters_is_found_but_not_relaxed(name: str, query: Any, relaxed: Any) -> None:
     user_query = found({"bool": {"must": [TERM], "filter": [query]}})
     assert user_query is not None
     assert ("laptop", None, "text_in_filter") == (user_query.text, user_query.relaxed, user_query.unrelaxed)
@@ -253,7 +253,7 @@ def test_words_in_filters_alone_are_found_and_not_relaxed(name: str, query: Any,
         (LAPTOP, False),
     ],
 )
-def test_some_queries_take_the_last_word_for_half_a_word(query: Any, autocomplete: bool) -> None:  # noqa: FBT001
+def test_some_query_types_treat_the_last_word_as_a_prefix(query: Any, autocomplete: bool) -> None:  # noqa: FBT001
     user_query = found(query)
     assert user_query is not None
     assert autocomplete is user_query.autocomplete
@@ -295,7 +295,7 @@ def test_a_query_without_query_text_has_none(query: Any) -> None:
 
 
 @pytest.mark.parametrize(("least", "expected"), [(1, 1), (2, 2), ("75%", "75%"), (None, None)])
-def test_how_many_clauses_must_match_stays(least: Any, expected: Any) -> None:
+def test_minimum_should_match_stays(least: Any, expected: Any) -> None:
     said = {} if least is None else {"minimum_should_match": least}
     user_query = found({"bool": {"should": [LAPTOP, TERM, {"term": {"colour": "red"}}], **said}})
     assert user_query is not None
@@ -392,14 +392,14 @@ def _holds(name: str, body: Any, document: strategies.Document) -> bool:
 
 
 @given(trees, strategies.documents)
-def test_what_the_client_admits_is_admitted_without_the_words(query: Any, document: strategies.Document) -> None:
+def test_the_relaxed_query_admits_whatever_the_query_admits(query: Any, document: strategies.Document) -> None:
     user_query = found(query)
     if user_query and user_query.relaxed and admits(query, document):
         assert admits(user_query.relaxed, document)
 
 
 @given(trees, strategies.documents)
-def test_what_is_admitted_more_differs_in_the_users_words_alone(query: Any, document: strategies.Document) -> None:
+def test_the_relaxed_query_admits_more_only_by_the_query_text(query: Any, document: strategies.Document) -> None:
     user_query = found(query)
     if user_query and user_query.relaxed and admits(user_query.relaxed, document):
         assert admits(query, document, user_query.text)
@@ -413,7 +413,7 @@ def _is_utf8(query: Any) -> bool:
 
 
 @given(wild.queries)
-def test_any_query_is_read(query: Any) -> None:
+def test_any_query_is_parsed_without_an_error(query: Any) -> None:
     """The queries of the fuzzer, which has a body for each clause; a body with half an emoji is bypassed before."""
     assume(_is_utf8(query))
     found = find_user_query(query, ("title", "description"), {"title", "description"}.__contains__, None)

@@ -79,7 +79,7 @@ def ends(*arguments: str) -> int | str | None:
     return caught.value.code
 
 
-def test_the_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_prints_the_version_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
     assert ends("--version") == 0
     assert capsys.readouterr().out == f"rerank-proxy {version('es-rerank-proxy')}\n"
 
@@ -115,7 +115,7 @@ def parsers(parser: argparse.ArgumentParser, *names: str) -> Iterator[tuple[tupl
 SUBCOMMANDS = [(" ".join(names), parser) for names, parser in parsers(build_parser()) if names]
 
 
-def test_the_commands_of_these_tests_are_all_there_are() -> None:
+def test_these_tests_cover_all_commands() -> None:
     assert set(COMMANDS) <= {name for name, _ in SUBCOMMANDS}
 
 
@@ -154,7 +154,7 @@ def test_help_of_every_subcommand_fits_into_80_columns(
         (("serve", "--nope"), "serve: unknown arguments: --nope. Run `rerank-proxy serve --help` for the options"),
     ],
 )
-def test_what_was_not_meant_is_refused_with_the_usage(
+def test_invalid_arguments_are_an_error_with_the_usage(
     arguments: Sequence[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ends(*arguments) == 2
@@ -164,7 +164,7 @@ def test_what_was_not_meant_is_refused_with_the_usage(
 
 
 @pytest.mark.parametrize("command", ["serve", "check"])
-def test_settings_that_cannot_be_used_end_with_key_and_line(
+def test_invalid_settings_are_an_error_with_key_and_line(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = write(tmp_path, "listen:\n  prot: 1\n")
@@ -173,14 +173,14 @@ def test_settings_that_cannot_be_used_end_with_key_and_line(
 
 
 @pytest.mark.parametrize("command", ["serve", "check"])
-def test_a_missing_file_ends_with_how_to_name_one(
+def test_a_missing_file_is_an_error_with_advice(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main((command, "-c", str(tmp_path / "none.yaml"))) == 1
     assert "Name another file with -c." in capsys.readouterr().err
 
 
-def test_serve_refuses_to_start_without_the_token_and_names_the_variable(
+def test_serve_without_the_token_is_an_error_naming_the_variable(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(("serve", "-c", write(tmp_path, REMOTE + "models: {token_env: MY_TOKEN}"))) == 1
@@ -192,14 +192,14 @@ def test_serve_refuses_to_start_without_the_token_and_names_the_variable(
     assert "`rerank-proxy models`" in said
 
 
-def test_serve_refuses_to_start_without_an_authorization_that_is_named(
+def test_serve_without_the_configured_authorization_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(("serve", "-c", write(tmp_path, "engine: {authorization_env: MY_AUTH}"))) == 1
     assert capsys.readouterr().err.startswith("rerank-proxy: MY_AUTH is not set")
 
 
-def test_serve_says_where_it_cannot_listen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_serve_names_the_address_it_cannot_listen_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An address of nobody's: 192.0.2.0/24 is for documentation (RFC 5737)."""
     assert main(("serve", "-c", write(tmp_path, ""), "--listen", "192.0.2.1:9201")) == 1
     said = capsys.readouterr().err
@@ -208,26 +208,26 @@ def test_serve_says_where_it_cannot_listen(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("address", ["9201", ":80", "a:b"])
-def test_models_say_what_an_address_looks_like(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_explains_the_format_of_an_address(address: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(("models", "--listen", address)) == 1
     assert "--listen: expected host:port, as in 127.0.0.1:8080" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [("index", "-", "--name", "n"), ("backfill", "n")])
-def test_a_load_needs_the_token_whatever_the_routes_say(
+def test_index_needs_the_token_whatever_the_routes(
     command: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main((*command, "-c", write(tmp_path, ""))) == 1
     assert "DEEPINFRA_TOKEN is not set" in capsys.readouterr().err
 
 
-def test_a_load_names_the_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_index_names_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("index", str(tmp_path / "none"), "--name", "n", "--no-vectors", "-c", write(tmp_path, ""))
     assert main(arguments) == 1
     assert "Name a file of documents, or - for standard input." in capsys.readouterr().err
 
 
-def test_a_load_that_cannot_begin_says_that_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_index_reports_only_the_error_that_prevents_a_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And nothing of documents, of which none was looked at."""
     engine, settings = f"http://127.0.0.1:{closed_port()}", write(tmp_path, "")
     assert main(("index", settings, "--name", "n", "--no-vectors", "--engine", engine, "-c", settings)) == 1
@@ -235,7 +235,7 @@ def test_a_load_that_cannot_begin_says_that_alone(tmp_path: Path, capsys: pytest
     assert said.startswith("rerank-proxy: the engine cannot be reached: ")
 
 
-def test_check_says_of_each_thing_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reports_each_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What cannot be reached is neither fine nor wrong."""
     away = f"http://127.0.0.1:{closed_port()}"
     file = write(tmp_path, REMOTE + f"engine: {{url: '{away}'}}\nmodels: {{url: '{away}'}}")
@@ -247,14 +247,12 @@ def test_check_says_of_each_thing_what_it_found(tmp_path: Path, capsys: pytest.C
     assert said[3].startswith("unreachable  reranker: ")
 
 
-def test_check_fails_for_a_variable_that_is_named_and_not_set(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_fails_if_a_named_variable_is_not_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(("check", "-c", write(tmp_path, "engine: {authorization_env: MY_AUTH}"))) == 1
     assert "wrong        engine: MY_AUTH is not set" in capsys.readouterr().out
 
 
-def test_check_offline_asks_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_offline_sends_no_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path, REMOTE + f"engine: {{url: 'http://127.0.0.1:{closed_port()}'}}")
     assert main(("check", "--offline", "-c", file)) == 0
     assert ["ok", "note"] == [line.split()[0] for line in capsys.readouterr().out.splitlines()]
@@ -271,29 +269,27 @@ def test_check_prints_json_with_its_exit_code(tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     "options", [("--search", "f"), ("--index", "i"), ("--search", "f", "--index", "i", "--offline")]
 )
-def test_check_of_a_search_needs_file_index_and_engine(
+def test_check_search_needs_file_index_and_engine(
     options: Sequence[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(("check", *options, "-c", write(tmp_path, ""))) == 1
     assert "--search FILE and --index NAME go together" in capsys.readouterr().err
 
 
-def test_check_of_a_search_names_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_search_names_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing = str(tmp_path / "none.json")
     assert main(("check", "--search", missing, "--index", "i", "-c", write(tmp_path, ""))) == 1
     assert capsys.readouterr().err == (f"rerank-proxy: {missing}: No such file or directory. Name another file.\n")
 
 
-def test_check_of_a_search_without_the_engine_is_out_of_reach(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_check_search_without_the_engine_is_unreachable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     engine, body = f"http://127.0.0.1:{closed_port()}", write(tmp_path, "{}")
     arguments = ("check", "--search", body, "--index", "i", "--engine", engine, "-c", write(tmp_path, ""))
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith("rerank-proxy: the engine cannot be reached: ")
 
 
-async def test_check_of_a_search_is_printed_as_json_or_as_text(
+async def test_check_search_prints_json_or_text(
     engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     route = "routes: [{index: 'products*', passage: [title], semantic: {field: embedding, dimensions: 3}}]"
@@ -364,19 +360,19 @@ def test_mapping_prints_what_creates_an_index(kind: str, capsys: pytest.CaptureF
     assert json.loads(capsys.readouterr().out) == index_for("legal", embedding, "german", SPELLINGS[kind])
 
 
-def test_mapping_prints_elasticsearchs_file_where_nothing_else_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_mapping_prints_the_elasticsearch_file_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(("mapping", "rag")) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((folder() / PROFILES["rag"].mapping).read_bytes())
 
 
-def test_mapping_can_be_without_vectors(capsys: pytest.CaptureFixture[str]) -> None:
+def test_mapping_can_omit_vectors(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(("mapping", "rag", "--no-vectors")) == 0
     assert "embedding" not in json.loads(capsys.readouterr().out)["mappings"]["properties"]
 
 
 @pytest.mark.parametrize("value", ["x", "nan", "inf", "0", "-1"])
 @pytest.mark.parametrize("option", ["--max-cost", "--rate", "--top"])
-def test_a_wrong_number_is_named_with_what_is_expected(
+def test_an_invalid_number_is_an_error_with_what_is_expected(
     option: str, value: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):

@@ -17,17 +17,17 @@ from proxy.http1.callers import Field
         ([(b"X-Opaque-Id", b"\xff")], "\ufffd"),
     ],
 )
-def test_a_request_bears_the_clients_own_id_and_so_do_its_searches(fields: list[Field], request_id: str) -> None:
+def test_searches_have_the_opaque_id_of_their_request(fields: list[Field], request_id: str) -> None:
     record = record_of(fields)
     assert (request_id, request_id) == (record.request_id, record.search().request_id)
 
 
-def test_no_more_of_a_long_id_is_read_than_the_log_shows() -> None:
+def test_a_long_opaque_id_is_cut_to_what_the_log_shows() -> None:
     """Each item of an `_msearch` reads it anew."""
     assert "x" * 4 * LOG_ID == record_of([(b"x-opaque-id", b"x" * 2**18)]).request_id
 
 
-async def test_a_stages_time_is_added_up_also_where_it_fails() -> None:
+async def test_stage_times_add_up_even_if_a_stage_fails() -> None:
     clock = Clock({"embed": 1000.0})
     async with clock.stage("embed"):
         pass
@@ -37,13 +37,13 @@ async def test_a_stages_time_is_added_up_also_where_it_fails() -> None:
     assert (["embed", "rerank"], True) == (list(clock.stages), clock.stages["embed"] >= 1000.0)
 
 
-def test_timings_end_with_all_of_it() -> None:
+def test_timings_end_with_the_total() -> None:
     search = RequestRecord("").search()
     search.clock.stages["lexical"] = 1.0
     assert ["lexical", "total"] == list(search.timings())
 
 
-def test_what_was_sent_of_one_search_counts_for_the_request_and_for_no_other_search() -> None:
+def test_a_sent_search_counts_for_its_request_but_not_for_other_searches() -> None:
     record = RequestRecord("")
     one, other = record.search(), record.search()
     one.sent.note()

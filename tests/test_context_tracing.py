@@ -21,7 +21,7 @@ def test_the_client_s_trace_is_continued_and_decides_whether_it_is_sampled(flags
     "traceparent",
     ["", "00", f"00-{ID}-{PARENT}", f"ff-{ID}-{PARENT}-01", f"00-{'0' * 32}-{PARENT}-01", f"00-{ID}-{'0' * 16}-01"],
 )
-def test_without_a_valid_one_a_trace_begins(traceparent: str) -> None:
+def test_without_a_valid_traceparent_a_trace_begins(traceparent: str) -> None:
     trace = begin_trace("POST", traceparent, 1.0)
     assert ("", True, False) == (trace.root.parent_id, trace.is_sampled, trace.trace_id == ID)
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-01", trace.context_of(trace.root))
@@ -44,7 +44,7 @@ def test_without_tracing_a_call_has_no_header_and_no_span() -> None:
         assert {} == headers
 
 
-def test_a_call_that_fails_says_why() -> None:
+def test_the_span_of_a_failed_call_has_the_reason() -> None:
     trace = begin_trace("POST", "", 1.0)
     token = current_trace.set(trace)
     try:
@@ -57,7 +57,7 @@ def test_a_call_that_fails_says_why() -> None:
     assert span.ended
 
 
-def test_a_trace_holds_no_more_than_its_limit() -> None:
+def test_spans_per_trace_are_bounded() -> None:
     trace = begin_trace("POST", "", 1.0)
     for _ in range(TRACE_SPANS + 5):
         trace.add(Span("embedder", trace.root.span_id))

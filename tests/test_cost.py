@@ -748,7 +748,7 @@ def _alone() -> Iterator[None]:
 @pytest.mark.usefixtures("_alone")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", CASES)
-def test_an_input_costs_a_few_times_its_decoding_and_encoding(name: str, size: int) -> None:
+def test_processing_an_input_costs_a_few_times_its_decoding(name: str, size: int) -> None:
     work = CASES[name](size)
     rounds = []
     for _ in range(ROUNDS):  # one after the other, so that both see the same machine

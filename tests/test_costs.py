@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_table_has_the_days_asked_for_their_sum_the_forecast_and_the_caps() -> None:
+def test_the_table_has_the_requested_days_their_sum_the_forecast_and_the_caps() -> None:
     assert [
         "day         route      model  calls     tokens    cost  estimated  saved",
         "2026-11-29  products*  m      1,200  3,000,000  $0.075     $0.001  $0.02",
@@ -61,11 +61,11 @@ def test_before_the_first_call_there_is_no_table() -> None:
         (1e-6, "$1.0e-06"),
     ],
 )
-def test_small_amounts_are_not_shown_as_nothing(amount: float, said: str) -> None:
+def test_small_amounts_are_not_shown_as_zero(amount: float, said: str) -> None:
     assert said == usd(amount)
 
 
-def test_the_state_file_is_read_where_there_is_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_state_file_is_read_if_there_is_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 == main(("costs", "-c", str(folder / "config.yaml"), "--json"))
     said = json.loads(capsys.readouterr().out)
     assert [("2026-11-28", "a", "m", 2, 20, 0.5)] == [
@@ -73,26 +73,26 @@ def test_the_state_file_is_read_where_there_is_one(folder: Path, capsys: pytest.
     ]
 
 
-def test_a_corrupt_file_is_said_and_left_as_it_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_corrupt_file_is_reported_and_not_changed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "spend.json").write_bytes(b"{")
     assert 1 == main(("costs", "-c", str(folder / "config.yaml")))
     assert "spend.json cannot be read" in capsys.readouterr().err
     assert b"{" == (folder / "spend.json").read_bytes()
 
 
-def test_an_address_without_its_scheme_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_without_a_scheme_is_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 1 == main(("costs", "-c", str(folder / "config.yaml"), "--admin", "127.0.0.1:9291"))
     assert "--admin: expected a URL like http://127.0.0.1:9291, not '127.0.0.1:9291'" in capsys.readouterr().err
 
 
-def test_a_proxy_that_is_not_there_is_unreachable(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_proxy_that_does_not_run_is_unreachable(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     url = f"http://127.0.0.1:{closed_port()}"
     assert 2 == main(("costs", "-c", str(folder / "config.yaml"), "--admin", url))
     said = capsys.readouterr().err
     assert ("cannot be reached" in said, "--admin URL" in said) == (True, True)
 
 
-async def test_a_running_proxy_is_asked_at_its_admin_port(
+async def test_costs_of_a_running_proxy_are_read_from_its_admin_port(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:
     models.cost = 0.25
@@ -108,7 +108,7 @@ async def test_a_running_proxy_is_asked_at_its_admin_port(
 @pytest.mark.parametrize(
     ("status", "said"), [(401, "rejects the admin token"), (200, "is not an admin port of this proxy")]
 )
-async def test_another_server_is_no_admin_port(folder: Path, status: int, said: str) -> None:
+async def test_another_server_is_not_taken_for_an_admin_port(folder: Path, status: int, said: str) -> None:
     async def answers(stream: Stream) -> None:
         await stream.request()
         await stream.send(answer(status, b"{}"))

@@ -32,7 +32,7 @@ def test_proxies_that_share_a_redis_need_the_same_key() -> None:
     assert CacheSecrets() == cache_secrets("")
 
 
-def test_a_short_key_is_refused_and_not_repeated() -> None:
+def test_a_short_key_is_rejected_without_repeating_it() -> None:
     with pytest.raises(ConfigError, match="RERANK_PROXY_CACHE_KEY: has fewer than 16 characters") as caught:
         cache_secrets("", RERANK_PROXY_CACHE_KEY=SECRET[:8])
     assert SECRET[:8] not in str(caught.value)
@@ -60,14 +60,14 @@ def test_the_password_of_redis_is_read_from_the_environment_and_not_shown() -> N
         ("http://box.local", False),
     ],
 )
-def test_a_token_is_needed_where_a_route_calls_models_of_others(url: str, remote: bool) -> None:  # noqa: FBT001
+def test_a_route_with_remote_models_needs_a_token(url: str, remote: bool) -> None:  # noqa: FBT001
     models = Models(url=url)
     assert needs_token(Config(models=models, routes=(RouteSettings(index="a"),))) is remote
     assert not needs_token(Config(models=models))
 
 
 @pytest.mark.parametrize("text", [ROUTE, ROUTE + "\nmodels: {token_env: MY_TOKEN}"])
-def test_a_missing_token_is_named_with_what_to_do(text: str) -> None:
+def test_a_missing_token_is_an_error_with_advice(text: str) -> None:
     config = read(text, "f.yaml", {})
     with pytest.raises(ConfigError) as caught:
         token_of(config, {config.models.token_env: "  "})
@@ -75,7 +75,7 @@ def test_a_missing_token_is_named_with_what_to_do(text: str) -> None:
     assert f"export {config.models.token_env}=" in str(caught.value)
 
 
-def test_a_token_is_taken_from_its_variable_and_bare() -> None:
+def test_a_token_is_read_from_its_variable_and_stripped() -> None:
     assert token_of(read(ROUTE, "f.yaml", {}), {"DEEPINFRA_TOKEN": f" {SECRET}\n"}) == SECRET
 
 
@@ -95,7 +95,7 @@ def test_a_token_is_taken_from_its_variable_and_bare() -> None:
         ("HTTP://models.example.com", True),
     ],
 )
-def test_a_token_is_not_sent_where_others_can_read_it(url: str, *, refused: bool) -> None:
+def test_a_token_is_not_sent_over_plain_http(url: str, *, refused: bool) -> None:
     """Unless the file says so, or no model is called."""
     environment = {"DEEPINFRA_TOKEN": SECRET}
     config = read(f"{ROUTE}\nmodels: {{url: '{url}'}}", "f.yaml", {})
@@ -121,7 +121,7 @@ def test_a_command_that_calls_models_needs_the_token_whatever_the_routes_say() -
         token_of(Config(), {}, calls_models=True)
 
 
-def test_the_token_of_the_models_goes_to_no_reranker_elsewhere() -> None:
+def test_the_models_token_is_not_sent_to_a_reranker_elsewhere() -> None:
     same = read(ROUTE, "f.yaml", {})
     assert "of url" == rerank_token_of(same, "of url", {"COHERE_TOKEN": SECRET})
     without = read(ROUTE + "\nmodels: {rerank_url: 'https://tei.example.com'}", "f.yaml", {})
@@ -132,33 +132,33 @@ def test_the_token_of_the_models_goes_to_no_reranker_elsewhere() -> None:
         rerank_token_of(elsewhere, "of url", {})
 
 
-def test_the_token_of_a_reranker_elsewhere_is_not_sent_where_others_can_read_it() -> None:
+def test_the_rerank_token_is_not_sent_over_plain_http() -> None:
     config = read(ROUTE + ELSEWHERE.replace("https", "http"), "f.yaml", {})
     with pytest.raises(ConfigError, match=r"would be sent unencrypted to http://api\.cohere\.com"):
         rerank_token_of(config, None, {"COHERE_TOKEN": SECRET})
 
 
-def test_a_route_that_only_reranks_elsewhere_needs_no_token_of_the_models() -> None:
+def test_a_route_that_only_reranks_elsewhere_needs_no_models_token() -> None:
     assert not needs_token(read(ROUTE + ELSEWHERE, "f.yaml", {}))
     semantic = RouteSettings(index="a", semantic=Semantic(field="v", dimensions=3))
     assert needs_token(Config(models=Models(rerank_url="https://api.cohere.com"), routes=(semantic,)))
 
 
 @pytest.mark.parametrize("token", [f"{SECRET} x", f"{SECRET}\x01", f"{SECRET}é", f"{SECRET}\nX: y"])
-def test_a_token_that_is_none_is_refused_and_not_repeated(token: str) -> None:
+def test_an_invalid_token_is_rejected_without_repeating_it(token: str) -> None:
     with pytest.raises(ConfigError, match="DEEPINFRA_TOKEN: contains characters") as caught:
         token_of(Config(), {"DEEPINFRA_TOKEN": token})
     assert SECRET not in str(caught.value)
 
 
-def test_an_authorization_of_the_proxys_own_comes_from_the_variable_that_is_named() -> None:
+def test_the_proxys_authorization_is_read_from_the_named_variable() -> None:
     named = read("engine: {authorization_env: AUTH}", "f.yaml", {})
     assert authorization_of(named, {"AUTH": " ApiKey x\n"}) == "ApiKey x"
     assert authorization_of(Config(), {"AUTH": "ApiKey x"}) is None
 
 
 @pytest.mark.parametrize("value", ["", " ", f"ApiKey {SECRET}\r\nX: y", SECRET, f"user:{SECRET}"])
-def test_an_authorization_that_is_named_and_cannot_be_used_is_refused_and_not_repeated(value: str) -> None:
+def test_an_unusable_authorization_is_rejected_without_repeating_it(value: str) -> None:
     with pytest.raises(ConfigError, match=r"^AUTH") as caught:
         authorization_of(read("engine: {authorization_env: AUTH}", "f.yaml", {}), {"AUTH": value})
     assert SECRET not in str(caught.value)
@@ -170,7 +170,7 @@ def test_the_admin_port_needs_no_token_on_a_loopback_address(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "proxy.example"])
-def test_anywhere_else_it_is_refused_without_one_by_the_variables_name(host: str) -> None:
+def test_the_admin_port_elsewhere_without_a_token_is_an_error(host: str) -> None:
     config = read(f"admin: {{host: '{host}', token_env: MINE}}", "f.yaml", {})
     with pytest.raises(ConfigError, match="MINE is not set, but the admin port"):
         admin_token_of(config, {"MINE": " "})
@@ -178,7 +178,7 @@ def test_anywhere_else_it_is_refused_without_one_by_the_variables_name(host: str
     assert admin_token_of(read(f"admin: {{host: '{host}', enabled: false}}", "f.yaml", {}), {}) is None
 
 
-def test_a_token_of_the_admin_port_that_no_header_can_hold_is_refused() -> None:
+def test_an_admin_token_invalid_in_a_header_is_rejected() -> None:
     with pytest.raises(ConfigError, match="RERANK_PROXY_ADMIN_TOKEN: contains characters") as caught:
         admin_token_of(Config(), {"RERANK_PROXY_ADMIN_TOKEN": "two words"})
     assert "two words" not in str(caught.value)

@@ -11,7 +11,7 @@ import pytest
 
 from proxy.bounds import SEARCH_RESPONSE_BYTES
 from proxy.errors import UpstreamError, Withheld
-from proxy.ranking.pipeline import Answered, Unserved, run_search, unserved
+from proxy.ranking.pipeline import Answered, Unserved, run_search, why_unserved
 from proxy.settings.config import Cache, Config, RouteSettings, Semantic
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.fakes import (
@@ -137,7 +137,7 @@ def check(answered: Message, log: Log, stages: list[str], reason: str) -> None:
 
 
 @pytest.mark.parametrize("case", BOOST_CASES.values(), ids=BOOST_CASES)
-async def test_where_boosts_are_not_known_the_clients_own_order_stands(
+async def test_if_the_boost_search_fails_the_clients_order_stays(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, log: Log, case: Case
 ) -> None:
     answered = await search_failing(start_proxy, settings, (engine, models), case, BOOSTED)
@@ -146,7 +146,7 @@ async def test_where_boosts_are_not_known_the_clients_own_order_stands(
 
 
 @pytest.mark.parametrize("case", SEMANTIC_CASES.values(), ids=SEMANTIC_CASES)
-async def test_without_the_semantic_retriever_the_lexical_hits_are_reranked(
+async def test_without_knn_the_lexical_hits_are_reranked(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, log: Log, case: Case
 ) -> None:
     answered = await search_failing(start_proxy, settings, (engine, models), case)
@@ -155,7 +155,7 @@ async def test_without_the_semantic_retriever_the_lexical_hits_are_reranked(
 
 
 @pytest.mark.parametrize("case", RERANK_CASES.values(), ids=RERANK_CASES)
-async def test_without_the_reranker_the_fused_order_stands(
+async def test_without_the_reranker_the_fused_order_is_returned(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, log: Log, case: Case
 ) -> None:
     answered = await search_failing(start_proxy, settings, (engine, models), case)
@@ -163,7 +163,7 @@ async def test_without_the_reranker_the_fused_order_stands(
     assert (FUSED, 4) == (ids(answered), answered.json()["hits"]["total"]["value"])
 
 
-async def test_without_any_model_the_answer_is_the_engines_own(
+async def test_without_any_model_the_response_is_the_engines(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, log: Log
 ) -> None:
     """BM25 alone: hits, scores, total and max_score to the byte."""
@@ -176,7 +176,7 @@ async def test_without_any_model_the_answer_is_the_engines_own(
     straight.close()
 
 
-async def test_texts_that_cannot_be_fetched_leave_the_reranker_out(
+async def test_if_passages_cannot_be_fetched_reranking_is_skipped(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, log: Log
 ) -> None:
     case = Case("passages", refuses(400), "refused")
@@ -194,7 +194,7 @@ async def test_texts_that_cannot_be_fetched_leave_the_reranker_out(
         (Semantic(field="embedding", dimensions=4), "other_dimensions"),
     ],
 )
-async def test_a_mapping_that_does_not_fit_is_a_visible_reason_and_no_query_is_embedded(
+async def test_a_mapping_without_fitting_vectors_is_reported_and_no_query_embedded(
     start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log, semantic: Semantic, reason: str
 ) -> None:
     route = msgspec.structs.replace(settings.routes[0], semantic=semantic)
@@ -231,7 +231,7 @@ ENGINE_CASES = {
 
 
 @pytest.mark.parametrize("case", ENGINE_CASES.values(), ids=ENGINE_CASES)
-async def test_what_the_engine_does_not_answer_goes_on_as_the_client_sent_it(
+async def test_if_the_engine_fails_the_clients_request_is_passed_on(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, log: Log, case: Case
 ) -> None:
     answered = await search_failing(start_proxy, settings, (engine, models), case)
@@ -245,14 +245,14 @@ async def test_what_the_engine_does_not_answer_goes_on_as_the_client_sent_it(
     straight.close()
 
 
-async def test_the_log_says_that_the_results_of_the_engine_were_partial(
+async def test_the_log_reports_partial_results_of_the_engine(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, log: Log
 ) -> None:
     await search_failing(start_proxy, settings, (engine, models), ENGINE_CASES["lexical in part"])
     assert "partial results: see `_shards`" in log[-1]["detail"]
 
 
-async def test_where_names_may_not_be_asked_for_a_plain_one_is_taken_by_its_letters(
+async def test_without_the_right_to_resolve_names_a_plain_name_is_matched_literally(
     client: Client, engine: FakeEngine
 ) -> None:
     engine.faults["resolve"] = refuses(403)
@@ -261,7 +261,7 @@ async def test_where_names_may_not_be_asked_for_a_plain_one_is_taken_by_its_lett
     assert "bypassed;reason=unresolved" == (await client.search("/products-*/_search", QUERY)).header("x-rerank")
 
 
-async def test_an_engine_that_is_not_there_is_502_with_the_reason(
+async def test_an_unreachable_engine_is_a_502_with_the_reason(
     start_proxy: StartProxy, settings: Config, log: Log
 ) -> None:
     nowhere = msgspec.structs.replace(settings.engine, url=f"http://127.0.0.1:{closed_port()}")
@@ -271,7 +271,7 @@ async def test_an_engine_that_is_not_there_is_502_with_the_reason(
     assert "engine_unreachable" == answered.json()["error"]["type"]
 
 
-async def test_a_stage_that_works_again_is_used_again(client: Client, models: FakeModels) -> None:
+async def test_a_recovered_stage_is_used_again(client: Client, models: FakeModels) -> None:
     models.faults["rerank"] = refuses(429)
     degraded = await client.search("/products/_search", QUERY)
     del models.faults["rerank"]
@@ -280,7 +280,7 @@ async def test_a_stage_that_works_again_is_used_again(client: Client, models: Fa
 
 
 @pytest.mark.parametrize(("kind", "stage"), [("rerank", "rerank"), ("embed", "semantic")])
-async def test_a_model_that_hangs_is_soon_asked_by_few_searches_and_again_when_it_answers(
+async def test_few_searches_call_a_hanging_model_until_it_recovers(
     start_proxy: StartProxy, settings: Config, models: FakeModels, kind: str, stage: str
 ) -> None:
     impatient = msgspec.structs.replace(settings.models, **{f"{kind}_timeout_seconds": 0.2})
@@ -317,7 +317,7 @@ async def _suspended(client: Client, models: FakeModels) -> None:
     await client.search("/products/_search", {"query": {"match": {"title": "first"}}})
 
 
-async def test_where_no_stage_can_run_the_clients_own_search_is_passed_on(
+async def test_if_no_stage_can_run_the_clients_search_is_passed_on(
     client: Client, engine: FakeEngine, models: FakeModels, log: Log
 ) -> None:
     """As it is, except that it shows no vectors; nothing is added, and no model is called."""
@@ -332,7 +332,7 @@ async def test_where_no_stage_can_run_the_clients_own_search_is_passed_on(
     assert "is not called" in log[-1]["detail"]
 
 
-async def test_what_is_cached_is_used_while_the_models_are_not_called(client: Client, models: FakeModels) -> None:
+async def test_caches_are_used_while_the_models_are_suspended(client: Client, models: FakeModels) -> None:
     assert RERANKED == ids(await client.search("/products/_search", QUERY))
     await _suspended(client, models)
     again = await client.search("/products/_search", QUERY | {"size": 9})
@@ -341,7 +341,7 @@ async def test_what_is_cached_is_used_while_the_models_are_not_called(client: Cl
     assert ("reranked", RERANKED[1:3]) == (second.header("x-rerank"), ids(second))
 
 
-async def test_a_cached_ranking_is_shown_while_the_models_are_not_called(
+async def test_a_cached_ranking_is_used_while_the_models_are_suspended(
     start_proxy: StartProxy, settings: Config, models: FakeModels
 ) -> None:
     """Also if it outlives the scores and the vector, so that the first page fits those after it."""
@@ -353,20 +353,22 @@ async def test_a_cached_ranking_is_shown_while_the_models_are_not_called(
     assert first.header("x-rerank").startswith('degraded;stages="semantic rerank";reason=misconfigured')
 
 
-async def test_a_stage_that_can_run_does(client: Client, engine: FakeEngine, models: FakeModels) -> None:
+async def test_a_stage_runs_while_another_is_suspended(client: Client, engine: FakeEngine, models: FakeModels) -> None:
     models.faults = {"rerank": refuses(401)}
     await client.search("/products/_search", {"query": {"match": {"title": "first"}}})
     answered = await client.search("/products/_search", QUERY)
     assert (FUSED, 2) == (ids(answered), len(engine.of("semantic")))
 
 
-async def test_a_later_page_without_ranking_is_answered_as_before(client: Client, models: FakeModels) -> None:
+async def test_a_later_page_without_a_cached_ranking_is_degraded(client: Client, models: FakeModels) -> None:
     await _suspended(client, models)
     answered = await client.search("/products/_search", QUERY | {"from": 1})
     assert (LEXICAL[1:], True) == (ids(answered), answered.header("x-rerank").startswith("degraded"))
 
 
-async def test_items_are_passed_on_too(client: Client, engine: FakeEngine, models: FakeModels, log: Log) -> None:
+async def test_msearch_items_are_passed_on_while_the_models_are_suspended(
+    client: Client, engine: FakeEngine, models: FakeModels, log: Log
+) -> None:
     await _suspended(client, models)
     lines = [{"index": "products"}, QUERY, {"index": "products"}, QUERY | {"size": 1}]
     body = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
@@ -389,7 +391,7 @@ class _NotCalled:
 
 
 @pytest.mark.parametrize("start", [1, 50])
-async def test_later_pages_fit_the_engines_own_first_one_when_the_models_are_called_again(
+async def test_later_pages_fit_an_engine_ordered_first_page_after_recovery(
     engine: FakeEngine, models: FakeModels, start: int
 ) -> None:
     engine.documents += [Document(f"t{number}", f"Tail {number}", lexical=0.1) for number in range(60)]
@@ -397,7 +399,7 @@ async def test_later_pages_fit_the_engines_own_first_one_when_the_models_are_cal
         run = await run_of(plan_of("", QUERY), engine, models, stack)
         down: Any = _NotCalled()
         stages = dataclasses.replace(run.stages, embedder=down, reranker=down)
-        assert isinstance(await unserved(run.plan, stages, b"key"), Unserved)
+        assert isinstance(await why_unserved(run.plan, stages, b"key"), Unserved)
         await asyncio.sleep(0)  # the response is written, and then its order is stored
         page = await run_of(plan_of("", QUERY | {"from": start, "size": 2}), engine, models, stack)
         page = dataclasses.replace(page, stages=dataclasses.replace(page.stages, heads=stages.heads))
@@ -408,11 +410,11 @@ async def test_later_pages_fit_the_engines_own_first_one_when_the_models_are_cal
     assert ([doc.id for doc in own[start : start + 2]], []) == (shown, models.requests)
 
 
-async def test_a_search_that_needs_no_model_is_not_passed_on_for_the_lack_of_one(
+async def test_a_search_that_needs_no_model_does_not_depend_on_the_models(
     engine: FakeEngine, models: FakeModels
 ) -> None:
     plan = plan_of("", QUERY, settings=RouteSettings(index="products", rerank=False, passage=["title"]))
     plan = dataclasses.replace(plan, user_query=dataclasses.replace(plan.user_query, relaxed=None))
     async with AsyncExitStack() as stack:
         run = await run_of(plan, engine, models, stack)
-        assert await unserved(run.plan, run.stages, b"key") is None
+        assert await why_unserved(run.plan, run.stages, b"key") is None

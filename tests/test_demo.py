@@ -45,13 +45,13 @@ def test_stage_times_are_read_from_the_header() -> None:
     assert stage_times("") == {}
 
 
-def test_the_gain_is_the_mean_of_both_ways() -> None:
+def test_the_gain_compares_the_means_of_both_orders() -> None:
     assert mean_gain([comparison("ba", "ab"), comparison("ab", "ab")]) == pytest.approx(
         ((1 / math.log2(3) + 1) / 2, 1.0)
     )
 
 
-def test_a_shops_search_names_its_fields_and_shows_no_vectors() -> None:
+def test_the_demo_search_names_its_fields_and_hides_vectors() -> None:
     assert shop_search("red shoes", ("title^2", "text"), 5) == {
         "query": {"multi_match": {"query": "red shoes", "type": "most_fields", "fields": ["title^2", "text"]}},
         "size": 5,
@@ -59,13 +59,13 @@ def test_a_shops_search_names_its_fields_and_shows_no_vectors() -> None:
     }
 
 
-def test_the_template_of_the_catalogue_is_the_shops_search() -> None:
+def test_the_template_of_the_catalogue_is_the_demo_search() -> None:
     template = read_template(shop.PRODUCTS.with_name("search.json").read_bytes(), "search.json")
     assert shop_search("red shoes", shop.FIELDS, 100) == json.loads(template.fill("red shoes"))
 
 
 @pytest.mark.parametrize(("places", "spelt"), [(None, "new"), (0, "="), (3, "▲3"), (-12, "▼12")])
-def test_a_movement_is_spelt(places: int | None, spelt: str) -> None:
+def test_a_change_of_rank_is_formatted(places: int | None, spelt: str) -> None:
     assert movement(places).plain == spelt
 
 
@@ -77,7 +77,7 @@ def printed(width: int, print_it: Callable[[Console], None]) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [80, 120, 200])
-def test_both_orders_stand_side_by_side_in_the_terminals_width(width: int) -> None:
+def test_both_orders_are_printed_side_by_side_within_the_width(width: int) -> None:
     said = printed(width, lambda console: show(console, comparison("abc", "cad")))
     assert max(map(len, said)) <= width
     (first,) = [line for line in said if line.startswith("1 ")]
@@ -91,7 +91,7 @@ def test_a_page_shorter_than_the_other_leaves_its_rows_empty() -> None:
     assert any("new" in line and "Product a" in line for line in said)
 
 
-def test_the_gain_says_how_many_searches_are_better_and_worse() -> None:
+def test_the_summary_counts_better_and_worse_queries() -> None:
     said = printed(120, lambda console: show_gain(console, [comparison("ba", "ab"), comparison("ab", "ba")]))
     assert said[-2:] == [
         "nDCG@10 over 2 searches: straight 0.815, through the proxy 0.815",
@@ -99,7 +99,7 @@ def test_the_gain_says_how_many_searches_are_better_and_worse() -> None:
     ]
 
 
-def test_a_command_that_fails_is_told_with_its_last_words(tmp_path: Path) -> None:
+def test_a_failed_command_is_reported_with_its_last_output(tmp_path: Path) -> None:
     log = tmp_path / "service.log"
     arguments = ("serve", "-c", str(tmp_path / "missing.yaml"))
     with pytest.raises(ServiceError) as failed, running("rerank-proxy serve", arguments, 1, "/", log):
@@ -110,7 +110,7 @@ def test_a_command_that_fails_is_told_with_its_last_words(tmp_path: Path) -> Non
 
 
 @pytest.mark.local_models
-def test_a_command_runs_until_it_is_left_and_not_longer(tmp_path: Path) -> None:
+def test_a_command_is_stopped_on_leaving_its_context(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     arguments = ("models", "--listen", f"127.0.0.1:{port}")
     with running("rerank-proxy models", arguments, port, "/health", tmp_path / "models.log") as service:
@@ -127,12 +127,12 @@ def test_the_demo_takes_the_default_ports() -> None:
     assert build_parser().parse_args(["models"]).listen == f"127.0.0.1:{MODELS_PORT}"
 
 
-def test_commands_know_nothing_of_the_users_own_settings_and_token() -> None:
+def test_commands_do_not_inherit_the_users_settings_and_token() -> None:
     assert not [name for name in environment() if name.startswith(("RERANK_PROXY_", "DEEPINFRA_"))]
     assert environment()["PATH"] == os.environ["PATH"]
 
 
-def test_the_search_that_is_shown_at_the_end_is_the_one_in_the_readme() -> None:
+def test_the_example_search_is_the_one_in_the_readme() -> None:
     shown = example_search(f"http://127.0.0.1:{PROXY_PORT}")
     readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     assert f"```sh\n{shown}\n```" in readme
@@ -154,7 +154,7 @@ except Stopped:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_ends_it_and_a_second_one_does_not_break_the_tidying_up(number: signal.Signals) -> None:
+def test_a_second_signal_does_not_interrupt_the_cleanup(number: signal.Signals) -> None:
     with subprocess.Popen(  # noqa: S603  our own
         [sys.executable, "-c", LEAVES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -187,7 +187,7 @@ def test_the_collections_of_a_folder_are_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("only", [(), ("boats",)])
-def test_where_there_are_none_it_says_what_is_expected(tmp_path: Path, only: tuple[str, ...]) -> None:
+def test_without_collections_the_expected_files_are_named(tmp_path: Path, only: tuple[str, ...]) -> None:
     if only:
         collection(tmp_path, "cars")
     for folder in (tmp_path, tmp_path / "missing"):

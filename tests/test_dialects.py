@@ -50,7 +50,7 @@ SCORES: Mapping[str, Mapping[str, Callable[[float], float]]] = {
 SPACES = [(dialect, similarity) for dialect in DIALECTS for similarity in SCORES[dialect.name]]
 
 
-def test_every_similarity_of_a_dialect_is_in_a_reference() -> None:
+def test_every_similarity_has_a_reference_value() -> None:
     assert {name: set(scores) for name, scores in SCORES.items()} == {
         dialect.name: set(dialect.similarity) for dialect in DIALECTS
     }
@@ -59,7 +59,7 @@ def test_every_similarity_of_a_dialect_is_in_a_reference() -> None:
 
 @pytest.mark.parametrize(("dialect", "similarity"), SPACES)
 @given(cosine=st.floats(-0.999, 1))
-def test_an_engines_score_is_turned_back_into_the_cosine(dialect: Dialect, similarity: str, cosine: float) -> None:
+def test_the_cosine_is_computed_from_the_engines_score(dialect: Dialect, similarity: str, cosine: float) -> None:
     found = dialect.cosine_of(SCORES[dialect.name][similarity](cosine), similarity)
     assert found is not None
     assert math.isclose(cosine, found, abs_tol=1e-9)
@@ -67,13 +67,13 @@ def test_an_engines_score_is_turned_back_into_the_cosine(dialect: Dialect, simil
 
 @pytest.mark.parametrize("similarity", ["hamming", ""])
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_another_similarity_says_nothing_of_a_cosine(dialect: Dialect, similarity: str) -> None:
+def test_other_similarities_give_no_cosine(dialect: Dialect, similarity: str) -> None:
     assert dialect.cosine_of(0.9, similarity) is None
 
 
 @pytest.mark.parametrize("score", [0.0, -1.0])
 @pytest.mark.parametrize(("dialect", "similarity"), SPACES)
-def test_a_score_that_no_vector_gets_says_nothing(dialect: Dialect, similarity: str, score: float) -> None:
+def test_an_impossible_score_gives_no_cosine(dialect: Dialect, similarity: str, score: float) -> None:
     assert dialect.cosine_of(score, similarity) is None
 
 
@@ -140,9 +140,7 @@ CLAUSE = {"vector": [1.0, 0.0], "k": 5}
         (OPENSEARCH, nested(TERM, oversample=3.0), compared(TERM, script=KNN_SCORE)),
     ],
 )
-def test_each_engine_takes_the_vector_and_its_filter_in_its_own_place(
-    dialect: Dialect, asked: KnnSearch, expected: Mapping[str, Any]
-) -> None:
+def test_each_dialect_places_vector_and_filter(dialect: Dialect, asked: KnnSearch, expected: Mapping[str, Any]) -> None:
     assert expected == dialect.knn(asked)
 
 
@@ -177,12 +175,14 @@ def test_the_field_and_the_version_choose_the_dialect(
         ),
     ],
 )
-def test_an_engine_says_which_it_is(said: Any, expected: EngineKind, own: tuple[tuple[str, str], ...]) -> None:
+def test_the_engine_is_recognised_by_its_response(
+    said: Any, expected: EngineKind, own: tuple[tuple[str, str], ...]
+) -> None:
     found = read_kind({"version": said})
     assert (expected, own) == (found, found.own_parameters)
 
 
 @pytest.mark.parametrize(("product", "expected"), [("elasticsearch", True), ("opensearch", False)])
-def test_what_is_empty_stays_under_the_excludes_of_a_filter_path(product: str, expected: bool) -> None:  # noqa: FBT001
+def test_some_engines_keep_objects_emptied_by_filter_path(product: str, expected: bool) -> None:  # noqa: FBT001
     """Seen on Elasticsearch 8.19.13 and 9.4.3, and OpenSearch 2.19.1 and 3.6.0."""
     assert expected is EngineKind(product).keeps_empty

@@ -106,7 +106,7 @@ async def settle() -> None:
         (PASSING, RETRY_S + STALE_S, Freshness.UNKNOWN),
     ],
 )
-def test_what_a_fact_is_good_for(said: bytes | Failed, age: float, expected: Freshness) -> None:
+def test_freshness_depends_on_age_and_failure(said: bytes | Failed, age: float, expected: Freshness) -> None:
     assert expected is freshness(Fact(said, 1000.0), 1000.0 + age, FRESH_S)
 
 
@@ -120,7 +120,7 @@ async def test_a_fresh_response_is_not_requested_again(ask: Ask, engine: Engine,
     assert (1, 1) == (await ask(), engine.asked)
 
 
-async def test_each_caller_and_question_has_its_own_answer(ask: Ask, engine: Engine) -> None:
+async def test_responses_are_cached_by_caller_and_question(ask: Ask, engine: Engine) -> None:
     await ask(b"me", "names")
     engine.said = b'{"n":2}'
     assert [2, 2, 1] == [await ask(b"you", "names"), await ask(b"me", "mapping"), await ask(b"me", "names")]
@@ -139,7 +139,7 @@ async def test_a_stale_response_is_used_and_refreshed_in_the_background(ask: Ask
     assert (2, 2) == (await ask(patience=0), engine.asked)
 
 
-async def test_a_late_answer_is_kept_for_the_next_search(ask: Ask, engine: Engine) -> None:
+async def test_a_late_response_is_cached_for_the_next_search(ask: Ask, engine: Engine) -> None:
     engine.may_answer.clear()
     with pytest.raises(Late):
         await ask(patience=0.01)
@@ -148,7 +148,7 @@ async def test_a_late_answer_is_kept_for_the_next_search(ask: Ask, engine: Engin
     assert (1, 1) == (await ask(patience=0), engine.asked)
 
 
-async def test_nobody_waits_again_for_an_answer_that_is_late(ask: Ask, engine: Engine, timer: Timer) -> None:
+async def test_a_late_response_is_not_awaited_again(ask: Ask, engine: Engine, timer: Timer) -> None:
     """Its time counts from when it was asked for: one slow question delays one search, not each."""
     engine.may_answer.clear()
     with pytest.raises(Late):
@@ -171,7 +171,7 @@ async def test_concurrent_equal_requests_are_sent_once(ask: Ask, engine: Engine)
     assert ([1] * 4, 1) == (await asyncio.gather(*asking[1:]), engine.asked)
 
 
-async def test_a_request_continues_without_waiting_searches(ask: Ask, engine: Engine) -> None:
+async def test_a_lookup_continues_after_its_searches_have_left(ask: Ask, engine: Engine) -> None:
     engine.may_answer.clear()
     asking = asyncio.ensure_future(ask())
     await settle()
@@ -182,9 +182,7 @@ async def test_a_request_continues_without_waiting_searches(ask: Ask, engine: En
     assert (1, 1) == (await ask(patience=0), engine.asked)
 
 
-async def test_a_failed_refresh_keeps_the_stale_answer_and_is_not_repeated_at_once(
-    ask: Ask, engine: Engine, timer: Timer
-) -> None:
+async def test_a_failed_refresh_keeps_the_stale_response(ask: Ask, engine: Engine, timer: Timer) -> None:
     await ask()
     timer.now += FRESH_S + 1
     engine.said = Unreachable("engine", "gone")
@@ -222,7 +220,7 @@ async def test_a_failure_is_remembered_for_a_moment(
 
 
 @pytest.mark.parametrize("said", [b"", b"[]", b"{}", b'{"n":{}}', b'{"n":"\xff"}', b'{"n":' + b"[" * 5000])
-async def test_an_answer_that_is_none_is_malformed(ask: Ask, engine: Engine, said: bytes) -> None:
+async def test_an_unexpected_response_is_malformed(ask: Ask, engine: Engine, said: bytes) -> None:
     engine.said = said
     with pytest.raises(Malformed):
         await ask()
@@ -238,7 +236,7 @@ async def test_a_missing_index_is_not_cached(ask: Ask, engine: Engine) -> None:
     assert (2, 3) == (await ask(), engine.asked)
 
 
-async def test_what_may_not_be_known_is_remembered_and_takes_nothing_else_along(ask: Ask, engine: Engine) -> None:
+async def test_a_403_is_cached_and_keeps_the_callers_other_entries(ask: Ask, engine: Engine) -> None:
     """A caller who may only read is refused the mapping each time, and still knows its names."""
     await ask(asked="names")
     engine.said = Refused("engine", 403)
@@ -249,7 +247,7 @@ async def test_what_may_not_be_known_is_remembered_and_takes_nothing_else_along(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_callers_entries_are_dropped_if_their_rights_change(
+async def test_a_callers_entries_are_dropped_after_a_rejection(
     ask: Ask, engine: Engine, timer: Timer, status: int
 ) -> None:
     for asked in ("names", "mapping"):
@@ -265,7 +263,7 @@ async def test_a_callers_entries_are_dropped_if_their_rights_change(
     assert 1 == await ask(b"you", "mapping", patience=0)
 
 
-async def test_a_refresh_that_is_rejected_means_that_the_rights_changed(ask: Ask, engine: Engine) -> None:
+async def test_a_rejected_refresh_drops_the_callers_entries(ask: Ask, engine: Engine) -> None:
     for asked in ("names", "mapping"):
         await ask(asked=asked)
     engine.said = Refused("engine", 403)
@@ -276,7 +274,7 @@ async def test_a_refresh_that_is_rejected_means_that_the_rights_changed(ask: Ask
 
 
 @pytest.mark.parametrize(("status", "told"), [(401, [b"me"]), (403, [b"me"]), (404, []), (503, [])])
-async def test_turned_away_is_called_if_a_callers_rights_change(engine: Engine, status: int, told: list[bytes]) -> None:
+async def test_the_callback_is_called_after_a_rejection(engine: Engine, status: int, told: list[bytes]) -> None:
     turned_away = list[bytes]()
     catalog = Discovery(FRESH_S, turned_away=turned_away.append)
     question = Question(b"me", "names", read, engine.ask)
@@ -287,7 +285,7 @@ async def test_turned_away_is_called_if_a_callers_rights_change(engine: Engine, 
     assert told == turned_away
 
 
-async def test_an_answer_to_a_forgotten_question_is_not_kept(ask: Ask, catalog: Discovery, engine: Engine) -> None:
+async def test_a_response_for_a_dropped_caller_is_not_cached(ask: Ask, catalog: Discovery, engine: Engine) -> None:
     engine.may_answer.clear()
     asking = asyncio.ensure_future(ask())
     await settle()
@@ -304,7 +302,7 @@ async def test_anew_ignores_the_cache(ask: Ask, engine: Engine) -> None:
     assert 2 == engine.asked
 
 
-async def test_the_questions_of_one_caller_are_bounded_and_leave_others_alone(ask: Ask, engine: Engine) -> None:
+async def test_entries_per_caller_are_bounded(ask: Ask, engine: Engine) -> None:
     await ask(b"you")
     for number in range(CATALOG_QUESTIONS + 1):
         await ask(asked=str(number))
@@ -316,7 +314,7 @@ async def test_the_questions_of_one_caller_are_bounded_and_leave_others_alone(as
     assert asked + 1 == engine.asked
 
 
-async def test_answers_are_bounded_in_bytes(engine: Engine) -> None:
+async def test_cached_responses_are_bounded_in_bytes(engine: Engine) -> None:
     """Each distinct one counts once, whoever was told it; what was dropped is asked for again."""
     small = Discovery(FRESH_S, bytes_max=1000)
 
@@ -337,7 +335,7 @@ async def test_answers_are_bounded_in_bytes(engine: Engine) -> None:
     await small.close()
 
 
-async def test_questions_in_flight_are_bounded(engine: Engine) -> None:
+async def test_concurrent_lookups_are_bounded(engine: Engine) -> None:
     small = Discovery(FRESH_S, waiting_max=3)
     engine.may_answer.clear()
     asking = [asyncio.ensure_future(small.get(Question(b"me", number, read, engine.ask))) for number in range(3)]
@@ -349,7 +347,7 @@ async def test_questions_in_flight_are_bounded(engine: Engine) -> None:
     await small.close()
 
 
-async def test_closing_ends_the_questions_in_flight(ask: Ask, catalog: Discovery, engine: Engine, log: Log) -> None:
+async def test_closing_cancels_running_lookups(ask: Ask, catalog: Discovery, engine: Engine, log: Log) -> None:
     engine.may_answer.clear()
     asking = asyncio.ensure_future(ask())
     await settle()
@@ -360,7 +358,7 @@ async def test_closing_ends_the_questions_in_flight(ask: Ask, catalog: Discovery
     assert [] == log
 
 
-async def test_a_defect_that_nobody_waits_for_is_logged(ask: Ask, engine: Engine, log: Log) -> None:
+async def test_an_unexpected_error_in_the_background_is_logged(ask: Ask, engine: Engine, log: Log) -> None:
     engine.said = ArithmeticError("a defect")
     engine.may_answer.clear()
     with pytest.raises(Late):

@@ -17,7 +17,8 @@ import yaml
 
 from demo.engines import DEFAULT
 from proxy.app import GRACE_S
-from proxy.cli import CONFIG_VARIABLE, build_parser
+from proxy.cli import build_parser
+from proxy.cli.arguments import CONFIG_VARIABLE
 from proxy.settings.config import Config, Listen
 from proxy.settings.config_file import load
 from proxy.settings.credentials import needs_token, token_of
@@ -102,11 +103,11 @@ def test_the_compose_file_follows_the_specification() -> None:
     assert next(validator.iter_errors({"services": {"proxy": {"port": []}}}), None)
 
 
-def test_the_services_are_these_four() -> None:
+def test_the_compose_file_has_four_services() -> None:
     assert {"elasticsearch", "kibana", "models", "proxy"} == set(SERVICES)
 
 
-def test_a_plain_build_makes_the_proxy() -> None:
+def test_the_default_build_target_is_the_proxy() -> None:
     assert "proxy" == list(STAGES)[-1]
 
 
@@ -118,7 +119,7 @@ def test_an_image_does_not_run_as_root(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_an_image_holds_no_build_tools(name: str) -> None:
+def test_images_contain_no_build_tools(name: str) -> None:
     """It installs nothing itself, takes only the finished environment, and drops its base's own pip."""
     steps = of_image(name)
     assert all(said.startswith("--from=") for kind, said in steps if kind == "COPY")
@@ -129,7 +130,7 @@ def test_an_image_holds_no_build_tools(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_an_image_takes_what_was_built_from_a_stage_that_is_there(name: str) -> None:
+def test_images_copy_from_existing_build_stages(name: str) -> None:
     (copied,) = [shlex.split(said) for kind, said in of_image(name) if kind == "COPY"]
     source = copied[0].removeprefix("--from=")
     assert source in STAGES
@@ -147,33 +148,33 @@ def sent_to_the_builder(path: str) -> bool:
     return sent
 
 
-def test_what_is_copied_is_there_and_reaches_the_builder_and_nothing_else_does() -> None:
+def test_only_the_copied_files_are_in_the_build_context() -> None:
     copied = {name for kind, said in STAGES["build"].instructions if kind == "COPY" for name in said.split()[:-1]}
     assert {name for name in copied if (ROOT / name).exists()} == copied
     assert copied == {path.name for path in ROOT.iterdir() if sent_to_the_builder(path.name)}
 
 
-def test_the_python_is_one_that_the_project_runs_on() -> None:
+def test_the_python_version_is_supported() -> None:
     bases = {stage.base for stage in STAGES.values() if stage.base not in STAGES}
     assert {"python:3.11-slim"} == bases
     assert 'requires-python = ">=3.11"' in (ROOT / "pyproject.toml").read_text()
 
 
 @pytest.mark.parametrize("name", ["build", "build-models"])
-def test_the_versions_that_were_tested_are_installed(name: str) -> None:
+def test_images_install_the_tested_versions(name: str) -> None:
     installs = [shlex.split(said) for kind, said in STAGES[name].instructions if kind == "RUN" and " install " in said]
     assert installs
     assert [words for words in installs if words[-3:-1] != ["-c", "constraints.txt"]] == []
 
 
-def test_the_extra_of_the_local_models_is_in_the_project() -> None:
+def test_the_extra_of_the_local_models_exists() -> None:
     installed = [said.split()[-1] for kind, said in STAGES["build-models"].instructions if kind == "RUN"]
     assert ['".[local]"'] == installed
     assert re.search(r"^local = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_container_runs_a_command_there_is(name: str) -> None:
+def test_containers_run_existing_commands(name: str) -> None:
     program, *arguments = json.loads(last(name, "ENTRYPOINT")) + json.loads(last(name, "CMD"))
     assert "rerank-proxy" == program
     options = build_parser().parse_args(arguments)
@@ -190,14 +191,14 @@ def own_variables() -> Iterator[str]:
             yield from re.findall(r"\$\{(\w+)", value)
 
 
-def test_the_variables_of_the_proxy_are_those_it_reads() -> None:
+def test_the_proxys_variables_are_those_it_reads() -> None:
     named = {name for name in own_variables() if name.startswith("RERANK_PROXY_")}
     assert variables_in("proxy") == named
     assert Config().models.token_env in SERVICES["proxy"]["environment"]
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_a_health_check_asks_at_the_port_that_is_listened_on(name: str) -> None:
+def test_health_checks_use_the_listening_port(name: str) -> None:
     check = last(name, "HEALTHCHECK")
     program, option, code = json.loads(check.partition("CMD ")[2])
     assert ("python", "-c") == (program, option)
@@ -205,22 +206,22 @@ def test_a_health_check_asks_at_the_port_that_is_listened_on(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["elasticsearch", "kibana"])
-def test_engine_and_kibana_are_of_the_version_that_is_tested_with(name: str) -> None:
+def test_engine_and_kibana_have_the_tested_version(name: str) -> None:
     assert f"{name}:{DEFAULT.version}" == SERVICES[name]["image"]
 
 
 @pytest.mark.parametrize("name", ["elasticsearch", "kibana"])
-def test_a_health_check_of_an_image_asks_at_its_port(name: str) -> None:
+def test_health_checks_of_images_use_their_port(name: str) -> None:
     assert listening_ports()[name] == port_of(SERVICES[name]["healthcheck"]["test"][-1])
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_what_is_built_here_is_built_from_a_stage_that_is_there(name: str) -> None:
+def test_services_are_built_from_existing_stages(name: str) -> None:
     assert {"context": ".", "target": name} == SERVICES[name]["build"]
     assert name in STAGES
 
 
-def test_each_service_waits_for_healthy_ones() -> None:
+def test_services_wait_for_healthy_dependencies() -> None:
     """Kibana comes after the proxy, the proxy after the engine and the models; each of these says its health."""
     waits = {name: set(service.get("depends_on", {})) for name, service in SERVICES.items()}
     assert {"elasticsearch": set(), "models": set(), "proxy": {"elasticsearch", "models"}, "kibana": {"proxy"}} == waits
@@ -230,7 +231,7 @@ def test_each_service_waits_for_healthy_ones() -> None:
             assert awaited in OURS or "healthcheck" in SERVICES[awaited]
 
 
-def test_kibana_talks_to_the_proxy() -> None:
+def test_kibana_is_connected_to_the_proxy() -> None:
     assert f"http://proxy:{listening_ports()['proxy']}" == SERVICES["kibana"]["environment"]["ELASTICSEARCH_HOSTS"]
 
 
@@ -243,7 +244,7 @@ def test_the_proxy_finds_engine_and_models_and_needs_no_token() -> None:
     assert token_of(config, environment) is None
 
 
-def test_the_proxy_takes_the_providers_models_where_it_is_told_to() -> None:
+def test_the_proxy_can_be_switched_to_the_providers_models() -> None:
     told = {"RERANK_PROXY_MODELS_URL": "https://api.deepinfra.com", "DEEPINFRA_TOKEN": "a-token"}
     config, environment = settings_in_compose(told)
     assert Config().models.url == config.models.url
@@ -261,12 +262,12 @@ def published() -> Sequence[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("name", "port"), published())
-def test_a_port_is_published_as_it_is_and_for_this_machine_alone(name: str, port: str) -> None:
+def test_ports_are_published_on_the_loopback_address_only(name: str, port: str) -> None:
     number = listening_ports()[name]
     assert f"127.0.0.1:{number}:{number}" == port
 
 
-def test_the_settings_are_mounted_where_the_image_looks_for_them() -> None:
+def test_the_settings_are_mounted_where_the_image_reads_them() -> None:
     (mount,) = SERVICES["proxy"]["volumes"]
     source, target, mode = mount.split(":")
     assert (ROOT / source).is_file()
@@ -279,5 +280,5 @@ def test_named_volumes_are_declared() -> None:
     assert [mount.split(":")[0]] == list(COMPOSE["volumes"])
 
 
-def test_docker_waits_longer_than_the_proxy_does() -> None:
+def test_dockers_stop_period_is_longer_than_the_proxys() -> None:
     assert float(SERVICES["proxy"]["stop_grace_period"].removesuffix("s")) > GRACE_S

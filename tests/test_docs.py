@@ -92,18 +92,18 @@ CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", [*TABLES, *TEXTS])
-def test_a_block_says_what_the_code_says(name: str) -> None:
+def test_generated_blocks_match_the_code(name: str) -> None:
     """No row is missing and none is left over; `python -m tests.readme` writes them anew."""
     block = BLOCKS[name]
     assert made(block["kind"], name).splitlines() == block["body"].splitlines()
 
 
-def test_every_block_is_made_from_the_code_and_stands_on_one_page() -> None:
+def test_every_generated_block_is_on_one_page() -> None:
     named = Counter(found["name"] for found in BLOCK.finditer(TEXT))
     assert dict.fromkeys([*TABLES, *TEXTS], 1) == named
 
 
-def test_the_readme_is_the_first_screen_and_not_the_manual() -> None:
+def test_the_readme_is_short() -> None:
     assert len(TEXTS_OF[README].splitlines()) <= README_LINES_MAX
 
 
@@ -128,7 +128,7 @@ def cells(table: str, column: int = 0) -> list[str]:
         ("commands", command_meanings()),
     ],
 )
-def test_a_table_names_each_thing_there_is_once(table: str, named: Mapping[str, object] | set[str]) -> None:
+def test_tables_list_each_item_once(table: str, named: Mapping[str, object] | set[str]) -> None:
     assert sorted(named) == sorted(cells(table))
 
 
@@ -137,19 +137,19 @@ def test_every_key_of_the_settings_has_its_row() -> None:
     assert all(cells("config", 2))
 
 
-def test_the_shipped_file_explains_each_key_and_no_other() -> None:
+def test_the_shipped_file_explains_exactly_the_existing_keys() -> None:
     explained = {path for path in config_comments((ROOT / "config.yaml").read_text()) if "." in path}
     keys = {f"{section}.{key}" for section, keys in KNOWN_KEYS.items() if section for key in keys}
     assert keys == explained
 
 
-def test_the_shipped_file_is_one_that_serves_with_a_token() -> None:
+def test_the_shipped_file_is_served_with_a_token() -> None:
     config = load(ROOT / "config.yaml", {})
     assert Config().models == config.models
     assert needs_token(config)
 
 
-def test_a_word_stands_ready_for_each_reason_and_no_other() -> None:
+def test_every_reason_has_a_description() -> None:
     assert _FAILURE_MEANINGS.keys() <= failures().keys()
     assert _STAGES.keys() == timed_stages()
 
@@ -161,7 +161,7 @@ def test_every_key_and_parameter_of_a_search_is_in_one_of_the_tables() -> None:
 
 
 @pytest.mark.parametrize("form", QUERY_FORMS, ids=lambda form: form.name)
-def test_the_words_are_found_in_each_form_of_a_query(form: QueryForm) -> None:
+def test_query_text_is_found_in_each_documented_query(form: QueryForm) -> None:
     request = parse(form.url, json.dumps({"query": form.query}).encode() if form.query else b"")
     assert not isinstance(request, Bypass)
     found = find_user_query(request.query, ("title",), lambda _: True)
@@ -170,23 +170,23 @@ def test_the_words_are_found_in_each_form_of_a_query(form: QueryForm) -> None:
     assert (form.kept == "kNN is skipped") is (found.relaxed is None)
 
 
-def test_every_form_of_a_query_has_its_row() -> None:
+def test_every_query_type_has_a_row() -> None:
     assert sorted([*LEAVES, *COMPOUNDS, "?q="]) == sorted(form.name for form in QUERY_FORMS)
 
 
-def test_a_form_that_is_not_marked_is_run_on_a_real_engine() -> None:
+def test_unmarked_query_types_are_tested_on_a_real_engine() -> None:
     run = "".join(path.read_text() for path in (ROOT / "tests/integration").glob("test_*.py"))
     names = {form.name for form in QUERY_FORMS}
     assert NOT_RUN <= names
     assert [] == [name for name in names - NOT_RUN if f'"{name}"' not in run and f"/_search{name}" not in run]
 
 
-def test_every_spelling_of_knn_has_its_row() -> None:
+def test_every_knn_dialect_has_a_row() -> None:
     assert known_dialects().keys() == DIALECTS.keys()
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_is_set_by_header_and_by_body_as_documented(option: Option) -> None:
+def test_options_are_set_by_header_and_body_as_documented(option: Option) -> None:
     form = STEERING_FORMS[option]
     said = Steering(**{option: form.member})
     assert said == read_steering([(header_of(option).encode(), form.header.encode())], None, OPTIONS)
@@ -201,7 +201,7 @@ def test_an_explanation_looks_as_documented() -> None:
     assert {EXPLANATION: json.loads(bytes(told.render(2.0)))} == json.loads("{" + shown + "}")
 
 
-def test_every_variable_has_its_row() -> None:
+def test_every_environment_variable_has_a_row() -> None:
     assert variables_in("proxy", "demo") | {Config().models.token_env} == _VARIABLES.keys()
 
 
@@ -224,7 +224,7 @@ def test_every_alert_is_in_the_runbook_once() -> None:
     assert sorted(re.findall(r"- alert: (\w+)", rules)) == sorted(rows)
 
 
-def test_every_event_of_the_log_has_its_row() -> None:
+def test_every_log_event_has_a_row() -> None:
     rows = re.findall(
         r"^\| (`[a-z_`, ]+`) \| (?:info|warning|error|any)", TEXTS_OF[ROOT / "docs/operations.md"], re.MULTILINE
     )
@@ -245,18 +245,18 @@ def test_the_header_is_spelled_as_documented() -> None:
     assert f"`X-Rerank: {both.header.decode()}`" in TEXT
 
 
-def test_a_list_of_outcomes_is_cut_as_documented() -> None:
+def test_a_long_list_of_outcomes_is_truncated_as_documented() -> None:
     cut = in_order([b"reranked"] * 1000).rpartition(b", ")[2].decode()
     assert f"`{re.sub(r'[0-9]+', '12', cut)}` stands for the rest" in TEXT
 
 
-def test_a_reason_that_is_named_is_one_there_is() -> None:
+def test_documented_reasons_exist() -> None:
     named = set(re.findall(r"reason=(\w+)", PROSE))
     assert named
     assert set() == named - BYPASS_REASONS.keys() - failures().keys() - UNRELAXED.keys() - PROBLEMS.keys()
 
 
-def test_a_setting_that_is_named_is_one_there_is() -> None:
+def test_documented_settings_exist() -> None:
     """As in `engine.url`, and `semantic.field` of a route."""
     sections = "|".join(filter(str.isalpha, [*KNOWN_KEYS, "semantic", "fusion", "bypass"]))
     named = set(re.findall(rf"`((?:{sections})\.[a-z_]+)", PROSE))
@@ -273,7 +273,7 @@ def changes(heading: str) -> list[str]:
     return re.findall(r"^- (.*?)(?=^- |\Z)", found[1] if found else "", re.DOTALL | re.MULTILINE)
 
 
-def test_the_changelog_lists_the_keys_that_are_removed_and_what_replaces_each() -> None:
+def test_the_changelog_lists_removed_keys_and_their_replacements() -> None:
     """As the error does that a removed key gets."""
     removed = {entry.split("`")[1]: set(entry.split("`")[3::2]) for entry in changes("Removed")}
     assert REMOVED_KEYS.keys() == removed.keys()
@@ -283,20 +283,20 @@ def test_the_changelog_lists_the_keys_that_are_removed_and_what_replaces_each() 
         assert removed[key] & known
 
 
-def test_a_setting_that_the_changelog_adds_is_one_there_is() -> None:
+def test_settings_added_in_the_changelog_exist() -> None:
     (entry,) = [entry for entry in changes("Added") if entry.startswith("Configuration:")]
     named = set(re.findall(r"`(\w+\.\w+)`", entry))
     assert named
     assert set() == named - setting_paths().keys()
 
 
-def test_a_port_on_this_machine_is_a_default() -> None:
+def test_documented_local_ports_are_defaults() -> None:
     engine, local = urlsplit(Config().engine.urls[0]).port, build_parser().parse_args(["models"]).listen
     defaults = {str(Config().listen.port), str(Config().admin.port), str(engine), local.rpartition(":")[2]}
     assert defaults == set(re.findall(r"127\.0\.0\.1:(\d+)", TEXT))
 
 
-def test_the_versions_that_are_needed_are_those_that_are_checked() -> None:
+def test_required_versions_are_those_of_the_project() -> None:
     makefile = (ROOT / "Makefile").read_text()
     python = re.findall(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[0]
     java = min(engine.javas.minimum for engine in ENGINES)
@@ -306,12 +306,12 @@ def test_the_versions_that_are_needed_are_those_that_are_checked() -> None:
         assert f"{name} {version} or later" in TEXT
 
 
-def test_the_engines_that_were_tested_are_those_of_the_tests() -> None:
+def test_documented_engines_are_the_tested_ones() -> None:
     (tested,) = re.findall(r"Tested on (.*?)\n- ", TEXTS_OF[README], re.DOTALL)
     assert {engine.version for engine in ENGINES} == set(re.findall(r"\d+\.\d+\.\d+", tested))
 
 
-def test_what_is_documented_as_an_identifier_is_one() -> None:
+def test_documented_identifiers_are_identifiers() -> None:
     rules = text_bypass(BypassRules(identifiers=True))
     assert "(`SM-G991B`)" in TEXT
     for text in ("SM-G991B", "1234", "abc12"):
@@ -328,7 +328,7 @@ def test_what_is_documented_as_an_identifier_is_one() -> None:
         f"its response up to {SEARCH_RESPONSE_BYTES >> 20} MB",
         f"Beyond {OUTCOME_LIST_BYTES} bytes the list is cut",
         f"start after {PROBED_AFTER_S} s of silence",
-        f"In the head they lie in [{TOP_SCORE - 1:g}, {TOP_SCORE:g}]",
+        f"In the head they are between {TOP_SCORE - 1:g} and {TOP_SCORE:g}",
         f"the exit code is then {128 + signal.SIGINT} or {128 + signal.SIGTERM}",
         f"`semantic.min_similarity` (default {MIN_SIMILARITY:g})",
         f"up to {EMBEDDED_CHARACTERS} characters each",
@@ -337,11 +337,11 @@ def test_what_is_documented_as_an_identifier_is_one() -> None:
         f"at most {DIMENSIONS} dimensions and {LOCAL_TOKENS} tokens",
     ],
 )
-def test_a_number_is_that_of_the_code(number: str) -> None:
+def test_documented_numbers_are_those_of_the_code(number: str) -> None:
     assert number in " ".join(TEXT.split())
 
 
-def test_the_demo_is_shown_with_a_search_of_its_catalogue() -> None:
+def test_the_documented_demo_search_is_one_of_its_catalogue() -> None:
     (shown,) = DEMO.findall(TEXT)
     titles = [product["title"] for product in map(json.loads, shop.PRODUCTS.read_text().splitlines())]
     rows = [line for line in shown.splitlines() if re.match(r" *\d+  ", line)]
@@ -477,13 +477,13 @@ READERS: Mapping[str, Callable[[Sequence[str]], None]] = {
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_a_command_is_one_there_is(command: Sequence[str]) -> None:
+def test_documented_commands_exist(command: Sequence[str]) -> None:
     program, *arguments = command
     READERS[program.removeprefix(".venv/bin/")](arguments)
 
 
 @pytest.mark.parametrize("block", code_blocks("yaml"))
-def test_settings_in_the_documentation_are_settings(block: str) -> None:
+def test_documented_settings_files_are_valid(block: str) -> None:
     assert read(block, "config.yaml", {}).routes
 
 
@@ -493,11 +493,11 @@ PLACES = sorted(set(re.findall(r"`((?:proxy|tests|demo|examples|es_mappings)/[\w
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_a_place_that_is_named_is_there(place: str) -> None:
+def test_documented_paths_exist(place: str) -> None:
     assert (ROOT / place.replace("NAME", "e-commerce")).exists()
 
 
-def test_every_example_is_on_their_page() -> None:
+def test_every_example_is_documented() -> None:
     found = {f"examples/{path.name}" for path in (ROOT / "examples").glob("*.py") if path.stem != "__init__"}
     assert found == set(re.findall(r"`(examples/\w+\.py)` \|", TEXTS_OF[ROOT / "examples/README.md"]))
 
@@ -506,12 +506,12 @@ ROWS_OF_PLACES = re.findall(r"^\| [^|`]+ \| (.*`(?:proxy|tests)/.*) \|$", PROSE,
 
 
 @pytest.mark.parametrize("row", ROWS_OF_PLACES)
-def test_a_table_in_the_code_that_is_named_is_where_the_documentation_says(row: str) -> None:
+def test_documented_tables_of_the_code_exist(row: str) -> None:
     sources = "".join((ROOT / path).read_text() for path in re.findall(r"`([\w/-]+\.py)`", row))
     assert [] == [name for name in re.findall(r"`(_?[A-Z][\w]+)`", row) if name not in sources]
 
 
-def test_the_modules_of_the_map_are_there() -> None:
+def test_modules_on_the_map_exist() -> None:
     named = re.findall(r"^ *(\w+(?:, \w+)*)  ", BLOCKS["map"]["body"], re.MULTILINE)
     modules = {module for names in named for module in names.split(", ")}
     assert modules
@@ -548,11 +548,11 @@ def pages_linked_from(page: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_a_file_and_a_heading_in_it(page: Path) -> None:
+def test_links_lead_to_existing_files_and_headings(page: Path) -> None:
     assert [] == [str(path) for path, _ in links(page) if not path.exists()]
     assert [] == [(path.name, anchor) for path, anchor in links(page) if anchor and anchor not in anchors(path)]
 
 
-def test_sources_are_read() -> None:
+def test_source_files_are_found() -> None:
     """The reasons and stages above are found in the sources, so there must be some."""
     assert len(syntax_trees()) > 30

@@ -53,7 +53,7 @@ def test_a_search_and_an_access_line_have_the_documented_fields_and_no_others(li
         assert documented | derived | ALWAYS | {"id"} == line.keys()
 
 
-def test_what_comes_first_is_what_a_reader_looks_for(lines: list[Any]) -> None:
+def test_the_most_important_fields_come_first(lines: list[Any]) -> None:
     assert ["@timestamp", "log.level", "message"] == list(lines[0])[:3]
     assert ("warning", "reranker: no answer") == (lines[0]["log.level"], lines[0]["message"])
     assert ("info", "access") == (lines[1]["log.level"], lines[1]["message"])
@@ -65,7 +65,7 @@ def test_a_duration_is_in_nanoseconds(lines: list[Any]) -> None:
     assert 1.3 == lines[0]["ms"]["lexical"]
 
 
-def test_an_access_line_says_what_was_asked_and_what_came_of_it(lines: list[Any]) -> None:
+def test_an_access_line_has_the_request_and_its_result(lines: list[Any]) -> None:
     access = lines[1]
     asked = ("http.request.method", "url.path", "url.query", "http.response.status_code", "ended")
     assert ("GET", "/_cat/health", "q=laptop", 200, "answered") == tuple(access[name] for name in asked)
@@ -73,17 +73,17 @@ def test_an_access_line_says_what_was_asked_and_what_came_of_it(lines: list[Any]
 
 
 @pytest.mark.parametrize(("outcome", "said"), EVENT_OUTCOMES.items())
-def test_whether_a_search_went_well_is_said_in_the_words_of_the_schema(outcome: str, said: str) -> None:
+def test_the_outcome_of_a_search_is_mapped_to_the_schema(outcome: str, said: str) -> None:
     named = to_ecs(None, "", {"event": "search", "outcome": outcome})
     assert (said, outcome) == (named["event.outcome"], named["outcome"])
     assert said in {"success", "failure", "unknown"}
 
 
-def test_no_two_fields_have_one_name() -> None:
+def test_field_names_are_unique() -> None:
     names = [ecs_name(name) for name in {*FIELDS, *LOG_FIELDS}]
     assert len(names) == len(set(names))
 
 
-def test_what_the_schema_has_no_name_for_keeps_its_short_name() -> None:
+def test_fields_unknown_to_the_schema_keep_their_names() -> None:
     named = to_ecs(None, "", {"event": "listening", "address": "http://127.0.0.1:9201"})
     assert ("http://127.0.0.1:9201", "listening") == (named["address"], named["message"])

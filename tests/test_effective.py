@@ -25,7 +25,7 @@ def test_a_route_is_shown_with_the_defaults_of_its_profile() -> None:
     )
 
 
-def test_of_a_secret_is_shown_only_whether_it_is_set() -> None:
+def test_secrets_are_shown_only_as_set_or_not() -> None:
     config = read("engine: {authorization_env: MINE}\nmodels: {token_env: THEIRS}", "f.yaml", {})
     shown = effective(config, {"MINE": "ApiKey s3cret", "OTHER": "s3cret", "THEIRS": " "})
     unset = ("THEIRS", "RERANK_PROXY_ADMIN_TOKEN", "RERANK_PROXY_CACHE_KEY", "RERANK_PROXY_REDIS_PASSWORD")
@@ -43,7 +43,7 @@ def test_of_a_secret_is_shown_only_whether_it_is_set() -> None:
         ({"a": {"b": ("//a:s@b",)}}, {"a": {"b": [f"//{MASK}@b"]}}),
     ],
 )
-def test_credentials_in_a_url_are_masked_wherever_it_stands(value: Any, shown: Any) -> None:
+def test_credentials_in_urls_are_masked_everywhere(value: Any, shown: Any) -> None:
     assert shown == masked(value)
 
 
@@ -72,14 +72,14 @@ STARTED = read(ROUTES, "f.yaml", {})
         ),
     ],
 )
-def test_new_settings_hold_at_once_but_for_what_is_made_once(
+def test_new_settings_apply_at_once_unless_they_need_a_restart(
     text: str, changed: tuple[str, ...], waits: tuple[str, ...]
 ) -> None:
     found = read(text, "f.yaml", {})
     assert (changed, waits) == (changed_keys(STARTED, in_force(found, STARTED)), needs_restart(found, STARTED))
 
 
-def test_each_key_that_waits_is_one_of_the_settings() -> None:
+def test_keys_that_need_a_restart_exist() -> None:
     other = read(
         "listen: {host: b, port: 1}\nlog: {format: console, level: debug}\n"
         "admin: {enabled: false, host: b, port: 1, token_env: B}\n"

@@ -15,7 +15,7 @@ from proxy.ranking.stages import Budget
 from proxy.settings.config import SpendCaps
 from proxy.store.contract import Kind
 from proxy.store.memory import ENTRY_SIZE, memory_region
-from proxy.upstream.embedder import Embedder, Introduction, decode, query_prompt
+from proxy.upstream.embedder import Embedder, ServedModel, decode, query_prompt
 from proxy.upstream.guard import Clocks, Guards
 from proxy.upstream.latency import CALLS_TO_JUDGE
 from proxy.upstream.transport import Transport, models_session
@@ -49,7 +49,7 @@ async def found_by(
     )
 
 
-async def test_a_query_is_asked_for_with_instruction_dimensions_and_a_refusal_at_once(
+async def test_a_query_is_sent_with_instruction_and_dimensions_and_is_not_queued(
     embedder: Embedder, models: FakeModels
 ) -> None:
     vector = await ask(embedder, "red shoes")
@@ -63,12 +63,14 @@ async def test_a_query_is_asked_for_with_instruction_dimensions_and_a_refusal_at
     assert ((1.0, 0.0, 0.0), [asked]) == (vector, [request.json() for request in models.requests])
 
 
-async def test_a_query_is_cut_at_its_limit_and_the_instruction_is_not(embedder: Embedder, models: FakeModels) -> None:
+async def test_a_query_is_truncated_at_its_limit_but_not_the_instruction(
+    embedder: Embedder, models: FakeModels
+) -> None:
     await ask(embedder, "x" * 100, instruction="i" * 100)
     assert [query_prompt("i" * 100, "x" * 40)] == models.requests[0].json()["input"]
 
 
-async def test_equal_queries_at_once_are_asked_for_once(embedder: Embedder, models: FakeModels) -> None:
+async def test_concurrent_equal_queries_share_one_call(embedder: Embedder, models: FakeModels) -> None:
     held = asyncio.Event()
     models.faults["embed"] = waits_for(held)
     asking = [asyncio.ensure_future(ask(embedder, text)) for text in ("a", "a", "b", "a")]
@@ -78,7 +80,7 @@ async def test_equal_queries_at_once_are_asked_for_once(embedder: Embedder, mode
     assert (1, 2) == (len(set(vectors)), len(models.requests))
 
 
-async def test_a_cap_of_the_search_that_began_a_call_is_not_that_of_another(
+async def test_a_cap_of_the_search_that_began_a_call_does_not_affect_another(
     embedder: Embedder, models: FakeModels
 ) -> None:
     """As the items of an `_msearch` are: of two routes, with the same text."""
@@ -91,9 +93,7 @@ async def test_a_cap_of_the_search_that_began_a_call_is_not_that_of_another(
     assert 1 == len(models.requests)
 
 
-async def test_one_of_equal_queries_that_leaves_does_not_take_the_others_along(
-    embedder: Embedder, models: FakeModels
-) -> None:
+async def test_a_cancelled_search_does_not_cancel_the_shared_call(embedder: Embedder, models: FakeModels) -> None:
     held = asyncio.Event()
     models.faults["embed"] = waits_for(held)
     leaving, staying = (asyncio.ensure_future(ask(embedder, "a")) for _ in range(2))
@@ -104,9 +104,7 @@ async def test_one_of_equal_queries_that_leaves_does_not_take_the_others_along(
     assert (True, 1) == (leaving.cancelled(), len(models.requests))
 
 
-async def test_a_vector_is_remembered_by_prompt_and_dimensions_and_the_oldest_forgotten(
-    embedder: Embedder, models: FakeModels
-) -> None:
+async def test_vectors_are_cached_by_prompt_and_dimensions(embedder: Embedder, models: FakeModels) -> None:
     for text, dimensions in [("a", 3), ("a", 3), ("a", 4), ("a", 3), ("b", 3), ("a", 3), ("a", 4)]:
         await ask(embedder, text, dimensions=dimensions)
     assert [("a", 3), ("a", 4), ("b", 3), ("a", 4)] == [
@@ -114,7 +112,7 @@ async def test_a_vector_is_remembered_by_prompt_and_dimensions_and_the_oldest_fo
     ]
 
 
-async def test_a_failure_is_not_remembered(embedder: Embedder, models: FakeModels) -> None:
+async def test_a_failure_is_not_cached(embedder: Embedder, models: FakeModels) -> None:
     models.faults["embed"] = refuses(429)
     with pytest.raises(Refused):
         await ask(embedder, "a")
@@ -128,13 +126,13 @@ async def test_a_failure_reaches_all_who_wait_for_it(embedder: Embedder, models:
     assert ([Refused, Refused], 1) == ([type(error) for error in found], len(models.requests))
 
 
-async def test_passages_stand_bare_and_may_wait_in_a_queue(embedder: Embedder, models: FakeModels) -> None:
+async def test_passages_are_sent_without_instruction_and_may_be_queued(embedder: Embedder, models: FakeModels) -> None:
     vectors = await embedder.embed_passages(["one", "two"], model=MODEL, dimensions=None)
     asked = {"model": MODEL, "input": ["one", "two"], "encoding_format": "float"}
     assert ([asked], (2, 8)) == ([request.json() for request in models.requests], vectors.shape)
 
 
-async def test_no_passages_need_no_call(embedder: Embedder, models: FakeModels) -> None:
+async def test_without_passages_no_call_is_made(embedder: Embedder, models: FakeModels) -> None:
     vectors = await embedder.embed_passages([], model=MODEL, dimensions=3)
     assert ((0, 3), []) == (vectors.shape, models.requests)
 
@@ -144,17 +142,17 @@ def embeddings(*entries: tuple[int, list[Any]], **more: Any) -> bytes:
     return json.dumps({"data": data, **more}).encode()
 
 
-def test_vectors_are_read_by_their_index_and_normalised() -> None:
+def test_vectors_are_ordered_by_index_and_normalised() -> None:
     found = decode(embeddings((1, [0, 5]), (0, [3, 4])), 2, MODEL, 2)
     np.testing.assert_allclose([[0.6, 0.8], [0.0, 1.0]], found, rtol=1e-6)
 
 
 @pytest.mark.parametrize("said", [{}, {"model": None}, {"model": ""}, {"model": MODEL}, {"model": MODEL.lower()}])
-def test_an_answer_names_the_model_that_was_asked_or_none(said: Any) -> None:
+def test_a_response_names_the_requested_model_or_none(said: Any) -> None:
     assert decode(embeddings((0, [1, 0]), **said), 1, MODEL, 2).tolist() == [[1, 0]]
 
 
-def test_another_models_vectors_are_refused_whatever_their_length() -> None:
+def test_vectors_of_another_model_are_rejected() -> None:
     """They would fit the field and give random neighbours."""
     with pytest.raises(Malformed, match=f"vectors of other instead of {MODEL}"):
         decode(embeddings((0, [1, 0]), model="other"), 1, MODEL, 2)
@@ -169,11 +167,11 @@ async def test_a_query_is_not_embedded_by_another_model(embedder: Embedder, mode
 @pytest.mark.parametrize(
     ("said", "model"), [({}, MODEL), ({"model": MODEL.upper()}, MODEL), ({"model": "other"}, "other")]
 )
-async def test_a_provider_is_asked_which_model_answers_by_a_name(
+async def test_the_model_behind_a_name_is_determined_by_a_call(
     said: Any, model: str, embedder: Embedder, models: FakeModels
 ) -> None:
     models.faults["embed"] = says(embeddings((0, [1, 0]), **said))
-    assert await embedder.introduce(model=MODEL, dimensions=None) == Introduction(model, 2)
+    assert await embedder.served_model(model=MODEL, dimensions=None) == ServedModel(model, 2)
 
 
 @pytest.mark.parametrize(
@@ -200,12 +198,12 @@ async def test_a_provider_is_asked_which_model_answers_by_a_name(
         embeddings((0, [1, 0]), (1, [1e39, 0])),
     ],
 )
-def test_anything_but_one_vector_for_each_text_is_malformed(answer: bytes) -> None:
+def test_a_response_without_one_vector_per_text_is_malformed(answer: bytes) -> None:
     with pytest.raises(Malformed):
         decode(answer, 2, MODEL, 2)
 
 
-async def test_a_call_that_nobody_waits_for_any_more_is_cancelled(embedder: Embedder, models: FakeModels) -> None:
+async def test_a_call_is_cancelled_when_no_search_waits_for_it(embedder: Embedder, models: FakeModels) -> None:
     models.faults["embed"] = hangs
     leaving = [asyncio.ensure_future(ask(embedder, "a")) for _ in range(2)]
     await models.until_asked("embed")
@@ -226,15 +224,13 @@ async def test_a_call_that_nobody_waits_for_any_more_is_cancelled(embedder: Embe
     ],
     ids=["large", "deep", "index", "long"],
 )
-async def test_no_response_is_too_odd_to_be_malformed(embedder: Embedder, models: FakeModels, said: bytes) -> None:
+async def test_any_unexpected_response_is_malformed(embedder: Embedder, models: FakeModels, said: bytes) -> None:
     models.faults["embed"] = says(said)
     with pytest.raises(Malformed):
         await ask(embedder, "a")
 
 
-async def test_a_budget_that_ends_is_an_error_in_the_result_and_ends_the_call(
-    embedder: Embedder, models: FakeModels
-) -> None:
+async def test_a_spent_budget_cancels_the_call_and_is_an_error_value(embedder: Embedder, models: FakeModels) -> None:
     models.faults["embed"] = hangs
     budget = Budget(0.05)
     asking = asyncio.ensure_future(found_by(embedder, "a", budget=budget))
@@ -245,9 +241,7 @@ async def test_a_budget_that_ends_is_an_error_in_the_result_and_ends_the_call(
     await models.until_left()
 
 
-async def test_one_of_equal_queries_pays_for_all_and_a_known_vector_is_free(
-    embedder: Embedder, models: FakeModels
-) -> None:
+async def test_one_of_equal_queries_pays_and_a_cached_vector_is_free(embedder: Embedder, models: FakeModels) -> None:
     held = asyncio.Event()
     models.faults["embed"] = waits_for(held)
     usages = [Usage() for _ in range(4)]
@@ -260,12 +254,12 @@ async def test_one_of_equal_queries_pays_for_all_and_a_known_vector_is_free(
     assert [Charge(1), Charge(), Charge(), Charge()] == [usage.charge for usage in usages]
 
 
-async def test_an_odd_report_of_tokens_spoils_no_vector(embedder: Embedder, models: FakeModels) -> None:
+async def test_malformed_token_counts_do_not_discard_the_vector(embedder: Embedder, models: FakeModels) -> None:
     models.faults["embed"] = says(embeddings((0, [1, 0, 0]), usage=[[]], inference_status="x", input_tokens={}))
     assert (1.0, 0.0, 0.0) == await ask(embedder, "a")
 
 
-async def test_a_model_that_is_too_slow_is_not_asked(models: FakeModels) -> None:
+async def test_a_model_that_is_too_slow_is_not_called(models: FakeModels) -> None:
     models.faults["embed"] = hangs
     async with models_session(1.0) as session:
         guards = Guards(200, clocks=Clocks(lambda: 0.0))
@@ -275,7 +269,7 @@ async def test_a_model_that_is_too_slow_is_not_asked(models: FakeModels) -> None
     assert [TimedOut] * CALLS_TO_JUDGE + [SlowModel] == [type(each.error) for each in found]
 
 
-async def test_a_search_that_cannot_get_its_turn_within_its_budget_does_not_wait_for_it(models: FakeModels) -> None:
+async def test_a_search_does_not_queue_longer_than_its_budget(models: FakeModels) -> None:
     """However long the model itself may take; and it leaves the others their places."""
     held, guards = asyncio.Event(), Guards(1)
     async with models_session(1.0) as session:

@@ -67,14 +67,14 @@ async def outcome(client: Client, target: str = "/products/_search", body: Any =
         (500, "/products/_search", "bypassed;reason=unresolved"),
     ],
 )
-async def test_a_name_that_may_not_be_asked_for_is_taken_by_its_letters_where_it_is_plain(
+async def test_without_the_right_to_resolve_names_a_plain_name_is_matched_literally(
     client: Client, engine: EndpointEngine, status: int, target: str, expected: str
 ) -> None:
     engine.faults["resolve"] = refuses(status)
     assert expected == await outcome(client, target)
 
 
-async def test_what_a_caller_may_not_read_of_the_mapping_is_read_with_the_rights_meant_for_it(
+async def test_mappings_a_caller_may_not_read_are_read_with_the_proxys_credentials(
     client: Client, engine: EndpointEngine
 ) -> None:
     """Without such rights the types alone are asked for, and kNN, whose model nobody names, is left out."""
@@ -87,7 +87,7 @@ async def test_what_a_caller_may_not_read_of_the_mapping_is_read_with_the_rights
     [(NORMALIZES, RERANKED), (RERANKS, "bypassed;reason=pipeline"), (None, "bypassed;reason=pipeline")],
 )
 @pytest.mark.parametrize("place", ["parameter", "body", "spelled out"])
-async def test_a_search_runs_a_pipeline_only_where_that_is_known_to_be_harmless(
+async def test_a_search_with_a_pipeline_is_reranked_only_if_it_is_harmless(
     client: Client, engine: EndpointEngine, pipeline: Any, expected: str, place: str
 ) -> None:
     async def knows(stream: Stream, asked: Message) -> bytes:
@@ -101,7 +101,7 @@ async def test_a_search_runs_a_pipeline_only_where_that_is_known_to_be_harmless(
     assert expected == await outcome(client, target, {**QUERY, **said})
 
 
-async def test_a_pipeline_that_is_switched_off_is_none(client: Client) -> None:
+async def test_a_disabled_pipeline_is_no_pipeline(client: Client) -> None:
     assert RERANKED == await outcome(client, "/products/_search?search_pipeline=_none")
 
 
@@ -118,7 +118,7 @@ async def test_a_pipeline_that_is_switched_off_is_none(client: Client) -> None:
         ),
     ],
 )
-async def test_a_route_leaves_out_what_its_rules_say(
+async def test_a_route_bypasses_what_its_rules_match(
     start_proxy: StartProxy, settings: Config, models: FakeModels, rules: BypassRules, body: Any, expected: str
 ) -> None:
     route = msgspec.structs.replace(settings.routes[0], bypass=rules)
@@ -138,14 +138,14 @@ async def test_a_route_leaves_out_what_its_rules_say(
         (QUERY, "laptop"),
     ],
 )
-async def test_the_words_are_the_requests_own_before_those_in_its_query(
+async def test_the_query_text_option_overrides_the_query(
     steered_client: Client, models: FakeModels, body: Any, words: str
 ) -> None:
     await outcome(steered_client, body=body)
     assert [words] == models.of("rerank")[0].json()["queries"]
 
 
-async def test_words_that_have_no_place_in_the_query_leave_kNN_out(  # noqa: N802
+async def test_a_query_text_option_not_in_the_query_skips_knn(
     steered_client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     """Where they stand is not known, and so not what must be fulfilled besides them."""
@@ -155,16 +155,14 @@ async def test_words_that_have_no_place_in_the_query_leave_kNN_out(  # noqa: N80
 
 
 @pytest.mark.parametrize(("profile", "word"), [("legal", "legal question"), ("support", "customer")])
-async def test_a_profile_gives_its_instruction(
+async def test_a_profile_sets_its_instruction(
     steered_client: Client, models: FakeModels, profile: str, word: str
 ) -> None:
     await outcome(steered_client, x_rerank_profile=profile)
     assert word in models.of("rerank")[0].json()["instruction"]
 
 
-async def test_where_the_only_stage_does_not_fit_the_search_it_is_the_engines(
-    start_proxy: StartProxy, settings: Config
-) -> None:
+async def test_a_search_that_no_stage_fits_is_bypassed(start_proxy: StartProxy, settings: Config) -> None:
     client = await start_proxy(with_route(settings, rerank=False))
     assert "bypassed;reason=no_stage" == await outcome(client, body={**QUERY, "min_score": 0.5})
 
@@ -185,7 +183,7 @@ BY_BOOST: Any = {"query": {"function_score": {**BOOSTED["query"]["function_score
         (QUERY, 1.0, "reranked", 0),
     ],
 )
-async def test_boosts_cost_a_search_where_there_are_any_and_are_not_switched_off(
+async def test_a_boost_search_is_sent_only_for_enabled_boosts(
     start_proxy: StartProxy,
     settings: Config,
     engine: FakeEngine,
@@ -210,7 +208,7 @@ TWO_TEXTS: Any = {"bool": {"must": [{"match": {"title": "acme"}}, {"match": {"bo
         (QueryFrom(header="X-Search-Text", body="aggs.0.text", name="typed"), {}, {}),
     ],
 )
-async def test_a_route_may_say_where_a_search_gives_its_text(
+async def test_a_route_may_set_where_the_query_text_is_read(
     start_proxy: StartProxy, settings: Config, engine: EndpointEngine, place: QueryFrom, more: Any, headers: Any
 ) -> None:
     client = await start_proxy(with_route(settings, query_from=place, passage=["title", "body"]))
@@ -232,14 +230,14 @@ async def test_a_route_may_say_where_a_search_gives_its_text(
         (QueryFrom(name="other"), {}, {}),
     ],
 )
-async def test_where_it_gives_none_there_the_query_is_read(
+async def test_without_text_in_that_place_the_query_is_read(
     start_proxy: StartProxy, settings: Config, place: QueryFrom, more: Any, headers: Any
 ) -> None:
     client = await start_proxy(with_route(settings, query_from=place, passage=["title", "body"]))
     assert without_knn("ambiguous_text") == await outcome(client, body={"query": TWO_TEXTS, **more}, **headers)
 
 
-async def test_minimal_scores_leave_kNN_out(client: Client, engine: EndpointEngine) -> None:  # noqa: N802
+async def test_min_score_skips_knn(client: Client, engine: EndpointEngine) -> None:
     expected: Any = (without_knn("own_scores"), [])
     assert expected == (await outcome(client, body={**QUERY, "min_score": 0.5}), engine.of("semantic"))
 
@@ -253,14 +251,14 @@ async def test_minimal_scores_leave_kNN_out(client: Client, engine: EndpointEngi
         ({"hybrid": {"queries": [{"match": {"title": "laptop"}}]}}, "own_scores"),
     ],
 )
-async def test_where_kNN_does_not_fit_the_search_the_header_says_why(  # noqa: N802
+async def test_the_header_reports_why_knn_was_skipped(
     client: Client, engine: EndpointEngine, query: Any, reason: str
 ) -> None:
     assert (without_knn(reason), []) == (await outcome(client, body={"query": query}), engine.of("semantic"))
 
 
 @pytest.mark.parametrize(("asked", "window"), [(None, 3), (2, 2), (3, 3), (4, 3), (10**12, 3)])
-async def test_a_request_may_lower_the_window_and_no_more(
+async def test_a_request_may_lower_but_not_raise_the_window(
     start_proxy: StartProxy, settings: Config, models: FakeModels, asked: int | None, window: int
 ) -> None:
     """What a search costs at the provider is bounded by the route, which has four candidates here."""
@@ -272,7 +270,7 @@ async def test_a_request_may_lower_the_window_and_no_more(
 
 
 @pytest.mark.parametrize("option", ["query", "profile", "instruction"])
-async def test_what_models_are_told_is_not_a_requests_to_say_unless_the_settings_allow_it(
+async def test_instructions_of_a_request_need_permission_in_the_settings(
     client: Client, models: FakeModels, option: str
 ) -> None:
     answered = await client.search("/products/_search", QUERY, **{f"x_rerank_{option}": "legal"})
@@ -281,7 +279,7 @@ async def test_what_models_are_told_is_not_a_requests_to_say_unless_the_settings
 
 
 @pytest.mark.parametrize("kind", ["resolve", "facts"])
-async def test_a_search_whose_indices_are_told_late_goes_on_and_the_next_one_knows(
+async def test_a_search_does_not_wait_for_slow_name_resolution(
     start_proxy: StartProxy, settings: Config, engine: EndpointEngine, log: Log, kind: str
 ) -> None:
     held = asyncio.Event()
@@ -297,7 +295,7 @@ async def test_a_search_whose_indices_are_told_late_goes_on_and_the_next_one_kno
 
 
 @pytest.mark.parametrize("target", ["/logs/_search", "/some-alias/_search", "/products/_search", "/_search"])
-async def test_no_search_waits_again_for_what_is_late(
+async def test_later_searches_do_not_wait_for_the_same_slow_lookup(
     start_proxy: StartProxy, settings: Config, engine: EndpointEngine, target: str
 ) -> None:
     """One search waits its moment; the others of this name go on at once, since it would take no less now."""
@@ -312,7 +310,7 @@ def settings_with(settings: Config, **changes: Any) -> Config:
     return msgspec.structs.replace(settings, engine=msgspec.structs.replace(settings.engine, **changes))
 
 
-async def test_discovery_goes_side_by_side(client: Client, engine: EndpointEngine) -> None:
+async def test_lookups_for_one_search_run_concurrently(client: Client, engine: EndpointEngine) -> None:
     """Which engine it is and what the mapping says are asked at once."""
     held = asyncio.Event()
     engine.faults["facts"] = engine.faults["version"] = waits_for(held)
@@ -331,7 +329,7 @@ async def forwarding_client(start_proxy: StartProxy, settings: Config) -> Client
     )
 
 
-async def test_every_search_of_a_client_has_its_address_if_requests_that_are_passed_on_have_it(
+async def test_added_searches_carry_x_forwarded_for_if_configured(
     forwarding_client: Client, engine: EndpointEngine
 ) -> None:
     """An engine may decide by it what the client may see (OpenSearch: `hosts` of a role mapping)."""
@@ -341,7 +339,7 @@ async def test_every_search_of_a_client_has_its_address_if_requests_that_are_pas
     assert {("10.0.0.1", "127.0.0.1")} == set(map(tuple, told.values()))
 
 
-async def test_clients_of_two_addresses_are_two_callers_if_the_engine_is_told_them(
+async def test_with_x_forwarded_for_clients_of_two_addresses_are_two_callers(
     forwarding_client: Client, engine: EndpointEngine
 ) -> None:
     port = forwarding_client.writer.get_extra_info("peername")[1]
@@ -352,7 +350,7 @@ async def test_clients_of_two_addresses_are_two_callers_if_the_engine_is_told_th
     assert [["127.0.0.1"], ["127.0.0.2"]] == [asked.all("x-forwarded-for") for asked in engine.of("resolve")]
 
 
-async def test_a_client_with_an_address_who_is_turned_away_is_told_everything_anew(
+async def test_with_x_forwarded_for_a_rejected_callers_cache_is_dropped(
     forwarding_client: Client, engine: EndpointEngine
 ) -> None:
     """Also if that was the response to a request that was passed on."""
@@ -373,19 +371,17 @@ async def test_a_search_with_more_names_than_engines_accept_is_passed_on(
     assert [target] == [asked.target for asked in engine.requests]
 
 
-async def test_names_of_another_cluster_are_not_asked_for(client: Client, engine: EndpointEngine) -> None:
+async def test_names_of_remote_clusters_are_not_resolved(client: Client, engine: EndpointEngine) -> None:
     assert ("", []) == (await outcome(client, "/eu:products/_search"), engine.of("resolve"))
 
 
-async def test_a_search_of_no_route_asks_once_what_its_name_stands_for(client: Client, engine: EndpointEngine) -> None:
+async def test_a_search_without_a_route_resolves_its_name_once(client: Client, engine: EndpointEngine) -> None:
     outcomes = {await outcome(client, "/logs/_search") for _ in range(3)}
     assert ({""}, 1, []) == (outcomes, len(engine.of("resolve")), engine.of("facts"))
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_caller_who_is_turned_away_is_told_everything_anew(
-    client: Client, engine: EndpointEngine, status: int
-) -> None:
+async def test_a_rejected_callers_cache_is_dropped(client: Client, engine: EndpointEngine, status: int) -> None:
     assert RERANKED == await outcome(client)
     asked = {kind: len(engine.of(kind)) for kind in ("resolve", "facts")}
     engine.faults["lexical"] = refuses(status)
@@ -404,7 +400,7 @@ async def test_a_caller_who_is_turned_away_is_told_everything_anew(
         (says(b"<html>"), "warning", "cannot be read"),
     ],
 )
-async def test_the_log_says_what_was_found_where_names_are_not_told(
+async def test_the_log_reports_why_names_could_not_be_resolved(
     client: Client, engine: EndpointEngine, log: Log, fault: Fault, level: str, found: str
 ) -> None:
     engine.faults["resolve"] = fault

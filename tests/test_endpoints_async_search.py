@@ -33,7 +33,7 @@ async def test_a_search_that_is_complete_at_once_is_reranked(client: Client, eng
     assert (SUBMIT, QUERY) == (engine.of("_async_search")[0].target, engine.of("_async_search")[0].json())
 
 
-async def test_what_clients_poll_by_stays(client: Client) -> None:
+async def test_the_id_and_other_members_for_polling_are_preserved(client: Client) -> None:
     """Its id, its times, in the body and in the headers."""
     answered = await client.search(SUBMIT, QUERY)
     said = answered.json()
@@ -45,7 +45,7 @@ async def test_what_clients_poll_by_stays(client: Client) -> None:
     )
 
 
-async def test_a_running_search_is_handed_on_as_it_is(client: Client, engine: EndpointEngine, log: Log) -> None:
+async def test_the_response_of_a_running_search_is_relayed(client: Client, engine: EndpointEngine, log: Log) -> None:
     engine.running = True
     straight = await Client.to(engine.port)
     answered = await client.search(SUBMIT, QUERY)
@@ -58,7 +58,7 @@ async def test_a_running_search_is_handed_on_as_it_is(client: Client, engine: En
     straight.close()
 
 
-async def test_a_search_is_reranked_when_a_question_after_it_finds_it_complete(
+async def test_a_search_is_reranked_when_a_poll_finds_it_complete(
     client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     engine.running = True
@@ -75,7 +75,7 @@ async def test_a_search_is_reranked_when_a_question_after_it_finds_it_complete(
     assert [POLL, POLL] == [asked.target for asked in engine.of("poll")]
 
 
-async def test_the_oldest_of_too_many_bytes_of_running_searches_stays_in_the_engines_order(
+async def test_above_the_memory_limit_the_oldest_running_search_is_not_reranked(
     client: Client, engine: EndpointEngine
 ) -> None:
     """So many of the largest bodies as are remembered, and one more."""
@@ -95,7 +95,9 @@ async def test_the_oldest_of_too_many_bytes_of_running_searches_stays_in_the_eng
     assert ["", "reranked"] == [each.header("x-rerank") for each in polled]
 
 
-async def test_the_headers_of_running_searches_count_like_their_bodies(client: Client, engine: EndpointEngine) -> None:
+async def test_headers_of_running_searches_count_towards_the_memory_limit(
+    client: Client, engine: EndpointEngine
+) -> None:
     engine.running = True
     fields: Any = {f"x_{number}": "x" * 40 for number in range(1000)}
 
@@ -112,7 +114,7 @@ async def test_the_headers_of_running_searches_count_like_their_bodies(client: C
     assert ["", "reranked"] == [each.header("x-rerank") for each in polled]
 
 
-async def test_another_callers_question_is_the_engines(client: Client, engine: EndpointEngine) -> None:
+async def test_a_poll_of_another_caller_is_passed_through(client: Client, engine: EndpointEngine) -> None:
     await client.search(SUBMIT, QUERY, authorization="Basic bWU=")
     mine = await client.ask("GET", POLL, authorization="Basic bWU=")
     anothers = await client.ask("GET", POLL, authorization="Basic eW91")
@@ -124,7 +126,7 @@ async def test_another_callers_question_is_the_engines(client: Client, engine: E
     ("method", "target"),
     [("GET", "/_async_search/other"), ("GET", f"/_async_search/status/{ID}"), ("DELETE", f"/_async_search/{ID}")],
 )
-async def test_what_was_not_submitted_here_is_the_engines(
+async def test_a_poll_for_an_unknown_search_is_passed_through(
     client: Client, engine: EndpointEngine, method: str, target: str
 ) -> None:
     await client.search(SUBMIT, QUERY)
@@ -146,7 +148,7 @@ async def test_what_was_not_submitted_here_is_the_engines(
         ("/products/_async_search?q=a&q=b", QUERY, 'bypassed;reason=unknown_parameter;key="q"'),
     ],
 )
-async def test_what_is_not_reranked_is_answered_as_the_engine_does(
+async def test_a_bypassed_search_gets_the_engines_response(
     client: Client, engine: EndpointEngine, target: str, body: Any, outcome: str
 ) -> None:
     straight = await Client.to(engine.port)
@@ -156,24 +158,20 @@ async def test_what_is_not_reranked_is_answered_as_the_engine_does(
     straight.close()
 
 
-async def test_a_submission_that_the_engine_refuses_is_its_own_to_refuse(
-    client: Client, engine: EndpointEngine
-) -> None:
+async def test_a_submission_that_the_engine_rejects_gets_its_error(client: Client, engine: EndpointEngine) -> None:
     engine.faults["_async_search"] = refuses(400)
     answered = await client.search(SUBMIT, QUERY)
     assert (400, "bypassed;reason=engine_refused") == (answered.status, answered.header("x-rerank"))
 
 
-async def test_a_search_that_is_gone_is_the_engines_to_miss(client: Client, engine: EndpointEngine) -> None:
+async def test_a_poll_for_a_deleted_search_gets_the_engines_404(client: Client, engine: EndpointEngine) -> None:
     await client.search(SUBMIT, QUERY)
     engine.faults["poll"] = refuses(404)
     answered = await client.ask("GET", POLL)
     assert (404, "bypassed;reason=engine_refused") == (answered.status, answered.header("x-rerank"))
 
 
-async def test_an_answer_that_is_not_understood_goes_to_the_client_as_it_is(
-    client: Client, engine: EndpointEngine
-) -> None:
+async def test_an_unexpected_response_is_relayed(client: Client, engine: EndpointEngine) -> None:
     engine.faults["_async_search"] = says(b"[]")
     answered = await client.search(SUBMIT, QUERY)
     assert (200, b"[]", "bypassed;reason=internal_error") == (
@@ -183,9 +181,7 @@ async def test_an_answer_that_is_not_understood_goes_to_the_client_as_it_is(
     )
 
 
-async def test_an_answer_that_is_nested_too_deeply_to_be_read_goes_to_the_client_as_it_is(
-    client: Client, engine: EndpointEngine
-) -> None:
+async def test_a_response_nested_too_deeply_is_relayed(client: Client, engine: EndpointEngine) -> None:
     deep = b'{"id":"x","response":' + b'{"a":' * 5000 + b"1" + b"}" * 5001
     engine.faults["_async_search"] = says(deep)
     answered = await client.search(SUBMIT, QUERY)
@@ -196,7 +192,7 @@ async def test_an_answer_that_is_nested_too_deeply_to_be_read_goes_to_the_client
     )
 
 
-async def test_a_question_in_another_form_than_json_is_the_engines(client: Client, engine: EndpointEngine) -> None:
+async def test_a_poll_in_another_format_than_json_is_passed_through(client: Client, engine: EndpointEngine) -> None:
     await client.search(SUBMIT, QUERY)
     yaml = await client.ask("GET", POLL, accept="application/yaml")
     parameter = await client.ask("GET", f"{POLL}&format=yaml")
@@ -206,7 +202,7 @@ async def test_a_question_in_another_form_than_json_is_the_engines(client: Clien
     ]
 
 
-async def test_the_form_is_that_of_the_whole(client: Client, engine: EndpointEngine) -> None:
+async def test_filter_path_applies_to_the_whole_response(client: Client, engine: EndpointEngine) -> None:
     target = f"{SUBMIT}&filter_path=is_running,response.hits.hits._id&pretty"
     answered = await client.search(target, QUERY)
     expected = {"is_running": False, "response": {"hits": {"hits": [{"_id": name} for name in RERANKED]}}}
@@ -216,7 +212,7 @@ async def test_the_form_is_that_of_the_whole(client: Client, engine: EndpointEng
     assert {"is_running": True} == (await client.search(f"{SUBMIT}&filter_path=is_running", QUERY)).json()
 
 
-async def test_a_form_that_takes_too_much_work_is_the_engines(client: Client, engine: EndpointEngine) -> None:
+async def test_a_filter_path_that_is_too_complex_is_bypassed(client: Client, engine: EndpointEngine) -> None:
     target = f"{SUBMIT}&filter_path={'.'.join(['a'] * 201)}"
     assert "bypassed;reason=too_complex" == (await client.search(target, QUERY)).header("x-rerank")
     deep: Any = {}
@@ -227,7 +223,7 @@ async def test_a_form_that_takes_too_much_work_is_the_engines(client: Client, en
     assert ("bypassed;reason=too_complex", 200) == (answered.header("x-rerank"), answered.status)
 
 
-async def test_a_question_says_the_form_of_its_answer_anew(client: Client, engine: EndpointEngine) -> None:
+async def test_each_poll_has_its_own_response_format(client: Client, engine: EndpointEngine) -> None:
     engine.running = True
     await client.search(f"{SUBMIT}&typed_keys=true&preference=mine", QUERY)
     engine.running = False
@@ -236,7 +232,7 @@ async def test_a_question_says_the_form_of_its_answer_anew(client: Client, engin
     assert {"preference=mine", "rest_total_hits_as_int=true"} == set(sent.target.split("?")[1].split("&"))
 
 
-async def test_steering_is_cut_out_and_holds_until_the_answer(
+async def test_options_are_removed_and_apply_until_the_search_completes(
     steered_client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     engine.running = True
@@ -249,7 +245,7 @@ async def test_steering_is_cut_out_and_holds_until_the_answer(
     assert ["notebook"] == models.of("rerank")[0].json()["queries"]
 
 
-async def test_a_submission_that_steers_wrongly_is_refused(client: Client, engine: EndpointEngine) -> None:
+async def test_a_submission_with_invalid_options_is_rejected(client: Client, engine: EndpointEngine) -> None:
     answered = await client.search(SUBMIT, {**QUERY, "ext": {"rerank_proxy": {"host": "evil"}}})
     assert (400, [], "bypassed;reason=steering") == (
         answered.status,
@@ -258,7 +254,9 @@ async def test_a_submission_that_steers_wrongly_is_refused(client: Client, engin
     )
 
 
-async def test_the_version_that_a_client_names_is_named_to_the_engine(client: Client, engine: EndpointEngine) -> None:
+async def test_the_clients_compatible_with_version_is_sent_to_the_engine(
+    client: Client, engine: EndpointEngine
+) -> None:
     said = "application/vnd.elasticsearch+json; compatible-with=8"
     answered = await client.search(SUBMIT, QUERY, content_type=said, accept=said)
     assert ("reranked", said) == (
@@ -275,7 +273,7 @@ async def test_kibanas_discover_by_relevance_is_reranked(client: Client, engine:
     assert {"match_phrase": {"brand": "acme"}} in engine.of("semantic")[0].json()["knn"]["filter"][0]["bool"]["filter"]
 
 
-async def test_a_body_that_is_not_json_goes_on_as_it_came(client: Client, engine: EndpointEngine) -> None:
+async def test_a_body_that_is_not_json_is_passed_through(client: Client, engine: EndpointEngine) -> None:
     answered = await client.ask("POST", SUBMIT, b"query: {}", content_type="application/yaml")
     assert ("bypassed;reason=content_type", b"query: {}") == (
         answered.header("x-rerank"),
@@ -283,7 +281,7 @@ async def test_a_body_that_is_not_json_goes_on_as_it_came(client: Client, engine
     )
 
 
-async def test_a_caller_whose_headers_cannot_be_carried_is_the_engines(client: Client, engine: EndpointEngine) -> None:
+async def test_a_caller_with_unusual_headers_is_bypassed(client: Client, engine: EndpointEngine) -> None:
     await client.send(request("POST", SUBMIT, b"{}", x_name="\xe9"))
     answered = await client.answer()
     assert (200, "bypassed;reason=headers") == (answered.status, answered.header("x-rerank"))
@@ -295,7 +293,7 @@ def ids_of_requests(engine: EndpointEngine) -> list[str]:
     return [engine.kind(asked) for asked in engine.requests]
 
 
-async def test_a_zero_hit_search_stays_empty(client: Client, engine: EndpointEngine) -> None:
+async def test_a_search_without_hits_stays_empty(client: Client, engine: EndpointEngine) -> None:
     engine.documents = [document for document in DOCUMENTS if document.lexical is None]
     answered = await client.search(SUBMIT, QUERY)
     assert ("bypassed;reason=zero_hits", []) == (answered.header("x-rerank"), order(answered))

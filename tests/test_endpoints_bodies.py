@@ -74,7 +74,7 @@ BYPASSED = {
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("target", BYPASSED)
-async def test_steering_stays_here_also_where_the_search_is_bypassed(
+async def test_options_are_removed_from_bypassed_searches(
     client: Client, engine: EndpointEngine, target: str, framing: str
 ) -> None:
     await client.send(framed(target, BYPASSED[target], framing))
@@ -87,7 +87,7 @@ async def test_steering_stays_here_also_where_the_search_is_bypassed(
 
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("limit", [10**6, 40])
-async def test_a_body_that_is_read_again_is_the_same(framing: str, limit: int) -> None:
+async def test_reading_a_body_twice_gives_the_same_bytes(framing: str, limit: int) -> None:
     """Also one that was found to be too large: what is left of it is not the body."""
     read: list[bytes | None] = []
 
@@ -106,7 +106,7 @@ async def test_a_body_that_is_read_again_is_the_same(framing: str, limit: int) -
     await listener.close(0)
 
 
-async def test_what_is_handed_on_after_reading_is_framed_as_it_came(client: Client, engine: EndpointEngine) -> None:
+async def test_a_body_passed_on_after_reading_keeps_its_framing(client: Client, engine: EndpointEngine) -> None:
     sent = framed("/_search", json.dumps({**QUERY, "sort": ["price"]}).encode(), "chunked")
     await client.send(sent)
     answered: Message = await client.answer()

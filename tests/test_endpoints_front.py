@@ -45,24 +45,24 @@ async def _says(word: str) -> str:
     return word
 
 
-async def test_what_comes_of_a_step_is_handed_on() -> None:
+async def test_guarded_returns_the_result_of_a_step() -> None:
     assert "word" == await guarded(_says("word"))
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), RecursionError(), KeyError("x"), TimeoutError()])
-async def test_a_defect_is_logged_and_leaves_the_search_to_the_engine(error: Exception) -> None:
+async def test_an_internal_error_is_logged_and_the_search_bypassed(error: Exception) -> None:
     with capture_logs() as log:
         assert Bypass("internal_error") == await guarded(_raises(error))
     assert [("error", "internal_error")] == [(line["log_level"], line["event"]) for line in log]
 
 
 @pytest.mark.parametrize("error", [BadMessage("x"), ConnectionResetError()])
-async def test_what_the_client_did_is_no_defect(error: Exception) -> None:
+async def test_errors_of_the_client_are_not_internal_errors(error: Exception) -> None:
     with pytest.raises(type(error)):
         await guarded(_raises(error))
 
 
-async def test_the_engines_headers_stay_but_for_those_of_the_body(client: Client, engine: EndpointEngine) -> None:
+async def test_the_engines_headers_are_kept_except_those_of_the_body(client: Client, engine: EndpointEngine) -> None:
     async def warns(stream: Stream, asked: Message) -> bytes:
         usual = engine.usual(asked).partition(b"\r\n\r\n")[2]
         return answer(200, usual, ("Warning", '299 a "b"'), ("Warning", '299 c "d"'), ("X-Opaque-Id", "mine"))
@@ -77,7 +77,7 @@ async def test_the_engines_headers_stay_but_for_those_of_the_body(client: Client
     assert [str(len(answered.content))] == answered.all("content-length")
 
 
-async def test_an_answer_is_compressed_where_the_engines_was(client: Client, engine: EndpointEngine) -> None:
+async def test_a_response_is_compressed_if_the_engines_was(client: Client, engine: EndpointEngine) -> None:
     async def zips(stream: Stream, asked: Message) -> bytes:
         usual = engine.usual(asked).partition(b"\r\n\r\n")[2]
         return answer(200, gzip.compress(usual), ("Content-Encoding", "gzip"))
@@ -90,7 +90,7 @@ async def test_an_answer_is_compressed_where_the_engines_was(client: Client, eng
 
 
 @pytest.mark.parametrize("body", [b"x" * (8 * 2**20 + 1)], ids=["8 MiB and a byte"])
-async def test_a_body_that_is_too_large_goes_on_whole(client: Client, engine: EndpointEngine, body: bytes) -> None:
+async def test_a_body_above_the_limit_is_passed_through(client: Client, engine: EndpointEngine, body: bytes) -> None:
     async def counts(stream: Stream, asked: Message) -> bytes:
         return answer(200, str(len(asked.content)).encode())
 
@@ -99,7 +99,7 @@ async def test_a_body_that_is_too_large_goes_on_whole(client: Client, engine: En
     assert ("bypassed;reason=too_large", len(body) + 8) == (answered.header("x-rerank"), int(answered.content))
 
 
-async def test_a_body_that_is_too_large_once_decompressed_goes_on_as_it_came(
+async def test_a_body_above_the_limit_when_decompressed_is_passed_through(
     client: Client, engine: EndpointEngine
 ) -> None:
     body = gzip.compress(json.dumps({**QUERY, "stats": ["x" * SEARCH_BODY_BYTES]}).encode())
@@ -109,9 +109,7 @@ async def test_a_body_that_is_too_large_once_decompressed_goes_on_as_it_came(
 
 
 @pytest.mark.parametrize("target", ["/products/_search", "/products/_msearch", "/products/_async_search", "/_search"])
-async def test_a_url_that_is_too_long_is_read_by_the_engine_alone(
-    client: Client, engine: EndpointEngine, target: str
-) -> None:
+async def test_a_url_above_the_limit_is_passed_through(client: Client, engine: EndpointEngine, target: str) -> None:
     target = f"{target}?preference={'x' * PARAMETERS_BYTES}"
     answered = await client.search(target, QUERY)
     assert ("bypassed;reason=too_complex", [target]) == (
@@ -129,7 +127,7 @@ Seen on Elasticsearch 8.19.13, 9.4.3 and OpenSearch 2.19.1.
 
 @pytest.mark.parametrize("query_string", MISREAD)
 @pytest.mark.parametrize("name", ["_search", "_search/template", "_msearch", "_msearch/template", "_async_search"])
-async def test_a_url_that_engines_read_in_their_own_way_is_read_by_the_engine_alone(
+async def test_an_ambiguous_url_is_passed_through(
     client: Client, engine: EndpointEngine, name: str, query_string: str
 ) -> None:
     target = f"/products/{name}?{query_string}"
@@ -143,7 +141,7 @@ async def test_a_url_that_engines_read_in_their_own_way_is_read_by_the_engine_al
 
 
 @pytest.mark.parametrize("query_string", [*MISREAD, f"preference={'x' * PARAMETERS_BYTES}"])
-async def test_an_msearch_whose_url_is_not_read_has_no_reason_if_its_lines_alone_name_its_indices(
+async def test_an_msearch_with_an_ambiguous_url_has_no_reason_if_only_its_lines_name_indices(
     client: Client, engine: EndpointEngine, query_string: str
 ) -> None:
     body = lines({"index": "logs"}, {**QUERY, "ext": {"rerank_proxy": {"window": 10}}})
@@ -152,7 +150,7 @@ async def test_an_msearch_whose_url_is_not_read_has_no_reason_if_its_lines_alone
 
 
 @pytest.mark.parametrize("expect", ["", "Expect: 100-continue\r\n"])
-async def test_a_body_that_says_it_is_too_large_is_the_engines_to_refuse_before_it_arrives(
+async def test_a_too_large_content_length_is_rejected_by_the_engine_at_once(
     client: Client, engine: EndpointEngine, expect: str
 ) -> None:
     """Elasticsearch refuses a length of more than 100 MB with 413 when it has read the head."""
@@ -171,7 +169,7 @@ async def test_a_body_that_says_it_is_too_large_is_the_engines_to_refuse_before_
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_a_reranked_response_has_the_version_of_the_request(client: Client, version: str) -> None:
+async def test_a_reranked_response_has_the_http_version_of_the_request(client: Client, version: str) -> None:
     """Elasticsearch and OpenSearch answer HTTP/1.0 with HTTP/1.0."""
     body = json.dumps(QUERY)
     head = f"POST /products/_search HTTP/{version}\r\nHost: p\r\nContent-Type: application/json\r\n"
@@ -205,7 +203,7 @@ TOO_LONG = f"preference={'x' * PARAMETERS_BYTES}"
     ],
 )
 @pytest.mark.parametrize("zipped", [False, True])
-async def test_a_search_bypassed_before_its_route_is_known_takes_no_options_to_the_engine(
+async def test_options_are_removed_from_a_search_bypassed_before_routing(
     client: Client,
     engine: EndpointEngine,
     target: str,
@@ -231,7 +229,7 @@ async def test_a_search_bypassed_before_its_route_is_known_takes_no_options_to_t
 
 @pytest.mark.parametrize("target", ["/products/_search", "/products/_async_search", "/products/_msearch"])
 @pytest.mark.parametrize("fault", [refuses(500), refuses(404), hangs], ids=["500", "404", "hangs"])
-async def test_a_search_whose_names_cannot_be_resolved_takes_no_options_to_the_engine(
+async def test_options_are_removed_from_a_search_with_unresolved_names(
     start_proxy: StartProxy, settings: Config, engine: EndpointEngine, fault: Fault, target: str
 ) -> None:
     seconds = 0.1 if fault is hangs else 30
@@ -244,7 +242,7 @@ async def test_a_search_whose_names_cannot_be_resolved_takes_no_options_to_the_e
     assert b"rerank_proxy" not in engine.requests[-1].content
 
 
-async def test_an_engine_that_is_gone_since_its_names_were_asked_is_a_warning(
+async def test_an_engine_that_stopped_after_name_resolution_is_a_502_and_a_warning(
     client: Client, engine: EndpointEngine, log: Log
 ) -> None:
     await client.search("/products/_search", QUERY)
@@ -258,7 +256,7 @@ async def test_an_engine_that_is_gone_since_its_names_were_asked_is_a_warning(
 
 
 @pytest.mark.parametrize("credentials", ["Negotiate YII=", "NTLM TlRM", "AWS4-HMAC-SHA256 Credential=a/b"])
-async def test_credentials_that_are_good_for_one_request_are_sent_with_the_clients_own_alone(
+async def test_one_time_credentials_are_sent_with_the_clients_request_only(
     credentials: str, client: Client, engine: EndpointEngine
 ) -> None:
     port = client.writer.get_extra_info("peername")[1]
@@ -350,7 +348,7 @@ DEFECTS: dict[str, Callable[[Front], Front]] = {
 
 @pytest.mark.parametrize("defect", DEFECTS)
 @pytest.mark.parametrize("target", BODIES)
-async def test_a_defect_in_any_step_costs_the_order_and_is_logged_with_its_cause(
+async def test_an_internal_error_in_any_step_returns_the_engines_order(
     start_defective: StartDefective, engine: EndpointEngine, log: Log, target: str, defect: str
 ) -> None:
     client = await start_defective(DEFECTS[defect])
@@ -368,7 +366,7 @@ async def test_a_defect_in_any_step_costs_the_order_and_is_logged_with_its_cause
     )
 
 
-async def test_a_defect_beside_the_nodes_is_the_engines_to_answer(
+async def test_an_internal_error_in_the_nodes_endpoint_passes_the_request_on(
     start_defective: StartDefective, engine: EndpointEngine
 ) -> None:
     client = await start_defective(DEFECTS["caller"])
@@ -397,7 +395,7 @@ def _own_searches(engine: EndpointEngine) -> list[str]:
 
 
 @pytest.mark.parametrize("target", ["/products/_search", "/products/_search/template"])
-async def test_a_defect_after_a_search_was_sent_is_500_and_the_search_is_not_sent_again(
+async def test_an_internal_error_after_the_search_was_sent_is_a_500(
     start_defective: StartDefective, engine: EndpointEngine, log: Log, target: str
 ) -> None:
     client = await start_defective(without_notes)
@@ -415,7 +413,7 @@ async def test_a_defect_after_a_search_was_sent_is_500_and_the_search_is_not_sen
     assert 1 == len([line for line in log if line["event"] == "internal_error"])
 
 
-async def test_a_defect_after_an_items_search_was_sent_costs_that_item_alone(
+async def test_an_internal_error_after_an_items_search_was_sent_fails_that_item(
     start_defective: StartDefective, engine: EndpointEngine
 ) -> None:
     client = await start_defective(without_notes)
@@ -428,7 +426,7 @@ async def test_a_defect_after_an_items_search_was_sent_costs_that_item_alone(
     assert 2 == engine.of("_msearch")[0].content.count(b"\n")
 
 
-async def test_a_defect_before_an_items_search_leaves_it_to_the_engine_though_others_were_sent(
+async def test_an_internal_error_before_an_items_search_bypasses_that_item(
     start_defective: StartDefective, engine: EndpointEngine
 ) -> None:
     """Whether one search was sent says nothing of another one."""
@@ -453,7 +451,7 @@ async def test_a_defect_before_an_items_search_leaves_it_to_the_engine_though_ot
     )
 
 
-async def test_a_defect_while_an_msearch_is_put_together_is_500_and_nothing_is_sent_again(
+async def test_an_internal_error_while_an_msearch_is_assembled_is_a_500(
     start_defective: StartDefective, engine: EndpointEngine
 ) -> None:
     client = await start_defective(without_kind)
@@ -466,7 +464,7 @@ async def test_a_defect_while_an_msearch_is_put_together_is_500_and_nothing_is_s
     )
 
 
-async def test_an_asynchronous_search_is_not_submitted_again_after_a_defect(
+async def test_an_async_search_is_not_submitted_again_after_an_internal_error(
     start_defective: StartDefective, engine: EndpointEngine
 ) -> None:
     engine.faults["_async_search"] = refuses(503)
@@ -479,7 +477,7 @@ async def test_an_asynchronous_search_is_not_submitted_again_after_a_defect(
     )
 
 
-async def test_an_asynchronous_search_is_answered_as_the_engine_did_after_a_defect_in_the_search_behind_it(
+async def test_an_async_search_gets_the_engines_response_after_an_internal_error(
     start_defective: StartDefective, engine: EndpointEngine
 ) -> None:
     client = await start_defective(without_notes)
@@ -512,7 +510,7 @@ def without_scores(front: Front) -> Front:
     return front
 
 
-async def test_a_defect_after_the_engine_has_answered_leaves_its_order_and_asks_it_nothing_twice(
+async def test_an_internal_error_after_the_engines_response_returns_that_response(
     start_defective: StartDefective, engine: EndpointEngine, log: Log
 ) -> None:
     client = await start_defective(without_scores)
@@ -527,7 +525,7 @@ async def test_a_defect_after_the_engine_has_answered_leaves_its_order_and_asks_
     straight.close()
 
 
-async def test_an_answer_goes_out_though_it_cannot_be_logged(settings: Config, log: Log) -> None:
+async def test_a_response_is_sent_even_if_logging_fails(settings: Config, log: Log) -> None:
     class NoText:
         def __bool__(self) -> bool:
             raise ArithmeticError
@@ -545,7 +543,7 @@ async def test_an_answer_goes_out_though_it_cannot_be_logged(settings: Config, l
     assert {"internal_error"} == {line["event"] for line in log}
 
 
-async def test_every_request_is_counted_also_one_whose_client_leaves(
+async def test_every_request_is_counted_even_if_its_client_disconnects(
     settings: Config, engine: EndpointEngine, log: Log
 ) -> None:
     """A search that its client does not wait for ends in the log and in the counters like every other one."""
@@ -594,7 +592,7 @@ async def test_every_request_is_counted_also_one_whose_client_leaves(
     assert ["reranked"] * 3 + ["cancelled"] == [line["outcome"] for line in log if line["event"] == "search"]
 
 
-async def test_a_bypassed_search_whose_client_leaves_is_not_counted_as_answered(
+async def test_a_bypassed_search_of_a_disconnected_client_is_not_counted_as_answered(
     settings: Config, engine: EndpointEngine, log: Log
 ) -> None:
     engine.faults["lexical"] = hangs
@@ -619,7 +617,7 @@ CIRCUIT = b'{"error":{"type":"circuit_breaking_exception","reason":"too much"},"
     "target", ["/products/_search", "/products/_search/template", "/products/_async_search?keep_alive=1m"]
 )
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 502, 503])
-async def test_a_refusal_of_the_engines_own_is_relayed_and_not_asked_for_again(
+async def test_an_engine_error_is_relayed_without_a_second_request(
     client: Client, engine: EndpointEngine, log: Log, target: str, status: int
 ) -> None:
     """An engine that is overloaded would have twice the work."""
@@ -647,7 +645,7 @@ async def test_a_refusal_of_the_engines_own_is_relayed_and_not_asked_for_again(
 
 
 @pytest.mark.parametrize(("status", "said"), [(400, b'{"error":"too wide","status":400}'), (429, CIRCUIT)])
-async def test_a_refusal_that_the_window_may_have_caused_is_followed_by_the_clients_own_bytes(
+async def test_after_an_error_the_window_may_have_caused_the_clients_request_is_sent(
     client: Client, engine: EndpointEngine, status: int, said: bytes
 ) -> None:
     async def refuses_the_wide(stream: Stream, request: Message) -> bytes | None:
@@ -671,7 +669,7 @@ async def test_a_refusal_that_the_window_may_have_caused_is_followed_by_the_clie
     ],
 )
 @pytest.mark.parametrize("target", ["/products/_search", "/products/_async_search"])
-async def test_a_relayed_refusal_has_the_form_that_was_asked_for(
+async def test_a_relayed_error_has_the_requested_format(
     client: Client, engine: EndpointEngine, target: str, form: str, content: bytes
 ) -> None:
     refused = refuses(503, b'{"error":{"type":"busy"},"status":503}')
@@ -681,7 +679,7 @@ async def test_a_relayed_refusal_has_the_form_that_was_asked_for(
 
 
 @pytest.mark.parametrize("said", [b"", b"Unauthorized", b"<html>"])
-async def test_a_relayed_refusal_need_not_be_json(client: Client, engine: EndpointEngine, said: bytes) -> None:
+async def test_a_relayed_error_need_not_be_json(client: Client, engine: EndpointEngine, said: bytes) -> None:
     """OpenSearch's security says no more than a word."""
     engine.faults["lexical"] = refuses(401, said)
     answered = await client.search("/products/_search?pretty", QUERY)
@@ -694,7 +692,7 @@ async def test_a_relayed_refusal_need_not_be_json(client: Client, engine: Endpoi
     ids=["before a byte", "in the middle"],
 )
 @pytest.mark.parametrize("target", ["/products/_search", "/products/_async_search?keep_alive=1m"])
-async def test_a_search_that_was_lost_on_its_way_is_502_and_is_not_sent_again(
+async def test_a_search_lost_with_its_connection_is_a_502_and_not_repeated(
     client: Client, engine: EndpointEngine, log: Log, fault: Fault, target: str
 ) -> None:
     kind = "lexical" if "_async" not in target else "_async_search"
@@ -710,7 +708,9 @@ async def test_a_search_that_was_lost_on_its_way_is_502_and_is_not_sent_again(
     assert {("search", "warning"), ("engine_unreachable", "error")} == set(told)
 
 
-async def test_an_engine_that_is_not_there_is_a_warning(start_proxy: StartProxy, settings: Config, log: Log) -> None:
+async def test_an_unreachable_engine_is_logged_as_a_warning(
+    start_proxy: StartProxy, settings: Config, log: Log
+) -> None:
     nowhere = msgspec.structs.replace(settings.engine, url=f"http://127.0.0.1:{closed_port()}")
     client = await start_proxy(msgspec.structs.replace(settings, engine=nowhere))
     for target in ("/products/_search", "/products/_msearch", "/products/_async_search"):
@@ -719,7 +719,7 @@ async def test_an_engine_that_is_not_there_is_a_warning(start_proxy: StartProxy,
     assert ["warning"] * 3 == [line["log_level"] for line in log if line["event"] == "search"]
 
 
-async def test_other_work_continues_while_options_are_removed_from_a_large_body() -> None:
+async def test_removing_options_from_a_large_body_does_not_block() -> None:
     turns, item = 0, b'{"ext":{"rerank_proxy":{}},"size":1}'
 
     async def turning() -> None:

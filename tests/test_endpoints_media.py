@@ -21,7 +21,7 @@ GZIP = [(b"content-encoding", b"gzip")]
         b"application/vnd.elasticsearch+json;compatible-with=9; charset=utf-8",
     ],
 )
-def test_json_is_known_in_each_spelling(content_type: bytes) -> None:
+def test_json_media_types_are_recognised(content_type: bytes) -> None:
     fields = [(b"Content-Type", content_type), (b"Accept", content_type)]
     assert not_json(fields, has_body=True) is None
 
@@ -39,7 +39,7 @@ def test_json_is_known_in_each_spelling(content_type: bytes) -> None:
         ([(b"content-type", JSON), (b"content-encoding", b"gzip, gzip")], "content_encoding"),
     ],
 )
-def test_another_form_is_not_read(fields: list[tuple[bytes, bytes]], reason: str) -> None:
+def test_other_media_types_are_bypassed(fields: list[tuple[bytes, bytes]], reason: str) -> None:
     assert Bypass(reason) == not_json(fields, has_body=True)
 
 
@@ -47,16 +47,16 @@ def test_another_form_is_not_read(fields: list[tuple[bytes, bytes]], reason: str
     "accept",
     [b"*/*", b"", b"application/json, text/plain, */*", b"text/html,*/*;q=0.8", b"application/yaml, text/plain"],
 )
-def test_where_nothing_or_a_list_is_accepted_the_engine_answers_in_json(accept: bytes) -> None:
+def test_without_accept_or_with_a_list_the_response_is_json(accept: bytes) -> None:
     """As 8.19.13 does; axios and browsers send such lists."""
     assert not_json([(b"content-type", JSON), (b"accept", accept)], has_body=True) is None
 
 
-def test_without_a_body_no_type_is_needed() -> None:
+def test_a_search_without_a_body_needs_no_content_type() -> None:
     assert not_json([(b"accept", b"*/*")], has_body=False) is None
 
 
-def test_a_body_comes_out_of_its_gzip_and_goes_into_one() -> None:
+def test_bodies_are_decompressed_and_compressed() -> None:
     assert (b"{}", b"{}") == (content([], b"{}", 10), content(GZIP, gzipped(b"{}"), 2))
     assert b"x" * 999 == gzip.decompress(gzipped(b"x" * 999))
 
@@ -73,6 +73,6 @@ def test_a_body_comes_out_of_its_gzip_and_goes_into_one() -> None:
     ],
     ids=["plain", "empty", "cut off", "followed by more", "two", "too large"],  # a gzip contains the time
 )
-def test_a_gzip_that_is_none_or_holds_too_much_is_not_read(body: bytes, reason: str) -> None:
+def test_an_invalid_or_too_large_gzip_body_is_bypassed(body: bytes, reason: str) -> None:
     """A small body may hold a very large one; no more than the limit is ever unpacked."""
     assert Bypass(reason) == content(GZIP, body, 10)

@@ -54,7 +54,7 @@ async def test_each_item_has_its_own_outcome_in_order(client: Client, engine: En
     assert outcomes == answered.header("x-rerank").split(", ")
 
 
-async def test_bypassed_items_return_no_vectors_if_their_route_says_so(
+async def test_bypassed_items_return_no_vectors_if_their_route_hides_them(
     start_proxy: StartProxy, settings: Config, engine: EndpointEngine
 ) -> None:
     (route,) = settings.routes
@@ -68,9 +68,7 @@ async def test_bypassed_items_return_no_vectors_if_their_route_says_so(
     assert lines({}, SORTED).splitlines()[1] == untouched
 
 
-async def test_what_is_not_reranked_goes_on_in_one_request_as_its_own_lines(
-    client: Client, engine: EndpointEngine
-) -> None:
+async def test_items_that_are_not_reranked_are_sent_in_one_msearch(client: Client, engine: EndpointEngine) -> None:
     header = b'{ "index" : "logs", "preference":"x" }'
     await ask(client, lines({}, QUERY, header, BOOST, b"", SORTED))
     (sent,) = engine.of("_msearch")
@@ -92,7 +90,7 @@ async def test_what_is_not_reranked_goes_on_in_one_request_as_its_own_lines(
         (b"", "bypassed;reason=not_json"),
     ],
 )
-async def test_where_nothing_is_reranked_the_clients_own_bytes_go_on(
+async def test_without_a_reranked_item_the_clients_bytes_are_passed_on(
     client: Client, engine: EndpointEngine, content: bytes, outcome: str
 ) -> None:
     answered = await ask(client, content, "/products/_msearch?typed_keys")
@@ -104,9 +102,7 @@ async def test_where_nothing_is_reranked_the_clients_own_bytes_go_on(
     )
 
 
-async def test_items_whose_caller_cannot_be_spoken_for_say_so_where_a_route_may_cover_them(
-    client: Client, engine: EndpointEngine
-) -> None:
+async def test_items_with_unrepeatable_credentials_report_the_reason(client: Client, engine: EndpointEngine) -> None:
     """The credentials are good for the client's own request alone, which goes on in its own bytes."""
     content = lines({}, QUERY, {"index": "logs"}, BOOST, {"index": ["logs", "prod*"]}, QUERY)
     answered = await ask(client, content, authorization="Negotiate YII=")
@@ -121,7 +117,7 @@ async def test_items_whose_caller_cannot_be_spoken_for_say_so_where_a_route_may_
     other.close()
 
 
-async def test_each_warning_of_any_of_the_searches_stands_once(client: Client, engine: EndpointEngine) -> None:
+async def test_warnings_of_all_items_appear_once(client: Client, engine: EndpointEngine) -> None:
     """The engine's answer to its items, and each reranked one's."""
 
     async def warns(stream: Stream, request: Message) -> bytes:
@@ -134,15 +130,13 @@ async def test_each_warning_of_any_of_the_searches_stands_once(client: Client, e
     assert '299 - "of the rest", 299 - "of both", 299 - "of a search"' == answered.header("warning")
 
 
-async def test_without_a_route_nothing_is_looked_at(plain_client: Client, engine: EndpointEngine) -> None:
+async def test_without_routes_an_msearch_is_passed_through(plain_client: Client, engine: EndpointEngine) -> None:
     content = lines({}, {**QUERY, "ext": {"rerank_proxy": {"window": "no"}}})
     answered = await ask(plain_client, content)
     assert ("", [content]) == (answered.header("x-rerank"), [request.content for request in engine.requests])
 
 
-async def test_a_parameter_that_is_not_known_leaves_the_whole_to_the_engine(
-    client: Client, engine: EndpointEngine
-) -> None:
+async def test_an_unknown_parameter_bypasses_all_items(client: Client, engine: EndpointEngine) -> None:
     answered = await ask(client, lines({}, QUERY), "/products/_msearch?nonsense=1")
     assert ('bypassed;reason=unknown_parameter;key="nonsense"', "/products/_msearch?nonsense=1") == (
         answered.header("x-rerank"),
@@ -151,14 +145,14 @@ async def test_a_parameter_that_is_not_known_leaves_the_whole_to_the_engine(
 
 
 @pytest.mark.parametrize("target", ["/_msearch", "/logs/_msearch"])
-async def test_what_cannot_be_taken_apart_says_so_only_where_the_url_names_a_routes_indices(
+async def test_a_malformed_msearch_has_a_reason_only_if_the_url_names_a_route(
     client: Client, engine: EndpointEngine, target: str
 ) -> None:
     answered = await ask(client, lines({"index": "products"}, QUERY)[:-1], target)
     assert ("", 1) == (answered.header("x-rerank"), len(engine.requests))
 
 
-async def test_a_multi_search_refused_as_a_whole_is_sent_again_in_the_clients_own_bytes(
+async def test_an_msearch_rejected_as_a_whole_is_repeated_with_the_clients_bytes(
     client: Client, engine: EndpointEngine
 ) -> None:
     content = lines({}, QUERY, {"index": "logs"}, BOOST)
@@ -169,7 +163,7 @@ async def test_a_multi_search_refused_as_a_whole_is_sent_again_in_the_clients_ow
 
 
 @pytest.mark.parametrize("said", [b"", b"<html>", b"\xff", b'{"responses":"\xff"}', b'{"responses":[]}'])
-async def test_an_answer_that_cannot_be_shared_out_is_the_engines_to_give_alone(
+async def test_an_msearch_response_without_items_repeats_the_clients_request(
     client: Client, engine: EndpointEngine, log: Log, said: bytes
 ) -> None:
     content = lines({}, QUERY, {"index": "logs"}, BOOST)
@@ -179,7 +173,7 @@ async def test_an_answer_that_cannot_be_shared_out_is_the_engines_to_give_alone(
     assert [] == [line for line in log if line["event"] == "internal_error"]
 
 
-async def test_an_item_that_steers_wrongly_is_refused_alone(client: Client, engine: EndpointEngine) -> None:
+async def test_an_item_with_invalid_options_fails_alone(client: Client, engine: EndpointEngine) -> None:
     wrong = {**QUERY, "ext": {"rerank_proxy": {"window": 0}}}
     answered = await ask(client, lines({}, QUERY, {}, wrong))
     good, bad = answered.json()["responses"]
@@ -191,9 +185,7 @@ async def test_an_item_that_steers_wrongly_is_refused_alone(client: Client, engi
     assert "reranked, bypassed;reason=steering" == answered.header("x-rerank")
 
 
-async def test_steering_is_cut_out_of_an_items_bytes_also_where_it_is_bypassed(
-    client: Client, engine: EndpointEngine
-) -> None:
+async def test_options_are_removed_from_bypassed_items(client: Client, engine: EndpointEngine) -> None:
     steered = b'{"sort":["price"], "ext" : {"rerank_proxy": {"window": 5}, "own":1},"query":{"match":{"title":"a"}}}'
     other = b'{"ext": {"rerank_proxy": {}}, "query":{"match_all":{}}}'
     await ask(client, lines({}, steered, {"index": "logs"}, other))
@@ -201,7 +193,7 @@ async def test_steering_is_cut_out_of_an_items_bytes_also_where_it_is_bypassed(
     assert lines({}, cut, {"index": "logs"}, other) == engine.requests[-1].content
 
 
-async def test_an_item_that_cannot_be_read_for_its_steering_goes_on_as_it_came(
+async def test_an_item_whose_options_cannot_be_parsed_is_passed_on(
     client: Client, engine: EndpointEngine, log: Log
 ) -> None:
     unread = b'{"ext":{"rerank_proxy":{}},"size":1,"size":%s}' % (b"1" * 5000)
@@ -212,14 +204,14 @@ async def test_an_item_that_cannot_be_read_for_its_steering_goes_on_as_it_came(
     assert [] == [line for line in log if line["event"] == "internal_error"]
 
 
-async def test_items_that_are_steered_off_are_the_engines(client: Client) -> None:
+async def test_items_with_reranking_disabled_are_bypassed(client: Client) -> None:
     off = {**QUERY, "ext": {"rerank_proxy": {"enabled": False}}}
     answered = await ask(client, lines({}, QUERY, {}, off))
     assert [RERANKED, LEXICAL] == orders(answered)
     assert "reranked, bypassed;reason=steered_off" == answered.header("x-rerank")
 
 
-async def test_parameters_of_item_and_url_hold_for_its_search(client: Client, engine: EndpointEngine) -> None:
+async def test_parameters_of_item_and_url_apply_to_its_search(client: Client, engine: EndpointEngine) -> None:
     header = {"preference": "mine", "ignore_unavailable": True}
     await ask(client, lines(header, QUERY), "/products/_msearch?typed_keys=true&max_concurrent_searches=3")
     (sent,) = engine.of("lexical")
@@ -228,7 +220,7 @@ async def test_parameters_of_item_and_url_hold_for_its_search(client: Client, en
     )
 
 
-async def test_the_form_is_that_of_the_whole(client: Client) -> None:
+async def test_filter_path_applies_to_the_whole_response(client: Client) -> None:
     """`filter_path` and `pretty` see the answer as one, the items that are reranked and the others alike."""
     target = "/products/_msearch?filter_path=responses.hits.hits._id,responses.status&pretty"
     answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST), target)
@@ -238,7 +230,7 @@ async def test_the_form_is_that_of_the_whole(client: Client) -> None:
     assert answered.content.endswith(b"\n}\n")
 
 
-async def test_a_form_that_takes_too_much_work_is_the_engines(client: Client, engine: EndpointEngine) -> None:
+async def test_a_filter_path_that_is_too_complex_is_bypassed(client: Client, engine: EndpointEngine) -> None:
     """Found in the URL at once, or in the response, which is then asked for again."""
     content = lines({}, QUERY, {"index": "logs"}, BOOST)
     asked = await ask(client, content, "/products/_msearch?filter_path=" + ".".join(["a"] * 201))
@@ -259,13 +251,13 @@ def _nested(depth: int) -> Any:
     return {"a": _nested(depth - 1)} if depth else {}
 
 
-async def test_an_item_of_too_many_clauses_costs_itself(client: Client, engine: EndpointEngine) -> None:
+async def test_an_item_with_too_many_clauses_is_bypassed_alone(client: Client, engine: EndpointEngine) -> None:
     many = {"query": {"bool": {"should": [{"match": {"title": "a"}}] * (BODY_CLAUSES // 2)}}}
     answered = await ask(client, lines({}, many, {}, QUERY))
     assert "bypassed;reason=too_complex, reranked" == answered.header("x-rerank")
 
 
-async def test_it_took_as_long_as_its_slowest_item(client: Client) -> None:
+async def test_took_is_that_of_the_slowest_item(client: Client) -> None:
     answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
     assert ["took", "responses"] == list(answered.json())
     assert 7 == answered.json()["took"]
@@ -280,14 +272,14 @@ async def test_a_compressed_multi_search_is_read(client: Client, engine: Endpoin
     )
 
 
-async def test_a_long_multi_search_is_told_of_in_a_head_that_clients_read(client: Client) -> None:
+async def test_the_outcome_header_of_a_long_msearch_is_truncated(client: Client) -> None:
     answered = await ask(client, lines(*[{}, SORTED] * 500))
     told = answered.header("x-rerank")
     assert (500, True) == (len(orders(answered)), len(told) <= OUTCOME_LIST_BYTES)
     assert re.fullmatch(r"(bypassed;reason=sort, )+more;items=\d+", told)
 
 
-async def test_no_more_than_so_many_items_are_reranked(
+async def test_the_number_of_reranked_items_is_limited(
     start_proxy: StartProxy, settings: Config, models: FakeModels
 ) -> None:
     """Those that are bypassed anyway do not count; the others are the engine's."""
@@ -299,13 +291,13 @@ async def test_no_more_than_so_many_items_are_reranked(
     assert (told, 1) == (answered.header("x-rerank").split(", "), len(models.of("rerank")))  # equal searches share it
 
 
-async def test_one_with_too_many_items_is_the_engines_whole(client: Client, engine: EndpointEngine) -> None:
+async def test_an_msearch_with_too_many_items_is_passed_through(client: Client, engine: EndpointEngine) -> None:
     content = lines(*[{}, SORTED] * (MSEARCH_ITEMS + 1))
     answered = await ask(client, content)
     assert ("bypassed;reason=too_many", content) == (answered.header("x-rerank"), engine.of("_msearch")[0].content)
 
 
-async def test_what_is_the_engines_goes_there_beside_the_others(client: Client, engine: EndpointEngine) -> None:
+async def test_bypassed_items_are_sent_concurrently_with_reranked_ones(client: Client, engine: EndpointEngine) -> None:
     held = asyncio.Event()
     engine.faults["lexical"] = waits_for(held)
     asking = asyncio.ensure_future(ask(client, lines({}, QUERY, {"index": "logs"}, BOOST, {}, SORTED)))
@@ -315,16 +307,14 @@ async def test_what_is_the_engines_goes_there_beside_the_others(client: Client, 
     assert [RERANKED, LEXICAL, LEXICAL] == orders(await asking)
 
 
-async def test_an_item_that_is_not_understood_costs_itself_alone(client: Client, engine: EndpointEngine) -> None:
+async def test_a_malformed_item_is_bypassed_alone(client: Client, engine: EndpointEngine) -> None:
     header = b'{"project_routing":"x"}'
     answered = await ask(client, lines({}, QUERY, header, QUERY))
     told = ["reranked", 'bypassed;reason=unknown_parameter;key="project_routing"']
     assert (told, lines(header, QUERY)) == (answered.header("x-rerank").split(", "), engine.of("_msearch")[0].content)
 
 
-async def test_an_item_that_is_bypassed_late_is_the_engines_all_the_same(
-    client: Client, engine: EndpointEngine
-) -> None:
+async def test_an_item_bypassed_late_gets_the_engines_response(client: Client, engine: EndpointEngine) -> None:
     """Its widened search was refused in a way that the client's own may not be; each answer stands in its place."""
     large = {"query": {"match": {"title": "large"}}}
 
@@ -340,7 +330,7 @@ async def test_an_item_that_is_bypassed_late_is_the_engines_all_the_same(
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
-async def test_a_refusal_of_the_engines_items_is_the_answer_and_is_not_asked_for_again(
+async def test_an_error_for_the_bypassed_items_is_relayed_without_a_second_request(
     client: Client, engine: EndpointEngine, status: int
 ) -> None:
     engine.faults["_msearch"] = refuses(status)
@@ -353,7 +343,7 @@ async def test_a_refusal_of_the_engines_items_is_the_answer_and_is_not_asked_for
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 429, 500, 503])
-async def test_an_item_that_the_engine_refuses_has_its_error_and_is_not_asked_for_again(
+async def test_an_item_that_the_engine_rejects_gets_its_error(
     client: Client, engine: EndpointEngine, status: int
 ) -> None:
     body = b'{"error":{"type":"no","reason":"told to"},"status":%d}' % status
@@ -365,7 +355,7 @@ async def test_an_item_that_the_engine_refuses_has_its_error_and_is_not_asked_fo
     assert (1, 1) == (len(engine.of("lexical")), len(engine.of("_msearch")))
 
 
-async def test_an_item_that_was_lost_on_its_way_is_not_sent_again(client: Client, engine: EndpointEngine) -> None:
+async def test_an_item_lost_with_its_connection_is_not_repeated(client: Client, engine: EndpointEngine) -> None:
     engine.faults["lexical"] = breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
     answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
     first, second = answered.json()["responses"]
@@ -373,13 +363,15 @@ async def test_an_item_that_was_lost_on_its_way_is_not_sent_again(client: Client
     assert 1 == len(engine.of("lexical"))
 
 
-async def test_the_engines_items_that_were_lost_are_not_sent_again(client: Client, engine: EndpointEngine) -> None:
+async def test_bypassed_items_lost_with_their_connection_are_not_repeated(
+    client: Client, engine: EndpointEngine
+) -> None:
     engine.faults["_msearch"] = breaks_off(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf")
     answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST))
     assert (502, 1) == (answered.status, len(engine.of("_msearch")))
 
 
-async def test_one_budget_holds_for_the_whole_and_begins_with_the_last_answer(
+async def test_one_budget_covers_all_items_and_starts_with_the_engines_last_response(
     client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     """What is added to the engine's own time, which for a multi-search is that of its slowest item."""
@@ -402,13 +394,13 @@ async def test_an_item_whose_models_fail_is_degraded_alone(client: Client, model
     assert 'degraded;stages="rerank";reason=server_error, unrouted' == answered.header("x-rerank")
 
 
-async def test_each_item_is_one_line_in_the_log(client: Client, log: Log) -> None:
+async def test_each_item_has_one_log_line(client: Client, log: Log) -> None:
     await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST, {}, SORTED))
     assert ["bypassed", "reranked"] == sorted(line["outcome"] for line in log)
 
 
 @pytest.mark.parametrize("depth", [500, 5_000])
-async def test_what_is_nested_too_deep_is_the_engines(client: Client, engine: EndpointEngine, depth: int) -> None:
+async def test_an_item_nested_too_deeply_is_bypassed(client: Client, engine: EndpointEngine, depth: int) -> None:
     deep = b'{"ext":{"rerank_proxy":' + b"[" * depth + b"]" * depth + b"}}"
     engine.faults["_msearch"] = refuses(400)
     for content in (lines(deep, QUERY), lines({}, deep, {}, QUERY)):
@@ -416,13 +408,13 @@ async def test_what_is_nested_too_deep_is_the_engines(client: Client, engine: En
         assert 400 == answered.status or "reranked" in answered.header("x-rerank")
 
 
-async def test_an_items_own_indices_stand_above_the_urls(client: Client, engine: EndpointEngine) -> None:
+async def test_an_items_indices_override_the_urls(client: Client, engine: EndpointEngine) -> None:
     answered = await ask(client, lines({"index": ["products"]}, QUERY, {"index": "products,logs"}, QUERY), "/_msearch")
     assert "reranked, bypassed;reason=mixed_routes" == answered.header("x-rerank")
     assert "/_msearch" == engine.of("_msearch")[0].target
 
 
-async def test_templates_are_rendered_by_the_engine_and_then_searched(client: Client, engine: EndpointEngine) -> None:
+async def test_templates_are_rendered_by_the_engine_and_reranked(client: Client, engine: EndpointEngine) -> None:
     template = {"source": json.dumps(QUERY), "params": {"a": 1}}
     answered = await ask(client, lines({}, template, {}, {"id": "x", "explain": True}), "/products/_msearch/template")
     assert "reranked, bypassed;reason=template" == answered.header("x-rerank")
@@ -430,7 +422,7 @@ async def test_templates_are_rendered_by_the_engine_and_then_searched(client: Cl
     assert lines({}, {"id": "x", "explain": True}) == engine.of("_msearch/template")[0].content
 
 
-async def test_the_version_that_a_client_names_is_named_in_every_request(
+async def test_the_clients_compatible_with_version_is_sent_with_every_request(
     client: Client, engine: EndpointEngine
 ) -> None:
     """The engine refuses a request whose `Accept` names a version and whose `Content-Type` does not."""

@@ -26,7 +26,7 @@ bodies = st.dictionaries(st.text(), strategies.json_values, max_size=3).map(stra
 
 
 @given(st.lists(st.tuples(headers, bodies), max_size=5).map(lambda items: [(b"{}", b"{}"), *items]))
-def test_what_is_taken_apart_is_put_together_byte_for_byte(items: list[tuple[bytes, bytes]]) -> None:
+def test_split_lines_are_joined_byte_for_byte(items: list[tuple[bytes, bytes]]) -> None:
     content = join_lines(items)
     read = split(content)
     assert read is not None
@@ -52,7 +52,7 @@ def test_what_is_taken_apart_is_put_together_byte_for_byte(items: list[tuple[byt
         ({"routing": 7}, None, {"routing": "7"}),
     ],
 )
-def test_the_first_line_says_indices_and_parameters(header: Any, indices: str | None, parameters: Any) -> None:
+def test_the_header_line_has_indices_and_parameters(header: Any, indices: str | None, parameters: Any) -> None:
     line = json.dumps(header).encode()
     assert (Item(line, b"{}", indices, tuple(parameters.items())),) == split(line + b"\n{}\n")
 
@@ -73,7 +73,7 @@ def test_the_first_line_says_indices_and_parameters(header: Any, indices: str | 
         (b'{"expand_wildcards":[1]}', "expand_wildcards"),
     ],
 )
-def test_an_item_that_is_not_understood_costs_itself_alone(header: bytes, key: str) -> None:
+def test_a_malformed_item_is_bypassed_alone(header: bytes, key: str) -> None:
     assert (Unread(header, b"{}", key), Item(b"{}", b"{}", None, ())) == split(header + b"\n{}\n{}\n{}\n")
 
 
@@ -97,29 +97,29 @@ def test_an_item_that_is_not_understood_costs_itself_alone(header: bytes, key: s
         b"{}\n{}\n{\n{}\n",
     ],
 )
-def test_what_is_not_understood_is_the_engines_to_judge(content: bytes) -> None:
+def test_malformed_lines_are_left_to_the_engine(content: bytes) -> None:
     assert split(content) is None
 
 
 @given(st.binary(max_size=80) | st.lists(st.sampled_from([*HEADERS, b"{", b"[]", b"x"])).map(b"\n".join))
-def test_no_content_is_too_odd(content: bytes) -> None:
+def test_any_content_is_split_without_an_error(content: bytes) -> None:
     read = split(content)
     assert read is None or join_lines([(item.header, item.body) for item in read]) == content
 
 
-def test_what_the_item_says_stands_above_the_url() -> None:
+def test_parameters_of_the_item_override_the_url() -> None:
     item = Item(b"", b"{}", None, (("ccs_minimize_roundtrips", "false"), ("routing", "a b")))
     url = [("typed_keys", ""), ("ccs_minimize_roundtrips", "true"), ("pretty", ""), ("max_concurrent_searches", "2")]
     assert "ccs_minimize_roundtrips=false&routing=a+b&typed_keys=&pretty=" == query_string(item, url)
 
 
-def test_an_answer_gives_its_items_in_their_own_bytes() -> None:
+def test_response_items_keep_their_bytes() -> None:
     assert (3, [b'{"a":1e5}', b"{}"]) == responses(b'{"took":3,"responses":[{"a":1e5},{}]}')
     assert (7, 0) == (took(b'{"took":7,"hits":{}}'), took(b'{"error":{},"status":400}'))
 
 
 @pytest.mark.parametrize("answer", [b"", b"[]", b'{"responses":{}}', b'{"took":"x"}'])
-def test_an_answer_that_is_none_of_items_cannot_be_read(answer: bytes) -> None:
+def test_a_response_without_items_is_malformed(answer: bytes) -> None:
     with pytest.raises(ValueError, match=r"(?i)expect|truncated|malformed"):
         responses(answer)
 
@@ -134,6 +134,6 @@ def test_an_answer_that_is_none_of_items_cannot_be_read(answer: bytes) -> None:
         ("responses.b", True, b'{\n  "responses" : [\n    {\n      "b" : [ ]\n    }\n  ]\n}\n'),
     ],
 )
-def test_the_parts_are_put_together_in_the_form_asked_for(said: str, pretty: bool, expected: bytes) -> None:  # noqa: FBT001
+def test_the_response_is_written_in_the_requested_format(said: str, pretty: bool, expected: bytes) -> None:  # noqa: FBT001
     form = Form(read_filter_path(said), pretty)
     assert expected == join_responses([b'{"a":1e5}', b'{"b":[]}'], 3, form, keeps_empty=True)

@@ -41,36 +41,34 @@ async def test_each_node_publishes_the_proxys_address(published: Client, engine:
     )
 
 
-async def test_by_default_nothing_is_touched(client: Client, engine: EndpointEngine) -> None:
+async def test_by_default_the_response_is_unchanged(client: Client, engine: EndpointEngine) -> None:
     answered = await client.ask("GET", PATH)
     assert (["10.0.0.1:9200", "es/10.0.0.2:9200"], "") == (addresses(answered.json()), answered.header("x-rerank"))
 
 
 @pytest.mark.parametrize("indent", [None, 2])
-def test_all_else_keeps_its_bytes(indent: int | None) -> None:
+def test_everything_but_addresses_keeps_its_bytes(indent: int | None) -> None:
     body = json.dumps(NODES, indent=indent)
     expected = body.replace('"10.0.0.1:9200"', '"p"').replace('"es/10.0.0.2:9200"', '"p"')
     assert expected.encode() == published_as(body.encode(), "p")
 
 
-def test_what_only_looks_like_an_address_stays() -> None:
+def test_only_the_http_publish_address_is_replaced() -> None:
     body = b'{"nodes":{"n":{"name":"\\"publish_address\\":\\"a:1\\"","http":{"publish_address":"a:1","x":"a:1"}}}}'
     assert body.replace(b'"publish_address":"a:1"', b'"publish_address":"p"') == published_as(body, "p")
 
 
 @pytest.mark.parametrize("said", [b"not json", b'{"nodes":[]}', b"{}"])
-async def test_an_answer_that_is_none_of_nodes_is_the_engines(
-    published: Client, engine: EndpointEngine, said: bytes
-) -> None:
+async def test_an_unexpected_response_is_relayed(published: Client, engine: EndpointEngine, said: bytes) -> None:
     engine.faults["_nodes/_all/http"] = says(said)
     assert said == (await published.ask("GET", PATH)).content
 
 
-async def test_a_refusal_is_the_engines(published: Client, engine: EndpointEngine) -> None:
+async def test_an_error_is_relayed(published: Client, engine: EndpointEngine) -> None:
     engine.faults["_nodes/_all/http"] = refuses(403)
     assert 403 == (await published.ask("GET", PATH)).status
 
 
-async def test_a_caller_whose_headers_cannot_be_carried_is_the_engines(published: Client) -> None:
+async def test_a_caller_with_unusual_headers_is_passed_through(published: Client) -> None:
     await published.send(request("GET", PATH, x_name="\xe9"))
     assert ["10.0.0.1:9200", "es/10.0.0.2:9200"] == addresses((await published.answer()).json())

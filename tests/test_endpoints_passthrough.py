@@ -65,18 +65,18 @@ def lines_of(message: Message) -> list[bytes]:
         "/_search/scroll;x=1?#f",
     ],
 )
-async def test_a_target_arrives_as_it_was_sent(plain_client: Client, engine: FakeEngine, target: str) -> None:
+async def test_a_target_is_forwarded_unchanged(plain_client: Client, engine: FakeEngine, target: str) -> None:
     await plain_client.ask("GET", target)
     assert target.encode() == engine.requests[0].start.split(b" ")[1]
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "get"])
-async def test_every_method_arrives_with_its_body(plain_client: Client, engine: FakeEngine, method: str) -> None:
+async def test_every_method_is_forwarded_with_its_body(plain_client: Client, engine: FakeEngine, method: str) -> None:
     await plain_client.ask(method, "/i/_doc/1", b'{"a": 1 }')
     assert [(method, b'{"a": 1 }')] == [(asked.method, asked.body) for asked in engine.requests]
 
 
-async def test_headers_arrive_in_their_order_and_spelling_but_for_those_of_one_hop(
+async def test_request_headers_keep_order_and_case_except_hop_by_hop_ones(
     plain_client: Client, engine: FakeEngine
 ) -> None:
     sent = (
@@ -93,7 +93,7 @@ async def test_headers_arrive_in_their_order_and_spelling_but_for_those_of_one_h
     assert re.fullmatch(rb"via: 1\.1 rerank-proxy-[0-9a-f]{8}", via)
 
 
-async def test_an_answer_comes_back_with_its_reason_and_headers_but_for_those_of_one_hop(
+async def test_response_headers_and_reason_are_kept_except_hop_by_hop_ones(
     plain_client: Client, engine: FakeEngine
 ) -> None:
     lines = [
@@ -131,14 +131,14 @@ def _sends(sent: bytes) -> Fault:
     return fault
 
 
-async def test_the_answer_to_head_has_the_length_and_no_body(plain_client: Client, engine: FakeEngine) -> None:
+async def test_a_head_response_has_the_length_and_no_body(plain_client: Client, engine: FakeEngine) -> None:
     engine.faults["other"] = _sends(answer(200, b"", ("X-More", "1")).replace(b"length: 0", b"length: 77"))
     answered = await plain_client.ask("HEAD", "/i")
     again = await plain_client.ask("HEAD", "/i")
     assert [("77", b"")] * 2 == [(one.header("content-length"), one.body) for one in (answered, again)]
 
 
-async def test_compressed_bodies_pass_as_they_are_both_ways(plain_client: Client, engine: FakeEngine) -> None:
+async def test_compressed_bodies_are_relayed_unchanged(plain_client: Client, engine: FakeEngine) -> None:
     sent, back = gzip.compress(b'{"a":1}', 1), gzip.compress(b'{"b":2}', 9)
     engine.faults["other"] = _sends(answer(200, back, ("content-encoding", "gzip")))
     answered = await plain_client.ask("POST", "/i/_doc", sent, content_encoding="gzip", accept_encoding="gzip")
@@ -146,13 +146,13 @@ async def test_compressed_bodies_pass_as_they_are_both_ways(plain_client: Client
     assert (back, "gzip") == (answered.body, answered.header("content-encoding"))
 
 
-async def test_a_bulk_of_ndjson_arrives_to_the_byte(plain_client: Client, engine: FakeEngine) -> None:
+async def test_a_bulk_request_is_forwarded_byte_for_byte(plain_client: Client, engine: FakeEngine) -> None:
     bulk = b'{"index":{"_id":"1"}}\r\n{"a":1.0e5,  "\xc3\xa9":0.10}\n\n{"delete":{"_id":"2"}}\n'
     await plain_client.ask("POST", "/i/_bulk", bulk, content_type="application/x-ndjson")
     assert bulk == engine.requests[0].body
 
 
-async def test_chunks_extensions_and_trailers_pass_as_they_were_cut(plain_client: Client, engine: FakeEngine) -> None:
+async def test_chunks_extensions_and_trailers_are_relayed_unchanged(plain_client: Client, engine: FakeEngine) -> None:
     sent = b"3;a=b\r\nabc\r\n0a\r\n0123456789\r\n0\r\nX-Sum: 1\r\nX-More: 2\r\n\r\n"
     back = chunked(b"one", b"two" * 9, trailers=b"X-Took: 3\r\n")
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Took\r\n\r\n"
@@ -162,7 +162,7 @@ async def test_chunks_extensions_and_trailers_pass_as_they_were_cut(plain_client
     assert (sent, back) == (engine.requests[0].body, answered.body)
 
 
-async def test_a_path_prefix_of_the_engines_url_is_kept(
+async def test_a_path_prefix_of_the_engines_url_is_prepended(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine
 ) -> None:
     prefixed = msgspec.structs.replace(settings, engine=EngineSettings(url=f"{engine.url}/es/one/"), routes=())
@@ -172,15 +172,13 @@ async def test_a_path_prefix_of_the_engines_url_is_kept(
     assert ["/es/one/_cluster/health?pretty", "*"] == [asked.target for asked in engine.requests]
 
 
-async def test_one_connection_carries_many_requests_and_so_does_the_one_behind(
-    plain_client: Client, engine: FakeEngine
-) -> None:
+async def test_both_connections_are_kept_alive(plain_client: Client, engine: FakeEngine) -> None:
     for number in range(3):
         await plain_client.ask("PUT", f"/i/_doc/{number}", b"{}")
     assert [1, 1, 1] == [asked.connection for asked in engine.requests]
 
 
-async def test_requests_sent_at_once_are_answered_in_their_order(plain_client: Client, engine: FakeEngine) -> None:
+async def test_pipelined_requests_are_answered_in_order(plain_client: Client, engine: FakeEngine) -> None:
     engine.faults["other"] = _echo
     sent = [request("PUT", f"/i/_doc/{n}", b"x" * n) + b"\r\n" for n in range(1, 5)]
     await plain_client.send(b"".join(sent))
@@ -201,7 +199,7 @@ async def _echo(stream: Stream, asked: Message) -> bytes:
         (b"1.0", b"Connection: keep-alive\r\n", True, "keep-alive"),
     ],
 )
-async def test_the_connection_stays_open_as_the_request_has_it(
+async def test_the_connection_is_kept_as_the_request_says(
     plain_client: Client, engine: FakeEngine, version: bytes, connection: bytes, *, goes_on: bool, said: str
 ) -> None:
     asked = b"GET / HTTP/%s\r\nHost: p\r\n%s\r\n" % (version, connection)
@@ -222,7 +220,7 @@ async def test_the_connection_stays_open_as_the_request_has_it(
         (b"1.1", b"content-length: 2\r\n", b"", False),
     ],
 )
-async def test_a_client_of_http_1_0_is_kept_as_the_engine_keeps_it_without_saying_so(
+async def test_an_http_1_0_client_is_kept_alive_like_by_the_engine(
     plain_client: Client, engine: FakeEngine, version: bytes, length: bytes, connection: bytes, *, goes_on: bool
 ) -> None:
     """Elasticsearch 8.19.13 answers in HTTP/1.0, without a Connection header, and keeps the connection if asked to."""
@@ -252,7 +250,7 @@ async def test_an_engine_that_closes_after_its_answer_closes_the_client(
     assert ("close", b"") == (answered.header("connection"), await plain_client.left())
 
 
-async def test_an_answer_without_length_ends_with_its_connection(plain_client: Client, engine: FakeEngine) -> None:
+async def test_a_response_without_length_ends_with_its_connection(plain_client: Client, engine: FakeEngine) -> None:
     async def script(stream: Stream) -> None:
         await stream.request()
         await stream.send(b"HTTP/1.1 200 OK\r\n\r\nall of it")
@@ -262,7 +260,7 @@ async def test_an_answer_without_length_ends_with_its_connection(plain_client: C
     assert ("close", b"all of it") == (answered.header("connection"), answered.body)
 
 
-async def test_a_client_that_waits_to_be_asked_is_asked_by_the_engine(plain_client: Client, engine: FakeEngine) -> None:
+async def test_a_100_continue_comes_from_the_engine(plain_client: Client, engine: FakeEngine) -> None:
     async def script(stream: Stream) -> None:
         head = Message(await stream.head(), b"")
         await stream.send(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -278,9 +276,7 @@ async def test_a_client_that_waits_to_be_asked_is_asked_by_the_engine(plain_clie
     assert "100-continue" == engine.requests[0].header("expect")
 
 
-async def test_a_client_that_is_not_asked_keeps_its_body_and_its_connection_ends(
-    plain_client: Client, engine: FakeEngine
-) -> None:
+async def test_without_a_100_continue_the_connection_closes(plain_client: Client, engine: FakeEngine) -> None:
     async def script(stream: Stream) -> None:
         await stream.head()
         await stream.send(answer(417, b"no", reason="Expectation Failed"))
@@ -293,7 +289,7 @@ async def test_a_client_that_is_not_asked_keeps_its_body_and_its_connection_ends
     assert (417, "close", b"") == (answered.status, answered.header("connection"), await plain_client.left())
 
 
-async def test_an_answer_that_comes_early_reaches_a_client_that_is_still_sending(
+async def test_an_early_response_reaches_a_client_that_is_still_sending(
     plain_client: Client, engine: FakeEngine
 ) -> None:
     """413 while the body is still coming; what the client sends after it does not destroy it."""
@@ -310,9 +306,7 @@ async def test_an_answer_that_comes_early_reaches_a_client_that_is_still_sending
     assert (413, b"too much", "close") == (answered.status, answered.body, answered.header("connection"))
 
 
-async def test_an_engine_that_answers_early_and_reads_on_stays_in_step(
-    plain_client: Client, engine: FakeEngine
-) -> None:
+async def test_after_an_early_response_the_connection_can_be_reused(plain_client: Client, engine: FakeEngine) -> None:
     """As Elasticsearch 9 does where it has no handler: the client's connection and the engine's take the next one."""
 
     async def script(stream: Stream) -> None:
@@ -334,7 +328,7 @@ async def test_an_engine_that_answers_early_and_reads_on_stays_in_step(
 
 
 @pytest.mark.parametrize("rest", [b"no chunk\r\n", b""])
-async def test_an_early_answer_survives_what_is_wrong_with_the_rest_of_its_request(
+async def test_an_early_response_is_delivered_despite_a_malformed_rest_of_the_request(
     rest: bytes, plain_client: Client, engine: FakeEngine
 ) -> None:
     async def script(stream: Stream) -> None:
@@ -351,7 +345,7 @@ async def test_an_early_answer_survives_what_is_wrong_with_the_rest_of_its_reque
     await engine.until_left()
 
 
-async def test_an_engine_that_answers_early_and_leaves_takes_its_client_along(
+async def test_an_engine_that_closes_after_an_early_response_closes_the_client(
     plain_client: Client, engine: FakeEngine
 ) -> None:
     async def script(stream: Stream) -> None:
@@ -367,7 +361,7 @@ async def test_an_engine_that_answers_early_and_leaves_takes_its_client_along(
     assert (405, b"no", b"") == (answered.status, answered.body, await plain_client.left())
 
 
-async def test_a_large_body_waits_for_an_engine_that_reads_slowly(plain_client: Client, engine: FakeEngine) -> None:
+async def test_a_large_body_is_paused_for_a_slow_engine(plain_client: Client, engine: FakeEngine) -> None:
     """Memory is bounded: while the engine does not read, the client cannot send either."""
     reads, sent = asyncio.Event(), b"0123456789abcdef" * (LARGE // 16)
 
@@ -391,7 +385,7 @@ async def test_a_large_body_waits_for_an_engine_that_reads_slowly(plain_client: 
     assert (200, True) == (answered.status, sent * 4 == engine.requests[0].body)
 
 
-async def test_a_large_answer_waits_for_a_client_that_reads_slowly(plain_client: Client, engine: FakeEngine) -> None:
+async def test_a_large_response_is_paused_for_a_slow_client(plain_client: Client, engine: FakeEngine) -> None:
     back, sending = b"0123456789abcdef" * (LARGE // 16) * 4, asyncio.Event()
     written: list[asyncio.WriteTransport] = []
 
@@ -430,7 +424,7 @@ async def _until_still(transport: asyncio.WriteTransport) -> None:
     ("method", "target"),
     [("GET", "/i/_doc/1"), ("GET", "/_cat/indices"), ("POST", "/_query?pretty"), ("POST", "/_sql")],
 )
-async def test_a_client_that_leaves_cancels_what_it_was_reading(
+async def test_a_disconnecting_client_cancels_its_read(
     plain_client: Client, engine: FakeEngine, method: str, target: str
 ) -> None:
     engine.faults["other"] = hangs
@@ -442,7 +436,9 @@ async def test_a_client_that_leaves_cancels_what_it_was_reading(
 
 
 @pytest.mark.parametrize("leaving", ["close", "break_off"])
-async def test_a_write_goes_on_when_its_client_leaves(plain_client: Client, engine: FakeEngine, leaving: str) -> None:
+async def test_a_write_continues_when_its_client_disconnects(
+    plain_client: Client, engine: FakeEngine, leaving: str
+) -> None:
     """As it would at the engine: what was asked for is done, and the connection behind is fit for the next."""
     held, done = asyncio.Event(), asyncio.Event()
 
@@ -471,7 +467,7 @@ HALVES: Sequence[bytes] = (
 
 
 @pytest.mark.parametrize("half", HALVES)
-async def test_an_engine_that_dies_in_mid_answer_breaks_the_clients_answer_off(
+async def test_an_engine_that_fails_mid_response_aborts_the_clients_response(
     plain_client: Client, engine: FakeEngine, half: bytes
 ) -> None:
     """Never a shorter answer that looks whole: the client's connection is reset."""
@@ -486,7 +482,7 @@ async def _whole_answer(client: Client) -> Message:
     return Message(head.head, await client.body(head, until_close=True))
 
 
-async def test_an_engine_that_is_not_there_gives_502_in_the_engines_shape(
+async def test_an_unreachable_engine_is_a_502_in_the_engines_format(
     start_proxy: StartProxy, settings: Config, log: Log
 ) -> None:
     port = closed_port()
@@ -502,7 +498,7 @@ async def test_an_engine_that_is_not_there_gives_502_in_the_engines_shape(
     assert 502 == (await client.ask("HEAD", "/")).status
 
 
-async def test_a_client_that_waits_to_be_asked_is_told_502_and_its_body_not_taken_for_a_request(
+async def test_after_a_502_instead_of_100_continue_the_body_is_not_parsed_as_a_request(
     start_proxy: StartProxy, settings: Config
 ) -> None:
     nowhere = EngineSettings(url=f"http://127.0.0.1:{closed_port()}")
@@ -514,7 +510,7 @@ async def test_a_client_that_waits_to_be_asked_is_told_502_and_its_body_not_take
     assert b"" == await client.left()
 
 
-async def test_the_product_is_named_in_its_place_once_it_is_known(plain_client: Client, engine: FakeEngine) -> None:
+async def test_x_elastic_product_is_sent_once_it_is_known(plain_client: Client, engine: FakeEngine) -> None:
     await plain_client.ask("GET", "/_nodes")
     await engine.__aexit__()
     assert b"" == await plain_client.left()
@@ -524,7 +520,7 @@ async def test_the_product_is_named_in_its_place_once_it_is_known(plain_client: 
     assert (502, PRODUCT[1]) == (answered.status, answered.header(PRODUCT[0]))
 
 
-async def test_the_next_node_is_used_while_one_is_not_there(
+async def test_the_next_node_is_used_while_one_is_unreachable(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine
 ) -> None:
     nodes = [f"http://127.0.0.1:{closed_port()}", engine.url]
@@ -548,7 +544,7 @@ def dies_when_reused(engine: FakeEngine) -> Script:
     return script
 
 
-async def test_a_read_on_a_connection_that_had_died_is_sent_once_more(plain_client: Client, engine: FakeEngine) -> None:
+async def test_a_read_on_a_dead_connection_is_sent_once_more(plain_client: Client, engine: FakeEngine) -> None:
     engine.script = dies_when_reused(engine)
     await plain_client.ask("GET", "/first")
     answered = await plain_client.ask("GET", "/second")
@@ -556,7 +552,7 @@ async def test_a_read_on_a_connection_that_had_died_is_sent_once_more(plain_clie
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
-async def test_a_write_on_a_connection_that_had_died_is_never_sent_twice(
+async def test_a_write_on_a_dead_connection_is_never_sent_twice(
     plain_client: Client, engine: FakeEngine, method: str
 ) -> None:
     """It may have been done: the client's connection ends without an answer, as the engine's did."""
@@ -581,7 +577,7 @@ async def test_a_read_on_a_new_connection_is_not_repeated(plain_client: Client, 
     ],
     ids=["another protocol", "two lengths", "an endless head"],
 )
-async def test_an_engine_that_speaks_no_http_gives_502(
+async def test_an_engine_that_does_not_speak_http_is_a_502(
     plain_client: Client, engine: FakeEngine, nonsense: bytes
 ) -> None:
     engine.faults["other"] = _sends(nonsense)
@@ -589,7 +585,7 @@ async def test_an_engine_that_speaks_no_http_gives_502(
     assert (502, "engine_unreachable") == (answered.status, answered.json()["error"]["type"])
 
 
-async def test_an_answer_that_the_engine_ends_by_closing_is_not_waited_for_by_others(
+async def test_a_slow_response_does_not_delay_other_clients(
     plain_client: Client, start_proxy: StartProxy, settings: Config, engine: FakeEngine
 ) -> None:
     """A request that takes its time holds nobody up: each has a connection of its own."""
@@ -603,7 +599,7 @@ async def test_an_answer_that_the_engine_ends_by_closing_is_not_waited_for_by_ot
     assert 200 == (await plain_client.answer()).status
 
 
-async def test_chunks_are_handed_on_as_they_come(plain_client: Client, engine: FakeEngine) -> None:
+async def test_chunks_are_relayed_as_they_arrive(plain_client: Client, engine: FakeEngine) -> None:
     """An answer that takes its time is not held back until it is whole."""
     more = asyncio.Event()
 
@@ -624,7 +620,7 @@ async def test_chunks_are_handed_on_as_they_come(plain_client: Client, engine: F
 
 
 @pytest.mark.parametrize("said", ["Negotiate", "NTLM"])
-async def test_a_login_that_may_hold_for_the_connection_ends_both_sides(
+async def test_connection_based_authentication_closes_both_connections(
     said: str, plain_client: Client, engine: FakeEngine
 ) -> None:
     """By Negotiate and NTLM a caller may prove who they are once for a whole connection."""
@@ -634,7 +630,9 @@ async def test_a_login_that_may_hold_for_the_connection_ends_both_sides(
     await engine.until_left()
 
 
-async def test_a_demand_for_such_a_login_ends_both_sides(plain_client: Client, engine: FakeEngine) -> None:
+async def test_a_challenge_for_connection_based_authentication_closes_both_connections(
+    plain_client: Client, engine: FakeEngine
+) -> None:
     async def demands(stream: Stream, asked: Message) -> bytes:
         return answer(401, b"{}", ("WWW-Authenticate", "Basic realm=a, Negotiate"))
 
@@ -654,7 +652,7 @@ UNASKED = {
 
 
 @pytest.mark.parametrize(("first", "unasked"), UNASKED.values(), ids=UNASKED)
-async def test_what_the_engine_says_unasked_is_nobodys_answer(
+async def test_unsolicited_bytes_of_the_engine_are_no_response(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, first: bytes, unasked: bytes
 ) -> None:
     said, gone = asyncio.Event(), asyncio.Event()
@@ -680,7 +678,7 @@ async def test_what_the_engine_says_unasked_is_nobodys_answer(
     other.close()
 
 
-async def test_idle_clients_cost_the_engine_nothing(plain_client: Client, engine: FakeEngine) -> None:
+async def test_idle_clients_hold_no_engine_connection(plain_client: Client, engine: FakeEngine) -> None:
     port = plain_client.writer.get_extra_info("peername")[1]
     idle = [await Client.to(port) for _ in range(20)]
     await plain_client.ask("GET", "/_nodes")
@@ -689,7 +687,7 @@ async def test_idle_clients_cost_the_engine_nothing(plain_client: Client, engine
         client.close()
 
 
-async def test_an_engines_connection_that_waits_too_long_is_closed_and_its_client_kept(
+async def test_an_idle_engine_connection_is_closed_without_closing_the_client(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine
 ) -> None:
     brief = msgspec.structs.replace(settings.engine, idle_connection_seconds=0.01)
@@ -702,7 +700,7 @@ async def test_an_engines_connection_that_waits_too_long_is_closed_and_its_clien
 
 
 @pytest.mark.parametrize("waits", ["for a connection", "for a response"])
-async def test_a_write_that_was_sent_whole_is_delivered_though_its_client_left(
+async def test_a_complete_write_is_delivered_though_its_client_disconnected(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, waits: str
 ) -> None:
     """Also where the client left before the proxy was connected to the engine."""
@@ -738,16 +736,14 @@ async def test_a_write_that_was_sent_whole_is_delivered_though_its_client_left(
         (b"POST", b"/i/_doc/template", False, False),
     ],
 )
-def test_reads_and_searches_end_with_their_client_and_nothing_else_does(
+def test_only_reads_and_searches_are_cancelled_with_their_client(
     method: bytes, target: bytes, *, repeatable: bool, ends: bool
 ) -> None:
     terms = terms_of(method, target)
     assert (repeatable, ends) == (terms.repeatable, terms.ends_with_client)
 
 
-async def test_a_search_on_a_connection_that_had_died_is_not_sent_again(
-    plain_client: Client, engine: FakeEngine
-) -> None:
+async def test_a_search_on_a_dead_connection_is_not_repeated(plain_client: Client, engine: FakeEngine) -> None:
     """It may be what the engine died of."""
 
     async def dies(stream: Stream, asked: Message) -> None:
@@ -763,7 +759,7 @@ async def test_a_search_on_a_connection_that_had_died_is_not_sent_again(
 @pytest.mark.parametrize(
     "passed", [b"1.1 %(own)s", b"1.0 a, 1.1 %(own)s (x)", b", ".join([b"1.1 rerank-proxy-00000001"] * 4)]
 )
-async def test_a_request_that_comes_back_is_answered_as_a_loop(
+async def test_a_request_that_returns_to_the_proxy_is_a_loop_error(
     plain_client: Client, engine: FakeEngine, passed: bytes
 ) -> None:
     await plain_client.ask("GET", "/_nodes")
@@ -773,14 +769,14 @@ async def test_a_request_that_comes_back_is_answered_as_a_loop(
     assert (508, "proxy_loop", 1) == (answered.status, answered.json()["error"]["type"], len(engine.requests))
 
 
-async def test_other_proxies_in_via_are_no_loop(plain_client: Client, engine: FakeEngine) -> None:
+async def test_other_proxies_in_via_are_not_a_loop(plain_client: Client, engine: FakeEngine) -> None:
     vias = ", ".join([*["1.1 nginx"] * 9, "1.1 rerank-proxy-00000001", "1.1 rerank-proxy-00000002"])
     assert 200 == (await plain_client.ask("GET", "/_nodes", via=vias)).status
     assert engine.requests[0].all("via")[0] == vias
 
 
 @pytest.mark.parametrize(("via", "forwarded"), [(False, False), (False, True), (True, True)])
-async def test_what_is_added_to_requests_is_as_configured(
+async def test_added_headers_are_configurable(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, *, via: bool, forwarded: bool
 ) -> None:
     adding = msgspec.structs.replace(settings.engine, via=via, forwarded_for=forwarded)
@@ -791,9 +787,7 @@ async def test_what_is_added_to_requests_is_as_configured(
     assert (["10.0.0.1", "127.0.0.1"] if forwarded else ["10.0.0.1"]) == asked.all("x-forwarded-for")
 
 
-async def test_a_connection_takes_the_next_request_after_a_response_that_its_client_read_slowly(
-    plain_client: Client, engine: FakeEngine
-) -> None:
+async def test_a_connection_is_reusable_after_a_slowly_read_response(plain_client: Client, engine: FakeEngine) -> None:
     """Also where the response had come to its end before the client's buffers had room again."""
     written: list[asyncio.WriteTransport] = []
 
@@ -814,7 +808,7 @@ async def test_a_connection_takes_the_next_request_after_a_response_that_its_cli
     assert 1 == len(written)
 
 
-async def test_a_response_before_the_request_was_sent_to_its_last_byte_ends_both_sides(
+async def test_a_response_before_the_end_of_the_request_closes_both_connections(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine
 ) -> None:
     """The proxy has the request whole, and the engine a part of it: nobody knows what it makes of the rest."""

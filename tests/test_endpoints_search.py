@@ -47,7 +47,7 @@ LONG = b"1" * 5000
         pytest.param(*[b'{"ext":{"rerank_proxy":{}},"size":1,"size":%s}' % LONG] * 2, id="a number that is not read"),
     ],
 )
-async def test_steering_is_cut_out_of_the_bytes_also_where_the_search_is_bypassed(
+async def test_options_are_removed_from_bypassed_searches(
     client: Client, engine: EndpointEngine, body: bytes, left: bytes
 ) -> None:
     await post(client, "/products/_search", body)
@@ -74,7 +74,7 @@ async def test_steering_is_cut_out_of_the_bytes_also_where_the_search_is_bypasse
         ("", b'{"sort":["a"', ("", None)),
     ],
 )
-async def test_a_bypassed_search_returns_no_vectors_if_its_route_says_so(
+async def test_a_bypassed_search_returns_no_vectors_if_its_route_hides_them(
     start_proxy: StartProxy, settings: Config, engine: EndpointEngine, target: str, body: bytes, expected: Any
 ) -> None:
     semantic = {"field": "v", "dimensions": 3, "exclude_from_source": True}
@@ -105,7 +105,7 @@ def with_semantic(settings: Config, semantic: dict[str, Any]) -> Config:
     return msgspec.structs.replace(settings, routes=(changed,))
 
 
-async def test_where_no_route_matches_nothing_is_touched(client: Client, engine: EndpointEngine) -> None:
+async def test_without_a_matching_route_nothing_is_changed(client: Client, engine: EndpointEngine) -> None:
     body = b'{"ext": {"rerank_proxy": {"nonsense": 5}}}'
     answered = await post(client, "/logs/_search", body, x_rerank_window="no")
     assert (200, "", body) == (answered.status, answered.header("x-rerank"), engine.requests[-1].content)
@@ -122,7 +122,7 @@ async def test_where_no_route_matches_nothing_is_touched(client: Client, engine:
         ({}, {"x_rerank_window": "many"}),
     ],
 )
-async def test_what_cannot_be_meant_is_refused_in_the_engines_shape(
+async def test_invalid_options_are_rejected_in_the_engines_format(
     client: Client, engine: EndpointEngine, log: Log, member: Any, fields: dict[str, str]
 ) -> None:
     answered = await client.search("/products/_search", {**QUERY, "ext": {"rerank_proxy": member}}, **fields)
@@ -136,16 +136,14 @@ async def test_what_cannot_be_meant_is_refused_in_the_engines_shape(
     assert ([], "Elasticsearch") == (engine.of("lexical"), answered.header("x-elastic-product"))
 
 
-async def test_an_option_that_is_switched_off_is_refused(start_proxy: StartProxy, settings: Config) -> None:
+async def test_a_disallowed_option_is_rejected(start_proxy: StartProxy, settings: Config) -> None:
     client = await start_proxy(msgspec.structs.replace(settings, steering=("enabled",)))
     refused = await client.ask("GET", "/products/_search?q=laptop", x_rerank_window="5")
     allowed = await client.ask("GET", "/products/_search?q=laptop", x_rerank_enabled="off")
     assert (400, 200, "bypassed;reason=steered_off") == (refused.status, allowed.status, allowed.header("x-rerank"))
 
 
-async def test_a_request_may_say_the_words_the_instruction_and_the_window(
-    steered_client: Client, models: FakeModels
-) -> None:
+async def test_a_request_may_set_query_text_instruction_and_window(steered_client: Client, models: FakeModels) -> None:
     said = {"query": "notebook", "instruction": "Judge.", "window": 2}
     answered = await steered_client.search("/products/_search", {**QUERY, "ext": {"rerank_proxy": said}})
     (asked,) = models.of("rerank")
@@ -161,7 +159,7 @@ async def test_a_request_may_say_the_words_the_instruction_and_the_window(
     ("stage", "skipped", "ms", "order"),
     [("rerank", "rerank", 150, ["a", "b", "d", "c"]), ("embed", "semantic", 75, ["b", "c", "a"])],
 )
-async def test_a_hanging_model_costs_no_more_than_the_requests_budget(
+async def test_a_hanging_model_delays_a_search_by_the_requests_budget_at_most(
     client: Client, models: FakeModels, log: Log, stage: str, skipped: str, ms: int, order: list[str]
 ) -> None:
     """And not what the model's own limit lets it take, which ends alike; the embedder leaves half to the reranker."""
@@ -198,7 +196,7 @@ def with_budget(settings: Config, budget_ms: int) -> Config:
     ],
     ids=lambda value: " ".join(sorted(value)),
 )
-async def test_what_hangs_costs_a_search_no_more_than_its_routes_budget(
+async def test_a_hanging_service_delays_a_search_by_the_routes_budget_at_most(
     start_proxy: StartProxy,
     settings: Config,
     engine: EndpointEngine,
@@ -231,7 +229,7 @@ async def test_the_clients_timeout_lowers_the_budget_and_is_sent_to_the_engine(
     assert "no response within 700 ms" in line["detail"]
 
 
-async def test_the_engines_own_time_is_no_part_of_the_budget(
+async def test_the_engines_time_does_not_count_towards_the_budget(
     client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     """While the client's own search runs, nothing is broken off: a model answers as late as that does."""
@@ -245,7 +243,7 @@ async def test_the_engines_own_time_is_no_part_of_the_budget(
     assert ("reranked", RERANKED) == ((answered := await asking).header("x-rerank"), ids(answered))
 
 
-async def test_each_hit_says_on_request_how_it_came_to_its_place(client: Client) -> None:
+async def test_the_explain_option_explains_each_hit(client: Client) -> None:
     answered = await client.search("/products/_search", {**QUERY, "ext": {"rerank_proxy": {"explain": True}}})
     first, *_, last = answered.json()["hits"]["hits"]
     assert ({"semantic": {"rank": 1, "score": 0.95}, "rerank": 0.9, "final": 2.0}) == {
@@ -255,7 +253,7 @@ async def test_each_hit_says_on_request_how_it_came_to_its_place(client: Client)
     assert len("Mobile workstation") == first["_rerank"]["passage"]["characters"]
 
 
-async def test_a_template_is_rendered_by_the_engine_and_then_searched(client: Client, engine: EndpointEngine) -> None:
+async def test_a_template_is_rendered_by_the_engine_and_reranked(client: Client, engine: EndpointEngine) -> None:
     answered = await client.search("/products/_search/template?size=1&preference=p&typed_keys=true", TEMPLATE)
     assert ("reranked", RERANKED) == (answered.header("x-rerank"), ids(answered))
     (rendered,) = engine.of("_render/template")
@@ -267,7 +265,7 @@ async def test_a_template_is_rendered_by_the_engine_and_then_searched(client: Cl
 @pytest.mark.parametrize(
     "body", [{**TEMPLATE, "explain": True}, {**TEMPLATE, "profile": True}, {"id": "x"}, {"source": "{"}, []]
 )
-async def test_a_template_that_is_not_rendered_as_a_search_is_the_engines(
+async def test_a_template_that_does_not_render_to_a_search_is_passed_through(
     client: Client, engine: EndpointEngine, body: Any
 ) -> None:
     engine.faults["_render/template"] = refuses(404)
@@ -276,7 +274,7 @@ async def test_a_template_that_is_not_rendered_as_a_search_is_the_engines(
     assert "/products/_search/template" == engine.requests[-1].target
 
 
-async def test_a_caller_who_may_not_render_templates_is_still_one_who_may_search(
+async def test_a_403_for_rendering_a_template_does_not_drop_the_callers_cache(
     client: Client, engine: EndpointEngine
 ) -> None:
     await client.search("/products/_search", QUERY)
@@ -289,19 +287,19 @@ async def test_a_caller_who_may_not_render_templates_is_still_one_who_may_search
     assert (["bypassed;reason=template", "reranked"], asked) == (outcomes, len(engine.of("resolve")))
 
 
-async def test_a_template_nested_without_end_is_the_engines(client: Client, engine: EndpointEngine) -> None:
+async def test_a_template_nested_too_deeply_is_passed_through(client: Client, engine: EndpointEngine) -> None:
     body = b'{"source":"{}","params":%s%s}' % (b"[" * 5000, b"]" * 5000)
     answered = await post(client, "/products/_search/template", body)
     assert ("bypassed;reason=template", body) == (answered.header("x-rerank"), engine.requests[-1].content)
 
 
-async def test_what_a_template_renders_to_may_be_none_to_rerank(client: Client, engine: EndpointEngine) -> None:
+async def test_a_template_that_renders_to_size_zero_is_bypassed(client: Client, engine: EndpointEngine) -> None:
     body = {"source": json.dumps({**QUERY, "size": 0})}
     answered = await client.search("/products/_search/template", body)
     assert ("bypassed;reason=size_zero", body) == (answered.header("x-rerank"), engine.requests[-1].json())
 
 
-async def test_opensearch_says_a_templates_status_in_its_answer(client: Client, engine: EndpointEngine) -> None:
+async def test_opensearch_template_responses_contain_the_status(client: Client, engine: EndpointEngine) -> None:
     engine.product, engine.version = (), {"distribution": "opensearch", "number": "2.19.1"}
     answered = await client.search("/products/_search/template", TEMPLATE)
     pretty = await client.search("/products/_search/template?pretty", TEMPLATE)
@@ -317,7 +315,7 @@ async def test_opensearch_says_a_templates_status_in_its_answer(client: Client, 
 
 @pytest.mark.parametrize("said", [".".join(["a"] * 201), "**.nothing"])
 @pytest.mark.parametrize("path", ["_search", "_search/template"])
-async def test_a_form_that_takes_too_much_work_is_the_engines(
+async def test_a_filter_path_that_is_too_complex_is_bypassed(
     client: Client, engine: EndpointEngine, path: str, said: str
 ) -> None:
     """Found in the URL at once, or in the response, which is then asked for again."""
@@ -331,7 +329,7 @@ async def test_a_form_that_takes_too_much_work_is_the_engines(
 
 
 @pytest.mark.parametrize("field", ["title", "source"])
-async def test_a_search_of_too_many_clauses_is_the_engines(client: Client, engine: EndpointEngine, field: str) -> None:
+async def test_a_search_with_too_many_clauses_is_bypassed(client: Client, engine: EndpointEngine, field: str) -> None:
     query = json.dumps({"query": {"bool": {"should": [{"match": {"title": "a"}}] * 10_001}}})
     template = field == "source"
     target = "/products/_search/template" if template else "/products/_search"
@@ -339,7 +337,7 @@ async def test_a_search_of_too_many_clauses_is_the_engines(client: Client, engin
     assert "bypassed;reason=too_complex" == answered.header("x-rerank")
 
 
-async def test_a_template_is_steered_like_a_search(client: Client, engine: EndpointEngine) -> None:
+async def test_options_apply_to_templates(client: Client, engine: EndpointEngine) -> None:
     """Of the `ext`, which no template can have, nothing is left."""
     member = {"ext": {"rerank_proxy": {"enabled": False}}}
     answered = await client.search("/products/_search/template", {**TEMPLATE, **member})
@@ -351,12 +349,12 @@ async def test_a_template_is_steered_like_a_search(client: Client, engine: Endpo
     assert all("_rerank" in hit for hit in explained.json()["hits"]["hits"])
 
 
-async def test_a_header_of_several_lines_goes_along_in_one(client: Client, engine: EndpointEngine) -> None:
+async def test_repeated_headers_are_joined_in_added_searches(client: Client, engine: EndpointEngine) -> None:
     answered = await client.search("/products/_search", QUERY, x_opaque_id="a\r\n b")
     assert ("reranked", "a  b") == (answered.header("x-rerank"), engine.requests[-1].header("x-opaque-id"))
 
 
-async def test_a_caller_whose_headers_cannot_be_carried_is_bypassed_where_a_route_is_meant(client: Client) -> None:
+async def test_a_caller_with_unusual_headers_is_bypassed_within_a_route(client: Client) -> None:
     outcomes = []
     for target in ("/products/_search", "/logs/_search"):
         await client.send(request("POST", target, b"{}", x_name="\xe9"))
@@ -365,7 +363,7 @@ async def test_a_caller_whose_headers_cannot_be_carried_is_bypassed_where_a_rout
 
 
 @pytest.mark.parametrize("depth", [300, 3_000, 100_000])
-async def test_what_is_nested_too_deep_is_the_engines(client: Client, engine: EndpointEngine, depth: int) -> None:
+async def test_a_search_nested_too_deeply_is_bypassed(client: Client, engine: EndpointEngine, depth: int) -> None:
     body = b'{"pit":{"id":"x"},"ext":{"rerank_proxy":{}},"query":' + b'{"bool":' * depth + b"{}" + b"}" * depth + b"}"
     engine.faults["lexical"] = engine.faults["too deep"] = refuses(400)
     routed = await post(client, "/products/_search", body)
@@ -383,7 +381,7 @@ async def test_what_is_nested_too_deep_is_the_engines(client: Client, engine: En
         ("/products/_msearch", b'{"\xff":1}\n{}\n'),
     ],
 )
-async def test_what_is_no_text_is_the_engines(
+async def test_a_body_that_is_not_utf_8_is_passed_through(
     client: Client, engine: EndpointEngine, log: Log, target: str, body: bytes
 ) -> None:
     engine.faults |= dict.fromkeys(("lexical", "_search/template", "_msearch"), refuses(400))
@@ -392,7 +390,7 @@ async def test_what_is_no_text_is_the_engines(
     assert [] == [line for line in log if line["event"] == "internal_error"]
 
 
-async def test_a_point_in_time_is_routed_by_the_indices_it_holds(client: Client, engine: EndpointEngine) -> None:
+async def test_a_point_in_time_is_routed_by_its_indices(client: Client, engine: EndpointEngine) -> None:
     buckets = {"aggregations": {"indices": {"buckets": [{"key": "products"}]}}}
     hits: dict[str, Any] = {"hits": {"total": {"value": 0, "relation": "eq"}, "max_score": None, "hits": []}}
 
@@ -406,7 +404,7 @@ async def test_a_point_in_time_is_routed_by_the_indices_it_holds(client: Client,
     assert {"/_search"} == {sent.path for kind in ("lexical", "semantic", "render") for sent in engine.of(kind)}
 
 
-async def test_a_point_in_time_without_documents_touches_no_route(client: Client, engine: EndpointEngine) -> None:
+async def test_a_point_in_time_without_documents_has_no_route(client: Client, engine: EndpointEngine) -> None:
     empty = b'{"pit_id":"p","took":0,"hits":{"hits":[]},"aggregations":{"indices":{"buckets":[]}}}'
     engine.faults["lexical"] = says(empty)
     answered = await client.search("/_search", {**QUERY, "pit": {"id": "p"}})
@@ -415,7 +413,7 @@ async def test_a_point_in_time_without_documents_touches_no_route(client: Client
 
 @pytest.mark.parametrize("depth", [30, 150, 170, 200, 245, 300, 2000])
 @pytest.mark.parametrize("said", ["", "laptop"])
-async def test_a_query_that_is_nested_too_deep_is_no_defect(
+async def test_a_query_nested_too_deeply_is_no_internal_error(
     client: Client, engine: EndpointEngine, log: Log, depth: int, said: str
 ) -> None:
     deep = b'{"query":' + b'{"bool":{"must":[' * depth + b'{"match":{"title":"laptop"}}' + b"]}}" * depth + b"}"
@@ -425,7 +423,7 @@ async def test_a_query_that_is_nested_too_deep_is_no_defect(
     assert "internal_error" not in answered.header("x-rerank") + str(log)
 
 
-async def test_what_a_search_cost_is_told_only_where_steering_allows_it(
+async def test_the_cost_header_needs_permission_in_the_settings(
     start_proxy: StartProxy, settings: Config, models: FakeModels
 ) -> None:
     models.cost = 2.0**-10

@@ -60,7 +60,7 @@ def with_route(settings: Config, **changes: Any) -> Config:
     return msgspec.structs.replace(settings, routes=(msgspec.structs.replace(settings.routes[0], **changes),))
 
 
-async def test_the_client_gets_the_engines_own_bytes_and_the_log_what_would_have_changed(
+async def test_the_client_gets_the_engines_bytes_and_the_log_the_comparison(
     searched: Lines, client: Client, engine: EndpointEngine
 ) -> None:
     body = json.dumps(QUERY, indent=3).encode()
@@ -89,7 +89,7 @@ async def test_every_field_of_a_shadow_is_documented(searched: Lines, client: Cl
     assert shadow.keys() == {name for row in names for name in row}
 
 
-async def test_nothing_is_added_before_the_client_has_its_response(
+async def test_no_search_is_added_before_the_response_was_sent(
     searched: Lines, client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     held = asyncio.Event()
@@ -104,7 +104,7 @@ async def test_nothing_is_added_before_the_client_has_its_response(
 
 
 @pytest.mark.parametrize("stage", ["embed", "rerank"])
-async def test_a_hanging_model_delays_no_response(
+async def test_a_hanging_model_does_not_delay_the_response(
     searched: Lines, client: Client, models: FakeModels, stage: str
 ) -> None:
     held = asyncio.Event()
@@ -117,7 +117,7 @@ async def test_a_hanging_model_delays_no_response(
     assert "reranked" == (await searched.get())["shadow"]["outcome"]
 
 
-async def test_no_more_than_so_many_run_at_a_time_and_the_others_are_dropped(
+async def test_concurrent_shadows_are_limited_and_others_dropped(
     searched: Lines, client: Client, models: FakeModels
 ) -> None:
     held = asyncio.Event()
@@ -130,7 +130,7 @@ async def test_no_more_than_so_many_run_at_a_time_and_the_others_are_dropped(
     assert {"reranked"} == {(await searched.get())["shadow"]["outcome"] for _ in range(SHADOW_RUNS)}
 
 
-async def test_a_model_that_fails_is_told_in_the_line_alone(
+async def test_a_model_failure_is_reported_only_in_the_log(
     searched: Lines, client: Client, models: FakeModels, log: Log
 ) -> None:
     models.faults["rerank"] = refuses(500)
@@ -150,7 +150,7 @@ async def test_a_model_that_fails_is_told_in_the_line_alone(
         ({"share": "0%"}, QUERY, "share"),
     ],
 )
-async def test_what_would_not_be_reranked_costs_nothing_and_the_line_says_why(
+async def test_a_search_that_would_be_bypassed_is_logged_with_its_reason(
     searched: Lines, start_proxy: StartProxy, settings: Config, models: FakeModels, changes: Any, body: Any, reason: str
 ) -> None:
     client = await start_proxy(with_route(settings, **changes))
@@ -164,16 +164,14 @@ async def test_what_would_not_be_reranked_costs_nothing_and_the_line_says_why(
     assert ([], False) == (models.requests, "overlap_at_10" in shadow)
 
 
-async def test_a_query_that_finds_nothing_would_stay_so(
-    searched: Lines, client: Client, engine: EndpointEngine
-) -> None:
+async def test_a_query_without_hits_would_stay_empty(searched: Lines, client: Client, engine: EndpointEngine) -> None:
     engine.documents = [document for document in engine.documents if document.lexical is None]
     await client.search("/products/_search", QUERY)
     shadow = (await searched.get())["shadow"]
     assert ("bypassed", "zero_hits") == (shadow["outcome"], shadow["reason"])
 
 
-async def test_a_form_that_hides_the_ids_hides_none_from_the_comparison(searched: Lines, client: Client) -> None:
+async def test_the_comparison_has_ids_even_if_filter_path_hides_them(searched: Lines, client: Client) -> None:
     await client.search("/products/_search?filter_path=took", QUERY)
     assert 0.75 == (await searched.get())["shadow"]["overlap_at_10"]
 
@@ -190,7 +188,7 @@ async def test_a_request_that_switches_reranking_off_has_no_shadow(
     )
 
 
-async def test_a_client_that_left_has_no_shadow(
+async def test_a_disconnected_client_has_no_shadow(
     searched: Lines, client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     engine.faults["lexical"] = hangs
@@ -203,7 +201,7 @@ async def test_a_client_that_left_has_no_shadow(
     assert (False, [], 1) == ("shadow" in line, models.requests, len(engine.of("lexical")))
 
 
-async def test_the_shadow_searches_with_the_callers_own_rights(
+async def test_shadow_searches_use_the_callers_credentials(
     searched: Lines, client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     await client.search("/products/_search", QUERY, authorization="Basic abc", x_rerank_window="5")
@@ -213,7 +211,7 @@ async def test_the_shadow_searches_with_the_callers_own_rights(
     assert not any(b"abc" in sent.head for sent in models.requests)
 
 
-async def test_a_search_that_the_engine_refuses_costs_nothing(
+async def test_a_search_that_the_engine_rejects_has_no_shadow(
     searched: Lines, client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     engine.faults["lexical"] = refuses(403)
@@ -244,7 +242,7 @@ def multi(client: Client) -> Awaitable[Message]:
     ],
     ids=["template", "async", "multi"],
 )
-async def test_every_endpoint_has_its_shadow(searched: Lines, client: Client, ask: Ask, header: str) -> None:
+async def test_every_endpoint_supports_shadow_mode(searched: Lines, client: Client, ask: Ask, header: str) -> None:
     answered = await ask(client)
     shadow = (await searched.get())["shadow"]
     assert (header, "reranked", 0.75) == (answered.header("x-rerank"), shadow["outcome"], shadow["overlap_at_10"])
@@ -273,7 +271,7 @@ class Pressed(UncalledModels):
 
 
 @pytest.mark.parametrize(("pressure", "outcome"), [(0.4, "reranked"), (0.5, "cancelled")])
-async def test_a_shadow_gives_way_to_searches_that_somebody_waits_for(
+async def test_shadows_are_skipped_under_load(
     searched: Lines, pressed: tuple[Searching, Client], models: FakeModels, pressure: float, outcome: str
 ) -> None:
     searching, client = pressed
@@ -297,7 +295,7 @@ async def _hangs() -> Shadow:
     raise AssertionError
 
 
-async def test_a_defect_costs_the_shadow_alone(log: Log) -> None:
+async def test_an_internal_error_affects_only_the_shadow(log: Log) -> None:
     async def fails() -> Shadow:
         raise ArithmeticError
 
@@ -307,13 +305,13 @@ async def test_a_defect_costs_the_shadow_alone(log: Log) -> None:
     assert ["internal_error"] == [event["event"] for event in log]
 
 
-async def test_a_run_has_its_time() -> None:
+async def test_a_shadow_has_a_time_limit() -> None:
     record, ended = begun(Shadows(seconds=0.01), _hangs)
     await ended
     assert Shadow(Outcome("failed", reason="timeout")) == record.shadow
 
 
-async def test_what_runs_when_the_proxy_stops_is_cancelled_and_logged_all_the_same() -> None:
+async def test_shadows_running_at_shutdown_are_cancelled_and_logged() -> None:
     shadows = Shadows()
     running, ended = begun(shadows, _hangs)
     await shadows.close()
@@ -322,7 +320,7 @@ async def test_what_runs_when_the_proxy_stops_is_cancelled_and_logged_all_the_sa
     assert [Shadow(Outcome("cancelled", reason="stopping"))] * 2 == [running.shadow, late.shadow]
 
 
-async def test_while_the_models_are_not_called_nothing_is_searched_behind_a_response(
+async def test_no_shadow_runs_while_the_models_are_suspended(
     searched: Lines, client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     models.faults = dict.fromkeys(("embed", "rerank"), refuses(401))

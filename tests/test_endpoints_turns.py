@@ -24,7 +24,7 @@ class Steps:
             self.turn += 1
 
 
-async def test_steps_at_once_run_in_turns_of_their_own_first_come_first() -> None:
+async def test_concurrent_steps_run_one_per_turn_in_order() -> None:
     steps = Steps()
     await asyncio.gather(steps.watch(10), *(steps.run(name) for name in "abcd"))
     assert (["a", "b", "c", "d"], 4) == ([name for name, _ in steps.ran], len({turn for _, turn in steps.ran}))
@@ -40,7 +40,7 @@ async def test_a_step_alone_does_not_wait() -> None:
     assert [("a", 0), ("b", 2)] == steps.ran
 
 
-async def test_requests_take_turns_however_many_tasks_they_have() -> None:
+async def test_requests_get_equal_turns_however_many_tasks_they_have() -> None:
     """Otherwise the searches of others would wait for all thousand of a multi-search."""
     steps = Steps()
 
@@ -52,7 +52,7 @@ async def test_requests_take_turns_however_many_tasks_they_have() -> None:
     assert ["a1", "a2", "b1", "c1", "a3", "c2", "a4"] == [name for name, _ in steps.ran]
 
 
-async def test_a_task_that_leaves_does_not_hold_up_the_others() -> None:
+async def test_a_cancelled_task_does_not_block_the_others() -> None:
     steps = Steps()
     tasks = [asyncio.ensure_future(steps.run(name)) for name in "abc"]
     await asyncio.sleep(0)

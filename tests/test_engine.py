@@ -50,7 +50,7 @@ def caller(searching: EngineClient) -> EngineOfCaller:
     return searching.for_caller(b"me", CARRIED)
 
 
-async def test_a_search_goes_out_with_raw_names_parameters_and_the_callers_headers(
+async def test_a_search_is_sent_with_raw_names_parameters_and_the_callers_headers(
     caller: EngineOfCaller, engine: FakeEngine
 ) -> None:
     reply = await caller.search(SEARCH)
@@ -66,7 +66,7 @@ async def test_a_search_goes_out_with_raw_names_parameters_and_the_callers_heade
     assert (200, (b"X-elastic-product", b"Elasticsearch")) == (reply.status, reply.fields[0])
 
 
-async def test_a_callers_media_type_is_kept(searching: EngineClient, engine: FakeEngine) -> None:
+async def test_the_callers_media_type_is_kept(searching: EngineClient, engine: FakeEngine) -> None:
     kind = "application/vnd.elasticsearch+json; compatible-with=8"
     await searching.for_caller(b"", (("content-type", kind),)).search(EngineSearch("", (), b"{}"))
     assert ("/_search", [kind]) == (engine.requests[0].target, engine.requests[0].all("content-type"))
@@ -84,7 +84,7 @@ async def test_a_callers_media_type_is_kept(searching: EngineClient, engine: Fak
         (breaks_off(b"no HTTP\r\n\r\n"), None, Malformed),
     ],
 )
-async def test_every_failure_is_one_of_ours(
+async def test_every_failure_is_an_upstream_error(
     caller: EngineOfCaller, engine: FakeEngine, fault: Fault, seconds: float | None, error: type[UpstreamError]
 ) -> None:
     engine.faults["lexical"] = fault
@@ -94,9 +94,7 @@ async def test_every_failure_is_one_of_ours(
     assert "mine" not in str(raised.value)
 
 
-async def test_the_clients_own_request_counts_as_sent_and_what_is_added_does_not(
-    caller: EngineOfCaller, engine: FakeEngine
-) -> None:
+async def test_only_the_clients_own_search_counts_as_sent(caller: EngineOfCaller, engine: FakeEngine) -> None:
     engine.faults["lexical"] = breaks_off()
     other, one = (replace(caller, sent=Sent(caller.sent)) for _ in range(2))
     await one.add(EngineSearch("a", (), b'{"knn":{}}'), 5)
@@ -111,7 +109,7 @@ async def test_the_clients_own_request_counts_as_sent_and_what_is_added_does_not
 
 
 @pytest.mark.parametrize(("status", "accepted"), [(401, False), (403, True), (404, True), (503, True)])
-async def test_a_question_about_indices_that_is_refused_says_whether_the_caller_is_known(
+async def test_a_401_for_a_lookup_revokes_acceptance_but_a_403_does_not(
     searching: EngineClient, caller: EngineOfCaller, engine: FakeEngine, status: int, *, accepted: bool
 ) -> None:
     """Who was never told of indices and is refused them with 403 may still search."""
@@ -132,9 +130,7 @@ def dies_at(engine: FakeEngine, number: int) -> Fault:
     return fault
 
 
-async def test_a_search_that_dies_on_its_connection_is_not_sent_again(
-    caller: EngineOfCaller, engine: FakeEngine
-) -> None:
+async def test_a_search_lost_with_its_connection_is_not_repeated(caller: EngineOfCaller, engine: FakeEngine) -> None:
     """It may have been what the engine died of, and would take the next node down."""
     engine.faults["lexical"] = dies_at(engine, 2)
     await caller.search(SEARCH)
@@ -143,18 +139,14 @@ async def test_a_search_that_dies_on_its_connection_is_not_sent_again(
     assert [1, 1] == [asked.connection for asked in engine.requests]
 
 
-async def test_a_question_that_dies_on_a_kept_connection_is_sent_once_more(
-    caller: EngineOfCaller, engine: FakeEngine
-) -> None:
+async def test_a_lookup_lost_on_a_reused_connection_is_repeated(caller: EngineOfCaller, engine: FakeEngine) -> None:
     engine.faults["resolve"] = dies_at(engine, 2)
     await caller.search(SEARCH)
     await caller.resolved("products", ())
     assert [1, 1, 2] == [asked.connection for asked in engine.requests]
 
 
-async def test_a_connection_that_the_engine_may_read_no_more_from_is_left(
-    caller: EngineOfCaller, engine: FakeEngine
-) -> None:
+async def test_a_connection_is_not_reused_after_a_400(caller: EngineOfCaller, engine: FakeEngine) -> None:
     """As Elasticsearch does after a head that it cannot read; other refusals leave the connection open."""
     for status, connections in ((404, 1), (400, 1), (431, 2), (403, 3), (200, 3)):
         engine.faults["lexical"] = refuses(status) if status != 200 else says(b"{}")
@@ -166,7 +158,7 @@ async def test_a_connection_that_the_engine_may_read_no_more_from_is_left(
         assert connections == engine.connections
 
 
-async def test_a_long_refusal_is_read_to_its_end_all_the_same(caller: EngineOfCaller, engine: FakeEngine) -> None:
+async def test_a_long_error_response_is_read_to_its_end(caller: EngineOfCaller, engine: FakeEngine) -> None:
     long = b"x" * 2**20
     engine.faults["lexical"] = refuses(400, long)
     with pytest.raises(Refused) as refused:
@@ -177,16 +169,14 @@ async def test_a_long_refusal_is_read_to_its_end_all_the_same(caller: EngineOfCa
     assert 2 == engine.connections
 
 
-async def test_the_next_node_is_asked_where_one_is_not_there(settings: Config, engine: FakeEngine) -> None:
+async def test_the_next_node_is_used_if_one_is_unreachable(settings: Config, engine: FakeEngine) -> None:
     nodes = [f"http://127.0.0.1:{closed_port()}", engine.url]
     searching = EngineClient(msgspec.structs.replace(settings.engine, url=nodes))
     assert 200 == (await searching.for_caller(b"", ()).search(SEARCH)).status
     await searching.close()
 
 
-async def test_names_are_resolved_once_for_each_caller_and_way_of_asking(
-    searching: EngineClient, engine: FakeEngine
-) -> None:
+async def test_names_are_resolved_once_per_caller_and_parameters(searching: EngineClient, engine: FakeEngine) -> None:
     async def ask(identity: bytes, *parameters: tuple[str, str]) -> Any:
         return await searching.for_caller(identity, CARRIED).resolved("products", parameters)
 
@@ -201,14 +191,14 @@ async def test_names_are_resolved_once_for_each_caller_and_way_of_asking(
     assert targets == [asked.target for asked in engine.requests]
 
 
-async def test_the_kind_of_the_engine_is_asked_for_once_for_all_callers(
+async def test_the_engines_version_is_requested_once_for_all_callers(
     searching: EngineClient, engine: FakeEngine
 ) -> None:
     first, second = (searching.for_caller(name, ()) for name in (b"first", b"second"))
     assert (await first.kind(), 1) == (await second.kind(), len(engine.of("version")))
 
 
-async def test_who_may_not_ask_for_the_kind_of_the_engine_is_told_what_another_learned(
+async def test_a_caller_without_the_right_uses_the_version_another_learned(
     searching: EngineClient, engine: FakeEngine
 ) -> None:
     first, second = (searching.for_caller(name, ()) for name in (b"first", b"second"))
@@ -221,12 +211,12 @@ async def test_who_may_not_ask_for_the_kind_of_the_engine_is_told_what_another_l
 
 
 @pytest.mark.parametrize("expression", ["", "_all"])
-async def test_everything_is_asked_for_by_a_star(caller: EngineOfCaller, engine: FakeEngine, expression: str) -> None:
+async def test_all_indices_are_resolved_by_a_star(caller: EngineOfCaller, engine: FakeEngine, expression: str) -> None:
     await caller.resolved(expression, ())
     assert ["/_resolve/index/*"] == [asked.target for asked in engine.requests]
 
 
-async def test_a_missing_index_is_asked_for_again(caller: EngineOfCaller, engine: FakeEngine) -> None:
+async def test_a_missing_index_is_not_cached(caller: EngineOfCaller, engine: FakeEngine) -> None:
     engine.faults["resolve"] = refuses(404)
     with pytest.raises(Refused):
         await caller.resolved("products", ())
@@ -234,7 +224,7 @@ async def test_a_missing_index_is_asked_for_again(caller: EngineOfCaller, engine
     assert (Resolved("products"),) == await caller.resolved("products", ())
 
 
-async def test_what_several_ask_at_once_is_asked_once(caller: EngineOfCaller, engine: FakeEngine) -> None:
+async def test_concurrent_equal_lookups_share_one_request(caller: EngineOfCaller, engine: FakeEngine) -> None:
     """When what was known runs out under load, each search would otherwise ask for itself."""
     held = asyncio.Event()
     engine.faults["resolve"] = waits_for(held)
@@ -245,9 +235,7 @@ async def test_what_several_ask_at_once_is_asked_once(caller: EngineOfCaller, en
     assert 1 == len(engine.of("resolve"))
 
 
-async def test_what_may_not_be_known_is_asked_for_once_and_for_one_caller(
-    searching: EngineClient, engine: FakeEngine
-) -> None:
+async def test_a_403_is_cached_for_its_caller(searching: EngineClient, engine: FakeEngine) -> None:
     """A caller who may only read would otherwise ask with every search."""
     engine.faults = {"facts": refuses(403)}
     one, other = (searching.for_caller(name, CARRIED) for name in (b"one", b"other"))
@@ -259,17 +247,13 @@ async def test_what_may_not_be_known_is_asked_for_once_and_for_one_caller(
     assert 2 == len(engine.of("facts"))
 
 
-async def test_what_callers_are_told_in_the_same_words_is_kept_once(
-    searching: EngineClient, engine: FakeEngine
-) -> None:
+async def test_equal_responses_to_several_callers_are_stored_once(searching: EngineClient, engine: FakeEngine) -> None:
     """Each of them was told it; of a large mapping there need not be a copy for each."""
     facts = [await searching.for_caller(name, CARRIED).facts(frozenset({"products"})) for name in (b"one", b"other")]
     assert (True, 2) == (facts[0] is facts[1], len(engine.of("facts")))
 
 
-async def test_facts_are_asked_for_by_encoded_names_in_json_and_remembered(
-    caller: EngineOfCaller, engine: FakeEngine
-) -> None:
+async def test_mappings_are_requested_by_encoded_names_and_cached(caller: EngineOfCaller, engine: FakeEngine) -> None:
     facts, again = [await caller.facts(frozenset({"müll", "products"})) for _ in range(2)]
     (asked,) = engine.requests
     assert ("/m%C3%BCll,products", "application/json", "ApiKey mine") == (
@@ -281,13 +265,13 @@ async def test_facts_are_asked_for_by_encoded_names_in_json_and_remembered(
 
 
 @pytest.mark.parametrize("said", [b"", b"[]", b'{"products":1}', b'{"products":{"mappings":{"properties":{"a":1}}}}'])
-async def test_a_mapping_that_is_none_is_malformed(caller: EngineOfCaller, engine: FakeEngine, said: bytes) -> None:
+async def test_an_unexpected_mapping_is_malformed(caller: EngineOfCaller, engine: FakeEngine, said: bytes) -> None:
     engine.faults["facts"] = says(said)
     with pytest.raises(Malformed):
         await caller.facts(frozenset({"products"}))
 
 
-async def test_a_redirect_is_not_followed_and_no_cookie_kept(caller: EngineOfCaller, engine: FakeEngine) -> None:
+async def test_redirects_are_not_followed_and_cookies_not_kept(caller: EngineOfCaller, engine: FakeEngine) -> None:
     async def bakes(stream: Stream, asked: Message) -> bytes:
         return answer(307, b"", ("Location", "/elsewhere"), ("Set-Cookie", "sid=1"))
 
@@ -298,7 +282,7 @@ async def test_a_redirect_is_not_followed_and_no_cookie_kept(caller: EngineOfCal
     assert [("/a%2Cb*/_search", [])] * 2 == [(asked.path, asked.all("cookie")) for asked in engine.requests]
 
 
-async def test_a_search_that_is_cancelled_ends_at_the_engine_too(caller: EngineOfCaller, engine: FakeEngine) -> None:
+async def test_a_cancelled_search_closes_its_connection(caller: EngineOfCaller, engine: FakeEngine) -> None:
     engine.faults["lexical"] = hangs
     search = asyncio.ensure_future(caller.search(SEARCH))
     await engine.until_asked("lexical")
@@ -309,7 +293,9 @@ async def test_a_search_that_is_cancelled_ends_at_the_engine_too(caller: EngineO
 
 
 @pytest.mark.parametrize("indices", ["i#", "i%23", "a,b*", "%3Cl-%7Bnow%2Fd%7D%3E", 'i"|'])
-async def test_the_callers_target_is_asked_as_it_was(caller: EngineOfCaller, engine: FakeEngine, indices: str) -> None:
+async def test_index_expressions_are_sent_as_the_client_wrote_them(
+    caller: EngineOfCaller, engine: FakeEngine, indices: str
+) -> None:
     await caller.search(EngineSearch(indices, (), b"{}"))
     assert f"/{indices}/_search" == engine.requests[0].target
 
@@ -325,7 +311,9 @@ async def test_the_callers_target_is_asked_as_it_was(caller: EngineOfCaller, eng
         (None, []),
     ],
 )
-async def test_only_what_can_be_read_is_accepted(engine: FakeEngine, accepted: str | None, asked: list[str]) -> None:
+async def test_accept_encoding_lists_only_what_the_proxy_decodes(
+    engine: FakeEngine, accepted: str | None, asked: list[str]
+) -> None:
     searching = EngineClient(Settings(url=engine.url))
     carried = (("Accept-Encoding", accepted),) if accepted else ()
     await searching.for_caller(b"", carried).search(SEARCH)
@@ -333,7 +321,7 @@ async def test_only_what_can_be_read_is_accepted(engine: FakeEngine, accepted: s
     assert asked == engine.requests[0].all("accept-encoding")
 
 
-async def test_a_compressed_answer_that_is_a_bomb_is_too_large(caller: EngineOfCaller, engine: FakeEngine) -> None:
+async def test_a_decompression_bomb_is_too_large(caller: EngineOfCaller, engine: FakeEngine) -> None:
     deflating = zlib.compressobj(wbits=31)
     bomb = b"".join(deflating.compress(b" " * 2**20) for _ in range(80)) + deflating.flush()
 
@@ -346,9 +334,7 @@ async def test_a_compressed_answer_that_is_a_bomb_is_too_large(caller: EngineOfC
 
 
 @pytest.mark.parametrize("sent", [b"no gzip", gzip.compress(b"{}")[:-9]], ids=["another format", "cut short"])
-async def test_a_compressed_answer_that_cannot_be_read_is_malformed(
-    caller: EngineOfCaller, engine: FakeEngine, sent: bytes
-) -> None:
+async def test_an_invalid_gzip_response_is_malformed(caller: EngineOfCaller, engine: FakeEngine, sent: bytes) -> None:
     async def sends(stream: Stream, asked: Message) -> bytes:
         return answer(200, sent, ("content-encoding", "gzip"))
 
@@ -357,9 +343,7 @@ async def test_a_compressed_answer_that_cannot_be_read_is_malformed(
         await caller.search(SEARCH)
 
 
-async def test_what_comes_while_nothing_is_asked_ends_the_connection(
-    caller: EngineOfCaller, engine: FakeEngine
-) -> None:
+async def test_unsolicited_bytes_close_the_connection(caller: EngineOfCaller, engine: FakeEngine) -> None:
     """It would be the next caller's answer."""
     said = asyncio.Event()
 

@@ -114,13 +114,13 @@ def test_an_engines_tree_is_recorded(engine: Engine) -> None:
 
 
 @every_engine
-def test_a_proven_java_is_one_that_is_taken(engine: Engine) -> None:
+def test_the_tested_java_versions_are_accepted(engine: Engine) -> None:
     assert engine.javas.proven
     assert all(engine.javas.take(version) for version in engine.javas.proven)
 
 
 @every_engine
-def test_a_launcher_is_filled_in(engine: Engine) -> None:
+def test_the_launcher_script_is_filled_in(engine: Engine) -> None:
     """No brace is left over in what an engine is started with."""
     values = {"java_home": "/java", "home": "/home", "heap": "1g"}
     for launcher in filter(None, (engine.launcher, engine.keystore)):
@@ -131,23 +131,23 @@ def test_a_launcher_is_filled_in(engine: Engine) -> None:
 
 
 @every_engine
-def test_archives_and_modules_go_to_folders_of_their_own(engine: Engine) -> None:
+def test_archives_and_modules_have_separate_folders(engine: Engine) -> None:
     for folders in ([each.into for each in engine.archives], [each.name for each in engine.modules]):
         assert sorted(set(folders)) == sorted(folders)
 
 
 @every_engine
-def test_a_module_extends_one_that_is_there(engine: Engine) -> None:
+def test_modules_extend_existing_modules(engine: Engine) -> None:
     extended = {module.extends for module in engine.modules if module.extends}
     assert extended <= {module.name for module in engine.modules}
 
 
-def test_an_unknown_engine_is_refused_by_those_there_are() -> None:
+def test_an_unknown_engine_is_an_error_listing_the_known_ones() -> None:
     with pytest.raises(EngineError, match=re.escape(", ".join(NAMES))):
         named("solr-9")
 
 
-def test_an_artifacts_path_is_mavens() -> None:
+def test_an_artifact_has_its_maven_path() -> None:
     assert "org/a/b/1.0/b-1.0.zip" == Artifact("org.a", "b", "1.0", "zip").path
 
 
@@ -166,7 +166,7 @@ def test_an_artifacts_path_is_mavens() -> None:
         (Javas(proven=(25,), minimum=21), (), None),
     ],
 )
-def test_the_java_is_a_proven_one_else_of_long_term_else_any_that_fits(
+def test_a_tested_java_is_preferred_then_lts_then_any(
     javas: Javas, versions: Sequence[int], chosen: int | None
 ) -> None:
     found = [Java(Path(f"/jvm/{version}"), version) for version in versions]
@@ -174,7 +174,7 @@ def test_the_java_is_a_proven_one_else_of_long_term_else_any_that_fits(
     assert chosen == (best and best.version)
 
 
-def test_of_two_javas_alike_the_first_found_is_taken() -> None:
+def test_of_two_equal_javas_the_first_found_is_used() -> None:
     found = [Java(Path("/first"), 17), Java(Path("/second"), 17)]
     assert found[0] == choose(Javas(proven=(17,), minimum=17), found)
 
@@ -190,20 +190,20 @@ def test_the_java_of_java_home_is_found_first(tmp_path: Path, monkeypatch: pytes
 # A zip in part
 
 
-def test_neighbours_share_a_span_and_strangers_are_left_out() -> None:
+def test_adjacent_members_share_a_range() -> None:
     with zipfile.ZipFile(io.BytesIO(zipped(TREE))) as archive:
         (only,) = spans(archive, "tree/")
         assert ["tree/a.txt", "tree/lib/b.bin", "tree/empty/"] == [member.filename for member in only.members]
         assert (0, archive.getinfo("other/c").header_offset) == (only.start, only.end)
 
 
-def test_a_stranger_between_two_members_parts_their_spans() -> None:
+def test_an_unwanted_member_splits_the_range() -> None:
     with zipfile.ZipFile(io.BytesIO(zipped({"t/a": b"a", "x": b"x", "t/b": b"b"}))) as archive:
         assert [["t/a"], ["t/b"]] == [[member.filename for member in span.members] for span in spans(archive, "t/")]
 
 
 @pytest.mark.parametrize("limit", [1, 700, 1300, 10_000])
-def test_a_span_of_several_members_keeps_to_its_limit(limit: int) -> None:
+def test_a_range_of_several_members_is_limited(limit: int) -> None:
     members = {f"t/{number}": bytes(500) for number in range(6)}
     with zipfile.ZipFile(io.BytesIO(zipped(members, zipfile.ZIP_STORED))) as archive:
         found = spans(archive, "t/", limit)
@@ -218,7 +218,7 @@ def test_a_part_of_a_zip_is_unpacked_without_its_prefix(tmp_path: Path) -> None:
     assert (tmp_path / "empty").is_dir()
 
 
-def test_a_server_without_ranges_is_not_read_from(tmp_path: Path) -> None:
+def test_a_server_without_range_requests_is_not_used(tmp_path: Path) -> None:
     with (
         serving(Repository({"/a.zip": zipped(TREE)}, ranges=False)) as repository,
         pytest.raises(NoRangesError, match="status 200"),
@@ -227,13 +227,13 @@ def test_a_server_without_ranges_is_not_read_from(tmp_path: Path) -> None:
     assert {} == files_below(tmp_path)
 
 
-def test_an_answer_that_breaks_off_is_asked_for_again(tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed(tmp_path: Path) -> None:
     with serving(Repository({"/a.zip": zipped(TREE)}, breaks=2)) as repository:
         unpack_remote("an engine", f"{repository.url}/a.zip", "tree/", tmp_path)
     assert UNPACKED == files_below(tmp_path)
 
 
-def test_a_connection_that_always_breaks_is_given_up() -> None:
+def test_repeatedly_interrupted_downloads_fail() -> None:
     with (
         serving(Repository({"/a.zip": zipped(TREE)}, breaks=100)) as repository,
         RangeFile(f"{repository.url}/a.zip") as remote,
@@ -242,7 +242,7 @@ def test_a_connection_that_always_breaks_is_given_up() -> None:
         remote.load(0, 100)
 
 
-def test_progress_counts_each_byte_that_came_once() -> None:
+def test_progress_counts_each_byte_once() -> None:
     content, told = zipped(TREE), [0]
     with serving(Repository({"/a.zip": content}, breaks=1)) as repository:
         with RangeFile(f"{repository.url}/a.zip", told.append) as remote:
@@ -250,7 +250,7 @@ def test_progress_counts_each_byte_that_came_once() -> None:
         assert len(content) == sum(told)
 
 
-def test_a_damaged_member_is_refused(tmp_path: Path) -> None:
+def test_a_corrupt_member_is_rejected(tmp_path: Path) -> None:
     content = zipped({"tree/a": b"the very words"}, zipfile.ZIP_STORED).replace(b"very words", b"evil words")
     with (
         serving(Repository({"/a.zip": content})) as repository,
@@ -260,7 +260,7 @@ def test_a_damaged_member_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["t/../../out", "t//out", "t/a/../../out"])
-def test_a_member_that_points_outside_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_member_outside_the_folder_is_rejected(name: str, tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.mkdir()
     with zipfile.ZipFile(io.BytesIO(zipped({name: b"evil"}))) as archive:
@@ -286,11 +286,11 @@ def sha256_of(files: Mapping[str, bytes]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def test_the_sum_of_a_tree_is_that_of_its_names_and_contents(tmp_path: Path) -> None:
+def test_a_trees_checksum_covers_names_and_contents(tmp_path: Path) -> None:
     assert sha256_of(UNPACKED) == tree_sha256(written(tmp_path, UNPACKED))
 
 
-def test_an_empty_folder_does_not_change_the_sum_of_a_tree(tmp_path: Path) -> None:
+def test_empty_folders_do_not_change_the_checksum(tmp_path: Path) -> None:
     (written(tmp_path, UNPACKED) / "logs").mkdir()
     assert sha256_of(UNPACKED) == tree_sha256(tmp_path)
 
@@ -300,7 +300,7 @@ def test_an_empty_folder_does_not_change_the_sum_of_a_tree(tmp_path: Path) -> No
     [{"a.txt": b""}, {"b.txt": UNPACKED["a.txt"], "lib/b.bin": UNPACKED["lib/b.bin"]}, {**UNPACKED, "more": b""}],
     ids=["content", "name", "one more"],
 )
-def test_a_tree_that_is_not_the_recorded_one_is_refused(changed: Mapping[str, bytes], tmp_path: Path) -> None:
+def test_a_tree_with_another_checksum_is_rejected(changed: Mapping[str, bytes], tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="delete that folder and run again"):
         verify(written(tmp_path, changed), sha256_of(UNPACKED))
 
@@ -358,12 +358,12 @@ def test_an_engine_is_fetched_once_in_part(fetching: Fetching, tmp_path: Path) -
     assert not [call for call in calls(tmp_path) if "dependency:copy" in call]
 
 
-def test_what_is_not_served_in_part_is_downloaded_whole_by_maven(fetching: Fetching) -> None:
+def test_without_range_requests_maven_downloads_the_whole_archive(fetching: Fetching) -> None:
     with serving(Repository({f"/{ARCHIVE.artifact.path}": zipped(TREE)}, ranges=False)) as repository:
         assert UNPACKED == files_below(engine_home(fetching(repository)))
 
 
-def test_modules_get_their_jars_their_descriptor_and_their_rights(fetching: Fetching) -> None:
+def test_modules_get_jars_descriptor_and_permissions(fetching: Fetching) -> None:
     with serving(Repository({f"/{ARCHIVE.artifact.path}": zipped(TREE)})) as repository:
         home = engine_home(fetching(repository, modules=(MODULE,)))
     files = files_below(home / "modules/m")
@@ -373,7 +373,7 @@ def test_modules_get_their_jars_their_descriptor_and_their_rights(fetching: Fetc
     assert b'grant {\n  permission a.Permission "b";\n};\n' == files["plugin-security.policy"]
 
 
-def test_what_is_not_as_recorded_is_refused_and_leaves_nothing(fetching: Fetching, tmp_path: Path) -> None:
+def test_a_wrong_checksum_leaves_no_files(fetching: Fetching, tmp_path: Path) -> None:
     with serving(Repository({f"/{ARCHIVE.artifact.path}": zipped(TREE)})) as repository:
         engine = replace(fetching(repository), sha256="0" * 64)
         with pytest.raises(EngineError, match="is not the engine-1 recorded here"):
@@ -381,19 +381,19 @@ def test_what_is_not_as_recorded_is_refused_and_leaves_nothing(fetching: Fetchin
     assert ["fetch.lock"] == [path.name for path in (tmp_path / "cache").iterdir()]
 
 
-def test_what_a_killed_fetch_left_is_swept_away(fetching: Fetching, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_fetch_are_removed(fetching: Fetching, tmp_path: Path) -> None:
     left_over = written(tmp_path / "cache/.unpacking-killed", {"engine-1/half": b""})
     with serving(Repository({f"/{ARCHIVE.artifact.path}": zipped(TREE)})) as repository:
         engine_home(fetching(repository))
     assert not left_over.exists()
 
 
-def test_mirrors_of_the_users_settings_come_first(fetching: Fetching) -> None:
+def test_mirrors_of_the_users_maven_settings_are_preferred(fetching: Fetching) -> None:
     fetching(Repository({}, url="https://central"), mirror="<mirror><url>https://mirror/all</url></mirror>")
     assert ["https://mirror/all", "https://central"] == maven.repository_urls()
 
 
-def test_without_maven_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_maven_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EngineError, match="install Maven"):
         maven.repository_urls()
@@ -402,7 +402,7 @@ def test_without_maven_it_is_said_what_to_install(tmp_path: Path, monkeypatch: p
 # Folders of running engines
 
 
-def test_a_scratch_folder_is_left_alone_while_it_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scratch_folder_in_use_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RERANK_PROXY_CACHE", str(tmp_path))
     with scratch_folder() as one, scratch_folder() as other:
         assert one != other
@@ -411,9 +411,7 @@ def test_a_scratch_folder_is_left_alone_while_it_is_used(tmp_path: Path, monkeyp
     assert not other.exists()
 
 
-def test_a_scratch_folder_that_a_killed_process_left_is_swept_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_scratch_folder_of_a_killed_process_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RERANK_PROXY_CACHE", str(tmp_path))
     left_over = written(tmp_path / ".running-killed", {"logs/start.log": b""})
     with scratch_folder():
@@ -428,13 +426,13 @@ def layout(engine: Engine, access: Access) -> Layout:
 
 
 @every_engine
-def test_an_engine_listens_on_this_machine_alone(engine: Engine) -> None:
+def test_an_engine_listens_on_the_loopback_address_only(engine: Engine) -> None:
     said = settings(layout(engine, Access())).splitlines()
     assert {"network.host: 127.0.0.1", "http.port: 1", "transport.port: 2", "path.data: /data"} <= set(said)
     assert all(line.startswith("xpack.security.enabled: false") for line in said if line.startswith("xpack"))
 
 
-def test_a_folder_that_the_engines_user_may_not_enter_is_named(tmp_path: Path) -> None:
+def test_a_folder_the_engines_user_cannot_enter_is_an_error(tmp_path: Path) -> None:
     """Without that, Java says that a class is missing."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
@@ -452,13 +450,13 @@ def test_a_password_turns_security_on_and_tls_names_its_files() -> None:
     assert "https://127.0.0.1:1" == secure.url
 
 
-def test_a_password_is_made_for_security_and_for_tls_alone() -> None:
+def test_a_password_is_generated_only_for_security_or_tls() -> None:
     assert [False, True, True] == [
         start.access().password is not None for start in (Start(), Start(security=True), Start(tls=True))
     ]
 
 
-def test_a_command_is_told_open_engines_by_name_and_the_one_with_security() -> None:
+def test_a_command_gets_the_addresses_of_all_engines() -> None:
     found = [Running(ENGINES[0], "http://a"), Running(ENGINES[2], "http://b")]
     secure = Running(ENGINES[0], "https://c", "a password", Path("/ca"))
     plain = {
@@ -474,7 +472,7 @@ def test_a_command_is_told_open_engines_by_name_and_the_one_with_security() -> N
     } == variables([*found, secure])
 
 
-def test_free_ports_are_as_many_as_asked_for_and_differ() -> None:
+def test_free_ports_are_distinct() -> None:
     assert 8 == len(set(free_ports(8)))
 
 

@@ -54,7 +54,7 @@ def ignored(query: str, pair: Pair) -> None:
     """Keep nothing."""
 
 
-async def test_each_search_goes_to_both_as_it_is() -> None:
+async def test_each_search_is_sent_to_both_addresses_unchanged() -> None:
     async with FakeSearch(hits("a", "b", "a")) as engine, FakeSearch(hits("b"), "reranked") as proxy:
         pairs = await asked(engine, proxy, 9)
     assert {f"q{number}" for number in range(9)} == pairs.keys()
@@ -65,7 +65,7 @@ async def test_each_search_goes_to_both_as_it_is() -> None:
         assert {"POST"} == {request.method for request in server.requests}
 
 
-async def test_each_address_is_given_its_own_rights_and_no_other() -> None:
+async def test_each_address_gets_only_its_own_credentials() -> None:
     async with FakeSearch(hits("a")) as engine, FakeSearch(hits("a"), "reranked") as proxy:
         both = addresses(engine.url, proxy.url, "ApiKey one", "Basic two")
         assert "ApiKey one" not in repr(both)
@@ -86,7 +86,7 @@ async def test_a_redirect_is_not_followed() -> None:
     assert [] == elsewhere.requests
 
 
-async def test_the_first_search_goes_alone_and_then_no_more_at_once_than_is_said() -> None:
+async def test_concurrency_is_limited_after_a_first_single_search() -> None:
     async with FakeSearch(hits("a")) as engine, FakeSearch(hits("a"), "reranked") as proxy:
         gates = [asyncio.Event(), asyncio.Event()]
         at_once: list[int] = []
@@ -120,16 +120,14 @@ async def test_the_first_search_goes_alone_and_then_no_more_at_once_than_is_said
             b'{"error":{"type":"security_exception"}}',
             "status 401, security_exception. Name the variable .* --authorization-env",
         ),
-        (403, b"", "status 403. Take a user who may search the index"),
+        (403, b"", "status 403. Use credentials that may search the index"),
         (404, b'{"error":"no handler"}', "status 404. Correct --index"),
         (500, b"[]", "status 500. Send the same search with curl"),
         (400, b'{"error":{"type":"a\\u001b[2J"}}', "status 400. Correct the template"),
         (400, b'{"error":{"type":["a"]}}', "status 400. Correct the template"),
     ],
 )
-async def test_what_is_wrong_with_the_first_search_ends_the_run_with_what_to_do(
-    status: int, body: bytes, said: str
-) -> None:
+async def test_an_error_of_the_first_search_ends_the_run_with_advice(status: int, body: bytes, said: str) -> None:
     async with FakeSearch(hits("a")) as engine, FakeSearch(hits("a"), "reranked") as proxy:
         engine.faults[KIND] = refuses(status, body)
         with pytest.raises(CannotEvaluate, match=f"{engine.url} failed on the first search: {said}"):
@@ -137,14 +135,14 @@ async def test_what_is_wrong_with_the_first_search_ends_the_run_with_what_to_do(
     assert 1 == len(engine.requests)
 
 
-async def test_an_address_where_nobody_listens_is_named() -> None:
+async def test_an_unreachable_address_is_named() -> None:
     url = f"http://127.0.0.1:{closed_port()}"
     async with FakeSearch(hits("a")) as engine:
         with pytest.raises(OutOfReach, match=f"{url} cannot be reached: .*Start it, or correct --proxy"):
             await ask_both(addresses(engine.url, url), SENDING, searches(1), 1, ignored)
 
 
-async def test_a_server_that_goes_away_stops_the_run_and_what_was_found_is_kept() -> None:
+async def test_results_are_kept_when_a_server_stops_during_the_run() -> None:
     async with FakeSearch(hits("a")) as engine, FakeSearch(hits("a"), "reranked") as proxy:
         pairs: dict[str, Pair] = {}
 
@@ -164,7 +162,7 @@ async def test_a_server_that_goes_away_stops_the_run_and_what_was_found_is_kept(
     assert ["q0", "q1", "q2"] == list(pairs)
 
 
-async def test_a_server_that_is_busy_is_asked_again() -> None:
+async def test_a_search_is_retried_when_the_server_is_busy() -> None:
     async with FakeSearch(hits("a")) as engine, FakeSearch(hits("a"), "reranked") as proxy:
 
         async def busy_once(stream: Stream, request: Message) -> bytes | None:
@@ -176,7 +174,7 @@ async def test_a_server_that_is_busy_is_asked_again() -> None:
     assert (2, 1) == (len(engine.requests), len(proxy.requests))
 
 
-async def test_a_search_that_fails_later_is_a_failed_one() -> None:
+async def test_a_later_failure_is_counted_as_failed() -> None:
     async with FakeSearch(hits("a")) as engine, FakeSearch(hits("a"), "reranked") as proxy:
 
         async def refuse_second(stream: Stream, request: Message) -> bytes | None:
@@ -192,7 +190,7 @@ async def test_a_search_that_fails_later_is_a_failed_one() -> None:
     assert Found(("a",)) == pairs["q2"].baseline
 
 
-async def test_where_too_many_fail_the_run_ends() -> None:
+async def test_too_many_failures_end_the_run() -> None:
     async with FakeSearch(hits("a")) as engine, FakeSearch(hits("a"), "reranked") as proxy:
 
         async def refuse_all_but_the_first(stream: Stream, request: Message) -> bytes | None:
@@ -207,7 +205,7 @@ async def test_where_too_many_fail_the_run_ends() -> None:
     assert len(engine.requests) < 20
 
 
-async def test_a_search_without_an_answer_is_given_up() -> None:
+async def test_a_search_without_response_times_out() -> None:
     async with FakeSearch(hits("a")) as engine, FakeSearch(hits("a"), "reranked") as proxy:
         proxy.faults[KIND] = hangs
         with pytest.raises(CannotEvaluate, match=r"no answer in 0.05 s\. Give it more time with --timeout"):
@@ -229,7 +227,7 @@ def hit(**members: Any) -> bytes:
         (hit(_id="a", fields={"product.sku": ["s-1"]}), "product.sku", "s-1"),
     ],
 )
-def test_a_document_is_named_by_its_id_or_by_a_field(content: bytes, field: str | None, found: str) -> None:
+def test_a_document_is_identified_by_its_id_or_a_field(content: bytes, field: str | None, found: str) -> None:
     assert (found,) == documents_of(content, field)
 
 
@@ -249,6 +247,6 @@ def test_a_document_is_named_by_its_id_or_by_a_field(content: bytes, field: str 
         (hit(_id="a", fields={"sku": []}), "sku", "a hit has no sku"),
     ],
 )
-def test_a_response_that_cannot_be_measured_is_refused(content: bytes, field: str | None, said: str) -> None:
+def test_an_unusable_response_is_an_error(content: bytes, field: str | None, said: str) -> None:
     with pytest.raises(Malformed, match=said):
         documents_of(content, field)

@@ -31,7 +31,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_judgments_are_read_in_each_form(name: str) -> None:
+def test_judgments_are_read_in_every_format(name: str) -> None:
     assert JUDGED == parse_judgments(FORMS[name], name)
 
 
@@ -44,11 +44,11 @@ def test_judgments_are_read_in_each_form(name: str) -> None:
         ("headed.csv", 'query,query_id\n"red ""shoes"", size 9",q1\nboots,q2\n'),
     ],
 )
-def test_queries_are_read_in_each_form(name: str, text: str) -> None:
+def test_queries_are_read_in_every_format(name: str, text: str) -> None:
     assert {"q1": 'red "shoes", size 9', "q2": "boots"} == parse_queries(text, name)
 
 
-def test_a_number_is_an_id_too() -> None:
+def test_ids_may_be_numbers() -> None:
     assert {"7": {"12": 1}} == parse_judgments('{"query": 7, "document": 12, "grade": 1}', "j.ndjson")
 
 
@@ -76,34 +76,34 @@ def test_a_grade_below_0_counts_as_0() -> None:
         ("one two", "neither NDJSON, CSV, tab-separated columns nor TREC qrels: it begins with 'one two'"),
     ],
 )
-def test_what_cannot_be_read_is_named_with_its_line(text: str, said: str) -> None:
+def test_a_malformed_line_is_reported_with_its_number(text: str, said: str) -> None:
     with pytest.raises(CannotEvaluate) as caught:
         parse_judgments(text, "judged.txt")
     assert str(caught.value).startswith("judged.txt")
     assert said in str(caught.value)
 
 
-def test_csv_that_ends_within_a_quotation_is_refused() -> None:
+def test_csv_ending_within_quotes_is_rejected() -> None:
     with pytest.raises(CannotEvaluate, match="line 2: not CSV: "):
         parse_queries('q1,red shoes\nq2,"boots', "q.csv")
 
 
-def test_a_query_with_two_texts_is_refused() -> None:
+def test_a_query_with_two_texts_is_rejected() -> None:
     with pytest.raises(CannotEvaluate, match="line 2: query 'q1' is there already with another text"):
         parse_queries("q1\ta\nq1\tb", "q.tsv")
 
 
-def test_queries_without_a_relevant_document_are_counted_and_left_out() -> None:
+def test_queries_without_a_relevant_document_are_skipped_and_counted() -> None:
     found = joined({"q1": "one", "q2": "two", "q3": "three"}, {"q1": {"a": 1}, "q2": {"a": 0}, "q9": {"a": 1}})
     assert Collection((Query("q1", "one", {"a": 1}),), without_relevant=2, without_text=1) == found
 
 
-def test_ids_that_do_not_agree_are_shown() -> None:
+def test_ids_without_a_counterpart_are_reported() -> None:
     with pytest.raises(CannotEvaluate, match=r"the queries begin with 'q1', the judgments with '1'"):
         joined({"q1": "one"}, {"1": {"a": 1}})
 
 
-def test_files_are_read_and_without_one_of_queries_the_text_is_the_judgments_own(tmp_path: Path) -> None:
+def test_without_a_queries_file_the_judgments_give_the_texts(tmp_path: Path) -> None:
     (tmp_path / "q.tsv").write_text("\ufeffq1\tred shoes\n", encoding="utf-8")
     (tmp_path / "j.csv").write_text("q1,a,3\n")
     assert read_collection(tmp_path / "q.tsv", tmp_path / "j.csv").queries == (Query("q1", "red shoes", {"a": 3}),)
@@ -112,7 +112,7 @@ def test_files_are_read_and_without_one_of_queries_the_text_is_the_judgments_own
     assert (Query("red shoes", "red shoes", {"a": 3}),) == found.queries
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CannotEvaluate, match=r"missing.tsv: No such file or directory\. Name a file"):
         read_collection(None, tmp_path / "missing.tsv")
     (tmp_path / "latin.tsv").write_bytes(b"q1\tcaf\xe9\t1\n")
@@ -124,7 +124,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         read_collection(None, tmp_path / "large.tsv")
 
 
-def test_more_queries_than_can_be_measured_are_refused() -> None:
+def test_too_many_queries_are_rejected() -> None:
     lines = (f"q{number}\tshoes\n" for number in range(JUDGED_QUERIES + 1))
     with pytest.raises(CannotEvaluate, match=r"more than 100,000 queries\. Take a sample"):
         parse_queries("".join(lines), "q.tsv")

@@ -86,17 +86,17 @@ async def setting(tmp_path: Path) -> AsyncIterator[Setting]:
         yield Setting(tmp_path, engine, proxy)
 
 
-async def test_a_run_says_how_much_better_the_order_is(setting: Setting) -> None:
+async def test_a_run_reports_the_gain(setting: Setting) -> None:
     code, out, err = await setting.runs("--show", "1")
     assert (0, "") == (code, err)
     assert "\nnDCG@10: better: +56.9 points, 95 % interval +56.9 to +56.9, 40 queries\n" in out
-    assert "gained most:\n   +56.9  “shoes 0” (q0): perfect (grade 3) from place 4 to 1\n" in out
+    assert "gained most:\n   +56.9  “shoes 0” (q0): perfect (grade 3) from rank 4 to 1\n" in out
     rows = [" ".join(line.split()) for line in out.splitlines()]
     assert "MRR 0.250 1.000 +75.0 (+75.0 to +75.0)" in rows
     assert "recall@100 1.000 1.000 +0.0 (+0.0 to +0.0)" in rows
 
 
-async def test_json_is_printed_and_nothing_else_and_run_files_are_written(setting: Setting) -> None:
+async def test_json_output_and_run_files_are_written(setting: Setting) -> None:
     code, out = await setting.measured("--json", "--runs", str(setting.folder / "made" / "runs"))
     said = json.loads(out)
     assert (0, "better", QUERIES) == (code, said["verdict"]["meaning"], said["compared"])
@@ -106,19 +106,19 @@ async def test_json_is_printed_and_nothing_else_and_run_files_are_written(settin
 
 
 @pytest.mark.parametrize(("points", "code"), [("50", 0), ("60", 1), ("-1", 0)])
-async def test_a_gain_below_the_demanded_one_fails(setting: Setting, points: str, code: int) -> None:
+async def test_a_gain_below_the_minimum_fails(setting: Setting, points: str, code: int) -> None:
     ended, out = await setting.measured("--min-gain", points)
     assert code == ended
     assert f"--min-gain {points} is {'missed' if code else 'reached'} by nDCG@10: +56.9 points\n" in out
 
 
-async def test_a_loss_may_be_allowed_down_to_a_bound(setting: Setting) -> None:
+async def test_a_negative_minimum_allows_a_loss(setting: Setting) -> None:
     setting.engine.place, setting.proxy.place = 1, 2
     assert 1 == (await setting.measured("--min-gain", "-1"))[0]
     assert 0 == (await setting.measured("--min-gain", "-40"))[0]
 
 
-async def test_without_a_verdict_the_code_says_so(setting: Setting) -> None:
+async def test_without_a_verdict_the_exit_code_differs(setting: Setting) -> None:
     setting.proxy.outcomes["shoes 3"] = "bypassed;reason=identifier"
     setting.proxy.outcomes["shoes 5"] = 'degraded;stages="rerank";reason=timeout'
     code, out = await setting.measured("--min-gain", "1")
@@ -127,7 +127,7 @@ async def test_without_a_verdict_the_code_says_so(setting: Setting) -> None:
     assert "no verdict: 2 of 40 searches of the proxy failed or were not reranked, more than 2%" in out
 
 
-async def test_an_address_that_does_not_answer_has_its_own_code(setting: Setting) -> None:
+async def test_an_unreachable_address_has_its_own_exit_code(setting: Setting) -> None:
     url = f"http://127.0.0.1:{closed_port()}"
     code, out, err = await setting.runs(proxy=url)
     assert (2, "") == (code, out)
@@ -136,7 +136,7 @@ async def test_an_address_that_does_not_answer_has_its_own_code(setting: Setting
     assert "Traceback" not in err
 
 
-async def test_a_run_that_breaks_off_reports_what_it_had(setting: Setting) -> None:
+async def test_an_aborted_run_reports_partial_results(setting: Setting) -> None:
     async def leave(stream: Stream, request: Message) -> bytes | None:
         return answer(500, b"{}") if len(setting.proxy.requests) > 20 else None
 
@@ -149,7 +149,7 @@ async def test_a_run_that_breaks_off_reports_what_it_had(setting: Setting) -> No
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_an_interrupted_run_reports_what_it_had(setting: Setting, number: signal.Signals) -> None:
+async def test_an_interrupted_run_reports_partial_results(setting: Setting, number: signal.Signals) -> None:
     never = waits_for(asyncio.Event())
 
     async def hang_later(stream: Stream, request: Message) -> bytes | None:
@@ -165,7 +165,7 @@ async def test_an_interrupted_run_reports_what_it_had(setting: Setting, number: 
     assert "15 of 40 queries compared" in out.decode()
 
 
-async def test_each_address_has_rights_of_its_own_or_both_the_same(setting: Setting) -> None:
+async def test_credentials_are_per_address_or_shared(setting: Setting) -> None:
     rights = {"ONE": "ApiKey a1b2", "TWO": "Basic c3d4"}
     words = ("--authorization-env", "ONE", "--proxy-authorization-env", "TWO")
     code, out = await setting.measured(*words, environment=rights)
@@ -175,7 +175,7 @@ async def test_each_address_has_rights_of_its_own_or_both_the_same(setting: Sett
     assert not [word for word in ("a1b2", "c3d4") if word in out]
 
 
-async def test_the_name_goes_into_the_url_as_elsewhere(setting: Setting) -> None:
+async def test_the_index_name_is_encoded_in_the_url(setting: Setting) -> None:
     await setting.runs(index="a b,<logs-{now/d}>?routing=x&preference=_local")
     assert {"/a%20b,<logs-%7Bnow%2Fd%7D>/_search?routing=x&preference=_local"} == {
         request.target for request in setting.engine.requests
@@ -200,14 +200,14 @@ async def test_the_name_goes_into_the_url_as_elsewhere(setting: Setting) -> None
         (
             (),
             {"template": "missing.json"},
-            "missing.json: No such file or directory. Name a file with a search body, in it {{query}}",
+            "missing.json: No such file or directory. Name a file with a search body that contains {{query}}",
         ),
         (("--concurrency", "65"), {}, "--concurrency: at most 64 queries at a time"),
         (("--runs", "/dev/null/runs"), {}, "--runs /dev/null/runs: "),
         (("--ca-file", "missing.pem"), {"proxy": "https://127.0.0.1:9201"}, "--ca-file: missing.pem: cannot be read"),
     ],
 )
-def test_what_is_wrong_with_the_arguments_is_said_before_anything_is_asked(
+def test_invalid_arguments_are_reported_before_any_request(
     tmp_path: Path, more: tuple[str, ...], instead: Mapping[str, str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "queries.tsv").write_text("q\tshoes\n")
@@ -229,7 +229,7 @@ def test_what_is_wrong_with_the_arguments_is_said_before_anything_is_asked(
     assert "secret" not in shown.err
 
 
-def test_without_its_packages_it_says_how_to_install_them() -> None:
+def test_missing_packages_are_an_error_with_their_installation() -> None:
     script = "import sys; sys.modules['ir_measures'] = None; from proxy.cli import main; sys.exit(main(sys.argv[1:]))"
     words = ("eval", "--judgments", "j", "--template", "t", "--index", "i")
     ended = subprocess.run(  # noqa: S603  our own
@@ -240,14 +240,14 @@ def test_without_its_packages_it_says_how_to_install_them() -> None:
 
 
 @pytest.mark.parametrize("points", ["nan", "inf", "much"])
-def test_a_gain_that_is_no_number_is_refused(points: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_minimum_gain_that_is_not_a_number_is_rejected(points: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("eval", "--judgments", "j", "--template", "t", "--index", "i", "--min-gain", points)
     with pytest.raises(SystemExit):
         build_parser().parse_args(words)
     assert "argument --min-gain: " in capsys.readouterr().err
 
 
-async def test_more_hits_than_memory_should_hold_are_refused(setting: Setting) -> None:
+async def test_too_many_hits_are_rejected(setting: Setting) -> None:
     (setting.folder / "search.json").write_text('{"query": {"match": {"title": "{{query}}"}}, "size": 10000000}')
     with pytest.raises(CannotEvaluate, match=r"40 queries with 10,000,000 hits each are more than 5,000,000 hits: "):
         await setting.measured()
@@ -272,7 +272,7 @@ class Secure(Judged):
         return self
 
 
-async def test_an_https_address_is_trusted_by_the_named_certificates_alone(
+async def test_https_addresses_are_verified_with_the_named_certificates(
     setting: Setting, capsys: pytest.CaptureFixture[str]
 ) -> None:
     authority, file = trustme.CA(), setting.folder / "ca.pem"

@@ -27,7 +27,7 @@ def pairs(*each: Pair) -> dict[str, Pair]:
     return {query.id: each[min(number, len(each) - 1)] for number, query in enumerate(QUERIES)}
 
 
-def test_means_and_differences_are_those_of_the_measures() -> None:
+def test_means_and_differences_are_computed_per_measure() -> None:
     found = compare(QUERIES, pairs(pair("xba", "axb")), 3)
     best = 7 + 1 / math.log2(3)
     (row,) = [row for row in found.rows if row.measure == NDCG]
@@ -41,13 +41,13 @@ def test_means_and_differences_are_those_of_the_measures() -> None:
     assert found.no_verdict is None
 
 
-def test_queries_stand_by_what_they_gained() -> None:
+def test_queries_are_ordered_by_gain() -> None:
     found = compare(QUERIES[:3], pairs(pair("a", "a"), pair("ba", "ab"), pair("a", "xa")), 10)
     assert (["q1"], ["q2"]) == ([each.query.id for each in found.won], [each.query.id for each in found.lost])
     assert ["q1", "q0", "q2"] == [each.query.id for each in found.changes]
 
 
-def test_the_share_of_unjudged_among_the_first_ten_is_counted() -> None:
+def test_the_share_of_unjudged_top_ten_hits_is_counted() -> None:
     found = compare(QUERIES, pairs(pair("abnx", "xyzuvwopqab")), 20)
     assert (0.25, 0.9) == pytest.approx((found.baseline.unjudged, found.proxy.unjudged))
 
@@ -62,12 +62,12 @@ def test_the_share_of_unjudged_among_the_first_ten_is_counted() -> None:
         ("axb", "abx", Move("b", 1, 3, 2)),
     ],
 )
-def test_the_document_that_changed_a_query_most_is_named_with_its_places(before: str, after: str, move: Move) -> None:
+def test_the_document_with_the_largest_effect_is_named_with_its_ranks(before: str, after: str, move: Move) -> None:
     (change,) = compare(QUERIES[:1], {"q0": pair(before, after)}, 20).changes
     assert move == change.moved
 
 
-def test_where_nothing_changed_nothing_moved() -> None:
+def test_an_unchanged_order_has_no_moved_document() -> None:
     (change,) = compare(QUERIES[:1], {"q0": pair("anxb", "axnb")}, 20).changes
     assert (change.moved, change.difference) == (None, 0.0)
 
@@ -76,7 +76,7 @@ RANKING = st.permutations(NAMES)
 
 
 @given(RANKING, RANKING)
-def test_what_moved_is_a_relevant_document_that_moved_in_that_direction(
+def test_the_moved_document_is_relevant_and_moved_in_that_direction(
     before: Sequence[str], after: Sequence[str]
 ) -> None:
     values = [scores(QUERIES[:1], {"q0": ranking}, [NDCG])[NDCG][0] for ranking in (before, after)]
@@ -90,7 +90,7 @@ def test_what_moved_is_a_relevant_document_that_moved_in_that_direction(
         assert (move.after < move.before) is (values[1] > values[0])
 
 
-def test_no_verdict_with_more_than_two_percent_not_reranked() -> None:
+def test_more_than_two_percent_not_reranked_gives_no_verdict() -> None:
     bypassed = pair("a", "a", ReportedOutcome("bypassed", "identifier"))
     degraded = pair("a", "a", ReportedOutcome("degraded", "timeout", "semantic"))
     fine = compare(QUERIES, pairs(bypassed, degraded, pair("a", "a")), 10)
@@ -105,7 +105,7 @@ def test_no_verdict_with_more_than_two_percent_not_reranked() -> None:
     assert str(found.no_verdict).startswith("3 of 100 searches of the proxy failed or were not reranked, more than 2%")
 
 
-def test_a_search_that_failed_is_not_compared_and_counts_as_not_reranked() -> None:
+def test_a_failed_search_counts_as_not_reranked() -> None:
     failed = Pair(Found(("a",)), FailedSearch("status 503"))
     found = compare(QUERIES, pairs(failed, failed, failed, pair("a", "a")), 10)
     assert (97, 3, 100) == (len(found.changes), found.proxy.unusable, found.proxy.searches)
@@ -115,14 +115,14 @@ def test_a_search_that_failed_is_not_compared_and_counts_as_not_reranked() -> No
     assert "of the baseline failed" in str(compare(QUERIES, pairs(*[elsewhere] * 3, pair("a", "a")), 10).no_verdict)
 
 
-def test_an_engine_reranks_nothing_and_need_not_as_the_baseline() -> None:
+def test_the_baseline_may_be_an_engine() -> None:
     assert {} == compare(QUERIES, pairs(pair("a", "a")), 10).baseline.outcomes
     found = compare(QUERIES, pairs(pair("a", "a", None)), 10)
     assert "no response has the header X-Rerank: is --proxy the address of a proxy" in str(found.no_verdict)
     assert {NO_HEADER: 100} == found.proxy.outcomes
 
 
-def test_a_proxy_as_the_baseline_has_to_rerank_too() -> None:
+def test_a_proxy_as_baseline_must_rerank() -> None:
     reranked = Pair(Found(("a",), RERANKED), Found(("a",), RERANKED))
     bypassed = Pair(Found(("a",), ReportedOutcome("bypassed", "identifier")), Found(("a",), RERANKED))
     assert compare(QUERIES, pairs(reranked), 10).no_verdict is None
@@ -130,11 +130,11 @@ def test_a_proxy_as_the_baseline_has_to_rerank_too() -> None:
     assert "3 of 100 searches of the baseline failed or were not reranked" in str(found.no_verdict)
 
 
-def test_a_few_queries_tell_nothing() -> None:
+def test_a_few_queries_give_no_verdict() -> None:
     found = compare(QUERIES[:9], pairs(pair("ba", "ab")), 10)
-    assert "9 queries are too few to tell: judge more" == found.no_verdict
+    assert "9 queries are too few for a verdict: judge more" == found.no_verdict
     assert compare(QUERIES[:10], pairs(pair("ba", "ab")), 10).no_verdict is None
 
 
-def test_of_no_query_there_is_no_verdict() -> None:
+def test_no_query_gives_no_verdict() -> None:
     assert compare([], {}, 10).no_verdict is not None

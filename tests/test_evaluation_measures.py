@@ -41,33 +41,33 @@ def by_hand(ranking: Sequence[str], judgments: Judgments, measure: Measure) -> f
 
 
 @given(RANKING, JUDGMENTS)
-def test_each_measure_is_what_its_formula_says(ranking: Sequence[str], judgments: Judgments) -> None:
+def test_each_measure_follows_its_formula(ranking: Sequence[str], judgments: Judgments) -> None:
     for measure in measures_of(DEPTH):
         assert by_hand(ranking, judgments, measure) == pytest.approx(found(ranking, judgments, measure))
 
 
-def test_ndcg_by_hand() -> None:
+def test_ndcg_of_an_example() -> None:
     best = 7 + 3 / math.log2(3) + 1 / 2
     assert (7 / math.log2(3) + 1 / 2) / best == pytest.approx(found("xab", {"a": 3, "b": 1, "c": 2}))
     judged_only = Measure(NDCG.name, judged_only=True)
     assert (7 + 1 / math.log2(3)) / best == pytest.approx(found("xab", {"a": 3, "b": 1, "c": 2}, judged_only))
 
 
-def test_the_order_counts_and_not_the_ids() -> None:
+def test_only_the_order_of_hits_counts() -> None:
     """trec_eval breaks ties of the score by the id, the larger first."""
     assert 1.0 == found("abc", {"a": 1})
     assert 1.0 == found("cba", {"c": 1})
     assert found("cba", {"a": 1}) < 1.0
 
 
-def test_values_stand_in_the_order_of_the_queries_and_where_nothing_is_found_is_0() -> None:
+def test_values_are_in_query_order_and_0_without_hits() -> None:
     queries = [Query("z", "", {"a": 1}), Query("a", "", {"a": 1}), Query("m", "", {"a": 1})]
     mrr = Measure("MRR")
     assert {mrr: [0.5, 0.0, 1.0]} == scores(queries, {"m": "a", "a": "", "z": "xa"}, [mrr])
     assert {mrr: [0.5, 0.0, 0.0]} == scores(queries, {"z": "xa"}, [mrr])
 
 
-def test_what_is_measured_is_named() -> None:
+def test_measures_are_named() -> None:
     assert [str(measure) for measure in measures_of(50)] == [
         "nDCG@10",
         "MRR",

@@ -8,14 +8,14 @@ from proxy.outcomes import BYPASS_REASONS, Bypass, answered, bypassed
 
 
 @pytest.mark.parametrize("reason", BYPASS_REASONS)
-def test_each_reason_to_bypass_is_read(reason: str) -> None:
+def test_each_bypass_reason_is_parsed(reason: str) -> None:
     outcome = read_outcome(bypassed(Bypass(reason, "ext;reason=no")).header.decode())
     assert ReportedOutcome("bypassed", reason) == outcome
     assert not outcome.is_reranked
     assert f"bypassed ({reason})" == str(outcome)
 
 
-def test_stages_are_read_and_what_has_all_of_them_is_reranked() -> None:
+def test_degraded_stages_are_parsed() -> None:
     failed = [Failure("semantic", "timeout"), Failure("rerank", "refused")]
     degraded = read_outcome(answered(failed).header.decode())
     assert ReportedOutcome("degraded", "timeout", "semantic rerank") == degraded
@@ -26,6 +26,6 @@ def test_stages_are_read_and_what_has_all_of_them_is_reranked() -> None:
     assert (True, "reranked (without semantic, not_relaxed)") == (by_design.is_reranked, str(by_design))
 
 
-def test_a_cost_is_a_plain_number() -> None:
+def test_a_cost_must_be_a_plain_number() -> None:
     assert (0.00012, 3.0) == (read_cost("0.000120000"), read_cost("3"))
     assert [None] * 6 == [read_cost(said) for said in ("", "-1", "nan", "inf", "1e9", "\u0661")]

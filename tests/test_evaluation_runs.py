@@ -6,7 +6,7 @@ from proxy.commands.evaluation.outcomes import FailedSearch, Found
 from proxy.commands.evaluation.runs import run_lines
 
 
-def test_a_run_file_has_the_ranking_in_its_order() -> None:
+def test_a_run_file_lists_the_ranking_in_order() -> None:
     replies: list[tuple[str, Found | FailedSearch]] = [
         ("q1", Found(("b", "a", "c"))),
         ("red shoes", Found(("d e",))),

@@ -27,7 +27,7 @@ def filled(body: object, text: str) -> object:
 
 
 @given(st.text())
-def test_a_query_of_any_text_arrives_as_it_is_and_the_rest_stays(text: str) -> None:
+def test_any_query_text_is_inserted_and_the_rest_unchanged(text: str) -> None:
     """Of lone surrogates JSON has no form in UTF-8, so no file of queries holds them."""
     expected = json.loads(json.dumps(SHOP))
     expected["query"]["bool"]["must"][0]["multi_match"]["query"] = text
@@ -35,12 +35,12 @@ def test_a_query_of_any_text_arrives_as_it_is_and_the_rest_stays(text: str) -> N
     assert expected == filled(SHOP, text)
 
 
-def test_the_placeholder_may_stand_beside_other_text_and_in_another_query_it_is_text() -> None:
+def test_the_placeholder_may_be_part_of_a_longer_text() -> None:
     body = {"query": {"query_string": {"query": "title:({{query}})"}}, "size": 1}
     assert {"query": {"query_string": {"query": "title:({{query}} a)"}}, "size": 1} == filled(body, "{{query}} a")
 
 
-def test_a_template_says_how_many_hits_it_asks_for() -> None:
+def test_the_size_of_a_template_is_read() -> None:
     assert 20 == read_template(json.dumps(SHOP).encode(), "t.json").depth
     template = read_template(b'{"query": {"match": {"title": "{{query}}"}}}', "t.json")
     assert HITS_COMPARED == template.depth == json.loads(template.fill("a"))["size"]
@@ -64,6 +64,6 @@ def test_a_template_says_how_many_hits_it_asks_for() -> None:
         (b'{"query": {"match": {"title": "{{query}}"}}, "size": "{{query}}"}', "size: expected"),
     ],
 )
-def test_what_is_no_template_is_refused_with_what_to_write(content: bytes, said: str) -> None:
+def test_an_invalid_template_is_an_error_with_advice(content: bytes, said: str) -> None:
     with pytest.raises(CannotEvaluate, match=said):
         read_template(content, "t.json")

@@ -129,7 +129,7 @@ ONE_TEXT = [
 
 
 @pytest.mark.parametrize(("query", "text"), ONE_TEXT)
-def test_all_of_the_typed_words_are_found_once_and_in_order(query: Any, text: str) -> None:
+def test_typed_words_are_collected_once_and_in_order(query: Any, text: str) -> None:
     user_query = found(query)
     assert user_query is not None
     assert text == user_query.text
@@ -150,7 +150,7 @@ FILTERS_APART = [
 
 
 @pytest.mark.parametrize("query", FILTERS_APART)
-def test_a_text_in_one_field_outside_the_passage_is_a_filter_and_stays(query: Any) -> None:
+def test_a_text_for_one_field_outside_the_passage_stays_a_filter(query: Any) -> None:
     user_query = found(query)
     assert user_query is not None
     assert user_query.text == "dry feet"
@@ -176,7 +176,7 @@ VALUES_IN_LINES = [
 
 
 @pytest.mark.parametrize("query", VALUES_IN_LINES)
-def test_the_value_of_another_field_in_a_line_is_a_filter_and_stays(query: Any) -> None:
+def test_a_field_value_in_a_query_string_stays_a_filter(query: Any) -> None:
     user_query = find_user_query(query, PASSAGE, lambda _: True, links=LinkedFields(frozenset({"everything"})))
     assert user_query is not None
     assert user_query.text == "dry feet"
@@ -184,7 +184,7 @@ def test_the_value_of_another_field_in_a_line_is_a_filter_and_stays(query: Any) 
 
 
 @pytest.mark.parametrize("written", ["shelf:boots", "shelf:(boots)", "shelf:boots OR tags:boots"])
-def test_the_value_of_a_field_is_the_text_of_a_line_without_other_words(written: str) -> None:
+def test_a_query_string_with_only_field_values_has_them_as_text(written: str) -> None:
     user_query = found(line(written))
     assert user_query is not None
     assert user_query.text == "boots"
@@ -216,7 +216,7 @@ UNCERTAIN = [
 
 
 @pytest.mark.parametrize(("query", "text"), UNCERTAIN)
-def test_nothing_is_relaxed_if_any_text_may_be_a_filter(query: Any, text: str) -> None:
+def test_an_ambiguous_text_prevents_relaxing(query: Any, text: str) -> None:
     user_query = found(query)
     assert user_query is not None
     assert (text, *AMBIGUOUS) == (user_query.text, user_query.relaxed, user_query.unrelaxed)
@@ -232,7 +232,7 @@ def test_only_clauses_with_the_given_text_are_relaxed(query: Any) -> None:
 
 
 @pytest.mark.parametrize("query", [*(query for query, _ in UNCERTAIN), BRAND, multi("dry feet in the rain")])
-def test_given_text_that_is_in_no_clause_relaxes_nothing(query: Any) -> None:
+def test_a_given_text_in_no_clause_relaxes_nothing(query: Any) -> None:
     given = UserQuery("warm hands", None)
     user_query = found(query, "warm hands")
     assert given == user_query
@@ -248,7 +248,7 @@ def test_given_text_is_found_in_one_clause_per_word() -> None:
     assert "feet" not in str(user_query.relaxed)
 
 
-def test_a_single_word_of_the_text_that_is_required_may_be_a_filter() -> None:
+def test_a_required_single_word_of_the_text_stays_a_filter() -> None:
     user_query = found(must(match("brand", "velloway"), multi("velloway boots")))
     assert UserQuery("velloway boots", must(match("brand", "velloway"), MATCH_ALL)) == user_query
 
@@ -261,13 +261,13 @@ def test_a_single_word_of_the_text_that_is_required_may_be_a_filter() -> None:
         (("shelf", "tags"), multi("dry feet", ("shelf", "tags"))),
     ],
 )
-def test_a_filter_that_holds_the_same_words_in_several_fields_is_one_sieve_more(fields: Any, stays: Any) -> None:
+def test_a_filter_with_the_same_text_stays_a_filter(fields: Any, stays: Any) -> None:
     query = {"bool": {"filter": [multi("dry feet", fields)], "must": [multi("dry feet")]}}
     assert UserQuery("dry feet", {"bool": {"filter": [stays], "must": [MATCH_ALL]}}) == found(query)
 
 
 @pytest.mark.parametrize("given", [None, "boots"])
-def test_a_shelf_that_is_called_like_the_text_stays_required(given: str | None) -> None:
+def test_a_category_equal_to_the_text_stays_required(given: str | None) -> None:
     query = must(SHELF, multi("boots"), match("body", "boots"))
     assert UserQuery("boots", must(SHELF, MATCH_ALL, MATCH_ALL)) == found(query, given)
 
@@ -288,7 +288,7 @@ UNSCORED = [
 
 
 @pytest.mark.parametrize("query", UNSCORED)
-def test_words_that_no_clause_scores_are_found_and_not_relaxed(query: Any) -> None:
+def test_text_only_in_filters_is_found_but_not_relaxed(query: Any) -> None:
     user_query = found(query)
     assert user_query is not None
     assert ("boot", None, "text_in_filter") == (user_query.text, user_query.relaxed, user_query.unrelaxed)
@@ -312,7 +312,7 @@ PARTS_OF_WORDS = [
 
 @pytest.mark.parametrize("words", PARTS_OF_WORDS)
 @pytest.mark.parametrize("around", [*FILTERS_BESIDE, lambda words: {"bool": {"must": [SHELF], "filter": [words]}}])
-def test_a_text_elsewhere_is_a_filter_beside_a_part_of_a_word(around: Any, words: Any) -> None:
+def test_a_text_beside_word_prefixes_prevents_relaxing(around: Any, words: Any) -> None:
     user_query = found(around(words))
     assert user_query is not None
     assert ("jack", None, "text_in_filter") == (user_query.text, user_query.relaxed, user_query.unrelaxed)
@@ -333,7 +333,7 @@ def test_a_text_elsewhere_is_a_filter_beside_a_part_of_a_word(around: Any, words
     ],
 )
 @pytest.mark.parametrize("around", FILTERS_BESIDE)
-def test_a_text_elsewhere_is_a_filter_beside_words_that_are_not_read(around: Any, words: Any) -> None:
+def test_a_text_beside_unreadable_clauses_is_not_taken(around: Any, words: Any) -> None:
     assert found(around(words)) is None
 
 
@@ -354,7 +354,7 @@ SAME_WORDS = [
 
 @pytest.mark.parametrize("beside", SAME_WORDS)
 @pytest.mark.parametrize("around", [must, should, lambda *two: {"bool": {"must": [two[0]], "should": [two[1]]}}])
-def test_parts_of_the_same_words_leave_a_text_elsewhere_as_it_is(around: Any, beside: Any) -> None:
+def test_prefixes_of_the_same_words_do_not_prevent_relaxing(around: Any, beside: Any) -> None:
     user_query = found(around(match("everything", "dry feet"), beside))
     assert user_query is not None
     assert ("dry feet", around(MATCH_ALL, beside)) == (user_query.text, user_query.relaxed)
@@ -374,7 +374,7 @@ ALIASES = {"label": "title", "maker": "brand", "text": "everything"}
         (line("label:(dry feet) AND shelf:boots"), must(line("label:(dry feet)"), line("shelf:boots"))),
     ],
 )
-def test_an_alias_is_the_field_that_it_stands_for(query: Any, relaxed: Any) -> None:
+def test_a_field_alias_is_treated_as_its_field(query: Any, relaxed: Any) -> None:
     links = LinkedFields(frozenset({"everything"}), ALIASES)
     user_query = find_user_query(query, PASSAGE, lambda _: True, links=links)
     assert user_query is not None
@@ -392,7 +392,7 @@ def test_an_alias_is_the_field_that_it_stands_for(query: Any, relaxed: Any) -> N
         {"bool": {"must_not": [{"wildcard": {"title": "*jack*"}}]}},
     ],
 )
-def test_a_text_elsewhere_stays_query_text_beside_filters(beside: Any) -> None:
+def test_filters_do_not_prevent_relaxing(beside: Any) -> None:
     user_query = found(must(match("everything", "dry feet"), beside))
     assert user_query is not None
     assert ("dry feet", must(MATCH_ALL, beside)) == (user_query.text, user_query.relaxed)
@@ -412,14 +412,14 @@ def test_a_filter_on_a_field_outside_the_passage_is_a_filter(query: Any) -> None
 
 
 @pytest.mark.parametrize("beside", UNSCORED)
-def test_words_in_clauses_that_score_count_before_others(beside: Any) -> None:
+def test_text_of_scoring_clauses_takes_precedence(beside: Any) -> None:
     user_query = found(should(multi("dry feet"), beside))
     assert user_query is not None
     assert user_query.text == "dry feet"
     assert user_query.relaxed is not None
 
 
-def test_as_many_texts_as_are_read_are_read_at_once_and_of_more_none() -> None:
+def test_above_the_limit_of_texts_none_is_found() -> None:
     words = [match("title", f"w{number}") for number in range(TEXT_CLAUSES + 1)]
     user_query = found(should(*words[:-1]))
     assert user_query is not None
@@ -436,24 +436,24 @@ def test_as_many_texts_as_are_read_are_read_at_once_and_of_more_none() -> None:
         ({"query_string": {"query": "dry AND feet", "_name": "typed"}}, "dry feet"),
     ],
 )
-def test_a_named_clause_tells_the_text(clause: Any, text: str) -> None:
+def test_a_named_clause_gives_the_query_text(clause: Any, text: str) -> None:
     query = {"bool": {"must": [BRAND, clause], "filter": [{"term": {"status": {"value": "x", "_name": "other"}}}]}}
     assert text == text_of_clause(query, "typed", PASSAGE, lambda _: True)
 
 
 @pytest.mark.parametrize("query", [None, {}, BRAND, {"term": {"status": {"value": "x", "_name": "typed"}}}, [[]], 7])
-def test_where_no_clause_of_that_name_holds_words_there_is_no_text(query: Any) -> None:
+def test_a_missing_named_clause_gives_no_query_text(query: Any) -> None:
     assert text_of_clause(query, "typed", PASSAGE, lambda _: True) is None
 
 
-def test_a_field_with_many_dots_and_many_fields_are_read_at_once() -> None:
+def test_many_fields_and_long_paths_are_read_quickly() -> None:
     fields = ["title", *(f"f{number}" + "." * 1000 for number in range(READ_SIZE // 20))]
     user_query = found(must(multi("dry feet", fields), *(match(f"g{n}.x", f"w{n} v") for n in range(TEXT_CLAUSES - 1))))
     assert user_query is not None
     assert user_query.text == "dry feet"
 
 
-def test_nested_queries_are_relaxed_once_each() -> None:
+def test_each_nested_query_is_relaxed_once() -> None:
     query: Any = must(multi("dry feet"), {"term": {"status": "new"}})
     for _ in range(60):
         query = {"nested": {"path": "a", "query": query}}
@@ -463,7 +463,7 @@ def test_nested_queries_are_relaxed_once_each() -> None:
     assert "new" in str(user_query.relaxed)
 
 
-def test_a_field_that_the_passage_is_copied_to_is_searched_for_everything() -> None:
+def test_a_copy_to_field_of_the_passage_counts_as_passage() -> None:
     """It tells the words from a shelf and from a brand; without that knowledge neither is told from a filter."""
     words = match("everything.folded", "dry feet")
     for filter_, relaxed in ((SHELF, must(SHELF, MATCH_ALL)), (BRAND, None)):

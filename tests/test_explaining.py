@@ -32,10 +32,12 @@ from proxy.ranking.explaining import Explanation, Kept, Origin, text_hash
         ),
     ],
 )
-def test_what_no_stage_saw_is_not_said(explanation: Explanation, final: float | None, expected: Any) -> None:
+def test_stages_that_did_not_see_a_hit_are_omitted(
+    explanation: Explanation, final: float | None, expected: Any
+) -> None:
     assert expected == json.loads(bytes(explanation.render(final)))
 
 
 @given(st.text(), st.text())
-def test_a_text_is_known_by_its_hash_and_not_read_from_it(text: str, other: str) -> None:
+def test_a_texts_hash_identifies_it_without_revealing_it(text: str, other: str) -> None:
     assert (text == other, 16) == (text_hash(text) == text_hash(other), len(text_hash(text)))

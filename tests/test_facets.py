@@ -44,7 +44,7 @@ OWN, COUNTED = {"acme": 2, "initech": 1, "other": 3}, {"acme": 3, "initech": 1, 
 
 @pytest.mark.usefixtures("brands")
 @pytest.mark.parametrize("name", ["aggs", "aggregations"])
-async def test_facets_count_what_knn_added(client: Client, engine: FakeEngine, name: str) -> None:
+async def test_facets_count_documents_that_knn_added(client: Client, engine: FakeEngine, name: str) -> None:
     """By the one search that renders these documents, beside the reranker."""
     answered = await client.search("/products/_search", {**QUERY, name: BRANDS})
     assert ("reranked", COUNTED, 8) == (answered.header("x-rerank"), facets(answered), total(answered))
@@ -67,7 +67,7 @@ async def test_all_pages_show_the_same_facets_and_total(
 
 
 @pytest.mark.usefixtures("brands")
-async def test_a_page_behind_the_head_is_not_kept_waiting(
+async def test_facets_of_a_deep_page_are_counted_concurrently(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine
 ) -> None:
     """Its facets are counted beside the client's own search."""
@@ -106,7 +106,7 @@ FAULTS: dict[str, Any] = {
 
 @pytest.mark.usefixtures("brands")
 @pytest.mark.parametrize("reason", FAULTS)
-async def test_if_they_cannot_be_counted_what_knn_added_is_left_out(
+async def test_if_facets_cannot_be_counted_knn_documents_are_dropped(
     client: Client, engine: FakeEngine, reason: str
 ) -> None:
     """From the ranking, so that its other pages agree."""
@@ -122,7 +122,7 @@ async def test_if_they_cannot_be_counted_what_knn_added_is_left_out(
 @pytest.mark.usefixtures("brands")
 @pytest.mark.parametrize("reason", FAULTS)
 @pytest.mark.parametrize(("start", "kind"), [(2, "render"), (5, "facets")])
-async def test_if_a_later_page_cannot_count_them_it_shows_the_clients_own(
+async def test_if_a_later_page_cannot_count_facets_it_has_the_clients_own(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, reason: str, start: int, kind: str
 ) -> None:
     client = await start_proxy(with_route(settings, rank_window_size=5))
@@ -134,7 +134,7 @@ async def test_if_a_later_page_cannot_count_them_it_shows_the_clients_own(
 
 
 @pytest.mark.usefixtures("brands")
-async def test_a_document_deleted_meanwhile_is_in_no_facet_and_no_total(client: Client, engine: FakeEngine) -> None:
+async def test_a_deleted_document_is_in_no_facet_and_no_total(client: Client, engine: FakeEngine) -> None:
     await client.search("/products/_search", {**FACETED, "size": 1})
     engine.documents = [document for document in engine.documents if document.id != "n"]
     page = await client.search("/products/_search", {**FACETED, "from": 1})
@@ -149,7 +149,7 @@ async def test_a_document_deleted_meanwhile_is_in_no_facet_and_no_total(client: 
         {"all": {"global": {}, "aggs": BRANDS}},
     ],
 )
-async def test_what_reads_scores_costs_no_search_and_stays_the_clients_own(
+async def test_aggregations_that_read_scores_need_no_search(
     client: Client, engine: FakeEngine, aggregations: Any
 ) -> None:
     own = json.dumps(aggregations).encode()
@@ -163,7 +163,7 @@ async def test_what_reads_scores_costs_no_search_and_stays_the_clients_own(
 
 
 @pytest.mark.usefixtures("brands")
-async def test_what_is_counted_is_counted_with_the_callers_own_credentials(client: Client, engine: FakeEngine) -> None:
+async def test_facets_are_counted_with_the_callers_credentials(client: Client, engine: FakeEngine) -> None:
     """Of two callers, neither gets the other's counts."""
     for caller in ("Basic YTph", "Basic Yjpi"):
         for start in (0, 2):
@@ -172,7 +172,7 @@ async def test_what_is_counted_is_counted_with_the_callers_own_credentials(clien
     assert ["Basic YTph"] * 2 + ["Basic Yjpi"] * 2 == callers
 
 
-async def test_without_aggregations_nothing_more_is_asked(client: Client, engine: FakeEngine) -> None:
+async def test_without_aggregations_no_search_is_added(client: Client, engine: FakeEngine) -> None:
     await client.search("/products/_search", QUERY)
     assert [["matched"]] == [list(asked.json()["aggs"]) for asked in engine.of("render")]
 

@@ -235,7 +235,7 @@ MODELS = [
 
 
 @pytest.mark.parametrize(("service", "row"), MODELS)
-async def test_a_fault_of_a_model(place: Place, service: str, row: Row) -> None:
+async def test_each_model_fault_degrades_the_search(place: Place, service: str, row: Row) -> None:
     kind, stage, order = {
         "embedder": ("embed", "semantic", WITHOUT_SEMANTIC),
         "reranker": ("rerank", "rerank", FUSED),
@@ -278,13 +278,13 @@ NOT_CONNECTED: Mapping[str, tuple[Callable[[Place], str], str]] = {
 
 
 @pytest.mark.parametrize(("url", "words"), NOT_CONNECTED.values(), ids=NOT_CONNECTED)
-async def test_models_that_cannot_be_connected_to(place: Place, url: Callable[[Place], str], words: str) -> None:
+async def test_unreachable_models_degrade_the_search(place: Place, url: Callable[[Place], str], words: str) -> None:
     answered = await place.search(place.with_models(url=url(place)))
     check_degraded(place, answered, "semantic rerank", "unreachable", words, LEXICAL)
     check_not_connected(place)
 
 
-async def test_models_that_time_out_at_connect(place: Place) -> None:
+async def test_models_with_a_connect_timeout_degrade_the_search(place: Place) -> None:
     with taking_no_connection() as port:
         settings = place.with_models(url=f"http://127.0.0.1:{port}", connect_timeout_seconds=SOON)
         answered = await place.search(settings)
@@ -315,7 +315,7 @@ KNN: Mapping[str, Row] = {
 
 
 @pytest.mark.parametrize("row", KNN.values(), ids=KNN)
-async def test_a_fault_of_the_engine_in_a_search_that_is_added(place: Place, row: Row) -> None:
+async def test_an_engine_fault_in_an_added_search_degrades_the_search(place: Place, row: Row) -> None:
     """Only in that one: the client's own search is well."""
     place.engine.faults["semantic"] = row.fault
     (route,) = place.settings.routes
@@ -352,7 +352,7 @@ OWN: Mapping[str, Own] = {
 
 
 @pytest.mark.parametrize("own", OWN.values(), ids=OWN)
-async def test_a_fault_of_the_engine_in_the_clients_own_search(place: Place, own: Own) -> None:
+async def test_an_engine_fault_in_the_clients_search_is_relayed_or_a_502(place: Place, own: Own) -> None:
     place.engine.faults["lexical"] = own.fault
     answered = await place.search()
     assert (own.status, f"bypassed;reason={own.reason}") == (answered.status, answered.header("x-rerank"))
@@ -375,11 +375,11 @@ ENGINE_AWAY: Mapping[str, Callable[[Place], str]] = {
 
 
 @pytest.mark.parametrize("url", ENGINE_AWAY.values(), ids=ENGINE_AWAY)
-async def test_an_engine_that_cannot_be_connected_to(place: Place, url: Callable[[Place], str]) -> None:
+async def test_an_unreachable_engine_is_a_502(place: Place, url: Callable[[Place], str]) -> None:
     check_engine_away(place, await place.search(place.with_engine(url=url(place))))
 
 
-async def test_an_engine_that_times_out_at_connect(place: Place) -> None:
+async def test_an_engine_with_a_connect_timeout_is_a_502(place: Place) -> None:
     with ExitStack() as stack:
         port = stack.enter_context(taking_no_connection())
         settings = place.with_engine(url=f"http://127.0.0.1:{port}", connect_timeout_seconds=SOON)
@@ -394,7 +394,7 @@ def check_engine_away(place: Place, answered: Message) -> None:
     assert {"outcome": "bypassed", "reason": "unresolved", "stages": ""} == place.trace.said
 
 
-async def test_a_model_that_stalls_is_soon_no_longer_asked(place: Place) -> None:
+async def test_a_stalling_model_is_soon_skipped(place: Place) -> None:
     """Though each search gives it up at the end of its budget, long before the time limit of the model."""
     (route,) = place.settings.routes
     lexical = msgspec.structs.replace(route, semantic=None, budget_ms=400)
@@ -416,7 +416,7 @@ async def test_a_model_that_stalls_is_soon_no_longer_asked(place: Place) -> None
     assert 5 == len(place.models.of("rerank"))
 
 
-async def test_each_call_that_is_not_made_is_counted_once(place: Place) -> None:
+async def test_each_skipped_call_is_counted_once(place: Place) -> None:
     """Whether its search runs without it, or is passed on because there are no others; a cached vector needs none."""
     client = await Client.to(await place.serve(place.settings))
     place.stack.callback(client.close)
@@ -437,7 +437,7 @@ async def test_each_call_that_is_not_made_is_counted_once(place: Place) -> None:
     assert {"ok": 3, "misconfigured": 2} == calls_of(place, "reranker")
 
 
-async def test_a_fallback_is_called_while_the_reranker_of_the_route_is_not(place: Place) -> None:
+async def test_a_fallback_is_called_while_the_routes_reranker_is_suspended(place: Place) -> None:
     """The search that finds it out is degraded, and not repeated with another model."""
 
     async def knows_no_model_but_the_last(stream: Stream, request: Message) -> bytes | None:

@@ -69,7 +69,7 @@ def _hits(*hits: Any) -> Any:
         ("-**", {}),
     ],
 )
-def test_only_what_paths_lead_to_is_left(said: str, expected: Any) -> None:
+def test_only_selected_members_remain(said: str, expected: Any) -> None:
     assert strategies.compact(expected) == read_filter_path(said).apply(strategies.compact(ANSWER))
 
 
@@ -81,7 +81,7 @@ def test_only_what_paths_lead_to_is_left(said: str, expected: Any) -> None:
         (r"a\.b.c", FilterPath((("a.b", "c"),))),
     ],
 )
-def test_paths_are_read_by_dots_and_commas(said: str, expected: FilterPath) -> None:
+def test_paths_are_split_at_dots_and_commas(said: str, expected: FilterPath) -> None:
     assert expected == read_filter_path(said)
 
 
@@ -105,7 +105,7 @@ def test_the_rest_is_written_in_the_requested_format(said: str, pretty: bool, ex
     assert expected == form.write(b'{"a":{"b":1},"c":2}', keeps_empty=True)
 
 
-def test_an_answer_without_a_form_keeps_its_spaces_and_one_with_paths_has_none() -> None:
+def test_only_a_response_with_paths_loses_its_white_space() -> None:
     answer = b'{"a":{"b": 1e5, "c" :"x y"}}'
     written = [read_form([("filter_path", said)]).write(answer, keeps_empty=True) for said in ("", ",", "a", "-x")]
     assert [answer, answer, b'{"a":{"b":1e5,"c":"x y"}}', b'{"a":{"b":1e5,"c":"x y"}}'] == written
@@ -121,7 +121,9 @@ def test_an_answer_without_a_form_keeps_its_spaces_and_one_with_paths_has_none()
         ("", "false", b'{"error": "a"}', b'{"error": "a"}'),
     ],
 )
-def test_an_exception_is_not_filtered(filter_path: str, pretty: str, said: bytes, written: bytes) -> None:
+def test_the_exception_of_an_error_response_is_not_filtered(
+    filter_path: str, pretty: str, said: bytes, written: bytes
+) -> None:
     form = read_form([("filter_path", filter_path), ("pretty", pretty)])
     assert written == form.write_refusal(said, keeps_empty=True)
 
@@ -135,7 +137,7 @@ def test_an_exception_is_not_filtered(filter_path: str, pretty: str, said: bytes
         ("a,b.c", b'{"a":[],"b":{"c":{}}}', b'{"a":[],"b":{"c":{}}}'),
     ],
 )
-def test_what_is_empty_by_itself_stays_where_excludes_pass_through_it_or_does_not(
+def test_empty_objects_under_excludes_are_kept_or_dropped_like_the_engine(
     said: str, kept: bytes, dropped: bytes
 ) -> None:
     """Elasticsearch keeps it, OpenSearch does not."""
@@ -152,14 +154,14 @@ paths = st.lists(
 
 
 @given(strategies.answers(), paths)
-def test_cutting_again_changes_nothing(answer: Any, said: str) -> None:
+def test_filtering_twice_changes_nothing(answer: Any, said: str) -> None:
     path = read_filter_path(said)
     once = path.apply(strategies.compact(answer))
     assert once == path.apply(once)
 
 
 @given(strategies.answers(), st.text())
-def test_no_path_is_too_odd(answer: Any, said: str) -> None:
+def test_any_path_is_applied_without_an_error(answer: Any, said: str) -> None:
     assert read_filter_path(said).apply(strategies.compact(answer)).startswith(b"{")
 
 
@@ -196,7 +198,7 @@ wild = st.lists(st.sampled_from(["a", "b", "a*", "*b", "*", "**"]), min_size=1, 
 
 
 @given(st.dictionaries(st.sampled_from(["a", "b", "ab"]), nested, max_size=3), st.lists(wild, min_size=1, max_size=3))
-def test_all_paths_at_once_lead_to_what_each_leads_to(answer: Any, paths: Sequence[Path]) -> None:
+def test_several_paths_select_the_union(answer: Any, paths: Sequence[Path]) -> None:
     def on_a_path(names: Sequence[str]) -> bool:
         return any(_ends(paths, names[:count]) for count in range(1, len(names) + 1))
 
@@ -207,7 +209,7 @@ def test_all_paths_at_once_lead_to_what_each_leads_to(answer: Any, paths: Sequen
     assert (excluded or {}) == json.loads(FilterPath((), tuple(paths)).apply(written))
 
 
-def test_a_path_that_leads_by_many_ways_to_the_same_place_is_followed_once() -> None:
+def test_overlapping_wildcards_take_linear_time() -> None:
     """Each `**` tried by itself takes as many ways as there are to choose 30 of 60 names."""
     answer = b'{"a":' * 60 + b"1" + b"}" * 60
     assert answer == read_filter_path(".".join(["**"] * 30)).apply(answer)
@@ -224,7 +226,7 @@ def test_a_path_that_leads_by_many_ways_to_the_same_place_is_followed_once() -> 
         ",".join(f"**.{name}{'.*' * 20}.z" for name in "ab"),
     ],
 )
-def test_what_would_take_too_much_work_is_not_cut(said: str) -> None:
+def test_a_filter_above_the_work_limit_is_not_applied(said: str) -> None:
     deep = (
         json.dumps(_both(10)).encode()
         if "z" in said

@@ -20,7 +20,7 @@ def test_a_score_is_the_sum_of_weight_over_constant_plus_rank() -> None:
 
 
 @pytest.mark.parametrize(("first", "second"), [([A, B], [B, A]), ([A], [B])])
-def test_ties_go_to_the_document_an_earlier_ranking_names_first(first: list[DocKey], second: list[DocKey]) -> None:
+def test_ties_go_to_the_document_of_the_earlier_ranking(first: list[DocKey], second: list[DocKey]) -> None:
     assert (A, B) == keys(reciprocal_rank_fusion([Weighted(first), Weighted(second)]))
     assert (B, A) == keys(reciprocal_rank_fusion([Weighted(second), Weighted(first)]))
 
@@ -33,7 +33,7 @@ def test_every_document_is_kept_once(merged: list[Weighted], rank_constant: int)
 
 
 @given(weighted)
-def test_one_ranking_stays_as_it_is(ranking: Weighted) -> None:
+def test_a_single_ranking_keeps_its_order(ranking: Weighted) -> None:
     assert tuple(ranking.keys) == keys(reciprocal_rank_fusion([ranking]))
 
 
@@ -57,20 +57,20 @@ def test_moving_a_document_up_never_lowers_it(
 
 
 @given(st.dictionaries(strategies.doc_keys, strategies.scores))
-def test_by_score_falls(scores: dict[DocKey, float]) -> None:
+def test_by_score_orders_descending(scores: dict[DocKey, float]) -> None:
     ranking = [scored.score for scored in by_score(scores)]
     assert sorted(scores.values(), reverse=True) == ranking
 
 
-def test_saturated_scores_keep_the_candidates_order() -> None:
+def test_equal_scores_keep_the_candidates_order() -> None:
     assert (Scored(C, 1.0), Scored(A, 0.5), Scored(B, 0.5)) == reorder([A, B, C], {B: 0.5, A: 0.5, C: 1.0})
 
 
-def test_what_has_no_score_follows_in_its_order_however_low_the_others_are() -> None:
+def test_candidates_without_a_score_follow_in_their_order() -> None:
     assert (Scored(B, -3.0), Scored(A, 0.0), Scored(C, 0.0)) == reorder([A, B, C], {B: -3.0})
 
 
-def test_what_was_not_read_keeps_its_place() -> None:
+def test_candidates_without_text_keep_their_rank() -> None:
     ranking = (Scored(C, 0.9), Scored(B, 0.4))
     assert (Scored(A, 0.9), *ranking) == completed(ranking, [A, B, C])
     assert (Scored(C, 0.9), Scored(A, 0.9), Scored(B, 0.4)) == completed(ranking, [B, A, C])
@@ -78,9 +78,7 @@ def test_what_was_not_read_keeps_its_place() -> None:
 
 
 @given(strategies.orders, st.data())
-def test_a_completed_ranking_has_each_document_once_and_the_others_in_its_order(
-    order: tuple[DocKey, ...], data: st.DataObject
-) -> None:
+def test_a_completed_ranking_has_each_document_once(order: tuple[DocKey, ...], data: st.DataObject) -> None:
     read = data.draw(st.permutations([key for key in order if data.draw(st.booleans())]))
     found = keys(completed(by_score({key: -float(place) for place, key in enumerate(read)}), order))
     if not read:
@@ -94,7 +92,7 @@ def test_a_completed_ranking_has_each_document_once_and_the_others_in_its_order(
 
 
 @given(strategies.orders, st.data(), strategies.weights)
-def test_behind_a_prefix_with_scores_the_order_stays(
+def test_candidates_after_the_scored_prefix_keep_their_order(
     order: tuple[DocKey, ...], data: st.DataObject, weight: float
 ) -> None:
     """However much the first stage counts: what was not scored in time overtakes nothing."""
@@ -114,10 +112,10 @@ def test_blend_is_a_permutation(order: tuple[DocKey, ...], scores: dict[DocKey, 
     assert sorted(order) == sorted(keys(blend(reorder(order, scores), order, weight)))
 
 
-def test_a_blend_of_no_weight_is_the_rerankers_order_and_scores() -> None:
+def test_a_blend_with_weight_0_is_the_rerankers_order() -> None:
     reranked = reorder([A, B], {B: 0.9, A: 0.1})
     assert reranked == blend(reranked, [A, B], 0.0)
 
 
-def test_a_heavy_blend_is_the_first_stages_order() -> None:
+def test_a_blend_with_a_large_weight_is_the_first_stages_order() -> None:
     assert (A, B, C) == keys(blend(reorder([A, B, C], {C: 0.9, B: 0.5, A: 0.1}), [A, B, C], 100.0))

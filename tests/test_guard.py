@@ -62,13 +62,13 @@ async def end(guard: Guard, model: Model, seconds: float = SECONDS) -> str:
 
 
 @pytest.mark.parametrize("error", [refused(429), refused(500), refused(503), Unreachable("reranker")])
-async def test_what_passes_is_tried_once_more(error: UpstreamError) -> None:
+async def test_transient_errors_are_retried_once(error: UpstreamError) -> None:
     model = Model([error, None])
     assert "scores" == await end(model.guard(), model)
     assert ([0.05], {error.reason: 1, "retried": 1, "ok": 1}) == (model.slept, model.counted)
 
 
-async def test_it_is_tried_once_more_and_no_more() -> None:
+async def test_a_call_is_retried_at_most_once() -> None:
     model = Model([refused(503)])
     assert ("server_error", 2) == (await end(model.guard(), model), model.calls)
 
@@ -76,12 +76,12 @@ async def test_it_is_tried_once_more_and_no_more() -> None:
 @pytest.mark.parametrize(
     "error", [TimedOut("reranker"), Malformed("reranker"), refused(400), refused(401), refused(413), refused(422)]
 )
-async def test_what_may_be_billed_or_would_end_the_same_is_not_tried_again(error: UpstreamError) -> None:
+async def test_billed_or_permanent_errors_are_not_retried(error: UpstreamError) -> None:
     model = Model([error, None])
     assert (error.reason, 1) == (await end(model.guard(), model), model.calls)
 
 
-async def test_retry_after_is_waited_for() -> None:
+async def test_retry_after_is_respected() -> None:
     model = Model([refused(429, (b"Retry-After", b"1")), None])
     assert ("scores", [1.05]) == (await end(model.guard(), model), model.slept)
 
@@ -103,7 +103,7 @@ async def test_at_most_a_fifth_of_the_calls_is_retried() -> None:
     assert model.counted["retried"] <= 61
 
 
-async def test_a_model_that_fails_is_not_called_and_the_log_says_so_once(log: LogLines) -> None:
+async def test_a_failing_model_is_suspended_with_one_log_line(log: LogLines) -> None:
     model = Model([refused(503)])
     guard = model.guard()
     ends = [await end(guard, model) for _ in range(20)]
@@ -117,7 +117,7 @@ async def test_a_model_that_fails_is_not_called_and_the_log_says_so_once(log: Lo
         await guard.call(model.attempt, SECONDS)
 
 
-async def test_a_model_that_works_again_is_called_again_within_half_a_minute(log: LogLines) -> None:
+async def test_a_recovered_model_is_called_again_within_30_seconds(log: LogLines) -> None:
     """A bad half minute, at ten searches a second."""
     model = Model([refused(503)])
     guard = model.guard()
@@ -164,7 +164,7 @@ async def test_after_a_bad_half_minute_every_search_is_scored_again_within_30_se
     assert {"scores"} == set(await searches(150))
 
 
-async def test_a_misconfigured_model_is_one_error_in_the_log_and_probed_at_intervals(log: LogLines) -> None:
+async def test_a_misconfigured_model_is_logged_once_and_probed(log: LogLines) -> None:
     model = Model([refused(401)])
     guard = model.guard()
     ends = []
@@ -180,14 +180,14 @@ async def test_a_misconfigured_model_is_one_error_in_the_log_and_probed_at_inter
     assert "model_available" == log[-1]["event"]
 
 
-async def test_a_wrong_request_says_nothing_of_the_model_and_is_counted(log: LogLines) -> None:
+async def test_a_rejected_request_does_not_open_the_breaker(log: LogLines) -> None:
     model = Model([refused(422)])
     guard = model.guard()
     assert {"refused"} == {await end(guard, model) for _ in range(50)}
     assert ([], {"refused": 50}, 50) == (log, model.counted, model.calls)
 
 
-async def test_a_timeout_of_a_call_that_had_too_little_time_is_no_failure_of_the_model() -> None:
+async def test_a_timeout_with_too_little_time_does_not_count_as_failure() -> None:
     """Otherwise a client with `budget_ms: 1` could open the breaker for everybody."""
     model = Model([TimedOut("reranker")], takes=10)
     guard = model.guard()
@@ -199,7 +199,7 @@ async def test_a_timeout_of_a_call_that_had_too_little_time_is_no_failure_of_the
     assert guard.breaker.opened is not None
 
 
-async def test_a_model_that_takes_long_is_given_its_time_before_a_timeout_counts() -> None:
+async def test_a_slow_model_gets_its_usual_time_before_a_timeout_counts() -> None:
     model = Model([None, TimedOut("reranker")], takes=1.0)
     guard = model.guard()
     await end(guard, model)
@@ -232,7 +232,7 @@ async def cancelled(guard: Guard, model: Model, after: float) -> None:
         await call
 
 
-async def test_a_call_that_is_soon_cancelled_says_nothing_and_leaves_its_place() -> None:
+async def test_a_call_cancelled_early_does_not_count_and_frees_its_slot() -> None:
     model = Model([None])
     guard = model.guard()
     for _ in range(50):
@@ -250,7 +250,7 @@ async def test_calls_that_end_with_the_budget_of_their_search_are_failures() -> 
     assert "no answer in 1 s" in guard.breaker.opened.detail
 
 
-async def test_calls_that_are_cancelled_are_counted_running_or_waiting() -> None:
+async def test_cancelled_calls_are_counted_while_running_or_waiting() -> None:
     model = Model([None])
     guard = Guards(1, lambda *labels: model.counted.update(labels[2:]), model.clocks).of("reranker", "qwen")
     async with guard.bulkhead.turn(SECONDS):
@@ -305,7 +305,7 @@ def test_the_number_of_guards_is_bounded() -> None:
     assert 64 == len(guards.all)
 
 
-async def test_what_is_known_of_a_model_is_known_without_making_a_guard_for_it() -> None:
+async def test_reading_the_state_of_a_model_creates_no_guard() -> None:
     model = Model([None], takes=0.5)
     guards = Guards(2, clocks=model.clocks)
     live = GuardedModels(guards, "reranker")
@@ -316,7 +316,7 @@ async def test_what_is_known_of_a_model_is_known_without_making_a_guard_for_it()
         assert (0.5, 0.5) == (live.pressure("qwen"), live.usual_seconds("qwen"))
 
 
-async def test_calls_in_the_background_follow_the_breaker_of_the_others_and_not_the_other_way_round() -> None:
+async def test_background_calls_obey_the_breaker_but_do_not_open_it() -> None:
     model = Model([refused(500)])
     others = Guards(200, clocks=model.clocks)
     behind = Guards(2, lambda *labels: model.counted.update(labels[:1]), model.clocks, leading=others)

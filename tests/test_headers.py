@@ -17,7 +17,7 @@ def lines(*raw: bytes) -> tuple[Line, ...]:
 
 
 @pytest.mark.parametrize("name", sorted(HOP_BY_HOP))
-def test_what_is_meant_for_the_next_hop_alone_is_dropped(name: bytes) -> None:
+def test_hop_by_hop_headers_are_dropped(name: bytes) -> None:
     assert [] == list(end_to_end(lines(name + b": x", name.upper() + b": y")))
 
 
@@ -30,14 +30,14 @@ def test_what_is_meant_for_the_next_hop_alone_is_dropped(name: bytes) -> None:
         (b"", []),
     ],
 )
-def test_what_connection_names_is_dropped_but_for_what_frames_the_message(options: bytes, dropped: list[bytes]) -> None:
+def test_headers_named_by_connection_are_dropped_except_framing(options: bytes, dropped: list[bytes]) -> None:
     """A client that names Content-Length there would have the engine read another request than was sent."""
     given = lines(b"Host: h", b"Content-Length: 1", b"X-A: 1", b"X-B: 2", b"Connection: " + options)
     kept = [line.key for line in end_to_end(given)]
     assert [key for key in (b"host", b"content-length", b"x-a", b"x-b") if key not in dropped] == kept
 
 
-def test_the_engine_gets_its_own_name_and_every_other_line_as_it_was_written() -> None:
+def test_the_host_header_is_the_engines_and_other_lines_are_unchanged() -> None:
     given = lines(b"hOst: proxy", b"X-A:  1 ", b"x-a:2", b"X-Folded: a\r\n b")
     assert b"hOst: es:9200\r\nX-A:  1 \r\nx-a:2\r\nX-Folded: a\r\n b\r\n" == b"".join(
         request_lines(given, b"es:9200", replayed=False)
@@ -45,15 +45,15 @@ def test_the_engine_gets_its_own_name_and_every_other_line_as_it_was_written() -
 
 
 @pytest.mark.parametrize(("replayed", "sent"), [(False, [b"Expect: 100-continue\r\n"]), (True, [])])
-def test_a_body_that_was_read_here_is_not_announced_again(sent: list[bytes], *, replayed: bool) -> None:
+def test_expect_is_dropped_for_a_body_already_read(sent: list[bytes], *, replayed: bool) -> None:
     assert sent == list(request_lines(lines(b"Expect: 100-continue"), b"es", replayed=replayed))
 
 
-def test_fields_are_written_a_line_each() -> None:
+def test_each_header_is_written_on_its_own_line() -> None:
     assert b"a: 1\r\nb: \r\n" == header_lines([(b"a", b"1"), (b"b", b"")])
 
 
-def test_an_error_of_the_proxys_own_has_the_engines_shape() -> None:
+def test_the_proxys_errors_have_the_engines_format() -> None:
     cause = {"type": "engine_unreachable", "reason": 'no "node"'}
     said = {"error": {"root_cause": [cause], **cause}, "status": 502}
     assert said == json.loads(own_error(502, "engine_unreachable", 'no "node"'))

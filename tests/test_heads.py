@@ -29,20 +29,20 @@ def heads_in(size: int, scope: bytes = b"") -> Heads:
     return Heads(memory_region(Kind.RANKINGS, size), scope)
 
 
-async def test_a_head_is_found_again_by_its_key_alone() -> None:
+async def test_a_cached_ranking_is_found_by_its_key() -> None:
     heads = heads_in(10_000)
     await heads.put(b"a", HEAD)
     assert HEAD == await heads.get(b"a")
     assert await heads.get(b"b") is None
 
 
-async def test_none_is_remembered_where_there_is_no_room() -> None:
+async def test_without_room_no_ranking_is_cached() -> None:
     heads = heads_in(0)
     await heads.put(b"a", HEAD)
     assert await heads.get(b"a") is None
 
 
-async def test_a_head_without_failures_is_found_before_one_with_failures_whichever_came_last() -> None:
+async def test_a_complete_ranking_is_not_replaced_by_a_degraded_one() -> None:
     heads = heads_in(10_000)
     await heads.put(b"a", DEGRADED)
     assert DEGRADED == await heads.get(b"a")
@@ -51,7 +51,7 @@ async def test_a_head_without_failures_is_found_before_one_with_failures_whichev
     assert HEAD == await heads.get(b"a")
 
 
-async def test_proxies_with_other_settings_do_not_share_heads() -> None:
+async def test_proxies_with_other_settings_do_not_share_rankings() -> None:
     region = memory_region(Kind.RANKINGS, 10_000)
     await Heads(region, b"one").put(b"a", HEAD)
     assert (HEAD, None) == (await Heads(region, b"one").get(b"a"), await Heads(region, b"other").get(b"a"))
@@ -72,14 +72,14 @@ async def test_proxies_with_other_settings_do_not_share_heads() -> None:
         "routes: [{index: a}]",
     ],
 )
-def test_what_determines_an_order_determines_who_shares_it(text: str) -> None:
+def test_settings_that_affect_the_order_change_the_scope(text: str) -> None:
     assert scope_of(Config()) != scope_of(read(text, "f.yaml", {}))
 
 
 @pytest.mark.parametrize(
     "text", ["listen: {port: 1}", "models: {concurrent_calls: 1}", "log: {level: debug}", "cache: {scores_mb: 1}"]
 )
-def test_what_does_not_determine_an_order_is_of_no_matter(text: str) -> None:
+def test_settings_that_do_not_affect_the_order_keep_the_scope(text: str) -> None:
     assert scope_of(Config()) == scope_of(read(text, "f.yaml", {}))
 
 
@@ -123,27 +123,27 @@ def any_heads(draw: st.DrawFn) -> Head:
     )
 
 
-def test_every_part_of_a_head_is_stored() -> None:
+def test_every_field_of_a_ranking_is_stored() -> None:
     """A new one is to be encoded, and drawn above."""
     parts = {"ranking", "total", "extras", "untouched", "failures", "groups", "explanations", "counted", "recipe"}
     assert parts == {field.name for field in fields(Head)}
 
 
 @given(any_heads())
-def test_a_head_is_decoded_as_it_was(head: Head) -> None:
+def test_encoding_a_ranking_is_reversible(head: Head) -> None:
     found = decode_head(encode_head(head))
     assert (head, type(head.counted)) == (found, type(found and found.counted))
 
 
 @given(any_heads(), st.data())
-def test_whatever_else_is_stored_is_no_head(head: Head, data: st.DataObject) -> None:
+def test_corrupt_bytes_are_decoded_without_an_error(head: Head, data: st.DataObject) -> None:
     value = bytearray(encode_head(head))
     place = data.draw(st.integers(0, len(value) - 1))
     value[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     assert isinstance(decode_head(bytes(value)), Head | None)
 
 
-async def test_a_message_of_a_service_is_not_stored() -> None:
+async def test_error_messages_of_services_are_not_stored() -> None:
     heads = heads_in(10_000)
     failure = Failure("rerank", "refused", "reranker: status 400: <the query>")
     await heads.put(b"a", replace(HEAD, failures=(failure,)))
@@ -152,7 +152,7 @@ async def test_a_message_of_a_service_is_not_stored() -> None:
     assert (replace(failure, detail=""),) == found.failures
 
 
-def test_the_largest_window_is_small() -> None:
+def test_the_largest_ranking_takes_little_memory() -> None:
     ranking = tuple(Scored(DocKey("products-2026-11", f"{number:020}"), 0.5) for number in range(1000))
     assert 40_000 > len(encode_head(replace(HEAD, ranking=ranking)))
 
@@ -167,7 +167,7 @@ def test_the_largest_window_is_small() -> None:
         ("pretty&track_total_hits=true", QUERY),
     ],
 )
-def test_the_pages_of_one_search_have_one_head(query_string: str, body: dict[str, object]) -> None:
+def test_pages_of_one_search_share_a_ranking(query_string: str, body: dict[str, object]) -> None:
     assert head_key(plan_of(body=QUERY), ME) == head_key(plan_of(query_string, body), ME)
 
 
@@ -188,11 +188,11 @@ def test_the_pages_of_one_search_have_one_head(query_string: str, body: dict[str
         ("", QUERY | {"search_pipeline": {"phase_results_processors": []}}),
     ],
 )
-def test_another_search_has_another_head(query_string: str, body: dict[str, object]) -> None:
+def test_another_search_has_another_ranking(query_string: str, body: dict[str, object]) -> None:
     assert head_key(plan_of(body=QUERY), ME) != head_key(plan_of(query_string, body), ME)
 
 
-def test_another_caller_index_or_route_has_another_head() -> None:
+def test_another_caller_index_or_route_has_another_ranking() -> None:
     mine = head_key(plan_of(body=QUERY), ME)
     others = {
         head_key(plan_of(body=QUERY), b"somebody"),
@@ -202,6 +202,6 @@ def test_another_caller_index_or_route_has_another_head() -> None:
     assert len({mine, *others}) == 4
 
 
-def test_parameters_have_no_order() -> None:
+def test_the_order_of_parameters_does_not_matter() -> None:
     one, other = plan_of("routing=r&preference=p", QUERY), plan_of("preference=p&routing=r", QUERY)
     assert head_key(one, ME) == head_key(other, ME)

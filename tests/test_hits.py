@@ -8,11 +8,11 @@ from tests import strategies
 
 
 @pytest.mark.parametrize("other", [DocKey("j", "1"), DocKey("i", "2"), DocKey("i", "1", "r")])
-def test_index_id_and_routing_each_make_another_document(other: DocKey) -> None:
+def test_documents_are_distinguished_by_index_id_and_routing(other: DocKey) -> None:
     assert DocKey("i", "1") != other
     assert {DocKey("i", "1"), other, DocKey("i", "1", "")} == {DocKey("i", "1"), other}
 
 
 @given(strategies.rankings())
-def test_keys_are_a_rankings_documents_in_their_order(ranking: Ranking) -> None:
+def test_keys_are_in_the_order_of_the_ranking(ranking: Ranking) -> None:
     assert ranking == tuple(Scored(key, scored.score) for key, scored in zip(keys(ranking), ranking, strict=True))

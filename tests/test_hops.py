@@ -29,7 +29,7 @@ async def serve(start_proxy: StartProxy) -> Serve:
     return start
 
 
-async def test_idle_clients_cost_the_engine_nothing(engine: FakeEngine, serve: Serve) -> None:
+async def test_idle_clients_hold_no_engine_connection(engine: FakeEngine, serve: Serve) -> None:
     port = await serve(engine.url)
     async with AsyncExitStack() as stack:
         for _ in range(50):
@@ -56,7 +56,7 @@ class SlowReader(FakeServer):
 @pytest.mark.parametrize("size", [2, 200_000, 4_000_000])
 @pytest.mark.parametrize("chunked", [False, True], ids=["sized", "chunked"])
 @pytest.mark.parametrize("target", ["/library/_doc/1", "/library/_doc/research-7", "/_bulk", "/a/_alias/search"])
-async def test_a_write_is_delivered_when_its_client_leaves_behind_it(
+async def test_a_complete_write_is_delivered_though_its_client_disconnected(
     target: str, *, chunked: bool, size: int, serve: Serve
 ) -> None:
     """A write that a client has sent whole reaches an engine that reads it only later."""
@@ -73,7 +73,7 @@ async def test_a_write_is_delivered_when_its_client_leaves_behind_it(
             assert await engine.delivered >= size
 
 
-async def test_a_proxy_in_front_of_itself_says_so(serve: Serve) -> None:
+async def test_a_proxy_in_front_of_itself_reports_a_loop(serve: Serve) -> None:
     """In the engine's shape, at the first request that comes back."""
     (port,) = free_ports(1)
     await serve(f"http://127.0.0.1:{port}", port=port)
@@ -84,7 +84,7 @@ async def test_a_proxy_in_front_of_itself_says_so(serve: Serve) -> None:
     assert "proxy_loop" == error["error"]["root_cause"][0]["type"]
 
 
-async def test_two_proxies_in_front_of_each_other_say_so(serve: Serve) -> None:
+async def test_two_proxies_in_front_of_each_other_report_a_loop(serve: Serve) -> None:
     first, second = free_ports(2)
     await serve(f"http://127.0.0.1:{second}", port=first)
     await serve(f"http://127.0.0.1:{first}", port=second)
@@ -92,7 +92,7 @@ async def test_two_proxies_in_front_of_each_other_say_so(serve: Serve) -> None:
         assert 508 == (await client.ask("GET", "/")).status
 
 
-async def test_proxies_one_behind_the_other_serve_up_to_four(engine: FakeEngine, serve: Serve) -> None:
+async def test_a_chain_of_up_to_four_proxies_works(engine: FakeEngine, serve: Serve) -> None:
     """What has passed more than three of its own product is taken for a loop, whichever they were."""
     statuses, url = [], engine.url
     for _ in range(5):
@@ -105,7 +105,7 @@ async def test_proxies_one_behind_the_other_serve_up_to_four(engine: FakeEngine,
     assert [1, 2, 3, 4] == [len(set(each)) for each in names]
 
 
-async def test_without_via_nothing_is_added(engine: FakeEngine, serve: Serve) -> None:
+async def test_with_via_disabled_no_header_is_added(engine: FakeEngine, serve: Serve) -> None:
     port = await serve(engine.url, via=False)
     async with connected(port) as client:
         await client.ask("GET", "/", via="1.1 another")

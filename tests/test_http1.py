@@ -40,7 +40,7 @@ def test_a_head_ends_with_its_empty_line(sent: bytes, length: int | None) -> Non
 
 
 @given(st.data())
-def test_a_heads_end_is_found_however_often_it_was_looked_for_before(data: st.DataObject) -> None:
+def test_the_end_of_a_head_is_found_in_any_pieces(data: st.DataObject) -> None:
     whole = request(b"A: b", b"C: d") + b"body"
     buffer, looked_at, found = bytearray(), 0, None
     for piece in data.draw(strategies.cut(whole)):
@@ -65,12 +65,14 @@ def test_a_heads_end_is_found_however_often_it_was_looked_for_before(data: st.Da
         (b"GET", b"GET", b"", b""),
     ],
 )
-def test_a_request_line_is_read_as_far_as_it_goes(start: bytes, method: bytes, target: bytes, version: bytes) -> None:
+def test_an_incomplete_request_line_is_parsed_as_far_as_possible(
+    start: bytes, method: bytes, target: bytes, version: bytes
+) -> None:
     head = read_request_head(request(start=start))
     assert (start, method, target, version) == (head.start, head.method, head.target, head.version)
 
 
-def test_headers_are_read_in_order_with_their_own_spelling() -> None:
+def test_headers_keep_their_order_and_case() -> None:
     head = read_request_head(request(b"Host:  engine ", b"X-A:", b"x-a: \xfc", b"folded: a", b"  b", b"odd"))
     expected = ((b"Host", b"engine"), (b"X-A", b""), (b"x-a", b"\xfc"), (b"folded", b"a   b"), (b"odd", b""))
     assert expected == head.fields
@@ -95,14 +97,14 @@ def heads(draw: st.DrawFn) -> bytes:
 
 
 @given(heads())
-def test_a_heads_lines_joined_are_the_heads_bytes(raw: bytes) -> None:
+def test_the_lines_of_a_head_keep_its_bytes(raw: bytes) -> None:
     head = read_request_head(raw)
     joined = b"".join(line.raw for line in head.lines)
     assert raw in [head.start + first + joined + last for first in ENDINGS for last in ENDINGS]
 
 
 @given(st.binary())
-def test_no_head_is_too_odd_to_be_read_or_refused(noise: bytes) -> None:
+def test_any_head_is_parsed_or_rejected(noise: bytes) -> None:
     for read in (lambda: read_request_head(request(noise)), lambda: read_response_head(response(noise), b"GET")):
         try:
             head = read()
@@ -115,7 +117,7 @@ def test_no_head_is_too_odd_to_be_read_or_refused(noise: bytes) -> None:
     ("lines", "expected"),
     [([], False), ([b"Expect: 100-continue"], True), ([b"expect: 100-Continue"], True)],
 )
-def test_a_client_may_wait_for_100_continue(lines: Sequence[bytes], expected: bool) -> None:  # noqa: FBT001
+def test_expect_100_continue_is_recognised(lines: Sequence[bytes], expected: bool) -> None:  # noqa: FBT001
     assert expected is read_request_head(request(*lines)).expects_continue
 
 
@@ -131,7 +133,7 @@ def test_a_client_may_wait_for_100_continue(lines: Sequence[bytes], expected: bo
         (b"nonsense", [b"Connection: keep-alive"], False),
     ],
 )
-def test_a_connection_is_kept_as_version_and_header_say(version: bytes, lines: list[bytes], expected: bool) -> None:  # noqa: FBT001
+def test_keep_alive_follows_version_and_connection(version: bytes, lines: list[bytes], expected: bool) -> None:  # noqa: FBT001
     assert expected is read_request_head(request(*lines, start=b"GET / " + version)).keep_alive
 
 
@@ -150,7 +152,7 @@ def test_a_connection_is_kept_as_version_and_header_say(version: bytes, lines: l
         ([b"X-Content-Length: 5"], NoBody()),
     ],
 )
-def test_a_requests_body_is_as_stated(lines: list[bytes], framing: Framing) -> None:
+def test_a_requests_framing_follows_its_headers(lines: list[bytes], framing: Framing) -> None:
     assert framing == read_request_head(request(*lines)).framing
 
 
@@ -195,7 +197,7 @@ SMUGGLING = [
 
 
 @pytest.mark.parametrize("lines", SMUGGLING)
-def test_what_could_be_framed_in_two_ways_is_refused_of_either_side(lines: list[bytes]) -> None:
+def test_ambiguous_framing_is_rejected(lines: list[bytes]) -> None:
     with pytest.raises(BadMessage):
         read_request_head(request(*lines))
     with pytest.raises(BadMessage):
@@ -203,7 +205,7 @@ def test_what_could_be_framed_in_two_ways_is_refused_of_either_side(lines: list[
 
 
 @pytest.mark.parametrize("start", [b"POST / HTTP/1.0", b"POST / HTTP/2.0", b"POST /"])
-def test_chunks_are_of_http_1_1_alone(start: bytes) -> None:
+def test_chunked_framing_needs_http_1_1(start: bytes) -> None:
     with pytest.raises(BadMessage, match=r"before HTTP/1\.1"):
         read_request_head(request(b"Transfer-Encoding: chunked", start=start))
 
@@ -222,7 +224,7 @@ def test_chunks_are_of_http_1_1_alone(start: bytes) -> None:
         (b"GET", b"HTTP/1.0 200 OK", [b"Content-Length: 5"], Sized(5), False),
     ],
 )
-def test_an_answers_end_follows_from_method_status_and_headers(
+def test_a_responses_framing_depends_on_method_status_and_headers(
     method: bytes, start: bytes, lines: list[bytes], framing: Framing, *, keep_alive: bool
 ) -> None:
     head = read_response_head(response(*lines, start=start), method)
@@ -230,7 +232,7 @@ def test_an_answers_end_follows_from_method_status_and_headers(
 
 
 @pytest.mark.parametrize(("status", "expected"), [(100, True), (103, True), (199, True), (200, False), (500, False)])
-def test_an_interim_answer_is_not_the_answer(status: int, expected: bool) -> None:  # noqa: FBT001
+def test_an_interim_response_is_not_final(status: int, expected: bool) -> None:  # noqa: FBT001
     head = read_response_head(response(start=b"HTTP/1.1 %d Status" % status), b"GET")
     assert (status, expected) == (head.status, head.interim)
 
@@ -248,7 +250,7 @@ def test_an_interim_answer_is_not_the_answer(status: int, expected: bool) -> Non
         b"200 OK",
     ],
 )
-def test_what_is_no_status_line_is_refused(start: bytes) -> None:
+def test_an_invalid_status_line_is_rejected(start: bytes) -> None:
     with pytest.raises(BadMessage, match="not a status line"):
         read_response_head(response(start=start), b"GET")
 
@@ -285,7 +287,7 @@ def chunked_bodies(draw: st.DrawFn) -> tuple[bytes, bytes]:
 
 
 @given(chunked_bodies(), st.binary(max_size=5), st.data())
-def test_chunks_have_the_same_content_however_the_bytes_are_cut(
+def test_a_chunked_body_has_the_same_content_in_any_pieces(
     body: tuple[bytes, bytes], following: bytes, data: st.DataObject
 ) -> None:
     sent, content = body
@@ -294,19 +296,17 @@ def test_chunks_have_the_same_content_however_the_bytes_are_cut(
 
 
 @given(st.binary(max_size=30), st.binary(max_size=5), st.data())
-def test_a_sized_body_has_the_same_content_however_the_bytes_are_cut(
-    sent: bytes, following: bytes, data: st.DataObject
-) -> None:
+def test_a_sized_body_has_the_same_content_in_any_pieces(sent: bytes, following: bytes, data: st.DataObject) -> None:
     pieces = data.draw(strategies.cut(sent + following))
     assert (sent, sent, True) == read_body(Sized(len(sent)), pieces)
 
 
 @given(st.lists(st.binary(min_size=1)))
-def test_a_body_until_the_end_takes_all_that_comes(pieces: list[bytes]) -> None:
+def test_a_body_until_close_takes_all_bytes(pieces: list[bytes]) -> None:
     assert (b"".join(pieces), b"".join(pieces), False) == read_body(UntilClose(), pieces)
 
 
-def test_no_body_is_at_its_end_at_once() -> None:
+def test_a_message_without_a_body_is_complete_at_once() -> None:
     assert (b"", b"", True) == read_body(NoBody(), [b"next"])
 
 
@@ -334,7 +334,7 @@ BROKEN = [
 @pytest.mark.parametrize(
     "trailer", [b"\r}x: 1", b"a: b\rc: d", b"a: \0", b" folded", b"\tx: 1", b"\x01: 1", b'}"x": 1', b"x"]
 )
-def test_a_malformed_trailer_is_refused(trailer: bytes) -> None:
+def test_a_malformed_trailer_is_rejected(trailer: bytes) -> None:
     """Netty reads no further after one, so that a request behind it would never be answered."""
     with pytest.raises(BadMessage, match="malformed trailer"):
         BodyReader(Chunked()).feed(b"0\r\n" + trailer + b"\r\n\r\n")
@@ -344,7 +344,7 @@ def test_a_malformed_trailer_is_refused(trailer: bytes) -> None:
 
 
 @pytest.mark.parametrize("sent", BROKEN)
-def test_what_is_no_chunk_is_refused(sent: bytes) -> None:
+def test_a_malformed_chunk_is_rejected(sent: bytes) -> None:
     with pytest.raises(BadMessage):
         read_body(Chunked(), [sent])
     with pytest.raises(BadMessage):
@@ -352,7 +352,7 @@ def test_what_is_no_chunk_is_refused(sent: bytes) -> None:
 
 
 @given(st.binary(), st.data())
-def test_refused_or_not_is_no_matter_of_where_the_bytes_are_cut(sent: bytes, data: st.DataObject) -> None:
+def test_rejection_does_not_depend_on_how_bytes_arrive(sent: bytes, data: st.DataObject) -> None:
     noise = data.draw(st.sampled_from([sent, b"3\r\nabc" + sent, b"0\r\n" + sent]))
     assert tried([noise]) == tried(data.draw(strategies.cut(noise)))
 
@@ -364,7 +364,7 @@ def tried(pieces: Sequence[bytes]) -> tuple[bytes, bytes, bool] | str:
         return str(refusal)
 
 
-def test_a_body_of_tiny_chunks_is_read_in_turns() -> None:
+def test_a_body_of_tiny_chunks_is_read_over_several_turns() -> None:
     reader, sent = BodyReader(Chunked()), b"1\r\na\r\n" * CHUNK_LINES_A_TURN + b"0\r\n\r\nnext"
     content: list[bytes] = []
     first = reader.feed(sent, 0, content)
@@ -382,7 +382,7 @@ def _long(head: bytes) -> bytes:
     return head.replace(b"\r\n\r\n", b"\r\nx: %s\r\n\r\n" % (b"a" * REPEATED_HEAD_BYTES))
 
 
-def test_heads_are_read_alike_however_often_their_lines_come_again() -> None:
+def test_cached_header_lines_do_not_change_parsing() -> None:
     heads = [HEAD_OF_ONE % values for values in ((b"a", b"1"), (b"b", b"1"), (b"b", b"2"))]
     heads += [heads[-1].replace(b"HTTP/1.1", version) for version in (b"HTTP/1.0", b"HTTP/1.1", b"FTP")]
     for head in (*heads, *heads):
@@ -392,7 +392,7 @@ def test_heads_are_read_alike_however_often_their_lines_come_again() -> None:
         assert short.lines == long.lines[:-1]
 
 
-def test_an_expectation_is_judged_by_the_version_it_came_with() -> None:
+def test_expect_is_ignored_before_http_1_1() -> None:
     """Before HTTP/1.1 there are none, whatever the same lines meant in the last request."""
     lines = b"expect: foo\r\n\r\n"
     for _ in range(2):
@@ -401,27 +401,27 @@ def test_an_expectation_is_judged_by_the_version_it_came_with() -> None:
             read_request_head(b"GET / HTTP/1.1\r\n" + lines)
 
 
-def test_the_same_response_to_another_method_has_another_framing() -> None:
+def test_the_framing_of_a_response_depends_on_the_method() -> None:
     raw = response(b"content-length: 5")
     for method, framing in ((b"GET", Sized(5)), (b"HEAD", NoBody())) * 2:
         assert framing == read_response_head(raw, method).framing
         assert framing == read_response_head(_long(raw), method).framing
 
 
-def test_lines_that_were_refused_are_refused_again() -> None:
+def test_rejected_lines_are_rejected_again() -> None:
     for good, bad in ((HEAD_OF_ONE % (b"a", b"1"), HEAD_OF_ONE % (b"a", b"+1")),) * 2:
         with pytest.raises(BadMessage):
             read_request_head(bad)
         assert Sized(1) == read_request_head(good).framing
 
 
-def test_a_head_of_too_many_lines_is_refused() -> None:
+def test_a_head_with_too_many_lines_is_rejected() -> None:
     with pytest.raises(BadMessage) as refused:
         read_request_head(request(*[b"a: b"] * HEAD_LINES))
     assert 431 == refused.value.status
 
 
 @pytest.mark.parametrize(("status", "framing"), [(b"200", NoBody()), (b"407", Sized(5))])
-def test_a_tunnel_that_opens_has_no_body(status: bytes, framing: Framing) -> None:
+def test_a_successful_connect_response_has_no_body(status: bytes, framing: Framing) -> None:
     head = response(b"content-length: 5", start=b"HTTP/1.1 " + status + b" So")
     assert framing == read_response_head(head, b"CONNECT").framing

@@ -75,7 +75,7 @@ def test_a_plain_name_has_no_pattern(names: Sequence[str], expected: bool) -> No
     assert expected is is_plain(names)
 
 
-def test_a_resolution_lists_indices_and_what_aliases_and_streams_stand_for() -> None:
+def test_resolved_names_include_the_indices_of_aliases_and_streams() -> None:
     answer = {
         "indices": [{"name": "b", "attributes": ["open"]}, {"name": "a"}],
         "aliases": [{"name": "shop", "indices": ["a", "c"]}],
@@ -106,7 +106,7 @@ def test_a_stream_has_several_backing_indices() -> None:
         (Resolved("products\n"), PRODUCTS),
     ],
 )
-def test_the_first_route_that_matches_an_index_has_it(entry: Resolved, expected: Route | None) -> None:
+def test_the_first_matching_route_covers_an_index(entry: Resolved, expected: Route | None) -> None:
     assert expected == route_of([PRODUCTS, BOOKS, SYSTEM, ALL], entry)
 
 
@@ -125,13 +125,13 @@ def test_the_first_route_that_matches_an_index_has_it(entry: Resolved, expected:
         ("*:*", "products", False),
     ],
 )
-def test_a_name_with_a_colon_belongs_to_a_pattern_with_one(pattern: str, name: str, expected: bool) -> None:  # noqa: FBT001
+def test_a_remote_name_needs_a_pattern_with_a_colon(pattern: str, name: str, expected: bool) -> None:  # noqa: FBT001
     """Else texts of another cluster would go to the model."""
     found = route_of([route(pattern)], Resolved(name)), may_concern([route(pattern)], [name])
     assert (expected, expected) == (found[0] is not None, found[1])
 
 
-def test_the_indices_of_another_clusters_alias_are_that_clusters() -> None:
+def test_indices_of_a_remote_alias_are_remote() -> None:
     """As Elasticsearch 8.19.13 answers `_resolve/index/eu:*`: only the alias's own name says which cluster."""
     answer = {
         "indices": [{"name": "eu:products"}],
@@ -152,7 +152,7 @@ def test_the_indices_of_another_clusters_alias_are_that_clusters() -> None:
         (["products", "logs::failures"], Mixed),
     ],
 )
-def test_a_selector_is_covered_only_where_the_pattern_has_it(names: list[str], expected: type) -> None:
+def test_a_selector_is_covered_only_by_a_pattern_with_it(names: list[str], expected: type) -> None:
     """Elasticsearch 8.19.13 resolves `products::data` to `products`."""
     assert expected is type(cover([PRODUCTS], [Resolved("products")], names))
     spelled_out = [route("products", *names)]
@@ -178,12 +178,12 @@ def test_only_the_star_is_special_in_a_pattern(pattern: str) -> None:
         ([Resolved("products", "elsewhere"), Resolved("products-2")], Covered),
     ],
 )
-def test_one_route_has_every_index_of_a_search_or_none_is_taken(resolved: list[Resolved], expected: type) -> None:
+def test_a_search_is_covered_only_if_one_route_has_all_indices(resolved: list[Resolved], expected: type) -> None:
     assert expected is type(cover([PRODUCTS, BOOKS, SHOP], resolved))
 
 
 @given(st.lists(st.builds(Resolved, st.sampled_from(["products-1", "books", "x"]), st.sampled_from(["", "shop"]))))
-def test_what_is_covered_lies_in_one_route_whole(resolved: list[Resolved]) -> None:
+def test_all_covered_indices_are_in_one_route(resolved: list[Resolved]) -> None:
     match cover([PRODUCTS, BOOKS, SHOP], resolved):
         case Covered(found, reached) as covered:
             assert tuple(resolved) == reached
@@ -218,7 +218,7 @@ def test_what_is_covered_lies_in_one_route_whole(resolved: list[Resolved]) -> No
         (["*:products*", "product*"], True),
     ],
 )
-def test_a_name_may_concern_a_route_before_it_is_resolved(names: list[str], expected: bool) -> None:  # noqa: FBT001
+def test_whether_a_name_may_concern_a_route_is_known_before_resolving(names: list[str], expected: bool) -> None:  # noqa: FBT001
     assert expected is may_concern([PRODUCTS], names)
 
 
@@ -239,7 +239,7 @@ def index(properties: dict[str, Any], meta: dict[str, Any] | None = None, window
     return {"mappings": {"_meta": {"rerank_proxy": meta or {}}, "properties": properties}, "settings": settings}
 
 
-def test_facts_are_those_of_every_index() -> None:
+def test_facts_are_combined_over_all_indices() -> None:
     dense = {"type": "dense_vector", "dims": 3, "similarity": "dot_product"}
     facts = read_facts(
         {
@@ -290,7 +290,7 @@ ONLY, OTHER = {"term": {"tenant": "x"}}, {"term": {"tenant": "y"}}
         ),
     ],
 )
-def test_what_aliases_let_see_is_one_query_for_each_index(reached: list[Resolved], seen: Any) -> None:
+def test_alias_filters_become_one_query_per_index(reached: list[Resolved], seen: Any) -> None:
     """An index that is reached by its own name too, or by an alias without a filter, is seen whole."""
     aliases = {"mine": {"filter": ONLY}, "theirs": {"filter": OTHER}, "open": {}}
     facts = read_facts({"a1": {"aliases": aliases}, "b1": {"aliases": {"open": {}}}})
@@ -298,7 +298,7 @@ def test_what_aliases_let_see_is_one_query_for_each_index(reached: list[Resolved
     assert expected == alias_filter(reached, facts)
 
 
-def test_opensearch_spells_vectors_in_its_own_way() -> None:
+def test_opensearch_vector_mappings_are_read() -> None:
     vector = {"type": "knn_vector", "dimension": 3, "method": {"name": "hnsw", "space_type": "cosinesimil"}}
     assert {"v": (VectorField("knn_vector", 3, "cosinesimil", None),)} == read_facts(
         {"a": index({"v": vector})}
@@ -309,7 +309,7 @@ NESTED: list[tuple[str, str | None]] = [("v", None), ("o.v", None), ("c.v", "c")
 HOLDERS = {"c": "nested", "c.d": "nested", "o": "object", "c.o": "object", "c.": "nested", "cc": "nested"}
 
 
-def test_a_vector_belongs_to_the_innermost_nested_documents_around_it() -> None:
+def test_a_vectors_nested_path_is_the_innermost_one() -> None:
     vector = {"v": {"type": "dense_vector", "dims": 3}}
     inner = {"d": {"type": "nested", "properties": vector}, "o": {"properties": vector}}
     outer = {"c": {"type": "nested", "properties": inner | vector}, "o": {"properties": vector}}
@@ -317,14 +317,14 @@ def test_a_vector_belongs_to_the_innermost_nested_documents_around_it() -> None:
     assert dict(NESTED) == {path: field.path for path, (field,) in found.items()}
 
 
-def test_field_caps_reports_nested_documents_too() -> None:
+def test_nested_paths_are_read_from_field_caps() -> None:
     forms = HOLDERS | {path: "dense_vector" for path, _ in NESTED}
     found = read_field_caps({"fields": {path: {kind: {}} for path, kind in forms.items()}}).vectors
     assert dict(NESTED) == {path: field.path for path, (field,) in found.items()}
 
 
 @pytest.mark.parametrize("answer", [{}, {"a": {}}, {"a": {"mappings": {}, "settings": {}}}])
-def test_an_index_without_a_mapping_says_nothing(answer: dict[str, Any]) -> None:
+def test_an_index_without_a_mapping_has_no_facts(answer: dict[str, Any]) -> None:
     assert IndexFacts() == read_facts(answer)
 
 
@@ -336,7 +336,7 @@ def test_text_fields_and_unmapped_fields_are_searched_as_text(path: str, expecte
     assert expected is read_facts({"a": index(MAPPING)}).is_text(path)
 
 
-def test_the_alias_of_a_field_is_searched_as_the_field_and_is_not_in_the_source() -> None:
+def test_a_field_alias_is_searched_as_its_field() -> None:
     properties = {
         "title": {"type": "text"},
         "brand": {"type": "keyword"},
@@ -350,7 +350,7 @@ def test_the_alias_of_a_field_is_searched_as_the_field_and_is_not_in_the_source(
     assert ["title", "brand"] == [facts.stored_at(path) for path in ("label", "a.maker")]
 
 
-def test_the_fields_that_text_is_copied_to_are_known() -> None:
+def test_copy_to_fields_are_read() -> None:
     properties = {
         "title": {"type": "text", "copy_to": "everything"},
         "a": {"properties": {"body": {"type": "text", "copy_to": ["everything", "suggest"]}}},
@@ -366,7 +366,7 @@ def test_the_fields_that_text_is_copied_to_are_known() -> None:
     ("path", "expected"),
     [("title.raw", "title"), ("a.code", "a.code"), ("b.code", "b.code"), ("code", "code"), ("x.y", "x.y"), ("", "")],
 )
-def test_a_multi_fields_value_is_its_parents(path: str, expected: str) -> None:
+def test_a_multi_field_has_the_value_of_its_parent(path: str, expected: str) -> None:
     types = {"title": {"text"}, "title.raw": {"keyword"}, "a.code": {"keyword"}, "b": {"object"}, "b.code": {"keyword"}}
     facts = IndexFacts(types={name: frozenset(found) for name, found in types.items()})
     assert expected == facts.stored_at(path)

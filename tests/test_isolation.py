@@ -382,7 +382,7 @@ async def port(origin: Origin, start_proxy: StartProxy) -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-async def test_callers_after_an_attack(name: str, origin: Origin, port: int) -> None:
+async def test_callers_after_a_framing_attack_get_their_own_responses(name: str, origin: Origin, port: int) -> None:
     """The next callers get their own responses on their own connections, and on the attacker's unless it ends."""
     attack = ATTACKS[name]
     origin.misbehaviour = attack.misbehaviour
@@ -402,7 +402,9 @@ async def test_callers_after_an_attack(name: str, origin: Origin, port: int) -> 
 
 
 @pytest.mark.parametrize("name", [name for name, attack in ATTACKS.items() if attack.is_whole])
-async def test_a_caller_right_behind_an_attack(name: str, origin: Origin, port: int) -> None:
+async def test_a_caller_right_after_a_framing_attack_gets_its_own_response(
+    name: str, origin: Origin, port: int
+) -> None:
     """A request that is sent before the attack is answered, on the same connection, gets its own response or none."""
     attack = ATTACKS[name]
     origin.misbehaviour = attack.misbehaviour
@@ -439,7 +441,7 @@ _requests = st.sampled_from(
 
 @given(asked=_requests, then=st.sampled_from([b"", _SMUGGLED]), first=_noise, late=_noise, ends=_ends)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_callers_after_whatever_an_engine_sends(
+async def test_callers_get_their_own_responses_whatever_the_engine_sends(
     *,
     asked: tuple[str, tuple[str, ...], bytes],
     then: bytes,
@@ -557,7 +559,7 @@ async def _assert_own_hits(client: Client, name: str) -> None:
     [(_POISONED, None), (_POISONED, Stream.close), (_POISONED[:-9], None), (_TIMED_OUT, Stream.close), (b"\0", None)],
     ids=["response", "response and end", "half a response", "time-out", "noise"],
 )
-async def test_searches_after_an_attack(
+async def test_searches_after_a_framing_attack_get_their_own_responses(
     kind: str,
     how: str,
     unasked: bytes,

@@ -45,14 +45,14 @@ PATH = ("ext", "rerank_proxy")
         (b'{"ext":{"a":1},"ext":{"rerank_proxy":2}}', b'{"ext":{"a":1},"ext":{}}'),
     ],
 )
-def test_one_member_is_cut_and_every_other_byte_stays(body: bytes, left: bytes) -> None:
+def test_removing_a_member_keeps_every_other_byte(body: bytes, left: bytes) -> None:
     assert left == take_member(body, PATH)[0]
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"{}", b'{"ext":1}', b'{"ext":{}}', b'{"ext":{"a":1}}', b'{"rerank_proxy":1}']
 )
-def test_a_member_that_is_not_there_cannot_be_cut(body: bytes) -> None:
+def test_removing_a_missing_member_is_an_error(body: bytes) -> None:
     with pytest.raises(ValueError, match=r"expected|no member|Expecting"):
         take_member(body, PATH)
 
@@ -69,7 +69,7 @@ VALUES: Mapping[str, bytes] = {
 
 @pytest.mark.parametrize("name", VALUES)
 @pytest.mark.parametrize("edit", [lambda body: take_member(body, PATH), lambda body: with_members_set(body, {"a": 1})])
-def test_an_edit_costs_little_whatever_the_values(name: str, edit: Callable[[bytes], object]) -> None:
+def test_edits_take_linear_time(name: str, edit: Callable[[bytes], object]) -> None:
     """Collections of garbage included, which what is decoded causes."""
     times = []
     for _ in range(3):
@@ -80,7 +80,7 @@ def test_an_edit_costs_little_whatever_the_values(name: str, edit: Callable[[byt
     assert min(times) < 2 * TIMES_JSON * json_seconds(LARGE)
 
 
-def test_a_name_that_occurs_twice_is_found_like_others() -> None:
+def test_duplicate_names_are_found() -> None:
     body = b'{"a":1,"ext":{"x":1,"rerank_proxy":12,"x":2},"a":12}'
     assert (b'{"a":1,"ext":{"x":1,"x":2},"a":12}', b"12") == take_member(body, PATH)
     assert b'{      "ext":{"x":1,"rerank_proxy":12,"x":2},      "a":3}' == with_members_set(body, {"a": 3})
@@ -91,7 +91,7 @@ spaces = st.sampled_from([None, 1, "\t"])
 
 
 @given(objects, objects, spaces)
-def test_with_the_last_member_goes_what_then_has_none(
+def test_an_object_emptied_by_a_removal_is_removed_too(
     outer: Mapping[str, Any], inner: Mapping[str, Any], space: Any
 ) -> None:
     others = {name: value for name, value in inner.items() if name != "x"}
@@ -102,7 +102,7 @@ def test_with_the_last_member_goes_what_then_has_none(
 
 
 @given(objects, objects, st.text(), strategies.json_values, st.integers(0, 5), spaces, st.booleans())
-def test_cutting_leaves_what_was_there_before(
+def test_adding_and_removing_a_member_restores_the_bytes(
     outer: Mapping[str, Any],
     inner: Mapping[str, Any],
     name: str,
@@ -121,7 +121,7 @@ def test_cutting_leaves_what_was_there_before(
 
 
 @given(st.dictionaries(st.text(), strategies.json_values, min_size=1, max_size=4), strategies.json_values)
-def test_a_member_is_added_last_and_cut_again(members: Mapping[str, Any], value: Any) -> None:
+def test_an_appended_member_can_be_removed_again(members: Mapping[str, Any], value: Any) -> None:
     assume("status" not in members)
     body = strategies.compact(members)
     added = with_member(body, "status", strategies.compact(value))
@@ -142,12 +142,12 @@ def test_a_member_is_added_last_and_cut_again(members: Mapping[str, Any], value:
         ('{"a":"ü","b":1}'.encode(), b'{         "b":1,"a":1}'),
     ],
 )
-def test_a_member_is_set_at_the_end_and_the_others_keep_their_place(body: bytes, expected: bytes) -> None:
+def test_a_set_member_is_last_and_the_others_keep_their_positions(body: bytes, expected: bytes) -> None:
     assert expected == with_members_set(body, {"a": 1})
 
 
 @given(objects, objects, spaces, st.booleans())
-def test_set_members_are_appended_and_their_old_text_is_blank(
+def test_setting_a_member_blanks_its_old_text(
     before: Mapping[str, Any],
     members: Mapping[str, Any],
     space: Any,
@@ -160,13 +160,13 @@ def test_set_members_are_appended_and_their_old_text_is_blank(
 
 
 @given(strategies.json_values, spaces)
-def test_a_value_is_indented_as_the_engine_does(value: Any, space: Any) -> None:
+def test_values_are_indented_like_the_engines(value: Any, space: Any) -> None:
     expected = strategies.pretty(value).encode()
     assert expected == indented(json.dumps(value, ensure_ascii=False, indent=space).encode())
 
 
 @given(strategies.json_values, spaces, st.booleans())
-def test_spaces_between_parts_are_taken_out(value: Any, space: Any, escaped: bool) -> None:  # noqa: FBT001
+def test_white_space_between_tokens_is_removed(value: Any, space: Any, escaped: bool) -> None:  # noqa: FBT001
     written = json.dumps(value, ensure_ascii=escaped, indent=space)
     assert json.dumps(value, ensure_ascii=escaped, separators=(",", ":")).encode() == compacted(written.encode())
 
@@ -178,14 +178,14 @@ def test_numbers_and_strings_keep_their_bytes() -> None:
 
 
 @given(st.lists(st.text(st.characters(categories=["Cs", "Ll"]) | st.sampled_from('"\\\0: {}'))), spaces)
-def test_halves_of_characters_stay_where_they_are(value: Sequence[str], space: Any) -> None:
+def test_lone_surrogates_are_kept(value: Sequence[str], space: Any) -> None:
     written = json.dumps({name: [name] for name in value}, indent=space).encode()
     expected = json.dumps(json.loads(written), separators=(",", ":")).encode()
     assert (expected, json.loads(written)) == (compacted(written), json.loads(indented(written)))
 
 
 @given(st.dictionaries(st.text('a\\":'), st.text('a\\": {}[],'), min_size=1))
-def test_what_looks_like_a_name_in_a_text_is_none(value: Mapping[str, str]) -> None:
+def test_names_within_strings_are_not_members(value: Mapping[str, str]) -> None:
     assert strategies.pretty(value).encode() == indented(strategies.compact(value))
 
 
@@ -198,7 +198,7 @@ _torn_values = st.recursive(
 
 
 @given(st.dictionaries(_torn, _torn_values, max_size=3), spaces)
-def test_an_object_with_halves_of_characters_in_it_is_taken_apart(value: Mapping[str, Any], space: Any) -> None:
+def test_an_object_with_lone_surrogates_is_split(value: Mapping[str, Any], space: Any) -> None:
     body = json.dumps(value, indent=space).encode()
     members = {name: json.loads(bytes(raw)) for name, raw in members_of(body).items()}
     assert {whole(name): member for name, member in json.loads(body).items()} == members
@@ -206,7 +206,7 @@ def test_an_object_with_halves_of_characters_in_it_is_taken_apart(value: Mapping
 
 
 @given(st.dictionaries(_torn, _torn_values, max_size=3))
-def test_what_is_taken_apart_keeps_its_bytes(value: Mapping[str, Any]) -> None:
+def test_split_values_keep_their_bytes(value: Mapping[str, Any]) -> None:
     """Whatever of it is mended meanwhile: escaped backslashes, other escapes, a character that no text has."""
     members = {name: json.dumps(member).encode() for name, member in value.items()}
     body = b"{%s}" % b",".join(b"%s:%s" % (json.dumps(name).encode(), member) for name, member in members.items())
@@ -216,7 +216,7 @@ def test_what_is_taken_apart_keeps_its_bytes(value: Mapping[str, Any]) -> None:
 
 
 @given(st.lists(_torn_values, max_size=4), spaces)
-def test_an_array_with_halves_of_characters_in_it_is_taken_apart(value: Sequence[Any], space: Any) -> None:
+def test_an_array_with_lone_surrogates_is_split(value: Sequence[Any], space: Any) -> None:
     body = json.dumps(value, indent=space).encode()
     assert json.loads(body) == [json.loads(bytes(raw)) for raw in items_of(body)]
 
@@ -224,7 +224,7 @@ def test_an_array_with_halves_of_characters_in_it_is_taken_apart(value: Sequence
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"7", rb'{"a":"\ud83d"', rb'["\ud83d"', rb'{"a":"\ud83d"}x', b'{"a":"\xff"']
 )
-def test_what_is_no_json_cannot_be_taken_apart(body: bytes) -> None:
+def test_invalid_json_is_rejected(body: bytes) -> None:
     for reading in (members_of, items_of):
         with pytest.raises(ValueError, match=r"malformed|truncated|invalid|[Ee]xpect"):
             reading(body)
@@ -233,5 +233,5 @@ def test_what_is_no_json_cannot_be_taken_apart(body: bytes) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"), [("a\ud83d", "a?"), ("\ude00 b", "? b"), ("\U0001f600", "\U0001f600"), ("", "")]
 )
-def test_half_a_character_is_a_question_mark(text: str, expected: str) -> None:
+def test_a_lone_surrogate_becomes_a_question_mark(text: str, expected: str) -> None:
     assert expected == whole(text)

@@ -34,22 +34,22 @@ def kept(typed: str, *sources: Any, names: tuple[str, ...] = ()) -> dict[str, tu
         ("spider-man: homecoming", "Spider Man Homecoming"),
     ],
 )
-def test_a_first_field_that_equals_the_words_is_exact(typed: str, title: Any) -> None:
+def test_a_first_field_equal_to_the_query_text_is_an_exact_match(typed: str, title: Any) -> None:
     assert {"1": (2, "exact_match")} == kept(typed, {"title": "Other"}, {"title": title})
 
 
 @pytest.mark.parametrize("source", [{"title": "Blue garden hose 3"}, {"title": "Hose", "text": "hose pipe"}, {}])
-def test_what_has_more_or_other_words_is_not(source: Any) -> None:
+def test_other_or_additional_words_are_no_exact_match(source: Any) -> None:
     assert {} == kept("hose pipe", source)
 
 
-def test_only_the_first_hits_keep_their_place() -> None:
+def test_only_the_top_hits_keep_their_rank() -> None:
     same = {"title": "Garden hose"}
     assert {str(place): (place + 1, "exact_match") for place in range(AMONG)} == kept("garden hose", *[same] * 5)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(1, {"0"}), (AMONG, {"0", "1", "2"}), (AMONG + 1, set())])
-def test_a_value_of_few_hits_identifies_them(count: int, expected: set[str]) -> None:
+def test_a_keyword_value_of_few_hits_is_an_exact_match(count: int, expected: set[str]) -> None:
     """A value of more is a category."""
     sources = [{"title": f"Hose {number}", "sku": ["x", "Garden-Hose"]} for number in range(count)]
     assert expected == set(kept("garden hose", *sources, {"title": "Other"}, names=("sku",)))
@@ -67,21 +67,21 @@ def test_a_value_of_few_hits_identifies_them(count: int, expected: set[str]) -> 
         ("acme laptop", "Acme laptop", False),
     ],
 )
-def test_a_hit_that_has_the_part_number_is_identified(typed: str, text: str, *, expected: bool) -> None:
+def test_a_hit_with_the_part_number_keeps_its_rank(typed: str, text: str, *, expected: bool) -> None:
     found = kept(typed, {"title": "A laptop", "text": text}, {"title": "Acme bag", "text": "for any laptop"})
     assert ({"0": (1, "identifier")} if expected else {}) == found
 
 
-def test_a_number_that_many_hits_have_identifies_none() -> None:
+def test_a_part_number_of_many_hits_identifies_none() -> None:
     sources = [{"title": f"Acme screen {number} 1080p"} for number in range(AMONG + 1)]
     assert {} == kept("acme 1080p screen", *sources)
 
 
-def test_an_exact_match_says_so_though_it_is_identified_too() -> None:
+def test_an_exact_match_takes_precedence_over_a_part_number() -> None:
     assert {"0": (1, "exact_match")} == kept("acme RTX4090", {"title": "Acme RTX4090"})
 
 
-def test_a_long_text_is_compared_with_nothing() -> None:
+def test_a_long_query_text_is_not_compared() -> None:
     assert {} == kept("garden hose " * 100, {"title": "garden hose " * 100})
 
 
@@ -102,7 +102,7 @@ def ranking(names: str) -> tuple[Scored, ...]:
         ("a", {"a": 1}, "a"),
     ],
 )
-def test_a_kept_hit_is_raised_to_its_place(order: str, places: dict[str, int], expected: str) -> None:
+def test_a_kept_hit_is_raised_to_its_rank(order: str, places: dict[str, int], expected: str) -> None:
     places_of = {key(name): Kept(rank, "exact_match") for name, rank in places.items()}
     found = in_place(ranking(order), places_of)
     assert expected == "".join(each.id for each in keys(found))
@@ -110,7 +110,7 @@ def test_a_kept_hit_is_raised_to_its_place(order: str, places: dict[str, int], e
 
 
 @given(st.permutations("abcdefgh"), st.sets(st.sampled_from("abc")))
-def test_no_kept_hit_stands_below_its_rank_and_the_others_stay_in_order(order: list[str], chosen: set[str]) -> None:
+def test_kept_hits_are_at_their_rank_or_above(order: list[str], chosen: set[str]) -> None:
     places = {key(name): Kept("abc".index(name) + 1, "exact_match") for name in chosen}
     found = [each.id for each in keys(in_place(ranking("".join(order)), places))]
     assert all(found.index(each.id) < place.rank for each, place in places.items())

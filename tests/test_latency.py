@@ -37,7 +37,7 @@ RATES = [0.05, 0.3, 1, 10, 300]
 
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("bad", [1.6, 1000.0])
-def test_after_a_bad_half_minute_every_search_asks_again_within_30_seconds(rate: float, bad: float) -> None:
+def test_after_an_outage_every_search_calls_again_within_30_seconds(rate: float, bad: float) -> None:
     traffic = Traffic(rate)
     assert all(traffic.run(60, 0.2))
     traffic.run(30, bad)
@@ -46,7 +46,7 @@ def test_after_a_bad_half_minute_every_search_asks_again_within_30_seconds(rate:
 
 
 @pytest.mark.parametrize(("rate", "at_most"), [(1, 0.6), (10, 0.2), (300, 0.12)])
-def test_a_slow_model_is_asked_by_few_searches(rate: float, at_most: float) -> None:
+def test_few_searches_call_a_slow_model(rate: float, at_most: float) -> None:
     traffic = Traffic(rate)
     traffic.run(60, 0.2)
     traffic.run(30, 1000.0)  # where the calls before it no longer count
@@ -54,7 +54,7 @@ def test_a_slow_model_is_asked_by_few_searches(rate: float, at_most: float) -> N
     assert 0 < sum(asked) / len(asked) <= at_most
 
 
-def test_a_model_that_is_fast_enough_is_always_asked() -> None:
+def test_a_fast_model_is_always_called() -> None:
     assert all(Traffic(10).run(120, 1.4))
 
 
@@ -70,24 +70,24 @@ def asked(latency: Latency, limit: float = LIMIT, now: float = 0.0, times: int =
 
 
 @pytest.mark.parametrize("late", range(CALLS_TO_JUDGE))
-def test_a_few_slow_calls_say_too_little(late: int) -> None:
+def test_a_few_slow_calls_are_not_enough_to_skip_a_model(late: int) -> None:
     assert all(asked(slow(late)))
 
 
-def test_one_search_in_so_many_asks_a_slow_model() -> None:
+def test_a_slow_model_is_probed_by_one_search_in_many() -> None:
     expected = [False] * (ONE_IN - 1) + [True] + [False] * (ONE_IN - 1)
     assert expected == asked(slow(), times=2 * ONE_IN - 1)
 
 
-def test_where_searches_are_few_the_next_one_after_a_while_asks() -> None:
+def test_with_few_searches_a_slow_model_is_probed_after_a_while() -> None:
     assert [True, False] == asked(slow(), now=PROBE_S, times=2)
 
 
-def test_calls_count_no_longer_than_recently() -> None:
+def test_only_recent_calls_count() -> None:
     assert all(asked(slow(), now=RECENT_S))
 
 
-def test_more_time_than_a_call_was_given_may_be_enough() -> None:
+def test_a_timeout_with_little_time_does_not_skip_searches_with_more() -> None:
     """A client with a small budget of its own says nothing of what the others have time for."""
     latency = Latency()
     for _ in range(100):
@@ -96,14 +96,14 @@ def test_more_time_than_a_call_was_given_may_be_enough() -> None:
     assert not all(asked(latency, 0.05))
 
 
-def test_less_time_than_calls_took_is_not_enough() -> None:
+def test_a_search_with_less_time_than_calls_take_skips_the_model() -> None:
     latency = Latency()
     for _ in range(10):
         latency.answered(0.3, 0.0)
     assert ([True], [False]) == (asked(latency, 0.3, times=1), asked(latency, 0.29, times=1))
 
 
-def test_a_call_is_slow_that_takes_more_than_twice_the_usual_time() -> None:
+def test_a_call_over_twice_the_usual_time_is_slow() -> None:
     latency = Latency()
     assert not latency.is_exceeded_by(100.0)
     latency.answered(0.3, 0.0)

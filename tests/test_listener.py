@@ -64,7 +64,7 @@ async def caller(listener: Listener) -> AsyncIterator[Client]:
     client.close()
 
 
-async def test_an_answer_made_here_is_whole_and_leaves_the_connection_open(caller: Client) -> None:
+async def test_a_response_of_the_proxy_keeps_the_connection_open(caller: Client) -> None:
     answers = [await caller.ask("GET", "/"), await caller.ask("HEAD", "/"), await caller.ask("GET", "/")]
     assert [b"{}", b"", b"{}"] == [answered.body for answered in answers]
     assert [("2", "here")] * 3 == [(one.header("content-length"), one.header("x-from")) for one in answers]
@@ -75,9 +75,7 @@ async def test_an_answer_made_here_is_whole_and_leaves_the_connection_open(calle
     [HEAD + b"Content-Length: 6\r\n\r\nabcdef", HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(b"abc", b"def")],
     ids=["sized", "chunked"],
 )
-async def test_a_body_is_read_out_of_its_chunks_and_stays_to_be_handed_on(
-    caller: Client, handler: Handler, sent: bytes
-) -> None:
+async def test_a_chunked_body_is_read_and_can_still_be_passed_on(caller: Client, handler: Handler, sent: bytes) -> None:
     await caller.send(sent)
     await caller.answer()
     exchange = handler.exchanges[0]
@@ -86,9 +84,7 @@ async def test_a_body_is_read_out_of_its_chunks_and_stays_to_be_handed_on(
     assert ([b"abcdef"], sent, True) == (handler.bodies, head + exchange.take_raw(), exchange.whole)
 
 
-async def test_a_body_larger_than_the_limit_is_not_read_whole_but_still_handed_on(
-    caller: Client, handler: Handler
-) -> None:
+async def test_a_body_above_the_limit_is_passed_on_without_reading_it(caller: Client, handler: Handler) -> None:
     handler.limit = 3
     await caller.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n")
     await handler.running.wait()
@@ -107,7 +103,7 @@ async def test_chunk_framing_counts_towards_the_limit_as_well_as_content(
     assert [None] == handler.bodies
 
 
-async def test_a_client_that_waits_for_100_continue_gets_it(caller: Client, handler: Handler) -> None:
+async def test_expect_100_continue_is_answered(caller: Client, handler: Handler) -> None:
     await caller.send(HEAD + b"Expect: 100-continue\r\nContent-Length: 3\r\n\r\n")
     asked = await caller.answer()
     await caller.send(b"abc")
@@ -148,7 +144,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("sent", "status"), HOSTILE.values(), ids=HOSTILE)
-async def test_what_may_be_read_in_two_ways_is_refused_and_never_handed_on(
+async def test_ambiguous_framing_is_rejected_and_never_passed_on(
     plain_client: Client, engine: FakeEngine, log: Log, sent: bytes, status: int
 ) -> None:
     """The engine might find another end of the message, and take the rest for somebody's request."""
@@ -163,7 +159,7 @@ async def test_what_may_be_read_in_two_ways_is_refused_and_never_handed_on(
     assert [("refused", status)] == [(event["event"], event["status"]) for event in log]
 
 
-async def test_a_client_that_speaks_tls_to_a_plain_port_is_refused_at_once(plain_client: Client, log: Log) -> None:
+async def test_tls_on_a_plain_port_is_rejected_at_once(plain_client: Client, log: Log) -> None:
     """It would otherwise wait for the timeout of a head."""
     await plain_client.send(bytes.fromhex("1603010200010001fc0303"))
     assert 400 == (await plain_client.answer()).status
@@ -177,7 +173,7 @@ async def test_a_client_that_speaks_tls_to_a_plain_port_is_refused_at_once(plain
         (b"Transfer-Encoding: chunked\r\n\r\n", b"3\r\nabcd\r\n"),
     ],
 )
-async def test_a_malformed_chunk_is_refused_and_the_engine_gets_no_whole_request(
+async def test_a_malformed_chunk_is_rejected_and_the_engine_gets_no_complete_request(
     plain_client: Client, engine: FakeEngine, head: bytes, rest: bytes
 ) -> None:
     await plain_client.send(HEAD + head + rest)
@@ -186,7 +182,7 @@ async def test_a_malformed_chunk_is_refused_and_the_engine_gets_no_whole_request
     assert (400, "close", []) == (answered.status, answered.header("connection"), engine.requests)
 
 
-async def test_a_malformed_chunk_behind_what_has_been_handed_on_is_refused(
+async def test_a_malformed_chunk_after_passed_on_data_is_rejected(
     plain_client: Client, engine: FakeEngine, log: Log
 ) -> None:
     await plain_client.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
@@ -200,7 +196,7 @@ async def test_a_malformed_chunk_behind_what_has_been_handed_on_is_refused(
     assert ["refused"] == [event["event"] for event in log]
 
 
-async def test_a_client_that_leaves_in_its_body_leaves_no_whole_request_behind(
+async def test_a_client_that_disconnects_mid_body_leaves_no_complete_request(
     plain_client: Client, engine: FakeEngine
 ) -> None:
     await plain_client.send(HEAD + b"Content-Length: 10\r\n\r\nhalf")
@@ -209,13 +205,13 @@ async def test_a_client_that_leaves_in_its_body_leaves_no_whole_request_behind(
     assert [] == engine.requests
 
 
-async def test_thousands_of_headers_pass_for_the_engine_to_judge(plain_client: Client, engine: FakeEngine) -> None:
+async def test_thousands_of_headers_are_passed_to_the_engine(plain_client: Client, engine: FakeEngine) -> None:
     lines = b"".join(b"X-%d: %d\r\n" % (number, number) for number in range(3000))
     await plain_client.send(b"GET / HTTP/1.1\r\n" + lines + b"\r\n")
     assert (200, 3000 + len([b"via"])) == ((await plain_client.answer()).status, len(engine.requests[0].fields))
 
 
-async def test_a_hostile_client_hurts_no_other(listener: Listener, caller: Client) -> None:
+async def test_a_hostile_client_does_not_affect_others(listener: Listener, caller: Client) -> None:
     hostile = [await Client.to(listener.port) for _ in range(5)]
     for stranger, (sent, _) in zip(hostile, HOSTILE.values(), strict=False):
         await stranger.send(sent)
@@ -226,7 +222,7 @@ async def test_a_hostile_client_hurts_no_other(listener: Listener, caller: Clien
         stranger.close()
 
 
-async def test_a_head_that_comes_too_slowly_is_answered_408(handler: Handler, log: Log) -> None:
+async def test_a_head_that_arrives_too_slowly_is_a_408(handler: Handler, log: Log) -> None:
     slow = await listening(handler, patience=Patience(head=0.01))
     client = await Client.to(slow.port)
     await client.send(b"GET / HTT")
@@ -236,7 +232,7 @@ async def test_a_head_that_comes_too_slowly_is_answered_408(handler: Handler, lo
     await slow.close(0)
 
 
-async def test_a_client_that_leaves_takes_its_handler_along(caller: Client, handler: Handler) -> None:
+async def test_a_disconnecting_client_cancels_its_handler(caller: Client, handler: Handler) -> None:
     handler.may_end.clear()
     await caller.send(request("GET", "/"))
     await handler.running.wait()
@@ -245,7 +241,7 @@ async def test_a_client_that_leaves_takes_its_handler_along(caller: Client, hand
     assert [] == handler.bodies
 
 
-async def test_the_rest_of_a_small_body_is_read_for_the_next_request_to_come(handler: Handler, log: Log) -> None:
+async def test_the_rest_of_a_small_body_is_read_before_the_next_request(handler: Handler, log: Log) -> None:
     async def without_reading(exchange: Exchange) -> None:
         await exchange.answer(OK)
 
@@ -259,13 +255,13 @@ async def test_the_rest_of_a_small_body_is_read_for_the_next_request_to_come(han
     await listener.close(0)
 
 
-async def test_a_handler_that_finds_a_bad_body_refuses_it(caller: Client) -> None:
+async def test_a_handler_that_reads_a_malformed_body_rejects_it(caller: Client) -> None:
     await caller.send(HEAD + b"Transfer-Encoding: chunked\r\n\r\nno size\r\n")
     answered = await caller.answer()
     assert (400, own_error(400, "bad_http_message", "a chunk has no size")) == (answered.status, answered.body)
 
 
-async def test_a_handler_that_fails_after_it_began_breaks_the_answer_off(log: Log) -> None:
+async def test_a_handler_that_fails_mid_response_aborts_the_response(log: Log) -> None:
     async def fails(exchange: Exchange) -> None:
         exchange.begun = True
         exchange.client.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")
@@ -282,7 +278,7 @@ async def test_a_handler_that_fails_after_it_began_breaks_the_answer_off(log: Lo
     await listener.close(0)
 
 
-async def test_closing_lets_running_requests_end_and_idle_connections_go(
+async def test_closing_finishes_running_requests_and_closes_idle_connections(
     listener: Listener, caller: Client, handler: Handler
 ) -> None:
     port = listener.port
@@ -321,7 +317,7 @@ async def test_closing_answers_a_request_that_is_under_way_on_a_connection_in_us
     client.close()
 
 
-async def test_closing_breaks_off_what_takes_longer_than_its_grace(
+async def test_closing_aborts_requests_after_the_grace_period(
     listener: Listener, caller: Client, handler: Handler
 ) -> None:
     """And neither sooner nor later: two graces are told apart by what in the loop comes before them."""
@@ -338,7 +334,7 @@ async def test_closing_breaks_off_what_takes_longer_than_its_grace(
     between.cancel()
 
 
-async def test_at_the_limit_of_clients_others_wait_until_one_leaves(handler: Handler, log: Log) -> None:
+async def test_at_the_connection_limit_new_clients_wait(handler: Handler, log: Log) -> None:
     listener = await listening(handler, room=2)
     clients = [await Client.to(listener.port) for _ in range(2)]
     for client in clients:
@@ -355,7 +351,7 @@ async def test_at_the_limit_of_clients_others_wait_until_one_leaves(handler: Han
     await listener.close(0)
 
 
-async def test_a_handler_with_a_defect_is_a_500_in_the_engines_shape(log: Log) -> None:
+async def test_an_internal_error_is_a_500_in_the_engines_format(log: Log) -> None:
     async def fails(exchange: Exchange) -> None:
         raise ArithmeticError
 
@@ -369,7 +365,7 @@ async def test_a_handler_with_a_defect_is_a_500_in_the_engines_shape(log: Log) -
     await listener.close(0)
 
 
-async def test_a_handler_with_a_defect_before_its_task_is_the_same(log: Log) -> None:
+async def test_an_internal_error_before_the_task_starts_is_a_500(log: Log) -> None:
     def fails(exchange: Exchange) -> None:
         raise ArithmeticError
 

@@ -33,7 +33,7 @@ DOCUMENT = {"title": "a", "reviews": [{"text": "b"}]}
         ({"v_hash": HASH}, False, False),
     ],
 )
-def test_a_vector_is_current_when_it_is_of_this_text_model_and_length(
+def test_a_vector_is_current_if_text_model_and_length_are_unchanged(
     source: Mapping[str, Any],
     current: bool,  # noqa: FBT001
     has_text: bool,  # noqa: FBT001
@@ -53,7 +53,7 @@ def test_a_document_without_source_has_no_text() -> None:
     assert judge({"_id": "1"}, EMBEDDING) == Judged({"_id": "1"}, None, current=True)
 
 
-def test_the_text_is_that_of_the_fields_in_their_order() -> None:
+def test_the_text_has_the_fields_in_order() -> None:
     passage = passage_of({"reviews": [{"text": "b"}, {"text": "c"}], "title": "a", "price": 1}, EMBEDDING)
     assert passage is not None
     assert (passage.text, passage.hash) == ("a\nb, c", passage_hash("a\nb, c", "m", 3))
@@ -77,9 +77,7 @@ A0, A1, B0, NEW_A0 = ("a", "u", "0"), ("a", "u", "1"), ("b", "w", "0"), ("a", "u
         ({}, {}, []),
     ],
 )
-def test_what_was_written_since_is_looked_at_in_each_shard_for_itself(
-    seen: Marks, now: Marks, stretches: list[Stretch]
-) -> None:
+def test_newer_operations_are_found_per_shard(seen: Marks, now: Marks, stretches: list[Stretch]) -> None:
     """A new index behind an alias, or of the same name, is looked at from its beginning."""
     assert since(seen, now) == stretches
 
@@ -88,7 +86,7 @@ shards = st.sampled_from([A0, A1, B0, NEW_A0])
 
 
 @given(st.dictionaries(shards, st.integers(-1, 9)), st.data())
-def test_each_operation_is_looked_at_once(seen: dict[tuple[str, str, str], int], data: st.DataObject) -> None:
+def test_each_operation_is_processed_once(seen: dict[tuple[str, str, str], int], data: st.DataObject) -> None:
     now = {shard: data.draw(st.integers(seen.get(shard, -1), 20)) for shard in (A0, A1, B0)}
     found = [
         (stretch.index, stretch.shard, number)
@@ -105,7 +103,7 @@ def test_each_operation_is_looked_at_once(seen: dict[tuple[str, str, str], int],
 @pytest.mark.parametrize(
     ("rate", "sizes"), [(None, [64, 36]), (1000.0, [64, 36]), (30.0, [30, 30, 30, 10]), (0.5, [1] * 100)]
 )
-def test_at_once_is_done_no_more_than_a_second_may_have(rate: float | None, sizes: list[int]) -> None:
+def test_a_batch_is_no_larger_than_the_rate_per_second(rate: float | None, sizes: list[int]) -> None:
     documents = [Judged({"_id": str(number)}, None, current=False) for number in range(100)]
     parts = list(Pace(rate).parts(documents))
     assert [len(part) for part in parts] == sizes
@@ -121,5 +119,5 @@ def test_at_once_is_done_no_more_than_a_second_may_have(rate: float | None, size
         (Filled(seen=2, without_text=2), 1.0),
     ],
 )
-def test_the_share_is_of_the_documents_that_have_a_text(filled: Filled, share: float) -> None:
+def test_the_progress_counts_only_documents_with_text(filled: Filled, share: float) -> None:
     assert filled.share == share

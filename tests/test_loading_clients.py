@@ -82,7 +82,7 @@ async def opened(node: Node, authorization: str | None = None) -> AsyncIterator[
         await client.close()
 
 
-async def test_the_client_is_that_of_the_engine_that_answers(node: Node) -> None:
+async def test_the_client_matches_the_engine_that_responds(node: Node) -> None:
     async with opened(node) as client:
         expected = ElasticsearchClient if node.said is ELASTICSEARCH else OpenSearchClient
         assert type(client) is expected
@@ -90,20 +90,20 @@ async def test_the_client_is_that_of_the_engine_that_answers(node: Node) -> None
     assert node.requests[-1].target == "/i/_count?a=b"
 
 
-async def test_who_may_not_ask_for_the_version_is_told_by_the_next_answer(node: Node) -> None:
+async def test_without_the_right_to_read_the_version_response_headers_tell_the_engine(node: Node) -> None:
     """The rights for an index are enough for a load."""
     node.faults["version"] = refuses(403)
     async with opened(node) as client:
         assert type(client) is (ElasticsearchClient if node.fields else OpenSearchClient)
 
 
-async def test_an_engine_that_refuses_the_caller_altogether_is_not_guessed(node: Node) -> None:
+async def test_an_engine_that_rejects_the_credentials_is_an_error(node: Node) -> None:
     node.faults |= {"version": refuses(401), "resolve": refuses(401)}
     with pytest.raises(Refused, match="status 401"):
         await open_client(settings(node), None)
 
 
-async def test_another_product_is_refused_by_its_name() -> None:
+async def test_another_product_is_rejected_by_its_name() -> None:
     async with Node({"version": {"number": "1.0", "distribution": "othersearch"}}) as node:
         with pytest.raises(
             CannotLoad, match=r"engine\.url is othersearch: documents can be loaded into elasticsearch and"
@@ -111,14 +111,14 @@ async def test_another_product_is_refused_by_its_name() -> None:
             await open_client(settings(node), None)
 
 
-async def test_the_rights_of_a_load_go_with_every_request(node: Node) -> None:
+async def test_credentials_are_sent_with_every_request(node: Node) -> None:
     secret = "Basic " + base64.b64encode(b"loader:x").decode()
     async with opened(node, secret) as client:
         await client.ask("PUT", "/i", {"mappings": {}})
     assert {request.header("authorization") for request in node.requests} == {secret}
 
 
-async def test_an_error_is_told_with_its_status_and_body(node: Node) -> None:
+async def test_an_error_has_status_and_body(node: Node) -> None:
     said = {"error": {"type": "t", "reason": "no"}, "status": 400}
     async with opened(node) as client:
         node.faults["other"] = refuses(400, json.dumps(said).encode())
@@ -128,7 +128,7 @@ async def test_an_error_is_told_with_its_status_and_body(node: Node) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-async def test_a_busy_engine_is_not_asked_again_by_the_client(status: int, node: Node) -> None:
+async def test_the_client_itself_does_not_retry_on_429(status: int, node: Node) -> None:
     """That is the load's own business, and has its own patience."""
     async with opened(node) as client:
         node.faults["other"] = refuses(status)
@@ -137,7 +137,7 @@ async def test_a_busy_engine_is_not_asked_again_by_the_client(status: int, node:
     assert len(node.of("other")) == 1
 
 
-async def test_an_engine_that_breaks_off_is_unreachable(node: Node) -> None:
+async def test_an_engine_that_closes_the_connection_is_unreachable(node: Node) -> None:
     async with opened(node) as client:
         node.faults["other"] = breaks_off()
         with pytest.raises(Unreachable):
@@ -160,7 +160,7 @@ async def all_of(client: EngineApi, count: int = 2) -> list[tuple[bool, Outcome]
     return [entry async for entry in client.bulk(each(documents(count)))]
 
 
-async def test_documents_are_written_together(node: Node) -> None:
+async def test_documents_are_written_in_bulk(node: Node) -> None:
     async with opened(node) as client:
         found = await all_of(client)
     assert found == [(True, {"_id": "0", "status": 201}), (True, {"_id": "1", "status": 201})]
@@ -169,7 +169,7 @@ async def test_documents_are_written_together(node: Node) -> None:
     ]
 
 
-async def test_a_document_that_is_refused_is_told_and_the_others_are_written(node: Node) -> None:
+async def test_a_rejected_document_is_reported_and_the_others_are_written(node: Node) -> None:
     items = [{"index": {"_id": "0", "status": 201}}, {"index": {"_id": "1", "status": 400, "error": {"reason": "no"}}}]
     async with opened(node) as client:
         node.faults["bulk"] = says_as(node, {"errors": True, "items": items})
@@ -185,7 +185,7 @@ async def _sent(sent: bytes) -> bytes:
     return sent
 
 
-async def test_a_request_that_is_too_large_is_told_of_each_of_its_documents(node: Node) -> None:
+async def test_a_too_large_bulk_request_reports_each_of_its_documents(node: Node) -> None:
     """Something may stand before the engine that takes less than it; the other requests may pass."""
     async with opened(node) as client:
         node.faults["bulk"] = lambda *_: _sent(answer(413, b"<html>too large", content_type="text/html"))
@@ -194,14 +194,14 @@ async def test_a_request_that_is_too_large_is_told_of_each_of_its_documents(node
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500])
-async def test_any_other_refusal_of_all_ends_the_load(status: int, node: Node) -> None:
+async def test_another_error_of_a_bulk_request_ends_the_load(status: int, node: Node) -> None:
     async with opened(node) as client:
         node.faults["bulk"] = refuses(status)
         with pytest.raises(Refused, match=f"status {status}"):
             await all_of(client)
 
 
-async def test_an_engine_that_breaks_off_a_bulk_request_is_unreachable(node: Node) -> None:
+async def test_a_closed_connection_during_a_bulk_request_is_unreachable(node: Node) -> None:
     async with opened(node) as client:
         node.faults["bulk"] = breaks_off()
         with pytest.raises(Unreachable):

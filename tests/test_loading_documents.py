@@ -39,7 +39,7 @@ def causes(text: bytes | str, id_field: str | None = None) -> list[tuple[str, st
 
 
 @given(sources)
-def test_lines_an_array_and_their_gzipped_forms_hold_the_same(entries: Sequence[dict[str, Any]]) -> None:
+def test_ndjson_and_arrays_are_read_plain_or_gzipped(entries: Sequence[dict[str, Any]]) -> None:
     lines = "\n".join(json.dumps(entry) for entry in entries)
     found = [entry.source for entry in read(lines) if isinstance(entry, Document)]
     assert found == entries
@@ -48,7 +48,7 @@ def test_lines_an_array_and_their_gzipped_forms_hold_the_same(entries: Sequence[
 
 
 @given(sources)
-def test_a_document_without_an_id_has_one_made_of_its_content(entries: Sequence[dict[str, Any]]) -> None:
+def test_a_document_without_an_id_gets_a_hash_of_its_content(entries: Sequence[dict[str, Any]]) -> None:
     """A second run of the same file names the same documents."""
     first, second = ([entry for entry in read(json.dumps(entries)) if isinstance(entry, Document)] for _ in "12")
     assert [entry.id for entry in first] == [entry.id for entry in second]
@@ -68,7 +68,7 @@ def test_a_document_without_an_id_has_one_made_of_its_content(entries: Sequence[
         ('{"id":"ü/ 1"}', None, "ü/ 1", {"id": "ü/ 1"}),
     ],
 )
-def test_an_id_is_kept(line: str, id_field: str | None, identity: str, source: Any) -> None:
+def test_an_id_is_preserved(line: str, id_field: str | None, identity: str, source: Any) -> None:
     document = only(line, id_field)
     assert (document.id, document.source) == (identity, source)
 
@@ -81,7 +81,7 @@ def test_an_id_is_kept(line: str, id_field: str | None, identity: str, source: A
         ('{"_id":"a","_routing":5,"_source":{"t":1}}', "5"),
     ],
 )
-def test_a_routing_is_kept_and_is_no_part_of_the_document(line: str, routing: str | None) -> None:
+def test_a_routing_is_preserved_and_not_part_of_the_source(line: str, routing: str | None) -> None:
     document = only(line)
     assert document.routing == routing
     assert "_routing" not in document.source
@@ -105,7 +105,7 @@ def test_a_routing_is_kept_and_is_no_part_of_the_document(line: str, routing: st
         ('[{"a":1},"x",{"a":2}]', None, "element 2", "not a JSON object"),
     ],
 )
-def test_what_is_no_document_is_told_by_its_place_and_the_cause(
+def test_a_malformed_document_is_reported_with_position_and_cause(
     text: bytes | str, id_field: str | None, where: str, cause: str
 ) -> None:
     (found,) = causes(text, id_field)
@@ -113,19 +113,19 @@ def test_what_is_no_document_is_told_by_its_place_and_the_cause(
     assert found[1].startswith(cause)
 
 
-def test_lines_behind_a_bad_one_are_read() -> None:
+def test_lines_after_a_malformed_one_are_read() -> None:
     found = read('{"id":"a"}\nbad\n\n{"id":"b"}')
     assert [entry.id if isinstance(entry, Document) else entry.where for entry in found] == ["a", "line 2", "b"]
 
 
 @pytest.mark.parametrize("text", ["", "\n \n", "[]", " [ ] "])
-def test_a_file_with_nothing_in_it_has_no_documents(text: str) -> None:
+def test_an_empty_file_has_no_documents(text: str) -> None:
     assert read(text) == []
 
 
 @pytest.mark.parametrize("lead", ["", "\n\n  ", "\ufeff", "\ufeff\n"])
 @pytest.mark.parametrize("text", ['{"id":"a"}', '[{"id":"a"}]'])
-def test_blanks_and_a_byte_order_mark_stand_in_front_of_nothing(lead: str, text: str) -> None:
+def test_leading_white_space_and_a_byte_order_mark_are_skipped(lead: str, text: str) -> None:
     assert only(lead + text).id == "a"
 
 
@@ -140,7 +140,7 @@ def test_blanks_and_a_byte_order_mark_stand_in_front_of_nothing(lead: str, text:
         '[{"id":"a"}]]',
     ],
 )
-def test_an_array_that_breaks_off_or_is_not_all_gives_what_stands_before(text: str) -> None:
+def test_a_truncated_array_yields_the_documents_before(text: str) -> None:
     found = read_documents(cast("BinaryIO", io.BufferedReader(io.BytesIO(text.encode()))))
     first = next(found)
     assert isinstance(first, Document)
@@ -168,7 +168,7 @@ def test_an_array_that_breaks_off_or_is_not_all_gives_what_stands_before(text: s
         ('"],{[\\""', "not a JSON object"),
     ],
 )
-def test_a_broken_element_of_an_array_costs_itself(broken: str, cause: str) -> None:
+def test_a_malformed_element_of_an_array_is_skipped(broken: str, cause: str) -> None:
     for text in (f'[{{"id":"a"}},{broken},{{"id":"b"}}]', f'[\n{{"id":"a"}} ,\n {broken} ,\n{{"id":"b"}}\n]\n'):
         found = read(text)
         assert ["a", "element 2", "b"] == [each.id if isinstance(each, Document) else each.where for each in found]
@@ -195,7 +195,7 @@ def test_memory_does_not_grow_with_the_depth_of_a_document() -> None:
     assert most < 8 * 2**20
 
 
-def test_an_element_that_is_too_long_is_left_out_and_the_rest_read() -> None:
+def test_a_too_long_element_is_skipped_and_the_rest_read() -> None:
     """Never all in memory: as of a few KB that are a gigabyte decompressed."""
 
     def pieces() -> Iterator[bytes]:
@@ -213,7 +213,7 @@ def test_an_element_that_is_too_long_is_left_out_and_the_rest_read() -> None:
 
 
 @pytest.mark.parametrize(("form", "values"), [("%s\n", "{}"), ("%s\n", "[]"), ("[%s]", "1")])
-def test_a_document_of_more_values_than_memory_is_told(form: str, values: str) -> None:
+def test_a_document_with_too_many_values_is_reported(form: str, values: str) -> None:
     text = form % ('{"a":[' + ",".join([values] * (DOCUMENT_VALUES + 1)) + "]}")
     ((_, cause),) = causes(text)
     assert f"more than {DOCUMENT_VALUES:,} values" in cause
@@ -240,14 +240,14 @@ class _Long(io.RawIOBase):
         return len(piece)
 
 
-def test_a_line_that_is_too_long_is_left_out_and_the_rest_read() -> None:
+def test_a_too_long_line_is_skipped_and_the_rest_read() -> None:
     stream = cast("BinaryIO", io.BufferedReader(_Long(DOCUMENT_BYTES + 10), 2**20))
     found = list(read_documents(stream))
     assert [entry.id if isinstance(entry, Document) else entry.where for entry in found] == ["line 1", "b"]
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_a_file_is_read_to_its_end_and_knows_how_far(tmp_path: Path, *, zipped: bool) -> None:
+def test_reading_a_file_reports_its_progress(tmp_path: Path, *, zipped: bool) -> None:
     content = b"".join(b'{"id":%d,"text":"%d"}\n' % (number, number**5) for number in range(9000))
     path = tmp_path / "f"
     path.write_bytes(gzip.compress(content) if zipped else content)
@@ -259,7 +259,7 @@ def test_a_file_is_read_to_its_end_and_knows_how_far(tmp_path: Path, *, zipped: 
         assert file.position() == file.size == path.stat().st_size
 
 
-def test_a_gzipped_file_that_breaks_off_is_said_to(tmp_path: Path) -> None:
+def test_a_truncated_gzip_file_is_reported(tmp_path: Path) -> None:
     lines = b"".join(b'{"id":%d,"text":"%d"}\n' % (number, number**9) for number in range(9000))
     (tmp_path / "f").write_bytes(gzip.compress(lines)[:-5000])
     with (
@@ -269,7 +269,7 @@ def test_a_gzipped_file_that_breaks_off_is_said_to(tmp_path: Path) -> None:
         list(read_documents(file.stream))
 
 
-def test_a_gzipped_file_that_is_damaged_is_said_to_be(tmp_path: Path) -> None:
+def test_a_corrupt_gzip_file_is_reported(tmp_path: Path) -> None:
     zipped = bytearray(gzip.compress(b'{"id":1}\n' * 100))
     zipped[12:20] = b"\xff" * 8
     (tmp_path / "f").write_bytes(zipped)
@@ -277,7 +277,7 @@ def test_a_gzipped_file_that_is_damaged_is_said_to_be(tmp_path: Path) -> None:
         list(read_documents(file.stream))
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with (
         pytest.raises(CannotLoad, match=r"none: No such file or directory\. Name a file of documents, or -"),
         open_documents(str(tmp_path / "none")),
@@ -286,7 +286,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sign", ["[", '{"a":'])
-def test_nothing_of_an_element_that_is_too_deep_is_kept(sign: str) -> None:
+def test_an_element_nested_too_deeply_is_skipped(sign: str) -> None:
     """Decoded, a hundred thousand brackets take gigabytes."""
     depth = 100_000
     deep = sign * depth + "1" + ("]" if sign == "[" else "}") * depth

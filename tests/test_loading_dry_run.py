@@ -75,7 +75,7 @@ async def test_reads_reach_the_engine_and_writes_do_not() -> None:
     assert [("POST", "/a/_search"), ("POST", "/a/_mget")] == engine.asked
 
 
-def test_what_costs_nothing_or_has_no_price_is_said() -> None:
+def test_free_models_and_missing_prices_are_reported() -> None:
     assert "cost nothing" in CountingEmbedder(EMBEDDER).report()
     assert "set it in `spend.prices`" in CountingEmbedder(Prices(), "local", 1, 5.0).report()
     million = CountingEmbedder(Prices({"m": 0.5}), "m", 10, 2e6).report()
@@ -83,11 +83,11 @@ def test_what_costs_nothing_or_has_no_price_is_said() -> None:
 
 
 @pytest.mark.parametrize(("model", "dimensions"), [(MODEL, 2560), ("other", 1024)])
-async def test_the_length_of_a_vector_is_the_models_own(model: str, dimensions: int) -> None:
+async def test_the_vector_length_defaults_to_the_models(model: str, dimensions: int) -> None:
     counting = CountingEmbedder(EMBEDDER)
-    assert dimensions == (await counting.introduce(model=model, dimensions=None)).dimensions
-    assert 3 == (await counting.introduce(model=model, dimensions=3)).dimensions
+    assert dimensions == (await counting.served_model(model=model, dimensions=None)).dimensions
+    assert 3 == (await counting.served_model(model=model, dimensions=3)).dimensions
 
 
-def test_a_cap_says_how_to_go_on() -> None:
+def test_the_cap_error_says_how_to_continue() -> None:
     assert "run it again later, or raise the cap" in models_advice(CapReached("m", "the cap of $5 per day"), "m")

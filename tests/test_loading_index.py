@@ -18,7 +18,7 @@ sizes = st.lists(st.integers(1, LOADED_BYTES * 2) | st.just(0), max_size=300)
 
 
 @given(sizes)
-def test_batches_hold_everything_once_and_no_more_than_they_may(entries: list[int]) -> None:
+def test_batches_contain_everything_once_within_their_limits(entries: list[int]) -> None:
     items: list[Document | BadLine] = [
         Document(str(number), {}, None, size) if size else BadLine(f"line {number}", "")
         for number, size in enumerate(entries)
@@ -31,7 +31,7 @@ def test_batches_hold_everything_once_and_no_more_than_they_may(entries: list[in
         assert sum(held[:-1]) < LOADED_BYTES
 
 
-def test_what_stands_before_a_break_is_a_batch_before_its_error() -> None:
+def test_documents_before_a_read_error_form_a_batch() -> None:
     document = Document("a", {}, None, 1)
 
     def breaks_off() -> Iterator[Document | BadLine]:
@@ -57,7 +57,7 @@ class Counted:
             yield number
 
 
-async def test_what_is_worked_on_ahead_comes_in_order_and_is_bounded() -> None:
+async def test_concurrent_work_is_ordered_and_bounded() -> None:
     """However fast the first is, no more than a few are taken before they are asked for."""
     items = Counted(20)
     last_first = [asyncio.Event() for _ in range(20)]
@@ -75,7 +75,7 @@ async def test_what_is_worked_on_ahead_comes_in_order_and_is_bounded() -> None:
     assert found == list(range(20))
 
 
-async def test_when_one_fails_the_others_are_ended_and_their_errors_kept_quiet() -> None:
+async def test_a_failure_cancels_the_other_work() -> None:
     """All fail at once where the models are gone; one error is enough."""
     begun, ended = [], []
 
@@ -96,7 +96,7 @@ async def test_when_one_fails_the_others_are_ended_and_their_errors_kept_quiet()
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_what_is_done_when_one_fails_is_given_before_its_error() -> None:
+async def test_finished_work_is_returned_before_a_failure_is_raised() -> None:
     """It is paid for."""
     done = asyncio.Event()
 
@@ -119,7 +119,7 @@ async def test_what_is_done_when_one_fails_is_given_before_its_error() -> None:
     assert list(range(1, AHEAD)) == found
 
 
-async def test_what_is_begun_is_given_after_a_stop_and_nothing_else_begun() -> None:
+async def test_after_a_stop_running_work_is_finished() -> None:
     stop, begun = asyncio.Event(), []
     last = asyncio.Event()
 
@@ -135,7 +135,7 @@ async def test_what_is_begun_is_given_after_a_stop_and_nothing_else_begun() -> N
     assert list(range(AHEAD)) == begun
 
 
-async def test_what_is_not_done_in_time_after_a_stop_is_cancelled() -> None:
+async def test_after_a_stop_slow_work_is_cancelled() -> None:
     stop = asyncio.Event()
 
     async def work(number: int) -> int:
@@ -154,7 +154,7 @@ def breaks_off(count: int) -> Iterator[int]:
     raise CannotLoad("the file breaks off")
 
 
-async def test_what_stands_before_a_break_is_given_before_its_error() -> None:
+async def test_items_before_a_source_error_are_returned_first() -> None:
     found = []
 
     async def work(number: int) -> int:
@@ -169,7 +169,7 @@ async def test_what_stands_before_a_break_is_given_before_its_error() -> None:
     assert list(range(AHEAD + 1)) == found
 
 
-async def test_a_file_that_is_broken_off_by_the_stop_is_no_error() -> None:
+async def test_a_file_truncated_by_the_stop_is_no_error() -> None:
     stop = asyncio.Event()
 
     async def work(number: int) -> int:
@@ -179,7 +179,7 @@ async def test_a_file_that_is_broken_off_by_the_stop_is_no_error() -> None:
     assert [0] == [number async for number in ahead(breaks_off(1), work, stop)]
 
 
-async def test_a_stop_before_anything_was_begun_begins_nothing() -> None:
+async def test_a_stop_before_the_start_starts_nothing() -> None:
     stop = asyncio.Event()
     stop.set()
 
@@ -189,6 +189,6 @@ async def test_a_stop_before_anything_was_begun_begins_nothing() -> None:
     assert [] == [number async for number in ahead(iter(range(9)), work, stop)]
 
 
-def test_a_vector_is_written_with_as_much_as_a_float_has() -> None:
+def test_vectors_are_written_with_float_precision() -> None:
     vectors = np.array([[1 / 3, -2 / 3, 2 / 3]], dtype=np.float32)
     assert json_vectors(vectors) == [[0.3333333, -0.6666667, 0.6666667]]

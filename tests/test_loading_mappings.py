@@ -33,12 +33,12 @@ def named(analyzed: Any) -> set[str]:
     return {value for _, spec in analyzed for key, value in spec.items() if key in {"analyzer", "search_analyzer"}}
 
 
-def test_there_is_one_file_for_each_profile() -> None:
+def test_every_profile_has_a_mapping_file() -> None:
     assert {path.name for path in folder().iterdir()} == {profile.mapping for profile in PROFILES.values()}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_file_says_what_its_vectors_are_made_of_and_by_which_model(profile: str) -> None:
+def test_a_file_names_the_model_and_the_fields_of_its_vectors(profile: str) -> None:
     body, own = shipped(profile), PROFILES[profile]
     held = read_embedding("embedding", body["mappings"])
     assert held == Embedding("embedding", TIERS[own.tier].embedding, 384, own.embedded)
@@ -47,7 +47,7 @@ def test_a_file_says_what_its_vectors_are_made_of_and_by_which_model(profile: st
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_file_has_the_fields_of_its_passage_something_to_search_and_something_to_count(profile: str) -> None:
+def test_a_file_has_passage_text_and_keyword_fields(profile: str) -> None:
     fields = dict(flatten(shipped(profile)["mappings"]["properties"]))
     assert set(template_of(PROFILES[profile].passage).fields) <= fields.keys()
     assert set(template_of(PROFILES[profile].embedded).fields) <= set(template_of(PROFILES[profile].passage).fields)
@@ -57,7 +57,7 @@ def test_a_file_has_the_fields_of_its_passage_something_to_search_and_something_
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_every_analyzer_of_a_file_is_used_and_every_one_used_is_there(profile: str) -> None:
+def test_the_analyzers_of_a_file_are_defined_and_used(profile: str) -> None:
     body = shipped(profile)
     mappings = body["mappings"]
     others = [("", template["mapping"]) for entry in mappings["dynamic_templates"] for template in entry.values()]
@@ -66,7 +66,7 @@ def test_every_analyzer_of_a_file_is_used_and_every_one_used_is_there(profile: s
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_an_index_holds_the_vectors_that_are_really_made(profile: str) -> None:
+def test_the_mapping_has_the_dimensions_of_the_model(profile: str) -> None:
     mappings = index_for(profile, EMBEDDING)["mappings"]
     assert mappings["_meta"] == {
         META_KEY: {"vector": {"model": "some-model", "dimensions": 7, "passage": ["title", "body"]}}
@@ -77,7 +77,7 @@ def test_an_index_holds_the_vectors_that_are_really_made(profile: str) -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_an_index_without_vectors_says_nothing_of_any(profile: str) -> None:
+def test_an_index_without_vectors_has_no_vector_metadata(profile: str) -> None:
     mappings = index_for(profile, None)["mappings"]
     assert "_meta" not in mappings
     assert "dense_vector" not in {spec["type"] for _, spec in flatten(mappings["properties"])}
@@ -92,7 +92,7 @@ OPENSEARCH = SPELLINGS["opensearch"]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_opensearch_is_told_the_same_in_its_own_words(profile: str) -> None:
+def test_mappings_are_translated_for_opensearch(profile: str) -> None:
     """But for types that it spells differently, and what its vectors need, the body is that for Elasticsearch."""
     body, there = index_for(profile, EMBEDDING, "german"), index_for(profile, EMBEDDING, "german", OPENSEARCH)
     assert there["settings"] == body["settings"] | {"index.knn": True}
@@ -111,7 +111,7 @@ def test_opensearch_is_told_the_same_in_its_own_words(profile: str) -> None:
         assert respelled[path] == expected or {**respelled[path], "fields": None} == {**spec, "fields": None}
 
 
-def test_fields_within_others_are_respelled_too() -> None:
+def test_nested_fields_are_translated_for_opensearch() -> None:
     inner = {"type": "nested", "properties": {"v": {"type": "dense_vector", "dims": 2}, "t": {"type": "text"}}}
     spelled = OPENSEARCH.properties({"a": inner, "o": {"properties": {"f": {"type": "flattened"}}}})
     assert spelled["a"]["properties"]["v"]["type"] == "knn_vector"
@@ -124,12 +124,12 @@ def test_opensearch_needs_no_plugin_without_vectors() -> None:
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_elasticsearch_is_told_what_the_file_says(profile: str) -> None:
+def test_mappings_for_elasticsearch_are_those_of_the_file(profile: str) -> None:
     assert index_for(profile, shipped_embedding(profile)) == shipped(profile)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_language_changes_the_filters_and_nothing_else(language: str) -> None:
+def test_a_language_changes_only_the_filters(language: str) -> None:
     there, here = index_for("legal", EMBEDDING), index_for("legal", EMBEDDING, language)
     for body in (there, here):
         for name in ("language_elision", "language_stop", "language_stemmer"):
@@ -137,14 +137,14 @@ def test_a_language_changes_the_filters_and_nothing_else(language: str) -> None:
     assert here == there
 
 
-def test_none_is_no_language() -> None:
+def test_language_none_removes_the_language_filters() -> None:
     filters = index_for("rag", None, "none")["settings"]["analysis"]["filter"]
     assert filters["language_stop"] == {"type": "stop", "stopwords": "_none_"}
     assert filters["language_stemmer"] == {"type": "lowercase"}
 
 
 @given(st.builds(Embedding, names, names, st.integers(1, 4096), st.lists(names, max_size=3).map(tuple)))
-def test_what_an_index_says_of_its_vectors_is_read_back(embedding: Embedding) -> None:
+def test_vector_metadata_of_an_index_is_read_back(embedding: Embedding) -> None:
     assert read_embedding(embedding.field, {"_meta": embedding.meta}) == embedding
 
 
@@ -159,5 +159,5 @@ def test_what_an_index_says_of_its_vectors_is_read_back(embedding: Embedding) ->
         {"_meta": {META_KEY: {"vector": {"model": "m", "dimensions": "7", "passage": []}}}},
     ],
 )
-def test_an_index_that_says_less_says_nothing(mappings: Any) -> None:
+def test_incomplete_vector_metadata_is_ignored(mappings: Any) -> None:
     assert read_embedding("vector", mappings) is None

@@ -30,24 +30,24 @@ def passes(error: Exception) -> bool:
     return isinstance(error, TimeoutError)
 
 
-async def test_an_answer_is_taken_at_once() -> None:
+async def test_a_response_is_returned_at_once() -> None:
     ask = Answers("yes", "again")
     assert (await patiently(ask, passes, 5), ask.asked) == ("yes", 1)
 
 
-async def test_what_passes_is_asked_again() -> None:
+async def test_transient_errors_are_retried() -> None:
     ask = Answers(TimeoutError(), "yes")
     assert (await patiently(ask, passes, 5), ask.asked) == ("yes", 2)
 
 
-async def test_what_does_not_pass_is_raised_at_once() -> None:
+async def test_permanent_errors_are_raised_at_once() -> None:
     ask = Answers(ValueError("no"), "yes")
     with pytest.raises(ValueError, match="no"):
         await patiently(ask, passes, 5)
     assert ask.asked == 1
 
 
-async def test_without_patience_left_the_last_error_stands() -> None:
+async def test_after_the_last_attempt_the_last_error_is_raised() -> None:
     ask = Answers(TimeoutError("first"), "never asked")
     with pytest.raises(TimeoutError, match="first"):
         await patiently(ask, passes, 1e-9)
@@ -63,7 +63,7 @@ async def test_without_patience_left_the_last_error_stands() -> None:
         (422, "rejects m"),
     ],
 )
-async def test_a_refusal_that_stays_is_asked_once_and_says_what_to_do(status: int, said: str) -> None:
+async def test_a_permanent_rejection_is_an_error_with_advice(status: int, said: str) -> None:
     async with FakeModels() as models:
         models.faults = {"embed": refuses(status, b"why")}
         with pytest.raises(CannotLoad, match=said):
@@ -71,7 +71,7 @@ async def test_a_refusal_that_stays_is_asked_once_and_says_what_to_do(status: in
         assert len(models.requests) == 1
 
 
-async def test_models_that_are_not_there_or_break_off_are_named_with_what_to_do() -> None:
+async def test_unreachable_models_are_an_error_with_advice() -> None:
     with pytest.raises(CannotLoad, match=r"the models cannot be reached: .*`rerank-proxy models`"):
         await embed_at(f"http://127.0.0.1:{closed_port()}", patience=1e-9)
     async with FakeModels() as models:
@@ -80,7 +80,7 @@ async def test_models_that_are_not_there_or_break_off_are_named_with_what_to_do(
             await embed_at(models.url, patience=1e-9)
 
 
-async def test_an_answer_of_another_length_is_refused() -> None:
+async def test_a_response_of_another_length_is_rejected() -> None:
     async with FakeModels() as models:
         models.faults = {"embed": refuses(200, b'{"data":[{"index":0,"embedding":[1,0]}]}')}
         with pytest.raises(CannotLoad, match=r"the models' response cannot be used: .*\[2\] dimensions instead of 3"):

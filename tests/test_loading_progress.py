@@ -31,19 +31,19 @@ def lines(shown: Callable[[Console], ShownProgress], *steps: tuple[int, int]) ->
     return output.getvalue().splitlines()
 
 
-def test_a_line_tells_number_rate_share_and_the_time_left() -> None:
+def test_a_line_has_count_rate_share_and_remaining_time() -> None:
     times = clock(0, 10)
     assert lines(lambda console: ShownProgress("products", 400, console, times), (100, 2000)) == [
         "products: 2,000 documents, 200/s, 25%, 30 s left"
     ]
 
 
-def test_where_the_whole_is_not_known_no_time_left_is_made_up() -> None:
+def test_without_a_total_no_remaining_time_is_shown() -> None:
     times = clock(0, 10)
     assert lines(lambda console: ShownProgress("p", None, console, times), (100, 20)) == ["p: 20 documents, 2/s"]
 
 
-def test_lines_come_now_and_then() -> None:
+def test_lines_are_printed_at_intervals() -> None:
     times = clock(0, 1, 4, 6, 7, 12)
     said = lines(lambda console: ShownProgress("p", None, console, times), (1, 1), (2, 2), (3, 12), (4, 4), (5, 24))
     assert said == ["p: 12 documents, 2/s", "p: 24 documents, 2/s"]
@@ -61,11 +61,11 @@ def test_lines_come_now_and_then() -> None:
         (1_234_567, 10, "p: 1,234,567 documents, 123,457/s"),
     ],
 )
-def test_a_slow_beginning_is_no_standstill(count: int, seconds: int, said: str) -> None:
+def test_rates_are_rounded_by_size(count: int, seconds: int, said: str) -> None:
     assert lines(lambda console: ShownProgress("p", None, console, clock(0, seconds)), (1, count)) == [said]
 
 
-def test_on_a_terminal_there_is_a_bar_with_rate_share_and_time_left() -> None:
+def test_on_a_terminal_there_is_a_progress_bar() -> None:
     console = Console(file=io.StringIO(), width=120, force_terminal=True)
     with ShownProgress("products", 400, console, clock(0, 10)) as shown:
         shown.show(100, 2000)
@@ -77,7 +77,7 @@ def test_on_a_terminal_there_is_a_bar_with_rate_share_and_time_left() -> None:
     assert "line 3: [no] JSON\n" in output
 
 
-def test_what_is_said_is_one_line_however_long() -> None:
+def test_messages_are_shortened_to_one_line() -> None:
     console = Console(file=io.StringIO(), width=20)
     with ShownProgress("p", None, console) as shown:
         shown.say("x" * 100)

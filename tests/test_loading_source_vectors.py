@@ -87,7 +87,7 @@ FIXED = f"the index was created without `{SETTING}: true`, which cannot be set l
         (NEW, {"a": FITTED}, set_to("defaults", "false"), None),
     ],
 )
-async def test_growth_is_said_where_neither_engine_nor_index_prevents_it(
+async def test_a_warning_is_printed_if_vectors_stay_in_source(
     kind: tuple[str, str], mappings: Any, settings: Any, said: str | None
 ) -> None:
     async with opened(kind, settings) as (client, _):
@@ -98,14 +98,14 @@ async def test_growth_is_said_where_neither_engine_nor_index_prevents_it(
         assert said in growth
 
 
-async def test_each_index_that_grows_is_named() -> None:
+async def test_the_warning_names_each_index() -> None:
     async with opened(NEW, set_to("defaults", "true")) as (client, _):
         growth = await growth_of_responses(client, "alias", {"a": BARE, "b": BARE, "c": FITTED}, EMBEDDING)
     assert growth is not None
     assert growth.startswith("b: each document")
 
 
-async def test_settings_that_may_not_be_read_stop_nothing() -> None:
+async def test_unreadable_settings_are_ignored() -> None:
     async with opened(NEW) as (client, node):
         node.faults["settings"] = refuses(403)
         growth = await growth_of_responses(client, "a", {"a": BARE}, EMBEDDING)
@@ -113,7 +113,7 @@ async def test_settings_that_may_not_be_read_stop_nothing() -> None:
 
 
 @pytest.mark.parametrize(("kind", "expected"), [(OLD, {}), (NEW, {SETTING: True}), (OPENSEARCH, {"index.knn": True})])
-async def test_a_new_index_leaves_vectors_out_of_source_where_the_engine_can(
+async def test_a_new_index_excludes_vectors_from_source_if_the_engine_can(
     kind: tuple[str, str], expected: Mapping[str, Any]
 ) -> None:
     async with opened(kind) as (client, node):
@@ -123,7 +123,7 @@ async def test_a_new_index_leaves_vectors_out_of_source_where_the_engine_can(
     assert with_vectors == without | expected
 
 
-def test_an_unknown_version_has_no_setting() -> None:
+def test_an_unknown_version_gets_no_setting() -> None:
     """Engines that do not know a setting refuse the whole index."""
     assert SETTING not in index_for("rag", EMBEDDING, "english", SPELLINGS["elasticsearch"], None)["settings"]
 
@@ -142,7 +142,7 @@ def test_an_unknown_version_has_no_setting() -> None:
         ({"includes": ["*"], "excludes": ["*_hash"]}, True),
     ],
 )
-async def test_an_index_that_would_lose_the_hash_is_refused(source: Any, is_refused: bool) -> None:  # noqa: FBT001
+async def test_an_index_whose_source_excludes_the_hash_is_rejected(source: Any, is_refused: bool) -> None:  # noqa: FBT001
     """Every run would embed all documents again."""
     async with opened(NEW) as (client, node):
         refused = pytest.raises(CannotLoad, match=r"^a: the mapping leaves 'v_hash' out of `_source`")
@@ -152,7 +152,7 @@ async def test_an_index_that_would_lose_the_hash_is_refused(source: Any, is_refu
 
 
 @pytest.mark.parametrize("kind", [OLD, NEW, OPENSEARCH])
-async def test_what_is_written_begins_in_new_segments_once_the_field_is_added(kind: tuple[str, str]) -> None:
+async def test_a_refresh_after_adding_the_field_starts_new_segments(kind: tuple[str, str]) -> None:
     """OpenSearch 3.5 with derived source reads vectors in older segments as 1, and rejects updates."""
     async with opened(kind) as (client, node):
         await fit(client, {"a": BARE}, EMBEDDING)

@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-async def test_a_signal_while_nothing_is_written_stops_at_once(number: signal.Signals) -> None:
+async def test_a_signal_stops_at_once_while_nothing_is_written(number: signal.Signals) -> None:
     async def idle() -> None:
         with Stopping().heeded():
             os.kill(os.getpid(), number)
@@ -24,14 +24,14 @@ async def test_a_signal_while_nothing_is_written_stops_at_once(number: signal.Si
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-async def test_a_signal_while_something_is_written_is_told(number: signal.Signals) -> None:
+async def test_a_signal_during_a_write_is_reported(number: signal.Signals) -> None:
     stopping, called = Stopping(), []
     with stopping.heeded(), stopping.writing(lambda: called.append(1)):
         os.kill(os.getpid(), number)
-        await stopping.told.wait()
+        await stopping.requested.wait()
         assert [1] == called
         with pytest.raises(Stopped):
-            stopping.raise_if_told()
+            stopping.raise_if_requested()
 
 
 async def test_a_second_signal_stops_at_once() -> None:
@@ -40,7 +40,7 @@ async def test_a_second_signal_stops_at_once() -> None:
     async def write() -> None:
         with stopping.heeded(), stopping.writing():
             os.kill(os.getpid(), signal.SIGTERM)
-            await stopping.told.wait()
+            await stopping.requested.wait()
             os.kill(os.getpid(), signal.SIGTERM)
             await asyncio.Event().wait()
 
@@ -48,11 +48,11 @@ async def test_a_second_signal_stops_at_once() -> None:
         await write()
 
 
-async def test_what_is_paid_for_is_waited_for() -> None:
+async def test_paid_work_is_awaited() -> None:
     stopping, done = Stopping(), asyncio.Event()
 
     async def work() -> int:
-        await stopping.told.wait()
+        await stopping.requested.wait()
         done.set()
         return 7
 
@@ -63,15 +63,15 @@ async def test_what_is_paid_for_is_waited_for() -> None:
     assert done.is_set()
 
 
-async def test_what_takes_too_long_after_a_signal_is_cancelled() -> None:
+async def test_slow_work_is_cancelled_after_a_signal() -> None:
     stopping = Stopping()
-    stopping.told.set()
+    stopping.requested.set()
     with pytest.raises(Stopped):
         await stopping.in_time(asyncio.Event().wait(), grace=0.01)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_an_error_of_what_is_paid_for_is_raised() -> None:
+async def test_an_error_of_paid_work_is_raised() -> None:
     async def work() -> None:
         raise ValueError("x")
 
@@ -79,7 +79,7 @@ async def test_an_error_of_what_is_paid_for_is_raised() -> None:
         await Stopping().in_time(work())
 
 
-async def test_a_signal_afterwards_is_the_processs_own_again() -> None:
+async def test_the_signal_handler_is_restored_afterwards() -> None:
     with Stopping().heeded():
         pass
     assert signal.default_int_handler is signal.getsignal(signal.SIGINT)

@@ -20,7 +20,7 @@ from proxy.commands.loading.target import (
 from proxy.errors import Refused, TimedOut, Unreachable
 from proxy.settings.config import Config, RouteSettings, Semantic
 from proxy.settings.profiles import PROFILES, TIERS
-from proxy.upstream.embedder import Introduction
+from proxy.upstream.embedder import ServedModel
 
 HELD = Embedding("v", "m", 3, ("title",))
 MAPPING = {"_meta": HELD.meta, "properties": HELD.properties}
@@ -43,7 +43,9 @@ def other(**said: Any) -> dict[str, Any]:
         ({"a": MAPPING}, replace(SILENT, passage=("body",)), replace(HELD, passage=("body",))),
     ],
 )
-def test_what_an_index_says_of_its_vectors_stands(mappings: Any, wish: Wanted, settled: Embedding | None) -> None:
+def test_the_vector_metadata_of_an_index_takes_precedence(
+    mappings: Any, wish: Wanted, settled: Embedding | None
+) -> None:
     assert held_embedding(mappings, wish) == settled
 
 
@@ -55,7 +57,7 @@ def test_what_an_index_says_of_its_vectors_stands(mappings: Any, wish: Wanted, s
         ({"a": MAPPING, "b": other(dimensions=4)}, SILENT, r"several models in 'v': m \(3\), m \(4\)"),
     ],
 )
-def test_vectors_of_two_models_or_lengths_in_one_field_are_refused(mappings: Any, wish: Wanted, said: str) -> None:
+def test_vectors_of_two_models_or_lengths_in_one_field_are_rejected(mappings: Any, wish: Wanted, said: str) -> None:
     with pytest.raises(CannotLoad, match=said):
         held_embedding(mappings, wish)
 
@@ -74,13 +76,13 @@ def test_vectors_of_two_models_never_mix(asked: str, answering: str, said: str) 
 
 
 @pytest.mark.parametrize("asked", ["m", "n"])
-def test_it_is_the_model_that_answers_which_counts(asked: str) -> None:
+def test_the_model_that_responds_is_compared(asked: str) -> None:
     check_model(HELD, asked, "M")
 
 
-def test_new_vectors_are_those_of_the_model_that_answers() -> None:
-    assert SILENT.embedding(Introduction("n", 9)) == Embedding("v", "n", 9, ("body",))
-    assert replace(SILENT, passage=("x",)).embedding(Introduction("n", 9)) == Embedding("v", "n", 9, ("x",))
+def test_new_vectors_are_recorded_with_the_model_that_responds() -> None:
+    assert SILENT.embedding(ServedModel("n", 9)) == Embedding("v", "n", 9, ("body",))
+    assert replace(SILENT, passage=("x",)).embedding(ServedModel("n", 9)) == Embedding("v", "n", 9, ("x",))
 
 
 @pytest.mark.parametrize(
@@ -93,12 +95,12 @@ def test_new_vectors_are_those_of_the_model_that_answers() -> None:
         ({"raw": {"dynamic": "false", "properties": {"a": {"type": "keyword"}}}}, ("{raw.text:raw}",)),
     ],
 )
-def test_one_of_the_fields_is_enough(properties: Any, passage: tuple[str, ...]) -> None:
+def test_an_index_needs_at_least_one_passage_field(properties: Any, passage: tuple[str, ...]) -> None:
     check_readable({"a": {"properties": properties}}, replace(HELD, passage=passage))
 
 
 @pytest.mark.parametrize("properties", [{}, {"titles": {"type": "text"}}])
-def test_an_index_without_any_of_the_fields_is_refused(properties: Any) -> None:
+def test_an_index_without_any_passage_field_is_rejected(properties: Any) -> None:
     with pytest.raises(CannotLoad, match=r"the index has none of the fields title: .* --passage"):
         check_readable({"a": {"properties": properties}}, HELD)
 
@@ -120,7 +122,7 @@ def test_an_index_without_any_of_the_fields_is_refused(properties: Any) -> None:
         (TimedOut("engine", "no answer in 1 s"), "the engine cannot be reached: no answer in 1 s. Start it"),
     ],
 )
-def test_an_error_of_the_engines_says_what_to_do(error: Any, said: str) -> None:
+def test_an_engine_error_has_advice(error: Any, said: str) -> None:
     assert engine_advice(error).startswith(said)
 
 
@@ -134,7 +136,7 @@ def test_an_error_of_the_engines_says_what_to_do(error: Any, said: str) -> None:
         ({"status": 503, "error": "gone"}, "gone (503)"),
     ],
 )
-def test_a_refusal_is_said_with_its_reason(outcome: Outcome, said: str) -> None:
+def test_a_rejection_is_reported_with_its_reason(outcome: Outcome, said: str) -> None:
     assert rejection_reason(outcome).startswith(said)
 
 
@@ -176,7 +178,7 @@ FAST, BALANCED, PRECISION = (TIERS[name].embedding for name in ("fast", "balance
         ),
     ],
 )
-def test_the_command_line_stands_before_the_route_and_the_route_before_the_profile(
+def test_the_command_line_overrides_the_route_and_the_route_the_profile(
     index: str, options: VectorOptions, wish: Wanted
 ) -> None:
     assert wanted(ROUTED, index, options) == wish

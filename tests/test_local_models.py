@@ -84,7 +84,7 @@ async def rerank(client: Client, queries: list[str], documents: list[str], **ask
 
 
 @pytest.mark.parametrize("asked", [QWEN, NAME])
-async def test_embeddings_come_in_order_under_the_models_own_name(asked: str, client: Client) -> None:
+async def test_embeddings_are_in_order_with_the_local_models_name(asked: str, client: Client) -> None:
     """By whatever name it is asked: an index must not say that another model made its vectors."""
     answer = await embed(client, model=asked, input=["red shoes", "oak"])
     assert (answer["object"], answer["model"]) == ("list", NAME)
@@ -93,36 +93,36 @@ async def test_embeddings_come_in_order_under_the_models_own_name(asked: str, cl
     assert answer["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
 
 
-async def test_one_text_may_stand_without_a_list(client: Client) -> None:
+async def test_a_single_text_needs_no_list(client: Client) -> None:
     assert (await embed(client, input="oak"))["data"] == (await embed(client, input=["oak"]))["data"]
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 100, DIMENSIONS])
-async def test_fewer_dimensions_are_the_first_ones_at_unit_length(client: Client, dimensions: int) -> None:
+async def test_fewer_dimensions_are_truncated_and_normalised(client: Client, dimensions: int) -> None:
     whole = np.array((await embed(client, input="oak"))["data"][0]["embedding"])
     cut = np.array((await embed(client, input="oak", dimensions=dimensions))["data"][0]["embedding"])
     expected = whole[:dimensions] / np.linalg.norm(whole[:dimensions])
     np.testing.assert_allclose(cut, expected, atol=1e-6)
 
 
-async def test_base64_holds_the_same_numbers_as_little_endian_floats(client: Client) -> None:
+async def test_base64_embeddings_are_little_endian_floats(client: Client) -> None:
     numbers = (await embed(client, input="oak"))["data"][0]["embedding"]
     encoded = (await embed(client, input="oak", encoding_format="base64"))["data"][0]["embedding"]
     np.testing.assert_allclose(np.frombuffer(base64.b64decode(encoded), dtype="<f4"), numbers, atol=1e-7)
 
 
-async def test_the_prompt_of_the_qwen_models_is_no_part_of_the_query(client: Client, model: Letters) -> None:
+async def test_the_qwen_prompt_is_removed_from_the_query(client: Client, model: Letters) -> None:
     await embed(client, input="Instruct: Given a shopper's query, judge\nQuery:red shoes")
     assert model.read == ["red shoes"]
 
 
-async def test_one_query_is_held_against_every_document(client: Client) -> None:
+async def test_one_query_is_scored_against_every_document(client: Client) -> None:
     answer = await rerank(client, ["oak"], ["oak", "zzz"])
     assert answer["scores"][0] == pytest.approx(1.0, abs=1e-3)
     assert answer["scores"][0] > answer["scores"][1] >= 0
 
 
-async def test_as_many_queries_as_documents_are_held_against_each_other_in_pairs(client: Client) -> None:
+async def test_equally_many_queries_and_documents_are_scored_in_pairs(client: Client) -> None:
     pairs = (await rerank(client, ["oak", "zzz"], ["zzz", "zzz"]))["scores"]
     single = [(await rerank(client, [query], ["zzz"]))["scores"][0] for query in ("oak", "zzz")]
     assert pairs == single
@@ -145,7 +145,7 @@ async def test_the_instruction_has_no_effect(client: Client) -> None:
     assert plain == await rerank(client, ["oak"], ["oak tree"], instruction="Prefer shoes")
 
 
-async def test_no_documents_have_no_scores(client: Client) -> None:
+async def test_without_documents_there_are_no_scores(client: Client) -> None:
     assert (await rerank(client, ["oak"], []))["scores"] == []
 
 
@@ -186,7 +186,7 @@ WRONG: tuple[tuple[str, Any, list[str | int], str], ...] = (
 
 
 @pytest.mark.parametrize(("path", "body", "place", "message"), WRONG)
-async def test_wrong_input_is_refused_with_its_place(
+async def test_invalid_input_is_rejected_with_its_path(
     client: Client, path: str, body: Any, place: list[str | int], message: str
 ) -> None:
     status, answer = await post(client, path, body)
@@ -196,7 +196,7 @@ async def test_wrong_input_is_refused_with_its_place(
 
 
 @pytest.mark.parametrize("body", [b"{", b'{"queries":["\xff"]}', b'{"x":' + b"[" * 5000 + b"]" * 5000 + b"}"])
-async def test_what_is_not_json_is_refused(client: Client, body: bytes) -> None:
+async def test_invalid_json_is_rejected(client: Client, body: bytes) -> None:
     async with client.post(RERANK, data=body) as answer:
         (detail,) = (await answer.json())["detail"]
     assert (answer.status, detail["loc"], detail["type"]) == (422, ["body"], "json_invalid")
@@ -206,24 +206,24 @@ async def test_what_is_not_json_is_refused(client: Client, body: bytes) -> None:
     ("method", "path", "status", "detail"),
     [("GET", "/v1/models", 404, "Not Found"), ("GET", EMBEDDINGS, 405, "Method Not Allowed")],
 )
-async def test_other_errors_have_one_line(client: Client, method: str, path: str, status: int, detail: str) -> None:
+async def test_other_errors_are_one_line(client: Client, method: str, path: str, status: int, detail: str) -> None:
     async with client.request(method, path) as answer:
         assert (answer.status, await answer.json()) == (status, {"detail": detail})
 
 
-async def test_a_text_read_before_is_not_read_again(client: Client, model: Letters) -> None:
+async def test_embeddings_of_texts_are_cached(client: Client, model: Letters) -> None:
     await embed(client, input=["oak", "elm"])
     await rerank(client, ["oak"], ["elm", "ash", "ash"])
     assert model.read == ["ash", "elm", "oak"]
 
 
-async def test_texts_go_through_the_model_in_batches_of_like_length(client: Client, model: Letters) -> None:
+async def test_texts_are_batched_by_length(client: Client, model: Letters) -> None:
     texts = [letter * length for length in (1, 9) for letter in "abcdefgh"[:BATCH]]
     await embed(client, input=texts[::2] + texts[1::2])
     assert sorted(map(sorted, model.batches)) == sorted([texts[:BATCH], texts[BATCH:]])
 
 
-async def test_others_are_answered_while_the_model_works(client: Client, model: Letters) -> None:
+async def test_other_requests_are_answered_while_the_model_works(client: Client, model: Letters) -> None:
     model.may_go_on.clear()
     slow = asyncio.create_task(embed(client, input="oak"))
     async with client.get("/health") as answer:
@@ -246,7 +246,7 @@ async def busy(client: Client, model: Letters) -> list["asyncio.Task[Any]"]:
     ("path", "body"),
     [(EMBEDDINGS, {"model": QWEN, "input": "elm"}), (RERANK, {"queries": ["elm"], "documents": ["e"]})],
 )
-async def test_who_would_rather_fail_than_wait_is_refused_when_busy(
+async def test_a_request_that_should_not_queue_is_rejected_when_busy(
     client: Client, model: Letters, path: str, body: Any
 ) -> None:
     waiting = await busy(client, model)
@@ -258,7 +258,7 @@ async def test_who_would_rather_fail_than_wait_is_refused_when_busy(
     assert "elm" not in model.read
 
 
-async def test_who_would_rather_wait_waits_when_busy(client: Client, model: Letters) -> None:
+async def test_other_requests_queue_when_busy(client: Client, model: Letters) -> None:
     waiting = await busy(client, model)
     late = asyncio.create_task(embed(client, input="elm"))
     model.may_go_on.set()
@@ -266,7 +266,7 @@ async def test_who_would_rather_wait_waits_when_busy(client: Client, model: Lett
     assert len((await late)["data"]) == 1
 
 
-def test_the_banner_says_what_it_is_and_what_it_is_not() -> None:
+def test_the_banner_says_what_the_local_models_are_for() -> None:
     said = BANNER.format(url="http://127.0.0.1:8080")
     for words in ("http://127.0.0.1:8080", "all-MiniLM-L6-v2", "stand-in", "not Qwen3", "English only", "no effect"):
         assert words in said

@@ -39,12 +39,12 @@ ITEM = re.compile(rf'{TOKEN}(;[a-z][a-z0-9_.*-]*=({TOKEN}|"[^"\\]*"))*')
         ([UNFIT, Failure("rerank", "timeout")], b'degraded;stages="rerank semantic";reason=timeout'),
     ],
 )
-def test_an_ending_names_the_stages_left_out_and_the_first_reason(failures: list[Failure], header: bytes) -> None:
+def test_an_outcome_names_the_failed_stages_and_the_first_reason(failures: list[Failure], header: bytes) -> None:
     assert header == answered(failures).header
 
 
 @pytest.mark.parametrize("reason", BYPASS_REASONS)
-def test_every_reason_is_an_item_that_a_parser_takes(reason: str) -> None:
+def test_every_reason_is_a_valid_structured_field(reason: str) -> None:
     header = bypassed(Bypass(reason)).header.decode()
     assert (f"bypassed;reason={reason}", True) == (header, ITEM.fullmatch(header) is not None)
 
@@ -59,7 +59,7 @@ def test_every_reason_is_an_item_that_a_parser_takes(reason: str) -> None:
         ("k" * 1000, b"k" * OUTCOME_KEY),
     ],
 )
-def test_a_bypass_names_the_key_that_it_found(log: Log, key: str, shown: bytes) -> None:
+def test_a_bypass_names_the_key_that_caused_it(log: Log, key: str, shown: bytes) -> None:
     """Whatever the client wrote, the header is an item that a parser takes, and no longer than it may be."""
     told = bypassed(Bypass("unknown_key", key, "[x]" * 1000))
     assert b'bypassed;reason=unknown_key;key="' + shown + b'"' == told.header
@@ -68,7 +68,7 @@ def test_a_bypass_names_the_key_that_it_found(log: Log, key: str, shown: bytes) 
     assert (shown.decode(), LOG_DETAIL, "info") == (log[0]["key"], len(log[0]["detail"]), log[0]["log_level"])
 
 
-def test_an_ending_in_two_stages_is_an_item_that_a_parser_takes() -> None:
+def test_an_outcome_with_two_stages_is_a_valid_structured_field() -> None:
     header = answered([Failure("semantic", "timeout"), Failure("rerank", "timeout")]).header.decode()
     assert ITEM.fullmatch(header)
 
@@ -76,7 +76,7 @@ def test_an_ending_in_two_stages_is_an_item_that_a_parser_takes() -> None:
 @pytest.mark.parametrize(
     ("count", "end"), [(1, b"reranked"), (200, b"reranked"), (201, b", more;items=3"), (10**6, b"")]
 )
-def test_a_list_of_outcomes_is_no_longer_than_a_head_can_hold(count: int, end: bytes) -> None:
+def test_a_list_of_outcomes_is_bounded(count: int, end: bytes) -> None:
     listed = in_order([b"reranked"] * count)
     *shown, last = listed.split(b", ")
     more = int(last.partition(b"more;items=")[2] or 1)
@@ -90,7 +90,7 @@ def test_stage_times_are_milliseconds_in_server_timing() -> None:
     assert ((b"X-Rerank", b"reranked"), (b"Server-Timing", b"lexical;dur=1.3, total;dur=12.0")) == found
 
 
-def test_the_cost_is_in_a_header_of_those_who_may_know_it() -> None:
+def test_the_cost_header_needs_permission() -> None:
     record = SearchRecord("", usage=Usage(Charge(cost_usd=0.00012345)))
     assert b"X-Rerank-Cost" not in dict(outcome_fields(Outcome("reranked"), record))
     record.shows_cost = True
@@ -107,7 +107,7 @@ def test_the_cost_is_in_a_header_of_those_who_may_know_it() -> None:
         (answered([Failure("rerank", "timeout", "reranker: no answer in 3 s")]), "warning"),
     ],
 )
-def test_a_degraded_mode_is_never_silent(log: Log, outcome: Outcome, level: str) -> None:
+def test_the_log_level_of_a_search_follows_its_outcome(log: Log, outcome: Outcome, level: str) -> None:
     log_search(SearchRecord("1"), outcome, query_text=False)
     assert [("search", level)] == [(line["event"], line["log_level"]) for line in log]
 
@@ -119,7 +119,7 @@ def test_candidates_without_text_are_counted(log: Log) -> None:
     assert log[0]["without_text"] == 3
 
 
-def test_the_line_has_what_happened_and_leaves_out_what_did_not(log: Log) -> None:
+def test_a_log_line_omits_what_did_not_happen(log: Log) -> None:
     search = SearchRecord("1", route="products", window=50, candidates=7)
     search.clock.stages["lexical"] = 1.26
     log_search(search, Outcome("reranked"), query_text=False)
@@ -138,7 +138,7 @@ def test_the_line_has_what_happened_and_leaves_out_what_did_not(log: Log) -> Non
     ] == log
 
 
-def test_the_line_has_what_the_models_charged_as_numbers(log: Log) -> None:
+def test_a_log_line_has_tokens_and_cost_as_numbers(log: Log) -> None:
     search = SearchRecord("1", route="products")
     search.usage.add(Charge(5))
     search.usage.add(Charge(2310, 0.00005775))
@@ -164,7 +164,7 @@ def written(tmp_path: Path) -> Iterator[Callable[..., str]]:
     structlog.configure(**before)
 
 
-def test_the_log_is_one_line_of_json_an_event(written: Callable[..., str]) -> None:
+def test_each_event_is_one_line_of_json(written: Callable[..., str]) -> None:
     def act() -> None:
         log_search(SearchRecord("1", route="r"), Outcome("reranked"), query_text=False)
         log_search(SearchRecord("2\n3", route="r"), bypassed(Bypass("internal_error")), query_text=False)
@@ -176,7 +176,7 @@ def test_the_log_is_one_line_of_json_an_event(written: Callable[..., str]) -> No
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_a_defect_is_logged_without_what_variables_held(form: LogFormat, written: Callable[..., str]) -> None:
+def test_an_internal_error_is_logged_without_values_of_variables(form: LogFormat, written: Callable[..., str]) -> None:
     said = written(Settings(format=form), lambda: _fail_with("ApiKey " + "mine"))
     assert (True, False) == ("ZeroDivisionError" in said, "ApiKey mine" in said)
 
@@ -201,7 +201,7 @@ def _log_hostile() -> None:
         structlog.get_logger("proxy").exception("internal_error")
 
 
-def test_what_a_client_sends_does_nothing_to_a_terminal(written: Callable[..., str]) -> None:
+def test_control_characters_of_clients_are_escaped(written: Callable[..., str]) -> None:
     """Neither escapes nor lines that look like the log's own."""
     search, *traceback = written(Settings(format="console"), _log_hostile).splitlines()
     for line in (search, *traceback):
@@ -216,7 +216,7 @@ def _raise(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("hostile", ["\x1b[2J", "\x07", "\x9b31m", "\u202efake", "\u2028"])
-def test_what_has_no_space_in_it_does_nothing_to_a_terminal_either(written: Callable[..., str], hostile: str) -> None:
+def test_control_characters_are_escaped_in_the_console_format(written: Callable[..., str], hostile: str) -> None:
     """Such values are written without quotes."""
 
     def act() -> None:
@@ -232,13 +232,13 @@ def test_what_has_no_space_in_it_does_nothing_to_a_terminal_either(written: Call
     assert 4 <= said.count(hostile.encode("unicode_escape").decode())
 
 
-def test_json_stays_json_whatever_a_client_sends(written: Callable[..., str]) -> None:
+def test_json_lines_are_valid_whatever_a_client_sends(written: Callable[..., str]) -> None:
     search, defect = map(json.loads, written(Settings(), _log_hostile).splitlines())
     assert (HOSTILE, HOSTILE) == (search["http.request.id"], search["query"])
     assert "KeyError" in defect["error.stack_trace"]
 
 
-def test_long_values_are_cut(written: Callable[..., str]) -> None:
+def test_long_values_are_truncated(written: Callable[..., str]) -> None:
     def act() -> None:
         search = SearchRecord("i" * 2**18, route="r", query_text="q" * 2**20)
         log_search(search, Outcome("reranked"), query_text=True)
@@ -248,7 +248,7 @@ def test_long_values_are_cut(written: Callable[..., str]) -> None:
     assert LOG_VALUE == line["query"].count("q")
 
 
-def test_without_a_standard_error_nothing_is_written(tmp_path: Path) -> None:
+def test_without_standard_error_nothing_is_written(tmp_path: Path) -> None:
     """Its number may be a client's connection by then: here a file."""
     program = f"""
 import os
@@ -265,7 +265,7 @@ structlog.get_logger("proxy").error("defect")
     assert "" == (tmp_path / "taken").read_text()
 
 
-def test_what_libraries_log_goes_the_way_of_the_log(tmp_path: Path) -> None:
+def test_log_messages_of_libraries_are_formatted_alike(tmp_path: Path) -> None:
     """Straight to standard error it would wait for a reader, and all clients with it: here a pipe that is full."""
     program = """
 import json, logging, os, sys, warnings
@@ -293,7 +293,7 @@ os._exit(0)
     assert b"went on\n" == ran.stdout, ran.stderr
 
 
-def test_every_request_ends_in_one_counter_and_a_search_of_a_route_in_one_line(log: Log) -> None:
+def test_every_request_is_counted_once_and_each_search_of_a_route_logged(log: Log) -> None:
     telemetry = Telemetry()
     several, unrouted = RequestRecord("id"), RequestRecord("")
     for outcome in (answered([]), bypassed(Bypass("sort")), None):

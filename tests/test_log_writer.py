@@ -44,7 +44,7 @@ def nothing(dropped: int) -> None:
     raise AssertionError(dropped)
 
 
-def test_lines_are_written_in_their_order_and_the_last_ones_at_the_end(tmp_path: Path) -> None:
+def test_lines_are_written_in_order_and_flushed_at_the_end(tmp_path: Path) -> None:
     descriptor = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
     writer = LogWriter(descriptor, nothing)
     for number in range(1000):
@@ -55,7 +55,7 @@ def test_lines_are_written_in_their_order_and_the_last_ones_at_the_end(tmp_path:
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_a_full_pipe_takes_no_more_and_is_told_later_what_was_dropped(
+def test_lines_dropped_at_a_full_pipe_are_reported_later(
     pipe: tuple[int, int],
     blocking: bool,  # noqa: FBT001
 ) -> None:
@@ -73,7 +73,7 @@ def test_a_full_pipe_takes_no_more_and_is_told_later_what_was_dropped(
     assert (True, LINES) == (len(written) * 101 <= LOG_QUEUE_BYTES, len(written) + sum(told))
 
 
-def test_a_reader_that_is_gone_costs_lines(pipe: tuple[int, int]) -> None:
+def test_a_closed_pipe_drops_lines(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     os.close(reading)
     writer = LogWriter(writing, nothing)
@@ -82,7 +82,7 @@ def test_a_reader_that_is_gone_costs_lines(pipe: tuple[int, int]) -> None:
     writer.close(60)
 
 
-def test_a_full_disk_costs_lines() -> None:
+def test_a_full_disk_drops_lines() -> None:
     descriptor = os.open("/dev/full", os.O_WRONLY)
     with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
         os.write(descriptor, b"x")
@@ -93,7 +93,7 @@ def test_a_full_disk_costs_lines() -> None:
     os.close(descriptor)
 
 
-def test_after_half_a_line_the_next_one_begins_on_its_own(tmp_path: Path) -> None:
+def test_after_a_partial_write_the_next_line_starts_on_a_new_line(tmp_path: Path) -> None:
     """As on a disk that was full for a while: here a file that may be no larger."""
     program = f"""
 import os, resource, signal
@@ -145,7 +145,7 @@ async def test_searches_are_answered_while_nobody_reads_the_log(
     assert os.read(reading, 65536).startswith(b'{"')
 
 
-def test_a_process_whose_log_nobody_reads_ends(pipe: tuple[int, int]) -> None:
+def test_a_process_exits_even_if_nobody_reads_its_log(pipe: tuple[int, int]) -> None:
     program = """
 import structlog
 from proxy.settings.config import Log
@@ -163,7 +163,7 @@ print("done")
     assert b"done\n" == ended.stdout
 
 
-def test_dropped_lines_are_told_as_a_line(pipe: tuple[int, int], log_to: Callable[[int], LogWriter]) -> None:
+def test_dropped_lines_are_reported_as_a_line(pipe: tuple[int, int], log_to: Callable[[int], LogWriter]) -> None:
     reading, writing = pipe
     writer = log_to(writing)
     log = structlog.get_logger("proxy")

@@ -45,7 +45,7 @@ def test_markup_is_removed(text: str, seen: str) -> None:
         "",
     ],
 )
-def test_what_only_looks_like_markup_stays(text: str) -> None:
+def test_text_that_resembles_markup_is_kept(text: str) -> None:
     assert text == without_markup(text)
 
 
@@ -60,10 +60,10 @@ def test_what_only_looks_like_markup_stays(text: str) -> None:
         ("<script><script>a</script>b", "b"),
     ],
 )
-def test_broken_markup_loses_no_text(text: str, seen: str) -> None:
+def test_malformed_markup_loses_no_text(text: str, seen: str) -> None:
     assert seen == without_markup(text)
 
 
 @given(st.text(alphabet="<>&;/!-='\" apscript1"))
-def test_nothing_is_too_odd(text: str) -> None:
+def test_any_text_is_processed_without_an_error(text: str) -> None:
     assert len(without_markup(text)) <= len(text)

@@ -33,7 +33,7 @@ def labels(**named: str) -> Labels:
     return frozenset(named.items())
 
 
-def test_the_time_of_a_search_in_the_background_is_not_observed(log: Log) -> None:
+def test_background_searches_are_not_timed(log: Log) -> None:
     telemetry, record = Telemetry(), RequestRecord("")
     search = record.search()
     search.route, search.outcome, search.is_background = "products", answered([]), True
@@ -73,7 +73,7 @@ def test_a_search_of_a_route_is_counted_timed_and_charged(log: Log) -> None:
     assert {labels(route="products"): 1} == found["rerank_proxy_search_seconds_count"]
 
 
-def test_a_gauge_is_read_when_it_is_scraped() -> None:
+def test_gauges_are_read_when_scraped() -> None:
     value: dict[tuple[str, ...], float] = {("a",): 1.0}
     metrics = Metrics()
     metrics.add(Gauge("turns", "Turns", ("state",), lambda: value))
@@ -81,7 +81,7 @@ def test_a_gauge_is_read_when_it_is_scraped() -> None:
     assert {labels(state="a"): 2.0} == read(metrics.text())["rerank_proxy_turns"]
 
 
-def test_two_proxies_in_a_process_have_registries_of_their_own() -> None:
+def test_two_proxies_in_a_process_have_separate_registries() -> None:
     one, other = Metrics(), Metrics()
     one.reloaded("ok")
     assert b'config_reloads_total{result="ok"}' not in other.text()
@@ -99,7 +99,7 @@ async def served(settings: Config, log: Log) -> AsyncIterator[tuple[Client, Proc
         yield client, process
 
 
-async def test_every_request_ends_in_one_counter(
+async def test_every_request_is_counted_once(
     served: tuple[Client, Process], engine: FakeEngine, models: FakeModels
 ) -> None:
     """Those that pass through, that are reranked, bypassed, degraded, refused here and by the engine, and no other."""
@@ -139,7 +139,7 @@ async def test_each_search_that_the_engine_runs_for_a_search_is_counted(
     assert {labels(route="products*"): searches} == read(process.metrics())["rerank_proxy_engine_searches_total"]
 
 
-async def test_a_client_that_leaves_is_counted(served: tuple[Client, Process], engine: FakeEngine) -> None:
+async def test_a_disconnected_client_is_counted(served: tuple[Client, Process], engine: FakeEngine) -> None:
     client, process = served
     engine.faults["other"] = hangs
     await client.send(b"GET /_cat/health HTTP/1.1\r\nHost: p\r\n\r\n")
@@ -151,7 +151,7 @@ async def test_a_client_that_leaves_is_counted(served: tuple[Client, Process], e
     ]
 
 
-async def test_no_client_makes_a_label(served: tuple[Client, Process]) -> None:
+async def test_clients_cannot_create_labels(served: tuple[Client, Process]) -> None:
     """Names of indices, keys and parameters, ids, and query text are the client's own; none is a label's value."""
     client, process = served
     for number in range(3):
@@ -168,7 +168,7 @@ async def test_no_client_makes_a_label(served: tuple[Client, Process]) -> None:
     assert set() == reasons - known
 
 
-async def test_the_state_of_the_process_is_there(served: tuple[Client, Process]) -> None:
+async def test_process_metrics_are_exported(served: tuple[Client, Process]) -> None:
     client, process = served
     await client.ask("GET", "/")
     process.switches.reranking = False

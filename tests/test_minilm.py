@@ -25,26 +25,26 @@ def test_each_token_has_a_vector_of_the_models_length(model: MiniLM) -> None:
 
 
 @REAL
-def test_a_text_has_the_same_vectors_in_any_company(model: MiniLM) -> None:
+def test_a_texts_vectors_do_not_depend_on_its_batch(model: MiniLM) -> None:
     (alone,) = model.token_vectors(["red shoes"])
     _, beside = model.token_vectors(["a far longer text about how laptops are repaired in small shops", "red shoes"])
     np.testing.assert_allclose(text_vectors(alone).whole, text_vectors(beside).whole, atol=0.02)
 
 
 @REAL
-def test_a_long_text_is_cut_off_where_the_model_stops_reading(model: MiniLM) -> None:
+def test_a_long_text_is_truncated_at_the_models_limit(model: MiniLM) -> None:
     (found,) = model.token_vectors(["word " * 1000])
     assert len(found) == LOCAL_TOKENS
 
 
 @REAL
-def test_what_means_the_same_is_near(model: MiniLM) -> None:
+def test_texts_of_equal_meaning_are_near(model: MiniLM) -> None:
     query, near, far = (text_vectors(each) for each in model.token_vectors(["cheap notebook", "budget laptop", "oak"]))
     assert query.whole @ near.whole > 0.5 > query.whole @ far.whole
 
 
 @REAL
-def test_known_pairs_are_ranked(model: MiniLM) -> None:
+def test_known_pairs_are_ranked_correctly(model: MiniLM) -> None:
     """Otherwise the canary would suspend the local models."""
 
     def vectors(text: str) -> TextVectors:
@@ -54,7 +54,7 @@ def test_known_pairs_are_ranked(model: MiniLM) -> None:
     assert CanaryVerdict.OK is judged(scores).verdict
 
 
-def test_a_package_that_is_not_there_is_named_with_what_to_do() -> None:
+def test_a_missing_package_is_an_error_with_advice() -> None:
     with pytest.raises(
         LocalModelsMissing,
         match=r"^the package not-installed is not installed: pip install -c constraints\.txt '\.\[local\]'",
@@ -62,12 +62,12 @@ def test_a_package_that_is_not_there_is_named_with_what_to_do() -> None:
         verified("not-installed", "model.onnx", "00")
 
 
-def test_a_file_that_is_not_in_its_package_is_named() -> None:
+def test_a_file_missing_in_its_package_is_named() -> None:
     with pytest.raises(LocalModelsMissing, match=r"^the package pytest has no model\.onnx: reinstall it"):
         verified("pytest", "model.onnx", "00")
 
 
-def test_a_file_of_another_sum_is_refused() -> None:
+def test_a_file_with_another_checksum_is_rejected() -> None:
     name = next(file.name for file in metadata.files("pytest") or () if file.name == "entry_points.txt")
     with pytest.raises(LocalModelsMissing, match=r"entry_points\.txt is not the expected file \(SHA-256 [0-9a-f]"):
         verified("pytest", name, "00")

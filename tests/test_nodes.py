@@ -29,23 +29,23 @@ async def server() -> AsyncIterator[FakeServer]:
         ("http://[::1]:9200", Node("::1", 9200, tls=False, authority=b"[::1]:9200", prefix=b"")),
     ],
 )
-def test_a_node_is_read_from_its_url(url: str, node: Node) -> None:
+def test_a_nodes_address_is_parsed_from_its_url(url: str, node: Node) -> None:
     assert node == read_node(url)
 
 
-def test_live_nodes_take_turns() -> None:
+def test_live_nodes_are_used_in_rotation() -> None:
     pool = NodePool([A, B, C])
     assert [A, B, C, A] == [pool.next_order(0)[0] for _ in range(4)]
 
 
-def test_a_node_that_failed_comes_last_until_its_time_is_over() -> None:
+def test_a_failed_node_is_tried_last_for_a_while() -> None:
     pool = NodePool([A, B, C])
     pool.failed(A, 0)
     assert [{B, C}] * 3 == [set(pool.next_order(BACK_OFF_S / 2)[:2]) for _ in range(3)]
     assert A in [pool.next_order(BACK_OFF_S)[0] for _ in range(3)]
 
 
-def test_its_time_doubles_with_each_failure_in_a_row_up_to_a_bound() -> None:
+def test_the_waiting_time_doubles_with_consecutive_failures() -> None:
     pool, now, pauses = NodePool([A, B]), 0.0, []
     for _ in range(7):
         pool.failed(A, now)
@@ -56,7 +56,7 @@ def test_its_time_doubles_with_each_failure_in_a_row_up_to_a_bound() -> None:
     assert [1, 2, 4, 8, 16, BACK_OFF_S_MAX, BACK_OFF_S_MAX] == pauses
 
 
-def test_failures_at_the_same_time_are_one() -> None:
+def test_concurrent_failures_count_once() -> None:
     """A hundred requests that find a node gone do not keep it away for a hundred failures' time."""
     pool = NodePool([A, B])
     for _ in range(100):
@@ -64,21 +64,21 @@ def test_failures_at_the_same_time_are_one() -> None:
     assert A in [pool.next_order(BACK_OFF_S)[0] for _ in range(2)]
 
 
-def test_a_node_that_is_reached_again_is_as_good_as_new() -> None:
+def test_a_recovered_node_is_used_as_before() -> None:
     pool = NodePool([A, B])
     pool.failed(A, 0)
     pool.reached(A)
     assert {A, B} == {pool.next_order(0)[0] for _ in range(2)}
 
 
-def test_where_every_node_failed_the_one_nearest_to_revival_is_tried_first() -> None:
+def test_if_every_node_failed_the_next_to_be_revived_is_tried_first() -> None:
     pool = NodePool([A, B])
     pool.failed(B, 0)
     pool.failed(A, 0.5)
     assert [[B, A]] * 2 == [pool.next_order(0.6) for _ in range(2)]
 
 
-async def test_a_node_that_is_not_there_is_passed_over(server: FakeServer) -> None:
+async def test_an_unreachable_node_is_skipped(server: FakeServer) -> None:
     nodes = Nodes(Settings(url=[f"http://127.0.0.1:{closed_port()}", server.url]))
     connections = [await nodes.connect() for _ in range(3)]
     assert {server.port} == {connection.node.port for connection in connections}
@@ -86,7 +86,7 @@ async def test_a_node_that_is_not_there_is_passed_over(server: FakeServer) -> No
         connection.close()
 
 
-async def test_where_no_node_is_there_each_is_named() -> None:
+async def test_if_no_node_is_reachable_each_is_named() -> None:
     urls = [f"http://127.0.0.1:{closed_port()}" for _ in range(2)]
     with pytest.raises(Unreachable) as unreachable:
         await Nodes(Settings(url=urls)).connect()

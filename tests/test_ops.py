@@ -102,7 +102,7 @@ async def lose(server: RedisServer, store: RedisStore) -> None:
 
 
 @needs_redis
-async def test_each_metric_that_is_named_is_there_and_moves(
+async def test_documented_metrics_exist_and_change(
     engine: FakeEngine, settings: Config, log: Log, tmp_path: Path
 ) -> None:
     """On a bad day: a search is reranked, one degraded, one waits, the settings are reloaded, the engine is lost."""
@@ -157,7 +157,7 @@ async def test_each_metric_that_is_named_is_there_and_moves(
     assert (set(), CONSTANT & named) == (missing, still - OF_THE_SYSTEM)
 
 
-def test_each_reason_and_outcome_that_is_named_is_one_there_is() -> None:
+def test_documented_reasons_and_outcomes_exist() -> None:
     expressions = " ".join((*of_rules(), *of_dashboard()))
     reasons = set(re.findall(r'reason="(\w+)"', expressions))
     assert reasons
@@ -169,13 +169,13 @@ def test_each_reason_and_outcome_that_is_named_is_one_there_is() -> None:
 # Prometheus
 
 
-def test_the_rules_are_valid_and_fire_when_they_should() -> None:
+def test_the_alert_rules_are_valid_and_fire() -> None:
     promtool = tool("promtool")
     ran(promtool, "check", "rules", str(ALERTS))
     ran(promtool, "test", "rules", str(OPS / "prometheus/alerts_test.yml"))
 
 
-def test_each_query_of_the_dashboard_is_one_that_prometheus_takes(tmp_path: Path) -> None:
+def test_the_dashboards_queries_are_valid(tmp_path: Path) -> None:
     queries = [query.replace("$__rate_interval", "5m").replace("$route", ".*") for query in of_dashboard()]
     queries = [query for query in queries if not query.startswith("label_values(")]
     rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
@@ -184,7 +184,7 @@ def test_each_query_of_the_dashboard_is_one_that_prometheus_takes(tmp_path: Path
     assert f"{len(rules)} rules found" in ran(tool("promtool"), "check", "rules", str(file))
 
 
-def test_prometheus_finds_nothing_to_complain_about_in_the_metrics() -> None:
+def test_promtool_accepts_the_metrics() -> None:
     telemetry, record = Telemetry(), RequestRecord("")
     search = record.search()
     search.route, search.outcome = 'a "route"\\', answered([])
@@ -194,7 +194,7 @@ def test_prometheus_finds_nothing_to_complain_about_in_the_metrics() -> None:
     ran(tool("promtool"), "check", "metrics", stdin=telemetry.metrics.text())
 
 
-def test_panels_of_the_dashboard_have_a_place_and_a_number_of_their_own() -> None:
+def test_dashboard_panels_have_unique_ids_and_positions() -> None:
     panels = DASHBOARD["panels"]
     assert len(panels) == len({panel["id"] for panel in panels}) == len({str(panel["gridPos"]) for panel in panels})
     assert {"${datasource}"} == {panel["datasource"]["uid"] for panel in panels if panel["type"] != "row"}
@@ -203,7 +203,7 @@ def test_panels_of_the_dashboard_have_a_place_and_a_number_of_their_own() -> Non
 # systemd
 
 
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+def test_the_systemd_unit_is_valid(tmp_path: Path) -> None:
     """With the program where it is installed here."""
     text = (OPS / "systemd/rerank-proxy.service").read_text()
     program = str(Path(sys.executable).parent / "rerank-proxy")
@@ -226,11 +226,11 @@ def manifest(kind: str) -> Any:
 
 @pytest.mark.parametrize("found", MANIFESTS, ids=lambda each: each["kind"])
 @pytest.mark.parametrize("version", ["1.28", "1.34"])
-def test_kubernetes_takes_the_manifests(found: Any, version: str) -> None:
+def test_the_kubernetes_manifests_are_valid(found: Any, version: str) -> None:
     kubernetes_validate.validate(found, version, strict=True)
 
 
-def test_the_manifests_fit_each_other_and_the_proxy() -> None:
+def test_the_manifests_are_consistent() -> None:
     pod = manifest("Deployment")["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -255,7 +255,7 @@ def test_the_manifests_fit_each_other_and_the_proxy() -> None:
 
 
 @pytest.mark.parametrize("probe", ["startupProbe", "livenessProbe", "readinessProbe"])
-def test_a_probe_asks_what_the_admin_port_answers(probe: str) -> None:
+def test_the_probes_use_paths_of_the_admin_port(probe: str) -> None:
     (container,) = manifest("Deployment")["spec"]["template"]["spec"]["containers"]
     asked = container[probe]["httpGet"]
     assert "admin" == asked["port"]
@@ -296,11 +296,11 @@ async def connected(door: Path) -> Client:
         await asyncio.sleep(0)
 
 
-def test_nginx_takes_the_example(tmp_path: Path) -> None:
+def test_the_nginx_example_is_valid(tmp_path: Path) -> None:
     ran(tool("nginx"), "-t", "-c", str(OPS / "nginx/canary.conf"), "-g", f"pid {tmp_path}/pid; error_log stderr;")
 
 
-async def test_nginx_sends_searches_of_some_users_through_the_proxy_and_nothing_else(tmp_path: Path) -> None:
+async def test_nginx_sends_only_searches_of_some_users_to_the_proxy(tmp_path: Path) -> None:
     """What the proxy cannot take, the engine gets."""
     async with FakeEngine() as engine, FakeEngine() as proxy:
         async with nginx(tmp_path, engine.port, proxy.port, "50%") as client:

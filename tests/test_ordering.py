@@ -57,14 +57,16 @@ NEAR = SemanticHits(answer_of({"d": 0.95, "b": 0.9, "far": 0.4}).hits)
 
 
 @pytest.mark.parametrize(("window", "expected"), [(10, ["b", "a", "d", "c"]), (2, ["b", "a"]), (1, ["a"])])
-async def test_candidates_are_merged_and_only_the_near_of_kNNs_own(  # noqa: N802
+async def test_candidates_include_only_near_documents_of_knn(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, window: int, expected: list[str]
 ) -> None:
     run = await run_of(plan_of("", BODY, window=window), engine, models, stack)
     assert expected == names(candidates_of(run, ANSWER, NEAR, ALONE).keys)
 
 
-async def test_what_both_found_needs_no_nearness(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:
+async def test_a_document_found_by_both_retrievers_need_not_be_near(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
     run = await run_of(plan_of("", BODY), engine, models, stack)
     candidates = candidates_of(run, ANSWER, SemanticHits(answer_of({"c": 0.1}).hits), ALONE)
     assert (["c", "a", "b"], ["c"]) == (names(candidates.keys), names(candidates.semantic))
@@ -98,7 +100,7 @@ def scored(engine: FakeEngine, models: FakeModels) -> None:
 
 
 @pytest.mark.usefixtures("scored")
-async def test_the_head_is_in_the_rerankers_order(
+async def test_the_window_is_in_the_rerankers_order(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     head, rendered = await made(engine, models, stack)
@@ -139,7 +141,7 @@ async def test_a_spent_budget_leaves_the_fused_order(
 
 
 @pytest.mark.usefixtures("scored")
-async def test_a_spent_budget_leaves_out_what_could_not_be_rendered(
+async def test_a_spent_budget_drops_documents_that_were_not_rendered(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     engine.faults["render"] = hangs
@@ -152,7 +154,7 @@ async def test_a_spent_budget_leaves_out_what_could_not_be_rendered(
 
 
 @pytest.mark.usefixtures("scored")
-async def test_where_a_part_is_not_scored_the_head_is_reranked_as_far_as_the_scores_go(
+async def test_a_partly_scored_window_is_reranked_as_far_as_scored(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     """Not the engine's own order: scores and places of the response are the ranking's."""
@@ -184,7 +186,7 @@ async def test_candidates_without_any_text_are_not_scored(
 
 
 @pytest.mark.usefixtures("scored")
-async def test_a_candidate_without_text_keeps_its_place_and_is_counted(
+async def test_a_candidate_without_text_keeps_its_rank_and_is_counted(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     titles = {"a": "A", "b": "<br>", "c": "C"}
@@ -200,7 +202,7 @@ async def test_a_candidate_without_text_keeps_its_place_and_is_counted(
 
 
 @pytest.mark.usefixtures("scored")
-async def test_the_reranker_reads_the_lines_of_the_template_and_no_other_field(
+async def test_the_reranker_receives_only_the_lines_of_the_template(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     settings = RouteSettings(index="products", passage=["title", "Price: {price} EUR", "{maker.name:raw}"])
@@ -240,7 +242,7 @@ async def test_the_better_of_two_passages_counts(
 
 
 @pytest.mark.usefixtures("scored")
-async def test_each_place_is_explained_by_its_numbers(
+async def test_explanations_have_ranks_and_scores(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     head, _ = await made(engine, models, stack, explains=True)
@@ -258,7 +260,7 @@ async def test_each_place_is_explained_by_its_numbers(
 
 @pytest.mark.parametrize("source", [{}, {"_source": False}])
 @pytest.mark.parametrize("rerank", [True, False])
-async def test_an_exact_match_falls_below_its_place_by_no_stage(
+async def test_an_exact_match_is_not_moved_down_by_any_stage(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, *, rerank: bool, source: Any
 ) -> None:
     """By neither the reranker nor kNN, whether or not the client sees the documents."""
@@ -288,7 +290,7 @@ BY_SCORES, BLENDED = ["c", "a", "b"], ["a", "c", "b"]
         (None, BLENDS[STAND_IN].weight, BLENDED),
     ],
 )
-async def test_what_a_model_counts_is_the_routes_word_or_that_models(
+async def test_the_blend_weight_is_the_routes_or_the_responding_models(
     engine: FakeEngine,
     models: FakeModels,
     stack: AsyncExitStack,
@@ -305,7 +307,7 @@ async def test_what_a_model_counts_is_the_routes_word_or_that_models(
 
 
 @pytest.mark.usefixtures("scored")
-async def test_what_lies_behind_the_window_has_no_lexical_rank(
+async def test_a_hit_beyond_the_window_has_no_lexical_rank(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     """It counted for nothing, also where the page is long enough to show it."""
@@ -325,7 +327,7 @@ async def test_what_lies_behind_the_window_has_no_lexical_rank(
         b'{"hits":{"hits":[]},"aggregations":{"matched":{"doc_count":0},"\xff":{"doc_count":0}}}',
     ],
 )
-async def test_what_cannot_be_rendered_is_left_out_and_not_counted(
+async def test_documents_that_cannot_be_rendered_are_dropped_and_not_counted(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, said: bytes
 ) -> None:
     engine.faults["render"] = says(said)
@@ -343,7 +345,7 @@ async def test_what_cannot_be_rendered_is_left_out_and_not_counted(
         (b'{"title":"A","n":%s}' % (b"[" * 5000 + b"]" * 5000), ["B"]),
     ],
 )
-async def test_a_document_that_feeds_spoilt_is_read_as_far_as_it_can_be(
+async def test_a_malformed_document_is_read_as_far_as_possible(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, source: bytes, texts: list[str]
 ) -> None:
     run = await run_of(plan_of("", BODY, window=10), engine, models, stack)
@@ -354,12 +356,14 @@ async def test_a_document_that_feeds_spoilt_is_read_as_far_as_it_can_be(
     assert (texts, 2, ()) == (models.of("rerank")[0].json()["documents"], len(head.ranking), head.failures)
 
 
-async def test_nothing_missing_asks_for_nothing(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:
+async def test_without_missing_documents_no_search_is_sent(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
     run = await run_of(plan_of("", BODY), engine, models, stack)
     assert (Rendered(), []) == (await render(run, [], {}), engine.requests)
 
 
-async def test_what_has_gone_since_is_no_part_of_a_head(
+async def test_a_document_deleted_in_the_meantime_is_not_ranked(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     run = await run_of(plan_of("", BODY), engine, models, stack)

@@ -88,11 +88,11 @@ async def test_a_response_sent_before_the_node_closed_is_received_although_the_r
 
 
 @pytest.mark.parametrize("cut", [1, 20, len(TOO_LARGE) - 1])
-async def test_half_a_response_is_lost(listening: socket.socket, cut: int) -> None:
+async def test_a_truncated_response_is_an_error(listening: socket.socket, cut: int) -> None:
     assert "lost" == (await ended_early(listening, TOO_LARGE[:cut])).told[-1]
 
 
-async def test_a_node_that_closes_without_a_response_is_lost(listening: socket.socket) -> None:
+async def test_a_node_that_closes_without_a_response_is_an_error(listening: socket.socket) -> None:
     assert ["lost"] == (await ended_early(listening, b"")).told
 
 

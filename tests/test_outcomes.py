@@ -7,7 +7,7 @@ from tests.integration.outcomes import Outcomes
 EXPECTED = {"`_search`": {"e8": "reranked", "e9": "reranked"}}
 
 
-def test_what_is_expected_passes() -> None:
+def test_an_expected_outcome_passes() -> None:
     Outcomes(EXPECTED).record("`_search`", "e8", "reranked")
 
 
@@ -20,12 +20,12 @@ def test_what_is_expected_passes() -> None:
         ("`_msearch`", "e8", "reranked"),
     ],
 )
-def test_another_outcome_than_is_expected_fails(way: str, engine: str, outcome: str) -> None:
+def test_an_unexpected_outcome_fails(way: str, engine: str, outcome: str) -> None:
     with pytest.raises(AssertionError, match=f"{way} on {engine}: {outcome}, expected: "):
         Outcomes(EXPECTED).record(way, engine, outcome)
 
 
-def test_an_update_keeps_what_was_not_run() -> None:
+def test_an_update_keeps_outcomes_that_were_not_run() -> None:
     outcomes = Outcomes(EXPECTED, updating=True)
     outcomes.record("`_search`", "e8", "bypassed;reason=sort")
     outcomes.record("`_msearch`", "e9", "reranked")

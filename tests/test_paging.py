@@ -31,20 +31,20 @@ FAILURES = (Failure("rerank", "timeout"),)
 A, B, C, D = (DocKey("i", name) for name in "abcd")
 
 
-def test_two_retrievers_are_fused_and_cut_to_the_window() -> None:
+def test_two_rankings_are_fused_and_cut_to_the_window() -> None:
     assert (B, A, D) == keys(fuse(ROUTE, [A, B, C], [B, D], 3))
 
 
-def test_one_retriever_alone_keeps_its_order() -> None:
+def test_a_single_ranking_keeps_its_order() -> None:
     assert (A, B) == keys(fuse(ROUTE, [A, B, C], [], 2))
 
 
-def test_a_routes_weights_count() -> None:
+def test_the_routes_weights_are_used() -> None:
     route = build_route(RouteSettings(index="i", fusion=Fusion(lexical_weight=0.1, semantic_weight=1)))
     assert (C, A) == keys(fuse(route, [A], [C], 5))
 
 
-def test_pinned_documents_are_put_back_on_top_in_the_engines_order() -> None:
+def test_pinned_documents_are_first_in_the_engines_order() -> None:
     """Whatever the reranker says of them, above every score there is; those that are not in the ranking stay out."""
     ranking = (Scored(A, 0.9), Scored(B, 0.8), Scored(C, 0.7))
     hits = [hit(C, PINNED_SCORE + 2), hit(D, PINNED_SCORE + 1), hit(B, PINNED_SCORE), hit(A, PINNED_SCORE / 2)]
@@ -58,13 +58,13 @@ def hit(key: DocKey, score: float) -> Hit:
 
 
 @given(strategies.scores, strategies.scores)
-def test_a_tails_score_lies_below_one_and_keeps_the_order(one: float, other: float) -> None:
+def test_scores_beyond_the_window_are_below_1_and_keep_the_order(one: float, other: float) -> None:
     low, high = sorted((one, other))
     assert 0 <= tail_score(low) <= tail_score(high) <= 1
 
 
 @given(strategies.rankings().filter(bool))
-def test_a_heads_scores_fall_from_two_to_one_at_the_least(ranking: Ranking) -> None:
+def test_scores_within_the_window_descend_from_2_to_1(ranking: Ranking) -> None:
     head = Head(ranking, None, 0, untouched=False, failures=())
     scores = [head.score(place) for place in range(len(ranking))]
     assert TOP_SCORE == scores[0]
@@ -72,7 +72,7 @@ def test_a_heads_scores_fall_from_two_to_one_at_the_least(ranking: Ranking) -> N
     assert scores[-1] >= 1.0
 
 
-def test_an_empty_head_has_no_keys() -> None:
+def test_an_empty_ranking_has_no_keys() -> None:
     assert () == Head((), None, 0, untouched=False, failures=()).keys
 
 
@@ -158,7 +158,7 @@ def score_of(shown: Shown) -> float:
 
 
 @given(searches(), st.lists(st.integers(1, 9), min_size=1))
-def test_pages_of_any_sizes_are_together_the_whole(searched: Searched, sizes: list[int]) -> None:
+def test_pages_of_any_size_add_up_to_the_whole(searched: Searched, sizes: list[int]) -> None:
     seen: list[DocKey] = []
     start = 0
     while start < 20:
@@ -169,12 +169,12 @@ def test_pages_of_any_sizes_are_together_the_whole(searched: Searched, sizes: li
 
 
 @given(searches(), st.integers(0, 16), st.integers(1, 16))
-def test_every_page_is_its_piece_of_the_whole(searched: Searched, start: int, size: int) -> None:
+def test_every_page_is_a_slice_of_the_whole(searched: Searched, start: int, size: int) -> None:
     assert searched.whole[start : start + size] == tuple(shown.hit.key for shown in searched.page(start, size).hits)
 
 
 @given(searches(), st.integers(1, 6))
-def test_scores_fall_over_all_pages_and_are_never_negative(searched: Searched, size: int) -> None:
+def test_scores_descend_over_all_pages_and_are_never_negative(searched: Searched, size: int) -> None:
     pages = [searched.page(start, size) for start in range(0, 18, size)]
     scores = [score_of(shown) for page in pages for shown in page.hits]
     assert sorted(scores, reverse=True) == scores
@@ -182,7 +182,7 @@ def test_scores_fall_over_all_pages_and_are_never_negative(searched: Searched, s
 
 
 @given(searches(), st.integers(0, 16), st.integers(1, 16))
-def test_max_score_is_the_rankings_best_on_every_page(searched: Searched, start: int, size: int) -> None:
+def test_max_score_is_the_rankings_highest_on_every_page(searched: Searched, start: int, size: int) -> None:
     first = searched.page(0, 1)
     expected = first.max_score
     assert expected == searched.page(start, size).max_score
@@ -198,31 +198,31 @@ def test_the_total_counts_the_ranking_and_is_the_same_on_every_page(searched: Se
     assert expected == searched.page(start, size).total
 
 
-def test_documents_that_have_gone_leave_no_gap() -> None:
+def test_deleted_documents_leave_no_gap() -> None:
     head = Head((Scored(A, 3.0), Scored(B, 2.0), Scored(C, 1.0)), Total(3), 0, untouched=False, failures=())
     lexical = Index((A, C, D), ()).search(0, 10)
     assert (A, C, D) == tuple(shown.hit.key for shown in head_page(head, lexical, {}, Cut(0, 10), None).hits)
 
 
 @pytest.mark.parametrize("limit", [True, 10_000])
-def test_a_page_behind_nothing_has_no_best_score(limit: bool | int) -> None:  # noqa: FBT001
+def test_a_page_without_any_hit_has_no_max_score(limit: bool | int) -> None:  # noqa: FBT001
     page = tail_page(Head((), None, 0, untouched=False, failures=()), Index((), (), limit).search(50, 10))
     assert Page([], Total(0), None) == page
 
 
-def test_an_unknown_head_leaves_the_engines_page_and_maps_its_scores() -> None:
+def test_without_a_cached_ranking_a_deep_page_is_the_engines_with_mapped_scores() -> None:
     answer = Index((A, B, C), ()).search(1, 1)
     expected = Page([Shown(answer.hits[0], 29 / 30, value=tail_value(29))], Total(3), TOP_SCORE)
     assert expected == tail_page(Head((), None, 0, untouched=False, failures=()), answer)
 
 
-def test_the_total_behind_the_head_is_the_one_its_first_page_had() -> None:
+def test_the_total_of_a_deep_page_is_that_of_the_first_page() -> None:
     head = Head((Scored(A, 1.0), Scored(D, 0.5)), Total(4, "gte"), 1, untouched=False, failures=())
     assert Total(4, "gte") == tail_page(head, strategies.answer_of([], Total(1), None)).total
 
 
 @pytest.mark.parametrize(("keeps_places", "pages"), [(True, [["a"], ["c", "d"], []]), (False, [["a", "c"], ["d"], []])])
-def test_what_could_not_be_fetched_keeps_its_place_and_what_has_gone_leaves_none(
+def test_unavailable_documents_keep_their_position_but_deleted_ones_do_not(
     keeps_places: bool,  # noqa: FBT001
     pages: list[list[str]],
 ) -> None:
@@ -242,14 +242,14 @@ def walked(walk: Walk, *, untouched: bool = False, gone: tuple[DocKey, ...] = ()
     return tuple(shown.hit.key for shown in head_page(head, lexical, {}, Cut(0, 2, walk), None).hits)
 
 
-def test_a_walk_goes_on_behind_the_hits_that_it_has_seen() -> None:
+def test_search_after_continues_after_the_last_hit() -> None:
     first, second, third = head_value(2.0, 0), head_value(2.0, 1), head_value(1 + 1 / 3, 2)
     assert [(A, B), (B, D), (D,), (C, A)] == [walked(Walk(value)) for value in (first, second, third, 2.0)]
 
 
-def test_a_hit_that_has_gone_hides_none_behind_it() -> None:
+def test_a_deleted_hit_does_not_hide_later_ones() -> None:
     assert (B, D) == walked(Walk(head_value(2.0, 1)), gone=(C,))
 
 
-def test_a_head_in_the_engines_own_order_is_walked_from_its_beginning() -> None:
+def test_search_after_starts_over_in_an_engine_ordered_ranking() -> None:
     assert (A, B) == walked(Walk(1.5), untouched=True)

@@ -43,8 +43,8 @@ def test_an_entry_is_a_field_or_a_line_of_text_and_fields(entry: str, parts: obj
         ("", "is empty: expected the name of a field"),
         ("{}", "`{}` names no field"),
         ("x {:9}", "`{:9}` names no field"),
-        ("Brand: {brand", "has an unpaired `{`: write `{{`"),
-        ("Brand: brand}", "has an unpaired `}`: write `}}`"),
+        ("Brand: {brand", "has an unpaired `{`: write `{field}` for a field, `{{` for the brace"),
+        ("Brand: brand}", "has an unpaired `}`: write `{field}` for a field, `}}` for the brace"),
         ("{a{b}}", "has an unpaired `{`"),
         ("{{a}}", "names no field: write one in braces"),
         ("{a:0}", "expected a number of tokens, `raw` or `date`"),
@@ -55,14 +55,14 @@ def test_an_entry_is_a_field_or_a_line_of_text_and_fields(entry: str, parts: obj
         ("{a:٣}", "expected a number"),
     ],
 )
-def test_an_entry_that_cannot_be_read_is_an_error_with_what_is_wrong(entry: str, problem: str) -> None:
+def test_an_invalid_entry_is_an_error_with_its_cause(entry: str, problem: str) -> None:
     with pytest.raises(ValueError, match=r".+") as caught:
         line_of(entry)
     assert problem in str(caught.value)
 
 
 @given(st.text(alphabet="{}:,ab1 "))
-def test_every_entry_is_read_or_refused(entry: str) -> None:
+def test_any_entry_is_accepted_or_rejected(entry: str) -> None:
     try:
         line = line_of(entry)
     except ValueError:
@@ -70,14 +70,14 @@ def test_every_entry_is_read_or_refused(entry: str) -> None:
     assert line.fields
 
 
-def test_a_template_names_each_of_its_fields_once() -> None:
+def test_a_template_lists_each_field_once() -> None:
     assert ("title", "a.b", "price") == template_of(("title", "{a.b} {price}", "{title:5}")).fields
 
 
-def test_vectors_are_made_of_texts_and_not_of_facts_behind_labels() -> None:
+def test_labelled_lines_are_embedded_only_without_other_lines() -> None:
     assert ("title", "{body:raw}") == embedded(("title", "{price} EUR", "{body:raw}"))
     assert ("Title: {title}", "{price} EUR") == embedded(("Title: {title}", "{price} EUR"))
 
 
-def test_entries_on_the_command_line_are_separated_by_commas_outside_braces() -> None:
+def test_command_line_entries_are_separated_by_commas_outside_braces() -> None:
     assert ("title", "Code: {code:raw,30}", "body") == entries_of("title,Code: {code:raw,30},body")

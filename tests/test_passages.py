@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.ranking.passages import passage_of_tokens, passage_text
@@ -67,12 +67,12 @@ def lines(entries: list[str]) -> list[PassageLine]:
     return list(map(line_of, entries))
 
 
-def test_half_a_character_does_not_reach_a_model() -> None:
+def test_lone_surrogates_do_not_reach_a_model() -> None:
     assert "so small ?\nb" == passage_text({"title": "so small \ud83d", "tags": ["b"]}, lines(["title", "tags"]))
 
 
 @pytest.mark.parametrize(("max_chars", "expected"), [(99, "Laptop\nAcme"), (9, "Laptop\nAc"), (7, "Laptop"), (0, "")])
-def test_a_passage_is_cut_without_a_blank_end(max_chars: int, expected: str) -> None:
+def test_a_truncated_passage_has_no_trailing_space(max_chars: int, expected: str) -> None:
     assert expected == passage_text(SOURCE, lines(["title", "brand.name"]), max_chars)
 
 
@@ -80,13 +80,25 @@ PATHS = st.text(alphabet="ab.:", min_size=1)
 
 
 @given(st.dictionaries(st.text(), strategies.json_values), st.lists(PATHS), st.integers(0, 20))
-def test_no_document_is_too_odd_and_no_limit_is_passed(source: Any, fields: list[str], limit: int) -> None:
+def test_any_document_gives_a_passage_within_the_limit(source: Any, fields: list[str], limit: int) -> None:
     assert len(passage_text(source, lines(fields), limit)) <= limit
     assert estimated_tokens(passage_of_tokens(source, lines(fields), limit)) <= limit
 
 
+WRITTEN = st.lists(st.sampled_from(["a", "bc", " ", "\n", "\xa0", "\ud83d", "<p>", "&lt;"]), max_size=9).map("".join)
+
+
+@settings(max_examples=500)
+@given(WRITTEN, WRITTEN, st.integers(0, 20))
+def test_a_text_and_an_array_of_it_give_the_same_passage(title: str, body: str, limit: int) -> None:
+    """Most values are one text without markup, which is read in a shorter way than all others."""
+    read = lines(["title", "body"])
+    arrays = passage_text({"title": [title], "body": [body]}, read, limit)
+    assert arrays == passage_text({"title": title, "body": body}, read, limit)
+
+
 @given(strategies.json_values)
-def test_a_field_that_is_not_allowed_leaves_no_trace(value: Any) -> None:
+def test_other_fields_are_not_in_the_passage(value: Any) -> None:
     allowed = lines(["title", "About: {body}"])
     assert passage_text({"title": "Laptop"}, allowed) == passage_text({"title": "Laptop", "secret": value}, allowed)
 
@@ -106,11 +118,11 @@ def nested(depth: int, value: Any, *, keys: str = "") -> Any:
         ({"tags": [nested(3, None, keys="k"), "a", nested(3, "b", keys="k"), "c"]}, "a, k: k: k: b, c"),
     ],
 )
-def test_values_are_read_however_deeply_they_are_nested(source: Any, expected: str) -> None:
+def test_deeply_nested_values_are_read(source: Any, expected: str) -> None:
     assert expected == passage_text(source, lines(["tags"]))
 
 
-def test_a_path_is_followed_however_deeply_it_is_nested() -> None:
+def test_deeply_nested_paths_are_read() -> None:
     deep = nested(2000, {"b": ["x", "y"]})
     assert "x, y, z" == passage_text({"a": [deep, [], {"b": "z"}]}, lines(["a.b"]))
 

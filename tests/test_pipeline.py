@@ -33,7 +33,7 @@ def with_route(settings: Config, **changes: Any) -> Config:
     return msgspec.structs.replace(settings, routes=(msgspec.structs.replace(settings.routes[0], **changes),))
 
 
-async def test_a_search_is_retrieved_both_ways_and_reranked(client: Client, log: Log) -> None:
+async def test_a_search_is_retrieved_by_bm25_and_knn_and_reranked(client: Client, log: Log) -> None:
     answered = await client.search("/products/_search", QUERY)
     hits = answered.json()["hits"]
     assert (200, "reranked", RERANKED) == (answered.status, answered.header("x-rerank"), ids(answered))
@@ -42,7 +42,7 @@ async def test_a_search_is_retrieved_both_ways_and_reranked(client: Client, log:
     assert ({"value": 4, "relation": "eq"}, 7) == (hits["total"], answered.json()["took"])
 
 
-async def test_every_stage_is_timed_in_the_header_and_in_the_log(client: Client, log: Log) -> None:
+async def test_every_stage_is_timed_in_server_timing_and_in_the_log(client: Client, log: Log) -> None:
     answered = await client.search("/products/_search", QUERY)
     timed = {stage.partition(";dur=")[0] for stage in answered.header("server-timing").split(", ")}
     (line,) = log
@@ -51,7 +51,7 @@ async def test_every_stage_is_timed_in_the_header_and_in_the_log(client: Client,
 
 
 @pytest.mark.parametrize("tier", [None, "default", "priority"])
-async def test_searches_name_the_tier_of_the_service_that_is_set(
+async def test_model_calls_name_the_configured_service_tier(
     start_proxy: StartProxy, settings: Config, models: FakeModels, tier: Any
 ) -> None:
     served = msgspec.structs.replace(settings.models, service_tier=tier)
@@ -76,7 +76,7 @@ async def test_the_log_has_the_tokens_and_the_cost_of_all_model_calls(
     ]
 
 
-async def test_a_search_whose_window_is_scored_in_part_is_reranked_that_far(
+async def test_a_partly_scored_window_is_reranked_as_far_as_scored(
     start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log
 ) -> None:
     """Fused are a b d c; of the pairs only the first is scored."""
@@ -95,7 +95,7 @@ async def test_a_search_whose_window_is_scored_in_part_is_reranked_that_far(
     assert log[0]["detail"].endswith(" (2 of 4 passages were scored)")
 
 
-async def test_the_models_see_the_users_words_and_the_routes_passages_and_nothing_else(
+async def test_models_receive_only_the_query_text_and_the_passages(
     client: Client, engine: FakeEngine, models: FakeModels
 ) -> None:
     engine.documents = [Document("b", "Laptop", lexical=1, more={"cost": "secret"}), Document("d", "Other", cosine=0.9)]
@@ -107,9 +107,7 @@ async def test_the_models_see_the_users_words_and_the_routes_passages_and_nothin
     assert [] == [one for one in (embedded, reranked) if b"secret" in one.body or b"acme" in one.body]
 
 
-async def test_what_the_client_filters_is_filtered_in_every_search_made_for_it(
-    client: Client, engine: FakeEngine
-) -> None:
+async def test_every_added_search_has_the_clients_filters(client: Client, engine: FakeEngine) -> None:
     term = {"term": {"brand": "acme"}}
     query = {"bool": {"must": [{"match": {"title": "laptop"}}], "filter": [term]}}
     await client.search("/products/_search", {"query": query, "_source": False})
@@ -119,7 +117,7 @@ async def test_what_the_client_filters_is_filtered_in_every_search_made_for_it(
     assert str(term) in str(kinds["render"]["post_filter"])
 
 
-async def test_the_retrievers_run_side_by_side(client: Client, engine: FakeEngine, models: FakeModels) -> None:
+async def test_the_retrievers_run_concurrently(client: Client, engine: FakeEngine, models: FakeModels) -> None:
     await client.search("/products/_search", OTHER)
     held = asyncio.Event()
     engine.faults["lexical"] = models.faults["embed"] = waits_for(held)
@@ -130,7 +128,7 @@ async def test_the_retrievers_run_side_by_side(client: Client, engine: FakeEngin
     assert RERANKED == ids(await asking)
 
 
-async def test_a_slow_embedder_leaves_the_reranker_its_part_of_the_budget(
+async def test_a_slow_embedder_leaves_the_reranker_its_share_of_the_budget(
     start_proxy: StartProxy, settings: Config, models: FakeModels
 ) -> None:
     patient = msgspec.structs.replace(settings.models, embed_timeout_seconds=60)
@@ -143,7 +141,7 @@ async def test_a_slow_embedder_leaves_the_reranker_its_part_of_the_budget(
     )
 
 
-async def test_a_client_that_leaves_cancels_its_search_and_its_model_call(
+async def test_a_disconnecting_client_cancels_its_search_and_its_model_call(
     client: Client, engine: FakeEngine, models: FakeModels
 ) -> None:
     models.faults = dict.fromkeys(("embed", "rerank"), breaks_off())  # so that no connection is kept open
@@ -162,7 +160,7 @@ async def test_a_client_that_leaves_cancels_its_search_and_its_model_call(
 
 @pytest.mark.parametrize("window", [1, 2, 3, 10])
 @pytest.mark.parametrize("size", [1, 2, 3])
-async def test_pages_put_together_are_the_whole(
+async def test_pages_add_up_to_the_whole(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, window: int, size: int
 ) -> None:
     """Nothing twice, nothing missing, the same total on each, whatever the window's edge cuts."""
@@ -184,7 +182,7 @@ async def test_pages_put_together_are_the_whole(
     assert 1 == len({page["max_score"] for page in hits})
 
 
-async def test_the_next_page_comes_from_the_same_ranking_and_asks_no_model(client: Client, models: FakeModels) -> None:
+async def test_the_next_page_uses_the_cached_ranking_without_a_model_call(client: Client, models: FakeModels) -> None:
     first = await client.search("/products/_search", {**QUERY, "size": 2})
     asked = len(models.requests)
     models.scores = {}
@@ -192,7 +190,7 @@ async def test_the_next_page_comes_from_the_same_ranking_and_asks_no_model(clien
     assert (RERANKED, asked) == (ids(first) + ids(second), len(models.requests))
 
 
-async def test_a_page_behind_the_head_counts_as_it_asks_for_itself(client: Client, models: FakeModels) -> None:
+async def test_a_page_beyond_the_window_counts_as_far_as_it_requests(client: Client, models: FakeModels) -> None:
     """However far the first page was counted; no reranker is asked for that."""
     first = {**QUERY, "size": 1}
     await client.search("/products/_search", {**first, "track_total_hits": False})
@@ -201,9 +199,7 @@ async def test_a_page_behind_the_head_counts_as_it_asks_for_itself(client: Clien
     assert ({"value": 4, "relation": "eq"}, called) == (behind.json()["hits"]["total"], len(models.of("rerank")))
 
 
-async def test_the_ranking_of_one_caller_never_serves_another(
-    client: Client, engine: FakeEngine, models: FakeModels
-) -> None:
+async def test_a_cached_ranking_serves_only_its_caller(client: Client, engine: FakeEngine, models: FakeModels) -> None:
     """The scores do: they belong to texts, and each caller sends its own searches to find these."""
     for caller in ("Basic YTph", "Basic Yjpi"):
         await client.search("/products/_search", {**QUERY, "size": 2}, authorization=caller)
@@ -211,7 +207,7 @@ async def test_the_ranking_of_one_caller_never_serves_another(
     assert (3, 3, 1) == (len(engine.of("semantic")), len(engine.of("render")), len(models.of("rerank")))
 
 
-async def test_what_is_too_far_from_the_query_is_not_found_by_knn(
+async def test_documents_below_min_similarity_are_not_found_by_knn(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine
 ) -> None:
     semantic = msgspec.structs.replace(settings.routes[0].semantic, min_similarity=0.95)  # type: ignore[type-var]
@@ -222,7 +218,7 @@ async def test_what_is_too_far_from_the_query_is_not_found_by_knn(
 @pytest.mark.parametrize(
     ("rule", "outcome", "found"), [("keep_empty", "bypassed;reason=zero_hits", []), ("semantic", "reranked", ["d"])]
 )
-async def test_where_the_clients_query_finds_nothing_the_route_decides(
+async def test_on_zero_hits_decides_about_a_search_without_hits(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, rule: str, outcome: str, found: list[str]
 ) -> None:
     engine.documents = [Document("d", "Mobile workstation", cosine=0.9)]
@@ -231,12 +227,12 @@ async def test_where_the_clients_query_finds_nothing_the_route_decides(
     assert (outcome, found) == (answered.header("x-rerank"), ids(answered))
 
 
-async def test_ties_of_the_reranker_go_to_the_fused_order(client: Client, models: FakeModels) -> None:
+async def test_equal_reranker_scores_keep_the_fused_order(client: Client, models: FakeModels) -> None:
     models.scores = dict.fromkeys(SCORES, 1.0)
     assert ["a", "b", "d", "c"] == ids(await client.search("/products/_search", QUERY))
 
 
-async def test_scores_that_say_nothing_leave_the_fused_order(client: Client, models: FakeModels) -> None:
+async def test_constant_scores_keep_the_fused_order(client: Client, models: FakeModels) -> None:
     """As a broken server gives them."""
     models.scores = dict.fromkeys(SCORES, 0.5)
     answered = await client.search("/products/_search", QUERY)
@@ -260,9 +256,7 @@ async def test_a_document_outside_the_route_is_never_sent_to_a_model(
     assert ("bypassed;reason=mixed_routes", []) == (answered.header("x-rerank"), models.of("rerank"))
 
 
-async def test_what_knn_finds_outside_the_route_is_dropped(
-    client: Client, engine: FakeEngine, models: FakeModels
-) -> None:
+async def test_knn_hits_outside_the_route_are_dropped(client: Client, engine: FakeEngine, models: FakeModels) -> None:
     engine.documents += [Document("s", "Secret laptop", cosine=0.99, index="secrets")]
     engine.faults["resolve"] = _only_products
     answered = await client.search("/products/_search", QUERY)
@@ -274,7 +268,7 @@ async def _only_products(*_: object) -> bytes:
     return answer(200, b'{"indices":[{"name":"products"}]}')
 
 
-async def test_hidden_sources_are_read_for_the_models_and_stay_hidden(
+async def test_passages_are_read_from_hidden_sources_which_stay_hidden(
     client: Client, engine: FakeEngine, models: FakeModels
 ) -> None:
     answered = await client.search("/products/_search", {**QUERY, "_source": False})
@@ -292,7 +286,7 @@ async def test_hidden_sources_are_read_for_the_models_and_stay_hidden(
     ],
     ids=["rerank alone", "fusion alone", "blended"],
 )
-async def test_each_set_up_of_a_route_works(
+async def test_each_combination_of_stages_works(
     start_proxy: StartProxy, settings: Config, models: FakeModels, changes: Any, order: list[str], kinds: set[str]
 ) -> None:
     client = await start_proxy(with_route(settings, **changes))
@@ -304,7 +298,7 @@ async def test_each_set_up_of_a_route_works(
     )
 
 
-async def test_a_document_without_text_keeps_its_place(
+async def test_a_document_without_text_keeps_its_rank(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels
 ) -> None:
     engine.documents = [
@@ -318,7 +312,7 @@ async def test_a_document_without_text_keeps_its_place(
     assert ["Laptop", "L"] == models.of("rerank")[0].json()["documents"]
 
 
-async def test_a_ranking_that_was_found_whole_stands_before_a_degraded_one(
+async def test_a_complete_ranking_is_preferred_to_a_degraded_one(
     client: Client, engine: FakeEngine, models: FakeModels, log: Log
 ) -> None:
     """Somebody reads its pages with the same credentials, while another one's first page lacks the reranker."""
@@ -337,7 +331,7 @@ async def hangs_up(*_: object) -> bytes:
 
 
 @pytest.mark.parametrize("kind", ["semantic", "render", "passages"])
-async def test_the_budget_holds_for_every_search_that_is_added(
+async def test_the_budget_limits_every_added_search(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, kind: str
 ) -> None:
     """Each has a time of its own that is longer, and the answer does not wait for that."""
@@ -355,7 +349,7 @@ async def test_the_budget_holds_for_every_search_that_is_added(
     assert (1, True) == (len(engine.of(kind)), {"a", "b", "c"} <= set(ids(answered)))
 
 
-async def test_what_was_not_rendered_in_time_is_on_no_page(client: Client, engine: FakeEngine) -> None:
+async def test_documents_not_rendered_in_time_are_on_no_page(client: Client, engine: FakeEngine) -> None:
     first = await client.search("/products/_search", {**QUERY, "size": 2})
     engine.faults["render"] = hangs
     second = await client.search("/products/_search", {**QUERY, "from": 2, "size": 2}, x_rerank_budget_ms="50")
@@ -365,7 +359,7 @@ async def test_what_was_not_rendered_in_time_is_on_no_page(client: Client, engin
     assert "d" not in ids(again) + ids(behind)
 
 
-async def test_pages_behind_the_head_fit_also_where_nothing_could_be_rendered(
+async def test_deep_pages_fit_even_if_nothing_could_be_rendered(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine
 ) -> None:
     """The head was forgotten meanwhile: what only kNN found still takes its places on the first pages."""
@@ -406,7 +400,7 @@ async def test_no_query_is_embedded_before_the_engine_has_accepted_the_caller(
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_caller_who_is_turned_away_costs_nothing(
+async def test_a_rejected_caller_causes_no_model_call(
     client: Client, engine: FakeEngine, models: FakeModels, status: int
 ) -> None:
     """Neither at once nor, once it was accepted and then turned away, with the next search."""
@@ -424,7 +418,7 @@ async def test_a_caller_who_is_turned_away_costs_nothing(
     assert embedded == len(models.of("embed"))
 
 
-async def test_a_vector_that_is_remembered_is_searched_at_once(
+async def test_a_cached_vector_is_searched_at_once(
     client: Client, engine: FakeEngine, models: FakeModels, told: asyncio.Event
 ) -> None:
     """Also of a caller whom the engine has not accepted: nobody pays for it again."""
@@ -438,7 +432,7 @@ async def test_a_vector_that_is_remembered_is_searched_at_once(
     await asking
 
 
-async def test_a_search_without_credentials_that_was_accepted_speaks_for_all(
+async def test_a_search_accepted_without_credentials_counts_for_all_callers(
     client: Client, engine: FakeEngine, models: FakeModels, told: asyncio.Event
 ) -> None:
     told.set()
@@ -450,7 +444,7 @@ async def test_a_search_without_credentials_that_was_accepted_speaks_for_all(
     await asking
 
 
-async def test_a_search_never_waits_for_what_is_added_to_others(
+async def test_a_search_never_waits_for_searches_added_to_others(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine
 ) -> None:
     """With no room left the stages are left out, and the client's own search is answered."""
@@ -482,7 +476,7 @@ async def of_an_alias(start: StartProxy, settings: Config, engine: FakeEngine, *
 
 
 @pytest.mark.parametrize("of_secrets", [{"lexical": 9.0}, {"cosine": 0.99}])
-async def test_a_hit_of_an_index_that_came_meanwhile_is_asked_about(
+async def test_a_hit_of_an_unknown_index_is_resolved_again(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, of_secrets: Any
 ) -> None:
     """Where the alias now stands for it, too, the search is reranked; else no text of it leaves."""
@@ -502,7 +496,7 @@ async def test_a_hit_of_an_index_that_came_meanwhile_is_asked_about(
     assert "New laptop" in models.of("rerank")[-1].json()["documents"]
 
 
-async def test_where_nobody_says_in_time_whose_an_index_is_its_texts_stay(
+async def test_texts_of_an_unresolved_index_are_not_sent_to_models(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels
 ) -> None:
     impatient = msgspec.structs.replace(settings.engine, resolve_timeout_seconds=0.03)
@@ -516,7 +510,7 @@ async def test_where_nobody_says_in_time_whose_an_index_is_its_texts_stay(
     assert "New laptop" not in str([asked.body for asked in models.requests])
 
 
-async def test_an_index_that_an_earlier_route_matches_is_not_this_ones(
+async def test_an_index_of_an_earlier_route_is_not_covered(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels
 ) -> None:
     own = RouteSettings(index="products-own*", rerank=True, passage=["title"])
@@ -527,9 +521,7 @@ async def test_an_index_that_an_earlier_route_matches_is_not_this_ones(
     assert ("bypassed;reason=mixed_routes", []) == (answered.header("x-rerank"), models.of("rerank"))
 
 
-async def test_a_search_whose_passages_are_scored_already_needs_no_model(
-    client: Client, models: FakeModels, log: Log
-) -> None:
+async def test_a_search_with_cached_scores_needs_no_model(client: Client, models: FakeModels, log: Log) -> None:
     """Another caller's scores will do; the log says what was reused."""
     first = await client.search("/products/_search", QUERY, authorization="Basic YTph")
     models.faults["rerank"] = hangs_up
@@ -540,9 +532,7 @@ async def test_a_search_whose_passages_are_scored_already_needs_no_model(
     assert [(count, None, False), (None, count, True)] == said
 
 
-async def test_only_passages_whose_text_has_changed_are_scored_again(
-    client: Client, engine: FakeEngine, models: FakeModels
-) -> None:
+async def test_only_changed_passages_are_scored_again(client: Client, engine: FakeEngine, models: FakeModels) -> None:
     await client.search("/products/_search", QUERY)
     changed, *others = engine.documents
     engine.documents = [replace(changed, title="Another title"), *(replace(each, more={"price": 1}) for each in others)]

@@ -20,7 +20,7 @@ RANKS = {"score-ranker-processor": {"combination": {"technique": "rrf"}}}
         {"request_processors": [], "response_processors": []},
     ],
 )
-def test_what_only_merges_scores_is_harmless(pipeline: Any) -> None:
+def test_pipelines_that_only_merge_scores_are_harmless(pipeline: Any) -> None:
     assert is_harmless(pipeline)
 
 
@@ -39,5 +39,5 @@ def test_what_only_merges_scores_is_harmless(pipeline: Any) -> None:
         {"later_processors": []},
     ],
 )
-def test_what_may_change_hits_is_not(pipeline: Any) -> None:
+def test_pipelines_that_may_change_hits_are_not_harmless(pipeline: Any) -> None:
     assert not is_harmless(pipeline)

@@ -16,12 +16,12 @@ MATCH = {"match": {"title": "laptop"}}
 
 
 @pytest.mark.parametrize(("from_", "expected"), [(0, True), (49, True), (50, False), (51, False)])
-def test_a_page_begins_in_the_head_or_behind_it(from_: int, expected: bool) -> None:  # noqa: FBT001
+def test_a_page_starts_within_the_window_or_beyond_it(from_: int, expected: bool) -> None:  # noqa: FBT001
     assert expected is plan_of(body={"query": MATCH, "from": from_}).in_head
 
 
 @pytest.mark.parametrize(("index", "expected"), [("products", True), ("listed", True), ("logs", False)])
-def test_an_index_is_covered_when_it_was_listed_or_lies_in_the_route(index: str, expected: bool) -> None:  # noqa: FBT001
+def test_an_index_is_covered_if_listed_or_matched_by_the_route(index: str, expected: bool) -> None:  # noqa: FBT001
     assert expected is plan_of(body={"query": MATCH}, covered=["listed"]).covers(index)
 
 
@@ -34,7 +34,7 @@ def test_an_index_is_covered_when_it_was_listed_or_lies_in_the_route(index: str,
         (((b"content-encoding", b"identity"),), False),
     ],
 )
-def test_a_reply_says_whether_it_came_compressed(fields: tuple[tuple[bytes, bytes], ...], expected: bool) -> None:  # noqa: FBT001
+def test_a_reply_knows_whether_it_was_compressed(fields: tuple[tuple[bytes, bytes], ...], expected: bool) -> None:  # noqa: FBT001
     assert expected is EngineReply(200, fields, b"").compressed
 
 
@@ -76,21 +76,21 @@ def facts(*fields: VectorField) -> IndexFacts:
         ("n", facts(FIELD), Failure("semantic", "other_model", "m")),
     ],
 )
-def test_vectors_are_searched_only_where_it_is_known_what_made_them(
+def test_vectors_are_searched_only_if_their_model_is_known(
     named: str | None, found: IndexFacts | None, expected: VectorSearch | Failure
 ) -> None:
     route = build_route(RouteSettings(index="products", embedding_model=named, semantic=SEMANTIC))
     assert expected == vector_search(route, SEMANTIC, found)
 
 
-def test_several_fields_may_stand_in_several_kinds_of_nested_documents() -> None:
+def test_vector_fields_may_have_different_nested_paths() -> None:
     semantic = Semantic(field=("w", "v"), dimensions=3)
     forms = {"v": (FIELD,), "w": (replace(FIELD, path="c"),)}
     found = vector_search(build_route(SETTINGS), semantic, IndexFacts(vectors=forms))
     assert replace(FOUND, fields={"w": "c", "v": None}) == found
 
 
-def test_a_route_may_set_the_threshold_and_the_breadth_of_its_knn() -> None:
+def test_a_route_may_set_min_similarity_and_num_candidates() -> None:
     semantic = Semantic(
         field="v", dimensions=3, min_similarity=0.0, num_candidates=7, oversample=3.0, timeout_seconds=5.0
     )
@@ -103,7 +103,7 @@ def test_a_route_may_set_the_threshold_and_the_breadth_of_its_knn() -> None:
     ("in_mapping", "in_file", "expected"),
     [("l2_norm", "dot_product", "l2_norm"), (None, "dot_product", "dot_product"), (None, None, "cosine")],
 )
-def test_a_similarity_is_the_mappings_before_the_files(
+def test_the_mappings_similarity_overrides_the_settings(
     in_mapping: str | None, in_file: Similarity | None, expected: str
 ) -> None:
     semantic = Semantic(field="v", dimensions=3, similarity=in_file)
@@ -114,7 +114,7 @@ def test_a_similarity_is_the_mappings_before_the_files(
 
 
 @pytest.mark.parametrize(("version", "expected"), [((8, 3), ELASTICSEARCH_BEFORE_KNN), ((8, 4), ELASTICSEARCH)])
-def test_vectors_are_searched_as_the_engines_version_does(version: Version, expected: Dialect) -> None:
+def test_the_knn_syntax_depends_on_the_engines_version(version: Version, expected: Dialect) -> None:
     assert replace(FOUND, dialect=expected) == vector_search(build_route(SETTINGS), SEMANTIC, facts(FIELD), version)
 
 
@@ -122,6 +122,6 @@ def test_vectors_are_searched_as_the_engines_version_does(version: Version, expe
     ("score", "similarity", "expected"),
     [(0.65, "cosine", True), (0.64, "cosine", False), (0.9, "hamming", False), (0.0, "cosine", False)],
 )
-def test_what_only_knn_finds_is_near_by_its_cosine(score: float, similarity: str, expected: bool) -> None:  # noqa: FBT001
+def test_nearness_is_decided_by_the_cosine(score: float, similarity: str, expected: bool) -> None:  # noqa: FBT001
     vectors = VectorSearch(ELASTICSEARCH, {"v": None}, "m", 3, similarity, 0.3, 100, 2.0)
     assert expected is vectors.is_near(score)

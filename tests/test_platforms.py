@@ -174,13 +174,13 @@ def read(body: Any) -> tuple[SearchRequest, UserQuery]:
 
 
 @pytest.mark.parametrize("body", PLATFORMS.values(), ids=PLATFORMS)
-def test_a_platforms_search_is_read_by_all_of_the_typed_words(body: Any) -> None:
+def test_all_typed_words_are_found_in_a_platforms_search(body: Any) -> None:
     _, user_query = read(body)
     assert (TEXT, False, "") == (user_query.text, user_query.autocomplete, user_query.unrelaxed)
 
 
 @pytest.mark.parametrize("body", PLATFORMS.values(), ids=PLATFORMS)
-def test_nothing_of_it_is_relaxed_but_the_demand_for_these_words(body: Any) -> None:
+def test_only_the_typed_words_are_relaxed_in_a_platforms_search(body: Any) -> None:
     """A boost on another document's clicks, which demands nothing, may keep them."""
     _, user_query = read(body)
     relaxed = compact(user_query.relaxed).decode()
@@ -188,6 +188,6 @@ def test_nothing_of_it_is_relaxed_but_the_demand_for_these_words(body: Any) -> N
     assert all(kept in relaxed for kept in ('"shop":"de"', "(desk)") if kept in compact(body).decode())
 
 
-def test_the_page_on_platforms_names_each_of_them() -> None:
+def test_the_platforms_page_names_each_platform() -> None:
     page = DOCS.read_text(encoding="utf-8")
     assert [] == [name for name in PLATFORMS if f"| {name} |" not in page]

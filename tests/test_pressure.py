@@ -25,12 +25,12 @@ from tests.fakes import Client, Document, FakeEngine, FakeModels, Message, ids, 
         (10, 9.0, 10),
     ],
 )
-def test_the_window_shrinks_in_steps(window: int, pressure: float, expected: int) -> None:
+def test_the_window_shrinks_in_steps_under_load(window: int, pressure: float, expected: int) -> None:
     assert expected == narrowed(window, pressure)
 
 
 @pytest.mark.parametrize(("usual", "expected"), [(None, 0.75), (0.2, 0.3), (0.4, 0.6), (0.5, 0.75), (9.0, 0.75)])
-def test_a_fair_part_of_the_budget_is_left_to_the_reranker(usual: float | None, expected: float) -> None:
+def test_a_share_of_the_budget_is_reserved_for_the_reranker(usual: float | None, expected: float) -> None:
     assert pytest.approx(expected) == reserved_seconds(1.5, usual)
 
 
@@ -77,7 +77,7 @@ async def test_a_search_under_pressure_has_fewer_candidates_and_its_pages_fit(
     second.close()
 
 
-async def test_a_later_page_alone_has_the_whole_window(
+async def test_a_later_page_without_cached_ranking_uses_the_whole_window(
     start_proxy: StartProxy, busy: Config, engine: FakeEngine, models: FakeModels
 ) -> None:
     first = await start_proxy(busy)

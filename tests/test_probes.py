@@ -26,7 +26,7 @@ def probed_after(place: int, port: int) -> list[float]:
     return [int(when, 16) / JIFFIES if int(timer, 16) == PROBING else 0.0 for timer, when in found]
 
 
-async def test_both_sides_are_probed(client: Client, engine: FakeEngine) -> None:
+async def test_both_connections_use_tcp_keepalive(client: Client, engine: FakeEngine) -> None:
     await client.ask("GET", "/")
     await client.search("/products/_search", QUERY)
     port = client.writer.get_extra_info("peername")[1]

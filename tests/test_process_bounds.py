@@ -207,7 +207,7 @@ async def test_at_the_limit_of_descriptors_accepting_waits_and_goes_on(sink: Sin
     await _assert_serves(port)
 
 
-async def test_a_hang_up_does_not_end_it(sink: Sink, serve: Serve) -> None:
+async def test_sighup_does_not_end_the_process(sink: Sink, serve: Serve) -> None:
     command, port = await serve(sink.url)
     command.process.send_signal(signal.SIGHUP)
     await command.until('"reloaded"')

@@ -33,7 +33,7 @@ def test_there_are_the_ten_classic_uses_and_an_eleventh() -> None:
 
 
 @EACH
-def test_a_profile_can_be_a_route(profile: Profile) -> None:
+def test_each_profile_can_be_used_for_a_route(profile: Profile) -> None:
     route = RouteSettings(index="a", instruction=profile.instruction, rank_window_size=profile.rank_window_size)
     assert len(route.instruction or "") <= 2048
     assert 1 <= profile.rank_window_size <= 1000
@@ -50,19 +50,19 @@ def test_an_instruction_is_a_sentence_in_english_about_what_is_judged(profile: P
 
 
 @pytest.mark.parametrize(("name", "words"), CRITERIA.items())
-def test_an_instruction_carries_the_criteria_of_its_use(name: str, words: tuple[str, ...]) -> None:
+def test_an_instruction_contains_the_criteria_of_its_use_case(name: str, words: tuple[str, ...]) -> None:
     said = PROFILES[name].instruction.lower()
     assert [word for word in words if word not in said] == []
 
 
-def test_no_two_profiles_say_the_same() -> None:
+def test_profiles_differ() -> None:
     assert len({profile.instruction for profile in PROFILES.values()}) == len(PROFILES)
 
 
 @pytest.mark.parametrize(
     ("tier", "size", "dimensions"), [("fast", "0.6B", 1024), ("balanced", "4B", 2560), ("precision", "8B", 4096)]
 )
-def test_a_tier_is_a_pair_of_one_size(tier: str, size: str, dimensions: int) -> None:
+def test_the_models_of_a_tier_have_the_same_size(tier: str, size: str, dimensions: int) -> None:
     models = TIERS[tier]
     assert (models.embedding, models.rerank) == (f"Qwen/Qwen3-Embedding-{size}", f"Qwen/Qwen3-Reranker-{size}")
     assert models.dimensions == dimensions

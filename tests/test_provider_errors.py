@@ -25,12 +25,12 @@ from proxy.upstream.provider_errors import inner_status, message_of
         (7, ""),
     ],
 )
-def test_messages_are_read_in_the_shapes_in_use(said: Any, message: str) -> None:
+def test_messages_are_read_in_known_formats(said: Any, message: str) -> None:
     assert message == message_of(json.dumps(said).encode())
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"\xff", b"[" * 100_000])
-def test_what_is_no_json_has_no_message(body: bytes) -> None:
+def test_invalid_json_has_no_message(body: bytes) -> None:
     assert ("", None) == (message_of(body), inner_status(body))
 
 

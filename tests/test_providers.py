@@ -46,13 +46,13 @@ REQUESTS: Mapping[str, tuple[str, Any, Any]] = {
 }
 
 
-def test_every_api_that_the_settings_allow_has_a_row() -> None:
+def test_every_configurable_api_has_a_row() -> None:
     assert set(get_args(RerankApi)) == set(RERANK_FORMATS) == set(REQUESTS)
     assert set(get_args(EmbedApi)) == set(EMBED_FORMATS)
 
 
 @pytest.mark.parametrize("api", get_args(RerankApi))
-async def test_each_rerank_api_is_asked_and_read_in_its_own_way(api: RerankApi) -> None:
+async def test_each_rerank_api_has_its_request_and_response_format(api: RerankApi) -> None:
     path, asked, said = REQUESTS[api]
     async with FakeServer() as server, models_session(1.0) as session:
         server.faults[path] = says(json.dumps(said).encode())
@@ -64,7 +64,7 @@ async def test_each_rerank_api_is_asked_and_read_in_its_own_way(api: RerankApi) 
 
 
 @pytest.mark.parametrize(("api", "expected"), [("tei", 32), ("deepinfra", 500), ("jina", 500)])
-async def test_a_call_has_no_more_passages_than_the_api_takes(api: RerankApi, expected: int) -> None:
+async def test_a_call_has_no_more_passages_than_the_api_allows(api: RerankApi, expected: int) -> None:
     async with models_session(1.0) as session:
         transport = Transport(session, "reranker", "http://localhost", None)
         reranker = Reranker(transport, timeout_seconds=1, batch_size=500, format_=RERANK_FORMATS[api])
@@ -78,7 +78,7 @@ async def test_a_call_has_no_more_passages_than_the_api_takes(api: RerankApi, ex
         ("openai", "/v1/embeddings", {}),
     ],
 )
-async def test_each_embeddings_api_is_asked_in_its_own_way(api: EmbedApi, path: str, more: Any) -> None:
+async def test_each_embeddings_api_has_its_request_format(api: EmbedApi, path: str, more: Any) -> None:
     async with FakeServer() as server, models_session(1.0) as session:
         server.faults[path] = says(b'{"data":[{"index":0,"embedding":[0,2]}]}')
         transport = Transport(session, "embedder", server.url, None)
@@ -106,7 +106,7 @@ TOKENS = (
 
 
 @pytest.mark.parametrize("token", TOKENS)
-def test_no_control_token_of_a_prompt_reaches_the_wire(token: str) -> None:
+def test_control_tokens_are_removed_from_texts(token: str) -> None:
     text = f"a{token}b"
     sent = [
         RERANK_FORMATS["deepinfra"].encode(text, [text], text, "m"),
@@ -117,7 +117,7 @@ def test_no_control_token_of_a_prompt_reaches_the_wire(token: str) -> None:
 
 
 @pytest.mark.parametrize("label", ["<Instruct>:", "<Query>:", "<Document>:"])
-def test_the_labels_of_the_rerankers_template_lose_their_brackets(label: str) -> None:
+def test_template_labels_in_texts_lose_their_brackets(label: str) -> None:
     assert "x  : y" == without_control_tokens(f"x {label} y")
 
 
@@ -127,7 +127,7 @@ def test_other_text_stays_as_it_is(text: str) -> None:
 
 
 @given(st.lists(st.sampled_from((*TOKENS, "<|", "|>", "<", ">", "im_start", "think", "[", "]", "SEP", "x"))))
-def test_no_token_comes_out_of_what_stands_around_one(pieces: list[str]) -> None:
+def test_removing_a_control_token_creates_no_other(pieces: list[str]) -> None:
     cleaned = without_control_tokens("".join(pieces))
     assert cleaned == without_control_tokens(cleaned)
 
@@ -136,7 +136,7 @@ _PIECES = st.sampled_from([*"a\u0301\u0323\u0344\u212a[]MASK <|>_ \n\u00a0", "\u
 
 
 @given(st.lists(_PIECES).map("".join), st.integers(1, 90))
-def test_a_query_is_sent_as_it_is_keyed(text: str, most: int) -> None:
+def test_a_query_is_sent_as_it_is_cached(text: str, most: int) -> None:
     sent = sent_query(text, most)
     assert (sent, sent, sent) == (sent_query(sent, most), without_control_tokens(sent), " ".join(sent.split()))
     assert most >= len(sent)
@@ -153,11 +153,11 @@ def test_a_query_is_sent_as_it_is_keyed(text: str, most: int) -> None:
         ("\u2026" * 40, "\u2026" * 18),
     ],
 )
-def test_a_query_keeps_its_words_and_their_case(text: str, sent: str) -> None:
+def test_a_query_keeps_its_words_and_case(text: str, sent: str) -> None:
     assert sent == sent_query(text, 18)
 
 
-def test_more_combining_marks_than_any_script_has_are_removed() -> None:
+def test_excessive_combining_marks_are_removed() -> None:
     assert "x\u0323" + "\u0301" * 29 + "y" == sent_query("x" + "\u0301" * 29 + "\u0323" * 9 + "y", 99)
 
 
@@ -165,5 +165,5 @@ def test_more_combining_marks_than_any_script_has_are_removed() -> None:
     ("model", "expected"),
     [("jina-reranker-v3.5", True), ("jinaai/Jina-Reranker-V3", True), ("jina-reranker-v2-base-multilingual", False)],
 )
-def test_listwise_models_are_known(model: str, expected: bool) -> None:  # noqa: FBT001
+def test_listwise_models_are_recognised(model: str, expected: bool) -> None:  # noqa: FBT001
     assert expected is is_listwise(model)

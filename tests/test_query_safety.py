@@ -70,7 +70,7 @@ ways = st.sampled_from(
 
 @settings(max_examples=5 * settings().max_examples)
 @given(filters, words, ways, st.sampled_from([None, TEXT, "warm hands"]))
-def test_a_filter_beside_the_words_is_never_relaxed(filter_: Any, typed: Any, way: str, said: str | None) -> None:
+def test_filters_beside_the_query_text_are_never_relaxed(filter_: Any, typed: Any, way: str, said: str | None) -> None:
     user_query = find_user_query(_together(filter_, typed, way), PASSAGE, lambda _: True, said)
     assert user_query is not None
     assert user_query.relaxed is None or FILTER in str(user_query.relaxed)

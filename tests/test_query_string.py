@@ -63,7 +63,7 @@ def must_not(*said: str) -> Any:
         (r"c\+\+", "c++", MATCH_ALL),
     ],
 )
-def test_a_line_says_words_demands_and_negations(line: str, text: str, rest: Any) -> None:
+def test_a_line_is_split_into_text_requirements_and_exclusions(line: str, text: str, rest: Any) -> None:
     typed = read_line("query_string", {**OPTIONS, "query": line, "boost": 2}, line)
     assert (text, rest) == (typed.text, typed.rest)
 
@@ -79,7 +79,7 @@ def test_a_line_says_words_demands_and_negations(line: str, text: str, rest: Any
         ('+laptop "gaming pc"', "laptop gaming pc", {"must": ["laptop", '"gaming pc"']}),
     ],
 )
-def test_simple_query_string_has_only_signs_as_operators(line: str, text: str, occurs: Any) -> None:
+def test_simple_query_string_has_no_word_operators(line: str, text: str, occurs: Any) -> None:
     name = "simple_query_string"
     typed = read_line(name, {**OPTIONS, "query": line}, line)
     rest = {occur: [clause(each, name) for each in said] for occur, said in occurs.items()}
@@ -87,13 +87,13 @@ def test_simple_query_string_has_only_signs_as_operators(line: str, text: str, o
 
 
 @pytest.mark.parametrize("line", ["laptop | phone", "(laptop)", "lap*", "laptop~2", "a + b"])
-def test_the_simple_lines_other_operators_exclude_nothing_but_by_the_words(line: str) -> None:
+def test_other_operators_of_simple_query_string_exclude_nothing(line: str) -> None:
     assert MATCH_ALL == read_line("simple_query_string", {"query": line}, line).rest
 
 
 @pytest.mark.parametrize("line", ["laptop (", ") laptop", 'laptop "', "a - b", "+ +", "laptop ~"])
 @pytest.mark.parametrize("name", ["query_string", "simple_query_string"])
-def test_of_a_line_that_cannot_be_read_it_is_not_known_what_it_excludes(name: str, line: str) -> None:
+def test_exclusions_of_an_unreadable_line_are_unknown(name: str, line: str) -> None:
     assert read_line(name, {"query": line}, line).rest is None
 
 
@@ -155,7 +155,7 @@ KEYWORDS = frozenset({"status", "rank"})
         ("(jacket OR status:new) rain", "jacket rain", None),
     ],
 )
-def test_what_applications_write_around_the_words_is_none_of_them(line: str, text: str, rest: Any) -> None:
+def test_syntax_added_by_applications_is_not_query_text(line: str, text: str, rest: Any) -> None:
     typed = read_line("query_string", {**OPTIONS, "query": line}, line, FieldKinds(lambda path: path not in KEYWORDS))
     assert (text, rest) == (typed.text, typed.rest)
 
@@ -171,12 +171,12 @@ def test_what_applications_write_around_the_words_is_none_of_them(line: str, tex
         ("all", "rain -coat", "rain"),
     ],
 )
-def test_flags_say_which_signs_are_operators(flags: Any, line: str, text: str) -> None:
+def test_flags_select_the_operators(flags: Any, line: str, text: str) -> None:
     assert text == read_line("simple_query_string", {"flags": flags}, line).text
 
 
 @pytest.mark.parametrize("name", ["query_string", "simple_query_string"])
-def test_of_a_line_that_nobody_types_only_the_words_are_read(name: str) -> None:
+def test_for_a_very_long_line_only_the_text_is_read(name: str) -> None:
     """To cut it into tokens would hold up everything else for as long as it takes."""
     words = QUERY_STRING_LINE // len("word ")
     short, long = ("word " * words).strip(), ("word " * (words + 1)).strip()
@@ -185,7 +185,7 @@ def test_of_a_line_that_nobody_types_only_the_words_are_read(name: str) -> None:
 
 
 @pytest.mark.parametrize("flags", ["EVERYTHING", None, 1.5])
-def test_invalid_flags_are_not_read(flags: Any) -> None:
+def test_invalid_flags_are_not_parsed(flags: Any) -> None:
     assert read_line("simple_query_string", {"flags": flags}, "rain").rest is None
 
 
@@ -199,6 +199,6 @@ def test_requirements_and_exclusions_keep_the_syntax_of_the_line(line: str, name
 
 @pytest.mark.parametrize("name", ["query_string", "simple_query_string"])
 @pytest.mark.parametrize("piece", ["a", "a.", "[", "{", "/ ", '"', '(-"', "-", "NOT ", "a:", "~1", "word "])
-def test_a_line_without_end_is_read_to_its_end(name: str, piece: str) -> None:
+def test_a_long_unclosed_line_takes_linear_time(name: str, piece: str) -> None:
     """It may be a user's: a regular expression that looks twice at each letter would take hours."""
     assert read_line(name, {}, piece * 200_000 + " (").rest is None

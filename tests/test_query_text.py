@@ -91,7 +91,7 @@ def test_a_clause_with_only_query_text_requires_nothing_else(query: Any) -> None
         {"dis_max": {"queries": "not known here yet"}},
     ],
 )
-def test_filters_negations_and_what_is_not_known_hold_no_words(query: Any) -> None:
+def test_filters_negations_and_unknown_queries_have_no_query_text(query: Any) -> None:
     assert found(query) is None
 
 
@@ -192,7 +192,7 @@ def test_filters_negations_and_what_is_not_known_hold_no_words(query: Any) -> No
         ),
     ],
 )
-def test_exactly_the_users_words_are_relaxed(query: Any, text: str, relaxed: Any) -> None:
+def test_only_the_query_text_is_relaxed(query: Any, text: str, relaxed: Any) -> None:
     assert UserQuery(text, relaxed) == found(query)
 
 
@@ -233,13 +233,13 @@ def said(query: str) -> dict[str, Any]:
         ("", "", MATCH_ALL),
     ],
 )
-def test_a_line_of_operators_says_words_demands_and_negations(line: str, text: str, rest: Any) -> None:
+def test_text_requirements_and_exclusions_of_a_line_are_found(line: str, text: str, rest: Any) -> None:
     typed = read_line("query_string", LINE | {"query": line, "boost": 2, "_name": "x"}, line)
     assert (text, rest) == (typed.text, typed.rest)
 
 
 @pytest.mark.parametrize("flags", ["ALL", -1, "AND|NOT", "PHRASE", 16, "NONE", 0, "fuzzy | slop"])
-def test_flags_that_name_operators_say_nothing_of_a_line_without_any(flags: Any) -> None:
+def test_flags_do_not_matter_for_a_line_without_operators(flags: Any) -> None:
     typed = read_line("simple_query_string", {"query": "laptop", "flags": flags}, "laptop")
     assert ("laptop", MATCH_ALL) == (typed.text, typed.rest)
 
@@ -252,7 +252,7 @@ def test_negated_words_are_not_query_text(line: str) -> None:
 
 
 @given(st.text() | strategies.query_lines)
-def test_no_line_is_too_odd(line: str) -> None:
+def test_any_line_is_parsed_without_an_error(line: str) -> None:
     typed = read_line("query_string", {"query": line}, line)
     assert typed.text == typed.text.strip()
 
@@ -317,54 +317,52 @@ def conditions(query: Any, words: str) -> list[Any]:
 
 
 @given(strategies.user_queries, strategies.documents)
-def test_what_the_client_admits_is_admitted_without_the_words(query: Any, document: strategies.Document) -> None:
+def test_the_relaxed_query_admits_whatever_the_query_admits(query: Any, document: strategies.Document) -> None:
     user_query = found(query)
     if user_query and user_query.relaxed and admits(query, document):
         assert admits(user_query.relaxed, document)
 
 
 @given(strategies.user_queries, strategies.documents)
-def test_what_is_admitted_without_the_words_lacks_nothing_but_the_words(
-    query: Any, document: strategies.Document
-) -> None:
+def test_the_relaxed_query_admits_more_only_by_the_query_text(query: Any, document: strategies.Document) -> None:
     user_query = found(query)
     if user_query and user_query.relaxed and admits(user_query.relaxed, document):
         assert admits(query, document, user_query.text)
 
 
 @given(strategies.user_queries, strategies.documents)
-def test_a_required_clause_without_the_users_words_is_never_dropped(query: Any, document: strategies.Document) -> None:
+def test_a_required_clause_without_query_text_is_never_dropped(query: Any, document: strategies.Document) -> None:
     user_query = found(query)
     if user_query and user_query.relaxed and admits(user_query.relaxed, document):
         assert all(admits(condition, document) for condition in conditions(query, user_query.text))
 
 
 @given(strategies.query_trees)
-def test_the_clients_query_is_left_as_it_is(query: Any) -> None:
+def test_the_clients_query_is_not_modified(query: Any) -> None:
     before = strategies.compact(query)
     found(query)
     assert before == strategies.compact(query)
 
 
 @given(strategies.json_values)
-def test_no_query_is_too_odd(query: Any) -> None:
+def test_any_query_is_parsed_without_an_error(query: Any) -> None:
     assert isinstance(found({"bool": {"must": [query, match("title")]}}), UserQuery)
 
 
 @pytest.mark.parametrize("name", ["nested", "has_child", "has_parent"])
-def test_what_is_shown_is_taken_out_wherever_it_is(name: str) -> None:
+def test_names_and_inner_hits_are_removed_at_any_depth(name: str) -> None:
     named = {"term": {"brand": "apple", "_name": "a"}}
     inner = {name: {"query": {"bool": {"must": [{name: {"query": named, "inner_hits": {}}}]}}, "inner_hits": {"a": 1}}}
     expected = {name: {"query": {"bool": {"must": [{name: {"query": TERM}}]}}}}
     assert {"bool": {"filter": [expected]}} == bare({"bool": {"filter": [inner], "_name": "b"}})
 
 
-def test_a_field_may_be_called_as_a_querys_name_is() -> None:
+def test_a_field_may_be_called_name() -> None:
     assert {"match": {"_name": "x"}} == bare({"match": {"_name": "x"}})
 
 
 @given(strategies.query_trees)
-def test_a_query_that_shows_nothing_stays_the_same(query: Any) -> None:
+def test_a_query_without_names_and_inner_hits_is_unchanged(query: Any) -> None:
     assert query == bare(query)
 
 
@@ -383,12 +381,12 @@ LINE_OF_WORDS = {"query_string": {"query": "ab " * (QUERY_STRING_LINE // 3)}}
         ([_wrapped(match("title"))], [{"term": {"brand": "x" * WRAPPED_BYTES}}]),
     ],
 )
-def test_in_a_query_that_takes_too_much_work_no_words_are_found(most: list[Any], more: list[Any]) -> None:
+def test_a_query_above_the_work_limit_has_no_query_text(most: list[Any], more: list[Any]) -> None:
     assert found({"bool": {"must": most}}) is not None
     assert found({"bool": {"must": [*most, *more]}}) is None
 
 
-def test_of_a_line_that_is_too_long_its_beginning_is_read_and_what_it_excludes_is_not_known() -> None:
+def test_a_line_above_the_limit_is_truncated_and_its_exclusions_unknown() -> None:
     long = {"query_string": {"query": "ab " * QUERY_STRING_LINE + "-cd"}}
     assert found(long) == UserQuery(" ".join(["ab"] * (QUERY_STRING_LINE // 3) + ["ab"]), None)
 
@@ -420,13 +418,13 @@ IDENTIFYING: dict[str, tuple[Any, set[str]]] = {
 
 
 @pytest.mark.parametrize(("query", "expected"), IDENTIFYING.values(), ids=IDENTIFYING)
-def test_fields_without_words_that_are_compared_with_all_of_them_are_named(query: Any, expected: set[str]) -> None:
+def test_keyword_fields_compared_with_the_whole_text_are_found(query: Any, expected: set[str]) -> None:
     found = find_user_query(query, ["title"], _is_title)
     assert found is not None
     assert expected == found.keywords
 
 
-def test_only_so_many_such_fields_are_noted() -> None:
+def test_the_number_of_keyword_fields_is_limited() -> None:
     fields = ["title", *(f"code{number}" for number in range(50))]
     found = find_user_query(
         {"multi_match": {"query": "hose", "fields": fields}}, ["title"], lambda path: path == "title"

@@ -25,7 +25,7 @@ ORDERS = st.lists(st.integers(0, 30), unique=True, max_size=25)
         ("abcdefghijkl", "abcdefghijlk", RankChange(1.0, 0, 0, 64 / 66)),
     ],
 )
-def test_two_orders_are_compared_by_the_first_ten_and_as_a_whole(before: str, after: str, expected: RankChange) -> None:
+def test_two_orders_are_compared_in_the_top_ten_and_as_a_whole(before: str, after: str, expected: RankChange) -> None:
     assert expected == rank_change(before, after)
 
 
@@ -40,7 +40,7 @@ def test_the_reverse_of_an_order_differs_the_most(order: list[int]) -> None:
 
 
 @given(ORDERS, ORDERS)
-def test_every_number_stays_in_its_range_and_adds_up(before: list[int], after: list[int]) -> None:
+def test_every_number_is_in_its_range(before: list[int], after: list[int]) -> None:
     change = rank_change(before, after)
     in_both = len(set(before[:10]) & set(after[:10]))
     assert 0.0 <= change.overlap <= 1.0
@@ -50,13 +50,13 @@ def test_every_number_stays_in_its_range_and_adds_up(before: list[int], after: l
 
 
 @given(ORDERS, ORDERS)
-def test_agreement_is_the_same_both_ways(before: list[int], after: list[int]) -> None:
+def test_agreement_is_symmetric(before: list[int], after: list[int]) -> None:
     there, back = rank_change(before, after), rank_change(after, before)
     assert (there.overlap, there.moved, there.kendall_tau) == (back.overlap, back.moved, back.kendall_tau)
 
 
 @given(ORDERS, ORDERS)
-def test_tau_is_what_its_definition_says(before: list[int], after: list[int]) -> None:
+def test_tau_follows_its_definition(before: list[int], after: list[int]) -> None:
     expected = tau_by_definition(before, after)
     assert (None if expected is None else pytest.approx(expected)) == rank_change(before, after).kendall_tau
 

@@ -63,29 +63,29 @@ def test_personal_data_is_replaced(text: str, expected: str) -> None:
         "",
     ],
 )
-def test_part_numbers_prices_and_sizes_are_not(text: str) -> None:
+def test_part_numbers_prices_and_sizes_are_not_replaced(text: str) -> None:
     assert text == ALL.redacted(text)
 
 
-def test_nothing_is_redacted_unless_a_route_says_so() -> None:
+def test_nothing_is_redacted_by_default() -> None:
     assert "a@example.com" == Redaction().redacted("a@example.com")
     assert Redact() == Redact(kinds=(), patterns=(), query="redact", passage="redact")
 
 
-def test_own_patterns_come_first_and_ignore_case() -> None:
+def test_configured_patterns_come_first_and_ignore_case() -> None:
     own = redaction(Redact(kinds=("email",), patterns=(r"\bKD-\d{6}\b", "[a-z]{3}@corp")))
     assert "[redacted] and [redacted].example, [email]" == own.redacted("kd-123456 and abc@CORP.example, x@b.example")
 
 
 @pytest.mark.parametrize("room", range(1, 40))
-def test_no_part_of_what_is_redacted_is_left_at_the_cut(room: int) -> None:
+def test_truncation_leaves_no_part_of_redacted_text(room: int) -> None:
     text = "to 4111 1111 1111 1111 or someone@example.com"
     assert "to [card] or [email]"[:room] == ALL.cut(text, room)
     passage = passage_of_tokens({"t": text}, template_of(("t",)).lines, room, ALL)
     assert "to [card] or [email]".startswith(passage)
 
 
-def test_a_query_that_is_not_sent_is_bypassed_and_a_passage_is_left_out() -> None:
+def test_a_query_may_be_bypassed_and_a_passage_omitted() -> None:
     strict = redaction(Redact(kinds=("email",), query="bypass", passage="omit"))
     assert (Bypass("sensitive"), None) == (strict.refusal("a@example.com", 100), strict.refusal("laptop", 100))
     assert strict.refusal(" " * 3000 + "a@example.com", 2000) is None  # it is not sent
@@ -102,7 +102,7 @@ def test_both_passages_of_a_long_document_are_redacted() -> None:
 
 
 @pytest.mark.parametrize("kind", ["email", "card"])
-def test_a_cut_hides_nothing_when_what_precedes_it_becomes_shorter(kind: str) -> None:
+def test_truncation_reveals_nothing_when_redaction_shortens_the_text(kind: str) -> None:
     """What was cut is not recognised any more, and comes into view because the text before it is replaced."""
     known, cut_one = {"email": (SECRET, "someone@ex"), "card": ("4111 1111 1111 1111", "4111 1111 1111")}[kind]
     for room in (700, 1000):
@@ -135,14 +135,14 @@ def test_a_field_with_a_length_is_redacted_before_it_is_cut(entry: str, value: s
     assert "" == passage_of_tokens({"t": value}, lines, 100, omitting)
 
 
-def test_markup_that_is_not_read_to_its_end_leaves_no_part_of_what_is_redacted() -> None:
+def test_truncated_markup_leaves_no_part_of_redacted_text() -> None:
     for length in range(40):
         text = "<br>" * 6000 + "4111 1111 1111 1111" + " " * length
         for most in range((len(text) // 8) - REDACTION_MARGIN - 12, (len(text) // 8) - REDACTION_MARGIN + 2):
             assert "4111" not in passage_text({"t": text}, template_of(("t",)).lines, most, ALL)
 
 
-def test_the_second_passage_ends_with_no_part_of_what_is_redacted() -> None:
+def test_the_second_passage_contains_no_part_of_redacted_text() -> None:
     text = "word " * 3900 + "other " + "x" * (CHUNKED_CHARACTERS - 19_506 - 12) + " 4111 1111 1111 1111 and more"
     passages = two_passages({"t": text}, template_of(("t",)).lines, 400, ("other",), ALL)
     assert "4111" not in "".join(passages)
@@ -159,7 +159,7 @@ def with_redaction(settings: Config, **changes: Any) -> Config:
 QUERY = {"query": {"match": {"title": f"laptop of {SECRET}"}}}
 
 
-async def test_neither_model_receives_what_is_redacted(
+async def test_neither_model_receives_redacted_text(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels
 ) -> None:
     engine.documents = [
@@ -182,7 +182,7 @@ CARD_AS_SENT = "4111 1111 1111 1111"
 
 @pytest.mark.parametrize("blank", ["  ", "\u00a0", "\t"], ids=["two blanks", "a non-breaking space", "a tab"])
 @pytest.mark.parametrize("way", ["redact", "bypass"])
-async def test_a_query_is_redacted_in_the_spelling_in_which_it_is_sent(
+async def test_a_query_is_redacted_as_it_is_sent(
     start_proxy: StartProxy, settings: Config, models: FakeModels, blank: str, way: str
 ) -> None:
     client = await start_proxy(with_redaction(settings, query=way))
@@ -194,7 +194,7 @@ async def test_a_query_is_redacted_in_the_spelling_in_which_it_is_sent(
     assert CARD_AS_SENT.encode() not in b"".join(asked.body for asked in models.requests)
 
 
-async def test_a_route_may_leave_such_searches_and_passages_out(
+async def test_a_route_may_skip_searches_and_passages_with_personal_data(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, log: Log
 ) -> None:
     engine.documents = [
@@ -210,7 +210,7 @@ async def test_a_route_may_leave_such_searches_and_passages_out(
     assert ["Laptop", "Laptop stand"] == sorted(models.of("rerank")[0].json()["documents"])
 
 
-async def test_an_instruction_of_a_request_is_redacted_too(
+async def test_instructions_of_requests_are_redacted(
     start_proxy: StartProxy, settings: Config, models: FakeModels
 ) -> None:
     allowed = msgspec.structs.replace(with_redaction(settings), steering=("instruction",))
@@ -220,7 +220,7 @@ async def test_an_instruction_of_a_request_is_redacted_too(
     assert SECRET.encode() not in b"".join(asked.body for asked in models.requests)
 
 
-def test_texts_for_the_index_are_redacted_as_the_route_says() -> None:
+def test_texts_for_the_index_are_redacted_by_the_routes_rules() -> None:
     """So their hash differs from that of the whole text, and `backfill` embeds them anew."""
     source = {"title": f"Laptop of {SECRET}"}
     whole = passage_of(source, Embedding("v", "m", 3, ("title",)))

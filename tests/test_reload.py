@@ -78,7 +78,7 @@ def events(log: Log, name: str) -> list[Any]:
     return [event for event in log if event["event"] == name]
 
 
-async def test_new_settings_hold_for_the_next_request_and_not_for_one_that_runs(
+async def test_new_settings_apply_to_new_requests_only(
     start: Start, settings: Config, models: FakeModels, log: Log
 ) -> None:
     held = asyncio.Event()
@@ -110,7 +110,7 @@ async def test_new_settings_hold_for_the_next_request_and_not_for_one_that_runs(
         ("engine: {authorization_env: UNSET}", "UNSET is not set, but engine.authorization_env names it"),
     ],
 )
-async def test_a_mistake_changes_nothing_and_is_said_with_key_and_line(
+async def test_an_invalid_file_changes_nothing_and_is_reported_with_key_and_line(
     start: Start, settings: Config, log: Log, text: str, said: str
 ) -> None:
     server = await start(settings)
@@ -123,7 +123,7 @@ async def test_a_mistake_changes_nothing_and_is_said_with_key_and_line(
     assert b'rerank_proxy_config_reloads_total{result="failed"} 1.0' in server.process.metrics()
 
 
-async def test_what_can_only_change_at_the_start_is_named_and_stays(start: Start, settings: Config) -> None:
+async def test_keys_that_need_a_restart_are_named_and_keep_their_values(start: Start, settings: Config) -> None:
     server = await start(settings)
     server.found = lambda: replace(
         settings,
@@ -146,13 +146,13 @@ async def test_what_can_only_change_at_the_start_is_named_and_stays(start: Start
     assert (reloaded.needs_restart, ()) == (again.needs_restart, again.changed)
 
 
-async def test_settings_that_were_read_from_no_file_cannot_be_read_again(settings: Config, log: Log) -> None:
+async def test_settings_without_a_file_cannot_be_reloaded(settings: Config, log: Log) -> None:
     async with AsyncExitStack() as stack:
         proxy = await open_proxy(settings, TOKEN, {}, stack)
         assert "the settings were not read from a file" == (await Process(proxy, None, {}).reload()).error
 
 
-async def test_breakers_that_an_operator_holds_stay_held_when_the_models_change(start: Start, settings: Config) -> None:
+async def test_forced_breakers_stay_forced_when_the_models_change(start: Start, settings: Config) -> None:
     server = await start(settings)
     assert "reranked" == await outcome(server)
     (name,) = [name for name in server.process.breakers.states() if name.startswith("reranker")]
@@ -205,7 +205,7 @@ async def test_an_earlier_generation_is_closed_when_its_last_request_has_ended(
     assert 0 == first.running
 
 
-async def test_a_later_generation_that_has_something_running_is_not_closed_with_an_earlier_one(
+async def test_a_generation_with_running_requests_is_not_closed(
     start: Start, settings: Config, models: FakeModels
 ) -> None:
     server = await start(settings)
@@ -225,7 +225,7 @@ async def test_a_later_generation_that_has_something_running_is_not_closed_with_
 
 
 @pytest.mark.parametrize(("window", "found"), [(10, "reranked"), (9, "")])
-async def test_a_submitted_search_stays_known_while_its_route_is_the_same(
+async def test_a_submitted_search_survives_a_reload_with_the_same_route(
     start: Start, settings: Config, window: int, found: str
 ) -> None:
     """Of another route, or of one that has changed, the engine's own response goes on."""
@@ -265,7 +265,7 @@ async def test_a_search_that_is_being_submitted_during_a_reload_stays_known(star
 
 
 @pytest.mark.parametrize("reloads", [False, True])
-async def test_a_submitted_search_follows_its_alias_after_a_reload_as_before(
+async def test_a_submitted_search_of_an_alias_survives_a_reload(
     start: Start, settings: Config, *, reloads: bool
 ) -> None:
     documents = [replace_document(each, index="products-2") for each in DOCUMENTS if each.index != "logs"]
@@ -286,9 +286,7 @@ async def test_a_submitted_search_follows_its_alias_after_a_reload_as_before(
         client.close()
 
 
-async def test_headers_to_ignore_are_those_of_the_new_settings(
-    start: Start, settings: Config, engine: FakeEngine
-) -> None:
+async def test_ignored_headers_are_reloaded(start: Start, settings: Config, engine: FakeEngine) -> None:
     server = await start(settings)
     server.found = lambda: replace(settings, callers=Callers(ignore=("cf-ray",)))
     await server.process.reload()
@@ -297,9 +295,7 @@ async def test_headers_to_ignore_are_those_of_the_new_settings(
     assert 1 == len(engine.of("resolve"))
 
 
-async def test_access_lines_and_query_text_begin_with_the_new_settings(
-    start: Start, settings: Config, log: Log
-) -> None:
+async def test_log_options_are_reloaded(start: Start, settings: Config, log: Log) -> None:
     server = await start(settings)
     client = await server.client()
     await client.ask("GET", "/_cat/health")
@@ -330,9 +326,7 @@ async def handshake(port: int, authority: trustme.CA) -> asyncio.StreamWriter:
     return (await asyncio.open_connection("127.0.0.1", port, ssl=trusting(authority)))[1]
 
 
-async def test_a_new_certificate_is_shown_to_new_clients_and_disturbs_no_other(
-    start: Start, settings: Config, tmp_path: Path
-) -> None:
+async def test_a_new_certificate_is_used_for_new_connections(start: Start, settings: Config, tmp_path: Path) -> None:
     one, other, file = trustme.CA(), trustme.CA(), tmp_path / "proxy.pem"
     show(one, file)
     server = await start(replace(settings, listen=Listen(port=0, certificate_file=str(file))))
@@ -350,7 +344,7 @@ async def test_a_new_certificate_is_shown_to_new_clients_and_disturbs_no_other(
     earlier.close()
 
 
-async def test_whom_to_trust_as_the_engine_is_read_again(start: Start, settings: Config, tmp_path: Path) -> None:
+async def test_the_engines_authority_is_reloaded(start: Start, settings: Config, tmp_path: Path) -> None:
     own, other, file = trustme.CA(), trustme.CA(), tmp_path / "ca.pem"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     own.issue_cert("127.0.0.1").configure_cert(context)
@@ -389,7 +383,7 @@ async def test_connections_opened_in_advance_are_not_used_after_a_reload(
     assert engine.requests[-1].connection > before
 
 
-async def test_whom_to_trust_as_the_models_is_read_again(start: Start, settings: Config, tmp_path: Path) -> None:
+async def test_the_models_authority_is_reloaded(start: Start, settings: Config, tmp_path: Path) -> None:
     """Also if the file has the same name; one that cannot be read changes nothing."""
     own, other, file = trustme.CA(), trustme.CA(), tmp_path / "ca.pem"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -424,9 +418,7 @@ def test_the_files_of_all_certificates_are_watched() -> None:
 # Watching
 
 
-async def test_a_watched_file_is_read_again_when_it_has_changed(
-    start: Start, settings: Config, tmp_path: Path, log: Log
-) -> None:
+async def test_a_changed_watched_file_is_reloaded(start: Start, settings: Config, tmp_path: Path, log: Log) -> None:
     """Also when a link is turned to another file of the same size and time, and again after a mistake."""
     file, certificate = tmp_path / "config.yaml", tmp_path / "proxy.pem"
     file.write_text("one")

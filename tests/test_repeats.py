@@ -59,7 +59,7 @@ def was_ranked_anew(answered: Message) -> bool:
         (QUERY | {"explain": True}, ["render"]),
     ],
 )
-async def test_its_added_searches_are_sent_beside_the_clients_own(
+async def test_a_repeated_search_sends_its_added_searches_early(
     client: Client, engine: FakeEngine, body: Any, added: list[str]
 ) -> None:
     """Also if the scores of the first one had to be paid: only its documents matter."""
@@ -78,7 +78,7 @@ async def test_its_added_searches_are_sent_beside_the_clients_own(
 
 
 @pytest.mark.parametrize("body", [QUERY, HIDDEN, BOOSTED, FACETED, QUERY | {"explain": True}])
-async def test_the_ranking_is_made_once_of_the_same_hits(client: Client, body: Any, log: Log) -> None:
+async def test_equal_hits_are_ranked_once(client: Client, body: Any, log: Log) -> None:
     """The second search finds the scores in the cache; the third one finds the ranking proven."""
     answers = [await searched(client, body) for _ in range(3)]
     assert [True, True, False] == list(map(was_ranked_anew, answers))
@@ -89,7 +89,7 @@ async def test_the_ranking_is_made_once_of_the_same_hits(client: Client, body: A
     assert (told[1], True) == (told[2], told[1][2] > 0)
 
 
-async def test_an_explanation_is_kept(steered_client: Client) -> None:
+async def test_explanations_are_cached_with_the_ranking(steered_client: Client) -> None:
     fields = {"x_rerank_explain": "true"}
     answers = [await steered_client.search("/products/_search", QUERY, **fields) for _ in range(3)]
     assert "_rerank" in answers[2].content.decode()
@@ -116,7 +116,7 @@ CHANGES: Mapping[str, tuple[Any, Callable[[FakeEngine], object]]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-async def test_whatever_differs_is_ranked_anew(
+async def test_any_difference_is_ranked_again(
     client: Client, start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, change: str
 ) -> None:
     """As a proxy does that has never seen the search."""
@@ -129,7 +129,7 @@ async def test_whatever_differs_is_ranked_anew(
     assert (True, fresh.json()) == (was_ranked_anew(again), again.json())
 
 
-async def test_what_a_document_shows_is_never_cached(client: Client, engine: FakeEngine) -> None:
+async def test_displayed_documents_are_never_cached(client: Client, engine: FakeEngine) -> None:
     """Of one that only kNN found, and whose text is the same."""
     await searched(client, QUERY, times=3)
     _changed(engine, "d", more={"price": 7})
@@ -138,7 +138,7 @@ async def test_what_a_document_shows_is_never_cached(client: Client, engine: Fak
     assert (7, RERANKED) == (shown["d"], ids(again))
 
 
-async def test_a_total_is_counted_anew(client: Client, engine: FakeEngine) -> None:
+async def test_totals_are_never_cached(client: Client, engine: FakeEngine) -> None:
     await searched(client, QUERY, times=3)
     _changed(engine, "d", lexical=0.1)
     await searched(client, QUERY)
@@ -159,7 +159,7 @@ def _for_one_search(engine: FakeEngine, documents: Sequence[Document]) -> Fault:
     return fault
 
 
-async def test_a_document_that_is_deleted_before_it_is_rendered_is_not_shown(
+async def test_a_document_deleted_before_rendering_is_not_returned(
     client: Client, start_proxy: StartProxy, settings: Config, engine: FakeEngine
 ) -> None:
     """The client's own hits and those of kNN are the same as before; the next search ranks it again."""
@@ -173,9 +173,7 @@ async def test_a_document_that_is_deleted_before_it_is_rendered_is_not_shown(
     assert RERANKED == ids(await searched(client, QUERY))
 
 
-async def test_a_render_that_hangs_costs_nothing_but_what_it_would_show(
-    steered_client: Client, engine: FakeEngine
-) -> None:
+async def test_a_hanging_render_search_drops_only_its_documents(steered_client: Client, engine: FakeEngine) -> None:
     await searched(steered_client, QUERY, times=3)
     engine.faults["render"] = hangs
     again = await steered_client.search("/products/_search", QUERY, x_rerank_budget_ms="300")
@@ -198,7 +196,7 @@ class SlowHeads:
     def keep(self, key: bytes, head: Head) -> None: ...
 
 
-async def test_a_ranking_that_is_found_late_sends_nothing_twice(engine: FakeEngine, models: FakeModels) -> None:
+async def test_a_slow_cache_lookup_sends_no_search_twice(engine: FakeEngine, models: FakeModels) -> None:
     """A shared cache may be slower than the engine."""
     document = DocKey("products", "d")
     heads = SlowHeads(
@@ -238,7 +236,7 @@ async def test_an_early_search_without_a_slot_is_sent_when_it_is_needed(engine: 
     assert (["d"], 1) == ([hit.key.id for hit in answer.hits], len(engine.of("render")))
 
 
-async def test_texts_that_the_client_sees_are_not_read_early(client: Client, engine: FakeEngine) -> None:
+async def test_passages_in_the_response_are_not_fetched_early(client: Client, engine: FakeEngine) -> None:
     """The earlier search did not show them, and had to read them."""
     await searched(client, HIDDEN)
     before = counts(engine)
@@ -246,7 +244,7 @@ async def test_texts_that_the_client_sees_are_not_read_early(client: Client, eng
     assert before["passages"] == counts(engine)["passages"]
 
 
-async def test_scores_that_are_not_cached_prove_nothing(
+async def test_without_cached_scores_a_ranking_is_made_again(
     start_proxy: StartProxy, settings: Config, models: FakeModels
 ) -> None:
     client = await start_proxy(msgspec.structs.replace(settings, cache=Cache(scores_mb=0)))
@@ -254,7 +252,7 @@ async def test_scores_that_are_not_cached_prove_nothing(
     assert 4 == len(models.of("rerank"))
 
 
-async def test_a_degraded_ranking_proves_nothing(client: Client, models: FakeModels) -> None:
+async def test_a_degraded_ranking_is_made_again(client: Client, models: FakeModels) -> None:
     models.faults["rerank"] = refuses(429)
     await searched(client, QUERY, times=3)
     models.faults.clear()
@@ -273,7 +271,9 @@ async def test_an_early_search_that_fails_is_not_sent_again(client: Client, engi
     assert again.header("x-rerank").startswith("degraded")
 
 
-async def test_the_next_page_renders_beside_the_clients_own_search(client: Client, engine: FakeEngine) -> None:
+async def test_the_next_page_is_rendered_concurrently_with_the_clients_search(
+    client: Client, engine: FakeEngine
+) -> None:
     first, held = await searched(client, QUERY | {"size": 2}), asyncio.Event()
     engine.faults["lexical"] = waits_for(held)
     asking = asyncio.ensure_future(searched(client, QUERY | {"from": 2, "size": 2}))
@@ -282,7 +282,7 @@ async def test_the_next_page_renders_beside_the_clients_own_search(client: Clien
     assert (RERANKED, 2) == (ids(first) + ids(await asking), counts(engine)["render"])
 
 
-async def test_where_the_engine_turns_a_caller_away_nothing_is_sent_early(client: Client, engine: FakeEngine) -> None:
+async def test_no_search_is_sent_early_for_a_rejected_caller(client: Client, engine: FakeEngine) -> None:
     await searched(client, QUERY, times=2)
     engine.faults["lexical"] = refuses(401)
     await searched(client, QUERY)
@@ -293,7 +293,7 @@ async def test_where_the_engine_turns_a_caller_away_nothing_is_sent_early(client
     }
 
 
-async def test_the_ranking_of_one_caller_proves_nothing_to_another(client: Client, engine: FakeEngine) -> None:
+async def test_another_callers_ranking_is_not_reused(client: Client, engine: FakeEngine) -> None:
     await searched(client, QUERY, times=3)
     before, held = counts(engine)["render"], asyncio.Event()
     await client.search("/products/_search", OTHER, authorization="Basic YTph")
@@ -333,7 +333,7 @@ async def runs_with(
     return [Run(plan, stages, Clock()) for plan in plans]
 
 
-async def test_a_repeat_does_not_wait_until_its_ranking_is_stored_again(engine: FakeEngine, models: FakeModels) -> None:
+async def test_a_repeated_search_does_not_wait_for_the_cache_write(engine: FakeEngine, models: FakeModels) -> None:
     store = SlowStore()
     async with AsyncExitStack() as stack:
         first, *again = await runs_with(store, [QUERY] * 3, engine, models, stack)
@@ -360,7 +360,7 @@ async def test_a_later_page_is_searched_before_its_ranking_is_looked_up(engine: 
         assert 1 == len(engine.of("semantic"))
 
 
-async def test_a_proof_lasts_as_long_as_a_ranking_is_cached() -> None:
+async def test_a_reused_ranking_expires_with_the_cached_one() -> None:
     """However often it was used in the meantime, so that the cached scores behind it expire, too."""
     heads = Heads(memory_region(Kind.RANKINGS, 10_000))
     key = DocKey("i", "1")
@@ -378,7 +378,7 @@ async def test_a_proof_lasts_as_long_as_a_ranking_is_cached() -> None:
         assert Recipe({"render": (key,)}, 1.0, None) == found.recipe
 
 
-async def test_pages_of_a_route_without_reranker_are_proven_too(start_proxy: StartProxy, settings: Config) -> None:
+async def test_rankings_without_a_reranker_are_reused(start_proxy: StartProxy, settings: Config) -> None:
     client = await start_proxy(with_route(settings, rerank=False))
     answers = [await searched(client, QUERY) for _ in range(3)]
     assert answers[0].json() == answers[1].json() == answers[2].json()

@@ -33,18 +33,18 @@ HEADERS: list[tuple[bytes, bytes, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "value", "said"), HEADERS)
-def test_each_option_is_said_by_a_header(name: bytes, value: bytes, said: Any) -> None:
+def test_each_option_can_be_set_by_a_header(name: bytes, value: bytes, said: Any) -> None:
     assert Steering(**said) == read_steering([(b"Host", b"x"), (name, value)], None, OPTIONS)
 
 
 @pytest.mark.parametrize("said", [said for *_, said in HEADERS])
-def test_each_option_is_said_in_the_body_and_stands_above_the_headers(said: Any) -> None:
+def test_options_in_the_body_override_the_headers(said: Any) -> None:
     headers = [(b"X-Rerank-Query", b"x"), (b"X-Rerank-Window", b"7"), (b"X-Rerank-Enabled", b"on")]
     expected = {"query": "x", "window": 7, "enabled": True} | said
     assert Steering(**expected) == read_steering(headers, said, OPTIONS)
 
 
-def test_a_request_that_says_nothing_says_nothing() -> None:
+def test_a_request_without_options_has_none() -> None:
     assert Steering() == read_steering([(b"Accept", b"*/*"), (b"X-Rerank", b"off")], None, OPTIONS)
     assert Steering() == read_steering([], {}, OPTIONS)
 
@@ -74,7 +74,7 @@ def test_a_request_that_says_nothing_says_nothing() -> None:
         [(b"X-Rerank-Window", b"5"), (b"x-rerank-window", b"5")],
     ],
 )
-def test_a_wrong_header_is_refused(fields: list[tuple[bytes, bytes]]) -> None:
+def test_an_invalid_header_is_rejected(fields: list[tuple[bytes, bytes]]) -> None:
     assert isinstance(read_steering(fields, None, OPTIONS), Wrong)
 
 
@@ -104,7 +104,7 @@ def test_a_wrong_header_is_refused(fields: list[tuple[bytes, bytes]]) -> None:
         {"field": "secret"},
     ],
 )
-def test_a_wrong_member_is_refused(member: Any) -> None:
+def test_an_invalid_member_is_rejected(member: Any) -> None:
     assert isinstance(read_steering([], member, OPTIONS), Wrong)
 
 
@@ -169,7 +169,7 @@ REFUSALS: list[tuple[list[tuple[bytes, bytes]], Any, str]] = [
     (
         [(b"X-Rerank-Query", b"\xff")],
         None,
-        "[X-Rerank-Query] is not UTF-8: send it as that, or in the body as [ext.rerank_proxy.query]",
+        "[X-Rerank-Query] is not UTF-8: encode it as UTF-8, or send it in the body as [ext.rerank_proxy.query]",
     ),
     (
         [(b"X-Rerank-Window", b"5"), (b"x-rerank-window", b"5")],
@@ -180,12 +180,12 @@ REFUSALS: list[tuple[list[tuple[bytes, bytes]], Any, str]] = [
 
 
 @pytest.mark.parametrize(("fields", "member", "reason"), REFUSALS)
-def test_a_refusal_says_where_what_and_what_to_do(fields: list[tuple[bytes, bytes]], member: Any, reason: str) -> None:
+def test_an_error_names_place_problem_and_remedy(fields: list[tuple[bytes, bytes]], member: Any, reason: str) -> None:
     assert Wrong(reason) == read_steering(fields, member, OPTIONS)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_that_is_switched_off_is_refused_and_all_others_are_not(option: Option) -> None:
+def test_only_disallowed_options_are_rejected(option: Option) -> None:
     allowed = [other for other in OPTIONS if other != option]
     right: dict[str, Any] = {key: value for *_, said in HEADERS for key, value in said.items()}
     assert isinstance(read_steering([], {option: right[option]}, allowed), Wrong)
@@ -193,20 +193,20 @@ def test_an_option_that_is_switched_off_is_refused_and_all_others_are_not(option
     assert Steering(**others) == read_steering([], others, allowed)
 
 
-def test_every_option_is_a_field_and_by_default_those_may_be_set_that_put_no_words_before_a_model() -> None:
+def test_options_that_reach_a_model_are_not_allowed_by_default() -> None:
     assert set(OPTIONS) == set(Steering.__struct_fields__)
     assert ALLOWED == Config().steering == tuple(option for option in OPTIONS if option in Config().steering)
     assert {"query", "profile", "instruction", "cost", "background"} == set(OPTIONS) - set(ALLOWED)
 
 
-def test_a_larger_budget_is_lowered_and_not_refused() -> None:
+def test_a_larger_budget_is_reduced_and_not_rejected() -> None:
     assert Steering(budget_ms=BUDGET_MS_MAX) == read_steering([(b"X-Rerank-Budget-Ms", b"999999999")], None, OPTIONS)
     assert Steering(budget_ms=BUDGET_MS_MAX) == read_steering([], {"budget_ms": 2**60}, OPTIONS)
     assert Steering(window=10**9) == read_steering([], {"window": 10**9}, OPTIONS)
 
 
 @pytest.mark.parametrize("name", ["x" * 2**20, "windo" * 2**18])
-def test_of_a_name_that_is_too_long_its_beginning_is_told(name: str) -> None:
+def test_a_long_name_is_truncated_in_the_error(name: str) -> None:
     in_body = read_steering([], {name: 1}, OPTIONS)
     in_header = read_steering([(b"X-Rerank-" + name.encode(), b"1")], None, OPTIONS)
     for wrong in (in_body, in_header):
@@ -214,7 +214,7 @@ def test_of_a_name_that_is_too_long_its_beginning_is_told(name: str) -> None:
         assert len(wrong.reason) < 200
 
 
-def test_of_many_members_as_many_are_looked_at_as_tell_that_one_is_wrong() -> None:
+def test_a_million_unknown_members_are_rejected_quickly() -> None:
     assert isinstance(read_steering([], dict.fromkeys(map(str, range(10**6)), 1), OPTIONS), Wrong)
 
 
@@ -222,5 +222,7 @@ def test_of_many_members_as_many_are_looked_at_as_tell_that_one_is_wrong() -> No
     st.lists(st.tuples(st.sampled_from([b"X-Rerank-Query", b"x-rerank-window", b"a"]), st.binary())),
     strategies.json_values,
 )
-def test_nothing_that_is_said_is_too_odd(fields: list[tuple[bytes, bytes]], member: Any) -> None:
+def test_any_options_are_accepted_or_rejected_without_an_exception(
+    fields: list[tuple[bytes, bytes]], member: Any
+) -> None:
     assert isinstance(read_steering(fields, member, OPTIONS), Steering | Wrong)

@@ -43,9 +43,7 @@ async def score(reranker: Reranker, passages: list[str], query: str = "q") -> Re
     return await reranker.score(query, passages, instruction="Judge", model=MODEL)
 
 
-async def test_one_query_is_sent_for_all_passages_and_a_refusal_at_once_asked_for(
-    reranker: Reranker, models: FakeModels
-) -> None:
+async def test_one_query_is_sent_with_all_passages_and_is_not_queued(reranker: Reranker, models: FakeModels) -> None:
     models.scores = {"a": 0.25, "b": 0.75}
     relevance = await score(reranker, ["a", "b"], query="query")
     asked = {"queries": ["query"], "documents": ["a", "b"], "instruction": "Judge", "fail_fast": True}
@@ -75,12 +73,12 @@ async def test_nothing_is_sent_twice(reranker: Reranker, models: FakeModels) -> 
         {"results": [{"index": 1, "relevance_score": 1}, {"index": 0, "relevance_score": 0.5}]},
     ],
 )
-def test_three_forms_of_answers_are_read(said: Any) -> None:
+def test_three_response_formats_are_read(said: Any) -> None:
     assert Relevance((0.5, 1.0)) == decode(json.dumps(said).encode(), 2)
 
 
 @pytest.mark.parametrize(("model", "expected"), [("a-model", "a-model"), (None, None), (7, None), ([], None)])
-def test_a_server_may_say_which_model_answers(model: Any, expected: str | None) -> None:
+def test_a_server_may_name_the_model_that_responds(model: Any, expected: str | None) -> None:
     assert Relevance((0.5, 1.0), expected) == decode(json.dumps({"scores": [0.5, 1], "model": model}).encode(), 2)
 
 
@@ -111,7 +109,7 @@ def test_a_server_may_say_which_model_answers(model: Any, expected: str | None) 
         b'{"error":{"code":"engine_overloaded"}}',
     ],
 )
-def test_anything_but_one_finite_score_for_each_passage_is_malformed(answer: bytes) -> None:
+def test_a_response_without_one_finite_score_per_passage_is_malformed(answer: bytes) -> None:
     with pytest.raises(Malformed):
         decode(answer, 2)
 
@@ -127,13 +125,13 @@ def test_anything_but_one_finite_score_for_each_passage_is_malformed(answer: byt
     ],
     ids=["large", "small", "deep", "deep beside", "index"],
 )
-async def test_no_response_is_too_odd_to_be_malformed(reranker: Reranker, models: FakeModels, said: bytes) -> None:
+async def test_any_unexpected_response_is_malformed(reranker: Reranker, models: FakeModels, said: bytes) -> None:
     models.faults["rerank"] = says(said)
     relevance = await score(reranker, ["a", "b"])
     assert ((), True) == (relevance.scores, isinstance(relevance.error, Malformed))
 
 
-async def test_the_largest_response_that_servers_give_is_read(transport: Transport, models: FakeModels) -> None:
+async def test_the_largest_response_of_known_servers_is_read(transport: Transport, models: FakeModels) -> None:
     """Every score with all its digits, and the passages sent back."""
     passages = [f"{number}" + "ü" * 2000 for number in range(100)]
     results = [
@@ -145,7 +143,7 @@ async def test_the_largest_response_that_servers_give_is_read(transport: Transpo
     assert 100 == len(relevance.scores)
 
 
-async def test_a_model_that_is_too_slow_for_the_time_left_is_not_asked(guarded: Transport, models: FakeModels) -> None:
+async def test_a_model_too_slow_for_the_remaining_time_is_not_called(guarded: Transport, models: FakeModels) -> None:
     models.faults["rerank"] = hangs
     reranker = Reranker(guarded, timeout_seconds=0.02)
     for _ in range(CALLS_TO_JUDGE):
@@ -155,7 +153,7 @@ async def test_a_model_that_is_too_slow_for_the_time_left_is_not_asked(guarded: 
     assert reranker.reject_if_late(MODEL, 60, is_new=True) is None
 
 
-async def test_a_refusal_says_nothing_of_how_long_a_model_takes(guarded: Transport, models: FakeModels) -> None:
+async def test_rejected_calls_do_not_count_as_latency(guarded: Transport, models: FakeModels) -> None:
     models.faults["rerank"] = refuses(429)
     reranker = Reranker(guarded, timeout_seconds=60)
     for _ in range(2 * CALLS_TO_JUDGE):
@@ -163,13 +161,13 @@ async def test_a_refusal_says_nothing_of_how_long_a_model_takes(guarded: Transpo
     assert reranker.reject_if_late(MODEL, 0.0001, is_new=False) is None
 
 
-async def test_a_call_is_paid_from_the_purse(reranker: Reranker) -> None:
+async def test_a_call_is_charged_to_the_purse(reranker: Reranker) -> None:
     usage = Usage()
     await reranker.score("q", ["a"], instruction="Judge", model=MODEL, purse=purse_with(usage))
     assert Charge(42) == usage.charge
 
 
-async def test_a_call_with_few_passages_says_nothing_of_how_long_a_model_takes(models: FakeModels) -> None:
+async def test_calls_with_few_passages_do_not_count_as_latency(models: FakeModels) -> None:
     seconds = itertools.count()
     async with models_session(1.0) as session:
         guards = Guards(200, clocks=Clocks(lambda: next(seconds) / 1000))

@@ -49,9 +49,7 @@ CASES: Sequence[tuple[UpstreamError, str, Verdict, bool]] = [
 
 
 @pytest.mark.parametrize(("error", "reason", "verdict", "again"), CASES, ids=[f"{error!r}" for error, *_ in CASES])
-def test_each_error_has_its_reason_and_its_verdict(
-    *, error: UpstreamError, reason: str, verdict: Verdict, again: bool
-) -> None:
+def test_errors_are_classified_for_retries(*, error: UpstreamError, reason: str, verdict: Verdict, again: bool) -> None:
     assert (reason, verdict, again) == (error.reason, verdict_of(error), may_retry(error))
 
 
@@ -63,7 +61,7 @@ def test_the_budget_allows_one_retry_and_then_one_for_five_calls() -> None:
     assert 101 == retried
 
 
-def test_quiet_times_save_only_some_retries() -> None:
+def test_unused_retries_accumulate_to_a_limit() -> None:
     budget = RetryBudget()
     for _ in range(10_000):
         budget.note_call()

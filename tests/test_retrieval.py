@@ -40,7 +40,7 @@ def names(hits: Any) -> list[str]:
     return [hit.key.id for hit in hits]
 
 
-async def test_both_searches_bring_their_hits(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:
+async def test_both_searches_return_their_hits(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:
     run = await run_of(plan_of("", BODY, window=3), engine, models, stack)
     found, semantic = await retrieve(run, lexical(run, lexical_search(run.plan)))
     assert (["a", "b", "c"], ["d", "b", "a"]) == (names(found.answer.hits), names(semantic.hits))
@@ -55,7 +55,7 @@ async def test_both_searches_bring_their_hits(engine: FakeEngine, models: FakeMo
         ({"user_query": UserQuery("laptop", None)}, ()),
     ],
 )
-async def test_where_kNN_cannot_be_asked_no_model_is(  # noqa: N802
+async def test_without_knn_no_model_is_called(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, changes: Any, failures: tuple[Failure, ...]
 ) -> None:
     plan = dataclasses.replace(plan_of("", BODY), **changes)
@@ -65,7 +65,7 @@ async def test_where_kNN_cannot_be_asked_no_model_is(  # noqa: N802
 
 
 @pytest.mark.parametrize("place", ["embed", "semantic"])
-async def test_a_failing_half_is_a_failure_beside_the_other(
+async def test_a_failing_retriever_does_not_affect_the_other(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, place: str
 ) -> None:
     (models if place == "embed" else engine).faults[place] = refuses(400)
@@ -90,18 +90,14 @@ async def test_several_fields_are_searched_and_the_nearest_vector_counts(
     assert 1 == len(models.requests)
 
 
-async def test_a_knn_search_answered_in_part_is_left_out(
-    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
-) -> None:
+async def test_a_partial_knn_result_is_dropped(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:
     engine.faults["semantic"] = says(b'{"timed_out":true,"hits":{"hits":[]}}')
     run = await run_of(plan_of("", BODY), engine, models, stack)
     _, semantic = await retrieve(run, lexical(run, lexical_search(run.plan)))
     assert SemanticHits(failures=(Failure("semantic", "partial"),)) == semantic
 
 
-async def test_a_spent_budget_leaves_kNN_out(  # noqa: N802
-    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
-) -> None:
+async def test_a_spent_budget_skips_knn(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:
     models.faults["embed"] = hangs
     run = dataclasses.replace(await run_of(plan_of("", BODY), engine, models, stack), budget=Budget(0.01))
     _, semantic = await retrieve(run, lexical(run, lexical_search(run.plan)))
@@ -112,7 +108,7 @@ async def test_a_spent_budget_leaves_kNN_out(  # noqa: N802
 
 
 @pytest.mark.parametrize("place", ["embed", "semantic"])
-async def test_a_search_that_finds_nothing_does_not_wait_for_kNN(  # noqa: N802
+async def test_a_search_without_hits_does_not_wait_for_knn(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, place: str
 ) -> None:
     """Both searches run at once, since the engine has accepted one before; the model, or kNN, never answers."""
@@ -136,7 +132,7 @@ async def test_a_search_that_finds_nothing_does_not_wait_for_kNN(  # noqa: N802
     await left.wait()
 
 
-async def test_a_search_that_finds_nothing_costs_no_vector_where_kNN_has_not_begun(  # noqa: N802
+async def test_a_search_without_hits_needs_no_vector(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     engine.faults["lexical"] = says(NOTHING)
@@ -146,7 +142,7 @@ async def test_a_search_that_finds_nothing_costs_no_vector_where_kNN_has_not_beg
 
 
 @pytest.mark.parametrize(("accepted", "lookups"), [(True, 1), (False, 2)])
-async def test_a_vector_is_looked_up_once_unless_the_search_has_to_wait(
+async def test_a_vector_is_looked_up_once_unless_the_search_waits(
     engine: FakeEngine,
     models: FakeModels,
     stack: AsyncExitStack,
@@ -164,7 +160,7 @@ async def test_a_vector_is_looked_up_once_unless_the_search_has_to_wait(
     assert (lookups, 1) == (store.counts.misses, len(models.of("embed")))
 
 
-async def test_where_the_route_wants_it_kNN_answers_a_search_that_finds_nothing(  # noqa: N802
+async def test_knn_can_answer_a_search_without_hits(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     engine.faults["lexical"] = says(NOTHING)
@@ -174,7 +170,7 @@ async def test_where_the_route_wants_it_kNN_answers_a_search_that_finds_nothing(
     assert ["d", "b", "a"] == names(semantic.hits)
 
 
-async def test_without_the_clients_own_search_there_is_no_answer(
+async def test_a_failure_of_the_clients_search_is_raised(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     engine.faults["lexical"] = refuses(400)
@@ -194,7 +190,7 @@ class DefectiveEmbedder:
         raise ArithmeticError
 
 
-async def test_a_defect_in_knn_costs_its_hits_alone(
+async def test_an_internal_error_in_knn_drops_only_its_hits(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     run = await run_of(plan_of("", BODY), engine, models, stack)
@@ -204,7 +200,7 @@ async def test_a_defect_in_knn_costs_its_hits_alone(
     assert (200, (Failure("semantic", "internal_error", "ArithmeticError"),)) == (found.reply.status, semantic.failures)
 
 
-async def test_what_lies_outside_the_route_goes_no_further(
+async def test_hits_outside_the_route_are_dropped(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     engine.documents.append(Document("x", "Secret", cosine=1.0, index="logs"))
@@ -233,7 +229,7 @@ def key(name: str) -> DocKey:
     return DocKey("products", name)
 
 
-async def test_the_clients_own_hit_stands_for_a_group(
+async def test_a_group_is_represented_by_the_clients_own_hit(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     run = await run_grouped(engine, models, stack)
@@ -242,7 +238,7 @@ async def test_the_clients_own_hit_stands_for_a_group(
     assert (b"2", None, []) == (groups.of[key("d")], groups.of[key("e")], engine.requests)
 
 
-async def test_who_stands_for_a_group_that_only_kNN_found_is_asked(  # noqa: N802
+async def test_representatives_of_groups_only_knn_found_are_requested(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     hit = {"_index": "products", "_id": "own", "_score": 1.0, "fields": {"family": [9]}}
@@ -253,7 +249,7 @@ async def test_who_stands_for_a_group_that_only_kNN_found_is_asked(  # noqa: N80
     assert [key("own")] == list(groups.adopted)
 
 
-async def test_where_that_cannot_be_asked_such_groups_are_left_out(
+async def test_groups_without_a_known_representative_are_dropped(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     engine.faults["lexical"] = engine.faults["passages"] = refuses(400)
@@ -263,7 +259,7 @@ async def test_where_that_cannot_be_asked_such_groups_are_left_out(
     assert ["refused"] == [failure.reason for failure in semantic.failures]
 
 
-async def test_the_budget_holds_for_asking_who_stands_for_a_group(
+async def test_the_budget_limits_the_search_for_representatives(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     engine.faults["lexical"] = engine.faults["passages"] = hangs
@@ -273,7 +269,7 @@ async def test_the_budget_holds_for_asking_who_stands_for_a_group(
     assert (["e"], [SPENT]) == (names(semantic.hits), [failure.detail for failure in semantic.failures])
 
 
-async def test_the_budget_holds_for_asking_anew_which_indices_are_the_routes(
+async def test_the_budget_limits_resolving_indices_again(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     async def never() -> frozenset[str]:
@@ -289,7 +285,7 @@ async def test_the_budget_holds_for_asking_anew_which_indices_are_the_routes(
             await confirmed(run, elsewhere.hits)
 
 
-async def test_hits_that_are_not_grouped_each_stand_for_themselves(
+async def test_ungrouped_hits_represent_themselves(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
     run = await run_of(plan_of("", BODY), engine, models, stack)

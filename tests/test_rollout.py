@@ -51,7 +51,7 @@ def with_route(settings: Config, **changes: Any) -> Config:
         ("off", ASKS, "route_off"),
     ],
 )
-def test_a_mode_says_which_searches_are_left_to_the_engine(mode: Mode, options: Steering, expected: str | None) -> None:
+def test_a_mode_selects_the_searches_left_to_the_engine(mode: Mode, options: Steering, expected: str | None) -> None:
     assert (Bypass(expected) if expected else None) == Rollout(mode).bypass(options, ())
 
 
@@ -65,25 +65,25 @@ def by_sender(share: float, fields: list[Field], **place: bytes) -> Bypass | Non
 
 
 @given(SENDERS, SHARES, SHARES)
-def test_a_share_that_grows_keeps_whom_it_had(sender: str, one: float, other: float) -> None:
+def test_a_growing_share_keeps_its_senders(sender: str, one: float, other: float) -> None:
     fields = [(b"X-User", sender.encode())]
     smaller, larger = (by_sender(share, fields, header=b"x-user") for share in sorted((one, other)))
     assert larger is None or smaller == Bypass("share")
 
 
 @given(SENDERS)
-def test_a_share_of_nothing_has_nobody_and_one_of_all_everybody(sender: str) -> None:
+def test_a_share_of_0_has_no_sender_and_one_of_1_has_all(sender: str) -> None:
     fields = [(b"cookie", f"a=b; sid={sender}; c=d".encode())]
     assert [Bypass("share"), None] == [by_sender(share, fields, cookie=b"sid") for share in (0.0, 1.0)]
 
 
-def test_a_share_is_about_as_large_as_it_says() -> None:
+def test_a_share_has_about_the_configured_size() -> None:
     inside = sum(by_sender(0.05, [(b"x-user", b"%d" % number)], header=b"x-user") is None for number in range(10_000))
     assert 400 < inside < 600
 
 
 @given(SENDERS, st.text(), st.text(), SHARES)
-def test_a_sender_stays_on_one_side_whatever_is_typed(sender: str, one: str, other: str, share: float) -> None:
+def test_a_sender_stays_on_one_side_whatever_the_query(sender: str, one: str, other: str, share: float) -> None:
     rollout = Rollout("on", share, header=b"x-user")
     fields = [(b"x-user", sender.encode())]
     assert rollout.bypass_by_text(Steering(), fields, "r", one) == rollout.bypass_by_text(
@@ -92,7 +92,7 @@ def test_a_sender_stays_on_one_side_whatever_is_typed(sender: str, one: str, oth
 
 
 @given(st.text(), SHARES)
-def test_without_a_sender_the_text_decides_however_it_is_spelled(text: str, share: float) -> None:
+def test_without_a_sender_the_normalised_text_decides(text: str, share: float) -> None:
     rollout = Rollout("on", share, header=b"x-user", cookie=b"sid")
     fields = [(b"x-other", b"1"), (b"cookie", b"side=1")]
     assert rollout.bypass(Steering(), fields) is None
@@ -100,7 +100,7 @@ def test_without_a_sender_the_text_decides_however_it_is_spelled(text: str, shar
     assert spelled[0] == spelled[1]
 
 
-def test_the_text_decides_of_about_as_many_texts_and_of_others_on_another_route() -> None:
+def test_the_texts_of_a_share_differ_by_route() -> None:
     sides = [
         [Rollout("on", 0.5).bypass_by_text(Steering(), (), route, f"text {number}") is None for number in range(1000)]
         for route in ("one", "other")
@@ -110,7 +110,7 @@ def test_the_text_decides_of_about_as_many_texts_and_of_others_on_another_route(
 
 
 @given(SENDERS, st.text())
-def test_a_request_that_asks_for_it_is_inside_every_share(sender: str, text: str) -> None:
+def test_a_request_with_enabled_true_is_in_every_share(sender: str, text: str) -> None:
     rollout, fields = Rollout("on", 0.0, header=b"x-user"), [(b"x-user", sender.encode())]
     assert rollout.bypass(ASKS, fields) is rollout.bypass_by_text(ASKS, (), "r", text) is None
 
@@ -145,7 +145,7 @@ def test_a_cookie_is_found_by_its_name(header: bytes, sender: bytes) -> None:
         ),
     ],
 )
-def test_a_route_says_it_in_its_settings(settings: Any, expected: Rollout) -> None:
+def test_a_route_sets_its_rollout(settings: Any, expected: Rollout) -> None:
     """YAML 1.1 takes the words `on` and `off` for booleans."""
     assert expected == rollout_of(RouteSettings(index="a", **settings))
 
@@ -168,7 +168,7 @@ def test_a_route_says_it_in_its_settings(settings: Any, expected: Rollout) -> No
         ({"share": "0%", "share_by": ShareBy(header="X-User")}, {"x_user": "5"}, "bypassed;reason=share"),
     ],
 )
-async def test_what_is_not_rolled_out_is_the_engines_in_the_clients_own_bytes(
+async def test_searches_outside_the_share_are_passed_through(
     start_proxy: StartProxy,
     settings: Config,
     engine: EndpointEngine,
@@ -200,7 +200,7 @@ async def test_all_pages_of_a_text_stay_on_one_side(start_proxy: StartProxy, set
     assert {"reranked", "bypassed;reason=share"} == sides
 
 
-async def test_a_sender_goes_to_no_model_and_into_no_log(
+async def test_the_sender_reaches_neither_models_nor_the_log(
     start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log
 ) -> None:
     client = await start_proxy(with_route(settings, share="99.999%", share_by=ShareBy(header="X-User")))
@@ -210,7 +210,7 @@ async def test_a_sender_goes_to_no_model_and_into_no_log(
     assert "alice" not in seen
 
 
-async def test_the_items_of_a_multi_search_are_rolled_out_one_by_one(start_proxy: StartProxy, settings: Config) -> None:
+async def test_items_of_a_multi_search_are_rolled_out_separately(start_proxy: StartProxy, settings: Config) -> None:
     route = settings.routes[0]
     off = RouteSettings(index="logs", passage=["title"], mode="off")
     client = await start_proxy(msgspec.structs.replace(settings, routes=(route, off)))
@@ -232,7 +232,7 @@ async def switched(settings: Config, log: Log) -> AsyncIterator[tuple[Switches, 
 
 
 @pytest.mark.parametrize("target", ["/products/_search", "/products/_msearch", "/products/_async_search"])
-async def test_with_the_kill_switch_off_the_engine_still_sees_none_of_the_proxys_own_options(
+async def test_with_reranking_switched_off_options_are_still_removed(
     switched: tuple[Switches, Client], engine: FakeEngine, target: str
 ) -> None:
     """It refuses `ext.rerank_proxy` with 400: the switch would break every client that sets an option."""
@@ -248,7 +248,7 @@ async def test_with_the_kill_switch_off_the_engine_still_sees_none_of_the_proxys
 
 
 @pytest.mark.parametrize("target", ["/_async_search/somebodys", "/_msearch"])
-async def test_with_the_kill_switch_off_what_concerns_no_route_is_not_reported(
+async def test_with_reranking_switched_off_only_searches_of_routes_are_reported(
     switched: tuple[Switches, Client], target: str
 ) -> None:
     switches, client = switched

@@ -52,22 +52,22 @@ from proxy.settings.routes import Endpoint, NodesQuestion, Passthrough, Search, 
         (b"GET", b"", None),
     ],
 )
-def test_a_search_is_told_by_method_and_raw_target(method: bytes, target: bytes, expected: Search | None) -> None:
+def test_a_search_is_recognised_by_method_and_raw_target(method: bytes, target: bytes, expected: Search | None) -> None:
     found = classify(method, target)
     assert (expected or Passthrough) == (found if expected else type(found))
 
 
 @pytest.mark.parametrize("target", [b"/_nodes", b"/_nodes/_all/http?a", b"/_nodes/http"])
-def test_a_question_after_the_nodes_is_told_apart(target: bytes) -> None:
+def test_a_nodes_request_is_recognised(target: bytes) -> None:
     assert (NodesQuestion, Passthrough) == (type(classify(b"GET", target)), type(classify(b"POST", target)))
 
 
 @given(st.binary(), st.binary())
-def test_no_request_is_too_odd(method: bytes, target: bytes) -> None:
+def test_any_request_is_classified(method: bytes, target: bytes) -> None:
     assert isinstance(classify(method, target), Search | NodesQuestion | Passthrough)
 
 
-def test_a_bare_route_is_its_profile() -> None:
+def test_a_minimal_route_has_the_defaults_of_its_profile() -> None:
     profile = PROFILES["e-commerce"]
     route = build_route(RouteSettings(index="products*"))
     assert ("products*", ("products*",)) == (route.name, route.patterns)
@@ -82,7 +82,7 @@ def test_a_bare_route_is_its_profile() -> None:
     assert 1500 == route.budget_ms
 
 
-def test_what_a_route_says_stands_above_its_profile() -> None:
+def test_settings_of_a_route_override_its_profile() -> None:
     semantic = Semantic(field="v", dimensions=3)
     route = build_route(
         RouteSettings(
@@ -122,7 +122,7 @@ def test_what_a_route_says_stands_above_its_profile() -> None:
         *((RouteSettings(index="i", priority=priority), tier) for priority, tier in PRIORITIES.items()),  # type: ignore[arg-type]  # its keys are the words
     ],
 )
-def test_priority_or_tier_or_profile_chooses_the_models(settings: RouteSettings, tier: str) -> None:
+def test_priority_tier_or_profile_selects_the_models(settings: RouteSettings, tier: str) -> None:
     route = build_route(settings)
     assert (TIERS[tier].embedding, TIERS[tier].rerank) == (route.embedding_model, route.rerank_model)
 
@@ -139,7 +139,7 @@ def test_routes_keep_the_order_of_the_file() -> None:
 @pytest.mark.parametrize(
     ("profile", "usual"), [("e-commerce", "balanced"), ("support", "balanced"), ("legal", "precision")]
 )
-def test_a_route_may_choose_between_the_reranker_of_its_profile_and_the_fast_one(profile: str, usual: str) -> None:
+def test_a_route_may_use_its_profiles_reranker_or_the_fast_one(profile: str, usual: str) -> None:
     route = build_route(RouteSettings(index="i", profile=profile, tier="auto", rerank_fallbacks=("other",)))
     rerankers = (TIERS[usual].rerank, TIERS["fast"].rerank, "other")
     assert (TIERS[usual].embedding, rerankers) == (route.embedding_model, route.rerankers)
@@ -148,7 +148,7 @@ def test_a_route_may_choose_between_the_reranker_of_its_profile_and_the_fast_one
     assert 1000 == route.tier_switch.fast_above_rate
 
 
-def test_all_rerankers_of_a_route_are_named_once() -> None:
+def test_all_rerankers_of_a_route_are_listed_once() -> None:
     named = RouteSettings(index="i", rerank_model="a", rerank_fallbacks=("b", "a"))
     alone = RouteSettings(index="i", rerank=False)
     assert [("a", "b"), ()] == [build_route(each).rerankers for each in (named, alone)]

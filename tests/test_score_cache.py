@@ -205,7 +205,7 @@ async def test_the_same_search_again_makes_no_call(cache: ScoreCache, reranker: 
     assert first.scores == again.scores
 
 
-async def test_only_passages_not_seen_are_sent_and_scores_stay_in_order(
+async def test_only_uncached_passages_are_sent_and_scores_stay_in_order(
     cache: ScoreCache, reranker: FakeReranker
 ) -> None:
     await score(cache, "bd")
@@ -224,7 +224,7 @@ async def test_equal_passages_of_a_window_are_sent_once(cache: ScoreCache, reran
     )
 
 
-async def test_what_a_search_saved_is_estimated_as_its_calls_are(cache: ScoreCache) -> None:
+async def test_savings_are_estimated_like_calls(cache: ScoreCache) -> None:
     """And recorded in its own purse."""
     saver = Saver()
     found = [(await score(cache, passages, budget=Budget(purse=saver))).reuse for passages in ("abc", "abd", "ab")]
@@ -245,7 +245,7 @@ async def test_what_a_search_saved_is_estimated_as_its_calls_are(cache: ScoreCac
         ("x caf\u00e9", False),
     ],
 )
-async def test_queries_share_their_scores_if_they_are_sent_alike(
+async def test_queries_that_are_sent_alike_share_scores(
     cache: ScoreCache,
     reranker: FakeReranker,
     other: str,
@@ -257,15 +257,13 @@ async def test_queries_share_their_scores_if_they_are_sent_alike(
     assert reranker.calls[0].query == "caf\u00e9 x"
 
 
-async def test_a_long_query_is_cut_and_shares_the_scores_of_its_beginning(
-    cache: ScoreCache, reranker: FakeReranker
-) -> None:
+async def test_a_truncated_query_shares_the_scores_of_its_beginning(cache: ScoreCache, reranker: FakeReranker) -> None:
     for query in ("x" * 20 + "y", "x" * 20 + "z"):
         await score(cache, "ab", query)
     assert ["x" * 20] == [call.query for call in reranker.calls]
 
 
-async def test_another_model_instruction_or_endpoint_has_scores_of_its_own(
+async def test_scores_are_cached_by_model_instruction_and_endpoint(
     cache: ScoreCache, reranker: FakeReranker, clock: Clock, held: Held
 ) -> None:
     await score(cache, "ab")
@@ -277,7 +275,7 @@ async def test_another_model_instruction_or_endpoint_has_scores_of_its_own(
     assert 4 == len(reranker.calls)
 
 
-async def test_scores_expire_each_at_its_time(cache: ScoreCache, reranker: FakeReranker, clock: Clock) -> None:
+async def test_each_score_expires_at_its_own_time(cache: ScoreCache, reranker: FakeReranker, clock: Clock) -> None:
     """Those of a query that is often asked, too."""
     await score(cache, "a")
     clock.now += 40
@@ -304,7 +302,7 @@ async def test_scores_also_expire_while_other_searches_use_the_query(
     assert [["b"]] == reranker.sent[3:]
 
 
-async def test_equal_scores_are_forgotten_while_other_searches_use_the_query(
+async def test_constant_scores_are_dropped_while_other_searches_use_the_query(
     cache: ScoreCache, reranker: FakeReranker
 ) -> None:
     reranker.at_once = False
@@ -335,7 +333,7 @@ async def test_the_scores_of_a_query_that_is_in_use_are_limited(cache: ScoreCach
     assert scores("a") == (await long).scores
 
 
-async def test_scores_of_a_listwise_model_hold_for_the_same_window_only(
+async def test_scores_of_a_listwise_model_are_valid_for_the_same_window_only(
     cache: ScoreCache, reranker: FakeReranker
 ) -> None:
     for window in ("ab", "ab", "ba", "abc"):
@@ -343,7 +341,7 @@ async def test_scores_of_a_listwise_model_hold_for_the_same_window_only(
     assert [["a", "b"], ["b", "a"], ["a", "b", "c"]] == reranker.sent
 
 
-async def test_the_store_holds_nobodys_words(cache: ScoreCache, held: Held) -> None:
+async def test_the_store_contains_no_text(cache: ScoreCache, held: Held) -> None:
     await cache.score("some words", ["a passage of text"], instruction="Judge", model=MODEL, budget=Budget())
     await settled()
     ((key, value),) = held.values.items()
@@ -354,9 +352,7 @@ async def test_the_store_holds_nobodys_words(cache: ScoreCache, held: Held) -> N
 # -- at the same time
 
 
-async def test_a_hundred_equal_searches_make_one_call_which_the_first_pays(
-    cache: ScoreCache, reranker: FakeReranker, held: Held
-) -> None:
+async def test_a_hundred_equal_searches_share_one_call(cache: ScoreCache, reranker: FakeReranker, held: Held) -> None:
     purses = [Saver() for _ in range(100)]
     found = await asyncio.gather(*(score(cache, "abc", budget=Budget(purse=purse)) for purse in purses))
     assert (1, 1, {scores("abc")}) == (len(reranker.calls), held.reads, {each.scores for each in found})
@@ -364,9 +360,7 @@ async def test_a_hundred_equal_searches_make_one_call_which_the_first_pays(
     assert [0, *[1] * 99] == [len(purse.savings) for purse in purses]
 
 
-async def test_searches_that_share_passages_each_pay_for_the_others_only(
-    cache: ScoreCache, reranker: FakeReranker
-) -> None:
+async def test_searches_that_share_passages_pay_only_for_the_rest(cache: ScoreCache, reranker: FakeReranker) -> None:
     reranker.at_once = False
     first = begun(cache, "ab")
     await settled()
@@ -380,7 +374,7 @@ async def test_searches_that_share_passages_each_pay_for_the_others_only(
 
 
 @pytest.mark.parametrize("leaves_by", ["budget", "cancelling"])
-async def test_a_search_that_leaves_does_not_end_the_call_that_another_waits_for(
+async def test_a_cancelled_search_does_not_cancel_a_shared_call(
     cache: ScoreCache, reranker: FakeReranker, leaves_by: str
 ) -> None:
     reranker.at_once = False
@@ -400,9 +394,7 @@ async def test_a_search_that_leaves_does_not_end_the_call_that_another_waits_for
     assert 1 == len(reranker.calls)
 
 
-async def test_a_call_ends_when_the_last_search_has_left_and_is_made_again_for_the_next(
-    cache: ScoreCache, reranker: FakeReranker
-) -> None:
+async def test_a_call_is_cancelled_with_its_last_search(cache: ScoreCache, reranker: FakeReranker) -> None:
     reranker.at_once = False
     searches = [begun(cache, "ab"), begun(cache, "b")]
     await settled()
@@ -414,7 +406,7 @@ async def test_a_call_ends_when_the_last_search_has_left_and_is_made_again_for_t
     assert [True, False] == [call.was_cancelled for call in reranker.calls]
 
 
-async def test_searches_that_leave_before_anything_was_looked_up_leave_nothing_behind(
+async def test_searches_cancelled_during_the_lookup_leave_no_state(
     cache: ScoreCache, reranker: FakeReranker, held: Held
 ) -> None:
     held.is_open.clear()
@@ -428,9 +420,7 @@ async def test_searches_that_leave_before_anything_was_looked_up_leave_nothing_b
     assert (scores("ab"), 1) == ((await score(cache, "ab")).scores, len(reranker.calls))
 
 
-async def test_a_slow_write_delays_no_search_and_loses_no_score(
-    cache: ScoreCache, reranker: FakeReranker, held: Held
-) -> None:
+async def test_a_slow_write_delays_no_search(cache: ScoreCache, reranker: FakeReranker, held: Held) -> None:
     reranker.at_once = False
     searches = [begun(cache, "ab"), begun(cache, "cd")]
     await settled()
@@ -446,9 +436,7 @@ async def test_a_slow_write_delays_no_search_and_loses_no_score(
     assert (2, 2) == (len(reranker.calls), held.reads)
 
 
-async def test_a_later_write_is_not_replaced_by_an_earlier_one_that_took_longer(
-    reranker: FakeReranker, clock: Clock
-) -> None:
+async def test_an_earlier_slower_write_does_not_replace_a_later_one(reranker: FakeReranker, clock: Clock) -> None:
     class FirstWriteIsSlow(Held):
         writes = 0
 
@@ -478,9 +466,7 @@ async def test_a_later_write_is_not_replaced_by_an_earlier_one_that_took_longer(
 # -- errors
 
 
-async def test_a_failed_call_is_an_error_for_everyone_who_waits_and_is_made_again(
-    cache: ScoreCache, reranker: FakeReranker
-) -> None:
+async def test_a_failed_call_is_an_error_for_all_its_searches(cache: ScoreCache, reranker: FakeReranker) -> None:
     reranker.at_once = False
     searches = [begun(cache, "ab"), begun(cache, "a")]
     await settled()
@@ -491,7 +477,7 @@ async def test_a_failed_call_is_an_error_for_everyone_who_waits_and_is_made_agai
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
-async def test_a_call_that_was_refused_for_its_content_is_not_repeated_for_some_seconds(
+async def test_a_call_rejected_for_its_content_is_not_repeated_for_some_seconds(
     cache: ScoreCache, reranker: FakeReranker, clock: Clock, status: int
 ) -> None:
     """Other passages of the same query are sent: which of them was the reason is not known."""
@@ -526,7 +512,7 @@ async def test_a_refused_call_is_repeated_after_these_seconds_although_the_clock
     assert scores("ab") == (await score(cache, "ab")).scores
 
 
-async def test_a_refused_batch_leaves_the_scores_before_it(cache: ScoreCache, reranker: FakeReranker) -> None:
+async def test_a_rejected_batch_keeps_the_scores_before_it(cache: ScoreCache, reranker: FakeReranker) -> None:
     reranker.at_once = False
     for _ in range(2):
         search = begun(cache, "abcdef")
@@ -539,7 +525,7 @@ async def test_a_refused_batch_leaves_the_scores_before_it(cache: ScoreCache, re
 
 
 @pytest.mark.parametrize(("failing", "scored"), [("a", ""), ("c", ""), ("f", "abc")])
-async def test_scores_reach_down_to_the_first_passage_without_one_cached_or_not(
+async def test_scores_end_at_the_first_unscored_passage(
     cache: ScoreCache, reranker: FakeReranker, failing: str, scored: str
 ) -> None:
     await score(cache, "be")
@@ -553,9 +539,7 @@ async def test_scores_reach_down_to_the_first_passage_without_one_cached_or_not(
     assert (scores(scored), Refused) == (relevance.scores, type(relevance.error))
 
 
-async def test_a_budget_that_ends_leaves_the_scored_prefix_the_cached_scores_in_it(
-    cache: ScoreCache, reranker: FakeReranker
-) -> None:
+async def test_a_spent_budget_returns_the_scored_prefix(cache: ScoreCache, reranker: FakeReranker) -> None:
     await score(cache, "d")
     reranker.at_once = False
     budget = Budget(0.05)
@@ -573,18 +557,18 @@ async def test_a_budget_that_ends_leaves_the_scored_prefix_the_cached_scores_in_
     assert [["e", "f", "g"]] == reranker.sent[4:]
 
 
-async def test_a_spent_budget_asks_nobody(cache: ScoreCache, reranker: FakeReranker, held: Held) -> None:
+async def test_a_spent_budget_makes_no_call(cache: ScoreCache, reranker: FakeReranker, held: Held) -> None:
     budget = Budget(0.0)
     budget.begin()
     relevance = await score(cache, "abc", budget=budget)
     assert ((), TimedOut, 0) == (relevance.scores, type(relevance.error), len(reranker.calls))
 
 
-async def test_no_passages_need_no_call(cache: ScoreCache, reranker: FakeReranker) -> None:
+async def test_without_passages_no_call_is_made(cache: ScoreCache, reranker: FakeReranker) -> None:
     assert ((), None, []) == ((await score(cache, "")).scores, None, reranker.calls)
 
 
-async def test_a_cap_of_the_search_that_began_a_call_is_not_that_of_another(
+async def test_a_cap_of_the_search_that_began_a_call_does_not_affect_another(
     cache: ScoreCache, reranker: FakeReranker
 ) -> None:
     reranker.at_once = False
@@ -599,7 +583,7 @@ async def test_a_cap_of_the_search_that_began_a_call_is_not_that_of_another(
     assert (UNMETERED, True) == (reranker.calls[0].purse, isinstance(reranker.calls[1].purse, Saver))
 
 
-async def test_the_caps_of_several_searches_are_not_that_of_one_that_may_pay(
+async def test_caps_of_several_searches_do_not_affect_one_that_may_pay(
     cache: ScoreCache, reranker: FakeReranker
 ) -> None:
     reranker.at_once = False
@@ -617,7 +601,7 @@ async def test_the_caps_of_several_searches_are_not_that_of_one_that_may_pay(
 # -- a broken server
 
 
-async def test_equal_scores_say_nothing_and_are_not_kept(cache: ScoreCache, reranker: FakeReranker) -> None:
+async def test_constant_scores_are_an_error_and_not_cached(cache: ScoreCache, reranker: FakeReranker) -> None:
     reranker.at_once = False
     search = begun(cache, "abc")
     await settled()
@@ -628,7 +612,7 @@ async def test_equal_scores_say_nothing_and_are_not_kept(cache: ScoreCache, rera
     assert scores("abc") == (await score(cache, "abc")).scores
 
 
-async def test_cached_scores_that_differ_from_the_others_say_something(
+async def test_constant_scores_beside_different_cached_ones_are_accepted(
     cache: ScoreCache, reranker: FakeReranker
 ) -> None:
     await score(cache, "a")
@@ -639,7 +623,7 @@ async def test_cached_scores_that_differ_from_the_others_say_something(
     assert ((*scores("a"), 0.5, 0.5), None) == ((await search).scores, search.result().error)
 
 
-async def test_equal_scores_of_several_calls_say_nothing(cache: ScoreCache, reranker: FakeReranker) -> None:
+async def test_constant_scores_of_several_calls_are_an_error(cache: ScoreCache, reranker: FakeReranker) -> None:
     reranker.at_once = False
     for passage in "abc":
         search = begun(cache, passage)
@@ -662,9 +646,7 @@ async def test_scores_of_two_models_are_not_mixed(cache: ScoreCache, reranker: F
     assert ("m2", 3) == ((await score(cache, "abc")).model, len(reranker.calls))
 
 
-async def test_a_server_that_changes_its_model_all_the_time_is_given_up(
-    cache: ScoreCache, reranker: FakeReranker
-) -> None:
+async def test_a_server_that_keeps_changing_its_model_is_an_error(cache: ScoreCache, reranker: FakeReranker) -> None:
     reranker.at_once = False
     search = begun(cache, "abcdef")
     for number in range(8):
@@ -674,7 +656,7 @@ async def test_a_server_that_changes_its_model_all_the_time_is_given_up(
     assert (OtherModel, 3) == (type((await search).error), len(reranker.calls))
 
 
-async def test_a_slow_model_is_skipped_by_searches_that_need_it_only(cache: ScoreCache, reranker: FakeReranker) -> None:
+async def test_only_searches_that_need_a_slow_model_skip_it(cache: ScoreCache, reranker: FakeReranker) -> None:
     await score(cache, "ac")
     reranker.why = SlowModel("reranker", "slow")
     assert (scores("a"), reranker.why) == ((r := await score(cache, "abc")).scores, r.error)
@@ -682,7 +664,7 @@ async def test_a_slow_model_is_skipped_by_searches_that_need_it_only(cache: Scor
     assert (1, [True, True]) == (len(reranker.calls), reranker.asked_whether)
 
 
-async def test_a_search_that_joins_a_call_needs_none_of_its_own(cache: ScoreCache, reranker: FakeReranker) -> None:
+async def test_a_search_that_joins_a_running_call_is_not_skipped(cache: ScoreCache, reranker: FakeReranker) -> None:
     reranker.at_once = False
     searches = [begun(cache, "ab"), begun(cache, "b")]
     await settled()
@@ -691,7 +673,7 @@ async def test_a_search_that_joins_a_call_needs_none_of_its_own(cache: ScoreCach
     assert [True, False] == reranker.asked_whether
 
 
-async def test_the_latency_is_learned_from_calls_of_the_usual_size(cache: ScoreCache, reranker: FakeReranker) -> None:
+async def test_latency_is_measured_on_calls_of_the_usual_size(cache: ScoreCache, reranker: FakeReranker) -> None:
     for window in ("abc", "abcd", "abcdefgh", "abcdefghi"):
         await score(cache, window)
     assert [("abc", True), ("d", True), ("ef", True), ("gh", True), ("i", False)] == [
@@ -716,7 +698,7 @@ steps = st.lists(
 
 @given(steps=steps)
 @settings(max_examples=150, deadline=None)
-def test_whatever_the_order_no_pair_is_sent_twice_and_all_get_their_scores(steps: list[tuple[str, object]]) -> None:
+def test_no_pair_is_sent_twice_in_any_order_of_events(steps: list[tuple[str, object]]) -> None:
     """Unless nobody waited for it any more before it was answered."""
     asyncio.run(_interleaved(steps))
 
@@ -769,7 +751,7 @@ def _answer_one(reranker: FakeReranker, number: int) -> None:
         waiting[number % len(waiting)].answer()
 
 
-async def test_a_store_in_memory_serves_it(reranker: FakeReranker) -> None:
+async def test_it_works_with_the_memory_store(reranker: FakeReranker) -> None:
     cache = ScoreCache(reranker, region(MemoryStore(2**20)), endpoint="e", query_max_chars=20)
     for _ in range(2):
         await score(cache, "abc")
@@ -798,7 +780,7 @@ async def test_a_slow_call_does_not_replace_what_another_cache_stored_meanwhile(
     assert 1 == sum(len(decode(value, clock()).scores) for value in held.values.values())
 
 
-async def test_nothing_is_available_of_a_model_that_is_not_called_unless_a_score_is_cached(
+async def test_a_suspended_model_is_available_only_with_cached_scores(
     cache: ScoreCache, reranker: FakeReranker, clock: Clock
 ) -> None:
     async def why(query: str, model: str = "m") -> UpstreamError | None:

@@ -21,14 +21,14 @@ def entry(*numbers: int, until: int = LATER) -> QueryScores:
 
 
 @given(model=st.none() | st.text(min_size=1, max_size=60), scores=st.dictionaries(ids, finite, min_size=1))
-def test_what_is_written_is_read(model: str | None, scores: dict[bytes, float]) -> None:
+def test_entries_are_read_as_written(model: str | None, scores: dict[bytes, float]) -> None:
     """To the last bit: a cached score is the score that the model gave."""
     known = QueryScores(model, {each: (score, LATER) for each, score in scores.items()})
     assert known == decode(encode(known, NOW), NOW)
 
 
 @pytest.mark.parametrize("name", ["m" * 251, "\ud800"], ids=["long", "surrogate"])
-def test_scores_of_a_model_with_an_odd_name_are_not_kept(name: str) -> None:
+def test_scores_of_a_model_with_an_unusual_name_are_not_cached(name: str) -> None:
     assert NO_SCORES == decode(encode(QueryScores(name, entry(1).scores), NOW), NOW)
 
 
@@ -42,13 +42,13 @@ def test_expired_scores_are_neither_written_nor_read() -> None:
     assert NO_SCORES == decode(encode(entry(1), NOW), LATER)
 
 
-def test_a_query_keeps_its_newest_scores() -> None:
+def test_the_newest_scores_of_a_query_are_kept() -> None:
     known = entry(*range(SCORES_OF_QUERY + 2))
     assert entry(*range(2, SCORES_OF_QUERY + 2)) == decode(encode(known, NOW), NOW)
 
 
 @given(value=st.binary(max_size=200))
-def test_other_bytes_are_no_scores(value: bytes) -> None:
+def test_corrupt_bytes_contain_no_scores(value: bytes) -> None:
     read = decode(value, NOW)
     assert all(math.isfinite(score) for score, _ in read.scores.values())
 
@@ -66,5 +66,5 @@ def test_other_bytes_are_no_scores(value: bytes) -> None:
     ],
     ids=["empty", "another version", "cut", "longer", "nan", "infinite", "no name"],
 )
-def test_a_value_of_something_else_is_as_none(value: bytes) -> None:
+def test_a_foreign_value_is_a_miss(value: bytes) -> None:
     assert NO_SCORES == decode(value, NOW)

@@ -27,13 +27,13 @@ def test_opposite_texts_score_0() -> None:
     assert score(text(EAST), text(WEST, first=WEST, last=WEST)) == 0.0
 
 
-def test_each_word_of_the_query_counts_with_its_nearest_word() -> None:
+def test_each_query_word_counts_with_its_nearest_word() -> None:
     query, passage = text(EAST, NORTH), text(NORTH, EAST, WEST)
     cosine = float(query.whole @ passage.whole)
     assert score(query, passage) == pytest.approx((1 + WORDS_SHARE * 1.0 + (1 - WORDS_SHARE) * cosine) / 2)
 
 
-def test_the_first_and_last_token_count_for_the_whole_and_for_no_word() -> None:
+def test_special_tokens_count_for_the_whole_text_only() -> None:
     found = text(NORTH, first=EAST, last=WEST)
     assert found.words.tolist() == [NORTH]
     assert found.whole.tolist() == NORTH
@@ -49,11 +49,11 @@ def test_scores_stay_between_0_and_1(query: Vectors, passage: Vectors) -> None:
 
 
 @given(query=tokens, passage=tokens)
-def test_vectors_have_unit_length_whatever_the_model_gave(query: Vectors, passage: Vectors) -> None:
+def test_vectors_are_normalised(query: Vectors, passage: Vectors) -> None:
     for found in (text_vectors(query), text_vectors(passage)):
         lengths = np.linalg.norm(np.vstack([found.whole, found.words.astype(np.float32)]), axis=1)
         np.testing.assert_allclose(lengths, 1.0, atol=2e-3)
 
 
-def test_its_size_is_that_of_both_kinds_of_vectors() -> None:
+def test_the_size_includes_both_kinds_of_vectors() -> None:
     assert text(EAST, NORTH).nbytes == 2 * 4 + 2 * 2 * 2

@@ -59,12 +59,12 @@ REFUSED_PARAMETERS = [reason_of for reason_of in PARAMETERS.items() if isinstanc
 
 
 @pytest.mark.parametrize(("key", "reason"), REFUSED_BODIES)
-def test_each_key_of_the_body_that_is_not_touched_has_its_reason(key: str, reason: str) -> None:
+def test_each_bypassed_body_key_has_its_reason(key: str, reason: str) -> None:
     assert Bypass(reason) == parse("", strategies.compact({key: 1}))
 
 
 @pytest.mark.parametrize(("name", "reason"), REFUSED_PARAMETERS)
-def test_each_parameter_that_is_not_touched_has_its_reason(name: str, reason: str) -> None:
+def test_each_bypassed_parameter_has_its_reason(name: str, reason: str) -> None:
     assert Bypass(reason) == parse(f"{name}=1", b"")
 
 
@@ -163,11 +163,11 @@ def test_every_reason_in_the_tables_is_explained(table: Mapping[str, Use | str])
         ("q=a;size=3", b"", "unknown_parameter"),
     ],
 )
-def test_what_is_not_understood_or_too_much_is_bypassed(query_string: str, body: bytes, reason: str) -> None:
+def test_unreadable_or_too_complex_searches_are_bypassed(query_string: str, body: bytes, reason: str) -> None:
     assert Bypass(reason) == parse(query_string, body)
 
 
-def test_as_many_clauses_and_names_as_are_allowed_are_read() -> None:
+def test_clauses_and_names_up_to_the_limit_are_read() -> None:
     aggregations = b'{"_source":%s,"aggs":[%s]}' % (
         strategies.compact([f"{number}" for number in range(200_000)]),
         b",".join([b"{}"] * (BODY_CLAUSES - 3)),
@@ -176,7 +176,7 @@ def test_as_many_clauses_and_names_as_are_allowed_are_read() -> None:
 
 
 @pytest.mark.parametrize("sort", ["_score", ["_score"], [], {"_score": "desc"}, [{"_score": {"order": "desc"}}]])
-def test_a_sort_that_says_no_more_than_the_default_is_none(sort: Any) -> None:
+def test_an_explicit_default_sort_counts_as_no_sort(sort: Any) -> None:
     request = read("sort=", {"sort": sort})  # an empty one is taken for none, seen on 8.19.13
     assert (BY_SCORE, sort) == (request.sort, msgspec.json.decode(request.members["sort"]))
 
@@ -184,7 +184,7 @@ def test_a_sort_that_says_no_more_than_the_default_is_none(sort: Any) -> None:
 @pytest.mark.parametrize(
     "sort", [[{}], {}, "_score", {"_score": "DESC"}, {"_score": {"order": "Desc"}}, {"_score": {}}]
 )
-def test_a_sort_is_read_in_every_form_that_engines_read(sort: Any) -> None:
+def test_every_form_of_a_sort_is_read(sort: Any) -> None:
     assert BY_SCORE == read("", {"sort": sort}).sort
 
 
@@ -201,14 +201,12 @@ def test_a_sort_is_read_in_every_form_that_engines_read(sort: Any) -> None:
         ("sort=price", ["_score"], (0,)),
     ],
 )
-def test_other_keys_beside_the_score_give_hits_sort_values(
-    query_string: str, sort: Any, places: tuple[int, ...]
-) -> None:
+def test_further_sort_keys_give_hits_sort_values(query_string: str, sort: Any, places: tuple[int, ...]) -> None:
     assert Sort(places) == read(query_string, {"sort": sort}).sort
 
 
 @pytest.mark.parametrize("said", [10, "10", "10.0", " 10 ", 10.0, 10.7, "10."])
-def test_a_count_is_read_as_engines_read_it(said: Any) -> None:
+def test_numbers_are_read_like_the_engines_do(said: Any) -> None:
     request = read("", {"from": said, "size": said})
     assert (10, 10) == (request.from_, request.size)
 
@@ -237,11 +235,11 @@ def test_hits_without_ids_are_accepted_if_docvalue_fields_has_them(stored: Any, 
         ([{"window_size": 100, "query": {}}, {"window_size": "20", "query": {}}], 20),
     ],
 )
-def test_a_second_ranking_of_the_clients_own_reaches_as_far_as_its_smallest_window(rescore: Any, first: Any) -> None:
+def test_rescore_reaches_as_far_as_its_smallest_window(rescore: Any, first: Any) -> None:
     assert first == read("", {"rescore": rescore}).rescored
 
 
-def test_groups_may_show_groups_of_their_own() -> None:
+def test_collapse_may_be_nested_in_inner_hits() -> None:
     inner = {"name": "x", "collapse": {"field": "b"}, "size": 3}
     assert "a" == read("", {"collapse": {"field": "a", "inner_hits": inner}}).collapse
 
@@ -254,18 +252,18 @@ def walk_from(value: Any, **more: Any) -> tuple[Any, Walk | None]:
     return msgspec.json.decode(content).get("search_after"), walk
 
 
-def test_a_walk_behind_the_head_goes_on_by_the_engines_score() -> None:
+def test_search_after_beyond_the_window_uses_the_engines_score() -> None:
     value = tail_value(12.5)
     assert ([12.5, 7], Walk(value)) == walk_from(value)
 
 
-def test_a_walk_within_the_head_has_no_place_at_the_engine() -> None:
+def test_search_after_within_the_window_has_no_engine_value() -> None:
     value = head_value(1.5, 0)
     assert (None, Walk(value)) == walk_from(value)
 
 
 @pytest.mark.parametrize("value", [12.5, 1.5, 0.5, 0.333333343, 3, None, "1.5", [], 1e9])
-def test_a_walk_of_the_engines_own_is_the_engines(value: Any) -> None:
+def test_search_after_with_engine_values_is_unchanged(value: Any) -> None:
     assert ([value, 7], None) == walk_from(value)
 
 
@@ -273,19 +271,19 @@ def test_a_walk_of_the_engines_own_is_the_engines(value: Any) -> None:
     "content",
     [b'{"search_after"', b'["search_after"]', b'{"search_after":[0.12345678901234]}', b'{"a":"search_after"}', b"7"],
 )
-def test_what_is_no_walk_is_left_as_it_is(content: bytes) -> None:
+def test_bodies_without_search_after_are_unchanged(content: bytes) -> None:
     assert (content, None) == translated("", content)
 
 
 @pytest.mark.parametrize("more", [{"from": 5}, {"collapse": {"field": "brand"}}, {"sort": ["price"]}])
-def test_a_walk_that_cannot_be_kept_true_is_bypassed(more: Any) -> None:
+def test_search_after_that_cannot_be_continued_is_bypassed(more: Any) -> None:
     content, walk = translated("", strategies.compact({**TIED, "search_after": [tail_value(2.5), 7]}))
     assert walk is not None
     body = {**msgspec.json.decode(content), **more}
     assert isinstance(parse("", strategies.compact(body), walk), Bypass)
 
 
-def test_a_walk_is_read_beside_its_translation() -> None:
+def test_translated_search_after_is_parsed() -> None:
     content, walk = translated("", strategies.compact({**TIED, "search_after": [tail_value(2.5), 7]}))
     request = parse("", content, walk)
     assert isinstance(request, SearchRequest)
@@ -306,7 +304,7 @@ def test_a_point_in_time_may_return_sort_values_without_a_sort() -> None:
         ("size=007&from=0", {"size": 0}, 0, 7),
     ],
 )
-def test_the_page_is_the_urls_before_the_bodys(query_string: str, body: Any, from_: int, size: int) -> None:
+def test_from_and_size_of_the_url_override_the_body(query_string: str, body: Any, from_: int, size: int) -> None:
     request = read(query_string, body)
     assert (from_, size, from_ + size) == (request.from_, request.size, request.end)
 
@@ -349,7 +347,7 @@ def test_the_page_is_the_urls_before_the_bodys(query_string: str, body: Any, fro
         ),
     ],
 )
-def test_the_query_that_counts_is_the_urls_before_the_bodys(query_string: str, body: Any, expected: Any) -> None:
+def test_the_query_of_the_url_overrides_the_body(query_string: str, body: Any, expected: Any) -> None:
     assert expected == read(query_string, body).query
 
 
@@ -391,7 +389,7 @@ def test_source_is_returned_unless_other_fields_are_requested(
         ("rest_total_hits_as_int=true&track_total_hits=false", None, False),
     ],
 )
-def test_how_far_hits_are_counted(query_string: str, body: Any, expected: bool | int) -> None:  # noqa: FBT001
+def test_track_total_hits_is_read(query_string: str, body: Any, expected: bool | int) -> None:  # noqa: FBT001
     found = read(query_string, body).track_total_hits
     assert (expected, type(expected)) == (found, type(found))
 
@@ -406,7 +404,7 @@ def test_pretty_is_read_from_the_url(query_string: str, expected: bool) -> None:
 @pytest.mark.parametrize(
     "said", ["pretty", "filter_path=took", "pretty=false&filter_path=took", "filter_path=-a&pretty"]
 )
-def test_documents_that_the_engine_serialises_again_are_requested_with_pretty(said: str) -> None:
+def test_reserialised_documents_are_requested_with_pretty(said: str) -> None:
     """Under `filter_path` as under `pretty`; how the whole is written is settled here."""
     ((name, value),) = read(said).url(*Use)
     assert ("pretty", True) == (name, value in {"", "true"})
@@ -441,7 +439,7 @@ def test_members_and_parameters_are_selected_by_their_use(
     assert (keys, names) == (set(request.body(*uses)), {name for name, _ in request.url(*uses)})
 
 
-def test_a_members_bytes_are_the_clients() -> None:
+def test_members_keep_the_clients_bytes() -> None:
     body = b'{ "aggs" : {"a": {"terms" : {"field":"b", "x":1.50e1}}} , "size":3}'
     request = parse("", body)
     assert isinstance(request, SearchRequest)
@@ -465,18 +463,18 @@ def judge(query_string: str, body: bytes) -> None:
 
 @given(query_strings, bodies)
 @example("", b'{"query":{"match":{"a":"\\udc00"}}}')
-def test_no_bytes_are_too_odd_to_be_read_or_bypassed(query_string: str, body: bytes) -> None:
+def test_any_bytes_are_parsed_or_bypassed(query_string: str, body: bytes) -> None:
     judge(query_string, body)
 
 
 @given(st.binary(), st.integers(0, 60), st.integers(0, 60))
-def test_no_damage_to_a_good_body_is_too_odd(noise: bytes, start: int, end: int) -> None:
+def test_any_corrupted_body_is_parsed_or_bypassed(noise: bytes, start: int, end: int) -> None:
     good = strategies.compact(BODY)
     judge("", good[:start] + noise + good[end:])
 
 
 @given(strategies.query_trees | strategies.search_bodies)
-def test_a_body_that_is_read_can_be_written_again(body: Any) -> None:
+def test_a_parsed_body_can_be_written_again(body: Any) -> None:
     match parse("", strategies.compact({"query": body, "post_filter": body})):
         case SearchRequest(query=query, post_filter=post_filter):
             assert body == json.loads(msgspec.json.encode(query)) == json.loads(msgspec.json.encode(post_filter))
@@ -484,7 +482,7 @@ def test_a_body_that_is_read_can_be_written_again(body: Any) -> None:
             assert reason == "not_json"
 
 
-def test_a_translated_walk_is_not_translated_again() -> None:
+def test_search_after_is_translated_once() -> None:
     first, _ = translated("", strategies.compact({**TIED, "search_after": [tail_value(1.9688725), 7]}))
     assert (first, None) == translated("", first)
 
@@ -511,7 +509,7 @@ def test_a_translated_walk_is_not_translated_again() -> None:
         ("", {"timeout": "9" * 5000 + "s"}, None),
     ],
 )
-def test_the_clients_timeout_is_read_as_the_engine_does(url: str, body: Any, seconds: float | None) -> None:
+def test_timeout_is_read_like_the_engine_does(url: str, body: Any, seconds: float | None) -> None:
     request = parse(url, strategies.compact(body))
     assert isinstance(request, SearchRequest)
     found = request.timeout_seconds
@@ -529,7 +527,7 @@ def test_the_clients_timeout_is_read_as_the_engine_does(url: str, body: Any, sec
         ({"knn": []}, False),
     ],
 )
-def test_a_minimum_of_zero_and_an_empty_list_of_vectors_rank_nothing(said: Any, expected: bool) -> None:  # noqa: FBT001
+def test_min_score_0_and_an_empty_knn_list_change_nothing(said: Any, expected: bool) -> None:  # noqa: FBT001
     request = parse("", strategies.compact({"query": {"match": {"title": "rain"}}, **said}))
     assert isinstance(request, SearchRequest)
     assert request.own_ranking is expected
@@ -551,7 +549,7 @@ STEPS: Mapping[str, Callable[[bytes], object]] = {
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_what_is_not_understood_costs_little(name: str) -> None:
+def test_unreadable_bodies_are_rejected_quickly(name: str) -> None:
     """Collections of garbage included, which what is decoded causes."""
     times = []
     for _ in range(3):

@@ -25,14 +25,14 @@ def as_it_was(answer: SearchAnswer) -> Page:
 
 
 @given(strategies.answers())
-def test_a_compact_answer_in_its_own_order_keeps_its_bytes(value: dict[str, Any]) -> None:
+def test_a_compact_response_in_unchanged_order_keeps_its_bytes(value: dict[str, Any]) -> None:
     body = strategies.compact(value)
     answer = read_answer(body)
     assert body == render_answer(answer, as_it_was(answer))
 
 
 @given(strategies.answers())
-def test_a_pretty_answer_in_its_own_order_keeps_its_bytes(value: dict[str, Any]) -> None:
+def test_a_pretty_response_in_unchanged_order_keeps_its_bytes(value: dict[str, Any]) -> None:
     body = strategies.pretty(value).encode() + b"\n"
     answer = read_answer(body)
     assert body == indented(render_answer(answer, as_it_was(answer)))
@@ -74,7 +74,7 @@ PRETTY = b"""{
 """
 
 
-def test_a_pretty_answer_in_another_order_is_still_the_engines() -> None:
+def test_a_reordered_pretty_response_is_indented_like_the_engines() -> None:
     answer = read_answer(PRETTY)
     one, two = answer.hits
     page = Page([Shown(two, 2.0), Shown(one, 1.25)], Total(3), 2.0)
@@ -87,12 +87,12 @@ def test_a_pretty_answer_in_another_order_is_still_the_engines() -> None:
     assert expected == indented(render_answer(answer, page))
 
 
-def test_an_empty_pretty_page_is_written_as_the_engine_does() -> None:
+def test_an_empty_pretty_page_is_written_like_the_engines() -> None:
     assert b'"hits" : [ ]\n  }\n}\n' in indented(render_answer(read_answer(PRETTY), Page([], None, None)))
 
 
 @given(strategies.answers(), st.randoms(use_true_random=False))
-def test_in_another_order_each_document_keeps_its_members(value: dict[str, Any], random: Any) -> None:
+def test_reordering_keeps_the_members_of_each_document(value: dict[str, Any], random: Any) -> None:
     answer = read_answer(strategies.compact(value))
     order = [Shown(hit, 1.5) for hit in answer.hits]
     random.shuffle(order)
@@ -109,7 +109,7 @@ def answer(hits: str = "[]", rest: str = "", **members: str) -> SearchAnswer:
     return read_answer(f'{{"hits":{{{rest}"hits":{hits}}}{more}}}'.encode())
 
 
-def test_a_hit_is_known_by_index_id_and_routing() -> None:
+def test_a_hit_is_identified_by_index_id_and_routing() -> None:
     found = answer('[{"_index":"i","_id":"1","_routing":"r","_score":0.5,"_source":{}},{"_index":"i","_id":"2"}]')
     assert (DocKey("i", "1", "r"), DocKey("i", "2")) == tuple(hit.key for hit in found.hits)
     assert (0.5, 0.0) == tuple(hit.score for hit in found.hits)
@@ -125,7 +125,7 @@ def test_a_hit_is_known_by_index_id_and_routing() -> None:
         ('"total":{"value":3,"relation":"gte"},', Total(3, "gte"), False),
     ],
 )
-def test_a_total_comes_in_three_forms(rest: str, total: Total | None, is_number: bool) -> None:  # noqa: FBT001
+def test_the_three_forms_of_a_total_are_read(rest: str, total: Total | None, is_number: bool) -> None:  # noqa: FBT001
     found = answer(rest=rest)
     assert (total, is_number) == (found.total, found.total_is_number)
 
@@ -156,12 +156,12 @@ def test_a_total_keeps_its_form_and_relation(rest: str, more: int, expected: byt
         (Total(10_000, "gte"), 10_000, Total(10_000, "gte")),
     ],
 )
-def test_documents_are_counted_as_far_as_the_engine_counts(total: Total, most: bool | int, expected: Total) -> None:  # noqa: FBT001
+def test_added_documents_are_counted_up_to_the_engines_limit(total: Total, most: bool | int, expected: Total) -> None:  # noqa: FBT001
     """Seen for `bool.should` of both on Elasticsearch 8.19.13 and 9.4.3 and OpenSearch 2.19.1."""
     assert expected == total.plus(10, most=most)
 
 
-def test_results_stand_in_the_place_of_the_clients_own() -> None:
+def test_counted_aggregations_replace_the_clients_own_in_place() -> None:
     found = read_answer(b'{"hits":{"hits":[]},"aggregations":{"b":{"value":1.0},"a":{"value": 2}},"status":200}')
     page = Page([], None, None, {"b": msgspec.Raw(b'{"value":1.50}')})
     expected = b'{"hits":{"hits":[]},"aggregations":{"b":{"value":1.50},"a":{"value": 2}},"status":200}'
@@ -169,7 +169,7 @@ def test_results_stand_in_the_place_of_the_clients_own() -> None:
     assert b'{"hits":{"hits":[]}}' == render_answer(answer(), page)
 
 
-def test_a_total_that_the_engine_does_not_give_is_not_added() -> None:
+def test_a_missing_total_is_not_added() -> None:
     assert b'{"hits":{"hits":[]}}' == render_answer(answer(), Page([], Total(3), 2.0))
 
 
@@ -182,7 +182,7 @@ def test_a_total_that_the_engine_does_not_give_is_not_added() -> None:
         ("", 2.0, b'{"hits":{"hits":[]}}'),
     ],
 )
-def test_max_score_is_rewritten_where_the_page_has_one(rest: str, max_score: float | None, expected: bytes) -> None:
+def test_max_score_is_rewritten_if_present(rest: str, max_score: float | None, expected: bytes) -> None:
     assert expected == render_answer(answer(rest=rest), Page([], None, max_score))
 
 
@@ -196,7 +196,7 @@ def test_max_score_is_rewritten_where_the_page_has_one(rest: str, max_score: flo
         ({"_shards": '{"total":2,"failed":1}'}, False),
     ],
 )
-def test_an_answer_is_whole_when_every_shard_answered_in_time(members: dict[str, str], expected: bool) -> None:  # noqa: FBT001
+def test_a_response_is_complete_if_all_shards_responded_in_time(members: dict[str, str], expected: bool) -> None:  # noqa: FBT001
     assert expected is answer(**members).whole
 
 
@@ -211,7 +211,7 @@ def test_an_answer_is_whole_when_every_shard_answered_in_time(members: dict[str,
         (answer('[{"_index":"i","_id":"1"}]'), False),
     ],
 )
-def test_nothing_is_found_where_there_is_neither_hit_nor_total(found: SearchAnswer, expected: bool) -> None:  # noqa: FBT001
+def test_a_response_without_hits_and_total_found_nothing(found: SearchAnswer, expected: bool) -> None:  # noqa: FBT001
     assert expected is found.found_nothing
 
 
@@ -235,13 +235,13 @@ def test_nothing_is_found_where_there_is_neither_hit_nor_total(found: SearchAnsw
         b'{"hits":{"hits":[{"_index":"i","_id":"\xff"}]}}',
     ],
 )
-def test_what_is_no_answer_is_malformed(body: bytes) -> None:
+def test_an_unexpected_response_is_malformed(body: bytes) -> None:
     with pytest.raises(Malformed, match="engine: not the answer of a search"):
         read_answer(body)
 
 
 @given(st.binary())
-def test_no_bytes_are_too_odd_to_be_malformed(body: bytes) -> None:
+def test_any_bytes_are_parsed_or_malformed(body: bytes) -> None:
     with pytest.raises(Malformed):
         read_answer(body)
 
@@ -257,7 +257,7 @@ def test_no_bytes_are_too_odd_to_be_malformed(body: bytes) -> None:
         (12345.678, b"12345.68"),
     ],
 )
-def test_a_score_has_seven_digits_at_most(score: float, expected: bytes) -> None:
+def test_a_score_has_at_most_seven_digits(score: float, expected: bytes) -> None:
     assert expected == bytes(number(score))
 
 
@@ -277,17 +277,17 @@ def shown_with_values(rest: str = "") -> dict[str, Any]:
     return written
 
 
-def test_the_scores_place_among_sort_values_is_rewritten_and_hidden_members_are_left_out() -> None:
+def test_the_scores_sort_value_is_rewritten_and_hidden_members_removed() -> None:
     (hit,) = shown_with_values()["hits"]
     assert {"_index": "i", "_score": 2.0, "sort": ["x", 1.9989999999999999, 7]} == hit
 
 
 @pytest.mark.parametrize(("rest", "best"), [(',"max_score":null', None), (',"max_score":3.5', 2.0)])
-def test_where_the_engine_tells_no_best_score_beside_sort_values_none_is_told(rest: str, best: float | None) -> None:
+def test_max_score_stays_null_beside_sort_values(rest: str, best: float | None) -> None:
     assert best == shown_with_values(rest)["max_score"]
 
 
-def test_hits_are_indexed_once() -> None:
+def test_the_index_of_hits_is_computed_once() -> None:
     """A page of a wide ranking looks up each of its documents."""
     answer = read_answer(b'{"hits":{"hits":[{"_index":"i","_id":"a"},{"_index":"i","_id":"b"}]}}')
     assert list(answer.hits) == list(answer.by_key.values())

@@ -94,13 +94,13 @@ def test_the_lexical_search_fills_the_window_and_the_page(body: dict[str, Any], 
     assert {"query": MATCH, "_source": OWN, "from": 0, "size": size} == search
 
 
-def test_the_lexical_search_is_the_clients_but_for_its_page_and_the_proxys_fields() -> None:
+def test_the_lexical_search_differs_from_the_clients_only_in_page_and_fields() -> None:
     search = lexical_search(plan_of(body=EVERYTHING))
     assert changed(size=50, _source=OWN) == body_of(search)
     assert ("products", ()) == (search.indices, search.parameters)
 
 
-def test_parameters_that_the_proxy_sets_itself_are_not_sent_along() -> None:
+def test_parameters_the_proxy_sets_are_not_repeated() -> None:
     search = lexical_search(plan_of("q=laptop&typed_keys&human&routing=r&_source=title&size=5"))
     assert (("q", "laptop"), ("typed_keys", ""), ("human", ""), ("routing", "r")) == search.parameters
     assert {"_source": {"includes": ["title"], "excludes": ["v", "v_hash"]}, "from": 0, "size": 50} == body_of(search)
@@ -117,12 +117,12 @@ def test_parameters_that_the_proxy_sets_itself_are_not_sent_along() -> None:
         (False, LEXICAL_ONLY, False),
     ],
 )
-def test_the_proxys_own_fields_are_left_out_unless_named(source: Any, settings: RouteSettings, expected: Any) -> None:
+def test_the_proxys_fields_are_excluded_unless_requested(source: Any, settings: RouteSettings, expected: Any) -> None:
     plan = plan_of(body={"query": MATCH, "_source": source}, settings=settings)
     assert expected == body_of(lexical_search(plan)).get("_source")
 
 
-def test_a_source_that_stands_in_the_url_stays_there() -> None:
+def test_a_source_parameter_stays_in_the_url() -> None:
     """Beside Elasticsearch 9's `_source_exclude_vectors`, with which the body's is not looked at."""
     plan = plan_of("_source=a&_source_exclude_vectors=true", {"query": MATCH, "_source": ["b"]})
     for search in (lexical_search(plan), render_search(plan, [A], {})):
@@ -132,7 +132,7 @@ def test_a_source_that_stands_in_the_url_stays_there() -> None:
     assert "_source" not in body_of(render_search(plan, [A], {}))
 
 
-def test_a_page_behind_the_head_is_the_clients_without_the_heads_documents() -> None:
+def test_a_deep_page_is_the_clients_search_without_the_windows_documents() -> None:
     plan = plan_of(body=EVERYTHING | {"from": 60})
     expected = {"bool": {"must_not": [these("products", "a", "b")], "filter": [TERM]}}
     assert changed(**{"from": 58, "_source": OWN, "post_filter": expected}) == body_of(
@@ -140,12 +140,12 @@ def test_a_page_behind_the_head_is_the_clients_without_the_heads_documents() -> 
     )
 
 
-def test_without_a_post_filter_the_heads_documents_are_all_that_is_excluded() -> None:
+def test_a_deep_page_without_post_filter_excludes_only_the_windows_documents() -> None:
     search = body_of(tail_search(plan_of(body={"query": MATCH, "from": 60}), [RankedDocument(A)]))
     assert {"bool": {"must_not": [these("products", "a")]}} == search["post_filter"]
 
 
-def test_a_page_behind_no_head_is_the_clients_own() -> None:
+def test_a_deep_page_of_an_empty_window_is_the_clients_search() -> None:
     assert changed(**{"from": 60, "_source": OWN}) == body_of(tail_search(plan_of(body=EVERYTHING | {"from": 60}), ()))
 
 
@@ -155,7 +155,7 @@ values = strategies.json_values.map(strategies.compact)
 
 
 @given(st.dictionaries(st.sampled_from([key for key in allowed if key not in refused_by_value]), values))
-def test_members_survive_planning_in_the_clients_bytes(members: dict[str, bytes]) -> None:
+def test_members_keep_the_clients_bytes_in_added_searches(members: dict[str, bytes]) -> None:
     body = json.loads(b"{%s}" % b",".join(b'"%s":%s' % (key.encode(), value) for key, value in members.items()))
     plan = plan_of("q=laptop", body)
     for search in (lexical_search(plan), tail_search(replace(plan, window=0), ())):
@@ -168,7 +168,7 @@ names = sorted(name for name, use in PARAMETERS.items() if isinstance(use, Use) 
 
 
 @pytest.mark.parametrize("name", [name for name in names if name not in _MEANT_FOR_MORE])
-def test_each_parameter_goes_along_with_the_clients_own_search(name: str) -> None:
+def test_the_lexical_search_has_all_parameters_of_the_client(name: str) -> None:
     plan = plan_of(f"{name}=x", {"query": MATCH})
     assert ((name, "x"),) == lexical_search(plan).parameters == tail_search(plan, ()).parameters
 
@@ -176,7 +176,7 @@ def test_each_parameter_goes_along_with_the_clients_own_search(name: str) -> Non
 # The proxy's own searches
 
 
-def test_the_heads_keys_and_the_total_are_asked_for_alone() -> None:
+def test_the_search_for_the_window_requests_only_keys_and_total() -> None:
     search = head_search(plan_of("human&routing=r&typed_keys", EVERYTHING))
     assert {
         "query": EVERYTHING["query"],
@@ -191,7 +191,7 @@ def test_the_heads_keys_and_the_total_are_asked_for_alone() -> None:
     assert (("routing", "r"),) == search.parameters
 
 
-def test_the_heads_keys_are_those_of_the_urls_query() -> None:
+def test_the_search_for_the_window_uses_the_urls_query() -> None:
     search = body_of(head_search(plan_of("q=laptop", {"query": TERM})))
     assert {
         "query": {"query_string": {"query": "laptop"}},
@@ -201,7 +201,7 @@ def test_the_heads_keys_are_those_of_the_urls_query() -> None:
     } == search
 
 
-def test_knn_searches_under_everything_that_excludes() -> None:
+def test_knn_has_every_filter_of_the_client() -> None:
     search = semantic_search(plan_of("human&routing=r", EVERYTHING), VECTORS, "v", [1.0, 0.0, 0.0])
     relaxed = {"bool": {"must": [{"match_all": {}}], "filter": [BARE_INNER]}}
     assert {
@@ -220,12 +220,12 @@ def test_knn_searches_under_everything_that_excludes() -> None:
     assert (("routing", "r"),) == search.parameters
 
 
-def test_knn_without_a_condition_has_no_filter() -> None:
+def test_knn_without_filters_has_none() -> None:
     knn = body_of(semantic_search(plan_of(body={"query": MATCH}), VECTORS, "v", [1.0]))["knn"]
     assert {"field": "v", "query_vector": [1.0], "k": 50, "num_candidates": 100} == knn
 
 
-def test_a_window_wider_than_num_candidates_widens_them() -> None:
+def test_num_candidates_is_at_least_the_window() -> None:
     knn = body_of(semantic_search(plan_of(body={"query": MATCH}, window=200), VECTORS, "v", [1.0]))["knn"]
     assert (200, 200) == (knn["k"], knn["num_candidates"])
 
@@ -236,13 +236,13 @@ def test_without_a_reranker_knn_fetches_no_text() -> None:
     assert body_of(search)["_source"] is False
 
 
-def test_passages_are_the_fields_of_the_routes_lines_and_no_others() -> None:
+def test_only_the_passage_fields_are_fetched() -> None:
     settings = RouteSettings(index="products", passage=["title", "{price} {currency}", "{a.b:raw} of {title}"])
     search = passage_search(plan_of("", EVERYTHING, settings=settings), [A])
     assert ["title", "price", "currency", "a.b"] == json.loads(search.body)["_source"]
 
 
-def test_passages_are_the_routes_fields_of_these_documents() -> None:
+def test_passages_are_fetched_for_the_given_documents() -> None:
     search = passage_search(plan_of("human&routing=r", EVERYTHING), [A, C])
     documents = {"bool": {"should": [these("books", "a"), these("products", "a")], "minimum_should_match": 1}}
     assert {
@@ -255,7 +255,7 @@ def test_passages_are_the_routes_fields_of_these_documents() -> None:
     assert (("routing", "r"),) == search.parameters
 
 
-def test_documents_are_rendered_and_counted_as_the_clients_query_sees_them() -> None:
+def test_documents_are_rendered_and_counted_by_the_clients_query() -> None:
     search = render_search(plan_of("human&routing=r&typed_keys", EVERYTHING), [A, B], {})
     relaxed = {"bool": {"must": [{"match_all": {}}], "filter": [BARE_INNER]}}
     own = {"bool": {"must": [MATCH], "filter": [BARE_INNER]}}
@@ -278,7 +278,7 @@ def test_documents_are_rendered_and_counted_as_the_clients_query_sees_them() -> 
 ONLY_ORDERS = msgspec.structs.replace(SETTINGS, semantic=msgspec.structs.replace(SEMANTIC, adds=False))
 
 
-def test_knn_that_adds_nothing_is_filtered_by_the_whole_query() -> None:
+def test_knn_that_may_not_add_hits_is_filtered_by_the_whole_query() -> None:
     plan = plan_of("", EVERYTHING, settings=ONLY_ORDERS)
     own = {"bool": {"must": [MATCH], "filter": [BARE_INNER]}}
     assert [own, TERM] == body_of(semantic_search(plan, VECTORS, "v", [1.0]))["knn"]["filter"]
@@ -320,7 +320,7 @@ def test_facets_are_counted_by_the_search_that_renders_the_documents() -> None:
     assert (("human", ""), ("routing", "r"), ("typed_keys", ""), ("timeout", "2s")) == search.parameters
 
 
-def test_facets_behind_the_head_are_counted_without_hits_and_as_the_client_counts() -> None:
+def test_facets_of_a_deep_page_are_counted_without_hits() -> None:
     search = facet_search(plan_of("human&routing=r&typed_keys", EVERYTHING), [A, B], raw(BRANDS))
     assert {
         "query": WIDENED,
@@ -334,7 +334,7 @@ def test_facets_behind_the_head_are_counted_without_hits_and_as_the_client_count
     assert (("routing", "r"), ("typed_keys", "")) == search.parameters
 
 
-def test_the_proxys_own_count_takes_no_name_of_the_clients() -> None:
+def test_the_name_of_the_proxys_aggregation_is_unique() -> None:
     taken = {"matched": {"terms": {"field": "brand"}}, "matched_": {"terms": {"field": "brand"}}}
     asked = body_of(render_search(plan_of(body=EVERYTHING), [A], raw(taken)))["aggs"]
     assert (["matched", "matched_", "matched__"], taken["matched"]) == (list(asked), asked["matched"])
@@ -353,12 +353,12 @@ def test_the_proxys_own_count_takes_no_name_of_the_clients() -> None:
         ([ROUTED, A], {"bool": {"should": [these("products", "a"), ROUTED_ALONE], "minimum_should_match": 1}}),
     ],
 )
-def test_documents_are_named_by_index_id_and_routing(keys: list[DocKey], expected: Any) -> None:
+def test_documents_are_selected_by_index_id_and_routing(keys: list[DocKey], expected: Any) -> None:
     assert expected == these_documents(keys)
 
 
 @given(strategies.query_trees, st.none() | strategies.query_trees)
-def test_every_search_of_a_plan_can_be_written(query: Any, post_filter: Any) -> None:
+def test_every_search_of_a_plan_can_be_serialised(query: Any, post_filter: Any) -> None:
     must = {"bool": {"must": [MATCH, query]}}
     plan = plan_of(body={"query": must} | ({} if post_filter is None else {"post_filter": post_filter}))
     assert must == body_of(lexical_search(plan))["query"] == body_of(head_search(plan))["query"]
@@ -413,14 +413,14 @@ OF_THE_PROXY = [name for name in MADE if name not in {"lexical", "tail"}]
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_every_search_carries_the_clients_filters(name: str) -> None:
+def test_every_search_has_the_clients_filters(name: str) -> None:
     """The query's own, and the `post_filter`."""
     body = json.dumps(body_of(MADE[name](plan())))
     assert (True, True) == (json.dumps(TERM) in body, json.dumps(POST) in body)
 
 
 @pytest.mark.parametrize("name", MADE)
-def test_every_search_reaches_the_same_documents_in_the_same_way(name: str) -> None:
+def test_every_search_has_the_clients_routing_and_preference(name: str) -> None:
     """Names, routing, preference, runtime fields and the point in time are the client's."""
     search = MADE[name](plan())
     assert ("products", True) == (search.indices, {("routing", "r"), ("preference", "p")} <= set(search.parameters))
@@ -445,7 +445,7 @@ def test_only_the_proxys_own_searches_opt_out_of_pipelines(name: str) -> None:
         ("semantic", set()),
     ],
 )
-def test_what_is_shown_is_asked_for_only_where_hits_are_shown(name: str, keys: set[str]) -> None:
+def test_display_options_are_requested_only_for_displayed_hits(name: str, keys: set[str]) -> None:
     body = body_of(MADE[name](plan()))
     assert keys == {"aggs", "highlight", "explain"} & body.keys()
     assert (name in {"lexical", "tail", "counted", "facets"}) is ("a" in body.get("aggs", ()))
@@ -464,12 +464,12 @@ def test_what_is_shown_is_asked_for_only_where_hits_are_shown(name: str, keys: s
         ("facets", None, 0),
     ],
 )
-def test_how_many_hits_are_asked_for(name: str, start: int | None, size: int) -> None:
+def test_each_search_requests_the_necessary_number_of_hits(name: str, start: int | None, size: int) -> None:
     body = body_of(MADE[name](plan()))
     assert (start, size) == (body.get("from"), body["size"])
 
 
-def test_a_tail_of_groups_leaves_the_heads_groups_out() -> None:
+def test_a_deep_page_of_groups_excludes_the_windows_groups() -> None:
     places = [RankedDocument(KEYS[0], b'"a"'), RankedDocument(KEYS[1], b"7"), RankedDocument(KEYS[2], None)]
     search = body_of(tail_search(plan({**GROUPED, "from": 12}), places))
     none = {"bool": {"must_not": [{"exists": {"field": "family"}}]}}
@@ -477,14 +477,14 @@ def test_a_tail_of_groups_leaves_the_heads_groups_out() -> None:
     assert [expected] == search["post_filter"]["bool"]["must_not"]
 
 
-def test_groups_without_a_value_are_a_group() -> None:
+def test_documents_without_a_collapse_value_are_one_group() -> None:
     search = body_of(group_search(plan(GROUPED), [None]))
     none = {"bool": {"must_not": [{"exists": {"field": "family"}}]}}
     assert [POST, {"bool": {"should": [none], "minimum_should_match": 1}}] == search["post_filter"]["bool"]["filter"]
 
 
 @pytest.mark.parametrize("name", ["lexical", "tail", "groups", "head"])
-def test_what_makes_scores_goes_along_wherever_the_order_is_the_clients_own(name: str) -> None:
+def test_options_that_affect_scores_are_sent_where_scores_count(name: str) -> None:
     boosted = plan({**GROUPED, "indices_boost": [{"products": 2}]}, "search_type=dfs_query_then_fetch")
     search = MADE[name](boosted)
     assert ([{"products": 2}], "dfs_query_then_fetch") == (
@@ -493,7 +493,7 @@ def test_what_makes_scores_goes_along_wherever_the_order_is_the_clients_own(name
     )
 
 
-def test_boosts_are_measured_for_the_same_documents_in_the_same_way_and_nothing_is_shown() -> None:
+def test_the_boost_search_requests_only_scores_of_the_same_documents() -> None:
     """Ids alone, in no groups and without a `min_score`, which was meant for scores with the words."""
     boosted = {**BODY, "min_score": 3, "indices_boost": [{"products": 2}]}
     search = boost_search(plan(boosted, f"{URL}&search_type=dfs_query_then_fetch"), KEYS, 4.5)
@@ -508,13 +508,13 @@ def test_boosts_are_measured_for_the_same_documents_in_the_same_way_and_nothing_
 
 
 @pytest.mark.parametrize("name", [name for name in MADE if name != "facets"])
-def test_every_search_is_grouped_as_the_clients_own(name: str) -> None:
+def test_every_search_is_collapsed_like_the_clients(name: str) -> None:
     """Those that show no hits without what a group holds besides; facets and totals count documents, not groups."""
     expected = {"field": "family"} if name in {"head", "semantic"} else GROUPED["collapse"]
     assert expected == body_of(MADE[name](plan(GROUPED)))["collapse"]
 
 
-def test_where_an_aliass_filter_holds_too_late_it_is_said_again() -> None:
+def test_the_alias_filter_is_repeated_in_opensearch_knn() -> None:
     vectors = replace(VECTORS, dialect=OPENSEARCH)
     filters = []
     for each in (VECTORS, vectors):
@@ -536,7 +536,7 @@ def written(body: bytes) -> Plan:
     return replace(plan({"query": MATCH}), request=request)
 
 
-def test_the_clients_own_search_keeps_its_text_in_its_place() -> None:
+def test_the_lexical_search_keeps_lines_and_columns_of_the_clients_text() -> None:
     """The engine's warnings say on which line and in which column something stands."""
     body = b'{"size": 5,\n "_source": {\n  "include": "a"},"aggs": {"m": {"max": {"field": "p", "missing": 1.50}}}}\n'
     kept = b'{          \n             \n                  "aggs": {"m": {"max": {"field": "p", "missing": 1.50}}}'
@@ -544,7 +544,7 @@ def test_the_clients_own_search_keeps_its_text_in_its_place() -> None:
     assert kept + own == lexical_search(written(body)).body
 
 
-def test_a_page_behind_the_head_keeps_the_text_too() -> None:
+def test_a_deep_page_keeps_lines_and_columns_of_the_clients_text() -> None:
     body = b'{"query":{"match": {"title":"laptop"}}, "from":40, "post_filter":{"term":{"a":1.50}}}'
     search = tail_search(written(body), [RankedDocument(KEYS[0])]).body
     assert (True, True) == (search.startswith(body[:40] + b" "), b'"filter":[{"term":{"a":1.50}}]' in search)

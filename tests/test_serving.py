@@ -74,7 +74,7 @@ async def served(
         yield Served(command, file, settings, ports[0], ports[1], *clients)
 
 
-async def test_a_signal_reloads_the_settings_and_a_mistake_changes_nothing(
+async def test_sighup_reloads_the_settings_unless_they_are_invalid(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:
     async with served(tmp_path, engine, models) as proxy:
@@ -91,7 +91,7 @@ async def test_a_signal_reloads_the_settings_and_a_mistake_changes_nothing(
         assert ("", 200) == (await proxy.outcome(), (await proxy.ask("GET", "/readyz")).status)
 
 
-async def test_the_admin_port_reloads_switches_off_and_shows(
+async def test_the_admin_port_reloads_switches_reranking_and_shows_the_state(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:
     async with served(tmp_path, engine, models) as proxy:
@@ -119,7 +119,7 @@ async def test_a_watched_file_is_reloaded(tmp_path: Path, engine: FakeEngine, mo
         assert "" == await proxy.outcome()
 
 
-async def test_it_is_not_ready_while_it_drains_and_answers_what_runs(
+async def test_while_draining_it_is_not_ready_and_finishes_running_requests(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:
     """The search that is running is reranked, new clients find the port closed, and the exit code is 0."""
@@ -199,7 +199,7 @@ async def test_settings_from_a_pipe_are_not_read_again(tmp_path: Path, engine: F
         assert 0 == await command.ended()
 
 
-async def test_anywhere_but_on_this_machine_it_does_not_start_without_a_token(tmp_path: Path) -> None:
+async def test_an_admin_port_on_another_address_needs_a_token(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text("admin: {host: 0.0.0.0, port: 0}\nlisten: {port: 0}\n")
     async with running("serve", "-c", str(file)) as command:
@@ -208,7 +208,7 @@ async def test_anywhere_but_on_this_machine_it_does_not_start_without_a_token(tm
 
 
 @pytest.mark.parametrize("given", [{}, {"RERANK_PROXY_ADMIN_TOKEN": "the-token-of-the-admin-port"}])
-async def test_the_token_is_nowhere_to_be_read(
+async def test_the_token_appears_nowhere(
     tmp_path: Path, engine: FakeEngine, models: FakeModels, given: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in given.items():
@@ -224,9 +224,7 @@ async def test_the_token_is_nowhere_to_be_read(
 SEMANTIC = {"field": "embedding", "dimensions": 3, "timeout_seconds": 2}
 
 
-async def test_a_process_answers_whatever_fault_the_engine_has(
-    tmp_path: Path, engine: FakeEngine, models: FakeModels
-) -> None:
+async def test_every_engine_fault_gets_a_response(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
     """In the client's own search, and in the one that the proxy adds; every search is in the log and the counters."""
     route = ROUTE | {"semantic": SEMANTIC, "rank_window_size": 10, "budget_ms": 60_000}
     told: dict[str, tuple[int, str]] = {}

@@ -105,14 +105,14 @@ async def test_the_next_page_comes_from_another_proxy_without_a_model_call(start
         assert asked == len(models.requests)
 
 
-async def test_a_vector_that_one_has_paid_for_is_not_asked_for_by_another(start: Start, models: FakeModels) -> None:
+async def test_proxies_share_query_vectors(start: Start, models: FakeModels) -> None:
     async with start() as one, start() as other:
         await one.page(0)
         await other.page(0)
         assert 1 == len(models.of("embed"))
 
 
-async def test_scores_that_one_has_paid_for_are_not_asked_for_by_another(start: Start, models: FakeModels) -> None:
+async def test_proxies_share_scores(start: Start, models: FakeModels) -> None:
     """Nor those that another has added to what this one knew."""
     async with start(scores_mb=1) as one, start(scores_mb=1) as other:
         await one.page(0)
@@ -125,7 +125,7 @@ async def test_scores_that_one_has_paid_for_are_not_asked_for_by_another(start: 
         assert asked == len(models.requests)
 
 
-async def test_a_ranking_of_one_caller_is_not_that_of_another(start: Start, models: FakeModels) -> None:
+async def test_proxies_do_not_share_rankings_between_callers(start: Start, models: FakeModels) -> None:
     """Nor that of a proxy whose settings give another order."""
     async with start() as one, start(routes=[ROUTE | {"rank_window_size": 9}]) as other:
         await one.page(0, authorization="Basic b25l")
@@ -137,7 +137,7 @@ async def test_a_ranking_of_one_caller_is_not_that_of_another(start: Start, mode
         ]
 
 
-async def test_a_whole_ranking_is_not_replaced_by_a_degraded_one_of_another_proxy(
+async def test_a_complete_ranking_is_not_replaced_by_another_proxys_degraded_one(
     start: Start, models: FakeModels
 ) -> None:
     async with start() as one, start() as other:
@@ -150,7 +150,7 @@ async def test_a_whole_ranking_is_not_replaced_by_a_degraded_one_of_another_prox
 
 
 @pytest.mark.parametrize("kind", ["killed", "hanging"])
-async def test_without_redis_each_goes_on_alone_and_with_it_again_together(
+async def test_proxies_work_separately_while_redis_is_unreachable(
     start: Start, models: FakeModels, redis: RedisServer, kind: str
 ) -> None:
     async with start(timeout_ms=500) as one, start(timeout_ms=500) as other:

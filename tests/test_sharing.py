@@ -46,18 +46,18 @@ async def asking(shared: Shared[int], source: Source, *keys: str) -> list[asynci
     return tasks
 
 
-async def test_equal_questions_are_one_call(shared: Shared[int], source: Source) -> None:
+async def test_concurrent_equal_requests_share_one_call(shared: Shared[int], source: Source) -> None:
     tasks = await asking(shared, source, "a", "a", "b", "a")
     source.may_end.set()
     assert [1, 1, 2, 1] == await asyncio.gather(*tasks)
 
 
-async def test_what_was_answered_is_not_kept(shared: Shared[int], source: Source) -> None:
+async def test_results_are_not_cached(shared: Shared[int], source: Source) -> None:
     source.may_end.set()
     assert [1, 2] == [await shared.ask("a", source) for _ in range(2)]
 
 
-async def test_an_error_is_everyones(shared: Shared[int], source: Source) -> None:
+async def test_an_error_is_raised_for_all_waiters(shared: Shared[int], source: Source) -> None:
     source.error = ValueError("no")
     tasks = await asking(shared, source, "a", "a")
     source.may_end.set()
@@ -66,7 +66,7 @@ async def test_an_error_is_everyones(shared: Shared[int], source: Source) -> Non
 
 
 @pytest.mark.parametrize(("leaving", "cancelled"), [(1, 0), (2, 1)])
-async def test_a_call_ends_when_the_last_has_left(
+async def test_a_call_is_cancelled_with_its_last_waiter(
     shared: Shared[int], source: Source, leaving: int, cancelled: int
 ) -> None:
     tasks = await asking(shared, source, "a", "a")
@@ -78,7 +78,7 @@ async def test_a_call_ends_when_the_last_has_left(
     assert (leaving, cancelled) == (sum(task.cancelled() for task in tasks), source.cancelled)
 
 
-async def test_a_call_that_has_ended_is_not_joined(shared: Shared[int], source: Source) -> None:
+async def test_a_finished_call_is_not_joined(shared: Shared[int], source: Source) -> None:
     source.error = ValueError("no")
     (first,) = await asking(shared, source, "a")
     source.may_end.set()

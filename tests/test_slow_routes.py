@@ -19,7 +19,7 @@ def note(routes: SlowRoutes, count: int, outcome: Outcome, rerank_ms: float = 10
         routes.note(SearchRecord("", route=route, clock=Clock({"lexical": 9.0, "rerank": rerank_ms})), outcome)
 
 
-def test_a_route_is_warned_of_once_with_the_times_of_its_models(log: Log) -> None:
+def test_a_slow_route_is_reported_once_with_the_latency_of_its_models(log: Log) -> None:
     routes = SlowRoutes()
     note(routes, 80, IN_TIME, 100.0)
     note(routes, 20, LATE, 1480.0)
@@ -35,7 +35,7 @@ def test_a_route_is_warned_of_once_with_the_times_of_its_models(log: Log) -> Non
     assert {"rerank": {"p50": 100.0, "p95": 1480.0}} == line["model_ms"]
 
 
-def test_what_was_not_asked_for_being_slow_counts_and_says_nothing_of_the_time(log: Log) -> None:
+def test_searches_that_skip_a_slow_model_count_as_late_without_a_latency(log: Log) -> None:
     routes = SlowRoutes()
     note(routes, SEARCHES_TO_JUDGE - 10, IN_TIME, 100.0)
     note(routes, 11, SKIPPED, 0.01)
@@ -43,7 +43,7 @@ def test_what_was_not_asked_for_being_slow_counts_and_says_nothing_of_the_time(l
     assert {"rerank": {"p50": 100.0, "p95": 100.0}} == line["model_ms"]
 
 
-def test_few_searches_say_too_little(log: Log) -> None:
+def test_few_searches_cause_no_warning(log: Log) -> None:
     note(SlowRoutes(), SEARCHES_TO_JUDGE - 1, LATE)
     assert [] == log
 
@@ -62,7 +62,7 @@ def test_each_route_is_judged_by_its_own_searches(log: Log) -> None:
     assert ["help"] == [line["route"] for line in log]
 
 
-def test_the_next_warning_is_due_when_the_route_has_recovered(log: Log) -> None:
+def test_the_next_warning_needs_a_recovery_first(log: Log) -> None:
     routes = SlowRoutes()
     note(routes, WATCHED_SEARCHES, LATE)
     note(routes, WATCHED_SEARCHES // 2, IN_TIME)
@@ -73,7 +73,7 @@ def test_the_next_warning_is_due_when_the_route_has_recovered(log: Log) -> None:
     assert 2 == len(log)
 
 
-def test_every_search_that_is_concluded_is_noted(log: Log) -> None:
+def test_every_concluded_search_is_noted(log: Log) -> None:
     telemetry = Telemetry()
     for _ in range(SEARCHES_TO_JUDGE):
         record = RequestRecord("")

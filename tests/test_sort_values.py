@@ -35,28 +35,28 @@ def printed(score: float) -> float:
 
 
 @given(engine_scores)
-def test_a_tails_value_leads_back_to_the_engines_score(score: float) -> None:
+def test_a_tail_value_can_be_converted_back_to_the_engines_score(score: float) -> None:
     back = engine_score(tail_value(printed(score)))
     assert (struct.pack("<f", score), False) == (struct.pack("<f", back), is_own(back))
 
 
 @given(engine_scores)
-def test_no_score_of_an_engines_is_taken_for_the_proxys(score: float) -> None:
+def test_engine_scores_are_not_taken_for_the_proxys_values(score: float) -> None:
     assert (False, True) == (is_own(printed(score)), is_own(tail_value(score)))
 
 
 @given(st.lists(engine_scores, min_size=2, max_size=20, unique=True).map(lambda found: sorted(found, reverse=True)))
-def test_tail_values_fall_as_the_scores_do(scores: list[float]) -> None:
+def test_tail_values_descend_with_the_scores(scores: list[float]) -> None:
     assert all(one > other for one, other in pairwise(map(tail_value, scores)))
 
 
-def test_hits_without_a_score_have_a_place_at_the_end() -> None:
+def test_hits_without_a_score_come_last() -> None:
     assert (True, 0.0) == (is_own(tail_value(0.0)), engine_score(tail_value(0.0)))
     assert tail_value(0.0) < tail_value(1e-6)
 
 
 @given(st.lists(st.floats(1, 2), max_size=1000).map(lambda found: sorted(found, reverse=True)))
-def test_head_values_fall_strictly_and_lie_above_the_tails(scores: list[float]) -> None:
+def test_head_values_descend_strictly_above_the_tail_values(scores: list[float]) -> None:
     values = [head_value(score, place) for place, score in enumerate(scores)]
     assert all(one > other for one, other in pairwise(values))
     assert all(is_own(value) and Walk(value).in_head for value in values)
@@ -73,23 +73,23 @@ def test_head_values_fall_strictly_and_lie_above_the_tails(scores: list[float]) 
         (None, "engine"),
     ],
 )
-def test_a_walk_is_known_by_the_value_in_the_scores_place(after: object, found: object) -> None:
+def test_search_after_is_recognised_by_the_scores_sort_value(after: object, found: object) -> None:
     assert found == walk_of(after, TIED)
 
 
-def test_values_of_both_are_nobodys() -> None:
+def test_mixed_sort_values_are_not_recognised() -> None:
     assert walk_of([tail_value(3.5), 3.5], Sort((0, 1))) is None
     assert "engine" == walk_of([tail_value(3.5)], BY_SCORE)
 
 
-def test_the_other_keys_values_stay() -> None:
+def test_values_of_other_sort_keys_are_unchanged() -> None:
     walk = Walk(tail_value(3.5))
     after = [1, walk.value, walk.value, "x", 2**60]
     assert [1, 3.5, 3.5, "x", 2**60] == engine_values(after, Sort((1, 2)), walk)
 
 
 @pytest.mark.parametrize(("sort", "leading"), [(["_score", "a"], 0), (["a", "_score"], 1), (["a", "b", "_score"], 2)])
-def test_keys_before_the_score_group_the_hits(sort: list[str], leading: int) -> None:
+def test_sort_keys_before_the_score_group_the_hits(sort: list[str], leading: int) -> None:
     found = read_sort(sort)
     assert found is not None
     assert (leading, True) == (found.leading, found.is_shown)

@@ -37,7 +37,7 @@ OLD_NAMES = SourceFilter(includes=("a",), excludes=("b",), names=("include", "ex
         (None, None),
     ],
 )
-def test_the_bodys_forms(value: Any, expected: SourceFilter | None) -> None:
+def test_all_forms_of_source_in_the_body_are_read(value: Any, expected: SourceFilter | None) -> None:
     assert expected == read_source(value)
 
 
@@ -60,7 +60,7 @@ def test_the_bodys_forms(value: Any, expected: SourceFilter | None) -> None:
         ({"_source_exclude_vectors": "false", "_source": "a"}, SourceFilter(includes=("a",), place=PathPlace.URL)),
     ],
 )
-def test_the_urls_forms(params: dict[str, str], expected: SourceFilter | None) -> None:
+def test_all_forms_of_source_in_the_url_are_read(params: dict[str, str], expected: SourceFilter | None) -> None:
     assert expected == source_of_url(params)
 
 
@@ -129,7 +129,7 @@ paths = st.lists(st.text("ab.*", min_size=1, max_size=4), max_size=3).map(tuple)
 filters = st.just(NONE) | st.builds(SourceFilter, st.just(value=True), paths, paths, st.none() | st.booleans())
 
 
-def test_the_lists_are_called_as_the_client_calls_them() -> None:
+def test_the_names_of_the_lists_are_the_clients() -> None:
     """Of the old names the engine warns, and goes on to."""
     source = read_source({"exclude": "x"})
     assert source is not None
@@ -137,12 +137,12 @@ def test_the_lists_are_called_as_the_client_calls_them() -> None:
 
 
 @given(filters)
-def test_what_is_rendered_is_read_as_the_same(source: SourceFilter) -> None:
+def test_a_rendered_filter_is_read_as_the_same(source: SourceFilter) -> None:
     assert source == read_source(source.render())
 
 
 @given(strategies.json_values)
-def test_no_value_is_too_odd(value: Any) -> None:
+def test_any_value_is_read_without_an_error(value: Any) -> None:
     assert isinstance(read_source(value), SourceFilter | None)
 
 

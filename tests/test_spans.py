@@ -22,7 +22,7 @@ def searched(outcome: Outcome | None) -> RequestRecord:
     return record
 
 
-def test_each_run_of_a_stage_is_a_span_of_its_search() -> None:
+def test_each_stage_is_a_span_of_its_search() -> None:
     root, search, *stages, call = spans(searched(Outcome("reranked")))
     assert (root.span_id, {search.span_id}) == (search.parent_id, {stage.parent_id for stage in stages})
     assert [("lexical", 2.0, 3.0), ("lexical", 4.0, 5.0)] == [(span.name, span.begun, span.ended) for span in stages]
@@ -30,7 +30,7 @@ def test_each_run_of_a_stage_is_a_span_of_its_search() -> None:
 
 
 @pytest.mark.parametrize("query_text", [False, True])
-def test_the_text_of_a_query_is_in_no_span_unless_it_may_be_logged(*, query_text: bool) -> None:
+def test_query_text_is_in_a_span_only_if_it_may_be_logged(*, query_text: bool) -> None:
     written = str(spans(searched(None), query_text=query_text))
     assert query_text == ("secret" in written)
 
@@ -43,11 +43,11 @@ def test_the_text_of_a_query_is_in_no_span_unless_it_may_be_logged(*, query_text
         (bypassed(Bypass("engine_refused", is_fault=True)), "engine_refused"),
     ],
 )
-def test_a_fault_is_the_error_of_its_search(outcome: Outcome | None, error: str) -> None:
+def test_a_failure_is_the_error_of_its_search(outcome: Outcome | None, error: str) -> None:
     assert error == spans(searched(outcome))[1].error
 
 
-def test_a_search_of_no_route_is_the_request_alone() -> None:
+def test_a_search_without_a_route_has_only_the_request_span() -> None:
     record = RequestRecord("")
     record.search()
     assert ["POST", "reranker"] == [span.name for span in spans(record)]
@@ -62,5 +62,5 @@ def test_a_search_of_no_route_is_the_request_alone() -> None:
         (Ended.REFUSED, "refused"),
     ],
 )
-def test_a_request_that_was_broken_off_is_an_error(ended: Ended, error: str) -> None:
+def test_an_aborted_request_is_an_error(ended: Ended, error: str) -> None:
     assert error == spans(RequestRecord(""), ended)[0].error

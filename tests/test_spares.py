@@ -54,7 +54,7 @@ def come_and_leave(spares: Spares, clients: int) -> list[EngineConnection | None
     return given
 
 
-async def test_clients_that_come_seldom_cost_the_engine_no_connection_more(server: FakeServer) -> None:
+async def test_infrequent_clients_cause_no_spare_connection(server: FakeServer) -> None:
     now = 0.0
     spares = Spares(Nodes(Settings(url=server.url)), timer=lambda: now)
     given = []
@@ -65,7 +65,7 @@ async def test_clients_that_come_seldom_cost_the_engine_no_connection_more(serve
     assert ([None] * 3, 0) == (given, server.connections)
 
 
-async def test_clients_that_stay_or_that_have_asked_nothing_cost_it_none_either(server: FakeServer) -> None:
+async def test_only_clients_that_leave_after_a_request_cause_spare_connections(server: FakeServer) -> None:
     spares = spares_of(server)
     for _ in range(10):
         spares.left()
@@ -75,7 +75,7 @@ async def test_clients_that_stay_or_that_have_asked_nothing_cost_it_none_either(
     assert 0 == server.connections
 
 
-async def test_each_is_given_away_once_and_replaced(server: FakeServer) -> None:
+async def test_each_spare_connection_is_used_once_and_replaced(server: FakeServer) -> None:
     spares = spares_of(server)
     assert [None, None] == come_and_leave(spares, 2)
     given = []
@@ -90,7 +90,7 @@ async def test_each_is_given_away_once_and_replaced(server: FakeServer) -> None:
         each.close()
 
 
-async def test_a_burst_of_clients_opens_no_more_than_the_bound(server: FakeServer) -> None:
+async def test_spare_connections_are_bounded(server: FakeServer) -> None:
     spares = spares_of(server)
     come_and_leave(spares, 10 * SPARE_CONNECTIONS)
     await until(lambda: server.connections == SPARE_CONNECTIONS)
@@ -100,7 +100,7 @@ async def test_a_burst_of_clients_opens_no_more_than_the_bound(server: FakeServe
     await server.until_left()
 
 
-async def test_what_nobody_needs_is_closed(server: FakeServer) -> None:
+async def test_unused_spare_connections_are_closed(server: FakeServer) -> None:
     spares = spares_of(server, kept_seconds=0.01)
     come_and_leave(spares, 4)
     await until(lambda: server.connections > 0)
@@ -110,7 +110,7 @@ async def test_what_nobody_needs_is_closed(server: FakeServer) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n"])
-async def test_one_that_the_node_closed_or_wrote_to_is_given_to_nobody(server: FakeServer, sent: bytes) -> None:
+async def test_a_spare_connection_closed_or_written_to_by_the_node_is_not_used(server: FakeServer, sent: bytes) -> None:
     async def ends(stream: Stream) -> None:
         await stream.send(sent)
 
@@ -124,7 +124,7 @@ async def test_one_that_the_node_closed_or_wrote_to_is_given_to_nobody(server: F
     spares.drop()
 
 
-async def test_an_engine_that_is_away_is_not_reported_twice(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unreachable_engine_is_not_reported_twice(caplog: pytest.LogCaptureFixture) -> None:
     spares = Spares(Nodes(Settings(url=f"http://127.0.0.1:{closed_port()}")))
     assert [None] * 3 == come_and_leave(spares, 3)
     await turns()
@@ -132,9 +132,7 @@ async def test_an_engine_that_is_away_is_not_reported_twice(caplog: pytest.LogCa
     spares.drop()
 
 
-async def test_a_client_for_each_request_has_a_connection_to_the_engine_for_itself(
-    settings: Config, engine: FakeEngine
-) -> None:
+async def test_each_client_gets_its_own_spare_connection(settings: Config, engine: FakeEngine) -> None:
     """Also the clients that come at the same time, and those that keep theirs."""
     async with AsyncExitStack() as stack:
         listener = await listen(msgspec.structs.replace(settings, routes=()), TOKEN, {}, stack)
@@ -153,7 +151,7 @@ async def test_a_client_for_each_request_has_a_connection_to_the_engine_for_itse
 
 
 @pytest.mark.parametrize(("method", "times", "sent"), [("GET", 2, b"HTTP/1.1 200"), ("POST", 1, b"")])
-async def test_a_read_that_meets_the_end_of_a_spare_connection_is_sent_once_more(
+async def test_a_read_on_a_dead_spare_connection_is_sent_once_more(
     settings: Config, engine: FakeEngine, method: str, times: int, sent: bytes
 ) -> None:
     """As on a kept connection: the node may have closed it at the same moment, and may have done what it was told."""

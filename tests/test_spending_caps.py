@@ -23,11 +23,11 @@ def test_periods_begin_with_the_utc_day_and_minute() -> None:
         (9.0, Level.OFF),
     ],
 )
-def test_first_the_window_shrinks_then_nothing_is_paid_then_nothing_is_reranked(share: float, level: Level) -> None:
+def test_approaching_a_cap_shrinks_the_window_then_stops_paying_then_reranking(share: float, level: Level) -> None:
     assert level is level_at(share)
 
 
-def test_a_window_is_never_widened() -> None:
+def test_a_window_is_never_enlarged() -> None:
     assert [100, 20, 10] == [
         narrowed_by_spend(100, Level.NORMAL),
         narrowed_by_spend(100, Level.NARROW),
@@ -35,7 +35,7 @@ def test_a_window_is_never_widened() -> None:
     ]
 
 
-def test_a_route_has_its_own_caps_and_those_of_all() -> None:
+def test_a_route_has_its_own_caps_and_the_global_ones() -> None:
     config = Config(
         routes=(RouteSettings(index=["a", "b"], spend=SpendCaps(max_usd_per_minute=1)), RouteSettings(index="c")),
         spend=Spend(file="f", max_usd_per_day=5, max_usd_per_minute=2),
@@ -46,7 +46,7 @@ def test_a_route_has_its_own_caps_and_those_of_all() -> None:
     )
 
 
-def test_a_cap_says_what_it_is() -> None:
+def test_a_cap_describes_itself() -> None:
     assert ["$0.5 per day of a", "$5 per minute of all routes"] == [
         str(Cap(0.5, Period.DAY, "a")),
         str(Cap(5, Period.MINUTE)),

@@ -17,7 +17,7 @@ def shares(ledger: Ledger, now: float = NOON) -> list[float]:
     return [ledger.share(cap, now) for cap in caps]
 
 
-def test_amounts_count_for_their_route_and_for_all_until_their_period_ends() -> None:
+def test_amounts_count_for_their_route_and_globally_in_their_period() -> None:
     ledger = Ledger()
     ledger.add(NOON, "a", "m", SPENT)
     ledger.add(NOON, "b", "n", TWICE)
@@ -27,7 +27,7 @@ def test_amounts_count_for_their_route_and_for_all_until_their_period_ends() -> 
     assert {Account(DAY, "a", "m"): SPENT, Account(DAY, "b", "n"): TWICE} == ledger.days()
 
 
-def test_what_is_reserved_counts_until_it_is_released() -> None:
+def test_reservations_count_until_released() -> None:
     ledger = Ledger()
     ledger.reserve("a", 4.0)
     assert [0.4, 0.0, 0.4, 0.4] == shares(ledger)
@@ -36,7 +36,7 @@ def test_what_is_reserved_counts_until_it_is_released() -> None:
     assert [0.0, 0.0, 0.0, 0.0] == shares(ledger)
 
 
-def test_nothing_is_lost_or_counted_twice_by_a_save_that_works_or_fails() -> None:
+def test_saving_loses_and_duplicates_nothing_even_on_failure() -> None:
     ledger = Ledger()
     ledger.add(NOON, "a", "m", SPENT)
     first = ledger.begin_save()

@@ -38,7 +38,7 @@ def spent(home: Household, model: str = "m", route: str = "a") -> Spent | None:
 # What a call costs
 
 
-def test_what_the_provider_charges_is_the_truth() -> None:
+def test_the_providers_charge_takes_precedence() -> None:
     home, usage = Household(), Usage()
     answered(home.purse(usage=usage), input_tokens=900, inference_status={"cost": 0.5})
     assert (Spent(1, 900, 0.5), Charge(900, 0.5)) == (spent(home), usage.charge)
@@ -50,20 +50,20 @@ def test_a_missing_cost_is_that_of_the_tokens_at_the_configured_price() -> None:
     assert (Spent(1, TOKENS, USD), Charge(TOKENS, USD)) == (spent(home), usage.charge)
 
 
-def test_where_not_even_tokens_are_reported_both_are_estimated() -> None:
+def test_without_reported_tokens_tokens_and_cost_are_estimated() -> None:
     home = Household()
     answered(home.purse())
     assert Spent(1, TOKENS, USD, USD) == spent(home)
 
 
-def test_a_model_without_a_price_costs_nothing_and_is_named() -> None:
+def test_a_model_without_a_price_costs_nothing_and_is_reported() -> None:
     home = Household()
     answered(home.purse(), "local", input_tokens=7)
     assert Spent(1, 7) == spent(home, "local")
     assert ["local"] == home.spending.costs().without_price
 
 
-def test_a_call_whose_response_was_not_read_counts_as_estimated() -> None:
+def test_a_call_without_a_read_response_is_charged_as_estimated() -> None:
     """It was cancelled or timed out, and may be charged all the same."""
     home, usage = Household(), Usage()
     with home.purse(usage=usage).pay("m", TOKENS) as payment:
@@ -81,7 +81,7 @@ def test_a_call_that_was_rejected_or_never_sent_costs_nothing() -> None:
     assert spent(home) is None
 
 
-def test_a_retry_is_one_call_that_costs_what_its_last_attempt_costs() -> None:
+def test_a_retried_call_costs_what_its_last_attempt_costs() -> None:
     home = Household()
     with home.purse().pay("m", TOKENS) as payment:
         payment.sent()
@@ -91,7 +91,7 @@ def test_a_retry_is_one_call_that_costs_what_its_last_attempt_costs() -> None:
     assert Spent(1, 5, 0.25) == spent(home)
 
 
-def test_estimates_learn_from_what_is_reported() -> None:
+def test_estimates_adapt_to_reported_tokens() -> None:
     home = Household()
     for _ in range(50):
         answered(home.purse(), "m", input_tokens=TOKENS // 2, inference_status={"cost": 1})
@@ -109,7 +109,7 @@ def test_a_free_local_model_reserves_nothing_once_it_was_called() -> None:
     assert home.meter.reserved_usd(published, 1e6, home.spending.prices) == 0
 
 
-def test_a_cheaper_call_is_booked_at_its_share_and_its_cost_does_not_lower_later_estimates() -> None:
+def test_a_cheap_tier_call_does_not_lower_later_estimates() -> None:
     home = Household()
     cheap = replace(home.purse(), share=0.5)
     answered(cheap, usage={"total_tokens": TOKENS})
@@ -120,7 +120,7 @@ def test_a_cheaper_call_is_booked_at_its_share_and_its_cost_does_not_lower_later
     assert pytest.approx(2.0) == whole
 
 
-def test_what_a_cache_saved_is_counted_apart() -> None:
+def test_savings_by_caches_are_counted_separately() -> None:
     home = Household()
     home.purse().saved("m", TOKENS)
     assert Spent(saved_tokens=TOKENS, saved_usd=USD) == spent(home)
@@ -129,7 +129,7 @@ def test_what_a_cache_saved_is_counted_apart() -> None:
 # Caps
 
 
-def test_a_hundred_calls_at_once_do_not_exceed_a_cap_together() -> None:
+def test_concurrent_calls_do_not_exceed_a_cap_together() -> None:
     home = Household(SpendCaps(max_usd_per_minute=3.5 * USD))
     with ExitStack() as stack:
         for _ in range(100):
@@ -138,7 +138,7 @@ def test_a_hundred_calls_at_once_do_not_exceed_a_cap_together() -> None:
     assert Spent(3, 3 * TOKENS, 3 * USD, 3 * USD) == spent(home)
 
 
-def test_calls_at_once_of_a_model_without_a_price_reserve_the_highest_published_one() -> None:
+def test_concurrent_calls_without_a_price_reserve_the_highest_published_price() -> None:
     dearest = TOKENS * max(PRICES.values()) / 1e6
     home = Household(SpendCaps(max_usd_per_minute=3.5 * dearest))
     begun = 0
@@ -152,7 +152,7 @@ def test_calls_at_once_of_a_model_without_a_price_reserve_the_highest_published_
     assert home.meter.reserved_usd("unpriced", TOKENS, home.spending.prices) == 0
 
 
-def test_what_was_reserved_and_not_spent_is_free_again() -> None:
+def test_unspent_reservations_are_released() -> None:
     home = Household(SpendCaps(max_usd_per_minute=1.5 * USD))
     for _ in range(5):
         with home.purse().pay("m", TOKENS) as payment:
@@ -160,7 +160,7 @@ def test_what_was_reserved_and_not_spent_is_free_again() -> None:
             payment.free()
 
 
-def test_a_cap_of_all_routes_holds_for_each_and_a_routes_own_for_it_alone() -> None:
+def test_a_global_cap_limits_all_routes_and_a_routes_cap_only_that_route() -> None:
     home = Household(SpendCaps(max_usd_per_minute=1.5 * USD), SpendCaps(max_usd_per_minute=2.5 * USD))
     answered(home.purse("a"), input_tokens=TOKENS)
     with pytest.raises(CapReached, match=r"m: the call would exceed the cap of \$0.0117188 per minute of a"):
@@ -170,7 +170,7 @@ def test_a_cap_of_all_routes_holds_for_each_and_a_routes_own_for_it_alone() -> N
         answered(home.purse("b"), input_tokens=TOKENS)
 
 
-def test_a_minutes_cap_ends_with_the_minute() -> None:
+def test_a_cap_per_minute_ends_with_the_minute() -> None:
     home = Household(SpendCaps(max_usd_per_minute=1.5 * USD))
     answered(home.purse(), input_tokens=TOKENS)
     with pytest.raises(CapReached):
@@ -185,7 +185,7 @@ def test_a_purse_that_does_not_pay_refuses_each_call_of_a_capped_route() -> None
         answered(home.purse(pays=False))
 
 
-def test_levels_rise_with_what_is_spent_and_are_logged_once_a_period(log: Log) -> None:
+def test_levels_rise_with_spend_and_are_logged_once_per_period(log: Log) -> None:
     home = Household(SpendCaps(max_usd_per_minute=10 * USD))
     seen = []
     for _ in range(9):
@@ -224,7 +224,7 @@ async def test_processes_that_share_a_file_see_each_others_spend(tmp_path: Path)
     assert 3 == homes[0].meter.ledger.days()[Account(DAY, "a", "m")].calls
 
 
-async def test_a_full_disk_costs_a_warning_and_nothing_is_lost(tmp_path: Path, log: Log) -> None:
+async def test_a_full_disk_causes_a_warning_and_no_loss(tmp_path: Path, log: Log) -> None:
     new = tmp_path / "spend.json.new"
     new.symlink_to("/dev/full")
     home = Household(path=tmp_path / "spend.json")
@@ -240,7 +240,7 @@ async def test_a_full_disk_costs_a_warning_and_nothing_is_lost(tmp_path: Path, l
     assert 3 == later.meter.ledger.days()[Account(DAY, "a", "m")].calls
 
 
-async def test_while_the_file_cannot_be_written_past_minutes_are_forgotten(tmp_path: Path) -> None:
+async def test_past_minutes_are_dropped_while_the_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "spend.json.new").symlink_to("/dev/full")
     home = Household(path=tmp_path / "spend.json")
     for minute in range(20):
@@ -253,7 +253,7 @@ async def test_while_the_file_cannot_be_written_past_minutes_are_forgotten(tmp_p
 
 
 @pytest.mark.parametrize("when", ["at the start", "later"])
-async def test_a_corrupt_file_is_said_and_set_aside(tmp_path: Path, log: Log, when: str) -> None:
+async def test_a_corrupt_file_is_reported_and_renamed(tmp_path: Path, log: Log, when: str) -> None:
     path = tmp_path / "spend.json"
     path.write_bytes(b"{")
     home = Household(path=path)
@@ -267,7 +267,7 @@ async def test_a_corrupt_file_is_said_and_set_aside(tmp_path: Path, log: Log, wh
     assert json.loads(path.read_bytes())["rows"]
 
 
-async def test_a_file_that_can_be_neither_read_nor_written_is_a_warning(tmp_path: Path, log: Log) -> None:
+async def test_an_unreadable_and_unwritable_file_is_a_warning(tmp_path: Path, log: Log) -> None:
     (tmp_path / "file").touch()
     home = Household(path=tmp_path / "file" / "spend.json")
     home.meter.read()
@@ -276,7 +276,7 @@ async def test_a_file_that_can_be_neither_read_nor_written_is_a_warning(tmp_path
     assert ["spend_not_saved"] == [event["event"] for event in log]
 
 
-async def test_a_save_that_is_cancelled_is_not_repeated(tmp_path: Path) -> None:
+async def test_a_cancelled_save_does_not_count_twice(tmp_path: Path) -> None:
     """Its thread goes on writing: the last save waits for it."""
     home = Household(path=tmp_path / "spend.json")
     answered(home.purse(), input_tokens=TOKENS)

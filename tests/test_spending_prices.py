@@ -14,7 +14,7 @@ def test_every_model_of_a_tier_has_a_price() -> None:
     assert set(PRICES) == {model for tier in TIERS.values() for model in (tier.embedding, tier.rerank)}
 
 
-def test_the_published_prices_are_those_of_deepinfra_alone() -> None:
+def test_published_prices_apply_to_deepinfra_only() -> None:
     """Local models go by the same names, and cost nothing."""
     local = Models(url="http://127.0.0.1:8080")
     elsewhere = Models(rerank_url="https://rerank.example.com")
@@ -30,7 +30,7 @@ def test_a_service_tier_changes_the_published_price_but_not_a_configured_one() -
     assert 1.0 == prices_of(Config(models=models, spend=Spend(prices={MODEL: 1.0}))).of(MODEL)
 
 
-def test_the_cheap_tier_costs_less_than_the_one_that_is_set_where_there_is_one() -> None:
+def test_the_cheap_tier_costs_less_than_the_configured_one() -> None:
     def share(models: Models) -> float:
         return prices_of(Config(models=models)).flex_share
 
@@ -52,7 +52,7 @@ def test_tokens_of_a_model_without_a_price_cost_nothing() -> None:
         ("这款笔记本电脑配备高分辨率屏幕", 8),
     ],
 )
-def test_an_estimate_is_near_what_the_tokenizer_counts(text: str, tokens: int) -> None:
+def test_estimates_are_close_to_the_tokenizer(text: str, tokens: int) -> None:
     """Counted once with Qwen's vocabulary, which is not part of this project."""
     assert 0.7 * tokens <= text_tokens(text) <= 1.7 * tokens
 
@@ -64,5 +64,5 @@ def test_query_instruction_and_template_are_billed_with_each_passage() -> None:
     assert 0 == rerank_tokens("query", [], "instruction")
 
 
-def test_a_text_that_is_no_unicode_has_tokens_too() -> None:
+def test_tokens_of_text_with_lone_surrogates_are_estimated() -> None:
     assert text_tokens("\ud800") > 0

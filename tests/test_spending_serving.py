@@ -35,7 +35,7 @@ def _charging(models: FakeModels) -> None:
     models.cost = COST
 
 
-async def test_at_a_cap_the_engines_order_stands_and_a_restart_does_not_reset_it(
+async def test_at_a_cap_searches_have_the_engines_order_even_after_a_restart(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:
     settings = capped(tmp_path, 2.5 * COST)
@@ -51,7 +51,7 @@ async def test_at_a_cap_the_engines_order_stands_and_a_restart_does_not_reset_it
     assert 2 == len(models.of("rerank"))
 
 
-async def test_over_a_cap_nothing_is_asked_of_the_models_or_added_to_the_engine(
+async def test_above_a_cap_no_model_call_and_no_search_is_added(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:
     async with served(tmp_path, engine, models, more=capped(tmp_path, 1.5 * COST)) as proxy:
@@ -62,9 +62,7 @@ async def test_over_a_cap_nothing_is_asked_of_the_models_or_added_to_the_engine(
     assert [] == [line for line in said if line["log.level"] == "error"]
 
 
-async def test_near_a_cap_what_is_cached_is_used_and_nothing_is_paid(
-    tmp_path: Path, engine: FakeEngine, models: FakeModels
-) -> None:
+async def test_near_a_cap_only_caches_are_used(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
     async with served(tmp_path, engine, models, more=capped(tmp_path, 2.05 * COST)) as proxy:
         assert ["reranked", "reranked"] == await outcomes(proxy, "a", "b")
         assert ["reranked", AT_CAP[0]] == await outcomes(proxy, "a", "c")
@@ -73,7 +71,7 @@ async def test_near_a_cap_what_is_cached_is_used_and_nothing_is_paid(
     assert costs["days"][0]["saved_tokens"] > 0
 
 
-async def test_many_searches_at_once_do_not_exceed_a_cap_together(
+async def test_concurrent_searches_do_not_exceed_a_cap_together(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:
     count, affordable = 40, 4
@@ -103,7 +101,7 @@ async def test_many_searches_at_once_do_not_exceed_a_cap_together(
     assert {"reranked"} | set(AT_CAP) >= set(found)
 
 
-async def test_a_full_disk_costs_a_warning_and_no_search(
+async def test_a_full_disk_causes_a_warning_but_no_failed_search(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:
     new = tmp_path / "spend.json.new"
@@ -117,7 +115,7 @@ async def test_a_full_disk_costs_a_warning_and_no_search(
     assert 2 * COST == rows[0]["spent"]["usd"]
 
 
-async def test_a_corrupt_state_file_is_said_and_set_aside(
+async def test_a_corrupt_state_file_is_reported_and_renamed(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:
     (tmp_path / "spend.json").write_bytes(b"\0\0")

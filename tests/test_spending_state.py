@@ -17,11 +17,11 @@ BOOK = {
 TODAY = Account("2026-11-29", "products*", "m")
 
 
-def test_what_is_written_is_read() -> None:
+def test_amounts_are_read_as_written() -> None:
     assert BOOK == decode(encode(BOOK))
 
 
-def test_two_processes_add_to_one_file(tmp_path: Path) -> None:
+def test_two_processes_add_up_in_one_file(tmp_path: Path) -> None:
     one, other = StateFile(tmp_path / "spend.json"), StateFile(tmp_path / "spend.json")
     assert {} == one.read()
     one.add(BOOK, NOON)
@@ -41,7 +41,7 @@ def test_two_processes_add_to_one_file(tmp_path: Path) -> None:
         b'{"x":' + b"[" * 9999,
     ],
 )
-def test_a_corrupt_file_is_said_and_renamed(tmp_path: Path, content: bytes) -> None:
+def test_a_corrupt_file_is_reported_and_renamed(tmp_path: Path, content: bytes) -> None:
     file = StateFile(tmp_path / "spend.json")
     file.path.write_bytes(content)
     with pytest.raises(Corrupt):
@@ -51,7 +51,7 @@ def test_a_corrupt_file_is_said_and_renamed(tmp_path: Path, content: bytes) -> N
     assert "spend.json.corrupt-20261129T120000Z" == aside.name
 
 
-def test_a_file_of_any_size_is_not_read_whole(tmp_path: Path) -> None:
+def test_a_too_large_file_is_not_read(tmp_path: Path) -> None:
     file = StateFile(tmp_path / "spend.json")
     with file.path.open("wb") as large:
         large.truncate(SPEND_FILE_BYTES + 1)
@@ -68,7 +68,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     assert BOOK == file.read()
 
 
-def test_a_locked_file_is_an_error_and_no_wait_without_end(tmp_path: Path) -> None:
+def test_a_locked_file_is_an_error_after_a_limited_wait(tmp_path: Path) -> None:
     file = StateFile(tmp_path / "spend.json", lock_seconds=0.01)
     with FileLock(tmp_path / "spend.json.lock"), pytest.raises(OSError, match="another process has locked"):
         file.add(BOOK, NOON)

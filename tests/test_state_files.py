@@ -8,7 +8,7 @@ import pytest
 from proxy.upstream.state_files import read_state, replace_state
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_files_are_read_as_written(tmp_path: Path) -> None:
     file = tmp_path / "state.json"
     assert read_state(file, 3) is None
     for content in (b"one", b"", b"two"):
@@ -17,7 +17,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert [file] == list(tmp_path.iterdir())
 
 
-def test_a_file_of_any_size_is_not_read_whole(tmp_path: Path) -> None:
+def test_a_too_large_file_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "state.json"
     file.write_bytes(b"four")
     with pytest.raises(ValueError, match="more than 3 bytes"):
@@ -25,7 +25,7 @@ def test_a_file_of_any_size_is_not_read_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
-def test_what_is_no_file_is_neither_read_nor_replaced(tmp_path: Path, kind: str) -> None:
+def test_only_regular_files_are_read_and_replaced(tmp_path: Path, kind: str) -> None:
     """Reading a pipe waits for a writer, and a device would be renamed as a corrupt file."""
     path = tmp_path / "state.json"
     if kind == "pipe":

@@ -34,7 +34,7 @@ class Shared(MemoryStore):
 
 
 @both
-async def test_what_one_stores_the_other_finds(layered: Layered) -> None:
+async def test_two_layered_stores_share_their_values(layered: Layered) -> None:
     shared = Shared()
     one, other = layered(MemoryStore(10_000), shared), layered(MemoryStore(10_000), shared)
     await one.put({b"a": b"1", b"b": b"2"}, 60)
@@ -44,7 +44,7 @@ async def test_what_one_stores_the_other_finds(layered: Layered) -> None:
 
 
 @both
-async def test_memory_answers_while_the_shared_store_is_away(layered: Layered) -> None:
+async def test_memory_is_used_while_the_shared_store_is_unreachable(layered: Layered) -> None:
     shared = Shared()
     store = layered(MemoryStore(10_000), shared)
     shared.is_away = True
@@ -52,7 +52,7 @@ async def test_memory_answers_while_the_shared_store_is_away(layered: Layered) -
     assert [b"1", None] == await store.get([b"a", b"b"])
 
 
-async def test_what_never_changes_is_asked_of_the_shared_store_once() -> None:
+async def test_immutable_values_are_read_from_the_shared_store_once() -> None:
     shared = Shared()
     await shared.put({b"a": b"1"}, 60)
     store = MemoryFirst(MemoryStore(10_000), shared)
@@ -62,7 +62,7 @@ async def test_what_never_changes_is_asked_of_the_shared_store_once() -> None:
     assert [[b"a"]] == shared.asked
 
 
-async def test_what_another_proxy_stored_stays_in_memory_for_the_time_it_has_left() -> None:
+async def test_shared_values_stay_in_memory_for_their_remaining_time() -> None:
     shared, clock = Shared(), Clock()
     await shared.put({b"a": b"1"}, 60)
     store = MemoryFirst(MemoryStore(10_000, clock), shared)
@@ -74,7 +74,7 @@ async def test_what_another_proxy_stored_stays_in_memory_for_the_time_it_has_lef
     assert [None] == await store.get([b"a"])
 
 
-async def test_what_another_proxy_has_replaced_is_not_found_as_it_was() -> None:
+async def test_values_replaced_by_another_proxy_are_not_served_from_memory() -> None:
     shared = Shared()
     one, other = SharedFirst(MemoryStore(10_000), shared), SharedFirst(MemoryStore(10_000), shared)
     await one.put({b"a": b"1"}, 60)

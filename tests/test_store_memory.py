@@ -24,14 +24,14 @@ def one(store: MemoryStore, key: bytes) -> bytes | None:
     return value
 
 
-async def test_what_was_put_is_got_in_the_order_of_the_keys() -> None:
+async def test_values_are_returned_in_the_order_of_the_keys() -> None:
     store = MemoryStore(10_000)
     await store.put({b"a": b"1", b"b": b"2"}, 60)
     assert [b"2", None, b"1", b"2"] == await store.get([b"b", b"c", b"a", b"b"])
     assert (3, 1, 0) == (store.counts.hits, store.counts.misses, store.evictions)
 
 
-async def test_an_entry_ends_with_its_time_and_begins_anew() -> None:
+async def test_an_entry_expires_and_can_be_stored_again() -> None:
     clock = Clock()
     store = MemoryStore(10_000, clock)
     await store.put({b"a": b"1"}, 60)
@@ -43,7 +43,7 @@ async def test_an_entry_ends_with_its_time_and_begins_anew() -> None:
     assert [b"2"] == await store.get([b"a"])
 
 
-async def test_expired_entries_leave_as_others_come_and_are_no_evictions() -> None:
+async def test_expired_entries_are_removed_and_not_counted_as_evictions() -> None:
     clock = Clock()
     store = MemoryStore(10**6, clock)
     await store.put({b"%d" % number: b"" for number in range(100)}, 60)
@@ -53,14 +53,14 @@ async def test_expired_entries_leave_as_others_come_and_are_no_evictions() -> No
 
 
 @pytest.mark.parametrize("size", [0, ENTRY_SIZE])
-async def test_what_is_larger_than_the_store_is_not_stored_and_leaves_no_earlier_value(size: int) -> None:
+async def test_a_value_larger_than_the_store_removes_the_earlier_one(size: int) -> None:
     store = MemoryStore(size)
     await store.put({b"a": b""}, 60)
     await store.put({b"a": b"x"}, 60)
     assert [None] == await store.get([b"a"])
 
 
-def test_a_scan_does_not_displace_what_is_used() -> None:
+def test_a_scan_does_not_evict_used_entries() -> None:
     """What came back twice stays, though ten times as many others as fit, each used once, come between two uses."""
     store = MemoryStore(1000 * ENTRY_SIZE)
     head, numbers = [b"head %d" % number for number in range(100)], count()
@@ -71,7 +71,7 @@ def test_a_scan_does_not_displace_what_is_used() -> None:
     assert None not in store.peek(head)
 
 
-def test_one_eviction_spares_only_some_of_those_in_use() -> None:
+def test_an_eviction_spares_a_limited_number_of_used_entries() -> None:
     """So that no call walks through the whole store, even if everything in it is in use."""
     store = MemoryStore(100 * ENTRY_SIZE)
     used = [b"used %d" % number for number in range(100)]
@@ -119,7 +119,7 @@ TestTraffic = Traffic.TestCase
 
 
 @given(st.lists(st.integers(0, 20), max_size=60))
-def test_everything_is_kept_while_there_is_room(numbers: list[int]) -> None:
+def test_nothing_is_evicted_while_there_is_room(numbers: list[int]) -> None:
     store = MemoryStore(100 * ENTRY_SIZE)
     for number in numbers:
         store.set({b"%d" % number: b"%d" % number}, 60)

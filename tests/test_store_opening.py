@@ -16,7 +16,7 @@ from tests.redis_server import needs_redis, redis_server
 SECRETS = CacheSecrets(key=b"0123456789abcdef")
 
 
-async def test_without_redis_each_kind_has_its_memory_and_its_time() -> None:
+async def test_without_redis_each_kind_has_its_own_memory_and_lifetime() -> None:
     settings = Cache(rankings_mb=1, scores_mb=2, vectors_mb=0, rankings_seconds=3, scores_seconds=4, vectors_seconds=5)
     async with AsyncExitStack() as stack:
         caches = open_caches(settings, CacheSecrets(), stack)
@@ -27,7 +27,7 @@ async def test_without_redis_each_kind_has_its_memory_and_its_time() -> None:
     assert caches.redis is None
 
 
-async def test_keys_are_drawn_for_each_process_unless_they_are_given() -> None:
+async def test_keys_are_random_per_process_unless_configured() -> None:
     async with AsyncExitStack() as stack:
         drawn, other = [open_caches(Cache(), CacheSecrets(), stack) for _ in range(2)]
         given, same = [open_caches(Cache(), SECRETS, stack) for _ in range(2)]
@@ -36,7 +36,7 @@ async def test_keys_are_drawn_for_each_process_unless_they_are_given() -> None:
 
 
 @needs_redis
-async def test_proxies_with_one_redis_find_what_the_other_stored(tmp_path: Path, log: Log) -> None:
+async def test_proxies_with_one_redis_share_their_values(tmp_path: Path, log: Log) -> None:
     async with redis_server(tmp_path) as server, AsyncExitStack() as stack:
         settings = Cache(redis_url=f"redis://127.0.0.1:{server.port}/3", redis_timeout_ms=30_000)
         one, other = [open_caches(settings, SECRETS, stack) for _ in range(2)]
@@ -52,7 +52,7 @@ async def test_proxies_with_one_redis_find_what_the_other_stored(tmp_path: Path,
 
 
 @needs_redis
-async def test_a_kind_that_is_not_cached_is_not_in_redis_either(tmp_path: Path, log: Log) -> None:
+async def test_a_disabled_kind_is_not_stored_in_redis(tmp_path: Path, log: Log) -> None:
     async with redis_server(tmp_path) as server, AsyncExitStack() as stack:
         settings = Cache(redis_url=f"redis://127.0.0.1:{server.port}", redis_timeout_ms=30_000, scores_mb=0)
         caches = open_caches(settings, SECRETS, stack)
@@ -66,7 +66,7 @@ async def test_a_kind_that_is_not_cached_is_not_in_redis_either(tmp_path: Path, 
         )
 
 
-async def test_an_authority_that_cannot_be_read_is_said_with_its_key(tmp_path: Path) -> None:
+async def test_an_unreadable_authority_is_an_error_with_its_key(tmp_path: Path) -> None:
     settings = Cache(redis_url="rediss://a", redis_ca_file=str(tmp_path / "none.pem"))
     async with AsyncExitStack() as stack:
         with pytest.raises(ConfigError, match=r"cache\.redis_ca_file: .*cannot be read"):

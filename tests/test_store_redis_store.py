@@ -73,7 +73,7 @@ async def open_store(log: Log) -> AsyncIterator[Open]:
         yield opened
 
 
-async def test_proxies_with_one_secret_share_what_they_store(server: RedisServer, open_store: Open) -> None:
+async def test_proxies_with_one_secret_share_their_values(server: RedisServer, open_store: Open) -> None:
     one, other, stranger = [await open_store(server, secret=secret) for secret in (b"s", b"s", b"other")]
     await one.put({b"a": b"1", b"b": b""}, 60)
     assert [b"1", None, b""] == await other.get([b"a", b"c", b"b"])
@@ -81,9 +81,7 @@ async def test_proxies_with_one_secret_share_what_they_store(server: RedisServer
     assert [] == await one.get([])
 
 
-async def test_what_is_in_redis_tells_nothing_and_ends_with_its_time(
-    server: RedisServer, open_store: Open, raw: Any
-) -> None:
+async def test_values_in_redis_are_encrypted_and_expire(server: RedisServer, open_store: Open, raw: Any) -> None:
     store = await open_store(server)
     await store.put({b"key": b"document-42"}, 60)
     key, value = PREFIX + b"key", await raw.get(PREFIX + b"key")
@@ -103,9 +101,7 @@ async def test_a_value_that_outlives_its_time_is_a_miss(server: RedisServer, ope
     assert [None] == await store.get([b"a"])
 
 
-async def test_a_value_that_no_proxy_wrote_under_its_key_is_a_miss(
-    server: RedisServer, open_store: Open, raw: Any
-) -> None:
+async def test_a_foreign_value_is_a_miss(server: RedisServer, open_store: Open, raw: Any) -> None:
     store = await open_store(server)
     await store.put({b"a": b"1", b"b": b"2"}, 60)
     await raw.set(PREFIX + b"a", await raw.get(PREFIX + b"b"))
@@ -127,9 +123,7 @@ async def test_large_values_are_neither_written_nor_read(server: RedisServer, op
     assert [None] * many == await store.get([b"fits"] * many)
 
 
-async def test_one_that_is_away_at_the_start_is_used_once_it_is_there(
-    tmp_path: Path, open_store: Open, log: Log
-) -> None:
+async def test_redis_may_start_after_the_proxy(tmp_path: Path, open_store: Open, log: Log) -> None:
     server = RedisServer(tmp_path)
     store = await open_store(server)
     await store.put({b"a": b"1"}, 60)
@@ -146,7 +140,7 @@ async def test_one_that_is_away_at_the_start_is_used_once_it_is_there(
         await server.kill()
 
 
-async def test_one_that_has_no_room_is_left_alone(server: RedisServer, open_store: Open, raw: Any, log: Log) -> None:
+async def test_a_full_redis_is_not_used_for_a_while(server: RedisServer, open_store: Open, raw: Any, log: Log) -> None:
     store = await open_store(server, away_seconds=3600)
     await raw.config_set("maxmemory", 1)
     await store.put({b"a": b"1"}, 60)
@@ -162,9 +156,7 @@ async def under_load(store: RedisStore) -> set[bytes | None]:
     return {value for values in found for value in values}
 
 
-async def test_one_that_hangs_is_left_alone_and_used_again_when_it_answers(
-    server: RedisServer, open_store: Open, log: Log
-) -> None:
+async def test_a_hanging_redis_is_not_used_until_it_recovers(server: RedisServer, open_store: Open, log: Log) -> None:
     """Also what was asked while it hung is not taken for the response to anything later."""
     store = await open_store(server, timeout_seconds=3, away_seconds=3600)
     for number in range(100):
@@ -183,9 +175,7 @@ async def test_one_that_hangs_is_left_alone_and_used_again_when_it_answers(
     ]
 
 
-async def test_one_that_is_killed_under_load_is_left_alone_and_used_again(
-    server: RedisServer, open_store: Open
-) -> None:
+async def test_a_redis_killed_under_load_is_used_again_after_recovery(server: RedisServer, open_store: Open) -> None:
     store = await open_store(server)
     await store.put({b"a": b"1"}, 60)
     loading = [asyncio.ensure_future(under_load(store)) for _ in range(10)]
@@ -200,7 +190,7 @@ async def test_one_that_is_killed_under_load_is_left_alone_and_used_again(
     assert {b"2"} == await under_load(store)
 
 
-async def test_a_search_that_is_cancelled_takes_no_other_along(server: RedisServer, open_store: Open) -> None:
+async def test_a_cancelled_search_does_not_cancel_others(server: RedisServer, open_store: Open) -> None:
     store = await open_store(server)
     keys = [b"%d" % number for number in range(50)]
     await store.put({key: key for key in keys}, 60)
@@ -246,7 +236,7 @@ async def secured(tmp_path: Path) -> AsyncIterator[tuple[RedisServer, RedisAddre
 
 
 @pytest.mark.parametrize("user", [None, "proxy"])
-async def test_a_server_with_tls_and_a_password_is_used(
+async def test_a_redis_with_tls_and_password_is_supported(
     secured: tuple[RedisServer, RedisAddress], open_store: Open, user: str | None
 ) -> None:
     store = await open_store(replace(secured[1], user=user))
@@ -266,7 +256,7 @@ async def test_a_server_with_tls_and_a_password_is_used(
         ({"tls": False}, "Error"),
     ],
 )
-async def test_one_that_does_not_let_the_proxy_in_is_left_alone_and_no_secret_is_logged(
+async def test_a_redis_that_rejects_the_password_is_not_used_and_no_secret_logged(
     secured: tuple[RedisServer, RedisAddress], open_store: Open, log: Log, changes: dict[str, Any], said: str
 ) -> None:
     store = await open_store(replace(secured[1], **changes))
@@ -277,7 +267,7 @@ async def test_one_that_does_not_let_the_proxy_in_is_left_alone_and_no_secret_is
     assert PASSWORD not in str(line)
 
 
-async def test_a_server_that_is_no_redis_is_left_alone(open_store: Open) -> None:
+async def test_a_server_that_is_not_redis_is_not_used(open_store: Open) -> None:
     async def nonsense(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 100)
         writer.close()

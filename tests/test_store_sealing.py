@@ -10,7 +10,7 @@ values = st.binary(max_size=40)
 
 
 @given(values, values)
-def test_a_value_is_read_under_its_key_and_by_the_same_secret_alone(key: bytes, value: bytes) -> None:
+def test_a_value_is_readable_only_with_its_key_and_secret(key: bytes, value: bytes) -> None:
     sealed = SEAL.close(key, value)
     assert value == Seal(b"secret").open(key, sealed)
     assert (None, None) == (SEAL.open(key + b"x", sealed), Seal(b"other").open(key, sealed))
@@ -18,17 +18,17 @@ def test_a_value_is_read_under_its_key_and_by_the_same_secret_alone(key: bytes, 
 
 
 @given(st.binary(max_size=60))
-def test_anything_else_is_no_value(found: bytes) -> None:
+def test_other_bytes_are_no_value(found: bytes) -> None:
     assert SEAL.open(b"key", found) is None
     assert SEAL.open(b"key", b"\x01" + found) is None
 
 
 @given(values, st.data())
-def test_a_changed_value_is_no_value(value: bytes, data: st.DataObject) -> None:
+def test_a_modified_value_is_rejected(value: bytes, data: st.DataObject) -> None:
     sealed = bytearray(SEAL.close(b"key", value))
     sealed[data.draw(st.integers(0, len(sealed) - 1))] ^= data.draw(st.integers(1, 255))
     assert SEAL.open(b"key", bytes(sealed)) is None
 
 
-def test_it_does_not_show_its_secret() -> None:
+def test_its_repr_hides_the_secret() -> None:
     assert "Seal(***)" == repr(SEAL)

@@ -31,11 +31,11 @@ def test_above_a_rate_the_faster_model_is_called(rate: float, fast: bool) -> Non
     assert fast is run(AutoTier(LIMIT), rate, 0.0, 3 * RATE_S)[-1]
 
 
-def test_a_short_burst_is_no_rate() -> None:
+def test_a_short_burst_does_not_change_the_model() -> None:
     assert not any(run(AutoTier(LIMIT), 400, 0.0, 1.0))
 
 
-def test_the_larger_model_returns_when_the_route_has_been_quiet_for_a_while() -> None:
+def test_the_larger_model_returns_after_a_quiet_period() -> None:
     tier = AutoTier(LIMIT)
     run(tier, 200, 0.0, 10)
     found = run(tier, 10, 10.0, 60)
@@ -53,14 +53,14 @@ def test_a_rate_near_the_limit_changes_nothing(rate: float) -> None:
     assert all(run(busy, rate, 10.0, 120))
 
 
-def test_a_change_is_said_once() -> None:
+def test_a_change_is_logged_once() -> None:
     tier = AutoTier(LIMIT)
     assert 1 == sum(tier.note(number / 200) for number in range(4000))
     assert 1 == sum(tier.note(20 + number) for number in range(100))
     assert not AutoTier(LIMIT).note(0.0)
 
 
-def test_only_the_last_seconds_are_remembered() -> None:
+def test_only_the_last_seconds_count() -> None:
     tier = AutoTier(LIMIT)
     run(tier, 5, 0.0, 1000)
     assert len(tier._seconds) <= RATE_S  # noqa: SLF001  what it takes of memory
@@ -87,14 +87,14 @@ async def search(client: Client, start: int = 0, **fields: str) -> Message:
     return await client.search("/products/_search", {**QUERY, "from": start, "size": 1}, **fields)
 
 
-async def test_a_quiet_route_calls_the_larger_model_and_says_so(client: Client, models: FakeModels, log: Log) -> None:
+async def test_a_quiet_route_uses_and_reports_the_larger_model(client: Client, models: FakeModels, log: Log) -> None:
     answered = await search(client, x_rerank_explain="on")
     (line,) = log
     explained = answered.json()["hits"]["hits"][0]["_rerank"]
     assert ([LARGE], "balanced", "balanced") == (models_of(models), line["tier"], explained["tier"])
 
 
-async def test_a_busy_route_calls_the_faster_model_and_says_so(
+async def test_a_busy_route_uses_and_reports_the_faster_model(
     start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log
 ) -> None:
     client = await start_proxy(with_route(settings, fast_above_rate=1 / RATE_S))
@@ -106,7 +106,7 @@ async def test_a_busy_route_calls_the_faster_model_and_says_so(
     assert ["balanced", "fast"] == [line["tier"] for line in log if line["event"] == "search"]
 
 
-async def test_the_pages_of_a_search_are_of_one_model(
+async def test_pages_of_a_search_use_one_model(
     start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log
 ) -> None:
     """Though the route has changed to the other one meanwhile, whose order is the reverse."""
@@ -125,7 +125,7 @@ async def test_the_pages_of_a_search_are_of_one_model(
     assert [LARGE, FAST] == models_of(models)
 
 
-async def test_a_ranking_of_the_other_model_is_not_used_again(
+async def test_a_ranking_of_the_other_model_is_not_reused(
     start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log
 ) -> None:
     """Though the hits of the engine are the same."""
@@ -136,7 +136,7 @@ async def test_a_ranking_of_the_other_model_is_not_used_again(
     assert "fast" == log[-1]["tier"]
 
 
-async def test_a_budget_without_the_time_for_the_larger_model_is_the_faster_ones(
+async def test_the_faster_model_is_used_if_the_budget_is_too_short(
     start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log
 ) -> None:
     async def hangs_if_large(stream: Stream, asked: Message) -> None:
@@ -152,7 +152,7 @@ async def test_a_budget_without_the_time_for_the_larger_model_is_the_faster_ones
     assert "fast" == log[-1]["tier"]
 
 
-async def test_cached_scores_of_the_larger_model_do_not_keep_a_search_from_the_faster_one(
+async def test_cached_scores_do_not_prevent_using_the_faster_model(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels
 ) -> None:
     """Otherwise the passages after them would keep the engine's order."""

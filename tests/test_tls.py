@@ -53,18 +53,18 @@ def _locked(key: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("urls", "secured"), [(["http://a"], False), (["http://a", "https://b"], True), (["HTTPS://a"], True)]
 )
-def test_whom_to_trust_is_read_where_a_node_needs_it(urls: list[str], *, secured: bool) -> None:
+def test_the_authority_is_read_only_for_https_nodes(urls: list[str], *, secured: bool) -> None:
     assert secured == (towards_engine(Engine(url=urls)) is not None)
 
 
 @pytest.mark.parametrize(("certificate", "key"), [("own.crt", "own.key"), ("both.pem", None)])
-def test_a_certificate_and_its_key_are_read(files: Path, certificate: str, key: str | None) -> None:
+def test_a_certificate_and_its_key_are_loaded(files: Path, certificate: str, key: str | None) -> None:
     own, its_key = str(files / certificate), str(files / key) if key else None
     assert towards_engine(Engine(url="https://a", certificate_file=own, key_file=its_key)) is not None
     assert towards_clients(Listen(certificate_file=own, key_file=its_key)) is not None
 
 
-def test_clients_come_without_tls_where_there_is_no_certificate() -> None:
+def test_without_a_certificate_clients_use_plain_http() -> None:
     assert towards_clients(Listen()) is None
 
 
@@ -91,7 +91,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("written", "said"), WRONG)
-def test_serve_refuses_a_file_that_cannot_be_used_with_key_and_file(
+def test_an_unusable_certificate_file_is_an_error_with_key_and_file(
     written: str, said: str, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In one line, without a traceback, and without asking at the terminal for a password."""
@@ -102,7 +102,7 @@ def test_serve_refuses_a_file_that_cannot_be_used_with_key_and_file(
 
 
 @pytest.mark.parametrize(("written", "said"), [WRONG[0], WRONG[4]])
-def test_check_says_the_same(
+def test_check_reports_an_unusable_certificate_file(
     written: str, said: str, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "config.yaml").write_text(written.format(files))
@@ -145,7 +145,7 @@ def demanding(authority: trustme.CA) -> Iterator[int]:
             thread.join()
 
 
-async def test_an_engine_that_demands_a_certificate_is_a_502_with_the_reason_in_the_log(
+async def test_an_engine_that_requires_a_client_certificate_is_a_502_with_a_logged_reason(
     authority: trustme.CA, files: Path, log: Log
 ) -> None:
     with demanding(authority) as port:
@@ -162,7 +162,7 @@ async def test_an_engine_that_demands_a_certificate_is_a_502_with_the_reason_in_
 
 
 @pytest.mark.parametrize(("name", "reached"), [("engine.test", True), ("other.test", False)])
-async def test_an_engine_proves_to_be_the_host_of_its_url_whatever_its_address(
+async def test_the_engines_certificate_is_verified_for_the_host_of_its_url(
     name: str, authority: trustme.CA, files: Path, *, reached: bool
 ) -> None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -199,14 +199,14 @@ async def open_tls(authority: trustme.CA, files: Path, log: Log) -> AsyncIterato
         yield opened
 
 
-async def test_clients_come_by_tls_one_request_after_the_other(open_tls: Opened) -> None:
+async def test_clients_can_send_several_requests_over_tls(open_tls: Opened) -> None:
     client = await open_tls()
     assert [(200, b"{}")] * 2 == [(reply.status, reply.body) for reply in [await client.ask("GET", "/a") for _ in "ab"]]
     client.close()
     await client.writer.wait_closed()
 
 
-async def test_a_client_that_leaves_by_tls_is_nothing_to_warn_of(
+async def test_a_tls_client_that_disconnects_causes_no_warning(
     open_tls: Opened, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = await open_tls()

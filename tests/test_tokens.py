@@ -11,7 +11,7 @@ from proxy.ranking.tokens import characters_of, cut, estimated_tokens
     ("text", "tokens"),
     [("", 0), ("a", 1), ("word", 1), ("words", 2), ("2024", 5), ("笔记本", 3), ("é", 1), ("\ud83d", 1)],
 )
-def test_four_bytes_are_a_token_and_each_digit_one_more(text: str, tokens: int) -> None:
+def test_tokens_are_estimated_by_bytes_and_digits(text: str, tokens: int) -> None:
     assert tokens == estimated_tokens(text)
 
 
@@ -29,12 +29,12 @@ def test_four_bytes_are_a_token_and_each_digit_one_more(text: str, tokens: int) 
         (f"a {'b' * 100} c", 20, f"a {'b' * 78}"),
     ],
 )
-def test_a_text_is_cut_at_the_end_of_a_word_unless_it_is_too_long(text: str, tokens: int, expected: str) -> None:
+def test_a_text_is_truncated_at_the_end_of_a_word_if_possible(text: str, tokens: int, expected: str) -> None:
     assert expected == cut(text, tokens)
 
 
 @given(st.text(), st.integers(0, 50))
-def test_a_cut_text_is_a_beginning_within_the_limit_and_cutting_again_changes_nothing(text: str, tokens: int) -> None:
+def test_truncation_is_a_prefix_within_the_limit_and_idempotent(text: str, tokens: int) -> None:
     found = cut(text, tokens)
     assert text.startswith(found)
     assert estimated_tokens(found) <= tokens

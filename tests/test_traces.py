@@ -46,7 +46,7 @@ def attributes(span: Span) -> dict[str, object]:
     return {each.key: getattr(each.value, each.value.WhichOneof("value") or "") for each in span.attributes}
 
 
-async def test_a_search_is_a_trace_of_its_stages_and_calls(
+async def test_a_search_is_exported_with_its_stages_and_calls(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels
 ) -> None:
     async with FakeServer() as collector:
@@ -82,7 +82,7 @@ async def test_the_query_text_is_in_a_span_only_if_the_settings_allow_it(
     assert "laptop" == attributes(search)["rerank.query"]
 
 
-async def test_a_failed_call_and_a_request_that_passes_through(
+async def test_failed_calls_and_passed_through_requests_are_exported(
     start_proxy: StartProxy, settings: Config, models: FakeModels, engine: FakeEngine
 ) -> None:
     models.faults["rerank"] = refuses(500, b"{}")
@@ -99,7 +99,7 @@ async def test_a_failed_call_and_a_request_that_passes_through(
     assert "secret" not in str(spans)
 
 
-async def test_a_trace_that_the_client_does_not_sample_is_carried_on_and_not_exported(
+async def test_an_unsampled_trace_is_propagated_but_not_exported(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, log: Log
 ) -> None:
     async with FakeServer() as collector:
@@ -113,7 +113,7 @@ async def test_a_trace_that_the_client_does_not_sample_is_carried_on_and_not_exp
 
 
 @pytest.mark.parametrize("fault", [refuses(400, b""), hangs, None])
-async def test_a_collector_that_fails_costs_no_response(
+async def test_a_failing_collector_does_not_affect_responses(
     fault: Fault | None, start_proxy: StartProxy, settings: Config
 ) -> None:
     async with FakeServer() as collector:
@@ -142,7 +142,7 @@ def export(traces: Traces, count: int) -> None:
         traces.export(trace, [trace.root])
 
 
-async def test_what_does_not_fit_into_the_queue_is_dropped_and_counted() -> None:
+async def test_spans_beyond_the_queue_are_dropped_and_counted() -> None:
     exports = Exports()
     async with FakeServer() as collector:
         collector.faults[PATH] = hangs
@@ -152,7 +152,7 @@ async def test_what_does_not_fit_into_the_queue_is_dropped_and_counted() -> None
         await traces.close()
 
 
-async def test_what_a_collector_does_not_accept_is_lost_which_is_said_once(log: Log) -> None:
+async def test_spans_a_collector_rejects_are_reported_once(log: Log) -> None:
     exports = Exports()
     async with FakeServer() as collector:
         collector.faults[PATH] = refuses(400, b"")
@@ -163,9 +163,7 @@ async def test_what_a_collector_does_not_accept_is_lost_which_is_said_once(log: 
     assert ["traces_lost"] == [event["event"] for event in log]
 
 
-def test_without_the_extra_the_settings_say_how_to_install_it(
-    settings: Config, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_extra_the_error_says_how_to_install_it(settings: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "proxy.telemetry.traces", None)
 
     async def start() -> None:

@@ -61,7 +61,7 @@ _UNASKED = answer(200, b"of nobody")
     [_UNASKED, _UNASKED[:-1], _UNASKED * 2, b"HTTP/1.1 408 Request Time-out\r\n\r\n", b"x"],
 )
 @pytest.mark.parametrize("is_read", [True, False])
-async def test_what_a_server_sends_unasked_is_the_answer_to_no_call(
+async def test_unsolicited_bytes_are_not_taken_for_a_response(
     transport: Transport, server: FakeServer, unasked: bytes, *, is_read: bool
 ) -> None:
     """It would be taken for the scores of another search, and kept for later ones."""
@@ -81,7 +81,7 @@ async def test_what_a_server_sends_unasked_is_the_answer_to_no_call(
     assert b"2" == await transport.post("/", b"{}", LONG)
 
 
-async def test_without_a_token_none_is_sent(server: FakeServer) -> None:
+async def test_without_a_token_no_authorization_is_sent(server: FakeServer) -> None:
     async with models_session(1.0) as session:
         await Transport(session, "reranker", server.url, None).post("/", b"{}", LONG)
     assert [] == server.requests[0].all("authorization")
@@ -100,7 +100,7 @@ async def test_without_a_token_none_is_sent(server: FakeServer) -> None:
         (breaks_off(b"no HTTP at all\r\n\r\n"), LONG, Malformed),
     ],
 )
-async def test_every_failure_is_one_of_ours_and_nothing_is_sent_twice(
+async def test_every_failure_is_an_upstream_error_and_nothing_is_sent_twice(
     transport: Transport, server: FakeServer, fault: Fault, seconds: float, error: type[UpstreamError]
 ) -> None:
     """What got no answer may have been done, and billed, all the same."""
@@ -111,16 +111,14 @@ async def test_every_failure_is_one_of_ours_and_nothing_is_sent_twice(
     assert TOKEN not in str(raised.value)
 
 
-async def test_a_refusal_keeps_status_and_body(transport: Transport, server: FakeServer) -> None:
+async def test_an_error_response_keeps_status_and_body(transport: Transport, server: FakeServer) -> None:
     server.faults["/"] = refuses(429, b'{"error":"engine_overloaded"}')
     with pytest.raises(Refused) as refused:
         await transport.post("/", b"{}", LONG)
     assert (429, b'{"error":"engine_overloaded"}') == (refused.value.status, refused.value.body)
 
 
-async def test_an_error_inside_a_response_with_status_200_is_a_refusal(
-    transport: Transport, server: FakeServer
-) -> None:
+async def test_an_error_in_a_200_response_is_a_rejection(transport: Transport, server: FakeServer) -> None:
     server.faults["/"] = says(b'{"error":{"message":"slow down","code":429}}')
 
     def demands_scores(_: bytes) -> None:
@@ -132,16 +130,14 @@ async def test_an_error_inside_a_response_with_status_200_is_a_refusal(
     assert "reranker: status 429: slow down" == str(refused.value)
 
 
-async def test_a_refusal_has_the_providers_own_words_without_the_token(
-    transport: Transport, server: FakeServer
-) -> None:
+async def test_an_error_has_the_providers_message_without_the_token(transport: Transport, server: FakeServer) -> None:
     server.faults["/"] = refuses(401, b'{"detail":"no such token: %s"}' % TOKEN.encode())
     with pytest.raises(Refused) as refused:
         await transport.post("/", b"{}", LONG)
     assert "reranker: status 401: no such token: ***" == str(refused.value)
 
 
-async def test_with_guards_a_call_is_tried_once_more(server: FakeServer) -> None:
+async def test_with_guards_a_call_is_retried_once(server: FakeServer) -> None:
     server.faults["/"] = refuses(503)
     async with models_session(1.0) as session:
         transport = Transport(session, "reranker", server.url, None, Guards(10))
@@ -163,13 +159,13 @@ async def test_a_redirect_is_not_followed(transport: Transport, server: FakeServ
         assert [] == elsewhere.requests
 
 
-async def test_a_provider_that_is_not_there_is_unreachable() -> None:
+async def test_a_provider_that_does_not_run_is_unreachable() -> None:
     async with models_session(1.0) as session:
         with pytest.raises(Unreachable):
             await Transport(session, "embedder", f"http://127.0.0.1:{closed_port()}", TOKEN).post("/", b"{}", LONG)
 
 
-async def test_a_provider_that_takes_no_connection_is_unreachable_and_not_late() -> None:
+async def test_a_connect_timeout_is_unreachable_and_not_a_timeout() -> None:
     """Nothing has begun there, so nothing can have been billed."""
     with socket.socket() as full, socket.socket() as waiting:
         full.bind(("127.0.0.1", 0))
@@ -181,7 +177,7 @@ async def test_a_provider_that_takes_no_connection_is_unreachable_and_not_late()
                 await transport.post("/", b"{}", LONG)
 
 
-async def test_no_cookie_is_kept(transport: Transport, server: FakeServer) -> None:
+async def test_cookies_are_not_kept(transport: Transport, server: FakeServer) -> None:
     async def bakes(*_: object) -> bytes:
         return answer(200, b"{}", ("Set-Cookie", "session=1; Path=/"))
 
@@ -191,7 +187,7 @@ async def test_no_cookie_is_kept(transport: Transport, server: FakeServer) -> No
     assert [[], []] == [asked.all("cookie") for asked in server.requests]
 
 
-async def test_a_call_that_is_cancelled_ends_at_the_provider_too(transport: Transport, server: FakeServer) -> None:
+async def test_a_cancelled_call_closes_its_connection(transport: Transport, server: FakeServer) -> None:
     server.faults["/"] = hangs
     call = asyncio.ensure_future(transport.post("/", b"{}", LONG))
     await server.until_asked("/")
@@ -208,7 +204,7 @@ def compressed(body: bytes, encoding: str = "gzip") -> Fault:
     return fault
 
 
-async def test_a_compressed_response_is_asked_for_and_read(transport: Transport, server: FakeServer) -> None:
+async def test_compressed_responses_are_requested_and_decompressed(transport: Transport, server: FakeServer) -> None:
     server.faults["/"] = compressed(gzip.compress(b"x" * MODEL_RESPONSE_BYTES))
     assert b"x" * MODEL_RESPONSE_BYTES == await transport.post("/", b"{}", LONG)
     assert "gzip" == server.requests[0].header("accept-encoding")
@@ -224,7 +220,7 @@ async def test_a_compressed_response_is_asked_for_and_read(transport: Transport,
     ],
     ids=["plain", "gzip", "gzip of nothing", "bomb"],
 )
-async def test_a_response_that_is_too_large_is_not_read_to_its_end(
+async def test_reading_stops_at_the_size_limit(
     transport: Transport, server: FakeServer, body: bytes, encoding: str
 ) -> None:
     """Neither what is received nor what is in it: 3 MB of gzip took 3.9 GB."""
@@ -237,7 +233,7 @@ async def test_a_response_that_is_too_large_is_not_read_to_its_end(
     assert most < 16 * MODEL_RESPONSE_BYTES + 2 * len(body)
 
 
-async def test_while_a_response_is_decompressed_everything_else_runs(transport: Transport, server: FakeServer) -> None:
+async def test_decompression_does_not_block(transport: Transport, server: FakeServer) -> None:
     size, turns = 64 * INFLATED_BYTES_A_TURN, 0
 
     async def turn() -> None:
@@ -253,7 +249,7 @@ async def test_while_a_response_is_decompressed_everything_else_runs(transport: 
     assert turns >= size // INFLATED_BYTES_A_TURN
 
 
-async def test_the_time_limit_holds_while_a_response_is_decompressed(transport: Transport, server: FakeServer) -> None:
+async def test_the_timeout_covers_decompression(transport: Transport, server: FakeServer) -> None:
     server.faults["/"] = compressed(gzip.compress(b"\0" * 2**26))
     with pytest.raises(TimedOut):
         await transport.post("/", b"{}", SOON, 2**27)
@@ -270,7 +266,7 @@ async def test_the_time_limit_holds_while_a_response_is_decompressed(transport: 
     ],
     ids=["plain", "empty", "cut off", "another", "twice"],  # a gzip contains the time
 )
-async def test_a_response_compressed_in_another_way_is_malformed(
+async def test_another_content_encoding_is_malformed(
     transport: Transport, server: FakeServer, body: bytes, encoding: str
 ) -> None:
     server.faults["/"] = compressed(body, encoding)
@@ -279,7 +275,7 @@ async def test_a_response_compressed_in_another_way_is_malformed(
 
 
 @pytest.mark.parametrize("error", [RecursionError(), OverflowError(), ValueError(), KeyError("x"), MemoryError()])
-async def test_whatever_a_reader_fails_by_the_response_is_malformed(transport: Transport, error: Exception) -> None:
+async def test_any_exception_of_a_reader_is_malformed(transport: Transport, error: Exception) -> None:
     def fails(_: bytes) -> None:
         raise error
 
@@ -287,7 +283,7 @@ async def test_whatever_a_reader_fails_by_the_response_is_malformed(transport: T
         await transport.ask("/", b"{}", LONG, fails, MODEL_RESPONSE_BYTES, model="m")
 
 
-async def test_what_a_reader_says_itself_stays(transport: Transport) -> None:
+async def test_an_upstream_error_of_a_reader_is_kept(transport: Transport) -> None:
     def refuses_it(_: bytes) -> None:
         raise Malformed("reranker", "no score")
 
@@ -295,12 +291,12 @@ async def test_what_a_reader_says_itself_stays(transport: Transport) -> None:
         await transport.ask("/", b"{}", LONG, refuses_it, MODEL_RESPONSE_BYTES, model="m")
 
 
-def test_its_repr_shows_no_token() -> None:
+def test_its_repr_hides_the_token() -> None:
     transport = Transport(None, "reranker", "http://m", TOKEN)  # type: ignore[arg-type]
     assert "Transport(reranker, http://m)" == repr(transport)
 
 
-async def test_a_provider_is_trusted_by_its_own_authority_alone(tmp_path: Path) -> None:
+async def test_a_provider_is_verified_only_by_its_own_authority(tmp_path: Path) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -317,12 +313,12 @@ async def test_a_provider_is_trusted_by_its_own_authority_alone(tmp_path: Path) 
                         await transport.post("/", b"{}", LONG)
 
 
-def test_an_authority_that_cannot_be_read_is_an_error_with_its_key(tmp_path: Path) -> None:
+def test_an_unreadable_authority_is_an_error_with_its_key(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"models\.ca_file: .*none\.pem: cannot be read"):
         towards_models(Models(ca_file=str(tmp_path / "none.pem")))
 
 
-async def test_a_provider_is_reached_through_a_proxy(server: FakeServer) -> None:
+async def test_an_http_proxy_is_supported(server: FakeServer) -> None:
     """The proxy gets the whole URL; a provider by https is reached through a tunnel."""
     async with open_session(Models(proxy=server.url)) as session:
         await Transport(session, "reranker", "http://models.example", TOKEN).post("/v1", b"{}", LONG)
@@ -330,7 +326,7 @@ async def test_a_provider_is_reached_through_a_proxy(server: FakeServer) -> None
     assert ("POST", "http://models.example/v1", "models.example") == (asked.method, asked.target, asked.header("host"))
 
 
-async def test_a_provider_by_https_is_reached_through_a_tunnel_that_sees_no_token(server: FakeServer) -> None:
+async def test_an_https_tunnel_does_not_see_the_token(server: FakeServer) -> None:
     server.faults["models.example:443"] = refuses(403)
     async with open_session(Models(proxy=server.url)) as session:
         with pytest.raises(UpstreamError):
@@ -341,7 +337,7 @@ async def test_a_provider_by_https_is_reached_through_a_tunnel_that_sees_no_toke
 
 
 @pytest.mark.parametrize("status", [200, 302, 404, 405])
-async def test_a_connection_that_was_warmed_up_is_the_next_calls_and_saw_no_token(
+async def test_a_warmed_up_connection_is_reused_and_got_no_token(
     transport: Transport, server: FakeServer, status: int
 ) -> None:
     server.faults["/"] = refuses(status, b"")
@@ -352,7 +348,7 @@ async def test_a_connection_that_was_warmed_up_is_the_next_calls_and_saw_no_toke
     assert f"Bearer {TOKEN}" == asked.header("authorization")
 
 
-async def test_a_warm_up_that_fails_is_of_no_matter(transport: Transport, server: FakeServer) -> None:
+async def test_a_failed_warm_up_is_ignored(transport: Transport, server: FakeServer) -> None:
     server.faults["/"] = breaks_off(b"no HTTP at all")
     await transport.warm_up()
     async with models_session(1.0) as session:
@@ -386,7 +382,7 @@ async def test_a_call_counts_as_charged_unless_it_was_rejected(
     assert is_charged == (usage.charge.estimated_usd > 0)
 
 
-async def test_a_call_that_did_not_arrive_costs_nothing() -> None:
+async def test_a_call_that_was_not_sent_costs_nothing() -> None:
     usage = Usage()
     async with models_session(1.0) as session:
         transport = Transport(session, "reranker", f"http://127.0.0.1:{closed_port()}", None)

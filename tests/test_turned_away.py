@@ -73,7 +73,7 @@ async def _ask(client: Client, target: str, body: Any) -> Message:
 
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize(("target", "body"), SEARCHES.values(), ids=SEARCHES)
-async def test_a_caller_whose_search_is_refused_is_forgotten(
+async def test_the_cache_of_a_caller_with_a_rejected_search_is_dropped(
     client: Client, engine: EndpointEngine, models: FakeModels, target: str, body: Any, status: int
 ) -> None:
     await client.search("/products/_search", OTHER, authorization=MINE)
@@ -84,7 +84,7 @@ async def test_a_caller_whose_search_is_refused_is_forgotten(
 
 
 @pytest.mark.parametrize(("status", "forgotten"), [(401, EVERYTHING), (403, NOTHING)])
-async def test_any_request_says_whether_a_caller_is_known_and_only_a_search_whether_it_may_search(
+async def test_any_401_and_a_403_for_a_search_drop_the_callers_cache(
     client: Client, engine: EndpointEngine, models: FakeModels, status: int, forgotten: tuple[bool, bool]
 ) -> None:
     await client.search("/products/_search", OTHER, authorization=MINE)
@@ -94,7 +94,7 @@ async def test_any_request_says_whether_a_caller_is_known_and_only_a_search_whet
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_an_item_of_an_msearch_that_is_refused_is_a_search_that_is_refused(
+async def test_a_rejected_msearch_item_counts_as_a_rejected_search(
     client: Client, engine: EndpointEngine, models: FakeModels, status: int
 ) -> None:
     await client.search("/products/_search", OTHER, authorization=MINE)
@@ -110,7 +110,7 @@ async def test_an_item_of_an_msearch_that_is_refused_is_a_search_that_is_refused
     assert EVERYTHING == await _forgotten(client, engine, models, "first text")
 
 
-async def test_another_callers_refusal_forgets_nothing(
+async def test_a_rejection_does_not_affect_other_callers(
     client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
     await client.search("/products/_search", OTHER, authorization=MINE)
@@ -142,7 +142,7 @@ CODINGS: dict[str, Callable[[bytes], bytes]] = {"identity": bytes, "gzip": _gzip
 @pytest.mark.parametrize("status", [401, 403])
 @pytest.mark.parametrize("target", ["/products/_msearch", "/logs/_msearch", "/_msearch/template"])
 @pytest.mark.parametrize(("said", "refused"), ITEMS.values(), ids=ITEMS)
-async def test_an_item_of_an_msearch_that_is_passed_on_is_a_search(
+async def test_a_rejected_item_of_a_passed_through_msearch_counts(
     client: Client,
     engine: EndpointEngine,
     models: FakeModels,
@@ -187,7 +187,7 @@ async def _answered(client: Client, engine: EndpointEngine, *parts: bytes) -> by
 
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("at", range(1, 40, 4))
-async def test_the_end_of_an_item_may_arrive_in_two_parts(
+async def test_an_items_status_may_arrive_in_two_parts(
     client: Client, engine: EndpointEngine, models: FakeModels, at: int, coding: str
 ) -> None:
     await client.search("/products/_search", OTHER, authorization=MINE)
@@ -199,7 +199,7 @@ async def test_the_end_of_an_item_may_arrive_in_two_parts(
 
 @pytest.mark.parametrize("coding", CODINGS)
 @pytest.mark.parametrize("size", [1, 7, 16, 1000])
-async def test_the_end_of_an_item_may_be_in_several_chunks(
+async def test_an_items_status_may_span_several_chunks(
     client: Client, engine: EndpointEngine, models: FakeModels, size: int, coding: str
 ) -> None:
     await client.search("/products/_search", OTHER, authorization=MINE)
@@ -242,7 +242,7 @@ UNREADABLE: dict[str, tuple[str, bytes]] = {
 
 
 @pytest.mark.parametrize(("coding", "body"), UNREADABLE.values(), ids=UNREADABLE)
-async def test_what_cannot_be_decompressed_is_passed_on_unread(
+async def test_a_response_that_cannot_be_decompressed_is_passed_on(
     client: Client, engine: EndpointEngine, models: FakeModels, coding: str, body: bytes
 ) -> None:
     await client.search("/products/_search", OTHER, authorization=MINE)
@@ -252,7 +252,7 @@ async def test_what_cannot_be_decompressed_is_passed_on_unread(
 
 
 @pytest.mark.parametrize("ends", [False, True])
-async def test_no_more_is_read_from_the_engine_while_a_response_is_decompressed(client: Client, *, ends: bool) -> None:
+async def test_reading_pauses_while_a_response_is_decompressed(client: Client, *, ends: bool) -> None:
     transport = cast("asyncio.Transport", client.writer.transport)
     head = read_response_head(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n\r\n", b"POST")
     rejected = asyncio.get_running_loop().create_future()

@@ -145,13 +145,13 @@ async def _exchange(port: int, sent_bytes: bytes) -> None:
 
 @pytest.mark.parametrize("size", [_MB // 2, 2 * _MB])
 @pytest.mark.parametrize("name", BODIES)
-async def test_a_body_costs_no_turn_more_than_its_bytes_are_worth(name: str, size: int, port: int) -> None:
+async def test_a_body_blocks_the_event_loop_in_proportion_to_its_size(name: str, size: int, port: int) -> None:
     made = BODIES[name](size)
     assert await longest_turn(_exchange(port, made)) < TIMES_JSON * json_seconds(size)
 
 
 @pytest.mark.parametrize("name", HEADS)
-async def test_a_head_costs_no_turn_more_than_its_bytes_are_worth(name: str, port: int) -> None:
+async def test_a_head_blocks_the_event_loop_in_proportion_to_its_size(name: str, port: int) -> None:
     made = HEADS[name](_HEAD)
     assert await longest_turn(_exchange(port, made)) < TIMES_JSON * json_seconds(_HEAD)
 
@@ -171,7 +171,7 @@ ITEMS: Mapping[str, object] = {
 
 
 @pytest.mark.parametrize("name", ITEMS)
-async def test_the_searches_of_an_msearch_cost_no_turn_more_than_their_bytes_are_worth(name: str, port: int) -> None:
+async def test_an_msearch_blocks_the_event_loop_in_proportion_to_its_items(name: str, port: int) -> None:
     item = b'{"index":"products"}\n' + msgspec.json.encode({"query": ITEMS[name]}) + b"\n"
     body = item * (MSEARCH_ITEMS // 2)
     made = request("POST", "/_msearch", body, content_type="application/x-ndjson")
@@ -200,7 +200,7 @@ RESPONSES: Mapping[str, tuple[int, Made]] = {
 
 @pytest.mark.parametrize("target", [b"/flood", b"/flood/_msearch"])
 @pytest.mark.parametrize("name", RESPONSES)
-async def test_a_response_costs_no_turn_more_than_its_bytes_are_worth(
+async def test_a_response_blocks_the_event_loop_in_proportion_to_its_size(
     name: str, target: bytes, sink: Sink, port: int
 ) -> None:
     size, made = RESPONSES[name]

@@ -12,7 +12,7 @@ rows = st.lists(numbers, min_size=3, max_size=3).filter(any)
 
 
 @given(st.lists(rows, min_size=1, max_size=4))
-def test_every_row_has_length_one_and_its_own_direction(matrix: list[list[float]]) -> None:
+def test_rows_are_normalised_and_keep_their_direction(matrix: list[list[float]]) -> None:
     vectors = np.array(matrix, dtype=np.float32)
     unit = normalise(vectors)
     assert unit.dtype == np.float32
@@ -26,16 +26,16 @@ def test_a_single_vector_is_a_row() -> None:
 
 
 @pytest.mark.parametrize("row", [[0.0, 0.0], [float("nan"), 1.0], [float("inf"), 1.0]])
-def test_a_row_without_a_direction_is_refused(row: list[float]) -> None:
+def test_a_zero_vector_is_rejected(row: list[float]) -> None:
     with pytest.raises(ValueError, match="zero or not finite"):
         normalise(np.array([[1.0, 0.0], row], dtype=np.float32))
 
 
-def test_a_hash_is_32_hex_digits_and_always_the_same() -> None:
+def test_a_hash_has_32_hex_digits_and_is_stable() -> None:
     assert passage_hash("Laptop", "m", 384) == passage_hash("Laptop", "m", 384)
     assert len(f"{int(passage_hash('Laptop', 'm', 384), 16):032x}") == 32
 
 
 @pytest.mark.parametrize("other", [("laptop", "m", 384), ("Laptop", "n", 384), ("Laptop", "m", 383)])
-def test_text_model_and_length_each_make_another_hash(other: tuple[str, str, int]) -> None:
+def test_the_hash_depends_on_text_model_and_length(other: tuple[str, str, int]) -> None:
     assert passage_hash("Laptop", "m", 384) != passage_hash(*other)

@@ -22,13 +22,13 @@ def match(text: str, **more: Any) -> Any:
     return {"query": {"match": {"title": text}}, **more}
 
 
-def test_an_address_without_its_scheme_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_address_without_a_scheme_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bodies").write_text(json.dumps(match("a")))
     assert 1 == main(("warm", str(tmp_path / "bodies"), "--index", "a", "--proxy", "127.0.0.1:9201"))
     assert "--proxy: expected a URL like http://127.0.0.1:9201, not '127.0.0.1:9201'" in capsys.readouterr().err
 
 
-def test_a_proxy_that_is_not_there_is_unreachable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_proxy_that_does_not_run_is_unreachable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bodies").write_text(json.dumps(match("a")))
     url = f"http://127.0.0.1:{closed_port()}"
     assert 2 == main(("warm", str(tmp_path / "bodies"), "--index", "a", "--proxy", url))
@@ -43,7 +43,7 @@ def test_a_proxy_that_is_not_there_is_unreachable(tmp_path: Path, capsys: pytest
         (("--concurrency", "65"), "--concurrency: at most 64"),
     ],
 )
-def test_options_are_checked_as_those_of_eval(
+def test_options_are_checked_like_those_of_eval(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], said: str
 ) -> None:
     (tmp_path / "bodies").write_text(json.dumps(match("a")))
@@ -65,7 +65,7 @@ async def warm(folder: Path, port: int, *texts: str, options: Sequence[str] = ()
     return await command.ended(), "".join(command.lines)
 
 
-async def test_what_was_warmed_costs_nothing_later(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
+async def test_warmed_searches_cost_nothing_later(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
     async with served(tmp_path, engine, models, more=capped(tmp_path, 1.0) | {"steering": []}) as proxy:
         code, said = await warm(tmp_path, proxy.port, "a", "b", "a")
         assert (0, True) == (code, "2 searches: 2 reranked" in said)
@@ -74,7 +74,7 @@ async def test_what_was_warmed_costs_nothing_later(tmp_path: Path, engine: FakeE
     assert (0, 2) == (code, len(models.of("rerank")))
 
 
-async def test_it_ends_at_a_cap(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
+async def test_warming_stops_at_a_cap(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
     models.cost = COST
     async with served(tmp_path, engine, models, more=capped(tmp_path, 1.5 * COST)) as proxy:
         code, said = await warm(tmp_path, proxy.port, "a", "b", "c", "d")
@@ -88,7 +88,7 @@ async def test_it_ends_at_a_cap(tmp_path: Path, engine: FakeEngine, models: Fake
 RERANKED = ReportedOutcome("reranked")
 
 
-def test_a_search_is_sent_only_if_it_fits_beside_those_in_flight() -> None:
+def test_a_search_is_sent_only_if_its_cost_fits_with_those_in_flight() -> None:
     cap = CostCap(1.0)
     assert cap.allows()
     cap.note(Found((), RERANKED, 0.3))
@@ -100,7 +100,7 @@ def test_a_search_is_sent_only_if_it_fits_beside_those_in_flight() -> None:
     assert (0.3, 0.3) == (cap.spent_usd, cap.largest_usd)
 
 
-def test_what_may_have_been_charged_counts_like_the_most_expensive_search() -> None:
+def test_a_possibly_charged_search_counts_like_the_most_expensive_one() -> None:
     cap = CostCap(1.0)
     cap.note(Found((), RERANKED, 0.25))
     cap.note(Found((), ReportedOutcome("degraded", "timeout", "rerank"), 0.0))
@@ -111,7 +111,7 @@ def test_what_may_have_been_charged_counts_like_the_most_expensive_search() -> N
     assert 0.75 == cap.spent_usd
 
 
-def test_searches_are_not_paid_without_being_counted() -> None:
+def test_warming_stops_if_costs_are_not_reported() -> None:
     with pytest.raises(CannotWarm, match="does not report what a search cost"):
         CostCap(1.0).note(Found((), RERANKED))
     with pytest.raises(CannotWarm, match="mode: shadow"):
@@ -124,7 +124,7 @@ def reporting(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("concurrency", ["1", "4"])
-async def test_it_stops_before_the_maximum_and_resumes_for_nothing(
+async def test_warming_stops_before_the_maximum_and_resumes_without_cost(
     tmp_path: Path, engine: FakeEngine, models: FakeModels, concurrency: str
 ) -> None:
     models.cost = COST
@@ -140,9 +140,7 @@ async def test_it_stops_before_the_maximum_and_resumes_for_nothing(
     assert "5 searches: 5 reranked" in said
 
 
-async def test_an_option_that_the_proxy_does_not_allow_is_named_at_once(
-    tmp_path: Path, engine: FakeEngine, models: FakeModels
-) -> None:
+async def test_a_disallowed_option_is_an_error_at_once(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
     async with served(tmp_path, engine, models) as proxy:
         code, said = await warm(tmp_path, proxy.port, "a", "b", options=("--max-cost", "1"))
     assert (1, True) == (code, "the proxy rejects the option `cost`: add it to `steering`" in said)
@@ -150,9 +148,7 @@ async def test_an_option_that_the_proxy_does_not_allow_is_named_at_once(
     assert [] == models.of("rerank")
 
 
-async def test_in_the_background_its_calls_are_on_the_cheap_tier(
-    tmp_path: Path, engine: FakeEngine, models: FakeModels
-) -> None:
+async def test_background_warming_uses_the_cheap_tier(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
     models.cost = COST
     more = capped(tmp_path, 1.0) | {"steering": ["cost", "background"]}
     async with served(tmp_path, engine, models, more=more) as proxy:
@@ -165,7 +161,7 @@ async def test_in_the_background_its_calls_are_on_the_cheap_tier(
 # -- how it ends
 
 
-async def test_a_proxy_that_hangs_is_left_after_some_searches(tmp_path: Path, engine: FakeEngine) -> None:
+async def test_warming_stops_after_consecutive_failures(tmp_path: Path, engine: FakeEngine) -> None:
     engine.faults["lexical"] = hangs
     texts = [f"{number}" for number in range(FAILURES_IN_A_ROW + 5)]
     code, said = await warm(tmp_path, engine.port, *texts, options=("--timeout", "0.05"))
@@ -174,14 +170,14 @@ async def test_a_proxy_that_hangs_is_left_after_some_searches(tmp_path: Path, en
     assert "no answer in 0.05 s" in said
 
 
-async def test_some_failures_do_not_stop_it(tmp_path: Path, engine: FakeEngine) -> None:
+async def test_some_failures_do_not_stop_warming(tmp_path: Path, engine: FakeEngine) -> None:
     engine.faults["lexical"] = refuses(503)
     code, said = await warm(tmp_path, engine.port, *"abc")
     assert (1, 3) == (code, len(engine.of("lexical")))
     assert "some searches failed, the first one with: status 503" in said
 
 
-async def test_an_interrupt_ends_it_with_what_it_did(tmp_path: Path, engine: FakeEngine) -> None:
+async def test_an_interrupt_ends_warming_with_a_report(tmp_path: Path, engine: FakeEngine) -> None:
     engine.faults["lexical"] = hangs
     command = await begun_warm(tmp_path, engine.port, "a")
     await engine.until_asked("lexical", 1)

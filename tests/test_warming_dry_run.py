@@ -69,7 +69,7 @@ def number(said: str, words: str) -> int:
     return int(found[1].replace(",", ""))
 
 
-async def test_it_counts_what_the_searches_then_send_and_calls_nothing(
+async def test_a_dry_run_forecasts_the_calls_without_making_them(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:
     searches = [match("laptop"), match("laptop sleeve"), match("laptop") | {"sort": ["price"]}]
@@ -87,7 +87,7 @@ async def test_it_counts_what_the_searches_then_send_and_calls_nothing(
     assert re.search(r"at most about \$\d", said)
 
 
-async def test_documents_that_only_knn_finds_are_assumed(
+async def test_documents_only_knn_would_find_are_assumed(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:
     code, said = await dry_run(tmp_path, engine, models, [match("laptop")], routes=[route(semantic=SEMANTIC)])
@@ -102,7 +102,7 @@ async def test_documents_that_only_knn_finds_are_assumed(
 
 
 @needs_redis
-async def test_what_redis_has_costs_nothing_and_nothing_is_written_to_it(
+async def test_entries_in_redis_cost_nothing_and_none_is_written(
     tmp_path: Path, engine: FakeEngine, models: FakeModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in KEY.items():
@@ -129,14 +129,14 @@ async def keys(server: RedisServer) -> set[Any]:
         return {key for key in await client.keys() if await client.pttl(key) > 1000}
 
 
-async def test_of_many_searches_a_sample_is_run(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
+async def test_a_sample_of_many_searches_is_run(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
     count = 2 * SAMPLED
     code, said = await dry_run(tmp_path, engine, models, [match(f"laptop {number}") for number in range(count)])
     assert (0, SAMPLED, 3 * count) == (code, len(engine.of("lexical")), number(said, "passages, about"))
     assert f"{count} searches; {SAMPLED} were run, and the others counted alike\n{count} reranked" in said
 
 
-async def test_without_an_engine_there_is_no_forecast(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
+async def test_an_unreachable_engine_is_an_error(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
     nowhere = f"http://127.0.0.1:{closed_port()}"
     code, said = await dry_run(tmp_path, engine, models, [match("laptop")], "--engine", nowhere)
     assert (2, True, False) == (code, "the engine cannot be reached" in said, "Traceback" in said)
@@ -162,7 +162,7 @@ async def test_a_route_in_shadow_mode_is_paid_for_too(tmp_path: Path, engine: Fa
     assert (0, 3) == (code, number(said, "passages, about"))
 
 
-async def test_an_engine_that_rejects_the_searches_is_named(
+async def test_an_engine_that_rejects_the_searches_is_an_error(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:
     engine.faults["lexical"] = refuses(403)
@@ -178,7 +178,7 @@ def test_a_model_without_a_price_is_named() -> None:
     assert lines[-1].startswith("at most about $0.00 and models without a price")
 
 
-def test_what_is_assumed_is_like_what_is_known_or_else_as_long_as_it_can_be() -> None:
+def test_assumed_passages_are_like_known_ones_or_of_maximum_length() -> None:
     prices = Prices({"m": 1e6})
     assumed = Counter({"m": 10})
     known = WarmingForecast(1, 1, None, 560, passages={"m": ModelCount(6, 300)}, assumed=assumed, candidates=3)
@@ -187,6 +187,6 @@ def test_what_is_assumed_is_like_what_is_known_or_else_as_long_as_it_can_be() ->
     assert ["10 passages, about 5,600 tokens of m: $5,600.00"] == [*unknown.lines(prices)][2:3]
 
 
-async def test_an_engine_that_hangs_ends_it() -> None:
+async def test_a_hanging_engine_ends_the_dry_run() -> None:
     with pytest.raises(TimedOut, match=r"engine: no answer to a search in 0\.01 s"):
         await in_time(asyncio.Event().wait(), 0.01)

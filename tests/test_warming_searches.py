@@ -29,13 +29,13 @@ def bodies(*lines: Any) -> list[Any]:
     return [json.loads(body) for body in read(content.encode(), TEMPLATE)]
 
 
-def test_bodies_texts_and_log_lines_become_searches_the_most_frequent_first() -> None:
+def test_searches_are_read_from_bodies_texts_and_log_lines() -> None:
     log = {"event.action": "search", "log.level": "info", "query": "laptop"}
     other = {"event.action": "reloaded", "log.level": "info"}
     assert [match("laptop", size=10) | SENT, match("stand") | SENT] == bodies(match("stand"), log, "", other, "laptop")
 
 
-def test_a_text_needs_a_template_and_a_file_a_search() -> None:
+def test_texts_need_a_template_and_a_file_must_have_searches() -> None:
     with pytest.raises(CannotEvaluate, match="line 1 is a query text: name the search body for it with --template"):
         read(b"laptop", None)
     with pytest.raises(CannotEvaluate, match=r"log\.query_text"):
@@ -54,7 +54,7 @@ def test_a_line_that_cannot_be_read_is_not_taken_for_a_query_text(content: bytes
         read(content, TEMPLATE)
 
 
-def test_only_the_most_frequent_ones_are_taken() -> None:
+def test_only_the_most_frequent_searches_are_used() -> None:
     assert [match("b", size=10) | SENT] == [json.loads(body) for body in read(b"a\nb\nb\n", TEMPLATE, 1)]
 
 
@@ -94,14 +94,14 @@ class Endless(BytesIO):
         (BytesIO(b'{"query": "\\ud800"}'), "line 1 begins like JSON, but is malformed"),
     ],
 )
-def test_a_hostile_file_is_rejected_within_the_limits(file: BytesIO, said: str) -> None:
+def test_a_hostile_file_is_rejected_quickly(file: BytesIO, said: str) -> None:
     with pytest.raises(CannotEvaluate, match=said):
         read_searches(file, TEMPLATE, OWN)
     if isinstance(file, Endless):
         assert file.lines <= max(WARMED_SEARCHES + 1, WARMED_BYTES // 10**6 + 2)
 
 
-def test_a_body_is_as_deep_as_the_reader_allows() -> None:
+def test_a_body_may_be_nested_up_to_the_limit() -> None:
     """What can be read can also be written."""
     for depth in range(900, 1000):
         line = b'{"a":' * depth + b"1" + b"}" * depth

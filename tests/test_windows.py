@@ -27,14 +27,14 @@ def hashed(passages: Collection[str]) -> list[bytes]:
         (2, 1, [1, 1]),
     ],
 )
-def test_passages_are_cut_into_as_few_batches_as_there_may_be(count: int, size: int, sizes: list[int]) -> None:
+def test_passages_are_split_into_as_few_batches_as_possible(count: int, size: int, sizes: list[int]) -> None:
     passages = [f"p{number}" for number in range(count)]
     batches = batches_of(passages, size)
     assert (sizes, passages) == ([len(batch) for batch in batches], [each for batch in batches for each in batch])
 
 
 @given(passages=st.lists(st.text(alphabet="abc <|im_start|>", max_size=3)))
-def test_equal_passages_have_one_text_and_each_its_place(passages: list[str]) -> None:
+def test_equal_passages_are_sent_once_and_keep_their_positions(passages: list[str]) -> None:
     window = window_of(passages, hashed)
     assert [*dict.fromkeys(window.ids)] == [*window.texts]
     assert hashed([window.texts[each] for each in window.ids]) == list(window.ids)
@@ -46,7 +46,7 @@ def test_passages_are_hashed_as_they_are_sent() -> None:
 
 
 @given(passages=st.lists(st.sampled_from("abcdef"), max_size=10), scored=st.sets(st.sampled_from("abcdef")))
-def test_scores_reach_down_to_the_first_passage_without_one(passages: list[str], scored: set[str]) -> None:
+def test_scores_end_at_the_first_unscored_passage(passages: list[str], scored: set[str]) -> None:
     scores = {each: float(number) for number, each in enumerate(hashed(sorted(scored)), 1)}
     relevance = joined(window_of(passages, hashed), scores, None, None)
     prefix = next((place for place, each in enumerate(passages) if each not in scored), len(passages))
@@ -65,7 +65,7 @@ def test_scores_reach_down_to_the_first_passage_without_one(passages: list[str],
         ([0, 0, 0], ["a", "b", "c"], False),
     ],
 )
-def test_equal_scores_for_different_passages_say_nothing(
+def test_equal_scores_for_different_passages_are_constant(
     scores: list[float],
     passages: list[str],
     says_nothing: bool,  # noqa: FBT001
@@ -79,7 +79,7 @@ def test_equal_scores_for_different_passages_say_nothing(
     )
 
 
-def test_no_scores_are_no_equal_scores() -> None:
+def test_no_scores_are_not_constant() -> None:
     assert Relevance((), "m") == joined(window_of(["a", "b", "c"], hashed), {}, "m", None)
 
 
@@ -106,7 +106,7 @@ def test_the_scores_of_one_call_may_be_constant(scores: list[float], expected: b
         (1, 1, 50, True),
     ],
 )
-def test_a_call_is_typical_with_half_of_what_it_had_without_a_cache(
+def test_a_call_is_typical_with_half_of_its_uncached_size(
     count: int,
     window: int,
     size: int,

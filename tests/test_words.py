@@ -18,18 +18,18 @@ from proxy.parsing.words import fold, is_one_word, is_typed_word, letters, unesc
         ("", ()),
     ],
 )
-def test_case_quotes_and_signs_make_no_other_words(text: str, words: tuple[str, ...]) -> None:
+def test_case_quotes_and_punctuation_do_not_matter(text: str, words: tuple[str, ...]) -> None:
     assert words == fold(text)
 
 
-def test_a_compound_is_spelled_as_its_words() -> None:
+def test_a_hyphenated_compound_equals_the_joined_word() -> None:
     assert letters("head-lamp") == letters("Headlamp")
 
 
 @pytest.mark.parametrize(
     ("text", "plain"), [(r"dry \(in rain\)\?", "dry (in rain)?"), (r"dry\ feet", "dry feet"), (r"C:\temp", r"C:\temp")]
 )
-def test_an_applications_escapes_are_no_part_of_the_text(text: str, plain: str) -> None:
+def test_escapes_are_removed_from_the_text(text: str, plain: str) -> None:
     assert plain == unescaped(text)
 
 
@@ -46,7 +46,7 @@ def test_an_applications_escapes_are_no_part_of_the_text(text: str, plain: str) 
         (["x" * 30_000, "x"], set()),
     ],
 )
-def test_a_part_of_a_longer_text_repeats_it(texts: Sequence[str], repeating: set[int]) -> None:
+def test_a_part_of_a_text_repeats_it(texts: Sequence[str], repeating: set[int]) -> None:
     """Where there are more than can be compared quickly, nothing does."""
     assert repeating == variants([letters(text) for text in texts])
 
@@ -61,5 +61,5 @@ def test_a_part_of_a_longer_text_repeats_it(texts: Sequence[str], repeating: set
         ("", False, False),
     ],
 )
-def test_one_word(text: str, *, one: bool, typed: bool) -> None:
+def test_a_single_word_is_recognised(text: str, *, one: bool, typed: bool) -> None:
     assert (one, typed) == (is_one_word(text), is_typed_word(text))

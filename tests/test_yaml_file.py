@@ -23,7 +23,7 @@ def complaint(text: str) -> str:
     return str(caught.value)
 
 
-def test_every_key_and_every_item_has_its_line() -> None:
+def test_every_key_and_item_has_its_line() -> None:
     lines = YamlFile.parse(TEXT, "f.yaml").lines
     assert lines == {
         "listen": 1,
@@ -70,7 +70,7 @@ def test_every_key_and_every_item_has_its_line() -> None:
         ("[" * 500, "f.yaml: invalid YAML: nested too deeply, or an alias refers to itself"),
     ],
 )
-def test_what_is_no_plain_yaml_is_refused_where_it_stands(text: str, said: str) -> None:
+def test_unsupported_yaml_is_rejected_with_its_line(text: str, said: str) -> None:
     assert complaint(text).startswith(said)
 
 
@@ -91,7 +91,7 @@ def test_an_empty_file_is_an_empty_section(text: str) -> None:
         ("", "f.yaml: no"),
     ],
 )
-def test_a_missing_key_is_placed_on_the_line_of_what_it_would_stand_in(path: str, said: str) -> None:
+def test_a_missing_key_is_reported_at_its_section(path: str, said: str) -> None:
     assert str(YamlFile.parse(TEXT, "f.yaml").error(path, "no")) == said
 
 
@@ -118,20 +118,20 @@ def test_a_missing_key_is_placed_on_the_line_of_what_it_would_stand_in(path: str
         ("Expected `object`, got `array`", "f.yaml: expected a section with keys, got a list"),
     ],
 )
-def test_a_complaint_of_msgspec_is_said_in_the_words_of_the_file(complaint: str, said: str) -> None:
+def test_errors_of_msgspec_are_translated(complaint: str, said: str) -> None:
     known = {"": ("listen", "routes"), "listen": ("host", "port"), "routes[]": ("index", "tier")}
     words = {"tier": ("fast", "balanced")}
     assert str(YamlFile.parse(TEXT, "f.yaml").refusal(complaint, known, words, {})) == said
 
 
 @given(st.text(max_size=20), st.lists(st.sampled_from(["fast", "balanced", "precision"]), unique=True))
-def test_a_proposal_is_one_of_the_known_words(word: str, known: list[str]) -> None:
+def test_a_suggestion_is_one_of_the_known_words(word: str, known: list[str]) -> None:
     said = did_you_mean(word, tuple(known))
     assert any(name in said for name in known) if known else not said
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text_is_accepted_or_rejected(text: str) -> None:
     """Nothing that stands in a file ends in a traceback."""
     try:
         read = YamlFile.parse(text, "f.yaml")

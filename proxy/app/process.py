@@ -14,6 +14,7 @@ from proxy.app import Proxy, listen_for, open_proxy
 from proxy.app.admin import open_admin
 from proxy.app.breakers import ModelBreakers
 from proxy.app.control import Breakers, Reloaded, State
+from proxy.app.gauges import gauges_of
 from proxy.app.generation import next_generation, secrets_of
 from proxy.http1.listener import Listener
 from proxy.settings.config import Config
@@ -23,10 +24,7 @@ from proxy.settings.rollout import Switches
 from proxy.settings.routes import build_routes
 from proxy.settings.tls import towards_clients, towards_engine, towards_models
 from proxy.settings.yaml_file import ConfigError
-from proxy.telemetry.metrics import Gauge, Tally
-from proxy.upstream.canary import CanaryVerdict
 from proxy.upstream.guard import Guards
-from proxy.upstream.spending.meter import Spending
 from proxy.upstream.spending.report import Costs
 
 ReadConfig = Callable[[], Config]
@@ -53,7 +51,9 @@ class Process:
         self._environment = environment
         self._reloading = asyncio.Lock()
         self._listener: Listener | None = None
-        self._add_gauges()
+        gauges = gauges_of(proxy, self.breakers, is_ready=lambda: self.state is State.READY, clients=self._clients)
+        for gauge in gauges:
+            proxy.telemetry.metrics.add(gauge)
 
     @property
     def switches(self) -> Switches:
@@ -80,154 +80,16 @@ class Process:
         return effective(self._proxy.generation.config, self._environment)
 
     def costs(self) -> Costs:
-        return self._spending().costs()
+        return self._proxy.generation.front.searching.spending.costs()
 
     def metrics(self) -> bytes:
         return self._proxy.telemetry.metrics.text()
 
-    def _add_gauges(self) -> None:
-        metrics, fixed = self._proxy.telemetry.metrics, self._proxy.fixed
-        added = fixed.engine.added
-        metrics.add(Gauge("ready", "1 while the process accepts requests", (), lambda: {(): self.state is State.READY}))
-        metrics.add(
-            Gauge("reranking_enabled", "0 while the kill switch is on", (), lambda: {(): self.switches.reranking})
-        )
-        metrics.add(
-            Gauge(
-                "client_connections",
-                "Open client connections",
-                (),
-                lambda: {(): self._listener.clients if self._listener else 0},
-            )
-        )
-        metrics.add(
-            Gauge(
-                "added_searches",
-                "Searches that the proxy adds to its clients' own, by state",
-                ("state",),
-                lambda: {("running",): added.running, ("waiting",): added.waiting},
-            )
-        )
-        metrics.add(
-            Gauge(
-                "spend_today_usd",
-                "US dollars that the models cost since the UTC day began",
-                ("route", "model"),
-                lambda: self._spending().today_usd(),
-            )
-        )
-        metrics.add(
-            Gauge(
-                "spend_cap_share",
-                "Share of the route's nearest cap that is spent or reserved",
-                ("route",),
-                lambda: self._spending().shares(),
-            )
-        )
-        metrics.add(Gauge("engine_nodes", "Nodes of the engine by state", ("state",), self._nodes))
-        metrics.add(Gauge("breaker_open", "1 while the circuit breaker of a model is open", ("breaker",), self._open))
-        metrics.add(
-            Gauge("model_calls_running", "Calls of a model in progress", ("service", "model"), self._calls_running)
-        )
-        metrics.add(
-            Gauge(
-                "model_calls_waiting",
-                "Calls of a model that wait for a slot",
-                ("service", "model"),
-                self._calls_waiting,
-            )
-        )
-
-        self._add_canary_metrics()
-        self._add_cache_metrics()
-
-    def _add_canary_metrics(self) -> None:
-        metrics = self._proxy.telemetry.metrics
-        metrics.add(
-            Gauge(
-                "canary_ok",
-                "1 if the last canary of the model ranked the known pairs correctly",
-                ("model",),
-                self._canary_ok,
-            )
-        )
-        metrics.add(
-            Gauge(
-                "canary_drift",
-                "The largest change of a score of the known pairs since they were first scored",
-                ("model",),
-                self._canary_drift,
-            )
-        )
-
-    def _canary_ok(self) -> Mapping[tuple[str, ...], float]:
-        reports = self._proxy.generation.models.canary.reports
-        known = {
-            model: report.verdict for model, report in reports.items() if report.verdict is not CanaryVerdict.UNKNOWN
-        }
-        return {(model,): verdict is not CanaryVerdict.WRONG for model, verdict in known.items()}
-
-    def _canary_drift(self) -> Mapping[tuple[str, ...], float]:
-        reports = self._proxy.generation.models.canary.reports
-        return {(model,): report.drift for model, report in reports.items() if report.drift is not None}
-
-    def _add_cache_metrics(self) -> None:
-        metrics, caches = self._proxy.telemetry.metrics, self._proxy.fixed.caches
-        metrics.add(
-            Tally(
-                "cache_lookups",
-                "Look-ups in the caches by kind and result",
-                ("kind", "result"),
-                lambda: {
-                    (kind.label, result): count
-                    for kind, counts in caches.counts.items()
-                    for result, count in (("hit", counts.hits), ("miss", counts.misses))
-                },
-            )
-        )
-        metrics.add(
-            Tally(
-                "cache_evictions",
-                "Cached values that were dropped early, because their memory was needed",
-                ("kind",),
-                lambda: {(kind.label,): store.evictions for kind, store in caches.memory.items()},
-            )
-        )
-        metrics.add(
-            Gauge(
-                "cache_bytes",
-                "Memory of the caches, as estimated",
-                ("kind",),
-                lambda: {(kind.label,): store.size for kind, store in caches.memory.items()},
-            )
-        )
-        metrics.add(
-            Gauge(
-                "redis_up",
-                "1 while Redis is used, if it is configured",
-                (),
-                lambda: {(): caches.redis_state == "ok"} if caches.redis_state else {},
-            )
-        )
-
-    def _spending(self) -> Spending:
-        return self._proxy.generation.front.searching.spending
+    def _clients(self) -> int:
+        return self._listener.clients if self._listener else 0
 
     def _guards(self) -> Guards:
         return self._proxy.generation.models.guards
-
-    def _open(self) -> Mapping[tuple[str, ...], float]:
-        return {(name,): not state.endswith("closed") for name, state in self.breakers.states().items()}
-
-    def _calls_running(self) -> Mapping[tuple[str, ...], float]:
-        return {key: guard.bulkhead.in_flight for key, guard in self._guards().all}
-
-    def _calls_waiting(self) -> Mapping[tuple[str, ...], float]:
-        return {key: guard.bulkhead.waiting for key, guard in self._guards().all}
-
-    def _nodes(self) -> Mapping[tuple[str, ...], float]:
-        reached = list(self._proxy.fixed.nodes.reachable().values())
-        return {("ok",): reached.count(True), ("unreachable",): reached.count(False)}
 
     # -- reload
 
@@ -361,7 +223,7 @@ def on_signals(numbers: Iterable[signal.Signals], handle: Callable[[], object]) 
             signal.signal(number, action or signal.SIG_DFL)
 
 
-async def serve_until_told(
+async def serve_until_stopped(
     config: Config,
     token: str | None,
     environment: Mapping[str, str],
@@ -370,9 +232,9 @@ async def serve_until_told(
     watched: Path | None = None,
 ) -> None:
     """Run a proxy until SIGTERM or SIGINT; `read` reads its settings again, and `watched` is their file."""
-    told = asyncio.Event()
+    stopped = asyncio.Event()
     async with AsyncExitStack() as stack:
-        stack.enter_context(on_signals((signal.SIGTERM, signal.SIGINT), told.set))
+        stack.enter_context(on_signals((signal.SIGTERM, signal.SIGINT), stopped.set))
         proxy = await open_proxy(config, token, environment, stack)
         process = Process(proxy, read, environment)
         stack.enter_context(on_signals((signal.SIGHUP,), process.reload_soon))
@@ -392,7 +254,7 @@ async def serve_until_told(
             engine=list(config.engine.urls),
             routes=[route.name for route in build_routes(config)],
         )
-        await told.wait()
+        await stopped.wait()
         process.state = State.DRAINING
         listener.shut()
         _log.info("stopping")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from proxy.app.process import serve_until_told
+from proxy.app.process import serve_until_stopped
 from proxy.commands.console import overrides, report_failure
 from proxy.settings.config import Config
 from proxy.settings.config_file import load
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # while nobody handles it, see `on_signals`
     try:
-        uvloop.run(serve_until_told(config, token, environment, read=read, watched=watched))
+        uvloop.run(serve_until_stopped(config, token, environment, read=read, watched=watched))
     except OSError as error:
         address = f"{config.listen.host}:{config.listen.port}"
         return report_failure(

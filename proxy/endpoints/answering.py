@@ -18,7 +18,7 @@ from proxy.errors import TooComplex, cause_of
 from proxy.http1.framing import BadMessage
 from proxy.outcomes import Bypass, answered, bypassed
 from proxy.ranking.heads import Heads, head_key, scope_of
-from proxy.ranking.pipeline import Defect, Result, Unserved, run_search, unserved
+from proxy.ranking.pipeline import Defect, Result, Unserved, run_search, why_unserved
 from proxy.ranking.pressure import LiveModels, UncalledModels
 from proxy.ranking.stages import Budget, CalledModels, Embeds, OwnSearches, Run, Scores, Stages
 from proxy.settings.config import Config
@@ -116,7 +116,7 @@ class Searching:
         routed.record.window, routed.record.query_text = plan.window, plan.user_query.text
         record, route, stages = routed.record, plan.route.name, self._stages(routed)
         key = head_key(plan, routed.caller.identity)
-        if isinstance(without := await guarded(unserved(plan, stages, key)), Unserved | Bypass):
+        if isinstance(without := await guarded(why_unserved(plan, stages, key)), Unserved | Bypass):
             return without
         purse = self.spending.purse(
             route,

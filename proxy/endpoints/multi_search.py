@@ -150,7 +150,7 @@ class _Multi:
     search: Search
     caller: EngineOfCaller
     url: Sequence[tuple[str, str]]
-    place_of_rest: int
+    number_of_rest: int
     own: OwnSearches
     """The searches that the time budget waits for: one per item, and last the request with the engine's items."""
 
@@ -163,18 +163,18 @@ class _Multi:
         if all(isinstance(each, _Ended) and each.part is None for each in prepared):
             await _pass_on(self.front, self.exchange, [each for each in prepared if isinstance(each, _Ended)], items)
             return
-        asking = asyncio.ensure_future(self._rest([each for each in prepared if isinstance(each, _Ended)]))
+        asking = asyncio.ensure_future(self._ask_rest([each for each in prepared if isinstance(each, _Ended)]))
         searching = [asyncio.ensure_future(self._finish(number, each)) for number, each in enumerate(prepared)]
         try:
             rest = await asking
             if isinstance(rest, _Rest):
                 await self._send(await asyncio.gather(*searching), rest, prepared, items)
                 return
-            ended = [self._by_now(*pair) for pair in zip(searching, prepared, strict=True)]
+            ended = [self._outcome_so_far(*pair) for pair in zip(searching, prepared, strict=True)]
         finally:
             for task in (asking, *searching):
                 task.cancel()
-        await self._refused(rest, ended, items)
+        await self._send_rejection(rest, ended, items)
 
     async def _prepared(self, items: Sequence[Item | Unread]) -> "Sequence[_Ended | _Prepared]":
         """Route and plan the items, up to the maximum of reranked ones; only that many templates are rendered."""
@@ -234,7 +234,7 @@ class _Multi:
             self.own.answered(number)
         return self._ended(item.header, item.search.record, item.search.call, result)
 
-    def _by_now(self, finishing: "asyncio.Future[_Ended]", item: _Ended | _Prepared) -> _Ended:
+    def _outcome_so_far(self, finishing: "asyncio.Future[_Ended]", item: _Ended | _Prepared) -> _Ended:
         """Return the outcome of an item that has finished; bypass one that has not."""
         if isinstance(item, _Ended):
             return item
@@ -265,9 +265,9 @@ class _Multi:
         if len(late) == len(ended):
             await _pass_on(self.front, self.exchange, ended, items)
             return
-        more = await self._rest(late)
+        more = await self._ask_rest(late)
         if not isinstance(more, _Rest):
-            await self._refused(more, ended, items)
+            await self._send_rejection(more, ended, items)
             return
         at_once, afterwards = iter(rest.parts), iter(more.parts)
         parts = [
@@ -280,10 +280,10 @@ class _Multi:
         except TooComplex:
             await _pass_on(self.front, self.exchange, ended, items)
             return
-        reply = _together([rest.reply, more.reply, *(each.reply for each in ended), _NO_REPLY])
+        reply = _with_all_warnings([rest.reply, more.reply, *(each.reply for each in ended), _NO_REPLY])
         await send(self.exchange, reply, body, _outcome(ended, answered=True))
 
-    async def _refused(
+    async def _send_rejection(
         self, refusal: Relayed | Unanswered | Bypass, ended: Sequence[_Ended], items: Sequence[Item | Unread]
     ) -> None:
         """Return the engine's rejection of its items as the response to the whole request."""
@@ -296,16 +296,16 @@ class _Multi:
             case Unanswered():
                 await self.exchange.answer(no_answer(refusal, self.front.upstream.product, outcome))
 
-    async def _rest(self, ended: Sequence[_Ended]) -> _Rest | Relayed | Unanswered | Bypass:
+    async def _ask_rest(self, ended: Sequence[_Ended]) -> _Rest | Relayed | Unanswered | Bypass:
         """Send the engine its items in one request; returns its rejection if it rejects them as a whole."""
         try:
-            return await self._asked([each for each in ended if each.part is None])
+            return await self._send_rest([each for each in ended if each.part is None])
         except UpstreamError as error:
             return result_of_error(error, read_form(self.url), keeps_empty=self.front.keeps_empty, changed=True)
         finally:
-            self.own.answered(self.place_of_rest)
+            self.own.answered(self.number_of_rest)
 
-    async def _asked(self, left: Sequence[_Ended]) -> _Rest:
+    async def _send_rest(self, left: Sequence[_Ended]) -> _Rest:
         if not left:
             return _Rest(None, 0, ())
         name = f"/{self.search.indices}" if self.search.indices else ""
@@ -321,7 +321,7 @@ class _Multi:
         return _Rest(reply, took_ms, parts)
 
 
-def _together(replies: Sequence[EngineReply | None]) -> EngineReply:
+def _with_all_warnings(replies: Sequence[EngineReply | None]) -> EngineReply:
     """Return the first response, with the Warning headers of all of them."""
     there = [reply for reply in replies if reply is not None]
     warnings = dict.fromkeys(field for reply in there for field in reply.fields if field[0].lower() == b"warning")

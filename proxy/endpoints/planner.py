@@ -93,7 +93,7 @@ class Planner:
         try:
             async with routed.record.clock.stage("names"):
                 caller = patient(routed.record, routed.caller, self._engine_settings.resolve_timeout_seconds)
-                facts, kind = await self._described(caller, covered)
+                facts, kind = await self._facts_and_kind(caller, covered)
         except Late as error:
             return Bypass("unresolved", detail=str(error), is_fault=True)
         known = facts or IndexFacts()
@@ -102,8 +102,9 @@ class Planner:
         if isinstance(user_query, Bypass):
             return user_query
         spelled = spelled_as_sent(user_query.text)
-        unfit = self._excluded(routed, user_query, spelled) or self._unpaid(route, request)
-        if problem := unfit or await self._pipeline(caller, request, known):
+        problem = self._excluded(routed, user_query, spelled) or self._unpaid(route, request)
+        problem = problem or await self._pipeline(caller, request, known)
+        if problem:
             return problem
         at_rest = _window_at_rest(route, options, request, known.max_result_window)
         if isinstance(at_rest, Bypass):
@@ -166,7 +167,9 @@ class Planner:
             _log.info("tier_changed", route=route.name, tier=shown)
         return (route.tier_switch.fast_model if tier.is_fast else route.rerank_model), tier.is_fast
 
-    async def _described(self, caller: EngineOfCaller, covered: Covered) -> tuple[IndexFacts | None, EngineKind | None]:
+    async def _facts_and_kind(
+        self, caller: EngineOfCaller, covered: Covered
+    ) -> tuple[IndexFacts | None, EngineKind | None]:
         """Read the mappings, and in parallel the kind of engine, unless that is known."""
         kind = caller.engine.recent_kind
         if kind is not None and kind.version is not None:
@@ -263,10 +266,10 @@ def _vectors(
     if route.semantic is None:
         return None
     version = kind.version if kind else None
-    return _unfit(request, user_query) or vector_search(route, route.semantic, facts, version)
+    return _why_no_knn(request, user_query) or vector_search(route, route.semantic, facts, version)
 
 
-def _unfit(request: SearchRequest, user_query: UserQuery) -> Failure | None:
+def _why_no_knn(request: SearchRequest, user_query: UserQuery) -> Failure | None:
     """Return why documents found by kNN only cannot be ranked among this search's own hits."""
     reason = "own_scores" if request.own_ranking else user_query.unrelaxed
     return Failure("semantic", reason, UNRELAXED[reason], by_design=True) if reason else None

@@ -109,7 +109,7 @@ class Router:
         if isinstance(options, Wrong):
             return NotRouted(call, options)
         record.shows_cost, record.is_background = bool(options.cost), bool(options.background)
-        call = _as_set(call, covered.route)
+        call = _without_hidden_vectors(call, covered.route)
         return Routed(record, replace(caller, sent=record.sent), call, covered, options)
 
     def unroutable(self, indices: str, why: Bypass) -> Bypass | Unrouted:
@@ -215,7 +215,7 @@ def _point_in_time(content: bytes) -> str | None:
     return pit.id if pit else None
 
 
-def _as_set(call: SearchCall, route: Route) -> SearchCall:
+def _without_hidden_vectors(call: SearchCall, route: Route) -> SearchCall:
     """Exclude the route's vector fields from `_source`, if the route says so."""
     is_set = route.semantic is not None and route.semantic.exclude_from_source
     return without_vectors(call, route) if is_set else call

@@ -12,6 +12,7 @@ from cachetools import LRUCache
 
 from proxy.bounds import KNOWN_CALLERS, NEW_CALLER_WARNINGS, SAMPLED_HEADERS
 from proxy.http1.framing import TOKEN
+from proxy.http1.messages import connection_options
 
 Field = tuple[bytes, bytes]
 
@@ -178,10 +179,7 @@ def scheme(credentials: bytes) -> bytes:
 
 def carried(fields: Sequence[Field]) -> tuple[tuple[str, str], ...] | None:
     """Return the headers sent with a search on behalf of the caller; None if a value is not printable ASCII."""
-    named = {
-        name.strip().lower() for key, value in fields if key.lower() == b"connection" for name in value.split(b",")
-    }
-    dropped = _OF_THE_MESSAGE | named
+    dropped = _OF_THE_MESSAGE | connection_options(field_value(fields, b"connection"))
     kept = [
         (name, value) for name, value in fields if name.lower() not in dropped and not name.lower().startswith(STEERING)
     ]

@@ -9,7 +9,7 @@ from functools import lru_cache
 from http import HTTPStatus
 
 from proxy.bounds import PROXY_HOPS
-from proxy.http1.messages import Control, Line, RequestHead, ResponseHead
+from proxy.http1.messages import Control, Line, RequestHead, ResponseHead, connection_options
 
 Field = tuple[bytes, bytes]
 
@@ -23,7 +23,7 @@ def end_to_end(lines: Sequence[Line]) -> Iterator[Line]:
     named: set[bytes] = set()
     for line in lines:
         if line.key == b"connection" and line.value.lower() not in _PLAIN_OPTIONS:
-            named.update(option.strip().lower() for option in line.value.split(b","))
+            named |= connection_options(line.value)
     dropped = HOP_BY_HOP | (named - _KEPT) if named else HOP_BY_HOP
     return (line for line in lines if line.key not in dropped)
 

@@ -4,7 +4,7 @@ If the reranker fails, the fused order is kept, with a Failure.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -164,36 +164,39 @@ def head_of(  # noqa: PLR0913  the parts of a head
 
 
 async def _rerank(run: Run, candidates: Candidates, answer: SearchAnswer, semantic: SemanticHits) -> Reranked:
-    plan, order = run.plan, candidates.keys
-    model = plan.route.rerank_model
-    if len(order) < 2 or (model is None and not candidates.semantic):
+    """Order the candidates by the reranker's scores, and find those that match the query text exactly."""
+    order, has_reranker = candidates.keys, run.plan.route.rerank_model is not None
+    if len(order) < 2 or not (has_reranker or candidates.semantic):
         return Reranked(candidates.ranking)
-    likenesses: Mapping[DocKey, Likeness] = {}
-    failures: tuple[Failure, ...] = ()
+    read = order if has_reranker else [key for key in order if key in answer.by_key]
     try:
-        if model is None:
-            own = [key for key in order if key in answer.by_key]
-            _, likenesses = await _passages(run, own, answer, semantic)
-            return Reranked(candidates.ranking, likenesses=likenesses)
-        texts, likenesses = await _passages(run, order, answer, semantic)
-        run.usage.without_text += sum(key not in texts for key in likenesses)
-        if not texts:
-            fields = ", ".join(plan.route.passage.fields)
-            failure = Failure("rerank", "no_passage", f"no text in {fields}")
-            return Reranked(candidates.ranking, (failure,), likenesses=likenesses)
-        passages = [passage for own in texts.values() for passage in own]
-        relevance, model = await _first_scores(run, passages, plan.rerankers)
+        texts, likenesses = await _passages(run, read, answer, semantic)
     except UpstreamError as error:
-        failures = () if model is None else (Failure("rerank", error.reason, str(error)),)
-        return Reranked(candidates.ranking, failures, likenesses=likenesses)
+        failure = Failure("rerank", error.reason, str(error))
+        return Reranked(candidates.ranking, (failure,) if has_reranker else ())
+    if not has_reranker:
+        return Reranked(candidates.ranking, likenesses=likenesses)
+    run.usage.without_text += len(likenesses) - len(texts)
+    return replace(await _scored(run, candidates, texts), likenesses=likenesses)
+
+
+async def _scored(run: Run, candidates: Candidates, texts: Mapping[DocKey, Sequence[str]]) -> Reranked:
+    """Score the passages of the candidates, and order the candidates by these scores."""
+    plan, order = run.plan, candidates.keys
+    if not texts:
+        fields = ", ".join(plan.route.passage.fields)
+        return Reranked(candidates.ranking, (Failure("rerank", "no_passage", f"no text in {fields}"),))
+    passages = [passage for own in texts.values() for passage in own]
+    relevance, model = await _first_scores(run, passages, plan.rerankers)
     failures = _unscored(relevance, len(passages))
     if not relevance.scores:
-        return Reranked(candidates.ranking, failures, likenesses=likenesses)
+        return Reranked(candidates.ranking, failures)
     scores, best = _best_of(texts, relevance.scores)
     weight = blend_of(relevance.model or model).weight if plan.route.blend is None else plan.route.blend
     read = [key for key in order if key in texts]
     blended = blend(reorder(read, scores), read, weight, plan.route.fusion.rank_constant)
-    return Reranked(completed(blended, order), failures, scores, best, likenesses, model, plan.route.tier_of(model))
+    ranking = completed(blended, order)
+    return Reranked(ranking, failures, scores, best, model=model, tier=plan.route.tier_of(model))
 
 
 def _best_of(
@@ -267,24 +270,27 @@ async def _passages(
     if unknown:
         known |= (await run.search("passages", passage_search(plan, unknown), unknown)).by_key
     texts, likenesses, typed = {}, {}, QueryWords.of(plan.user_query.text)
-    unread, stems = SOURCE_BYTES_A_TURN, stems_of(typed.words)
-    decode = decoder_of(members_at(plan.read_fields))
-    for key in order:
-        if key in known:
-            if (unread := unread - len(known[key].members.get("_source", b""))) < 0:
-                unread = SOURCE_BYTES_A_TURN
-                await asyncio.sleep(0)
-            source = _source_of(
-                known[key], decode
-            )  # decoded one at a time: it takes many times the memory of its bytes
-            likenesses[key] = likeness(typed, source, plan.route.passage, plan.names)
-            if plan.covers(key.index) and (own := _read_of(run, source, stems)):
-                texts[key] = own
+    stems, outside = stems_of(typed.words), plan.outside({key.index for key in order})
+    async for key, source in _sources([known[key] for key in order if key in known], plan.read_fields):
+        likenesses[key] = likeness(typed, source, plan.route.passage, plan.names)
+        if key.index not in outside and (own := _passages_of(run, source, stems)):
+            texts[key] = own
     return texts, likenesses
 
 
-def _read_of(run: Run, source: Source, stems: Sequence[str]) -> tuple[str, ...]:
-    """Return what the reranker reads of a document; empty without text."""
+async def _sources(hits: Sequence[Hit], fields: Sequence[str]) -> AsyncIterator[tuple[DocKey, Source]]:
+    """Decode each hit's `_source` when it is needed, since that takes many times the memory of its bytes."""
+    decode, unread = decoder_of(members_at(fields)), SOURCE_BYTES_A_TURN
+    for hit in hits:
+        unread -= len(hit.members.get("_source", b""))
+        if unread < 0:
+            unread = SOURCE_BYTES_A_TURN
+            await asyncio.sleep(0)
+        yield hit.key, _source_of(hit, decode)
+
+
+def _passages_of(run: Run, source: Source, stems: Sequence[str]) -> tuple[str, ...]:
+    """Return the passages of one document; empty without text."""
     redaction = run.plan.route.redaction
     lines, tokens = run.plan.route.passage.lines, run.stages.passage_max_tokens
     if run.plan.route.passages_per_document > 1:

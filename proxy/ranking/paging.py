@@ -78,8 +78,8 @@ class Head:
 
     def counts(self, track_total_hits: bool | int) -> bool:  # noqa: FBT001  a value of the engine's API
         """Whether its total was counted with this `track_total_hits`; 1 and true differ: 1 counts a single hit."""
-        told = type(self.counted), self.counted
-        return track_total_hits is False or told == (type(track_total_hits), track_total_hits)
+        counted = type(self.counted), self.counted
+        return track_total_hits is False or counted == (type(track_total_hits), track_total_hits)
 
     @property
     def keys(self) -> tuple[DocKey, ...]:

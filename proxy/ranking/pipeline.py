@@ -111,7 +111,7 @@ Result = Answered | EngineOrder | Relayed | Unanswered | Defect | Unserved | Byp
 """The result of a search; Bypass: pass the client's own request on to the engine."""
 
 
-async def unserved(plan: Plan, stages: Stages, head_key: bytes) -> Unserved | None:
+async def why_unserved(plan: Plan, stages: Stages, head_key: bytes) -> Unserved | None:
     """Return why a search need not be widened: no model is called at present, and nothing of it is cached.
 
     A page of a cached ranking is cut from that ranking. The engine's order of the search is cached as well, so that its
@@ -141,16 +141,16 @@ async def unserved(plan: Plan, stages: Stages, head_key: bytes) -> Unserved | No
         return None
     for count in not_called:
         count()
-    told = tuple(dict.fromkeys(failures))
+    unserved = Unserved(tuple(dict.fromkeys(failures)))
     counted = plan.request.track_total_hits
-    stages.heads.keep(head_key, Head((), None, 0, untouched=True, failures=told, counted=counted))
-    return Unserved(told)
+    stages.heads.keep(head_key, Head((), None, 0, untouched=True, failures=unserved.failures, counted=counted))
+    return unserved
 
 
 async def run_search(run: Run, head_key: bytes) -> Result:
     """Run a search, or return why the client's own request is passed on instead."""
     try:
-        return await (_near(run, head_key) if run.plan.in_head else _far(run, head_key))
+        return await (_answer_in_head(run, head_key) if run.plan.in_head else _answer_after_head(run, head_key))
     except UpstreamError as error:
         return result_of_error(error, run.plan.request.form, keeps_empty=run.plan.keeps_empty, changed=True)
 
@@ -185,23 +185,24 @@ def _may_be_caused(refusal: Refused) -> bool:
     return refusal.status == 400 or (refusal.status == 429 and b"circuit_breaking_exception" in refusal.body)
 
 
-async def _near(run: Run, head_key: bytes) -> Result:
+async def _answer_in_head(run: Run, head_key: bytes) -> Result:
     """Answer a page that begins in the head; a later page's own search is sent before the head is looked up."""
     searching = lexical(run, lexical_search(run.plan))
     if not run.plan.request.is_later_page:
         async with looking_ahead(run, head_key, None) as informed:
-            return await _found_near(informed, head_key, searching, None)
+            return await _answer_from(informed, head_key, searching, None)
     own = observed(searching)
     try:
         await asyncio.sleep(0)
         head = await run.stages.heads.get(head_key)
         async with looking_ahead(run, head_key, head) as informed:
-            return await _found_near(informed, head_key, own, head)
+            return await _answer_from(informed, head_key, own, head)
     finally:
         own.cancel()
 
 
-async def _found_near(run: Run, head_key: bytes, own: Awaitable[Lexical], head: Head | None) -> Result:
+async def _answer_from(run: Run, head_key: bytes, own: Awaitable[Lexical], head: Head | None) -> Result:
+    """Wait for the client's own search, and for kNN unless the head is cached; then cut the page."""
     plan, semantic = run.plan, SemanticHits()
     if head is None:
         found, semantic = await retrieve(run, own)
@@ -216,10 +217,10 @@ async def _found_near(run: Run, head_key: bytes, own: Awaitable[Lexical], head: 
         return await _ordered(run, head_key, found, semantic, head)
     except Exception as defect:  # noqa: BLE001  after any error, the engine's order can still be returned
         _log.exception("internal_error")
-        return _as_the_engine_answered(run, found, Failure("rerank", "internal_error", cause_of(defect)))
+        return _degraded_to_engine_order(run, found, Failure("rerank", "internal_error", cause_of(defect)))
 
 
-def _as_the_engine_answered(run: Run, found: Lexical, failure: Failure) -> Answered:
+def _degraded_to_engine_order(run: Run, found: Lexical, failure: Failure) -> Answered:
     """Cut the page from the engine's own order."""
     untouched = Head((), found.answer.total, 0, untouched=True, failures=(failure,))
     return _answered(run, found, _own_page(run, found, untouched), untouched)
@@ -303,7 +304,7 @@ async def _remembered(
     return (head, rendered) if shown.failures else (replace(known, failures=head.failures), shown)
 
 
-async def _far(run: Run, head_key: bytes) -> Result:
+async def _answer_after_head(run: Run, head_key: bytes) -> Result:
     """Answer a page after the head with the engine's own page, without the head's documents."""
     head = await _known_head(run, head_key)
     if isinstance(head, Bypass):
@@ -369,7 +370,7 @@ _PARTIAL = "the engine returned partial results: see `_shards`, `timed_out` and 
 def _unusable(run: Run, answer: SearchAnswer) -> Bypass | None:
     if not answer.whole:
         return Bypass("engine_refused", detail=_PARTIAL)
-    if not all(run.plan.covers(hit.key.index) for hit in answer.hits):
+    if run.plan.outside({hit.key.index for hit in answer.hits}):
         return Bypass("mixed_routes")
     return None
 

@@ -1,6 +1,7 @@
 """The plan of one search: its candidates, models, vectors and limits; nothing is sent here."""
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,7 +106,7 @@ def vector_search(
         return Failure("semantic", "mapping_unreadable")
     if missing := [name for name in semantic.fields if not facts.vectors.get(name)]:
         return Failure("semantic", "no_vector_field", missing[0])
-    found = {(name, _told(form, route)) for name in semantic.fields for form in facts.vectors[name]}
+    found = {(name, _with_model_of_route(form, route)) for name in semantic.fields for form in facts.vectors[name]}
     fields = {name: form.path for name, form in found}
     if len(found) > len(fields) or len({replace(form, path=None) for _, form in found}) > 1:
         return Failure("semantic", "mixed_vectors", ", ".join(semantic.fields))
@@ -128,7 +129,7 @@ def vector_search(
     )
 
 
-def _told(field: VectorField, route: Route) -> VectorField:
+def _with_model_of_route(field: VectorField, route: Route) -> VectorField:
     """Use the embedding model named by the route if the index does not name one."""
     return replace(field, model=route.embedding_model) if field.model is None and route.embedding_model_named else field
 
@@ -206,6 +207,10 @@ class Plan:
     def covers(self, index: str) -> bool:
         """Whether an index is inside the route: resolved by the engine, or by its own name."""
         return index in self.covered or route_of((*self.earlier, self.route), Resolved(index)) is self.route
+
+    def outside(self, indices: AbstractSet[str]) -> frozenset[str]:
+        """Return those of these indices that are outside the route."""
+        return frozenset([index for index in indices if not self.covers(index)])
 
     @property
     def in_head(self) -> bool:

@@ -130,10 +130,10 @@ def recipe_of(run: Run, head: Head, answer: SearchAnswer, semantic: SemanticHits
     return replace(recipe, proof=_proof(run, inputs_hash(run, answer, semantic, answers), model))
 
 
-def _proof(run: Run, told: bytes, model: str) -> Proof:
+def _proof(run: Run, inputs: bytes, model: str) -> Proof:
     usage = run.usage
     reuse = usage.reuse
-    return Proof(told, int(time.time()), model, reuse.cached, reuse.saved_tokens, usage.without_text, usage.tier)
+    return Proof(inputs, int(time.time()), model, reuse.cached, reuse.saved_tokens, usage.without_text, usage.tier)
 
 
 async def repeated(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> Head | None:
@@ -154,14 +154,14 @@ async def repeated(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> He
 def inputs_hash(run: Run, answer: SearchAnswer, semantic: SemanticHits, added: Mapping[str, SearchAnswer]) -> bytes:
     """Hash what determines a ranking besides its key and the models: the hits and the responses of added searches."""
     plan = run.plan
-    told = sha256(repr((plan.window, plan.names, sorted(plan.covered))).encode())
+    inputs = sha256(repr((plan.window, plan.names, sorted(plan.covered))).encode())
     for stage, each in {"": answer, **added}.items():
-        told.update(b"\0%s\0" % stage.encode())
-        told.update(each.hits_members["hits"])
+        inputs.update(b"\0%s\0" % stage.encode())
+        inputs.update(each.hits_members["hits"])
     for hits in semantic.raw:
-        told.update(b"\0near\0")
-        told.update(hits)
-    return told.digest()
+        inputs.update(b"\0near\0")
+        inputs.update(hits)
+    return inputs.digest()
 
 
 def note_saved(run: Run, proof: Proof) -> None:

@@ -151,7 +151,7 @@ def _merged(run: Run, found: Sequence[SemanticHits]) -> SemanticHits:
 
 async def confirmed(run: Run, hits: Iterable[Hit]) -> Run:
     """Resolve the indices of the search again if a hit comes from an index that is not known to be inside the route."""
-    if all(run.plan.covers(hit.key.index) for hit in hits):
+    if not run.plan.outside({hit.key.index for hit in hits}):
         return run
     async with run.budget.limit():
         covered = await run.stages.covered_now()
@@ -160,7 +160,8 @@ async def confirmed(run: Run, hits: Iterable[Hit]) -> Run:
 
 def covered(run: Run, semantic: SemanticHits) -> SemanticHits:
     """Drop hits of kNN outside the route, so that none of their text is sent to a model."""
-    return replace(semantic, hits=tuple(hit for hit in semantic.hits if run.plan.covers(hit.key.index)))
+    outside = run.plan.outside({hit.key.index for hit in semantic.hits})
+    return replace(semantic, hits=tuple([hit for hit in semantic.hits if hit.key.index not in outside]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +193,8 @@ async def group(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> tuple
         return semantic, Groups(of, known, {})
     try:
         found = await run.search("groups", group_search(run.plan, list(unknown)))
-        if strangers := [hit.key.index for hit in found.hits if not run.plan.covers(hit.key.index)]:
-            raise Malformed("engine", f"{strangers[0]} lies outside the route")
+        if outside := run.plan.outside({hit.key.index for hit in found.hits}):
+            raise Malformed("engine", f"{min(outside)} is outside the route")
     except UpstreamError as error:
         of_known_groups = tuple(hit for hit in semantic.hits if of[hit.key] in known)
         failure = Failure("semantic", error.reason, str(error))

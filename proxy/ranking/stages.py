@@ -219,14 +219,16 @@ class Budget:
         if self.seconds is None:
             yield
             return
-        late = TimedOut("budget", f"no response within {self.seconds * 1000:g} ms")
         if self.remaining() <= 0:
-            raise late
+            raise self._late()
         try:
             async with self.own.limit(self.for_stages):
                 yield
         except TimeoutError as error:
-            raise late from error
+            raise self._late() from error
+
+    def _late(self) -> TimedOut:
+        return TimedOut("budget", f"no response within {(self.seconds or 0.0) * 1000:g} ms")
 
 
 class Ahead(Protocol):

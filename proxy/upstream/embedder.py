@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Introduction:
+class ServedModel:
     """The model that serves a name, and the dimensions of its vectors."""
 
     model: str
@@ -142,10 +142,10 @@ class Embedder:
         await self._vectors.put(key, vector.astype(_STORED).tobytes())
         return vector
 
-    async def introduce(self, *, model: str, dimensions: int | None) -> Introduction:
+    async def served_model(self, *, model: str, dimensions: int | None) -> ServedModel:
         """Return the model that serves this name; if the response names none, the requested one."""
         body = encode(["How long is a vector?"], model, dimensions, fail_fast=False)
-        return await self._ask(model, body, 1, dimensions, lambda answer: _introduction(answer, model, dimensions))
+        return await self._ask(model, body, 1, dimensions, lambda answer: _served_model(answer, model, dimensions))
 
     async def embed_passages(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Vectors:
         """Embed at most 1024 texts, one row each; without `dimensions`, the vectors have the model's own length."""
@@ -186,10 +186,10 @@ class Embedder:
         )
 
 
-def _introduction(answer: bytes, model: str, dimensions: int | None) -> Introduction:
+def _served_model(answer: bytes, model: str, dimensions: int | None) -> ServedModel:
     said = _read(answer)
     own = said.model if said.model and not is_same(said.model, model) else model
-    return Introduction(own, _vectors(said, 1, dimensions).shape[1])
+    return ServedModel(own, _vectors(said, 1, dimensions).shape[1])
 
 
 _STORED = np.dtype("<f4")

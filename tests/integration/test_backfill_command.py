@@ -1,4 +1,4 @@
-"""`rerank-proxy backfill` as a process, on the real engine: somebody's own index is given vectors, and keeps them."""
+"""`rerank-proxy backfill` as a process on a real engine: it adds vectors to an index and keeps them current."""
 
 import asyncio
 import json
@@ -65,8 +65,8 @@ async def until_current(command: Running, target: Target, *names: str) -> None:
         await command.until("have a current vector")
 
 
-async def test_an_index_is_given_the_field_the_note_and_the_vectors(real_engine: RealEngine, target: Target) -> None:
-    """What was in its mapping and its documents stays as it was."""
+async def test_backfill_adds_the_field_its_metadata_and_the_vectors(real_engine: RealEngine, target: Target) -> None:
+    """The rest of the mapping and of the documents is unchanged."""
     result = await target.backfill(*VECTOR_OPTIONS)
     assert result.code == 0
     (reported,) = result.reported
@@ -86,7 +86,7 @@ async def test_an_index_is_given_the_field_the_note_and_the_vectors(real_engine:
     assert await current(target) == CATALOGUE.keys()
 
 
-async def test_what_is_current_is_left_alone(target: Target, models: ShopModels) -> None:
+async def test_a_second_run_skips_current_vectors(target: Target, models: ShopModels) -> None:
     await target.backfill(*VECTOR_OPTIONS)
     models.requests.clear()
     result = await target.backfill()
@@ -99,8 +99,8 @@ def _version(hit: Any) -> int:
     return int(hit["_version"])
 
 
-async def test_what_a_feed_overwrites_is_done_again(target: Target, models: ShopModels) -> None:
-    """A full write drops the vector, a partial one leaves that of the old text, or changes another field."""
+async def test_documents_that_a_feed_overwrites_are_embedded_again(target: Target, models: ShopModels) -> None:
+    """A full write drops the vector; a partial one keeps the old vector, or changes another field."""
     await target.backfill(*VECTOR_OPTIONS)
     await target.put({"p1": CATALOGUE["p1"]})
     await target.ask("POST", "/_update/p2", {"doc": {"title": "Phone"}})
@@ -112,8 +112,8 @@ async def test_what_a_feed_overwrites_is_done_again(target: Target, models: Shop
     assert await current(target) == CATALOGUE.keys()
 
 
-async def test_a_vector_that_an_update_lost_is_made_again(real_engine: RealEngine, target: Target) -> None:
-    """A mapping that excludes it from `_source` keeps its hash; Elasticsearch 9.2 and later keep the vector, too."""
+async def test_a_vector_that_an_update_drops_is_embedded_again(real_engine: RealEngine, target: Target) -> None:
+    """With the vector excluded from `_source`, only its hash is kept; Elasticsearch 9.2 and later keep both."""
     mappings = MAPPINGS | {"_source": {"excludes": ["embedding"]}}
     await target.ask("DELETE", "")
     await target.ask("PUT", "", {"settings": real_engine.settings, "mappings": mappings})
@@ -127,10 +127,10 @@ async def test_a_vector_that_an_update_lost_is_made_again(real_engine: RealEngin
     assert (await target.ask("POST", "/_count", {"query": {"exists": {"field": "embedding"}}}))["count"] == 30
 
 
-async def test_an_index_that_would_lose_the_hash_is_refused_before_anything_is_written(
+async def test_an_index_whose_source_excludes_the_hash_is_rejected_before_any_write(
     real_engine: RealEngine, target: Target
 ) -> None:
-    """Each round of a watch would embed what the last one wrote."""
+    """Otherwise, each round of a watch would embed again what the previous one wrote."""
     mappings = MAPPINGS | {"_source": {"excludes": ["embedding*"]}}
     await target.ask("DELETE", "")
     await target.ask("PUT", "", {"settings": real_engine.settings, "mappings": mappings})
@@ -141,7 +141,7 @@ async def test_an_index_that_would_lose_the_hash_is_refused_before_anything_is_w
     assert index["mappings"] == mappings
 
 
-async def test_a_document_that_lost_its_text_loses_its_vector(target: Target) -> None:
+async def test_a_document_whose_text_was_removed_loses_its_vector(target: Target) -> None:
     await target.backfill(*VECTOR_OPTIONS)
     await target.ask("POST", "/_update/p1", {"doc": {"title": "", "description": None}})
     await target.ask("POST", "/_refresh")
@@ -154,8 +154,8 @@ async def test_a_document_that_lost_its_text_loses_its_vector(target: Target) ->
     assert "1 document without text" in again.said
 
 
-async def test_half_a_character_in_a_text_is_no_reason_to_stop(target: Target, models: ShopModels) -> None:
-    """A feed cuts an emoji in two, the engine keeps the half, and a model is not shown it."""
+async def test_a_lone_surrogate_in_a_text_does_not_stop_the_run(target: Target, models: ShopModels) -> None:
+    """A feed cuts an emoji in two, and the engine keeps the half; the model does not receive it."""
     await target.put({"p1": CATALOGUE["p1"] | {"title": "laptop \ud83d"}})
     result = await target.backfill(*VECTOR_OPTIONS)
     assert (0, True) == (result.code, result.reported[0].startswith("100.0% of 30 documents"))
@@ -163,7 +163,7 @@ async def test_half_a_character_in_a_text_is_no_reason_to_stop(target: Target, m
     assert [f"laptop ?\n{CATALOGUE['p1']['description']}"] == [text for text in shown if text.startswith("laptop ?")]
 
 
-async def test_a_killed_run_is_taken_up_where_it_was(target: Target, models: ShopModels) -> None:
+async def test_a_killed_run_is_resumed(target: Target, models: ShopModels) -> None:
     await target.put({product["id"]: product for product in products(300)})
 
     async def stuck(stream: Stream, request: Message) -> None:
@@ -184,8 +184,8 @@ async def test_a_killed_run_is_taken_up_where_it_was(target: Target, models: Sho
     assert len(await current(target)) == 300
 
 
-async def test_a_document_that_changes_meanwhile_is_not_overwritten(target: Target, models: ShopModels) -> None:
-    """Its new text stays, and the next round makes its vector."""
+async def test_a_document_that_changes_during_the_run_is_not_overwritten(target: Target, models: ShopModels) -> None:
+    """It keeps its new text, and the next round embeds it."""
     go_on = asyncio.Event()
     held = waits_for(go_on)
 
@@ -208,8 +208,8 @@ async def test_a_document_that_changes_meanwhile_is_not_overwritten(target: Targ
     assert await current(target) == CATALOGUE.keys()
 
 
-async def test_a_rate_is_kept(target: Target, models: ShopModels) -> None:
-    """Thirty documents at twenty a second are two parts, the second of them a second after the first."""
+async def test_the_rate_limit_is_respected(target: Target, models: ShopModels) -> None:
+    """At twenty a second, thirty documents are written in two parts, one second apart."""
     begin = time.monotonic()
     result = await target.backfill(*VECTOR_OPTIONS, "--rate", "20")
     assert result.code == 0
@@ -217,7 +217,7 @@ async def test_a_rate_is_kept(target: Target, models: ShopModels) -> None:
     assert [len(asked["input"]) for asked in models.embedded][-2:] == [20, 10]
 
 
-async def test_a_busy_engine_is_waited_for(target: Target) -> None:
+async def test_backfill_retries_when_the_engine_is_busy(target: Target) -> None:
     async with BusyEngine(target.engine, bulk=2, search=1, refresh=1, docs=1) as engine:
         result = await Target(engine.url, target.models, target.index).backfill(*VECTOR_OPTIONS)
     assert result.said.splitlines()[-1].startswith("100.0% of 30"), result.said
@@ -232,8 +232,8 @@ async def watching(target: Target) -> AsyncIterator[Running]:
         yield command
 
 
-async def test_a_watched_index_is_kept_current(target: Target, watching: Running, models: ShopModels) -> None:
-    """Full and partial writes and new documents are done again, and only these are looked at."""
+async def test_watch_embeds_new_and_changed_documents(target: Target, watching: Running, models: ShopModels) -> None:
+    """Full and partial writes and new documents are embedded, and only these are read."""
     models.requests.clear()
     await target.put({"p1": CATALOGUE["p1"], "new": {"title": "Tablet", "description": "For kids"}})
     await target.ask("POST", "/_update/p2", {"doc": {"title": "Phone"}})
@@ -243,15 +243,15 @@ async def test_a_watched_index_is_kept_current(target: Target, watching: Running
     assert len(texts) <= 4
 
 
-async def test_a_write_that_was_not_refreshed_yet_is_not_missed(target: Target, watching: Running) -> None:
-    """An index that is refreshed by nobody else is kept current all the same."""
+async def test_watch_sees_writes_before_the_index_is_refreshed(target: Target, watching: Running) -> None:
+    """Also in an index that nobody else refreshes."""
     await target.ask("PUT", "/_settings", {"index": {"refresh_interval": -1}})
     for number in range(5):
         await target.ask("PUT", f"/_doc/late{number}", {"title": f"Late {number}", "description": "x"})
     await until_current(watching, target, *(f"late{number}" for number in range(5)))
 
 
-async def test_a_watch_outlives_models_that_go_away(target: Target, watching: Running, models: ShopModels) -> None:
+async def test_watch_survives_an_outage_of_the_models(target: Target, watching: Running, models: ShopModels) -> None:
     async def gone(stream: Stream, request: Message) -> bytes:
         return b"HTTP/1.1 401 No\r\ncontent-length: 0\r\n\r\n"
 
@@ -263,10 +263,10 @@ async def test_a_watch_outlives_models_that_go_away(target: Target, watching: Ru
     await until_current(watching, target, "p1")
 
 
-async def test_a_watched_alias_is_followed_to_its_new_index(
+async def test_watch_follows_an_alias_to_its_new_index(
     real_engine: RealEngine, target: Target, models: ShopModels
 ) -> None:
-    """A feed that builds an index anew each night and moves the alias has vectors there, too."""
+    """A feed that builds a new index every night and moves the alias gets vectors there, too."""
     engine_url = real_engine.url
     alias, second = f"alias-{uuid4().hex[:8]}", Target(engine_url, models.url, f"{target.index}-second")
     await _alias(engine_url, {"add": {"index": target.index, "alias": alias}})
@@ -292,8 +292,8 @@ async def _alias(engine: str, *actions: Mapping[str, Any]) -> None:
     assert reply.status == 200
 
 
-async def test_a_search_works_at_any_share(target: Target, start: Start) -> None:
-    """While half of the documents have vectors, kNN finds those and BM25 all."""
+async def test_searches_work_while_only_some_documents_have_vectors(target: Target, start: Start) -> None:
+    """With vectors for half of the documents, kNN finds those and BM25 finds all."""
     await target.put({"n1": {"title": "Notebook", "description": "For film"}})
     url = await start(route(target.index))
     before = await Client(url, target.index).search({"query": {"match": {"title": "laptop"}}, "size": 50})
@@ -308,10 +308,10 @@ async def test_a_search_works_at_any_share(target: Target, start: Start) -> None
     assert set(half.ids) == {*CATALOGUE, "n1"}
 
 
-async def test_other_searches_of_the_route_return_no_vectors_if_it_says_so(
+async def test_bypassed_searches_return_no_vectors_when_the_route_hides_them(
     real_engine: RealEngine, target: Target, start: Start
 ) -> None:
-    """A bypassed search is the engine's own, but for the fields that `backfill` added."""
+    """The response is the engine's, without the fields that `backfill` added."""
     await target.backfill(*VECTOR_OPTIONS)
     await target.ask("POST", "/_refresh")
     semantic = {"field": "embedding", "dimensions": 8, "exclude_from_source": True}
@@ -332,7 +332,7 @@ async def test_other_searches_of_the_route_return_no_vectors_if_it_says_so(
 
 
 async def test_an_update_keeps_the_vector(target: Target) -> None:
-    """Also where the engine keeps it out of `_source`: Elasticsearch 9.2 and later."""
+    """Also where the engine does not store it in `_source`: Elasticsearch 9.2 and later."""
     await target.backfill(*VECTOR_OPTIONS)
     await target.ask("POST", "/_update/p1?refresh=true", {"doc": {"price": 1}})
     again = await target.backfill(*VECTOR_OPTIONS)
@@ -340,10 +340,10 @@ async def test_an_update_keeps_the_vector(target: Target) -> None:
     assert set(CATALOGUE) == await current(target)
 
 
-async def test_updates_by_query_and_copies_keep_the_vectors(
+async def test_update_by_query_and_reindex_keep_the_vectors(
     real_engine: RealEngine, target: Target, models: ShopModels
 ) -> None:
-    """A copy is embedded no second time."""
+    """A copy is not embedded again."""
     await target.backfill(*VECTOR_OPTIONS)
     await target.ask("POST", "/_refresh")
     await target.ask("POST", "/_update_by_query?refresh=true", {"script": {"source": "ctx._source.price = 1"}})
@@ -359,10 +359,10 @@ async def test_updates_by_query_and_copies_keep_the_vectors(
     assert await current(copy) == CATALOGUE.keys()
 
 
-async def test_that_responses_will_grow_is_said_first_where_they_do(
+async def test_backfill_warns_that_responses_will_contain_vectors(
     real_engine: RealEngine, target: Target, tmp_path: Path
 ) -> None:
-    """The route's option silences it, and so does an engine that leaves vectors out by itself."""
+    """Not if the route hides them, or the engine leaves vectors out of `_source` by itself."""
     semantic = {"field": "embedding", "dimensions": 8, "exclude_from_source": True}
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps({"routes": [{"index": target.index, "semantic": semantic}]}))
@@ -378,7 +378,7 @@ async def test_that_responses_will_grow_is_said_first_where_they_do(
     assert (await target.backfill()).announced == []
 
 
-async def test_an_index_that_is_not_there_is_named_with_what_to_do(engine_url: str, models: ShopModels) -> None:
+async def test_a_missing_index_is_an_error_with_advice(engine_url: str, models: ShopModels) -> None:
     result = await Target(engine_url, models.url, f"none-{uuid4().hex[:8]}").backfill(*VECTOR_OPTIONS)
     assert result.code == 1
     assert "there is no index none-" in result.said
@@ -393,7 +393,7 @@ async def test_an_index_that_is_not_there_is_named_with_what_to_do(engine_url: s
         (("--dimensions", "8", "--passage", "title", "--field", "price"), "the field 'price' has the type integer"),
     ],
 )
-async def test_what_cannot_be_embedded_is_refused_before_anything_is_written(
+async def test_unusable_arguments_are_rejected_before_any_write(
     options: tuple[str, ...], said: str, target: Target
 ) -> None:
     result = await target.backfill(*options)

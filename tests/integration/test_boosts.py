@@ -1,4 +1,4 @@
-"""Boosts and pins of the client's query, as real engines score them, beside a reranker that knows nothing of them."""
+"""Boosts and pins of the client's query, as real engines score them, with a reranker that does not know them."""
 
 import math
 from typing import Any
@@ -69,7 +69,7 @@ def is_knn_only(hit: Any) -> bool:
 
 
 @pytest.mark.parametrize("query", PINNED.values(), ids=PINNED)
-async def test_a_pin_keeps_the_first_place(query: Any, open_sides: Open, models: ShopModels) -> None:
+async def test_a_pinned_document_stays_first(query: Any, open_sides: Open, models: ShopModels) -> None:
     sides = await open_sides()
     models.score = but(catalogue.PRODUCTS[PIN]["title"], 0.0001)
     straight = await sides.straight.search({"query": query, "size": 40})
@@ -79,7 +79,7 @@ async def test_a_pin_keeps_the_first_place(query: Any, open_sides: Open, models:
     assert all(math.isfinite(hit["_score"]) for hit in through.hits)
 
 
-async def test_what_is_buried_stays_below(open_sides: Open, models: ShopModels) -> None:
+async def test_a_demoted_document_stays_at_the_bottom(open_sides: Open, models: ShopModels) -> None:
     sides = await open_sides()
     models.score = but(catalogue.PRODUCTS[PIN]["title"], 0.9999)
     query = {"boosting": {"positive": WORDS, "negative": {"ids": {"values": [PIN]}}, "negative_boost": 0.01}}
@@ -87,7 +87,7 @@ async def test_what_is_buried_stays_below(open_sides: Open, models: ShopModels) 
     assert ("reranked", PIN) == (through.outcome, through.ids[-1])
 
 
-async def test_a_small_factor_moves_only_near_ties(open_sides: Open, models: ShopModels) -> None:
+async def test_a_small_boost_factor_moves_only_near_ties(open_sides: Open, models: ShopModels) -> None:
     sides = await open_sides()
     through = await sides.through.search(explained(scored({"filter": {"term": {"brand": "acme"}}, "weight": 1.2})))
     assert "reranked" == through.outcome
@@ -98,7 +98,7 @@ async def test_a_small_factor_moves_only_near_ties(open_sides: Open, models: Sho
         assert all(above * 1.20001 >= below for below in odds[place + 1 :])
 
 
-async def test_what_is_added_lifts_a_weak_match_no_more_than_the_engines_gap(open_sides: Open) -> None:
+async def test_an_additive_boost_lifts_a_weak_match_no_more_than_in_the_engines_order(open_sides: Open) -> None:
     sides = await open_sides()
     bonus = {"constant_score": {"filter": {"term": {"in_stock": False}}, "boost": 0.8}}
     words = {"match": {"title": {"query": "acme laptop 116"}}}
@@ -121,7 +121,7 @@ async def test_what_is_added_lifts_a_weak_match_no_more_than_the_engines_gap(ope
     ],
 )
 @WITH_KNN
-async def test_what_only_knn_found_is_finite_and_never_raised(query: Any, open_sides: Open) -> None:
+async def test_documents_that_only_knn_found_are_never_raised_by_boosts(query: Any, open_sides: Open) -> None:
     sides = await open_sides()
     through = await sides.through.search(explained(query))
     found = [hit for hit in through.hits if is_knn_only(hit)]
@@ -131,7 +131,7 @@ async def test_what_only_knn_found_is_finite_and_never_raised(query: Any, open_s
 
 
 @WITH_KNN
-async def test_a_field_that_only_knns_documents_lack_fails_nothing(
+async def test_a_boost_field_that_knn_documents_lack_causes_no_error(
     open_index: OpenIndex, real_engine: RealEngine
 ) -> None:
     settings = catalogue.with_vectors(real_engine)
@@ -156,12 +156,12 @@ async def test_a_field_that_only_knns_documents_lack_fails_nothing(
         (scored({"random_score": {}}), 'reranked;stages="boosts";reason=random_score'),
     ],
 )
-async def test_boosts_that_cannot_be_kept_are_said(query: Any, header: str, open_sides: Open) -> None:
+async def test_boosts_that_cannot_be_applied_are_reported(query: Any, header: str, open_sides: Open) -> None:
     sides = await open_sides(semantic=None)
     assert header == (await sides.through.search({"query": query, "size": 40})).outcome
 
 
-async def test_without_boosts_nothing_is_added(open_sides: Open) -> None:
+async def test_no_boost_search_is_sent_for_a_query_without_boosts(open_sides: Open) -> None:
     sides = await open_sides()
     for query in (WORDS, {"bool": {"must": [WORDS], "filter": [{"term": {"brand": "acme"}}]}}):
         through = await sides.through.search(explained(query))

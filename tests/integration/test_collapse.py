@@ -1,4 +1,4 @@
-"""Hits grouped by a field: each group once over all pages, shown by the document that the client's query puts first."""
+"""Collapsed hits: each group once over all pages, represented by the document that the client's query ranks first."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -43,8 +43,10 @@ INNER: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("inner", INNER.values(), ids=INNER)
-async def test_representatives(inner: dict[str, Any], open_sides: Open, record_outcome: Record) -> None:
-    """Each group that the client's query finds is there once, with the document and inner hits the engine shows."""
+async def test_each_collapsed_group_has_the_engines_representative_and_inner_hits(
+    inner: dict[str, Any], open_sides: Open, record_outcome: Record
+) -> None:
+    """Each group that the client's query finds appears once, with the engine's document and inner hits."""
     sides = await open_sides()
     body = {"query": QUERY, "collapse": {"field": "brand", **inner}, **SHOWN}
     expected, through = await _representatives(sides, body), await sides.through.search({**body, "size": 100})
@@ -55,8 +57,8 @@ async def test_representatives(inner: dict[str, Any], open_sides: Open, record_o
 
 
 @WITH_KNN
-async def test_groups_that_only_knn_finds(open_sides: Open) -> None:
-    """A group whose words differ is found as well, each once, and none that a filter excludes."""
+async def test_groups_that_only_knn_finds_appear_once_within_the_filters(open_sides: Open) -> None:
+    """A group without the query's words is found too, each once, and none that a filter excludes."""
     sides = await open_sides(semantic=NEAR)
     dear = {"range": {"price": {"gte": 700}}}
     query = {"bool": {"must": [{"match": {"title": "laptop"}}], "filter": [dear]}}
@@ -70,8 +72,8 @@ async def test_groups_that_only_knn_finds(open_sides: Open) -> None:
 
 
 @WITH_KNN
-async def test_the_lexical_representative_is_kept(open_sides: Open) -> None:
-    """A group that both find stands for the document that the client's query scores best, far down as it may be."""
+async def test_a_group_found_by_both_retrievers_keeps_its_lexical_representative(open_sides: Open) -> None:
+    """It is represented by the document that the client's query scores best, whatever its rank."""
     sides = await open_sides(semantic=NEAR, rank_window_size=2)
     query = {"match": {"description": "notebook for film and sound"}}
     body = {"query": query, "collapse": {"field": "category"}, **SHOWN}
@@ -92,10 +94,10 @@ async def test_the_lexical_representative_is_kept(open_sides: Open) -> None:
     near=st.sampled_from([-1, 0.5]),
 )
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_pages(
+async def test_pages_of_groups_add_up_to_the_whole(
     *, window: int, size: int, field: str, filters: list[Any], near: float, real_engine: RealEngine, open_sides: Open
 ) -> None:
-    """Pages of groups make up the whole across the edge of the window: no group twice, none missing."""
+    """Also across the end of the window: no group appears twice, none is missing."""
     semantic = {"semantic": NEAR | {"min_similarity": near}} if real_engine.has_knn else {}
     sides = await open_sides(rank_window_size=window, **semantic)
     body = {"query": {"bool": {"must": [QUERY], "filter": filters}}, "collapse": {"field": field}, "_source": False}
@@ -109,8 +111,10 @@ async def test_pages(
     assert {repr(hit["fields"][field]) for hit in straight.hits} <= set(groups)
 
 
-async def test_documents_without_a_value(open_index: OpenIndex, real_engine: RealEngine) -> None:
-    """Documents without a value are a group of their own, as the engine has it, on whichever page."""
+async def test_documents_without_a_collapse_value_form_one_group(
+    open_index: OpenIndex, real_engine: RealEngine
+) -> None:
+    """As in the engine, on whichever page they appear."""
     documents = {
         name: {key: value for key, value in product.items() if key != "brand" or int(name[1:]) % 3}
         for name, product in catalogue.PRODUCTS.items()
@@ -125,8 +129,8 @@ async def test_documents_without_a_value(open_index: OpenIndex, real_engine: Rea
     assert set(_groups(straight)) == set(groups)
 
 
-async def test_totals(open_sides: Open) -> None:
-    """The total counts documents, not groups, as the engine's does, and is the same on every page."""
+async def test_the_total_counts_documents_not_groups(open_sides: Open) -> None:
+    """As in the engine; it is the same on every page."""
     sides = await open_sides(rank_window_size=2)
     body = {"query": QUERY, "collapse": {"field": "title.exact"}, "_source": False}
     straight = await sides.straight.search({**body, "size": 100})
@@ -148,8 +152,8 @@ LEFT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("collapse", LEFT.values(), ids=LEFT)
-async def test_left_to_the_engine(collapse: Any, open_sides: Open) -> None:
-    """What cannot be moved as one, or is refused, is the engine's own."""
+async def test_collapse_forms_that_cannot_be_reordered_are_bypassed(collapse: Any, open_sides: Open) -> None:
+    """So are those that the engine rejects."""
     sides = await open_sides()
     body = {"query": QUERY, "collapse": collapse}
     assert_handed_on(await sides.straight.search(body), await sides.through.search(body))

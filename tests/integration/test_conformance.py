@@ -61,8 +61,8 @@ def _faulty(results: Mapping[str, Any]) -> Mapping[str, Any]:
     return {name: result["diffs"] for name, result in results.items() if result["result"] == "DIFF"}
 
 
-async def test_no_route(start: Start, tmp_path: Path) -> None:
-    """Every answer through the proxy is the engine's own, on each engine; side by side, since most of it is waiting."""
+async def test_without_routes_every_response_is_the_engines(start: Start, tmp_path: Path) -> None:
+    """On each engine; requests run concurrently, since most of the time is waiting."""
 
     async def faults(name: str, url: str) -> Mapping[str, Any]:
         (folder := tmp_path / name).mkdir()
@@ -72,13 +72,17 @@ async def test_no_route(start: Start, tmp_path: Path) -> None:
     assert [{}] * len(running_engines()) == found
 
 
-async def test_a_route_elsewhere(engine_url: str, start: Start, tmp_path: Path) -> None:
+async def test_searches_outside_the_route_get_the_engines_response(
+    engine_url: str, start: Start, tmp_path: Path
+) -> None:
     """The same beside a route that these searches do not match."""
     assert {} == await _faults(engine_url, await start(route("shop")), tmp_path, SHIPPED)
 
 
-async def test_a_route_for_all(engine_url: str, models: ShopModels, start: Start, tmp_path: Path) -> None:
-    """Under a route for everything, with models that leave each order as it is, nothing but scores differs."""
+async def test_with_a_neutral_model_only_scores_differ(
+    engine_url: str, models: ShopModels, start: Start, tmp_path: Path
+) -> None:
+    """Under a route for everything, with models that keep each order, nothing but scores differs."""
     models.score = lambda _: 1.0
     corpus = yaml.safe_load(SHIPPED.read_text())
     for entry in corpus["requests"]:

@@ -1,4 +1,4 @@
-"""A stage that fails is left out: the answer is made of what is left, and says so."""
+"""A stage that fails is skipped: the response uses the other stages, and its headers name the failed one."""
 
 import json
 from typing import Any
@@ -36,8 +36,8 @@ async def _ranked(sides: Sides) -> Reply:
 
 
 @pytest.mark.parametrize("reason", FAULTS)
-async def test_without_both(reason: str, open_sides: Open, models: ShopModels) -> None:
-    """Without any model the answer is the engine's own, scores and total included."""
+async def test_without_any_model_the_response_is_the_engines(reason: str, open_sides: Open, models: ShopModels) -> None:
+    """Including scores and total."""
     models.faults = {"embed": FAULTS[reason], "rerank": FAULTS[reason]}
     sides = await open_sides(sections=_patience(reason, "embed", "rerank"))
     body = {**BODY, "_source": ["title"]}
@@ -47,8 +47,10 @@ async def test_without_both(reason: str, open_sides: Open, models: ShopModels) -
 
 
 @pytest.mark.parametrize("reason", FAULTS)
-async def test_without_vectors(reason: str, open_sides: Open, models: ShopModels) -> None:
-    """Without the embedder the client's own hits are reranked."""
+async def test_without_the_embedder_the_lexical_hits_are_reranked(
+    reason: str, open_sides: Open, models: ShopModels
+) -> None:
+    """The client's own hits, in the reranker's order."""
     models.faults = {"embed": FAULTS[reason]}
     degraded = await _ranked(await open_sides(sections=_patience(reason, "embed")))
     lexical = await _ranked(await open_sides(semantic=None))
@@ -57,8 +59,10 @@ async def test_without_vectors(reason: str, open_sides: Open, models: ShopModels
 
 
 @pytest.mark.parametrize("reason", FAULTS)
-async def test_without_reranker(reason: str, open_sides: Open, models: ShopModels) -> None:
-    """Without the reranker the fused order stands."""
+async def test_without_the_reranker_the_fused_order_is_returned(
+    reason: str, open_sides: Open, models: ShopModels
+) -> None:
+    """The order of reciprocal rank fusion."""
     models.faults = {"rerank": FAULTS[reason]}
     degraded = await _ranked(await open_sides(sections=_patience(reason, "rerank")))
     fused = await _ranked(await open_sides(rerank=False))
@@ -68,15 +72,15 @@ async def test_without_reranker(reason: str, open_sides: Open, models: ShopModel
     )
 
 
-async def test_models_are_away(open_sides: Open) -> None:
+async def test_unreachable_models_degrade_the_search(open_sides: Open) -> None:
     sides = await open_sides(sections={"models": {"url": f"http://127.0.0.1:{closed_port()}"}})
     through = await _ranked(sides)
     assert 'degraded;stages="semantic rerank";reason=unreachable' == through.outcome
     assert (await sides.straight.search(BODY)).ids == through.ids
 
 
-async def test_pages_of_a_degraded_search(open_sides: Open, models: ShopModels) -> None:
-    """Pages fit together also when a stage failed for the first of them and works again for the next."""
+async def test_pages_of_a_degraded_search_fit_together(open_sides: Open, models: ShopModels) -> None:
+    """Also when a stage failed for the first page and works again for the next."""
     models.faults = {"rerank": refuses(503)}
     sides = await open_sides(rank_window_size=6)
     first = await sides.through.search(BODY | {"size": 3})
@@ -87,8 +91,8 @@ async def test_pages_of_a_degraded_search(open_sides: Open, models: ShopModels) 
     assert [first.total] * 3 == [page.total for page in rest]
 
 
-async def test_pages_without_any_model(open_sides: Open, models: ShopModels) -> None:
-    """Near and far pages of a search without any model are the engine's own pages."""
+async def test_without_any_model_all_pages_are_the_engines(open_sides: Open, models: ShopModels) -> None:
+    """First pages and deep ones."""
     models.faults = {"embed": refuses(503), "rerank": refuses(503)}
     sides = await open_sides(rank_window_size=3)
     for start in (0, 1, 2, 4, 6):
@@ -123,10 +127,10 @@ INDICES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(("reason", "settings", "of_route"), INDICES.values(), ids=INDICES)
-async def test_vectors_that_do_not_fit(
+async def test_vectors_of_another_or_unknown_model_are_not_searched(
     *, reason: str, settings: dict[str, Any], of_route: dict[str, Any], open_index: OpenIndex, models: ShopModels
 ) -> None:
-    """Vectors of another model, or of which nothing is known, are never searched: the hits alone are reranked."""
+    """Only the lexical hits are reranked."""
     sides = await open_index(settings, catalogue.PRODUCTS, **of_route)
     through = await _ranked(sides)
     assert (f'degraded;stages="semantic";reason={reason}', [], 1) == (
@@ -137,7 +141,7 @@ async def test_vectors_that_do_not_fit(
     assert set((await sides.straight.search(BODY)).ids) == set(through.ids)
 
 
-async def test_index_without_vectors(open_index: OpenIndex) -> None:
+async def test_an_index_without_vectors_skips_knn(open_index: OpenIndex) -> None:
     sides = await open_index(BARE, catalogue.without_vectors(catalogue.PRODUCTS))
     assert 'degraded;stages="semantic";reason=no_vector_field' == (await _ranked(sides)).outcome
 
@@ -150,8 +154,8 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("settings", OTHERS.values(), ids=OTHERS)
-async def test_mixed_vectors(settings: dict[str, Any], open_index: OpenIndex) -> None:
-    """Two indices with vectors of two kinds have no common neighbours."""
+async def test_two_indices_with_different_vectors_skip_knn(settings: dict[str, Any], open_index: OpenIndex) -> None:
+    """They have no common neighbours."""
     sides = await open_index(_mapping(), catalogue.PRODUCTS)
     other = Request("PUT", f"/{sides.straight.index}-b", json.dumps(settings).encode())
     assert 200 == (await send(sides.straight.url, other)).status
@@ -159,15 +163,17 @@ async def test_mixed_vectors(settings: dict[str, Any], open_index: OpenIndex) ->
     assert 'degraded;stages="semantic";reason=mixed_vectors' == (await both.search(BODY)).outcome
 
 
-async def test_named_model_without_meta(open_index: OpenIndex, models: ShopModels) -> None:
-    """Where the index says nothing, the route may say which model made its vectors."""
+async def test_the_route_may_name_the_model_of_vectors_without_metadata(
+    open_index: OpenIndex, models: ShopModels
+) -> None:
+    """For an index whose mapping does not name it."""
     sides = await open_index(NAMELESS, catalogue.PRODUCTS, embedding_model="mine")
     assert ("reranked", ["mine"]) == ((await _ranked(sides)).outcome, [call["model"] for call in models.embedded])
 
 
 @pytest.mark.parametrize("share", [0, 10, 40])
-async def test_any_share_of_vectors(share: int, open_index: OpenIndex) -> None:
-    """A search works however many documents have a vector yet, and loses none of its hits."""
+async def test_searches_work_whatever_share_of_documents_has_vectors(share: int, open_index: OpenIndex) -> None:
+    """No hit is lost."""
     bare = catalogue.without_vectors(catalogue.PRODUCTS)
     documents = {name: catalogue.PRODUCTS[name] if n < share else bare[name] for n, name in enumerate(bare)}
     sides = await open_index(_mapping(), documents)
@@ -176,8 +182,8 @@ async def test_any_share_of_vectors(share: int, open_index: OpenIndex) -> None:
     assert (share > 4) == (len(through.ids) > len(straight.ids))
 
 
-async def test_documents_without_text(open_index: OpenIndex) -> None:
-    """A document that has nothing for the reranker to read keeps its place."""
+async def test_documents_without_text_keep_their_rank(open_index: OpenIndex) -> None:
+    """The reranker has nothing to read of them."""
     documents = {"none": {"brand": "bare"}, **catalogue.without_vectors(catalogue.PRODUCTS)}
     sides = await open_index(BARE, documents, semantic=None, boost_power=0)
     first = {"constant_score": {"filter": {"term": {"brand": "bare"}}, "boost": 50}}
@@ -190,16 +196,16 @@ def _but_took(reply: Reply) -> Any:
     return {key: value for key, value in reply.json.items() if key != "took"}
 
 
-async def test_slow_knn(open_sides: Open) -> None:
-    """A kNN search that takes longer than it may is left out."""
+async def test_a_knn_search_that_times_out_is_skipped(open_sides: Open) -> None:
+    """The lexical hits are reranked."""
     semantic = {"field": "embedding", "dimensions": 8, "timeout_seconds": 1e-6}
     through = await _ranked(await open_sides(semantic=semantic))
     lexical = await _ranked(await open_sides(semantic=None))
     assert ('degraded;stages="semantic";reason=timeout', lexical.ids) == (through.outcome, through.ids)
 
 
-async def test_vectors_that_cannot_be_searched(open_index: OpenIndex) -> None:
-    """A kNN search that the engine refuses is left out."""
+async def test_a_knn_search_that_the_engine_rejects_is_skipped(open_index: OpenIndex) -> None:
+    """The lexical hits are reranked."""
     settings = _mapping()
     vector = {"type": "dense_vector", "dims": 8, "index": False}
     mappings = settings["mappings"]
@@ -208,8 +214,8 @@ async def test_vectors_that_cannot_be_searched(open_index: OpenIndex) -> None:
     assert 'degraded;stages="semantic";reason=refused' == (await _ranked(sides)).outcome
 
 
-async def test_no_texts(open_index: OpenIndex, models: ShopModels) -> None:
-    """Where the engine keeps no text, there is nothing to rerank: the fused order stands, and the answer says so."""
+async def test_without_stored_text_the_fused_order_is_returned(open_index: OpenIndex, models: ShopModels) -> None:
+    """There is nothing to rerank, and the headers say so."""
     settings = _mapping()
     settings["mappings"] = {**settings["mappings"], "_source": {"excludes": ["title", "description"]}}
     sides = await open_index(settings, catalogue.PRODUCTS)
@@ -219,8 +225,8 @@ async def test_no_texts(open_index: OpenIndex, models: ShopModels) -> None:
     assert set(straight.ids) < set(through.ids)
 
 
-async def test_no_source(open_index: OpenIndex) -> None:
-    """An index that keeps no `_source` refuses that the vectors be left out of it: the client's own bytes are sent."""
+async def test_an_index_without_source_gets_the_clients_own_request(open_index: OpenIndex) -> None:
+    """It rejects excluding vectors from `_source`, so the client's bytes are sent as they are."""
     settings = _mapping()
     settings["mappings"] = {**settings["mappings"], "_source": {"enabled": False}}
     sides = await open_index(settings, catalogue.PRODUCTS)
@@ -228,8 +234,8 @@ async def test_no_source(open_index: OpenIndex) -> None:
     assert ("bypassed;reason=engine_refused", _but_took(straight)) == (through.outcome, _but_took(through))
 
 
-async def test_index_that_is_gone(open_index: OpenIndex) -> None:
-    """An index deleted while it is remembered gives the engine's own refusal."""
+async def test_a_deleted_index_gets_the_engines_error(open_index: OpenIndex) -> None:
+    """Also while its facts are still cached."""
     sides = await open_index(_mapping(), catalogue.PRODUCTS)
     await _ranked(sides)
     await send(sides.straight.url, Request("DELETE", f"/{sides.straight.index}"))

@@ -1,4 +1,4 @@
-"""Vectors in other forms than the usual one: old engines, nested documents, quantised fields that are scored anew."""
+"""Other forms of vectors: old engines, nested documents, quantised fields with rescoring."""
 
 import json
 from collections.abc import Mapping
@@ -33,8 +33,10 @@ def _of_8_3(body: bytes) -> bytes:
 @pytest.mark.parametrize("near", [-1, 0.35, 0.8])
 @pytest.mark.parametrize("query", [QUERY, {"bool": {"must": [QUERY], "filter": [{"term": {"brand": "acme"}}]}}])
 @ELASTICSEARCH
-async def test_before_knn(query: Any, near: float, real_engine: RealEngine, open_sides: Open) -> None:
-    """An Elasticsearch before 8.4 compares each document by a script, and so finds the neighbours that kNN finds."""
+async def test_engines_before_knn_compare_vectors_by_script(
+    query: Any, near: float, real_engine: RealEngine, open_sides: Open
+) -> None:
+    """Elasticsearch before 8.4 scores each document by a script, and finds the neighbours that kNN finds."""
     semantic = SEMANTIC | {"min_similarity": near}
     by_knn = await (await open_sides(semantic=semantic, rerank=False)).through.search({"query": query, "size": 100})
     async with Relay(real_engine.url, {"/": _of_8_3}) as relay:
@@ -47,8 +49,8 @@ async def test_before_knn(query: Any, near: float, real_engine: RealEngine, open
 
 
 @ELASTICSEARCH
-async def test_rolling_upgrade(real_engine: RealEngine, open_sides: Open, models: ShopModels) -> None:
-    """A version that is told anew is taken up once what was known of the engine is old."""
+async def test_a_rolling_upgrade_is_noticed(real_engine: RealEngine, open_sides: Open, models: ShopModels) -> None:
+    """The new version is used once the cached one has expired."""
     told = {"number": b"8.3.0"}
 
     def version(body: bytes) -> bytes:
@@ -123,10 +125,10 @@ BESIDE: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize(("path", "more"), [(CHUNKS, {}), ("chapters.chunks", {"oversample": 2})])
 @pytest.mark.parametrize("filters", BESIDE.values(), ids=BESIDE)
-async def test_nested_vectors(
+async def test_nested_vectors_find_their_parent_documents(
     *, filters: list[Any], path: str, more: Any, real_engine: RealEngine, open_index: OpenIndex, record_outcome: Record
 ) -> None:
-    """Vectors of nested documents find the documents around them, each once, by the nearest, as near as demanded."""
+    """Each parent once, by its nearest vector, at least as near as required."""
     semantic = SEMANTIC | {"field": f"{path}.vector", "min_similarity": 0.6} | more
     sides = await open_index(
         _chunked(real_engine, path), _in_chunks(path), semantic=semantic, rerank=False, fusion={"lexical_weight": 0}
@@ -146,10 +148,10 @@ async def test_nested_vectors(
 
 @ELASTICSEARCH
 @pytest.mark.parametrize("filters", BESIDE.values(), ids=BESIDE)
-async def test_nested_vectors_before_knn(
+async def test_engines_before_knn_compare_nested_vectors_by_script(
     filters: list[Any], real_engine: RealEngine, open_index: OpenIndex, start: Start
 ) -> None:
-    """The script of old engines finds what kNN finds, by the nearest, too."""
+    """The script finds what kNN finds, by the nearest vector, too."""
     sides = await open_index(_chunked(real_engine), _in_chunks(), semantic=NEAR_CHUNKS, rerank=False)
     body = {"query": {"bool": {"must": [{"match": {"title": "laptop"}}], "filter": filters}}, "size": 100}
     by_knn = await sides.through.search(body)
@@ -172,7 +174,7 @@ def proxies() -> dict[str, Sides]:
 
 @given(drawn=queries(FILTERS | _ON_CHUNKS), post=st.none() | FILTERS | _ON_CHUNKS)
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_any_query_over_nested_vectors(
+async def test_any_query_over_nested_vectors_keeps_its_filters(
     *, drawn: tuple[Any, Any], post: Any, real_engine: RealEngine, open_index: OpenIndex, proxies: dict[str, Sides]
 ) -> None:
     """Whatever the query: no document appears that it excludes, and all with vectors that it admits but for the words.
@@ -220,16 +222,20 @@ async def _assert_exact(
 
 
 @ELASTICSEARCH
-async def test_compared_one_by_one(real_engine: RealEngine, open_index: OpenIndex, record_outcome: Record) -> None:
-    """Vectors without a graph are searched like others."""
+async def test_vectors_without_an_ann_index_are_searched(
+    real_engine: RealEngine, open_index: OpenIndex, record_outcome: Record
+) -> None:
+    """Exact comparison gives the same results."""
     outcome = await _assert_exact({"index_options": {"type": "flat"}}, real_engine, open_index)
     record_outcome("vectors compared one by one", outcome)
 
 
 @ELASTICSEARCH
 @pytest.mark.parametrize("kind", ["int8_hnsw", "int4_hnsw", "bbq_hnsw", "int8_flat", "int4_flat", "bbq_flat"])
-async def test_quantised(kind: str, real_engine: RealEngine, open_index: OpenIndex, record_outcome: Record) -> None:
-    """With `oversample` quantised vectors are scored anew by the exact ones, and so the order is the exact one."""
+async def test_oversampling_restores_the_exact_order_of_quantised_vectors(
+    kind: str, real_engine: RealEngine, open_index: OpenIndex, record_outcome: Record
+) -> None:
+    """With `oversample`, quantised vectors are rescored by the exact ones."""
     outcome = await _assert_exact({"index_options": {"type": kind}}, real_engine, open_index, oversample=3)
     record_outcome("quantised vectors, `oversample`", outcome)
 
@@ -244,18 +250,18 @@ QUANTISED: dict[str, Any] = {
 
 @OPENSEARCH_KNN
 @pytest.mark.parametrize("mapping", QUANTISED.values(), ids=QUANTISED)
-async def test_quantised_of_opensearch(
+async def test_oversampling_works_on_opensearch(
     mapping: Any, real_engine: RealEngine, open_index: OpenIndex, record_outcome: Record
 ) -> None:
-    """So it is where the engine itself would not score its quantised vectors anew."""
+    """Also where the engine itself would not rescore its quantised vectors."""
     outcome = await _assert_exact(mapping, real_engine, open_index, oversample=3)
     record_outcome("quantised vectors, `oversample`", outcome)
 
 
-async def test_several_vector_fields(
+async def test_each_route_searches_its_own_vector_field(
     real_engine: RealEngine, load: Load, index_name: str, start: Start, models: ShopModels
 ) -> None:
-    """Of several vector fields each route searches its own, and shows neither unless it is named."""
+    """Neither field is returned unless it is requested."""
     settings = catalogue.with_vectors(real_engine)
     settings["mappings"]["properties"] |= {"other": real_engine.vector(8)}
     load(
@@ -281,8 +287,10 @@ async def test_several_vector_fields(
     assert not any("other" in hit["_source"] for hit in other.hits)
 
 
-async def test_alias_of_several_indices(shop: Shop, open_sides: Open, real_engine: RealEngine) -> None:
-    """An index by its own name is seen whole beside an alias that hides some of another."""
+async def test_an_index_is_searched_whole_beside_a_filtered_alias(
+    shop: Shop, open_sides: Open, real_engine: RealEngine
+) -> None:
+    """The alias hides some documents of another index."""
     near = SEMANTIC | {"min_similarity": -1}
     sides = await open_sides(f"{shop.acme},{shop.second}", semantic=near)
     body = {"query": {"match": {"title": "laptop"}}, "size": 100}

@@ -1,4 +1,4 @@
-"""What sank the only earlier drop-in, NBoost: each of its defects, in the order of its table, on every engine."""
+"""Defects of NBoost, the only earlier drop-in proxy, in the order of its table: none occurs here, on any engine."""
 
 import json
 from dataclasses import replace
@@ -47,14 +47,16 @@ async def test_only_searches_are_reranked(request_: Request, open_sides: Open) -
 @pytest.mark.parametrize("accept", ["application/json", "application/yaml", "application/cbor", "text/plain"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("target", ["/_cat/count/{i}-none?h=count", "/{i}/_doc/none", "/{i}/_search?size=x"])
-async def test_a_status_is_the_engines_in_every_format(target: str, method: str, accept: str, open_sides: Open) -> None:
+async def test_error_statuses_are_the_engines_in_every_format(
+    target: str, method: str, accept: str, open_sides: Open
+) -> None:
     straight, through = await both(open_sides, Request(method, target, headers={"Accept": accept}))
     assert straight.status in {400, 404, 405, 406}
     assert (straight.status, straight.body) == (through.status, through.body)
 
 
-async def test_lines_are_not_read_as_one_object(index_name: str, engine_url: str, start: Start) -> None:
-    """A bulk load, and then a search by GET with neither body nor words."""
+async def test_ndjson_bodies_are_not_parsed_as_one_object(index_name: str, engine_url: str, start: Start) -> None:
+    """A bulk load, and then a search by GET without body or query text."""
     url = await start({"index": f"{index_name}*", "passage": ["title"]})
     lines = b'{"index":{"_id":"1"}}\n{"title":"a"}\n{"delete":{"_id":"2"}}\n'
     kind = {"Content-Type": "application/x-ndjson"}
@@ -80,7 +82,7 @@ def _own_part(hit: Any) -> Any:
         ("q=title:laptop&&filter_path=hits.hits._source", "reranked"),
     ],
 )
-async def test_every_parameter_arrives(query_string: str, outcome: str, open_sides: Open) -> None:
+async def test_every_url_parameter_reaches_the_engine(query_string: str, outcome: str, open_sides: Open) -> None:
     request = Request("GET", f"/{{i}}/_search?{query_string}&size={ALL}", headers={})
     straight, through = await both(open_sides, request)
     assert outcome == through.outcome
@@ -96,7 +98,7 @@ async def test_pages_are_slices_of_one_ranking(open_sides: Open) -> None:
     assert whole == [name for page in pages for name in page.ids]
 
 
-async def test_more_hits_than_the_window_are_given(open_sides: Open) -> None:
+async def test_pages_larger_than_the_window_are_complete(open_sides: Open) -> None:
     sides = await open_sides(rank_window_size=WINDOW)
     query = {"query": {"bool": {"should": [{"match": {"title": "laptop phone"}}], "filter": {"match_all": {}}}}}
     straight, through = (
@@ -107,7 +109,7 @@ async def test_more_hits_than_the_window_are_given(open_sides: Open) -> None:
     assert WINDOW < len(straight.ids) <= len(through.ids)
 
 
-async def test_scores_fall_from_the_highest(open_sides: Open) -> None:
+async def test_scores_are_in_descending_order(open_sides: Open) -> None:
     through = await (await open_sides(rank_window_size=WINDOW)).through.search({"query": LAPTOP, "size": ALL})
     scores = [hit["_score"] for hit in through.hits]
     assert sorted(scores, reverse=True) == scores
@@ -124,7 +126,7 @@ async def test_scores_fall_from_the_highest(open_sides: Open) -> None:
         ({}, "scroll=1m", "scroll"),
     ],
 )
-async def test_what_has_an_order_of_its_own_keeps_it(
+async def test_searches_with_a_sort_keep_their_order(
     more: dict[str, object], query_string: str, reason: str, open_sides: Open
 ) -> None:
     sides = await open_sides()
@@ -134,8 +136,8 @@ async def test_what_has_an_order_of_its_own_keeps_it(
     assert straight.ids == through.ids
 
 
-async def test_aggregations_are_the_querys_own(open_sides: Open) -> None:
-    """Where kNN adds nothing; else see test_facets.py."""
+async def test_aggregations_are_those_of_the_query(open_sides: Open) -> None:
+    """If kNN adds no hits; else see test_facets.py."""
     sides = await open_sides(semantic=None)
     body = {"query": LAPTOP, "aggs": {"brands": {"terms": {"field": "brand"}}}}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
@@ -143,8 +145,8 @@ async def test_aggregations_are_the_querys_own(open_sides: Open) -> None:
     assert straight.json["aggregations"] == through.json["aggregations"]
 
 
-async def test_a_score_stays_with_its_document(open_index: OpenIndex, models: ShopModels) -> None:
-    """One document without the field, one with a list in it, one with nothing in it: none takes another's score."""
+async def test_scores_are_assigned_to_the_right_documents(open_index: OpenIndex, models: ShopModels) -> None:
+    """Documents without the field, with a list in it, and with an empty value do not shift the scores of others."""
     titles: dict[str, Any] = {
         "lacks": None,
         "list": ["laptop bag", "case"],
@@ -167,7 +169,7 @@ async def test_a_score_stays_with_its_document(open_index: OpenIndex, models: Sh
 
 
 @pytest.mark.parametrize("fault", [refuses(500), breaks_off, says(b'{"scores":[0.5]}'), says(b"<html>"), refuses(402)])
-async def test_a_model_that_fails_costs_no_search(fault: object, open_sides: Open, models: ShopModels) -> None:
+async def test_a_failing_model_causes_no_error(fault: object, open_sides: Open, models: ShopModels) -> None:
     models.faults |= {"rerank": fault, "embed": fault}  # type: ignore[dict-item]
     sides = await open_sides(semantic=None)
     straight, through = await sides.straight.search({"query": LAPTOP}), await sides.through.search({"query": LAPTOP})
@@ -178,7 +180,7 @@ async def test_a_model_that_fails_costs_no_search(fault: object, open_sides: Ope
 @pytest.mark.parametrize(
     "body", [b'{"query":{"nosuch":{}}}', b'{"query":', b'{"query":{"match":{"title":"laptop"}},"size":-1}']
 )
-async def test_an_error_of_the_engine_is_told_as_it_came(body: bytes, open_sides: Open) -> None:
+async def test_engine_errors_are_relayed_unchanged(body: bytes, open_sides: Open) -> None:
     straight, through = await both(open_sides, Request("POST", "/{i}/_search", body))
     assert 400 == straight.status
     assert_handed_on(straight, through)
@@ -193,10 +195,10 @@ async def test_an_error_of_the_engine_is_told_as_it_came(body: bytes, open_sides
         ("", {"nboost": {"uhost": "127.0.0.1", "query_prep": "1"}}),
     ],
 )
-async def test_nothing_in_a_request_is_run_or_names_a_host(
+async def test_requests_cannot_execute_code_or_name_hosts(
     query_string: str, more: dict[str, object], open_sides: Open
 ) -> None:
-    """The engine refuses what it does not know, and its refusal is the answer."""
+    """The engine rejects what it does not know, and its error is the response."""
     sides = await open_sides()
     straight = await sides.straight.search({"query": LAPTOP} | more, query_string)
     through = await sides.through.search({"query": LAPTOP} | more, query_string)
@@ -204,7 +206,7 @@ async def test_nothing_in_a_request_is_run_or_names_a_host(
     assert_handed_on(straight, through)
 
 
-async def test_a_model_that_hangs_is_waited_for_no_longer_than_is_set(open_sides: Open, models: ShopModels) -> None:
+async def test_a_hanging_model_delays_a_search_by_its_timeout_at_most(open_sides: Open, models: ShopModels) -> None:
     models.faults["rerank"] = hangs
     sides = await open_sides(semantic=None, sections={"models": {"rerank_timeout_seconds": 0.05}})
     through = await sides.through.search({"query": LAPTOP})
@@ -221,6 +223,6 @@ async def test_a_model_that_hangs_is_waited_for_no_longer_than_is_set(open_sides
     ],
     ids=lambda query: next(iter(query)),
 )
-async def test_words_are_found_in_more_than_a_match(query: dict[str, object], open_sides: Open) -> None:
+async def test_query_text_is_found_in_other_queries_than_match(query: dict[str, object], open_sides: Open) -> None:
     through = await (await open_sides()).through.search({"query": query})
     assert "reranked" == through.outcome

@@ -1,4 +1,4 @@
-"""The whole way with the real local models, each command a process, and a search that comes back better."""
+"""The whole product with the real local models, each command as a process."""
 
 import json
 from pathlib import Path
@@ -22,8 +22,8 @@ PRODUCTS: dict[str, tuple[str, str]] = {
 }
 
 
-async def test_better(engine_url: str, index_name: str, tmp_path: Path) -> None:
-    """What BM25 loves for its words falls behind what the user meant, found though it has none of them."""
+async def test_reranking_improves_the_order_with_real_models(engine_url: str, index_name: str, tmp_path: Path) -> None:
+    """What BM25 ranks high for its words falls below what the user meant, although that has none of the words."""
     file = tmp_path / "products.ndjson"
     documents = [{"id": name, "title": title, "description": text} for name, (title, text) in PRODUCTS.items()]
     file.write_text("".join(json.dumps(document) + "\n" for document in documents))

@@ -1,4 +1,4 @@
-"""Whichever way a search is sent, it is the same search: the ranking is one, and each hit the engine's own."""
+"""However a search is sent, it has the same ranking, and each hit is the engine's."""
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -57,8 +57,8 @@ WAYS: dict[str, Request] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_way(way: str, open_sides: Open, record_outcome: Record) -> None:
-    """One search sent in several ways has one ranking; a way that the engine does not take has its refusal."""
+async def test_a_search_has_one_ranking_however_it_is_sent(way: str, open_sides: Open, record_outcome: Record) -> None:
+    """Where the engine rejects a way of sending it, the response is the engine's error."""
     sides, asked = await open_sides(), WAYS[way]
     asked = Request(asked.method, asked.target.replace("{i}", sides.through.index), asked.body, asked.headers)
     straight, through = await send(sides.straight.url, asked), await send(sides.through.url, asked)
@@ -81,8 +81,10 @@ NAMES = {
 
 
 @pytest.mark.parametrize("names", NAMES)
-async def test_names(names: str, shop: Shop, open_sides: Open, record_outcome: Record) -> None:
-    """Under whichever names, all of one route, documents are those of the engine, each with its index."""
+async def test_hits_name_their_index_whatever_names_are_searched(
+    names: str, shop: Shop, open_sides: Open, record_outcome: Record
+) -> None:
+    """All names are in one route."""
     sides = await open_sides(NAMES[names].format(shop))
     straight = await sides.straight.search(BODY | {"size": 100}, "ignore_unavailable=true")
     through = await sides.through.search(BODY | {"size": 100}, "ignore_unavailable=true")
@@ -112,8 +114,10 @@ async def point(real_engine: RealEngine, shop: Shop) -> AsyncIterator[Point]:
     await send(url, Request("DELETE", f"/{path}", _written(closing)))
 
 
-async def test_point_in_time(point: Point, open_sides: Open, record_outcome: Record) -> None:
-    """A point in time without a sort is reranked, page by page."""
+async def test_a_point_in_time_search_is_reranked_page_by_page(
+    point: Point, open_sides: Open, record_outcome: Record
+) -> None:
+    """Without a sort."""
     sides = await open_sides(rank_window_size=5)
     usual = await sides.through.search(BODY | {"size": 100})
     pages = [
@@ -128,8 +132,8 @@ async def test_point_in_time(point: Point, open_sides: Open, record_outcome: Rec
     record_outcome("a point in time without a sort", pages[0].outcome)
 
 
-async def test_walk_over_a_point_in_time(point: Point, open_sides: Open) -> None:
-    """Elasticsearch shows sort values of a point in time that nobody asked for: they lead to the ranking's end."""
+async def test_search_after_over_a_point_in_time_reaches_the_end(point: Point, open_sides: Open) -> None:
+    """Elasticsearch adds sort values to hits of a point in time, even without a sort."""
     sides = await open_sides(rank_window_size=5)
     whole = await send(sides.through.url, Request("POST", "/_search", point.body(size=100)))
     page = await send(sides.through.url, Request("POST", "/_search", point.body(size=3)))
@@ -144,8 +148,10 @@ async def test_walk_over_a_point_in_time(point: Point, open_sides: Open) -> None
     assert ("reranked", whole.ids) == (page.outcome, seen)
 
 
-async def test_point_in_time_with_sort(point: Point, open_sides: Open, record_outcome: Record) -> None:
-    """A loop over a point in time, by `search_after`, is the engine's own from its first page on."""
+async def test_a_sorted_point_in_time_search_is_the_engines(
+    point: Point, open_sides: Open, record_outcome: Record
+) -> None:
+    """A `search_after` loop over it is bypassed from its first page on."""
     sides = await open_sides()
     body = point.body(sort=["_score", {"price": "asc"}])
     straight = await send(sides.straight.url, Request("POST", "/_search", body))
@@ -158,8 +164,8 @@ async def test_point_in_time_with_sort(point: Point, open_sides: Open, record_ou
     record_outcome("a point in time with `sort`", through.outcome)
 
 
-async def test_scroll(open_sides: Open, record_outcome: Record) -> None:
-    """A scroll is the engine's own from its first answer to its last."""
+async def test_scrolls_are_passed_through(open_sides: Open, record_outcome: Record) -> None:
+    """From the first response to the last."""
     sides = await open_sides()
     straight, through = (
         await sides.straight.search(BODY, "scroll=1m"),
@@ -185,8 +191,8 @@ BESIDE: dict[str, tuple[str, str, bytes]] = {
 
 
 @pytest.mark.parametrize("beside", BESIDE)
-async def test_beside(beside: str, open_sides: Open, record_outcome: Record) -> None:
-    """What asks about documents, and is no search, is the engine's own and bears no header of ours."""
+async def test_other_document_apis_are_passed_through(beside: str, open_sides: Open, record_outcome: Record) -> None:
+    """Without any header of the proxy."""
     sides = await open_sides()
     method, target, body = BESIDE[beside]
     request = Request(method, target.replace("{i}", sides.straight.index), body)
@@ -206,8 +212,8 @@ async def _msearch(url: str, content: bytes, target: str = "/_msearch") -> Reply
     return await send(url, Request("POST", target, content, NDJSON))
 
 
-async def test_multi_search(shop: Shop, open_sides: Open, record_outcome: Record) -> None:
-    """Each item has its own outcome, status and error, all in order; what is not reranked is the engine's own."""
+async def test_multi_search_items_have_their_own_outcomes(shop: Shop, open_sides: Open, record_outcome: Record) -> None:
+    """Each with its own status and error, in order; items that are not reranked are the engine's."""
     sides = await open_sides()
     items: Sequence[tuple[Any, Any]] = [
         ({"index": shop.index}, BODY),
@@ -245,8 +251,8 @@ async def test_multi_search(shop: Shop, open_sides: Open, record_outcome: Record
 @pytest.mark.parametrize(
     "parameters", ["pretty", "typed_keys=true", "rest_total_hits_as_int=true", "max_concurrent_searches=1"]
 )
-async def test_multi_search_parameters(parameters: str, shop: Shop, open_sides: Open) -> None:
-    """The URL's parameters hold for each item, as for a search alone."""
+async def test_multi_search_url_parameters_apply_to_each_item(parameters: str, shop: Shop, open_sides: Open) -> None:
+    """As for a single search."""
     sides = await open_sides()
     asked = BODY | {"aggs": {"brands": {"terms": {"field": "brand", "size": 100}}}}
     content = _lines({}, asked, {}, {"size": 0})
@@ -278,8 +284,10 @@ REFUSED_LINES: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("content", REFUSED_LINES.values(), ids=REFUSED_LINES)
-async def test_multi_search_refused(content: bytes, shop: Shop, open_sides: Open) -> None:
-    """What the engine refuses as a whole is refused in its own words, whatever was reranked meanwhile."""
+async def test_a_multi_search_that_the_engine_rejects_gets_its_error(
+    content: bytes, shop: Shop, open_sides: Open
+) -> None:
+    """Whatever was reranked meanwhile."""
     sides = await open_sides()
     target = f"/{shop.index}/_msearch"
     await _msearch(sides.straight.url, content, target)  # OpenSearch warns of a thing once alone
@@ -290,8 +298,8 @@ async def test_multi_search_refused(content: bytes, shop: Shop, open_sides: Open
     assert comparable(straight) == comparable(without_outcome(through))
 
 
-async def test_multi_search_of_others(shop: Shop, open_sides: Open) -> None:
-    """Where no item lies in a route nothing is touched, and nothing said."""
+async def test_a_multi_search_outside_all_routes_is_passed_through(shop: Shop, open_sides: Open) -> None:
+    """Without any header of the proxy."""
     sides = await open_sides()
     content = _lines({"index": shop.plain}, BODY, {}, {"size": 1, "query": {"ids": {"values": ["p00"]}}})
     target = f"/{shop.plain}/_msearch"
@@ -314,8 +322,10 @@ async def _both(sides: Sides, request: Request) -> tuple[Reply, Reply]:
 
 
 @pytest.mark.parametrize("parameters", ["", "?size=1", "?pretty", *FILTERED])
-async def test_template(parameters: str, shop: Shop, open_sides: Open, record_outcome: Record) -> None:
-    """A template is rendered by the engine and then a search like another; URL and answer are the engine's."""
+async def test_search_templates_are_rendered_and_reranked(
+    parameters: str, shop: Shop, open_sides: Open, record_outcome: Record
+) -> None:
+    """The engine renders the template; its response format is kept."""
     sides = await open_sides()
     body = _written({"source": TEMPLATE, "params": PARAMS})
     straight, through = await _both(sides, Request("POST", f"/{shop.index}/_search/template{parameters}", body))
@@ -332,8 +342,8 @@ async def test_template(parameters: str, shop: Shop, open_sides: Open, record_ou
 
 
 @OPENSEARCH
-async def test_steered_template(shop: Shop, open_sides: Open) -> None:
-    """What a template's body says of its reranking is not for the engine, which takes no `ext` there."""
+async def test_per_request_options_are_removed_from_template_bodies(shop: Shop, open_sides: Open) -> None:
+    """The engine accepts no `ext` there."""
     sides = await open_sides()
     template = {"source": TEMPLATE, "params": PARAMS}
     outcomes = []
@@ -350,16 +360,18 @@ async def test_steered_template(shop: Shop, open_sides: Open) -> None:
     "template",
     [{"id": "no-such-template", "params": PARAMS}, {"params": PARAMS}, {"source": "{{words}}", "params": PARAMS}, {}],
 )
-async def test_template_refused(template: Any, shop: Shop, open_sides: Open) -> None:
-    """A template that is missing, or renders to no search, has the engine's own answer."""
+async def test_a_missing_or_invalid_template_gets_the_engines_error(
+    template: Any, shop: Shop, open_sides: Open
+) -> None:
+    """So does one that does not render to a search."""
     sides = await open_sides()
     straight, through = await _both(sides, Request("POST", f"/{shop.index}/_search/template", _written(template)))
     assert_handed_on(straight, through)
 
 
 @OPENSEARCH
-async def test_stored_template(shop: Shop, open_sides: Open) -> None:
-    """The same for a template that the engine keeps."""
+async def test_stored_templates_are_rendered_and_reranked(shop: Shop, open_sides: Open) -> None:
+    """Like templates in the body."""
     sides = await open_sides()
     name = f"{shop.index}-words"
     stored = _written({"script": {"lang": "mustache", "source": TEMPLATE}})
@@ -370,8 +382,8 @@ async def test_stored_template(shop: Shop, open_sides: Open) -> None:
     assert ("reranked", (await sides.through.search(BODY)).ids) == (through.outcome, through.ids)
 
 
-async def test_multi_template(shop: Shop, open_sides: Open, record_outcome: Record) -> None:
-    """Templates by several: one that fails is an error of its own."""
+async def test_multi_search_templates_fail_one_by_one(shop: Shop, open_sides: Open, record_outcome: Record) -> None:
+    """The error of one template is an item of the response."""
     sides = await open_sides()
     good: dict[str, Any] = {"source": TEMPLATE, "params": PARAMS}
     bad: dict[str, Any] = {"source": {"query": {"nosuch": {}}}}
@@ -423,8 +435,8 @@ RETRIEVERS: dict[str, tuple[dict[str, Any], str]] = {
 
 @ELASTICSEARCH
 @pytest.mark.parametrize("way", RETRIEVERS)
-async def test_retriever(way: str, open_sides: Open, record_outcome: Record) -> None:
-    """A client's own retrievers are reranked where words stand in them, else left as they are."""
+async def test_retrievers_with_query_text_are_reranked(way: str, open_sides: Open, record_outcome: Record) -> None:
+    """Others are left as they are."""
     sides = await open_sides()
     asked, outcome = RETRIEVERS[way]
     body = asked | {"size": 50, "_source": ["title"]}
@@ -440,8 +452,8 @@ async def test_retriever(way: str, open_sides: Open, record_outcome: Record) -> 
 
 
 @ELASTICSEARCH
-async def test_filter_of_a_retriever(open_sides: Open) -> None:
-    """What a retriever's filter excludes is not found by kNN either."""
+async def test_a_retrievers_filter_applies_to_knn(open_sides: Open) -> None:
+    """What it excludes is not found by kNN either."""
     near = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": -1}
     sides = await open_sides(semantic=near)
     body = {"retriever": {"standard": {"query": WORDS, "filter": {"term": {"brand": "acme"}}}}, "size": 100}
@@ -450,8 +462,8 @@ async def test_filter_of_a_retriever(open_sides: Open) -> None:
 
 
 @OPENSEARCH_KNN
-async def test_knn_query_in_bool(open_sides: Open, record_outcome: Record) -> None:
-    """OpenSearch's kNN query beside words is the client's own boost, and its documents stay found."""
+async def test_opensearch_knn_queries_in_bool_stay_boosts(open_sides: Open, record_outcome: Record) -> None:
+    """The documents that they find stay found."""
     sides = await open_sides()
     near = {"knn": {"embedding": {"vector": VECTOR, "k": 4}}}
     body = {"query": {"bool": {"must": [WORDS], "should": [near]}}, "size": 50, "_source": ["title"]}
@@ -462,7 +474,7 @@ async def test_knn_query_in_bool(open_sides: Open, record_outcome: Record) -> No
 
 
 @OPENSEARCH_KNN
-async def test_knn_query_alone(open_sides: Open, record_outcome: Record) -> None:
+async def test_a_knn_query_without_query_text_is_bypassed(open_sides: Open, record_outcome: Record) -> None:
     sides = await open_sides()
     body = {"query": {"knn": {"embedding": {"vector": VECTOR, "k": 4}}}}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
@@ -472,8 +484,8 @@ async def test_knn_query_alone(open_sides: Open, record_outcome: Record) -> None
 
 
 @WITH_PIPELINES
-async def test_semantic_without_knn(open_sides: Open, record_outcome: Record) -> None:
-    """A route whose engine has no kNN says so on every answer, and reranks what the words find."""
+async def test_a_route_on_an_engine_without_knn_reranks_lexical_hits(open_sides: Open, record_outcome: Record) -> None:
+    """Each response reports why kNN was skipped."""
     sides = await open_sides(semantic={"field": "embedding", "dimensions": 8})
     through = await sides.through.search(BODY)
     alone = await (await open_sides()).through.search(BODY)
@@ -482,8 +494,8 @@ async def test_semantic_without_knn(open_sides: Open, record_outcome: Record) ->
     record_outcome("a semantic route without vectors", through.outcome)
 
 
-async def test_ext_of_opensearchs_own_reranker(open_sides: Open, record_outcome: Record) -> None:
-    """`ext.rerank` is read for its text and left in place, so an engine without it refuses it in its own words."""
+async def test_opensearch_ext_rerank_gives_the_query_text(open_sides: Open, record_outcome: Record) -> None:
+    """The member stays in the body, so an engine without it rejects it in its own words."""
     sides = await open_sides()
     body = BODY | {"ext": {"rerank": {"query_context": {"query_text": "a notebook"}}}}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
@@ -514,8 +526,10 @@ PIPELINES: dict[str, tuple[Any, str]] = {
 @WITH_PIPELINES
 @pytest.mark.parametrize("name", PIPELINES)
 @pytest.mark.parametrize("place", ["url", "body", "inline", "index", "alias"])
-async def test_pipeline(name: str, place: str, shop: Shop, open_sides: Open, record_outcome: Record) -> None:
-    """A search that runs a pipeline, wherever it is named, is reranked where that is known to change nothing."""
+async def test_searches_with_harmless_pipelines_are_reranked(
+    name: str, place: str, shop: Shop, open_sides: Open, record_outcome: Record
+) -> None:
+    """Wherever the pipeline is named; other pipelines are bypassed."""
     sides = await open_sides()
     pipeline, outcome = PIPELINES[name]
     own = f"{shop.index}-pipeline"
@@ -560,8 +574,8 @@ async def _default_pipeline(url: str, index: str, name: str | None) -> None:
 
 
 @WITH_PIPELINES
-async def test_own_searches_run_no_pipeline(shop: Shop, open_sides: Open) -> None:
-    """Where the default pipeline is opted out of, all is as without one, what is looked up beside the search, too."""
+async def test_the_proxys_searches_opt_out_of_default_pipelines(shop: Shop, open_sides: Open) -> None:
+    """The result is the same as without a default pipeline."""
     sides = await open_sides()
     usual = await sides.through.search(BODY | {"_source": False})
     own = f"{shop.index}-pipeline"
@@ -576,8 +590,10 @@ async def test_own_searches_run_no_pipeline(shop: Shop, open_sides: Open) -> Non
     assert ("reranked", usual.ids) == (through.outcome, through.ids)
 
 
-async def test_encoded_names(shop: Shop, open_sides: Open, record_outcome: Record) -> None:
-    """Date math and percent signs in the path are the engine's to read."""
+async def test_encoded_names_in_the_path_are_decoded_by_the_engine(
+    shop: Shop, open_sides: Open, record_outcome: Record
+) -> None:
+    """Date math and percent signs."""
     name = quote(f"<{shop.index}>", safe="")
     sides = await open_sides(name)
     straight, through = await sides.straight.search(BODY), await sides.through.search(BODY)

@@ -1,4 +1,4 @@
-"""The engines are what the table says, and can do what the tests of the proxy ask of them."""
+"""The engines have the recorded versions, and the abilities that the proxy's tests need."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -70,7 +70,7 @@ def filled(request: pytest.FixtureRequest) -> Iterator[Filled]:
     address.do("DELETE", f"/{index}")
 
 
-def test_an_engine_answers_with_its_version(filled: Filled) -> None:
+def test_each_engine_reports_its_recorded_version(filled: Filled) -> None:
     version = filled.address.do("GET", "/")["version"]
     engine = named(filled.engine)
     assert engine.version == version["number"]
@@ -201,13 +201,13 @@ EXPECTED = [
 
 
 @pytest.mark.parametrize(("filled", "ability"), EXPECTED, indirect=["filled"])
-def test_an_engine_can_do_what_the_proxys_tests_ask_of_it(filled: Filled, ability: Callable[[Filled], None]) -> None:
+def test_each_engine_has_the_features_that_tests_need(filled: Filled, ability: Callable[[Filled], None]) -> None:
     ability(filled)
 
 
 @pytest.mark.parametrize("engine", secure_engines(), ids=lambda engine: engine.url)
-def test_an_engine_with_security_shows_each_user_what_is_his(engine: Address) -> None:
-    """Nobody is let in without a password, and a user with one index neither reads another nor finds it by `*`."""
+def test_with_security_users_see_only_their_index(engine: Address) -> None:
+    """Nobody gets in without a password, and a user of one index does not find another, not even by `*`."""
     name = f"engines-{uuid4().hex[:12]}"
     mine, other = f"{name}-mine", f"{name}-other"
     for index in (mine, other):
@@ -233,8 +233,8 @@ def test_an_engine_with_security_shows_each_user_what_is_his(engine: Address) ->
         ("machine learning", "GET", "/_ml/info"),
     ],
 )
-def test_the_demo_says_what_its_engine_lacks(said: str, method: str, target: str) -> None:
-    """Where there is no handler for a path, the engine says so, or takes it for an index of that name."""
+def test_the_demo_lists_the_features_its_engine_lacks(said: str, method: str, target: str) -> None:
+    """For a path without handler, the engine says so, or takes it for an index name."""
     assert said in LACKS
     reply = send_now(running_engines()[DEFAULT.name], Request(method, target, b"{}"))
     assert reply.status in {400, 404, 405}

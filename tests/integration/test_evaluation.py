@@ -1,4 +1,4 @@
-"""`rerank-proxy eval` on a real engine: an application's own search, straight and through a proxy."""
+"""`rerank-proxy eval` on a real engine: an application's own search, with and without the proxy."""
 
 import json
 from pathlib import Path
@@ -27,10 +27,10 @@ TEMPLATE = {
 QUERIES = 12
 
 
-async def test_a_run_finds_what_the_reranker_gained(
+async def test_eval_measures_the_gain_of_the_reranker(
     real_engine: RealEngine, shop: Shop, start: Start, models: ShopModels, tmp_path: Path
 ) -> None:
-    """The last hit of the engine is the one judged perfect, and the reranker knows it."""
+    """The engine's last hit is the only relevant one, and the reranker ranks it first."""
     body = json.dumps(TEMPLATE).replace("{{query}}", "laptop").encode()
     straight = await send(real_engine.url, Request("POST", f"/{shop.index}/_search", body))
     perfect = straight.json["hits"]["hits"][-1]["_id"]

@@ -38,7 +38,7 @@ async def client(start: Start, shop: Shop) -> AsyncIterator[Elasticsearch]:
 
 @pytest.mark.parametrize("category", [None, "laptop"])
 @pytest.mark.parametrize("page", [0, 1])
-async def test_the_class_finds_the_same_products_in_the_same_order_with_one_call(
+async def test_the_two_stage_class_needs_one_call_for_the_same_order(
     category: str | None, page: int, client: Elasticsearch, engine_url: str, models: ShopModels, shop: Shop
 ) -> None:
     after = two_stage_after.ProductSearch(client, shop.index)
@@ -50,7 +50,7 @@ async def test_the_class_finds_the_same_products_in_the_same_order_with_one_call
     assert [(hit["_id"], hit["_source"]) for hit in expected] == [(hit["_id"], hit["_source"]) for hit in found]
 
 
-async def test_a_retriever_gives_the_best_passages_and_says_how_they_were_ranked(
+async def test_the_retriever_returns_the_best_passages_and_their_ranks(
     client: Elasticsearch, models: ShopModels, shop: Shop
 ) -> None:
     models.score = lambda document: float("film and sound" in document)
@@ -64,7 +64,7 @@ async def test_a_retriever_gives_the_best_passages_and_says_how_they_were_ranked
     assert asked.endswith(f"Question: {QUERY}")
 
 
-async def test_a_retriever_goes_on_while_the_models_fail(
+async def test_the_retriever_works_while_the_models_fail(
     client: Elasticsearch, models: ShopModels, shop: Shop, engine_url: str
 ) -> None:
     await models.__aexit__()
@@ -97,7 +97,7 @@ def titles(html: str) -> list[str]:
     return [unescape(title) for title in re.findall(r"<li>(.*?) <small>", listed)]
 
 
-async def test_a_page_is_reranked_by_relevance_and_the_engines_by_price(page: str) -> None:
+async def test_the_product_page_is_reranked_by_relevance_but_not_by_price(page: str) -> None:
     by_relevance, by_price = await read(page, text=QUERY), await read(page, text=QUERY, order="price")
     assert "X-Rerank: reranked" in by_relevance
     assert "X-Rerank: bypassed;reason=sort" in by_price
@@ -105,7 +105,7 @@ async def test_a_page_is_reranked_by_relevance_and_the_engines_by_price(page: st
     assert sorted(prices[title] for title in titles(by_price)) == [prices[title] for title in titles(by_price)]
 
 
-async def test_the_pages_follow_on_each_other_to_the_end(page: str) -> None:
+async def test_the_product_pages_add_up_to_the_whole(page: str) -> None:
     seen: list[str] = []
     link = f"?{urlencode({'text': QUERY})}"
     while link:
@@ -116,7 +116,7 @@ async def test_the_pages_follow_on_each_other_to_the_end(page: str) -> None:
     assert len(seen) == len(set(seen)) > product_page.SIZE
 
 
-async def test_a_facet_narrows_the_page_and_stays_a_choice(page: str) -> None:
+async def test_a_selected_facet_narrows_the_page_and_stays_selectable(page: str) -> None:
     html = await read(page, text=QUERY, category="phone")
     assert titles(html)
     assert {title.split()[1] for title in titles(html)} <= {"phone", "handset"}
@@ -124,14 +124,14 @@ async def test_a_facet_narrows_the_page_and_stays_a_choice(page: str) -> None:
     assert facets.keys() > {"phone"}
 
 
-async def test_what_a_user_typed_is_escaped(page: str) -> None:
+async def test_the_typed_text_is_escaped(page: str) -> None:
     html = await read(page, text="<script>laptop", category='"><b>')
     assert "<script>" not in html
     assert "<b>" not in html
 
 
 @pytest.mark.parametrize("asked", [{"order": "size"}, {"page": "-1"}])
-async def test_a_page_that_is_none_is_refused(asked: dict[str, str], page: str) -> None:
+async def test_an_invalid_page_number_is_rejected(asked: dict[str, str], page: str) -> None:
     reply = await send(page, Request("GET", f"/?{urlencode(asked)}"))
     assert 400 == reply.status
     assert urlsplit(page).hostname == "127.0.0.1"

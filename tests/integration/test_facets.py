@@ -1,4 +1,4 @@
-"""Facets and totals agree with the hits: what kNN added is counted as if the client's query had found it."""
+"""Facets and totals agree with the hits: documents that kNN added are counted as if the query had found them."""
 
 import json
 from collections import Counter
@@ -70,10 +70,10 @@ def _aggregations(reply: Reply) -> bytes:
 @pytest.mark.parametrize("post_filter", [{}, {"post_filter": {"term": {"brand": "acme"}}}], ids=["", "post_filter"])
 @pytest.mark.parametrize("asked", COUNTED.values(), ids=COUNTED)
 @pytest.mark.parametrize("page", PAGES, ids=["first", "second", "behind"])
-async def test_counted(
+async def test_aggregations_count_the_documents_that_knn_added(
     asked: dict[str, Any], page: dict[str, Any], post_filter: dict[str, Any], open_sides: Open
 ) -> None:
-    """On every page each aggregation is what the engine prints for exactly these documents, to the byte."""
+    """On every page, each aggregation is byte for byte what the engine returns for exactly these documents."""
     sides = await open_sides(rank_window_size=10)
     body = {"query": QUERY, "aggs": asked} | post_filter
     expected, added = await _expected(sides, body)
@@ -95,8 +95,10 @@ OWN: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("asked", OWN.values(), ids=OWN)
 @pytest.mark.parametrize("page", PAGES, ids=["first", "second", "behind"])
-async def test_own(asked: dict[str, Any], page: dict[str, Any], open_sides: Open) -> None:
-    """What reads scores, or repeats the query, is the client's own, and what stands beside it is counted."""
+async def test_aggregations_that_read_scores_are_the_clients_own(
+    asked: dict[str, Any], page: dict[str, Any], open_sides: Open
+) -> None:
+    """So are those that repeat the query; aggregations beside them are counted."""
     sides = await open_sides(rank_window_size=10)
     body = {"query": QUERY, "aggs": {**asked, "beside": BRANDS}}
     expected, _ = await _expected(sides, body)
@@ -119,7 +121,9 @@ async def test_own(asked: dict[str, Any], page: dict[str, Any], open_sides: Open
     ],
 )
 @pytest.mark.parametrize("page", PAGES, ids=["first", "second", "behind"])
-async def test_forms(query_string: str, page: dict[str, Any], open_sides: Open) -> None:
+async def test_facets_are_counted_in_every_response_format(
+    query_string: str, page: dict[str, Any], open_sides: Open
+) -> None:
     sides = await open_sides(rank_window_size=10)
     body = {"query": QUERY, "aggs": {"a": BRANDS | {"aggs": {"p": PRICES}}}, "track_total_hits": True}
     expected, _ = await _expected(sides, body, query_string)
@@ -133,7 +137,7 @@ async def test_forms(query_string: str, page: dict[str, Any], open_sides: Open) 
     ("path", "keys"),
     [("aggregations.*.buckets.doc_count,hits.total", {"aggregations", "hits"}), ("-aggregations", {"took", "hits"})],
 )
-async def test_filter_path(path: str, keys: set[str], open_sides: Open) -> None:
+async def test_filter_path_applies_to_facets(path: str, keys: set[str], open_sides: Open) -> None:
     sides = await open_sides()
     body = {"query": QUERY, "aggs": {"a": BRANDS}}
     expected, _ = await _expected(sides, body, f"filter_path={path}")
@@ -142,7 +146,7 @@ async def test_filter_path(path: str, keys: set[str], open_sides: Open) -> None:
 
 
 @pytest.mark.parametrize("tracked", [True, False, 1, 5, 8, 9, 10, 11, 12, 10_000])
-async def test_total_as_far_as_the_engine_counts(tracked: Any, open_sides: Open) -> None:
+async def test_the_total_respects_track_total_hits(tracked: Any, open_sides: Open) -> None:
     sides = await open_sides(rank_window_size=10)
     body = {"query": QUERY, "aggs": {"a": BRANDS}, "track_total_hits": tracked}
     expected, _ = await _expected(sides, body)
@@ -214,8 +218,8 @@ SHAPES: dict[str, Any] = {
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("window", [5, 50])
 @pytest.mark.parametrize("least", [-1, 0.35])
-async def test_facets_against_the_hits(name: str, window: int, least: float, open_sides: Open) -> None:
-    """Each brand's bucket is at least the hits of that brand, the total at least the hits; sort values do not rise."""
+async def test_facets_and_total_cover_the_hits(name: str, window: int, least: float, open_sides: Open) -> None:
+    """Each brand's bucket counts at least the hits of that brand, the total at least all hits."""
     semantic = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": least}
     sides = await open_sides(rank_window_size=window, semantic=semantic)
     body = SHAPES[name]
@@ -242,16 +246,16 @@ async def _brand_of_every_page(sides: Sides, body: dict[str, Any], starts: list[
 
 @given(starts=st.permutations([0, 3, 6, 9, 12, 15]), name=st.sampled_from(sorted(set(SHAPES) - {"in stock first"})))
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_pages_in_any_order(starts: list[int], name: str, open_sides: Open) -> None:
-    """Every page has the same facets and total, whichever is asked for first."""
+async def test_every_page_has_the_same_facets_and_total(starts: list[int], name: str, open_sides: Open) -> None:
+    """Whichever page is requested first."""
     sides = await open_sides(rank_window_size=7)
     assert 1 == len(await _brand_of_every_page(sides, SHAPES[name], starts))
 
 
-async def test_documents_that_go_and_change_meanwhile(
+async def test_documents_deleted_or_changed_between_pages_are_not_counted(
     open_index: OpenIndex, real_engine: RealEngine, index_name: str
 ) -> None:
-    """What a page cannot show any more is in none of its facets: deleted, or moved out of the client's filter."""
+    """Deleted ones, and those that the client's filter now excludes."""
     sides = await open_index(catalogue.with_vectors(real_engine), catalogue.PRODUCTS)
     query = {"bool": {"must": [{"match": {"title": "laptop"}}], "filter": [{"term": {"in_stock": True}}]}}
     body = {"query": query, "aggs": {"brands": BRANDS}, "size": 3}
@@ -291,8 +295,8 @@ HIGHLIGHTERS: list[dict[str, Any]] = [
         {"script_fields": {"twice": {"script": "doc['price'].value * 2"}}},
     ],
 )
-async def test_documents_look_the_same_beside_facets(shown: dict[str, Any], open_sides: Open) -> None:
-    """Whether facets are counted changes nothing of what is shown of a document."""
+async def test_counting_facets_does_not_change_the_hits(shown: dict[str, Any], open_sides: Open) -> None:
+    """Each document is returned as without aggregations."""
     sides = await open_sides()
     named = {"term": {"brand": {"value": "acme", "boost": 3, "_name": "acme"}}}
     inner = {"size": 1, "highlight": {"fields": {"reviews.text": {}}}}
@@ -332,8 +336,10 @@ HOSTILE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("typed", ["", "typed_keys=true"])
 @pytest.mark.parametrize("asked", HOSTILE.values(), ids=HOSTILE)
-async def test_hostile(asked: dict[str, Any], typed: str, open_sides: Open) -> None:
-    """What the engine refuses is refused by it; what it answers is counted or, said so, its own."""
+async def test_unusual_aggregations_are_counted_or_left_to_the_engine(
+    asked: dict[str, Any], typed: str, open_sides: Open
+) -> None:
+    """What the engine rejects gets its error."""
     sides = await open_sides()
     body = {"query": QUERY, "aggs": asked}
     straight, through = await sides.straight.search(body, typed), await sides.through.search(body, typed)
@@ -354,8 +360,8 @@ WIDE = {"multi_match": {"query": "laptop notebook camera", "fields": ["title", "
 
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("window", [3, 50])
-async def test_knn_that_only_reorders(name: str, window: int, open_sides: Open) -> None:
-    """Hits, facets and total are those of the client's own query, in another order, on every page."""
+async def test_knn_that_may_not_add_hits_changes_only_the_order(name: str, window: int, open_sides: Open) -> None:
+    """Hits, facets and total are those of the client's own query, on every page."""
     sides = await open_sides(rank_window_size=window, semantic=ONLY_ORDERS)
     body = SHAPES[name] | {"size": 100}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
@@ -366,7 +372,7 @@ async def test_knn_that_only_reorders(name: str, window: int, open_sides: Open) 
         assert (_aggregations(straight), straight.total) == (_aggregations(page), page.total)
 
 
-async def test_knn_that_only_reorders_finds_matches_behind_the_window(open_sides: Open) -> None:
+async def test_knn_that_may_not_add_hits_raises_matches_from_beyond_the_window(open_sides: Open) -> None:
     """The first hits of the ranking are not only those of the client's own query."""
     sides = await open_sides(rank_window_size=6, semantic=ONLY_ORDERS)
     body = {"query": WIDE, "highlight": {"fields": {"title": {}}}, "size": 6}

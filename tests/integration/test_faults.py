@@ -84,10 +84,10 @@ def line_of(serving: Serving, name: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", ROWS)
-async def test_every_fault_of_a_model_leaves_the_best_order_known(
+async def test_each_model_fault_leaves_the_best_remaining_order(
     kind: str, settings: dict[str, Any], shop: Shop, models: ShopModels, tmp_path: Path
 ) -> None:
-    """The client has 200 with the hits and the reason; the log has the provider's own words."""
+    """The client gets 200 with the hits and the reason; the log has the provider's own message."""
     async with started(tmp_path, settings, shop.index) as serving:
         assert "reranked" == (await serving.search("laptop")).outcome
         for number, (name, row) in enumerate(ROWS[kind].items()):
@@ -113,7 +113,7 @@ async def breaker(serving: Serving, kind: str) -> str:
     return quote(next(name for name in states if name.startswith(SERVICES[kind])))
 
 
-async def test_a_reload_holds_for_new_searches_and_a_mistake_changes_nothing(
+async def test_a_reload_applies_to_new_searches_and_an_invalid_file_changes_nothing(
     settings: dict[str, Any], shop: Shop, models: ShopModels, tmp_path: Path
 ) -> None:
     go_on = asyncio.Event()
@@ -136,7 +136,7 @@ async def test_a_reload_holds_for_new_searches_and_a_mistake_changes_nothing(
         assert "reranked" == (await serving.search("laptop 4")).outcome
 
 
-async def test_the_kill_switch_leaves_the_engine_s_own_response(
+async def test_the_kill_switch_returns_the_engines_response(
     settings: dict[str, Any], engine_url: str, shop: Shop, models: ShopModels, tmp_path: Path
 ) -> None:
     async with started(tmp_path, settings, shop.index) as serving:
@@ -153,10 +153,10 @@ async def test_the_kill_switch_leaves_the_engine_s_own_response(
         assert "reranked" == (await serving.search("laptop")).outcome
 
 
-async def test_a_model_that_works_again_is_found_by_a_probe(
+async def test_a_recovered_model_is_found_by_a_probe(
     settings: dict[str, Any], shop: Shop, models: ShopModels, tmp_path: Path
 ) -> None:
-    """Nobody has to do anything: a breaker that opened lets one call through after some seconds."""
+    """Without any action: an open breaker lets one call through after some seconds."""
     models.faults = {"rerank": refuses(500, b'{"detail":"out of memory"}')}
     async with started(tmp_path, settings, shop.index) as serving:
         outcomes = [(await serving.search(f"laptop {number}")).outcome for number in range(12)]

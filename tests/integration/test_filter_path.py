@@ -63,7 +63,9 @@ def searched(engine_url: str, index: str, parameters: str) -> bytes:
 
 @pytest.mark.parametrize("said", PATHS.replace("\n", "|").split("|"))
 @pytest.mark.parametrize("pretty", ["false", "true"])
-def test_what_is_cut_here_is_what_the_engine_cuts(real_engine: RealEngine, index: str, said: str, pretty: str) -> None:
+def test_filter_path_selects_what_the_engine_selects(
+    real_engine: RealEngine, index: str, said: str, pretty: str
+) -> None:
     parameters = [("filter_path", said), ("pretty", pretty)]
     form = read_form(parameters)
     whole = searched(real_engine.url, index, urlencode(form.asked(parameters)))
@@ -76,7 +78,7 @@ FORMS = ["", "pretty", "filter_path=**.hits", "filter_path=-**._score", "filter_
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("endpoint", ["_search", "_msearch"])
-async def test_documents_of_a_reranked_search_are_written_as_the_engine_does(
+async def test_hits_of_a_reranked_search_are_written_as_the_engine_writes_them(
     open_index: OpenIndex, form: str, endpoint: str
 ) -> None:
     settings = {"mappings": {"properties": {"title": {"type": "text"}, "a": {"type": "object", "enabled": False}}}}

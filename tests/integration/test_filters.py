@@ -1,4 +1,4 @@
-"""An excluded document never appears: only that the user's words occur is relaxed for kNN."""
+"""Excluded documents never appear: for kNN, only the requirement that the user's words occur is relaxed."""
 
 import json
 from typing import Any
@@ -60,7 +60,7 @@ async def _admitted(sides: Sides, query: Any, **rest: Any) -> set[str]:
 
 
 @pytest.mark.parametrize(("query", "admits"), QUERIES.values(), ids=QUERIES)
-async def test_excluded(query: Any, admits: Any, open_sides: Open) -> None:
+async def test_knn_adds_documents_but_none_that_the_query_excludes(query: Any, admits: Any, open_sides: Open) -> None:
     """Everything the client's own query finds is there, and more, but nothing that its other clauses exclude."""
     sides = await open_sides(semantic=NEAR_AND_FAR)
     own, admitted = await _admitted(sides, query), await _admitted(sides, admits)
@@ -68,27 +68,27 @@ async def test_excluded(query: Any, admits: Any, open_sides: Open) -> None:
     assert ("reranked", own | admitted) == (through.outcome, set(through.ids))
 
 
-async def test_post_filter(open_sides: Open) -> None:
+async def test_post_filter_applies_to_knn(open_sides: Open) -> None:
     sides = await open_sides(semantic=NEAR_AND_FAR)
     through = await sides.through.search({"query": WORDS, "post_filter": ACME, "size": 100})
     assert await _admitted(sides, ACME) == set(through.ids)
 
 
-async def test_alias_filter(shop: Shop, open_sides: Open) -> None:
-    """What an alias hides stays hidden from kNN."""
+async def test_alias_filters_apply_to_knn(shop: Shop, open_sides: Open) -> None:
+    """What an alias hides stays hidden."""
     sides = await open_sides(shop.acme, semantic=NEAR_AND_FAR)
     through = await sides.through.search({"query": WORDS, "size": 100})
     assert await _admitted(sides, ANYTHING) == set(through.ids)
 
 
-async def test_user_query_of_the_url(open_sides: Open) -> None:
+async def test_filters_in_the_urls_query_apply_to_knn(open_sides: Open) -> None:
     sides = await open_sides(semantic=NEAR_AND_FAR)
     through = await sides.through.search(query_string="q=laptop+%2Bbrand:acme&size=100")
     assert ("reranked", await _admitted(sides, ACME)) == (through.outcome, set(through.ids))
 
 
-async def test_operators_beyond_reading(open_sides: Open) -> None:
-    """Where it cannot be said what a line excludes, kNN is left out and the client's own hits are reranked."""
+async def test_knn_is_skipped_for_a_line_whose_exclusions_are_unknown(open_sides: Open) -> None:
+    """The client's own hits are reranked."""
     sides = await open_sides(semantic=NEAR_AND_FAR)
     query = {"query_string": {"query": "laptop OR (notebook AND NOT acme)", "fields": ["title"]}}
     through = await sides.through.search({"query": query, "size": 100})
@@ -115,8 +115,10 @@ RESTRICTED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("body", "query_string"), RESTRICTED.values(), ids=RESTRICTED)
-async def test_restricted(body: dict[str, Any], query_string: str, open_sides: Open) -> None:
-    """What restricts a search by other means restricts kNN as well."""
+async def test_other_restrictions_of_a_search_apply_to_knn(
+    body: dict[str, Any], query_string: str, open_sides: Open
+) -> None:
+    """Runtime fields, a routing, a preference."""
     sides = await open_sides(semantic=NEAR_AND_FAR)
     written = json.dumps({"size": 100, **body}).replace("Infinity", "1e400")
     relaxed = written.replace(json.dumps(WORDS), json.dumps(ANYTHING))
@@ -130,8 +132,10 @@ async def test_restricted(body: dict[str, Any], query_string: str, open_sides: O
 
 @given(drawn=queries(), post=st.none() | FILTERS)
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_any_query(drawn: tuple[Any, Any], post: Any, open_sides: Open, proxies: dict[str, Sides]) -> None:
-    """Whatever the query: nothing excluded appears, nothing found is lost, nothing comes twice."""
+async def test_any_query_keeps_its_filters_and_its_hits(
+    drawn: tuple[Any, Any], post: Any, open_sides: Open, proxies: dict[str, Sides]
+) -> None:
+    """Nothing excluded appears, nothing found is lost, nothing appears twice."""
     if "sides" not in proxies:
         proxies["sides"] = await open_sides(semantic=NEAR_AND_FAR)
     sides = proxies["sides"]

@@ -225,10 +225,10 @@ _BEHIND_WHAT_CANNOT_BE_SHOWN = b'{"from": 12, "docvalue_fields": ["title"], "que
 @example(names="{0.index},{0.second}", content=_BEHIND_WHAT_CANNOT_BE_SHOWN, query_string="")
 @example(names="{0.index}", content=b'{"query": {"match": {"title": "laptop"}}}', query_string="pretty=yes")
 @shared
-async def test_searches(
+async def test_any_search_gets_the_engines_response_or_its_documents_reordered(
     *, names: str, content: bytes, query_string: str, sides: Sides, shop: Shop, no_defect: Defects
 ) -> None:
-    """Any search is answered by the engine to the byte, or by the same documents in another order."""
+    """Byte for byte, or the same documents in another order."""
     target = f"/{names.format(shop)}/_search"
     await assert_search(sides, search_request(target, query_string, content))
     no_defect.check()
@@ -255,10 +255,10 @@ _NAMED_TWICE = {
 @given(body=_understood, sizes=st.lists(st.integers(1, 12), min_size=1, max_size=20), names=wild.names)
 @example(body=_NAMED_TWICE, sizes=[1, 2], names="{0.index}")
 @shared
-async def test_pages(
+async def test_pages_of_any_size_add_up_to_the_whole(
     *, body: Mapping[str, Any], sizes: Sequence[int], names: str, sides: Sides, shop: Shop, no_defect: Defects
 ) -> None:
-    """Pages of any sizes put together are the whole."""
+    """Each document is on one page."""
     target = f"/{names.format(shop)}/_search"
     whole = await send(sides.through.url, search_request(target, "", wild.written({**body, "size": ALL})))
     assume(whole.outcome.startswith("reranked"))
@@ -276,7 +276,7 @@ async def test_pages(
 
 @given(body=wild.steered_bodies, headers=wild.steering_headers, names=wild.names)
 @shared
-async def test_steering(
+async def test_any_per_request_option_is_applied_or_rejected(
     *,
     body: Mapping[str, Any],
     headers: Mapping[str, str],
@@ -285,7 +285,7 @@ async def test_steering(
     shop: Shop,
     no_defect: Defects,
 ) -> None:
-    """What a request says of its reranking is followed or refused, and never reaches the engine."""
+    """None reaches the engine."""
     target = f"/{names.format(shop)}/_search"
     request = search_request(target, "", wild.written(body), headers)
     through = await send(sides.through.url, request)
@@ -310,10 +310,10 @@ def _responses(reply: Reply) -> list[Any]:
 
 @given(content=wild.multi_contents, names=wild.names, query_string=wild.multi_query_strings)
 @shared
-async def test_multi_searches(
+async def test_any_multi_search_item_is_the_engines_or_reordered(
     *, content: bytes, names: str, query_string: str, sides: Sides, shop: Shop, no_defect: Defects
 ) -> None:
-    """Each item of a multi-search, however its lines are written, is the engine's own or its documents reordered."""
+    """However its lines are written."""
     filled = fill(content, shop)
     request = search_request(
         f"/{names.format(shop)}/_msearch", query_string, filled, {"Content-Type": "application/x-ndjson"}
@@ -447,8 +447,10 @@ def assert_all_answered(methods: Sequence[str], straight: Sequence[Reply], throu
 
 @given(requests=wild.pipelines)
 @shared
-async def test_raw_requests(*, requests: Sequence[Raw], sides: Sides, shop: Shop, no_defect: Defects) -> None:
-    """Requests of any method, head and framing, one behind the other: the engine's answers, or refused and closed."""
+async def test_any_raw_request_gets_the_engines_response_or_is_rejected(
+    *, requests: Sequence[Raw], sides: Sides, shop: Shop, no_defect: Defects
+) -> None:
+    """Requests of any method, head and framing, one after the other on a connection."""
     methods = [request.method for request in requests]
     sent = b"".join(request.wire(last=request is requests[-1]) for request in requests)
     urls = sides.straight.url, sides.through.url
@@ -472,8 +474,10 @@ async def test_raw_requests(*, requests: Sequence[Raw], sides: Sides, shop: Shop
 
 @given(noise=wild.noise)
 @shared
-async def test_noise(*, noise: bytes, sides: Sides, shop: Shop, no_defect: Defects) -> None:
-    """Bytes that are no request, or half of one, harm nobody: no 5xx, no exception, and the next one is served."""
+async def test_malformed_bytes_do_not_affect_other_requests(
+    *, noise: bytes, sides: Sides, shop: Shop, no_defect: Defects
+) -> None:
+    """No 5xx, no exception, and the next request is served."""
     received = await asyncio.to_thread(_leave, sides.through.url, fill(noise, shop))
     assert not re.search(rb"^HTTP/1\.1 50[0234]", received, re.MULTILINE)
     no_defect.check()

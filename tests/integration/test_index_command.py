@@ -1,4 +1,4 @@
-"""`rerank-proxy index` as a process, on the real engine: what it takes, what it keeps, what it refuses."""
+"""`rerank-proxy index` as a process on a real engine: what it accepts, what it preserves, what it rejects."""
 
 import asyncio
 import gzip
@@ -51,7 +51,7 @@ def said(result: Ended) -> str:
 
 
 @pytest.mark.parametrize("form", ["ndjson", "array", "gzipped ndjson", "gzipped array", "standard input"])
-async def test_every_form_of_a_file_is_loaded_with_ids_and_vectors(form: str, target: Target, tmp_path: Path) -> None:
+async def test_every_file_format_is_loaded_with_ids_and_vectors(form: str, target: Target, tmp_path: Path) -> None:
     content = ndjson(CATALOGUE) if form.endswith(("ndjson", "input")) else json.dumps(CATALOGUE, indent=1).encode()
     content = gzip.compress(content) if form.startswith("gzipped") else content
     file = tmp_path / "f"
@@ -67,10 +67,10 @@ async def test_every_form_of_a_file_is_loaded_with_ids_and_vectors(form: str, ta
         assert written["embedding"] == vector_of(product)
 
 
-async def test_the_index_says_by_what_its_vectors_were_made(
+async def test_the_index_names_the_model_of_its_vectors(
     real_engine: RealEngine, target: Target, catalogue: Path
 ) -> None:
-    """Their length is that of the model's own answer."""
+    """The length is that of the model's own response."""
     result = await ended(*target.index_arguments(catalogue, "--embedding-model", "m", "--passage", "title"))
     assert result.code == 0, result.said
     (mapping,) = (await target.ask("GET", "/_mapping")).values()
@@ -80,9 +80,7 @@ async def test_the_index_says_by_what_its_vectors_were_made(
     assert length_of(real_engine, mapping["mappings"]["properties"]["embedding"]) == 8
 
 
-async def test_a_second_run_updates_and_embeds_only_what_changed(
-    target: Target, catalogue: Path, models: ShopModels
-) -> None:
+async def test_a_second_run_embeds_only_changed_documents(target: Target, catalogue: Path, models: ShopModels) -> None:
     await target.index_file(catalogue)
     models.requests.clear()
     changed = CATALOGUE[0] | {"title": "Phone"}
@@ -101,7 +99,7 @@ async def test_a_second_run_updates_and_embeds_only_what_changed(
     ]
 
 
-async def test_a_killed_run_is_taken_up_where_it_was(target: Target, tmp_path: Path, models: ShopModels) -> None:
+async def test_a_killed_run_is_resumed(target: Target, tmp_path: Path, models: ShopModels) -> None:
     """What is in the index is not embedded again."""
     many = products(1500)
     file = tmp_path / "many.ndjson"
@@ -131,10 +129,10 @@ async def test_a_killed_run_is_taken_up_where_it_was(target: Target, tmp_path: P
 @pytest.mark.parametrize(
     ("number", "form"), [(signal.SIGTERM, "ndjson"), (signal.SIGINT, "ndjson"), (signal.SIGTERM, "half a gzipped file")]
 )
-async def test_a_load_that_is_told_to_stop_writes_what_was_embedded(
+async def test_an_interrupted_load_writes_what_was_embedded(
     number: signal.Signals, form: str, target: Target, tmp_path: Path, models: ShopModels
 ) -> None:
-    """Also where its standard input goes on; a second run does the rest."""
+    """Also while standard input is still open; a second run does the rest."""
     many, go_on = products(10_000), asyncio.Event()
 
     async def slow(stream: Stream, request: Message) -> None:
@@ -157,7 +155,7 @@ async def test_a_load_that_is_told_to_stop_writes_what_was_embedded(
     assert paid_for == len(await target.documents())
 
 
-async def test_models_that_are_lost_cost_nothing_that_was_embedded(
+async def test_embedded_documents_are_written_when_the_models_fail(
     target: Target, tmp_path: Path, models: ShopModels
 ) -> None:
     file = tmp_path / "many.ndjson"
@@ -176,7 +174,7 @@ async def test_models_that_are_lost_cost_nothing_that_was_embedded(
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"[]", b"[1, 2]", b"nothing\n", b'{"id":', b"\x1f\x8bnot gzip"])
-async def test_no_index_is_made_for_a_file_without_a_document(content: bytes, target: Target, tmp_path: Path) -> None:
+async def test_no_index_is_created_for_a_file_without_documents(content: bytes, target: Target, tmp_path: Path) -> None:
     file = tmp_path / "f"
     file.write_bytes(content)
     result = await target.index_file(file)
@@ -186,7 +184,7 @@ async def test_no_index_is_made_for_a_file_without_a_document(content: bytes, ta
     assert reply.status == 404
 
 
-async def test_malformed_lines_are_told_each_and_the_rest_is_loaded(target: Target, tmp_path: Path) -> None:
+async def test_malformed_lines_are_reported_and_the_others_loaded(target: Target, tmp_path: Path) -> None:
     file = tmp_path / "f"
     file.write_bytes(ndjson(CATALOGUE[:2]) + b'{"id":\n[1]\n' + ndjson(CATALOGUE[2:3]) + b'{"id":"x","price":"much"}\n')
     result = await target.index_file(file)
@@ -200,7 +198,7 @@ async def test_malformed_lines_are_told_each_and_the_rest_is_loaded(target: Targ
     assert (await target.documents()).keys() == {"p0", "p1", "p2"}
 
 
-async def test_every_malformed_line_is_told(target: Target, tmp_path: Path) -> None:
+async def test_every_malformed_line_is_reported(target: Target, tmp_path: Path) -> None:
     file = tmp_path / "f"
     file.write_bytes(b"bad\n" * 300)
     result = await target.index_file(file)
@@ -214,10 +212,10 @@ async def first_source(target: Target) -> Any:
 
 
 @pytest.mark.parametrize("settings", [None, {"index.mapping.exclude_source_vectors": False}])
-async def test_that_responses_will_grow_is_said_first_where_they_do(
+async def test_index_warns_that_responses_will_contain_vectors(
     settings: dict[str, Any] | None, real_engine: RealEngine, target: Target, catalogue: Path
 ) -> None:
-    """A new index leaves vectors out where the engine can; one that exists is as it was created."""
+    """A new index leaves vectors out of `_source` if the engine can; an existing one keeps its settings."""
     if settings is not None:
         known = settings if real_engine.name == ELASTICSEARCH_9.name else {}
         await target.ask("PUT", "", {"settings": real_engine.settings | known})
@@ -229,10 +227,10 @@ async def test_that_responses_will_grow_is_said_first_where_they_do(
     assert (await target.index_file(catalogue)).announced == []
 
 
-async def test_vectors_in_an_index_that_is_being_written_are_read_and_updated(
+async def test_vectors_are_read_and_updated_during_writes(
     real_engine: RealEngine, target: Target, catalogue: Path
 ) -> None:
-    """OpenSearch 3 with derived source reads vectors as 1 in a segment that was begun before their field existed."""
+    """OpenSearch 3 with derived source reads vectors as 1 in a segment older than their field."""
     settings = real_engine.settings | {"refresh_interval": -1, "number_of_shards": 1}
     await target.ask("PUT", "", {"settings": settings})
     await target.ask("PUT", "/_doc/feed", {"title": "Laptop"})
@@ -245,7 +243,7 @@ async def test_vectors_in_an_index_that_is_being_written_are_read_and_updated(
         assert (written["price"], written["embedding"]) == (1, vector_of(product))
 
 
-async def test_documents_without_a_text_have_no_vector(target: Target, tmp_path: Path) -> None:
+async def test_documents_without_text_have_no_vector(target: Target, tmp_path: Path) -> None:
     file = tmp_path / "f"
     file.write_bytes(b'{"id":"a","brand":"acme"}\n')
     result = await target.index_file(file)
@@ -253,8 +251,8 @@ async def test_documents_without_a_text_have_no_vector(target: Target, tmp_path:
     assert await target.documents() == {"a": {"id": "a", "brand": "acme"}}
 
 
-async def test_a_routing_is_kept(real_engine: RealEngine, target: Target, tmp_path: Path) -> None:
-    """Also where the index demands one, and where vectors are kept."""
+async def test_routing_is_preserved(real_engine: RealEngine, target: Target, tmp_path: Path) -> None:
+    """Also if the index requires it, and if vectors are kept."""
     settings = {**real_engine.settings, "number_of_shards": 3}
     await target.ask("PUT", "", {"mappings": {"_routing": {"required": True}}, "settings": settings})
     file = tmp_path / "f"
@@ -290,8 +288,8 @@ def peak_of(*arguments: str) -> int:
     return usage.ru_maxrss >> 10
 
 
-def test_memory_does_not_grow_with_the_file(target: Target, tmp_path: Path) -> None:
-    """Sixty megabytes go through in a fraction of that."""
+def test_memory_does_not_grow_with_the_file_size(target: Target, tmp_path: Path) -> None:
+    """Sixty megabytes are loaded in a fraction of that."""
     document = {"title": "Laptop", "pages": ["word " * 800]}
     one = write(tmp_path / "one", document)
     many = write(tmp_path / "many", *(document | {"id": number} for number in range(15_000)))
@@ -300,20 +298,20 @@ def test_memory_does_not_grow_with_the_file(target: Target, tmp_path: Path) -> N
     assert peak_of(*target.index_arguments(many, "--no-vectors")) - alone < 40
 
 
-async def test_without_vectors_no_model_is_asked(target: Target, catalogue: Path, models: ShopModels) -> None:
+async def test_without_vectors_no_model_is_called(target: Target, catalogue: Path, models: ShopModels) -> None:
     result = await ended(*target.index_arguments(catalogue, "--no-vectors"))
     assert (result.code, models.requests) == (0, [])
     assert "embedding" not in (await target.documents())["p0"]
 
 
-async def test_another_length_is_refused(target: Target, catalogue: Path) -> None:
+async def test_vectors_of_another_length_are_rejected(target: Target, catalogue: Path) -> None:
     await target.index_file(catalogue)
     result = await ended(*target.index_arguments(catalogue, "--dimensions", "4"))
     assert result.code == 1
     assert "the vectors in 'embedding' have 8 dimensions, but 4 are requested" in said(result)
 
 
-async def test_another_length_than_the_mappings_is_refused_where_nothing_else_is_said(
+async def test_a_model_of_another_length_than_the_mapping_is_rejected(
     real_engine: RealEngine, target: Target, catalogue: Path
 ) -> None:
     mappings = {"properties": {"embedding": real_engine.vector(4)}}
@@ -324,22 +322,24 @@ async def test_another_length_than_the_mappings_is_refused_where_nothing_else_is
 
 
 @pytest.mark.parametrize("option", [("--embedding-model", "another"), ("--tier", "fast")])
-async def test_another_model_is_refused(option: tuple[str, str], target: Target, catalogue: Path) -> None:
-    """Of equal length, its vectors would fit and mean nothing."""
+async def test_another_model_than_the_indexs_is_rejected(
+    option: tuple[str, str], target: Target, catalogue: Path
+) -> None:
+    """Vectors of equal length would fit, and mean nothing."""
     await target.index_file(catalogue)
     result = await target.index_file(catalogue, *option)
     assert result.code == 1
     assert "vectors of two models cannot be mixed" in said(result)
 
 
-async def test_a_field_that_holds_no_vectors_is_refused(target: Target, catalogue: Path) -> None:
+async def test_a_field_of_another_type_is_rejected(target: Target, catalogue: Path) -> None:
     await target.ask("PUT", "", {"mappings": {"properties": {"embedding": {"type": "keyword"}}}})
     result = await target.index_file(catalogue)
     assert (result.code, "has the type keyword: name another --field" in said(result)) == (1, True)
 
 
-async def test_a_busy_model_is_waited_for(target: Target, catalogue: Path, models: ShopModels) -> None:
-    """A provider that says 429 is asked again, and nothing is lost."""
+async def test_index_retries_when_a_model_is_busy(target: Target, catalogue: Path, models: ShopModels) -> None:
+    """After 429, the call is repeated, and nothing is lost."""
 
     async def busy(stream: Stream, request: Message) -> bytes | None:
         said = b'{"error":{"message":"Model busy, retry later","code":"engine_overloaded"}}'
@@ -350,8 +350,8 @@ async def test_a_busy_model_is_waited_for(target: Target, catalogue: Path, model
     assert said(result).startswith("30 documents written; vectors: 30 new"), result.said
 
 
-async def test_a_busy_engine_is_waited_for(target: Target, catalogue: Path) -> None:
-    """Where it says 429 to a bulk request, or when it is asked for vectors that are there, nothing is lost."""
+async def test_index_retries_when_the_engine_is_busy(target: Target, catalogue: Path) -> None:
+    """After 429 to a bulk request or to a lookup of vectors, nothing is lost."""
     await target.index_file(catalogue)
     async with BusyEngine(target.engine, bulk=2, mget=1, refresh=1) as engine:
         result = await Target(engine.url, target.models, target.index).index_file(catalogue)
@@ -359,9 +359,7 @@ async def test_a_busy_engine_is_waited_for(target: Target, catalogue: Path) -> N
     assert sorted(engine.refused) == ["bulk", "bulk", "mget", "refresh"]
 
 
-async def test_a_model_that_refuses_the_token_ends_the_load(
-    target: Target, catalogue: Path, models: ShopModels
-) -> None:
+async def test_a_rejected_token_ends_the_load(target: Target, catalogue: Path, models: ShopModels) -> None:
     async def refused(stream: Stream, request: Message) -> bytes:
         return answer(401, b'{"detail":"no"}')
 
@@ -372,7 +370,7 @@ async def test_a_model_that_refuses_the_token_ends_the_load(
     assert len(models.requests) == 1
 
 
-async def test_models_that_are_not_there_are_named_with_what_to_do(target: Target, catalogue: Path) -> None:
+async def test_unreachable_models_are_an_error_with_advice(target: Target, catalogue: Path) -> None:
     gone = Target(target.engine, "http://127.0.0.1:9", target.index)
     result = await gone.index_file(catalogue)
     assert result.code == 1
@@ -380,14 +378,14 @@ async def test_models_that_are_not_there_are_named_with_what_to_do(target: Targe
     assert "`rerank-proxy models`" in said(result)
 
 
-async def test_an_engine_that_is_not_there_is_named_with_what_to_do(target: Target, catalogue: Path) -> None:
+async def test_an_unreachable_engine_is_an_error_with_advice(target: Target, catalogue: Path) -> None:
     result = await Target("http://127.0.0.1:9", target.models, target.index).index_file(catalogue)
     assert result.code == 1
     assert "the engine cannot be reached" in said(result)
     assert "--engine" in said(result)
 
 
-async def test_a_new_index_needs_to_be_told_of_which_kind(target: Target, catalogue: Path) -> None:
+async def test_creating_an_index_needs_a_profile(target: Target, catalogue: Path) -> None:
     arguments = ("index", str(catalogue), "--name", target.index, "--passage", "title", *target.services)
     result = await ended(*arguments)
     assert (result.code, "--profile" in said(result)) == (1, True)

@@ -187,21 +187,21 @@ async def _recover(target: Target) -> None:
 
 
 @EVERYWHERE
-async def test_each_oddity(target: Target) -> None:
-    """No oddity of framing or expectation by itself reaches another caller."""
+async def test_no_framing_oddity_reaches_another_caller(target: Target) -> None:
+    """Each oddity of framing or expectation by itself."""
     await _assert_isolated_by_each(target, singles())
 
 
 @EVERYWHERE
 @given(oddity=oddities)
 @shared
-async def test_any_oddities(*, oddity: Oddity, target: Target) -> None:
-    """No combination of oddities does."""
+async def test_no_combination_of_framing_oddities_reaches_another_caller(*, oddity: Oddity, target: Target) -> None:
+    """Any combination."""
     await assert_isolated(target, oddity.attack(target.names))
 
 
 @ELASTICSEARCH
-async def test_each_oddity_with_security(secure_target: Target) -> None:
+async def test_with_security_no_framing_oddity_reaches_another_caller(secure_target: Target) -> None:
     """Nobody gets another's response or rights."""
     await _assert_isolated_by_each(secure_target, singles())
 
@@ -209,6 +209,8 @@ async def test_each_oddity_with_security(secure_target: Target) -> None:
 @ELASTICSEARCH
 @given(oddity=oddities)
 @shared
-async def test_any_oddities_with_security(*, oddity: Oddity, secure_target: Target) -> None:
-    """Nor by any combination."""
+async def test_with_security_no_combination_of_oddities_reaches_another_caller(
+    *, oddity: Oddity, secure_target: Target
+) -> None:
+    """Any combination."""
     await assert_isolated(secure_target, oddity.attack(secure_target.names))

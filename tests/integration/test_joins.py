@@ -1,4 +1,4 @@
-"""Documents joined to others of their index: words on the one find the other, and each kind stays among its own."""
+"""Parent-child joins: query text on a child finds its parent, and each kind is ranked among its own."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -102,10 +102,10 @@ QUERIES: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize(("query", "admits"), QUERIES.values(), ids=QUERIES)
-async def test_demands(
+async def test_joined_documents_keep_the_filters_of_the_query(
     *, query: Any, admits: Any, real_engine: RealEngine, start: Start, family: str, models: ShopModels
 ) -> None:
-    """What the query finds is there, and all of the same kind that fulfils the rest of it; nothing that it excludes."""
+    """All documents that the query finds, and those of the same kind that satisfy its filters, and no others."""
     sides = await _sides(real_engine, start, family)
     own = await _ids(sides, query)
     admitted = await _ids(sides, admits) if real_engine.has_knn else own
@@ -115,8 +115,8 @@ async def test_demands(
     assert [["laptop"]] == [call["queries"] for call in models.reranked]
 
 
-async def test_at_most_so_many(real_engine: RealEngine, start: Start, family: str) -> None:
-    """How many opinions say something else is not known, so kNN is left out."""
+async def test_max_children_skips_knn(real_engine: RealEngine, start: Start, family: str) -> None:
+    """How many children match without the query text is not known."""
     sides = await _sides(real_engine, start, family)
     query = _opinion(WORDS, max_children=1)
     through = await sides.through.search({"query": query, "size": 200})
@@ -125,8 +125,10 @@ async def test_at_most_so_many(real_engine: RealEngine, start: Start, family: st
 
 
 @pytest.mark.parametrize("of", [_opinion, _of_product])
-async def test_rendering(of: Any, real_engine: RealEngine, start: Start, family: str) -> None:
-    """A document is told by its routing, too, and shown as the client's own query shows it, its kin included."""
+async def test_joined_documents_are_rendered_with_routing_and_inner_hits(
+    of: Any, real_engine: RealEngine, start: Start, family: str
+) -> None:
+    """As the client's own query shows them."""
     sides = await _sides(real_engine, start, family)
     query = of(WORDS, inner_hits={"size": 1, "_source": ["title"]})
     body = {"query": query, "size": 200, "_source": ["title", "kin"]}
@@ -153,10 +155,10 @@ def proxies() -> dict[str, Sides]:
 @WITH_KNN
 @given(drawn=queries(FILTERS | _KIN), post=st.none() | _KIN)
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_any_query(
+async def test_any_join_query_keeps_its_filters(
     *, drawn: tuple[Any, Any], post: Any, real_engine: RealEngine, start: Start, family: str, proxies: dict[str, Sides]
 ) -> None:
-    """Whatever is demanded of a document's kin: nothing excluded appears, and all appears that is admitted."""
+    """Nothing excluded appears, and all that is admitted does."""
     if "sides" not in proxies:
         proxies["sides"] = await _sides(real_engine, start, family)
     sides, (query, relaxed) = proxies["sides"], drawn

@@ -1,4 +1,4 @@
-"""The very thing that was typed keeps its place, on a real engine, though the reranker would put it last."""
+"""An exact match keeps its rank on a real engine, although the reranker would put it last."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize(("body", "name", "reason"), CASES.values(), ids=CASES)
 @pytest.mark.parametrize("shown", [{}, {"_source": False}, {"_source": ["maker"]}], ids=["whole", "none", "other"])
-async def test_it_keeps_its_place(
+async def test_an_exact_match_keeps_its_rank(
     body: dict[str, Any], name: str, reason: str, shown: Any, open_index: OpenIndex, models: ShopModels
 ) -> None:
     sides = await opened(open_index, models)
@@ -88,15 +88,15 @@ async def test_it_keeps_its_place(
     assert (rank - 1, sorted(straight.ids)) == (through.ids.index(name), sorted(through.ids))
 
 
-async def test_a_value_that_many_hits_have_keeps_none(open_index: OpenIndex, models: ShopModels) -> None:
-    """It is the name of a maker, and not of a product."""
+async def test_a_value_of_many_hits_is_no_exact_match(open_index: OpenIndex, models: ShopModels) -> None:
+    """It is the name of a brand, not of a product."""
     sides = await opened(open_index, models)
     body = search("globex garden hose", "maker^9", "title", "description")
     through = await sides.through.search(body | {"ext": {"rerank_proxy": {"explain": True}}})
     assert ("reranked", []) == (through.outcome, [hit["_id"] for hit in through.hits if "kept" in hit["_rerank"]])
 
 
-async def test_pages_fit_together(open_index: OpenIndex, models: ShopModels) -> None:
+async def test_pages_with_an_exact_match_fit_together(open_index: OpenIndex, models: ShopModels) -> None:
     sides = await opened(open_index, models)
     body = search("garden hose", "title", "description")
     whole = (await sides.through.search(body)).ids

@@ -1,4 +1,4 @@
-"""A client that leaves takes along what runs for it: the engine's search, by whichever way it went."""
+"""When a client disconnects, the engine's search is cancelled, however it was sent."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ async def _tasks(engine: RealEngine, index: str, more: str = "") -> list[Any]:
         pytest.param({"query": MATCH}, {"semantic": None}, id="to be reranked"),
     ],
 )
-async def test_a_search_ends_with_its_client(
+async def test_a_search_is_cancelled_when_its_client_disconnects(
     body: Any, settings: Any, *, real_engine: RealEngine, index_name: str, load: Load, start: Start, models: ShopModels
 ) -> None:
     load(index_name, {"settings": {"number_of_shards": 1}, "mappings": {"properties": catalogue.PROPERTIES}}, DOCUMENTS)

@@ -1,4 +1,4 @@
-"""What of an answer is not hits comes from the client's own query, if kNN adds no hits: aggregations, profile."""
+"""If kNN adds no hits, aggregations and profile are those of the client's own query."""
 
 import re
 from typing import Any
@@ -33,8 +33,8 @@ _OF_DOCUMENTS = {"aggs", "aggregations", "beside a post filter"}
 
 @pytest.mark.parametrize("name", ASKED)
 @pytest.mark.parametrize("page", [{}, {"from": 2, "size": 3}, {"from": 30}], ids=["first", "second", "deep"])
-async def test_beside_hits(name: str, page: dict[str, Any], open_sides: Open) -> None:
-    """On every page everything but the hits is the engine's, to the last value."""
+async def test_everything_but_the_hits_is_the_engines(name: str, page: dict[str, Any], open_sides: Open) -> None:
+    """On every page, to the last value."""
     without_knn = {"semantic": None} if name in _OF_DOCUMENTS else {}
     sides = await open_sides(rank_window_size=6, **without_knn)
     body = {"query": QUERY} | ASKED[name] | page
@@ -42,7 +42,7 @@ async def test_beside_hits(name: str, page: dict[str, Any], open_sides: Open) ->
     assert ("reranked", beside_hits(straight)) == (through.outcome, beside_hits(through))
 
 
-async def test_typed_keys(open_sides: Open) -> None:
+async def test_typed_keys_are_preserved(open_sides: Open) -> None:
     sides = await open_sides(semantic=None)
     body = {"query": QUERY} | ASKED["aggs"]
     straight = await sides.straight.search(body, "typed_keys=true")
@@ -50,8 +50,8 @@ async def test_typed_keys(open_sides: Open) -> None:
     assert ("reranked", beside_hits(straight)) == (through.outcome, beside_hits(through))
 
 
-async def test_profile(open_sides: Open) -> None:
-    """The profile is that of the client's own query; only its times vary."""
+async def test_the_profile_is_that_of_the_clients_query(open_sides: Open) -> None:
+    """Only its times vary."""
     sides = await open_sides()
     body = {"query": QUERY, "profile": True}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
@@ -68,8 +68,8 @@ def _queries(reply: Reply) -> list[str]:
     )
 
 
-async def test_headers(real_engine: RealEngine, open_sides: Open) -> None:
-    """The answer's headers are the engine's, with the outcome and the stages' times added."""
+async def test_the_engines_response_headers_are_preserved(real_engine: RealEngine, open_sides: Open) -> None:
+    """The outcome and the stages' times are added."""
     sides = await open_sides()
     straight, through = await sides.straight.search({"query": QUERY}), await sides.through.search({"query": QUERY})
     own = {"x-rerank", "server-timing", "content-length", "transfer-encoding"}

@@ -1,4 +1,4 @@
-"""`index` and `backfill` where OpenSearch is: what its vectors need, what it refuses, and what is found afterwards."""
+"""`index` and `backfill` on OpenSearch: what vectors need, what is rejected, and what is found afterwards."""
 
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def catalogue(tmp_path: Path) -> Path:
     return file
 
 
-async def test_what_only_its_vector_finds_comes_through_the_proxy(
+async def test_a_document_found_only_by_its_vector_is_returned_by_the_proxy(
     target: Target, catalogue: Path, start: Start
 ) -> None:
     assert (await target.index_file(catalogue)).code == 0
@@ -42,8 +42,8 @@ async def test_what_only_its_vector_finds_comes_through_the_proxy(
     assert "n" not in (await straight.search({"query": {"match": {"title": "laptop"}}, "size": 20})).ids
 
 
-async def test_an_index_that_was_not_made_for_vectors_is_refused_with_the_way_out(target: Target) -> None:
-    """`index.knn` can be said at creation alone."""
+async def test_an_index_without_knn_enabled_is_rejected_with_advice(target: Target) -> None:
+    """`index.knn` can only be set when an index is created."""
     await target.ask("PUT", "", {"mappings": {"properties": {"title": {"type": "text"}}}})
     result = await target.backfill(*VECTOR_OPTIONS)
     assert result.code == 1
@@ -60,14 +60,14 @@ async def test_documents_are_loaded_without_vectors(target: Target, catalogue: P
 
 
 @WITHOUT_KNN
-async def test_vectors_without_the_plugin_are_refused_by_its_name(target: Target, catalogue: Path) -> None:
+async def test_vectors_without_the_knn_plugin_are_rejected(target: Target, catalogue: Path) -> None:
     result = await target.index_file(catalogue)
     assert result.code == 1
     assert f"{target.index} cannot be created: {NO_PLUGIN}" in result.said.splitlines()[-1]
 
 
 @WITHOUT_KNN
-async def test_an_index_cannot_be_given_vectors_without_the_plugin(target: Target) -> None:
+async def test_backfill_without_the_knn_plugin_is_rejected(target: Target) -> None:
     mappings: Any = {"properties": {"title": {"type": "text"}}}
     await target.ask("PUT", "", {"mappings": mappings})
     result = await target.backfill(*VECTOR_OPTIONS)

@@ -1,4 +1,4 @@
-"""The files of es_mappings on the real engine: created as they are, loaded with their kind, searched in their way."""
+"""The files of es_mappings on a real engine: created as they are, loaded with typical documents, and searched."""
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -456,16 +456,16 @@ def ids(answer: Any) -> list[str]:
     return [hit["_id"] for hit in answer["hits"]["hits"]]
 
 
-def test_there_is_a_kind_for_every_profile() -> None:
+def test_every_profile_has_typical_documents() -> None:
     assert KINDS.keys() == PROFILES.keys()
 
 
 @pytest.mark.local_models
 @pytest.mark.parametrize("profile", PROFILES)
-async def test_a_file_is_usable_as_it_is(
+async def test_a_mapping_file_works_unchanged(
     profile: str, real_engine: RealEngine, target: Target, tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Created from the file, or as `mapping` prints it, loaded by `index`, searched by words, facets and vectors."""
+    """Created from the file or from `mapping`'s output, loaded by `index`, searched by text, facets and vectors."""
     kind = KINDS[profile]
     body = (folder() / PROFILES[profile].mapping).read_bytes()
     if not real_engine.is_elasticsearch:
@@ -523,9 +523,7 @@ STEMS: Mapping[str, tuple[str, str]] = {
 
 @EVERYWHERE
 @pytest.mark.parametrize("language", LANGUAGES)
-async def test_an_index_in_a_language_finds_a_word_in_another_form(
-    language: str, real_engine: RealEngine, index_name: str
-) -> None:
+async def test_a_language_option_enables_stemming(language: str, real_engine: RealEngine, index_name: str) -> None:
     target = Target(real_engine.url, "", index_name)
     embedding = Embedding("embedding", "m", 3, ("title",)) if real_engine.has_knn else None
     await target.ask("PUT", "", index_for("knowledge", embedding, language, spelling_of(real_engine)))
@@ -536,7 +534,7 @@ async def test_an_index_in_a_language_finds_a_word_in_another_form(
 
 @EVERYWHERE
 @pytest.mark.parametrize("profile", PROFILES)
-async def test_an_index_of_every_profile_is_created_without_vectors_and_in_no_language(
+async def test_every_profile_works_without_vectors_and_language(
     profile: str, real_engine: RealEngine, index_name: str
 ) -> None:
     body = index_for(profile, None, "none", spelling_of(real_engine))

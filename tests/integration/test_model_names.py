@@ -1,4 +1,4 @@
-"""An index says which model really made its vectors, whoever answers by which name, and no other's are mixed in."""
+"""An index records which model really made its vectors, and vectors of another model are not mixed in."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -40,10 +40,10 @@ async def model_of(target: Target) -> Any:
     return index["mappings"]["_meta"]["rerank_proxy"]["embedding"]["model"]
 
 
-async def test_what_local_models_made_is_never_searched_by_another(
+async def test_vectors_of_local_models_are_not_searched_by_a_remote_model(
     local: Target, catalogue: Path, models: ShopModels, start: Start
 ) -> None:
-    """Where the models are another provider's by then, its vectors are left out, and it is said."""
+    """kNN is skipped, with the reason in the headers."""
     assert (await local.index_file(catalogue)).code == 0
     assert await model_of(local) == NAME
     semantic = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20}
@@ -57,8 +57,8 @@ async def test_what_local_models_made_is_never_searched_by_another(
     assert sorted(elsewhere.ids) == sorted(found.ids)
 
 
-async def test_a_tier_is_asked_for_and_the_one_who_answers_is_named(local: Target, catalogue: Path) -> None:
-    """The same command may run again: it is the same model that answers."""
+async def test_the_index_names_the_model_that_answered_for_a_tier(local: Target, catalogue: Path) -> None:
+    """Running the same command again uses the same model."""
     first = await local.index_file(catalogue, "--tier", "fast")
     assert f"the server uses {NAME} for {QWEN}; the index will record {NAME}" in first.said
     assert await model_of(local) == NAME
@@ -66,7 +66,7 @@ async def test_a_tier_is_asked_for_and_the_one_who_answers_is_named(local: Targe
     assert (second.code, "0 new, 3 kept" in second.said) == (0, True), second.said
 
 
-async def test_vectors_of_a_model_that_no_longer_answers_are_not_mixed_with_others(
+async def test_vectors_of_a_replaced_model_are_not_mixed_with_new_ones(
     local: Target, catalogue: Path, models: ShopModels
 ) -> None:
     assert (await Target(local.engine, models.url, local.index).index_file(catalogue)).code == 0
@@ -79,10 +79,10 @@ async def test_vectors_of_a_model_that_no_longer_answers_are_not_mixed_with_othe
     assert await model_of(local) == asked
 
 
-async def test_an_index_without_a_vector_yet_takes_the_model_that_answers(
+async def test_an_index_without_vectors_adopts_the_model_that_answers(
     local: Target, catalogue: Path, models: ShopModels
 ) -> None:
-    """What it said before was a plan."""
+    """The model recorded before was only planned."""
     assert (await Target(local.engine, models.url, local.index).index_file(catalogue)).code == 0
     body = (await local.ask("GET", ""))[local.index]
     await local.ask("DELETE", "")

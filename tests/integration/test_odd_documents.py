@@ -1,4 +1,4 @@
-"""Documents as feeds write them by mistake, which an engine keeps to the byte: no search that finds one suffers."""
+"""Malformed documents, as feeds write them and engines keep them: no search that finds one fails."""
 
 import json
 import re
@@ -55,8 +55,10 @@ def open_with(open_index: OpenIndex, real_engine: RealEngine) -> OpenWith:
 
 
 @pytest.mark.parametrize("written", ODD.values(), ids=ODD)
-async def test_odd_document(*, written: bytes, open_with: OpenWith, defects: Defects) -> None:
-    """It is shown as the engine shows it without vectors, in a ranking that has every stage."""
+async def test_a_search_that_finds_a_malformed_document_is_reranked(
+    *, written: bytes, open_with: OpenWith, defects: Defects
+) -> None:
+    """It is returned as the engine returns it, in a ranking with all stages."""
     sides = await open_with(written)
     straight, through = await sides.straight.search(QUERY), await sides.through.search(QUERY)
     assert ("reranked", []) == (through.outcome, defects())
@@ -72,15 +74,17 @@ def _source(reply: Reply) -> bytes:
 
 
 @pytest.mark.parametrize("query_string", ["pretty", "filter_path=hits.hits", "filter_path=-took", "explain=true"])
-async def test_odd_document_in_another_form(*, query_string: str, open_with: OpenWith, defects: Defects) -> None:
+async def test_malformed_documents_are_rendered_in_every_response_format(
+    *, query_string: str, open_with: OpenWith, defects: Defects
+) -> None:
     sides = await open_with(ODD["half an emoji"])
     straight, through = [await side.search(QUERY, query_string) for side in (sides.straight, sides.through)]
     assert ("reranked", []) == (through.outcome, defects())
     assert {hit["_id"]: hit["_source"] for hit in straight.hits} == {hit["_id"]: hit["_source"] for hit in through.hits}
 
 
-async def test_odd_document_in_a_multi_search(*, open_with: OpenWith, defects: Defects) -> None:
-    """Also one that is not reranked."""
+async def test_malformed_documents_are_returned_by_a_multi_search(*, open_with: OpenWith, defects: Defects) -> None:
+    """Also in an item that is not reranked."""
     sides = await open_with(ODD["half an emoji"])
     content = b"".join(json.dumps(each).encode() + b"\n" for each in ({}, QUERY, {}, QUERY | {"sort": ["_doc"]}))
     request = Request("POST", f"/{sides.straight.index}/_msearch", content, {"Content-Type": "application/x-ndjson"})

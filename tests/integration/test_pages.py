@@ -1,4 +1,4 @@
-"""`from` and `size` cut one ranking: pages put together are the whole, at any depth, at the engine's own cost."""
+"""`from` and `size` cut one ranking: pages add up to the whole, at any depth, without extra cost for the engine."""
 
 import json
 from typing import Any
@@ -37,8 +37,10 @@ async def _pages(client: Client, size: int, **rest: Any) -> list[Any]:
 @pytest.mark.parametrize("window", [1, 5, 8, 50])
 @pytest.mark.parametrize("size", [1, 3, 7, 10])
 @pytest.mark.parametrize("kind", [WITHOUT_VECTORS, ONLY_FUSED, BOTH], ids=["reranked", "fused", "both"])
-async def test_whole(kind: dict[str, Any], size: int, window: int, open_sides: Open) -> None:
-    """Pages of any size, with any window, make up the whole: hits, scores, totals and `max_score`."""
+async def test_pages_of_any_size_and_window_add_up_to_the_whole(
+    kind: dict[str, Any], size: int, window: int, open_sides: Open
+) -> None:
+    """Hits, scores, totals and `max_score`."""
     sides = await open_sides(rank_window_size=window, **kind)
     whole = await _page(sides.through, 0, 100)
     pages = await _pages(sides.through, size)
@@ -48,16 +50,16 @@ async def test_whole(kind: dict[str, Any], size: int, window: int, open_sides: O
 
 
 @pytest.mark.parametrize("tracked", [True, False, 3, 8, 20, 26, 27, 30, 10_000])
-async def test_totals(tracked: bool | int, open_sides: Open) -> None:  # noqa: FBT001
-    """The total is the same on every page, however far the client lets the engine count."""
+async def test_the_total_is_the_same_on_every_page(tracked: bool | int, open_sides: Open) -> None:  # noqa: FBT001
+    """Whatever the limit of `track_total_hits`."""
     sides = await open_sides(rank_window_size=8)
     pages = await _pages(sides.through, 5, track_total_hits=tracked)
     assert [pages[0].get("total")] * len(pages) == [page.get("total") for page in pages]
 
 
 @pytest.mark.parametrize("tracked", [True, False, 0, 1, 20])
-async def test_totals_of_one_page(tracked: bool | int, open_sides: Open) -> None:  # noqa: FBT001
-    """Behind a first page that was counted to the end, a page is counted as far as it asks for itself."""
+async def test_a_page_counts_as_far_as_it_requests(tracked: bool | int, open_sides: Open) -> None:  # noqa: FBT001
+    """Also after a first page that was counted completely."""
     sides, others = await open_sides(rank_window_size=8), await open_sides(rank_window_size=8)
     await _page(sides.through, 0, 4, track_total_hits=True)
     warm, cold = [await _page(each.through, 12, 4, track_total_hits=tracked) for each in (sides, others)]
@@ -65,8 +67,8 @@ async def test_totals_of_one_page(tracked: bool | int, open_sides: Open) -> None
 
 
 @pytest.mark.parametrize("first", [0, 6, 8, 11, 30])
-async def test_first_asked(first: int, open_sides: Open) -> None:
-    """A page is the same whether or not another one was asked for before."""
+async def test_a_page_does_not_depend_on_earlier_requests(first: int, open_sides: Open) -> None:
+    """It is the same whether or not another page was requested before."""
     sides, others = await open_sides(rank_window_size=8), await open_sides(rank_window_size=8)
     whole = await _page(sides.through, 0, 100)
     cold, warm = await _page(others.through, first, 4), await _page(sides.through, first, 4)
@@ -78,8 +80,8 @@ async def test_first_asked(first: int, open_sides: Open) -> None:
     assert warm == cold
 
 
-async def test_next_pages_cost_no_model(real_engine: RealEngine, open_sides: Open, models: ShopModels) -> None:
-    """Once a ranking is known, its pages, near or far, are cut without a call to a model."""
+async def test_further_pages_call_no_model(real_engine: RealEngine, open_sides: Open, models: ShopModels) -> None:
+    """Once a ranking is cached, its pages, near or deep, need no call."""
     sides = await open_sides(rank_window_size=8)
     await _page(sides.through, 0, 4)
     called = len(models.requests)
@@ -89,15 +91,15 @@ async def test_next_pages_cost_no_model(real_engine: RealEngine, open_sides: Ope
     assert (needed, needed) == (called, len(models.requests))
 
 
-async def test_deep_page_is_not_reranked(open_sides: Open, models: ShopModels) -> None:
-    """A page behind the head calls no reranker, whoever asks for it first."""
+async def test_a_page_beyond_the_window_calls_no_reranker(open_sides: Open, models: ShopModels) -> None:
+    """Even if it is requested first."""
     sides = await open_sides(rank_window_size=8)
     await _page(sides.through, 20, 4)
     assert [] == models.reranked
 
 
-async def test_deep_page_without_vectors_is_the_engines(open_sides: Open, models: ShopModels) -> None:
-    """Where nothing but the head differs, a deep page holds the hits of the engine's own page, and costs one search."""
+async def test_without_vectors_a_deep_page_has_the_engines_hits(open_sides: Open, models: ShopModels) -> None:
+    """Only the window is reordered, so one search is enough."""
     sides = await open_sides(rank_window_size=8, **WITHOUT_VECTORS)
     body = {"query": QUERY, "from": 12, "size": 5}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
@@ -106,8 +108,10 @@ async def test_deep_page_without_vectors_is_the_engines(open_sides: Open, models
 
 
 @pytest.mark.parametrize(("first", "size"), [(0, 20), (12, 8), (15, 5), (19, 1), (12, 9), (30, 10)])
-async def test_max_result_window(first: int, size: int, real_engine: RealEngine, open_index: OpenIndex) -> None:
-    """A window that is larger than the index allows is cut to it; beyond it the engine's refusal is given."""
+async def test_the_window_is_limited_to_max_result_window(
+    first: int, size: int, real_engine: RealEngine, open_index: OpenIndex
+) -> None:
+    """Beyond that, the response is the engine's error."""
     sides = await open_index(catalogue.with_vectors(real_engine, max_result_window=20), catalogue.PRODUCTS)
     query = {"match": {"title": "laptop phone camera"}}
     body = {"query": query, "from": first, "size": size}
@@ -120,8 +124,8 @@ async def test_max_result_window(first: int, size: int, real_engine: RealEngine,
         assert (size if real_engine.has_knn else len(straight.ids)) == len(through.ids)
 
 
-async def test_changed_meanwhile(real_engine: RealEngine, open_index: OpenIndex) -> None:
-    """A document deleted between two pages is left out of the next one, and never shown."""
+async def test_a_document_deleted_between_pages_is_not_returned(real_engine: RealEngine, open_index: OpenIndex) -> None:
+    """The next page leaves it out."""
     sides = await open_index(catalogue.with_vectors(real_engine), catalogue.PRODUCTS, rank_window_size=20)
     whole = [hit["_id"] for hit in (await _page(sides.through, 0, 10))["hits"]]
     gone = Request("DELETE", f"/{sides.straight.index}/_doc/{whole[6]}?refresh=true")
@@ -130,8 +134,10 @@ async def test_changed_meanwhile(real_engine: RealEngine, open_index: OpenIndex)
     assert [whole[5], *whole[7:]] == page[:4]
 
 
-async def test_filtered_meanwhile(real_engine: RealEngine, open_index: OpenIndex) -> None:
-    """A document that the client's filter excludes since the first page is not on the next one."""
+async def test_a_document_excluded_between_pages_is_not_returned(
+    real_engine: RealEngine, open_index: OpenIndex
+) -> None:
+    """The client's filter excludes it since the first page."""
     sides = await open_index(catalogue.with_vectors(real_engine), catalogue.PRODUCTS, rank_window_size=20)
     query = {"bool": {"must": [QUERY], "filter": [{"term": {"in_stock": True}}]}}
     whole = (await sides.through.search({"query": query, "size": 10})).ids
@@ -141,8 +147,8 @@ async def test_filtered_meanwhile(real_engine: RealEngine, open_index: OpenIndex
     assert [whole[5], *whole[7:]] == page[:4]
 
 
-async def test_callers_share_no_ranking(open_sides: Open, models: ShopModels, shop: Shop) -> None:
-    """The ranking that was made for one caller is not used for another; the scores of the same passages are."""
+async def test_cached_rankings_are_not_shared_between_callers(open_sides: Open, models: ShopModels, shop: Shop) -> None:
+    """The scores of equal passages are."""
     sides = await open_sides(rank_window_size=8)
     body = json.dumps({"query": QUERY, "from": 2, "size": 2}).encode()
     stages = []
@@ -154,8 +160,8 @@ async def test_callers_share_no_ranking(open_sides: Open, models: ShopModels, sh
     assert 1 == len(models.reranked)
 
 
-async def test_equal_documents(real_engine: RealEngine, open_index: OpenIndex) -> None:
-    """Documents that nothing tells apart are still each on one page."""
+async def test_identical_documents_are_each_on_one_page(real_engine: RealEngine, open_index: OpenIndex) -> None:
+    """Though only their ids differ."""
     documents = {f"d{number:02d}": catalogue.PRODUCTS["p00"] for number in range(30)}
     sides = await open_index(catalogue.with_vectors(real_engine), documents, rank_window_size=8)
     query = {"match": {"title": "laptop"}}
@@ -164,8 +170,10 @@ async def test_equal_documents(real_engine: RealEngine, open_index: OpenIndex) -
 
 
 @WITH_KNN
-async def test_equal_ids(real_engine: RealEngine, open_index: OpenIndex) -> None:
-    """Documents of one id on two shards, by their routing, are two documents."""
+async def test_equal_ids_with_different_routing_are_different_documents(
+    real_engine: RealEngine, open_index: OpenIndex
+) -> None:
+    """They are on two shards."""
     sides = await open_index(catalogue.with_vectors(real_engine), {"a": catalogue.PRODUCTS["p00"]})
     for number, place in enumerate("bcdefg"):
         product = json.dumps(catalogue.PRODUCTS[f"p{number * 4:02d}"]).encode()
@@ -191,7 +199,7 @@ def _document(hit: Any) -> tuple[str, str, str]:
     filters=st.sampled_from([[], [{"range": {"price": {"lt": 900}}}]]),
 )
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_any_pages(
+async def test_any_sequence_of_pages_has_every_document_once(
     *,
     window: int,
     sizes: list[int],
@@ -202,7 +210,7 @@ async def test_any_pages(
     open_sides: Open,
     shop: Shop,
 ) -> None:
-    """Whatever is asked for, in pages of whatever sizes: nothing twice, nothing missing, one total."""
+    """And one total."""
     semantic = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": near}
     sides = await open_sides(names.format(shop), rank_window_size=window, semantic=semantic)
     asked = {"multi_match": {"query": words, "fields": ["title", "description"]}}

@@ -161,20 +161,20 @@ _SHOWN = {"size": 50, "_source": ["title", "brand"]}
 _HIDES_SOURCE = ("_source", "_source_includes", "_source_excludes", "source", "stored_fields", "script_fields")
 
 
-def test_every_key_is_tried() -> None:
+def test_every_known_key_and_parameter_is_tested() -> None:
     """Each key and parameter that is known has its row here."""
     assert (set(), set()) == (BODY_KEYS.keys() - IN_BODY.keys(), PARAMETERS.keys() - IN_URL.keys())
 
 
 @pytest.mark.parametrize("key", IN_BODY)
-async def test_key_of_the_body(key: str, open_sides: Open, real_engine: RealEngine) -> None:
+async def test_a_body_key_has_the_engines_effect(key: str, open_sides: Open, real_engine: RealEngine) -> None:
     asked = IN_BODY[key]
     body = {**({} if "retriever" in asked.body else {"query": WORDS}), **_SHOWN, **asked.body}
     await _compare(await open_sides(), key, _on(real_engine, asked), body)
 
 
 @pytest.mark.parametrize("key", IN_URL)
-async def test_parameter_of_the_url(key: str, open_sides: Open, real_engine: RealEngine) -> None:
+async def test_a_url_parameter_has_the_engines_effect(key: str, open_sides: Open, real_engine: RealEngine) -> None:
     asked = IN_URL[key]
     shown = {name: value for name, value in _SHOWN.items() if name != "_source" or key not in _HIDES_SOURCE}
     await _compare(await open_sides(), key, _on(real_engine, asked), {"query": WORDS, **shown, **asked.body})

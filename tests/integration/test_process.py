@@ -1,4 +1,4 @@
-"""`rerank-proxy serve` as a process: it stops gracefully, writes one line for each search, and keeps secrets."""
+"""`rerank-proxy serve` as a process: it shuts down gracefully, writes one log line per search, and keeps secrets."""
 
 import asyncio
 from pathlib import Path
@@ -24,10 +24,10 @@ def settings(engine_url: str, shop: Shop, models: ShopModels) -> dict[str, Any]:
     return {"engine": {"url": engine_url}, "models": {"url": models.url}, "routes": [route(shop.index)]}
 
 
-async def test_finishes_what_is_running(
+async def test_sigterm_finishes_running_searches(
     settings: dict[str, Any], shop: Shop, models: ShopModels, tmp_path: Path
 ) -> None:
-    """SIGTERM closes the door, lets the search inside have its answer, and ends the process without an error."""
+    """New connections are refused, the running search gets its response, and the exit code is 0."""
     go_on = asyncio.Event()
     models.faults = {"rerank": waits_for(go_on)}
     async with serving(tmp_path, settings) as (command, url):
@@ -41,8 +41,8 @@ async def test_finishes_what_is_running(
         assert ("reranked", 0) == ((await searching).outcome, await command.ended())
 
 
-async def test_line_of_a_search(settings: dict[str, Any], shop: Shop, tmp_path: Path) -> None:
-    """Each search that matches a route has one line, others have none; the id is the client's own."""
+async def test_each_search_of_a_route_has_one_log_line(settings: dict[str, Any], shop: Shop, tmp_path: Path) -> None:
+    """Others have none; the id is the client's own."""
     async with serving(tmp_path, settings, TOKEN) as (command, url):
         ours, others = f"/{shop.index}/_search", f"/{shop.plain}/_search"
         await send(url, Request("POST", ours, BODY, {**JSON, "X-Opaque-Id": "mine-1"}))
@@ -56,10 +56,10 @@ async def test_line_of_a_search(settings: dict[str, Any], shop: Shop, tmp_path: 
     assert {"lexical", "embed", "semantic", "render", "rerank", "total"} <= lines[0]["ms"].keys()
 
 
-async def test_shadow_mode(
+async def test_shadow_mode_returns_the_engines_response_at_once(
     settings: dict[str, Any], engine_url: str, shop: Shop, models: ShopModels, tmp_path: Path
 ) -> None:
-    """The client has the engine's response while the model still works; the line says what would have changed."""
+    """The model still works then; the log line says what would have changed."""
     go_on = asyncio.Event()
     models.faults = {"rerank": waits_for(go_on)}
     routes = [route(shop.index, mode="shadow", share="100%")]
@@ -81,7 +81,7 @@ async def test_shadow_mode(
 
 
 @pytest.mark.parametrize("named", [False, True])
-async def test_secrets(
+async def test_secrets_reach_neither_models_nor_the_log(
     *, named: bool, settings: dict[str, Any], shop: Shop, models: ShopModels, tmp_path: Path
 ) -> None:
     """A client's credentials go to no model, the token goes there alone, and the log has neither.
@@ -103,8 +103,8 @@ async def test_secrets(
     )
 
 
-async def test_no_token(engine_url: str, tmp_path: Path) -> None:
-    """With a route that needs remote models and no token, `serve` refuses to start and names the variable."""
+async def test_serve_rejects_a_remote_model_without_a_token(engine_url: str, tmp_path: Path) -> None:
+    """It names the variable."""
     file = tmp_path / "config.yaml"
     file.write_text(f"engine: {{url: '{engine_url}'}}\nroutes: [{{index: 'shop*'}}]\n")
     command = await begun("serve", "-c", str(file))
@@ -112,8 +112,8 @@ async def test_no_token(engine_url: str, tmp_path: Path) -> None:
     assert "DEEPINFRA_TOKEN" in "".join(command.lines)
 
 
-async def test_no_routes(engine_url: str, shop: Shop, tmp_path: Path) -> None:
-    """Without routes it is a plain proxy."""
+async def test_without_routes_it_is_a_plain_proxy(engine_url: str, shop: Shop, tmp_path: Path) -> None:
+    """Without a token or any model."""
     async with serving(tmp_path, {"engine": {"url": engine_url}}) as (_, url):
         request = Request("POST", f"/{shop.index}/_search?filter_path=hits", BODY)
         assert (await send(engine_url, request)).body == (await send(url, request)).body

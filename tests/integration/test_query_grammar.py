@@ -177,8 +177,10 @@ async def _ids(sides: Sides, query: Any, **rest: Any) -> set[str]:
 
 
 @pytest.mark.parametrize(("query", "admits"), QUERIES.values(), ids=QUERIES)
-async def test_demands(query: Any, admits: Any, open_sides: Open, models: ShopModels) -> None:
-    """What the query finds is there, and all that fulfils it but for the words; nothing that it excludes."""
+async def test_knn_respects_all_requirements_but_the_query_text(
+    query: Any, admits: Any, open_sides: Open, models: ShopModels
+) -> None:
+    """All hits of the query, and all documents that satisfy the rest of it; none that it excludes."""
     sides = await open_sides(semantic=EVERYTHING, bypass={"autocomplete": False})
     own, admitted = await _ids(sides, query), await _ids(sides, admits)
     through = await sides.through.search({"query": query, "size": 100})
@@ -227,16 +229,16 @@ NOT_RELAXED: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize(("reason", "query"), NOT_RELAXED.values(), ids=NOT_RELAXED)
-async def test_not_relaxed(reason: str, query: Any, open_sides: Open) -> None:
-    """Where a query is not relaxed, the client's own hits alone are reranked, and the header says so."""
+async def test_queries_that_cannot_be_relaxed_skip_knn(reason: str, query: Any, open_sides: Open) -> None:
+    """The client's own hits are reranked, and the headers report why."""
     sides = await open_sides(semantic=EVERYTHING)
     through = await sides.through.search({"query": query, "size": 100})
     expected = f'reranked;stages="semantic";reason={reason}'
     assert (expected, await _ids(sides, query), True) == (through.outcome, set(through.ids), bool(through.ids))
 
 
-async def test_min_score(open_sides: Open) -> None:
-    """A score that the client demands of every hit leaves kNN out."""
+async def test_min_score_skips_knn(open_sides: Open) -> None:
+    """A document that only kNN found has no such score."""
     sides = await open_sides(semantic=EVERYTHING)
     body = {"query": WORDS, "min_score": 0.5, "size": 100}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
@@ -255,8 +257,8 @@ NOT_MEANT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("query", NOT_MEANT.values(), ids=NOT_MEANT)
-async def test_no_words(query: Any, open_sides: Open, models: ShopModels) -> None:
-    """What no user typed is no query text, and nothing of it goes to a model."""
+async def test_queries_without_typed_text_are_bypassed(query: Any, open_sides: Open, models: ShopModels) -> None:
+    """Nothing of them is sent to a model."""
     sides = await open_sides(semantic=EVERYTHING)
     straight, through = await sides.straight.search({"query": query}), await sides.through.search({"query": query})
     assert ("bypassed;reason=no_query_text", straight.hits, []) == (through.outcome, through.hits, models.requests)
@@ -335,8 +337,10 @@ def proxies() -> dict[str, Sides]:
 
 @given(drawn=_queries, post=st.none() | _filter)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_any_query(drawn: _Split, post: Any, open_sides: Open, proxies: dict[str, Sides]) -> None:
-    """Whatever the query: nothing it excludes appears, all it finds is there, and all it admits but for the words."""
+async def test_any_query_keeps_its_requirements(
+    drawn: _Split, post: Any, open_sides: Open, proxies: dict[str, Sides]
+) -> None:
+    """Nothing it excludes appears, all it finds does, and all it admits without the query text."""
     if "sides" not in proxies:
         proxies["sides"] = await open_sides(semantic=EVERYTHING)
     sides, (query, relaxed) = proxies["sides"], drawn

@@ -1,4 +1,4 @@
-"""The order of a reranked search: two retrievers fused, the window reranked, the rest as the client's own."""
+"""The order of a reranked search: two rankings fused, the window reranked, the rest in the client's own order."""
 
 import gzip
 import json
@@ -39,31 +39,31 @@ async def _through(sides: Sides) -> Reply:
 
 
 @EVERYWHERE
-async def test_reranked_head(open_sides: Open) -> None:
-    """Without vectors the window's documents are put in the reranker's order; the rest stays as it is."""
+async def test_without_vectors_the_window_is_reranked(open_sides: Open) -> None:
+    """The rest keeps its order."""
     sides = await open_sides(semantic=None, rank_window_size=8)
     matching = await _matching(sides)
     assert _by_score(matching[:8]) + matching[8:] == (await _through(sides)).ids
 
 
-async def test_fused(real_engine: RealEngine, open_sides: Open) -> None:
-    """Without a reranker the order is that of reciprocal rank fusion, cut at the window, then the client's own."""
+async def test_without_a_reranker_the_order_is_that_of_rrf(real_engine: RealEngine, open_sides: Open) -> None:
+    """Cut at the window, then the client's own order."""
     sides = await open_sides(rerank=False, rank_window_size=12, semantic=ANY)
     matching = await _matching(sides)
     head = catalogue.fused([matching[:12], await _nearest(real_engine, sides, 12)])[:12]
     assert head + [name for name in matching if name not in head] == (await _through(sides)).ids
 
 
-async def test_both(real_engine: RealEngine, open_sides: Open) -> None:
-    """The fused window is reranked."""
+async def test_with_both_stages_the_fused_window_is_reranked(real_engine: RealEngine, open_sides: Open) -> None:
+    """The fused window in the reranker's order."""
     sides = await open_sides(rank_window_size=12, semantic=ANY)
     matching = await _matching(sides)
     head = _by_score(catalogue.fused([matching[:12], await _nearest(real_engine, sides, 12)])[:12])
     assert head + [name for name in matching if name not in head] == (await _through(sides)).ids
 
 
-async def test_other_words(open_sides: Open) -> None:
-    """A product that says the same in other words is found, and one that says something else is not."""
+async def test_a_product_described_in_other_words_is_found(open_sides: Open) -> None:
+    """One that means something else is not."""
     sides = await open_sides()
     ids = (await sides.through.search({"query": {"match": {"title": "laptop"}}, "size": 100})).ids
     notebooks = {name for name, product in catalogue.PRODUCTS.items() if "notebook" in product["title"]}
@@ -71,8 +71,8 @@ async def test_other_words(open_sides: Open) -> None:
     assert (notebooks, set()) == (notebooks & set(ids), unlike & set(ids))
 
 
-async def test_ties(open_sides: Open, models: ShopModels) -> None:
-    """Equal scores leave the first stage's order as it is."""
+async def test_equal_reranker_scores_keep_the_fused_order(open_sides: Open, models: ShopModels) -> None:
+    """The order of the first stage."""
     models.score = lambda _: 1.0
     sides = await open_sides(rank_window_size=12, semantic=ANY)
     fused = await open_sides(rank_window_size=12, semantic=ANY, rerank=False)
@@ -80,8 +80,10 @@ async def test_ties(open_sides: Open, models: ShopModels) -> None:
 
 
 @pytest.mark.parametrize("source", [True, False, ["brand"], {"excludes": ["desc*"]}])
-async def test_passages(source: object, real_engine: RealEngine, open_sides: Open, models: ShopModels) -> None:
-    """Models see the fields that the route allows, whole and in its order, whatever the client asks to be shown."""
+async def test_models_receive_the_passage_fields_of_the_route(
+    source: object, real_engine: RealEngine, open_sides: Open, models: ShopModels
+) -> None:
+    """Whole and in its order, whatever `_source` the client requests."""
     sides = await open_sides(rank_window_size=12, semantic=ANY)
     names = catalogue.fused([(await _matching(sides))[:12], await _nearest(real_engine, sides, 12)])[:12]
     await sides.through.search({"query": QUERY, "_source": source})
@@ -90,8 +92,10 @@ async def test_passages(source: object, real_engine: RealEngine, open_sides: Ope
 
 
 @pytest.mark.parametrize("source", [True, False, ["brand"]])
-async def test_labelled_passages(source: object, open_sides: Open, models: ShopModels) -> None:
-    """Lines with labels read numbers, dates and nested documents, whatever the client asks to be shown."""
+async def test_passage_templates_read_numbers_dates_and_nested_values(
+    source: object, open_sides: Open, models: ShopModels
+) -> None:
+    """Whatever `_source` the client requests."""
     lines = ["title", "Brand: {brand}", "{price} EUR", "Since {released:date}", "Reviews: {reviews.text}", "{none} cm"]
     sides = await open_sides(rank_window_size=12, semantic=None, passage=lines)
     names = (await _matching(sides))[:12]
@@ -109,8 +113,8 @@ def _labelled(name: str) -> str:
     )
 
 
-async def test_question_to_the_embedder(open_sides: Open, models: ShopModels) -> None:
-    """A query is embedded once, with the instruction, by the model that the index names, at its length."""
+async def test_a_query_is_embedded_once_with_the_indexs_model(open_sides: Open, models: ShopModels) -> None:
+    """With the instruction, and at the length of the vectors."""
     sides = await open_sides(tier="precision", instruction="Find it.")
     await _through(sides)
     await _through(sides)
@@ -118,8 +122,8 @@ async def test_question_to_the_embedder(open_sides: Open, models: ShopModels) ->
     assert [(catalogue.MODEL, [f"Instruct: Find it.\nQuery:{TEXT}"], 8)] == asked
 
 
-async def test_tier_is_the_rerankers(open_sides: Open, models: ShopModels) -> None:
-    """A tier chosen later changes the reranker only."""
+async def test_changing_the_tier_later_changes_only_the_reranker(open_sides: Open, models: ShopModels) -> None:
+    """The embedder stays that of the index."""
     await _through(await open_sides(tier="fast"))
     used = [call.path for call in models.of("rerank")] + [call["model"] for call in models.embedded]
     assert ["/v1/inference/Qwen/Qwen3-Reranker-0.6B", catalogue.MODEL] == used
@@ -149,8 +153,8 @@ FORMS: dict[str, Any] = {
 
 @EVERYWHERE
 @pytest.mark.parametrize("query", FORMS.values(), ids=FORMS)
-async def test_form(query: Any, open_sides: Open, models: ShopModels) -> None:
-    """Each form that the engine knows is reranked for that text, and nothing that it finds is lost."""
+async def test_every_query_form_is_reranked_by_its_text(query: Any, open_sides: Open, models: ShopModels) -> None:
+    """Nothing that it finds is lost."""
     sides = await open_sides(bypass=NOTHING)
     straight = await sides.straight.search({"query": query, "size": 100})
     through = await sides.through.search({"query": query, "size": 100})
@@ -188,8 +192,8 @@ WAYS: dict[str, Request] = {
 
 @EVERYWHERE
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-async def test_way(way: Request, open_sides: Open) -> None:
-    """However a search is sent, as the engine takes it, it has the same hits in the form that the engine gives them."""
+async def test_every_way_to_send_a_search_has_the_same_hits(way: Request, open_sides: Open) -> None:
+    """In the format that the engine uses for it."""
     sides = await open_sides()
     asked = replace(way, target=f"/{sides.through.index}/_search")
     straight, through = await send(sides.straight.url, asked), await send(sides.through.url, asked)
@@ -216,13 +220,17 @@ async def _similar(similarity: str, real_engine: RealEngine, open_index: OpenInd
 
 @ELASTICSEARCH
 @pytest.mark.parametrize("similarity", ["cosine", "dot_product", "l2_norm", "max_inner_product"])
-async def test_similarity(similarity: str, real_engine: RealEngine, open_index: OpenIndex) -> None:
+async def test_every_elasticsearch_similarity_is_supported(
+    similarity: str, real_engine: RealEngine, open_index: OpenIndex
+) -> None:
     await _similar(similarity, real_engine, open_index)
 
 
 @OPENSEARCH_KNN
 @pytest.mark.parametrize("similarity", ["cosinesimil", "l2", "innerproduct"])
-async def test_space_type(similarity: str, real_engine: RealEngine, open_index: OpenIndex) -> None:
+async def test_every_opensearch_space_type_is_supported(
+    similarity: str, real_engine: RealEngine, open_index: OpenIndex
+) -> None:
     await _similar(similarity, real_engine, open_index)
 
 
@@ -240,10 +248,10 @@ ABOVE: dict[str, tuple[dict[str, Any], str, int, str]] = {
 
 
 @pytest.mark.parametrize(("body", "query_string", "count", "text"), ABOVE.values(), ids=ABOVE)
-async def test_url_above_body(
+async def test_url_parameters_override_the_body(
     *, body: dict[str, Any], query_string: str, count: int, text: str, open_sides: Open, models: ShopModels
 ) -> None:
-    """What the URL says stands above the body, as in the engine."""
+    """As in the engine."""
     sides = await open_sides()
     through = await sides.through.search(body, query_string)
     assert ("reranked", count, text) == (through.outcome, len(through.ids), models.reranked[0]["queries"][0])

@@ -1,4 +1,4 @@
-"""What the proxy added never causes an error, and the engine's own errors are the engine's."""
+"""The proxy's additions never cause an error, and the engine's errors are relayed."""
 
 from typing import Any
 
@@ -26,8 +26,8 @@ def _but_took(reply: Reply) -> Any:
     return {key: value for key, value in reply.json.items() if key != "took"}
 
 
-async def test_highlight_limit(open_index: OpenIndex) -> None:
-    """A long document in the window, but not on the page, cannot be highlighted: the client's own bytes are sent."""
+async def test_a_highlight_error_caused_by_the_window_resends_the_clients_request(open_index: OpenIndex) -> None:
+    """A document in the window, but not on the page, is too long to be highlighted."""
     sides = await open_index(HIGHLIGHT_LIMIT, DOCUMENTS, semantic=None, rank_window_size=6)
     body = {"query": QUERY, "size": 2, "highlight": {"fields": {"title": {}}}}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
@@ -35,8 +35,8 @@ async def test_highlight_limit(open_index: OpenIndex) -> None:
     assert _but_took(straight) == _but_took(through)
 
 
-async def test_lost_shard(open_index: OpenIndex) -> None:
-    """The same where only one shard fails: the client's own search loses none."""
+async def test_a_shard_failure_caused_by_the_window_resends_the_clients_request(open_index: OpenIndex) -> None:
+    """The client's own search loses no shard."""
     only_long = {"l0": DOCUMENTS["l0"]} | {f"s{number}": {"title": "laptop"} for number in range(20)}
     sides = await open_index(HIGHLIGHT_LIMIT, only_long, semantic=None, rank_window_size=30)
     body = {"query": QUERY, "size": 2, "highlight": {"fields": {"title": {}}}}
@@ -46,8 +46,10 @@ async def test_lost_shard(open_index: OpenIndex) -> None:
 
 
 @WITH_KNN
-async def test_what_only_knn_found_cannot_be_shown(real_engine: RealEngine, open_index: OpenIndex) -> None:
-    """A long document that only kNN found cannot be highlighted either: it is left out, and the answer says so."""
+async def test_a_knn_document_that_cannot_be_highlighted_is_dropped(
+    real_engine: RealEngine, open_index: OpenIndex
+) -> None:
+    """A long document that only kNN found; the headers report it."""
     long = {**catalogue.PRODUCTS["p04"], "title": f"notebook {LONG}"}
     settings = catalogue.with_vectors(real_engine, **{"highlight.max_analyzed_offset": 100})
     documents = {"p00": catalogue.PRODUCTS["p00"], "p08": catalogue.PRODUCTS["p08"], "long": long}
@@ -98,8 +100,8 @@ REFUSED: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("body", REFUSED.values(), ids=REFUSED)
-async def test_refused_body(body: bytes, open_sides: Open) -> None:
-    """A body that the engine refuses, or reads in a way of its own, gets the engine's own answer."""
+async def test_a_body_that_the_engine_rejects_gets_its_error(body: bytes, open_sides: Open) -> None:
+    """So does one that the engine reads in its own way."""
     sides = await open_sides(semantic=None)
     straight, through = await sides.straight.search(body), await sides.through.search(body)
     assert through.outcome.startswith("bypassed")
@@ -125,14 +127,14 @@ def _same(reply: Reply) -> Any:
         "%zz",
     ],
 )
-async def test_refused_parameters(query_string: str, open_sides: Open) -> None:
+async def test_parameters_that_the_engine_rejects_get_its_error(query_string: str, open_sides: Open) -> None:
     sides = await open_sides(semantic=None)
     body = {"query": QUERY}
     straight, through = await sides.straight.search(body, query_string), await sides.through.search(body, query_string)
     assert (straight.status, _same(straight)) == (through.status, _same(through))
 
 
-async def test_missing_index(open_sides: Open) -> None:
+async def test_a_missing_index_gets_the_engines_error(open_sides: Open) -> None:
     sides = await open_sides("shop-nowhere")
     straight, through = await sides.straight.search({"query": QUERY}), await sides.through.search({"query": QUERY})
     assert (404, straight.body) == (through.status, through.body)

@@ -1,4 +1,4 @@
-"""Hits look as the client's own query shows them, also those of documents that only kNN found."""
+"""Hits are returned as the client's own query returns them, including documents that only kNN found."""
 
 from typing import Any
 
@@ -98,8 +98,10 @@ async def _both(sides: Sides, body: dict[str, Any], query_string: str = "") -> t
 
 
 @pytest.mark.parametrize("shown", SHOWN.values(), ids=SHOWN)
-async def test_every_hit(shown: dict[str, Any], real_engine: RealEngine, open_sides: Open) -> None:
-    """Every member of every hit is what the engine shows for the client's own query, if it knows what is asked."""
+async def test_every_member_of_a_hit_is_the_engines(
+    shown: dict[str, Any], real_engine: RealEngine, open_sides: Open
+) -> None:
+    """As in the client's own query."""
     sides = await open_sides()
     straight = await sides.straight.search({"query": QUERY} | shown)
     if straight.status != 200:
@@ -111,8 +113,8 @@ async def test_every_hit(shown: dict[str, Any], real_engine: RealEngine, open_si
 
 
 @pytest.mark.parametrize("fields", [[], ["title"], ["*"], ["embedding"]])
-async def test_source_that_nothing_is_said_of(fields: list[str], open_sides: Open) -> None:
-    """Beside script_fields it is hidden, and on Elasticsearch 9 there all the same where a vector is asked for."""
+async def test_source_defaults_follow_the_engine(fields: list[str], open_sides: Open) -> None:
+    """Hidden with `script_fields`; on Elasticsearch 9, returned if a vector is requested."""
     sides = await open_sides()
     twice = {"twice": {"script": "doc['price'].value * 2"}}
     body = {"query": QUERY, "script_fields": twice, "fields": fields, "size": 100}
@@ -123,8 +125,10 @@ async def test_source_that_nothing_is_said_of(fields: list[str], open_sides: Ope
 
 @given(asked=st.lists(st.sampled_from(sorted(SHOWN)), min_size=2, max_size=4, unique=True))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_any_combination(asked: list[str], real_engine: RealEngine, open_sides: Open) -> None:
-    """The same where several things are asked for at once, as far as the engine takes them together."""
+async def test_any_combination_of_display_options_is_the_engines(
+    asked: list[str], real_engine: RealEngine, open_sides: Open
+) -> None:
+    """As far as the engine accepts them together."""
     sides = await open_sides()
     body: dict[str, Any] = {"query": QUERY}
     for name in asked:
@@ -149,8 +153,10 @@ async def test_any_combination(asked: list[str], real_engine: RealEngine, open_s
         "include_named_queries_score=true&_source=title",
     ],
 )
-async def test_parameters(query_string: str, real_engine: RealEngine, open_sides: Open) -> None:
-    """The same for parameters of the URL."""
+async def test_display_parameters_of_the_url_are_respected(
+    query_string: str, real_engine: RealEngine, open_sides: Open
+) -> None:
+    """Like those of the body."""
     sides = await open_sides()
     straight = await sides.straight.search({"query": WORDS}, query_string)
     if straight.status != 200:
@@ -161,8 +167,8 @@ async def test_parameters(query_string: str, real_engine: RealEngine, open_sides
     assert expected == {hit["_id"]: but_score(hit) for hit in through.hits}
 
 
-async def test_bytes(open_sides: Open) -> None:
-    """Each hit's `_source` has the bytes that the engine sends, numbers and all."""
+async def test_source_keeps_the_engines_bytes(open_sides: Open) -> None:
+    """Numbers and all."""
     sides = await open_sides(semantic=None)
     body = {"query": QUERY, "_source": ["price", "title", "reviews"]}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
@@ -176,8 +182,8 @@ def _sources(reply: Reply) -> set[bytes]:
 
 @WITH_KNN
 @pytest.mark.parametrize("named", [["embedding"], "embedding", {"includes": ["embedding", "title"]}])
-async def test_vectors_on_demand(named: Any, open_sides: Open) -> None:
-    """The proxy's own fields are in no answer, unless the client names them."""
+async def test_vectors_are_returned_only_if_the_client_names_them(named: Any, open_sides: Open) -> None:
+    """Likewise the proxy's other fields."""
     sides = await open_sides(semantic={"field": "embedding", "dimensions": 8})
     through = await sides.through.search({"query": WORDS, "_source": named})
     ids = {"ids": {"values": through.ids}}
@@ -188,7 +194,7 @@ async def test_vectors_on_demand(named: Any, open_sides: Open) -> None:
 
 
 @WITH_KNN
-async def test_vectors_by_fields(open_sides: Open) -> None:
+async def test_vectors_are_returned_if_fields_names_them(open_sides: Open) -> None:
     sides = await open_sides()
     through = await sides.through.search({"query": WORDS, "_source": False, "fields": ["embedding"]})
     assert all(len(hit["fields"]["embedding"]) == 8 for hit in through.hits)
@@ -196,8 +202,10 @@ async def test_vectors_by_fields(open_sides: Open) -> None:
 
 @pytest.mark.parametrize("asked", [{}, {"aggs": {"brands": {"terms": {"field": "brand"}}}}, {"_source": False}])
 @pytest.mark.parametrize("how", ["pretty", "pretty=true", "pretty&human", "pretty=false"])
-async def test_pretty(how: str, asked: dict[str, Any], open_sides: Open) -> None:
-    """An answer is indented as the engine indents one."""
+async def test_pretty_responses_are_indented_like_the_engines(
+    how: str, asked: dict[str, Any], open_sides: Open
+) -> None:
+    """Down to the last newline."""
     sides = await open_sides()
     body = {"query": QUERY, "size": 2, "highlight": {"fields": {"title": {}}}} | asked
     through = await sides.through.search(body, how)
@@ -215,8 +223,8 @@ def _indentation(line: str) -> tuple[int, str]:
     return len(line) - len(line.lstrip()), line.strip().partition(" :")[0] if " :" in line else line.strip()[:1]
 
 
-async def test_pretty_is_the_engines(open_sides: Open) -> None:
-    """An answer whose order and scores are the engine's is the engine's to the byte, but for `took`."""
+async def test_an_unchanged_order_keeps_the_pretty_response(open_sides: Open) -> None:
+    """Byte for byte, except `took`."""
     sides = await open_sides(semantic=None)
     body = {"query": {"bool": {"must": [WORDS], "filter": [{"ids": {"values": ["p00"]}}]}}, "_source": ["reviews"]}
     straight, through = await sides.straight.search(body, "pretty"), await sides.through.search(body, "pretty")

@@ -1,4 +1,4 @@
-"""Which searches belong to a route: by the name as requested, and by every index it stands for."""
+"""Which searches belong to a route: decided by the requested name and by every index it resolves to."""
 
 import json
 from typing import Any
@@ -38,14 +38,16 @@ QUERY = {"query": {"match": {"title": "laptop"}}}
         ("{0.index}-missing", "bypassed;reason=unresolved"),
     ],
 )
-async def test_name(names: str, outcome: str, shop: Shop, start: Start) -> None:
-    """A search is reranked where all indices lie inside one route, and only then."""
+async def test_a_search_is_reranked_only_if_all_its_indices_are_in_one_route(
+    names: str, outcome: str, shop: Shop, start: Start
+) -> None:
+    """However the names are written."""
     proxy = Client(await start(route(shop.index)), names.format(shop))
     assert outcome == (await proxy.search(QUERY)).outcome
 
 
-async def test_first_route(shop: Shop, start: Start, models: ShopModels) -> None:
-    """The first route that matches is the search's."""
+async def test_the_first_matching_route_is_used(shop: Shop, start: Start, models: ShopModels) -> None:
+    """In the order of the file."""
     special, general = route(shop.second, instruction="special"), route(shop.index, instruction="general")
     url = await start(special, general)
     for index in (shop.second, shop.index):
@@ -53,30 +55,34 @@ async def test_first_route(shop: Shop, start: Start, models: ShopModels) -> None
     assert ["special", "general"] == [call["instruction"] for call in models.reranked]
 
 
-async def test_two_routes(shop: Shop, start: Start) -> None:
-    """A search that reaches two routes belongs to neither."""
+async def test_a_search_of_two_routes_is_bypassed(shop: Shop, start: Start) -> None:
+    """It belongs to neither."""
     url = await start(route(shop.second), route(shop.index))
     both = await Client(url, f"{shop.index},{shop.second}").search(QUERY)
     assert "bypassed;reason=mixed_routes" == both.outcome
 
 
-async def test_no_index(shop: Shop, start: Start, engine_url: str) -> None:
-    """A search of everything reaches indices outside the route."""
+async def test_a_search_of_all_indices_is_bypassed(shop: Shop, start: Start, engine_url: str) -> None:
+    """It reaches indices outside the route."""
     request = Request("POST", "/_search", json.dumps(QUERY).encode())
     reply = await send(await start(route(shop.index)), request)
     assert "bypassed;reason=mixed_routes" == reply.outcome
 
 
-async def test_alias_in_a_route(open_index: OpenIndex, shop: Shop, start: Start, models: ShopModels) -> None:
-    """A route on an alias covers what the alias stands for, by this name and by no other."""
+async def test_a_route_on_an_alias_covers_searches_by_that_name_only(
+    open_index: OpenIndex, shop: Shop, start: Start, models: ShopModels
+) -> None:
+    """Its indices by other names are not covered."""
     url = await start({**route(""), "index": shop.acme})
     named, itself = await Client(url, shop.acme).search(QUERY), await Client(url, shop.index).search(QUERY)
     assert ("reranked", "") == (named.outcome, itself.outcome)
 
 
 @pytest.mark.parametrize("parameters", ["ignore_unavailable=true", "expand_wildcards=all", "allow_no_indices=false"])
-async def test_parameters_of_resolving(parameters: str, shop: Shop, start: Start, engine_url: str) -> None:
-    """What decides which indices a name stands for decides it here, too."""
+async def test_parameters_that_affect_name_resolution_affect_routing(
+    parameters: str, shop: Shop, start: Start, engine_url: str
+) -> None:
+    """`expand_wildcards` and the like."""
     names = f"{shop.index},{shop.index}-missing"
     url = await start(route(shop.index))
     straight = await Client(engine_url, names).search(QUERY, parameters)
@@ -88,8 +94,10 @@ async def test_parameters_of_resolving(parameters: str, shop: Shop, start: Start
         assert_handed_on(straight, through)
 
 
-async def test_index_that_came_meanwhile(real_engine: RealEngine, open_index: OpenIndex, models: ShopModels) -> None:
-    """No text of a document outside the route is sent to a model, also while the alias' old meaning is remembered."""
+async def test_an_index_added_to_an_alias_is_not_sent_to_models(
+    real_engine: RealEngine, open_index: OpenIndex, models: ShopModels
+) -> None:
+    """While the alias's earlier indices are cached, no text of others is sent."""
     bare = {"settings": catalogue.SETTINGS, "mappings": {"properties": catalogue.PROPERTIES}}
     sides = await open_index(catalogue.with_vectors(real_engine), catalogue.PRODUCTS)
     url, index = sides.straight.url, sides.straight.index
@@ -124,7 +132,7 @@ async def _put(url: str, target: str, body: object = None) -> None:
         ("eu:{0.acme}", "eu:{0.acme}", True),
     ],
 )
-async def test_another_clusters_index(
+async def test_remote_indices_need_a_pattern_with_a_colon(
     real_engine: RealEngine,
     shop: Shop,
     start: Start,
@@ -133,7 +141,7 @@ async def test_another_clusters_index(
     names: str,
     reaches: bool,  # noqa: FBT001
 ) -> None:
-    """Its texts go to a model only where the route's pattern has the colon; here a cluster is its own other one."""
+    """Otherwise no text of them is sent to a model; here the remote cluster is the same one."""
     url = real_engine.url
     address = "/_nodes/_local/transport?filter_path=nodes.*.transport.publish_address"
     (node,) = (await send(url, Request("GET", address))).json["nodes"].values()

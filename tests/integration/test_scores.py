@@ -1,4 +1,4 @@
-"""Scores say the order and no more: they fall, are never negative, and `max_score` is the ranking's."""
+"""Scores only express the order: they descend, are never negative, and `max_score` is the ranking's."""
 
 from typing import Any
 
@@ -28,15 +28,17 @@ async def _scores(sides: Sides, body: dict[str, Any]) -> tuple[list[float], floa
 
 @pytest.mark.parametrize("query", [QUERY, NEGATIVE, HUGE], ids=["plain", "zero", "huge"])
 @pytest.mark.parametrize("window", [1, 5, 50])
-async def test_fall(window: int, query: dict[str, Any], open_sides: Open) -> None:
+async def test_scores_descend(window: int, query: dict[str, Any], open_sides: Open) -> None:
     sides = await open_sides(rank_window_size=window)
     scores, best = await _scores(sides, {"query": query, "size": 100})
     assert (True, True, scores[0]) == (_falls(scores), min(scores) >= 0, best)
 
 
 @pytest.mark.parametrize("score", [0.0, 1.0, -3.5, 1e-30, 1e30])
-async def test_scores_of_the_reranker(score: float, open_sides: Open, models: ShopModels) -> None:
-    """Whatever numbers a reranker gives, the client's are in order and never negative."""
+async def test_any_reranker_scores_give_descending_non_negative_scores(
+    score: float, open_sides: Open, models: ShopModels
+) -> None:
+    """Whatever numbers the reranker returns."""
     models.score = lambda document: score * (1 + len(document) % 3)
     sides = await open_sides(rank_window_size=8)
     scores, best = await _scores(sides, {"query": QUERY, "size": 100})
@@ -50,10 +52,10 @@ async def test_scores_of_the_reranker(score: float, open_sides: Open, models: Sh
     given_scores=st.lists(st.floats(-1e3, 1e3), min_size=7, max_size=7),
 )
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_any_page(
+async def test_scores_descend_over_all_pages(
     *, window: int, first: int, size: int, given_scores: list[float], open_sides: Open, models: ShopModels
 ) -> None:
-    """On whichever page, whatever the scores: nothing stands above a better one, and all pages have one `max_score`."""
+    """Whatever the scores; all pages have one `max_score`."""
     models.score = lambda document: given_scores[len(document) % 7]
     sides = await open_sides(rank_window_size=window)
     page, best = await _scores(sides, {"query": QUERY, "from": first, "size": size})
@@ -61,16 +63,16 @@ async def test_any_page(
     assert (page, best, True) == (whole[first : first + size], of_whole, _falls(whole))
 
 
-async def test_order_is_the_sorted_order(open_sides: Open) -> None:
-    """A client that sorts the hits by `_score` again keeps them as they are."""
+async def test_sorting_the_hits_by_score_changes_nothing(open_sides: Open) -> None:
+    """A client may sort them again."""
     sides = await open_sides(rank_window_size=12)
     reply = await sides.through.search({"query": QUERY, "size": 100})
     assert reply.ids == [hit["_id"] for hit in sorted(reply.hits, key=lambda hit: -hit["_score"])]
 
 
 @pytest.mark.parametrize("sort", [["_score"], "_score", [{"_score": "desc"}], []])
-async def test_sort_by_score(sort: Any, open_sides: Open) -> None:
-    """A sort that says no more than the default is reranked, and hits carry no sort values."""
+async def test_an_explicit_sort_by_score_is_reranked(sort: Any, open_sides: Open) -> None:
+    """Hits carry no sort values, as in the engine."""
     sides = await open_sides()
     reply = await sides.through.search({"query": QUERY, "sort": sort})
     assert ("reranked", []) == (reply.outcome, [hit for hit in reply.hits if "sort" in hit])

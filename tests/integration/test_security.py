@@ -228,8 +228,10 @@ def found(reply: Reply) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     "names", ["{0.first}", "{0.second}", "*", "{0.alias}", "{0.pattern}", "{0.first},{0.second}", "{0.first},*-b"]
 )
-async def test_rights(who: str, names: str, engine: Address, world: World, start: Start) -> None:
-    """Whoever asks, by whichever credentials and names: the same indices, hits and total, or the same error."""
+async def test_callers_get_what_they_get_without_the_proxy(
+    who: str, names: str, engine: Address, world: World, start: Start
+) -> None:
+    """Whatever credentials and names: the same indices, hits and total, or the same error."""
     request = search(names.format(world), world.callers[who])
     through = await ask(await start(semantic=None), request)
     straight = await ask(engine.url, request, engine.ca)
@@ -242,8 +244,8 @@ async def test_rights(who: str, names: str, engine: Address, world: World, start
 
 
 @pytest.mark.parametrize("who", ["first", "reader", "run_as", "api_key"])
-async def test_rights_of_knn(who: str, world: World, start: Start, models: ShopModels) -> None:
-    """What kNN adds lies within the caller's rights, and no other text goes to a model."""
+async def test_knn_respects_the_callers_rights(who: str, world: World, start: Start, models: ShopModels) -> None:
+    """No other text is sent to a model."""
     reply = await ask(await start(embedding_model=MODEL), search(world.pattern, world.callers[who]))
     assert ("reranked", {world.first}) == (reply.outcome, {index for index, _ in found(reply)})
     assert "a2" in reply.ids  # the notebook, which no word finds
@@ -254,10 +256,10 @@ async def test_rights_of_knn(who: str, world: World, start: Start, models: ShopM
     "sent", [{}, {"Authorization": basic("nobody")}, {"Authorization": "ApiKey bm9uZTpub25l"}, {"Authorization": "x"}]
 )
 @pytest.mark.parametrize("target", ["/{0.first}/_search", "/", "/{0.first}/_doc/1"])
-async def test_unknown_caller(
+async def test_a_401_is_relayed_unchanged(
     sent: Mapping[str, str], target: str, engine: Address, world: World, start: Start
 ) -> None:
-    """The engine's 401 is relayed as it is, and what it says of how to prove oneself."""
+    """With the engine's WWW-Authenticate header."""
     request = Request("GET", target.format(world), headers=sent)
     straight, through = await ask(engine.url, request, engine.ca), await ask(await start(), request)
     assert (401, straight.body) == (through.status, through.body)
@@ -265,8 +267,8 @@ async def test_unknown_caller(
 
 
 @pytest.mark.parametrize(("one", "other"), [("both", "first"), ("boss", "run_as")])
-async def test_pages_of_two_callers(one: str, other: str, world: World, start: Start) -> None:
-    """A ranking that is remembered for one caller never serves another, though all else is the same."""
+async def test_a_cached_ranking_serves_only_its_caller(one: str, other: str, world: World, start: Start) -> None:
+    """Though everything else is the same."""
     url = await start()
     whole = found(await ask(url, search(world.pattern, world.callers[one])))
     page = await ask(url, search(world.pattern, world.callers[other], **{"from": 2}))
@@ -285,7 +287,7 @@ WAYS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("section", "of_route", "outcome"), WAYS)
-async def test_caller_who_may_only_read(
+async def test_a_read_only_caller_gets_knn_by_the_proxys_credentials(
     section: dict[str, Any],
     of_route: dict[str, Any],
     outcome: str,
@@ -294,7 +296,7 @@ async def test_caller_who_may_only_read(
     start: Start,
     models: ShopModels,
 ) -> None:
-    """The vectors are found by credentials of the proxy's own, which are used for nothing else, or by configuration."""
+    """They are used for mappings only; or the configuration names the model."""
     reader = world.callers["reader"]
     for path in ("/", f"/{world.first}", f"/{world.first}/_mapping"):
         assert 403 == (await ask(engine.url, Request("GET", path, headers=reader), engine.ca)).status
@@ -311,8 +313,8 @@ async def test_caller_who_may_only_read(
     assert (1, 1) == (by_reader.count("/"), by_reader.count(f"/{world.first}"))  # nor what was refused
 
 
-async def test_facts_of_two_callers(engine: Address, world: World, start: Start) -> None:
-    """What a name stands for, and what its mapping says, is asked anew for each caller; the engine's version is not."""
+async def test_resolved_names_and_mappings_are_cached_by_caller(engine: Address, world: World, start: Start) -> None:
+    """The engine's version is shared."""
     async with Recorder(engine) as recorder:
         url = await start({"url": recorder.url})
         for who in ("first", "both", "first"):
@@ -323,10 +325,10 @@ async def test_facts_of_two_callers(engine: Address, world: World, start: Start)
     assert sorted([("/", both[0]), *((path, who) for path in paths for who in both)]) == sorted(told)
 
 
-async def test_secrets(
+async def test_credentials_go_only_where_they_belong(
     engine: Address, world: World, models: ShopModels, tmp_path: Path, authority: trustme.CA
 ) -> None:
-    """A caller's credentials go to the engine alone, the token to the models alone, and the log has none of them."""
+    """The caller's to the engine alone, the token to the models alone, and none to the log."""
     _write(authority, tmp_path)
     shown = {"certificate_file": str(tmp_path / "own.crt"), "key_file": str(tmp_path / "own.key")}
     caller = {**world.callers["reader"], "Cookie": "sid=secret-cookie", "X-Forwarded-User": "secret-user"}
@@ -377,10 +379,10 @@ def _demanding(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-async def test_client_certificate(
+async def test_a_client_certificate_is_presented_to_the_engine(
     engine: Address, world: World, start: Start, tmp_path: Path, authority: trustme.CA
 ) -> None:
-    """An engine that demands a certificate is shown it, for what passes through and for searches."""
+    """For requests passed through and for searches."""
     _write(authority, tmp_path)
     files = {"ca_file": "ca.crt", "certificate_file": "own.crt", "key_file": "own.key"}
     async with Recorder(engine, _demanding(authority)) as recorder:
@@ -391,10 +393,10 @@ async def test_client_certificate(
 
 
 @pytest.mark.parametrize("target", ["/", "/{0.first}/_search"])
-async def test_wrong_authority(
+async def test_an_untrusted_engine_certificate_is_a_502(
     target: str, engine: Address, world: World, start: Start, tmp_path: Path, authority: trustme.CA
 ) -> None:
-    """An engine that proves to be another is a 502 in the engine's shape; the log has address and reason, no secret."""
+    """In the engine's format; the log has address and reason, and no secret."""
     _write(authority, tmp_path)
     request = Request("GET", target.format(world), headers=world.callers["first"])
     async with Recorder(engine, _demanding(authority)) as recorder:
@@ -410,10 +412,10 @@ async def test_wrong_authority(
     assert [] == [said for said in (reply.body.decode(), repr(log)) if secret in said]
 
 
-async def test_official_client_by_tls(
+async def test_the_official_client_connects_by_https(
     engine: Address, world: World, models: ShopModels, tmp_path: Path, authority: trustme.CA
 ) -> None:
-    """A client comes by https and trusts the proxy's certificate as it would trust the engine's."""
+    """It trusts the proxy's certificate as it would trust the engine's."""
     _write(authority, tmp_path)
     shown = {"certificate_file": str(tmp_path / "own.crt"), "key_file": str(tmp_path / "own.key")}
     settings = {

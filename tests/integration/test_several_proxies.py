@@ -1,4 +1,4 @@
-"""Proxies that share a Redis serve each other's pages, on real engines: no hit twice, none missing, no model call."""
+"""Proxies that share a Redis serve each other's pages: no hit twice, none missing, no model call."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -34,10 +34,10 @@ async def page(sides: Sides, start: int, size: int, body: Any) -> Any:
     [{}, {"collapse": {"field": "brand"}}, {"ext": {"rerank_proxy": {"explain": True}}}],
     ids=["plain", "collapsed", "explained"],
 )
-async def test_pages_of_two_proxies_are_pages_of_one_ranking(
+async def test_two_proxies_serve_pages_of_one_ranking(
     proxies: list[Sides], models: ShopModels, body: dict[str, Any]
 ) -> None:
-    """Within the window and behind it, whichever proxy each of them comes from."""
+    """Within the window and beyond it."""
     whole = await page(proxies[0], 0, 100, body)
     asked, seen = len(models.requests), []
     for number in range(1 + len(whole) // 3):

@@ -1,4 +1,4 @@
-"""Shapes in which shops ask for hits: without ids, or with a second ranking of their own."""
+"""Search shapes of real shops: hits without ids, or with a rescore query."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ WORDS = {"multi_match": {"query": "laptop camera", "fields": ["title", "descript
 NO_IDS: dict[str, Any] = {"query": WORDS, "stored_fields": "_none_", "docvalue_fields": ["_id", "_score"], "size": 100}
 
 
-async def test_hits_without_ids(open_sides: Open, real_engine: RealEngine) -> None:
-    """Hits have neither id nor source, the ids stand among the fields; where the engine fails, so does the answer."""
+async def test_hits_without_ids_are_identified_by_docvalue_fields(open_sides: Open, real_engine: RealEngine) -> None:
+    """Hits have neither id nor source; where the engine fails, so does the response."""
     sides = await open_sides()
     straight, through = await sides.straight.search(NO_IDS), await sides.through.search(NO_IDS)
     if real_engine.is_elasticsearch:  # fielddata of `_id` is off there by default
@@ -28,7 +28,7 @@ async def test_hits_without_ids(open_sides: Open, real_engine: RealEngine) -> No
     assert list(own) != [name for name in shown if name in own]
 
 
-async def test_hits_without_ids_where_elasticsearch_allows_it(open_sides: Open, real_engine: RealEngine) -> None:
+async def test_hits_without_ids_work_where_elasticsearch_allows_them(open_sides: Open, real_engine: RealEngine) -> None:
     if not real_engine.is_elasticsearch:
         return
     setting = '{"persistent":{"indices.id_field_data.enabled":%s}}'
@@ -51,8 +51,8 @@ def _rescored(window: int) -> Any:
 
 
 @pytest.mark.parametrize("window", [5, 10, 500])
-async def test_a_second_ranking(window: int, open_sides: Open) -> None:
-    """The candidates are the first hits of the engine's second ranking, and its pages make up the whole."""
+async def test_a_rescored_search_is_reranked_from_the_rescored_order(window: int, open_sides: Open) -> None:
+    """The candidates are the first hits after `rescore`, and the pages add up to the whole."""
     sides = await open_sides(semantic=None)
     body = _rescored(window)
     straight, through = (

@@ -1,4 +1,4 @@
-"""What a request says of its own reranking is done, and the engine never sees it."""
+"""Per-request options are applied, and the engine never sees them."""
 
 import hashlib
 import json
@@ -38,8 +38,8 @@ def _text(value: Any) -> str:
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_off(how: str, open_sides: Open, models: ShopModels) -> None:
-    """Switched off, the search is the engine's own."""
+async def test_enabled_false_returns_the_engines_order(how: str, open_sides: Open, models: ShopModels) -> None:
+    """The search is the engine's own."""
     sides = await open_sides()
     straight, through = await sides.straight.search(BODY), await _steered(sides.through, {"enabled": False}, how)
     assert ("bypassed;reason=steered_off", []) == (through.outcome, models.requests)
@@ -47,15 +47,17 @@ async def test_off(how: str, open_sides: Open, models: ShopModels) -> None:
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_on(how: str, open_sides: Open) -> None:
+async def test_enabled_true_reranks(how: str, open_sides: Open) -> None:
     sides = await open_sides()
     usual, through = await sides.through.search(BODY), await _steered(sides.through, {"enabled": True}, how)
     assert ("reranked", usual.json["hits"]) == (through.outcome, through.json["hits"])
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_words(how: str, real_engine: RealEngine, open_sides: Open, models: ShopModels) -> None:
-    """Words that are said apart are the models', and the query the engine's, of which no clause holds them."""
+async def test_a_query_text_option_is_sent_to_the_models_only(
+    how: str, real_engine: RealEngine, open_sides: Open, models: ShopModels
+) -> None:
+    """The engine gets the client's query, which does not contain it."""
     sides = await open_sides()
     through = await _steered(sides.through, {"query": "a notebook for children"}, how)
     expected = (real_engine.without_knn("given_text"), ["a notebook for children"])
@@ -65,8 +67,10 @@ async def test_words(how: str, real_engine: RealEngine, open_sides: Open, models
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_words_of_the_query(how: str, real_engine: RealEngine, open_sides: Open, models: ShopModels) -> None:
-    """Words that are said apart and stand in the query, in whatever case, are searched for by kNN, too."""
+async def test_a_query_text_option_found_in_the_query_enables_knn(
+    how: str, real_engine: RealEngine, open_sides: Open, models: ShopModels
+) -> None:
+    """In whatever case."""
     sides = await open_sides()
     query = {"bool": {"must": [{"match": {"description": "office"}}, {"match": {"title": "laptop"}}]}}
     body = {"query": query, "size": 100}
@@ -80,8 +84,10 @@ async def test_words_of_the_query(how: str, real_engine: RealEngine, open_sides:
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_words_beside_filters(how: str, open_sides: Open, real_engine: RealEngine) -> None:
-    """Where the query has no words of its own, those said apart order what it finds, and nothing more is found."""
+async def test_a_query_text_option_reranks_a_query_without_text(
+    how: str, open_sides: Open, real_engine: RealEngine
+) -> None:
+    """It orders what the query finds, and nothing more is found."""
     sides = await open_sides()
     body = {"query": {"bool": {"filter": [{"term": {"brand": "acme"}}]}}, "size": 30}
     through = await _steered(sides.through, {"query": "laptop"}, how, body)
@@ -91,16 +97,16 @@ async def test_words_beside_filters(how: str, open_sides: Open, real_engine: Rea
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_window(how: str, open_sides: Open, models: ShopModels) -> None:
-    """So many documents are reranked, and no more."""
+async def test_a_window_option_limits_the_reranked_hits(how: str, open_sides: Open, models: ShopModels) -> None:
+    """No more than these are reranked."""
     sides = await open_sides()
     through = await _steered(sides.through, {"window": 3}, how)
     assert ("reranked", 3) == (through.outcome, len(models.reranked[0]["documents"]))
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_instruction(how: str, open_sides: Open, models: ShopModels) -> None:
-    """A profile's instruction, or one of the request's own, is the reranker's."""
+async def test_an_instruction_option_reaches_the_reranker(how: str, open_sides: Open, models: ShopModels) -> None:
+    """A profile's or one of the request's own."""
     sides = await open_sides()
     await _steered(sides.through, {"profile": "legal"}, how)
     await _steered(sides.through, {"profile": "legal", "instruction": "Find the oldest."}, how)
@@ -108,8 +114,8 @@ async def test_instruction(how: str, open_sides: Open, models: ShopModels) -> No
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_budget(how: str, open_sides: Open, models: ShopModels) -> None:
-    """What is not done within the budget is left out, whatever the models' own limits are."""
+async def test_a_budget_option_limits_the_added_time(how: str, open_sides: Open, models: ShopModels) -> None:
+    """Whatever the timeouts of the models."""
     models.faults = {"rerank": hangs}
     sides = await open_sides(sections={"models": {"rerank_timeout_seconds": 600}})
     through = await _steered(sides.through, {"budget_ms": 150}, how)
@@ -119,8 +125,8 @@ async def test_budget(how: str, open_sides: Open, models: ShopModels) -> None:
 
 
 @pytest.mark.parametrize("how", HOW)
-async def test_explain(how: str, open_sides: Open) -> None:
-    """Each hit says how it came to its place: ranks and scores as the engine and the model gave them."""
+async def test_an_explain_option_adds_ranks_and_scores_to_each_hit(how: str, open_sides: Open) -> None:
+    """As the engine and the model returned them."""
     sides = await open_sides()
     straight, through = await sides.straight.search(BODY), await _steered(sides.through, {"explain": True}, how)
     lexical = {hit["_id"]: {"rank": rank, "score": hit["_score"]} for rank, hit in enumerate(straight.hits, start=1)}
@@ -134,15 +140,15 @@ async def test_explain(how: str, open_sides: Open) -> None:
 
 
 @WITH_KNN
-async def test_explain_says_the_same_on_any_page(open_sides: Open) -> None:
+async def test_the_explanation_is_the_same_on_every_page(open_sides: Open) -> None:
     sides = await open_sides(rank_window_size=4)
     few, many = [await _steered(sides.through, {"explain": True}, "headers", BODY | {"size": size}) for size in (4, 40)]
     assert [hit["_rerank"] for hit in many.hits[:4]] == [hit["_rerank"] for hit in few.hits]
 
 
 @WITH_KNN
-async def test_explain_of_knn(real_engine: RealEngine, open_sides: Open) -> None:
-    """What kNN found has its rank and score there."""
+async def test_the_explanation_has_the_rank_and_score_of_knn(real_engine: RealEngine, open_sides: Open) -> None:
+    """For what kNN found."""
     sides = await open_sides()
     nearest = await sides.straight.search(real_engine.nearest("embedding", catalogue.embed("laptop"), 50))
     through = await _steered(sides.through, {"explain": True}, "headers")
@@ -152,8 +158,8 @@ async def test_explain_of_knn(real_engine: RealEngine, open_sides: Open) -> None
     assert set(through.ids) - set((await sides.straight.search(BODY)).ids) <= said.keys()
 
 
-async def test_both_explanations(open_sides: Open) -> None:
-    """With `explain` of the engine's own its explanation stays as it is, beside this one."""
+async def test_the_engines_explanation_is_preserved(open_sides: Open) -> None:
+    """With `explain: true`, beside the proxy's."""
     sides = await open_sides()
     straight = await sides.straight.search(BODY | {"explain": True})
     through = await _steered(sides.through, {"explain": True}, "headers", BODY | {"explain": True})
@@ -173,8 +179,8 @@ BYPASSED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("reason", BYPASSED)
-async def test_cut_from_a_bypassed_search(reason: str, open_sides: Open) -> None:
-    """The engine refuses an `ext` it does not know; it sees the body without it, also where nothing is reranked."""
+async def test_options_are_removed_from_bypassed_searches(reason: str, open_sides: Open) -> None:
+    """The engine rejects an unknown `ext`."""
     sides, body = await open_sides(), BYPASSED[reason]
     assert 400 == (await _steered(sides.straight, {"explain": True}, "body", body)).status
     without = await sides.straight.search(body)
@@ -186,8 +192,10 @@ async def test_cut_from_a_bypassed_search(reason: str, open_sides: Open) -> None
 @pytest.mark.parametrize(
     "spelled", [b'{"ext": {"rerank_proxy": {"window": 3}}, %s', b'{%s, "ext":{"rerank_proxy":{"window":3}}']
 )
-async def test_only_the_member_is_cut(spelled: bytes, real_engine: RealEngine, shop: Shop, open_sides: Open) -> None:
-    """Every other byte of the body goes on as it came."""
+async def test_removing_options_keeps_every_other_byte(
+    spelled: bytes, real_engine: RealEngine, shop: Shop, open_sides: Open
+) -> None:
+    """Of the client's body."""
     rest = b'"size": 0,  "query":{"match" : {"title":"laptop"}}'
     body = spelled % (rest + b"}" if spelled.endswith(b"%s") else rest) + (b"" if spelled.endswith(b"%s") else b"}")
     async with Relay(real_engine.url) as relay:
@@ -198,8 +206,8 @@ async def test_only_the_member_is_cut(spelled: bytes, real_engine: RealEngine, s
     assert [True] == [rest in each and b"rerank_proxy" not in each for each in seen]
 
 
-async def test_headers_do_not_reach_the_engine(real_engine: RealEngine, open_sides: Open) -> None:
-    """What is said to the proxy stays here: no search that it makes of the client's carries it along."""
+async def test_option_headers_do_not_reach_the_engine(real_engine: RealEngine, open_sides: Open) -> None:
+    """Neither in the client's request nor in added searches."""
     async with Relay(real_engine.url) as relay:
         sides = await open_sides(sections={"engine": {"url": relay.url}})
         await _steered(sides.through, {"window": 3, "query": "secret words"}, "headers")
@@ -208,8 +216,8 @@ async def test_headers_do_not_reach_the_engine(real_engine: RealEngine, open_sid
     assert not any(b"secret words" in request.body for request in relay.requests)
 
 
-async def test_without_a_route(shop: Shop, open_sides: Open) -> None:
-    """Where no route covers the search it is untouched, and the engine judges its `ext`."""
+async def test_options_without_a_route_are_left_to_the_engine(shop: Shop, open_sides: Open) -> None:
+    """It rejects the unknown `ext`."""
     sides = await open_sides(shop.plain)
     straight = await _steered(sides.straight, {"window": "wide"}, "body")
     through = await _steered(sides.through, {"window": "wide"}, "body")
@@ -232,8 +240,10 @@ WRONG: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("said", WRONG.values(), ids=WRONG)
-async def test_wrong(said: dict[str, Any], how: str, open_sides: Open, models: ShopModels) -> None:
-    """What cannot be meant is refused in the engine's error shape, and nobody is asked."""
+async def test_invalid_options_are_rejected_in_the_engines_format(
+    said: dict[str, Any], how: str, open_sides: Open, models: ShopModels
+) -> None:
+    """No search is sent."""
     sides = await open_sides()
     through = await _steered(sides.through, said, how)
     own = await sides.straight.search({"nosuch": 1})
@@ -242,8 +252,8 @@ async def test_wrong(said: dict[str, Any], how: str, open_sides: Open, models: S
     assert own.header("X-Elastic-Product") == through.header("X-Elastic-Product")
 
 
-async def test_switched_off_by_configuration(open_sides: Open) -> None:
-    """An option that the settings leave out may not be set."""
+async def test_a_disallowed_option_is_rejected(open_sides: Open) -> None:
+    """One that the settings do not list."""
     sides = await open_sides(sections={"steering": ["window"]})
     allowed, refused = (
         await _steered(sides.through, {"window": 3}, "body"),
@@ -252,8 +262,8 @@ async def test_switched_off_by_configuration(open_sides: Open) -> None:
     assert (200, 400) == (allowed.status, refused.status)
 
 
-async def test_in_an_item_of_several(shop: Shop, open_sides: Open, models: ShopModels) -> None:
-    """Each item of a multi-search steers itself; a wrong one is an error of its own."""
+async def test_multi_search_items_have_their_own_options(shop: Shop, open_sides: Open, models: ShopModels) -> None:
+    """An invalid one is an error of its item."""
     sides = await open_sides()
     others = {"query": {"match": {"title": "phone"}}}
     steered = ({"window": 2}, {"window": "x"})
@@ -267,8 +277,8 @@ async def test_in_an_item_of_several(shop: Shop, open_sides: Open, models: ShopM
     assert 2 in {len(call["documents"]) for call in models.reranked}
 
 
-async def test_pages_under_steering(open_sides: Open) -> None:
-    """A steered ranking has pages of its own."""
+async def test_searches_with_options_have_pages_of_their_own(open_sides: Open) -> None:
+    """Of their own ranking."""
     sides: Sides = await open_sides()
     whole = await _steered(sides.through, {"window": 4}, "body", BODY | {"size": 50})
     pages = [

@@ -1,4 +1,4 @@
-"""`hits.total` is the engine's and the documents of the ranking that the client's query does not match."""
+"""`hits.total` is the engine's, plus the documents of the ranking that the client's query does not match."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ async def _both(sides: Sides, body: dict[str, Any], query_string: str = "") -> t
     return await sides.straight.search(body, query_string), await sides.through.search(body, query_string)
 
 
-async def test_counted(open_sides: Open) -> None:
-    """What only kNN found is counted, document by document."""
+async def test_documents_that_only_knn_found_are_counted(open_sides: Open) -> None:
+    """One by one."""
     sides = await open_sides()
     straight, through = await _both(sides, {"query": QUERY, "size": 100})
     extras = set(through.ids) - set(straight.ids)
@@ -27,8 +27,8 @@ async def test_counted(open_sides: Open) -> None:
     assert {"value": len(straight.ids) + len(extras), "relation": "eq"} == through.total
 
 
-async def test_matches_beyond_the_window(open_sides: Open) -> None:
-    """A document that kNN found and that the client's query matches further down is counted once."""
+async def test_a_knn_document_that_matches_the_query_is_counted_once(open_sides: Open) -> None:
+    """Though its lexical rank is beyond the window."""
     sides = await open_sides(
         rank_window_size=5,
         semantic={"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": -1},
@@ -39,7 +39,7 @@ async def test_matches_beyond_the_window(open_sides: Open) -> None:
     assert len(straight.ids) + len(extras) == through.total["value"] == len(through.ids)
 
 
-async def test_without_vectors(open_sides: Open) -> None:
+async def test_without_vectors_the_total_is_the_engines(open_sides: Open) -> None:
     sides = await open_sides(semantic=None)
     straight, through = await _both(sides, {"query": QUERY})
     assert straight.total == through.total
@@ -47,8 +47,8 @@ async def test_without_vectors(open_sides: Open) -> None:
 
 @pytest.mark.parametrize("tracked", [True, 1, 3, 5, 10_000])
 @pytest.mark.parametrize("where", ["body", "url"])
-async def test_relation(where: str, tracked: bool | int, open_sides: Open) -> None:  # noqa: FBT001
-    """What kNN added is counted as far as the engine counts: then it says so."""
+async def test_the_total_stops_at_track_total_hits(where: str, tracked: bool | int, open_sides: Open) -> None:  # noqa: FBT001
+    """Then its relation is `gte`."""
     sides = await open_sides()
     extras = 5
     body = {"query": QUERY} | ({"track_total_hits": tracked} if where == "body" else {})
@@ -60,14 +60,14 @@ async def test_relation(where: str, tracked: bool | int, open_sides: Open) -> No
     assert ("reranked", expected) == (through.outcome, through.total)
 
 
-async def test_not_tracked(open_sides: Open) -> None:
-    """A client that wants no total gets none."""
+async def test_without_track_total_hits_there_is_no_total(open_sides: Open) -> None:
+    """As in the engine."""
     sides = await open_sides()
     straight, through = await _both(sides, {"query": QUERY, "track_total_hits": False})
     assert ("reranked", straight.json["hits"].keys()) == (through.outcome, through.json["hits"].keys())
 
 
-async def test_as_a_number(open_sides: Open) -> None:
+async def test_rest_total_hits_as_int_is_respected(open_sides: Open) -> None:
     sides = await open_sides()
     straight, through = await _both(sides, {"query": QUERY}, "rest_total_hits_as_int=true")
     assert ("reranked", straight.total + 5) == (through.outcome, through.total)

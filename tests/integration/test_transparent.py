@@ -1,4 +1,4 @@
-"""Everything that is no search of a route is the engine's own, byte for byte, both ways."""
+"""Everything but searches of routes is the engine's own, byte for byte, in both directions."""
 
 import gzip
 import json
@@ -121,16 +121,18 @@ async def _both(straight: str, through: str, request: Request) -> tuple[Reply, R
 
 
 @pytest.mark.parametrize("request_", READS.values(), ids=READS)
-async def test_read(request_: Request, engine_url: str, shop: Shop, start: Start) -> None:
-    """A request that changes nothing has the same answer on both sides of a proxy with a route elsewhere."""
+async def test_reads_get_the_engines_response(request_: Request, engine_url: str, shop: Shop, start: Start) -> None:
+    """The same with and without the proxy, with a route for other indices."""
     asked = replace(request_, target=request_.target.replace("{i}", shop.plain))
     straight, through = await _both(engine_url, await start(route(shop.index)), asked)
     assert comparable(straight) == comparable(through)
 
 
 @pytest.mark.parametrize("request_", READS.values(), ids=READS)
-async def test_read_beside_a_route(request_: Request, real_engine: RealEngine, shop: Shop, start: Start) -> None:
-    """What is no search is the same inside a route, too; a bypassed search differs by two headers."""
+async def test_other_requests_within_a_route_get_the_engines_response(
+    request_: Request, real_engine: RealEngine, shop: Shop, start: Start
+) -> None:
+    """A bypassed search differs by two headers."""
     asked = replace(request_, target=request_.target.replace("{i}", shop.index))
     straight, through = await _both(real_engine.url, await start(route(shop.index, **real_engine.of_route)), asked)
     if "reranked" in through.outcome:
@@ -177,8 +179,8 @@ WRITES: list[Request] = [
 _VARYING = re.compile(rb'("took"\s*:\s*|"index_uuid"\s*:\s*)(?:\d+|"[^"]*")|(?<=i/)[\w-]{22}')
 
 
-async def test_writes(engine_url: str, index_name: str, start: Start) -> None:
-    """One history of writes, lived straight and through the proxy, has the same answers all along."""
+async def test_writes_get_the_engines_response(engine_url: str, index_name: str, start: Start) -> None:
+    """One sequence of writes has the same responses with and without the proxy."""
     proxy = await start(route("shop-elsewhere"))
     for request in WRITES:
         answers = []
@@ -231,8 +233,10 @@ BYPASSED: dict[str, tuple[str, bytes]] = {
 
 
 @pytest.mark.parametrize(("reason", "body"), BYPASSED.values(), ids=BYPASSED)
-async def test_bypassed(reason: str, body: bytes, engine_url: str, shop: Shop, start: Start) -> None:
-    """A search that is not understood, or not ours to order, goes on as it came, and the header says why."""
+async def test_bypassed_searches_get_the_engines_response_with_the_reason(
+    reason: str, body: bytes, engine_url: str, shop: Shop, start: Start
+) -> None:
+    """In a header."""
     straight, through = await _both(
         engine_url, await start(route(shop.index)), Request("POST", f"/{shop.index}/_search", body)
     )
@@ -255,8 +259,8 @@ RERANKED = {
 
 
 @pytest.mark.parametrize("body", RERANKED.values(), ids=RERANKED)
-async def test_once_bypassed(body: bytes, open_sides: Open) -> None:
-    """What changes no more than scores or groups stands beside the words, and each hit keeps its form."""
+async def test_options_that_change_only_scores_or_groups_are_reranked(body: bytes, open_sides: Open) -> None:
+    """Each hit keeps its format."""
     sides = await open_sides()
     straight, through = await sides.straight.search(body, "size=50"), await sides.through.search(body, "size=50")
     if straight.status != 200:
@@ -268,8 +272,8 @@ async def test_once_bypassed(body: bytes, open_sides: Open) -> None:
     assert straight.json.keys() == through.json.keys()
 
 
-async def test_no_engine(start: Start) -> None:
-    """An engine that is not there gives a 502 in its own error shape, to a search of a route as to anything else."""
+async def test_an_unreachable_engine_is_a_502_in_its_format(start: Start) -> None:
+    """For searches of a route and for anything else."""
     url = await start(route("shop"), engine={"url": "http://127.0.0.1:9"})
     for request in (get("/_cat/indices"), post("/shop/_search", QUERY), Request("PUT", "/shop/_doc/1", b"{}")):
         reply = await send(url, request)

@@ -73,8 +73,10 @@ async def _walk(sides: Sides, body: Mapping[str, Any], size: int, start: Reply |
 
 
 @pytest.mark.parametrize("sort", SORTS.values(), ids=SORTS)
-async def test_every_kind(sort: Any, open_index: OpenIndex, real_engine: RealEngine) -> None:
-    """A walk sees what one page shows that holds all of it, sort values and scores included."""
+async def test_search_after_visits_every_hit_in_order(
+    sort: Any, open_index: OpenIndex, real_engine: RealEngine
+) -> None:
+    """The pages equal one page with everything, sort values and scores included."""
     sides = await _open(open_index, real_engine, rank_window_size=20)
     body = {"query": WORDS, "sort": sort, "_source": False}
     whole, straight = (
@@ -90,8 +92,8 @@ async def test_every_kind(sort: Any, open_index: OpenIndex, real_engine: RealEng
         assert [whole.total] * len(pages) == [page.total for page in pages]
 
 
-async def test_values_fit_the_order(open_index: OpenIndex, real_engine: RealEngine) -> None:
-    """The score's place falls from hit to hit; all else in a hit is the engine's, and so is a best score of null."""
+async def test_sort_values_descend_with_the_order(open_index: OpenIndex, real_engine: RealEngine) -> None:
+    """Only the score's sort value is rewritten; a `max_score` of null stays null."""
     sides = await _open(open_index, real_engine, rank_window_size=20)
     body = {"query": WORDS, "sort": SORTS["both ways, a date between"], "size": 1000}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
@@ -108,8 +110,8 @@ async def test_values_fit_the_order(open_index: OpenIndex, real_engine: RealEngi
     assert tracked.json["hits"]["max_score"] == tracked.hits[0]["_score"]
 
 
-async def test_pages_by_number(open_index: OpenIndex, real_engine: RealEngine) -> None:
-    """The same ranking by `from` and `size`, and from one of these pages on by `search_after`."""
+async def test_search_after_continues_from_numbered_pages(open_index: OpenIndex, real_engine: RealEngine) -> None:
+    """`from` and `size` give the same ranking."""
     sides = await _open(open_index, real_engine, rank_window_size=20)
     body = {"query": WORDS, "sort": SORTS["number"], "_source": False}
     whole = await sides.through.search({**body, "size": 1000})
@@ -119,8 +121,8 @@ async def test_pages_by_number(open_index: OpenIndex, real_engine: RealEngine) -
         assert whole.ids[first:] == [name for each in walked for name in each.ids]
 
 
-async def test_groups_stay(open_index: OpenIndex, real_engine: RealEngine) -> None:
-    """Keys before the score group the hits: none leaves its group, and no group comes before another's time."""
+async def test_sort_keys_before_the_score_keep_their_groups(open_index: OpenIndex, real_engine: RealEngine) -> None:
+    """No hit leaves its group, and the groups keep their order."""
     sides = await _open(open_index, real_engine, rank_window_size=100)
     body = {"query": WORDS, "sort": SORTS["in stock first"], "size": 1000}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
@@ -138,8 +140,10 @@ def _without_vectors(hit: Any) -> Any:
     return {**hit, "_source": kept}
 
 
-async def test_groups_of_one(open_index: OpenIndex, real_engine: RealEngine, models: ShopModels) -> None:
-    """Where every group is one document there is nothing to rerank, and no model is asked."""
+async def test_sort_groups_of_one_document_need_no_model(
+    open_index: OpenIndex, real_engine: RealEngine, models: ShopModels
+) -> None:
+    """There is nothing to rerank."""
     sides = await _open(open_index, real_engine)
     body = {"query": WORDS, "sort": [{"number": "desc"}, "_score"], "size": 9}
     straight, through = await sides.straight.search(body), await sides.through.search(body)
@@ -150,8 +154,8 @@ async def test_groups_of_one(open_index: OpenIndex, real_engine: RealEngine, mod
         assert ("bypassed;reason=sort", []) == (far.outcome, models.requests)
 
 
-async def test_engines_own_walk(open_index: OpenIndex, real_engine: RealEngine) -> None:
-    """A walk that began at the engine goes on there, and one that began here does where it is switched off."""
+async def test_search_after_continues_in_the_engines_order(open_index: OpenIndex, real_engine: RealEngine) -> None:
+    """If the sort values are the engine's own, or reranking is switched off for the next page."""
     sides = await _open(open_index, real_engine, rank_window_size=20)
     body = {"query": WORDS, "sort": SORTS["number"], "size": 30, "_source": False}
     first = await sides.straight.search(body)
@@ -169,8 +173,10 @@ async def test_engines_own_walk(open_index: OpenIndex, real_engine: RealEngine) 
     assert ("bypassed;reason=steered_off", own[place : place + 30]) == (left.outcome, left.ids)
 
 
-async def test_degraded_pages(open_index: OpenIndex, real_engine: RealEngine, models: ShopModels) -> None:
-    """An answer in the engine's own order has its own values, and so the walk is the engine's."""
+async def test_search_after_over_degraded_pages_is_the_engines(
+    open_index: OpenIndex, real_engine: RealEngine, models: ShopModels
+) -> None:
+    """A response in the engine's order has the engine's sort values."""
     models.faults = {"embed": refuses(503), "rerank": refuses(503)}
     sides = await _open(open_index, real_engine, rank_window_size=20)
     body = {"query": WORDS, "sort": SORTS["number"], "size": 30, "_source": False}
@@ -193,7 +199,7 @@ def proxies() -> dict[str, Sides]:
     words=st.sampled_from(["laptop", "notebook travel", "camera film", "children"]),
 )
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_any_walk(
+async def test_search_after_visits_every_document_once_for_any_page_sizes(
     sort: Any,
     sizes: list[int],
     words: str,
@@ -201,7 +207,7 @@ async def test_any_walk(
     real_engine: RealEngine,
     proxies: dict[str, Sides],
 ) -> None:
-    """Whatever the sizes of its pages, a walk visits each document once and in one order."""
+    """In one order."""
     if "sides" not in proxies:
         proxies["sides"] = await _open(open_index, real_engine, rank_window_size=20)
     sides = proxies["sides"]
@@ -217,8 +223,8 @@ async def test_any_walk(
     assert whole.ids == seen
 
 
-async def test_sort_by_score_alone(open_sides: Open) -> None:
-    """By score alone, hits have no sort values, as the engine has it."""
+async def test_a_sort_by_score_alone_has_no_sort_values(open_sides: Open) -> None:
+    """As in the engine."""
     sides = await open_sides()
     through = await sides.through.search({"query": WORDS, "sort": ["_score"], "size": 3})
     assert ("reranked", [False] * 3) == (through.outcome, ["sort" in hit for hit in through.hits])
@@ -228,8 +234,8 @@ FORGETFUL = {"cache": {"rankings_mb": 0}}
 
 
 @pytest.mark.parametrize("first", [{"in_stock": {"order": "desc"}}, None], ids=["groups", "score first"])
-async def test_other_instances_and_forgotten_heads(first: Any, open_sides: Open) -> None:
-    """A walk goes on at an instance that has not seen its beginning, and where no head is remembered."""
+async def test_search_after_continues_on_another_proxy(first: Any, open_sides: Open) -> None:
+    """Also if no ranking is cached."""
     sort = [*([first] if first else []), "_score", {"title.exact": "asc"}]
     sides = [await open_sides(rank_window_size=8, sections=FORGETFUL) for _ in range(2)]
     body = {"query": WORDS, "sort": sort, "_source": False}

@@ -41,7 +41,7 @@ def count(said: str, what: str) -> int:
 
 
 @pytest.mark.parametrize("semantic", [True, False])
-async def test_a_dry_run_says_no_less_than_the_models_then_receive(
+async def test_a_dry_run_forecasts_at_least_what_the_models_receive(
     real_engine: RealEngine, shop: Shop, start: Start, models: ShopModels, tmp_path: Path, *, semantic: bool
 ) -> None:
     settings = {"rank_window_size": 8, **real_engine.of_route} | ({} if semantic else {"semantic": None})

@@ -1,4 +1,4 @@
-"""What the engine warns of is what it would have warned this client of: the same words, the same line and column."""
+"""The client gets the engine's Warning headers as without the proxy: the same text, line and column."""
 
 from uuid import uuid4
 
@@ -42,23 +42,23 @@ async def told(sides: Sides, path: str, body: bytes) -> tuple[list[str], list[st
         ),
     ],
 )
-async def test_a_search_is_warned_as_its_client_would_be(open_sides: Open, body: bytes) -> None:
+async def test_a_reranked_search_has_the_engines_warnings(open_sides: Open, body: bytes) -> None:
     straight, through = await told(await open_sides(), "_search", body)
     assert straight
     assert straight == through
 
 
 @ELASTICSEARCH
-async def test_a_page_behind_the_head_is_warned_alike(open_sides: Open) -> None:
-    """On OpenSearch it is the search for the head that is warned."""
+async def test_a_page_beyond_the_window_has_the_engines_warnings(open_sides: Open) -> None:
+    """On OpenSearch they are those of the search for the window."""
     body = b'{"from": 40, "size": 3, "_source": false, "query": ' + OLD_SCRIPT + b"}"
     straight, through = await told(await open_sides(rank_window_size=5), "_search", body)
     assert straight
     assert straight == through
 
 
-async def test_a_multi_search_is_warned_for_each_of_its_searches(open_sides: Open) -> None:
-    """Each warning once, of whichever item, reranked or the engine's own."""
+async def test_a_multi_search_has_the_warnings_of_all_its_items(open_sides: Open) -> None:
+    """Each warning once, whether its item was reranked or not."""
     sides = await open_sides()
     searches = [
         b"{" + WORDS + b"}",

@@ -181,7 +181,7 @@ async def _asked(service: str, model: str, limit: float, ask: Callable[[], Await
 async def _embedding(embedder: Embedder, question: ModelQuestion) -> Finding:
     model = question.embedding_model or ""
     if not question.held:
-        answering = await embedder.introduce(model=model, dimensions=question.dimensions)
+        answering = await embedder.served_model(model=model, dimensions=question.dimensions)
         if not is_same(answering.model, model):
             said = (
                 f"the server uses {answering.model} for {model}; `index` and `backfill` will record {answering.model}"

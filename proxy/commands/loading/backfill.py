@@ -134,7 +134,7 @@ class Backfill:
         for stretch in stretches:
             async with aclosing(self._pages(stretch)) as pages:
                 async for page, reached in pages:
-                    self.stopping.raise_if_told()
+                    self.stopping.raise_if_requested()
                     await self._page_done(page, shown, filled)
                     shown.show(passed + reached - stretch.after, filled.seen)
             passed += stretch.length
@@ -146,7 +146,7 @@ class Backfill:
         filled.without_text += sum(document.passage is None for document in judged if document.current)
         filled.current += sum(document.passage is not None for document in judged if document.current)
         for batch in self.pace.parts(stale):
-            self.stopping.raise_if_told()
+            self.stopping.raise_if_requested()
             await self.pace.spend(len(batch))
             await self.stopping.in_time(self._write(batch, shown, filled))
             filled.seen += len(batch)

@@ -16,7 +16,7 @@ from proxy.commands.loading.dry_run import CountingEmbedder, ReadOnlyEngine
 from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.index import Loaded, Loading, begin
 from proxy.commands.loading.mappings import Embedding
-from proxy.commands.loading.passages import EmbedsPassages, introduced
+from proxy.commands.loading.passages import EmbedsPassages, first_served_model
 from proxy.commands.loading.patience import say_what_is_waited_for
 from proxy.commands.loading.progress import ShownProgress
 from proxy.commands.loading.source_vectors import growth_of_responses
@@ -154,7 +154,7 @@ async def _settled(
     if held is None and not (wish.passage or wish.default_passage):
         raise CannotLoad("it is not known which fields to embed: give --passage FIELD,... or --profile PROFILE")
     asked = wish.model or (held.model if held else wish.default_model)
-    answering = await introduced(services.embedder, asked, held.dimensions if held else wish.dimensions)
+    answering = await first_served_model(services.embedder, asked, held.dimensions if held else wish.dimensions)
     if held is None:
         if wish.model and not is_same(wish.model, answering.model):
             sys.stderr.write(

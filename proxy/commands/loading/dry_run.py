@@ -11,7 +11,7 @@ from proxy.catalog.vectors import Vectors
 from proxy.commands.loading.clients import Action, EngineApi, Outcome
 from proxy.commands.loading.mappings import Spelling
 from proxy.settings.profiles import TIERS
-from proxy.upstream.embedder import Introduction
+from proxy.upstream.embedder import ServedModel
 from proxy.upstream.spending.prices import Prices, embed_tokens
 
 _READS = ("_search", "_mget", "_count")
@@ -57,9 +57,9 @@ class CountingEmbedder:
     texts: int = 0
     tokens: float = 0.0
 
-    async def introduce(self, *, model: str, dimensions: int | None) -> Introduction:
+    async def served_model(self, *, model: str, dimensions: int | None) -> ServedModel:
         own = (tier.dimensions for tier in TIERS.values() if tier.embedding == model)
-        return Introduction(model, dimensions or next(own, _DIMENSIONS))
+        return ServedModel(model, dimensions or next(own, _DIMENSIONS))
 
     async def embed_passages(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Vectors:
         self.model = model

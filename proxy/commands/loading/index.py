@@ -118,7 +118,7 @@ class Loading:
         shown.show(source.file.position(), loaded.written)
         if failed:
             raise failed[0]
-        self.stopping.raise_if_told()
+        self.stopping.raise_if_requested()
 
     async def _actions(
         self, source: Source, shown: ShownProgress, loaded: Loaded, failed: list[CannotLoad]
@@ -128,7 +128,7 @@ class Loading:
         An error is put into `failed` and not raised: the bulk helper would drop what it has not sent yet.
         """
         try:
-            async with aclosing(ahead(_batches(source.entries), self._prepare, self.stopping.told)) as prepared:
+            async with aclosing(ahead(_batches(source.entries), self._prepare, self.stopping.requested)) as prepared:
                 async for batch in prepared:
                     shown.show(source.file.position(), loaded.written)
                     _note_bad_lines(loaded, shown, batch.bad_lines)
@@ -267,7 +267,7 @@ async def ahead(
             while len(running) < AHEAD and (item := await taking.next()) is not None and not stop.is_set():
                 running.append(asyncio.create_task(work(item)))
             if running:
-                await _done_or_told(running[0], stop)
+                await _done_or_stopped(running[0], stop)
             if not running or stop.is_set() or running[0].exception():
                 break
             yield running.popleft().result()
@@ -312,9 +312,9 @@ async def _done_soon(running: Collection[asyncio.Task[B]], seconds: float) -> Se
     return [task.result() for task in running if task.done() and not task.exception()]
 
 
-async def _done_or_told(task: asyncio.Task[B], stop: asyncio.Event) -> None:
-    told = asyncio.ensure_future(stop.wait())
+async def _done_or_stopped(task: asyncio.Task[B], stop: asyncio.Event) -> None:
+    stopped = asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        told.cancel()
+        stopped.cancel()

@@ -12,7 +12,7 @@ from proxy.commands.loading.mappings import Embedding
 from proxy.commands.loading.patience import patiently
 from proxy.errors import CapReached, Refused, TimedOut, Unreachable, UpstreamError
 from proxy.ranking.passages import passage_text
-from proxy.upstream.embedder import Introduction
+from proxy.upstream.embedder import ServedModel
 
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PATIENCE_S = 600.0
@@ -25,7 +25,7 @@ A = TypeVar("A")
 class EmbedsPassages(Protocol):
     """The embedder, or one that only counts: see `dry_run`. Raises UpstreamError."""
 
-    async def introduce(self, *, model: str, dimensions: int | None) -> Introduction: ...
+    async def served_model(self, *, model: str, dimensions: int | None) -> ServedModel: ...
     async def embed_passages(self, texts: Sequence[str], *, model: str, dimensions: int | None) -> Vectors: ...
 
 
@@ -50,9 +50,9 @@ async def embed(
     return await _asked(lambda: embedder.embed_passages(texts, model=model, dimensions=dimensions), model, patience)
 
 
-async def introduced(embedder: EmbedsPassages, model: str, dimensions: int | None) -> Introduction:
+async def first_served_model(embedder: EmbedsPassages, model: str, dimensions: int | None) -> ServedModel:
     """Ask which model the provider serves under this name; raises CannotLoad."""
-    return await _asked(lambda: embedder.introduce(model=model, dimensions=dimensions), model, _FIRST_S)
+    return await _asked(lambda: embedder.served_model(model=model, dimensions=dimensions), model, _FIRST_S)
 
 
 async def _asked(ask: Callable[[], Awaitable[A]], model: str, patience: float) -> A:

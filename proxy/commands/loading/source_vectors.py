@@ -62,5 +62,5 @@ def _growth(index: str, embedding: Embedding, cause: str) -> str:
     return (
         f"{index}: each document will be about {kilobytes:,.1f} KB larger in responses that are not reranked, because "
         f"{cause}. To prevent this for the searches of a route, set `semantic.exclude_from_source: true`; what remains "
-        'is in docs/loading.md, "What vectors cost elsewhere"'
+        'is in docs/loading.md, "Vectors in other responses"'
     )

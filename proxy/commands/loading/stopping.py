@@ -28,28 +28,28 @@ class Stopping:
     """Whether a signal has come. The first lets the load write what it has, the second ends it at once."""
 
     def __init__(self) -> None:
-        self.told = asyncio.Event()
+        self.requested = asyncio.Event()
         self._number = signal.SIGTERM
         self._writing = False
         self._then: list[Callable[[], None]] = []
 
-    def raise_if_told(self) -> None:
-        if self.told.is_set():
+    def raise_if_requested(self) -> None:
+        if self.requested.is_set():
             raise Stopped(self._number)
 
     async def in_time(self, work: Coroutine[Any, Any, T], grace: float = GRACE_S) -> T:
         """Finish work that is already paid for; raises Stopped if it takes too long after a signal."""
-        task, told = asyncio.ensure_future(work), asyncio.ensure_future(self.told.wait())
+        task, requested = asyncio.ensure_future(work), asyncio.ensure_future(self.requested.wait())
         try:
-            await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, requested}, return_when=asyncio.FIRST_COMPLETED)
             await asyncio.wait({task}, timeout=grace)
             if not task.done():
                 raise Stopped(self._number)
             return task.result()
         finally:
-            told.cancel()
+            requested.cancel()
             task.cancel()
-            await asyncio.gather(told, task, return_exceptions=True)
+            await asyncio.gather(requested, task, return_exceptions=True)
 
     @contextmanager
     def heeded(self) -> Iterator[None]:
@@ -60,23 +60,23 @@ class Stopping:
         try:
             yield
         except asyncio.CancelledError:
-            self.raise_if_told()
+            self.raise_if_requested()
             raise
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
 
     def _tell(self, number: signal.Signals, task: "asyncio.Task[Any] | None") -> None:
-        if task and (self.told.is_set() or not self._writing):
+        if task and (self.requested.is_set() or not self._writing):
             task.cancel()
         self._number = number
-        self.told.set()
+        self.requested.set()
         for act in self._then:
             act()
 
     @contextmanager
     def writing(self, then: Callable[[], None] | None = None) -> Iterator[None]:
-        """While inside, a signal only sets `told` and calls `then`, instead of stopping at once."""
+        """While inside, a signal only sets `requested` and calls `then`, instead of stopping at once."""
         self._writing, self._then = True, [then] if then else []
         try:
             yield

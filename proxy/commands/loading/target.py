@@ -16,7 +16,7 @@ from proxy.commands.loading.patience import patiently
 from proxy.errors import Refused, UpstreamError
 from proxy.parsing.source_filter import SourceFilter
 from proxy.settings.redaction import NO_REDACTION, Redaction
-from proxy.upstream.embedder import Introduction, is_same
+from proxy.upstream.embedder import ServedModel, is_same
 
 A = TypeVar("A")
 
@@ -37,7 +37,7 @@ class Wanted:
     """The passage of the route or the profile; empty if there is neither."""
     redaction: Redaction = NO_REDACTION
 
-    def embedding(self, answering: Introduction) -> Embedding:
+    def embedding(self, answering: ServedModel) -> Embedding:
         """Describe a new vector field: model and dimensions are those of the model that answers."""
         passage = self.passage or self.default_passage
         return Embedding(self.field, answering.model, answering.dimensions, passage)
