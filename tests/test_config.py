@@ -352,7 +352,7 @@ def test_the_values_of_tier_and_priority_are_those_of_the_decision_matrix() -> N
         ("routes: [{index: a, passage: ['']}]", "routes[0].passage[0]: is empty: expected the name of a field"),
         (
             "routes:\n- index: a\n  passage:\n  - title\n  - 'Brand: {brand'",
-            "5: routes[0].passage[1]: 'Brand: {brand' has an unpaired `{`: write `{{` for the sign itself",
+            "5: routes[0].passage[1]: 'Brand: {brand' has an unpaired `{`: write `{field}` for a field",
         ),
         ("routes: [{index: a, passage: []}]", "routes[0].passage: is empty, and the reranker needs at least one field"),
         ("engine: {key_file: a}", "f.yaml:1: engine.key_file: set `certificate_file` too"),

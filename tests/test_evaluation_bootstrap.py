@@ -42,10 +42,10 @@ def test_the_interval_is_about_as_wide_as_the_normal_approximation() -> None:
     [
         (Interval(0.04, 0.01, 0.07, 100), "better"),
         (Interval(-0.04, -0.07, -0.01, 100), "worse"),
-        (Interval(0.04, -0.01, 0.07, 100), "no difference can be told"),
-        (Interval(0.0, 0.0, 0.0, 100), "no difference can be told"),
+        (Interval(0.04, -0.01, 0.07, 100), "no significant difference"),
+        (Interval(0.0, 0.0, 0.0, 100), "no significant difference"),
         (Interval(0.04, 0.01, 0.07, QUERIES_MIN), "better"),
-        (Interval(0.04, 0.01, 0.07, QUERIES_MIN - 1), "too few queries to tell"),
+        (Interval(0.04, 0.01, 0.07, QUERIES_MIN - 1), "too few queries for a verdict"),
     ],
 )
 def test_the_interval_is_described_in_words(found: Interval, meaning: str) -> None:
@@ -53,4 +53,4 @@ def test_the_interval_is_described_in_words(found: Interval, meaning: str) -> No
 
 
 def test_without_queries_there_is_no_interval() -> None:
-    assert "too few queries to tell" == interval([]).meaning
+    assert "too few queries for a verdict" == interval([]).meaning

@@ -120,7 +120,7 @@ async def test_concurrency_is_limited_after_a_first_single_search() -> None:
             b'{"error":{"type":"security_exception"}}',
             "status 401, security_exception. Name the variable .* --authorization-env",
         ),
-        (403, b"", "status 403. Take a user who may search the index"),
+        (403, b"", "status 403. Use credentials that may search the index"),
         (404, b'{"error":"no handler"}', "status 404. Correct --index"),
         (500, b"[]", "status 500. Send the same search with curl"),
         (400, b'{"error":{"type":"a\\u001b[2J"}}', "status 400. Correct the template"),

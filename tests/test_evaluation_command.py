@@ -90,7 +90,7 @@ async def test_a_run_reports_the_gain(setting: Setting) -> None:
     code, out, err = await setting.runs("--show", "1")
     assert (0, "") == (code, err)
     assert "\nnDCG@10: better: +56.9 points, 95 % interval +56.9 to +56.9, 40 queries\n" in out
-    assert "gained most:\n   +56.9  “shoes 0” (q0): perfect (grade 3) from place 4 to 1\n" in out
+    assert "gained most:\n   +56.9  “shoes 0” (q0): perfect (grade 3) from rank 4 to 1\n" in out
     rows = [" ".join(line.split()) for line in out.splitlines()]
     assert "MRR 0.250 1.000 +75.0 (+75.0 to +75.0)" in rows
     assert "recall@100 1.000 1.000 +0.0 (+0.0 to +0.0)" in rows
@@ -200,7 +200,7 @@ async def test_the_index_name_is_encoded_in_the_url(setting: Setting) -> None:
         (
             (),
             {"template": "missing.json"},
-            "missing.json: No such file or directory. Name a file with a search body, in it {{query}}",
+            "missing.json: No such file or directory. Name a file with a search body that contains {{query}}",
         ),
         (("--concurrency", "65"), {}, "--concurrency: at most 64 queries at a time"),
         (("--runs", "/dev/null/runs"), {}, "--runs /dev/null/runs: "),

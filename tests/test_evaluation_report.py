@@ -30,10 +30,13 @@ def result(**changed: object) -> Result:
         (Interval(-0.033, -0.052, -0.013, 500), "worse: -3.3 points, 95 % interval -5.2 to -1.3, 500 queries"),
         (
             Interval(0.0, -0.0001, 0.0001, 1500),
-            "no difference can be told: +0.0 points, 95 % interval +0.0 to +0.0, 1,500 queries",
+            "no significant difference: +0.0 points, 95 % interval +0.0 to +0.0, 1,500 queries",
         ),
-        (Interval(0.5, 0.5, 0.5, 1), "too few queries to tell: +50.0 points, 95 % interval +50.0 to +50.0, 1 query"),
-        (Interval(0.0, 0.0, 0.0, 0), "too few queries to tell"),
+        (
+            Interval(0.5, 0.5, 0.5, 1),
+            "too few queries for a verdict: +50.0 points, 95 % interval +50.0 to +50.0, 1 query",
+        ),
+        (Interval(0.0, 0.0, 0.0, 0), "too few queries for a verdict"),
     ],
 )
 def test_a_difference_is_described_in_words(difference: Interval, words: str) -> None:
@@ -43,9 +46,9 @@ def test_a_difference_is_described_in_words(difference: Interval, words: str) ->
 @pytest.mark.parametrize(
     ("move", "words"),
     [
-        (Move("p1", 3, 7, 1), "p1 (grade 3) from place 7 to 1"),
-        (Move("p1", 3, None, 1), "p1 (grade 3) is new at place 1"),
-        (Move("p\x1b1", 3, 2, None), "p\\x1b1 (grade 3) was at place 2 and is gone"),
+        (Move("p1", 3, 7, 1), "p1 (grade 3) from rank 7 to 1"),
+        (Move("p1", 3, None, 1), "p1 (grade 3) is new at rank 1"),
+        (Move("p\x1b1", 3, 2, None), "p\\x1b1 (grade 3) was at rank 2 and is gone"),
     ],
 )
 def test_the_moved_document_is_described(move: Move, words: str) -> None:
@@ -64,8 +67,8 @@ def test_the_report_has_all_sections() -> None:
     assert "searches of the baseline: 12, by an engine\nsearches of the proxy: 12 reranked\n" in said
     assert "\nnDCG@10, judged only: better: +33.8 points, 95 % interval +27.7 to +36.9, 12 queries\n" in said
     assert "\n11 queries are better, 1 worse, 0 the same\n" in said
-    assert "gained most:\n   +50.0  “red shoes 1” (q1): a (grade 3) from place 3 to 1\n" in said
-    assert said.endswith("lost most:\n   -36.9  “red shoes 0” (q0): a (grade 3) from place 1 to 2\n")
+    assert "gained most:\n   +50.0  “red shoes 1” (q1): a (grade 3) from rank 3 to 1\n" in said
+    assert said.endswith("lost most:\n   -36.9  “red shoes 0” (q0): a (grade 3) from rank 1 to 2\n")
     assert max(map(len, said.splitlines())) <= 110
 
 

@@ -169,7 +169,7 @@ REFUSALS: list[tuple[list[tuple[bytes, bytes]], Any, str]] = [
     (
         [(b"X-Rerank-Query", b"\xff")],
         None,
-        "[X-Rerank-Query] is not UTF-8: send it as that, or in the body as [ext.rerank_proxy.query]",
+        "[X-Rerank-Query] is not UTF-8: encode it as UTF-8, or send it in the body as [ext.rerank_proxy.query]",
     ),
     (
         [(b"X-Rerank-Window", b"5"), (b"x-rerank-window", b"5")],

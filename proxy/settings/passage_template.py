@@ -99,7 +99,9 @@ def _parts(entry: str) -> Iterator[str | PassageField]:
             case "text":
                 yield found["text"]
             case _:
-                raise ValueError(f"{entry!r} has an unpaired `{found[0]}`: write `{found[0] * 2}` for the sign itself")
+                brace = found[0]
+                advice = f"write `{{field}}` for a field, `{brace * 2}` for the brace"
+                raise ValueError(f"{entry!r} has an unpaired `{brace}`: {advice}")
 
 
 def _joined(parts: Iterator[str | PassageField]) -> Iterator[str | PassageField]:

@@ -156,7 +156,9 @@ def _of_headers(fields: Sequence[Field]) -> dict[str, _Said] | Wrong:
         try:
             text = value.decode().strip()
         except UnicodeDecodeError:
-            return Wrong(f"[{place}] is not UTF-8: send it as that, or in the body as [ext.{MEMBER}.{option}]")
+            return Wrong(
+                f"[{place}] is not UTF-8: encode it as UTF-8, or send it in the body as [ext.{MEMBER}.{option}]"
+            )
         if option in found:
             return Wrong(f"[{place}] is sent more than once: send it once")
         found[option] = _Said(place, _typed(option, text))

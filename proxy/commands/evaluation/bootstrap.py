@@ -25,12 +25,12 @@ class Interval:
     queries: int
 
     @property
-    def meaning(self) -> Literal["better", "worse", "no difference can be told", "too few queries to tell"]:
+    def meaning(self) -> Literal["better", "worse", "no significant difference", "too few queries for a verdict"]:
         if self.queries < QUERIES_MIN:
-            return "too few queries to tell"
+            return "too few queries for a verdict"
         if self.low > 0:
             return "better"
-        return "worse" if self.high < 0 else "no difference can be told"
+        return "worse" if self.high < 0 else "no significant difference"
 
 
 def interval(differences: Sequence[float]) -> Interval:

@@ -166,10 +166,10 @@ def _is_passing(error: Exception) -> bool:
 _ADVICE: Mapping[str, str] = {
     "status 400": "Correct the template",
     "status 401": "Name the variable that holds the Authorization header with --authorization-env",
-    "status 403": "Take a user who may search the index, by --authorization-env",
+    "status 403": "Use credentials that may search the index, with --authorization-env",
     "status 404": "Correct --index",
     "no answer": "Give it more time with --timeout, or send fewer searches at once with --concurrency",
-    "a hit": "Have the template return it, or name another with --id-field",
+    "a hit": "Let the template return this field, or name another one with --id-field",
 }
 
 

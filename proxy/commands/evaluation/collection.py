@@ -166,7 +166,7 @@ def _of_objects(text: str, name: str, columns: Sequence[Column]) -> _Rows:
         try:
             said = msgspec.json.decode(line, type=dict[str, Any])
         except (msgspec.DecodeError, RecursionError):
-            raise CannotEvaluate(f"{name}, line {number}: not a JSON object. Write one a line") from None
+            raise CannotEvaluate(f"{name}, line {number}: not a JSON object. Write one per line") from None
         yield number, [_member(said, column, f"{name}, line {number}") for column in columns]
 
 

@@ -141,7 +141,9 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CannotEvaluate(f"{path}: {error.strerror}. Name a file with a search body, in it {{{{query}}}}") from None
+        raise CannotEvaluate(
+            f"{path}: {error.strerror}. Name a file with a search body that contains {{{{query}}}}"
+        ) from None
 
 
 async def _ask(

@@ -169,7 +169,7 @@ def _why_no_verdict(baseline: Side, proxy: Side, rows: Sequence[Row]) -> str | N
                 f"{TOLERATED_SHARE:.0%}: see the outcomes, and correct what they name"
             )
     if rows[0].difference.meaning.startswith("too few"):
-        return f"{rows[0].difference.queries} queries are too few to tell: judge more"
+        return f"{rows[0].difference.queries} queries are too few for a verdict: judge more"
     return None
 
 

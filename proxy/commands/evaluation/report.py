@@ -148,11 +148,11 @@ def move_in_words(move: Move) -> str:
     said = f"{printable(move.document)} (grade {move.grade})"
     match move.before, move.after:
         case None, after:
-            return f"{said} is new at place {after}"
+            return f"{said} is new at rank {after}"
         case before, None:
-            return f"{said} was at place {before} and is gone"
+            return f"{said} was at rank {before} and is gone"
         case before, after:
-            return f"{said} from place {before} to {after}"
+            return f"{said} from rank {before} to {after}"
 
 
 def printable(text: str) -> str:
