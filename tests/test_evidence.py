@@ -185,7 +185,7 @@ VALUES_IN_LINES = [
 VALUES_AS_THE_WORDS = [
     line("title:boots AND shelf:boots"),
     line("shelf:boots AND title:(boots)"),
-    line("title:(boots) shelf:boots"),
+    line("title:(boots) shelf:boots", default_operator="AND"),
     line("(title:boots OR body:boots) AND shelf:boots"),
 ]
 
@@ -215,8 +215,12 @@ def test_a_line_with_the_text_as_a_value_beside_alternatives_is_not_relaxed(writ
     assert ("boots", None, "query_syntax") == (user_query.text, user_query.relaxed, user_query.unrelaxed)
 
 
-def test_alternatives_with_the_text_in_any_fields_are_relaxed() -> None:
-    assert UserQuery("boots", MATCH_ALL) == found(line("title:boots OR shelf:(boots) OR tags:boots"))
+@pytest.mark.parametrize(
+    "written",
+    ["title:boots OR shelf:(boots) OR tags:boots", "title:boots shelf:boots", "title:boots AND title.stem:boots"],
+)
+def test_alternatives_with_the_text_in_any_fields_are_relaxed(written: str) -> None:
+    assert UserQuery("boots", MATCH_ALL) == found(line(written))
 
 
 @pytest.mark.parametrize("written", ["shelf:boots", "shelf:(boots)", "shelf:boots OR tags:boots"])
