@@ -45,6 +45,8 @@ def scored(query: Any, **said: Any) -> dict[str, Any]:
         of_bool(must=[TYPED], should=[{"term": {"title.raw": "Rain jacket"}}]),
         of_bool(must=[TYPED], should=[{"match": {"title": "rain"}}, {"match": {"title": "anorak"}}]),
         of_bool(must=TYPED, should=[FRENCH, {"term": {"language": "en"}}], minimum_should_match=1),
+        of_bool(should=[TYPED, {"match": {"brand": "hats"}}], minimum_should_match=2),
+        of_bool(must=[FRENCH], should=[{"match": {"brand": "hats"}}, TYPED], minimum_should_match="100%"),
         of_bool(must=[TYPED], should=[of_bool(must=[{"match_phrase": {"title": "rain"}}])]),
         # filters by values that are words of the text
         of_bool(

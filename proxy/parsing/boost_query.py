@@ -216,6 +216,8 @@ class _Rewriter:
         Beside a clause with the query text, a required one without it is a filter, also if its value is a word of it.
         """
         must, should = listed(body.get("must")), listed(body.get("should"))
+        if str(body.get("minimum_should_match")) in {"100%", str(max(len(should), 2))}:
+            must, should = [*must, *should], []  # all of them are required
         held = self.above.intersection(map(id, [*must, *should]))
         are_filters = _is_required(body) and held.isdisjoint(map(id, should))
         required = {id(clause) for clause in [*must, *(should if are_filters else [])]}
