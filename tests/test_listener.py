@@ -42,7 +42,7 @@ class Handler:
             self.cancelled.set()
             raise
         self.bodies.append(await exchange.read_body(self.limit))
-        await exchange.answer(self.answer)
+        exchange.send(self.answer)
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ async def test_a_disconnecting_client_cancels_its_handler(caller: Client, handle
 
 async def test_the_rest_of_a_small_body_is_read_before_the_next_request(handler: Handler, log: Log) -> None:
     async def without_reading(exchange: Exchange) -> None:
-        await exchange.answer(OK)
+        exchange.send(OK)
 
     listener = await listening(without_reading)
     client = await Client.to(listener.port)
