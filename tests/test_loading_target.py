@@ -117,7 +117,7 @@ def test_an_index_without_any_passage_field_is_rejected(properties: Any) -> None
         (Refused("engine", 502, b'"\xff"'), 'the engine returned 502: "\ufffd"'),
         (
             Unreachable("engine", "refused"),
-            "the engine cannot be reached: refused. Start it, or name another with --engine",
+            "the engine cannot be reached: refused. Start it, or correct its URL: engine.url or --engine",
         ),
         (TimedOut("engine", "no answer in 1 s"), "the engine cannot be reached: no answer in 1 s. Start it"),
     ],

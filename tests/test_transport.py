@@ -1,6 +1,7 @@
 """What a provider of models does becomes one of our four errors; the token goes there and nowhere else."""
 
 import asyncio
+import errno
 import gzip
 import socket
 import ssl
@@ -9,12 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
+import aiohttp
 import pytest
 import trustme
 
 from proxy.bounds import INFLATED_BYTES_A_TURN, MODEL_RESPONSE_BYTES
 from proxy.context import Charge, Usage
-from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
+from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError, connection_error
 from proxy.settings.config import Models
 from proxy.settings.tls import towards_models
 from proxy.settings.yaml_file import ConfigError
@@ -160,9 +162,26 @@ async def test_a_redirect_is_not_followed(transport: Transport, server: FakeServ
 
 
 async def test_a_provider_that_does_not_run_is_unreachable() -> None:
+    url = f"http://127.0.0.1:{closed_port()}"
     async with models_session(1.0) as session:
-        with pytest.raises(Unreachable):
-            await Transport(session, "embedder", f"http://127.0.0.1:{closed_port()}", TOKEN).post("/", b"{}", LONG)
+        with pytest.raises(Unreachable, match=rf"^embedder: {url}: Connection refused$"):
+            await Transport(session, "embedder", url, TOKEN).post("/", b"{}", LONG)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 9200)"), "Connection refused"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "Name or service not known"),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), "wrong version number"),
+        (OSError("Multiple exceptions: a, b"), "Multiple exceptions: a, b"),
+        (aiohttp.ServerDisconnectedError(), "Server disconnected"),
+        (TimeoutError(), ""),
+    ],
+)
+def test_a_connection_error_is_described_in_the_words_of_the_system(error: Exception, said: str) -> None:
+    assert connection_error(error).endswith(said)
+    assert "Connect call failed" not in connection_error(error)
 
 
 async def test_a_connect_timeout_is_unreachable_and_not_a_timeout() -> None:
