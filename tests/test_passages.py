@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.ranking.passages import passage_of_tokens, passage_text
@@ -83,6 +83,18 @@ PATHS = st.text(alphabet="ab.:", min_size=1)
 def test_any_document_gives_a_passage_within_the_limit(source: Any, fields: list[str], limit: int) -> None:
     assert len(passage_text(source, lines(fields), limit)) <= limit
     assert estimated_tokens(passage_of_tokens(source, lines(fields), limit)) <= limit
+
+
+WRITTEN = st.lists(st.sampled_from(["a", "bc", " ", "\n", "\xa0", "\ud83d", "<p>", "&lt;"]), max_size=9).map("".join)
+
+
+@settings(max_examples=500)
+@given(WRITTEN, WRITTEN, st.integers(0, 20))
+def test_a_text_and_an_array_of_it_give_the_same_passage(title: str, body: str, limit: int) -> None:
+    """Most values are one text without markup, which is read in a shorter way than all others."""
+    read = lines(["title", "body"])
+    arrays = passage_text({"title": [title], "body": [body]}, read, limit)
+    assert arrays == passage_text({"title": title, "body": body}, read, limit)
 
 
 @given(strategies.json_values)

@@ -55,6 +55,8 @@ def passage_text(
     Arrays are joined with commas, objects become `key: value`; a path may traverse objects and arrays of objects, or be
     a key with dots. Reading stops as soon as the passage has its maximum length. It is redacted before anything is cut.
     """
+    if not redaction.rules and (plain := _plain_text(source, lines, max_chars)) is not None:
+        return whole(plain).rstrip()
     texts: list[str] = []
     most = max_chars + (REDACTION_MARGIN + 1 if redaction.rules else 0)
     room = _Room(most, most * _MARKUP_SHARE, redaction)
@@ -68,6 +70,25 @@ def passage_text(
     if room.is_omitted or redaction.omits(joined):
         return ""
     return redaction.cut(joined, max_chars).rstrip()
+
+
+def _plain_text(source: Mapping[str, Any], lines: Sequence[PassageLine], most: int) -> str | None:
+    """Join plain lines without a call for each value; None if it is too long, or a value is no text or has markup."""
+    texts: list[str] = []
+    if not isinstance(source, dict):
+        return None
+    for line in lines:
+        if line.plain is None:
+            return None
+        value = source.get(line.plain)
+        if value is None:
+            continue
+        if not isinstance(value, str) or len(value) > most or "<" in value or "&" in value:
+            return None
+        if text := value.strip():
+            texts.append(text)
+    joined = "\n".join(texts)
+    return joined if len(joined) <= most else None
 
 
 @dataclass(slots=True)

@@ -43,6 +43,8 @@ class PassageLine:
     fields: tuple[PassageField, ...]
     bare: PassageField | None = None
     """The field of a line that is only this field; other lines state facts, such as a price with its label."""
+    plain: str | None = None
+    """The name of that field if it is no path and its values are written whole, as text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,11 @@ def line_of(entry: str) -> PassageLine:
 
 def _line(parts: tuple[str | PassageField, ...]) -> PassageLine:
     fields = tuple(part for part in parts if isinstance(part, PassageField))
-    return PassageLine(parts, fields, fields[0] if fields == parts and len(parts) == 1 else None)
+    if fields != parts or len(parts) > 1:
+        return PassageLine(parts, fields)
+    (bare,) = fields
+    is_plain = bare == PassageField(bare.path) and "." not in bare.path
+    return PassageLine(parts, fields, bare, bare.path if is_plain else None)
 
 
 def _parts(entry: str) -> Iterator[str | PassageField]:
