@@ -29,7 +29,7 @@ from proxy.settings.config import (
     Semantic,
     TraceSettings,
 )
-from proxy.settings.config_file import KNOWN_KEYS, KNOWN_WORDS, REMOVED_KEYS, load, read
+from proxy.settings.config_file import KNOWN_KEYS, KNOWN_WORDS, REMOVED_KEYS, SECRET_KEYS, load, read
 from proxy.settings.profiles import AUTO, PRIORITIES, PROFILES, TIERS
 from proxy.settings.request_options import ALLOWED
 from proxy.settings.routes import Route, build_routes
@@ -184,6 +184,23 @@ def test_every_key_is_read_somewhere() -> None:
 )
 def test_a_removed_key_is_an_error_naming_its_replacement(text: str, said: str) -> None:
     assert said == refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        *((f"engine: {{{key}: x}}", "engine.authorization_env") for key in ("user", "password", "api_key")),
+        *((f"models: {{{key}: x}}", "models.token_env") for key in ("token", "api_key")),
+    ],
+)
+def test_a_secret_in_the_file_is_an_error_naming_the_key_for_its_variable(text: str, key: str) -> None:
+    assert f"no secrets in this file: `{key}` names the environment variable" in refusal(text)
+
+
+def test_keys_of_secrets_are_unknown_and_their_replacements_exist() -> None:
+    known = {f"{section}.{key}" for section, keys in KNOWN_KEYS.items() for key in keys}
+    assert set() == known & SECRET_KEYS.keys()
+    assert set() == {name for said in SECRET_KEYS.values() for name in re.findall(r"`(\w+\.\w+)`", said)} - known
 
 
 def test_removed_keys_are_unknown_and_their_replacements_exist() -> None:
