@@ -85,6 +85,9 @@ CHUNK_LINES_A_TURN = _bound(
     Of.CLIENT, "lines between chunks that are read before other connections are served", 2000, "read later"
 )
 WAITING_BODY_BYTES = _bound(Of.CLIENT, "bytes of a body that are read before they are needed", 64 * 2**10, "read later")
+PIPELINED_BYTES = _bound(
+    Of.CLIENT, "bytes of requests behind one without a response that are read", 64 * 2**10, "read later"
+)
 UNREAD_BODY_BYTES = _bound(
     Of.CLIENT,
     "bytes of an unneeded body that are read to keep a connection open",

@@ -354,8 +354,6 @@ async def test_sigterm_closes_the_port_and_finishes_running_requests(
     await serving
     assert ("reranked", "close") == (answered.header("x-rerank"), answered.header("connection"))
     client.close()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        asyncio.get_running_loop().remove_signal_handler(number)
 
 
 @pytest.mark.parametrize("routes", [True, False])

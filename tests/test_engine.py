@@ -13,10 +13,13 @@ import pytest
 from proxy.catalog.indices import Resolved
 from proxy.context import Sent
 from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, UpstreamError
+from proxy.http1.headers import NO_HOP
 from proxy.ranking.planning import EngineSearch
 from proxy.settings.config import Config
 from proxy.settings.config import Engine as Settings
 from proxy.upstream.engine import EngineClient, EngineOfCaller
+from proxy.upstream.nodes import Nodes
+from proxy.upstream.pool import EnginePool, EngineRequest
 from tests.fakes import (
     FakeEngine,
     Fault,
@@ -357,3 +360,15 @@ async def test_unsolicited_bytes_close_the_connection(caller: EngineOfCaller, en
     said.set()
     await engine.until_left()
     assert b"another" not in (await caller.search(SEARCH)).body
+
+
+@pytest.mark.parametrize(("age_seconds", "connections"), [(60.0, 1), (0.0, 2)])
+async def test_a_connection_is_used_again_up_to_its_maximum_age(
+    engine: FakeEngine, age_seconds: float, connections: int
+) -> None:
+    """Otherwise one that is always in use would keep its node after the host's name has moved to another."""
+    pool = EnginePool(Nodes(Settings(url=engine.url)), NO_HOP, 60.0, age_seconds)
+    for _ in range(2):
+        await pool.send(EngineRequest("GET", "/_cat/health", ()))
+    assert connections == engine.connections
+    await pool.close()

@@ -10,7 +10,7 @@ import pytest
 from demo.engine import free_ports
 from proxy.settings.config import Config, Engine, Listen
 from tests.conftest import StartProxy
-from tests.fakes import FakeEngine, FakeServer, Message, Stream
+from tests.fakes import Client, FakeEngine, FakeServer, Message, Stream, chunked, hangs, request, waits_for
 from tests.isolation import PATIENCE_S, connected
 
 Serve = Callable[..., Awaitable[int]]
@@ -111,3 +111,54 @@ async def test_with_via_disabled_no_header_is_added(engine: FakeEngine, serve: S
         await client.ask("GET", "/", via="1.1 another")
         await client.ask("GET", "/")
     assert ["1.1 another", ""] == [asked.header("via") for asked in engine.requests]
+
+
+@pytest.mark.parametrize("ends", [Client.close, Client.break_off])
+async def test_behind_a_search_whose_client_leaves_its_writes_are_delivered_in_order(
+    engine: FakeEngine, serve: Serve, ends: Callable[[Client], None]
+) -> None:
+    """As Elasticsearch does, which runs pipelined requests at once; the search and other reads end with the client."""
+    engine.faults["lexical"] = hangs
+    async with connected(await serve(engine.url)) as client:
+        behind = [
+            request("PUT", "/library/_doc/1", b"{}"),
+            request("POST", "/library/_search", b"{}"),
+            request("POST", "/_bulk", transfer_encoding="chunked") + chunked(b'{"delete":{"_id":"1"}}'),
+            request("DELETE", "/library/_doc/2"),
+            request("PUT", "/library/_doc/3", b"{}")[:-1],
+        ]
+        await client.send(request("POST", "/library/_search", b"{}"))
+        await engine.until_asked("lexical")
+        await client.send(b"".join(behind))
+        ends(client)
+        await engine.until_asked("other", 3)
+        await engine.until_left()
+    assert ["/library/_doc/1", "/_bulk", "/library/_doc/2"] == [asked.path for asked in engine.of("other")]
+
+
+async def test_behind_a_write_whose_client_leaves_the_next_one_is_sent_when_that_has_its_response(
+    engine: FakeEngine, serve: Serve
+) -> None:
+    held = asyncio.Event()
+    engine.faults["other"] = waits_for(held)
+    async with connected(await serve(engine.url)) as client:
+        await client.send(b"".join(request("PUT", f"/library/_doc/{number}", b"{}") for number in range(3)))
+        await engine.until_asked("other")
+    held.set()
+    await engine.until_asked("other", 3)
+    await engine.until_left()
+    assert ["/library/_doc/0", "/library/_doc/1", "/library/_doc/2"] == [asked.path for asked in engine.of("other")]
+
+
+async def test_behind_a_request_that_closes_the_connection_nothing_is_delivered(
+    engine: FakeEngine, serve: Serve
+) -> None:
+    held = asyncio.Event()
+    engine.faults["other"] = waits_for(held)
+    async with connected(await serve(engine.url)) as client:
+        last = request("PUT", "/library/_doc/0", b"{}", connection="close")
+        await client.send(last + request("PUT", "/library/_doc/1", b"{}"))
+        await engine.until_asked("other")
+    held.set()
+    await engine.until_left()
+    assert ["/library/_doc/0"] == [asked.path for asked in engine.of("other")]

@@ -1,7 +1,11 @@
 """A client's requests come as exchanges, one after the other; what is hostile is refused and hurts nobody else."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import resource
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +26,7 @@ class Handler:
     def __init__(self) -> None:
         self.exchanges: list[Exchange] = []
         self.limit = 2**20
+        self.answer = OK
         self.bodies: list[bytes | None] = []
         self.running = asyncio.Event()
         self.may_end = asyncio.Event()
@@ -37,7 +42,7 @@ class Handler:
             self.cancelled.set()
             raise
         self.bodies.append(await exchange.read_body(self.limit))
-        await exchange.answer(OK)
+        await exchange.answer(self.answer)
 
 
 @pytest.fixture
@@ -294,6 +299,24 @@ async def test_closing_finishes_running_requests_and_closes_idle_connections(
     idle.close()
 
 
+async def test_closing_answers_a_request_that_is_under_way_on_a_connection_in_use(handler: Handler, log: Log) -> None:
+    """The client, which was told that the connection is kept, would lose it otherwise."""
+    listener = await listening(handler, patience=Patience(quiet=60))
+    client = await Client.to(listener.port)
+    kept = await client.ask("GET", "/")
+    handler.may_end.clear()
+    handler.running.clear()
+    closing = asyncio.ensure_future(listener.close(60))
+    await asyncio.sleep(0)
+    await client.send(request("GET", "/"))
+    await handler.running.wait()
+    handler.may_end.set()
+    last = await client.answer()
+    assert [(200, ""), (200, "close")] == [(each.status, each.header("connection")) for each in (kept, last)]
+    await closing
+    client.close()
+
+
 async def test_closing_aborts_requests_after_the_grace_period(
     listener: Listener, caller: Client, handler: Handler
 ) -> None:
@@ -351,3 +374,73 @@ async def test_an_internal_error_before_the_task_starts_is_a_500(log: Log) -> No
     assert 500 == (await client.ask("GET", "/")).status
     client.close()
     await listener.close(0)
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Let every attempt to open a file or a socket fail."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_accepting_resumes_even_if_there_was_no_descriptor_for_it(handler: Handler, log: Log) -> None:
+    listener = await listening(handler, room=2, patience=Patience(head=0.1))
+    clients = [await Client.to(listener.port) for _ in range(2)]
+    while not [event for event in log if event["event"] == "accepting_paused"]:  # noqa: ASYNC110  a log has no event
+        await asyncio.sleep(0)
+    waiting = await Client.to(listener.port)
+    await waiting.send(request("GET", "/"))
+    with no_descriptors():
+        for client in clients:
+            client.close()
+        while listener.clients:  # noqa: ASYNC110  the listener has no event either
+            await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.sleep(0)
+    assert 200 == (await waiting.answer()).status
+    waiting.close()
+    await listener.close(0)
+
+
+async def test_a_listener_that_cannot_use_another_certificate_continues_with_the_earlier_one(
+    handler: Handler, log: Log
+) -> None:
+    listener = await listening(handler)
+    with no_descriptors(), pytest.raises(OSError, match="Too many open files"):
+        await listener.secure_by(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    client = await Client.to(listener.port)
+    assert 200 == (await client.ask("GET", "/")).status
+    client.close()
+    await listener.close(0)
+
+
+@pytest.mark.parametrize("connection", ["keep-alive", "close"])
+async def test_a_client_that_never_reads_is_not_kept_for_ever(handler: Handler, log: Log, connection: str) -> None:
+    """Its request would otherwise keep the settings with which it began, of however many reloads."""
+    handler.answer = replace(OK, body=b" " * 10_000_000)
+    listener = await listening(handler, patience=Patience(idle=0.1))
+    client = await Client.to(listener.port)
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a stream's transport reads, too
+    await client.send(request("GET", "/", connection=connection))
+    await handler.running.wait()
+    while listener.clients:  # noqa: ASYNC110  the listener has no event
+        await asyncio.sleep(0)
+    client.close()
+    await listener.close(0)
+
+
+# Requests behind one without a response
+
+
+async def test_a_client_that_leaves_is_noticed_although_it_has_sent_another_request(
+    caller: Client, handler: Handler
+) -> None:
+    handler.may_end.clear()
+    await caller.send(request("GET", "/") * 2)
+    await handler.running.wait()
+    caller.close()
+    await handler.cancelled.wait()

@@ -244,6 +244,26 @@ async def test_a_submitted_search_survives_a_reload_with_the_same_route(
         client.close()
 
 
+async def test_a_search_that_is_being_submitted_during_a_reload_stays_known(start: Start, settings: Config) -> None:
+    async with EndpointEngine(DOCUMENTS) as engine:
+        settings = replace(settings, engine=replace(settings.engine, url=engine.url))
+        server = await start(settings)
+        client = await server.client()
+        held = asyncio.Event()
+        engine.running, engine.faults["_async_search"] = True, waits_for(held)
+        body = msgspec.json.encode(QUERY)
+        await client.send(request("POST", "/products/_async_search", body, content_type="application/json"))
+        await engine.until_asked("_async_search")
+        server.found = lambda: replace(settings, steering=())
+        await server.process.reload()
+        held.set()
+        assert "bypassed;reason=running" == (await client.answer()).header("x-rerank")
+        engine.running = False
+        answered = await client.ask("GET", f"/_async_search/{recorded('async_search.json')['id']}")
+        assert "reranked" == answered.header("x-rerank")
+        client.close()
+
+
 @pytest.mark.parametrize("reloads", [False, True])
 async def test_a_submitted_search_of_an_alias_survives_a_reload(
     start: Start, settings: Config, *, reloads: bool

@@ -161,7 +161,8 @@ def region(store: Store) -> CacheRegion:
 
 
 def cache_of(reranker: FakeReranker, clock: Clock, held: Held, **other: str) -> ScoreCache:
-    return ScoreCache(reranker, region(held), endpoint=other.get("endpoint", "e"), query_max_chars=20, now=clock)
+    endpoint = other.get("endpoint", "e")
+    return ScoreCache(reranker, region(held), endpoint=endpoint, query_max_chars=20, now=clock, timer=clock)
 
 
 @pytest.fixture
@@ -493,6 +494,22 @@ async def test_a_call_rejected_for_its_content_is_not_repeated_for_some_seconds(
     clock.now += REFUSED_S
     assert scores("ab") == (await score(cache, "ab")).scores
     assert [["a", "b"], ["a", "c"], ["b"]] == reranker.sent
+
+
+async def test_a_refused_call_is_repeated_after_these_seconds_although_the_clock_was_set_back(
+    reranker: FakeReranker, held: Held, clock: Clock
+) -> None:
+    wall = Clock()
+    cache = ScoreCache(reranker, region(held), endpoint="e", query_max_chars=20, now=wall, timer=clock)
+    reranker.at_once = False
+    first = begun(cache, "ab")
+    await settled()
+    reranker.calls[0].fail(Refused("reranker", 400))
+    await first
+    reranker.at_once = True
+    wall.now -= 86_400
+    clock.now += REFUSED_S
+    assert scores("ab") == (await score(cache, "ab")).scores
 
 
 async def test_a_rejected_batch_keeps_the_scores_before_it(cache: ScoreCache, reranker: FakeReranker) -> None:

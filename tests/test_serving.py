@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,65 @@ async def test_while_draining_it_is_not_ready_and_finishes_running_requests(
         held.set()
         assert "reranked" == (await proxy.client.answer()).header("x-rerank")
         assert 0 == await proxy.command.ended()
+
+
+async def test_while_it_drains_the_settings_are_not_read_again(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    held = asyncio.Event()
+    models.faults["rerank"] = waits_for(held)
+    async with served(tmp_path, engine, models) as proxy:
+        body = json.dumps(QUERY).encode()
+        await proxy.client.send(request("POST", "/products/_search", body, content_type="application/json"))
+        await models.until_asked("rerank")
+        proxy.command.process.terminate()
+        await proxy.command.until("stopping")
+        proxy.write(routes=[])
+        proxy.command.process.send_signal(signal.SIGHUP)
+        await proxy.command.until("reload_failed", '"reloaded"')
+        assert "the process is ending" in proxy.command.lines[-1]
+        proxy.command.process.terminate()
+        held.set()
+        assert "reranked" == (await proxy.client.answer()).header("x-rerank")
+        assert 0 == await proxy.command.ended()
+
+
+async def test_signals_that_come_while_it_ends_do_not_kill_it(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    """Such as a second SIGTERM: what is still to be written, as the last lines of the log, would be lost."""
+    async with served(tmp_path, engine, models) as proxy:
+        process = proxy.command.process
+        process.terminate()
+        while process.returncode is None:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                with suppress(ProcessLookupError):
+                    process.send_signal(number)
+            await asyncio.sleep(0)
+        assert 0 == process.returncode
+
+
+async def test_settings_from_a_pipe_are_not_read_again(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
+    """Nobody writes to it any more, so reading it would never end, or all routes would be gone."""
+    settings = {
+        "listen": {"port": 0},
+        "engine": {"url": engine.url, "resolve_timeout_seconds": 30},
+        "models": {"url": models.url, "canary": False},
+        "admin": {"port": 0},
+        "routes": [ROUTE],
+    }
+    os.mkfifo(pipe := tmp_path / "config.yaml")
+    async with running("serve", "-c", str(pipe)) as command:
+        await asyncio.to_thread(pipe.write_bytes, msgspec.yaml.encode(settings))
+        started = json.loads(await command.until("listening"))
+        command.process.send_signal(signal.SIGHUP)
+        refused = json.loads(await command.until("reload_failed", '"reloaded"'))
+        assert f"{pipe}: is not a file" in refused["message"]
+        client = await Client.to(urlsplit(started["address"]).port or 0)
+        assert "reranked" == (await client.search("/products/_search", QUERY)).header("x-rerank")
+        client.close()
+        command.process.terminate()
+        assert 0 == await command.ended()
 
 
 async def test_an_admin_port_on_another_address_needs_a_token(tmp_path: Path) -> None:

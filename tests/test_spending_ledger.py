@@ -52,17 +52,25 @@ def test_saving_loses_and_duplicates_nothing_even_on_failure() -> None:
 
 
 def test_past_minutes_and_old_days_are_dropped() -> None:
-    old, kept = NOON - SPEND_DAYS * DAY_S, NOON - (SPEND_DAYS - 1) * DAY_S
-    book = {
-        Account(period, "a", "m"): SPENT
-        for period in (Period.DAY.key(old), Period.DAY.key(kept), Period.MINUTE.key(NOON - 60), Period.MINUTE.key(NOON))
-    }
-    left = [Period.DAY.key(kept), Period.MINUTE.key(NOON)]
-    assert left == [account.period for account in recent(book, NOON)]
+    days = [Period.DAY.key(NOON - number * DAY_S) for number in range(SPEND_DAYS + 1)]
+    minutes = [Period.MINUTE.key(NOON), Period.MINUTE.key(NOON - 60)]
+    book = {Account(period, route, "m"): SPENT for period in (*days, *minutes) for route in ("a", "b")}
+    assert {*days[:-1], minutes[0]} == {account.period for account in recent(book, NOON)}
     ledger = Ledger()
     ledger.saved(book)
     ledger.forget(NOON)
-    assert left[:1] == [account.period for account in ledger.days()]
+    assert set(days[:-1]) == {account.period for account in ledger.days()}
+
+
+def test_a_clock_that_is_wrong_for_a_while_costs_no_days() -> None:
+    """Otherwise what today's caps permit could be spent once more."""
+    ledger = Ledger()
+    ledger.add(NOON, "a", "m", SPENT)
+    ledger.saved(added(ledger.begin_save()))
+    ledger.forget(NOON + 400 * DAY_S)
+    ledger.add(NOON + 400 * DAY_S, "a", "m", SPENT)
+    ledger.forget(NOON)
+    assert 0.1 == shares(ledger)[0]
 
 
 def test_models_beyond_the_limit_are_counted_together() -> None:

@@ -3,8 +3,8 @@
 import asyncio
 import gc
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +116,17 @@ class Process:
             towards_models(config.models)
         except ConfigError as error:
             return Reloaded(str(error))
+        if self.state is State.DRAINING:
+            return Reloaded("the process is ending")
+        if self._listener is not None:
+            try:
+                await self._listener.secure_by(to_clients)
+            except OSError as error:
+                return Reloaded(f"listen.certificate_file: cannot be used now: {error.strerror}")
         self._proxy.replace(await next_generation(config, secrets, self._proxy.fixed, earlier))
         self._proxy.generation.watch_models()
         self._proxy.fixed.nodes.secure_by(to_engine)
         self._proxy.fixed.spares.drop()
-        if self._listener is not None:
-            await self._listener.secure_by(to_clients)
         return Reloaded(changed=changed_keys(earlier.config, config), needs_restart=needs_restart(found, self._started))
 
     def reload_soon(self) -> None:
@@ -198,6 +203,26 @@ def _spare_what_stays() -> None:
     gc.set_threshold(_COLLECTED_EACH)
 
 
+@contextmanager
+def on_signals(numbers: Iterable[signal.Signals], handle: Callable[[], object]) -> Iterator[None]:
+    """Call a function in the event loop on each of these signals while the block runs; then what was before holds.
+
+    A handler of the event loop leaves the default action behind: a second SIGTERM would kill the process before it has
+    written the last lines of its log.
+    """
+    loop = asyncio.get_running_loop()
+
+    def handler(*_: object) -> None:
+        loop.call_soon_threadsafe(handle)
+
+    earlier = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, action in earlier.items():
+            signal.signal(number, action or signal.SIG_DFL)
+
+
 async def serve_until_stopped(
     config: Config,
     token: str | None,
@@ -207,13 +232,12 @@ async def serve_until_stopped(
     watched: Path | None = None,
 ) -> None:
     """Run a proxy until SIGTERM or SIGINT; `read` reads its settings again, and `watched` is their file."""
-    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+    stopped = asyncio.Event()
     async with AsyncExitStack() as stack:
+        stack.enter_context(on_signals((signal.SIGTERM, signal.SIGINT), stopped.set))
         proxy = await open_proxy(config, token, environment, stack)
         process = Process(proxy, read, environment)
-        loop.add_signal_handler(signal.SIGHUP, process.reload_soon)
+        stack.enter_context(on_signals((signal.SIGHUP,), process.reload_soon))
         admin = await open_admin(config.admin, process, admin_token_of(config, environment), stack)
         proxy.warm_up(stack)
         proxy.generation.watch_models()

@@ -5,7 +5,6 @@ complete, it is run again as a plain search, and the reranked response replaces 
 clients need for polling are the engine's.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from urllib.parse import parse_qsl, urlencode
@@ -29,7 +28,7 @@ from proxy.parsing.search_request import Parameters
 from proxy.ranking.pipeline import Answered, Result, result_of_error
 from proxy.ranking.planning import EngineReply
 from proxy.settings.request_options import Steering
-from proxy.settings.routes import Route, Search
+from proxy.settings.routes import Search
 from proxy.telemetry.log import outcome_fields
 from proxy.upstream.engine import EngineOfCaller
 
@@ -86,15 +85,18 @@ class AsyncSearches:
     """Searches that were submitted through the proxy, and may still be polled."""
 
     def __init__(self, front: Front, earlier: "AsyncSearches | None" = None) -> None:
-        """Take over from `earlier` the searches of routes that have not changed."""
+        """Share the searches of `earlier`, to which one that is being submitted is added later."""
         self._front = front
-        self._submitted: TTLCache[str, Submitted] = TTLCache(ASYNC_SEARCHES_BYTES, _REMEMBERED_S, getsizeof=_size)
-        if earlier is not None:
-            self._submitted.update(earlier.submitted_to(front.searching.routes))
+        self.submitted: TTLCache[str, Submitted] = (
+            earlier.submitted if earlier else TTLCache(ASYNC_SEARCHES_BYTES, _REMEMBERED_S, getsizeof=_size)
+        )
 
-    def submitted_to(self, routes: Sequence[Route]) -> Mapping[str, Submitted]:
-        """Return the searches submitted to any of these routes, by their ids."""
-        return {id_: each for id_, each in tuple(self._submitted.items()) if each.covered.route in routes}
+    def _known(self, id_: str, caller: EngineOfCaller) -> Submitted | None:
+        """Return a search of this caller, and of a route that has not changed."""
+        submitted: Submitted | None = self.submitted.get(id_)
+        if submitted is None or submitted.identity != caller.identity:
+            return None
+        return submitted if submitted.covered.route in self._front.searching.routes else None
 
     async def submit(self, exchange: Exchange, record: RequestRecord, search: Search) -> None:
         """Answer a submission; the search is reranked if it is complete at once."""
@@ -129,8 +131,8 @@ class AsyncSearches:
     async def poll(self, exchange: Exchange, record: RequestRecord, search: Search) -> None:
         """Answer a poll; only a search that the same caller submitted through the proxy is reranked."""
         caller = self._front.caller(exchange)
-        submitted = self._submitted.get(search.id)
-        if isinstance(caller, Bypass) or submitted is None or submitted.identity != caller.identity:
+        submitted = None if isinstance(caller, Bypass) else self._known(search.id, caller)
+        if isinstance(caller, Bypass) or submitted is None:
             await self._front.hand_on(exchange)
             return
         begun = record.search()
@@ -173,7 +175,7 @@ class AsyncSearches:
         except RecursionError:
             return Bypass("too_complex", detail="the engine's response is nested too deeply")
         if "id" in state:
-            self._submitted[_identity.decode(state["id"])] = submitted
+            self.submitted[_identity.decode(state["id"])] = submitted
         if "response" not in state or any(_flag.decode(state.get(name, _FALSE)) for name in _UNFINISHED):
             return Bypass("running")
         call = _plain(submitted.call, question.asked)

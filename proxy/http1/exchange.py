@@ -262,8 +262,12 @@ class Exchange:
         await self.client.drained()
 
     def connection_fields(self) -> tuple[Field, ...]:
-        """Return the Connection header, if the HTTP version of the request does not imply it."""
-        if not (self.reusable and self.head.keep_alive and not self.client.closing):
+        """Return the Connection header, if the HTTP version of the request does not imply it.
+
+        The connection is closed after this response if the header says so, and only then.
+        """
+        self.reusable &= not self.client.closing
+        if not (self.reusable and self.head.keep_alive):
             return ((b"connection", b"close"),)
         return ((b"connection", b"keep-alive"),) if self.head.version == b"HTTP/1.0" else ()
 

@@ -10,7 +10,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Protocol, cast
 
-from proxy.bounds import REQUEST_HEAD_BYTES, WRITE_BUFFER_BYTES
+from proxy.bounds import PIPELINED_BYTES, REQUEST_HEAD_BYTES, WRITE_BUFFER_BYTES
 from proxy.context import Ended, RequestRecord
 from proxy.http1.exchange import Broken, Exchange, Work
 from proxy.http1.flow import Hold, ReadGate, reset
@@ -52,6 +52,7 @@ class ClientConnection(asyncio.Protocol):
         "_looked_at",
         "_loop",
         "_lost",
+        "_outliving",
         "_owner",
         "_paused",
         "_pending",
@@ -72,13 +73,15 @@ class ClientConnection(asyncio.Protocol):
         self.peer = ""
         self.engine: EngineConnection | None = None
         self.since = time.monotonic()
-        """Monotonic time since which it waits: for a head, for the rest of a head, or for the client to disconnect."""
+        """Monotonic time since which the client is waited for: to send a head or its rest, to read, or to leave."""
         self.lingering = False
         """Whether the last response has been sent, and further input is discarded."""
         self.ended = False
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._exchange: Exchange | None = None
+        self._outliving: Exchange | None = None
+        """A write that is still being delivered although the client has left."""
         self.request_writer = HeadWriter()
         self.response_writer = HeadWriter()
         self._pending = b""
@@ -115,7 +118,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
         if exchange is None:
-            if not self.closing:
+            if not (self.ended or self.lingering):
                 self._head(data)
         elif exchange.whole:
             self._keep(data)
@@ -136,7 +139,7 @@ class ClientConnection(asyncio.Protocol):
         self._owner.left(self)
 
     def pause_writing(self) -> None:
-        self._paused = True
+        self._paused, self.since = True, time.monotonic()
         if self._exchange is not None and self._exchange.relay is not None:
             self._exchange.relay.client_paused()
 
@@ -182,9 +185,13 @@ class ClientConnection(asyncio.Protocol):
             self._body(exchange, data)
 
     def _keep(self, data: bytes) -> None:
-        """Keep bytes of later requests, and pause reading until it is their turn."""
+        """Keep bytes of later requests, and beyond a limit pause reading until it is their turn.
+
+        Until then, it is noticed that the client leaves.
+        """
         self._pending += data
-        self.gate.hold(Hold.NEXT)
+        if len(self._pending) > PIPELINED_BYTES:
+            self.gate.hold(Hold.NEXT)
 
     def _wait_for_head(self, begun: bytes) -> None:
         if begun and not self._pending:
@@ -262,10 +269,12 @@ class ClientConnection(asyncio.Protocol):
 
     def done(self, exchange: Exchange) -> None:
         """Continue after a response: read the next request, or close the connection."""
+        if exchange is self._outliving:
+            self._deliver_next()
         if self._exchange is not exchange or self.ended:
             return
         self.conclude(exchange, Ended.ANSWERED)
-        if not (exchange.reusable and exchange.head.keep_alive) or self.closing:
+        if not (exchange.reusable and exchange.head.keep_alive):
             self._close_gently(exchange)
         elif exchange.whole:
             self._next()
@@ -348,7 +357,7 @@ class ClientConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Close the connection after everything has been written."""
-        self.ended = True
+        self.ended, self.since = True, time.monotonic()
         self.drop_engine()
         self.transport.close()
 
@@ -380,18 +389,53 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.reusable = False
 
     def _leave(self) -> None:
-        """Stop the exchange in progress after the client disconnected."""
+        """Stop the exchange in progress after the client disconnected; writes behind it are delivered."""
         exchange, self._exchange = self._exchange, None
+        goes_on = not self.closing
         self.ended = True
         if exchange is not None:
-            exchange.reusable = False
-            if exchange.task is not None:
-                exchange.task.cancel()
-            exchange.fail(Broken())
-            self.conclude(exchange, Ended.BROKEN_OFF if exchange.broken else Ended.CLIENT_LEFT)
-            if exchange.relay is not None:
-                exchange.relay.client_left()
+            goes_on &= exchange.whole and exchange.reusable and exchange.head.keep_alive
+            self._stop(exchange)
         self.drop_engine()
+        if goes_on and self._pending and self._outliving is None:
+            self._deliver_next()
+
+    def _stop(self, exchange: Exchange) -> None:
+        """Cancel the work on an exchange, except for the delivery of a write."""
+        exchange.reusable = False
+        if exchange.task is not None:
+            exchange.task.cancel()
+        exchange.fail(Broken())
+        self.conclude(exchange, Ended.BROKEN_OFF if exchange.broken else Ended.CLIENT_LEFT)
+        if exchange.relay is not None:
+            exchange.relay.client_left()
+        self._outliving = exchange if exchange.relay is not None else None
+
+    def _deliver_next(self) -> None:
+        """Begin the next request of a client that has left, one after the other, as if it left only then."""
+        self._outliving = None
+        exchange = None if self._owner.closing else self._take_whole()
+        if exchange is None:
+            return
+        self._begin(exchange)
+        self._stop(exchange)
+        if self._outliving is None:
+            self._loop.call_soon(self._deliver_next)
+
+    def _take_whole(self) -> Exchange | None:
+        """Take the next request from what has been received; None if there is no whole one."""
+        data, self._pending = _without_blank_lines(self._pending), b""
+        position = head_length(data)
+        if position is None or position > REQUEST_HEAD_BYTES:
+            return None
+        try:
+            exchange = Exchange(read_request_head(data[:position]), self)
+            while not exchange.whole and position < len(data):
+                position += exchange.take(data[position:])
+        except BadMessage:
+            return None
+        self._pending = data[position:]
+        return exchange if exchange.whole else None
 
 
 _TLS_HANDSHAKE = b"\x16\x03"

@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
 import structlog
@@ -20,6 +20,7 @@ from proxy.http1.exchange import Exchange, Work
 from proxy.http1.flow import probed
 from proxy.http1.framing import BadMessage
 from proxy.http1.inbound import ClientConnection
+from proxy.http1.outbound import AGE_S
 from proxy.http1.relay import Upstream, internal_error
 
 _BACKLOG = 1024
@@ -43,11 +44,13 @@ class Patience:
     head: float = 60.0
     """To receive the rest of a head."""
     idle: float = 3600.0
-    """Between the requests of a client's connection; the engine itself has no such timeout."""
+    """Between the requests of a client's connection, and for the client to read; the engine has no such timeouts."""
     engine_idle: float = 30.0
     """Between the requests on a client's connection to the engine."""
-    engine_age: float = 600.0
-    """Maximum age of a connection to the engine, so that nodes and addresses are chosen again."""
+    engine_age: float = AGE_S
+    """Maximum age of a connection to the engine."""
+    quiet: float = 1.0
+    """Without a request before the shutdown closes a client's connection."""
 
     @property
     def sweep(self) -> float:
@@ -87,29 +90,37 @@ class Listener:
         """Start to listen; raises OSError."""
         self._tls = tls
         self._sockets = await _bound(host, port)
-        await self._accept()
+        await self._accept(tls)
         self._sweeping = asyncio.get_running_loop().call_later(self._patience.sweep, self._sweep)
 
-    async def _accept(self) -> None:
-        """Accept connections; each server closes only its duplicate of a socket's descriptor."""
+    async def _accept(self, tls: ssl.SSLContext | None) -> None:
+        """Accept connections with new servers; raises OSError, and then those before continue.
+
+        Each server closes only its duplicate of a socket's descriptor.
+        """
         loop = asyncio.get_running_loop()
-        self._servers = [
-            await loop.create_server(
-                lambda: ClientConnection(self),
-                sock=each.dup(),
-                backlog=_BACKLOG,
-                ssl=self._tls,
-                ssl_handshake_timeout=_HANDSHAKE_S if self._tls else None,
-            )
-            for each in self._sockets
-        ]
+        with ExitStack() as opened:
+            servers = []
+            for each in self._sockets:
+                server = await loop.create_server(
+                    lambda: ClientConnection(self),
+                    sock=each.dup(),
+                    backlog=_BACKLOG,
+                    ssl=tls,
+                    ssl_handshake_timeout=_HANDSHAKE_S if tls else None,
+                )
+                opened.callback(server.close)
+                servers.append(server)
+            if not self.closing:
+                opened.pop_all()
+                self._stop_accepting()
+                self._servers = servers
 
     async def secure_by(self, tls: ssl.SSLContext | None) -> None:
-        """Use another certificate for new connections; those in the accept queue are kept."""
+        """Use another certificate for new connections; those in the accept queue are kept. Raises OSError."""
+        if self._servers and (tls or self._tls):
+            await self._accept(tls)
         self._tls = tls
-        if self._servers and not self.closing:
-            self._stop_accepting()
-            await self._accept()
 
     @property
     def clients(self) -> int:
@@ -151,8 +162,9 @@ class Listener:
             self._reopening = asyncio.get_running_loop().create_task(self._resume())
 
     async def _resume(self) -> None:
-        if not self.closing:
-            await self._accept()
+        """Accept connections again; without a descriptor for it, the next sweep tries again."""
+        with suppress(OSError):
+            await self._accept(self._tls)
             _log.info("accepting_resumed", clients=len(self._clients))
         self._reopening = None
 
@@ -188,6 +200,7 @@ class Listener:
         now = time.monotonic()
         for client in tuple(self._clients):
             _tidy(client, now, self._patience)
+        self._freed()
         self._sweeping = asyncio.get_running_loop().call_later(self._patience.sweep, self._sweep)
 
     def shut(self) -> None:
@@ -201,11 +214,9 @@ class Listener:
             each.close()
 
     async def close(self, grace: float) -> None:
-        """Accept no more requests, wait up to `grace` seconds for those in progress, then abort them."""
+        """Accept no more connections, wait up to `grace` seconds for requests in progress, then abort them."""
         self.shut()
-        for client in tuple(self._clients):
-            if client.busy is None:
-                client.close()
+        self._close_idle()
         try:
             async with asyncio.timeout(grace):
                 await self._all_ended()
@@ -216,6 +227,18 @@ class Listener:
                 relay.give_up()
             await asyncio.sleep(0)
 
+    def _close_idle(self) -> None:
+        """Close connections without a request.
+
+        One that was in use a moment ago is closed after its next request, which may be under way, or a moment later.
+        """
+        latest = time.monotonic() - self._patience.quiet
+        for client in tuple(self._clients):
+            if client.busy is None and client.since <= latest:
+                client.close()
+        if self._clients:
+            self._sweeping = asyncio.get_running_loop().call_later(self._patience.quiet / 10, self._close_idle)
+
     async def _all_ended(self) -> None:
         """Wait until all clients are gone and all writes of disconnected clients are delivered."""
         while self._clients or self._upstream.outliving:
@@ -225,6 +248,11 @@ class Listener:
 
 def _tidy(client: ClientConnection, now: float, patience: Patience) -> None:
     """Close a client's connection, or its connection to the engine, if it exceeds a timeout."""
+    if client.paused and now - client.since > patience.idle:
+        client.cut()
+        return
+    if client.ended:
+        return
     if client.lingering:
         if now - client.since > _LINGER_S:
             client.close()

@@ -34,6 +34,8 @@ class Node:
 
 
 IdleEnd = Callable[[], object]
+AGE_S = 600.0
+"""Maximum age of a connection that is used again, in seconds, so that nodes and addresses are chosen anew."""
 
 
 class Receiver(Protocol):

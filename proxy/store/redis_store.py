@@ -216,4 +216,5 @@ def _detail(error: Exception) -> str:
     if isinstance(error, ResponseError | AuthenticationError):
         code = str(error).partition(" ")[0]
         return f"{type(error).__name__} {code}" if code.isalpha() and code.isupper() else type(error).__name__
-    return f"{type(error).__name__}: {error}"[:_DETAIL].rstrip(".")
+    said = f"{type(error).__name__}: {error}"[:_DETAIL]
+    return said.rstrip(".: ")

@@ -116,8 +116,7 @@ class Nodes:
     async def open(self, node: Node) -> EngineConnection:
         """Open a connection to one node; raises Unreachable."""
         try:
-            async with asyncio.timeout(self._timeout):
-                connection = await self._open(node)
+            connection = await self._open(node)
         except OSError as error:  # includes TimeoutError and TLS errors
             self._addresses.forget(node.host)
             self._pool.failed(node, time.monotonic())
@@ -126,19 +125,29 @@ class Nodes:
         return connection
 
     async def _open(self, node: Node) -> EngineConnection:
-        """Open a connection to the first address of a node that accepts one; raises OSError if none does."""
-        loop, failure = asyncio.get_running_loop(), OSError("no address")
-        for address in await self._addresses.of(node.host, time.monotonic()):
+        """Open a connection to the first address of a node that accepts one; raises OSError if none does.
+
+        Each address has an equal share of the time that is left, so that one that is silent leaves some to the others.
+        """
+        until, failure = time.monotonic() + self._timeout, OSError("no address")
+        async with asyncio.timeout(self._timeout):
+            addresses = await self._addresses.of(node.host, time.monotonic())
+        for number, address in enumerate(addresses):
+            now = time.monotonic()
             try:
-                _, connection = await loop.create_connection(
-                    lambda: EngineConnection(node),
-                    address,
-                    node.port,
-                    ssl=self._tls if node.tls else None,
-                    server_hostname=node.host if node.tls else None,
-                )
+                async with asyncio.timeout((until - now) / (len(addresses) - number)):
+                    return await self._open_at(node, address)
             except OSError as error:
                 failure = error
-            else:
-                return connection
+                self._addresses.failed(node.host, address, now)
         raise failure
+
+    async def _open_at(self, node: Node, address: str) -> EngineConnection:
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: EngineConnection(node),
+            address,
+            node.port,
+            ssl=self._tls if node.tls else None,
+            server_hostname=node.host if node.tls else None,
+        )
+        return connection

@@ -18,7 +18,7 @@ from proxy.errors import Lost, Malformed, TooLarge, Unreachable
 from proxy.http1.framing import BadMessage
 from proxy.http1.headers import Hop, header_lines
 from proxy.http1.messages import MAY_BE_OUT_OF_STEP, ResponseHead
-from proxy.http1.outbound import EngineConnection, Node
+from proxy.http1.outbound import AGE_S, EngineConnection, Node
 from proxy.ranking.planning import EngineReply
 from proxy.upstream.nodes import SERVICE, Nodes
 
@@ -153,10 +153,11 @@ _NONE: Mapping[Node, deque[EngineConnection]] = MappingProxyType({})
 class EnginePool:
     """The connections for the proxy's own requests."""
 
-    def __init__(self, nodes: Nodes, hop: Hop, idle_seconds: float) -> None:
+    def __init__(self, nodes: Nodes, hop: Hop, idle_seconds: float, age_seconds: float = AGE_S) -> None:
         self._nodes = nodes
         self._hop = hop
         self._idle_seconds = idle_seconds
+        self._age_seconds = age_seconds
         self._idle: dict[Node, deque[EngineConnection]] = {}
 
     async def send(self, asked: EngineRequest) -> EngineReply:
@@ -200,10 +201,13 @@ class EnginePool:
     def _usable(self, idle: deque[EngineConnection] | None) -> EngineConnection | None:
         while idle:
             connection = idle.pop()
-            if time.monotonic() - connection.idle_since < self._idle_seconds and connection.usable():
+            if self._is_recent(connection, time.monotonic()) and connection.usable():
                 return connection
             connection.close()
         return None
+
+    def _is_recent(self, connection: EngineConnection, now: float) -> bool:
+        return now - connection.idle_since < self._idle_seconds and now - connection.opened < self._age_seconds
 
     def _keep(self, connection: EngineConnection) -> None:
         """Keep a connection for the next request.

@@ -182,6 +182,7 @@ class ScoreCache:
         endpoint: str,
         query_max_chars: int,
         now: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.monotonic,
         merges: bool = False,
     ) -> None:
         """`endpoint` names the API and its URL: the same model elsewhere scores slightly differently.
@@ -195,7 +196,7 @@ class ScoreCache:
         self._now = now
         self._merges = merges
         self._queries: dict[bytes, _Query] = {}
-        self._refused: TTLCache[tuple[bytes, ...], Refused] = TTLCache(REFUSED_CALLS, REFUSED_S, now)
+        self._refused: TTLCache[tuple[bytes, ...], Refused] = TTLCache(REFUSED_CALLS, REFUSED_S, timer)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def warm_up(self) -> None:

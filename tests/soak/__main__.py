@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from demo.services import Service, running
 from tests.fakes import closed_port
 from tests.integration import shop
 from tests.integration.engines import Address
-from tests.soak.faulty import FaultyModels
+from tests.redis_server import redis_server
+from tests.soak.faulty import FaultyModels, disturbed
 from tests.soak.load import INDEX, KINDS, PLAIN, SINK, Tally, keep, products
 from tests.soak.watch import Findings, Sample, errors_logged, requests_counted, sampled
 
@@ -29,17 +30,24 @@ _RELOADED_S = 3.0
 _SETTLE_S = 8.0
 """Without load, until what was begun has ended."""
 _WINDOWS = (50, 30)
+_KEY = "SOAK_CACHE_KEY"
 _COLLECTOR = f"http://127.0.0.1:{closed_port()}"
 """Of traces: it is away all the time."""
 
 
-def _settings(engine: str, models: str, admin: int, window: int) -> dict[str, Any]:
+def _settings(engine: str, models: str, redis: int, admin: int, window: int) -> dict[str, Any]:
     semantic = {"field": "embedding", "dimensions": 8}
     route = {"index": INDEX, "passage": ["title", "description"], "semantic": semantic}
     return {
         "engine": {"url": engine, "resolve_timeout_seconds": 5},
         "models": {"url": models, "canary": False},  # their scores are hashes
-        "cache": {"rankings_mb": 2, "vectors_mb": 1, "scores_mb": 2},  # they are full after some minutes
+        "cache": {
+            "rankings_mb": 2,  # all three are full after some minutes
+            "vectors_mb": 1,
+            "scores_mb": 2,
+            "redis_url": f"redis://127.0.0.1:{redis}",
+            "key_env": _KEY,
+        },
         "admin": {"port": admin},
         "traces": {"url": _COLLECTOR, "share": "20%"},
         "log": {"access": window == _WINDOWS[1]},
@@ -73,13 +81,15 @@ class Soak:
     async def run(self) -> Findings:
         port, admin = free_ports(2)
         file, log = self._folder / "config.yaml", self._folder / "proxy.log"
-        async with FaultyModels() as models:
-            settings = [_settings(self._engine, models.url, admin, window) for window in _WINDOWS]
+        async with FaultyModels() as models, redis_server(self._folder) as redis:
+            settings = [_settings(self._engine, models.url, redis.port, admin, window) for window in _WINDOWS]
             file.write_text(yaml.safe_dump(settings[0]))
             arguments = ["serve", "-c", str(file), "--listen", f"127.0.0.1:{port}"]
             with running("the proxy", arguments, port, None, log) as service:
                 before = self._sample(service)
-                await self._under_load(service, models, [yaml.safe_dump(each) for each in settings], file, port)
+                works = (models.run_phases(), disturbed(redis), self._watch(service))
+                reloads = self._reload(service, [yaml.safe_dump(each) for each in settings], file)
+                await self._under_load((*works, reloads), port)
                 await asyncio.sleep(_SETTLE_S)
                 after = self._sample(service)
                 counted = requests_counted(f"http://127.0.0.1:{admin}")
@@ -87,18 +97,14 @@ class Soak:
         code = service.process.returncode
         return Findings(self._tally, self._samples, before, after, counted, list(errors_logged(log)), code or 0)
 
-    async def _under_load(
-        self, service: Service, models: FaultyModels, settings: Sequence[str], file: Path, port: int
-    ) -> None:
+    async def _under_load(self, works: Sequence[Coroutine[Any, Any, None]], port: int) -> None:
+        """Let all clients take their turns, and these works run beside them."""
         until = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:
             for kind, (_, count, _) in KINDS.items():
                 for number in range(count):
                     tasks.create_task(keep(kind, number, port, self._tally, until))
-            beside = [
-                tasks.create_task(work)
-                for work in (models.run_phases(), self._watch(service), self._reload(service, settings, file))
-            ]
+            beside = [tasks.create_task(work) for work in works]
             await asyncio.sleep(self._seconds)
             until.set()
             for task in beside:
@@ -143,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not engine:
         sys.stderr.write("REAL_ENGINE_URL is not set: run `python -m demo.engine exec -- python -m tests.soak`\n")
         return 2
+    os.environ[_KEY] = "a-key-for-one-run-of-the-soak"
     _load(engine)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.to or Path(temporary)

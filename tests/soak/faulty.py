@@ -1,4 +1,4 @@
-"""Models whose faults change by phases: they work, fail now and then, or all at once in one way."""
+"""Models whose faults change by phases: they work, fail now and then, or all at once in one way; and a Redis."""
 
 import asyncio
 import random
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from tests.fakes import Fault, Message, Stream, answer, breaks_off, hangs, refuses, says
 from tests.integration.models import ShopModels
+from tests.redis_server import RedisServer
 
 _BUSY = answer(429, b'{"error":"too many requests"}', ("Retry-After", "1"), reason="Too Many Requests")
 
@@ -77,3 +78,16 @@ class FaultyModels(ShopModels):
             for phase in PHASES:
                 self.phase = phase
                 await asyncio.sleep(phase.seconds)
+
+
+async def disturbed(redis: RedisServer) -> None:
+    """Let Redis work, hang, work, and be away, for ever."""
+    while True:
+        await asyncio.sleep(25)
+        redis.pause()
+        await asyncio.sleep(10)
+        redis.resume()
+        await asyncio.sleep(25)
+        await redis.kill()
+        await asyncio.sleep(10)
+        await redis.start()

@@ -151,6 +151,17 @@ async def leavers(caller: Caller) -> None:
     caller.leave()
 
 
+async def pipeliners(caller: Caller) -> None:
+    """Leave while a write waits behind a search."""
+    client = await caller.connected()
+    search = json.dumps({"query": caller.query()}).encode()
+    write = request("PUT", f"/{SINK}/_doc/{caller.random.randrange(99)}", b"{}", content_type="application/json")
+    caller.tally.sent += 2
+    await client.send(request("POST", f"/{INDEX}/_search", search, content_type="application/json") + write)
+    await asyncio.sleep(caller.random.random() * 0.1)
+    caller.leave()
+
+
 _BROKEN = (
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     b"GET / HTTP/9.9\r\nHost: a\r\n\r\n",
@@ -180,6 +191,7 @@ KINDS: Mapping[str, tuple[Kind, int, float]] = {
     "big answers": (big_answers, 1, 2.0),
     "documents": (documents, 1, 0.5),
     "leavers": (leavers, 2, 0.5),
+    "pipeliners": (pipeliners, 1, 0.5),
     "broken": (broken, 1, 1.0),
 }
 """Each kind of client, how many there are, and the mean pause between two of its turns, in seconds."""

@@ -64,12 +64,16 @@ def added(*books: Book) -> dict[Account, Spent]:
 
 
 def recent(book: Book, now: float) -> dict[Account, Spent]:
-    """Drop what neither caps nor reports need: past minutes, and days before the limit."""
-    minute, first = Period.MINUTE.key(now), Period.DAY.key(now - (SPEND_DAYS - 1) * 86_400)
+    """Drop what neither caps nor reports need: past minutes, and all but the newest days with any spend.
+
+    Days are counted, not compared with the clock: one that is wrong for a while must not cost today's spend.
+    """
+    minute = Period.MINUTE.key(now)
+    days = set(sorted({account.period for account in book if account.is_day})[-SPEND_DAYS:])
     return {
         account: spent
         for account, spent in book.items()
-        if (account.period >= first if account.is_day else account.period >= minute)
+        if (account.period in days if account.is_day else account.period >= minute)
     }
 
 
