@@ -14,9 +14,8 @@ from proxy.catalog.dialects import OPENSEARCH
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.parsing.search_request import SearchRequest, parse
 from proxy.ranking.hits import DocKey, RankedDocument
-from proxy.ranking.planning import EngineSearch, Plan
+from proxy.ranking.planning import EngineSearch, Plan, shown_source
 from proxy.ranking.searches import (
-    added_fields,
     boost_search,
     facet_search,
     group_search,
@@ -368,7 +367,7 @@ def test_every_search_of_a_plan_can_be_serialised(query: Any, post_filter: Any) 
 
 
 def test_the_proxys_fields_are_the_vector_and_its_hash() -> None:
-    assert ("v", "v_hash") == added_fields(("v",))
+    assert ("v", "v_hash") == SEMANTIC.added_fields
 
 
 # What holds for each of them
@@ -533,7 +532,7 @@ def written(body: bytes) -> Plan:
     """A plan for a search whose body is written so."""
     request = parse("", body)
     assert isinstance(request, SearchRequest)
-    return replace(plan({"query": MATCH}), request=request)
+    return replace(plan({"query": MATCH}), request=request, source=shown_source(request.source, SEMANTIC))
 
 
 def test_the_lexical_search_keeps_lines_and_columns_of_the_clients_text() -> None:

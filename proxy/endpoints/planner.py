@@ -23,7 +23,7 @@ from proxy.parsing.evidence import LinkedFields
 from proxy.parsing.filter_path import read_form
 from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query, text_of_clause
 from proxy.parsing.search_request import SearchRequest, parse
-from proxy.ranking.planning import Plan, VectorSearch, vector_search
+from proxy.ranking.planning import Plan, VectorSearch, shown_source, vector_search
 from proxy.ranking.pressure import LiveModels, narrowed, reserved_seconds
 from proxy.ranking.tiers import AutoTier
 from proxy.settings.config import Config
@@ -117,6 +117,7 @@ class Planner:
         return Plan(
             indices=routed.call.indices,
             request=request,
+            source=shown_source(request.source, route.semantic),
             route=route,
             user_query=user_query,
             instruction=route.redaction.redacted(_instruction(route, options)),

@@ -13,6 +13,7 @@ from proxy.context import NO_REUSE, Reuse
 from proxy.errors import Failure, UpstreamError
 from proxy.parsing.query_text import UserQuery
 from proxy.parsing.search_request import Parameters, SearchRequest
+from proxy.parsing.source_filter import SourceFilter
 from proxy.settings.config import Semantic
 from proxy.settings.routes import Route
 
@@ -23,6 +24,11 @@ Measured with the local model on icecat and on the demo's catalogue, at 0.3, 0.3
 23, 11 and 11, 6, 0 find something; nDCG@10 is 0.686, 0.693, 0.694 and 0.636, 0.631, 0.627.
 """
 NUM_CANDIDATES = 100
+
+
+def shown_source(source: SourceFilter, semantic: Semantic | None) -> SourceFilter:
+    """Exclude the fields that the proxy adds to an index from `_source`."""
+    return source.without(semantic.added_fields) if semantic else source
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +158,8 @@ class Plan:
 
     indices: str
     request: SearchRequest
+    source: SourceFilter
+    """The client's `_source` filter, which also excludes the vector fields: see `shown_source`."""
     route: Route
     user_query: UserQuery
     instruction: str
