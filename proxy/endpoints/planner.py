@@ -68,13 +68,13 @@ class Planner:
         """Parse a search of a route, rendering its template first, and make its plan."""
         if why := self.not_rolled_out(routed):
             return why
-        call: SearchCall | Bypass = routed.call
-        if routed.call.is_template:
-            call = await _rendered(routed.caller, routed.call, self._engine_settings.added_timeout_seconds)
-        if isinstance(call, Bypass):
-            return call
+        call = routed.call
+        if call.is_template:
+            rendered = await _rendered(routed.caller, call, self._engine_settings.added_timeout_seconds)
+            if isinstance(rendered, Bypass):
+                return rendered
+            call = in_engines_values(rendered)
         await self._turns.take()
-        call = in_engines_values(call)
         request = parse(call.query_string, call.content, call.walk)
         if isinstance(request, Bypass):
             return request

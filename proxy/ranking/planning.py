@@ -110,12 +110,13 @@ def vector_search(
     """
     if facts is None:
         return Failure("semantic", "mapping_unreadable")
-    if missing := [name for name in semantic.fields if not facts.vectors.get(name)]:
+    names = semantic.fields
+    if missing := [name for name in names if not facts.vectors.get(name)]:
         return Failure("semantic", "no_vector_field", missing[0])
-    found = {(name, _with_model_of_route(form, route)) for name in semantic.fields for form in facts.vectors[name]}
-    fields = {name: form.path for name, form in found}
-    if len(found) > len(fields) or len({replace(form, path=None) for _, form in found}) > 1:
-        return Failure("semantic", "mixed_vectors", ", ".join(semantic.fields))
+    found = {(name, _with_model_of_route(form, route)) for name in names for form in facts.vectors[name]}
+    paths = {name: form.path for name, form in found}
+    if len(found) > len(paths) or len({replace(form, path=None) for _, form in found}) > 1:
+        return Failure("semantic", "mixed_vectors", ", ".join(names))
     field = next(form for _, form in found)
     dialect = dialect_of(field.kind, version)
     if dialect is None:
@@ -124,7 +125,7 @@ def vector_search(
         return problem
     return VectorSearch(
         dialect=dialect,
-        fields={name: fields[name] for name in semantic.fields},
+        fields={name: paths[name] for name in names},
         model=field.model or route.embedding_model,
         dimensions=semantic.dimensions,
         similarity=field.similarity or semantic.similarity or dialect.default_similarity,
