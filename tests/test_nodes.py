@@ -57,7 +57,7 @@ def test_the_waiting_time_doubles_with_consecutive_failures() -> None:
 
 
 def test_concurrent_failures_count_once() -> None:
-    """A hundred requests that find a node gone do not keep it away for a hundred failures' time."""
+    """A hundred requests that find a node down increase its pause once, and not a hundred times."""
     pool = NodePool([A, B])
     for _ in range(100):
         pool.failed(A, 0)
