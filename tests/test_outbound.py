@@ -119,7 +119,7 @@ def own_address() -> str:
 
 @pytest.mark.skipif(not _CONNECTIONS.exists(), reason="the kernel's table of connections is read")
 async def test_a_connection_that_is_closed_does_not_keep_its_local_port() -> None:
-    """Otherwise clients with a connection for each request would use up the 28,000 local ports, each blocked for a minute."""
+    """Otherwise clients with a connection for each request use up the 28,000 ports, each blocked for a minute."""
     with socket.create_server((own_address(), 0)) as server:
         address = server.getsockname()
         _, connection = await asyncio.get_running_loop().create_connection(lambda: EngineConnection(NODE), *address)
