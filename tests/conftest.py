@@ -24,7 +24,24 @@ hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 _SLOW = frozenset(
-    ["bench", "cost", "demo", "evaluation_command", "isolation", "log_writer", "ops", "process_bounds", "serving", "several_proxies", "spending_serving", "store_redis_store", "traces", "turns", "warming", "warming_dry_run"]
+    [
+        "bench",
+        "cost",
+        "demo",
+        "evaluation_command",
+        "isolation",
+        "log_writer",
+        "ops",
+        "process_bounds",
+        "serving",
+        "several_proxies",
+        "spending_serving",
+        "store_redis_store",
+        "traces",
+        "turns",
+        "warming",
+        "warming_dry_run",
+    ]
 )
 """Modules whose tests start processes, attack with hundreds of requests, or measure what an input costs."""
 
