@@ -88,7 +88,7 @@ async def test_options_are_removed_from_bypassed_searches(
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("limit", [10**6, 40])
 async def test_reading_a_body_twice_gives_the_same_bytes(framing: str, limit: int) -> None:
-    """Also one that was found to be too large: what is left of it is not the body."""
+    """Also of a body that was too large: what is left unread is not the body."""
     read: list[bytes | None] = []
 
     async def reads_twice(exchange: Exchange) -> None:

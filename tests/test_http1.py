@@ -335,7 +335,7 @@ BROKEN = [
     "trailer", [b"\r}x: 1", b"a: b\rc: d", b"a: \0", b" folded", b"\tx: 1", b"\x01: 1", b'}"x": 1', b"x"]
 )
 def test_a_malformed_trailer_is_rejected(trailer: bytes) -> None:
-    """Netty reads no further after one, so that a request behind it would never be answered."""
+    """Netty stops reading after one, and would never answer a request behind it."""
     with pytest.raises(BadMessage, match="malformed trailer"):
         BodyReader(Chunked()).feed(b"0\r\n" + trailer + b"\r\n\r\n")
     reader = BodyReader(Chunked())
@@ -393,7 +393,7 @@ def test_cached_header_lines_do_not_change_parsing() -> None:
 
 
 def test_expect_is_ignored_before_http_1_1() -> None:
-    """Before HTTP/1.1 there are none, whatever the same lines meant in the last request."""
+    """HTTP/1.0 has no interim responses, whatever the previous request on the connection was."""
     lines = b"expect: foo\r\n\r\n"
     for _ in range(2):
         assert b"HTTP/1.0" == read_request_head(b"GET / HTTP/1.0\r\n" + lines).version

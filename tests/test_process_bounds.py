@@ -178,7 +178,7 @@ ENGINE_FLOODS: Mapping[str, tuple[bytes, bytes]] = {
 
 @pytest.mark.parametrize("routed", [False, True], ids=["no route", "a route"])
 async def test_memory_is_bounded_whatever_an_engine_sends(*, routed: bool, sink: Sink, serve: Serve) -> None:
-    """The client reads nothing of it."""
+    """The client reads nothing of the response."""
     command, port = await serve(sink.url, **(_ROUTES if routed else {}))
     await _assert_serves(port)
     grown = {}
@@ -205,7 +205,7 @@ def _with_end(flood: tuple[bytes, bytes], stopped: asyncio.Event) -> Iterator[by
 
 
 async def test_at_the_limit_of_descriptors_accepting_waits_and_goes_on(sink: Sink, serve: Serve) -> None:
-    """Clients that are there are served, those that come wait, and the log says so."""
+    """Connected clients are served, new ones wait, and the log says so."""
     command, port = await serve(sink.url, within=("prlimit", "--nofile=64:64"))
     asked = b"GET / HTTP/1.1\r\nHost: p\r\n\r\n"
     async with AsyncExitStack() as stack:

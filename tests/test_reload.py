@@ -185,7 +185,7 @@ async def test_unchanged_models_keep_their_connections_and_vectors(
 async def test_an_earlier_generation_is_closed_when_its_last_request_has_ended(
     start: Start, settings: Config, models: FakeModels
 ) -> None:
-    """Whichever of several reloads its models outlive."""
+    """Whichever of several reloads its models have survived."""
     held = asyncio.Event()
     models.faults["rerank"] = waits_for(held)
     server = await start(settings)
@@ -244,7 +244,7 @@ async def test_a_generation_with_running_requests_is_not_closed(
 async def test_a_submitted_search_survives_a_reload_with_the_same_route(
     start: Start, settings: Config, window: int, found: str
 ) -> None:
-    """Of another route, or of one that has changed, the engine's own response goes on."""
+    """If the route is another one or has changed, the engine's own response is relayed."""
     async with EndpointEngine(DOCUMENTS) as engine:
         settings = replace(settings, engine=replace(settings.engine, url=engine.url))
         server = await start(settings)
@@ -385,7 +385,7 @@ async def test_the_engines_authority_is_reloaded(start: Start, settings: Config,
 async def test_connections_opened_in_advance_are_not_used_after_a_reload(
     start: Start, settings: Config, engine: FakeEngine
 ) -> None:
-    """They were opened with the certificates of before."""
+    """They were opened with the earlier certificates."""
     server = await start(settings)
     before = 0
     while before < 3:  # the third one is spare
@@ -435,7 +435,7 @@ def test_the_files_of_all_certificates_are_watched() -> None:
 
 
 async def test_a_changed_watched_file_is_reloaded(start: Start, settings: Config, tmp_path: Path, log: Log) -> None:
-    """Also when a link is turned to another file of the same size and time, and again after a mistake."""
+    """Also if a symbolic link is redirected to a file of the same size and time, and after an invalid file."""
     file, certificate = tmp_path / "config.yaml", tmp_path / "proxy.pem"
     file.write_text("one")
     show(trustme.CA(), certificate)
