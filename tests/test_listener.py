@@ -433,6 +433,18 @@ async def test_a_client_that_never_reads_is_not_kept_for_ever(handler: Handler, 
     await listener.close(0)
 
 
+async def test_a_client_that_never_sends_the_rest_of_its_body_is_disconnected(handler: Handler, log: Log) -> None:
+    listener = await listening(handler, patience=Patience(idle=0.1))
+    client = await Client.to(listener.port)
+    await client.send(HEAD + b"Content-Length: 5\r\n\r\nhal")
+    await handler.running.wait()
+    while listener.clients:  # noqa: ASYNC110  the listener has no event
+        await asyncio.sleep(0)
+    assert [] == handler.bodies
+    client.close()
+    await listener.close(0)
+
+
 # Requests behind one without a response
 
 

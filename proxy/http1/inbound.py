@@ -72,7 +72,7 @@ class ClientConnection(asyncio.Protocol):
         self.peer = ""
         self.engine: EngineConnection | None = None
         self.since = time.monotonic()
-        """Monotonic time since which the client is waited for: to send a head or its rest, to read, or to leave."""
+        """Monotonic time since which the client is to send a head or a body or its rest, to read, or to leave."""
         self.lingering = False
         """Whether the last response has been sent, and further input is discarded."""
         self.ended = False
@@ -104,6 +104,11 @@ class ClientConnection(asyncio.Protocol):
     def in_head(self) -> bool:
         """Whether a head has been received in part."""
         return self._exchange is None and bool(self._pending)
+
+    @property
+    def in_body(self) -> bool:
+        """Whether the rest of a body is read as soon as the client sends it."""
+        return self._exchange is not None and not self._exchange.whole and not self.gate.is_held
 
     # -- the transport
 
@@ -168,6 +173,7 @@ class ClientConnection(asyncio.Protocol):
             self.refuse(error)
             return
         exchange = self._exchange = Exchange(head, self)
+        self.since = time.monotonic()
         if length < len(data):
             self._behind_head(exchange, data[length:])
         if self._exchange is exchange:
@@ -199,6 +205,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _body(self, exchange: Exchange, data: bytes) -> None:
         """Process bytes of a request body."""
+        self.since = time.monotonic()
         try:
             stop = exchange.take(data)
         except BadMessage as error:
