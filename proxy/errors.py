@@ -19,6 +19,8 @@ UpstreamError(service)
 The HTTP status of the response to the client, 502, is decided in `passthrough`.
 """
 
+import os
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -147,6 +149,19 @@ MODEL_REASONS: Mapping[str, str] = {
     "server_error": "a response with status 500 or higher, also after one retry",
 }
 """Reasons of failed model calls, in addition to those of the classes above."""
+
+
+def connection_error(error: Exception) -> str:
+    """Describe why a connection failed in the words of the system, without those of the library that reports it."""
+    match error:
+        case ssl.SSLError():
+            return getattr(error, "reason", None) or error.strerror or str(error) or "TLS failed"
+        case OSError(errno=int(number)) if number > 0:
+            return os.strerror(number)
+        case OSError(strerror=str(said)):
+            return said
+        case _:
+            return str(error)
 
 
 def cause_of(defect: BaseException) -> str:

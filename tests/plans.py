@@ -7,7 +7,7 @@ from proxy.catalog.dialects import ELASTICSEARCH
 from proxy.errors import Failure
 from proxy.parsing.query_text import find_user_query
 from proxy.parsing.search_request import SearchRequest, parse
-from proxy.ranking.planning import Plan, VectorSearch
+from proxy.ranking.planning import Plan, VectorSearch, shown_source
 from proxy.settings.config import RouteSettings, Semantic
 from proxy.settings.routes import build_route
 from tests.strategies import compact
@@ -36,6 +36,7 @@ def plan_of(
     return Plan(
         indices=indices,
         request=request,
+        source=shown_source(request.source, route.semantic),
         route=route,
         user_query=user_query,
         instruction=route.instruction,

@@ -358,7 +358,7 @@ def steering() -> Table:
         )
         for name, form in STEERING_FORMS.items()
     )
-    return Table(("header", "in `ext.rerank_proxy`", "values", "meaning", "default"), rows)
+    return Table(("header", "in `ext.rerank_proxy`", "values", "meaning", "allowed by default"), rows)
 
 
 def header_of(option: str) -> str:

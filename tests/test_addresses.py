@@ -74,7 +74,7 @@ async def test_a_failed_lookup_is_not_cached() -> None:
 
 
 async def test_the_addresses_of_the_preferred_family_are_used_in_rotation() -> None:
-    """As many connections go to each, also of those that are opened within one second."""
+    """Each gets the same number of connections, even of those that are opened within one second."""
     addresses = Addresses(NameServer("192.0.2.1", "2001:db8::1", "192.0.2.2"))
     assert [
         ["192.0.2.1", "192.0.2.2", "2001:db8::1"],
@@ -155,7 +155,7 @@ async def test_an_address_that_is_silent_leaves_time_for_the_others(server: Fake
 
 
 async def test_connections_to_a_node_share_one_lookup(server: FakeServer) -> None:
-    """A connection for each request would otherwise cost a thread's look-up for each request."""
+    """Otherwise each request with its own connection would also need a look-up in a thread."""
     names = NameServer("127.0.0.1")
     nodes = Nodes(Settings(url=f"http://{HOST}:{server.port}"), Addresses(names))
     for _ in range(20):
@@ -164,7 +164,7 @@ async def test_connections_to_a_node_share_one_lookup(server: FakeServer) -> Non
 
 
 async def test_an_address_that_refuses_connections_is_skipped_and_resolved_again(server: FakeServer) -> None:
-    """A host that has moved is found by the first connection that fails."""
+    """The first connection that fails shows that a host has moved."""
     names = NameServer("127.0.0.2", "127.0.0.1")  # the fake server listens on 127.0.0.1 alone
     nodes = Nodes(Settings(url=f"http://{HOST}:{server.port}"), Addresses(names))
     connection = await nodes.connect()

@@ -97,7 +97,7 @@ async def opened(running: Running, token: str | None = None) -> AsyncIterator[Op
 
 @pytest.mark.parametrize(("state", "status"), [(State.STARTING, 503), (State.READY, 200), (State.DRAINING, 503)])
 async def test_readiness_fails_only_while_starting_or_draining(state: State, status: int) -> None:
-    """A node that is unreachable stands in the body, and takes no replica out."""
+    """The body names an unreachable node, but the status stays 200: other replicas would have the same problem."""
     async with opened(Running(state)) as operator:
         ready, alive = await operator.ask("GET", "/readyz"), await operator.ask("GET", "/healthz")
     assert (status, {"status": state, "engine": {"node-1": "unreachable"}}) == (ready.status, ready.json)

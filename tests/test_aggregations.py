@@ -87,7 +87,7 @@ def test_a_script_reading_the_score_is_found_despite_json_escapes() -> None:
 
 
 def test_an_aggregation_too_long_to_parse_is_the_clients_own() -> None:
-    """If it may read scores; else it is counted, however long."""
+    """Only if it may read scores; otherwise it counts the added documents, whatever its length."""
     long, by_field = ["x" * 10] * AGGREGATIONS_READ_BYTES, {"top_hits": {"sort": "price"}}
     terms = {"terms": {"field": "brand", "include": long}}
     asked = {"a": by_field, "long": {**by_field, "meta": {"x": long}}, "b": by_field, "terms": terms}

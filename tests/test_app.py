@@ -242,7 +242,7 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 async def test_every_search_carries_the_trace_and_the_log_has_its_id(
     client: Client, engine: FakeEngine, models: FakeModels, log: Log
 ) -> None:
-    """W3C Trace Context; models are another company's, and get no header of a client."""
+    """W3C Trace Context. The models belong to another company, and get no header of a client."""
     await client.search("/products/_search", {**QUERY, "_source": False}, traceparent=TRACE, tracestate="es=s:1")
     await client.ask("GET", "/_cat/health", traceparent=TRACE, tracestate="es=s:1")
     assert {"lexical", "semantic", "render", "passages", "other"} <= {engine.kind(asked) for asked in engine.requests}
@@ -313,7 +313,7 @@ async def test_query_text_is_logged_only_if_the_settings_allow_it(
 async def test_the_kill_switch_stops_reranking_and_model_calls(
     settings: Config, engine: FakeEngine, models: FakeModels, log: Log, target: str, body: bytes
 ) -> None:
-    """Besides a look-up of the names, the client's own bytes alone go to the engine, and the reason is visible."""
+    """The engine gets a look-up of the names and the client's own bytes, and the response has the reason."""
     async with AsyncExitStack() as stack:
         proxy = await open_proxy(settings, TOKEN, {}, stack)
         client = await Client.to((await listen_for(proxy, stack)).port)

@@ -118,7 +118,7 @@ def test_the_table_of_exceptions_names_existing_modules() -> None:
 
 
 def test_no_two_classes_have_the_same_name() -> None:
-    """But for those of the settings, each named after its section of the file, and those of one module alone."""
+    """Except the sections of the settings, which are named after the file's, and classes that one module alone uses."""
     found: dict[str, list[str]] = {}
     for path in FILES:
         for node in ast.parse(path.read_text()).body:
@@ -133,7 +133,7 @@ def test_the_package_has_few_top_level_entries() -> None:
 
 
 def test_serve_imports_no_other_command() -> None:
-    """Bulk clients and local models take memory that a proxy never uses."""
+    """The bulk clients and local models would take memory that a proxy never uses."""
     code, said = run(sys.executable, "-c", "import sys, proxy.cli, proxy.commands.serving; print(*sys.modules)")
     unused = {"elasticsearch", "opensearchpy", "onnxruntime", "ir_measures", "pandas"}
     assert (0, set()) == (code, unused & set(said.split()))
@@ -156,8 +156,9 @@ def run(*command: str) -> tuple[int, str]:
 
 
 @pytest.mark.timeout(600)  # a process for each module
+@pytest.mark.slow
 def test_every_module_can_be_imported_first() -> None:
-    """No import works only because another one came before."""
+    """No import works only because another module was imported before."""
     modules = [module for module in MODULES if module != "proxy.__main__"]
     assert (0, "") == run(sys.executable, "-W", "error", "-c", IMPORT_EACH_ALONE, *modules)
 
@@ -169,7 +170,9 @@ def test_layers_import_only_lower_layers() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=MODULES)
 def test_created_tasks_are_referenced(path: Path) -> None:
-    """The loop keeps none alive: one that nobody refers to may vanish in its midst. A group holds its own."""
+    """The event loop keeps no reference: a task without one may be garbage-collected while it runs. Groups keep
+    theirs.
+    """
     makers, tree = {"create_task", "ensure_future"}, ast.parse(path.read_text())
     groups = {
         ast.unparse(item.optional_vars)
@@ -191,7 +194,7 @@ def test_created_tasks_are_referenced(path: Path) -> None:
 
 
 def test_coverage_is_measured_for_the_core() -> None:
-    """Of the modules that do no I/O, all of them: what pyproject.toml says of both is the same."""
+    """pyproject.toml lists the same modules for coverage and for the contract that the core does no I/O."""
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
     (core,) = [each for each in settings["importlinter"]["contracts"] if each["name"] == "The core does no I/O"]
     paths = [module.replace(".", "/") for module in core["source_modules"]]
@@ -202,7 +205,7 @@ def test_coverage_is_measured_for_the_core() -> None:
 
 
 def test_tests_use_no_mocks_and_no_sleeps() -> None:
-    """Fakes really speak HTTP, and what is waited for is an event."""
+    """Fakes really speak HTTP, and tests wait for events."""
     sources = {path.name: path.read_text() for path in TESTS.glob("*.py") if path != Path(__file__)}
     banned = ("unittest.mock", "monkeypatch.setattr", "time.sleep(", "asyncio.sleep(0.")
     assert [] == [(name, word) for name, source in sources.items() for word in banned if word in source]

@@ -104,7 +104,7 @@ def test_without_an_engine_the_benchmark_says_how_to_start_one(
 
 
 def test_the_hand_made_search_finds_what_the_proxy_finds(tmp_path: Path) -> None:
-    """Otherwise their costs could not be compared: the same hits, the same engine searches and model calls."""
+    """Their costs can be compared only if hits, engine searches and model calls are the same."""
     with stand_ins(tmp_path) as (site, _), proxy_before(site, tmp_path, 50) as proxy:
         calls = [_calls(site)]
         reply = ask(f"{proxy.url}/{site.index}/_search", {"query": query_of("camera")})
@@ -181,7 +181,7 @@ def test_a_row_is_compared_by_cpu() -> None:
 
 
 async def test_cpu_use_includes_all_processes_of_a_server() -> None:
-    """nginx does its work in a child."""
+    """nginx does its work in a child process."""
     child = "import sys; held = bytearray(64 << 20); sum(range(10**7)); print('done', flush=True); sys.stdin.read()"
     parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], check=True)"
     process = await asyncio.create_subprocess_exec(

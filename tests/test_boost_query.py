@@ -73,7 +73,7 @@ def scored(query: Any, **said: Any) -> dict[str, Any]:
     ],
 )
 def test_a_query_with_only_query_text_has_no_boosts(query: Any) -> None:
-    """So that they cost no search of their own."""
+    """So it needs no search of its own for boosts."""
     assert boosts(query) is None
 
 

@@ -89,7 +89,7 @@ def test_no_relevance_passes_a_higher_tier(
 
 @given(RELEVANCE, ORDER, st.floats(1e-3, 1e6))
 def test_without_boosts_the_order_is_unchanged(relevance: Mapping[str, float], order: str, score: float) -> None:
-    """Whatever made it: the reranker, a blend with the first stage, or fusion alone."""
+    """Whether it comes from the reranker, from a blend with the fused order, or from fusion alone."""
     assert order == order_of(relevance, measured_of(dict.fromkeys(NAMES, score)), order=order)
     assert order == order_of(relevance, Measured(), order=order)
 
@@ -109,7 +109,7 @@ def test_a_small_factor_moves_only_near_ties(relevance: Mapping[str, float], rai
 
 @given(st.floats(0.001, 100), st.floats(0.1, 100))
 def test_an_additive_boost_lifts_a_weak_match_no_more_than_the_engines_gap(weak: float, boost: float) -> None:
-    """Its words count as the median's in the measure, and as its own at the engine."""
+    """Its query text counts as the median in the measurement, and as its own score at the engine."""
     words = sorted([weak, 101.0, 102.0, 103.0, 104.0])
     own = [score + (boost if score == weak else 0) for score in words]
     constant = constant_of(own)
@@ -119,7 +119,7 @@ def test_an_additive_boost_lifts_a_weak_match_no_more_than_the_engines_gap(weak:
 
 
 def test_the_lowest_score_of_two_is_that_of_the_query_text() -> None:
-    """The other may be a pin: half of it would outweigh the pin itself."""
+    """The other may be a pin's: half of it would outweigh the pin."""
     assert constant_of([1e6, 14.5]) == 14.5
 
 
@@ -231,7 +231,7 @@ async def test_documents_only_knn_found_are_not_raised(engine: FakeEngine, model
 
 @pytest.mark.parametrize("rerank", [True, False])
 async def test_pins_survive_without_a_reranker(engine: FakeEngine, models: FakeModels, *, rerank: bool) -> None:
-    """The fused order has a pin in one of two lists only."""
+    """In the fused order, only one of the two rankings has the pin."""
     boost(engine, c=1000.0)
     models.faults["rerank"] = refuses(400)
     head = await made(engine, models, rerank=rerank)

@@ -45,7 +45,7 @@ def test_every_bound_is_in_the_table(path: Path) -> None:
 
 
 def test_a_bound_is_used_where_the_table_says() -> None:
-    """A row without a user would promise what nobody keeps."""
+    """A row whose bound is not used would promise a limit that does not exist."""
     tree = ast.parse((ROOT / "bounds.py").read_text(encoding="utf-8"))
     named = {
         target.id

@@ -93,7 +93,7 @@ def test_an_unknown_breaker_is_an_error() -> None:
 
 
 async def test_searches_continue_without_a_model_forced_open(settings: Config, models: FakeModels, log: Log) -> None:
-    """Until it is let go; the breakers of a reloaded configuration with the same models are the same."""
+    """Until an operator resets it; a reload with the same models keeps the breaker."""
     async with AsyncExitStack() as stack:
         proxy = await open_proxy(settings, TOKEN, {}, stack)
         process = Process(proxy, lambda: msgspec.structs.replace(settings, steering=()), {"DEEPINFRA_TOKEN": TOKEN})

@@ -94,5 +94,5 @@ def test_a_rule_reports_its_reason() -> None:
 
 @pytest.mark.parametrize("text", ["A1-" * 200 + "A1", "a" * 500 + "1", "laptop " * 100])
 def test_a_long_text_is_compared_with_no_rule(text: str) -> None:
-    """A pattern of an operator's may be tried in many ways."""
+    """A pattern in the settings may backtrack."""
     assert reason(BypassRules(identifiers=True, patterns=["(a+)+", "(.*)*!"], phrases=[text]), text) is None

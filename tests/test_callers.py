@@ -204,7 +204,7 @@ def test_an_ignored_header_causes_no_warning() -> None:
 
 
 def test_warnings_and_memory_of_callers_are_bounded() -> None:
-    """However many names and values a client thinks of."""
+    """Whatever number of names and values a client sends."""
     said: list[str] = []
     callers = CallerIdentities(warn=said.append)
     for sample in range(200):

@@ -112,7 +112,7 @@ def test_scores_that_change_more_than_usual_have_drifted(now: float, verdict: Ca
 
 
 def test_a_canary_costs_next_to_nothing() -> None:
-    """With the prompt of the model, a character a token, and the price of the largest reranker, in USD."""
+    """Counted with the model's prompt, one character per token, and the price of the largest reranker."""
     prompt, price = 70, 0.05 / 1e6
     words = (known.query + passage + INSTRUCTION for known in KNOWN for passage in known.passages)
     assert sum(prompt + len(each) / 2 for each in words) * price < 1e-4

@@ -183,7 +183,7 @@ UNMAPPED = ["brand", "category", "price", "currency", "rating", "reviews", "colo
     ],
 )
 async def test_a_passage_is_compared_with_the_mapping(passage: Any, found: Any) -> None:
-    """A field with a typo has no text, and every hit then has the same score."""
+    """A misspelt field has no text, and then every hit gets the same score."""
     mapping = {
         "properties": {
             "title": {"type": "text", "fields": {"english": {"type": "text"}}},
@@ -494,7 +494,7 @@ def test_there_is_advice_for_every_reason_to_leave_out_the_semantic_retriever() 
 
 @pytest.mark.parametrize("offline", [True, False])
 async def test_unreadable_certificates_of_the_models_are_an_error(*, offline: bool) -> None:
-    """A file that is not there is missing wherever `serve` runs with these settings; the models are not asked."""
+    """`serve` would not start with these settings either; the models are not called."""
     async with Cluster() as engine:
         models = {"url": "https://127.0.0.1:1", "ca_file": "/no/such/file"}
         environment = {"DEEPINFRA_TOKEN": "token"}

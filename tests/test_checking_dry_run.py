@@ -27,7 +27,7 @@ async def ran(
 
 
 async def test_a_search_that_would_be_reranked_is_explained(settings: Config, models: FakeModels) -> None:
-    """Route, query text, what is left of the query without it, and the kNN search."""
+    """With the route, the query text, the query without that text, and the kNN search."""
     found = await ran(settings, QUERY | {"from": 20, "size": 5})
     assert "reranked" == found.outcome
     said = found.details

@@ -414,7 +414,7 @@ def _is_utf8(query: Any) -> bool:
 
 @given(wild.queries)
 def test_any_query_is_parsed_without_an_error(query: Any) -> None:
-    """The queries of the fuzzer, which has a body for each clause; a body with half an emoji is bypassed before."""
+    """With the fuzzer's queries, which contain each clause; half an emoji is bypassed earlier."""
     assume(_is_utf8(query))
     found = find_user_query(query, ("title", "description"), {"title", "description"}.__contains__, None)
     assert found is None or isinstance(found, UserQuery)

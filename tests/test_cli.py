@@ -200,7 +200,7 @@ def test_serve_without_the_configured_authorization_is_an_error(
 
 
 def test_serve_names_the_address_it_cannot_listen_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """An address of nobody's: 192.0.2.0/24 is for documentation (RFC 5737)."""
+    """192.0.2.0/24 is reserved for documentation (RFC 5737), so no machine has the address."""
     assert main(("serve", "-c", write(tmp_path, ""), "--listen", "192.0.2.1:9201")) == 1
     said = capsys.readouterr().err
     assert said.startswith("rerank-proxy: cannot listen on 192.0.2.1:9201: ")
@@ -228,7 +228,7 @@ def test_index_names_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_index_reports_only_the_error_that_prevents_a_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """And nothing of documents, of which none was looked at."""
+    """And no counts of documents, because none was read."""
     engine, settings = f"http://127.0.0.1:{closed_port()}", write(tmp_path, "")
     assert main(("index", settings, "--name", "n", "--no-vectors", "--engine", engine, "-c", settings)) == 1
     (said,) = capsys.readouterr().err.splitlines()
@@ -236,7 +236,7 @@ def test_index_reports_only_the_error_that_prevents_a_start(tmp_path: Path, caps
 
 
 def test_check_reports_each_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What cannot be reached is neither fine nor wrong."""
+    """What cannot be reached is neither `ok` nor `wrong`."""
     away = f"http://127.0.0.1:{closed_port()}"
     file = write(tmp_path, REMOTE + f"engine: {{url: '{away}'}}\nmodels: {{url: '{away}'}}")
     assert main(("check", "-c", file)) == 2

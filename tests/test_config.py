@@ -29,7 +29,7 @@ from proxy.settings.config import (
     Semantic,
     TraceSettings,
 )
-from proxy.settings.config_file import KNOWN_KEYS, KNOWN_WORDS, REMOVED_KEYS, load, read
+from proxy.settings.config_file import KNOWN_KEYS, KNOWN_WORDS, REMOVED_KEYS, SECRET_KEYS, load, read
 from proxy.settings.profiles import AUTO, PRIORITIES, PROFILES, TIERS
 from proxy.settings.request_options import ALLOWED
 from proxy.settings.routes import Route, build_routes
@@ -89,7 +89,7 @@ def test_the_shipped_file_shows_every_key_with_the_defaults_of_the_code(section:
     ],
 )
 def test_a_daily_cap_needs_the_state_file(text: str, place: str) -> None:
-    """A crash loop would permit the day's spend with each start."""
+    """Without it, every restart of a crash loop could spend the day's maximum."""
     assert f"f.yaml:1: {place}: set `spend.file` too" in refusal(text)
     read(text + "\nspend: {file: spend.json}" if "routes" in text else text[:-1] + ", file: s.json}", "f.yaml", {})
     read("spend: {max_usd_per_minute: 5}", "f.yaml", {})
@@ -131,14 +131,14 @@ def test_the_shipped_file_lists_all_per_request_options() -> None:
 
 
 def test_every_key_of_the_shipped_file_is_commented() -> None:
-    """A section's own line has none where its keys have."""
+    """A section's own line needs no comment if its keys have one."""
     lines = [line for line in SHIPPED.read_text(encoding="utf-8").splitlines() if re.match(r"\s*(- |# )?\w+:", line)]
     sections = {"listen:", "engine:", "models:", "callers:", "cache:", "log:", "admin:", "fusion:"}
     assert [line for line in lines if not re.search(r"\S\s+# \S", line) and line.strip() not in sections] == []
 
 
 def test_every_key_is_read_somewhere() -> None:
-    """No key is there for show."""
+    """No key is without effect."""
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "proxy").rglob("*.py")]
     read_names = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     assert {key for keys in KNOWN_KEYS.values() for key in keys} - read_names == set()
@@ -184,6 +184,23 @@ def test_every_key_is_read_somewhere() -> None:
 )
 def test_a_removed_key_is_an_error_naming_its_replacement(text: str, said: str) -> None:
     assert said == refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        *((f"engine: {{{key}: x}}", "engine.authorization_env") for key in ("user", "password", "api_key")),
+        *((f"models: {{{key}: x}}", "models.token_env") for key in ("token", "api_key")),
+    ],
+)
+def test_a_secret_in_the_file_is_an_error_naming_the_key_for_its_variable(text: str, key: str) -> None:
+    assert f"no secrets in this file: `{key}` names the environment variable" in refusal(text)
+
+
+def test_keys_of_secrets_are_unknown_and_their_replacements_exist() -> None:
+    known = {f"{section}.{key}" for section, keys in KNOWN_KEYS.items() for key in keys}
+    assert set() == known & SECRET_KEYS.keys()
+    assert set() == {name for said in SECRET_KEYS.values() for name in re.findall(r"`(\w+\.\w+)`", said)} - known
 
 
 def test_removed_keys_are_unknown_and_their_replacements_exist() -> None:
@@ -489,7 +506,7 @@ def test_valid_redis_urls_are_accepted(url: str) -> None:
 )
 @pytest.mark.parametrize("base", ["https://api.deepinfra.com", "http://models:8080/prefix"])
 def test_a_url_of_a_single_api_is_rejected_with_the_right_one(base: str, end: str) -> None:
-    """The documentation of other clients shows it so; embeddings would then be asked for at /v1/openai/v1/openai."""
+    """Other clients' documentation shows such URLs; the embeddings' path would become /v1/openai/v1/openai."""
     said = refusal(f"models: {{url: '{base}{end}'}}")
     assert said == f"f.yaml:1: models.url: remove the API path, the proxy adds it itself: write {base}"
     assert read(f"models: {{url: '{base}'}}", "f.yaml", {}).models.url == base
@@ -671,7 +688,7 @@ def test_a_route_without_rerank_has_no_reranker() -> None:
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), st.lists, max_leaves=5))
 def test_values_of_any_type_are_accepted_or_rejected_without_a_traceback(value: Any) -> None:
-    """Nothing that stands in a file ends in a traceback."""
+    """Whatever a settings file contains, it causes no traceback."""
     text = yaml.safe_dump({"listen": value, "routes": [{"index": value, "passage": value}]}, allow_unicode=True)
     with pytest.raises(ConfigError, match=r"^f\.yaml"):
         read(text, "f.yaml", {})
@@ -681,7 +698,7 @@ def test_values_of_any_type_are_accepted_or_rejected_without_a_traceback(value: 
     ("text", "mode"), [("on", "on"), ("off", "off"), ("'off'", "off"), ("shadow", "shadow"), ("opt_in", "opt_in")]
 )
 def test_a_mode_is_written_without_quotes(text: str, mode: str) -> None:
-    """YAML 1.1 has `on` and `off` as words for true and false."""
+    """In YAML 1.1, the words `on` and `off` are booleans."""
     config = read(f"routes: [{{index: a, mode: {text}}}]", "f.yaml", {})
     assert mode == build_routes(config)[0].rollout.mode
 

@@ -23,7 +23,7 @@ def test_searches_have_the_opaque_id_of_their_request(fields: list[Field], reque
 
 
 def test_a_long_opaque_id_is_cut_to_what_the_log_shows() -> None:
-    """Each item of an `_msearch` reads it anew."""
+    """Each item of an `_msearch` reads it again."""
     assert "x" * 4 * LOG_ID == record_of([(b"x-opaque-id", b"x" * 2**18)]).request_id
 
 

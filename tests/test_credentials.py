@@ -96,7 +96,7 @@ def test_a_token_is_read_from_its_variable_and_stripped() -> None:
     ],
 )
 def test_a_token_is_not_sent_over_plain_http(url: str, *, refused: bool) -> None:
-    """Unless the file says so, or no model is called."""
+    """Unless the file allows it, or no model is called."""
     environment = {"DEEPINFRA_TOKEN": SECRET}
     config = read(f"{ROUTE}\nmodels: {{url: '{url}'}}", "f.yaml", {})
     allowed = read(f"{ROUTE}\nmodels: {{url: '{url}', plain_http: true}}", "f.yaml", {})

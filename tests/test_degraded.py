@@ -166,7 +166,7 @@ async def test_without_the_reranker_the_fused_order_is_returned(
 async def test_without_any_model_the_response_is_the_engines(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, log: Log
 ) -> None:
-    """BM25 alone: hits, scores, total and max_score to the byte."""
+    """The hits, scores, total and `max_score` of BM25 alone, byte for byte."""
     nowhere = msgspec.structs.replace(settings.models, url=f"http://127.0.0.1:{closed_port()}")
     client = await start_proxy(msgspec.structs.replace(settings, models=nowhere))
     answered = await client.search("/products/_search", QUERY, x_opaque_id="mine", authorization=SECRET)
@@ -320,7 +320,7 @@ async def _suspended(client: Client, models: FakeModels) -> None:
 async def test_if_no_stage_can_run_the_clients_search_is_passed_on(
     client: Client, engine: FakeEngine, models: FakeModels, log: Log
 ) -> None:
-    """As it is, except that it shows no vectors; nothing is added, and no model is called."""
+    """Unchanged, except that it returns no vectors; there is no added search and no model call."""
     await _suspended(client, models)
     asked, called = len(engine.requests), len(models.requests)
     answered = await client.search("/products/_search", QUERY | {"size": 2, "explain": False})
@@ -344,7 +344,7 @@ async def test_caches_are_used_while_the_models_are_suspended(client: Client, mo
 async def test_a_cached_ranking_is_used_while_the_models_are_suspended(
     start_proxy: StartProxy, settings: Config, models: FakeModels
 ) -> None:
-    """Also if it outlives the scores and the vector, so that the first page fits those after it."""
+    """Even if the scores and the vector have expired before it, so that the first page fits the later ones."""
     client = await start_proxy(msgspec.structs.replace(settings, cache=Cache(scores_mb=0, vectors_mb=0)))
     assert RERANKED == ids(await client.search("/products/_search", QUERY))
     await _suspended(client, models)

@@ -121,7 +121,7 @@ def test_a_command_is_stopped_on_leaving_its_context(tmp_path: Path) -> None:
 
 
 def test_the_demo_takes_the_default_ports() -> None:
-    """So that what the documentation shows works while it runs."""
+    """So that the commands in the documentation work while it runs."""
     assert Config().listen.port == PROXY_PORT
     assert f"http://127.0.0.1:{ENGINE_PORTS[0]}" == Config().engine.url
     assert build_parser().parse_args(["models"]).listen == f"127.0.0.1:{MODELS_PORT}"

@@ -149,7 +149,7 @@ async def test_a_late_response_is_cached_for_the_next_search(ask: Ask, engine: E
 
 
 async def test_a_late_response_is_not_awaited_again(ask: Ask, engine: Engine, timer: Timer) -> None:
-    """Its time counts from when it was asked for: one slow question delays one search, not each."""
+    """The patience counts from the request on: a slow engine delays one search, and not each of them."""
     engine.may_answer.clear()
     with pytest.raises(Late):
         await ask(patience=0.01)
@@ -205,7 +205,7 @@ async def test_a_failed_refresh_keeps_the_stale_response(ask: Ask, engine: Engin
 async def test_a_failure_is_remembered_for_a_moment(
     ask: Ask, engine: Engine, timer: Timer, error: UpstreamError
 ) -> None:
-    """So that an engine in trouble is not asked by every search; then it is asked behind them."""
+    """So that searches do not all ask an engine in trouble; it is asked again in the background."""
     engine.said = error
     for _ in range(3):
         with pytest.raises(type(error), match=str(error)):
@@ -227,7 +227,7 @@ async def test_an_unexpected_response_is_malformed(ask: Ask, engine: Engine, sai
 
 
 async def test_a_missing_index_is_not_cached(ask: Ask, engine: Engine) -> None:
-    """It may have been created since; where it was known before, it no longer is."""
+    """It may have been created since. An entry that said it exists is dropped."""
     await ask()
     engine.said = Refused("engine", 404)
     with pytest.raises(Refused):
@@ -237,7 +237,7 @@ async def test_a_missing_index_is_not_cached(ask: Ask, engine: Engine) -> None:
 
 
 async def test_a_403_is_cached_and_keeps_the_callers_other_entries(ask: Ask, engine: Engine) -> None:
-    """A caller who may only read is refused the mapping each time, and still knows its names."""
+    """A caller with `read` alone may not read the mapping, but may still resolve names."""
     await ask(asked="names")
     engine.said = Refused("engine", 403)
     for _ in range(2):
@@ -315,7 +315,7 @@ async def test_entries_per_caller_are_bounded(ask: Ask, engine: Engine) -> None:
 
 
 async def test_cached_responses_are_bounded_in_bytes(engine: Engine) -> None:
-    """Each distinct one counts once, whoever was told it; what was dropped is asked for again."""
+    """Equal responses count once, however many callers they are for; a dropped one is requested again."""
     small = Discovery(FRESH_S, bytes_max=1000)
 
     async def ask(caller: bytes, asked: str) -> None:

@@ -120,7 +120,7 @@ def test_an_image_does_not_run_as_root(name: str) -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_images_contain_no_build_tools(name: str) -> None:
-    """It installs nothing itself, takes only the finished environment, and drops its base's own pip."""
+    """The final image installs nothing, copies only the finished environment, and removes the base image's pip."""
     steps = of_image(name)
     assert all(said.startswith("--from=") for kind, said in steps if kind == "COPY")
     assert ["pip uninstall --yes --root-user-action=ignore setuptools wheel pip"] == [
@@ -222,7 +222,7 @@ def test_services_are_built_from_existing_stages(name: str) -> None:
 
 
 def test_services_wait_for_healthy_dependencies() -> None:
-    """Kibana comes after the proxy, the proxy after the engine and the models; each of these says its health."""
+    """Kibana starts after the proxy, and the proxy after the engine and the models; each has a health check."""
     waits = {name: set(service.get("depends_on", {})) for name, service in SERVICES.items()}
     assert {"elasticsearch": set(), "models": set(), "proxy": {"elasticsearch", "models"}, "kibana": {"proxy"}} == waits
     for service in SERVICES.values():

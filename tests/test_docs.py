@@ -93,7 +93,7 @@ CHANGELOG = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 @pytest.mark.parametrize("name", [*TABLES, *TEXTS])
 def test_generated_blocks_match_the_code(name: str) -> None:
-    """No row is missing and none is left over; `python -m tests.readme` writes them anew."""
+    """No row is missing or left over; `python -m tests.readme` regenerates them."""
     block = BLOCKS[name]
     assert made(block["kind"], name).splitlines() == block["body"].splitlines()
 
@@ -257,7 +257,7 @@ def test_documented_reasons_exist() -> None:
 
 
 def test_documented_settings_exist() -> None:
-    """As in `engine.url`, and `semantic.field` of a route."""
+    """Such as `engine.url`, and `semantic.field` of a route."""
     sections = "|".join(filter(str.isalpha, [*KNOWN_KEYS, "semantic", "fusion", "bypass"]))
     named = set(re.findall(rf"`((?:{sections})\.[a-z_]+)", PROSE))
     known = {path.removeprefix("routes[].") for path in setting_paths()}
@@ -274,7 +274,7 @@ def changes(heading: str) -> list[str]:
 
 
 def test_the_changelog_lists_removed_keys_and_their_replacements() -> None:
-    """As the error does that a removed key gets."""
+    """The same ones as the error for a removed key."""
     removed = {entry.split("`")[1]: set(entry.split("`")[3::2]) for entry in changes("Removed")}
     assert REMOVED_KEYS.keys() == removed.keys()
     known = setting_paths().keys()
@@ -519,7 +519,7 @@ def test_modules_on_the_map_exist() -> None:
 
 
 def test_every_module_is_on_the_map() -> None:
-    """Those of commands have maps of their own."""
+    """The modules of commands have maps of their own."""
     found = [path for path in (ROOT / "proxy").glob("**/*") if path.suffix in {"", ".py"}]
     commands = {"checking", "evaluation", "loading", "local_models", "warming"}
     modules = {path.stem for path in found if path.parent.name not in commands}
@@ -554,5 +554,5 @@ def test_links_lead_to_existing_files_and_headings(page: Path) -> None:
 
 
 def test_source_files_are_found() -> None:
-    """The reasons and stages above are found in the sources, so there must be some."""
+    """The tests above search the source files for reasons and stages, so there must be some."""
     assert len(syntax_trees()) > 30

@@ -83,7 +83,7 @@ async def test_concurrent_equal_queries_share_one_call(embedder: Embedder, model
 async def test_a_cap_of_the_search_that_began_a_call_does_not_affect_another(
     embedder: Embedder, models: FakeModels
 ) -> None:
-    """As the items of an `_msearch` are: of two routes, with the same text."""
+    """For example items of an `_msearch` with the same text, of two routes."""
     home = Household(SpendCaps(max_usd_per_day=1.0))
     purses = (home.purse("a", pays=False), home.purse("b"), home.purse("a", pays=False), home.purse("b"))
     asking = [found_by(embedder, "x", budget=Budget(purse=purse)) for purse in purses]
@@ -153,7 +153,7 @@ def test_a_response_names_the_requested_model_or_none(said: Any) -> None:
 
 
 def test_vectors_of_another_model_are_rejected() -> None:
-    """They would fit the field and give random neighbours."""
+    """They would fit the field and return random neighbours."""
     with pytest.raises(Malformed, match=f"vectors of other instead of {MODEL}"):
         decode(embeddings((0, [1, 0]), model="other"), 1, MODEL, 2)
 
@@ -270,7 +270,7 @@ async def test_a_model_that_is_too_slow_is_not_called(models: FakeModels) -> Non
 
 
 async def test_a_search_does_not_queue_longer_than_its_budget(models: FakeModels) -> None:
-    """However long the model itself may take; and it leaves the others their places."""
+    """However long the model may take; it then gives up its place in the queue."""
     held, guards = asyncio.Event(), Guards(1)
     async with models_session(1.0) as session:
         transport = Transport(session, "embedder", models.url, None, guards)

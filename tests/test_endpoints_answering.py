@@ -78,7 +78,7 @@ async def test_without_the_right_to_resolve_names_a_plain_name_is_matched_litera
 async def test_mappings_a_caller_may_not_read_are_read_with_the_proxys_credentials(
     client: Client, engine: EndpointEngine
 ) -> None:
-    """Without such rights the types alone are asked for, and kNN, whose model nobody names, is left out."""
+    """Without any, only the types of the fields are read, and kNN is skipped because the model is unknown."""
     engine.faults["facts"] = refuses(403)
     assert 'degraded;stages="semantic"' == (await outcome(client)).partition(";reason")[0]
 
@@ -163,7 +163,7 @@ async def test_the_query_text_option_overrides_the_query(
 async def test_a_query_text_option_not_in_the_query_skips_knn(
     steered_client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
-    """Where they stand is not known, and so not what must be fulfilled besides them."""
+    """It is not known which clause has this text, and so not which clauses kNN must fulfil."""
     body = {"query": {"match_all": {}}, "ext": {"rerank_proxy": {"query": "notebook"}}}
     expected: Any = (without_knn("given_text"), [], [])
     assert expected == (await outcome(steered_client, body=body), engine.of("semantic"), models.of("embed"))
@@ -277,7 +277,7 @@ async def test_the_header_reports_why_knn_was_skipped(
 async def test_a_request_may_lower_but_not_raise_the_window(
     start_proxy: StartProxy, settings: Config, models: FakeModels, asked: int | None, window: int
 ) -> None:
-    """What a search costs at the provider is bounded by the route, which has four candidates here."""
+    """The route limits what a search may cost: here to four candidates."""
     route = msgspec.structs.replace(settings.routes[0], rank_window_size=3)
     client = await start_proxy(msgspec.structs.replace(settings, routes=(route,)))
     steering = {} if asked is None else {"ext": {"rerank_proxy": {"window": asked}}}
@@ -314,7 +314,7 @@ async def test_a_search_does_not_wait_for_slow_name_resolution(
 async def test_later_searches_do_not_wait_for_the_same_slow_lookup(
     start_proxy: StartProxy, settings: Config, engine: EndpointEngine, target: str
 ) -> None:
-    """One search waits its moment; the others of this name go on at once, since it would take no less now."""
+    """One search waits for its patience; others with this name continue at once, since waiting would not help them."""
     engine.faults["resolve"] = hangs
     client = await start_proxy(settings_with(settings, resolve_timeout_seconds=0.03))
     for _ in range(20):
@@ -327,7 +327,7 @@ def settings_with(settings: Config, **changes: Any) -> Config:
 
 
 async def test_lookups_for_one_search_run_concurrently(client: Client, engine: EndpointEngine) -> None:
-    """Which engine it is and what the mapping says are asked at once."""
+    """The engine's version and the mapping are requested at the same time."""
     held = asyncio.Event()
     engine.faults["facts"] = engine.faults["version"] = waits_for(held)
     asking = asyncio.ensure_future(outcome(client))
@@ -348,7 +348,7 @@ async def forwarding_client(start_proxy: StartProxy, settings: Config) -> Client
 async def test_added_searches_carry_x_forwarded_for_if_configured(
     forwarding_client: Client, engine: EndpointEngine
 ) -> None:
-    """An engine may decide by it what the client may see (OpenSearch: `hosts` of a role mapping)."""
+    """What the client may see may depend on it (OpenSearch: `hosts` of a role mapping)."""
     assert RERANKED == await outcome(forwarding_client, x_forwarded_for="10.0.0.1")
     told = {engine.kind(asked): asked.all("x-forwarded-for") for asked in engine.requests}
     assert {"resolve", "facts", "lexical", "semantic"} <= told.keys()
@@ -369,7 +369,7 @@ async def test_with_x_forwarded_for_clients_of_two_addresses_are_two_callers(
 async def test_with_x_forwarded_for_a_rejected_callers_cache_is_dropped(
     forwarding_client: Client, engine: EndpointEngine
 ) -> None:
-    """Also if that was the response to a request that was passed on."""
+    """Also if the rejected request was one that passes through."""
     assert RERANKED == await outcome(forwarding_client)
     engine.faults["other"] = refuses(401)
     await forwarding_client.ask("GET", "/_cat/health")

@@ -34,7 +34,7 @@ async def test_a_search_that_is_complete_at_once_is_reranked(client: Client, eng
 
 
 async def test_the_id_and_other_members_for_polling_are_preserved(client: Client) -> None:
-    """Its id, its times, in the body and in the headers."""
+    """The id and the times, in the body and in the headers."""
     answered = await client.search(SUBMIT, QUERY)
     said = answered.json()
     del said["response"]
@@ -78,7 +78,7 @@ async def test_a_search_is_reranked_when_a_poll_finds_it_complete(
 async def test_above_the_memory_limit_the_oldest_running_search_is_not_reranked(
     client: Client, engine: EndpointEngine
 ) -> None:
-    """So many of the largest bodies as are remembered, and one more."""
+    """With one more of the largest bodies than may be kept."""
     engine.running = True
     padded = {**QUERY, "stats": ["x" * (SEARCH_BODY_BYTES - 2**12)]}
     most = ASYNC_SEARCHES_BYTES // SEARCH_BODY_BYTES
@@ -95,6 +95,7 @@ async def test_above_the_memory_limit_the_oldest_running_search_is_not_reranked(
     assert ["", "reranked"] == [each.header("x-rerank") for each in polled]
 
 
+@pytest.mark.slow
 async def test_headers_of_running_searches_count_towards_the_memory_limit(
     client: Client, engine: EndpointEngine
 ) -> None:
@@ -266,7 +267,7 @@ async def test_the_clients_compatible_with_version_is_sent_to_the_engine(
 
 
 async def test_kibanas_discover_by_relevance_is_reranked(client: Client, engine: EndpointEngine) -> None:
-    """Not run on an engine: Kibana's request as it is recorded."""
+    """Replays a recorded request of Kibana; not run on an engine."""
     said = recorded("kibana_discover.json")
     answered = await client.search(said["target"], said["body"], kbn_xsrf="1")
     assert ("reranked", RERANKED) == (answered.header("x-rerank"), order(answered))

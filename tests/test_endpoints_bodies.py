@@ -88,12 +88,12 @@ async def test_options_are_removed_from_bypassed_searches(
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("limit", [10**6, 40])
 async def test_reading_a_body_twice_gives_the_same_bytes(framing: str, limit: int) -> None:
-    """Also one that was found to be too large: what is left of it is not the body."""
+    """Also of a body that was too large: what is left unread is not the body."""
     read: list[bytes | None] = []
 
     async def reads_twice(exchange: Exchange) -> None:
         read.extend([await exchange.read_body(limit), await exchange.read_body(limit)])
-        await exchange.answer(Answer(200, [], b""))
+        exchange.send(Answer(200, [], b""))
 
     listener = await listening(reads_twice)
     client = await Client.to(listener.port)

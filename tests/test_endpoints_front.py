@@ -429,7 +429,7 @@ async def test_an_internal_error_after_an_items_search_was_sent_fails_that_item(
 async def test_an_internal_error_before_an_items_search_bypasses_that_item(
     start_defective: StartDefective, engine: EndpointEngine
 ) -> None:
-    """Whether one search was sent says nothing of another one."""
+    """Even if the search of another item was sent already."""
 
     def spoil(front: Front) -> Front:
         prepare = front.searching.prepare
@@ -546,7 +546,7 @@ async def test_a_response_is_sent_even_if_logging_fails(settings: Config, log: L
 async def test_every_request_is_counted_even_if_its_client_disconnects(
     settings: Config, engine: EndpointEngine, log: Log
 ) -> None:
-    """A search that its client does not wait for ends in the log and in the counters like every other one."""
+    """A search whose client leaves is logged and counted like every other one."""
     arrived, left, forever = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def waits(stream: Stream, asked: Message) -> bytes | None:
@@ -620,7 +620,7 @@ CIRCUIT = b'{"error":{"type":"circuit_breaking_exception","reason":"too much"},"
 async def test_an_engine_error_is_relayed_without_a_second_request(
     client: Client, engine: EndpointEngine, log: Log, target: str, status: int
 ) -> None:
-    """An engine that is overloaded would have twice the work."""
+    """A second one would double the work of an overloaded engine."""
     said = b'{"error":{"type":"busy","reason":"told to"},"status":%d}' % status
 
     async def refuses_with_headers(stream: Stream, request: Message) -> bytes:
@@ -680,7 +680,7 @@ async def test_a_relayed_error_has_the_requested_format(
 
 @pytest.mark.parametrize("said", [b"", b"Unauthorized", b"<html>"])
 async def test_a_relayed_error_need_not_be_json(client: Client, engine: EndpointEngine, said: bytes) -> None:
-    """OpenSearch's security says no more than a word."""
+    """OpenSearch's security plugin answers with a single word."""
     engine.faults["lexical"] = refuses(401, said)
     answered = await client.search("/products/_search?pretty", QUERY)
     assert (401, said) == (answered.status, answered.content)

@@ -74,5 +74,5 @@ def test_bodies_are_decompressed_and_compressed() -> None:
     ids=["plain", "empty", "cut off", "followed by more", "two", "too large"],  # a gzip contains the time
 )
 def test_an_invalid_or_too_large_gzip_body_is_bypassed(body: bytes, reason: str) -> None:
-    """A small body may hold a very large one; no more than the limit is ever unpacked."""
+    """A small body can decompress to a very large one; decompression stops at the limit."""
     assert Bypass(reason) == content(GZIP, body, 10)

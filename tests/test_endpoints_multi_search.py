@@ -103,7 +103,7 @@ async def test_without_a_reranked_item_the_clients_bytes_are_passed_on(
 
 
 async def test_items_with_unrepeatable_credentials_report_the_reason(client: Client, engine: EndpointEngine) -> None:
-    """The credentials are good for the client's own request alone, which goes on in its own bytes."""
+    """The credentials are valid only for the client's own request, which passes through unchanged."""
     content = lines({}, QUERY, {"index": "logs"}, BOOST, {"index": ["logs", "prod*"]}, QUERY)
     answered = await ask(client, content, authorization="Negotiate YII=")
     outcomes = ["bypassed;reason=credentials", "unrouted", "bypassed;reason=credentials"]
@@ -118,7 +118,7 @@ async def test_items_with_unrepeatable_credentials_report_the_reason(client: Cli
 
 
 async def test_warnings_of_all_items_appear_once(client: Client, engine: EndpointEngine) -> None:
-    """The engine's answer to its items, and each reranked one's."""
+    """Those of the engine's response, and those of each reranked item."""
 
     async def warns(stream: Stream, request: Message) -> bytes:
         said = b'Warning: 299 - "of both"\r\nWarning: 299 - "of a search"\r\n'
@@ -221,7 +221,7 @@ async def test_parameters_of_item_and_url_apply_to_its_search(client: Client, en
 
 
 async def test_filter_path_applies_to_the_whole_response(client: Client) -> None:
-    """`filter_path` and `pretty` see the answer as one, the items that are reranked and the others alike."""
+    """`filter_path` and `pretty` apply to reranked items and to the others alike."""
     target = "/products/_msearch?filter_path=responses.hits.hits._id,responses.status&pretty"
     answered = await ask(client, lines({}, QUERY, {"index": "logs"}, BOOST), target)
     assert [{"_id": name} for name in RERANKED] == answered.json()["responses"][0]["hits"]["hits"]
@@ -231,7 +231,7 @@ async def test_filter_path_applies_to_the_whole_response(client: Client) -> None
 
 
 async def test_a_filter_path_that_is_too_complex_is_bypassed(client: Client, engine: EndpointEngine) -> None:
-    """Found in the URL at once, or in the response, which is then asked for again."""
+    """Found in the URL at once, or only in the response, which is then requested again."""
     content = lines({}, QUERY, {"index": "logs"}, BOOST)
     asked = await ask(client, content, "/products/_msearch?filter_path=" + ".".join(["a"] * 201))
     assert ('bypassed;reason=too_complex;key="filter_path"', [], content) == (
@@ -282,7 +282,7 @@ async def test_the_outcome_header_of_a_long_msearch_is_truncated(client: Client)
 async def test_the_number_of_reranked_items_is_limited(
     start_proxy: StartProxy, settings: Config, models: FakeModels
 ) -> None:
-    """Those that are bypassed anyway do not count; the others are the engine's."""
+    """Bypassed items do not count; those above the limit are the engine's."""
     bound = msgspec.structs.replace(settings.engine, multi_search_reranked=2)
     client = await start_proxy(msgspec.structs.replace(settings, engine=bound))
     answered = await ask(client, lines({}, QUERY, {}, SORTED, {}, QUERY, {}, QUERY, {}, SORTED))
@@ -315,7 +315,7 @@ async def test_a_malformed_item_is_bypassed_alone(client: Client, engine: Endpoi
 
 
 async def test_an_item_bypassed_late_gets_the_engines_response(client: Client, engine: EndpointEngine) -> None:
-    """Its widened search was refused in a way that the client's own may not be; each answer stands in its place."""
+    """The engine rejects its widened search, but may accept the client's own; each response stays at its place."""
     large = {"query": {"match": {"title": "large"}}}
 
     async def refuses_large(stream: Stream, request: Message) -> bytes | None:
@@ -374,7 +374,7 @@ async def test_bypassed_items_lost_with_their_connection_are_not_repeated(
 async def test_one_budget_covers_all_items_and_starts_with_the_engines_last_response(
     client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
-    """What is added to the engine's own time, which for a multi-search is that of its slowest item."""
+    """The budget limits what is added to the engine's time, which is that of the slowest item."""
     models.faults["rerank"] = hangs
     held = asyncio.Event()
     engine.faults["_msearch"] = waits_for(held)
@@ -425,7 +425,7 @@ async def test_templates_are_rendered_by_the_engine_and_reranked(client: Client,
 async def test_the_clients_compatible_with_version_is_sent_with_every_request(
     client: Client, engine: EndpointEngine
 ) -> None:
-    """The engine refuses a request whose `Accept` names a version and whose `Content-Type` does not."""
+    """The engine rejects a request if only one of `Accept` and `Content-Type` names a version."""
     said = "application/vnd.elasticsearch+{}; compatible-with=8"
     content = lines({}, {"source": json.dumps(QUERY)}, {"index": "logs"}, {"source": "{}"})
     kinds = {"_render/template": "json", "lexical": "json", "_msearch/template": "x-ndjson"}

@@ -223,7 +223,7 @@ async def test_the_connection_is_kept_as_the_request_says(
 async def test_an_http_1_0_client_is_kept_alive_like_by_the_engine(
     plain_client: Client, engine: FakeEngine, version: bytes, length: bytes, connection: bytes, *, goes_on: bool
 ) -> None:
-    """Elasticsearch 8.19.13 answers in HTTP/1.0, without a Connection header, and keeps the connection if asked to."""
+    """Elasticsearch 8.19.13 answers in HTTP/1.0 without `Connection`, and keeps the connection if the client asks."""
 
     async def script(stream: Stream) -> None:
         while await stream.request():
@@ -292,7 +292,7 @@ async def test_without_a_100_continue_the_connection_closes(plain_client: Client
 async def test_an_early_response_reaches_a_client_that_is_still_sending(
     plain_client: Client, engine: FakeEngine
 ) -> None:
-    """413 while the body is still coming; what the client sends after it does not destroy it."""
+    """A 413 arrives while the client is sending the body, and the rest of the body does not destroy it."""
 
     async def script(stream: Stream) -> None:
         await stream.head()
@@ -307,7 +307,7 @@ async def test_an_early_response_reaches_a_client_that_is_still_sending(
 
 
 async def test_after_an_early_response_the_connection_can_be_reused(plain_client: Client, engine: FakeEngine) -> None:
-    """As Elasticsearch 9 does where it has no handler: the client's connection and the engine's take the next one."""
+    """As Elasticsearch 9 does for an unknown path: both connections accept the next request."""
 
     async def script(stream: Stream) -> None:
         head = Message(await stream.head(), b"")
@@ -362,7 +362,7 @@ async def test_an_engine_that_closes_after_an_early_response_closes_the_client(
 
 
 async def test_a_large_body_is_paused_for_a_slow_engine(plain_client: Client, engine: FakeEngine) -> None:
-    """Memory is bounded: while the engine does not read, the client cannot send either."""
+    """Memory is bounded: while the engine does not read, the client cannot send."""
     reads, sent = asyncio.Event(), b"0123456789abcdef" * (LARGE // 16)
 
     async def script(stream: Stream) -> None:
@@ -439,7 +439,7 @@ async def test_a_disconnecting_client_cancels_its_read(
 async def test_a_write_continues_when_its_client_disconnects(
     plain_client: Client, engine: FakeEngine, leaving: str
 ) -> None:
-    """As it would at the engine: what was asked for is done, and the connection behind is fit for the next."""
+    """As at the engine itself: the write is executed, and its connection can be reused."""
     held, done = asyncio.Event(), asyncio.Event()
 
     async def fault(stream: Stream, asked: Message) -> bytes:
@@ -470,7 +470,7 @@ HALVES: Sequence[bytes] = (
 async def test_an_engine_that_fails_mid_response_aborts_the_clients_response(
     plain_client: Client, engine: FakeEngine, half: bytes
 ) -> None:
-    """Never a shorter answer that looks whole: the client's connection is reset."""
+    """The client's connection is reset, so that no partial response looks complete."""
     engine.faults["other"] = breaks_off(half)
     await plain_client.send(request("GET", "/_nodes"))
     with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
@@ -555,7 +555,7 @@ async def test_a_read_on_a_dead_connection_is_sent_once_more(plain_client: Clien
 async def test_a_write_on_a_dead_connection_is_never_sent_twice(
     plain_client: Client, engine: FakeEngine, method: str
 ) -> None:
-    """It may have been done: the client's connection ends without an answer, as the engine's did."""
+    """It may have been executed: the client's connection closes without a response, as the engine's did."""
     engine.script = dies_when_reused(engine)
     await plain_client.ask("GET", "/first")
     await plain_client.send(request(method, "/i/_doc/1", b"{}"))
@@ -588,7 +588,7 @@ async def test_an_engine_that_does_not_speak_http_is_a_502(
 async def test_a_slow_response_does_not_delay_other_clients(
     plain_client: Client, start_proxy: StartProxy, settings: Config, engine: FakeEngine
 ) -> None:
-    """A request that takes its time holds nobody up: each has a connection of its own."""
+    """Each client has a connection of its own."""
     held = asyncio.Event()
     engine.faults["lexical"] = waits_for(held)
     other = await start_proxy(msgspec.structs.replace(settings, routes=()))
@@ -600,7 +600,7 @@ async def test_a_slow_response_does_not_delay_other_clients(
 
 
 async def test_chunks_are_relayed_as_they_arrive(plain_client: Client, engine: FakeEngine) -> None:
-    """An answer that takes its time is not held back until it is whole."""
+    """A slow response is not held back until it is complete."""
     more = asyncio.Event()
 
     async def script(stream: Stream) -> None:
@@ -623,7 +623,7 @@ async def test_chunks_are_relayed_as_they_arrive(plain_client: Client, engine: F
 async def test_connection_based_authentication_closes_both_connections(
     said: str, plain_client: Client, engine: FakeEngine
 ) -> None:
-    """By Negotiate and NTLM a caller may prove who they are once for a whole connection."""
+    """With Negotiate and NTLM, a caller may log in once for a whole connection."""
     first = await plain_client.ask("GET", "/a")
     second = await plain_client.ask("GET", "/a", authorization=f"{said} YII=")
     assert ("", "close", b"") == (first.header("connection"), second.header("connection"), await plain_client.left())
@@ -703,7 +703,7 @@ async def test_an_idle_engine_connection_is_closed_without_closing_the_client(
 async def test_a_complete_write_is_delivered_though_its_client_disconnected(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, waits: str
 ) -> None:
-    """Also where the client left before the proxy was connected to the engine."""
+    """Also if the client left before the proxy had a connection to the engine."""
     client = await start_proxy(msgspec.structs.replace(settings, routes=()))
     if waits == "for a response":
         await client.ask("GET", "/_nodes")
@@ -744,7 +744,7 @@ def test_only_reads_and_searches_are_cancelled_with_their_client(
 
 
 async def test_a_search_on_a_dead_connection_is_not_repeated(plain_client: Client, engine: FakeEngine) -> None:
-    """It may be what the engine died of."""
+    """It may have crashed the engine."""
 
     async def dies(stream: Stream, asked: Message) -> None:
         stream.break_off()
@@ -788,7 +788,7 @@ async def test_added_headers_are_configurable(
 
 
 async def test_a_connection_is_reusable_after_a_slowly_read_response(plain_client: Client, engine: FakeEngine) -> None:
-    """Also where the response had come to its end before the client's buffers had room again."""
+    """Also if the response ended while the client's buffers were full."""
     written: list[asyncio.WriteTransport] = []
 
     async def script(stream: Stream) -> None:
@@ -811,7 +811,7 @@ async def test_a_connection_is_reusable_after_a_slowly_read_response(plain_clien
 async def test_a_response_before_the_end_of_the_request_closes_both_connections(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine
 ) -> None:
-    """The proxy has the request whole, and the engine a part of it: nobody knows what it makes of the rest."""
+    """The proxy has the whole request and the engine only a part: it may take the rest for another request."""
     port = (await start_proxy(msgspec.structs.replace(settings, routes=()))).writer.get_extra_info("peername")[1]
     begins = asyncio.Event()
 

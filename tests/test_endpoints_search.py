@@ -162,7 +162,7 @@ async def test_a_request_may_set_query_text_instruction_and_window(steered_clien
 async def test_a_hanging_model_delays_a_search_by_the_requests_budget_at_most(
     client: Client, models: FakeModels, log: Log, stage: str, skipped: str, ms: int, order: list[str]
 ) -> None:
-    """And not what the model's own limit lets it take, which ends alike; the embedder leaves half to the reranker."""
+    """And not by the model's own, longer timeout; the embedder leaves half of the budget to the reranker."""
     models.faults[stage] = hangs
     answered = await client.search("/products/_search", QUERY, x_rerank_budget_ms="150")
     assert (200, f'degraded;stages="{skipped}";reason=timeout') == (answered.status, answered.header("x-rerank"))
@@ -204,7 +204,7 @@ async def test_a_hanging_service_delays_a_search_by_the_routes_budget_at_most(
     hanging: set[str],
     order: list[str],
 ) -> None:
-    """Nothing is said in the request: the response has the best order known by then, and the reason."""
+    """The request sets no budget: the response has the best order known by then, and the reason."""
     client = await start_proxy(with_budget(settings, 700))
     for server in (engine, models):
         server.faults |= dict.fromkeys(hanging, hangs)
@@ -232,7 +232,7 @@ async def test_the_clients_timeout_lowers_the_budget_and_is_sent_to_the_engine(
 async def test_the_engines_time_does_not_count_towards_the_budget(
     client: Client, engine: EndpointEngine, models: FakeModels
 ) -> None:
-    """While the client's own search runs, nothing is broken off: a model answers as late as that does."""
+    """While the client's own search runs, a model may take as long as that does."""
     await client.search("/products/_search", OTHER)
     held = asyncio.Event()
     engine.faults["lexical"] = models.faults["embed"] = waits_for(held)
@@ -318,7 +318,7 @@ async def test_opensearch_template_responses_contain_the_status(client: Client, 
 async def test_a_filter_path_that_is_too_complex_is_bypassed(
     client: Client, engine: EndpointEngine, path: str, said: str
 ) -> None:
-    """Found in the URL at once, or in the response, which is then asked for again."""
+    """Found in the URL at once, or only in the response, which is then requested again."""
     deep: Any = {}
     for _ in range(100):
         deep = {"a": deep}
@@ -338,7 +338,7 @@ async def test_a_search_with_too_many_clauses_is_bypassed(client: Client, engine
 
 
 async def test_options_apply_to_templates(client: Client, engine: EndpointEngine) -> None:
-    """Of the `ext`, which no template can have, nothing is left."""
+    """The `ext`, which a template must not have, is removed."""
     member = {"ext": {"rerank_proxy": {"enabled": False}}}
     answered = await client.search("/products/_search/template", {**TEMPLATE, **member})
     assert ("bypassed;reason=steered_off", TEMPLATE) == (answered.header("x-rerank"), engine.requests[-1].json())

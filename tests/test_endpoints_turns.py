@@ -41,7 +41,7 @@ async def test_a_step_alone_does_not_wait() -> None:
 
 
 async def test_requests_get_equal_turns_however_many_tasks_they_have() -> None:
-    """Otherwise the searches of others would wait for all thousand of a multi-search."""
+    """Otherwise other searches would wait for all thousand items of an `_msearch`."""
     steps = Steps()
 
     async def ask(*names: str) -> None:

@@ -112,7 +112,7 @@ async def test_only_the_clients_own_search_counts_as_sent(caller: EngineOfCaller
 async def test_a_401_for_a_lookup_revokes_acceptance_but_a_403_does_not(
     searching: EngineClient, caller: EngineOfCaller, engine: FakeEngine, status: int, *, accepted: bool
 ) -> None:
-    """Who was never told of indices and is refused them with 403 may still search."""
+    """A caller that may not read index metadata (403) may still search."""
     searching.accepted.note(b"me", b"indices")
     engine.faults["facts"] = refuses(status)
     with pytest.raises(Refused):
@@ -131,7 +131,7 @@ def dies_at(engine: FakeEngine, number: int) -> Fault:
 
 
 async def test_a_search_lost_with_its_connection_is_not_repeated(caller: EngineOfCaller, engine: FakeEngine) -> None:
-    """It may have been what the engine died of, and would take the next node down."""
+    """It may have crashed the engine, and would then crash the next node."""
     engine.faults["lexical"] = dies_at(engine, 2)
     await caller.search(SEARCH)
     with pytest.raises(Lost):
@@ -147,7 +147,7 @@ async def test_a_lookup_lost_on_a_reused_connection_is_repeated(caller: EngineOf
 
 
 async def test_a_connection_is_not_reused_after_a_400(caller: EngineOfCaller, engine: FakeEngine) -> None:
-    """As Elasticsearch does after a head that it cannot read; other refusals leave the connection open."""
+    """Elasticsearch answers an unreadable head with 400; other errors leave the connection usable."""
     for status, connections in ((404, 1), (400, 1), (431, 2), (403, 3), (200, 3)):
         engine.faults["lexical"] = refuses(status) if status != 200 else says(b"{}")
         if status == 200:
@@ -225,7 +225,7 @@ async def test_a_missing_index_is_not_cached(caller: EngineOfCaller, engine: Fak
 
 
 async def test_concurrent_equal_lookups_share_one_request(caller: EngineOfCaller, engine: FakeEngine) -> None:
-    """When what was known runs out under load, each search would otherwise ask for itself."""
+    """Otherwise each search would send its own when a cached response expires under load."""
     held = asyncio.Event()
     engine.faults["resolve"] = waits_for(held)
     asking = [asyncio.ensure_future(caller.resolved("products", ())) for _ in range(3)]
@@ -236,7 +236,7 @@ async def test_concurrent_equal_lookups_share_one_request(caller: EngineOfCaller
 
 
 async def test_a_403_is_cached_for_its_caller(searching: EngineClient, engine: FakeEngine) -> None:
-    """A caller who may only read would otherwise ask with every search."""
+    """Otherwise a caller with `read` alone would cause a request with every search."""
     engine.faults = {"facts": refuses(403)}
     one, other = (searching.for_caller(name, CARRIED) for name in (b"one", b"other"))
     for _ in range(2):
@@ -248,7 +248,7 @@ async def test_a_403_is_cached_for_its_caller(searching: EngineClient, engine: F
 
 
 async def test_equal_responses_to_several_callers_are_stored_once(searching: EngineClient, engine: FakeEngine) -> None:
-    """Each of them was told it; of a large mapping there need not be a copy for each."""
+    """So a large mapping takes memory once, and not for each caller."""
     facts = [await searching.for_caller(name, CARRIED).facts(frozenset({"products"})) for name in (b"one", b"other")]
     assert (True, 2) == (facts[0] is facts[1], len(engine.of("facts")))
 
@@ -344,7 +344,7 @@ async def test_an_invalid_gzip_response_is_malformed(caller: EngineOfCaller, eng
 
 
 async def test_unsolicited_bytes_close_the_connection(caller: EngineOfCaller, engine: FakeEngine) -> None:
-    """It would be the next caller's answer."""
+    """They would be taken for the next caller's response."""
     said = asyncio.Event()
 
     async def talks(stream: Stream) -> None:
@@ -366,7 +366,7 @@ async def test_unsolicited_bytes_close_the_connection(caller: EngineOfCaller, en
 async def test_a_connection_is_used_again_up_to_its_maximum_age(
     engine: FakeEngine, age_seconds: float, connections: int
 ) -> None:
-    """Otherwise one that is always in use would keep its node after the host's name has moved to another."""
+    """Otherwise a busy connection would stay at its node after the host name has moved to another."""
     pool = EnginePool(Nodes(Settings(url=engine.url)), NO_HOP, 60.0, age_seconds)
     for _ in range(2):
         await pool.send(EngineRequest("GET", "/_cat/health", ()))

@@ -121,7 +121,7 @@ def test_the_tested_java_versions_are_accepted(engine: Engine) -> None:
 
 @every_engine
 def test_the_launcher_script_is_filled_in(engine: Engine) -> None:
-    """No brace is left over in what an engine is started with."""
+    """No placeholder is left in the engine's start script."""
     values = {"java_home": "/java", "home": "/home", "heap": "1g"}
     for launcher in filter(None, (engine.launcher, engine.keystore)):
         said = " ".join([*launcher.command(**values), *launcher.variables(**values).values()])
@@ -433,7 +433,7 @@ def test_an_engine_listens_on_the_loopback_address_only(engine: Engine) -> None:
 
 
 def test_a_folder_the_engines_user_cannot_enter_is_an_error(tmp_path: Path) -> None:
-    """Without that, Java says that a class is missing."""
+    """Otherwise Java reports a missing class."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     with pytest.raises(EngineError, match=f"may not look into {closed}: `chmod o\\+x {closed}`"):

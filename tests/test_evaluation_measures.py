@@ -54,7 +54,7 @@ def test_ndcg_of_an_example() -> None:
 
 
 def test_only_the_order_of_hits_counts() -> None:
-    """trec_eval breaks ties of the score by the id, the larger first."""
+    """trec_eval breaks ties of scores by id, in descending order."""
     assert 1.0 == found("abc", {"a": 1})
     assert 1.0 == found("cba", {"c": 1})
     assert found("cba", {"a": 1}) < 1.0

@@ -28,7 +28,7 @@ def filled(body: object, text: str) -> object:
 
 @given(st.text())
 def test_any_query_text_is_inserted_and_the_rest_unchanged(text: str) -> None:
-    """Of lone surrogates JSON has no form in UTF-8, so no file of queries holds them."""
+    """Except lone surrogates, which UTF-8 cannot encode, so no file of queries contains them."""
     expected = json.loads(json.dumps(SHOP))
     expected["query"]["bool"]["must"][0]["multi_match"]["query"] = text
     expected["query"]["bool"]["should"][0]["match_phrase"]["title"]["query"] = text

@@ -643,7 +643,7 @@ def test_each_nested_query_is_relaxed_once() -> None:
 
 
 def test_a_copy_to_field_of_the_passage_counts_as_passage() -> None:
-    """It tells the words from a shelf and from a brand; without that knowledge neither is told from a filter."""
+    """It tells the query text from a category or a brand; without it, neither can be told from a filter."""
     words = match("everything.folded", "dry feet")
     for filter_, relaxed in ((SHELF, must(SHELF, MATCH_ALL)), (BRAND, None)):
         query = must(filter_, words)

@@ -45,7 +45,7 @@ OWN, COUNTED = {"acme": 2, "initech": 1, "other": 3}, {"acme": 3, "initech": 1, 
 @pytest.mark.usefixtures("brands")
 @pytest.mark.parametrize("name", ["aggs", "aggregations"])
 async def test_facets_count_documents_that_knn_added(client: Client, engine: FakeEngine, name: str) -> None:
-    """By the one search that renders these documents, beside the reranker."""
+    """The search that renders these documents counts them, in parallel with the reranker."""
     answered = await client.search("/products/_search", {**QUERY, name: BRANDS})
     assert ("reranked", COUNTED, 8) == (answered.header("x-rerank"), facets(answered), total(answered))
     assert {"d", "n"} <= set(ids(answered))
@@ -58,7 +58,7 @@ async def test_facets_count_documents_that_knn_added(client: Client, engine: Fak
 async def test_all_pages_show_the_same_facets_and_total(
     start_proxy: StartProxy, settings: Config, starts: list[int], *, cached: bool
 ) -> None:
-    """In the head (4 documents) and behind it, in any order, also if the ranking is not cached."""
+    """In the head (4 documents) and after it, in any order, even if the ranking is not cached."""
     small = with_route(settings, rank_window_size=5)
     client = await start_proxy(small if cached else msgspec.structs.replace(small, cache=Cache(rankings_mb=0)))
     for start in starts:
@@ -70,7 +70,7 @@ async def test_all_pages_show_the_same_facets_and_total(
 async def test_facets_of_a_deep_page_are_counted_concurrently(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine
 ) -> None:
-    """Its facets are counted beside the client's own search."""
+    """In parallel with the client's own search."""
     client = await start_proxy(with_route(settings, rank_window_size=5))
     await client.search("/products/_search", {**FACETED, "size": 5})
     held = asyncio.Event()
@@ -109,7 +109,7 @@ FAULTS: dict[str, Any] = {
 async def test_if_facets_cannot_be_counted_knn_documents_are_dropped(
     client: Client, engine: FakeEngine, reason: str
 ) -> None:
-    """From the ranking, so that its other pages agree."""
+    """They are dropped from the ranking, so that its other pages agree."""
     engine.faults["render"] = FAULTS[reason]
     first = await client.search("/products/_search", {**FACETED, "size": 4}, x_rerank_budget_ms="200")
     engine.faults.clear()
@@ -164,7 +164,7 @@ async def test_aggregations_that_read_scores_need_no_search(
 
 @pytest.mark.usefixtures("brands")
 async def test_facets_are_counted_with_the_callers_credentials(client: Client, engine: FakeEngine) -> None:
-    """Of two callers, neither gets the other's counts."""
+    """Two callers get different counts."""
     for caller in ("Basic YTph", "Basic Yjpi"):
         for start in (0, 2):
             await client.search("/products/_search", {**FACETED, "from": start, "size": 2}, authorization=caller)
@@ -196,7 +196,7 @@ def reordering(settings: Config) -> Config:
 async def test_knn_that_adds_nothing_changes_no_facet_and_no_total(
     start_proxy: StartProxy, reordering: Config, engine: FakeEngine, starts: list[int]
 ) -> None:
-    """It reorders what the client's query matches, also from behind the window; nothing more is counted."""
+    """It reorders the matches of the client's query, also those beyond the window."""
     client = await start_proxy(reordering)
     engine.documents.append(Document("deep", "Laptop workstation", 0.2, 0.95, more={"brand": "acme"}))
     pages = {start: await client.search("/products/_search", {**FACETED, "from": start, "size": 2}) for start in starts}

@@ -316,7 +316,7 @@ KNN: Mapping[str, Row] = {
 
 @pytest.mark.parametrize("row", KNN.values(), ids=KNN)
 async def test_an_engine_fault_in_an_added_search_degrades_the_search(place: Place, row: Row) -> None:
-    """Only in that one: the client's own search is well."""
+    """The client's own search succeeds."""
     place.engine.faults["semantic"] = row.fault
     (route,) = place.settings.routes
     assert route.semantic is not None
@@ -395,7 +395,7 @@ def check_engine_away(place: Place, answered: Message) -> None:
 
 
 async def test_a_stalling_model_is_soon_skipped(place: Place) -> None:
-    """Though each search gives it up at the end of its budget, long before the time limit of the model."""
+    """Even though each search gives up at the end of its budget, long before the model's own timeout."""
     (route,) = place.settings.routes
     lexical = msgspec.structs.replace(route, semantic=None, budget_ms=400)
     port = await place.serve(msgspec.structs.replace(place.settings, routes=(lexical,)))
@@ -417,7 +417,7 @@ async def test_a_stalling_model_is_soon_skipped(place: Place) -> None:
 
 
 async def test_each_skipped_call_is_counted_once(place: Place) -> None:
-    """Whether its search runs without it, or is passed on because there are no others; a cached vector needs none."""
+    """Whether the search runs without it or is passed through; with a cached vector, no call is skipped."""
     client = await Client.to(await place.serve(place.settings))
     place.stack.callback(client.close)
 
@@ -438,7 +438,7 @@ async def test_each_skipped_call_is_counted_once(place: Place) -> None:
 
 
 async def test_a_fallback_is_called_while_the_routes_reranker_is_suspended(place: Place) -> None:
-    """The search that finds it out is degraded, and not repeated with another model."""
+    """The search that causes the suspension is degraded, and not repeated with the fallback."""
 
     async def knows_no_model_but_the_last(stream: Stream, request: Message) -> bytes | None:
         return None if request.path.endswith("/third") else answer(404, WORDS, reason="Not Found")

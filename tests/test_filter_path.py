@@ -140,7 +140,7 @@ def test_the_exception_of_an_error_response_is_not_filtered(
 def test_empty_objects_under_excludes_are_kept_or_dropped_like_the_engine(
     said: str, kept: bytes, dropped: bytes
 ) -> None:
-    """Elasticsearch keeps it, OpenSearch does not."""
+    """Elasticsearch keeps them, OpenSearch drops them."""
     path, answer = read_filter_path(said), b'{"a":[],"b":{"c":{},"d":1}}'
     assert (kept, dropped) == (path.apply(answer), path.apply(answer, keeps_empty=False))
 
@@ -210,7 +210,7 @@ def test_several_paths_select_the_union(answer: Any, paths: Sequence[Path]) -> N
 
 
 def test_overlapping_wildcards_take_linear_time() -> None:
-    """Each `**` tried by itself takes as many ways as there are to choose 30 of 60 names."""
+    """Backtracking over each `**` would try all choices of 30 out of 60 names."""
     answer = b'{"a":' * 60 + b"1" + b"}" * 60
     assert answer == read_filter_path(".".join(["**"] * 30)).apply(answer)
     assert b"{}" == read_filter_path("-" + ".".join(["**"] * 30)).apply(answer)

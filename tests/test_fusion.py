@@ -95,7 +95,7 @@ def test_a_completed_ranking_has_each_document_once(order: tuple[DocKey, ...], d
 def test_candidates_after_the_scored_prefix_keep_their_order(
     order: tuple[DocKey, ...], data: st.DataObject, weight: float
 ) -> None:
-    """However much the first stage counts: what was not scored in time overtakes nothing."""
+    """Whatever the weight of the fused order: an unscored candidate overtakes none."""
     scored = data.draw(st.integers(0, len(order)))
     scores = {key: data.draw(strategies.scores) for key in order[:scored]}
     blended = keys(blend(reorder(order, scores), order, weight))

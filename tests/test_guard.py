@@ -118,7 +118,7 @@ async def test_a_failing_model_is_suspended_with_one_log_line(log: LogLines) -> 
 
 
 async def test_a_recovered_model_is_called_again_within_30_seconds(log: LogLines) -> None:
-    """A bad half minute, at ten searches a second."""
+    """After half a minute of failures, at ten searches per second."""
     model = Model([refused(503)])
     guard = model.guard()
     while model.now < 30:
@@ -137,7 +137,7 @@ async def test_a_recovered_model_is_called_again_within_30_seconds(log: LogLines
 async def test_after_a_bad_half_minute_every_search_is_scored_again_within_30_seconds(
     log: LogLines, rate: float, fault: UpstreamError
 ) -> None:
-    """Breaker, latency and bulkhead together, as a search meets them."""
+    """With breaker, latency and bulkhead together, as in a search."""
     model = Model([None], takes=0.2)
     guard = model.guard()
 
@@ -241,7 +241,7 @@ async def test_a_call_cancelled_early_does_not_count_and_frees_its_slot() -> Non
 
 
 async def test_calls_that_end_with_the_budget_of_their_search_are_failures() -> None:
-    """A budget that is smaller than the time limit of the model cancels every call to one that stalls."""
+    """A budget below the model's timeout cancels every call to a model that stalls."""
     model = Model([None])
     guard = model.guard()
     for _ in range(5):
@@ -264,7 +264,7 @@ async def test_cancelled_calls_are_counted_while_running_or_waiting() -> None:
 
 
 async def test_a_search_that_cannot_be_answered_in_time_makes_no_call_and_is_counted() -> None:
-    """It neither waits for its turn in vain nor takes a place in the queue."""
+    """It neither waits for a slot in vain nor takes a place in the queue."""
     model = Model([None], takes=0.5)
     guard = Guards(1, lambda *labels: model.counted.update(labels[2:]), model.clocks).of("reranker", "qwen")
     await end(guard, model)
@@ -298,7 +298,7 @@ def test_each_model_of_each_service_has_a_guard_of_its_own() -> None:
 
 
 def test_the_number_of_guards_is_bounded() -> None:
-    """An index names its own embedding model."""
+    """The mapping of an index can name any embedding model."""
     guards = Guards(200)
     for number in range(1000):
         guards.of("embedder", f"model-{number}")

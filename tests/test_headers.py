@@ -31,7 +31,7 @@ def test_hop_by_hop_headers_are_dropped(name: bytes) -> None:
     ],
 )
 def test_headers_named_by_connection_are_dropped_except_framing(options: bytes, dropped: list[bytes]) -> None:
-    """A client that names Content-Length there would have the engine read another request than was sent."""
+    """If Content-Length were dropped, the engine would read another request than the client sent."""
     given = lines(b"Host: h", b"Content-Length: 1", b"X-A: 1", b"X-B: 2", b"Connection: " + options)
     kept = [line.key for line in end_to_end(given)]
     assert [key for key in (b"host", b"content-length", b"x-a", b"x-b") if key not in dropped] == kept

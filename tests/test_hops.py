@@ -59,7 +59,7 @@ class SlowReader(FakeServer):
 async def test_a_complete_write_is_delivered_though_its_client_disconnected(
     target: str, *, chunked: bool, size: int, serve: Serve
 ) -> None:
-    """A write that a client has sent whole reaches an engine that reads it only later."""
+    """The engine reads it only after the client has left."""
     async with SlowReader() as engine:
         port = await serve(engine.url)
         async with connected(port) as client:
@@ -74,7 +74,7 @@ async def test_a_complete_write_is_delivered_though_its_client_disconnected(
 
 
 async def test_a_proxy_in_front_of_itself_reports_a_loop(serve: Serve) -> None:
-    """In the engine's shape, at the first request that comes back."""
+    """As an error in the engine's format, for the first request that comes back."""
     (port,) = free_ports(1)
     await serve(f"http://127.0.0.1:{port}", port=port)
     async with connected(port) as client:
@@ -93,7 +93,7 @@ async def test_two_proxies_in_front_of_each_other_report_a_loop(serve: Serve) ->
 
 
 async def test_a_chain_of_up_to_four_proxies_works(engine: FakeEngine, serve: Serve) -> None:
-    """What has passed more than three of its own product is taken for a loop, whichever they were."""
+    """A request that has passed more than three proxies of this kind counts as a loop."""
     statuses, url = [], engine.url
     for _ in range(5):
         port = await serve(url)
@@ -117,7 +117,7 @@ async def test_with_via_disabled_no_header_is_added(engine: FakeEngine, serve: S
 async def test_behind_a_search_whose_client_leaves_its_writes_are_delivered_in_order(
     engine: FakeEngine, serve: Serve, ends: Callable[[Client], None]
 ) -> None:
-    """As Elasticsearch does, which runs pipelined requests at once; the search and other reads end with the client."""
+    """As Elasticsearch does with pipelined requests; searches and other reads end with the client."""
     engine.faults["lexical"] = hangs
     async with connected(await serve(engine.url)) as client:
         behind = [

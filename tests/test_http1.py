@@ -335,7 +335,7 @@ BROKEN = [
     "trailer", [b"\r}x: 1", b"a: b\rc: d", b"a: \0", b" folded", b"\tx: 1", b"\x01: 1", b'}"x": 1', b"x"]
 )
 def test_a_malformed_trailer_is_rejected(trailer: bytes) -> None:
-    """Netty reads no further after one, so that a request behind it would never be answered."""
+    """Netty stops reading after one, and would never answer a request behind it."""
     with pytest.raises(BadMessage, match="malformed trailer"):
         BodyReader(Chunked()).feed(b"0\r\n" + trailer + b"\r\n\r\n")
     reader = BodyReader(Chunked())
@@ -393,7 +393,7 @@ def test_cached_header_lines_do_not_change_parsing() -> None:
 
 
 def test_expect_is_ignored_before_http_1_1() -> None:
-    """Before HTTP/1.1 there are none, whatever the same lines meant in the last request."""
+    """HTTP/1.0 has no interim responses, whatever the previous request on the connection was."""
     lines = b"expect: foo\r\n\r\n"
     for _ in range(2):
         assert b"HTTP/1.0" == read_request_head(b"GET / HTTP/1.0\r\n" + lines).version
@@ -425,3 +425,12 @@ def test_a_head_with_too_many_lines_is_rejected() -> None:
 def test_a_successful_connect_response_has_no_body(status: bytes, framing: Framing) -> None:
     head = response(b"content-length: 5", start=b"HTTP/1.1 " + status + b" So")
     assert framing == read_response_head(head, b"CONNECT").framing
+
+
+def test_heads_that_connections_share_cannot_be_changed() -> None:
+    raw = b"GET / HTTP/1.1\r\nAuthorization: a\r\nVia: b\r\nVia: c\r\n\r\n"
+    head = read_request_head(raw)
+    assert head.control is read_request_head(raw).control
+    with pytest.raises(TypeError):
+        head.control[b"via"] = ()  # type: ignore[index]  # as a defect would
+    assert ({(b"a",), (b"b", b"c")}, tuple) == ({*head.control.values()}, type(head.lines))

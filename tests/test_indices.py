@@ -126,13 +126,13 @@ def test_the_first_matching_route_covers_an_index(entry: Resolved, expected: Rou
     ],
 )
 def test_a_remote_name_needs_a_pattern_with_a_colon(pattern: str, name: str, expected: bool) -> None:  # noqa: FBT001
-    """Else texts of another cluster would go to the model."""
+    """Otherwise texts of another cluster would be sent to the model."""
     found = route_of([route(pattern)], Resolved(name)), may_concern([route(pattern)], [name])
     assert (expected, expected) == (found[0] is not None, found[1])
 
 
 def test_indices_of_a_remote_alias_are_remote() -> None:
-    """As Elasticsearch 8.19.13 answers `_resolve/index/eu:*`: only the alias's own name says which cluster."""
+    """In `_resolve/index/eu:*` of Elasticsearch 8.19.13, only the alias's own name contains the cluster."""
     answer = {
         "indices": [{"name": "eu:products"}],
         "aliases": [{"name": "eu:shop", "indices": ["products"]}],
@@ -291,7 +291,7 @@ ONLY, OTHER = {"term": {"tenant": "x"}}, {"term": {"tenant": "y"}}
     ],
 )
 def test_alias_filters_become_one_query_per_index(reached: list[Resolved], seen: Any) -> None:
-    """An index that is reached by its own name too, or by an alias without a filter, is seen whole."""
+    """An index that is also reached by its name, or by an alias without a filter, is not filtered."""
     aliases = {"mine": {"filter": ONLY}, "theirs": {"filter": OTHER}, "open": {}}
     facts = read_facts({"a1": {"aliases": aliases}, "b1": {"aliases": {"open": {}}}})
     expected = None if seen is None else {"bool": {"should": seen, "minimum_should_match": 1}}

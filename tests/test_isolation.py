@@ -383,7 +383,7 @@ async def port(origin: Origin, start_proxy: StartProxy) -> AsyncIterator[int]:
 
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_callers_after_a_framing_attack_get_their_own_responses(name: str, origin: Origin, port: int) -> None:
-    """The next callers get their own responses on their own connections, and on the attacker's unless it ends."""
+    """On their own connections, and on the attacker's unless it is closed."""
     attack = ATTACKS[name]
     origin.misbehaviour = attack.misbehaviour
     await assert_served(port, CALLERS[:1])
@@ -405,7 +405,7 @@ async def test_callers_after_a_framing_attack_get_their_own_responses(name: str,
 async def test_a_caller_right_after_a_framing_attack_gets_its_own_response(
     name: str, origin: Origin, port: int
 ) -> None:
-    """A request that is sent before the attack is answered, on the same connection, gets its own response or none."""
+    """A request sent before the attack, on the same connection, gets its own response or none."""
     attack = ATTACKS[name]
     origin.misbehaviour = attack.misbehaviour
     question = CALLERS[0].ask_next()
@@ -451,7 +451,7 @@ async def test_callers_get_their_own_responses_whatever_the_engine_sends(
     origin: Origin,
     port: int,
 ) -> None:
-    """Pieces of responses in any order and at any time: callers get their own responses on their own connections."""
+    """The engine sends pieces of responses in any order and at any time."""
     method, fields, body = asked
     origin.misbehaviour = _sends_and_later(first, late, ends)
     async with connected(port) as attacker:
@@ -568,7 +568,7 @@ async def test_searches_after_a_framing_attack_get_their_own_responses(
     models: FakeModels,
     start_proxy: StartProxy,
 ) -> None:
-    """What comes unasked to one of the proxy's own searches is no part of another caller's."""
+    """Unsolicited bytes in response to one of the proxy's searches do not reach another caller."""
     shop.misbehaves_at, shop.how, shop.unasked, shop.end = kind, how, unasked, end
     semantic = Semantic(field="embedding", dimensions=3)
     config = Config(

@@ -70,7 +70,7 @@ VALUES: Mapping[str, bytes] = {
 @pytest.mark.parametrize("name", VALUES)
 @pytest.mark.parametrize("edit", [lambda body: take_member(body, PATH), lambda body: with_members_set(body, {"a": 1})])
 def test_edits_take_linear_time(name: str, edit: Callable[[bytes], object]) -> None:
-    """Collections of garbage included, which what is decoded causes."""
+    """Including the garbage collections that decoding causes."""
     times = []
     for _ in range(3):
         began = time.thread_time()
@@ -207,7 +207,7 @@ def test_an_object_with_lone_surrogates_is_split(value: Mapping[str, Any], space
 
 @given(st.dictionaries(_torn, _torn_values, max_size=3))
 def test_split_values_keep_their_bytes(value: Mapping[str, Any]) -> None:
-    """Whatever of it is mended meanwhile: escaped backslashes, other escapes, a character that no text has."""
+    """Whatever is escaped: backslashes, other characters, or a lone surrogate."""
     members = {name: json.dumps(member).encode() for name, member in value.items()}
     body = b"{%s}" % b",".join(b"%s:%s" % (json.dumps(name).encode(), member) for name, member in members.items())
     assert list({whole(json.loads(json.dumps(name))): member for name, member in members.items()}.items()) == [

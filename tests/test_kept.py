@@ -50,7 +50,7 @@ def test_only_the_top_hits_keep_their_rank() -> None:
 
 @pytest.mark.parametrize(("count", "expected"), [(1, {"0"}), (AMONG, {"0", "1", "2"}), (AMONG + 1, set())])
 def test_a_keyword_value_of_few_hits_is_an_exact_match(count: int, expected: set[str]) -> None:
-    """A value of more is a category."""
+    """A value that many hits have is a category."""
     sources = [{"title": f"Hose {number}", "sku": ["x", "Garden-Hose"]} for number in range(count)]
     assert expected == set(kept("garden hose", *sources, {"title": "Other"}, names=("sku",)))
     assert {} == kept("garden hose", *sources)

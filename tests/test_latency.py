@@ -88,7 +88,7 @@ def test_only_recent_calls_count() -> None:
 
 
 def test_a_timeout_with_little_time_does_not_skip_searches_with_more() -> None:
-    """A client with a small budget of its own says nothing of what the others have time for."""
+    """A client's small budget does not show what is possible in the time of other searches."""
     latency = Latency()
     for _ in range(100):
         latency.abandoned(0.05, 0.0)
@@ -114,7 +114,7 @@ def test_a_call_over_twice_the_usual_time_is_slow() -> None:
 
 
 def test_an_abandoned_call_does_not_change_the_usual_latency() -> None:
-    """Otherwise a model that stalls would be given more and more time before its timeouts count as failures."""
+    """Otherwise a stalling model would get more and more time before its timeouts count as failures."""
     latency = slow()
     assert latency.usual is None
     latency.answered(0.3, 0.0)

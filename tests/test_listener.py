@@ -42,7 +42,7 @@ class Handler:
             self.cancelled.set()
             raise
         self.bodies.append(await exchange.read_body(self.limit))
-        await exchange.answer(self.answer)
+        exchange.send(self.answer)
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ HOSTILE = {
 async def test_ambiguous_framing_is_rejected_and_never_passed_on(
     plain_client: Client, engine: FakeEngine, log: Log, sent: bytes, status: int
 ) -> None:
-    """The engine might find another end of the message, and take the rest for somebody's request."""
+    """The engine might read another end of the message, and take the rest for another request."""
     await plain_client.send(sent + b"GET /smuggled HTTP/1.1\r\n\r\n")
     answered = await plain_client.answer()
     assert (status, "close", []) == (answered.status, answered.header("connection"), engine.requests)
@@ -160,7 +160,7 @@ async def test_ambiguous_framing_is_rejected_and_never_passed_on(
 
 
 async def test_tls_on_a_plain_port_is_rejected_at_once(plain_client: Client, log: Log) -> None:
-    """It would otherwise wait for the timeout of a head."""
+    """Otherwise it would wait for the timeout of a request head."""
     await plain_client.send(bytes.fromhex("1603010200010001fc0303"))
     assert 400 == (await plain_client.answer()).status
     assert "listen.certificate_file" in log[-1]["why"]
@@ -243,7 +243,7 @@ async def test_a_disconnecting_client_cancels_its_handler(caller: Client, handle
 
 async def test_the_rest_of_a_small_body_is_read_before_the_next_request(handler: Handler, log: Log) -> None:
     async def without_reading(exchange: Exchange) -> None:
-        await exchange.answer(OK)
+        exchange.send(OK)
 
     listener = await listening(without_reading)
     client = await Client.to(listener.port)
@@ -300,7 +300,7 @@ async def test_closing_finishes_running_requests_and_closes_idle_connections(
 
 
 async def test_closing_answers_a_request_that_is_under_way_on_a_connection_in_use(handler: Handler, log: Log) -> None:
-    """The client, which was told that the connection is kept, would lose it otherwise."""
+    """Otherwise a client that was told the connection stays open would lose its request."""
     listener = await listening(handler, patience=Patience(quiet=60))
     client = await Client.to(listener.port)
     kept = await client.ask("GET", "/")
@@ -320,7 +320,7 @@ async def test_closing_answers_a_request_that_is_under_way_on_a_connection_in_us
 async def test_closing_aborts_requests_after_the_grace_period(
     listener: Listener, caller: Client, handler: Handler
 ) -> None:
-    """And neither sooner nor later: two graces are told apart by what in the loop comes before them."""
+    """Neither earlier nor later: two periods are distinguished by the order of events in the loop."""
     handler.may_end.clear()
     await caller.send(request("GET", "/"))
     await handler.running.wait()
@@ -420,7 +420,7 @@ async def test_a_listener_that_cannot_use_another_certificate_continues_with_the
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
 async def test_a_client_that_never_reads_is_not_kept_for_ever(handler: Handler, log: Log, connection: str) -> None:
-    """Its request would otherwise keep the settings with which it began, of however many reloads."""
+    """Otherwise its request would keep the settings of its start in memory through any number of reloads."""
     handler.answer = replace(OK, body=b" " * 10_000_000)
     listener = await listening(handler, patience=Patience(idle=0.1))
     client = await Client.to(listener.port)
@@ -429,6 +429,18 @@ async def test_a_client_that_never_reads_is_not_kept_for_ever(handler: Handler, 
     await handler.running.wait()
     while listener.clients:  # noqa: ASYNC110  the listener has no event
         await asyncio.sleep(0)
+    client.close()
+    await listener.close(0)
+
+
+async def test_a_client_that_never_sends_the_rest_of_its_body_is_disconnected(handler: Handler, log: Log) -> None:
+    listener = await listening(handler, patience=Patience(idle=0.1))
+    client = await Client.to(listener.port)
+    await client.send(HEAD + b"Content-Length: 5\r\n\r\nhal")
+    await handler.running.wait()
+    while listener.clients:  # noqa: ASYNC110  the listener has no event
+        await asyncio.sleep(0)
+    assert [] == handler.bodies
     client.close()
     await listener.close(0)
 

@@ -38,14 +38,14 @@ def test_a_vector_is_current_if_text_model_and_length_are_unchanged(
     current: bool,  # noqa: FBT001
     has_text: bool,  # noqa: FBT001
 ) -> None:
-    """A document without a text should have no vector."""
+    """A document without text should have no vector."""
     judged = judge({"_id": "1", "_source": source, "matched_queries": [HAS_VECTOR]}, EMBEDDING)
     assert (judged.current, judged.passage is not None) == (current, has_text)
 
 
 @pytest.mark.parametrize(("source", "current"), [(DOCUMENT | {"v_hash": HASH}, False), ({"title": " "}, True)])
 def test_a_hash_without_a_vector_is_not_current(source: Mapping[str, Any], current: bool) -> None:  # noqa: FBT001
-    """An update of a document loses its vector, and not its hash, where the mapping excludes it from `_source`."""
+    """If the mapping excludes the vector from `_source`, an update of a document loses it, but keeps the hash."""
     assert judge({"_id": "1", "_source": source}, EMBEDDING).current == current
 
 
@@ -78,7 +78,7 @@ A0, A1, B0, NEW_A0 = ("a", "u", "0"), ("a", "u", "1"), ("b", "w", "0"), ("a", "u
     ],
 )
 def test_newer_operations_are_found_per_shard(seen: Marks, now: Marks, stretches: list[Stretch]) -> None:
-    """A new index behind an alias, or of the same name, is looked at from its beginning."""
+    """A new index behind an alias, or one with the same name, is read from its start."""
     assert since(seen, now) == stretches
 
 

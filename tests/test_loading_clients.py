@@ -91,7 +91,7 @@ async def test_the_client_matches_the_engine_that_responds(node: Node) -> None:
 
 
 async def test_without_the_right_to_read_the_version_response_headers_tell_the_engine(node: Node) -> None:
-    """The rights for an index are enough for a load."""
+    """Privileges on the index alone are enough to load documents."""
     node.faults["version"] = refuses(403)
     async with opened(node) as client:
         assert type(client) is (ElasticsearchClient if node.fields else OpenSearchClient)
@@ -129,7 +129,7 @@ async def test_an_error_has_status_and_body(node: Node) -> None:
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 async def test_the_client_itself_does_not_retry_on_429(status: int, node: Node) -> None:
-    """That is the load's own business, and has its own patience."""
+    """The load command retries, with its own patience."""
     async with opened(node) as client:
         node.faults["other"] = refuses(status)
         with pytest.raises(Refused, match=f"status {status}"):
@@ -186,7 +186,7 @@ async def _sent(sent: bytes) -> bytes:
 
 
 async def test_a_too_large_bulk_request_reports_each_of_its_documents(node: Node) -> None:
-    """Something may stand before the engine that takes less than it; the other requests may pass."""
+    """A gateway before the engine may accept less than the engine; other requests may succeed."""
     async with opened(node) as client:
         node.faults["bulk"] = lambda *_: _sent(answer(413, b"<html>too large", content_type="text/html"))
         found = await all_of(client)

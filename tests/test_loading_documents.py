@@ -49,7 +49,7 @@ def test_ndjson_and_arrays_are_read_plain_or_gzipped(entries: Sequence[dict[str,
 
 @given(sources)
 def test_a_document_without_an_id_gets_a_hash_of_its_content(entries: Sequence[dict[str, Any]]) -> None:
-    """A second run of the same file names the same documents."""
+    """So a second run with the same file updates the same documents."""
     first, second = ([entry for entry in read(json.dumps(entries)) if isinstance(entry, Document)] for _ in "12")
     assert [entry.id for entry in first] == [entry.id for entry in second]
     assert len({entry.id for entry in first}) == len({json.dumps(entry, sort_keys=True) for entry in entries})
@@ -184,7 +184,7 @@ def test_an_array_is_the_same_however_its_bytes_arrive(entries: Sequence[dict[st
 
 
 def test_memory_does_not_grow_with_the_depth_of_a_document() -> None:
-    """It took 12.8 GB."""
+    """It once took 12.8 GB."""
     depth = 100_000
     text = b'[{"id":"a"},' + b"[" * depth + b"]" * depth + b',{"id":"b"}]'
     tracemalloc.start()
@@ -196,7 +196,7 @@ def test_memory_does_not_grow_with_the_depth_of_a_document() -> None:
 
 
 def test_a_too_long_element_is_skipped_and_the_rest_read() -> None:
-    """Never all in memory: as of a few KB that are a gigabyte decompressed."""
+    """It is never in memory as a whole: a few KB can decompress to a gigabyte."""
 
     def pieces() -> Iterator[bytes]:
         yield b'[{"id":"a"},"'
@@ -287,7 +287,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sign", ["[", '{"a":'])
 def test_an_element_nested_too_deeply_is_skipped(sign: str) -> None:
-    """Decoded, a hundred thousand brackets take gigabytes."""
+    """A hundred thousand brackets would take gigabytes when decoded."""
     depth = 100_000
     deep = sign * depth + "1" + ("]" if sign == "[" else "}") * depth
     assert [b'"a"', Oversized.DEEP, b'"b"'] == list(elements(iter([b'["a",', deep.encode(), b',"b"]'])))

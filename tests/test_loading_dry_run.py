@@ -50,7 +50,7 @@ class ServedIndex:
 
 
 async def test_a_file_is_read_whole_and_nothing_is_written(tmp_path: Path) -> None:
-    """The same steps as in a real run: creating the index, batches, equal texts once."""
+    """With the steps of a real run: the index to create, batches, and equal texts once."""
     file = tmp_path / "products.ndjson.gz"
     texts = ["laptop " * 100, "laptop stand", "laptop stand", ""]
     lines = (json.dumps({"id": str(number), "title": text}) for number, text in enumerate(texts))

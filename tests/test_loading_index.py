@@ -58,7 +58,7 @@ class Counted:
 
 
 async def test_concurrent_work_is_ordered_and_bounded() -> None:
-    """However fast the first is, no more than a few are taken before they are asked for."""
+    """However fast the source is, only a few items are read ahead."""
     items = Counted(20)
     last_first = [asyncio.Event() for _ in range(20)]
 
@@ -76,7 +76,7 @@ async def test_concurrent_work_is_ordered_and_bounded() -> None:
 
 
 async def test_a_failure_cancels_the_other_work() -> None:
-    """All fail at once where the models are gone; one error is enough."""
+    """If the models are gone, all calls fail: one error is enough."""
     begun, ended = [], []
 
     async def work(number: int) -> int:
@@ -97,7 +97,7 @@ async def test_a_failure_cancels_the_other_work() -> None:
 
 
 async def test_finished_work_is_returned_before_a_failure_is_raised() -> None:
-    """It is paid for."""
+    """It has been paid for."""
     done = asyncio.Event()
 
     async def work(number: int) -> int:

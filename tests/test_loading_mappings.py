@@ -93,7 +93,7 @@ OPENSEARCH = SPELLINGS["opensearch"]
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_mappings_are_translated_for_opensearch(profile: str) -> None:
-    """But for types that it spells differently, and what its vectors need, the body is that for Elasticsearch."""
+    """The body is Elasticsearch's except for types with other names and what vectors need."""
     body, there = index_for(profile, EMBEDDING, "german"), index_for(profile, EMBEDDING, "german", OPENSEARCH)
     assert there["settings"] == body["settings"] | {"index.knn": True}
     assert {**there["mappings"], "properties": {}} == {**body["mappings"], "properties": {}}

@@ -124,7 +124,7 @@ async def test_a_new_index_excludes_vectors_from_source_if_the_engine_can(
 
 
 def test_an_unknown_version_gets_no_setting() -> None:
-    """Engines that do not know a setting refuse the whole index."""
+    """Engines reject an index with a setting that they do not know."""
     assert SETTING not in index_for("rag", EMBEDDING, "english", SPELLINGS["elasticsearch"], None)["settings"]
 
 
@@ -143,7 +143,7 @@ def test_an_unknown_version_gets_no_setting() -> None:
     ],
 )
 async def test_an_index_whose_source_excludes_the_hash_is_rejected(source: Any, is_refused: bool) -> None:  # noqa: FBT001
-    """Every run would embed all documents again."""
+    """Otherwise every run would embed all documents again."""
     async with opened(NEW) as (client, node):
         refused = pytest.raises(CannotLoad, match=r"^a: the mapping leaves 'v_hash' out of `_source`")
         with refused if is_refused else nullcontext():

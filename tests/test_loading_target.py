@@ -108,8 +108,8 @@ def test_an_index_without_any_passage_field_is_rejected(properties: Any) -> None
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (Refused("engine", 401), "the engine rejects the credentials (401): let engine.authorization_env"),
-        (Refused("engine", 403), "the engine rejects the credentials (403): let engine.authorization_env"),
+        (Refused("engine", 401), "the engine rejects the credentials (401): correct the variable"),
+        (Refused("engine", 403), "the credentials of engine.authorization_env do not permit this (403)"),
         (Refused("engine", 400, b'{"error":{"reason":"no"}}'), "the engine returned 400: no"),
         (Refused("engine", 400, b'{"error":"no","status":400}'), "the engine returned 400: no (400)"),
         (Refused("engine", 500, b'"no"'), "the engine returned 500: no"),
@@ -117,7 +117,7 @@ def test_an_index_without_any_passage_field_is_rejected(properties: Any) -> None
         (Refused("engine", 502, b'"\xff"'), 'the engine returned 502: "\ufffd"'),
         (
             Unreachable("engine", "refused"),
-            "the engine cannot be reached: refused. Start it, or name another with --engine",
+            "the engine cannot be reached: refused. Start it, or correct its URL: engine.url or --engine",
         ),
         (TimedOut("engine", "no answer in 1 s"), "the engine cannot be reached: no answer in 1 s. Start it"),
     ],

@@ -85,7 +85,7 @@ async def rerank(client: Client, queries: list[str], documents: list[str], **ask
 
 @pytest.mark.parametrize("asked", [QWEN, NAME])
 async def test_embeddings_are_in_order_with_the_local_models_name(asked: str, client: Client) -> None:
-    """By whatever name it is asked: an index must not say that another model made its vectors."""
+    """Whatever model was requested: an index must not name another model than the one that made its vectors."""
     answer = await embed(client, model=asked, input=["red shoes", "oak"])
     assert (answer["object"], answer["model"]) == ("list", NAME)
     assert [entry["index"] for entry in answer["data"]] == [0, 1]

@@ -60,7 +60,7 @@ def test_every_reason_is_a_valid_structured_field(reason: str) -> None:
     ],
 )
 def test_a_bypass_names_the_key_that_caused_it(log: Log, key: str, shown: bytes) -> None:
-    """Whatever the client wrote, the header is an item that a parser takes, and no longer than it may be."""
+    """Whatever the client wrote, the header stays a valid structured field of limited length."""
     told = bypassed(Bypass("unknown_key", key, "[x]" * 1000))
     assert b'bypassed;reason=unknown_key;key="' + shown + b'"' == told.header
     assert ITEM.fullmatch(told.header.decode())
@@ -202,7 +202,7 @@ def _log_hostile() -> None:
 
 
 def test_control_characters_of_clients_are_escaped(written: Callable[..., str]) -> None:
-    """Neither escapes nor lines that look like the log's own."""
+    """Clients can neither send escape sequences nor forge log lines."""
     search, *traceback = written(Settings(format="console"), _log_hostile).splitlines()
     for line in (search, *traceback):
         assert not re.search("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e]", line)
@@ -249,7 +249,7 @@ def test_long_values_are_truncated(written: Callable[..., str]) -> None:
 
 
 def test_without_standard_error_nothing_is_written(tmp_path: Path) -> None:
-    """Its number may be a client's connection by then: here a file."""
+    """Its descriptor may belong to a client's connection by then: here to a file."""
     program = f"""
 import os
 taken = os.open({str(tmp_path / "taken")!r}, os.O_WRONLY | os.O_CREAT)
@@ -266,7 +266,7 @@ structlog.get_logger("proxy").error("defect")
 
 
 def test_log_messages_of_libraries_are_formatted_alike(tmp_path: Path) -> None:
-    """Straight to standard error it would wait for a reader, and all clients with it: here a pipe that is full."""
+    """And in the thread of the writer: a direct write to a full pipe would block all clients."""
     program = """
 import json, logging, os, sys, warnings
 from proxy.settings.config import Log

@@ -94,7 +94,7 @@ def test_a_full_disk_drops_lines() -> None:
 
 
 def test_after_a_partial_write_the_next_line_starts_on_a_new_line(tmp_path: Path) -> None:
-    """As on a disk that was full for a while: here a file that may be no larger."""
+    """As after a full disk: here a file with a maximum size."""
     program = f"""
 import os, resource, signal
 from proxy.telemetry.log_writer import LogWriter

@@ -102,7 +102,7 @@ async def served(settings: Config, log: Log) -> AsyncIterator[tuple[Client, Proc
 async def test_every_request_is_counted_once(
     served: tuple[Client, Process], engine: FakeEngine, models: FakeModels
 ) -> None:
-    """Those that pass through, that are reranked, bypassed, degraded, refused here and by the engine, and no other."""
+    """Requests that pass through, and searches that are reranked, bypassed, degraded or refused."""
     client, process = served
     search = "/products/_search"
     json_ = {"content_type": "application/json"}
@@ -130,7 +130,7 @@ async def test_every_request_is_counted_once(
 async def test_each_search_that_the_engine_runs_for_a_search_is_counted(
     served: tuple[Client, Process], engine: FakeEngine
 ) -> None:
-    """The client's own, kNN, those that fetch hits and texts; and one that is bypassed is one."""
+    """The client's own, kNN, and those that fetch hits and texts; a bypassed search counts as one."""
     client, process = served
     await client.search("/products/_search", {**QUERY, "_source": False})
     await client.search("/products/_search", {**QUERY, "size": 0})
@@ -152,7 +152,7 @@ async def test_a_disconnected_client_is_counted(served: tuple[Client, Process], 
 
 
 async def test_clients_cannot_create_labels(served: tuple[Client, Process]) -> None:
-    """Names of indices, keys and parameters, ids, and query text are the client's own; none is a label's value."""
+    """Index names, keys, parameters, ids and query texts come from clients: none of them is a label's value."""
     client, process = served
     for number in range(3):
         mine = f"mine{number}"

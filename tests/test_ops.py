@@ -105,7 +105,7 @@ async def lose(server: RedisServer, store: RedisStore) -> None:
 async def test_documented_metrics_exist_and_change(
     engine: FakeEngine, settings: Config, log: Log, tmp_path: Path
 ) -> None:
-    """On a bad day: a search is reranked, one degraded, one waits, the settings are reloaded, the engine is lost."""
+    """With searches reranked, degraded and waiting, a reload, and an engine that goes down."""
     async with AsyncExitStack() as stack:
         models = await stack.enter_async_context(ChargingModels())
         redis = await stack.enter_async_context(redis_server(tmp_path))
@@ -204,7 +204,7 @@ def test_dashboard_panels_have_unique_ids_and_positions() -> None:
 
 
 def test_the_systemd_unit_is_valid(tmp_path: Path) -> None:
-    """With the program where it is installed here."""
+    """With the program's path in this environment."""
     text = (OPS / "systemd/rerank-proxy.service").read_text()
     program = str(Path(sys.executable).parent / "rerank-proxy")
     unit = tmp_path / "rerank-proxy.service"
@@ -301,7 +301,7 @@ def test_the_nginx_example_is_valid(tmp_path: Path) -> None:
 
 
 async def test_nginx_sends_only_searches_of_some_users_to_the_proxy(tmp_path: Path) -> None:
-    """What the proxy cannot take, the engine gets."""
+    """If the proxy is down, the engine gets them."""
     async with FakeEngine() as engine, FakeEngine() as proxy:
         async with nginx(tmp_path, engine.port, proxy.port, "50%") as client:
             for number in range(40):

@@ -157,7 +157,7 @@ async def test_a_spent_budget_drops_documents_that_were_not_rendered(
 async def test_a_partly_scored_window_is_reranked_as_far_as_scored(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
-    """Not the engine's own order: scores and places of the response are the ranking's."""
+    """The scores in the response follow this ranking, and not the engine's order."""
 
     async def refuses_the_second(stream: Stream, asked: Message) -> bytes | None:
         return answer(429, b"{}") if "C" in asked.json()["documents"] else None
@@ -175,7 +175,7 @@ async def test_a_partly_scored_window_is_reranked_as_far_as_scored(
 async def test_candidates_without_any_text_are_not_scored(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
-    """A `passage` that names no field of the documents, say: every score would be the same."""
+    """For example if `passage` names no field of the documents: every score would be the same."""
     plan = plan_of("", BODY, settings=RouteSettings(index="products", passage=["titel", "body"]), window=10)
     run = await run_of(plan, engine, models, stack)
     head, _ = await make_head(run, ANSWER, SemanticHits(), ALONE)
@@ -263,7 +263,7 @@ async def test_explanations_have_ranks_and_scores(
 async def test_an_exact_match_is_not_moved_down_by_any_stage(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, *, rerank: bool, source: Any
 ) -> None:
-    """By neither the reranker nor kNN, whether or not the client sees the documents."""
+    """Neither by the reranker nor by kNN, whether or not the client sees the documents."""
     engine.documents = [Document("a", "Laptop", lexical=3.0), Document("b", "B"), Document("c", "C")]
     answer, near = answer_of({"a": 3.0, "b": 2.0, "c": 1.0}), SemanticHits(answer_of({"b": 0.95, "c": 0.9}).hits)
     answer = answer if source else read_answer(b'{"hits":{"hits":[%s]}}' % TITLED)
@@ -298,7 +298,7 @@ async def test_the_blend_weight_is_the_routes_or_the_responding_models(
     blend: float | None,
     expected: list[str],
 ) -> None:
-    """The local models answer by their own name, whichever the route has."""
+    """The local models respond with their own name, whatever model the route names."""
     models.faults["rerank"] = says(json.dumps({"scores": list(OPPOSED.values()), "model": answering}).encode())
     settings = msgspec.structs.replace(SETTINGS, blend=blend, passage=["title"])
     run = await run_of(plan_of("", BODY, settings=settings, window=3), engine, models, stack)
@@ -310,7 +310,7 @@ async def test_the_blend_weight_is_the_routes_or_the_responding_models(
 async def test_a_hit_beyond_the_window_has_no_lexical_rank(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
 ) -> None:
-    """It counted for nothing, also where the page is long enough to show it."""
+    """It did not count in the fusion, even if the page is long enough to show it."""
     head, _ = await made(
         engine, models, stack, semantic=SemanticHits(answer_of({"c": 0.95}).hits), window=2, explains=True
     )

@@ -119,7 +119,7 @@ def own_address() -> str:
 
 @pytest.mark.skipif(not _CONNECTIONS.exists(), reason="the kernel's table of connections is read")
 async def test_a_connection_that_is_closed_does_not_keep_its_local_port() -> None:
-    """Otherwise clients with a connection for each request use up the ports: 28,000 that are blocked for a minute."""
+    """Otherwise clients with a connection for each request use up the 28,000 ports, each blocked for a minute."""
     with socket.create_server((own_address(), 0)) as server:
         address = server.getsockname()
         _, connection = await asyncio.get_running_loop().create_connection(lambda: EngineConnection(NODE), *address)
@@ -135,7 +135,7 @@ async def test_a_connection_that_is_closed_does_not_keep_its_local_port() -> Non
 async def test_a_connection_that_the_node_resets_at_once_is_closed_by_its_transport_alone(
     listening: socket.socket,
 ) -> None:
-    """If anything else closed the descriptor, the next connection would get its number."""
+    """If anything else closed the descriptor, the next connection could get its number and be closed, too."""
     loop, errors = asyncio.get_running_loop(), list[dict[str, Any]]()
     loop.set_exception_handler(lambda _, context: errors.append(context))
     sock = socket.create_connection(listening.getsockname())

@@ -45,7 +45,7 @@ def test_the_routes_weights_are_used() -> None:
 
 
 def test_pinned_documents_are_first_in_the_engines_order() -> None:
-    """Whatever the reranker says of them, above every score there is; those that are not in the ranking stay out."""
+    """Whatever the reranker's scores are; documents outside the ranking are not added."""
     ranking = (Scored(A, 0.9), Scored(B, 0.8), Scored(C, 0.7))
     hits = [hit(C, PINNED_SCORE + 2), hit(D, PINNED_SCORE + 1), hit(B, PINNED_SCORE), hit(A, PINNED_SCORE / 2)]
     assert (Scored(C, 0.9), Scored(B, 0.9), Scored(A, 0.9)) == pinned_first(ranking, hits)
@@ -226,7 +226,7 @@ def test_unavailable_documents_keep_their_position_but_deleted_ones_do_not(
     keeps_places: bool,  # noqa: FBT001
     pages: list[list[str]],
 ) -> None:
-    """Else the page behind would begin with what the page before has not shown, or has."""
+    """Otherwise the next page would repeat or skip a document."""
     ranking = tuple(Scored(key, 1.0) for key in (A, B, C))
     head = Head(ranking, Total(4), 1, untouched=False, failures=())
     answer = Index((A, C, D), (B,)).search(0, 10)

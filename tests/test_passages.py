@@ -91,7 +91,7 @@ WRITTEN = st.lists(st.sampled_from(["a", "bc", " ", "\n", "\xa0", "\ud83d", "<p>
 @settings(max_examples=500)
 @given(WRITTEN, WRITTEN, st.integers(0, 20))
 def test_a_text_and_an_array_of_it_give_the_same_passage(title: str, body: str, limit: int) -> None:
-    """Most values are one text without markup, which is read in a shorter way than all others."""
+    """A single text without markup, the most frequent value, is read in a shorter way."""
     read = lines(["title", "body"])
     arrays = passage_text({"title": [title], "body": [body]}, read, limit)
     assert arrays == passage_text({"title": title, "body": body}, read, limit)

@@ -65,7 +65,7 @@ async def test_model_calls_name_the_configured_service_tier(
 async def test_the_log_has_the_tokens_and_the_cost_of_all_model_calls(
     start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log
 ) -> None:
-    """Of the embedding and of each of the parallel calls; what is remembered is free."""
+    """Of the embedding and of all parallel calls of the reranker; cached values cost nothing."""
     models.cost = 0.25
     in_pairs = msgspec.structs.replace(settings.models, rerank_batch_size=2)
     client = await start_proxy(msgspec.structs.replace(settings, models=in_pairs))
@@ -79,7 +79,7 @@ async def test_the_log_has_the_tokens_and_the_cost_of_all_model_calls(
 async def test_a_partly_scored_window_is_reranked_as_far_as_scored(
     start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log
 ) -> None:
-    """Fused are a b d c; of the pairs only the first is scored."""
+    """The fused order is a b d c; only the first is scored."""
     in_pairs = msgspec.structs.replace(settings.models, rerank_batch_size=2)
     client = await start_proxy(msgspec.structs.replace(settings, models=in_pairs))
 
@@ -163,7 +163,7 @@ async def test_a_disconnecting_client_cancels_its_search_and_its_model_call(
 async def test_pages_add_up_to_the_whole(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, window: int, size: int
 ) -> None:
-    """Nothing twice, nothing missing, the same total on each, whatever the window's edge cuts."""
+    """No hit is missing or repeated, and the total is the same, wherever the window ends."""
     engine.documents += [Document(f"t{n}", f"Tail {n}", lexical=0.5 - n / 10) for n in range(3)]
     client = await start_proxy(with_route(settings, rank_window_size=window))
     pages = []
@@ -191,7 +191,7 @@ async def test_the_next_page_uses_the_cached_ranking_without_a_model_call(client
 
 
 async def test_a_page_beyond_the_window_counts_as_far_as_it_requests(client: Client, models: FakeModels) -> None:
-    """However far the first page was counted; no reranker is asked for that."""
+    """However far the first page counted; the reranker is not called."""
     first = {**QUERY, "size": 1}
     await client.search("/products/_search", {**first, "track_total_hits": False})
     called = len(models.of("rerank"))
@@ -200,7 +200,7 @@ async def test_a_page_beyond_the_window_counts_as_far_as_it_requests(client: Cli
 
 
 async def test_a_cached_ranking_serves_only_its_caller(client: Client, engine: FakeEngine, models: FakeModels) -> None:
-    """The scores do: they belong to texts, and each caller sends its own searches to find these."""
+    """Scores serve all callers: they belong to texts, which each caller finds by its own searches."""
     for caller in ("Basic YTph", "Basic Yjpi"):
         await client.search("/products/_search", {**QUERY, "size": 2}, authorization=caller)
     await client.search("/products/_search", {**QUERY, "from": 2}, authorization="ApiKey other")
@@ -233,7 +233,7 @@ async def test_equal_reranker_scores_keep_the_fused_order(client: Client, models
 
 
 async def test_constant_scores_keep_the_fused_order(client: Client, models: FakeModels) -> None:
-    """As a broken server gives them."""
+    """A broken model server returns such scores."""
     models.scores = dict.fromkeys(SCORES, 0.5)
     answered = await client.search("/products/_search", QUERY)
     assert (["a", "b", "d", "c"], 'degraded;stages="rerank";reason=equal_scores') == (
@@ -245,7 +245,7 @@ async def test_constant_scores_keep_the_fused_order(client: Client, models: Fake
 async def test_a_document_outside_the_route_is_never_sent_to_a_model(
     client: Client, engine: FakeEngine, models: FakeModels
 ) -> None:
-    """Names said that all is inside; what the hits say counts."""
+    """The names resolved to the route, but the index of the hit counts."""
     engine.documents += [Document("s", "Secret laptop", lexical=9, index="secrets")]
 
     async def hides_it(*_: object) -> bytes:
@@ -315,7 +315,7 @@ async def test_a_document_without_text_keeps_its_rank(
 async def test_a_complete_ranking_is_preferred_to_a_degraded_one(
     client: Client, engine: FakeEngine, models: FakeModels, log: Log
 ) -> None:
-    """Somebody reads its pages with the same credentials, while another one's first page lacks the reranker."""
+    """Another search with the same credentials was degraded, while somebody reads the pages of the complete one."""
     first = await client.search("/products/_search", {**QUERY, "size": 2})
     models.faults["rerank"] = hangs_up
     engine.documents = [replace(document, title=f"{document.title} (new)") for document in engine.documents]
@@ -334,7 +334,7 @@ async def hangs_up(*_: object) -> bytes:
 async def test_the_budget_limits_every_added_search(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, kind: str
 ) -> None:
-    """Each has a time of its own that is longer, and the answer does not wait for that."""
+    """The searches' own timeouts are longer; the response does not wait for them."""
     slow = msgspec.structs.replace(settings.engine, added_timeout_seconds=1000)
     client = await start_proxy(
         with_route(
@@ -362,7 +362,7 @@ async def test_documents_not_rendered_in_time_are_on_no_page(client: Client, eng
 async def test_deep_pages_fit_even_if_nothing_could_be_rendered(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine
 ) -> None:
-    """The head was forgotten meanwhile: what only kNN found still takes its places on the first pages."""
+    """The cached head has expired: documents that only kNN found still take their places on the first pages."""
     engine.documents += [Document(f"t{n}", f"Tail {n}", lexical=0.5 - n / 10) for n in range(3)]
     forgetful = msgspec.structs.replace(with_route(settings, rank_window_size=4), cache=Cache(rankings_mb=0))
     client = await start_proxy(forgetful)
@@ -387,7 +387,7 @@ async def searches(client: Client, body: Any = QUERY, **fields: str) -> Message:
 async def test_no_query_is_embedded_before_the_engine_has_accepted_the_caller(
     client: Client, engine: FakeEngine, models: FakeModels, told: asyncio.Event
 ) -> None:
-    """Else whoever reaches the proxy spends its owner's money."""
+    """Otherwise anyone who reaches the proxy could spend its owner's money."""
     asking = asyncio.ensure_future(searches(client))
     await engine.until_asked("lexical")
     other = await Client.to(client.writer.get_extra_info("peername")[1])
@@ -403,7 +403,7 @@ async def test_no_query_is_embedded_before_the_engine_has_accepted_the_caller(
 async def test_a_rejected_caller_causes_no_model_call(
     client: Client, engine: FakeEngine, models: FakeModels, status: int
 ) -> None:
-    """Neither at once nor, once it was accepted and then turned away, with the next search."""
+    """Neither for its first search, nor for the next one after a caller was accepted and then rejected."""
     engine.faults["lexical"] = refuses(status)
     assert status == (await searches(client)).status
     del engine.faults["lexical"]
@@ -421,7 +421,7 @@ async def test_a_rejected_caller_causes_no_model_call(
 async def test_a_cached_vector_is_searched_at_once(
     client: Client, engine: FakeEngine, models: FakeModels, told: asyncio.Event
 ) -> None:
-    """Also of a caller whom the engine has not accepted: nobody pays for it again."""
+    """Also for a caller that the engine has not accepted yet: a cached vector costs nothing."""
     told.set()
     await searches(client, authorization="ApiKey one")
     told.clear()
@@ -447,7 +447,7 @@ async def test_a_search_accepted_without_credentials_counts_for_all_callers(
 async def test_a_search_never_waits_for_searches_added_to_others(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine
 ) -> None:
-    """With no room left the stages are left out, and the client's own search is answered."""
+    """Without a free slot, stages are skipped, and the client's own search is answered."""
     bound = msgspec.structs.replace(settings.engine, added_searches=1, added_timeout_seconds=1000)
     client = await start_proxy(msgspec.structs.replace(settings, engine=bound))
     engine.faults["render"] = hangs
@@ -479,7 +479,7 @@ async def of_an_alias(start: StartProxy, settings: Config, engine: FakeEngine, *
 async def test_a_hit_of_an_unknown_index_is_resolved_again(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, of_secrets: Any
 ) -> None:
-    """Where the alias now stands for it, too, the search is reranked; else no text of it leaves."""
+    """If the alias now includes it, the search is reranked; otherwise no text of it is sent."""
     client = await of_an_alias(start_proxy, settings, engine, "products")
     assert "reranked" == (await client.search("/shop/_search", OTHER)).header("x-rerank")
     engine.documents += [Document("n", "New laptop", index="new", **of_secrets)]
@@ -522,7 +522,7 @@ async def test_an_index_of_an_earlier_route_is_not_covered(
 
 
 async def test_a_search_with_cached_scores_needs_no_model(client: Client, models: FakeModels, log: Log) -> None:
-    """Another caller's scores will do; the log says what was reused."""
+    """Scores of another caller's search are used; the log says how many."""
     first = await client.search("/products/_search", QUERY, authorization="Basic YTph")
     models.faults["rerank"] = hangs_up
     again = await client.search("/products/_search", {**QUERY, "size": 2}, authorization="Basic Yjpi")

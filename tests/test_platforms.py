@@ -181,7 +181,7 @@ def test_all_typed_words_are_found_in_a_platforms_search(body: Any) -> None:
 
 @pytest.mark.parametrize("body", PLATFORMS.values(), ids=PLATFORMS)
 def test_only_the_typed_words_are_relaxed_in_a_platforms_search(body: Any) -> None:
-    """A boost on another document's clicks, which demands nothing, may keep them."""
+    """A boost for another document's clicks requires nothing, so it may keep the query text."""
     _, user_query = read(body)
     relaxed = compact(user_query.relaxed).decode()
     assert not any(f'"query":"{text}"' in relaxed for text in (TEXT, *WORDS))

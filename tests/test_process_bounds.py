@@ -32,6 +32,7 @@ class Sink(FakeServer):
         super().__init__()
         self.flood: Iterator[bytes] = iter(())
         self.heads: list[Message] = []
+        self.content = b"{}"
 
     async def _talk(self, stream: Stream) -> None:
         while head := await stream.head():
@@ -48,7 +49,7 @@ class Sink(FakeServer):
             await stream.left()
         else:
             await stream.body(head)
-            await stream.send(answer(200, b"{}"))
+            await stream.send(answer(200, self.content))
 
 
 @pytest.fixture
@@ -134,6 +135,20 @@ async def test_memory_is_bounded_whatever_a_client_sends(*, routed: bool, sink: 
     assert [] == [name for name, size in grown.items() if size > _HELD_MAX_BYTES], grown
 
 
+async def test_responses_to_a_client_that_does_not_read_do_not_pile_up(sink: Sink, serve: Serve) -> None:
+    sink.content = b" " * 100_000
+    command, port = await serve(sink.url)
+    await _assert_serves(port)
+    before = _most_bytes(command)
+    async with connected(port) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a stream's transport reads, too
+        for piece in _flood(*FLOODS["requests"]):
+            if not await _taken(client, piece):
+                break
+    await _assert_serves(port)
+    assert _most_bytes(command) - before < _HELD_MAX_BYTES
+
+
 async def _assert_serves(port: int) -> None:
     async with connected(port) as client:
         await client.send(request("GET", "/"))
@@ -163,7 +178,7 @@ ENGINE_FLOODS: Mapping[str, tuple[bytes, bytes]] = {
 
 @pytest.mark.parametrize("routed", [False, True], ids=["no route", "a route"])
 async def test_memory_is_bounded_whatever_an_engine_sends(*, routed: bool, sink: Sink, serve: Serve) -> None:
-    """The client reads nothing of it."""
+    """The client reads nothing of the response."""
     command, port = await serve(sink.url, **(_ROUTES if routed else {}))
     await _assert_serves(port)
     grown = {}
@@ -190,7 +205,7 @@ def _with_end(flood: tuple[bytes, bytes], stopped: asyncio.Event) -> Iterator[by
 
 
 async def test_at_the_limit_of_descriptors_accepting_waits_and_goes_on(sink: Sink, serve: Serve) -> None:
-    """Clients that are there are served, those that come wait, and the log says so."""
+    """Connected clients are served, new ones wait, and the log says so."""
     command, port = await serve(sink.url, within=("prlimit", "--nofile=64:64"))
     asked = b"GET / HTTP/1.1\r\nHost: p\r\n\r\n"
     async with AsyncExitStack() as stack:

@@ -177,7 +177,7 @@ def test_flags_select_the_operators(flags: Any, line: str, text: str) -> None:
 
 @pytest.mark.parametrize("name", ["query_string", "simple_query_string"])
 def test_for_a_very_long_line_only_the_text_is_read(name: str) -> None:
-    """To cut it into tokens would hold up everything else for as long as it takes."""
+    """Parsing it would block the event loop."""
     words = QUERY_STRING_LINE // len("word ")
     short, long = ("word " * words).strip(), ("word " * (words + 1)).strip()
     assert [MATCH_ALL, None] == [read_line(name, {}, line).rest for line in (short, long)]
@@ -200,5 +200,5 @@ def test_requirements_and_exclusions_keep_the_syntax_of_the_line(line: str, name
 @pytest.mark.parametrize("name", ["query_string", "simple_query_string"])
 @pytest.mark.parametrize("piece", ["a", "a.", "[", "{", "/ ", '"', '(-"', "-", "NOT ", "a:", "~1", "word "])
 def test_a_long_unclosed_line_takes_linear_time(name: str, piece: str) -> None:
-    """It may be a user's: a regular expression that looks twice at each letter would take hours."""
+    """A regular expression that backtracks would take hours for such a line."""
     assert read_line(name, {}, piece * 200_000 + " (").rest is None

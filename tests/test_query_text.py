@@ -263,7 +263,7 @@ def test_any_line_is_parsed_without_an_error(line: str) -> None:
 def admits(query: Any, document: strategies.Document, given_words: str | None = None) -> bool:
     """Whether a document matches; clauses of words that ask for given ones are taken for fulfilled.
 
-    Only where a clause scores: neither in `filter` nor in `must_not`, where nobody types.
+    Only where a clause scores: in `must_not` and `filter` nobody types, but for a filter that preselects by the words.
     """
     ((name, body),) = query.items()
     match name:
@@ -324,7 +324,7 @@ def _each_without(name: str, clauses: Any, words: str | None) -> Any:
 
 
 def conditions(query: Any, words: str) -> list[Any]:
-    """Every clause that a document must fulfil and that does not hold the user's words, as queries."""
+    """Return every clause that a document must fulfil and that does not hold the user's words, as queries."""
     ((name, body),) = query.items()
     if name != "bool":
         return [] if any(word in str(body) for word in words.split()) else [query]

@@ -22,7 +22,7 @@ async def engine() -> AsyncIterator[EndpointEngine]:
 
 @pytest.mark.parametrize("said", REQUESTS, ids=[said["name"] for said in REQUESTS])
 async def test_a_recorded_request_has_its_expected_outcome(client: Client, engine: EndpointEngine, said: Any) -> None:
-    """It ends as recorded, and where it is left alone its answer is the engine's, to the byte."""
+    """If it is bypassed, the response is the engine's, byte for byte."""
     straight = await Client.to(engine.port)
     expected = await straight.search(said["target"], said["body"], x_opaque_id="kibana")
     answered = await client.search(said["target"], said["body"], x_opaque_id="kibana")

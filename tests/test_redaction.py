@@ -103,7 +103,7 @@ def test_both_passages_of_a_long_document_are_redacted() -> None:
 
 @pytest.mark.parametrize("kind", ["email", "card"])
 def test_truncation_reveals_nothing_when_redaction_shortens_the_text(kind: str) -> None:
-    """What was cut is not recognised any more, and comes into view because the text before it is replaced."""
+    """A match that was cut in two is no longer recognised, and moves into view if the text before it gets shorter."""
     known, cut_one = {"email": (SECRET, "someone@ex"), "card": ("4111 1111 1111 1111", "4111 1111 1111")}[kind]
     for room in (700, 1000):
         read = room + REDACTION_MARGIN
@@ -221,7 +221,7 @@ async def test_instructions_of_requests_are_redacted(
 
 
 def test_texts_for_the_index_are_redacted_by_the_routes_rules() -> None:
-    """So their hash differs from that of the whole text, and `backfill` embeds them anew."""
+    """Their hash differs from that of the original text, so `backfill` embeds them again."""
     source = {"title": f"Laptop of {SECRET}"}
     whole = passage_of(source, Embedding("v", "m", 3, ("title",)))
     redacted = passage_of(source, Embedding("v", "m", 3, ("title",), ALL))

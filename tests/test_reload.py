@@ -25,7 +25,7 @@ from proxy.settings.yaml_file import ConfigError
 from proxy.upstream.breaker import BreakerState
 from tests.conftest import OTHER, QUERY, SCORES, TOKEN, Log
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, recorded
-from tests.fakes import Client, FakeEngine, FakeModels, ids, request, waits_for
+from tests.fakes import Client, Document, FakeEngine, FakeModels, ids, request, waits_for
 
 RERANKED = ["d", "b", "c", "a"]
 replace = msgspec.structs.replace
@@ -185,7 +185,7 @@ async def test_unchanged_models_keep_their_connections_and_vectors(
 async def test_an_earlier_generation_is_closed_when_its_last_request_has_ended(
     start: Start, settings: Config, models: FakeModels
 ) -> None:
-    """Whichever of several reloads its models outlive."""
+    """Whichever of several reloads its models have survived."""
     held = asyncio.Event()
     models.faults["rerank"] = waits_for(held)
     server = await start(settings)
@@ -203,6 +203,22 @@ async def test_an_earlier_generation_is_closed_when_its_last_request_has_ended(
     assert "reranked" == (await client.answer()).header("x-rerank")
     await models.until_left()
     assert 0 == first.running
+
+
+async def test_a_client_that_does_not_read_keeps_no_generation(
+    start: Start, settings: Config, engine: FakeEngine
+) -> None:
+    engine.documents = [Document("a", "laptop " + "x" * 10_000_000, lexical=1.0)]
+    server = await start(settings)
+    client = await server.client()
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a stream's transport reads, too
+    await client.send(request("POST", "/products/_search", msgspec.json.encode(QUERY), content_type="application/json"))
+    await engine.until_asked("lexical")
+    while server.proxy.generation.running:  # noqa: ASYNC110  it has no event
+        await asyncio.sleep(0)
+    client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    assert ("reranked", ["a"]) == ((answered := await client.answer()).header("x-rerank"), ids(answered))
+    assert 200 == (await client.ask("GET", "/_cat/health")).status
 
 
 async def test_a_generation_with_running_requests_is_not_closed(
@@ -228,7 +244,7 @@ async def test_a_generation_with_running_requests_is_not_closed(
 async def test_a_submitted_search_survives_a_reload_with_the_same_route(
     start: Start, settings: Config, window: int, found: str
 ) -> None:
-    """Of another route, or of one that has changed, the engine's own response goes on."""
+    """If the route is another one or has changed, the engine's own response is relayed."""
     async with EndpointEngine(DOCUMENTS) as engine:
         settings = replace(settings, engine=replace(settings.engine, url=engine.url))
         server = await start(settings)
@@ -369,7 +385,7 @@ async def test_the_engines_authority_is_reloaded(start: Start, settings: Config,
 async def test_connections_opened_in_advance_are_not_used_after_a_reload(
     start: Start, settings: Config, engine: FakeEngine
 ) -> None:
-    """They were opened with the certificates of before."""
+    """They were opened with the earlier certificates."""
     server = await start(settings)
     before = 0
     while before < 3:  # the third one is spare
@@ -419,7 +435,7 @@ def test_the_files_of_all_certificates_are_watched() -> None:
 
 
 async def test_a_changed_watched_file_is_reloaded(start: Start, settings: Config, tmp_path: Path, log: Log) -> None:
-    """Also when a link is turned to another file of the same size and time, and again after a mistake."""
+    """Also if a symbolic link is redirected to a file of the same size and time, and after an invalid file."""
     file, certificate = tmp_path / "config.yaml", tmp_path / "proxy.pem"
     file.write_text("one")
     show(trustme.CA(), certificate)

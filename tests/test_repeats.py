@@ -62,7 +62,7 @@ def was_ranked_anew(answered: Message) -> bool:
 async def test_a_repeated_search_sends_its_added_searches_early(
     client: Client, engine: FakeEngine, body: Any, added: list[str]
 ) -> None:
-    """Also if the scores of the first one had to be paid: only its documents matter."""
+    """Even if the first one had to call the reranker: only its documents matter."""
     first = await searched(client, body)
     before, held = counts(engine), asyncio.Event()
     engine.faults["lexical"] = waits_for(held)
@@ -79,7 +79,7 @@ async def test_a_repeated_search_sends_its_added_searches_early(
 
 @pytest.mark.parametrize("body", [QUERY, HIDDEN, BOOSTED, FACETED, QUERY | {"explain": True}])
 async def test_equal_hits_are_ranked_once(client: Client, body: Any, log: Log) -> None:
-    """The second search finds the scores in the cache; the third one finds the ranking proven."""
+    """The second search finds the scores in the cache; the third one reuses the ranking."""
     answers = [await searched(client, body) for _ in range(3)]
     assert [True, True, False] == list(map(was_ranked_anew, answers))
     assert answers[0].json() == answers[1].json() == answers[2].json()
@@ -119,7 +119,7 @@ CHANGES: Mapping[str, tuple[Any, Callable[[FakeEngine], object]]] = {
 async def test_any_difference_is_ranked_again(
     client: Client, start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels, change: str
 ) -> None:
-    """As a proxy does that has never seen the search."""
+    """The response is that of a proxy with empty caches."""
     models.scores = SCORES | {"Laptop of gold": 0.95}
     body, apply = CHANGES[change]
     assert not was_ranked_anew(await searched(client, body, times=3))
@@ -130,7 +130,7 @@ async def test_any_difference_is_ranked_again(
 
 
 async def test_displayed_documents_are_never_cached(client: Client, engine: FakeEngine) -> None:
-    """Of one that only kNN found, and whose text is the same."""
+    """A document that only kNN found has changed, but not its passage."""
     await searched(client, QUERY, times=3)
     _changed(engine, "d", more={"price": 7})
     again = await searched(client, QUERY)
@@ -162,7 +162,7 @@ def _for_one_search(engine: FakeEngine, documents: Sequence[Document]) -> Fault:
 async def test_a_document_deleted_before_rendering_is_not_returned(
     client: Client, start_proxy: StartProxy, settings: Config, engine: FakeEngine
 ) -> None:
-    """The client's own hits and those of kNN are the same as before; the next search ranks it again."""
+    """The hits of both searches are the same as before; the next search computes a new ranking."""
     await searched(client, QUERY, times=3)
     engine.faults["render"] = _for_one_search(engine, [each for each in engine.documents if each.id != "d"])
     again = await searched(client, QUERY)
@@ -216,7 +216,7 @@ async def test_a_slow_cache_lookup_sends_no_search_twice(engine: FakeEngine, mod
 
 
 async def test_an_early_search_without_a_slot_is_sent_when_it_is_needed(engine: FakeEngine, models: FakeModels) -> None:
-    """The engine did not receive it, and there may be a slot by now."""
+    """It has not reached the engine, and a slot may be free by then."""
     document = DocKey("products", "d")
     head = Head((Scored(document, 1.0),), None, 0, untouched=False, failures=(), recipe=Recipe({RENDER: (document,)}))
     async with AsyncExitStack() as stack:
@@ -237,7 +237,7 @@ async def test_an_early_search_without_a_slot_is_sent_when_it_is_needed(engine: 
 
 
 async def test_passages_in_the_response_are_not_fetched_early(client: Client, engine: FakeEngine) -> None:
-    """The earlier search did not show them, and had to read them."""
+    """The earlier search did not return them, and had to fetch them."""
     await searched(client, HIDDEN)
     before = counts(engine)
     assert RERANKED == ids(await searched(client, QUERY))
@@ -361,7 +361,7 @@ async def test_a_later_page_is_searched_before_its_ranking_is_looked_up(engine: 
 
 
 async def test_a_reused_ranking_expires_with_the_cached_one() -> None:
-    """However often it was used in the meantime, so that the cached scores behind it expire, too."""
+    """However often it is used, so that the scores behind it expire, too."""
     heads = Heads(memory_region(Kind.RANKINGS, 10_000))
     key = DocKey("i", "1")
     proof = Proof(b"h", int(time.time()), "m", 1, 2, 3, "fast")

@@ -132,7 +132,7 @@ async def test_any_unexpected_response_is_malformed(reranker: Reranker, models: 
 
 
 async def test_the_largest_response_of_known_servers_is_read(transport: Transport, models: FakeModels) -> None:
-    """Every score with all its digits, and the passages sent back."""
+    """With all digits of every score, and with the passages returned."""
     passages = [f"{number}" + "ü" * 2000 for number in range(100)]
     results = [
         {"index": number, "relevance_score": 0.123456789012345678 + number / 1000, "document": {"text": passage}}

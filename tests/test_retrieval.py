@@ -111,7 +111,7 @@ async def test_a_spent_budget_skips_knn(engine: FakeEngine, models: FakeModels, 
 async def test_a_search_without_hits_does_not_wait_for_knn(
     engine: FakeEngine, models: FakeModels, stack: AsyncExitStack, place: str
 ) -> None:
-    """Both searches run at once, since the engine has accepted one before; the model, or kNN, never answers."""
+    """Both searches start at once, because the engine accepted one before; the model, or kNN, never answers."""
     slow, left = (models if place == "embed" else engine), asyncio.Event()
 
     async def hangs_until_left(stream: Stream, request: Message) -> None:

@@ -235,7 +235,7 @@ async def switched(settings: Config, log: Log) -> AsyncIterator[tuple[Switches, 
 async def test_with_reranking_switched_off_options_are_still_removed(
     switched: tuple[Switches, Client], engine: FakeEngine, target: str
 ) -> None:
-    """It refuses `ext.rerank_proxy` with 400: the switch would break every client that sets an option."""
+    """The engine rejects `ext.rerank_proxy` with 400, so every client that sets an option would fail."""
     switches, client = switched
     switches.reranking = False
     body = json.dumps({**QUERY, "ext": {"rerank_proxy": {"window": 5}}}).encode()

@@ -225,7 +225,7 @@ async def test_equal_passages_of_a_window_are_sent_once(cache: ScoreCache, reran
 
 
 async def test_savings_are_estimated_like_calls(cache: ScoreCache) -> None:
-    """And recorded in its own purse."""
+    """And recorded in the purse of the search that saved them."""
     saver = Saver()
     found = [(await score(cache, passages, budget=Budget(purse=saver))).reuse for passages in ("abc", "abd", "ab")]
     tokens = rerank_tokens("q", ["a", "b"], "Judge")
@@ -276,7 +276,7 @@ async def test_scores_are_cached_by_model_instruction_and_endpoint(
 
 
 async def test_each_score_expires_at_its_own_time(cache: ScoreCache, reranker: FakeReranker, clock: Clock) -> None:
-    """Those of a query that is often asked, too."""
+    """Also if the query is frequent, and new scores are added to it."""
     await score(cache, "a")
     clock.now += 40
     await score(cache, "ab")
@@ -480,7 +480,7 @@ async def test_a_failed_call_is_an_error_for_all_its_searches(cache: ScoreCache,
 async def test_a_call_rejected_for_its_content_is_not_repeated_for_some_seconds(
     cache: ScoreCache, reranker: FakeReranker, clock: Clock, status: int
 ) -> None:
-    """Other passages of the same query are sent: which of them was the reason is not known."""
+    """Other passages of the query are sent, because it is not known which one was the cause."""
     reranker.at_once = False
     first = begun(cache, "ab")
     await settled()
@@ -637,7 +637,7 @@ async def test_constant_scores_of_several_calls_are_an_error(cache: ScoreCache, 
 
 
 async def test_scores_of_two_models_are_not_mixed(cache: ScoreCache, reranker: FakeReranker) -> None:
-    """A server that serves another model under the same name scores all passages again."""
+    """If a server changes its model, all passages are scored again, even under the same name."""
     reranker.model = "m1"
     await score(cache, "ab")
     reranker.model = "m2"
@@ -699,7 +699,7 @@ steps = st.lists(
 @given(steps=steps)
 @settings(max_examples=150, deadline=None)
 def test_no_pair_is_sent_twice_in_any_order_of_events(steps: list[tuple[str, object]]) -> None:
-    """Unless nobody waited for it any more before it was answered."""
+    """Unless no search waited for its call any more."""
     asyncio.run(_interleaved(steps))
 
 
@@ -759,7 +759,7 @@ async def test_it_works_with_the_memory_store(reranker: FakeReranker) -> None:
 
 
 async def test_a_slow_call_does_not_replace_what_another_cache_stored_meanwhile(clock: Clock, held: Held) -> None:
-    """Neither is a score of another model mixed with its own."""
+    """And does not mix scores of another model with its own."""
     slow, quick = FakeReranker(), FakeReranker()
     slow.at_once = False
     behind = ScoreCache(slow, region(held), endpoint="e", query_max_chars=20, now=clock, merges=True)

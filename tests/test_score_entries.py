@@ -22,7 +22,7 @@ def entry(*numbers: int, until: int = LATER) -> QueryScores:
 
 @given(model=st.none() | st.text(min_size=1, max_size=60), scores=st.dictionaries(ids, finite, min_size=1))
 def test_entries_are_read_as_written(model: str | None, scores: dict[bytes, float]) -> None:
-    """To the last bit: a cached score is the score that the model gave."""
+    """To the last bit: a cached score equals the model's."""
     known = QueryScores(model, {each: (score, LATER) for each, score in scores.items()})
     assert known == decode(encode(known, NOW), NOW)
 

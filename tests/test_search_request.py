@@ -405,7 +405,7 @@ def test_pretty_is_read_from_the_url(query_string: str, expected: bool) -> None:
     "said", ["pretty", "filter_path=took", "pretty=false&filter_path=took", "filter_path=-a&pretty"]
 )
 def test_reserialised_documents_are_requested_with_pretty(said: str) -> None:
-    """Under `filter_path` as under `pretty`; how the whole is written is settled here."""
+    """Also with `filter_path`; the proxy formats the whole response itself."""
     ((name, value),) = read(said).url(*Use)
     assert ("pretty", True) == (name, value in {"", "true"})
 
@@ -550,7 +550,7 @@ STEPS: Mapping[str, Callable[[bytes], object]] = {
 
 @pytest.mark.parametrize("name", STEPS)
 def test_unreadable_bodies_are_rejected_quickly(name: str) -> None:
-    """Collections of garbage included, which what is decoded causes."""
+    """Including the garbage collections that decoding causes."""
     times = []
     for _ in range(3):
         began = time.thread_time()

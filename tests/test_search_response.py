@@ -288,7 +288,7 @@ def test_max_score_stays_null_beside_sort_values(rest: str, best: float | None) 
 
 
 def test_the_index_of_hits_is_computed_once() -> None:
-    """A page of a wide ranking looks up each of its documents."""
+    """Each document of a large page is looked up in it."""
     answer = read_answer(b'{"hits":{"hits":[{"_index":"i","_id":"a"},{"_index":"i","_id":"b"}]}}')
     assert list(answer.hits) == list(answer.by_key.values())
     assert answer.by_key is answer.by_key

@@ -14,9 +14,8 @@ from proxy.catalog.dialects import OPENSEARCH
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.parsing.search_request import SearchRequest, parse
 from proxy.ranking.hits import DocKey, RankedDocument
-from proxy.ranking.planning import EngineSearch, Plan
+from proxy.ranking.planning import EngineSearch, Plan, shown_source
 from proxy.ranking.searches import (
-    added_fields,
     boost_search,
     facet_search,
     group_search,
@@ -123,7 +122,7 @@ def test_the_proxys_fields_are_excluded_unless_requested(source: Any, settings: 
 
 
 def test_a_source_parameter_stays_in_the_url() -> None:
-    """Beside Elasticsearch 9's `_source_exclude_vectors`, with which the body's is not looked at."""
+    """With Elasticsearch 9's `_source_exclude_vectors` in the URL, the engine ignores `_source` in the body."""
     plan = plan_of("_source=a&_source_exclude_vectors=true", {"query": MATCH, "_source": ["b"]})
     for search in (lexical_search(plan), render_search(plan, [A], {})):
         assert (("_source_exclude_vectors", "true"), ("_source_includes", "a"), ("_source_excludes", "v,v_hash")) == (
@@ -305,7 +304,7 @@ WIDENED = {
 
 
 def test_facets_are_counted_by_the_search_that_renders_the_documents() -> None:
-    """Over the client's own matches and the documents; the hits are the documents alone."""
+    """Over the client's own matches and these documents; its hits are these documents alone."""
     plan = plan_of("human&routing=r&typed_keys&timeout=2s&error_trace", EVERYTHING)
     search = render_search(plan, [A, B], raw(BRANDS))
     plain, documents = body_of(render_search(plan, [A, B], {})), these("products", "a", "b")
@@ -368,7 +367,7 @@ def test_every_search_of_a_plan_can_be_serialised(query: Any, post_filter: Any) 
 
 
 def test_the_proxys_fields_are_the_vector_and_its_hash() -> None:
-    assert ("v", "v_hash") == added_fields(("v",))
+    assert ("v", "v_hash") == SEMANTIC.added_fields
 
 
 # What holds for each of them
@@ -414,14 +413,14 @@ OF_THE_PROXY = [name for name in MADE if name not in {"lexical", "tail"}]
 
 @pytest.mark.parametrize("name", MADE)
 def test_every_search_has_the_clients_filters(name: str) -> None:
-    """The query's own, and the `post_filter`."""
+    """Those of the query, and the `post_filter`."""
     body = json.dumps(body_of(MADE[name](plan())))
     assert (True, True) == (json.dumps(TERM) in body, json.dumps(POST) in body)
 
 
 @pytest.mark.parametrize("name", MADE)
 def test_every_search_has_the_clients_routing_and_preference(name: str) -> None:
-    """Names, routing, preference, runtime fields and the point in time are the client's."""
+    """And its index names, runtime fields and point in time."""
     search = MADE[name](plan())
     assert ("products", True) == (search.indices, {("routing", "r"), ("preference", "p")} <= set(search.parameters))
     assert (BODY["runtime_mappings"], BODY["pit"]) == (body_of(search)["runtime_mappings"], body_of(search)["pit"])
@@ -494,7 +493,7 @@ def test_options_that_affect_scores_are_sent_where_scores_count(name: str) -> No
 
 
 def test_the_boost_search_requests_only_scores_of_the_same_documents() -> None:
-    """Ids alone, in no groups and without a `min_score`, which was meant for scores with the words."""
+    """It has no `collapse`, and no `min_score`, which is meant for scores with the query text."""
     boosted = {**BODY, "min_score": 3, "indices_boost": [{"products": 2}]}
     search = boost_search(plan(boosted, f"{URL}&search_type=dfs_query_then_fetch"), KEYS, 4.5)
     body, parameters = body_of(search), dict(search.parameters)
@@ -509,7 +508,7 @@ def test_the_boost_search_requests_only_scores_of_the_same_documents() -> None:
 
 @pytest.mark.parametrize("name", [name for name in MADE if name != "facets"])
 def test_every_search_is_collapsed_like_the_clients(name: str) -> None:
-    """Those that show no hits without what a group holds besides; facets and totals count documents, not groups."""
+    """Without inner hits where no hits are shown; facets and totals count documents, not groups."""
     expected = {"field": "family"} if name in {"head", "semantic"} else GROUPED["collapse"]
     assert expected == body_of(MADE[name](plan(GROUPED)))["collapse"]
 
@@ -533,11 +532,11 @@ def written(body: bytes) -> Plan:
     """A plan for a search whose body is written so."""
     request = parse("", body)
     assert isinstance(request, SearchRequest)
-    return replace(plan({"query": MATCH}), request=request)
+    return replace(plan({"query": MATCH}), request=request, source=shown_source(request.source, SEMANTIC))
 
 
 def test_the_lexical_search_keeps_lines_and_columns_of_the_clients_text() -> None:
-    """The engine's warnings say on which line and in which column something stands."""
+    """The engine's warnings name the line and column."""
     body = b'{"size": 5,\n "_source": {\n  "include": "a"},"aggs": {"m": {"max": {"field": "p", "missing": 1.50}}}}\n'
     kept = b'{          \n             \n                  "aggs": {"m": {"max": {"field": "p", "missing": 1.50}}}'
     own = b',"_source":{"include":["a"],"excludes":["v","v_hash"]},"from":0,"size":10}\n'

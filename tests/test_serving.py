@@ -122,7 +122,7 @@ async def test_a_watched_file_is_reloaded(tmp_path: Path, engine: FakeEngine, mo
 async def test_while_draining_it_is_not_ready_and_finishes_running_requests(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:
-    """The search that is running is reranked, new clients find the port closed, and the exit code is 0."""
+    """The running search is reranked, new clients cannot connect, and the exit code is 0."""
     held = asyncio.Event()
     models.faults["rerank"] = waits_for(held)
     async with served(tmp_path, engine, models) as proxy:
@@ -164,7 +164,7 @@ async def test_while_it_drains_the_settings_are_not_read_again(
 async def test_signals_that_come_while_it_ends_do_not_kill_it(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:
-    """Such as a second SIGTERM: what is still to be written, as the last lines of the log, would be lost."""
+    """A second SIGTERM would otherwise lose the last log lines."""
     async with served(tmp_path, engine, models) as proxy:
         process = proxy.command.process
         process.terminate()
@@ -177,7 +177,7 @@ async def test_signals_that_come_while_it_ends_do_not_kill_it(
 
 
 async def test_settings_from_a_pipe_are_not_read_again(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
-    """Nobody writes to it any more, so reading it would never end, or all routes would be gone."""
+    """Reading the pipe again would block for ever, or return a file without routes."""
     settings = {
         "listen": {"port": 0},
         "engine": {"url": engine.url, "resolve_timeout_seconds": 30},
@@ -225,7 +225,7 @@ SEMANTIC = {"field": "embedding", "dimensions": 3, "timeout_seconds": 2}
 
 
 async def test_every_engine_fault_gets_a_response(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
-    """In the client's own search, and in the one that the proxy adds; every search is in the log and the counters."""
+    """In the client's own search and in the added one; every search is logged and counted."""
     route = ROUTE | {"semantic": SEMANTIC, "rank_window_size": 10, "budget_ms": 60_000}
     told: dict[str, tuple[int, str]] = {}
     async with served(tmp_path, engine, models, more={"routes": [route]}) as proxy:

@@ -113,7 +113,7 @@ async def test_proxies_share_query_vectors(start: Start, models: FakeModels) -> 
 
 
 async def test_proxies_share_scores(start: Start, models: FakeModels) -> None:
-    """Nor those that another has added to what this one knew."""
+    """Including those that another proxy has added since."""
     async with start(scores_mb=1) as one, start(scores_mb=1) as other:
         await one.page(0)
         await other.page(0)
@@ -126,7 +126,7 @@ async def test_proxies_share_scores(start: Start, models: FakeModels) -> None:
 
 
 async def test_proxies_do_not_share_rankings_between_callers(start: Start, models: FakeModels) -> None:
-    """Nor that of a proxy whose settings give another order."""
+    """Nor with a proxy whose settings result in another order."""
     async with start() as one, start(routes=[ROUTE | {"rank_window_size": 9}]) as other:
         await one.page(0, authorization="Basic b25l")
         models.faults["rerank"] = refuses(400)

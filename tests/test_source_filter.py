@@ -130,7 +130,7 @@ filters = st.just(NONE) | st.builds(SourceFilter, st.just(value=True), paths, pa
 
 
 def test_the_names_of_the_lists_are_the_clients() -> None:
-    """Of the old names the engine warns, and goes on to."""
+    """The engine accepts the old names, with a warning."""
     source = read_source({"exclude": "x"})
     assert source is not None
     assert {"exclude": ["x", "v"]} == source.without(["v"]).render()

@@ -133,7 +133,7 @@ async def test_an_unreachable_engine_is_not_reported_twice(caplog: pytest.LogCap
 
 
 async def test_each_client_gets_its_own_spare_connection(settings: Config, engine: FakeEngine) -> None:
-    """Also the clients that come at the same time, and those that keep theirs."""
+    """Also clients that arrive at the same time, and those that keep their connection."""
     async with AsyncExitStack() as stack:
         listener = await listen(msgspec.structs.replace(settings, routes=()), TOKEN, {}, stack)
         for turn in range(3):
@@ -154,7 +154,7 @@ async def test_each_client_gets_its_own_spare_connection(settings: Config, engin
 async def test_a_read_on_a_dead_spare_connection_is_sent_once_more(
     settings: Config, engine: FakeEngine, method: str, times: int, sent: bytes
 ) -> None:
-    """As on a kept connection: the node may have closed it at the same moment, and may have done what it was told."""
+    """As on a kept connection: the node may have closed it at the same moment."""
 
     async def script(stream: Stream) -> None:
         while asked := await stream.request():

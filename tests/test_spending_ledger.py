@@ -63,7 +63,7 @@ def test_past_minutes_and_old_days_are_dropped() -> None:
 
 
 def test_a_clock_that_is_wrong_for_a_while_costs_no_days() -> None:
-    """Otherwise what today's caps permit could be spent once more."""
+    """Otherwise today's caps could be spent twice."""
     ledger = Ledger()
     ledger.add(NOON, "a", "m", SPENT)
     ledger.saved(added(ledger.begin_save()))
@@ -74,7 +74,7 @@ def test_a_clock_that_is_wrong_for_a_while_costs_no_days() -> None:
 
 
 def test_models_beyond_the_limit_are_counted_together() -> None:
-    """An index may name its own model: what a mapping says must not fill the memory."""
+    """An index may name any model, so mappings must not be able to fill the memory."""
     ledger = Ledger()
     for number in range(SPEND_MODELS + 5):
         ledger.add(NOON, "a", f"m{number}", SPENT)

@@ -64,7 +64,7 @@ def test_a_model_without_a_price_costs_nothing_and_is_reported() -> None:
 
 
 def test_a_call_without_a_read_response_is_charged_as_estimated() -> None:
-    """It was cancelled or timed out, and may be charged all the same."""
+    """It was cancelled or timed out, but may be billed all the same."""
     home, usage = Household(), Usage()
     with home.purse(usage=usage).pay("m", TOKENS) as payment:
         payment.sent()
@@ -277,7 +277,7 @@ async def test_an_unreadable_and_unwritable_file_is_a_warning(tmp_path: Path, lo
 
 
 async def test_a_cancelled_save_does_not_count_twice(tmp_path: Path) -> None:
-    """Its thread goes on writing: the last save waits for it."""
+    """Its thread continues to write, and the last save waits for it."""
     home = Household(path=tmp_path / "spend.json")
     answered(home.purse(), input_tokens=TOKENS)
     keeping = asyncio.ensure_future(home.meter.keep_saved(0))

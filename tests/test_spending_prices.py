@@ -15,7 +15,7 @@ def test_every_model_of_a_tier_has_a_price() -> None:
 
 
 def test_published_prices_apply_to_deepinfra_only() -> None:
-    """Local models go by the same names, and cost nothing."""
+    """Local models have the same names, and cost nothing."""
     local = Models(url="http://127.0.0.1:8080")
     elsewhere = Models(rerank_url="https://rerank.example.com")
     assert [0.025, None, None] == [

@@ -28,7 +28,7 @@ def test_the_report_has_an_ordered_row_per_day_route_and_model() -> None:
 
 
 def test_the_forecast_extrapolates_the_last_seven_days() -> None:
-    """At noon of the 29th of 30 days, one day and a half are left."""
+    """At noon of the 29th of 30 days, one and a half days are left."""
     month = home_with(*[100.0] * 3, *[1.0] * 6, 0.5).spending.costs().month
     assert ("2026-11", 306.5, 153.25) == (month.month, month.usd, month.saved_usd)
     assert pytest.approx(306.5 + 1.5) == month.forecast_usd

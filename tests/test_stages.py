@@ -26,7 +26,7 @@ async def test_a_spent_budget_cancels_the_awaited_call(seconds: float) -> None:
 
 
 async def test_a_budget_starts_with_the_response_to_the_clients_search() -> None:
-    """What is awaited by then is broken off when it is spent, too."""
+    """A stage that began before is cancelled, too, when the budget ends."""
     budget = Budget(0.01)
     waiting = asyncio.ensure_future(waits_under(budget))
     await asyncio.wait({waiting}, timeout=0.05)

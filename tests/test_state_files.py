@@ -26,7 +26,7 @@ def test_a_too_large_file_is_not_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
 def test_only_regular_files_are_read_and_replaced(tmp_path: Path, kind: str) -> None:
-    """Reading a pipe waits for a writer, and a device would be renamed as a corrupt file."""
+    """Reading a pipe would block, and a device would be renamed as a corrupt file."""
     path = tmp_path / "state.json"
     if kind == "pipe":
         os.mkfifo(path)

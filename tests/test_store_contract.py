@@ -15,7 +15,7 @@ def as_bytes(given_parts: list[bytes | str]) -> list[bytes]:
 
 @given(parts, parts)
 def test_keys_differ_if_any_part_differs(one: list[bytes | str], other: list[bytes | str]) -> None:
-    """Also where the parts, written one after the other, are the same bytes."""
+    """Even if the concatenated parts are the same bytes."""
     assume(as_bytes(one) != as_bytes(other))
     assert KEYS.key(Kind.SCORES, *one) != KEYS.key(Kind.SCORES, *other)
 

@@ -61,7 +61,7 @@ async def test_a_value_larger_than_the_store_removes_the_earlier_one(size: int) 
 
 
 def test_a_scan_does_not_evict_used_entries() -> None:
-    """What came back twice stays, though ten times as many others as fit, each used once, come between two uses."""
+    """Entries that were found twice stay while ten times the capacity passes, each used once."""
     store = MemoryStore(1000 * ENTRY_SIZE)
     head, numbers = [b"head %d" % number for number in range(100)], count()
     for scanned in (300, 300, 10_000):
@@ -72,7 +72,7 @@ def test_a_scan_does_not_evict_used_entries() -> None:
 
 
 def test_an_eviction_spares_a_limited_number_of_used_entries() -> None:
-    """So that no call walks through the whole store, even if everything in it is in use."""
+    """So no call scans the whole store, even if every entry is in use."""
     store = MemoryStore(100 * ENTRY_SIZE)
     used = [b"used %d" % number for number in range(100)]
     store.set(dict.fromkeys(used, b""), 60)

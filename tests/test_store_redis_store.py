@@ -90,7 +90,7 @@ async def test_values_in_redis_are_encrypted_and_expire(server: RedisServer, ope
 
 
 async def test_a_value_that_outlives_its_time_is_a_miss(server: RedisServer, open_store: Open, raw: Any) -> None:
-    """As one that somebody restores."""
+    """For example one that somebody restored from a backup."""
     clock = Clock()
     store = await open_store(server, clock=clock)
     await store.put({b"a": b"1"}, 60)
@@ -113,7 +113,7 @@ async def test_a_foreign_value_is_a_miss(server: RedisServer, open_store: Open, 
 
 
 async def test_large_values_are_neither_written_nor_read(server: RedisServer, open_store: Open, raw: Any) -> None:
-    """Together, too: the more are asked for, the smaller each may be."""
+    """Nor together: the more keys are read at once, the smaller each value may be."""
     store = await open_store(server)
     fits, large = b"x" * (SHARED_VALUE_BYTES - 100), b"x" * SHARED_VALUE_BYTES
     await store.put({b"fits": fits, b"large": large}, 60)
@@ -157,7 +157,7 @@ async def under_load(store: RedisStore) -> set[bytes | None]:
 
 
 async def test_a_hanging_redis_is_not_used_until_it_recovers(server: RedisServer, open_store: Open, log: Log) -> None:
-    """Also what was asked while it hung is not taken for the response to anything later."""
+    """A late reply is not taken for the response to a later command."""
     store = await open_store(server, timeout_seconds=3, away_seconds=3600)
     for number in range(100):
         await store.put({b"a": b"1", b"%d" % number: b"%d" % number}, 60)

@@ -46,7 +46,7 @@ def test_the_larger_model_returns_after_a_quiet_period() -> None:
 
 @pytest.mark.parametrize("rate", [81, 99])
 def test_a_rate_near_the_limit_changes_nothing(rate: float) -> None:
-    """Otherwise equal searches would have two orders in turn."""
+    """Otherwise equal searches would alternate between two orders."""
     quiet, busy = AutoTier(LIMIT), AutoTier(LIMIT)
     run(busy, 200, 0.0, 10)
     assert not any(run(quiet, rate, 10.0, 120))
@@ -109,7 +109,7 @@ async def test_a_busy_route_uses_and_reports_the_faster_model(
 async def test_pages_of_a_search_use_one_model(
     start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log
 ) -> None:
-    """Though the route has changed to the other one meanwhile, whose order is the reverse."""
+    """Even if the route has changed to the other model, whose order is the reverse."""
     turned = {LARGE: 1, FAST: -1}
 
     async def scores(stream: object, asked: Message) -> bytes:
@@ -128,7 +128,7 @@ async def test_pages_of_a_search_use_one_model(
 async def test_a_ranking_of_the_other_model_is_not_reused(
     start_proxy: StartProxy, settings: Config, models: FakeModels, log: Log
 ) -> None:
-    """Though the hits of the engine are the same."""
+    """Even if the engine returns the same hits."""
     client = await start_proxy(with_route(settings, fast_above_rate=3 / RATE_S))
     for _ in range(4):
         await search(client)
@@ -155,7 +155,7 @@ async def test_the_faster_model_is_used_if_the_budget_is_too_short(
 async def test_cached_scores_do_not_prevent_using_the_faster_model(
     start_proxy: StartProxy, settings: Config, engine: FakeEngine, models: FakeModels
 ) -> None:
-    """Otherwise the passages after them would keep the engine's order."""
+    """Otherwise the passages without a cached score would keep the engine's order."""
 
     async def hangs_if_large(stream: Stream, asked: Message) -> None:
         if asked.path.endswith(LARGE):

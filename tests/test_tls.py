@@ -94,7 +94,7 @@ WRONG = [
 def test_an_unusable_certificate_file_is_an_error_with_key_and_file(
     written: str, said: str, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In one line, without a traceback, and without asking at the terminal for a password."""
+    """On one line, without a traceback, and without a prompt for a password."""
     (tmp_path / "config.yaml").write_text(written.format(files))
     assert main(("serve", "-c", str(tmp_path / "config.yaml"), "--listen", "127.0.0.1:0")) == 1
     lines = capsys.readouterr().err.splitlines()

@@ -1,6 +1,7 @@
 """What a provider of models does becomes one of our four errors; the token goes there and nowhere else."""
 
 import asyncio
+import errno
 import gzip
 import socket
 import ssl
@@ -9,12 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 
+import aiohttp
 import pytest
 import trustme
 
 from proxy.bounds import INFLATED_BYTES_A_TURN, MODEL_RESPONSE_BYTES
 from proxy.context import Charge, Usage
-from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
+from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError, connection_error
 from proxy.settings.config import Models
 from proxy.settings.tls import towards_models
 from proxy.settings.yaml_file import ConfigError
@@ -64,7 +66,7 @@ _UNASKED = answer(200, b"of nobody")
 async def test_unsolicited_bytes_are_not_taken_for_a_response(
     transport: Transport, server: FakeServer, unasked: bytes, *, is_read: bool
 ) -> None:
-    """It would be taken for the scores of another search, and kept for later ones."""
+    """They would become the scores of another search, and would be cached."""
     streams: list[Stream] = []
 
     async def script(stream: Stream) -> None:
@@ -103,7 +105,7 @@ async def test_without_a_token_no_authorization_is_sent(server: FakeServer) -> N
 async def test_every_failure_is_an_upstream_error_and_nothing_is_sent_twice(
     transport: Transport, server: FakeServer, fault: Fault, seconds: float, error: type[UpstreamError]
 ) -> None:
-    """What got no answer may have been done, and billed, all the same."""
+    """A call without a response may have been executed, and billed."""
     server.faults["/"] = fault
     with pytest.raises(UpstreamError) as raised:
         await transport.post("/", b"{}", seconds)
@@ -147,7 +149,7 @@ async def test_with_guards_a_call_is_retried_once(server: FakeServer) -> None:
 
 
 async def test_a_redirect_is_not_followed(transport: Transport, server: FakeServer) -> None:
-    """It would carry token and texts elsewhere."""
+    """It would send the token and the texts elsewhere."""
     async with FakeServer() as elsewhere:
 
         async def redirects(*_: object) -> bytes:
@@ -160,13 +162,30 @@ async def test_a_redirect_is_not_followed(transport: Transport, server: FakeServ
 
 
 async def test_a_provider_that_does_not_run_is_unreachable() -> None:
+    url = f"http://127.0.0.1:{closed_port()}"
     async with models_session(1.0) as session:
-        with pytest.raises(Unreachable):
-            await Transport(session, "embedder", f"http://127.0.0.1:{closed_port()}", TOKEN).post("/", b"{}", LONG)
+        with pytest.raises(Unreachable, match=rf"^embedder: {url}: Connection refused$"):
+            await Transport(session, "embedder", url, TOKEN).post("/", b"{}", LONG)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 9200)"), "Connection refused"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "Name or service not known"),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number"), "wrong version number"),
+        (OSError("Multiple exceptions: a, b"), "Multiple exceptions: a, b"),
+        (aiohttp.ServerDisconnectedError(), "Server disconnected"),
+        (TimeoutError(), ""),
+    ],
+)
+def test_a_connection_error_is_described_in_the_words_of_the_system(error: Exception, said: str) -> None:
+    assert connection_error(error).endswith(said)
+    assert "Connect call failed" not in connection_error(error)
 
 
 async def test_a_connect_timeout_is_unreachable_and_not_a_timeout() -> None:
-    """Nothing has begun there, so nothing can have been billed."""
+    """Nothing was sent, so nothing can have been billed."""
     with socket.socket() as full, socket.socket() as waiting:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
@@ -223,7 +242,7 @@ async def test_compressed_responses_are_requested_and_decompressed(transport: Tr
 async def test_reading_stops_at_the_size_limit(
     transport: Transport, server: FakeServer, body: bytes, encoding: str
 ) -> None:
-    """Neither what is received nor what is in it: 3 MB of gzip took 3.9 GB."""
+    """For the received bytes and for the decompressed ones: 3 MB of gzip took 3.9 GB."""
     server.faults["/"] = compressed(body, encoding)
     tracemalloc.start()
     with pytest.raises(TooLarge):
@@ -319,7 +338,7 @@ def test_an_unreadable_authority_is_an_error_with_its_key(tmp_path: Path) -> Non
 
 
 async def test_an_http_proxy_is_supported(server: FakeServer) -> None:
-    """The proxy gets the whole URL; a provider by https is reached through a tunnel."""
+    """It gets the whole URL; an https provider is reached through a tunnel."""
     async with open_session(Models(proxy=server.url)) as session:
         await Transport(session, "reranker", "http://models.example", TOKEN).post("/v1", b"{}", LONG)
     (asked,) = server.requests
@@ -370,7 +389,7 @@ async def test_a_failed_warm_up_is_ignored(transport: Transport, server: FakeSer
 async def test_a_call_counts_as_charged_unless_it_was_rejected(
     transport: Transport, server: FakeServer, fault: Fault, seconds: float, *, is_charged: bool
 ) -> None:
-    """What got no usable response may be billed all the same."""
+    """A call without a usable response may be billed all the same."""
 
     def unusable(content: bytes) -> None:
         raise Malformed("reranker", "not scores")

@@ -166,7 +166,7 @@ async def test_warming_stops_after_consecutive_failures(tmp_path: Path, engine: 
     texts = [f"{number}" for number in range(FAILURES_IN_A_ROW + 5)]
     code, said = await warm(tmp_path, engine.port, *texts, options=("--timeout", "0.05"))
     assert (1, FAILURES_IN_A_ROW) == (code, len(engine.of("lexical")))
-    assert f"{FAILURES_IN_A_ROW} searches in a row failed, so that it stopped" in said
+    assert f"{FAILURES_IN_A_ROW} searches in a row failed, so the run stopped" in said
     assert "no answer in 0.05 s" in said
 
 

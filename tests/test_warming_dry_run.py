@@ -175,7 +175,7 @@ def test_a_model_without_a_price_is_named() -> None:
     lines = list(forecast.lines(Prices()))
     assert "6 passages, about 600 tokens of own: its price is not known: set it in `spend.prices`" in lines
     assert "Redis is unreachable, so nothing counts as cached" in lines
-    assert lines[-1].startswith("at most about $0.00 and models without a price")
+    assert lines[-1].startswith("at most about $0.00, without the models that have no price")
 
 
 def test_assumed_passages_are_like_known_ones_or_of_maximum_length() -> None:

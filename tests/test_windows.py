@@ -70,7 +70,7 @@ def test_equal_scores_for_different_passages_are_constant(
     passages: list[str],
     says_nothing: bool,  # noqa: FBT001
 ) -> None:
-    """Wherever they came from, and whatever else went wrong."""
+    """Whether they are cached or new, and whatever other errors occurred."""
     window = window_of(passages, hashed)
     relevance = joined(window, dict(zip(window.ids, scores, strict=True)), "m", TimedOut("reranker"))
     assert (says_nothing, () if says_nothing else tuple(scores)) == (

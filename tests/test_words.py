@@ -47,7 +47,7 @@ def test_escapes_are_removed_from_the_text(text: str, plain: str) -> None:
     ],
 )
 def test_a_part_of_a_text_repeats_it(texts: Sequence[str], repeating: set[int]) -> None:
-    """Where there are more than can be compared quickly, nothing does."""
+    """Unless there are too many words to compare quickly."""
     assert repeating == variants([letters(text) for text in texts])
 
 

@@ -132,7 +132,7 @@ def test_a_suggestion_is_one_of_the_known_words(word: str, known: list[str]) -> 
 
 @given(st.text(max_size=60))
 def test_any_text_is_accepted_or_rejected(text: str) -> None:
-    """Nothing that stands in a file ends in a traceback."""
+    """Whatever a file contains, it causes no traceback."""
     try:
         read = YamlFile.parse(text, "f.yaml")
     except ConfigError as error:

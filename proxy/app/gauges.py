@@ -19,6 +19,7 @@ def gauges_of(proxy: Proxy, breakers: Breakers, *, is_ready: Callable[[], bool],
     yield Gauge("client_connections", "Open client connections", (), lambda: {(): clients()})
     yield from _of_engine(proxy)
     yield from _of_models(proxy, breakers)
+    yield from _of_canary(proxy)
     yield from _of_spend(proxy)
     yield from _of_caches(proxy)
 
@@ -43,16 +44,6 @@ def _of_models(proxy: Proxy, breakers: Breakers) -> Scraped:
     def guards() -> Guards:
         return proxy.generation.models.guards
 
-    def canary_ok() -> dict[tuple[str, ...], float]:
-        reports = proxy.generation.models.canary.reports.items()
-        verdicts = {model: report.verdict for model, report in reports}
-        known = {model: verdict for model, verdict in verdicts.items() if verdict is not CanaryVerdict.UNKNOWN}
-        return {(model,): verdict is not CanaryVerdict.WRONG for model, verdict in known.items()}
-
-    def canary_drift() -> dict[tuple[str, ...], float]:
-        reports = proxy.generation.models.canary.reports.items()
-        return {(model,): report.drift for model, report in reports if report.drift is not None}
-
     yield Gauge(
         "breaker_open",
         "1 while the circuit breaker of a model is open",
@@ -71,6 +62,19 @@ def _of_models(proxy: Proxy, breakers: Breakers) -> Scraped:
         ("service", "model"),
         lambda: {key: guard.bulkhead.waiting for key, guard in guards().all},
     )
+
+
+def _of_canary(proxy: Proxy) -> Scraped:
+    def canary_ok() -> dict[tuple[str, ...], float]:
+        reports = proxy.generation.models.canary.reports.items()
+        verdicts = {model: report.verdict for model, report in reports}
+        known = {model: verdict for model, verdict in verdicts.items() if verdict is not CanaryVerdict.UNKNOWN}
+        return {(model,): verdict is not CanaryVerdict.WRONG for model, verdict in known.items()}
+
+    def canary_drift() -> dict[tuple[str, ...], float]:
+        reports = proxy.generation.models.canary.reports.items()
+        return {(model,): report.drift for model, report in reports if report.drift is not None}
+
     yield Gauge(
         "canary_ok", "1 if the last canary of the model ranked the known pairs correctly", ("model",), canary_ok
     )

@@ -88,6 +88,9 @@ def _add_vectors(parser: argparse.ArgumentParser) -> None:
         "--dimensions", type=positive, metavar="N", help="length of the vectors (default: that of the model)"
     )
     parser.add_argument(
-        "--passage", metavar="FIELD,…", help="fields to embed, separated by commas (default: those of the route)"
+        "--passage",
+        metavar="FIELD,…",
+        help="fields to embed, separated by commas (default: those of the vectors in the index, else those of the "
+        "route)",
     )
     parser.add_argument("--field", metavar="FIELD", help="vector field (default: that of the route, else embedding)")

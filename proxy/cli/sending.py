@@ -111,6 +111,11 @@ def add_warm(commands: Any) -> None:
     parser.add_argument(
         "--authorization-env", metavar="VARIABLE", help="environment variable with the Authorization header"
     )
+    _add_limits(parser)
+    add_config(parser)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", type=positive, metavar="N", help="only the most frequent searches (default: all)")
     parser.add_argument("--rate", type=rate, metavar="N", help="maximum searches per second (default: no limit)")
     parser.add_argument(
@@ -128,9 +133,9 @@ def add_warm(commands: Any) -> None:
         "--max-cost",
         type=rate,
         metavar="DOLLARS",
-        help="stop before it is exceeded (default: no limit); the proxy must allow the option `cost` in `steering`",
+        help="stop before the searches cost more than this (default: no limit); the proxy must allow the option `cost` "
+        "in `steering`",
     )
-    add_config(parser)
 
 
 def _add_sending(

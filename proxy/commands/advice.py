@@ -17,7 +17,7 @@ _ABOUT_TLS: Mapping[str, str] = {
 def connection_advice(detail: str) -> str:
     """Return what to do about an engine that cannot be reached."""
     advice = next((advice for name, advice in _ABOUT_TLS.items() if name in detail), None)
-    return advice or "Start it, or name another with --engine URL"
+    return advice or "Start it, or correct its URL: engine.url or --engine"
 
 
 def models_advice(error: UpstreamError, model: str) -> str:  # noqa: PLR0911  one for each error
@@ -34,7 +34,9 @@ def models_advice(error: UpstreamError, model: str) -> str:  # noqa: PLR0911  on
         case CapReached():
             return f"a cap on spend is reached: {error}. What was done is kept: run it again later, or raise the cap"
         case Unreachable() | TimedOut():
-            return f"the models cannot be reached: {error}. Start them (`rerank-proxy models`) or correct models.url"
+            return (
+                f"the models cannot be reached: {error}. Correct models.url, or start local ones: `rerank-proxy models`"
+            )
         case _:
             return f"the models' response cannot be used: {error}"
 

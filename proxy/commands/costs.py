@@ -11,6 +11,7 @@ import msgspec
 
 from proxy.bounds import SPEND_FILE_BYTES
 from proxy.commands.console import overrides, print_json, report_failure
+from proxy.errors import connection_error
 from proxy.settings.config import Config
 from proxy.settings.config_file import load
 from proxy.settings.contradictions import url_problems
@@ -81,7 +82,9 @@ async def _of_proxy(url: str, token: str | None) -> Costs:
         ):
             content = await response.content.read(SPEND_FILE_BYTES)
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise ProxyUnreachable(f"{url} cannot be reached: {str(error) or 'no response'}. {advice}") from None
+        raise ProxyUnreachable(
+            f"{url} cannot be reached: {connection_error(error) or 'no response'}. {advice}"
+        ) from None
     if response.status == 401:
         raise NoCosts(f"{url} rejects the admin token: {_ADMIN_TOKEN}")
     try:

@@ -23,7 +23,7 @@ from proxy.parsing.evidence import LinkedFields
 from proxy.parsing.filter_path import read_form
 from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query, text_of_clause
 from proxy.parsing.search_request import SearchRequest, parse
-from proxy.ranking.planning import Plan, VectorSearch, vector_search
+from proxy.ranking.planning import Plan, VectorSearch, shown_source, vector_search
 from proxy.ranking.pressure import LiveModels, narrowed, reserved_seconds
 from proxy.ranking.tiers import AutoTier
 from proxy.settings.config import Config
@@ -68,13 +68,13 @@ class Planner:
         """Parse a search of a route, rendering its template first, and make its plan."""
         if why := self.not_rolled_out(routed):
             return why
-        call: SearchCall | Bypass = routed.call
-        if routed.call.is_template:
-            call = await _rendered(routed.caller, routed.call, self._engine_settings.added_timeout_seconds)
-        if isinstance(call, Bypass):
-            return call
+        call = routed.call
+        if call.is_template:
+            rendered = await _rendered(routed.caller, call, self._engine_settings.added_timeout_seconds)
+            if isinstance(rendered, Bypass):
+                return rendered
+            call = in_engines_values(rendered)
         await self._turns.take()
-        call = in_engines_values(call)
         request = parse(call.query_string, call.content, call.walk)
         if isinstance(request, Bypass):
             return request
@@ -117,6 +117,7 @@ class Planner:
         return Plan(
             indices=routed.call.indices,
             request=request,
+            source=shown_source(request.source, route.semantic),
             route=route,
             user_query=user_query,
             instruction=route.redaction.redacted(_instruction(route, options)),

@@ -26,7 +26,6 @@ from proxy.outcomes import Bypass
 from proxy.parsing.json_text import take_member
 from proxy.parsing.search_edits import excluding, translated
 from proxy.parsing.sort_values import Walk
-from proxy.ranking.searches import added_fields
 from proxy.settings.config import Config
 from proxy.settings.request_options import MEMBER, Steering, Wrong, read_steering
 from proxy.settings.routes import Route
@@ -226,7 +225,7 @@ def without_vectors(call: SearchCall, route: Route) -> SearchCall:
     semantic = route.semantic
     if semantic is None or call.is_template:
         return call
-    content, parameters = excluding(call.content, call.parameters, added_fields(semantic.fields))
+    content, parameters = excluding(call.content, call.parameters, semantic.added_fields)
     query_string = call.query_string if parameters == call.parameters else urlencode(parameters)
     rewritten = call.rewritten or content != call.content
     return replace(call, content=content, query_string=query_string, rewritten=rewritten)

@@ -13,6 +13,7 @@ from proxy.context import NO_REUSE, Reuse
 from proxy.errors import Failure, UpstreamError
 from proxy.parsing.query_text import UserQuery
 from proxy.parsing.search_request import Parameters, SearchRequest
+from proxy.parsing.source_filter import SourceFilter
 from proxy.settings.config import Semantic
 from proxy.settings.routes import Route
 
@@ -23,6 +24,11 @@ Measured with the local model on icecat and on the demo's catalogue, at 0.3, 0.3
 23, 11 and 11, 6, 0 find something; nDCG@10 is 0.686, 0.693, 0.694 and 0.636, 0.631, 0.627.
 """
 NUM_CANDIDATES = 100
+
+
+def shown_source(source: SourceFilter, semantic: Semantic | None) -> SourceFilter:
+    """Exclude the fields that the proxy adds to an index from `_source`."""
+    return source.without(semantic.added_fields) if semantic else source
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +110,13 @@ def vector_search(
     """
     if facts is None:
         return Failure("semantic", "mapping_unreadable")
-    if missing := [name for name in semantic.fields if not facts.vectors.get(name)]:
+    names = semantic.fields
+    if missing := [name for name in names if not facts.vectors.get(name)]:
         return Failure("semantic", "no_vector_field", missing[0])
-    found = {(name, _with_model_of_route(form, route)) for name in semantic.fields for form in facts.vectors[name]}
-    fields = {name: form.path for name, form in found}
-    if len(found) > len(fields) or len({replace(form, path=None) for _, form in found}) > 1:
-        return Failure("semantic", "mixed_vectors", ", ".join(semantic.fields))
+    found = {(name, _with_model_of_route(form, route)) for name in names for form in facts.vectors[name]}
+    paths = {name: form.path for name, form in found}
+    if len(found) > len(paths) or len({replace(form, path=None) for _, form in found}) > 1:
+        return Failure("semantic", "mixed_vectors", ", ".join(names))
     field = next(form for _, form in found)
     dialect = dialect_of(field.kind, version)
     if dialect is None:
@@ -118,7 +125,7 @@ def vector_search(
         return problem
     return VectorSearch(
         dialect=dialect,
-        fields={name: fields[name] for name in semantic.fields},
+        fields={name: paths[name] for name in names},
         model=field.model or route.embedding_model,
         dimensions=semantic.dimensions,
         similarity=field.similarity or semantic.similarity or dialect.default_similarity,
@@ -152,6 +159,8 @@ class Plan:
 
     indices: str
     request: SearchRequest
+    source: SourceFilter
+    """The client's `_source` filter, which also excludes the vector fields: see `shown_source`."""
     route: Route
     user_query: UserQuery
     instruction: str

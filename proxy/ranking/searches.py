@@ -16,7 +16,6 @@ from proxy.parsing.json_text import with_members_set
 from proxy.parsing.query_text import bare
 from proxy.parsing.search_keys import Use
 from proxy.parsing.search_request import Parameters
-from proxy.parsing.source_filter import SourceFilter
 from proxy.ranking.hits import DocKey, RankedDocument
 from proxy.ranking.planning import EngineSearch, Plan, VectorSearch
 
@@ -43,19 +42,19 @@ def group_search(plan: Plan, groups: Sequence[bytes | None]) -> EngineSearch:
     changes: dict[str, Any] = {"from": 0, "size": len(groups), "track_total_hits": False}
     request = plan.request
     uses = (Use.PER_HIT, *_ORDERED)
-    body = request.body(*uses) | _source(plan).member() | _collapse(plan) | {"query": request.query}
+    body = request.body(*uses) | plan.source.member() | _collapse(plan) | {"query": request.query}
     body |= changes | _post_filter(plan, filters=[_these_groups(request.collapse or "", groups)])
     return EngineSearch(plan.indices, _own_url(plan, *uses), msgspec.json.encode(body))
 
 
 def _own_search(plan: Plan, changes: Mapping[str, Any]) -> EngineSearch:
     """The client's own body with some members changed; the rest keeps its bytes, so that positions in warnings fit."""
-    body = with_members_set(plan.request.content, {**_source(plan).member(), **changes})
+    body = with_members_set(plan.request.content, {**plan.source.member(), **changes})
     return EngineSearch(plan.indices, _url(plan, *_SHOWN), body)
 
 
 def _url(plan: Plan, *uses: Use) -> Parameters:
-    source = _source(plan).parameters() if Use.PER_HIT in uses else ()
+    source = plan.source.parameters() if Use.PER_HIT in uses else ()
     return (*plan.request.url(*uses), *source)
 
 
@@ -74,17 +73,6 @@ def _post_filter(plan: Plan, *, filters: Sequence[Any] = (), must_not: Sequence[
 
 def _collapse(plan: Plan) -> dict[str, Any]:
     return {name: plan.request.members[name] for name in ("collapse",) if name in plan.request.members}
-
-
-def _source(plan: Plan) -> SourceFilter:
-    """Return the client's `_source` filter, which also excludes the proxy's own fields."""
-    said, semantic = plan.request.source, plan.route.semantic
-    return said.without(added_fields(semantic.fields)) if semantic else said
-
-
-def added_fields(fields: Sequence[str]) -> tuple[str, ...]:
-    """Return the fields that the proxy adds to an index: each vector field, and the hash of its text."""
-    return tuple(name for field in fields for name in (field, f"{field}_hash"))
 
 
 def head_search(plan: Plan) -> EngineSearch:
@@ -166,7 +154,7 @@ def render_search(plan: Plan, keys: Sequence[DocKey], facets: Facets) -> EngineS
     uses: tuple[Use, ...] = _RENDERED
     if facets:
         counted, filters, query, uses = [these, *counted], [these, *filters], _widened(plan, these), _COUNTED
-    body: dict[str, Any] = request.body(*uses) | _source(plan).member() | _collapse(plan)
+    body: dict[str, Any] = request.body(*uses) | plan.source.member() | _collapse(plan)
     body |= {"query": query, "size": len(keys), "track_total_hits": False}
     body |= _highlight(plan) if facets else {}
     body |= {"aggs": {**facets, matched(facets): {"filter": {"bool": {"filter": counted}}}}}

@@ -109,6 +109,11 @@ class Semantic(Section, frozen=True, kw_only=True):
     def fields(self) -> tuple[str, ...]:
         return (self.field,) if isinstance(self.field, str) else self.field
 
+    @property
+    def added_fields(self) -> tuple[str, ...]:
+        """The fields that the proxy adds to an index: each vector field, and the hash of its text."""
+        return tuple(name for field in self.fields for name in (field, f"{field}_hash"))
+
 
 class Fusion(Section, frozen=True, kw_only=True):
     rank_constant: Annotated[int, Meta(ge=1)] = 10

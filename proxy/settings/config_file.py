@@ -133,6 +133,16 @@ REMOVED_KEYS: Mapping[str, str] = {
     ),
 }
 """Keys of earlier versions, and what replaces them."""
+_FOR_ENGINE = (
+    "no secrets in this file: `engine.authorization_env` names the environment variable with the credentials of the "
+    "proxy's own commands; a client's request is sent with the client's"
+)
+_FOR_MODELS = "no secrets in this file: `models.token_env` names the environment variable with the token"
+SECRET_KEYS: Mapping[str, str] = {
+    **{f"engine.{key}": _FOR_ENGINE for key in ("user", "username", "password", "api_key", "authorization")},
+    **{f"models.{key}": _FOR_MODELS for key in ("token", "api_key")},
+}
+"""Keys that would hold secrets, and what to write instead."""
 
 
 def load(path: Path, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Config:
@@ -164,7 +174,7 @@ def _converted(file: YamlFile, environment: Mapping[str, str]) -> Config:
     try:
         config = msgspec.convert(settings, Config)
     except msgspec.ValidationError as error:
-        raise file.refusal(str(error), KNOWN_KEYS, KNOWN_WORDS, REMOVED_KEYS) from None
+        raise file.refusal(str(error), KNOWN_KEYS, KNOWN_WORDS, {**REMOVED_KEYS, **SECRET_KEYS}) from None
     elsewhere = {setting.key: setting.name for setting in _SETTINGS if environment.get(setting.variable)}
     for place, problem in contradictions(config):
         raise ConfigError(f"{elsewhere[place]}: {problem}") if place in elsewhere else file.error(place, problem)

@@ -75,12 +75,12 @@ class YamlFile:
         complaint: str,
         known: Mapping[str, tuple[str, ...]],
         words: Mapping[str, tuple[str, ...]],
-        removed: Mapping[str, str],
+        instead_of: Mapping[str, str],
     ) -> ConfigError:
         """Convert an error message of msgspec into one with key and line.
 
-        `known` lists the keys of each section by its path, `words` the allowed values of keys, `removed` what replaces
-        a key of an earlier version, by its path.
+        `known` lists the keys of each section by its path, `words` the allowed values of keys, `instead_of` what to
+        write instead of some unknown keys, by their path.
         """
         found = _PATH.search(complaint)
         path = found["path"].lstrip(".") if found else ""
@@ -90,7 +90,7 @@ class YamlFile:
         if unknown := _UNKNOWN.match(problem):
             key = unknown["key"]
             place, section = f"{path}.{key}" if path else key, re.sub(r"\[\d+\]", "[]", path)
-            if instead := removed.get(f"{section}.{key}" if section else key):
+            if instead := instead_of.get(f"{section}.{key}" if section else key):
                 return self.error(place, instead)
             return self.error(place, f"unknown key{_known_elsewhere(key, section, known)}")
         if wrong := _WRONG_WORD.match(problem):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from proxy.bounds import BACK_OFF_S_MAX
-from proxy.errors import Unreachable
+from proxy.errors import Unreachable, connection_error
 from proxy.http1.outbound import EngineConnection, Node
 from proxy.settings.config import Engine
 from proxy.settings.tls import towards_engine
@@ -120,7 +120,7 @@ class Nodes:
         except OSError as error:  # includes TimeoutError and TLS errors
             self._addresses.forget(node.host)
             self._pool.failed(node, time.monotonic())
-            raise Unreachable(SERVICE, f"{node}: {_describe(error)}") from error
+            raise Unreachable(SERVICE, f"{node}: {connection_error(error) or 'no connection in time'}") from error
         self._pool.reached(node)
         return connection
 
@@ -151,9 +151,3 @@ class Nodes:
             server_hostname=node.host if node.tls else None,
         )
         return connection
-
-
-def _describe(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        return error.reason or "TLS failed"
-    return str(error) or "no connection in time"

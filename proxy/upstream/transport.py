@@ -16,7 +16,16 @@ from aiohttp.tracing import Trace
 
 from proxy.bounds import INFLATED_BYTES_A_TURN, MODEL_RESPONSE_BYTES
 from proxy.context.tracing import client_span
-from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
+from proxy.errors import (
+    Lost,
+    Malformed,
+    Refused,
+    TimedOut,
+    TooLarge,
+    Unreachable,
+    UpstreamError,
+    connection_error,
+)
 from proxy.ranking.stages import UNMETERED, Payment, Purse
 from proxy.settings.config import Models
 from proxy.settings.tls import towards_models
@@ -171,7 +180,7 @@ class Transport:
             raise Malformed(self.service, f"{self.url}: no HTTP response: {error.message:.100}") from error
         except aiohttp.ClientError as error:
             lost = Lost if begun else Unreachable
-            raise lost(self.service, f"{self.url}: {error}") from error
+            raise lost(self.service, f"{self.url}: {connection_error(error)}") from error
         if response.status != 200:
             raise self._refused(response.status, content, response.raw_headers)
         return content

@@ -38,7 +38,10 @@ def unused_patterns(routes: Sequence[Route]) -> Iterator[tuple[str, Finding]]:
             path = f"routes[{number}].index"
             earlier = [(at, name) for at in range(number) for name in routes[at].patterns]
             if (at := next((at for at, name in earlier if name == pattern), None)) is not None:
-                yield path, Finding("wrong", path, f"{pattern!r} is in routes[{at}] already, which is used: remove one")
+                yield (
+                    path,
+                    Finding("wrong", path, f"{pattern!r} is also in routes[{at}], which comes first: remove one"),
+                )
             elif pattern in route.patterns[:place]:
                 yield path, Finding("wrong", path, f"{pattern!r} is in this route twice: remove one")
             elif (first := route_of(routes[:number], Resolved(pattern))) is not None:

@@ -81,12 +81,18 @@ async def _kind(caller: EngineOfCaller, url: str, *, authorized: bool) -> Findin
     return _named(kind, url)
 
 
+_PRIVILEGES = 'grant `monitor` on the cluster, see "Credentials" in docs/quick-start.md'
+
+
 def _refused(error: Refused, url: str, *, authorized: bool) -> Finding:
     if error.status in {401, 403} and not authorized:
         said = f"{url} requires credentials ({error.status}): set engine.authorization_env to check the indices, too"
         return Finding("note", "engine", said)
-    if error.status in {401, 403}:
-        said = f"{url} rejects the credentials of engine.authorization_env ({error.status}): correct the variable"
+    if error.status == 403:
+        said = f"{url} does not permit `GET /` with the credentials of engine.authorization_env (403): {_PRIVILEGES}"
+        return Finding("wrong", "engine", said)
+    if error.status == 401:
+        said = f"{url} rejects the credentials of engine.authorization_env (401): correct the variable"
         return Finding("wrong", "engine", said)
     is_fault = error.status >= 500 or error.status == 429
     advice = "look into the log of the engine, or of a gateway before it" if is_fault else "correct engine.url"

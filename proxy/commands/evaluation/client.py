@@ -25,7 +25,16 @@ from proxy.commands.evaluation.outcomes import (
     read_outcome,
 )
 from proxy.commands.loading.patience import patiently
-from proxy.errors import Lost, Malformed, Refused, TimedOut, TooLarge, Unreachable, UpstreamError
+from proxy.errors import (
+    Lost,
+    Malformed,
+    Refused,
+    TimedOut,
+    TooLarge,
+    Unreachable,
+    UpstreamError,
+    connection_error,
+)
 
 _PASSING = {429, 502, 503, 504}
 _FEW_FAILURES, _TOLERATED_SHARE = 10, 0.02
@@ -210,7 +219,7 @@ async def search(session: aiohttp.ClientSession, address: Address, sending: Send
     except aiohttp.ClientConnectorCertificateError as error:
         raise Untrusted("search", str(error.certificate_error)) from None
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise Unreachable("search", str(error)) from None
+        raise Unreachable("search", connection_error(error)) from None
     except TimeoutError:
         raise TimedOut("search", f"no answer in {sending.timeout_seconds:g} s") from None
     except aiohttp.ClientError as error:

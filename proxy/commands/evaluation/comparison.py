@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from math import log2
 from statistics import fmean
 
-from proxy.commands.evaluation.bootstrap import Interval, interval
+from proxy.commands.evaluation.bootstrap import QUERIES_MIN, Interval, interval
 from proxy.commands.evaluation.collection import Query
 from proxy.commands.evaluation.measures import CUTOFF, GAINS, NDCG, Measure, Ranking, measures_of, scores
 from proxy.commands.evaluation.outcomes import HEADER, FailedSearch, Found, Pair
@@ -168,8 +168,8 @@ def _why_no_verdict(baseline: Side, proxy: Side, rows: Sequence[Row]) -> str | N
                 f"{side.unusable} of {side.searches} searches of the {name} failed or were not reranked, more than "
                 f"{TOLERATED_SHARE:.0%}: see the outcomes, and correct what they name"
             )
-    if rows[0].difference.meaning.startswith("too few"):
-        return f"{rows[0].difference.queries} queries are too few for a verdict: judge more"
+    if (queries := rows[0].difference.queries) < QUERIES_MIN:
+        return f"at least {QUERIES_MIN} queries are needed, and {queries} could be compared: judge more"
     return None
 
 

@@ -61,6 +61,6 @@ def _growth(index: str, embedding: Embedding, cause: str) -> str:
     kilobytes = embedding.dimensions * _JSON_LENGTH_OF_A_NUMBER / 1000
     return (
         f"{index}: each document will be about {kilobytes:,.1f} KB larger in responses that are not reranked, because "
-        f"{cause}. To prevent this for the searches of a route, set `semantic.exclude_from_source: true`; what remains "
-        'is in docs/loading.md, "Vectors in other responses"'
+        f"{cause}. To prevent this for the searches of a route, set `semantic.exclude_from_source: true`; for "
+        'its exceptions, see "Vectors in other responses" in docs/loading.md'
     )

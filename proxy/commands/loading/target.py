@@ -70,10 +70,12 @@ def _is_busy(error: Exception) -> bool:
 def engine_advice(error: UpstreamError) -> str:
     """Explain an error of the engine, and what to do."""
     match error:
-        case Refused(status=401 | 403 as status):
+        case Refused(status=401):
+            return "the engine rejects the credentials (401): correct the variable that engine.authorization_env names"
+        case Refused(status=403):
             return (
-                f"the engine rejects the credentials ({status}): let engine.authorization_env name a variable with "
-                "a valid Authorization value"
+                "the credentials of engine.authorization_env do not permit this (403): see the privileges under "
+                '"Credentials" in docs/quick-start.md'
             )
         case Refused(status=status):
             return f"the engine returned {status}: {_said(error)}"

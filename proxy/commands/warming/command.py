@@ -194,7 +194,7 @@ def _concluded(warmed: Warmed) -> int:
     if not warmed.first_error:
         return 0
     if warmed.failed_in_a_row >= FAILURES_IN_A_ROW:
-        said = f"{warmed.failed_in_a_row} searches in a row failed, so that it stopped; the first error was"
+        said = f"{warmed.failed_in_a_row} searches in a row failed, so the run stopped; the first error was"
     else:
         said = "some searches failed, the first one with"
     return report_failure(f"{said}: {warmed.first_error}. {_ADVICE}")

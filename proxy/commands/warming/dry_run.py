@@ -132,7 +132,7 @@ class WarmingForecast:
             share = round(sum(self.assumed.values()) * self._factor)
             yield f"they include {share:,} documents that are assumed: kNN may find them once a query has its vector"
         yield self._cached()
-        more = " and models without a price" if unpriced else ""
+        more = ", without the models that have no price" if unpriced else ""
         yield f"at most about {usd(total)}{more}: the proxy may have more in its memory, which costs nothing"
 
     def _cached(self) -> str:
