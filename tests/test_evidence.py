@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 
 from proxy.bounds import READ_SIZE, TEXT_CLAUSES
 from proxy.parsing.evidence import LinkedFields
@@ -699,3 +701,63 @@ def test_a_value_in_filters_alone_is_no_query_text() -> None:
     user_query = find_user_query(words, PASSAGE, lambda _: True, links=BRANDS)
     assert user_query is not None
     assert user_query.unrelaxed == "text_in_filter"
+
+
+SEARCHES = (
+    multi,
+    lambda text: match("title", text),
+    line,
+    lambda text: line(text, fields=["title^5", "body"], default_operator="AND"),
+    lambda text: line(f'"{text}"^10 OR ({text})'),
+    lambda text: must(*[multi(word) for word in text.split()]),
+    lambda text: should(*[match("title", word) for word in text.split()], minimum_should_match="75%"),
+    lambda text: must(*[in_each_field(word) for word in text.split()]),
+    lambda text: should(multi(text, type="phrase", boost=4), multi(text)),
+    lambda text: should(match("name_en", text), match("name_de", text)),
+    lambda text: {
+        "function_score": {"query": multi(text), "functions": [{"filter": match("title", text), "weight": 2}]}
+    },
+    lambda text: {"bool": {"must": [multi(text)], "filter": [multi(text)]}},
+)
+BY_VALUE = (
+    lambda value: match("shelf", value),
+    lambda value: {"match_phrase": {"shelf": value}},
+    lambda value: multi(value, ["shelf", "shelf.folded"]),
+    lambda value: line(f"shelf:({value})"),
+    lambda value: line(value, default_field="shelf"),
+    lambda value: should(match("shelf", value), match("shelf", "other"), minimum_should_match=1),
+    lambda value: {"nested": {"path": "shelf", "query": match("shelf.name", value)}},
+    lambda value: {"constant_score": {"filter": must(match("shelf", value))}},
+    lambda value: {"dis_max": {"queries": [match("shelf", "other"), match("shelf", value)]}},
+)
+PLACES = (
+    must,
+    lambda words, by_value: must(by_value, words),
+    lambda words, by_value: {"bool": {"must": [by_value], "should": [words]}},
+    lambda words, by_value: {"bool": {"must": [by_value], "should": [words], "minimum_should_match": 1}},
+    lambda words, by_value: {"bool": {"must": [words], "should": [by_value], "minimum_should_match": 1}},
+    lambda words, by_value: {"bool": {"must": [words], "filter": [by_value]}},
+    lambda words, by_value: should(words, by_value, minimum_should_match="100%"),
+    lambda words, by_value: must(should(words), must(must(by_value))),
+)
+VALUES = ("dry feet", "feet", "dry", "warm dry feet", "feet sale", "feets", "dryfeet", "feet dry", "other")
+
+
+@drawn(
+    search=st.sampled_from(SEARCHES),
+    by_value=st.sampled_from(BY_VALUE),
+    place=st.sampled_from(PLACES),
+    value=st.sampled_from(VALUES),
+    text=st.sampled_from(["dry feet", "feet"]),
+    is_given=st.booleans(),
+    passage=st.sampled_from([PASSAGE, (*PASSAGE, "shelf")]),
+)
+def test_a_filter_by_a_value_is_never_relaxed(
+    *, search: Any, by_value: Any, place: Any, value: str, text: str, is_given: bool, passage: Sequence[str]
+) -> None:
+    """Whatever its form and place, and however its value resembles the text; but it may leave kNN no place."""
+    links = LinkedFields(also_keywords=frozenset({"shelf"}))
+    query = place(search(text), by_value(value))
+    user_query = find_user_query(query, passage, lambda _: True, text if is_given else None, links)
+    assert user_query is not None
+    assert user_query.relaxed is None or "shelf" in str(user_query.relaxed)
