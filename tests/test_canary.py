@@ -29,6 +29,7 @@ from proxy.upstream.canary import (
     judged,
 )
 from proxy.upstream.guard import Guards
+from proxy.upstream.state_files import locked, replace_state
 from tests.canaries import known_scores
 from tests.conftest import QUERY, TOKEN, Log
 from tests.fakes import Client, FakeModels, hangs, refuses
@@ -261,6 +262,16 @@ async def test_an_unreadable_file_is_not_replaced(log: Log, tmp_path: Path, cont
     canary.watch([MODEL])
     assert CanaryReport(CanaryVerdict.OK) == await done(canary)
     assert (["canary_file_unusable"], content) == ([line["event"] for line in log], file.read_bytes())
+
+
+async def test_two_processes_do_not_replace_each_others_scores(tmp_path: Path) -> None:
+    file = tmp_path / "canary.json"
+    with locked(file):  # as another process that is adding a model
+        adding = asyncio.ensure_future(CanaryScores(str(file)).remember_first("m1", (0.5,)))
+        assert not (await asyncio.wait({adding}, timeout=0.2))[0]
+        replace_state(file, b'{"m2": [0.5]}')
+    assert await adding is None
+    assert ["m1", "m2"] == sorted(name.split()[0] for name in msgspec.json.decode(file.read_bytes()))
 
 
 async def test_the_file_has_scores_by_model_and_no_text(tmp_path: Path) -> None:

@@ -150,15 +150,30 @@ async def test_behind_a_write_whose_client_leaves_the_next_one_is_sent_when_that
     assert ["/library/_doc/0", "/library/_doc/1", "/library/_doc/2"] == [asked.path for asked in engine.of("other")]
 
 
+@pytest.mark.parametrize("search", [b"", request("POST", "/library/_search", b"{}")], ids=["running", "waiting"])
 async def test_behind_a_request_that_closes_the_connection_nothing_is_delivered(
-    engine: FakeEngine, serve: Serve
+    engine: FakeEngine, serve: Serve, search: bytes
 ) -> None:
     held = asyncio.Event()
-    engine.faults["other"] = waits_for(held)
+    engine.faults |= {"other": waits_for(held), "lexical": hangs}
     async with connected(await serve(engine.url)) as client:
         last = request("PUT", "/library/_doc/0", b"{}", connection="close")
-        await client.send(last + request("PUT", "/library/_doc/1", b"{}"))
-        await engine.until_asked("other")
+        await client.send(search + last + request("PUT", "/library/_doc/1", b"{}"))
+        await engine.until_asked("lexical" if search else "other")
     held.set()
+    await engine.until_asked("other")
     await engine.until_left()
     assert ["/library/_doc/0"] == [asked.path for asked in engine.of("other")]
+
+
+async def test_behind_a_search_whose_client_leaves_a_write_of_tiny_chunks_is_delivered(
+    engine: FakeEngine, serve: Serve
+) -> None:
+    engine.faults["lexical"] = hangs
+    async with connected(await serve(engine.url)) as client:
+        await client.send(request("POST", "/library/_search", b"{}"))
+        await engine.until_asked("lexical")
+        body = chunked(*[b" "] * 9000, b"{}")
+        await client.send(request("POST", "/_bulk", transfer_encoding="chunked") + body)
+    await engine.until_asked("other")
+    assert [body] == [asked.body for asked in engine.of("other")]

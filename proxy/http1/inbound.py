@@ -8,6 +8,7 @@ most one request in progress, and at most one connection to the engine, which no
 import asyncio
 import re
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, cast
 
 from proxy.bounds import PIPELINED_BYTES, REQUEST_HEAD_BYTES, WRITE_BUFFER_BYTES
@@ -410,28 +411,27 @@ class ClientConnection(asyncio.Protocol):
     def _deliver_next(self) -> None:
         """Begin the next request of a client that has left, one after the other, as if it left only then."""
         self._outliving = None
-        exchange = None if self._owner.closing else self._take_whole()
-        if exchange is None:
-            return
-        self._begin(exchange)
-        self._stop(exchange)
-        if self._outliving is None:
-            self._loop.call_soon(self._deliver_next)
-
-    def _take_whole(self) -> Exchange | None:
-        """Take the next request from what has been received; None if there is no whole one."""
         data, self._pending = _without_blank_lines(self._pending), b""
-        position = head_length(data)
-        if position is None or position > REQUEST_HEAD_BYTES:
-            return None
+        length = head_length(data)
+        if self._owner.closing or length is None or length > REQUEST_HEAD_BYTES:
+            return
+        with suppress(BadMessage):
+            self._deliver(Exchange(read_request_head(data[:length]), self), data[length:])
+
+    def _deliver(self, exchange: Exchange, data: bytes) -> None:
+        """Begin a request once its body is whole; it is read in parts, one in each turn of the event loop."""
         try:
-            exchange = Exchange(read_request_head(data[:position]), self)
-            while not exchange.whole and position < len(data):
-                position += exchange.take(data[position:])
+            stop = exchange.take(data)
         except BadMessage:
-            return None
-        self._pending = data[position:]
-        return exchange if exchange.whole else None
+            return
+        if exchange.whole:
+            self._pending = data[stop:] if exchange.head.keep_alive else b""
+            self._begin(exchange)
+            self._stop(exchange)
+            if self._outliving is None:
+                self._loop.call_soon(self._deliver_next)
+        elif stop < len(data):
+            self._loop.call_soon(self._deliver, exchange, data[stop:])
 
 
 _TLS_HANDSHAKE = b"\x16\x03"

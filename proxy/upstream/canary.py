@@ -19,7 +19,7 @@ from proxy.errors import EqualScores, UpstreamError
 from proxy.ranking.planning import Relevance
 from proxy.ranking.stages import UNMETERED, Purse
 from proxy.upstream.guard import Guard, Guards
-from proxy.upstream.state_files import read_state, replace_state
+from proxy.upstream.state_files import locked, read_state, replace_state
 
 _log = structlog.get_logger("proxy")
 _SERVICE = "reranker"
@@ -161,11 +161,12 @@ class CanaryScores:
 
     def _remember_in(self, file: Path, model: str, scores: tuple[float, ...]) -> tuple[float, ...] | None:
         try:
-            known = _read(file)
-            earlier = known.get(_key(model))
+            earlier = _read(file).get(_key(model))
             if earlier is None:
-                known[_key(model)] = scores
-                replace_state(file, msgspec.json.format(msgspec.json.encode(known)) + b"\n")
+                with locked(file):
+                    known = _read(file)
+                    known.setdefault(_key(model), scores)
+                    replace_state(file, msgspec.json.format(msgspec.json.encode(known)) + b"\n")
         except (OSError, ValueError) as error:
             detail = f"{file}: {error}. Scores are not compared with those of earlier deployments: correct or remove it"
             _log.warning("canary_file_unusable", detail=detail[:LOG_DETAIL])

@@ -19,6 +19,8 @@ from proxy.settings.tls import towards_engine
 from proxy.upstream.addresses import Addresses
 
 SERVICE = "engine"
+_LEAST_SHARE = 1 / 3
+"""Of the time to connect, for each of many addresses: a distant one needs some for TLS."""
 BACK_OFF_S = 1.0
 """Seconds for which a node is not used after its first failure."""
 
@@ -127,15 +129,17 @@ class Nodes:
     async def _open(self, node: Node) -> EngineConnection:
         """Open a connection to the first address of a node that accepts one; raises OSError if none does.
 
-        Each address has an equal share of the time that is left, so that one that is silent leaves some to the others.
+        Each address has a share of the time, so that one that is silent leaves some to the others.
         """
         until, failure = time.monotonic() + self._timeout, OSError("no address")
         async with asyncio.timeout(self._timeout):
             addresses = await self._addresses.of(node.host, time.monotonic())
         for number, address in enumerate(addresses):
-            now = time.monotonic()
+            if (now := time.monotonic()) >= until:
+                break
+            share = max((until - now) / (len(addresses) - number), self._timeout * _LEAST_SHARE)
             try:
-                async with asyncio.timeout((until - now) / (len(addresses) - number)):
+                async with asyncio.timeout(min(share, until - now)):
                     return await self._open_at(node, address)
             except OSError as error:
                 failure = error

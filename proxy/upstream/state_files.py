@@ -5,9 +5,15 @@ All functions block, and raise OSError.
 
 import errno
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_ISREG
+
+from filelock import FileLock, Timeout
+
+LOCK_S = 2.0
+"""How long a change waits for another process, in seconds."""
 
 
 def read_state(path: Path, most: int) -> bytes | None:
@@ -23,8 +29,25 @@ def read_state(path: Path, most: int) -> bytes | None:
     return content
 
 
+@contextmanager
+def locked(path: Path, seconds: float = LOCK_S) -> Iterator[None]:
+    """Let no other process change a file while the block runs."""
+    lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=seconds)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise OSError(f"another process has locked {lock.lock_file}") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def replace_state(path: Path, content: bytes) -> None:
-    """Replace a file in one step: a reader, or a crash, finds the old content or the new one, never half of it."""
+    """Replace a file in one step: a reader, or a crash, finds the old content or the new one, never half of it.
+
+    Only one process at a time may do so: see `locked`.
+    """
     with suppress(FileNotFoundError):
         _demand_regular(path)
     new = path.with_name(f"{path.name}.new")

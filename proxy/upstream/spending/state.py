@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-from filelock import FileLock, Timeout
 
 from proxy.bounds import SPEND_FILE_BYTES
 from proxy.upstream.spending.ledger import Account, Book, Spent, added, recent
-from proxy.upstream.state_files import read_state, replace_state
+from proxy.upstream.state_files import LOCK_S, locked, read_state, replace_state
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -57,7 +56,7 @@ class StateFile:
     """A state file; its methods block, and raise OSError."""
 
     path: Path
-    lock_seconds: float = 2.0
+    lock_seconds: float = LOCK_S
     """How long a save waits for another process."""
 
     def read(self) -> Mapping[Account, Spent]:
@@ -70,13 +69,9 @@ class StateFile:
 
     def add(self, book: Book, now: float) -> Book:
         """Add a book to the file, and return what the file has then; raises Corrupt, or OSError if it is locked."""
-        lock = FileLock(self.path.with_name(f"{self.path.name}.lock"), timeout=self.lock_seconds)
-        try:
-            with lock:
-                together = recent(added(self.read(), book), now)
-                replace_state(self.path, encode(together))
-        except Timeout:
-            raise OSError(f"another process has locked {lock.lock_file}") from None
+        with locked(self.path, self.lock_seconds):
+            together = recent(added(self.read(), book), now)
+            replace_state(self.path, encode(together))
         return together
 
     def set_aside(self, now: float) -> Path:
