@@ -19,7 +19,7 @@ help:
 	@echo 'make eval          what the proxy gains on judged collections (DATA=../shared/data ONLY="one another")'
 	@echo 'make test          all checks and tests, including those on real engines'
 	@echo 'make test-clients  clients of all languages, with and without the proxy; ONLY="python go" runs some of them'
-	@echo 'make quick         all checks and tests that need no engine'
+	@echo 'make quick         all checks, and the tests that need neither an engine nor processes of their own'
 	@echo 'make bench         measure the overhead: against the engine alone (ONLY=engine; PAIRS=300 requests of each kind),'
 	@echo '                   against nginx and aiohttp (ONLY=passthrough; ROUNDS=5 SECONDS=2), of a reranked search against'
 	@echo '                   the same made by hand (ONLY=reranked), and while the models stall (ONLY=stalled); these three'
@@ -30,9 +30,13 @@ demo: .venv/ready tools
 
 # Coverage is that of the tests without engines: it slows the others by a fifth. Those on OpenSearch run beside those on
 # Elasticsearch; their output follows.
+# What an input costs is measured without coverage, which slows only one side of its comparisons.
+OF_COST := tests/test_cost.py tests/test_turns.py
 OTHERS := opensearch
 ON_ENGINES = $(BIN)/pytest -m engine --ignore tests/clients
-test: quick tools
+test: checks tools
+	$(BIN)/pytest -m 'not engine' $(COVERAGE) $(OF_COST:%=--ignore %)
+	$(BIN)/pytest $(OF_COST)
 	$(ENGINE) sh -c '$(ON_ENGINES) -p no:cacheprovider -k $(OTHERS) >.venv/others.log 2>&1 & others=$$!; \
 		$(ON_ENGINES) -k "not $(OTHERS)"; code=$$?; wait $$others; others=$$?; cat .venv/others.log; \
 		test $$code -eq 0 -a $$others -eq 0'
@@ -52,11 +56,8 @@ test-clients: .venv/ready tools languages
 	$(if $(REAL_ENGINES),,$(BIN)/python -m demo.engine --engine $(ENGINES) exec --) \
 		sh -euc '$(CLIENTS)'
 
-# What an input costs is measured without coverage, which slows only one side of its comparisons.
-OF_COST := tests/test_cost.py tests/test_turns.py
 quick: checks
-	$(BIN)/pytest -m 'not engine' $(COVERAGE) $(OF_COST:%=--ignore %)
-	$(BIN)/pytest $(OF_COST)
+	$(BIN)/pytest -m 'not engine and not slow' --numprocesses auto --dist worksteal
 
 BENCH = $(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(PAIRS),--pairs $(PAIRS)) \
 	$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(TO),--to $(TO)) \

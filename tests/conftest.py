@@ -23,6 +23,28 @@ hypothesis.settings.register_profile("fast", max_examples=50, deadline=None, der
 hypothesis.settings.register_profile("deep", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
+_SLOW = frozenset(
+    [
+        "bench",
+        "cost",
+        "demo",
+        "evaluation_command",
+        "isolation",
+        "log_writer",
+        "ops",
+        "process_bounds",
+        "serving",
+        "several_proxies",
+        "spending_serving",
+        "store_redis_store",
+        "traces",
+        "turns",
+        "warming",
+        "warming_dry_run",
+    ]
+)
+"""Modules whose tests start processes, attack with hundreds of requests, or measure what an input costs."""
+
 PATIENT_MS = 600_000
 """A budget that ends no stage, however slow the machine; tests of the budget set their own."""
 TOKEN = "token-of-the-models"
@@ -41,6 +63,12 @@ SCORES = {"Mobile workstation": 0.9, "Laptop for editing": 0.8, "Laptop stand": 
 QUERY = {"query": {"match": {"title": "laptop"}}}
 OTHER = {"query": {"match": {"title": "sleeve"}}}
 """Another search, after which the engine is known to accept those of this caller."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.stem.removeprefix("test_") in _SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

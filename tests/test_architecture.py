@@ -156,6 +156,7 @@ def run(*command: str) -> tuple[int, str]:
 
 
 @pytest.mark.timeout(600)  # a process for each module
+@pytest.mark.slow
 def test_every_module_can_be_imported_first() -> None:
     """No import works only because another module was imported before."""
     modules = [module for module in MODULES if module != "proxy.__main__"]

@@ -95,6 +95,7 @@ async def test_above_the_memory_limit_the_oldest_running_search_is_not_reranked(
     assert ["", "reranked"] == [each.header("x-rerank") for each in polled]
 
 
+@pytest.mark.slow
 async def test_headers_of_running_searches_count_towards_the_memory_limit(
     client: Client, engine: EndpointEngine
 ) -> None:

@@ -124,6 +124,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
         read_collection(None, tmp_path / "large.tsv")
 
 
+@pytest.mark.slow
 def test_too_many_queries_are_rejected() -> None:
     lines = (f"q{number}\tshoes\n" for number in range(JUDGED_QUERIES + 1))
     with pytest.raises(CannotEvaluate, match=r"more than 100,000 queries\. Take a sample"):

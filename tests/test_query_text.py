@@ -263,7 +263,7 @@ def test_any_line_is_parsed_without_an_error(line: str) -> None:
 def admits(query: Any, document: strategies.Document, given_words: str | None = None) -> bool:
     """Whether a document matches; clauses of words that ask for given ones are taken for fulfilled.
 
-    Only where a clause scores: neither in `filter` nor in `must_not`, where nobody types.
+    Only where a clause scores: in `must_not` and `filter` nobody types, but for a filter that preselects by the words.
     """
     ((name, body),) = query.items()
     match name:
@@ -299,21 +299,27 @@ def _bool(body: Mapping[str, Any], document: strategies.Document, given_words: s
     least = body.get("minimum_should_match", 1 if alone else 0)
     return (
         all(admits(clause, document, given_words) for clause in required)
-        and all(admits(clause, document) for clause in clauses.get("filter", []))
+        and all(admits(clause, document) or preselects(clause, given_words) for clause in clauses.get("filter", []))
         and not any(admits(clause, document) for clause in clauses.get("must_not", []))
         and sum(admits(clause, document, given_words) for clause in optional) >= least
     )
 
 
 def conditions(query: Any, words: str) -> list[Any]:
-    """Every clause that a document must fulfil and that does not hold the user's words, as queries."""
+    """Return every clause that a document must fulfil and that does not hold the user's words, as queries."""
     ((name, body),) = query.items()
     if name != "bool":
         return [] if any(word in str(body) for word in words.split()) else [query]
     lists = {key: value if isinstance(value, list) else [value] for key, value in body.items()}
     forbidden = [{"bool": {"must_not": [clause]}} for clause in lists.get("must_not", [])]
     required = [condition for clause in lists.get("must", []) for condition in conditions(clause, words)]
-    return [*forbidden, *required, *lists.get("filter", [])]
+    filters = [clause for clause in lists.get("filter", []) if not preselects(clause, words)]
+    return [*forbidden, *required, *filters]
+
+
+def preselects(clause: Any, words: str | None) -> bool:
+    """Whether a filter only searches the user's words in several fields: such a one is relaxed with them."""
+    return bool(clause.get("multi_match", {}).get("query", "") == words)
 
 
 @given(strategies.user_queries, strategies.documents)
