@@ -93,7 +93,7 @@ async def test_reading_a_body_twice_gives_the_same_bytes(framing: str, limit: in
 
     async def reads_twice(exchange: Exchange) -> None:
         read.extend([await exchange.read_body(limit), await exchange.read_body(limit)])
-        await exchange.answer(Answer(200, [], b""))
+        exchange.send(Answer(200, [], b""))
 
     listener = await listening(reads_twice)
     client = await Client.to(listener.port)

@@ -425,3 +425,12 @@ def test_a_head_with_too_many_lines_is_rejected() -> None:
 def test_a_successful_connect_response_has_no_body(status: bytes, framing: Framing) -> None:
     head = response(b"content-length: 5", start=b"HTTP/1.1 " + status + b" So")
     assert framing == read_response_head(head, b"CONNECT").framing
+
+
+def test_heads_that_connections_share_cannot_be_changed() -> None:
+    raw = b"GET / HTTP/1.1\r\nAuthorization: a\r\nVia: b\r\nVia: c\r\n\r\n"
+    head = read_request_head(raw)
+    assert head.control is read_request_head(raw).control
+    with pytest.raises(TypeError):
+        head.control[b"via"] = ()  # type: ignore[index]  # as a defect would
+    assert ({(b"a",), (b"b", b"c")}, tuple) == ({*head.control.values()}, type(head.lines))

@@ -42,7 +42,7 @@ class Handler:
             self.cancelled.set()
             raise
         self.bodies.append(await exchange.read_body(self.limit))
-        await exchange.answer(self.answer)
+        exchange.send(self.answer)
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ async def test_a_disconnecting_client_cancels_its_handler(caller: Client, handle
 
 async def test_the_rest_of_a_small_body_is_read_before_the_next_request(handler: Handler, log: Log) -> None:
     async def without_reading(exchange: Exchange) -> None:
-        await exchange.answer(OK)
+        exchange.send(OK)
 
     listener = await listening(without_reading)
     client = await Client.to(listener.port)
@@ -429,6 +429,18 @@ async def test_a_client_that_never_reads_is_not_kept_for_ever(handler: Handler, 
     await handler.running.wait()
     while listener.clients:  # noqa: ASYNC110  the listener has no event
         await asyncio.sleep(0)
+    client.close()
+    await listener.close(0)
+
+
+async def test_a_client_that_never_sends_the_rest_of_its_body_is_disconnected(handler: Handler, log: Log) -> None:
+    listener = await listening(handler, patience=Patience(idle=0.1))
+    client = await Client.to(listener.port)
+    await client.send(HEAD + b"Content-Length: 5\r\n\r\nhal")
+    await handler.running.wait()
+    while listener.clients:  # noqa: ASYNC110  the listener has no event
+        await asyncio.sleep(0)
+    assert [] == handler.bodies
     client.close()
     await listener.close(0)
 

@@ -32,6 +32,7 @@ class Sink(FakeServer):
         super().__init__()
         self.flood: Iterator[bytes] = iter(())
         self.heads: list[Message] = []
+        self.content = b"{}"
 
     async def _talk(self, stream: Stream) -> None:
         while head := await stream.head():
@@ -48,7 +49,7 @@ class Sink(FakeServer):
             await stream.left()
         else:
             await stream.body(head)
-            await stream.send(answer(200, b"{}"))
+            await stream.send(answer(200, self.content))
 
 
 @pytest.fixture
@@ -132,6 +133,20 @@ async def test_memory_is_bounded_whatever_a_client_sends(*, routed: bool, sink: 
         grown[name] = _most_bytes(command) - before
     await _assert_serves(port)
     assert [] == [name for name, size in grown.items() if size > _HELD_MAX_BYTES], grown
+
+
+async def test_responses_to_a_client_that_does_not_read_do_not_pile_up(sink: Sink, serve: Serve) -> None:
+    sink.content = b" " * 100_000
+    command, port = await serve(sink.url)
+    await _assert_serves(port)
+    before = _most_bytes(command)
+    async with connected(port) as client:
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a stream's transport reads, too
+        for piece in _flood(*FLOODS["requests"]):
+            if not await _taken(client, piece):
+                break
+    await _assert_serves(port)
+    assert _most_bytes(command) - before < _HELD_MAX_BYTES
 
 
 async def _assert_serves(port: int) -> None:

@@ -25,7 +25,7 @@ from proxy.settings.yaml_file import ConfigError
 from proxy.upstream.breaker import BreakerState
 from tests.conftest import OTHER, QUERY, SCORES, TOKEN, Log
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, recorded
-from tests.fakes import Client, FakeEngine, FakeModels, ids, request, waits_for
+from tests.fakes import Client, Document, FakeEngine, FakeModels, ids, request, waits_for
 
 RERANKED = ["d", "b", "c", "a"]
 replace = msgspec.structs.replace
@@ -203,6 +203,22 @@ async def test_an_earlier_generation_is_closed_when_its_last_request_has_ended(
     assert "reranked" == (await client.answer()).header("x-rerank")
     await models.until_left()
     assert 0 == first.running
+
+
+async def test_a_client_that_does_not_read_keeps_no_generation(
+    start: Start, settings: Config, engine: FakeEngine
+) -> None:
+    engine.documents = [Document("a", "laptop " + "x" * 10_000_000, lexical=1.0)]
+    server = await start(settings)
+    client = await server.client()
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a stream's transport reads, too
+    await client.send(request("POST", "/products/_search", msgspec.json.encode(QUERY), content_type="application/json"))
+    await engine.until_asked("lexical")
+    while server.proxy.generation.running:  # noqa: ASYNC110  it has no event
+        await asyncio.sleep(0)
+    client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+    assert ("reranked", ["a"]) == ((answered := await client.answer()).header("x-rerank"), ids(answered))
+    assert 200 == (await client.ask("GET", "/_cat/health")).status
 
 
 async def test_a_generation_with_running_requests_is_not_closed(

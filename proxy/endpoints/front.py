@@ -93,7 +93,7 @@ class Front:
         elif response.reply is not None:
             await send(exchange, response.reply, response.body, fields)
         else:
-            await exchange.answer(Answer(response.status, [*own_fields(self._product), *fields], response.body))
+            exchange.send(Answer(response.status, [*own_fields(self._product), *fields], response.body))
 
     def concluded(self, record: SearchRecord, result: Result | Wrong) -> "Response":
         """Turn a result into a response, and record the outcome of the search."""
@@ -196,4 +196,4 @@ async def send(exchange: Exchange, reply: EngineReply, body: bytes, outcome: Seq
     if reply.compressed:
         kept.append((b"content-encoding", b"gzip"))
         body = await asyncio.to_thread(gzipped, body) if len(body) > 2**18 else gzipped(body)
-    await exchange.answer(Answer(reply.status, [*kept, *outcome], body))
+    exchange.send(Answer(reply.status, [*kept, *outcome], body))

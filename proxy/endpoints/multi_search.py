@@ -294,7 +294,7 @@ class _Multi:
             case Relayed(reply, body):
                 await send(self.exchange, reply, body, outcome)
             case Unanswered():
-                await self.exchange.answer(no_answer(refusal, self.front.upstream.product, outcome))
+                self.exchange.send(no_answer(refusal, self.front.upstream.product, outcome))
 
     async def _ask_rest(self, ended: Sequence[_Ended]) -> _Rest | Relayed | Unanswered | Bypass:
         """Send the engine its items in one request; returns its rejection if it rejects them as a whole."""

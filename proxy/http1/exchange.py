@@ -70,11 +70,8 @@ class Client(Protocol):
 
     def write(self, piece: bytes) -> None: ...
 
-    async def drained(self) -> None:
-        """Wait until most of what was written has been sent; raises Broken if the client disconnects."""
-
     def done(self, exchange: "Exchange") -> None:
-        """Continue after a response: read the next request, or close the connection."""
+        """Continue when most of a response has been sent: read the next request, or close the connection."""
 
     def conclude(self, exchange: "Exchange", ended: Ended) -> None:
         """Report the end of a request; only the first call for a request has an effect."""
@@ -255,11 +252,6 @@ class Exchange:
         self.begun = True
         if self.record is not None and self.record.access is not None:
             self.record.access.status = status
-
-    async def answer(self, answer: Answer) -> None:
-        """Send a response made here, and wait until most of it has been sent."""
-        self.send(answer)
-        await self.client.drained()
 
     def connection_fields(self) -> tuple[Field, ...]:
         """Return the Connection header, if the HTTP version of the request does not imply it.

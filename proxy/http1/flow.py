@@ -31,6 +31,10 @@ class ReadGate:
         self._held = 0
         """The holds, as a plain int: most releases find none, and arithmetic on IntFlag is slow."""
 
+    @property
+    def is_held(self) -> bool:
+        return bool(self._held)
+
     def hold(self, why: Hold) -> None:
         if not self._held and not self._transport.is_closing():
             self._transport.pause_reading()

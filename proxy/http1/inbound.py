@@ -47,11 +47,10 @@ class ClientConnection(asyncio.Protocol):
     """A client's connection and its own connection to the engine, if it needs one."""
 
     __slots__ = (
-        "_drains",
         "_exchange",
+        "_is_answered",
         "_looked_at",
         "_loop",
-        "_lost",
         "_outliving",
         "_owner",
         "_paused",
@@ -73,7 +72,7 @@ class ClientConnection(asyncio.Protocol):
         self.peer = ""
         self.engine: EngineConnection | None = None
         self.since = time.monotonic()
-        """Monotonic time since which the client is waited for: to send a head or its rest, to read, or to leave."""
+        """Monotonic time since which the client is to send a head or a body or its rest, to read, or to leave."""
         self.lingering = False
         """Whether the last response has been sent, and further input is discarded."""
         self.ended = False
@@ -88,8 +87,8 @@ class ClientConnection(asyncio.Protocol):
         """Bytes received that belong to no request yet: the start of a head, or pipelined requests."""
         self._looked_at = 0
         self._paused = False
-        self._lost = False
-        self._drains: list[asyncio.Future[None]] = []
+        self._is_answered = False
+        """Whether the exchange in progress ends when the client has read most of its response."""
 
     @property
     def closing(self) -> bool:
@@ -105,6 +104,11 @@ class ClientConnection(asyncio.Protocol):
     def in_head(self) -> bool:
         """Whether a head has been received in part."""
         return self._exchange is None and bool(self._pending)
+
+    @property
+    def in_body(self) -> bool:
+        """Whether the rest of a body is read as soon as the client sends it."""
+        return self._exchange is not None and not self._exchange.whole and not self.gate.is_held
 
     # -- the transport
 
@@ -131,11 +135,7 @@ class ClientConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  asyncio.Protocol's own signature
-        self._lost = True
         self._leave()
-        for waiting in self._drains:
-            if not waiting.done():
-                waiting.set_exception(Broken())
         self._owner.left(self)
 
     def pause_writing(self) -> None:
@@ -145,12 +145,12 @@ class ClientConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
-        for waiting in self._drains:
-            if not waiting.done():
-                waiting.set_result(None)
-        self._drains.clear()
-        if self._exchange is not None and self._exchange.relay is not None:
+        if self._exchange is None:
+            return
+        if self._exchange.relay is not None:
             self._exchange.relay.client_resumed()
+        elif self._is_answered:
+            self.done(self._exchange)
 
     # -- requests
 
@@ -173,6 +173,7 @@ class ClientConnection(asyncio.Protocol):
             self.refuse(error)
             return
         exchange = self._exchange = Exchange(head, self)
+        self.since = time.monotonic()
         if length < len(data):
             self._behind_head(exchange, data[length:])
         if self._exchange is exchange:
@@ -204,6 +205,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _body(self, exchange: Exchange, data: bytes) -> None:
         """Process bytes of a request body."""
+        self.since = time.monotonic()
         try:
             stop = exchange.take(data)
         except BadMessage as error:
@@ -268,10 +270,13 @@ class ClientConnection(asyncio.Protocol):
             self.done(exchange)
 
     def done(self, exchange: Exchange) -> None:
-        """Continue after a response: read the next request, or close the connection."""
+        """Continue when most of a response has been sent: read the next request, or close the connection."""
         if exchange is self._outliving:
             self._deliver_next()
         if self._exchange is not exchange or self.ended:
+            return
+        self._is_answered = self._paused
+        if self._paused:  # otherwise the responses to pipelined requests of a client that does not read would pile up
             return
         self.conclude(exchange, Ended.ANSWERED)
         if not (exchange.reusable and exchange.head.keep_alive):
@@ -310,15 +315,6 @@ class ClientConnection(asyncio.Protocol):
     def paused(self) -> bool:
         """Whether the client reads more slowly than the proxy writes."""
         return self._paused
-
-    async def drained(self) -> None:
-        """Wait until most of what was written has been sent; raises Broken if the client disconnects."""
-        if self.ended or self._lost:
-            raise Broken
-        if self._paused:
-            waiting = self._loop.create_future()
-            self._drains.append(waiting)
-            await waiting
 
     def refuse(self, error: BadMessage, exchange: Exchange | None = None) -> None:
         """Respond to a malformed message with an error, and close; `exchange` is None if the head is malformed."""

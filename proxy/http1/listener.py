@@ -44,7 +44,10 @@ class Patience:
     head: float = 60.0
     """To receive the rest of a head."""
     idle: float = 3600.0
-    """Between the requests of a client's connection, and for the client to read; the engine has no such timeouts."""
+    """Between the requests of a client's connection, and for it to read, or to send more of a body.
+
+    The engine has no such timeouts.
+    """
     engine_idle: float = 30.0
     """Between the requests on a client's connection to the engine."""
     engine_age: float = AGE_S
@@ -248,7 +251,7 @@ class Listener:
 
 def _tidy(client: ClientConnection, now: float, patience: Patience) -> None:
     """Close a client's connection, or its connection to the engine, if it exceeds a timeout."""
-    if client.paused and now - client.since > patience.idle:
+    if (client.paused or client.in_body) and now - client.since > patience.idle:
         client.cut()
         return
     if client.ended:

@@ -6,6 +6,7 @@ A proxy that forwards messages need not understand them, except for the headers 
 import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 from proxy.bounds import (
@@ -29,6 +30,7 @@ class Line(NamedTuple):
 
 
 Control = Mapping[bytes, Sequence[bytes]]
+"""Immutable, as all of a head: heads that are repeated are shared by all connections."""
 
 
 class RequestHead(NamedTuple):
@@ -206,7 +208,7 @@ def _read_block(raw: bytes) -> _Block:
     for key, _, value, _ in lines:
         if key in _NOTED:
             control.setdefault(key, []).append(value)
-    return _Block(lines, control)
+    return _Block(lines, MappingProxyType({key: tuple(values) for key, values in control.items()}))
 
 
 def _unfolded(lines: Sequence[bytes]) -> list[bytes]:
