@@ -23,9 +23,8 @@ from proxy.parsing.evidence import LinkedFields
 from proxy.parsing.filter_path import read_form
 from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query, text_of_clause
 from proxy.parsing.search_request import SearchRequest, parse
+from proxy.ranking.load import AutoTier, LiveModels, narrowed, reserved_seconds
 from proxy.ranking.planning import Plan, VectorSearch, shown_source, vector_search
-from proxy.ranking.pressure import LiveModels, narrowed, reserved_seconds
-from proxy.ranking.tiers import AutoTier
 from proxy.settings.config import Config
 from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import Steering
