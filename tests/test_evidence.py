@@ -343,6 +343,15 @@ def test_of_a_brand_and_other_fields_with_the_text_any_may_be_a_filter(beside: A
         assert ("velloway", *AMBIGUOUS) == (user_query.text, user_query.relaxed, user_query.unrelaxed)
 
 
+@pytest.mark.parametrize("more", [{}, {"filter": [{"term": {"status": "new"}}]}])
+def test_a_value_that_a_search_prefers_is_no_query_text(more: Any) -> None:
+    """As a category that the user often visits."""
+    query = {"bool": {"should": [multi("boots"), match("maker", "velloway boots", 2)], **more}}
+    user_query = find_user_query(query, PASSAGE, lambda _: True, links=BRANDS)
+    assert user_query is not None
+    assert user_query.text == "boots"
+
+
 def test_a_brand_that_is_called_like_the_given_text_stays_required() -> None:
     words = should(match("name_en", "velloway"), match("name_de", "velloway"))
     user_query = find_user_query(must(words, BRAND), PASSAGE, lambda _: True, "velloway", BRANDS)

@@ -237,8 +237,7 @@ def _merged(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bo
         merged = _without_expansions([_one(group, evidence) for group in same.values()])
     else:
         merged = [_required(group, evidence) for group in same.values()]
-    spelled = [reading.letters for reading in merged]
-    parts = variants(spelled) if alternatives else _required_parts(merged, spelled)
+    parts = _parts(merged, evidence, alternatives=alternatives)
     return [
         reading
         for place, reading in enumerate(merged)
@@ -246,16 +245,24 @@ def _merged(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bo
     ]
 
 
-def _required_parts(readings: Sequence[Reading], spelled: Sequence[str]) -> AbstractSet[int]:
-    """Return the positions of required texts that are part of another one, or repeat an earlier one.
+def _parts(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bool) -> AbstractSet[int]:
+    """Return the positions of texts that are part of another one, or repeat an earlier one.
 
-    A text outside the passage contains no other one, except in its own fields: it may be a filter (`winter boots`).
+    A required text outside the passage contains no other one, except in its own fields: it may be a filter (`winter
+    boots`). Of alternatives, a value does not contain a text of the search box: it may be one that the search prefers.
     """
+
+    def may_contain(whole: Reading, part: Reading) -> bool:
+        if alternatives:
+            return not (part.central and evidence.is_value(whole))
+        return whole.central or _is_searched_within(part, whole)
+
+    spelled = [reading.letters for reading in readings]
     return frozenset(
         place
         for place in variants(spelled)
         if any(
-            _contains(spelled, other, place) and (whole.central or _is_searched_within(readings[place], whole))
+            _contains(spelled, other, place) and may_contain(whole, readings[place])
             for other, whole in enumerate(readings)
         )
     )
