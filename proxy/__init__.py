@@ -42,8 +42,8 @@ catalog           what is known of the engine
     dialects      the kNN syntax of each engine (pipelines: which leave hits unchanged; vectors: normalized)
 
 ranking           makes one order of documents
-    planning      what will be done for a search: model, vectors, limits (pressure: fewer candidates under load;
-                  tiers: a faster model above a rate of searches)
+    planning      what will be done for a search: model, vectors, limits (load: fewer candidates under load, and a
+                  faster model above a rate of searches)
     pipeline      runs the stages; a stage that fails is skipped (stages: the services they use, and the budget)
     searches      the body of each search that the proxy adds
     retrieval     the client's own search and kNN, in parallel

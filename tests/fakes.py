@@ -309,6 +309,7 @@ PRODUCT: tuple[str, str] = ("X-elastic-product", "Elasticsearch")
 PROPERTIES: Mapping[str, Mapping[str, Any]] = {
     "title": {"type": "text"},
     "brand": {"type": "keyword"},
+    "tenant": {"type": "text", "fields": {"keyword": {"type": "keyword"}}},
     "embedding": {"type": "dense_vector", "dims": 3, "index": True, "similarity": "cosine"},
 }
 

@@ -45,6 +45,16 @@ def scored(query: Any, **said: Any) -> dict[str, Any]:
         of_bool(must=[TYPED], should=[{"term": {"title.raw": "Rain jacket"}}]),
         of_bool(must=[TYPED], should=[{"match": {"title": "rain"}}, {"match": {"title": "anorak"}}]),
         of_bool(must=TYPED, should=[FRENCH, {"term": {"language": "en"}}], minimum_should_match=1),
+        of_bool(should=[TYPED, {"match": {"brand": "hats"}}], minimum_should_match=2),
+        of_bool(must=[FRENCH], should=[{"match": {"brand": "hats"}}, TYPED], minimum_should_match="100%"),
+        of_bool(must=[TYPED], should=[of_bool(must=[{"match_phrase": {"title": "rain"}}])]),
+        # filters by values that are words of the text
+        of_bool(
+            must=TYPED, should=[{"match": {"brand": "rain"}}, {"match": {"brand": "hats"}}], minimum_should_match=1
+        ),
+        of_bool(must=[TYPED, of_bool(should=[{"match": {"brand": "rain"}}, {"match": {"brand": "hats"}}])]),
+        of_bool(must=[of_bool(must=[{"match": {"brand": "rain jacket"}}, {"match": {"brand": "red"}}]), TYPED]),
+        of_bool(must=[TYPED, {"dis_max": {"queries": [{"match": {"brand": "rain"}}, {"match": {"brand": "red"}}]}}]),
         {"dis_max": {"queries": [TYPED, PHRASE], "tie_breaker": 0.3}},
         {"constant_score": {"filter": TYPED, "boost": 4}},
         {"nested": {"path": "n", "query": {"match": {"title": "rain jacket"}}}},

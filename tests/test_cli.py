@@ -5,6 +5,8 @@ import asyncio
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -380,3 +382,15 @@ def test_an_invalid_number_is_an_error_with_what_is_expected(
     said = capsys.readouterr().err
     assert f"argument {option}: expected a" in said
     assert f"not '{value}'. Run `rerank-proxy warm --help`" in said
+
+
+@pytest.mark.parametrize("command", [["profiles"], ["mapping", "code", "--no-vectors"]])
+def test_a_command_whose_reader_leaves_ends_silently(command: Sequence[str]) -> None:
+    """As with `rerank-proxy profiles | head -1`."""
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "proxy", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None  # noqa: PT018
+        process.stdout.close()
+        said = process.stderr.read()
+    assert (b"", 141) == (said, process.returncode)

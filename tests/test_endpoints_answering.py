@@ -12,6 +12,7 @@ from proxy.settings.config import BypassRules, Config, QueryFrom
 from tests.conftest import QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine
 from tests.fakes import (
+    MODEL,
     Client,
     FakeEngine,
     FakeModels,
@@ -99,6 +100,20 @@ async def test_a_search_with_a_pipeline_is_reranked_only_if_it_is_harmless(
     said: Any = {"body": {"search_pipeline": "p"}, "spelled out": {"search_pipeline": spelled}}.get(place, {})
     target = "/products/_search?search_pipeline=p" if place == "parameter" else "/products/_search"
     assert expected == await outcome(client, target, {**QUERY, **said})
+
+
+@pytest.mark.parametrize("readable", [True, False])
+async def test_a_default_pipeline_that_is_unknown_applies_to_added_searches_too(
+    start_proxy: StartProxy, settings: Config, engine: EndpointEngine, *, readable: bool
+) -> None:
+    """It may filter; where the settings can be read, there is none, or the search is bypassed."""
+    engine.version = {"distribution": "opensearch", "number": "9.0.0"}
+    if not readable:
+        engine.faults["facts"] = refuses(403)
+    client = await start_proxy(with_route(settings, embedding_model=MODEL))
+    assert RERANKED == await outcome(client)
+    (asked,) = engine.of("semantic")
+    assert readable == ("search_pipeline=_none" in asked.target)
 
 
 async def test_a_disabled_pipeline_is_no_pipeline(client: Client) -> None:
@@ -246,6 +261,7 @@ async def test_min_score_skips_knn(client: Client, engine: EndpointEngine) -> No
     ("query", "reason"),
     [
         ({"bool": {"must": [{"match": {"title": "laptop bag"}}, {"match": {"title": "acme case"}}]}}, "ambiguous_text"),
+        ({"bool": {"must": [{"match_all": {}}, {"match": {"tenant": "laptop"}}]}}, "ambiguous_text"),
         ({"bool": {"filter": [{"match": {"title": "laptop"}}]}}, "text_in_filter"),
         ({"query_string": {"query": "laptop OR brand:acme"}}, "query_syntax"),
         ({"hybrid": {"queries": [{"match": {"title": "laptop"}}]}}, "own_scores"),

@@ -20,7 +20,7 @@ from proxy.endpoints.answering import Searching
 from proxy.endpoints.shadowing import Shadows
 from proxy.http1.listener import serve
 from proxy.outcomes import Outcome
-from proxy.ranking.pressure import UncalledModels
+from proxy.ranking.load import UncalledModels
 from proxy.settings.config import Config
 from tests.conftest import QUERY, TOKEN, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines

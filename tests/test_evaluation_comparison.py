@@ -122,6 +122,15 @@ def test_the_baseline_may_be_an_engine() -> None:
     assert {NO_HEADER: 100} == found.proxy.outcomes
 
 
+def test_searches_that_all_find_nothing_give_no_verdict_and_a_hint_at_ids() -> None:
+    """Such as the ids of queries, searched for as if they were texts."""
+    found = compare(QUERIES, pairs(pair("", "", ReportedOutcome("bypassed", "zero_hits"))), 10)
+    assert "no search found a document" in str(found.no_verdict)
+    assert "--queries" in str(found.no_verdict)
+    some = compare(QUERIES, pairs(pair("", "a"), pair("", "")), 10)
+    assert some.no_verdict is None
+
+
 def test_a_proxy_as_baseline_must_rerank() -> None:
     reranked = Pair(Found(("a",), RERANKED), Found(("a",), RERANKED))
     bypassed = Pair(Found(("a",), ReportedOutcome("bypassed", "identifier")), Found(("a",), RERANKED))

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 
 from proxy.bounds import READ_SIZE, TEXT_CLAUSES
 from proxy.parsing.evidence import LinkedFields
@@ -121,6 +123,15 @@ ONE_TEXT = [
         should(must(match("files.text", "dry feet"), match("files.kind", "final")), multi("dry feet")),
         "dry feet",
     ),
+    # the whole text in a field outside the passage, and its parts in the passage
+    (
+        should(
+            match("everything", "dry warm feet"),
+            {"match_phrase": {"title": {"query": "dry warm", "boost": 3}}},
+            {"match_phrase": {"title": {"query": "warm feet", "boost": 3}}},
+        ),
+        "dry warm feet",
+    ),
     # what is left of the text after the application took its words out
     (should(multi("*"), line("* (title:feet*^20 OR body:feet*)", fields=["title", "body"])), "feet"),
     # what an application escapes
@@ -173,6 +184,12 @@ VALUES_IN_LINES = [
     line("everything:(dry feet) AND brand:boots"),
     line("dry body:feet AND shelf:boots", fields=["title^2", "body"]),
 ]
+VALUES_AS_THE_WORDS = [
+    line("title:boots AND shelf:boots"),
+    line("shelf:boots AND title:(boots)"),
+    line("title:(boots) shelf:boots", default_operator="AND"),
+    line("(title:boots OR body:boots) AND shelf:boots"),
+]
 
 
 @pytest.mark.parametrize("query", VALUES_IN_LINES)
@@ -181,6 +198,31 @@ def test_a_field_value_in_a_query_string_stays_a_filter(query: Any) -> None:
     assert user_query is not None
     assert user_query.text == "dry feet"
     assert "boots" in str(user_query.relaxed)
+
+
+@pytest.mark.parametrize("query", VALUES_AS_THE_WORDS)
+def test_the_value_of_another_field_in_a_line_stays_if_it_is_the_text(query: Any) -> None:
+    user_query = found(query)
+    assert user_query is not None
+    assert user_query.text == "boots"
+    assert "shelf:boots" in str(user_query.relaxed)
+
+
+@pytest.mark.parametrize(
+    "written", ['"boots"^5 OR (boots) AND shelf:boots', "title:boots OR body:boots AND shelf:boots"]
+)
+def test_a_line_with_the_text_as_a_value_beside_alternatives_is_not_relaxed(written: str) -> None:
+    user_query = found(line(written))
+    assert user_query is not None
+    assert ("boots", None, "query_syntax") == (user_query.text, user_query.relaxed, user_query.unrelaxed)
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["title:boots OR shelf:(boots) OR tags:boots", "title:boots shelf:boots", "title:boots AND title.stem:boots"],
+)
+def test_alternatives_with_the_text_in_any_fields_are_relaxed(written: str) -> None:
+    assert UserQuery("boots", MATCH_ALL) == found(line(written))
 
 
 @pytest.mark.parametrize("written", ["shelf:boots", "shelf:(boots)", "shelf:boots OR tags:boots"])
@@ -270,6 +312,145 @@ def test_a_filter_with_the_same_text_stays_a_filter(fields: Any, stays: Any) -> 
 def test_a_category_equal_to_the_text_stays_required(given: str | None) -> None:
     query = must(SHELF, multi("boots"), match("body", "boots"))
     assert UserQuery("boots", must(SHELF, MATCH_ALL, MATCH_ALL)) == found(query, given)
+
+
+BRANDS = LinkedFields(also_keywords=frozenset({"brand", "maker"}))
+
+
+@pytest.mark.parametrize("given", [None, "velloway"])
+@pytest.mark.parametrize(
+    "words", [multi("velloway"), line("velloway"), match("title", "velloway"), match("body", "velloway")]
+)
+def test_a_brand_that_is_called_like_the_text_stays_required(words: Any, given: str | None) -> None:
+    for around in (must, lambda words, brand: {"bool": {"must": [brand], "should": [words]}}):
+        user_query = find_user_query(around(words, BRAND), PASSAGE, lambda _: True, given, BRANDS)
+        assert UserQuery("velloway", around(MATCH_ALL, BRAND)) == user_query
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        match("maker", "velloway"),
+        match("shelf", "velloway"),
+        should(match("name_en", "velloway"), match("name_de", "velloway")),
+    ],
+)
+def test_of_a_brand_and_other_fields_with_the_text_any_may_be_a_filter(beside: Any) -> None:
+    for around in (must, lambda brand, beside: {"bool": {"must": [brand], "should": [beside]}}):
+        query = around(BRAND, beside)
+        user_query = find_user_query(query, (*PASSAGE, "maker"), lambda _: True, links=BRANDS)
+        assert user_query is not None
+        assert ("velloway", *AMBIGUOUS) == (user_query.text, user_query.relaxed, user_query.unrelaxed)
+
+
+def test_a_brand_that_is_called_like_the_given_text_stays_required() -> None:
+    words = should(match("name_en", "velloway"), match("name_de", "velloway"))
+    user_query = find_user_query(must(words, BRAND), PASSAGE, lambda _: True, "velloway", BRANDS)
+    assert user_query is not None
+    assert user_query.relaxed == must(should(MATCH_ALL, MATCH_ALL), BRAND)
+
+
+def test_a_field_outside_the_passage_and_its_multi_fields_are_one() -> None:
+    query = must(match("everything", "dry feet"), match("everything.folded", "dry feet"))
+    assert UserQuery("dry feet", must(MATCH_ALL, MATCH_ALL)) == found(query)
+
+
+def test_required_and_optional_clauses_with_the_text_are_relaxed_together() -> None:
+    query = {"bool": {"must": [match("body", "dry feet")], "should": [match("title", "dry feet")]}}
+    assert UserQuery("dry feet", {"bool": {"must": [MATCH_ALL], "should": [MATCH_ALL]}}) == found(query)
+
+
+VALUES_WITH_THE_WORDS = [
+    match("shelf", "boots"),
+    match("shelf", "warm boots"),
+    {"match_phrase": {"shelf": "boots and socks"}},
+    should(match("readers", "boots"), match("readers", "socks"), minimum_should_match=1),
+    {"nested": {"path": "readers", "query": match("readers.name", "boots socks")}},
+    line("shelf:(boots OR socks)"),
+    line("boots OR socks", default_field="shelf"),
+]
+"""Filters by values that contain the typed text, and more."""
+
+
+@pytest.mark.parametrize("given", [None, "boots"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        multi("boots"),
+        line("boots"),
+        line("boots", fields=["title^5", "body"]),
+        multi("boots", ["*"]),
+        in_each_field("boots"),
+    ],
+)
+@pytest.mark.parametrize("filter_", VALUES_WITH_THE_WORDS)
+@pytest.mark.parametrize(
+    "around",
+    [
+        must,
+        lambda words, filter_: must(filter_, words),
+        lambda words, filter_: {"bool": {"must": [filter_], "should": [words], "minimum_should_match": 1}},
+        lambda words, filter_: should(words, filter_, minimum_should_match=2),
+    ],
+)
+def test_a_filter_by_a_value_that_contains_the_text_stays_required(
+    around: Any, filter_: Any, words: Any, given: str | None
+) -> None:
+    relaxed = found(words)
+    user_query = found(around(words, filter_), given)
+    assert relaxed is not None
+    assert user_query is not None
+    assert ("boots", around(relaxed.relaxed, filter_)) == (user_query.text, user_query.relaxed)
+
+
+@pytest.mark.parametrize(
+    "words", [multi("boots"), line("boots"), should(match("name_en", "boots"), match("name_de", "boots"))]
+)
+@pytest.mark.parametrize("required", VALUES_WITH_THE_WORDS)
+def test_a_required_text_outside_the_passage_beside_a_part_of_it_may_be_a_filter(required: Any, words: Any) -> None:
+    """Or it is the whole text, and words of it in other fields only raise the score."""
+    user_query = found({"bool": {"must": [required], "should": [words]}})
+    assert user_query is not None
+    assert required in (user_query.relaxed or must(required))["bool"]["must"]
+
+
+@pytest.mark.parametrize(
+    "optional", [match("title", "dry warm"), match("title", "dry warm feet"), match("tags", "warm")]
+)
+def test_a_required_text_in_several_fields_is_relaxed_beside_a_part_of_it(optional: Any) -> None:
+    words = multi("dry warm feet", ["words", "words_boosted"])
+    user_query = found({"bool": {"must": [words], "should": [optional]}})
+    assert user_query is not None
+    assert user_query.text == "dry warm feet"
+    assert user_query.relaxed is not None
+    assert user_query.relaxed["bool"]["must"] == [MATCH_ALL]
+
+
+def test_the_whole_text_is_read_beside_parts_of_it_in_the_title() -> None:
+    user_query = found(
+        {"bool": {"must": [match("everything", "dry warm feet")], "should": [match("title", "dry warm")]}}
+    )
+    assert user_query is not None
+    assert ("dry warm feet", *AMBIGUOUS) == (user_query.text, user_query.relaxed, user_query.unrelaxed)
+
+
+def test_a_brand_that_contains_the_text_may_be_a_filter() -> None:
+    user_query = found(must(multi("boots"), match("brand", "velloway boots")))
+    assert user_query is not None
+    assert ("boots", *AMBIGUOUS) == (user_query.text, user_query.relaxed, user_query.unrelaxed)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        must(match("tenant", "velloway"), match("shelf", "velloway boots")),
+        must(match("tenant", "velloway"), match("shelf", "velloway")),
+    ],
+)
+def test_of_filters_outside_the_passage_that_repeat_each_other_none_is_relaxed(query: Any) -> None:
+    user_query = found(query)
+    assert user_query is not None
+    assert AMBIGUOUS == (user_query.relaxed, user_query.unrelaxed)
 
 
 FUNCTIONS = [{"filter": match("title", "boot"), "weight": 9}, {"filter": match("body", "boot"), "weight": 2}]
@@ -475,3 +656,108 @@ def test_a_copy_to_field_of_the_passage_counts_as_passage() -> None:
         unknown = found(query)
         assert unknown is not None
         assert unknown.relaxed is None
+
+
+TENANT = match("tenant", "velloway")
+ALSO_KEYWORDS = LinkedFields(also_keywords=frozenset({"tenant", "title", "about"}))
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        TENANT,
+        must({"match_all": {}}, TENANT),
+        {"bool": {"must": [TENANT], "filter": [{"term": {"status": "new"}}]}},
+        should(TENANT, match("tenant", "public"), minimum_should_match=1),
+        multi("velloway", ["tenant^2", "tenant.folded"]),
+        match("tenant.folded", "velloway"),
+        line("tenant:velloway"),
+        line("velloway", default_field="tenant"),
+        {"nested": {"path": "tenant", "query": match("tenant.name", "velloway")}},
+    ],
+)
+def test_the_only_text_may_be_a_filter_by_a_field_that_is_also_a_keyword(query: Any) -> None:
+    user_query = find_user_query(query, PASSAGE, lambda _: True, links=ALSO_KEYWORDS)
+    assert user_query is not None
+    assert AMBIGUOUS == (user_query.relaxed, user_query.unrelaxed)
+    given = find_user_query(query, PASSAGE, lambda _: True, user_query.text, ALSO_KEYWORDS)
+    assert given is not None
+    assert given.relaxed is not None
+
+
+@pytest.mark.parametrize(
+    "words", [match("title", "dry feet"), multi("dry feet", ["tenant", "about"]), match("everything", "dry feet")]
+)
+def test_text_in_the_passage_in_several_fields_or_in_text_alone_is_the_users(words: Any) -> None:
+    expected = UserQuery("dry feet", MATCH_ALL)
+    assert expected == find_user_query(words, PASSAGE, lambda _: True, links=ALSO_KEYWORDS)
+
+
+def test_a_value_in_filters_alone_is_no_query_text() -> None:
+    """A category page, in the order of its boosts."""
+    query = {"function_score": {"query": {"bool": {"filter": [BRAND]}}, "functions": [{"weight": 2}]}}
+    assert find_user_query(query, PASSAGE, lambda _: True, links=BRANDS) is None
+    words = {"bool": {"filter": [match("body", "dry feet"), BRAND]}}
+    user_query = find_user_query(words, PASSAGE, lambda _: True, links=BRANDS)
+    assert user_query is not None
+    assert user_query.unrelaxed == "text_in_filter"
+
+
+SEARCHES = (
+    multi,
+    lambda text: match("title", text),
+    line,
+    lambda text: line(text, fields=["title^5", "body"], default_operator="AND"),
+    lambda text: line(f'"{text}"^10 OR ({text})'),
+    lambda text: must(*[multi(word) for word in text.split()]),
+    lambda text: should(*[match("title", word) for word in text.split()], minimum_should_match="75%"),
+    lambda text: must(*[in_each_field(word) for word in text.split()]),
+    lambda text: should(multi(text, type="phrase", boost=4), multi(text)),
+    lambda text: should(match("name_en", text), match("name_de", text)),
+    lambda text: {
+        "function_score": {"query": multi(text), "functions": [{"filter": match("title", text), "weight": 2}]}
+    },
+    lambda text: {"bool": {"must": [multi(text)], "filter": [multi(text)]}},
+)
+BY_VALUE = (
+    lambda value: match("shelf", value),
+    lambda value: {"match_phrase": {"shelf": value}},
+    lambda value: multi(value, ["shelf", "shelf.folded"]),
+    lambda value: line(f"shelf:({value})"),
+    lambda value: line(value, default_field="shelf"),
+    lambda value: should(match("shelf", value), match("shelf", "other"), minimum_should_match=1),
+    lambda value: {"nested": {"path": "shelf", "query": match("shelf.name", value)}},
+    lambda value: {"constant_score": {"filter": must(match("shelf", value))}},
+    lambda value: {"dis_max": {"queries": [match("shelf", "other"), match("shelf", value)]}},
+)
+PLACES = (
+    must,
+    lambda words, by_value: must(by_value, words),
+    lambda words, by_value: {"bool": {"must": [by_value], "should": [words]}},
+    lambda words, by_value: {"bool": {"must": [by_value], "should": [words], "minimum_should_match": 1}},
+    lambda words, by_value: {"bool": {"must": [words], "should": [by_value], "minimum_should_match": 1}},
+    lambda words, by_value: {"bool": {"must": [words], "filter": [by_value]}},
+    lambda words, by_value: should(words, by_value, minimum_should_match="100%"),
+    lambda words, by_value: must(should(words), must(must(by_value))),
+)
+VALUES = ("dry feet", "feet", "dry", "warm dry feet", "feet sale", "feets", "dryfeet", "feet dry", "other")
+
+
+@drawn(
+    search=st.sampled_from(SEARCHES),
+    by_value=st.sampled_from(BY_VALUE),
+    place=st.sampled_from(PLACES),
+    value=st.sampled_from(VALUES),
+    text=st.sampled_from(["dry feet", "feet"]),
+    is_given=st.booleans(),
+    passage=st.sampled_from([PASSAGE, (*PASSAGE, "shelf")]),
+)
+def test_a_filter_by_a_value_is_never_relaxed(
+    *, search: Any, by_value: Any, place: Any, value: str, text: str, is_given: bool, passage: Sequence[str]
+) -> None:
+    """Whatever its form and place, and however its value resembles the text; but it may leave kNN no place."""
+    links = LinkedFields(also_keywords=frozenset({"shelf"}))
+    query = place(search(text), by_value(value))
+    user_query = find_user_query(query, passage, lambda _: True, text if is_given else None, links)
+    assert user_query is not None
+    assert user_query.relaxed is None or "shelf" in str(user_query.relaxed)

@@ -362,6 +362,23 @@ def test_copy_to_fields_are_read() -> None:
     assert frozenset() == facts.copied_from([])
 
 
+def test_text_fields_that_are_also_keywords_are_known() -> None:
+    also = {"type": "text", "fields": {"keyword": {"type": "keyword"}, "folded": {"type": "text"}}}
+    properties = {
+        "tenant": also,
+        "a": {"properties": {"brand": also, "code": {"type": "keyword"}}},
+        "body": {"type": "text"},
+    }
+    assert {"tenant", "a.brand"} == read_facts({"i": {"mappings": {"properties": properties}}}).also_keywords
+    caps: dict[str, Any] = {
+        "tenant": {"text": {}},
+        "tenant.keyword": {"keyword": {}},
+        "a": {"object": {}},
+        "a.code": {"keyword": {}},
+    }
+    assert {"tenant"} == read_field_caps({"fields": caps}).also_keywords
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [("title.raw", "title"), ("a.code", "a.code"), ("b.code", "b.code"), ("code", "code"), ("x.y", "x.y"), ("", "")],

@@ -299,10 +299,28 @@ def _bool(body: Mapping[str, Any], document: strategies.Document, given_words: s
     least = body.get("minimum_should_match", 1 if alone else 0)
     return (
         all(admits(clause, document, given_words) for clause in required)
-        and all(admits(clause, document) or preselects(clause, given_words) for clause in clauses.get("filter", []))
+        and all(admits(clause, document) for clause in _each_without("filter", clauses.get("filter", []), given_words))
         and not any(admits(clause, document) for clause in clauses.get("must_not", []))
         and sum(admits(clause, document, given_words) for clause in optional) >= least
     )
+
+
+def _without_preselection(query: Any, words: str | None) -> Any:
+    """Replace filters with the words in several fields, as in those of the query text: they are relaxed with it."""
+    match query:
+        case {"multi_match": {"query": text, "fields": fields}} if text == words and len(set(fields)) > 1:
+            return {"match_all": {}}
+        case {"bool": body}:
+            return {"bool": {name: _each_without(name, said, words) for name, said in body.items()}}
+        case _:
+            return query
+
+
+def _each_without(name: str, clauses: Any, words: str | None) -> Any:
+    if name not in {"must", "should", "filter"}:
+        return clauses
+    listed = clauses if isinstance(clauses, list) else [clauses]
+    return [_without_preselection(clause, words) for clause in listed]
 
 
 def conditions(query: Any, words: str) -> list[Any]:
@@ -313,13 +331,7 @@ def conditions(query: Any, words: str) -> list[Any]:
     lists = {key: value if isinstance(value, list) else [value] for key, value in body.items()}
     forbidden = [{"bool": {"must_not": [clause]}} for clause in lists.get("must_not", [])]
     required = [condition for clause in lists.get("must", []) for condition in conditions(clause, words)]
-    filters = [clause for clause in lists.get("filter", []) if not preselects(clause, words)]
-    return [*forbidden, *required, *filters]
-
-
-def preselects(clause: Any, words: str | None) -> bool:
-    """Whether a filter only searches the user's words in several fields: such a one is relaxed with them."""
-    return bool(clause.get("multi_match", {}).get("query", "") == words)
+    return [*forbidden, *required, *_each_without("filter", lists.get("filter", []), words)]
 
 
 @given(strategies.user_queries, strategies.documents)

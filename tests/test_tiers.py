@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proxy.ranking.tiers import CALM_S, RATE_S, AutoTier
+from proxy.ranking.load import CALM_S, RATE_S, AutoTier
 from proxy.settings.config import Config
 from proxy.settings.profiles import TIERS
 from proxy.upstream.latency import CALLS_TO_JUDGE

@@ -192,14 +192,16 @@ class IndexFacts:
     vectors: Mapping[str, tuple[VectorField, ...]] = field(default_factory=dict)
     """Vector fields by path, one for each index that has the field."""
     max_result_window: int = DEFAULT_MAX_RESULT_WINDOW
-    pipelines: frozenset[str] = frozenset()
-    """Search pipelines that run by default (OpenSearch)."""
+    pipelines: frozenset[str] | None = frozenset()
+    """Search pipelines that run by default (OpenSearch); None if the settings were not read."""
     alias_filters: Mapping[tuple[str, str], Any] = field(default_factory=dict)
     """Filters of aliases, by index and alias."""
     copies: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Targets of `copy_to`, by the path of the source field."""
     aliases: Mapping[str, str] = field(default_factory=dict)
     """Fields of type `alias`, and the field that each stands for in every index; `_source` has none of them."""
+    also_keywords: frozenset[str] = frozenset()
+    """Text fields with a keyword multi-field."""
     unmapped: frozenset[str] = frozenset()
     """Objects whose members are in `_source`, but not in the mapping: see `unmapped_paths`."""
 
@@ -253,6 +255,7 @@ def read_facts(answer: Mapping[str, Any]) -> IndexFacts:
     settings = [index.get("settings", {}).get("index", {}) for index in answer.values()]
     return IndexFacts(
         types={path: frozenset(found) for path, found in types.items()},
+        also_keywords=_also_keywords(types),
         vectors={path: tuple(found) for path, found in vectors.items()},
         max_result_window=min(map(_max_result_window, settings), default=DEFAULT_MAX_RESULT_WINDOW),
         pipelines=frozenset(filter(None, map(_default_pipeline, settings))),
@@ -274,7 +277,12 @@ def read_field_caps(answer: Mapping[str, Any]) -> IndexFacts:
         for path, forms in types.items()
         if forms & VECTOR_TYPES
     }
-    return IndexFacts(types=types, vectors=vectors)
+    return IndexFacts(types=types, vectors=vectors, pipelines=None, also_keywords=_also_keywords(types))
+
+
+def _also_keywords(types: Mapping[str, AbstractSet[str]]) -> frozenset[str]:
+    parents = {path.rpartition(".")[0] for path, found in types.items() if "keyword" in found}
+    return frozenset(path for path in parents if TEXT_TYPES & types.get(path, frozenset()))
 
 
 def _alias_filters(answer: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Any]]:

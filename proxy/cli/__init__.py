@@ -19,6 +19,7 @@ from proxy.commands.loading.stopping import Stopped
 from proxy.settings.yaml_file import ConfigError
 
 _INTERRUPTED = 130
+_BROKEN_PIPE = 141
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,11 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.parser.error(f"unknown arguments: {' '.join(unknown)}")
     try:
         code: int = options.run(options, os.environ)
+        sys.stdout.flush()
     except Stopped as error:
         report_failure(str(error))
         return error.exit_code
     except (ConfigError, CannotLoad) as error:
         return report_failure(str(error))
+    except BrokenPipeError:
+        return _without_reader()
     except OSError as error:
         return report_failure(_with_file(error))
     except KeyboardInterrupt:
@@ -41,6 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return _INTERRUPTED
     return code
+
+
+def _without_reader() -> int:
+    """End silently, as other programs do whose output is read by a `head` that has enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports the error at its end
+    return _BROKEN_PIPE
 
 
 def _with_file(error: OSError) -> str:

@@ -18,8 +18,8 @@ from proxy.errors import TooComplex, cause_of
 from proxy.http1.framing import BadMessage
 from proxy.outcomes import Bypass, answered, bypassed
 from proxy.ranking.heads import Heads, head_key, scope_of
+from proxy.ranking.load import LiveModels, UncalledModels
 from proxy.ranking.pipeline import Defect, Result, Unserved, run_search, why_unserved
-from proxy.ranking.pressure import LiveModels, UncalledModels
 from proxy.ranking.stages import Budget, CalledModels, Embeds, OwnSearches, Run, Scores, Stages
 from proxy.settings.config import Config
 from proxy.settings.rollout import Switches

@@ -23,9 +23,8 @@ from proxy.parsing.evidence import LinkedFields
 from proxy.parsing.filter_path import read_form
 from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query, text_of_clause
 from proxy.parsing.search_request import SearchRequest, parse
+from proxy.ranking.load import AutoTier, LiveModels, narrowed, reserved_seconds
 from proxy.ranking.planning import Plan, VectorSearch, shown_source, vector_search
-from proxy.ranking.pressure import LiveModels, narrowed, reserved_seconds
-from proxy.ranking.tiers import AutoTier
 from proxy.settings.config import Config
 from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import Steering
@@ -96,7 +95,7 @@ class Planner:
                 facts, kind = await self._facts_and_kind(caller, covered)
         except Late as error:
             return Bypass("unresolved", detail=str(error), is_fault=True)
-        known = facts or IndexFacts()
+        known = facts or IndexFacts(pipelines=None)
         await self._turns.take()
         user_query = _user_query(routed, request, known)
         if isinstance(user_query, Bypass):
@@ -128,7 +127,7 @@ class Planner:
             window_at_rest=at_rest,
             covered=covered.indices,
             alias_filter=alias_filter(covered.reached, known),
-            own_parameters=kind.own_parameters if kind else (),
+            own_parameters=kind.own_parameters if kind and known.pipelines is not None else (),
             keeps_empty=kind is None or kind.keeps_empty,
             budget_seconds=budget,
             reserved_seconds=reserved_seconds(budget, self._models.usual_seconds(reranker)) if reranker else 0.0,
@@ -208,7 +207,9 @@ class Planner:
     async def _pipeline(self, caller: EngineOfCaller, request: SearchRequest, facts: IndexFacts) -> Bypass | None:
         """Bypass a search with a search pipeline that is not known to be harmless."""
         named = request.pipeline
-        if named is None and len(facts.pipelines) == 1:  # default pipelines are not run for indices with different ones
+        if (
+            named is None and facts.pipelines and len(facts.pipelines) == 1
+        ):  # default pipelines are not run for indices with different ones
             (named,) = facts.pipelines
         if named in (None, NONE, {}):
             return None
@@ -241,7 +242,7 @@ def _user_query(routed: Routed, request: SearchRequest, facts: IndexFacts) -> Us
     """Find the query text: in the options, in the request, where the route says, or in the query."""
     route = routed.covered.route
     given = routed.options.query or request.text or _text_of(route, routed.call.fields, request, facts)
-    links = LinkedFields(facts.copied_from(route.text_fields), facts.aliases)
+    links = LinkedFields(facts.copied_from(route.text_fields), facts.aliases, facts.also_keywords)
     found = find_user_query(request.query, route.text_fields, facts.is_text, given, links)
     return found or Bypass("no_query_text")
 

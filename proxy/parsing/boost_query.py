@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from proxy.bounds import KEYWORD_CHARACTERS
-from proxy.parsing.clauses import COMPOUNDS, LEAVES, Role, listed, role_of_should
+from proxy.parsing.clauses import COMPOUNDS, LEAVES, Role, ids_above, listed, role_of_should
 from proxy.parsing.evidence import Clause, Reading
 from proxy.parsing.query_string import FieldKinds
 from proxy.parsing.words import Query, fold
@@ -43,8 +43,8 @@ def boost_query(query: Any, reading: Reading, leaves: Mapping[int, Reading | Non
     """
     pins = frozenset(_pins(reading, leaves))
     clauses = frozenset(id(clause.query) for clause in reading.clauses) - pins
-    rewriter = _Rewriter(reading, frozenset(reading.words), leaves, clauses, pins)
     try:
+        rewriter = _Rewriter(reading, frozenset(reading.words), leaves, clauses, pins, ids_above(query, clauses))
         found = rewriter.part(query)
     except RecursionError:
         return None
@@ -121,6 +121,8 @@ class _Rewriter:
     leaves: Mapping[int, Reading | None]
     clauses: AbstractSet[int]
     pins: AbstractSet[int]
+    above: frozenset[int]
+    """The ids of the clauses, and of all queries that contain one."""
     random: list[Any] = field(default_factory=list)
 
     def part(self, query: Any) -> _Part:
@@ -183,8 +185,7 @@ class _Rewriter:
         return inner._replace(query={name: _without(body, "_name", "inner_hits") | {"query": inner.query}})
 
     def _bool(self, body: Query) -> _Part | None:
-        must = [self.part(clause) for clause in listed(body.get("must"))]
-        should = [self.part(clause) for clause in listed(body.get("should"))]
+        must, should = self._occurring(body)
         with_words = [part for part in (*must, *should) if part.has_words]
         if not with_words:
             return None
@@ -208,6 +209,23 @@ class _Rewriter:
         if "boost" in body:
             rewritten["boost"] = body["boost"]
         return _Part({"bool": rewritten}, has_words=True, alone=alone)
+
+    def _occurring(self, body: Query) -> tuple[list[_Part], list[_Part]]:
+        """Rewrite the clauses of `must` and of `should`.
+
+        Beside a clause with the query text, a required one without it is a filter, also if its value is a word of it.
+        """
+        must, should = listed(body.get("must")), listed(body.get("should"))
+        if str(body.get("minimum_should_match")) in {"100%", str(max(len(should), 2))}:
+            must, should = [*must, *should], []  # all of them are required
+        held = self.above.intersection(map(id, [*must, *should]))
+        are_filters = _is_required(body) and held.isdisjoint(map(id, should))
+        required = {id(clause) for clause in [*must, *(should if are_filters else [])]}
+        filters = required - held if held else frozenset[int]()
+        parts = [
+            [_Part(each) if id(each) in filters else self.part(each) for each in group] for group in (must, should)
+        ]
+        return parts[0], parts[1]
 
     def _alternatives(self, body: Query) -> _Part | None:
         parts = [self.part(clause) for clause in listed(body.get("queries"))]

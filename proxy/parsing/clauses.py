@@ -5,7 +5,7 @@ A query in neither table is a filter. Source: Elasticsearch and OpenSearch, "Que
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -138,6 +138,29 @@ COMPOUNDS: Mapping[str, Compound] = {
 
 def listed(clauses: Any) -> Sequence[Any]:
     return clauses if isinstance(clauses, list) else [] if clauses is None else [clauses]
+
+
+def ids_above(query: Any, clauses: Container[int]) -> frozenset[int]:
+    """Return the ids of these clauses, and of all queries that contain one of them."""
+    above: set[int] = set()
+    _collect(query, clauses, above)
+    return frozenset(above)
+
+
+def _collect(query: Any, clauses: Container[int], above: set[int]) -> bool:
+    """Add the ids in a query; return whether there are any."""
+    holds = id(query) in clauses
+    match query:
+        case dict() if len(query) == 1 and not holds:
+            ((name, body),) = query.items()
+            if name in COMPOUNDS and isinstance(body, dict):
+                inner = [_collect(child, clauses, above) for child, _ in COMPOUNDS[name].children(body)]
+                holds = any(inner)
+        case _:
+            pass
+    if holds:
+        above.add(id(query))
+    return holds
 
 
 LINES = frozenset({"query_string", "simple_query_string"})

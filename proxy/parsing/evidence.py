@@ -16,12 +16,14 @@ AMBIGUOUS = "ambiguous_text"
 
 
 class LinkedFields(NamedTuple):
-    """Fields that are searched for the text of other fields."""
+    """What the mapping says of fields that are searched: which other fields have the same text."""
 
     copies: AbstractSet[str] = frozenset()
     """Fields that passage fields are copied to (`copy_to`): a search in them counts as one in all fields."""
     aliases: Mapping[str, str] = {}
     """Fields of type `alias`, and the field that each stands for."""
+    also_keywords: AbstractSet[str] = frozenset()
+    """Text fields with a keyword multi-field, as dynamic mappings make them: many hold values to filter by."""
 
 
 NO_LINKS = LinkedFields()
@@ -89,6 +91,11 @@ class Reading(NamedTuple):
         return "".join(self.words)
 
     @property
+    def in_one_field(self) -> bool:
+        """Whether it is searched in one field and its multi-fields only."""
+        return len(self.bases) == 1
+
+    @property
     def is_one_word(self) -> bool:
         return is_typed_word(self.text)
 
@@ -106,6 +113,7 @@ class Evidence:
         self._first = frozenset(passage[:1])
         self._passage = frozenset(passage)
         self._copies = links.copies
+        self._also_keywords = links.also_keywords
         self._central = self._first | links.copies
         self._given = fold(given) if given else None
 
@@ -113,6 +121,19 @@ class Evidence:
         """Whether it is the first passage field, a field that one is copied to, or a multi-field of these."""
         field = self._aliases.get(field, field)
         return _base(field, self._central) in self._central
+
+    def doubt_of(self, reading: Reading) -> str:
+        """Return the reason why it is uncertain that a text is the user's, although the query has no other one.
+
+        Outside the passage, a value may be the filter of a search without words (a tenant).
+        """
+        is_filter = self.is_value(reading) and not reading.touches and not reading.given
+        return reading.doubt or (AMBIGUOUS if is_filter else "")
+
+    def is_value(self, reading: Reading) -> bool:
+        """Whether a text is searched in one field that is also a keyword, and not the first one of the passage."""
+        fields = reading.bases if reading.in_one_field and not reading.central else ()
+        return any(_base(field, self._also_keywords) in self._also_keywords for field in fields)
 
     def of_clause(self, clause: Clause) -> Reading:
         """Return the reading of a single clause."""
@@ -212,16 +233,42 @@ def _merged(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bo
     same: dict[tuple[str, ...], list[Reading]] = {}
     for reading in readings:
         same.setdefault(reading.words, []).append(reading)
-    groups = same.values() if alternatives else map(_without_categories, same.values())
-    merged = [_one(group, evidence) for group in groups]
     if alternatives:
-        merged = _without_expansions(merged)
-    parts = variants([reading.letters for reading in merged]) if len(merged) > 1 else ()
+        merged = _without_expansions([_one(group, evidence) for group in same.values()])
+    else:
+        merged = [_required(group, evidence) for group in same.values()]
+    spelled = [reading.letters for reading in merged]
+    parts = variants(spelled) if alternatives else _required_parts(merged, spelled)
     return [
         reading
         for place, reading in enumerate(merged)
         if reading.given or place not in parts or _is_inside_a_word(reading, merged, alternatives=alternatives)
     ]
+
+
+def _required_parts(readings: Sequence[Reading], spelled: Sequence[str]) -> AbstractSet[int]:
+    """Return the positions of required texts that are part of another one, or repeat an earlier one.
+
+    A text outside the passage contains no other one, except in its own fields: it may be a filter (`winter boots`).
+    """
+    return frozenset(
+        place
+        for place in variants(spelled)
+        if any(
+            _contains(spelled, other, place) and (whole.central or _is_searched_within(readings[place], whole))
+            for other, whole in enumerate(readings)
+        )
+    )
+
+
+def _contains(spelled: Sequence[str], place: int, part: int) -> bool:
+    """Whether a text contains another one, or is an earlier one of the same letters."""
+    return spelled[part] in spelled[place] and (place < part or len(spelled[place]) > len(spelled[part]))
+
+
+def _is_searched_within(reading: Reading, other: Reading) -> bool:
+    """Whether a text is searched in some of another one's fields, and not in all fields of the index."""
+    return bool(reading.fields) and reading.fields <= other.fields
 
 
 def _without_expansions(readings: list[Reading]) -> list[Reading]:
@@ -253,9 +300,18 @@ def _has_word(reading: Reading, word: str) -> bool:
     return f" {word}" in " ".join(["", *reading.words]) or len(word) > max(map(len, reading.words))
 
 
-def _without_categories(readings: Sequence[Reading]) -> Sequence[Reading]:
-    """Drop readings in a single field outside the passage (such as a category), if others remain."""
-    return [reading for reading in readings if reading.central or reading.touches] or readings
+def _required(readings: Sequence[Reading], evidence: Evidence) -> Reading:
+    """Combine required readings with the same words, except those in a single other field (a category, a brand).
+
+    If all are in such fields, any of them may be a filter.
+    """
+    searched = [reading for reading in readings if not evidence.is_value(reading)]
+    certain = [reading for reading in searched if reading.central or reading.touches]
+    combined = _one(certain or searched or readings, evidence)
+    if certain or combined.given:
+        return combined
+    is_one_search = len(_one(readings, evidence).bases) <= max(len(reading.bases) for reading in readings)
+    return combined if is_one_search else _doubted(combined)
 
 
 def _one(readings: Sequence[Reading], evidence: Evidence) -> Reading:
@@ -332,14 +388,17 @@ def _doubted(reading: Reading) -> Reading:
 def _beside(required: Reading, optional: Reading, evidence: Evidence) -> Reading:
     """Read a required text next to one that only affects the score."""
     if required.words == optional.words:
-        return _one([required, optional], evidence)
+        is_text = required.touches or not required.in_one_field
+        combine = _one if is_text and not evidence.is_value(required) else _required
+        return combine([required, optional], evidence)
     if required.given or optional.given:
         return required if required.given else optional
-    if optional.fields <= required.fields or optional.letters in required.letters:
+    is_part = optional.letters in required.letters
+    if _is_searched_within(optional, required) or (is_part and (required.central or not required.in_one_field)):
         return required
     if required.central:
         doubted = _doubted(_with_quoted(required, [optional], [required, optional]))
         return doubted if optional.central else required
-    if optional.central:
+    if optional.central and not is_part:
         return _doubted(optional) if required.touches else optional
-    return _in_order([required, optional], AMBIGUOUS, evidence)
+    return _doubted(required) if is_part else _in_order([required, optional], AMBIGUOUS, evidence)

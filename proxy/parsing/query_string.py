@@ -244,12 +244,16 @@ def _has_phrase(part: Part) -> bool:
 
 
 def _repeats_in_fields(parts: Sequence[Part], is_text: IsText, has_words: IsText) -> bool:
-    """Whether all parts repeat the same words in different text fields: `title:(w) OR body:(w)`, also without OR."""
+    """Whether all parts repeat the same words in different text fields: `title:(w) OR body:(w)`, also without OR.
+
+    With AND, a value in another field is a filter, although it has the same words: `title:boots AND shelf:boots`.
+    """
     several = len(parts) > 1 and (all(part.field for part in parts) or any(part.or_ for part in parts))
     free = several and all(not part.sign and not part.opaque and all(map(_is_free, part.parts or ())) for part in parts)
     if not free or not any(_text_of(part, has_words) for part in parts):
         return False
-    return len({letters(_text_of(part, is_text)) for part in parts}) == 1
+    fields = has_words if any(part.and_ for part in parts) else is_text
+    return len({letters(_text_of(part, fields)) for part in parts}) == 1
 
 
 def _repeated(positive: Sequence[Part], has_words: IsText) -> set[int]:

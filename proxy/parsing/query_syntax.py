@@ -87,13 +87,16 @@ class Part:
     boost: float = 1.0
     inexact: bool = False
     """Whether it is a word with wildcards, or with typing errors."""
+    and_: bool = False
+    """Whether AND connects it with the part before it, also as the default operator."""
 
 
 def parts_of(name: str, options: Query, line: str) -> list[Part] | None:
     """Split the line of a query of this name into parts; None if its syntax is invalid, or it is too long."""
     simple = name == "simple_query_string"
     token = _tokens_of(options) if simple else _TOKEN
-    return _parts(line, token, simple=simple) if token and len(line) <= QUERY_STRING_LINE else None
+    tree = _Tree("*" if simple else "*?", requires_all=str(options.get("default_operator")).lower() == "and")
+    return _parts(line, token, tree) if token and len(line) <= QUERY_STRING_LINE else None
 
 
 def _tokens_of(options: Query) -> re.Pattern[str] | None:
@@ -115,9 +118,9 @@ class _Pending:
         return bool(self.sign or self.field or self.operator)
 
 
-def _parts(line: str, token: re.Pattern[str], *, simple: bool) -> list[Part] | None:
+def _parts(line: str, token: re.Pattern[str], tree: "_Tree") -> list[Part] | None:
     """Split a line into parts; None if its syntax is invalid."""
-    tree, position = _Tree("*" if simple else "*?"), 0
+    position = 0
     for found in token.finditer(line):
         if found.start() != position or not _TAKES[found.lastgroup or ""](tree, found):
             return None
@@ -128,11 +131,12 @@ def _parts(line: str, token: re.Pattern[str], *, simple: bool) -> list[Part] | N
 class _Tree:
     """The parts as they are parsed: those of the innermost open bracket, and of the brackets around it."""
 
-    def __init__(self, wildcards: str) -> None:
+    def __init__(self, wildcards: str, *, requires_all: bool) -> None:
         self.level: list[Part] = []
         self.above: list[tuple[list[Part], Part]] = []
         self.pending = _Pending()
         self._wildcards = wildcards
+        self._requires_all = requires_all
 
     def space(self, _: re.Match[str]) -> bool:
         return not self.pending.field
@@ -153,7 +157,9 @@ class _Tree:
         return stands
 
     def part(self, token: re.Match[str]) -> bool:
-        self.level.append(_part(token, self.pending, self._wildcards))
+        part = _part(token, self.pending, self._wildcards)
+        part.and_ = self.pending.operator == "and" or (self._requires_all and bool(self.level) and not part.or_)
+        self.level.append(part)
         if self.pending:
             self.pending = _Pending()
         return True

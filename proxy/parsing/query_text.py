@@ -28,7 +28,17 @@ from proxy.bounds import (
     WRAPPED_BYTES,
 )
 from proxy.parsing.boost_query import BoostQuery, boost_query
-from proxy.parsing.clauses import COMPOUNDS, LEAVES, LINES, WHOLE_VALUES, Leaf, Role, unread_fields, unread_words
+from proxy.parsing.clauses import (
+    COMPOUNDS,
+    LEAVES,
+    LINES,
+    WHOLE_VALUES,
+    Leaf,
+    Role,
+    ids_above,
+    unread_fields,
+    unread_words,
+)
 from proxy.parsing.evidence import (
     NO_LINKS,
     Clause,
@@ -45,7 +55,7 @@ from proxy.parsing.query_string import FieldKinds
 from proxy.parsing.words import Query, fold, letters
 
 UNRELAXED: Mapping[str, str] = {
-    "ambiguous_text": "clauses have different texts, and it is unclear which of them are filters",
+    "ambiguous_text": "clauses have different texts, or one outside the passage: it is unclear which are filters",
     "given_text": "no clause of the query contains the query text that the request names",
     "own_scores": "`min_score`, `hybrid` or the client's own `knn`: the scores of other hits are not comparable",
     "query_syntax": "it is unclear what a `query_string` query excludes besides documents without its words",
@@ -133,10 +143,11 @@ def _find(query: Any, evidence: Evidence, is_text: IsText, given: str | None) ->
     if reading is not None:
         if given and reading.words != fold(given):
             return None
+        reading = reading._replace(doubt=evidence.doubt_of(reading))
         keywords, boosts = reader.keywords_of(reading.words), boost_query(query, reading, reader.leaves)
         return replace(_relaxed_by(query, reading, given), keywords=keywords, boosts=boosts)
     reading = _Reader(evidence, is_text, everywhere=True, leaves=reader.leaves).read(query)
-    if reading is None or not (reading.central or reading.touches):
+    if reading is None or not (reading.central or reading.touches) or evidence.is_value(reading):
         return None
     keywords = reader.keywords_of(reading.words)
     return UserQuery(given or reading.text, None, _is_autocomplete(reading), "text_in_filter", keywords)
@@ -338,8 +349,7 @@ class _Inseparable(Exception):
 
 def _relaxed(query: Any, rests: Mapping[int, Query | None]) -> Query | None:
     """Copy a query with some clauses, given by identity, replaced; None if that is impossible."""
-    above: set[int] = set()
-    _hold(query, rests, above)
+    above = ids_above(query, rests)
 
     def relax(clause: Any) -> Any:
         if id(clause) in rests:
@@ -357,21 +367,6 @@ def _relaxed(query: Any, rests: Mapping[int, Query | None]) -> Query | None:
     except _Inseparable:
         return None
     return relaxed
-
-
-def _hold(query: Any, rests: Mapping[int, Query | None], above: set[int]) -> bool:
-    """Collect the ids of all queries that contain one of the clauses; return whether this one does."""
-    if id(query) in rests:
-        return True
-    match query:
-        case dict() if len(query) == 1:
-            ((name, body),) = query.items()
-            if name in COMPOUNDS and isinstance(body, dict):
-                inner = [_hold(child, rests, above) for child, _ in COMPOUNDS[name].children(body)]
-                if any(inner):
-                    above.add(id(query))
-                    return True
-    return False
 
 
 def unwrapped(query: Any) -> Any:

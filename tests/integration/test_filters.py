@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.engine, WITH_KNN]
 
 REVIEWED = {"nested": {"path": "reviews", "query": {"match": {"reviews.text": "notebook"}}}}
 ACME = {"term": {"brand": "acme"}}
+OF_LAPTOPS = {"nested": {"path": "reviews", "query": {"match": {"reviews.text": "laptop notebook"}}}}
 NEAR_AND_FAR = {"field": "embedding", "dimensions": 8, "timeout_seconds": 20, "min_similarity": -1}
 
 QUERIES: dict[str, tuple[Any, Any]] = {
@@ -25,6 +26,7 @@ QUERIES: dict[str, tuple[Any, Any]] = {
         {"bool": {"must": [{"match": {"title": "acme laptop"}}, REVIEWED]}},
         REVIEWED,
     ),
+    "a must on other text that contains the words": ({"bool": {"must": [OF_LAPTOPS, WORDS]}}, OF_LAPTOPS),
     "a match on a keyword": (
         {"bool": {"must": [{"match": {"brand": "acme"}}, WORDS]}},
         ACME,

@@ -199,6 +199,15 @@ NOT_RELAXED: dict[str, tuple[str, Any]] = {
         "ambiguous_text",
         {"bool": {"must": [OFFICE], "should": [WORDS], "minimum_should_match": 1}},
     ),
+    "other text that contains the optional words": (
+        "ambiguous_text",
+        {
+            "bool": {
+                "must": [{"nested": {"path": "reviews", "query": {"match": {"reviews.text": "laptop notebook"}}}}],
+                "should": [WORDS],
+            }
+        },
+    ),
     "score demanded": (
         "own_scores",
         {"function_score": {"query": {"bool": {"must": [WORDS], "filter": [ACME]}}, "min_score": 0.01}},

@@ -107,7 +107,8 @@ def compare(queries: Sequence[Query], pairs: Mapping[str, Pair], depth: int) -> 
     baseline = _side(queries, [pairs[query.id].baseline for query in queries], demands_reranking=False)
     proxy = _side(queries, [pairs[query.id].proxy for query in queries], demands_reranking=True)
     by_difference = sorted(changes, key=lambda change: -change.difference)
-    return Comparison(depth, baseline, proxy, rows, tuple(by_difference), _why_no_verdict(baseline, proxy, rows))
+    why = _why_no_verdict(baseline, proxy, rows, found_any=any(before.values()) or any(after.values()))
+    return Comparison(depth, baseline, proxy, rows, tuple(by_difference), why)
 
 
 def _is_whole(pair: Pair) -> bool:
@@ -157,10 +158,14 @@ def _is_usable(reply: Found | FailedSearch, *, is_proxy: bool) -> bool:
     return not is_proxy or (reply.outcome is not None and reply.outcome.is_reranked)
 
 
-def _why_no_verdict(baseline: Side, proxy: Side, rows: Sequence[Row]) -> str | None:
+def _why_no_verdict(baseline: Side, proxy: Side, rows: Sequence[Row], *, found_any: bool) -> str | None:
     if proxy.searches and proxy.outcomes.get(NO_HEADER) == proxy.searches:
         return (
             f"no response has the header {HEADER}: is --proxy the address of a proxy, and does a route cover --index?"
+        )
+    if rows[0].difference.queries and not found_any:
+        return (
+            "no search found a document: if the queries in --judgments are ids, name the file of texts with --queries"
         )
     for name, side in (("baseline", baseline), ("proxy", proxy)):
         if side.unusable > TOLERATED_SHARE * side.searches:

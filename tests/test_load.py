@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from proxy.ranking.pressure import narrowed, reserved_seconds
+from proxy.ranking.load import narrowed, reserved_seconds
 from proxy.settings.config import Config
 from tests.conftest import StartProxy
 from tests.fakes import Client, Document, FakeEngine, FakeModels, Message, ids, waits_for
