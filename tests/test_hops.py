@@ -117,7 +117,7 @@ async def test_with_via_disabled_no_header_is_added(engine: FakeEngine, serve: S
 async def test_behind_a_search_whose_client_leaves_its_writes_are_delivered_in_order(
     engine: FakeEngine, serve: Serve, ends: Callable[[Client], None]
 ) -> None:
-    """As Elasticsearch does with pipelined requests; searches and other reads end with the client."""
+    """Elasticsearch 8.19.13 begins pipelined requests at once; searches and other reads end with the client."""
     engine.faults["lexical"] = hangs
     async with connected(await serve(engine.url)) as client:
         behind = [

@@ -386,7 +386,10 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.reusable = False
 
     def _leave(self) -> None:
-        """Stop the exchange in progress after the client disconnected; writes behind it are delivered."""
+        """Stop the exchange in progress after the client disconnected, and deliver the writes behind it.
+
+        The engine itself would have begun them at once: seen on Elasticsearch 8.19.13.
+        """
         exchange, self._exchange = self._exchange, None
         goes_on = not self.closing
         self.ended = True
