@@ -207,10 +207,9 @@ class Planner:
     async def _pipeline(self, caller: EngineOfCaller, request: SearchRequest, facts: IndexFacts) -> Bypass | None:
         """Bypass a search with a search pipeline that is not known to be harmless."""
         named = request.pipeline
-        if (
-            named is None and facts.pipelines and len(facts.pipelines) == 1
-        ):  # default pipelines are not run for indices with different ones
-            (named,) = facts.pipelines
+        default = facts.pipelines or ()
+        if named is None and len(default) == 1:  # default pipelines are not run for indices with different ones
+            (named,) = default
         if named in (None, NONE, {}):
             return None
         try:

@@ -150,14 +150,11 @@ def ids_above(query: Any, clauses: Container[int]) -> frozenset[int]:
 def _collect(query: Any, clauses: Container[int], above: set[int]) -> bool:
     """Add the ids in a query; return whether there are any."""
     holds = id(query) in clauses
-    match query:
-        case dict() if len(query) == 1 and not holds:
-            ((name, body),) = query.items()
-            if name in COMPOUNDS and isinstance(body, dict):
-                inner = [_collect(child, clauses, above) for child, _ in COMPOUNDS[name].children(body)]
-                holds = any(inner)
-        case _:
-            pass
+    if not holds and isinstance(query, dict) and len(query) == 1:
+        ((name, body),) = query.items()
+        if name in COMPOUNDS and isinstance(body, dict):
+            inner = [_collect(child, clauses, above) for child, _ in COMPOUNDS[name].children(body)]
+            holds = any(inner)
     if holds:
         above.add(id(query))
     return holds
