@@ -115,7 +115,12 @@ def test_any_head_is_parsed_or_rejected(noise: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("lines", "expected"),
-    [([], False), ([b"Expect: 100-continue"], True), ([b"expect: 100-Continue"], True)],
+    [
+        ([], False),
+        ([b"Expect: 100-continue"], True),
+        ([b"expect: 100-Continue"], True),
+        ([b"Expect: 100-continue", b"Expect: 100-continue"], True),
+    ],
 )
 def test_expect_100_continue_is_recognised(lines: Sequence[bytes], expected: bool) -> None:  # noqa: FBT001
     assert expected is read_request_head(request(*lines)).expects_continue

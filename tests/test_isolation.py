@@ -261,6 +261,7 @@ _EXPECTS = (
     ("Expect:",),
     ("Expect: 100-continue, foo",),
     ("Expect: 100-continue", "Expect: foo"),
+    ("Expect: 100-continue", "Expect: 100-continue"),
     ("Expect: 100-continue;q=1",),
     ("Expect: 100-Continue",),
     ("Expect: 100-continue\r\n ",),

@@ -154,12 +154,12 @@ _repeated_request_fields = lru_cache(REPEATED_HEADS)(_request_fields)
 
 
 def _is_continue(expected: Sequence[bytes]) -> bool:
-    """Whether the request expects `100-continue`, the only expectation that an engine accepts.
+    """Whether the request expects `100-continue`, once or more: the only expectation that an engine accepts.
 
     To any other one Netty's HttpObjectAggregator responds with 417 and then parses the body as a request: seen on
     Elasticsearch 8.19.13 and OpenSearch 2.19.1. Before HTTP/1.1 there are no expectations (RFC 9110, section 10.1.1).
     """
-    return len(expected) == 1 and expected[0].lower() == b"100-continue"
+    return all(each.lower() == b"100-continue" for each in expected)
 
 
 def _response_head(raw: bytes, method: bytes) -> ResponseHead:
