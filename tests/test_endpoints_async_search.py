@@ -183,7 +183,7 @@ async def test_an_unexpected_response_is_relayed(client: Client, engine: Endpoin
 
 
 async def test_a_response_nested_too_deeply_is_relayed(client: Client, engine: EndpointEngine) -> None:
-    deep = b'{"id":"x","response":' + b'{"a":' * 5000 + b"1" + b"}" * 5001
+    deep = b'{"id":"x","response":' + b'{"a":' * 50_000 + b"1" + b"}" * 50_001
     engine.faults["_async_search"] = says(deep)
     answered = await client.search(SUBMIT, QUERY)
     assert (200, deep, "bypassed;reason=too_complex") == (

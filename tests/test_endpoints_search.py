@@ -288,7 +288,7 @@ async def test_a_403_for_rendering_a_template_does_not_drop_the_callers_cache(
 
 
 async def test_a_template_nested_too_deeply_is_passed_through(client: Client, engine: EndpointEngine) -> None:
-    body = b'{"source":"{}","params":%s%s}' % (b"[" * 5000, b"]" * 5000)
+    body = b'{"source":"{}","params":%s%s}' % (b"[" * 50_000, b"]" * 50_000)
     answered = await post(client, "/products/_search/template", body)
     assert ("bypassed;reason=template", body) == (answered.header("x-rerank"), engine.requests[-1].content)
 

@@ -96,7 +96,7 @@ def test_a_routing_is_preserved_and_not_part_of_the_source(line: str, routing: s
         ('{"a":1}{"a":2}', None, "line 1", "not JSON: "),
         ('{"a":NaN}', None, "line 1", "not JSON: "),
         (b'{"a":"\xff"}', None, "line 1", "not JSON: "),
-        ('{"a":' + "[" * 5000, None, "line 1", "nested deeper than"),
+        ('{"a":' + "[" * 50_000, None, "line 1", "nested deeper than"),
         ('{"a":' + "[" * DOCUMENT_DEPTH + "]" * DOCUMENT_DEPTH + "}", None, "line 1", "nested deeper than"),
         ('{"_id":{"a":1}}', None, "line 1", "the id is neither a string nor a number"),
         ('{"_id":true}', None, "line 1", "the id is neither a string nor a number"),
@@ -248,19 +248,19 @@ def test_a_too_long_line_is_skipped_and_the_rest_read() -> None:
 
 @pytest.mark.parametrize("zipped", [False, True])
 def test_reading_a_file_reports_its_progress(tmp_path: Path, *, zipped: bool) -> None:
-    content = b"".join(b'{"id":%d,"text":"%d"}\n' % (number, number**5) for number in range(9000))
+    content = b"".join(b'{"id":%d,"text":"%d"}\n' % (number, number**5) for number in range(30_000))
     path = tmp_path / "f"
     path.write_bytes(gzip.compress(content) if zipped else content)
     with open_documents(str(path)) as file:
         found = read_documents(file.stream)
         next(found)
         assert 0 < file.position() < path.stat().st_size
-        assert sum(1 for _ in found) == 8999
+        assert sum(1 for _ in found) == 29_999
         assert file.position() == file.size == path.stat().st_size
 
 
 def test_a_truncated_gzip_file_is_reported(tmp_path: Path) -> None:
-    lines = b"".join(b'{"id":%d,"text":"%d"}\n' % (number, number**9) for number in range(9000))
+    lines = b"".join(b'{"id":%d,"text":"%d"}\n' % (number, number**9) for number in range(30_000))
     (tmp_path / "f").write_bytes(gzip.compress(lines)[:-5000])
     with (
         open_documents(str(tmp_path / "f")) as file,
