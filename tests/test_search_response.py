@@ -12,7 +12,17 @@ from proxy.errors import Malformed
 from proxy.parsing.filter_path import Form
 from proxy.parsing.sort_values import Sort
 from proxy.ranking.hits import DocKey
-from proxy.ranking.search_response import Page, SearchAnswer, Shown, Total, number, read_answer, render_answer
+from proxy.ranking.search_response import (
+    Page,
+    SearchAnswer,
+    Shown,
+    Total,
+    number,
+    read_answer,
+    render_answer,
+    split,
+    split_at_hits,
+)
 from tests import strategies
 
 
@@ -36,6 +46,54 @@ def test_a_pretty_response_in_unchanged_order_keeps_its_bytes(value: dict[str, A
     body = strategies.pretty(value).encode() + b"\n"
     answer = read_answer(body)
     assert body == indented(render_answer(answer, as_it_was(answer)))
+
+
+MISLEADING = st.sampled_from(['"hits":[', "]}}", ']},"aggregations":{', "[", "]", "\\", '"', "\u2028"])
+NAMES = st.sampled_from(["hits", "aggregations", "suggest", "_source", "a"])
+MISLEADING_VALUES = st.recursive(
+    st.none() | st.integers() | MISLEADING,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES | MISLEADING, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@st.composite
+def misleading_bodies(draw: st.DrawFn) -> bytes:
+    """Responses whose documents look like the end of a response, some of them damaged."""
+    inner = draw(st.dictionaries(NAMES | MISLEADING, MISLEADING_VALUES, max_size=2))
+    hits = draw(st.lists(st.dictionaries(NAMES, MISLEADING_VALUES, max_size=2) | MISLEADING_VALUES, max_size=3))
+    outer = draw(st.dictionaries(NAMES, MISLEADING_VALUES, max_size=2))
+    after = draw(st.dictionaries(NAMES, MISLEADING_VALUES, max_size=2))
+    body = strategies.compact({**outer, "hits": {**inner, "hits": hits}, **after})
+    place = draw(st.integers(0, len(body)))
+    return (
+        body[:place] + draw(st.sampled_from([b"", b"", b"", b"[", b"]", b"}", b'"', b",", b'"hits":['])) + body[place:]
+    )
+
+
+def plain(members: Any) -> list[tuple[str, bytes]]:
+    return [(name, bytes(value)) for name, value in members.items()]
+
+
+def parts(found: Any) -> Any:
+    """Of the member `hits`, only its own members are read."""
+    members, of_hits, hits = found
+    rest = [(name, value) if name != "hits" else (name, b"") for name, value in plain(members)]
+    return rest, plain(of_hits), [plain(hit) for hit in hits]
+
+
+@given(misleading_bodies())
+def test_a_response_split_at_its_hits_has_the_same_parts(body: bytes) -> None:
+    found = split_at_hits(body)
+    if found is not None:
+        assert parts(split(body)) == parts(found)
+
+
+@pytest.mark.parametrize("after", [b"}}", b'},"aggregations":{"a":{"hits":{"hits":[{"_source":{"x":[1]}}]}}}}'])
+def test_a_response_as_engines_write_it_is_split_at_its_hits(after: bytes) -> None:
+    hits = b'[{"_id":"1","_source":{"hits":[{"a":[]}]}},{"_id":"2"}]'
+    body = b'{"took":1,"_shards":{"failed":0},"hits":{"total":{"value":2},"max_score":1,"hits":' + hits + after
+    assert parts(split(body)) == parts(split_at_hits(body))
 
 
 # Written by Elasticsearch 8.19.13 for `?pretty`.

@@ -13,7 +13,7 @@ import msgspec
 
 from proxy.errors import Malformed
 from proxy.parsing.aggregations import merged
-from proxy.parsing.json_text import items_of, members_of, objects_of
+from proxy.parsing.json_text import items_of, members_of, objects_of, plain_members_of, plain_objects_of
 from proxy.parsing.sort_values import BY_SCORE, Sort
 from proxy.ranking.explaining import MEMBER as EXPLANATION
 from proxy.ranking.explaining import Explanation
@@ -75,13 +75,12 @@ _FALSE, _NULL, _NO_NAME = msgspec.Raw(b"false"), msgspec.Raw(b"null"), msgspec.R
 def read_answer(body: bytes) -> SearchAnswer:
     """Parse a search response; raises Malformed."""
     try:
-        members = members_of(body)
-        hits_members = members_of(members["hits"])
+        members, hits_members, hits = split_at_hits(body) or split(body)
         total = _total.decode(hits_members["total"]) if "total" in hits_members else None
         return SearchAnswer(
             members=members,
             hits_members=hits_members,
-            hits=tuple(map(_read_hit, objects_of(hits_members["hits"]))),
+            hits=tuple(map(_read_hit, hits)),
             total=_counted(total) if isinstance(total, int) else total,
             total_is_number=isinstance(total, int),
             max_score=_read_score(hits_members.get("max_score", _NULL)),
@@ -89,6 +88,37 @@ def read_answer(body: bytes) -> SearchAnswer:
         )
     except (ValueError, KeyError, RecursionError) as error:
         raise Malformed("engine", f"not the answer of a search: {error}") from error
+
+
+def split(body: bytes) -> "_Split":
+    """Split a response into its members, those of its `hits`, and those of each hit; raises like `members_of`."""
+    members = members_of(body)
+    hits_members = members_of(members["hits"])
+    return members, hits_members, objects_of(hits_members["hits"])
+
+
+def split_at_hits(body: bytes) -> "_Split | None":
+    """Split a response as most are written, without reading its hits three times; None if it is another.
+
+    Its hits are the first array, and end the response or precede the aggregations. If what is taken for the hits is an
+    array, and the rest a response with an empty array in its place, then both are what they were taken for.
+    """
+    start = body.find(b"[")
+    end = len(body) - len(_END) if body.endswith(_END) else body.rfind(_AGGREGATIONS)
+    if end < start or not body.endswith(_HITS, 0, start):
+        return None
+    found = msgspec.Raw(memoryview(body)[start : end + 1])
+    try:
+        hits = plain_objects_of(found)
+        members = plain_members_of(body[: start + 1] + body[end:])
+        hits_members = plain_members_of(members["hits"])
+    except (msgspec.DecodeError, KeyError):
+        return None
+    return members, hits_members | {"hits": found}, hits
+
+
+_Split = tuple[RawMembers, RawMembers, list[RawMembers]]
+_HITS, _END, _AGGREGATIONS = b'"hits":', b"]}}", b']},"aggregations":{'
 
 
 def _counted(total: int) -> Total | None:
