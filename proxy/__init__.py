@@ -47,7 +47,8 @@ ranking           makes one order of documents
     pipeline      runs the stages; a stage that fails is skipped (stages: the services they use, and the budget)
     searches      the body of each search that the proxy adds
     retrieval     the client's own search and kNN, in parallel
-    ordering      fusion, then reranking and rendering in parallel (explaining; kept: exact matches keep their place)
+    reading       the texts of documents, some while kNN is awaited (kept: exact matches keep their place)
+    ordering      fusion, then reranking and rendering in parallel (explaining)
     boosts        boosts and pins of the query, applied to the reranked order
     passages      the text of a document that the reranker reads (markup: HTML removed; tokens: estimated,
                   and cut; chunks: the second one of a long document)

@@ -20,7 +20,10 @@ def key(name: str) -> DocKey:
 
 def kept(typed: str, *sources: Any, names: tuple[str, ...] = ()) -> dict[str, tuple[int, str]]:
     lexical = [key(str(number)) for number in range(len(sources))]
-    likenesses = [likeness(QueryWords.of(typed), source, PASSAGE, names) for source in sources]
+    likenesses = [
+        likeness(QueryWords.of(typed), source, PASSAGE, names, is_top=place < AMONG)
+        for place, source in enumerate(sources)
+    ]
     found = kept_hits(lexical, dict(zip(lexical, likenesses, strict=True)))
     return {each.id: (place.rank, place.reason) for each, place in found.items()}
 

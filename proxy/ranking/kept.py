@@ -66,22 +66,27 @@ UNLIKE = Likeness()
 """The likeness of almost every document."""
 
 
-def likeness(typed: QueryWords, source: Source, passage: PassageTemplate, names: Sequence[str]) -> Likeness:
+def likeness(
+    typed: QueryWords, source: Source, passage: PassageTemplate, names: Sequence[str], *, is_top: bool
+) -> Likeness:
     """Compare a document with the query text.
 
-    `names` are the keyword fields that the query compares with the whole text.
+    `names` are the keyword fields that the query compares with the whole text. `is_top`: the document may keep its
+    rank; of others, only what they share with those that may is compared.
     """
-    if not typed.words:
+    if not typed.words or not (is_top or names or typed.identifiers):
         return UNLIKE
     equal = frozenset([name for name in names if _equals(source, name, typed.words)])
-    exact = _equals(source, passage.fields[0], typed.words)
+    exact = is_top and _equals(source, passage.fields[0], typed.words)
     identified = bool(typed.identifiers) and _has_all(source, passage, typed.identifiers)
     return Likeness(exact, equal, identified) if exact or equal or identified else UNLIKE
 
 
 def kept_hits(lexical: Sequence[DocKey], likenesses: Mapping[DocKey, Likeness]) -> Mapping[DocKey, Kept]:
     """Return which of the top hits keep their rank."""
-    found = {key: likenesses[key] for key in lexical if key in likenesses}
+    found = {key: likenesses[key] for key in lexical if likenesses.get(key, UNLIKE) is not UNLIKE}
+    if not found:
+        return {}
     shared = Counter(name for like in found.values() for name in like.names)
     telling = {name for name, count in shared.items() if count <= AMONG}
     identified = sum(like.identified for like in found.values()) <= AMONG
@@ -126,6 +131,8 @@ _PASSAGE_CHARACTERS = 2000
 
 def in_place(ranking: Ranking, kept: Mapping[DocKey, Kept]) -> Ranking:
     """Move each of these hits that fell below its rank back up to it; the others keep their order."""
+    if not kept:
+        return ranking
     order = list(keys(ranking))
     for key, place in sorted(kept.items(), key=lambda item: item[1].rank):
         if key in order and order.index(key) >= place.rank:

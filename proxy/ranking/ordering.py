@@ -4,25 +4,22 @@ If the reranker fails, the fused order is kept, with a Failure.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import msgspec
 
-from proxy.bounds import SOURCE_BYTES_A_TURN
 from proxy.errors import Busy, Failure, Malformed, SlowModel, UpstreamError, Withheld
 from proxy.parsing.aggregations import facets_of
-from proxy.parsing.json_text import decoder_of, members_of, read
+from proxy.parsing.json_text import members_of
 from proxy.ranking.boosts import Measured, boosted, measure
-from proxy.ranking.chunks import stems_of
 from proxy.ranking.explaining import Explanation, Kept, Origin, text_hash
 from proxy.ranking.fusion import blend, completed, reorder
 from proxy.ranking.hits import DocKey, Hit, Ranking, Scored, keys
-from proxy.ranking.kept import Likeness, QueryWords, Source, in_place, kept_hits, likeness
+from proxy.ranking.kept import Likeness, in_place, kept_hits
 from proxy.ranking.paging import NO_RECIPE, Head, fuse, pinned_first
-from proxy.ranking.passages import members_at, passage_of_tokens, two_passages
 from proxy.ranking.planning import Relevance
+from proxy.ranking.reading import read_documents
 from proxy.ranking.repeats import recipe_of
 from proxy.ranking.retrieval import NO_GROUPS, Groups, SemanticHits
 from proxy.ranking.search_response import RawMembers, SearchAnswer, Total
@@ -151,8 +148,8 @@ def head_of(  # noqa: PLR0913  the parts of a head
     `keeps_places`: keep these documents in the head, though they are not shown, so that pages after the head fit those
     before.
     """
-    there = answer.by_key.keys() | rendered.hits.keys()
-    shown = tuple(scored for scored in ranking if keeps_places or scored.key in there)
+    own, added = answer.by_key, rendered.hits
+    shown = tuple([each for each in ranking if keeps_places or each.key in own or each.key in added])
     return Head(
         shown,
         answer.total and answer.total.plus(rendered.extras, most=run.plan.request.track_total_hits),
@@ -204,7 +201,7 @@ def _best_of(
 ) -> tuple[Mapping[DocKey, float], Mapping[DocKey, str]]:
     """Return each document's best score, and the passage that has it; without one, a document keeps its order."""
     best: dict[DocKey, tuple[float, str]] = {}
-    owned = ((key, passage) for key, own in texts.items() for passage in own)
+    owned = [(key, passage) for key, own in texts.items() for passage in own]
     for (key, passage), score in zip(owned, scores, strict=False):
         if key not in best or score > best[key][0]:
             best[key] = (score, passage)
@@ -269,43 +266,10 @@ async def _passages(
     unknown = [key for key in order if key not in known]
     if unknown:
         known |= (await run.search("passages", passage_search(plan, unknown), unknown)).by_key
-    texts, likenesses, typed = {}, {}, QueryWords.of(plan.user_query.text)
-    stems, outside = stems_of(typed.words), plan.outside({key.index for key in order})
-    async for key, source in _sources([known[key] for key in order if key in known], plan.read_fields):
-        likenesses[key] = likeness(typed, source, plan.route.passage, plan.names)
-        if key.index not in outside and (own := _passages_of(run, source, stems)):
-            texts[key] = own
-    return texts, likenesses
-
-
-async def _sources(hits: Sequence[Hit], fields: Sequence[str]) -> AsyncIterator[tuple[DocKey, Source]]:
-    """Decode each hit's `_source` when it is needed, since that takes many times the memory of its bytes."""
-    decode, unread = decoder_of(members_at(fields)), SOURCE_BYTES_A_TURN
-    for hit in hits:
-        unread -= len(hit.members.get("_source", b""))
-        if unread < 0:
-            unread = SOURCE_BYTES_A_TURN
-            await asyncio.sleep(0)
-        yield hit.key, _source_of(hit, decode)
-
-
-def _passages_of(run: Run, source: Source, stems: Sequence[str]) -> tuple[str, ...]:
-    """Return the passages of one document; empty without text."""
-    redaction = run.plan.route.redaction
-    lines, tokens = run.plan.route.passage.lines, run.stages.passage_max_tokens
-    if run.plan.route.passages_per_document > 1:
-        return two_passages(source, lines, tokens, stems, redaction)
-    text = passage_of_tokens(source, lines, tokens, redaction)
-    return (text,) if text else ()
-
-
-def _source_of(hit: Hit, decode: Callable[[bytes], Any]) -> Source:
-    """Decode what is read of `_source`; a document whose `_source` is unreadable has no text, but its fused rank."""
-    try:
-        source: Source = read(hit.members["_source"], decode)
-    except (KeyError, ValueError, RecursionError):
-        return {}
-    return source
+    outside = plan.outside({key.index for key in order})
+    documents = await read_documents(run, [known[key] for key in order if key in known], answer)
+    texts = {key: each.passages for key, each in documents.items() if each.passages and key.index not in outside}
+    return texts, {key: each.likeness for key, each in documents.items()}
 
 
 async def render(run: Run, missing: Sequence[DocKey], facets: Facets) -> Rendered:

@@ -6,12 +6,15 @@ If kNN fails, the lexical hits are returned with a Failure; if the client's own 
 import asyncio
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+from operator import attrgetter
 
 import structlog
 
 from proxy.errors import Failure, Malformed, UpstreamError, cause_of
 from proxy.ranking.hits import DocKey, Hit
 from proxy.ranking.planning import EngineReply, EngineSearch, VectorSearch
+from proxy.ranking.reading import read_ahead
 from proxy.ranking.search_response import SearchAnswer, read_answer
 from proxy.ranking.searches import group_search, semantic_search
 from proxy.ranking.stages import Run
@@ -65,6 +68,7 @@ async def retrieve(run: Run, own: Awaitable[Lexical]) -> tuple[Lexical, Semantic
         if keeps_empty(run, found.answer):
             return found, SemanticHits()
         may_cost.set()
+        await read_ahead(run, found.answer, searching)
         return found, await searching
     finally:
         searching.cancel()
@@ -142,7 +146,7 @@ def _merged(run: Run, found: Sequence[SemanticHits]) -> SemanticHits:
     The result is cut to the window: some engines return k hits per shard.
     """
     best: dict[DocKey, Hit] = {}
-    for hit in sorted((hit for each in found for hit in each.hits), key=lambda hit: -hit.score):
+    for hit in sorted(chain.from_iterable([each.hits for each in found]), key=attrgetter("score"), reverse=True):
         best.setdefault(hit.key, hit)
     failures = dict.fromkeys(failure for each in found for failure in each.failures)
     raw = tuple(hits for each in found for hits in each.raw)

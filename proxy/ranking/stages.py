@@ -7,9 +7,12 @@ from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+import msgspec
+
 from proxy.context import Clock, Usage
 from proxy.errors import TimedOut, UpstreamError
 from proxy.ranking.hits import DocKey
+from proxy.ranking.kept import Likeness
 from proxy.ranking.paging import Head
 from proxy.ranking.planning import EngineReply, EngineSearch, Plan, QueryVector, Relevance
 from proxy.ranking.search_response import SearchAnswer, read_answer
@@ -248,6 +251,13 @@ class Ahead(Protocol):
         ...
 
 
+class ReadDocument(msgspec.Struct, frozen=True):
+    """What a search needs of the text of a document."""
+
+    passages: tuple[str, ...]
+    likeness: Likeness
+
+
 @dataclass(frozen=True, slots=True)
 class AddedSearch:
     """A search that the proxy added, and its response."""
@@ -272,6 +282,8 @@ class Run:
     ahead: Ahead | None = None
     added: list[AddedSearch] = field(default_factory=list)
     """The searches added so far."""
+    read: dict[DocKey, ReadDocument] = field(default_factory=dict)
+    """The documents read so far."""
 
     async def search(
         self, stage: str, search: EngineSearch, documents: Sequence[DocKey] = (), words: float = 0.0
