@@ -5,6 +5,8 @@ Source: Cormack, Clarke and Büttcher, SIGIR 2009; Elasticsearch's `rrf` retriev
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
+from operator import attrgetter
 
 from proxy.ranking.hits import DocKey, Ranking, Scored, keys
 
@@ -31,8 +33,7 @@ def reciprocal_rank_fusion(rankings: Sequence[Weighted], rank_constant: int = 60
 
 def by_score(scores: Mapping[DocKey, float]) -> Ranking:
     """Order by descending score; ties keep their order."""
-    ordered = sorted(scores.items(), key=lambda item: -item[1])
-    return tuple(Scored(key, score) for key, score in ordered)
+    return tuple(sorted(starmap(Scored, scores.items()), key=attrgetter("score"), reverse=True))
 
 
 def reorder(candidates: Sequence[DocKey], scores: Mapping[DocKey, float]) -> Ranking:
@@ -60,5 +61,5 @@ def blend(reranked: Ranking, candidates: Sequence[DocKey], weight: float, rank_c
     """Fuse the reranked order with that of the candidates, which has this weight."""
     if not weight:
         return reranked
-    both = (Weighted([scored.key for scored in reranked]), Weighted(candidates, weight))
+    both = (Weighted(keys(reranked)), Weighted(candidates, weight))
     return reciprocal_rank_fusion(both, rank_constant)

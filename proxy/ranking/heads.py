@@ -91,14 +91,14 @@ _decoder = msgspec.msgpack.Decoder(_Stored)
 
 def encode_head(head: Head) -> bytes:
     """Encode a head for a store."""
-    keys = head.keys
-    numbers = {index: number for number, index in enumerate(dict.fromkeys(key.index for key in keys))}
+    keys, routings = head.keys, [key.routing for key in head.keys]
+    numbers = {index: number for number, index in enumerate(dict.fromkeys([key.index for key in keys]))}
     return msgspec.msgpack.encode(
         _Stored(
             list(numbers),
             [numbers[key.index] for key in keys],
             [key.id for key in keys],
-            [key.routing for key in keys] if any(key.routing for key in keys) else [],
+            routings if any(routings) else [],
             [scored.score for scored in head.ranking],
             head.total,
             head.extras,

@@ -5,6 +5,7 @@ collector does not traverse it.
 """
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -14,7 +15,7 @@ GREATEST_SCORE = 3.4028235e38
 """The largest 32-bit float; the engine writes a score beyond it as `"Infinity"`."""
 
 
-class DocKey(msgspec.Struct, frozen=True, order=True, gc=False):
+class DocKey(msgspec.Struct, frozen=True, order=True, gc=False, cache_hash=True):
     """The unique key of a document across indices and custom routing."""
 
     index: str
@@ -58,5 +59,8 @@ Ranking = tuple[Scored, ...]
 """Documents, best first, without duplicates."""
 
 
+_key = attrgetter("key")
+
+
 def keys(ranking: Sequence[Scored]) -> tuple[DocKey, ...]:
-    return tuple(scored.key for scored in ranking)
+    return tuple(map(_key, ranking))

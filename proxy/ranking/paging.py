@@ -7,6 +7,7 @@ whatever sequence the pages are requested.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 import msgspec
 
@@ -162,8 +163,9 @@ def head_page(  # noqa: PLR0913  the parts of a page
         return Page(own, lexical.total, lexical.max_score)
     known = {**rendered, **lexical.by_key}
     places = {scored.key: place for place, scored in enumerate(head.ranking)}
-    order = [key for key in places if keeps_places or key in known]
-    order += [hit.key for hit in lexical.hits if hit.key not in places]
+    in_head = (key for key in places if keeps_places or key in known)
+    everything = chain(in_head, (hit.key for hit in lexical.hits if hit.key not in places))
+    order = list(everything if cut.walk else islice(everything, start + size))
     best = TOP_SCORE if order else None
     if cut.walk:
         after = cut.walk.value

@@ -58,11 +58,11 @@ class Keys:
 
     def keys_of(self, kind: Kind, parts: Sequence[bytes | str], last: Iterable[str]) -> list[bytes]:
         """Return the key of each value that these parts and one of the last ones determine."""
-        begun, found = self._hashed(parts), []
+        begun, of_kind, found = self._hashed(parts), kind.value, []
         for each in last:
             hashed = begun.copy()
             hashed.update(_framed(each))
-            found.append(kind.value + hashed.digest())
+            found.append(of_kind + hashed.digest())
         return found
 
     def _hashed(self, parts: Sequence[bytes | str]) -> blake2b:

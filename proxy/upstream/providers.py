@@ -5,7 +5,7 @@
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -51,7 +51,7 @@ class RerankFormat:
         """Encode a request with one query for all passages."""
         query = without_control_tokens(query)
         body: dict[str, Any] = {self.query: [query] if self.queries_are_listed else query}
-        body[self.documents] = [without_control_tokens(passage) for passage in passages]
+        body[self.documents] = all_without_control_tokens(passages)
         if self.instruction is not None:
             body[self.instruction] = without_control_tokens(instruction)
         if self.model is not None:
@@ -131,7 +131,12 @@ def without_control_tokens(text: str) -> str:
     Otherwise a document could close its part of the prompt and supply the verdict. The space prevents the surrounding
     text from forming another token.
     """
-    return _CONTROL_TOKEN.sub(" ", text) if "<" in text or "[" in text else text
+    return all_without_control_tokens((text,))[0]
+
+
+def all_without_control_tokens(texts: Iterable[str]) -> list[str]:
+    """Like `without_control_tokens`, for several texts."""
+    return [_CONTROL_TOKEN.sub(" ", text) if "<" in text or "[" in text else text for text in texts]
 
 
 _SIGN = r"[^\w\s\x00-\x7f]"

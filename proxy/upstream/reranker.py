@@ -98,9 +98,9 @@ def decode(answer: bytes, count: int) -> Relevance:
     except ValueError as error:
         raise Malformed(SERVICE, "not JSON") from error
     scores = _scores(decoded, count)
-    if scores is None or len(scores) != count or not all(map(_is_finite, scores)):
+    if scores is None or len(scores) != count or not _are_finite(scores):
         raise Malformed(SERVICE, f"not one finite score for each of {count} documents")
-    return Relevance(tuple(float(score) for score in scores), _model(decoded))
+    return Relevance(tuple(map(float, scores)), _model(decoded))
 
 
 def _model(decoded: Any) -> str | None:
@@ -136,5 +136,5 @@ def _by_index(results: Sequence[Any], count: int) -> Sequence[Any] | None:
     return [found[index] for index in range(count)] if found.keys() == set(range(count)) else None
 
 
-def _is_finite(score: Any) -> bool:
-    return isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
+def _are_finite(scores: Sequence[Any]) -> bool:
+    return {int, float}.issuperset(map(type, scores)) and all(map(math.isfinite, scores))

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Protocol
 
 from cachetools import TTLCache
@@ -123,7 +123,7 @@ class _Query:
         A query that is searched for all the time may never leave the memory, so its scores expire here as well.
         """
         for each in ids:
-            if not self.needed[each] and each in self.scores and self.scores[each][1] <= now:
+            if each in self.scores and self.scores[each][1] <= now and not self.needed[each]:
                 del self.scores[each]
         self.needed.update(ids)
         try:
@@ -164,7 +164,7 @@ class _Waiting:
 
     @property
     def sent(self) -> frozenset[bytes]:
-        return frozenset(each for call in self.own for each in call.ids)
+        return frozenset(chain.from_iterable([call.ids for call in self.own]))
 
     @property
     def is_own_unanswered(self) -> bool:
@@ -279,7 +279,7 @@ class ScoreCache:
                     return answer.error  # the scores of later passages are useless without these
             else:
                 rounds += 1
-        if all(each in known.scores for each in window.texts):
+        if window.texts.keys() <= known.scores.keys():
             return None
         return OtherModel(_SERVICE, f"the server changes its model between calls for {asked.model}")
 

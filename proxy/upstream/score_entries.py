@@ -7,6 +7,7 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import starmap
 
 from proxy.bounds import SCORES_OF_QUERY
 
@@ -37,7 +38,7 @@ def encode(known: QueryScores, now: float) -> bytes:
     if len(name) > _LONGEST_NAME or name.decode() != (known.model or ""):
         return b""
     fresh = [(each, score, until) for each, (score, until) in known.scores.items() if until > now]
-    pairs = b"".join(_PAIR.pack(*pair) for pair in fresh[-SCORES_OF_QUERY:])
+    pairs = b"".join(starmap(_PAIR.pack, fresh[-SCORES_OF_QUERY:]))
     return _HEAD.pack(_VERSION, len(name)) + name + pairs
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from proxy.errors import EqualScores, UpstreamError
 from proxy.ranking.planning import Relevance
-from proxy.upstream.providers import without_control_tokens
+from proxy.upstream.providers import all_without_control_tokens
 
 _SERVICE = "reranker"
 _SATURATED = frozenset({0.0, 1.0})
@@ -32,7 +32,7 @@ class Window:
 
 def window_of(passages: Sequence[str], hashed: Callable[[Collection[str]], Sequence[bytes]]) -> Window:
     """Hash the passages as they are sent."""
-    sent = [without_control_tokens(passage) for passage in passages]
+    sent = all_without_control_tokens(passages)
     texts = dict.fromkeys(sent)
     ids = dict(zip(texts, hashed(texts), strict=True))
     return Window(tuple([ids[text] for text in sent]), dict(zip(ids.values(), ids, strict=True)))
@@ -66,7 +66,7 @@ def is_constant(scores: Sequence[float]) -> bool:
 def joined(window: Window, scores: Mapping[bytes, float], model: str | None, error: UpstreamError | None) -> Relevance:
     """Return the scores down to the first passage without one; equal for three different passages is an error."""
     ids = list(takewhile(scores.__contains__, window.ids))
-    found = tuple(scores[each] for each in ids)
+    found = tuple(map(scores.__getitem__, ids))
     if len(set(ids)) >= 3 and is_constant(found):
         equal = EqualScores(_SERVICE, f"the score {found[0]:g} for each of {len(found)} passages")
         return Relevance((), model, equal)

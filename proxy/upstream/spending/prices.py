@@ -81,4 +81,4 @@ def rerank_tokens(query: str, passages: Sequence[str], instruction: str) -> floa
 
 def embed_tokens(texts: Iterable[str]) -> float:
     """Estimate the tokens of a call of the embedder."""
-    return sum(map(text_tokens, texts))
+    return text_tokens("".join(texts))
