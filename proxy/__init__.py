@@ -38,7 +38,7 @@ parsing           reads a search request
     evidence          combines the texts of several clauses into one
     boost_query       the query with its text made constant, which shows its other boosts
 catalog           what is known of the engine
-    indices       what index names resolve to, and which route covers them
+    indices       what index names resolve to, and which route covers them (passage_fields: those that documents lack)
     dialects      the kNN syntax of each engine (pipelines: which leave hits unchanged; vectors: normalized)
 
 ranking           makes one order of documents

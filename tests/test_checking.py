@@ -165,6 +165,7 @@ UNMAPPED = ["brand", "category", "price", "currency", "rating", "reviews", "colo
         (["title"], []),
         (["maker"], []),
         (["maker.name"], []),
+        (["meaning.text"], []),
         (["titel"], [("wrong", "passage: titel is not in the mapping, did you mean `title`?")]),
         (["title", "maker.nam"], [("wrong", "passage: maker.nam is not in the mapping, did you mean `maker.name`?")]),
         (["title.english"], [("wrong", "passage: title.english is a multi-field: documents have title")]),
@@ -191,6 +192,7 @@ async def test_a_passage_is_compared_with_the_mapping(passage: Any, found: Any) 
             "maker": {"properties": {"name": {"type": "keyword"}}},
             "facts": {"dynamic": False, "properties": {"colour": {"type": "keyword"}}},
             "flat": {"type": "flattened"},
+            "meaning": {"type": "semantic_text"},
             "raw": {"type": "object", "enabled": False},
         }
     }

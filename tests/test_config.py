@@ -29,7 +29,16 @@ from proxy.settings.config import (
     Semantic,
     TraceSettings,
 )
-from proxy.settings.config_file import KNOWN_KEYS, KNOWN_WORDS, REMOVED_KEYS, SECRET_KEYS, load, read
+from proxy.settings.config_file import (
+    EXAMPLES,
+    KNOWN_KEYS,
+    KNOWN_WORDS,
+    REMOVED_KEYS,
+    SECRET_KEYS,
+    SECTIONS,
+    load,
+    read,
+)
 from proxy.settings.profiles import AUTO, PRIORITIES, PROFILES, TIERS
 from proxy.settings.request_options import ALLOWED
 from proxy.settings.routes import Route, build_routes
@@ -210,6 +219,46 @@ def test_removed_keys_are_unknown_and_their_replacements_exist() -> None:
     assert all("`" in said for said in REMOVED_KEYS.values())
 
 
+def written(path: str, value: str) -> str:
+    """A file with one key, and what its section requires."""
+    required: dict[str, dict[str, Any]] = {"routes[]": {"index": "a"}, "semantic": {"field": "v", "dimensions": 3}}
+    tree: Any = yaml.safe_load(value)
+    *sections, key = path.split(".")
+    for section, inner in zip([*reversed(sections), ""], [key, *reversed(sections)], strict=True):
+        tree = required.get(section, {}) | {inner.removesuffix("[]"): [tree] if inner == "routes[]" else tree}
+    return yaml.safe_dump(tree)
+
+
+KEYS_WITH_VALUES = [
+    f"{path}.{key}" if path else key
+    for path, keys in KNOWN_KEYS.items()
+    for key in keys
+    if not {key, f"{path}.{key}"} & SECTIONS.keys()
+]
+
+
+def complaint(text: str) -> str:
+    """What is said about a file; empty if it is accepted."""
+    try:
+        read(text, "f.yaml", {})
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("path", KEYS_WITH_VALUES)
+def test_the_example_of_a_key_is_accepted(path: str) -> None:
+    """It may only contradict other keys."""
+    assert "expected" not in complaint(written(path, EXAMPLES[path].partition(": ")[2]))
+
+
+@pytest.mark.parametrize("path", KEYS_WITH_VALUES)
+@pytest.mark.parametrize("value", ["3", "[3]", "{a: {}}", "null", "2026-01-01"])
+def test_a_value_of_another_type_is_an_error_with_an_example(path: str, value: str) -> None:
+    said = complaint(written(path, value))
+    assert ", got " not in said or said.endswith(f" as in `{EXAMPLES[path]}`")
+
+
 @pytest.mark.parametrize("path", KNOWN_KEYS)
 def test_an_unknown_key_is_an_error_with_line_and_suggestion(path: str) -> None:
     first = KNOWN_KEYS[path][0]
@@ -383,7 +432,10 @@ def test_the_values_of_tier_and_priority_are_those_of_the_decision_matrix() -> N
             "routes:\n  - index: a\n    bypass:\n      patterns:\n        - a\n        - '('",
             "f.yaml:6: routes[0].bypass.patterns[1]: '(' is not a valid regular expression: missing )",
         ),
-        ("steering: enabled", "f.yaml:1: steering: expected a list, got text: write it in brackets, as in [a, b]"),
+        (
+            "steering: enabled",
+            "f.yaml:1: steering: expected a list, got text: write it in brackets, as in `steering: [enabled,",
+        ),
         ("engine: {url: 'http://a:x'}", "f.yaml:1: engine.url: expected a URL like"),
         ("engine: {url: 'http://a:65536'}", "f.yaml:1: engine.url: expected a URL like"),
         ("engine: {url: 'http://[::1'}", "f.yaml:1: engine.url: expected a URL like"),
@@ -417,7 +469,7 @@ def test_the_values_of_tier_and_priority_are_those_of_the_decision_matrix() -> N
         ("cache: {rankings_mb: -1}", "f.yaml:1: cache.rankings_mb: expected a whole number >= 0"),
         (
             "callers: {ignore: cf-ray}",
-            "callers.ignore: expected a list, got text: write it in brackets, as in [a, b]",
+            "callers.ignore: expected a list, got text: write it in brackets, as in `ignore: [cf-ray]`",
         ),
         (
             "spend:\n  prices:\n    a.b/c: cheap",

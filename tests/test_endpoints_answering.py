@@ -83,6 +83,20 @@ async def test_mappings_a_caller_may_not_read_are_read_with_the_proxys_credentia
     assert 'degraded;stages="semantic"' == (await outcome(client)).partition(";reason")[0]
 
 
+async def test_passage_fields_that_documents_cannot_have_are_logged_once(
+    start_proxy: StartProxy, settings: Config, engine: EndpointEngine, log: Log
+) -> None:
+    client = await start_proxy(with_route(settings, passage=["title", "titel"]))
+    assert [RERANKED, RERANKED] == [await outcome(client), await outcome(client)]
+    (warned,) = [event for event in log if event["event"] == "passage_field_missing"]
+    assert ["products"] == warned["indices"]
+    assert warned["detail"] == "titel is not in the mapping, did you mean `title`?: correct `passage` of the route"
+    engine.faults["facts"] = refuses(403)
+    limited = await start_proxy(with_route(settings, passage=["title", "body"], embedding_model=MODEL))
+    assert RERANKED == await outcome(limited)
+    assert [warned] == [event for event in log if event["event"] == "passage_field_missing"], "only types are known"
+
+
 @pytest.mark.parametrize(
     ("pipeline", "expected"),
     [(NORMALIZES, RERANKED), (RERANKS, "bypassed;reason=pipeline"), (None, "bypassed;reason=pipeline")],

@@ -67,6 +67,19 @@ async def test_a_file_is_read_whole_and_nothing_is_written(tmp_path: Path) -> No
     assert "2 texts, about 192 tokens of Qwen/Qwen3-Embedding-4B: $0.0000 at $0.02" in counting.report()
 
 
+async def test_passage_fields_that_no_document_of_the_file_has_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "products.ndjson"
+    file.write_text('{"id": "1", "title": "laptop", "maker": {"name": ""}}\n{"id": "2", "title": null, "maker": {}}\n')
+    services = Services(ReadOnlyEngine(ServedIndex()), CountingEmbedder(EMBEDDER), Stopping())
+    options = IndexOptions("products", VectorOptions(profile="e-commerce", passage=("title", "maker.name", "nofield")))
+    with open_documents(str(file)) as documents:
+        await run_index(services, Config(), options, documents, Loaded())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "note: nothing was embedded of maker.name, nofield: no document of the file has a value there" in said
+
+
 async def test_reads_reach_the_engine_and_writes_do_not() -> None:
     engine = ServedIndex()
     read_only = ReadOnlyEngine(engine)

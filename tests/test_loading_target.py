@@ -1,5 +1,6 @@
 """What an index holds and what is wanted are settled without mixing models, and errors say what to do."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from proxy.commands.loading.mappings import Embedding
 from proxy.commands.loading.target import (
     Wanted,
     check_model,
-    check_readable,
+    check_passage,
     engine_advice,
     held_embedding,
     rejection_reason,
@@ -96,13 +97,36 @@ def test_new_vectors_are_recorded_with_the_model_that_responds() -> None:
     ],
 )
 def test_an_index_needs_at_least_one_passage_field(properties: Any, passage: tuple[str, ...]) -> None:
-    check_readable({"a": {"properties": properties}}, replace(HELD, passage=passage))
+    check_passage({"a": {"properties": properties}}, replace(HELD, passage=passage), is_named=False)
+
+
+TITLE = {"type": "text", "fields": {"raw": {"type": "keyword"}}}
+
+
+@pytest.mark.parametrize(
+    ("passage", "said"),
+    [
+        (("title", "titel"), "--passage: titel is not in the mapping, did you mean `title`?"),
+        (("title", "nofield"), "--passage: nofield is not in the mapping; expected one of: title"),
+        (("title", "title.raw"), "--passage: title.raw is a multi-field: documents have title"),
+        (("title", "label", "x"), "--passage: label is an alias: documents have title; x is not in the mapping"),
+    ],
+)
+def test_a_named_field_that_documents_cannot_have_is_rejected(passage: tuple[str, ...], said: str) -> None:
+    """A field of the route or the profile is only reported: documents without it are embedded as searches read them."""
+    mappings = {"a": {"properties": {"title": TITLE, "label": {"type": "alias", "path": "title"}}}}
+    embedding = replace(HELD, passage=passage)
+    with pytest.raises(CannotLoad, match=re.escape(said)):
+        check_passage(mappings, embedding, is_named=True)
+    noted = check_passage(mappings, embedding, is_named=False)
+    assert f"note: nothing is embedded of {', '.join(passage[1:])}: not in the mapping" == noted
+    assert check_passage(mappings, replace(HELD, passage=("title",)), is_named=True) is None
 
 
 @pytest.mark.parametrize("properties", [{}, {"titles": {"type": "text"}}])
 def test_an_index_without_any_passage_field_is_rejected(properties: Any) -> None:
     with pytest.raises(CannotLoad, match=r"the index has none of the fields title: .* --passage"):
-        check_readable({"a": {"properties": properties}}, HELD)
+        check_passage({"a": {"properties": properties}}, HELD, is_named=False)
 
 
 @pytest.mark.parametrize(

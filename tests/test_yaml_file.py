@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.settings.yaml_file import ConfigError, YamlFile, did_you_mean
+from proxy.settings.yaml_file import ConfigError, Vocabulary, YamlFile, did_you_mean
 
 TEXT = """\
 listen:
@@ -115,13 +115,16 @@ def test_a_missing_key_is_reported_at_its_section(path: str, said: str) -> None:
             "Expected `int`, got `str` - at `$.listen.port`",
             "f.yaml:2: listen.port: expected a whole number, got text: write it without quotes and without a unit",
         ),
-        ("Expected `object`, got `array`", "f.yaml: expected a section with keys, got a list"),
+        (
+            "Expected `object`, got `array`",
+            "f.yaml: expected a section with keys, got a list: write its keys in the lines below it, indented",
+        ),
     ],
 )
 def test_errors_of_msgspec_are_translated(complaint: str, said: str) -> None:
-    known = {"": ("listen", "routes"), "listen": ("host", "port"), "routes[]": ("index", "tier")}
-    words = {"tier": ("fast", "balanced")}
-    assert str(YamlFile.parse(TEXT, "f.yaml").refusal(complaint, known, words, {})) == said
+    keys = {"": ("listen", "routes"), "listen": ("host", "port"), "routes[]": ("index", "tier")}
+    allowed = Vocabulary(keys, {"tier": ("fast", "balanced")})
+    assert str(YamlFile.parse(TEXT, "f.yaml").refusal(complaint, allowed)) == said
 
 
 @given(st.text(max_size=20), st.lists(st.sampled_from(["fast", "balanced", "precision"]), unique=True))

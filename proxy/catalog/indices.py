@@ -320,7 +320,7 @@ def flatten(properties: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 def unmapped_paths(mapping: Mapping[str, Any], path: str = "") -> Iterator[str]:
     """Yield each object whose members `_source` has, though the mapping does not name them; empty for the root.
 
-    These are objects with `enabled: false` or `dynamic: false`, and fields of type `flattened` or `flat_object`.
+    These are objects with `enabled: false` or `dynamic: false`, and fields whose values may be objects (`flattened`).
     """
     if (
         mapping.get("enabled") is False
@@ -332,7 +332,7 @@ def unmapped_paths(mapping: Mapping[str, Any], path: str = "") -> Iterator[str]:
         yield from unmapped_paths(spec, f"{path}.{name}" if path else name)
 
 
-_FLAT_TYPES = frozenset({"flattened", "flat_object"})
+_FLAT_TYPES = frozenset({"flattened", "flat_object", "semantic_text", "geo_point", "completion"})
 _NOT_MAPPED = frozenset({"false", "runtime"})
 
 

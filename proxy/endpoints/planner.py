@@ -13,6 +13,7 @@ import structlog
 from proxy.bounds import BACKGROUND_BUDGET_S, GIVEN_TEXT, NAMES_IN_A_URL
 from proxy.catalog.dialects import EngineKind
 from proxy.catalog.indices import Covered, IndexFacts, alias_filter
+from proxy.catalog.passage_fields import missing_fields
 from proxy.catalog.pipelines import NONE, is_harmless
 from proxy.endpoints.routing import Routed, SearchCall, in_engines_values, patient
 from proxy.endpoints.turns import Turns
@@ -61,6 +62,10 @@ class Planner:
         self._switches = switches
         self._spending = spending
         self._discovery = discovery
+        self._unchecked = {
+            route.name for route, settings in zip(routes, config.routes, strict=True) if settings.passage is not None
+        }
+        """Routes that name their own passage fields, which are compared with the mapping at their first search."""
         self._tiers = {route.name: AutoTier(route.tier_switch.fast_above_rate) for route in routes if route.tier_switch}
 
     async def plan(self, routed: Routed) -> Plan | Bypass:
@@ -96,6 +101,7 @@ class Planner:
         except Late as error:
             return Bypass("unresolved", detail=str(error), is_fault=True)
         known = facts or IndexFacts(pipelines=None)
+        self._check_passage_once(covered, known)
         await self._turns.take()
         user_query = _user_query(routed, request, known)
         if isinstance(user_query, Bypass):
@@ -136,6 +142,20 @@ class Planner:
             names=tuple(sorted({known.stored_at(path) for path in user_query.keywords})),
             earlier=self._routes[: self._routes.index(route)],
         )
+
+    def _check_passage_once(self, covered: Covered, facts: IndexFacts) -> None:
+        """Warn once of passage fields that the documents of a route cannot have, if the whole mapping is known."""
+        route = covered.route
+        if route.name not in self._unchecked or facts.pipelines is None:
+            return
+        self._unchecked.remove(route.name)
+        if missing := missing_fields(route.passage.fields, facts):
+            _log.warning(
+                "passage_field_missing",
+                route=route.name,
+                indices=sorted(covered.indices),
+                detail=f"{'; '.join(missing.values())}: correct `passage` of the route",
+            )
 
     def _excluded(self, routed: Routed, user_query: UserQuery, spelled: str) -> Bypass | None:
         """Return the bypass reason if the route does not rerank searches with this query text."""

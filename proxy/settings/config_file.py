@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
+from msgspec import UNSET
+from msgspec.structs import FieldInfo, fields
 
 from proxy.settings.config import (
     LAST_PORT,
@@ -47,7 +49,7 @@ from proxy.settings.config import (
 )
 from proxy.settings.contradictions import contradictions
 from proxy.settings.request_options import OPTIONS
-from proxy.settings.yaml_file import ConfigError, YamlFile
+from proxy.settings.yaml_file import ConfigError, Vocabulary, YamlFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,29 +73,29 @@ _SETTINGS = (
 )
 
 
-def _keys(section: type[Section]) -> tuple[str, ...]:
-    return tuple(field.name for field in msgspec.structs.fields(section))
-
-
+SECTIONS: Mapping[str, type[Section]] = {
+    "": Config,
+    "listen": Listen,
+    "engine": Engine,
+    "models": Models,
+    "callers": Callers,
+    "cache": Cache,
+    "spend": Spend,
+    "log": Log,
+    "admin": Admin,
+    "traces": TraceSettings,
+    "routes[]": RouteSettings,
+    "routes[].semantic": Semantic,
+    "routes[].fusion": Fusion,
+    "routes[].query_from": QueryFrom,
+    "routes[].bypass": BypassRules,
+    "routes[].redact": Redact,
+    "routes[].share_by": ShareBy,
+    "routes[].spend": SpendCaps,
+}
+"""The sections of the file by their path."""
 KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
-    "": _keys(Config),
-    "listen": _keys(Listen),
-    "engine": _keys(Engine),
-    "models": _keys(Models),
-    "callers": _keys(Callers),
-    "cache": _keys(Cache),
-    "spend": _keys(Spend),
-    "log": _keys(Log),
-    "admin": _keys(Admin),
-    "traces": _keys(TraceSettings),
-    "routes[]": _keys(RouteSettings),
-    "routes[].semantic": _keys(Semantic),
-    "routes[].fusion": _keys(Fusion),
-    "routes[].query_from": _keys(QueryFrom),
-    "routes[].bypass": _keys(BypassRules),
-    "routes[].redact": _keys(Redact),
-    "routes[].share_by": _keys(ShareBy),
-    "routes[].spend": _keys(SpendCaps),
+    path: tuple(field.name for field in fields(section)) for path, section in SECTIONS.items()
 }
 """The keys of each section, by the section's path."""
 KNOWN_WORDS: Mapping[str, tuple[str, ...]] = {
@@ -143,6 +145,81 @@ SECRET_KEYS: Mapping[str, str] = {
     **{f"models.{key}": _FOR_MODELS for key in ("token", "api_key")},
 }
 """Keys that would hold secrets, and what to write instead."""
+_VALUES: Mapping[str, str] = {
+    "routes": '[{index: "products*"}]',
+    "certificate_file": "/etc/ssl/proxy.pem",
+    "key_file": "/etc/ssl/proxy.key",
+    "ca_file": "/etc/ssl/ca.pem",
+    "redis_ca_file": "/etc/ssl/ca.pem",
+    "host": "search.example.com",
+    "published_address": "search.example.com:9201",
+    "authorization_env": "ENGINE_AUTHORIZATION",
+    "rerank_url": "http://127.0.0.1:8080",
+    "rerank_token_env": "RERANK_TOKEN",
+    "proxy": "http://proxy.internal:3128",
+    "service_tier": "priority",
+    "canary_file": "canary.json",
+    "ignore": "[cf-ray]",
+    "redis_url": "redis://127.0.0.1:6379/0",
+    "redis_user": "proxy",
+    "file": "spend.json",
+    "prices": "{Qwen/Qwen3-Reranker-4B: 0.025}",
+    "max_usd_per_day": "5",
+    "max_usd_per_minute": "0.05",
+    "url": "http://127.0.0.1:4318",
+    "index": '"products*"',
+    "tier": "balanced",
+    "priority": "balanced",
+    "instruction": '"Given a query, find the product"',
+    "passage": "[title, description]",
+    "embedding_model": "Qwen/Qwen3-Embedding-4B",
+    "rerank_model": "Qwen/Qwen3-Reranker-4B",
+    "rerank_fallbacks": "[Qwen/Qwen3-Reranker-0.6B]",
+    "rank_window_size": "50",
+    "blend": "0.2",
+    "field": "embedding",
+    "dimensions": "384",
+    "min_similarity": "0.35",
+    "num_candidates": "100",
+    "oversample": "3",
+    "similarity": "cosine",
+    "header": "X-Search-Text",
+    "cookie": "session",
+    "body": "suggest.spelling.text",
+    "name": "typed",
+    "phrases": "[gift card]",
+    "patterns": "['KD-\\d{6}']",
+    "kinds": "[email]",
+}
+"""Example values of keys without a default."""
+
+
+def _example(key: FieldInfo) -> str | None:
+    """Return a key with its default, or else with an example; None for a section, which has keys of its own."""
+    default = key.default if key.default_factory is msgspec.NODEFAULT else key.default_factory()
+    if isinstance(default, Section):
+        return None
+    if default in (None, [], (), {}, UNSET, msgspec.NODEFAULT):
+        return f"{key.name}: {_VALUES[key.name]}" if key.name in _VALUES else None
+    match default:
+        case tuple():
+            return f"{key.name}: [{', '.join(default)}]"
+        case bool():
+            return f"{key.name}: {str(default).lower()}"
+        case float():
+            return f"{key.name}: {default:g}"
+        case _:
+            return f"{key.name}: {default}"
+
+
+EXAMPLES: Mapping[str, str] = {
+    f"{path}.{key.name}" if path else key.name: example
+    for path, section in SECTIONS.items()
+    for key in fields(section)
+    if (example := _example(key)) is not None
+}
+"""Each key with a value that is allowed, by the path of the key."""
+_ALLOWED = Vocabulary(KNOWN_KEYS, KNOWN_WORDS, {**REMOVED_KEYS, **SECRET_KEYS}, EXAMPLES)
 
 
 def load(path: Path, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Config:
@@ -174,7 +251,7 @@ def _converted(file: YamlFile, environment: Mapping[str, str]) -> Config:
     try:
         config = msgspec.convert(settings, Config)
     except msgspec.ValidationError as error:
-        raise file.refusal(str(error), KNOWN_KEYS, KNOWN_WORDS, {**REMOVED_KEYS, **SECRET_KEYS}) from None
+        raise file.refusal(str(error), _ALLOWED) from None
     elsewhere = {setting.key: setting.name for setting in _SETTINGS if environment.get(setting.variable)}
     for place, problem in contradictions(config):
         raise ConfigError(f"{elsewhere[place]}: {problem}") if place in elsewhere else file.error(place, problem)

@@ -158,7 +158,8 @@ def _traces_problems(traces: TraceSettings) -> Iterator[tuple[str, str]]:
 
 
 def _not_a_share(share: str | float) -> str:
-    return f"expected a percentage from 0% to 100%, as in 5%, not {share!r}"
+    written = repr(share) if isinstance(share, str) else f"{share:g}"
+    return f"expected a percentage from 0% to 100%, as in 5%, not {written}"
 
 
 def _cache_problems(cache: Cache) -> Iterator[tuple[str, str]]:

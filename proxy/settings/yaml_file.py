@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -11,6 +11,20 @@ import yaml
 
 class ConfigError(Exception):
     """An error in the settings; the message says where it is, what is wrong, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What may be written in a file."""
+
+    keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The keys of each section, by the section's path, as in `routes[]`."""
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The allowed values of keys that have a fixed list of them, by the last part of their path."""
+    instead_of: Mapping[str, str] = field(default_factory=dict)
+    """What to write instead of some unknown keys, by their path."""
+    examples: Mapping[str, str] = field(default_factory=dict)
+    """A key with a value, by its path; sections have none."""
 
 
 _PATH = re.compile(r" - at `\$(?P<path>[^`]*)`$")
@@ -70,34 +84,30 @@ class YamlFile:
             path = path[: max(path.rfind("."), path.rfind("["), 0)]
         return self.lines.get(path)
 
-    def refusal(
-        self,
-        complaint: str,
-        known: Mapping[str, tuple[str, ...]],
-        words: Mapping[str, tuple[str, ...]],
-        instead_of: Mapping[str, str],
-    ) -> ConfigError:
-        """Convert an error message of msgspec into one with key and line.
-
-        `known` lists the keys of each section by its path, `words` the allowed values of keys, `instead_of` what to
-        write instead of some unknown keys, by their path.
-        """
+    def refusal(self, complaint: str, allowed: Vocabulary) -> ConfigError:
+        """Convert an error message of msgspec into one with key and line."""
         found = _PATH.search(complaint)
         path = found["path"].lstrip(".") if found else ""
         problem = _PATH.sub("", complaint)
+        general = re.sub(r"\[\d+\]", "[]", path)
+        if missing := _MISSING.fullmatch(problem):
+            example = allowed.examples.get(f"{general}.{missing['key']}")
+            advice = f": add it, as in `{example}`" if example else ""
+            return self.error(path, f"the key `{missing['key']}` is missing{advice}")
         if path.endswith(_SOME_KEY):
-            return self.error(path.removesuffix(_SOME_KEY), f"one of its values: {_in_yaml(problem)}")
+            path, general = path.removesuffix(_SOME_KEY), general.removesuffix(_SOME_KEY)
+            return self.error(path, f"one of its values: {_in_yaml(problem, allowed.examples.get(general))}")
         if unknown := _UNKNOWN.match(problem):
-            key = unknown["key"]
-            place, section = f"{path}.{key}" if path else key, re.sub(r"\[\d+\]", "[]", path)
-            if instead := instead_of.get(f"{section}.{key}" if section else key):
-                return self.error(place, instead)
-            return self.error(place, f"unknown key{_known_elsewhere(key, section, known)}")
+            return self._unknown_key(path, general, unknown["key"], allowed)
         if wrong := _WRONG_WORD.match(problem):
-            return self.error(
-                path, f"unknown value {wrong['word']!r}{did_you_mean(wrong['word'], words.get(_last(path), ()))}"
-            )
-        return self.error(path, _in_yaml(problem))
+            meant = did_you_mean(wrong["word"], allowed.words.get(_last(path), ()))
+            return self.error(path, f"unknown value {wrong['word']!r}{meant}")
+        return self.error(path, _in_yaml(problem, allowed.examples.get(general.removesuffix("[]"))))
+
+    def _unknown_key(self, path: str, section: str, key: str, allowed: Vocabulary) -> ConfigError:
+        place = f"{path}.{key}" if path else key
+        instead = allowed.instead_of.get(f"{section}.{key}" if section else key)
+        return self.error(place, instead or f"unknown key{_known_elsewhere(key, section, allowed.keys)}")
 
 
 def _lines(path: str, node: yaml.Node | None) -> Iterator[tuple[str, int]]:
@@ -147,34 +157,41 @@ _TYPES = {
     "float": "a number",
     "bool": "true or false",
     "null": "null",
+    "date": "a date",
+    "datetime": "a date with a time",
 }
 _GOT = _TYPES | {"null": "nothing", "float": "a number with decimals"}
 _EXPECTED = re.compile(r"Expected `(?P<expected>[^`]*)`(?P<limit>.*?)(?:, got `(?P<got>[^`]*)`)?")
 _MISSING = re.compile(r"Object missing required field `(?P<key>[^`]*)`")
+_ANY = frozenset(_TYPES)
 _TYPE_ADVICE = (
     ({"int", "float"}, {"str"}, "write it without quotes and without a unit"),
+    ({"int"}, {"float"}, "write it without decimals"),
     ({"bool"}, {"str"}, "write it without quotes"),
-    ({"array"}, {"str"}, "write it in brackets, as in [a, b]"),
+    ({"array"}, {"str"}, "write it in brackets"),
     ({"str"}, {"object"}, "put a value with a colon in quotes"),
-    ({"str"}, {"int", "float", "bool"}, "put it in quotes"),
+    ({"str"}, {"int", "float", "bool", "date", "datetime"}, "put it in quotes"),
     ({"object"}, {"null"}, "indent its keys below it, or remove it"),
+    ({"object"}, _ANY, "write its keys in the lines below it, indented"),
+    (_ANY, {"null"}, "remove the key, or write a value"),
 )
 """What to do about a value of another type: expected types, the type that was written, and the advice."""
 
 
-def _in_yaml(problem: str) -> str:
+def _in_yaml(problem: str, example: str | None) -> str:
     """Replace the type names of msgspec with those of YAML, and say what to write instead."""
-    if missing := _MISSING.fullmatch(problem):
-        return f"the key `{missing['key']}` is missing"
     if (found := _EXPECTED.fullmatch(problem)) is None:
         return problem[:1].lower() + problem[1:]
     types, got = found["expected"].split(" | "), found["got"]
     plain = [_TYPES.get(each, each) for each in types if each != "bool" or "str" not in types]
-    said = f"expected {' or '.join(plain)}{found['limit']}"
+    said = f"expected {' or '.join(plain)}{found['limit'].removesuffix('.0')}"
     if got is None:
         return said
+    said = f"{said}, got {_GOT.get(got, got)}"
     advice = next((advice for wanted, wrong, advice in _TYPE_ADVICE if wanted & set(types) and got in wrong), None)
-    return f"{said}, got {_GOT.get(got, got)}" + (f": {advice}" if advice else "")
+    if example:
+        return f"{said}: {f'{advice},' if advice else 'write it'} as in `{example}`"
+    return f"{said}: {advice}" if advice else said
 
 
 def _known_elsewhere(key: str, section: str, known: Mapping[str, tuple[str, ...]]) -> str:
@@ -195,8 +212,11 @@ def _similar(word: str, known: tuple[str, ...]) -> str | None:
     return next(iter(close or [each for each in known if lower in each.split("_")]), None)
 
 
+_LISTED = 50
+
+
 def did_you_mean(word: str, known: tuple[str, ...]) -> str:
-    """Suggest the most similar known word, or list all of them."""
+    """Suggest the most similar known word, or list all of them unless they are too many to read."""
     if similar := _similar(word, known):
         return f", did you mean `{similar}`?"
-    return f"; expected one of: {', '.join(sorted(known))}" if known else ""
+    return f"; expected one of: {', '.join(sorted(known))}" if 0 < len(known) <= _LISTED else ""

@@ -390,6 +390,10 @@ async def test_a_missing_index_is_an_error_with_advice(engine_url: str, models: 
     [
         (("--dimensions", "8"), "it is not known which fields to embed: give --passage FIELD,... or --profile"),
         (("--dimensions", "8", "--passage", "body,text"), "the index has none of the fields body, text"),
+        (
+            ("--dimensions", "8", "--passage", "title,titel"),
+            "--passage: titel is not in the mapping, did you mean `title`",
+        ),
         (("--dimensions", "8", "--passage", "title", "--field", "price"), "the field 'price' has the type integer"),
     ],
 )

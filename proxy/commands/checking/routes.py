@@ -1,15 +1,15 @@
 """Check routes: against each other, and against the indices they cover."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from proxy.catalog.indices import IndexFacts, Resolved, route_of
+from proxy.catalog.passage_fields import missing_fields
 from proxy.commands.checking.findings import Finding
 from proxy.errors import Failure
 from proxy.ranking.planning import VectorSearch, vector_search
 from proxy.settings.config import Config, RouteSettings
 from proxy.settings.routes import Route
-from proxy.settings.yaml_file import did_you_mean
 from proxy.upstream.engine import EngineOfCaller
 
 ADVICE: Mapping[str, str] = {
@@ -125,30 +125,16 @@ def passage_findings(route: Route, settings: RouteSettings, facts: IndexFacts) -
     """
     if route.rerank_model is None and route.semantic is None:
         return
-    missing = [field for field in route.passage.fields if not facts.in_source(field)]
+    missing = missing_fields(route.passage.fields, facts)
     if settings.passage is not None:
-        yield from _unmapped(route, facts, missing)
-    elif not set(route.text_fields) - set(missing):
+        for said in missing.values():
+            yield _passage(route, "wrong", said)
+    elif missing.keys() >= set(route.text_fields):
         said = f"the mapping has no field {', '.join(route.text_fields)} of the profile {route.profile}: set `passage`"
         yield _passage(route, "wrong", said)
     elif missing:
         yield _passage(route, "note", f"not in the mapping, of the profile {route.profile}: {', '.join(missing)}")
 
 
-def _unmapped(route: Route, facts: IndexFacts, missing: Sequence[str]) -> Iterator[Finding]:
-    for field in missing:
-        if field in facts.aliases:
-            yield _passage(route, "wrong", f"{field} is an alias: documents have {facts.stored_at(field)}")
-        elif (parent := field.rpartition(".")[0]) in facts.types:
-            yield _passage(route, "wrong", f"{field} is a multi-field: documents have {parent}")
-        else:
-            yield _passage(route, "wrong", f"{field} is not in the mapping{did_you_mean(field, _fields(facts.types))}")
-
-
 def _passage(route: Route, kind: str, said: str) -> Finding:
     return Finding("wrong" if kind == "wrong" else "note", route.name, f"passage: {said}")
-
-
-def _fields(types: Iterable[str]) -> tuple[str, ...]:
-    known = set(types)
-    return tuple(sorted(path for path in known if path.rpartition(".")[0] not in known))

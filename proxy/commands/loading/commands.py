@@ -25,7 +25,7 @@ from proxy.commands.loading.target import (
     Wanted,
     ask_engine,
     check_model,
-    check_readable,
+    check_passage,
     create,
     fit,
     has_vectors,
@@ -202,6 +202,8 @@ async def run_index(
             await fit(client, mappings, embedding)
         loading = Loading(client, services.embedder, name, embedding, bool(mappings), services.stopping)
         await loading.load(source, shown, loaded)
+        if embedding and (empty := [path for path in embedding.template.fields if path not in loaded.filled]):
+            shown.say(f"note: nothing was embedded of {', '.join(empty)}: no document of the file has a value there")
     await ask_engine(lambda: client.ask("POST", path_of(name, "_refresh")))
 
 
@@ -264,7 +266,7 @@ class _Filling:
     reports: Reports
     pace: Pace
     announced: set[str] = field(default_factory=set)
-    """How much responses will grow, each said once: `--dry-run` adds no field, so it is found again."""
+    """What was said about the index, each once: it is checked before each run."""
 
     async def round(self, seen: Marks) -> Marks:
         """Process what was written since the last run; with `--watch`, a failed run is repeated later."""
@@ -299,11 +301,14 @@ class _Filling:
         mappings = await mappings_of(client, index)
         if not mappings:
             raise CannotLoad(f"there is no index {index}: `rerank-proxy index FILE --name {index}` creates one")
-        embedding = await settled(self.services, index, mappings, wanted(self.config, index, self.options.vectors))
-        check_readable(mappings, embedding)
-        growth = await _growth(client, self.config, index, mappings, embedding)
-        if growth and growth not in self.announced:
-            self.announced.add(growth)
-            sys.stderr.write(f"{growth}\n")
+        wish = wanted(self.config, index, self.options.vectors)
+        embedding = await settled(self.services, index, mappings, wish)
+        self._announce(check_passage(mappings, embedding, is_named=wish.passage is not None))
+        self._announce(await _growth(client, self.config, index, mappings, embedding))
         await fit(client, mappings, embedding)
         return Backfill(client, self.services.embedder, embedding, self.pace, self.services.stopping)
+
+    def _announce(self, said: str | None) -> None:
+        if said and said not in self.announced:
+            self.announced.add(said)
+            sys.stderr.write(f"{said}\n")

@@ -15,7 +15,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
@@ -27,7 +27,7 @@ from proxy.commands.loading.clients import Action, EngineApi, Outcome
 from proxy.commands.loading.documents import BadLine, Document, DocumentFile, read_documents
 from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.mappings import Embedding
-from proxy.commands.loading.passages import EmbedsPassages, Passage, embed, passage_of
+from proxy.commands.loading.passages import EmbedsPassages, Passage, embed, has_text, passage_of
 from proxy.commands.loading.progress import ShownProgress
 from proxy.commands.loading.stopping import GRACE_S, Stopping
 from proxy.commands.loading.target import ask_engine, engine_advice, path_of, rejection_reason
@@ -56,6 +56,8 @@ class Loaded:
     malformed: int = 0
     refused: int = 0
     """Documents that the engine rejected."""
+    filled: set[str] = field(default_factory=set)
+    """Fields of the passage that have a value in some document."""
 
     @property
     def whole(self) -> bool:
@@ -71,6 +73,7 @@ class _Batch:
     embedded: int = 0
     kept: int = 0
     without_text: int = 0
+    filled: Collection[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,7 @@ class Loading:
                     loaded.embedded += batch.embedded
                     loaded.kept += batch.kept
                     loaded.without_text += batch.without_text
+                    loaded.filled.update(batch.filled)
                     for action in batch.actions:
                         yield action
         except CannotLoad as error:
@@ -166,6 +170,7 @@ class Loading:
             embedded=len(made),
             kept=len(documents) - without_text - len(made),
             without_text=without_text,
+            filled=[path for path in embedding.template.fields if any(has_text(source, path) for source in sources)],
         )
 
     async def _held(self, documents: Sequence[Document], embedding: Embedding) -> dict[str, Sequence[float]]:

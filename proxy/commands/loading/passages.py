@@ -11,7 +11,7 @@ from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.mappings import Embedding
 from proxy.commands.loading.patience import patiently
 from proxy.errors import CapReached, Refused, TimedOut, Unreachable, UpstreamError
-from proxy.ranking.passages import passage_text
+from proxy.ranking.passages import passage_text, texts_at
 from proxy.upstream.embedder import ServedModel
 
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -41,6 +41,11 @@ def passage_of(source: Mapping[str, Any], embedding: Embedding) -> Passage | Non
     """Build the passage of a document; None if it has no text, and so no vector."""
     text = passage_text(source, embedding.template.lines, EMBEDDED_CHARACTERS, embedding.redaction)
     return Passage(text, passage_hash(text, embedding.model, embedding.dimensions)) if text else None
+
+
+def has_text(source: Mapping[str, Any], path: str) -> bool:
+    """Whether a document has a value at the path of a passage field."""
+    return any(texts_at(source, path))
 
 
 async def embed(

@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from proxy.catalog.indices import META_KEY, flatten, is_inside, unmapped_paths
+from proxy.catalog.indices import META_KEY, flatten, read_facts
+from proxy.catalog.passage_fields import missing_fields
 from proxy.commands.advice import connection_advice
 from proxy.commands.loading.clients import TOO_LARGE, EngineApi, Outcome
 from proxy.commands.loading.errors import CannotLoad
@@ -198,15 +199,20 @@ def _check_hash_is_kept(name: str, mapping: Mapping[str, Any], embedding: Embedd
         )
 
 
-def check_readable(mappings: Mapping[str, Mapping[str, Any]], embedding: Embedding) -> None:
-    """Check that the indices have at least one field to embed; raises CannotLoad."""
+def check_passage(mappings: Mapping[str, Mapping[str, Any]], embedding: Embedding, *, is_named: bool) -> str | None:
+    """Check that documents can have the fields to embed; returns a note about fields of the route or profile they lack.
+
+    Raises CannotLoad if they have none of the fields, or not one that the command line names (`is_named`).
+    """
     fields = embedding.template.fields
-    known = {path for mapping in mappings.values() for path, _ in flatten(mapping.get("properties", {}))}
-    known |= {path for mapping in mappings.values() for path in unmapped_paths(mapping)}
-    if not any(is_inside(field, path) or is_inside(path, field) for path in known for field in fields):
+    missing = missing_fields(fields, read_facts({name: {"mappings": mapping} for name, mapping in mappings.items()}))
+    if len(missing) == len(fields):
         raise CannotLoad(
             f"the index has none of the fields {', '.join(fields)}: name the fields to embed with --passage"
         )
+    if missing and is_named:
+        raise CannotLoad(f"--passage: {'; '.join(missing.values())}")
+    return f"note: nothing is embedded of {', '.join(missing)}: not in the mapping" if missing else None
 
 
 def _other_length(field: str, there: object, here: object) -> str:
