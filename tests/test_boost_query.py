@@ -44,6 +44,8 @@ def scored(query: Any, **said: Any) -> dict[str, Any]:
         of_bool(must=[TYPED, {"range": {"price": {"lte": 9}}}], must_not=[FRENCH]),
         of_bool(must=[TYPED], should=[{"term": {"title.raw": "Rain jacket"}}]),
         of_bool(must=[TYPED], should=[{"match": {"title": "rain"}}, {"match": {"title": "anorak"}}]),
+        of_bool(must=[TYPED], should=[{"prefix": {"title": {"value": "rain", "boost": 5}}}]),
+        of_bool(must=[TYPED], should=[{"wildcard": {"brand": "*jacket*"}}, {"regexp": {"title": ".*rain jacket.*"}}]),
         of_bool(must=TYPED, should=[FRENCH, {"term": {"language": "en"}}], minimum_should_match=1),
         of_bool(should=[TYPED, {"match": {"brand": "hats"}}], minimum_should_match=2),
         of_bool(must=[FRENCH], should=[{"match": {"brand": "hats"}}, TYPED], minimum_should_match="100%"),
@@ -85,6 +87,10 @@ def test_a_query_with_only_query_text_has_no_boosts(query: Any) -> None:
         (scored(TYPED, functions=[SOLD, {"filter": PHRASE, "weight": 3}]), scored(SEVEN, functions=[SOLD])),
         (of_bool(should=[TYPED, PIN], minimum_should_match=1), of_bool(should=[SEVEN, PIN])),
         (of_bool(should=[TYPED, PHRASE, PIN]), of_bool(should=[SEVEN, PIN])),
+        (
+            of_bool(must=[TYPED], should=[{"prefix": {"sku": "A7"}}]),
+            of_bool(must=[SEVEN], should=[{"prefix": {"sku": "A7"}}]),
+        ),
         (of_bool(should=[TYPED, PHRASE, BEST_BET]), of_bool(should=[SEVEN, BEST_BET])),
         ({"dis_max": {"queries": [BEST_BET, TYPED]}}, {"dis_max": {"queries": [BEST_BET, SEVEN]}}),
         (

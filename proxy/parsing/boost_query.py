@@ -108,7 +108,7 @@ class _Part(NamedTuple):
 
 _PLAIN = _Part(WORDS, has_words=True, has_more=False)
 _FUNCTIONS = ("script_score", "field_value_factor", "random_score", "gauss", "linear", "exp")
-_TERMS = frozenset({"term", "prefix", "wildcard", "fuzzy"})
+_PATTERNS = frozenset({"prefix", "wildcard", "fuzzy", "regexp"})
 _SCORING = frozenset({"function_score", "script_score", "boosting", "rank_feature", "distance_feature"})
 """Queries whose score says more than that a document matches."""
 
@@ -161,8 +161,10 @@ class _Rewriter:
         """Whether a clause has the query text, a part of it, or other text in the same fields (synonyms)."""
         if id(query) in self.clauses or id(query) in self.pins:
             return id(query) in self.clauses
-        if name in _TERMS:
+        if name == "term":
             return _text_of_term(body) == self.reading.words
+        if name in _PATTERNS and (text := _text_of_term(body)):
+            return self.words.issuperset(text)
         leaf = LEAVES.get(name)
         if leaf is None or leaf.last_resort:
             return leaf is not None
