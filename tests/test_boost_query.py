@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from proxy.parsing.boost_query import BoostQuery
-from proxy.parsing.query_text import find_user_query
+from proxy.parsing.query_text import find_user_query, with_rescores
 
 TYPED = {"multi_match": {"query": "rain jacket", "fields": ["title^5", "text"]}}
 PHRASE = {"match_phrase": {"title": {"query": "rain jacket", "boost": 10}}}
@@ -173,6 +173,60 @@ def test_seeded_random_scores_are_a_boost() -> None:
     found = boosts(query)
     assert found is not None
     assert not found.random
+
+
+def rescore(query: Any, **weights: Any) -> dict[str, Any]:
+    return {"window_size": 99, "query": {"rescore_query": query, **weights}}
+
+
+def boosts_with(query: Any, *rescores: Any) -> BoostQuery | None:
+    found = find_user_query(query, ["title", "text"], TEXTS.__contains__)
+    assert found is not None
+    return with_rescores(found, rescores, TEXTS.__contains__).boosts
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (rescore(PIN), {"rescore_query": PIN}),
+        (rescore(scored({"match_all": {}}, **SOLD)), {"rescore_query": scored({"match_all": {}}, **SOLD)}),
+        (rescore(scored(PHRASE, **SOLD)), {"rescore_query": scored(SEVEN, **SOLD)}),
+        (rescore(of_bool(should=[PHRASE, PIN])), {"rescore_query": of_bool(should=[SEVEN, PIN])}),
+        (
+            rescore(PIN, query_weight=2, rescore_query_weight=0.5, score_mode="multiply"),
+            {"rescore_query": PIN, "query_weight": 2, "rescore_query_weight": 0.5, "score_mode": "multiply"},
+        ),
+    ],
+)
+def test_a_rescore_boosts_by_what_it_says_beyond_the_query_text(entry: Any, expected: Any) -> None:
+    for query, without_words in ((TYPED, SEVEN), (of_bool(should=[TYPED, PIN]), of_bool(should=[SEVEN, PIN]))):
+        found = boosts_with(query, rescore(PHRASE), entry)
+        assert found is not None
+        assert without_words == found.with_constant(7.0)
+        assert [{"window_size": 3, "query": expected}] == found.rescored(7.0, 3)
+
+
+DEEP: Any = PIN
+for _ in range(3000):
+    DEEP = of_bool(must=[DEEP])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        rescore(PHRASE),
+        rescore({"match_phrase": {"brand": {"query": "Rain jacket", "slop": 9}}}),
+        rescore({"match_all": {}}),
+        rescore({"sltr": {"model": "m", "params": {"keywords": "rain jacket"}}}),
+        rescore(7),
+        {"window_size": 9, "learning_to_rank": {"model_id": "m"}},
+        {"query": 7},
+        rescore(DEEP),
+        rescore(of_bool(should=[PIN, *[{"match": {"title": "other words"}}] * 400])),
+    ],
+)
+def test_a_rescore_by_query_text_by_a_trained_model_or_beyond_limits_is_no_boost(entry: Any) -> None:
+    assert boosts_with(TYPED, entry) is None
 
 
 def test_nesting_does_not_multiply_the_work() -> None:

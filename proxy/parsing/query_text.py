@@ -27,7 +27,7 @@ from proxy.bounds import (
     TEXT_CLAUSES,
     WRAPPED_BYTES,
 )
-from proxy.parsing.boost_query import BoostQuery, boost_query
+from proxy.parsing.boost_query import BoostQuery, boost_query, rescore_boosts
 from proxy.parsing.clauses import (
     COMPOUNDS,
     LEAVES,
@@ -101,6 +101,24 @@ def find_user_query(
     except (RecursionError, _TooMuch):
         found = None
     return found or (UserQuery(given, None, unrelaxed="given_text") if given else None)
+
+
+def with_rescores(user_query: UserQuery, rescores: Sequence[Any], is_text: IsText) -> UserQuery:
+    """Add what the entries of the client's `rescore` say beyond the text to the boosts of its query."""
+    reader = _Reader(Evidence(()), is_text)
+    try:
+        entries = unwrapped(rescores)
+        for entry in entries:
+            match entry:
+                case {"query": {"rescore_query": query}}:
+                    reader.read(query)
+                case _:
+                    pass
+    except (RecursionError, _TooMuch):
+        return user_query
+    words = fold(user_query.text)
+    reading = reader.evidence.of_several(user_query.text, words, (), "", optional=False)
+    return replace(user_query, boosts=rescore_boosts(user_query.boosts, entries, reading, reader.leaves))
 
 
 def text_of_clause(query: Any, name: str, passage: Sequence[str], is_text: IsText) -> str | None:
