@@ -699,6 +699,22 @@ def test_the_only_text_may_be_a_filter_by_a_field_that_is_also_a_keyword(query: 
     assert given.relaxed is not None
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        must(TENANT, match("about", "public")),
+        must(TENANT, {"match_phrase": {"about": "shown in public"}}, {"range": {"price": {"lt": 9}}}),
+        must(should(TENANT, match("tenant", "other")), match("about.folded", "public")),
+        {"bool": {"must": [TENANT], "should": [match("about", "public")]}},
+    ],
+)
+def test_different_values_outside_the_passage_are_no_query_text(query: Any) -> None:
+    """A list of documents in the engine's order, which a reranker has nothing to compare with."""
+    assert find_user_query(query, PASSAGE, lambda _: True, links=ALSO_KEYWORDS) is None
+    given = find_user_query(query, PASSAGE, lambda _: True, "velloway", ALSO_KEYWORDS)
+    assert given is not None
+
+
 ALL_TEXT = match("all_text", "dry feet")
 
 

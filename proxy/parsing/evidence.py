@@ -135,6 +135,17 @@ class Evidence:
         fields = reading.bases if reading.in_one_field and not reading.central else ()
         return any(_base(field, self._also_keywords) in self._also_keywords for field in fields)
 
+    def are_values(self, reading: Reading) -> bool:
+        """Whether its clauses compare several fields outside the passage with different values, as filters do."""
+        if (
+            reading.touches
+            or reading.given
+            or reading.in_one_field
+            or len({each.words for each in reading.clauses}) < 2
+        ):
+            return False
+        return all(self.is_value(self.of_clause(clause)) for clause in reading.clauses)
+
     def of_clause(self, clause: Clause) -> Reading:
         """Return the reading of a single clause."""
         fields = clause.fields

@@ -158,6 +158,8 @@ def _find(query: Any, evidence: Evidence, is_text: IsText, given: str | None) ->
     reading = reader.read(query)
     if reading and not reading.touches and not given and reader.has_other_words(query, reading.letters):
         reading = None  # it is a filter: the words are in the first passage field
+    if reading and evidence.are_values(reading):
+        reading = None
     if reading is not None:
         if given and reading.words != fold(given):
             return None
