@@ -5,7 +5,7 @@ from typing import Any
 
 from proxy.catalog.dialects import ELASTICSEARCH
 from proxy.errors import Failure
-from proxy.parsing.query_text import find_user_query
+from proxy.parsing.query_text import find_user_query, with_rescores
 from proxy.parsing.search_request import SearchRequest, parse
 from proxy.ranking.planning import Plan, VectorSearch, shown_source
 from proxy.settings.config import RouteSettings, Semantic
@@ -33,6 +33,7 @@ def plan_of(
     route = build_route(settings)
     user_query = find_user_query(request.query, route.text_fields, lambda _: True)
     assert user_query is not None
+    user_query = with_rescores(user_query, request.rescores, lambda _: True)
     return Plan(
         indices=indices,
         request=request,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from proxy.parsing.boost_query import BoostQuery
-from proxy.parsing.query_text import find_user_query
+from proxy.parsing.query_text import find_user_query, with_rescores
 
 TYPED = {"multi_match": {"query": "rain jacket", "fields": ["title^5", "text"]}}
 PHRASE = {"match_phrase": {"title": {"query": "rain jacket", "boost": 10}}}
@@ -44,6 +44,8 @@ def scored(query: Any, **said: Any) -> dict[str, Any]:
         of_bool(must=[TYPED, {"range": {"price": {"lte": 9}}}], must_not=[FRENCH]),
         of_bool(must=[TYPED], should=[{"term": {"title.raw": "Rain jacket"}}]),
         of_bool(must=[TYPED], should=[{"match": {"title": "rain"}}, {"match": {"title": "anorak"}}]),
+        of_bool(must=[TYPED], should=[{"prefix": {"title": {"value": "rain", "boost": 5}}}]),
+        of_bool(must=[TYPED], should=[{"wildcard": {"brand": "*jacket*"}}, {"regexp": {"title": ".*rain jacket.*"}}]),
         of_bool(must=TYPED, should=[FRENCH, {"term": {"language": "en"}}], minimum_should_match=1),
         of_bool(should=[TYPED, {"match": {"brand": "hats"}}], minimum_should_match=2),
         of_bool(must=[FRENCH], should=[{"match": {"brand": "hats"}}, TYPED], minimum_should_match="100%"),
@@ -85,6 +87,10 @@ def test_a_query_with_only_query_text_has_no_boosts(query: Any) -> None:
         (scored(TYPED, functions=[SOLD, {"filter": PHRASE, "weight": 3}]), scored(SEVEN, functions=[SOLD])),
         (of_bool(should=[TYPED, PIN], minimum_should_match=1), of_bool(should=[SEVEN, PIN])),
         (of_bool(should=[TYPED, PHRASE, PIN]), of_bool(should=[SEVEN, PIN])),
+        (
+            of_bool(must=[TYPED], should=[{"prefix": {"sku": "A7"}}]),
+            of_bool(must=[SEVEN], should=[{"prefix": {"sku": "A7"}}]),
+        ),
         (of_bool(should=[TYPED, PHRASE, BEST_BET]), of_bool(should=[SEVEN, BEST_BET])),
         ({"dis_max": {"queries": [BEST_BET, TYPED]}}, {"dis_max": {"queries": [BEST_BET, SEVEN]}}),
         (
@@ -167,6 +173,60 @@ def test_seeded_random_scores_are_a_boost() -> None:
     found = boosts(query)
     assert found is not None
     assert not found.random
+
+
+def rescore(query: Any, **weights: Any) -> dict[str, Any]:
+    return {"window_size": 99, "query": {"rescore_query": query, **weights}}
+
+
+def boosts_with(query: Any, *rescores: Any) -> BoostQuery | None:
+    found = find_user_query(query, ["title", "text"], TEXTS.__contains__)
+    assert found is not None
+    return with_rescores(found, rescores, TEXTS.__contains__).boosts
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (rescore(PIN), {"rescore_query": PIN}),
+        (rescore(scored({"match_all": {}}, **SOLD)), {"rescore_query": scored({"match_all": {}}, **SOLD)}),
+        (rescore(scored(PHRASE, **SOLD)), {"rescore_query": scored(SEVEN, **SOLD)}),
+        (rescore(of_bool(should=[PHRASE, PIN])), {"rescore_query": of_bool(should=[SEVEN, PIN])}),
+        (
+            rescore(PIN, query_weight=2, rescore_query_weight=0.5, score_mode="multiply"),
+            {"rescore_query": PIN, "query_weight": 2, "rescore_query_weight": 0.5, "score_mode": "multiply"},
+        ),
+    ],
+)
+def test_a_rescore_boosts_by_what_it_says_beyond_the_query_text(entry: Any, expected: Any) -> None:
+    for query, without_words in ((TYPED, SEVEN), (of_bool(should=[TYPED, PIN]), of_bool(should=[SEVEN, PIN]))):
+        found = boosts_with(query, rescore(PHRASE), entry)
+        assert found is not None
+        assert without_words == found.with_constant(7.0)
+        assert [{"window_size": 3, "query": expected}] == found.rescored(7.0, 3)
+
+
+DEEP: Any = PIN
+for _ in range(3000):
+    DEEP = of_bool(must=[DEEP])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        rescore(PHRASE),
+        rescore({"match_phrase": {"brand": {"query": "Rain jacket", "slop": 9}}}),
+        rescore({"match_all": {}}),
+        rescore({"sltr": {"model": "m", "params": {"keywords": "rain jacket"}}}),
+        rescore(7),
+        {"window_size": 9, "learning_to_rank": {"model_id": "m"}},
+        {"query": 7},
+        rescore(DEEP),
+        rescore(of_bool(should=[PIN, *[{"match": {"title": "other words"}}] * 400])),
+    ],
+)
+def test_a_rescore_by_query_text_by_a_trained_model_or_beyond_limits_is_no_boost(entry: Any) -> None:
+    assert boosts_with(TYPED, entry) is None
 
 
 def test_nesting_does_not_multiply_the_work() -> None:

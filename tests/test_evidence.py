@@ -102,6 +102,11 @@ ONE_TEXT = [
     # a quoted part and the rest
     (must(multi("rubber sole", type="phrase"), multi("dry feet")), "rubber sole dry feet"),
     (must(match("title", "dry feet"), {"match_phrase": {"title": "rubber sole"}}), "dry feet rubber sole"),
+    (
+        must(multi("dry feet", ["title", "title.stem"]), {"match_phrase": {"title": "rubber sole"}}),
+        "dry feet rubber sole",
+    ),
+    (should(match("title", "sofa"), match("title.synonyms", "couch")), "sofa"),
     # the same text over and over
     (must(should(match("title", "Dry Feet"), match("body", "dry feet"), match("shelf", "dry feet"))), "Dry Feet"),
     (should(match("title_en", "dry feet"), match("title_de", "dry feet"), match("title_fr", "dry feet")), "dry feet"),
@@ -692,6 +697,44 @@ def test_the_only_text_may_be_a_filter_by_a_field_that_is_also_a_keyword(query: 
     given = find_user_query(query, PASSAGE, lambda _: True, user_query.text, ALSO_KEYWORDS)
     assert given is not None
     assert given.relaxed is not None
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        must(TENANT, match("about", "public")),
+        must(TENANT, {"match_phrase": {"about": "shown in public"}}, {"range": {"price": {"lt": 9}}}),
+        must(should(TENANT, match("tenant", "other")), match("about.folded", "public")),
+        {"bool": {"must": [TENANT], "should": [match("about", "public")]}},
+    ],
+)
+def test_different_values_outside_the_passage_are_no_query_text(query: Any) -> None:
+    """A list of documents in the engine's order, which a reranker has nothing to compare with."""
+    assert find_user_query(query, PASSAGE, lambda _: True, links=ALSO_KEYWORDS) is None
+    given = find_user_query(query, PASSAGE, lambda _: True, "velloway", ALSO_KEYWORDS)
+    assert given is not None
+
+
+ALL_TEXT = match("all_text", "dry feet")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        must(TENANT, ALL_TEXT),
+        must(ALL_TEXT, TENANT, match("about", "public")),
+        must(TENANT, line("dry feet", default_field="all_text")),
+        must(should(TENANT, match("tenant", "public")), match("about", "shown"), ALL_TEXT),
+        {"bool": {"must": [TENANT], "should": [ALL_TEXT]}},
+        {"bool": {"must": [ALL_TEXT], "should": [TENANT]}},
+        must(match("shelf", "boots"), multi("dry feet", ["all_text", "names"])),
+    ],
+)
+def test_a_value_that_is_required_beside_a_text_of_all_fields_is_no_query_text(query: Any) -> None:
+    """Outside the passage, too; but the text may be a value as well, so nothing is relaxed."""
+    user_query = find_user_query(query, PASSAGE, lambda _: True, links=ALSO_KEYWORDS)
+    assert user_query is not None
+    assert ("dry feet", *AMBIGUOUS) == (user_query.text, user_query.relaxed, user_query.unrelaxed)
 
 
 @pytest.mark.parametrize(

@@ -506,6 +506,14 @@ def test_the_boost_search_requests_only_scores_of_the_same_documents() -> None:
     assert [{"match_all": {"boost": 4.5}}] == body["query"]["bool"]["should"]
 
 
+def test_the_boost_search_rescores_all_documents_as_the_clients_search() -> None:
+    pin = {"ids": {"values": ["1"], "boost": 1e6}}
+    boosted = plan({**BODY, "rescore": {"window_size": 10, "query": {"rescore_query": {**pin}}}})
+    body = body_of(boost_search(boosted, KEYS, 4.5))
+    assert [{"window_size": len(KEYS), "query": {"rescore_query": pin}}] == body["rescore"]
+    assert [{"match_all": {"boost": 4.5}}] == body["query"]["bool"]["should"]
+
+
 @pytest.mark.parametrize("name", [name for name in MADE if name != "facets"])
 def test_every_search_is_collapsed_like_the_clients(name: str) -> None:
     """Without inner hits where no hits are shown; facets and totals count documents, not groups."""

@@ -22,7 +22,7 @@ from proxy.http1.callers import Field, field_value
 from proxy.outcomes import Bypass
 from proxy.parsing.evidence import LinkedFields
 from proxy.parsing.filter_path import read_form
-from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query, text_of_clause
+from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query, text_of_clause, with_rescores
 from proxy.parsing.search_request import SearchRequest, parse
 from proxy.ranking.load import AutoTier, LiveModels, narrowed, reserved_seconds
 from proxy.ranking.planning import Plan, VectorSearch, shown_source, vector_search
@@ -263,7 +263,9 @@ def _user_query(routed: Routed, request: SearchRequest, facts: IndexFacts) -> Us
     given = routed.options.query or request.text or _text_of(route, routed.call.fields, request, facts)
     links = LinkedFields(facts.copied_from(route.text_fields), facts.aliases, facts.also_keywords)
     found = find_user_query(request.query, route.text_fields, facts.is_text, given, links)
-    return found or Bypass("no_query_text")
+    if found is None:
+        return Bypass("no_query_text")
+    return with_rescores(found, request.rescores, facts.is_text) if "rescore" in request.members else found
 
 
 def _window_at_rest(route: Route, options: Steering, request: SearchRequest, most: int) -> int | Bypass:

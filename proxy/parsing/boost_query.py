@@ -7,7 +7,7 @@ required and say nothing but which documents match become filters, which add not
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from proxy.bounds import KEYWORD_CHARACTERS
@@ -29,11 +29,18 @@ class BoostQuery:
     """A `random_score` without a seed was removed: no second search gives the same numbers."""
     alone: bool = False
     """The client's own scores do not depend on the words."""
+    rescores: Sequence[Query] = ()
+    """What the client's `rescore` says beyond the words, in the order in which the engine applies it."""
 
     def with_constant(self, score: float) -> Query:
         """Return the query with this score in place of the words."""
         filled: Query = _filled(self.query, {"match_all": {"boost": score}})
         return filled
+
+    def rescored(self, score: float, size: int) -> list[Query]:
+        """Return `rescore` for this many hits, with this score in place of the words."""
+        words = {"match_all": {"boost": score}}
+        return [{"window_size": size, "query": _filled(each, words)} for each in self.rescores]
 
 
 def boost_query(query: Any, reading: Reading, leaves: Mapping[int, Reading | None]) -> BoostQuery | None:
@@ -51,6 +58,19 @@ def boost_query(query: Any, reading: Reading, leaves: Mapping[int, Reading | Non
     if not found.has_words or not (found.has_more or found.alone or rewriter.random):
         return None
     return BoostQuery(found.query, bool(rewriter.random), found.alone)
+
+
+def rescore_boosts(
+    boosts: BoostQuery | None, rescores: Sequence[Any], reading: Reading, leaves: Mapping[int, Reading | None]
+) -> BoostQuery | None:
+    """Add what the entries of a `rescore` say beyond the words of the reading."""
+    nothing = frozenset[int]()
+    rewriter = _Rewriter(reading, frozenset(reading.words), leaves, nothing, nothing, nothing)
+    try:
+        found = [entry for entry in map(rewriter.rescore, rescores) if entry is not None]
+    except RecursionError:
+        return boosts
+    return replace(boosts or BoostQuery(WORDS), rescores=found) if found else boosts
 
 
 _PIN = 100
@@ -108,7 +128,7 @@ class _Part(NamedTuple):
 
 _PLAIN = _Part(WORDS, has_words=True, has_more=False)
 _FUNCTIONS = ("script_score", "field_value_factor", "random_score", "gauss", "linear", "exp")
-_TERMS = frozenset({"term", "prefix", "wildcard", "fuzzy"})
+_PATTERNS = frozenset({"prefix", "wildcard", "fuzzy", "regexp"})
 _SCORING = frozenset({"function_score", "script_score", "boosting", "rank_feature", "distance_feature"})
 """Queries whose score says more than that a document matches."""
 
@@ -133,6 +153,15 @@ class _Rewriter:
                 if isinstance(body, dict):
                     return _PLAIN if self._is_words(query, name, body) else self._compound(query, name, body)
         return _Part(query)
+
+    def rescore(self, entry: Any) -> Query | None:
+        """Rewrite an entry of `rescore`; None where it says nothing beyond the words, or a trained model says it."""
+        match entry:
+            case {"query": {"rescore_query": dict() as query}} if "sltr" not in query:
+                part, said = self.part(query), entry["query"]
+                return {**said, "rescore_query": part.query} if part.has_more else None
+            case _:
+                return None
 
     def _compound(self, query: Query, name: str, body: Query) -> _Part:
         found: _Part | None = None
@@ -161,8 +190,10 @@ class _Rewriter:
         """Whether a clause has the query text, a part of it, or other text in the same fields (synonyms)."""
         if id(query) in self.clauses or id(query) in self.pins:
             return id(query) in self.clauses
-        if name in _TERMS:
+        if name == "term":
             return _text_of_term(body) == self.reading.words
+        if name in _PATTERNS and (text := _text_of_term(body)):
+            return self.words.issuperset(text)
         leaf = LEAVES.get(name)
         if leaf is None or leaf.last_resort:
             return leaf is not None

@@ -135,6 +135,17 @@ class Evidence:
         fields = reading.bases if reading.in_one_field and not reading.central else ()
         return any(_base(field, self._also_keywords) in self._also_keywords for field in fields)
 
+    def are_values(self, reading: Reading) -> bool:
+        """Whether its clauses compare several fields outside the passage with different values, as filters do."""
+        if (
+            reading.touches
+            or reading.given
+            or reading.in_one_field
+            or len({each.words for each in reading.clauses}) < 2
+        ):
+            return False
+        return all(self.is_value(self.of_clause(clause)) for clause in reading.clauses)
+
     def of_clause(self, clause: Clause) -> Reading:
         """Return the reading of a single clause."""
         fields = clause.fields
@@ -331,10 +342,14 @@ def _one(readings: Sequence[Reading], evidence: Evidence) -> Reading:
 
 
 def _joined(readings: Sequence[Reading], evidence: Evidence, *, alternatives: bool) -> list[Reading]:
-    """Combine texts in exactly the same fields, because the application wrote one clause per word."""
+    """Combine texts in exactly the same fields, because the application wrote one clause per word.
+
+    Required ones need only be in the same field and its multi-fields; an alternative in another one may be a synonym.
+    """
     alike: dict[frozenset[str], list[Reading]] = {}
     for reading in _merged(readings, evidence, alternatives=alternatives):
-        alike.setdefault(reading.fields, []).append(reading)
+        in_one_field = reading.in_one_field and not alternatives
+        alike.setdefault(reading.bases if in_one_field else reading.fields, []).append(reading)
     joined = (_or(group, evidence) if alternatives else _and(group, evidence) for group in alike.values())
     return [reading for group in joined for reading in group]
 
@@ -370,7 +385,7 @@ def _chosen(readings: Sequence[Reading], evidence: Evidence) -> Reading:
     """
     given = [reading for reading in readings if reading.given]
     central = [reading for reading in readings if reading.central]
-    chosen, *more = given or central or readings
+    chosen, *more = given or central or _likely(readings, evidence)
     others = [reading for reading in readings if reading is not chosen]
     if given or not others:
         return chosen
@@ -378,6 +393,14 @@ def _chosen(readings: Sequence[Reading], evidence: Evidence) -> Reading:
         return _in_order([chosen, *more], AMBIGUOUS, evidence)
     filters = bool(central) and not any(other.touches for other in others)
     return chosen if filters else _doubted(_with_quoted(chosen, others, readings))
+
+
+def _likely(readings: Sequence[Reading], evidence: Evidence) -> Sequence[Reading]:
+    """Select, outside the passage, the texts searched in several fields; else those that are no values; else all."""
+    several = [reading for reading in readings if not reading.in_one_field]
+    if several and not any(reading.touches for reading in readings):
+        return several
+    return [reading for reading in readings if not evidence.is_value(reading)] or readings
 
 
 def _with_quoted(chosen: Reading, others: Sequence[Reading], in_order: Sequence[Reading]) -> Reading:
@@ -408,4 +431,4 @@ def _beside(required: Reading, optional: Reading, evidence: Evidence) -> Reading
         return doubted if optional.central else required
     if optional.central and not is_part:
         return _doubted(optional) if required.touches else optional
-    return _doubted(required) if is_part else _in_order([required, optional], AMBIGUOUS, evidence)
+    return _doubted(required) if is_part else _in_order(_likely([required, optional], evidence), AMBIGUOUS, evidence)

@@ -27,7 +27,7 @@ from proxy.bounds import (
     TEXT_CLAUSES,
     WRAPPED_BYTES,
 )
-from proxy.parsing.boost_query import BoostQuery, boost_query
+from proxy.parsing.boost_query import BoostQuery, boost_query, rescore_boosts
 from proxy.parsing.clauses import (
     COMPOUNDS,
     LEAVES,
@@ -103,6 +103,24 @@ def find_user_query(
     return found or (UserQuery(given, None, unrelaxed="given_text") if given else None)
 
 
+def with_rescores(user_query: UserQuery, rescores: Sequence[Any], is_text: IsText) -> UserQuery:
+    """Add what the entries of the client's `rescore` say beyond the text to the boosts of its query."""
+    reader = _Reader(Evidence(()), is_text)
+    try:
+        entries = unwrapped(rescores)
+        for entry in entries:
+            match entry:
+                case {"query": {"rescore_query": query}}:
+                    reader.read(query)
+                case _:
+                    pass
+    except (RecursionError, _TooMuch):
+        return user_query
+    words = fold(user_query.text)
+    reading = reader.evidence.of_several(user_query.text, words, (), "", optional=False)
+    return replace(user_query, boosts=rescore_boosts(user_query.boosts, entries, reading, reader.leaves))
+
+
 def text_of_clause(query: Any, name: str, passage: Sequence[str], is_text: IsText) -> str | None:
     """Return the text of the clause with this `_name`; None if there is no such clause, or it has no text."""
     try:
@@ -140,6 +158,8 @@ def _find(query: Any, evidence: Evidence, is_text: IsText, given: str | None) ->
     reading = reader.read(query)
     if reading and not reading.touches and not given and reader.has_other_words(query, reading.letters):
         reading = None  # it is a filter: the words are in the first passage field
+    if reading and evidence.are_values(reading):
+        reading = None
     if reading is not None:
         if given and reading.words != fold(given):
             return None

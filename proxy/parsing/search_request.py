@@ -17,6 +17,7 @@ import msgspec
 
 from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES, RESCORED_HITS
 from proxy.outcomes import Bypass
+from proxy.parsing.clauses import listed
 from proxy.parsing.filter_path import Form, read_form
 from proxy.parsing.json_text import take_member
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
@@ -82,6 +83,11 @@ class SearchRequest:
         text = url["timeout"] if "timeout" in url else msgspec.json.decode(self.members.get("timeout", b"null"))
         found = _TIME.fullmatch(text) if isinstance(text, str) else None
         return int(found["count"] or 0) * _SECONDS[(found["unit"] or "s").lower()] if found else None
+
+    @property
+    def rescores(self) -> Sequence[Any]:
+        """The entries of the client's own `rescore`."""
+        return listed(msgspec.json.decode(self.members.get("rescore", b"[]")))
 
     def body(self, *uses: Use) -> dict[str, Any]:
         """Return the body members with these uses."""
@@ -272,12 +278,12 @@ def _hidden(url: Mapping[str, str], decoded: Mapping[str, Any]) -> frozenset[str
 
 
 def _rescored(rescore: Any, end: int) -> int | None:
-    listed = rescore if isinstance(rescore, list) else [] if rescore is None else [rescore]
-    if listed and end > RESCORED_HITS:
+    entries = listed(rescore)
+    if entries and end > RESCORED_HITS:
         raise _NotUnderstood("rescore")
-    windows = [_whole(each.get("window_size", 10)) if isinstance(each, dict) else None for each in listed]
+    windows = [_whole(each.get("window_size", 10)) if isinstance(each, dict) else None for each in entries]
     counts = [window for window in windows if window]
-    if len(counts) < len(listed):
+    if len(counts) < len(entries):
         raise _NotUnderstood("rescore")
     return min(counts, default=None)
 

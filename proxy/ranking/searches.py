@@ -124,6 +124,8 @@ def boost_search(plan: Plan, keys: Sequence[DocKey], words: float) -> EngineSear
     body |= {name: request.members[name] for name in ("indices_boost",) if name in request.members}
     body |= {"query": {"bool": {"filter": [these_documents(keys)], "should": [query]}}, "size": len(keys)}
     body |= {"_source": False, "track_total_hits": False}
+    if boosts and boosts.rescores:
+        body["rescore"] = bare(boosts.rescored(words, len(keys)))
     uses = (Use.ORDER, Use.EVERYWHERE)
     return EngineSearch(plan.indices, _own_url(plan, *uses), msgspec.json.encode(body))
 

@@ -79,6 +79,38 @@ async def test_a_pinned_document_stays_first(query: Any, open_sides: Open, model
     assert all(math.isfinite(hit["_score"]) for hit in through.hits)
 
 
+def rescored(*queries: Any, **weights: Any) -> dict[str, Any]:
+    entries = [{"window_size": 50, "query": {"rescore_query": query, **weights}} for query in queries]
+    return {"query": WORDS, "size": 40, "rescore": entries}
+
+
+POPULAR = {"function_score": {"functions": [{"field_value_factor": {"field": "price", "modifier": "log1p"}}]}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rescored({"constant_score": {"filter": {"ids": {"values": [PIN]}}, "boost": 1e5}}),
+        rescored({"bool": {"should": [{"match_phrase": {"title": "laptop"}}, ids(PIN, boost=1e5)]}}),
+        rescored(POPULAR, {"function_score": {"functions": [{"filter": {"ids": {"values": [PIN]}}, "weight": 1e5}]}}),
+        rescored(scored({"filter": {"ids": {"values": [PIN]}}, "weight": 1e4}), score_mode="multiply"),
+    ],
+)
+async def test_a_document_pinned_by_rescore_stays_first(body: Any, open_sides: Open, models: ShopModels) -> None:
+    sides = await open_sides()
+    models.score = but(catalogue.PRODUCTS[PIN]["title"], 0.0001)
+    straight, through = await sides.straight.search(body), await sides.through.search(body)
+    assert ("reranked", PIN, PIN) == (through.outcome, straight.ids[0], through.ids[0])
+    assert set(straight.ids) <= set(through.ids)
+
+
+async def test_a_rescore_by_the_query_text_needs_no_boost_search(open_sides: Open) -> None:
+    sides = await open_sides()
+    through = await sides.through.search(rescored({"match_phrase": {"title": {"query": "laptop", "slop": 2}}}))
+    assert "reranked" == through.outcome
+    assert "boosts" not in through.header("Server-Timing")
+
+
 async def test_a_demoted_document_stays_at_the_bottom(open_sides: Open, models: ShopModels) -> None:
     sides = await open_sides()
     models.score = but(catalogue.PRODUCTS[PIN]["title"], 0.9999)
