@@ -29,13 +29,14 @@ endpoints         search, multi_search (multi_search_lines), async_search; nodes
 
 parsing           reads a search request
     search_request    the body, as far as it is understood (search_keys: one table; source_filter, filter_path;
-                      search_edits: changes in a body that is passed on)
+                      json_text: raw members; search_edits: changes in a body that is passed on)
     aggregations      which aggregations count the documents that kNN added
     sort_values       the sort order, and the values of `search_after`
-    query_text        the text that the user typed, and the query with that text made optional
-    clauses, query_string     which clauses have query text (query_syntax: the parts of such a line; wildcards; words:
-                              spellings of one text; json_text: raw members)
-    evidence          combines the texts of several clauses into one
+    query_text        the text that the user typed, and the query with that text made optional (relaxing)
+    query_reader      reads the text of each clause (compound_queries, leaf_queries: the query DSL; query_string: its
+                      text with operators, with query_syntax and wildcards; words: spellings of one text)
+    combining         combines the texts of several clauses into one (readings: text and clauses; evidence: which text
+                      is the user's, and which the value of a filter)
     boost_query       the query with its text made constant, which shows its other boosts
 catalog           what is known of the engine
     indices       what index names resolve to, and which route covers them (passage_fields: those that documents lack)
