@@ -65,7 +65,8 @@ upstream          clients of the services: engine (pool, nodes, addresses; spare
                   embedder, reranker (transport, sharing; charges: tokens and cost in responses; latency: skips a model
                   that is too slow)
     score_cache   calls the reranker for passages that are neither cached nor in a running call (windows: removes
-                  duplicates, makes batches; score_entries: the scores of a query as bytes)
+                  duplicates, makes batches; live_queries: scores and running calls of the queries in use;
+                  score_entries: the scores of a query as bytes)
     guard         around each model call: breaker, bulkhead (concurrent calls), retries
     spending      what calls cost: meter and ledger by route, model and day, caps, prices, state (the file), report
     canary        scores known pairs once per deployment, to check that a model still ranks them correctly

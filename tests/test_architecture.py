@@ -97,6 +97,7 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.ranking": "test_pipeline.py",
     "proxy.parsing.search_keys": "test_search_request.py",
     "proxy.upstream": "test_transport.py",
+    "proxy.upstream.live_queries": "test_score_cache.py",
     "proxy.upstream.pool": "test_engine.py",
     "proxy.upstream.spending": "test_spending_meter.py",
 }
