@@ -4,7 +4,7 @@ The path of a request, module by module:
 
 http1             HTTP messages as bytes
     listener      a port: which connections are accepted, how long they may wait, how it closes
-    inbound       a client's connection, with its requests one after the other
+    inbound       a client's connection, with its requests one after the other (unread: bytes of the next ones)
     exchange      one request, its body and its response
     relay         passes a request on: the client's connection has one to the engine (outbound: a connection to a
                   node; rejections: of single searches in the response to an `_msearch`)
