@@ -4,8 +4,8 @@ A score comes from the store, from a call of another search that is in progress,
 depends on the endpoint, the model, the instruction, the query and the passage, and on nothing else: not on the caller,
 the document or its index, so it outlives reindexing and changes of fields outside the passage.
 
-While searches use a query, all that is known of it is one object of `live_queries`, so that nothing else can happen to a
-passage between its look-up and its call.
+While searches use a query, all that is known of it is one object of `live_queries`, so that nothing else can happen to
+a passage between its look-up and its call.
 """
 
 import asyncio
