@@ -1,6 +1,7 @@
 """The house keeps its shape: floors, modules that stand alone, a test for each, tasks that somebody holds."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -71,6 +72,7 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.endpoints.routing": "test_endpoints_answering.py",
     "proxy.errors": "test_transport.py",
     "proxy.commands.evaluation": "test_evaluation_command.py",
+    "proxy.commands.evaluation.addresses": "test_evaluation_command.py",
     "proxy.commands.evaluation.errors": "test_evaluation_command.py",
     "proxy.http1": "test_http1.py",
     "proxy.http1.exchange": "test_listener.py",
@@ -144,6 +146,22 @@ def test_serve_imports_no_other_command() -> None:
     code, said = run(sys.executable, "-c", "import sys, proxy.cli, proxy.commands.serving; print(*sys.modules)")
     unused = {"elasticsearch", "opensearchpy", "onnxruntime", "ir_measures", "pandas"}
     assert (0, set()) == (code, unused & set(said.split()))
+
+
+WITHOUT_EXTRAS = """
+import importlib, sys
+for name in sys.argv[2:]:
+    sys.modules[name] = None
+importlib.import_module(f"proxy.commands.{sys.argv[1]}")
+"""
+COMMANDS = sorted(set(re.findall(r'later\("([a-z_.]+)"', "".join(path.read_text() for path in PROXY.glob("cli/*.py")))))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_can_be_imported_without_the_extras(command: str) -> None:
+    """The command itself then says what to install, if it needs one."""
+    extras = "ir_measures", "pandas", "onnxruntime", "tokenizers", "cryptography", "redis", "opentelemetry"
+    assert (0, "") == run(sys.executable, "-c", WITHOUT_EXTRAS, command, *extras)
 
 
 IMPORT_EACH_ALONE = """
