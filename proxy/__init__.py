@@ -4,7 +4,7 @@ The path of a request, module by module:
 
 http1             HTTP messages as bytes
     listener      a port: which connections are accepted, how long they may wait, how it closes
-    inbound       a client's connection, with its requests one after the other
+    inbound       a client's connection, with its requests one after the other (unread: bytes of the next ones)
     exchange      one request, its body and its response
     relay         passes a request on: the client's connection has one to the engine (outbound: a connection to a
                   node; rejections: of single searches in the response to an `_msearch`)
@@ -29,13 +29,14 @@ endpoints         search, multi_search (multi_search_lines), async_search; nodes
 
 parsing           reads a search request
     search_request    the body, as far as it is understood (search_keys: one table; source_filter, filter_path;
-                      search_edits: changes in a body that is passed on)
+                      json_text: raw members; search_edits: changes in a body that is passed on)
     aggregations      which aggregations count the documents that kNN added
     sort_values       the sort order, and the values of `search_after`
-    query_text        the text that the user typed, and the query with that text made optional
-    clauses, query_string     which clauses have query text (query_syntax: the parts of such a line; wildcards; words:
-                              spellings of one text; json_text: raw members)
-    evidence          combines the texts of several clauses into one
+    query_text        the text that the user typed, and the query with that text made optional (relaxing)
+    query_reader      reads the text of each clause (compound_queries, leaf_queries: the query DSL; query_string: its
+                      text with operators, with query_syntax and wildcards; words: spellings of one text)
+    combining         combines the texts of several clauses into one (readings: text and clauses; evidence: which text
+                      is the user's, and which the value of a filter)
     boost_query       the query with its text made constant, which shows its other boosts
 catalog           what is known of the engine
     indices       what index names resolve to, and which route covers them (passage_fields: those that documents lack)
@@ -64,7 +65,8 @@ upstream          clients of the services: engine (pool, nodes, addresses; spare
                   embedder, reranker (transport, sharing; charges: tokens and cost in responses; latency: skips a model
                   that is too slow)
     score_cache   calls the reranker for passages that are neither cached nor in a running call (windows: removes
-                  duplicates, makes batches; score_entries: the scores of a query as bytes)
+                  duplicates, makes batches; live_queries: scores and running calls of the queries in use;
+                  score_entries: the scores of a query as bytes)
     guard         around each model call: breaker, bulkhead (concurrent calls), retries
     spending      what calls cost: meter and ledger by route, model and day, caps, prices, state (the file), report
     canary        scores known pairs once per deployment, to check that a model still ranks them correctly

@@ -1,6 +1,7 @@
 """The house keeps its shape: floors, modules that stand alone, a test for each, tasks that somebody holds."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -71,6 +72,7 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.endpoints.routing": "test_endpoints_answering.py",
     "proxy.errors": "test_transport.py",
     "proxy.commands.evaluation": "test_evaluation_command.py",
+    "proxy.commands.evaluation.addresses": "test_evaluation_command.py",
     "proxy.commands.evaluation.errors": "test_evaluation_command.py",
     "proxy.http1": "test_http1.py",
     "proxy.http1.exchange": "test_listener.py",
@@ -85,12 +87,19 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.commands.loading.commands": "test_loading_target.py",
     "proxy.commands.loading.errors": "test_loading_target.py",
     "proxy.commands.loading.passages": "test_loading_backfill.py",
+    "proxy.parsing.combining": "test_evidence.py",
+    "proxy.parsing.compound_queries": "test_clauses.py",
+    "proxy.parsing.leaf_queries": "test_clauses.py",
+    "proxy.parsing.query_reader": "test_query_text.py",
     "proxy.parsing.query_string": "test_query_string.py",
+    "proxy.parsing.readings": "test_evidence.py",
+    "proxy.parsing.relaxing": "test_query_text.py",
     "proxy.parsing.query_syntax": "test_query_string.py",
     "proxy.parsing.search_edits": "test_search_request.py",
     "proxy.ranking": "test_pipeline.py",
     "proxy.parsing.search_keys": "test_search_request.py",
     "proxy.upstream": "test_transport.py",
+    "proxy.upstream.live_queries": "test_score_cache.py",
     "proxy.upstream.pool": "test_engine.py",
     "proxy.upstream.spending": "test_spending_meter.py",
 }
@@ -137,6 +146,22 @@ def test_serve_imports_no_other_command() -> None:
     code, said = run(sys.executable, "-c", "import sys, proxy.cli, proxy.commands.serving; print(*sys.modules)")
     unused = {"elasticsearch", "opensearchpy", "onnxruntime", "ir_measures", "pandas"}
     assert (0, set()) == (code, unused & set(said.split()))
+
+
+WITHOUT_EXTRAS = """
+import importlib, sys
+for name in sys.argv[2:]:
+    sys.modules[name] = None
+importlib.import_module(f"proxy.commands.{sys.argv[1]}")
+"""
+COMMANDS = sorted(set(re.findall(r'later\("([a-z_.]+)"', "".join(path.read_text() for path in PROXY.glob("cli/*.py")))))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_can_be_imported_without_the_extras(command: str) -> None:
+    """The command itself then says what to install, if it needs one."""
+    extras = "ir_measures", "pandas", "onnxruntime", "tokenizers", "cryptography", "redis", "opentelemetry"
+    assert (0, "") == run(sys.executable, "-c", WITHOUT_EXTRAS, command, *extras)
 
 
 IMPORT_EACH_ALONE = """

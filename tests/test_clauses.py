@@ -9,7 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from proxy.parsing.clauses import COMPOUNDS, LEAVES
+from proxy.parsing.compound_queries import COMPOUNDS
+from proxy.parsing.leaf_queries import LEAVES
 from proxy.parsing.query_text import UserQuery, find_user_query
 from proxy.parsing.words import MATCH_ALL
 from tests import strategies

@@ -35,7 +35,8 @@ from proxy.context import Charge, SearchRecord, Shadow, Usage
 from proxy.errors import Failure
 from proxy.http1.flow import PROBED_AFTER_S
 from proxy.outcomes import BYPASS_REASONS, Bypass, answered, in_order
-from proxy.parsing.clauses import COMPOUNDS, LEAVES
+from proxy.parsing.compound_queries import COMPOUNDS
+from proxy.parsing.leaf_queries import LEAVES
 from proxy.parsing.query_text import UNRELAXED, UserQuery, find_user_query
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS
 from proxy.parsing.search_request import parse

@@ -236,7 +236,8 @@ def test_missing_packages_are_an_error_with_their_installation() -> None:
         [sys.executable, "-c", script, *words], check=False, capture_output=True, text=True
     )
     assert 1 == ended.returncode
-    assert "rerank-proxy: the evaluation is not installed (ir_measures): pip install '.[eval]'" in ended.stderr
+    said = "rerank-proxy: the evaluation is not installed (ir_measures): pip install -c constraints.txt '.[eval]' in"
+    assert said in ended.stderr
 
 
 @pytest.mark.parametrize("points", ["nan", "inf", "much"])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from proxy.bounds import QUERY_STRING_LINE, QUERY_STRING_LINES, TEXT_CLAUSES, WRAPPED_BYTES
 from proxy.parsing.query_string import read_line
-from proxy.parsing.query_text import UserQuery, bare, find_user_query
+from proxy.parsing.query_text import UserQuery, find_user_query
+from proxy.parsing.relaxing import bare
 from proxy.parsing.words import MATCH_ALL
 from tests import strategies
 

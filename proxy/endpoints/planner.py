@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 import msgspec
@@ -37,6 +38,21 @@ from proxy.upstream.spending.caps import Level, narrowed_by_spend
 from proxy.upstream.spending.meter import Spending
 
 _log = structlog.get_logger("proxy")
+
+
+class _Understood(NamedTuple):
+    """A search of a route with its query text, and what is known of its indices and of the engine."""
+
+    routed: Routed
+    request: SearchRequest
+    user_query: UserQuery
+    spelled: str
+    """The query text as it is sent to models, before it is redacted and cut."""
+    facts: IndexFacts | None
+    """None if the mappings cannot be read."""
+    known: IndexFacts
+    """The facts; empty ones if there are none."""
+    kind: EngineKind | None
 
 
 class Planner:
@@ -93,7 +109,7 @@ class Planner:
         return routed.covered.route.rollout.bypass(routed.options, routed.call.fields)
 
     async def _plan(self, routed: Routed, request: SearchRequest) -> Plan | Bypass:
-        covered, options, route = routed.covered, routed.options, routed.covered.route
+        covered, route = routed.covered, routed.covered.route
         try:
             async with routed.record.clock.stage("names"):
                 caller = patient(routed.record, routed.caller, self._engine_settings.resolve_timeout_seconds)
@@ -109,8 +125,12 @@ class Planner:
         spelled = spelled_as_sent(user_query.text)
         problem = self._excluded(routed, user_query, spelled) or self._unpaid(route, request)
         problem = problem or await self._pipeline(caller, request, known)
-        if problem:
-            return problem
+        return problem or self._decided(_Understood(routed, request, user_query, spelled, facts, known, kind))
+
+    def _decided(self, search: _Understood) -> Plan | Bypass:
+        """Decide on window, models and vectors, by the route, the options, load and spend."""
+        routed, request, user_query, spelled, facts, known, kind = search
+        covered, options, route = routed.covered, routed.options, routed.covered.route
         at_rest = _window_at_rest(route, options, request, known.max_result_window)
         if isinstance(at_rest, Bypass):
             return at_rest

@@ -6,18 +6,18 @@ most one request in progress, and at most one connection to the engine, which no
 """
 
 import asyncio
-import re
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol, cast
 
-from proxy.bounds import PIPELINED_BYTES, REQUEST_HEAD_BYTES, WRITE_BUFFER_BYTES
+from proxy.bounds import WRITE_BUFFER_BYTES
 from proxy.context import Ended, RequestRecord
 from proxy.http1.exchange import Broken, Exchange, Work
 from proxy.http1.flow import Hold, ReadGate, reset
 from proxy.http1.framing import BadMessage
 from proxy.http1.headers import REASONS, HeadWriter, header_lines, own_error
-from proxy.http1.messages import head_length, read_request_head
+from proxy.http1.messages import read_request_head
+from proxy.http1.unread import UnreadBytes
 
 if TYPE_CHECKING:
     from proxy.http1.outbound import EngineConnection
@@ -50,12 +50,11 @@ class ClientConnection(asyncio.Protocol):
     __slots__ = (
         "_exchange",
         "_is_answered",
-        "_looked_at",
         "_loop",
         "_outliving",
         "_owner",
         "_paused",
-        "_pending",
+        "_unread",
         "ended",
         "engine",
         "gate",
@@ -84,9 +83,7 @@ class ClientConnection(asyncio.Protocol):
         """A write that is still being delivered although the client has left."""
         self.request_writer = HeadWriter()
         self.response_writer = HeadWriter()
-        self._pending = b""
-        """Bytes received that belong to no request yet: the start of a head, or pipelined requests."""
-        self._looked_at = 0
+        self._unread = UnreadBytes()
         self._paused = False
         self._is_answered = False
         """Whether the exchange in progress ends when the client has read most of its response."""
@@ -104,7 +101,7 @@ class ClientConnection(asyncio.Protocol):
     @property
     def in_head(self) -> bool:
         """Whether a head has been received in part."""
-        return self._exchange is None and bool(self._pending)
+        return self._exchange is None and bool(self._unread)
 
     @property
     def in_body(self) -> bool:
@@ -155,28 +152,23 @@ class ClientConnection(asyncio.Protocol):
 
     # -- requests
 
-    def _head(self, data: bytes) -> None:
+    def _head(self, data: bytes = b"") -> None:
         """Look for a complete head, and start its exchange."""
-        if self._pending:
-            data = self._pending + data
-        data = _without_blank_lines(data)
-        length = head_length(data, self._looked_at)
-        if length is None:
-            self._wait_for_head(data)
-            return
-        self._pending, self._looked_at = b"", 0
-        if length > REQUEST_HEAD_BYTES:
-            self.refuse(BadMessage("the head is too large", 431))
-            return
+        is_first = not self._unread
         try:
-            head = read_request_head(data[:length])
+            found = self._unread.take_head(data)
+            if found is None:
+                if is_first and self._unread:
+                    self.since = time.monotonic()
+                return
+            head = read_request_head(found[0])
         except BadMessage as error:
             self.refuse(error)
             return
         exchange = self._exchange = Exchange(head, self)
         self.since = time.monotonic()
-        if length < len(data):
-            self._behind_head(exchange, data[length:])
+        if behind := found[1]:
+            self._behind_head(exchange, behind)
         if self._exchange is exchange:
             self._begin(exchange)
 
@@ -191,18 +183,9 @@ class ClientConnection(asyncio.Protocol):
 
         Until then, it is noticed that the client leaves.
         """
-        self._pending += data
-        if len(self._pending) > PIPELINED_BYTES:
+        self._unread.keep(data)
+        if self._unread.is_full:
             self.gate.hold(Hold.NEXT)
-
-    def _wait_for_head(self, begun: bytes) -> None:
-        if begun and not self._pending:
-            self.since = time.monotonic()
-        self._pending, self._looked_at = begun, len(begun)
-        if len(begun) > REQUEST_HEAD_BYTES:
-            self.refuse(BadMessage("the head is too large", 431))
-        elif begun.startswith(_TLS_HANDSHAKE):
-            self.refuse(BadMessage("TLS on a plain port: use http:// in the client, or set listen.certificate_file"))
 
     def _body(self, exchange: Exchange, data: bytes) -> None:
         """Process bytes of a request body."""
@@ -296,15 +279,15 @@ class ClientConnection(asyncio.Protocol):
     def _next(self) -> None:
         self._exchange = None
         self.since = time.monotonic()
-        if self._pending:
+        if self._unread:
             self._loop.call_soon(self._take_pending)
 
     def _take_pending(self) -> None:
         if self._exchange is not None or self.ended:
             return
-        data, self._pending = self._pending, b""
+        self.since = time.monotonic()
         self.gate.release(Hold.NEXT)
-        self._head(data)
+        self._head()
 
     # -- responses
 
@@ -342,12 +325,12 @@ class ClientConnection(asyncio.Protocol):
         self._exchange = None
         self.drop_engine()
         transport = self.transport
-        last = exchange is not None and exchange.whole and not exchange.head.keep_alive and not self._pending
+        last = exchange is not None and exchange.whole and not exchange.head.keep_alive and not self._unread
         if last or self._owner.closing or transport.is_closing() or not transport.can_write_eof():
             self.ended = True
             transport.close()
             return
-        self._pending = b""
+        self._unread.clear()
         self.lingering, self.since = True, time.monotonic()
         transport.write_eof()
         self.gate.release(Hold.BODY | Hold.NEXT | Hold.PEER | Hold.TURN)
@@ -397,7 +380,7 @@ class ClientConnection(asyncio.Protocol):
             goes_on &= exchange.whole and exchange.reusable and exchange.head.keep_alive
             self._stop(exchange)
         self.drop_engine()
-        if goes_on and self._pending and self._outliving is None:
+        if goes_on and self._unread and self._outliving is None:
             self._deliver_next()
 
     def _stop(self, exchange: Exchange) -> None:
@@ -414,12 +397,11 @@ class ClientConnection(asyncio.Protocol):
     def _deliver_next(self) -> None:
         """Begin the next request of a client that has left, one after the other, as if it left only then."""
         self._outliving = None
-        data, self._pending = _without_blank_lines(self._pending), b""
-        length = head_length(data)
-        if self._owner.closing or length is None or length > REQUEST_HEAD_BYTES:
+        if self._owner.closing:
             return
         with suppress(BadMessage):
-            self._deliver(Exchange(read_request_head(data[:length]), self), data[length:])
+            if found := self._unread.take_head():
+                self._deliver(Exchange(read_request_head(found[0]), self), found[1])
 
     def _deliver(self, exchange: Exchange, data: bytes) -> None:
         """Begin a request once its body is whole; it is read in parts, one in each turn of the event loop."""
@@ -428,22 +410,11 @@ class ClientConnection(asyncio.Protocol):
         except BadMessage:
             return
         if exchange.whole:
-            self._pending = data[stop:] if exchange.head.keep_alive else b""
+            if exchange.head.keep_alive:
+                self._unread.keep(data[stop:])
             self._begin(exchange)
             self._stop(exchange)
             if self._outliving is None:
                 self._loop.call_soon(self._deliver_next)
         elif stop < len(data):
             self._loop.call_soon(self._deliver, exchange, data[stop:])
-
-
-_TLS_HANDSHAKE = b"\x16\x03"
-_BLANK_LINES = re.compile(rb"(?:\r?\n)+")
-
-
-def _without_blank_lines(data: bytes) -> bytes:
-    """Drop empty lines before a head, which are to be ignored (RFC 9112, section 2.2)."""
-    if data[:1] not in b"\r\n":
-        return data
-    found = _BLANK_LINES.match(data)
-    return data[found.end() :] if found else data

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from proxy.bounds import KEYWORD_CHARACTERS
-from proxy.parsing.clauses import COMPOUNDS, LEAVES, Role, ids_above, listed, role_of_should
-from proxy.parsing.evidence import Clause, Reading
+from proxy.parsing.compound_queries import COMPOUNDS, Role, ids_above, listed, role_of_should
+from proxy.parsing.leaf_queries import LEAVES
 from proxy.parsing.query_string import FieldKinds
+from proxy.parsing.readings import Clause, Reading
 from proxy.parsing.words import Query, fold
 
 WORDS: Query = {"match_all": {}}

@@ -17,7 +17,7 @@ import msgspec
 
 from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES, RESCORED_HITS
 from proxy.outcomes import Bypass
-from proxy.parsing.clauses import listed
+from proxy.parsing.compound_queries import listed
 from proxy.parsing.filter_path import Form, read_form
 from proxy.parsing.json_text import take_member
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use

@@ -13,7 +13,7 @@ import msgspec
 
 from proxy.catalog.dialects import KnnSearch
 from proxy.parsing.json_text import with_members_set
-from proxy.parsing.query_text import bare
+from proxy.parsing.relaxing import bare
 from proxy.parsing.search_keys import Use
 from proxy.parsing.search_request import Parameters
 from proxy.ranking.hits import DocKey, RankedDocument

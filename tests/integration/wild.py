@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 from hypothesis import strategies as st
 
-from proxy.parsing.clauses import COMPOUNDS, LEAVES
+from proxy.parsing.compound_queries import COMPOUNDS
+from proxy.parsing.leaf_queries import LEAVES
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS
 from proxy.settings.profiles import PROFILES
 from proxy.settings.request_options import MEMBER, OPTIONS

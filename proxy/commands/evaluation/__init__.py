@@ -1,6 +1,7 @@
 """The command `eval`: sends the searches of judged queries to two addresses, and compares the rankings.
 
 command     the command, from its options to its exit code
+addresses   the two addresses and their credentials, from the options of the command line
 client      sends the search of each query to both addresses, some queries at a time
 report      the report as text and as JSON (runs: the rankings as TREC run files)
 comparison  measures, queries won and lost with the documents that moved, the verdict
@@ -12,5 +13,5 @@ template    the search body, with the query text filled in
 errors      why a run cannot be evaluated
 """
 
-INSTALL = "pip install '.[eval]' in this project's folder"
+INSTALL = "pip install -c constraints.txt '.[eval]' in a checkout of this project"
 """The package is on no index, so it is installed from a checkout."""

@@ -9,7 +9,8 @@ from typing import TextIO
 
 import msgspec
 
-from proxy.bounds import EVALUATED_AT_ONCE, EVALUATED_HITS
+from proxy.bounds import EVALUATED_HITS
+from proxy.commands.evaluation.addresses import address_of, concurrency_of
 from proxy.commands.evaluation.client import (
     Address,
     EvaluationStopped,
@@ -29,15 +30,9 @@ from proxy.commands.loading.patience import say_what_is_waited_for
 from proxy.commands.loading.progress import ShownProgress
 from proxy.commands.loading.stopping import Stopped as Signalled
 from proxy.commands.loading.stopping import Stopping
-from proxy.settings.config import Engine
-from proxy.settings.contradictions import url_problems
-from proxy.settings.credentials import authorization_in
-from proxy.settings.tls import towards_engine
-from proxy.settings.yaml_file import ConfigError
 
 FAILED, UNREACHABLE, NO_VERDICT = 1, 2, 3
 """Exit codes: an error or a missed `--min-gain`, an address that cannot be reached, too little data for a verdict."""
-_EXAMPLES = {"baseline": "http://127.0.0.1:9200", "proxy": "http://127.0.0.1:9201"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +65,6 @@ def options_of(said: Namespace, target: str, environment: Mapping[str, str]) -> 
         as_json=said.json,
         runs=said.runs,
     )
-
-
-def concurrency_of(said: Namespace) -> int:
-    """Read how many searches run at a time; raises ConfigError beyond the limit."""
-    if said.concurrency > EVALUATED_AT_ONCE:
-        raise ConfigError(f"--concurrency: at most {EVALUATED_AT_ONCE} queries at a time, not {said.concurrency}")
-    concurrency: int = said.concurrency
-    return concurrency
-
-
-def address_of(name: str, said: Namespace, environment: Mapping[str, str]) -> Address:
-    """Read an address and its credentials; the option for one address overrides the one for both."""
-    url = getattr(said, name)
-    advice = "name the variable that holds them with --authorization-env"
-    for _, problem in url_problems(f"--{name}", url, example=_EXAMPLES[name], credentials=advice):
-        raise ConfigError(f"--{name}: {problem}")
-    own = getattr(said, f"{name}_authorization_env", None)
-    option, variable = (f"--{name}-authorization-env", own) if own else ("--authorization-env", said.authorization_env)
-    authorization = authorization_in(variable, option, environment) if variable else None
-    try:
-        tls = towards_engine(Engine(url=url, ca_file=said.ca_file))
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("engine.ca_file", "--ca-file")) from None
-    return Address(name, url, authorization, tls)
 
 
 @dataclass(frozen=True, slots=True)

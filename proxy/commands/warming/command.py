@@ -18,8 +18,8 @@ import aiohttp
 from proxy.bounds import BACKGROUND_BUDGET_S
 from proxy.commands.console import overrides, report_failure
 from proxy.commands.costs import usd
+from proxy.commands.evaluation.addresses import address_of, concurrency_of
 from proxy.commands.evaluation.client import Address, Sending, search
-from proxy.commands.evaluation.command import address_of, concurrency_of
 from proxy.commands.evaluation.errors import CannotEvaluate
 from proxy.commands.evaluation.outcomes import Found
 from proxy.commands.evaluation.template import read_template
