@@ -107,8 +107,9 @@ class Metrics:
     def __init__(self) -> None:
         self.counters = Counters()
         self._registry = CollectorRegistry()
+        build: Mapping[tuple[str, ...], float] = {(version("es-rerank-proxy"),): 1.0}  # read once, from a file
         self._gauges: list[Gauge | Tally] = [
-            Gauge("build_info", "The version of the proxy", ("version",), lambda: {(version("es-rerank-proxy"),): 1.0})
+            Gauge("build_info", "The version of the proxy", ("version",), lambda: build)
         ]
         self._registry.register(_Scraped(self.counters, self._gauges))
         ProcessCollector(registry=self._registry)

@@ -178,7 +178,7 @@ class ScoreCache:
                 return why
             for batch in batches_of(missing, self._reranker.batch_size):
                 waiting.own.append(self._begin(asked, known, window, batch))
-            calls = list(dict.fromkeys(known.calls[each] for each in unscored))
+            calls = list(dict.fromkeys(map(known.calls.__getitem__, unscored)))
             waiting.join(calls)
             for call in calls:
                 answer = await asyncio.shield(call.answer)
