@@ -147,6 +147,73 @@ def _wagtail() -> Any:
     return {"query": query, "_source": False, "stored_fields": "pk"}
 
 
+def _laravel_scout() -> Any:
+    query = {"bool": {"filter": [IN_SHOP], "must": [{"query_string": {"query": TEXT}}]}}
+    return {"query": query, "from": 0, "size": 15, "_source": False}
+
+
+def _hibernate_search() -> Any:
+    line = {"query": TEXT, "default_operator": "and", "fields": ["name^2.0", "details"], "flags": "all"}
+    query = {"bool": {"must": [{"simple_query_string": line}], "filter": [IN_SHOP]}}
+    return {"query": query, "_source": False, "docvalue_fields": ["kind"]}
+
+
+def _vendure() -> Any:
+    words = multi(["name^5", "details^1", "sku^1"], fuzziness="AUTO", type="best_fields")
+    return {"query": {"bool": {"must": [words], "filter": [IN_SHOP]}}, "sort": [], "collapse": {"field": "kind"}}
+
+
+def _nextcloud() -> Any:
+    def word(text: str) -> Any:
+        prefixes = [{"match_phrase_prefix": {field: text}} for field in ("details", "name")]
+        return {"bool": {"should": [*prefixes, {"wildcard": {"name": f"*{text}*"}}]}}
+
+    words = {"bool": {"should": {"bool": {"must": [word(each) for each in WORDS]}}}}
+    access = {"bool": {"should": [IN_SHOP, {"term": {"kind": "__all"}}]}}
+    return {"query": {"bool": {"must": words, "filter": [access]}}, "highlight": {"fields": {"details": {}}}}
+
+
+def _moodle() -> Any:
+    words = {"simple_query_string": {"query": TEXT, "fields": ["id", "name", "details", "filetext"]}}
+    course = {"match": {"courseid": {"query": 7, "boost": 10}}}
+    allowed = {"bool": {"must": [IN_SHOP]}}
+    query = {"bool": {"must": [words], "should": [course], "filter": allowed}}
+    return {"query": query, "_source": {"excludes": ["filetext"]}}
+
+
+def _geonetwork() -> Any:
+    line = f'(any.\\*:({TEXT}) OR name.default:({TEXT})^2) AND (kind:("dataset"))'
+    access = {"query_string": {"query": "(shop:(de)) AND (draft:n)"}}
+    words = {"bool": {"must": [{"query_string": {"query": line}}], "filter": [IN_SHOP, access]}}
+    functions = [{"filter": {"match": {"kind": "series"}}, "weight": 1.5}]
+    return {"query": {"function_score": {"query": words, "functions": functions}}, "sort": ["_score"]}
+
+
+def _datahub() -> Any:
+    line = {"query": TEXT, "fields": ["name.delimited^6.4", "details.delimited^0.4"], "flags": -1}
+    words = [
+        {"bool": {"should": [{"simple_query_string": {**line, "default_operator": "and"}}]}},
+        {"bool": {"should": [{"match_phrase": {"name.delimited": {"query": TEXT, "boost": 6}}}]}},
+        {"bool": {"should": [{"term": {"kind": TEXT}}, {"match_phrase_prefix": {"name.delimited": TEXT}}]}},
+    ]
+    removed = {"bool": {"must_not": [{"match": {"removed": {"query": True}}}]}}
+    query = {"bool": {"must": [{"bool": {"should": words, "minimum_should_match": "1"}}], "filter": [IN_SHOP, removed]}}
+    return {"query": {"function_score": {"query": query, "functions": [{"weight": 1.0}]}}, "sort": ["_score", "kind"]}
+
+
+def _mediawiki() -> Any:
+    line = {"query": TEXT, "fields": ["all.plain^1", "all^0.5"], "default_operator": "AND"}
+    query = {"bool": {"must": [{"query_string": line}], "filter": [IN_SHOP]}}
+    links = {"script_score": {"script": {"lang": "expression", "source": "log10(doc['links'].value + 2)"}}}
+    phrase = {"multi_match": {"query": TEXT, "fields": ["all.plain"], "type": "phrase", "slop": 1}}
+    rescores = [phrase, {"function_score": {"functions": [links]}}]
+    return {
+        "query": query,
+        "rescore": [{"window_size": 512, "query": {"rescore_query": each}} for each in rescores],
+        "stats": ["full_text"],
+    }
+
+
 PLATFORMS: Mapping[str, Any] = {
     "Magento 2": _magento(),
     "ElasticSuite": _elasticsuite(),
@@ -162,6 +229,14 @@ PLATFORMS: Mapping[str, Any] = {
     "django-haystack": _haystack(),
     "Drupal": _drupal(),
     "Wagtail": _wagtail(),
+    "Laravel Scout": _laravel_scout(),
+    "Hibernate Search": _hibernate_search(),
+    "Vendure": _vendure(),
+    "Nextcloud": _nextcloud(),
+    "Moodle": _moodle(),
+    "GeoNetwork": _geonetwork(),
+    "DataHub": _datahub(),
+    "MediaWiki": _mediawiki(),
 }
 
 

@@ -91,8 +91,50 @@ def test_other_operators_of_simple_query_string_exclude_nothing(line: str) -> No
     assert MATCH_ALL == read_line("simple_query_string", {"query": line}, line).rest
 
 
-@pytest.mark.parametrize("line", ["laptop (", ") laptop", 'laptop "', "a - b", "+ +", "laptop ~"])
-@pytest.mark.parametrize("name", ["query_string", "simple_query_string"])
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("rain jacket - blue", "rain jacket - blue"),
+        ("rain -", "rain -"),
+        ("- rain", "- rain"),
+        ("C++ developer", "C++ developer"),
+        ("C++", "C++"),
+        ("Disney+ films", "Disney+ films"),
+        ('27" monitor', '27" monitor'),
+        ('"rain jacket', '"rain jacket'),
+        ("jacket (blue", "jacket (blue"),
+        ("jacket) blue :)", "jacket) blue :)"),
+        ("jacket ((rain) blue", "jacket rain blue"),
+        ("-(rain", "-(rain"),
+    ],
+)
+def test_what_simple_query_string_ignores_is_typed_text(line: str, text: str) -> None:
+    """Seen on OpenSearch 3.6.0: `_validate/query?explain` has the words only."""
+    typed = read_line("simple_query_string", {"query": line}, line)
+    assert (text, MATCH_ALL) == (typed.text, typed.rest)
+
+
+@pytest.mark.parametrize("line", ["-", "+", '"', "(", ")", "- -"])
+def test_signs_alone_are_no_query_text(line: str) -> None:
+    assert "" == read_line("simple_query_string", {"query": line}, line).text
+
+
+@pytest.mark.parametrize("sign", ["-", "+", "!"])
+def test_a_sign_before_a_space_is_no_operator(sign: str) -> None:
+    """Seen on OpenSearch 3.6.0, as in Lucene's grammar."""
+    for line, text in ((f"rain {sign} blue", "rain blue"), (f"{sign} (rain blue)", "rain blue")):
+        assert (text, MATCH_ALL) == read_line("query_string", {"query": line}, line)[:2]
+    excluded = read_line("query_string", OPTIONS, f"rain {sign} blue -red")
+    assert ("rain blue", must_not("red")) == (excluded.text, excluded.rest)
+
+
+UNREADABLE = [
+    *(("query_string", line) for line in ["laptop (", ") laptop", 'laptop "', "a -", "a OR - b", "+ +", "laptop ~"]),
+    *(("simple_query_string", line) for line in ["+ +", '(a "b) c"', "--a", "~2"]),
+]
+
+
+@pytest.mark.parametrize(("name", "line"), UNREADABLE)
 def test_exclusions_of_an_unreadable_line_are_unknown(name: str, line: str) -> None:
     assert read_line(name, {"query": line}, line).rest is None
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from proxy.bounds import QUERY_STRING_LINE
 from proxy.parsing.query_syntax import Part, parts_of, unbracketed
-from proxy.parsing.words import MATCH_ALL, Query, Typed, fold, is_one_word, is_typed_word, letters, variants
+from proxy.parsing.words import MATCH_ALL, Query, Typed, fold, is_one_word, is_typed_word, letters, unescaped, variants
 
 IsText = Callable[[str], bool]
 
@@ -40,7 +40,8 @@ def read_line(name: str, options: Query, line: str, kinds: FieldKinds = _EVERY_F
     kept = {key: value for key, value in options.items() if key not in _WHOLE_LINE}
     has_words = _with_words(plain, kinds) if ":" in line else kinds.is_text
     demands = _requirements(plain, kinds.is_text, has_words)
-    text = " ".join(_words(plain, has_words))
+    is_typed = name == "simple_query_string" and parts and all(map(_is_typed, parts))
+    text = unescaped(" ".join(line.split())) if is_typed else " ".join(_words(plain, has_words))
     named = tuple(_named(plain, has_words) or ()) if ":" in line else ()
     if demands is None:
         return Typed(text, None, named)
@@ -232,6 +233,11 @@ def _requirements(parts: Sequence[Part], is_text: IsText, has_words: IsText) -> 
 def _is_plain(part: Part) -> bool:
     """Whether a part is a single word and nothing else."""
     return not (part.sign or part.field or part.opaque or part.quoted) and part.parts is None
+
+
+def _is_typed(part: Part) -> bool:
+    """Whether a part is a word, searched as it was typed."""
+    return _is_plain(part) and not part.or_ and not part.inexact
 
 
 def _is_free(part: Part) -> bool:

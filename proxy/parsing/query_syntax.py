@@ -17,6 +17,7 @@ _TOKEN = re.compile(
     r"""(?P<space>\s++)
       | (?P<and>(?:AND|&&)(?=[\s(]|$))
       | (?P<or>(?:OR|\|\|)(?=[\s(]|$))
+      | (?P<lone>[+\-!](?=\s))
       | (?P<not>NOT(?=[\s(]|$)\s*+|!)
       | (?P<sign>[+\-](?=\S))
       | (?P<open>\()
@@ -33,9 +34,9 @@ _FLAGS = ("AND", "NOT", "OR", "PREFIX", "PHRASE", "PRECEDENCE", "ESCAPE", "WHITE
 """Operators of `simple_query_string` in the order of their bits (Elasticsearch, `SimpleQueryStringFlag`)."""
 
 _SIMPLE: Mapping[str, tuple[str, str]] = {
-    "AND": (r"(?P<and>\+(?=\s))|(?P<sign>\+)", "+"),
+    "AND": (r"(?P<attached>(?<=\w)\++(?=\s|$))|(?P<and>\+(?=\s))|(?P<sign>\+)", "+"),
     "OR": (r"(?P<or>\|)", "|"),
-    "NOT": (r"(?P<not>-(?=\S))", ""),
+    "NOT": (r"(?P<lone>-(?=\s|$))|(?P<not>-(?=\S))", ""),
     "PHRASE": (r'(?P<phrase>"(?:[^"\\]|\\.)*+")', '"'),
     "PRECEDENCE": (r"(?P<open>\()|(?P<close>\))", "()"),
     "FUZZY": (r"(?P<suffix>~\d*+)", "~"),
@@ -96,7 +97,32 @@ def parts_of(name: str, options: Query, line: str) -> list[Part] | None:
     simple = name == "simple_query_string"
     token = _tokens_of(options) if simple else _TOKEN
     tree = _Tree("*" if simple else "*?", requires_all=str(options.get("default_operator")).lower() == "and")
-    return _parts(line, token, tree) if token and len(line) <= QUERY_STRING_LINE else None
+    if token is None or len(line) > QUERY_STRING_LINE:
+        return None
+    return _parts(_without_strays(line) if simple else line, token, tree)
+
+
+def _without_strays(line: str) -> str:
+    """Replace brackets and a quote without a counterpart by spaces: `simple_query_string` ignores them."""
+    if "\\" in line:
+        return line
+    opened, strays = list[int](), list[int]()
+    for found in _BRACKET.finditer(line):
+        if found[0] == "(":
+            opened.append(found.start())
+        elif opened:
+            opened.pop()
+        else:
+            strays.append(found.start())
+    if line.count('"') % 2:
+        strays.append(line.rindex('"'))
+    characters = list(line)
+    for place in (*opened, *strays):
+        characters[place] = " "
+    return "".join(characters)
+
+
+_BRACKET = re.compile(r"[()]")
 
 
 def _tokens_of(options: Query) -> re.Pattern[str] | None:
@@ -140,6 +166,10 @@ class _Tree:
 
     def space(self, _: re.Match[str]) -> bool:
         return not self.pending.field
+
+    def lone(self, _: re.Match[str]) -> bool:
+        """Ignore a sign that stands alone (`red - large`), or is part of a name (`C++`)."""
+        return not self.pending
 
     def operator(self, token: re.Match[str]) -> bool:
         stands = bool(self.level) and not self.pending
@@ -190,6 +220,8 @@ class _Tree:
 
 _TAKES: Mapping[str, Callable[[_Tree, re.Match[str]], bool]] = {
     "space": _Tree.space,
+    "lone": _Tree.lone,
+    "attached": _Tree.lone,
     "and": _Tree.operator,
     "or": _Tree.operator,
     "not": _Tree.sign,
