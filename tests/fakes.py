@@ -14,6 +14,9 @@ from urllib.parse import unquote
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
+_PATIENCE_S = 60.0
+"""Seconds that a request is waited for: a machine that is too slow for its test fails it, and does not hang."""
+
 
 @dataclass(frozen=True)
 class Message:
@@ -235,7 +238,7 @@ class FakeServer:
 
     async def until_asked(self, kind: str, times: int = 1) -> None:
         """Wait until so many requests of a kind have come."""
-        async with self.asked:
+        async with asyncio.timeout(_PATIENCE_S), self.asked:
             await self.asked.wait_for(lambda: len(self.of(kind)) >= times)
 
     async def until_left(self) -> None:
