@@ -325,10 +325,7 @@ def test_the_values_of_tier_and_priority_are_those_of_the_decision_matrix() -> N
         ),
         (
             "listen: 9201",
-            (
-                "f.yaml:1: listen: expected a section with keys, got a whole number: write its keys in the lines below it, "
-                "indented, as in `listen: {host: 127.0.0.1}`"
-            ),
+            "got a whole number: write its keys in the lines below it, indented, as in `listen: {host: 127.0.0.1}`",
         ),
         (
             "engine: {hosts: [a]}",
