@@ -153,6 +153,7 @@ def test_help_of_every_subcommand_fits_into_80_columns(
         (("backfill", "n", "--rate", "0"), "expected a number greater than 0"),
         (("backfill", "n", "--rate", "fast"), "--rate: expected a number, not 'fast'"),
         (("backfill",), "the following arguments are required: index"),
+        (("check", "mine.yaml"), "check: unknown arguments: mine.yaml; name the settings file with -c. Run"),
         (("serve", "--nope"), "serve: unknown arguments: --nope. Run `rerank-proxy serve --help` for the options"),
     ],
 )

@@ -323,7 +323,19 @@ def test_the_values_of_tier_and_priority_are_those_of_the_decision_matrix() -> N
             "listen: {port: '80'}",
             "listen.port: expected a whole number, got text: write it without quotes and without",
         ),
-        ("listen: 9201", "f.yaml:1: listen: expected a section with keys, got a whole number"),
+        (
+            "listen: 9201",
+            "got a whole number: write its keys in the lines below it, indented, as in `listen: {host: 127.0.0.1}`",
+        ),
+        (
+            "engine: {hosts: [a]}",
+            "f.yaml:1: engine.hosts: `engine.url` names the engine; for several nodes, it is a list",
+        ),
+        (
+            "routes: [{index: a, model: m}]",
+            "f.yaml:1: routes[0].model: unknown key, did you mean `embedding_model` or `rerank_model`?",
+        ),
+        ("cache: {redis_password: x}", "`cache.redis_password_env` names the environment variable with it"),
         ("1: 2", "f.yaml"),
         ("?", "f.yaml"),
         ("listen: {2001-01-01: 1}", "f.yaml"),

@@ -92,6 +92,18 @@ def test_a_proxy_that_does_not_run_is_unreachable(folder: Path, capsys: pytest.C
     assert ("cannot be reached" in said, "--admin URL" in said) == (True, True)
 
 
+def test_an_admin_port_is_asked_without_a_settings_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unless one is named: it may name the variable of the token."""
+    monkeypatch.chdir(tmp_path)
+    assert 2 == main(("costs", "--admin", f"http://127.0.0.1:{closed_port()}"))
+    assert "cannot be reached" in capsys.readouterr().err
+    for words in ((), ("-c", "other.yaml", "--admin", "http://127.0.0.1:9291")):
+        assert 1 == main(("costs", *words))
+        assert "yaml: cannot be read" in capsys.readouterr().err
+
+
 async def test_costs_of_a_running_proxy_are_read_from_its_admin_port(
     tmp_path: Path, engine: FakeEngine, models: FakeModels
 ) -> None:

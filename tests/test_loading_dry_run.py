@@ -15,6 +15,7 @@ from proxy.commands.loading.clients import Action, Outcome
 from proxy.commands.loading.commands import IndexOptions, Services, VectorOptions, run_index
 from proxy.commands.loading.documents import open_documents
 from proxy.commands.loading.dry_run import CountingEmbedder, ReadOnlyEngine
+from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.index import Loaded
 from proxy.commands.loading.mappings import SPELLINGS
 from proxy.commands.loading.stopping import Stopping
@@ -78,6 +79,18 @@ async def test_passage_fields_that_no_document_of_the_file_has_are_reported(
         await run_index(services, Config(), options, documents, Loaded())
     said = " ".join(capsys.readouterr().err.split())
     assert "note: nothing was embedded of maker.name, nofield: no document of the file has a value there" in said
+
+
+async def test_a_file_without_the_id_field_is_told_from_one_without_documents(tmp_path: Path) -> None:
+    file = tmp_path / "products.ndjson"
+    file.write_text('{"id": "1", "title": "laptop"}\n')
+    services = Services(ReadOnlyEngine(ServedIndex()), CountingEmbedder(EMBEDDER), Stopping())
+    options = IndexOptions("products", VectorOptions(profile="e-commerce"), id_field="sku")
+    with (
+        open_documents(str(file)) as documents,
+        pytest.raises(CannotLoad, match="id in 'sku': name another --id-field"),
+    ):
+        await run_index(services, Config(), options, documents, Loaded())
 
 
 async def test_reads_reach_the_engine_and_writes_do_not() -> None:

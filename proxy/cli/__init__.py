@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     options, unknown = build_parser().parse_known_args(arguments)
     if unknown:
-        options.parser.error(f"unknown arguments: {' '.join(unknown)}")
+        advice = "; name the settings file with -c" if any(each.endswith((".yaml", ".yml")) for each in unknown) else ""
+        options.parser.error(f"unknown arguments: {' '.join(unknown)}{advice}")
     try:
         code: int = options.run(options, os.environ)
         sys.stdout.flush()

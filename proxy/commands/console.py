@@ -3,12 +3,23 @@
 import argparse
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from proxy.settings.config import Config
+from proxy.settings.config_file import load, read
+
 NAME_SAFE = "*,:<>%-._~"
 """Characters of an index name that are not percent-encoded again: the name may be encoded already."""
+
+
+def settings_or_defaults(options: argparse.Namespace, environment: Mapping[str, str]) -> Config:
+    """Read the settings file; without a `config.yaml`, and if no other one is named, the defaults are used."""
+    missing = not options.config.exists() and options.config == Path("config.yaml")
+    settings = {**environment, **overrides(options)}
+    return read("", "config.yaml", settings) if missing else load(options.config, settings)
 
 
 def report_failure(message: str) -> int:

@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 
 from proxy.bounds import SPEND_FILE_BYTES
-from proxy.commands.console import overrides, print_json, report_failure
+from proxy.commands.console import overrides, print_json, report_failure, settings_or_defaults
 from proxy.errors import connection_error
 from proxy.settings.config import Config
 from proxy.settings.config_file import load
@@ -39,7 +39,8 @@ class ProxyUnreachable(NoCosts):
 
 
 def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    config = load(options.config, {**environment, **overrides(options)})
+    with_file = load(options.config, {**environment, **overrides(options)}) if options.admin is None else None
+    config = with_file or settings_or_defaults(options, environment)
     try:
         costs = _costs(config, options.admin, environment)
     except NoCosts as error:

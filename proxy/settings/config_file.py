@@ -135,6 +135,10 @@ REMOVED_KEYS: Mapping[str, str] = {
     ),
 }
 """Keys of earlier versions, and what replaces them."""
+_FOREIGN_KEYS = dict.fromkeys(
+    ("engine.hosts", "engine.nodes"), "`engine.url` names the engine; for several nodes, it is a list"
+)
+"""Keys of other programs whose most similar key here means something else."""
 _FOR_ENGINE = (
     "no secrets in this file: `engine.authorization_env` names the environment variable with the credentials of the "
     "proxy's own commands; a client's request is sent with the client's"
@@ -143,6 +147,10 @@ _FOR_MODELS = "no secrets in this file: `models.token_env` names the environment
 SECRET_KEYS: Mapping[str, str] = {
     **{f"engine.{key}": _FOR_ENGINE for key in ("user", "username", "password", "api_key", "authorization")},
     **{f"models.{key}": _FOR_MODELS for key in ("token", "api_key")},
+    **{
+        key: f"no secrets in this file: `{key}_env` names the environment variable with it"
+        for key in ("models.rerank_token", "cache.key", "cache.redis_password", "admin.token")
+    },
 }
 """Keys that would hold secrets, and what to write instead."""
 _VALUES: Mapping[str, str] = {
@@ -172,6 +180,7 @@ _VALUES: Mapping[str, str] = {
     "priority": "balanced",
     "instruction": '"Given a query, find the product"',
     "passage": "[title, description]",
+    "semantic": "{field: embedding, dimensions: 384}",
     "embedding_model": "Qwen/Qwen3-Embedding-4B",
     "rerank_model": "Qwen/Qwen3-Reranker-4B",
     "rerank_fallbacks": "[Qwen/Qwen3-Reranker-0.6B]",
@@ -194,13 +203,14 @@ _VALUES: Mapping[str, str] = {
 """Example values of keys without a default."""
 
 
-def _example(key: FieldInfo) -> str | None:
-    """Return a key with its default, or else with an example; None for a section, which has keys of its own."""
+def _example(key: FieldInfo) -> str:
+    """Return a key with its default, or else with an example; a section with its first key."""
     default = key.default if key.default_factory is msgspec.NODEFAULT else key.default_factory()
     if isinstance(default, Section):
-        return None
+        first = fields(type(default))[0]
+        return f"{key.name}: {{{_example(first)}}}"
     if default in (None, [], (), {}, UNSET, msgspec.NODEFAULT):
-        return f"{key.name}: {_VALUES[key.name]}" if key.name in _VALUES else None
+        return f"{key.name}: {_VALUES[key.name]}"
     match default:
         case tuple():
             return f"{key.name}: [{', '.join(default)}]"
@@ -213,13 +223,12 @@ def _example(key: FieldInfo) -> str | None:
 
 
 EXAMPLES: Mapping[str, str] = {
-    f"{path}.{key.name}" if path else key.name: example
+    f"{path}.{key.name}" if path else key.name: _example(key)
     for path, section in SECTIONS.items()
     for key in fields(section)
-    if (example := _example(key)) is not None
 }
 """Each key with a value that is allowed, by the path of the key."""
-_ALLOWED = Vocabulary(KNOWN_KEYS, KNOWN_WORDS, {**REMOVED_KEYS, **SECRET_KEYS}, EXAMPLES)
+_ALLOWED = Vocabulary(KNOWN_KEYS, KNOWN_WORDS, {**REMOVED_KEYS, **_FOREIGN_KEYS, **SECRET_KEYS}, EXAMPLES)
 
 
 def load(path: Path, environment: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Config:

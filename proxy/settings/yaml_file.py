@@ -24,7 +24,7 @@ class Vocabulary:
     instead_of: Mapping[str, str] = field(default_factory=dict)
     """What to write instead of some unknown keys, by their path."""
     examples: Mapping[str, str] = field(default_factory=dict)
-    """A key with a value, by its path; sections have none."""
+    """A key with a value, by its path."""
 
 
 _PATH = re.compile(r" - at `\$(?P<path>[^`]*)`$")
@@ -205,11 +205,11 @@ def _known_elsewhere(key: str, section: str, known: Mapping[str, tuple[str, ...]
     return f"; it is a key of {f'`{where}`' if where else 'the top level'}: check the indentation"
 
 
-def _similar(word: str, known: tuple[str, ...]) -> str | None:
-    """Return the most similar known word, or the first one with this part, as `window` in `rank_window_size`."""
+def _similar(word: str, known: tuple[str, ...]) -> list[str]:
+    """Return the known words with this part, as `window` in `rank_window_size`, or else the most similar one."""
     lower = word.lower()
-    close = difflib.get_close_matches(lower, known, 1, cutoff=0.57)
-    return next(iter(close or [each for each in known if lower in each.split("_")]), None)
+    parts = [each for each in known if lower in each.split("_")]
+    return parts or difflib.get_close_matches(lower, known, 1, cutoff=0.57)
 
 
 _LISTED = 50
@@ -218,5 +218,5 @@ _LISTED = 50
 def did_you_mean(word: str, known: tuple[str, ...]) -> str:
     """Suggest the most similar known word, or list all of them unless they are too many to read."""
     if similar := _similar(word, known):
-        return f", did you mean `{similar}`?"
+        return f", did you mean {' or '.join(f'`{each}`' for each in similar)}?"
     return f"; expected one of: {', '.join(sorted(known))}" if 0 < len(known) <= _LISTED else ""

@@ -111,7 +111,21 @@ async def look_at(route: Route, settings: RouteSettings, routes: Sequence[Route]
             return Looked((Finding("wrong", route.name, said), *passage))
         case vectors:
             said = f"{_count(indices)}, {vectors.dimensions} dimensions by {vectors.model}"
-            return Looked((Finding("ok", route.name, said), *passage), vectors)
+            return Looked(
+                (Finding("ok", route.name, said), *_without_vectors(route, facts, indices), *passage), vectors
+            )
+
+
+def _without_vectors(route: Route, facts: IndexFacts, indices: frozenset[str]) -> Iterator[Finding]:
+    """Note indices of the route that lack a vector field."""
+    for field in route.semantic.fields if route.semantic else ():
+        if lacking := len(indices) - len(facts.vectors.get(field, ())):
+            said = (
+                f"{lacking} of {_count(indices)} {'has' if lacking == 1 else 'have'} no field {field!r}: kNN finds "
+                "nothing there, and on OpenSearch it is skipped in searches that include them (`partial`). Run "
+                "`rerank-proxy backfill` on each"
+            )
+            yield Finding("note", route.name, said)
 
 
 def _count(indices: frozenset[str]) -> str:

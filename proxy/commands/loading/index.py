@@ -92,6 +92,8 @@ async def begin(file: DocumentFile, id_field: str | None, shown: ShownProgress, 
         if isinstance(entry, Document):
             return Source(file, chain([entry], entries))
         _note_bad_lines(loaded, shown, [entry])
+    if loaded.malformed and id_field:
+        raise CannotLoad(f"no line of the file is a document with an id in {id_field!r}: name another --id-field")
     raise CannotLoad("the file contains no document: write one JSON object per line, or a JSON array")
 
 

@@ -4,10 +4,9 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from pathlib import Path
 from typing import Any
 
-from proxy.commands.console import overrides
+from proxy.commands.console import settings_or_defaults
 from proxy.commands.loading.backfill import Filled
 from proxy.commands.loading.commands import (
     BackfillOptions,
@@ -26,7 +25,6 @@ from proxy.commands.loading.index import Loaded
 from proxy.commands.loading.progress import documents
 from proxy.commands.loading.stopping import Stopping
 from proxy.settings.config import Config
-from proxy.settings.config_file import load, read
 from proxy.settings.credentials import token_of
 from proxy.settings.passage_template import entries_of
 from proxy.upstream.spending.meter import prices_of
@@ -87,10 +85,8 @@ def _vectors(options: argparse.Namespace) -> VectorOptions:
 
 
 def _settings_of_load(options: argparse.Namespace, environment: Mapping[str, str]) -> tuple[Config, str | None]:
-    """Read the settings and the token for loading; without a settings file, the defaults are used."""
-    missing = not options.config.exists() and options.config == Path("config.yaml")
-    settings = {**environment, **overrides(options)}
-    config = read("", "config.yaml", settings) if missing else load(options.config, settings)
+    """Read the settings and the token for loading."""
+    config = settings_or_defaults(options, environment)
     without = getattr(options, "no_vectors", False) or options.dry_run
     return config, None if without else token_of(config, environment, calls_models=True)
 
