@@ -14,7 +14,7 @@ HEAD = b"GET /_search HTTP/1.1\r\nHost: a\r\n\r\n"
 def test_a_head_and_what_is_behind_it_are_told_apart(before: bytes, behind: bytes) -> None:
     unread = UnreadBytes()
     assert unread.take_head(before + HEAD + behind) == (HEAD, behind)
-    assert not unread
+    assert not unread.kept
 
 
 def test_a_head_may_arrive_byte_by_byte() -> None:
@@ -34,7 +34,7 @@ def test_pipelined_requests_wait_until_their_turn() -> None:
     unread.keep(b"x" * PIPELINED_BYTES)
     assert unread.is_full
     unread.clear()
-    assert not unread
+    assert not unread.kept
     assert unread.take_head() is None
 
 

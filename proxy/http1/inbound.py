@@ -101,7 +101,7 @@ class ClientConnection(asyncio.Protocol):
     @property
     def in_head(self) -> bool:
         """Whether a head has been received in part."""
-        return self._exchange is None and bool(self._unread)
+        return self._exchange is None and bool(self._unread.kept)
 
     @property
     def in_body(self) -> bool:
@@ -154,11 +154,10 @@ class ClientConnection(asyncio.Protocol):
 
     def _head(self, data: bytes = b"") -> None:
         """Look for a complete head, and start its exchange."""
-        is_first = not self._unread
         try:
             found = self._unread.take_head(data)
             if found is None:
-                if is_first and self._unread:
+                if 0 < len(self._unread.kept) <= len(data):  # it began with these bytes
                     self.since = time.monotonic()
                 return
             head = read_request_head(found[0])
@@ -279,7 +278,7 @@ class ClientConnection(asyncio.Protocol):
     def _next(self) -> None:
         self._exchange = None
         self.since = time.monotonic()
-        if self._unread:
+        if self._unread.kept:
             self._loop.call_soon(self._take_pending)
 
     def _take_pending(self) -> None:
@@ -325,7 +324,7 @@ class ClientConnection(asyncio.Protocol):
         self._exchange = None
         self.drop_engine()
         transport = self.transport
-        last = exchange is not None and exchange.whole and not exchange.head.keep_alive and not self._unread
+        last = exchange is not None and exchange.whole and not exchange.head.keep_alive and not self._unread.kept
         if last or self._owner.closing or transport.is_closing() or not transport.can_write_eof():
             self.ended = True
             transport.close()
@@ -380,7 +379,7 @@ class ClientConnection(asyncio.Protocol):
             goes_on &= exchange.whole and exchange.reusable and exchange.head.keep_alive
             self._stop(exchange)
         self.drop_engine()
-        if goes_on and self._unread and self._outliving is None:
+        if goes_on and self._unread.kept and self._outliving is None:
             self._deliver_next()
 
     def _stop(self, exchange: Exchange) -> None:

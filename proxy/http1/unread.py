@@ -13,39 +13,37 @@ _BLANK_LINES = re.compile(rb"(?:\r?\n)+")
 class UnreadBytes:
     """The bytes, and how many of them are known to contain no end of a head."""
 
-    __slots__ = ("_bytes", "_looked_at")
+    __slots__ = ("_looked_at", "kept")
 
     def __init__(self) -> None:
-        self._bytes = b""
+        self.kept = b""
+        """The bytes, as they were received."""
         self._looked_at = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._bytes)
 
     @property
     def is_full(self) -> bool:
         """Whether no more should be read until its turn."""
-        return len(self._bytes) > PIPELINED_BYTES
+        return len(self.kept) > PIPELINED_BYTES
 
     def keep(self, data: bytes) -> None:
         """Keep bytes of later requests."""
-        self._bytes += data
+        self.kept += data
 
     def clear(self) -> None:
-        self._bytes, self._looked_at = b"", 0
+        self.kept, self._looked_at = b"", 0
 
     def take_head(self, data: bytes = b"") -> tuple[bytes, bytes] | None:
         """Add bytes; return a whole head and the bytes behind it, or None if its end is missing. Raises BadMessage."""
-        if self._bytes:
-            data = self._bytes + data
+        if self.kept:
+            data = self.kept + data
         data = _without_blank_lines(data)
         length = head_length(data, self._looked_at)
         if (len(data) if length is None else length) > REQUEST_HEAD_BYTES:
             raise BadMessage("the head is too large", 431)
         if length is not None:
-            self.clear()
+            self.kept, self._looked_at = b"", 0
             return data[:length], data[length:]
-        self._bytes, self._looked_at = data, len(data)
+        self.kept, self._looked_at = data, len(data)
         if data.startswith(_TLS_HANDSHAKE):
             raise BadMessage("TLS on a plain port: use http:// in the client, or set listen.certificate_file")
         return None
