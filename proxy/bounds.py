@@ -130,7 +130,9 @@ INDEX_NAMES_BYTES = _bound(
 BODY_CLAUSES = _bound(
     Of.CLIENT, "objects and arrays in a search body, counted before it is decoded", 20_000, _TOO_COMPLEX
 )
-_rows.append(Bound(Of.CLIENT, "nesting of a search body", "as deep as Python's stack", _TOO_COMPLEX))
+BODY_DEPTH = _bound(
+    Of.CLIENT, "nesting of objects and arrays in a search body (30 nested `bool` queries have 90)", 200, _TOO_COMPLEX
+)
 TEXT_CLAUSES = _bound(Of.CLIENT, "clauses with query text in one query", 300, "bypassed, `no_query_text`")
 READ_SIZE = _bound(
     Of.CLIENT,
@@ -170,6 +172,9 @@ FILTER_PATH_COMPARISONS = _bound(
 )
 FILTER_PATH_STATES = _bound(Of.CLIENT, "states of the `filter_path` automaton for one response", 256, _TOO_COMPLEX)
 FILTER_PATH_DEPTH = _bound(Of.ENGINE, "levels of a response that `filter_path` descends into", 64, _TOO_COMPLEX)
+INDENTED_DEPTH = _bound(
+    Of.ENGINE, "levels of a response to a search with `pretty`, which indents each of them", 500, _TOO_COMPLEX
+)
 SOURCE_PATTERNS = _bound(Of.CLIENT, "names with a wildcard in the filters of `_source`", 100, _TOO_COMPLEX)
 MSEARCH_ITEMS = _bound(Of.CLIENT, "items of one `_msearch`", 1000, "bypassed, `too_many`")
 _setting(
