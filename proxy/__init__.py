@@ -70,6 +70,7 @@ upstream          clients of the services: engine (pool, nodes, addresses; spare
     guard         around each model call: breaker, bulkhead (concurrent calls), retries
     spending      what calls cost: meter and ledger by route, model and day, caps, prices, state (the file), report
     canary        scores known pairs once per deployment, to check that a model still ranks them correctly
+    threads       work that may block without end, in threads that do not keep the process alive
     state_files   how spend and the canary's scores are stored: files that are replaced as a whole
     providers     how the APIs of models differ (provider_errors: the messages in their errors)
 store             the cache for later searches, bytes by key (contract: Store, Keys)

@@ -44,6 +44,7 @@ from proxy.upstream.engine import EngineClient
 from proxy.upstream.nodes import Nodes
 from proxy.upstream.spares import Spares
 from proxy.upstream.spending.meter import Meter
+from proxy.upstream.threads import apart
 
 GRACE_S = 30.0
 """Seconds that running requests may take to finish after SIGTERM."""
@@ -198,8 +199,8 @@ async def open_proxy(
     telemetry.traces = _open_traces(config.traces, telemetry.metrics, stack)
     caches = open_caches(config.cache, cache_secrets_of(config, environment), stack)
     meter = Meter(Path(config.spend.file) if config.spend.file else None)
-    meter.read()
-    stack.push_async_callback(meter.save)
+    await apart(meter.read)
+    stack.push_async_callback(meter.save_last)
     engine = EngineClient(config.engine, nodes, hop)
     spares = Spares(nodes)
     stack.callback(spares.drop)

@@ -223,17 +223,18 @@ async def _patience(seconds: float) -> AsyncIterator[None]:
     async with asyncio.timeout(None) as limit:
 
         def count(left: int) -> None:
-            nonlocal timer
+            timers.pop().cancel()
             if left:
-                timer = loop.call_later(part, count, left - 1)
+                timers.append(loop.call_later(part, count, left - 1))
             else:
                 limit.reschedule(loop.time())
 
-        timer = loop.call_later(part, count, _PARTS - 1)
+        timers = [loop.call_later(part, count, _PARTS - 1)]
         try:
             yield
         finally:
-            timer.cancel()
+            for timer in timers:
+                timer.cancel()
 
 
 _PARTS = 5
