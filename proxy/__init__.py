@@ -61,9 +61,9 @@ telemetry         log: headers, one counter a request, one line a search (log_wr
                   Elastic Common Schema; spans, traces: OpenTelemetry
 
 upstream          clients of the services: engine (pool, nodes, addresses; spares: connections for the next clients;
-                  discovery: resolved indices and mappings by caller; accepted, added: limits on what the proxy adds),
-                  embedder, reranker (transport, sharing; charges: tokens and cost in responses; latency: skips a model
-                  that is too slow)
+                  discovery: resolved indices and mappings by caller; accepted, added: limits on what the proxy adds;
+                  held: of the memory for responses), embedder, reranker (transport, sharing; charges: tokens and cost
+                  in responses; latency: skips a model that is too slow)
     score_cache   calls the reranker for passages that are neither cached nor in a running call (windows: removes
                   duplicates, makes batches; live_queries: scores and running calls of the queries in use;
                   score_entries: the scores of a query as bytes)

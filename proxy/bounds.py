@@ -119,6 +119,13 @@ SEARCH_RESPONSE_BYTES = _bound(
     Of.ENGINE, "bytes of a response to a search, compressed and decompressed", 64 * 2**20, _TOO_LARGE
 )
 
+HELD_RESPONSES_BYTES = _bound(
+    Of.ENGINE,
+    "bytes of such responses for all requests together, until their clients have read what is made of them",
+    256 * 2**20,
+    "bypassed, `too_large`, or degraded, `malformed`",
+)
+
 SEARCH_BODY_BYTES = _bound(Of.CLIENT, "bytes of a search body, compressed and decompressed", 8 * 2**20, _TOO_LARGE)
 PARAMETERS_BYTES = _bound(Of.CLIENT, "bytes of the query string of a search's URL", 8 * 2**10, _TOO_COMPLEX)
 INDEX_NAMES_BYTES = _bound(

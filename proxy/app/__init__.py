@@ -41,6 +41,7 @@ from proxy.store.opening import open_caches
 from proxy.telemetry.log import ExportsTraces, Telemetry
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.engine import EngineClient
+from proxy.upstream.held import Held, held_for_request
 from proxy.upstream.nodes import Nodes
 from proxy.upstream.spares import Spares
 from proxy.upstream.spending.meter import Meter
@@ -62,6 +63,7 @@ class Proxy:
         self._generation = generation
         self._retired: list[Generation] = []
         self._closing: asyncio.Task[None] | None = None
+        self._held = Held()
         self.upstream.turned_away = self._turned_away
 
     @property
@@ -140,7 +142,7 @@ class Proxy:
         current_trace.set(record.trace)  # of this task, which is that of this request
         requester.set(exchange)
         try:
-            with generation.request():
+            with generation.request(), held_for_request(self._held, partial(_is_unread, exchange)):
                 await self._answered(generation.front, exchange, record, answer(generation, record))
         finally:
             self._close_retired()
@@ -176,6 +178,11 @@ class Proxy:
         for generation in (*self._retired, self._generation):
             await generation.close()
         self._retired.clear()
+
+
+def _is_unread(exchange: Exchange) -> bool:
+    """Whether the client has not yet read most of the response."""
+    return exchange.client.paused and not exchange.client.ended
 
 
 def record_of(fields: Sequence[Field], access: Access | None = None) -> RequestRecord:
