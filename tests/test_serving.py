@@ -189,6 +189,7 @@ folder, opened, stat = sys.argv[sys.argv.index("-c") + 1].rpartition("/")[0], io
 def waits(call):
     def waiting(file, *more, **named):
         while str(file).startswith(folder) and os.access(folder + "/gone", os.F_OK):
+            os.close(os.open(folder + "/waits", os.O_CREAT))
             time.sleep(0.05)
         return call(file, *more, **named)
     return waiting
@@ -246,7 +247,8 @@ async def test_a_file_that_hangs_at_the_start_does_not_keep_the_process_from_end
     hanging = HANGS.replace("startswith(folder)", 'startswith(folder + "/spend")').replace("/gone", "")
     (tmp_path / "site" / "sitecustomize.py").write_text(hanging)
     async with running("serve", "-c", str(file), environment=site) as command:
-        await asyncio.sleep(3)
+        while not (tmp_path / "waits").exists():  # noqa: ASYNC110  the process tells nothing else
+            await asyncio.sleep(0.05)
         command.process.send_signal(signal.SIGHUP)
         await asyncio.sleep(0.2)
         assert command.process.returncode is None
