@@ -17,6 +17,17 @@ async def test_work_returns_and_raises_where_it_is_awaited() -> None:
         await apart(lambda: 1 // 0)
 
 
+async def test_without_a_thread_it_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at the limit of processes: what is saved is then kept for the next time."""
+
+    def fails(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    with pytest.raises(BlockingIOError, match="can't start new thread"):
+        await apart(lambda: None)
+
+
 async def test_the_wait_can_be_cancelled_while_the_work_goes_on() -> None:
     free, done = threading.Event(), threading.Event()
 

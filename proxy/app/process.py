@@ -5,7 +5,7 @@ import gc
 import signal
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -171,13 +171,14 @@ class Process:
 
     async def watch(self, file: Path, every_seconds: float = WATCH_S) -> None:
         """Reload after a change to the settings file, or to a certificate file that it names."""
-        seen = await apart(partial(self._fingerprint, file))
+        seen = self._fingerprint(file)  # the files have just been read
         while True:
             await asyncio.sleep(every_seconds)
-            now = await apart(partial(self._fingerprint, file))
-            if now != seen:
-                await self._reload_safely()
-                seen = now
+            with suppress(OSError):  # no thread can be started at present
+                now = await apart(partial(self._fingerprint, file))
+                if now != seen:
+                    await self._reload_safely()
+                    seen = now
 
     def _fingerprint(self, file: Path) -> Mapping[Path, tuple[int, ...]]:
         return {path: _fingerprint(path) for path in (file, *certificate_files(self._proxy.generation.config))}

@@ -4,6 +4,7 @@ At its end, Python waits for the threads of `asyncio.to_thread`, however long th
 """
 
 import asyncio
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -14,7 +15,10 @@ _T = TypeVar("_T")
 
 
 async def apart(work: Callable[[], _T]) -> _T:
-    """Do work in a thread of its own, which goes on if the wait is cancelled, and ends with the process."""
+    """Do work in a thread of its own, which goes on if the wait is cancelled, and ends with the process.
+
+    Raises what the work raises, and OSError if no thread can be started.
+    """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[_T] = loop.create_future()
 
@@ -35,7 +39,10 @@ async def apart(work: Callable[[], _T]) -> _T:
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, found, failed)
 
-    threading.Thread(target=run, name="apart", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="apart", daemon=True).start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, str(error)) from error
     return await done
 
 
