@@ -58,7 +58,7 @@ async def test_what_is_held_is_released_when_the_client_leaves(settings: Config,
 async def until_released(proxy: Proxy) -> None:
     async with asyncio.timeout(60):
         while proxy._held.size:  # noqa: ASYNC110, SLF001  nothing else tells it
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0)
 
 
 async def test_a_response_that_its_client_does_not_read_is_held_until_it_leaves(
@@ -72,7 +72,7 @@ async def test_a_response_that_its_client_does_not_read_is_held_until_it_leaves(
         await one.send(request("POST", "/products/_search", body, content_type="application/json"))
         async with asyncio.timeout(60):
             while not (engine.of("lexical") and not proxy.generation.running):  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0)
         assert proxy._held.size > 2**24  # noqa: SLF001
         one.writer.transport.abort()
         await until_released(proxy)

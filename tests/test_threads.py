@@ -17,17 +17,6 @@ async def test_work_returns_and_raises_where_it_is_awaited() -> None:
         await apart(lambda: 1 // 0)
 
 
-async def test_without_a_thread_it_is_an_os_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As at the limit of processes: what is saved is then kept for the next time."""
-
-    def fails(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", fails)
-    with pytest.raises(BlockingIOError, match="can't start new thread"):
-        await apart(lambda: None)
-
-
 async def test_the_wait_can_be_cancelled_while_the_work_goes_on() -> None:
     free, done = threading.Event(), threading.Event()
 
@@ -48,8 +37,8 @@ BLOCKED = """
 import asyncio, threading, time
 from proxy.upstream.threads import apart, end_within
 async def main():
-    waiting = asyncio.ensure_future(apart(lambda: time.sleep(3600)))
-    await asyncio.sleep(0.1)
+    waiting = asyncio.ensure_future(apart(lambda: threading.Event().wait(3600)))
+    await asyncio.sleep(0)
 {more}
 asyncio.run(main())
 """
@@ -57,7 +46,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize(
     ("more", "code"),
-    [("", 0), ("    end_within(0.5); asyncio.get_running_loop().run_in_executor(None, time.sleep, 3600)", 1)],
+    [("", 0), ("    end_within(0.5); asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)", 1)],
     ids=["apart", "in a thread that Python waits for"],
 )
 def test_a_thread_that_is_blocked_does_not_keep_the_process_alive(more: str, code: int) -> None:
