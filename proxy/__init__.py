@@ -61,15 +61,16 @@ telemetry         log: headers, one counter a request, one line a search (log_wr
                   Elastic Common Schema; spans, traces: OpenTelemetry
 
 upstream          clients of the services: engine (pool, nodes, addresses; spares: connections for the next clients;
-                  discovery: resolved indices and mappings by caller; accepted, added: limits on what the proxy adds),
-                  embedder, reranker (transport, sharing; charges: tokens and cost in responses; latency: skips a model
-                  that is too slow)
+                  discovery: resolved indices and mappings by caller; accepted, added: limits on what the proxy adds;
+                  held: of the memory for responses), embedder, reranker (transport, sharing; charges: tokens and cost
+                  in responses; latency: skips a model that is too slow)
     score_cache   calls the reranker for passages that are neither cached nor in a running call (windows: removes
                   duplicates, makes batches; live_queries: scores and running calls of the queries in use;
                   score_entries: the scores of a query as bytes)
     guard         around each model call: breaker, bulkhead (concurrent calls), retries
     spending      what calls cost: meter and ledger by route, model and day, caps, prices, state (the file), report
     canary        scores known pairs once per deployment, to check that a model still ranks them correctly
+    threads       work that may block without end, in threads that do not keep the process alive
     state_files   how spend and the canary's scores are stored: files that are replaced as a whole
     providers     how the APIs of models differ (provider_errors: the messages in their errors)
 store             the cache for later searches, bytes by key (contract: Store, Keys)

@@ -119,6 +119,13 @@ SEARCH_RESPONSE_BYTES = _bound(
     Of.ENGINE, "bytes of a response to a search, compressed and decompressed", 64 * 2**20, _TOO_LARGE
 )
 
+HELD_RESPONSES_BYTES = _bound(
+    Of.ENGINE,
+    "bytes of such responses for all requests together, until their clients have read what is made of them",
+    256 * 2**20,
+    "bypassed, `too_large`, or degraded, `malformed`",
+)
+
 SEARCH_BODY_BYTES = _bound(Of.CLIENT, "bytes of a search body, compressed and decompressed", 8 * 2**20, _TOO_LARGE)
 PARAMETERS_BYTES = _bound(Of.CLIENT, "bytes of the query string of a search's URL", 8 * 2**10, _TOO_COMPLEX)
 INDEX_NAMES_BYTES = _bound(
@@ -130,7 +137,9 @@ INDEX_NAMES_BYTES = _bound(
 BODY_CLAUSES = _bound(
     Of.CLIENT, "objects and arrays in a search body, counted before it is decoded", 20_000, _TOO_COMPLEX
 )
-_rows.append(Bound(Of.CLIENT, "nesting of a search body", "as deep as Python's stack", _TOO_COMPLEX))
+BODY_DEPTH = _bound(
+    Of.CLIENT, "nesting of objects and arrays in a search body (30 nested `bool` queries have 90)", 200, _TOO_COMPLEX
+)
 TEXT_CLAUSES = _bound(Of.CLIENT, "clauses with query text in one query", 300, "bypassed, `no_query_text`")
 READ_SIZE = _bound(
     Of.CLIENT,
@@ -170,6 +179,9 @@ FILTER_PATH_COMPARISONS = _bound(
 )
 FILTER_PATH_STATES = _bound(Of.CLIENT, "states of the `filter_path` automaton for one response", 256, _TOO_COMPLEX)
 FILTER_PATH_DEPTH = _bound(Of.ENGINE, "levels of a response that `filter_path` descends into", 64, _TOO_COMPLEX)
+INDENTED_DEPTH = _bound(
+    Of.ENGINE, "levels of a response to a search with `pretty`, which indents each of them", 500, _TOO_COMPLEX
+)
 SOURCE_PATTERNS = _bound(Of.CLIENT, "names with a wildcard in the filters of `_source`", 100, _TOO_COMPLEX)
 MSEARCH_ITEMS = _bound(Of.CLIENT, "items of one `_msearch`", 1000, "bypassed, `too_many`")
 _setting(

@@ -28,6 +28,7 @@ _SLOW = frozenset(
         "bench",
         "cost",
         "demo",
+        "depths",
         "evaluation_command",
         "isolation",
         "log_writer",

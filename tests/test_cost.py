@@ -531,8 +531,8 @@ def parts(size: int) -> Work:
     answer = encoded({"took": 1, "responses": repeated(size, lambda _: part)})
 
     def apart_and_together() -> bytes:
-        took, found = multi_search_lines.responses(answer)
-        return multi_search_lines.join_responses(found, took, Form(), keeps_empty=True)
+        found = multi_search_lines.responses(answer)
+        return multi_search_lines.join_responses(found, multi_search_lines.took(answer), Form(), keeps_empty=True)
 
     return Work([answer], apart_and_together)
 

@@ -175,7 +175,7 @@ async def test_a_poll_for_a_deleted_search_gets_the_engines_404(client: Client, 
 async def test_an_unexpected_response_is_relayed(client: Client, engine: EndpointEngine) -> None:
     engine.faults["_async_search"] = says(b"[]")
     answered = await client.search(SUBMIT, QUERY)
-    assert (200, b"[]", "bypassed;reason=internal_error") == (
+    assert (200, b"[]", "bypassed;reason=engine_refused") == (
         answered.status,
         answered.content,
         answered.header("x-rerank"),

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+import trustme
 
 from tests.conftest import QUERY
 from tests.fakes import Client, FakeEngine, FakeModels, Message, ids, request, waits_for
@@ -53,7 +54,12 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    folder: Path, engine: FakeEngine, models: FakeModels, *options: str, more: Mapping[str, Any] | None = None
+    folder: Path,
+    engine: FakeEngine,
+    models: FakeModels,
+    *options: str,
+    more: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Served]:
     settings = {
         "listen": {"port": 0},
@@ -65,7 +71,7 @@ async def served(
     file = folder / "config.yaml"
     file.write_bytes(msgspec.yaml.encode(settings))
     async with AsyncExitStack() as stack:
-        command = await stack.enter_async_context(running("serve", "-c", str(file), *options))
+        command = await stack.enter_async_context(running("serve", "-c", str(file), *options, environment=environment))
         started = json.loads(await command.until("listening"))
         ports = [urlsplit(started[name]).port or 0 for name in ("address", "admin")]
         clients = [await Client.to(port) for port in ports]
@@ -174,6 +180,81 @@ async def test_signals_that_come_while_it_ends_do_not_kill_it(
                     process.send_signal(number)
             await asyncio.sleep(0)
         assert 0 == process.returncode
+
+
+HANGS = """
+import io, os, select, sys
+folder, opened, stat = sys.argv[sys.argv.index("-c") + 1].rpartition("/")[0], io.open, os.stat
+
+def waits(call):
+    def waiting(file, *more, **named):
+        while str(file).startswith(folder) and os.access(folder + "/gone", os.F_OK):
+            os.close(os.open(folder + "/waits", os.O_CREAT))
+            select.select([], [], [], 0.05)
+        return call(file, *more, **named)
+    return waiting
+
+io.open, os.stat = waits(opened), waits(stat)
+"""
+"""All files of the folder of the settings hang while there is one named `gone`, as on a file server that is away."""
+
+
+@pytest.mark.parametrize("begun", ["reload", "reload by watching", "spend", "certificates"])
+async def test_a_file_that_hangs_neither_stops_requests_nor_the_end(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels, begun: str
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(HANGS)
+    folder = tmp_path / "files"
+    folder.mkdir()
+    authority = folder / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(authority))
+    more = {
+        "spend": {"file": str(folder / "spend.json")},
+        "models": {"url": models.url, "canary": False, "ca_file": str(authority)},
+    }
+    environment = {"PYTHONPATH": str(tmp_path / "site")}
+    options = ("--watch",) if begun == "reload by watching" else ()
+    async with served(folder, engine, models, *options, more=more, environment=environment) as proxy:
+        assert "reranked" == await proxy.outcome()
+        if begun == "certificates":
+            proxy.write(models={"url": models.url, "canary": False, "ca_file": str(authority), "embed_api": "openai"})
+        else:
+            proxy.write(routes=[ROUTE])
+        (folder / "gone").touch()
+        if begun != "spend":
+            proxy.command.process.send_signal(signal.SIGHUP)
+        await asyncio.sleep(1.5)
+        assert "reranked" == await proxy.outcome()
+        proxy.command.process.terminate()
+        assert 0 == await asyncio.wait_for(proxy.command.ended(), 60)
+
+
+async def test_a_file_that_hangs_at_the_start_does_not_keep_the_process_from_ending(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    (tmp_path / "site").mkdir()
+    settings = {
+        "listen": {"port": 0},
+        "engine": {"url": engine.url},
+        "models": {"url": models.url, "canary": False},
+        "spend": {"file": str(tmp_path / "spend" / "spend.json")},
+        "routes": [ROUTE],
+    }
+    file = tmp_path / "config.yaml"
+    file.write_bytes(msgspec.yaml.encode(settings))
+    site = {"PYTHONPATH": str(tmp_path / "site")}
+    hanging = HANGS.replace("startswith(folder)", 'startswith(folder + "/spend")').replace("/gone", "")
+    (tmp_path / "site" / "sitecustomize.py").write_text(hanging)
+    async with running("serve", "-c", str(file), environment=site) as command:
+        while not (tmp_path / "waits").exists():  # noqa: ASYNC110  the process tells nothing else
+            await asyncio.sleep(0)
+        command.process.send_signal(signal.SIGHUP)
+        await asyncio.sleep(1)
+        assert command.process.returncode is None
+        command.process.terminate()
+        assert 0 == await asyncio.wait_for(command.ended(), 60)
+        assert not [line for line in command.lines if '"listening"' in line]
 
 
 async def test_settings_from_a_pipe_are_not_read_again(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:

@@ -175,6 +175,20 @@ async def test_a_hanging_redis_is_not_used_until_it_recovers(server: RedisServer
     ]
 
 
+async def test_delays_of_the_event_loop_are_not_those_of_redis(server: RedisServer, open_store: Open, log: Log) -> None:
+    store = await open_store(server, timeout_seconds=0.05, away_seconds=3600)
+    await store.put({b"a": b"1"}, 60)
+    for _ in range(10):
+        reading = asyncio.ensure_future(store.get([b"a"]))
+        for _ in range(3):
+            await asyncio.sleep(0)
+            delayed = time.monotonic() + 0.06
+            while time.monotonic() < delayed:
+                pass
+        assert [b"1"] == await reading
+    assert (Reach.OK, []) == (store.reach, events(log, "redis_unreachable"))
+
+
 async def test_a_redis_killed_under_load_is_used_again_after_recovery(server: RedisServer, open_store: Open) -> None:
     store = await open_store(server)
     await store.put({b"a": b"1"}, 60)

@@ -41,9 +41,11 @@ from proxy.store.opening import open_caches
 from proxy.telemetry.log import ExportsTraces, Telemetry
 from proxy.telemetry.metrics import Metrics
 from proxy.upstream.engine import EngineClient
+from proxy.upstream.held import Held, held_for_request
 from proxy.upstream.nodes import Nodes
 from proxy.upstream.spares import Spares
 from proxy.upstream.spending.meter import Meter
+from proxy.upstream.threads import apart
 
 GRACE_S = 30.0
 """Seconds that running requests may take to finish after SIGTERM."""
@@ -61,6 +63,7 @@ class Proxy:
         self._generation = generation
         self._retired: list[Generation] = []
         self._closing: asyncio.Task[None] | None = None
+        self._held = Held()
         self.upstream.turned_away = self._turned_away
 
     @property
@@ -139,7 +142,7 @@ class Proxy:
         current_trace.set(record.trace)  # of this task, which is that of this request
         requester.set(exchange)
         try:
-            with generation.request():
+            with generation.request(), held_for_request(self._held, partial(_is_unread, exchange)):
                 await self._answered(generation.front, exchange, record, answer(generation, record))
         finally:
             self._close_retired()
@@ -177,6 +180,11 @@ class Proxy:
         self._retired.clear()
 
 
+def _is_unread(exchange: Exchange) -> bool:
+    """Whether the client has not yet read most of the response."""
+    return exchange.client.paused and not exchange.client.ended
+
+
 def record_of(fields: Sequence[Field], access: Access | None = None) -> RequestRecord:
     """Create the record of a request."""
     opaque_id = field_value(fields, b"x-opaque-id")
@@ -198,8 +206,8 @@ async def open_proxy(
     telemetry.traces = _open_traces(config.traces, telemetry.metrics, stack)
     caches = open_caches(config.cache, cache_secrets_of(config, environment), stack)
     meter = Meter(Path(config.spend.file) if config.spend.file else None)
-    meter.read()
-    stack.push_async_callback(meter.save)
+    await apart(meter.read)
+    stack.push_async_callback(meter.save_last)
     engine = EngineClient(config.engine, nodes, hop)
     spares = Spares(nodes)
     stack.callback(spares.drop)

@@ -3,19 +3,22 @@
 import asyncio
 import gc
 import signal
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
-from proxy.app import Proxy, listen_for, open_proxy
+from proxy.app import GRACE_S, Proxy, listen_for, open_proxy
 from proxy.app.admin import open_admin
 from proxy.app.breakers import ModelBreakers
 from proxy.app.control import Breakers, Reloaded, State
 from proxy.app.gauges import gauges_of
-from proxy.app.generation import next_generation, secrets_of
+from proxy.app.generation import Secrets, next_generation, secrets_of
 from proxy.http1.listener import Listener
 from proxy.settings.config import Config
 from proxy.settings.credentials import admin_token_of
@@ -26,6 +29,7 @@ from proxy.settings.tls import towards_clients, towards_engine, towards_models
 from proxy.settings.yaml_file import ConfigError
 from proxy.upstream.guard import Guards
 from proxy.upstream.spending.report import Costs
+from proxy.upstream.threads import apart
 
 ReadConfig = Callable[[], Config]
 """Reads the settings again; raises ConfigError."""
@@ -33,9 +37,34 @@ WATCH_S = 1.0
 """Seconds between two checks of the watched files."""
 LAG_SAMPLE_S = 0.5
 """Seconds between two measurements of the event loop's lag."""
+ENDING_S = 10.0
+"""Seconds that the process may take to end after its last request."""
+_T = TypeVar("_T")
 _COLLECTED_EACH = 10_000
 """New objects between two runs of the garbage collector."""
 _log = structlog.get_logger("proxy")
+
+
+@dataclass(frozen=True, slots=True)
+class _New:
+    """The settings of a reload, and what is read from other files that they name."""
+
+    found: Config
+    """As they are in the file."""
+    config: Config
+    """As far as they can be changed without a restart."""
+    secrets: Secrets
+    to_clients: ssl.SSLContext | None
+    to_engine: ssl.SSLContext | None
+
+
+def _read_files(read: ReadConfig, started: Config, environment: Mapping[str, str]) -> _New:
+    """Read all files of a reload; blocks, without end if a file server hangs. Raises ConfigError."""
+    found = read()
+    config = in_force(found, started)
+    towards_models(config.models)
+    secrets = secrets_of(config, environment)
+    return _New(found, config, secrets, towards_clients(config.listen), towards_engine(config.engine))
 
 
 class Process:
@@ -109,25 +138,22 @@ class Process:
     async def _reloaded(self, read: ReadConfig) -> Reloaded:
         earlier = self._proxy.generation
         try:
-            found = await asyncio.to_thread(read)
-            config = in_force(found, self._started)
-            secrets = secrets_of(config, self._environment)
-            to_clients, to_engine = towards_clients(config.listen), towards_engine(config.engine)
-            towards_models(config.models)
+            new = await apart(partial(_read_files, read, self._started, self._environment))
         except ConfigError as error:
             return Reloaded(str(error))
         if self.state is State.DRAINING:
             return Reloaded("the process is ending")
         if self._listener is not None:
             try:
-                await self._listener.secure_by(to_clients)
+                await self._listener.secure_by(new.to_clients)
             except OSError as error:
                 return Reloaded(f"listen.certificate_file: cannot be used now: {error.strerror}")
-        self._proxy.replace(await next_generation(config, secrets, self._proxy.fixed, earlier))
+        self._proxy.replace(await next_generation(new.config, new.secrets, self._proxy.fixed, earlier))
         self._proxy.generation.watch_models()
-        self._proxy.fixed.nodes.secure_by(to_engine)
+        self._proxy.fixed.nodes.secure_by(new.to_engine)
         self._proxy.fixed.spares.drop()
-        return Reloaded(changed=changed_keys(earlier.config, config), needs_restart=needs_restart(found, self._started))
+        restart = needs_restart(new.found, self._started)
+        return Reloaded(changed=changed_keys(earlier.config, new.config), needs_restart=restart)
 
     def reload_soon(self) -> None:
         """Reload in a task, for a signal handler, which cannot wait."""
@@ -145,13 +171,14 @@ class Process:
 
     async def watch(self, file: Path, every_seconds: float = WATCH_S) -> None:
         """Reload after a change to the settings file, or to a certificate file that it names."""
-        seen = self._fingerprint(file)
+        seen = self._fingerprint(file)  # the files have just been read
         while True:
             await asyncio.sleep(every_seconds)
-            now = await asyncio.to_thread(self._fingerprint, file)
-            if now != seen:
-                await self._reload_safely()
-                seen = now
+            with suppress(OSError):  # no thread can be started at present
+                now = await apart(partial(self._fingerprint, file))
+                if now != seen:
+                    await self._reload_safely()
+                    seen = now
 
     def _fingerprint(self, file: Path) -> Mapping[Path, tuple[int, ...]]:
         return {path: _fingerprint(path) for path in (file, *certificate_files(self._proxy.generation.config))}
@@ -223,38 +250,73 @@ def on_signals(numbers: Iterable[signal.Signals], handle: Callable[[], object]) 
             signal.signal(number, action or signal.SIG_DFL)
 
 
-async def serve_until_stopped(
+async def serve_until_stopped(  # noqa: PLR0913
     config: Config,
     token: str | None,
     environment: Mapping[str, str],
     *,
     read: ReadConfig | None = None,
     watched: Path | None = None,
+    ends_within: Callable[[float], object] = lambda _: None,
 ) -> None:
-    """Run a proxy until SIGTERM or SIGINT; `read` reads its settings again, and `watched` is their file."""
+    """Run a proxy until SIGTERM or SIGINT; `read` reads its settings again, and `watched` is their file.
+
+    `ends_within` limits the time until the process has ended, also if a thread waits for a file or for DNS.
+    """
     stopped = asyncio.Event()
     async with AsyncExitStack() as stack:
         stack.enter_context(on_signals((signal.SIGTERM, signal.SIGINT), stopped.set))
-        proxy = await open_proxy(config, token, environment, stack)
-        process = Process(proxy, read, environment)
-        stack.enter_context(on_signals((signal.SIGHUP,), process.reload_soon))
-        admin = await open_admin(config.admin, process, admin_token_of(config, environment), stack)
-        proxy.warm_up(stack)
-        proxy.generation.watch_models()
-        watching = (process.watch(watched),) if watched else ()
-        await stack.enter_async_context(_meanwhile(process.measure_lag(), proxy.fixed.meter.keep_saved(), *watching))
-        listener = await listen_for(proxy, stack)
-        process.serves_on(listener)
-        _spare_what_stays()
-        scheme = "https" if config.listen.certificate_file else "http"
-        _log.info(
-            "listening",
-            address=f"{scheme}://{config.listen.host}:{listener.port}",
-            **({"admin": f"http://{config.admin.host}:{admin}"} if admin else {}),
-            engine=list(config.engine.urls),
-            routes=[route.name for route in build_routes(config)],
-        )
-        await stopped.wait()
-        process.state = State.DRAINING
-        listener.shut()
+        starting = _start(config, token, environment, stack, read=read, watched=watched)
+        started = await _unless(stopped, starting)
+        if started is not None:
+            process, listener = started
+            await stopped.wait()
+            process.state = State.DRAINING
+            listener.shut()
         _log.info("stopping")
+        ends_within(GRACE_S + ENDING_S)
+    ends_within(ENDING_S)
+
+
+async def _unless(stopped: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T | None:
+    """Do work, unless the process is stopped meanwhile: then the work is cancelled."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stopped.wait())
+    try:
+        await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+
+
+async def _start(  # noqa: PLR0913
+    config: Config,
+    token: str | None,
+    environment: Mapping[str, str],
+    stack: AsyncExitStack,
+    *,
+    read: ReadConfig | None,
+    watched: Path | None,
+) -> tuple[Process, Listener]:
+    """Open everything; `stack` closes it."""
+    proxy = await open_proxy(config, token, environment, stack)
+    process = Process(proxy, read, environment)
+    stack.enter_context(on_signals((signal.SIGHUP,), process.reload_soon))
+    admin = await open_admin(config.admin, process, admin_token_of(config, environment), stack)
+    proxy.warm_up(stack)
+    proxy.generation.watch_models()
+    watching = (process.watch(watched),) if watched else ()
+    await stack.enter_async_context(_meanwhile(process.measure_lag(), proxy.fixed.meter.keep_saved(), *watching))
+    listener = await listen_for(proxy, stack)
+    process.serves_on(listener)
+    _spare_what_stays()
+    scheme = "https" if config.listen.certificate_file else "http"
+    _log.info(
+        "listening",
+        address=f"{scheme}://{config.listen.host}:{listener.port}",
+        **({"admin": f"http://{config.admin.host}:{admin}"} if admin else {}),
+        engine=list(config.engine.urls),
+        routes=[route.name for route in build_routes(config)],
+    )
+    return process, listener

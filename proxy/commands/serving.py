@@ -15,6 +15,7 @@ from proxy.settings.config_file import load
 from proxy.settings.credentials import admin_token_of, authorization_of, token_of
 from proxy.settings.yaml_file import ConfigError
 from proxy.telemetry.log import configure
+from proxy.upstream.threads import end_within
 
 
 def _read_again(path: Path, environment: Mapping[str, str], given: Mapping[str, str]) -> Config:
@@ -40,7 +41,8 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # while nobody handles it, see `on_signals`
     try:
-        uvloop.run(serve_until_stopped(config, token, environment, read=read, watched=watched))
+        serving = serve_until_stopped(config, token, environment, read=read, watched=watched, ends_within=end_within)
+        uvloop.run(serving)
     except OSError as error:
         address = f"{config.listen.host}:{config.listen.port}"
         return report_failure(

@@ -172,12 +172,15 @@ class AsyncSearches:
     async def _result(self, question: _Question, reply: EngineReply, submitted: Submitted) -> Result:
         try:
             state = members_of(reply.body)
+            if "id" in state:
+                self.submitted[_identity.decode(state["id"])] = submitted
+            if "response" not in state or any(_flag.decode(state.get(name, _FALSE)) for name in _UNFINISHED):
+                return Bypass("running")
         except RecursionError:
             return Bypass("too_complex", detail="the engine's response is nested too deeply")
-        if "id" in state:
-            self.submitted[_identity.decode(state["id"])] = submitted
-        if "response" not in state or any(_flag.decode(state.get(name, _FALSE)) for name in _UNFINISHED):
-            return Bypass("running")
+        except ValueError as error:
+            detail = f"engine: not the answer of an asynchronous search: {error}"
+            return Bypass("engine_refused", detail=detail, is_fault=True)
         call = _plain(submitted.call, question.asked)
         routed = Routed(question.record, question.caller, call, submitted.covered, submitted.options)
         return await self._front.searching.answer(routed)

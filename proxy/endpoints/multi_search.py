@@ -312,13 +312,13 @@ class _Multi:
         asked, lines = read_form(self.url).asked(self.url), join_lines([each.line for each in left])
         reply = await self.caller.post(f"{name}/{self.search.endpoint}", asked, lines, lines=True)
         try:
-            took_ms, parts = responses(reply.body)
+            parts = responses(reply.body)
         except (ValueError, RecursionError) as error:
             raise Malformed("engine", f"not the answer of a multi-search: {error}") from error
         self.caller.answered_items(map(status_of, parts))
         if len(parts) != len(left):
             raise Malformed("engine", f"{len(parts)} answers to {len(left)} searches")
-        return _Rest(reply, took_ms, parts)
+        return _Rest(reply, took(reply.body), parts)
 
 
 def _with_all_warnings(replies: Sequence[EngineReply | None]) -> EngineReply:

@@ -138,12 +138,9 @@ def join_lines(items: Sequence[tuple[bytes, bytes]]) -> bytes:
     return b"".join(header + b"\n" + body + b"\n" for header, body in items)
 
 
-_took = msgspec.json.Decoder(int)
-
-
-def responses(answer: bytes) -> tuple[int, list[bytes]]:
-    """Split an engine's response into `took` and the items; raises ValueError and RecursionError."""
-    return took(answer), [bytes(raw) for raw in items_of(members_of(answer).get("responses", b"[]"))]
+def responses(answer: bytes) -> list[bytes]:
+    """Split an engine's response into its items; raises ValueError and RecursionError."""
+    return [bytes(raw) for raw in items_of(members_of(answer).get("responses", b"[]"))]
 
 
 class _Status(msgspec.Struct):
@@ -161,8 +158,19 @@ def status_of(part: bytes) -> int:
         return 0
 
 
+class _Took(msgspec.Struct):
+    took: int = 0
+
+
+_took = msgspec.json.Decoder(_Took)
+
+
 def took(answer: bytes) -> int:
-    return _took.decode(members_of(answer).get("took", b"0"))
+    """Return the milliseconds that a response or one of its items took; 0 if it does not say so."""
+    try:
+        return _took.decode(answer).took
+    except (ValueError, RecursionError):
+        return 0
 
 
 def join_responses(parts: Sequence[bytes], took_ms: int, form: Form, *, keeps_empty: bool) -> bytes:

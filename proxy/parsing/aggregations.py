@@ -65,8 +65,14 @@ def _computed_from(own: AbstractSet[str], aggregations: Mapping[str, Any]) -> se
 
 
 def merged(own: msgspec.Raw, counted: Mapping[str, msgspec.Raw]) -> msgspec.Raw:
-    """Put results in the places of the client's own; with `typed_keys`, a result may have another type (`umterms`)."""
-    results = members_of(own)
+    """Put results in the places of the client's own, unless these are unreadable.
+
+    With `typed_keys`, a result may have another type (`umterms`).
+    """
+    try:
+        results = members_of(own)
+    except (ValueError, RecursionError):
+        return own
     renamed = {_untyped(name): name for name in counted if name not in results}
     names = {name: name if name in counted else renamed.get(_untyped(name), name) for name in results}
     placed = {names[name]: counted.get(names[name], result) for name, result in results.items()}

@@ -22,11 +22,13 @@ from proxy.bounds import (
     FILTER_PATH_PARTS,
     FILTER_PATH_PATTERNS,
     FILTER_PATH_STATES,
+    INDENTED_DEPTH,
 )
 from proxy.errors import TooComplex
 from proxy.parsing.json_text import (
     compacted,
     indented,
+    is_deeper,
     mending_of,
     plain_items_of,
     plain_members_of,
@@ -84,8 +86,12 @@ class Form:
         """Filter and format a response; raises TooComplex."""
         if self.is_plain:
             return answer
-        kept = self.filter_path.apply(answer, keeps_empty=keeps_empty) if self.filter_path != FilterPath() else answer
-        return self._formatted(kept)
+        try:
+            if self.filter_path != FilterPath():
+                answer = self.filter_path.apply(answer, keeps_empty=keeps_empty)
+            return self._formatted(answer)
+        except RecursionError as error:
+            raise TooComplex("engine", "the response is nested too deeply to be formatted") from error
 
     def write_refusal(self, answer: bytes, *, keeps_empty: bool) -> bytes:
         """Format a response that is no success; raises TooComplex. Engines do not apply `filter_path` to an exception.
@@ -97,7 +103,12 @@ class Form:
         return self._formatted(answer)
 
     def _formatted(self, answer: bytes) -> bytes:
-        return indented(answer) + b"\n" if self.pretty else compacted(answer)
+        """Format a response; raises TooComplex for one that would become many times as large when it is indented."""
+        if not self.pretty:
+            return compacted(answer)
+        if is_deeper(answer, INDENTED_DEPTH):
+            raise TooComplex("engine", f"the response has more than {INDENTED_DEPTH} levels for `pretty`")
+        return indented(answer) + b"\n"
 
     def asked(self, parameters: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
         """Return the engine's parameters: no `filter_path`, and `pretty` if `_source` is to be serialised again."""

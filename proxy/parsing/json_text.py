@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from json import JSONDecoder
 from typing import Any, TypedDict
 
@@ -274,6 +275,21 @@ def _expect(body: bytes, at: int, sign: bytes) -> int:
     if body[at : at + 1] != sign:
         raise ValueError(f"expected {sign.decode()!r} at {at}")
     return _blank(body, at + 1)
+
+
+def is_deeper(text: bytes, levels: int) -> bool:
+    """Whether objects and arrays are nested in more levels.
+
+    How deep a decoder goes differs between versions of Python, and functions in Python go less deep than some of them.
+    """
+    brackets = _TEXT.sub(b"", text).translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > levels
+
+
+_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+"""A string, or the rest of the text if it is not closed, so that no part is read twice."""
+_STEPS = {ord("{"): 1, ord("["): 1, ord("}"): -1, ord("]"): -1}
+_NO_BRACKETS = bytes(set(range(256)) - _STEPS.keys())
 
 
 def compacted(value: bytes) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from proxy.bounds import (
+    BODY_DEPTH,
     KEYWORD_CHARACTERS,
     KEYWORD_COMPARISONS,
     KEYWORD_FIELDS,
@@ -23,6 +24,7 @@ from proxy.bounds import (
 from proxy.parsing.combining import all_of, any_of, with_filters
 from proxy.parsing.compound_queries import COMPOUNDS, Role
 from proxy.parsing.evidence import Evidence
+from proxy.parsing.json_text import is_deeper
 from proxy.parsing.leaf_queries import LEAVES, LINES, WHOLE_VALUES, Leaf, unread_fields, unread_words
 from proxy.parsing.query_string import FieldKinds
 from proxy.parsing.readings import Clause, Reading, dots_of, size_of
@@ -59,7 +61,8 @@ def _unwrapped(query: Any) -> Any:
 
 def _decoded(encoded: str) -> Any:
     try:
-        return json.loads(base64.b64decode(encoded, validate=True))
+        decoded = base64.b64decode(encoded, validate=True)
+        return None if is_deeper(decoded, BODY_DEPTH) else json.loads(decoded)
     except (ValueError, RecursionError):
         return None
 

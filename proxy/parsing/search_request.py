@@ -15,11 +15,11 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from proxy.bounds import BODY_CLAUSES, PARAMETERS_BYTES, RESCORED_HITS
+from proxy.bounds import BODY_CLAUSES, BODY_DEPTH, PARAMETERS_BYTES, RESCORED_HITS
 from proxy.outcomes import Bypass
 from proxy.parsing.compound_queries import listed
 from proxy.parsing.filter_path import Form, read_form
-from proxy.parsing.json_text import take_member
+from proxy.parsing.json_text import is_deeper, take_member
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
 from proxy.parsing.sort_values import Sort, Walk, read_sort
 from proxy.parsing.source_filter import PathPlace, SourceFilter, read_source, source_of_url
@@ -180,8 +180,9 @@ def _body(body: bytes) -> tuple[Members, Mapping[str, Any]]:
 
 
 def is_too_complex(body: bytes) -> bool:
-    """Whether a body has more objects and arrays than are read."""
-    return body.count(b"{") + body.count(b"[") > BODY_CLAUSES
+    """Whether a body has more objects and arrays than are read, or more nested ones."""
+    count = body.count(b"{") + body.count(b"[")
+    return count > BODY_CLAUSES or (count > BODY_DEPTH and is_deeper(body, BODY_DEPTH))
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

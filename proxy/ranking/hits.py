@@ -5,6 +5,7 @@ collector does not traverse it.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from operator import attrgetter
 
 import msgspec
@@ -30,14 +31,18 @@ class Hit(msgspec.Struct, frozen=True):
     score: float
     members: dict[str, msgspec.Raw]
 
-    def sort_values(self, count: int) -> tuple[bytes, ...]:
-        """Return the first `count` sort values in the engine's bytes."""
-        return tuple(bytes(value) for value in items_of(self.members["sort"])[:count])
+    def sort_values(self, count: int | None = None) -> tuple[bytes, ...]:
+        """Return the first `count` sort values in the engine's bytes; none if they are missing or unreadable."""
+        values: list[msgspec.Raw] = []
+        with suppress(KeyError, ValueError, RecursionError):
+            values = items_of(self.members["sort"])
+        return tuple(bytes(value) for value in values[:count])
 
     def group(self, path: str) -> bytes | None:
-        """Return the collapse value in the engine's bytes; None for documents without a value."""
-        fields = members_of(self.members["fields"]) if "fields" in self.members else {}
-        values = items_of(fields[path]) if path in fields else []
+        """Return the collapse value in the engine's bytes; None for documents without a readable one."""
+        values: list[msgspec.Raw] = []
+        with suppress(KeyError, ValueError, RecursionError):
+            values = items_of(members_of(self.members["fields"])[path])
         return bytes(values[0]) if values and bytes(values[0]) != b"null" else None
 
 

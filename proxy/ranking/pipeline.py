@@ -208,22 +208,25 @@ async def _answer_from(run: Run, head_key: bytes, own: Awaitable[Lexical], head:
         found, semantic = await retrieve(run, own)
     else:
         found = await own
-    run = await _confirmed(run, found.answer, semantic)
-    if problem := _not_to_rank(run, found.answer):
-        if not found.answer.whole or (plan.request.walk and found.answer.hits):
-            return problem
-        return _in_engine_order(run, found, problem)
     try:
+        run = await _confirmed(run, found.answer, semantic)
+        if problem := _not_to_rank(run, found.answer):
+            if not found.answer.whole or (plan.request.walk and found.answer.hits):
+                return problem
+            return _in_engine_order(run, found, problem)
         return await _ordered(run, head_key, found, semantic, head)
+    except TooComplex:
+        raise
     except Exception as defect:  # noqa: BLE001  after any error, the engine's order can still be returned
-        _log.exception("internal_error")
-        return _degraded_to_engine_order(run, found, Failure("rerank", "internal_error", cause_of(defect)))
+        untouched = _untouched(defect)
+        return _answered(run, found, _own_page(run, found, untouched), untouched)
 
 
-def _degraded_to_engine_order(run: Run, found: Lexical, failure: Failure) -> Answered:
-    """Cut the page from the engine's own order."""
-    untouched = Head((), found.answer.total, 0, untouched=True, failures=(failure,))
-    return _answered(run, found, _own_page(run, found, untouched), untouched)
+def _untouched(defect: Exception) -> Head:
+    """Log an error in the proxy, and return a head in the engine's own order, with that as its failure."""
+    _log.exception("internal_error")
+    failure = Failure("rerank", "internal_error", cause_of(defect))
+    return Head((), None, 0, untouched=True, failures=(failure,))
 
 
 def _in_engine_order(run: Run, found: Lexical, why: Bypass) -> EngineOrder:
@@ -315,12 +318,18 @@ async def _answer_after_head(run: Run, head_key: bytes) -> Result:
         counted = await counting
     finally:
         counting.cancel()
-    run = await _confirmed(run, found.answer, SemanticHits())
-    if problem := _unusable(run, found.answer):
-        return problem
-    if head.extras == len(head.ranking) and keeps_empty(run, found.answer):
-        return _in_engine_order(run, found, Bypass("zero_hits"))
-    return _answered(run, found, _with_facets(tail_page(head, found.answer), head, counted), head, counted.failures)
+    try:
+        run = await _confirmed(run, found.answer, SemanticHits())
+        if problem := _unusable(run, found.answer):
+            return problem
+        if head.extras == len(head.ranking) and keeps_empty(run, found.answer):
+            return _in_engine_order(run, found, Bypass("zero_hits"))
+        return _answered(run, found, _with_facets(tail_page(head, found.answer), head, counted), head, counted.failures)
+    except TooComplex:
+        raise
+    except Exception as defect:  # noqa: BLE001  as above
+        untouched = _untouched(defect)
+        return _answered(run, found, tail_page(untouched, found.answer), untouched)
 
 
 def _with_facets(page: Page, head: Head, counted: Counted) -> Page:

@@ -92,9 +92,15 @@ def keeps_empty(run: Run, answer: SearchAnswer) -> bool:
 
 
 def are_groups(run: Run, answer: SearchAnswer) -> bool:
-    """Whether any hits have equal leading sort values, within which they can be reranked; true without such keys."""
+    """Whether any hits have equal leading sort values, within which they can be reranked; true without such keys.
+
+    False if a hit lacks these values, since its group is unknown.
+    """
     hits, leading = answer.hits[: run.plan.window], run.plan.request.sort.leading
-    return not leading or len(hits) < 2 or len({hit.sort_values(leading) for hit in hits}) < len(hits)
+    if not leading or len(hits) < 2:
+        return True
+    values = [hit.sort_values(leading) for hit in hits]
+    return all(len(each) == leading for each in values) and len(set(values)) < len(hits)
 
 
 async def _semantic(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) -> SemanticHits:

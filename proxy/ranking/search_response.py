@@ -13,7 +13,7 @@ import msgspec
 
 from proxy.errors import Malformed
 from proxy.parsing.aggregations import merged
-from proxy.parsing.json_text import items_of, members_of, objects_of, plain_members_of, plain_objects_of
+from proxy.parsing.json_text import members_of, objects_of, plain_members_of, plain_objects_of
 from proxy.parsing.sort_values import BY_SCORE, Sort
 from proxy.ranking.explaining import MEMBER as EXPLANATION
 from proxy.ranking.explaining import Explanation
@@ -195,9 +195,9 @@ def _members_of(shown: Shown, sort: Sort) -> RawMembers:
     members = shown.hit.members
     if shown.score is not None:
         members = members | {"_score": number(shown.score)}
-    if shown.value is not None and "sort" in members:
-        values = items_of(members["sort"])
-        placed = [_raw(shown.value) if place in sort.places else value for place, value in enumerate(values)]
+    if shown.value is not None and (values := shown.hit.sort_values()):
+        own = _raw(shown.value)
+        placed = [own if place in sort.places else msgspec.Raw(value) for place, value in enumerate(values)]
         members = members | {"sort": _raw(placed)}
     if shown.explanation is not None:
         members = members | {EXPLANATION: shown.explanation.render(shown.score)}

@@ -7,8 +7,8 @@ whether it is used again. So searches wait for an absent Redis at most once in t
 import asyncio
 import struct
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -145,7 +145,7 @@ class RedisStore:
     async def _run(self, commands: Sequence[tuple[Any, ...]]) -> Sequence[Any] | None:
         """Run commands in one round trip; None after an error."""
         try:
-            async with asyncio.timeout(self._timeout):
+            async with _patience(self._timeout):
                 pipeline = self._redis.pipeline(transaction=False)
                 for command in commands:
                     pipeline.execute_command(*command)
@@ -209,6 +209,35 @@ class RedisStore:
         with suppress(Exception):  # TLS waits for a server that hangs
             async with asyncio.timeout(_CLOSE_S):
                 await self._redis.aclose()
+
+
+@asynccontextmanager
+async def _patience(seconds: float) -> AsyncIterator[None]:
+    """Cancel the block after this time, of which delays of the event loop are no part; raises TimeoutError.
+
+    After such a delay timers run before sockets are read, so that a plain timeout would end although the response is
+    there. So the time is measured in parts, each of which counts no more than its length however late it ends.
+    """
+    loop = asyncio.get_running_loop()
+    part = seconds / _PARTS
+    async with asyncio.timeout(None) as limit:
+
+        def count(left: int) -> None:
+            timers.pop().cancel()
+            if left:
+                timers.append(loop.call_later(part, count, left - 1))
+            else:
+                limit.reschedule(loop.time())
+
+        timers = [loop.call_later(part, count, _PARTS - 1)]
+        try:
+            yield
+        finally:
+            for timer in timers:
+                timer.cancel()
+
+
+_PARTS = 5
 
 
 def _detail(error: Exception) -> str:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,7 @@ from proxy.ranking.planning import Relevance
 from proxy.ranking.stages import UNMETERED, Purse
 from proxy.upstream.guard import Guard, Guards
 from proxy.upstream.state_files import locked, read_state, replace_state
+from proxy.upstream.threads import apart
 
 _log = structlog.get_logger("proxy")
 _SERVICE = "reranker"
@@ -153,7 +155,7 @@ class CanaryScores:
         """Return the remembered scores of a model; if there are none, remember these and return None."""
         if self._file is not None:
             async with self._writing:  # one model after the other: each writes the whole file
-                return await asyncio.to_thread(self._remember_in, self._file, model, scores)
+                return await apart(partial(self._remember_in, self._file, model, scores))
         key = _key(model)
         earlier = self._known.get(key)
         self._known.setdefault(key, scores)

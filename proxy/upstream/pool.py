@@ -20,6 +20,7 @@ from proxy.http1.headers import Hop, header_lines
 from proxy.http1.messages import MAY_BE_OUT_OF_STEP, ResponseHead
 from proxy.http1.outbound import AGE_S, EngineConnection, Node
 from proxy.ranking.planning import EngineReply
+from proxy.upstream.held import of_request
 from proxy.upstream.nodes import SERVICE, Nodes
 
 CarriedFields = Sequence[tuple[str, str]]
@@ -79,6 +80,7 @@ class _Collected:
         self._received = 0
         self._size = 0
         self._inflating: zlib._Decompress | None = None
+        self._held = of_request.get()
 
     def interim(self, head: ResponseHead) -> None:  # noqa: ARG002
         self.begun = True
@@ -107,10 +109,13 @@ class _Collected:
             except zlib.error as error:
                 self._fail(Malformed(SERVICE, f"its response is not gzip: {error}"))
                 return
-        self._content.append(piece)
         self._size += len(piece)
         if self._size > SEARCH_RESPONSE_BYTES:
             self._fail(_too_large())
+        elif self._held is not None and not self._held.take(len(piece)):
+            self._fail(TooLarge(SERVICE, "its responses to the searches in progress are too large together"))
+        else:
+            self._content.append(piece)
 
     def end(self, *, clean: bool) -> None:
         head = self._head

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -20,10 +21,13 @@ from proxy.upstream.spending.ledger import Ledger, Spent
 from proxy.upstream.spending.prices import PRICES, TIER_FACTORS, Prices, Reported
 from proxy.upstream.spending.report import Costs, costs_of
 from proxy.upstream.spending.state import Corrupt, StateFile
+from proxy.upstream.threads import apart
 
 _log = structlog.get_logger("proxy")
 SAVE_S = 1.0
 """Seconds between two saves of the state file, which a crash may lose."""
+LAST_SAVE_S = 5.0
+"""Seconds that the process waits for the last save."""
 _WEIGHT = 0.2
 """The weight of the last call in the observed price and the observed error of the token estimate."""
 
@@ -110,7 +114,7 @@ class Meter:
                 return
             book = self.ledger.begin_save()
             try:
-                self.ledger.saved(await asyncio.to_thread(self._file.add, book, now))
+                self.ledger.saved(await apart(partial(self._file.add, book, now)))
             except Corrupt as error:
                 self.ledger.not_saved(now)
                 self._set_aside(self._file, error)
@@ -122,6 +126,15 @@ class Meter:
                 raise
             else:
                 self._is_failing = False
+
+    async def save_last(self, seconds: float = LAST_SAVE_S) -> None:
+        """Save at the end of the process, which waits for it only so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.save()
+        except TimeoutError:
+            if self._file is not None:
+                self._failed(self._file, OSError(f"no end after {seconds:g} s"))
 
     async def keep_saved(self, every_seconds: float = SAVE_S) -> None:
         """Save regularly."""
