@@ -1,7 +1,6 @@
 """`index` and `backfill` on OpenSearch: what vectors need, what is rejected, and what is found afterwards."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,6 +13,7 @@ from tests.integration.sending import Client
 pytestmark = [pytest.mark.engine, OPENSEARCH_KNN]
 
 CATALOGUE = [*products(10), {"id": "n", "title": "Notebook", "description": "For video editing"}]
+MAPPINGS = {"properties": {"title": {"type": "text"}, "description": {"type": "text"}}}
 NO_PLUGIN = "this OpenSearch has no k-NN plugin (opensearch-knn), which vectors need: install it on every node, or load"
 WITHOUT_KNN = WITH_PIPELINES
 """OpenSearch 3.6 has no plugin for vectors here."""
@@ -44,7 +44,7 @@ async def test_a_document_found_only_by_its_vector_is_returned_by_the_proxy(
 
 async def test_an_index_without_knn_enabled_is_rejected_with_advice(target: Target) -> None:
     """`index.knn` can only be set when an index is created."""
-    await target.ask("PUT", "", {"mappings": {"properties": {"title": {"type": "text"}}}})
+    await target.ask("PUT", "", {"mappings": MAPPINGS})
     result = await target.backfill(*VECTOR_OPTIONS)
     assert result.code == 1
     (line,) = result.reported
@@ -68,9 +68,8 @@ async def test_vectors_without_the_knn_plugin_are_rejected(target: Target, catal
 
 @WITHOUT_KNN
 async def test_backfill_without_the_knn_plugin_is_rejected(target: Target) -> None:
-    mappings: Any = {"properties": {"title": {"type": "text"}}}
-    await target.ask("PUT", "", {"mappings": mappings})
+    await target.ask("PUT", "", {"mappings": MAPPINGS})
     result = await target.backfill(*VECTOR_OPTIONS)
     assert (result.code, NO_PLUGIN in result.said) == (1, True), result.said
     (index,) = (await target.ask("GET", "/_mapping")).values()
-    assert index["mappings"] == mappings
+    assert index["mappings"] == MAPPINGS
