@@ -89,6 +89,13 @@ def test_a_response_split_at_its_hits_has_the_same_parts(body: bytes) -> None:
         assert parts(split(body)) == parts(found)
 
 
+@pytest.mark.parametrize(
+    "body", [b'{"hits":{"x":[{"_id":"1"}]}}', b'{"hits":{"hits":{"x":[{}]}}}', b'{"hits":[]}', b'{"hits":{"hits":1}}']
+)
+def test_another_array_is_not_taken_for_the_hits(body: bytes) -> None:
+    assert split_at_hits(body) is None
+
+
 @pytest.mark.parametrize("after", [b"}}", b'},"aggregations":{"a":{"hits":{"hits":[{"_source":{"x":[1]}}]}}}}'])
 def test_a_response_as_engines_write_it_is_split_at_its_hits(after: bytes) -> None:
     hits = b'[{"_id":"1","_source":{"hits":[{"a":[]}]}},{"_id":"2"}]'

@@ -39,8 +39,10 @@ class ProxyUnreachable(NoCosts):
 
 
 def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
-    with_file = load(options.config, {**environment, **overrides(options)}) if options.admin is None else None
-    config = with_file or settings_or_defaults(options, environment)
+    if options.admin is None:
+        config = load(options.config, {**environment, **overrides(options)})
+    else:
+        config = settings_or_defaults(options, environment)
     try:
         costs = _costs(config, options.admin, environment)
     except NoCosts as error:

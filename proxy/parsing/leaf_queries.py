@@ -172,33 +172,27 @@ def _text_within(query: Query, keys: AbstractSet[str], fields: tuple[str, ...]) 
 _NOT_QUERY_TEXT = frozenset({"exclude", "filter"})
 
 
-def _nested_bodies(query: Any, name: str) -> Iterator[Query]:
+def _nested_bodies(query: Any, name: str) -> Iterator[Any]:
     """Yield the bodies of all queries with this name, at any depth."""
+    return _values(query, lambda key, value: key == name and isinstance(value, dict))
+
+
+def _texts(query: Any, keys: AbstractSet[str]) -> Iterator[Any]:
+    return _values(query, lambda key, value: key in keys and isinstance(value, str))
+
+
+def _values(query: Any, is_wanted: Callable[[str, Any], bool]) -> Iterator[Any]:
+    """Yield the wanted members at any depth, except in what holds no query text."""
     match query:
         case dict():
             for key, value in query.items():
-                if key == name and isinstance(value, dict):
+                if is_wanted(key, value):
                     yield value
                 elif key not in _NOT_QUERY_TEXT:
-                    yield from _nested_bodies(value, name)
+                    yield from _values(value, is_wanted)
         case list():
             for each in query:
-                yield from _nested_bodies(each, name)
-        case _:
-            pass
-
-
-def _texts(query: Any, keys: AbstractSet[str]) -> Iterator[str]:
-    match query:
-        case dict():
-            for name, value in query.items():
-                if name in keys and isinstance(value, str):
-                    yield value
-                elif name not in _NOT_QUERY_TEXT:
-                    yield from _texts(value, keys)
-        case list():
-            for each in query:
-                yield from _texts(each, keys)
+                yield from _values(each, is_wanted)
         case _:
             pass
 

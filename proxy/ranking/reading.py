@@ -21,7 +21,11 @@ _AT_ONCE = 25
 
 async def read_documents(run: Run, hits: Iterable[Hit], answer: SearchAnswer) -> dict[DocKey, ReadDocument]:
     """Return these documents in their order, each read once; `answer` is the one to the client's own search."""
-    reader, unread = _Reader.of(run, answer), SOURCE_BYTES_A_TURN
+    return await _read(run, _Reader.of(run, answer), hits)
+
+
+async def _read(run: Run, reader: "_Reader", hits: Iterable[Hit]) -> dict[DocKey, ReadDocument]:
+    unread = SOURCE_BYTES_A_TURN
     found: dict[DocKey, ReadDocument] = {}
     for hit in hits:
         if (document := run.read.get(hit.key)) is None:
@@ -44,11 +48,13 @@ async def read_ahead(run: Run, answer: SearchAnswer, awaited: asyncio.Future[Any
     is_repeated = run.ahead is not None and run.ahead.head is not None
     if is_repeated or plan.route.rerank_model is None or not plan.request.source.shows(plan.read_fields):
         return
+    hits = answer.hits[: plan.window // 2]
     with suppress(Exception):
-        for start in range(0, plan.window // 2, _AT_ONCE):
+        reader = _Reader.of(run, answer)
+        for start in range(0, len(hits), _AT_ONCE):
             if awaited.done():
                 return
-            await read_documents(run, answer.hits[start : min(start + _AT_ONCE, plan.window // 2)], answer)
+            await _read(run, reader, hits[start : start + _AT_ONCE])
             await asyncio.sleep(0)
 
 
