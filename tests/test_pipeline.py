@@ -15,6 +15,7 @@ from tests.fakes import (
     Document,
     FakeEngine,
     FakeModels,
+    Fault,
     Message,
     Stream,
     answer,
@@ -538,3 +539,21 @@ async def test_only_changed_passages_are_scored_again(client: Client, engine: Fa
     engine.documents = [replace(changed, title="Another title"), *(replace(each, more={"price": 1}) for each in others)]
     await client.search("/products/_search", QUERY)
     assert ["Another title"] == models.of("rerank")[1].json()["documents"]
+
+
+async def test_the_rerankers_request_is_sent_before_the_engines(
+    client: Client, engine: FakeEngine, models: FakeModels
+) -> None:
+    """It takes the longest, so nothing else is prepared before it."""
+    await client.search("/products/_search", QUERY)  # opens the connections
+    sent: list[str] = []
+
+    def noted(kind: str) -> Fault:
+        async def fault(stream: Stream, request: Message) -> None:
+            sent.append(kind)
+
+        return fault
+
+    engine.faults["render"], models.faults["rerank"] = noted("render"), noted("rerank")
+    await client.search("/products/_search", OTHER)
+    assert ["rerank", "render"] == sent

@@ -206,7 +206,7 @@ async def test_a_slow_cache_lookup_sends_no_search_twice(engine: FakeEngine, mod
         run = await run_of(plan_of("", QUERY), engine, models, stack)
         run = dataclasses.replace(run, stages=dataclasses.replace(run.stages, heads=heads))
         run.stages.accepted.note()
-        async with looking_ahead(run, b"", None) as informed:
+        with looking_ahead(run, b"", None) as informed:
             await informed.search(RENDER, render_search(run.plan, [document], {}))
             heads.answered.set()
             for _ in range(5):  # turns of the loop, in which another search would be sent
@@ -225,7 +225,7 @@ async def test_an_early_search_without_a_slot_is_sent_when_it_is_needed(engine: 
         assert isinstance(caller, EngineOfCaller)
         caller.engine.added = AddedSearches(1, wait_seconds=0.01)
         run.stages.accepted.note()
-        async with looking_ahead(run, b"", head) as informed:
+        with looking_ahead(run, b"", head) as informed:
             async with caller.engine.added.turn():
                 for _ in range(5):  # turns of the loop, until it waits
                     await asyncio.sleep(0)

@@ -1,8 +1,8 @@
 """The record of one request: created when it arrives, passed to each step, concluded once when its exchange ends."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -28,8 +28,9 @@ class Clock:
     spans: list[tuple[str, float, float]] = field(default_factory=list)
     """Each run of a stage: its name, begin and end, as from `time.perf_counter`."""
 
-    @asynccontextmanager
-    async def stage(self, name: str) -> AsyncIterator[None]:
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time the block as a stage."""
         begun = time.perf_counter()
         try:
             yield

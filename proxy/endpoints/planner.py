@@ -111,7 +111,7 @@ class Planner:
     async def _plan(self, routed: Routed, request: SearchRequest) -> Plan | Bypass:
         covered, route = routed.covered, routed.covered.route
         try:
-            async with routed.record.clock.stage("names"):
+            with routed.record.clock.stage("names"):
                 caller = patient(routed.record, routed.caller, self._engine_settings.resolve_timeout_seconds)
                 facts, kind = await self._facts_and_kind(caller, covered)
         except Late as error:

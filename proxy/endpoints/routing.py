@@ -131,7 +131,7 @@ class Router:
         if names and all(":" in name for name in names) and not may_concern(self._routes, names):
             return Unrouted()  # another cluster's: no alias of this one has a colon
         try:
-            async with record.clock.stage("names"):
+            with record.clock.stage("names"):
                 resolved = await _resolved(patient(record, caller, self._patience_seconds, anew=anew), call, anew=anew)
         except UpstreamError as error:
             return self._cover_unresolved(call.indices, error)

@@ -27,6 +27,10 @@ from proxy.ranking.searches import Facets, facet_search, matched, passage_search
 from proxy.ranking.stages import Run
 from proxy.settings.profiles import blend_of
 
+_TURNS_TO_WRITE = 8
+"""Turns of the event loop until a request to the reranker is written: by the tasks of the search, the call and
+aiohttp."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
@@ -92,15 +96,12 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     candidates = candidates_of(run, answer, semantic, groups)
     known = {**groups.adopted, **answer.by_key}
     async with asyncio.TaskGroup() as tasks:
-        missing = [key for key in candidates.keys if key not in known]
-        rendering = tasks.create_task(render_in_groups(run, missing, answer, added_facets(run)))
-        measuring = tasks.create_task(measure(run, candidates.keys, known))
-        reranked = await _rerank(run, candidates, answer, semantic)
-    rendered = rendering.result()
+        reranking = tasks.create_task(_rerank(run, candidates, answer, semantic))
+        fetching = tasks.create_task(_fetched_beside(reranking, run, candidates.keys, answer, known))
+    reranked, (rendered, measured) = reranking.result(), fetching.result()
     rendered = replace(rendered, hits={**groups.adopted, **rendered.hits})
     reordered = bool(semantic.hits or reranked.scores)
     reordered |= run.plan.route.rerank_model is not None and not reranked.failures
-    measured = measuring.result()
     failures = (*semantic.failures, *rendered.failures, *reranked.failures, *measured.failures)
     window = answer.hits[: run.plan.window]  # hits after the window are not ranked, however long the page
     kept = kept_hits([hit.key for hit in window], reranked.likenesses)
@@ -115,6 +116,29 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     )
     untouched, counted = bool(failures) and not reordered, run.plan.request.track_total_hits
     return replace(head, untouched=untouched, explanations=explanations, counted=counted), rendered
+
+
+async def _fetched_beside(
+    reranking: asyncio.Task[Reranked],
+    run: Run,
+    candidates: Sequence[DocKey],
+    answer: SearchAnswer,
+    known: Mapping[DocKey, Hit],
+) -> tuple[Rendered, Measured]:
+    """Fetch from the engine what a head needs besides scores.
+
+    The reranker takes longer, so its requests are written first: in a few turns of the event loop, unless a call waits
+    for its turn or for a new connection.
+    """
+    for _ in range(_TURNS_TO_WRITE):
+        if reranking.done():
+            break
+        await asyncio.sleep(0)
+    missing = [key for key in candidates if key not in known]
+    async with asyncio.TaskGroup() as tasks:
+        rendering = tasks.create_task(render_in_groups(run, missing, answer, added_facets(run)))
+        measuring = tasks.create_task(measure(run, candidates, known))
+    return rendering.result(), measuring.result()
 
 
 def shown_again(run: Run, known: Head, answer: SearchAnswer, rendered: Rendered) -> Head:
@@ -232,7 +256,7 @@ def _passes_on(run: Run, relevance: Relevance, other: str) -> bool:
 
 
 async def _scores(run: Run, passages: Sequence[str], model: str) -> Relevance:
-    async with run.clock.stage("rerank"):
+    with run.clock.stage("rerank"):
         relevance = await run.stages.reranker.score(
             run.plan.sent_text,
             passages,

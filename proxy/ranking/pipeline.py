@@ -189,13 +189,13 @@ async def _answer_in_head(run: Run, head_key: bytes) -> Result:
     """Answer a page that begins in the head; a later page's own search is sent before the head is looked up."""
     searching = lexical(run, lexical_search(run.plan))
     if not run.plan.request.is_later_page:
-        async with looking_ahead(run, head_key, None) as informed:
+        with looking_ahead(run, head_key, None) as informed:
             return await _answer_from(informed, head_key, searching, None)
     own = observed(searching)
     try:
         await asyncio.sleep(0)
         head = await run.stages.heads.get(head_key)
-        async with looking_ahead(run, head_key, head) as informed:
+        with looking_ahead(run, head_key, head) as informed:
             return await _answer_from(informed, head_key, own, head)
     finally:
         own.cancel()

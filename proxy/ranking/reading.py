@@ -15,7 +15,7 @@ from proxy.ranking.passages import members_at, passage_of_tokens, two_passages
 from proxy.ranking.search_response import SearchAnswer
 from proxy.ranking.stages import ReadDocument, Run
 
-_AT_ONCE = 25
+_AT_ONCE = 8
 """Documents read ahead before a response that has arrived meanwhile is noticed."""
 
 

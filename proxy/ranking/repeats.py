@@ -6,8 +6,8 @@ the engine then returns the same hits as before, the cached ranking is valid.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -88,8 +88,8 @@ def observed(work: Coroutine[Any, Any, Any]) -> asyncio.Future[Any]:
     return task
 
 
-@asynccontextmanager
-async def looking_ahead(run: Run, head_key: bytes, head: Head | None) -> AsyncIterator[Run]:
+@contextmanager
+def looking_ahead(run: Run, head_key: bytes, head: Head | None) -> Iterator[Run]:
     """Send the added searches of a cached ranking while the block runs the client's own search."""
     ahead = SearchesAhead(run, head_key)
     ahead.begin(head)

@@ -42,7 +42,7 @@ class SemanticHits:
 
 async def lexical(run: Run, search: EngineSearch) -> Lexical:
     """Run the client's own search; raises UpstreamError."""
-    async with run.clock.stage("lexical"):
+    with run.clock.stage("lexical"):
         try:
             reply = await run.stages.engine.search(search)
         finally:
@@ -122,14 +122,15 @@ async def _neighbours(run: Run, vectors: VectorSearch, may_cost: asyncio.Event) 
         text, instruction=instruction, model=model, dimensions=vectors.dimensions
     ):
         await may_cost.wait()
-    async with run.clock.stage("embed"):
+    with run.clock.stage("embed"):
         embedded = await embedder.embed_query(
             text, instruction=instruction, model=model, dimensions=vectors.dimensions, budget=run.budget
         )
     if embedded.error is not None:
         return SemanticHits(failures=(Failure("semantic", embedded.error.reason, str(embedded.error)),))
-    async with run.clock.stage("semantic"), asyncio.TaskGroup() as tasks:
-        searching = [tasks.create_task(_nearest(run, vectors, field, embedded.vector)) for field in vectors.fields]
+    with run.clock.stage("semantic"):
+        async with asyncio.TaskGroup() as tasks:
+            searching = [tasks.create_task(_nearest(run, vectors, field, embedded.vector)) for field in vectors.fields]
     return _merged(run, [each.result() for each in searching])
 
 

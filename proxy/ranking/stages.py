@@ -127,16 +127,15 @@ class OwnSearches:
             return seconds
         return self._answered_at + seconds - asyncio.get_running_loop().time()
 
-    @asynccontextmanager
-    async def limit(self, seconds: float) -> AsyncIterator[None]:
-        """Cancel the block `seconds` after the last response; raises TimeoutError."""
-        at = None if self._answered_at is None else self._answered_at + seconds
-        async with asyncio.timeout_at(at) as limit:
-            self._limits[limit] = seconds
-            try:
-                yield
-            finally:
-                del self._limits[limit]
+    def begin_limit(self, seconds: float) -> asyncio.Timeout:
+        """Return a timeout that ends `seconds` after the last response, and is entered at once."""
+        limit = asyncio.timeout_at(None if self._answered_at is None else self._answered_at + seconds)
+        self._limits[limit] = seconds
+        return limit
+
+    def end_limit(self, limit: asyncio.Timeout) -> None:
+        """Forget a timeout that has ended."""
+        del self._limits[limit]
 
 
 class Payment(Protocol):
@@ -224,11 +223,14 @@ class Budget:
             return
         if self.remaining() <= 0:
             raise self._late()
+        limit = self.own.begin_limit(self.for_stages)
         try:
-            async with self.own.limit(self.for_stages):
+            async with limit:
                 yield
         except TimeoutError as error:
             raise self._late() from error
+        finally:
+            self.own.end_limit(limit)
 
     def _late(self) -> TimedOut:
         return TimedOut("budget", f"no response within {(self.seconds or 0.0) * 1000:g} ms")
@@ -297,6 +299,7 @@ class Run:
 
     async def ask(self, stage: str, search: EngineSearch) -> SearchAnswer:
         """Send a search in addition to the client's own, timed as this stage; raises UpstreamError."""
-        async with self.clock.stage(stage), self.budget.limit():
-            reply = await self.stages.engine.add(search, self.stages.added_timeout_seconds)
+        with self.clock.stage(stage):
+            async with self.budget.limit():
+                reply = await self.stages.engine.add(search, self.stages.added_timeout_seconds)
         return read_answer(reply.body)

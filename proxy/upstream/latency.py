@@ -4,7 +4,6 @@ A state machine without a clock: the methods take the current time, in seconds.
 """
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from proxy.bounds import TIMED_CALLS
@@ -29,15 +28,6 @@ class TimedCall:
     at: float
     seconds: float
     is_answered: bool
-
-    def exceeds(self, limit_seconds: float) -> bool | None:
-        """Whether the call took longer than this; None if it was abandoned too early to tell.
-
-        An abandoned call counts as twice its time, since its actual latency is unknown.
-        """
-        if self.is_answered:
-            return self.seconds > limit_seconds
-        return True if 2 * self.seconds >= limit_seconds else None
 
 
 class Latency:
@@ -65,9 +55,17 @@ class Latency:
         return self.usual is not None and seconds > 2 * self.usual + _NOTICEABLE_S
 
     def exceeds(self, limit_seconds: float, now: float) -> bool:
-        """Whether more than half of the recent calls took longer than this."""
-        exceeding = list(self._exceeding(limit_seconds, now - RECENT_S))
-        return len(exceeding) >= CALLS_TO_JUDGE and 2 * sum(exceeding) > len(exceeding)
+        """Whether more than half of the recent calls took longer than this.
+
+        The actual latency of an abandoned call is unknown: twice its time is assumed, and below the limit it does not
+        count.
+        """
+        since = now - RECENT_S
+        telling = [
+            call for call in self._calls if call.at > since and (call.is_answered or 2 * call.seconds >= limit_seconds)
+        ]
+        exceeding = [call for call in telling if not call.is_answered or call.seconds > limit_seconds]
+        return len(telling) >= CALLS_TO_JUDGE and 2 * len(exceeding) > len(telling)
 
     def admit(self, limit_seconds: float, now: float) -> bool:
         """Whether a search with this much time left may call the model: it is usually in time, or a probe is due.
@@ -80,8 +78,3 @@ class Latency:
             return False
         self._skipped, self._called_at = 0, now
         return True
-
-    def _exceeding(self, limit_seconds: float, since: float) -> Iterator[bool]:
-        for call in self._calls:
-            if call.at > since and (exceeds := call.exceeds(limit_seconds)) is not None:
-                yield exceeds
