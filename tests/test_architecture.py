@@ -98,6 +98,8 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.parsing.search_edits": "test_search_request.py",
     "proxy.ranking": "test_pipeline.py",
     "proxy.parsing.search_keys": "test_search_request.py",
+    "proxy.ranking.rendering": "test_ordering.py",
+    "proxy.ranking.reranking": "test_ordering.py",
     "proxy.upstream": "test_transport.py",
     "proxy.upstream.live_queries": "test_score_cache.py",
     "proxy.upstream.pool": "test_engine.py",

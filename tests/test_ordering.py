@@ -11,8 +11,10 @@ import pytest
 
 from proxy.ranking.explaining import Kept
 from proxy.ranking.hits import DocKey, keys
-from proxy.ranking.ordering import Rendered, candidates_of, head_of, make_head, render
+from proxy.ranking.ordering import head_of, make_head
 from proxy.ranking.paging import Head
+from proxy.ranking.rendering import Rendered, render
+from proxy.ranking.reranking import candidates_of
 from proxy.ranking.retrieval import Groups, SemanticHits
 from proxy.ranking.search_response import SearchAnswer, Total, read_answer
 from proxy.ranking.stages import Budget

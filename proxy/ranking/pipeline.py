@@ -15,22 +15,20 @@ from proxy.errors import Failure, Lost, Refused, TooComplex, TooLarge, UpstreamE
 from proxy.outcomes import Bypass
 from proxy.parsing.aggregations import facets_of
 from proxy.parsing.filter_path import Form
-from proxy.ranking.ordering import (
+from proxy.ranking.ordering import head_of, make_head, shown_again
+from proxy.ranking.paging import Cut, Head, head_page, tail_page
+from proxy.ranking.planning import EngineReply, Plan
+from proxy.ranking.rendering import (
     Counted,
     Rendered,
     added_facets,
-    candidates_of,
     count_facets,
-    head_of,
     in_groups,
-    make_head,
     render,
     render_in_groups,
-    shown_again,
 )
-from proxy.ranking.paging import Cut, Head, head_page, tail_page
-from proxy.ranking.planning import EngineReply, Plan
 from proxy.ranking.repeats import RENDER, looking_ahead, note_saved, observed, repeated
+from proxy.ranking.reranking import candidates_of
 from proxy.ranking.retrieval import (
     Lexical,
     SemanticHits,
