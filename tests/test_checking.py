@@ -149,6 +149,15 @@ async def test_vectors_of_two_models_in_one_route_are_an_error() -> None:
     assert (found[0], found[1].startswith("mixed_vectors")) == ("wrong", True)
 
 
+async def test_vectors_that_do_not_fit_the_route_are_named() -> None:
+    """KNN searches the others."""
+    other = {"_meta": {"rerank_proxy": {"v": {"model": "n"}}}, "properties": {"v": MAPPED, **TITLE}}
+    async with Cluster(a1=FIT, a2=other) as cluster:
+        fits, (kind, said) = at("a*", await findings(cluster.url, semantic(embedding_model="m")))
+    assert ("ok", "2 indices, 3 dimensions by m") == fits
+    assert ("wrong", "mixed_vectors (not searched: a2)") == (kind, said.partition(": the indices")[0])
+
+
 async def test_a_missing_index_is_a_warning() -> None:
     async with Cluster() as cluster:
         assert [("note", "no index has this name yet")] == at("a*", await findings(cluster.url, semantic()))
@@ -493,7 +502,7 @@ def test_the_exit_code_tells_the_worst_finding(kinds: Sequence[Any], code: int) 
 
 
 def test_there_is_advice_for_every_reason_to_leave_out_the_semantic_retriever() -> None:
-    functions = (planning.vector_search, planning._problem)  # noqa: SLF001
+    functions = (planning.vector_search, planning._fit)  # noqa: SLF001
     trees = [ast.parse(inspect.getsource(function)) for function in functions]
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     failures = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id == "Failure"]

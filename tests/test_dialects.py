@@ -115,6 +115,13 @@ def compared(*filters: Any, script: Any) -> Any:
     return {"query": {"bool": {"must": [scored], "filter": list(filters)}}}
 
 
+IN_INDICES = {"terms": {"_index": ["a", "b"]}}
+
+
+def restricted(query: Any) -> Any:
+    return {"query": {"bool": {"must": [query], "filter": [IN_INDICES]}}}
+
+
 TOP = {"field": "v", "query_vector": [1.0, 0.0], "k": 5, "num_candidates": 50}
 CLAUSE = {"vector": [1.0, 0.0], "k": 5}
 
@@ -138,6 +145,10 @@ CLAUSE = {"vector": [1.0, 0.0], "k": 5}
         (OPENSEARCH, search(TERM, oversample=5000.0), {"query": over(10_000, filter={"bool": {"filter": [TERM]}})}),
         (OPENSEARCH, nested(oversample=3.0), {"query": inside(over(15))}),
         (OPENSEARCH, nested(TERM, oversample=3.0), compared(TERM, script=KNN_SCORE)),
+        (ELASTICSEARCH, replace(search(TERM), indices=["a", "b"]), {"knn": TOP | {"filter": [TERM, IN_INDICES]}}),
+        (ELASTICSEARCH_BEFORE_KNN, replace(search(), indices=["a", "b"]), restricted(by_script()["query"])),
+        (ELASTICSEARCH_BEFORE_KNN, replace(nested(), indices=["a", "b"]), restricted(compared(script=COSINE)["query"])),
+        (OPENSEARCH, replace(search(), indices=["a", "b"]), restricted({"knn": {"v": CLAUSE}})),
     ],
 )
 def test_each_dialect_places_vector_and_filter(dialect: Dialect, asked: KnnSearch, expected: Mapping[str, Any]) -> None:

@@ -249,6 +249,7 @@ def test_facts_are_combined_over_all_indices() -> None:
     )
     assert (
         IndexFacts(
+            indices=frozenset({"a", "b"}),
             types={"title": frozenset({"text", "keyword"}), "v": frozenset({"dense_vector"})},
             vectors={
                 "v": (
@@ -260,6 +261,7 @@ def test_facts_are_combined_over_all_indices() -> None:
         )
         == facts
     )
+    assert ["a", "b"] == [form.index for form in facts.vectors["v"]]
 
 
 BY_INDEX = {"term": {"_index": "a1"}}
@@ -325,7 +327,7 @@ def test_nested_paths_are_read_from_field_caps() -> None:
 
 @pytest.mark.parametrize("answer", [{}, {"a": {}}, {"a": {"mappings": {}, "settings": {}}}])
 def test_an_index_without_a_mapping_has_no_facts(answer: dict[str, Any]) -> None:
-    assert IndexFacts() == read_facts(answer)
+    assert IndexFacts(indices=frozenset(answer)) == read_facts(answer)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,22 @@ def test_a_single_ranking_keeps_its_order() -> None:
     assert (A, B) == keys(fuse(ROUTE, [A, B, C], [], 2))
 
 
+def test_documents_that_knn_cannot_find_count_as_if_it_ranked_them_as_the_engine_did() -> None:
+    """In the first half of the window; in the second, those that only kNN found are before them."""
+    bare = [DocKey("bare", name) for name in "abcd"]
+    lexical = [bare[0], A, bare[1], B, bare[2], bare[3]]
+    fused = keys(fuse(ROUTE, lexical, [B, C, A], 8, lambda index: index != "bare"))
+    assert (bare[0], B, A, bare[1], C, bare[2], bare[3]) == fused
+    assert (B, A, bare[0]) == keys(fuse(ROUTE, lexical, [B, C, A], 8))[:3]
+
+
+def test_a_group_that_knn_found_has_one_vote_of_it() -> None:
+    """Its document may be in an index that kNN does not search."""
+    one = DocKey("bare", "a")
+    expected = fuse(ROUTE, [one, A], [A, one], 4)
+    assert expected == fuse(ROUTE, [one, A], [A, one], 4, lambda index: index != "bare")
+
+
 def test_the_routes_weights_are_used() -> None:
     route = build_route(RouteSettings(index="i", fusion=Fusion(lexical_weight=0.1, semantic_weight=1)))
     assert (C, A) == keys(fuse(route, [A], [C], 5))

@@ -49,6 +49,9 @@ FOUND = VectorSearch(
 )
 
 
+MIXED = Failure("semantic", "mixed_vectors", "v")
+
+
 def facts(*fields: VectorField) -> IndexFacts:
     return IndexFacts(vectors={"v": fields} if fields else {})
 
@@ -71,7 +74,7 @@ def facts(*fields: VectorField) -> IndexFacts:
         (None, facts(KNN_FIELD), replace(FOUND, dialect=OPENSEARCH, similarity="l2")),
         (None, facts(replace(FIELD, kind="rank_vectors")), Failure("semantic", "unknown_vector_type", "rank_vectors")),
         (None, facts(replace(FIELD, dimensions=4)), Failure("semantic", "other_dimensions", "4")),
-        (None, facts(FIELD, replace(FIELD, dimensions=4)), Failure("semantic", "mixed_vectors", "v")),
+        (None, facts(replace(FIELD, dimensions=5), replace(FIELD, dimensions=4)), MIXED),
         (None, facts(replace(FIELD, model=None)), Failure("semantic", "unknown_model")),
         ("n", facts(FIELD), Failure("semantic", "other_model", "m")),
     ],
@@ -81,6 +84,44 @@ def test_vectors_are_searched_only_if_their_model_is_known(
 ) -> None:
     route = build_route(RouteSettings(index="products", embedding_model=named, semantic=SEMANTIC))
     assert expected == vector_search(route, SEMANTIC, found)
+
+
+IN_A, IN_B = replace(FIELD, index="a"), replace(FIELD, index="b")
+
+
+@pytest.mark.parametrize(
+    ("named", "reached", "forms", "expected"),
+    [
+        (None, "ab", [IN_A, IN_B], FOUND),
+        (None, "abc", [IN_A, IN_B], replace(FOUND, only={"v": ("a", "b")})),
+        (None, "", [IN_A], replace(FOUND, only={"v": ("a",)})),
+        (None, "a", [IN_A], FOUND),
+        (None, "c", [IN_A], Failure("semantic", "no_vector_field", "v")),
+        (None, "a", [IN_A, replace(IN_B, model="n")], FOUND),
+        (None, "ab", [IN_A, replace(IN_B, dimensions=4)], replace(FOUND, only={"v": ("a",)}, partly=MIXED)),
+        ("m", "ab", [IN_A, replace(IN_B, model="n")], replace(FOUND, only={"v": ("a",)}, partly=MIXED)),
+        (None, "ab", [IN_A, replace(IN_B, model="n")], MIXED),
+        ("m", "ab", [IN_A, replace(IN_B, similarity="l2_norm")], MIXED),
+        ("m", "ab", [replace(IN_A, model="o"), replace(IN_B, model="n")], MIXED),
+    ],
+)
+def test_only_the_indices_with_fitting_vectors_are_searched(
+    named: str | None, reached: str, forms: list[VectorField], expected: VectorSearch | Failure
+) -> None:
+    """If the vectors of two indices fit the route, but not each other, none is searched."""
+    route = build_route(RouteSettings(index="*", embedding_model=named, semantic=SEMANTIC))
+    known = IndexFacts(indices=frozenset("abc"), vectors={"v": tuple(forms)})
+    assert expected == vector_search(route, SEMANTIC, known, reached=frozenset(reached))
+
+
+def test_each_vector_field_is_searched_where_it_exists() -> None:
+    semantic = Semantic(field=("w", "v"), dimensions=3)
+    known = IndexFacts(indices=frozenset("abc"), vectors={"v": (IN_A, IN_B), "w": (IN_B,)})
+    found = vector_search(build_route(SETTINGS), semantic, known)
+    assert isinstance(found, VectorSearch)
+    assert {"v": ("a", "b"), "w": ("b",)} == found.only
+    assert [True, True, False] == [found.sees(index) for index in "abc"]
+    assert FOUND.sees("anything")
 
 
 def test_vector_fields_may_have_different_nested_paths() -> None:

@@ -25,6 +25,8 @@ class KnnSearch:
     """Path of the nested documents that hold the vectors; a hit is the parent document, by its nearest vector."""
     similarity: str = ""
     """The similarity in the mapping."""
+    indices: Sequence[str] = ()
+    """The indices to which the search is restricted; empty: all that it reaches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +63,22 @@ def _of_inner_product(score: float) -> float:
 def _top_level(search: KnnSearch) -> Mapping[str, Any]:
     knn: dict[str, Any] = {"field": search.field, "query_vector": search.vector}
     knn |= {"k": search.k, "num_candidates": search.num_candidates}
-    if search.filters:
-        knn["filter"] = list(search.filters)
+    if filters := [*search.filters, *_in_indices(search)]:
+        knn["filter"] = filters
     if search.oversample:
         knn["rescore_vector"] = {"oversample": search.oversample}
     return {"knn": knn}
+
+
+def _in_indices(search: KnnSearch) -> Sequence[Any]:
+    """Return a filter of the indices: a shard of another index matches nothing, whatever its mapping."""
+    return [{"terms": {"_index": list(search.indices)}}] if search.indices else []
+
+
+def _restricted(search: KnnSearch, query: Any) -> Mapping[str, Any]:
+    """Restrict a query to the indices: in a `bool` around it, so that shards of others do not parse it."""
+    there = _in_indices(search)
+    return {"query": {"bool": {"must": [query], "filter": there}} if there else query}
 
 
 def _by_script(search: KnnSearch) -> Mapping[str, Any]:
@@ -79,9 +92,9 @@ def _compared(search: KnnSearch, script: Mapping[str, Any]) -> Mapping[str, Any]
     there = {"exists": {"field": search.field}}
     if search.path is None:
         held = {"bool": {"filter": [*search.filters, there]}}
-        return {"query": {"script_score": {"query": held, "script": script}}}
+        return _restricted(search, {"script_score": {"query": held, "script": script}})
     scored = _nearest_inside(search.path, {"script_score": {"query": there, "script": script}})
-    return {"query": {"bool": {"must": [scored], "filter": list(search.filters)}}}
+    return _restricted(search, {"bool": {"must": [scored], "filter": list(search.filters)}})
 
 
 def _nearest_inside(path: str, query: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -109,7 +122,7 @@ def _in_query(search: KnnSearch) -> Mapping[str, Any]:
     nearest: Mapping[str, Any] = {"knn": {search.field: clause}}
     if search.oversample:  # by script, since the Lucene engine accepts `rescore` and ignores it
         nearest = {"script_score": {"query": nearest, "script": script}}
-    return {"query": nearest if search.path is None else _nearest_inside(search.path, nearest)}
+    return _restricted(search, nearest if search.path is None else _nearest_inside(search.path, nearest))
 
 
 ELASTICSEARCH = Dialect(

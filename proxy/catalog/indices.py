@@ -181,11 +181,16 @@ class VectorField:
     model: str | None
     path: str | None = None
     """Path of the nested documents that contain the field, if any."""
+    index: str = field(default="", compare=False)
+    """The index; empty if only the types of the fields are known."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexFacts:
     """Facts from the mappings, settings and aliases of the indices of a search."""
+
+    indices: frozenset[str] = frozenset()
+    """The indices; empty if only the types of the fields are known."""
 
     types: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Types of a field, by its path."""
@@ -238,7 +243,7 @@ def read_facts(answer: Mapping[str, Any]) -> IndexFacts:
     copies: dict[str, set[str]] = {}
     aliases: dict[str, set[str]] = {}
     vectors: dict[str, list[VectorField]] = {}
-    for index in answer.values():
+    for index_name, index in answer.items():
         mappings = index.get("mappings", {})
         meta = mappings.get("_meta", {}).get(META_KEY, {})
         nested = set(nested_paths(mappings.get("properties", {})))
@@ -250,10 +255,11 @@ def read_facts(answer: Mapping[str, Any]) -> IndexFacts:
             if targets := spec.get("copy_to"):
                 copies.setdefault(path, set()).update([targets] if isinstance(targets, str) else targets)
             if spec["type"] in VECTOR_TYPES:
-                vector = _vector_field(spec, meta.get(path, {}), _innermost(path, nested))
+                vector = _vector_field(spec, meta.get(path, {}), _innermost(path, nested), index_name)
                 vectors.setdefault(path, []).append(vector)
     settings = [index.get("settings", {}).get("index", {}) for index in answer.values()]
     return IndexFacts(
+        indices=frozenset(answer),
         types={path: frozenset(found) for path, found in types.items()},
         also_keywords=_also_keywords(types),
         vectors={path: tuple(found) for path, found in vectors.items()},
@@ -341,7 +347,7 @@ def is_inside(field: str, path: str) -> bool:
     return not path or field == path or field.startswith(f"{path}.")
 
 
-def _vector_field(spec: Mapping[str, Any], meta: Mapping[str, Any], path: str | None) -> VectorField:
+def _vector_field(spec: Mapping[str, Any], meta: Mapping[str, Any], path: str | None, index: str) -> VectorField:
     method = spec.get("method", {})
     default = "l2" if spec["type"] == "knn_vector" else "cosine"
     return VectorField(
@@ -350,6 +356,7 @@ def _vector_field(spec: Mapping[str, Any], meta: Mapping[str, Any], path: str | 
         similarity=spec.get("similarity", spec.get("space_type", method.get("space_type", default))),
         model=meta.get("model"),
         path=path,
+        index=index,
     )
 
 

@@ -135,7 +135,7 @@ class Planner:
         if isinstance(at_rest, Bypass):
             return at_rest
         reranker, is_fast = self._choose_reranker(route)
-        vectors = _vectors(route, request, user_query, facts, kind)
+        vectors = _vectors(covered, request, user_query, facts, kind)
         if isinstance(vectors, Failure) and vectors.by_design and route.rerank_model is None:
             return Bypass("no_stage")
         budget = _budget_seconds(route, options, request)
@@ -148,7 +148,7 @@ class Planner:
             instruction=route.redaction.redacted(_instruction(route, options)),
             sent_text=route.redaction.cut(spelled, self._query_max_chars),
             vectors=vectors if isinstance(vectors, VectorSearch) else None,
-            unavailable=vectors if isinstance(vectors, Failure) else None,
+            unavailable=vectors.partly if isinstance(vectors, VectorSearch) else vectors,
             window=at_rest if request.is_later_page else self._window_now(at_rest, route, reranker),
             window_at_rest=at_rest,
             covered=covered.indices,
@@ -303,13 +303,15 @@ def _ordered_by_boosts(route: Route, user_query: UserQuery) -> Bypass | None:
 
 
 def _vectors(
-    route: Route, request: SearchRequest, user_query: UserQuery, facts: IndexFacts | None, kind: EngineKind | None
+    covered: Covered, request: SearchRequest, user_query: UserQuery, facts: IndexFacts | None, kind: EngineKind | None
 ) -> VectorSearch | Failure | None:
     """Return the kNN search, or why there is none; None if the route has no `semantic`."""
+    route = covered.route
     if route.semantic is None:
         return None
     version = kind.version if kind else None
-    return _why_no_knn(request, user_query) or vector_search(route, route.semantic, facts, version)
+    why = _why_no_knn(request, user_query)
+    return why or vector_search(route, route.semantic, facts, version, covered.indices)
 
 
 def _why_no_knn(request: SearchRequest, user_query: UserQuery) -> Failure | None:

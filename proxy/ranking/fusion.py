@@ -13,9 +13,9 @@ from proxy.ranking.hits import DocKey, Ranking, Scored, keys
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """The documents of a ranking, best first, and its weight."""
+    """The documents of a ranking, best first, and its weight; None is a place without a document."""
 
-    keys: Sequence[DocKey]
+    keys: Sequence[DocKey | None]
     weight: float = 1.0
 
 
@@ -27,7 +27,8 @@ def reciprocal_rank_fusion(rankings: Sequence[Weighted], rank_constant: int = 60
     scores: dict[DocKey, float] = {}
     for ranking in rankings:
         for rank, key in enumerate(ranking.keys, start=1):
-            scores[key] = scores.get(key, 0.0) + ranking.weight / (rank_constant + rank)
+            if key is not None:
+                scores[key] = scores.get(key, 0.0) + ranking.weight / (rank_constant + rank)
     return by_score(scores)
 
 

@@ -5,7 +5,7 @@ engine's, mapped below 1 by `s/(1+s)`. So every page has the same `max_score`, a
 whatever sequence the pages are requested.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
@@ -100,11 +100,26 @@ class Head:
         return head_value(self.score(place), place)
 
 
-def fuse(route: Route, lexical: Sequence[DocKey], semantic: Sequence[DocKey], window: int) -> Ranking:
-    """Fuse the documents of two retrievers, and return the window."""
+def fuse(
+    route: Route,
+    lexical: Sequence[DocKey],
+    semantic: Sequence[DocKey],
+    window: int,
+    sees: Callable[[str], bool] = lambda _: True,
+) -> Ranking:
+    """Fuse the documents of two retrievers, and return the window.
+
+    In the first half of the window, documents of an index that kNN does not search (`sees`) count as if it ranked them
+    as the engine did: otherwise those that both retrievers can find would all precede them. In the second half they
+    compete with those that only kNN found. Measured on the demo's catalogue, half of it without vectors, without a
+    reranker: 1 of 22 searches is worse than the engine's, 8 without this rule; with it in the whole window, kNN adds
+    less.
+    """
     rankings = [Weighted(lexical, route.fusion.lexical_weight)]
     if semantic:
         rankings.append(Weighted(semantic, route.fusion.semantic_weight))
+        unseen = [None if sees(key.index) or key in semantic else key for key in lexical[: window // 2]]
+        rankings += [Weighted(unseen, route.fusion.semantic_weight)] if any(unseen) else []
     return reciprocal_rank_fusion(rankings, route.fusion.rank_constant)[:window]
 
 

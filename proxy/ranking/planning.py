@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from msgspec import UNSET
@@ -93,6 +93,14 @@ class VectorSearch:
     num_candidates: int
     timeout_seconds: float
     oversample: float | None = None
+    only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The indices to which the search of a field is restricted, if others have no such vectors."""
+    partly: Failure | None = None
+    """Why some indices are not searched, if that is a fault: they have other vectors."""
+
+    def sees(self, index: str) -> bool:
+        """Whether the documents of an index can be found by kNN."""
+        return any(name not in self.only or index in self.only[name] for name in self.fields)
 
     def is_near(self, score: float) -> bool:
         """Whether a document found by kNN only exceeds the minimum similarity: kNN always returns k documents."""
@@ -101,39 +109,75 @@ class VectorSearch:
 
 
 def vector_search(
-    route: Route, semantic: Semantic, facts: IndexFacts | None, version: Version | None = None
+    route: Route,
+    semantic: Semantic,
+    facts: IndexFacts | None,
+    version: Version | None = None,
+    reached: AbstractSet[str] = frozenset(),
 ) -> VectorSearch | Failure:
     """Return how the vectors of these indices are searched, or why kNN is skipped.
 
     Vectors of another model with the same dimensions fit into the same field, and return random neighbours without an
-    error; so kNN requires that the model of the vectors is known.
+    error; so kNN requires that the model of the vectors is known. Indices without vectors are not searched, and those
+    with other vectors neither, if the rest fit the route and each other. `reached`: the indices of the search, if
+    known, of which the facts may have more.
     """
     if facts is None:
         return Failure("semantic", "mapping_unreadable")
-    names = semantic.fields
-    if missing := [name for name in names if not facts.vectors.get(name)]:
+    names, searched = semantic.fields, reached or facts.indices
+    found = [
+        (name, _with_model_of_route(form, route))
+        for name in names
+        for form in facts.vectors.get(name, ())
+        if not (reached and form.index) or form.index in reached
+    ]
+    if missing := [name for name in names if all(name != other for other, _ in found)]:
         return Failure("semantic", "no_vector_field", missing[0])
-    found = {(name, _with_model_of_route(form, route)) for name in names for form in facts.vectors[name]}
+    partly = None
+    if _are_mixed(found):
+        fitting = [each for each in found if not isinstance(_fit(route, semantic, each[1], version), Failure)]
+        partly = Failure("semantic", "mixed_vectors", ", ".join(names))
+        if not facts.indices or {name for name, _ in fitting} < set(names) or _are_mixed(fitting):
+            return partly
+        found = fitting
+    form = found[0][1]
+    dialect = _fit(route, semantic, form, version)
+    if isinstance(dialect, Failure):
+        return dialect
     paths = {name: form.path for name, form in found}
-    if len(found) > len(paths) or len({replace(form, path=None) for _, form in found}) > 1:
-        return Failure("semantic", "mixed_vectors", ", ".join(names))
-    field = next(form for _, form in found)
-    dialect = dialect_of(field.kind, version)
-    if dialect is None:
-        return Failure("semantic", "unknown_vector_type", field.kind)
-    if problem := _problem(route, semantic, field):
-        return problem
     return VectorSearch(
         dialect=dialect,
         fields={name: paths[name] for name in names},
-        model=field.model or route.embedding_model,
+        model=form.model or route.embedding_model,
         dimensions=semantic.dimensions,
-        similarity=field.similarity or semantic.similarity or dialect.default_similarity,
+        similarity=form.similarity or semantic.similarity or dialect.default_similarity,
         min_similarity=MIN_SIMILARITY if semantic.min_similarity is UNSET else semantic.min_similarity,
         num_candidates=NUM_CANDIDATES if semantic.num_candidates is UNSET else semantic.num_candidates,
         timeout_seconds=semantic.timeout_seconds,
         oversample=semantic.oversample,
+        only=_only(found, searched) if facts.indices else {},
+        partly=partly,
     )
+
+
+_Form = tuple[str, VectorField]
+"""A vector field of one index, with its path."""
+
+
+def _are_mixed(found: Sequence[_Form]) -> bool:
+    """Whether one query vector and one threshold cannot serve all of these fields, or a field is nested in some."""
+    distinct = set(found)
+    return (
+        len(distinct) > len({name for name, _ in distinct}) or len({replace(form, path=None) for _, form in found}) > 1
+    )
+
+
+def _only(found: Sequence[_Form], searched: AbstractSet[str]) -> Mapping[str, tuple[str, ...]]:
+    """Return the indices of each field that some indices of the search do not have."""
+    having: dict[str, set[str]] = {}
+    for name, form in found:
+        having.setdefault(name, set()).add(form.index)
+    return {name: tuple(sorted(indices)) for name, indices in having.items() if not searched <= indices}
 
 
 def _with_model_of_route(field: VectorField, route: Route) -> VectorField:
@@ -141,16 +185,20 @@ def _with_model_of_route(field: VectorField, route: Route) -> VectorField:
     return replace(field, model=route.embedding_model) if field.model is None and route.embedding_model_named else field
 
 
-def _problem(route: Route, semantic: Semantic, field: VectorField) -> Failure | None:
-    if field.dimensions not in {None, semantic.dimensions}:
-        return Failure("semantic", "other_dimensions", f"{field.dimensions}")
-    if field.model is None and not route.embedding_model_named:
-        if field.dimensions is None:
+def _fit(route: Route, semantic: Semantic, form: VectorField, version: Version | None) -> Dialect | Failure:
+    """Return the kNN syntax for vectors that fit the route, or why they do not fit."""
+    dialect = dialect_of(form.kind, version)
+    if dialect is None:
+        return Failure("semantic", "unknown_vector_type", form.kind)
+    if form.dimensions not in {None, semantic.dimensions}:
+        return Failure("semantic", "other_dimensions", f"{form.dimensions}")
+    if form.model is None and not route.embedding_model_named:
+        if form.dimensions is None:
             return Failure("semantic", "mapping_unreadable")
         return Failure("semantic", "unknown_model")
-    if field.model is not None and route.embedding_model_named and field.model != route.embedding_model:
-        return Failure("semantic", "other_model", field.model)
-    return None
+    if form.model is not None and route.embedding_model_named and form.model != route.embedding_model:
+        return Failure("semantic", "other_model", form.model)
+    return dialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +217,7 @@ class Plan:
     vectors: VectorSearch | None
     """None if the route has no semantic retriever, or this search cannot use it."""
     unavailable: Failure | None
-    """Why this search cannot use its route's semantic retriever."""
+    """Why this search cannot use its route's semantic retriever, or only in some of its indices."""
     window: int
     """The number of hits from each retriever, and of candidates to rerank."""
     covered: frozenset[str]

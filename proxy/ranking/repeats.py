@@ -154,7 +154,8 @@ async def repeated(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> He
 def inputs_hash(run: Run, answer: SearchAnswer, semantic: SemanticHits, added: Mapping[str, SearchAnswer]) -> bytes:
     """Hash what determines a ranking besides its key and the models: the hits and the responses of added searches."""
     plan = run.plan
-    inputs = sha256(repr((plan.window, plan.names, sorted(plan.covered))).encode())
+    only = plan.vectors.only if plan.vectors else {}
+    inputs = sha256(repr((plan.window, plan.names, sorted(plan.covered), only)).encode())
     for stage, each in {"": answer, **added}.items():
         inputs.update(b"\0%s\0" % stage.encode())
         inputs.update(each.hits_members["hits"])

@@ -155,7 +155,8 @@ def _merged(run: Run, found: Sequence[SemanticHits]) -> SemanticHits:
     best: dict[DocKey, Hit] = {}
     for hit in sorted(chain.from_iterable([each.hits for each in found]), key=attrgetter("score"), reverse=True):
         best.setdefault(hit.key, hit)
-    failures = dict.fromkeys(failure for each in found for failure in each.failures)
+    partly = (run.plan.unavailable,) if run.plan.unavailable else ()
+    failures = dict.fromkeys((*partly, *chain.from_iterable([each.failures for each in found])))
     raw = tuple(hits for each in found for hits in each.raw)
     return SemanticHits(tuple(best.values())[: run.plan.window], tuple(failures), raw)
 

@@ -101,7 +101,17 @@ def semantic_search(plan: Plan, vectors: VectorSearch, field: str, vector: Seque
     body: dict[str, Any] = plan.request.body(Use.EVERYWHERE) | _grouped(plan)
     path = vectors.fields[field]
     body |= vectors.dialect.knn(
-        KnnSearch(field, vector, size, candidates, filters, vectors.oversample, path, vectors.similarity)
+        KnnSearch(
+            field,
+            vector,
+            size,
+            candidates,
+            filters,
+            vectors.oversample,
+            path,
+            vectors.similarity,
+            vectors.only.get(field, ()),
+        )
     )
     body |= {"size": size, "_source": list(plan.read_fields) if plan.route.rerank_model else False}
     body |= {"timeout": f"{int(vectors.timeout_seconds * 1000)}ms"}

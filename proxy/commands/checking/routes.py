@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from proxy.catalog.indices import IndexFacts, Resolved, route_of
 from proxy.catalog.passage_fields import missing_fields
@@ -16,7 +17,8 @@ ADVICE: Mapping[str, str] = {
     "mapping_unreadable": "the caller may not read the mapping: set engine.authorization_env to a variable with an "
     "Authorization value, or set `embedding_model` of the route if you know which model made the vectors",
     "no_vector_field": "the index has no such vector field: add it with `rerank-proxy backfill`, or remove `semantic`",
-    "mixed_vectors": "the indices of the route have vectors of different models or types: give each its own route",
+    "mixed_vectors": "the indices of the route have vectors of different models or types, and kNN searches only those "
+    "that fit the route, if these are alike: run `rerank-proxy backfill` on the others, or give each its own route",
     "unknown_vector_type": "the proxy does not support the type of the field",
     "other_dimensions": "`dimensions` of the route differs from the mapping",
     "unknown_model": "the mapping does not say which model made the vectors: run `rerank-proxy backfill` on a new "
@@ -111,9 +113,16 @@ async def look_at(route: Route, settings: RouteSettings, routes: Sequence[Route]
             return Looked((Finding("wrong", route.name, said), *passage))
         case vectors:
             said = f"{_count(indices)}, {vectors.dimensions} dimensions by {vectors.model}"
-            return Looked(
-                (Finding("ok", route.name, said), *_without_vectors(route, facts, indices), *passage), vectors
-            )
+            notes = _other_vectors(route, vectors, indices), _without_vectors(route, facts, indices)
+            return Looked((Finding("ok", route.name, said), *chain(*notes), *passage), vectors)
+
+
+def _other_vectors(route: Route, vectors: VectorSearch, indices: frozenset[str]) -> Iterator[Finding]:
+    """Find indices whose vectors do not fit the route."""
+    if vectors.partly:
+        searched = frozenset(name for names in vectors.only.values() for name in names)
+        said = f"{vectors.partly.reason} (not searched: {', '.join(sorted(indices - searched))})"
+        yield Finding("wrong", route.name, f"{said}: {ADVICE[vectors.partly.reason]}")
 
 
 def _without_vectors(route: Route, facts: IndexFacts, indices: frozenset[str]) -> Iterator[Finding]:
@@ -122,8 +131,7 @@ def _without_vectors(route: Route, facts: IndexFacts, indices: frozenset[str]) -
         if lacking := len(indices) - len(facts.vectors.get(field, ())):
             said = (
                 f"{lacking} of {_count(indices)} {'has' if lacking == 1 else 'have'} no field {field!r}: kNN finds "
-                "nothing there, and on OpenSearch it is skipped in searches that include them (`partial`). Run "
-                "`rerank-proxy backfill` on each"
+                "nothing there, and their documents keep about the engine's places. Run `rerank-proxy backfill` on each"
             )
             yield Finding("note", route.name, said)
 
