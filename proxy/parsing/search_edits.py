@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
+from proxy.parsing.decoding import Parameters, is_too_complex
 from proxy.parsing.json_text import decoder_of, read, take_member, with_members_set
-from proxy.parsing.search_request import OF_PIT, Parameters, hides_source, is_too_complex
+from proxy.parsing.search_request import OF_PIT, hides_source
 from proxy.parsing.sort_values import BY_SCORE, Walk, engine_values, read_sort, walk_of
 from proxy.parsing.source_filter import PathPlace, SourceFilter, read_source, source_of_url
 
