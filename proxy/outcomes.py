@@ -26,7 +26,7 @@ BYPASS_REASONS: Mapping[str, str] = {
     "accept": "the client does not accept a JSON response",
     "autocomplete": "the route bypasses autocomplete queries",
     "boost_alone": "the query's score does not depend on the words (`boost_mode: replace`, a script without `_score`)",
-    "collapse": "`collapse` with several `inner_hits`",
+    "collapse": "`collapse` with more than 4 `inner_hits`, or in a form that the proxy does not know",
     "content_encoding": "the body has a compression that the proxy does not support",
     "content_type": "the body is not JSON",
     "credentials": "the credentials are valid for one request or one connection only (Negotiate, SigV4)",

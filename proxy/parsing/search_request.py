@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from proxy.bounds import RESCORED_HITS
+from proxy.bounds import INNER_HITS, RESCORED_HITS
 from proxy.outcomes import Bypass
 from proxy.parsing.compound_queries import listed
 from proxy.parsing.decoding import Decoded, Members, NotUnderstood, Parameters, decode
@@ -275,14 +275,14 @@ def _ranks_by_itself(retriever: Any) -> bool:
 
 
 def _collapse(collapse: Any) -> str | None:
-    """Read the `collapse` field; hits can be moved only if there is at most one `inner_hits`."""
+    """Read the `collapse` field; each group keeps its inner hits."""
     match collapse:
         case None:
             return None
         case {"field": str(path)}:
-            inner = collapse.get("inner_hits", {})
-            listed = inner if isinstance(inner, list) else [inner]
-            if len(listed) == 1 and isinstance(listed[0], dict):
+            inner = collapse.get("inner_hits", [])
+            several = inner if isinstance(inner, list) else [inner]
+            if len(several) <= INNER_HITS and all(isinstance(each, dict) for each in several):
                 return path
         case _:
             pass
