@@ -55,6 +55,8 @@ def test_every_reason_in_the_tables_is_explained(table: Mapping[str, Use | str])
         ("", b'{"aggs":[%s]}' % b",".join([b"{}"] * BODY_CLAUSES), "too_complex"),
         ("q=" + "a" * PARAMETERS_BYTES, b"", "too_complex"),
         ("source={}", b"", "format"),
+        ("format=yaml", b"", "format"),
+        ("format=", b"", "format"),
         ("source={}&source_content_type=application/yaml", b"", "format"),
         ("source={}&source_content_type=application/json", b"{}", "unknown_parameter"),
         ("source_content_type=application/json", b"{}", "unknown_parameter"),
@@ -70,6 +72,10 @@ def test_what_an_engine_may_reject_or_read_differently_is_not_decoded(
     query_string: str, body: bytes, reason: str
 ) -> None:
     assert Bypass(reason) == refusal(query_string, body)
+
+
+def test_json_may_be_requested_by_name() -> None:
+    assert (("format", "json"),) == decode("format=json", b"").parameters
 
 
 def test_clauses_and_names_up_to_the_limit_are_read() -> None:

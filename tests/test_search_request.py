@@ -239,8 +239,61 @@ def test_translated_search_after_is_parsed() -> None:
     assert (walk, Sort((0,)), content) == (request.walk, request.sort, request.content)
 
 
-def test_a_point_in_time_may_return_sort_values_without_a_sort() -> None:
-    assert OF_PIT == read("", {"pit": {"id": "x"}}).sort
+@pytest.mark.parametrize(
+    "sort", [[], ["_score"], ["_score", "_shard_doc"], [{"_score": "desc"}, {"_shard_doc": {"order": "desc"}}]]
+)
+def test_the_order_of_a_point_in_time_may_be_stated(sort: Any) -> None:
+    """Each hit has both sort values, also without a sort."""
+    body = {"pit": {"id": "x"}, "sort": sort}
+    content, walk = translated("", strategies.compact({**body, "search_after": [tail_value(1.5), 7]}))
+    assert OF_PIT == read("", body).sort
+    assert ([1.5, 7], Walk(tail_value(1.5))) == (msgspec.json.decode(content)["search_after"], walk)
+
+
+@pytest.mark.parametrize("sort", ["_shard_doc", ["_shard_doc", "_score"], ["_score", "price"]])
+def test_a_point_in_time_in_another_order_is_the_engines(sort: Any) -> None:
+    found = parse("", strategies.compact({"pit": {"id": "x"}, "sort": sort}))
+    assert isinstance(found, Bypass)
+    assert found.reason in {"sort", "cursor"}
+
+
+RAIN = {"match": {"a": "rain"}}
+ONLY = {"term": {"b": 1}}
+
+
+@pytest.mark.parametrize(
+    ("standard", "plain"),
+    [
+        ({"sort": ["_score", "id"]}, {"query": RAIN, "sort": ["_score", "id"]}),
+        ({"collapse": {"field": "c"}}, {"query": RAIN, "collapse": {"field": "c"}}),
+        (
+            {"filter": [ONLY], "sort": ["_score"], "min_score": 0.5},
+            {"query": {"bool": {"must": [RAIN], "filter": [ONLY]}}, "sort": ["_score"], "min_score": 0.5},
+        ),
+    ],
+)
+def test_a_standard_retriever_with_an_order_or_groups_is_read_as_the_plain_search(standard: Any, plain: Any) -> None:
+    more = {"size": 3, "aggs": {"x": {"terms": {"field": "c"}}}}
+    found = read("", {**more, "retriever": {"standard": {"query": RAIN, **standard}}})
+    expected = read("", {**more, **plain})
+    assert (expected.query, expected.sort, expected.collapse) == (found.query, found.sort, found.collapse)
+    assert (expected.size, expected.own_ranking) == (found.size, found.own_ranking)
+    assert json.loads(expected.content) == json.loads(found.content)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"retriever": {"standard": {"query": RAIN, "sort": ["_score"], "search_after": [1]}}},
+        {"retriever": {"standard": {"query": RAIN, "sort": ["_score"], "terminate_after": 1}}},
+        {"retriever": {"standard": {"query": RAIN, "collapse": {"field": "c"}, "_name": "x"}}},
+        {"retriever": {"standard": {"query": RAIN, "collapse": {"field": "c"}}}, "query": RAIN},
+        {"retriever": {"standard": {"query": RAIN, "sort": ["_score"]}}, "sort": ["_score"]},
+        {"retriever": {"standard": {"sort": ["_score"]}}},
+    ],
+)
+def test_other_standard_retrievers_are_the_engines(body: Any) -> None:
+    assert Bypass("retriever") == parse("", strategies.compact(body))
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,10 @@ class Decoded(NamedTuple):
     """The members of the body, with their bytes."""
     body: Mapping[str, Any]
 
+    def with_content(self, content: bytes) -> "Decoded":
+        """Return the same search with another body; raises NotUnderstood."""
+        return Decoded(self.parameters, content, *_body(content))
+
 
 def decode(query_string: str, body: bytes) -> Decoded:
     """Decode a search from its URL's query string and decompressed body; raises NotUnderstood."""
@@ -70,6 +74,8 @@ def _parameters(query_string: str) -> Parameters:
     if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
         raise NotUnderstood("unknown_parameter", twice[0], "it occurs twice")
     _refuse([name for name, _ in pairs], PARAMETERS, "unknown_parameter")
+    if dict(pairs).get("format", "json") != "json":
+        raise NotUnderstood("format")
     return tuple(pairs)
 
 

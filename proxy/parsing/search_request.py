@@ -16,9 +16,9 @@ from proxy.outcomes import Bypass
 from proxy.parsing.compound_queries import listed
 from proxy.parsing.decoding import Decoded, Members, NotUnderstood, Parameters, decode
 from proxy.parsing.filter_path import Form, read_form
-from proxy.parsing.json_text import take_member
+from proxy.parsing.json_text import take_member, with_members_set
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.parsing.sort_values import Sort, Walk, read_sort
+from proxy.parsing.sort_values import BY_SCORE, Sort, Walk, read_sort
 from proxy.parsing.source_filter import PathPlace, SourceFilter, read_source, source_of_url
 
 DEFAULT_SIZE = 10
@@ -106,7 +106,7 @@ class SearchRequest:
 def parse(query_string: str, body: bytes, walk: Walk | None = None) -> SearchRequest | Bypass:
     """Parse a search from its URL's query string and decompressed body; `walk` is that of `translated`."""
     try:
-        return _read(decode(query_string, body), walk)
+        return _read(_unfolded(decode(query_string, body)), walk)
     except NotUnderstood as unread:
         return unread.why
 
@@ -191,7 +191,7 @@ def _stored_fields(url: Mapping[str, str], decoded: Mapping[str, Any]) -> set[st
 
 
 def _sort(decoded: Mapping[str, Any], url: Mapping[str, str]) -> Sort:
-    sort = read_sort(decoded.get("sort", []), url.get("sort", ""))
+    sort = _stated_sort(decoded, url)
     if sort is None:
         raise NotUnderstood("sort")
     if "pit" not in decoded:
@@ -199,6 +199,16 @@ def _sort(decoded: Mapping[str, Any], url: Mapping[str, str]) -> Sort:
     if sort.is_shown:
         raise NotUnderstood("cursor")
     return OF_PIT
+
+
+def _stated_sort(decoded: Mapping[str, Any], url: Mapping[str, str]) -> Sort | None:
+    return read_sort(decoded.get("sort", []), url.get("sort", ""), of_pit="pit" in decoded)
+
+
+def shown_sort(decoded: Mapping[str, Any], url: Mapping[str, str]) -> Sort:
+    """Return the sort order of the sort values that hits have; by score if hits have none."""
+    sort = _stated_sort(decoded, url) or BY_SCORE
+    return OF_PIT if sort == BY_SCORE and "pit" in decoded else sort
 
 
 OF_PIT = Sort((0,))
@@ -257,6 +267,24 @@ def _query_of_body(decoded: Mapping[str, Any]) -> Any:
 
 
 _IN_STANDARD = frozenset({"query", "filter", "min_score", "_name"})
+_OUTSIDE = frozenset({"sort", "collapse"})
+
+
+def _unfolded(search: Decoded) -> Decoded:
+    """Write a `standard` retriever with a sort order or groups as the plain search that it stands for."""
+    retriever = search.body.get("retriever", {})
+    match retriever:
+        case {"standard": {"query": dict(), **options}} if len(retriever) == 1:
+            moved = {str(name): value for name, value in options.items() if name != "filter"}
+            is_plain = bool(_OUTSIDE & moved.keys()) and moved.keys() <= _OUTSIDE | {"min_score"}
+            if not is_plain or search.body.keys() & {"query", "post_filter", *moved}:
+                return search
+            own = {name: value for name, value in retriever["standard"].items() if name not in moved}
+            content, _ = take_member(search.content, ("retriever",))
+            members = {"query": _query_of_retriever({"standard": own}), **moved}
+            return search.with_content(with_members_set(content, members))
+        case _:
+            return search
 
 
 def _query_of_retriever(retriever: Any) -> Any:

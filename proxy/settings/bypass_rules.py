@@ -14,6 +14,9 @@ from proxy.parsing.query_text import UserQuery
 from proxy.parsing.words import is_identifier
 from proxy.settings.config import BypassRules
 
+_SUGGESTIONS = 20
+"""The most hits that an autocomplete list requests: a larger page, also of words ending in `*`, is one of results."""
+
 
 @dataclass(frozen=True, slots=True)
 class TextBypass:
@@ -24,9 +27,9 @@ class TextBypass:
     phrases: frozenset[str] = frozenset()
     patterns: Sequence[re.Pattern[str]] = ()
 
-    def bypass(self, typed: UserQuery) -> Bypass | None:
-        """Return the bypass reason that applies to this query text, if any."""
-        if self.autocomplete and typed.autocomplete:
+    def bypass(self, typed: UserQuery, size: int) -> Bypass | None:
+        """Return the bypass reason that applies to this query text and this number of hits, if any."""
+        if self.autocomplete and typed.autocomplete and size <= _SUGGESTIONS:
             return Bypass("autocomplete")
         if len(typed.text) > BYPASS_RULE_CHARACTERS:
             return None
