@@ -48,7 +48,7 @@ BYPASS_REASONS: Mapping[str, str] = {
     "pipeline": "the search uses a search pipeline that may change hits or their order",
     "rank": "the client uses its own fusion",
     "rescore": "the client uses its own `rescore`, and the page ends beyond hit 1000",
-    "retriever": "a compound retriever, with the client's own fusion or reranking, or unknown options of a `standard` one",
+    "retriever": "a compound retriever, with the client's own fusion or reranking, or unknown options of another",
     "route_off": "reranking is off for the route (`mode: off`)",
     "running": "an asynchronous search is not complete yet",
     "scroll": "a scroll reads all hits, in the engine's order",
