@@ -316,9 +316,9 @@ def test_documented_identifiers_are_identifiers() -> None:
     rules = text_bypass(BypassRules(identifiers=True))
     assert "(`SM-G991B`)" in TEXT
     for text in ("SM-G991B", "1234", "abc12"):
-        assert Bypass("identifier") == rules.bypass(UserQuery(text, None), 10)
+        assert Bypass("identifier") == rules.bypass(UserQuery(text, None))
     for text in ("123", "ab12", "abcde", "SM-G991B case"):
-        assert rules.bypass(UserQuery(text, None), 10) is None
+        assert rules.bypass(UserQuery(text, None)) is None
 
 
 @pytest.mark.parametrize(

@@ -257,6 +257,21 @@ def test_a_point_in_time_in_another_order_is_the_engines(sort: Any) -> None:
     assert found.reason in {"sort", "cursor"}
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({}, False),
+        ({"from": 20, "size": 100, "sort": ["_score"], "highlight": {"fields": {"a": {}}}}, False),
+        ({"aggs": {"x": {"terms": {"field": "c"}}}}, True),
+        ({"post_filter": {"term": {"c": 1}}}, True),
+        ({"sort": ["_score", {"id": "asc"}]}, True),
+    ],
+)
+def test_facets_and_further_sort_keys_show_a_page_of_results(body: Any, *, expected: bool) -> None:
+    """On every page, whatever its size."""
+    assert expected == read("", body).is_page
+
+
 RAIN = {"match": {"a": "rain"}}
 ONLY = {"term": {"b": 1}}
 

@@ -24,6 +24,7 @@ from proxy.parsing.source_filter import PathPlace, SourceFilter, read_source, so
 DEFAULT_SIZE = 10
 
 _QUERY_STRING_OPTIONS = {"df": "default_field", "analyzer": "analyzer", "default_operator": "default_operator"}
+_OF_PAGES = frozenset({"aggs", "aggregations", "post_filter"})
 _QUERY_STRING_FLAGS = ("analyze_wildcard", "lenient")
 
 
@@ -69,6 +70,14 @@ class SearchRequest:
     def is_later_page(self) -> bool:
         """Whether it continues a ranking that may be cached."""
         return bool(self.from_ or self.walk)
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it has what a page of results has, and a list of suggestions has not: facets, or further sort keys.
+
+        `from` and `size` do not count, so that all pages of a search are treated alike.
+        """
+        return self.sort.is_shown or not _OF_PAGES.isdisjoint(self.members)
 
     @property
     def timeout_seconds(self) -> float | None:

@@ -14,9 +14,6 @@ from proxy.parsing.query_text import UserQuery
 from proxy.parsing.words import is_identifier
 from proxy.settings.config import BypassRules
 
-_SUGGESTIONS = 20
-"""The most hits that an autocomplete list requests: a larger page, also of words ending in `*`, is one of results."""
-
 
 @dataclass(frozen=True, slots=True)
 class TextBypass:
@@ -27,9 +24,12 @@ class TextBypass:
     phrases: frozenset[str] = frozenset()
     patterns: Sequence[re.Pattern[str]] = ()
 
-    def bypass(self, typed: UserQuery, size: int) -> Bypass | None:
-        """Return the bypass reason that applies to this query text and this number of hits, if any."""
-        if self.autocomplete and typed.autocomplete and size <= _SUGGESTIONS:
+    def bypass(self, typed: UserQuery, *, is_page: bool = False) -> Bypass | None:
+        """Return the bypass reason that applies to this query text, if any.
+
+        A page of results (`is_page`) is no autocomplete list, even if the application searches for `lap*` in it, too.
+        """
+        if self.autocomplete and typed.autocomplete and not is_page:
             return Bypass("autocomplete")
         if len(typed.text) > BYPASS_RULE_CHARACTERS:
             return None
