@@ -28,8 +28,9 @@ endpoints         search, multi_search (multi_search_lines), async_search; nodes
     passthrough   passes other requests and bypassed searches through, byte for byte
 
 parsing           reads a search request
-    search_request    the body, as far as it is understood (search_keys: one table; source_filter, filter_path;
-                      json_text: raw members; search_edits: changes in a body that is passed on)
+    decoding          URL and body, as strictly as an engine decodes them (search_keys: the names that are known)
+    search_request    what they request, as far as it is understood (source_filter, filter_path; json_text: raw
+                      members; search_edits: changes in a body that is passed on)
     aggregations      which aggregations count the documents that kNN added
     sort_values       the sort order, and the values of `search_after`
     query_text        the text that the user typed, and the query with that text made optional (relaxing)

@@ -252,6 +252,8 @@ LOG_FLUSH_S = _bound(Of.PROXY, "seconds that the process waits for the log at sh
 OUTCOME_KEY = _bound(Of.CLIENT, "characters of a client's key in `X-Rerank`", 64, "cut")
 LOG_DETAIL = _bound(Of.PROXY, "characters of an error message in the log line of a search", 300, "cut")
 SHOWN_VALUE = _bound(Of.CLIENT, "characters of a wrong option that are repeated in its error", 40, "cut")
+INNER_HITS = _bound(Of.CLIENT, "`inner_hits` of a `collapse`", 4, "bypassed, `collapse`")
+"""The engine runs one search more for each group of the window and each of these."""
 RESCORED_HITS = _bound(Of.CLIENT, "`from` plus `size` of a search with its own `rescore`", 1000, "bypassed, `rescore`")
 NAMES_IN_A_URL = _bound(
     Of.ENGINE,

@@ -97,7 +97,7 @@ _COVERED_ELSEWHERE: Mapping[str, str] = {
     "proxy.parsing.query_syntax": "test_query_string.py",
     "proxy.parsing.search_edits": "test_search_request.py",
     "proxy.ranking": "test_pipeline.py",
-    "proxy.parsing.search_keys": "test_search_request.py",
+    "proxy.parsing.search_keys": "test_decoding.py",
     "proxy.ranking.rendering": "test_ordering.py",
     "proxy.ranking.reranking": "test_ordering.py",
     "proxy.upstream": "test_transport.py",

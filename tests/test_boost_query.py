@@ -46,6 +46,7 @@ def scored(query: Any, **said: Any) -> dict[str, Any]:
         of_bool(must=[TYPED], should=[{"match": {"title": "rain"}}, {"match": {"title": "anorak"}}]),
         of_bool(must=[TYPED], should=[{"prefix": {"title": {"value": "rain", "boost": 5}}}]),
         of_bool(must=[TYPED], should=[{"wildcard": {"brand": "*jacket*"}}, {"regexp": {"title": ".*rain jacket.*"}}]),
+        of_bool(must=[TYPED], should=[{"more_like_this": {"fields": ["text"], "like": "jacket rain"}}]),
         of_bool(must=TYPED, should=[FRENCH, {"term": {"language": "en"}}], minimum_should_match=1),
         of_bool(should=[TYPED, {"match": {"brand": "hats"}}], minimum_should_match=2),
         of_bool(must=[FRENCH], should=[{"match": {"brand": "hats"}}, TYPED], minimum_should_match="100%"),

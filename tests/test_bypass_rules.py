@@ -8,8 +8,8 @@ from proxy.settings.bypass_rules import TextBypass, text_bypass
 from proxy.settings.config import BypassRules
 
 
-def reason(rules: BypassRules, text: str, *, autocomplete: bool = False) -> str | None:
-    found = text_bypass(rules).bypass(UserQuery(text, None, autocomplete))
+def reason(rules: BypassRules, text: str, *, autocomplete: bool = False, is_page: bool = False) -> str | None:
+    found = text_bypass(rules).bypass(UserQuery(text, None, autocomplete), is_page=is_page)
     return found.reason if found else None
 
 
@@ -81,6 +81,12 @@ def test_autocomplete_is_bypassed_unless_the_route_reranks_it() -> None:
         reason(BypassRules(), "lap"),
         reason(BypassRules(autocomplete=False), "lap", autocomplete=True),
     ]
+
+
+def test_a_page_of_results_is_no_autocomplete_list() -> None:
+    """Some applications search for `lap*` in their results, too."""
+    assert reason(BypassRules(), "lap", autocomplete=True, is_page=True) is None
+    assert "identifier" == reason(BypassRules(), "XPS-13-9310", autocomplete=True, is_page=True)
 
 
 def test_by_default_identifiers_and_autocomplete_are_bypassed() -> None:

@@ -214,6 +214,126 @@ def _mediawiki() -> Any:
     }
 
 
+def _ragflow() -> Any:
+    line = '(quiet^0.3 ) (ceiling^0.3 "roof"^0.1) (fan^0.4 ) "quiet ceiling"^0.6 "ceiling fan"^0.8'
+    words = {"query_string": {"fields": ["name^10", "details"], "type": "best_fields", "query": line, "boost": 1}}
+    shown = {"must_not": {"range": {"shown": {"lt": 1}}}}
+    return {"query": {"bool": {"must": [words], "filter": [{"terms": {"kind": ["a"]}}, {"bool": shown}]}}, "size": 64}
+
+
+def _retrievers() -> Any:
+    """LangChain, LlamaIndex and Haystack: one clause on the text, beside filters on its metadata."""
+    words = {"multi_match": {"query": TEXT, "fuzziness": "AUTO", "type": "most_fields", "operator": "OR"}}
+    allowed = {"bool": {"must": [IN_SHOP, {"range": {"year": {"gt": 2020}}}]}}
+    return {"query": {"bool": {"must": [words], "filter": allowed}}, "_source": {"excludes": ["embedding"]}, "size": 4}
+
+
+def _mastodon() -> Any:
+    forms = [
+        {"match": {"name": {"query": TEXT, "analyzer": "word_join_analyzer"}}},
+        multi(["details", "details.*"], type="best_fields", operator="and"),
+    ]
+    log = {"script_score": {"script": {"source": "Math.log10(doc['followers'].value + 1)"}}}
+    inner = {"bool": {"must": [{"dis_max": {"queries": forms, "tie_breaker": 0.5}}, IN_SHOP], "must_not": []}}
+    query = {"function_score": {"query": inner, "functions": [log]}}
+    return {"query": {"bool": {"must": query, "should": [{"terms": {"id": [1, 2], "boost": 100}}]}}, "timeout": "10s"}
+
+
+def _openmetadata() -> Any:
+    exact = {"bool": {"should": [{"term": {"kind": {"value": TEXT, "boost": 20}}}]}}
+    phrases = {"bool": {"should": [{"match_phrase": {"name": {"query": TEXT, "boost": 15}}}]}}
+    words = multi(type="most_fields", fuzziness="1", minimum_should_match="2<70%", tie_breaker=0.3)
+    forms = {"bool": {"should": [exact, phrases, words, multi(["name.ngram"])], "minimum_should_match": "1"}}
+    functions = [{"filter": {"term": {"tier": "1"}}, "weight": 15}]
+    scored = {"function_score": {"query": {"bool": {"must": [forms]}}, "functions": functions, "boost_mode": "sum"}}
+    return {"query": {"bool": {"must": [scored], "filter": [IN_SHOP]}}, "aggs": {"k": {"terms": {"field": "kind"}}}}
+
+
+def _backstage() -> Any:
+    words = {"multi_match": {"fields": ["*"], "query": TEXT, "fuzziness": "auto", "minimum_should_match": 1}}
+    kinds = {"bool": {"should": [{"match": {"kind": "a"}}, {"match": {"kind": "b"}}]}}
+    highlight = {"fields": {"*": {}}, "number_of_fragments": 1}
+    return {"query": {"bool": {"filter": [IN_SHOP, kinds], "must": [words]}}, "highlight": highlight, "size": 25}
+
+
+def _gitea() -> Any:
+    forms = [multi(["details"], operator="and"), multi(["name^10"], type="phrase_prefix")]
+    query = {"bool": {"must": [{"bool": {"should": forms}}, {"terms": {"repo": [1, 2]}}, IN_SHOP]}}
+    return {"query": query, "sort": [{"_score": {"order": "desc"}}, {"updated": {"order": "asc"}}]}
+
+
+def _wiki_js() -> Any:
+    line = {"query": f"*{TEXT}*", "fields": ["name^20", "details^1"], "default_operator": "and"}
+    return {"query": {"simple_query_string": {**line, "analyze_wildcard": True}}, "size": 50, "explain": True}
+
+
+def _open_vsx() -> Any:
+    forms = [
+        {"term": {"kind": {"value": TEXT, "case_insensitive": True, "boost": 10}}},
+        multi(boost=5),
+        multi(fuzziness="AUTO", prefix_length=2),
+        {"prefix": {"name": {"value": TEXT}}},
+    ]
+    query = {"bool": {"must": [{"bool": {"should": forms, "boost": 2}}, IN_SHOP]}}
+    relevance = [{"field_value_factor": {"field": "relevance", "factor": 1}}]
+    return {"query": {"function_score": {"query": query, "functions": relevance}}, "sort": [{"_score": "desc"}]}
+
+
+def _opencti() -> Any:
+    stars = " ".join(f"{word}*" for word in WORDS)
+    line = {"query": stars, "analyze_wildcard": True, "fields": ["name^5", "details^2"]}
+    phrase = {"multi_match": {"type": "phrase", "query": stars, "lenient": True, "fields": ["name^5", "details"]}}
+    nested = {"nested": {"path": "links", "query": {"query_string": {**line, "fields": ["links.*"]}}}}
+    forms = {"bool": {"should": [{"query_string": line}, phrase, nested], "minimum_should_match": 1}}
+    return {"query": {"bool": {"must": [IN_SHOP, forms]}}, "sort": [{"_score": "desc"}, {"kind": "asc"}]}
+
+
+def _liferay() -> Any:
+    def field(path: str) -> Any:
+        forms = ("match", "match_phrase", "match_phrase_prefix")
+        return {"bool": {"should": [{form: {path: {"query": TEXT, "boost": 2}}} for form in forms]}}
+
+    words = {"bool": {"should": [field("name"), field("details"), {"term": {"kind": {"value": TEXT}}}]}}
+    access = {"bool": {"should": [{"bool": {"must": [{"term": {"kind": "a"}}, IN_SHOP]}}]}}
+    query = {"bool": {"must": [{"bool": {"must": [words]}}], "filter": [access]}}
+    return {"query": query, "stored_fields": "*", "_source": True, "track_scores": True, "sort": ["_score"]}
+
+
+def _plone() -> Any:
+    forms = [
+        {"match_phrase": {"details": {"query": TEXT, "slop": 2}}},
+        {"match_phrase_prefix": {"name": {"query": TEXT, "boost": 2}}},
+        {"match": {"details": {"query": TEXT}}},
+    ]
+    query = {"bool": {"filter": [IN_SHOP], "should": forms, "minimum_should_match": 1}}
+    return {"query": query, "sort": ["_score"], "stored_fields": ["path"]}
+
+
+def _neos() -> Any:
+    words = {"query_string": {"query": TEXT, "fields": ["name*", "details*"]}}
+    allowed = {"bool": {"must": [IN_SHOP], "should": [], "must_not": [{"range": {"hidden_before": {"gt": "now"}}}]}}
+    return {"query": {"bool": {"must": [{"match_all": {}}, words], "filter": allowed}}, "size": 20}
+
+
+def _vue_storefront() -> Any:
+    words = multi(operator="or", fuzziness="2", max_expansions="3", minimum_should_match="75%")
+    sku = {"bool": {"should": [{"terms": {"kind": [TEXT]}}, {"match_phrase": {"sku": {"query": TEXT, "boost": 1}}}]}}
+    functions = [{"filter": {"match": {"in_stock": True}}, "weight": 1.5}]
+    scored = {"function_score": {"query": {"bool": {"should": [words, sku]}}, "functions": functions}}
+    return {"query": {"bool": {"must": scored, "filter": {"bool": {"must": [IN_SHOP]}}}}, "sort": ["_score"]}
+
+
+def _optimizely() -> Any:
+    boosts = [
+        multi(operator="or", type="phrase", boost=2),
+        {"match": {"name": {"query": TEXT, "boost": 10, "lenient": True}}},
+        {"match": {"kind": {"query": "page", "boost": 3}}},
+    ]
+    allowed = {"bool": {"must": [IN_SHOP], "must_not": [{"match": {"kind": "draft"}}]}}
+    query = {"bool": {"must": [multi(operator="or", lenient=True)], "should": boosts, "filter": [allowed]}}
+    return {"query": query, "suggest": {"spelling": {"text": TEXT, "phrase": {"field": "name"}}}}
+
+
 PLATFORMS: Mapping[str, Any] = {
     "Magento 2": _magento(),
     "ElasticSuite": _elasticsuite(),
@@ -237,6 +357,20 @@ PLATFORMS: Mapping[str, Any] = {
     "GeoNetwork": _geonetwork(),
     "DataHub": _datahub(),
     "MediaWiki": _mediawiki(),
+    "RAGFlow": _ragflow(),
+    "LangChain, LlamaIndex, Haystack": _retrievers(),
+    "Mastodon": _mastodon(),
+    "OpenMetadata": _openmetadata(),
+    "Backstage": _backstage(),
+    "Gitea": _gitea(),
+    "Wiki.js": _wiki_js(),
+    "Open VSX": _open_vsx(),
+    "OpenCTI": _opencti(),
+    "Liferay": _liferay(),
+    "Plone": _plone(),
+    "Neos": _neos(),
+    "Vue Storefront": _vue_storefront(),
+    "Optimizely": _optimizely(),
 }
 
 

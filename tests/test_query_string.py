@@ -156,6 +156,8 @@ KEYWORDS = frozenset({"status", "rank"})
         ('(rain^0.4 "shower"^0.1) (coat^0.6 "mac"^0.2 "anorak"^0.2) "rain coat"^1.2', "rain coat", MATCH_ALL),
         ('((rain)^0.4 (coat OR ("mac" "anorak")^0.2)^0.6 ("rain coat"~2)^1.5)', "rain coat", MATCH_ALL),
         ('coat OR "mac"^0.2', "coat", MATCH_ALL),
+        ("(women's^0.4 ) (boots^0.6 ) \"women's boots\"^1.2", "women's boots", MATCH_ALL),
+        ('((knee-high)^0.4 (socks)^0.6 ("knee-high socks"~2)^1.5)', "knee-high socks", MATCH_ALL),
         ('rain coat "dry rain"', "rain coat dry rain", must('"dry rain"')),
         ('coat "rain coat" rain', "coat rain coat rain", must('"rain coat"')),
         ('rain (coat "long one")', "rain coat long one", must('"long one"')),

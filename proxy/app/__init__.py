@@ -31,7 +31,7 @@ from proxy.http1.listener import Listener, Patience, serve
 from proxy.http1.messages import RequestHead
 from proxy.http1.relay import Upstream, loop_detected
 from proxy.outcomes import Bypass
-from proxy.parsing.search_request import unreadable
+from proxy.parsing.decoding import unreadable
 from proxy.settings.config import Config, TraceSettings, percent
 from proxy.settings.credentials import cache_secrets_of
 from proxy.settings.routes import Endpoint, NodesQuestion, Search, classify

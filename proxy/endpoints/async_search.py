@@ -22,9 +22,9 @@ from proxy.endpoints.routing import NotRouted, Routed, SearchCall
 from proxy.errors import UpstreamError
 from proxy.http1.exchange import Exchange
 from proxy.outcomes import Bypass, Outcome, bypassed
+from proxy.parsing.decoding import Parameters
 from proxy.parsing.filter_path import read_form
 from proxy.parsing.json_text import members_of
-from proxy.parsing.search_request import Parameters
 from proxy.ranking.pipeline import Answered, Result, result_of_error
 from proxy.ranking.planning import EngineReply
 from proxy.settings.request_options import Steering

@@ -123,7 +123,7 @@ class Planner:
         if isinstance(user_query, Bypass):
             return user_query
         spelled = spelled_as_sent(user_query.text)
-        problem = self._excluded(routed, user_query, spelled) or self._unpaid(route, request)
+        problem = self._excluded(routed, request, user_query, spelled) or self._unpaid(route, request)
         problem = problem or await self._pipeline(caller, request, known)
         return problem or self._decided(_Understood(routed, request, user_query, spelled, facts, known, kind))
 
@@ -177,12 +177,12 @@ class Planner:
                 detail=f"{'; '.join(missing.values())}: correct `passage` of the route",
             )
 
-    def _excluded(self, routed: Routed, user_query: UserQuery, spelled: str) -> Bypass | None:
+    def _excluded(self, routed: Routed, request: SearchRequest, user_query: UserQuery, spelled: str) -> Bypass | None:
         """Return the bypass reason if the route does not rerank searches with this query text."""
         route, fields = routed.covered.route, routed.call.fields
         return (
             route.rollout.bypass_by_text(routed.options, fields, route.name, user_query.text)
-            or route.text_bypass.bypass(user_query)
+            or route.text_bypass.bypass(user_query, is_page=request.is_page)
             or route.redaction.refusal(spelled, self._query_max_chars)
             or _ordered_by_boosts(route, user_query)
         )

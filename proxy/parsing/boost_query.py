@@ -193,7 +193,7 @@ class _Rewriter:
             return id(query) in self.clauses
         if name == "term":
             return _text_of_term(body) == self.reading.words
-        if name in _PATTERNS and (text := _text_of_term(body)):
+        if (name in _PATTERNS and (text := _text_of_term(body))) or (text := _text_like(name, body)):
             return self.words.issuperset(text)
         leaf = LEAVES.get(name)
         if leaf is None or leaf.last_resort:
@@ -377,6 +377,12 @@ def _text_of_term(body: Query) -> tuple[str, ...]:
     said = next(iter(body.values()), None) if len(body) == 1 else None
     value = said.get("value") if isinstance(said, dict) else said
     return _folded(value) if isinstance(value, str) else ()
+
+
+def _text_like(name: str, body: Query) -> tuple[str, ...]:
+    """Return the text that a `more_like_this` query is given; empty if it is given documents, too."""
+    like = listed(body.get("like")) if name == "more_like_this" else ()
+    return _folded(" ".join(like)) if all(isinstance(each, str) for each in like) else ()
 
 
 def _folded(text: str) -> tuple[str, ...]:

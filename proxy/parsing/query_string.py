@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from proxy.bounds import QUERY_STRING_LINE
 from proxy.parsing.query_syntax import Part, parts_of, unbracketed
-from proxy.parsing.words import MATCH_ALL, Query, Typed, fold, is_one_word, is_typed_word, letters, unescaped, variants
+from proxy.parsing.words import MATCH_ALL, Query, Typed, fold, is_typed_word, letters, unescaped, variants
 
 IsText = Callable[[str], bool]
 
@@ -157,7 +157,7 @@ def _repeats(words: str) -> Callable[[str], bool]:
 
 def _is_whole(text: str, part: Part) -> bool:
     """Whether a part is a phrase or a group of several words."""
-    return (part.quoted or part.parts is not None) and not is_one_word(text)
+    return (part.quoted or part.parts is not None) and not is_typed_word(text)
 
 
 def _alternatives(texts: _Texts) -> _Texts:

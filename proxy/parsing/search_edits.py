@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
+from proxy.parsing.decoding import Parameters, is_too_complex
 from proxy.parsing.json_text import decoder_of, read, take_member, with_members_set
-from proxy.parsing.search_request import OF_PIT, Parameters, hides_source, is_too_complex
-from proxy.parsing.sort_values import BY_SCORE, Walk, engine_values, read_sort, walk_of
+from proxy.parsing.search_request import hides_source, shown_sort
+from proxy.parsing.sort_values import Walk, engine_values, walk_of
 from proxy.parsing.source_filter import PathPlace, SourceFilter, read_source, source_of_url
 
 
@@ -24,7 +25,7 @@ def translated(query_string: str, content: bytes) -> tuple[bytes, Walk | None]:
     try:
         decoded = json.loads(content)
         url = dict(parse_qsl(query_string, keep_blank_values=True))
-        sort = OF_PIT if "pit" in decoded else read_sort(decoded.get("sort", []), url.get("sort", "")) or BY_SCORE
+        sort = shown_sort(decoded, url)
         walk = walk_of(decoded["search_after"], sort)
         if not isinstance(walk, Walk):
             return content, None

@@ -116,7 +116,7 @@ PARAMETERS: Mapping[str, Use | str] = {
     "max_concurrent_shard_requests": Use.EVERYWHERE,
     "preference": Use.EVERYWHERE,
     "routing": Use.EVERYWHERE,
-    "format": "format",
+    "format": Use.LEXICAL,
     "scroll": "scroll",
     "terminate_after": "terminate_after",
     "verbose_pipeline": "pipeline",

@@ -4,33 +4,28 @@ When in doubt, bypass: a body with keys that are not in `search_keys` is passed 
 the engine might reject, because the error response must be the engine's.
 """
 
-import json
-import math
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
-from urllib.parse import parse_qsl
+from typing import Any
 
 import msgspec
 
-from proxy.bounds import BODY_CLAUSES, BODY_DEPTH, PARAMETERS_BYTES, RESCORED_HITS
+from proxy.bounds import INNER_HITS, RESCORED_HITS
 from proxy.outcomes import Bypass
 from proxy.parsing.compound_queries import listed
+from proxy.parsing.decoding import Decoded, Members, NotUnderstood, Parameters, decode
 from proxy.parsing.filter_path import Form, read_form
-from proxy.parsing.json_text import is_deeper, take_member
+from proxy.parsing.json_text import take_member, with_members_set
 from proxy.parsing.search_keys import BODY_KEYS, PARAMETERS, Use
-from proxy.parsing.sort_values import Sort, Walk, read_sort
+from proxy.parsing.sort_values import BY_SCORE, Sort, Walk, read_sort
 from proxy.parsing.source_filter import PathPlace, SourceFilter, read_source, source_of_url
 
 DEFAULT_SIZE = 10
 
 _QUERY_STRING_OPTIONS = {"df": "default_field", "analyzer": "analyzer", "default_operator": "default_operator"}
+_OF_PAGES = frozenset({"aggs", "aggregations", "post_filter"})
 _QUERY_STRING_FLAGS = ("analyze_wildcard", "lenient")
-
-Members = Mapping[str, msgspec.Raw]
-Parameters = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +72,14 @@ class SearchRequest:
         return bool(self.from_ or self.walk)
 
     @property
+    def is_page(self) -> bool:
+        """Whether it has what a page of results has, and a list of suggestions has not: facets, or further sort keys.
+
+        `from` and `size` do not count, so that all pages of a search are treated alike.
+        """
+        return self.sort.is_shown or not _OF_PAGES.isdisjoint(self.members)
+
+    @property
     def timeout_seconds(self) -> float | None:
         """The client's `timeout` for the engine: from the URL, else the body; None if there is none."""
         url = dict(self.parameters)
@@ -109,131 +112,32 @@ class SearchRequest:
         return tuple(pair for pair in self.parameters if PARAMETERS[pair[0]] in uses)
 
 
-class _NotUnderstood(Exception):
-    def __init__(self, reason: str, key: str = "", detail: str = "") -> None:
-        self.why = Bypass(reason, key, detail)
-
-
 def parse(query_string: str, body: bytes, walk: Walk | None = None) -> SearchRequest | Bypass:
     """Parse a search from its URL's query string and decompressed body; `walk` is that of `translated`."""
     try:
-        parameters = _parameters(query_string)
-        content = _content(parameters, body)
-        return _read(content, parameters, *_body(content), walk)
-    except _NotUnderstood as unread:
+        return _read(_unfolded(decode(query_string, body)), walk)
+    except NotUnderstood as unread:
         return unread.why
 
 
-_READ_OTHERWISE = re.compile(r"[;#]|%(?![0-9A-Fa-f]{2})")
-"""Characters that engines read differently: they accept `;` for `&`, end the URL at `#`, and reject bad escapes."""
-
-
-def unreadable(query_string: str) -> Bypass | None:
-    """Return the bypass reason of a query string that is not read here as the engine would read it."""
-    if len(query_string) > PARAMETERS_BYTES:
-        return Bypass("too_complex", detail="the URL is too long")
-    if found := _READ_OTHERWISE.search(query_string):
-        return Bypass("unknown_parameter", detail=f"`{found[0]}` in the URL")
-    return None
-
-
-def _parameters(query_string: str) -> Parameters:
-    if why := unreadable(query_string):
-        raise _NotUnderstood(why.reason, why.key, why.detail)
-    try:
-        pairs = parse_qsl(query_string, keep_blank_values=True, errors="strict")
-    except ValueError:
-        raise _NotUnderstood("unknown_parameter", detail="the URL is not UTF-8") from None
-    if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
-        raise _NotUnderstood("unknown_parameter", twice[0], "it occurs twice")
-    _refuse([name for name, _ in pairs], PARAMETERS, "unknown_parameter")
-    return tuple(pairs)
-
-
-def _refuse(names: Sequence[str], table: Mapping[str, Use | str], unknown: str) -> None:
-    for name in names:
-        use = table.get(name, unknown)
-        if isinstance(use, str):
-            raise _NotUnderstood(use, "" if name in table else name, name)
-
-
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-def _body(body: bytes) -> tuple[Members, Mapping[str, Any]]:
-    """Decode a body strictly, since the engine rejects duplicate keys and trailing content."""
-    if not body.strip():
-        return {}, {}
-    if is_too_complex(body):
-        raise _NotUnderstood("too_complex")
-    try:
-        decoded = json.loads(
-            body.decode(), object_pairs_hook=_no_duplicates, parse_constant=_no_constants, parse_float=_finite
-        )
-        members = _members.decode(body)
-    except RecursionError:
-        raise _NotUnderstood("too_complex") from None
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise _NotUnderstood("not_json", detail=str(error)) from None
-    _refuse(list(members), BODY_KEYS, "unknown_key")
-    return members, decoded
-
-
-def is_too_complex(body: bytes) -> bool:
-    """Whether a body has more objects and arrays than are read, or more nested ones."""
-    count = body.count(b"{") + body.count(b"[")
-    return count > BODY_CLAUSES or (count > BODY_DEPTH and is_deeper(body, BODY_DEPTH))
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError("a key occurs twice")
-    return members
-
-
-def _no_constants(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(number: str) -> float:
-    """Parse a number; the engine decides about one that is too large to be serialised again."""
-    if math.isinf(value := float(number)):
-        raise ValueError(f"{number} is out of range")
-    return value
-
-
-def _content(parameters: Parameters, body: bytes) -> bytes:
-    """Return the body, or the URL's `source` if there is no body: with a body, the engine rejects that parameter."""
-    url = dict(parameters)
-    if body or "source" not in url:
-        if {"source", "source_content_type"} & url.keys():
-            raise _NotUnderstood("unknown_parameter", "source")
-        return body
-    if not url.get("source_content_type", "").startswith("application/json"):
-        raise _NotUnderstood("format")
-    return url["source"].encode()
-
-
-def _read(
-    content: bytes, parameters: Parameters, members: Members, decoded: Mapping[str, Any], walk: Walk | None
-) -> SearchRequest:
+def _read(search: Decoded, walk: Walk | None) -> SearchRequest:
+    parameters, content, members, decoded = search
     url, form = dict(parameters), read_form(parameters)
     if form.filter_path.too_complex:
-        raise _NotUnderstood("too_complex")
+        raise NotUnderstood("too_complex")
     hidden = _hidden(url, decoded)
     if hidden:
         content, _ = take_member(content, ("stored_fields",))
         members = {name: value for name, value in members.items() if name != "stored_fields"}
     if "search_after" in decoded and walk is None:
-        raise _NotUnderstood("search_after")
+        raise NotUnderstood("search_after")
     sort = _sort(decoded, url)
     size = _count("size", url, decoded, DEFAULT_SIZE)
     if size == 0:
-        raise _NotUnderstood("size_zero")
+        raise NotUnderstood("size_zero")
     from_ = _count("from", url, decoded, 0)
     if walk and (from_ or not sort.is_shown or "collapse" in decoded):
-        raise _NotUnderstood("search_after")
+        raise NotUnderstood("search_after")
     of_body = _query_of_body(decoded)
     return SearchRequest(
         content=content if content.strip() else b"{}",
@@ -274,18 +178,18 @@ def _hidden(url: Mapping[str, str], decoded: Mapping[str, Any]) -> frozenset[str
     named = [field.get("field") if isinstance(field, dict) else field for field in fields]
     plain = decoded.get("stored_fields") in ("_none_", ["_none_"]) and "_id" in named
     if not plain or _SHOWING & {*decoded, *url} or source_of_url(url) is not None:
-        raise _NotUnderstood("stored_fields")
+        raise NotUnderstood("stored_fields")
     return _HIDDEN
 
 
 def _rescored(rescore: Any, end: int) -> int | None:
     entries = listed(rescore)
     if entries and end > RESCORED_HITS:
-        raise _NotUnderstood("rescore")
+        raise NotUnderstood("rescore")
     windows = [_whole(each.get("window_size", 10)) if isinstance(each, dict) else None for each in entries]
     counts = [window for window in windows if window]
     if len(counts) < len(entries):
-        raise _NotUnderstood("rescore")
+        raise NotUnderstood("rescore")
     return min(counts, default=None)
 
 
@@ -296,14 +200,24 @@ def _stored_fields(url: Mapping[str, str], decoded: Mapping[str, Any]) -> set[st
 
 
 def _sort(decoded: Mapping[str, Any], url: Mapping[str, str]) -> Sort:
-    sort = read_sort(decoded.get("sort", []), url.get("sort", ""))
+    sort = _stated_sort(decoded, url)
     if sort is None:
-        raise _NotUnderstood("sort")
+        raise NotUnderstood("sort")
     if "pit" not in decoded:
         return sort
     if sort.is_shown:
-        raise _NotUnderstood("cursor")
+        raise NotUnderstood("cursor")
     return OF_PIT
+
+
+def _stated_sort(decoded: Mapping[str, Any], url: Mapping[str, str]) -> Sort | None:
+    return read_sort(decoded.get("sort", []), url.get("sort", ""), of_pit="pit" in decoded)
+
+
+def shown_sort(decoded: Mapping[str, Any], url: Mapping[str, str]) -> Sort:
+    """Return the sort order of the sort values that hits have; by score if hits have none."""
+    sort = _stated_sort(decoded, url) or BY_SCORE
+    return OF_PIT if sort == BY_SCORE and "pit" in decoded else sort
 
 
 OF_PIT = Sort((0,))
@@ -321,7 +235,7 @@ def _count(name: str, url: Mapping[str, str], decoded: Mapping[str, Any], defaul
     """Read `from` or `size`; a value that is no plain number is left to the engine."""
     value = _number(url[name]) if name in url else _whole(decoded.get(name, default))
     if value is None or not 0 <= value < 2**31:
-        raise _NotUnderstood("not_json", name)
+        raise NotUnderstood("not_json", name)
     return value
 
 
@@ -345,7 +259,7 @@ def _number(value: str) -> int | None:
 
 def _query(value: Any) -> Any:
     if value is not None and not isinstance(value, dict):
-        raise _NotUnderstood("not_json")
+        raise NotUnderstood("not_json")
     return value
 
 
@@ -356,12 +270,30 @@ def _query_of_body(decoded: Mapping[str, Any]) -> Any:
     knn = decoded.get("knn", [])
     searches = knn if isinstance(knn, list) else [knn]
     if not all(isinstance(search, dict) and "k" in search for search in searches):
-        raise _NotUnderstood("knn")
+        raise NotUnderstood("knn")
     query = _query(decoded.get("query"))
     return query if query is not None or not searches else {"bool": {"should": [{"knn": each} for each in searches]}}
 
 
 _IN_STANDARD = frozenset({"query", "filter", "min_score", "_name"})
+_OUTSIDE = frozenset({"sort", "collapse"})
+
+
+def _unfolded(search: Decoded) -> Decoded:
+    """Write a `standard` retriever with a sort order or groups as the plain search that it stands for."""
+    retriever = search.body.get("retriever", {})
+    match retriever:
+        case {"standard": {"query": dict(), **options}} if len(retriever) == 1:
+            moved = {str(name): value for name, value in options.items() if name != "filter"}
+            is_plain = bool(_OUTSIDE & moved.keys()) and moved.keys() <= _OUTSIDE | {"min_score"}
+            if not is_plain or search.body.keys() & {"query", "post_filter", *moved}:
+                return search
+            own = {name: value for name, value in retriever["standard"].items() if name not in moved}
+            content, _ = take_member(search.content, ("retriever",))
+            members = {"query": _query_of_retriever({"standard": own}), **moved}
+            return search.with_content(with_members_set(content, members))
+        case _:
+            return search
 
 
 def _query_of_retriever(retriever: Any) -> Any:
@@ -372,7 +304,7 @@ def _query_of_retriever(retriever: Any) -> Any:
         case {"knn": {"k": int(), **body}} if len(retriever) == 1:
             return {"knn": body}
         case _:
-            raise _NotUnderstood("retriever")
+            raise NotUnderstood("retriever")
 
 
 def _ranks_by_itself(retriever: Any) -> bool:
@@ -380,18 +312,18 @@ def _ranks_by_itself(retriever: Any) -> bool:
 
 
 def _collapse(collapse: Any) -> str | None:
-    """Read the `collapse` field; hits can be moved only if there is at most one `inner_hits`."""
+    """Read the `collapse` field; each group keeps its inner hits."""
     match collapse:
         case None:
             return None
         case {"field": str(path)}:
-            inner = collapse.get("inner_hits", {})
-            listed = inner if isinstance(inner, list) else [inner]
-            if len(listed) == 1 and isinstance(listed[0], dict):
+            inner = collapse.get("inner_hits", [])
+            several = inner if isinstance(inner, list) else [inner]
+            if len(several) <= INNER_HITS and all(isinstance(each, dict) for each in several):
                 return path
         case _:
             pass
-    raise _NotUnderstood("collapse")
+    raise NotUnderstood("collapse")
 
 
 def _rerank_text(ext: Any) -> str | None:
@@ -404,7 +336,7 @@ def _rerank_text(ext: Any) -> str | None:
         case {"rerank": dict()} if len(ext) == 1:
             return None
         case _:
-            raise _NotUnderstood("ext")
+            raise NotUnderstood("ext")
 
 
 def _query_of_url(url: Mapping[str, str]) -> Any:
@@ -418,9 +350,9 @@ def _query_of_url(url: Mapping[str, str]) -> Any:
 def _source(url: Mapping[str, str], decoded: Mapping[str, Any]) -> SourceFilter:
     source = source_of_url(url) or read_source(decoded.get("_source", True))
     if source is None:
-        raise _NotUnderstood("unknown_key", "_source")
+        raise NotUnderstood("unknown_key", "_source")
     if source.too_complex:
-        raise _NotUnderstood("too_complex")
+        raise NotUnderstood("too_complex")
     if source == SourceFilter() and hides_source(url, decoded):
         return SourceFilter(enabled=False, place=PathPlace.NOWHERE)
     return source
@@ -439,5 +371,5 @@ def _track_total_hits(url: Mapping[str, str], decoded: Mapping[str, Any]) -> boo
     if isinstance(in_url, str):
         value = {"true": True, "false": False}.get(in_url, _number(in_url))
     if not isinstance(value, int):
-        raise _NotUnderstood("not_json", "track_total_hits")
+        raise NotUnderstood("not_json", "track_total_hits")
     return value

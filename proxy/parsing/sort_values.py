@@ -41,9 +41,14 @@ class Sort:
 BY_SCORE = Sort()
 
 
-def read_sort(sort: Any, in_url: str = "") -> Sort | None:
-    """Read `sort` of the body, then of the URL; None if the score is not included, or in ascending order."""
+def read_sort(sort: Any, in_url: str = "", *, of_pit: bool = False) -> Sort | None:
+    """Read `sort` of the body, then of the URL; None if the score is not included, or in ascending order.
+
+    `_shard_doc` at the end of the sort keys of a point in time (`of_pit`) does not count: the engine adds it anyway.
+    """
     clauses = [*_clauses(sort), *(_clause_of_url(each) for each in in_url.split(",") if each)]
+    if of_pit and len(clauses) > 1 and clauses[-1][0] == "_shard_doc":
+        clauses.pop()
     places = tuple(place for place, (name, _) in enumerate(clauses) if name == "_score")
     if not clauses:
         return BY_SCORE

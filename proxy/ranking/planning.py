@@ -11,8 +11,9 @@ from proxy.catalog.dialects import Dialect, Version, dialect_of
 from proxy.catalog.indices import IndexFacts, Resolved, VectorField, route_of
 from proxy.context import NO_REUSE, Reuse
 from proxy.errors import Failure, UpstreamError
+from proxy.parsing.decoding import Parameters
 from proxy.parsing.query_text import UserQuery
-from proxy.parsing.search_request import Parameters, SearchRequest
+from proxy.parsing.search_request import SearchRequest
 from proxy.parsing.source_filter import SourceFilter
 from proxy.settings.config import Semantic
 from proxy.settings.routes import Route

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from proxy.catalog.dialects import KnnSearch
+from proxy.parsing.decoding import Parameters
 from proxy.parsing.json_text import with_members_set
 from proxy.parsing.relaxing import bare
 from proxy.parsing.search_keys import Use
-from proxy.parsing.search_request import Parameters
 from proxy.ranking.hits import DocKey, RankedDocument
 from proxy.ranking.planning import EngineSearch, Plan, VectorSearch
 

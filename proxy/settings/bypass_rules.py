@@ -24,9 +24,12 @@ class TextBypass:
     phrases: frozenset[str] = frozenset()
     patterns: Sequence[re.Pattern[str]] = ()
 
-    def bypass(self, typed: UserQuery) -> Bypass | None:
-        """Return the bypass reason that applies to this query text, if any."""
-        if self.autocomplete and typed.autocomplete:
+    def bypass(self, typed: UserQuery, *, is_page: bool = False) -> Bypass | None:
+        """Return the bypass reason that applies to this query text, if any.
+
+        A page of results (`is_page`) is no autocomplete list, even if the application searches for `lap*` in it, too.
+        """
+        if self.autocomplete and typed.autocomplete and not is_page:
             return Bypass("autocomplete")
         if len(typed.text) > BYPASS_RULE_CHARACTERS:
             return None

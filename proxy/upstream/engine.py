@@ -16,7 +16,7 @@ from proxy.context import Sent
 from proxy.errors import Refused, TimedOut, UpstreamError
 from proxy.http1.headers import NO_HOP, Hop
 from proxy.http1.relay import TURNED_AWAY
-from proxy.parsing.search_request import Parameters
+from proxy.parsing.decoding import Parameters
 from proxy.ranking.planning import EngineReply, EngineSearch
 from proxy.settings.config import Engine as Settings
 from proxy.upstream.accepted import Accepted

@@ -38,6 +38,13 @@ INNER: dict[str, Any] = {
     "a second level": {
         "inner_hits": {"name": "kinds", "size": 3, "collapse": {"field": "category"}, "_source": ["category"]}
     },
+    "several": {
+        "inner_hits": [
+            {"name": "cheap", "size": 2, "sort": ["price"], "_source": ["price"]},
+            {"name": "best", "size": 1, "highlight": {"fields": {"title": {}}}},
+            {"name": "new", "sort": [{"released": "desc"}], "docvalue_fields": ["price"], "_source": False},
+        ]
+    },
     "in a list": {"inner_hits": [{"name": "one", "size": 1, "_source": False}], "max_concurrent_group_searches": 2},
 }
 
@@ -141,10 +148,7 @@ async def test_the_total_counts_documents_not_groups(open_sides: Open) -> None:
 
 
 LEFT: dict[str, Any] = {
-    "several orders": {
-        "field": "brand",
-        "inner_hits": [{"name": "cheap", "sort": ["price"]}, {"name": "new", "sort": [{"released": "desc"}]}],
-    },
+    "too many inner hits": {"field": "brand", "inner_hits": [{"name": name} for name in "abcde"]},
     "no field": {"inner_hits": {"name": "x"}},
     "text": {"field": "title"},
     "unknown": {"field": "brand", "nosuch": 1},

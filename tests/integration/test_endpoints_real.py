@@ -148,6 +148,25 @@ async def test_search_after_over_a_point_in_time_reaches_the_end(point: Point, o
     assert ("reranked", whole.ids) == (page.outcome, seen)
 
 
+async def test_a_point_in_time_may_state_the_order_that_it_has(point: Point, open_sides: Open) -> None:
+    """By score and then by shard and document, as without a sort; a loop over it reaches the end."""
+    sides = await open_sides(rank_window_size=5)
+    sort = ["_score", {"_shard_doc": "asc"}]
+    straight = await send(sides.straight.url, Request("POST", "/_search", point.body(size=3, sort=sort)))
+    if straight.status != 200:  # OpenSearch has no `_shard_doc`
+        return
+    whole = await send(sides.through.url, Request("POST", "/_search", point.body(size=100)))
+    page = await send(sides.through.url, Request("POST", "/_search", point.body(size=3, sort=sort)))
+    assert straight.hits[0].keys() == page.hits[0].keys()
+    seen = page.ids
+    while page.hits:
+        following = point.body(size=3, sort=sort, search_after=page.hits[-1]["sort"])
+        page = await send(sides.through.url, Request("POST", "/_search", following))
+        seen += page.ids
+        assert len(seen) <= len(whole.ids)
+    assert ("reranked", whole.ids) == (page.outcome, seen)
+
+
 async def test_a_sorted_point_in_time_search_is_the_engines(
     point: Point, open_sides: Open, record_outcome: Record
 ) -> None:
@@ -449,6 +468,33 @@ async def test_retrievers_with_query_text_are_reranked(way: str, open_sides: Ope
     else:
         assert_handed_on(straight, through)
     record_outcome(way, outcome)
+
+
+@ELASTICSEARCH
+@pytest.mark.parametrize(
+    "standard",
+    [
+        {"sort": ["_score", {"price": "asc"}]},
+        {"sort": [{"brand": "asc"}, "_score"], "filter": [{"range": {"price": {"lt": 1500}}}]},
+        {"collapse": {"field": "brand", "inner_hits": {"name": "more", "size": 2}}},
+        {"collapse": {"field": "brand"}, "sort": ["_score", "title.exact"], "min_score": 0.1},
+    ],
+)
+async def test_a_standard_retriever_with_an_order_or_groups_is_the_plain_search(
+    standard: Mapping[str, Any], open_sides: Open
+) -> None:
+    """On both sides, hit by hit; so the engine's own response shows that it stands for this search."""
+    sides = await open_sides()
+    own = {"query": WORDS, **standard}
+    filters = own.pop("filter", [])
+    plain = own | {"query": {"bool": {"must": [WORDS], "filter": filters}}} if filters else own
+    shown = {"size": 20, "_source": ["title"], "aggs": {"brands": {"terms": {"field": "brand"}}}}
+    for side, outcome in ((sides.straight, ""), (sides.through, "reranked")):
+        one = await side.search({**shown, **plain})
+        two = await side.search({**shown, "retriever": {"standard": {"query": WORDS, **standard}}})
+        assert outcome == two.outcome.split(";")[0]
+        assert (one.status, one.hits, one.total) == (two.status, two.hits, two.total)
+        assert one.json["aggregations"] == two.json["aggregations"]
 
 
 @ELASTICSEARCH

@@ -206,11 +206,11 @@ BYPASSED: dict[str, tuple[str, bytes]] = {
         "knn",
         b'{"query":{"match":{"title":"laptop"}},"knn":{"field":"embedding","query_vector":[1,0,0,0,0,0,0,1]}}',
     ),
-    "several inner hits": (
+    "many inner hits": (
         "collapse",
         (
             b'{"query":{"match":{"title":"laptop"}},"collapse":{"field":"brand","inner_hits":'
-            b'[{"name":"cheap","sort":["price"]},{"name":"new","sort":[{"released":"desc"}]}]}}'
+            b'[{"name":"a"},{"name":"b"},{"name":"c"},{"name":"d"},{"name":"e"}]}}'
         ),
     ),
     "rescore": (

@@ -185,6 +185,7 @@ queries = _mostly(
 _SOURCES = st.sampled_from(
     [True, False, "title", ["title", "price"], [], {"includes": ["t*"]}, {"excludes": ["title"]}, ["emb*"]]
 )
+_TWO_INNER_HITS = {"field": "brand", "inner_hits": [{"name": "cheap", "sort": ["price"]}, {"name": "best", "size": 1}]}
 _FIELD_LISTS = st.sampled_from([["title"], ["price", "brand"], ["*"], [{"field": "released", "format": "year"}], []])
 _AGGS = {"brands": {"terms": {"field": "brand"}}}
 _KNN = {"field": "embedding", "query_vector": VECTOR, "k": 3, "num_candidates": 10}
@@ -232,7 +233,12 @@ _BODY_VALUES: Mapping[str, Some] = {
     "version": FLAGS,
     "seq_no_primary_term": FLAGS,
     "collapse": st.sampled_from(
-        [{"field": "brand"}, {"field": "category", "inner_hits": {"name": "more", "size": 2}}, {"field": "title"}]
+        [
+            {"field": "brand"},
+            {"field": "category", "inner_hits": {"name": "more", "size": 2}},
+            {"field": "title"},
+            _TWO_INNER_HITS,
+        ]
     ),
     "runtime_mappings": st.just({"cheap": {"type": "boolean", "script": "emit(doc['price'].value < 500)"}}),
     "derived": st.just({"cheap": {"type": "boolean", "script": "emit(doc['price'].value < 500)"}}),
