@@ -117,6 +117,17 @@ async def test_the_admin_port_reloads_switches_reranking_and_shows_the_state(
         assert 'rerank_proxy_config_reloads_total{result="ok"} 2.0' in metrics
 
 
+async def test_a_reload_ends_also_if_the_client_that_asked_for_it_leaves(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    async with served(tmp_path, engine, models) as proxy:
+        proxy.write(routes=[])
+        await proxy.admin.send(b"POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+        proxy.admin.break_off()
+        await proxy.command.until('"reloaded"')
+        assert "" == await proxy.outcome()
+
+
 async def test_a_watched_file_is_reloaded(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
     async with served(tmp_path, engine, models, "--watch") as proxy:
         assert "reranked" == await proxy.outcome()

@@ -1,7 +1,8 @@
 """An open port: accepts connections up to a limit, closes those that exceed a timeout, and shuts down gracefully.
 
 The limit follows from the number of open files that the system allows, since each client may need two descriptors.
-At the limit no connection is accepted until another one closes; new ones wait in the system's backlog.
+At the limit no connection is accepted until another one closes; new ones wait in the system's backlog. A port for few
+clients (admin) rather closes the connection that has waited longest, so that idle ones keep nobody out.
 """
 
 import asyncio
@@ -68,12 +69,24 @@ Conclude = Callable[[RequestRecord | None, Ended], None]
 class Listener:
     """An open port and its client connections."""
 
-    def __init__(self, handler: Handler, conclude: Conclude, upstream: Upstream, patience: Patience, room: int) -> None:
+    def __init__(  # noqa: PLR0913
+        self,
+        handler: Handler,
+        conclude: Conclude,
+        upstream: Upstream,
+        patience: Patience,
+        room: int,
+        *,
+        makes_room: bool = False,
+    ) -> None:
         self._handler = handler
         self._conclude = conclude
         self._upstream = upstream
         self._patience = patience
         self._room = room
+        self._makes_room = makes_room
+        self._backlog = room if makes_room else _BACKLOG
+        """How many connections may be accepted in one turn, before any of them is known here."""
         self._sockets: list[socket.socket] = []
         self._tls: ssl.SSLContext | None = None
         self._servers: list[asyncio.Server] = []
@@ -92,7 +105,7 @@ class Listener:
     async def open(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         """Start to listen; raises OSError."""
         self._tls = tls
-        self._sockets = await _bound(host, port)
+        self._sockets = await _bound(host, port, self._backlog)
         await self._accept(tls)
         self._sweeping = asyncio.get_running_loop().call_later(self._patience.sweep, self._sweep)
 
@@ -108,7 +121,7 @@ class Listener:
                 server = await loop.create_server(
                     lambda: ClientConnection(self),
                     sock=each.dup(),
-                    backlog=_BACKLOG,
+                    backlog=self._backlog,
                     ssl=tls,
                     ssl_handshake_timeout=_HANDSHAKE_S if tls else None,
                 )
@@ -139,13 +152,21 @@ class Listener:
 
     def joined(self, client: ClientConnection) -> None:
         self._clients.add(client)
-        if self._held >= self._room and self._servers:
+        if self._makes_room:
+            self._make_room(client)
+        elif self._held >= self._room and self._servers:
             _log.error(
                 "accepting_paused",
                 clients=len(self._clients),
                 detail="all file descriptors are in use; raise the limit on open files (ulimit -n, LimitNOFILE)",
             )
             self._stop_accepting()
+
+    def _make_room(self, newest: ClientConnection) -> None:
+        """Reset the connection that has waited longest, one without a request in progress if there is any."""
+        others = [each for each in self._clients if each is not newest and not each.ended]
+        if len(others) >= self._room:
+            min(others, key=lambda each: (each.is_served, each.since)).cut()
 
     def left(self, client: ClientConnection) -> None:
         self._clients.discard(client)
@@ -272,7 +293,7 @@ def _tidy(client: ClientConnection, now: float, patience: Patience) -> None:
         client.drop_engine()
 
 
-async def _bound(host: str, port: int) -> list[socket.socket]:
+async def _bound(host: str, port: int, backlog: int) -> list[socket.socket]:
     """Bind a listening socket for each address of a host; raises OSError."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -286,7 +307,7 @@ async def _bound(host: str, port: int) -> list[socket.socket]:
             probed(sock)
             sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
             sock.bind(address)
-            sock.listen(_BACKLOG)
+            sock.listen(backlog)
     except OSError:
         for each in sockets:
             each.close()
@@ -313,8 +334,12 @@ async def serve(  # noqa: PLR0913
     tls: ssl.SSLContext | None = None,
     patience: Patience = Patience(),
     room: int | None = None,
+    makes_room: bool = False,
 ) -> Listener:
-    """Open a port and return its listener; port 0 selects a free one."""
-    listener = Listener(handler, conclude, upstream, patience, room or room_for_clients())
+    """Open a port and return its listener; port 0 selects a free one.
+
+    `room` limits its clients; `makes_room` closes the one that has waited longest for each that is too many.
+    """
+    listener = Listener(handler, conclude, upstream, patience, room or room_for_clients(), makes_room=makes_room)
     await listener.open(host, port, tls)
     return listener
