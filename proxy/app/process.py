@@ -144,6 +144,8 @@ class Process:
             new = await apart(partial(_read_files, read, self._started, self._environment))
         except ConfigError as error:
             return Reloaded(str(error))
+        except OSError as error:  # no thread can be started at present
+            return Reloaded(f"the settings cannot be read now: {error.strerror}")
         if self.state is State.DRAINING:
             return Reloaded("the process is ending")
         if self._listener is not None:
