@@ -25,9 +25,8 @@ from proxy.http1.outbound import AGE_S
 from proxy.http1.relay import Upstream, internal_error
 
 _BACKLOG = 1024
+_BACKLOG_MIN = 128
 _LINGER_S = 2.0
-_HANDSHAKE_S = 10.0
-"""Timeout of the TLS handshake, in seconds."""
 _DESCRIPTORS_A_CLIENT = 2
 _RESERVED = 256
 """Descriptors reserved for the proxy's own connections and files; at most half of all."""
@@ -42,6 +41,8 @@ _log = structlog.get_logger("proxy")
 class Patience:
     """Timeouts of connections, in seconds."""
 
+    handshake: float = 10.0
+    """For the TLS handshake."""
     head: float = 60.0
     """To receive the rest of a head."""
     idle: float = 3600.0
@@ -85,8 +86,8 @@ class Listener:
         self._patience = patience
         self._room = room
         self._makes_room = makes_room
-        self._backlog = room if makes_room else _BACKLOG
-        """How many connections may be accepted in one turn, before any of them is known here."""
+        self._backlog = min(_BACKLOG, max(_BACKLOG_MIN, room))
+        """How many connections wait in the system, and may be accepted in one turn, before any of them is counted."""
         self._sockets: list[socket.socket] = []
         self._tls: ssl.SSLContext | None = None
         self._servers: list[asyncio.Server] = []
@@ -94,6 +95,8 @@ class Listener:
         self._reopening: asyncio.Task[None] | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._clients: set[ClientConnection] = set()
+        self._arriving: dict[ClientConnection, float] = {}
+        """Accepted connections whose TLS handshake is not done, and since when; one that fails is not reported."""
         self._changed = asyncio.Event()
         self.closing = False
         upstream.outlived = self._freed
@@ -119,11 +122,11 @@ class Listener:
             servers = []
             for each in self._sockets:
                 server = await loop.create_server(
-                    lambda: ClientConnection(self),
+                    self._accepted,
                     sock=each.dup(),
                     backlog=self._backlog,
                     ssl=tls,
-                    ssl_handshake_timeout=_HANDSHAKE_S if tls else None,
+                    ssl_handshake_timeout=self._patience.handshake if tls else None,
                 )
                 opened.callback(server.close)
                 servers.append(server)
@@ -131,6 +134,24 @@ class Listener:
                 opened.pop_all()
                 self._stop_accepting()
                 self._servers = servers
+
+    def _accepted(self) -> ClientConnection:
+        """Create the protocol of a connection that has been accepted."""
+        client = ClientConnection(self)
+        self._arriving[client] = client.since
+        if not self._makes_room and self._held >= self._room:
+            asyncio.get_running_loop().call_soon(self._pause)
+        return client
+
+    def _pause(self) -> None:
+        """Stop to accept connections until others end."""
+        if self._servers:
+            _log.error(
+                "accepting_paused",
+                clients=len(self._clients),
+                detail="all file descriptors are in use; raise the limit on open files (ulimit -n, LimitNOFILE)",
+            )
+            self._stop_accepting()
 
     async def secure_by(self, tls: ssl.SSLContext | None) -> None:
         """Use another certificate for new connections; those in the accept queue are kept. Raises OSError."""
@@ -151,16 +172,10 @@ class Listener:
     # -- called by the client connections
 
     def joined(self, client: ClientConnection) -> None:
+        self._arriving.pop(client, None)
         self._clients.add(client)
         if self._makes_room:
             self._make_room(client)
-        elif self._held >= self._room and self._servers:
-            _log.error(
-                "accepting_paused",
-                clients=len(self._clients),
-                detail="all file descriptors are in use; raise the limit on open files (ulimit -n, LimitNOFILE)",
-            )
-            self._stop_accepting()
 
     def _make_room(self, newest: ClientConnection) -> None:
         """Reset the connection that has waited longest, one without a request in progress if there is any."""
@@ -176,8 +191,8 @@ class Listener:
 
     @property
     def _held(self) -> int:
-        """Number of clients that hold descriptors, including disconnected ones whose write is still being delivered."""
-        return len(self._clients) + len(self._upstream.outliving)
+        """Number of clients that hold descriptors: also those in a handshake, and those whose write outlives them."""
+        return len(self._clients) + len(self._arriving) + len(self._upstream.outliving)
 
     def _freed(self) -> None:
         if self.closing:
@@ -224,6 +239,8 @@ class Listener:
         now = time.monotonic()
         for client in tuple(self._clients):
             _tidy(client, now, self._patience)
+        latest = now - self._patience.handshake
+        self._arriving = {each: since for each, since in self._arriving.items() if since > latest}
         self._freed()
         self._sweeping = asyncio.get_running_loop().call_later(self._patience.sweep, self._sweep)
 
