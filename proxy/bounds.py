@@ -88,6 +88,12 @@ WAITING_BODY_BYTES = _bound(Of.CLIENT, "bytes of a body that are read before the
 PIPELINED_BYTES = _bound(
     Of.CLIENT, "bytes of requests behind one without a response that are read", 64 * 2**10, "read later"
 )
+ADMIN_CONNECTIONS = _bound(
+    Of.CLIENT,
+    "connections to the admin port; fewer if few files may be open",
+    32,
+    "the one that has waited longest is closed",
+)
 UNREAD_BODY_BYTES = _bound(
     Of.CLIENT,
     "bytes of an unneeded body that are read to keep a connection open",

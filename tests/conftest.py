@@ -2,8 +2,9 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import hypothesis
@@ -121,6 +122,16 @@ def settings(engine: FakeEngine, models: FakeModels) -> Config:
             ),
         ),
     )
+
+
+@contextmanager
+def no_free_thread() -> Iterator[None]:
+    """Let no thread be started: none has room for its stack."""
+    earlier = threading.stack_size(2**46)
+    try:
+        yield
+    finally:
+        threading.stack_size(earlier)
 
 
 StartProxy = Callable[[Config], Awaitable[Client]]

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,12 @@ import pytest
 
 from proxy.app.admin import open_admin
 from proxy.app.control import BreakerAction, Reloaded, State
+from proxy.bounds import ADMIN_CONNECTIONS
 from proxy.settings.config import Admin
 from proxy.settings.rollout import Switches
 from proxy.upstream.spending.report import Costs, MonthCosts
 from tests.conftest import Log
+from tests.fakes import Client
 
 TOKEN = "token-of-the-admin-port"
 GET = ("/metrics", "/config", "/costs", "/reranking", "/breakers")
@@ -218,3 +220,65 @@ async def test_costs_are_shown_as_numbers() -> None:
     async with opened(Running()) as operator:
         shown = (await operator.ask("GET", "/costs")).json
     assert {"month": "2026-11", "usd": 1.0, "saved_usd": 0.5, "forecast_usd": 2.0} == shown["month"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Authorization : Bearer {token}",
+        "Authorization: Bearer {token}\x00",
+        "Authorization: Bearer {token}\r\nContent-Length: 1\r\nContent-Length: 2",
+        "Authorization: Bearer {token}\r\nContent-Length: 1\r\nTransfer-Encoding: chunked",
+    ],
+)
+async def test_a_malformed_request_is_neither_repeated_nor_logged(line: str, log: Log) -> None:
+    """The token may be in it."""
+    async with opened(Running(), TOKEN) as operator:
+        client = await Client.to(operator.port)
+        await client.send(f"GET /config HTTP/1.1\r\nHost: p\r\n{line.format(token=TOKEN)}\r\n\r\n".encode())
+        refused = await client.left()
+        client.close()
+    assert refused.startswith(b"HTTP/1.1 400 ")
+    assert ([("refused", "warning")], False) == (
+        [(event["event"], event["log_level"]) for event in log],
+        TOKEN in f"{refused!r} {log}",
+    )
+
+
+async def test_connections_without_a_request_keep_nobody_out(log: Log) -> None:
+    """Nor do they use up the descriptors, which searches need."""
+    async with opened(Running(), TOKEN) as operator:
+        held = [await Client.to(operator.port) for _ in range(3 * ADMIN_CONNECTIONS)]
+        for number, client in enumerate(held):
+            with suppress(ConnectionError):
+                await client.send((b"", b"GET /met", b"POST /reload HTTP/1.1\r\nContent-Length: 9\r\n\r\n")[number % 3])
+        assert 200 == (await operator.ask("GET", "/healthz")).status
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(client.left() for client in held[: 2 * ADMIN_CONNECTIONS]))
+        for client in held:
+            client.close()
+
+
+async def test_a_request_in_progress_outlasts_connections_that_wait() -> None:
+    class Slow(Running):
+        async def reload(self) -> Reloaded:
+            asking.set()
+            await may_end.wait()
+            return Reloaded(changed=("routes[0]",))
+
+    asking, may_end = asyncio.Event(), asyncio.Event()
+    async with opened(Slow()) as operator:
+        reloading = asyncio.ensure_future(operator.ask("POST", "/reload"))
+        await asking.wait()
+        held = [await Client.to(operator.port) for _ in range(3 * ADMIN_CONNECTIONS)]
+        await held[0].left()
+        may_end.set()
+        assert ["routes[0]"] == (await reloading).json["changed"]
+        for client in held:
+            client.close()
+
+
+@pytest.mark.parametrize("host", ["", "[::1].evil.example", "localhost.evil.example", "127.0.0.1@evil.example", "[::1"])
+async def test_only_a_whole_loopback_host_is_one(host: str) -> None:
+    async with opened(Running()) as operator:
+        assert 403 == (await operator.ask("POST", "/reranking/off", Host=host)).status

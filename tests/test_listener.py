@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+import trustme
 
 from proxy.http1.exchange import Answer, Exchange
 from proxy.http1.headers import own_error
@@ -348,6 +349,24 @@ async def test_at_the_connection_limit_new_clients_wait(handler: Handler, log: L
     assert 200 == (await waiting.answer()).status
     assert ["accepting_paused", "accepting_resumed"] == [event["event"] for event in log]
     waiting.close()
+    await listener.close(0)
+
+
+async def test_connections_without_a_tls_handshake_count_too(handler: Handler, log: Log) -> None:
+    """They hold descriptors, which the requests of others need; they are closed after a while."""
+    authority, secured = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(secured)
+    listener = await listening(handler, room=2, patience=Patience(handshake=0.5, head=0.1), tls=secured)
+    silent = [await Client.to(listener.port) for _ in range(5)]
+    while not [event for event in log if event["event"] == "accepting_paused"]:  # noqa: ASYNC110  a log has no event
+        await asyncio.sleep(0)
+    assert 0 == listener.clients
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    client = Client(*await asyncio.open_connection("127.0.0.1", listener.port, ssl=trusting))
+    assert 200 == (await client.ask("GET", "/")).status
+    for each in (*silent, client):
+        each.close()
     await listener.close(0)
 
 

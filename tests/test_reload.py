@@ -23,7 +23,7 @@ from proxy.settings.config import Log as LogSettings
 from proxy.settings.config_file import read
 from proxy.settings.yaml_file import ConfigError
 from proxy.upstream.breaker import BreakerState
-from tests.conftest import OTHER, QUERY, SCORES, TOKEN, Log
+from tests.conftest import OTHER, QUERY, SCORES, TOKEN, Log, no_free_thread
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, recorded
 from tests.fakes import Client, Document, FakeEngine, FakeModels, ids, request, waits_for
 
@@ -76,6 +76,17 @@ async def outcome(server: Server, **fields: str) -> str:
 
 def events(log: Log, name: str) -> list[Any]:
     return [event for event in log if event["event"] == name]
+
+
+async def test_without_a_free_thread_a_reload_says_so_and_searches_go_on(start: Start, settings: Config) -> None:
+    server = await start(settings)
+    server.found = lambda: replace(settings, routes=())
+    with no_free_thread():
+        reloaded = await server.process.reload()
+        assert ("the settings cannot be read now: can't start new thread", ()) == (reloaded.error, reloaded.changed)
+        assert "reranked" == await outcome(server)
+    assert "" == (await server.process.reload()).error
+    assert "" == await outcome(server)
 
 
 async def test_new_settings_apply_to_new_requests_only(

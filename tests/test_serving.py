@@ -6,7 +6,7 @@ import os
 import re
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,7 @@ async def served(
     *options: str,
     more: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
+    within: Sequence[str] = (),
 ) -> AsyncIterator[Served]:
     settings = {
         "listen": {"port": 0},
@@ -71,7 +72,9 @@ async def served(
     file = folder / "config.yaml"
     file.write_bytes(msgspec.yaml.encode(settings))
     async with AsyncExitStack() as stack:
-        command = await stack.enter_async_context(running("serve", "-c", str(file), *options, environment=environment))
+        command = await stack.enter_async_context(
+            running("serve", "-c", str(file), *options, environment=environment, within=within)
+        )
         started = json.loads(await command.until("listening"))
         ports = [urlsplit(started[name]).port or 0 for name in ("address", "admin")]
         clients = [await Client.to(port) for port in ports]
@@ -115,6 +118,17 @@ async def test_the_admin_port_reloads_switches_reranking_and_shows_the_state(
         metrics = (await proxy.ask("GET", "/metrics")).content.decode()
         assert 'rerank_proxy_searches_total{outcome="bypassed",reason="switched_off",route="products*"} 2.0' in metrics
         assert 'rerank_proxy_config_reloads_total{result="ok"} 2.0' in metrics
+
+
+async def test_a_reload_ends_also_if_the_client_that_asked_for_it_leaves(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    async with served(tmp_path, engine, models) as proxy:
+        proxy.write(routes=[])
+        await proxy.admin.send(b"POST /reload HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n")
+        proxy.admin.break_off()
+        await proxy.command.until('"reloaded"')
+        assert "" == await proxy.outcome()
 
 
 async def test_a_watched_file_is_reloaded(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
@@ -255,6 +269,19 @@ async def test_a_file_that_hangs_at_the_start_does_not_keep_the_process_from_end
         command.process.terminate()
         assert 0 == await asyncio.wait_for(command.ended(), 60)
         assert not [line for line in command.lines if '"listening"' in line]
+
+
+async def test_without_standard_input_and_output_it_serves_and_ends(
+    tmp_path: Path, engine: FakeEngine, models: FakeModels
+) -> None:
+    """Their descriptors are not given to connections."""
+    without = ("sh", "-c", 'exec "$0" "$@" <&- >&-')
+    async with served(tmp_path, engine, models, within=without) as proxy:
+        assert "reranked" == await proxy.outcome()
+        streams = [Path(f"/proc/{proxy.command.process.pid}/fd/{number}") for number in (0, 1)]
+        assert [Path(os.devnull)] * 2 == [each.readlink() for each in streams]
+        proxy.command.process.terminate()
+        assert 0 == await proxy.command.ended()
 
 
 async def test_settings_from_a_pipe_are_not_read_again(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:

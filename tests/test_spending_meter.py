@@ -224,6 +224,32 @@ async def test_processes_that_share_a_file_see_each_others_spend(tmp_path: Path)
     assert 3 == homes[0].meter.ledger.days()[Account(DAY, "a", "m")].calls
 
 
+async def test_a_process_that_spends_nothing_sees_what_others_spend(tmp_path: Path) -> None:
+    homes = [Household(SpendCaps(max_usd_per_day=1.5 * USD), path=tmp_path / "spend.json") for _ in range(2)]
+    answered(homes[0].purse(), input_tokens=TOKENS)
+    for home in homes:
+        await home.meter.save()
+    with pytest.raises(CapReached):
+        answered(homes[1].purse(), input_tokens=TOKENS)
+
+
+@pytest.mark.parametrize("content", [b"", None], ids=["corrupt", "removed"])
+async def test_what_was_spent_outlasts_the_file(tmp_path: Path, log: Log, content: bytes | None) -> None:
+    """Of each process once, whichever notices first."""
+    path = tmp_path / "spend.json"
+    homes = [Household(path=path) for _ in range(2)]
+    for home in (*homes, *homes):
+        answered(home.purse(), input_tokens=TOKENS)
+        await home.meter.save()
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    for home in (*homes, *homes, *homes):
+        await home.meter.save()
+    assert [4, 4] == [home.meter.ledger.days()[Account(DAY, "a", "m")].calls for home in homes]
+    assert ["spend_state_corrupt"] * (content is not None) == [event["event"] for event in log]
+
+
 async def test_a_full_disk_causes_a_warning_and_no_loss(tmp_path: Path, log: Log) -> None:
     new = tmp_path / "spend.json.new"
     new.symlink_to("/dev/full")

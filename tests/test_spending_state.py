@@ -47,8 +47,16 @@ def test_a_corrupt_file_is_reported_and_renamed(tmp_path: Path, content: bytes) 
     with pytest.raises(Corrupt):
         file.read()
     aside = file.set_aside(NOON)
+    assert aside is not None
     assert (content, {}) == (aside.read_bytes(), file.read())
     assert "spend.json.corrupt-20261129T120000Z" == aside.name
+
+
+def test_a_file_that_another_process_has_replaced_stays(tmp_path: Path) -> None:
+    file = StateFile(tmp_path / "spend.json")
+    file.add(BOOK, NOON)
+    assert file.set_aside(NOON) is None
+    assert BOOK == file.read()
 
 
 def test_a_too_large_file_is_not_read(tmp_path: Path) -> None:

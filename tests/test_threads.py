@@ -5,10 +5,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from proxy.upstream.spending.ledger import Spent
+from proxy.upstream.spending.meter import Meter
 from proxy.upstream.threads import apart
+from tests.conftest import Log, no_free_thread
 
 
 async def test_work_returns_and_raises_where_it_is_awaited() -> None:
@@ -31,6 +35,22 @@ async def test_the_wait_can_be_cancelled_while_the_work_goes_on() -> None:
         await waiting
     free.set()
     assert await asyncio.to_thread(done.wait, 30)
+
+
+async def test_without_a_free_thread_work_is_an_os_error() -> None:
+    with no_free_thread(), pytest.raises(OSError, match="can't start new thread"):
+        await apart(lambda: 3)
+    assert 3 == await apart(lambda: 3)
+
+
+async def test_without_a_free_thread_spend_is_saved_later(tmp_path: Path, log: Log) -> None:
+    meter = Meter(tmp_path / "spend.json")
+    meter.ledger.add(0.0, "a", "m", Spent(calls=1))
+    with no_free_thread():
+        await meter.save()
+    assert ["spend_not_saved"] == [event["event"] for event in log]
+    await meter.save()
+    assert '"calls": 1' in (tmp_path / "spend.json").read_text()
 
 
 BLOCKED = """

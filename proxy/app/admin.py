@@ -6,17 +6,25 @@ of web pages.
 """
 
 import hmac
+import re
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Never
+from urllib.parse import parse_qs
 
 import msgspec
 import structlog
-from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from proxy.app.control import BreakerAction, Operations, State
+from proxy.bounds import ADMIN_CONNECTIONS
+from proxy.errors import Unreachable
+from proxy.http1.callers import field_value
+from proxy.http1.exchange import Answer, Exchange, Work
+from proxy.http1.headers import NO_HOP
+from proxy.http1.listener import Patience, room_for_clients, serve
+from proxy.http1.messages import RequestHead
+from proxy.http1.relay import Upstream
 from proxy.settings.config import Admin
 from proxy.settings.credentials import is_loopback
 from proxy.telemetry.metrics import CONTENT_TYPE
@@ -55,6 +63,29 @@ _PATHS = ", ".join(
 )
 
 
+def _routed() -> Mapping[str, Mapping[str, tuple[AdminRoute, str]]]:
+    """Return the route of each path and method, with the last segment of a path that ends with an action."""
+    found: dict[str, dict[str, tuple[AdminRoute, str]]] = {}
+    for route in ROUTES:
+        for last in route.last or ("",):
+            found.setdefault(f"{route.path}/{last}".rstrip("/"), {})[route.method] = route, last
+    return found
+
+
+_ROUTED = _routed()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that is allowed."""
+
+    head: RequestHead
+    last: str
+    """The action at the end of the path, if the route has some."""
+    name: str
+    """The parameter `name`."""
+
+
 class AdminPort:
     """Answers operators, orchestrators and Prometheus."""
 
@@ -62,100 +93,121 @@ class AdminPort:
         self._operations = operations
         self._token = token
 
-    def application(self) -> web.Application:
-        application = web.Application(middlewares=[self._guard], client_max_size=2**10)
-        for route in ROUTES:
-            path = f"{route.path}/{{last:{'|'.join(route.last)}}}" if route.last else route.path
-            application.router.add_route(route.method, path, getattr(self, route.answer))
-        return application
+    def handle(self, exchange: Exchange) -> Work:
+        return self._respond(exchange)
 
-    @web.middleware
-    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Check authorization, and return errors as JSON."""
-        if request.path not in _OPEN and (refusal := self._refusal(request)) is not None:
+    async def _respond(self, exchange: Exchange) -> None:
+        exchange.send(await self._answer(exchange.head))
+
+    async def _answer(self, head: RequestHead) -> Answer:
+        """Check authorization, and answer by the path and the method; a body is not read."""
+        path, _, query = head.target.decode("latin-1").partition("?")
+        if path not in _OPEN and (refusal := self._refusal(head)) is not None:
             return refusal
-        try:
-            return await handler(request)
-        except web.HTTPException as error:
-            known = f": use one of {_PATHS}" if error.status in {404, 405} else ""
-            return _json({"error": f"{error.reason}{known}"}, error.status)
+        by_method = _ROUTED.get(path, {})
+        route, last = by_method.get(head.method.decode("latin-1"), (None, ""))
+        if route is None:
+            status, reason = (405, "Method Not Allowed") if by_method else (404, "Not Found")
+            return _json({"error": f"{reason}: use one of {_PATHS}"}, status)
+        answer: Answer = await getattr(self, route.answer)(Asked(head, last, _parameter(query, "name")))
+        return answer
 
-    def _refusal(self, request: web.Request) -> web.Response | None:
+    def _refusal(self, head: RequestHead) -> Answer | None:
         if self._token is None:
             # Reject web pages in a browser on this machine: they get here by a host name that resolves to loopback (DNS
             # rebinding), or by a cross-origin request, which has `Origin`.
-            if "Origin" in request.headers or not is_loopback(_host(request.headers.get("Host", ""))):
+            from_page = any(line.key == b"origin" for line in head.lines)
+            if from_page or not is_loopback(_host(field_value(head.fields, b"host").decode("latin-1"))):
                 return _json({"error": "this port is for programs on this machine: use its loopback address"}, 403)
             return None
-        if self._knows_token(request):
+        if self._knows_token(head):
             return None
-        response = _json({"error": "send the admin token: `Authorization: Bearer ...`"}, 401)
-        response.headers["WWW-Authenticate"] = "Bearer"
-        return response
+        return _json({"error": "send the admin token: `Authorization: Bearer ...`"}, 401, _ASKS_FOR_TOKEN)
 
-    def _knows_token(self, request: web.Request) -> bool:
-        given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
+    def _knows_token(self, head: RequestHead) -> bool:
+        given = field_value(head.fields, b"authorization")
         return self._token is not None and hmac.compare_digest(given, f"Bearer {self._token}".encode())
 
     # -- health
 
-    async def healthz(self, _: web.Request) -> web.Response:
+    async def healthz(self, _: Asked) -> Answer:
         return _json({"status": "ok"})
 
-    async def readyz(self, request: web.Request) -> web.Response:
+    async def readyz(self, asked: Asked) -> Answer:
         """Return 200 or 503 by the state only; operators also get what is known about the engine and the models."""
         state = self._operations.state
-        known = {} if self._refusal(request) is not None else self._operations.verdicts()
+        known = {} if self._refusal(asked.head) is not None else self._operations.verdicts()
         return _json({"status": state, **known}, 200 if state is State.READY else 503)
 
-    async def metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._operations.metrics(), headers={"Content-Type": CONTENT_TYPE})
+    async def metrics(self, _: Asked) -> Answer:
+        return Answer(200, ((b"content-type", CONTENT_TYPE.encode()),), self._operations.metrics())
 
-    async def config(self, _: web.Request) -> web.Response:
+    async def config(self, _: Asked) -> Answer:
         return _json(self._operations.settings())
 
-    async def costs(self, _: web.Request) -> web.Response:
+    async def costs(self, _: Asked) -> Answer:
         return _json(msgspec.to_builtins(self._operations.costs()))
 
     # -- controls
 
-    async def reload(self, _: web.Request) -> web.Response:
+    async def reload(self, _: Asked) -> Answer:
         reloaded = await self._operations.reload()
         if reloaded.error:
             return _json({"error": reloaded.error}, 422)
         return _json({"changed": reloaded.changed, "needs_restart": reloaded.needs_restart})
 
-    async def reranking(self, _: web.Request) -> web.Response:
+    async def reranking(self, _: Asked) -> Answer:
         return _json({"enabled": self._operations.switches.reranking})
 
-    async def switch(self, request: web.Request) -> web.Response:
-        self._operations.switches.reranking = request.match_info["last"] == "on"
+    async def switch(self, asked: Asked) -> Answer:
+        self._operations.switches.reranking = asked.last == "on"
         _log.warning("reranking_switched", enabled=self._operations.switches.reranking)
-        return await self.reranking(request)
+        return await self.reranking(asked)
 
-    async def breakers(self, _: web.Request) -> web.Response:
+    async def breakers(self, _: Asked) -> Answer:
         return _json(self._operations.breakers.states())
 
-    async def control_breaker(self, request: web.Request) -> web.Response:
-        name, action = request.query.get("name", ""), BreakerAction(request.match_info["last"])
+    async def control_breaker(self, asked: Asked) -> Answer:
+        name, action = asked.name, BreakerAction(asked.last)
         try:
             self._operations.breakers.control(name, action)
         except KeyError:
             known = ", ".join(sorted(self._operations.breakers.states())) or "none"
             return _json({"error": f"no breaker has the name {name[:100]!r}: use one of {known}"}, 404)
         _log.warning("breaker_controlled", breaker=name, action=action)
-        return await self.breakers(request)
+        return await self.breakers(asked)
+
+
+_ASKS_FOR_TOKEN = ((b"www-authenticate", b"Bearer"),)
+_HOST = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::\d*)?")
 
 
 def _host(header: str) -> str:
-    """Return the host of a Host header, without its port and the brackets of an IPv6 address."""
-    if header.startswith("["):
-        return header[1:].partition("]")[0]
-    return header.partition(":")[0]
+    """Return the host of a Host header, without its port and the brackets of an IPv6 address; empty if it is none."""
+    found = _HOST.fullmatch(header)
+    return (found[1] or found[2] or "").lower() if found else ""
 
 
-def _json(value: Mapping[str, Any], status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
+def _parameter(query: str, name: str) -> str:
+    """Return a parameter of a query string; empty if it is absent."""
+    return parse_qs(query).get(name, [""])[0]
+
+
+def _json(value: Mapping[str, Any], status: int = 200, fields: tuple[tuple[bytes, bytes], ...] = ()) -> Answer:
+    return Answer(status, ((b"content-type", b"application/json"), *fields), msgspec.json.encode(value))
+
+
+class _NoEngine:
+    """What a port has in place of the engine's nodes if it passes nothing on."""
+
+    def take(self) -> None:
+        return None
+
+    def left(self) -> None:
+        return None
+
+    async def connect(self) -> Never:
+        raise Unreachable("engine", "this port has none")
 
 
 async def open_admin(settings: Admin, operations: Operations, token: str | None, stack: AsyncExitStack) -> int | None:
@@ -165,14 +217,16 @@ async def open_admin(settings: Admin, operations: Operations, token: str | None,
     """
     if not settings.enabled:
         return None
-    runner = web.AppRunner(
-        AdminPort(operations, token).application(), handle_signals=False, access_log=None, shutdown_timeout=1.0
-    )
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, settings.host, settings.port)
     try:
-        await site.start()
+        listener = await serve(
+            AdminPort(operations, token).handle,
+            Upstream(_NoEngine(), NO_HOP),
+            settings.host,
+            settings.port,
+            patience=_PATIENCE,
+            room=max(1, min(ADMIN_CONNECTIONS, room_for_clients() // 4)),
+            makes_room=True,
+        )
     except OSError as error:
         _log.error(
             "admin_unavailable",
@@ -180,5 +234,10 @@ async def open_admin(settings: Admin, operations: Operations, token: str | None,
             detail=f"cannot listen: {error.strerror}. Searches are served all the same; set another `admin.port`",
         )
         return None
-    port: int = runner.addresses[0][1]
-    return port
+    stack.push_async_callback(listener.close, _GRACE_S)
+    return listener.port
+
+
+_PATIENCE = Patience(head=10.0, idle=300.0, quiet=0.1)
+_GRACE_S = 1.0
+"""Seconds that a running request may take to finish when the port closes."""

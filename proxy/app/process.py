@@ -75,7 +75,7 @@ class Process:
         self.breakers: Breakers = ModelBreakers(self._guards)
         self._proxy = proxy
         self._started = proxy.generation.config
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._read = read
         self._environment = environment
         self._reloading = asyncio.Lock()
@@ -123,11 +123,14 @@ class Process:
     # -- reload
 
     async def reload(self) -> Reloaded:
-        """Read the settings again; invalid settings change nothing."""
+        """Read the settings again; invalid ones change nothing. It goes on if the wait for it is cancelled."""
         if self._read is None:
             return Reloaded("the settings were not read from a file")
+        return await asyncio.shield(self._kept(self._reload(self._read)))
+
+    async def _reload(self, read: ReadConfig) -> Reloaded:
         async with self._reloading:
-            reloaded = await self._reloaded(self._read)
+            reloaded = await self._reloaded(read)
         self._proxy.telemetry.metrics.reloaded("failed" if reloaded.error else "ok")
         if reloaded.error:
             _log.error("reload_failed", detail=f"{reloaded.error}. The earlier settings stay in force")
@@ -141,6 +144,8 @@ class Process:
             new = await apart(partial(_read_files, read, self._started, self._environment))
         except ConfigError as error:
             return Reloaded(str(error))
+        except OSError as error:  # no thread can be started at present
+            return Reloaded(f"the settings cannot be read now: {error.strerror}")
         if self.state is State.DRAINING:
             return Reloaded("the process is ending")
         if self._listener is not None:
@@ -157,9 +162,14 @@ class Process:
 
     def reload_soon(self) -> None:
         """Reload in a task, for a signal handler, which cannot wait."""
-        task = asyncio.get_running_loop().create_task(self._reload_safely())
+        _ = self._kept(self._reload_safely())
+
+    def _kept(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        """Start a task that goes on until it ends, whoever waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _reload_safely(self) -> None:
         try:

@@ -24,6 +24,7 @@ _BROKEN_PIPE = 141
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    _open_standard_streams()
     options, unknown = build_parser().parse_known_args(arguments)
     if unknown:
         advice = "; name the settings file with -c" if any(each.endswith((".yaml", ".yml")) for each in unknown) else ""
@@ -46,6 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return _INTERRUPTED
     return code
+
+
+def _open_standard_streams() -> None:
+    """Open the standard streams that the process was started without, as /dev/null.
+
+    Otherwise a connection or file may get the number of one: it would receive what is written there, and libuv ends the
+    process when it is closed.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # which has the lowest free number
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115  until the process ends
 
 
 def _without_reader() -> int:

@@ -99,6 +99,11 @@ class ClientConnection(asyncio.Protocol):
         return self._exchange
 
     @property
+    def is_served(self) -> bool:
+        """Whether a request is worked on, rather than the client waited for."""
+        return self._exchange is not None and not self._exchange.answered
+
+    @property
     def in_head(self) -> bool:
         """Whether a head has been received in part."""
         return self._exchange is None and bool(self._unread.kept)

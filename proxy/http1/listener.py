@@ -1,7 +1,8 @@
 """An open port: accepts connections up to a limit, closes those that exceed a timeout, and shuts down gracefully.
 
 The limit follows from the number of open files that the system allows, since each client may need two descriptors.
-At the limit no connection is accepted until another one closes; new ones wait in the system's backlog.
+At the limit no connection is accepted until another one closes; new ones wait in the system's backlog. A port for few
+clients (admin) rather closes the connection that has waited longest, so that idle ones keep nobody out.
 """
 
 import asyncio
@@ -24,9 +25,8 @@ from proxy.http1.outbound import AGE_S
 from proxy.http1.relay import Upstream, internal_error
 
 _BACKLOG = 1024
+_BACKLOG_MIN = 128
 _LINGER_S = 2.0
-_HANDSHAKE_S = 10.0
-"""Timeout of the TLS handshake, in seconds."""
 _DESCRIPTORS_A_CLIENT = 2
 _RESERVED = 256
 """Descriptors reserved for the proxy's own connections and files; at most half of all."""
@@ -41,6 +41,8 @@ _log = structlog.get_logger("proxy")
 class Patience:
     """Timeouts of connections, in seconds."""
 
+    handshake: float = 10.0
+    """For the TLS handshake."""
     head: float = 60.0
     """To receive the rest of a head."""
     idle: float = 3600.0
@@ -68,12 +70,24 @@ Conclude = Callable[[RequestRecord | None, Ended], None]
 class Listener:
     """An open port and its client connections."""
 
-    def __init__(self, handler: Handler, conclude: Conclude, upstream: Upstream, patience: Patience, room: int) -> None:
+    def __init__(  # noqa: PLR0913
+        self,
+        handler: Handler,
+        conclude: Conclude,
+        upstream: Upstream,
+        patience: Patience,
+        room: int,
+        *,
+        makes_room: bool = False,
+    ) -> None:
         self._handler = handler
         self._conclude = conclude
         self._upstream = upstream
         self._patience = patience
         self._room = room
+        self._makes_room = makes_room
+        self._backlog = min(_BACKLOG, max(_BACKLOG_MIN, room))
+        """How many connections wait in the system, and may be accepted in one turn, before any of them is counted."""
         self._sockets: list[socket.socket] = []
         self._tls: ssl.SSLContext | None = None
         self._servers: list[asyncio.Server] = []
@@ -81,6 +95,8 @@ class Listener:
         self._reopening: asyncio.Task[None] | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._clients: set[ClientConnection] = set()
+        self._arriving: dict[ClientConnection, float] = {}
+        """Accepted connections whose TLS handshake is not done, and since when; one that fails is not reported."""
         self._changed = asyncio.Event()
         self.closing = False
         upstream.outlived = self._freed
@@ -92,7 +108,7 @@ class Listener:
     async def open(self, host: str, port: int, tls: ssl.SSLContext | None) -> None:
         """Start to listen; raises OSError."""
         self._tls = tls
-        self._sockets = await _bound(host, port)
+        self._sockets = await _bound(host, port, self._backlog)
         await self._accept(tls)
         self._sweeping = asyncio.get_running_loop().call_later(self._patience.sweep, self._sweep)
 
@@ -106,11 +122,11 @@ class Listener:
             servers = []
             for each in self._sockets:
                 server = await loop.create_server(
-                    lambda: ClientConnection(self),
+                    self._accepted,
                     sock=each.dup(),
-                    backlog=_BACKLOG,
+                    backlog=self._backlog,
                     ssl=tls,
-                    ssl_handshake_timeout=_HANDSHAKE_S if tls else None,
+                    ssl_handshake_timeout=self._patience.handshake if tls else None,
                 )
                 opened.callback(server.close)
                 servers.append(server)
@@ -118,6 +134,24 @@ class Listener:
                 opened.pop_all()
                 self._stop_accepting()
                 self._servers = servers
+
+    def _accepted(self) -> ClientConnection:
+        """Create the protocol of a connection that has been accepted."""
+        client = ClientConnection(self)
+        self._arriving[client] = client.since
+        if not self._makes_room and self._held >= self._room:
+            asyncio.get_running_loop().call_soon(self._pause)
+        return client
+
+    def _pause(self) -> None:
+        """Stop to accept connections until others end."""
+        if self._servers:
+            _log.error(
+                "accepting_paused",
+                clients=len(self._clients),
+                detail="all file descriptors are in use; raise the limit on open files (ulimit -n, LimitNOFILE)",
+            )
+            self._stop_accepting()
 
     async def secure_by(self, tls: ssl.SSLContext | None) -> None:
         """Use another certificate for new connections; those in the accept queue are kept. Raises OSError."""
@@ -138,14 +172,16 @@ class Listener:
     # -- called by the client connections
 
     def joined(self, client: ClientConnection) -> None:
+        self._arriving.pop(client, None)
         self._clients.add(client)
-        if self._held >= self._room and self._servers:
-            _log.error(
-                "accepting_paused",
-                clients=len(self._clients),
-                detail="all file descriptors are in use; raise the limit on open files (ulimit -n, LimitNOFILE)",
-            )
-            self._stop_accepting()
+        if self._makes_room:
+            self._make_room(client)
+
+    def _make_room(self, newest: ClientConnection) -> None:
+        """Reset the connection that has waited longest, one without a request in progress if there is any."""
+        others = [each for each in self._clients if each is not newest and not each.ended]
+        if len(others) >= self._room:
+            min(others, key=lambda each: (each.is_served, each.since)).cut()
 
     def left(self, client: ClientConnection) -> None:
         self._clients.discard(client)
@@ -155,8 +191,8 @@ class Listener:
 
     @property
     def _held(self) -> int:
-        """Number of clients that hold descriptors, including disconnected ones whose write is still being delivered."""
-        return len(self._clients) + len(self._upstream.outliving)
+        """Number of clients that hold descriptors: also those in a handshake, and those whose write outlives them."""
+        return len(self._clients) + len(self._arriving) + len(self._upstream.outliving)
 
     def _freed(self) -> None:
         if self.closing:
@@ -203,6 +239,8 @@ class Listener:
         now = time.monotonic()
         for client in tuple(self._clients):
             _tidy(client, now, self._patience)
+        latest = now - self._patience.handshake
+        self._arriving = {each: since for each, since in self._arriving.items() if since > latest}
         self._freed()
         self._sweeping = asyncio.get_running_loop().call_later(self._patience.sweep, self._sweep)
 
@@ -272,7 +310,7 @@ def _tidy(client: ClientConnection, now: float, patience: Patience) -> None:
         client.drop_engine()
 
 
-async def _bound(host: str, port: int) -> list[socket.socket]:
+async def _bound(host: str, port: int, backlog: int) -> list[socket.socket]:
     """Bind a listening socket for each address of a host; raises OSError."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -286,7 +324,7 @@ async def _bound(host: str, port: int) -> list[socket.socket]:
             probed(sock)
             sock.setblocking(False)  # noqa: FBT003  the socket module's own signature
             sock.bind(address)
-            sock.listen(_BACKLOG)
+            sock.listen(backlog)
     except OSError:
         for each in sockets:
             each.close()
@@ -313,8 +351,12 @@ async def serve(  # noqa: PLR0913
     tls: ssl.SSLContext | None = None,
     patience: Patience = Patience(),
     room: int | None = None,
+    makes_room: bool = False,
 ) -> Listener:
-    """Open a port and return its listener; port 0 selects a free one."""
-    listener = Listener(handler, conclude, upstream, patience, room or room_for_clients())
+    """Open a port and return its listener; port 0 selects a free one.
+
+    `room` limits its clients; `makes_room` closes the one that has waited longest for each that is too many.
+    """
+    listener = Listener(handler, conclude, upstream, patience, room or room_for_clients(), makes_room=makes_room)
     await listener.open(host, port, tls)
     return listener

@@ -34,6 +34,10 @@ class Spent(msgspec.Struct, frozen=True, omit_defaults=True):
             self.saved_usd + other.saved_usd,
         )
 
+    def at_least(self, other: "Spent") -> "Spent":
+        """Return the higher of both in each respect."""
+        return Spent(*map(max, msgspec.structs.astuple(self), msgspec.structs.astuple(other)))
+
 
 NOTHING_SPENT = Spent()
 
@@ -61,6 +65,12 @@ def added(*books: Book) -> dict[Account, Spent]:
         for account, spent in book.items():
             total[account] = total.get(account, NOTHING_SPENT) + spent
     return total
+
+
+def at_least(book: Book, known: Book) -> Book:
+    """Return a book whose amounts are nowhere lower than was known before: amounts only grow."""
+    more = {account: book.get(account, NOTHING_SPENT).at_least(spent) for account, spent in known.items()}
+    return {**book, **more}
 
 
 def recent(book: Book, now: float) -> dict[Account, Spent]:
@@ -119,6 +129,11 @@ class Ledger:
         return {account: spent for account, spent in added(*books).items() if account.is_day}
 
     # -- the state file
+
+    @property
+    def known(self) -> Book:
+        """What the state file had when it was last read."""
+        return self._saved
 
     def begin_save(self) -> Book:
         """Return what was added since the last save, which `saved` or `not_saved` concludes."""

@@ -106,18 +106,19 @@ class Meter:
             self.observe(account.model, 0.0, Reported(spent.tokens, spent.usd))
 
     async def save(self) -> None:
-        """Save what was spent; after an error, it is kept in memory for the next time."""
+        """Save what was spent, and read what others spent; after an error, it is kept in memory for the next time."""
         async with self._saving:
             now = self.now()
-            if self._file is None or not self.ledger.is_changed:
+            if self._file is None:
                 self.ledger.forget(now)
                 return
             book = self.ledger.begin_save()
             try:
-                self.ledger.saved(await apart(partial(self._file.add, book, now)))
+                self.ledger.saved(await apart(partial(self._file.add, book, now, self.ledger.known)))
+                self.ledger.forget(now)
             except Corrupt as error:
                 self.ledger.not_saved(now)
-                self._set_aside(self._file, error)
+                await apart(partial(self._set_aside, self._file, error))
             except OSError as error:
                 self.ledger.not_saved(now)
                 self._failed(self._file, error)
@@ -149,11 +150,12 @@ class Meter:
         except OSError as error:
             self._failed(file, error)
             return
-        _log.error(
-            "spend_state_corrupt",
-            detail=f"{file.path} cannot be read: {corrupt}. It is now {aside.name}; spend is counted from 0, so the "
-            "caps of today ignore what was spent before",
-        )
+        if aside is not None:
+            _log.error(
+                "spend_state_corrupt",
+                detail=f"{file.path} cannot be read: {corrupt}. It is now {aside.name}. A process that had read it "
+                "before writes it anew; one that starts counts from 0, so that its caps ignore what was spent before",
+            )
 
     def _failed(self, file: StateFile, error: OSError) -> None:
         """Warn once, until a save succeeds again."""

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
 
 from proxy.bounds import SPEND_FILE_BYTES
-from proxy.upstream.spending.ledger import Account, Book, Spent, added, recent
+from proxy.upstream.spending.ledger import Account, Book, Spent, added, at_least, recent
 from proxy.upstream.state_files import LOCK_S, locked, read_state, replace_state
 
 
@@ -67,15 +68,26 @@ class StateFile:
             raise Corrupt(str(error)) from None
         return {} if content is None else decode(content)
 
-    def add(self, book: Book, now: float) -> Book:
-        """Add a book to the file, and return what the file has then; raises Corrupt, or OSError if it is locked."""
+    def add(self, book: Book, now: float, known: Book = MappingProxyType({})) -> Book:
+        """Add a book to the file, and return what the file has then; raises Corrupt, or OSError if it is locked.
+
+        What was `known` of the file is restored if it has less: it was removed, or set aside as corrupt.
+        """
+        known = recent(known, now)
+        if not book and at_least(found := self.read(), known) == found:
+            return found
         with locked(self.path, self.lock_seconds):
-            together = recent(added(self.read(), book), now)
+            together = recent(added(at_least(self.read(), known), book), now)
             replace_state(self.path, encode(together))
         return together
 
-    def set_aside(self, now: float) -> Path:
-        """Rename a corrupt file, and return its new name."""
+    def set_aside(self, now: float) -> Path | None:
+        """Rename a corrupt file, and return its new name; None if another process has done so meanwhile."""
         aside = self.path.with_name(f"{self.path.name}.corrupt-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}")
-        self.path.replace(aside)
-        return aside
+        with locked(self.path, self.lock_seconds):
+            try:
+                self.read()
+            except Corrupt:
+                self.path.replace(aside)
+                return aside
+        return None
