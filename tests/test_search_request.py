@@ -293,7 +293,8 @@ def test_a_standard_retriever_with_an_order_or_groups_is_read_as_the_plain_searc
     expected = read("", {**more, **plain})
     assert (expected.query, expected.sort, expected.collapse) == (found.query, found.sort, found.collapse)
     assert (expected.size, expected.own_ranking) == (found.size, found.own_ranking)
-    assert json.loads(expected.content) == json.loads(found.content)
+    assert expected.members.keys() == found.members.keys()
+    assert b'"retriever"' in found.content
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,9 @@ class Decoded(NamedTuple):
     """The members of the body, with their bytes."""
     body: Mapping[str, Any]
 
-    def with_content(self, content: bytes) -> "Decoded":
-        """Return the same search with another body; raises NotUnderstood."""
-        return Decoded(self.parameters, content, *_body(content))
+    def read_as(self, content: bytes) -> "Decoded":
+        """Return the same search, with the members of another body; raises NotUnderstood."""
+        return Decoded(self.parameters, self.content, *_body(content))
 
 
 def decode(query_string: str, body: bytes) -> Decoded:

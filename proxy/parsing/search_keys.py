@@ -51,6 +51,7 @@ BODY_KEYS: Mapping[str, Use | str] = {
     "highlight": Use.PER_HIT,
     "version": Use.PER_HIT,
     "seq_no_primary_term": Use.PER_HIT,
+    "include_named_queries_score": Use.PER_HIT,
     "collapse": Use.CONSUMED,
     "runtime_mappings": Use.EVERYWHERE,
     "derived": Use.EVERYWHERE,

@@ -280,7 +280,10 @@ _OUTSIDE = frozenset({"sort", "collapse"})
 
 
 def _unfolded(search: Decoded) -> Decoded:
-    """Write a `standard` retriever with a sort order or groups as the plain search that it stands for."""
+    """Read a `standard` retriever with a sort order or groups as the plain search that it stands for.
+
+    The client's own search is sent as it is: engines without retrievers reject it.
+    """
     retriever = search.body.get("retriever", {})
     match retriever:
         case {"standard": {"query": dict(), **options}} if len(retriever) == 1:
@@ -291,7 +294,7 @@ def _unfolded(search: Decoded) -> Decoded:
             own = {name: value for name, value in retriever["standard"].items() if name not in moved}
             content, _ = take_member(search.content, ("retriever",))
             members = {"query": _query_of_retriever({"standard": own}), **moved}
-            return search.with_content(with_members_set(content, members))
+            return search.read_as(with_members_set(content, members))
         case _:
             return search
 

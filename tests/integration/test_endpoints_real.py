@@ -507,6 +507,17 @@ async def test_a_retrievers_filter_applies_to_knn(open_sides: Open) -> None:
     assert ("reranked", {"acme"}) == (through.outcome, {hit["_source"]["brand"] for hit in through.hits})
 
 
+async def test_retrievers_are_rejected_by_an_engine_without_them(open_sides: Open, real_engine: RealEngine) -> None:
+    """In its words."""
+    if real_engine.is_elasticsearch:
+        return
+    sides = await open_sides()
+    for more in ({}, {"sort": ["_score", "price"]}, {"collapse": {"field": "brand"}}):
+        body = {"retriever": {"standard": {"query": WORDS, **more}}}
+        straight, through = await sides.straight.search(body), await sides.through.search(body)
+        assert (400, straight.body) == (through.status, through.body)
+
+
 @OPENSEARCH_KNN
 async def test_opensearch_knn_queries_in_bool_stay_boosts(open_sides: Open, record_outcome: Record) -> None:
     """The documents that they find stay found."""

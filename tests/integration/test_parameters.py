@@ -74,6 +74,7 @@ IN_BODY: dict[str, Asked] = {
     "highlight": of_body(highlight=HIGHLIGHT),
     "version": of_body(version=True),
     "seq_no_primary_term": of_body(seq_no_primary_term=True),
+    "include_named_queries_score": of_body(include_named_queries_score=True),
     "collapse": of_body(collapse={"field": "title.exact"}),
     "runtime_mappings": of_body(
         runtime_mappings={"half": {"type": "double", "script": "emit(doc['price'].value / 2)"}}, fields=["half"]

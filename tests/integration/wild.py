@@ -232,6 +232,7 @@ _BODY_VALUES: Mapping[str, Some] = {
     "highlight": st.just({"fields": {"*": {}}}),
     "version": FLAGS,
     "seq_no_primary_term": FLAGS,
+    "include_named_queries_score": FLAGS,
     "collapse": st.sampled_from(
         [
             {"field": "brand"},
