@@ -153,8 +153,8 @@ class Meter:
         if aside is not None:
             _log.error(
                 "spend_state_corrupt",
-                detail=f"{file.path} cannot be read: {corrupt}. It is now {aside.name}. A process that had read it "
-                "before writes it anew; one that starts counts from 0, so that its caps ignore what was spent before",
+                detail=f"{file.path} cannot be read: {corrupt}. It is now {aside.name}; a process that had read it "
+                "before writes it anew, one that starts counts from 0, so that its caps ignore what was spent before",
             )
 
     def _failed(self, file: StateFile, error: OSError) -> None:
