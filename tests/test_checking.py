@@ -139,7 +139,10 @@ async def test_indices_without_vectors_beside_one_with_them_are_noted() -> None:
     async with Cluster(a1=FIT, a2={"properties": TITLE}, a3={"properties": TITLE}) as cluster:
         (fits, (kind, said)) = at("a*", await findings(cluster.url, semantic()))
     assert ("ok", "3 indices, 3 dimensions by m") == fits
-    assert ("note", "2 of 3 indices have no field 'v': kNN finds nothing there") == (kind, said.partition(",")[0])
+    assert ("note", "2 of 3 indices have no vector field 'v': kNN finds nothing there") == (
+        kind,
+        said.partition(",")[0],
+    )
 
 
 async def test_vectors_of_two_models_in_one_route_are_an_error() -> None:

@@ -19,7 +19,7 @@ from proxy.commands.loading.errors import CannotLoad
 from proxy.commands.loading.index import Loaded
 from proxy.commands.loading.mappings import SPELLINGS
 from proxy.commands.loading.stopping import Stopping
-from proxy.errors import CapReached
+from proxy.errors import CapReached, OtherModel
 from proxy.settings.config import Config
 from proxy.upstream.spending.prices import PRICES, Prices
 
@@ -116,4 +116,5 @@ async def test_the_vector_length_defaults_to_the_models(model: str, dimensions: 
 
 
 def test_the_cap_error_says_how_to_continue() -> None:
+    assert '"Changing the embedding model"' in models_advice(OtherModel("embedder", "vectors of n instead of m"), "m")
     assert "run it again later, or raise the cap" in models_advice(CapReached("m", "the cap of $5 per day"), "m")

@@ -87,19 +87,21 @@ def test_vectors_are_searched_only_if_their_model_is_known(
 
 
 IN_A, IN_B = replace(FIELD, index="a"), replace(FIELD, index="b")
+IN_BOTH = replace(FOUND, having={"v": frozenset("ab")})
+IN_ONE = replace(FOUND, having={"v": frozenset("a")}, only={"v": ("a",)})
 
 
 @pytest.mark.parametrize(
     ("named", "reached", "forms", "expected"),
     [
-        (None, "ab", [IN_A, IN_B], FOUND),
-        (None, "abc", [IN_A, IN_B], replace(FOUND, only={"v": ("a", "b")})),
-        (None, "", [IN_A], replace(FOUND, only={"v": ("a",)})),
-        (None, "a", [IN_A], FOUND),
+        (None, "ab", [IN_A, IN_B], IN_BOTH),
+        (None, "abc", [IN_A, IN_B], replace(IN_BOTH, only={"v": ("a", "b")})),
+        (None, "", [IN_A], FOUND),
+        (None, "a", [IN_A], replace(IN_ONE, only={})),
         (None, "c", [IN_A], Failure("semantic", "no_vector_field", "v")),
-        (None, "a", [IN_A, replace(IN_B, model="n")], FOUND),
-        (None, "ab", [IN_A, replace(IN_B, dimensions=4)], replace(FOUND, only={"v": ("a",)}, partly=MIXED)),
-        ("m", "ab", [IN_A, replace(IN_B, model="n")], replace(FOUND, only={"v": ("a",)}, partly=MIXED)),
+        (None, "a", [IN_A, replace(IN_B, model="n")], replace(IN_ONE, only={})),
+        (None, "ab", [IN_A, replace(IN_B, dimensions=4)], replace(IN_ONE, partly=MIXED)),
+        ("m", "ab", [IN_A, replace(IN_B, model="n")], replace(IN_ONE, partly=MIXED)),
         (None, "ab", [IN_A, replace(IN_B, model="n")], MIXED),
         ("m", "ab", [IN_A, replace(IN_B, similarity="l2_norm")], MIXED),
         ("m", "ab", [replace(IN_A, model="o"), replace(IN_B, model="n")], MIXED),
@@ -117,7 +119,7 @@ def test_only_the_indices_with_fitting_vectors_are_searched(
 def test_each_vector_field_is_searched_where_it_exists() -> None:
     semantic = Semantic(field=("w", "v"), dimensions=3)
     known = IndexFacts(indices=frozenset("abc"), vectors={"v": (IN_A, IN_B), "w": (IN_B,)})
-    found = vector_search(build_route(SETTINGS), semantic, known)
+    found = vector_search(build_route(SETTINGS), semantic, known, reached=known.indices)
     assert isinstance(found, VectorSearch)
     assert {"v": ("a", "b"), "w": ("b",)} == found.only
     assert [True, True, False] == [found.sees(index) for index in "abc"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from proxy.errors import CapReached, Refused, TimedOut, Unreachable, UpstreamError
+from proxy.errors import CapReached, OtherModel, Refused, TimedOut, Unreachable, UpstreamError
 
 _ABOUT_TLS: Mapping[str, str] = {
     "WRONG_VERSION_NUMBER": "The port does not serve https: write http:// in the URL",
@@ -36,6 +36,11 @@ def models_advice(error: UpstreamError, model: str) -> str:  # noqa: PLR0911  on
         case Unreachable() | TimedOut():
             return (
                 f"the models cannot be reached: {error}. Correct models.url, or start local ones: `rerank-proxy models`"
+            )
+        case OtherModel():
+            return (
+                f"the models' response cannot be used: {error}. Point models.url to a server that has this model, or "
+                'change the model of the index: see "Changing the embedding model" in docs/loading.md'
             )
         case _:
             return f"the models' response cannot be used: {error}"

@@ -94,14 +94,16 @@ class VectorSearch:
     num_candidates: int
     timeout_seconds: float
     oversample: float | None = None
+    having: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The indices that have each field; empty if only the types of the fields are known."""
     only: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The indices to which the search of a field is restricted, if others have no such vectors."""
     partly: Failure | None = None
     """Why some indices are not searched, if that is a fault: they have other vectors."""
 
     def sees(self, index: str) -> bool:
-        """Whether the documents of an index can be found by kNN."""
-        return any(name not in self.only or index in self.only[name] for name in self.fields)
+        """Whether kNN can find documents of an index; its vectors are not known if it has joined since, by an alias."""
+        return not self.having or any(index in indices for indices in self.having.values())
 
     def is_near(self, score: float) -> bool:
         """Whether a document found by kNN only exceeds the minimum similarity: kNN always returns k documents."""
@@ -120,12 +122,12 @@ def vector_search(
 
     Vectors of another model with the same dimensions fit into the same field, and return random neighbours without an
     error; so kNN requires that the model of the vectors is known. Indices without vectors are not searched, and those
-    with other vectors neither, if the rest fit the route and each other. `reached`: the indices of the search, if
-    known, of which the facts may have more.
+    with other vectors neither, if the rest fit the route and each other. `reached`: the indices of the search, of which
+    the facts may have more; without them, all are searched.
     """
     if facts is None:
         return Failure("semantic", "mapping_unreadable")
-    names, searched = semantic.fields, reached or facts.indices
+    names, told_apart = semantic.fields, bool(facts.indices and reached)
     found = [
         (name, _with_model_of_route(form, route))
         for name in names
@@ -138,7 +140,7 @@ def vector_search(
     if _are_mixed(found):
         fitting = [each for each in found if not isinstance(_fit(route, semantic, each[1], version), Failure)]
         partly = Failure("semantic", "mixed_vectors", ", ".join(names))
-        if not facts.indices or {name for name, _ in fitting} < set(names) or _are_mixed(fitting):
+        if not told_apart or {name for name, _ in fitting} < set(names) or _are_mixed(fitting):
             return partly
         found = fitting
     form = found[0][1]
@@ -146,6 +148,7 @@ def vector_search(
     if isinstance(dialect, Failure):
         return dialect
     paths = {name: form.path for name, form in found}
+    having = _having(found) if told_apart else {}
     return VectorSearch(
         dialect=dialect,
         fields={name: paths[name] for name in names},
@@ -156,7 +159,8 @@ def vector_search(
         num_candidates=NUM_CANDIDATES if semantic.num_candidates is UNSET else semantic.num_candidates,
         timeout_seconds=semantic.timeout_seconds,
         oversample=semantic.oversample,
-        only=_only(found, searched) if facts.indices else {},
+        having=having,
+        only={name: tuple(sorted(indices)) for name, indices in having.items() if not reached <= indices},
         partly=partly,
     )
 
@@ -173,12 +177,11 @@ def _are_mixed(found: Sequence[_Form]) -> bool:
     )
 
 
-def _only(found: Sequence[_Form], searched: AbstractSet[str]) -> Mapping[str, tuple[str, ...]]:
-    """Return the indices of each field that some indices of the search do not have."""
+def _having(found: Sequence[_Form]) -> Mapping[str, frozenset[str]]:
     having: dict[str, set[str]] = {}
     for name, form in found:
         having.setdefault(name, set()).add(form.index)
-    return {name: tuple(sorted(indices)) for name, indices in having.items() if not searched <= indices}
+    return {name: frozenset(indices) for name, indices in having.items()}
 
 
 def _with_model_of_route(field: VectorField, route: Route) -> VectorField:

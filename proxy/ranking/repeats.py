@@ -154,8 +154,8 @@ async def repeated(run: Run, answer: SearchAnswer, semantic: SemanticHits) -> He
 def inputs_hash(run: Run, answer: SearchAnswer, semantic: SemanticHits, added: Mapping[str, SearchAnswer]) -> bytes:
     """Hash what determines a ranking besides its key and the models: the hits and the responses of added searches."""
     plan = run.plan
-    only = plan.vectors.only if plan.vectors else {}
-    inputs = sha256(repr((plan.window, plan.names, sorted(plan.covered), only)).encode())
+    having = {name: sorted(indices) for name, indices in plan.vectors.having.items()} if plan.vectors else {}
+    inputs = sha256(repr((plan.window, plan.names, sorted(plan.covered), having)).encode())
     for stage, each in {"": answer, **added}.items():
         inputs.update(b"\0%s\0" % stage.encode())
         inputs.update(each.hits_members["hits"])

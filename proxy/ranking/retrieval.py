@@ -171,8 +171,13 @@ async def confirmed(run: Run, hits: Iterable[Hit]) -> Run:
 
 
 def covered(run: Run, semantic: SemanticHits) -> SemanticHits:
-    """Drop hits of kNN outside the route, so that none of their text is sent to a model."""
-    outside = run.plan.outside({hit.key.index for hit in semantic.hits})
+    """Drop hits of kNN outside the route, so that none of their text is sent to a model.
+
+    Those of an index whose vectors are not known are dropped as well: they may be of another model.
+    """
+    indices, vectors = {hit.key.index for hit in semantic.hits}, run.plan.vectors
+    outside = run.plan.outside(indices)
+    outside |= {index for index in indices if vectors is not None and not vectors.sees(index)}
     return replace(semantic, hits=tuple([hit for hit in semantic.hits if hit.key.index not in outside]))
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -405,3 +406,17 @@ async def test_unusable_arguments_are_rejected_before_any_write(
     assert said in result.said
     (index,) = (await target.ask("GET", "/_mapping")).values()
     assert index["mappings"] == MAPPINGS
+
+
+async def test_a_copy_without_the_mapping_of_the_original_is_rejected(target: Target) -> None:
+    """It has vectors, but does not say of which model; the message says how to copy."""
+    assert (await target.backfill(*VECTOR_OPTIONS)).code == 0
+    await target.ask("POST", "/_refresh")
+    copy = f"{target.index}-copy"
+    body = {"source": {"index": target.index}, "dest": {"index": copy}}
+    await send(target.engine, Request("POST", "/_reindex?refresh=true", json.dumps(body).encode()))
+    try:
+        result = await replace(target, index=copy).backfill(*VECTOR_OPTIONS)
+    finally:
+        await send(target.engine, Request("DELETE", f"/{copy}"))
+    assert (1, True) == (result.code, '"Copying an index"' in result.said)

@@ -123,3 +123,25 @@ async def test_vectors_that_are_added_later_are_searched(
                 break
     assert not any(name.startswith("only-") for name in before.ids)
     assert any(name.startswith("only-") for name in found.ids)
+
+
+async def test_vectors_of_an_index_that_has_just_joined_are_not_used(
+    real_engine: RealEngine, index_name: str, load: Load, start: Start
+) -> None:
+    """They may be of another model, which is known once the mappings are read again; its hits are the engine's."""
+    load(index_name, _index(real_engine, embedding=real_engine.vector(8)), catalogue.PRODUCTS)
+    url = await start(route(index_name), engine={"resolve_cache_seconds": 3600})
+    live = f"{index_name}-live"
+    add = {"add": {"index": index_name, "alias": live}}
+    other = _index(real_engine, model="another", embedding=real_engine.vector(8))
+    names = [Client(real_engine.url, live), Client(url, live)]
+    await send(real_engine.url, Request("POST", "/_aliases", json.dumps({"actions": [add]}).encode()))
+    before = await names[1].search(BODY)
+    async with _beside(
+        Sides(Client(real_engine.url, index_name), Client(url, index_name)), load, other, _others(vectors=True)
+    ) as new:
+        switch = [{"remove": {"index": index_name, "alias": live}}, {"add": {"index": new, "alias": live}}]
+        await send(real_engine.url, Request("POST", "/_aliases", json.dumps({"actions": switch}).encode()))
+        straight, through = [await name.search(BODY) for name in names]
+    assert ("reranked", True) == (before.outcome, len(before.ids) > len(straight.ids))
+    assert ("reranked", set(straight.ids)) == (through.outcome, set(through.ids))

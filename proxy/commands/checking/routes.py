@@ -22,7 +22,8 @@ ADVICE: Mapping[str, str] = {
     "unknown_vector_type": "the proxy does not support the type of the field",
     "other_dimensions": "`dimensions` of the route differs from the mapping",
     "unknown_model": "the mapping does not say which model made the vectors: run `rerank-proxy backfill` on a new "
-    "field, or set `embedding_model` of the route if you know it",
+    "field, or set `embedding_model` of the route if you know it; a copy made with `_reindex` needs the mapping of the "
+    "original, with `_meta`",
     "other_model": "the vectors of the index are from another model than the route names, or than models.url serves: "
     "load the index again, or remove `embedding_model` from the route",
 }
@@ -107,7 +108,7 @@ async def look_at(route: Route, settings: RouteSettings, routes: Sequence[Route]
     passage = tuple(passage_findings(route, settings, facts))
     if route.semantic is None:
         return Looked((Finding("ok", route.name, f"{_count(indices)}, BM25 and the reranker"), *passage))
-    match vector_search(route, route.semantic, facts):
+    match vector_search(route, route.semantic, facts, reached=indices):
         case Failure(_, reason, detail):
             said = f"{reason}{f' ({detail})' if detail else ''}: {ADVICE[reason]}"
             return Looked((Finding("wrong", route.name, said), *passage))
@@ -120,7 +121,7 @@ async def look_at(route: Route, settings: RouteSettings, routes: Sequence[Route]
 def _other_vectors(route: Route, vectors: VectorSearch, indices: frozenset[str]) -> Iterator[Finding]:
     """Find indices whose vectors do not fit the route."""
     if vectors.partly:
-        searched = frozenset(name for names in vectors.only.values() for name in names)
+        searched = frozenset().union(*vectors.having.values())
         said = f"{vectors.partly.reason} (not searched: {', '.join(sorted(indices - searched))})"
         yield Finding("wrong", route.name, f"{said}: {ADVICE[vectors.partly.reason]}")
 
@@ -130,8 +131,9 @@ def _without_vectors(route: Route, facts: IndexFacts, indices: frozenset[str]) -
     for field in route.semantic.fields if route.semantic else ():
         if lacking := len(indices) - len(facts.vectors.get(field, ())):
             said = (
-                f"{lacking} of {_count(indices)} {'has' if lacking == 1 else 'have'} no field {field!r}: kNN finds "
-                "nothing there, and their documents keep about the engine's places. Run `rerank-proxy backfill` on each"
+                f"{lacking} of {_count(indices)} {'has' if lacking == 1 else 'have'} no vector field {field!r}: kNN "
+                "finds nothing there, and their documents keep about the engine's places. Run `rerank-proxy backfill` "
+                "on each"
             )
             yield Finding("note", route.name, said)
 

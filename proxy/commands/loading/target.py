@@ -161,19 +161,27 @@ async def fit(client: EngineApi, mappings: Mapping[str, Mapping[str, Any]], embe
         await _fit(client, name, mapping, embedding)
 
 
+_COPIED = (
+    'If the index is a copy made with _reindex, it needs the mapping of the original, with `_meta`: see "Copying an '
+    'index" in docs/loading.md'
+)
+
+
 async def _fit(client: EngineApi, name: str, mapping: Mapping[str, Any], embedding: Embedding) -> None:
     """Add them to the mapping of one index."""
     _check_hash_is_kept(name, mapping, embedding)
     spec = dict(flatten(mapping.get("properties", {}))).get(embedding.field)
     held = read_embedding(embedding.field, mapping)
     if spec is not None and not spec.keys() & {"dims", "dimension"}:
-        raise CannotLoad(f"{name}: the field {embedding.field!r} has the type {spec['type']}: name another --field")
+        raise CannotLoad(
+            f"{name}: the field {embedding.field!r} has the type {spec['type']}: name another --field. {_COPIED}"
+        )
     if spec is not None and (there := spec.get("dims", spec.get("dimension"))) != embedding.dimensions:
         raise CannotLoad(f"{name}: {_other_length(embedding.field, there, embedding.dimensions)}")
     if spec is not None and held is None:
         raise CannotLoad(
             f"{name}: the field {embedding.field!r} exists, but the mapping does not say which model made its vectors: "
-            "name another --field, and use it in the route's `semantic`"
+            f"name another --field, and use it in the route's `semantic`. {_COPIED}"
         )
     if held == embedding:
         return
