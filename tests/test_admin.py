@@ -194,6 +194,22 @@ async def test_an_unknown_path_is_a_json_error(method: str, target: str, status:
     assert "POST /reranking/on|off" in found.json["error"]
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics", "/reranking"])
+async def test_head_is_answered_like_get_without_a_body(path: str) -> None:
+    """Some monitors ask so."""
+    async with opened(Running()) as operator:
+        full, head = await operator.ask("GET", path), await operator.ask("HEAD", path)
+    assert (200, full.status, b"") == (head.status, 200, head.body)
+    assert full.fields["Content-Length"] == head.fields["Content-Length"]
+
+
+@pytest.mark.parametrize(("path", "methods"), [("/healthz", "GET, HEAD"), ("/reload", "POST")])
+async def test_another_method_is_told_which_ones_are_allowed(path: str, methods: str) -> None:
+    async with opened(Running()) as operator:
+        found = await operator.ask("DELETE", path)
+    assert (405, methods) == (found.status, found.fields["Allow"])
+
+
 async def test_serve_runs_without_metrics_if_the_port_is_taken(log: Log) -> None:
     async with opened(Running()) as operator, AsyncExitStack() as stack:
         assert await open_admin(Admin(port=operator.port), Running(), None, stack) is None

@@ -7,7 +7,7 @@ of web pages.
 
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Never
@@ -21,7 +21,7 @@ from proxy.bounds import ADMIN_CONNECTIONS
 from proxy.errors import Unreachable
 from proxy.http1.callers import field_value
 from proxy.http1.exchange import Answer, Exchange, Work
-from proxy.http1.headers import NO_HOP
+from proxy.http1.headers import NO_HOP, Field
 from proxy.http1.listener import Patience, room_for_clients, serve
 from proxy.http1.messages import RequestHead
 from proxy.http1.relay import Upstream
@@ -104,11 +104,13 @@ class AdminPort:
         path, _, query = head.target.decode("latin-1").partition("?")
         if path not in _OPEN and (refusal := self._refusal(head)) is not None:
             return refusal
-        by_method = _ROUTED.get(path, {})
-        route, last = by_method.get(head.method.decode("latin-1"), (None, ""))
+        by_method = _ROUTED.get(path)
+        if by_method is None:
+            return _json({"error": f"Not Found: use one of {_PATHS}"}, 404)
+        method = "GET" if head.method == b"HEAD" else head.method.decode("latin-1")
+        route, last = by_method.get(method, (None, ""))
         if route is None:
-            status, reason = (405, "Method Not Allowed") if by_method else (404, "Not Found")
-            return _json({"error": f"{reason}: use one of {_PATHS}"}, status)
+            return _json({"error": f"Method Not Allowed: use one of {_PATHS}"}, 405, _allow(by_method))
         answer: Answer = await getattr(self, route.answer)(Asked(head, last, _parameter(query, "name")))
         return answer
 
@@ -178,6 +180,12 @@ class AdminPort:
         return await self.breakers(asked)
 
 
+def _allow(methods: Iterable[str]) -> tuple[Field, ...]:
+    """Return the header with the methods of a path (RFC 9110, section 15.5.6); HEAD goes with GET."""
+    allowed = ", ".join([f"{each}, HEAD" if each == "GET" else each for each in methods])
+    return ((b"allow", allowed.encode()),)
+
+
 _ASKS_FOR_TOKEN = ((b"www-authenticate", b"Bearer"),)
 _HOST = re.compile(r"(?:\[([^\[\]]*)\]|([^:\[\]]*))(?::\d*)?")
 
@@ -193,7 +201,7 @@ def _parameter(query: str, name: str) -> str:
     return parse_qs(query).get(name, [""])[0]
 
 
-def _json(value: Mapping[str, Any], status: int = 200, fields: tuple[tuple[bytes, bytes], ...] = ()) -> Answer:
+def _json(value: Mapping[str, Any], status: int = 200, fields: tuple[Field, ...] = ()) -> Answer:
     return Answer(status, ((b"content-type", b"application/json"), *fields), msgspec.json.encode(value))
 
 
