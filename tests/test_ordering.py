@@ -21,7 +21,7 @@ from proxy.ranking.stages import Budget
 from proxy.settings.config import RouteSettings
 from proxy.settings.profiles import BLENDS, STAND_IN
 from tests.fakes import Document, FakeEngine, FakeModels, Message, Stream, answer, hangs, refuses, says
-from tests.plans import SEMANTIC, SETTINGS, plan_of
+from tests.plans import SEMANTIC, SETTINGS, VECTORS, plan_of
 from tests.runs import run_of
 
 BODY = {"query": {"match": {"title": "laptop"}}}
@@ -72,6 +72,17 @@ async def test_a_document_found_by_both_retrievers_need_not_be_near(
     run = await run_of(plan_of("", BODY), engine, models, stack)
     candidates = candidates_of(run, ANSWER, SemanticHits(answer_of({"c": 0.1}).hits), ALONE)
     assert (["c", "a", "b"], ["c"]) == (names(candidates.keys), names(candidates.semantic))
+
+
+async def test_hits_of_an_index_whose_vectors_are_not_known_keep_their_places(
+    engine: FakeEngine, models: FakeModels, stack: AsyncExitStack
+) -> None:
+    """It has joined the search since its mappings were read, by an alias, and kNN is not restricted yet."""
+    vectors = dataclasses.replace(VECTORS, having={"v": frozenset({"products"})})
+    run = await run_of(plan_of("", BODY, window=10, vectors=vectors), engine, models, stack)
+    first = msgspec.structs.replace(ANSWER.hits[0], key=DocKey("joined", "x"))
+    answer = dataclasses.replace(ANSWER, hits=(first, *ANSWER.hits[1:]))
+    assert ["x", "b", "d", "c"] == names(candidates_of(run, answer, NEAR, ALONE).keys)
 
 
 async def test_a_group_is_one_candidate(engine: FakeEngine, models: FakeModels, stack: AsyncExitStack) -> None:

@@ -43,7 +43,7 @@ def test_documents_that_knn_cannot_find_count_as_if_it_ranked_them_as_the_engine
     """In the first half of the window; in the second, those that only kNN found are before them."""
     bare = [DocKey("bare", name) for name in "abcd"]
     lexical = [bare[0], A, bare[1], B, bare[2], bare[3]]
-    fused = keys(fuse(ROUTE, lexical, [B, C, A], 8, lambda index: index != "bare"))
+    fused = keys(fuse(ROUTE, lexical, [B, C, A], 8, frozenset({"bare"})))
     assert (bare[0], B, A, bare[1], C, bare[2], bare[3]) == fused
     assert (B, A, bare[0]) == keys(fuse(ROUTE, lexical, [B, C, A], 8))[:3]
 
@@ -52,7 +52,7 @@ def test_a_group_that_knn_found_has_one_vote_of_it() -> None:
     """Its document may be in an index that kNN does not search."""
     one = DocKey("bare", "a")
     expected = fuse(ROUTE, [one, A], [A, one], 4)
-    assert expected == fuse(ROUTE, [one, A], [A, one], 4, lambda index: index != "bare")
+    assert expected == fuse(ROUTE, [one, A], [A, one], 4, frozenset({"bare"}))
 
 
 def test_the_routes_weights_are_used() -> None:

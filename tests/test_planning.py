@@ -122,8 +122,8 @@ def test_each_vector_field_is_searched_where_it_exists() -> None:
     found = vector_search(build_route(SETTINGS), semantic, known, reached=known.indices)
     assert isinstance(found, VectorSearch)
     assert {"v": ("a", "b"), "w": ("b",)} == found.only
-    assert [True, True, False] == [found.sees(index) for index in "abc"]
-    assert FOUND.sees("anything")
+    assert {"c"} == found.unseen({"a", "b", "c"})
+    assert not FOUND.unseen({"anything"})
 
 
 def test_vector_fields_may_have_different_nested_paths() -> None:

@@ -100,7 +100,7 @@ class ClientConnection(asyncio.Protocol):
 
     @property
     def is_served(self) -> bool:
-        """Whether a request is worked on, rather than the client waited for."""
+        """Whether a request is in progress, and the connection is not just waiting for its client."""
         return self._exchange is not None and not self._exchange.answered
 
     @property

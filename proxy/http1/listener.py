@@ -2,7 +2,7 @@
 
 The limit follows from the number of open files that the system allows, since each client may need two descriptors.
 At the limit no connection is accepted until another one closes; new ones wait in the system's backlog. A port for few
-clients (admin) rather closes the connection that has waited longest, so that idle ones keep nobody out.
+clients (admin) closes the connection that has waited longest instead, so that idle ones keep nobody out.
 """
 
 import asyncio
@@ -144,7 +144,7 @@ class Listener:
         return client
 
     def _pause(self) -> None:
-        """Stop to accept connections until others end."""
+        """Accept no more connections until others end."""
         if self._servers:
             _log.error(
                 "accepting_paused",

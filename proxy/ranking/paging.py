@@ -5,7 +5,8 @@ engine's, mapped below 1 by `s/(1+s)`. So every page has the same `max_score`, a
 whatever sequence the pages are requested.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
@@ -105,22 +106,23 @@ def fuse(
     lexical: Sequence[DocKey],
     semantic: Sequence[DocKey],
     window: int,
-    sees: Callable[[str], bool] | None = None,
+    unseen: AbstractSet[str] = frozenset(),
 ) -> Ranking:
     """Fuse the documents of two retrievers, and return the window.
 
-    `sees` tells which indices kNN searches, if not all of them. In the first half of the window, documents of the
-    others count as if kNN ranked them as the engine did: otherwise those that both retrievers can find would all
-    precede them. In the second half they compete with those that only kNN found. Measured on the demo's catalogue, half
-    of it without vectors, without a reranker: 1 of 22 searches is worse than the engine's, 8 without this rule; with it
-    in the whole window, kNN adds less.
+    In the first half of the window, documents of indices that kNN does not search (`unseen`) count as if it ranked them
+    as the engine did: otherwise those that both retrievers can find would all precede them. In the second half they
+    compete with those that only kNN found. Measured on the demo's catalogue, half of it without vectors, without a
+    reranker: 1 of 22 searches is worse than the engine's, 8 without this rule; with it in the whole window, kNN adds
+    less.
     """
     rankings = [Weighted(lexical, route.fusion.lexical_weight)]
     if semantic:
         rankings.append(Weighted(semantic, route.fusion.semantic_weight))
-        if sees is not None:
-            unseen = [None if sees(key.index) or key in semantic else key for key in lexical[: window // 2]]
-            rankings.append(Weighted(unseen, route.fusion.semantic_weight))
+        if unseen:
+            near = set(semantic)
+            places = [key if key.index in unseen and key not in near else None for key in lexical[: window // 2]]
+            rankings.append(Weighted(places, route.fusion.semantic_weight))
     return reciprocal_rank_fusion(rankings, route.fusion.rank_constant)[:window]
 
 

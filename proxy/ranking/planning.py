@@ -101,9 +101,9 @@ class VectorSearch:
     partly: Failure | None = None
     """Why some indices are not searched, if that is a fault: they have other vectors."""
 
-    def sees(self, index: str) -> bool:
-        """Whether kNN can find documents of an index; its vectors are not known if it has joined since, by an alias."""
-        return not self.having or any(index in indices for indices in self.having.values())
+    def unseen(self, indices: AbstractSet[str]) -> frozenset[str]:
+        """Return those of the indices that kNN does not search, or whose vectors are not known: they joined since."""
+        return frozenset(indices).difference(*self.having.values()) if self.having else frozenset()
 
     def is_near(self, score: float) -> bool:
         """Whether a document found by kNN only exceeds the minimum similarity: kNN always returns k documents."""
@@ -121,34 +121,28 @@ def vector_search(
     """Return how the vectors of these indices are searched, or why kNN is skipped.
 
     Vectors of another model with the same dimensions fit into the same field, and return random neighbours without an
-    error; so kNN requires that the model of the vectors is known. Indices without vectors are not searched, and those
-    with other vectors neither, if the rest fit the route and each other. `reached`: the indices of the search, of which
-    the facts may have more; without them, all are searched.
+    error; so kNN requires that the model of the vectors is known. It skips indices without vectors, and those with
+    other vectors if the rest fit the route and each other. `reached`: the indices of the search, of which the facts may
+    have more; without them, all are searched.
     """
     if facts is None:
         return Failure("semantic", "mapping_unreadable")
     names, told_apart = semantic.fields, bool(facts.indices and reached)
-    found = [
-        (name, _with_model_of_route(form, route))
-        for name in names
-        for form in facts.vectors.get(name, ())
-        if not (reached and form.index) or form.index in reached
-    ]
+    found = _found(route, names, facts, reached)
     if missing := [name for name in names if all(name != other for other, _ in found)]:
         return Failure("semantic", "no_vector_field", missing[0])
     partly = None
     if _are_mixed(found):
-        fitting = [each for each in found if not isinstance(_fit(route, semantic, each[1], version), Failure)]
         partly = Failure("semantic", "mixed_vectors", ", ".join(names))
-        if not told_apart or {name for name, _ in fitting} < set(names) or _are_mixed(fitting):
+        found = [each for each in found if not isinstance(_fit(route, semantic, each[1], version), Failure)]
+        if not told_apart or {name for name, _ in found} < set(names) or _are_mixed(found):
             return partly
-        found = fitting
     form = found[0][1]
     dialect = _fit(route, semantic, form, version)
     if isinstance(dialect, Failure):
         return dialect
-    paths = {name: form.path for name, form in found}
     having = _having(found) if told_apart else {}
+    paths = {name: each.path for name, each in found}
     return VectorSearch(
         dialect=dialect,
         fields={name: paths[name] for name in names},
@@ -167,6 +161,16 @@ def vector_search(
 
 _Form = tuple[str, VectorField]
 """A vector field of one index, with its path."""
+
+
+def _found(route: Route, names: Sequence[str], facts: IndexFacts, reached: AbstractSet[str]) -> Sequence[_Form]:
+    """Return the vector fields of the indices of a search; of all indices, if those of a field are not known."""
+    return [
+        (name, _with_model_of_route(form, route))
+        for name in names
+        for form in facts.vectors.get(name, ())
+        if not (reached and form.index) or form.index in reached
+    ]
 
 
 def _are_mixed(found: Sequence[_Form]) -> bool:

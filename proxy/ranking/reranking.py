@@ -39,8 +39,8 @@ def candidates_of(run: Run, answer: SearchAnswer, semantic: SemanticHits, groups
         key = groups.representative.get(groups.of.get(hit.key), hit.key) if groups.of else hit.key
         if key in found or (plan.vectors is not None and plan.vectors.is_near(hit.score)):
             semantic_keys.setdefault(key)
-    sees = plan.vectors.sees if plan.vectors and plan.vectors.only else None
-    ranking = fuse(plan.route, lexical, list(semantic_keys), plan.window, sees)
+    unseen = plan.vectors.unseen({key.index for key in lexical}) if plan.vectors else frozenset()
+    ranking = fuse(plan.route, lexical, list(semantic_keys), plan.window, unseen)
     return Candidates(ranking, tuple(semantic_keys), keys(ranking))
 
 

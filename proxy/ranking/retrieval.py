@@ -177,7 +177,8 @@ def covered(run: Run, semantic: SemanticHits) -> SemanticHits:
     """
     indices, vectors = {hit.key.index for hit in semantic.hits}, run.plan.vectors
     outside = run.plan.outside(indices)
-    outside |= {index for index in indices if vectors is not None and not vectors.sees(index)}
+    if vectors is not None:
+        outside |= vectors.unseen(indices)
     return replace(semantic, hits=tuple([hit for hit in semantic.hits if hit.key.index not in outside]))
 
 

@@ -99,7 +99,6 @@ def semantic_search(plan: Plan, vectors: VectorSearch, field: str, vector: Seque
     if plan.alias_filter is not None and not vectors.dialect.filters_aliases:
         filters.append(plan.alias_filter)
     body: dict[str, Any] = plan.request.body(Use.EVERYWHERE) | _grouped(plan)
-    path = vectors.fields[field]
     body |= vectors.dialect.knn(
         KnnSearch(
             field,
@@ -107,10 +106,10 @@ def semantic_search(plan: Plan, vectors: VectorSearch, field: str, vector: Seque
             size,
             candidates,
             filters,
-            vectors.oversample,
-            path,
-            vectors.similarity,
-            vectors.only.get(field, ()),
+            oversample=vectors.oversample,
+            path=vectors.fields[field],
+            similarity=vectors.similarity,
+            indices=vectors.only.get(field, ()),
         )
     )
     body |= {"size": size, "_source": list(plan.read_fields) if plan.route.rerank_model else False}
