@@ -176,9 +176,8 @@ def _found(route: Route, names: Sequence[str], facts: IndexFacts, reached: Abstr
 def _are_mixed(found: Sequence[_Form]) -> bool:
     """Whether one query vector and one threshold cannot serve all of these fields, or a field is nested in some."""
     distinct = set(found)
-    return (
-        len(distinct) > len({name for name, _ in distinct}) or len({replace(form, path=None) for _, form in found}) > 1
-    )
+    by_type = {replace(form, path=None) for _, form in distinct}
+    return len(distinct) > len({name for name, _ in distinct}) or len(by_type) > 1
 
 
 def _having(found: Sequence[_Form]) -> Mapping[str, frozenset[str]]:
