@@ -28,18 +28,15 @@ help:
 demo: .venv/ready tools
 	@$(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once)
 
-# Coverage is that of the tests without engines: it slows the others by a fifth. Those on OpenSearch run beside those on
-# Elasticsearch; their output follows.
-# What an input costs is measured without coverage, which slows only one side of its comparisons.
+# Coverage is that of the tests without engines: it slows the others by a fifth. What an input costs is measured
+# without it, because it slows only one side of the comparisons. Tests that start processes of their own run one after
+# the other, and so do those on one engine.
 OF_COST := tests/test_cost.py tests/test_turns.py
-OTHERS := opensearch
-ON_ENGINES = $(BIN)/pytest -m engine --ignore tests/clients
 test: checks tools
-	$(BIN)/pytest -m 'not engine' $(COVERAGE) $(OF_COST:%=--ignore %)
+	$(BIN)/pytest -m 'not engine and not slow' --numprocesses 2 --dist worksteal --cov --cov-report= --cov-fail-under=0
+	$(BIN)/pytest -m 'not engine and slow' $(OF_COST:%=--ignore %) $(COVERAGE) --cov-append
 	$(BIN)/pytest $(OF_COST)
-	$(ENGINE) sh -c '$(ON_ENGINES) -p no:cacheprovider -k $(OTHERS) >.venv/others.log 2>&1 & others=$$!; \
-		$(ON_ENGINES) -k "not $(OTHERS)"; code=$$?; wait $$others; others=$$?; cat .venv/others.log; \
-		test $$code -eq 0 -a $$others -eq 0'
+	$(ENGINE) $(BIN)/pytest -m engine --ignore tests/clients --numprocesses 2 --dist loadgroup
 
 DATA ?= ../shared/data
 
