@@ -11,9 +11,10 @@ TYPED = {"multi_match": {"query": "rain jacket", "fields": ["title^5", "text"]}}
 PHRASE = {"match_phrase": {"title": {"query": "rain jacket", "boost": 10}}}
 SOLD = {"field_value_factor": {"field": "sold", "missing": 1}}
 PIN = {"ids": {"values": ["5"], "boost": 1e6}}
+ON_SALE = {"filter": {"match_phrase": {"text": "on sale"}}, "weight": 2}
 FRENCH = {"term": {"language": "fr"}}
 SEVEN = {"match_all": {"boost": 7.0}}
-TEXTS = {"title", "text", "brand"}
+TEXTS = {"title", "title.stemmed", "title.synonyms", "text", "brand"}
 
 
 BEST_BET = {"match": {"brand": {"query": "rain jacket", "operator": "and", "boost": 10000}}}
@@ -44,6 +45,8 @@ def scored(query: Any, **said: Any) -> dict[str, Any]:
         of_bool(must=[TYPED, {"range": {"price": {"lte": 9}}}], must_not=[FRENCH]),
         of_bool(must=[TYPED], should=[{"term": {"title.raw": "Rain jacket"}}]),
         of_bool(must=[TYPED], should=[{"match": {"title": "rain"}}, {"match": {"title": "anorak"}}]),
+        of_bool(should=[{"match": {"title": "rain jackets"}}, {"match": {"title.stemmed": "rain jacket"}}]),
+        of_bool(must=[TYPED], should=[{"match": {"title.synonyms": "anorak"}}]),
         of_bool(must=[TYPED], should=[{"prefix": {"title": {"value": "rain", "boost": 5}}}]),
         of_bool(must=[TYPED], should=[{"wildcard": {"brand": "*jacket*"}}, {"regexp": {"title": ".*rain jacket.*"}}]),
         of_bool(must=[TYPED], should=[{"more_like_this": {"fields": ["text"], "like": "jacket rain"}}]),
@@ -86,6 +89,14 @@ def test_a_query_with_only_query_text_has_no_boosts(query: Any) -> None:
         (scored(TYPED, functions=[SOLD], min_score=2), scored(SEVEN, functions=[SOLD])),
         (scored(TYPED, **SOLD, boost_mode="sum"), scored(SEVEN, **SOLD, boost_mode="sum")),
         (scored(TYPED, functions=[SOLD, {"filter": PHRASE, "weight": 3}]), scored(SEVEN, functions=[SOLD])),
+        (
+            scored(TYPED, functions=[SOLD, {"filter": {"match": {"title": "case"}}, "weight": 0.2}]),
+            scored(SEVEN, functions=[SOLD, {"filter": {"match": {"title": "case"}}, "weight": 0.2}]),
+        ),
+        (
+            scored(TYPED, functions=[{"filter": {"match": {"title": "jacket"}}, "weight": 3}, ON_SALE]),
+            scored(SEVEN, functions=[ON_SALE]),
+        ),
         (of_bool(should=[TYPED, PIN], minimum_should_match=1), of_bool(should=[SEVEN, PIN])),
         (of_bool(should=[TYPED, PHRASE, PIN]), of_bool(should=[SEVEN, PIN])),
         (

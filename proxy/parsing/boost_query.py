@@ -199,10 +199,13 @@ class _Rewriter:
         if leaf is None or leaf.last_resort:
             return leaf is not None
         if (found := self.leaves.get(id(query))) is not None:
-            same_fields = bool(found.fields) and found.fields <= self.reading.fields
-            return same_fields or self.words.issuperset(found.words)
+            return self._has_its_words(found) or _is_in_fields_of(found, self.reading)
         read = leaf.read(name, body, FieldKinds(lambda _: True))  # in fields without analysed text
         return read is not None and _folded(read[0].text) == self.reading.words
+
+    def _has_its_words(self, found: Reading) -> bool:
+        """Whether a text has no other words than the query text."""
+        return self.words.issuperset(found.words)
 
     def _boosting(self, body: Query) -> _Part | None:
         inner = self.part(body.get("positive"))
@@ -320,7 +323,8 @@ class _Rewriter:
                 ((name, body),) = query.items()
                 if not isinstance(body, dict):
                     return
-                if id(query) in self.clauses or (self.leaves.get(id(query)) and self._is_words(query, name, body)):
+                found = self.leaves.get(id(query))
+                if id(query) in self.clauses or (found is not None and self._has_its_words(found)):
                     yield query
                     return
                 inner = COMPOUNDS[name].children(body) if name in COMPOUNDS else ()
@@ -328,6 +332,11 @@ class _Rewriter:
                     yield from self._with_words(child)
             case _:
                 pass
+
+
+def _is_in_fields_of(found: Reading, reading: Reading) -> bool:
+    """Whether a text is searched in no other fields than another one, or in their multi-fields."""
+    return bool(found.fields) and (found.fields <= reading.fields or bool(found.bases) and found.bases <= reading.bases)
 
 
 def _is_required(body: Query) -> bool:

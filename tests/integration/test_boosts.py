@@ -111,10 +111,17 @@ async def test_a_rescore_by_the_query_text_needs_no_boost_search(open_sides: Ope
     assert "boosts" not in through.header("Server-Timing")
 
 
-async def test_a_demoted_document_stays_at_the_bottom(open_sides: Open, models: ShopModels) -> None:
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"boosting": {"positive": WORDS, "negative": {"ids": {"values": [PIN]}}, "negative_boost": 0.01}},
+        scored({"filter": {"match": {"title": catalogue.PRODUCTS[PIN]["title"].split()[-1]}}, "weight": 0.01}),
+    ],
+    ids=["boosting", "a function of other words in the field of the query text"],
+)
+async def test_a_demoted_document_stays_at_the_bottom(query: Any, open_sides: Open, models: ShopModels) -> None:
     sides = await open_sides()
     models.score = but(catalogue.PRODUCTS[PIN]["title"], 0.9999)
-    query = {"boosting": {"positive": WORDS, "negative": {"ids": {"values": [PIN]}}, "negative_boost": 0.01}}
     through = await sides.through.search({"query": query, "size": 40})
     assert ("reranked", PIN) == (through.outcome, through.ids[-1])
 
