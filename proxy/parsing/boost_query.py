@@ -336,7 +336,9 @@ class _Rewriter:
 
 def _is_in_fields_of(found: Reading, reading: Reading) -> bool:
     """Whether a text is searched in no other fields than another one, or in their multi-fields."""
-    return bool(found.fields) and (found.fields <= reading.fields or bool(found.bases) and found.bases <= reading.bases)
+    return bool(found.fields) and (
+        found.fields <= reading.fields or (bool(found.bases) and found.bases <= reading.bases)
+    )
 
 
 def _is_required(body: Query) -> bool:

@@ -42,7 +42,8 @@ async def make_head(run: Run, answer: SearchAnswer, semantic: SemanticHits, grou
     ranking = reranked.ranking
     if is_reordered:
         ranking = boosted(ranking, measured, reranked.scores, own, run.plan.route.boost_power)
-    ranking = in_groups(run, in_place(pinned_first(ranking, answer.hits), kept), answer, rendered)
+    ranking = in_place(pinned_first(ranking, answer.hits), kept)
+    ranking = in_groups(run, ranking, candidates.keys, answer, rendered)
     failures = (*semantic.failures, *rendered.failures, *reranked.failures, *measured.failures)
     head = head_of(run, ranking, answer, rendered, groups, failures=failures)
     explained = run.plan.explains
@@ -73,9 +74,8 @@ async def _fetched_beside(
         if reranking.done():
             break
         await asyncio.sleep(0)
-    missing = [key for key in candidates if key not in known]
     async with asyncio.TaskGroup() as tasks:
-        rendering = tasks.create_task(render_in_groups(run, missing, answer, added_facets(run)))
+        rendering = tasks.create_task(render_in_groups(run, candidates, known, answer, added_facets(run)))
         measuring = tasks.create_task(measure(run, candidates, known))
     return rendering.result(), measuring.result()
 

@@ -354,11 +354,11 @@ async def _known_head(run: Run, head_key: bytes) -> Head | Bypass:
     semantic, groups = await group(run, found.answer, covered(run, semantic))
     candidates = candidates_of(run, found.answer, semantic, groups)
     known = {**groups.adopted, **found.answer.by_key}
-    rendered = await render_in_groups(run, [key for key in candidates.keys if key not in known], found.answer, {})
+    rendered = await render_in_groups(run, candidates.keys, known, found.answer, {})
     rendered = replace(rendered, hits={**groups.adopted, **rendered.hits})
     failures = (*semantic.failures, *rendered.failures)
     keeps_places = bool(rendered.failures)  # a document that could not be fetched may be on an earlier page
-    ranking = in_groups(run, candidates.ranking, found.answer, rendered)
+    ranking = in_groups(run, candidates.ranking, candidates.keys, found.answer, rendered)
     return head_of(run, ranking, found.answer, rendered, groups, failures=failures, keeps_places=keeps_places)
 
 

@@ -62,14 +62,16 @@ async def render(run: Run, missing: Sequence[DocKey], facets: Facets) -> Rendere
     return Rendered(rendered, len(rendered) - matches, aggregations=aggregations)
 
 
-async def render_in_groups(run: Run, missing: Sequence[DocKey], answer: SearchAnswer, facets: Facets) -> Rendered:
-    """Fetch documents, without those whose leading sort values no hit of the window has: their place is unknown."""
-    begun = _groups_begun(run, answer)
-    if not begun:
+async def render_in_groups(
+    run: Run, candidates: Sequence[DocKey], known: Mapping[DocKey, Hit], answer: SearchAnswer, facets: Facets
+) -> Rendered:
+    """Fetch the candidates that are not known, without those that have no place in the head: see `in_groups`."""
+    missing = [key for key in candidates if key not in known]
+    if not _has_groups(run, answer):
         return await render(run, missing, facets)
     rendered = await render(run, missing, {})
-    leading = run.plan.request.sort.leading
-    kept = [key for key, hit in rendered.hits.items() if hit.sort_values(leading) in begun]
+    head = _head_in_groups(run, candidates, answer, {**rendered.hits, **known})
+    kept = [key for key in rendered.hits if key in head]
     is_final = len(kept) == len(rendered.hits) and not (facets and rendered.extras)
     return rendered if is_final else await render(run, kept, facets)
 
@@ -88,22 +90,41 @@ async def count_facets(run: Run, documents: Sequence[DocKey], facets: Facets) ->
     return Counted(aggregations, answer.total) if answer.whole else Counted(failures=(Failure("facets", "partial"),))
 
 
-def in_groups(run: Run, ranking: Ranking, answer: SearchAnswer, rendered: Rendered) -> Ranking:
-    """Order by the leading sort keys as the client's own search does, and by the ranking within equal values."""
-    begun = _groups_begun(run, answer)
-    if not begun:
+def in_groups(
+    run: Run, ranking: Ranking, candidates: Sequence[DocKey], answer: SearchAnswer, rendered: Rendered
+) -> Ranking:
+    """Order by the leading sort keys as the client's own search does, and by the ranking within equal values.
+
+    The hits of the window that are no candidates end their groups: after the head, they would follow later groups.
+    """
+    if not _has_groups(run, answer):
         return ranking
-    leading, hits = run.plan.request.sort.leading, {**rendered.hits, **answer.by_key}
-    group = {key: hits[key].sort_values(leading) for key in keys(ranking) if key in hits}
-    ordered = sorted((key for key in group if group[key] in begun), key=lambda key: begun[group[key]])
+    hits = {**rendered.hits, **answer.by_key}
+    head = _head_in_groups(run, candidates, answer, hits)
+    ordered = [key for key in _by_group(run, keys(ranking), answer, hits) if key in head]
     return tuple(Scored(key, float(len(ordered) - place)) for place, key in enumerate(ordered))
 
 
-def _groups_begun(run: Run, answer: SearchAnswer) -> dict[tuple[bytes, ...], int]:
-    """Return the distinct leading sort values in the window, in order; empty if the score is the first sort key."""
-    leading = run.plan.request.sort.leading
-    values = (hit.sort_values(leading) for hit in answer.hits[: run.plan.window]) if leading else ()
-    return {group: place for place, group in enumerate(dict.fromkeys(values))}
+def _has_groups(run: Run, answer: SearchAnswer) -> bool:
+    return bool(run.plan.request.sort.leading and answer.hits)
+
+
+def _head_in_groups(
+    run: Run, candidates: Sequence[DocKey], answer: SearchAnswer, hits: Mapping[DocKey, Hit]
+) -> frozenset[DocKey]:
+    """Return the documents of a head of at most the window, whatever their order within the groups will be."""
+    return frozenset(_by_group(run, candidates, answer, hits)[: run.plan.window])
+
+
+def _by_group(run: Run, documents: Sequence[DocKey], answer: SearchAnswer, hits: Mapping[DocKey, Hit]) -> list[DocKey]:
+    """Sort documents, and after those of each group the window's other hits, by the groups that begin in the window.
+
+    The place of a document whose leading sort values no hit of the window has is unknown: it is left out.
+    """
+    leading, window = run.plan.request.sort.leading, answer.hits[: run.plan.window]
+    begun = {values: place for place, values in enumerate(dict.fromkeys(hit.sort_values(leading) for hit in window))}
+    values = {key: hits[key].sort_values(leading) for key in (*documents, *(hit.key for hit in window)) if key in hits}
+    return sorted((key for key in values if values[key] in begun), key=lambda key: begun[values[key]])
 
 
 class _Aggregation(msgspec.Struct):

@@ -121,17 +121,27 @@ async def test_search_after_continues_from_numbered_pages(open_index: OpenIndex,
         assert whole.ids[first:] == [name for each in walked for name in each.ids]
 
 
-async def test_sort_keys_before_the_score_keep_their_groups(open_index: OpenIndex, real_engine: RealEngine) -> None:
-    """No hit leaves its group, and the groups keep their order."""
-    sides = await _open(open_index, real_engine, rank_window_size=100)
-    body = {"query": WORDS, "sort": SORTS["in stock first"], "size": 1000}
+@pytest.mark.parametrize("window", [7, 20, 30, 45, 100])
+@pytest.mark.parametrize("name", ["in stock first", "by brand and stock"])
+async def test_sort_keys_before_the_score_keep_their_groups(
+    name: str, window: int, open_index: OpenIndex, real_engine: RealEngine
+) -> None:
+    """No hit leaves its group, and the groups keep their order, also where the window ends amid several groups."""
+    near = {"semantic": FAR | {"min_similarity": -1.0}} if real_engine.has_knn else {}
+    sides = await _open(open_index, real_engine, rank_window_size=window, **near)
+    body = {"query": WORDS, "sort": SORTS[name], "size": 1000}
+    leading = len(SORTS[name]) - 2
     straight, through = await sides.straight.search(body), await sides.through.search(body)
-    groups = [hit["sort"][0] for hit in through.hits]
-    assert ("reranked", sorted(groups, reverse=True)) == (through.outcome, groups)
+    in_order = list(dict.fromkeys(tuple(hit["sort"][:leading]) for hit in straight.hits))
+    groups = [tuple(hit["sort"][:leading]) for hit in through.hits]
+    assert ("reranked", sorted(groups, key=in_order.index)) == (through.outcome, groups)
     assert {hit["_id"]: hit["sort"][0] for hit in straight.hits}.items() <= {
         hit["_id"]: hit["sort"][0] for hit in through.hits
     }.items()
-    assert straight.ids != through.ids
+    paged = [await sides.through.search({**body, "from": start, "size": 20}) for start in range(0, 320, 20)]
+    assert through.ids == [name for page in paged for name in page.ids]
+    assert {through.json["hits"]["total"]["value"]} == {page.json["hits"]["total"]["value"] for page in paged}
+    assert len(through.hits) == through.json["hits"]["total"]["value"]
 
 
 def _without_vectors(hit: Any) -> Any:
