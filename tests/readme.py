@@ -118,8 +118,8 @@ QUERY_FORMS = (
         "query_string",
         "",
         {"query_string": {"query": "red shoes -kids"}},
-        '`+word`, `"a phrase"` and `field:value` stay required, `-word` and `-(a group)` stay excluded; if OR joins '
-        "words with a field or a negation, kNN is skipped",
+        '`+word`, `"a phrase"` and `field:value` stay required, and `+(a group)` beside parts without a sign; `-word` '
+        "and `-(a group)` stay excluded; if OR joins words with a field or a negation, kNN is skipped",
     ),
     QueryForm(
         "simple_query_string",

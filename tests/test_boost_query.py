@@ -72,6 +72,7 @@ def scored(query: Any, **said: Any) -> dict[str, Any]:
         scored(TYPED, functions=[{"filter": BEST_BET, "weight": "1000"}]),
         of_bool(filter=[TYPED]),
         of_bool(must=[TYPED], should=[{"match_all": {}}]),
+        of_bool(should=[TYPED, {"match_none": {}}]),
         of_bool(must=[TYPED], should=[{"match": {"brand": {"query": "rain jacket", "boost": 100}}}]),
         of_bool(must=[TYPED], should=[{"match": {"title": {"query": "rain jacket", "boost": 10000}}}]),
         of_bool(should=[BEST_BET, {"match": {"title": {"query": "rain jacket", "boost": 1000}}}]),

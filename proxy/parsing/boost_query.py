@@ -185,7 +185,7 @@ class _Rewriter:
                 found = self.part(body.get("organic"))
             case _:
                 pass
-        return found or _Part(query, has_more=name != "match_all")
+        return found or _Part(query, has_more=name not in {"match_all", "match_none"})
 
     def _is_words(self, query: Query, name: str, body: Query) -> bool:
         """Whether a clause has the query text, a part of it, or other text in the same fields (synonyms)."""

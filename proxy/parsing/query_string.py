@@ -30,8 +30,9 @@ def read_line(name: str, options: Query, line: str, kinds: FieldKinds = _EVERY_F
     """Read the query text of a line, and what else the line requires or excludes.
 
     `+word`, `"a phrase"` and `field:value` stay required, `-word` and `-(a group)` stay excluded. The other operators
-    only change how the words are searched. Values of fields that are not text are not query text, and beside words
-    without a field, neither are those of fields that are not central: applications write their filters so.
+    only change how the words are searched, and so does the sign of `+(a group)` if all parts have signs. Values of
+    fields that are not text are not query text, and beside words without a field, neither are those of fields that are
+    not central: applications write their filters so.
     """
     parts = parts_of(name, options, line)
     if parts is None:
@@ -214,9 +215,11 @@ def _requirements(parts: Sequence[Part], is_text: IsText, has_words: IsText) -> 
     positive = [part for part in parts if part.sign != "-" and not part.opaque]
     quotes_all = len(positive) > 1 and all(part.quoted and is_typed_word(part.text) for part in positive)
     repeats = _repeated(positive, has_words)
+    signed = all(part.sign for part in parts)
     demands: list[Part] = []
     for part in parts:
-        if part.sign or part.field or part.opaque:
+        is_group = signed and part.sign == "+" and part.parts is not None
+        if (part.sign and not is_group) or part.field or part.opaque:
             demands.append(part)
         elif id(part) in repeats:
             continue
