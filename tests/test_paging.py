@@ -139,7 +139,8 @@ class Searched:
             rendered = {key: self.index.hit(key) for key in self.head.keys if key not in known}
             return head_page(self.head, lexical, rendered, Cut(start, size), self.head.total)
         excluded = () if self.head.untouched else self.head.keys
-        return tail_page(self.head, self.index.search(start - len(excluded), size, excluded))
+        answer = self.index.search(start - len(excluded), size, excluded)
+        return tail_page(self.head, answer, most=self.index.limit)
 
     @property
     def whole(self) -> tuple[DocKey, ...]:
@@ -222,19 +223,29 @@ def test_deleted_documents_leave_no_gap() -> None:
 
 @pytest.mark.parametrize("limit", [True, 10_000])
 def test_a_page_without_any_hit_has_no_max_score(limit: bool | int) -> None:  # noqa: FBT001
-    page = tail_page(Head((), None, 0, untouched=False, failures=()), Index((), (), limit).search(50, 10))
+    answer = Index((), (), limit).search(50, 10)
+    page = tail_page(Head((), None, 0, untouched=False, failures=()), answer, most=limit)
     assert Page([], Total(0), None) == page
 
 
 def test_without_a_cached_ranking_a_deep_page_is_the_engines_with_mapped_scores() -> None:
     answer = Index((A, B, C), ()).search(1, 1)
     expected = Page([Shown(answer.hits[0], 29 / 30, value=tail_value(29))], Total(3), TOP_SCORE)
-    assert expected == tail_page(Head((), None, 0, untouched=False, failures=()), answer)
+    assert expected == tail_page(Head((), None, 0, untouched=False, failures=()), answer, most=True)
 
 
-def test_the_total_of_a_deep_page_is_that_of_the_first_page() -> None:
-    head = Head((Scored(A, 1.0), Scored(D, 0.5)), Total(4, "gte"), 1, untouched=False, failures=())
-    assert Total(4, "gte") == tail_page(head, strategies.answer_of([], Total(1), None)).total
+def test_the_total_of_a_deep_page_of_groups_is_that_of_the_first_page() -> None:
+    """A group has more documents than the one that the head shows."""
+    head = Head((Scored(A, 1.0), Scored(D, 0.5)), Total(9), 1, untouched=False, failures=(), groups={A: b"1", D: b"2"})
+    assert Total(9) == tail_page(head, strategies.answer_of([], Total(1), None), most=True).total
+
+
+@pytest.mark.parametrize(("most", "total"), [(True, Total(3)), (10, Total(3)), (2, Total(2, "gte")), (False, None)])
+def test_the_total_of_a_deep_page_is_counted_by_its_own_response(most: bool | int, total: Total | None) -> None:  # noqa: FBT001
+    """Matches that the caller may no longer see are not counted from the cached ranking."""
+    head = Head((Scored(A, 1.0), Scored(D, 0.5)), Total(90), 1, untouched=False, failures=())
+    answer = strategies.answer_of([], None if most is False else Total(1), None)
+    assert total == tail_page(head, answer, most=most).total
 
 
 @pytest.mark.parametrize(("keeps_places", "pages"), [(True, [["a"], ["c", "d"], []]), (False, [["a", "c"], ["d"], []])])

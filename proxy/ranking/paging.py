@@ -195,14 +195,24 @@ def head_page(  # noqa: PLR0913  the parts of a page
     return Page(shown, total, best)
 
 
-def tail_page(head: Head, answer: SearchAnswer) -> Page:
+def tail_page(head: Head, answer: SearchAnswer, *, most: bool | int) -> Page:
     """Turn the engine's own page after the head into a page of the ranking.
 
     An empty head excludes no documents: the engine's total and `max_score` then hold for the whole ranking, and only
-    the scores are mapped.
+    the scores are mapped. `most` is the `track_total_hits` of the search.
     """
     if head.untouched:
         return Page([Shown(hit) for hit in answer.hits], answer.total, answer.max_score)
     shown = [_in_tail(hit) for hit in answer.hits]
-    total = answer.total and (head.total if head.ranking else answer.total)
-    return Page(shown, total, TOP_SCORE if head.ranking or answer.max_score is not None else None)
+    best = TOP_SCORE if head.ranking or answer.max_score is not None else None
+    return Page(shown, answer.total and _total(head, answer.total, most=most), best)
+
+
+def _total(head: Head, others: Total, *, most: bool | int) -> Total:
+    """Count the documents of the head and the others.
+
+    The others are counted by this response: since the head was cached, documents may have been deleted, or the caller
+    may have lost rights. Those in the head keep their places, and are counted. Groups of collapsed hits have more
+    documents than the head, so that its own total is used.
+    """
+    return head.total or others if head.groups else others.plus(len(head.ranking), most=most)

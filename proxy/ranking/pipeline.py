@@ -322,12 +322,16 @@ async def _answer_after_head(run: Run, head_key: bytes) -> Result:
             return problem
         if head.extras == len(head.ranking) and keeps_empty(run, found.answer):
             return _in_engine_order(run, found, Bypass("zero_hits"))
-        return _answered(run, found, _with_facets(tail_page(head, found.answer), head, counted), head, counted.failures)
+        return _answered(run, found, _with_facets(_tail_page(run, head, found), head, counted), head, counted.failures)
     except TooComplex:
         raise
     except Exception as defect:  # noqa: BLE001  as above
         untouched = _untouched(defect)
-        return _answered(run, found, tail_page(untouched, found.answer), untouched)
+        return _answered(run, found, _tail_page(run, untouched, found), untouched)
+
+
+def _tail_page(run: Run, head: Head, found: Lexical) -> Page:
+    return tail_page(head, found.answer, most=run.plan.request.track_total_hits)
 
 
 def _with_facets(page: Page, head: Head, counted: Counted) -> Page:

@@ -279,6 +279,33 @@ async def test_a_cached_ranking_serves_only_its_caller(one: str, other: str, wor
     assert own[2:] == found(page)
 
 
+@pytest.mark.parametrize("start_of_page", [1, 4], ids=["in the head", "after the head"])
+async def test_a_caller_who_lost_rights_is_shown_nothing_of_the_cached_ranking(
+    start_of_page: int, engine: Address, world: World, start: Start
+) -> None:
+    """No hits, and no count of them beyond the places that documents of the head keep."""
+    role = world.first.rpartition("-")[0]
+    narrowed = {"indices": [_may(world.first, "read", "view_index_metadata")]}
+    url, name = await start(semantic=None, rank_window_size=4), f"{role}-narrowed"
+    engine.do("PUT", f"/_security/role/{name}", {"indices": [_may(world.pattern, "read", "view_index_metadata")]})
+    engine.do("PUT", f"/_security/user/{name}", {"password": PASSWORD, "roles": [name]})
+    caller, page = (
+        {"Authorization": basic(name)},
+        {"from": start_of_page, "aggs": {"in": {"terms": {"field": "_index"}}}},
+    )
+    before = await ask(url, search(world.pattern, caller))
+    engine.do("PUT", f"/_security/role/{name}", narrowed)
+    through = await ask(url, search(world.pattern, caller, **page))
+    straight = await ask(engine.url, search(world.pattern, caller, **page), engine.ca)
+    engine.do("DELETE", f"/_security/user/{name}")
+    engine.do("DELETE", f"/_security/role/{name}")
+    assert {world.first, world.second} == {index for index, _ in found(before)}
+    assert {world.first} >= {index for index, _ in found(through)}
+    assert straight.json["aggregations"] == through.json["aggregations"]
+    hidden = sum(index == world.second for index, _ in found(before)[:4])
+    assert straight.total["value"] <= through.total["value"] <= straight.total["value"] + hidden
+
+
 WAYS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"authorization_env": "DISCOVERY"}, {}, "reranked"),
     ({}, {"embedding_model": MODEL}, "reranked"),
