@@ -404,8 +404,17 @@ async def test_a_point_in_time_is_routed_by_its_indices(client: Client, engine: 
     assert {"/_search"} == {sent.path for kind in ("lexical", "semantic", "render") for sent in engine.of(kind)}
 
 
-async def test_a_point_in_time_without_documents_has_no_route(client: Client, engine: EndpointEngine) -> None:
-    empty = b'{"pit_id":"p","took":0,"hits":{"hits":[]},"aggregations":{"indices":{"buckets":[]}}}'
+@pytest.mark.parametrize(
+    "empty",
+    [
+        b'{"pit_id":"p","took":0,"hits":{"hits":[]},"aggregations":{"indices":{"buckets":[]}}}',
+        b'{"pit_id":"p","took":0,"_shards":{"total":0},"hits":{"hits":[]}}',
+    ],
+    ids=["no document", "no index that the caller may search"],
+)
+async def test_a_point_in_time_without_documents_has_no_route(
+    client: Client, engine: EndpointEngine, empty: bytes
+) -> None:
     engine.faults["lexical"] = says(empty)
     answered = await client.search("/_search", {**QUERY, "pit": {"id": "p"}})
     assert (200, "", empty) == (answered.status, answered.header("x-rerank"), answered.content)

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -361,6 +362,26 @@ async def test_unsolicited_bytes_close_the_connection(caller: EngineOfCaller, en
     said.set()
     await engine.until_left()
     assert b"another" not in (await caller.search(SEARCH)).body
+
+
+@pytest.mark.parametrize("status", [200, 403, 503])
+async def test_a_connection_is_not_reused_before_its_request_was_sent(
+    caller: EngineOfCaller, engine: FakeEngine, status: int
+) -> None:
+    """A server that answers before it has read the request may take the rest for another one."""
+
+    async def answers_too_soon(stream: Stream) -> None:
+        engine.script = None
+        assert await stream.head()
+        await stream.send(answer(status, b"{}"))
+        await stream.left()
+
+    engine.script = answers_too_soon
+    with suppress(Refused):
+        await caller.search(replace(SEARCH, body=b" " * 2**24 + SEARCH.body))
+    async with asyncio.timeout(20):
+        await caller.search(SEARCH)
+    assert 2 == engine.connections
 
 
 @pytest.mark.parametrize(("age_seconds", "connections"), [(60.0, 1), (0.0, 2)])

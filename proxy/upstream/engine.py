@@ -229,6 +229,9 @@ class EngineOfCaller:
 
 
 def _read_pit(answer: Mapping[str, Any]) -> tuple[Resolved, ...]:
+    """Read the indices; without a shard that the caller may search, there are no aggregations."""
+    if answer.get("_shards", {}).get("total") == 0:
+        return ()
     return tuple(Resolved(bucket["key"]) for bucket in answer["aggregations"]["indices"]["buckets"])
 
 

@@ -124,7 +124,8 @@ class _Collected:
         if self._inflating is not None and self._size and not self._inflating.eof:
             self._fail(Malformed(SERVICE, "its gzip response is truncated"))
             return
-        self.clean = clean and head.keep_alive and head.status not in MAY_BE_OUT_OF_STEP
+        in_step = self._connection.flushed and head.status not in MAY_BE_OUT_OF_STEP
+        self.clean = clean and head.keep_alive and in_step
         fields = tuple((line.name, line.value) for line in head.lines)
         self.done.set_result(EngineReply(head.status, fields, b"".join(self._content)))
 
@@ -142,7 +143,7 @@ class _Collected:
             self._connection.close()
 
     def pause(self) -> None:
-        """Do nothing: the request has been sent completely."""
+        """Do nothing: the whole request was handed over; a response before its end closes the connection."""
 
     def resume(self) -> None:
         """Do nothing, see `pause`."""
