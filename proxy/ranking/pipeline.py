@@ -249,7 +249,7 @@ async def _ordered(run: Run, head_key: bytes, found: Lexical, semantic: Semantic
     else:
         rendered = await _missing(run, head, found.answer)
     cut = Cut(plan.request.from_, plan.request.size, plan.request.walk)
-    extras = rendered.extras if _facets(run, head) else head.extras
+    extras = head.extras if rendered.failures and not _facets(run, head) else rendered.extras
     total = found.answer.total and found.answer.total.plus(extras, most=plan.request.track_total_hits)
     page = head_page(head, found.answer, rendered.hits, cut, total, keeps_places=bool(rendered.failures))
     return _answered(run, found, replace(page, aggregations=rendered.aggregations), head, rendered.failures)

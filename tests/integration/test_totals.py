@@ -1,13 +1,14 @@
 """`hits.total` is the engine's, plus the documents of the ranking that the client's query does not match."""
 
+import json
 from typing import Any
 
 import pytest
 
 from tests.integration import shop as catalogue
-from tests.integration.conftest import Open, Sides
-from tests.integration.engines import WITH_KNN
-from tests.integration.sending import Reply
+from tests.integration.conftest import Open, OpenIndex, Sides
+from tests.integration.engines import WITH_KNN, RealEngine
+from tests.integration.sending import Reply, Request, send
 
 pytestmark = [pytest.mark.engine, WITH_KNN]
 
@@ -37,6 +38,20 @@ async def test_a_knn_document_that_matches_the_query_is_counted_once(open_sides:
     straight, through = await _both(sides, {"query": query, "size": 100})
     extras = set(through.ids) - set(straight.ids)
     assert len(straight.ids) + len(extras) == through.total["value"] == len(through.ids)
+
+
+async def test_documents_that_were_deleted_between_pages_are_not_counted(
+    real_engine: RealEngine, open_index: OpenIndex
+) -> None:
+    """Those that only kNN had found."""
+    sides = await open_index(catalogue.with_vectors(real_engine), catalogue.PRODUCTS)
+    straight, through = await _both(sides, {"query": QUERY, "size": 3})
+    assert straight.total["value"] < through.total["value"]
+    deletion = json.dumps({"query": {"match": {"title": "notebook"}}}).encode()
+    target = f"/{sides.straight.index}/_delete_by_query?refresh=true"
+    assert 200 == (await send(sides.straight.url, Request("POST", target, deletion))).status
+    straight, through = await _both(sides, {"query": QUERY, "from": 3, "size": 100})
+    assert straight.total == through.total
 
 
 async def test_without_vectors_the_total_is_the_engines(open_sides: Open) -> None:
