@@ -12,9 +12,21 @@ import pytest
 
 from proxy.bounds import BODY_CLAUSES, MSEARCH_ITEMS, OUTCOME_LIST_BYTES
 from proxy.settings.config import Config, Semantic
-from tests.conftest import QUERY, Log, StartProxy
+from tests.conftest import OTHER, QUERY, Log, StartProxy
 from tests.endpoint_engine import DOCUMENTS, EndpointEngine, lines
-from tests.fakes import Client, Document, FakeModels, Message, Stream, breaks_off, hangs, refuses, says, waits_for
+from tests.fakes import (
+    Client,
+    Document,
+    FakeModels,
+    Message,
+    Stream,
+    answer,
+    breaks_off,
+    hangs,
+    refuses,
+    says,
+    waits_for,
+)
 
 RERANKED = ["d", "b", "c", "a"]
 LEXICAL = ["a", "b", "c"]
@@ -353,6 +365,47 @@ async def test_an_item_that_the_engine_rejects_gets_its_error(
     assert (200, json.loads(body), 200) == (answered.status, first, second["status"])
     assert "bypassed;reason=engine_refused, unrouted" == answered.header("x-rerank")
     assert (1, 1) == (len(engine.of("lexical")), len(engine.of("_msearch")))
+
+
+@pytest.mark.parametrize("status", [403, 404, 429, 500, 503])
+async def test_an_error_of_one_item_is_not_that_of_the_whole_response(
+    client: Client, engine: EndpointEngine, status: int
+) -> None:
+    """Whatever is its place, and though the proxy answers all items."""
+
+    async def rejects_sleeves(stream: Stream, request: Message) -> bytes | None:
+        rejects = b"sleeve" in request.content
+        return answer(status, b'{"error":{"type":"no"},"status":%d}' % status) if rejects else None
+
+    engine.faults["lexical"] = rejects_sleeves
+    answered = await ask(client, lines({}, OTHER, {}, QUERY))
+    assert (200, [status, 200]) == (answered.status, [each["status"] for each in answered.json()["responses"]])
+    assert ("Elasticsearch", RERANKED) == (answered.header("x-elastic-product"), orders(answered)[1])
+
+
+@pytest.mark.parametrize("status", [404, 429, 503])
+async def test_errors_of_all_items_are_in_a_successful_response(
+    client: Client, engine: EndpointEngine, status: int
+) -> None:
+    """As the engine sends it."""
+    engine.faults["lexical"] = refuses(status, b'{"error":{"type":"no"},"status":%d}' % status)
+    answered = await ask(client, lines({}, QUERY, {}, OTHER))
+    assert (200, [status] * 2) == (answered.status, [each["status"] for each in answered.json()["responses"]])
+    assert ("Elasticsearch", "application/json") == tuple(
+        answered.header(name) for name in ("x-elastic-product", "content-type")
+    )
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_caller_whom_the_engine_rejects_gets_its_own_response(
+    client: Client, engine: EndpointEngine, status: int
+) -> None:
+    """For a multi-search it has another one than for its items."""
+    engine.faults["lexical"] = refuses(status)
+    engine.faults["_msearch"] = refuses(status, b'{"error":"of a multi-search"}')
+    answered = await ask(client, lines({}, QUERY, {}, OTHER))
+    assert (status, b'{"error":"of a multi-search"}') == (answered.status, answered.content)
+    assert "bypassed;reason=engine_refused, bypassed;reason=engine_refused" == answered.header("x-rerank")
 
 
 async def test_an_item_lost_with_its_connection_is_not_repeated(client: Client, engine: EndpointEngine) -> None:

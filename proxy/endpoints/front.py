@@ -93,7 +93,7 @@ class Front:
         elif response.reply is not None:
             await send(exchange, response.reply, response.body, fields)
         else:
-            exchange.send(Answer(response.status, [*own_fields(self._product), *fields], response.body))
+            exchange.send(Answer(response.status, [*own_fields(self.product), *fields], response.body))
 
     def concluded(self, record: SearchRecord, result: Result | Wrong) -> "Response":
         """Turn a result into a response, and record the outcome of the search."""
@@ -104,7 +104,7 @@ class Front:
         return response
 
     @property
-    def _product(self) -> bytes | None:
+    def product(self) -> bytes | None:
         """The X-Elastic-Product header of the proxy's own responses, if the engine is known to send it."""
         kind = self.engine.kind_in_headers
         return self.upstream.product or (b"Elasticsearch" if kind and kind.product == "elasticsearch" else None)

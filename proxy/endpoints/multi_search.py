@@ -31,7 +31,8 @@ from proxy.endpoints.routing import Routed, SearchCall
 from proxy.errors import Malformed, TooComplex, UpstreamError
 from proxy.http1.callers import Field
 from proxy.http1.exchange import Exchange
-from proxy.http1.headers import own_error
+from proxy.http1.headers import own_error, own_fields
+from proxy.http1.relay import TURNED_AWAY
 from proxy.outcomes import Bypass, bypassed, in_order
 from proxy.parsing.filter_path import read_form
 from proxy.parsing.json_text import with_member
@@ -84,7 +85,6 @@ class _Rest:
 
 
 _Each = TypeVar("_Each", _Routed, _Prepared)
-_NO_REPLY = EngineReply(200, ((b"content-type", b"application/json"),), b"")
 
 
 def _outcome(ended: Sequence[_Ended], *, answered: bool) -> list[Field]:
@@ -260,9 +260,12 @@ class _Multi:
         prepared: "Sequence[_Ended | _Prepared]",
         items: Sequence[Item | Unread],
     ) -> None:
-        """Join the responses; items bypassed during their run are sent to the engine first."""
+        """Join the responses; items bypassed during their run are sent to the engine first.
+
+        If the engine rejects the caller for each of them, it may reject the request as a whole, and says so itself.
+        """
         late = [each for each, begun in zip(ended, prepared, strict=True) if each is not begun and each.part is None]
-        if len(late) == len(ended):
+        if len(late) == len(ended) or all(each.reply and each.reply.status in TURNED_AWAY for each in ended):
             await _pass_on(self.front, self.exchange, ended, items)
             return
         more = await self._ask_rest(late)
@@ -280,7 +283,8 @@ class _Multi:
         except TooComplex:
             await _pass_on(self.front, self.exchange, ended, items)
             return
-        reply = _with_all_warnings([rest.reply, more.reply, *(each.reply for each in ended), _NO_REPLY])
+        own = EngineReply(200, tuple(own_fields(self.front.product)), b"")
+        reply = _with_all_warnings([rest.reply, more.reply, *(each.reply for each in ended)], own)
         await send(self.exchange, reply, body, _outcome(ended, answered=True))
 
     async def _send_rejection(
@@ -321,9 +325,13 @@ class _Multi:
         return _Rest(reply, took(reply.body), parts)
 
 
-def _with_all_warnings(replies: Sequence[EngineReply | None]) -> EngineReply:
-    """Return the first response, with the Warning headers of all of them."""
+def _with_all_warnings(replies: Sequence[EngineReply | None], own: EngineReply) -> EngineReply:
+    """Return the first successful response, else `own`, with the Warning headers of all of them.
+
+    An item that the engine rejects has its status in the list, as in the engine's response to a multi-search.
+    """
     there = [reply for reply in replies if reply is not None]
     warnings = dict.fromkeys(field for reply in there for field in reply.fields if field[0].lower() == b"warning")
-    others = [field for field in there[0].fields if field[0].lower() != b"warning"]
-    return replace(there[0], fields=(*others, *warnings))
+    first = next((reply for reply in there if reply.status == own.status), own)
+    others = [field for field in first.fields if field[0].lower() != b"warning"]
+    return replace(first, fields=(*others, *warnings))
