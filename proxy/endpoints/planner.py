@@ -174,7 +174,8 @@ class Planner:
                 "passage_field_missing",
                 route=route.name,
                 indices=sorted(covered.indices),
-                detail=f"{'; '.join(missing.values())}: correct `passage` of the route",
+                detail=f"{'; '.join(missing.values())}: correct `passage` of the route, unless the engine hides the "
+                "field from this caller (field-level security)",
             )
 
     def _excluded(self, routed: Routed, request: SearchRequest, user_query: UserQuery, spelled: str) -> Bypass | None:
