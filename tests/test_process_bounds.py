@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -15,6 +16,7 @@ import pytest
 from tests.fakes import Client, FakeServer, Message, Stream, answer, request
 from tests.integration.commands import Running, serving
 from tests.isolation import PATIENCE_S, connected, response_to, sent
+from tests.redis_server import free_port
 
 _FLOOD_BYTES = 64 * 1024 * 1024
 """How much is sent of what should end soon."""
@@ -219,6 +221,27 @@ async def test_at_the_limit_of_descriptors_accepting_waits_and_goes_on(sink: Sin
         for client in clients[:-1]:
             client.close()
         assert await response_to(clients[-1], "GET", PATIENCE_S)
+    await _assert_serves(port)
+
+
+async def test_connections_to_the_admin_port_leave_descriptors_for_searches(sink: Sink, serve: Serve) -> None:
+    """However many there are, and whether they send nothing or half a request; the port itself still answers."""
+    admin = free_port()
+    command, port = await serve(
+        sink.url, within=("prlimit", "--nofile=128:128"), admin={"host": "127.0.0.1", "port": admin}
+    )
+    async with AsyncExitStack() as stack:
+        for number in range(200):
+            client = await stack.enter_async_context(connected(admin))
+            await sent(client, b"GET /readyz HTTP/1.1\r\nHo" if number % 2 else b"")
+            await asyncio.sleep(0)
+        await _assert_serves(port)
+        async with connected(admin) as client:
+            await client.send(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            answered = await response_to(client, "GET", PATIENCE_S)
+        assert answered is not None
+        assert 200 == answered.status
+        assert len(os.listdir(f"/proc/{command.process.pid}/fd")) < 100  # noqa: PTH208  names only
     await _assert_serves(port)
 
 
