@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from proxy.bounds import SPEND_DAYS
 from proxy.context import Charge, Usage
 from proxy.errors import CapReached
 from proxy.settings.config import SpendCaps
@@ -214,6 +215,20 @@ async def test_a_restart_does_not_reset_a_days_spend(tmp_path: Path) -> None:
     later.meter.read()
     with pytest.raises(CapReached):
         answered(later.purse(), input_tokens=TOKENS)
+
+
+async def test_a_clock_that_is_far_behind_does_not_lift_a_cap(tmp_path: Path) -> None:
+    """Its day is older than all days whose spend is kept."""
+    home = Household(SpendCaps(max_usd_per_day=1.5 * USD), path=tmp_path / "spend.json")
+    for _ in range(SPEND_DAYS):
+        answered(home.purse(), input_tokens=TOKENS)
+        home.time.seconds += 86_400
+    await home.meter.save()
+    home.time.seconds -= 400 * 86_400
+    answered(home.purse(), input_tokens=TOKENS)
+    await home.meter.save()
+    with pytest.raises(CapReached):
+        answered(home.purse(), input_tokens=TOKENS)
 
 
 async def test_processes_that_share_a_file_see_each_others_spend(tmp_path: Path) -> None:

@@ -76,10 +76,11 @@ def at_least(book: Book, known: Book) -> Book:
 def recent(book: Book, now: float) -> dict[Account, Spent]:
     """Drop what neither caps nor reports need: past minutes, and all but the newest days with any spend.
 
-    Days are counted, not compared with the clock: one that is wrong for a while must not cost today's spend.
+    Days are counted, not compared with the clock: one that is wrong for a while must not cost today's spend. The day
+    that it shows is kept, too, however long ago: its caps hold now.
     """
     minute = Period.MINUTE.key(now)
-    days = set(sorted({account.period for account in book if account.is_day})[-SPEND_DAYS:])
+    days = {*sorted({account.period for account in book if account.is_day})[-SPEND_DAYS:], Period.DAY.key(now)}
     return {
         account: spent
         for account, spent in book.items()
