@@ -172,7 +172,7 @@ QUERY_FORMS = (
         "function_score",
         "",
         {"function_score": {"query": _MATCH, "field_value_factor": {"field": "sold"}}},
-        f"{_INSIDE}; with `min_score`, {_NO_KNN}",
+        f"{_INSIDE}; with `min_score`, {_NO_KNN} unless another clause may match instead",
     ),
     QueryForm(
         "script_score",
@@ -190,7 +190,7 @@ QUERY_FORMS = (
         "has_child",
         "",
         {"has_child": {"type": "part", "query": _MATCH}},
-        f"that such children exist, `min_children`, and {_INSIDE}; with `max_children`, {_NO_KNN}",
+        f"that such children exist, `min_children`, and {_INSIDE}; with `max_children`, {_NO_KNN} as well",
     ),
     QueryForm(
         "has_parent",

@@ -19,6 +19,8 @@ from tests.integration import wild
 PASSAGE = ("title", "body")
 LAPTOP: Any = {"match": {"title": "laptop"}}
 TERM: Any = {"term": {"brand": "apple"}}
+GOOD: Any = {"function_score": {"query": {"match": {"title": "laptop"}}, "min_score": 1}}
+FEW: Any = {"has_child": {"type": "offer", "query": {"match": {"title": "laptop"}}, "max_children": 2}}
 VECTOR: Any = {"knn": {"field": "v", "query_vector": [1, 2], "k": 5}}
 
 
@@ -27,12 +29,23 @@ def found(query: Any) -> UserQuery | None:
 
 
 HELD: Mapping[str, list[tuple[Any, Any]]] = {
-    "bool": [({"bool": {"must": LAPTOP, "_name": "x"}}, {"bool": {"must": MATCH_ALL}})],
+    "bool": [
+        ({"bool": {"must": LAPTOP, "_name": "x"}}, {"bool": {"must": MATCH_ALL}}),
+        ({"bool": {"must": [LAPTOP], "should": None}}, {"bool": {"must": [MATCH_ALL], "should": None}}),
+        # alternatives that cannot be separated from their words stay, if there is another one
+        ({"bool": {"should": [LAPTOP, FEW]}}, {"bool": {"should": [MATCH_ALL, FEW]}}),
+        ({"bool": {"must": [LAPTOP], "should": GOOD}}, {"bool": {"must": [MATCH_ALL], "should": GOOD}}),
+        ({"bool": {"must": [LAPTOP, {"bool": {"should": [GOOD, FEW]}}]}}, None),
+        ({"bool": {"should": [GOOD, TERM], "minimum_should_match": 1}}, None),
+        ({"bool": {"should": [GOOD, LAPTOP], "minimum_should_match": 2}}, None),
+    ],
     "dis_max": [
+        ({"dis_max": {"queries": [GOOD, LAPTOP]}}, {"dis_max": {"queries": [GOOD, MATCH_ALL]}}),
+        ({"dis_max": {"queries": [GOOD, FEW]}}, None),
         (
             {"dis_max": {"queries": [LAPTOP, {"match": {"body": "laptop"}}, TERM], "tie_breaker": 0.3}},
             {"dis_max": {"queries": [MATCH_ALL, MATCH_ALL, TERM], "tie_breaker": 0.3}},
-        )
+        ),
     ],
     "boosting": [({"boosting": {"positive": LAPTOP, "negative": TERM, "negative_boost": 0.2}}, MATCH_ALL)],
     "constant_score": [

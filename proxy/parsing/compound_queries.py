@@ -26,6 +26,10 @@ class Role(Enum):
     """The filter of a `function_score` function: it selects the documents that get the function's score."""
 
 
+class Inseparable(Exception):
+    """The requirements of a query cannot be separated from the user's text."""
+
+
 _Children = Callable[[Query], Iterator[tuple[Any, Role]]]
 _Relax = Callable[[Any], Any]
 
@@ -79,6 +83,34 @@ def _relax_each(name: str, body: Query, relax: _Relax) -> Any:
     return {name: {key: _each(value, relax) for key, value in _unnamed(body).items()}}
 
 
+def _relax_bool(name: str, body: Query, relax: _Relax) -> Any:
+    role = role_of_should(body)
+    if role is Role.REQUIRED or not body.get("should"):
+        return _relax_each(name, body, relax)
+    rest = {key: value for key, value in body.items() if key != "should"}
+    relaxed = _relax_each(name, rest, relax)[name]
+    return {name: {**relaxed, "should": _alternatives(body["should"], relax, role)}}
+
+
+def _relax_dis_max(name: str, body: Query, relax: _Relax) -> Any:
+    return {name: {**_unnamed(body), "queries": _alternatives(body["queries"], relax, Role.ANY_OF)}}
+
+
+def _alternatives(value: Any, relax: _Relax, role: Role) -> Any:
+    """Relax alternatives, and keep those that cannot be relaxed: of several required ones, another one is enough."""
+    kept: list[Any] = []
+    failed = False
+    for clause in listed(value):
+        try:
+            kept.append(relax(clause))
+        except Inseparable:
+            kept.append(clause)
+            failed = True
+    if failed and role is Role.ANY_OF and all(new is old for new, old in zip(kept, listed(value), strict=True)):
+        raise Inseparable
+    return kept if isinstance(value, list) else kept[0]
+
+
 def _unnamed(body: Query) -> Query:
     return {key: value for key, value in body.items() if key != "_name"}
 
@@ -115,8 +147,8 @@ def _cannot_relax(_: str, __: Query, ___: _Relax) -> None:
 
 
 COMPOUNDS: Mapping[str, Compound] = {
-    "bool": Compound(_of_bool, _relax_each),
-    "dis_max": Compound(_of("queries", Role.ANY_OF), _relax_each),
+    "bool": Compound(_of_bool, _relax_bool),
+    "dis_max": Compound(_of("queries", Role.ANY_OF), _relax_dis_max),
     "boosting": Compound(_of("positive"), _relax_to("positive")),
     "constant_score": Compound(_of("filter"), _relax_to("filter")),
     "function_score": Compound(_of_function_score, _relax_to("query")),

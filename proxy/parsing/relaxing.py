@@ -5,12 +5,8 @@ from typing import Any
 
 import msgspec
 
-from proxy.parsing.compound_queries import COMPOUNDS, ids_above
+from proxy.parsing.compound_queries import COMPOUNDS, Inseparable, ids_above
 from proxy.parsing.words import Query
-
-
-class _Inseparable(Exception):
-    """The requirements of the query cannot be separated from the user's text."""
 
 
 def relaxed_query(query: Any, rests: Mapping[int, Query | None]) -> Query | None:
@@ -25,12 +21,12 @@ def relaxed_query(query: Any, rests: Mapping[int, Query | None]) -> Query | None
         ((name, body),) = clause.items()
         found = COMPOUNDS[name].relax(name, body, relax)
         if found is None:
-            raise _Inseparable
+            raise Inseparable
         return found
 
     try:
         relaxed: Query = relax(query)
-    except _Inseparable:
+    except Inseparable:
         return None
     return relaxed
 
