@@ -14,7 +14,7 @@ import msgspec
 from proxy.errors import Malformed
 from proxy.parsing.aggregations import merged
 from proxy.parsing.json_text import members_of, objects_of, plain_members_of, plain_objects_of
-from proxy.parsing.sort_values import BY_SCORE, Sort
+from proxy.parsing.sort_values import BY_SCORE, Sort, head_value
 from proxy.ranking.explaining import MEMBER as EXPLANATION
 from proxy.ranking.explaining import Explanation
 from proxy.ranking.hits import GREATEST_SCORE, DocKey, Hit
@@ -177,7 +177,7 @@ def render_answer(
     opened = answer.hits_members | {"hits": _raw([_shown(shown, sort, hidden) for shown in page.hits])}
     tells_best = answer.max_score is not None or not sort.is_shown
     if "max_score" in opened and tells_best and page.max_score not in {None, answer.max_score}:
-        opened["max_score"] = number(page.max_score)
+        opened["max_score"] = _raw(head_value(page.max_score, 0)) if sort.is_shown else number(page.max_score)
     if page.total is not None and "total" in opened and page.total != answer.total:
         opened["total"] = _raw(page.total.value if answer.total_is_number else page.total)
     members = answer.members | {"hits": opened}
@@ -198,7 +198,7 @@ def _members_of(shown: Shown, sort: Sort) -> RawMembers:
     if shown.value is not None and (values := shown.hit.sort_values()):
         own = _raw(shown.value)
         placed = [own if place in sort.places else msgspec.Raw(value) for place, value in enumerate(values)]
-        members = members | {"sort": _raw(placed)}
+        members = members | {"_score": own, "sort": _raw(placed)}
     if shown.explanation is not None:
         members = members | {EXPLANATION: shown.explanation.render(shown.score)}
     return members
