@@ -22,7 +22,19 @@ from tests.strategies import json_values
 
 Some = st.SearchStrategy[Any]
 
-TEXTS = st.sampled_from(["laptop", "acme phone", "notebook for children", "p00", "-acme camera", "kids +film", "*", ""])
+TEXTS = st.sampled_from(
+    [
+        "laptop",
+        "acme phone",
+        "notebook for children",
+        "p00",
+        "-acme camera",
+        "kids +film",
+        "+(kids film) +laptop",
+        "*",
+        "",
+    ]
+)
 FIELDS = st.sampled_from(["title", "description", "brand", "category", "price", "released", "reviews.text", "nosuch"])
 VECTOR = [0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.3]
 ODD: Some = st.sampled_from(
@@ -140,6 +152,15 @@ def _named(table: Mapping[str, Some], names: Iterable[str]) -> Some:
     return _names_of(names).flatmap(lambda name: _mostly(table[name], junk).map(lambda body: {name: body}))
 
 
+_SAID_BY_FUNCTIONS = st.sampled_from(
+    [
+        {"weight": 2},
+        {"weight": 1, "min_score": 0.5},
+        {"functions": [{"filter": {"match": {"title": "camera"}}, "weight": 0.3}]},
+        {"functions": [{"filter": {"term": {"in_stock": True}}, "weight": 3}, {"weight": 1}], "score_mode": "max"},
+    ]
+)
+
 _words = st.builds(lambda field, text: {"match": {field: text}}, st.sampled_from(["title", "description"]), TEXTS)
 _leaves = _words | FILTERS | _named(_LEAF_BODIES, LEAVES)
 
@@ -163,7 +184,7 @@ def _compounds(inner: Some) -> Some:
         "dis_max": clauses.map(lambda queries: {"queries": queries}),
         "boosting": inner.map(lambda query: {"positive": query, "negative": {"match_all": {}}, "negative_boost": 0.5}),
         "constant_score": inner.map(lambda query: {"filter": query}),
-        "function_score": st.builds(lambda body, weight: {**body, "weight": weight}, with_query, st.integers(1, 3)),
+        "function_score": st.builds(lambda body, said: {**body, **said}, with_query, _SAID_BY_FUNCTIONS),
         "script_score": with_query.map(lambda body: {**body, "script": {"source": "_score + 1"}}),
         "nested": with_query.map(lambda body: {**body, "path": "reviews", "inner_hits": {}}),
         "has_child": with_query.map(lambda body: {**body, "type": "child"}),
@@ -193,6 +214,7 @@ _SORTS = st.sampled_from(
     [
         *("_score", ["_score"], [{"_score": "desc"}], ["price"], [{"_score": "asc"}], ["_doc"], []),
         *({}, {"_score": "DESC"}, ["_score", "title.exact"], ["_score", {"price": "desc"}], ["_score", "_score"]),
+        *([{"in_stock": "desc"}, "_score"], ["brand", {"in_stock": "asc"}, "_score", "price"]),
     ]
 )
 
