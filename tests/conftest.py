@@ -31,6 +31,7 @@ _SLOW = frozenset(
     [
         "bench",
         "cost",
+        "cut_responses",
         "demo",
         "depths",
         "evaluation_command",
