@@ -1,7 +1,7 @@
 """With x-pack security: each caller gets through the proxy what they get straight, and every secret goes one way.
 
-Document- and field-level security and the token service need a paid licence, which the engine here has not; a bearer
-token is a service account's.
+Document- and field-level security need a paid licence, or a trial: see `test_interleaved_callers`. A bearer token is a
+service account's.
 """
 
 import asyncio
