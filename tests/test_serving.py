@@ -196,6 +196,29 @@ async def test_signals_that_come_while_it_ends_do_not_kill_it(
         assert 0 == process.returncode
 
 
+def _open_files(pid: int) -> set[Path]:
+    found = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.add(descriptor.readlink())
+    return found
+
+
+async def test_it_may_end_while_it_reads_certificates(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
+    """OpenSSL, which reads them in another thread, must not be cleaned up meanwhile: that is a crash."""
+    authorities = tmp_path / "ca.pem"
+    authorities.write_bytes(trustme.CA().cert_pem.bytes() * 3000)
+    of_models = {"url": models.url, "canary": False, "ca_file": str(authorities)}
+    async with served(tmp_path, engine, models, more={"models": of_models}) as proxy:
+        for client in (proxy.client, proxy.admin):
+            client.close()
+        proxy.command.process.send_signal(signal.SIGHUP)
+        while authorities not in _open_files(proxy.command.process.pid):  # noqa: ASYNC110  as below
+            await asyncio.sleep(0)
+        proxy.command.process.terminate()
+        assert 0 == await proxy.command.ended()
+
+
 HANGS = """
 import io, os, select, sys
 folder, opened, stat = sys.argv[sys.argv.index("-c") + 1].rpartition("/")[0], io.open, os.stat

@@ -42,6 +42,7 @@ ENDING_S = 10.0
 _T = TypeVar("_T")
 _COLLECTED_EACH = 10_000
 """New objects between two runs of the garbage collector."""
+_ENDING = Reloaded("the process is ending")
 _log = structlog.get_logger("proxy")
 
 
@@ -79,6 +80,7 @@ class Process:
         self._read = read
         self._environment = environment
         self._reloading = asyncio.Lock()
+        self._signalled = asyncio.Event()
         self._listener: Listener | None = None
         gauges = gauges_of(proxy, self.breakers, is_ready=lambda: self.state is State.READY, clients=self._clients)
         for gauge in gauges:
@@ -87,6 +89,10 @@ class Process:
     @property
     def switches(self) -> Switches:
         return self._proxy.fixed.switches
+
+    @property
+    def _is_draining(self) -> bool:
+        return self.state is State.DRAINING
 
     def serves_on(self, listener: Listener) -> None:
         """Record that the proxy accepts requests."""
@@ -140,14 +146,16 @@ class Process:
 
     async def _reloaded(self, read: ReadConfig) -> Reloaded:
         earlier = self._proxy.generation
+        if self._is_draining:
+            return _ENDING
         try:
             new = await apart(partial(_read_files, read, self._started, self._environment))
         except ConfigError as error:
             return Reloaded(str(error))
         except OSError as error:  # no thread can be started at present
             return Reloaded(f"the settings cannot be read now: {error.strerror}")
-        if self.state is State.DRAINING:
-            return Reloaded("the process is ending")
+        if self._is_draining:
+            return _ENDING
         if self._listener is not None:
             try:
                 await self._listener.secure_by(new.to_clients)
@@ -161,8 +169,8 @@ class Process:
         return Reloaded(changed=changed_keys(earlier.config, new.config), needs_restart=restart)
 
     def reload_soon(self) -> None:
-        """Reload in a task, for a signal handler, which cannot wait."""
-        _ = self._kept(self._reload_safely())
+        """Have `reload_when_signalled` reload, for a signal handler, which cannot wait."""
+        self._signalled.set()
 
     def _kept(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Start a task that goes on until it ends, whoever waits for it."""
@@ -178,6 +186,13 @@ class Process:
             _log.exception("internal_error")
 
     # -- background tasks
+
+    async def reload_when_signalled(self) -> None:
+        """Reload after signals; those that come during a reload cause one more."""
+        while True:
+            await self._signalled.wait()
+            self._signalled.clear()
+            await self._reload_safely()
 
     async def watch(self, file: Path, every_seconds: float = WATCH_S) -> None:
         """Reload after a change to the settings file, or to a certificate file that it names."""
@@ -317,7 +332,8 @@ async def _start(  # noqa: PLR0913
     proxy.warm_up(stack)
     proxy.generation.watch_models()
     watching = (process.watch(watched),) if watched else ()
-    await stack.enter_async_context(_meanwhile(process.measure_lag(), proxy.fixed.meter.keep_saved(), *watching))
+    always = (process.measure_lag(), process.reload_when_signalled(), proxy.fixed.meter.keep_saved())
+    await stack.enter_async_context(_meanwhile(*always, *watching))
     listener = await listen_for(proxy, stack)
     process.serves_on(listener)
     _spare_what_stays()

@@ -15,7 +15,10 @@ from proxy.settings.config_file import load
 from proxy.settings.credentials import admin_token_of, authorization_of, token_of
 from proxy.settings.yaml_file import ConfigError
 from proxy.telemetry.log import configure
-from proxy.upstream.threads import end_within
+from proxy.upstream.threads import end_within, join_within
+
+_JOINED_S = 2.0
+"""Seconds that the end waits for files that are being read."""
 
 
 def _read_again(path: Path, environment: Mapping[str, str], given: Mapping[str, str]) -> Config:
@@ -43,6 +46,7 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     try:
         serving = serve_until_stopped(config, token, environment, read=read, watched=watched, ends_within=end_within)
         uvloop.run(serving)
+        join_within(_JOINED_S)
     except OSError as error:
         address = f"{config.listen.host}:{config.listen.port}"
         return report_failure(

@@ -7,11 +7,14 @@ import asyncio
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TypeVar
 
 _T = TypeVar("_T")
+_APART = "apart"
+"""The name of these threads."""
 
 
 async def apart(work: Callable[[], _T]) -> _T:
@@ -40,10 +43,22 @@ async def apart(work: Callable[[], _T]) -> _T:
             loop.call_soon_threadsafe(settle, found, failed)
 
     try:
-        threading.Thread(target=run, name="apart", daemon=True).start()
+        threading.Thread(target=run, name=_APART, daemon=True).start()
     except RuntimeError as error:
         raise OSError(errno.EAGAIN, str(error)) from error
     return await done
+
+
+def join_within(seconds: float) -> None:
+    """Wait for this work, except where it hangs.
+
+    Otherwise the process may crash at its end: OpenSSL frees what it shares between threads while one still reads
+    certificates.
+    """
+    until = time.monotonic() + seconds
+    for thread in threading.enumerate():
+        if thread.name == _APART:
+            thread.join(max(0.0, until - time.monotonic()))
 
 
 def end_within(seconds: float) -> Callable[[], None]:
