@@ -70,8 +70,8 @@ async def render_in_groups(
     if not _has_groups(run, answer):
         return await render(run, missing, facets)
     rendered = await render(run, missing, {})
-    head = _head_in_groups(run, candidates, answer, {**rendered.hits, **known})
-    kept = [key for key in rendered.hits if key in head]
+    head = _by_group(run, candidates, answer, _groups(run, answer, {**rendered.hits, **known}))[: run.plan.window]
+    kept = [key for key in head if key in rendered.hits]
     is_final = len(kept) == len(rendered.hits) and not (facets and rendered.extras)
     return rendered if is_final else await render(run, kept, facets)
 
@@ -99,9 +99,9 @@ def in_groups(
     """
     if not _has_groups(run, answer):
         return ranking
-    hits = {**rendered.hits, **answer.by_key}
-    head = _head_in_groups(run, candidates, answer, hits)
-    ordered = [key for key in _by_group(run, keys(ranking), answer, hits) if key in head]
+    groups = _groups(run, answer, {**rendered.hits, **answer.by_key})
+    head = set(_by_group(run, candidates, answer, groups)[: run.plan.window])
+    ordered = [key for key in _by_group(run, keys(ranking), answer, groups) if key in head]
     return tuple(Scored(key, float(len(ordered) - place)) for place, key in enumerate(ordered))
 
 
@@ -109,22 +109,23 @@ def _has_groups(run: Run, answer: SearchAnswer) -> bool:
     return bool(run.plan.request.sort.leading and answer.hits)
 
 
-def _head_in_groups(
-    run: Run, candidates: Sequence[DocKey], answer: SearchAnswer, hits: Mapping[DocKey, Hit]
-) -> frozenset[DocKey]:
-    """Return the documents of a head of at most the window, whatever their order within the groups will be."""
-    return frozenset(_by_group(run, candidates, answer, hits)[: run.plan.window])
+def _groups(run: Run, answer: SearchAnswer, hits: Mapping[DocKey, Hit]) -> Mapping[DocKey, int]:
+    """Return for each document the place of its group among those that begin in the window; others are left out."""
+    values = {key: hit.sort_values(run.plan.request.sort.leading) for key, hit in hits.items()}
+    window = dict.fromkeys([values[hit.key] for hit in answer.hits[: run.plan.window]])
+    begun = {group: place for place, group in enumerate(window)}
+    return {key: begun[group] for key, group in values.items() if group in begun}
 
 
-def _by_group(run: Run, documents: Sequence[DocKey], answer: SearchAnswer, hits: Mapping[DocKey, Hit]) -> list[DocKey]:
-    """Sort documents, and after those of each group the window's other hits, by the groups that begin in the window.
+def _by_group(
+    run: Run, documents: Sequence[DocKey], answer: SearchAnswer, groups: Mapping[DocKey, int]
+) -> list[DocKey]:
+    """Sort documents by their groups, and after those of each group the window's other hits.
 
-    The place of a document whose leading sort values no hit of the window has is unknown: it is left out.
+    The first ones, as many as the window has, are the head, whatever the order within the groups will be.
     """
-    leading, window = run.plan.request.sort.leading, answer.hits[: run.plan.window]
-    begun = {values: place for place, values in enumerate(dict.fromkeys(hit.sort_values(leading) for hit in window))}
-    values = {key: hits[key].sort_values(leading) for key in (*documents, *(hit.key for hit in window)) if key in hits}
-    return sorted((key for key in values if values[key] in begun), key=lambda key: begun[values[key]])
+    there = dict.fromkeys((*documents, *[hit.key for hit in answer.hits[: run.plan.window]]))
+    return sorted(filter(groups.__contains__, there), key=groups.__getitem__)
 
 
 class _Aggregation(msgspec.Struct):
