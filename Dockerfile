@@ -1,6 +1,6 @@
 # The proxy, and with `--target models` the local models. Packages are installed in a stage of their own, so that the
 # final images contain no pip, no compiler and no sources.
-FROM python:3.11-slim AS build
+FROM python:3.13-slim AS build
 WORKDIR /src
 RUN python -m venv --without-pip /opt/rerank-proxy
 COPY pyproject.toml constraints.txt README.md LICENSE ./
@@ -11,8 +11,8 @@ RUN pip --python /opt/rerank-proxy/bin/python install --no-cache-dir -c constrai
 FROM build AS build-models
 RUN pip --python /opt/rerank-proxy/bin/python install --no-cache-dir -c constraints.txt ".[local]"
 
-FROM python:3.11-slim AS bare
-RUN pip uninstall --yes --root-user-action=ignore setuptools wheel pip
+FROM python:3.13-slim AS bare
+RUN pip uninstall --yes --root-user-action=ignore pip
 ENV PATH=/opt/rerank-proxy/bin:$PATH
 # A number: Kubernetes' runAsNonRoot cannot check a name.
 USER 10001:10001

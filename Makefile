@@ -2,7 +2,8 @@
 # Node.js 20+ with npm, and Go 1.26+.
 
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 # `possible`: every engine that an installed JDK can run (JDK 21+ for Elasticsearch 9.4 and OpenSearch 3.6);
 # `all`: fail if one cannot run.
 ENGINES ?= possible
@@ -25,7 +26,7 @@ help:
 	@echo '                   the same made by hand (ONLY=reranked), and while the models stall (ONLY=stalled); these three'
 	@echo '                   need no engine'
 
-demo: .venv/ready tools
+demo: $(VENV)/ready tools
 	@$(BIN)/python -m demo $(if $(filter-out 0,$(ONCE)),--once)
 
 # Coverage is that of the tests without engines: it slows the others by a fifth. What an input costs is measured
@@ -40,7 +41,7 @@ test: checks tools
 
 DATA ?= ../shared/data
 
-eval: .venv/ready tools
+eval: $(VENV)/ready tools
 	@$(BIN)/python -m demo.evaluate $(DATA) $(ONLY)
 
 # Those of Python are in tests/clients/test_python_clients.py, the others in tests/clients/run.py.
@@ -49,7 +50,7 @@ CLIENTS := $(if $(ONLY),$(if $(filter python,$(ONLY)),$(BIN)/pytest tests/client
 	$(if $(ONLY),,$(BIN)/python -m tests.clients.run)
 
 # Uses engines that are already running, if REAL_ENGINES names them.
-test-clients: .venv/ready tools languages
+test-clients: $(VENV)/ready tools languages
 	$(if $(REAL_ENGINES),,$(BIN)/python -m demo.engine --engine $(ENGINES) exec --) \
 		sh -euc '$(CLIENTS)'
 
@@ -62,7 +63,7 @@ BENCH = $(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(PAIRS),
 
 ENGINELESS := passthrough reranked stalled cached
 
-bench: .venv/ready $(if $(filter $(ENGINELESS),$(ONLY)),,tools) $(if $(filter-out passthrough,$(ONLY)),,baselines)
+bench: $(VENV)/ready $(if $(filter $(ENGINELESS),$(ONLY)),,tools) $(if $(filter-out passthrough,$(ONLY)),,baselines)
 	@$(if $(filter $(ENGINELESS),$(ONLY)),,$(BIN)/python -m demo.engine exec --) $(BENCH)
 
 # The proxy is compared with nginx; wrk sends the requests.
@@ -70,22 +71,22 @@ baselines:
 	@{ command -v nginx || [ -x /usr/sbin/nginx ]; } >/dev/null && command -v wrk >/dev/null || { echo \
 		'nginx or wrk is missing: install both (Debian, Ubuntu: apt install nginx wrk)' >&2; exit 1; }
 
-checks: .venv/ready
+checks: $(VENV)/ready
 	$(BIN)/ruff format --check $(CHECKED)
 	$(BIN)/ruff check $(CHECKED)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 # One virtual environment, created again when its requirements change.
-.venv/ready: pyproject.toml constraints.txt
+$(VENV)/ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
 		"$(PYTHON) is missing or older than 3.11: install Python 3.11 or newer, or name one: make PYTHON=python3.12 ..." \
 		>&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo \
 		"$(PYTHON) cannot make environments: install its venv package (Debian, Ubuntu: apt install python3-venv)" \
 		>&2; exit 1; }
-	@echo 'Installing into .venv, once ...'
-	@$(PYTHON) -m venv --clear .venv
+	@echo 'Installing into $(VENV), once ...'
+	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,local,redis,otel,eval]'
 	@touch $@
 
