@@ -205,18 +205,23 @@ def _open_files(pid: int) -> set[Path]:
 
 
 async def test_it_may_end_while_it_reads_certificates(tmp_path: Path, engine: FakeEngine, models: FakeModels) -> None:
-    """OpenSSL, which reads them in another thread, must not be cleaned up meanwhile: that is a crash."""
-    authorities = tmp_path / "ca.pem"
-    authorities.write_bytes(trustme.CA().cert_pem.bytes() * 3000)
+    """OpenSSL, which reads them in another thread, must not be cleaned up meanwhile: that is a crash.
+
+    They are so many that reading them takes longer than the process waits.
+    """
+    authorities, certificate = tmp_path / "ca.pem", trustme.CA().cert_pem.bytes()
+    authorities.write_bytes(certificate)
     of_models = {"url": models.url, "canary": False, "ca_file": str(authorities)}
     async with served(tmp_path, engine, models, more={"models": of_models}) as proxy:
         for client in (proxy.client, proxy.admin):
             client.close()
+        authorities.write_bytes(certificate * 20_000)
         proxy.command.process.send_signal(signal.SIGHUP)
         while authorities not in _open_files(proxy.command.process.pid):  # noqa: ASYNC110  as below
             await asyncio.sleep(0)
         proxy.command.process.terminate()
         assert 0 == await proxy.command.ended()
+        assert "stopping" in proxy.command.lines[-1]
 
 
 HANGS = """

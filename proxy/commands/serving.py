@@ -1,6 +1,7 @@
 """`rerank-proxy serve`."""
 
 import argparse
+import os
 import signal
 from collections.abc import Mapping
 from functools import partial
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     token = token_of(config, environment)
     authorization_of(config, environment)
     admin_token_of(config, environment)
-    configure(config.log)
+    log = configure(config.log)
     read = partial(_read_again, options.config, environment, overrides(options))
     watched = options.config if options.watch else None
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -46,7 +47,10 @@ def run(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
     try:
         serving = serve_until_stopped(config, token, environment, read=read, watched=watched, ends_within=end_within)
         uvloop.run(serving)
-        join_within(_JOINED_S)
+        if not join_within(_JOINED_S):
+            if log is not None:
+                log.close()
+            os._exit(0)
     except OSError as error:
         address = f"{config.listen.host}:{config.listen.port}"
         return report_failure(

@@ -49,16 +49,17 @@ async def apart(work: Callable[[], _T]) -> _T:
     return await done
 
 
-def join_within(seconds: float) -> None:
-    """Wait for this work, except where it hangs.
+def join_within(seconds: float) -> bool:
+    """Wait for this work; returns whether all of it has ended.
 
-    Otherwise the process may crash at its end: OpenSSL frees what it shares between threads while one still reads
-    certificates.
+    Beside work that has not, Python must not end the process in its usual way: OpenSSL would free what it shares
+    between threads while one still reads certificates, which is a crash. `os._exit` leaves all to the system.
     """
     until = time.monotonic() + seconds
-    for thread in threading.enumerate():
-        if thread.name == _APART:
-            thread.join(max(0.0, until - time.monotonic()))
+    working = [thread for thread in threading.enumerate() if thread.name == _APART]
+    for thread in working:
+        thread.join(max(0.0, until - time.monotonic()))
+    return not any(thread.is_alive() for thread in working)
 
 
 def end_within(seconds: float) -> Callable[[], None]:
