@@ -3,7 +3,9 @@
 import gzip
 import io
 import json
+import os
 import tracemalloc
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -257,6 +259,32 @@ def test_reading_a_file_reports_its_progress(tmp_path: Path, *, zipped: bool) ->
         assert 0 < file.position() < path.stat().st_size
         assert sum(1 for _ in found) == 29_999
         assert file.position() == file.size == path.stat().st_size
+
+
+@pytest.mark.parametrize("form", ["plain", "gzip", "gzip, a member each"])
+def test_a_document_is_read_when_it_has_arrived(form: str) -> None:
+    """Another program may take its time for the next one."""
+    reading, writing = os.pipe()
+    packed = zlib.compressobj(wbits=31)
+
+    def send(number: int) -> None:
+        line = b'{"id": %d}\n' % number
+        if form == "gzip":
+            line = packed.compress(line) + packed.flush(zlib.Z_SYNC_FLUSH)
+        elif form != "plain":
+            line = gzip.compress(line)
+        os.write(writing, line)
+
+    send(0)
+    with open_documents(f"/dev/fd/{reading}") as file:
+        documents = read_documents(file.stream)
+        for number in range(3):
+            assert Document(str(number), {"id": number}, None, 10) == next(documents)
+            send(number + 1)
+        os.write(writing, packed.flush() if form == "gzip" else b"")
+        os.close(writing)
+        assert 1 == len(list(documents))
+    os.close(reading)
 
 
 def test_a_truncated_gzip_file_is_reported(tmp_path: Path) -> None:

@@ -69,9 +69,9 @@ def open_documents(path: str) -> Iterator[DocumentFile]:
         counting = _Counting(raw)
         buffered = io.BufferedReader(counting, 2**16)
         zipped = buffered.peek(2)[:2] == _GZIP_MAGIC
-        stream = gzip.GzipFile(fileobj=buffered) if zipped else buffered
+        stream = gzip.GzipFile(fileobj=cast("Any", _Arrived(buffered))) if zipped else buffered
         size = None if path == "-" else os.fstat(raw.fileno()).st_size
-        whole = cast("BinaryIO", io.BufferedReader(cast("Any", stream)))
+        whole = cast("BinaryIO", io.BufferedReader(_Arrived(stream)))
         yield DocumentFile(whole, size, lambda: counting.read_so_far, counting.stop)
 
 
@@ -96,6 +96,22 @@ class _Counting(io.RawIOBase):
         count = 0 if self._stopped else self._stream.readinto(buffer) or 0
         self.read_so_far += count
         return count
+
+
+class _Arrived(io.RawIOBase):
+    """A stream whose reads return what has arrived, where others wait for a whole block: gzip for one of 128 KB."""
+
+    def __init__(self, stream: io.BufferedIOBase) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = len(buffer)  # gzip reads the two bytes that a member begins with at once, and does not ask for the rest
+        found = self._stream.read(size) if size <= len(_GZIP_MAGIC) else self._stream.read1(size)
+        buffer[: len(found)] = found
+        return len(found)
 
 
 def read_documents(stream: BinaryIO, id_field: str | None = None) -> Iterator[Document | BadLine]:
