@@ -7,7 +7,8 @@ http1             HTTP messages as bytes
     inbound       a client's connection, with its requests one after the other (unread: bytes of the next ones)
     exchange      one request, its body and its response
     relay         passes a request on: the client's connection has one to the engine (outbound: a connection to a
-                  node; rejections: of single searches in the response to an `_msearch`)
+                  node; pulse: whether the node responds; rejections: of single searches in the response to an
+                  `_msearch`)
     messages      heads (headers: hop-by-hop fields; callers: caller identity; flow: when to read)
     framing       where a body ends
 context           the record of a request: made on arrival, handed down, logged and counted once at the end

@@ -1,15 +1,20 @@
 """The engine's nodes take turns, and one that cannot be reached is left alone for a while."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from structlog.testing import capture_logs
 
 from proxy.bounds import BACK_OFF_S_MAX
 from proxy.errors import Unreachable
+from proxy.http1.headers import NO_HOP
 from proxy.http1.outbound import Node
+from proxy.http1.pulse import SILENT_S
 from proxy.settings.config import Engine as Settings
-from proxy.upstream.nodes import BACK_OFF_S, NodePool, Nodes, read_node
-from tests.fakes import FakeServer, closed_port
+from proxy.upstream.nodes import BACK_OFF_S, PING_S, NodePool, Nodes, read_node
+from proxy.upstream.pool import EnginePool, EngineRequest
+from tests.fakes import FakeServer, closed_port, hangs
 
 A, B, C = (read_node(f"http://{name}:9200") for name in "abc")
 
@@ -78,6 +83,14 @@ def test_if_every_node_failed_the_next_to_be_revived_is_tried_first() -> None:
     assert [[B, A]] * 2 == [pool.next_order(0.6) for _ in range(2)]
 
 
+def test_a_silent_node_is_tried_after_one_that_refuses_connections() -> None:
+    """The one costs a client its whole timeout, the other nothing."""
+    pool = NodePool([A, B, C])
+    pool.pulses[A].asked(0)
+    pool.failed(B, SILENT_S)
+    assert [[C, B, A]] * 3 == [pool.next_order(SILENT_S) for _ in range(3)]
+
+
 async def test_an_unreachable_node_is_skipped(server: FakeServer) -> None:
     nodes = Nodes(Settings(url=[f"http://127.0.0.1:{closed_port()}", server.url]))
     connections = [await nodes.connect() for _ in range(3)]
@@ -91,3 +104,94 @@ async def test_if_no_node_is_reachable_each_is_named() -> None:
     with pytest.raises(Unreachable) as unreachable:
         await Nodes(Settings(url=urls)).connect()
     assert "engine: " + "; ".join(f"{url[7:]}: Connection refused" for url in urls) == str(unreachable.value)
+
+
+async def test_an_unreachable_node_is_logged_once_and_when_it_is_back() -> None:
+    async with FakeServer() as other:
+        gone = FakeServer()
+        async with gone:
+            nodes = Nodes(Settings(url=[gone.url, other.url]))
+        with capture_logs() as lines:
+            for _ in range(4):
+                (await nodes.connect()).close()
+            async with gone:
+                (await nodes.open(read_node(gone.url))).close()
+    assert ["node_unreachable", "node_reachable"] == [line["event"] for line in lines]
+    assert {f"127.0.0.1:{gone.port}"} == {line["node"] for line in lines}
+
+
+async def test_a_node_that_hangs_is_not_used_until_it_answers_a_ping(server: FakeServer) -> None:
+    """It accepts connections, so that nothing but its silence tells."""
+    async with FakeServer() as hung:
+        hung.faults = {"/": hangs, "/_cat/nodes": hangs}
+        nodes = Nodes(Settings(url=[hung.url, server.url]))
+        pool = EnginePool(nodes, NO_HOP, 60.0)
+        given_up = asyncio.create_task(pool.send(EngineRequest("POST", "/_cat/nodes", ())))
+        await hung.until_asked("/_cat/nodes")
+        await asyncio.sleep(SILENT_S)
+        given_up.cancel()
+        with capture_logs() as lines:
+            for _ in range(4):
+                await pool.send(EngineRequest("POST", "/shop", ()))
+            await hung.until_asked("/", 2)
+            seen = dict(nodes.reachable())
+            hung.faults = {}
+            async with asyncio.timeout(20 * PING_S):
+                while not all(nodes.reachable().values()):
+                    await asyncio.sleep(PING_S / 10)
+            for _ in range(4):
+                await pool.send(EngineRequest("POST", "/shop", ()))
+        assert (4 + 2, 2) == (len(server.of("/shop")), len(hung.of("/shop")))
+        assert [False, True] == list(seen.values())
+        assert ["node_silent", "node_responds"] == [line["event"] for line in lines]
+        await pool.close()
+        nodes.close()
+
+
+async def test_a_node_that_only_computes_a_response_says_so_and_is_used(server: FakeServer) -> None:
+    async with FakeServer() as slow:
+        slow.faults = {"/_forcemerge": hangs}
+        nodes = Nodes(Settings(url=[slow.url, server.url]))
+        pool = EnginePool(nodes, NO_HOP, 60.0)
+        merging = asyncio.create_task(pool.send(EngineRequest("POST", "/_forcemerge", ())))
+        await slow.until_asked("/_forcemerge")
+        await asyncio.sleep(SILENT_S)
+        with capture_logs() as lines:
+            await pool.send(EngineRequest("POST", "/shop", ()))
+            await slow.until_asked("/")
+            for _ in range(4):
+                await pool.send(EngineRequest("POST", "/shop", ()))
+        assert 2 == len(slow.of("/shop"))
+        assert [] == lines
+        merging.cancel()
+        await pool.close()
+        nodes.close()
+
+
+async def test_metadata_is_read_from_another_node_if_one_hangs(server: FakeServer) -> None:
+    async with FakeServer() as hung:
+        hung.faults = {"/_resolve/index/shop": hangs, "/": hangs}
+        nodes = Nodes(Settings(url=[hung.url, server.url]))
+        pool = EnginePool(nodes, NO_HOP, 60.0)
+        async with asyncio.timeout(10 * SILENT_S):
+            reply = await pool.send(EngineRequest("GET", "/_resolve/index/shop", ()))
+        assert (200, 1) == (reply.status, len(server.of("/_resolve/index/shop")))
+        await pool.close()
+        nodes.close()
+
+
+async def test_a_kept_connection_to_a_node_that_hangs_is_not_used_again(server: FakeServer) -> None:
+    async with FakeServer() as hung:
+        hung.faults = {"/hang": hangs, "/": hangs}
+        nodes = Nodes(Settings(url=[hung.url, server.url]))
+        kept = await nodes.open(read_node(hung.url))
+        pool = EnginePool(nodes, NO_HOP, 60.0)
+        assert kept.usable()
+        hanging = asyncio.create_task(pool.send(EngineRequest("POST", "/hang", ())))
+        await hung.until_asked("/hang")
+        await asyncio.sleep(SILENT_S)
+        assert not kept.usable()
+        hanging.cancel()
+        kept.close()
+        await pool.close()
+        nodes.close()

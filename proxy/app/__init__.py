@@ -201,6 +201,7 @@ async def open_proxy(
 ) -> Proxy:
     """Create a proxy with its connections; `stack` closes them."""
     nodes = Nodes(config.engine)
+    stack.callback(nodes.close)
     hop = Hop(new_pseudonym() if config.engine.via else None, forwarded_for=config.engine.forwarded_for)
     telemetry = telemetry or Telemetry(query_text=config.log.query_text)
     telemetry.traces = _open_traces(config.traces, telemetry.metrics, stack)

@@ -16,6 +16,7 @@ from proxy.bounds import INTERIM_RESPONSES, RESPONSE_HEAD_BYTES, WRITE_BUFFER_BY
 from proxy.http1.flow import Hold, ReadGate, frees_its_port, probed
 from proxy.http1.framing import BadMessage, BodyReader
 from proxy.http1.messages import ResponseHead, head_length, read_response_head
+from proxy.http1.pulse import Pulse
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,14 @@ class EngineConnection(asyncio.Protocol):
         "node",
         "on_idle_end",
         "opened",
+        "pulse",
         "transport",
         "was_idle",
     )
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, pulse: Pulse | None = None) -> None:
         self.node = node
+        self.pulse = pulse or Pulse()
         self.transport: asyncio.Transport
         self.gate: ReadGate
         self.opened = self.idle_since = time.monotonic()
@@ -111,6 +114,7 @@ class EngineConnection(asyncio.Protocol):
         """Start a request; more of its body may follow by `write`."""
         self._receiver, self._method = receiver, method
         self._reading, self._interims = None, 0
+        self.pulse.asked(time.monotonic())
         self.transport.write(request)
 
     def write(self, piece: bytes) -> None:
@@ -122,12 +126,19 @@ class EngineConnection(asyncio.Protocol):
         """Whether everything written has been sent."""
         return not self.transport.get_write_buffer_size()
 
+    @property
+    def is_avoided(self) -> bool:
+        """Whether its node is silent, and another is not."""
+        return self.pulse.is_avoided(time.monotonic())
+
     def usable(self) -> bool:
-        """Whether it can carry a request: open, idle, and no unrequested data has arrived.
+        """Whether it can carry a request: open, idle, no unrequested data has arrived, and no other node is better.
 
         Such data may not have been read yet, so the socket itself is checked.
         """
         if self.closed or self._receiver is not None or self.transport.is_closing():
+            return False
+        if self.is_avoided:
             return False
         if self._poll is None:
             self._poll = select.poll()
@@ -139,8 +150,16 @@ class EngineConnection(asyncio.Protocol):
 
         It is aborted: no sent data matters any more, and a TLS shutdown would take several turns of the event loop.
         """
-        self._receiver, self.closed = None, True
+        self._released()
+        self.closed = True
         self.transport.abort()
+
+    def _released(self) -> Receiver | None:
+        """End the request in progress, and return its receiver; None if there is none."""
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            self.pulse.ended(time.monotonic())
+        return receiver
 
     # -- the response
 
@@ -161,6 +180,7 @@ class EngineConnection(asyncio.Protocol):
         if self._receiver is None:
             self._end_while_idle()
             return
+        self.pulse.heard(time.monotonic())
         if self._reading is not None:
             self._body(data, 0)
             return
@@ -241,7 +261,7 @@ class EngineConnection(asyncio.Protocol):
             self._body(data, 0)
 
     def _end(self, *, clean: bool) -> None:
-        receiver, self._receiver = self._receiver, None
+        receiver = self._released()
         self.idle_since, self.was_idle = time.monotonic(), True
         if not clean:
             self.close()
@@ -281,7 +301,7 @@ class EngineConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None:
             self._read_rest()
-        receiver, self._receiver = self._receiver, None
+        receiver = self._released()
         if receiver is None:
             self._end_while_idle()
             return

@@ -1,7 +1,7 @@
 """The proxy's own requests to the engine, on connections that carry no client's bytes.
 
-A request is never sent twice, except a GET that is not a search and whose kept connection closed before the first byte
-of the response.
+A request is never sent twice, except a GET that is not a search, if its kept connection closed before the first byte of
+the response, or its node is silent.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from proxy.http1.framing import BadMessage
 from proxy.http1.headers import Hop, header_lines
 from proxy.http1.messages import MAY_BE_OUT_OF_STEP, ResponseHead
 from proxy.http1.outbound import AGE_S, EngineConnection, Node
+from proxy.http1.pulse import SILENT_S
 from proxy.ranking.planning import EngineReply
 from proxy.upstream.held import of_request
 from proxy.upstream.nodes import SERVICE, Nodes
@@ -149,6 +150,14 @@ class _Collected:
         """Do nothing, see `pause`."""
 
 
+async def _unless_silent(connection: EngineConnection, collected: _Collected) -> None:
+    """Wait for a response; raises Lost if its node is silent instead, and another is not."""
+    while not collected.done.done():
+        await asyncio.wait({collected.done}, timeout=SILENT_S)
+        if not collected.done.done() and connection.is_avoided:
+            raise Lost(SERVICE, f"{connection.node}: it does not respond")
+
+
 def _too_large() -> TooLarge:
     return TooLarge(SERVICE, f"its response has more than {SEARCH_RESPONSE_BYTES // 2**20} MB")
 
@@ -174,7 +183,7 @@ class EnginePool:
         try:
             return await self._answer(connection, collected, asked)
         except Lost:
-            if not (kept and asked.repeatable and not collected.begun):
+            if not (asked.repeatable and not collected.begun and (kept or connection.is_avoided)):
                 raise
         connection = await self._opened()
         return await self._answer(connection, _Collected(connection), asked)
@@ -182,6 +191,8 @@ class EnginePool:
     async def _answer(self, connection: EngineConnection, collected: _Collected, asked: EngineRequest) -> EngineReply:
         connection.send(collected, asked.method.encode(), asked.written(connection.node, self._hop))
         try:
+            if asked.repeatable:
+                await _unless_silent(connection, collected)
             reply = await collected.done
         except BaseException:
             connection.close()
