@@ -256,6 +256,26 @@ def test_a_wildcard_in_place_of_a_space_separates_words(query: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("*rain jacket*", "rain jacket"),
+        ("rain* jacket*", "rain jacket"),
+        ("**Regenmäntel**", "Regenmäntel"),
+        ("* rain", "* rain"),
+        ("hotel 5*", "hotel 5*"),
+        ("M*A*S*H", "M*A*S*H"),
+        (r"C\*", "C*"),
+        ("2 * 3", "2 * 3"),
+    ],
+)
+def test_wildcards_that_mean_nothing_are_no_query_text(text: str, words: str) -> None:
+    for query in ({"match": {"title": text}}, {"multi_match": {"query": text, "fields": ["title", "body"]}}):
+        user_query = found(query)
+        assert user_query is not None
+        assert user_query.text == words
+
+
+@pytest.mark.parametrize(
     ("query", "autocomplete"),
     [
         ({"match_phrase_prefix": {"title": "lap"}}, True),

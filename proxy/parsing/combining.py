@@ -115,8 +115,10 @@ def _without_expansions(readings: list[Reading]) -> list[Reading]:
     A part that it only prefers elsewhere, such as a brand in the text, is not the whole text.
     """
     boosts = [max(reading.boosts) for reading in readings]
+    if len(readings) > COMPARED_TEXTS or len(set(boosts)) < 2:
+        return readings
     lines = [" ".join(["", *reading.words]) for reading in readings]
-    if len(readings) > COMPARED_TEXTS or len(set(boosts)) < 2 or sum(map(len, lines)) > COMPARED_CHARACTERS:
+    if sum(map(len, lines)) > COMPARED_CHARACTERS:
         return readings
     words = [frozenset(reading.words) for reading in readings]
     texts = list(zip(readings, words, lines, boosts, strict=True))

@@ -12,7 +12,7 @@ from typing import Any
 
 from proxy.bounds import QUERY_STRING_LINE
 from proxy.parsing.query_string import FieldKinds, read_line
-from proxy.parsing.words import MATCH_ALL, Query, Typed, unescaped
+from proxy.parsing.words import MATCH_ALL, Query, Typed, unescaped, without_marks
 
 LINES = frozenset({"query_string", "simple_query_string"})
 """Queries in the `query_string` syntax, with operators in the text."""
@@ -76,7 +76,7 @@ def _words(value: Any) -> Typed | None:
     """Read the text of a query; one of wildcards alone has no words."""
     if not isinstance(value, str) or not "".join(value.split()).strip("*?"):
         return None
-    return Typed(unescaped(value.strip()), MATCH_ALL)
+    return Typed(unescaped(without_marks(value).strip()), MATCH_ALL)
 
 
 def _of_field(key: str) -> _Reads:
