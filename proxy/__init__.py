@@ -39,7 +39,7 @@ parsing           reads a search request
                       text with operators, with query_syntax and wildcards; words: spellings of one text)
     combining         combines the texts of several clauses into one (readings: text and clauses; evidence: which text
                       is the user's, and which the value of a filter)
-    boost_query       the query with its text made constant, which shows its other boosts
+    boost_query       the query with its text made constant, which shows its other boosts (scripts: do they use scores)
 catalog           what is known of the engine
     indices       what index names resolve to, and which route covers them (passage_fields: those that documents lack)
     dialects      the kNN syntax of each engine (pipelines: which leave hits unchanged; vectors: normalized)

@@ -12,6 +12,8 @@ PHRASE = {"match_phrase": {"title": {"query": "rain jacket", "boost": 10}}}
 SOLD = {"field_value_factor": {"field": "sold", "missing": 1}}
 PIN = {"ids": {"values": ["5"], "boost": 1e6}}
 ON_SALE = {"filter": {"match_phrase": {"text": "on sale"}}, "weight": 2}
+WEIGHED = {"filter": TYPED, "weight": 10}
+SCORED = {"function_score": {"query": {"match_all": {}}, "functions": [SOLD]}}
 FRENCH = {"term": {"language": "fr"}}
 SEVEN = {"match_all": {"boost": 7.0}}
 TEXTS = {"title", "title.stemmed", "title.synonyms", "text", "brand"}
@@ -71,6 +73,11 @@ def scored(query: Any, **said: Any) -> dict[str, Any]:
         scored(TYPED, functions=[{"filter": BEST_BET, "weight": 99}]),
         scored(TYPED, functions=[{"filter": BEST_BET, "weight": "1000"}]),
         of_bool(filter=[TYPED]),
+        of_bool(filter=[TYPED], boost=4),
+        of_bool(filter=[TYPED], must=[FRENCH]),
+        of_bool(must=[of_bool(filter=[TYPED])]),
+        scored(of_bool(filter=[TYPED])),
+        scored({"match_all": {}}, functions=[WEIGHED, {"filter": PHRASE, "weight": 3}]),
         of_bool(must=[TYPED], should=[{"match_all": {}}]),
         of_bool(should=[TYPED, {"match_none": {}}]),
         of_bool(must=[TYPED], should=[{"match": {"brand": {"query": "rain jacket", "boost": 100}}}]),
@@ -123,6 +130,25 @@ def test_a_query_with_only_query_text_has_no_boosts(query: Any) -> None:
             of_bool(must=[SEVEN, scored({"match_all": {}}, functions=[SOLD])]),
         ),
         (of_bool(must=[TYPED], filter=[TYPED], should=[PIN]), of_bool(must=[SEVEN], should=[PIN])),
+        # words that do not score: in filters, functions, wildcards
+        (of_bool(filter=[TYPED, FRENCH], should=[PIN]), of_bool(filter=[TYPED, FRENCH], should=[PIN])),
+        (of_bool(filter=[TYPED], must=[FRENCH, SCORED]), of_bool(filter=[TYPED, FRENCH], must=[SCORED])),
+        (
+            scored(of_bool(filter=[TYPED]), **SOLD, boost_mode="sum"),
+            scored(of_bool(filter=[TYPED]), **SOLD, boost_mode="sum"),
+        ),
+        (
+            of_bool(must=[scored(of_bool(filter=[of_bool(must=[TYPED])]), functions=[SOLD], boost_mode="sum")]),
+            of_bool(must=[scored(of_bool(filter=[of_bool(must=[TYPED])]), functions=[SOLD], boost_mode="sum")]),
+        ),
+        (
+            scored(SEVEN, functions=[WEIGHED, {"filter": PHRASE, "weight": 3}, SOLD], score_mode="sum", min_score=2),
+            scored(SEVEN, functions=[{"weight": 10}, SOLD], score_mode="sum"),
+        ),
+        (
+            of_bool(should=[{"wildcard": {"title": "*rain jacket*"}}, PIN]),
+            of_bool(should=[SEVEN, PIN]),
+        ),
         (
             {"dis_max": {"queries": [PIN, scored(TYPED, functions=[SOLD])]}},
             {"dis_max": {"queries": [PIN, scored(SEVEN, functions=[SOLD])]}},
@@ -161,6 +187,13 @@ def test_the_query_text_is_replaced_and_other_clauses_stay(query: Any, expected:
         ({"script_score": {"query": TYPED, "script": {"id": "stored"}}}, False),
         (scored(TYPED, script_score={"script": {"source": "_score * 2"}}, boost_mode="replace"), False),
         (scored(TYPED, script_score={"script": {"source": "doc['a'].value"}}, boost_mode="replace"), True),
+        (scored(TYPED, script_score={"script": {"source": "doc['b_score'].value"}}, boost_mode="replace"), True),
+        ({"script_score": {"query": TYPED, "script": {"source": "params._score + doc['_score'].value"}}}, True),
+        ({"script_score": {"query": TYPED, "script": {"source": "knn_score", "lang": "knn"}}}, True),
+        ({"script_score": {"query": TYPED, "script": {"source": "Math.log(_score)"}}}, False),
+        (scored(of_bool(filter=[TYPED]), **SOLD, boost_mode="replace"), True),
+        (scored(of_bool(filter=[TYPED]), **SOLD, boost_mode="sum"), False),
+        ({"script_score": {"query": of_bool(filter=[TYPED]), "script": "doc['sold'].value"}}, True),
         (scored(TYPED, functions=[SOLD, {"filter": PHRASE, "weight": 3}], boost_mode="replace"), False),
         (of_bool(should=[TYPED, scored(TYPED, **SOLD, boost_mode="replace")]), False),
     ],

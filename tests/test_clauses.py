@@ -239,6 +239,43 @@ def test_query_text_only_in_filters_is_found_but_not_relaxed(name: str, query: A
 
 
 @pytest.mark.parametrize(
+    "query",
+    [
+        {"wildcard": {"title": "*rain*jacket*"}},
+        {"wildcard": {"title": {"value": "*rain**jacket*"}}},
+        {"query_string": {"query": "*rain*jacket*", "fields": ["title", "body"]}},
+        {"query_string": {"query": "rain*jacket*", "fields": ["title", "body"]}},
+        {"query_string": {"query": "title:*rain*jacket* OR body:*rain*jacket*"}},
+    ],
+)
+def test_a_wildcard_in_place_of_a_space_separates_words(query: Any) -> None:
+    """Applications replace spaces in the text by `*`, so that both words are found in a keyword field."""
+    user_query = found(query)
+    assert user_query is not None
+    assert user_query.text == "rain jacket"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("*rain jacket*", "rain jacket"),
+        ("rain* jacket*", "rain jacket"),
+        ("**Regenmäntel**", "Regenmäntel"),
+        ("* rain", "* rain"),
+        ("hotel 5*", "hotel 5*"),
+        ("M*A*S*H", "M*A*S*H"),
+        (r"C\*", "C*"),
+        ("2 * 3", "2 * 3"),
+    ],
+)
+def test_wildcards_that_mean_nothing_are_no_query_text(text: str, words: str) -> None:
+    for query in ({"match": {"title": text}}, {"multi_match": {"query": text, "fields": ["title", "body"]}}):
+        user_query = found(query)
+        assert user_query is not None
+        assert user_query.text == words
+
+
+@pytest.mark.parametrize(
     ("query", "autocomplete"),
     [
         ({"match_phrase_prefix": {"title": "lap"}}, True),
@@ -296,7 +333,8 @@ def test_some_query_types_treat_the_last_word_as_a_prefix(query: Any, autocomple
         {"wildcard": {"title": "*lap"}},
         {"wildcard": {"title": "*"}},
         {"wildcard": {"title": "**"}},
-        {"wildcard": {"title": "*lap*top*"}},
+        {"wildcard": {"title": "*lap*top"}},
+        {"wildcard": {"title": "***"}},
         {"wildcard": {"title": "*lap?op*"}},
         {"wildcard": {"title": r"*lap\**"}},
         {"wildcard": {"title": {"value": 7}}},

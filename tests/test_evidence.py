@@ -115,6 +115,13 @@ ONE_TEXT = [
     # expansions beside the typed text
     (should(match("title", "dry feet", 10), match("title", "wet shoes", 0.1), match("title", "sock", 0.1)), "dry feet"),
     (should(match("title", "galosh", 0.1), match("title", "boot", 10)), "boot"),
+    (should(match("title", "boot", 10), match("title", "bootlace", 5), match("title", "boots", 2)), "boot"),
+    (should(multi("dry boot", boost=2), multi("dry boots")), "dry boot"),
+    (should(match("title", "c++", 2), match("title", "storm coat")), "c++"),
+    (should(match("title", "boots", 10), match("title", "boot", 2)), "boots"),
+    # a part of the text that the application prefers in another field
+    (should(multi("acme boots"), match("shelf", "acme", 5)), "acme boots"),
+    (must(should(multi("acme boots"), match("shelf", "boot", 5))), "acme boots"),
     (should(multi("dry feet"), match("tags", "waterproof")), "dry feet"),
     # the same text in parts of the document, where a filter beside it may be a second one
     (

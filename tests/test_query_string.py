@@ -107,6 +107,7 @@ def test_other_operators_of_simple_query_string_exclude_nothing(line: str) -> No
         ("rain -", "rain -"),
         ("- rain", "- rain"),
         ("C++ developer", "C++ developer"),
+        ("*rain coat", "rain coat"),
         ("C++", "C++"),
         ("Disney+ films", "Disney+ films"),
         ('27" monitor', '27" monitor'),

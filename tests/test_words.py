@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from proxy.parsing.words import fold, is_one_word, is_typed_word, letters, unescaped, variants
+from proxy.parsing.words import fold, is_one_word, is_typed_word, letters, unescaped, variants, without_marks
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,11 @@ def test_a_part_of_a_text_repeats_it(texts: Sequence[str], repeating: set[int]) 
 )
 def test_a_single_word_is_recognised(text: str, *, one: bool, typed: bool) -> None:
     assert (one, typed) == (is_one_word(text), is_typed_word(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("*rain coat*", "rain coat"), ("rain* **coat", "rain coat"), ("5* hotel", "5* hotel"), ("M*A*S*H *", "M*A*S*H *")],
+)
+def test_wildcards_around_words_are_removed(text: str, words: str) -> None:
+    assert words == without_marks(text)

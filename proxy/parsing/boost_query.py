@@ -15,6 +15,7 @@ from proxy.parsing.compound_queries import COMPOUNDS, Role, ids_above, listed, r
 from proxy.parsing.leaf_queries import LEAVES
 from proxy.parsing.query_string import FieldKinds
 from proxy.parsing.readings import Clause, Reading
+from proxy.parsing.scripts import functions_ignore_score, ignores_score
 from proxy.parsing.words import Query, fold
 
 WORDS: Query = {"match_all": {}}
@@ -222,9 +223,9 @@ class _Rewriter:
     def _bool(self, body: Query) -> _Part | None:
         must, should = self._occurring(body)
         with_words = [part for part in (*must, *should) if part.has_words]
-        if not with_words:
+        filters = [each for each in listed(body.get("filter")) if not (with_words and self._holds_words(each))]
+        if not with_words and self.above.isdisjoint(map(id, filters)):
             return None
-        filters = [clause for clause in listed(body.get("filter")) if not self._holds_words(clause)]
         filters += [part.query for part in must if not part.has_words and not _scores(part.query)]
         must = [part for part in must if part.has_words or _scores(part.query)]
         if should and not any(part.has_words for part in should) and _is_required(body):
@@ -234,8 +235,9 @@ class _Rewriter:
         must_not = listed(body.get("must_not"))
         in_score = [*must, *should]
         boosted = body.get("boost", 1) != 1 and bool(filters or must_not)
-        alone = all(part.alone for part in with_words)
-        if not boosted and not alone and not any(part.has_more for part in in_score):
+        alone = bool(with_words) and all(part.alone for part in with_words)
+        has_more = any(part.has_more for part in in_score)
+        if with_words and not boosted and not alone and not has_more:
             return _PLAIN
         required = _once([part.query for part in must])
         optional = _once([part.query for part in should], is_there=any(each is WORDS for each in required))
@@ -243,7 +245,7 @@ class _Rewriter:
         rewritten = {key: clauses for key, clauses in said.items() if clauses}
         if "boost" in body:
             rewritten["boost"] = body["boost"]
-        return _Part({"bool": rewritten}, has_words=True, alone=alone)
+        return _Part({"bool": rewritten}, has_words=True, has_more=has_more or bool(with_words), alone=alone)
 
     def _occurring(self, body: Query) -> tuple[list[_Part], list[_Part]]:
         """Rewrite the clauses of `must` and of `should`.
@@ -275,13 +277,19 @@ class _Rewriter:
 
     def _function_score(self, body: Query) -> _Part | None:
         inner = self.part(body.get("query"))
-        if not inner.has_words:
-            return None
         functions = listed(body.get("functions"))
         others = [each for each in functions if not (isinstance(each, dict) and self._is_of_words(each))]
         kept = [each for each in others if not self._is_random(each)]
+        if not inner.has_words:
+            words = [each for each in functions if isinstance(each, dict) and id(each.get("filter")) in self.above]
+            if not words:
+                return None
+            inner = inner._replace(has_words=True, has_more=False)
+            kept = [_heaviest(words), *kept] if kept else []
         own = {} if self._is_random(body) else {key: body[key] for key in _FUNCTIONS if key in body}
-        replaced = body.get("boost_mode") == "replace" and len(others) == len(functions) and _ignores_score(body)
+        replaced = (
+            body.get("boost_mode") == "replace" and len(others) == len(functions) and functions_ignore_score(body)
+        )
         alone = inner.alone or replaced
         if not kept and not own:
             return inner._replace(alone=alone)
@@ -300,7 +308,7 @@ class _Rewriter:
         inner = self.part(body.get("query"))
         if not inner.has_words:
             return None
-        alone = inner.alone or _ignores(body.get("script"))
+        alone = inner.alone or ignores_score(body.get("script"))
         rewritten = _without(body, "_name", "min_score") | {"query": inner.query}
         return inner._replace(query={"script_score": rewritten}, has_more=True, alone=alone)
 
@@ -371,17 +379,10 @@ def _scores(query: Any) -> bool:
             return False
 
 
-def _ignores_score(body: Query) -> bool:
-    """Whether no script of a function reads the score of the query."""
-    functions: Sequence[Any] = [body, *listed(body.get("functions"))]
-    scripts = [each["script_score"] for each in functions if isinstance(each, dict) and "script_score" in each]
-    return all(_ignores(script.get("script") if isinstance(script, dict) else None) for script in scripts)
-
-
-def _ignores(script: Any) -> bool:
-    """Whether the source of a script has no `_score`; false for a stored script, whose source is unknown."""
-    source = script.get("source", script.get("inline")) if isinstance(script, dict) else script
-    return isinstance(source, str) and "_score" not in source
+def _heaviest(functions: Sequence[Query]) -> Query:
+    """Return a function that gives each document the greatest weight of these ones."""
+    weights = [each.get("weight") for each in functions]
+    return {"weight": max([weight for weight in weights if isinstance(weight, int | float)], default=1)}
 
 
 def _text_of_term(body: Query) -> tuple[str, ...]:

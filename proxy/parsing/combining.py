@@ -7,7 +7,7 @@ are combined only if the form of their clauses shows that they are one text; in 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
-from proxy.bounds import COMPARED_TEXTS
+from proxy.bounds import COMPARED_CHARACTERS, COMPARED_TEXTS
 from proxy.parsing.evidence import AMBIGUOUS, Evidence
 from proxy.parsing.readings import Reading
 from proxy.parsing.words import fold, variants
@@ -110,15 +110,28 @@ def _is_searched_within(reading: Reading, other: Reading) -> bool:
 
 
 def _without_expansions(readings: list[Reading]) -> list[Reading]:
-    """Drop texts that the application weighs less than a part of them: `storm coat`, as a synonym, for `coat`."""
+    """Drop texts that the application weighs less than a part of them: `storm coat` or `coats`, as forms of `coat`.
+
+    A part that it only prefers elsewhere, such as a brand in the text, is not the whole text.
+    """
     boosts = [max(reading.boosts) for reading in readings]
     if len(readings) > COMPARED_TEXTS or len(set(boosts)) < 2:
         return readings
+    lines = [" ".join(["", *reading.words]) for reading in readings]
+    if sum(map(len, lines)) > COMPARED_CHARACTERS:
+        return readings
     words = [frozenset(reading.words) for reading in readings]
+    texts = list(zip(readings, words, lines, boosts, strict=True))
     return [
-        reading
-        for own, boost, reading in zip(words, boosts, readings, strict=True)
-        if (heavier := [each for each, more in zip(words, boosts, strict=True) if more > boost and each < own]) == []
+        whole
+        for whole, own, line, boost in texts
+        if not (
+            heavier := [
+                part
+                for reading, part, begin, more in texts
+                if more > boost and (part < own or begin in line) and (reading.central or not whole.central)
+            ]
+        )
         or frozenset().union(*heavier) == own
     ]
 

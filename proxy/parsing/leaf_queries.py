@@ -12,7 +12,7 @@ from typing import Any
 
 from proxy.bounds import QUERY_STRING_LINE
 from proxy.parsing.query_string import FieldKinds, read_line
-from proxy.parsing.words import MATCH_ALL, Query, Typed, unescaped
+from proxy.parsing.words import MATCH_ALL, Query, Typed, unescaped, without_marks
 
 LINES = frozenset({"query_string", "simple_query_string"})
 """Queries in the `query_string` syntax, with operators in the text."""
@@ -76,7 +76,7 @@ def _words(value: Any) -> Typed | None:
     """Read the text of a query; one of wildcards alone has no words."""
     if not isinstance(value, str) or not "".join(value.split()).strip("*?"):
         return None
-    return Typed(unescaped(value.strip()), MATCH_ALL)
+    return Typed(unescaped(without_marks(value).strip()), MATCH_ALL)
 
 
 def _of_field(key: str) -> _Reads:
@@ -138,17 +138,17 @@ def _of_knn(_: str, body: Query, __: FieldKinds) -> _Read:
     return (Typed(typed.text, _filter(body)), ()) if typed else None
 
 
-_SUBSTRING = re.compile(r"\*([^*?\\]+)\*")
+_SUBSTRING = re.compile(r"\*([^?\\]+)\*")
 
 
 def _of_wildcard(_: str, body: Query, __: FieldKinds) -> _Read:
-    """Read a search for `*text*`; other patterns are those of filters and of autocomplete queries."""
+    """Read a search for `*text*` or `*each*word*`; other patterns are those of filters and of autocomplete queries."""
     if len(body) != 1:
         return None
     ((path, said),) = body.items()
     pattern = said.get("value", said.get("wildcard")) if isinstance(said, dict) else said
     found = _SUBSTRING.fullmatch(pattern) if isinstance(pattern, str) else None
-    typed = _words(found[1]) if found else None
+    typed = _words(" ".join(found[1].replace("*", " ").split())) if found else None
     return (Typed(typed.text, None), (path,)) if typed else None
 
 

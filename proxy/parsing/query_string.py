@@ -6,7 +6,17 @@ from typing import NamedTuple
 
 from proxy.bounds import QUERY_STRING_LINE
 from proxy.parsing.query_syntax import Part, parts_of, unbracketed
-from proxy.parsing.words import MATCH_ALL, Query, Typed, fold, is_typed_word, letters, unescaped, variants
+from proxy.parsing.words import (
+    MATCH_ALL,
+    Query,
+    Typed,
+    fold,
+    is_typed_word,
+    letters,
+    unescaped,
+    variants,
+    without_marks,
+)
 
 IsText = Callable[[str], bool]
 
@@ -42,7 +52,7 @@ def read_line(name: str, options: Query, line: str, kinds: FieldKinds = _EVERY_F
     has_words = _with_words(plain, kinds) if ":" in line else kinds.is_text
     demands = _requirements(plain, kinds.is_text, has_words)
     is_typed = name == "simple_query_string" and parts and all(map(_is_typed, parts))
-    text = unescaped(" ".join(line.split())) if is_typed else " ".join(_words(plain, has_words))
+    text = unescaped(without_marks(" ".join(line.split()))) if is_typed else " ".join(_words(plain, has_words))
     named = tuple(_named(plain, has_words) or ()) if ":" in line else ()
     if demands is None:
         return Typed(text, None, named)

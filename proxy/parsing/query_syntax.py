@@ -251,10 +251,15 @@ def _part(token: re.Match[str], pending: _Pending, wildcards: str) -> Part:
 
 
 def _without_wildcards(word: str, wildcards: str) -> str:
-    """Remove wildcards from both ends of a word, except escaped ones."""
+    """Remove wildcards from both ends of a word, except escaped ones; `*` within it stands for a space."""
     left = word.lstrip(wildcards)
     kept = left.rstrip(wildcards)
-    return left[: len(kept) + 1] if kept.endswith("\\") else kept
+    if kept.endswith("\\"):
+        kept = left[: len(kept) + 1]
+    return _WITHIN.sub(" ", kept) if "?" in wildcards else kept
+
+
+_WITHIN = re.compile(r"(?<!\\)\*+")
 
 
 def _boost(raw: str, before: float) -> float:

@@ -128,8 +128,8 @@ def _find(query: Any, evidence: Evidence, is_text: IsText, given: str | None) ->
     reading = QueryReader(evidence, is_text, everywhere=True, leaves=reader.leaves).read(query)
     if reading is None or not (reading.central or reading.touches) or evidence.is_value(reading):
         return None
-    keywords = reader.keywords_of(reading.words)
-    return UserQuery(given or reading.text, None, _is_autocomplete(reading), "text_in_filter", keywords)
+    keywords, boosts = reader.keywords_of(reading.words), boost_query(query, reading, reader.leaves)
+    return UserQuery(given or reading.text, None, _is_autocomplete(reading), "text_in_filter", keywords, boosts)
 
 
 def _relaxed_by(query: Any, reading: Reading, given: str | None) -> UserQuery:

@@ -30,6 +30,14 @@ def unescaped(text: str) -> str:
     return _ESCAPED.sub(r"\1", text) if "\\" in text else text
 
 
+_MARKS = re.compile(r"(?<!\S)\*++(?=\S)|(?<=[^\W\d_])\*++(?!\S)")
+
+
+def without_marks(text: str) -> str:
+    """Remove wildcards around words (`*rain*`) where they mean nothing: applications write them there. `5*` stays."""
+    return _MARKS.sub("", text) if "*" in text else text
+
+
 def fold(text: str) -> tuple[str, ...]:
     """Return the words for comparison: without case, quotes, punctuation and whitespace."""
     folded = text.casefold()
