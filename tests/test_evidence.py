@@ -752,6 +752,18 @@ def test_text_in_the_passage_in_several_fields_or_in_text_alone_is_the_users(wor
     assert expected == find_user_query(words, PASSAGE, lambda _: True, links=ALSO_KEYWORDS)
 
 
+def test_of_required_texts_that_may_all_be_values_the_one_in_the_passage_is_the_users() -> None:
+    """Dynamic mappings give each text field a keyword."""
+    links = LinkedFields(also_keywords=frozenset({"title", "body", "shelf"}))
+    for query in (
+        must(match("body", "dry feet"), match("shelf", "boots")),
+        must(match("shelf", "boots"), match("body", "dry feet")),
+    ):
+        user_query = find_user_query(query, PASSAGE, lambda _: True, links=links)
+        assert user_query is not None
+        assert ("dry feet", *AMBIGUOUS) == (user_query.text, user_query.relaxed, user_query.unrelaxed)
+
+
 def test_a_value_in_filters_alone_is_no_query_text() -> None:
     """A category page, in the order of its boosts."""
     query = {"function_score": {"query": {"bool": {"filter": [BRAND]}}, "functions": [{"weight": 2}]}}

@@ -229,11 +229,15 @@ def _chosen(readings: Sequence[Reading], evidence: Evidence) -> Reading:
 
 
 def _likely(readings: Sequence[Reading], evidence: Evidence) -> Sequence[Reading]:
-    """Select, outside the passage, the texts searched in several fields; else those that are no values; else all."""
+    """Select, outside the passage, the texts searched in several fields; else those that are no values.
+
+    If all may be values, those in the passage; else all.
+    """
     several = [reading for reading in readings if not reading.in_one_field]
     if several and not any(reading.touches for reading in readings):
         return several
-    return [reading for reading in readings if not evidence.is_value(reading)] or readings
+    words = [reading for reading in readings if not evidence.is_value(reading)]
+    return words or [reading for reading in readings if reading.touches] or readings
 
 
 def _with_quoted(chosen: Reading, others: Sequence[Reading], in_order: Sequence[Reading]) -> Reading:
