@@ -764,6 +764,31 @@ def test_of_required_texts_that_may_all_be_values_the_one_in_the_passage_is_the_
         assert ("dry feet", *AMBIGUOUS) == (user_query.text, user_query.relaxed, user_query.unrelaxed)
 
 
+@pytest.mark.parametrize(
+    "preferred",
+    [
+        [match("shelf", "acme", 2)],
+        [match("title", "dry", 2), match("title", "feet")],
+        [match("shelf", "acme", 2), match("title", "dry")],
+    ],
+)
+def test_what_a_search_only_prefers_is_not_the_text_that_its_filters_require(preferred: Any) -> None:
+    links = LinkedFields(also_keywords=frozenset({"shelf"}))
+    query = {"bool": {"filter": [multi("dry feet")], "should": preferred}}
+    user_query = find_user_query(query, PASSAGE, lambda _: True, links=links)
+    assert user_query is not None
+    assert ("dry feet", None, "text_in_filter") == (user_query.text, user_query.relaxed, user_query.unrelaxed)
+
+
+@pytest.mark.parametrize("filtered", [match("title", "boots"), match("shelf", "dry feet boots"), multi("dry feet")])
+def test_an_optional_text_stays_the_users_beside_filters_of_other_words(filtered: Any) -> None:
+    user_query = find_user_query(
+        {"bool": {"filter": [filtered], "should": [multi("dry feet")]}}, PASSAGE, lambda _: True
+    )
+    assert user_query is not None
+    assert user_query.text == "dry feet"
+
+
 def test_a_value_in_filters_alone_is_no_query_text() -> None:
     """A category page, in the order of its boosts."""
     query = {"function_score": {"query": {"bool": {"filter": [BRAND]}}, "functions": [{"weight": 2}]}}

@@ -119,17 +119,26 @@ def _find(query: Any, evidence: Evidence, is_text: IsText, given: str | None) ->
         reading = None  # it is a filter: the words are in the first passage field
     if reading and evidence.are_values(reading):
         reading = None
-    if reading is not None:
-        if given and reading.words != fold(given):
-            return None
-        reading = reading._replace(doubt=evidence.doubt_of(reading))
-        keywords, boosts = reader.keywords_of(reading.words), boost_query(query, reading, reader.leaves)
-        return replace(_relaxed_by(query, reading, given), keywords=keywords, boosts=boosts)
-    reading = QueryReader(evidence, is_text, everywhere=True, leaves=reader.leaves).read(query)
-    if reading is None or not (reading.central or reading.touches) or evidence.is_value(reading):
+    if reading is None or (reading.optional and not given):
+        anywhere = QueryReader(evidence, is_text, everywhere=True, leaves=reader.leaves).read(query)
+        if reading is None or _is_only_preferred(reading, anywhere, evidence):
+            if anywhere is None or not (anywhere.central or anywhere.touches) or evidence.is_value(anywhere):
+                return None
+            keywords, boosts = reader.keywords_of(anywhere.words), boost_query(query, anywhere, reader.leaves)
+            text, autocomplete = given or anywhere.text, _is_autocomplete(anywhere)
+            return UserQuery(text, None, autocomplete, "text_in_filter", keywords, boosts)
+    if given and reading.words != fold(given):
         return None
+    reading = reading._replace(doubt=evidence.doubt_of(reading))
     keywords, boosts = reader.keywords_of(reading.words), boost_query(query, reading, reader.leaves)
-    return UserQuery(given or reading.text, None, _is_autocomplete(reading), "text_in_filter", keywords, boosts)
+    return replace(_relaxed_by(query, reading, given), keywords=keywords, boosts=boosts)
+
+
+def _is_only_preferred(optional: Reading, anywhere: Reading | None, evidence: Evidence) -> bool:
+    """Whether an optional text is only a part of the text that the filters require, or a value beside it (a brand)."""
+    if anywhere is None or not anywhere.central or anywhere.words == optional.words:
+        return False
+    return optional.letters in anywhere.letters or (evidence.is_value(optional) and not optional.touches)
 
 
 def _relaxed_by(query: Any, reading: Reading, given: str | None) -> UserQuery:
