@@ -56,8 +56,12 @@ def test_all_forms_of_source_in_the_body_are_read(value: Any, expected: SourceFi
         ({"_source": "a", "_source_excludes": "b"}, SourceFilter(includes=("a",), excludes=("b",))),
         ({"_source": "false", "_source_includes": "a"}, SourceFilter(enabled=False, includes=("a",))),
         ({"_source_exclude_vectors": ""}, None),
-        ({"_source_exclude_vectors": "true"}, SourceFilter(place=PathPlace.URL)),
-        ({"_source_exclude_vectors": "false", "_source": "a"}, SourceFilter(includes=("a",), place=PathPlace.URL)),
+        ({"_source_exclude_vectors": "true"}, SourceFilter(exclude_vectors=True, place=PathPlace.URL)),
+        ({"_source_exclude_vectors": "x"}, SourceFilter(place=PathPlace.URL)),
+        (
+            {"_source_exclude_vectors": "false", "_source": "a"},
+            SourceFilter(includes=("a",), exclude_vectors=False, place=PathPlace.URL),
+        ),
     ],
 )
 def test_all_forms_of_source_in_the_url_are_read(params: dict[str, str], expected: SourceFilter | None) -> None:
@@ -119,6 +123,8 @@ def test_paths_are_shown_whole_or_not(source: SourceFilter, paths: list[str], ex
         (SourceFilter(includes=("*",)), SourceFilter(includes=("*",), excludes=("v", "v_hash"))),
         (SourceFilter(includes=("v_*",)), SourceFilter(includes=("v_*",), excludes=("v",))),
         (SourceFilter(includes=("v*",)), SourceFilter(includes=("v*",))),
+        (SourceFilter(exclude_vectors=False), SourceFilter(exclude_vectors=False)),
+        (SourceFilter(exclude_vectors=True), SourceFilter(excludes=("v", "v_hash"), exclude_vectors=True)),
     ],
 )
 def test_the_proxys_own_fields_are_excluded_unless_requested(source: SourceFilter, expected: SourceFilter) -> None:

@@ -38,13 +38,15 @@ class SourceFilter:
     place: PathPlace = PathPlace.BODY
 
     def without(self, paths: Sequence[str]) -> "SourceFilter":
-        """Exclude these paths as well, except those that the client requests by more than `*`.
+        """Exclude these paths as well, except those that the client requests by more than `*` or with all vectors.
 
         Elasticsearch 9 would also remove an excluded vector from `fields` if an include matches it.
         """
+        if not self.enabled or self.exclude_vectors is False:
+            return self
         selected = _selected([pattern for pattern in self.includes if pattern != "*"], paths)
         hidden = tuple(path for path in paths if path not in selected and path not in self.excludes)
-        return replace(self, excludes=self.excludes + hidden) if self.enabled else self
+        return replace(self, excludes=self.excludes + hidden)
 
     def shows_any(self, paths: Sequence[str]) -> bool:
         """Whether any of these paths may be returned."""
@@ -127,14 +129,20 @@ def source_of_url(params: Mapping[str, str]) -> SourceFilter | None:
     A non-empty `_source_exclude_vectors` (Elasticsearch 9) counts as one of them. It stays in the URL, because
     Elasticsearch 8 accepts it only in the body.
     """
-    of_vectors = bool(params.get("_source_exclude_vectors"))
+    of_vectors = params.get("_source_exclude_vectors")
     if not of_vectors and not params.keys() & {"_source", "_source_includes", "_source_excludes"}:
         return None
     shown = params.get("_source", "true")
     named = "" if shown in {"true", "false"} else shown
     includes = _names(params.get("_source_includes", named))
     excludes = _names(params.get("_source_excludes", ""))
-    return SourceFilter(shown != "false", includes, excludes, place=PathPlace.URL if of_vectors else PathPlace.BODY)
+    return SourceFilter(
+        shown != "false",
+        includes,
+        excludes,
+        exclude_vectors={"true": True, "false": False}.get(of_vectors) if of_vectors else None,
+        place=PathPlace.URL if of_vectors else PathPlace.BODY,
+    )
 
 
 def _names(value: str) -> tuple[str, ...]:

@@ -130,6 +130,7 @@ IN_URL: dict[str, Asked] = {
     "_source_exclude_vectors": of_url("_source_exclude_vectors=true&_source_excludes=embedding_hash"),
     "vectors beside names": of_url("_source=title&_source_exclude_vectors=false"),
     "vectors beside excludes": of_url("_source_excludes=desc*,embedding_hash&_source_exclude_vectors=true"),
+    "vectors requested": of_url("_source_exclude_vectors=false"),
     "vectors beside nothing": of_url("_source=false&_source_exclude_vectors=false"),
     "vectors unsaid": of_url("_source_exclude_vectors="),
     "explain": of_url("explain=true"),
