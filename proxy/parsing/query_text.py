@@ -114,24 +114,34 @@ def _names_inside(body: Query) -> Iterator[Any]:
 
 def _find(query: Any, evidence: Evidence, is_text: IsText, given: str | None) -> UserQuery | None:
     reader = QueryReader(evidence, is_text)
-    reading = reader.read(query)
-    if reading and not reading.touches and not given and reader.has_other_words(query, reading.letters):
-        reading = None  # it is a filter: the words are in the first passage field
-    if reading and evidence.are_values(reading):
-        reading = None
+    reading, anywhere = _scoring_text(query, reader, evidence, given), None
     if reading is None or (reading.optional and not given):
         anywhere = QueryReader(evidence, is_text, everywhere=True, leaves=reader.leaves).read(query)
-        if reading is None or _is_only_preferred(reading, anywhere, evidence):
-            if anywhere is None or not (anywhere.central or anywhere.touches) or evidence.is_value(anywhere):
-                return None
-            keywords, boosts = reader.keywords_of(anywhere.words), boost_query(query, anywhere, reader.leaves)
-            text, autocomplete = given or anywhere.text, _is_autocomplete(anywhere)
-            return UserQuery(text, None, autocomplete, "text_in_filter", keywords, boosts)
+    if reading is None or _is_only_preferred(reading, anywhere, evidence):
+        return _of_filter(query, anywhere, reader, evidence, given)
     if given and reading.words != fold(given):
         return None
     reading = reading._replace(doubt=evidence.doubt_of(reading))
     keywords, boosts = reader.keywords_of(reading.words), boost_query(query, reading, reader.leaves)
     return replace(_relaxed_by(query, reading, given), keywords=keywords, boosts=boosts)
+
+
+def _scoring_text(query: Any, reader: QueryReader, evidence: Evidence, given: str | None) -> Reading | None:
+    """Return the text outside the filters, unless it is a value, or the words are in the first passage field."""
+    reading = reader.read(query)
+    if reading and not reading.touches and not given and reader.has_other_words(query, reading.letters):
+        return None
+    return None if reading and evidence.are_values(reading) else reading
+
+
+def _of_filter(
+    query: Any, reading: Reading | None, reader: QueryReader, evidence: Evidence, given: str | None
+) -> UserQuery | None:
+    """Return the text of a filter, unless it is a value."""
+    if reading is None or not (reading.central or reading.touches) or evidence.is_value(reading):
+        return None
+    keywords, boosts = reader.keywords_of(reading.words), boost_query(query, reading, reader.leaves)
+    return UserQuery(given or reading.text, None, _is_autocomplete(reading), "text_in_filter", keywords, boosts)
 
 
 def _is_only_preferred(optional: Reading, anywhere: Reading | None, evidence: Evidence) -> bool:
